@@ -6,9 +6,9 @@ import os
 from sqlalchemy import Connection, text
 
 from alembic import context
-from app.container import views  # noqa: F401  # declared on the metadata
 from app.container.tables import metadata
 from app.foundation.sql.migrations import LOCK_NUMBER, connected
+from app.operations.storage import views  # noqa: F401  # declared on the metadata
 
 TARGET = metadata
 

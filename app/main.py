@@ -1,5 +1,6 @@
 """The application as a server runs it: settings in, ASGI application out."""
 
+import ctypes
 import gc
 import secrets
 import sys
@@ -12,8 +13,9 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from fastapi import FastAPI
 
-from app.container import code_version, new_id, opened
 from app.container.application import create_api
+from app.container.runtime_values import code_version, new_id
+from app.container.startup import open_service
 from app.foundation.metrics import Metrics
 from app.settings import Settings
 from app.telemetry.logging import configure_logging
@@ -25,6 +27,10 @@ _SWITCH_S = 0.0005
 # A market update makes thousands of objects a second and hardly a reference cycle. One collection
 # of ten thousand young objects takes up to five milliseconds of the event loop.
 _GC_THRESHOLDS = (10_000, 20, 100)
+# Each of some twenty threads would get a memory arena of its own: the service with the whole market
+# held 338 MB with them, and 292 MB with two.
+_MALLOC_ARENAS = 2
+_M_ARENA_MAX = -8  # of glibc's malloc.h
 _log = structlog.get_logger("service")
 
 
@@ -37,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with opened(settings, metrics, app.state.give_up) as state:
+        async with open_service(settings, metrics, app.state.give_up) as state:
             yield state
 
     given = settings.http.cursor_secret
@@ -61,10 +67,13 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def tune_interpreter() -> None:
-    """Set thread switching and garbage collection of this process for a server.
+    """Set thread switching, garbage collection and memory arenas of this process for a server.
 
-    The imported program is frozen: a collection does not traverse it any more.
+    The imported program is frozen: a collection does not traverse it any more. A C library
+    without `mallopt` keeps its own arenas.
     """
+    if hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(_M_ARENA_MAX, _MALLOC_ARENAS)
     sys.setswitchinterval(_SWITCH_S)
     gc.set_threshold(*_GC_THRESHOLDS)
     gc.collect()

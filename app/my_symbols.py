@@ -1,7 +1,6 @@
 """MySymbolsServiceV2: the facade of the use cases for embedding code and the command line."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 
 from app.alerts.domain.models import Alert
@@ -17,21 +16,21 @@ from app.market.services.symbol_registry import Registry
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import Status
-from app.operations.services.integrity import Integrity
+from app.operations.services.integrity import Integrity, IntegrityService
 from app.operations.services.retention import Retention
 from app.operations.services.sample_data import SampleData
+from app.performance.services.analytics import Analytics, PerformanceAnalytics
 from app.performance.services.portfolio_metrics import MetricsService, PortfolioMetrics
 from app.performance.services.report import Reporting
 from app.performance.services.service import Claim, Performance
 from app.performance.services.snapshots import PerformanceMarks
-from app.portfolio.domain.controls import Lock, LockKind, Switch
 from app.portfolio.domain.event_log import PortfolioEvent
 from app.portfolio.domain.returns import Trade
-from app.portfolio.services.controls import ControlService, WatchList
+from app.portfolio.services.controls import ControlService
 from app.portfolio.services.member_views import MemberView, PortfolioView
 from app.portfolio.services.membership import PortfolioService, Removed, Replaced
 from app.portfolio.services.proposals import Proposals
-from app.portfolio.services.queries import Analytics, CorrelationReport, PortfolioOverview
+from app.portfolio.services.queries import CorrelationReport, PortfolioQueries
 from app.portfolio.services.rebalance_runs import Rebalanced
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.replacement import Executed, Replacement, Replacements
@@ -41,7 +40,7 @@ from app.scoring.domain.board import Board, Card
 from app.scoring.services.service import Scoring
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
-from app.signals.services.service import Signals
+from app.signals.services.service import SignalService
 from app.signals.services.sources import SignalSources
 from app.trading.services.position_sizing import SizedPosition, Tradeable, Trading
 from app.trading.services.safety import Safety, SafetyReport
@@ -69,7 +68,9 @@ class MySymbolsServiceV2:
     safety: Safety
     trading: Trading
     controls: ControlService
-    overview: PortfolioOverview
+    queries: PortfolioQueries
+    analytics: PerformanceAnalytics
+    integrity: IntegrityService
     alerts: AlertService
     alert_rules: AlertRuleService
     configuration: ConfigurationService
@@ -80,7 +81,7 @@ class MySymbolsServiceV2:
     notifications: Notifications
     jobs: JobService
     retention: Retention
-    signals: Signals
+    signals: SignalService
     signal_actions: SignalActions
     signal_outcomes: SignalOutcomes
     signal_sources: SignalSources
@@ -134,29 +135,6 @@ class MySymbolsServiceV2:
     async def optimize_portfolio_weights(self, method: WeightingMethod) -> Optimized:
         return await self.rebalancing.optimize(method)
 
-    async def switch_trading(
-        self, enabled: bool, reason: str, command: Command
-    ) -> CommandResult[Switch]:
-        return await self.controls.switch(enabled, reason, command)
-
-    async def lock_symbol(
-        self,
-        symbol: str,
-        kind: LockKind,
-        reason: str,
-        command: Command,
-        expires_at: datetime | None = None,
-    ) -> CommandResult[Lock]:
-        return await self.controls.lock(symbol, kind, reason, expires_at, command)
-
-    async def unlock_symbol(
-        self, symbol: str, reason: str, command: Command
-    ) -> CommandResult[Lock]:
-        return await self.controls.unlock(symbol, reason, command)
-
-    async def get_watch_list(self) -> WatchList:
-        return await self.controls.watch_list()
-
     async def evaluate_portfolio_replacement(self) -> Replacements:
         return await self.replacement.evaluate()
 
@@ -164,7 +142,7 @@ class MySymbolsServiceV2:
         return await self.replacement.execute(command)
 
     async def check_portfolio_correlation(self, days: int | None = None) -> CorrelationReport:
-        return await self.overview.correlation(days)
+        return await self.queries.correlation(days)
 
     async def check_portfolio_alerts(self) -> tuple[Alert, ...]:
         found, _ = await self.alerts.list(Chosen())
@@ -176,7 +154,7 @@ class MySymbolsServiceV2:
         return await self.performance.book(symbol, result, reason, command)
 
     async def get_portfolio_analytics(self) -> Analytics:
-        return await self.overview.analytics()
+        return await self.analytics.summary()
 
     async def get_portfolio_metrics(self) -> PortfolioMetrics:
         return await self.metrics.metrics()
@@ -184,10 +162,10 @@ class MySymbolsServiceV2:
     async def get_portfolio_history(
         self, before_seq: int | None = None, limit: int = 50
     ) -> tuple[PortfolioEvent, ...]:
-        return await self.overview.history(before_seq, limit)
+        return await self.queries.history(before_seq, limit)
 
     async def validate_portfolio_safety(self) -> SafetyReport:
         return await self.safety.validate()
 
     async def validate_portfolio_integrity(self) -> Integrity:
-        return await self.overview.integrity()
+        return await self.integrity.check()

@@ -15,11 +15,11 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
-from app.container import database_preparation as preparation
 from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import drafts_of
+from app.operations.storage import preparation
 from tests.support.walked import FAULTS, Walk, heal, walking
 
 BEGUN_S, LIMIT_S, HEALED_S, END_S = 10, 30, 130, 150

@@ -14,10 +14,10 @@ import aiohttp
 
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.adapters.kucoin.limits import KucoinLimits
-from app.adapters.kucoin.stream import KucoinStream
-from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
+from app.adapters.kucoin.stream.market_stream import KucoinStream
+from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
 from app.configuration.domain.model import Configuration
-from app.container.seams import new_id, utc_now
+from app.container.runtime_values import new_id, utc_now
 from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
 from app.foundation.sql import migrations
@@ -149,8 +149,8 @@ async def assembled(exchange: KucoinExchange, database: Database, far: Far) -> O
     await data.refresh_market()
     data.filled.set()  # what is not streamed costs nothing here
 
-    async def ticket() -> Ticket:
-        return Ticket("t", f"ws://127.0.0.1:{far.port}/", 18.0, 10.0)
+    async def ticket() -> StreamTicket:
+        return StreamTicket("t", f"ws://127.0.0.1:{far.port}/", 18.0, 10.0)
 
     codes = {one.code for one in (await prices_of(far.exchange_url))[:CLOSE]}
     first = [one.symbol for one in registry.index.entries if one.contract.code in codes]
@@ -158,5 +158,5 @@ async def assembled(exchange: KucoinExchange, database: Database, far: Far) -> O
     async def closest() -> tuple[str, ...]:
         return tuple(first)
 
-    stream = KucoinStream(ticket, terms=StreamTerms(), monotonic=time.monotonic, dice=DICE)
+    stream = KucoinStream(ticket, terms=StreamLimits(), monotonic=time.monotonic, dice=DICE)
     return Ours(data, stream, StreamedMarket(data, stream, closest))

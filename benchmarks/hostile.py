@@ -12,7 +12,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from app.foundation.http.errors import BorderError
+from app.foundation.http.errors import RequestError
 from app.foundation.http.request_body import parse
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
@@ -33,7 +33,7 @@ def refused(body: bytes) -> None:
     """The body is parsed and must be refused."""
     try:
         parse(body)
-    except BorderError:
+    except RequestError:
         return
     raise SystemExit("a hostile body was accepted")
 

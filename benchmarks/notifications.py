@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.adapters.notifications.egress import Egress
-from app.adapters.notifications.webhook import Webhook
+from app.adapters.notifications.webhook import WebhookNotifier
 from app.alerts.domain.notifications import Channel, ChannelKind, DeliveryState, Notice, NoticeKind
 from app.alerts.services.delivery import Courier
 from app.alerts.services.notifier import by_kind
@@ -122,7 +122,7 @@ async def bench(url: str) -> None:
         kinds = tuple(NoticeKind)
         channel = Channel("c", "desk", ChannelKind.WEBHOOK, url, "s" * 16, kinds, True, now())
         await backlog(database, channel)
-        way = Webhook(lambda: int(time.monotonic()), Egress(allow_private=True))
+        way = WebhookNotifier(lambda: int(time.monotonic()), Egress(allow_private=True))
         courier = Courier(database, now, DICE, by_kind([way]), Metrics())
         begun, used = time.perf_counter(), time.process_time()
         await courier.drain(channel)

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -15,10 +16,10 @@ import pytest
 import typer
 import yaml
 
-from app.cli import sandbox as sandbox_command
 from app.cli.application import application
-from app.cli.exits import Exit
-from app.foundation.http.errors import PREFIX
+from app.cli.commands import sandbox as sandbox_command
+from app.cli.exit_codes import ExitCode
+from app.foundation.http.protocol import PREFIX
 from app.settings import CLIENT_VARIABLES, Settings, known_variables
 from tests.cli.command import here
 from tests.support.harness import openapi_document
@@ -385,27 +386,32 @@ def test_the_endpoints_of_the_readme_are_those_of_the_service() -> None:
 
 def test_the_exit_codes_of_the_readme_are_those_of_the_program() -> None:
     told = {int(code) for code in re.findall(r"^\| (\d+) \| ", README, re.MULTILINE)}
-    assert told == {int(code) for code in Exit}
+    assert told == {int(code) for code in ExitCode}
 
 
 def test_the_commands_of_the_readme_exist() -> None:
-    said = here("--help").out + here("portfolio", "--help").out
-    runs = ("serve", "demo", "sandbox", "doctor")
-    asks = ("sync", "score", "explain", "convert", "portfolio")
-    changes = ("show", "initialize", "add", "remove", "replace", "rebalance")
-    for command in (*runs, *asks, *changes):
-        assert f" {command} " in said
-        assert command in README
+    lines = re.findall(r"^my-symbols (\S+) (.+)$", README, re.MULTILINE)
+    assert len(lines) >= 8
+    for group, usage in lines:
+        words = [usage_of.split()[0] for usage_of in usage.split(" | ")]
+        shown = here(group, "--help").out
+        assert shown, group
+        for word in words:
+            assert not word.islower() or f" {word} " in shown, f"{group} {word}"
 
 
-def test_the_tests_that_keep_the_decisions_exist() -> None:
-    decisions = README[README.index("## Decisions") :]
-    named = re.findall(r"\| `(test_\w+)` \|$", decisions, re.MULTILINE)
-    assert len(named) == decisions.count("\n|") - 2, "each decision names its test"
-    sources = "\n".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")
+def test_the_command_reference_is_generated_from_the_commands(tmp_path: Path) -> None:
+    generated = tmp_path / "cli.md"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "typer", "app.cli.application", "utils", "docs"),
+            *("--name", "my-symbols", "--title", "Command line", "--output", str(generated)),
+        ],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
     )
-    assert [name for name in named if f"def {name}(" not in sources] == []
+    assert generated.read_text(encoding="utf-8") == _read("docs/cli.md"), "run `make docs`"
 
 
 def test_defaults_of_the_local_exchange_are_documented_truthfully() -> None:

@@ -9,12 +9,12 @@ APP = Path(__file__).resolve().parents[1] / "app"
 # Modules that decide on members, weights, lots, verdicts, plans and alerts, or order boards.
 DECISIONS = (
     "alerts/domain/models.py",
-    "foundation/events.py",
     "market/domain/data_quality.py",
     "market/domain/eligibility.py",
     "market/domain/price_quarantine.py",
     "operations/services/integrity.py",
     "performance/domain/replacement_outcomes.py",
+    "performance/services/analytics.py",
     "portfolio/domain/candidate_selection.py",
     "portfolio/domain/lots.py",
     "portfolio/domain/proposals.py",
@@ -34,6 +34,7 @@ DECISIONS = (
     "portfolio/services/replacement_candidates.py",
     "scoring/domain/composite.py",
     "scoring/domain/engine.py",
+    "scoring/domain/events.py",
     "scoring/domain/ranking.py",
     "scoring/domain/score_stability.py",
     "signals/domain/agents.py",
@@ -50,6 +51,9 @@ ROUNDERS = {"to_millionths", "all_to_millionths", "is_above", "to_significant"}
 CHOOSERS = {"sorted", "min", "max", "argmin", "argmax", "argsort", "int", "floor", "ceil"}
 SAFE = {*ROUNDERS, "round", "len", "bool", "isfinite", "rank"}  # their results are whole numbers
 ALLOWED = {
+    "market/domain/data_quality.py: 0.0 < low <= high": "prices as the exchange wrote them",
+    "market/domain/data_quality.py: "
+    "min(max(below, average / high - 1.0, 0.0), _MOST)": "limits a figure to its range",
     "market/domain/data_quality.py: age_s <= limit_s": "seconds of the clock",
     "market/domain/data_quality.py: "
     "np.maximum(series.open, series.close) <= series.high": "prices as the exchange wrote them",

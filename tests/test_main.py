@@ -12,7 +12,7 @@ import structlog
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from app.container.opening import opened
+from app.container.startup import open_service
 from app.foundation.data_status import DataSource
 from app.foundation.errors import UnavailableError
 from app.foundation.metrics import Metrics
@@ -86,7 +86,7 @@ async def test_it_starts_and_stays_up_without_an_exchange(tmp_path: Path) -> Non
 
 async def test_B08_the_service_halts_while_its_disk_is_full(tmp_path: Path) -> None:
     given_up: list[Exception] = []
-    async with opened(settings(tmp_path), Metrics(), given_up.append) as state:
+    async with open_service(settings(tmp_path), Metrics(), given_up.append) as state:
         status = state["my_symbols"].status
         database: Database = state["my_symbols"].portfolio.database
 

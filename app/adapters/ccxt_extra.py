@@ -1,4 +1,4 @@
-"""Last prices of another exchange through ccxt, an optional package that is imported only here."""
+"""Last prices of another exchange through ccxt, an optional package imported only here."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -14,25 +14,25 @@ from ccxt.base.errors import BaseError
 from app.foundation.errors import Code, UnavailableError
 from app.market.domain.reference_prices import ReferencePrice
 
-# Our name -> theirs, and the quote currencies whose price stands for one in USDT, the best first.
+# Our name -> ccxt's, and the quote currencies that count as USDT, the best first.
 EXCHANGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "binance": ("binanceusdm", ("USDT",)),
     "kraken": ("kraken", ("USDT", "USD")),
     "coinbase": ("coinbase", ("USDT", "USD")),
 }
-# Their streams tell all markets at once; the others want each named.
+# Streams of all markets at once; the others need a list of markets.
 _TOLD_WHOLE: Final = frozenset({"binance"})
 _RETRY_S: Final = 60.0
-_SILENCE: Final = 3.0  # times the patience for an answer: so long a stream may say nothing
-# What the package raises itself when an answer is not what it should be.
+_SILENCE: Final = 3.0  # allowed silence of a stream, in time-outs of an answer
+# Errors that ccxt raises itself on malformed answers.
 _NONSENSE: Final = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError)
 
 
 @dataclass(slots=True)
 class CcxtPrices:
-    """One exchange; `now_ms` stamps what comes without a time of its own.
+    """Prices of one exchange; `now_ms` stamps prices without a time.
 
-    `bases` names the coins whose prices are wanted, all of them if it names none.
+    `bases` names the coins to read; empty means all.
     """
 
     name: str
@@ -42,17 +42,17 @@ class CcxtPrices:
     timeout_s: float
     bases: Callable[[], Collection[str]]
     _named: list[str] | None = field(default=None, init=False)  # markets of the open stream
-    _seen: dict[str, object] = field(default_factory=dict, init=False)  # what was told last
+    _seen: dict[str, object] = field(default_factory=dict, init=False)  # last ticker of each market
 
     @property
     def streams(self) -> bool:
-        """Whether it tells its prices by itself."""
+        """Whether the exchange streams its prices."""
         return bool(self.client.has.get("watchTickers"))
 
     async def prices(self) -> Mapping[str, ReferencePrice]:
-        """By base coin; what is not a positive price is left out.
+        """Prices by base coin; values that are not positive are left out.
 
-        Raises UnavailableError; an answer with something in it that is no number is refused whole.
+        Raises UnavailableError; an answer with a malformed number is refused whole.
         """
         try:
             await self.client.load_markets()
@@ -62,10 +62,10 @@ class CcxtPrices:
         return self._best(tickers)
 
     async def told(self) -> Mapping[str, ReferencePrice]:
-        """By base coin what was told since the last time, as soon as there is anything.
+        """Streamed prices by base coin since the last call, as soon as one arrives.
 
-        Opens the stream where none is open. Raises UnavailableError when it breaks, or says
-        nothing for too long; then it has to be hung up.
+        Opens the stream if needed. Raises UnavailableError when it breaks or stays silent
+        too long; call `hang_up` then.
         """
         try:
             await self.client.load_markets()
@@ -75,7 +75,7 @@ class CcxtPrices:
                 await self.client.watch_tickers(self._named)
         except (TimeoutError, BaseError, *_NONSENSE) as error:
             raise self._unavailable() from error
-        # The package keeps the newest word on each market, whoever waits for it.
+        # ccxt keeps the newest ticker of each market.
         fresh = {
             symbol: ticker
             for symbol, ticker in self.client.tickers.items()
@@ -87,12 +87,12 @@ class CcxtPrices:
     async def hang_up(self) -> None:
         """Close the stream; the next `told` opens another one."""
         self._named = None
-        with suppress(TimeoutError):  # who does not say goodbye is left all the same
+        with suppress(TimeoutError):  # a missing close frame does not matter
             async with asyncio.timeout(self.timeout_s):
                 await self.client.close_ws_clients()
 
     def _wanted(self) -> list[str]:
-        """One market of each coin, in the best currency that there is."""
+        """One market of each coin, in the best available currency."""
         wanted, found = set(self.bases()), dict[str, str]()
         for quote in reversed(self.quotes):
             for symbol, market in self.client.markets.items():
@@ -137,11 +137,11 @@ async def open_reference(
     now_ms: Callable[[], int],
     bases: Callable[[], Collection[str]] = tuple,
 ) -> AsyncIterator[CcxtPrices]:
-    """The exchange called `name`, at `base_url` instead of its own address if one is given."""
+    """Open the exchange called `name`, at `base_url` instead of its own address if given."""
     theirs, quotes = EXCHANGES[name]
     client = getattr(exchanges, theirs)({"timeout": round(timeout_s * 1000)})
     client.aiohttp_trust_env = True
-    client.has["fetchCurrencies"] = False  # needs a key, and no price depends on it
+    client.has["fetchCurrencies"] = False  # needs an API key, and no price depends on it
     if base_url is not None:
         client.urls["api"] = _moved(client.urls["api"], base_url)
     try:
@@ -151,13 +151,13 @@ async def open_reference(
 
 
 def _is_priced(market: Mapping[str, Any], quote: str) -> bool:
-    """Whether its price is that of a coin in `quote`: spot, or a linear perpetual."""
+    """Whether a market prices a coin in `quote`: spot, or a linear perpetual."""
     is_coin = market.get("spot") or (market.get("swap") and market.get("linear"))
     return bool(is_coin) and market["quote"] == quote
 
 
 def _moved(address: Any, base_url: str) -> Any:
-    """The same at another host; streams go where `http` is `ws`."""
+    """The same API address at another host; streams use `ws` for `http`."""
     if isinstance(address, dict):
         return {kind: _moved(one, base_url) for kind, one in address.items()}
     if not isinstance(address, str):

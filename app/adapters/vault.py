@@ -1,4 +1,4 @@
-"""Encrypts what must not be readable in the database: addresses and secrets of channels."""
+"""Encrypts addresses and secrets of notification channels with Fernet keys."""
 
 import os
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ _OWNER_ONLY: Final = 0o600
 
 
 @dataclass(frozen=True, slots=True)
-class Vault:
-    """The first of `keys` seals, each of them opens: a new key is put in front of the old one.
+class FernetCipher:
+    """Encrypts with the first of `keys` and decrypts with any: put a new key before the old one.
 
-    Without keys one is drawn and kept in `key_file`, for its owner only; without that either
-    nothing is sealed, and nothing that would have to be is taken.
+    Without keys one is created in `key_file`, readable by its owner only. Without keys and file
+    nothing is encrypted, and secrets are refused.
     """
 
     keys: tuple[str, ...] = ()
     key_file: Path | None = None
 
     def seal(self, text: str) -> str:
-        """Raises ConflictError(secrets_key_missing) where there is no key to seal with."""
+        """Encrypt a text; raises ConflictError(secrets_key_missing) without a key."""
         keys = self._keys(may_draw=True)
         if not keys:
             raise ConflictError(
@@ -36,9 +36,9 @@ class Vault:
         return _SEALED + _box(keys).encrypt(text.encode()).decode()
 
     def open(self, sealed: str) -> str:
-        """Raises ConflictError(secrets_key_missing) where none of the keys fits."""
+        """Decrypt a text; raises ConflictError(secrets_key_missing) when no key fits."""
         if not self.is_sealed(sealed):
-            return sealed  # from before there were keys
+            return sealed  # stored before a key existed
         keys = self._keys(may_draw=False)
         try:
             if keys:
@@ -60,19 +60,19 @@ class Vault:
         if self.key_file.exists():
             self.key_file.chmod(_OWNER_ONLY)
             return (self.key_file.read_text(encoding="ascii").strip(),)
-        return (_drawn(self.key_file),) if may_draw else ()
+        return (_create_key(self.key_file),) if may_draw else ()
 
 
 def _box(keys: tuple[str, ...]) -> MultiFernet:
     return MultiFernet([Fernet(key) for key in keys])
 
 
-def _drawn(path: Path) -> str:
-    """A new key, in a file that nobody else could read for a moment either."""
+def _create_key(path: Path) -> str:
+    """Create a key in a file that only its owner can read at any moment."""
     key = Fernet.generate_key().decode()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(key + "\n")
         file.flush()
-        os.fsync(file.fileno())  # what is sealed with it must not outlive it
+        os.fsync(file.fileno())  # on disk before the first text is encrypted with it
     return key

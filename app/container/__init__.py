@@ -1,7 +1,4 @@
-"""The composition root: the one place that knows how the program is put together."""
+"""Composition root: assembles the service from settings, adapters and use cases.
 
-from app.container.assembly import Services, assemble
-from app.container.opening import opened
-from app.container.seams import code_version, new_id, utc_now
-
-__all__ = ["Services", "assemble", "code_version", "new_id", "opened", "utc_now"]
+It uses everything but the command line.
+"""

@@ -1,9 +1,10 @@
 """Puts the HTTP side together: routes, strict reading, errors, limits, docs."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from dataclasses import dataclass, fields
+from typing import Any, Final, get_type_hints
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Lifespan
@@ -11,10 +12,11 @@ from starlette.types import Lifespan
 from app.alerts.api import alert_routes as alerts
 from app.alerts.api import alert_rule_routes as alert_rules
 from app.alerts.api import notification_routes as notifications
+from app.configuration.services.changes import ConfigurationChanges
 from app.foundation.http import errors
-from app.foundation.http.errors import PREFIX
+from app.foundation.http.dependencies import USE_CASES, ExpensiveRequests, UseCases
 from app.foundation.http.host_guard import HostGuard
-from app.foundation.http.middleware import RequestBorder
+from app.foundation.http.middleware import RequestMiddleware
 from app.foundation.http.openapi import (
     DESCRIPTION,
     TAGS,
@@ -24,15 +26,19 @@ from app.foundation.http.openapi import (
 )
 from app.foundation.http.origin_guard import OriginGuard
 from app.foundation.http.pagination import Cursors
+from app.foundation.http.protocol import PREFIX
 from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.routing import FiniteJSONResponse
-from app.foundation.http.startup_guard import OpeningGuard
+from app.foundation.http.startup_guard import StartupGuard
 from app.foundation.metrics import Metrics
 from app.market.api import market_routes as market
 from app.market.api import quality_routes as market_quality
 from app.market.api import symbol_routes as symbols
 from app.market.api import universe_routes as universe
+from app.market.services.ports import PortfolioMembers
+from app.my_symbols import MySymbolsServiceV2
 from app.operations.api import configuration_routes as configuration
+from app.operations.api import integrity_routes as portfolio_integrity
 from app.operations.api import job_routes as jobs
 from app.operations.api import stream_routes as stream
 from app.operations.api import system_routes as system
@@ -46,6 +52,7 @@ from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
+from app.portfolio.services.membership import PortfolioService
 from app.scoring.api import routes as scoring
 from app.scoring.api import symbol_routes as scored_symbols
 from app.signals.api import routes as signals
@@ -66,6 +73,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     portfolio_rebalances.router,
     portfolio_safety.router,
     portfolio_history.router,
+    portfolio_integrity.router,
     portfolio_metrics.router,
     portfolio_performance.router,
     portfolio_report.router,
@@ -119,6 +127,7 @@ def create_api(
         generate_unique_id_function=_operation_id,
     )
     api.state.cursors = Cursors(cursor_secret)
+    api.state.expensive = ExpensiveRequests()
     api.state.metrics = metrics
     errors.install(api)
     for router in root_routers:
@@ -132,9 +141,9 @@ def create_api(
         api.add_middleware(CORSMiddleware, **_cors(cors_origins))
     # Outside of everything, also of Starlette's own last resort for crashes.
     cached = ResponseCacheMiddleware(api.build_middleware_stack())
-    guarded = OriginGuard(OpeningGuard(cached), allowed=tuple(cors_origins))
+    guarded = OriginGuard(StartupGuard(cached), allowed=tuple(cors_origins))
     named = HostGuard(guarded, frozenset(allowed_hosts))
-    api.middleware_stack = RequestBorder(named, metrics, new_id, monotonic)
+    api.middleware_stack = RequestMiddleware(named, metrics, new_id, monotonic)
     return api
 
 
@@ -150,3 +159,32 @@ def _cors(origins: Sequence[str]) -> dict[str, Any]:
         "expose_headers": list(_EXPOSED),
         "max_age": 600,
     }
+
+
+MY_SYMBOLS = "my_symbols"
+
+
+async def get_my_symbols_service(request: Request) -> MySymbolsServiceV2:
+    """Dependency of FastAPI for embedding code: the face of the service that answers."""
+    service: MySymbolsServiceV2 = getattr(request.state, MY_SYMBOLS)
+    return service
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    portfolio: PortfolioService
+
+    async def symbols(self) -> frozenset[str]:
+        shown = await self.portfolio.view()
+        return frozenset(member.symbol for member in shown.portfolio.members)
+
+
+def state_of(service: MySymbolsServiceV2) -> dict[str, Any]:
+    """State of the lifespan: the service, and each of its use cases by type."""
+    kinds = get_type_hints(MySymbolsServiceV2)
+    by_type: dict[type, object] = {
+        kinds[one.name]: getattr(service, one.name) for one in fields(MySymbolsServiceV2)
+    }
+    by_type[ConfigurationChanges] = service.configuration
+    by_type[PortfolioMembers] = _Members(service.portfolio)
+    return {MY_SYMBOLS: service, USE_CASES: UseCases(by_type)}

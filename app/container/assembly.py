@@ -2,42 +2,45 @@
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from random import Random  # noqa: TID251  # chance enters the program here
 from socket import gethostname
+from typing import Final
 
 import structlog
 
 import app.container.tables  # noqa: F401 - declares every table
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
+from app.adapters.kucoin.limiter import WHOLE, PoolShare
 from app.alerts.services.monitor import AlertWatch
 from app.configuration.services.current import SettingsInForce
-from app.container import database_preparation as preparation
 from app.container.background import Background
 from app.container.composition import compose
-from app.container.cursor_secret import cursor_secret
 from app.container.feed import farewell, heartbeat, join, overheard
-from app.container.quota import SharedQuota
 from app.container.reference import referring
-from app.container.seams import code_version, full_version, new_id, utc_now
+from app.container.runtime_values import code_version, full_version, new_id, utc_now
 from app.foundation.backoff import full_jitter
 from app.foundation.errors import ConflictError
 from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
+from app.foundation.replicas import Replicas
 from app.foundation.sql.database import Database
+from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.job_store import JobStore, job_store
 from app.foundation.sql.replicas import Makeup
-from app.market.services.exchange_errors import ExchangeWatch
-from app.market.services.feed_view import FeedView
+from app.market.services.follower import FeedView
+from app.market.services.health_facts import ExchangeWatch
 from app.market.services.service_mode import ModeNow
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
 from app.operations.services.process_metrics import buffers_of
 from app.operations.services.response_version import LiveMarketParts, StateVersionSource
+from app.operations.storage import preparation
 from app.performance.api.report_routes import report_document
 from app.settings import Role, Settings
 from app.telemetry import observers
@@ -48,12 +51,50 @@ from app.workers.engine import Engine
 from app.workers.runs import runs
 from app.workers.supervisor import Supervisor
 
+_BYTES: Final = 32
+_FACT: Final = "cursor_secret"
+
+
+async def cursor_secret(settings: Settings, database: Database) -> bytes:
+    """Secret of the settings; else the one that the first process stored in the database.
+
+    So a cursor is valid in every process, also after a restart, without configuration. A reader of
+    the database could forge cursors, and nothing else.
+    Raises UnavailableError.
+    """
+    given = settings.http.cursor_secret
+    if given is not None:
+        return given.get_secret_value().encode()
+    async with database.write() as unit:
+        secret = await unit.get(FactRepository).keep(_FACT, secrets.token_hex(_BYTES))
+    return bytes.fromhex(secret)
+
+
+TOGETHER: Final = 0.8  # of the quota, for all of them; the rest is left for a process not heard of
+
+
+@dataclass(slots=True)
+class SharedQuota:
+    """Equal parts for those that were heard of lately, by the heartbeats in the database.
+
+    A single process on a database that cannot be shared gets the whole quota; there
+    `replicas` is None.
+    """
+
+    replicas: Replicas | None = None
+
+    def __call__(self) -> PoolShare:
+        if self.replicas is None:
+            return WHOLE
+        return PoolShare(TOGETHER / self.replicas.asking(), TOGETHER)
+
+
 _log = structlog.get_logger("service")
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What entry points may use; routes, commands and tests receive this and nothing else."""
+    """Assembled service; routes, commands and tests receive this and nothing else."""
 
     my_symbols: MySymbolsServiceV2
     bus: Bus
@@ -200,7 +241,7 @@ def _exchange(
 
 
 def _engine_options(settings: Settings, store: JobStore) -> EngineOptions:
-    """Who only answers HTTP asks for runs, and carries out none."""
+    """Engine options; a process that only answers HTTP requests runs and executes none."""
     executor_id = executor_of(store, f"{gethostname()}-{os.getpid()}-{new_id()}")
     works, poll_s = settings.role is not Role.API, settings.jobs.poll_s
     return EngineOptions(store, executor_id, works=works, poll_s=poll_s)

@@ -1,4 +1,4 @@
-"""What runs by itself over what was opened: the feed, its reactions, notices, events, gauges."""
+"""Background tasks of an open service: feed, reactions, notifications, events and gauges."""
 
 import time
 from dataclasses import dataclass
@@ -8,20 +8,19 @@ from app.adapters.kucoin.exchange import KucoinExchange
 from app.alerts.services.delivery import Courier
 from app.configuration.services.current import SettingsInForce
 from app.container.feed import FeedTasks, hinted, streamed_market
-from app.container.seams import elapsed_s, utc_now
+from app.container.runtime_values import elapsed_s, utc_now
 from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
-from app.market.services.feed_view import FeedView
+from app.market.services.follower import FeedView
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.gauges import GaugeReading
 from app.settings import Settings
-from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
-from app.workers.drift_reactions import DRIFT_REACTIONS, drift_reactions
 from app.workers.engine import Engine
 from app.workers.gauges import Gauges
-from app.workers.schedule import Activities, table
+from app.workers.reactions import ALERT_REACTIONS, DRIFT_REACTIONS, alert_reactions, drift_reactions
+from app.workers.schedule import Tasks, table
 from app.workers.streaming import SILENT_S, stream_events
 from app.workers.supervisor import Supervisor
 from app.workers.watchdog import Watchdog
@@ -43,7 +42,7 @@ class Background:
     feed: FeedView
     service: MySymbolsServiceV2
 
-    def start(self, work: Activities) -> None:
+    def start(self, work: Tasks) -> None:
         """Each as a supervised task."""
         status, supervisor, metrics = self.service.status, self.supervisor, self.metrics
         gauges = Gauges(
@@ -56,14 +55,14 @@ class Background:
         status.read_gauges = GaugeReading(
             metrics, status, service.alerts, server_clock, gauges.set_levels
         ).read
-        supervisor.attend(lambda: self.database.is_away)
+        supervisor.start_watchdog(lambda: self.database.is_away)
         duty = self._feed_tasks(work).start()
         stream_events(supervisor, self.service, self._courier(), hinted(self.database.listen, duty))
         if self.feed.replicas is not None:
             watchdog = Watchdog(self.feed.replicas, metrics)
             supervisor.start("watchdog", watchdog.run, lambda: SILENT_S)
 
-    def _feed_tasks(self, work: Activities) -> FeedTasks:
+    def _feed_tasks(self, work: Tasks) -> FeedTasks:
         has_drifted = self.service.rebalancing.has_drifted
         return FeedTasks(
             self.settings.role,

@@ -6,9 +6,9 @@ from socket import gethostname
 from typing import Final
 
 from app.adapters.notifications.egress import Egress
-from app.adapters.notifications.people import TIMEOUT_S, People
-from app.adapters.notifications.webhook import Webhook
-from app.adapters.vault import Vault
+from app.adapters.notifications.people import TIMEOUT_S, PeopleNotifier
+from app.adapters.notifications.webhook import WebhookNotifier
+from app.adapters.vault import FernetCipher
 from app.alerts.services.channel_vault import ChannelVault, Opening
 from app.alerts.services.facts import SystemView
 from app.alerts.services.notifications import Notifications
@@ -17,17 +17,16 @@ from app.alerts.services.rule_settings import AlertRuleService
 from app.alerts.services.service import AlertService
 from app.configuration.services.current import SettingsInForce
 from app.container import plugins
-from app.container.seams import Seams, code_version, elapsed_s
+from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
 from app.foundation.clock import shared_by
 from app.foundation.idempotency import IdempotentExecutor
-from app.foundation.job_news import JobNews
-from app.foundation.job_service import JobService
+from app.foundation.job_service import JobNews, JobService
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
-from app.market.services.exchange_errors import ExchangeWatch
-from app.market.services.feed_view import FeedView
+from app.market.services.follower import FeedView
+from app.market.services.health_facts import ExchangeWatch
 from app.market.services.ports import Exchange
 from app.market.services.quality import QualityService
 from app.market.services.service import BOOKS_PER_S, WHOLE_QUOTA, MarketData
@@ -37,19 +36,23 @@ from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
+from app.operations.services.integrity import IntegrityService
 from app.operations.services.retention import Retention, find_decided_boards
 from app.operations.services.sample_data import SampleData
+from app.performance.services.analytics import PerformanceAnalytics
+from app.performance.services.equity_reader import indexed
 from app.performance.services.portfolio_metrics import MetricsService
 from app.performance.services.report import Reporting
 from app.performance.services.service import Performance
 from app.performance.services.snapshots import PerformanceMarks
+from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.controls import ControlService
 from app.portfolio.services.decision_context import GroundsNow
 from app.portfolio.services.elapsed_time import ElapsedTime
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.proposals import Proposals
-from app.portfolio.services.queries import PortfolioOverview
+from app.portfolio.services.queries import PortfolioQueries
 from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
@@ -59,10 +62,10 @@ from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.service import Scoring
 from app.settings import Settings
-from app.signals.services.actions import SignalActions
-from app.signals.services.evaluation import Judges
+from app.signals.services.actions import ProposedSignals, SignalActions
+from app.signals.services.evaluation import SignalEvaluator
 from app.signals.services.outcomes import SignalOutcomes
-from app.signals.services.service import Signals
+from app.signals.services.service import SignalService
 from app.signals.services.sources import SignalSources
 from app.telemetry import observers
 from app.trading.services.position_sizing import Trading
@@ -85,11 +88,11 @@ def compose(
     feed: FeedView,
     *,
     is_streamed: bool,
-    seams: Seams | None = None,
+    seams: RuntimeValues | None = None,
 ) -> MySymbolsServiceV2:
     """The use cases over what was opened; nothing starts here."""
     durations = elapsed_s if seams is None else seams.monotonic
-    seams = seams or Seams()
+    seams = seams or RuntimeValues()
     utc_now, new_id = seams.now, seams.new_id
     market = _market(settings, metrics, database, exchange, in_force, feed, seams)
     market.is_streamed = is_streamed
@@ -107,6 +110,7 @@ def compose(
         idempotency=idempotency,
         fence=feed.fence,
         factors=plugins.factors(),
+        metrics=metrics,
     )
 
     def exchange_time() -> datetime | None:
@@ -121,18 +125,22 @@ def compose(
         refusals=Refusals(observers.refused_decision(metrics)),
         elapsed=ElapsedTime(durations, exchange_time).since,
     )
-    vault = ChannelVault(Vault(settings.notifications.key_list, key_file(settings.database.url)))
-    ledger = Ledger(code_version())
+    vault = ChannelVault(
+        FernetCipher(settings.notifications.key_list, key_file(settings.database.url))
+    )
+    ledger = Ledger(code_version(), indexed)
     system = SystemView(
         feed.link, watch, market.registry, market.server_clock, supervisor.facts, feed.drifted
     )
     configuration = ConfigurationService(database, grounds, idempotency, ledger, scoring.factors)
     performance = Performance(database, grounds, idempotency, ledger)
-    overview = PortfolioOverview(database, grounds, performance)
     portfolio = PortfolioService(database, grounds, idempotency, ledger)
+    executors = {ProposalKind.SIGNAL: ProposedSignals(portfolio, utc_now)}
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
     rebalancing = Rebalancing(database, grounds, idempotency, ledger, runs)
-    signals = Signals(database, grounds, idempotency, new_id, Judges(plugins.agents()))
+    signals = SignalService(
+        database, grounds, idempotency, new_id, SignalEvaluator(plugins.agents())
+    )
 
     sources = StatusSources(database, scoring, in_force, metrics)
     alerts = AlertService(database, grounds, idempotency, new_id, system)
@@ -148,7 +156,7 @@ def compose(
         portfolio=portfolio,
         rebalancing=rebalancing,
         replacement=Replacement(database, grounds, idempotency, ledger, new_id),
-        proposals=Proposals(database, utc_now, idempotency, rebalancing, portfolio),
+        proposals=Proposals(database, utc_now, idempotency, rebalancing, portfolio, executors),
         performance=performance,
         performance_marks=PerformanceMarks(performance),
         reporting=Reporting(performance),
@@ -156,7 +164,9 @@ def compose(
         safety=Safety(database, grounds),
         trading=Trading(database, grounds),
         controls=ControlService(database, grounds, idempotency, ledger),
-        overview=overview,
+        queries=PortfolioQueries(database, grounds),
+        analytics=PerformanceAnalytics(database, grounds),
+        integrity=IntegrityService(database, grounds),
         alerts=alerts,
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,
@@ -200,7 +210,7 @@ def _market(
     exchange: Exchange,
     in_force: SettingsInForce,
     feed: FeedView,
-    seams: Seams,
+    seams: RuntimeValues,
 ) -> MarketData:
     """The market with the registry of its contracts; only the owner of the feed writes them."""
 
@@ -241,11 +251,11 @@ def _market(
     )
 
 
-def _notifiers(settings: Settings, vault: ChannelVault, seams: Seams) -> Notifiers:
+def _notifiers(settings: Settings, vault: ChannelVault, seams: RuntimeValues) -> Notifiers:
     """Each opens what the vault has sealed only when it sends."""
     local = settings.notifications.allow_private_addresses
     ways = (
-        Webhook(lambda: int(seams.now().timestamp()), Egress(local)),
-        People(Egress(local, timeout_s=TIMEOUT_S)),
+        WebhookNotifier(lambda: int(seams.now().timestamp()), Egress(local)),
+        PeopleNotifier(Egress(local, timeout_s=TIMEOUT_S)),
     )
     return by_kind(Opening(way, vault) for way in ways)

@@ -1,4 +1,4 @@
-"""How the feed is put together: one process reads the exchange, the others follow it."""
+"""Wiring of the market feed: one process reads the exchange, the others follow it."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from app.configuration.services.current import SettingsInForce
-from app.container.seams import new_id, utc_now
+from app.container.runtime_values import new_id, utc_now
 from app.foundation.errors import ServiceError
 from app.foundation.event_bus import Bus
 from app.foundation.events import EventRecord, Topic
@@ -17,23 +17,21 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.replicas import Makeup
 from app.market.services.contract_sync import SyncRequests
 from app.market.services.feed_leader import FeedLease, LeaseTimes
-from app.market.services.feed_view import FeedView
-from app.market.services.follower import MarketFollower
-from app.market.services.mode_watch import ModeWatch
+from app.market.services.follower import FeedView, MarketFollower
 from app.market.services.ports import MarketStream
 from app.market.services.publisher import MarketPublisher
+from app.market.services.service_mode import ModeWatch
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import understood
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.rescoring import Rescoring
 from app.settings import Role
-from app.workers.alert_reactions import ALERT_REACTIONS
-from app.workers.drift_reactions import DRIFT_REACTIONS
 from app.workers.feed import FEED, FeedDuty, Sharing
-from app.workers.schedule import ASKING_S, Activities, Tick, begin, begin_feed
+from app.workers.reactions import ALERT_REACTIONS, DRIFT_REACTIONS
+from app.workers.schedule import ASKING_S, ScheduledTask, Tasks, begin, begin_feed
 from app.workers.streaming import SILENT_S
-from app.workers.supervisor import Beat, Supervisor, Work
+from app.workers.supervisor import Heartbeat, Supervisor, Work
 
 _DECISIONS: Final = frozenset({Topic.PORTFOLIO_CHANGE, Topic.CONFIGURATION, Topic.BOARD})
 _LIMITS: Final[Mapping[str, float]] = {
@@ -46,7 +44,7 @@ _LIMITS: Final[Mapping[str, float]] = {
     "rescoring": ASKING_S,
 }
 _WAITING: Final = frozenset({"stream", "stream_watch"})  # for the exchange, for the first fill
-Listen = Callable[[Callable[[], None], Beat], Awaitable[None]]
+Listen = Callable[[Callable[[], None], Heartbeat], Awaitable[None]]
 
 
 def join(
@@ -57,9 +55,9 @@ def join(
     *,
     is_shared: bool,
 ) -> None:
-    """From here on the market is that of whoever has the lease.
+    """Makes the market that of the process with the lease.
 
-    Where nobody else can use the database nothing is gained by giving it up in a slow moment.
+    Where no other process can use the database, nothing is gained by giving it up in a slow moment.
     """
     alone = LeaseTimes(ttl_s=15.0, renew_s=5.0, demote_s=float("inf"))
     times = LeaseTimes() if is_shared else alone
@@ -78,8 +76,8 @@ class FeedTasks:
     service: MySymbolsServiceV2
     view: FeedView
     supervisor: Supervisor
-    ticks: tuple[Tick, ...]
-    work: Activities
+    ticks: tuple[ScheduledTask, ...]
+    work: Tasks
     reactions: Mapping[str, Work]
     streamed: StreamedMarket | None = None  # None: the market is only ever asked for
     _running: tuple[str, ...] = field(default=(), init=False)
@@ -91,7 +89,7 @@ class FeedTasks:
         )
 
     def start(self) -> FeedDuty | None:
-        """None where nothing runs by itself: then this process acts when it is told to."""
+        """None where no background tasks run: then this process acts on requests alone."""
         lease = self.view.lease
         if lease is None:
             return None
@@ -134,7 +132,7 @@ class FeedTasks:
         own = {**self.reactions, "mode": self._mode.run, **self._streaming()}
         for name, work in own.items():
             limit_s = partial(_LIMITS.__getitem__, name)
-            self.supervisor.start(name, work, limit_s, is_armed=name not in _WAITING)
+            self.supervisor.start(name, work, limit_s, is_watchdog_enabled=name not in _WAITING)
         self._running = (*names, *own)
 
     def _streaming(self) -> dict[str, Work]:
@@ -160,7 +158,7 @@ class FeedTasks:
 def streamed_market(
     service: MySymbolsServiceV2, stream: MarketStream, in_force: SettingsInForce
 ) -> StreamedMarket:
-    """The market as it is told; members, what is watched and the best are told of most closely."""
+    """Streamed market; members, watched and best symbols get the closest updates."""
 
     async def closest() -> tuple[str, ...]:
         first = await service.controls.first_symbols()
@@ -202,7 +200,7 @@ def farewell(replicas: Replicas | None) -> Callable[[], Awaitable[None]]:
 
 
 def overheard(in_force: SettingsInForce, bus: Bus) -> Callable[[EventRecord], None]:
-    """What any process committed: settings come into force here too, and the owner of the feed
+    """Commits of any process: settings come into force here too, and the owner of the feed
     looks at the alerts as soon as another has decided something.
     """
 
@@ -220,7 +218,7 @@ def hinted(listen: Listen, duty: FeedDuty | None) -> Listen:
     if duty is None:
         return listen
 
-    async def both(hint: Callable[[], None], beat: Beat) -> None:
+    async def both(hint: Callable[[], None], beat: Heartbeat) -> None:
         def heard() -> None:
             hint()
             duty.nudge()

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import structlog
 
-from app.container.guarding import guarded, is_sound
+from app.container.plugin_isolation import guarded, is_sound
 from app.scoring.domain.factors import FACTORS, Factor
 from app.scoring.domain.plugins import as_factor
 from app.signals.domain.agents import AGENTS, Agent
@@ -74,7 +74,7 @@ def _loaded(group: str) -> Iterable[tuple[EntryPoint, Any]]:
     for point in sorted(entry_points(group=group), key=lambda one: (one.name, one.value)):
         try:
             loaded = point.load()
-        except Exception as error:  # noqa: BLE001  # somebody else's code may raise anything
+        except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
             _refused(point, f"it cannot be loaded: {type(error).__name__}")
             continue
         yield point, loaded

@@ -5,7 +5,7 @@ import importlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from app.container.seams import utc_now
+from app.container.runtime_values import utc_now
 from app.market.services.reference_prices import References
 from app.my_symbols import MySymbolsServiceV2
 from app.settings import Settings
@@ -24,7 +24,7 @@ async def referring(
 ) -> AsyncIterator[None]:
     """Asks and hears the second source while this is open; without one there is nothing to do.
 
-    Whoever stops the tasks does so before it closes.
+    The tasks must be stopped before it closes.
     """
     wanted = settings.reference
     if wanted.exchange == "none" or not settings.run_background_tasks:

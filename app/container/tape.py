@@ -17,32 +17,38 @@ from tempfile import TemporaryDirectory
 from typing import Final
 from uuid import UUID
 
-from app.adapters.kucoin.tape_deck import Player, Recorder
-from app.adapters.kucoin.tape_entries import Configured, Header
-from app.adapters.kucoin.tape_exchange import open_played, open_recorded
-from app.adapters.kucoin.tape_file import TapeReader, TapeWriter
-from app.adapters.kucoin.tape_stream import RecordedStream, TapedStream
+from app.adapters.kucoin.recording.entries import (
+    ConfigurationApplied,
+    RecordingHeader,
+    RecordingReader,
+    RecordingWriter,
+)
+from app.adapters.kucoin.recording.exchange import open_recording, open_replay
+from app.adapters.kucoin.recording.sessions import SessionPlayer, SessionRecorder
+from app.adapters.kucoin.recording.stream import RecordedStream, ReplayedStream
 from app.alerts.services.monitor import AlertWatch
 from app.configuration.domain.document import as_document, from_document
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import SettingsInForce
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.container import database_preparation as preparation
 from app.container.composition import compose
-from app.container.seams import Seams, full_version
+from app.container.runtime_values import RuntimeValues, full_version
 from app.foundation.backoff import full_jitter
 from app.foundation.data_status import DataSource
+from app.foundation.errors import NotFoundError
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Monotonic
 from app.foundation.sql.database import Database
-from app.foundation.sql.engines import DatabaseOptions
+from app.foundation.sql.engines import DatabaseOptions, url_of
 from app.foundation.sql.job_store import JobStore, job_store
-from app.market.services.exchange_errors import ExchangeWatch
-from app.market.services.feed_view import FeedView
+from app.market.services.follower import FeedView
+from app.market.services.health_facts import ExchangeWatch
 from app.market.services.ports import Exchange
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
+from app.operations.storage import preparation
+from app.operations.storage.audit import reading
 from app.research.domain.recording import BoardLine, Schedule, Step, TapeClock, TapeError
 from app.research.services.recording import LiveSteps, PlayedSteps, Steps, TapedMarket
 from app.scoring.domain.board import Board
@@ -50,7 +56,7 @@ from app.settings import DatabaseVariables, KucoinVariables, Settings
 from app.workers.activities import activities
 from app.workers.durable import EngineOptions
 from app.workers.engine import Engine
-from app.workers.schedule import Activities
+from app.workers.schedule import Tasks
 from app.workers.supervisor import Supervisor
 
 # One request at a time: what comes in when is then the same in every replay, to the last bit.
@@ -83,7 +89,7 @@ class TapedService:
     """The whole service on the clock of a tape; nothing runs by itself in it."""
 
     service: MySymbolsServiceV2
-    work: Activities
+    work: Tasks
     database: Database
     metrics: Metrics
     clock: TapeClock
@@ -98,7 +104,7 @@ async def decide_nothing(taped: TapedService, board: Board | None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayResult:
     """What a replay came to; `cut` says what is wrong with the end of the file, if anything is."""
 
     compared: int  # boards that stand on the tape as well
@@ -140,7 +146,7 @@ async def record(
     chosen = configuration or Configuration()
     zero, started = around.monotonic(), _to_the_ms(around.now())
     clock = TapeClock(started, zero, zero)
-    header = Header(
+    header = RecordingHeader(
         source=settings.data_source.value,
         code_version=full_version(),
         started_ms=round(started.timestamp() * 1000),
@@ -149,9 +155,9 @@ async def record(
         configuration_version=chosen.version,
         is_streaming=is_streaming,
     )
-    with TapeWriter(path, header) as writer:
-        tape = Recorder(writer, clock, around.monotonic)
-        async with open_recorded(
+    with RecordingWriter(path, header) as writer:
+        tape = SessionRecorder(writer, clock, around.monotonic)
+        async with open_recording(
             tape,
             clock,
             base_url=settings.base_url,
@@ -209,27 +215,27 @@ async def replay(
     configuration: Configuration | None = None,
     decide: Decide = decide_nothing,
     database_url: str | None = None,
-) -> Replayed:
+) -> ReplayResult:
     """Plays it; no connection is opened. Raises TapeError for what is no tape of this version.
 
     `configuration` takes the place of the settings on the tape.
     """
-    with TapeReader(path) as reader:
+    with RecordingReader(path) as reader:
         header = reader.header
         held = SettingsInForce(
             configuration or from_document(header.configuration, header.configuration_version)
         )
         started = datetime.fromtimestamp(header.started_ms / 1000, UTC)
         clock = TapeClock(started, header.zero, header.zero)
-        player = Player(reader, clock)
+        player = SessionPlayer(reader, clock)
 
-        def configured(entry: Configured) -> None:
+        def configured(entry: ConfigurationApplied) -> None:
             """They were changed here while it was recorded."""
             held.present = from_document(entry.configuration, entry.version)
 
         player.configured = configured
         steps = PlayedSteps(player)
-        async with open_played(
+        async with open_replay(
             player,
             clock,
             source=_source(header),
@@ -238,7 +244,7 @@ async def replay(
         ) as (exchange, stream):
             told = _Told(ears, decide, database_url, header.is_streaming)
             await _run(exchange, stream, clock, held, steps, told, _seams(clock, _at_once))
-        return Replayed(
+        return ReplayResult(
             steps.compared,
             tuple(steps.different),
             header.code_version,
@@ -258,19 +264,19 @@ class _Told:
     is_streaming: bool
 
 
-def _seams(clock: TapeClock, sleep: Callable[[float], Awaitable[None]]) -> Seams:
+def _seams(clock: TapeClock, sleep: Callable[[float], Awaitable[None]]) -> RuntimeValues:
     numbers = count(1)
-    return Seams(clock.now, clock.monotonic, sleep, lambda: str(UUID(int=next(numbers))))
+    return RuntimeValues(clock.now, clock.monotonic, sleep, lambda: str(UUID(int=next(numbers))))
 
 
 async def _run(
     exchange: Exchange,
-    stream: TapedStream,
+    stream: ReplayedStream,
     clock: TapeClock,
     in_force: SettingsInForce,
     steps: Steps,
     told: _Told,
-    seams: Seams,
+    seams: RuntimeValues,
 ) -> None:
     announced: list[object] = []
 
@@ -310,7 +316,7 @@ def _composed(
     in_force: SettingsInForce,
     clock: TapeClock,
     announced: list[object],
-    seams: Seams,
+    seams: RuntimeValues,
     *,
     is_streamed: bool,
 ) -> TapedService:
@@ -364,7 +370,7 @@ async def _at_once(seconds: float) -> None:
     del seconds
 
 
-def _source(header: Header) -> DataSource:
+def _source(header: RecordingHeader) -> DataSource:
     try:
         return DataSource(header.source)
     except ValueError as error:
@@ -373,3 +379,15 @@ def _source(header: Header) -> DataSource:
 
 def _to_the_ms(at: datetime) -> datetime:
     return at.replace(microsecond=at.microsecond // 1000 * 1000)
+
+
+async def settings_in_force(database_url: str) -> Configuration:
+    """The newest version that is stored, only read; the defaults where no database is yet.
+
+    Raises UnavailableError where it cannot be read.
+    """
+    try:
+        async with reading(url_of(database_url)) as connection:
+            return await ConfigurationRepository(connection).current()
+    except NotFoundError:
+        return Configuration()

@@ -10,6 +10,7 @@ from app.foundation.errors import (
     Code,
     ConflictError,
     PreconditionFailedError,
+    RateLimitedError,
     RefusedError,
     UnavailableError,
 )
@@ -21,6 +22,7 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 T = TypeVar("T")
 _PRINCIPAL: Final = "api"  # until there are keys to tell callers apart
 _RETRY_S: Final = 1.0
+_CAP_RETRY_S: Final = 3600.0  # old keys are deleted by a job
 KEEP: Final = timedelta(hours=48)  # 24 h are promised
 
 
@@ -238,11 +240,18 @@ def _answer(row: ResponseRow) -> StoredResponse:
 def _stored(claim: Claim, *, is_ours: bool = False) -> StoredResponse | None:
     """The answer to replay; None if the caller may carry the command out.
 
-    Raises RefusedError (idempotency_key_reused) and ConflictError (idempotency_in_progress).
+    Raises RefusedError (idempotency_key_reused), ConflictError (idempotency_in_progress) and
+    RateLimitedError (rate_limited).
     """
     if claim.outcome is ClaimOutcome.REUSED:
         raise RefusedError(
             Code.IDEMPOTENCY_KEY_REUSED, "This key belongs to another request already."
+        )
+    if claim.outcome is ClaimOutcome.OVER_CAP:
+        raise RateLimitedError(
+            Code.RATE_LIMITED,
+            "Too many idempotency keys are stored; send the request without a key, or later.",
+            retry_after_s=_CAP_RETRY_S,
         )
     if claim.outcome is ClaimOutcome.IN_PROGRESS and not is_ours:
         raise ConflictError(

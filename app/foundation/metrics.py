@@ -48,6 +48,7 @@ class Metrics:
     scoring_runs: Counter = field(init=False)
     scoring_seconds: Histogram = field(init=False)
     scoring_symbols: Gauge = field(init=False)
+    scoring_features: Counter = field(init=False)
 
     portfolio_members: Gauge = field(init=False)
     portfolio_version: Gauge = field(init=False)
@@ -150,6 +151,7 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("scoring_runs", Counter, "Scoring runs saved.", (), _NONE),
     ("scoring_seconds", Histogram, "Time of one scoring run.", (), _CYCLE_SECONDS),
     ("scoring_symbols", Gauge, "Symbols on the newest board.", ("status",), _NONE),
+    ("scoring_features", Counter, "Factor values computed, or reused.", ("result",), _NONE),
     ("portfolio_members", Gauge, "Members of the portfolio.", (), _NONE),
     ("portfolio_version", Gauge, "Version of the portfolio.", (), _NONE),
     ("portfolio_changes", Counter, "Committed changes.", ("action",), _NONE),

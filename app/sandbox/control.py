@@ -1,35 +1,13 @@
-"""The control endpoint: faults, counters, clock, limits and planted market changes.
-
-| call | body | answer |
-|---|---|---|
-| GET /_control/counters | | total, weight, rejected, in_closed_window, by_path, by_status, \
-arrivals |
-| POST /_control/reset | | faults, statuses, windows, counters and the stream's terms as at the \
-start |
-| GET /_control/faults | | the armed faults |
-| POST /_control/faults | {kind, path?, times?, skip?, ...} or a list of them | {ids} |
-| DELETE /_control/faults[?id=N] | | takes one or all back |
-| POST /_control/market | {symbol, price_factor?, volume_factor?, ...} | see plants.Plant |
-| POST /_control/events | {kind, symbol, ...} | see events.py; {from_ms, until_ms?} |
-| POST /_control/clock | {advance_ms?, now_ms?, speed?} | {now_ms, speed} |
-| POST /_control/limits | {quota?, window_s?} | the limits; windows start anew |
-
-The stream has paths of its own, see stream.server, and its faults, see stream.faults.
-
-Two more kinds act at once instead of on a path: `window` {seconds, reset: "present" | "absent" |
-any text} closes the pool for everybody, `contract_status` {symbol, status, listed?} gives a
-contract a status (`listed` false takes it out of contracts/active, the default for Closed,
-Settled and Init). Taking all faults back undoes both.
-"""
+"""Control endpoint: faults, counters, clock, limits and market changes of the local exchange."""
 
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from app.sandbox.events import Event, happen
-from app.sandbox.exchange import Exchange
-from app.sandbox.plants import Plant, plant
+from app.sandbox.exchange import LocalExchange
+from app.sandbox.market_events import MarketEvent, apply_event
+from app.sandbox.market_overrides import MarketOverride, apply_override
 from app.sandbox.routes import EXCHANGE, HIDDEN
 from app.sandbox.stream.server import STREAM
 
@@ -44,7 +22,7 @@ def _answer(data: Any, status: int = 200) -> web.Response:
 
 
 async def counters(request: web.Request) -> web.Response:
-    """What arrived since the last reset; times are monotonic seconds."""
+    """Return the counters since the last reset; times are monotonic seconds."""
     pool = request.app[EXCHANGE].pool
     tally = pool.tally
     return _answer(
@@ -64,7 +42,7 @@ async def counters(request: web.Request) -> web.Response:
 
 
 async def faults(request: web.Request) -> web.Response:
-    """The armed faults."""
+    """Return the armed faults."""
     return _answer(
         [
             {"id": fault.id, "kind": fault.kind, "path": fault.path, "times": fault.times}
@@ -85,7 +63,7 @@ async def arm(request: web.Request) -> web.Response:
     return _answer({"ids": ids})
 
 
-def _arm(exchange: Exchange, asked: Json) -> int:
+def _arm(exchange: LocalExchange, asked: Json) -> int:
     kind = str(asked["kind"])
     if kind == "window":
         exchange.pool.close(float(asked["seconds"]), str(asked.get("reset", "present")))
@@ -111,7 +89,7 @@ def _arm(exchange: Exchange, asked: Json) -> int:
 
 
 async def disarm(request: web.Request) -> web.Response:
-    """Take one fault or all of them back."""
+    """Disarm one fault or all of them."""
     exchange = request.app[EXCHANGE]
     raw = request.query.get("id")
     exchange.faults.disarm(None if raw is None else int(raw))
@@ -123,20 +101,20 @@ async def disarm(request: web.Request) -> web.Response:
 
 
 async def market(request: web.Request) -> web.Response:
-    """Plant a change of one contract."""
+    """Override the market of one contract."""
     try:
-        change = msgspec.convert(msgspec.json.decode(await request.read()), Plant)
-        plant(request.app[EXCHANGE], change)
+        change = msgspec.convert(msgspec.json.decode(await request.read()), MarketOverride)
+        apply_override(request.app[EXCHANGE], change)
     except (msgspec.ValidationError, KeyError) as error:
         return _answer({"error": str(error)}, 400)
     return _answer({})
 
 
 async def events(request: web.Request) -> web.Response:
-    """Let a market event happen."""
+    """Apply a market event."""
     try:
-        event = msgspec.convert(msgspec.json.decode(await request.read()), Event)
-        return _answer(happen(request.app[EXCHANGE], event))
+        event = msgspec.convert(msgspec.json.decode(await request.read()), MarketEvent)
+        return _answer(apply_event(request.app[EXCHANGE], event))
     except (ValueError, KeyError) as error:
         return _answer({"error": str(error)}, 400)
 
@@ -152,7 +130,7 @@ async def clock(request: web.Request) -> web.Response:
 
 
 async def limits(request: web.Request) -> web.Response:
-    """Change the quota or the window, which start anew."""
+    """Change quota or window, and restart the windows."""
     pool = request.app[EXCHANGE].pool
     asked = msgspec.json.decode(await request.read())
     pool.quota = int(asked.get("quota", pool.quota))
@@ -162,7 +140,7 @@ async def limits(request: web.Request) -> web.Response:
 
 
 async def reset(request: web.Request) -> web.Response:
-    """Faults, statuses, windows and counters as at the start."""
+    """Restore the initial faults, statuses, windows and counters."""
     exchange = request.app[EXCHANGE]
     exchange.faults.disarm()
     exchange.contracts.statuses.clear()
@@ -174,7 +152,7 @@ async def reset(request: web.Request) -> web.Response:
 
 
 def add_control(app: web.Application) -> None:
-    """Bind the control paths."""
+    """Add the control routes."""
     app.router.add_get("/_control/counters", counters)
     app.router.add_post("/_control/reset", reset)
     app.router.add_get("/_control/faults", faults)

@@ -1,25 +1,46 @@
-"""One local exchange: clock, market, funding, books, rendering, limits and faults together."""
+"""Local exchange: clock, market, funding, books, contracts, limits and faults."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from app.sandbox.answers import Payload
-from app.sandbox.books import Books
-from app.sandbox.clock import ExchangeClock
-from app.sandbox.contracts import Contracts
-from app.sandbox.faults import FaultBoard
-from app.sandbox.funding import FundingBook
-from app.sandbox.history import History
-from app.sandbox.limits import PublicPool
-from app.sandbox.market import Market
+from app.sandbox.history.daily_history import DailyHistory
+from app.sandbox.history.replay import replayed_history
+from app.sandbox.history.synthetic import synthetic_history
+from app.sandbox.history.universe import DAY_MS
+from app.sandbox.http.faults import FaultBoard
+from app.sandbox.http.rate_limit import PublicPool
+from app.sandbox.http.responses import ResponseBody
+from app.sandbox.market.contracts import Contracts
+from app.sandbox.market.funding import FundingBook
+from app.sandbox.market.order_books import OrderBooks
+from app.sandbox.market.price_path import SimulatedMarket
 from app.sandbox.options import SandboxOptions
-from app.sandbox.replay import replayed_history
-from app.sandbox.synthetic import synthetic_history
-from app.sandbox.universe import DAY_MS
 
 
-class Exchange:
-    """What the routes serve from; built once per application."""
+class ExchangeClock:
+    """Exchange time from a real clock, with an offset and a speed."""
+
+    def __init__(self, clock: Callable[[], float], start_ms: int | None, speed: float) -> None:
+        self._clock = clock
+        self._real = clock()
+        self._base_ms = float(start_ms if start_ms is not None else int(self._real * 1000))
+        self.speed = speed
+
+    def now_ms(self) -> int:
+        """The exchange's time in milliseconds."""
+        return int(self._base_ms + (self._clock() - self._real) * 1000.0 * self.speed)
+
+    def set(self, now_ms: float | None = None, speed: float | None = None) -> None:
+        """Jump to a time and/or change the speed from now on."""
+        base = float(self.now_ms()) if now_ms is None else now_ms
+        self._real = self._clock()
+        self._base_ms = base
+        if speed is not None:
+            self.speed = speed
+
+
+class LocalExchange:
+    """State that the routes serve; built once per application."""
 
     def __init__(
         self,
@@ -29,33 +50,33 @@ class Exchange:
     ) -> None:
         self.options = options
         history = load_history(options, int(clock() * 1000))
-        # Making the market takes a second: a clock set to its beginning would be behind by that.
+        # Generating the market takes a second: a clock set to its start would lag by that.
         is_now = options.now_ms is None and options.replay is None
         self.clock = ExchangeClock(clock, None if is_now else history.start_ms, options.speed)
-        self.market = Market(history, options.seed)
+        self.market = SimulatedMarket(history, options.seed)
         tomorrow = history.start_ms // DAY_MS + 1
         for day in range(max(tomorrow - options.ready_days, history.first_day), tomorrow):
             self.market.hours(day)
         self.funding = FundingBook(self.market)
-        self.books = Books(self.market)
+        self.books = OrderBooks(self.market)
         self.contracts = Contracts(self.market, self.funding, self.books)
         self.pool = PublicPool(options.quota, monotonic)
         self.faults = FaultBoard()
-        self._active: tuple[float, Payload] | None = None
+        self._active: tuple[float, ResponseBody] | None = None
         self.monotonic = monotonic
 
     def forget_answers(self) -> None:
-        """Drop rendered answers after something was changed by hand."""
+        """Drop cached answers after a manual change."""
         self._active = None
 
-    def active_body(self) -> Payload:
-        """The body of contracts/active; the same for a fifth of a real second, as if cached."""
+    def active_body(self) -> ResponseBody:
+        """Body of contracts/active, cached for a fifth of a real second."""
         real = self.monotonic()
         if self._active is not None and real - self._active[0] < 0.2:
             return self._active[1]
         now_ms = self.clock.now_ms()
         parts = self.contracts.encoded(now_ms, self.contracts.active(now_ms))
-        body = Payload(b'{"code":"200000","data":[' + b",".join(parts) + b"]}")
+        body = ResponseBody(b'{"code":"200000","data":[' + b",".join(parts) + b"]}")
         self._active = (real, body)
         return body
 
@@ -65,8 +86,8 @@ class Exchange:
         return self.clock.now_ms() >= self.market.end_ms
 
 
-def load_history(options: SandboxOptions, clock_ms: int) -> History:
-    """The invented market, or the replayed one when a file is given."""
+def load_history(options: SandboxOptions, clock_ms: int) -> DailyHistory:
+    """Generate the market, or replay the given file."""
     if options.replay is None:
         start = options.now_ms if options.now_ms is not None else clock_ms
         return synthetic_history(options.seed, start, options.contracts)

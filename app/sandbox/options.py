@@ -1,4 +1,4 @@
-"""What a local exchange is started with."""
+"""Options of a local exchange."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class SandboxOptions:
-    """Choices of one local exchange; equal options give an equal market.
+    """Options of one local exchange; equal options give an equal market.
 
     `now_ms` is the exchange time at the start (None: the caller's clock; a replay starts with
     its day instead), `speed` exchange seconds per real second (0 freezes time), `quota` the
-    public weight per 30 real seconds, `replay_from` an ISO date, the last closed day at the
-    start (None: the last but one of the file), `contracts` how many contracts are listed,
-    `ready_days` of how many days the hours are made before anybody asks for them.
+    public weight per 30 real seconds. `replay_from` is an ISO date, the last closed day at the
+    start (None: the last but one of the file), `contracts` the number of listed contracts,
+    `ready_days` the number of days with hours computed in advance.
     """
 
     seed: int = 7

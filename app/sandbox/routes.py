@@ -1,27 +1,119 @@
-"""The public endpoints of KuCoin Futures."""
+"""Public REST endpoints of KuCoin Futures."""
 
+from typing import Any
+
+import numpy as np
 from aiohttp import web
 
-from app.sandbox import candles as candle_rows
-from app.sandbox.answers import (
+from app.sandbox.exchange import LocalExchange
+from app.sandbox.history.universe import ListedContract
+from app.sandbox.http.responses import (
     ExchangeError,
-    encoded,
+    encode_success,
     no_funding,
     parameter_error,
     respond,
     unknown_symbol,
 )
-from app.sandbox.exchange import Exchange
-from app.sandbox.funding import cap
-from app.sandbox.indexes import index_page, risk_levels
+from app.sandbox.market import candles as candle_rows
+from app.sandbox.market.contracts import SOURCES, index_symbol
+from app.sandbox.market.funding import cap, leverage
+from app.sandbox.market.price_path import MINUTE_MS
 
-EXCHANGE = web.AppKey("exchange", Exchange)
+STEPS = {"index": 1_000, "premium": MINUTE_MS, "interest": MINUTE_MS}
+SHARES = (0.11, 0.5476, 0.2125, 0.0676, 0.0128, 0.0495)
+LEVERAGES = (125, 100, 75, 50, 30, 20, 10, 5, 4, 3, 2, 1)
+LIMITS = (1, 5, 10, 20, 30, 50, 80, 120, 200, 300, 400, 500)
+
+
+def index_page(
+    exchange: LocalExchange,
+    kind: str,
+    symbol: str,
+    since: int | None,
+    until: int | None,
+    count: int,
+) -> dict[str, Any]:
+    """One page {dataList, hasMore}, newest first, of an index, premium or interest symbol."""
+    row = _row(exchange, kind, symbol)
+    step = STEPS[kind]
+    now_ms = exchange.market.clamp(exchange.clock.now_ms())
+    newest = min(now_ms, until if until is not None else now_ms) // step * step
+    # Values exist for the last hour only.
+    oldest = max(since if since is not None else 0, now_ms - 60 * MINUTE_MS)
+    times = range(newest, newest - count * step, -step)
+    values = [
+        _value(exchange, kind, symbol, row, time) | {"granularity": step, "timePoint": time}
+        for time in times
+        if time >= oldest
+    ]
+    return {"dataList": values, "hasMore": newest - count * step >= oldest}
+
+
+def _row(exchange: LocalExchange, kind: str, symbol: str) -> int:
+    for row, listing in enumerate(exchange.market.history.listings):
+        names = {
+            "index": (index_symbol(listing),),
+            "premium": (f".{listing.symbol}PI", f".{listing.symbol}PI8H"),
+            "interest": tuple(
+                f".{coin}{tail}"
+                for coin in (listing.base, listing.quote)
+                for tail in ("INT", "INT8H")
+            ),
+        }[kind]
+        if symbol in names:
+            return row
+    raise unknown_symbol()
+
+
+def _value(
+    exchange: LocalExchange, kind: str, symbol: str, row: int, now_ms: int
+) -> dict[str, Any]:
+    if kind == "interest":
+        return {"symbol": symbol, "value": 0.0003}
+    if kind == "premium":
+        return {"symbol": symbol, "value": round(float(exchange.funding.premium(now_ms)[row]), 6)}
+    price = float(exchange.contracts.index_and_mark(now_ms)[0][row])
+    digits = exchange.market.history.listings[row].tick_digits
+    offsets = np.linspace(-2e-5, 2e-5, len(SOURCES))
+    parts = [
+        {"exchange": name, "price": round(price * (1.0 + float(offset)), digits), "weight": share}
+        for name, offset, share in zip(SOURCES, offsets, SHARES, strict=True)
+    ]
+    return {"symbol": symbol, "value": price, "decomposionList": parts}
+
+
+def risk_levels(listing: ListedContract) -> list[dict[str, Any]]:
+    """Risk limit levels of a contract, ascending."""
+    most = leverage(listing)
+    unit = 1 if listing.inverse else max(10_000, 100_000 // listing.rank)
+    allowed = [value for value in LEVERAGES if value <= most]
+    levels: list[dict[str, Any]] = []
+    below = 0
+    for level, value in enumerate(allowed, start=1):
+        initial = {125: 0.008, 75: 0.014, 30: 0.034, 3: 0.334}.get(value, 1.0 / value)
+        levels.append(
+            {
+                "symbol": listing.symbol,
+                "level": level,
+                "maxRiskLimit": LIMITS[level - 1] * unit,
+                "minRiskLimit": below,
+                "maxLeverage": value,
+                "initialMargin": initial,
+                "maintainMargin": initial / 2.0,
+            }
+        )
+        below = LIMITS[level - 1] * unit
+    return levels
+
+
+EXCHANGE = web.AppKey("exchange", LocalExchange)
 CONTRACT_INVALID = ("100003", "Contract parameter invalid.")
 HIDDEN = frozenset({"Init", "Closed", "Settled"})
 
 
 def row_of(request: web.Request, symbol: str | None) -> int:
-    """The row of a contract that is listed now; KuCoin's errors otherwise."""
+    """Row of a contract that is listed now; KuCoin's errors otherwise."""
     exchange = request.app[EXCHANGE]
     if not symbol:
         raise parameter_error("symbol is required")
@@ -32,7 +124,7 @@ def row_of(request: web.Request, symbol: str | None) -> int:
 
 
 def number(request: web.Request, name: str) -> int | None:
-    """An integer query parameter, None when absent."""
+    """Integer query parameter, None when absent."""
     raw = request.query.get(name)
     if raw is None or raw == "":
         return None
@@ -59,13 +151,15 @@ async def all_tickers(request: web.Request) -> web.Response:
     exchange = request.app[EXCHANGE]
     now_ms = exchange.clock.now_ms()
     rows = exchange.contracts.active(now_ms)
-    return respond(request, encoded(exchange.contracts.tickers(now_ms, rows)))
+    return respond(request, encode_success(exchange.contracts.tickers(now_ms, rows)))
 
 
 async def ticker(request: web.Request) -> web.Response:
     exchange = request.app[EXCHANGE]
     row = row_of(request, request.query.get("symbol"))
-    return respond(request, encoded(exchange.contracts.tickers(exchange.clock.now_ms(), [row])[0]))
+    return respond(
+        request, encode_success(exchange.contracts.tickers(exchange.clock.now_ms(), [row])[0])
+    )
 
 
 async def kline(request: web.Request) -> web.Response:
@@ -80,7 +174,7 @@ async def kline(request: web.Request) -> web.Response:
     rows = candle_rows.candles(
         exchange.market, row, granularity, since, until, exchange.clock.now_ms()
     )
-    return respond(request, encoded(rows))
+    return respond(request, encode_success(rows))
 
 
 async def book(request: web.Request) -> web.Response:
@@ -96,7 +190,7 @@ async def book(request: web.Request) -> web.Response:
         "asks": asks,
         "ts": now_ms * 1_000_000,
     }
-    return respond(request, encoded(data))
+    return respond(request, encode_success(data))
 
 
 async def trades(request: web.Request) -> web.Response:
@@ -106,7 +200,7 @@ async def trades(request: web.Request) -> web.Response:
         exchange.contracts.trade(row, trade)
         for trade in exchange.books.trades(row, exchange.clock.now_ms())
     ]
-    return respond(request, encoded(data))
+    return respond(request, encode_success(data))
 
 
 async def funding_current(request: web.Request) -> web.Response:
@@ -120,7 +214,7 @@ async def funding_current(request: web.Request) -> web.Response:
         raise no_funding()
     started = exchange.clock.now_ms() // step * step
     data = {
-        # Not the contract's symbol, and 8H whatever the interval.
+        # KuCoin sends another symbol than the contract's, with 8H for any interval.
         "symbol": f".{listing.symbol}FPI8H",
         "granularity": step,
         "timePoint": started,
@@ -131,7 +225,7 @@ async def funding_current(request: web.Request) -> web.Response:
         "period": 1,
         "fundingTime": started + step,
     }
-    return respond(request, encoded(data))
+    return respond(request, encode_success(data))
 
 
 async def funding_history(request: web.Request) -> web.Response:
@@ -148,7 +242,7 @@ async def funding_history(request: web.Request) -> web.Response:
         {"symbol": listing.symbol, "fundingRate": rate, "timepoint": ms}
         for ms, rate in exchange.funding.settled(row, since, until)
     ]
-    return respond(request, encoded(data))
+    return respond(request, encode_success(data))
 
 
 async def mark_price(request: web.Request) -> web.Response:
@@ -163,7 +257,7 @@ async def mark_price(request: web.Request) -> web.Response:
         "value": float(mark[row]),
         "indexPrice": float(index[row]),
     }
-    return respond(request, encoded(data))
+    return respond(request, encode_success(data))
 
 
 async def series(request: web.Request) -> web.Response:
@@ -176,17 +270,17 @@ async def series(request: web.Request) -> web.Response:
     count = 10 if count is None else max(1, min(count, 100))
     since, until = number(request, "startAt"), number(request, "endAt")
     page = index_page(exchange, kind, symbol, since, until, count)
-    return respond(request, encoded(page))
+    return respond(request, encode_success(page))
 
 
 async def risk_limit(request: web.Request) -> web.Response:
     exchange = request.app[EXCHANGE]
     row = row_of(request, request.match_info["symbol"])
-    return respond(request, encoded(risk_levels(exchange.market.history.listings[row])))
+    return respond(request, encode_success(risk_levels(exchange.market.history.listings[row])))
 
 
 async def timestamp(request: web.Request) -> web.Response:
-    return respond(request, encoded(request.app[EXCHANGE].clock.now_ms()))
+    return respond(request, encode_success(request.app[EXCHANGE].clock.now_ms()))
 
 
 async def status(request: web.Request) -> web.Response:
@@ -194,12 +288,12 @@ async def status(request: web.Request) -> web.Response:
     data = {"msg": "", "status": "open"}
     if exchange.over:
         data = {"msg": "the recorded market has ended", "status": "close"}
-    # Valid JSON under text/plain: a quirk of the real exchange.
-    return respond(request, encoded(data), content_type="text/plain;charset=UTF-8")
+    # JSON as text/plain: a quirk of the real exchange.
+    return respond(request, encode_success(data), content_type="text/plain;charset=UTF-8")
 
 
 def add_routes(app: web.Application) -> None:
-    """Bind every public path."""
+    """Add every public route."""
     for path, handler in (
         ("/api/v1/contracts/active", contracts_active),
         ("/api/v1/contracts/risk-limit/{symbol}", risk_limit),

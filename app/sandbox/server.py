@@ -8,27 +8,27 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from app.sandbox.answers import ExchangeError, error_body, respond
 from app.sandbox.control import add_control
-from app.sandbox.exchange import Exchange
-from app.sandbox.faults import faulty
-from app.sandbox.limits import WEIGHTS, Verdict
+from app.sandbox.exchange import LocalExchange
+from app.sandbox.http.faults import respond_with_faults
+from app.sandbox.http.rate_limit import WEIGHTS, RateLimitDecision
+from app.sandbox.http.responses import ExchangeError, encode_error, respond
 from app.sandbox.options import SandboxOptions
 from app.sandbox.routes import EXCHANGE, add_routes
 from app.sandbox.stream.server import ENDPOINT, add_stream
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-NOT_FOUND = error_body("404000", "Url Not Found")
+NOT_FOUND = encode_error("404000", "Url Not Found")
 
 
 def template(request: web.Request) -> str:
-    """The endpoint's path with {symbol} in place of a symbol."""
+    """Path of the endpoint, with {symbol} in place of a symbol."""
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else request.path
 
 
-def rate_headers(quota: int, verdict: Verdict) -> dict[str, str]:
-    """The gw-ratelimit headers of an answer; the reset is a countdown in ms."""
+def rate_headers(quota: int, verdict: RateLimitDecision) -> dict[str, str]:
+    """Rate-limit headers of an answer; the reset is a countdown in ms."""
     if not verdict.headers:
         return {}
     headers = {
@@ -41,8 +41,8 @@ def rate_headers(quota: int, verdict: Verdict) -> dict[str, str]:
 
 
 @web.middleware
-async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Count and limit each request, let faults act, and put errors into KuCoin's envelope."""
+async def limit_and_respond(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count and limit each request, apply faults, and put errors into KuCoin's envelope."""
     if request.path.startswith("/_control/") or request.path == ENDPOINT:
         return await handler(request)
     exchange = request.app[EXCHANGE]
@@ -52,24 +52,26 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     )
     headers = rate_headers(exchange.pool.quota, verdict)
     if not verdict.allowed:
-        body = error_body("429000", "Too Many Requests")
+        body = encode_error("429000", "Too Many Requests")
         response: web.StreamResponse = respond(request, body, 429, headers=headers)
     else:
-        response = await faulty(request, handler_in_envelope(handler), exchange.faults, headers)
+        response = await respond_with_faults(
+            request, handler_in_envelope(handler), exchange.faults, headers
+        )
     exchange.pool.tally.by_status[str(response.status)] += 1
     return response
 
 
 def handler_in_envelope(handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """The handler with its errors as KuCoin's answers."""
+    """Wrap a handler to answer its errors in KuCoin's envelope."""
 
     async def answer(request: web.Request) -> web.Response:
         try:
             response = await handler(request)
         except ExchangeError as error:
-            return respond(request, error_body(error.code, error.message), error.status)
+            return respond(request, encode_error(error.code, error.message), error.status)
         except web.HTTPMethodNotAllowed:
-            return respond(request, error_body("404000", "Url Not Found"), 404)
+            return respond(request, encode_error("404000", "Url Not Found"), 404)
         except web.HTTPNotFound:
             return respond(request, NOT_FOUND, 404)
         if not isinstance(response, web.Response):
@@ -84,17 +86,17 @@ def create_exchange(
     clock: Callable[[], float],
     monotonic: Callable[[], float] = time.monotonic,
 ) -> web.Application:
-    """The exchange as an application.
+    """Create the exchange as an application.
 
     `clock` gives seconds since the epoch and drives exchange time; `monotonic` drives the
     rate-limit window, which speed does not shorten.
     """
-    return application(Exchange(options, clock, monotonic))
+    return application(LocalExchange(options, clock, monotonic))
 
 
-def application(exchange: Exchange) -> web.Application:
-    """An application around an exchange that stands already."""
-    app = web.Application(middlewares=[gate])
+def application(exchange: LocalExchange) -> web.Application:
+    """Create an application around an existing exchange."""
+    app = web.Application(middlewares=[limit_and_respond])
     app[EXCHANGE] = exchange
     add_routes(app)
     add_control(app)
@@ -108,9 +110,9 @@ async def serve_exchange(
     clock: Callable[[], float],
     monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[str]:
-    """Serve an exchange and give its base URL; port 0 takes a free one."""
+    """Serve an exchange and yield its base URL; port 0 takes a free one."""
     app = create_exchange(options, clock, monotonic)
-    # An address that is taken is an error before anything runs.
+    # A used address fails before anything runs.
     listener = socket.create_server((options.host, options.port), backlog=512)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     try:

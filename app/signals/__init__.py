@@ -1,4 +1,4 @@
-"""Signals: intake, judgement by agents, outcomes, and the sources that send them.
+"""Signals: intake, evaluation by agents, outcomes, and the built-in sources.
 
-It uses trading, the portfolio and everything below them.
+Uses trading, the portfolio and everything below them.
 """

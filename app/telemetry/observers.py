@@ -1,4 +1,4 @@
-"""What adapters and storage tell while they work, counted and logged."""
+"""Observers of adapters and storage: count and log their events."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -1,1 +1,1 @@
-"""What runs without being asked."""
+"""Scheduled and supervised background tasks, and the engine of durable jobs."""

@@ -1,4 +1,4 @@
-"""What runs by itself, as use cases of the service."""
+"""Use cases of the service that the schedule runs."""
 
 import gc
 from collections.abc import Awaitable
@@ -14,8 +14,8 @@ from app.foundation.jobs import Document
 from app.foundation.ports import NewId
 from app.market.services.backfill import first_fill
 from app.my_symbols import MySymbolsServiceV2
-from app.workers.schedule import Activities
-from app.workers.supervisor import Beat
+from app.workers.schedule import Tasks
+from app.workers.supervisor import Heartbeat
 
 ACTOR: Final = "schedule"
 # Data is too old or too little to decide on: it will be there again by itself.
@@ -24,7 +24,7 @@ _log = structlog.get_logger("schedule")
 
 
 async def unless_stale(action: Awaitable[object]) -> Document:
-    """What is recorded of an action: nothing, or that it was skipped and why."""
+    """Record of an action: empty, or the reason why it was skipped."""
     try:
         await action
     except UnavailableError as refused:
@@ -35,7 +35,7 @@ async def unless_stale(action: Awaitable[object]) -> Document:
     return {}
 
 
-def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) -> Activities:
+def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) -> Tasks:
     """Each activity of the schedule, bound to the use case that does it."""
 
     async def rebalance_check(scheduled_at: datetime) -> Document:
@@ -52,7 +52,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
             service.replacement.execute(command, unattended=True, forced_only=True)
         )
 
-    async def fill(beat: Beat) -> None:
+    async def fill(beat: Heartbeat) -> None:
         await first_fill(service.market, lambda *_: beat())
         if not service.scoring.is_whole():
             await service.scoring.calculate()
@@ -77,7 +77,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
     async def signal_sources() -> None:
         await service.signal_sources.look()
 
-    return Activities(
+    return Tasks(
         first_fill=fill,
         scorable=service.market.scorable.wait,
         filled=service.market.filled.wait,

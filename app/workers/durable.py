@@ -1,4 +1,4 @@
-"""What a durable run is made of, and what its engine has to be told."""
+"""Durable runs: their steps, their store and the options of the engine."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ Work = Callable[[Journal, Document], Awaitable[Document]]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class DurableRun:
     """A kind of run: its steps in order, what it does, and what it waits for in this process."""
 
     kind: str
@@ -31,7 +31,7 @@ class Run:
 
 
 class Store(Protocol):
-    """Where runs are kept, as the storage layer sets it up."""
+    """Store of runs, set up by the storage layer."""
 
     @property
     def url(self) -> str: ...
@@ -43,12 +43,12 @@ class Store(Protocol):
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What is raised when it is away."""
+        """Exceptions of a store that does not answer."""
         ...
 
     @property
     def is_shared(self) -> bool:
-        """Whether several processes may use it at once."""
+        """True if several processes may use it at once."""
         ...
 
 
@@ -61,7 +61,7 @@ def executor_of(store: Store, process: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """What an engine has to be told; times in seconds."""
+    """Options of an engine; times in seconds."""
 
     store: Store
     executor_id: str  # see `executor_of`
@@ -77,7 +77,7 @@ async def tried(
     action: Callable[[], Awaitable[Document]],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Document:
-    """What `action` gives, at the third try at the latest.
+    """Result of `action`, at the third try at the latest.
 
     Only an error that names an end within five seconds is waited for; any other, and that of the
     last try, is raised: the run fails and says why.

@@ -18,7 +18,7 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, error
 
 from app.foundation.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.foundation.jobs import FINAL, Document, Enqueued, Job, JobState
-from app.workers.durable import EngineOptions, Run, tried
+from app.workers.durable import DurableRun, EngineOptions, tried
 from app.workers.engine_rows import job_of, recorded_as
 
 _APP: Final = "my-symbols"
@@ -41,7 +41,7 @@ class _Journal:
 
     run_id: str
     asking: ThreadPoolExecutor
-    telling: Future[None] | None = None
+    publishing: Future[None] | None = None
 
     async def step(self, name: str, action: Callable[[], Awaitable[Document]]) -> Document:
         async def act() -> Document:
@@ -50,23 +50,23 @@ class _Journal:
         return await DBOS.run_step_async({"name": name, "preemptible": True}, act)
 
     def share(self, done: int, total: int) -> None:
-        if self.telling is not None and not self.telling.done():
-            return  # a courtesy: what comes faster than it can be told is left out
-        tell = functools.partial(DBOS.set_event, _SHARE, {"done": done, "total": total})
+        if self.publishing is not None and not self.publishing.done():
+            return  # progress is optional: updates that come faster are dropped
+        publish = functools.partial(DBOS.set_event, _SHARE, {"done": done, "total": total})
         # The run is known from the context, which a thread does not have by itself.
-        self.telling = self.asking.submit(contextvars.copy_context().run, tell)
+        self.publishing = self.asking.submit(contextvars.copy_context().run, publish)
 
 
 @dataclass(slots=True)
 class Engine:
     """`open` and `close` belong to the lifespan, on the loop that answers requests.
 
-    `ended` is told kind and outcome ("done" or a code) of each run that ends here.
+    `ended` gets kind and outcome ("done" or a code) of each run that ends here.
     """
 
     options: EngineOptions
     ended: Callable[[str, str], None] = lambda _kind, _outcome: None
-    _runs: Mapping[str, Run] = field(default_factory=dict)
+    _runs: Mapping[str, DurableRun] = field(default_factory=dict)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _waiting: set[asyncio.Task[Any]] = field(default_factory=set)  # for their gate
     _closing: bool = False
@@ -75,7 +75,7 @@ class Engine:
     )
     _present: ClassVar["Engine | None"] = None
 
-    async def open(self, runs: Sequence[Run]) -> None:
+    async def open(self, runs: Sequence[DurableRun]) -> None:
         """Opens the store, takes up what this executor left unfinished, and begins to work.
 
         Raises RuntimeError where this process has one open, UnavailableError without a store.
@@ -227,7 +227,7 @@ class Engine:
         return frozenset(row.executor_id for row in rows if row.executor_id)
 
     async def strays(self) -> int:
-        """Unfinished runs of another version, which nobody here will take up."""
+        """Number of unfinished runs of another version; this engine does not resume them."""
         rows = await self._ask(lambda: _unfinished("PENDING", "ENQUEUED"))
         return sum(row.app_version != self.options.version for row in rows)
 
@@ -246,7 +246,7 @@ class Engine:
             "notification_listener_polling_interval_sec": min(1.0, self.options.poll_s),
         }
 
-    def _bound(self, run: Run) -> Callable[[Document], Awaitable[Document]]:
+    def _bound(self, run: DurableRun) -> Callable[[Document], Awaitable[Document]]:
         """The function that the engine calls for a run of this kind."""
 
         async def carried_out(payload: Document) -> Document:

@@ -1,4 +1,4 @@
-"""What the engine records, read as jobs; its own names for states end here."""
+"""Rows of the engine as jobs; its names for states are translated here."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Owns the feed or follows its owner; whoever owns it runs what must run in one process alone."""
+"""Leader or follower of the market feed; the leader runs the tasks of one process alone."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,9 +11,9 @@ import structlog
 from app.foundation.errors import ServiceError
 from app.foundation.ports import Monotonic
 from app.market.services.feed_leader import FeedLease
-from app.workers.supervisor import Beat
+from app.workers.supervisor import Heartbeat
 
-LOOK_S: Final = 1.0  # the truth; a hint only makes it sooner
+CHECK_INTERVAL_S: Final = 1.0  # the truth; a hint only makes it sooner
 PUBLISH_S: Final = 2.0
 FEED: Final = "feed"
 _log = structlog.get_logger("feed")
@@ -31,19 +31,19 @@ class Follower(Protocol):
     async def look(self) -> bool: ...
 
 
-class SyncRequests(Protocol):
-    """What the others ask of the owner."""
+class LeaderRequests(Protocol):
+    """Requests of the followers to the leader."""
 
     async def answer(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What several processes on one database need of each other."""
+    """Coordination of several processes on one database."""
 
     publisher: Publisher
     follower: Follower
-    requests: SyncRequests
+    requests: LeaderRequests
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class FeedDuty:
     end: Callable[[], Awaitable[None]]
     sharing: Sharing | None = None
     may_own: Callable[[], bool] = lambda: True
-    look_s: float = LOOK_S
+    check_interval_s: float = CHECK_INTERVAL_S
     publish_s: float = PUBLISH_S
     _hint: asyncio.Event = field(default_factory=asyncio.Event)
     _owning: bool = field(default=False, init=False)
@@ -70,7 +70,7 @@ class FeedDuty:
         """There may be something new: look now instead of a second later."""
         self._hint.set()
 
-    async def run(self, beat: Beat) -> None:
+    async def run(self, beat: Heartbeat) -> None:
         try:
             while True:
                 self._hint.clear()
@@ -94,7 +94,7 @@ class FeedDuty:
                 await self._share()
             return
         if not self.may_own():
-            await self.lease.look()  # who has it is told by whoever is asked
+            await self.lease.look()  # so that every process can name the leader
         elif await self.lease.acquire() is not None:
             if self.sharing is not None:
                 with suppress(ServiceError):  # the last word of the owner before us
@@ -122,5 +122,5 @@ class FeedDuty:
     async def _pause(self) -> None:
         # An owner has nothing to hear of the others that could not wait.
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.look_s):
-                await (asyncio.sleep(self.look_s) if self._owning else self._hint.wait())
+            async with asyncio.timeout(self.check_interval_s):
+                await (asyncio.sleep(self.check_interval_s) if self._owning else self._hint.wait())

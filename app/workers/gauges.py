@@ -14,11 +14,11 @@ from app.foundation.mode import Mode
 from app.foundation.ports import Monotonic
 from app.market.domain.models import ExchangeLink, LinkState
 from app.workers.loop_watch import LIMIT_S
-from app.workers.supervisor import Beat, Supervisor
+from app.workers.supervisor import Heartbeat, Supervisor
 
 _log = structlog.get_logger("loop")
 STEP_S: Final = 0.5
-LOOK_S: Final = 5.0
+CHECK_INTERVAL_S: Final = 5.0
 
 
 class Pooled(Protocol):
@@ -44,18 +44,18 @@ class Gauges:
     look: Callable[[], Awaitable[object]]  # asks the database whether it is there
 
     def watch_mode(self) -> None:
-        """The mode is asked for when metrics are read: they never tell another than the answers."""
+        """Compute the mode when metrics are read, so that it equals the mode in responses."""
         for mode in Mode:
             self.metrics.service_mode.labels(mode.value).set_function(partial(self._is, mode))
 
     def _is(self, mode: Mode) -> float:
         return float(self.mode() is mode)
 
-    async def run(self, beat: Beat) -> None:
+    async def run(self, beat: Heartbeat) -> None:
         looked: float | None = None
         while True:
             begun = self.monotonic()
-            if looked is None or begun - looked >= LOOK_S:
+            if looked is None or begun - looked >= CHECK_INTERVAL_S:
                 looked = begun
                 await self.look()
                 begun = self.monotonic()

@@ -11,32 +11,34 @@ from app.market.services.backfill import STAGES, Progress, first_fill
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.retention import SWEEPS
 from app.performance.services.report import Report
-from app.workers.durable import Run
-from app.workers.job_telling import telling
-from app.workers.schedule import Activities
+from app.workers.durable import DurableRun
+from app.workers.job_progress import report_progress
+from app.workers.schedule import Tasks
 
 Shown = Callable[[Report], Document]
 
 
-def runs(service: MySymbolsServiceV2, work: Activities, shown: Shown) -> tuple[Run, ...]:
+def runs(service: MySymbolsServiceV2, work: Tasks, shown: Shown) -> tuple[DurableRun, ...]:
     """Every kind of job; the checks decide on a whole board, so they wait for one.
 
     `shown` makes the document of a report.
     """
     does = _Works(service, work, shown)
     every = (
-        Run(JobKind.REBALANCE_CHECK.value, ("check",), does.rebalance_check, work.scored),
-        Run(JobKind.REPLACEMENT_CHECK.value, ("check",), does.replacement_check, work.scored),
-        Run(JobKind.CONTRACT_SYNC.value, ("contracts",), does.contract_sync),
-        Run(JobKind.SCORING.value, ("board",), does.scoring, work.scorable),
-        Run(JobKind.SAMPLE_DATA.value, ("fill", "board"), does.sample_data),
-        Run(JobKind.BACKFILL.value, ("contracts", "fill", "board"), does.backfill),
-        Run(JobKind.REPORT.value, ("report",), does.report),
-        Run(JobKind.PERFORMANCE_MARKS.value, ("mark",), does.performance_mark, work.scored),
-        Run(JobKind.SIGNAL_OUTCOMES.value, ("book",), does.signal_outcomes, work.scored),
-        Run(JobKind.RETENTION.value, tuple(SWEEPS), does.retention),
+        DurableRun(JobKind.REBALANCE_CHECK.value, ("check",), does.rebalance_check, work.scored),
+        DurableRun(
+            JobKind.REPLACEMENT_CHECK.value, ("check",), does.replacement_check, work.scored
+        ),
+        DurableRun(JobKind.CONTRACT_SYNC.value, ("contracts",), does.contract_sync),
+        DurableRun(JobKind.SCORING.value, ("board",), does.scoring, work.scorable),
+        DurableRun(JobKind.SAMPLE_DATA.value, ("fill", "board"), does.sample_data),
+        DurableRun(JobKind.BACKFILL.value, ("contracts", "fill", "board"), does.backfill),
+        DurableRun(JobKind.REPORT.value, ("report",), does.report),
+        DurableRun(JobKind.PERFORMANCE_MARKS.value, ("mark",), does.performance_mark, work.scored),
+        DurableRun(JobKind.SIGNAL_OUTCOMES.value, ("book",), does.signal_outcomes, work.scored),
+        DurableRun(JobKind.RETENTION.value, tuple(SWEEPS), does.retention),
     )
-    return tuple(telling(run, service.jobs.news, service.jobs.clock) for run in every)
+    return tuple(report_progress(run, service.jobs.news, service.jobs.clock) for run in every)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class _Works:
     """
 
     service: MySymbolsServiceV2
-    work: Activities
+    work: Tasks
     shown: Shown
 
     async def rebalance_check(self, journal: Journal, payload: Document) -> Document:
@@ -92,7 +94,7 @@ class _Works:
         return await journal.step("board", board)
 
     async def backfill(self, journal: Journal, payload: Document) -> Document:
-        """What is stored is not asked for again: begun again it goes on where it stopped."""
+        """Backfill of candles; a resumed run skips what is stored."""
 
         async def fill() -> Document:
             await first_fill(self.service.market, _stages(journal))
@@ -123,7 +125,7 @@ class _Works:
         return await journal.step("mark", mark)
 
     async def signal_outcomes(self, journal: Journal, payload: Document) -> Document:
-        """How many were booked; begun again it finds those that are left."""
+        """Number of booked results; a resumed run continues with the rest."""
         del payload
 
         async def book() -> Document:
@@ -133,7 +135,7 @@ class _Works:
         return await journal.step("book", book)
 
     async def retention(self, journal: Journal, payload: Document) -> Document:
-        """How many of each were dropped."""
+        """Number of deleted rows of each kind."""
         del payload
 
         async def sweep(name: str) -> Document:
@@ -168,10 +170,10 @@ def _moment(text: object) -> datetime | None:
 
 
 def _stages(journal: Journal) -> Progress:
-    """Tells the journal how far the stages of a fill are."""
+    """Report the stages of a fill as progress of the journal."""
 
-    def told(stage: str, done: int, total: int) -> None:
+    def report_stage(stage: str, done: int, total: int) -> None:
         part = done / total if total else 0.0
         journal.share(round((STAGES.index(stage) + part) * 100), len(STAGES) * 100)
 
-    return told
+    return report_stage

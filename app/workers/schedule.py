@@ -1,4 +1,4 @@
-"""What runs by itself and how often: a table of ticks, each one a use case."""
+"""Schedule: a table of tasks, their intervals and their conditions."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -9,13 +9,13 @@ from typing import Final
 from app.configuration.domain.model import IntervalSettings
 from app.foundation.jobs import Document, JobKind
 from app.foundation.ports import Clock, Jobs, Monotonic
-from app.workers.supervisor import Beat, Supervisor
-from app.workers.ticks import SlottedTick
+from app.workers.scheduled_runs import OncePerSlotTask
+from app.workers.supervisor import Heartbeat, Supervisor
 
 UseCase = Callable[[], Awaitable[object]]
 
 # A changed interval takes effect within this time, however long the old one was.
-LOOK_S: Final = 5.0
+CHECK_INTERVAL_S: Final = 5.0
 # No turn of a tick takes longer, whatever it has to catch up with; if it does it is stuck.
 TURN_S: Final = 600.0
 # So long nothing may come in for who asks the exchange: it may block us for half a minute.
@@ -25,8 +25,8 @@ FIRST_FILL: Final = "first_fill"
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
-    """One activity: its name, the present interval in seconds, what it does, what it waits for."""
+class ScheduledTask:
+    """One scheduled task: name, present interval in seconds, use case and condition to start."""
 
     name: str
     interval_s: Callable[[], float]
@@ -37,7 +37,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Activities:
+class Tasks:
     """The use cases behind the ticks.
 
     `first_fill` gives a beat with each thing that it has brought. `scorable` returns once there is
@@ -46,7 +46,7 @@ class Activities:
     lacks data.
     """
 
-    first_fill: Callable[[Beat], Awaitable[object]]
+    first_fill: Callable[[Heartbeat], Awaitable[object]]
     scorable: UseCase
     filled: UseCase
     scored: UseCase
@@ -67,11 +67,11 @@ class Activities:
 
 def table(
     intervals: Callable[[], IntervalSettings],
-    work: Activities,
+    work: Tasks,
     jobs: Jobs,
     clock: Clock,
     monotonic: Monotonic,
-) -> tuple[Tick, ...]:
+) -> tuple[ScheduledTask, ...]:
     """The schedule; intervals are read anew before each run.
 
     What the first fill fetches is not fetched beside it; what decides waits for a whole board.
@@ -80,40 +80,43 @@ def table(
     is done by the owner of the feed, for only it talks to the exchange.
     """
 
-    def once(kind: JobKind, interval_s: Callable[[], float], gate: UseCase) -> Tick:
-        slotted = SlottedTick(kind, interval_s, jobs, clock, monotonic)
-        return Tick(kind.value, interval_s, slotted.run, gate, slotted.left_s, is_shared=True)
+    def once(kind: JobKind, interval_s: Callable[[], float], gate: UseCase) -> ScheduledTask:
+        slotted = OncePerSlotTask(kind, interval_s, jobs, clock, monotonic)
+        return ScheduledTask(
+            kind.value, interval_s, slotted.run, gate, slotted.left_s, is_shared=True
+        )
 
     def scoring_s() -> float:
         cadence_s = intervals().scoring_s
         return min(cadence_s, PROVISIONAL_S) if work.is_provisional() else cadence_s
 
     return (
-        Tick("market", lambda: intervals().market_s, work.market, work.scorable),
-        Tick("candles", lambda: intervals().candle_check_s, work.candles, work.filled),
-        Tick("books", lambda: intervals().order_book_check_s, work.books, work.filled),
-        Tick("funding", lambda: intervals().funding_s, work.funding, work.filled),
-        Tick("scoring", scoring_s, work.scoring, work.scorable),
+        ScheduledTask("market", lambda: intervals().market_s, work.market, work.scorable),
+        ScheduledTask("candles", lambda: intervals().candle_check_s, work.candles, work.filled),
+        ScheduledTask("books", lambda: intervals().order_book_check_s, work.books, work.filled),
+        ScheduledTask("funding", lambda: intervals().funding_s, work.funding, work.filled),
+        ScheduledTask("scoring", scoring_s, work.scoring, work.scorable),
         once(JobKind.REBALANCE_CHECK, lambda: intervals().rebalance_check_s, work.scored),
         once(JobKind.REPLACEMENT_CHECK, lambda: intervals().replacement_check_s, work.scored),
         # A contract that ends is seen by the market refresh: its member goes at once, for cash
         # while there is no complete board.
-        Tick("forced_replacement", lambda: intervals().market_s, work.forced_replacement,
+        ScheduledTask("forced_replacement", lambda: intervals().market_s, work.forced_replacement,
              work.scorable),
-        Tick("alerts", lambda: intervals().alerts_s, work.alerts),
+        ScheduledTask("alerts", lambda: intervals().alerts_s, work.alerts),
         once(JobKind.PERFORMANCE_MARKS, lambda: intervals().valuation_snapshots_s, work.scored),
         once(JobKind.SIGNAL_OUTCOMES, lambda: intervals().signal_outcomes_s, work.scored),
         once(JobKind.RETENTION, lambda: intervals().retention_s, work.scored),
         # Their table is the queue, and who takes some locks them: every process may judge.
-        Tick("signals", lambda: intervals().signals_s, work.signals, work.scored, is_shared=True),
-        Tick("signal_sources", lambda: intervals().signal_sources_s, work.signal_sources,
+        ScheduledTask("signals", lambda: intervals().signals_s, work.signals, work.scored,
+                      is_shared=True),
+        ScheduledTask("signal_sources", lambda: intervals().signal_sources_s, work.signal_sources,
              work.scored),
     )  # fmt: skip
 
 
 async def repeat(
-    tick: Tick,
-    beat: Beat,
+    tick: ScheduledTask,
+    beat: Heartbeat,
     monotonic: Monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
@@ -131,18 +134,18 @@ async def repeat(
         await tick.run()
         beat()
         while (left := left_s()) > 0:
-            await sleep(min(left, LOOK_S))
+            await sleep(min(left, CHECK_INTERVAL_S))
 
 
 def begin(
     supervisor: Supervisor,
-    ticks: Iterable[Tick],
+    ticks: Iterable[ScheduledTask],
     monotonic: Monotonic,
     is_due: Callable[[], bool] = lambda: True,
 ) -> None:
     """Start every tick as a supervised task; it does nothing while `is_due` says so."""
 
-    def looping(tick: Tick) -> Callable[[Beat], Awaitable[None]]:
+    def looping(tick: ScheduledTask) -> Callable[[Heartbeat], Awaitable[None]]:
         async def run() -> None:
             if is_due():
                 await tick.run()
@@ -150,19 +153,21 @@ def begin(
         guarded = replace(tick, run=run)
         return lambda beat: repeat(guarded, beat, monotonic)
 
-    def limit(tick: Tick) -> Callable[[], float]:
+    def limit(tick: ScheduledTask) -> Callable[[], float]:
         # A wall clock that is set moves a slotted tick by half an interval at most.
         share = 1.0 if tick.left_s is None else 1.5
         return lambda: share * tick.interval_s() + TURN_S
 
     for tick in ticks:
-        supervisor.start(tick.name, looping(tick), limit(tick), is_armed=tick.gate is None)
+        supervisor.start(
+            tick.name, looping(tick), limit(tick), is_watchdog_enabled=tick.gate is None
+        )
 
 
 def begin_feed(
     supervisor: Supervisor,
-    ticks: Iterable[Tick],
-    work: Activities,
+    ticks: Iterable[ScheduledTask],
+    work: Tasks,
     monotonic: Monotonic,
     is_owner: Callable[[], bool],
 ) -> tuple[str, ...]:
@@ -171,7 +176,7 @@ def begin_feed(
     `is_owner` is asked before each turn: who was stopped and wakes may no longer be the owner.
     """
 
-    async def fill(beat: Beat) -> None:
+    async def fill(beat: Heartbeat) -> None:
         await work.first_fill(beat)
 
     own = [tick for tick in ticks if not tick.is_shared]

@@ -6,11 +6,11 @@ from typing import Final
 from app.alerts.services.delivery import Courier
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.quote_messages import QuoteFeed
-from app.workers.supervisor import Beat, Supervisor
+from app.workers.supervisor import Heartbeat, Supervisor
 
 SILENT_S: Final = 120.0  # each of them beats every ten seconds at least
 BACKLOG_S: Final = 600.0  # a round makes notices of all that happened since the last one
-Listen = Callable[[Callable[[], None], Beat], Awaitable[None]]
+Listen = Callable[[Callable[[], None], Heartbeat], Awaitable[None]]
 
 
 def stream_events(
@@ -18,7 +18,7 @@ def stream_events(
 ) -> None:
     """Start it all as supervised tasks; `listen` calls its first argument at each commit."""
 
-    async def hints(beat: Beat) -> None:
+    async def hints(beat: Heartbeat) -> None:
         await listen(service.stream.nudge, beat)
 
     supervisor.start("events", service.stream.follow, lambda: SILENT_S)

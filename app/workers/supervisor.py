@@ -12,22 +12,22 @@ import structlog
 from app.foundation.errors import ServiceError
 from app.foundation.health_facts import TaskFacts
 from app.foundation.ports import Clock, Monotonic
-from app.workers.restarts import Restarts
+from app.workers.restart_limiter import RestartLimiter
 
 _log = structlog.get_logger("supervisor")
 
-Beat = Callable[[], None]  # a task calls it whenever it has done something right
-Work = Callable[[Beat], Awaitable[None]]
+Heartbeat = Callable[[], None]  # a task calls it whenever it has done something right
+Work = Callable[[Heartbeat], Awaitable[None]]
 Limit = Callable[[], float]  # seconds
 Delays = Callable[[], Iterator[float]]  # seconds to wait, one after the other, jitter included
 
 
-LOOK_S: Final = 5.0
+CHECK_INTERVAL_S: Final = 5.0
 _LOOKS: Final = 12  # that it may miss itself
-STUCK: Final = "task_stuck"
+HEARTBEAT_TIMEOUT: Final = "task_stuck"
 
 
-class StuckError(Exception):
+class HeartbeatTimeoutError(Exception):
     """A task gave no sign of life for too long and was ended."""
 
 
@@ -43,72 +43,74 @@ class _Task:
     last_error: str | None = None
     failures: int = 0  # since it last succeeded
     restarts: int = 0
-    is_armed: bool = True
+    is_watchdog_enabled: bool = True
     is_working: bool = False
-    is_cut: bool = False  # ended for its silence, and not yet gone
+    is_cancelled: bool = False  # ended for its silence, and not yet gone
     silent_s: float = 0.0
-    budget: Restarts = field(default_factory=Restarts)
+    budget: RestartLimiter = field(default_factory=RestartLimiter)
 
 
 @dataclass(slots=True)
 class Supervisor:
     """Keeps named tasks alive; the one place where an unforeseen error is caught.
 
-    Who fails by one too often within a minute counts as failed, and rests for minutes.
+    A task that fails by one too often within a minute counts as failed and cools down.
 
     `delays` makes a new iterator of waiting times for each series of failures; when it runs out
-    its last value is kept. `restarted` is told the name at each restart. Silence is not counted
-    while `excused` says so: who waits for what is known to be away is not stuck.
+    its last value is repeated. `restarted` gets the name at each restart. Silence is not counted
+    while `is_paused` is true: a task that waits for a known outage is not stuck.
     """
 
     clock: Clock
     delays: Delays
     restarted: Callable[[str], None] = lambda _: None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    excused: Callable[[], bool] = lambda: False
+    is_paused: Callable[[], bool] = lambda: False
     monotonic: Monotonic = time.monotonic
     _tasks: dict[str, _Task] = field(default_factory=dict)
 
-    def start(self, name: str, work: Work, limit_s: Limit, *, is_armed: bool = True) -> None:
+    def start(
+        self, name: str, work: Work, limit_s: Limit, *, is_watchdog_enabled: bool = True
+    ) -> None:
         """Run `work` until it returns; when it raises, run it again after a pause.
 
-        So too when it gives no beat for `limit_s`, counted from its first one unless `is_armed`:
-        no task may be silent for ever.
+        It is ended and run again, too, when it gives no beat for `limit_s`; without
+        `is_watchdog_enabled` that counts from its first beat.
         Raises ValueError for a name that is running already.
         """
         known = self._tasks.get(name)
         if known is not None and not known.finished:
             raise ValueError(f"task {name} is running already")
-        task = _Task(name, work, self.clock(), limit_s, is_armed=is_armed)
+        task = _Task(name, work, self.clock(), limit_s, is_watchdog_enabled=is_watchdog_enabled)
         self._tasks[name] = task
-        kept = self._keep(task)
-        task.task = asyncio.create_task(kept, name=name)  # noqa: TID251 - the owner of all tasks
+        runner = self._keep(task)
+        task.task = asyncio.create_task(runner, name=name)  # noqa: TID251 - the owner of all tasks
 
-    def attend(self, excused: Callable[[], bool]) -> None:
+    def start_watchdog(self, is_paused: Callable[[], bool]) -> None:
         """From now on look after all of them."""
-        self.excused = excused
-        self.start("silence", self.watch, lambda: _LOOKS * LOOK_S)
+        self.is_paused = is_paused
+        self.start("silence", self.watch, lambda: _LOOKS * CHECK_INTERVAL_S)
 
-    async def watch(self, beat: Beat) -> None:
+    async def watch(self, beat: Heartbeat) -> None:
         """Looks at the silence of all tasks, for ever."""
         while True:
-            await self.sleep(LOOK_S)
-            if not self.excused():
-                self.look(LOOK_S)
+            await self.sleep(CHECK_INTERVAL_S)
+            if not self.is_paused():
+                self.check_silence(CHECK_INTERVAL_S)
             beat()
 
-    def look(self, passed_s: float) -> None:
+    def check_silence(self, passed_s: float) -> None:
         """Ends who has been silent for too long; it begins again by itself.
 
         `passed_s` is what a look counts, however late it comes: time in which the whole process
-        did not run is nobody's silence.
+        did not run is not counted as silence of a task.
         """
         for task in self._tasks.values():
-            if not (task.is_armed and task.is_working) or not task.task:
+            if not (task.is_watchdog_enabled and task.is_working) or not task.task:
                 continue
             task.silent_s += passed_s
-            if task.silent_s > task.limit_s() and not task.is_cut:
-                task.is_cut, task.last_error = True, STUCK
+            if task.silent_s > task.limit_s() and not task.is_cancelled:
+                task.is_cancelled, task.last_error = True, HEARTBEAT_TIMEOUT
                 _log.error("task_stuck", task=task.name, at=_place(task.task))
                 task.task.cancel()
 
@@ -139,7 +141,7 @@ class Supervisor:
             await asyncio.shield(task)
 
     def facts(self) -> tuple[TaskFacts, ...]:
-        """What each task says of itself; those that have done their work are left out."""
+        """State of each task; finished ones are left out."""
         return tuple(
             TaskFacts(
                 name=task.name,
@@ -148,7 +150,7 @@ class Supervisor:
                 last_error=task.last_error,
                 failures=task.failures,
                 silent_s=task.silent_s,
-                limit_s=task.limit_s() if task.is_armed else None,
+                limit_s=task.limit_s() if task.is_watchdog_enabled else None,
                 crashes=task.budget.crashes,
                 failed_until=self._wall(task.budget.failed_until_s),
             )
@@ -172,7 +174,7 @@ class Supervisor:
             task.last_error = None
             task.failures = 0
             task.silent_s = 0.0
-            task.is_armed = True
+            task.is_watchdog_enabled = True
 
         while True:
             try:
@@ -185,7 +187,7 @@ class Supervisor:
                 task.failures += 1
                 pause = next(pauses, pause)
                 rest = pause if expected else task.budget.crashed(self.monotonic(), pause)
-                # An outage is news once and a bug is news every time, with its traceback.
+                # An outage is logged once, a bug every time with its traceback.
                 say = _log.warning if expected else _log.error
                 say(
                     "task_failed",
@@ -203,9 +205,9 @@ class Supervisor:
             task.restarts += 1
             self.restarted(task.name)
 
-    async def _once(self, task: _Task, beat: Beat) -> None:
-        """Raises StuckError where it was ended for its silence."""
-        task.silent_s, task.is_cut, task.is_working = 0.0, False, True
+    async def _once(self, task: _Task, beat: Heartbeat) -> None:
+        """Raises HeartbeatTimeoutError where it was ended for its silence."""
+        task.silent_s, task.is_cancelled, task.is_working = 0.0, False, True
         own = asyncio.current_task()
         try:
             await task.work(beat)
@@ -213,9 +215,9 @@ class Supervisor:
             # What it does at its end may fail as well: that is no reason to begin it again.
             if own is None or not own.cancelling():
                 raise
-            if not task.is_cut or own.uncancel() > 0:
-                raise asyncio.CancelledError from error  # it was told to stop, whatever else
-            raise StuckError from None
+            if not task.is_cancelled or own.uncancel() > 0:
+                raise asyncio.CancelledError from error  # the task itself was cancelled
+            raise HeartbeatTimeoutError from None
         finally:
             task.is_working = False
 
@@ -231,16 +233,16 @@ def _place(task: asyncio.Task[None]) -> str:
 
 
 def _is_foreseen(error: Exception) -> bool:
-    """What was done side by side is as foreseen as all that came of it."""
+    """True for known errors; a group is foreseen if all its members are."""
     if isinstance(error, ExceptionGroup):
         return all(_is_foreseen(one) for one in error.exceptions)
-    return isinstance(error, ServiceError | StuckError)
+    return isinstance(error, ServiceError | HeartbeatTimeoutError)
 
 
 def _cause(error: Exception) -> str:
     """A stable code where there is one; never the text of an unforeseen error."""
-    if isinstance(error, StuckError):
-        return STUCK
+    if isinstance(error, HeartbeatTimeoutError):
+        return HEARTBEAT_TIMEOUT
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return str(error.code) if isinstance(error, ServiceError) else type(error).__name__

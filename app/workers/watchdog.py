@@ -9,20 +9,20 @@ import structlog
 from app.foundation.errors import UnavailableError
 from app.foundation.metrics import Metrics
 from app.foundation.replicas import Replicas
-from app.workers.supervisor import Beat
+from app.workers.supervisor import Heartbeat
 
 _log = structlog.get_logger("replicas")
 
 
 @dataclass(frozen=True, slots=True)
 class Watchdog:
-    """Goes on at its own pace when the database is away: whoever paused longer would seem dead."""
+    """Beats at its own pace while the database is away; a longer pause would seem a death."""
 
     replicas: Replicas
     metrics: Metrics
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    async def run(self, beat: Beat) -> None:
+    async def run(self, beat: Heartbeat) -> None:
         while True:
             try:
                 taken = await self.replicas.round()

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from app.adapters.notifications.egress import Egress, is_public
-from app.adapters.notifications.people import SERVICES, People
-from app.adapters.notifications.webhook import Webhook
+from app.adapters.notifications.people import SERVICES, PeopleNotifier
+from app.adapters.notifications.webhook import WebhookNotifier
 from app.alerts.domain.notifications import ChannelKind
 from app.alerts.services.notifier import Notifier
 from app.foundation.errors import Code, RefusedError, UnavailableError
@@ -62,8 +62,10 @@ def test_S11_an_address_of_the_internet_is_public(address: str) -> None:
 
 
 def ways(egress: Egress, services: dict[str, str] | None = None) -> dict[str, Notifier]:
-    people = People(egress, services=services or SERVICES)
-    return {name: Webhook(lambda: 0, egress) if name == "webhook" else people for name in URLS}
+    people = PeopleNotifier(egress, services=services or SERVICES)
+    return {
+        name: WebhookNotifier(lambda: 0, egress) if name == "webhook" else people for name in URLS
+    }
 
 
 CONNECTS: list[object] = []
@@ -175,7 +177,7 @@ async def test_S11_mail_goes_to_the_address_that_was_checked() -> None:
 
     async with post_office() as office:
         url, _ = local("mail", office.port)
-        people = People(Egress(allow_private=True, resolve=resolve))
+        people = PeopleNotifier(Egress(allow_private=True, resolve=resolve))
         with connections() as tried:
             await people.send(channel(url, ChannelKind.APPRISE), DELIVERY)
     assert len(office.letters) == 1
@@ -266,15 +268,15 @@ async def test_S11_an_endless_answer_is_cut_off(name: str) -> None:
 )
 async def test_S11_mail_to_a_private_server_or_another_port_is_refused(url: str) -> None:
     if url.endswith("smtp="):  # nothing is named: the server of the domain is meant
-        People().check(channel(url, ChannelKind.APPRISE))
+        PeopleNotifier().check(channel(url, ChannelKind.APPRISE))
         return
     asked = channel(url, ChannelKind.APPRISE)
     with connections() as tried:
         for _ in range(2):
             with pytest.raises(RefusedError) as caught:
-                People().check(asked)
+                PeopleNotifier().check(asked)
             with pytest.raises(RefusedError):
-                await People().send(asked, DELIVERY)
+                await PeopleNotifier().send(asked, DELIVERY)
     assert caught.value.code is Code.WEBHOOK_URL_FORBIDDEN
     assert "password" not in caught.value.detail
     assert tried == []
@@ -282,7 +284,9 @@ async def test_S11_mail_to_a_private_server_or_another_port_is_refused(url: str)
 
 @pytest.mark.parametrize("port", [25, 465, 587])
 def test_S11_mail_goes_to_the_ports_of_mail(port: int) -> None:
-    People().check(channel(f"mailto://user:password@example.com:{port}", ChannelKind.APPRISE))
+    PeopleNotifier().check(
+        channel(f"mailto://user:password@example.com:{port}", ChannelKind.APPRISE)
+    )
 
 
 @pytest.mark.parametrize(
@@ -301,6 +305,6 @@ def test_S11_mail_goes_to_the_ports_of_mail(port: int) -> None:
 )
 def test_S11_an_unknown_key_in_a_query_is_refused(url: str) -> None:
     with pytest.raises(RefusedError) as caught:
-        People().check(channel(url, ChannelKind.APPRISE))
+        PeopleNotifier().check(channel(url, ChannelKind.APPRISE))
     assert caught.value.code is Code.VALIDATION_FAILED
     assert "127.0.0.1" not in caught.value.detail

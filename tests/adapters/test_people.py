@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.mail import Mailer
-from app.adapters.notifications.people import SERVICES, People
+from app.adapters.notifications.people import SERVICES, PeopleNotifier
 from app.alerts.domain.notifications import ChannelKind
 from app.foundation.errors import Code, RefusedError, UnavailableError
 from tests.adapters.kucoin.test_faults import certificate_in
@@ -66,7 +66,7 @@ async def test_a_message_arrives_at_the_service(name: str) -> None:
     app.router.add_post("/{anything:.*}", take)
     async with TestServer(app) as server:
         services = dict.fromkeys(SERVICES, f"http://127.0.0.1:{server.port}")
-        people = People(Egress(allow_private=True), services=services)
+        people = PeopleNotifier(Egress(allow_private=True), services=services)
         people.check(channel(url, ChannelKind.APPRISE))
         await people.send(channel(url, ChannelKind.APPRISE), DELIVERY)
         assert got == [(path, document) for document in documents]
@@ -147,11 +147,11 @@ async def post_office(
         server.close()
 
 
-def local(**given: Any) -> People:
-    return People(Egress(allow_private=True), **given)
+def local(**given: Any) -> PeopleNotifier:
+    return PeopleNotifier(Egress(allow_private=True), **given)
 
 
-async def mailed(url: str, people: People | None = None) -> None:
+async def mailed(url: str, people: PeopleNotifier | None = None) -> None:
     await (people or local()).send(channel(url, ChannelKind.APPRISE), DELIVERY)
 
 
@@ -258,7 +258,7 @@ async def test_a_mail_server_is_known_by_its_certificate(
 
     async with post_office(tls=server_tls, offers=(b"STARTTLS", b"AUTH PLAIN")) as office:
         for host, mailer in (("mail.example.com", trusting), ("127.0.0.1", Mailer())):
-            people = People(Egress(allow_private=True, resolve=resolve), mailer)
+            people = PeopleNotifier(Egress(allow_private=True, resolve=resolve), mailer)
             url = f"mailto://us:secret@{host}:{office.port}?from=us@example.com"
             with pytest.raises(UnavailableError):
                 await mailed(url, people)
@@ -279,7 +279,7 @@ async def test_a_mail_server_is_known_by_its_certificate(
 )  # fmt: skip
 def test_S11_people_are_reached_by_a_few_services_only(url: str) -> None:
     with pytest.raises(RefusedError) as caught:
-        People().check(channel(url, ChannelKind.APPRISE))
+        PeopleNotifier().check(channel(url, ChannelKind.APPRISE))
     assert caught.value.code is Code.VALIDATION_FAILED
     assert "password" not in caught.value.detail.replace("A password is", "")
 
@@ -295,7 +295,7 @@ def test_services_for_people_are_understood() -> None:
         "mailtos://user:password@gmail.com?to=you@example.com",
         "mailto://user%40example.com:pass@smtp.example.com:465/you@example.com",
     ):
-        People().check(channel(url, ChannelKind.APPRISE))
+        PeopleNotifier().check(channel(url, ChannelKind.APPRISE))
 
 
 async def test_a_person_who_cannot_be_reached_is_a_failure() -> None:
@@ -314,7 +314,7 @@ async def test_a_person_who_cannot_be_reached_is_a_failure() -> None:
     app = web.Application()
     app.router.add_post("/x", take)
     async with TestServer(app) as server:
-        slow = People(Egress(allow_private=True, timeout_s=0.2))
+        slow = PeopleNotifier(Egress(allow_private=True, timeout_s=0.2))
         with pytest.raises(UnavailableError, match="in time"):
             await mailed(f"json://127.0.0.1:{server.port}/x", slow)
         never.set()

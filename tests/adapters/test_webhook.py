@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app.adapters.notifications.egress import Egress, addresses
-from app.adapters.notifications.webhook import Webhook
+from app.adapters.notifications.webhook import WebhookNotifier
 from app.alerts.domain.notifications import (
     Channel,
     ChannelKind,
@@ -88,7 +88,7 @@ def channel(url: str, kind: ChannelKind = ChannelKind.WEBHOOK) -> Channel:
 )
 def test_S11_what_is_not_a_public_https_address_is_refused(url: str) -> None:
     with pytest.raises(RefusedError) as caught:
-        Webhook(lambda: 0).check(channel(url))
+        WebhookNotifier(lambda: 0).check(channel(url))
     assert caught.value.code is Code.WEBHOOK_URL_FORBIDDEN
     assert not url or url not in caught.value.detail
 
@@ -103,7 +103,7 @@ def test_S11_what_is_not_a_public_https_address_is_refused(url: str) -> None:
     ],
 )
 def test_S11_public_addresses_may_be_asked(url: str) -> None:
-    Webhook(lambda: 0).check(channel(url))
+    WebhookNotifier(lambda: 0).check(channel(url))
 
 
 @asynccontextmanager
@@ -130,7 +130,7 @@ async def test_S11_a_name_that_leads_to_a_private_address_is_not_asked(found: li
     async def resolve(host: str, port: int) -> list[str]:
         return found
 
-    hook = Webhook(lambda: 0, Egress(resolve=resolve))
+    hook = WebhookNotifier(lambda: 0, Egress(resolve=resolve))
     hook.check(channel("https://rebinding.example.com/hook"))  # at creation it looked well
     with pytest.raises(RefusedError) as caught:
         await hook.send(channel("https://rebinding.example.com/hook"), DELIVERY)
@@ -146,7 +146,7 @@ async def test_S11_the_connection_goes_to_the_address_that_was_looked_at() -> No
         return ["127.0.0.1"]
 
     async with receiver() as (port, got):
-        hook = Webhook(lambda: 0, Egress(allow_private=True, resolve=resolve))
+        hook = WebhookNotifier(lambda: 0, Egress(allow_private=True, resolve=resolve))
         await hook.send(channel(f"http://hooks.invalid:{port}/hook"), DELIVERY)
     assert looked == ["hooks.invalid"]  # once: nobody asks again between look and use
     assert got[0].headers["Host"] == f"hooks.invalid:{port}"
@@ -155,7 +155,7 @@ async def test_S11_the_connection_goes_to_the_address_that_was_looked_at() -> No
 
 async def test_a_name_without_address_is_a_failure_that_says_no_address() -> None:
     with pytest.raises(UnavailableError) as caught:
-        await Webhook(lambda: 0, Egress(allow_private=True)).send(
+        await WebhookNotifier(lambda: 0, Egress(allow_private=True)).send(
             channel("http://hooks.invalid/token-of-mine"), DELIVERY
         )
     assert caught.value.code is Code.RECEIVER_UNAVAILABLE

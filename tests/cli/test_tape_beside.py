@@ -11,18 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters.kucoin.tape_entries import Configured, Entry, Scored
-from app.adapters.kucoin.tape_file import TapeReader
-from app.cli.exits import Exit
-from app.cli.tape_beside import halved, record_beside
+from app.adapters.kucoin.recording.entries import (
+    BoardComputed,
+    ConfigurationApplied,
+    Entry,
+    RecordingReader,
+)
+from app.cli.exit_codes import ExitCode
+from app.cli.programs.recording_beside import halve_quota, record_beside
 from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Configuration, IntervalSettings
 from app.configuration.domain.sections import Family
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.container import database_preparation as preparation
-from app.container.tape_settings import settings_in_force
+from app.container.tape import settings_in_force
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.database import Database
+from app.operations.storage import preparation
 from app.research.domain.recording import TapeError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
@@ -55,13 +59,13 @@ async def changed(database: Database) -> None:
 def boards(path: Path, after: type[Entry] | None = None) -> int:
     """How many stand on it, after the first entry of that kind."""
     try:
-        with TapeReader(path) as reader:
+        with RecordingReader(path) as reader:
             entries = list(reader)
     except (FileNotFoundError, TapeError):
         return 0
     if after is not None:
         entries = list(dropwhile(lambda entry: not isinstance(entry, after), entries))
-    return sum(isinstance(entry, Scored) for entry in entries)
+    return sum(isinstance(entry, BoardComputed) for entry in entries)
 
 
 async def recorded(path: Path, after: type[Entry] | None = None) -> None:
@@ -98,7 +102,7 @@ async def test_a_recording_beside_the_service_goes_by_the_settings_in_force(
         group.create_task(record_beside(path, settings, ending))
         await recorded(path)
         ending.set()
-    with TapeReader(path) as reader:
+    with RecordingReader(path) as reader:
         assert reader.header.configuration == as_document(CHANGED)
     _, found = await replayed(path)
     assert (found.configuration_version, found.compared, found.different) == (2, 1, ())
@@ -128,14 +132,14 @@ async def test_settings_that_change_while_it_is_recorded_are_on_the_tape(
             await unit.get(ConfigurationRepository).add(
                 other, datetime(2026, 3, 2, tzinfo=UTC), "an operator"
             )
-        await recorded(path, after=Configured)
+        await recorded(path, after=ConfigurationApplied)
         ending.set()
     _, found = await replayed(path)
     assert (found.configuration_version, found.different) == (3, ())
     assert found.compared >= 2
-    with TapeReader(path) as reader:
+    with RecordingReader(path) as reader:
         assert reader.header.configuration == as_document(first)
-        (change,) = [entry for entry in reader if isinstance(entry, Configured)]
+        (change,) = [entry for entry in reader if isinstance(entry, ConfigurationApplied)]
     assert (change.version, change.configuration) == (3, as_document(other))
 
 
@@ -155,15 +159,15 @@ async def test_a_recording_that_cannot_be_written_does_not_end_the_service(
 
 def test_two_who_ask_the_exchange_share_its_quota() -> None:
     settings = Settings()
-    assert halved(settings).kucoin.limits.quota * 2 == settings.kucoin.limits.quota
+    assert halve_quota(settings).kucoin.limits.quota * 2 == settings.kucoin.limits.quota
 
 
 def test_a_tape_that_is_there_is_not_served_over(tmp_path: Path) -> None:
     path = tmp_path / "there.tape"
     path.write_bytes(b"something")
     refused = here("serve", "--tape", str(path), "--port", "0", **environment())
-    assert refused.code == Exit.CONFIGURATION
-    assert "never written over" in refused.err
+    assert refused.code == ExitCode.CONFIGURATION
+    assert "never overwritten" in refused.err
     assert path.read_bytes() == b"something"
 
 
@@ -183,7 +187,7 @@ async def test_serve_records_until_it_ends_and_the_tape_replays(
         await recorded(path)
     finally:
         child.send_signal(signal.SIGINT)
-    assert (await asyncio.to_thread(ended, child)).code == Exit.OK
+    assert (await asyncio.to_thread(ended, child)).code == ExitCode.OK
     _, found = await replayed(path)
     assert found.compared >= 1
     assert (found.different, found.is_ended) == ((), True)

@@ -12,11 +12,13 @@ from sqlalchemy import text
 from app.foundation.errors import (
     Code,
     ConflictError,
+    RateLimitedError,
     RefusedError,
     ServiceError,
     UnavailableError,
 )
 from app.foundation.idempotency import Command, CommandResult, StoredResponse
+from app.foundation.sql import idempotency
 from app.foundation.sql.database import Database
 from app.foundation.sql.idempotency import IdempotencyRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -85,7 +87,7 @@ async def test_C02_the_same_key_gives_the_stored_answer_byte_for_byte(desk: Desk
     assert second.is_replay
     assert second.answer == first.answer
     assert (await desk.portfolio.view()).portfolio.version == 2
-    assert len(await desk.overview.history(None, 99)) == 6
+    assert len(await desk.queries.history(None, 99)) == 6
 
 
 async def test_C02_of_many_at_once_exactly_one_has_an_effect(desk: Desk) -> None:
@@ -290,3 +292,18 @@ async def test_B03_what_became_of_a_lost_commit_is_looked_up_by_its_key(
             await switch(desk, command())
     desk.controls = whole
     assert (await switch(desk, command())).is_replay is committed
+
+
+async def test_E05_a_new_key_beyond_the_cap_is_refused_and_has_no_effect(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "MAX_KEYS", 1)
+    await desk.filled(3)
+    await add(desk, command())
+    before = (await desk.portfolio.view()).portfolio
+    with pytest.raises(RateLimitedError) as caught:
+        await add(desk, command("k2", "f2"), SYMBOLS[10])
+    assert caught.value.code is Code.RATE_LIMITED
+    assert (await desk.portfolio.view()).portfolio == before
+    assert (await add(desk, command())).is_replay
+    await add(desk, replace(command(), idempotency_key=None), SYMBOLS[10])  # without a key

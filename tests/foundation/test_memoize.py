@@ -13,10 +13,10 @@ from app.foundation.memoize import ViewCache
 from app.foundation.sql.database import Database
 from app.market.domain.eligibility import Candidate, Funnel, Limits, first_failure
 from app.market.services.backfill import first_fill
-from app.market.services.decision_quotes import quoted
-from app.market.services.eligible_symbols import COUNT_S
 from app.market.services.service import MarketData
+from app.market.services.snapshot import COUNT_S
 from app.market.services.state import DailyFacts, Market
+from app.market.services.view import quoted
 from tests.support.live_market import LiveMarket, open_market
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

@@ -9,8 +9,7 @@ from typing import Final
 
 import msgspec
 
-from app.adapters.kucoin.tape_entries import Scored
-from app.adapters.kucoin.tape_file import TapeReader, TapeWriter
+from app.adapters.kucoin.recording.entries import BoardComputed, RecordingReader, RecordingWriter
 from app.container.tape import Ears, replay
 from tests.golden.decisions import Decisions
 from tests.golden.rows import Names, Row, as_text, from_text, hashes_of
@@ -80,11 +79,11 @@ async def recorded(for_s: float = FOR_S) -> bytes:
 
 def _strip(source: Path, target: Path) -> None:
     """Without versions and boards: what the exchange said, and when, is all that is kept."""
-    with TapeReader(source) as reader:
+    with RecordingReader(source) as reader:
         header = msgspec.structs.replace(reader.header, code_version="")
-        with TapeWriter(target, header, level=0) as writer:
+        with RecordingWriter(target, header, level=0) as writer:
             for entry in reader:
-                if not isinstance(entry, Scored):
+                if not isinstance(entry, BoardComputed):
                     writer.write(entry)
 
 

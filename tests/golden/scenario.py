@@ -17,7 +17,7 @@ from app.configuration.domain.sections import (
     SignalSettings,
     SizingSettings,
 )
-from app.signals.domain.models import Claim, Direction
+from app.signals.domain.models import Direction, SignalClaim
 from tests.support.taping import Act, Studio
 
 FOR_S: Final = 12 * 3_600.0
@@ -146,8 +146,8 @@ def faults() -> dict[float, Act]:
 
 def _signal(
     source: str, kind: str, symbol: str, direction: Direction, strength: float, confidence: float
-) -> Claim:
-    return Claim(source, kind, strength, confidence, symbol, direction)
+) -> SignalClaim:
+    return SignalClaim(source, kind, strength, confidence, symbol, direction)
 
 
 # Two of them are sent in each round, in turn.

@@ -7,8 +7,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from app.adapters.notifications.egress import Egress
-from app.adapters.notifications.webhook import Webhook
-from app.adapters.vault import Vault
+from app.adapters.notifications.webhook import WebhookNotifier
+from app.adapters.vault import FernetCipher
 from app.alerts.services.channel_vault import ChannelVault, Opening
 from app.alerts.services.delivery import Courier
 from app.alerts.services.notifier import by_kind
@@ -33,8 +33,8 @@ async def _deliver(url: str, key: str, ahead: timedelta) -> None:
         DatabaseOptions(url=url), time.monotonic, dice, drafts_of, lambda _: None, lambda _: None
     )
     await database.open()
-    way = Webhook(lambda: int(now().timestamp()), Egress(allow_private=True))
-    notifiers = by_kind([Opening(way, ChannelVault(Vault((key,))))])
+    way = WebhookNotifier(lambda: int(now().timestamp()), Egress(allow_private=True))
+    notifiers = by_kind([Opening(way, ChannelVault(FernetCipher((key,))))])
     courier = Courier(
         database, now, dice, notifiers, Metrics(), sleep=lambda _: asyncio.sleep(0.02)
     )

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from random import Random
 
-from app.container import utc_now
+from app.container.runtime_values import utc_now
 from app.foundation.jobs import Document, JobKind
 from app.foundation.ports import Journal
 from app.foundation.replicas import Replicas
@@ -20,9 +20,9 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.foundation.sql.job_store import job_store
 from app.operations.domain.event_codec import drafts_of
-from app.workers.durable import EngineOptions, Run
+from app.workers.durable import DurableRun, EngineOptions
 from app.workers.engine import Engine
-from app.workers.ticks import SlottedTick
+from app.workers.scheduled_runs import OncePerSlotTask
 
 HELD = "held"
 EVERY_S = 3.0
@@ -75,12 +75,14 @@ async def _work(url: str, path: Path, name: str, role: str) -> None:
     engine = Engine(EngineOptions(store, name, poll_s=0.1))
     await engine.open(
         [
-            Run(HELD, ("first", "second", "third"), notes.held),
-            Run(JobKind.REBALANCE_CHECK.value, ("check",), notes.ticked),
+            DurableRun(HELD, ("first", "second", "third"), notes.held),
+            DurableRun(JobKind.REBALANCE_CHECK.value, ("check",), notes.ticked),
         ]
     )
     replicas = Replicas(database, engine, name, time.monotonic, beat_s=0.3, dead_s=DEAD_S)
-    tick = SlottedTick(JobKind.REBALANCE_CHECK, lambda: EVERY_S, engine, utc_now, time.monotonic)
+    tick = OncePerSlotTask(
+        JobKind.REBALANCE_CHECK, lambda: EVERY_S, engine, utc_now, time.monotonic
+    )
     print("ready", flush=True)  # noqa: T201  # the pipe is how it answers
     while not path.with_suffix(".stop").exists():
         await replicas.round()

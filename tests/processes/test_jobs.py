@@ -12,7 +12,7 @@ import pytest
 
 from app.foundation.jobs import Document, Job, JobState
 from app.foundation.ports import Journal
-from app.workers.durable import Run
+from app.workers.durable import DurableRun
 from tests.processes.crew import ROOT
 from tests.processes.job_worker import HELD
 from tests.workers.engines import engine_at
@@ -83,13 +83,13 @@ async def _elsewhere(journal: Journal, payload: Document) -> Document:
 
 async def ask(url: str) -> None:
     """Has a run begun from outside the workers."""
-    run = Run(HELD, ("first", "second", "third"), _elsewhere)
+    run = DurableRun(HELD, ("first", "second", "third"), _elsewhere)
     async with engine_at(url, [run], executor_id="asks", works=False) as engine:
         await engine.enqueue(HELD, {"run": "r-1"}, run_id="r-1", key="k")
 
 
 async def outcome(url: str) -> Job:
-    run = Run(HELD, ("first", "second", "third"), _elsewhere)
+    run = DurableRun(HELD, ("first", "second", "third"), _elsewhere)
     async with engine_at(url, [run], executor_id="looks", works=False) as engine:
         return await engine.job("r-1")
 

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from app.sandbox.exchange import Exchange
+from app.sandbox.exchange import LocalExchange
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import application
 
@@ -31,7 +31,7 @@ class Shop:
     def __init__(self, **options: Any) -> None:
         self.clock = Watch(START_MS / 1000)
         self.monotonic = Watch(1000.0)
-        self.exchange = Exchange(SandboxOptions(**options), self.clock, self.monotonic)
+        self.exchange = LocalExchange(SandboxOptions(**options), self.clock, self.monotonic)
 
 
 @pytest.fixture(scope="session")

@@ -362,9 +362,9 @@ class Life(RuleBasedStateMachine):
         async def read(desk: Desk) -> Any:
             await desk.portfolio.view()
             await desk.alerts.look()
-            await desk.overview.analytics()
+            await desk.analytics.summary()
             await desk.trading.tradeable()
-            checked = await desk.overview.integrity()
+            checked = await desk.integrity.check()
             return [one for one in checked.invariants if not one.ok and one.name != "bounds"]
 
         assert self.runner.run(self.twins.each(read)) == [[], []]

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.foundation.sql.database import Database
-from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Direction, SignalState
-from app.signals.domain.track_record import Bin, Record
+from app.signals.domain.track_record import CalibrationBin, ForecastRecord
 from app.signals.storage.statistics import SignalRecordRepository
 from tests.support.desk import WHO, Desk
 from tests.support.signal_world import claim, informed
@@ -38,7 +38,7 @@ async def told(
     return signal.signal_id
 
 
-async def judged(desk: Desk, signal_id: str) -> Judged:
+async def judged(desk: Desk, signal_id: str) -> EvaluatedSignal:
     return await desk.signals.get(signal_id)
 
 
@@ -52,6 +52,6 @@ async def put(desk: Desk, **settings: Any) -> None:
 
 async def by_skill(desk: Desk) -> None:
     """Two agents that were right each time."""
-    proven = Record((Bin(7, outcomes=60, said=45.0, came=60, squares=4.0),))
+    proven = ForecastRecord((CalibrationBin(7, outcomes=60, said=45.0, came=60, squares=4.0),))
     async with desk.database.write() as unit:
         await unit.get(SignalRecordRepository).add(dict.fromkeys(SKILLED, proven))

@@ -1,6 +1,6 @@
 """A trading desk for tests: a real database, a market and a board that the test can move."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,6 +19,7 @@ from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
 from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.sql.database import Database
+from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import Book, ContractStatus, Interval, Level
 from app.market.domain.panel import Panel
 from app.market.domain.sectors import UNCLASSIFIED
@@ -27,25 +28,30 @@ from app.market.services.service_mode import MarketLevel, ModeNow, ModeState
 from app.market.services.view import Quote
 from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.operations.services.configuration import ConfigurationService
+from app.operations.services.integrity import IntegrityService
+from app.performance.services.analytics import PerformanceAnalytics
+from app.performance.services.equity_reader import indexed
 from app.performance.services.portfolio_metrics import MetricsService
 from app.performance.services.report import Reporting
 from app.performance.services.service import Performance
 from app.performance.services.snapshots import PerformanceMarks
-from app.portfolio.services.change_recorder import Ledger
+from app.portfolio.domain.event_log import Draft, Stamp
+from app.portfolio.domain.proposals import ProposalKind
+from app.portfolio.services.change_recorder import IndexEquity, Ledger
 from app.portfolio.services.controls import ControlService
 from app.portfolio.services.decision_context import GroundsNow
 from app.portfolio.services.elapsed_time import ElapsedTime
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.proposals import Proposals
-from app.portfolio.services.queries import PortfolioOverview
+from app.portfolio.services.queries import PortfolioQueries
 from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.replacement import Replacement
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
-from app.signals.services.actions import SignalActions
+from app.signals.services.actions import ProposedSignals, SignalActions
 from app.signals.services.outcomes import SignalOutcomes
-from app.signals.services.service import Signals
+from app.signals.services.service import SignalService
 from app.signals.services.sources import SignalSources
 from app.trading.services.position_sizing import Trading
 from app.trading.services.safety import Safety
@@ -166,6 +172,7 @@ class Desk:
     ahead: timedelta = timedelta(0)  # by which the wall clock of this process is wrong
     process: str = "run"  # begins the ids of its rebalance runs
     mode: ModeNow | None = None  # None: that of the market alone
+    index_equity: IndexEquity = indexed
     refused: list[Code] = field(default_factory=list)  # decisions that could not be made
 
     def __post_init__(self) -> None:
@@ -179,7 +186,7 @@ class Desk:
             elapsed=ElapsedTime(self._monotonic, lambda: self.now).since,
         )
         idempotency = IdempotentExecutor(self.database, lambda: self.now)
-        ledger = Ledger("test")
+        ledger = Ledger("test", self._indexed)
         self.portfolio = PortfolioService(self.database, grounds, idempotency, ledger)
         runs = RebalanceRuns(
             self.database, lambda: self.now, lambda: f"{self.process}-{next(numbers)}", "desk"
@@ -192,18 +199,25 @@ class Desk:
         self.alert_rules = AlertRuleService(self.configuration)
         self.replacement = Replacement(self.database, grounds, idempotency, ledger, runs.new_id)
         self.proposals = Proposals(
-            self.database, lambda: self.now, idempotency, self.rebalancing, self.portfolio
+            self.database,
+            lambda: self.now,
+            idempotency,
+            self.rebalancing,
+            self.portfolio,
+            {ProposalKind.SIGNAL: ProposedSignals(self.portfolio, lambda: self.now)},
         )
         self.performance = Performance(self.database, grounds, idempotency, ledger)
         self.performance_marks = PerformanceMarks(self.performance)
-        self.overview = PortfolioOverview(self.database, grounds, self.performance)
+        self.queries = PortfolioQueries(self.database, grounds)
+        self.analytics = PerformanceAnalytics(self.database, grounds)
+        self.integrity = IntegrityService(self.database, grounds)
         self.metrics = MetricsService(self.database, grounds)
         self.reporting = Reporting(self.performance)
         self.safety = Safety(self.database, grounds)
         self.controls = ControlService(self.database, grounds, idempotency, ledger)
         self.trading = Trading(self.database, grounds)
         signal_ids = count(1)
-        self.signals = Signals(
+        self.signals = SignalService(
             self.database, grounds, idempotency, lambda: str(UUID(int=next(signal_ids)))
         )
         self.signal_sources = SignalSources(self.signals)
@@ -211,6 +225,11 @@ class Desk:
         self.signal_actions = SignalActions(
             self.database, grounds, self.portfolio, self.signals.new_id
         )
+
+    async def _indexed(
+        self, unit: UnitOfWork, drafts: Sequence[Draft], stamp: Stamp
+    ) -> tuple[Draft, ...]:
+        return await self.index_equity(unit, drafts, stamp)
 
     @property
     def wall(self) -> datetime:

@@ -2,7 +2,7 @@
 
 from app.configuration.domain.sections import Family
 from app.scoring.domain.board import Card, CardStatus, Confidence, FactorReading
-from app.signals.domain.agents import Evidence, Surroundings
+from app.signals.domain.agents import SignalFeatures, UniverseContext
 
 # A symbol half a unit of movement below its high, neither sold out nor overbought.
 FIGURES = {
@@ -41,7 +41,7 @@ def card(symbol: str, volatility: float | None = 0.6, **figures: float | None) -
 
 def evidence(
     obstacle: str | None = None, volatility: float | None = 0.6, **figures: float | None
-) -> Evidence:
-    around = Surroundings(COSTS, 0.9)
+) -> SignalFeatures:
+    around = UniverseContext(COSTS, 0.9)
     one = card("BTCUSDT", volatility, **figures)
-    return Evidence.of(one, around, obstacle)
+    return SignalFeatures.of(one, around, obstacle)

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from app.adapters.kucoin.stream import KucoinStream
-from app.adapters.kucoin.stream_terms import StreamTerms
+from app.adapters.kucoin.stream.market_stream import KucoinStream
+from app.adapters.kucoin.stream.protocol import StreamLimits
 from app.foundation.sql.database import Database
 from app.market.services.backfill import first_fill
 from app.market.services.service import MarketData
@@ -15,7 +15,7 @@ from tests.support.live_market import LiveMarket, open_market
 
 PATIENCE_S = 120.0
 CONTRACTS = 14
-TERMS = StreamTerms(send_every_s=0.01, tick_s=0.02, flush_s=0.01, connects=1_000)
+TERMS = StreamLimits(send_every_s=0.01, tick_s=0.02, flush_s=0.01, connects=1_000)
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Followed:
 
 @asynccontextmanager
 async def followed(
-    database: Database, terms: StreamTerms = TERMS, later_s: float = 0.0
+    database: Database, terms: StreamLimits = TERMS, later_s: float = 0.0
 ) -> AsyncIterator[Followed]:
     """It begins `later_s` after the usual moment."""
     async with open_market(database, contracts=CONTRACTS) as live:

@@ -12,8 +12,7 @@ import httpx2
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.container.application import create_api
-from app.container.use_cases import MY_SYMBOLS, state_of
+from app.container.application import MY_SYMBOLS, create_api, state_of
 from app.foundation.metrics import Metrics
 from app.my_symbols import MySymbolsServiceV2
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from app.configuration.domain.sections import SignalSettings
 from app.market.domain.models import CandleSeries
-from app.sandbox.candles import candles
-from app.sandbox.market import Market
-from app.sandbox.synthetic import synthetic_history
-from app.signals.domain.agents import Agent, Evidence, Opinion
+from app.sandbox.history.synthetic import synthetic_history
+from app.sandbox.market.candles import candles
+from app.sandbox.market.price_path import SimulatedMarket
+from app.signals.domain.agents import Agent, AgentVote, SignalFeatures
 from tests.support.desk import SYMBOLS
 from tests.support.outcome_world import HOUR_MS, ms
 
@@ -22,7 +22,7 @@ Prices = dict[str, CandleSeries]
 
 def replayed() -> Prices:
     """Hours of sixty contracts of the sandbox that were all there, by our symbols."""
-    market = Market(synthetic_history(7, ms(END), 120), 7)
+    market = SimulatedMarket(synthetic_history(7, ms(END), 120), 7)
     since = ms(END - timedelta(days=DAYS))
     found: list[CandleSeries] = []
     for row in range(market.size):
@@ -64,7 +64,7 @@ def planted(truth: dict[str, bool]) -> tuple[Agent, ...]:
 
 
 def _agent(name: str, said: dict[str, float]) -> Agent:
-    def judge(evidence: Evidence, _: SignalSettings) -> Opinion:
-        return Opinion(said[evidence.symbol], 0.9, {})
+    def judge(evidence: SignalFeatures, _: SignalSettings) -> AgentVote:
+        return AgentVote(said[evidence.symbol], 0.9, {})
 
     return Agent(name, (), judge)

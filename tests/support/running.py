@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 from fastapi import FastAPI
 
-from app.container import Services, assemble
-from app.container.use_cases import state_of
+from app.container.application import state_of
+from app.container.assembly import Services, assemble
 from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
 from app.settings import DatabaseVariables, JobVariables, KucoinVariables, Settings

@@ -13,7 +13,7 @@ from typing import Any
 import requests
 import uvicorn
 
-from app.container import new_id
+from app.container.runtime_values import new_id
 from app.foundation.http.server import server_config
 from app.main import create_app
 from app.sandbox.options import SandboxOptions

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from app.signals.domain.models import Claim, Direction
+from app.signals.domain.models import Direction, SignalClaim
 from tests.support.desk import SYMBOLS, Desk
 from tests.support.evidence import card
 
@@ -34,7 +34,7 @@ def informed(
     desk.boards.board = replace(board, cards=tuple(cards))
 
 
-def claim(symbol: str | None = BEST, **changed: object) -> Claim:
+def claim(symbol: str | None = BEST, **changed: object) -> SignalClaim:
     given: dict[str, object] = {
         "source": "desk",
         "type": "momentum",
@@ -43,4 +43,4 @@ def claim(symbol: str | None = BEST, **changed: object) -> Claim:
         "symbol": symbol,
         "direction": Direction.BUY,
     }
-    return Claim(**{**given, **changed})  # type: ignore[arg-type]  # named by the test
+    return SignalClaim(**{**given, **changed})  # type: ignore[arg-type]  # named by the test

@@ -14,11 +14,10 @@ from typing import Any
 
 import aiohttp
 
-from app.adapters.kucoin.tape_entries import Entry
-from app.adapters.kucoin.tape_file import TapeReader
+from app.adapters.kucoin.recording.entries import Entry, RecordingReader
 from app.cli.application import application
 from app.configuration.domain.model import Configuration
-from app.container.tape import Around, Ears, Replayed, record, replay
+from app.container.tape import Around, Ears, ReplayResult, record, replay
 from app.foundation.data_status import DataSource
 from app.research.domain.recording import BoardLine, EndOfTapeError, TapeError
 from app.sandbox.options import SandboxOptions
@@ -121,7 +120,7 @@ class StreamStudio(Studio):
     def entries(self) -> list[Entry]:
         """What is safe in the file by now."""
         try:
-            with TapeReader(self.path) as reader:
+            with RecordingReader(self.path) as reader:
                 return list(reader)
         except (FileNotFoundError, TapeError):  # it has not begun
             return []
@@ -160,7 +159,7 @@ def _settings(base_url: str) -> KucoinVariables:
     )
 
 
-async def replayed(path: Path) -> tuple[Studio, Replayed]:
+async def replayed(path: Path) -> tuple[Studio, ReplayResult]:
     """In this process."""
     heard = Studio(path)
     return heard, await replay(path, heard.ears)

@@ -1,4 +1,4 @@
-"""The short ways of the one face lead to the use cases behind it."""
+"""The facade for embedding code leads to the use cases behind it."""
 
 from dataclasses import fields
 from decimal import Decimal
@@ -26,20 +26,20 @@ def face(desk: Desk) -> MySymbolsServiceV2:
 async def test_the_controls_by_the_short_way(desk: Desk) -> None:
     await desk.filled(4)
     service = face(desk)
-    await service.lock_symbol(SYMBOLS[20], LockKind.WATCH, "new", WHO)
-    assert [one.lock.symbol for one in (await service.get_watch_list()).lines] == [SYMBOLS[20]]
-    await service.lock_symbol(SYMBOLS[20], LockKind.BAN, "worse", WHO)
+    await service.controls.lock(SYMBOLS[20], LockKind.WATCH, "new", None, WHO)
+    assert [one.lock.symbol for one in (await service.controls.watch_list()).lines] == [SYMBOLS[20]]
+    await service.controls.lock(SYMBOLS[20], LockKind.BAN, "worse", None, WHO)
     with pytest.raises(ConflictError) as caught:
         await service.add_symbol_to_portfolio(SYMBOLS[20], "try", WHO)
     assert caught.value.code is Code.SYMBOL_BANNED
-    await service.unlock_symbol(SYMBOLS[20], "fine", WHO)
-    await service.switch_trading(False, "stop", WHO)
+    await service.controls.unlock(SYMBOLS[20], "fine", WHO)
+    await service.controls.switch(False, "stop", WHO)
     tradeable, _ = await service.get_tradeable_symbols()
     assert tradeable == ()
     with pytest.raises(ConflictError) as caught:
         await service.add_symbol_to_portfolio(SYMBOLS[20], "try", WHO)
     assert caught.value.code is Code.TRADING_DISABLED
-    await service.switch_trading(True, "go on", WHO)
+    await service.controls.switch(True, "go on", WHO)
     assert len((await service.get_tradeable_symbols())[0]) == 4
 
 

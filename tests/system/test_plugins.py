@@ -11,11 +11,11 @@ from app.signals.domain.agents import AGENTS
 from app.signals.services.sources import BUILT_IN
 
 CODE = """
-from app.signals.domain.agents import AGENTS, Agent, Opinion
+from app.plugins import Agent, AgentVote
 
 ONE = 1
-AGENT = Agent("news", (), lambda seen, rules: Opinion(0.7, 0.9, {}), may_veto=True)
-SAME = Agent("risk", (), lambda seen, rules: Opinion(0.7, 0.9, {}))
+AGENT = Agent("news", (), lambda seen, rules: AgentVote(0.7, 0.9, {}), may_veto=True)
+SAME = Agent("risk", (), lambda seen, rules: AgentVote(0.7, 0.9, {}))
 
 
 class Chain:

@@ -11,8 +11,8 @@ import pytest
 
 from app.adapters.kucoin.exchange import open_exchange
 from app.adapters.kucoin.limits import KucoinLimits
-from app.container.quota import SharedQuota
-from app.container.seams import utc_now
+from app.container.assembly import SharedQuota
+from app.container.runtime_values import utc_now
 from app.foundation.data_status import DataSource
 from app.foundation.replicas import Replicas
 from app.foundation.sql.database import Database

@@ -11,8 +11,8 @@ from typing import Any
 from fastapi import FastAPI
 from websockets.asyncio.client import connect
 
-from app.container import Services, assemble
-from app.container.use_cases import state_of
+from app.container.application import state_of
+from app.container.assembly import Services, assemble
 from app.foundation.metrics import Metrics
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange

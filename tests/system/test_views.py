@@ -8,9 +8,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.container.views import VIEWS
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
+from app.operations.storage.views import VIEWS
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.storage.runs import ScoringRepository
 from tests.scoring.storage.test_scoring import _SCORED, _board

@@ -8,7 +8,7 @@ from typing import Any
 from app.foundation.jobs import Document, Job
 from app.foundation.ports import Journal
 from app.foundation.sql.job_store import job_store
-from app.workers.durable import EngineOptions, Run
+from app.workers.durable import DurableRun, EngineOptions
 from app.workers.engine import Engine
 
 PATIENCE_S = 60.0
@@ -16,7 +16,7 @@ POLL_S = 0.05
 
 
 @asynccontextmanager
-async def engine_at(url: str, runs: Sequence[Run], **options: Any) -> AsyncIterator[Engine]:
+async def engine_at(url: str, runs: Sequence[DurableRun], **options: Any) -> AsyncIterator[Engine]:
     """An engine beside the database at `url`; `options` as `EngineOptions` has, and `ended`."""
     store = job_store(url)
     given = {"executor_id": "one", "poll_s": POLL_S, "drain_s": PATIENCE_S, **options}
@@ -69,5 +69,5 @@ class Notes:
 
         return {**await journal.step("first", first), **await journal.step("second", second)}
 
-    def run(self, kind: str = "noted", **options: Any) -> Run:
-        return Run(kind, ("first", "second"), self.work, **options)
+    def run(self, kind: str = "noted", **options: Any) -> DurableRun:
+        return DurableRun(kind, ("first", "second"), self.work, **options)

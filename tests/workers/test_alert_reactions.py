@@ -14,7 +14,7 @@ from app.market.domain.events import ModeChanged
 from app.operations.domain.event_codec import drafts_of
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
 from app.scoring.domain.events import ScoresUpdated
-from app.workers.alert_reactions import alert_reactions
+from app.workers.reactions import alert_reactions
 
 T0 = datetime(2026, 3, 4, 5, tzinfo=UTC)
 PATIENCE_S = 30.0

@@ -9,7 +9,7 @@ from app.foundation.jobs import Document, Enqueued
 from app.foundation.ports import Jobs
 from app.portfolio.domain.events import PortfolioChanged
 from app.scoring.domain.events import ScoresUpdated
-from app.workers.drift_reactions import drift_reactions
+from app.workers.reactions import drift_reactions
 
 T0 = datetime(2026, 3, 4, 5, tzinfo=UTC)
 

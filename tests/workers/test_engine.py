@@ -9,7 +9,7 @@ import pytest
 
 from app.foundation.errors import Code, NotFoundError, UnavailableError
 from app.foundation.jobs import Job, JobError, JobState, StepState
-from app.workers.durable import Run
+from app.workers.durable import DurableRun
 from app.workers.engine import Engine
 from tests.workers.engines import Notes, ended, engine_at, until
 
@@ -346,7 +346,7 @@ async def test_a_run_may_be_done_without_a_step(database_url: str) -> None:
     async def work(_: object, payload: object) -> dict[str, object]:
         return {"was": payload}
 
-    async with engine_at(database_url, [Run("plain", (), work)]) as engine:
+    async with engine_at(database_url, [DurableRun("plain", (), work)]) as engine:
         await engine.enqueue("plain", {"x": 1}, run_id="r-1")
         job = await ended(engine, "r-1")
     assert (job.steps, job.result, job.progress) == ((), {"was": {"x": 1}}, 1.0)

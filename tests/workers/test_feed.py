@@ -38,7 +38,7 @@ class Process:
             lambda: self.noted.append(f"{self.name} begins"),
             self.end,
             Sharing(self, self, self),
-            look_s=0.05,
+            check_interval_s=0.05,
             publish_s=0.05,
         )
 

@@ -12,8 +12,16 @@ from app.configuration.domain.model import IntervalSettings
 from app.foundation.errors import UnavailableError
 from app.foundation.jobs import Document, Enqueued, Job, JobKind, JobState
 from app.foundation.ports import Jobs, Journal
-from app.workers.durable import Run
-from app.workers.schedule import LOOK_S, Activities, Tick, begin, begin_feed, repeat, table
+from app.workers.durable import DurableRun
+from app.workers.schedule import (
+    CHECK_INTERVAL_S,
+    ScheduledTask,
+    Tasks,
+    begin,
+    begin_feed,
+    repeat,
+    table,
+)
 from app.workers.supervisor import Supervisor
 from tests.workers.engines import engine_at
 
@@ -40,10 +48,10 @@ class Runs:
         self.beats += 1
 
     async def sleep(self, seconds: float) -> None:
-        assert 0 < seconds <= LOOK_S
+        assert 0 < seconds <= CHECK_INTERVAL_S
         self.now += seconds
 
-    async def follow(self, tick: Tick) -> list[float]:
+    async def follow(self, tick: ScheduledTask) -> list[float]:
         with pytest.raises(EnoughError):
             await repeat(tick, self.beat, lambda: self.now, self.sleep)
         assert self.beats == self.wanted
@@ -52,12 +60,21 @@ class Runs:
 
 async def test_runs_at_once_and_then_from_start_to_start() -> None:
     runs = Runs(4, takes=3.0)
-    assert await runs.follow(Tick("market", lambda: 60.0, runs.run)) == [100.0, 160.0, 220.0, 280.0]
+    assert await runs.follow(ScheduledTask("market", lambda: 60.0, runs.run)) == [
+        100.0,
+        160.0,
+        220.0,
+        280.0,
+    ]
 
 
 async def test_a_late_tick_runs_once_not_several_times() -> None:
     runs = Runs(3, takes=150.0)
-    assert await runs.follow(Tick("market", lambda: 60.0, runs.run)) == [100.0, 250.0, 400.0]
+    assert await runs.follow(ScheduledTask("market", lambda: 60.0, runs.run)) == [
+        100.0,
+        250.0,
+        400.0,
+    ]
 
 
 async def test_a_shorter_interval_takes_effect_without_waiting_out_the_old_one() -> None:
@@ -70,7 +87,11 @@ async def test_a_shorter_interval_takes_effect_without_waiting_out_the_old_one()
         runs.now += 1.0
         interval = 30.0
 
-    assert await runs.follow(Tick("scoring", lambda: interval, run)) == [100.0, 130.0, 160.0]
+    assert await runs.follow(ScheduledTask("scoring", lambda: interval, run)) == [
+        100.0,
+        130.0,
+        160.0,
+    ]
 
 
 async def test_waits_for_its_gate() -> None:
@@ -80,7 +101,7 @@ async def test_waits_for_its_gate() -> None:
         opened.append(runs.now)
         runs.now += 40.0
 
-    assert await runs.follow(Tick("scoring", lambda: 1.0, runs.run, gate)) == [140.0]
+    assert await runs.follow(ScheduledTask("scoring", lambda: 1.0, runs.run, gate)) == [140.0]
     assert opened == [100.0]
 
 
@@ -91,7 +112,7 @@ def noon() -> datetime:
 class Durable:
     """Carries a durable run out on the spot; test_engine.py shows the real one."""
 
-    def __init__(self, work: Activities, done: list[str]) -> None:
+    def __init__(self, work: Tasks, done: list[str]) -> None:
         self.work, self.done = work, done
 
     async def enqueue(
@@ -130,7 +151,7 @@ class Desk:
         )
         names = ("first_fill", "market", "candles", "books", "funding", "scoring")
         named = {name: self.note(name) for name in (*names, *later)}
-        self.work = Activities(
+        self.work = Tasks(
             **named,
             scorable=self.enough.wait,
             filled=self.full.wait,
@@ -288,13 +309,13 @@ async def test_T03_a_clock_that_is_set_skips_and_doubles_no_scheduled_job(
         return noon() + off + timedelta(seconds=runs.now)
 
     open_gates = dict.fromkeys(("scorable", "filled", "scored"), waited)
-    other = {one.name: ran for one in fields(Activities) if one.name not in open_gates}
-    work = Activities(**other, **open_gates)  # type: ignore[arg-type]  # any of them
+    other = {one.name: ran for one in fields(Tasks) if one.name not in open_gates}
+    work = Tasks(**other, **open_gates)  # type: ignore[arg-type]  # any of them
     work = replace(work, is_provisional=lambda: False)
     moments: list[str] = []
     seen = set()
     async with engine_at(
-        database_url, [Run(kind.value, ("act",), carried_out) for kind in SLOTTED]
+        database_url, [DurableRun(kind.value, ("act",), carried_out) for kind in SLOTTED]
     ) as engine:
         for tick in table(IntervalSettings, work, engine, wall, lambda: runs.now):
             runs.at, runs.now, off = [], 0.0, timedelta()
@@ -321,7 +342,10 @@ async def test_K16_who_no_longer_owns_the_feed_does_nothing_of_it_when_it_wakes(
             raise asyncio.CancelledError  # it had to be asked first, and was not
         await desk.work.market()
 
-    ticks = [Tick("market", lambda: 0.0, market), Tick("x", lambda: 0.0, runs.run)]
+    ticks = [
+        ScheduledTask("market", lambda: 0.0, market),
+        ScheduledTask("x", lambda: 0.0, runs.run),
+    ]
     shared = [replace(ticks[1], is_shared=True)]
 
     def is_owner() -> bool:
@@ -340,7 +364,7 @@ async def test_K16_who_no_longer_owns_the_feed_does_nothing_of_it_when_it_wakes(
 
 async def test_a_slotted_tick_waits_as_long_as_its_slots_say() -> None:
     runs, left = Runs(3), iter([50.0, 20.0, 0.0, 3.0, -1.0, 0.0])
-    tick = Tick("rebalance_check", lambda: 60.0, runs.run, left_s=lambda: next(left))
+    tick = ScheduledTask("rebalance_check", lambda: 60.0, runs.run, left_s=lambda: next(left))
     assert await runs.follow(tick) == [100.0, 110.0, 113.0]
 
 

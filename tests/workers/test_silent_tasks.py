@@ -20,7 +20,7 @@ from app.foundation.event_bus import Bus
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.market.domain.stream import BarUpdate, Told, Topic, TopicKind
-from app.market.services.feed_view import FeedView
+from app.market.services.follower import FeedView
 from app.market.services.reference_prices import References, ReferenceSource
 from app.market.services.service import MarketData
 from app.market.services.service_mode import MarketLevel, ModeNow
@@ -29,10 +29,9 @@ from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
 from app.scoring.domain.events import ScoresUpdated
 from app.settings import Role
-from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
-from app.workers.drift_reactions import DRIFT_REACTIONS, drift_reactions
+from app.workers.reactions import ALERT_REACTIONS, DRIFT_REACTIONS, alert_reactions, drift_reactions
 from app.workers.schedule import ASKING_S, FIRST_FILL
-from app.workers.supervisor import LOOK_S, Beat, Supervisor
+from app.workers.supervisor import CHECK_INTERVAL_S, Heartbeat, Supervisor
 from tests.operations.api.test_system import opened
 from tests.operations.services.test_status import LINK, World
 from tests.workers.test_schedule import Desk as Counters
@@ -137,13 +136,13 @@ class Owner:
         def part(own: str) -> Part:
             return Part(self.hang if own == name else Hang(asked=1))
 
-        async def fill(beat: Beat) -> None:
+        async def fill(beat: Heartbeat) -> None:
             if name == FIRST_FILL:
                 await self.hang()
             beat()
             await asyncio.Event().wait()  # it goes on
 
-        async def look() -> None:
+        async def check_silence() -> None:
             if name == ALERT_REACTIONS:
                 await self.hang()
 
@@ -171,7 +170,7 @@ class Owner:
             counters.work,
             {
                 ALERT_REACTIONS: alert_reactions(
-                    self.bus, lambda: T0, look, asyncio.Event().wait, idle_s=0.01
+                    self.bus, lambda: T0, check_silence, asyncio.Event().wait, idle_s=0.01
                 ),
                 DRIFT_REACTIONS: drift_reactions(
                     self.bus, drifted, cast("Jobs", Part(Hang())), idle_s=0.01
@@ -227,14 +226,14 @@ async def test_E12_a_task_that_hangs_is_named_in_health_ended_and_begun_again(na
     limit_s = next(one.limit_s for one in owner.supervisor.facts() if one.name == name)
     assert limit_s is not None
     async with opened(world) as client:
-        owner.supervisor.look(limit_s / 2)
+        owner.supervisor.check_silence(limit_s / 2)
         assert (await component(client, world, owner, name))["state"] == "up"
-        owner.supervisor.look(LOOK_S)
+        owner.supervisor.check_silence(CHECK_INTERVAL_S)
         silent = await component(client, world, owner, name)
         assert (silent["state"], silent["cause"]) == ("degraded", "task_silent")
-        assert silent["detail"] == f"no sign of life for {limit_s / 2 + LOOK_S:.0f} s"
+        assert silent["detail"] == f"no sign of life for {limit_s / 2 + CHECK_INTERVAL_S:.0f} s"
         assert silent["next_step"].startswith("is ended and begins again in")
-        owner.supervisor.look(limit_s / 2)
+        owner.supervisor.check_silence(limit_s / 2)
         await until(lambda: name in owner.restarts)
         owner.tell()  # who listens goes on to listen
         await until(lambda: owner.hang.asked == 2 or name == FIRST_FILL)
@@ -251,7 +250,7 @@ async def test_who_has_nothing_to_do_gives_signs_of_life_all_the_same() -> None:
     owner = Owner()
     owner.begin("nobody")
     for name in (ALERT_REACTIONS, DRIFT_REACTIONS, "stream_bars"):
-        owner.supervisor.look(1.0)
+        owner.supervisor.check_silence(1.0)
         await until(partial(_has_beaten, owner, name))
     assert owner.restarts == []
     await owner.supervisor.stop()

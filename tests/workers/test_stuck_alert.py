@@ -12,7 +12,7 @@ from app.alerts.services.service import AlertService, Chosen
 from app.foundation.sql.database import Database
 from app.portfolio.services.decision_context import Grounds
 from app.workers.streaming import SILENT_S
-from app.workers.supervisor import Beat, Supervisor
+from app.workers.supervisor import Heartbeat, Supervisor
 from tests.support.desk import Desk
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
@@ -48,17 +48,17 @@ async def test_E12_an_alert_names_the_task_that_hangs_and_ends_when_it_goes_on(
         found, _ = await alerts.list(Chosen(rule=Rule.JOB_LATE))
         return [one.subject for one in found]
 
-    async def hangs(beat: Beat) -> None:
+    async def hangs(beat: Heartbeat) -> None:
         beat()
         await asyncio.Event().wait()
 
     tasks.supervisor.start("feed", hangs, lambda: SILENT_S)
     await asyncio.sleep(0)
-    tasks.supervisor.look(SILENT_S / 2)
+    tasks.supervisor.check_silence(SILENT_S / 2)
     assert await named() == []
-    tasks.supervisor.look(5.0)
+    tasks.supervisor.check_silence(5.0)
     assert await named() == ["feed"]
-    tasks.supervisor.look(SILENT_S)
+    tasks.supervisor.check_silence(SILENT_S)
     for _ in range(5):
         await asyncio.sleep(0)
     assert await named() == []  # it has begun again

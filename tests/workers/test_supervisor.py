@@ -11,8 +11,8 @@ import pytest
 from app.adapters.kucoin.limits import KucoinLimits
 from app.foundation.backoff import full_jitter
 from app.foundation.errors import Code, UnavailableError
-from app.workers.schedule import TURN_S, Tick, begin
-from app.workers.supervisor import Beat, Supervisor, Work
+from app.workers.schedule import TURN_S, ScheduledTask, begin
+from app.workers.supervisor import Heartbeat, Supervisor, Work
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -50,7 +50,7 @@ def bench() -> Bench:
 async def test_a_failing_task_is_restarted_with_growing_pauses(bench: Bench) -> None:
     attempts = 0
 
-    async def work(beat: Beat) -> None:
+    async def work(beat: Heartbeat) -> None:
         del beat
         nonlocal attempts
         attempts += 1
@@ -67,7 +67,7 @@ async def test_a_failing_task_is_restarted_with_growing_pauses(bench: Bench) -> 
 async def test_facts_tell_success_error_and_failures(bench: Bench) -> None:
     steps = asyncio.Event()
 
-    async def work(beat: Beat) -> None:
+    async def work(beat: Heartbeat) -> None:
         beat()
         await steps.wait()
         steps.clear()
@@ -96,7 +96,7 @@ async def test_facts_tell_success_error_and_failures(bench: Bench) -> None:
 async def test_a_success_in_between_starts_the_pauses_anew(bench: Bench) -> None:
     attempts = 0
 
-    async def work(beat: Beat) -> None:
+    async def work(beat: Heartbeat) -> None:
         nonlocal attempts
         attempts += 1
         if attempts == 3:
@@ -113,7 +113,7 @@ async def test_stops_the_youngest_first_and_waits_for_each(bench: Bench) -> None
     ended: list[str] = []
 
     def lasting(name: str) -> None:
-        async def work(beat: Beat) -> None:
+        async def work(beat: Heartbeat) -> None:
             del beat
             try:
                 await asyncio.Event().wait()
@@ -137,7 +137,7 @@ async def test_stops_the_youngest_first_and_waits_for_each(bench: Bench) -> None
 async def test_a_finished_name_may_start_again(bench: Bench) -> None:
     runs = 0
 
-    async def work(beat: Beat) -> None:
+    async def work(beat: Heartbeat) -> None:
         del beat
         nonlocal runs
         runs += 1
@@ -152,7 +152,7 @@ async def test_tasks_can_be_ended_one_by_one_and_begun_again(bench: Bench) -> No
     ended: list[str] = []
 
     def work(name: str) -> Work:
-        async def run(beat: Beat) -> None:
+        async def run(beat: Heartbeat) -> None:
             beat()
             try:
                 await asyncio.Event().wait()
@@ -180,7 +180,7 @@ async def test_an_outage_that_comes_out_of_a_group_of_tasks_is_an_outage_and_no_
     attempts = 0
     away = UnavailableError(Code.DATABASE_UNAVAILABLE, "away")
 
-    async def work(beat: Beat) -> None:
+    async def work(beat: Heartbeat) -> None:
         del beat
         nonlocal attempts
         attempts += 1
@@ -195,7 +195,7 @@ async def test_an_outage_that_comes_out_of_a_group_of_tasks_is_an_outage_and_no_
 async def test_who_is_told_to_stop_and_fails_at_that_is_not_begun_again(bench: Bench) -> None:
     begun = 0
 
-    async def work(beat: Beat) -> None:
+    async def work(beat: Heartbeat) -> None:
         nonlocal begun
         begun += 1
         beat()
@@ -215,7 +215,7 @@ async def test_who_is_told_to_stop_and_fails_at_that_is_not_begun_again(bench: B
     bench.supervisor.start("fill", work, lambda: 0.0)
     while begun < 2:
         await asyncio.sleep(0)
-    bench.supervisor.look(1.0)  # whoever is ended for its silence begins again all the same
+    bench.supervisor.check_silence(1.0)  # a silent task is ended and begins again
     while begun < 3:
         await asyncio.sleep(0)
     await bench.supervisor.stop()
@@ -226,7 +226,7 @@ async def test_an_end_that_was_cut_off_is_brought_to_its_end_by_the_next(bench: 
     slow = asyncio.Event()
 
     def working(name: str) -> Work:
-        async def work(beat: Beat) -> None:
+        async def work(beat: Heartbeat) -> None:
             beat()
             try:
                 await asyncio.Event().wait()
@@ -271,7 +271,7 @@ class Stuck:
         self.is_well = False
         self.never = asyncio.Event()
 
-    async def __call__(self, beat: Beat) -> None:
+    async def __call__(self, beat: Heartbeat) -> None:
         self.begun += 1
         beat()
         while not self.is_well:
@@ -296,10 +296,10 @@ async def test_E12_a_task_that_makes_no_progress_is_named_ended_and_begun_again(
     bench.supervisor.start("events", work, lambda: 60.0)
     await turns()
     for _ in range(12):
-        bench.supervisor.look(5.0)
+        bench.supervisor.check_silence(5.0)
     (fact,) = bench.supervisor.facts()
     assert (fact.silent_s, fact.is_silent, fact.last_error, work.begun) == (60.0, True, None, 1)
-    bench.supervisor.look(5.0)
+    bench.supervisor.check_silence(5.0)
     assert bench.supervisor.facts()[0].last_error == "task_stuck"
     await turns()
     assert (work.begun, bench.restarts) == (2, ["events"])
@@ -316,7 +316,7 @@ async def test_E12_a_task_that_does_not_let_itself_be_ended_is_never_run_twice(
     bench.supervisor.start("events", work, lambda: 60.0)
     await turns()
     for _ in range(40):
-        bench.supervisor.look(5.0)
+        bench.supervisor.check_silence(5.0)
         await turns()
     (fact,) = bench.supervisor.facts()
     assert (work.begun, fact.silent_s, fact.last_error) == (1, 200.0, "task_stuck")
@@ -334,12 +334,12 @@ async def test_silence_counts_neither_before_the_first_beat_of_a_gated_task_nor_
 ) -> None:
     gate, held = asyncio.Event(), asyncio.Event()
 
-    async def gated(beat: Beat) -> None:
+    async def gated(beat: Heartbeat) -> None:
         await gate.wait()
         beat()
         await asyncio.Event().wait()
 
-    async def failing(beat: Beat) -> None:
+    async def failing(beat: Heartbeat) -> None:
         del beat
         raise UnavailableError(Code.EXCHANGE_TIMEOUT, "no answer")
 
@@ -347,14 +347,14 @@ async def test_silence_counts_neither_before_the_first_beat_of_a_gated_task_nor_
         await held.wait()
 
     bench.supervisor.sleep = long
-    bench.supervisor.start("market", gated, lambda: 60.0, is_armed=False)
+    bench.supervisor.start("market", gated, lambda: 60.0, is_watchdog_enabled=False)
     bench.supervisor.start("funding", failing, lambda: 60.0)
     await turns()
-    bench.supervisor.look(1_000.0)
+    bench.supervisor.check_silence(1_000.0)
     assert [one.silent_s for one in bench.supervisor.facts()] == [0.0, 0.0]
     gate.set()
     await turns()
-    bench.supervisor.look(40.0)
+    bench.supervisor.check_silence(40.0)
     assert [one.silent_s for one in bench.supervisor.facts()] == [40.0, 0.0]
     await bench.supervisor.stop()
 
@@ -363,7 +363,7 @@ async def test_who_waits_for_a_database_that_is_known_to_be_away_is_not_stuck(
     bench: Bench,
 ) -> None:
     away = [True, True, False]
-    bench.supervisor.excused = away.pop
+    bench.supervisor.is_paused = away.pop
     bench.supervisor.start("events", Stuck(), lambda: 60.0)
     beats = list[None]()
 
@@ -385,13 +385,13 @@ async def test_E12_a_tick_that_never_ends_is_stuck_after_its_interval_and_a_turn
         begun.append(None)
         await asyncio.Event().wait()
 
-    tick = Tick("alerts", lambda: 60.0, hangs)
+    tick = ScheduledTask("alerts", lambda: 60.0, hangs)
     begin(bench.supervisor, [tick], lambda: 0.0)
     await turns()
-    bench.supervisor.look(60.0 + TURN_S)
+    bench.supervisor.check_silence(60.0 + TURN_S)
     await turns()
     assert len(begun) == 1
-    bench.supervisor.look(1.0)
+    bench.supervisor.check_silence(1.0)
     await turns()
     assert (len(begun), bench.restarts) == (2, ["alerts"])
     await bench.supervisor.stop()

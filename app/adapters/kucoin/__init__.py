@@ -1,1 +1,1 @@
-"""KuCoin futures over REST: limits, requests, parsing."""
+"""KuCoin futures: REST requests within the exchange's limits, and parsing of its answers."""

@@ -1,24 +1,26 @@
-"""KuCoin futures as the use cases want it: public market data in the words of the domain."""
+"""Public market data of KuCoin futures as domain values: the `Exchange` port."""
 
 import copy
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Self, TypeVar
+from itertools import pairwise
+from typing import Final, Self, TypeVar
 
 import aiohttp
 
 from app.adapters.kucoin import limits as routes
-from app.adapters.kucoin import parse, parse_candles, parse_contracts, parse_ticket
+from app.adapters.kucoin import parse, parse_contracts
 from app.adapters.kucoin.fields import is_code
 from app.adapters.kucoin.limiter import PoolShare, whole_pool
-from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
-from app.adapters.kucoin.paging import candle_pages, funding_pages, hole, next_older
-from app.adapters.kucoin.rest import OnRequest, Rest, RestClient, Surroundings
-from app.adapters.kucoin.stream import KucoinStream
-from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
-from app.adapters.kucoin.wire import Wire, open_session
+from app.adapters.kucoin.limits import Endpoint, KucoinLimits, RandomSource
+from app.adapters.kucoin.parse import CandleRows
+from app.adapters.kucoin.rest import OnRequest, RestApi, RestClient, RestDependencies
+from app.adapters.kucoin.stream import protocol
+from app.adapters.kucoin.stream.market_stream import KucoinStream
+from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
+from app.adapters.kucoin.transport import AiohttpTransport, open_session
 from app.foundation.data_status import DataSource
 from app.foundation.errors import BadResponseError, Code, RefusedError
 from app.market.domain.models import (
@@ -37,6 +39,57 @@ from app.market.domain.models import (
     TickerListing,
 )
 
+_DAY_MS: Final = 86_400_000
+_LONGEST_INTERVAL_MS: Final = 8 * 3_600_000
+
+
+def candle_pages(start_ms: int, end_ms: int, step_ms: int, size: int) -> Iterator[tuple[int, int]]:
+    """Opening times (first, last) of pages of at most `size` candles in [start, end)."""
+    first = -(-start_ms // step_ms) * step_ms
+    while first < end_ms:
+        last = min(first + (size - 1) * step_ms, (end_ms - 1) // step_ms * step_ms)
+        yield first, last
+        first = last + step_ms
+
+
+def find_gap(
+    rows: CandleRows, first_ms: int, last_ms: int, step_ms: int, *, is_age_known: bool = True
+) -> tuple[int, int] | None:
+    """Span from the first to the last candle missing between two opening times.
+
+    The listing time may be unknown, so no candle counts as missing before the first one
+    received.
+    """
+    known = set(rows.opened_ms.tolist())
+    if not is_age_known:
+        first_ms = max(first_ms, min(known, default=last_ms + step_ms))
+    missing = [moment for moment in range(first_ms, last_ms + 1, step_ms) if moment not in known]
+    return (missing[0], missing[-1]) if missing else None
+
+
+def funding_pages(start_ms: int, end_ms: int, days: int) -> Iterator[tuple[int, int]]:
+    """Windows of `days` days that cover [start, end], both ends included."""
+    first = start_ms
+    while first <= end_ms:
+        last = min(first + days * _DAY_MS - 1, end_ms)
+        yield first, last
+        first = last + 1
+
+
+def next_older_ms(rows: Sequence[Funding], first_ms: int, asked_until_ms: int) -> int | None:
+    """End of the next request; None when the answer cannot have left settlements out.
+
+    KuCoin does not document the row limit. While one more settlement fits before the oldest
+    row, it is requested. An answer without an older row ends the paging.
+    """
+    moments = sorted({row.settled_ms for row in rows if row.settled_ms <= asked_until_ms})
+    if not moments:
+        return None
+    gaps = [after - before for before, after in pairwise(moments)]
+    spacing = min(gaps, default=_LONGEST_INTERVAL_MS)
+    return moments[0] - 1 if moments[0] - spacing >= first_ms else None
+
+
 T = TypeVar("T")
 OnRejection = Callable[[str, Rejection], None]  # path, the record refused
 # path, symbol asked for ("" for a whole list), every record of the answer that was refused
@@ -46,22 +99,22 @@ _NO_PARAMS: Mapping[str, str] = {}
 
 
 def ignore_request(path: str, outcome: str, seconds: float) -> None:
-    """For those who do not measure."""
+    """Observer of requests that does nothing."""
 
 
 def ignore_rejection(path: str, rejection: Rejection) -> None:
-    """For those who do not count."""
+    """Observer of rejected records that does nothing."""
 
 
 def ignore_answer(path: str, symbol: str, refused: Sequence[Rejection]) -> None:
-    """For those who do not remember."""
+    """Observer of answers that does nothing."""
 
 
 class KucoinExchange:
     """The `Exchange` port over KuCoin's public futures REST interface.
 
-    Every method raises only errors of `domain.errors`. A call waits for its turn up to its
-    patience; `patient(seconds)` gives a view of the same exchange with another patience.
+    Every method raises only errors of `foundation.errors`. A call waits for its turn up to its
+    patience; `patient(seconds)` returns a view of the same exchange with another patience.
     """
 
     def __init__(
@@ -73,17 +126,17 @@ class KucoinExchange:
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
-        dice: Dice,
+        dice: RandomSource,
         limits: KucoinLimits | None = None,
         on_request: OnRequest = ignore_request,
         on_rejection: OnRejection = ignore_rejection,
         on_answer: OnAnswer = ignore_answer,
         share: Callable[[], PoolShare] = whole_pool,
-        rest: Rest | None = None,
+        rest: RestApi | None = None,
     ) -> None:
         self._limits = limits or KucoinLimits()
-        around = Surroundings(now, monotonic, sleep, dice, on_request, share)
-        wire = Wire(session, base_url, self._limits)
+        around = RestDependencies(now, monotonic, sleep, dice, on_request, share)
+        wire = AiohttpTransport(session, base_url, self._limits)
         self._rest = rest or RestClient(wire, self._limits, around)
         self._session, self._base_url = session, base_url
         self._monotonic, self._dice = monotonic, dice
@@ -94,21 +147,21 @@ class KucoinExchange:
         self.patience_s = self._limits.patience_s
 
     def patient(self, patience_s: float) -> Self:
-        """The same exchange (quota, breaker, link) for callers that wait so long at most."""
+        """The same exchange (quota, breaker, link) for callers with another patience in seconds."""
         view = copy.copy(self)
         view.patience_s = patience_s
         return view
 
-    async def ticket(self) -> Ticket:
-        """What one connection of the stream is opened with."""
-        read = partial(parse_ticket.ticket, base_url=self._base_url)
+    async def ticket(self) -> StreamTicket:
+        """Request endpoint and token for one stream connection."""
+        read = partial(protocol.parse_ticket, base_url=self._base_url)
         return await self._get(routes.BULLET, read)
 
-    def stream(self, terms: StreamTerms | None = None) -> KucoinStream:
-        """The exchange's own telling of its market, beside what it answers."""
+    def stream(self, terms: StreamLimits | None = None) -> KucoinStream:
+        """Market stream of the exchange, beside its REST answers."""
         return KucoinStream(
             self.ticket,
-            terms=terms or StreamTerms(),
+            terms=terms or StreamLimits(),
             monotonic=self._monotonic,
             dice=self._dice,
         )
@@ -148,7 +201,7 @@ class KucoinExchange:
         return await self._get(routes.TICKER, read, {"symbol": code}, symbol=code)
 
     async def book(self, code: str) -> Book:
-        """Up to 100 levels a side."""
+        """Order book with up to 100 levels a side."""
         read = partial(parse.book, asked=code)
         return await self._get(routes.DEPTH100, read, {"symbol": code}, symbol=code)
 
@@ -165,25 +218,25 @@ class KucoinExchange:
     ) -> CandleSeries:
         """Candles opened in [start_ms, end_ms), the running one included if it is in range.
 
-        Asked for in pages of at most 200. Where closed candles are missing the span of the hole
-        is asked for once more; what is missing then is absent from the series (the exchange
-        publishes no candle for a time without trades).
+        Requests pages of at most 200 candles. The span of missing closed candles is
+        requested once more; candles missing then are absent from the series, because the
+        exchange publishes no candle for a time without trades.
         """
         step = interval.ms
-        found: list[parse_candles.Rows] = []
+        found: list[parse.CandleRows] = []
         begin = max(start_ms, contract.listed_ms // step * step if contract.listed_ms else 0)
         for first, last in candle_pages(begin, end_ms, step, self._limits.candles_per_page):
             rows = await self._candle_page(contract.code, interval, first, last)
             until, is_age_known = min(last, self._now_ms() - step), contract.listed_ms is not None
-            missing = hole(rows, first, until, step, is_age_known=is_age_known)
+            missing = find_gap(rows, first, until, step, is_age_known=is_age_known)
             found.append(rows)
             if missing is not None:
                 found.append(await self._candle_page(contract.code, interval, *missing))
-        return parse_candles.series(parse_candles.joined(found), contract, step, start_ms, end_ms)
+        return parse.candle_series(parse.join_rows(found), contract, step, start_ms, end_ms)
 
     async def _candle_page(
         self, code: str, interval: Interval, first_ms: int, last_ms: int
-    ) -> parse_candles.Rows:
+    ) -> parse.CandleRows:
         # `to` ends just before the next opening: whether the exchange takes it as inclusive or
         # not, the page holds the same candles.
         params = {
@@ -192,7 +245,7 @@ class KucoinExchange:
             "from": str(first_ms),
             "to": str(last_ms + interval.ms - 1),
         }
-        rows, rejections = await self._get(routes.KLINE, parse_candles.rows, params, symbol=code)
+        rows, rejections = await self._get(routes.KLINE, parse.candle_rows, params, symbol=code)
         self._report(routes.KLINE, rejections, code)
         return rows
 
@@ -209,8 +262,10 @@ class KucoinExchange:
                 )
                 self._report(routes.FUNDING_HISTORY, rejections, code)
                 found += rows
-                until = next_older(rows, first, until)
-        return parse.linked([row for row in found if start_ms <= row.settled_ms <= end_ms])
+                until = next_older_ms(rows, first, until)
+        return parse.link_settlements(
+            [row for row in found if start_ms <= row.settled_ms <= end_ms]
+        )
 
     async def _get(
         self,
@@ -246,7 +301,7 @@ class KucoinExchange:
     def _report(
         self, endpoint: Endpoint, rejections: Sequence[Rejection], symbol: str = ""
     ) -> None:
-        """After the answer was told of as a good one: its records that were none."""
+        """Report the rejected records of an answer that counted as a success."""
         if rejections:
             self._on_answer(endpoint.path, symbol, rejections)
         for rejection in rejections:
@@ -264,14 +319,14 @@ async def open_exchange(
     now: Callable[[], datetime],
     monotonic: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]],
-    dice: Dice,
+    dice: RandomSource,
     limits: KucoinLimits | None = None,
     on_request: OnRequest = ignore_request,
     on_rejection: OnRejection = ignore_rejection,
     on_answer: OnAnswer = ignore_answer,
     share: Callable[[], PoolShare] = whole_pool,
 ) -> AsyncIterator[KucoinExchange]:
-    """The exchange with a session of its own, closed on the way out."""
+    """Open the exchange with its own HTTP session, closed on exit."""
     numbers = limits or KucoinLimits()
     async with open_session(numbers) as session:
         yield KucoinExchange(

@@ -1,4 +1,4 @@
-"""Reads one field of a decoded record: exact numbers, no truth values, a reason when it fails."""
+"""Parsers of single fields of a decoded record: exact numbers, with a reason on failure."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Final, TypeVar
 
 T = TypeVar("T")
-Reader = Callable[[object], T]  # raises UnreadableError with a reason for people
+Reader = Callable[[object], T]  # raises UnreadableError with a readable reason
 
 NOT_A_NUMBER: Final = Decimal("NaN")
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
@@ -23,11 +23,11 @@ _UNITS: Final = ((1, 1_000, 1), (1_000, 1, 1), (1_000_000, 1, 1_000), (1_000_000
 
 
 class UnreadableError(ValueError):
-    """A value that is not what its field promises; the text is the reason, without the value."""
+    """Value that its field does not allow; the text is the reason, without the value."""
 
 
-class FieldError(UnreadableError):
-    """A field that makes no sense; `field` names it, `reason` says why (without its value)."""
+class InvalidFieldError(UnreadableError):
+    """Invalid required field; `field` names it, `reason` explains it without the value."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
@@ -36,7 +36,7 @@ class FieldError(UnreadableError):
 
 
 def number_from_text(text: str) -> Decimal:
-    """A JSON number with a point or exponent, exactly; NaN for one of absurd size."""
+    """JSON number with a point or exponent, exactly; NaN for an absurd magnitude."""
     if len(text) > _NUMBER_LENGTH:
         return NOT_A_NUMBER
     try:
@@ -46,7 +46,7 @@ def number_from_text(text: str) -> Decimal:
 
 
 def decimal(value: object) -> Decimal:
-    """An exact number from a JSON number or its text ("1E-7" too); never from a truth value."""
+    """Exact number from a JSON number or its text ("1E-7" too); booleans are refused."""
     number = _exact(value)
     if not number.is_finite():
         raise UnreadableError("not a finite number")
@@ -70,7 +70,7 @@ def _exact(value: object) -> Decimal:
 
 
 def positive(value: object) -> Decimal:
-    """A number above zero: a price, a tick."""
+    """Number above zero: a price or a tick."""
     number = decimal(value)
     if number <= 0:
         raise UnreadableError("not positive")
@@ -85,7 +85,7 @@ def not_negative(value: object) -> Decimal:
 
 
 def magnitude(value: object) -> Decimal:
-    """The size of a number whose sign is a quirk (inverse multiplier and turnover)."""
+    """Absolute value of a number whose sign is a quirk (inverse multiplier and turnover)."""
     return decimal(value).copy_abs()  # abs() would round to the context
 
 
@@ -97,7 +97,7 @@ def positive_magnitude(value: object) -> Decimal:
 
 
 def whole(value: object) -> int:
-    """A whole number, also one written 5.0 or "5"."""
+    """Whole number, also one written 5.0 or "5"."""
     number = decimal(value)
     if number != number.to_integral_value():
         raise UnreadableError("not a whole number")
@@ -105,7 +105,7 @@ def whole(value: object) -> int:
 
 
 def lots(value: object) -> int:
-    """A count of contracts, zero allowed."""
+    """Number of contracts, zero allowed."""
     count = whole(value)
     if count < 0:
         raise UnreadableError("negative")
@@ -120,9 +120,9 @@ def some_lots(value: object) -> int:
 
 
 def instant_ms(value: object) -> int:
-    """A time as epoch milliseconds, its unit (s, ms, us, ns) told by magnitude.
+    """Time as epoch milliseconds; the magnitude determines its unit (s, ms, us, ns).
 
-    Anything that would lie outside 2015 to 2100 is refused.
+    UnreadableError outside 2015 to 2100.
     """
     number = whole(value)
     for per_second, times, parts in _UNITS:
@@ -144,53 +144,53 @@ def text(value: object) -> str:
 
 
 def code(value: object) -> str:
-    """A contract code or currency: capitals and digits."""
+    """Contract code or currency: capitals and digits."""
     if not isinstance(value, str) or not _CODE.fullmatch(value):
         raise UnreadableError("not a symbol")
     return value
 
 
 def is_code(value: str) -> bool:
-    """Whether it may be put into a request at all."""
+    """Whether a text is safe to send as a contract code."""
     return _CODE.fullmatch(value) is not None
 
 
 def is_absent(value: object) -> bool:
-    """Null, a missing key and the empty text all mean: the exchange said nothing."""
+    """Whether a value is null, missing or the empty text."""
     return value is None or value == ""
 
 
 @dataclass(slots=True)
-class Record:
-    """One decoded object, read field by field; faults of optional fields are collected.
+class FieldReader:
+    """Reads one decoded object field by field and collects faults of optional fields.
 
-    A required field that is absent or wrong raises FieldError; an optional one that is wrong
-    is None and noted in `faults`, so that one odd field does not lose the whole record.
+    A required field that is absent or wrong raises InvalidFieldError; an optional one that is
+    wrong is None and noted in `faults`, so that one odd field does not lose the whole record.
     """
 
     values: Mapping[str, object]
-    faults: list[FieldError] = field(default_factory=list)
+    faults: list[InvalidFieldError] = field(default_factory=list)
 
     @classmethod
-    def of(cls, value: object, name: str) -> "Record":
+    def of(cls, value: object, name: str) -> "FieldReader":
         if not isinstance(value, dict):
-            raise FieldError(name, "not an object")
+            raise InvalidFieldError(name, "not an object")
         return cls(value)
 
     def need(self, name: str, read: Reader[T]) -> T:
         value = self.values.get(name)
         if is_absent(value):
-            raise FieldError(name, "absent")
+            raise InvalidFieldError(name, "absent")
         try:
             return read(value)
         except UnreadableError as error:
-            raise FieldError(name, str(error)) from None
+            raise InvalidFieldError(name, str(error)) from None
 
     def maybe(self, name: str, read: Reader[T]) -> T | None:
         if is_absent(self.values.get(name)):
             return None
         try:
             return self.need(name, read)
-        except FieldError as error:
+        except InvalidFieldError as error:
             self.faults.append(error)
             return None

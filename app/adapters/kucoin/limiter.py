@@ -1,4 +1,4 @@
-"""The public pool: a fixed window of weight, shared in order, kept in step with the headers."""
+"""Rate limiter of the public pool: a fixed window of weight, synchronised with the headers."""
 
 import asyncio
 import math
@@ -6,41 +6,41 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from app.adapters.kucoin.limits import Dice, KucoinLimits
+from app.adapters.kucoin.limits import KucoinLimits, RandomSource
 from app.foundation.errors import Code, UnavailableError
 
 _GRACE_S: Final = 0.05  # the exchange's clock ticks in ms, ours finer: never be early
-_LATER_S: Final = 1.0  # an end that much later than ours belongs to the exchange's next window
-_SHORTEST_CLOSED_S: Final = 0.1  # a 429 that ends sooner than this says nothing of its end
+_LATER_S: Final = 1.0  # an end that much later belongs to the exchange's next window
+_SHORTEST_CLOSED_S: Final = 0.1  # a shorter reset of a 429 carries no information
 _LONGEST_WINDOW: Final = 2.0  # a reset beyond so many windows is absurd
 
 
 @dataclass(frozen=True, slots=True)
-class Quota:
-    """What an answer's headers say about the pool; None where they say nothing."""
+class QuotaHeaders:
+    """Rate-limit headers of an answer; None for absent ones."""
 
     limit: int | None
     remaining: int | None
     reset_ms: int | None
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> "Quota":
+    def of(cls, headers: Mapping[str, str]) -> "QuotaHeaders":
         return cls(*(_whole(headers.get(f"gw-ratelimit-{n}")) for n in _NAMES))
 
 
 _NAMES: Final = ("limit", "remaining", "reset")
-SILENT: Final = Quota(None, None, None)
+SILENT: Final = QuotaHeaders(None, None, None)
 
 
 def _whole(value: str | None) -> int | None:
-    """Missing, negative, absurdly long or unreadable: unknown, which is not zero."""
+    """Whole number of a header; None when missing, negative, absurdly long or unreadable."""
     known = value is not None and len(value) <= 12 and value.isascii() and value.isdigit()
     return int(value) if known and value is not None else None
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
-    """The right to send one request; `first` began its window."""
+class RequestPermit:
+    """Permission to send one request; `first` is true when it began its window."""
 
     weight: int
     window: int
@@ -49,25 +49,25 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class PoolShare:
-    """Fractions of the quota: what this process may use, and what all of one address may."""
+    """Fractions of the quota: of this process, and of all processes of one address together."""
 
     own: float
     together: float
 
 
-WHOLE: Final = PoolShare(1.0, 1.0)  # nobody else uses the address
+WHOLE: Final = PoolShare(1.0, 1.0)  # no other process uses the address
 
 
 def whole_pool() -> PoolShare:
-    """The share of a process that is alone."""
+    """Share of a process that runs alone."""
     return WHOLE
 
 
-class Pool:
-    """Weights of one quota. The whole window's quota may go at once; who waits, waits in order.
+class RequestPool:
+    """Weighted quota per window; the whole quota may go at once, waiters are served in order.
 
-    `share` is asked before each request: it shrinks as soon as another process is heard of. What
-    the others have used is in the headers of the exchange and counts against the common part.
+    `share` is read before each request: it shrinks as soon as another process appears. The
+    exchange's headers include the use of other processes, which counts against the common part.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Pool:
         *,
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
-        dice: Dice,
+        dice: RandomSource,
         share: Callable[[], PoolShare] = whole_pool,
     ) -> None:
         self._limits = limits
@@ -88,14 +88,14 @@ class Pool:
         self._quota = limits.quota
         self._window = 0
         self._ends: float | None = None
-        self._used = 0  # by all, as far as is known
+        self._used = 0  # by all processes, as far as known
         self._own = 0  # by this process
         self._flying = 0
         self._queued = 0
         self._closed_until = -math.inf
         self._reset_at = -math.inf
 
-    async def take(self, weight: int, deadline: float) -> Ticket:
+    async def take(self, weight: int, deadline: float) -> RequestPermit:
         """Wait for room, at most until `deadline` (monotonic seconds).
 
         Raises exchange_rate_limited at once when the room cannot come in time.
@@ -113,18 +113,19 @@ class Pool:
         finally:
             self._queued -= weight
 
-    def give_back(self, ticket: Ticket) -> None:
-        """The request was never sent."""
+    def give_back(self, ticket: RequestPermit) -> None:
+        """Return a permit whose request was never sent."""
         self._flying -= ticket.weight
         if ticket.window == self._window:
             self._used -= ticket.weight
             self._own -= ticket.weight
 
-    def settle(self, ticket: Ticket, quota: Quota) -> None:
-        """The request ended; learn from its headers where the exchange's window stands.
+    def settle(self, ticket: RequestPermit, quota: QuotaHeaders) -> None:
+        """Finish a request; synchronise the window with its headers.
 
-        An answer's reset, counted from its arrival, is never before the true end of the window,
-        so it may replace our own guess (sending time plus window), which may be early.
+        An answer's reset, counted from its arrival, is never before the true end of the
+        window, so it may replace our own guess (sending time plus window), which may be
+        early.
         """
         self._flying -= ticket.weight
         self._quota = quota.limit or self._quota
@@ -145,10 +146,10 @@ class Pool:
         if quota.remaining is not None and (ends is None or ends >= self._ends - _LATER_S):
             self._used = max(self._used, self._quota - quota.remaining)
 
-    def close(self, quota: Quota) -> None:
-        """The exchange said 429: nothing more until its reset and up to 10 % longer.
+    def close(self, quota: QuotaHeaders) -> None:
+        """Close the pool after HTTP 429 until its reset and up to 10 % longer.
 
-        A reset that is missing or makes no sense counts as the default, a long one as the cap.
+        A missing or unusable reset counts as the default, a long one as the cap.
         """
         limits = self._limits
         stated = (quota.reset_ms or 0) / 1000
@@ -163,7 +164,7 @@ class Pool:
             self._ends = jittered
 
     def refusal(self) -> UnavailableError:
-        """What to tell a caller that cannot wait for the pool to open."""
+        """Error for a caller that cannot wait for the pool to open."""
         return self._limited(self._wait(1))
 
     def closed_for(self) -> float:
@@ -178,13 +179,13 @@ class Pool:
         return min(most, math.floor(self._quota * share))
 
     def _fits(self, weight: int) -> bool:
-        """In the common part and in our own; alone in a window anything fits that must leave."""
+        """Whether a weight fits the common part and our own; an oversized weight fits alone."""
         share = self._share()
         together = self._used + weight <= self._room(share.together) or self._used == 0
         return together and (self._own + weight <= self._room(share.own) or self._own == 0)
 
     def _roll(self, now: float) -> None:
-        """A window that has ended makes room; what still flies may land in the next one."""
+        """Start a new window after the end; requests in flight may count in the next one."""
         if self._ends is not None and now >= self._ends + _GRACE_S and not self._is_closed(now):
             self._window += 1
             self._ends = None
@@ -196,28 +197,28 @@ class Pool:
         if self._is_closed(now):
             return self._closed_until + _GRACE_S - now
         if self._ends is not None and now >= self._ends:
-            # Whose window a request of this moment falls into cannot be told: let it pass.
+            # The window of a request at this moment is ambiguous: wait until it has passed.
             return self._ends + _GRACE_S - now
         if self._ends is None or self._fits(weight):
             return 0.0
         return self._ends + _GRACE_S - now
 
     def _estimate(self, weight: int) -> float:
-        """How long a newcomer waits, those in the queue before it."""
+        """Seconds that a new waiter waits behind the queue."""
         wait = self._wait(weight + self._queued)
         behind = max(0, self._queued + weight - 1) // max(1, self._room(self._share().own))
         return wait + behind * self._limits.window_s if wait else 0.0
 
-    def _reserve(self, weight: int) -> Ticket:
+    def _reserve(self, weight: int) -> RequestPermit:
         first = self._ends is None
         if self._ends is None:
             self._ends = self._monotonic() + self._limits.window_s
         self._used += weight
         self._own += weight
         self._flying += weight
-        return Ticket(weight, self._window, first)
+        return RequestPermit(weight, self._window, first)
 
-    def _end_said(self, now: float, quota: Quota) -> float | None:
+    def _end_said(self, now: float, quota: QuotaHeaders) -> float | None:
         if quota.reset_ms is None:
             return None
         reset = quota.reset_ms / 1000
@@ -228,7 +229,7 @@ class Pool:
             raise self._limited(wait)
 
     def _limited(self, wait: float) -> UnavailableError:
-        """Tells the stated reset while the pool is closed, else our own wait."""
+        """Error with the stated reset while the pool is closed, else with our own wait."""
         left = self._reset_at - self._monotonic()
         return UnavailableError(
             Code.EXCHANGE_RATE_LIMITED,

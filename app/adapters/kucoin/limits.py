@@ -1,22 +1,22 @@
-"""Every number of the exchange's rules and of our patience, and what each request weighs."""
+"""Limits of KuCoin's REST interface, retry and patience settings, and endpoint weights."""
 
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 
-class Dice(Protocol):
-    """A source of chance: numbers in [0, 1)."""
+class RandomSource(Protocol):
+    """Source of random numbers in [0, 1)."""
 
     def random(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A public route and what one request takes from the public pool."""
+    """Public route and its weight in the public pool."""
 
     path: str  # may hold {symbol}
     weight: int
-    exact: bool = True  # whether numbers are read as decimals; what ends as floats need not be
+    exact: bool = True  # whether numbers are parsed as decimals; values used as floats need not be
     method: str = "GET"
 
 
@@ -53,7 +53,7 @@ class KucoinLimits:
     capacity_retries: int = 2
     capacity_wait_s: tuple[float, float] = (0.1, 1.0)
     retry_share: float = 0.1  # retries per call, in the long run
-    retry_reserve: float = 10.0  # retries that a quiet spell may save up
+    retry_reserve: float = 10.0  # retries that can accumulate
     # The public pool
     quota: int = 2000
     window_s: float = 30.0

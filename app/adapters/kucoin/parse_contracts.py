@@ -1,4 +1,4 @@
-"""From `contracts/active` to contracts and their statistics, in standard words and units."""
+"""Parses `contracts/active` to contracts and statistics in standard names and units."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -6,8 +6,8 @@ from types import MappingProxyType
 from typing import Final
 
 from app.adapters.kucoin.fields import (
-    FieldError,
-    Record,
+    FieldReader,
+    InvalidFieldError,
     code,
     decimal,
     flag,
@@ -21,7 +21,7 @@ from app.adapters.kucoin.fields import (
     some_lots,
     text,
 )
-from app.adapters.kucoin.parse import HOUR_MS, bad, items, refuse_repeated, rejection
+from app.adapters.kucoin.parse import HOUR_MS, items, malformed_answer, refuse_repeated, rejection
 from app.market.domain.models import (
     Contract,
     ContractKind,
@@ -31,12 +31,12 @@ from app.market.domain.models import (
     Rejection,
 )
 
-# The one coin that KuCoin calls otherwise than the world does.
+# KuCoin's only non-standard coin name.
 _STANDARD: Final[Mapping[str, str]] = MappingProxyType({"XBT": "BTC"})
 _KIND: Final[Mapping[str, ContractKind]] = MappingProxyType(
     {"FFWCSX": ContractKind.PERPETUAL, "FFICSX": ContractKind.DATED}
 )
-# Only words of the exchange; VANISHED is ours and must not come in from outside.
+# States of the exchange only; VANISHED is internal and must not come from an answer.
 _STATUS: Final[Mapping[str, ContractStatus]] = MappingProxyType(
     {
         status.value: status
@@ -47,7 +47,7 @@ _STATUS: Final[Mapping[str, ContractStatus]] = MappingProxyType(
 
 
 def contracts(data: object, received_ms: int) -> ContractListing:
-    """Every contract of the answer that makes sense; a repeated code is refused.
+    """Valid contracts of the answer; a repeated code is rejected.
 
     A rejection whose key is also among the contracts concerns that one optional field, which is
     then None. `received_ms` anchors the funding countdown of older answers.
@@ -57,39 +57,39 @@ def contracts(data: object, received_ms: int) -> ContractListing:
     rejections: list[Rejection] = []
     for position, item in enumerate(items(data)):
         try:
-            record = Record.of(item, "data")
+            record = FieldReader.of(item, "data")
             contract = _contract(record)
             refuse_repeated(contract.code, listed)
             listed[contract.code] = contract
             stats.append(_stats(record, contract, received_ms))
             rejections += [rejection(item, position, fault) for fault in record.faults]
-        except FieldError as error:
+        except InvalidFieldError as error:
             rejections.append(rejection(item, position, error))
     return ContractListing(tuple(listed.values()), tuple(stats), tuple(rejections))
 
 
 def contract(data: object, asked: str, received_ms: int) -> ContractListing:
-    """The one contract asked for, as a listing; an answer about another one is refused."""
+    """The requested contract as a listing; an answer about another one is refused."""
     listing = contracts([data], received_ms)
     if not listing.contracts:
         fault = listing.rejections[0]
-        raise bad(fault.field, fault.reason)
+        raise malformed_answer(fault.field, fault.reason)
     if listing.contracts[0].code != asked:
-        raise bad("symbol", "an answer about another contract")
+        raise malformed_answer("symbol", "an answer about another contract")
     return listing
 
 
-def standard(currency: str) -> str:
-    """KuCoin's currency in the world's spelling."""
+def standard_currency(currency: str) -> str:
+    """Standard name of a KuCoin currency."""
     return _STANDARD.get(currency, currency)
 
 
-def _contract(record: Record) -> Contract:
+def _contract(record: FieldReader) -> Contract:
     return Contract(
         code=record.need("symbol", code),
-        base=standard(record.need("baseCurrency", code)),
-        quote=standard(record.need("quoteCurrency", code)),
-        settle=standard(record.need("settleCurrency", code)),
+        base=standard_currency(record.need("baseCurrency", code)),
+        quote=standard_currency(record.need("quoteCurrency", code)),
+        settle=standard_currency(record.need("settleCurrency", code)),
         kind=_KIND.get(record.need("type", text), ContractKind.OTHER),
         status=_STATUS.get(record.need("status", text), ContractStatus.UNKNOWN),
         is_inverse=record.need("isInverse", flag),
@@ -110,16 +110,16 @@ def _contract(record: Record) -> Contract:
     )
 
 
-def _funding_interval(record: Record) -> int | None:
-    """The interval in force; `fundingRateGranularity` may already hold the next one."""
+def _funding_interval(record: FieldReader) -> int | None:
+    """Current interval; `fundingRateGranularity` may already hold the next one."""
     for name in ("currentFundingRateGranularity", "fundingRateGranularity"):
         if not is_absent(record.values.get(name)):
             return record.maybe(name, some_lots)
     return None
 
 
-def _expiry(record: Record) -> int | None:
-    """The earlier of expiry and settlement; on a perpetual it means that delisting is announced."""
+def _expiry(record: FieldReader) -> int | None:
+    """Earlier of expiry and settlement; on a perpetual it announces the delisting."""
     known = [
         moment
         for name in ("expireDate", "settleDate")
@@ -128,7 +128,7 @@ def _expiry(record: Record) -> int | None:
     return min(known, default=None)
 
 
-def _stats(record: Record, contract: Contract, received_ms: int) -> ContractStats:
+def _stats(record: FieldReader, contract: Contract, received_ms: int) -> ContractStats:
     volume = record.maybe("volumeOf24h", not_negative)
     return ContractStats(
         code=contract.code,
@@ -147,15 +147,18 @@ def _stats(record: Record, contract: Contract, received_ms: int) -> ContractStat
     )
 
 
-def _turnover(record: Record, contract: Contract, volume: Decimal | None) -> Decimal | None:
-    """Quote currency. Inverse contracts report base coins, signed; there the lots are the USD."""
+def _turnover(record: FieldReader, contract: Contract, volume: Decimal | None) -> Decimal | None:
+    """Turnover in quote currency.
+
+    Inverse contracts report base coins, signed; there the lots are the USD.
+    """
     if contract.is_inverse:
         return None if volume is None else volume * contract.multiplier
     return record.maybe("turnoverOf24h", magnitude)
 
 
-def _next_funding(record: Record, received_ms: int) -> int | None:
-    """The absolute time where given, else now plus the countdown, on the full hour.
+def _next_funding(record: FieldReader, received_ms: int) -> int | None:
+    """Absolute time if given, else now plus the countdown, rounded to the full hour.
 
     `nextFundingRateTime` counts down milliseconds and is cached per contract (seconds apart for
     one settlement); settlements are on full hours, so rounding recovers the moment.

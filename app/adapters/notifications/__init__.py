@@ -1,1 +1,1 @@
-"""Ways to reach people and programs; every connection goes through `egress`."""
+"""Notification channels to people and programs; every connection goes through `egress`."""

@@ -18,7 +18,7 @@ from app.foundation.errors import Code, RefusedError, UnavailableError
 MAX_ANSWER_BYTES: Final = 64 * 1024
 HTTPS_PORTS: Final = frozenset({443, 8443})
 _LOCAL_NAMES: Final = ("localhost", ".localhost", ".local", ".internal", ".lan", ".home.arpa")
-# A last label that a resolver would read as a number: 127.1, 0x7f000001, 2130706433.
+# A last label that a resolver reads as a number: 127.1, 0x7f000001, 2130706433.
 _NUMERIC: Final = re.compile(r"(?:^|\.)(?:0x[0-9a-f]*|[0-9]+)$", re.IGNORECASE)
 _NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.IGNORECASE)
 
@@ -73,7 +73,7 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # the whole of IPv4, seen
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to the open internet."""
+    """Whether an address belongs to the public internet."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in _SPECIAL_V4)
     if address in _NAT64:
@@ -82,21 +82,21 @@ def is_public(address: Address) -> bool:
 
 
 async def addresses(host: str, port: int) -> list[str]:
-    """Every A and AAAA of a name."""
+    """All A and AAAA addresses of a name."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return sorted({str(entry[4][0]) for entry in found})
 
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """The one way out for channels. `allow_private` is for one's own network and for tests."""
+    """Outgoing connections of channels; `allow_private` is for private networks and tests."""
 
     allow_private: bool = False
     resolve: Resolve = addresses
     timeout_s: float = 10.0
 
     def require_host(self, host: str) -> None:
-        """Raises RefusedError (webhook_url_forbidden) for a host that is never asked."""
+        """Raises RefusedError (webhook_url_forbidden) for a forbidden host name."""
         host = host.rstrip(".").lower()
         if is_literal(host):
             if not (self.allow_private or is_public(ipaddress.ip_address(host))):
@@ -112,7 +112,7 @@ class Egress:
             raise forbidden("it must be a public name")
 
     async def addresses_of(self, host: str, port: int) -> list[str]:
-        """The addresses to connect to; all of them must be public, or none is used.
+        """Addresses to connect to; a single address that is not public refuses the host.
 
         Raises RefusedError (webhook_url_forbidden).
         """
@@ -125,7 +125,7 @@ class Egress:
         return found
 
     async def connect(self, host: str, port: int) -> socket.socket:
-        """A connection to the first of the checked addresses that takes it. Raises OSError."""
+        """Connect to the first checked address that accepts. Raises OSError."""
         loop = asyncio.get_running_loop()
         failure = OSError("a name without address")
         for address in await self.addresses_of(host, port):
@@ -157,7 +157,7 @@ class Egress:
 
     @asynccontextmanager
     async def http(self, url: str) -> AsyncIterator["PinnedHttp"]:
-        """A client for the addresses that the host of `url` has now, and for no other.
+        """HTTP client for the current, checked addresses of the host of `url` only.
 
         Raises RefusedError (webhook_url_forbidden), UnavailableError.
         """
@@ -170,7 +170,7 @@ class Egress:
             connector=connector,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),  # cookies of a receiver are not kept
-            timeout=aiohttp.ClientTimeout(),  # `guarded` has the time
+            timeout=aiohttp.ClientTimeout(),  # `guarded` limits the time
             headers={"Content-Type": "application/json", "User-Agent": "my-symbols"},
         )
         async with session:
@@ -191,7 +191,7 @@ class PinnedHttp:
             try:
                 status = await self._post(body, headers)
             except aiohttp.ServerDisconnectedError:
-                # A receiver may end the connection between two deliveries.
+                # A receiver may close the connection between two deliveries.
                 status = await self._post(body, headers)
         if not 200 <= status < 300:
             raise undelivered(f"answered {status}")
@@ -205,7 +205,7 @@ class PinnedHttp:
 
 @dataclass(slots=True)
 class _Pinned(AbstractResolver):
-    """Gives the addresses that were checked, whatever the name has become since."""
+    """Resolver that returns the checked addresses, whatever the name resolves to now."""
 
     found: list[str] = field(default_factory=list)
 
@@ -226,7 +226,7 @@ class _Pinned(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: no resource is open."""
 
 
 def split_url(url: str) -> SplitResult:

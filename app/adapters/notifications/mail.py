@@ -1,4 +1,4 @@
-"""Mail over SMTP to an address that was checked before."""
+"""Sends mail over SMTP to checked addresses."""
 
 import re
 import ssl
@@ -18,7 +18,7 @@ _MOST: Final = 20  # recipients
 _MAILBOX: Final = re.compile(
     r"(?=.{3,254}$)[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[a-z0-9.-]+", re.IGNORECASE | re.ASCII
 )
-# Server and port of providers whose server is not named like the domain of their mailboxes.
+# Server and port of providers whose server name differs from the domain of their mailboxes.
 _PROVIDERS: Final = {
     "gmail.com": ("smtp.gmail.com", 587),
     "googlemail.com": ("smtp.gmail.com", 587),
@@ -35,8 +35,8 @@ _PROVIDERS: Final = {
 }
 
 
-class Mode(StrEnum):
-    """Encryption of a connection, by the names of apprise; `auto` takes STARTTLS if offered."""
+class MailEncryption(StrEnum):
+    """Encryption of a connection, with apprise's names; `auto` uses STARTTLS if offered."""
 
     AUTO = "auto"
     INSECURE = "insecure"
@@ -44,16 +44,21 @@ class Mode(StrEnum):
     SSL = "ssl"
 
 
-_PORT_OF: Final = {Mode.AUTO: 25, Mode.INSECURE: 25, Mode.STARTTLS: 587, Mode.SSL: 465}
+_PORT_OF: Final = {
+    MailEncryption.AUTO: 25,
+    MailEncryption.INSECURE: 25,
+    MailEncryption.STARTTLS: 587,
+    MailEncryption.SSL: 465,
+}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Letter:
+class MailChannel:
     """Server, sender and recipients of a mail channel."""
 
     host: str
     port: int
-    mode: Mode
+    mode: MailEncryption
     login: tuple[str, str] | None
     sender: Address
     to: tuple[str, ...]
@@ -67,9 +72,9 @@ class Mailer:
 
     tls: ssl.SSLContext | None = None
 
-    async def send(self, letter: Letter, delivery: Delivery, egress: Egress) -> None:
+    async def send(self, letter: MailChannel, delivery: Delivery, egress: Egress) -> None:
         """Raises UnavailableError, RefusedError (webhook_url_forbidden)."""
-        import aiosmtplib  # noqa: PLC0415  # most services never send a mail
+        import aiosmtplib  # noqa: PLC0415  # most services never send mail
 
         async with egress.guarded():
             try:
@@ -81,17 +86,19 @@ class Mailer:
             except aiosmtplib.SMTPException as error:
                 raise undelivered(type(error).__name__) from None
 
-    async def _send(self, letter: Letter, delivery: Delivery, egress: Egress) -> None:
-        import aiosmtplib  # noqa: PLC0415  # most services never send a mail
+    async def _send(self, letter: MailChannel, delivery: Delivery, egress: Egress) -> None:
+        import aiosmtplib  # noqa: PLC0415  # most services never send mail
 
         user, password = letter.login or (None, None)
         client = aiosmtplib.SMTP(
-            hostname=letter.host,  # the certificate is checked for it, nothing resolves it
+            hostname=letter.host,  # only for the certificate check, never resolved
             sock=await egress.connect(letter.host, letter.port),
             username=user,
             password=password,
-            use_tls=letter.mode is Mode.SSL,
-            start_tls={Mode.STARTTLS: True, Mode.AUTO: None}.get(letter.mode, False),
+            use_tls=letter.mode is MailEncryption.SSL,
+            start_tls={MailEncryption.STARTTLS: True, MailEncryption.AUTO: None}.get(
+                letter.mode, False
+            ),
             tls_context=self.tls,
             timeout=egress.timeout_s,
         )
@@ -102,8 +109,8 @@ class Mailer:
             )
 
 
-def letter_of(url: str, egress: Egress) -> Letter:
-    """Reads mailto://user:password@host:port/to?keys.
+def letter_of(url: str, egress: Egress) -> MailChannel:
+    """Parse mailto://user:password@host:port/to?keys.
 
     Raises RefusedError (validation_failed, webhook_url_forbidden).
     """
@@ -134,7 +141,7 @@ def letter_of(url: str, egress: Egress) -> Letter:
         raise malformed("Its sender is no mailbox.")
     if len(to) + len(cc) + len(bcc) > _MOST or not (query.get("name") or "x").isprintable():
         raise malformed(f"It has more than {_MOST} recipients, or a name that cannot be shown.")
-    return Letter(
+    return MailChannel(
         host=host,
         port=port,
         mode=mode,
@@ -146,8 +153,8 @@ def letter_of(url: str, egress: Egress) -> Letter:
     )
 
 
-def message_of(letter: Letter, delivery: Delivery) -> EmailMessage:
-    """The mail, the same at every attempt."""
+def message_of(letter: MailChannel, delivery: Delivery) -> EmailMessage:
+    """Create the mail, equal for every attempt."""
     notice, message = delivery.notice, EmailMessage()
     message["Subject"] = " ".join(notice.title.split())
     message["From"] = letter.sender
@@ -160,16 +167,20 @@ def message_of(letter: Letter, delivery: Delivery) -> EmailMessage:
     return message
 
 
-def _mode(scheme: str, named: str | None, port: int | None, *, has_password: bool) -> Mode:
+def _mode(
+    scheme: str, named: str | None, port: int | None, *, has_password: bool
+) -> MailEncryption:
     if named is None:
-        if port == _PORT_OF[Mode.SSL]:
-            return Mode.SSL
-        return Mode.STARTTLS if has_password or scheme == "mailtos" else Mode.AUTO
-    if named not in {Mode.INSECURE, Mode.STARTTLS, Mode.SSL}:
+        if port == _PORT_OF[MailEncryption.SSL]:
+            return MailEncryption.SSL
+        return (
+            MailEncryption.STARTTLS if has_password or scheme == "mailtos" else MailEncryption.AUTO
+        )
+    if named not in {MailEncryption.INSECURE, MailEncryption.STARTTLS, MailEncryption.SSL}:
         raise malformed("Its mode is one of insecure, starttls and ssl.")
-    if named == Mode.INSECURE and (has_password or scheme == "mailtos"):
+    if named == MailEncryption.INSECURE and (has_password or scheme == "mailtos"):
         raise malformed("A password is sent over TLS only: mode is starttls or ssl.")
-    return Mode(named)
+    return MailEncryption(named)
 
 
 def _mailboxes(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Messages to people: Telegram, Discord, Slack and mail, named by URLs as apprise writes them."""
+"""Notifications to people over Telegram, Discord, Slack and mail, from apprise URLs."""
 
 import json
 import re
@@ -30,8 +30,8 @@ Documents = Callable[[Notice], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class People:
-    """Sends to the services known here; `services` are their base URLs."""
+class PeopleNotifier:
+    """Sends to the known messenger services; `services` are their base URLs."""
 
     egress: Egress = field(default_factory=lambda: Egress(timeout_s=TIMEOUT_S))
     mailer: Mailer = field(default_factory=Mailer)
@@ -54,15 +54,16 @@ class People:
             self._service(channel.url)
 
     async def send(self, channel: Channel, delivery: Delivery) -> None:
-        """One delivery over a connection of its own; raises as `line` does."""
+        """Send one notification over its own connection; raises as `line` does."""
         async with self.line(channel) as tell:
             await tell(delivery)
 
     @asynccontextmanager
     async def line(self, channel: Channel) -> AsyncIterator[Callable[[Delivery], Awaitable[None]]]:
-        """Deliveries one after the other, to the addresses checked now.
+        """Open a connection for several deliveries to the addresses checked now.
 
-        Raises UnavailableError or RefusedError, whose text holds no address and no recipient.
+        Raises UnavailableError or RefusedError, whose text holds no address and no
+        recipient.
         """
         self.check(channel)
         if _scheme(channel.url) in MAIL:
@@ -104,7 +105,7 @@ def _scheme(url: str) -> str:
 
 
 def _telegram(notice: Notice, chats: list[str]) -> list[dict[str, Any]]:
-    """A chat is a number, with a topic after a colon, or a public name with an @."""
+    """Chat of a URL: a number, with a topic after a colon, or a public name with an @."""
     text = f"{notice.title}\n{notice.body}".strip()[:_TELEGRAM_LENGTH]
     documents = []
     for chat in chats:
@@ -123,7 +124,7 @@ def _discord(notice: Notice) -> list[dict[str, Any]]:
 
 def _slack(notice: Notice) -> list[dict[str, Any]]:
     text = f"{notice.title}\n{notice.body}".strip()[:_SLACK_LENGTH]
-    for sign, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):  # else it may be a mention
+    for sign, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):  # else it might be a mention
         text = text.replace(sign, name)
     return [{"text": text}]
 

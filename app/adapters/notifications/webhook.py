@@ -1,4 +1,4 @@
-"""Signed messages to webhooks."""
+"""Sends signed notifications to webhooks."""
 
 import hashlib
 import hmac
@@ -13,8 +13,8 @@ from app.alerts.domain.notifications import Channel, ChannelKind, Delivery
 
 
 @dataclass(frozen=True, slots=True)
-class Webhook:
-    """Posts notices as JSON; `now_s` gives Unix seconds for the signature."""
+class WebhookNotifier:
+    """Posts notifications as JSON; `now_s` gives Unix seconds for the signature."""
 
     now_s: Callable[[], int]
     egress: Egress = field(default_factory=Egress)
@@ -24,7 +24,7 @@ class Webhook:
         return ChannelKind.WEBHOOK
 
     def check(self, channel: Channel) -> None:
-        """Raises RefusedError (webhook_url_forbidden) for an address that is never asked."""
+        """Raises RefusedError (webhook_url_forbidden) for a forbidden address."""
         parts = split_url(channel.url)
         if parts.username is not None or parts.password is not None:
             raise forbidden("it must hold no user and no password")
@@ -35,13 +35,13 @@ class Webhook:
         self.egress.require_host(str(parts.hostname))
 
     async def send(self, channel: Channel, delivery: Delivery) -> None:
-        """One delivery over a connection of its own; raises as `line` does."""
+        """Send one notification over its own connection; raises as `line` does."""
         async with self.line(channel) as tell:
             await tell(delivery)
 
     @asynccontextmanager
     async def line(self, channel: Channel) -> AsyncIterator[Callable[[Delivery], Awaitable[None]]]:
-        """Deliveries one after the other over one connection, to the addresses checked now.
+        """Open one connection for several deliveries to the addresses checked now.
 
         Raises UnavailableError or RefusedError, whose text holds no part of the address.
         """
@@ -60,13 +60,13 @@ class Webhook:
 
 
 def event_id(delivery: Delivery) -> str:
-    """The same for every attempt: a receiver that has seen it does nothing."""
+    """Event id, equal for every attempt, so that a receiver can drop duplicates."""
     seq = delivery.notice.event_seq
     return f"notice-{delivery.id}" if seq is None else f"event-{seq}"
 
 
 def content(delivery: Delivery) -> bytes:
-    """The body, the same bytes at every attempt."""
+    """Request body, with the same bytes at every attempt."""
     notice = delivery.notice
     document: dict[str, Any] = {
         "id": event_id(delivery),
@@ -81,6 +81,9 @@ def content(delivery: Delivery) -> bytes:
 
 
 def signature(secret: str, stamp: int, body: bytes) -> str:
-    """`t=<Unix seconds>,v1=<HMAC-SHA256 of "t.body" in hex>`; refuse what is older than 5 min."""
+    """Signature `t=<Unix seconds>,v1=<HMAC-SHA256 of "t.body" in hex>`.
+
+    Receivers should refuse one older than 5 minutes.
+    """
     message = f"{stamp}.".encode() + body
     return f"t={stamp},v1={hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()}"

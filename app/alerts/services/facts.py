@@ -35,7 +35,7 @@ from app.market.domain.models import (
 from app.market.domain.panel import log_returns, unbroken
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.services.exchange_clock import ServerClock
-from app.market.services.exchange_errors import ExchangeWatch
+from app.market.services.health_facts import ExchangeWatch
 from app.market.services.symbol_registry import Known, Registry
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL, Member, Portfolio

@@ -7,7 +7,7 @@ from fastapi import Depends, Header, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.foundation.http.errors import PREFIX
+from app.foundation.http.protocol import PREFIX
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.schemas import Json, Out, Share, UtcTime
 from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
@@ -71,7 +71,7 @@ class JobDetailOut(JobOut):
     steps: list[JobStepOut]
 
     @classmethod
-    def told(cls, job: Job) -> Self:
+    def from_job(cls, job: Job) -> Self:
         return cls(**_fields(job), steps=[JobStepOut.of(step) for step in job.steps])
 
 
@@ -116,7 +116,7 @@ async def prefers_job(
         ),
     ] = None,
 ) -> bool:
-    """Whether the caller would rather have a job than wait."""
+    """True if the caller prefers a job to waiting (Prefer: respond-async)."""
     del prefer  # declared for the documentation; the header may be there more than once
     named = ",".join(request.headers.getlist("prefer")).split(",")
     return any(one.split(";")[0].strip().lower() == _ASYNC for one in named)
@@ -138,7 +138,7 @@ async def begun(
 
     def render(job: Job) -> StoredResponse:
         headers = {"Location": f"{PREFIX}/jobs/{job.run_id}", "Preference-Applied": _ASYNC}
-        return keep(JobDetailOut.told(job), 202, headers)
+        return keep(JobDetailOut.from_job(job), 202, headers)
 
     return sent(
         await commands.share(command, lambda: jobs.begin(kind, payload, key, about), render)

@@ -1,16 +1,17 @@
 """Dependencies of routes: use cases, caller, conditions, idempotency, cursors."""
 
+import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar, cast
 
 from fastapi import Depends, Header, Request
 from starlette.requests import HTTPConnection
 
-from app.foundation.errors import Code, PreconditionFailedError
+from app.foundation.errors import Code, PreconditionFailedError, UnavailableError
 from app.foundation.http.errors import invalid
 from app.foundation.http.pagination import Cursors
 from app.foundation.idempotency import Command
@@ -20,9 +21,40 @@ _TAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"', re.ASCII)
 _VERSION: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 USE_CASES: Final = "use_cases"  # in the state of the lifespan
 UNNAMED: Final = "api"
+_RETRY_S: Final = 2.0
 CURSORS: Final = "cursors"  # in the state of the lifespan: what all processes sign with
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class ExpensiveRequests:
+    """Semaphore of the requests that compute for long; the number of waiting ones is bounded."""
+
+    running: int = 2  # at once: as many as a small machine has cores
+    waiting: int = 32
+    _slots: asyncio.Semaphore = field(init=False)
+    _waiting: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.running)
+
+    async def acquire(self) -> None:
+        """Raises UnavailableError (overloaded) where too many requests wait already."""
+        if self._slots.locked() and self._waiting >= self.waiting:
+            raise UnavailableError(
+                Code.OVERLOADED,
+                "Too many expensive requests are under way; try again later.",
+                retry_after_s=_RETRY_S,
+            )
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+
+    def release(self) -> None:
+        self._slots.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +136,7 @@ async def get_idempotency(
 
 
 def fingerprint(request: Request) -> str:
-    """What a request asks for, as SHA-256 in hex; spelling of the JSON does not matter."""
+    """SHA-256 in hex of what a request asks for; the spelling of the JSON does not matter."""
     parts = [
         request.method,
         request.scope["route"].path_format,
@@ -156,7 +188,7 @@ async def get_if_none_match(
 
 
 def holds(tags: frozenset[str], tag: str) -> bool:
-    """Whether the caller holds `tag`, so that 304 is the answer."""
+    """True if the caller holds `tag`, so that 304 is the answer."""
     return "*" in tags or tag in tags
 
 
@@ -165,7 +197,7 @@ async def get_command(
     if_match: Annotated[int | None, Depends(get_if_match)],
     idempotency: Annotated[Idempotency | None, Depends(get_idempotency)],
 ) -> Command:
-    """Who asks for a change, under which conditions; `by` puts in the actor that a body claims."""
+    """Caller and conditions of a change; `by` sets the actor that a body claims."""
     return Command(
         actor=UNNAMED, request_id=request_id, if_match=if_match, idempotency_key=idempotency
     )
@@ -176,6 +208,18 @@ def by(command: Command, claimed: str | None) -> Command:
     return replace(command, actor=caller(claimed))
 
 
+async def limit_expensive(request: Request) -> AsyncIterator[None]:
+    """Hold one slot of the application's ExpensiveRequests while the endpoint runs."""
+    expensive: ExpensiveRequests = request.app.state.expensive
+    await expensive.acquire()
+    try:
+        yield
+    finally:
+        expensive.release()
+
+
+# "function": the slot is free before the response is sent, so a slow client holds none.
+EXPENSIVE: Final = [Depends(limit_expensive, scope="function")]
 RequestIdDep = Annotated[str, Depends(get_request_id)]
 CursorsDep = Annotated[Cursors, Depends(get_cursors)]
 IdempotencyDep = Annotated[Idempotency | None, Depends(get_idempotency)]

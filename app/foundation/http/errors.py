@@ -28,9 +28,7 @@ from app.foundation.errors import (
     ServiceError,
     UnavailableError,
 )
-
-PREFIX: Final = "/api/symbol-mgmt"
-PROBLEM_JSON: Final = "application/problem+json"
+from app.foundation.http.protocol import PREFIX, PROBLEM_JSON, STATUS_OF_CODE, USUAL_STATUS, phrase
 
 # Subclasses stand before their parents: the first match decides.
 STATUS_OF_CLASS: Final[tuple[tuple[type[ServiceError], int], ...]] = (
@@ -44,33 +42,11 @@ STATUS_OF_CLASS: Final[tuple[tuple[type[ServiceError], int], ...]] = (
     (RateLimitedError, 429),
 )
 
-# What the border itself refuses, before any use case is asked.
-STATUS_OF_CODE: Final[Mapping[Code, int]] = {
-    Code.MALFORMED_JSON: 400,
-    Code.INVALID_UTF8: 400,
-    Code.DUPLICATE_JSON_KEY: 400,
-    Code.NON_FINITE_NUMBER: 400,
-    Code.NUMBER_OUT_OF_RANGE: 400,
-    Code.INVALID_STRING: 400,
-    Code.JSON_TOO_DEEP: 400,
-    Code.BAD_REQUEST: 400,
-    Code.FORBIDDEN: 403,
-    Code.NOT_FOUND: 404,
-    Code.METHOD_NOT_ALLOWED: 405,
-    Code.PAYLOAD_TOO_LARGE: 413,
-    Code.URI_TOO_LONG: 414,
-    Code.UNSUPPORTED_MEDIA_TYPE: 415,
-    Code.HOST_NOT_ALLOWED: 421,
-    Code.VALIDATION_FAILED: 422,
-    Code.TIMEZONE_REQUIRED: 422,
-    Code.HEADERS_TOO_LARGE: 431,
-    Code.INTERNAL_ERROR: 500,
-}
 
 Location = tuple[str | int, ...]
 
 
-class BorderError(ServiceError):
+class RequestError(ServiceError):
     """The border refuses a request before any use case sees it; the code decides the status."""
 
     def __init__(
@@ -80,13 +56,13 @@ class BorderError(ServiceError):
         self.errors = tuple(errors)
 
 
-def invalid(place: str, name: str, kind: str, detail: str) -> BorderError:
+def invalid(place: str, name: str, kind: str, detail: str) -> RequestError:
     """A 422 about one named part of the request; `kind` is a stable word such as 'repeated'."""
-    return BorderError(Code.VALIDATION_FAILED, detail, errors=[((place, name), kind)])
+    return RequestError(Code.VALIDATION_FAILED, detail, errors=[((place, name), kind)])
 
 
 class FieldError(BaseModel):
-    """Where the request is wrong, and how; never the value."""
+    """Place and kind of one fault in the request; never the value."""
 
     loc: list[str | int] = Field(examples=[["body", "symbol"]])
     type: str = Field(examples=["missing"])
@@ -125,79 +101,19 @@ def problems(*codes: Code, also: Iterable[int] = ()) -> dict[int | str, dict[str
 
 
 def describe(status: int, codes: Sequence[str]) -> str:
-    """What an error response means: the HTTP phrase and the codes that it can carry."""
+    """Description of an error response: the HTTP phrase and the codes that it can carry."""
     names = ", ".join(f"`{name}`" for name in codes)
     return f"{phrase(status)}: {names}" if names else phrase(status)
 
 
-_CONFLICTS: Final = (
-    Code.IDEMPOTENCY_IN_PROGRESS,
-    Code.REBALANCE_IN_PROGRESS,
-    Code.PORTFOLIO_FULL,
-    Code.PORTFOLIO_NOT_EMPTY,
-    Code.PORTFOLIO_EXCEEDS_LIMIT,
-    Code.SYMBOL_ALREADY_IN_PORTFOLIO,
-    Code.SYMBOL_NOT_IN_PORTFOLIO,
-    Code.SYMBOL_BANNED,
-    Code.ALERT_STATE,
-    Code.SYMBOL_PINNED,
-    Code.TRADING_DISABLED,
-    Code.INVALID_STATE_TRANSITION,
-    Code.TRADE_ID_REUSED,
-    Code.VERSION_CONFLICT,
-    Code.PLAN_CHANGED,
-    Code.SIGNAL_CONFLICT,
-    Code.CHANNEL_NAME_TAKEN,
-    Code.SECRETS_KEY_MISSING,
-    Code.SANDBOX_ONLY,
-)
-_REFUSALS: Final = (
-    Code.IDEMPOTENCY_KEY_REUSED,
-    Code.SYMBOL_UNKNOWN,
-    Code.SYMBOL_AMBIGUOUS,
-    Code.SYMBOL_NOT_TRADABLE,
-    Code.CORRELATION_LIMIT,
-    Code.SECTOR_LIMIT,
-    Code.CONSTRAINTS_INFEASIBLE,
-    Code.EXCHANGE_REFUSED,
-    Code.SIGNAL_EXPIRED,
-    Code.WEBHOOK_URL_FORBIDDEN,
-)
-# For the documentation only: a live answer takes its status from the class of the error.
-USUAL_STATUS: Final[Mapping[Code, int]] = {
-    **dict.fromkeys(Code, 503),
-    **dict.fromkeys(_CONFLICTS, 409),
-    **dict.fromkeys(_REFUSALS, 422),
-    Code.PRECONDITION_FAILED: 412,
-    Code.RATE_LIMITED: 429,
-    Code.EXCHANGE_BAD_RESPONSE: 502,
-    Code.EXCHANGE_REDIRECTED: 502,
-    Code.EXCHANGE_TIMEOUT: 504,
-    **STATUS_OF_CODE,
-}
-
-
-# RFC 9110 words; the standard library changes its own between Python versions.
-_PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
-
-
-def phrase(status: int) -> str:
-    if status in _PHRASES:
-        return _PHRASES[status]
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
-
-
-__all__ = ["PREFIX", "BorderError", "install", "invalid", "problem_response", "problems"]
+__all__ = ["RequestError", "install", "invalid", "problem_response", "problems"]
 
 _log = structlog.get_logger(component="api")
 
 DEFAULT_RETRY_S: Final = 5
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _SAME: Final = {"HEAD": "GET"}  # what can be read can be asked for without its body
-CLIENT_CLOSED: Final = 499  # what the log says of a caller that left; nobody receives it
+CLIENT_CLOSED: Final = 499  # status in the log for a caller that left; it is never sent
 
 _CODE_OF_STATUS: Final[Mapping[int, Code]] = {
     404: Code.NOT_FOUND,
@@ -213,7 +129,7 @@ _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
 
 def status_of(error: ServiceError) -> int:
     """HTTP status of a domain error; the border's own errors go by their code."""
-    if isinstance(error, BorderError):
+    if isinstance(error, RequestError):
         return STATUS_OF_CODE[error.code]
     return next((status for kind, status in STATUS_OF_CLASS if isinstance(error, kind)), 500)
 
@@ -263,14 +179,14 @@ async def on_service_error(request: Request, error: Exception) -> Response:
         error.code,
         error.detail,
         retry_after_s=error.retry_after_s,
-        errors=error.errors if isinstance(error, BorderError) else (),
+        errors=error.errors if isinstance(error, RequestError) else (),
         facts=error.facts,
         headers=_location(error),
     )
 
 
 def _location(error: ServiceError) -> Mapping[str, str] | None:
-    """Where to read about what is in the way."""
+    """Location of the rebalance run that is in progress."""
     run_id = error.facts.get("run_id")
     if error.code is not Code.REBALANCE_IN_PROGRESS or run_id is None:
         return None
@@ -278,7 +194,7 @@ def _location(error: ServiceError) -> Mapping[str, str] | None:
 
 
 async def on_invalid_request(request: Request, error: Exception) -> Response:
-    """What pydantic refuses: 422 with places and kinds; a path that cannot exist is a 404."""
+    """Validation errors of pydantic: 422 with places and kinds; an impossible path is a 404."""
     if not isinstance(error, RequestValidationError):
         raise error
     found = [(tuple(item["loc"]), str(item["type"])) for item in error.errors()]
@@ -319,7 +235,7 @@ async def on_unhandled(request: Request, error: Exception) -> Response:
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:
-    """The caller left while sending; there is nobody to answer."""
+    """The caller left while sending; the response is for the log alone."""
     del request, error
     return Response(status_code=CLIENT_CLOSED)
 

@@ -48,13 +48,13 @@ class HostGuard:
         await refused(scope, receive, send)
 
     def _is_meant(self, scope: Scope) -> bool:
-        """Whether every name that the request is for is ours."""
+        """True if every host name of the request is allowed."""
         hosts = (value.decode("latin-1") for name, value in scope["headers"] if name == b"host")
         return all(is_ours(host, self.allowed) for host in hosts)
 
 
 def is_ours(authority: str, allowed: Collection[str]) -> bool:
-    """Whether a Host header names us: a number, a loopback name or one of `allowed`; any port."""
+    """True for an IP address, a loopback name or one of `allowed`; any port."""
     found = _AUTHORITY.fullmatch(authority.lower())
     if found is None:
         return False

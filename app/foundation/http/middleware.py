@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.foundation.errors import Code
 from app.foundation.http.errors import CLIENT_CLOSED, problem_response, template_of
+from app.foundation.http.protocol import MODE
 from app.foundation.http.request_body import UNSAFE_TEXT
 from app.foundation.http.responses import REPLAYED
 from app.foundation.http.schemas import ENCODED_SLASH
@@ -30,7 +31,6 @@ _HEADERS: Final = (
     (b"x-frame-options", b"DENY"),
     (b"cache-control", b"no-store"),
 )
-MODE: Final = b"x-service-mode"
 _REPLAYED: Final = REPLAYED.lower().encode()
 UNMATCHED: Final = "unmatched"
 
@@ -38,7 +38,7 @@ _log = structlog.get_logger(component="api")
 
 
 @dataclass(frozen=True, slots=True)
-class RequestBorder:
+class RequestMiddleware:
     """The outermost layer: it sees every answer, also those of crashes and of limits."""
 
     app: ASGIApp
@@ -64,10 +64,10 @@ class RequestBorder:
         try:
             if answer.is_head:
                 # What can be read can be asked for without its body; routes see only the GET,
-                # and nothing is begun for somebody who wants no answer.
+                # and a HEAD request starts no job.
                 # The server goes by its own scope: there it stays a HEAD.
-                kept = [one for one in scope["headers"] if one[0] != b"prefer"]
-                scope = {**scope, "method": "GET", "headers": kept}
+                headers = [pair for pair in scope["headers"] if pair[0] != b"prefer"]
+                scope = {**scope, "method": "GET", "headers": headers}
             await self._guarded(scope, answer.ended(receive), answer)
         finally:
             self.metrics.http_requests_in_flight.dec()
@@ -104,7 +104,7 @@ class RequestBorder:
         )
 
 
-def _with_defaults(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Response headers with the security headers that the response does not set itself."""
     given = list(headers)
     present = {name.lower() for name, _ in given}
@@ -127,7 +127,7 @@ class _Answer:
         self._mode = mode  # None before the service stands
         self._is_over = False
         self.is_head = is_head
-        self.status = CLIENT_CLOSED  # until somebody answers
+        self.status = CLIENT_CLOSED  # until the response starts
         self.is_replay = False
 
     async def __call__(self, message: Message) -> None:
@@ -136,7 +136,7 @@ class _Answer:
             self.is_replay = any(name.lower() == _REPLAYED for name, _ in message["headers"])
             mode = () if self._mode is None else ((MODE, self._mode().value.encode()),)
             message["headers"] = [
-                *_with_defaults(message["headers"]),
+                *with_security_headers(message["headers"]),
                 *mode,
                 (b"x-request-id", self._request_id),
             ]
@@ -149,7 +149,7 @@ class _Answer:
         await self._send(message)
 
     def ended(self, receive: Receive) -> Receive:
-        """`receive`, by which a stream learns that nobody listens to what a HEAD would read."""
+        """`receive` that reports a disconnect once a HEAD has its headers, so that streams end."""
         if not self.is_head:
             return receive
 

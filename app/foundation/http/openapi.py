@@ -17,8 +17,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from app.foundation.errors import Code
-from app.foundation.http.errors import PROBLEM_JSON, USUAL_STATUS, Problem, describe
+from app.foundation.http.errors import Problem, describe
 from app.foundation.http.origin_guard import SAFE
+from app.foundation.http.protocol import PROBLEM_JSON, USUAL_STATUS
 
 TITLE: Final = "My Symbols"
 DOCS_PATH: Final = "/docs"
@@ -45,9 +46,12 @@ TAGS: Final = (
     {"name": "universe", "description": "Which contracts are eligible, and why others are not."},
     {"name": "market", "description": "What the exchange says about one symbol."},
     {"name": "scoring", "description": "Scores, rankings and their explanation."},
-    {"name": "signals", "description": "What sources say of a symbol, judged and kept."},
+    {
+        "name": "signals",
+        "description": "Signals of sources: votes, consensus and outcome.",
+    },
     {"name": "alerts", "description": "What needs attention."},
-    {"name": "notifications", "description": "Who is told of events, and what became of it."},
+    {"name": "notifications", "description": "Notification channels and their delivery log."},
     {"name": "stream", "description": "Events as they happen, and those that were missed."},
     {"name": "configuration", "description": "Weights, thresholds and limits, versioned."},
     {"name": "jobs", "description": "What runs beside the requests and survives the process."},
@@ -79,7 +83,11 @@ _WITH_BODY: Final = (
     Code.PAYLOAD_TOO_LARGE,
     Code.UNSUPPORTED_MEDIA_TYPE,
 )
-_WITH_KEY: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
+_WITH_KEY: Final = (
+    Code.IDEMPOTENCY_IN_PROGRESS,
+    Code.IDEMPOTENCY_KEY_REUSED,
+    Code.RATE_LIMITED,
+)
 _WITH_VERSION: Final = (Code.PRECONDITION_FAILED,)
 _PROBES: Final = "probes"
 

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Generic, TypeVar
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.foundation.http.errors import BorderError, invalid
+from app.foundation.http.errors import RequestError, invalid
 from app.foundation.http.schemas import QueryTime
 
 _MAC_BYTES: Final = 16
@@ -104,7 +104,7 @@ def _from_text(text: str) -> bytes:
     return raw
 
 
-def _forged() -> BorderError:
+def _forged() -> RequestError:
     return invalid("query", "cursor", "cursor", "The cursor does not belong to this list.")
 
 
@@ -113,7 +113,7 @@ To = Annotated[QueryTime | None, Query(description="Before this time.")]
 
 
 def require_order(since: datetime | None, to: datetime | None) -> None:
-    """Raises BorderError 422 for a period that ends before it begins."""
+    """Raises RequestError 422 for a period that ends before it begins."""
     if since is not None and to is not None and since >= to:
         raise invalid("query", "to", "reversed", "The period ends before it begins.")
 

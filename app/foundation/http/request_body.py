@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 
 from app.foundation.errors import Code
-from app.foundation.http.errors import BorderError
+from app.foundation.http.errors import RequestError
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_DEPTH: Final = 32
@@ -68,13 +68,13 @@ NameText = Annotated[str, Field(min_length=1, max_length=100)]
 async def read_json(request: Request, *, required: bool = True) -> Any:
     """Read and parse the body; None stands for an empty one where the route allows that.
 
-    Raises BorderError with 400, 413, 415 or 422. Nothing beyond the limit is kept.
+    Raises RequestError with 400, 413, 415 or 422. No byte beyond the limit is stored.
     """
     declared = _declared_type(request)
     raw = await _within_limit(request.stream())
     if not raw:
         if required:
-            raise BorderError(
+            raise RequestError(
                 Code.VALIDATION_FAILED, "A JSON object is needed.", errors=[(("body",), "missing")]
             )
         return None
@@ -82,22 +82,22 @@ async def read_json(request: Request, *, required: bool = True) -> Any:
         raise _media_type()
     document = parse(raw)
     if not isinstance(document, dict):
-        raise BorderError(
+        raise RequestError(
             Code.VALIDATION_FAILED, "The body must be an object.", errors=[(("body",), "object")]
         )
     return document
 
 
 def parse(raw: bytes) -> Any:
-    """Parse strictly: one meaning or a BorderError with the code that says why."""
+    """Parse strictly: one meaning or a RequestError with the code that says why."""
     if _too_deep(raw):
-        raise BorderError(Code.JSON_TOO_DEEP, f"Nested deeper than {MAX_DEPTH} levels.")
+        raise RequestError(Code.JSON_TOO_DEEP, f"Nested deeper than {MAX_DEPTH} levels.")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = "\ufeff"
     if text.startswith("\ufeff") or b"\x00" in raw[:4]:
-        raise BorderError(Code.INVALID_UTF8, "The body must be UTF-8 without a byte order mark.")
+        raise RequestError(Code.INVALID_UTF8, "The body must be UTF-8 without a byte order mark.")
     try:
         document = json.loads(
             text,
@@ -109,7 +109,7 @@ def parse(raw: bytes) -> Any:
     except json.JSONDecodeError:
         document = _MALFORMED
     if document is _MALFORMED:  # raised here, so that the text of the body is not in the chain
-        raise BorderError(Code.MALFORMED_JSON, "The body is not JSON.")
+        raise RequestError(Code.MALFORMED_JSON, "The body is not JSON.")
     _check_text(document)
     return document
 
@@ -118,20 +118,20 @@ _MALFORMED: Final = object()
 
 
 async def _within_limit(chunks: AsyncIterator[bytes]) -> bytes:
-    kept = bytearray()
+    body = bytearray()
     async for chunk in chunks:
-        kept += chunk[: MAX_BODY_BYTES + 1 - len(kept)]
-        if len(kept) > MAX_BODY_BYTES:
-            if _too_deep(bytes(kept)):
-                raise BorderError(Code.JSON_TOO_DEEP, f"Nested deeper than {MAX_DEPTH} levels.")
-            raise BorderError(
+        body += chunk[: MAX_BODY_BYTES + 1 - len(body)]
+        if len(body) > MAX_BODY_BYTES:
+            if _too_deep(bytes(body)):
+                raise RequestError(Code.JSON_TOO_DEEP, f"Nested deeper than {MAX_DEPTH} levels.")
+            raise RequestError(
                 Code.PAYLOAD_TOO_LARGE, f"A body may have up to {MAX_BODY_BYTES} bytes."
             )
-    return bytes(kept)
+    return bytes(body)
 
 
 def _declared_type(request: Request) -> bool:
-    """Whether JSON is declared; False without any declaration, 415 for anything else."""
+    """True if JSON is declared; False without any declaration, 415 for anything else."""
     types = request.headers.getlist("content-type")
     encodings = request.headers.getlist("content-encoding")
     if len(types) > 1 or any(word.strip().lower() != "identity" for word in encodings):
@@ -143,8 +143,8 @@ def _declared_type(request: Request) -> bool:
     return True
 
 
-def _media_type() -> BorderError:
-    return BorderError(Code.UNSUPPORTED_MEDIA_TYPE, "Send application/json in UTF-8.")
+def _media_type() -> RequestError:
+    return RequestError(Code.UNSUPPORTED_MEDIA_TYPE, "Send application/json in UTF-8.")
 
 
 def _too_deep(raw: bytes) -> bool:
@@ -163,12 +163,12 @@ def _too_deep(raw: bytes) -> bool:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise BorderError(Code.DUPLICATE_JSON_KEY, "An object names one of its keys twice.")
+        raise RequestError(Code.DUPLICATE_JSON_KEY, "An object names one of its keys twice.")
     return table
 
 
-def _out_of_range() -> BorderError:
-    return BorderError(Code.NUMBER_OUT_OF_RANGE, "A number is too large, too small or too long.")
+def _out_of_range() -> RequestError:
+    return RequestError(Code.NUMBER_OUT_OF_RANGE, "A number is too large, too small or too long.")
 
 
 def _integer(text: str) -> int:
@@ -193,7 +193,7 @@ def _float(text: str) -> float:
 
 def _constant(text: str) -> NoReturn:
     del text
-    raise BorderError(Code.NON_FINITE_NUMBER, "NaN and Infinity are not JSON.")
+    raise RequestError(Code.NON_FINITE_NUMBER, "NaN and Infinity are not JSON.")
 
 
 def _check_text(document: Any) -> None:
@@ -202,7 +202,7 @@ def _check_text(document: Any) -> None:
         part = pending.pop()
         if isinstance(part, str):
             if UNSAFE_TEXT.search(part):
-                raise BorderError(
+                raise RequestError(
                     Code.INVALID_STRING, "A text holds control, zero-width or broken characters."
                 )
         elif isinstance(part, dict):

@@ -1,7 +1,8 @@
 """JSON responses as bytes: fresh ones, stored ones and entity tags."""
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -22,6 +23,14 @@ def json_bytes(model: BaseModel) -> bytes:
     return text.encode()
 
 
+async def large_json_bytes(build: Callable[[], BaseModel]) -> bytes:
+    """Body of a large answer; a thread builds and encodes the model, so the event loop stays free.
+
+    `build` may only read values that do not change.
+    """
+    return await asyncio.to_thread(lambda: json_bytes(build()))
+
+
 def answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON answer whose bytes exist already."""
     return Response(body, status, headers=dict(headers or {}), media_type="application/json")
@@ -35,17 +44,17 @@ def replayed(body: bytes, status: int, headers: Mapping[str, str] | None = None)
 def keep(
     model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> StoredResponse:
-    """What a change answers, as the bytes that are stored with it and sent again."""
+    """Answer of a change, as the bytes that are stored with it and sent on a retry."""
     return StoredResponse(status, dict(headers or {}), json_bytes(model))
 
 
 def sent(outcome: CommandResult[Any]) -> Response:
     """The answer of a change; a replay is marked as such. Raises LookupError without an answer."""
-    kept = outcome.answer
-    if kept is None:
+    stored = outcome.answer
+    if stored is None:
         raise LookupError("the change was carried out without a renderer")
     render = replayed if outcome.is_replay else answer
-    return render(kept.body, kept.status, kept.headers)
+    return render(stored.body, stored.status, stored.headers)
 
 
 def etag(version: object) -> str:

@@ -15,7 +15,8 @@ from starlette.routing import Match, Route, WebSocketRoute
 from starlette.types import Scope
 
 from app.foundation.errors import Code
-from app.foundation.http.errors import PREFIX, BorderError, invalid
+from app.foundation.http.errors import RequestError, invalid
+from app.foundation.http.protocol import PREFIX
 from app.foundation.http.request_body import UNSAFE_TEXT, read_json
 
 MAX_QUERY_FIELDS: Final = 64
@@ -64,7 +65,7 @@ class StrictRoute(APIRoute):
 
 
 def check_query(raw: bytes, known: frozenset[str]) -> None:
-    """Each parameter known and given once, text sound. Raises BorderError 400 or 422."""
+    """Each parameter known and given once, text sound. Raises RequestError 400 or 422."""
     try:
         pairs = parse_qsl(
             raw.decode("ascii"),
@@ -77,11 +78,11 @@ def check_query(raw: bytes, known: frozenset[str]) -> None:
     except ValueError:
         raise invalid("query", "query", "too_many", "Too many query parameters.") from None
     if pairs is None:
-        raise BorderError(Code.INVALID_UTF8, "The query must be percent-encoded UTF-8.")
+        raise RequestError(Code.INVALID_UTF8, "The query must be percent-encoded UTF-8.")
     seen: set[str] = set()
     for name, value in pairs:
         if UNSAFE_TEXT.search(name) or UNSAFE_TEXT.search(value):
-            raise BorderError(Code.INVALID_STRING, "The query holds control characters.")
+            raise RequestError(Code.INVALID_STRING, "The query holds control characters.")
         if name not in known:
             raise invalid("query", name, "extra_forbidden", "A query parameter is not known here.")
         if name in seen:

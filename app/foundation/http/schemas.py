@@ -230,7 +230,7 @@ DECIDES = (Code.NO_BOARD_YET, Code.MARKET_DATA_STALE, Code.CLOCK_UNSAFE)
 
 
 class ChangeRequest(Body):
-    """What every change may say: why, and who claims to ask."""
+    """Optional reason and user of a change."""
 
     reason: ReasonText | None = None
     user: NameText | None = Field(None, description="Recorded as the claimed actor.")

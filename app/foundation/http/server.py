@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from app.foundation.errors import Code
-from app.foundation.http.errors import PROBLEM_JSON
+from app.foundation.http.protocol import PROBLEM_JSON
 
 MAX_HEAD_BYTES: Final = 256 * 1024  # above the limits of middleware.py, whose answers say more
 MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -86,7 +86,7 @@ class ServerLimits:
         )
 
     def bounds_address(self, host: str) -> bool:
-        """Whether connections of this address are counted by themselves."""
+        """True if connections of this address are counted separately."""
         try:
             address = ip_address(host)
         except ValueError:
@@ -129,15 +129,11 @@ class StrictHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # it is one of a socket
-        # asyncio sets it only for sockets that name their protocol. Without it an answer in two
-        # writes waits up to 40 ms for the client's acknowledgement of the first.
-        with suppress(OSError, AttributeError):  # closed already, or not TCP
-            bound = transport.get_extra_info("socket")
-            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _send_without_delay(transport)
         if _make_room(self):
             self._time_read()
         else:
-            self._send_refusal(503, *_OVERLOADED)
+            _send_refusal(self, 503, *_OVERLOADED)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timers()
@@ -167,7 +163,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if not self._is_sound():
+        if not _is_sound(self):
             raise ValueError("ambiguous framing")  # becomes a parser error
         self._in_head = False
         self._phase += 1
@@ -225,33 +221,17 @@ class StrictHttpProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle  # None before the first request, whatever its type says
         return cycle is not None and (bool(self.pipeline) or not cycle.response_complete)
 
-    def _is_sound(self) -> bool:
-        version, hosts = self.parser.get_http_version(), 0
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding" and (value != b"chunked" or version != "1.1"):
-                return False
-        is_named = hosts == 1 or (hosts == 0 and version == "1.0")
-        is_local = self.url.startswith(b"/") and b"#" not in self.url
-        is_bounded = len(self.pipeline) < _MAX_PIPELINED
-        return is_named and is_local and version in _VERSIONS and is_bounded
-
     def _refuse(self, status: int) -> None:
         """Answer unless that answer could be taken for another request's, and close."""
         if not self._is_answering():
-            self._send_refusal(status, *_REFUSALS[status])
+            _send_refusal(self, status, *_REFUSALS[status])
         elif self._in_head:
             self.cycle.keep_alive = False  # close behind the answers to what was sound before
         elif self.pipeline or self.cycle.response_started:
             self.transport.close()
         else:  # the body of the current request is at fault
             self._disconnect()
-            self._send_refusal(status, *_REFUSALS[status])
-
-    def _send_refusal(self, status: int, code: Code, title: str, detail: str) -> None:
-        self.transport.write(_problem(status, code, title, detail, type(self).new_id()))
-        self.transport.close()
+            _send_refusal(self, status, *_REFUSALS[status])
 
     def _disconnect(self) -> None:
         self.cycle.disconnected = True
@@ -276,6 +256,36 @@ class StrictHttpProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self._read_timer = self._write_timer = None
+
+
+def _send_without_delay(transport: asyncio.BaseTransport) -> None:
+    # asyncio sets it only for sockets that name their protocol. Without it an answer in two
+    # writes waits up to 40 ms for the client's acknowledgement of the first.
+    with suppress(OSError, AttributeError):  # closed already, or not TCP
+        bound = transport.get_extra_info("socket")
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _is_sound(protocol: StrictHttpProtocol) -> bool:
+    """True if the head names one host, a local target and a framing that all readers agree on."""
+    version, hosts = protocol.parser.get_http_version(), 0
+    for name, value in protocol.headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding" and (value != b"chunked" or version != "1.1"):
+            return False
+    is_named = hosts == 1 or (hosts == 0 and version == "1.0")
+    is_local = protocol.url.startswith(b"/") and b"#" not in protocol.url
+    is_bounded = len(protocol.pipeline) < _MAX_PIPELINED
+    return is_named and is_local and version in _VERSIONS and is_bounded
+
+
+def _send_refusal(
+    protocol: StrictHttpProtocol, status: int, code: Code, title: str, detail: str
+) -> None:
+    request_id = type(protocol).new_id()
+    protocol.transport.write(_problem(status, code, title, detail, request_id))
+    protocol.transport.close()
 
 
 def _make_room(new: StrictHttpProtocol) -> bool:

@@ -8,18 +8,19 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.foundation.errors import Code
-from app.foundation.http.errors import PREFIX, problem_response
+from app.foundation.http.errors import problem_response
+from app.foundation.http.protocol import PREFIX
 from app.foundation.mode import Mode
 
-OPENING: Final = "opening"
+STARTUP_STATE: Final = "opening"
 _RETRY_S: Final = 5.0
 _TRY_AGAIN: Final = 1013  # close code of a WebSocket
 _ANSWERED: Final = frozenset({f"{PREFIX}/health"})
 
 
 @dataclass(slots=True)
-class Opening:
-    """What requests find in their state: `stands` is what the service yields once it is there."""
+class StartupState:
+    """State of requests while the service starts; `stands` is the state of the started service."""
 
     before: Mapping[str, Any]  # state that answers health and metrics until then
     stands: Mapping[str, Any] | None = None
@@ -35,16 +36,16 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
-class OpeningGuard:
+class StartupGuard:
     """Answers for the service until it stands; probes, health, metrics and the docs are there.
 
-    A service that stood at once has no `Opening` in its state, and nothing is done here.
+    A service that stood at once has no StartupState, and requests pass unchanged.
     """
 
     app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        opening: Opening | None = scope.get("state", {}).get(OPENING)
+        opening: StartupState | None = scope.get("state", {}).get(STARTUP_STATE)
         if opening is None or scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return

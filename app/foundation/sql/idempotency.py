@@ -12,11 +12,18 @@ from app.foundation.sql.statements import add_if_new
 from app.foundation.sql.tables import idempotency_keys as table
 
 LOCK: Final = timedelta(seconds=30)  # an attempt may take so long before another takes over
+MAX_KEYS: Final = 10_000  # of one principal, until `forget` deletes the old ones
 _TRIES: Final = 3  # to claim a key that others claim and release meanwhile
 # Built once: building a statement takes as long as running it.
 _MINE: Final = (table.c.principal == bindparam("whose"), table.c.key == bindparam("wanted"))
 _RUNNING: Final = (*_MINE, table.c.state == "running")
 _KNOWN: Final = select(table).where(*_MINE)
+_BEYOND_CAP: Final = (  # answered by the index of the primary key alone
+    select(table.c.principal)
+    .where(table.c.principal == bindparam("whose"))
+    .limit(1)
+    .offset(bindparam("cap"))
+)
 _TAKE_OVER: Final = (
     table.update()
     .where(*_RUNNING, table.c.locked_until <= bindparam("now"))
@@ -41,6 +48,7 @@ class ClaimOutcome(Enum):
     REPLAY = "replay"  # it was carried out: send `answer` again
     IN_PROGRESS = "in_progress"  # another request is carrying it out
     REUSED = "reused"  # the key belongs to another request
+    OVER_CAP = "over_cap"  # the principal has too many keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,9 @@ class IdempotencyRepository:
         # A refused request releases the key, perhaps between the two statements.
         for _ in range(_TRIES):
             if (await self.connection.execute(new, row)).rowcount == 1:
+                if await self._is_over_cap(principal):
+                    await self.release(principal, key)
+                    return Claim(ClaimOutcome.OVER_CAP)
                 return Claim(ClaimOutcome.CLAIMED)
             known = (await self.connection.execute(_KNOWN, mine)).one_or_none()
             if known is not None:
@@ -103,6 +114,10 @@ class IdempotencyRepository:
             _TAKE_OVER, {**mine, "now": now, "locked_until": now + LOCK}
         )
         return Claim(ClaimOutcome.CLAIMED if taken.rowcount == 1 else ClaimOutcome.IN_PROGRESS)
+
+    async def _is_over_cap(self, principal: str) -> bool:
+        found = await self.connection.execute(_BEYOND_CAP, {"whose": principal, "cap": MAX_KEYS})
+        return found.first() is not None
 
     async def complete(self, principal: str, key: str, answer: ResponseRow) -> None:
         """Stores the response, in the transaction of the change."""

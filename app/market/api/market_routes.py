@@ -29,8 +29,8 @@ from app.foundation.state_version import Input
 from app.market.domain.models import CandleSeries, Interval
 from app.market.services.exchange_clock import instant
 from app.market.services.quality import Elsewhere, QualityService
-from app.market.services.quotes import Aged, QuoteView
 from app.market.services.service import MarketData
+from app.market.services.snapshot import Aged, QuoteView
 from app.market.services.state import CANDLE_SOURCE
 from app.market.services.symbol_registry import Registry
 

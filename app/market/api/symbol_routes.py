@@ -18,13 +18,12 @@ from app.foundation.http.dependencies import (
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import after
 from app.foundation.http.request_body import Body
-from app.foundation.http.responses import keep, sent
+from app.foundation.http.responses import answer, keep, large_json_bytes, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import CursorText, Limit, QueryFlag, SearchText, SymbolPath
 from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
-from app.market.api.freshness import fresh
 from app.market.api.symbol_schemas import (
     EligibilityOut,
     FormatsOut,
@@ -32,6 +31,7 @@ from app.market.api.symbol_schemas import (
     SymbolPage,
     SyncOut,
     ValidatedOut,
+    fresh,
 )
 from app.market.domain.models import ContractStatus
 from app.market.services.ports import PortfolioMembers
@@ -63,7 +63,7 @@ class ValidateIn(Body):
     symbols: Annotated[list[Spelling], Field(min_length=1, max_length=100)]
 
 
-@router.get("", summary="All symbols")
+@router.get("", summary="All symbols", response_model=SymbolPage)
 async def symbols(
     members: Provided[PortfolioMembers],
     market: Provided[MarketData],
@@ -78,7 +78,7 @@ async def symbols(
     in_portfolio: Annotated[QueryFlag | None, Query(description="Members or others.")] = None,
     limit: Limit = 100,
     cursor: CursorText = None,
-) -> SymbolPage:
+) -> Response:
     """By name; `search` is literal text within symbol, contract code or base coin."""
     chosen = SymbolFilter(search, eligible, status, sector, in_portfolio)
     scope = {
@@ -89,14 +89,18 @@ async def symbols(
         "in_portfolio": in_portfolio,
     }
     start = cursors.decode("symbols", scope, cursor)
-    moment = market.moment()
-    rows = list_symbols(moment, await members.symbols(), chosen)
-    page, last = after(rows, limit, lambda row: (row.entry.symbol,), start)
-    return SymbolPage(
-        items=[SymbolOut.of(row) for row in page],
-        next_cursor=None if last is None else cursors.encode("symbols", scope, last),
-        **fresh(moment, market.source),
-    )
+    moment, in_use = market.moment(), await members.symbols()
+
+    def build() -> SymbolPage:
+        rows = list_symbols(moment, in_use, chosen)
+        page, last = after(rows, limit, lambda row: (row.entry.symbol,), start)
+        return SymbolPage(
+            items=[SymbolOut.of(row) for row in page],
+            next_cursor=None if last is None else cursors.encode("symbols", scope, last),
+            **fresh(moment, market.source),
+        )
+
+    return answer(await large_json_bytes(build))
 
 
 @router.post(

@@ -1,14 +1,13 @@
 """Shapes of symbols: lines of the list, contract, spellings, rules, validation, sync."""
 
 from datetime import datetime
-from typing import Self
+from typing import Self, TypedDict
 
 from pydantic import Field
 
-from app.foundation.data_status import DataSource
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
 from app.foundation.http.schemas import Freshness, MoneyString, Out, UtcTime
-from app.market.api.freshness import fresh
 from app.market.domain.eligibility import Measured, RuleCheck
 from app.market.domain.models import ContractStatus
 from app.market.domain.symbols import SymbolFormats, specification_of
@@ -16,6 +15,17 @@ from app.market.services.exchange_clock import instant
 from app.market.services.snapshot import MarketMoment
 from app.market.services.symbol_queries import SpecificationVersion, SymbolRow, Validated
 from app.market.services.symbol_registry import SyncSummary
+
+
+class Fresh(TypedDict):
+    as_of: datetime | None
+    data_source: DataSource
+    data_status: DataStatus
+
+
+def fresh(moment: MarketMoment, source: DataSource) -> Fresh:
+    """How old the market is as a whole, and who said it."""
+    return {"as_of": moment.as_of(), "data_source": source, "data_status": moment.status()}
 
 
 class SymbolOut(Out):

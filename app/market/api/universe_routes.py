@@ -3,12 +3,14 @@
 from typing import Self
 
 from pydantic import Field
+from starlette.responses import Response
 
 from app.foundation.data_status import DataSource
 from app.foundation.http.dependencies import Provided
+from app.foundation.http.responses import answer, large_json_bytes
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, MoneyString, Out
-from app.market.api.freshness import fresh
+from app.market.api.symbol_schemas import fresh
 from app.market.domain.eligibility import Stage
 from app.market.services.service import MarketData
 from app.market.services.snapshot import MarketMoment
@@ -70,8 +72,10 @@ class FunnelOut(Freshness):
         )
 
 
-@router.get("/funnel", summary="From all contracts to the eligible ones")
-async def funnel(market: Provided[MarketData]) -> FunnelOut:
+@router.get("/funnel", summary="From all contracts to the eligible ones", response_model=FunnelOut)
+async def funnel(market: Provided[MarketData]) -> Response:
     """How many enter and fail each rule, and the rule that stops each excluded symbol."""
     moment = market.moment()
-    return FunnelOut.of(moment, market.source, universe_view(moment))
+    return answer(
+        await large_json_bytes(lambda: FunnelOut.of(moment, market.source, universe_view(moment)))
+    )

@@ -243,3 +243,22 @@ class CandleSeries:
 
     def __len__(self) -> int:
         return len(self.opened_ms)
+
+
+OVER: Final = frozenset(
+    {
+        ContractStatus.BEING_SETTLED,
+        ContractStatus.SETTLED,
+        ContractStatus.CLOSED,
+        ContractStatus.VANISHED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One closed hourly bar."""
+
+    opened_ms: int
+    open: float
+    close: float

@@ -67,16 +67,31 @@ class Panel:
         """
         last = closed_by_ms // interval.ms * interval.ms - interval.ms
         opened = np.arange(last - (bars - 1) * interval.ms, last + 1, interval.ms, dtype=np.int64)
-        fields = {name: np.full((bars, len(symbols)), np.nan) for name in FIELDS}
-        for column, symbol in enumerate(symbols):
+        # One row a symbol while they are written, as each series lies in memory.
+        lines = {name: np.full((len(symbols), bars), np.nan) for name in FIELDS}
+        for row, symbol in enumerate(symbols):
             one = series.get(symbol)
             if one is None or not len(one):
                 continue
-            rows = (one.opened_ms - opened[0]) // interval.ms
-            on_grid = (rows >= 0) & (rows < bars) & (one.opened_ms % interval.ms == 0)
-            for name, array in fields.items():
-                array[rows[on_grid], column] = getattr(one, name)[on_grid]
+            places, taken = _places(one.opened_ms, int(opened[0]), interval.ms, bars)
+            for name, line in lines.items():
+                line[row, places] = getattr(one, name)[taken]
+        fields = {name: np.ascontiguousarray(line.T) for name, line in lines.items()}
         return Panel(interval, symbols, opened, **fields)
+
+
+def _places(
+    opened_ms: Ints, first_ms: int, step_ms: int, bars: int
+) -> tuple[slice | Ints, slice | Bools]:
+    """Places of bars on a grid that begins at `first_ms`, and which of them lie on it."""
+    first, last = int(opened_ms[0]) - first_ms, int(opened_ms[-1]) - first_ms
+    if first % step_ms == 0 and last - first == (len(opened_ms) - 1) * step_ms:
+        begin, end = first // step_ms, last // step_ms + 1  # without a gap: ascending, no doubles
+        taken = slice(max(-begin, 0), max(len(opened_ms) - max(end - bars, 0), 0))
+        return slice(max(begin, 0), max(min(end, bars), 0)), taken
+    rows = (opened_ms - first_ms) // step_ms
+    is_on_grid = (rows >= 0) & (rows < bars) & ((opened_ms - first_ms) % step_ms == 0)
+    return rows[is_on_grid], is_on_grid
 
 
 AnyPanel = TypeVar("AnyPanel", bound=Panel)
@@ -415,7 +430,8 @@ def simple_returns(prices: UnbrokenPanel, bars: int | None = None) -> Floats:
 def newest(series: CandleSeries, interval: Interval, bars: int) -> UnbrokenPanel:
     """The last `bars` of one symbol up to its newest candle, short gaps bridged."""
     end = int(series.opened_ms[-1]) + interval.ms if len(series) else 0
-    return bridged(unbroken(Panel.of({"": series}, ("",), interval, end, bars)))[0]
+    # Uncached: one symbol after the other would push the panels of whole universes out.
+    return bridged(_after_breaks(Panel.of({"": series}, ("",), interval, end, bars)))[0]
 
 
 def _last(prices: UnbrokenPanel, bars: int | None) -> Floats:
@@ -430,6 +446,10 @@ def _is_power(ratio: Floats) -> Bools:
 
 @lru_cache(maxsize=4)  # by identity: the same panel serves a whole run, and every read after it
 def _cut(panel: Panel) -> UnbrokenPanel:
+    return _after_breaks(panel)
+
+
+def _after_breaks(panel: Panel) -> UnbrokenPanel:
     first = breaks(panel)
     fields = {name: getattr(panel, name) for name in FIELDS}
     if first.any():

@@ -1,14 +1,15 @@
-"""What health and status say of the market."""
+"""Health of market data: figures for health answers, and the last error per endpoint."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
+from app.foundation.errors import Code
+from app.market.domain.models import Rejection
 from app.market.domain.stream import StreamFacts
-from app.market.services.eligible_symbols import count
-from app.market.services.snapshot import MarketMoment
+from app.market.services.snapshot import MarketMoment, count
 from app.market.services.state import FillProgress
 
 
@@ -75,3 +76,44 @@ def market_facts(
         ages_s=ages,
         is_clock_safe=is_clock_safe,
     )
+
+
+@dataclass(slots=True)
+class ExchangeWatch:
+    """The newest answer of an endpoint, about a symbol where it has one, replaces the former.
+
+    So what was wrong is over as soon as the same question is answered rightly.
+    """
+
+    _outcomes: dict[str, str] = field(default_factory=dict)  # path -> "ok" or an error code
+    _refused: dict[tuple[str, str], tuple[Rejection, ...]] = field(default_factory=dict)
+
+    def requested(self, path: str, outcome: str, seconds: float) -> None:
+        """One request to the path template has ended."""
+        del seconds
+        self._outcomes[path] = outcome
+
+    def answered(self, path: str, symbol: str, refused: Sequence[Rejection]) -> None:
+        """An answer was read; `refused` are those of its records that made no sense."""
+        if refused:
+            self._refused[path, symbol] = tuple(refused)
+        else:
+            self._refused.pop((path, symbol), None)
+
+    def redirected(self) -> tuple[str, ...]:
+        """Endpoints whose last answer pointed to another address."""
+        return tuple(
+            sorted(
+                path
+                for path, outcome in self._outcomes.items()
+                if outcome == Code.EXCHANGE_REDIRECTED
+            )
+        )
+
+    def refused(self) -> tuple[tuple[str, str, Rejection], ...]:
+        """Path, contract code and record of everything that is refused at present."""
+        return tuple(
+            (path, symbol or record.key, record)
+            for (path, symbol), records in sorted(self._refused.items())
+            for record in records
+        )

@@ -13,8 +13,7 @@ from app.market.domain.quality_report import QualityReport
 from app.market.domain.reference_prices import young
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.exchange_clock import instant
-from app.market.services.quality_monitor import RELEASES
-from app.market.services.quality_reports import quality_of
+from app.market.services.quality_monitor import RELEASES, quality_of
 from app.market.services.service import MarketData
 from app.market.services.symbol_quality import doubt_of
 from app.market.storage.candle_revisions import CandleRevisionRepository

@@ -21,8 +21,6 @@ from app.market.domain.eligibility import Funnel, RuleCheck
 from app.market.domain.models import CandleSeries, ContractStatus, ExchangeStatus, Interval
 from app.market.domain.panel import Panel, ScoringInputs
 from app.market.domain.symbols import SymbolEntry
-from app.market.services.decision_quotes import quoted
-from app.market.services.eligible_symbols import count_aside, eligible, worth
 from app.market.services.exchange_clock import ServerClock
 from app.market.services.feed_leader import Fence, anybody
 from app.market.services.fetcher import Fetcher
@@ -31,12 +29,18 @@ from app.market.services.open_interest import OpenInterestKeeper
 from app.market.services.ports import Exchange
 from app.market.services.quality_monitor import QualityKeeper
 from app.market.services.quote_book import MarketQuotes
-from app.market.services.quotes import QuoteView
 from app.market.services.service_mode import MarketLevel
-from app.market.services.snapshot import MarketMoment
+from app.market.services.snapshot import (
+    MarketMoment,
+    PanelCache,
+    QuoteView,
+    count_aside,
+    eligible,
+    worth,
+)
 from app.market.services.state import NOT_STARTED, Filling, FillProgress, LiveMarket, joined
 from app.market.services.symbol_registry import Registry, SyncSummary
-from app.market.services.view import Quote
+from app.market.services.view import Quote, quoted
 from app.market.storage.candles import CandleRepository
 
 _log = structlog.get_logger("market_data")
@@ -91,6 +95,7 @@ class MarketData:
     quality: QualityKeeper = field(init=False)
     quotes: MarketQuotes = field(init=False)
     _memory: ViewCache = field(default_factory=ViewCache, init=False, repr=False)
+    _scored_panels: PanelCache = field(default_factory=PanelCache, init=False, repr=False)
     _reading_bars: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _recalled: bool = field(default=False, init=False)
     trading: ExchangeStatus | None = field(default=None, init=False)  # as it last said
@@ -121,6 +126,7 @@ class MarketData:
             self.monotonic(),
             self.server_clock.now_ms(),
             self._memory,
+            self._scored_panels,
             self.server_clock.doubt_s,
             self.is_streamed,
         )

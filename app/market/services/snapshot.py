@@ -1,6 +1,7 @@
 """What can be said of the market at one moment: funnel, quotes, freshness, inputs of a scoring."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -21,20 +22,110 @@ from app.market.domain.eligibility import (
     Limits,
     RuleCheck,
     check,
+    worth_history,
 )
 from app.market.domain.liquidity import depth
-from app.market.domain.models import Book, CandleSeries, Contract, ContractStatus, Floats, Interval
+from app.market.domain.models import (
+    Book,
+    CandleSeries,
+    Contract,
+    ContractStatus,
+    Floats,
+    Funding,
+    Interval,
+)
 from app.market.domain.panel import Panel, ScoringInputs
 from app.market.domain.sectors import SectorTable
 from app.market.domain.symbols import SymbolEntry, base_quantity
 from app.market.services.eligibility import Sieve, turns
 from app.market.services.exchange_clock import instant
-from app.market.services.quotes import Aged, QuoteView, spread
 from app.market.services.state import CANDLE_SOURCE, LIVE, Market, Received
 from app.market.services.symbol_quality import next_funding
 from app.market.services.symbol_registry import Known
 
+
+@dataclass(frozen=True, slots=True)
+class Aged:
+    """A value with its age in seconds and the verdict on it."""
+
+    age_s: float | None
+    status: DataStatus
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteView:
+    """One symbol as the market shows it now; None where nothing is known."""
+
+    entry: SymbolEntry
+    last: Decimal | None
+    bid: Decimal | None
+    ask: Decimal | None
+    mark: Decimal | None
+    index: Decimal | None
+    change_24h: Decimal | None
+    turnover_24h: Decimal | None
+    volume_24h: Decimal | None
+    funding_rate: Decimal | None
+    predicted_funding_rate: Decimal | None
+    funding_interval_ms: int | None
+    next_funding: datetime | None
+    open_interest_lots: int | None
+    open_interest: Decimal | None  # base coins
+    spread_bp: float | None
+    depth: float | None  # quote currency within 50 bp of mid, thinner side
+    settled_funding: tuple[Funding, ...]
+    ages: Mapping[Source, Aged]
+    told_at: datetime | None  # exchange time of bid and ask; a contract is asked about more rarely
+    as_of: datetime | None  # what all of it is known up to; each part has its own age
+    status: DataStatus
+
+
+def spread(bid: Decimal | None, ask: Decimal | None) -> float | None:
+    """Basis points of mid; None for a missing, crossed or locked quote."""
+    if bid is None or ask is None or not 0 < bid < ask:
+        return None
+    return float((ask - bid) / (ask + bid) * 20_000)
+
+
 _QUORUM: Final = 0.5  # of the symbols must have a bar before a panel ends with it
+
+
+@dataclass(slots=True)
+class PanelCache:
+    """The newest panel of each interval: one object for as long as no closed candle changes."""
+
+    _known: dict[Interval, tuple[tuple[CandleSeries | None, ...], Panel]] = field(
+        default_factory=dict, init=False
+    )
+
+    def of(
+        self,
+        series: Mapping[str, CandleSeries],
+        symbols: tuple[str, ...],
+        interval: Interval,
+        closed_by_ms: int,
+        bars: int,
+    ) -> Panel:
+        """As `Panel.of`; series that did not change are the same objects."""
+        own = tuple(map(series.get, symbols))
+        last_ms = closed_by_ms // interval.ms * interval.ms - interval.ms
+        former, panel = self._known.get(interval, ((), None))
+        if (
+            panel is not None
+            and panel.symbols == symbols
+            and len(panel.opened_ms) == bars
+            and int(panel.opened_ms[-1]) == last_ms
+            and all(one is other for one, other in zip(own, former, strict=True))
+        ):
+            return panel
+        panel = Panel.of(series, symbols, interval, closed_by_ms, bars)
+        self._known[interval] = own, panel
+        return panel
+
+
+BuildPanel = Callable[
+    [Mapping[str, CandleSeries], tuple[str, ...], Interval, int, int], Panel
+]  # as Panel.of
 
 
 def agreed_panel(
@@ -43,6 +134,7 @@ def agreed_panel(
     interval: Interval,
     closed_ms: int,
     bars: int,
+    build: BuildPanel = Panel.of,
 ) -> Panel:
     """The last `bars` that closed by `closed_ms` of `symbols`, or of all by name without them.
 
@@ -53,7 +145,7 @@ def agreed_panel(
     if last:
         agreed_ms = int(np.quantile(last, _QUORUM, method="lower")) + interval.ms
         closed_ms = min(closed_ms, agreed_ms)
-    return Panel.of(series, names, interval, closed_ms, bars)
+    return build(series, names, interval, closed_ms, bars)
 
 
 def as_float(value: Decimal | None) -> float:
@@ -83,6 +175,7 @@ class MarketMoment:
     mono: float
     server_ms: int
     memory: ViewCache = field(default_factory=ViewCache)  # shared by moments of one market
+    panels: PanelCache = field(default_factory=PanelCache)  # as well
     clock_doubt_s: float = 0.0  # by so much `server_ms` may be wrong
     is_streamed: bool = False  # the configured feed mode: age limits never follow the present one
 
@@ -258,6 +351,7 @@ class MarketMoment:
         interval: Interval,
         symbols: tuple[str, ...] | None = None,
         until_ms: int | None = None,
+        build: BuildPanel = Panel.of,
     ) -> Panel:
         """Bars of `symbols` (all that have any, if not given) closed now or by `until_ms`."""
         held = self.market.series(interval)
@@ -269,7 +363,7 @@ class MarketMoment:
         closed = closed_by_ms(self.server_ms)
         if until_ms is not None:
             closed = min(closed, until_ms)
-        return agreed_panel(series, symbols, interval, closed, BARS[interval])
+        return agreed_panel(series, symbols, interval, closed, BARS[interval], build)
 
     def scoring_inputs(self) -> ScoringInputs:
         """Everything one scoring run may look at, for the symbols that pass the funnel."""
@@ -287,7 +381,8 @@ class MarketMoment:
         tickers = [self.market.tickers.get(code) for code in codes]
         funding = [self.market.funding.get(code) for code in codes]
         daily, hourly = (
-            self.panel(interval, names, as_of_ms) for interval in (Interval.DAY, Interval.HOUR)
+            self.panel(interval, names, as_of_ms, self.panels.of)
+            for interval in (Interval.DAY, Interval.HOUR)
         )
         log = self.market.open_interest.before(as_of_ms)
         now_coins = np.array([[as_float(self.open_interest(one.contract)) for one in entries]])
@@ -352,3 +447,45 @@ class MarketMoment:
 
     def _age(self, received: Received[object] | None) -> float | None:
         return None if received is None else max(0.0, self.mono - received.mono)
+
+
+# So much later may the number of eligible symbols be seen: it is for people and their screens.
+COUNT_S: Final = 5.0
+_COUNT: Final = "eligible"
+
+
+def worth(moment: MarketMoment) -> tuple[SymbolEntry, ...]:
+    """Symbols that listing and turnover let through, the most traded first."""
+    found = (
+        (candidate.turnover_24h or 0, entry)
+        for entry in moment.known.index.entries
+        for candidate in (moment.candidate(entry.contract, entry.symbol),)
+        if worth_history(candidate, moment.limits)
+    )
+    ranked = sorted(found, key=lambda pair: (-pair[0], pair[1].symbol))
+    return tuple(entry for _, entry in ranked)
+
+
+def eligible(moment: MarketMoment) -> tuple[SymbolEntry, ...]:
+    """Symbols that pass the whole funnel, the most traded first."""
+    passed = set(moment.funnel().eligible)
+    return tuple(entry for entry in worth(moment) if entry.symbol in passed)
+
+
+def count(moment: MarketMoment) -> int:
+    """How many pass the whole funnel; up to COUNT_S old."""
+
+    def counted() -> tuple[int, float]:
+        return len(moment.funnel().eligible), moment.mono + COUNT_S
+
+    return moment.memory.get_until(_COUNT, _rests_on(moment), moment.mono, counted)
+
+
+async def count_aside(moment: MarketMoment) -> None:
+    """Has the number ready for `count`, in a thread where it has to be worked out."""
+    if not moment.memory.has(_COUNT, _rests_on(moment), moment.mono):
+        await asyncio.to_thread(count, moment)
+
+
+def _rests_on(moment: MarketMoment) -> tuple[object, ...]:
+    return (moment.known, moment.configuration)

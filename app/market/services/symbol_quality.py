@@ -4,12 +4,16 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from app.configuration.domain.sections import QualitySettings
-from app.market.domain.data_quality import is_untimely
+from app.market.domain.data_quality import (
+    is_untimely,
+    newest_off_price,
+    turnover_off_price,
+    volume_jump,
+)
 from app.market.domain.models import Contract, ContractStats, Ticker
 from app.market.domain.price_quarantine import Doubt, PriceState, Reading, disagreement, is_frozen
 from app.market.domain.quality_report import is_funding_plausible
 from app.market.domain.reference_prices import young
-from app.market.domain.volume_quality import newest_off_price, turnover_off_price, volume_jump
 from app.market.services.exchange_clock import instant
 from app.market.services.state import Market
 

@@ -53,7 +53,7 @@ async def jobs(
 @router.get("/{job_id}", summary="One job", responses=problems(Code.NOT_FOUND))
 async def job_detail(jobs: Provided[JobService], job_id: IdPath) -> JobDetailOut:
     """Its steps, how far it is, and what came of it."""
-    return JobDetailOut.told(await jobs.job(job_id))
+    return JobDetailOut.from_job(await jobs.job(job_id))
 
 
 @router.post(
@@ -72,7 +72,7 @@ async def cancel_job(
     """It takes no further step; what it has done stays done. One that has ended stays as it is."""
 
     def render(job: Job) -> StoredResponse:
-        return keep(JobDetailOut.told(job))
+        return keep(JobDetailOut.from_job(job))
 
     command = Command(UNNAMED, request_id, idempotency_key=idempotency_key)
     return sent(await commands.share(command, lambda: jobs.cancel(job_id), render))

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.foundation.http.dependencies import Provided
-from app.foundation.http.errors import BorderError, invalid, problems
+from app.foundation.http.errors import RequestError, invalid, problems
 from app.foundation.http.routing import api_router
 from app.foundation.http.server import ENDLESS, TRY_AGAIN_LATER
 from app.market.services.symbol_registry import Registry
@@ -126,7 +126,7 @@ async def events(
         raise invalid("query", "topics", "too_long", f"At most {MAX_TOPICS} topics.")
     try:
         wanted = asked(names, registry.resolve)
-    except BorderError as error:
+    except RequestError as error:
         raise invalid("query", "topics", "enum", error.detail) from None
     after = _position(last_event_id if last_event_id is not None else resume_from)
     with ExitStack() as stack:

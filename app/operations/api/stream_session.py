@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.foundation.errors import Code, ServiceError
 from app.foundation.events import Topic
-from app.foundation.http.errors import BorderError
+from app.foundation.http.errors import RequestError
 from app.foundation.http.request_body import Body, parse
 from app.foundation.http.server import CLIENT, TRY_AGAIN_LATER, ClientConnection
 from app.market.domain.symbols import SymbolEntry
@@ -29,7 +29,7 @@ def asked(
 ) -> tuple[frozenset[Topic], frozenset[str]]:
     """The topics and the symbols of `ticker:SYMBOL`, which may be in any spelling.
 
-    Raises BorderError (validation_failed) for a name that is no topic, RefusedError for a symbol
+    Raises RequestError (validation_failed) for a name that is no topic, RefusedError for a symbol
     that is not known.
     """
     topics: set[Topic] = set()
@@ -41,7 +41,7 @@ def asked(
             topics.add(Topic(name))
         else:
             errors = [(("topics", at), "enum")]
-            raise BorderError(Code.VALIDATION_FAILED, f"The topics are {NAMES}.", errors=errors)
+            raise RequestError(Code.VALIDATION_FAILED, f"The topics are {NAMES}.", errors=errors)
     return frozenset(topics), frozenset(symbols)
 
 
@@ -184,7 +184,7 @@ class SocketSession:
     async def _answer(self, text: str) -> None:
         try:
             self.reader.note(await self._carried_out(_understood(text)))
-        except BorderError as error:
+        except RequestError as error:
             errors = [{"loc": list(loc), "type": kind} for loc, kind in error.errors]
             self._refuse(error, errors=errors)
         except ServiceError as error:
@@ -200,7 +200,7 @@ class SocketSession:
             return notice("unsubscribed", topics=topic_names(reader))
         if len(reader.topics | topics) + len(reader.symbols | symbols) > MAX_TOPICS:
             errors = [(("topics",), "too_long")]
-            raise BorderError(
+            raise RequestError(
                 Code.VALIDATION_FAILED, f"At most {MAX_TOPICS} topics at a time.", errors=errors
             )
         if message.resume_from is not None:
@@ -224,10 +224,10 @@ def _write_timeout_s(client: ClientConnection | None) -> float | None:
 
 
 def _understood(text: str) -> Subscribe | Unsubscribe | Ping:
-    """Raises BorderError; what was sent is never echoed."""
+    """Raises RequestError; what was sent is never echoed."""
     document = parse(text.encode("utf-8", "surrogatepass"))
     try:
         return _MESSAGES.validate_python(document)
     except ValidationError as error:
         errors = [(tuple(one["loc"]), one["type"]) for one in error.errors(include_input=False)]
-    raise BorderError(Code.VALIDATION_FAILED, "The message is not as it should be.", errors=errors)
+    raise RequestError(Code.VALIDATION_FAILED, "The message is not as it should be.", errors=errors)

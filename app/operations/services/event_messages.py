@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from app.foundation.events import EventRecord
-from app.market.services.quotes import QuoteView
+from app.market.services.snapshot import QuoteView
 from app.operations.domain.event_codec import event_of
 from app.portfolio.domain.events import PortfolioChanged
 from app.scoring.domain.events import ScoreChanged

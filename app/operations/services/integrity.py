@@ -1,15 +1,21 @@
 """Whether state, history, scores and settings still fit together."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from app.foundation.sql.database import Database
 from app.performance.domain.equity_checks import equity_faults, total_faults
 from app.portfolio.domain.event_log import PortfolioEvent, chain_faults, fold
 from app.portfolio.domain.models import FULL, Portfolio, faults
 from app.portfolio.domain.returns import BookedTotal
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.trades import TradeRepository
+from app.scoring.storage.runs import ScoringRepository
 
 _SCORE_TOLERANCE: Final = 0.1
 _SHOWN: Final = 5  # of the faults of one kind
@@ -29,6 +35,34 @@ class Integrity:
     events: int
     checked_at: datetime
     invariants: tuple[Invariant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrityService:
+    """Checks stored state against history, scores and settings."""
+
+    database: Database
+    grounds: GroundsNow
+
+    async def check(self) -> Integrity:
+        """Check the invariants, the chain, and that the history folds to the state."""
+        async with self.database.read() as unit:
+            portfolio = await unit.get(PortfolioRepository).load()
+            events = await unit.get(HistoryRepository).all()
+            grounds = await self.grounds.of(unit)
+            stored = await unit.get(ScoringRepository).latest_composites(
+                one.symbol for one in portfolio.members
+            )
+            totals = await unit.get(TradeRepository).totals()
+        # Every event is hashed anew: that takes longer than a request may hold up the others.
+        checks = await asyncio.to_thread(invariants, portfolio, events, grounds, stored, totals)
+        return Integrity(
+            ok=all(check.ok for check in checks),
+            version=portfolio.version,
+            events=len(events),
+            checked_at=grounds.at,
+            invariants=checks,
+        )
 
 
 def invariants(

@@ -1,16 +1,29 @@
 """What the process itself needs and gets done: memory, buffers, throughput."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics, total
 from app.foundation.ports import Monotonic
 from app.foundation.sql.database import Database
-from app.operations.services.process_memory import resident_bytes
+
+_STATM: Final = Path("/proc/self/statm")
+
+
+def resident_bytes() -> int | None:
+    """Resident memory; None on systems without /proc."""
+    try:
+        pages = int(_STATM.read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
 
 _WINDOW_S: Final = 60.0
 _FRESH_S: Final = 1.0  # adding up every counter takes as long as the rest of a look at the health

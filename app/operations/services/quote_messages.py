@@ -5,9 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from app.market.services.quotes import QuoteView
 from app.market.services.service import MarketData
-from app.market.services.snapshot import MarketMoment
+from app.market.services.snapshot import MarketMoment, QuoteView
 from app.operations.services.event_messages import Details, Frame, ticker_details, ticker_frame
 from app.operations.services.event_stream import EventStream
 

@@ -19,7 +19,7 @@ from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from app.scoring.domain.board_retention import StoredRun
 from app.scoring.services.board_retention import BoardRetention
-from app.signals.services.service import Signals
+from app.signals.services.service import SignalService
 from app.signals.storage.signals import SignalEffectRepository
 
 
@@ -34,7 +34,7 @@ class Retention:
     alerts: AlertService
     jobs: JobService
     rebalance_runs: RebalanceRuns
-    signals: Signals
+    signals: SignalService
     boards: BoardRetention
 
     async def sweep(self, kind: str) -> int:

@@ -1,14 +1,24 @@
-"""Metrics of the portfolio as a whole; what is not defined is null."""
+"""Metrics and analytics of the portfolio as a whole; undefined figures are null."""
 
 from statistics import fmean
 from typing import Self
 
 from pydantic import Field
 
-from app.foundation.http.dependencies import Provided
+from app.foundation.http.dependencies import EXPENSIVE, Provided
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import Freshness, Out, Percent, Score, Share, finite, percent
+from app.foundation.http.schemas import (
+    Freshness,
+    Out,
+    Percent,
+    Score,
+    Share,
+    UtcTime,
+    finite,
+    percent,
+)
 from app.performance.api.schemas import EarnedOut, HypotheticalOut, earned_fields
+from app.performance.services.analytics import Analytics, PerformanceAnalytics
 from app.performance.services.portfolio_metrics import MetricsService, PortfolioMetrics
 from app.portfolio.api.schemas import freshness
 from app.portfolio.domain.risk import Risk
@@ -143,7 +153,78 @@ class MetricsOut(Freshness):
         )
 
 
-@router.get("/metrics", summary="Scores, sectors, performance, risk and correlation")
+class Performer(Out):
+    symbol: str
+    performance: Share
+
+
+class Scorer(Out):
+    symbol: str
+    score: Score
+
+
+class AnalyticsOut(Freshness):
+    """Figures of what was held, by the weights in force each day, as in the report.
+
+    `growth` and `max_drawdown` are of every known point of the equity, the start and now included.
+    The ratios (`sharpe` to `profit_factor`) are null below 30 observations; a part of a day and a
+    gap are one observation each. Null where a figure is not defined.
+    """
+
+    portfolio_size: int
+    average_score: Score | None
+    total_score: float | None
+    average_performance: Share | None
+    growth: float | None = Field(description="Of the equity since it began, as a fraction.")
+    max_drawdown: Share | None
+    average_volatility: Share | None
+    replacement_candidates: list[str]
+    top_performers: list[Performer]
+    lowest_scorers: list[Scorer]
+    sharpe: float | None
+    sharpe_standard_error: float | None = Field(description="Standard error of `sharpe`.")
+    sortino: float | None
+    calmar: float | None
+    win_rate: Share | None = Field(description="Share of the observations with a gain.")
+    profit_factor: float | None
+    observations: int = Field(description="Daily returns behind the ratios.")
+    is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
+    ratios_reason: str | None = Field(description="Why the ratios are null.")
+    last_updated: UtcTime | None
+
+    @classmethod
+    def of(cls, shown: Analytics) -> Self:
+        figures = shown.figures
+        return cls(
+            portfolio_size=shown.portfolio_size,
+            average_score=shown.average_score,
+            total_score=shown.total_score,
+            average_performance=shown.average_performance,
+            growth=figures.growth,
+            max_drawdown=figures.max_drawdown,
+            average_volatility=shown.average_volatility,
+            replacement_candidates=list(shown.replacement_candidates),
+            top_performers=[
+                Performer(symbol=name, performance=move) for name, move in shown.top_performers
+            ],
+            lowest_scorers=[Scorer(symbol=name, score=one) for name, one in shown.lowest_scorers],
+            sharpe=figures.sharpe,
+            sharpe_standard_error=figures.sharpe_standard_error,
+            sortino=figures.sortino,
+            calmar=figures.calmar,
+            win_rate=figures.win_rate,
+            profit_factor=figures.profit_factor,
+            observations=figures.observations,
+            is_sufficient=figures.is_sufficient,
+            ratios_reason=figures.reason,
+            last_updated=shown.updated_at,
+            **freshness(shown.facts),
+        )
+
+
+@router.get(
+    "/metrics", summary="Scores, sectors, performance, risk and correlation", dependencies=EXPENSIVE
+)
 async def portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
     """Value at risk is filtered historical, for one day, at the weights of today.
 
@@ -151,3 +232,9 @@ async def portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
     weights over the past: nothing of it was earned.
     """
     return MetricsOut.of(await metrics.metrics())
+
+
+@router.get("/analytics", summary="Performance and risk", dependencies=EXPENSIVE)
+async def analytics(summaries: Provided[PerformanceAnalytics]) -> AnalyticsOut:
+    """Best and worst members, and risk-adjusted figures; undefined ones are null."""
+    return AnalyticsOut.of(await summaries.summary())

@@ -1,27 +1,31 @@
-"""One self-contained HTML page: figures, tables, and plots as inline SVG; every text escaped."""
+"""Builds the HTML page of the portfolio report from a report and one jinja2 template."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
+from datetime import datetime
+from decimal import Decimal
+from functools import cache
 from itertools import groupby
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-_WIDTH, _HEIGHT, _EDGE = 720.0, 220.0, 56.0
+from app.performance.domain.attribution import Attribution
+from app.performance.domain.brinson import ActiveReturn
+from app.performance.domain.replacement_outcomes import SwapOutcome
+from app.performance.services.report import Report
+from app.portfolio.domain.returns import Figures
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+UNKNOWN = "unknown"
+_WIDTH, _HEIGHT, _LEFT, _MARGIN = 720, 220, 56, 8
 _COLOURS: Final = ("#2563eb", "#c2410c", "#15803d")
-_STYLE: Final = """\
-body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2rem auto;padding:0 1rem;color:#111}
-h1,h2{line-height:1.2}h2{margin-top:2.2rem}table{border-collapse:collapse;width:100%}
-th,td{padding:.3rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}.wide{overflow-x:auto}svg{max-width:100%;height:auto}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1.2rem}dd{margin:0}.note{color:#555}
-@media(prefers-color-scheme:dark){body{background:#111;color:#eee}th,td{border-color:#444}
-.note{color:#aaa}}"""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Values in time order; None is a gap and is drawn as one."""
+    """Values of a chart in time order; None is a gap in the line."""
 
     name: str
     values: Sequence[float | None]
@@ -29,14 +33,18 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
+    """Line chart; `first` and `last` label the ends of its time axis."""
+
     title: str
-    first: str  # what the left and the right end stand for
+    first: str
     last: str
     series: tuple[Series, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
+    """Table of text cells with an optional note above it."""
+
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -45,104 +53,346 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Page:
+    """Content of the report page in reading order."""
+
     title: str
     facts: tuple[tuple[str, str], ...]
     parts: tuple[Plot | Table, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class DrawnLine:
+    """Contiguous runs of points (x, y) of one series in SVG units."""
+
+    name: str
+    colour: str
+    label_x: int
+    runs: tuple[tuple[tuple[str, str], ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Geometry of a chart; `scale` has position and label of the lowest and the highest value."""
+
+    lines: tuple[DrawnLine, ...]
+    scale: tuple[tuple[str, str], ...]
+    width: int = _WIDTH
+    height: int = _HEIGHT
+    left: int = _LEFT
+
+
 def render(page: Page) -> str:
-    """The page as HTML text that asks for nothing from anywhere."""
-    title = escape(page.title)
-    facts = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in page.facts
-    )
-    parts = "".join(_plot(part) if isinstance(part, Plot) else _table(part) for part in page.parts)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head>"
-        f"<body><h1>{title}</h1><dl>{facts}</dl>{parts}</body></html>\n"
-    )
+    """Render the page as self-contained HTML; the template escapes every text."""
+    html: str = _template().render(page=page)
+    return html
 
 
-def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(one)}</th>' for one in table.head)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  # first report
+
+    environment = Environment(
+        loader=PackageLoader("app.performance.api"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    body = (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-        if table.rows
-        else "<p>Nothing yet.</p>"
-    )
-    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    return f"<h2>{escape(table.title)}</h2>{note}{body}"
+    environment.filters["drawing"] = draw
+    environment.tests["plot"] = lambda part: isinstance(part, Plot)
+    return environment.get_template("report.html.jinja")
 
 
-def _plot(plot: Plot) -> str:
-    heading = f"<h2>{escape(plot.title)}</h2>"
+def draw(plot: Plot) -> Drawing | None:
+    """Geometry of the chart; None where no series has a finite value."""
     known = [
         value
-        for one in plot.series
-        for value in one.values
-        if value is not None and _is_known(value)
+        for series in plot.series
+        for value in series.values
+        if value is not None and math.isfinite(value)
     ]
     if not known:
-        return f"{heading}<p>Nothing is known yet.</p>"
+        return None
     low, high = min(known), max(known)
     span = high - low or abs(high) or 1.0
-    drawn = "".join(
-        _series(one, _COLOURS[number % len(_COLOURS)], number, low, span)
-        for number, one in enumerate(plot.series)
-    )
-    marks = "".join(
-        f'<text x="4" y="{_y(value, low, span):.1f}" font-size="12" fill="currentColor">'
-        f"{value:.4g}</text>"
-        for value in dict.fromkeys((low, high))
-    )
-    foot = _HEIGHT - 6.0
-    return (
-        f'{heading}<svg role="img" aria-label="{escape(plot.title)}"'
-        f' viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" width="{_WIDTH:.0f}">{drawn}{marks}'
-        f'<text x="{_EDGE:.0f}" y="{foot:.0f}" font-size="12" fill="currentColor">'
-        f"{escape(plot.first)}</text>"
-        f'<text x="{_WIDTH - 8.0:.0f}" y="{foot:.0f}" font-size="12" text-anchor="end"'
-        f' fill="currentColor">{escape(plot.last)}</text></svg>'
-    )
 
+    def height_of(value: float) -> str:
+        return f"{_HEIGHT - 32 - (value - low) / span * (_HEIGHT - 64):.1f}"
 
-def _series(series: Series, colour: str, number: int, low: float, span: float) -> str:
-    lines = "".join(
-        f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{points}"/>'
-        if " " in points
-        else f'<circle fill="{colour}" r="3" cx="{points.split(",")[0]}"'
-        f' cy="{points.split(",")[1]}"/>'
-        for points in _runs(series.values, low, span)
+    def runs(values: Sequence[float | None]) -> Iterator[tuple[tuple[str, str], ...]]:
+        step = (_WIDTH - _LEFT - 2 * _MARGIN) / max(1, len(values) - 1)
+        for is_finite, run in groupby(enumerate(values), lambda point: _is_finite(point[1])):
+            if is_finite:
+                yield tuple(
+                    (f"{_LEFT + _MARGIN + step * index:.1f}", height_of(value))
+                    for index, value in run
+                    if value is not None
+                )
+
+    lines = tuple(
+        DrawnLine(
+            series.name,
+            _COLOURS[number % len(_COLOURS)],
+            _LEFT + _MARGIN + 200 * number,
+            tuple(runs(series.values)),
+        )
+        for number, series in enumerate(plot.series)
     )
-    across = _EDGE + 8.0 + 200.0 * number
-    return (
-        f'{lines}<text x="{across:.0f}" y="14" font-size="12" fill="{colour}">'
-        f"{escape(series.name)}</text>"
+    return Drawing(
+        lines, tuple((height_of(value), f"{value:.4g}") for value in dict.fromkeys((low, high)))
     )
 
 
-def _runs(values: Sequence[float | None], low: float, span: float) -> Iterator[str]:
-    """The points of each unbroken stretch."""
-    step = (_WIDTH - _EDGE - 16.0) / max(1, len(values) - 1)
-    placed: Iterable[tuple[float, float | None]] = (
-        (_EDGE + 8.0 + step * at, value) for at, value in enumerate(values)
-    )
-    for is_known, run in groupby(placed, lambda one: _is_known(one[1])):
-        if is_known:
-            yield " ".join(
-                f"{x:.1f},{_y(value, low, span):.1f}" for x, value in run if value is not None
-            )
-
-
-def _is_known(value: float | None) -> bool:
+def _is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _y(value: float, low: float, span: float) -> float:
-    return _HEIGHT - 32.0 - (value - low) / span * (_HEIGHT - 64.0)
+def report_page(report: Report) -> Page:
+    """Content of the page; an unknown figure reads `unknown`, with its reason if there is one."""
+    last = report.days[-1] if report.days else None
+    why = "" if last is None or last.reason is None else f" ({last.reason})"
+    measured = report.figures
+    sharpe = None if measured.sharpe is None else f"{measured.sharpe:.2f}"
+    if sharpe is not None and measured.sharpe_standard_error is not None:
+        sharpe = f"{sharpe} (standard error {measured.sharpe_standard_error:.2f})"
+    ratio = UNKNOWN if measured.reason is None else f"{UNKNOWN} ({measured.reason})"
+    figures = (
+        ("Sortino", measured.sortino),
+        ("Calmar", measured.calmar),
+        ("Profit factor", measured.profit_factor),
+    )
+    facts = (
+        ("Made at", _time(report.made_at)),
+        ("Portfolio version", str(report.version)),
+        ("Data", f"{report.facts.data_source.value}, {report.facts.data_status.value}"),
+        ("Equity (index, 1 at the start)", f"{_money(last.equity if last else None)}{why}"),
+        ("Growth", _share(measured.growth)),
+        ("Deepest fall", _share(measured.max_drawdown)),
+        ("Sharpe", sharpe or ratio),
+        *((name, ratio if value is None else f"{value:.2f}") for name, value in figures),
+        ("Days with a gain", ratio if measured.win_rate is None else _share(measured.win_rate)),
+        ("Daily returns behind these", str(measured.observations)),
+        *(
+            (
+                f"Mark of {mark.symbol} at {_time(mark.at)}",
+                f"unknown then; {mark.price:f} is the close of the hour {_time(mark.opened_at)}",
+            )
+            for mark in report.late_marks
+        ),
+    )
+    tables = (
+        _positions(report),
+        *map(_attribution, report.ledgers),
+        _active_return(report.active),
+        _replacements(report),
+        _hypothetical(report.hypothetical),
+    )
+    replacements = (plot for outcome in report.swaps for plot in _replacement_plots(outcome))
+    return Page(
+        "Portfolio report",
+        facts,
+        (*_curves(report), *tables, *replacements, _trades(report)),
+    )
+
+
+def _curves(report: Report) -> tuple[Plot, ...]:
+    days = report.days
+    ends = (_time(days[0].at), _time(days[-1].at)) if days else ("", "")
+    equity = tuple(None if day.equity is None else float(day.equity) for day in days)
+    pnl = tuple(None if day.pnl is None else float(day.pnl) for day in days)
+    return (
+        Plot("Equity", *ends, (Series("index", equity),)),
+        Plot("Daily P&L", *ends, (Series("index units", pnl),)),
+    )
+
+
+def _positions(report: Report) -> Table:
+    return Table(
+        "Positions",
+        ("Symbol", "Weight", "Since inclusion", "Deepest fall", "Volatility", "Booked", "Note"),
+        tuple(
+            (
+                position.member.symbol,
+                f"{position.member.weight_u / 1_000_000:.2f} %",
+                _share(position.figures.performance),
+                _share(position.figures.max_drawdown),
+                _share(position.figures.volatility),
+                "none"
+                if position.realized is None
+                else f"{position.realized:f} {position.currency}",
+                position.reason or "",
+            )
+            for position in report.positions
+        ),
+        "Weights of record; figures of the price since each member came in.",
+    )
+
+
+def _attribution(ledger: Attribution) -> Table:
+    lines = (*ledger.symbols, *ledger.sectors)
+    rows = tuple(
+        (
+            line.name,
+            line.sector,
+            _money(line.price_pnl),
+            "not in it" if line.funding is None else _money(line.funding),
+            "not in it" if line.fees is None else _money(line.fees),
+            _money(line.contribution),
+        )
+        for line in lines
+    )
+    period = (
+        f"{_time(ledger.start_at)} to {_time(ledger.end_at)}; "
+        if ledger.start_at and ledger.end_at
+        else ""
+    )
+    why = f" Note: {ledger.reason}." if ledger.reason else ""
+    return Table(
+        f"Attribution: {ledger.basis.value}, {ledger.unit}",
+        ("Symbol or sector", "Sector", "Price P&L", "Funding", "Fees", "Contribution"),
+        rows,
+        f"{period}change of equity {_money(ledger.change)}, to which the symbols, and again the"
+        f" sectors, add up.{why}",
+    )
+
+
+def _active_return(active: ActiveReturn) -> Table:
+    period = (
+        f"{_time(active.start_at)} to {_time(active.end_at)}; "
+        if active.start_at and active.end_at
+        else ""
+    )
+    returns = (
+        f"portfolio {_exact(active.portfolio)}, universe {_exact(active.universe)}, difference"
+        f" {_exact(active.active)}, to which all effects add up."
+        if active.reason is None
+        else f"Unknown: {active.reason}."
+    )
+    return Table(
+        "Active return by sector",
+        ("Sector", "Weight", "In the universe", "Allocation", "Selection", "Interaction"),
+        tuple(
+            (
+                row.sector,
+                _exact(row.weight),
+                _exact(row.universe_weight),
+                _exact(row.allocation),
+                _exact(row.selection),
+                _exact(row.interaction),
+            )
+            for row in active.sectors
+        ),
+        f"{period}{returns} The universe is all symbols, weighing the same.",
+    )
+
+
+def _replacements(report: Report) -> Table:
+    paid = {True: "yes", False: "no", None: UNKNOWN}
+    return Table(
+        "Replacement outcomes",
+        (
+            "Replacement",
+            "At",
+            "D (z)",
+            "Old since",
+            "New since",
+            "Difference",
+            "Net",
+            "Paid",
+            "Note",
+        ),
+        tuple(
+            (
+                f"{outcome.old} to {outcome.new}",
+                _time(outcome.at),
+                UNKNOWN if outcome.threshold_z is None else f"{outcome.threshold_z:.2f}",
+                _share(outcome.old_return),
+                _share(outcome.new_return),
+                _share(outcome.difference),
+                _share(outcome.net),
+                paid[outcome.outperformed],
+                outcome.net_reason or "; ".join(_notes(outcome)),
+            )
+            for outcome in report.swaps
+        ),
+        "Prices since the replacement; net of fees, spread and funding.",
+    )
+
+
+def _notes(outcome: SwapOutcome) -> Iterable[str]:
+    if outcome.ended_at is not None:
+        yield f"left {_time(outcome.ended_at)}"
+    for name in outcome.delisted:
+        yield f"{name} is delisted, its last price stands"
+
+
+def _hypothetical(figures: Figures) -> Table:
+    unknown = UNKNOWN if figures.reason is None else f"{UNKNOWN} ({figures.reason})"
+
+    def ratio(value: float | None) -> str:
+        return unknown if value is None else f"{value:.2f}"
+
+    return Table(
+        "Hypothetical: not earned",
+        ("Figure", "Value"),
+        (
+            ("Days", str(figures.observations)),
+            ("Growth", _share(figures.growth)),
+            ("Deepest fall", _share(figures.max_drawdown)),
+            ("Sharpe", ratio(figures.sharpe)),
+            ("Sortino", ratio(figures.sortino)),
+            ("Calmar", ratio(figures.calmar)),
+        ),
+        "Today's members at today's weights over the past. The members were chosen with"
+        " knowledge of that past and were not held then: this is no performance.",
+    )
+
+
+def _replacement_plots(outcome: SwapOutcome) -> Iterable[Plot]:
+    if len(outcome.path) > 1:
+        yield Plot(
+            f"{outcome.old} against {outcome.new} since the replacement",
+            _time(outcome.at),
+            _time(outcome.path[-1].at),
+            (
+                Series(outcome.old, (0.0, *(moment.old for moment in outcome.path))),
+                Series(outcome.new, (0.0, *(moment.new for moment in outcome.path))),
+            ),
+        )
+
+
+def _trades(report: Report) -> Table:
+    return Table(
+        "Recent trades",
+        ("Trade", "Symbol", "Occurred", "P&L", "Fees", "Funding", "Net"),
+        tuple(
+            (
+                trade.result.trade_id,
+                trade.result.symbol,
+                _time(trade.result.occurred_at),
+                f"{trade.result.pnl:f} {trade.result.currency}",
+                f"{trade.result.fees:f}",
+                f"{trade.result.funding:f}",
+                f"{trade.result.net:f}",
+            )
+            for trade in report.trades
+        ),
+        "Last booked first.",
+    )
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _money(amount: Decimal | None) -> str:
+    return UNKNOWN if amount is None else f"{amount:.6f}"
+
+
+def _exact(share: Decimal | None) -> str:
+    return UNKNOWN if share is None else f"{share:.4%}"
+
+
+def _share(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2%}"

@@ -1,5 +1,6 @@
 """The report: everything of one moment as JSON, or as one page to read."""
 
+import asyncio
 from typing import Annotated, Literal, Self
 
 from fastapi import Header, Query
@@ -7,7 +8,7 @@ from pydantic import Field
 from starlette.responses import HTMLResponse, Response
 
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
-from app.foundation.http.dependencies import UNNAMED, Provided, RequestIdDep
+from app.foundation.http.dependencies import EXPENSIVE, UNNAMED, Provided, RequestIdDep
 from app.foundation.http.pagination import From, To, named_period, require_order
 from app.foundation.http.responses import answer, json_bytes
 from app.foundation.http.routing import api_router
@@ -15,8 +16,7 @@ from app.foundation.http.schemas import Freshness, Out, Share, UtcTime, finite
 from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.job_service import JobService
 from app.foundation.jobs import Document, JobKind
-from app.performance.api.report_html import page_of
-from app.performance.api.report_page import render
+from app.performance.api.report_page import render, report_page
 from app.performance.api.schemas import (
     LATE,
     ActiveOut,
@@ -164,7 +164,7 @@ class ReplacementLedgerOut(Freshness):
         )
 
 
-@router.get("/replacements/ledger", summary="Whether replacements paid")
+@router.get("/replacements/ledger", summary="Whether replacements paid", dependencies=EXPENSIVE)
 async def replacement_ledger(reporting: Provided[Reporting]) -> ReplacementLedgerOut:
     """Each replacement with its gain net of fees, spread and funding, and the total.
 
@@ -177,6 +177,7 @@ async def replacement_ledger(reporting: Provided[Reporting]) -> ReplacementLedge
     "/report",
     summary="The report",
     response_model=ReportOut,
+    dependencies=EXPENSIVE,
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **ACCEPTED},
 )
 async def report(
@@ -208,7 +209,8 @@ async def report(
         return await begun(commands, jobs, command, JobKind.REPORT, named_period(since, to))
     made = await reporting.report(since, to)
     if wants_page:
-        return HTMLResponse(render(page_of(made)), headers={"Content-Security-Policy": _POLICY})
+        page = await asyncio.to_thread(render, report_page(made))
+        return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
     return answer(json_bytes(ReportOut.of(made)))
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.foundation.errors import Code
-from app.foundation.http.dependencies import CommandDep, CursorsDep, Provided, by
+from app.foundation.http.dependencies import EXPENSIVE, CommandDep, CursorsDep, Provided, by
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import (
     Cursors,
@@ -136,7 +136,7 @@ async def positions(
     )
 
 
-@router.get("/equity", summary="Equity curve and daily P&L")
+@router.get("/equity", summary="Equity curve and daily P&L", dependencies=EXPENSIVE)
 async def equity(
     performance: Provided[Performance],
     cursors: CursorsDep,
@@ -186,7 +186,7 @@ async def trades(
     )
 
 
-@router.get("/performance-attribution", summary="Who earned what")
+@router.get("/performance-attribution", summary="Performance attribution", dependencies=EXPENSIVE)
 async def performance_attribution(
     performance: Provided[Performance],
     days: Annotated[QueryInt, Query(ge=1, le=3650, description="Length of the period.")] = 30,

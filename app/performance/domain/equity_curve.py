@@ -22,8 +22,6 @@ from app.portfolio.domain.event_log import (
     EventType,
     PortfolioEvent,
     instant,
-    instant_text,
-    number_text,
 )
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.returns import Figures, figures, figures_of_equity
@@ -139,19 +137,6 @@ def _marks(events: Sequence[PortfolioEvent]) -> dict[str, Decimal]:
         for one in event.payload.get("marks", {}).values()
         if one["mark"] is not None and Decimal(one["mark"]) > 0
     }
-
-
-def redenominations_payload(changes: Iterable[Redenomination]) -> list[dict[str, str]]:
-    """As an event keeps them beside a mark."""
-    return [
-        {
-            "since": instant_text(one.since),
-            "until": instant_text(one.until),
-            "before": str(number_text(one.before)),
-            "after": str(number_text(one.after)),
-        }
-        for one in changes
-    ]
 
 
 def _redenominated(events: Sequence[PortfolioEvent]) -> dict[str, tuple[Redenomination, ...]]:

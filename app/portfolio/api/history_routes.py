@@ -1,4 +1,4 @@
-"""What happened to the portfolio, and whether everything still fits together."""
+"""Append-only history of the portfolio."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -13,9 +13,8 @@ from app.foundation.http.response_cache import cacheable
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import NAMES, CursorText, Json, Limit, Out, Score, UtcTime
 from app.foundation.state_version import Input
-from app.operations.services.integrity import Integrity
 from app.portfolio.domain.event_log import EventType, PortfolioEvent
-from app.portfolio.services.queries import PortfolioOverview
+from app.portfolio.services.queries import PortfolioQueries
 
 router = api_router("portfolio", "/portfolio")
 
@@ -64,30 +63,6 @@ class EventOut(Out):
         )
 
 
-class InvariantOut(Out):
-    name: str = Field(examples=["sum_of_weights"])
-    ok: bool
-    detail: str | None = Field(description="What is wrong.")
-
-
-class IntegrityOut(Out):
-    ok: bool
-    version: int
-    events: int
-    checked_at: UtcTime
-    invariants: list[InvariantOut]
-
-    @classmethod
-    def of(cls, checked: Integrity) -> Self:
-        return cls(
-            ok=checked.ok,
-            version=checked.version,
-            events=checked.events,
-            checked_at=checked.checked_at,
-            invariants=[InvariantOut.model_validate(one) for one in checked.invariants],
-        )
-
-
 @router.get(
     "/history",
     summary="The append-only history",
@@ -95,7 +70,7 @@ class IntegrityOut(Out):
 )
 @cacheable(depends_on=Input.PORTFOLIO | Input.SYMBOLS)
 async def history(
-    overview: Provided[PortfolioOverview],
+    queries: Provided[PortfolioQueries],
     cursors: CursorsDep,
     limit: Limit = 50,
     cursor: CursorText = None,
@@ -108,18 +83,12 @@ async def history(
     chosen = {"symbol": symbol, "action": None if action is None else action.value}
     start = cursors.decode("portfolio_history", chosen, cursor)
     before = None if start is None else int(start[0])
-    events = await overview.history(before, limit + 1, symbol, action)
+    events = await queries.history(before, limit + 1, symbol, action)
     page, last = cut(events, limit, lambda event: (event.seq,))
     return Page(
         items=[EventOut.of(event) for event in page],
         next_cursor=None if last is None else cursors.encode("portfolio_history", chosen, last),
     )
-
-
-@router.get("/integrity", summary="Are all invariants held")
-async def integrity(overview: Provided[PortfolioOverview]) -> IntegrityOut:
-    """Size, ranks, sums, bounds, scores; that the history folds to the state; its hash chain."""
-    return IntegrityOut.of(await overview.integrity())
 
 
 def _number(payload: Mapping[str, Any], name: str) -> float | None:

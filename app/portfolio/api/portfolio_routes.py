@@ -6,7 +6,7 @@ from fastapi import Query
 from pydantic import Field
 from starlette.responses import Response
 
-from app.foundation.http.dependencies import Provided
+from app.foundation.http.dependencies import EXPENSIVE, Provided
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.responses import answer, etag, json_bytes
 from app.foundation.http.routing import api_router
@@ -25,9 +25,8 @@ from app.portfolio.api.schemas import TARGET, MemberOut, freshness
 from app.portfolio.services.member_views import PortfolioView
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.queries import (
-    Analytics,
     CorrelationReport,
-    PortfolioOverview,
+    PortfolioQueries,
     Statistics,
 )
 from app.portfolio.services.rebalancing import Rebalancing
@@ -95,75 +94,6 @@ class StatisticsOut(Freshness):
                 avg_max_drawdown=shown.average_drawdown,
                 avg_volatility=shown.average_volatility,
             ),
-            last_updated=shown.updated_at,
-            **freshness(shown.facts),
-        )
-
-
-class Performer(Out):
-    symbol: str
-    performance: Share
-
-
-class Scorer(Out):
-    symbol: str
-    score: Score
-
-
-class AnalyticsOut(Freshness):
-    """Figures of what was held, by the weights in force each day, as in the report.
-
-    `growth` and `max_drawdown` are of every known point of the equity, the start and now included.
-    The ratios (`sharpe` to `profit_factor`) are null below 30 observations; a part of a day and a
-    gap are one observation each. Null where a figure is not defined.
-    """
-
-    portfolio_size: int
-    average_score: Score | None
-    total_score: float | None
-    average_performance: Share | None
-    growth: float | None = Field(description="Of the equity since it began, as a fraction.")
-    max_drawdown: Share | None
-    average_volatility: Share | None
-    replacement_candidates: list[str]
-    top_performers: list[Performer]
-    lowest_scorers: list[Scorer]
-    sharpe: float | None
-    sharpe_standard_error: float | None = Field(description="Standard error of `sharpe`.")
-    sortino: float | None
-    calmar: float | None
-    win_rate: Share | None = Field(description="Share of the observations with a gain.")
-    profit_factor: float | None
-    observations: int = Field(description="Daily returns behind the ratios.")
-    is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
-    ratios_reason: str | None = Field(description="Why the ratios are null.")
-    last_updated: UtcTime | None
-
-    @classmethod
-    def of(cls, shown: Analytics) -> Self:
-        figures = shown.figures
-        return cls(
-            portfolio_size=shown.portfolio_size,
-            average_score=shown.average_score,
-            total_score=shown.total_score,
-            average_performance=shown.average_performance,
-            growth=figures.growth,
-            max_drawdown=figures.max_drawdown,
-            average_volatility=shown.average_volatility,
-            replacement_candidates=list(shown.replacement_candidates),
-            top_performers=[
-                Performer(symbol=name, performance=move) for name, move in shown.top_performers
-            ],
-            lowest_scorers=[Scorer(symbol=name, score=one) for name, one in shown.lowest_scorers],
-            sharpe=figures.sharpe,
-            sharpe_standard_error=figures.sharpe_standard_error,
-            sortino=figures.sortino,
-            calmar=figures.calmar,
-            win_rate=figures.win_rate,
-            profit_factor=figures.profit_factor,
-            observations=figures.observations,
-            is_sufficient=figures.is_sufficient,
-            ratios_reason=figures.reason,
             last_updated=shown.updated_at,
             **freshness(shown.facts),
         )
@@ -284,15 +214,9 @@ async def portfolio(portfolio: Provided[PortfolioService]) -> Response:
 
 @router.get("/statistics", summary="Averages and distribution")
 @cacheable(depends_on=Input.DECISION)
-async def statistics(overview: Provided[PortfolioOverview]) -> StatisticsOut:
+async def statistics(queries: Provided[PortfolioQueries]) -> StatisticsOut:
     """Size, scores, sectors and average figures since inclusion."""
-    return StatisticsOut.of(await overview.statistics())
-
-
-@router.get("/analytics", summary="Performance and risk")
-async def analytics(overview: Provided[PortfolioOverview]) -> AnalyticsOut:
-    """Best and worst members, and risk-adjusted figures; undefined ones are null."""
-    return AnalyticsOut.of(await overview.analytics())
+    return StatisticsOut.of(await queries.statistics())
 
 
 @router.get("/weights", summary="Weights, targets and drift", response_model=WeightsOut)
@@ -302,18 +226,18 @@ async def weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:
     return WeightsOut.of(await rebalancing.weights())
 
 
-@router.get("/correlation", summary="Correlation of the members")
+@router.get("/correlation", summary="Correlation of the members", dependencies=EXPENSIVE)
 async def correlation(
-    overview: Provided[PortfolioOverview],
+    queries: Provided[PortfolioQueries],
     days: Annotated[QueryInt, Query(ge=2, le=365, description="Daily returns to look at.")] = 30,
 ) -> CorrelationOut:
     """Pairwise, on the configured basis (residual: after removing the market factor)."""
-    return CorrelationOut.of(await overview.correlation(days))
+    return CorrelationOut.of(await queries.correlation(days))
 
 
 @router.get("/replacement-candidates", summary="The weakest members")
 @cacheable(depends_on=Input.DECISION)
-async def replacement_candidates(overview: Provided[PortfolioOverview]) -> CandidatesOut:
+async def replacement_candidates(queries: Provided[PortfolioQueries]) -> CandidatesOut:
     """Lowest score first, priority 1 to n. Being one of them does not stop trading."""
-    found, facts = await overview.replacement_candidates()
+    found, facts = await queries.replacement_candidates()
     return CandidatesOut(candidates=[MemberOut.of(member) for member in found], **freshness(facts))

@@ -28,9 +28,14 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.foundation.idempotency import StoredResponse
-from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
+from app.portfolio.domain.proposals import (
+    Decision,
+    MembershipMove,
+    Proposal,
+    ProposalKind,
+    ProposalState,
+)
 from app.portfolio.services.proposals import Proposals
-from app.signals.domain.models import Move
 
 router = api_router("portfolio", "/portfolio/proposals")
 _DECIDED = (Code.NOT_FOUND, Code.INVALID_STATE_TRANSITION, *CHANGES)
@@ -103,7 +108,7 @@ class ProposedBySignalOut(Out):
     """The change of the membership that an approved signal asks for."""
 
     signal_id: str
-    move: Move
+    move: MembershipMove
     symbol: str
     old_symbol: str | None = Field(description="The member that makes room.")
     evaluation: str | None = Field(examples=["APPROVE"])
@@ -113,7 +118,7 @@ class ProposedBySignalOut(Out):
     def of(cls, action: Any) -> Self:
         return cls(
             signal_id=action["signal_id"],
-            move=Move(action["move"]),
+            move=MembershipMove(action["move"]),
             symbol=action["symbol"],
             old_symbol=action["old_symbol"],
             evaluation=action["evaluation"],

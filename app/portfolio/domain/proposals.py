@@ -144,6 +144,14 @@ def _changed(why: str) -> ConflictError:
     )
 
 
+class MembershipMove(StrEnum):
+    """A change of the membership."""
+
+    ADD = "add"
+    REMOVE = "remove"
+    REPLACE = "replace"
+
+
 class ProposalKind(StrEnum):
     REBALANCE = "rebalance"
     REPLACEMENT = "replacement"

@@ -1,13 +1,12 @@
 """How a change of the portfolio is weighed, written down and announced."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from app.foundation.idempotency import Command
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.performance.domain.equity_curve import redenominations_payload
-from app.performance.services.equity_reader import indexed
+from app.market.domain.panel import Redenomination
 from app.portfolio.domain.controls import HELD_BACK
 from app.portfolio.domain.event_log import (
     Draft,
@@ -95,9 +94,26 @@ def _mark(symbol: str, grounds: Grounds) -> dict[str, object]:
     if mark is not None:
         told: dict[str, object] = {"symbol": symbol, "mark": number_text(mark)}
         changes = grounds.redenominations(symbol)
-        return {**told, "redenominated": redenominations_payload(changes)} if changes else told
+        return {**told, "redenominated": _redenominations_payload(changes)} if changes else told
     quote = grounds.market.quote(symbol)
     return {"symbol": symbol, "mark": None, "doubt": None if quote is None else quote.doubt}
+
+
+def _redenominations_payload(changes: Iterable[Redenomination]) -> list[dict[str, str]]:
+    """As an event keeps them beside a mark."""
+    return [
+        {
+            "since": instant_text(one.since),
+            "until": instant_text(one.until),
+            "before": str(number_text(one.before)),
+            "after": str(number_text(one.after)),
+        }
+        for one in changes
+    ]
+
+
+# Adds the equity of the moment to drafts that set weights; performance implements it.
+IndexEquity = Callable[[UnitOfWork, Sequence[Draft], Stamp], Awaitable[tuple[Draft, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +121,7 @@ class Ledger:
     """Commits a change: state, events and announcements of one version."""
 
     code_version: str
+    index_equity: IndexEquity
 
     async def commit(
         self, unit: UnitOfWork, before: Portfolio, change: Change, grounds: Grounds, who: Command
@@ -127,7 +144,7 @@ class Ledger:
             input_hash=None if grounds.board is None else grounds.board.input_hash,
             code_version=self.code_version,
         )
-        drafts = await indexed(unit, marked(before, change, grounds), stamp)
+        drafts = await self.index_equity(unit, marked(before, change, grounds), stamp)
         events = await unit.get(HistoryRepository).append(drafts, stamp)
         if entering := sum(draft.type is EventType.ADD for draft in drafts):
             seats = await unit.get(ReplacementRepository).vacancies()

@@ -33,8 +33,8 @@ from app.market.domain.price_quarantine import MEANING
 from app.market.domain.return_statistics import correlations
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry
-from app.market.services.quotes import spread
 from app.market.services.service_mode import MarketLevel, ModeState
+from app.market.services.snapshot import spread
 from app.market.services.view import MarketOnce, MarketView
 from app.portfolio.domain.candidate_selection import Candidate
 from app.portfolio.domain.controls import FREE, Controls

@@ -1,8 +1,9 @@
 """Deciding on proposals: approve, which carries the action out, or decline; each once, in time."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from app.foundation.errors import Code, ConflictError, NotFoundError, PreconditionFailedError
 from app.foundation.idempotency import (
@@ -24,11 +25,27 @@ from app.portfolio.services.rebalance_steps import RebalanceRequest
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
-from app.signals.services.actions import Changed, applied, carried_out, step_in
-from app.signals.storage.signals import SignalEffectRepository
 
 Ready = Callable[[], Awaitable[None]]
 End = Callable[[UnitOfWork, str | None, int], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A proposal to execute: `ready` runs before the transaction, `end` at its end.
+
+    `end` takes the run, if there was one, and the version of the portfolio that was made.
+    """
+
+    proposal: Proposal
+    reason: str
+    command: Command
+    ready: Ready
+    end: End
+    render: Render[object]
+
+
+Executor = Callable[[Approval], Awaitable[CommandResult[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +65,7 @@ class Proposals:
     idempotency: IdempotentExecutor
     rebalancing: Rebalancing
     portfolio: PortfolioService
+    executors: Mapping[ProposalKind, Executor]  # of the kinds that other capabilities propose
 
     async def page(
         self, before: tuple[datetime, str] | None, limit: int, kind: ProposalKind | None = None
@@ -90,7 +108,7 @@ class Proposals:
 
         who = replace(command, if_match=found.version)
         try:
-            answer = await self._carried_out(found, reason, who, ready, end, rendered)
+            answer = await self._execute(Approval(found, reason, who, ready, end, rendered))
         except PreconditionFailedError:
             await ready()  # it says what became of the proposal
             raise
@@ -117,43 +135,37 @@ class Proposals:
 
         return await self.idempotency.run(command, change, render)
 
-    async def _carried_out(
-        self,
-        proposal: Proposal,
-        reason: str,
-        who: Command,
-        ready: Ready,
-        end: End,
-        render: Render[object],
-    ) -> Changed | CommandResult[Rebalanced]:
-        if proposal.kind is ProposalKind.SIGNAL:
+    async def _execute(self, approval: Approval) -> CommandResult[Any]:
+        own: Mapping[ProposalKind, Executor] = {
+            ProposalKind.REBALANCE: self._rebalance,
+            ProposalKind.REPLACEMENT: self._replace,
+        }
+        return await {**own, **self.executors}[approval.proposal.kind](approval)
 
-            async def signal_ends(unit: UnitOfWork, version: int) -> None:
-                signal_id = proposal.action["signal_id"]
-                await unit.get(SignalEffectRepository).carried_out(signal_id, version)
-                await applied(unit, signal_id, version, self.clock())
-                await end(unit, None, version)
+    async def _rebalance(self, approval: Approval) -> CommandResult[Rebalanced]:
+        async def run_ends(unit: UnitOfWork, done: Rebalanced) -> None:
+            await approval.end(unit, done.run_id, done.version)
 
-            step, why = step_in(proposal.action), f"{reason} ({proposal.reason})"[:500]
-            return await carried_out(self.portfolio, step, why, who, ready, signal_ends, render)
-        if proposal.kind is ProposalKind.REBALANCE:
+        approved = Approved.of(approval.proposal.action)
+        if approved is None:
+            await approval.ready()
+            raise ConflictError(Code.PLAN_CHANGED, "The proposal does not say all weights.")
+        request = RebalanceRequest(approval.reason, approved=approved)
+        hooks = TransactionHooks(approval.ready, run_ends)
+        return await self.rebalancing.run(request, approval.command, approval.render, hooks)
 
-            async def run_ends(unit: UnitOfWork, done: Rebalanced) -> None:
-                await end(unit, done.run_id, done.version)
-
-            hooks = TransactionHooks(ready, run_ends)
-            request = RebalanceRequest(reason, approved=Approved.of(proposal.action))
-            if request.approved is None:
-                await ready()
-                raise ConflictError(Code.PLAN_CHANGED, "The proposal does not say all weights.")
-            return await self.rebalancing.run(request, who, render, hooks)
-
+    async def _replace(self, approval: Approval) -> CommandResult[Replaced]:
         async def swap_ends(unit: UnitOfWork, done: Replaced) -> None:
-            await end(unit, None, done.version)
+            await approval.end(unit, None, done.version)
 
-        old, new = proposal.action["old_symbol"], proposal.action["new_symbol"]
+        action, hooks = approval.proposal.action, TransactionHooks(approval.ready, swap_ends)
         return await self.portfolio.replace(
-            old, new, reason, who, render, TransactionHooks(ready, swap_ends)
+            action["old_symbol"],
+            action["new_symbol"],
+            approval.reason,
+            approval.command,
+            approval.render,
+            hooks,
         )
 
     async def _one(self, proposal_id: str) -> Proposal:

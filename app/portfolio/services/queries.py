@@ -1,6 +1,5 @@
-"""Reads over the portfolio as a whole: statistics, analytics, correlation, history, integrity."""
+"""Reads over the portfolio as a whole: statistics, correlation, weakest members, history."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,27 +8,19 @@ from itertools import combinations
 from operator import itemgetter
 from statistics import fmean
 
-from app.alerts.domain.models import Rule
-from app.alerts.domain.rules import in_force
 from app.configuration.domain.model import CorrelationBasis
-from app.foundation.decimal_math import is_above, to_millionths
+from app.foundation.decimal_math import is_above
 from app.foundation.sql.database import Database
 from app.market.domain.return_statistics import NotApplicable
-from app.operations.services.integrity import Integrity, invariants
-from app.performance.services.equity_reader import Need, track_of
-from app.performance.services.service import Performance
 from app.portfolio.domain.candidate_selection import Correlation
 from app.portfolio.domain.event_log import EventType, PortfolioEvent
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.domain.returns import Figures
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.member_views import MemberView, PortfolioView, portfolio_view, weakest
 from app.portfolio.services.replacement_candidates import correlation_of
 from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
-from app.portfolio.storage.trades import TradeRepository
-from app.scoring.storage.runs import ScoringRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +37,6 @@ class Statistics:
     average_drawdown: float | None
     average_volatility: float | None
     updated_at: datetime | None  # when the board behind the scores was made
-    facts: DataFacts
-
-
-@dataclass(frozen=True, slots=True)
-class Analytics:
-    """Scores of the members now, and figures of what was held: the weights in force each day."""
-
-    portfolio_size: int
-    average_score: float | None
-    total_score: float | None
-    average_performance: float | None
-    average_volatility: float | None
-    replacement_candidates: tuple[str, ...]
-    top_performers: tuple[tuple[str, float], ...]
-    lowest_scorers: tuple[tuple[str, float], ...]
-    figures: Figures
-    updated_at: datetime | None
     facts: DataFacts
 
 
@@ -86,12 +60,11 @@ class CorrelationReport:
 
 
 @dataclass(frozen=True, slots=True)
-class PortfolioOverview:
-    """What is told about the portfolio; nothing here changes it."""
+class PortfolioQueries:
+    """Answers questions about the members; nothing here changes them."""
 
     database: Database
     grounds: GroundsNow
-    performance: Performance
 
     async def statistics(self) -> Statistics:
         view, grounds = await self._view()
@@ -100,42 +73,12 @@ class PortfolioOverview:
             total_symbols=len(view.members),
             max_portfolio_size=view.max_size,
             replacement_candidates=len(weakest(view.portfolio, grounds)),
-            average_score=_mean(scores),
+            average_score=mean_known(scores),
             score_range=(min(scores), max(scores)) if scores else None,
             sector_distribution=_sectors(view.portfolio, grounds),
-            average_performance=_mean([one.figures.performance for one in view.members]),
-            average_drawdown=_mean([one.figures.max_drawdown for one in view.members]),
-            average_volatility=_mean([one.figures.volatility for one in view.members]),
-            updated_at=None if grounds.board is None else grounds.board.calculated_at,
-            facts=view.facts,
-        )
-
-    async def analytics(self) -> Analytics:
-        async with self.database.read() as unit:
-            track = await track_of(unit, self.grounds, Need(has_figures=True))
-            grounds = await self.grounds.of(unit)
-        view = portfolio_view(track.portfolio, grounds)
-        scores = [(one.member.symbol, one.score) for one in view.members if one.score is not None]
-        moves = [
-            (one.member.symbol, one.figures.performance)
-            for one in view.members
-            if one.figures.performance is not None
-        ]
-        known = [score for _, score in scores]
-        return Analytics(
-            portfolio_size=len(view.members),
-            average_score=_mean(known),
-            total_score=sum(known) if known else None,
-            average_performance=_mean([move for _, move in moves]),
-            average_volatility=_mean([one.figures.volatility for one in view.members]),
-            replacement_candidates=weakest(view.portfolio, grounds),
-            top_performers=tuple(
-                sorted(moves, key=lambda one: (-to_millionths(one[1]), one[0]))[:3]
-            ),
-            lowest_scorers=tuple(
-                sorted(scores, key=lambda one: (to_millionths(one[1]), one[0]))[:3]
-            ),
-            figures=track.figures(),
+            average_performance=mean_known([one.figures.performance for one in view.members]),
+            average_drawdown=mean_known([one.figures.max_drawdown for one in view.members]),
+            average_volatility=mean_known([one.figures.volatility for one in view.members]),
             updated_at=None if grounds.board is None else grounds.board.calculated_at,
             facts=view.facts,
         )
@@ -169,26 +112,6 @@ class PortfolioOverview:
                 name = grounds.resolve(symbol).symbol
             return await unit.get(HistoryRepository).page(before_seq, limit, symbol=name, kind=kind)
 
-    async def integrity(self) -> Integrity:
-        """Check the invariants, the chain, and that the history folds to the state."""
-        async with self.database.read() as unit:
-            portfolio = await unit.get(PortfolioRepository).load()
-            events = await unit.get(HistoryRepository).all()
-            grounds = await self.grounds.of(unit)
-            stored = await unit.get(ScoringRepository).latest_composites(
-                one.symbol for one in portfolio.members
-            )
-            totals = await unit.get(TradeRepository).totals()
-        # Every event is hashed anew: that takes longer than a request may hold up the others.
-        checks = await asyncio.to_thread(invariants, portfolio, events, grounds, stored, totals)
-        return Integrity(
-            ok=all(check.ok for check in checks),
-            version=portfolio.version,
-            events=len(events),
-            checked_at=grounds.at,
-            invariants=checks,
-        )
-
     async def _view(self) -> tuple[PortfolioView, Grounds]:
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
@@ -201,7 +124,8 @@ def _sectors(portfolio: Portfolio, grounds: Grounds) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _mean(values: "list[float | None] | list[float]") -> float | None:
+def mean_known(values: "list[float | None] | list[float]") -> float | None:
+    """Mean of the values that are known; None where there are none."""
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
 
@@ -219,7 +143,7 @@ def correlation_report(
     said = {pair: rho for pair in pairs if (rho := rho_of(*pair)) is not None}
     known = {pair: rho for pair, rho in said.items() if isinstance(rho, float)}
     raw = {pair: rho for pair in pairs if isinstance(rho := raw_of(*pair), float)}
-    limit = in_force(Rule.HIGH_RAW_CORRELATION, grounds.configuration).limit
+    limit = grounds.configuration.alerts.rules.high_raw_correlation.limit
     values, raw_values = list(known.values()), list(raw.values())
     return CorrelationReport(
         days=window,
@@ -231,7 +155,7 @@ def correlation_report(
             if isinstance(rho, NotApplicable)
         },
         raw={"-".join(pair): rho for pair, rho in raw.items()},
-        raw_average=_mean(raw_values),
+        raw_average=mean_known(raw_values),
         raw_highest=max(raw_values, default=None),
         raw_matrix=_matrix(symbols, raw_of),
         warnings=(
@@ -243,13 +167,11 @@ def correlation_report(
             *(
                 f"{'-'.join(pair)}: raw {rho:.3f} is above {limit:g}"
                 for pair, rho in raw.items()
-                if limit is not None
-                and is_above(rho, limit)
-                and rules.basis is not CorrelationBasis.RAW
+                if is_above(rho, limit) and rules.basis is not CorrelationBasis.RAW
             ),
         ),
         unknown=tuple("-".join(pair) for pair in pairs if pair not in said),
-        average=_mean(values),
+        average=mean_known(values),
         highest=max(values, default=None),
         symbols=symbols,
         matrix=_matrix(symbols, rho_of),

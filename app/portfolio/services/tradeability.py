@@ -6,7 +6,7 @@ from datetime import datetime
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.symbols import specification_of
-from app.market.services.quotes import spread
+from app.market.services.snapshot import spread
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.rebalance_plan import may_trade
 from app.portfolio.services.decision_context import Grounds

@@ -16,7 +16,7 @@ from app.research.domain.indicator_kernel import (
     macd_in_ranges,
 )
 from app.research.domain.rank_kernel import RANKED_ROWS, normal_scores
-from app.scoring.domain.composite import AlgorithmSpec, Standard, standings
+from app.scoring.domain.composite import AlgorithmSpec, Standard, composite_scores
 from app.scoring.domain.historical_moments import LEAST_UNIVERSE, Moments, by_moments
 from app.scoring.domain.price_factors import HOURLY_BARS
 
@@ -60,7 +60,7 @@ def composite_at_every_bar(
         bars = counted[-1]
         raw = np.array([MEASURES[factor.name](indicators) for factor in spec.factors])
         raw[:, counted < least] = np.nan
-        z = standings(raw.reshape(len(raw), -1), spec, _of_rows(many, symbols)).z
+        z = composite_scores(raw.reshape(len(raw), -1), spec, _of_rows(many, symbols)).z
         out[here] = z.reshape(many, symbols)
     return out
 

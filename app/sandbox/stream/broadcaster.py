@@ -6,14 +6,14 @@ from collections import deque
 
 import msgspec
 
-from app.sandbox.contracts import ACTIVE
+from app.sandbox.market.contracts import ACTIVE
 from app.sandbox.stream.connection import Connection
 from app.sandbox.stream.feed import Feed
 from app.sandbox.stream.frames import RENDERERS
-from app.sandbox.stream.market_snapshot import MarketSnapshot
+from app.sandbox.stream.market_snapshot import InstantMarket
 from app.sandbox.stream.registry import SubscriptionRegistry
 from app.sandbox.stream.session_limits import AccessTokens
-from app.sandbox.stream.topics import Topic
+from app.sandbox.stream.topics import MarketTopic
 
 # Real seconds between ticks; the market itself moves by quarters of an exchange second.
 TICK_S = 0.04
@@ -83,7 +83,7 @@ class Broadcaster:
             return
         registry.broadcast_ms = quote_ms
         registry.counters.ticks += 1
-        snapshot = MarketSnapshot(exchange, now_ms)
+        snapshot = InstantMarket(exchange, now_ms)
         for feed in list(registry.feeds.values()):
             row = feed.topic.row
             if row is not None and exchange.contracts.status(row, now_ms) not in ACTIVE:
@@ -94,10 +94,10 @@ class Broadcaster:
     def render_any_quote(self) -> bytes:
         """Quote message of the first active contract."""
         now_ms = self.exchange.clock.now_ms()
-        snapshot = MarketSnapshot(self.exchange, now_ms)
+        snapshot = InstantMarket(self.exchange, now_ms)
         for symbol, row in self.exchange.contracts.rows.items():
             if self.exchange.contracts.status(row, now_ms) in ACTIVE:
-                feed = Feed(Topic(QUOTES, symbol, row), now_ms)
+                feed = Feed(MarketTopic(QUOTES, symbol, row), now_ms)
                 return RENDERERS[QUOTES](snapshot, feed)[-1]
         raise ValueError("no contract is active")
 
@@ -114,7 +114,7 @@ class Broadcaster:
         Returns the number of messages; ValueError for a topic without a current message.
         """
         now_ms = self.exchange.clock.now_ms()
-        snapshot = MarketSnapshot(self.exchange, now_ms)
+        snapshot = InstantMarket(self.exchange, now_ms)
         frames = RENDERERS[feed.topic.channel](snapshot, Feed(feed.topic, now_ms))
         if not frames:
             raise ValueError(f"{feed.topic.name} has no message to repeat")

@@ -10,7 +10,7 @@ from aiohttp import WSMsgType, web
 
 from app.sandbox.stream.faults import BUSY, BinaryFrame, apply_faults, match_fault
 from app.sandbox.stream.registry import SubscriptionRegistry
-from app.sandbox.stream.topics import StreamError, Topic, parse_topics
+from app.sandbox.stream.topics import MarketTopic, StreamError, parse_topics
 
 Json = dict[str, Any]
 
@@ -30,7 +30,7 @@ class Connection:
         self.connect_id = connect_id
         self.opened_ms = registry.exchange.clock.now_ms()
         self.last_frame_s = registry.monotonic()
-        self.topics: dict[str, Topic] = {}
+        self.topics: dict[str, MarketTopic] = {}
         self.sent = 0
         self.queue: deque[bytes] = deque()
         self._registry = registry

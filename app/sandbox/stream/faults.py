@@ -20,7 +20,7 @@
 
 import msgspec
 
-from app.sandbox.faults import Fault, FaultBoard
+from app.sandbox.http.faults import FaultBoard, InjectedFault
 from app.sandbox.stream.session_limits import DAY_MS
 
 ON_MESSAGES = frozenset(
@@ -33,7 +33,7 @@ class BinaryFrame(bytes):
     """Content of a frame with the binary opcode."""
 
 
-def make_invalid_frame(fault: Fault) -> bytes:
+def make_invalid_frame(fault: InjectedFault) -> bytes:
     """Create a frame that a client must reject or ignore."""
     form = str(fault.params.get("form", "cut"))
     size = int(fault.params.get("bytes", 5 << 20))
@@ -52,7 +52,7 @@ def make_invalid_frame(fault: Fault) -> bytes:
     return b'{"topic":"/contractMarket/tickerV2:XBTUSDTM","type":"mess'
 
 
-def match_fault(board: FaultBoard, kind: str, path: str, connect_id: str) -> Fault | None:
+def match_fault(board: FaultBoard, kind: str, path: str, connect_id: str) -> InjectedFault | None:
     """Find the first armed fault of a kind for this topic and connection, and count it."""
     for fault in board.listed():
         if fault.kind == kind and applies_to(fault, connect_id) and fault.meets(path):
@@ -60,7 +60,7 @@ def match_fault(board: FaultBoard, kind: str, path: str, connect_id: str) -> Fau
     return None
 
 
-def applies_to(fault: Fault, connect_id: str) -> bool:
+def applies_to(fault: InjectedFault, connect_id: str) -> bool:
     """Whether a fault is armed for this connection."""
     return str(fault.params.get("connection", connect_id)) == connect_id
 

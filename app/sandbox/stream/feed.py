@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from app.sandbox.stream.topics import Topic
+from app.sandbox.stream.topics import MarketTopic
 
 
-class Listener(Protocol):
+class FeedListener(Protocol):
     """A connection as a feed sees it: a receiver of messages with a number."""
 
     number: int
@@ -21,9 +21,9 @@ class Listener(Protocol):
 class Feed:
     """A topic with its listeners; `started_ms` is the exchange time of the first subscription."""
 
-    topic: Topic
+    topic: MarketTopic
     started_ms: int
-    listeners: dict[int, Listener] = field(default_factory=dict)
+    listeners: dict[int, FeedListener] = field(default_factory=dict)
     last_state: Any = None
     periods: dict[str, int] = field(default_factory=dict)
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from app.sandbox.candles import candles
-from app.sandbox.contracts import text
-from app.sandbox.market import MINUTE_MS
+from app.sandbox.history.universe import DAY_MS
+from app.sandbox.market.candles import candles
+from app.sandbox.market.contracts import text
+from app.sandbox.market.price_path import MINUTE_MS
 from app.sandbox.stream.feed import Feed
-from app.sandbox.stream.market_snapshot import MarketSnapshot
+from app.sandbox.stream.market_snapshot import InstantMarket
 from app.sandbox.stream.topics import CANDLES
-from app.sandbox.universe import DAY_MS
 
 Json = dict[str, Any]
 Frames = list[bytes]
@@ -27,7 +27,7 @@ def encode_message(topic: str, subject: str, data: Json, sn: int | None = None) 
     return encode(head | {"data": data})
 
 
-def ticker_v2(snapshot: MarketSnapshot, feed: Feed) -> Frames:
+def ticker_v2(snapshot: InstantMarket, feed: Feed) -> Frames:
     """Best bid and ask whenever one of them changes; no last price."""
     row = feed.row
     top = snapshot.top(row)
@@ -48,7 +48,7 @@ def ticker_v2(snapshot: MarketSnapshot, feed: Feed) -> Frames:
     return [encode_message(feed.topic.name, "tickerV2", data, sequence)]
 
 
-def ticker(snapshot: MarketSnapshot, feed: Feed) -> Frames:
+def ticker(snapshot: InstantMarket, feed: Feed) -> Frames:
     """Ticker of REST with each match."""
     if not feed.update_state(int(snapshot.moment.trade.ms[feed.row])):
         return []
@@ -56,7 +56,7 @@ def ticker(snapshot: MarketSnapshot, feed: Feed) -> Frames:
     return [encode_message(feed.topic.name, "ticker", data, data["sequence"])]
 
 
-def execution(snapshot: MarketSnapshot, feed: Feed) -> Frames:
+def execution(snapshot: InstantMarket, feed: Feed) -> Frames:
     """Trades since the last tick, oldest first; at most the hundred that REST returns."""
     since = feed.started_ms if feed.last_state is None else int(feed.last_state)
     feed.last_state = snapshot.quote_ms + 1
@@ -77,7 +77,7 @@ def execution(snapshot: MarketSnapshot, feed: Feed) -> Frames:
     return messages
 
 
-def increments(snapshot: MarketSnapshot, feed: Feed) -> Frames:
+def increments(snapshot: InstantMarket, feed: Feed) -> Frames:
     """Changed levels as price,side,lots: absolute lots, 0 removes; sequences without gaps."""
     books, row = snapshot.exchange.books, feed.row
     deltas = books.follow(row, snapshot.now_ms)
@@ -95,14 +95,14 @@ def increments(snapshot: MarketSnapshot, feed: Feed) -> Frames:
             },
             change.sequence,
         )
-        for change in deltas.told()
+        for change in deltas.take()
     ]
 
 
-def depth(levels: int) -> Callable[[MarketSnapshot, Feed], Frames]:
+def depth(levels: int) -> Callable[[InstantMarket, Feed], Frames]:
     """Renderer of the best levels of each side when one changes; prices are strings here."""
 
-    def frames(snapshot: MarketSnapshot, feed: Feed) -> Frames:
+    def frames(snapshot: InstantMarket, feed: Feed) -> Frames:
         row, now_ms = feed.row, snapshot.now_ms
         # All sizes change by the second, and all prices follow the best ones.
         hint = (snapshot.quote_ms // 1000, snapshot.top(row))
@@ -126,7 +126,7 @@ def depth(levels: int) -> Callable[[MarketSnapshot, Feed], Frames]:
     return frames
 
 
-def limit_candle(snapshot: MarketSnapshot, feed: Feed) -> Frames:
+def limit_candle(snapshot: InstantMarket, feed: Feed) -> Frames:
     """Running candle once a second if it changed; a completed one once more at its end."""
     if not feed.is_due("second", snapshot.now_ms, 1000):
         return []
@@ -149,7 +149,7 @@ def limit_candle(snapshot: MarketSnapshot, feed: Feed) -> Frames:
     return messages
 
 
-def candle_rows(snapshot: MarketSnapshot, row: int, kind: str) -> list[list[float]]:
+def candle_rows(snapshot: InstantMarket, row: int, kind: str) -> list[list[float]]:
     """Last completed and running candle; one without trades is absent."""
     market, minutes = snapshot.exchange.market, CANDLES[kind]
     if minutes is not None:
@@ -167,7 +167,7 @@ def candle_rows(snapshot: MarketSnapshot, row: int, kind: str) -> list[list[floa
     return [[start, days[0][1], high, low, days[-1][4], lots, value]]
 
 
-def instrument(snapshot: MarketSnapshot, feed: Feed) -> Frames:
+def instrument(snapshot: InstantMarket, feed: Feed) -> Frames:
     """Mark and index each second, funding rates each minute; the symbol is in the topic."""
     messages, now_ms, row = [], snapshot.now_ms, feed.row
     if feed.is_due("second", now_ms, 1000):
@@ -190,7 +190,7 @@ def instrument(snapshot: MarketSnapshot, feed: Feed) -> Frames:
     return messages
 
 
-def daily_statistics(snapshot: MarketSnapshot, feed: Feed) -> Frames:
+def daily_statistics(snapshot: InstantMarket, feed: Feed) -> Frames:
     """Last 24 hours every five seconds, as in the contract's object but with positive turnover."""
     if not feed.is_due("snapshot", snapshot.now_ms, 5000):
         return []
@@ -214,7 +214,7 @@ def daily_statistics(snapshot: MarketSnapshot, feed: Feed) -> Frames:
     return [encode(frame | {"id": identity, "data": data})]
 
 
-def announcement(snapshot: MarketSnapshot, feed: Feed) -> Frames:
+def announcement(snapshot: InstantMarket, feed: Feed) -> Frames:
     """Begin and end of each settlement, without a type and without the symbol in the topic."""
     exchange, messages = snapshot.exchange, []
     only_row = feed.topic.row
@@ -238,7 +238,7 @@ def announcement(snapshot: MarketSnapshot, feed: Feed) -> Frames:
     return messages
 
 
-RENDERERS: dict[str, Callable[[MarketSnapshot, Feed], Frames]] = {
+RENDERERS: dict[str, Callable[[InstantMarket, Feed], Frames]] = {
     "/contractMarket/tickerV2": ticker_v2,
     "/contractMarket/ticker": ticker,
     "/contractMarket/execution": execution,

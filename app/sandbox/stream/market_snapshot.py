@@ -5,21 +5,21 @@ from typing import Any
 
 import numpy as np
 
-from app.sandbox.books import Tops
-from app.sandbox.exchange import Exchange
-from app.sandbox.market import Moment
+from app.sandbox.exchange import LocalExchange
+from app.sandbox.market.order_books import Tops
+from app.sandbox.market.price_path import InstantPrices
 
 
-class MarketSnapshot:
+class InstantMarket:
     """Quotes at `now_ms`, each computed at its first use."""
 
-    def __init__(self, exchange: Exchange, now_ms: int) -> None:
+    def __init__(self, exchange: LocalExchange, now_ms: int) -> None:
         self.exchange = exchange
         self.now_ms = now_ms
         self.quote_ms = exchange.market.clamp(now_ms)
 
     @cached_property
-    def moment(self) -> Moment:
+    def moment(self) -> InstantPrices:
         """State of the market."""
         return self.exchange.market.moment(self.now_ms)
 

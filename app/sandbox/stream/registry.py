@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import asdict
 
-from app.sandbox.contracts import ACTIVE
-from app.sandbox.exchange import Exchange
-from app.sandbox.faults import Fault
+from app.sandbox.exchange import LocalExchange
+from app.sandbox.http.faults import InjectedFault
+from app.sandbox.market.contracts import ACTIVE
 from app.sandbox.stream.faults import applies_to
-from app.sandbox.stream.feed import Feed, Listener
+from app.sandbox.stream.feed import Feed, FeedListener
 from app.sandbox.stream.session_limits import SessionLimits, StreamCounters
-from app.sandbox.stream.topics import Topic
+from app.sandbox.stream.topics import MarketTopic
 
 LEVEL2 = "/contractMarket/level2"
 
@@ -17,7 +17,7 @@ LEVEL2 = "/contractMarket/level2"
 class SubscriptionRegistry:
     """Subscribed topics with their listeners; `broadcast_ms` is the market published last."""
 
-    def __init__(self, exchange: Exchange, monotonic: Callable[[], float]) -> None:
+    def __init__(self, exchange: LocalExchange, monotonic: Callable[[], float]) -> None:
         self.exchange = exchange
         self.monotonic = monotonic
         self.limits = SessionLimits()
@@ -42,7 +42,7 @@ class SubscriptionRegistry:
         """Row of a contract, listed or not: delisted ones can still be unsubscribed."""
         return self.exchange.contracts.rows.get(symbol)
 
-    def subscribe(self, listener: Listener, topic: Topic) -> None:
+    def subscribe(self, listener: FeedListener, topic: MarketTopic) -> None:
         """Add a listener to a topic; the next tick publishes at once."""
         feed = self.feeds.get(topic.name)
         if feed is None:
@@ -53,7 +53,7 @@ class SubscriptionRegistry:
         feed.listeners[listener.number] = listener
         self.broadcast_ms = None
 
-    def unsubscribe(self, listener: Listener, topic: Topic) -> None:
+    def unsubscribe(self, listener: FeedListener, topic: MarketTopic) -> None:
         """Remove a listener from a topic; a topic without listeners is dropped."""
         feed = self.feeds.get(topic.name)
         if feed is None:
@@ -64,7 +64,7 @@ class SubscriptionRegistry:
             if topic.channel == LEVEL2:
                 self.exchange.books.unfollow(feed.row, self.exchange.clock.now_ms())
 
-    def find_half_open_fault(self, connect_id: str) -> Fault | None:
+    def find_half_open_fault(self, connect_id: str) -> InjectedFault | None:
         """Fault that leaves a connection's socket open but dead."""
         board = self.exchange.faults
         if board.streaming:

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from app.sandbox.answers import encoded, error_body, respond
-from app.sandbox.exchange import Exchange
+from app.sandbox.exchange import LocalExchange
+from app.sandbox.http.responses import encode_error, encode_success, respond
 from app.sandbox.routes import EXCHANGE
 from app.sandbox.stream.broadcaster import Broadcaster
 from app.sandbox.stream.connection import Connection
@@ -41,13 +41,13 @@ async def bullet(request: web.Request) -> web.Response:
         "pingTimeout": limits.ping_timeout_ms,
     }
     token = broadcaster.tokens.issue(request.app[EXCHANGE].clock.now_ms())
-    return respond(request, encoded({"token": token, "instanceServers": [server]}))
+    return respond(request, encode_success({"token": token, "instanceServers": [server]}))
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
     """Serve one connection from its welcome to its end."""
     if request.headers.get("Upgrade", "").lower() != "websocket":
-        return respond(request, error_body("404000", "Url Not Found"), 404)
+        return respond(request, encode_error("404000", "Url Not Found"), 404)
     broadcaster = request.app[STREAM]
     registry, faults = broadcaster.registry, broadcaster.exchange.faults
     number = broadcaster.next_number()
@@ -159,7 +159,7 @@ async def send_burst(request: web.Request) -> web.Response:
         return _respond_json({"error": str(error)}, 400)
 
 
-def add_stream(app: web.Application, exchange: Exchange) -> None:
+def add_stream(app: web.Application, exchange: LocalExchange) -> None:
     """Add the stream's routes, and end its connections with the server."""
     broadcaster = app[STREAM] = Broadcaster(SubscriptionRegistry(exchange, exchange.monotonic))
 

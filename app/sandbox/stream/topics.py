@@ -58,7 +58,7 @@ class StreamError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Topic:
+class MarketTopic:
     """Topic of one contract, or of all (`row` None); `candle` is a name of CANDLES."""
 
     channel: str
@@ -73,7 +73,7 @@ class Topic:
         return self.channel if self.symbol is None else f"{self.channel}:{self.symbol}{tail}"
 
 
-def parse_topics(text: object, find_row: Callable[[str], int | None]) -> list[Topic]:
+def parse_topics(text: object, find_row: Callable[[str], int | None]) -> list[MarketTopic]:
     """Topics of a comma-separated list, in its order, without duplicates.
 
     `find_row` gives the row of a contract that can be subscribed. StreamError for the first
@@ -88,16 +88,16 @@ def parse_topics(text: object, find_row: Callable[[str], int | None]) -> list[To
     if channel not in PUBLIC:
         raise StreamError(404, f"topic {text} is not found")
     if not colon and channel == ANNOUNCEMENT:
-        return [Topic(channel, None, None)]
+        return [MarketTopic(channel, None, None)]
     names = tail.split(",")
     if not all(names):
         raise StreamError(400, "topic is invalid")
     return list(dict.fromkeys(_parse_topic(channel, name, find_row) for name in names))
 
 
-def _parse_topic(channel: str, name: str, find_row: Callable[[str], int | None]) -> Topic:
+def _parse_topic(channel: str, name: str, find_row: Callable[[str], int | None]) -> MarketTopic:
     symbol, _, candle = name.rpartition("_") if channel == CANDLE else (name, "", "")
     row = find_row(symbol)
     if row is None or (channel == CANDLE and candle not in CANDLES):
         raise StreamError(404, f"topic {channel}:{name} is not found")
-    return Topic(channel, symbol, row, candle or None)
+    return MarketTopic(channel, symbol, row, candle or None)

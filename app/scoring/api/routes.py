@@ -12,6 +12,7 @@ from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
 from app.foundation.http.dependencies import (
+    EXPENSIVE,
     CommandDep,
     CursorsDep,
     IdempotencyDep,
@@ -26,7 +27,7 @@ from app.foundation.http.errors import problem_response, problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
 from app.foundation.http.request_body import Body, SymbolText
 from app.foundation.http.response_cache import cacheable
-from app.foundation.http.responses import answer, etag, json_bytes, keep, not_modified, sent
+from app.foundation.http.responses import answer, etag, keep, large_json_bytes, not_modified, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
@@ -150,8 +151,10 @@ async def rankings(
         return not_modified(tag)
 
     _, lines = scoring.rankings(algorithm_type, eligible_only=eligible_only)
-    ranking = RankingsOut.of(board, status, algorithm_type, lines, limit)
-    return answer(json_bytes(ranking), headers={"ETag": tag})
+    body = await large_json_bytes(
+        lambda: RankingsOut.of(board, status, algorithm_type, lines, limit)
+    )
+    return answer(body, headers={"ETag": tag})
 
 
 @router.get(
@@ -260,6 +263,7 @@ async def run(scoring: Provided[Scoring], run_id: IdPath) -> RunOut:
 @router.post(
     "/runs/{run_id}/replay",
     summary="Recompute a scoring run from what it kept",
+    dependencies=EXPENSIVE,
     responses=problems(Code.NOT_FOUND),
 )
 async def replay(scoring: Provided[Scoring], run_id: IdPath) -> ReplayOut:

@@ -112,7 +112,7 @@ class ConfidenceOut(Out):
     )
     freshness: Score = Field(description="Mean of 2^(-age/half-life) over the sources used.")
     sample: Score = Field(description="n/(n+30) of the daily bars, 1 from 250 on.")
-    reliability: Score | None = Field(description="Steadiness of past scores; null until known.")
+    reliability: Score | None = Field(description="Reliability of past scores; null until known.")
 
     @classmethod
     def of(cls, confidence: Confidence) -> Self:

@@ -10,8 +10,7 @@ from app.foundation.http.dependencies import Provided
 from app.foundation.http.errors import problems
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, SymbolPath, UtcTime
-from app.market.api.freshness import fresh
-from app.market.api.symbol_schemas import SpecificationOut, SymbolOut, instant_of
+from app.market.api.symbol_schemas import SpecificationOut, SymbolOut, fresh, instant_of
 from app.market.domain.models import Contract, ContractKind
 from app.market.services.ports import PortfolioMembers
 from app.market.services.service import MarketData

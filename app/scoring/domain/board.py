@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from app.configuration.domain.sections import Family
 from app.foundation.data_status import DataSource
@@ -19,8 +19,7 @@ class CardStatus(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-@dataclass(frozen=True, slots=True)
-class FactorReading:
+class FactorReading(NamedTuple):  # made twelve thousand times a run, as are levels of books
     """One factor of one symbol. `contribution` is its exact share of the composite z."""
 
     name: str

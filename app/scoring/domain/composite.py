@@ -2,7 +2,7 @@
 
 A weighted sum is divided by the root of the sum of the squares of the weights that are available:
 divided by their sum, a symbol that lacks a family would have a wider spread than the others, and
-whoever lacks one would fill both ends of the board.
+such symbols would fill both ends of the board.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from app.configuration.domain.sections import Family
 from app.foundation.decimal_math import ONE, all_to_millionths, to_millionths
 from app.market.domain.models import Floats, Ints
 from app.market.domain.panel import Bools
-from app.scoring.domain.cross_section import rank_to_normal, significant
+from app.scoring.domain.cross_section import rank_to_normal, rounded_significant
 from app.scoring.domain.factors import FACTORS, Factor
 from app.scoring.domain.historical_moments import (
     LEAST_UNIVERSE,
@@ -112,8 +112,8 @@ class AlgorithmSpec:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Standings:
-    """Where every symbol stands; NaN is unavailable. K factors, G families, N symbols."""
+class CompositeResult:
+    """Scores of every symbol; NaN is unavailable. K factors, G families, N symbols."""
 
     factor_z: Floats  # (K, N), oriented
     factor_weight: Floats  # (K,), share of the composite when everything is there
@@ -157,12 +157,12 @@ class Standings:
         return {name: one for name, one in seen.items() if one is not None}
 
 
-def standings(
+def composite_scores(
     raw: Floats,
     spec: AlgorithmSpec,
     standard: Standard | None = None,
     applies: Bools | None = None,
-) -> Standings:
+) -> CompositeResult:
     """Rank the raw factor values (K, N), in the order of `spec.factors`, into one composite z.
 
     A family without half of its factor weight is unavailable, and so is a composite without half
@@ -206,7 +206,7 @@ def standings(
     family_share, _ = _shares(family_z, family_weight, may_count)
     is_covered = all_to_millionths(completeness) >= least
     composite = np.where(is_covered, _sum(family_z, family_share), np.nan)
-    return Standings(
+    return CompositeResult(
         factor_z=factor_z,
         factor_weight=weight
         / np.where(totals > 0.0, totals, 1.0)[family_of]
@@ -228,7 +228,7 @@ def _standard(values: Floats, moments: Moments | None) -> Floats:
     Ranks look at eight significant digits: what differences of prices leave is no more exact.
     """
     if np.isfinite(values).sum() >= LEAST_UNIVERSE:
-        return rank_to_normal(significant(values, _RANKED))
+        return rank_to_normal(rounded_significant(values, _RANKED))
     return by_moments(values, moments)
 
 

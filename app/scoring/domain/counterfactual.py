@@ -15,7 +15,7 @@ from app.foundation.decimal_math import all_to_millionths
 from app.market.domain.models import Floats
 from app.market.domain.panel import Bools
 from app.scoring.domain.board import Board, Card
-from app.scoring.domain.composite import AlgorithmSpec, standings
+from app.scoring.domain.composite import AlgorithmSpec, composite_scores
 from app.scoring.domain.factors import Factor
 
 _HALVINGS: Final = 20  # of the stretch between a change that is too small and one that is enough
@@ -87,7 +87,7 @@ class _Universe:
         """The place of the symbol if its values were `needed` (K,)."""
         raw = self.raw.copy()
         raw[:, self.own] = needed
-        z = all_to_millionths(self.level * standings(raw, self.spec).z)
+        z = all_to_millionths(self.level * composite_scores(raw, self.spec).z)
         before = (z > z[self.own]) | ((z == z[self.own]) & self._named_before)
         return 1 + int(before.sum())
 

@@ -8,7 +8,7 @@ from app.market.domain.models import Floats
 _TINY = 1e-280  # below it the scale would overflow
 
 
-def significant(values: Floats, digits: int = 12) -> Floats:
+def rounded_significant(values: Floats, digits: int = 12) -> Floats:
     """Rounded to significant digits, so that what is equal in truth is equal in fact.
 
     Two sums of the same terms in another order differ in their last bits; a rank must not.

@@ -24,7 +24,6 @@ from app.foundation.decimal_math import all_to_millionths, to_millionths
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import (
     ScoringInputs,
-    bridged,
     covered,
     known_at,
     log_returns,
@@ -33,8 +32,14 @@ from app.market.domain.panel import (
 )
 from app.market.domain.return_statistics import ewma_volatility
 from app.scoring.domain.board import BoardDraft, Card, CardStatus, Confidence, FactorReading
-from app.scoring.domain.composite import LEAST_COVERAGE, AlgorithmSpec, Standings, standings
+from app.scoring.domain.composite import (
+    LEAST_COVERAGE,
+    AlgorithmSpec,
+    CompositeResult,
+    composite_scores,
+)
 from app.scoring.domain.factors import Factor, Measurement, measure
+from app.scoring.domain.feature_cache import FeatureCache, prepared
 from app.scoring.domain.historical_moments import HistoricMoments
 from app.scoring.domain.input_hash import input_hash
 from app.scoring.domain.market_factors import ends
@@ -79,12 +84,13 @@ def score(
     reliability: Floats | None = None,
     earlier: Mapping[str, HistoricMoments] = MappingProxyType({}),
     noise: Floats | None = None,
+    features: FeatureCache | None = None,
 ) -> BoardDraft:
     """All eligible symbols against each other; nothing after `inputs.as_of_ms` is looked at.
 
     `reliability` (N,) is that of `back_scoring`, None where nobody asked for it. `earlier` are the
     moments of former boards of the same algorithm: what has too few values to rank is measured by
-    them, and is unavailable where there are none.
+    them, and is unavailable where there are none. `features` reuses values of unchanged candles.
 
     Cards: the scored by rank (ties by symbol), then the unavailable ones by symbol. Composite and
     families are 0..1; the contributions of a scored card add up to its z.
@@ -94,27 +100,28 @@ def score(
         Source.DAILY_CANDLES: covered(inputs.daily),
         Source.HOURLY_CANDLES: covered(inputs.hourly),
     }
-    daily, hourly = (bridged(unbroken(panel))[0] for panel in (inputs.daily, inputs.hourly))
+    daily, hourly = prepared(inputs.daily), prepared(inputs.hourly)
     whole = replace(inputs, daily=daily, hourly=hourly)
-    measured = tuple(measure(factor, whole, coverage) for factor in spec.factors)
+    compute = None if features is None else features.measure
+    measured = tuple(measure(factor, whole, coverage, compute) for factor in spec.factors)
     raw, spec = np.array([one.values for one in measured]), replace(spec, moments=earlier)
-    stands = standings(raw, spec, applies=np.array([one.applies for one in measured]))
-    used = {name: earlier[name] for name in sorted(stands.too_few(raw, spec) & earlier.keys())}
+    result = composite_scores(raw, spec, applies=np.array([one.applies for one in measured]))
+    used = {name: earlier[name] for name in sorted(result.too_few(raw, spec) & earlier.keys())}
     trust = _confidences(
         inputs,
         spec.factors,
-        stands,
+        result,
         np.full(len(inputs.symbols), np.nan) if reliability is None else reliability,
     )
     holed = all_to_millionths(coverage[Source.DAILY_CANDLES]) < to_millionths(_LEAST_HISTORY)
-    z = np.where(holed, np.nan, trust.level * stands.z)
+    z = np.where(holed, np.nan, trust.level * result.z)
     exact = all_to_millionths(z)
     scored = sorted(
         np.flatnonzero(np.isfinite(z)).tolist(),
         key=lambda column: (-exact[column], inputs.symbols[column]),
     )
-    readings = _readings(whole, measured, stands, stands.contributions(trust.level))
-    families = ndtr(stands.family_z)
+    readings = _readings(whole, measured, result, result.contributions(trust.level))
+    families = ndtr(result.family_z)
     volatility = ewma_volatility(log_returns(daily))
     rank = {column: place for place, column in enumerate(scored, start=1)}
     cards = [
@@ -148,7 +155,7 @@ def score(
             *sorted(absent, key=lambda card: card.symbol),
         ),
         moments=MappingProxyType(used),
-        seen=MappingProxyType(stands.moments_seen(raw, spec)),
+        seen=MappingProxyType(result.moments_seen(raw, spec)),
         source_coverage=MappingProxyType(
             {source.value: share for source, share in source_coverage(inputs).items()}
         ),
@@ -156,7 +163,7 @@ def score(
 
 
 def _confidences(
-    inputs: ScoringInputs, factors: Sequence[Factor], stands: Standings, reliability: Floats
+    inputs: ScoringInputs, factors: Sequence[Factor], result: CompositeResult, reliability: Floats
 ) -> _Confidences:
     decay = {
         source: np.exp2(
@@ -167,13 +174,13 @@ def _confidences(
     fresh = np.array(
         [np.mean([decay[source] for source in one.sources], axis=0) for one in factors]
     )
-    weight = np.where(np.isfinite(stands.factor_z), stands.factor_weight[:, None], 0.0)
+    weight = np.where(np.isfinite(result.factor_z), result.factor_weight[:, None], 0.0)
     total = weight.sum(axis=0)
     bars = np.isfinite(unbroken(inputs.daily).close).sum(axis=0)
     full = _FULL_SAMPLE / (_FULL_SAMPLE + _PRIOR_SAMPLE)
     mean = np.where(weight > 0.0, weight * fresh, 0.0).sum(axis=0)
     return _Confidences(
-        completeness=stands.completeness,
+        completeness=result.completeness,
         freshness=np.minimum(mean / np.where(total > 0.0, total, np.nan), 1.0),
         sample=np.minimum(bars / (bars + _PRIOR_SAMPLE) / full, 1.0),
         reliability=reliability,
@@ -181,13 +188,16 @@ def _confidences(
 
 
 def _readings(
-    inputs: ScoringInputs, measured: Sequence[Measurement], stands: Standings, contributions: Floats
+    inputs: ScoringInputs,
+    measured: Sequence[Measurement],
+    result: CompositeResult,
+    contributions: Floats,
 ) -> list[tuple[FactorReading, ...]]:
     """One tuple per symbol, in the order of the factor table."""
     columns = []
     for index, one in enumerate(measured):
-        factor, weight = one.factor, float(stands.factor_weight[index])
-        figures = (one.values, stands.factor_z[index], contributions[index])
+        factor, weight = one.factor, float(result.factor_weight[index])
+        figures = (one.values, result.factor_z[index], contributions[index])
         nothing = [None] * len(inputs.symbols)
         said = nothing if factor.support is None else factor.support(inputs)
         columns.append(
@@ -195,16 +205,16 @@ def _readings(
                 FactorReading(
                     factor.name,
                     factor.family,
-                    _known(raw),
+                    raw,
                     factor.unit,
-                    _known(z),
+                    z,
                     weight,
-                    _known(share),
-                    reason or (UNIVERSE_TOO_SMALL if math.isnan(z) else None),
+                    share,
+                    reason or (UNIVERSE_TOO_SMALL if z is None else None),
                     support,
                 )
                 for raw, z, share, reason, support in zip(
-                    *(figure.tolist() for figure in figures), one.reasons, said, strict=True
+                    *map(_all_known, figures), one.reasons, said, strict=True
                 )
             ]
         )
@@ -278,6 +288,10 @@ def _excluded(symbol: str, rule: str) -> Card:
 def _by_family(values: Floats) -> MappingProxyType[Family, float | None]:
     figures = (_known(value) for value in values.tolist())
     return MappingProxyType(dict(zip(Family, figures, strict=True)))
+
+
+def _all_known(values: Floats) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]  # noqa: PLR0124  # NaN alone differs from itself
 
 
 def _known(value: float) -> float | None:

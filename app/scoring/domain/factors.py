@@ -1,4 +1,4 @@
-"""The factor table: what is measured, in which family, how it is turned and how much it counts.
+"""The factor table: each measured feature with its family, orientation and weight.
 
 A new factor is one row here and one function in its family's module.
 """
@@ -15,7 +15,7 @@ from app.market.domain.panel import Bools, ScoringInputs, fresh, present
 from app.market.domain.return_statistics import MARKET
 from app.scoring.domain import market_factors as factors_market
 from app.scoring.domain import price_factors as factors_price
-from app.scoring.domain.cross_section import significant
+from app.scoring.domain.cross_section import rounded_significant
 
 IS_THE_MARKET: Final = "is_the_market"
 LEAST_BARS: Final = 0.95  # share of the bars since the first one, below which none are used
@@ -30,8 +30,9 @@ class Factor:
 
     `orientation` is +1 where a higher raw value is better and -1 where a lower one is; `weight` is
     its share of the family, 0 for one that is measured and shown but not counted; `measure` gives
-    (N,) raw values, NaN where it cannot be told; `gap` is the reason to state when all its sources
-    are there and the value still is not. A factor `against_market` compares with the market symbol,
+    (N,) raw values of its `sources` alone (they are reused while candles do not change), NaN where
+    it cannot be told; `gap` is the reason to state when all its sources are there and the value
+    still is not. A factor `against_market` compares with the market symbol,
     which itself has no such value: against itself it would hold the best one by construction,
     whatever it does. `support` says more of each value, for those who ask where it comes from.
     """
@@ -47,6 +48,9 @@ class Factor:
     meaning: str
     against_market: bool = False
     support: Callable[[ScoringInputs], Sequence[Mapping[str, Any] | None]] | None = None
+
+
+Compute = Callable[[Factor, ScoringInputs], Floats]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,16 +164,21 @@ FACTORS: Final = (
 
 
 def measure(
-    factor: Factor, inputs: ScoringInputs, coverage: Mapping[Source, Floats] | None = None
+    factor: Factor,
+    inputs: ScoringInputs,
+    coverage: Mapping[Source, Floats] | None = None,
+    compute: Compute | None = None,
 ) -> Measurement:
     """Raw values of one factor; a value whose source is absent, too old or has gaps is missing.
 
     The age limit of a source is its half-life (one setting rules both). An unknown age is too old.
     `coverage` is the share of bars that are here, (N,) by source; below `LEAST_BARS` they are not
-    enough. Values have twelve significant digits.
+    enough. `compute` gives the values in place of `factor.measure`, by default that itself.
+    Values have twelve significant digits.
     """
     with np.errstate(all="ignore"):
-        values = significant(factor.measure(inputs))
+        raw = factor.measure(inputs) if compute is None else compute(factor, inputs)
+        values = rounded_significant(raw)
     # First of all: against itself the market has no value, whatever is known of it.
     is_market = np.array([symbol == MARKET for symbol in inputs.symbols], np.bool_)
     words: list[str | None] = [None, IS_THE_MARKET]

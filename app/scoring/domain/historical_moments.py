@@ -64,8 +64,8 @@ def pooled(days: Sequence[tuple[date, DayMoments]]) -> HistoricMoments:
     counts = np.array([one.symbols for _, one in days], np.float64)
     means = np.array([one.mean for _, one in days])
     variances = np.array([one.sd for _, one in days]) ** 2
-    mean = float(counts @ means / counts.sum())
-    variance = float(counts @ (variances + (means - mean) ** 2) / counts.sum())
+    mean = float((counts * means).sum() / counts.sum())
+    variance = float((counts * (variances + (means - mean) ** 2)).sum() / counts.sum())
     when = [day for day, _ in days]
     return HistoricMoments(
         mean, float(np.sqrt(variance)), int(counts.sum()), len(days), min(when), max(when)

@@ -1,4 +1,4 @@
-"""Along time, as TA-Lib computes them: (T, N) bars in, (T, N) out, later bars change nothing.
+"""Series of indicators with the values of TA-Lib: (T, N) bars in, (T, N) out, no look-ahead.
 
 Every column is a symbol and counts its own bars only: rows where it has none (before its listing,
 or a gap) are skipped and stay NaN, so a young listing warms up from its own first bar.

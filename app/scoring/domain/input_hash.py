@@ -5,18 +5,19 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.market.domain.models import Book, Level
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs
 from app.scoring.domain.board import Board
 from app.scoring.domain.historical_moments import HistoricMoments
+from app.scoring.domain.market_arrays import BookLevels, Settlements
 
-_OF_THE_RUN: Final = frozenset({"run_id", "duration_ms"})
+_OF_THE_RUN: Final = frozenset({"run_id", "seq", "duration_ms"})
 
 
 def input_hash(
@@ -35,52 +36,39 @@ def input_hash(
     return digest.hexdigest()
 
 
+@lru_cache(maxsize=4)  # by identity: a panel serves several runs until a bar closes
 def panel_hash(panel: Panel) -> str:
     """SHA-256 (hex) over the symbols and every bar of a panel."""
-    digest = hashlib.sha256(_text(panel.symbols))
-    for part in _panel(panel):
-        digest.update(part)
+    digest = hashlib.sha256(_text([panel.symbols, panel.interval.ms, panel.close.shape]))
+    digest.update(_array(panel.opened_ms))
+    for field in FIELDS:
+        digest.update(_array(getattr(panel, field)))
     return digest.hexdigest()
 
 
 def _parts(inputs: ScoringInputs) -> Iterator[bytes]:
     yield _text([inputs.symbols, inputs.as_of_ms, dict(inputs.excluded), inputs.unread])
-    for panel in (inputs.daily, inputs.hourly):
-        yield from _panel(panel)
+    yield _text([panel_hash(panel) for panel in (inputs.daily, inputs.hourly)])
     for floats in (inputs.bid, inputs.ask, inputs.multiplier, inputs.open_interest):
         yield _array(floats)
     yield _array(inputs.open_interest_ms)
-    yield _text([_book(book) for book in inputs.books])
-    yield _text(
-        [
-            [(one.settled_ms, float(one.rate), one.interval_ms) for one in settled]
-            for settled in inputs.funding
-        ]
-    )
+    levels, paid = BookLevels.of(inputs.books), Settlements.of(inputs.funding)
+    yield _text([book and (book.code, book.sequence, book.stamped_ms) for book in inputs.books])
+    for floats in (levels.price, levels.lots, paid.rate):
+        yield _array(floats)
+    for integers in (levels.count, paid.count, paid.settled_ms, paid.length_ms):
+        yield _array(integers)
     for source in sorted(inputs.ages_s):
         yield _text([source, inputs.half_lives_s[source]])
         yield _array(inputs.ages_s[source])
 
 
-def _panel(panel: Panel) -> Iterator[bytes]:
-    yield _text([panel.interval.ms, panel.close.shape])
-    yield _array(panel.opened_ms)
-    for field in FIELDS:
-        yield _array(getattr(panel, field))
-
-
-def _book(book: Book | None) -> object:
-    return book and (book.code, book.sequence, book.stamped_ms, *map(_side, (book.bids, book.asks)))
-
-
-def _side(levels: tuple[Level, ...]) -> list[tuple[float, int]]:
-    return [(float(level.price), level.lots) for level in levels]
-
-
 def _array(values: NDArray[np.float64] | NDArray[np.int64]) -> bytes:
     """Little-endian bytes in row order, one pattern for every NaN and for both zeros."""
-    plain = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    return (np.where(np.isnan(plain), np.nan, plain) + 0).tobytes()
+    plain = np.ascontiguousarray(values, values.dtype.newbyteorder("<")) + 0  # -0 + 0 is 0
+    if plain.dtype.kind == "f":
+        plain[np.isnan(plain)] = np.nan
+    return plain.tobytes()
 
 
 def _text(value: object) -> bytes:
@@ -104,7 +92,7 @@ def _fields(value: Any) -> dict[str, object]:
 
 
 def board_hash(board: Board) -> str:
-    """SHA-256 (hex) over everything that a board says; not which run it was and how long it took.
+    """SHA-256 (hex) of a board without its run, its sequence number and its duration.
 
     Scores count to the last bit."""
     said = {name: value for name, value in _fields(board).items() if name not in _OF_THE_RUN}

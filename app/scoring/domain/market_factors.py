@@ -1,14 +1,16 @@
 """Factors of quotes, books, funding and open interest; scoring inputs in, (N,) raw values out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 
 from app.market.domain import liquidity
-from app.market.domain.models import Book, Floats, Funding
-from app.market.domain.panel import ScoringInputs
+from app.market.domain.models import Floats
+from app.market.domain.panel import Bools, ScoringInputs
+from app.scoring.domain.market_arrays import BookLevels, Settlements
 
 _DAY_MS = 86_400_000
 _YEAR_MS = 365 * _DAY_MS
@@ -21,12 +23,26 @@ OPEN_INTEREST_MS: Final = 7 * _DAY_MS
 
 def funding_rate(inputs: ScoringInputs) -> Floats:
     """Mean settled rate of 3 days, per year: sum of rates over the time that they were paid for."""
-    return _per_symbol(inputs, 3 * _DAY_MS, _mean_rate)
+    paid = _settlements(inputs)
+    within, is_covered = _paid_within(inputs, 3 * _DAY_MS)
+    rates = np.where(within, paid.rate, 0.0).sum(axis=0)
+    length_ms = np.where(within, paid.length_ms, 0).sum(axis=0)
+    return np.where(is_covered, rates / np.maximum(length_ms, 1) * _YEAR_MS, np.nan)
 
 
 def funding_stability(inputs: ScoringInputs) -> Floats:
     """Minus the sample sd of annualised rates over 7 days; needs three settlements."""
-    return _per_symbol(inputs, 7 * _DAY_MS, _steadiness)
+    paid = _settlements(inputs)
+    within, is_covered = _paid_within(inputs, 7 * _DAY_MS)
+    pace = paid.rate / np.maximum(paid.length_ms, 1)
+    highest = np.where(within, pace, -np.inf).max(axis=0, initial=-np.inf)
+    count = within.sum(axis=0)
+    many = np.maximum(count, 2)
+    # As differences to one of them: the sd of equal rates is 0, not what rounding leaves.
+    away = np.where(within, pace - highest, 0.0)
+    mean = away.sum(axis=0) / many
+    square = np.where(within, (away - mean) ** 2, 0.0).sum(axis=0) / (many - 1)
+    return np.where(is_covered & (count > 2), -np.sqrt(square) * _YEAR_MS, np.nan)
 
 
 def open_interest_change(inputs: ScoringInputs) -> Floats:
@@ -59,67 +75,45 @@ def depth(inputs: ScoringInputs, band_bp: float = DEPTH_BP) -> Floats:
     The thinner side counts. A density, not an amount: a hundred levels of BTC end within a few
     basis points, and books that are cut must not rank below books that are not.
     """
-    return _per_book(
-        inputs, lambda book, multiplier: liquidity.depth_density(book, multiplier, band_bp)
-    )
+    multiplier = _known_multiplier(inputs)
+    return _levels(inputs).depth_density(multiplier, band_bp)
 
 
 def impact(inputs: ScoringInputs, notional: float = NOTIONAL) -> Floats:
     """bp of sweeping `notional` (quote currency) beyond half the spread; the thinner books last."""
-    return _per_book(
-        inputs, lambda book, multiplier: liquidity.net_impact_bp(book, multiplier, notional)
-    )
+    multiplier = _known_multiplier(inputs)
+    found = _levels(inputs).net_impact_bp(multiplier, notional)
+    return np.where(np.isfinite(multiplier), found, np.nan)
 
 
 def impact_support(
     inputs: ScoringInputs, notional: float = NOTIONAL
 ) -> tuple[Mapping[str, Any] | None, ...]:
-    """Says of which symbols the book is thinner than `notional`, so that the impact is censored."""
-    thin = _per_book(
-        inputs, lambda book, multiplier: liquidity.is_thinner(book, multiplier, notional)
-    )
+    """Names the symbols whose book is thinner than `notional`, so that the impact is censored."""
+    thin = _levels(inputs).is_thinner(_known_multiplier(inputs), notional)
     return tuple({"censored": "thin_book"} if one == 1.0 else None for one in thin.tolist())
 
 
-def _per_book(inputs: ScoringInputs, figure: Callable[[Book, float], float]) -> Floats:
-    return np.array(
-        [
-            np.nan if book is None or not multiplier > 0.0 else figure(book, multiplier)
-            for book, multiplier in zip(inputs.books, inputs.multiplier.tolist(), strict=True)
-        ],
-        dtype=np.float64,
-    )
+@lru_cache(maxsize=1)  # by identity: three factors read the same books
+def _levels(inputs: ScoringInputs) -> BookLevels:
+    return BookLevels.of(inputs.books)
 
 
-def _per_symbol(
-    inputs: ScoringInputs, window_ms: int, figure: Callable[[Floats, Floats], float]
-) -> Floats:
-    """`figure(rates, interval lengths in ms)` of the settlements of the window, per symbol.
-
-    Missing where settlements of known length cover less than half of the window.
-    """
-    since = inputs.as_of_ms - window_ms
-
-    def one(settled: Sequence[Funding]) -> float:
-        paid = [
-            (float(each.rate), float(each.interval_ms))
-            for each in settled
-            if each.settled_ms > since and each.interval_ms
-        ]
-        if sum(length for _, length in paid) < _COVERED * window_ms:
-            return np.nan
-        rates, lengths = np.array(paid).T
-        return figure(rates, lengths)
-
-    return np.array([one(settled) for settled in inputs.funding], dtype=np.float64)
+@lru_cache(maxsize=1)
+def _settlements(inputs: ScoringInputs) -> Settlements:
+    return Settlements.of(inputs.funding)
 
 
-def _mean_rate(rates: Floats, lengths: Floats) -> float:
-    return float(rates.sum() / lengths.sum()) * _YEAR_MS
+def _known_multiplier(inputs: ScoringInputs) -> Floats:
+    return np.where(inputs.multiplier > 0.0, inputs.multiplier, np.nan)
 
 
-def _steadiness(rates: Floats, lengths: Floats) -> float:
-    return -float(np.std(rates / lengths, ddof=1)) * _YEAR_MS if len(rates) > 2 else np.nan
+def _paid_within(inputs: ScoringInputs, window_ms: int) -> tuple[Bools, Bools]:
+    """(K, N) settlements of known length within the window, and (N,) whether they cover half."""
+    paid = _settlements(inputs)
+    within = (paid.settled_ms > inputs.as_of_ms - window_ms) & (paid.length_ms > 0)
+    covered_ms = np.where(within, paid.length_ms, 0).sum(axis=0)
+    return within, covered_ms >= _COVERED * window_ms
 
 
 def snapshot(inputs: ScoringInputs, at_ms: int) -> Floats:

@@ -1,4 +1,4 @@
-"""How steady scores are: the composite of every past day again, from candles alone.
+"""Reliability of scores: the composite of every past day, computed again from candles alone.
 
 Reliability = s2_between / (s2_between + s2_noise). The noise of a symbol is half the variance of
 its daily changes over the last 30 days, what lies between symbols the variance of the newest day.
@@ -22,7 +22,7 @@ from app.market.domain.panel import (
     unbroken,
     until,
 )
-from app.scoring.domain.composite import AlgorithmSpec, standings
+from app.scoring.domain.composite import AlgorithmSpec, composite_scores
 from app.scoring.domain.factors import measure
 from app.scoring.domain.historical_moments import LEAST_UNIVERSE
 
@@ -48,7 +48,7 @@ def back_scores(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
         measured = [measure(factor, seen) for factor in candles.factors]
         raw = np.array([one.values for one in measured])
         applies = np.array([one.applies for one in measured])
-        found[days - back] = standings(raw, candles, applies=applies).z
+        found[days - back] = composite_scores(raw, candles, applies=applies).z
     return found
 
 

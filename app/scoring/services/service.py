@@ -1,4 +1,4 @@
-"""Scoring: score the universe, keep the board, tell, and answer what the scores were."""
+"""Scores the universe, saves boards, announces them and answers questions about scores."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -12,6 +12,7 @@ from app.configuration.domain.model import Configuration
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
+from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock, Monotonic, NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -23,13 +24,14 @@ from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS, Factor
+from app.scoring.domain.feature_cache import FeatureCache
 from app.scoring.domain.historical_moments import HistoricMoments, historic
 from app.scoring.domain.ranking import AlgorithmType, Ranked, ranked
 from app.scoring.services.algorithm_versions import AlgorithmFacts, in_force, kept
 from app.scoring.services.counterfactuals import Entries
 from app.scoring.services.inputs import RETRY_S, ScoringMarket, ScoringMoment, refuse_unknown
 from app.scoring.services.replay import Replaying, pack
-from app.scoring.services.steadiness import Steadiness
+from app.scoring.services.score_reliability import ScoreReliabilityCache
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import ScoringRepository
 
@@ -83,8 +85,10 @@ class Scoring:
     configuration: Callable[[], Configuration]
     idempotency: IdempotentExecutor
     fence: Fence = anybody
-    steadiness: Steadiness = field(default_factory=Steadiness)
+    reliability: ScoreReliabilityCache = field(default_factory=ScoreReliabilityCache)
     factors: tuple[Factor, ...] = FACTORS
+    metrics: Metrics = field(default_factory=Metrics)
+    features: FeatureCache = field(default_factory=FeatureCache, init=False)
     whole: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     entries: Entries = field(init=False)
     _latest: Board | None = field(default=None, init=False)
@@ -204,10 +208,18 @@ class Scoring:
         begun = self.monotonic()
         spec = self.algorithm_under(configuration)
         known = await earlier(self.database, spec)
+        before = self.features.computed, self.features.reused
         draft, packed = await asyncio.to_thread(
-            _work, self.market.moment(), spec, self.steadiness, known
+            _work, self.market.moment(), spec, self.reliability, known, self.features
         )
+        self._count_features(before)
         return _Prepared(draft, packed, configuration, (self.monotonic() - begun) * 1e3)
+
+    def _count_features(self, before: tuple[int, int]) -> None:
+        computed, reused = before
+        counter = self.metrics.scoring_features
+        counter.labels("computed").inc(self.features.computed - computed)
+        counter.labels("reused").inc(self.features.reused - reused)
 
     async def _save(self, unit: UnitOfWork, prepared: _Prepared) -> Board:
         await self.fence(unit)
@@ -319,11 +331,12 @@ class Scoring:
 def _work(
     moment: ScoringMoment,
     spec: AlgorithmSpec,
-    steadiness: Steadiness,
+    past: ScoreReliabilityCache,
     known: Mapping[str, HistoricMoments],
+    features: FeatureCache,
 ) -> tuple[BoardDraft, bytes]:
-    """Everything that takes processor time; runs in a thread on immutable values."""
+    """All work of the processor for a board; runs in a thread on immutable values."""
     inputs = moment.scoring_inputs()
     refuse_unknown(moment, inputs)
-    reliability, noise = steadiness.of(inputs, spec), steadiness.noise(inputs, spec)
-    return score(inputs, spec, reliability, known, noise), pack(inputs)
+    reliability, noise = past.of(inputs, spec), past.noise(inputs, spec)
+    return score(inputs, spec, reliability, known, noise, features), pack(inputs)

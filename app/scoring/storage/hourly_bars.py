@@ -7,8 +7,7 @@ from datetime import datetime
 from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.market.domain.hourly_bars import OVER, Bar
-from app.market.domain.models import ContractStatus, Interval
+from app.market.domain.models import OVER, Bar, ContractStatus, Interval
 from app.market.storage.tables import candles, contracts
 from app.scoring.domain.board import CardStatus
 from app.scoring.storage.tables import IS_PROVISIONAL, scoring_runs, symbol_scores

@@ -105,8 +105,9 @@ def _values(value: Confidence | FactorReading) -> list[Any]:
 
     What an extension says is the last one and left out where there is nothing.
     """
-    values = [getattr(value, name) for name in type(value).__slots__]
-    return values[:-1] if isinstance(value, FactorReading) and values[-1] is None else values
+    if isinstance(value, FactorReading):
+        return list(value[:-1] if value.supporting is None else value)
+    return [getattr(value, name) for name in type(value).__slots__]
 
 
 def card_of(row: Row[Any], supporting: dict[str, Any]) -> Card:

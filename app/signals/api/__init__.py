@@ -1,1 +1,1 @@
-"""Routes of signals and their schemas."""
+"""HTTP routes of signals and their schemas."""

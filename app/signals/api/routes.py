@@ -1,4 +1,4 @@
-"""Signals over HTTP: sent, looked up, listed, counted, tried again, cleared away."""
+"""HTTP routes of signals: send, look up, list, count, retry and clear."""
 
 from datetime import timedelta
 from typing import Annotated, Any, Final, Self
@@ -15,17 +15,18 @@ from app.foundation.http.dependencies import (
     Provided,
     RequestIdDep,
 )
-from app.foundation.http.errors import PREFIX, problems
+from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
+from app.foundation.http.protocol import PREFIX
 from app.foundation.http.request_body import Body, NameText, SymbolText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import NAMES, CursorText, IdPath, Limit, Out, QueryInt, TimeIn
 from app.foundation.idempotency import Command, StoredResponse
 from app.signals.api.schemas import PendingSignalOut, SignalOut, SignalStatisticsOut
-from app.signals.domain.models import Claim, Direction
-from app.signals.services.intake import Taken
-from app.signals.services.service import Cleared, Requeued, Signals
+from app.signals.domain.models import Direction, SignalClaim
+from app.signals.services.intake import IntakeResult
+from app.signals.services.service import CleanupResult, RequeueResult, SignalService
 
 router = api_router("signals", "/signals")
 _KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
@@ -35,7 +36,7 @@ SourceText = Annotated[str, Field(min_length=1, max_length=64, examples=["my-des
 
 
 class SignalIn(Body):
-    """What a source says of a symbol; `symbol` and `symbol_id` name the same thing."""
+    """Statement of a source about a symbol; `symbol` and `symbol_id` name the same thing."""
 
     source_name: SourceText
     signal_type: Annotated[str, Field(min_length=1, max_length=64, examples=["momentum"])]
@@ -65,8 +66,8 @@ class SignalIn(Body):
             raise ValueError("give either symbol or symbol_id")
         return self
 
-    def claim(self) -> Claim:
-        return Claim(
+    def claim(self) -> SignalClaim:
+        return SignalClaim(
             source=self.source_name,
             type=self.signal_type,
             strength=self.signal_strength,
@@ -101,7 +102,7 @@ class ClearedOut(Out):
 
 
 def _unversioned(request_id: RequestIdDep, idempotency_key: IdempotencyDep) -> Command:
-    """A signal has a state, no version that a caller could have decided on."""
+    """Command without a version: a signal has a state, but no version to decide on."""
     return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency_key)
 
 
@@ -119,26 +120,31 @@ AskedDep = Annotated[Command, Depends(_unversioned)]
         **problems(*_KEYS, *NAMES, Code.SIGNAL_CONFLICT, Code.SIGNAL_EXPIRED, Code.RATE_LIMITED),
     },
 )
-async def send_signal(signals: Provided[Signals], command: AskedDep, body: SignalIn) -> Response:
-    """Judged by the agents at once, or as soon as there is a board and those before it are done.
+async def send_signal(
+    signals: Provided[SignalService], command: AskedDep, body: SignalIn
+) -> Response:
+    """Send a signal; agents evaluate it at once, or as soon as a board and earlier signals permit.
 
-    Each agent gives the probability that the symbol beats the median of the universe, and so does
-    the source: 1/2 +- 1/2 x k x strength x confidence, k = 0.2 + 0.8 x n / (n + 50) x max(0, skill)
-    of its n outcomes of this type. They are pooled by weighted log-odds, and every vote is kept.
-    The vote of a source without skill may worsen the verdict of the agents, never improve it.
-    Below `signals.min_strength` or
-    `min_confidence` it is rejected unjudged, and so is one without a symbol. The same
-    `source_signal_id` of the same source is the same signal: with the same content it is
-    answered with 200, with another 409 `signal_conflict`.
+    Each agent gives the probability that the symbol beats the median of the universe, and so
+    does the source: 1/2 +- 1/2 x k x strength x confidence, k = 0.2 + 0.8 x n / (n + 50) x
+    max(0, skill) of its n outcomes of this type. They are pooled by weighted log-odds, and
+    every vote is stored. The vote of a source without skill may worsen the verdict of the
+    agents, never improve it. A signal below `signals.min_strength` or `min_confidence` is
+    rejected without evaluation, and so is one without a symbol. The same `source_signal_id` of
+    the same source is the same signal: the same content is answered with 200, other content
+    with 409 `signal_conflict`.
     """
-    return sent(await signals.submit(body.claim(), command, _taken))
+    return sent(await signals.submit(body.claim(), command, _submission_response))
 
 
-@router.get("/pending", summary="Signals that wait to be judged")
+@router.get("/pending", summary="SignalService that wait to be judged")
 async def pending_signals(
-    signals: Provided[Signals], cursors: CursorsDep, limit: Limit = 50, cursor: CursorText = None
+    signals: Provided[SignalService],
+    cursors: CursorsDep,
+    limit: Limit = 50,
+    cursor: CursorText = None,
 ) -> Page[PendingSignalOut]:
-    """The oldest first."""
+    """List waiting signals, oldest first."""
     start = moment_and_id(cursors.decode("signals_pending", {}, cursor))
     found = await signals.pending(limit + 1, start)
     page, last = cut(found, limit, lambda one: (one.received_at.isoformat(), one.signal_id))
@@ -148,15 +154,15 @@ async def pending_signals(
     )
 
 
-@router.get("/processed", summary="Signals that have left the queue")
+@router.get("/processed", summary="SignalService that have left the queue")
 async def processed_signals(
-    signals: Provided[Signals],
+    signals: Provided[SignalService],
     cursors: CursorsDep,
     hours: Annotated[QueryInt, Query(ge=1, le=8_760, description="How far back.")] = 24,
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[SignalOut]:
-    """The last first, each with its verdict and every vote."""
+    """List processed signals, newest first, each with its verdict and every vote."""
     chosen = {"hours": hours}
     start = moment_and_id(cursors.decode("signals_processed", chosen, cursor))
     found = await signals.processed(hours, limit + 1, start)
@@ -176,15 +182,15 @@ async def processed_signals(
 
 @router.get("/statistics", summary="How many signals, what the agents said, and what came of it")
 async def signal_statistics(
-    signals: Provided[Signals],
+    signals: Provided[SignalService],
     days: Annotated[QueryInt, Query(ge=1, le=365, description="How far back.")] = 30,
 ) -> SignalStatisticsOut:
-    """By state, by source, by evaluation and by agent.
+    """Count signals by state, source, evaluation and agent.
 
-    After the horizon (`signals.horizon_days`, or the signal's `timeframe`) it is booked whether the
-    symbol beat the median of the universe, from closed hourly bars. By that agents earn their
-    weight (`record`) and sources their trust; while the skill of no agent is known all weigh the
-    same, and nothing is done unasked.
+    After the horizon (`signals.horizon_days`, or the signal's `timeframe`) closed hourly bars
+    show whether the symbol beat the median of the universe. These outcomes set the weight of
+    agents (`record`) and the trust in sources. While the skill of every agent is unknown, all
+    weigh the same, and no signal is applied automatically.
     """
     return SignalStatisticsOut.of(await signals.statistics(days), days)
 
@@ -196,14 +202,14 @@ async def signal_statistics(
     responses=problems(*_KEYS),
 )
 async def clear_signals(
-    signals: Provided[Signals], command: AskedDep, body: ClearIn | None = None
+    signals: Provided[SignalService], command: AskedDep, body: ClearIn | None = None
 ) -> Response:
-    """Ends those whose time is over and drops the rejected, expired and failed ones before then.
+    """Expire overdue signals and delete older rejected, expired and failed ones.
 
-    What was approved stays. Up to 1000 are ended at a time.
+    Approved signals stay. One call expires up to 1000 signals.
     """
     days = (body or ClearIn()).older_than_days
-    return sent(await signals.cleanup(timedelta(days=days), command, _cleared))
+    return sent(await signals.cleanup(timedelta(days=days), command, _cleanup_response))
 
 
 @router.post(
@@ -213,29 +219,29 @@ async def clear_signals(
     responses=problems(*_KEYS),
 )
 async def reprocess_failed_signals(
-    signals: Provided[Signals], command: AskedDep, body: RetryIn | None = None
+    signals: Provided[SignalService], command: AskedDep, body: RetryIn | None = None
 ) -> Response:
-    """A signal fails where too few agents know anything of its symbol; up to 100 at a time."""
+    """Requeue up to 100 signals that failed because too few agents knew their symbol."""
     retries = (body or RetryIn()).max_retries
-    return sent(await signals.reprocess_failed(retries, command, _requeued))
+    return sent(await signals.reprocess_failed(retries, command, _requeue_response))
 
 
 @router.get("/{signal_id}", summary="One signal", responses=problems(Code.NOT_FOUND))
-async def signal(signals: Provided[Signals], signal_id: IdPath) -> SignalOut:
-    """In whatever state it is, with its verdict and every vote."""
+async def signal(signals: Provided[SignalService], signal_id: IdPath) -> SignalOut:
+    """Show a signal in any state, with its verdict and every vote."""
     return SignalOut.shown(await signals.get(signal_id))
 
 
-def _taken(taken: Taken) -> StoredResponse:
+def _submission_response(taken: IntakeResult) -> StoredResponse:
     one = taken.judged.signal
     status = 200 if not taken.is_new else 202 if one.is_pending else 201
     headers = {"Location": f"{PREFIX}/signals/{one.signal_id}"}
     return keep(SignalOut.shown(taken.judged), status, headers)
 
 
-def _cleared(done: Cleared) -> StoredResponse:
+def _cleanup_response(done: CleanupResult) -> StoredResponse:
     return keep(ClearedOut.model_validate(done))
 
 
-def _requeued(done: Requeued) -> StoredResponse:
+def _requeue_response(done: RequeueResult) -> StoredResponse:
     return keep(RequeuedOut.model_validate(done))

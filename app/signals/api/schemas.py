@@ -1,4 +1,4 @@
-"""How a signal is shown, wherever it is shown: its state, its verdict, every vote."""
+"""Response schemas of signals: state, verdict and votes."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -7,16 +7,17 @@ from pydantic import Field
 
 from app.configuration.domain.sections import AutomationMode
 from app.foundation.http.schemas import Json, Out, Score, Share, UtcTime
-from app.signals.domain.consensus import Evaluation, Recommendation, Verdict, Vote
-from app.signals.domain.evaluated_signal import Judged
-from app.signals.domain.models import Direction, Effect, Move, Signal, SignalState
-from app.signals.domain.outcomes import Outcome
-from app.signals.domain.track_record import BINS, AgentCounts, Bin, Record, trust
+from app.portfolio.domain.proposals import MembershipMove
+from app.signals.domain.consensus import Consensus, Recommendation, SignalEvaluation, Vote
+from app.signals.domain.evaluated_signal import EvaluatedSignal
+from app.signals.domain.models import Direction, Signal, SignalEffect, SignalState
+from app.signals.domain.outcomes import SignalOutcome
+from app.signals.domain.track_record import BINS, AgentCounts, CalibrationBin, ForecastRecord, trust
 from app.signals.services.service import SignalStatistics
 
 
 class VoteOut(Out):
-    """The vote of one agent, or of the signal's source; an abstention has no probability."""
+    """Vote of one agent, or of the signal's source; an abstention has no probability."""
 
     agent: str = Field(examples=["technical"], description="`source` for that of the source.")
     is_source: bool = Field(
@@ -40,9 +41,9 @@ class VoteOut(Out):
 
 
 class VerdictOut(Out):
-    """What the agents came to, and on what ground."""
+    """Verdict of the agents and its basis."""
 
-    evaluation: Evaluation | None = Field(
+    evaluation: SignalEvaluation | None = Field(
         description="Null where too few agents have voted. CONDITIONAL is likely to be right, but "
         "most votes do not say so: it is no approval."
     )
@@ -56,7 +57,7 @@ class VerdictOut(Out):
     votes: list[VoteOut]
 
     @classmethod
-    def of(cls, verdict: Verdict, judged: Judged) -> Self:
+    def of(cls, verdict: Consensus, judged: EvaluatedSignal) -> Self:
         return cls(
             evaluation=verdict.evaluation,
             consensus_score=verdict.score,
@@ -71,10 +72,12 @@ class VerdictOut(Out):
 
 
 class EffectOut(Out):
-    """What became of an approved signal."""
+    """Effect of an approved signal on the portfolio."""
 
     policy: AutomationMode = Field(description="That applied.")
-    move: Move | None = Field(description="The change of the membership that it asked for.")
+    move: MembershipMove | None = Field(
+        description="The change of the membership that it asked for."
+    )
     symbol: str | None
     old_symbol: str | None = Field(description="The member that makes room.")
     note: str | None = Field(description="Why it came to no more.")
@@ -83,7 +86,7 @@ class EffectOut(Out):
     version: int | None = Field(description="Of the portfolio that it made.")
 
     @classmethod
-    def of(cls, effect: Effect) -> Self:
+    def of(cls, effect: SignalEffect) -> Self:
         step = effect.step
         return cls(
             policy=effect.policy,
@@ -98,7 +101,7 @@ class EffectOut(Out):
 
 
 class OutcomeOut(Out):
-    """What came of the symbol over the horizon, after the verdict."""
+    """Return of the symbol over the horizon after the verdict."""
 
     starts_at: UtcTime = Field(description="The first full hour after the verdict.")
     ends_at: UtcTime
@@ -110,7 +113,7 @@ class OutcomeOut(Out):
     reason: str | None = Field(description="Why it stays unknown.")
 
     @classmethod
-    def of(cls, outcome: Outcome) -> Self:
+    def of(cls, outcome: SignalOutcome) -> Self:
         return cls(
             starts_at=outcome.window.starts_at,
             ends_at=outcome.window.ends_at,
@@ -124,7 +127,7 @@ class OutcomeOut(Out):
 
 
 class PendingSignalOut(Out):
-    """A signal as its source sent it, and where it is in its life."""
+    """Signal as sent by its source, with its state."""
 
     signal_id: str
     source_name: str
@@ -152,14 +155,14 @@ class PendingSignalOut(Out):
 
 
 class SignalOut(PendingSignalOut):
-    """A signal with its last verdict."""
+    """Signal with its last verdict."""
 
     verdict: VerdictOut | None = Field(description="Null until it was judged.")
     effect: EffectOut | None = Field(description="Null until that is decided.")
     outcome: OutcomeOut | None = Field(description="Null without a verdict to hold to it.")
 
     @classmethod
-    def shown(cls, judged: Judged) -> Self:
+    def shown(cls, judged: EvaluatedSignal) -> Self:
         verdict = None if judged.verdict is None else VerdictOut.of(judged.verdict, judged)
         effect = None if judged.effect is None else EffectOut.of(judged.effect)
         outcome = None if judged.outcome is None else OutcomeOut.of(judged.outcome)
@@ -168,7 +171,7 @@ class SignalOut(PendingSignalOut):
 
 
 def signal_fields(signal: Signal) -> Mapping[str, Any]:
-    """The wire fields of a signal."""
+    """JSON fields of a signal."""
     claim = signal.claim
     return {
         "signal_id": signal.signal_id,
@@ -191,20 +194,20 @@ def signal_fields(signal: Signal) -> Mapping[str, Any]:
     }
 
 
-_NOBODY = Record()
+_NOBODY = ForecastRecord()
 
 
 class SignalQueueOut(Out):
-    """What waits of signals at present."""
+    """Number and age of waiting signals."""
 
     waiting: int = Field(description="To be judged.")
     oldest: UtcTime | None = Field(description="When the first of those came in.")
-    failed: int = Field(description="Nobody could judge them; they may be tried again.")
+    failed: int = Field(description="Could not be evaluated; may be retried.")
     open_outcomes: int = Field(description="Verdicts of which it is not known yet what came.")
 
 
 class BinOut(Out):
-    """Forecasts of about the same probability, and what came of them."""
+    """Forecasts of similar probability and their outcomes."""
 
     from_probability: float = Field(examples=[0.7])
     outcomes: int
@@ -212,7 +215,7 @@ class BinOut(Out):
     observed_frequency: Score
 
     @classmethod
-    def of(cls, one: Bin) -> Self:
+    def of(cls, one: CalibrationBin) -> Self:
         return cls(
             from_probability=one.number / BINS,
             outcomes=one.outcomes,
@@ -222,7 +225,7 @@ class BinOut(Out):
 
 
 class RecordOut(Out):
-    """Of all time; null where nothing has come out yet."""
+    """Track record of all time; null before the first outcome."""
 
     outcomes: int = Field(description="Those of one symbol whose times overlap count once.")
     brier_score: Score | None = Field(description="Who always says one half has 0.25.")
@@ -235,7 +238,7 @@ class RecordOut(Out):
     calibration: list[BinOut]
 
     @classmethod
-    def of(cls, record: Record) -> Self:
+    def of(cls, record: ForecastRecord) -> Self:
         return cls(
             outcomes=record.outcomes,
             brier_score=record.brier,
@@ -246,7 +249,7 @@ class RecordOut(Out):
 
 
 class SourceRecordOut(Out):
-    """The track record of a source for one type of its signals."""
+    """Track record of a source for one type of its signals."""
 
     signal_type: str
     trust: Score = Field(
@@ -267,7 +270,7 @@ class SourceStatisticsOut(Out):
 
 
 class AgentStatisticsOut(Out):
-    """What one agent has said, and what came of it."""
+    """Votes of one agent and their outcomes."""
 
     agent: str
     votes: int
@@ -282,14 +285,16 @@ class AgentStatisticsOut(Out):
     record: RecordOut
 
     @classmethod
-    def of(cls, counts: AgentCounts, record: Record, weights: Mapping[str, float] | None) -> Self:
+    def of(
+        cls, counts: AgentCounts, record: ForecastRecord, weights: Mapping[str, float] | None
+    ) -> Self:
         weight = None if weights is None else weights.get(counts.agent, 0.0)
         own = {name: getattr(counts, name) for name in AgentCounts.__slots__}
         return cls(**own, weight=weight, record=RecordOut.of(record))
 
 
 class OutcomeCountsOut(Out):
-    """Verdicts by whether it is known what came of the symbol."""
+    """Number of verdicts by known, unknown and open outcome."""
 
     open: int
     decided: int
@@ -297,7 +302,7 @@ class OutcomeCountsOut(Out):
 
 
 class SignalStatisticsOut(Out):
-    """Counts of the signals that came in within the last `days`; records are of all time."""
+    """Counts of the signals received within the last `days`; records are of all time."""
 
     days: int
     total: int

@@ -1,4 +1,4 @@
-"""The agents: each judges a symbol by a formula of its own, or abstains where data is missing."""
+"""Built-in agents: each estimates a probability by its own formula, or abstains without data."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -14,22 +14,22 @@ from app.configuration.domain.sections import SignalSettings
 from app.foundation.decimal_math import ONE, is_above, to_millionths
 from app.market.domain.models import DAYS_A_YEAR
 from app.scoring.domain.board import Board, Card, CardStatus
-from app.signals.domain.opinion_pool import clipped
+from app.signals.domain.opinion_pool import clip_probability
 
-_HIGH_DAYS: Final = 60.0  # of the high that nearness is measured from
+_HIGH_DAYS: Final = 60.0  # days of the reference high
 _HALF_BP: Final = 0.5
 Known = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a symbol is compared with: all scored symbols of one board."""
+class UniverseContext:
+    """Distribution of all scored symbols of one board, for comparison."""
 
-    costs_bp: tuple[float, ...]  # of trading each, ascending
-    volatility: float | None  # the median, annualised
+    costs_bp: tuple[float, ...]  # trading costs, ascending
+    volatility: float | None  # annualised median volatility
 
     @classmethod
-    def of(cls, board: Board) -> "Surroundings":
+    def of(cls, board: Board) -> "UniverseContext":
         scored = [card for card in board.cards if card.status is CardStatus.SCORED]
         costs = (_cost_bp(_raw(card)) for card in scored)
         moves = [card.volatility for card in scored if card.volatility is not None]
@@ -40,54 +40,56 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """All that agents may look at; a figure that is not known is not in it."""
+class SignalFeatures:
+    """Figures available to agents; an unknown figure is absent."""
 
     symbol: str
     figures: Known  # raw factors of the board by name, and "volatility"
     confidence: float | None  # of the symbol's score
-    surroundings: Surroundings
-    obstacle: str | None = None  # why it cannot be traded now
+    surroundings: UniverseContext
+    obstacle: str | None = None  # reason against trading now
 
     @classmethod
-    def of(cls, card: Card, around: Surroundings, obstacle: str | None = None) -> "Evidence":
+    def of(
+        cls, card: Card, around: UniverseContext, obstacle: str | None = None
+    ) -> "SignalFeatures":
         figures = dict(_raw(card))
         if card.volatility is not None and isfinite(card.volatility) and card.volatility > 0.0:
-            # The weights' own sigma, not the factor of the same name.
+            # Sigma of the weighting, not the factor of the same name.
             figures["volatility"] = card.volatility
         confidence = None if card.confidence is None else card.confidence.level
         return cls(card.symbol, MappingProxyType(figures), confidence, around, obstacle)
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
-    """The probability that the symbol beats the universe median over the horizon, and why."""
+class AgentVote:
+    """Probability that the symbol beats the universe median over the horizon, with a reason."""
 
     probability: float
     confidence: float
-    figures: Known  # the numbers used
-    veto: str | None = None  # why nothing may be bought
+    figures: Known  # figures used
+    veto: str | None = None  # reason against any purchase
 
 
 @dataclass(frozen=True, slots=True)
 class Abstention:
-    """Why an agent says nothing."""
+    """Reason why an agent gives no probability."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """`needs` are the figures without any of which it abstains."""
+    """Named agent; it abstains without any of the figures in `needs`."""
 
     name: str
     needs: tuple[str, ...]
-    judge: Callable[[Evidence, SignalSettings], Opinion | Abstention]
+    judge: Callable[[SignalFeatures, SignalSettings], AgentVote | Abstention]
     may_veto: bool = False
-    is_outside: bool = False  # it may take its time, so that it is asked before it is judged
+    is_outside: bool = False  # may be slow, so its answer is requested before the evaluation
 
-    def __call__(self, evidence: Evidence, rules: SignalSettings) -> Opinion | Abstention:
-        """The same for the same evidence, at any time."""
+    def __call__(self, evidence: SignalFeatures, rules: SignalSettings) -> AgentVote | Abstention:
+        """Vote; equal features give an equal vote at any time."""
         missing = [name for name in self.needs if name not in evidence.figures]
         if missing:
             return Abstention(f"not known: {', '.join(missing)}")
@@ -96,12 +98,12 @@ class Agent:
         return self.judge(evidence, rules)
 
 
-def technical(evidence: Evidence, _: SignalSettings) -> Opinion | Abstention:
+def technical(evidence: SignalFeatures, _: SignalSettings) -> AgentVote | Abstention:
     """Logistic of trend less half the stretch.
 
-    Trend is how far the close stands below its 60-day high in units of what the symbol moves in
-    that time, from +1 (at the high) to -1 (two such units below); stretch is the mean of RSI and
-    %b, from -1 (sold out) to +1 (overbought), which tends to come back within days.
+    Trend is the distance of the close below its 60-day high in units of the symbol's volatility
+    over that time, from +1 (at the high) to -1 (two units below). Stretch is the mean of RSI
+    and %b, from -1 (oversold) to +1 (overbought), which tends to revert within days.
     """
     figures = evidence.figures
     unit = figures["volatility"] * sqrt(_HIGH_DAYS / DAYS_A_YEAR)
@@ -116,11 +118,11 @@ def technical(evidence: Evidence, _: SignalSettings) -> Opinion | Abstention:
     )
 
 
-def fundamental(evidence: Evidence, _: SignalSettings) -> Opinion | Abstention:
+def fundamental(evidence: SignalFeatures, _: SignalSettings) -> AgentVote | Abstention:
     """Normal probability of half the carry less crowding.
 
-    Carry is the funding that a holder receives in a year in units of what the symbol moves in a
-    year, within two of them; crowding is a fourth of the log growth of turnover.
+    Carry is the yearly funding income of a holder in units of yearly volatility, within two of
+    them; crowding is a fourth of the log growth of turnover.
     """
     figures = evidence.figures
     carry = _within(-figures["funding_rate"] / figures["volatility"], 2.0)
@@ -133,11 +135,11 @@ def fundamental(evidence: Evidence, _: SignalSettings) -> Opinion | Abstention:
     )
 
 
-def market_structure(evidence: Evidence, _: SignalSettings) -> Opinion | Abstention:
-    """The share of scored symbols that are dearer to trade, ties half, drawn half way to 1/2.
+def market_structure(evidence: SignalFeatures, _: SignalSettings) -> AgentVote | Abstention:
+    """Share of scored symbols with higher trading costs, ties half, shrunk half way to 1/2.
 
-    The cost is half the spread and the impact of a small order. Liquidity alone does not say much
-    of a return: it stays within 0.25 and 0.75.
+    The cost is half the spread and the impact of a small order. Liquidity alone says little
+    about a return: the probability stays within 0.25 and 0.75.
     """
     costs, cost = evidence.surroundings.costs_bp, _cost_bp(evidence.figures)
     if cost is None or not costs:
@@ -149,10 +151,10 @@ def market_structure(evidence: Evidence, _: SignalSettings) -> Opinion | Abstent
     )
 
 
-def risk(evidence: Evidence, rules: SignalSettings) -> Opinion | Abstention:
-    """The median variance as a share of itself and the symbol's: calm symbols hold up better.
+def risk(evidence: SignalFeatures, rules: SignalSettings) -> AgentVote | Abstention:
+    """Median variance as a share of itself and the symbol's: calm symbols hold up better.
 
-    It forbids buying what moves or has fallen more than the settings allow, and what cannot be
+    Vetoes a purchase above the configured volatility or drawdown, and of symbols that cannot be
     traded now.
     """
     figures, usual = evidence.figures, evidence.surroundings.volatility
@@ -189,14 +191,14 @@ AGENTS: Final[tuple[Agent, ...]] = (
 
 def _opinion(
     probability: float,
-    evidence: Evidence,
+    evidence: SignalFeatures,
     made: Known,
     used: Sequence[str],
     veto: str | None = None,
-) -> Opinion:
+) -> AgentVote:
     numbers = {name: evidence.figures[name] for name in used} | dict(made)
     sure = evidence.confidence or 0.0
-    return Opinion(clipped(probability), sure, MappingProxyType(numbers), veto)
+    return AgentVote(clip_probability(probability), sure, MappingProxyType(numbers), veto)
 
 
 def _raw(card: Card) -> dict[str, float]:

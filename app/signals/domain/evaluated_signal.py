@@ -1,56 +1,55 @@
-"""What becomes of a signal that was judged, and on what ground it was."""
+"""Signal with its consensus, effect and outcome, and its state after an evaluation."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from app.signals.domain.consensus import Evaluation, Verdict
-from app.signals.domain.models import Effect, Signal, SignalState
-from app.signals.domain.outcomes import Outcome, Window
+from app.signals.domain.consensus import Consensus, SignalEvaluation
+from app.signals.domain.models import Signal, SignalEffect, SignalState
+from app.signals.domain.outcomes import OutcomeWindow, SignalOutcome
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """A signal and, once there is one, its last verdict with what that rests on."""
+class EvaluatedSignal:
+    """Signal with its last consensus, and the board and configuration behind it."""
 
     signal: Signal
-    verdict: Verdict | None = None
+    verdict: Consensus | None = None
     board_id: str | None = None
     configuration_version: int | None = None
-    effect: Effect | None = None  # what became of it, once that is decided
-    outcome: Outcome | None = None  # what came of its symbol; None without a verdict to hold to it
+    effect: SignalEffect | None = None  # effect on the portfolio, once decided
+    outcome: SignalOutcome | None = None  # outcome; None without a consensus to compare
 
 
-def settled(
+def with_consensus(
     signal: Signal,
-    verdict: Verdict,
+    verdict: Consensus,
     board_id: str,
     configuration_version: int,
-    window: Window,
+    window: OutcomeWindow,
     at: datetime,
-) -> Judged:
-    """The signal with its verdict: approved, rejected, or failed where too few have voted.
+) -> EvaluatedSignal:
+    """Apply a consensus: approved, rejected, or failed after too few votes.
 
-    CONDITIONAL is no approval.
-
-    A verdict is held to what comes of the symbol in `window`, unless it is to be tried again.
-    Raises ConflictError(invalid_state_transition) for one that does not wait to be judged.
+    CONDITIONAL is no approval. A consensus is compared with the symbol's outcome in `window`,
+    unless the signal is retried. Raises ConflictError(invalid_state_transition) for a signal
+    that is not pending.
     """
     begun = signal.to(SignalState.EVALUATING)
     said = f"{verdict.evaluation.value}: {verdict.reason}" if verdict.evaluation else verdict.reason
-    after = begun.to(_state(verdict), said)
+    after = begun.to(_next_state(verdict), said)
     after = replace(after, attempts=signal.attempts + 1, settled_at=at)
-    outcome = None if verdict.evaluation is None else Outcome(window)
-    return Judged(after, verdict, board_id, configuration_version, outcome=outcome)
+    outcome = None if verdict.evaluation is None else SignalOutcome(window)
+    return EvaluatedSignal(after, verdict, board_id, configuration_version, outcome=outcome)
 
 
-def unjudged(signal: Signal, reason: str, at: datetime) -> Judged:
-    """The signal where nobody can be asked about it: failed, to be tried again."""
+def without_consensus(signal: Signal, reason: str, at: datetime) -> EvaluatedSignal:
+    """Fail a signal without data for an evaluation, to be retried."""
     after = signal.to(SignalState.EVALUATING).to(SignalState.FAILED, reason)
-    return Judged(replace(after, attempts=signal.attempts + 1, settled_at=at))
+    return EvaluatedSignal(replace(after, attempts=signal.attempts + 1, settled_at=at))
 
 
-def _state(verdict: Verdict) -> SignalState:
+def _next_state(verdict: Consensus) -> SignalState:
     if verdict.evaluation is None:
         return SignalState.FAILED
-    approved = verdict.evaluation in {Evaluation.APPROVE, Evaluation.STRONG_APPROVE}
+    approved = verdict.evaluation in {SignalEvaluation.APPROVE, SignalEvaluation.STRONG_APPROVE}
     return SignalState.APPROVED if approved else SignalState.REJECTED

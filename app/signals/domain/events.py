@@ -9,7 +9,7 @@ from app.foundation.events import EventKind, Topic
 
 @dataclass(frozen=True, slots=True)
 class SignalChanged:
-    """A signal was taken up or has left the queue; `evaluation` is None where nobody judged it."""
+    """New or processed signal; `evaluation` is None without an evaluation."""
 
     signal_id: str
     source: str
@@ -25,7 +25,7 @@ class SignalChanged:
 
 @dataclass(frozen=True, slots=True)
 class SignalOutcomesBooked:
-    """What came of so many signals is on record: beat the median, did not, or is not known."""
+    """Number of recorded outcomes: outperformed the median, did not, or unknown."""
 
     beat: int
     missed: int

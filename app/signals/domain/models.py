@@ -1,4 +1,4 @@
-"""Signals: what a source says of a symbol, and the life of it up to its end."""
+"""Signals: the claim of a source about a symbol, and its life cycle."""
 
 import re
 from collections.abc import Mapping
@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from app.configuration.domain.sections import AutomationMode, SignalSettings
 from app.foundation.errors import Code, ConflictError, RefusedError
+from app.portfolio.domain.proposals import MembershipMove
 
-# Clocks of sources run ahead of ours a little.
+# Clocks of sources may run slightly ahead.
 AHEAD: Final = timedelta(seconds=5)
-TIMEFRAME: Final = "timeframe"  # the only field of `Claim.data` that has a meaning here
+TIMEFRAME: Final = "timeframe"  # the only field of `SignalClaim.data` in use
 LONGEST_TIMEFRAME: Final = timedelta(days=90)
 _TIMEFRAME: Final = re.compile(r"([1-9][0-9]{0,4})([mhdw])")  # 15m, 4h, 1d, 2w
 _UNITS: Final[Mapping[str, timedelta]] = MappingProxyType(
@@ -34,17 +35,17 @@ class Direction(StrEnum):
 
 class SignalState(StrEnum):
     RECEIVED = "received"
-    VALIDATED = "validated"  # waits to be judged
+    VALIDATED = "validated"  # waits for its evaluation
     EVALUATING = "evaluating"
     APPROVED = "approved"
-    APPLIED = "applied"  # and something came of it
+    APPLIED = "applied"  # with an effect on the portfolio
     REJECTED = "rejected"
     EXPIRED = "expired"
-    FAILED = "failed"  # nobody could judge it; it may be tried again
+    FAILED = "failed"  # could not be evaluated; may be retried
 
 
 _S = SignalState
-# Every way that there is; a state that leads nowhere is final.
+# Allowed transitions; a state without one is final.
 NEXT: Final[Mapping[SignalState, frozenset[SignalState]]] = MappingProxyType(
     {
         _S.RECEIVED: frozenset({_S.VALIDATED, _S.REJECTED}),
@@ -61,8 +62,8 @@ PENDING: Final = frozenset({_S.RECEIVED, _S.VALIDATED, _S.EVALUATING})
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What a source says; `symbol` is the standard spelling, None for the market as a whole."""
+class SignalClaim:
+    """Claim of a source; `symbol` is the standard spelling, None for the whole market."""
 
     source: str
     type: str
@@ -70,14 +71,14 @@ class Claim:
     confidence: float  # 0..1
     symbol: str | None = None
     direction: Direction = Direction.NEUTRAL
-    data: Mapping[str, Any] | None = None  # JSON, the source's own
-    source_id: str | None = None  # names the signal at its source
+    data: Mapping[str, Any] | None = None  # JSON of the source
+    source_id: str | None = None  # id of the signal at its source
     said_at: datetime | None = None
-    expires_at: datetime | None = None  # None: after the time that the settings give
+    expires_at: datetime | None = None  # None: after the configured time
 
     @property
     def timeframe(self) -> timedelta | None:
-        """The horizon that the source names in its data; None without one that can be read."""
+        """Horizon in the source's data; None without a readable one."""
         given = None if self.data is None else self.data.get(TIMEFRAME)
         found = _TIMEFRAME.fullmatch(given) if isinstance(given, str) else None
         if found is None:
@@ -87,34 +88,34 @@ class Claim:
 
     @property
     def unused_fields(self) -> tuple[str, ...]:
-        """The fields of the data that nothing here uses, by name."""
+        """Names of data fields without a use here."""
         used = set() if self.timeframe is None else {TIMEFRAME}
         return tuple(f"signal_data.{name}" for name in sorted({*(self.data or ())} - used))
 
-    def same_content(self, other: "Claim") -> bool:
-        """Whether a second delivery says what the first one said."""
+    def same_content(self, other: "SignalClaim") -> bool:
+        """Whether a second delivery has the content of the first one."""
         return self == other
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A claim in its life; what is None has not come to pass."""
+    """Claim with its life cycle; fields of later states are None."""
 
     signal_id: str
-    claim: Claim
+    claim: SignalClaim
     state: SignalState
     received_at: datetime
     expires_at: datetime
-    attempts: int = 0  # how often it was tried to judge it
-    settled_at: datetime | None = None  # when it left the queue
-    reason: str | None = None  # of the state, for people
+    attempts: int = 0  # number of evaluations tried
+    settled_at: datetime | None = None  # time when it left the queue
+    reason: str | None = None  # readable reason of the state
 
     @property
     def is_pending(self) -> bool:
         return self.state in PENDING
 
     def to(self, state: SignalState, reason: str | None = None) -> "Signal":
-        """Raises ConflictError(invalid_state_transition) for a way that is not in the table."""
+        """Move to another state; raises ConflictError(invalid_state_transition) if not allowed."""
         if state not in NEXT[self.state]:
             raise ConflictError(
                 Code.INVALID_STATE_TRANSITION,
@@ -124,7 +125,7 @@ class Signal:
         return replace(self, state=state, reason=reason)
 
     def expired(self, now: datetime) -> "Signal":
-        """Its end if its time is over, whatever it waits for; else as it is."""
+        """The signal, expired if its time is over."""
         if now < self.expires_at or SignalState.EXPIRED not in NEXT[self.state]:
             return self
         return replace(
@@ -132,15 +133,17 @@ class Signal:
         )
 
     def again(self) -> "Signal":
-        """A failed one back in the queue."""
+        """The failed signal, back in the queue."""
         return replace(self.to(SignalState.VALIDATED), settled_at=None)
 
 
-def received(signal_id: str, claim: Claim, now: datetime, rules: SignalSettings) -> Signal:
-    """The signal as it comes in: in the queue, or rejected below the thresholds.
+def receive_signal(
+    signal_id: str, claim: SignalClaim, now: datetime, rules: SignalSettings
+) -> Signal:
+    """New signal: in the queue, or rejected below the thresholds.
 
-    Raises RefusedError: signal_expired for one that is over on arrival, validation_failed for one
-    out of the future, or one that ends before it was said.
+    Raises RefusedError: signal_expired for one that is already over; validation_failed for one
+    from the future, or one that ends before its own time.
     """
     if claim.said_at is not None and claim.said_at > now + AHEAD:
         raise RefusedError(Code.VALIDATION_FAILED, "The signal's time lies in the future.")
@@ -165,31 +168,23 @@ def received(signal_id: str, claim: Claim, now: datetime, rules: SignalSettings)
     return came.to(SignalState.VALIDATED)
 
 
-class Move(StrEnum):
-    """A change of the membership."""
+@dataclass(frozen=True, slots=True)
+class MembershipStep:
+    """Membership change that a signal requests."""
 
-    ADD = "add"
-    REMOVE = "remove"
-    REPLACE = "replace"
+    move: MembershipMove
+    symbol: str  # symbol to add or remove
+    old_symbol: str | None = None  # symbol to replace
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """The change that a signal asks for."""
-
-    move: Move
-    symbol: str  # that comes in, or goes
-    old_symbol: str | None = None  # that makes room
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What became of an approved signal; `note` says why it came to no more."""
+class SignalEffect:
+    """Effect of an approved signal; `note` gives the reason of a missing one."""
 
     signal_id: str
-    policy: AutomationMode  # that applied
-    step: Step | None
+    policy: AutomationMode  # automation policy in force
+    step: MembershipStep | None
     note: str | None
     at: datetime
     proposal_id: str | None = None
-    version: int | None = None  # of the portfolio that it made
+    version: int | None = None  # resulting version of the portfolio

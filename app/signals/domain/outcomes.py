@@ -1,4 +1,4 @@
-"""Whether a symbol beat the median of the universe over the horizon of a signal about it."""
+"""Outcome of a signal: whether the symbol beat the median of the universe over the horizon."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,29 +8,28 @@ from statistics import median
 from typing import Final
 
 from app.foundation.decimal_math import is_above
-from app.market.domain.hourly_bars import Bar
-from app.market.domain.models import Interval
+from app.market.domain.models import Bar, Interval
 from app.market.domain.panel import is_redenomination
 
 HOUR_MS: Final = Interval.HOUR.ms
-# A price stands for so many bars in which nobody traded.
+# A price is carried over this number of bars without trades.
 REACH_MS: Final = 5 * HOUR_MS
-# After so long what is missing will not come any more.
+# Missing data is final after this time.
 GRACE: Final = timedelta(hours=6)
-LEAST_NAMES: Final = 15  # among fewer a median says little; source: QUANT section 12
-LEAST_SHARE: Final = 0.8  # of the universe must have a return
+LEAST_NAMES: Final = 15  # smallest universe with a meaningful median; source: QUANT section 12
+LEAST_SHARE: Final = 0.8  # share of the universe with a known return
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class OutcomeWindow:
     """From the open of the first hourly bar after a verdict to the close of the last one."""
 
     starts_at: datetime
     ends_at: datetime
 
     @classmethod
-    def after(cls, at: datetime, horizon: timedelta) -> "Window":
-        """That of a verdict at `at`, in the exchange's time; whole hours, one at least."""
+    def after(cls, at: datetime, horizon: timedelta) -> "OutcomeWindow":
+        """Window of a verdict at `at`, in exchange time; whole hours, at least one."""
         hours = -(-round(at.timestamp() * 1000) // HOUR_MS)
         starts = datetime.fromtimestamp(hours * HOUR_MS / 1000, UTC)
         return cls(starts, starts + timedelta(hours=max(1, round(horizon / timedelta(hours=1)))))
@@ -45,43 +44,43 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a symbol after a verdict; open until it is booked.
+class SignalOutcome:
+    """Outcome of a symbol after a verdict; open until it is recorded.
 
-    A booked one without `beat` stays unknown, and `reason` says why.
+    A recorded one without `beat` stays unknown, and `reason` says why.
     """
 
-    window: Window
+    window: OutcomeWindow
     booked_at: datetime | None = None
     beat: bool | None = None
-    gain: float | None = None  # of the symbol, as a fraction
-    median: float | None = None  # of the universe
-    names: int | None = None  # whose median it is
+    gain: float | None = None  # return of the symbol, as a fraction
+    median: float | None = None  # median return of the universe
+    names: int | None = None  # number of symbols in the median
     reason: str | None = None
 
-    def unknown(self, reason: str, at: datetime) -> "Outcome":
+    def unknown(self, reason: str, at: datetime) -> "SignalOutcome":
         return replace(self, booked_at=at, reason=reason)
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """What the whole universe did in a window; `median` is None where too few are known."""
+class UniverseReturns:
+    """Returns of the universe in a window; `median` is None where too few are known."""
 
-    gains: Mapping[str, float]  # fractions by symbol, also of symbols outside of the universe
+    gains: Mapping[str, float]  # fractions by symbol, also of symbols outside the universe
     median: float | None
-    names: int  # of the universe that have a return
+    names: int  # symbols of the universe with a return
 
     @classmethod
-    def of(cls, gains: Mapping[str, float], universe: Iterable[str]) -> "Field":
+    def of(cls, gains: Mapping[str, float], universe: Iterable[str]) -> "UniverseReturns":
         members = set(universe)
         known = [gains[symbol] for symbol in sorted(members & gains.keys())]
         enough = len(known) >= LEAST_NAMES and len(known) >= LEAST_SHARE * len(members)
         return cls(gains, median(known) if enough else None, len(known))
 
-    def decided(self, outcome: Outcome, symbol: str, at: datetime) -> Outcome | None:
-        """The outcome as it is booked; None as long as its price or the median is not known.
+    def decided(self, outcome: SignalOutcome, symbol: str, at: datetime) -> SignalOutcome | None:
+        """Final outcome; None as long as its price or the median is unknown.
 
-        Who is level with the median did not beat it.
+        A return equal to the median did not beat it.
         """
         gain = self.gains.get(symbol)
         if gain is None or self.median is None:
@@ -92,18 +91,18 @@ class Field:
         )  # fmt: skip
 
     def why_unknown(self, symbol: str) -> str:
-        """For people; of an outcome that is not decided."""
+        """Readable reason of an undecided outcome."""
         if self.median is None:
             return f"only {self.names} symbols have a return"
         return f"there is no price of {symbol}"
 
 
-def gain_of(bars: Sequence[Bar], window: Window, *, is_over: bool) -> float | None:
-    """What holding the symbol through the window brought, as a fraction.
+def window_return(bars: Sequence[Bar], window: OutcomeWindow, *, is_over: bool) -> float | None:
+    """Return of holding the symbol through the window, as a fraction.
 
-    `bars` ascend. A bar in which nobody traded is bridged by the close before it, up to five in a
-    row; a contract that is over realises its last price. None where either price is missing, and
-    where the symbol was redenominated in between.
+    `bars` ascend. A close is carried over bars without trades, up to five in a row; a delisted
+    contract realises its last price. None where either price is missing, and across a
+    redenomination.
     """
     begun = _start(bars, window)
     if begun is None:
@@ -119,8 +118,8 @@ def gain_of(bars: Sequence[Bar], window: Window, *, is_over: bool) -> float | No
     return last.close / price - 1.0
 
 
-def _start(bars: Sequence[Bar], window: Window) -> tuple[int, float] | None:
-    """The bar and the price that it is bought at."""
+def _start(bars: Sequence[Bar], window: OutcomeWindow) -> tuple[int, float] | None:
+    """First bar of the window and its purchase price."""
     at = window.starts_ms
     for bar in bars:
         if bar.opened_ms == at:

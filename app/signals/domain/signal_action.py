@@ -1,15 +1,15 @@
-"""How far an approved signal may go, and what the history says of it."""
+"""Automation level of an approved signal, and its reason in the history."""
 
 from app.configuration.domain.sections import AutomationMode, SignalSettings
-from app.signals.domain.consensus import Verdict
-from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.consensus import Consensus
+from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Signal
 
 
-def policy_for(signal: Signal, verdict: Verdict, rules: SignalSettings) -> AutomationMode:
-    """How far this signal may go by itself.
+def policy_for(signal: Signal, verdict: Consensus, rules: SignalSettings) -> AutomationMode:
+    """Automation level of a signal.
 
-    While the skill of no agent is known an operator decides: then `auto` is no more than `propose`.
+    While the skill of every agent is unknown an operator decides: `auto` becomes `propose`.
     """
     wanted = rules.automation_by_type.get(signal.claim.type, rules.automation)
     if wanted is AutomationMode.AUTO and not verdict.is_weighed_by_skill:
@@ -17,8 +17,8 @@ def policy_for(signal: Signal, verdict: Verdict, rules: SignalSettings) -> Autom
     return wanted
 
 
-def reason_of(judged: Judged) -> str:
-    """For the history: which signal and which verdict led to a change."""
+def format_reason(judged: EvaluatedSignal) -> str:
+    """Reason of a change for the history: the signal and its verdict."""
     claim = judged.signal.claim
     said = f"signal {judged.signal.signal_id}: {claim.direction.value} by {claim.source}"
     return f"{said}, {judged.signal.reason}"[:500]

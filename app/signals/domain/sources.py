@@ -1,4 +1,4 @@
-"""What a source of signals may look at, what it says, and which of that is worth a signal."""
+"""Input and output of signal sources, and the selection of significant signals."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,16 +15,16 @@ from app.foundation.decimal_math import all_to_millionths, is_above, to_milliont
 from app.market.domain.models import Floats
 from app.market.domain.panel import Panel, UnbrokenPanel, until
 from app.scoring.domain.board import Board, Card
-from app.signals.domain.models import Claim, Direction
+from app.signals.domain.models import Direction, SignalClaim
 
-LONGEST_NAME: Final = 64  # of a source, as over HTTP
+LONGEST_NAME: Final = 64  # length of a source's name, as over HTTP
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """The market as a source may see it; `hourly` holds closed bars only, None before the fill.
+class SourceInput:
+    """Market data for signal sources; `hourly` holds closed bars only, None before the fill.
 
-    Bars before a redenomination or a long halt are not there: the others may be differenced.
+    Bars before a redenomination or a long halt are absent: the others are safe to difference.
     """
 
     board: Board
@@ -33,19 +33,19 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Idea:
-    """What a source says of a symbol; rule and moment name it, so that it is said once."""
+class GeneratedSignal:
+    """Statement of a source about a symbol; rule and time identify it, to send it once."""
 
     symbol: str
     rule: str
-    at: datetime  # that it rests on: the close of a bar, or a day
+    at: datetime  # close of the underlying bar, or a day
     direction: Direction
     strength: float  # 0..1
     confidence: float  # 0..1
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def is_worth_it(self, rules: SignalSettings) -> bool:
-        """Whether it is above the thresholds of the settings."""
+        """Whether it exceeds the configured thresholds."""
         return not (
             is_above(rules.source_strength, self.strength)
             or is_above(rules.source_confidence, self.confidence)
@@ -57,13 +57,13 @@ class Idea:
 
     @property
     def key(self) -> str:
-        """Names it at its source, also after a restart."""
+        """Id at its source, stable across restarts."""
         return f"{self.symbol}:{self.rule}:{self.moment}"
 
-    def claim(self, source: str) -> Claim:
-        """As a signal of `source`. The same idea is the same claim, whenever it comes up."""
+    def claim(self, source: str) -> SignalClaim:
+        """Claim by `source`; the same signal gives the same claim at any time."""
         data: dict[str, Any] = {"rule": self.rule, "at": self.moment, **self.figures}
-        return Claim(
+        return SignalClaim(
             source=source,
             type=self.rule,
             strength=self.strength,
@@ -76,8 +76,8 @@ class Idea:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Readings:
-    """One rule on all symbols of a panel at its last bar, (N,); NaN where it has nothing to say."""
+class RuleReadings:
+    """One rule on all symbols of a panel at its last bar, (N,); NaN without a value."""
 
     side: Floats  # +1 up, -1 down, 0 neither
     strength: Floats
@@ -85,28 +85,28 @@ class Readings:
     figures: Mapping[str, Floats]
 
 
-Rule = Callable[[UnbrokenPanel], Readings | None]  # None: the panel is too short for it
+Rule = Callable[[UnbrokenPanel], RuleReadings | None]  # None: the panel is too short
 
 
-def worth_it(readings: Readings, rules: SignalSettings) -> Floats:
-    """(N,) the side where the reading is above the thresholds, else 0."""
+def significant_sides(readings: RuleReadings, rules: SignalSettings) -> Floats:
+    """(N,) the side where the reading exceeds the thresholds, else 0."""
     strong = all_to_millionths(readings.strength) >= to_millionths(rules.source_strength)
     sure = all_to_millionths(readings.confidence) >= to_millionths(rules.source_confidence)
     return np.where(strong & sure, readings.side, 0.0)
 
 
-def begun(
+def find_new_signals(
     name: str, rule: Rule, panel: UnbrokenPanel, rules: SignalSettings, at: datetime
-) -> list[Idea]:
-    """Ideas of the last bar that were none one bar before: what goes on is said once."""
+) -> list[GeneratedSignal]:
+    """Signals of the last bar that were absent one bar before: a lasting one is sent once."""
     now, before = rule(panel), rule(until(panel, -1))
     if now is None:
         return []
-    sides = worth_it(now, rules)
+    sides = significant_sides(now, rules)
     if before is not None:
-        sides = np.where(sides == worth_it(before, rules), 0.0, sides)
+        sides = np.where(sides == significant_sides(before, rules), 0.0, sides)
     return [
-        Idea(
+        GeneratedSignal(
             symbol=panel.symbols[column],
             rule=name,
             at=at,
@@ -119,8 +119,10 @@ def begun(
     ]
 
 
-def chosen(ideas: Iterable[Idea], board: Board, rules: SignalSettings) -> list[Idea]:
-    """Those above the thresholds about symbols that are scored, the strongest first."""
+def select_signals(
+    ideas: Iterable[GeneratedSignal], board: Board, rules: SignalSettings
+) -> list[GeneratedSignal]:
+    """Significant signals about scored symbols, the strongest first."""
     worth = [
         one
         for one in ideas
@@ -154,12 +156,12 @@ RULES: Final[Mapping[str, Extreme]] = MappingProxyType(
 )
 
 
-def fundamental_ideas(seen: Seen) -> list[Idea]:
+def find_fundamental_signals(seen: SourceInput) -> list[GeneratedSignal]:
     """Each rule once a day for a symbol; as sure as the symbol's score is."""
     return [idea for name, rule in RULES.items() for idea in _ideas(name, rule, seen.board)]
 
 
-def _ideas(name: str, rule: Extreme, board: Board) -> list[Idea]:
+def _ideas(name: str, rule: Extreme, board: Board) -> list[GeneratedSignal]:
     at = board.as_of.replace(hour=0, minute=0, second=0, microsecond=0)
     known = {
         card.symbol: raw for card in board.cards if (raw := _raw(card, rule.factor)) is not None
@@ -176,7 +178,7 @@ def _ideas(name: str, rule: Extreme, board: Board) -> list[Idea]:
         if card is None or card.confidence is None or (rule.is_of_highs_only and deviation < 0.0):
             continue
         ideas.append(
-            Idea(
+            GeneratedSignal(
                 symbol=symbol,
                 rule=name,
                 at=at,

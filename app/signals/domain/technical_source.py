@@ -1,7 +1,4 @@
-"""The built-in technical source: four rules on closed hourly bars.
-
-Prices that differ by less than half a millionth are equal: no rule takes a side on them.
-"""
+"""Technical rules that generate signals from closed hourly bars."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,7 +11,13 @@ from app.foundation.decimal_math import ONE, all_to_millionths
 from app.market.domain.models import Floats
 from app.market.domain.panel import UnbrokenPanel, bridged, log_returns, unbroken
 from app.scoring.domain.indicators import atr, rsi
-from app.signals.domain.sources import Idea, Readings, Rule, Seen, begun
+from app.signals.domain.sources import (
+    GeneratedSignal,
+    Rule,
+    RuleReadings,
+    SourceInput,
+    find_new_signals,
+)
 
 TECHNICAL: Final = "technical"
 CHANNEL: Final = 55  # bars whose range is left
@@ -27,7 +30,7 @@ _RSI_STRONG: Final = 20.0  # points of divergence: strength one
 _LATE, _EARLY = 10, 30  # bars of the two extremes that are compared
 
 
-def breakout(panel: UnbrokenPanel) -> Readings | None:
+def breakout(panel: UnbrokenPanel) -> RuleReadings | None:
     """A close beyond the range of the 55 bars before it.
 
     Strong is what is far beyond, in ATR14; sure what has more turnover than the 24 bars before:
@@ -42,7 +45,7 @@ def breakout(panel: UnbrokenPanel) -> Readings | None:
     side = np.where(is_over, 1.0, np.where(is_under, -1.0, 0.0))
     beyond = np.where(side > 0.0, close - top, bottom - close) / _positive(ranges)
     ratio = panel.turnover[-1] / _positive(_over(np.mean, panel.turnover[-DAY - 1 : -1]))
-    return Readings(
+    return RuleReadings(
         side,
         _share(np.maximum(beyond, 0.0), _HALF_STRONG_ATR),
         _share(ratio, 1.0),
@@ -50,7 +53,7 @@ def breakout(panel: UnbrokenPanel) -> Readings | None:
     )
 
 
-def rsi_divergence(panel: UnbrokenPanel) -> Readings | None:
+def rsi_divergence(panel: UnbrokenPanel) -> RuleReadings | None:
     """A lower low of price at a higher RSI, and the mirror of it; it turns with the last bar.
 
     The extreme of the last ten bars is compared with that of the twenty before. Strong is a large
@@ -65,7 +68,7 @@ def rsi_divergence(panel: UnbrokenPanel) -> Readings | None:
     gap = np.where(up, found[0][0], found[1][0])
     began = np.where(up, found[0][1], found[1][1])
     side = np.where(up, 1.0, np.where(found[1][0] > 0.0, -1.0, 0.0))
-    return Readings(
+    return RuleReadings(
         side,
         np.clip(gap / _RSI_STRONG, 0.0, 1.0),
         np.clip(0.5 + np.abs(began - 50.0) / 60.0, 0.0, 1.0),
@@ -73,7 +76,7 @@ def rsi_divergence(panel: UnbrokenPanel) -> Readings | None:
     )
 
 
-def momentum(panel: UnbrokenPanel) -> Readings | None:
+def momentum(panel: UnbrokenPanel) -> RuleReadings | None:
     """A day's move in units of what such a day usually moves, from a week of hourly returns.
 
     Sure is the share of the hours that went the same way. None of fewer than 193 bars; NaN where
@@ -87,10 +90,12 @@ def momentum(panel: UnbrokenPanel) -> Readings | None:
     side = np.sign(all_to_millionths(move))
     same = np.mean(np.sign(all_to_millionths(steps[-DAY:])) == side, axis=0)
     units = np.abs(move) / np.where(all_to_millionths(usual) > 0.0, usual, np.nan)
-    return Readings(side, _share(units, _HALF_STRONG_SD), same, {"units": units, "same_way": same})
+    return RuleReadings(
+        side, _share(units, _HALF_STRONG_SD), same, {"units": units, "same_way": same}
+    )
 
 
-def volume_spike(panel: UnbrokenPanel) -> Readings | None:
+def volume_spike(panel: UnbrokenPanel) -> RuleReadings | None:
     """Much more turnover in one bar than in the median one of the week before.
 
     It leans where the bar went; sure is how near its end the bar closed on that side. None of
@@ -103,7 +108,7 @@ def volume_spike(panel: UnbrokenPanel) -> Readings | None:
     reach = _positive(panel.high[-1] - panel.low[-1])
     top = (panel.close[-1] - panel.low[-1]) / reach
     near = np.where(side > 0.0, top, 1.0 - top)
-    return Readings(
+    return RuleReadings(
         side,
         _share(ratio, _HALF_STRONG_RATIO),
         near,
@@ -121,8 +126,8 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
 )
 
 
-def technical_ideas(seen: Seen) -> list[Idea]:
-    """What has begun with the last closed hour; nothing before there are bars."""
+def find_technical_signals(seen: SourceInput) -> list[GeneratedSignal]:
+    """Signals new with the last closed hour; none without bars."""
     if seen.hourly is None or not len(seen.hourly.opened_ms):
         return []
     panel, _ = bridged(unbroken(seen.hourly))
@@ -132,7 +137,7 @@ def technical_ideas(seen: Seen) -> list[Idea]:
         return [
             idea
             for name, rule in RULES.items()
-            for idea in begun(name, rule, panel, seen.rules, at)
+            for idea in find_new_signals(name, rule, panel, seen.rules, at)
         ]
 
 

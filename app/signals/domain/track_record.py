@@ -9,14 +9,14 @@ from typing import Final
 
 from app.foundation.decimal_math import ONE, to_millionths
 from app.signals.domain.models import Direction
-from app.signals.domain.opinion_pool import earned, shrunk_brier, skill
+from app.signals.domain.opinion_pool import brier_skill, shrunk_brier_score, weights_from_skill
 
 BINS: Final = 10  # of probabilities, equally wide
 UNPROVEN: Final = 0.2  # trust in a source without skill
 SourceKey = tuple[str, str]  # a source and one of its signal types
 
 
-class Kind(StrEnum):
+class ForecastKind(StrEnum):
     """Whose probabilities they are."""
 
     AGENT = "agent"  # that the symbol beats the median
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
+class CalibrationBin:
     """Forecasts of about the same probability."""
 
     number: int  # 0..9, from the lowest
@@ -33,7 +33,8 @@ class Bin:
     came: int = 0  # how often it came so
     squares: float = 0.0  # sum of the squared distances
 
-    def told(self, probability: float, came: bool) -> "Bin":
+    def add_forecast(self, probability: float, came: bool) -> "CalibrationBin":
+        """Add one forecast and its outcome."""
         return replace(
             self,
             outcomes=self.outcomes + 1,
@@ -44,10 +45,10 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ForecastRecord:
     """All forecasts of one agent or source whose outcome is known, by how sure they were."""
 
-    bins: tuple[Bin, ...] = ()  # that are not empty, ascending
+    bins: tuple[CalibrationBin, ...] = ()  # that are not empty, ascending
 
     @property
     def outcomes(self) -> int:
@@ -59,70 +60,70 @@ class Record:
 
     @property
     def brier(self) -> float | None:
-        """None without any outcome."""
+        """Brier score; None without any outcome."""
         return sum(one.squares for one in self.bins) / self.outcomes if self.outcomes else None
 
     @property
     def skill(self) -> float:
-        """1 - BS / 0.25 with 50 outcomes of chance before the first own one: 0 without any."""
-        return skill(shrunk_brier(sum(one.squares for one in self.bins), self.outcomes))
+        """1 - BS / 0.25 with 50 outcomes of chance as prior: 0 without any outcome."""
+        return brier_skill(shrunk_brier_score(sum(one.squares for one in self.bins), self.outcomes))
 
     @property
     def calibration_error(self) -> float | None:
-        """Mean distance, over all forecasts, of what a bin said from what came of it."""
+        """Mean distance, over all forecasts, of a bin's mean forecast from its frequency."""
         if not self.outcomes:
             return None
         return sum(abs(one.said - one.came) for one in self.bins) / self.outcomes
 
-    def told(self, probability: float, came: bool) -> "Record":
-        """With one more outcome."""
-        number = bin_of(probability)
+    def add_forecast(self, probability: float, came: bool) -> "ForecastRecord":
+        """Add one forecast and its outcome."""
+        number = bin_index(probability)
         known = {one.number: one for one in self.bins}
-        known[number] = known.get(number, Bin(number)).told(probability, came)
-        return Record(tuple(known[one] for one in sorted(known)))
+        known[number] = known.get(number, CalibrationBin(number)).add_forecast(probability, came)
+        return ForecastRecord(tuple(known[one] for one in sorted(known)))
 
 
-def claimed(strength: float, confidence: float) -> float:
-    """The probability of being right that a source claims: from 1/2 to 1."""
+def claimed_probability(strength: float, confidence: float) -> float:
+    """Probability of being right that a source claims: from 1/2 to 1."""
     return 0.5 + 0.5 * strength * confidence
 
 
-def trust(record: Record) -> float:
-    """The part k of a source's claim that counts: 0.2 + 0.8 n / (n + 50) max(0, skill).
+def trust(record: ForecastRecord) -> float:
+    """Factor k of a source's claim: 0.2 + 0.8 n / (n + 50) max(0, skill).
 
-    `Record.skill` has the factor n / (n + 50) already.
+    `ForecastRecord.skill` has the factor n / (n + 50) already.
     """
     return UNPROVEN + (1.0 - UNPROVEN) * max(0.0, record.skill)
 
 
-def is_proven(record: Record, least: int) -> bool:
-    """Whether a source has any skill, which is not known with fewer than `least` outcomes."""
+def is_proven(record: ForecastRecord, least: int) -> bool:
+    """Whether a source has skill; unknown, hence false, below `least` outcomes."""
     return record.outcomes >= least and to_millionths(record.skill) > 0
 
 
-def bin_of(probability: float) -> int:
-    """0..9; one half begins the sixth."""
+def bin_index(probability: float) -> int:
+    """Bin 0..9 of a probability; one half begins the sixth."""
     return min(to_millionths(probability) * BINS // ONE, BINS - 1)
 
 
-def weights_of(
-    records: Mapping[str, Record], agents: Iterable[str], least: int
+def agent_weights(
+    records: Mapping[str, ForecastRecord], agents: Iterable[str], least: int
 ) -> dict[str, float] | None:
-    """Weights that follow skill; None, which is equal weights, while nobody has any.
+    """Weights that follow skill; None, for equal weights, without any skilled agent.
 
-    Of an agent with fewer than `least` outcomes the skill is not known: it weighs nothing beside
-    one whose skill is.
+    An agent with fewer than `least` outcomes has no known skill: it weighs nothing beside one
+    with known skill.
     """
     known = {
         name: records[name].skill
         for name in agents
         if name in records and records[name].outcomes >= least
     }
-    return earned(known)
+    return weights_from_skill(known)
 
 
-def is_right(direction: Direction, beat: bool) -> bool | None:
-    """Whether a signal was right; None for one that leaned to no side."""
+def outcome_matches(direction: Direction, beat: bool) -> bool | None:
+    """Whether a signal was right; None for a neutral one."""
     if direction is Direction.NEUTRAL:
         return None
     return beat is (direction is Direction.BUY)
@@ -138,7 +139,7 @@ class SourceCounts:
 
 @dataclass(frozen=True, slots=True)
 class AgentCounts:
-    """What one agent has said; the mean is None where it never spoke."""
+    """Counts of one agent's votes; the mean is None without votes."""
 
     agent: str
     votes: int
@@ -177,9 +178,9 @@ class SignalCounts:
 
 @dataclass(frozen=True, slots=True)
 class SignalQueue:
-    """What waits at present."""
+    """Number and age of waiting signals."""
 
     waiting: int  # to be judged
     oldest: datetime | None  # when the first of those came in
-    failed: int  # nobody could judge them
+    failed: int  # could not be evaluated
     open_outcomes: int  # verdicts of which it is not known yet what came

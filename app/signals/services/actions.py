@@ -8,37 +8,50 @@ from typing import Any, Final
 from app.configuration.domain.sections import AutomationMode
 from app.foundation.errors import ConflictError, PreconditionFailedError, RefusedError
 from app.foundation.idempotency import Command, CommandResult, Render, TransactionHooks
-from app.foundation.ports import NewId
+from app.foundation.ports import Clock, NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.candidate_selection import refuse
 from app.portfolio.domain.events import ProposalOpened
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
+from app.portfolio.domain.proposals import (
+    Decision,
+    MembershipMove,
+    Proposal,
+    ProposalKind,
+    ProposalState,
+)
 from app.portfolio.domain.replacement import Block, Leaver, propose
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.member_views import MemberView, weakest
 from app.portfolio.services.membership import PortfolioService, Removed, Replaced
 from app.portfolio.services.proposal_book import close
+from app.portfolio.services.proposals import Approval
 from app.portfolio.services.replacement import noises
 from app.portfolio.services.replacement_candidates import contender, correlation_of
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
 from app.portfolio.storage.replacements import ReplacementRepository
-from app.signals.domain.evaluated_signal import Judged
-from app.signals.domain.models import Direction, Effect, Move, Signal, SignalState, Step
-from app.signals.domain.signal_action import policy_for, reason_of
-from app.signals.services.signal_news import tell
+from app.signals.domain.evaluated_signal import EvaluatedSignal
+from app.signals.domain.models import (
+    Direction,
+    MembershipStep,
+    Signal,
+    SignalEffect,
+    SignalState,
+)
+from app.signals.domain.signal_action import format_reason, policy_for
+from app.signals.services.signal_news import publish_signals
 from app.signals.storage.signals import SignalEffectRepository, SignalRepository
 
-# A signal stands in the place of having been found better on several boards.
+# A signal replaces the confirmation on several boards.
 _WAIVED = frozenset({Block.UNCONFIRMED})
 
 
-async def step_of(
+async def plan_step(
     signal: Signal, portfolio: Portfolio, grounds: Grounds, unit: UnitOfWork
-) -> Step | str:
-    """The change, or why there is none."""
+) -> MembershipStep | str:
+    """Membership change of a signal, or the reason for none."""
     symbol = signal.claim.symbol
     members = tuple(member.symbol for member in portfolio.members)
     if symbol is None or signal.claim.direction is Direction.NEUTRAL:
@@ -48,50 +61,52 @@ async def step_of(
             return f"{symbol} is not a member"
         if grounds.controls.is_pinned(symbol):
             return f"{symbol} is pinned"
-        return Step(Move.REMOVE, symbol)
+        return MembershipStep(MembershipMove.REMOVE, symbol)
     if symbol in members:
         return f"{symbol} is a member already"
     if len(members) < grounds.configuration.max_portfolio_symbols:
-        refused = _refused(symbol, members, grounds)
-        return Step(Move.ADD, symbol) if refused is None else refused
-    return await _swap(symbol, portfolio, grounds, unit)
+        refused = _refusal_reason(symbol, members, grounds)
+        return MembershipStep(MembershipMove.ADD, symbol) if refused is None else refused
+    return await _plan_replacement(symbol, portfolio, grounds, unit)
 
 
-async def _swap(
+async def _plan_replacement(
     symbol: str, portfolio: Portfolio, grounds: Grounds, unit: UnitOfWork
-) -> Step | str:
-    """In the place of the weakest member, if it is better by more than noise and cost."""
+) -> MembershipStep | str:
+    """Replacement of the weakest member, if the gain exceeds noise and cost."""
     names = [
         one
         for one in weakest(portfolio, grounds)
         if not grounds.controls.is_pinned(one) and not grounds.is_paused(one)
     ]
     if not names:
-        return "the portfolio is full, and nobody may be replaced"
+        return "the portfolio is full, and no member may be replaced"
     old = names[0]
-    held = {member.symbol: grounds.since(member.included_at) for member in portfolio.members}
-    others = tuple(one for one in held if one != old)
-    refused = _refused(symbol, others, grounds)
+    holding_times = {
+        member.symbol: grounds.since(member.included_at) for member in portfolio.members
+    }
+    others = tuple(symbol for symbol in holding_times if symbol != old)
+    refused = _refusal_reason(symbol, others, grounds)
     if refused is not None:
         return refused
     rules = grounds.configuration.replacement
     noise = noises((old, symbol), grounds)
     last = await unit.get(ReplacementRepository).last_swap()
-    found = propose(
-        Leaver(contender(old, grounds), held[old], None, is_pinned=False),
+    decision = propose(
+        Leaver(contender(old, grounds), holding_times[old], None, is_pinned=False),
         contender(symbol, grounds),
         noise,
         None,
         None if last is None else grounds.since(last),
         rules,
     )
-    blocks = [block.value for block in found.blocked_by if block not in _WAIVED]
+    blocks = [block.value for block in decision.blocked_by if block not in _WAIVED]
     if blocks:
         return f"{symbol} does not replace {old}: {', '.join(blocks)}"
-    return Step(Move.REPLACE, symbol, old)
+    return MembershipStep(MembershipMove.REPLACE, symbol, old)
 
 
-def _refused(symbol: str, others: tuple[str, ...], grounds: Grounds) -> str | None:
+def _refusal_reason(symbol: str, others: tuple[str, ...], grounds: Grounds) -> str | None:
     days = grounds.configuration.correlation.addition_days
     refused = refuse(
         grounds.candidate(symbol),
@@ -108,24 +123,24 @@ Within = Callable[[UnitOfWork, int], Awaitable[None]]
 Changed = CommandResult[MemberView] | CommandResult[Removed] | CommandResult[Replaced]
 
 
-async def carried_out(
+async def execute_step(
     portfolio: PortfolioService,
-    step: Step,
+    step: MembershipStep,
     reason: str,
     who: Command,
     ready: Ready,
     within: Within,
     render: Render[Any] | None = None,
 ) -> Changed:
-    """One version of the portfolio, `within` in the same transaction. Raises as that does."""
+    """Create one version of the portfolio, `within` in the same transaction; raises its errors."""
 
     async def ends(unit: UnitOfWork, done: MemberView | Removed | Replaced) -> None:
         await within(unit, done.version)
 
     hooks: TransactionHooks[Any] = TransactionHooks(ready, ends)
-    if step.move is Move.ADD:
+    if step.move is MembershipMove.ADD:
         return await portfolio.add(step.symbol, reason, who, render, hooks)
-    if step.move is Move.REMOVE:
+    if step.move is MembershipMove.REMOVE:
         return await portfolio.remove(
             step.symbol, reason, who, render, TransactionHooks(ready, ends)
         )
@@ -135,8 +150,8 @@ async def carried_out(
     )
 
 
-async def applied(unit: UnitOfWork, signal_id: str, version: int, at: datetime) -> None:
-    """The signal has led to this version of the portfolio.
+async def mark_applied(unit: UnitOfWork, signal_id: str, version: int, at: datetime) -> None:
+    """Mark a signal as applied in this version of the portfolio.
 
     Raises ConflictError(invalid_state_transition) for one that is not approved.
     """
@@ -144,18 +159,23 @@ async def applied(unit: UnitOfWork, signal_id: str, version: int, at: datetime) 
     signal = judged.signal.to(SignalState.APPLIED, f"version {version} of the portfolio")
     done = replace(judged, signal=signal)
     await unit.get(SignalRepository).save([done])
-    tell(unit, [done], at)
+    publish_signals(unit, [done], at)
 
 
-def step_in(action: Mapping[str, Any]) -> Step:
-    """The change that a proposal keeps."""
-    return Step(Move(action["move"]), action["symbol"], action["old_symbol"])
+def step_from_action(action: Mapping[str, Any]) -> MembershipStep:
+    """Membership change stored in a proposal."""
+    return MembershipStep(MembershipMove(action["move"]), action["symbol"], action["old_symbol"])
 
 
-def proposal_of(
-    proposal_id: str, judged: Judged, step: Step, version: int, grounds: Grounds, lasts: timedelta
+def make_proposal(
+    proposal_id: str,
+    judged: EvaluatedSignal,
+    step: MembershipStep,
+    version: int,
+    grounds: Grounds,
+    lasts: timedelta,
 ) -> Proposal:
-    """The proposal to do what a signal asks for; it is over when the signal is."""
+    """Proposal of the change of a signal; it expires with the signal at the latest."""
     verdict = judged.verdict
     evaluation = None if verdict is None else verdict.evaluation
     action = {
@@ -163,7 +183,7 @@ def proposal_of(
         "move": step.move.value,
         "symbol": step.symbol,
         "old_symbol": step.old_symbol,
-        "new_symbol": None if step.move is Move.REMOVE else step.symbol,
+        "new_symbol": None if step.move is MembershipMove.REMOVE else step.symbol,
         "evaluation": None if evaluation is None else evaluation.value,
         "score": None if verdict is None else verdict.score,
     }
@@ -173,11 +193,40 @@ def proposal_of(
         subject=step.symbol,
         state=ProposalState.OPEN,
         version=version,
-        reason=reason_of(judged),
+        reason=format_reason(judged),
         action=action,
         opened_at=grounds.at,
         expires_at=min(grounds.at + lasts, judged.signal.expires_at),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedSignals:
+    """Executes approved proposals that a signal led to."""
+
+    portfolio: PortfolioService
+    clock: Clock
+
+    async def __call__(self, approval: Approval) -> Changed:
+        """Changes the portfolio; signal, effect and proposal end in the same transaction."""
+        action = approval.proposal.action
+
+        async def signal_ends(unit: UnitOfWork, version: int) -> None:
+            signal_id = action["signal_id"]
+            await unit.get(SignalEffectRepository).carried_out(signal_id, version)
+            await mark_applied(unit, signal_id, version, self.clock())
+            await approval.end(unit, None, version)
+
+        why = f"{approval.reason} ({approval.proposal.reason})"[:500]
+        return await execute_step(
+            self.portfolio,
+            step_from_action(action),
+            why,
+            approval.command,
+            approval.ready,
+            signal_ends,
+            approval.render,
+        )
 
 
 BATCH: Final = 20
@@ -185,22 +234,22 @@ _ACTOR: Final = "signals"
 _KINDS: Final = (ProposalKind.SIGNAL,)
 
 
-async def _at_once() -> None:
-    """Nothing has to be looked at before the transaction."""
+async def _no_preparation() -> None:
+    """Preparation that does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
     """A change that the policy lets happen by itself."""
 
-    judged: Judged
-    step: Step
-    version: int  # of the portfolio that it was decided on
+    judged: EvaluatedSignal
+    step: MembershipStep
+    version: int  # of the portfolio at the decision
 
 
 @dataclass(frozen=True, slots=True)
 class SignalActions:
-    """Every effect is on record in the transaction that makes it: a crash repeats nothing."""
+    """Applies approved signals; each effect is stored in its own transaction, so it acts once."""
 
     database: Database
     grounds: GroundsNow
@@ -208,7 +257,7 @@ class SignalActions:
     new_id: NewId
 
     async def act(self) -> int:
-        """See to all approved signals that nothing has been done about; how many there were."""
+        """Apply, propose or note all approved signals without an effect; returns their number."""
         now = self.grounds.clock()
         async with self.database.read() as unit:
             waiting = await unit.get(SignalEffectRepository).waiting(now, BATCH)
@@ -231,25 +280,30 @@ class SignalActions:
                 return None
             rules = grounds.configuration.signals
             policy = policy_for(judged.signal, judged.verdict, rules)
-            step = await step_of(judged.signal, portfolio, grounds, unit)
+            step = await plan_step(judged.signal, portfolio, grounds, unit)
             if isinstance(step, str):
-                effect = Effect(signal_id, policy, None, step, grounds.at)
+                effect = SignalEffect(signal_id, policy, None, step, grounds.at)
             elif policy is AutomationMode.AUTO:
                 return Due(judged, step, portfolio.version)
             elif policy is AutomationMode.PROPOSE:
                 made = await self._propose(unit, judged, step, portfolio.version, grounds)
-                effect = Effect(signal_id, policy, step, None, grounds.at, made.proposal_id)
+                effect = SignalEffect(signal_id, policy, step, None, grounds.at, made.proposal_id)
             else:
-                effect = Effect(signal_id, policy, step, "only observed", grounds.at)
+                effect = SignalEffect(signal_id, policy, step, "only observed", grounds.at)
             await unit.get(SignalEffectRepository).add(effect)
             return None
 
         return decide
 
     async def _propose(
-        self, unit: UnitOfWork, judged: Judged, step: Step, version: int, grounds: Grounds
+        self,
+        unit: UnitOfWork,
+        judged: EvaluatedSignal,
+        step: MembershipStep,
+        version: int,
+        grounds: Grounds,
     ) -> Proposal:
-        """A newer signal about the same symbol takes the place of an older proposal."""
+        """Open a proposal; it supersedes an older one about the same symbol."""
         for old in await unit.get(ProposalRepository).all_open(_KINDS):
             if old.subject == step.symbol:
                 said = Decision(grounds.at, "schedule", "a newer signal asks for it")
@@ -257,7 +311,7 @@ class SignalActions:
                 is_open = now.state is ProposalState.OPEN
                 await close(unit, now.ended(ProposalState.SUPERSEDED, said) if is_open else now)
         lasts = timedelta(seconds=grounds.configuration.automation.proposal_ttl_s)
-        made = proposal_of(self.new_id(), judged, step, version, grounds, lasts)
+        made = make_proposal(self.new_id(), judged, step, version, grounds, lasts)
         await unit.get(ProposalRepository).open(made)
         unit.announce(
             ProposalOpened(
@@ -268,25 +322,27 @@ class SignalActions:
         return made
 
     async def _carry_out(self, due: Due) -> None:
-        """By the ordinary use case; what that refuses is noted and not tried again."""
+        """Run the ordinary use case; store its refusal, without a retry."""
         who = Command(_ACTOR, self.new_id(), if_match=due.version)
         signal_id = due.judged.signal.signal_id
 
         async def within(unit: UnitOfWork, version: int) -> None:
             now = self.grounds.clock()
-            made = Effect(signal_id, AutomationMode.AUTO, due.step, None, now, version=version)
+            made = SignalEffect(
+                signal_id, AutomationMode.AUTO, due.step, None, now, version=version
+            )
             await unit.get(SignalEffectRepository).add(made)
-            await applied(unit, signal_id, version, now)
+            await mark_applied(unit, signal_id, version, now)
 
         try:
-            await carried_out(
-                self.portfolio, due.step, reason_of(due.judged), who, _at_once, within
+            await execute_step(
+                self.portfolio, due.step, format_reason(due.judged), who, _no_preparation, within
             )
         except PreconditionFailedError:
-            return  # the portfolio is another by now: the next look decides anew
+            return  # the portfolio has changed: the next run decides again
         except (RefusedError, ConflictError) as error:
             now = self.grounds.clock()
-            failed = Effect(
+            failed = SignalEffect(
                 signal_id, AutomationMode.AUTO, due.step, f"{error.code}: {error.detail}", now
             )
             async with self.database.write() as unit:

@@ -1,4 +1,4 @@
-"""The judges of signals: show the agents what is known of the symbol, and take their verdict."""
+"""Evaluates signals: collects the features of the symbol and the agents' consensus on them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,47 +9,47 @@ from app.foundation.errors import UnavailableError
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import Grounds
 from app.scoring.domain.board import Board, Card
-from app.signals.domain.agents import AGENTS, Agent, Evidence, Surroundings
-from app.signals.domain.consensus import SourceClaim, judge
-from app.signals.domain.evaluated_signal import Judged, settled, unjudged
-from app.signals.domain.models import Claim, Signal
-from app.signals.domain.outcomes import Window
-from app.signals.domain.track_record import Record, SourceKey, weights_of
-from app.signals.services.external_agents import Asked, OutsideAgents
+from app.signals.domain.agents import AGENTS, Agent, SignalFeatures, UniverseContext
+from app.signals.domain.consensus import SourceClaim, reach_consensus
+from app.signals.domain.evaluated_signal import EvaluatedSignal, with_consensus, without_consensus
+from app.signals.domain.models import Signal, SignalClaim
+from app.signals.domain.outcomes import OutcomeWindow
+from app.signals.domain.track_record import ForecastRecord, SourceKey, agent_weights
+from app.signals.services.external_agents import ExternalAgents, ExternalVotes
 from app.signals.storage.statistics import SignalRecordRepository
 
 _STALE = "the market data of {} is too old to judge it"
 _ABSENT = "{} is not on the board"
-_NOBODY = Asked()
-_NEW = Record()  # of a source that nothing is known of
+_NOBODY = ExternalVotes()
+_NEW = ForecastRecord()  # record of an unknown source
 
 
 @dataclass(frozen=True, slots=True)
 class Skills:
-    """Skill of agents and sources as it stands in one transaction."""
+    """Skill of agents and sources in one transaction."""
 
-    weights: Mapping[str, float] | None = None  # of agents, by skill; None while they weigh alike
-    sources: Mapping[SourceKey, Record] = field(default_factory=dict)
+    weights: Mapping[str, float] | None = None  # by skill; None for equal weights
+    sources: Mapping[SourceKey, ForecastRecord] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
-class Judges:
-    """What a board says of all symbols is looked up once for each board."""
+class SignalEvaluator:
+    """Evaluates signals; the context of all symbols is cached per board."""
 
     agents: tuple[Agent, ...] = AGENTS
-    outside: OutsideAgents = field(init=False)
-    _around: dict[str, Surroundings] = field(default_factory=dict)
+    outside: ExternalAgents = field(init=False)
+    _around: dict[str, UniverseContext] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.outside = OutsideAgents.among(self.agents)
+        self.outside = ExternalAgents.from_agents(self.agents)
 
     @property
-    def asks_outside(self) -> bool:
-        """Whether some agents have to be asked before, outside of any transaction."""
+    def needs_external_votes(self) -> bool:
+        """Whether external agents must be asked first, outside any transaction."""
         return bool(self.outside.agents)
 
-    async def ask(self, signals: Iterable[Signal], grounds: Grounds, board: Board) -> Asked:
-        """What agents from outside say of the symbols of `signals`; each is asked once."""
+    async def ask(self, signals: Iterable[Signal], grounds: Grounds, board: Board) -> ExternalVotes:
+        """Answers of external agents about the symbols of `signals`, one question each."""
         symbols = {one.claim.symbol for one in signals if one.claim.symbol is not None}
         answers = {}
         for symbol in sorted(symbols):
@@ -57,45 +57,45 @@ class Judges:
             if card is not None:
                 seen = self._evidence(card, grounds, board)
                 answers[symbol] = await self.outside.answers(seen, grounds.configuration.signals)
-        return Asked(board.run_id, answers)
+        return ExternalVotes(board.run_id, answers)
 
-    def may_judge(self, signal: Signal, board: Board, asked: Asked) -> bool:
-        """Whether everybody who is to be asked before was, on the ground of this very board."""
+    def has_all_votes(self, signal: Signal, board: Board, asked: ExternalVotes) -> bool:
+        """Whether the answers of external agents are complete and of this board."""
         symbol = signal.claim.symbol
-        if not self.asks_outside or symbol is None or board.card(symbol) is None:
+        if not self.needs_external_votes or symbol is None or board.card(symbol) is None:
             return True
         return asked.board_id == board.run_id and symbol in asked.answers
 
-    def judged(
+    def evaluate(
         self,
         signal: Signal,
         grounds: Grounds,
         board: Board,
         skills: Skills,
-        asked: Asked = _NOBODY,
-    ) -> Judged:
-        """The signal after its verdict; failed, to be tried again, where data is missing."""
+        asked: ExternalVotes = _NOBODY,
+    ) -> EvaluatedSignal:
+        """Signal after its evaluation; failed, to be retried, without data."""
         claim, symbol = signal.claim, signal.claim.symbol
         card = None if symbol is None else board.card(symbol)
         if symbol is None or card is None:
-            return unjudged(signal, _ABSENT.format(symbol), grounds.at)
+            return without_consensus(signal, _ABSENT.format(symbol), grounds.at)
         if not grounds.is_fresh(symbol):
-            return unjudged(signal, _STALE.format(symbol), grounds.at)
+            return without_consensus(signal, _STALE.format(symbol), grounds.at)
         evidence = self._evidence(card, grounds, board)
         rules = grounds.configuration.signals
         answers = asked.answers.get(symbol, {})
         record = skills.sources.get((claim.source, claim.type), _NEW)
         source = SourceClaim(claim.strength, claim.confidence, record)
-        verdict = judge(
+        verdict = reach_consensus(
             claim.direction, evidence, rules, skills.weights, self.agents, answers, source
         )
         version = grounds.configuration.version
         horizon = claim.timeframe or timedelta(days=rules.horizon_days)
-        window = Window.after(grounds.market.as_of() or grounds.at, horizon)
-        return settled(signal, verdict, board.run_id, version, window, grounds.at)
+        window = OutcomeWindow.after(grounds.market.as_of() or grounds.at, horizon)
+        return with_consensus(signal, verdict, board.run_id, version, window, grounds.at)
 
     async def skills(
-        self, unit: UnitOfWork, rules: SignalSettings, claims: Iterable[Claim] | None
+        self, unit: UnitOfWork, rules: SignalSettings, claims: Iterable[SignalClaim] | None
     ) -> Skills:
         """Skills in this transaction, of the sources of `claims`; None: of all sources."""
         keys = None if claims is None else {(one.source, one.type) for one in claims}
@@ -103,37 +103,39 @@ class Judges:
         return Skills(self.weights(agents, rules), sources)
 
     def weights(
-        self, records: Mapping[str, Record], rules: SignalSettings
+        self, records: Mapping[str, ForecastRecord], rules: SignalSettings
     ) -> dict[str, float] | None:
-        """Weights of the agents by their skill; None while they weigh alike."""
-        return weights_of(records, [one.name for one in self.agents], rules.min_outcomes)
+        """Weights of the agents by skill; None while they weigh the same."""
+        return agent_weights(records, [one.name for one in self.agents], rules.min_outcomes)
 
-    def _evidence(self, card: Card, grounds: Grounds, board: Board) -> Evidence:
-        return Evidence.of(card, self._surroundings(board), obstacle(card.symbol, grounds))
+    def _evidence(self, card: Card, grounds: Grounds, board: Board) -> SignalFeatures:
+        return SignalFeatures.of(
+            card, self._surroundings(board), blocking_reason(card.symbol, grounds)
+        )
 
-    def _surroundings(self, board: Board) -> Surroundings:
+    def _surroundings(self, board: Board) -> UniverseContext:
         known = self._around.get(board.run_id)
         if known is None:
-            known = Surroundings.of(board)
+            known = UniverseContext.of(board)
             self._around = {board.run_id: known}
         return known
 
 
-def board_of(grounds: Grounds) -> Board | None:
-    """The board, if it is one to decide on."""
+def usable_board(grounds: Grounds) -> Board | None:
+    """Current board if it permits decisions."""
     try:
         return grounds.require_board()
     except UnavailableError:
         return None
 
 
-def obstacle(symbol: str, grounds: Grounds) -> str | None:
-    """Why nothing may be bought now; None if nothing stands in the way."""
+def blocking_reason(symbol: str, grounds: Grounds) -> str | None:
+    """Reason against a purchase now; None without one."""
     doubt = grounds.doubt(symbol)
-    told = (
+    reasons = (
         (grounds.market.is_halted(), "the exchange is not trading"),
         (doubt is not None, f"its prices are not believed: {doubt}"),
         (grounds.is_frozen(symbol), "nobody trades it"),
         (not grounds.is_tradeable(symbol), "it is not open for new positions"),
     )
-    return next((said for holds, said in told if holds), None)
+    return next((said for holds, said in reasons if holds), None)

@@ -1,4 +1,4 @@
-"""Intake of signals: each is judged and stored in one transaction."""
+"""Intake of signals: each is evaluated and stored in one transaction."""
 
 import asyncio
 from dataclasses import dataclass, field, replace
@@ -15,32 +15,32 @@ from app.foundation.idempotency import Command, CommandResult, IdempotentExecuto
 from app.foundation.ports import NewId
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import Grounds, GroundsNow
-from app.signals.domain.evaluated_signal import Judged
-from app.signals.domain.models import Claim, received
-from app.signals.services.evaluation import Judges, Skills, board_of
-from app.signals.services.signal_news import tell
+from app.signals.domain.evaluated_signal import EvaluatedSignal
+from app.signals.domain.models import SignalClaim, receive_signal
+from app.signals.services.evaluation import SignalEvaluator, Skills, usable_board
+from app.signals.services.signal_news import publish_signals
 from app.signals.storage.signals import Name, SignalRepository
 
 CONCURRENCY: Final = 4  # transactions at a time; signals that wait hold no connection
-MAX_WAITING: Final = 500  # each is a request that waits for its answer
+MAX_WAITING: Final = 500  # requests waiting for their answer
 _RETRY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """Signal after its intake; a repeated one of its source is not new."""
+class IntakeResult:
+    """Signal after its intake; `is_new` is false for a repeated delivery."""
 
-    judged: Judged
+    judged: EvaluatedSignal
     is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Signal sent by a caller; without `render` nothing is stored under the command's key."""
+    """Signal of one caller; without `render` no response is stored for the command's key."""
 
-    claim: Claim
+    claim: SignalClaim
     command: Command
-    render: Render[Taken] | None
+    render: Render[IntakeResult] | None
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class SignalIntake:
     grounds: GroundsNow
     idempotency: IdempotentExecutor
     new_id: NewId
-    judges: Judges
+    judges: SignalEvaluator
     concurrency: int = CONCURRENCY
     max_waiting: int = MAX_WAITING
     _waiting: int = field(default=0, init=False)
@@ -59,13 +59,8 @@ class SignalIntake:
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.concurrency)
 
-    async def submit(self, submission: Submission) -> CommandResult[Taken]:
-        """Judges and stores the signal; an answer means that it is committed.
-
-        Raises RateLimitedError where too many wait, RefusedError for an unknown symbol,
-        ConflictError for another signal under the same name, and what `IdempotentExecutor.run`
-        raises.
-        """
+    async def submit(self, submission: Submission) -> CommandResult[IntakeResult]:
+        """Take in a signal; raises its own error, and RateLimitedError when too many wait."""
         if self._waiting >= self.max_waiting:
             raise RateLimitedError(
                 Code.RATE_LIMITED,
@@ -82,10 +77,12 @@ class SignalIntake:
         finally:
             self._slots.release()
 
-    async def _store(self, submission: Submission) -> CommandResult[Taken]:
-        async def change(unit: UnitOfWork) -> Taken:
+    async def _store(self, submission: Submission) -> CommandResult[IntakeResult]:
+        async def change(unit: UnitOfWork) -> IntakeResult:
             grounds = self.grounds(await unit.get(ConfigurationRepository).current())
-            return await self._take_in(unit, _spelled(submission.claim, grounds), grounds)
+            return await self._take_in(
+                unit, _with_standard_symbol(submission.claim, grounds), grounds
+            )
 
         try:
             return await self.idempotency.run(submission.command, change, submission.render)
@@ -97,30 +94,32 @@ class SignalIntake:
                 ) from error
             raise
 
-    async def _take_in(self, unit: UnitOfWork, claim: Claim, grounds: Grounds) -> Taken:
+    async def _take_in(
+        self, unit: UnitOfWork, claim: SignalClaim, grounds: Grounds
+    ) -> IntakeResult:
         signals, name = unit.get(SignalRepository), _name(claim)
         if name is not None and name in (known := await signals.all_named([name])):
-            return _again(claim, known[name])
+            return _find_repeated(claim, known[name])
         skills = await self.judges.skills(unit, grounds.configuration.signals, [claim])
         gate = _Gate(grounds, self.judges, skills, await signals.pending_count())
-        judged = gate.let_in(self.new_id, claim)
+        judged = gate.admit(self.new_id, claim)
         if not await signals.add([judged]):
             # A concurrent transaction has stored a signal of this name meanwhile.
-            return _again(claim, await signals.named(claim.source, claim.source_id or ""))
-        tell(unit, [judged], grounds.at)
-        return Taken(judged, is_new=True)
+            return _find_repeated(claim, await signals.named(claim.source, claim.source_id or ""))
+        publish_signals(unit, [judged], grounds.at)
+        return IntakeResult(judged, is_new=True)
 
 
 @dataclass(slots=True)
 class _Gate:
-    """Admission of a new signal: thresholds, number of waiting signals, and the judges."""
+    """Checks of new signals: thresholds, queue and evaluator."""
 
     grounds: Grounds
-    judges: Judges
+    judges: SignalEvaluator
     skills: Skills
     waiting: int
 
-    def let_in(self, new_id: NewId, claim: Claim) -> Judged:
+    def admit(self, new_id: NewId, claim: SignalClaim) -> EvaluatedSignal:
         """Raises RateLimitedError and RefusedError."""
         rules = self.grounds.configuration.signals
         if self.waiting >= rules.max_pending:
@@ -129,30 +128,30 @@ class _Gate:
                 f"{self.waiting} signals wait to be judged.",
                 retry_after_s=_RETRY_S,
             )
-        signal = received(new_id(), claim, self.grounds.at, rules)
-        board = board_of(self.grounds)
-        may_wait = self.waiting or self.judges.asks_outside
+        signal = receive_signal(new_id(), claim, self.grounds.at, rules)
+        board = usable_board(self.grounds)
+        may_wait = self.waiting or self.judges.needs_external_votes
         if signal.is_pending and board is not None and not may_wait:
-            return self.judges.judged(signal, self.grounds, board, self.skills)
+            return self.judges.evaluate(signal, self.grounds, board, self.skills)
         self.waiting += signal.is_pending
-        return Judged(signal)
+        return EvaluatedSignal(signal)
 
 
-def _name(claim: Claim) -> Name | None:
+def _name(claim: SignalClaim) -> Name | None:
     return None if claim.source_id is None else (claim.source, claim.source_id)
 
 
-def _spelled(claim: Claim, grounds: Grounds) -> Claim:
+def _with_standard_symbol(claim: SignalClaim, grounds: Grounds) -> SignalClaim:
     """The claim with the standard spelling of its symbol. Raises RefusedError."""
     if claim.symbol is None:
         return claim
     return replace(claim, symbol=grounds.resolve(claim.symbol).symbol)
 
 
-def _again(claim: Claim, found: Judged) -> Taken:
+def _find_repeated(claim: SignalClaim, found: EvaluatedSignal) -> IntakeResult:
     """The signal stored earlier under this name. Raises ConflictError unless it says the same."""
     if found.signal.claim.same_content(claim):
-        return Taken(found, is_new=False)
+        return IntakeResult(found, is_new=False)
     raise ConflictError(
         Code.SIGNAL_CONFLICT,
         "Its source has sent another signal under this name.",

@@ -1,4 +1,4 @@
-"""Books what came of signals once their horizon is over, and with it the skill of the agents."""
+"""Records outcomes of signals after their horizon, and the resulting skill of agents."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,75 +11,89 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import GroundsNow
 from app.scoring.storage.hourly_bars import HourlyBarRepository
 from app.signals.domain.events import SignalOutcomesBooked
-from app.signals.domain.opinion_pool import clipped
-from app.signals.domain.outcomes import GRACE, HOUR_MS, REACH_MS, Field, Window, gain_of
-from app.signals.domain.track_record import Record, SourceKey, claimed, is_right
+from app.signals.domain.opinion_pool import clip_probability
+from app.signals.domain.outcomes import (
+    GRACE,
+    HOUR_MS,
+    REACH_MS,
+    OutcomeWindow,
+    UniverseReturns,
+    window_return,
+)
+from app.signals.domain.track_record import (
+    ForecastRecord,
+    SourceKey,
+    claimed_probability,
+    outcome_matches,
+)
 from app.signals.storage.outcomes import Booking, OpenOutcome, SignalOutcomeRepository
 from app.signals.storage.signals import SignalRepository
 from app.signals.storage.statistics import SignalRecordRepository
 
-BATCH: Final = 500  # outcomes in one transaction
+BATCH: Final = 500  # outcomes per transaction
 
 
 @dataclass(frozen=True, slots=True)
-class Booked:
+class BookingResult:
     decided: int
     unknown: int
 
 
 @dataclass(frozen=True, slots=True)
 class SignalOutcomes:
-    """An outcome and what it adds to the records are one transaction: nothing counts twice."""
+    """Records each outcome and its forecast records in one transaction, so that it counts once."""
 
     database: Database
     grounds: GroundsNow
     batch: int = BATCH
 
-    async def book(self) -> Booked:
-        """Everything whose window is over and whose prices are there.
+    async def book(self) -> BookingResult:
+        """Record every outcome whose window is over and whose prices are known.
 
-        What has no price, or no median to compare with, waits for six hours and is then booked as
-        unknown. Without a market nothing is booked.
+        An outcome without a price or a median waits for six hours and is then recorded as
+        unknown. Without market data nothing is recorded.
         """
         now = self.grounds.market.as_of()
         if now is None:
-            return Booked(0, 0)
+            return BookingResult(0, 0)
         async with self.database.read() as unit:
             windows = await unit.get(SignalOutcomeRepository).windows(now)
         decided = unknown = 0
         for window in windows:
             async with self.database.read() as unit:
-                field = await _field(unit, window)
+                field = await _universe_returns(unit, window)
             while True:
                 some = await self._some(window, field, is_late=now >= window.ends_at + GRACE)
                 decided += some.decided
                 unknown += some.unknown
                 if some.decided + some.unknown < self.batch:
                     break
-        return Booked(decided, unknown)
+        return BookingResult(decided, unknown)
 
-    async def _some(self, window: Window, field: Field, *, is_late: bool) -> Booked:
+    async def _some(
+        self, window: OutcomeWindow, field: UniverseReturns, *, is_late: bool
+    ) -> BookingResult:
         if field.median is None and not is_late:
-            return Booked(0, 0)
+            return BookingResult(0, 0)
         wanted = None if is_late else field.gains
 
-        async def change(unit: UnitOfWork) -> Booked:
+        async def change(unit: UnitOfWork) -> BookingResult:
             waiting = await unit.get(SignalOutcomeRepository).take(window, self.batch, wanted)
             bookings = await self._bookings(unit, waiting, field)
             await unit.get(SignalOutcomeRepository).book(bookings)
-            await _recorded(unit, waiting, bookings)
-            booked = _told(unit, bookings, self.grounds.clock())
-            return Booked(booked.beat + booked.missed, booked.unknown)
+            await _record_outcomes(unit, waiting, bookings)
+            booked = _publish_outcomes(unit, bookings, self.grounds.clock())
+            return BookingResult(booked.beat + booked.missed, booked.unknown)
 
         return await self.database.run(change)
 
     async def _bookings(
-        self, unit: UnitOfWork, waiting: Iterable[OpenOutcome], field: Field
+        self, unit: UnitOfWork, waiting: Iterable[OpenOutcome], field: UniverseReturns
     ) -> list[Booking]:
-        """Of outcomes of one symbol whose windows overlap only the first counts.
+        """Outcomes to record; of overlapping windows of one symbol only the first counts.
 
-        They are one event: a source that says the same each minute proves nothing more. The types
-        of a source's signals have records of their own.
+        They are one event: a source that repeats itself each minute proves nothing more.
+        Each type of a source's signals has its own record.
         """
         names = {one.symbol for one in waiting}
         agents, sources = await unit.get(SignalOutcomeRepository).counted_until(names)
@@ -92,7 +106,7 @@ class SignalOutcomes:
                 bookings.append(Booking(one.signal_id, missing, False, False))
                 continue
             key = (one.source, one.type, one.symbol)
-            leans = is_right(one.direction, bool(outcome.beat)) is not None
+            leans = outcome_matches(one.direction, bool(outcome.beat)) is not None
             free = _is_free(agents.get(one.symbol), outcome.window)
             first = leans and _is_free(sources.get(key), outcome.window)
             if free:
@@ -103,8 +117,8 @@ class SignalOutcomes:
         return bookings
 
 
-async def _field(unit: UnitOfWork, window: Window) -> Field:
-    """What the symbols that were scored when the window began did in it."""
+async def _universe_returns(unit: UnitOfWork, window: OutcomeWindow) -> UniverseReturns:
+    """Returns within the window of the symbols scored at its start."""
     universe = await unit.get(HourlyBarRepository).universe(window.starts_at)
     names = universe | await unit.get(SignalOutcomeRepository).symbols(window)
     listings = await unit.get(HourlyBarRepository).listings(names)
@@ -112,39 +126,41 @@ async def _field(unit: UnitOfWork, window: Window) -> Field:
     last = (window.ends_ms - REACH_MS - HOUR_MS, window.ends_ms)
     ids = [one.symbol_id for one in listings]
     bars = await unit.get(HourlyBarRepository).bars(ids, (ends, last))
-    # What is over has its last price somewhere within.
+    # A delisted contract has its last price within the window.
     gone = [one.symbol_id for one in listings if one.is_over]
     if gone:
         bars |= await unit.get(HourlyBarRepository).bars(gone, [(ends[0], window.ends_ms)])
     gains = {}
     for one in listings:
-        gain = gain_of(bars.get(one.symbol_id, ()), window, is_over=one.is_over)
+        gain = window_return(bars.get(one.symbol_id, ()), window, is_over=one.is_over)
         if gain is not None:
             gains[one.symbol] = gain
-    return Field.of(gains, universe)
+    return UniverseReturns.of(gains, universe)
 
 
-async def _recorded(
+async def _record_outcomes(
     unit: UnitOfWork, waiting: Iterable[OpenOutcome], bookings: Iterable[Booking]
 ) -> None:
-    """Adds what counts to the records of the agents that voted and of the sources."""
+    """Add counted outcomes to the records of voting agents and of sources."""
     booked = {one.signal_id: one for one in bookings}
     counted = [one.signal_id for one in booked.values() if one.counts_for_agents]
-    agents: dict[str, Record] = {}
+    agents: dict[str, ForecastRecord] = {}
     for signal_id, agent, probability in await unit.get(SignalRepository).forecasts(counted):
         beat = bool(booked[signal_id].outcome.beat)
-        agents[agent] = agents.get(agent, Record()).told(probability, beat)
-    sources: dict[SourceKey, Record] = {}
+        agents[agent] = agents.get(agent, ForecastRecord()).add_forecast(probability, beat)
+    sources: dict[SourceKey, ForecastRecord] = {}
     for one in waiting:
         booking, key = booked[one.signal_id], (one.source, one.type)
-        right = is_right(one.direction, bool(booking.outcome.beat))
+        right = outcome_matches(one.direction, bool(booking.outcome.beat))
         if booking.counts_for_source and right is not None:
-            said = clipped(claimed(one.strength, one.confidence))
-            sources[key] = sources.get(key, Record()).told(said, right)
+            said = clip_probability(claimed_probability(one.strength, one.confidence))
+            sources[key] = sources.get(key, ForecastRecord()).add_forecast(said, right)
     await unit.get(SignalRecordRepository).add(agents, sources)
 
 
-def _told(unit: UnitOfWork, bookings: Iterable[Booking], at: datetime) -> SignalOutcomesBooked:
+def _publish_outcomes(
+    unit: UnitOfWork, bookings: Iterable[Booking], at: datetime
+) -> SignalOutcomesBooked:
     found = Counter(one.outcome.beat for one in bookings)
     booked = SignalOutcomesBooked(found[True], found[False], found[None], at)
     if found:
@@ -152,5 +168,5 @@ def _told(unit: UnitOfWork, bookings: Iterable[Booking], at: datetime) -> Signal
     return booked
 
 
-def _is_free(until: datetime | None, window: Window) -> bool:
+def _is_free(until: datetime | None, window: OutcomeWindow) -> bool:
     return until is None or until <= window.starts_at

@@ -1,4 +1,4 @@
-"""Signals: taken in once, judged at once or from the queue, listed, tried again, cleared away."""
+"""Signal use cases: submit, evaluate, list, retry and clean up."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.scoring.domain.board import Board
-from app.signals.domain.evaluated_signal import Judged
-from app.signals.domain.models import Claim, Signal
-from app.signals.domain.track_record import Record, SignalCounts, SourceKey
-from app.signals.services.evaluation import Judges, Skills, board_of
-from app.signals.services.external_agents import Asked
-from app.signals.services.intake import MAX_WAITING, SignalIntake, Submission, Taken
-from app.signals.services.signal_news import tell
+from app.signals.domain.evaluated_signal import EvaluatedSignal
+from app.signals.domain.models import Signal, SignalClaim
+from app.signals.domain.track_record import ForecastRecord, SignalCounts, SourceKey
+from app.signals.services.evaluation import SignalEvaluator, Skills, usable_board
+from app.signals.services.external_agents import ExternalVotes
+from app.signals.services.intake import MAX_WAITING, IntakeResult, SignalIntake, Submission
+from app.signals.services.signal_news import publish_signals
 from app.signals.storage.outcomes import OutcomeCounts, SignalOutcomeRepository
 from app.signals.storage.signals import SignalRepository
 from app.signals.storage.statistics import SignalCountRepository, SignalRecordRepository
@@ -28,40 +28,40 @@ Position = tuple[datetime, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Requeued:
-    """What became of those that had failed."""
+class RequeueResult:
+    """Numbers of requeued and expired signals."""
 
     queued: int
     expired: int
 
 
 @dataclass(frozen=True, slots=True)
-class Cleared:
+class CleanupResult:
     expired: int
     removed: int
 
 
 @dataclass(frozen=True, slots=True)
 class SignalStatistics:
-    """`weights` are those of now, None while all agents weigh the same."""
+    """Counts and records; `weights` are the current ones, None while all agents weigh the same."""
 
     counts: SignalCounts
     outcomes: OutcomeCounts
-    agents: Mapping[str, Record]
-    sources: Mapping[SourceKey, Record]
+    agents: Mapping[str, ForecastRecord]
+    sources: Mapping[SourceKey, ForecastRecord]
     weights: Mapping[str, float] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Signals:
-    """Signal submission, evaluation and listing; a signal and its verdict are stored together."""
+class SignalService:
+    """Signal submission, evaluation and listing; signal and consensus are stored together."""
 
     database: Database
     grounds: GroundsNow
     idempotency: IdempotentExecutor
     new_id: NewId
-    judges: Judges = field(default_factory=Judges)
-    batch: int = BATCH  # as many are judged in one transaction
+    judges: SignalEvaluator = field(default_factory=SignalEvaluator)
+    batch: int = BATCH  # evaluations per transaction
     max_waiting: int = MAX_WAITING  # submissions that wait for their transaction
     _intake: SignalIntake = field(init=False)
 
@@ -76,79 +76,79 @@ class Signals:
         object.__setattr__(self, "_intake", intake)
 
     async def submit(
-        self, claim: Claim, command: Command, render: Render[Taken] | None = None
-    ) -> CommandResult[Taken]:
-        """The signal, judged at once where that can be and none waits before it.
+        self, claim: SignalClaim, command: Command, render: Render[IntakeResult] | None = None
+    ) -> CommandResult[IntakeResult]:
+        """Store a signal and evaluate it at once if no earlier one waits.
 
-        The same one of the same source again is the one that there is. Raises RefusedError
+        A repeated delivery returns the existing signal. Raises RefusedError
         (validation_failed, signal_expired, symbol_unknown, symbol_ambiguous), ConflictError
         (signal_conflict) and RateLimitedError.
         """
         return await self._intake.submit(Submission(claim, command, render))
 
-    async def work_off(self, limit: int | None = None) -> int:
-        """Judges the oldest that wait; how many have left the queue.
+    async def evaluate_pending(self, limit: int | None = None) -> int:
+        """Evaluate the oldest waiting signals; returns the number that left the queue.
 
-        Without a board to decide on they wait on, up to their end.
+        Without a usable board they keep waiting until they expire.
         """
         most = self.batch if limit is None else limit
-        asked = await self._asked(most) if self.judges.asks_outside else Asked()
+        asked = await self._asked(most) if self.judges.needs_external_votes else ExternalVotes()
 
         async def change(unit: UnitOfWork) -> int:
             grounds = self.grounds(await unit.get(ConfigurationRepository).current())
             taken = await unit.get(SignalRepository).take(most)
             claims = [one.claim for one in taken]
             skills = await self.judges.skills(unit, grounds.configuration.signals, claims)
-            done = list(self._settled(taken, grounds, board_of(grounds), skills, asked))
+            done = list(self._settled(taken, grounds, usable_board(grounds), skills, asked))
             await unit.get(SignalRepository).save(done)
-            tell(unit, done, grounds.at)
+            publish_signals(unit, done, grounds.at)
             return len(done)
 
         return await self.database.run(change)
 
-    async def _asked(self, limit: int) -> Asked:
-        """What agents from outside say of the oldest that wait; nothing is locked meanwhile."""
+    async def _asked(self, limit: int) -> ExternalVotes:
+        """Answers of external agents about the oldest waiting signals; holds no lock."""
         async with self.database.read() as unit:
             waiting = await unit.get(SignalRepository).pending(limit)
             grounds = self.grounds(await unit.get(ConfigurationRepository).current())
-        board = board_of(grounds)
-        return Asked() if board is None else await self.judges.ask(waiting, grounds, board)
+        board = usable_board(grounds)
+        return ExternalVotes() if board is None else await self.judges.ask(waiting, grounds, board)
 
     async def clear_queue(self) -> int:
-        """Judges until nothing waits that can be; how many have left the queue.
+        """Evaluate all waiting signals that can be; returns the number that left the queue.
 
-        Where nothing waits nothing is written.
+        Without waiting signals nothing is written.
         """
         done = 0
         while True:
             async with self.database.read() as unit:
                 if not await unit.get(SignalRepository).pending_count():
                     return done
-            some = await self.work_off()
+            some = await self.evaluate_pending()
             done += some
             if some < self.batch:
                 return done
 
-    async def get(self, signal_id: str) -> Judged:
-        """Raises NotFoundError."""
+    async def get(self, signal_id: str) -> EvaluatedSignal:
+        """Signal by id; raises NotFoundError."""
         async with self.database.read() as unit:
             return await unit.get(SignalRepository).one(signal_id)
 
     async def pending(self, limit: int, after: Position | None = None) -> tuple[Signal, ...]:
-        """What waits, the oldest first; `after` is (received_at, signal_id) of the last seen."""
+        """Waiting signals, oldest first; `after` is (received_at, signal_id) of the last seen."""
         async with self.database.read() as unit:
             return await unit.get(SignalRepository).pending(limit, after)
 
     async def processed(
         self, hours: int, limit: int, before: Position | None = None
-    ) -> tuple[Judged, ...]:
-        """What has left the queue within the last `hours`, the last first."""
+    ) -> tuple[EvaluatedSignal, ...]:
+        """Signals that left the queue within the last `hours`, newest first."""
         since = self.grounds.clock() - timedelta(hours=hours)
         async with self.database.read() as unit:
             return await unit.get(SignalRepository).processed(since, limit, before)
 
     async def statistics(self, days: int) -> SignalStatistics:
-        """Counts of the signals that came in within the last `days`; records are of all time."""
+        """Counts of the signals received within the last `days`; records are of all time."""
         since = self.grounds.clock() - timedelta(days=days)
         async with self.database.read() as unit:
             rules = (await unit.get(ConfigurationRepository).current()).signals
@@ -162,48 +162,51 @@ class Signals:
             )
 
     async def reprocess_failed(
-        self, max_retries: int, command: Command, render: Render[Requeued] | None = None
-    ) -> CommandResult[Requeued]:
-        """Those that nobody could judge, back in the queue unless tried again so often already."""
+        self, max_retries: int, command: Command, render: Render[RequeueResult] | None = None
+    ) -> CommandResult[RequeueResult]:
+        """Requeue signals that could not be evaluated, up to a number of attempts."""
 
-        async def change(unit: UnitOfWork) -> Requeued:
+        async def change(unit: UnitOfWork) -> RequeueResult:
             now = self.grounds.clock()
             failed = await unit.get(SignalRepository).failed(max_retries + 1, BATCH)
             ended = [one.expired(now) for one in failed]
             pairs = zip(ended, failed, strict=True)
             after = [one.again() if one is old else one for one, old in pairs]
-            moved = [Judged(one) for one in after]
+            moved = [EvaluatedSignal(one) for one in after]
             await unit.get(SignalRepository).save(moved)
-            tell(unit, moved, now)
+            publish_signals(unit, moved, now)
             queued = sum(one.is_pending for one in after)
-            return Requeued(queued, len(after) - queued)
+            return RequeueResult(queued, len(after) - queued)
 
         return await self.idempotency.run(command, change, render)
 
     async def cleanup(
-        self, older_than: timedelta, command: Command, render: Render[Cleared] | None = None
-    ) -> CommandResult[Cleared]:
-        """Ends what is over (up to 1000); drops what was rejected, expired or failed before.
+        self, older_than: timedelta, command: Command, render: Render[CleanupResult] | None = None
+    ) -> CommandResult[CleanupResult]:
+        """Expire overdue signals (up to 1000); delete older rejected, expired or failed ones.
 
-        What was approved stays: effects rest on it.
+        Approved signals stay: effects refer to them.
         """
 
-        async def change(unit: UnitOfWork) -> Cleared:
+        async def change(unit: UnitOfWork) -> CleanupResult:
             return await self._cleared(unit, older_than)
 
         return await self.idempotency.run(command, change, render)
 
     async def forget_old(self, older_than: timedelta) -> int:
-        """The same, unasked; how many were dropped."""
+        """Scheduled cleanup; returns the number of deleted signals."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
             return (await self._cleared(unit, older_than)).removed
 
-    async def _cleared(self, unit: UnitOfWork, older_than: timedelta) -> Cleared:
+    async def _cleared(self, unit: UnitOfWork, older_than: timedelta) -> CleanupResult:
         now = self.grounds.clock()
-        over = [Judged(one.expired(now)) for one in await unit.get(SignalRepository).overdue(now)]
+        over = [
+            EvaluatedSignal(one.expired(now))
+            for one in await unit.get(SignalRepository).overdue(now)
+        ]
         await unit.get(SignalRepository).save(over)
-        tell(unit, over, now)
-        return Cleared(len(over), await unit.get(SignalRepository).forget(now - older_than))
+        publish_signals(unit, over, now)
+        return CleanupResult(len(over), await unit.get(SignalRepository).forget(now - older_than))
 
     def _settled(
         self,
@@ -211,11 +214,11 @@ class Signals:
         grounds: Grounds,
         board: Board | None,
         skills: Skills,
-        asked: Asked,
-    ) -> Iterable[Judged]:
+        asked: ExternalVotes,
+    ) -> Iterable[EvaluatedSignal]:
         for signal in taken:
             ended = signal.expired(grounds.at)
             if ended is not signal:
-                yield Judged(ended)
-            elif board is not None and self.judges.may_judge(signal, board, asked):
-                yield self.judges.judged(signal, grounds, board, skills, asked)
+                yield EvaluatedSignal(ended)
+            elif board is not None and self.judges.has_all_votes(signal, board, asked):
+                yield self.judges.evaluate(signal, grounds, board, skills, asked)

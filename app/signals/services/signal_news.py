@@ -1,15 +1,15 @@
-"""Events that are published about signals."""
+"""Publishes changes of signals as events."""
 
 from collections.abc import Iterable
 from datetime import datetime
 
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.events import SignalChanged
 
 
-def tell(unit: UnitOfWork, changed: Iterable[Judged], at: datetime) -> None:
-    """Announces each signal in the state that it has now."""
+def publish_signals(unit: UnitOfWork, changed: Iterable[EvaluatedSignal], at: datetime) -> None:
+    """Publish the current state of each signal after the commit."""
     for one in changed:
         signal, verdict = one.signal, one.verdict
         evaluation = None if verdict is None else verdict.evaluation

@@ -1,4 +1,4 @@
-"""Our own sources of signals: asked after each new board, and what they say is sent once."""
+"""Built-in and plug-in signal sources: polled after each new board, each signal sent once."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,10 +12,16 @@ from app.foundation.errors import ConflictError, RateLimitedError, RefusedError
 from app.foundation.idempotency import Command
 from app.market.domain.models import Interval
 from app.market.domain.panel import unbroken
-from app.signals.domain.sources import FUNDAMENTAL, Idea, Seen, chosen, fundamental_ideas
-from app.signals.domain.technical_source import TECHNICAL, technical_ideas
-from app.signals.services.evaluation import board_of
-from app.signals.services.service import Signals
+from app.signals.domain.sources import (
+    FUNDAMENTAL,
+    GeneratedSignal,
+    SourceInput,
+    find_fundamental_signals,
+    select_signals,
+)
+from app.signals.domain.technical_source import TECHNICAL, find_technical_signals
+from app.signals.services.evaluation import usable_board
+from app.signals.services.service import SignalService
 
 TIMEOUT_S: Final = 30.0
 _ACTOR: Final = "sources"
@@ -23,28 +29,28 @@ _log = structlog.get_logger("signals")
 
 
 class SignalSource(Protocol):
-    """`name` is that of its signals, up to 64 characters, and of its switch in the settings."""
+    """Source of signals; `name` (up to 64 characters) is also its switch in the settings."""
 
     @property
     def name(self) -> str: ...
 
-    async def ideas(self, seen: Seen) -> Sequence[Idea]:
-        """What it has to say now; it may say the same again."""
+    async def ideas(self, seen: SourceInput) -> Sequence[GeneratedSignal]:
+        """Current signals; repeated ones are allowed."""
         ...
 
 
 class TechnicalSource:
     name = TECHNICAL
 
-    async def ideas(self, seen: Seen) -> Sequence[Idea]:
-        return await asyncio.to_thread(technical_ideas, seen)
+    async def ideas(self, seen: SourceInput) -> Sequence[GeneratedSignal]:
+        return await asyncio.to_thread(find_technical_signals, seen)
 
 
 class FundamentalSource:
     name = FUNDAMENTAL
 
-    async def ideas(self, seen: Seen) -> Sequence[Idea]:
-        return fundamental_ideas(seen)
+    async def ideas(self, seen: SourceInput) -> Sequence[GeneratedSignal]:
+        return find_fundamental_signals(seen)
 
 
 BUILT_IN: Final[tuple[SignalSource, ...]] = (TechnicalSource(), FundamentalSource())
@@ -52,48 +58,48 @@ BUILT_IN: Final[tuple[SignalSource, ...]] = (TechnicalSource(), FundamentalSourc
 
 @dataclass(slots=True)
 class SignalSources:
-    """A source that fails or takes too long says nothing, and the others go on."""
+    """Polls all sources; one that fails or takes too long is skipped."""
 
-    signals: Signals
+    signals: SignalService
     sources: tuple[SignalSource, ...] = BUILT_IN
     timeout_s: float = TIMEOUT_S
     _board_id: str | None = field(default=None, init=False)
     _sent: frozenset[tuple[str, str]] = field(default=frozenset(), init=False)
 
     async def look(self) -> int:
-        """Asks each source that is on about the newest board; how many signals are new.
+        """Poll each enabled source about the newest board; returns the number of new signals.
 
-        A board is looked at once: after a restart it may be looked at again, and the names of the
-        signals see to it that none is there twice.
+        A board is polled once. After a restart it may be polled again; the ids of the
+        signals prevent duplicates.
         """
         async with self.signals.database.read() as unit:
             configuration = await unit.get(ConfigurationRepository).current()
         grounds = self.signals.grounds(configuration)
-        board = board_of(grounds)
+        board = usable_board(grounds)
         if board is None or board.run_id == self._board_id:
             return 0
         rules = configuration.signals
         hourly = grounds.market.panel(Interval.HOUR)
-        seen = Seen(board, None if hourly is None else unbroken(hourly), rules)
+        seen = SourceInput(board, None if hourly is None else unbroken(hourly), rules)
         new, said = 0, set()
         for source in self.sources:
             if rules.sources.get(source.name, True):
-                ideas = chosen(await self._said(source, seen), board, rules)
+                ideas = select_signals(await self._said(source, seen), board, rules)
                 new += await self._send(source.name, ideas)
                 said |= {(source.name, idea.key) for idea in ideas}
         self._board_id, self._sent = board.run_id, frozenset(said)
         return new
 
-    async def _said(self, source: SignalSource, seen: Seen) -> Sequence[Idea]:
+    async def _said(self, source: SignalSource, seen: SourceInput) -> Sequence[GeneratedSignal]:
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await source.ideas(seen)
-        except Exception as error:  # noqa: BLE001  # somebody else's code may raise anything
+        except Exception as error:  # noqa: BLE001  # a plug-in may raise any error
             _log.warning("source_failed", source=source.name, cause=type(error).__name__)
             return ()
 
-    async def _send(self, name: str, ideas: Sequence[Idea]) -> int:
-        """Raises RateLimitedError where too many wait: the board is looked at again later."""
+    async def _send(self, name: str, ideas: Sequence[GeneratedSignal]) -> int:
+        """Send signals; raises RateLimitedError when too many wait, to poll again later."""
         new = 0
         for idea in ideas:
             if (name, idea.key) in self._sent:
@@ -104,7 +110,7 @@ class SignalSources:
             except RateLimitedError:
                 raise
             except (ConflictError, RefusedError) as error:
-                # Bars may be corrected after the fact: what was said first stands.
+                # Bars may be corrected later: the first signal stands.
                 _log.info("idea_refused", source=name, symbol=idea.symbol, code=error.code.value)
                 continue
             new += taken is not None and taken.is_new

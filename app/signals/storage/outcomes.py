@@ -1,4 +1,4 @@
-"""What came of signals: one row for each verdict that is held to it, open until it is booked."""
+"""SQL of outcomes: one row for each verdict to compare, open until it is recorded."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.sql.statements import insert
-from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Direction
-from app.signals.domain.outcomes import Outcome, Window
+from app.signals.domain.outcomes import OutcomeWindow, SignalOutcome
 from app.signals.storage.tables import signal_outcomes as table
 from app.signals.storage.tables import signals
 
@@ -23,7 +23,7 @@ _BOOKED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class OpenOutcome:
-    """An outcome that is to be booked, and the forecast of the source."""
+    """Outcome to record, and the forecast of the source."""
 
     signal_id: str
     source: str
@@ -32,15 +32,15 @@ class OpenOutcome:
     direction: Direction
     strength: float
     confidence: float
-    outcome: Outcome
+    outcome: SignalOutcome
 
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """An outcome as it is booked, and for whom it counts."""
+    """Recorded outcome, and the forecasters that it counts for."""
 
     signal_id: str
-    outcome: Outcome
+    outcome: SignalOutcome
     counts_for_agents: bool
     counts_for_source: bool
 
@@ -56,8 +56,8 @@ class OutcomeCounts:
 class SignalOutcomeRepository:
     connection: AsyncConnection
 
-    async def open(self, judged: Iterable[Judged]) -> None:
-        """Nothing where a verdict is held to nothing; one that is there stays as it is."""
+    async def open(self, judged: Iterable[EvaluatedSignal]) -> None:
+        """Add open outcomes; verdicts without one are skipped, existing rows stay."""
         rows = [
             {
                 "signal_id": one.signal.signal_id,
@@ -77,25 +77,25 @@ class SignalOutcomeRepository:
                 insert(self.connection, table).on_conflict_do_nothing(), rows
             )
 
-    async def of(self, signal_ids: Iterable[str]) -> dict[str, Outcome]:
-        """By signal; those without one are left out."""
+    async def of(self, signal_ids: Iterable[str]) -> dict[str, SignalOutcome]:
+        """Outcomes by signal; signals without one are left out."""
         wanted = select(table).where(table.c.signal_id.in_([*signal_ids]))
         return {row.signal_id: _outcome(row) for row in await self.connection.execute(wanted)}
 
-    async def windows(self, now: datetime) -> tuple[Window, ...]:
-        """Those over by then in which something is open, the first that ended first."""
+    async def windows(self, now: datetime) -> tuple[OutcomeWindow, ...]:
+        """Windows that ended by then with an open outcome, the first end first."""
         wanted = (
             select(table.c.starts_at, table.c.ends_at)
             .where(table.c.booked_at.is_(None), table.c.ends_at <= now)
             .distinct()
             .order_by(table.c.ends_at, table.c.starts_at)
         )
-        return tuple(Window(*row) for row in await self.connection.execute(wanted))
+        return tuple(OutcomeWindow(*row) for row in await self.connection.execute(wanted))
 
     async def take(
-        self, window: Window, limit: int, symbols: Iterable[str] | None = None
+        self, window: OutcomeWindow, limit: int, symbols: Iterable[str] | None = None
     ) -> tuple[OpenOutcome, ...]:
-        """Open ones of a window, of some symbols only or of all; locked, in the order of ids."""
+        """Open outcomes of a window, of some symbols or of all; locked, ordered by id."""
         claimed = (signals.c.direction, signals.c.strength, signals.c.confidence)
         wanted = (
             select(table, *(column.label(f"said_{column.name}") for column in claimed))
@@ -110,8 +110,8 @@ class SignalOutcomeRepository:
             wanted = wanted.where(table.c.symbol.in_([*symbols]))
         return tuple(_open(row) for row in await self.connection.execute(wanted))
 
-    async def symbols(self, window: Window) -> frozenset[str]:
-        """That an open outcome of the window is about."""
+    async def symbols(self, window: OutcomeWindow) -> frozenset[str]:
+        """Symbols with an open outcome in the window."""
         wanted = select(table.c.symbol).where(
             table.c.booked_at.is_(None),
             table.c.starts_at == window.starts_at,
@@ -122,7 +122,7 @@ class SignalOutcomeRepository:
     async def counted_until(
         self, symbols: Iterable[str]
     ) -> tuple[dict[str, datetime], dict[tuple[str, str, str], datetime]]:
-        """The last end of what counts: by symbol for agents, by source, type and symbol."""
+        """Last counted end: by symbol for agents, by source, type and symbol."""
         wanted = (
             select(table.c.symbol, func.max(table.c.ends_at).label("ends"))
             .where(table.c.symbol.in_([*symbols]), table.c.counts_for_agents)
@@ -149,7 +149,7 @@ class SignalOutcomeRepository:
             await self.connection.execute(statement, [_booked(one) for one in bookings])
 
     async def counts(self, since: datetime) -> OutcomeCounts:
-        """Of the signals received since then."""
+        """Counts for the signals received since then."""
         beat, booked = table.c.beat, table.c.booked_at
         wanted = (
             select(func.count(), func.count(booked), func.count(beat))
@@ -189,9 +189,9 @@ def _open(row: Row[Any]) -> OpenOutcome:
     )
 
 
-def _outcome(row: Row[Any]) -> Outcome:
-    return Outcome(
-        window=Window(row.starts_at, row.ends_at),
+def _outcome(row: Row[Any]) -> SignalOutcome:
+    return SignalOutcome(
+        window=OutcomeWindow(row.starts_at, row.ends_at),
         booked_at=row.booked_at,
         beat=row.beat,
         gain=row.gain,

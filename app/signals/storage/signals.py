@@ -1,4 +1,4 @@
-"""Signals and their votes: taken in once, judged from the queue, listed, counted, forgotten."""
+"""SQL of signals and votes: intake, queue, states, lists and deletion."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,17 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.configuration.domain.sections import AutomationMode
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.statements import insert
-from app.signals.domain.consensus import Evaluation, Recommendation, Verdict, Vote
-from app.signals.domain.evaluated_signal import Judged
+from app.portfolio.domain.proposals import MembershipMove
+from app.signals.domain.consensus import Consensus, Recommendation, SignalEvaluation, Vote
+from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import (
     PENDING,
-    Claim,
     Direction,
-    Effect,
-    Move,
+    MembershipStep,
     Signal,
+    SignalClaim,
+    SignalEffect,
     SignalState,
-    Step,
 )
 from app.signals.storage.outcomes import SignalOutcomeRepository
 from app.signals.storage.tables import signal_effects as table
@@ -30,12 +30,12 @@ from app.signals.storage.tables import signal_outcomes, signal_votes, signals
 
 @dataclass(frozen=True, slots=True)
 class SignalEffectRepository:
-    """Written only under the portfolio's lock: so nobody acts on a signal twice."""
+    """Effects, written only under the portfolio's lock, so that each signal acts once."""
 
     connection: AsyncConnection
 
     async def waiting(self, now: datetime, limit: int) -> tuple[str, ...]:
-        """Approved signals in their time that nothing has been decided about, by id."""
+        """Approved, unexpired signals without a decision, by id."""
         known = select(table.c.signal_id).where(table.c.signal_id == signals.c.signal_id)
         wanted = (
             select(signals.c.signal_id)
@@ -46,8 +46,8 @@ class SignalEffectRepository:
         )
         return tuple(row.signal_id for row in await self.connection.execute(wanted))
 
-    async def of(self, signal_ids: Iterable[str]) -> dict[str, Effect]:
-        """By signal; those without an effect are left out."""
+    async def of(self, signal_ids: Iterable[str]) -> dict[str, SignalEffect]:
+        """Effects by signal; signals without one are left out."""
         wanted = select(table).where(table.c.signal_id.in_([*signal_ids]))
         return {row.signal_id: _effect(row) for row in await self.connection.execute(wanted)}
 
@@ -61,7 +61,7 @@ class SignalEffectRepository:
         )
         return frozenset(await self.connection.scalars(wanted))
 
-    async def add(self, effect: Effect) -> None:
+    async def add(self, effect: SignalEffect) -> None:
         step = effect.step
         row = {
             "signal_id": effect.signal_id,
@@ -77,15 +77,19 @@ class SignalEffectRepository:
         await self.connection.execute(table.insert(), row)
 
     async def carried_out(self, signal_id: str, version: int) -> None:
-        """Its proposal was approved and made this version of the portfolio."""
+        """Store the portfolio version of an approved proposal."""
         await self.connection.execute(
             table.update().where(table.c.signal_id == signal_id).values(version=version)
         )
 
 
-def _effect(row: Row[Any]) -> Effect:
-    step = None if row.move is None else Step(Move(row.move), row.symbol, row.old_symbol)
-    return Effect(
+def _effect(row: Row[Any]) -> SignalEffect:
+    step = (
+        None
+        if row.move is None
+        else MembershipStep(MembershipMove(row.move), row.symbol, row.old_symbol)
+    )
+    return SignalEffect(
         signal_id=row.signal_id,
         policy=AutomationMode(row.policy),
         step=step,
@@ -101,7 +105,7 @@ _FIGURES: Final = (
 )  # fmt: skip
 
 
-def row_of(judged: Judged) -> dict[str, Any]:
+def row_of(judged: EvaluatedSignal) -> dict[str, Any]:
     signal, claim, verdict = judged.signal, judged.signal.claim, judged.verdict
     row = {
         "signal_id": signal.signal_id,
@@ -147,7 +151,7 @@ def vote_row_of(signal_id: str, vote: Vote) -> dict[str, Any]:
 
 
 def signal_of(row: Row[Any]) -> Signal:
-    claim = Claim(
+    claim = SignalClaim(
         source=row.source,
         type=row.type,
         strength=row.strength,
@@ -171,11 +175,11 @@ def signal_of(row: Row[Any]) -> Signal:
     )
 
 
-def judged_of(row: Row[Any], votes: Sequence[Vote]) -> Judged:
+def judged_of(row: Row[Any], votes: Sequence[Vote]) -> EvaluatedSignal:
     if row.verdict_reason is None:
-        return Judged(signal_of(row))
-    verdict = Verdict(
-        evaluation=None if row.evaluation is None else Evaluation(row.evaluation),
+        return EvaluatedSignal(signal_of(row))
+    verdict = Consensus(
+        evaluation=None if row.evaluation is None else SignalEvaluation(row.evaluation),
         score=row.score,
         approvals=row.approvals,
         voted=row.voted,
@@ -183,7 +187,7 @@ def judged_of(row: Row[Any], votes: Sequence[Vote]) -> Judged:
         reason=row.verdict_reason,
         is_weighed_by_skill=row.by_skill,
     )
-    return Judged(signal_of(row), verdict, row.board_id, row.configuration_version)
+    return EvaluatedSignal(signal_of(row), verdict, row.board_id, row.configuration_version)
 
 
 def vote_of(row: Row[Any]) -> Vote:
@@ -199,22 +203,21 @@ _WAITS: Final = [state.value for state in PENDING]
 _FORGETTABLE: Final = [
     state.value for state in (SignalState.REJECTED, SignalState.EXPIRED, SignalState.FAILED)
 ]
-_NOTHING: Final = dict.fromkeys(signals.c.keys())  # what is written together has all columns
-Name = tuple[str, str]  # a source and what it calls its signal
+_NOTHING: Final = dict.fromkeys(signals.c.keys())  # rows of one statement have all columns
+Name = tuple[str, str]  # source and its id of the signal
 Position = tuple[datetime, str]
 
 
 @dataclass(frozen=True, slots=True)
 class SignalRepository:
-    """The table is the queue: who judges locks what it takes, and others pass that over."""
+    """The table is the queue: a worker locks its rows, and others skip them."""
 
     connection: AsyncConnection
 
-    async def add(self, judged: Sequence[Judged]) -> frozenset[str]:
-        """The ids of those that are new, all at once.
+    async def add(self, judged: Sequence[EvaluatedSignal]) -> frozenset[str]:
+        """Insert signals at once; returns the ids of the new ones.
 
-        Nothing is written where its source has sent one of that name already: two of one name
-        among them, or another process at the same time, leave one.
+        A source's id of a signal is stored once, within the call and across processes.
         """
         if not judged:
             return frozenset()
@@ -228,12 +231,12 @@ class SignalRepository:
         await self._cast([one for one in judged if one.signal.signal_id in new])
         return new
 
-    async def named(self, source: str, source_id: str) -> Judged:
-        """The one that has this name at its source. Raises NotFoundError."""
+    async def named(self, source: str, source_id: str) -> EvaluatedSignal:
+        """Signal by its id at the source. Raises NotFoundError."""
         return _only([*(await self.all_named([(source, source_id)])).values()])
 
-    async def all_named(self, names: Iterable[Name]) -> dict[Name, Judged]:
-        """Those that have these names at their sources; a name that nobody gave is left out."""
+    async def all_named(self, names: Iterable[Name]) -> dict[Name, EvaluatedSignal]:
+        """Signals by their ids at the sources; unknown ids are left out."""
         wanted = [*names]
         if not wanted:
             return {}
@@ -243,8 +246,8 @@ class SignalRepository:
             for one in await self._some(named, len(wanted))
         }
 
-    async def one(self, signal_id: str) -> Judged:
-        """Raises NotFoundError."""
+    async def one(self, signal_id: str) -> EvaluatedSignal:
+        """Signal by id; raises NotFoundError."""
         return _only(await self._some(signals.c.signal_id == signal_id))
 
     async def pending_count(self) -> int:
@@ -252,7 +255,7 @@ class SignalRepository:
         return int((await self.connection.execute(wanted)).scalar_one())
 
     async def take(self, limit: int) -> tuple[Signal, ...]:
-        """The oldest that wait, locked up to the end of the transaction."""
+        """Oldest waiting signals, locked until the end of the transaction."""
         wanted = (
             select(signals)
             .where(signals.c.state.in_(_WAITS))
@@ -263,7 +266,7 @@ class SignalRepository:
         return tuple(map(signal_of, await self.connection.execute(wanted)))
 
     async def failed(self, most_attempts: int, limit: int) -> tuple[Signal, ...]:
-        """Those that nobody could judge, tried fewer times than that; locked, the oldest first."""
+        """Failed signals below a number of attempts; locked, oldest first."""
         wanted = (
             select(signals)
             .where(signals.c.state == SignalState.FAILED.value)
@@ -275,7 +278,7 @@ class SignalRepository:
         return tuple(map(signal_of, await self.connection.execute(wanted)))
 
     async def overdue(self, now: datetime, limit: int = 1_000) -> tuple[Signal, ...]:
-        """Those not approved whose time is over; locked."""
+        """Signals without approval whose time is over; locked."""
         waits = [*_WAITS, SignalState.FAILED.value]
         wanted = (
             select(signals)
@@ -286,10 +289,10 @@ class SignalRepository:
         )
         return tuple(map(signal_of, await self.connection.execute(wanted)))
 
-    async def save(self, judged: Iterable[Judged]) -> None:
-        """New states; with a verdict, its votes in the place of earlier ones. All at once."""
-        with_verdict: list[Judged] = []
-        without: list[Judged] = []
+    async def save(self, judged: Iterable[EvaluatedSignal]) -> None:
+        """Store new states at once; a consensus replaces earlier votes."""
+        with_verdict: list[EvaluatedSignal] = []
+        without: list[EvaluatedSignal] = []
         for one in judged:
             (without if one.verdict is None else with_verdict).append(one)
         for some in (without, with_verdict):
@@ -310,8 +313,8 @@ class SignalRepository:
             )
             await self._cast(with_verdict)
 
-    async def _cast(self, judged: Sequence[Judged]) -> None:
-        """Votes, and the outcomes that they will be held to."""
+    async def _cast(self, judged: Sequence[EvaluatedSignal]) -> None:
+        """Insert votes, and their open outcomes."""
         votes = [
             vote_row_of(one.signal.signal_id, vote)
             for one in judged
@@ -323,7 +326,7 @@ class SignalRepository:
         await SignalOutcomeRepository(self.connection).open(judged)
 
     async def forecasts(self, signal_ids: Sequence[str]) -> tuple[tuple[str, str, float], ...]:
-        """(signal, agent, probability) of all agents that voted, in the order of the ids."""
+        """(signal, agent, probability) of all votes, ordered by id."""
         wanted = (
             select(signal_votes.c.signal_id, signal_votes.c.agent, signal_votes.c.probability)
             .where(signal_votes.c.signal_id.in_(signal_ids))
@@ -334,7 +337,7 @@ class SignalRepository:
         return tuple((row.signal_id, row.agent, row.probability) for row in rows)
 
     async def pending(self, limit: int, after: Position | None = None) -> tuple[Signal, ...]:
-        """What waits, the oldest first."""
+        """Waiting signals, oldest first."""
         wanted = select(signals).where(signals.c.state.in_(_WAITS))
         if after is not None:
             at, signal_id = after
@@ -345,8 +348,8 @@ class SignalRepository:
 
     async def processed(
         self, since: datetime, limit: int, before: Position | None = None
-    ) -> tuple[Judged, ...]:
-        """What has left the queue since then, the last first, with its votes."""
+    ) -> tuple[EvaluatedSignal, ...]:
+        """Signals that left the queue since then, newest first, with their votes."""
         wanted = signals.c.settled_at >= since
         if before is not None:
             at, signal_id = before
@@ -355,10 +358,10 @@ class SignalRepository:
         return await self._some(wanted, limit)
 
     async def forget(self, before: datetime) -> int:
-        """Drops what was rejected, expired or failed before; how many.
+        """Delete older rejected, expired or failed signals; returns their number.
 
-        What was approved stays, for effects rest on it; so does what its outcome is open of, or
-        only happy ones would be counted.
+        Approved signals stay, because effects refer to them. Signals with an open outcome
+        stay too: otherwise only good outcomes would count.
         """
         open_ones = select(signal_outcomes.c.signal_id).where(
             (signal_outcomes.c.booked_at.is_(None)) | (signal_outcomes.c.ends_at >= before)
@@ -370,7 +373,7 @@ class SignalRepository:
             await self.connection.execute(delete(part).where(part.c.signal_id.in_(theirs)))
         return (await self.connection.execute(delete(signals).where(old))).rowcount
 
-    async def _some(self, condition: Any, limit: int = 1) -> tuple[Judged, ...]:
+    async def _some(self, condition: Any, limit: int = 1) -> tuple[EvaluatedSignal, ...]:
         order = (signals.c.settled_at.desc(), signals.c.signal_id.desc())
         wanted = select(signals).where(condition).order_by(*order).limit(limit)
         rows = (await self.connection.execute(wanted)).all()
@@ -392,7 +395,7 @@ class SignalRepository:
         )
 
 
-def _only(found: Sequence[Judged]) -> Judged:
+def _only(found: Sequence[EvaluatedSignal]) -> EvaluatedSignal:
     if not found:
         raise NotFoundError(Code.NOT_FOUND, "There is no signal with this id.")
     return found[0]

@@ -1,4 +1,4 @@
-"""Counts of signals and votes since a moment."""
+"""SQL counts of signals and votes, and forecast records."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from app.signals.domain.consensus import Recommendation
 from app.signals.domain.models import PENDING, SignalState
 from app.signals.domain.track_record import (
     AgentCounts,
-    Bin,
-    Kind,
-    Record,
+    CalibrationBin,
+    ForecastKind,
+    ForecastRecord,
     SignalCounts,
     SignalQueue,
     SourceCounts,
@@ -28,12 +28,12 @@ from app.signals.storage.tables import signal_records as table
 
 @dataclass(frozen=True, slots=True)
 class SignalCountRepository:
-    """Read only."""
+    """Read-only counts."""
 
     connection: AsyncConnection
 
     async def since(self, since: datetime) -> SignalCounts:
-        """Of the signals received since then."""
+        """Counts of the signals received since then."""
         by_source: dict[str, dict[str, int]] = {}
         states = (
             select(signals.c.source, signals.c.state, func.count().label("number"))
@@ -54,7 +54,7 @@ class SignalCountRepository:
         return SignalCounts(sources, judged, agents)
 
     async def queue(self) -> SignalQueue:
-        """What waits now."""
+        """Number and age of waiting signals."""
         state = signals.c.state
         waits = state.in_([one.value for one in PENDING])
         wanted = select(
@@ -108,7 +108,7 @@ def _agent(row: Any) -> AgentCounts:
     )
 
 
-_NONE: Final[Mapping[SourceKey, Record]] = MappingProxyType({})
+_NONE: Final[Mapping[SourceKey, ForecastRecord]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class SignalRecordRepository:
 
     async def of(
         self, sources: Collection[SourceKey] | None
-    ) -> tuple[dict[str, Record], dict[SourceKey, Record]]:
+    ) -> tuple[dict[str, ForecastRecord], dict[SourceKey, ForecastRecord]]:
         """Records of all agents, and of these sources (None: of all).
 
         An agent or source without an outcome is left out.
@@ -125,28 +125,30 @@ class SignalRecordRepository:
         wanted = select(table)
         if sources is not None:
             named = tuple_(table.c.name, table.c.type).in_([*sources])
-            wanted = wanted.where(or_(table.c.kind == Kind.AGENT.value, named))
-        found: dict[tuple[str, str, str], list[Bin]] = {}
+            wanted = wanted.where(or_(table.c.kind == ForecastKind.AGENT.value, named))
+        found: dict[tuple[str, str, str], list[CalibrationBin]] = {}
         order = (table.c.kind, table.c.name, table.c.type, table.c.bin)
         for row in await self.connection.execute(wanted.order_by(*order)):
-            one = Bin(row.bin, row.outcomes, row.said, row.came, row.squares)
+            one = CalibrationBin(row.bin, row.outcomes, row.said, row.came, row.squares)
             found.setdefault((row.kind, row.name, row.type), []).append(one)
-        agents: dict[str, Record] = {}
-        known: dict[SourceKey, Record] = {}
+        agents: dict[str, ForecastRecord] = {}
+        known: dict[SourceKey, ForecastRecord] = {}
         for (kind, name, type_), bins in found.items():
-            if kind == Kind.AGENT.value:
-                agents[name] = Record(tuple(bins))
+            if kind == ForecastKind.AGENT.value:
+                agents[name] = ForecastRecord(tuple(bins))
             else:
-                known[name, type_] = Record(tuple(bins))
+                known[name, type_] = ForecastRecord(tuple(bins))
         return agents, known
 
     async def add(
-        self, agents: Mapping[str, Record], sources: Mapping[SourceKey, Record] = _NONE
+        self,
+        agents: Mapping[str, ForecastRecord],
+        sources: Mapping[SourceKey, ForecastRecord] = _NONE,
     ) -> None:
-        """Adds new outcomes to those that are there."""
+        """Add new outcomes to the stored records."""
         gathered = [
-            *((Kind.AGENT, name, "", record) for name, record in sorted(agents.items())),
-            *((Kind.SOURCE, *key, record) for key, record in sorted(sources.items())),
+            *((ForecastKind.AGENT, name, "", record) for name, record in sorted(agents.items())),
+            *((ForecastKind.SOURCE, *key, record) for key, record in sorted(sources.items())),
         ]
         rows = [
             {

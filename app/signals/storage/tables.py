@@ -1,4 +1,4 @@
-"""The tables of signals and votes; what waits in the first is the queue of the judges."""
+"""Tables of signals, votes, effects, outcomes and forecast records."""
 
 from typing import Final
 
@@ -126,7 +126,7 @@ signal_votes = Table(
 
 _OPEN: Final = "booked_at IS NULL"
 
-# Symbol, source and type stand here again: booking looks for the last one of each that counts.
+# Symbol, source and type repeat here: recording searches the last counted one of each.
 signal_outcomes = Table(
     "signal_outcomes",
     metadata,
@@ -159,13 +159,13 @@ signal_outcomes = Table(
     Index("ix_signal_outcomes_symbol", "symbol", "ends_at"),
 )
 
-# Sums over all forecasts of about one probability: they stay when signals are forgotten.
+# Sums over forecasts of similar probability; they outlive deleted signals.
 signal_records = Table(
     "signal_records",
     metadata,
     Column("kind", String(16), nullable=False),
     Column("name", String(64), nullable=False),
-    Column("type", String(64), nullable=False),  # of a source's signals; empty of an agent
+    Column("type", String(64), nullable=False),  # type of a source's signals; empty for an agent
     Column("bin", Integer, nullable=False),
     Column("outcomes", Integer, nullable=False),
     Column("said", FiniteFloat, nullable=False),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
-from app.adapters.kucoin.stream_terms import Action, Backfill, Control, Send
+from app.adapters.kucoin.stream.protocol import Action, Backfill, Control, Send
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
 from app.market.domain.models import Ticker

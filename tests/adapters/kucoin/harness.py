@@ -19,7 +19,7 @@ from app.foundation.data_status import DataSource
 from app.foundation.errors import ServiceError
 from app.market.domain.models import Rejection
 from app.market.services.ports import Exchange
-from app.sandbox.exchange import Exchange as Sandbox
+from app.sandbox.exchange import LocalExchange as Sandbox
 from app.sandbox.options import SandboxOptions
 from app.sandbox.routes import EXCHANGE
 from app.sandbox.server import create_exchange

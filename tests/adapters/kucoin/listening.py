@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
-from app.adapters.kucoin.stream import KucoinStream
-from app.adapters.kucoin.stream_terms import StreamTerms
+from app.adapters.kucoin.stream.market_stream import KucoinStream
+from app.adapters.kucoin.stream.protocol import StreamLimits
 from app.foundation.data_status import DataSource
 from app.foundation.errors import Code, UnavailableError
 from app.market.domain.stream import Told, Topic, TopicKind, Update
@@ -22,7 +22,7 @@ from tests.support.live_market import FAST, PLENTY, HandClock
 
 PATIENCE_S = 120.0
 # A busy machine makes these fail at times, too; then it connects once more.
-QUICK = StreamTerms(
+QUICK = StreamLimits(
     welcome_s=2.0, open_s=5.0, ack_s=2.0, silence_s=1.0, check_s=2.0, backoff_cap_s=0.5,
     send_every_s=0.01, connects=1_000, tick_s=0.02, flush_s=0.01, again_s=0.1,
 )  # fmt: skip
@@ -105,7 +105,7 @@ class Listening:
 
 
 @asynccontextmanager
-async def listening(contracts: int = 6, terms: StreamTerms = QUICK) -> AsyncIterator[Listening]:
+async def listening(contracts: int = 6, terms: StreamLimits = QUICK) -> AsyncIterator[Listening]:
     clock = HandClock()
     options = SandboxOptions(quota=PLENTY, contracts=contracts)
     async with (

@@ -4,9 +4,14 @@ import copy
 import json
 from typing import Any
 
-from app.adapters.kucoin.answers import Answer, Fault, Good, judge
 from app.adapters.kucoin.limiter import SILENT
 from app.adapters.kucoin.limits import CONTRACTS
+from app.adapters.kucoin.transport import (
+    ExchangeResponse,
+    RequestFailure,
+    RequestSuccess,
+    interpret_response,
+)
 
 # The full object of 2025-26: absolute next settlement, null prediction, a cycle in force.
 LINEAR_2026 = """{"symbol":"XBTUSDTM","rootSymbol":"USDT","type":"FFWCSX",
@@ -85,13 +90,13 @@ def success(data: str) -> bytes:
 
 def decoded(data: str) -> Any:
     """The data of a success as the adapter sees it: numbers exact."""
-    judged = judge(Answer(200, SILENT, success(data)), CONTRACTS)
-    assert isinstance(judged, Good)
+    judged = interpret_response(ExchangeResponse(200, SILENT, success(data)), CONTRACTS)
+    assert isinstance(judged, RequestSuccess)
     return judged.data
 
 
-def judged(body: bytes) -> Good | Fault:
-    return judge(Answer(200, SILENT, body), CONTRACTS)
+def judged(body: bytes) -> RequestSuccess | RequestFailure:
+    return interpret_response(ExchangeResponse(200, SILENT, body), CONTRACTS)
 
 
 def changed(data: str, **fields: Any) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from app.adapters.kucoin.stream_fleet import Fleet
-from app.adapters.kucoin.stream_terms import (
+from app.adapters.kucoin.stream.connection_pool import ConnectionPool
+from app.adapters.kucoin.stream.protocol import (
     Action,
     AskTicket,
     Backfill,
@@ -15,8 +15,8 @@ from app.adapters.kucoin.stream_terms import (
     Control,
     Open,
     Send,
-    StreamTerms,
-    Ticket,
+    StreamLimits,
+    StreamTicket,
 )
 from app.market.domain.stream import Topic, TopicKind
 
@@ -50,7 +50,7 @@ class Socket:
 class World:
     """`step_s` apart; every topic says something every `cadence_s`, with the next sequence."""
 
-    terms: StreamTerms = field(default_factory=StreamTerms)
+    terms: StreamLimits = field(default_factory=StreamLimits)
     seed: int = 1
     step_s: float = 0.1
     cadence_s: float = 1.0
@@ -77,7 +77,7 @@ class World:
     _next: float = 0.0
 
     def __post_init__(self) -> None:
-        self.fleet = Fleet(self.terms, random.Random(self.seed))
+        self.fleet = ConnectionPool(self.terms, random.Random(self.seed))
 
     def want(self, topics: Iterable[Topic]) -> None:
         self._perform(self.fleet.want(topics, self.now))
@@ -161,7 +161,9 @@ class World:
     def _ticket(self, serial: int, number: int) -> list[Action]:
         if not self.tickets(number):
             return self.fleet.ended(serial, "no_ticket", self.now)
-        return self.fleet.ticket(serial, Ticket(f"t{number}", "wss://x", 18.0, 10.0), self.now)
+        return self.fleet.ticket(
+            serial, StreamTicket(f"t{number}", "wss://x", 18.0, 10.0), self.now
+        )
 
     def _greet(self, serial: int) -> None:
         socket = self.sockets[serial]

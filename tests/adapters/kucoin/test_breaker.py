@@ -1,15 +1,15 @@
 """R09 in small: when the breaker opens, how it probes, and what makes it forget."""
 
-from app.adapters.kucoin.breaker import Breaker
 from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.resilience import CircuitBreaker
 from tests.adapters.kucoin.harness import VirtualTime
 
 
-def breaker_of(time: VirtualTime) -> Breaker:
-    return Breaker(KucoinLimits(), monotonic=time.monotonic)
+def breaker_of(time: VirtualTime) -> CircuitBreaker:
+    return CircuitBreaker(KucoinLimits(), monotonic=time.monotonic)
 
 
-def ask(breaker: Breaker, *, well: bool) -> None:
+def ask(breaker: CircuitBreaker, *, well: bool) -> None:
     probe = breaker.enter()
     if well:
         breaker.success(probe)

@@ -363,7 +363,7 @@ async def test_a_long_body_is_read_outside_the_event_loop(monkeypatch: pytest.Mo
         listing = await exchange.contracts()
         assert len(listing.contracts) == 556
         assert listing.rejections == ()
-        assert aside == ["judge", "judged"]
+        assert aside == ["interpret_response", "judged"]
         assert len((await exchange.tickers()).tickers) == 556
         assert len(aside) == 4
         await exchange.status()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.adapters.kucoin.limiter import SILENT, Pool, Quota
+from app.adapters.kucoin.limiter import SILENT, QuotaHeaders, RequestPool
 from app.adapters.kucoin.limits import KucoinLimits
 from app.foundation.errors import Code, ServiceError
 from tests.adapters.kucoin.harness import RealTime, VirtualTime, asking, local_exchange, refused
@@ -20,9 +20,9 @@ class Never:
         return 0.0
 
 
-def pool_of(time: VirtualTime, **numbers: float) -> Pool:
+def pool_of(time: VirtualTime, **numbers: float) -> RequestPool:
     limits = KucoinLimits(quota=100, margin_share=0.05, **numbers)  # type: ignore[arg-type] # float fits
-    return Pool(limits, monotonic=time.monotonic, sleep=time.sleep, dice=Never())
+    return RequestPool(limits, monotonic=time.monotonic, sleep=time.sleep, dice=Never())
 
 
 async def test_the_whole_quota_may_go_at_once_then_the_window_is_awaited() -> None:
@@ -100,7 +100,7 @@ async def test_foreign_use_of_the_address_is_believed() -> None:
     time = VirtualTime()
     pool = pool_of(time)
     ticket = await pool.take(5, time.passed)
-    pool.settle(ticket, Quota(100, 10, 20_000))  # somebody else took 85
+    pool.settle(ticket, QuotaHeaders(100, 10, 20_000))  # somebody else took 85
     began = time.passed
     await pool.take(5, began + 100)
     assert time.passed == began
@@ -111,7 +111,7 @@ async def test_foreign_use_of_the_address_is_believed() -> None:
 async def test_a_changed_quota_is_taken_over() -> None:
     time = VirtualTime()
     pool = pool_of(time)
-    pool.settle(await pool.take(5, time.passed), Quota(40, None, 30_000))
+    pool.settle(await pool.take(5, time.passed), QuotaHeaders(40, None, 30_000))
     began = time.passed
     for _ in range(6):
         await pool.take(5, began + 100)
@@ -136,10 +136,10 @@ async def test_a_ticket_given_back_makes_room() -> None:
 async def test_an_answer_of_the_exchanges_next_window_begins_ours() -> None:
     time = VirtualTime()
     pool = pool_of(time)
-    pool.settle(await pool.take(60, time.passed), Quota(100, 40, 5_000))
+    pool.settle(await pool.take(60, time.passed), QuotaHeaders(100, 40, 5_000))
     late = await pool.take(30, time.passed)
     time.advance(4.9)
-    pool.settle(late, Quota(100, 70, 30_000))  # it was the first of a new window there
+    pool.settle(late, QuotaHeaders(100, 70, 30_000))  # it was the first of a new window there
     began = time.passed
     await pool.take(60, began)
     with pytest.raises(ServiceError):
@@ -162,13 +162,13 @@ async def test_without_headers_a_slow_first_answer_moves_the_end() -> None:
 async def test_a_closing_that_comes_while_waiting_does_not_hold_callers_beyond_their_time() -> None:
     time = RealTime()
     limits = KucoinLimits(quota=100, margin_share=0.05, window_s=0.2)
-    pool = Pool(limits, monotonic=time.monotonic, sleep=time.sleep, dice=Never())
+    pool = RequestPool(limits, monotonic=time.monotonic, sleep=time.sleep, dice=Never())
     await pool.take(95, time.monotonic())
     patient = asyncio.ensure_future(pool.take(5, time.monotonic() + 120))
     began = time.monotonic()
     hasty = asyncio.ensure_future(pool.take(5, began + 0.3))
     await asyncio.sleep(0)
-    pool.close(Quota(100, 0, 4000))
+    pool.close(QuotaHeaders(100, 0, 4000))
     with pytest.raises(ServiceError) as caught:
         await hasty
     assert caught.value.code is Code.EXCHANGE_RATE_LIMITED
@@ -180,7 +180,7 @@ async def test_a_closing_that_comes_while_waiting_does_not_hold_callers_beyond_t
 async def test_R01_closing_one_pool_leaves_another_open() -> None:
     time = VirtualTime()
     closed, other = pool_of(time), pool_of(time)
-    closed.close(Quota(100, 0, 12_000))
+    closed.close(QuotaHeaders(100, 0, 12_000))
     with pytest.raises(ServiceError):
         await closed.take(1, time.passed + 11)
     await other.take(1, time.passed)
@@ -191,8 +191,8 @@ def test_R01_the_jitter_is_up_to_a_tenth() -> None:
     spread = []
     for seed in range(200):
         dice = random.Random(seed)
-        pool = Pool(KucoinLimits(), monotonic=time.monotonic, sleep=time.sleep, dice=dice)
-        pool.close(Quota(2000, 0, 12_000))
+        pool = RequestPool(KucoinLimits(), monotonic=time.monotonic, sleep=time.sleep, dice=dice)
+        pool.close(QuotaHeaders(2000, 0, 12_000))
         spread.append(pool.closed_for() / 12)
     assert min(spread) >= 1.0
     assert max(spread) <= 1.1
@@ -202,9 +202,9 @@ def test_R01_the_jitter_is_up_to_a_tenth() -> None:
 @pytest.mark.parametrize("text", ["", "-1", "+5", "1.5", "abc", "٣", "9" * 13])
 def test_R02_headers_that_make_no_sense_are_unknown(text: str) -> None:
     names = ("gw-ratelimit-limit", "gw-ratelimit-remaining", "gw-ratelimit-reset")
-    assert Quota.of(dict.fromkeys(names, text)) == SILENT
-    assert Quota.of({}) == SILENT
-    assert Quota.of(dict.fromkeys(names, "7")) == Quota(7, 7, 7)
+    assert QuotaHeaders.of(dict.fromkeys(names, text)) == SILENT
+    assert QuotaHeaders.of({}) == SILENT
+    assert QuotaHeaders.of(dict.fromkeys(names, "7")) == QuotaHeaders(7, 7, 7)
 
 
 @settings(max_examples=150, deadline=None)
@@ -226,7 +226,7 @@ async def test_no_window_ever_holds_more_than_the_quota(
         used += weight
         assert used <= 100
         reset = round((started + 30 - time.passed) * 1000)
-        pool.settle(ticket, Quota(100, 100 - used, reset) if speaks else SILENT)
+        pool.settle(ticket, QuotaHeaders(100, 100 - used, reset) if speaks else SILENT)
         time.advance(pause)
 
 

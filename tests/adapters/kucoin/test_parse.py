@@ -12,11 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.adapters.kucoin import fields, parse, parse_candles, parse_contracts
-from app.adapters.kucoin.answers import Answer, Fault, Good, judge
+from app.adapters.kucoin import fields, parse, parse_contracts
+from app.adapters.kucoin.exchange import candle_pages, find_gap, funding_pages, next_older_ms
 from app.adapters.kucoin.limiter import SILENT
 from app.adapters.kucoin.limits import KLINE as KLINE_ROUTE
-from app.adapters.kucoin.paging import candle_pages, funding_pages, hole, next_older
+from app.adapters.kucoin.transport import (
+    ExchangeResponse,
+    RequestFailure,
+    RequestSuccess,
+    interpret_response,
+)
 from app.foundation.errors import BadResponseError, ServiceError
 from app.market.domain.models import (
     Contract,
@@ -279,7 +284,7 @@ def test_funding_now_of_both_shapes() -> None:
 def test_funding_history_is_sorted_and_each_rate_has_its_interval() -> None:
     rows, rejections = parse.funding_rows(decoded(FUNDING_HISTORY), "IDUSDTM")
     assert rejections == []
-    linked = parse.linked([*rows, *rows])
+    linked = parse.link_settlements([*rows, *rows])
     assert [row.settled_ms for row in linked] == [1702267200000, 1702296000000, 1702310400000]
     hour = 3_600_000
     assert [row.interval_ms for row in linked] == [None, 8 * hour, 4 * hour]
@@ -291,20 +296,20 @@ def test_funding_history_is_sorted_and_each_rate_has_its_interval() -> None:
 
 def test_a_hole_in_the_funding_history_has_no_interval() -> None:
     rows, _ = parse.funding_rows(decoded(FUNDING_HISTORY), "IDUSDTM")
-    linked = parse.linked([rows[0], rows[2]])
+    linked = parse.link_settlements([rows[0], rows[2]])
     assert linked[1].interval_ms == 12 * 3_600_000  # could be an interval: cannot be told apart
     later = parse.funding_rows(
         [{"symbol": "IDUSDTM", "fundingRate": 0, "timepoint": 1702267200000 + 20 * 3_600_000}],
         "IDUSDTM",
     )[0]
-    assert parse.linked([rows[2], *later])[1].interval_ms is None
+    assert parse.link_settlements([rows[2], *later])[1].interval_ms is None
 
 
 def test_candles_in_base_coins_with_turnover_given_or_derived() -> None:
     contract, _ = one(decoded(LINEAR_2026))
-    rows, rejections = parse_candles.rows(decoded(KLINE))
+    rows, rejections = parse.candle_rows(decoded(KLINE))
     assert rejections == []
-    series = parse_candles.series(rows, contract, 28_800_000, 0, 2**60)
+    series = parse.candle_series(rows, contract, 28_800_000, 0, 2**60)
     assert list(series.opened_ms) == [1728576000000, 1728604800000]
     assert series.volume == pytest.approx([5501.167, 1220.98])
     assert series.turnover == pytest.approx([331000000.5, 1220.98 * 60666.1])
@@ -315,9 +320,9 @@ def test_candles_in_base_coins_with_turnover_given_or_derived() -> None:
         60300,
     )
     inverse, _ = one(decoded(INVERSE_2023))
-    series = parse_candles.series(rows, inverse, 28_800_000, 0, 2**60)
+    series = parse.candle_series(rows, inverse, 28_800_000, 0, 2**60)
     assert list(series.turnover) == list(series.volume) == [5501167, 1220980]
-    assert len(parse_candles.series(parse_candles.joined([]), contract, DAY, 0, 1)) == 0
+    assert len(parse.candle_series(parse.join_rows([]), contract, DAY, 0, 1)) == 0
 
 
 GOOD_ROW: list[Any] = [1728576000000, 10, 12, 9, 11, 100]
@@ -341,7 +346,7 @@ GOOD_ROW: list[Any] = [1728576000000, 10, 12, 9, 11, 100]
 def test_an_impossible_candle_is_a_hole(column: int, value: Any, field: str) -> None:
     row = list(GOOD_ROW)
     row[column] = Decimal(str(value)) if isinstance(value, float) else value
-    rows, rejections = parse_candles.rows([GOOD_ROW, row, GOOD_ROW[:5], "x"])
+    rows, rejections = parse.candle_rows([GOOD_ROW, row, GOOD_ROW[:5], "x"])
     assert len(rows) == 1
     assert [r.field for r in rejections] == [field, "row", "row"]
     assert rejections[0].key == "#1"
@@ -368,8 +373,8 @@ def test_a_page_read_at_once_says_what_its_rows_say_one_by_one(column: int, odd:
                 sent[2].pop()
             if column < width:
                 sent[1][column] = odd
-            together, refused = parse_candles.rows(sent)
-            singly, refused_singly = parse_candles.rows([*sent, "what no page holds"])
+            together, refused = parse.candle_rows(sent)
+            singly, refused_singly = parse.candle_rows([*sent, "what no page holds"])
             assert [*refused, Rejection("#3", "row", "fewer than six columns")] == refused_singly
             np.testing.assert_array_equal(together.opened_ms, singly.opened_ms)
             np.testing.assert_array_equal(together.values, singly.values)
@@ -381,7 +386,7 @@ def test_prices_turned_around_are_refused_in_any_company(count: int) -> None:
     sent = [[START + n * DAY, 10, 12, 9, 11, 100, 7] for n in range(count)]
     for spoiled, field in (([-9, -8, -11, -10], "open"), ([10, 9, 12, 11], "high")):
         sent[-1][1:5] = spoiled
-        rows, rejections = parse_candles.rows(sent)
+        rows, rejections = parse.candle_rows(sent)
         assert len(rows) == count - 1
         assert [(one.key, one.field) for one in rejections] == [(f"#{count - 1}", field)]
 
@@ -392,8 +397,8 @@ def test_numbers_of_candles_are_floats_and_the_nearest_ones() -> None:
         row = ["1", "1", "1", "1", "1", "1"]
         row[position] = text
         body = success(f"[[{START},{','.join(row)}]]")
-        outcome = judge(Answer(200, SILENT, body), KLINE_ROUTE)
-        assert isinstance(outcome, Good)
+        outcome = interpret_response(ExchangeResponse(200, SILENT, body), KLINE_ROUTE)
+        assert isinstance(outcome, RequestSuccess)
         cells = cast("list[list[object]]", outcome.data)[0]
         assert not any(isinstance(cell, Decimal) for cell in cells)
         assert cells[position + 1] == float(Decimal(text))
@@ -401,9 +406,9 @@ def test_numbers_of_candles_are_floats_and_the_nearest_ones() -> None:
 
 def test_a_number_beyond_floats_costs_its_candle_only() -> None:
     data = f"[[{START},10,12,9,11,100],[{START + DAY},10,12,9,1e400,100]]"
-    outcome = judge(Answer(200, SILENT, success(data)), KLINE_ROUTE)
-    assert isinstance(outcome, Good)
-    rows, rejections = parse_candles.rows(outcome.data)
+    outcome = interpret_response(ExchangeResponse(200, SILENT, success(data)), KLINE_ROUTE)
+    assert isinstance(outcome, RequestSuccess)
+    rows, rejections = parse.candle_rows(outcome.data)
     assert list(rows.opened_ms) == [START]
     assert [(one.key, one.field) for one in rejections] == [("#1", "close")]
 
@@ -413,8 +418,8 @@ def test_R15_candles_are_sorted_deduplicated_and_on_the_grid() -> None:
     moments = [5 * DAY, 3 * DAY, 4 * DAY, 3 * DAY, 4 * DAY + 1, 7 * DAY]
     base = 1_700_006_400_000 // DAY * DAY
     sent = [[base + m, 10, 12, 9, 10 + n / 10, 100] for n, m in enumerate(moments)]
-    rows, _ = parse_candles.rows(decoded(str(sent)))
-    series = parse_candles.series(rows, contract, DAY, base, base + 7 * DAY)
+    rows, _ = parse.candle_rows(decoded(str(sent)))
+    series = parse.candle_series(rows, contract, DAY, base, base + 7 * DAY)
     assert list(series.opened_ms - base) == [3 * DAY, 4 * DAY, 5 * DAY]
     assert series.close[0] == 10.3  # the later row is the newer knowledge
     assert np.all(np.diff(series.opened_ms) > 0)
@@ -462,7 +467,7 @@ def test_status_words() -> None:
     "read",
     [
         parse.tickers,
-        parse_candles.rows,
+        parse.candle_rows,
         partial(parse.funding_rows, asked="X"),
         partial(parse_contracts.contracts, received_ms=0),
     ],
@@ -477,7 +482,7 @@ READERS: list[Callable[[object], object]] = [
     parse.server_time,
     parse.status,
     parse.tickers,
-    parse_candles.rows,
+    parse.candle_rows,
     partial(parse.ticker, asked="XBTUSDTM"),
     partial(parse.book, asked="XBTUSDM"),
     partial(parse.mark_price, asked="XBTUSDTM"),
@@ -491,10 +496,10 @@ READERS: list[Callable[[object], object]] = [
 def read_everything(body: bytes) -> None:
     """Judge and read a body in every way; only errors of the domain may come out."""
     outcome = judged(body)
-    if isinstance(outcome, Fault):
+    if isinstance(outcome, RequestFailure):
         assert isinstance(outcome.error, ServiceError)
         return
-    assert isinstance(outcome, Good)
+    assert isinstance(outcome, RequestSuccess)
     for read in READERS:
         with contextlib.suppress(BadResponseError):
             read(outcome.data)
@@ -602,11 +607,11 @@ def test_R15_pages_cover_the_range_once_and_hold_200_at_most(
 
 
 def test_holes_are_spanned() -> None:
-    rows, _ = parse_candles.rows([[1728576000000 + n * DAY, 1, 1, 1, 1, 1] for n in (0, 1, 4, 6)])
+    rows, _ = parse.candle_rows([[1728576000000 + n * DAY, 1, 1, 1, 1, 1] for n in (0, 1, 4, 6)])
     first = 1728576000000
-    assert hole(rows, first, first + 6 * DAY, DAY) == (first + 2 * DAY, first + 5 * DAY)
-    assert hole(rows, first, first + DAY, DAY) is None
-    assert hole(rows, first, first - DAY, DAY) is None
+    assert find_gap(rows, first, first + 6 * DAY, DAY) == (first + 2 * DAY, first + 5 * DAY)
+    assert find_gap(rows, first, first + DAY, DAY) is None
+    assert find_gap(rows, first, first - DAY, DAY) is None
 
 
 @given(st.integers(0, 10**9), st.integers(0, 10**10), st.integers(1, 20))
@@ -621,7 +626,7 @@ def test_an_older_page_is_asked_for_only_when_it_may_hold_something() -> None:
     rows, _ = parse.funding_rows(decoded(FUNDING_HISTORY), "IDUSDTM")
     oldest = 1702267200000
     hours = 4 * 3_600_000
-    assert next_older(rows, oldest - hours + 1, 2**60) is None
-    assert next_older(rows, oldest - hours, 2**60) == oldest - 1
-    assert next_older([], 0, 2**60) is None
-    assert next_older(rows, 0, oldest - 1) is None  # nothing older came: no endless loop
+    assert next_older_ms(rows, oldest - hours + 1, 2**60) is None
+    assert next_older_ms(rows, oldest - hours, 2**60) == oldest - 1
+    assert next_older_ms([], 0, 2**60) is None
+    assert next_older_ms(rows, 0, oldest - 1) is None  # nothing older came: no endless loop

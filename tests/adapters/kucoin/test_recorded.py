@@ -7,10 +7,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.adapters.kucoin import parse, parse_candles, parse_contracts
-from app.adapters.kucoin.answers import Answer, Fault, Good, judge
+from app.adapters.kucoin import parse, parse_contracts
 from app.adapters.kucoin.limiter import SILENT
 from app.adapters.kucoin.limits import CONTRACTS
+from app.adapters.kucoin.transport import (
+    ExchangeResponse,
+    RequestFailure,
+    RequestSuccess,
+    interpret_response,
+)
 from app.foundation.errors import Code
 from app.market.domain.models import ContractListing, TickerListing
 
@@ -24,7 +29,7 @@ def _history(data: object, asked: str) -> None:
     rows, rejections = parse.funding_rows(data, asked)
     assert rows
     assert not rejections
-    assert parse.linked(rows)
+    assert parse.link_settlements(rows)
 
 
 def _contracts(data: object) -> None:
@@ -50,7 +55,7 @@ def _tickers(data: object) -> None:
 
 
 def _candles(data: object) -> None:
-    rows, rejections = parse_candles.rows(data)
+    rows, rejections = parse.candle_rows(data)
     assert rows
     assert not rejections
 
@@ -93,8 +98,8 @@ def test_a_recorded_answer_parses(path: Path) -> None:
     if read is None:
         assert any(other in path.stem for other in OTHERS), "a recording without a reader"
         return
-    outcome = judge(Answer(200, SILENT, path.read_bytes()), CONTRACTS)
-    assert isinstance(outcome, Good)
+    outcome = interpret_response(ExchangeResponse(200, SILENT, path.read_bytes()), CONTRACTS)
+    assert isinstance(outcome, RequestSuccess)
     read(outcome.data)
 
 
@@ -112,8 +117,10 @@ def test_recorded_rest_errors_are_faults() -> None:
     for entry in msgspec.json.decode((RECORDED / "errors.json").read_bytes()):
         if not entry["where"].startswith("REST"):
             continue
-        outcome = judge(Answer(200, SILENT, msgspec.json.encode(entry["payload"])), CONTRACTS)
-        assert isinstance(outcome, Fault)
+        outcome = interpret_response(
+            ExchangeResponse(200, SILENT, msgspec.json.encode(entry["payload"])), CONTRACTS
+        )
+        assert isinstance(outcome, RequestFailure)
         seen.setdefault(entry["payload"]["code"], set()).add(outcome.error.code)
     assert seen["429000"] == seen["200002"] == {Code.EXCHANGE_RATE_LIMITED}
     assert seen["200000"] == seen["404"] == {Code.EXCHANGE_BAD_RESPONSE}

@@ -8,7 +8,7 @@ from cryptography.fernet import Fernet
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from app.adapters.vault import Vault
+from app.adapters.vault import FernetCipher
 from app.alerts.domain.notifications import ChannelKind, DeliveryState, NoticeKind
 from app.alerts.services.channel_vault import ChannelVault, Opening
 from app.alerts.services.notifications import ChannelDraft
@@ -34,7 +34,7 @@ def no_answer(_: object) -> StoredResponse:
 
 def keyed(office: Office, *keys: str, file: Path | None = None) -> Office:
     """The same office, started again with other keys."""
-    vault = ChannelVault(Vault(keys, file))
+    vault = ChannelVault(FernetCipher(keys, file))
     known = (way for way in office.notifiers.values() if isinstance(way, Opening))
     ways = by_kind(replace(way, vault=vault) for way in known)
     office.notifications = replace(office.notifications, notifiers=ways, vault=vault)

@@ -15,9 +15,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app.adapters.notifications.egress import Egress
-from app.adapters.notifications.people import People
-from app.adapters.notifications.webhook import Webhook
-from app.adapters.vault import Vault
+from app.adapters.notifications.people import PeopleNotifier
+from app.adapters.notifications.webhook import WebhookNotifier
+from app.adapters.vault import FernetCipher
 from app.alerts.domain.events import AlertRaised
 from app.alerts.domain.models import Rule
 from app.alerts.domain.notifications import (
@@ -99,10 +99,12 @@ class Office:
     def __init__(self, database: Database) -> None:
         self.database, self.now, self.numbers = database, NOW, iter(range(1, 10_000))
         self.metrics, self.in_force = Metrics(), SettingsInForce()
-        self.vault = ChannelVault(Vault((KEY,)))
+        self.vault = ChannelVault(FernetCipher((KEY,)))
         ways = (
-            Webhook(lambda: int(self.now.timestamp()), Egress(allow_private=True, timeout_s=0.5)),
-            People(Egress(allow_private=True)),
+            WebhookNotifier(
+                lambda: int(self.now.timestamp()), Egress(allow_private=True, timeout_s=0.5)
+            ),
+            PeopleNotifier(Egress(allow_private=True)),
         )
         self.notifiers = by_kind(Opening(way, self.vault) for way in ways)
         self.notifications = Notifications(
@@ -228,7 +230,7 @@ async def test_U08_whatever_a_receiver_does_is_a_failure_with_a_next_try(
         assert "127.0.0.1" not in failed.error
         await office.work()  # not yet
         assert (await office.notifications.log(None, 10))[0].tries == 1
-    assert Webhook(lambda: 0).egress.timeout_s == 10.0, "so long a silent one is waited for"
+    assert WebhookNotifier(lambda: 0).egress.timeout_s == 10.0, "so long a silent one is waited for"
 
 
 async def test_U08_what_is_given_up_is_seen_and_told_again_by_hand(office: Office) -> None:
@@ -417,7 +419,7 @@ async def test_the_same_thing_again_waits_for_its_cooldown(office: Office) -> No
 
 async def test_U08_a_slow_receiver_holds_up_nobody_else(office: Office) -> None:
     slow, fine = Receiver(silent=True), Receiver()
-    way = Webhook(lambda: 0, Egress(allow_private=True, timeout_s=3_600.0))
+    way = WebhookNotifier(lambda: 0, Egress(allow_private=True, timeout_s=3_600.0))
     office.notifiers = by_kind([Opening(way, office.vault)])
     async with slow.listening() as url, fine.listening() as other:
         await office.channel("a-slow", url)

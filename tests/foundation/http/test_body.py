@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.foundation.http.errors import BorderError
+from app.foundation.http.errors import RequestError
 from app.foundation.http.request_body import MAX_BODY_BYTES, MAX_DEPTH, parse
 from tests.support.judging import problem
 
@@ -232,7 +232,7 @@ def steps(body: bytes) -> int:
         nonlocal calls
         calls += event in {"call", "c_call"}
 
-    with pytest.raises(BorderError) as refused:
+    with pytest.raises(RequestError) as refused:
         watched(body, count)
     assert refused.value.code == "json_too_deep"
     return calls

@@ -2,8 +2,10 @@
 
 import asyncio
 import errno
+import inspect
 import resource
 import signal
+import subprocess
 import sys
 import textwrap
 import time
@@ -17,7 +19,12 @@ import pytest
 import uvicorn
 from structlog.testing import capture_logs
 
-from app.foundation.http.server import LoopErrorHandler, ServerLimits, server_config
+from app.foundation.http.server import (
+    LoopErrorHandler,
+    ServerLimits,
+    StrictHttpProtocol,
+    server_config,
+)
 from tests.foundation.http.test_server import GET, POST, Answer, exchange, numbered, talk
 from tests.support.harness import make_api
 from tests.support.sample_routes import sample_router
@@ -185,6 +192,30 @@ def test_some_descriptors_are_left_for_everything_else() -> None:
     assert (many.connections, many.connections_per_address) == (4096, 1024)
     assert (few.connections, few.connections_per_address) == (768, 384)
     assert ServerLimits.within(100, **asked).connections == 50
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted", "result"),
+    [(256, 2_048, 1_024, 1_024), (256, 512, 1_024, 512), (1_500, 2_048, 1_024, 1_500)],
+    ids=["raised", "hard-limit", "never-lowered"],
+)
+def test_E01_the_descriptor_limit_is_raised_as_far_as_allowed(
+    soft: int, hard: int, wanted: int, result: int
+) -> None:
+    program = f"""
+        import resource
+        from app.foundation.http.server import raise_descriptor_limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+        print(raise_descriptor_limit({wanted}), *resource.getrlimit(resource.RLIMIT_NOFILE))
+    """
+    done = subprocess.run(  # the program stands above
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, check=True, text=True
+    )
+    assert done.stdout.split() == [str(result), str(result), str(hard)]
+
+
+def test_the_protocol_class_stays_small() -> None:
+    assert len(inspect.getsource(StrictHttpProtocol).splitlines()) <= 150
 
 
 async def test_E07_failed_accepts_are_logged_once_a_second() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.foundation.http.errors import BorderError
+from app.foundation.http.errors import RequestError
 from app.foundation.http.pagination import Cursors, after, cut
 from tests.support.harness import SECRET
 from tests.support.judging import problem
@@ -173,7 +173,7 @@ def test_a_cursor_gives_back_its_position(position: tuple[str | int | float, ...
     text = cursors.encode("list", chosen, position)
     assert cursors.decode("list", dict(reversed(chosen.items())), text) == position
     assert cursors.decode("list", chosen, None) is None
-    with pytest.raises(BorderError):
+    with pytest.raises(RequestError):
         cursors.decode("list", {**chosen, "a": 2}, text)
 
 

@@ -14,9 +14,9 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app.container.application import ROOT_ROUTERS, ROUTERS
-from app.foundation.http.errors import PREFIX
-from app.foundation.http.middleware import RequestBorder
+from app.foundation.http.middleware import RequestMiddleware
 from app.foundation.http.origin_guard import OriginGuard
+from app.foundation.http.protocol import PREFIX
 from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.routing import QuickRouter
 from tests.support.harness import make_api
@@ -65,7 +65,7 @@ def test_B16_nothing_around_a_session_ends_it_when_its_client_has_gone() -> None
     while layer is not None:
         around.append(type(layer))
         layer = getattr(layer, "app", None)
-    assert {RequestBorder, ResponseCacheMiddleware, OriginGuard, CORSMiddleware} <= set(around)
+    assert {RequestMiddleware, ResponseCacheMiddleware, OriginGuard, CORSMiddleware} <= set(around)
     assert not [one for one in around if issubclass(one, BaseHTTPMiddleware)]
 
 

@@ -11,11 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.foundation.sql.database import Database
 from app.foundation.sql.idempotency import (
     LOCK,
+    MAX_KEYS,
     Claim,
     ClaimOutcome,
     IdempotencyRepository,
     ResponseRow,
 )
+from app.foundation.sql.tables import idempotency_keys
 from tests.support.worlds import T0
 
 _ANSWER = ResponseRow(201, {"etag": '"1"', "content-type": "application/json"}, b'{"a":\xc3\xa9}\0')
@@ -103,4 +105,32 @@ async def test_a_key_without_effect_is_free_again_but_an_answer_stays(database: 
     async with database.write() as unit:
         assert await unit.get(IdempotencyRepository).forget(T0) == 0
         assert await unit.get(IdempotencyRepository).forget(T0 + timedelta(seconds=1)) == 1
+    assert (await _claim(database)).outcome is ClaimOutcome.CLAIMED
+
+
+async def test_E05_a_flood_of_keys_ends_at_the_cap_of_its_principal(database: Database) -> None:
+    row = {
+        "principal": "me",
+        "route": "POST /x",
+        "fingerprint": "f",
+        "state": "running",
+        "locked_until": T0 + timedelta(days=2),
+        "created_at": T0,
+    }
+    async with database.write() as unit:
+        rows = [{**row, "key": f"flood-{number}"} for number in range(MAX_KEYS - 1)]
+        await unit.connection.execute(idempotency_keys.insert(), rows)
+    assert (await _claim(database)).outcome is ClaimOutcome.CLAIMED
+    async with database.write() as unit:
+        repository = unit.get(IdempotencyRepository)
+        await repository.complete("me", "key", _ANSWER)
+        for _ in range(2):
+            refused = await repository.claim("me", "new", "POST /x", "f", T0)
+            assert refused == Claim(ClaimOutcome.OVER_CAP)
+            assert await repository.answer("me", "new") is None
+        others = await repository.claim("you", "new", "POST /x", "f", T0)
+        assert others.outcome is ClaimOutcome.CLAIMED
+    assert await _claim(database) == Claim(ClaimOutcome.REPLAY, _ANSWER)
+    async with database.write() as unit:
+        assert await unit.get(IdempotencyRepository).forget(T0 + timedelta(seconds=1)) > 0
     assert (await _claim(database)).outcome is ClaimOutcome.CLAIMED

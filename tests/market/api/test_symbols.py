@@ -1,6 +1,7 @@
 """Symbols, universe and market over HTTP: the whole service in front of the local exchange."""
 
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -400,3 +401,13 @@ async def test_without_the_exchange_nothing_is_made_up(empty: Front) -> None:
         f"{PREFIX}/symbols/validate", json={"symbols": ["BTCUSDT"]}
     )
     assert answer.status_code == 503
+
+
+@pytest.mark.parametrize("path", ["/symbols", "/universe/funnel"])
+async def test_E03_lists_of_the_universe_are_encoded_in_another_thread(
+    path: str, front: Front, encoding_threads: list[int]
+) -> None:
+    status, _ = await front.answer(path)
+    assert status == 200
+    assert encoding_threads
+    assert threading.get_ident() not in encoding_threads

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.configuration.domain.sections import Source
 from app.market.domain.models import CandleSeries, Floats, Interval
@@ -100,3 +102,25 @@ def test_a_book_stamped_after_the_moment_is_not_known_at_it() -> None:
     late = [replace(book, stamped_ms=AS_OF_MS + at) for at, book in enumerate(inputs.books) if book]
     known = known_at(replace(inputs, books=tuple(late))).books
     assert known == (late[0], None, None)
+
+
+@given(
+    st.lists(st.integers(-30, 60), unique=True, max_size=40).map(sorted),
+    st.integers(0, 12),
+    st.integers(-40, 40),
+    st.sampled_from([0, 0, 1]),
+)
+def test_every_closed_bar_on_the_grid_is_in_its_place(
+    gaps: list[int], run: int, first: int, off: int
+) -> None:
+    """Series without a gap are copied as slices, others bar by bar: both as a loop would."""
+    for hours in (gaps, list(range(first, first + run))):
+        times = np.array([100 + hour for hour in hours], np.int64) * HOUR + off
+        values = np.arange(1.0, len(times) + 1.0)
+        one = CandleSeries(times, values, values, values, values, values, values)
+        panel = Panel.of({"AUSDT": one}, ("AUSDT",), Interval.HOUR, 110 * HOUR, 20)
+        wanted = [
+            next((v for t, v in zip(times, values, strict=True) if t == opened), np.nan)
+            for opened in panel.opened_ms
+        ]
+        np.testing.assert_array_equal(panel.close[:, 0], wanted)

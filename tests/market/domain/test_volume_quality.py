@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from app.configuration.domain.sections import QualitySettings
-from app.market.domain.models import CandleSeries, Interval
-from app.market.domain.price_quarantine import Doubt, volume_doubt
-from app.market.domain.volume_quality import (
+from app.market.domain.data_quality import (
     longest_gap,
     newest_off_price,
     turnover_off_price,
     volume_jump,
 )
+from app.market.domain.models import CandleSeries, Interval
+from app.market.domain.price_quarantine import Doubt, volume_doubt
 
 HOUR_MS = Interval.HOUR.ms
 

@@ -10,7 +10,7 @@ from app.foundation.sql.database import Database
 from app.market.domain.quality_report import QualityVerdict
 from app.market.domain.stream import QuoteUpdate
 from app.market.services.publisher import packed, shared, unpacked
-from app.market.services.quality_reports import quality_of
+from app.market.services.quality_monitor import quality_of
 from tests.market.services.test_market_stream import Scene, frozen_scene
 from tests.market.services.test_quality import COURSE
 

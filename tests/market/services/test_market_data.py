@@ -25,7 +25,7 @@ from app.market.storage.candles import CandleRepository
 from app.market.storage.market_data import MarketRepository
 from app.scoring.domain.board import Board
 from app.scoring.services.service import Scoring
-from app.workers.supervisor import Beat, Supervisor
+from app.workers.supervisor import Heartbeat, Supervisor
 from tests.conftest import MakeDatabase
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market
 
@@ -416,7 +416,7 @@ async def test_an_outage_leaves_the_board_and_the_first_good_answer_scores_again
     supervisor = Supervisor(live.clock.now, lambda: iter((1.0, 2.0)), sleep=sleep)
     boards: list[Board] = []
 
-    async def score(beat: Beat) -> None:
+    async def score(beat: Heartbeat) -> None:
         if not waits:
             raise UnavailableError(Code.EXCHANGE_UNAVAILABLE, "the outage begins")
         boards.append(await scoring.calculate())

@@ -20,8 +20,7 @@ from app.market.domain.models import ContractStatus, ExchangeStatus, Interval, L
 from app.market.services.backfill import first_fill
 from app.market.services.contract_sync import SyncRequests
 from app.market.services.feed_leader import FeedLease, LeaseTimes
-from app.market.services.feed_view import FeedView
-from app.market.services.follower import MarketFollower
+from app.market.services.follower import FeedView, MarketFollower
 from app.market.services.publisher import MarketPublisher
 from app.market.services.service import MarketData
 from app.market.storage.shared_market import FEED, SharedMarketRepository

@@ -30,7 +30,7 @@ from app.market.domain.stream import (
     Update,
 )
 from app.market.services.backfill import first_fill
-from app.market.services.quality_reports import quality_of
+from app.market.services.quality_monitor import quality_of
 from app.market.services.service import MarketData
 from app.market.services.stream_consumer import StreamedMarket
 from app.operations.services.event_messages import ticker_details, ticker_frame

@@ -14,8 +14,14 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.events import ModeChanged
-from app.market.services.mode_watch import ModeWatch
-from app.market.services.service_mode import Cause, MarketLevel, ModeNow, cause_of, mode_of
+from app.market.services.service_mode import (
+    Cause,
+    MarketLevel,
+    ModeNow,
+    ModeWatch,
+    cause_of,
+    mode_of,
+)
 from app.operations.domain.event_codec import event_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

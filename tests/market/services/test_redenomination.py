@@ -60,7 +60,7 @@ async def test_no_figure_reaches_across_a_redenomination(
             assert day.reason is not None
             assert f"{CHANGED} was redenominated after 2026-03-" in day.reason
 
-    figures = (await desk.overview.analytics()).figures
+    figures = (await desk.analytics.summary()).figures
     assert figures.growth == pytest.approx(0.0)
     assert figures.max_drawdown == pytest.approx(0.0)
     positions, _ = await desk.performance.positions()
@@ -91,7 +91,7 @@ async def test_weighing_after_a_redenomination_keeps_why_the_equity_is_unknown(
     """Also once no bar shows the exchange any more: the history proves it without them."""
     await _redenominated(desk, ratio, is_in_bars=False)
     await desk.portfolio.remove(SYMBOLS[4], "out", WHO)
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
     await desk.rebalancing.rebalance(WHO)
     async with desk.database.read() as unit:
         weighing = await unit.get(HistoryRepository).last_weighing()
@@ -99,7 +99,7 @@ async def test_weighing_after_a_redenomination_keeps_why_the_equity_is_unknown(
     kept = weighing.payload["index"]
     assert kept["equity"] is None
     assert f"{CHANGED} was redenominated" in kept["broken"]
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
     desk.later(days=10)
     for interval in Interval:
@@ -112,7 +112,7 @@ async def test_weighing_after_a_redenomination_keeps_why_the_equity_is_unknown(
     desk.score({})
     last = (await desk.performance.track()).days[-1]
     assert (last.equity, last.reason) == (None, kept["broken"])
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
 
 async def test_position_that_is_opened_in_the_new_unit_is_valued(desk: Desk) -> None:

@@ -12,7 +12,7 @@ from app.foundation.errors import Code, ServiceError
 from app.foundation.sql.database import Database
 from app.market.domain.quality_report import QualityVerdict
 from app.market.services.backfill import first_fill
-from app.market.services.quality_reports import quality_of
+from app.market.services.quality_monitor import quality_of
 from app.market.services.service import MarketData
 from app.portfolio.services.tradeability import FRESH, QUALITY
 from app.scoring.domain.composite import AlgorithmSpec

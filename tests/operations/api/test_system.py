@@ -17,11 +17,11 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.market.domain.models import LinkState
 from app.operations.services.health import Status
-from app.workers.restarts import CRASHES
+from app.workers.restart_limiter import CRASHES
 from tests.operations.services.test_status import LINK, NOW, World
 from tests.support.harness import PREFIX, make_api, open_client
 from tests.support.judging import problem
-from tests.workers.test_restarts import Bench
+from tests.workers.test_restart_limiter import Bench
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ async def test_raising_the_size_lets_the_eleventh_in(desk: Desk) -> None:
     assert added.result.member.rank == 11
     portfolio = (await desk.portfolio.view()).portfolio
     assert portfolio.configuration_version == 2
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
 
 async def test_G04_fewer_than_there_are_is_refused(desk: Desk) -> None:
@@ -58,7 +58,7 @@ async def test_G04_the_lowest_go_with_the_change_where_that_is_wished(desk: Desk
     assert gone == {SYMBOLS[2], SYMBOLS[7]}, "the pinned one stays, though it is the lowest"
     assert [one.rank for one in portfolio.members] == list(range(1, 9))
     assert sum(one.weight_u for one in portfolio.members) == FULL
-    newest = await desk.overview.history(None, 4)
+    newest = await desk.queries.history(None, 4)
     assert [event.type for event in newest[::-1]] == [
         EventType.CONFIG,
         EventType.REMOVE,
@@ -66,7 +66,7 @@ async def test_G04_the_lowest_go_with_the_change_where_that_is_wished(desk: Desk
         EventType.WEIGHTS,
     ]
     assert {event.payload["version"] for event in newest} == {portfolio.version}
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
 
 async def test_G04_who_the_lowest_are_is_never_guessed(desk: Desk) -> None:
@@ -86,11 +86,11 @@ async def test_G04_who_the_lowest_are_is_never_guessed(desk: Desk) -> None:
 
 async def test_refused_settings_leave_everything_as_it_was(desk: Desk) -> None:
     await desk.filled(2)
-    before = await desk.overview.history(None, 99)
+    before = await desk.queries.history(None, 99)
     with pytest.raises(ConfigurationRefusedError):
         await desk.configuration.put({"max_portfolio_symbols": 15, "speed": 9}, "typo", WHO)
     assert (await desk.configuration.current()).version == 1
-    assert await desk.overview.history(None, 99) == before
+    assert await desk.queries.history(None, 99) == before
 
 
 async def test_the_same_settings_make_no_new_version(desk: Desk) -> None:

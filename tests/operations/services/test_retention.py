@@ -11,8 +11,7 @@ from sqlalchemy import select, text
 from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import NotFoundError
 from app.foundation.idempotency import IdempotentExecutor
-from app.foundation.job_news import JobNews
-from app.foundation.job_service import JobService
+from app.foundation.job_service import JobNews, JobService
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database

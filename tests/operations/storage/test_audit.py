@@ -44,7 +44,7 @@ async def lived(desk: Desk) -> int:
     desk.later(days=2)
     desk.score({SYMBOLS[1]: 0.2, SYMBOLS[9]: 0.97})
     await desk.rebalancing.rebalance(WHO)
-    events = await desk.overview.history(None, 500)
+    events = await desk.queries.history(None, 500)
     return len(events)
 
 

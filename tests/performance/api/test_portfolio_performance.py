@@ -334,7 +334,7 @@ async def test_the_report_as_a_page(desk: Desk, client: httpx2.AsyncClient) -> N
         assert "style-src 'unsafe-inline'" in response.headers["content-security-policy"]
         assert "&lt;b&gt;t&amp;1&lt;/b&gt;" in response.text
         assert hostile not in response.text
-        assert "Did each replacement pay?" in response.text
+        assert "Replacement outcomes" in response.text
         assert f"no price of {SYMBOLS[0]} is known" in response.text
         assert "<svg" in response.text
     for accept in ("*/*", "application/json, text/html", "image/png"):

@@ -1,15 +1,19 @@
 """The words of the report's page, and hostile names in every place that takes a name."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from decimal import Decimal
 from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
 from app.foundation.data_status import DataSource, DataStatus
-from app.performance.api.report_html import page_of
-from app.performance.api.report_page import Table, render
+from app.performance.api.report_page import Table, render, report_page
 from app.performance.domain.attribution import Attribution, Basis, Line
 from app.performance.domain.brinson import ActiveReturn, SectorEffects
 from app.performance.domain.equity_curve import Day
@@ -23,6 +27,7 @@ from app.portfolio.domain.returns import BookedResult, Figures, SinceInclusion, 
 from app.portfolio.services.tradeability import DataFacts
 from tests.support.portfolios import HOUR, T0, newcomer
 
+ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = "</td><script src=//evil.example>alert('1')</script>\"&x"
 ONE = Decimal(1)
 FIGURES = Figures(
@@ -94,7 +99,13 @@ def made(
 
 
 def facts(report: Report) -> dict[str, str]:
-    return dict(page_of(report).facts)
+    return dict(report_page(report).facts)
+
+
+def table_of(title: str, report: Report) -> Table:
+    (table,) = (part for part in report_page(report).parts if part.title == title)
+    assert isinstance(table, Table)
+    return table
 
 
 @pytest.mark.parametrize(
@@ -126,7 +137,7 @@ def test_the_other_figures_in_words() -> None:
     assert told["Data"] == "sandbox, fresh"
     late = (LateMark(2, T0, "AAAUSDT", Decimal("12.5"), T0 - HOUR),)
     assert facts(made(late_marks=late))["Mark of AAAUSDT at 2026-01-01 00:00 UTC"] == (
-        "unknown then; 12.5 is the close of its hour from 2025-12-31 23:00 UTC"
+        "unknown then; 12.5 is the close of the hour 2025-12-31 23:00 UTC"
     )
     nothing = facts(made(days=(), figures=Figures(0, None, None, None, None, None, None)))
     assert nothing["Equity (index, 1 at the start)"] == nothing["Deepest fall"] == "unknown"
@@ -134,7 +145,9 @@ def test_the_other_figures_in_words() -> None:
 
 def test_a_swap_that_a_delisting_forced_says_so() -> None:
     def note(**changed: Any) -> str:
-        (table,) = (one for one in page_of(made(**changed)).parts if one.title.startswith("Did"))
+        (table,) = (
+            one for one in report_page(made(**changed)).parts if one.title.startswith("Replacement")
+        )
         assert isinstance(table, Table)
         return table.rows[0][-1]
 
@@ -144,15 +157,16 @@ def test_a_swap_that_a_delisting_forced_says_so() -> None:
 
 
 def test_the_difference_to_the_market_in_words() -> None:
-    (table,) = (one for one in page_of(made()).parts if one.title.startswith("Why"))
-    assert isinstance(table, Table)
+    table = table_of("Active return by sector", made())
     assert table.note == (
         "2026-01-01 00:00 UTC to 2026-01-02 00:00 UTC; portfolio 50.0000%, universe 10.0000%,"
         " difference 40.0000%, to which all effects add up."
         " The universe is all symbols, weighing the same."
     )
     assert table.rows == (("AAAUSDT", "100.0000%", "100.0000%", "12.5000%", "25.0000%", "2.5000%"),)
-    (unknown,) = (one for one in page_of(made(why="gap")).parts if one.title.startswith("Why"))
+    (unknown,) = (
+        one for one in report_page(made(why="gap")).parts if one.title.startswith("Active")
+    )
     assert isinstance(unknown, Table)
     assert "Unknown: gap." in unknown.note
 
@@ -173,7 +187,7 @@ class _Reader(HTMLParser):
 
 
 def read(report: Report) -> tuple[_Reader, str]:
-    html = render(page_of(report))
+    html = render(report_page(report))
     reader = _Reader()
     reader.feed(html)
     return reader, html
@@ -200,3 +214,14 @@ def test_the_page_asks_for_nothing_from_anywhere() -> None:
     (style,) = (text for text in reader.texts if "font:" in text)
     assert not [word for word in ("url(", "@import", "http", "//") if word in style]
     assert html.startswith("<!doctype html>")
+
+
+def test_the_template_is_package_data_and_part_of_the_wheel(tmp_path: Path) -> None:
+    template = files("app.performance.api") / "templates" / "report.html.jinja"
+    assert template.is_file()
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with ZipFile(wheel) as archive:
+        packed = archive.read("app/performance/api/templates/report.html.jinja")
+    assert packed == template.read_bytes()

@@ -1,6 +1,6 @@
 """Performance reads what the answer needs, and comes to the very numbers of the whole history."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -19,8 +19,8 @@ from app.performance.domain.attribution import of_index
 from app.performance.domain.equity_checks import equity_faults
 from app.performance.domain.equity_curve import Curve, Day, days, steps, track_record, walk
 from app.performance.domain.replacement_outcomes import outcomes
-from app.performance.services.equity_reader import Need, Track, track_of
-from app.portfolio.domain.event_log import EventType
+from app.performance.services.equity_reader import Need, Track, indexed, track_of
+from app.portfolio.domain.event_log import Draft, EventType
 from app.portfolio.storage import history, trades
 from app.portfolio.storage.history import HistoryRepository
 from tests.performance.services.test_performance import claim
@@ -126,7 +126,7 @@ async def _days_from_the_last_weighing_before_them(
     assert len(rows) < 8
 
     rows.clear()
-    told = await desk.overview.analytics()
+    told = await desk.analytics.summary()
     assert told.figures == track_record(whole.curve), "of every weighing, too"
     assert len(rows) <= SHOWN + 8
 
@@ -189,7 +189,7 @@ async def _a_report_of_its_period_with_every_swap_of_it(desk: Desk, whole: Track
 
 async def test_what_is_kept_to_read_less_is_proven_by_the_history(desk: Desk) -> None:
     await lived(desk, 5)
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
     statements = (
         ("UPDATE booked_totals SET pnl = '999' WHERE currency = 'USDT'", "booked_totals"),
         ("DELETE FROM booked_totals", "booked_totals"),
@@ -197,7 +197,7 @@ async def test_what_is_kept_to_read_less_is_proven_by_the_history(desk: Desk) ->
     for statement, name in statements:
         async with desk.database.write() as unit:
             await unit.connection.exec_driver_sql(statement.replace("'999'", "999"))
-        wrong = [one for one in (await desk.overview.integrity()).invariants if not one.ok]
+        wrong = [one for one in (await desk.integrity.check()).invariants if not one.ok]
         assert [one.name for one in wrong] == [name]
         assert wrong[0].detail is not None
         assert "USDT is not that of its events" in wrong[0].detail
@@ -267,20 +267,20 @@ async def test_a_mark_that_was_not_known_breaks_later_stretches_too(desk: Desk) 
     assert day == whole.days[-1]
     assert (day.equity, day.reason) == (None, whole.curve.broken)
     assert day.reason is not None
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
 
 async def test_weighings_without_their_equity_are_read_from_the_beginning(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def bare(_unit: object, drafts: tuple[Any, ...], _stamp: object) -> tuple[Any, ...]:
-        return drafts
+    async def bare(_unit: object, drafts: Sequence[Draft], _stamp: object) -> tuple[Draft, ...]:
+        return tuple(drafts)
 
-    monkeypatch.setattr("app.portfolio.services.change_recorder.indexed", bare)
+    desk.index_equity = bare
     await lived(desk, 3)
     whole = await everything(desk)
     assert (await desk.performance.track()).days == days(whole.curve)
-    monkeypatch.undo()
+    desk.index_equity = indexed
     desk.quote(whole.portfolio.members[0].symbol, mark=Decimal(22))
     desk.later(hours=1)
     desk.score({})

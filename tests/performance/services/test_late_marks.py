@@ -87,7 +87,7 @@ async def test_a_member_that_left_without_a_mark_is_settled_at_the_close_of_that
     assert mark.equity == Decimal("1.05")
     held, _ = await desk.performance.positions()
     assert {one.reason for one in held} == {None}
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
 
 async def test_a_weighing_keeps_what_was_found_and_a_revised_bar_changes_it_no_more(
@@ -107,11 +107,11 @@ async def test_a_weighing_keeps_what_was_found_and_a_revised_bar_changes_it_no_m
     assert await now_of(desk) == (Decimal("1.05"), None)
     (index, *_), _, _ = await desk.performance.attribution(30)
     assert (index.start, index.end) == (Decimal(1), Decimal("1.05")), "read from the beginning on"
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
     desk.later(hours=1)
     desk.score({})
     assert "late_marks" not in await weighed(desk), "the history has it already"
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
 
 @SQLITE
@@ -161,4 +161,4 @@ async def test_what_is_missing_after_a_week_stays_unknown_whatever_is_asked(desk
     for since in (None, NOW, desk.now - HOUR):
         track = await desk.performance.track(since)
         assert (track.days[-1].equity, track.late) == (None, ())
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok

@@ -57,7 +57,7 @@ async def test_a_result_is_booked_once(desk: Desk) -> None:
     booked = [event for event in events if event.type is EventType.PERFORMANCE]
     assert [event.payload["trade"]["net"] for event in booked] == ["11"]
     assert booked[0].seq == first.result.event_seq
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
     shown = {one.member.symbol: one.realized for one in (await desk.portfolio.view()).members}
     assert shown == {SYMBOLS[0]: 11, SYMBOLS[1]: None, SYMBOLS[2]: None}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
@@ -15,19 +16,25 @@ from app.alerts.api import alert_routes as alerts
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
 from app.operations.api import configuration_routes as configuration
+from app.operations.api import integrity_routes as portfolio_integrity
+from app.performance.api import metrics_routes as portfolio_metrics
 from app.portfolio.api import history_routes as portfolio_history
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
+from app.portfolio.storage.history import HistoryRepository
 from app.trading.api import routes as portfolio_trading
 from tests.support.desk import SYMBOLS, WHO, Desk, symbol_id
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem
+from tests.support.worlds import STAMP, draft
 
 MODULES = (
     portfolio,
     portfolio_changes,
     portfolio_history,
+    portfolio_integrity,
+    portfolio_metrics,
     portfolio_rebalance,
     portfolio_trading,
     alerts,
@@ -449,6 +456,41 @@ async def test_history_pages(desk: Desk, client: httpx2.AsyncClient) -> None:
     problem(
         await client.get(f"{PREFIX}/portfolio/history", params=foreign), 422, "validation_failed"
     )
+
+
+async def test_E04_pages_of_a_long_history_need_no_more_memory_than_of_a_short_one(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    await desk.filled(3)
+
+    async def lengthen(count: int) -> None:
+        async with desk.database.write() as unit:
+            await unit.get(HistoryRepository).append([draft() for _ in range(count)], STAMP)
+
+    async def peak(**query: str) -> tuple[int, dict[str, Any]]:
+        """Bytes allocated while one page is read, and the page."""
+        tracemalloc.start()
+        try:
+            page = await get(client, "/portfolio/history", limit=50, **query)
+            return tracemalloc.get_traced_memory()[1], page
+        finally:
+            tracemalloc.stop()
+
+    await lengthen(200)
+    await peak()
+    short, _ = await peak()
+    await lengthen(3_000)
+    long, page = await peak()
+    assert long < 2 * short
+    seqs = [one["seq"] for one in page["items"]]
+    assert seqs[0] > 3_200
+    cursor = page["next_cursor"]
+    while cursor is not None:
+        query = {"limit": 500, "cursor": cursor}
+        page = await get(client, "/portfolio/history", **query)
+        seqs += [one["seq"] for one in page["items"]]
+        cursor = page["next_cursor"]
+    assert seqs == list(range(seqs[0], 0, -1))
 
 
 async def test_alerts_over_http(desk: Desk, client: httpx2.AsyncClient) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus, Interval
+from app.operations.api import integrity_routes as portfolio_integrity
 from app.portfolio.api import history_routes as portfolio_history
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import membership_routes as portfolio_replacement
@@ -25,6 +26,7 @@ MODULES = (
     portfolio,
     portfolio_changes,
     portfolio_history,
+    portfolio_integrity,
     portfolio_rebalance,
     portfolio_replacement,
     portfolio_safety,

@@ -25,9 +25,9 @@ from app.portfolio.domain.weight_allocation import project
 from app.portfolio.domain.weighting_methods import Basis, Covariance, appeals, covariance
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
-from app.signals.domain.agents import Evidence, Surroundings
-from app.signals.domain.consensus import Evaluation, Vote, concluded, judge
+from app.signals.domain.agents import SignalFeatures, UniverseContext
 from app.signals.domain.consensus import Recommendation as Say
+from app.signals.domain.consensus import SignalEvaluation, Vote, conclude, reach_consensus
 from app.signals.domain.models import Direction
 from tests.portfolio.domain.test_portfolio import of
 from tests.support.portfolios import HOUR, T0, standing
@@ -64,7 +64,7 @@ class Decided:
     members: tuple[str, ...]
     weights: Mapping[str, Mapping[str, int]]
     lots: tuple[int, ...]
-    verdicts: Mapping[str, Evaluation | None]
+    verdicts: Mapping[str, SignalEvaluation | None]
     shifts: Mapping[str, tuple[tuple[str, int], ...]]
     better: tuple[str, ...]
 
@@ -169,7 +169,7 @@ def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
     tilted = weights[f"{WeightingMethod.SCORE_TILTED} False"]
     names = sorted(tilted)
     prices = [Fraction(Decimal(f"{inputs.bid[place[name]]:.6g}")) for name in names]
-    around = Surroundings.of(board)
+    around = UniverseContext.of(board)
     contenders = {
         name: Contender(name, "x", one.composite, one.z, 0.9, 0.001, 0.1)
         for name, one in cards.items()
@@ -184,7 +184,9 @@ def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
             [Fraction(tilted[name], FULL) for name in names], [one / 5_000 for one in prices]
         ).steps,
         verdicts={
-            name: judge(Direction.BUY, Evidence.of(one, around), SETTINGS.signals).evaluation
+            name: reach_consensus(
+                Direction.BUY, SignalFeatures.of(one, around), SETTINGS.signals
+            ).evaluation
             for name, one in cards.items()
         },
         shifts={
@@ -260,7 +262,7 @@ def test_twelve_of_twenty_are_three_fifths() -> None:
     favour = [Vote(f"v{at:02}", 0.05, 0.7, Say.APPROVE, 1.0) for at in range(12)]
     votes = [*favour, *(Vote(f"v{at}", 0.05, 0.65, Say.REJECT, 1.0) for at in range(12, 20))]
     rules = replace(SETTINGS.signals, min_consensus=0.6, strong_consensus=0.6)
-    made = concluded(Direction.BUY, votes, rules, is_by_skill=True)
-    assert made.evaluation is Evaluation.STRONG_APPROVE
-    again = concluded(Direction.BUY, votes[::-1], rules, is_by_skill=True)
-    assert again.evaluation is Evaluation.STRONG_APPROVE
+    made = conclude(Direction.BUY, votes, rules, is_by_skill=True)
+    assert made.evaluation is SignalEvaluation.STRONG_APPROVE
+    again = conclude(Direction.BUY, votes[::-1], rules, is_by_skill=True)
+    assert again.evaluation is SignalEvaluation.STRONG_APPROVE

@@ -45,7 +45,7 @@ async def test_K_switched_off_nothing_is_bought_and_removing_goes_on(desk: Desk)
     assert caught.value.code is Code.TRADING_DISABLED
     await desk.controls.switch(True, "calm again", WHO)
     assert (await desk.portfolio.add(SYMBOLS[20], "yes", WHO)).result
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
 
 async def test_an_empty_portfolio_stays_empty_while_switched_off(desk: Desk) -> None:
@@ -63,7 +63,7 @@ async def test_the_switch_is_one_event_and_saying_it_again_none(desk: Desk) -> N
     assert first.result == again.result
     assert (await desk.controls.controls()).switch == first.result
     assert await version(desk) == 2
-    (event,) = await desk.overview.history(None, 5, kind=EventType.SWITCH)
+    (event,) = await desk.queries.history(None, 5, kind=EventType.SWITCH)
     assert (event.reason, event.actor, event.payload["enabled"]) == ("stop", "tester", False)
 
 
@@ -143,7 +143,7 @@ async def test_a_watched_symbol_shows_where_it_stands_and_what_keeps_it_out(desk
     assert (one.score, one.distance, one.rank) == (None, None, None)
     await desk.controls.unlock(near, "seen enough", WHO)
     assert await desk.controls.first_symbols() == (*SYMBOLS[:9], far)
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
 
 async def test_locks_end_by_themselves(desk: Desk) -> None:
@@ -163,4 +163,4 @@ async def test_locks_end_by_themselves(desk: Desk) -> None:
     with pytest.raises(RefusedError) as caught:
         await desk.controls.lock(SYMBOLS[30], LockKind.PIN, "late", ends, WHO)
     assert caught.value.code is Code.VALIDATION_FAILED
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok

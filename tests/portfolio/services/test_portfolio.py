@@ -103,7 +103,7 @@ async def test_nobody_qualifies_and_nothing_is_written(desk: Desk) -> None:
     assert done.result is not None
     assert {one.reason for one in done.result.refused} == {Refusal.LOW_SCORE}
     assert (await desk.portfolio.view()).portfolio.version == 0
-    assert await desk.overview.history(None, 10) == ()
+    assert await desk.queries.history(None, 10) == ()
 
 
 async def test_no_choice_without_a_fresh_board(desk: Desk) -> None:
@@ -242,7 +242,7 @@ async def test_replace_works_again_and_again_and_the_removed_can_return(desk: De
         await desk.portfolio.remove(SYMBOLS[9], "out", WHO)
         await desk.portfolio.add(SYMBOLS[9], "back", WHO)
     assert await desk.members() == list(SYMBOLS[:10])
-    integrity = await desk.overview.integrity()
+    integrity = await desk.integrity.check()
     assert integrity.ok, integrity
 
 
@@ -281,7 +281,7 @@ async def test_C05_fifty_adds_at_nine_members_give_one_winner(desk: Desk) -> Non
     assert answers.count(Code.PORTFOLIO_FULL.value) == 49
     view = await desk.portfolio.view()
     assert (len(view.members), view.portfolio.version) == (10, 2)
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
 
 async def test_C06_replacing_and_removing_one_member_at_once(desk: Desk) -> None:
@@ -302,7 +302,7 @@ async def test_C06_replacing_and_removing_one_member_at_once(desk: Desk) -> None
     )
     assert sorted(answers) == ["done", "symbol_not_in_portfolio", "symbol_not_in_portfolio"]
     assert (await desk.portfolio.view()).portfolio.version == 2
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
 
 async def test_C16_a_read_sees_one_version_while_members_change(desk: Desk) -> None:
@@ -344,7 +344,7 @@ async def test_concurrent_changes_of_all_kinds_keep_every_invariant(desk: Desk) 
             return
 
     await asyncio.gather(*(step(number) for number in range(40)))
-    integrity = await desk.overview.integrity()
+    integrity = await desk.integrity.check()
     assert integrity.ok, integrity
     async with desk.database.read() as unit:
         events = await unit.get(HistoryRepository).all()
@@ -429,7 +429,7 @@ async def test_the_market_joins_nine_coins(desk: Desk) -> None:
     desk.score({"BTCUSDT": 0.995})
     without_market_history(desk)
     await desk.portfolio.add("BTCUSDT", "the market", WHO)
-    shown = await desk.overview.correlation()
+    shown = await desk.queries.correlation()
     pairs = {f"{name}-BTCUSDT" for name in SYMBOLS[:9]}
     assert shown.not_applicable == dict.fromkeys(pairs, "is_the_market")
     assert {pair for pair, rho in shown.correlations.items() if rho is None} == pairs
@@ -445,7 +445,7 @@ async def test_a_coin_joins_the_market_and_their_pair_counts_in_no_mean(desk: De
     await desk.portfolio.add(SYMBOLS[0], "beside it", WHO)
     desk.market.panels[Interval.DAY] = panel(Interval.DAY, desk.now)
     await desk.portfolio.add(SYMBOLS[1], "and another", WHO)
-    shown = await desk.overview.correlation()
+    shown = await desk.queries.correlation()
     only = shown.correlations[f"{SYMBOLS[0]}-{SYMBOLS[1]}"]
     assert shown.average == shown.highest == only
     assert len(shown.raw) == 3

@@ -38,34 +38,34 @@ def _grown(desk: Desk, interval: Interval, bars: int, step: float) -> None:
 
 async def test_an_empty_portfolio_has_no_invented_figures(desk: Desk) -> None:
     await desk.open()
-    shown = await desk.overview.statistics()
+    shown = await desk.queries.statistics()
     assert (shown.total_symbols, shown.max_portfolio_size) == (0, 10)
     assert (shown.average_score, shown.score_range, shown.average_performance) == (None,) * 3
-    figures = await desk.overview.analytics()
+    figures = await desk.analytics.summary()
     assert (figures.total_score, figures.figures.sharpe) == (None, None)
     assert figures.figures.observations == 0
-    assert (await desk.overview.correlation()).average is None
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.queries.correlation()).average is None
+    assert (await desk.integrity.check()).ok
 
 
 async def test_statistics_and_analytics(desk: Desk) -> None:
     await desk.filled()
     desk.quote(SYMBOLS[0], mark=Decimal(11))
     desk.quote(SYMBOLS[1], mark=None)
-    shown = await desk.overview.statistics()
+    shown = await desk.queries.statistics()
     assert shown.average_score == pytest.approx(0.99 - 0.015 * 4.5)
     assert shown.score_range == (0.99 - 0.015 * 9, 0.99)
     assert shown.replacement_candidates == 2
     assert shown.sector_distribution == {"unclassified": 10}
     assert shown.average_performance == pytest.approx(0.1 / 9)
     assert shown.average_volatility is None
-    figures = await desk.overview.analytics()
+    figures = await desk.analytics.summary()
     assert figures.top_performers[0][0] == SYMBOLS[0]
     assert figures.top_performers[0][1] == pytest.approx(0.1)
     assert [name for name, _ in figures.lowest_scorers] == [SYMBOLS[9], SYMBOLS[8], SYMBOLS[7]]
     assert figures.replacement_candidates == (SYMBOLS[9], SYMBOLS[8])
     assert figures.figures.sharpe is None
-    candidates, _ = await desk.overview.replacement_candidates()
+    candidates, _ = await desk.queries.replacement_candidates()
     assert [(one.member.symbol, one.replacement_priority) for one in candidates] == [
         (SYMBOLS[9], 1),
         (SYMBOLS[8], 2),
@@ -81,7 +81,7 @@ async def test_figures_since_inclusion_come_from_closed_bars(desk: Desk) -> None
     view = await desk.portfolio.view()
     assert all(one.figures.volatility for one in view.members)
     assert all(one.figures.max_drawdown for one in view.members)
-    figures = (await desk.overview.analytics()).figures
+    figures = (await desk.analytics.summary()).figures
     # From noon to the first close, nine whole days, and the part of a day up to now.
     assert figures.observations == 1 + 9 + 1
     assert (figures.sharpe, figures.win_rate) == (None, None)
@@ -104,7 +104,7 @@ async def test_a_loss_before_the_first_close_does_not_vanish(desk: Desk, hours: 
     desk.market.panels[Interval.DAY] = replace(whole, close=close)
     desk.later(hours=hours)
     desk.score({})
-    figures = (await desk.overview.analytics()).figures
+    figures = (await desk.analytics.summary()).figures
     assert figures.max_drawdown == pytest.approx(0.4)
     assert figures.growth == pytest.approx(-0.4)
     assert (figures.sharpe, figures.sharpe_standard_error, figures.calmar) == (None, None, None)
@@ -121,7 +121,7 @@ async def test_thirty_days_with_a_loss_on_the_first_have_its_ratios(desk: Desk) 
     for symbol in SYMBOLS[:5]:
         desk.quote(symbol, mark=Decimal(repr(float(close[-1, 1]))))
     desk.score({})
-    figures = (await desk.overview.analytics()).figures
+    figures = (await desk.analytics.summary()).figures
     assert figures.observations == 32
     assert figures.max_drawdown == pytest.approx(0.4)
     assert figures.sharpe is not None
@@ -168,7 +168,7 @@ async def test_analytics_and_report_tell_the_same_of_the_weights_in_force_each_d
     desk.later(days=6)
     desk.score({})
 
-    told = (await desk.overview.analytics()).figures
+    told = (await desk.analytics.summary()).figures
     report = await desk.reporting.report(None, None)
     assert told == report.figures
     changes = [day.change for day in report.days]
@@ -281,7 +281,7 @@ async def test_integrity_is_worked_out_beside_the_event_loop(desk: Desk) -> None
     desk.boards.board = Watched(
         **{one.name: getattr(board, one.name) for one in fields(board) if one.init}
     )
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
     assert threads
     assert threading.get_ident() not in threads
 
@@ -323,7 +323,7 @@ async def test_correlation_of_all_pairs(desk: Desk) -> None:
     close[:, panel.symbols.index(SYMBOLS[1])] = close[:, panel.symbols.index(SYMBOLS[0])]
     close[-20:, panel.symbols.index(SYMBOLS[3])] = np.nan
     desk.market.panels[Interval.DAY] = replace(panel, close=close)
-    shown = await desk.overview.correlation()
+    shown = await desk.queries.correlation()
     assert (shown.days, shown.basis) == (30, "residual")
     assert shown.correlations[f"{SYMBOLS[0]}-{SYMBOLS[1]}"] == pytest.approx(1.0)
     assert len(shown.correlations) == 3
@@ -334,19 +334,19 @@ async def test_correlation_of_all_pairs(desk: Desk) -> None:
     assert shown.not_applicable == {}
     assert shown.highest == pytest.approx(1.0)
     assert set(shown.unknown) == {f"{name}-{SYMBOLS[3]}" for name in SYMBOLS[:3]}
-    assert len((await desk.overview.correlation(100)).correlations) == 6
+    assert len((await desk.queries.correlation(100)).correlations) == 6
 
 
 async def test_history_by_page_symbol_and_type(desk: Desk) -> None:
     await desk.filled(3)
     desk.later(minutes=1)
     await desk.portfolio.replace(SYMBOLS[1], SYMBOLS[7], "better", WHO)
-    every = await desk.overview.history(None, 99)
+    every = await desk.queries.history(None, 99)
     assert [event.seq for event in every] == [6, 5, 4, 3, 2, 1]
-    assert await desk.overview.history(5, 2) == every[2:4]
-    of_old = await desk.overview.history(None, 99, symbol="c01usdt")
+    assert await desk.queries.history(5, 2) == every[2:4]
+    of_old = await desk.queries.history(None, 99, symbol="c01usdt")
     assert [event.type for event in of_old] == [EventType.REPLACE, EventType.ADD]
-    weights = await desk.overview.history(None, 99, kind=EventType.WEIGHTS)
+    weights = await desk.queries.history(None, 99, kind=EventType.WEIGHTS)
     assert len(weights) == 2
     assert weights[0].occurred_at == NOW + timedelta(minutes=1)
 
@@ -363,10 +363,10 @@ async def test_history_by_page_symbol_and_type(desk: Desk) -> None:
 )
 async def test_integrity_says_what_is_wrong(desk: Desk, statement: str, broken: str) -> None:
     await desk.filled(3)
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
     async with desk.database.write() as unit:
         await unit.connection.execute(text(statement))
-    checked = await desk.overview.integrity()
+    checked = await desk.integrity.check()
     wrong = {one.name for one in checked.invariants if not one.ok}
     assert not checked.ok
     assert {broken, "history_folds_to_state"} <= wrong
@@ -375,10 +375,10 @@ async def test_integrity_says_what_is_wrong(desk: Desk, statement: str, broken: 
 async def test_a_weight_above_a_lowered_maximum_is_named(desk: Desk) -> None:
     await desk.filled(3)
     await desk.configuration.put({"max_weight_percentage": 15}, "lower", WHO)
-    wrong = [one for one in (await desk.overview.integrity()).invariants if not one.ok]
+    wrong = [one for one in (await desk.integrity.check()).invariants if not one.ok]
     assert [one.name for one in wrong] == ["bounds"]
     await desk.rebalancing.rebalance(WHO)
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
 
 class ChangedMeanwhile:

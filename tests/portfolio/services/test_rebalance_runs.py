@@ -76,7 +76,7 @@ async def test_a_run_is_kept_with_what_it_did_and_how(desk: Desk) -> None:
         (one, RebalanceStepState.DONE) for one in RebalanceStepName
     ]
     assert steps[0].detail == {"version": 1, "board": "board-1"}
-    event = (await desk.overview.history(None, 1))[0]
+    event = (await desk.queries.history(None, 1))[0]
     assert event.payload["run_id"] == run.run_id, "the change names its run"
 
 

@@ -42,12 +42,12 @@ async def test_new_scores_move_weights_once(desk: Desk) -> None:
     assert sum(one.weight_u for one in portfolio.members) + portfolio.cash_u == FULL
     second = await rebalanced(desk)
     assert (second.plan.shifts, second.version) == ((), 2)
-    event = (await desk.overview.history(None, 1))[0]
+    event = (await desk.queries.history(None, 1))[0]
     assert (event.type, event.reason, event.actor) == (EventType.REBALANCE, "tuned", "tester")
     assert event.payload["run_id"] == first.run_id
     assert event.payload["triggers"] == ["drift"]
     assert event.input_hash == "input-hash"
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
 
 async def test_a_dry_run_shows_the_same_plan_and_writes_nothing(desk: Desk) -> None:
@@ -241,7 +241,7 @@ async def test_prices_alone_make_drift(desk: Desk) -> None:
     assert {one.symbol: one.action for one in made.plan.shifts}[SYMBOLS[3]] == "decrease"
     again = await rebalanced(desk)
     assert (again.plan.shifts, again.version) == ((), made.version)
-    assert (await desk.overview.integrity()).ok
+    assert (await desk.integrity.check()).ok
 
 
 async def test_drift_calls_for_a_check_where_weights_may_be_set(desk: Desk) -> None:

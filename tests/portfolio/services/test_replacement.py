@@ -120,7 +120,7 @@ async def test_a_planted_better_symbol_comes_in_after_its_confirmations(cycles: 
     assert swapped.new.member.rank == 10
     assert swapped.score_difference == pytest.approx(0.98 - 0.855)
     assert (await desk.members())[9] == PLANTED
-    history = await desk.overview.history(None, 5)
+    history = await desk.queries.history(None, 5)
     event = next(one for one in history if one.type is EventType.REPLACE)
     assert (event.symbol, event.other_symbol) == (PLANTED, WEAKEST)
     assert event.payload["confirmations"] == 3

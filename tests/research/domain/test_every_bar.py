@@ -8,7 +8,7 @@ import pytest
 from app.configuration.domain.sections import Family
 from app.market.domain.models import Floats
 from app.research.domain.every_bar import MEASURES, composite_at_every_bar
-from app.scoring.domain.composite import COMPOSITE, AlgorithmSpec, standings
+from app.scoring.domain.composite import COMPOSITE, AlgorithmSpec, composite_scores
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.historical_moments import Moments
 from app.scoring.domain.last_bar import indicators_at_last_bar
@@ -49,7 +49,7 @@ def alone(field: Bars, row: int, spec: AlgorithmSpec, least: int) -> Floats:
     close = field[2][: row + 1]
     known = np.isfinite(close[-1]) & (np.isfinite(close).sum(axis=0) >= least)
     raw = np.array([figures[factor.name] for factor in spec.factors])
-    return standings(np.where(known, raw, np.nan), spec).z
+    return composite_scores(np.where(known, raw, np.nan), spec).z
 
 
 @pytest.mark.parametrize("symbols", [13, 40])

@@ -24,7 +24,7 @@ from app.research.domain.indicator_kernel import (
 )
 from app.research.domain.rank_kernel import RANKED_ROWS, normal_scores, ranked_rows
 from app.scoring.domain import indicators as plain
-from app.scoring.domain.cross_section import rank_to_normal, significant
+from app.scoring.domain.cross_section import rank_to_normal, rounded_significant
 from app.scoring.domain.last_bar import LastBarIndicators, indicators_at_last_bar
 from tests.scoring.domain.test_indicators import SAWTOOTH, sawtooth
 from tests.support.market_files import (
@@ -226,7 +226,9 @@ def require_equal(high: Floats, low: Floats, close: Floats, volume: Floats) -> N
         one, other = getattr(found, name), getattr(wanted, name)
         np.testing.assert_array_equal(np.isfinite(one), np.isfinite(other), err_msg=name)
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-11, err_msg=name)
-        ranks, wanted_ranks = (rank_to_normal(significant(values, 8)) for values in (one, other))
+        ranks, wanted_ranks = (
+            rank_to_normal(rounded_significant(values, 8)) for values in (one, other)
+        )
         np.testing.assert_array_equal(ranks, wanted_ranks, err_msg=name)
 
 

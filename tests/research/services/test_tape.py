@@ -11,9 +11,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.adapters.kucoin.tape_entries import Answered, Asked, Attempt, Entry, Heard, Live
-from app.adapters.kucoin.tape_file import MAGIC, TapeReader, TapeWriter
-from app.adapters.kucoin.tape_stream import TapedStream
+from app.adapters.kucoin.recording.entries import (
+    MAGIC,
+    Entry,
+    FrameReceived,
+    LiveTopicsChanged,
+    RecordedAttempt,
+    RecordingReader,
+    RecordingWriter,
+    RequestSent,
+    ResponseReceived,
+)
+from app.adapters.kucoin.recording.stream import ReplayedStream
 from app.configuration.domain.model import Configuration, IntervalSettings
 from app.configuration.domain.sections import FeedSettings
 from app.market.domain.stream import Topic, TopicKind
@@ -58,7 +67,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
 
 def rewritten(source: Path, target: Path, change: Callable[[int, Entry], Entry | None]) -> Path:
     """A tape with other entries; None leaves one out."""
-    with TapeReader(source) as reader, TapeWriter(target, reader.header) as writer:
+    with RecordingReader(source) as reader, RecordingWriter(target, reader.header) as writer:
         for number, entry in enumerate(reader):
             changed = change(number, entry)
             if changed is not None:
@@ -86,13 +95,15 @@ async def disturbed(studio: StreamStudio) -> None:
     """A price that nobody can believe, and a lost connection; then a new one tells on."""
 
     def lines() -> set[int]:
-        return {entry.line for entry in studio.entries() if isinstance(entry, Heard)}
+        return {entry.line for entry in studio.entries() if isinstance(entry, FrameReceived)}
 
     async def boards_more(count: int) -> None:
         before = len(studio.boards)
         await studio.until(lambda: len(studio.boards) >= before + count)
 
-    await studio.until(lambda: any(isinstance(entry, Live) for entry in studio.entries()))
+    await studio.until(
+        lambda: any(isinstance(entry, LiveTopicsChanged) for entry in studio.entries())
+    )
     await studio.until(lambda: len(lines()) == 1)
     await boards_more(2)  # the second one at least was begun after all that
     await thousandfold(studio)
@@ -113,7 +124,7 @@ async def test_a_streamed_market_is_the_same_again_over_a_reconnect_and_a_quaran
     assert [one["board_hash"] for one in said["boards"]] == [
         one.board_hash for one in studio.boards
     ]
-    assert any(entry.lost for entry in studio.entries() if isinstance(entry, Live))
+    assert any(entry.lost for entry in studio.entries() if isinstance(entry, LiveTopicsChanged))
     assert "ETHUSDT" in studio.boards[-1].quarantined
     # The frames count: with other quotes in them it is another market.
     path = rewritten(studio.path, tmp_path / "other.tape", lambda _, one: lower(one))
@@ -122,7 +133,7 @@ async def test_a_streamed_market_is_the_same_again_over_a_reconnect_and_a_quaran
 
 def lower(entry: Entry) -> Entry:
     """A frame of best quotes with a bid that is a thousandth lower."""
-    if not isinstance(entry, Heard) or b"tickerV2" not in entry.text:
+    if not isinstance(entry, FrameReceived) or b"tickerV2" not in entry.text:
         return entry
     frame = json.loads(entry.text)
     frame["data"]["bestBidPrice"] = str(Decimal(frame["data"]["bestBidPrice"]) * Decimal("0.999"))
@@ -136,15 +147,15 @@ async def test_one_other_byte_from_the_exchange_is_another_board(
     seen: list[str] = []
 
     def dearer(_: int, entry: Entry) -> Entry:
-        if isinstance(entry, Asked):
+        if isinstance(entry, RequestSent):
             asked["path"] = entry.path
-        if isinstance(entry, Answered) and asked["path"].endswith("depth100") and not seen:
+        if isinstance(entry, ResponseReceived) and asked["path"].endswith("depth100") and not seen:
             body = entry.attempts[0].body
             at = body.index(b'"bids":[[') + len(b'"bids":[[')
             digit = next(one for one in range(at, len(body)) if chr(body[one]) in "12345678")
             changed = body[:digit] + bytes([body[digit] + 1]) + body[digit + 1 :]
             seen.append("book")
-            return msgspec.structs.replace(entry, attempts=(Attempt(200, changed),))
+            return msgspec.structs.replace(entry, attempts=(RecordedAttempt(200, changed),))
         return entry
 
     path = rewritten(studio.path, tmp_path / "other.tape", dearer)
@@ -162,7 +173,7 @@ async def test_a_tape_that_asks_something_else_is_not_guessed_at(
         tmp_path / "other.tape",
         lambda number, one: (
             msgspec.structs.replace(one, path="/api/v1/elsewhere")
-            if number == 3 and isinstance(one, Asked)
+            if number == 3 and isinstance(one, RequestSent)
             else one
         ),
     )
@@ -193,11 +204,11 @@ async def test_a_damaged_block_ends_the_tape_where_it_is(studio: Studio, tmp_pat
     whole[len(whole) * 9 // 10] ^= 1
     path = tmp_path / "damaged.tape"
     path.write_bytes(whole)
-    with TapeReader(path) as reader:
+    with RecordingReader(path) as reader:
         held = list(reader)
     assert reader.cut is not None
     assert "damaged" in reader.cut
-    with TapeReader(studio.path) as whole_reader:
+    with RecordingReader(studio.path) as whole_reader:
         recorded = list(whole_reader)
     assert whole_reader.cut is None
     assert 0 < len(held) < len(recorded)
@@ -283,9 +294,9 @@ async def test_before_it_waits_all_is_safe_and_what_was_told_comes_before_each_s
 
 
 def test_what_the_recorded_stream_has_lost_the_played_one_has_not_either() -> None:
-    stream, first, second = TapedStream(), *(Topic(TopicKind.QUOTE, code) for code in (ETH, "X"))
-    stream.apply(Live(1.0, ((first, 1.0), (second, 1.0)), ()))
-    stream.apply(Live(2.0, (), (first,)))
+    stream, first, second = ReplayedStream(), *(Topic(TopicKind.QUOTE, code) for code in (ETH, "X"))
+    stream.apply(LiveTopicsChanged(1.0, ((first, 1.0), (second, 1.0)), ()))
+    stream.apply(LiveTopicsChanged(2.0, (), (first,)))
     assert stream.live() == {second: 1.0}, "a reconnect: nothing of it is believed meanwhile"
-    stream.apply(Live(3.0, ((first, 3.0),), ()))
+    stream.apply(LiveTopicsChanged(3.0, ((first, 3.0),), ()))
     assert stream.live() == {first: 3.0, second: 1.0}

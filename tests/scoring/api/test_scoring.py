@@ -1,5 +1,6 @@
 """Scores over HTTP, on the real scoring service."""
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -243,7 +244,7 @@ async def test_explain_says_what_it_takes_to_enter_the_first_places(
     entry = (await client.get(path, params={"top": "4"})).json()["entry"]
     assert (entry["top"], entry["rank"], entry["is_reachable"]) == (4, 10, True)
     changes = [Change(**one) for one in entry["changes"]]
-    steady = bench.scoring.steadiness.of(INPUTS, SPEC)
+    steady = bench.scoring.reliability.of(INPUTS, SPEC)
     for share, there in ((1.0, True), (0.5, False)):
         supposed = board_of(INPUTS, supposing(symbol, changes, share), steady)
         assert (rank_of(supposed, symbol) <= 4) is there
@@ -299,3 +300,12 @@ async def test_a_run_without_scores_has_no_spread(client: httpx2.AsyncClient, be
         await unit.get(ScoringRepository).save(empty, None)
     body = (await client.get(f"{SCORING}/runs/{empty.run_id}")).json()
     assert (body["score_spread"], body["median_confidence"]) == (None, None)
+
+
+async def test_E03_rankings_are_encoded_in_another_thread(
+    client: httpx2.AsyncClient, bench: Bench, encoding_threads: list[int]
+) -> None:
+    await bench.scoring.calculate()
+    assert (await client.get(f"{SCORING}/rankings")).status_code == 200
+    assert encoding_threads
+    assert threading.get_ident() not in encoding_threads

@@ -7,7 +7,7 @@ import pytest
 
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Family
-from app.scoring.domain.composite import AlgorithmSpec, contributions, standings
+from app.scoring.domain.composite import AlgorithmSpec, composite_scores, contributions
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.historical_moments import Moments, by_moments
 
@@ -26,7 +26,7 @@ def raw_values(count: int = 30, missing: float = 0.2, seed: int = 5) -> np.ndarr
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("missing", [0.0, 0.2, 0.45])
 def test_contributions_add_up(seed: int, missing: float) -> None:
-    stands = standings(raw_values(missing=missing, seed=seed), SPEC)
+    stands = composite_scores(raw_values(missing=missing, seed=seed), SPEC)
     confidence = np.random.default_rng(seed).uniform(0.1, 1.0, 30)
     shares = stands.contributions(confidence)
     scored = np.isfinite(stands.z)
@@ -39,7 +39,7 @@ def test_contributions_add_up(seed: int, missing: float) -> None:
 
 
 def test_nothing_varies_nothing_contributes() -> None:
-    stands = standings(np.ones((len(FACTORS), 12)), SPEC)
+    stands = composite_scores(np.ones((len(FACTORS), 12)), SPEC)
     np.testing.assert_array_equal(stands.contributions(np.ones(12)), np.zeros((len(FACTORS), 12)))
 
 
@@ -48,7 +48,7 @@ def test_a_factor_of_an_unavailable_family_contributes_exactly_nothing() -> None
     structure = [f.family is Family.MARKET_STRUCTURE for f in FACTORS]
     kept = [f.name == "spread" for f in FACTORS]
     raw[np.array(structure) & ~np.array(kept), 0] = NAN
-    stands = standings(raw, SPEC)
+    stands = composite_scores(raw, SPEC)
     shares = stands.contributions(np.ones(30))
     assert np.isnan(stands.family_z[list(Family).index(Family.MARKET_STRUCTURE), 0])
     assert shares[kept.index(True), 0] == 0.0
@@ -62,7 +62,7 @@ def test_who_lacks_a_family_has_no_better_odds_of_a_place_at_the_top(family: Fam
     rows = np.array([factor.family is family for factor in FACTORS])
     lacking = np.arange(4_000) % 2 == 0
     raw[np.ix_(rows, lacking)] = NAN
-    best = np.argsort(-standings(raw, SPEC).z)[:400]
+    best = np.argsort(-composite_scores(raw, SPEC).z)[:400]
     assert 0.44 < lacking[best].mean() < 0.56
 
 
@@ -72,20 +72,20 @@ def test_what_cannot_apply_leaves_the_denominator() -> None:
     raw[rows, 0] = NAN
     applies = np.ones(raw.shape, np.bool_)
     applies[rows, 0] = False
-    found, without = standings(raw, SPEC, applies=applies), standings(raw, SPEC)
+    found, without = composite_scores(raw, SPEC, applies=applies), composite_scores(raw, SPEC)
     assert found.completeness[0] == pytest.approx(1.0)
     assert without.completeness[0] == pytest.approx(0.84)
     np.testing.assert_array_equal(found.z, without.z)
     risk = np.array([factor.family is Family.RISK for factor in FACTORS])
     raw[risk, 0], applies[risk, 0] = NAN, False
-    found = standings(raw, SPEC, applies=applies)
+    found = composite_scores(raw, SPEC, applies=applies)
     assert found.completeness[0] == pytest.approx(1.0), "nor does a family without any"
     assert np.isfinite(found.z[0])
 
 
 def test_a_better_factor_brings_more() -> None:
     raw = raw_values(count=60, missing=0.0)
-    stands = standings(raw, SPEC)
+    stands = composite_scores(raw, SPEC)
     shares = stands.contributions(np.ones(60))
     for row, factor in enumerate(FACTORS):
         if factor.weight:
@@ -100,7 +100,7 @@ def test_a_factor_without_weight_is_shown_and_moves_nothing() -> None:
     index = [factor.name for factor in FACTORS].index("open_interest_change")
     without = raw.copy()
     without[index] = NAN
-    mine, theirs = standings(raw, SPEC), standings(without, SPEC)
+    mine, theirs = composite_scores(raw, SPEC), composite_scores(without, SPEC)
     np.testing.assert_array_equal(mine.z, theirs.z)
     np.testing.assert_array_equal(mine.completeness, np.ones(30))
     np.testing.assert_array_equal(theirs.completeness, np.ones(30))
@@ -109,10 +109,10 @@ def test_a_factor_without_weight_is_shown_and_moves_nothing() -> None:
 
 def test_small_universe_needs_fixed_moments() -> None:
     raw = raw_values(count=9, missing=0.0)
-    assert np.isnan(standings(raw, SPEC).z).all()
+    assert np.isnan(composite_scores(raw, SPEC).z).all()
     names = [*(f.name for f in FACTORS), *Family, "composite"]
     moments = {name: Moments(0.0, 1.0) for name in names}
-    stands = standings(raw, AlgorithmSpec("default", WEIGHTS, moments=moments))
+    stands = composite_scores(raw, AlgorithmSpec("default", WEIGHTS, moments=moments))
     first = FACTORS[0]
     np.testing.assert_allclose(stands.factor_z[0], first.orientation * np.clip(raw[0], -3, 3))
     assert np.isfinite(stands.z).all()
@@ -124,28 +124,28 @@ def test_small_universe_needs_fixed_moments() -> None:
 def test_weights_of_a_family_are_shares_of_it_however_small() -> None:
     """Completeness stays a share, too: weights may add up to more than one by rounding."""
     raw = raw_values(missing=0.0)
-    plain = standings(raw, SPEC)
+    plain = composite_scores(raw, SPEC)
     for part in (0.01, 0.1, 1.0 / 3.0):
         factors = tuple(replace(one, weight=part * one.weight) for one in FACTORS)
-        other = standings(raw, replace(SPEC, factors=factors))
+        other = composite_scores(raw, replace(SPEC, factors=factors))
         np.testing.assert_allclose(other.factor_weight, plain.factor_weight, rtol=1e-12)
     assert plain.factor_weight.sum() == pytest.approx(1.0)
     rng = np.random.default_rng(4)
     for _ in range(20):
         chosen = rng.dirichlet(np.ones(4)).tolist()
         spec = AlgorithmSpec("any", dict(zip(Family, chosen, strict=True)))
-        assert (standings(raw, spec).completeness <= 1.0).all()
+        assert (composite_scores(raw, spec).completeness <= 1.0).all()
 
 
 def test_ten_are_enough_for_ranks() -> None:
-    assert np.isfinite(standings(raw_values(count=10, missing=0.0), SPEC).z).all()
+    assert np.isfinite(composite_scores(raw_values(count=10, missing=0.0), SPEC).z).all()
 
 
 def test_who_has_one_to_nine_values_is_too_few_to_rank_and_who_has_none_is_not() -> None:
     raw = raw_values(missing=0.0)
     for row, many in enumerate((0, 1, 9, 10)):
         raw[row, many:] = NAN
-    assert standings(raw, SPEC).too_few(raw, SPEC) == {FACTORS[1].name, FACTORS[2].name}
+    assert composite_scores(raw, SPEC).too_few(raw, SPEC) == {FACTORS[1].name, FACTORS[2].name}
 
 
 def test_sums_that_differ_by_a_rounding_share_a_rank_and_others_do_not() -> None:
@@ -155,7 +155,7 @@ def test_sums_that_differ_by_a_rounding_share_a_rank_and_others_do_not() -> None
     one = next(factor for factor in FACTORS if factor.family is next(iter(Family)))
     spec = AlgorithmSpec("one", weights, (replace(one, weight=1.0),), moments)
     for apart, ranks in ((5e-8, 1), (2e-6, 9)):
-        stands = standings(np.arange(9.0)[None] * apart, spec)
+        stands = composite_scores(np.arange(9.0)[None] * apart, spec)
         assert len(set(np.abs(stands.family_z[0]).tolist())) == ranks
 
 
@@ -177,7 +177,9 @@ def test_a_duplicate_factor_that_splits_the_weight_changes_nothing() -> None:
     ]  # fmt: skip
     doubled = AlgorithmSpec("default", WEIGHTS, factors=(*half, *factors[1:]))
     np.testing.assert_allclose(
-        standings(np.concatenate([raw[:1], raw]), doubled).z, standings(raw, SPEC).z, atol=1e-12
+        composite_scores(np.concatenate([raw[:1], raw]), doubled).z,
+        composite_scores(raw, SPEC).z,
+        atol=1e-12,
     )
 
 
@@ -203,7 +205,7 @@ def test_only_proportions_of_factor_weights_count_and_a_family_may_have_none() -
             for factor in FACTORS
         ),
     )
-    stands = standings(raw_values(missing=0.0), spec)
+    stands = composite_scores(raw_values(missing=0.0), spec)
     total = sum(factor.weight for factor in FACTORS if factor.family is Family.RISK)
     wanted = [f.weight / total if f.family is Family.RISK else 0.0 for f in FACTORS]
     np.testing.assert_allclose(stands.factor_weight, wanted, atol=1e-15)

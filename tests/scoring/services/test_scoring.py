@@ -30,8 +30,8 @@ from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.ranking import AlgorithmType
 from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.replay import unpack
+from app.scoring.services.score_reliability import ScoreReliabilityCache
 from app.scoring.services.service import Scoring
-from app.scoring.services.steadiness import Steadiness
 from app.scoring.storage.hourly_bars import HourlyBarRepository
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import ScoringRepository
@@ -86,7 +86,9 @@ class Market:
         return self.known.resolve(text)
 
 
-STEADY = Steadiness()  # of the one market of these tests: a month of boards, worked out once
+STEADY = (
+    ScoreReliabilityCache()
+)  # of the one market of these tests: a month of boards, worked out once
 
 
 @dataclass
@@ -114,7 +116,7 @@ class Bench:
             new_id=lambda: f"00000000-0000-4000-8000-{next(self._numbers):012}",
             configuration=lambda: self.settings,
             idempotency=IdempotentExecutor(self.database, lambda: self.now),
-            steadiness=STEADY,
+            reliability=STEADY,
         )
 
 

@@ -29,7 +29,7 @@ _SCORED = Card(
     confidence=Confidence(1.0, 0.9, 0.8, None),
     rank=1,
     volatility=0.65,
-    factors=(_READING, replace(_READING, name="spread", raw=None, z=None, reason="no book")),
+    factors=(_READING, _READING._replace(name="spread", raw=None, z=None, reason="no book")),
 )
 _SECOND = replace(_SCORED, symbol="AAVEUSDT", rank=2, confidence=Confidence(1, 1, 1, 0.5))
 _MISSING = Card(
@@ -208,7 +208,7 @@ async def test_algorithms_keep_their_versions(database: Database) -> None:
 
 
 async def test_a_board_with_a_number_that_is_none_is_not_stored(database: Database) -> None:
-    wrong = replace(_SCORED, factors=(replace(_SCORED.factors[0], contribution=float("nan")),))
+    wrong = replace(_SCORED, factors=(_SCORED.factors[0]._replace(contribution=float("nan")),))
     with pytest.raises(ValueError, match="not JSON compliant"):
         async with database.write() as unit:
             await unit.get(ScoringRepository).save(_board(1, wrong), None)

@@ -192,11 +192,11 @@ async def test_without_a_board_a_signal_waits_and_is_judged_later(
         sent.json()["signal_id"],
         second.json()["signal_id"],
     )
-    assert await desk.signals.work_off() == 0
+    assert await desk.signals.evaluate_pending() == 0
     desk.boards.board = board
     third = await send(client)
     assert third.status_code == 202, "nobody is judged before those who came first"
-    assert await desk.signals.work_off() == 3
+    assert await desk.signals.evaluate_pending() == 3
     assert (await get(client, f"/{one['signal_id']}"))["state"] == "approved"
     again = await send(client, "k")
     assert (again.content, again.headers["idempotency-replayed"]) == (sent.content, "true")
@@ -215,7 +215,7 @@ async def test_a_full_queue_answers_429_and_says_when_to_come_back(
     assert int(full.headers["retry-after"]) > 0
     assert (await send(client, source_signal_id="one")).status_code == 200, "it has been taken"
     desk.boards.board = board
-    await desk.signals.work_off()
+    await desk.signals.evaluate_pending()
     assert (await send(client, source_signal_id="three")).status_code == 201
 
 
@@ -231,7 +231,7 @@ async def test_what_nobody_can_judge_fails_and_can_be_tried_again(
     informed(desk)
     assert await post(client, "/reprocess-failed", max_retries=3) == {"queued": 1, "expired": 0}
     assert (await get(client, "/pending"))["items"][0]["signal_id"] == failed["signal_id"]
-    await desk.signals.work_off()
+    await desk.signals.evaluate_pending()
     after = await get(client, f"/{failed['signal_id']}")
     assert (after["state"], after["attempts"]) == ("approved", 2)
     assert all(vote["probability"] for vote in after["verdict"]["votes"])
@@ -244,7 +244,7 @@ async def test_retries_end_and_so_does_time(desk: Desk, client: httpx2.AsyncClie
     assert f"the market data of {BEST} is too old" in one["reason"]
     for left in (1, 0):
         assert (await post(client, "/reprocess-failed", max_retries=1))["queued"] == left
-        await desk.signals.work_off()
+        await desk.signals.evaluate_pending()
     desk.later(days=2)
     assert await post(client, "/reprocess-failed", max_retries=9) == {"queued": 0, "expired": 1}
     assert (await get(client, f"/{one['signal_id']}"))["state"] == "expired"
@@ -256,7 +256,7 @@ async def test_what_waits_too_long_expires(desk: Desk, client: httpx2.AsyncClien
     one = (await send(client, expiry_timestamp=ends)).json()
     other = (await send(client)).json()
     desk.later(minutes=2)
-    assert await desk.signals.work_off() == 1
+    assert await desk.signals.evaluate_pending() == 1
     assert (await get(client, f"/{one['signal_id']}"))["state"] == "expired"
     assert (await get(client, f"/{other['signal_id']}"))["state"] == "validated"
 

@@ -5,16 +5,23 @@ from inspect import getsource
 import pytest
 
 from app.configuration.domain.sections import SignalSettings
-from app.signals.domain.agents import AGENTS, Abstention, Agent, Evidence, Opinion, Surroundings
+from app.signals.domain.agents import (
+    AGENTS,
+    Abstention,
+    Agent,
+    AgentVote,
+    SignalFeatures,
+    UniverseContext,
+)
 from tests.support.evidence import COSTS, evidence
 
 RULES = SignalSettings()
 BY_NAME = {agent.name: agent for agent in AGENTS}
 
 
-def opinion(name: str, seen: Evidence) -> Opinion:
+def opinion(name: str, seen: SignalFeatures) -> AgentVote:
     said = BY_NAME[name](seen, RULES)
-    assert isinstance(said, Opinion), said
+    assert isinstance(said, AgentVote), said
     return said
 
 
@@ -57,13 +64,13 @@ def test_without_any_one_of_its_inputs_an_agent_abstains(agent: Agent) -> None:
         said = agent(without, RULES)
         assert isinstance(said, Abstention)
         assert name in said.reason
-    assert isinstance(agent(evidence(), RULES), Opinion)
+    assert isinstance(agent(evidence(), RULES), AgentVote)
 
 
 def test_a_symbol_without_a_score_and_a_board_without_others_are_abstentions() -> None:
     seen = evidence()
-    nobody = Evidence(seen.symbol, seen.figures, None, seen.surroundings)
-    alone = Evidence(seen.symbol, seen.figures, 0.9, Surroundings((), None))
+    nobody = SignalFeatures(seen.symbol, seen.figures, None, seen.surroundings)
+    alone = SignalFeatures(seen.symbol, seen.figures, 0.9, UniverseContext((), None))
     assert all(isinstance(agent(nobody, RULES), Abstention) for agent in AGENTS)
     for name in ("market_structure", "risk"):
         assert isinstance(BY_NAME[name](alone, RULES), Abstention)
@@ -72,7 +79,7 @@ def test_a_symbol_without_a_score_and_a_board_without_others_are_abstentions() -
 @pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.name)
 def test_an_opinion_shows_the_numbers_it_rests_on(agent: Agent) -> None:
     said = agent(evidence(), RULES)
-    assert isinstance(said, Opinion)
+    assert isinstance(said, AgentVote)
     assert set(agent.needs) <= said.figures.keys()
     assert said == agent(evidence(), RULES), "the same for the same evidence"
 
@@ -84,7 +91,7 @@ def test_no_two_agents_have_one_formula() -> None:
         agent.name: [
             said.probability
             for volatility in (0.3, 0.9, 1.8)
-            if isinstance(said := agent(evidence(volatility=volatility), RULES), Opinion)
+            if isinstance(said := agent(evidence(volatility=volatility), RULES), AgentVote)
         ]
         for agent in AGENTS
     }

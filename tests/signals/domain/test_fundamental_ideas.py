@@ -8,7 +8,12 @@ from app.configuration.domain.sections import SignalSettings
 from app.foundation.data_status import DataSource
 from app.scoring.domain.board import Board, Card, Confidence
 from app.signals.domain.models import Direction
-from app.signals.domain.sources import Idea, Seen, chosen, fundamental_ideas
+from app.signals.domain.sources import (
+    GeneratedSignal,
+    SourceInput,
+    find_fundamental_signals,
+    select_signals,
+)
 from tests.support.desk import NOW
 from tests.support.evidence import card
 
@@ -28,9 +33,9 @@ def others(factor: str, count: int = 20) -> list[Card]:
     return [card(f"S{at}", **(calm | {factor: 0.1 + USUAL[at]})) for at in range(count)]
 
 
-def ideas(*cards: Card) -> list[Idea]:
+def ideas(*cards: Card) -> list[GeneratedSignal]:
     seen = board(*cards)
-    return chosen(fundamental_ideas(Seen(seen, None, RULES)), seen, RULES)
+    return select_signals(find_fundamental_signals(SourceInput(seen, None, RULES)), seen, RULES)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.market.domain.hourly_bars import Bar
-from app.signals.domain.outcomes import HOUR_MS, Field, Outcome, Window, gain_of
+from app.market.domain.models import Bar
+from app.signals.domain.outcomes import (
+    HOUR_MS,
+    OutcomeWindow,
+    SignalOutcome,
+    UniverseReturns,
+    window_return,
+)
 
 AT = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
-WINDOW = Window.after(AT, timedelta(days=1))
+WINDOW = OutcomeWindow.after(AT, timedelta(days=1))
 START = WINDOW.starts_ms
 
 
@@ -19,10 +25,14 @@ def bars(*hours: int, price: float = 10.0) -> list[Bar]:
 
 
 def test_a_window_begins_with_the_next_hour_and_lasts_whole_hours() -> None:
-    assert Window(AT.replace(hour=13, minute=0), AT.replace(day=2, hour=13, minute=0)) == WINDOW
+    assert (
+        OutcomeWindow(AT.replace(hour=13, minute=0), AT.replace(day=2, hour=13, minute=0)) == WINDOW
+    )
     sharp = AT.replace(minute=0)
-    assert Window.after(sharp, timedelta(days=0.1)) == Window(sharp, sharp + timedelta(hours=2))
-    assert Window.after(sharp, timedelta(days=0.01)).ends_at == sharp + timedelta(hours=1)
+    assert OutcomeWindow.after(sharp, timedelta(days=0.1)) == OutcomeWindow(
+        sharp, sharp + timedelta(hours=2)
+    )
+    assert OutcomeWindow.after(sharp, timedelta(days=0.01)).ends_at == sharp + timedelta(hours=1)
 
 
 def test_a_gain_is_from_the_first_open_to_the_last_close() -> None:
@@ -31,7 +41,7 @@ def test_a_gain_is_from_the_first_open_to_the_last_close() -> None:
         *bars(*range(24)),
         Bar(START + 24 * HOUR_MS, 99.0, 99.0),
     ]
-    assert gain_of(every, WINDOW, is_over=False) == pytest.approx(0.1)
+    assert window_return(every, WINDOW, is_over=False) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
@@ -47,43 +57,43 @@ def test_a_gain_is_from_the_first_open_to_the_last_close() -> None:
 def test_a_price_stands_for_five_hours_in_which_nobody_traded(
     hours: tuple[int, ...], gain: float | None
 ) -> None:
-    found = gain_of(bars(*hours), WINDOW, is_over=False)
+    found = window_return(bars(*hours), WINDOW, is_over=False)
     assert found == (None if gain is None else pytest.approx(gain))
 
 
 def test_a_redenomination_within_the_window_has_no_gain() -> None:
     every = [Bar(START + hour * HOUR_MS, 10.0, 10.0) for hour in range(12)]
     every += [Bar(START + hour * HOUR_MS, 10_000.0, 10_000.0) for hour in range(12, 24)]
-    assert gain_of(every, WINDOW, is_over=False) is None
+    assert window_return(every, WINDOW, is_over=False) is None
     before = [Bar(START - HOUR_MS, 0.01, 0.01), *bars(*range(24))]
-    assert gain_of(before, WINDOW, is_over=False) == pytest.approx(0.1)
+    assert window_return(before, WINDOW, is_over=False) == pytest.approx(0.1)
 
 
 def test_what_is_over_realises_its_last_price() -> None:
-    assert gain_of(bars(0, 3), WINDOW, is_over=True) == pytest.approx(0.1)
-    assert gain_of((), WINDOW, is_over=True) is None
+    assert window_return(bars(0, 3), WINDOW, is_over=True) == pytest.approx(0.1)
+    assert window_return((), WINDOW, is_over=True) is None
 
 
 def test_the_median_is_that_of_the_universe_alone() -> None:
     universe = [f"S{number}" for number in range(15)]
     gains = {name: at / 100 for at, name in enumerate(universe)} | {"OTHER": 5.0}
-    field = Field.of(gains, universe)
+    field = UniverseReturns.of(gains, universe)
     assert (field.median, field.names) == (0.07, 15)
-    level = field.decided(Outcome(WINDOW), "S7", AT)
+    level = field.decided(SignalOutcome(WINDOW), "S7", AT)
     assert level is not None
     assert (level.beat, level.booked_at) == (False, AT), "level with the median is not above it"
-    better, outside = (field.decided(Outcome(WINDOW), name, AT) for name in ("S8", "OTHER"))
+    better, outside = (field.decided(SignalOutcome(WINDOW), name, AT) for name in ("S8", "OTHER"))
     assert better is not None
     assert outside is not None
     assert (better.beat, outside.beat, outside.gain) == (True, True, 5.0)
-    assert field.decided(Outcome(WINDOW), "NOBODY", AT) is None
+    assert field.decided(SignalOutcome(WINDOW), "NOBODY", AT) is None
     assert field.why_unknown("NOBODY") == "there is no price of NOBODY"
 
 
 @pytest.mark.parametrize(("names", "universe"), [(14, 14), (19, 24)])
 def test_of_too_few_there_is_no_median(names: int, universe: int) -> None:
     gains = {f"S{number}": 0.1 for number in range(names)}
-    field = Field.of(gains, [f"S{number}" for number in range(universe)])
+    field = UniverseReturns.of(gains, [f"S{number}" for number in range(universe)])
     assert field.median is None
-    assert field.decided(Outcome(WINDOW), "S1", AT) is None
+    assert field.decided(SignalOutcome(WINDOW), "S1", AT) is None
     assert field.why_unknown("S1") == f"only {names} symbols have a return"

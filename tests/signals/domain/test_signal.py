@@ -7,15 +7,22 @@ import pytest
 
 from app.configuration.domain.sections import SignalSettings
 from app.foundation.errors import Code, ConflictError, RefusedError
-from app.signals.domain.consensus import judge
-from app.signals.domain.evaluated_signal import settled, unjudged
-from app.signals.domain.models import NEXT, Claim, Direction, Signal, SignalState, received
-from app.signals.domain.outcomes import Outcome, Window
+from app.signals.domain.consensus import reach_consensus
+from app.signals.domain.evaluated_signal import with_consensus, without_consensus
+from app.signals.domain.models import (
+    NEXT,
+    Direction,
+    Signal,
+    SignalClaim,
+    SignalState,
+    receive_signal,
+)
+from app.signals.domain.outcomes import OutcomeWindow, SignalOutcome
 from tests.support.evidence import evidence
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RULES = SignalSettings()
-CLAIM = Claim("desk", "momentum", 0.8, 0.9, "BTCUSDT", Direction.BUY)
+CLAIM = SignalClaim("desk", "momentum", 0.8, 0.9, "BTCUSDT", Direction.BUY)
 S = SignalState
 DRAWN = {
     S.RECEIVED: {S.VALIDATED, S.REJECTED},
@@ -25,12 +32,12 @@ DRAWN = {
     S.FAILED: {S.VALIDATED, S.EXPIRED},
 }
 
-WINDOW = Window.after(NOW, timedelta(days=1))
+WINDOW = OutcomeWindow.after(NOW, timedelta(days=1))
 
 
-def claim(**changed: object) -> Claim:
+def claim(**changed: object) -> SignalClaim:
     given = {name: getattr(CLAIM, name) for name in CLAIM.__dataclass_fields__}
-    return Claim(**{**given, **changed})
+    return SignalClaim(**{**given, **changed})
 
 
 def signal(state: SignalState) -> Signal:
@@ -49,12 +56,14 @@ def test_only_the_ways_of_the_table_lead_on() -> None:
 
 
 def test_a_sound_signal_waits_for_a_day_unless_its_source_says_otherwise() -> None:
-    came = received("s", CLAIM, NOW, RULES)
+    came = receive_signal("s", CLAIM, NOW, RULES)
     assert (came.state, came.expires_at) == (S.VALIDATED, NOW + timedelta(days=1))
     said = NOW - timedelta(hours=2)
-    assert received("s", claim(said_at=said), NOW, RULES).expires_at == said + timedelta(days=1)
+    assert receive_signal("s", claim(said_at=said), NOW, RULES).expires_at == said + timedelta(
+        days=1
+    )
     ends = NOW + timedelta(seconds=1)
-    assert received("s", claim(expires_at=ends), NOW, RULES).expires_at == ends
+    assert receive_signal("s", claim(expires_at=ends), NOW, RULES).expires_at == ends
 
 
 @pytest.mark.parametrize(
@@ -66,12 +75,12 @@ def test_a_sound_signal_waits_for_a_day_unless_its_source_says_otherwise() -> No
     ],
 )
 def test_the_thresholds_are_applied(changed: dict[str, object], said: str) -> None:
-    came = received("s", claim(**changed), NOW, RULES)
+    came = receive_signal("s", claim(**changed), NOW, RULES)
     assert (came.state, came.settled_at) == (S.REJECTED, NOW)
     assert said in (came.reason or "")
     lower = SignalSettings(min_strength=0.4, min_confidence=0.4)
     expected = S.REJECTED if changed.get("symbol", 0) is None else S.VALIDATED
-    assert received("s", claim(**changed), NOW, lower).state is expected
+    assert receive_signal("s", claim(**changed), NOW, lower).state is expected
 
 
 @pytest.mark.parametrize(
@@ -85,7 +94,7 @@ def test_the_thresholds_are_applied(changed: dict[str, object], said: str) -> No
 )
 def test_I23_expired_and_future_signals_are_refused(changed: dict[str, object], code: Code) -> None:
     with pytest.raises(RefusedError) as caught:
-        received("s", claim(**changed), NOW, RULES)
+        receive_signal("s", claim(**changed), NOW, RULES)
     assert caught.value.code is code
 
 
@@ -100,16 +109,24 @@ def test_what_waits_ends_at_its_time_and_not_before() -> None:
 
 def test_a_verdict_settles_a_signal_and_a_failed_one_can_be_tried_again() -> None:
     waits = signal(S.VALIDATED)
-    yes = settled(waits, judge(Direction.BUY, evidence(), RULES), "board", 1, WINDOW, NOW)
+    yes = with_consensus(
+        waits, reach_consensus(Direction.BUY, evidence(), RULES), "board", 1, WINDOW, NOW
+    )
     assert (yes.signal.state, yes.signal.attempts, yes.signal.settled_at) == (S.APPROVED, 1, NOW)
-    no = settled(waits, judge(Direction.SELL, evidence(), RULES), "board", 1, WINDOW, NOW)
+    no = with_consensus(
+        waits, reach_consensus(Direction.SELL, evidence(), RULES), "board", 1, WINDOW, NOW
+    )
     assert no.signal.state is S.REJECTED
     blind = evidence(volatility=None, impact=None)
-    nobody = settled(waits, judge(Direction.BUY, blind, RULES), "board", 1, WINDOW, NOW)
+    nobody = with_consensus(
+        waits, reach_consensus(Direction.BUY, blind, RULES), "board", 1, WINDOW, NOW
+    )
     assert nobody.signal.state is S.FAILED
-    assert yes.outcome == no.outcome == Outcome(WINDOW)
+    assert yes.outcome == no.outcome == SignalOutcome(WINDOW)
     assert nobody.outcome is None, "it is tried again"
-    again = unjudged(nobody.signal.again(), "not on the board", NOW).signal
+    again = without_consensus(nobody.signal.again(), "not on the board", NOW).signal
     assert (again.state, again.attempts, again.reason) == (S.FAILED, 2, "not on the board")
     with pytest.raises(ConflictError):
-        settled(yes.signal, judge(Direction.BUY, evidence(), RULES), "board", 1, WINDOW, NOW)
+        with_consensus(
+            yes.signal, reach_consensus(Direction.BUY, evidence(), RULES), "board", 1, WINDOW, NOW
+        )

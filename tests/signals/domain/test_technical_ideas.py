@@ -12,8 +12,8 @@ from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import Panel
 from app.scoring.domain.board import Board
 from app.signals.domain.models import Direction
-from app.signals.domain.sources import Idea, Seen, chosen
-from app.signals.domain.technical_source import technical_ideas
+from app.signals.domain.sources import GeneratedSignal, SourceInput, select_signals
+from app.signals.domain.technical_source import find_technical_signals
 from tests.support.desk import NOW
 from tests.support.evidence import card
 
@@ -37,12 +37,12 @@ def panel(close: Floats, **changed: Floats) -> Panel:
     return Panel(Interval.HOUR, ("AUSDT",), OPENED, **fields)
 
 
-def ideas(given: Panel | None, rules: SignalSettings = RULES) -> list[Idea]:
+def ideas(given: Panel | None, rules: SignalSettings = RULES) -> list[GeneratedSignal]:
     board = Board(
         "board", "composite", 1, 1, NOW, NOW, 1.0, DataSource.SANDBOX, "hash", 1, {},
         (card("AUSDT"),),
     )  # fmt: skip
-    return chosen(technical_ideas(Seen(board, given, rules)), board, rules)
+    return select_signals(find_technical_signals(SourceInput(board, given, rules)), board, rules)
 
 
 def swaying(seed: int = 3) -> Floats:

@@ -15,8 +15,8 @@ from app.foundation.sql.database import Database
 from app.market.services.backfill import first_fill
 from app.scoring.domain.board import Board, CardStatus
 from app.scoring.services.service import Scoring
-from app.signals.domain.agents import AGENTS, Evidence, Surroundings
-from app.signals.domain.consensus import Recommendation, Vote, judge
+from app.signals.domain.agents import AGENTS, SignalFeatures, UniverseContext
+from app.signals.domain.consensus import Recommendation, Vote, reach_consensus
 from app.signals.domain.models import Direction
 from tests.conftest import PATIENT, MakeDatabase
 from tests.support.live_market import LiveMarket, open_market
@@ -72,12 +72,12 @@ async def board_of(live: LiveMarket, plants: Mapping[str, Mapping[str, float]]) 
 
 def votes(board: Board) -> Votes:
     """What each agent says of buying each symbol."""
-    around, rules = Surroundings.of(board), SignalSettings()
+    around, rules = UniverseContext.of(board), SignalSettings()
     scored = (card for card in board.cards if card.status is CardStatus.SCORED)
     return {
         card.symbol: {
             vote.agent: vote
-            for vote in judge(Direction.BUY, Evidence.of(card, around), rules).votes
+            for vote in reach_consensus(Direction.BUY, SignalFeatures.of(card, around), rules).votes
         }
         for card in scored
     }

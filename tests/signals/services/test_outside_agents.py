@@ -8,18 +8,18 @@ import pytest
 
 from app.configuration.domain.sections import SignalSettings
 from app.foundation.sql.database import Database
-from app.signals.domain.agents import AGENTS, Abstention, Agent, Evidence, Opinion
+from app.signals.domain.agents import AGENTS, Abstention, Agent, AgentVote, SignalFeatures
 from app.signals.domain.consensus import Vote
 from app.signals.domain.models import SignalState
-from app.signals.services.evaluation import Judges
-from app.signals.services.external_agents import OutsideAgents
+from app.signals.services.evaluation import SignalEvaluator
+from app.signals.services.external_agents import ExternalAgents
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.evidence import evidence
 from tests.support.signal_world import claim, informed
 
 RULES = SignalSettings(agent_timeout_s=30.0)
-SURE = Opinion(0.9, 0.8, {"news": 3.0})
-Judge = Callable[[Evidence, SignalSettings], Opinion | Abstention]
+SURE = AgentVote(0.9, 0.8, {"news": 3.0})
+Judge = Callable[[SignalFeatures, SignalSettings], AgentVote | Abstention]
 
 
 @pytest.fixture
@@ -38,11 +38,13 @@ def agent(judge: Judge, name: str = "news") -> Agent:
     return Agent(name, (), judge, is_outside=True)
 
 
-async def answer(judge: Judge, rules: SignalSettings = RULES) -> Opinion | Abstention:
-    return (await OutsideAgents.among([*AGENTS, agent(judge)]).answers(evidence(), rules))["news"]
+async def answer(judge: Judge, rules: SignalSettings = RULES) -> AgentVote | Abstention:
+    return (await ExternalAgents.from_agents([*AGENTS, agent(judge)]).answers(evidence(), rules))[
+        "news"
+    ]
 
 
-def raising(*_: object) -> Opinion:
+def raising(*_: object) -> AgentVote:
     raise RuntimeError("its own matter")
 
 
@@ -70,12 +72,12 @@ async def test_what_makes_no_sense_is_an_abstention(judge: Judge, reason: str) -
 async def test_who_does_not_answer_in_time_abstains_and_is_not_asked_again_meanwhile() -> None:
     gate, asked = threading.Event(), []
 
-    def hung(seen: Evidence, _: SignalSettings) -> Opinion:
+    def hung(seen: SignalFeatures, _: SignalSettings) -> AgentVote:
         asked.append(seen.symbol)
         gate.wait(60.0)
         return SURE
 
-    outside = OutsideAgents.among([agent(hung), agent(lambda *_: SURE, "quick")])
+    outside = ExternalAgents.from_agents([agent(hung), agent(lambda *_: SURE, "quick")])
     hasty = replace(RULES, agent_timeout_s=0.2)
     late = await outside.answers(evidence(), hasty)
     assert late["news"] == Abstention("it did not answer within 0.2 s")
@@ -88,7 +90,7 @@ async def test_who_does_not_answer_in_time_abstains_and_is_not_asked_again_meanw
 
 
 def with_agent(desk: Desk, *judges: Agent) -> None:
-    desk.signals = replace(desk.signals, judges=Judges((*AGENTS, *judges)))
+    desk.signals = replace(desk.signals, judges=SignalEvaluator((*AGENTS, *judges)))
 
 
 async def votes(desk: Desk, signal_id: str) -> dict[str, Vote]:
@@ -102,7 +104,7 @@ async def test_a_signal_waits_until_agents_from_outside_were_asked_about_its_sym
 ) -> None:
     asked: list[str] = []
 
-    def judge(seen: Evidence, _: SignalSettings) -> Opinion:
+    def judge(seen: SignalFeatures, _: SignalSettings) -> AgentVote:
         asked.append(seen.symbol)
         return SURE
 
@@ -121,7 +123,7 @@ async def test_what_was_said_of_another_board_is_not_counted(desk: Desk) -> None
     board = desk.boards.board
     assert board is not None
 
-    def moving(*_: object) -> Opinion:
+    def moving(*_: object) -> AgentVote:
         desk.boards.board = replace(board, run_id="board-2")
         return SURE
 
@@ -129,16 +131,16 @@ async def test_what_was_said_of_another_board_is_not_counted(desk: Desk) -> None
     sent = await desk.signals.submit(claim(), WHO)
     assert sent.result is not None
     signal_id = sent.result.judged.signal.signal_id
-    assert await desk.signals.work_off() == 0
+    assert await desk.signals.evaluate_pending() == 0
     assert (await desk.signals.get(signal_id)).signal.state is SignalState.VALIDATED
-    assert await desk.signals.work_off() == 1
+    assert await desk.signals.evaluate_pending() == 1
     assert (await votes(desk, signal_id))["news"].probability == 0.9
 
 
 async def test_a_late_agent_leaves_the_verdict_to_the_others(desk: Desk) -> None:
     gate = threading.Event()
 
-    def hung(*_: object) -> Opinion:
+    def hung(*_: object) -> AgentVote:
         gate.wait(60.0)
         return SURE
 
@@ -159,7 +161,7 @@ async def test_a_late_agent_leaves_the_verdict_to_the_others(desk: Desk) -> None
 async def test_a_symbol_that_left_the_board_fails_without_anybody_being_asked(desk: Desk) -> None:
     asked: list[str] = []
 
-    def judge(seen: Evidence, _: SignalSettings) -> Opinion:
+    def judge(seen: SignalFeatures, _: SignalSettings) -> AgentVote:
         asked.append(seen.symbol)
         return SURE
 

@@ -8,8 +8,8 @@ import pytest
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
 from app.market.storage.candles import CandleRepository
-from app.signals.domain.track_record import weights_of
-from app.signals.services.evaluation import Judges
+from app.signals.domain.track_record import agent_weights
+from app.signals.services.evaluation import SignalEvaluator
 from tests.support.desk import SYMBOLS, WHO, Desk, symbol_id
 from tests.support.outcome_world import keep_board, pass_on
 from tests.support.planted_world import A_DAY, DAYS, END, planted, replayed, winners
@@ -35,7 +35,7 @@ async def test_within_200_outcomes_of_a_replay_the_skilled_alone_is_heard(
         assert desk.boards.board is not None
         if day == 0:
             await keep_board(desk)
-        desk.signals = replace(desk.signals, judges=Judges(planted(winners(prices, day))))
+        desk.signals = replace(desk.signals, judges=SignalEvaluator(planted(winners(prices, day))))
         verdict = None
         for symbol in SYMBOLS[:A_DAY]:
             done = await desk.signals.submit(claim(symbol), WHO)
@@ -49,7 +49,7 @@ async def test_within_200_outcomes_of_a_replay_the_skilled_alone_is_heard(
     assert by_skill == [False, False, True, True, True], "fifty outcomes are needed"
     skills = [records["skilled"].skill for records in learnt]
     assert 0.0 < skills[0] < skills[-1]
-    weights = weights_of(learnt[-1], names, 50)
+    weights = agent_weights(learnt[-1], names, 50)
     assert weights is not None
     assert weights["skilled"] > 0.9
     assert weights["random"] < 0.1

@@ -15,12 +15,18 @@ from app.foundation.sql.database import Database
 from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.domain.controls import LockKind
+from app.portfolio.domain.proposals import MembershipMove
 from app.signals.api import routes as signals
-from app.signals.domain.agents import Agent, Opinion
-from app.signals.domain.consensus import Evaluation, Verdict
-from app.signals.domain.models import Direction, Effect, Move, SignalState, Step
+from app.signals.domain.agents import Agent, AgentVote
+from app.signals.domain.consensus import Consensus, SignalEvaluation
+from app.signals.domain.models import (
+    Direction,
+    MembershipStep,
+    SignalEffect,
+    SignalState,
+)
 from app.signals.domain.signal_action import policy_for
-from app.signals.services.evaluation import Judges
+from app.signals.services.evaluation import SignalEvaluator
 from tests.support.action_world import by_skill, eight_members, judged, put, told, version
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
@@ -46,7 +52,7 @@ async def client(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
         yield opened
 
 
-async def effect(desk: Desk, signal_id: str) -> Effect:
+async def effect(desk: Desk, signal_id: str) -> SignalEffect:
     found = (await judged(desk, signal_id)).effect
     assert found is not None
     return found
@@ -60,7 +66,10 @@ async def test_by_default_a_purchase_is_proposed_and_carried_out_when_approved(
     assert await desk.signal_actions.act() == 1
     assert await version(desk) == before
     waits = await effect(desk, signal_id)
-    assert (waits.policy, waits.step) == (AutomationMode.PROPOSE, Step(Move.ADD, NEW))
+    assert (waits.policy, waits.step) == (
+        AutomationMode.PROPOSE,
+        MembershipStep(MembershipMove.ADD, NEW),
+    )
     listed = await client.get(f"{PREFIX}/portfolio/proposals", params={"kind": "signal"})
     (one,) = listed.json()["items"]
     assert one["proposal_id"] == waits.proposal_id
@@ -73,7 +82,7 @@ async def test_by_default_a_purchase_is_proposed_and_carried_out_when_approved(
     shown = (await client.get(f"{PREFIX}/signals/{signal_id}")).json()
     assert (shown["state"], shown["effect"]["version"]) == ("applied", before + 1)
     assert done.json()["decision"]["version"] == before + 1
-    history = await desk.overview.history(None, 3)
+    history = await desk.queries.history(None, 3)
     assert any(signal_id in event.reason and event.symbol == NEW for event in history)
     again = await client.post(path, json={"reason": "yes"})
     assert again.json()["code"] == "invalid_state_transition"
@@ -102,7 +111,7 @@ async def test_C13_of_approving_and_declining_at_once_one_wins(desk: Desk) -> No
 
 async def test_a_sale_proposes_removal_and_what_fits_nothing_says_why(desk: Desk) -> None:
     cases = (
-        (SYMBOLS[0], Direction.SELL, Step(Move.REMOVE, SYMBOLS[0]), None),
+        (SYMBOLS[0], Direction.SELL, MembershipStep(MembershipMove.REMOVE, SYMBOLS[0]), None),
         (SYMBOLS[1], Direction.BUY, None, f"{SYMBOLS[1]} is a member already"),
         (SYMBOLS[20], Direction.NEUTRAL, None, "it asks for nothing"),
         (SYMBOLS[35], Direction.BUY, None, f"{SYMBOLS[35]} may not come in: low_score"),
@@ -147,22 +156,24 @@ async def test_a_full_portfolio_makes_room_only_for_what_is_better_beyond_noise(
     await desk.configuration.put({"replacement": rules}, "easy", WHO)
     signal_id = await told(desk, NEW, scores={NEW: 0.995})
     await desk.signal_actions.act()
-    assert (await effect(desk, signal_id)).step == Step(Move.REPLACE, NEW, SYMBOLS[7])
+    assert (await effect(desk, signal_id)).step == MembershipStep(
+        MembershipMove.REPLACE, NEW, SYMBOLS[7]
+    )
 
 
 async def test_a_conditional_verdict_is_no_approval(desk: Desk) -> None:
     said = {"one": 0.97, "two": 0.5, "three": 0.5, "four": 0.55}
 
     def agent(name: str) -> Agent:
-        return Agent(name, (), lambda _evidence, _rules: Opinion(said[name], 0.9, {}))
+        return Agent(name, (), lambda _evidence, _rules: AgentVote(said[name], 0.9, {}))
 
     agents = tuple(map(agent, said))
-    desk.signals = replace(desk.signals, judges=Judges(agents))
+    desk.signals = replace(desk.signals, judges=SignalEvaluator(agents))
     done = await desk.signals.submit(claim(NEW), WHO)
     assert done.result is not None
     found = done.result.judged
     assert found.verdict is not None
-    assert found.verdict.evaluation is Evaluation.CONDITIONAL
+    assert found.verdict.evaluation is SignalEvaluation.CONDITIONAL
     assert found.signal.state is SignalState.REJECTED
     assert await desk.signal_actions.act() == 0
     assert NEW not in await desk.members()
@@ -198,7 +209,7 @@ async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) 
     assert (done.policy, done.version) == (AutomationMode.AUTO, before + 1)
     assert await version(desk) == before + 1
     assert (await judged(desk, known)).signal.state is SignalState.APPLIED
-    (event,) = [one for one in await desk.overview.history(None, 5) if one.symbol == SYMBOLS[11]]
+    (event,) = [one for one in await desk.queries.history(None, 5) if one.symbol == SYMBOLS[11]]
     assert known in event.reason
     assert event.actor == "signals"
 
@@ -238,15 +249,15 @@ async def test_an_approved_signal_leads_to_nothing_after_its_time(desk: Desk) ->
 @pytest.mark.parametrize(
     ("evaluation", "by_skill", "policy"),
     [
-        (Evaluation.STRONG_APPROVE, True, AutomationMode.AUTO),
-        (Evaluation.APPROVE, True, AutomationMode.AUTO),
-        (Evaluation.STRONG_APPROVE, False, AutomationMode.PROPOSE),
+        (SignalEvaluation.STRONG_APPROVE, True, AutomationMode.AUTO),
+        (SignalEvaluation.APPROVE, True, AutomationMode.AUTO),
+        (SignalEvaluation.STRONG_APPROVE, False, AutomationMode.PROPOSE),
     ],
 )
 def test_who_is_not_sure_only_proposes(
-    evaluation: Evaluation, by_skill: bool, policy: AutomationMode
+    evaluation: SignalEvaluation, by_skill: bool, policy: AutomationMode
 ) -> None:
-    verdict = Verdict(evaluation, 0.8, 1.0, 1.0, (), "x", by_skill)
+    verdict = Consensus(evaluation, 0.8, 1.0, 1.0, (), "x", by_skill)
     rules = SignalSettings(automation=AutomationMode.AUTO)
     assert policy_for(_signal(), verdict, rules) is policy
     assert (

@@ -17,10 +17,10 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.signals.api import routes as signals
-from app.signals.domain.evaluated_signal import Judged
-from app.signals.domain.models import Claim
-from app.signals.services.evaluation import Judges
-from app.signals.services.intake import Taken
+from app.signals.domain.evaluated_signal import EvaluatedSignal
+from app.signals.domain.models import SignalClaim
+from app.signals.services.evaluation import SignalEvaluator
+from app.signals.services.intake import IntakeResult
 from app.signals.storage.signals import SignalRepository
 from tests.conftest import PATIENT, MakeDatabase
 from tests.support.desk import SYMBOLS, WHO, Desk
@@ -64,7 +64,7 @@ async def transactions(desk: Desk) -> int:
         return int((await unit.connection.execute(wanted)).scalar_one())
 
 
-async def sent(desk: Desk, *claims: Claim) -> list[Any]:
+async def sent(desk: Desk, *claims: SignalClaim) -> list[Any]:
     """What came of claims that were there at the same moment, in their order."""
     outcomes = await asyncio.gather(
         *(desk.signals.submit(one, WHO) for one in claims), return_exceptions=True
@@ -88,7 +88,10 @@ async def test_too_many_at_once_are_taken_or_sent_away_and_never_told_of_an_outa
 ) -> None:
     desk.signals = replace(desk.signals, max_waiting=6)
     found = await sent(desk, *(claim(symbol) for symbol in SYMBOLS[:15]))
-    assert Counter(type(one).__name__ for one in found) == {"Taken": 10, "RateLimitedError": 5}
+    assert Counter(type(one).__name__ for one in found) == {
+        "IntakeResult": 10,
+        "RateLimitedError": 5,
+    }
     async with serve([signals.router], {"my_symbols": desk}) as client:
         answers = await asyncio.gather(*(client.post(PATH, json=body(at)) for at in range(40)))
     codes = Counter(one.status_code for one in answers)
@@ -145,11 +148,11 @@ async def test_of_one_key_at_once_all_hear_the_first_answer_and_a_refusal_gives_
 
 
 async def test_one_that_breaks_the_judges_takes_nobody_with_it(desk: Desk) -> None:
-    class Stumbling(Judges):
-        def judged(self, signal: Any, *given: Any) -> Judged:
+    class Stumbling(SignalEvaluator):
+        def evaluate(self, signal: Any, *given: Any) -> EvaluatedSignal:
             if signal.claim.symbol == SYMBOLS[3]:
                 raise ZeroDivisionError
-            return super().judged(signal, *given)
+            return super().evaluate(signal, *given)
 
     desk.signals = replace(desk.signals, judges=Stumbling())
     found = await sent(desk, *(claim(symbol) for symbol in SYMBOLS[:6]))
@@ -217,7 +220,7 @@ class Losing:
 async def test_an_answer_that_was_lost_on_its_way_is_looked_up_under_its_key(
     desk: Desk, database: Database
 ) -> None:
-    def render(taken: Taken) -> StoredResponse:
+    def render(taken: IntakeResult) -> StoredResponse:
         return StoredResponse(201, {}, taken.judged.signal.signal_id.encode())
 
     lossy = cast("Database", Losing(database))

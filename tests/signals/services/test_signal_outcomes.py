@@ -11,9 +11,9 @@ from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
 from app.market.storage.symbols import SymbolRepository
 from app.signals.domain.models import Direction
-from app.signals.domain.outcomes import Outcome
-from app.signals.domain.track_record import Record, SourceKey
-from app.signals.services.outcomes import Booked
+from app.signals.domain.outcomes import SignalOutcome
+from app.signals.domain.track_record import ForecastRecord, SourceKey
+from app.signals.services.outcomes import BookingResult
 from app.signals.storage.statistics import SignalRecordRepository
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 from tests.support.outcome_world import keep_board, moved, pass_on
@@ -41,13 +41,13 @@ async def sent(desk: Desk, symbol: str = BEST, **changed: object) -> str:
     return outcome.result.judged.signal.signal_id
 
 
-async def outcome_of(desk: Desk, signal_id: str) -> Outcome:
+async def outcome_of(desk: Desk, signal_id: str) -> SignalOutcome:
     found = (await desk.signals.get(signal_id)).outcome
     assert found is not None
     return found
 
 
-async def records(desk: Desk) -> tuple[dict[str, Record], dict[SourceKey, Record]]:
+async def records(desk: Desk) -> tuple[dict[str, ForecastRecord], dict[SourceKey, ForecastRecord]]:
     """Of agents and of sources."""
     async with desk.database.read() as unit:
         return await unit.get(SignalRecordRepository).of(None)
@@ -60,7 +60,7 @@ async def test_what_beat_the_median_is_booked_once_however_many_book(desk: Desk)
     assert (await outcome_of(desk, best)).booked_at is None
     await moved(desk, NOW, UP)
     pass_on(desk, hours=23, minutes=59)
-    assert await desk.signal_outcomes.book() == Booked(0, 0), "the horizon is not over"
+    assert await desk.signal_outcomes.book() == BookingResult(0, 0), "the horizon is not over"
     pass_on(desk, minutes=2)
     rounds = await asyncio.gather(*(desk.signal_outcomes.book() for _ in range(4)))
     assert sum(one.decided for one in rounds) == 3
@@ -98,9 +98,9 @@ async def test_signals_about_one_symbol_at_one_time_are_one_event(desk: Desk) ->
     pass_on(desk, hours=25)
     informed(desk)
     later = await sent(desk, SYMBOLS[4])
-    assert await desk.signal_outcomes.book() == Booked(4, 0)
+    assert await desk.signal_outcomes.book() == BookingResult(4, 0)
     pass_on(desk, hours=26)
-    assert await desk.signal_outcomes.book() == Booked(1, 0)
+    assert await desk.signal_outcomes.book() == BookingResult(1, 0)
     assert (await outcome_of(desk, first)).window.ends_at <= (
         await outcome_of(desk, later)
     ).window.starts_at
@@ -135,10 +135,10 @@ async def test_what_has_no_price_waits_and_is_then_unknown(desk: Desk) -> None:
     here, missing = await sent(desk, SYMBOLS[4]), await sent(desk, SYMBOLS[5])
     await moved(desk, NOW, UP, without=[SYMBOLS[5]])
     pass_on(desk, hours=25)
-    assert await desk.signal_outcomes.book() == Booked(1, 0)
+    assert await desk.signal_outcomes.book() == BookingResult(1, 0)
     assert (await outcome_of(desk, missing)).booked_at is None
     pass_on(desk, hours=6)
-    assert await desk.signal_outcomes.book() == Booked(0, 1)
+    assert await desk.signal_outcomes.book() == BookingResult(0, 1)
     found = await outcome_of(desk, missing)
     assert (found.beat, found.gain) == (None, None)
     assert found.reason == f"there is no price of {SYMBOLS[5]}"
@@ -150,9 +150,9 @@ async def test_without_most_of_the_universe_there_is_no_median(desk: Desk) -> No
     signal_id = await sent(desk, SYMBOLS[4])
     await moved(desk, NOW, UP, without=SYMBOLS[40:])
     pass_on(desk, hours=25)
-    assert await desk.signal_outcomes.book() == Booked(0, 0)
+    assert await desk.signal_outcomes.book() == BookingResult(0, 0)
     pass_on(desk, hours=6)
-    assert await desk.signal_outcomes.book() == Booked(0, 1)
+    assert await desk.signal_outcomes.book() == BookingResult(0, 1)
     assert (await outcome_of(desk, signal_id)).reason == "only 40 symbols have a return"
     assert await records(desk) == ({}, {})
 
@@ -168,7 +168,7 @@ async def test_a_contract_that_ends_realises_its_last_price(desk: Desk) -> None:
         ended = replace(record.contract, status=ContractStatus.SETTLED)
         await unit.get(SymbolRepository).save([replace(record, contract=ended)], desk.now)
     pass_on(desk, hours=25)
-    assert await desk.signal_outcomes.book() == Booked(1, 0)
+    assert await desk.signal_outcomes.book() == BookingResult(1, 0)
     found = await outcome_of(desk, signal_id)
     assert found.beat is False
     assert found.gain == pytest.approx(-0.9)
@@ -178,7 +178,7 @@ async def test_without_a_market_nothing_is_booked(desk: Desk) -> None:
     await sent(desk, SYMBOLS[4])
     pass_on(desk, hours=40)
     desk.market.seen_at = None
-    assert await desk.signal_outcomes.book() == Booked(0, 0)
+    assert await desk.signal_outcomes.book() == BookingResult(0, 0)
 
 
 async def test_many_are_booked_in_batches(desk: Desk) -> None:
@@ -186,7 +186,7 @@ async def test_many_are_booked_in_batches(desk: Desk) -> None:
         await sent(desk, symbol)
     await moved(desk, NOW, UP)
     pass_on(desk, hours=25)
-    assert await replace(desk.signal_outcomes, batch=3).book() == Booked(7, 0)
+    assert await replace(desk.signal_outcomes, batch=3).book() == BookingResult(7, 0)
     assert (await records(desk))[0]["risk"].outcomes == 7
 
 
@@ -205,7 +205,7 @@ async def test_what_is_not_booked_yet_is_not_cleared_away(desk: Desk) -> None:
     slow = await sent(desk, SYMBOLS[5])
     await moved(desk, NOW, UP)
     pass_on(desk, hours=60)
-    assert await desk.signal_outcomes.book() == Booked(1, 0)
+    assert await desk.signal_outcomes.book() == BookingResult(1, 0)
     done = await desk.signals.cleanup(timedelta(days=1), WHO)
     assert done.result is not None
     assert done.result.removed == 1

@@ -9,19 +9,19 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.scoring.storage.runs import ScoringRepository
 from app.signals.api.schemas import VerdictOut
-from app.signals.domain.agents import Evidence, Surroundings
-from app.signals.domain.consensus import SourceClaim, judge
-from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.agents import SignalFeatures, UniverseContext
+from app.signals.domain.consensus import SourceClaim, reach_consensus
+from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Direction
-from app.signals.domain.track_record import Bin, Record
+from app.signals.domain.track_record import CalibrationBin, ForecastRecord
 from app.signals.storage.statistics import SignalRecordRepository
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.outcome_world import keep_board
 from tests.support.signal_world import claim, informed
 
 HOURS = 24
-PROVEN = Record((Bin(7, outcomes=80, said=60.0, came=64, squares=11.0),))
-LUCKY = Record((Bin(6, outcomes=80, said=52.0, came=48, squares=18.3),))
+PROVEN = ForecastRecord((CalibrationBin(7, outcomes=80, said=60.0, came=64, squares=11.0),))
+LUCKY = ForecastRecord((CalibrationBin(6, outcomes=80, said=52.0, came=48, squares=18.3),))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def a_day(desk: Desk) -> None:
         desk.later(hours=1)
 
 
-async def again(unit: UnitOfWork, judged: Judged) -> str:
+async def again(unit: UnitOfWork, judged: EvaluatedSignal) -> str:
     """The verdict as it comes out of what is stored alone."""
     verdict, signal = judged.verdict, judged.signal
     assert verdict is not None
@@ -59,9 +59,9 @@ async def again(unit: UnitOfWork, judged: Judged) -> str:
     assert card is not None
     rules = (await unit.get(ConfigurationRepository).current()).signals
     weights = {vote.agent: vote.weight for vote in verdict.votes if not vote.is_source}
-    found = judge(
+    found = reach_consensus(
         signal.claim.direction,
-        Evidence.of(card, Surroundings.of(board)),
+        SignalFeatures.of(card, UniverseContext.of(board)),
         rules,
         weights if verdict.is_weighed_by_skill else None,
         source=SourceClaim(signal.claim.strength, signal.claim.confidence),

@@ -7,18 +7,18 @@ import pytest
 
 from app.configuration.domain.sections import SignalSettings
 from app.foundation.sql.database import Database
-from app.signals.domain.agents import Agent, Evidence, Opinion
-from app.signals.domain.consensus import Evaluation
+from app.signals.domain.agents import Agent, AgentVote, SignalFeatures
+from app.signals.domain.consensus import SignalEvaluation
 from app.signals.domain.models import SignalState
-from app.signals.domain.track_record import Record
-from app.signals.services.evaluation import Judges
+from app.signals.domain.track_record import ForecastRecord
+from app.signals.services.evaluation import SignalEvaluator
 from app.signals.storage.statistics import SignalRecordRepository
 from tests.support.desk import WHO, Desk
 from tests.support.signal_world import claim, informed
 
 
-def saying(probability: float) -> Callable[[Evidence, SignalSettings], Opinion]:
-    return lambda _evidence, _rules: Opinion(probability, 0.9, {})
+def saying(probability: float) -> Callable[[SignalFeatures, SignalSettings], AgentVote]:
+    return lambda _evidence, _rules: AgentVote(probability, 0.9, {})
 
 
 # One of three approves: with the source two of four do.
@@ -29,26 +29,26 @@ AGENTS = tuple(Agent(f"agent-{p}", (), saying(p)) for p in (0.97, 0.5, 0.51))
 @pytest.mark.parametrize(
     ("outcomes", "evaluation", "state"),
     [
-        (1, Evaluation.CONDITIONAL, SignalState.REJECTED),
-        (49, Evaluation.CONDITIONAL, SignalState.REJECTED),
-        (50, Evaluation.APPROVE, SignalState.APPROVED),
+        (1, SignalEvaluation.CONDITIONAL, SignalState.REJECTED),
+        (49, SignalEvaluation.CONDITIONAL, SignalState.REJECTED),
+        (50, SignalEvaluation.APPROVE, SignalState.APPROVED),
     ],
 )
 async def test_a_source_with_few_right_outcomes_cannot_approve_itself(
-    database: Database, outcomes: int, evaluation: Evaluation, state: SignalState
+    database: Database, outcomes: int, evaluation: SignalEvaluation, state: SignalState
 ) -> None:
     desk = await Desk(database).open()
     informed(desk)
     sure = claim(strength=1.0, confidence=1.0)
-    right = Record()
+    right = ForecastRecord()
     for _ in range(outcomes):
-        right = right.told(1.0, True)
+        right = right.add_forecast(1.0, True)
     async with desk.database.write() as unit:
         await unit.get(SignalRecordRepository).add({}, {(sure.source, sure.type): right})
-    taken = await replace(desk.signals, judges=Judges(AGENTS)).submit(sure, WHO)
+    taken = await replace(desk.signals, judges=SignalEvaluator(AGENTS)).submit(sure, WHO)
     assert taken.result is not None
     judged = taken.result.judged
     assert judged.verdict is not None
     assert (judged.verdict.evaluation, judged.signal.state) == (evaluation, state)
     is_waiting = judged.verdict.reason.startswith("without its source, whose skill is not proven")
-    assert is_waiting is (evaluation is Evaluation.CONDITIONAL)
+    assert is_waiting is (evaluation is SignalEvaluation.CONDITIONAL)

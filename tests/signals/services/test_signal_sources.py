@@ -12,7 +12,7 @@ from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
 from app.market.domain.panel import Panel
 from app.signals.domain.models import Direction, Signal
-from app.signals.domain.sources import Idea, Seen
+from app.signals.domain.sources import GeneratedSignal, SourceInput
 from app.signals.services.sources import BUILT_IN, SignalSources
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 from tests.support.signal_world import BEST, claim, informed
@@ -38,7 +38,7 @@ def crowded(desk: Desk, run_id: str = "board-1") -> None:
     cards = []
     for at, one in enumerate(board.cards):
         readings = tuple(
-            replace(reading, raw=-0.6 + 0.01 * (at % 5))
+            reading._replace(raw=-0.6 + 0.01 * (at % 5))
             if reading.name == "funding_rate" and one.symbol != BEST
             else reading
             for reading in one.factors
@@ -119,11 +119,11 @@ class Other:
     """A source from outside."""
 
     name: str
-    says: Sequence[Idea] = ()
+    says: Sequence[GeneratedSignal] = ()
     error: Exception | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def ideas(self, seen: Seen) -> Sequence[Idea]:
+    async def ideas(self, seen: SourceInput) -> Sequence[GeneratedSignal]:
         assert seen.board is not None
         if self.error is not None:
             raise self.error
@@ -133,7 +133,7 @@ class Other:
 
 
 async def test_a_source_that_fails_or_hangs_does_not_silence_the_others(desk: Desk) -> None:
-    idea = Idea(SYMBOLS[1], "news", NOW, Direction.BUY, 0.9, 0.9)
+    idea = GeneratedSignal(SYMBOLS[1], "news", NOW, Direction.BUY, 0.9, 0.9)
     weak = replace(idea, strength=0.1)
     unknown = replace(idea, symbol="NOBODYUSDT")
     others = (

@@ -19,7 +19,7 @@ from app.scoring.services.service import Scoring
 from app.signals.domain.events import SignalChanged
 from app.signals.domain.models import SignalState
 from app.signals.domain.track_record import SignalQueue
-from app.signals.services.evaluation import Judges
+from app.signals.services.evaluation import SignalEvaluator
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.signal_world import claim, informed
 
@@ -64,8 +64,8 @@ async def test_each_waiting_signal_is_judged_once_however_many_judge(desk: Desk)
     for number in range(12):
         await desk.signals.submit(claim(SYMBOLS[number]), WHO)
     desk.boards.board = board
-    rounds = await asyncio.gather(*(desk.signals.work_off(4) for _ in range(6)))
-    rounds += [await desk.signals.work_off(100)]
+    rounds = await asyncio.gather(*(desk.signals.evaluate_pending(4) for _ in range(6)))
+    rounds += [await desk.signals.evaluate_pending(100)]
     assert sum(rounds) == 12
     judged = [one for one in await told(desk) if one.evaluation is not None]
     assert Counter(Counter(one.signal_id for one in judged).values()) == {1: 12}
@@ -81,16 +81,16 @@ async def test_what_was_not_committed_is_judged_by_the_next(desk: Desk) -> None:
     class DiedError(Exception):
         pass
 
-    class Dying(Judges):
-        def judged(self, *_: Any) -> Any:
+    class Dying(SignalEvaluator):
+        def evaluate(self, *_: Any) -> Any:
             raise DiedError
 
     dying = replace(desk.signals, judges=Dying())
     with pytest.raises(DiedError):
-        await dying.work_off()
+        await dying.evaluate_pending()
     (waits,) = await desk.signals.pending(10)
     assert (waits.state, waits.attempts) == (SignalState.VALIDATED, 0)
-    assert await desk.signals.work_off() == 1
+    assert await desk.signals.evaluate_pending() == 1
 
 
 async def test_the_same_board_gives_the_same_verdict_to_the_last_digit(desk: Desk) -> None:

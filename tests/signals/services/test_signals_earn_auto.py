@@ -18,7 +18,7 @@ from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.signals.api import routes as signals
 from app.signals.domain.agents import Agent
-from app.signals.services.evaluation import Judges
+from app.signals.services.evaluation import SignalEvaluator
 from app.telemetry.meter import Meter
 from tests.conftest import PATIENT, MakeDatabase
 from tests.support.desk import SYMBOLS, Desk, symbol_id
@@ -106,7 +106,7 @@ async def test_auto_proposes_until_booked_outcomes_have_earned_weights_and_then_
             if day == 0:
                 await keep_board(desk)
             truth = winners(prices, day)
-            desk.signals = replace(desk.signals, judges=Judges(judges(truth)))
+            desk.signals = replace(desk.signals, judges=SignalEvaluator(judges(truth)))
             before = await get(client, "/portfolio")
             statistics = await get(client, "/signals/statistics")
             assert statistics["is_weighed_by_skill"] is (day == 2), "fifty outcomes are needed"
@@ -125,7 +125,7 @@ async def test_auto_proposes_until_booked_outcomes_have_earned_weights_and_then_
     assert (found["effect"]["policy"], found["effect"]["move"]) == ("auto", "add")
     assert found["effect"]["version"] == after["version"] == before["version"] + 1
     assert found["symbol"] in {one["symbol"] for one in after["members"]}
-    newest = await desk.overview.history(None, 3)
+    newest = await desk.queries.history(None, 3)
     (event,) = [one for one in newest if one.symbol == found["symbol"]]
     assert found["signal_id"] in event.reason
     lines = metrics.render().decode().splitlines()

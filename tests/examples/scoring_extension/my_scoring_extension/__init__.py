@@ -3,10 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from app.configuration.domain.sections import Family, Source
-from app.market.domain.panel import ScoringInputs
-from app.scoring.domain.factors import Factor
-from app.scoring.domain.plugins import Opinion
+from app.plugins import Factor, Family, Opinion, ScoringInputs, Source
 
 
 def week_return(inputs: ScoringInputs) -> NDArray[np.float64]:

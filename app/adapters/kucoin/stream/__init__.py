@@ -1,0 +1,1 @@
+"""KuCoin's WebSocket market stream: connections, subscriptions, frames and market updates."""

@@ -1,0 +1,260 @@
+"""State machine of one stream connection: events and time in, actions out, no I/O."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Self
+
+from app.adapters.kucoin.limits import RandomSource
+from app.adapters.kucoin.stream.protocol import (
+    Action,
+    AskTicket,
+    Backfill,
+    Close,
+    Control,
+    Open,
+    Send,
+    StreamLimits,
+    StreamTicket,
+)
+from app.adapters.kucoin.stream.topics import SUBSCRIBE, UNSUBSCRIBE, Subscriptions
+from app.foundation.backoff import full_jitter_s
+from app.market.domain.stream import Topic
+
+PING: Final = "ping"
+_NO_ENTRY: Final = frozenset({401, 403})
+_NEVER: Final = float("inf")
+
+
+class Phase(StrEnum):
+    WAITING = "waiting"  # waits for its turn to connect
+    TICKET = "ticket"
+    OPENING = "opening"
+    GREETING = "greeting"
+    SUBSCRIBING = "subscribing"
+    CATCHING_UP = "catching_up"
+    LIVE = "live"
+
+
+_OPEN: Final = frozenset({Phase.SUBSCRIBING, Phase.CATCHING_UP, Phase.LIVE})
+
+
+@dataclass(slots=True)
+class StreamConnection:
+    """Life cycle: ticket, connect, welcome, subscribe, backfill, live, and again after a failure.
+
+    `serial` is the number of the current attempt. Actions for the I/O go to `out`.
+    """
+
+    terms: StreamLimits
+    dice: RandomSource
+    out: list[Action]
+    due: float  # earliest time of the next attempt
+    serial: int
+    topics: Subscriptions
+    is_own: bool = False  # only for topics that failed elsewhere
+    is_covered: bool = False  # another connection still brings the same topics
+    phase: Phase = Phase.WAITING
+    since: float = 0.0  # of the phase
+    rotate_at: float = _NEVER
+    retire_at: float = _NEVER
+    successor: Self | None = None
+    last_frame: float = 0.0
+    failed: str | None = None  # failure, until the pool has read it
+    lacks_ticket: bool = False  # the last attempt failed before it had one
+    _failures: int = 0
+    _name: str = ""
+    _ticket: StreamTicket | None = None
+    _numbers: int = 0
+    _next_ping: float = 0.0
+    _ping: float | None = None  # deadline of the answer
+    _garbage: deque[float] = field(default_factory=deque)
+
+    @property
+    def is_live(self) -> bool:
+        return self.phase is Phase.LIVE
+
+    @property
+    def is_open(self) -> bool:
+        return self.phase in _OPEN
+
+    # --- towards a connection
+
+    def begin(self, now: float, serial: int) -> None:
+        """Start a new attempt with a new ticket: the old one may have expired or been refused."""
+        self.serial = serial
+        self._enter(Phase.TICKET, now)
+        self.out.append(AskTicket(serial))
+
+    def ticket(self, ticket: StreamTicket, now: float) -> None:
+        if self.phase is Phase.TICKET:
+            self._ticket = ticket
+            self._name = f"{int(self.dice.random() * 2**48):012x}"
+            self._enter(Phase.OPENING, now)
+            self.out.append(Open(self.serial, ticket, self._name))
+
+    def opened(self, now: float) -> None:
+        if self.phase is Phase.OPENING:
+            self._enter(Phase.GREETING, now)
+
+    def fail(self, now: float, reason: str) -> None:
+        """Close the connection; the next attempt follows a pause with full jitter."""
+        if self.phase is Phase.WAITING:
+            return
+        self.out.append(Close(self.serial, reason))
+        if self.is_live and now - self.since >= self.terms.settled_s:
+            self._failures = 0
+        self._failures += 1
+        terms = self.terms
+        self.due = now + full_jitter_s(
+            self._failures, terms.backoff_first_s, terms.backoff_cap_s, self.dice.random()
+        )
+        self.topics.clear()
+        self._garbage.clear()
+        self._ping = None
+        self.rotate_at = _NEVER
+        self.failed = reason
+        self.lacks_ticket = self.phase is Phase.TICKET
+        self._enter(Phase.WAITING, now)
+
+    # --- incoming frames
+
+    def control(self, frame: Control, now: float) -> None:
+        """Handle a welcome, ack, pong or error."""
+        self.last_frame = now
+        if frame.kind == "error":
+            self._error(frame, now)
+        elif self.phase is Phase.GREETING:
+            if frame.kind == "welcome":
+                self._welcome(now)
+            else:
+                self.fail(now, "no_welcome")
+        elif frame.kind == "pong":
+            self._ping = None
+        elif frame.kind == "ack" and frame.number is not None:
+            self.topics.acknowledged(frame.number, now)
+            self._ready(now)
+
+    def speaks(self, now: float) -> bool:
+        """Register a market message; False before the connection may send any."""
+        self.last_frame = now
+        if not self.is_open:
+            self.fail(now, "data_before_welcome")
+            return False
+        return True
+
+    def garbage(self, now: float) -> None:
+        """Drop an invalid frame; several in a row end the connection."""
+        self.last_frame = now
+        row = self._garbage
+        row.append(now)
+        while row[0] <= now - self.terms.garbage_window_s:
+            row.popleft()
+        if len(row) > self.terms.garbage:
+            self.fail(now, "garbage")
+
+    def caught_up(self, now: float) -> None:
+        if self.phase is Phase.CATCHING_UP:
+            self._enter(Phase.LIVE, now)
+
+    def deaf(self, topics: Iterable[Topic], now: float) -> None:
+        """Resubscribe topics that are silent here but move elsewhere, then move them on."""
+        if not self.is_live:
+            return
+        still = self.topics.nag(topics, now)
+        if still and (self.is_own or 2 * len(still) >= len(self.topics.wanted)):
+            self.fail(now, "deaf")
+        elif still:
+            self.topics.displace(still)
+
+    # --- subscriptions
+
+    def add(self, topics: Iterable[Topic]) -> None:
+        new = self.topics.add(topics)
+        if self.is_open:
+            self.topics.say(SUBSCRIBE, new)
+
+    def drop(self, topics: Iterable[Topic]) -> None:
+        gone = self.topics.drop(topics)
+        if self.is_open:
+            self.topics.say(UNSUBSCRIBE, gone)
+
+    # --- time
+
+    def tick(self, now: float) -> None:
+        """Apply all timeouts and due actions."""
+        limits = {
+            Phase.TICKET: self.terms.token_s,
+            Phase.OPENING: self.terms.open_s,
+            Phase.GREETING: self.terms.welcome_s,
+        }
+        limit = limits.get(self.phase)
+        if limit is not None and now - self.since >= limit:
+            self.fail(now, f"no_{'welcome' if self.phase is Phase.GREETING else self.phase}")
+        if self.is_open:
+            self._beat(now)
+        if self.is_open and not self.topics.overdue(now):
+            self._had_its_tries(now)
+        if self.is_open:
+            for number, command in self.topics.pump(now, self._number):
+                self.out.append(Send(self.serial, number, command.kind, command.topics))
+            self._ready(now)
+
+    def _beat(self, now: float) -> None:
+        if self._ping is not None:
+            if now >= self._ping:
+                self.fail(now, "no_pong")
+        elif not self.topics.may_send(now):
+            return  # a ping counts as a message: it goes before the next of them
+        elif now >= self._next_ping:
+            ticket = self._ticket
+            self._send_ping(now, ticket.ping_timeout_s if ticket else self.terms.ping_timeout_s)
+        elif now - self.last_frame >= self.terms.silence_s:
+            self._send_ping(now, self.terms.check_s)
+
+    def _send_ping(self, now: float, patience_s: float) -> None:
+        self.out.append(Send(self.serial, self._number(), PING))
+        self.topics.sent(now)
+        self._ping = now + patience_s
+        self._next_ping = now + self._interval_s
+
+    @property
+    def _interval_s(self) -> float:
+        return self._ticket.ping_interval_s if self._ticket else self.terms.ping_interval_s
+
+    def _ready(self, now: float) -> None:
+        if self.phase is not Phase.SUBSCRIBING or not self.topics.is_settled:
+            return
+        if self.is_covered:
+            self._enter(Phase.LIVE, now)
+        else:
+            self._enter(Phase.CATCHING_UP, now)
+            self.out.append(Backfill(self.serial))
+
+    def _welcome(self, now: float) -> None:
+        earliest, latest = self.terms.rotate_s
+        self._enter(Phase.SUBSCRIBING, now)
+        self.rotate_at = now + earliest + (latest - earliest) * self.dice.random()
+        self._next_ping = now + self._interval_s
+        self.topics.begin(now)
+
+    def _error(self, frame: Control, now: float) -> None:
+        if frame.code in _NO_ENTRY or not self.is_open:
+            self.fail(now, f"refused_{frame.code}")
+        elif not self.topics.failed(frame, now):
+            self._had_its_tries(now)
+
+    def _had_its_tries(self, now: float) -> None:
+        """Release topics after their last try; a connection without others fails."""
+        if self.is_own:
+            self.topics.add(self.topics.displaced)
+            self.topics.displaced.clear()
+            self.fail(now, "unacknowledged")
+
+    def _number(self) -> str:
+        self._numbers += 1
+        return str(self._numbers)
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        self.phase, self.since = phase, now

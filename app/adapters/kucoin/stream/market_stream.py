@@ -1,0 +1,263 @@
+"""I/O of the stream: sockets, frames and timers around the connection pool."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import structlog
+from yarl import URL
+
+from app.adapters.kucoin.fields import UnreadableError
+from app.adapters.kucoin.limits import RandomSource
+from app.adapters.kucoin.stream.connection_pool import ConnectionPool
+from app.adapters.kucoin.stream.frames import (
+    CONTROL,
+    encode_command,
+    parse_control,
+    parse_frame,
+    topic_name,
+)
+from app.adapters.kucoin.stream.message_buffer import MessageBuffer
+from app.adapters.kucoin.stream.protocol import (
+    Action,
+    AskTicket,
+    Backfill,
+    Close,
+    Open,
+    Send,
+    StreamLimits,
+    StreamTicket,
+)
+from app.adapters.kucoin.stream.socket import Message, StreamSocket, UnreachableError, open_socket
+from app.foundation.errors import ServiceError
+from app.market.domain.stream import LineFacts, Listener, StreamFacts, Told, Topic
+
+PORTION: Final = 150  # messages read in one turn of the event loop
+_log = structlog.get_logger("stream")
+
+
+@dataclass(slots=True, eq=False)
+class _Socket:
+    """Connection that is open or opening."""
+
+    task: asyncio.Task[None]
+    opened: StreamSocket | None = None
+
+
+class KucoinStream:
+    """The `MarketStream` port over KuCoin's WebSocket; counters start with the process."""
+
+    def __init__(
+        self,
+        ticket: Callable[[], Awaitable[StreamTicket]],
+        *,
+        terms: StreamLimits,
+        monotonic: Callable[[], float],
+        dice: RandomSource,
+    ) -> None:
+        self._ticket = ticket
+        self._terms = terms
+        self._monotonic = monotonic
+        self._dice = dice
+        self._topics: dict[str, Topic] = {}
+        self._fleet = ConnectionPool(terms, dice)
+        self._inbox = MessageBuffer()
+        self._sockets: dict[int, _Socket] = {}
+        self._failures: Counter[str] = Counter()
+        self._rotations = 0
+        self._group: asyncio.TaskGroup | None = None
+        self._listener: Listener | None = None
+
+    # --- the port
+
+    def want(self, topics: Collection[Topic]) -> None:
+        """Replace the requested topics."""
+        known = self._topics
+        named = {topic_name(topic): topic for topic in topics}
+        # Reuse the earlier objects: each message looks them up.
+        self._topics = {name: known.get(name, topic) for name, topic in named.items()}
+        self._do(self._fleet.want(self._topics.values(), self._monotonic()))
+
+    def live(self) -> Mapping[Topic, float]:
+        return self._fleet.live()
+
+    def deaf(self, topics: Collection[Topic]) -> None:
+        self._do(self._fleet.deaf(topics, self._monotonic()))
+
+    def facts(self) -> StreamFacts:
+        now = self._monotonic()
+        lines = tuple(
+            LineFacts(
+                phase=line.phase.value,
+                since_s=max(0.0, now - line.since),
+                topics=len(line.topics.wanted),
+                active_topics=len(line.topics.acked) if line.is_live else 0,
+                silent_s=now - line.last_frame if line.is_open else None,
+            )
+            for line in self._fleet.lines
+        )
+        return StreamFacts(
+            lines=lines,
+            topics=len(self._fleet.wanted()),
+            active_topics=len(self._fleet.live()),
+            last_message_s=None if self._inbox.last is None else now - self._inbox.last,
+            messages=self._inbox.messages,
+            dropped=MappingProxyType(dict(self._inbox.dropped)),
+            failures=MappingProxyType(dict(self._failures + self._fleet.failures)),
+            rotations=self._rotations + self._fleet.rotations,
+        )
+
+    async def run(self, listener: Listener, beat: Callable[[], None]) -> None:
+        """Serve the stream until cancelled; every connection is closed on exit."""
+        self._listener, ticked = listener, float("-inf")
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                while True:
+                    now = self._monotonic()
+                    if now - ticked >= self._terms.tick_s:
+                        ticked = now
+                        self._do(self._fleet.tick(now))
+                        beat()
+                    await self._flush()
+                    await asyncio.sleep(self._terms.flush_s)
+        finally:
+            self._group = None
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Drop all connections; requested topics and counters stay."""
+        self._failures += self._fleet.failures
+        self._rotations += self._fleet.rotations
+        self._fleet = ConnectionPool(self._terms, self._dice)
+        self._fleet.want(self._topics.values(), self._monotonic())
+        self._sockets.clear()
+        self._inbox.clear()
+
+    # --- actions of the pool
+
+    def _do(self, actions: list[Action]) -> None:
+        group = self._group
+        for action in actions:
+            if group is None:
+                continue  # no task runs yet
+            match action:
+                case AskTicket(serial):
+                    group.create_task(self._get_ticket(serial))
+                case Open():
+                    self._sockets[action.line] = _Socket(group.create_task(self._connect(action)))
+                case Send():
+                    self._send(action)
+                case Close(serial, reason):
+                    _log.info("stream_closed", line=serial, reason=reason)
+                    if (socket := self._sockets.pop(serial, None)) is not None:
+                        socket.task.cancel()
+                case Backfill(serial):
+                    group.create_task(self._catch_up(serial))
+
+    def _send(self, action: Send) -> None:
+        socket = self._sockets.get(action.line)
+        if socket is not None and socket.opened is not None:
+            socket.opened.send(encode_command(action))
+
+    async def _get_ticket(self, serial: int) -> None:
+        try:
+            ticket = await self._ticket()
+        except ServiceError as error:
+            self._do(self._fleet.ended(serial, str(error.code), self._monotonic()))
+        else:
+            self._do(self._fleet.ticket(serial, ticket, self._monotonic()))
+
+    async def _catch_up(self, serial: int) -> None:
+        while self._listener is not None:
+            try:
+                await self._listener.catch_up()
+            except ServiceError as error:
+                _log.warning("stream_not_caught_up", line=serial, cause=str(error.code))
+                await asyncio.sleep(self._terms.again_s)
+            else:
+                self._do(self._fleet.caught_up(serial, self._monotonic()))
+                return
+
+    async def _connect(self, action: Open) -> None:
+        """Serve one connection from its opening to its end."""
+        serial, ticket = action.line, action.ticket
+        try:
+            url = URL(ticket.endpoint).update_query(token=ticket.token, connectId=action.name)
+            async with open_socket(str(url), self._terms, self._monotonic) as socket:
+                if (known := self._sockets.get(serial)) is not None:
+                    known.opened = socket
+                self._do(self._fleet.opened(serial, self._monotonic()))
+                at, messages = await socket.read()
+                while messages:
+                    self._received(serial, at, messages)
+                    at, messages = await socket.read()
+                reason = socket.end
+        except UnreachableError:
+            reason = "unreachable"
+        self._do(self._fleet.ended(serial, reason, self._monotonic()))
+
+    # --- incoming messages
+
+    def _received(self, serial: int, now: float, messages: Sequence[Message]) -> None:
+        """Handle messages of one connection, in their order."""
+        topics, inbox, listener = self._topics, self._inbox, self._listener
+        exchange_ms = 0 if listener is None else listener.exchange_ms()
+        held = self._fleet.open_line(serial, now)
+        if held is not None and listener is not None:
+            most = self._terms.frame_bytes
+            messages = inbox.sift(messages, held, now, exchange_ms, most)
+        held = None  # topics allowed there; read again after each other frame
+        for text in messages:
+            if text is None or len(text) > self._terms.frame_bytes:
+                self._drop(serial, "binary" if text is None else "too_long")
+                held = None
+                continue
+            try:
+                frame = parse_frame(text)
+                if frame.type in CONTROL:
+                    self._do(self._fleet.control(serial, parse_control(frame), now))
+                    held = None
+                    continue
+            except UnreadableError:
+                self._drop(serial, "garbage")
+                held = None
+                continue
+            held = held or self._fleet.speaking(serial, now)
+            if held is None:
+                inbox.dropped["early"] += 1
+                continue
+            topic = topics.get(frame.topic)
+            if topic is None or not held.heard(topic):
+                inbox.dropped["strange"] += 1
+            elif listener is not None:
+                inbox.put(topic, frame, text, now, exchange_ms)
+
+    def _drop(self, serial: int, reason: str) -> None:
+        self._inbox.dropped[reason] += 1
+        self._fleet.garbage(serial, self._monotonic())
+
+    async def _flush(self) -> None:
+        """Pass live updates to the listener; the rest waits, the newest of each kind.
+
+        Reading hundreds of messages blocks the loop, so other tasks run in between.
+        """
+        inbox, listener = self._inbox, self._listener
+        if inbox.is_empty or listener is None:
+            return
+        live, updates = self._fleet.live(), list[Told]()
+        for begun in range(0, inbox.waiting, PORTION):
+            if begun:
+                await asyncio.sleep(0)
+            updates += inbox.take(self._fleet.live(), listener.exchange_ms(), PORTION)
+        now_live = self._fleet.live()
+        if now_live is not live:  # a topic of a connection that ended meanwhile may have a gap
+            updates = [one for one in updates if one.topic in now_live]
+        for topic in inbox.doubtful:
+            listener.doubted(topic)
+        inbox.doubtful.clear()
+        if updates:
+            listener.told(updates)

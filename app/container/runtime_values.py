@@ -1,0 +1,66 @@
+"""Clock, identifiers and code version: the impure values of the program."""
+
+import asyncio
+import hashlib
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import app
+from app.foundation.ports import Clock, Monotonic, NewId
+
+_SINCE_BOOT: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def utc_now() -> datetime:
+    """The wall clock, in UTC."""
+    return datetime.now(UTC)  # noqa: TID251  # the clock enters the program here
+
+
+def elapsed_s() -> float:
+    """Monotonic seconds; where the system counts it, time in suspension included."""
+    return time.monotonic() if _SINCE_BOOT is None else time.clock_gettime(_SINCE_BOOT)
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())  # noqa: TID251  # identity enters the program here
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeValues:
+    """Clocks, sleep and identity of one composition; a replay brings its own."""
+
+    now: Clock = utc_now
+    monotonic: Monotonic = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    new_id: NewId = new_id
+
+
+def code_version() -> str:
+    """The version of the installed package; "unknown" where it runs without being installed."""
+    try:
+        return version("my-symbols")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@cache
+def code_digest() -> str:
+    """Hash of all source files, twelve digits; it tells builds of one version apart."""
+    package = Path(next(iter(app.__path__)))
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def full_version() -> str:
+    """Version and digest, by which processes that share a database know each other."""
+    return f"{code_version()}+{code_digest()}"

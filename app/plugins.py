@@ -1,0 +1,63 @@
+"""Public interfaces for packages that extend the service by `my_symbols.*` entry points.
+
+A factor is a `Factor` (`my_symbols.factors`), a whole algorithm a `ScoringAlgorithm`
+(`my_symbols.algorithms`), an agent an `Agent` (`my_symbols.signal_agents`), a source of signals a
+`SignalSource` (`my_symbols.signal_sources`). Import nothing else of `app`: other modules move.
+"""
+
+from app.configuration.domain.sections import AutomationMode, Family, SignalSettings, Source
+from app.foundation.data_status import DataSource
+from app.market.domain.models import (
+    Book,
+    CandleSeries,
+    Floats,
+    Funding,
+    Interval,
+    Level,
+)
+from app.market.domain.panel import Panel, ScoringInputs, UnbrokenPanel, unbroken
+from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
+from app.scoring.domain.factors import Factor
+from app.scoring.domain.historical_moments import HistoricMoments
+from app.scoring.domain.plugins import Opinion, ScoringAlgorithm
+from app.signals.domain.agents import Abstention, Agent, AgentVote, SignalFeatures, UniverseContext
+from app.signals.domain.models import Direction, SignalClaim
+from app.signals.domain.sources import GeneratedSignal, SourceInput
+from app.signals.services.sources import SignalSource
+
+__all__ = [
+    "Abstention",
+    "Agent",
+    "AgentVote",
+    "AutomationMode",
+    "Board",
+    "Book",
+    "CandleSeries",
+    "Card",
+    "CardStatus",
+    "Confidence",
+    "DataSource",
+    "Direction",
+    "Factor",
+    "FactorReading",
+    "Family",
+    "Floats",
+    "Funding",
+    "GeneratedSignal",
+    "HistoricMoments",
+    "Interval",
+    "Level",
+    "Opinion",
+    "Panel",
+    "ScoringAlgorithm",
+    "ScoringInputs",
+    "SignalClaim",
+    "SignalFeatures",
+    "SignalSettings",
+    "SignalSource",
+    "Source",
+    "SourceInput",
+    "UnbrokenPanel",
+    "UniverseContext",
+    "unbroken",
+]

@@ -1,0 +1,1 @@
+"""Daily history of the local exchange: contracts and daily bars, invented or replayed."""
