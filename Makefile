@@ -124,8 +124,9 @@ lock: setup ## resolve pyproject.toml anew into both locks
 		--no-emit-index-url --custom-compile-command "make lock" --constraint requirements.lock \
 		--group build pyproject.toml --output-file requirements-runtime.lock
 
-docs: service ## write docs/configuration.md from the declared settings
-	$(BIN)/my-symbols configuration document > docs/configuration.md
+docs: service ## generate docs/configuration.md and docs/cli.md
+	@$(BIN)/my-symbols configuration document > docs/configuration.md
+	@$(BIN)/typer app.cli.application utils docs --name my-symbols --title "Command line" --output docs/cli.md
 
 format: setup ## let ruff format and sort
 	$(RUN) ruff format .

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.local_exchange import ExchangeChoice, exchange_beside
+from app.cli.programs.local_exchange import ExchangeOptions, run_exchange
 from app.main import create_app, tune_interpreter
 from app.settings import DatabaseVariables, KucoinVariables, LogVariables, Settings
 from benchmarks.rows import Row, note
@@ -124,8 +124,8 @@ def table(title: str, holds: list[Hold]) -> Table:
 
 def main() -> None:
     """Does MYBENCH_CYCLES (5) scoring cycles on a market of about 550 contracts."""
-    choice, watch = ExchangeChoice(7, 100_000, None, None, None), Watch()
-    with tempfile.TemporaryDirectory() as room, exchange_beside(choice) as exchange:
+    choice, watch = ExchangeOptions(7, 100_000, None, None, None), Watch()
+    with tempfile.TemporaryDirectory() as room, run_exchange(choice) as exchange:
         settings = Settings(
             kucoin=KucoinVariables(base_url=exchange, source="sandbox"),
             database=DatabaseVariables(url=f"sqlite+aiosqlite:///{room}/bench.sqlite3"),

@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.local_exchange import ExchangeChoice, exchange_beside
+from app.cli.programs.local_exchange import ExchangeOptions, run_exchange
 from benchmarks.http_load import Make, Pace, Run, Taken, flat_out, once, paced, request
 from benchmarks.http_plan import (
     GOAL_MS,
@@ -101,9 +101,9 @@ class Server:
 async def service(room: Path) -> AsyncIterator[Server]:
     """The service on a whole market of its own, with ten members."""
     port = free_port()
-    choice = ExchangeChoice(7, 100_000, None, None, None)
+    choice = ExchangeOptions(7, 100_000, None, None, None)
     with (
-        exchange_beside(choice) as exchange,
+        run_exchange(choice) as exchange,
         process(
             ["-m", "app.cli", "serve", "--port", str(port)],
             MYSYMBOLS_KUCOIN__BASE_URL=exchange,

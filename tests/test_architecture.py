@@ -22,7 +22,6 @@ PYTHON = [
 # Folders that are still to be divided, with the number of modules that they may not exceed.
 FOLDER_LIMITS = {
     "app/sandbox": 28,
-    "app/cli": 26,
     "app/adapters/kucoin": 31,
     "app/market/services": 32,
 }

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -15,10 +16,10 @@ import pytest
 import typer
 import yaml
 
-from app.cli import sandbox as sandbox_command
 from app.cli.application import application
-from app.cli.exits import Exit
-from app.foundation.http.errors import PREFIX
+from app.cli.commands import sandbox as sandbox_command
+from app.cli.exit_codes import ExitCode
+from app.foundation.http.protocol import PREFIX
 from app.settings import CLIENT_VARIABLES, Settings, known_variables
 from tests.cli.command import here
 from tests.support.harness import openapi_document
@@ -434,7 +435,7 @@ def test_the_endpoints_of_the_documentation_are_those_of_the_service() -> None:
 def test_the_exit_codes_of_the_documentation_are_those_of_the_program() -> None:
     listed = PAGES["deployment.md"].partition("## Exit codes")[2]
     codes = [int(code) for code in re.findall(r"^\| (\d+) \| ", listed, re.MULTILINE)]
-    assert codes == sorted(int(code) for code in Exit)
+    assert codes == sorted(int(code) for code in ExitCode)
 
 
 def test_the_commands_of_the_documentation_exist() -> None:
@@ -442,12 +443,26 @@ def test_the_commands_of_the_documentation_exist() -> None:
         tuple(words.split())
         for name, text in TEXTS.items()
         if name not in GENERATED
-        for words in re.findall(r"`my-symbols ((?:[a-z-]+ ?)+)", text)
+        for words in re.findall(r"`my-symbols ((?:[a-z][a-z-]*(?: |\b))+)", text)
     }
     assert {("demo",), ("doctor",), ("audit", "verify"), ("tape", "replay")} <= named
     for words in named:
         shown = here(*words, "--help")
         assert "Usage: my-symbols " + " ".join(words) in shown.out, words
+
+
+def test_the_command_reference_is_generated_from_the_commands(tmp_path: Path) -> None:
+    generated = tmp_path / "cli.md"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "typer", "app.cli.application", "utils", "docs"),
+            *("--name", "my-symbols", "--title", "Command line", "--output", str(generated)),
+        ],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    assert generated.read_text(encoding="utf-8") == _read("docs/cli.md"), "run `make docs`"
 
 
 def test_defaults_of_the_local_exchange_are_documented_truthfully() -> None:

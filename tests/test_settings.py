@@ -3,8 +3,8 @@
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from app.cli.configuration import read_settings
-from app.cli.exits import CommandError
+from app.cli.exit_codes import CommandError
+from app.cli.programs.settings import read_settings
 from app.foundation.data_status import DataSource
 from app.settings import (
     FeedVariables,

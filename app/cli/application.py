@@ -1,25 +1,12 @@
-"""The command line put together: one typer application, documented exit codes."""
+"""The command line `my-symbols`: one lazy group of commands with documented exit codes."""
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
-from app.cli.alerts import alerts
-from app.cli.audit import audit
-from app.cli.demo import demo
-from app.cli.doctor import doctor
-from app.cli.exits import Exit
-from app.cli.jobs import jobs
-from app.cli.portfolio import portfolio
-from app.cli.portfolio_report import report
-from app.cli.position_size import size, sizes
-from app.cli.reference import configuration
-from app.cli.sandbox import sandbox
-from app.cli.scoring import convert, explain, score, sync
-from app.cli.service import serve
-from app.cli.tape import tape
-from app.cli.watch import watch
-from app.container import code_version
+from app.cli.exit_codes import ExitCode
+from app.cli.lazy import LazyGroup
 
 _EPILOG = (
     "Exit codes: 0 done, 1 refused by the service (its problem code is printed), 2 wrong usage, "
@@ -29,6 +16,7 @@ _EPILOG = (
 
 application = typer.Typer(
     name="my-symbols",
+    cls=LazyGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -38,32 +26,26 @@ application = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(code_version())
-        raise typer.Exit(int(Exit.OK))
+def _print_version(is_requested: bool) -> None:
+    if not is_requested:
+        return
+    try:
+        typer.echo(version("my-symbols"))
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        typer.echo("unknown")
+    raise typer.Exit(int(ExitCode.OK))
 
 
 @application.callback()
 def _options(
-    asked: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print and leave.")
+    print_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
-    del asked
-
-
-for _command in (serve, demo, sandbox, doctor, sync, score, explain, convert, watch):
-    application.command()(_command)
-portfolio.command()(report)
-portfolio.command()(size)
-portfolio.command()(sizes)
-application.add_typer(portfolio, name="portfolio")
-application.add_typer(configuration, name="configuration")
-application.add_typer(audit, name="audit")
-application.add_typer(tape, name="tape")
-application.add_typer(jobs, name="jobs")
-application.add_typer(alerts, name="alerts")
+    del print_version
 
 
 def main() -> None:

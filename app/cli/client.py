@@ -1,4 +1,4 @@
-"""Talks to a running service: one request, its exact answer or a CommandError."""
+"""HTTP client of a running service: one request returns its exact answer or a CommandError."""
 
 import json
 from collections.abc import Mapping
@@ -9,19 +9,17 @@ from urllib.parse import quote
 
 import aiohttp
 
-from app.cli.exits import CommandError, Exit
-from app.foundation.http.errors import PREFIX
-from app.foundation.http.middleware import MODE
+from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_status
+from app.foundation.http.protocol import MODE, PREFIX
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
-_UNAVAILABLE: Final = frozenset({502, 503, 504})
+CONNECT_TIMEOUT_S: Final = 5.0
 _PROBLEM: Final = "application/problem+json"
-_CONNECT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What the service said: the text as it came, and the document with exact numbers."""
+class CliResponse:
+    """Answer of the service: its text unchanged, and the document with exact numbers."""
 
     status: int
     text: str
@@ -30,12 +28,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A running service at `url`; each call opens and closes its own connection."""
+    """Client of the service at `url`; each call opens and closes its own connection."""
 
     url: str = DEFAULT_URL
     timeout_s: float = 120.0
 
-    async def get(self, path: str, **query: str | int) -> Answer:
+    async def get(self, path: str, **query: str | int) -> CliResponse:
         return await self.call("GET", path, query=query)
 
     async def post(
@@ -44,7 +42,7 @@ class Client:
         body: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         prefer: str | None = None,
-    ) -> Answer:
+    ) -> CliResponse:
         return await self.call(
             "POST", path, body=body or {}, idempotency_key=idempotency_key, prefer=prefer
         )
@@ -58,95 +56,100 @@ class Client:
         body: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         prefer: str | None = None,
-    ) -> Answer:
-        """The answer of a 2xx. Raises CommandError for everything else."""
-        wanted = {"Idempotency-Key": idempotency_key, "Prefer": prefer}
-        headers = {name: value for name, value in wanted.items() if value}
-        limits = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=_CONNECT_S)
-        address = f"{self.url.rstrip('/')}{PREFIX}{path}"
+    ) -> CliResponse:
+        """Sends a request and returns its 2xx answer. Raises CommandError for any other."""
+        optional = {"Idempotency-Key": idempotency_key, "Prefer": prefer}
+        headers = {name: value for name, value in optional.items() if value}
+        limits = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
             async with (
                 aiohttp.ClientSession(timeout=limits) as session,
                 session.request(
-                    method, address, params=query, json=body, headers=headers, allow_redirects=False
+                    method,
+                    api_address(self.url, path),
+                    params=query,
+                    json=body,
+                    headers=headers,
+                    allow_redirects=False,
                 ) as response,
             ):
                 text = await response.text()
-                return understood(response, text, self.url)
+                return parse_response(response, text, self.url)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise CommandError(
-                Exit.USAGE, "invalid_url", f"{self.url!r} is not an address such as {DEFAULT_URL}."
+                ExitCode.USAGE,
+                "invalid_url",
+                f"{self.url!r} is not an address such as {DEFAULT_URL}.",
             ) from None
         except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
             raise unreachable(self.url, error) from None
 
 
-def segment(text: str) -> str:
-    """A symbol in any spelling as one segment of a path: BTC/USDT:USDT keeps its slash."""
+def api_address(url: str, path: str) -> str:
+    """Returns the address of a path of the API."""
+    return f"{url.rstrip('/')}{PREFIX}{path}"
+
+
+def quote_segment(text: str) -> str:
+    """Quotes a symbol in any spelling for a path: BTC/USDT:USDT keeps its slash."""
     return quote(text, safe=":")
 
 
 def unreachable(url: str, error: Exception) -> CommandError:
-    """Nobody answers, or not as a service does."""
+    """Returns the error for an address at which no HTTP service answers."""
     return CommandError(
-        Exit.UNAVAILABLE,
+        ExitCode.UNAVAILABLE,
         "service_unreachable",
         f"No answer from {url} ({type(error).__name__}). Is it running? "
         "Start it with `my-symbols serve` or name another with --url or MYSYMBOLS_URL.",
     )
 
 
-def understood(response: aiohttp.ClientResponse, text: str, url: str) -> Answer:
-    """The answer of a 2xx. Raises CommandError for everything else.
+def parse_response(response: aiohttp.ClientResponse, text: str, url: str) -> CliResponse:
+    """Returns a 2xx answer of this service. Raises CommandError for any other answer.
 
-    Others, exchanges among them, answer with JSON and have errors with a `code`, too.
+    Other services, exchanges among them, also answer JSON with a `code`: the mode header tells
+    our service from them.
     """
     status = response.status
-    document = said(text)
-    # Ours alone says with every answer what it still decides.
+    document = parse_document(text)
     if 200 <= status < 300 and document is not None and MODE.decode() in response.headers:
-        return Answer(status, text, document)
+        return CliResponse(status, text, document)
     code = None if document is None else document.get("code")
     if response.content_type == _PROBLEM and isinstance(code, str):
         problem = json.loads(text)
-        raise CommandError(exit_of(status), code, str(problem.get("detail", "")), problem)
-    raise not_ours(status, url)
+        detail = str(problem.get("detail", ""))
+        raise CommandError(exit_code_of_status(status), code, detail, problem)
+    raise not_our_service(status, url)
 
 
-def not_ours(status: int, url: str) -> CommandError:
-    """Somebody answers there, and it is not this service."""
+def not_our_service(status: int, url: str) -> CommandError:
+    """Returns the error for an answer that this service never gives."""
     return CommandError(
-        Exit.INTERNAL,
+        ExitCode.INTERNAL,
         "not_our_service",
         f"{url} answered {status} with something that is not an answer of this service.",
     )
 
 
-def said(text: str | bytes) -> dict[str, Any] | None:
-    """A JSON object with exact numbers, which ends the command where it lacks what is shown.
+def parse_document(text: str | bytes) -> dict[str, Any] | None:
+    """Parses a JSON object with exact numbers; None for any other text.
 
-    None where the text is none.
+    Reading a field that the object lacks ends the command.
     """
     try:
-        document = json.loads(text, parse_float=Decimal, object_hook=_Said)
+        document = json.loads(text, parse_float=Decimal, object_hook=_Document)
     except ValueError:
         return None
     return document if isinstance(document, dict) else None
 
 
-class _Said(dict[str, Any]):
-    """An object of an answer; where it has not what is shown another version has answered."""
+class _Document(dict[str, Any]):
+    """JSON object whose missing fields tell that another version of the service answered."""
 
     def __missing__(self, key: str) -> Any:
         raise CommandError(
-            Exit.INTERNAL,
+            ExitCode.INTERNAL,
             "unknown_answer",
             f"The answer has no `{key}`: the service is of another version than this command.",
         )
-
-
-def exit_of(status: int) -> Exit:
-    """How a command ends that was answered with `status`."""
-    if status in _UNAVAILABLE:
-        return Exit.UNAVAILABLE
-    return Exit.REFUSED if 400 <= status < 500 else Exit.INTERNAL

@@ -1,4 +1,4 @@
-"""What a command prints: machine output on stdout only, everything for people beside it."""
+"""Output of a command: one JSON document on stdout, or tables and sentences for people."""
 
 import json
 import os
@@ -14,17 +14,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.table import Table
 
-from app.cli.client import DEFAULT_URL, Answer
-from app.cli.exits import CommandError
+from app.cli.client import CliResponse
+from app.cli.exit_codes import CommandError
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")
 ]
-Url = Annotated[str, typer.Option("--url", envvar="MYSYMBOLS_URL", help="Where the service runs.")]
-HERE = DEFAULT_URL
+Url = Annotated[
+    str, typer.Option("--url", envvar="MYSYMBOLS_URL", help="Address of the running service.")
+]
+Symbol = Annotated[str, typer.Argument(help="Any spelling: BTCUSDT, XBTUSDTM, BTC/USDT:USDT.")]
+Reason = Annotated[str | None, typer.Option(help="Recorded in the history.")]
+IdempotencyKey = Annotated[
+    str | None, typer.Option("--key", help="Idempotency-Key: the same key has one effect.")
+]
+Limit = Annotated[int, typer.Option(min=1, max=500, help="Number of entries, newest first.")]
 
 
-def _console(*, stderr: bool) -> Console:
+def _create_console(*, stderr: bool) -> Console:
     # A pipe has no width: tables must not be folded to 80 columns there.
     width = None if "COLUMNS" in os.environ else 160
     console = Console(stderr=stderr, highlight=False)
@@ -33,30 +40,31 @@ def _console(*, stderr: bool) -> Console:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One command's output: `as_json` decides what goes to stdout."""
+    """Console output of one command; `as_json` selects machine output."""
 
     as_json: bool
-    people: Console = field(default_factory=lambda: _console(stderr=False))
-    notes: Console = field(default_factory=lambda: _console(stderr=True))
+    console: Console = field(default_factory=lambda: _create_console(stderr=False))
+    notes: Console = field(default_factory=lambda: _create_console(stderr=True))
 
-    def answer(self, answer: Answer) -> bool:
-        """Prints the service's own text if machines read; True when that was all."""
+    def print_if_json(self, response: CliResponse) -> bool:
+        """Prints the service's own text in machine mode; True when nothing is left to print."""
         if self.as_json:
-            self.machine(answer.text)
+            self.print_document(response.text)
         return self.as_json
 
-    def machine(self, document: str | Mapping[str, Any]) -> None:
-        text = document if isinstance(document, str) else json.dumps(document, default=_exact)
-        typer.echo(text)  # flushes: a pipe's reader sees it at once
+    def print_document(self, document: str | Mapping[str, Any]) -> None:
+        """Prints one JSON document; decimals keep their value as numbers."""
+        text = document if isinstance(document, str) else json.dumps(document, default=_encode)
+        typer.echo(text)  # flushes, so that the reader of a pipe sees it at once
 
-    def error(self, error: CommandError) -> None:
+    def print_error(self, error: CommandError) -> None:
         if self.as_json:
-            self.machine(dict(error.problem))
+            self.print_document(dict(error.problem))
         self.notes.print(f"[bold red]{error.code}[/]: ", end="")
         self.notes.print(error.detail, markup=False)
 
-    def progress(self) -> Progress:
-        """A progress bar on stderr; silent where nobody looks."""
+    def create_progress(self) -> Progress:
+        """Returns a progress bar on stderr that is silent without a terminal."""
         return Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -70,28 +78,38 @@ class Output:
 
 
 @contextmanager
-def reporting(as_json: bool) -> Iterator[Output]:
-    """Runs a command's body; a CommandError becomes its message and exit code."""
+def report_errors(as_json: bool) -> Iterator[Output]:
+    """Runs the body of a command; a CommandError becomes its message and exit code."""
     output = Output(as_json)
     try:
         yield output
     except CommandError as error:
-        output.error(error)
+        output.print_error(error)
         raise typer.Exit(int(error.exit_code)) from None
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table for people; a column whose name ends in `>` is set flush right."""
-    made = Table(title=title, title_justify="left", title_style="bold")
+def create_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """Returns a table; a column whose name ends in `>` is aligned to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:
-        made.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left")
+        table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left")
     for row in rows:
-        made.add_row(*(shown(cell) for cell in row))
-    return made
+        table.add_row(*(format_value(cell) for cell in row))
+    return table
 
 
-def shown(value: object) -> str:
-    """A value for people; what is missing is a dash, never a zero."""
+def create_fact_table(title: str, document: Mapping[str, Any]) -> Table:
+    """Returns the plain values of a document, one per line."""
+    facts = [
+        (name.replace("_", " "), value)
+        for name, value in document.items()
+        if not isinstance(value, list | dict)
+    ]
+    return create_table(title, ("", ""), facts)
+
+
+def format_value(value: object) -> str:
+    """Formats a value for people; a missing one is a dash, never a zero."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -99,12 +117,17 @@ def shown(value: object) -> str:
     return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 
-def number(value: object, digits: int = 3) -> str:
-    """A number with a fixed count of digits; a dash where there is none."""
+def format_number(value: object, digits: int = 3) -> str:
+    """Formats a number with fixed digits; a dash for a missing one."""
     if isinstance(value, int | float | Decimal):
         return f"{value:.{digits}f}"
     return "-"
 
 
-def _exact(value: object) -> float | str:
+def drop_missing(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _encode(value: object) -> float | str:
     return float(value) if isinstance(value, Decimal) else str(value)

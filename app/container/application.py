@@ -12,7 +12,6 @@ from app.alerts.api import alert_routes as alerts
 from app.alerts.api import alert_rule_routes as alert_rules
 from app.alerts.api import notification_routes as notifications
 from app.foundation.http import errors
-from app.foundation.http.errors import PREFIX
 from app.foundation.http.host_guard import HostGuard
 from app.foundation.http.middleware import RequestBorder
 from app.foundation.http.openapi import (
@@ -24,6 +23,7 @@ from app.foundation.http.openapi import (
 )
 from app.foundation.http.origin_guard import OriginGuard
 from app.foundation.http.pagination import Cursors
+from app.foundation.http.protocol import PREFIX
 from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.routing import FiniteJSONResponse
 from app.foundation.http.startup_guard import OpeningGuard

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from app.foundation.errors import Code
+from app.foundation.errors import Code, CorruptDatabaseError
 from app.foundation.sql import migrations
 from app.foundation.sql.engines import url_of
-from app.foundation.sql.errors import CorruptDatabaseError, corrupt
+from app.foundation.sql.errors import corrupt
 from app.operations.storage.audit import inspect, reading
 
 

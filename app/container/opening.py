@@ -12,7 +12,7 @@ from app.container.seams import code_version, utc_now
 from app.container.use_cases import state_of
 from app.foundation.backoff import full_jitter
 from app.foundation.data_status import DataStatus
-from app.foundation.errors import UnavailableError
+from app.foundation.errors import CorruptDatabaseError, UnavailableError
 from app.foundation.http.dependencies import CURSORS, USE_CASES, UseCases
 from app.foundation.http.pagination import Cursors
 from app.foundation.http.response_cache import VERSIONS
@@ -20,7 +20,6 @@ from app.foundation.http.startup_guard import OPENING, Opening
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import DataSourceMismatchError
 from app.foundation.sql.engines import url_of
-from app.foundation.sql.errors import CorruptDatabaseError
 from app.foundation.sql.file_lock import DatabaseInUseError
 from app.market.domain.models import ExchangeLink, LinkState
 from app.market.services.health_facts import MarketFacts

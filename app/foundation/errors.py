@@ -120,6 +120,14 @@ class UnavailableError(ServiceError):
     """It cannot be answered truthfully now; try again after `retry_after_s`."""
 
 
+class OperatorActionError(UnavailableError):
+    """An operator has to change something first: a retry alone does not help."""
+
+
+class CorruptDatabaseError(UnavailableError):
+    """The database or its history is damaged: a backup has to be restored."""
+
+
 class BadResponseError(UnavailableError):
     """The exchange answered with something that is not an answer."""
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from app.cli.exits import Exit
+from app.cli.exit_codes import ExitCode
 from tests.cli.command import here
 from tests.cli.test_client import answering
 
@@ -28,7 +28,7 @@ def test_what_is_open_is_a_table() -> None:
     ban = {**ALERT, "rule": "exchange_banned", "value": None, "limit": None, "severity": "critical"}
     with answering(200, listed(ban, ALERT, cursor="more")) as (url, _):
         said = here("alerts", "list", "--limit", "2", "--url", url)
-    assert said.code == Exit.OK
+    assert said.code == ExitCode.OK
     rows = said.out.splitlines()
     (critical,) = [row for row in rows if "exchange_banned" in row]
     (low,) = [row for row in rows if "low_score" in row]
@@ -44,12 +44,12 @@ def test_nothing_to_tell_is_said_in_words() -> None:
         assert (
             "no alert is snoozed" in here("alerts", "list", "--state", "snoozed", "--url", url).out
         )
-    assert here("alerts", "list", "--state", "angry").code == Exit.USAGE
+    assert here("alerts", "list", "--state", "angry").code == ExitCode.USAGE
 
 
 def test_what_was_said_to_an_alert_is_shown() -> None:
     body = json.dumps({**ALERT, "state": "acknowledged"}).encode()
     with answering(200, body) as (url, _):
-        said = here("alerts", "ack", ALERT["id"], "--url", url)
+        said = here("alerts", "acknowledge", ALERT["id"], "--url", url)
     assert "alert: acknowledged" in said.out
     assert ALERT["id"] in said.out

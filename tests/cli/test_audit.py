@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from app.cli.exits import Exit
+from app.cli.exit_codes import ExitCode
 from app.foundation.sql.database import Database
 from tests.cli.command import alone, here
 from tests.support.desk import Desk
@@ -27,7 +27,7 @@ async def test_a_whole_history_passes_while_the_service_runs(
         cwd=ROOT,
         variables={"MYSYMBOLS_DATABASE__URL": database_url},
     )
-    assert said.code == Exit.OK, said.err
+    assert said.code == ExitCode.OK, said.err
     assert said.document == {
         "ok": True,
         "events": 4,
@@ -45,7 +45,7 @@ async def test_what_the_verdict_leaves_open_is_said(database: Database, database
         file.execute("DELETE FROM events")
         file.commit()
     told = alone("audit", "verify", "--database", database_url, cwd=ROOT)
-    assert told.code == Exit.OK, told.err
+    assert told.code == ExitCode.OK, told.err
     assert "older than the record of its end" in " ".join(told.out.split())
 
 
@@ -57,22 +57,22 @@ async def test_a_broken_history_says_where(database: Database, database_url: str
         file.execute("UPDATE portfolio_history SET reason = 'other' WHERE seq = 3")
         file.commit()
     said = alone("audit", "verify", "--json", "--database", database_url, cwd=ROOT)
-    assert said.code == Exit.REFUSED
+    assert said.code == ExitCode.REFUSED
     assert said.document["first_broken_seq"] == 3
     assert said.document["breaks"] == [{"seq": 3, "detail": "event 3 was altered"}]
     told = alone("audit", "verify", "--database", database_url, cwd=ROOT)
-    assert told.code == Exit.REFUSED
+    assert told.code == ExitCode.REFUSED
     assert "the history breaks at event 3" in told.out
 
 
 def test_what_cannot_be_read_is_no_verdict(tmp_path: Path) -> None:
     missing = f"sqlite+aiosqlite:///{tmp_path}/missing.sqlite3"
-    assert here("audit", "verify", "--json", "--database", missing).code == Exit.UNAVAILABLE
+    assert here("audit", "verify", "--json", "--database", missing).code == ExitCode.UNAVAILABLE
     assert list(tmp_path.iterdir()) == []
     wrong = here("audit", "verify", "--json", MYSYMBOLS_DATABASE__URL="oracle://x/y")
-    assert wrong.code == Exit.CONFIGURATION
+    assert wrong.code == ExitCode.CONFIGURATION
     (tmp_path / "noise").write_bytes(b"this is not a database" * 100)
     noise = f"sqlite+aiosqlite:///{tmp_path}/noise"
-    assert here("audit", "verify", "--json", "--database", noise).code == Exit.CORRUPT
+    assert here("audit", "verify", "--json", "--database", noise).code == ExitCode.CORRUPT
     memory = here("audit", "verify", "--json", "--database", "sqlite+aiosqlite:///:memory:")
-    assert memory.code == Exit.CONFIGURATION
+    assert memory.code == ExitCode.CONFIGURATION

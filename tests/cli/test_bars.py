@@ -101,7 +101,7 @@ def test_a_terminal_shows_a_bar_that_counts_along_with_the_job(
     looking.start()
     with os.fdopen(outside, "w") as its, job_that_waits(terminal) as url:
         monkeypatch.setattr(sys, "stderr", its)
-        assert application(["sync", "--url", url], standalone_mode=False) in {None, 0}
+        assert application(["symbols", "sync", "--url", url], standalone_mode=False) in {None, 0}
         for count in ("25/100", "50/100", "100/100"):
             assert terminal.seen(count), terminal.text()
     looking.join(PATIENCE_S)

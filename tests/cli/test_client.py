@@ -10,17 +10,23 @@ from typing import Any
 
 import pytest
 
-from app.cli.client import segment
-from app.cli.exits import Exit
+from app.cli.client import quote_segment
+from app.cli.exit_codes import ExitCode
 from tests.cli.command import here
 
 COMMANDS = (
-    ("sync",),
-    ("score",),
+    (
+        "symbols",
+        "sync",
+    ),
+    (
+        "scoring",
+        "calculate",
+    ),
     ("watch",),
-    ("score", "BTCUSDT"),
-    ("explain", "BTCUSDT"),
-    ("convert", "XBTUSDTM"),
+    ("scoring", "calculate", "BTCUSDT"),
+    ("scoring", "explain", "BTCUSDT"),
+    ("symbols", "convert", "XBTUSDTM"),
     ("portfolio", "show"),
     ("portfolio", "initialize"),
     ("portfolio", "add", "BTCUSDT"),
@@ -28,12 +34,12 @@ COMMANDS = (
     ("portfolio", "replace", "BTCUSDT", "ETHUSDT"),
     ("portfolio", "rebalance", "--dry-run"),
     ("alerts", "list"),
-    ("alerts", "ack", "an-id"),
+    ("alerts", "acknowledge", "an-id"),
     ("alerts", "snooze", "an-id"),
     ("alerts", "resolve", "an-id"),
     ("portfolio", "rebalances"),
     ("portfolio", "report"),
-    ("portfolio", "size", "BTCUSDT", "--balance", "1000"),
+    ("portfolio", "position-size", "BTCUSDT", "--balance", "1000"),
     ("portfolio", "proposals"),
     ("portfolio", "approve", "p"),
     ("portfolio", "decline", "p"),
@@ -96,14 +102,14 @@ def test_without_a_service_every_command_says_so_and_ends_with_69(
     command: tuple[str, ...], nobody: str
 ) -> None:
     spoken = here(*command, "--url", nobody)
-    assert spoken.code == Exit.UNAVAILABLE
+    assert spoken.code == ExitCode.UNAVAILABLE
     assert spoken.out == ""
     assert "service_unreachable" in spoken.err
     assert nobody in spoken.err
     assert "my-symbols serve" in spoken.err
 
     machine = here(*command, "--json", "--url", nobody)
-    assert machine.code == Exit.UNAVAILABLE
+    assert machine.code == ExitCode.UNAVAILABLE
     assert machine.document["code"] == "service_unreachable"
 
 
@@ -114,7 +120,7 @@ def test_the_address_can_come_from_the_environment(nobody: str) -> None:
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1", "http://"])
 def test_an_address_that_is_none_is_wrong_usage(url: str) -> None:
     said = here("portfolio", "show", "--url", url, "--json")
-    assert (said.code, said.document["code"]) == (Exit.USAGE, "invalid_url")
+    assert (said.code, said.document["code"]) == (ExitCode.USAGE, "invalid_url")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +149,7 @@ def test_a_problem_keeps_its_code_and_decides_the_exit_code(status: int, exit_co
 def test_something_that_is_not_our_service_is_named_as_such(status: int, body: bytes) -> None:
     with answering(status, body, "text/html") as (url, _):
         said = here("portfolio", "show", "--url", url, "--json")
-    assert (said.code, said.document["code"]) == (Exit.INTERNAL, "not_our_service")
+    assert (said.code, said.document["code"]) == (ExitCode.INTERNAL, "not_our_service")
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +164,14 @@ def test_another_service_is_named_in_one_line_whatever_is_asked(
     command: tuple[str, ...], stranger: str
 ) -> None:
     said = here(*command, "--url", stranger)
-    assert (said.code, said.out) == (Exit.INTERNAL, "")
+    assert (said.code, said.out) == (ExitCode.INTERNAL, "")
     (line,) = said.err.splitlines()
     assert line.startswith(f"not_our_service: {stranger} answered 200 with something")
 
 
 def test_a_machine_is_told_of_another_service_too(stranger: str) -> None:
     said = here("jobs", "list", "--json", "--url", stranger)
-    assert (said.code, said.document["code"]) == (Exit.INTERNAL, "not_our_service")
+    assert (said.code, said.document["code"]) == (ExitCode.INTERNAL, "not_our_service")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +180,7 @@ def test_a_machine_is_told_of_another_service_too(stranger: str) -> None:
 def test_an_answer_of_another_version_says_what_it_lacks(body: dict[str, Any], lacks: str) -> None:
     with answering(200, json.dumps(body).encode()) as (url, _):
         said = here("portfolio", "show", "--url", url)
-    assert (said.code, said.out) == (Exit.INTERNAL, "")
+    assert (said.code, said.out) == (ExitCode.INTERNAL, "")
     assert said.err.startswith(f"unknown_answer: The answer has no `{lacks}`")
 
 
@@ -184,7 +190,7 @@ def test_an_answer_of_another_version_says_what_it_lacks(body: dict[str, Any], l
 def test_a_stream_of_somebody_else_is_not_watched(event: bytes, code: str) -> None:
     with answering(200, b"data: " + event + b"\n\n", "text/event-stream") as (url, _):
         said = here("watch", "--url", url)
-    assert (said.code, said.out) == (Exit.INTERNAL, "")
+    assert (said.code, said.out) == (ExitCode.INTERNAL, "")
     assert said.err.startswith(code)
 
 
@@ -199,7 +205,7 @@ def test_numbers_of_a_stream_are_shown_as_they_came() -> None:
 
 def test_bytes_that_are_no_text_are_no_answer() -> None:
     with answering(200, b"\xff\xfe\xff", "application/json; charset=utf-8") as (url, _):
-        assert here("portfolio", "show", "--url", url).code == Exit.UNAVAILABLE
+        assert here("portfolio", "show", "--url", url).code == ExitCode.UNAVAILABLE
 
 
 def test_machine_output_is_the_service_text_to_the_last_digit() -> None:
@@ -230,10 +236,15 @@ Sent = Callable[[Any], bool]
         (["jobs", "list", "--kind", "scoring"], "GET", "/jobs?limit=20&kind=scoring", None),
         (["jobs", "show", "scoring:1"], "GET", "/jobs/scoring:1", None),
         (["jobs", "cancel", "scoring:1"], "POST", "/jobs/scoring:1/cancel", {}),
-        (["score"], "POST", "/scoring/calculate", {}),
-        (["score", "BTC/USDT:USDT"], "POST", "/scoring/calculate", {"symbol": "BTC/USDT:USDT"}),
-        (["explain", "BTCUSDT"], "GET", "/scoring/symbol/BTCUSDT/explain", None),
-        (["convert", "BTC/USDT:USDT"], "GET", "/symbols/BTC%2FUSDT:USDT/formats", None),
+        (["scoring", "calculate"], "POST", "/scoring/calculate", {}),
+        (
+            ["scoring", "calculate", "BTC/USDT:USDT"],
+            "POST",
+            "/scoring/calculate",
+            {"symbol": "BTC/USDT:USDT"},
+        ),
+        (["scoring", "explain", "BTCUSDT"], "GET", "/scoring/symbol/BTCUSDT/explain", None),
+        (["symbols", "convert", "BTC/USDT:USDT"], "GET", "/symbols/BTC%2FUSDT:USDT/formats", None),
         (["portfolio", "initialize", "--size", "3"], "POST", "/portfolio/initialize", {"size": 3}),
         (
             ["portfolio", "add", "BTCUSDT", "--reason", "why"],
@@ -263,7 +274,7 @@ Sent = Callable[[Any], bool]
             None,
         ),
         (
-            ["alerts", "ack", "i/d", "--user", "me"],
+            ["alerts", "acknowledge", "i/d", "--user", "me"],
             "POST",
             "/alerts/i%2Fd/acknowledge",
             {"user": "me"},
@@ -274,19 +285,19 @@ Sent = Callable[[Any], bool]
         (["portfolio", "rebalances", "a/b"], "GET", "/portfolio/rebalances/a%2Fb", None),
         (["portfolio", "proposals"], "GET", "/portfolio/proposals?limit=20", None),
         (
-            ["portfolio", "size", "BTC/USDT:USDT", "--balance", "1000.10"],
+            ["portfolio", "position-size", "BTC/USDT:USDT", "--balance", "1000.10"],
             "GET",
             "/portfolio/symbols/BTC%2FUSDT:USDT/position-size?account_balance=1000.10",
             None,
         ),
         (
-            ["portfolio", "size", "A", "--balance", "5", *RECORD],
+            ["portfolio", "position-size", "A", "--balance", "5", *RECORD],
             "GET",
             f"/portfolio/symbols/A/position-size?account_balance=5&{RECORD_QUERY}",
             None,
         ),
         (
-            ["portfolio", "sizes", "--balance", "1000.10"],
+            ["portfolio", "position-sizes", "--balance", "1000.10"],
             "GET",
             "/portfolio/sizes?account_balance=1000.10",
             None,
@@ -299,7 +310,7 @@ def test_what_is_sent(
     command: list[str], method: str, path: str, body: dict[str, Any] | None
 ) -> None:
     with answering(200, b"{}") as (url, asked):
-        assert here(*command, "--json", "--url", url + "/").code == Exit.OK
+        assert here(*command, "--json", "--url", url + "/").code == ExitCode.OK
     (sent,) = asked
     assert sent[0] == method
     assert sent[1] == f"/api/symbol-mgmt{path}"
@@ -316,19 +327,19 @@ def test_an_idempotency_key_is_sent_as_its_header() -> None:
 
 
 def test_a_symbol_is_one_segment_of_a_path() -> None:
-    assert segment("BTC/USDT:USDT") == "BTC%2FUSDT:USDT"
-    assert segment("../x?y#z") == "..%2Fx%3Fy%23z"
+    assert quote_segment("BTC/USDT:USDT") == "BTC%2FUSDT:USDT"
+    assert quote_segment("../x?y#z") == "..%2Fx%3Fy%23z"
 
 
 def test_usage_errors_end_with_2() -> None:
-    assert here("portfolio", "add").code == Exit.USAGE
-    assert here("no-such-command").code == Exit.USAGE
-    assert here("score", "--limit", "0").code == Exit.USAGE
+    assert here("portfolio", "add").code == ExitCode.USAGE
+    assert here("no-such-command").code == ExitCode.USAGE
+    assert here("scoring", "calculate", "--limit", "0").code == ExitCode.USAGE
 
 
 def test_help_documents_the_exit_codes() -> None:
     said = " ".join(here("--help").out.split())
-    for code in Exit:
+    for code in ExitCode:
         assert str(int(code)) in said
     assert here("--version").out.strip()
 
@@ -357,12 +368,12 @@ JOB: dict[str, Any] = {
 
 def test_a_sync_is_asked_for_as_a_job_and_told_when_it_has_ended() -> None:
     with answering(202, json.dumps(JOB).encode()) as (url, asked):
-        said = here("sync", "--url", url)
-        told = here("sync", "--json", "--url", url)
+        said = here("symbols", "sync", "--url", url)
+        told = here("symbols", "sync", "--json", "--url", url)
     assert [(one[0], one[1], one[2]["Prefer"]) for one in asked] == [
         ("POST", "/api/symbol-mgmt/symbols/sync", "respond-async")
     ] * 2
-    assert (said.code, told.code) == (Exit.OK, Exit.OK)
+    assert (said.code, told.code) == (ExitCode.OK, ExitCode.OK)
     assert "listed" in said.out
     assert told.document == JOB
 
@@ -370,16 +381,16 @@ def test_a_sync_is_asked_for_as_a_job_and_told_when_it_has_ended() -> None:
 @pytest.mark.parametrize(
     ("code", "ends"),
     [
-        ("exchange_unavailable", Exit.UNAVAILABLE),
-        ("sandbox_only", Exit.REFUSED),
-        ("internal_error", Exit.INTERNAL),
-        ("of another version", Exit.INTERNAL),
+        ("exchange_unavailable", ExitCode.UNAVAILABLE),
+        ("sandbox_only", ExitCode.REFUSED),
+        ("internal_error", ExitCode.INTERNAL),
+        ("of another version", ExitCode.INTERNAL),
     ],
 )
-def test_a_sync_that_fails_ends_with_the_code_of_its_job(code: str, ends: Exit) -> None:
+def test_a_sync_that_fails_ends_with_the_code_of_its_job(code: str, ends: ExitCode) -> None:
     failed = {**JOB, "state": "failed", "result": None, "error": {"code": code, "detail": "why"}}
     with answering(202, json.dumps(failed).encode()) as (url, _):
-        ended = here("sync", "--json", "--url", url)
+        ended = here("symbols", "sync", "--json", "--url", url)
     assert (ended.code, ended.document) == (ends, failed)
     assert f"{code}: why" in ended.err
 
@@ -449,9 +460,11 @@ SIZED: dict[str, Any] = {
 
 def test_a_size_is_told_with_its_caps_and_to_the_last_digit() -> None:
     with answering(200, json.dumps(SIZED).encode()) as (url, _):
-        people = here("portfolio", "size", "BTCUSDT", "--balance", "10000", "--url", url)
-        machine = here("portfolio", "size", "BTCUSDT", "--balance", "1", "--json", "--url", url)
-    assert (people.code, machine.code, machine.document) == (Exit.OK, Exit.OK, SIZED)
+        people = here("portfolio", "position-size", "BTCUSDT", "--balance", "10000", "--url", url)
+        machine = here(
+            "portfolio", "position-size", "BTCUSDT", "--balance", "1", "--json", "--url", url
+        )
+    assert (people.code, machine.code, machine.document) == (ExitCode.OK, ExitCode.OK, SIZED)
     for told in ("BTCUSDT (XBTUSDTM)", "1177.0011", "72.9989", "gross_leverage", "times"):
         assert told in people.out
     assert "no lots" not in people.out
@@ -462,8 +475,8 @@ def test_a_size_is_told_with_its_caps_and_to_the_last_digit() -> None:
 def test_a_size_without_lots_says_why() -> None:
     none = {**SIZED, "lots": 0, "limits": [], "reason": "[market_data_stale] no fresh price"}
     with answering(200, json.dumps(none).encode()) as (url, _):
-        said = here("portfolio", "size", "BTCUSDT", "--balance", "10000", "--url", url)
-    assert said.code == Exit.OK
+        said = here("portfolio", "position-size", "BTCUSDT", "--balance", "10000", "--url", url)
+    assert said.code == ExitCode.OK
     assert "no lots: [market_data_stale] no fresh price" in said.out
     assert "source" not in said.out
 
@@ -480,21 +493,21 @@ def test_a_size_without_lots_says_why() -> None:
     ids=" ".join,
 )
 def test_a_size_that_cannot_be_asked_for_is_wrong_usage(wrong: tuple[str, ...]) -> None:
-    assert here("portfolio", "size", "BTCUSDT", *wrong).code == Exit.USAGE
+    assert here("portfolio", "position-size", "BTCUSDT", *wrong).code == ExitCode.USAGE
 
 
 def test_a_sync_with_history_asks_for_it() -> None:
     job = {**JOB, "result": {"listed": 16}}
     with answering(200, json.dumps(job).encode()) as (url, asked):
-        assert here("sync", "--history", "--url", url).code == 0
+        assert here("symbols", "sync", "--history", "--url", url).code == 0
     assert asked[0][:2] == ("POST", "/api/symbol-mgmt/symbols/sync?history=true")
 
 
 def test_a_sync_that_somebody_stopped_is_not_done() -> None:
     cancelled = {**JOB, "state": "cancelled", "result": None}
     with answering(202, json.dumps(cancelled).encode()) as (url, _):
-        ended = here("sync", "--url", url)
-    assert ended.code == Exit.REFUSED
+        ended = here("symbols", "sync", "--url", url)
+    assert ended.code == ExitCode.REFUSED
     assert "job_cancelled" in ended.err
 
 

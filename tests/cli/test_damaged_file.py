@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from app.cli.exits import Exit
+from app.cli.exit_codes import ExitCode
 from app.foundation.sql.database import Database
 from tests.cli.command import Ended, alone
 from tests.support.desk import Desk
@@ -52,8 +52,8 @@ async def test_B13_a_bit_flipped_in_the_history_refuses_to_start_and_nothing_is_
         assert file.execute("PRAGMA quick_check").fetchone() == ("ok",)  # sound, and yet a lie
 
     said = _served(path)
-    assert said.code == int(Exit.CORRUPT)
-    assert int(Exit.CORRUPT) == 74  # as the row says
+    assert said.code == int(ExitCode.CORRUPT)
+    assert int(ExitCode.CORRUPT) == 74  # as the row says
     last = said.err.splitlines()[-1]
     assert last.startswith("history_tampered: ")
     assert re.search(r"event [23] ", last)  # the hash stands in its own row and in the next one
@@ -76,7 +76,7 @@ async def test_B13_a_page_that_is_no_page_refuses_to_start_and_nothing_is_writte
     path.write_bytes(damaged)
 
     said = _served(path)
-    assert said.code == Exit.CORRUPT
+    assert said.code == ExitCode.CORRUPT
     last = said.err.splitlines()[-1]
     assert last.startswith("database_unavailable: ")
     assert "corrupt" in last

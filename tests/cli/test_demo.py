@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from app.cli.demo import DEMO_QUOTA, forget
-from app.cli.exits import CommandError, Exit
+from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.output import Output
-from app.cli.report import Findings, print_findings
+from app.cli.programs.demo import DEMO_QUOTA, delete_database
+from app.cli.programs.demo_report import DemoResult, print_result
 from app.foundation.sql.file_lock import FileLock
 from app.settings import KucoinVariables
 from tests.cli.command import PATIENCE_S, Ended, alone, ended, here, started
@@ -50,7 +50,7 @@ class Demo:
 
     def told(self, *command: str) -> Any:
         said = self.ask(*command, "--json")
-        assert said.code == Exit.OK, said.out + said.err
+        assert said.code == ExitCode.OK, said.out + said.err
         return said.document
 
 
@@ -109,7 +109,7 @@ def test_people_get_the_same_as_tables(
         "correlation": Decimal("0.7912"),
     }
     for refused in ([], [refusal]):
-        findings = Findings(
+        result = DemoResult(
             url=found["url"],
             portfolio=found["portfolio"],
             choice={"refused": refused},
@@ -118,7 +118,7 @@ def test_people_get_the_same_as_tables(
             funnel=found["funnel"],
             usable_s=9.87,
         )
-        print_findings(findings, Output(as_json=False), 12.34)
+        print_result(result, Output(as_json=False), 12.34)
         said = capsys.readouterr().out
         for member in found["portfolio"]["members"]:
             assert f"{member['contract']} " in said
@@ -146,30 +146,30 @@ def test_it_serves_the_docs(demo: Demo) -> None:
 
 def test_a_symbol_in_every_spelling(demo: Demo) -> None:
     for spelling in ("BTCUSDT", "xbtusdtm", "BTC/USDT:USDT"):
-        formats = demo.told("convert", spelling)
+        formats = demo.told("symbols", "convert", spelling)
         assert "XBTUSDTM" in formats.values()
-    assert "XBTUSDTM" in demo.ask("convert", "BTCUSDT").out
-    unknown = demo.ask("convert", "NOSUCHCOIN", "--json")
-    assert (unknown.code, unknown.document["code"]) == (Exit.REFUSED, "symbol_unknown")
+    assert "XBTUSDTM" in demo.ask("symbols", "convert", "BTCUSDT").out
+    unknown = demo.ask("symbols", "convert", "NOSUCHCOIN", "--json")
+    assert (unknown.code, unknown.document["code"]) == (ExitCode.REFUSED, "symbol_unknown")
 
 
 def test_contracts_are_read_and_scores_made_on_demand(demo: Demo) -> None:
-    assert demo.told("sync")
-    assert demo.ask("sync").code == Exit.OK
-    run = demo.told("score")
+    assert demo.told("symbols", "sync")
+    assert demo.ask("symbols", "sync").code == ExitCode.OK
+    run = demo.told("scoring", "calculate")
     assert run["scores_calculated"] == demo.document["run"]["scores_calculated"]
-    board = demo.ask("score", "--limit", "3")
-    assert board.code == Exit.OK
+    board = demo.ask("scoring", "calculate", "--limit", "3")
+    assert board.code == ExitCode.OK
     assert "board" in board.out
-    assert demo.told("score", "ETHUSDT")["score"]["symbol"] == "ETHUSDT"
+    assert demo.told("scoring", "calculate", "ETHUSDT")["score"]["symbol"] == "ETHUSDT"
 
 
 def test_an_explanation_adds_up(demo: Demo) -> None:
     symbol = demo.document["portfolio"]["members"][0]["symbol"]
-    said = demo.told("explain", symbol)
+    said = demo.told("scoring", "explain", symbol)
     shares = [factor["contribution"] for factor in said["factors"] if factor["contribution"]]
     assert sum(shares) == pytest.approx(said["z"], abs=1e-9)
-    shown = demo.ask("explain", symbol)
+    shown = demo.ask("scoring", "explain", symbol)
     assert "volatility" in shown.out
 
 
@@ -177,27 +177,27 @@ def test_the_portfolio_is_shown_and_changed(demo: Demo) -> None:
     before = demo.told("portfolio", "show")
     assert "= 100 %" in demo.ask("portfolio", "show").out
     full = demo.ask("portfolio", "initialize", "--json")
-    assert (full.code, full.document["code"]) == (Exit.REFUSED, "portfolio_not_empty")
+    assert (full.code, full.document["code"]) == (ExitCode.REFUSED, "portfolio_not_empty")
 
     last = before["members"][-1]["symbol"]
     removed = demo.ask("portfolio", "remove", last, "--reason", "a test")
-    assert removed.code == Exit.OK
+    assert removed.code == ExitCode.OK
     assert "= 100 %" in removed.out
     again = demo.told("portfolio", "add", last)
     assert again["symbol"] == last
     twice = demo.ask("portfolio", "add", last, "--json")
-    assert twice.code == Exit.REFUSED
+    assert twice.code == ExitCode.REFUSED
 
     held = {member["symbol"] for member in before["members"]}
     for card in demo.document["board"]:
         if card["symbol"] in held:
             continue
         said = demo.ask("portfolio", "replace", last, card["symbol"], "--json")
-        if said.code == Exit.OK:
+        if said.code == ExitCode.OK:
             break
         # Which of the two limits comes first differs with the hour: the market goes on.
         assert said.document["code"] in {"correlation_limit", "sector_limit"}
-    assert said.code == Exit.OK
+    assert said.code == ExitCode.OK
     assert len(demo.told("portfolio", "show")["members"]) == 10
 
 
@@ -207,7 +207,7 @@ def test_a_rebalance_is_shown_before_it_is_done(demo: Demo) -> None:
     assert by_size["lots"]["lots"], "a balance names lots of all members"
     assert plan["dry_run"] is True
     done = demo.ask("portfolio", "rebalance", "--key", "a-test")
-    assert done.code == Exit.OK
+    assert done.code == ExitCode.OK
     assert "turnover" in done.out
     assert demo.told("portfolio", "rebalance")["total_changes"] == 0
 
@@ -226,7 +226,7 @@ def test_the_doctor_finds_a_running_demo_well(demo: Demo) -> None:
 def test_one_process_owns_the_file(demo: Demo) -> None:
     url = f"sqlite+aiosqlite:///{demo.cwd}/var/demo.sqlite3"
     second = alone("serve", "--port", "0", cwd=demo.cwd, variables={"MYSYMBOLS_DATABASE__URL": url})
-    assert second.code == Exit.CONFIGURATION
+    assert second.code == ExitCode.CONFIGURATION
     assert f"process {demo.child.pid} has demo.sqlite3 open" in second.err
     assert "Traceback" not in second.err
 
@@ -236,8 +236,8 @@ def test_a_second_demo_leaves_the_data_of_the_running_one_alone(demo: Demo) -> N
     before = (file.stat().st_ino, demo.told("portfolio", "show")["version"])
     port = demo.url.rpartition(":")[2]
     for chosen, code, word in (
-        ("0", Exit.CONFIGURATION, "database_in_use"),
-        (port, Exit.UNAVAILABLE, "address_not_available"),
+        ("0", ExitCode.CONFIGURATION, "database_in_use"),
+        (port, ExitCode.UNAVAILABLE, "address_not_available"),
     ):
         arguments = ("demo", "--port", chosen, "--contracts", "5", "--once", "--json")
         second = alone(*arguments, cwd=demo.cwd)
@@ -257,18 +257,18 @@ def test_a_demo_begins_with_nothing_of_an_earlier_market(tmp_path: Path) -> None
         one.write_bytes(b"another market")
     held = FileLock.taken(str(file))
     with pytest.raises(CommandError) as refused:
-        forget(file)
-    assert refused.value.exit_code == Exit.CONFIGURATION
+        delete_database(file)
+    assert refused.value.exit_code == ExitCode.CONFIGURATION
     assert all(one.exists() for one in left)
     held.release()
-    forget(file)
+    delete_database(file)
     assert not any(one.exists() for one in left)
     FileLock.taken(str(file)).release()
     with pytest.raises(CommandError, match="is a directory") as nowhere:
-        forget(tmp_path)
-    assert nowhere.value.exit_code == Exit.CONFIGURATION
+        delete_database(tmp_path)
+    assert nowhere.value.exit_code == ExitCode.CONFIGURATION
     kept = here("demo", "--keep")
-    assert kept.code == Exit.USAGE
+    assert kept.code == ExitCode.USAGE
 
 
 def test_live_data_is_never_mixed_into_a_demo(demo: Demo) -> None:
@@ -284,7 +284,7 @@ def test_live_data_is_never_mixed_into_a_demo(demo: Demo) -> None:
         "MYSYMBOLS_KUCOIN__BASE_URL": "http://127.0.0.1:9",
     }
     mixed = alone("serve", "--port", "0", cwd=demo.cwd, variables=variables)
-    assert mixed.code == Exit.CONFIGURATION
+    assert mixed.code == ExitCode.CONFIGURATION
     assert "sandbox" in mixed.err
     assert "kucoin" in mixed.err
     assert "Traceback" not in mixed.err
@@ -293,7 +293,7 @@ def test_live_data_is_never_mixed_into_a_demo(demo: Demo) -> None:
 def test_a_taken_port_is_named(demo: Demo) -> None:
     port = demo.url.rpartition(":")[2]
     second = here("serve", "--port", port)
-    assert second.code == Exit.UNAVAILABLE
+    assert second.code == ExitCode.UNAVAILABLE
     assert "address_not_available" in second.err
     assert port in second.err
 
@@ -304,7 +304,7 @@ def test_ctrl_c_ends_it_cleanly_and_takes_the_exchange_along(demo: Demo) -> None
     assert len(children) == 1
     demo.child.send_signal(signal.SIGINT)
     said = ended(demo.child)
-    assert said.code == Exit.OK
+    assert said.code == ExitCode.OK
     assert said.out == ""
     assert "Traceback" not in said.err
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
@@ -330,14 +330,14 @@ def test_serve_stays_up_without_an_exchange_and_ends_when_asked(tmp_path: Path) 
             "serve", "--port", str(port), cwd=tmp_path, MYSYMBOLS_KUCOIN__BASE_URL=refusing
         )
         url = f"http://127.0.0.1:{port}"
-        _until(lambda: here("portfolio", "show", "--url", url).code == Exit.OK)
-        said = here("score", "--json", "--url", url)
-        assert said.code == Exit.UNAVAILABLE
+        _until(lambda: here("portfolio", "show", "--url", url).code == ExitCode.OK)
+        said = here("scoring", "calculate", "--json", "--url", url)
+        assert said.code == ExitCode.UNAVAILABLE
         # As make and timeout pass one on: twice. It is one request, and ends in order.
         child.send_signal(signal.SIGTERM)
         child.send_signal(signal.SIGINT)
         said = ended(child)
-        assert said.code == Exit.OK
+        assert said.code == ExitCode.OK
         assert "Traceback" not in said.err
 
 
@@ -345,7 +345,7 @@ def test_a_replay_that_cannot_be_read_ends_the_demo_with_its_reason(tmp_path: Pa
     (tmp_path / "broken.csv").write_text("symbol,ts\nBTCUSDT,yesterday\n")
     child = started("demo", "--port", "0", "--replay", "broken.csv", "--json", cwd=tmp_path)
     said = ended(child)
-    assert said.code == Exit.UNAVAILABLE
+    assert said.code == ExitCode.UNAVAILABLE
     assert said.document["code"] == "sandbox_not_started"
     assert "broken.csv" in said.err
     assert "Traceback" not in said.err
@@ -369,12 +369,12 @@ def _torn(path: Path) -> str:
 @pytest.mark.parametrize(
     ("database", "code", "told"),
     [
-        (_noise, Exit.CORRUPT, "corrupt"),
-        (_torn, Exit.CORRUPT, "corrupt"),
+        (_noise, ExitCode.CORRUPT, "corrupt"),
+        (_torn, ExitCode.CORRUPT, "corrupt"),
     ],
 )
 def test_a_database_that_cannot_be_used_is_told_in_one_line(
-    tmp_path: Path, database: Callable[[Path], str], code: Exit, told: str
+    tmp_path: Path, database: Callable[[Path], str], code: ExitCode, told: str
 ) -> None:
     variables = {
         "MYSYMBOLS_DATABASE__URL": database(tmp_path / "x.sqlite3"),
@@ -402,7 +402,10 @@ def test_B10_B11_a_file_in_use_or_of_a_later_version_ends_serve_and_is_left_alon
     held, before = FileLock.taken(str(path)), path.read_bytes()
     said = alone("serve", "--port", "0", cwd=tmp_path, variables=variables)
     held.release()
-    assert (said.code, int(Exit.CONFIGURATION)) == (Exit.CONFIGURATION, 78)  # as the row says
+    assert (said.code, int(ExitCode.CONFIGURATION)) == (
+        ExitCode.CONFIGURATION,
+        78,
+    )  # as the row says
     assert f"database in use: process {os.getpid()}" in said.err.splitlines()[-1]
     assert path.read_bytes() == before
 
@@ -410,7 +413,7 @@ def test_B10_B11_a_file_in_use_or_of_a_later_version_ends_serve_and_is_left_alon
         database.execute("UPDATE alembic_version SET version_num = 'later'")
         database.commit()
     said = alone("serve", "--port", "0", cwd=tmp_path, variables=variables)
-    assert said.code == Exit.CONFIGURATION
+    assert said.code == ExitCode.CONFIGURATION
     assert "later version" in said.err.splitlines()[-1]
     assert "Traceback" not in said.err
 
@@ -418,7 +421,7 @@ def test_B10_B11_a_file_in_use_or_of_a_later_version_ends_serve_and_is_left_alon
 def test_G01_serve_names_everything_that_is_wrong_with_its_settings() -> None:
     wrong = {"LOG__LEVEL": "loud", "DATABASE__POOL_SIZE": "-17", "HTTP__PORT": "99999999"}
     said = here("serve", **{f"MYSYMBOLS_{name}": value for name, value in wrong.items()})
-    assert said.code == Exit.CONFIGURATION
+    assert said.code == ExitCode.CONFIGURATION
     for name, value in wrong.items():
         assert f"MYSYMBOLS_{name}" in said.err
         assert value not in said.err

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from app.cli.doctor import _clock
-from app.cli.doctor_checks import Verdict
-from app.cli.exits import Exit
+from app.cli.exit_codes import ExitCode
+from app.cli.programs.doctor import CheckResult, _check_clock
 from app.foundation.data_status import DataSource
 from app.foundation.sql import migrations
 from app.sandbox.options import SandboxOptions
@@ -43,23 +42,23 @@ def _asked(**variables: str) -> tuple[int, dict[str, Any]]:
 
 def test_a_wrong_setting_is_named_without_its_value() -> None:
     code, checks = _asked(MYSYMBOLS_HTTP__PORT="sesame")
-    assert code == Exit.CONFIGURATION
-    assert checks["configuration"]["verdict"] == Verdict.FAILED
+    assert code == ExitCode.CONFIGURATION
+    assert checks["configuration"]["verdict"] == CheckResult.FAILED
     assert "MYSYMBOLS_HTTP__PORT" in checks["configuration"]["detail"]
     assert "sesame" not in str(checks)
-    assert checks["exchange"]["verdict"] == Verdict.SKIPPED
+    assert checks["exchange"]["verdict"] == CheckResult.SKIPPED
 
 
 def test_an_unknown_variable_is_named() -> None:
     code, checks = _asked(MYSYMBOLS_KUCOIN__BASEURL="x")
-    assert code == Exit.CONFIGURATION
+    assert code == ExitCode.CONFIGURATION
     assert "MYSYMBOLS_KUCOIN__BASEURL" in checks["configuration"]["detail"]
 
 
 def test_a_variable_that_is_no_json_is_named() -> None:
     code, checks = _asked(MYSYMBOLS_HTTP__CORS_ORIGINS="[")
-    assert code == Exit.CONFIGURATION
-    assert checks["configuration"]["verdict"] == Verdict.FAILED
+    assert code == ExitCode.CONFIGURATION
+    assert checks["configuration"]["verdict"] == CheckResult.FAILED
     assert (
         checks["configuration"]["detail"] == "MYSYMBOLS_HTTP__CORS_ORIGINS: a JSON list is needed"
     )
@@ -72,13 +71,13 @@ def test_a_new_machine_without_network_lacks_only_the_exchange(
         MYSYMBOLS_DATABASE__URL=f"sqlite+aiosqlite:///{tmp_path}/new.sqlite3",
         MYSYMBOLS_KUCOIN__BASE_URL=refusing,
     )
-    assert code == Exit.UNAVAILABLE
-    assert checks["database"]["verdict"] == Verdict.OK
-    assert checks["schema"]["verdict"] == Verdict.WARNING
-    assert checks["exchange"]["verdict"] == Verdict.FAILED
+    assert code == ExitCode.UNAVAILABLE
+    assert checks["database"]["verdict"] == CheckResult.OK
+    assert checks["schema"]["verdict"] == CheckResult.WARNING
+    assert checks["exchange"]["verdict"] == CheckResult.FAILED
     assert "exchange_unavailable" in checks["exchange"]["detail"]
     assert checks["exchange"]["advice"]
-    assert checks["clock"]["verdict"] == Verdict.SKIPPED
+    assert checks["clock"]["verdict"] == CheckResult.SKIPPED
     assert not (tmp_path / "new.sqlite3").exists(), "looking must not make anything"
 
 
@@ -92,8 +91,8 @@ def test_a_database_of_a_later_version_is_a_matter_of_configuration(
     code, checks = _asked(
         MYSYMBOLS_DATABASE__URL=f"sqlite+aiosqlite:///{path}", MYSYMBOLS_KUCOIN__BASE_URL=refusing
     )
-    assert code == Exit.CONFIGURATION
-    assert checks["schema"]["verdict"] == Verdict.FAILED
+    assert code == ExitCode.CONFIGURATION
+    assert checks["schema"]["verdict"] == CheckResult.FAILED
     assert "9999" in checks["schema"]["detail"]
 
 
@@ -106,7 +105,7 @@ def test_a_database_of_a_later_version_is_a_matter_of_configuration(
 )
 def test_an_address_of_no_database_is_a_matter_of_configuration(url: str) -> None:
     code, checks = _asked(MYSYMBOLS_DATABASE__URL=url)
-    assert code == Exit.CONFIGURATION
+    assert code == ExitCode.CONFIGURATION
     assert "MYSYMBOLS_DATABASE__URL" in checks["configuration"]["detail"]
     assert "secret" not in str(checks)
 
@@ -115,15 +114,15 @@ def test_databases_that_cannot_be(tmp_path: Path, refusing: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "noise").write_bytes(b"this is not a database" * 100)
     for url, exit_code in (
-        (f"sqlite+aiosqlite:///{tmp_path}/file/below.sqlite3", Exit.CONFIGURATION),
-        (f"sqlite+aiosqlite:///{tmp_path}", Exit.CONFIGURATION),
-        (f"sqlite+aiosqlite:///{tmp_path}/noise", Exit.CORRUPT),
-        (f"{refusing.replace('http', 'postgresql')}/nothing", Exit.UNAVAILABLE),
+        (f"sqlite+aiosqlite:///{tmp_path}/file/below.sqlite3", ExitCode.CONFIGURATION),
+        (f"sqlite+aiosqlite:///{tmp_path}", ExitCode.CONFIGURATION),
+        (f"sqlite+aiosqlite:///{tmp_path}/noise", ExitCode.CORRUPT),
+        (f"{refusing.replace('http', 'postgresql')}/nothing", ExitCode.UNAVAILABLE),
     ):
         code, checks = _asked(MYSYMBOLS_DATABASE__URL=url, MYSYMBOLS_KUCOIN__BASE_URL=refusing)
         assert code == exit_code
-        assert checks["database"]["verdict"] == Verdict.FAILED
-        assert checks["schema"]["verdict"] == Verdict.SKIPPED
+        assert checks["database"]["verdict"] == CheckResult.FAILED
+        assert checks["schema"]["verdict"] == CheckResult.SKIPPED
         assert "secret" not in str(checks)
 
 
@@ -141,8 +140,8 @@ def test_all_is_well_with_an_exchange_and_a_migrated_database(tmp_path: Path) ->
         shown = here("doctor", **variables)
     finally:
         assert ended(exchange).code == 0
-    assert code == shown.code == Exit.OK
-    assert checks.pop("service")["verdict"] == Verdict.SKIPPED
+    assert code == shown.code == ExitCode.OK
+    assert checks.pop("service")["verdict"] == CheckResult.SKIPPED
     assert {check["verdict"] for check in checks.values()} == {"ok"}
     assert "what to do" in shown.out
 
@@ -150,30 +149,30 @@ def test_all_is_well_with_an_exchange_and_a_migrated_database(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("seconds", "verdict", "exit_code"),
     [
-        (0.9, Verdict.OK, Exit.OK),
-        (-0.9, Verdict.OK, Exit.OK),
-        (1.1, Verdict.WARNING, Exit.OK),
-        (-5.1, Verdict.FAILED, Exit.CONFIGURATION),
+        (0.9, CheckResult.OK, ExitCode.OK),
+        (-0.9, CheckResult.OK, ExitCode.OK),
+        (1.1, CheckResult.WARNING, ExitCode.OK),
+        (-5.1, CheckResult.FAILED, ExitCode.CONFIGURATION),
     ],
 )
 def test_a_clock_that_is_off_is_judged_by_what_kucoin_accepts(
-    seconds: float, verdict: Verdict, exit_code: Exit
+    seconds: float, verdict: CheckResult, exit_code: ExitCode
 ) -> None:
-    check = _clock(timedelta(seconds=seconds), DataSource.KUCOIN)
+    check = _check_clock(timedelta(seconds=seconds), DataSource.KUCOIN)
     assert (check.verdict, check.exit_code) == (verdict, exit_code)
-    assert bool(check.advice) == (verdict is not Verdict.OK)
-    assert _clock(timedelta(days=seconds), DataSource.SANDBOX).verdict is Verdict.OK
+    assert bool(check.advice) == (verdict is not CheckResult.OK)
+    assert _check_clock(timedelta(days=seconds), DataSource.SANDBOX).verdict is CheckResult.OK
 
 
 def test_sandbox_options_that_cannot_be() -> None:
     missing = here("sandbox", "--replay", "none.parquet", "--json")
-    assert (missing.code, missing.document["code"]) == (Exit.CONFIGURATION, "no_such_file")
+    assert (missing.code, missing.document["code"]) == (ExitCode.CONFIGURATION, "no_such_file")
     day = here("sandbox", "--replay-from", "yesterday", "--json")
-    assert (day.code, day.document["code"]) == (Exit.USAGE, "not_a_day")
+    assert (day.code, day.document["code"]) == (ExitCode.USAGE, "not_a_day")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         busy = here("sandbox", "--port", port, "--contracts", "5", "--json")
-    assert (busy.code, busy.document["code"]) == (Exit.CONFIGURATION, "sandbox_not_started")
+    assert (busy.code, busy.document["code"]) == (ExitCode.CONFIGURATION, "sandbox_not_started")
     assert SandboxOptions().host == "127.0.0.1"
 
 
@@ -196,16 +195,16 @@ def test_a_service_that_runs_says_which_part_is_ill_since_when_and_what_is_next(
     with answering(200, json.dumps({**health, "components": [well, ill]}).encode()) as (url, asked):
         _, checks = _asked(MYSYMBOLS_URL=url, MYSYMBOLS_HTTP__PORT="sesame")
     assert [one[1] for one in asked] == ["/api/symbol-mgmt/health"]
-    assert checks["service"]["verdict"] == Verdict.WARNING
-    assert "FROZEN; feed_uptime 99.87 % of 9 looks within 3600 s" in checks["service"]["detail"]
+    assert checks["service"]["verdict"] == CheckResult.WARNING
+    assert "FROZEN; feed_uptime 99.87 % of 9 samples within 3600 s" in checks["service"]["detail"]
     part = checks["service:exchange"]
     assert part["advice"] == "tries again in 3 s"
     since = "down since 2026-01-02T03:04:00Z"
-    for said in (since, "last well never", "exchange_timeout: no answer"):
+    for said in (since, "last success never", "exchange_timeout: no answer"):
         assert said in part["detail"]
     assert "service:database" not in checks
     with answering(200, b"<html>") as (url, _):
         _, checks = _asked(MYSYMBOLS_URL=url, MYSYMBOLS_HTTP__PORT="sesame")
-    assert checks["service"]["verdict"] == Verdict.WARNING
+    assert checks["service"]["verdict"] == CheckResult.WARNING
     _, checks = _asked(MYSYMBOLS_HTTP__PORT="sesame")
-    assert checks["service"]["verdict"] == Verdict.SKIPPED
+    assert checks["service"]["verdict"] == CheckResult.SKIPPED

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import uvicorn
 
-from app.cli.exits import Exit
-from app.cli.service import SAME_REQUEST_S, Server
+from app.cli.exit_codes import ExitCode
+from app.cli.programs.service import SAME_REQUEST_S, Server
 
 ROOT = Path(__file__).parents[2]
 # The command itself takes seconds to load: here that is where Ctrl-C comes.
@@ -26,7 +26,7 @@ def test_ctrl_c_while_the_command_is_loaded_ends_it_with_130_and_no_traceback() 
     ended = subprocess.run(
         [sys.executable, "-c", _INTERRUPTED_LOADING], cwd=ROOT, capture_output=True, check=False
     )
-    assert (ended.returncode, ended.stderr) == (Exit.INTERRUPTED, b"")
+    assert (ended.returncode, ended.stderr) == (ExitCode.INTERRUPTED, b"")
 
 
 def _server(left: list[int]) -> Server:
@@ -49,4 +49,4 @@ def test_asked_again_later_it_ends_at_once() -> None:
     server = _server(left)
     server.asked_to_stop(5.0)
     server.asked_to_stop(5.0 + SAME_REQUEST_S + 0.01)
-    assert left == [Exit.INTERRUPTED]
+    assert left == [ExitCode.INTERRUPTED]

@@ -12,7 +12,7 @@ import pytest
 
 from app.adapters.kucoin.tape_entries import Scored
 from app.adapters.kucoin.tape_file import TapeReader
-from app.cli.exits import Exit
+from app.cli.exit_codes import ExitCode
 from app.research.domain.recording import TapeError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
@@ -80,10 +80,10 @@ def test_a_recording_ends_when_it_is_told_to_and_keeps_what_it_has_when_it_is_ki
     child.send_signal(name)
     recording = ended(child)
     is_killed = name is signal.SIGKILL
-    assert recording.code == (-signal.SIGKILL if is_killed else Exit.OK)
+    assert recording.code == (-signal.SIGKILL if is_killed else ExitCode.OK)
 
     replay = here("tape", "replay", str(path), "--json", **environment())
-    assert replay.code == Exit.OK
+    assert replay.code == ExitCode.OK
     said = replay.document
     assert (said["compared"], said["different"]) == (1, [])
     assert said["is_ended"] is not is_killed
@@ -96,18 +96,18 @@ def test_a_recording_ends_when_it_is_told_to_and_keeps_what_it_has_when_it_is_ki
 @pytest.mark.parametrize(
     ("arguments", "code", "exit_code"),
     [
-        (("record", "new.tape", "--for", "soon"), "not_a_span", Exit.USAGE),
-        (("record", "new.tape", "--for", "0m"), "not_a_span", Exit.USAGE),
-        (("record", "there.tape"), "tape_exists", Exit.CONFIGURATION),
-        (("record", "nowhere/new.tape"), "tape_not_written", Exit.CONFIGURATION),
-        (("replay", "there.tape"), "tape_unusable", Exit.CONFIGURATION),
-        (("replay", "new.tape"), "tape_unusable", Exit.CONFIGURATION),
+        (("record", "new.tape", "--for", "soon"), "not_a_span", ExitCode.USAGE),
+        (("record", "new.tape", "--for", "0m"), "not_a_span", ExitCode.USAGE),
+        (("record", "there.tape"), "tape_exists", ExitCode.CONFIGURATION),
+        (("record", "nowhere/new.tape"), "tape_not_written", ExitCode.CONFIGURATION),
+        (("replay", "there.tape"), "tape_unusable", ExitCode.CONFIGURATION),
+        (("replay", "new.tape"), "tape_unusable", ExitCode.CONFIGURATION),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(
     arguments: tuple[str, ...],
     code: str,
-    exit_code: Exit,
+    exit_code: ExitCode,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

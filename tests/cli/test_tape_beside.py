@@ -13,8 +13,8 @@ import pytest
 
 from app.adapters.kucoin.tape_entries import Configured, Entry, Scored
 from app.adapters.kucoin.tape_file import TapeReader
-from app.cli.exits import Exit
-from app.cli.tape_beside import halved, record_beside
+from app.cli.exit_codes import ExitCode
+from app.cli.programs.recording_beside import halve_quota, record_beside
 from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Configuration, IntervalSettings
 from app.configuration.domain.sections import Family
@@ -155,15 +155,15 @@ async def test_a_recording_that_cannot_be_written_does_not_end_the_service(
 
 def test_two_who_ask_the_exchange_share_its_quota() -> None:
     settings = Settings()
-    assert halved(settings).kucoin.limits.quota * 2 == settings.kucoin.limits.quota
+    assert halve_quota(settings).kucoin.limits.quota * 2 == settings.kucoin.limits.quota
 
 
 def test_a_tape_that_is_there_is_not_served_over(tmp_path: Path) -> None:
     path = tmp_path / "there.tape"
     path.write_bytes(b"something")
     refused = here("serve", "--tape", str(path), "--port", "0", **environment())
-    assert refused.code == Exit.CONFIGURATION
-    assert "never written over" in refused.err
+    assert refused.code == ExitCode.CONFIGURATION
+    assert "never overwritten" in refused.err
     assert path.read_bytes() == b"something"
 
 
@@ -183,7 +183,7 @@ async def test_serve_records_until_it_ends_and_the_tape_replays(
         await recorded(path)
     finally:
         child.send_signal(signal.SIGINT)
-    assert (await asyncio.to_thread(ended, child)).code == Exit.OK
+    assert (await asyncio.to_thread(ended, child)).code == ExitCode.OK
     _, found = await replayed(path)
     assert found.compared >= 1
     assert (found.different, found.is_ended) == ((), True)

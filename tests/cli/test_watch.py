@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.exits import Exit
+from app.cli.exit_codes import ExitCode
 from app.foundation.sql.database import Database
 from app.portfolio.domain.events import PlanCreated
 from tests.cli.command import Ended, alone
@@ -32,10 +32,10 @@ async def test_events_are_shown_one_a_line_from_where_was_asked(database: Databa
         await announce(opened, "one", "two", "three")
         ended = await watched(opened, "rebalance", "--resume-from", "1", "--count", "2", "--json")
         people = await watched(opened, "--resume-from", "0", "--count", "1")
-    assert ended.code == Exit.OK
+    assert ended.code == ExitCode.OK
     shown = [json.loads(line) for line in ended.out.splitlines()]
     assert [(one["sequence"], one["data"]["run_id"]) for one in shown] == [(2, "two"), (3, "three")]
-    assert people.code == Exit.OK
+    assert people.code == ExitCode.OK
     assert "rebalance" in people.out
     assert '"run_id": "one"' in people.out
 
@@ -60,5 +60,5 @@ async def test_a_break_of_the_connection_is_no_end(database: Database) -> None:
 async def test_a_topic_that_is_none_is_refused(database: Database) -> None:
     async with served(database) as opened:
         ended = await watched(opened, "gossip", "--json")
-    assert ended.code == Exit.REFUSED
+    assert ended.code == ExitCode.REFUSED
     assert json.loads(ended.out)["code"] == "validation_failed"

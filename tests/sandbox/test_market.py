@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.cli.sandbox import READY_DAYS
+from app.cli.programs.sandbox import READY_DAYS
 from app.sandbox.bars import CLOSE, HIGH, LOW, OPEN, Bars, aggregate, split, within
 from app.sandbox.exchange import Exchange
 from app.sandbox.options import SandboxOptions

@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from app.cli.exits import exit_of
+from app.cli.exit_codes import exit_code_of_error
 from app.container import views  # noqa: F401  # declared on the metadata
 from app.container.tables import APPEND_ONLY
 from app.foundation.errors import Code, UnavailableError
@@ -185,7 +185,7 @@ async def test_a_database_from_before_the_first_release_is_refused_and_left_alon
         await migrations.upgrade(url)
     assert len(str(caught.value).splitlines()) == 1
     assert "MYSYMBOLS_DATABASE__URL" in str(caught.value), "it says what to do"
-    assert exit_of(caught.value) == 78
+    assert exit_code_of_error(caught.value) == 78
     assert await _look(url) == before
 
 

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from sqlalchemy import text
 
-from app.cli.exits import Exit
+from app.cli.exit_codes import ExitCode
 from app.foundation.data_status import DataSource
 from app.foundation.http.startup_guard import OPENING, Opening, OpeningGuard
 from app.foundation.sql import migrations
@@ -120,7 +120,7 @@ async def test_B01_serve_stays_up_without_its_database_and_ends_with_what_waitin
         assert await _asked(client, "/readyz") == 503
     await reachable(postgres_server.room, database_url, on=True)
     said = await asyncio.to_thread(ended, child)
-    assert said.code == Exit.CONFIGURATION
+    assert said.code == ExitCode.CONFIGURATION
     assert "Traceback" not in said.err
     assert "sandbox" in said.err.splitlines()[-1]
 

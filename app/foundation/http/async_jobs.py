@@ -7,7 +7,7 @@ from fastapi import Depends, Header, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.foundation.http.errors import PREFIX
+from app.foundation.http.protocol import PREFIX
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.schemas import Json, Out, Share, UtcTime
 from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse

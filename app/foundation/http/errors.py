@@ -28,9 +28,7 @@ from app.foundation.errors import (
     ServiceError,
     UnavailableError,
 )
-
-PREFIX: Final = "/api/symbol-mgmt"
-PROBLEM_JSON: Final = "application/problem+json"
+from app.foundation.http.protocol import PREFIX, PROBLEM_JSON, STATUS_OF_CODE, USUAL_STATUS, phrase
 
 # Subclasses stand before their parents: the first match decides.
 STATUS_OF_CLASS: Final[tuple[tuple[type[ServiceError], int], ...]] = (
@@ -44,28 +42,6 @@ STATUS_OF_CLASS: Final[tuple[tuple[type[ServiceError], int], ...]] = (
     (RateLimitedError, 429),
 )
 
-# What the border itself refuses, before any use case is asked.
-STATUS_OF_CODE: Final[Mapping[Code, int]] = {
-    Code.MALFORMED_JSON: 400,
-    Code.INVALID_UTF8: 400,
-    Code.DUPLICATE_JSON_KEY: 400,
-    Code.NON_FINITE_NUMBER: 400,
-    Code.NUMBER_OUT_OF_RANGE: 400,
-    Code.INVALID_STRING: 400,
-    Code.JSON_TOO_DEEP: 400,
-    Code.BAD_REQUEST: 400,
-    Code.FORBIDDEN: 403,
-    Code.NOT_FOUND: 404,
-    Code.METHOD_NOT_ALLOWED: 405,
-    Code.PAYLOAD_TOO_LARGE: 413,
-    Code.URI_TOO_LONG: 414,
-    Code.UNSUPPORTED_MEDIA_TYPE: 415,
-    Code.HOST_NOT_ALLOWED: 421,
-    Code.VALIDATION_FAILED: 422,
-    Code.TIMEZONE_REQUIRED: 422,
-    Code.HEADERS_TOO_LARGE: 431,
-    Code.INTERNAL_ERROR: 500,
-}
 
 Location = tuple[str | int, ...]
 
@@ -130,67 +106,7 @@ def describe(status: int, codes: Sequence[str]) -> str:
     return f"{phrase(status)}: {names}" if names else phrase(status)
 
 
-_CONFLICTS: Final = (
-    Code.IDEMPOTENCY_IN_PROGRESS,
-    Code.REBALANCE_IN_PROGRESS,
-    Code.PORTFOLIO_FULL,
-    Code.PORTFOLIO_NOT_EMPTY,
-    Code.PORTFOLIO_EXCEEDS_LIMIT,
-    Code.SYMBOL_ALREADY_IN_PORTFOLIO,
-    Code.SYMBOL_NOT_IN_PORTFOLIO,
-    Code.SYMBOL_BANNED,
-    Code.ALERT_STATE,
-    Code.SYMBOL_PINNED,
-    Code.TRADING_DISABLED,
-    Code.INVALID_STATE_TRANSITION,
-    Code.TRADE_ID_REUSED,
-    Code.VERSION_CONFLICT,
-    Code.PLAN_CHANGED,
-    Code.SIGNAL_CONFLICT,
-    Code.CHANNEL_NAME_TAKEN,
-    Code.SECRETS_KEY_MISSING,
-    Code.SANDBOX_ONLY,
-)
-_REFUSALS: Final = (
-    Code.IDEMPOTENCY_KEY_REUSED,
-    Code.SYMBOL_UNKNOWN,
-    Code.SYMBOL_AMBIGUOUS,
-    Code.SYMBOL_NOT_TRADABLE,
-    Code.CORRELATION_LIMIT,
-    Code.SECTOR_LIMIT,
-    Code.CONSTRAINTS_INFEASIBLE,
-    Code.EXCHANGE_REFUSED,
-    Code.SIGNAL_EXPIRED,
-    Code.WEBHOOK_URL_FORBIDDEN,
-)
-# For the documentation only: a live answer takes its status from the class of the error.
-USUAL_STATUS: Final[Mapping[Code, int]] = {
-    **dict.fromkeys(Code, 503),
-    **dict.fromkeys(_CONFLICTS, 409),
-    **dict.fromkeys(_REFUSALS, 422),
-    Code.PRECONDITION_FAILED: 412,
-    Code.RATE_LIMITED: 429,
-    Code.EXCHANGE_BAD_RESPONSE: 502,
-    Code.EXCHANGE_REDIRECTED: 502,
-    Code.EXCHANGE_TIMEOUT: 504,
-    **STATUS_OF_CODE,
-}
-
-
-# RFC 9110 words; the standard library changes its own between Python versions.
-_PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
-
-
-def phrase(status: int) -> str:
-    if status in _PHRASES:
-        return _PHRASES[status]
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
-
-
-__all__ = ["PREFIX", "BorderError", "install", "invalid", "problem_response", "problems"]
+__all__ = ["BorderError", "install", "invalid", "problem_response", "problems"]
 
 _log = structlog.get_logger(component="api")
 

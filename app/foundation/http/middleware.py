@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.foundation.errors import Code
 from app.foundation.http.errors import CLIENT_CLOSED, problem_response, template_of
+from app.foundation.http.protocol import MODE
 from app.foundation.http.request_body import UNSAFE_TEXT
 from app.foundation.http.responses import REPLAYED
 from app.foundation.http.schemas import ENCODED_SLASH
@@ -30,7 +31,6 @@ _HEADERS: Final = (
     (b"x-frame-options", b"DENY"),
     (b"cache-control", b"no-store"),
 )
-MODE: Final = b"x-service-mode"
 _REPLAYED: Final = REPLAYED.lower().encode()
 UNMATCHED: Final = "unmatched"
 

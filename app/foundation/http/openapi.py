@@ -17,8 +17,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from app.foundation.errors import Code
-from app.foundation.http.errors import PROBLEM_JSON, USUAL_STATUS, Problem, describe
+from app.foundation.http.errors import Problem, describe
 from app.foundation.http.origin_guard import SAFE
+from app.foundation.http.protocol import PROBLEM_JSON, USUAL_STATUS
 
 TITLE: Final = "My Symbols"
 DOCS_PATH: Final = "/docs"

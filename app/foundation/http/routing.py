@@ -15,7 +15,8 @@ from starlette.routing import Match, Route, WebSocketRoute
 from starlette.types import Scope
 
 from app.foundation.errors import Code
-from app.foundation.http.errors import PREFIX, BorderError, invalid
+from app.foundation.http.errors import BorderError, invalid
+from app.foundation.http.protocol import PREFIX
 from app.foundation.http.request_body import UNSAFE_TEXT, read_json
 
 MAX_QUERY_FIELDS: Final = 64

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from app.foundation.errors import Code
-from app.foundation.http.errors import PROBLEM_JSON
+from app.foundation.http.protocol import PROBLEM_JSON
 
 MAX_HEAD_BYTES: Final = 256 * 1024  # above the limits of middleware.py, whose answers say more
 MAX_MESSAGE_BYTES: Final = 64 * 1024

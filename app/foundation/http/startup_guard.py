@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.foundation.errors import Code
-from app.foundation.http.errors import PREFIX, problem_response
+from app.foundation.http.errors import problem_response
+from app.foundation.http.protocol import PREFIX
 from app.foundation.mode import Mode
 
 OPENING: Final = "opening"

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.foundation.data_status import DataSource
-from app.foundation.errors import Code, ServiceError, UnavailableError
+from app.foundation.errors import Code, OperatorActionError, ServiceError, UnavailableError
 from app.foundation.sql.engines import DatabaseOptions, Engines, SlowStatement, opened, url_of
 from app.foundation.sql.errors import (
     CONNECT_ERRORS,
@@ -39,7 +39,7 @@ _TRIAL: Final = "trial_of_writing"
 _TRIAL_LINES: Final = 1_024  # of 64 characters
 
 
-class DataSourceMismatchError(UnavailableError):
+class DataSourceMismatchError(OperatorActionError):
     """The stored data came from somewhere else; nothing may be mixed."""
 
 

@@ -12,7 +12,15 @@ from sqlalchemy import ForeignKeyConstraint, Table, UniqueConstraint
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.foundation.errors import Code, ConflictError, RefusedError, ServiceError, UnavailableError
+from app.foundation.errors import (
+    Code,
+    ConflictError,
+    CorruptDatabaseError,
+    OperatorActionError,
+    RefusedError,
+    ServiceError,
+    UnavailableError,
+)
 from app.foundation.sql.metadata import metadata
 
 
@@ -155,10 +163,6 @@ def unavailable() -> UnavailableError:
     )
 
 
-class CorruptDatabaseError(UnavailableError):
-    """The file or its history is damaged; waiting does not help, so 74 rather than 69."""
-
-
 def corrupt() -> CorruptDatabaseError:
     return CorruptDatabaseError(
         Code.DATABASE_UNAVAILABLE,
@@ -213,7 +217,7 @@ def unmigrated() -> UnavailableError:
     )
 
 
-class SchemaTooNewError(UnavailableError):
+class SchemaTooNewError(OperatorActionError):
     """A later version of the service has migrated the database: this one must not touch it."""
 
 
@@ -225,7 +229,7 @@ def too_new() -> SchemaTooNewError:
     )
 
 
-class SchemaTooOldError(UnavailableError):
+class SchemaTooOldError(OperatorActionError):
     """The database was made before version 0.2.0, whose schema cannot be reached from there."""
 
 

@@ -5,14 +5,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.foundation.errors import Code, UnavailableError
+from app.foundation.errors import Code, OperatorActionError
 
 
-class DatabaseInUseError(UnavailableError):
+class DatabaseInUseError(OperatorActionError):
     """Another process has the file; a caller should exit with 78."""
 
 
-class DatabasePlaceError(UnavailableError):
+class DatabasePlaceError(OperatorActionError):
     """No file can be opened at that place; a caller should exit with 78."""
 
 

@@ -15,8 +15,9 @@ from app.foundation.http.dependencies import (
     Provided,
     RequestIdDep,
 )
-from app.foundation.http.errors import PREFIX, problems
+from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
+from app.foundation.http.protocol import PREFIX
 from app.foundation.http.request_body import Body, NameText, SymbolText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router

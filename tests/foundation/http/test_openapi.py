@@ -11,8 +11,8 @@ import pytest
 import app
 from app.container.application import ROUTERS, create_api
 from app.foundation.errors import Code
-from app.foundation.http.errors import USUAL_STATUS
 from app.foundation.http.openapi import TAGS
+from app.foundation.http.protocol import USUAL_STATUS
 from tests.support.harness import make_api, open_client, openapi_document
 from tests.support.judging import problem
 

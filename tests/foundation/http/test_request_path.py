@@ -14,9 +14,9 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app.container.application import ROOT_ROUTERS, ROUTERS
-from app.foundation.http.errors import PREFIX
 from app.foundation.http.middleware import RequestBorder
 from app.foundation.http.origin_guard import OriginGuard
+from app.foundation.http.protocol import PREFIX
 from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.routing import QuickRouter
 from tests.support.harness import make_api

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.exits import Exit, exit_of
+from app.cli.exit_codes import ExitCode, exit_code_of_error
 from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePlaceError
@@ -28,7 +28,7 @@ async def test_a_place_where_no_file_can_be_is_told_and_ends_as_a_setting(
         with pytest.raises(DatabasePlaceError, match=why) as caught:
             await make_database(f"sqlite:///{tmp_path}/{place}").open()
         assert "/" not in caught.value.detail
-        assert exit_of(caught.value) is Exit.CONFIGURATION
+        assert exit_code_of_error(caught.value) is ExitCode.CONFIGURATION
 
 
 @_ON_SQLITE

@@ -1,4 +1,4 @@
-"""Reads the environment settings for commands, with options laid over them."""
+"""Reads the settings for a program: options override the environment, errors are sentences."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from app.cli.exits import CommandError, Exit
+from app.cli.exit_codes import CommandError, ExitCode
 from app.foundation.sql.engines import url_of
 from app.settings import PREFIX, Role, Settings, known_variables, variables
 
@@ -27,18 +27,18 @@ def read_settings(
         settings = Settings()
     except ValidationError as error:
         wrong = "; ".join(_sentence(one["loc"], one["msg"]) for one in error.errors())
-        raise CommandError(Exit.CONFIGURATION, "settings_invalid", wrong) from None
+        raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", wrong) from None
     except SettingsError as error:
         wrong = "; ".join(f"{name}: a JSON list is needed" for name in _no_json()) or str(error)
-        raise CommandError(Exit.CONFIGURATION, "settings_invalid", wrong) from None
+        raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", wrong) from None
     if not _usable(settings.database.url):
         detail = f"{PREFIX}DATABASE__URL: an sqlite or postgresql address is needed"
-        raise CommandError(Exit.CONFIGURATION, "settings_invalid", detail)
+        raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", detail)
     try:
         url_of(settings.database.url)
     except ValueError as error:  # such as one in memory
         detail = f"{PREFIX}DATABASE__URL: {error}"
-        raise CommandError(Exit.CONFIGURATION, "settings_invalid", detail) from None
+        raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", detail) from None
     parts = {
         part: getattr(settings, part).model_copy(update=_given(values))
         for part, values in (options or {}).items()

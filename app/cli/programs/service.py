@@ -1,4 +1,4 @@
-"""`my-symbols serve`, and the running server that `demo` drives."""
+"""Program of `my-symbols serve`: the HTTP server with its signals; `demo` runs it too."""
 
 import asyncio
 import os
@@ -8,18 +8,17 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import structlog
-import typer
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.cli.configuration import read_settings
-from app.cli.exits import CommandError, Exit, exit_of
-from app.cli.output import reporting
-from app.cli.tape_beside import halved, record_beside, refuse_existing
+from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
+from app.cli.output import report_errors
+from app.cli.programs.recording_beside import halve_quota, record_beside, refuse_existing
+from app.cli.programs.settings import read_settings
 from app.container import new_id
 from app.foundation.errors import ServiceError
 from app.foundation.http.server import (
@@ -97,29 +96,18 @@ class Server(uvicorn.Server):
         elif now_s - self._asked_at_s > SAME_REQUEST_S:
             sys.stderr.write("interrupted: ended at once, on the second request\n")
             sys.stderr.flush()
-            self.leave(Exit.INTERRUPTED)
+            self.leave(ExitCode.INTERRUPTED)
 
 
-def serve(
-    host: Annotated[str | None, typer.Option(help="Instead of MYSYMBOLS_HTTP__HOST.")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65_535, help="Instead of MYSYMBOLS_HTTP__PORT.")
-    ] = None,
-    role: Annotated[
-        Role | None,
-        typer.Option(help="Instead of MYSYMBOLS_ROLE: all, api (no ticks, no feed) or worker."),
-    ] = None,
-    tape: Annotated[
-        Path | None,
-        typer.Option(dir_okay=False, help="Record beside it what the exchange says; a new file."),
-    ] = None,
-) -> None:
-    """Run the service until Ctrl-C; settings come from MYSYMBOLS_* variables."""
-    with reporting(as_json=False) as output:
-        settings = read_settings({"http": {"host": host, "port": port}}, role)
+def serve(host: str | None, port: int | None, role: str | None, tape: Path | None) -> None:
+    """Runs the service until a signal; options override the settings."""
+    with report_errors(as_json=False) as output:
+        settings = read_settings(
+            {"http": {"host": host, "port": port}}, None if role is None else Role(role)
+        )
         if tape is not None:
             refuse_existing(tape)
-            settings = halved(settings)
+            settings = halve_quota(settings)
 
         async def announce(server: Server) -> None:
             if output.notes.is_terminal:
@@ -194,7 +182,9 @@ def run(
         asyncio.run(both())
     except CommandError as error:
         if server.interrupted:
-            raise CommandError(Exit.INTERRUPTED, "interrupted", "Stopped by a signal.") from error
+            raise CommandError(
+                ExitCode.INTERRUPTED, "interrupted", "Stopped by a signal."
+            ) from error
         raise
 
 
@@ -231,9 +221,11 @@ def _without_traceback(app: ASGIApp) -> ASGIApp:
 
 def _not_started(error: Exception) -> CommandError:
     if isinstance(error, ServiceError):
-        return CommandError(exit_of(error), str(error.code), error.detail)
+        return CommandError(exit_code_of_error(error), str(error.code), error.detail)
     _log.error("not_started", exc_info=error)
-    return CommandError(Exit.INTERNAL, "service_not_started", "The reason stands in the log above.")
+    return CommandError(
+        ExitCode.INTERNAL, "service_not_started", "The reason stands in the log above."
+    )
 
 
 @contextmanager
@@ -249,7 +241,7 @@ def _listener(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise CommandError(
-            Exit.UNAVAILABLE,
+            ExitCode.UNAVAILABLE,
             "address_not_available",
             f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port.",
         ) from None

@@ -1,0 +1,117 @@
+"""`my-symbols watch`: prints the events of a running service, one line each."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import aiohttp
+import typer
+
+from app.cli.client import (
+    CONNECT_TIMEOUT_S,
+    DEFAULT_URL,
+    api_address,
+    not_our_service,
+    parse_document,
+    parse_response,
+    unreachable,
+)
+from app.cli.output import Output, Url, report_errors
+
+command = typer.Typer(add_completion=False)
+TOPICS: Final = (
+    "portfolio_change", "alert", "rebalance", "job", "configuration", "board", "mode",
+)  # fmt: skip
+READ_TIMEOUT_S: Final = 45.0  # three heartbeats
+_RECONNECT_PAUSE_S: Final = 2.0
+_EVENT_STREAM: Final = "text/event-stream"
+_CONTROL_MESSAGES: Final = frozenset({"hello", "heartbeat", "resumed"})
+
+
+@dataclass(slots=True)
+class _EventReader:
+    """Reads server-sent events and resumes after the last one on reconnect."""
+
+    url: str
+    topics: str
+    last_sequence: int | None
+    has_connected: bool = False
+
+    async def messages(self) -> AsyncIterator[dict[str, Any]]:
+        """Yields messages until the connection ends. Raises CommandError for a refusal."""
+        limits = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
+        )
+        last = self.last_sequence
+        headers = {} if last is None else {"Last-Event-ID": str(last)}
+        async with (
+            aiohttp.ClientSession(timeout=limits) as session,
+            session.get(
+                api_address(self.url, "/events"), params={"topics": self.topics}, headers=headers
+            ) as response,
+        ):
+            if response.status != 200 or response.content_type != _EVENT_STREAM:
+                parse_response(response, await response.text(), self.url)
+                raise not_our_service(response.status, self.url)
+            self.has_connected = True
+            async for line in response.content:
+                if line.startswith(b"data: "):
+                    message = parse_document(line.removeprefix(b"data: "))
+                    if message is None:
+                        raise not_our_service(response.status, self.url)
+                    if message.get("sequence") is not None:
+                        self.last_sequence = message["sequence"]
+                    yield message
+
+
+@command.command()
+def watch(
+    topics: Annotated[
+        list[str] | None,
+        typer.Argument(help="Topics, also ticker:SYMBOL; all but the frequent ones by default."),
+    ] = None,
+    resume_from: Annotated[
+        int | None, typer.Option(min=0, help="Sequence of the last event that was seen.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Exit after so many events.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document per line on stdout.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show events as they happen, with reconnects, until Ctrl-C."""
+    with report_errors(as_json) as output:
+        reader = _EventReader(url, ",".join(topics or TOPICS), resume_from)
+        asyncio.run(_print_events(reader, output, count))
+
+
+async def _print_events(reader: _EventReader, output: Output, count: int | None) -> None:
+    printed = 0
+    while True:
+        try:
+            async for message in reader.messages():
+                if message["type"] in _CONTROL_MESSAGES:
+                    continue
+                _print_message(message, output)
+                printed += message["type"] == "event"
+                if printed == count:
+                    return
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if not reader.has_connected:
+                raise unreachable(reader.url, error) from None
+        output.notes.print("The connection ended; reconnecting.")
+        await asyncio.sleep(_RECONNECT_PAUSE_S)
+
+
+def _print_message(message: dict[str, Any], output: Output) -> None:
+    if output.as_json:
+        output.print_document(message)
+        return
+    sequence = "-" if message.get("sequence") is None else message["sequence"]
+    topic = message.get("topic", message["type"])
+    data = message.get("data", {name: value for name, value in message.items() if name != "type"})
+    text = json.dumps(data, default=float)
+    line = f"{message.get('timestamp') or '-'}  {sequence:>8}  {topic:<18} {text}"
+    output.console.print(line, markup=False, soft_wrap=True)

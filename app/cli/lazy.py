@@ -1,0 +1,72 @@
+"""Imports the module of a command, and the program behind it, only when it is used."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final
+
+import typer
+import typer.core
+import typer.main
+
+from app.cli.exit_codes import ExitCode
+
+# Each module holds a Typer application named `command`. Import contracts cannot see these
+# strings: tests/cli/test_lazy.py resolves every entry.
+COMMANDS: Final = {
+    "serve": "app.cli.commands.serve",
+    "demo": "app.cli.commands.demo",
+    "sandbox": "app.cli.commands.sandbox",
+    "doctor": "app.cli.commands.doctor",
+    "watch": "app.cli.commands.watch",
+    "symbols": "app.cli.commands.symbols",
+    "scoring": "app.cli.commands.scoring",
+    "portfolio": "app.cli.commands.portfolio",
+    "alerts": "app.cli.commands.alerts",
+    "jobs": "app.cli.commands.jobs",
+    "configuration": "app.cli.commands.configuration",
+    "audit": "app.cli.commands.audit",
+    "tape": "app.cli.commands.tape",
+}
+# Programs that load the service, its database or the sandbox: command -> module and function.
+PROGRAMS: Final = {
+    "serve": ("app.cli.programs.service", "serve"),
+    "demo": ("app.cli.programs.demo", "run_demo"),
+    "sandbox": ("app.cli.programs.sandbox", "run_sandbox"),
+    "doctor": ("app.cli.programs.doctor", "run_checks"),
+    "configuration list": ("app.cli.programs.configuration_reference", "list_settings"),
+    "configuration document": ("app.cli.programs.configuration_reference", "print_document"),
+    "audit verify": ("app.cli.programs.audit", "verify_history"),
+    "tape record": ("app.cli.programs.recording", "record_tape"),
+    "tape replay": ("app.cli.programs.recording", "replay_tape"),
+}
+
+
+class LazyGroup(typer.core.TyperGroup):
+    """Group of COMMANDS that imports the module of a command when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Returns the command, or None for an unknown name: Typer then proposes a similar one."""
+        if cmd_name not in COMMANDS:
+            for name in COMMANDS:
+                self.get_command(ctx, name)
+            return None
+        if cmd_name not in self.commands:
+            module = import_module(COMMANDS[cmd_name])
+            command = typer.main.get_command(module.command)
+            command.name = cmd_name
+            self.add_command(command, cmd_name)
+        return self.commands[cmd_name]
+
+
+def load_program(command: str) -> Callable[..., None]:
+    """Returns the function that carries out a command of PROGRAMS."""
+    module, function = PROGRAMS[command]
+    try:
+        program: Callable[..., None] = getattr(import_module(module), function)
+    except KeyboardInterrupt:  # loading takes seconds: end without a traceback
+        raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
+    return program

@@ -1,0 +1,1 @@
+"""Programs behind the commands that load the service; imported only when they run."""
