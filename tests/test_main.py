@@ -136,10 +136,10 @@ async def test_a_page_that_was_begun_goes_on_at_whoever_has_the_database(tmp_pat
             switch = {"enabled": number == 1, "reason": "x"}
             await client.put(f"{PREFIX}/portfolio/trading-switch", json=switch)
         cursor = (await page(client)).json()["next_cursor"]
-        assert (await page(client, cursor=cursor)).json()["items"][0]["seq"] == 1
+        assert (await page(client, cursor=cursor)).json()["items"][0]["sequence"] == 1
     async with running(first) as client:  # other cursors are refused, or this would say nothing
         problem(await page(client, cursor=cursor[:-4] + "AAAA"), 422, "validation_failed")
-        assert (await page(client, cursor=cursor)).json()["items"][0]["seq"] == 1
+        assert (await page(client, cursor=cursor)).json()["items"][0]["sequence"] == 1
 
 
 def test_S13_every_secret_of_the_settings_is_masked(

@@ -58,9 +58,9 @@ CREATE TABLE notifications (
     body TEXT NOT NULL,
     event TEXT NOT NULL,
     state VARCHAR(16) NOT NULL,
-    tries INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE NOT NULL,
-    next_try_at TIMESTAMP WITH TIME ZONE,
+    next_attempt_at TIMESTAMP WITH TIME ZONE,
     claimed_until TIMESTAMP WITH TIME ZONE,
     delivered_at TIMESTAMP WITH TIME ZONE,
     error VARCHAR(255),
@@ -68,9 +68,9 @@ CREATE TABLE notifications (
     CONSTRAINT uq_notifications_channel_id_event_seq UNIQUE (channel_id, event_seq),
     CONSTRAINT ck_notifications_kind_known CHECK (kind IN ('error', 'trade', 'status')),
     CONSTRAINT ck_notifications_state_known CHECK (state IN ('pending', 'delivered', 'held', 'digested', 'dead')),
-    CONSTRAINT ck_notifications_next_try_at_known CHECK ((state = 'pending') = (next_try_at IS NOT NULL)),
+    CONSTRAINT ck_notifications_next_attempt_at_known CHECK ((state = 'pending') = (next_attempt_at IS NOT NULL)),
     CONSTRAINT ck_notifications_delivered_at_known CHECK ((state = 'delivered') = (delivered_at IS NOT NULL)),
-    CONSTRAINT ck_notifications_tries_range CHECK (tries >= 0)
+    CONSTRAINT ck_notifications_attempts_range CHECK (attempts >= 0)
 )
 
 CREATE INDEX ix_notifications_state ON notifications (channel_id, state, id)
@@ -456,7 +456,7 @@ CREATE TABLE signals (
     expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
     state VARCHAR(16) NOT NULL,
     attempts INTEGER NOT NULL,
-    settled_at TIMESTAMP WITH TIME ZONE,
+    completed_at TIMESTAMP WITH TIME ZONE,
     reason TEXT,
     evaluation VARCHAR(16),
     score DOUBLE PRECISION,
@@ -470,7 +470,7 @@ CREATE TABLE signals (
     CONSTRAINT uq_signals_source_source_id UNIQUE (source, source_id),
     CONSTRAINT ck_signals_state_known CHECK (state IN ('received', 'validated', 'evaluating', 'approved', 'applied', 'rejected', 'expired', 'failed')),
     CONSTRAINT ck_signals_direction_known CHECK (direction IN ('BUY', 'SELL', 'NEUTRAL')),
-    CONSTRAINT ck_signals_settled_at_known CHECK ((state IN ('received', 'validated', 'evaluating')) = (settled_at IS NULL)),
+    CONSTRAINT ck_signals_completed_at_known CHECK ((state IN ('received', 'validated', 'evaluating')) = (completed_at IS NULL)),
     CONSTRAINT ck_signals_strength_range CHECK (strength >= 0 AND strength <= 1),
     CONSTRAINT ck_signals_confidence_range CHECK (confidence >= 0 AND confidence <= 1),
     CONSTRAINT ck_signals_score_range CHECK (score >= 0 AND score <= 1)
@@ -480,7 +480,7 @@ CREATE INDEX ix_signals_approved ON signals (expires_at, signal_id) WHERE state 
 
 CREATE INDEX ix_signals_waiting ON signals (received_at, signal_id) WHERE state IN ('received', 'validated', 'evaluating')
 
-CREATE INDEX ix_signals_settled_at ON signals (settled_at, signal_id)
+CREATE INDEX ix_signals_completed_at ON signals (completed_at, signal_id)
 
 CREATE TABLE signal_records (
     kind VARCHAR(16) NOT NULL,

@@ -38,7 +38,7 @@ from app.market.services.service_mode import ModeNow
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
-from app.operations.services.process_metrics import buffers_of
+from app.operations.services.process_metrics import buffer_usage
 from app.operations.services.response_version import LiveMarketParts, StateVersionSource
 from app.operations.storage import preparation
 from app.performance.api.report_routes import report_document
@@ -161,7 +161,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             join(feed, database, service, executor_id, is_shared=store.is_shared)
         await _recall(service)
         status = service.status
-        status.vitals.buffers = buffers_of(bus, database)
+        status.process.buffers = buffer_usage(bus, database)
         work = activities(
             service, AlertWatch(service.alerts, metrics, status.alerts_looked_at), new_id
         )

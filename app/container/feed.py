@@ -33,7 +33,7 @@ from app.workers.schedule import ASKING_S, ScheduledTask, Tasks, begin, begin_fe
 from app.workers.streaming import SILENT_S
 from app.workers.supervisor import Heartbeat, Supervisor, Work
 
-_DECISIONS: Final = frozenset({Topic.PORTFOLIO_CHANGE, Topic.CONFIGURATION, Topic.BOARD})
+_DECISIONS: Final = frozenset({Topic.PORTFOLIO_CHANGE, Topic.CONFIGURATION, Topic.SCORING_RUN})
 _LIMITS: Final[Mapping[str, float]] = {
     ALERT_REACTIONS: SILENT_S,
     DRIFT_REACTIONS: SILENT_S,

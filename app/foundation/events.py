@@ -43,7 +43,7 @@ class Topic(StrEnum):
     REBALANCE = "rebalance"
     JOB = "job"
     CONFIGURATION = "configuration"
-    BOARD = "board"
+    SCORING_RUN = "scoring_run"
     MODE = "mode"
 
 

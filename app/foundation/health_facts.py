@@ -15,7 +15,7 @@ class TaskFacts:
 
     name: str
     running: bool
-    last_success: datetime | None
+    last_success_at: datetime | None
     last_error: str | None
     failures: int
     silent_s: float = 0.0

@@ -74,6 +74,6 @@ class Gauges:
         metrics.bus_dropped_events.set(self.bus.dropped)
         metrics.event_loop_tasks.set(len(asyncio.all_tasks()))
         for task in self.supervisor.facts():
-            if task.last_success is not None:
+            if task.last_success_at is not None:
                 gauge = metrics.task_last_success_timestamp_seconds.labels(task.name)
-                gauge.set(task.last_success.timestamp())
+                gauge.set(task.last_success_at.timestamp())

@@ -75,9 +75,9 @@ class _Works:
             return {
                 "listed": summary.listed,
                 "added": list(summary.added),
-                "respecified": list(summary.respecified),
+                "specification_changed": list(summary.respecified),
                 "updated": list(summary.updated),
-                "vanished": list(summary.vanished),
+                "delisted": list(summary.vanished),
                 "rejected": len(summary.rejections),
                 "quarantined": summary.quarantined,
             }

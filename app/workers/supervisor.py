@@ -39,7 +39,7 @@ class _Task:
     limit_s: Limit
     task: asyncio.Task[None] | None = None
     finished: bool = False
-    last_success: datetime | None = None
+    last_success_at: datetime | None = None
     last_error: str | None = None
     failures: int = 0  # since it last succeeded
     restarts: int = 0
@@ -146,7 +146,7 @@ class Supervisor:
             TaskFacts(
                 name=task.name,
                 running=task.task is not None and not task.task.done(),
-                last_success=task.last_success,
+                last_success_at=task.last_success_at,
                 last_error=task.last_error,
                 failures=task.failures,
                 silent_s=task.silent_s,
@@ -169,7 +169,7 @@ class Supervisor:
         pause = 0.0
 
         def beat() -> None:
-            task.last_success = self.clock()
+            task.last_success_at = self.clock()
             task.budget.ran(self.monotonic())
             task.last_error = None
             task.failures = 0

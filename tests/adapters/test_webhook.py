@@ -26,9 +26,9 @@ DELIVERY = Delivery(
     channel_id="c",
     notice=Notice(NoticeKind.STATUS, False, "k", "Title", "Body", {}, 7),
     state=DeliveryState.PENDING,
-    tries=0,
+    attempts=0,
     created_at=T0,
-    next_try_at=T0,
+    next_attempt_at=T0,
     delivered_at=None,
     error=None,
 )

@@ -195,11 +195,11 @@ def test_a_stream_of_somebody_else_is_not_watched(event: bytes, code: str) -> No
 
 
 def test_numbers_of_a_stream_are_shown_as_they_came() -> None:
-    event = b'data: {"type": "event", "sequence": 7, "topic": "board", "data": {"score": 0.1}}\n\n'
+    event = b'data: {"type": "event", "sequence": 7, "topic": "mode", "data": {"score": 0.1}}\n\n'
     with answering(200, event, "text/event-stream") as (url, _):
         people = here("watch", "--count", "1", "--url", url)
         machine = here("watch", "--count", "1", "--json", "--url", url)
-    assert people.out.endswith('board              {"score": 0.1}\n')
+    assert people.out.endswith('mode               {"score": 0.1}\n')
     assert machine.document["data"] == {"score": 0.1}
 
 

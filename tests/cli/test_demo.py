@@ -105,7 +105,7 @@ def test_people_get_the_same_as_tables(
         "symbol": symbol,
         "score": Decimal("0.9381"),
         "reason": "correlation_limit",
-        "against": found["board"][0]["symbol"],
+        "conflicting_symbol": found["board"][0]["symbol"],
         "correlation": Decimal("0.7912"),
     }
     for refused in ([], [refusal]):

@@ -184,12 +184,12 @@ def test_a_service_that_runs_says_which_part_is_ill_since_when_and_what_is_next(
         "since": "2026-01-02T03:04:00Z",
         "cause": "exchange_timeout",
         "detail": "no answer",
-        "last_success": None,
+        "last_success_at": None,
         "next_step": "tries again in 3 s",
     }
     levels = [
-        {"name": "feed_uptime", "window_s": 3600, "share": 0.9987, "looks": 9},
-        {"name": "feed_uptime", "window_s": 86400, "share": None, "looks": 0},
+        {"name": "feed_uptime", "window_s": 3600, "share": 0.9987, "samples": 9},
+        {"name": "feed_uptime", "window_s": 86400, "share": None, "samples": 0},
     ]
     health = {"status": "down", "mode": "FROZEN", "service_levels": levels}
     with answering(200, json.dumps({**health, "components": [well, ill]}).encode()) as (url, asked):

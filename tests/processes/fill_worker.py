@@ -42,7 +42,10 @@ async def _rotate(url: str) -> None:
 
         def die() -> bool:
             facts = here.stream.facts()
-            if facts.rotations == 1 and [line.phase for line in facts.lines] == ["live", "live"]:
+            if facts.reconnects_planned == 1 and [line.phase for line in facts.lines] == [
+                "live",
+                "live",
+            ]:
                 os.kill(os.getpid(), signal.SIGKILL)
             return False
 

@@ -145,7 +145,7 @@ def is_streamed(status: dict[str, Any]) -> bool:
     return bool(
         stream["mode"] == "stream"
         and stream["topics"] == stream["active_topics"] > 0
-        and stream["last_message_s"] is not None
+        and stream["seconds_since_last_message"] is not None
         and status["feed"]["stage"] == "complete"
     )
 
@@ -165,9 +165,9 @@ def compare_tasks(found: Samples, *told: list[dict[str, Any]]) -> None:
     """Each between what the status said before the scrape and after it."""
     before, after = (
         {
-            one["name"]: datetime.fromisoformat(one["last_success"]).timestamp()
+            one["name"]: datetime.fromisoformat(one["last_success_at"]).timestamp()
             for one in tasks
-            if one["last_success"] is not None
+            if one["last_success_at"] is not None
         }
         for tasks in told
     )

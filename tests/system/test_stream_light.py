@@ -20,7 +20,7 @@ from tests.support.harness import PREFIX, make_api_with
 from tests.support.running import settings_for
 from tests.support.streaming import Client, listening, port_of
 
-ALL = ("portfolio_change", "score_update", "board", "ticker:XBTUSDTM")
+ALL = ("portfolio_change", "score_update", "scoring_run", "ticker:XBTUSDTM")
 
 
 async def test_a_market_is_scored_changed_and_quoted_over_one_connection(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ async def test_a_market_is_scored_changed_and_quoted_over_one_connection(tmp_pat
                         heard.setdefault(event["topic"], []).append(event)
     board = complete(heard)[0]
     scored = board["data"]
-    earlier = [one for one in heard["board"] if one["sequence"] < board["sequence"]]
+    earlier = [one for one in heard["scoring_run"] if one["sequence"] < board["sequence"]]
     provisional = {one["data"]["run_id"] for one in earlier}  # tells of no change of a score
     assert provisional.isdisjoint(one["data"]["run_id"] for one in heard["score_update"])
     updates = [one for one in heard["score_update"] if one["data"]["run_id"] == scored["run_id"]]
@@ -66,4 +66,4 @@ async def test_a_market_is_scored_changed_and_quoted_over_one_connection(tmp_pat
 
 def complete(heard: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Events of boards that are not provisional."""
-    return [one for one in heard.get("board", []) if not one["data"]["is_provisional"]]
+    return [one for one in heard.get("scoring_run", []) if not one["data"]["is_provisional"]]

@@ -31,7 +31,7 @@ def test_every_declared_metric_exists_under_its_name() -> None:
 
 
 def test_what_nobody_has_measured_yet_is_no_zero() -> None:
-    metrics, heard = Metrics(), replace(NO_STREAM, last_message_s=2.0)
+    metrics, heard = Metrics(), replace(NO_STREAM, seconds_since_last_message=2.0)
     text = metrics.render().decode()
     assert "mysymbols_exchange_clock_offset_seconds NaN" in text
     assert "mysymbols_feed_last_message_age_seconds NaN" in text

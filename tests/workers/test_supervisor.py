@@ -76,7 +76,7 @@ async def test_facts_tell_success_error_and_failures(bench: Bench) -> None:
     bench.supervisor.start("scoring", work, patient)
     await asyncio.sleep(0)
     (fact,) = bench.supervisor.facts()
-    assert (fact.name, fact.running, fact.last_success, fact.last_error, fact.failures) == (
+    assert (fact.name, fact.running, fact.last_success_at, fact.last_error, fact.failures) == (
         "scoring", True, START, None, 0,
     )  # fmt: skip
     bench.pauses.clear()
@@ -89,7 +89,7 @@ async def test_facts_tell_success_error_and_failures(bench: Bench) -> None:
         await asyncio.sleep(0)
     (fact,) = bench.supervisor.facts()
     assert (fact.last_error, fact.failures) == (None, 0)
-    assert fact.last_success == START + timedelta(seconds=0.5)
+    assert fact.last_success_at == START + timedelta(seconds=0.5)
     await bench.supervisor.stop()
 
 
@@ -241,7 +241,7 @@ async def test_an_end_that_was_cut_off_is_brought_to_its_end_by_the_next(bench: 
     for name in ("slow", "other"):
         bench.supervisor.start(name, working(name), patient)
     while len(bench.supervisor.facts()) < 2 or not all(
-        one.last_success for one in bench.supervisor.facts()
+        one.last_success_at for one in bench.supervisor.facts()
     ):
         await asyncio.sleep(0)
     ending = asyncio.ensure_future(bench.supervisor.end("slow", "other"))

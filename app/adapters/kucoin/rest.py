@@ -65,7 +65,7 @@ class LinkTracker:
             since=self._since,
             cause=None if error is None else error.code.value,
             detail=None if error is None else error.detail,
-            last_success=self._last_success,
+            last_success_at=self._last_success,
             retry_in_s=None if error is None else retry_in_s,
         )
 

@@ -134,9 +134,9 @@ class NotificationOut(Out):
     title: str
     body: str
     state: DeliveryState
-    tries: int
+    attempts: int
     created_at: UtcTime
-    next_try_at: UtcTime | None
+    next_attempt_at: UtcTime | None
     delivered_at: UtcTime | None
     error: str | None = Field(description="Why the last try failed.")
 
@@ -151,9 +151,9 @@ class NotificationOut(Out):
             title=one.notice.title,
             body=one.notice.body,
             state=one.state,
-            tries=one.tries,
+            attempts=one.attempts,
             created_at=one.created_at,
-            next_try_at=one.next_try_at,
+            next_attempt_at=one.next_attempt_at,
             delivered_at=one.delivered_at,
             error=one.error,
         )
@@ -283,5 +283,5 @@ async def test(notifications: Provided[Notifications], command: AskedDep, body: 
 async def redrive(
     notifications: Provided[Notifications], command: AskedDep, notification_id: NoticeId
 ) -> Response:
-    """Only what is dead, after twenty tries; it keeps its event id."""
+    """Only what is dead, after twenty attempts; it keeps its event id."""
     return sent(await notifications.redrive(notification_id, command, _notice))

@@ -82,9 +82,9 @@ class Delivery:
     channel_id: str
     notice: Notice
     state: DeliveryState
-    tries: int
+    attempts: int
     created_at: datetime
-    next_try_at: datetime | None
+    next_attempt_at: datetime | None
     delivered_at: datetime | None
     error: str | None
 
@@ -204,9 +204,9 @@ def room(delivered: int, rules: NotificationSettings) -> tuple[int, int]:
     return max(0, rules.per_minute - delivered), max(0, rules.for_ordinary - delivered)
 
 
-def pause_s(tries: int, dice: float) -> float:
-    """Seconds until the next try after `tries` failures: a minute, growing to six hours.
+def pause_s(attempts: int, dice: float) -> float:
+    """Seconds until the next try after `attempts` failures: a minute, growing to six hours.
 
     `dice` in 0..1 lengthens it by up to a fifth, so that receivers are not hit in step.
     """
-    return _PAUSES_S[min(tries, len(_PAUSES_S)) - 1] * (1.0 + _JITTER * dice)
+    return _PAUSES_S[min(attempts, len(_PAUSES_S)) - 1] * (1.0 + _JITTER * dice)

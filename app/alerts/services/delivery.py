@@ -138,12 +138,12 @@ class Courier:
         around: tuple[list[tuple[Delivery, datetime]], list[Delivery]],
     ) -> None:
         """Noted together with what arrived before it; what stood behind it waits with it."""
-        tries = delivery.tries + 1
-        pause = timedelta(seconds=pause_s(tries, self.dice()))
+        attempts = delivery.attempts + 1
+        pause = timedelta(seconds=pause_s(attempts, self.dice()))
         done, behind = around
         async with self.database.write() as unit:
             now = await agreed(unit, self.shared, self.clock)
-            again = None if tries >= MOST_TRIES else now + pause
+            again = None if attempts >= MOST_TRIES else now + pause
             await unit.get(NotificationRepository).delivered(_stamped(done, self.clock() - now))
             await unit.get(NotificationRepository).release(behind)
             await unit.get(NotificationRepository).failed(
@@ -152,7 +152,9 @@ class Courier:
         outcome = "dead" if again is None else "failed"
         self.metrics.notifications.labels(channel.kind.value, "delivered").inc(len(done))
         self.metrics.notifications.labels(channel.kind.value, outcome).inc()
-        _log.warning("notification_failed", channel=channel.id, tries=tries, cause=str(error.code))
+        _log.warning(
+            "notification_failed", channel=channel.id, attempts=attempts, cause=str(error.code)
+        )
 
 
 def _stamped(

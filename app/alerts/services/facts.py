@@ -170,9 +170,9 @@ def job_facts(task: TaskFacts, settings: Configuration, at: datetime) -> JobFact
     late = None
     if interval is None and task.limit_s is not None:
         late = round(task.silent_s * _BEATS / task.limit_s, 1)
-    if interval is not None and task.last_success is not None:
+    if interval is not None and task.last_success_at is not None:
         least = max(interval, _LEAST_INTERVAL_S)
-        late = round((at - task.last_success).total_seconds() / least, 1)
+        late = round((at - task.last_success_at).total_seconds() / least, 1)
     return JobFacts(task.name, max(task.failures, task.crashes), task.last_error, late)
 
 

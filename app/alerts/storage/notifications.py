@@ -97,9 +97,9 @@ class NotificationRepository:
             "key": notice.key[:255],
             "event": dict(notice.event),
             "state": state.value,
-            "tries": 0,
+            "attempts": 0,
             "created_at": at,
-            "next_try_at": at if state is DeliveryState.PENDING else None,
+            "next_attempt_at": at if state is DeliveryState.PENDING else None,
         }
         added = await self.connection.execute(
             insert(self.connection, table).on_conflict_do_nothing(), row
@@ -145,7 +145,7 @@ class NotificationRepository:
         """
         wanted = select(table).where(self._pending(channel_id, critical))
         rows = (await self.connection.execute(wanted.order_by(table.c.id).limit(most))).all()
-        ready = list(takewhile(lambda row: row.next_try_at <= at, rows))
+        ready = list(takewhile(lambda row: row.next_attempt_at <= at, rows))
         # Everybody begins at the oldest: who has got that one has got those behind it too.
         if not ready or not await self._claimed([ready[0].id], at):
             return ()
@@ -191,8 +191,8 @@ class NotificationRepository:
             .where(table.c.id == bindparam("one"))
             .values(
                 state=DeliveryState.DELIVERED.value,
-                tries=table.c.tries + 1,
-                next_try_at=None,
+                attempts=table.c.attempts + 1,
+                next_attempt_at=None,
                 claimed_until=None,
                 delivered_at=bindparam("at"),
                 error=None,
@@ -201,21 +201,23 @@ class NotificationRepository:
         if done:
             await self.connection.execute(told, [{"one": one.id, "at": at} for one, at in done])
 
-    async def failed(self, delivery: Delivery, error: str, next_try_at: datetime | None) -> None:
+    async def failed(
+        self, delivery: Delivery, error: str, next_attempt_at: datetime | None
+    ) -> None:
         """Tried in vain; without a next try it is dead."""
-        state = DeliveryState.DEAD if next_try_at is None else DeliveryState.PENDING
+        state = DeliveryState.DEAD if next_attempt_at is None else DeliveryState.PENDING
         await self._set(
             [delivery.id],
             state=state.value,
-            tries=delivery.tries + 1,
-            next_try_at=next_try_at,
+            attempts=delivery.attempts + 1,
+            next_attempt_at=next_attempt_at,
             claimed_until=None,
             error=error[:255],
         )
 
     async def redrive(self, delivery_id: int, at: datetime) -> None:
         """A dead one is to be told again, from its first try on."""
-        values = {"state": DeliveryState.PENDING.value, "tries": 0, "next_try_at": at}
+        values = {"state": DeliveryState.PENDING.value, "attempts": 0, "next_attempt_at": at}
         await self._set([delivery_id], **values)
 
     async def get(self, delivery_id: int) -> Delivery:
@@ -285,9 +287,9 @@ def _delivery(row: Row[Any]) -> Delivery:
         channel_id=row.channel_id,
         notice=Notice(kind=NoticeKind(row.kind), key=row.key, event=row.event, **shared),
         state=DeliveryState(row.state),
-        tries=row.tries,
+        attempts=row.attempts,
         created_at=row.created_at,
-        next_try_at=row.next_try_at,
+        next_attempt_at=row.next_attempt_at,
         delivered_at=row.delivered_at,
         error=row.error,
     )

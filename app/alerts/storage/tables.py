@@ -99,9 +99,9 @@ notifications = Table(
     Column("body", Text, nullable=False),
     Column("event", JsonText, nullable=False),
     Column("state", String(16), nullable=False),
-    Column("tries", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
     Column("created_at", UtcInstant, nullable=False),
-    Column("next_try_at", UtcInstant),
+    Column("next_attempt_at", UtcInstant),
     Column("claimed_until", UtcInstant),
     Column("delivered_at", UtcInstant),
     Column("error", String(255)),
@@ -111,10 +111,12 @@ notifications = Table(
     CheckConstraint(
         "state IN ('pending', 'delivered', 'held', 'digested', 'dead')", name="state_known"
     ),
-    CheckConstraint("(state = 'pending') = (next_try_at IS NOT NULL)", name="next_try_at_known"),
+    CheckConstraint(
+        "(state = 'pending') = (next_attempt_at IS NOT NULL)", name="next_attempt_at_known"
+    ),
     CheckConstraint(
         "(state = 'delivered') = (delivered_at IS NOT NULL)", name="delivered_at_known"
     ),
-    CheckConstraint("tries >= 0", name="tries_range"),
+    CheckConstraint("attempts >= 0", name="attempts_range"),
     Index("ix_notifications_state", "channel_id", "state", "id"),
 )

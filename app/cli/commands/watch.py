@@ -22,7 +22,7 @@ from app.cli.output import Output, Url, report_errors
 
 command = typer.Typer(add_completion=False)
 TOPICS: Final = (
-    "portfolio_change", "alert", "rebalance", "job", "configuration", "board", "mode",
+    "portfolio_change", "alert", "rebalance", "job", "configuration", "scoring_run", "mode",
 )  # fmt: skip
 READ_TIMEOUT_S: Final = 45.0  # three heartbeats
 _RECONNECT_PAUSE_S: Final = 2.0

@@ -115,7 +115,7 @@ def _create_refusals(result: DemoResult) -> Table | str:
             refusal["symbol"],
             format_number(refusal["score"], 4),
             refusal["reason"],
-            refusal["against"],
+            refusal["conflicting_symbol"],
             format_number(refusal["correlation"]),
         )
         for refusal in refusals[:_MAX_REFUSALS]

@@ -242,7 +242,7 @@ async def check_service(url: str) -> list[DoctorCheck]:
 def _check_component(component: Mapping[str, Any]) -> DoctorCheck:
     causes = (component["cause"], component["detail"])
     cause = ": ".join(str(text) for text in causes if text is not None)
-    last = component["last_success"] or "never"
+    last = component["last_success_at"] or "never"
     detail = (
         f"{component['state']} since {component['since']}, last success {last}; "
         f"{cause or 'cause unknown'}"
@@ -255,7 +255,7 @@ def _format_levels(health: Mapping[str, Any]) -> str:
     """Formats the service levels that are known."""
     known = [level for level in health["service_levels"] if level["share"] is not None]
     texts = [
-        f"{level['name']} {100 * level['share']:.2f} % of {level['looks']} samples within"
+        f"{level['name']} {100 * level['share']:.2f} % of {level['samples']} samples within"
         f" {level['window_s']} s"
         for level in known
     ]

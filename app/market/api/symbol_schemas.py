@@ -232,9 +232,9 @@ class SyncOut(Freshness):
     synced_at: UtcTime
     listed: int
     added: list[str]
-    respecified: list[str]
+    specification_changed: list[str]
     updated: list[str]
-    vanished: list[str]
+    delisted: list[str]
     rejected: list[RejectionOut]
     quarantined: str | None
     confirmations: int = Field(description="How often the doubtful list came; 3 convince.")
@@ -245,9 +245,9 @@ class SyncOut(Freshness):
             synced_at=summary.at,
             listed=summary.listed,
             added=list(summary.added),
-            respecified=list(summary.respecified),
+            specification_changed=list(summary.respecified),
             updated=list(summary.updated),
-            vanished=list(summary.vanished),
+            delisted=list(summary.vanished),
             rejected=[
                 RejectionOut(contract=one.key, field=one.field, reason=one.reason)
                 for one in summary.rejections

@@ -75,7 +75,7 @@ class ExchangeLink:
     since: datetime
     cause: str | None
     detail: str | None
-    last_success: datetime | None
+    last_success_at: datetime | None
     retry_in_s: float | None
 
 

@@ -172,7 +172,7 @@ class LineFacts:
     since_s: float  # in this phase
     topics: int
     active_topics: int
-    silent_s: float | None  # since its last frame; None before the first
+    seconds_since_last_message: float | None  # None before the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +182,13 @@ class StreamFacts:
     lines: tuple[LineFacts, ...]
     topics: int  # wanted
     active_topics: int
-    last_message_s: float | None  # since the last message that was taken; None before one
+    seconds_since_last_message: (
+        float | None
+    )  # since the last message that was taken; None before one
     messages: int
     dropped: Mapping[str, int]  # by reason
     failures: Mapping[str, int]  # connections that had to be replaced, by reason
-    rotations: int
+    reconnects_planned: int  # connections replaced before the exchange ends them
 
 
 NO_STREAM: Final = StreamFacts((), 0, 0, None, 0, MappingProxyType({}), MappingProxyType({}), 0)

@@ -143,7 +143,7 @@ def count_feed(
     """Set the gauges to `now`, and count what has come since `before`."""
     set_feed(metrics, now, is_streaming=is_streaming)
     metrics.feed_messages.inc(now.messages - before.messages)
-    metrics.feed_rotations.inc(now.rotations - before.rotations)
+    metrics.feed_rotations.inc(now.reconnects_planned - before.reconnects_planned)
     for reason, count in now.dropped.items():
         metrics.feed_dropped_messages.labels(reason).inc(count - before.dropped.get(reason, 0))
     for reason, count in now.failures.items():
@@ -158,7 +158,7 @@ def set_feed(metrics: Metrics, now: StreamFacts, *, is_streaming: bool) -> None:
         metrics.feed_connections.labels(phase).set(phases[phase])
     metrics.feed_topics.labels("wanted").set(now.topics)
     metrics.feed_topics.labels("live").set(now.active_topics)
-    known = math.nan if now.last_message_s is None else now.last_message_s
+    known = math.nan if now.seconds_since_last_message is None else now.seconds_since_last_message
     metrics.feed_last_message_age_seconds.set(known)
 
 

@@ -50,7 +50,7 @@ class ConnectionOut(Out):
     since_s: float = Field(description="Seconds in this phase.")
     topics: int
     active_topics: int = Field(description="Acknowledged, and nothing of them was missed.")
-    silent_s: float | None = Field(description="Since its last frame; null while it is not open.")
+    seconds_since_last_message: float | None = Field(description="Null while it is not open.")
 
 
 class StreamOut(Out):
@@ -60,11 +60,11 @@ class StreamOut(Out):
     connections: list[ConnectionOut]
     topics: int = Field(description="Asked for.")
     active_topics: int
-    last_message_s: float | None = Field(description="Since the last message; null before one.")
+    seconds_since_last_message: float | None = Field(description="Null before the first.")
     messages: int
     dropped: dict[str, int] = Field(description="Messages that were not taken, by reason.")
     failures: dict[str, int] = Field(description="Connections that were lost, by reason.")
-    rotations: int = Field(description="Connections replaced before their day was over.")
+    reconnects_planned: int = Field(description="Connections replaced before their expiry.")
 
     @classmethod
     def of(cls, report: StreamReport | None) -> Self | None:
@@ -77,11 +77,11 @@ class StreamOut(Out):
             connections=[ConnectionOut.model_validate(line) for line in facts.lines],
             topics=facts.topics,
             active_topics=facts.active_topics,
-            last_message_s=facts.last_message_s,
+            seconds_since_last_message=facts.seconds_since_last_message,
             messages=facts.messages,
             dropped=dict(facts.dropped),
             failures=dict(facts.failures),
-            rotations=facts.rotations,
+            reconnects_planned=facts.reconnects_planned,
         )
 
 
@@ -101,17 +101,17 @@ class ComponentOut(Out):
     since: UtcTime | None = Field(description="In this state, as far as this process knows.")
     cause: str | None = Field(description="A stable error code.", examples=["exchange_timeout"])
     detail: str | None
-    last_success: UtcTime | None
+    last_success_at: UtcTime | None
     next_step: str | None
 
 
 class LevelOut(Out):
-    """How often, of all looks in a window, it was well."""
+    """Share of the samples in a window in which the service level held."""
 
     name: str = Field(examples=["feed_uptime", "decision_freshness"])
     window_s: int
-    share: Share | None = Field(description="Null before the first look.")
-    looks: int
+    share: Share | None = Field(description="Null before the first sample.")
+    samples: int
 
 
 class BufferOut(Out):
@@ -121,17 +121,17 @@ class BufferOut(Out):
     dropped: int | None = Field(description="Null where nothing is ever dropped.")
 
 
-class FlowOut(Out):
+class ThroughputOut(Out):
     name: str = Field(examples=["requests"])
     per_minute: float | None = Field(description="Of the last minute; null before that is known.")
 
 
-class VitalsOut(Out):
-    """Of the process that answers."""
+class ProcessMetricsOut(Out):
+    """Memory, buffers and throughput of the process that answers."""
 
     memory_bytes: int | None = Field(description="Null where the system does not tell.")
     buffers: list[BufferOut]
-    throughput: list[FlowOut]
+    throughput: list[ThroughputOut]
 
 
 class HealthOut(Freshness):
@@ -141,7 +141,7 @@ class HealthOut(Freshness):
     mode: Mode
     components: list[ComponentOut]
     service_levels: list[LevelOut] = Field(description="Since the start of this process.")
-    vitals: VitalsOut
+    process: ProcessMetricsOut
 
     @classmethod
     def of(cls, health: Health) -> Self:
@@ -150,7 +150,7 @@ class HealthOut(Freshness):
             mode=health.mode,
             components=[ComponentOut.model_validate(part) for part in health.components],
             service_levels=[LevelOut.model_validate(one) for one in health.levels],
-            vitals=VitalsOut.model_validate(health.vitals),
+            process=ProcessMetricsOut.model_validate(health.process),
             as_of=health.as_of,
             data_source=health.data_source,
             data_status=health.data_status,
@@ -185,7 +185,7 @@ class PortfolioStatusOut(Out):
 class TaskOut(Out):
     name: str
     running: bool
-    last_success: UtcTime | None
+    last_success_at: UtcTime | None
     last_error: str | None
     failures: int
 

@@ -36,7 +36,11 @@ from app.operations.services.health_models import (
     ScoringFacts,
     ServiceStatus,
 )
-from app.operations.services.process_metrics import ServiceLevels, VitalSigns, counted
+from app.operations.services.process_metrics import (
+    ProcessMetricsCollector,
+    ServiceLevels,
+    work_counters,
+)
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.service import Scoring
 from app.signals.domain.track_record import SignalQueue
@@ -70,7 +74,7 @@ class Status:
     refusal: Callable[[], ServiceError | None] = lambda: None  # why no change is taken
     pulse: AlertingPulse | None = None
     levels: ServiceLevels = field(default_factory=ServiceLevels)
-    vitals: VitalSigns = field(default_factory=VitalSigns)
+    process: ProcessMetricsCollector = field(default_factory=ProcessMetricsCollector)
     _down_since: dict[str, datetime] = field(default_factory=dict)
     _since: dict[str, tuple[ComponentState, datetime]] = field(default_factory=dict)
 
@@ -90,7 +94,7 @@ class Status:
         """A look that nobody asked for: it is what service levels and throughput rest on."""
         if self.pulse is not None:
             await self.pulse.look()
-        self.vitals.note()
+        self.process.note()
         health = await self.health()
         states = {one.name: one.state for one in health.components}
         self.levels.note(
@@ -120,7 +124,7 @@ class Status:
             mode=self.mode(),
             components=components,
             levels=self.levels.levels(),
-            vitals=self.vitals.read(),
+            process=self.process.read(),
             data_source=market.data_source,
             data_status=market.data_status,
             as_of=market.as_of,
@@ -220,7 +224,7 @@ class StatusSources:
                 lambda: self.in_force().intervals.alerts_s,
                 clock(),
             ),
-            vitals=VitalSigns(counted(self.metrics)),
+            process=ProcessMetricsCollector(work_counters(self.metrics)),
         )
 
     async def ping(self) -> None:

@@ -28,7 +28,7 @@ def exchange(link: ExchangeLink) -> ComponentHealth:
         link.since,
         link.cause,
         link.detail,
-        link.last_success,
+        link.last_success_at,
         again if link.state is LinkState.DOWN else None,
     )
 
@@ -58,8 +58,8 @@ def stream(report: StreamReport | None) -> tuple[ComponentHealth, ...]:
         return ()
     facts = report.facts
     heard = "nothing heard yet"
-    if facts.last_message_s is not None:
-        heard = f"last message {facts.last_message_s:.0f} s ago"
+    if facts.seconds_since_last_message is not None:
+        heard = f"last message {facts.seconds_since_last_message:.0f} s ago"
     lines = f"{len(facts.lines)} connections"
     detail = f"{facts.active_topics} of {facts.topics} topics live on {lines}, {heard}"
     cause = next_step = None
@@ -138,7 +138,7 @@ def background_task(task: TaskFacts) -> ComponentHealth:
         None,
         cause,
         detail,
-        task.last_success,
+        task.last_success_at,
         next_step,
     )
 

@@ -8,7 +8,7 @@ from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.health_facts import ProcessFacts, TaskFacts
 from app.foundation.mode import Mode
 from app.market.services.health_facts import MarketFacts, StreamReport
-from app.operations.services.process_metrics import Level, Vitals
+from app.operations.services.process_metrics import ProcessMetrics, ServiceLevel
 from app.signals.domain.track_record import SignalQueue
 
 
@@ -28,7 +28,7 @@ class ComponentHealth:
     since: datetime | None
     cause: str | None
     detail: str | None
-    last_success: datetime | None
+    last_success_at: datetime | None
     next_step: str | None
 
 
@@ -37,8 +37,8 @@ class Health:
     status: ComponentState
     mode: Mode
     components: tuple[ComponentHealth, ...]
-    levels: tuple[Level, ...]
-    vitals: Vitals
+    levels: tuple[ServiceLevel, ...]
+    process: ProcessMetrics
     data_source: DataSource
     data_status: DataStatus
     as_of: datetime | None

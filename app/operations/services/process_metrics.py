@@ -1,4 +1,4 @@
-"""What the process itself needs and gets done: memory, buffers, throughput."""
+"""Measures the process itself: memory, buffers, throughput, service levels."""
 
 import os
 import time
@@ -31,7 +31,7 @@ _LEAST_S: Final = 4.0  # over less than that a rate says nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Buffer:
+class BufferUsage:
     """How full it is; `dropped` is None where nothing is ever dropped."""
 
     name: str
@@ -41,7 +41,7 @@ class Buffer:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class Throughput:
     """None before there was time to count."""
 
     name: str
@@ -49,47 +49,50 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class ProcessMetrics:
     memory_bytes: int | None  # None where the system does not tell
-    buffers: tuple[Buffer, ...]
-    throughput: tuple[Flow, ...]
+    buffers: tuple[BufferUsage, ...]
+    throughput: tuple[Throughput, ...]
 
 
 @dataclass(slots=True)
-class VitalSigns:
+class ProcessMetricsCollector:
     """Rates are those of the last minute, from what was counted at each look."""
 
     counted: Callable[[], Mapping[str, float]] = dict
-    buffers: Callable[[], tuple[Buffer, ...]] = tuple
+    buffers: Callable[[], tuple[BufferUsage, ...]] = tuple
     memory: Callable[[], int | None] = resident_bytes
     monotonic: Monotonic = time.monotonic
-    _looks: deque[tuple[float, Mapping[str, float]]] = field(default_factory=deque)
-    _flows: tuple[float, tuple[Flow, ...]] | None = field(default=None, init=False)
+    _samples: deque[tuple[float, Mapping[str, float]]] = field(default_factory=deque)
+    _throughput: tuple[float, tuple[Throughput, ...]] | None = field(default=None, init=False)
 
     def note(self) -> None:
         now = self.monotonic()
-        self._looks.append((now, self.counted()))
-        while len(self._looks) > 1 and now - self._looks[1][0] >= _WINDOW_S:
-            self._looks.popleft()
+        self._samples.append((now, self.counted()))
+        while len(self._samples) > 1 and now - self._samples[1][0] >= _WINDOW_S:
+            self._samples.popleft()
 
-    def read(self) -> Vitals:
+    def read(self) -> ProcessMetrics:
         now = self.monotonic()
-        if self._flows is None or not 0.0 <= now - self._flows[0] < _FRESH_S:
+        if self._throughput is None or not 0.0 <= now - self._throughput[0] < _FRESH_S:
             counts = self.counted().items()
-            self._flows = now, tuple(Flow(name, self._rate(name, count)) for name, count in counts)
-        return Vitals(self.memory(), self.buffers(), self._flows[1])
+            self._throughput = (
+                now,
+                tuple(Throughput(name, self._rate(name, count)) for name, count in counts),
+            )
+        return ProcessMetrics(self.memory(), self.buffers(), self._throughput[1])
 
     def _rate(self, name: str, count: float) -> float | None:
-        if not self._looks:
+        if not self._samples:
             return None
-        begun, before = self._looks[0]
+        begun, before = self._samples[0]
         passed = self.monotonic() - begun
         if passed < _LEAST_S:
             return None
         return round((count - before[name]) / passed * 60.0, 1)
 
 
-def counted(metrics: Metrics) -> Callable[[], Mapping[str, float]]:
+def work_counters(metrics: Metrics) -> Callable[[], Mapping[str, float]]:
     """What is done, in numbers that only rise."""
     return lambda: {
         "requests": total(metrics.http_requests),
@@ -100,11 +103,11 @@ def counted(metrics: Metrics) -> Callable[[], Mapping[str, float]]:
     }
 
 
-def buffers_of(bus: Bus, database: Database) -> Callable[[], tuple[Buffer, ...]]:
+def buffer_usage(bus: Bus, database: Database) -> Callable[[], tuple[BufferUsage, ...]]:
     """What can fill up within the process."""
     return lambda: (
-        Buffer("bus", bus.fullest(), bus.capacity, bus.dropped),
-        Buffer("database_connections", database.checked_out, database.options.pool_size, None),
+        BufferUsage("bus", bus.fullest(), bus.capacity, bus.dropped),
+        BufferUsage("database_connections", database.checked_out, database.options.pool_size, None),
     )
 
 
@@ -113,25 +116,25 @@ _MINUTE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """`share` is a fraction of `looks`, None before the first one."""
+class ServiceLevel:
+    """`share` is a fraction of `samples`, None before the first one."""
 
     name: str
     window_s: int
     share: float | None
-    looks: int
+    samples: int
 
 
 @dataclass(slots=True)
 class _Minute:
     begun_s: float
-    looks: int = 0
+    samples: int = 0
     good: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class ServiceLevels:
-    """Counts by the minute, so that a day takes the same room however often somebody looks."""
+    """Counts by the minute, so that a day takes the same room at any sampling rate."""
 
     monotonic: Monotonic = time.monotonic
     _names: dict[str, None] = field(default_factory=dict)  # in their order
@@ -140,23 +143,23 @@ class ServiceLevels:
     )
 
     def note(self, **holds: bool) -> None:
-        """One look: what was well and what was not."""
+        """Record one sample: whether each service level holds now."""
         now = self.monotonic()
         self._names |= dict.fromkeys(holds)
         if not self._minutes or now - self._minutes[-1].begun_s >= _MINUTE_S:
             self._minutes.append(_Minute(now))
         minute = self._minutes[-1]
-        minute.looks += 1
+        minute.samples += 1
         for name, good in holds.items():
             minute.good[name] = minute.good.get(name, 0) + good
 
-    def levels(self) -> tuple[Level, ...]:
+    def levels(self) -> tuple[ServiceLevel, ...]:
         """Every level over every window."""
         return tuple(self._level(name, window) for name in self._names for window in WINDOWS_S)
 
-    def _level(self, name: str, window_s: int) -> Level:
+    def _level(self, name: str, window_s: int) -> ServiceLevel:
         first = self.monotonic() - window_s
         inside = [one for one in self._minutes if one.begun_s > first]
-        looks = sum(one.looks for one in inside)
+        samples = sum(one.samples for one in inside)
         good = sum(one.good.get(name, 0) for one in inside)
-        return Level(name, window_s, good / looks if looks else None, looks)
+        return ServiceLevel(name, window_s, good / samples if samples else None, samples)

@@ -26,7 +26,7 @@ class TradeOut(Out):
     net: MoneyString = Field(description="pnl + funding - fees.")
     occurred_at: UtcTime
     booked_at: UtcTime
-    event_seq: int = Field(description="The event of the history that booked it.")
+    event_sequence: int = Field(description="The event of the history that booked it.")
 
     @classmethod
     def of(cls, trade: Trade) -> Self:
@@ -42,7 +42,7 @@ class TradeOut(Out):
             net=one.net,
             occurred_at=one.occurred_at,
             booked_at=trade.booked_at,
-            event_seq=trade.event_seq,
+            event_sequence=trade.event_seq,
         )
 
 
@@ -53,8 +53,8 @@ class PositionOut(Out):
     contract: str
     weight_percentage: Percent
     opened_at: UtcTime | None = Field(description="When weights were last set.")
-    entry_mark: MoneyString | None
-    mark: MoneyString | None
+    entry_mark_price: MoneyString | None
+    mark_price: MoneyString | None
     notional: MoneyString | None = Field(description="At the entry mark, as a share of 1.")
     unrealized: MoneyString | None = Field(description="Since the entry, units of the index.")
     pnl_since_inclusion: MoneyString | None = Field(description="Units of the index.")
@@ -73,8 +73,8 @@ class PositionOut(Out):
             contract=member.contract,
             weight_percentage=percent(member.weight_u),
             opened_at=None if position is None else position.opened_at,
-            entry_mark=None if position is None else position.entry,
-            mark=held.mark,
+            entry_mark_price=None if position is None else position.entry,
+            mark_price=held.mark,
             notional=None if position is None else position.notional,
             unrealized=held.unrealized,
             pnl_since_inclusion=held.since_inclusion,
@@ -98,7 +98,7 @@ class HypotheticalOut(Out):
     hypothetical_growth: float | None
     hypothetical_max_drawdown: Share | None
     hypothetical_sharpe: float | None
-    hypothetical_sharpe_error: float | None
+    hypothetical_sharpe_standard_error: float | None
     hypothetical_sortino: float | None
     hypothetical_calmar: float | None
     hypothetical_gain_days: Share | None = Field(description="Share of these days with a gain.")
@@ -112,7 +112,7 @@ class HypotheticalOut(Out):
             hypothetical_growth=made.growth,
             hypothetical_max_drawdown=made.max_drawdown,
             hypothetical_sharpe=made.sharpe,
-            hypothetical_sharpe_error=made.sharpe_standard_error,
+            hypothetical_sharpe_standard_error=made.sharpe_standard_error,
             hypothetical_sortino=made.sortino,
             hypothetical_calmar=made.calmar,
             hypothetical_gain_days=made.win_rate,

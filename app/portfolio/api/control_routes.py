@@ -129,7 +129,7 @@ class WatchedOut(Out):
             distance_to_entry=finite(one.distance),
             is_member=one.is_member,
             refused_because=None if refused is None else refused.reason,
-            conflicting_symbol=None if refused is None else refused.against,
+            conflicting_symbol=None if refused is None else refused.conflicting_symbol,
         )
 
 

@@ -22,7 +22,7 @@ router = api_router("portfolio", "/portfolio")
 class EventOut(Out):
     """One link of the chain; `details` holds weights as integer micro-percent."""
 
-    seq: int
+    sequence: int
     action: EventType
     symbol: str | None
     other_symbol: str | None = Field(description="The replaced symbol.")
@@ -43,7 +43,7 @@ class EventOut(Out):
     @classmethod
     def of(cls, event: PortfolioEvent) -> Self:
         return cls(
-            seq=event.seq,
+            sequence=event.seq,
             action=event.type,
             symbol=event.symbol,
             other_symbol=event.other_symbol,

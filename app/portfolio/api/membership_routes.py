@@ -77,7 +77,7 @@ class RefusedOut(Out):
     symbol: str
     score: Score | None
     reason: str = Field(examples=["correlation_limit"])
-    against: str | None = Field(description="The member that it moves too closely with.")
+    conflicting_symbol: str | None = Field(description="The member that it moves too closely with.")
     correlation: float | None
 
     @classmethod
@@ -86,7 +86,7 @@ class RefusedOut(Out):
             symbol=one.symbol,
             score=finite(one.score),
             reason=one.reason.value,
-            against=one.against,
+            conflicting_symbol=one.conflicting_symbol,
             correlation=finite(one.correlation),
         )
 

@@ -80,7 +80,7 @@ class LotsOut(Out):
     """Whole lots of all weights together; an error is realised minus target."""
 
     lots: dict[str, int | None] = Field(description="Null where there is no price.")
-    errors: dict[str, float] = Field(description="Fractions of equity.")
+    rounding_errors: dict[str, float] = Field(description="Fractions of equity.")
     minimum_capital: MoneyString = Field(
         description="Equity from which rounding misses no target by over one percentage point."
     )
@@ -94,7 +94,7 @@ class LotsOut(Out):
     def of(cls, made: LotPlan) -> Self:
         return cls(
             lots=dict(made.lots),
-            errors=dict(made.errors),
+            rounding_errors=dict(made.rounding_errors),
             minimum_capital=Decimal(f"{made.minimum_capital:.12g}"),
             unreachable_targets=list(made.missed),
             specifications=dict(made.specifications),

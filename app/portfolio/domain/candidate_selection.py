@@ -35,12 +35,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A candidate that was passed over; `against` is the member it is too close to."""
+    """A candidate that was passed over; `conflicting_symbol` is the member it is too close to."""
 
     symbol: str
     score: float | None
     reason: Refusal
-    against: str | None
+    conflicting_symbol: str | None
     correlation: float | None
 
 

@@ -18,10 +18,10 @@ from app.portfolio.services.decision_context import Grounds
 
 @dataclass(frozen=True, slots=True)
 class LotPlan:
-    """Lots by symbol, None where there is no price; errors are fractions of equity."""
+    """Lots by symbol, None where there is no price."""
 
     lots: Mapping[str, int | None]
-    errors: Mapping[str, float]  # realised minus target, of the priced ones
+    rounding_errors: Mapping[str, float]  # realised minus target, fractions of equity
     minimum_capital: float  # equity from which no rounding error exceeds one percentage point
     missed: tuple[str, ...]  # further than one percentage point from their target
     # By which numbers of its contract the lots of a symbol were counted: with others they are void.
@@ -60,7 +60,7 @@ def lot_plan(
     errors = dict(zip(symbols, chosen.errors, strict=True))
     return LotPlan(
         lots=lots,
-        errors={symbol: float(error) for symbol, error in errors.items()},
+        rounding_errors={symbol: float(error) for symbol, error in errors.items()},
         minimum_capital=minimum_capital([float(steps[symbol][0]) for symbol in symbols]),
         missed=tuple(symbol for symbol, error in errors.items() if abs(error) > ACCURACY),
         specifications=pinned,

@@ -280,11 +280,15 @@ def _require_admissible(
     refused = too_close(symbol, None, others, known, settings)
     if refused is not None:
         said = "not known" if refused.correlation is None else f"{refused.correlation:.3f}"
-        limit = settings.correlation.limit
+        limit, other = settings.correlation.limit, refused.conflicting_symbol
         raise RefusedError(
             Code.CORRELATION_LIMIT,
-            f"Correlation of {symbol} with {refused.against}: {said}; the limit is {limit:g}.",
-            facts={"against": refused.against or "", "correlation": said, "limit": f"{limit:g}"},
+            f"Correlation of {symbol} with {other}: {said}; the limit is {limit:g}.",
+            facts={
+                "conflicting_symbol": other or "",
+                "correlation": said,
+                "limit": f"{limit:g}",
+            },
         )
 
 

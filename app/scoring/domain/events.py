@@ -75,7 +75,7 @@ EVENTS: Final = (
     EventKind(
         ScoresUpdated,
         "scores_updated",
-        Topic.BOARD,
+        Topic.SCORING_RUN,
         time="calculated_at",
         split=_changes_then_run,
     ),

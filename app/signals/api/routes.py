@@ -170,7 +170,7 @@ async def processed_signals(
         found,
         limit,
         lambda one: (
-            (one.signal.settled_at or one.signal.received_at).isoformat(),
+            (one.signal.completed_at or one.signal.received_at).isoformat(),
             one.signal.signal_id,
         ),
     )

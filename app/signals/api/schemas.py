@@ -74,7 +74,7 @@ class VerdictOut(Out):
 class EffectOut(Out):
     """Effect of an approved signal on the portfolio."""
 
-    policy: AutomationMode = Field(description="That applied.")
+    automation: AutomationMode = Field(description="That applied.")
     move: MembershipMove | None = Field(
         description="The change of the membership that it asked for."
     )
@@ -89,7 +89,7 @@ class EffectOut(Out):
     def of(cls, effect: SignalEffect) -> Self:
         step = effect.step
         return cls(
-            policy=effect.policy,
+            automation=effect.policy,
             move=None if step is None else step.move,
             symbol=None if step is None else step.symbol,
             old_symbol=None if step is None else step.old_symbol,
@@ -109,7 +109,7 @@ class OutcomeOut(Out):
     outperformed_median: bool | None = Field(description="Null while it is not known.")
     gain: float | None = Field(description="Of the symbol, as a fraction.")
     median: float | None = Field(description="Of the universe, as a fraction.")
-    names: int | None = Field(description="Symbols whose median it is.")
+    universe_size: int | None = Field(description="Symbols whose median it is.")
     reason: str | None = Field(description="Why it stays unknown.")
 
     @classmethod
@@ -121,7 +121,7 @@ class OutcomeOut(Out):
             outperformed_median=outcome.beat,
             gain=outcome.gain,
             median=outcome.median,
-            names=outcome.names,
+            universe_size=outcome.universe_size,
             reason=outcome.reason,
         )
 
@@ -147,7 +147,7 @@ class PendingSignalOut(Out):
     state: SignalState
     reason: str | None = Field(description="Of the state.")
     attempts: int = Field(description="How often it was tried to judge it.")
-    settled_at: UtcTime | None = Field(description="When it left the queue.")
+    completed_at: UtcTime | None = Field(description="When it left the queue.")
 
     @classmethod
     def of(cls, signal: Signal) -> Self:
@@ -190,7 +190,7 @@ def signal_fields(signal: Signal) -> Mapping[str, Any]:
         "state": signal.state,
         "reason": signal.reason,
         "attempts": signal.attempts,
-        "settled_at": signal.settled_at,
+        "completed_at": signal.completed_at,
     }
 
 
@@ -201,7 +201,7 @@ class SignalQueueOut(Out):
     """Number and age of waiting signals."""
 
     waiting: int = Field(description="To be judged.")
-    oldest: UtcTime | None = Field(description="When the first of those came in.")
+    oldest_received_at: UtcTime | None = Field(description="Arrival of the oldest waiting signal.")
     failed: int = Field(description="Could not be evaluated; may be retried.")
     open_outcomes: int = Field(description="Verdicts of which it is not known yet what came.")
 

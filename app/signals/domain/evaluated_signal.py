@@ -37,7 +37,7 @@ def with_consensus(
     begun = signal.to(SignalState.EVALUATING)
     said = f"{verdict.evaluation.value}: {verdict.reason}" if verdict.evaluation else verdict.reason
     after = begun.to(_next_state(verdict), said)
-    after = replace(after, attempts=signal.attempts + 1, settled_at=at)
+    after = replace(after, attempts=signal.attempts + 1, completed_at=at)
     outcome = None if verdict.evaluation is None else SignalOutcome(window)
     return EvaluatedSignal(after, verdict, board_id, configuration_version, outcome=outcome)
 
@@ -45,7 +45,7 @@ def with_consensus(
 def without_consensus(signal: Signal, reason: str, at: datetime) -> EvaluatedSignal:
     """Fail a signal without data for an evaluation, to be retried."""
     after = signal.to(SignalState.EVALUATING).to(SignalState.FAILED, reason)
-    return EvaluatedSignal(replace(after, attempts=signal.attempts + 1, settled_at=at))
+    return EvaluatedSignal(replace(after, attempts=signal.attempts + 1, completed_at=at))
 
 
 def _next_state(verdict: Consensus) -> SignalState:

@@ -107,7 +107,7 @@ class Signal:
     received_at: datetime
     expires_at: datetime
     attempts: int = 0  # number of evaluations tried
-    settled_at: datetime | None = None  # time when it left the queue
+    completed_at: datetime | None = None  # time when it left the queue
     reason: str | None = None  # readable reason of the state
 
     @property
@@ -129,12 +129,12 @@ class Signal:
         if now < self.expires_at or SignalState.EXPIRED not in NEXT[self.state]:
             return self
         return replace(
-            self.to(SignalState.EXPIRED, "its time was over"), settled_at=self.expires_at
+            self.to(SignalState.EXPIRED, "its time was over"), completed_at=self.expires_at
         )
 
     def again(self) -> "Signal":
         """The failed signal, back in the queue."""
-        return replace(self.to(SignalState.VALIDATED), settled_at=None)
+        return replace(self.to(SignalState.VALIDATED), completed_at=None)
 
 
 def receive_signal(
@@ -161,10 +161,10 @@ def receive_signal(
     ):
         if given < least:
             said = f"its {name} {given:g} is below {least:g}"
-            return replace(came.to(SignalState.REJECTED, said), settled_at=now)
+            return replace(came.to(SignalState.REJECTED, said), completed_at=now)
     if claim.symbol is None:
         said = "it names no symbol that could be judged"
-        return replace(came.to(SignalState.REJECTED, said), settled_at=now)
+        return replace(came.to(SignalState.REJECTED, said), completed_at=now)
     return came.to(SignalState.VALIDATED)
 
 

@@ -55,7 +55,7 @@ class SignalOutcome:
     beat: bool | None = None
     gain: float | None = None  # return of the symbol, as a fraction
     median: float | None = None  # median return of the universe
-    names: int | None = None  # number of symbols in the median
+    universe_size: int | None = None  # number of symbols in the median
     reason: str | None = None
 
     def unknown(self, reason: str, at: datetime) -> "SignalOutcome":
@@ -68,7 +68,7 @@ class UniverseReturns:
 
     gains: Mapping[str, float]  # fractions by symbol, also of symbols outside the universe
     median: float | None
-    names: int  # symbols of the universe with a return
+    universe_size: int  # symbols of the universe with a return
 
     @classmethod
     def of(cls, gains: Mapping[str, float], universe: Iterable[str]) -> "UniverseReturns":
@@ -87,13 +87,13 @@ class UniverseReturns:
             return None
         return replace(
             outcome, booked_at=at, beat=is_above(gain, self.median), gain=gain, median=self.median,
-            names=self.names,
+            universe_size=self.universe_size,
         )  # fmt: skip
 
     def why_unknown(self, symbol: str) -> str:
         """Readable reason of an undecided outcome."""
         if self.median is None:
-            return f"only {self.names} symbols have a return"
+            return f"only {self.universe_size} symbols have a return"
         return f"there is no price of {symbol}"
 
 

@@ -181,6 +181,6 @@ class SignalQueue:
     """Number and age of waiting signals."""
 
     waiting: int  # to be judged
-    oldest: datetime | None  # when the first of those came in
+    oldest_received_at: datetime | None  # when the first of those came in
     failed: int  # could not be evaluated
     open_outcomes: int  # verdicts of which it is not known yet what came

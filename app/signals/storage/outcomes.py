@@ -169,7 +169,7 @@ def _booked(booking: Booking) -> Mapping[str, Any]:
         "new_beat": one.beat,
         "new_gain": one.gain,
         "new_median": one.median,
-        "new_names": one.names,
+        "new_names": one.universe_size,
         "new_reason": one.reason,
         "new_counts_for_agents": booking.counts_for_agents,
         "new_counts_for_source": booking.counts_for_source,
@@ -196,6 +196,6 @@ def _outcome(row: Row[Any]) -> SignalOutcome:
         beat=row.beat,
         gain=row.gain,
         median=row.median,
-        names=row.names,
+        universe_size=row.names,
         reason=row.reason,
     )

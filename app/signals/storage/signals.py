@@ -41,7 +41,7 @@ class SignalEffectRepository:
             select(signals.c.signal_id)
             .where(signals.c.state == SignalState.APPROVED.value, signals.c.expires_at > now)
             .where(~known.exists())
-            .order_by(signals.c.settled_at, signals.c.signal_id)
+            .order_by(signals.c.completed_at, signals.c.signal_id)
             .limit(limit)
         )
         return tuple(row.signal_id for row in await self.connection.execute(wanted))
@@ -123,7 +123,7 @@ def row_of(judged: EvaluatedSignal) -> dict[str, Any]:
         "expires_at": signal.expires_at,
         "state": signal.state.value,
         "attempts": signal.attempts,
-        "settled_at": signal.settled_at,
+        "completed_at": signal.completed_at,
         "reason": signal.reason,
     }
     if verdict is None:
@@ -170,7 +170,7 @@ def signal_of(row: Row[Any]) -> Signal:
         received_at=row.received_at,
         expires_at=row.expires_at,
         attempts=row.attempts,
-        settled_at=row.settled_at,
+        completed_at=row.completed_at,
         reason=row.reason,
     )
 
@@ -350,11 +350,11 @@ class SignalRepository:
         self, since: datetime, limit: int, before: Position | None = None
     ) -> tuple[EvaluatedSignal, ...]:
         """Signals that left the queue since then, newest first, with their votes."""
-        wanted = signals.c.settled_at >= since
+        wanted = signals.c.completed_at >= since
         if before is not None:
             at, signal_id = before
-            same = (signals.c.settled_at == at) & (signals.c.signal_id < signal_id)
-            wanted &= (signals.c.settled_at < at) | same
+            same = (signals.c.completed_at == at) & (signals.c.signal_id < signal_id)
+            wanted &= (signals.c.completed_at < at) | same
         return await self._some(wanted, limit)
 
     async def forget(self, before: datetime) -> int:
@@ -366,7 +366,7 @@ class SignalRepository:
         open_ones = select(signal_outcomes.c.signal_id).where(
             (signal_outcomes.c.booked_at.is_(None)) | (signal_outcomes.c.ends_at >= before)
         )
-        old = (signals.c.settled_at < before) & signals.c.state.in_(_FORGETTABLE)
+        old = (signals.c.completed_at < before) & signals.c.state.in_(_FORGETTABLE)
         old &= signals.c.signal_id.not_in(open_ones)
         theirs = select(signals.c.signal_id).where(old)
         for part in (signal_votes, signal_outcomes):
@@ -374,7 +374,7 @@ class SignalRepository:
         return (await self.connection.execute(delete(signals).where(old))).rowcount
 
     async def _some(self, condition: Any, limit: int = 1) -> tuple[EvaluatedSignal, ...]:
-        order = (signals.c.settled_at.desc(), signals.c.signal_id.desc())
+        order = (signals.c.completed_at.desc(), signals.c.signal_id.desc())
         wanted = select(signals).where(condition).order_by(*order).limit(limit)
         rows = (await self.connection.execute(wanted)).all()
         if not rows:

@@ -63,7 +63,7 @@ async def test_every_question_is_answered() -> None:
         assert await exchange.status() is ExchangeStatus.OPEN
         link = exchange.link()
         assert (link.state, link.cause, link.retry_in_s) == (LinkState.UP, None, None)
-        assert link.last_success is not None
+        assert link.last_success_at is not None
         assert set(heard.outcomes) == {"ok"}
         assert heard.rejections == []
         assert "/api/v1/mark-price/{symbol}/current" in {path for path, _, _ in heard.requests}

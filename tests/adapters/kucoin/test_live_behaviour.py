@@ -58,7 +58,7 @@ async def test_a_refusing_port_is_named_and_recovers(port: socket.socket) -> Non
     async with asking(address(port), time, QUICK) as exchange:
         link = await ask_everything(exchange)
         assert (link.state, link.cause) == (LinkState.DOWN, "exchange_unavailable")
-        assert link.last_success is None
+        assert link.last_success_at is None
         assert link.retry_in_s is not None
         assert link.detail is not None
         assert "refused" in link.detail
@@ -100,7 +100,7 @@ async def test_a_failure_after_success_keeps_the_time_of_the_last_success() -> N
         await refused(exchange.server_time_ms())
         link = exchange.link()
         assert (link.state, link.cause) == (LinkState.DOWN, "exchange_timeout")
-        assert link.last_success == before.last_success
+        assert link.last_success_at == before.last_success_at
         assert link.since > before.since
         await until_up(exchange)
 

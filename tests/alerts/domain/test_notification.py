@@ -186,7 +186,7 @@ def test_E06_a_digest_counts_those_that_were_not_even_kept() -> None:
 
 
 def test_pauses_grow_from_a_minute_to_six_hours() -> None:
-    pauses = [pause_s(tries, 0.0) for tries in range(1, MOST_TRIES)]
+    pauses = [pause_s(attempts, 0.0) for attempts in range(1, MOST_TRIES)]
     assert pauses[0] == 60
     assert pauses == sorted(pauses)
     assert pauses[-1] == 6 * 3_600

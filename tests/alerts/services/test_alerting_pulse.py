@@ -13,7 +13,7 @@ from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.operations.services.health_models import ComponentHealth, ComponentState
-from app.operations.services.process_metrics import buffers_of
+from app.operations.services.process_metrics import buffer_usage
 from tests.operations.services.test_status import NOW, World
 
 # Where the database is no matter.
@@ -54,7 +54,7 @@ async def test_U11_two_minutes_without_a_look_or_a_round_are_told(database: Data
     world.now = NOW + timedelta(seconds=121)
     dead = await post.component()
     assert (dead.state, dead.cause) == (ComponentState.DOWN, "alerting_silent")
-    assert (dead.since, dead.last_success) == (NOW, NOW)
+    assert (dead.since, dead.last_success_at) == (NOW, NOW)
     assert dead.detail == "evaluation 1 s ago, delivery 121 s ago"
     assert dead.next_step is not None
     assert (post.silence("evaluation"), post.silence("delivery")) == (1.0, 121.0)
@@ -124,42 +124,42 @@ async def test_levels_are_the_share_of_looks_at_which_all_was_well() -> None:
     levels = {(one.name, one.window_s): one for one in (await status.health()).levels}
     hour, day = levels["feed_uptime", 3_600], levels["feed_uptime", 86_400]
     assert hour.share == pytest.approx(0.5, abs=0.02)
-    assert day.looks == 1_440
+    assert day.samples == 1_440
     assert day.share == pytest.approx(1_380 / 1_440)
     assert levels["decision_freshness", 3_600].share == hour.share
     seconds += 86_400
     assert {one.share for one in (await status.health()).levels} == {None}
 
 
-async def test_vitals_are_of_the_last_minute() -> None:
+async def test_throughput_is_of_the_last_minute() -> None:
     status, seconds, count = World().status(), 0.0, 0.0
-    vitals = status.vitals
-    vitals.monotonic, vitals.counted = (lambda: seconds), (lambda: {"requests": count})
-    assert [one.per_minute for one in vitals.read().throughput] == [None]
+    process = status.process
+    process.monotonic, process.counted = (lambda: seconds), (lambda: {"requests": count})
+    assert [one.per_minute for one in process.read().throughput] == [None]
     for look in range(100):
         seconds, count = look * 5.0, look * 50.0
         await status.observe()
-        rate = (await status.health()).vitals.throughput[0].per_minute
+        rate = (await status.health()).process.throughput[0].per_minute
         assert rate == (None if look == 0 else 600.0)
     seconds += 60.0  # nothing comes any more
     await status.observe()
-    assert (await status.health()).vitals.throughput[0].per_minute == 0.0
-    assert len(vitals._looks) < 15
+    assert (await status.health()).process.throughput[0].per_minute == 0.0
+    assert len(process._samples) < 15
     count += 1_000.0  # it is added up once a second
-    assert vitals.read().throughput[0].per_minute == 0.0
+    assert process.read().throughput[0].per_minute == 0.0
     seconds += 1.0
-    assert (vitals.read().throughput[0].per_minute or 0.0) > 0.0
-    memory = vitals.read().memory_bytes
+    assert (process.read().throughput[0].per_minute or 0.0) > 0.0
+    memory = process.read().memory_bytes
     assert memory is None or memory > 10_000_000
 
 
 @SQLITE
 async def test_health_says_how_full_the_buffers_are(database: Database) -> None:
     status, bus = World().status(), Bus(capacity=3)
-    status.vitals.buffers = buffers_of(bus, database)
+    status.process.buffers = buffer_usage(bus, database)
 
     async def filled() -> dict[str, tuple[int, int, int | None]]:
-        found = (await status.health()).vitals.buffers
+        found = (await status.health()).process.buffers
         return {one.name: (one.used, one.capacity, one.dropped) for one in found}
 
     most = database.options.pool_size

@@ -100,7 +100,7 @@ async def test_without_its_key_a_channel_is_told_nothing_until_it_is_named_anew(
             assert caught.value.code is Code.SECRETS_KEY_MISSING
         whole = replace(draft, secret=SECRET)
         await office.notifications.alter(channel_id, whole, WHO, no_answer)
-        office.now = failed.next_try_at or office.now
+        office.now = failed.next_attempt_at or office.now
         await office.work()
         assert len(receiver.got) == 1
 

@@ -203,7 +203,7 @@ async def test_U08_a_receiver_that_was_away_for_an_hour_gets_everything_in_order
         assert away.got == []
         assert fine.ids == [f"event-{number}" for number in range(1, 61)]
         tried = (await office.notifications.log(None, 1, state=DeliveryState.PENDING))[0]
-        assert tried.tries == 0  # only the oldest is tried: the others wait behind it
+        assert tried.attempts == 0  # only the oldest is tried: the others wait behind it
         away.status = 200
         for _ in range(60):
             office.now += timedelta(minutes=1)
@@ -223,13 +223,13 @@ async def test_U08_whatever_a_receiver_does_is_a_failure_with_a_next_try(
         await office.announce(change(1))
         await office.work()
         (failed,) = await office.notifications.log(None, 10)
-        assert (failed.state, failed.tries) == (DeliveryState.PENDING, 1)
-        assert failed.next_try_at == NOW + timedelta(seconds=66)  # a minute and half its jitter
+        assert (failed.state, failed.attempts) == (DeliveryState.PENDING, 1)
+        assert failed.next_attempt_at == NOW + timedelta(seconds=66)  # a minute and half its jitter
         assert failed.error is not None
         assert failed.error.startswith("receiver_unavailable")
         assert "127.0.0.1" not in failed.error
         await office.work()  # not yet
-        assert (await office.notifications.log(None, 10))[0].tries == 1
+        assert (await office.notifications.log(None, 10))[0].attempts == 1
     assert WebhookNotifier(lambda: 0).egress.timeout_s == 10.0, "so long a silent one is waited for"
 
 
@@ -243,7 +243,7 @@ async def test_U08_what_is_given_up_is_seen_and_told_again_by_hand(office: Offic
             await office.work()
             office.now += timedelta(hours=8)
         (dead,) = await office.notifications.log(None, 10, state=DeliveryState.DEAD)
-        assert dead.tries == MOST_TRIES
+        assert dead.attempts == MOST_TRIES
         await office.announce(change(2))
         receiver.status = 200
         await office.work()  # a dead one holds up nobody

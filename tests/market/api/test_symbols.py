@@ -262,7 +262,7 @@ async def test_a_sync_says_what_changed_or_why_nothing_was_believed(front: Front
     await front.fault(kind="empty_list", path="/api/v1/contracts/active")
     doubted = await front.service.post("/symbols/sync", {})
     assert doubted["quarantined"] == "14 of 14 contracts vanished at once"
-    assert (doubted["vanished"], doubted["confirmations"]) == ([], 1)
+    assert (doubted["delisted"], doubted["confirmations"]) == ([], 1)
     assert len((await front.service.get("/symbols"))["items"]) == 14
     await front.fault(kind="reset", path="/api/v1/contracts/active")
     answer = await front.service.client.post(f"{PREFIX}/symbols/sync")

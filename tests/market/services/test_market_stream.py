@@ -434,7 +434,12 @@ async def test_health_and_metrics_say_what_the_stream_does(scene: Scene) -> None
     (starting,) = stream(scene.streamed.report())
     assert starting.state is ComponentState.STARTING
     scene.mouth.shown = replace(
-        NO_STREAM, topics=20, active_topics=20, messages=7, dropped={"late": 3}, last_message_s=1.5
+        NO_STREAM,
+        topics=20,
+        active_topics=20,
+        messages=7,
+        dropped={"late": 3},
+        seconds_since_last_message=1.5,
     )
     await scene.tell_all()
     (up,) = stream(scene.streamed.report())

@@ -109,7 +109,7 @@ async def test_topics_can_be_added_and_taken_back(open_stream: Served) -> None:
         assert (await client.hear())["topics"] == ["alert", "job", "signal"]
         await announce(desk, PLAN)
         await desk.until(lambda: desk.stream.head == 5)
-        await client.subscribe("board")
+        await client.subscribe("scoring_run")
         await announce(desk, scores(2, 0.2))
         assert (await client.events(1))[0]["data"]["run_id"] == "run-2"
         await client.say(type="ping")
@@ -267,7 +267,7 @@ async def test_too_many_topics_are_refused(open_stream: Served) -> None:
         for start in (0, 45):
             names = [f"ticker:{name}" for name in SYMBOLS[start : start + 45]]
             said = await client.subscribe(*names)
-        topics = ["alert", "board", "configuration", "job", "portfolio_change", "rebalance"]
+        topics = ["alert", "configuration", "job", "portfolio_change", "rebalance", "scoring_run"]
         assert len(said["topics"]) == len(set(SYMBOLS[:90]))
         if len(said["topics"]) + len(topics) > 100:
             assert (await client.subscribe(*topics))["code"] == "validation_failed"

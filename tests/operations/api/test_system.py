@@ -134,7 +134,7 @@ async def test_health_names_the_cause_and_what_happens_next() -> None:
         "since": "2026-01-02T03:04:00Z",
         "cause": "exchange_timeout",
         "detail": "no answer",
-        "last_success": "2026-01-02T03:04:00Z",
+        "last_success_at": "2026-01-02T03:04:00Z",
         "next_step": "tries again in 3 s",
     }
 
@@ -145,7 +145,7 @@ async def test_status_is_in_figures() -> None:
         world.market, ages_s={"ticker": 1.5, "book": None, "funding": float("nan")}
     )
     world.tasks = (
-        TaskFacts("scoring", running=True, last_success=NOW, last_error=None, failures=0),
+        TaskFacts("scoring", running=True, last_success_at=NOW, last_error=None, failures=0),
     )
     async with opened(world) as client:
         body = (await client.get(f"{PREFIX}/status")).json()
@@ -159,11 +159,11 @@ async def test_status_is_in_figures() -> None:
         assert body["scoring"]["run_id"] == "run-1"
         assert body["signals"] == {
             "waiting": 2,
-            "oldest": "2026-01-02T03:04:00Z",
+            "oldest_received_at": "2026-01-02T03:04:00Z",
             "failed": 1,
             "open_outcomes": 7,
         }
-        assert body["tasks"][0]["last_success"] == "2026-01-02T03:04:00Z"
+        assert body["tasks"][0]["last_success_at"] == "2026-01-02T03:04:00Z"
         assert body["started_at"] == "2026-01-02T03:04:00Z"
         world.board = None
         assert (await client.get(f"{PREFIX}/status")).json()["scoring"] is None

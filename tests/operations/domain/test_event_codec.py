@@ -106,7 +106,7 @@ def test_a_run_is_stored_symbol_by_symbol_and_then_as_a_whole() -> None:
     assert [(one.topic, one.subject) for one in drafts] == [
         (Topic.SCORE_UPDATE, "BTCUSDT"),
         (Topic.SCORE_UPDATE, "ETHUSDT"),
-        (Topic.BOARD, None),
+        (Topic.SCORING_RUN, None),
     ]
     assert [event_of(one) for one in drafts] == [SCORE, other, replace(run, changes=())]
 

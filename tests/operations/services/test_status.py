@@ -161,7 +161,7 @@ async def test_a_board_that_nobody_should_decide_on_is_not_up(
     scoring = next(c for c in health.components if c.name == "scoring")
 
     assert (scoring.state, scoring.cause) == (ComponentState.DEGRADED, cause)
-    assert scoring.last_success == NOW
+    assert scoring.last_success_at == NOW
     assert scoring.next_step
     assert health.status is ComponentState.DEGRADED
 

@@ -143,7 +143,7 @@ async def test_positions_equity_and_attribution(desk: Desk, client: httpx2.Async
     assert known["notional"] == "0.200000000000000000"
     assert known["unrealized"] == "0.020000000000000000"
     assert (known["realized_pnl"], unknown["realized_pnl"]) == ("11", None)
-    assert (unknown["mark"], unknown["unrealized"]) == (None, None)
+    assert (unknown["mark_price"], unknown["unrealized"]) == (None, None)
     assert unknown["reason"] == "its mark is not known"
     curve = await get(client, "/equity")
     assert (curve["items"][0]["equity"], curve["items"][-1]["equity"]) == ("1", None)
@@ -364,7 +364,7 @@ async def test_metrics_of_the_whole(desk: Desk, client: httpx2.AsyncClient) -> N
     would = made["hypothetical"]
     assert (would["hypothetical_days"], would["hypothetical_reason"]) == (119, None)
     # About 1 / sqrt(years).
-    assert 0.5 < would["hypothetical_sharpe_error"] * (119 / 365) ** 0.5 < 2.0
+    assert 0.5 < would["hypothetical_sharpe_standard_error"] * (119 / 365) ** 0.5 < 2.0
     assert made["risk_analysis"]["proxied_days"] == {}
     risk = made["risk_analysis"]
     assert sum(risk["risk_contributions"].values()) == pytest.approx(1.0)

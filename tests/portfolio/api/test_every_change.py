@@ -187,7 +187,8 @@ def given_up(book: Book) -> dict[str, str]:
     notice = book.done("POST", f"{PREFIX}/notifications/test", json=asked)["id"]
     with closing(sqlite3.connect(book.file, timeout=60)) as connection:
         connection.execute(
-            "UPDATE notifications SET state = 'dead', next_try_at = NULL WHERE id = ?", (notice,)
+            "UPDATE notifications SET state = 'dead', next_attempt_at = NULL WHERE id = ?",
+            (notice,),
         )
         connection.commit()
     return {**names, "notification_id": str(notice)}

@@ -443,7 +443,7 @@ async def test_history_pages(desk: Desk, client: httpx2.AsyncClient) -> None:
     first = await get(client, "/portfolio/history", limit=4)
     rest = await get(client, "/portfolio/history", limit=4, cursor=first["next_cursor"])
     events = [*first["items"], *rest["items"]]
-    assert [one["seq"] for one in events] == [6, 5, 4, 3, 2, 1]
+    assert [one["sequence"] for one in events] == [6, 5, 4, 3, 2, 1]
     assert rest["next_cursor"] is None
     removal = events[1]
     assert (removal["action"], removal["actor"], removal["reason"]) == ("REMOVE", "eve", "weak")
@@ -482,13 +482,13 @@ async def test_E04_pages_of_a_long_history_need_no_more_memory_than_of_a_short_o
     await lengthen(3_000)
     long, page = await peak()
     assert long < 2 * short
-    seqs = [one["seq"] for one in page["items"]]
+    seqs = [one["sequence"] for one in page["items"]]
     assert seqs[0] > 3_200
     cursor = page["next_cursor"]
     while cursor is not None:
         query = {"limit": 500, "cursor": cursor}
         page = await get(client, "/portfolio/history", **query)
-        seqs += [one["seq"] for one in page["items"]]
+        seqs += [one["sequence"] for one in page["items"]]
         cursor = page["next_cursor"]
     assert seqs == list(range(seqs[0], 0, -1))
 

@@ -40,7 +40,7 @@ def test_best_first_and_each_refusal_says_why() -> None:
         SETTINGS,
     )
     assert chosen.chosen == ("A", "C", "D")
-    assert [(one.symbol, one.reason, one.against) for one in chosen.refused] == [
+    assert [(one.symbol, one.reason, one.conflicting_symbol) for one in chosen.refused] == [
         ("P", Refusal.NOT_TRADEABLE, None),
         ("S", Refusal.STALE, None),
         ("N", Refusal.NO_SCORE, None),

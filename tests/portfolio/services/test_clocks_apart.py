@@ -112,11 +112,11 @@ async def test_T04_a_notice_is_due_by_the_databases_clock(database: Database) ->
     for courier in (slow, fast, slow, fast):
         await office.work(courier)
     (failed,) = await office.notifications.log(None, 9)
-    assert (failed.state, failed.tries) == (DeliveryState.PENDING, 1), "the next try is not due"
-    await aged(database, "notifications", "next_try_at")
+    assert (failed.state, failed.attempts) == (DeliveryState.PENDING, 1), "the next try is not due"
+    await aged(database, "notifications", "next_attempt_at")
     await office.work(slow)
     (failed,) = await office.notifications.log(None, 9)
-    assert failed.tries == 2
+    assert failed.attempts == 2
 
 
 async def test_T04_what_was_delivered_is_stamped_and_dropped_by_the_databases_clock(

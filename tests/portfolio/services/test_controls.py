@@ -134,7 +134,10 @@ async def test_a_watched_symbol_shows_where_it_stands_and_what_keeps_it_out(desk
     assert one.entry_score == 0.60
     assert (one.distance or 0.0) < 0.0
     assert one.refused is not None
-    assert (one.refused.reason, one.refused.against) == (Refusal.CORRELATION_LIMIT, SYMBOLS[0])
+    assert (one.refused.reason, one.refused.conflicting_symbol) == (
+        Refusal.CORRELATION_LIMIT,
+        SYMBOLS[0],
+    )
     # It forbids nothing, and ends like any other lock.
     verdict, _ = await desk.trading.should_trade(held)
     assert verdict.trade

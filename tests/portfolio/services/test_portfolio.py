@@ -192,7 +192,7 @@ async def test_unknown_correlation_says_so(desk: Desk) -> None:
     with pytest.raises(RefusedError) as caught:
         await desk.portfolio.add(SYMBOLS[5], "try", WHO)
     assert caught.value.facts["correlation"] == "not known"
-    assert caught.value.facts["against"] == SYMBOLS[0]
+    assert caught.value.facts["conflicting_symbol"] == SYMBOLS[0]
 
 
 async def test_adding_needs_fresh_members_but_removing_does_not(desk: Desk) -> None:

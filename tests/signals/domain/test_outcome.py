@@ -78,7 +78,7 @@ def test_the_median_is_that_of_the_universe_alone() -> None:
     universe = [f"S{number}" for number in range(15)]
     gains = {name: at / 100 for at, name in enumerate(universe)} | {"OTHER": 5.0}
     field = UniverseReturns.of(gains, universe)
-    assert (field.median, field.names) == (0.07, 15)
+    assert (field.median, field.universe_size) == (0.07, 15)
     level = field.decided(SignalOutcome(WINDOW), "S7", AT)
     assert level is not None
     assert (level.beat, level.booked_at) == (False, AT), "level with the median is not above it"

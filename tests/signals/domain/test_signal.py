@@ -76,7 +76,7 @@ def test_a_sound_signal_waits_for_a_day_unless_its_source_says_otherwise() -> No
 )
 def test_the_thresholds_are_applied(changed: dict[str, object], said: str) -> None:
     came = receive_signal("s", claim(**changed), NOW, RULES)
-    assert (came.state, came.settled_at) == (S.REJECTED, NOW)
+    assert (came.state, came.completed_at) == (S.REJECTED, NOW)
     assert said in (came.reason or "")
     lower = SignalSettings(min_strength=0.4, min_confidence=0.4)
     expected = S.REJECTED if changed.get("symbol", 0) is None else S.VALIDATED
@@ -102,7 +102,7 @@ def test_what_waits_ends_at_its_time_and_not_before() -> None:
     waits = signal(S.VALIDATED)
     assert waits.expired(waits.expires_at - timedelta(microseconds=1)) is waits
     over = waits.expired(waits.expires_at + timedelta(days=1))
-    assert (over.state, over.settled_at) == (S.EXPIRED, waits.expires_at)
+    assert (over.state, over.completed_at) == (S.EXPIRED, waits.expires_at)
     done = signal(S.REJECTED)
     assert done.expired(done.expires_at) is done
 
@@ -112,7 +112,7 @@ def test_a_verdict_settles_a_signal_and_a_failed_one_can_be_tried_again() -> Non
     yes = with_consensus(
         waits, reach_consensus(Direction.BUY, evidence(), RULES), "board", 1, WINDOW, NOW
     )
-    assert (yes.signal.state, yes.signal.attempts, yes.signal.settled_at) == (S.APPROVED, 1, NOW)
+    assert (yes.signal.state, yes.signal.attempts, yes.signal.completed_at) == (S.APPROVED, 1, NOW)
     no = with_consensus(
         waits, reach_consensus(Direction.SELL, evidence(), RULES), "board", 1, WINDOW, NOW
     )

@@ -65,7 +65,7 @@ async def test_what_beat_the_median_is_booked_once_however_many_book(desk: Desk)
     rounds = await asyncio.gather(*(desk.signal_outcomes.book() for _ in range(4)))
     assert sum(one.decided for one in rounds) == 3
     won, lost = await outcome_of(desk, best), await outcome_of(desk, worst)
-    assert (won.beat, won.names, lost.beat) == (True, 60, False)
+    assert (won.beat, won.universe_size, lost.beat) == (True, 60, False)
     assert won.gain == pytest.approx(0.04)
     assert won.median == pytest.approx(0.02)
     assert (await outcome_of(desk, sale)).beat is False

@@ -113,7 +113,7 @@ async def test_auto_proposes_until_booked_outcomes_have_earned_weights_and_then_
             found = await bought(desk, client, others)
             after = await get(client, "/portfolio")
             if day < 2:
-                assert (found["state"], found["effect"]["policy"]) == ("approved", "propose")
+                assert (found["state"], found["effect"]["automation"]) == ("approved", "propose")
                 assert after["version"] == before["version"]
                 for symbol in SYMBOLS[:A_DAY]:
                     await send(client, symbol, "learning")
@@ -122,7 +122,7 @@ async def test_auto_proposes_until_booked_outcomes_have_earned_weights_and_then_
     weights = {one["agent"]: one["weight"] for one in statistics["agents"]}
     assert min(weights["skilled"], weights["keen"]) > 0.3 > weights["random"]
     assert found["state"] == "applied"
-    assert (found["effect"]["policy"], found["effect"]["move"]) == ("auto", "add")
+    assert (found["effect"]["automation"], found["effect"]["move"]) == ("auto", "add")
     assert found["effect"]["version"] == after["version"] == before["version"] + 1
     assert found["symbol"] in {one["symbol"] for one in after["members"]}
     newest = await desk.queries.history(None, 3)

@@ -95,7 +95,7 @@ class KucoinStream:
                 since_s=max(0.0, now - line.since),
                 topics=len(line.topics.wanted),
                 active_topics=len(line.topics.acked) if line.is_live else 0,
-                silent_s=now - line.last_frame if line.is_open else None,
+                seconds_since_last_message=now - line.last_frame if line.is_open else None,
             )
             for line in self._fleet.lines
         )
@@ -103,11 +103,11 @@ class KucoinStream:
             lines=lines,
             topics=len(self._fleet.wanted()),
             active_topics=len(self._fleet.live()),
-            last_message_s=None if self._inbox.last is None else now - self._inbox.last,
+            seconds_since_last_message=None if self._inbox.last is None else now - self._inbox.last,
             messages=self._inbox.messages,
             dropped=MappingProxyType(dict(self._inbox.dropped)),
             failures=MappingProxyType(dict(self._failures + self._fleet.failures)),
-            rotations=self._rotations + self._fleet.rotations,
+            reconnects_planned=self._rotations + self._fleet.rotations,
         )
 
     async def run(self, listener: Listener, beat: Callable[[], None]) -> None:

@@ -92,7 +92,7 @@ async def test_W01_while_connections_are_replaced_no_quote_grows_older_than_10_s
     async with listening(terms=replace(PATIENT, rotate_s=(0.2, 0.2), overlap_s=0.1)) as here:
         here.stream.want(topics)
         await here.until(lambda: len(here.ear.said(QuoteUpdate)) == len(topics))
-        while here.stream.facts().rotations < 3:
+        while here.stream.facts().reconnects_planned < 3:
             here.clock.pass_(step_ms / 1000)
             now_ms = here.ear.exchange_ms()
             # Told of this very step, without a further one that would bring it, and without REST.

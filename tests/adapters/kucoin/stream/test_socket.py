@@ -185,7 +185,7 @@ async def test_W06_a_topic_that_is_refused_as_unknown_leaves_the_others_alone() 
 async def test_W01_a_connection_is_replaced_by_one_that_already_speaks() -> None:
     async with listening(terms=replace(QUICK, rotate_s=(0.5, 0.5), overlap_s=0.2)) as here:
         await live(here)
-        await here.moved(lambda: here.stream.facts().rotations >= 3)
+        await here.moved(lambda: here.stream.facts().reconnects_planned >= 3)
         assert here.ear.backfills == 1, "there was never a gap to close"
         assert (await here.look())["tally"]["tokens"] >= 3
 
