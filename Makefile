@@ -89,7 +89,7 @@ fuzz: setup ## hostile request bodies by the million, and many requests from the
 	MYTESTS_GENERATED_EXAMPLES=$(FUZZ_EXAMPLES) $(RUN) $(ENDLESS) tests/foundation/http/test_generated_requests.py
 
 long: setup ## the tests that take their time: all changes, jobs, stream, engine, alert scenes
-	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m long
+	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m long -o faulthandler_timeout=1200
 	MYTESTS_TAMPERINGS=500 MYTESTS_HOSTILE_BODIES=20000 MYTESTS_STATEFUL_EXAMPLES=20 $(RUN) $(ENDLESS) \
 		tests/operations/storage/test_audit.py tests/foundation/http/test_hostile_bodies.py tests/stateful
 

@@ -80,6 +80,16 @@ class ExchangeLink:
 
 
 @dataclass(frozen=True, slots=True)
+class LotChange:
+    """A change of the multiplier that was seen at `until`; `since` is a time before it."""
+
+    since: datetime
+    until: datetime
+    before: Decimal
+    after: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class Contract:
     """KuCoin's listing with its specification, in standard words (base BTC, never XBT).
 

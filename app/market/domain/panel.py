@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -12,7 +13,15 @@ from numpy.typing import NDArray
 
 from app.configuration.domain.sections import Source
 from app.foundation.decimal_math import EXACT, all_to_millionths, to_millionths
-from app.market.domain.models import Book, CandleSeries, Floats, Funding, Interval, Ints
+from app.market.domain.models import (
+    Book,
+    CandleSeries,
+    Floats,
+    Funding,
+    Interval,
+    Ints,
+    LotChange,
+)
 
 Bools = NDArray[np.bool_]
 
@@ -280,6 +289,43 @@ def unit_changes(panel: Panel | None, symbol: str) -> tuple[Redenomination, ...]
     return () if panel is None else _unit_changes(panel).get(symbol, ())
 
 
+def unit_changes_of_lots(
+    panel: Panel | None, symbol: str, changes: Iterable[LotChange]
+) -> tuple[Redenomination, ...]:
+    """Redenominations that closes confirm after the multiplier changed by a power of ten.
+
+    A lot keeps its value when the unit of the price changes. Closes that stay where they were
+    show a lot of another size and nothing else. Where closes begin after the change, only its two
+    units are known: a price of the time before tells its own.
+    """
+    if panel is None or symbol not in panel.symbols:
+        return ()
+    closes = panel.close[:, panel.symbols.index(symbol)]
+    known = np.flatnonzero(np.isfinite(closes) & (closes > 0.0)).tolist()
+    found = []
+    for change in changes:
+        ratio = float(change.before / change.after)
+        if not bool(_is_power(np.array([ratio]))[0]):
+            continue
+        between = [
+            (one, other)
+            for one, other in pairwise(known)
+            if _end(panel, other) > change.since
+            and _begin(panel, other) <= change.until
+            and abs(np.log10(closes[other] / closes[one] / ratio)) < _NEAR
+        ]
+        if between:
+            one, other = between[-1]
+            since, until = _end(panel, one), _end(panel, other)
+            before = Decimal(repr(float(closes[one])))
+            found.append(Redenomination(since, until, before, Decimal(repr(float(closes[other])))))
+        elif known and _begin(panel, known[0]) >= change.until:
+            after = Decimal(repr(float(closes[known[0]])))
+            before = EXACT.divide(EXACT.multiply(after, change.after), change.before)
+            found.append(Redenomination(change.since, change.until, before, after))
+    return tuple(found)
+
+
 def newest_close(panel: Panel | None, symbol: str) -> tuple[datetime, Decimal] | None:
     """The last known close of a symbol, with the end of its bar."""
     if panel is None or symbol not in panel.symbols:
@@ -308,8 +354,12 @@ def _unit_changes(panel: Panel) -> Mapping[str, tuple[Redenomination, ...]]:
     return found
 
 
+def _begin(panel: Panel, row: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=int(panel.opened_ms[row]))
+
+
 def _end(panel: Panel, row: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=int(panel.opened_ms[row]) + panel.interval.ms)
+    return _begin(panel, row) + timedelta(milliseconds=panel.interval.ms)
 
 
 def is_redenomination(before: float, after: float) -> bool:

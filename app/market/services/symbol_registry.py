@@ -230,6 +230,9 @@ class Registry:
             async with self.database.write() as unit:
                 await self.fence(unit)
                 saved = await unit.get(SymbolRepository).save(records, now)
+                if saved.respecified:
+                    lots = await unit.get(SymbolRepository).lot_changes()
+                    records = [replace(one, lot_changes=lots.get(one.id, ())) for one in records]
             self.revision += 1
         known |= {one.contract.code: one for one in records}
         for contract in seen:
@@ -256,6 +259,7 @@ class Registry:
             last_seen=known.last_seen if known and gone else now,
             vanished_at=now if gone else None,
             paused_since=(was_paused or now) if contract.status in PAUSED else None,
+            lot_changes=known.lot_changes if known else (),
         )
 
     def _summary(self, news: Reconciled, saved: SavedSymbols) -> SyncSummary:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
-from app.market.domain.models import Book, Contract, Interval
+from app.market.domain.models import Book, Contract, Interval, LotChange
 from app.market.domain.panel import Panel
 from app.market.domain.price_quarantine import Doubt
 from app.market.domain.symbols import SymbolEntry
@@ -32,6 +32,7 @@ class Quote:
     doubt: Doubt | None = None  # why its prices are not believed
     is_frozen: bool = False  # nobody trades it while its index moves on
     paused_since: datetime | None = None  # first seen Paused or CancelOnly, while it still is
+    lot_changes: tuple[LotChange, ...] = ()  # of its multiplier, oldest first
 
 
 class MarketView(Protocol):
@@ -139,6 +140,7 @@ def quoted(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]:
         funding_rate=None if stats is None else stats.value.funding_rate,
         doubt=doubt_of(market, code, rules),
         paused_since=moment.known.record(entry).paused_since,
+        lot_changes=moment.known.record(entry).lot_changes,
         is_frozen=frozen(market, entry.contract, moment.server_ms, rules),
     )
     return quote, min(turns, default=inf)

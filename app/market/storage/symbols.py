@@ -1,15 +1,16 @@
 """Symbols the exchange has or had, and every specification of theirs with its validity."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, and_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.sql.statements import upsert
-from app.market.domain.models import Contract, ContractKind, ContractStatus
+from app.market.domain.models import Contract, ContractKind, ContractStatus, LotChange
 from app.market.storage.tables import contract_specs, contracts
 
 # A change of one of these makes a new version of the specification.
@@ -41,6 +42,7 @@ class SymbolRecord:
     last_seen: datetime
     vanished_at: datetime | None
     paused_since: datetime | None = None  # first seen Paused or CancelOnly, while it still is
+    lot_changes: tuple[LotChange, ...] = ()  # oldest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,21 @@ class SymbolRepository:
 
     async def all(self) -> tuple[SymbolRecord, ...]:
         """By standard name, with those that left the exchange."""
-        return await self._records()
+        records, changes = await self._records(), await self.lot_changes()
+        return tuple(replace(one, lot_changes=changes.get(one.id, ())) for one in records)
+
+    async def lot_changes(self) -> dict[str, tuple[LotChange, ...]]:
+        """Changes of the multiplier by symbol id, oldest first; symbols without one are absent."""
+        statement = select(
+            contract_specs.c.symbol_id, contract_specs.c.valid_from, contract_specs.c.multiplier
+        ).order_by(contract_specs.c.symbol_id, contract_specs.c.valid_from)
+        rows = (await self.connection.execute(statement)).all()
+        found: dict[str, tuple[LotChange, ...]] = {}
+        for old, new in pairwise(rows):
+            if old.symbol_id == new.symbol_id and old.multiplier != new.multiplier:
+                change = LotChange(old.valid_from, new.valid_from, old.multiplier, new.multiplier)
+                found[new.symbol_id] = (*found.get(new.symbol_id, ()), change)
+        return found
 
     async def get(self, symbol_id: str) -> SymbolRecord | None:
         return next(iter(await self._records(contracts.c.id == symbol_id)), None)

@@ -27,6 +27,7 @@ from app.market.domain.panel import (
     newest_close,
     redenominations,
     unit_changes,
+    unit_changes_of_lots,
 )
 from app.market.domain.price_quarantine import MEANING
 from app.market.domain.return_statistics import correlations
@@ -200,9 +201,18 @@ class Grounds:
         return None if quote is None or quote.doubt is not None else quote.mark
 
     def redenominations(self, symbol: str) -> tuple[Redenomination, ...]:
-        """Changes of the unit of its price: those of the bars, and one that no bar shows yet."""
+        """Changes of the unit of its price: those of the bars, and one that no bar shows yet.
+
+        Stored changes of the multiplier prove one inside a daily bar without hourly bars.
+        """
         hourly, daily = self.market.panel(Interval.HOUR), self.market.panel(Interval.DAY)
-        found = (*unit_changes(daily, symbol), *unit_changes(hourly, symbol))
+        quote = self.market.quote(symbol)
+        lots = () if quote is None else quote.lot_changes
+        found = (
+            *unit_changes(daily, symbol),
+            *unit_changes(hourly, symbol),
+            *unit_changes_of_lots(daily, symbol, lots),
+        )
         mark, last = self.mark(symbol), newest_close(hourly, symbol) or newest_close(daily, symbol)
         if mark is None or last is None or not is_redenomination(float(last[1]), float(mark)):
             return found

@@ -10,9 +10,10 @@ import pytest
 from app.market.domain.models import Interval
 from app.market.domain.panel import Panel
 from app.market.domain.price_quarantine import Doubt
+from app.market.storage.symbols import SymbolRepository
 from app.portfolio.domain.returns import SinceInclusion
 from app.portfolio.storage.history import HistoryRepository
-from tests.support.desk import SYMBOLS, WHO, Desk, panel
+from tests.support.desk import SYMBOLS, WHO, Desk, panel, symbol_id
 
 CHANGED = SYMBOLS[0]
 RATIOS = pytest.mark.parametrize("ratio", [Decimal("0.001"), Decimal(1000)])
@@ -153,3 +154,93 @@ async def test_replacement_ledger_has_no_return_across_a_redenomination(
     for moment in line.path:
         assert {moment.old, moment.new} <= {0.0, None}
     assert (await desk.reporting.report(None, None)).swaps[0].reason == line.reason
+
+
+async def _lots_changed(desk: Desk, ratio: Decimal) -> None:
+    """Store another multiplier of the changed contract now: a lot of it keeps its value."""
+    async with desk.database.write() as unit:
+        symbols = unit.get(SymbolRepository)
+        record = await symbols.get(symbol_id(0))
+        assert record is not None
+        contract = replace(record.contract, multiplier=record.contract.multiplier / ratio)
+        await symbols.save([replace(record, contract=contract)], desk.now)
+
+
+async def _restarted(desk: Desk, ratio: Decimal, *, days: int) -> None:
+    """Time passes until no hourly bar shows the day; the registry is read from the database.
+
+    Daily closes are in the new unit `days` days before now and later; the opens never leave the
+    unit of the close before them.
+    """
+    desk.later(days=days)
+    whole = panel(Interval.DAY, desk.now)
+    close = np.full_like(whole.close, 10.0)
+    column = whole.symbols.index(CHANGED)
+    close[-days:, column] *= float(ratio)
+    opened = np.vstack([close[:1], close[:-1]])
+    desk.market.panels[Interval.DAY] = replace(
+        whole,
+        open=opened,
+        high=np.maximum(opened, close),
+        low=np.minimum(opened, close),
+        close=close,
+    )
+    hourly = panel(Interval.HOUR, desk.now)
+    flat = np.full_like(hourly.close, 10.0)
+    flat[:, column] *= float(ratio)
+    desk.market.panels[Interval.HOUR] = replace(hourly, open=flat, high=flat, low=flat, close=flat)
+    async with desk.database.read() as unit:
+        records = await unit.get(SymbolRepository).all()
+    (record,) = (one for one in records if one.symbol == CHANGED)
+    mark = Decimal(repr(float(close[-1, column])))
+    desk.quote(CHANGED, mark=mark, contract=record.contract, lot_changes=record.lot_changes)
+    desk.score({})
+
+
+@RATIOS
+async def test_stored_lots_prove_a_redenomination_inside_one_daily_bar(
+    desk: Desk, ratio: Decimal
+) -> None:
+    """After a restart, once the hourly bars of that day have left the memory."""
+    await desk.filled(5)
+    desk.later(days=2)
+    begun = desk.now
+    await _lots_changed(desk, ratio)
+    await _restarted(desk, ratio, days=10)
+    track = await desk.performance.track()
+    for day in track.days:
+        known = day.at <= begun
+        assert day.equity == (Decimal(1) if known else None)
+        assert known or (day.reason is not None and f"{CHANGED} was redenominated" in day.reason)
+    assert track.days[-1].equity is None
+
+    positions, _ = await desk.performance.positions()
+    assert positions[0].unrealized is None
+    assert positions[0].figures == SinceInclusion(None, None, None)
+    assert not await desk.rebalancing.has_drifted()
+    # A change of weights stores the reason, too.
+    await desk.portfolio.remove(SYMBOLS[4], "out", WHO)
+    await desk.rebalancing.rebalance(WHO)
+    async with desk.database.read() as unit:
+        weighing = await unit.get(HistoryRepository).last_weighing()
+    assert weighing is not None
+    assert weighing.payload["index"]["equity"] is None
+    assert f"{CHANGED} was redenominated" in weighing.payload["index"]["broken"]
+
+
+async def test_lots_of_another_size_are_no_redenomination(desk: Desk) -> None:
+    """The price stays where it was."""
+    await desk.filled(5)
+    desk.later(days=2)
+    await _lots_changed(desk, Decimal(1000))
+    await _restarted(desk, Decimal(1), days=10)
+    assert {day.equity for day in (await desk.performance.track()).days} == {Decimal(1)}
+
+
+async def test_tenfold_price_with_the_same_lots_is_a_gain(desk: Desk) -> None:
+    await desk.filled(5)
+    desk.later(days=2)
+    await _restarted(desk, Decimal(10), days=10)
+    last = (await desk.performance.track()).days[-1]
+    assert last.equity is not None
+    assert last.equity > 2

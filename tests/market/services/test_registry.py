@@ -369,3 +369,25 @@ async def test_R11_a_held_contract_that_cannot_be_confirmed_stays_as_it_was(
     _, summary = await registry.sync()
     assert summary.quarantined is not None
     assert registry.resolve("ETHUSDT") is before
+
+
+async def test_changes_of_the_multiplier_survive_a_restart(
+    registry: Registry, live: LiveMarket
+) -> None:
+    entry = registry.resolve("ETHUSDT")
+    old, begun = entry.contract.multiplier, live.clock.now()
+    live.clock.pass_(600)
+    await live.post(
+        "events", {"kind": "multiplier", "symbol": "ETHUSDTM", "multiplier": float(old * 1000)}
+    )
+    await registry.sync()
+    (change,) = registry.record(entry).lot_changes
+    assert (change.since, change.until) == (begun, live.clock.now())
+    assert (change.before, change.after) == (old, old * 1000)
+    again = live.registry()
+    await again.load()
+    assert again.record(entry).lot_changes == (change,)
+    assert again.record(again.resolve("BTCUSDT")).lot_changes == ()
+    await live.fault("contract_status", symbol="ETHUSDTM", status="Paused", listed=True)
+    await again.sync()
+    assert again.record(entry).lot_changes == (change,), "another change keeps them"
