@@ -4,7 +4,7 @@ COPY requirements-runtime.lock /build/
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
         --only-binary :all: --require-hashes --requirement /build/requirements-runtime.lock
-COPY pyproject.toml README.md /build/
+COPY pyproject.toml README.md LICENSE /build/
 COPY alembic /build/alembic
 COPY app /build/app
 RUN /opt/venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check \

@@ -31,6 +31,7 @@ from tests.support import postgres
 
 SYMBOLS, ROUNDS = 600, 15
 NAME = "saving"
+TABLES = ("symbol_scores", "scoring_run_details")
 
 
 def board() -> Board:
@@ -73,7 +74,7 @@ async def measure(server: postgres.Server) -> tuple[list[float], list[float]]:
     )
     await database.open()
     peer = await asyncpg.connect(**plain, database=NAME)
-    file = server.room / "scores.copy"
+    room = server.room
     made, ours, theirs = board(), [], []
     try:
         for number in range(ROUNDS):
@@ -86,17 +87,24 @@ async def measure(server: postgres.Server) -> tuple[list[float], list[float]]:
             async with database.write() as unit:
                 await unit.get(ScoringRepository).save(one, None)
             ours.append((time.perf_counter() - begun) * 1e3)
-            rows = f"SELECT * FROM symbol_scores WHERE run_id = '{one.run_id}'"  # noqa: S608
-            await peer.copy_from_query(rows, output=file)
-            file.chmod(0o644)
-            await peer.execute(rows.replace("SELECT *", "DELETE"))
+            copies = []
+            for table in TABLES:
+                file = room / f"{table}.copy"
+                rows = f"SELECT * FROM {table} WHERE run_id = '{one.run_id}'"  # noqa: S608
+                await peer.copy_from_query(rows, output=file)
+                file.chmod(0o644)
+                await peer.execute(rows.replace("SELECT *", "DELETE"))
+                copies.append(f"COPY {table} FROM '{file}'")
             begun = time.perf_counter()
-            await peer.execute(f"COPY symbol_scores FROM '{file}'")
+            async with peer.transaction():
+                for copy in copies:
+                    await peer.execute(copy)
             theirs.append((time.perf_counter() - begun) * 1e3)
     finally:
         await peer.close()
         await database.close()
-        file.unlink(missing_ok=True)
+        for table in TABLES:
+            (room / f"{table}.copy").unlink(missing_ok=True)
     return ours, theirs
 
 

@@ -23,7 +23,7 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "base", "manage
 TOP_LEVEL = {
     "app", "tests", "alembic", "alembic.ini", "pyproject.toml", "docker-compose.yml", "README.md",
     "Makefile", "Dockerfile", "requirements.lock", "requirements-runtime.lock", "benchmarks",
-    "docs",
+    "docs", "LICENSE", "CHANGELOG.md",
 }  # fmt: skip
 
 

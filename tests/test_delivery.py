@@ -26,6 +26,10 @@ from tests.support.harness import openapi_document
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+TEXTS = {"README.md": README, "CHANGELOG.md": (ROOT / "CHANGELOG.md").read_text("utf-8"), **PAGES}
+GENERATED = {"configuration.md", "cli.md"}
+MAX_README_LINES = 200
 LOCKS = ("requirements.lock", "requirements-runtime.lock")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -121,8 +125,9 @@ def test_tests_that_are_told_to_go_on_for_hours_are_not_ended_as_if_they_hung() 
     assert "ENDLESS := pytest -q -o faulthandler_timeout=0" in commands
 
 
-def test_every_make_command_of_the_readme_exists() -> None:
-    assert set(re.findall(r"make ([a-z]+)", README)) - {"it"} <= _targets()
+def test_every_make_command_of_the_documentation_exists() -> None:
+    for name, text in TEXTS.items():
+        assert set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)) <= _targets(), name
     assert {"setup", "check", "test", "demo", "run", "sandbox", "fuzz", "lock", "clean"} <= (
         _targets()
     )
@@ -282,11 +287,11 @@ def test_G07_no_container_starts_with_a_secret_that_everybody_knows(name: str) -
         assert not from_outside[1], f"{variable} has no default"
 
 
-def test_G07_what_a_container_needs_from_outside_is_in_the_readme() -> None:
+def test_G07_what_a_container_needs_from_outside_is_documented() -> None:
     text = _read("docker-compose.yml")
     assert ":?" not in re.sub(r"#.*", "", text), "Compose would ask in every profile"
     for variable in set(re.findall(r"\$\{(\w+)", text)):
-        assert f"`{variable}`" in README, variable
+        assert f"`{variable}`" in PAGES["deployment.md"], variable
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -357,14 +362,44 @@ def test_the_image_probe_asks_a_path_that_exists() -> None:
     assert urlsplit(found["url"]).path in ROOT_PATHS
 
 
-# --- README
+# --- documentation
 
 
-def test_the_configuration_table_is_the_settings() -> None:
-    rows = re.findall(r"^\| `(MYSYMBOLS_\w+)` \| (?:`([^`]*)`)? ?\|", README, re.MULTILINE)
-    assert dict(rows) == known_variables()
-    mentioned = set(re.findall(r"MYSYMBOLS_[A-Z_]*[A-Z]", README))
-    assert mentioned <= known_variables().keys() | CLIENT_VARIABLES
+def test_the_readme_stays_short() -> None:
+    assert len(README.splitlines()) <= MAX_README_LINES
+
+
+def test_all_relative_links_of_the_documentation_lead_to_a_file() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    links = [
+        (page, target)
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        if "://" not in target
+    ]
+    assert len(links) > 40
+    assert [(page.name, to) for page, to in links if not (page.parent / to).exists()] == []
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    assert [name for name in PAGES if f"](docs/{name})" not in README] == []
+
+
+def test_files_named_in_the_documentation_exist() -> None:
+    named = {
+        path
+        for name, text in TEXTS.items()
+        if name not in GENERATED
+        for path in re.findall(r"`((?:app|tests|docs|benchmarks)/[\w./]*\w)/?`", text)
+    }
+    assert len(named) > 5
+    assert sorted(path for path in named if not (ROOT / path).exists()) == []
+
+
+def test_variables_named_in_the_documentation_are_settings() -> None:
+    known = known_variables().keys() | CLIENT_VARIABLES
+    for name, text in TEXTS.items():
+        assert set(re.findall(r"MYSYMBOLS_[A-Z_]*[A-Z]", text)) <= known, name
 
 
 def _operations() -> set[str]:
@@ -372,32 +407,48 @@ def _operations() -> set[str]:
     return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
-@pytest.mark.xdist_group("openapi")  # the document takes a second: made once
-def test_the_endpoints_of_the_readme_are_those_of_the_service() -> None:
-    told = {
+def _named_operations(text: str) -> set[str]:
+    return {
         f"{method} {PREFIX}{path}"
-        for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^`]*)`", README)
+        for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^`]*)`", text)
     }
+
+
+@pytest.mark.xdist_group("openapi")  # the document takes a second: made once
+def test_the_endpoints_of_the_documentation_are_those_of_the_service() -> None:
+    page = PAGES["api.md"]
+    table = _named_operations(page[: page.index("## Conventions")])
     real = _operations()
-    assert told == {one for one in real if one.split()[1].startswith(PREFIX)}
-    assert {one.split()[1] for one in real} - {one.split()[1] for one in told} <= ROOT_PATHS
-    assert all(f"`{path}`" in README for path in ROOT_PATHS)
+    assert table == {one for one in real if one.split()[1].startswith(PREFIX)}
+    assert {one.split()[1] for one in real} - {one.split()[1] for one in table} <= ROOT_PATHS
+    assert all(f"`{path}`" in page for path in ROOT_PATHS)
+    for name, text in TEXTS.items():
+        assert _named_operations(text) <= real, name
+    paths = {one.split()[1] for one in real}
+    asked = re.findall(r"127\.0\.0\.1:8000(/api/[^\s?]+)", README)
+    assert len(asked) == 3
+    for path in asked:
+        forms = (re.sub(r"\{\w+\}", "[^/]+", one) for one in paths)
+        assert any(re.fullmatch(form, path) for form in forms), path
 
 
-def test_the_exit_codes_of_the_readme_are_those_of_the_program() -> None:
-    told = {int(code) for code in re.findall(r"^\| (\d+) \| ", README, re.MULTILINE)}
-    assert told == {int(code) for code in ExitCode}
+def test_the_exit_codes_of_the_documentation_are_those_of_the_program() -> None:
+    listed = PAGES["deployment.md"].partition("## Exit codes")[2]
+    codes = [int(code) for code in re.findall(r"^\| (\d+) \| ", listed, re.MULTILINE)]
+    assert codes == sorted(int(code) for code in ExitCode)
 
 
-def test_the_commands_of_the_readme_exist() -> None:
-    lines = re.findall(r"^my-symbols (\S+) (.+)$", README, re.MULTILINE)
-    assert len(lines) >= 8
-    for group, usage in lines:
-        words = [usage_of.split()[0] for usage_of in usage.split(" | ")]
-        shown = here(group, "--help").out
-        assert shown, group
-        for word in words:
-            assert not word.islower() or f" {word} " in shown, f"{group} {word}"
+def test_the_commands_of_the_documentation_exist() -> None:
+    named = {
+        tuple(words.split())
+        for name, text in TEXTS.items()
+        if name not in GENERATED
+        for words in re.findall(r"`my-symbols ((?:[a-z][a-z-]*(?: |\b))+)", text)
+    }
+    assert {("demo",), ("doctor",), ("audit", "verify"), ("tape", "replay")} <= named
+    for words in named:
+        shown = here(*words, "--help")
+        assert "Usage: my-symbols " + " ".join(words) in shown.out, words
 
 
 def test_the_command_reference_is_generated_from_the_commands(tmp_path: Path) -> None:

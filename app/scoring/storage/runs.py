@@ -6,6 +6,7 @@ figures are columns, supporting data is one compressed document per run.
 
 import asyncio
 import json
+import math
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ from app.scoring.storage.tables import (
     scoring_runs,
     symbol_scores,
 )
+
+# For 600 scores zlib takes 17 ms at level 1 and 59 ms at level 6, which is 14 % smaller.
+_COMPRESSION: Final = 1
 
 
 def absent_card(symbol: str, reason: str | None, detail: str | None) -> Card:
@@ -75,19 +79,37 @@ def card_row(board: Board, card: Card) -> dict[str, Any]:
 
 
 def _document(card: Card) -> dict[str, Any]:
-    return {
+    """Supporting data of one symbol; raises ValueError for NaN and Infinity."""
+    document = {
         "detail": card.detail,
         "confidence": None if card.confidence is None else _values(card.confidence),
         "families": [family.value for family in card.families],
         "factors": [_values(reading) for reading in card.factors],
         "noise": card.noise,
     }
+    # msgspec takes a tenth of the time of the strict encoder, but writes NaN as null.
+    if not _is_plain(card):
+        strict_json(document)
+    return document
+
+
+def _is_plain(card: Card) -> bool:
+    """Whether all numbers are finite, by one sum, and no extension adds values of its own."""
+    total = card.noise or 0.0
+    if (parts := card.confidence) is not None:
+        total += parts.level + parts.completeness + parts.freshness + parts.sample
+    for reading in card.factors:
+        if reading.supporting is not None:
+            return False
+        total += reading.weight
+        total += (reading.raw or 0.0) + (reading.z or 0.0) + (reading.contribution or 0.0)
+    return math.isfinite(total)
 
 
 def pack_details(cards: Iterable[Card]) -> bytes:
     """Supporting data of `cards` as zlib-compressed JSON; raises ValueError for NaN."""
     documents = {card.symbol: _document(card) for card in cards}
-    return zlib.compress(strict_json(documents).encode())
+    return zlib.compress(msgspec.json.encode(documents), _COMPRESSION)
 
 
 def unpack_details(packed: bytes, symbols: Collection[str] | None = None) -> dict[str, Any]:
