@@ -195,7 +195,7 @@ async def test_E12_a_task_without_a_sign_of_life_is_named_and_what_happens_next(
     assert (found["task:feed"].state, found["task:feed"].cause) == (ComponentState.UP, None)
     late = found["task:events"]
     assert (late.state, late.cause) == (ComponentState.DEGRADED, "task_silent")
-    assert late.detail == "no sign of life for 61 s"
+    assert late.detail == "no heartbeat for 61 s"
     assert late.next_step == "is ended and begins again in 59 s"
     gone = found["task:quotes"]
     assert (gone.state, gone.cause) == (ComponentState.DOWN, "task_silent")
