@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from app.alerts.domain.models import Alert
-from app.alerts.services.notifications import Notifications
+from app.alerts.services.notifications import NotificationService
 from app.alerts.services.rule_settings import AlertRuleService
-from app.alerts.services.service import AlertService, Chosen
+from app.alerts.services.service import AlertFilter, AlertService
 from app.configuration.domain.model import WeightingMethod
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor
 from app.foundation.job_service import JobService
@@ -15,15 +15,15 @@ from app.market.services.service import MarketData
 from app.market.services.symbol_registry import Registry
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
-from app.operations.services.health import Status
+from app.operations.services.health import StatusService
 from app.operations.services.integrity import Integrity, IntegrityService
 from app.operations.services.retention import Retention
 from app.operations.services.sample_data import SampleData
 from app.performance.services.analytics import Analytics, PerformanceAnalytics
 from app.performance.services.portfolio_metrics import MetricsService, PortfolioMetrics
-from app.performance.services.report import Reporting
-from app.performance.services.service import Claim, Performance
-from app.performance.services.snapshots import PerformanceMarks
+from app.performance.services.report import ReportService
+from app.performance.services.service import Performance, ResultSubmission
+from app.performance.services.snapshots import ValuationSnapshots
 from app.portfolio.domain.event_log import PortfolioEvent
 from app.portfolio.domain.returns import Trade
 from app.portfolio.services.controls import ControlService
@@ -62,8 +62,8 @@ class MySymbolsServiceV2:
     replacement: Replacement
     proposals: Proposals
     performance: Performance
-    performance_marks: PerformanceMarks
-    reporting: Reporting
+    performance_marks: ValuationSnapshots
+    reporting: ReportService
     metrics: MetricsService
     safety: Safety
     trading: Trading
@@ -74,11 +74,11 @@ class MySymbolsServiceV2:
     alerts: AlertService
     alert_rules: AlertRuleService
     configuration: ConfigurationService
-    status: Status
+    status: StatusService
     sample_data: SampleData
     idempotency: IdempotentExecutor
     stream: EventStream
-    notifications: Notifications
+    notifications: NotificationService
     jobs: JobService
     retention: Retention
     signals: SignalService
@@ -145,11 +145,11 @@ class MySymbolsServiceV2:
         return await self.queries.correlation(days)
 
     async def check_portfolio_alerts(self) -> tuple[Alert, ...]:
-        found, _ = await self.alerts.list(Chosen())
+        found, _ = await self.alerts.list(AlertFilter())
         return found
 
     async def update_performance_metrics(
-        self, symbol: str, result: Claim, reason: str, command: Command
+        self, symbol: str, result: ResultSubmission, reason: str, command: Command
     ) -> CommandResult[Trade]:
         return await self.performance.book(symbol, result, reason, command)
 

@@ -21,8 +21,14 @@ from rich.table import Table
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.webhook import WebhookNotifier
-from app.alerts.domain.notifications import Channel, ChannelKind, DeliveryState, Notice, NoticeKind
-from app.alerts.services.delivery import Courier
+from app.alerts.domain.notifications import (
+    Channel,
+    ChannelKind,
+    DeliveryState,
+    Notification,
+    NotificationKind,
+)
+from app.alerts.services.delivery import NotificationDispatcher
 from app.alerts.services.notifier import by_kind
 from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.metrics import Metrics
@@ -77,7 +83,9 @@ async def backlog(database: Database, channel: Channel) -> None:
     for start in range(0, BACKLOG, 2_000):
         async with database.write() as unit:
             for seq in range(start, min(start + 2_000, BACKLOG)):
-                notice = Notice(NoticeKind.TRADE, False, "k", "Portfolio", "", body, seq + 1)
+                notice = Notification(
+                    NotificationKind.TRADE, False, "k", "Portfolio", "", body, seq + 1
+                )
                 await unit.get(NotificationRepository).add(
                     channel.id, notice, now(), DeliveryState.PENDING
                 )
@@ -119,11 +127,11 @@ async def bench(url: str) -> None:
             options, time.monotonic, DICE, drafts_of, lambda _: None, lambda _: None
         )
         await database.open()
-        kinds = tuple(NoticeKind)
+        kinds = tuple(NotificationKind)
         channel = Channel("c", "desk", ChannelKind.WEBHOOK, url, "s" * 16, kinds, True, now())
         await backlog(database, channel)
         way = WebhookNotifier(lambda: int(time.monotonic()), Egress(allow_private=True))
-        courier = Courier(database, now, DICE, by_kind([way]), Metrics())
+        courier = NotificationDispatcher(database, now, DICE, by_kind([way]), Metrics())
         begun, used = time.perf_counter(), time.process_time()
         await courier.drain(channel)
         seconds, cpu = time.perf_counter() - begun, time.process_time() - used

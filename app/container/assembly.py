@@ -16,8 +16,8 @@ import structlog
 import app.container.tables  # noqa: F401 - declares every table
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.adapters.kucoin.limiter import WHOLE, PoolShare
-from app.alerts.services.monitor import AlertWatch
-from app.configuration.services.current import SettingsInForce
+from app.alerts.services.monitor import AlertScheduler
+from app.configuration.services.current import CurrentSettings
 from app.container.background import Background
 from app.container.composition import compose
 from app.container.feed import farewell, heartbeat, join, overheard
@@ -112,7 +112,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
     cannot be used. An exchange that cannot be reached is no error here: the feed goes on trying.
     """
     dice = Random()  # noqa: S311  # jitter needs no secrecy
-    in_force, meter, bus, watch = SettingsInForce(), Meter(metrics), Bus(), ExchangeWatch()
+    in_force, meter, bus, watch = CurrentSettings(), Meter(metrics), Bus(), ExchangeWatch()
 
     def publish(event: object) -> None:
         in_force.hear(event)
@@ -163,7 +163,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         status = service.status
         status.process.buffers = buffer_usage(bus, database)
         work = activities(
-            service, AlertWatch(service.alerts, metrics, status.alerts_looked_at), new_id
+            service, AlertScheduler(service.alerts, metrics, status.alerts_looked_at), new_id
         )
         stack.push_async_callback(farewell(feed.replicas))
         # Runs may use everything that was opened before; what asks for runs stops before them.
@@ -199,7 +199,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
 
 
 async def _open_database(
-    database: Database, settings: Settings, in_force: SettingsInForce, stack: AsyncExitStack
+    database: Database, settings: Settings, in_force: CurrentSettings, stack: AsyncExitStack
 ) -> None:
     """From here on the database is ours to use, and of the kind that the exchange is."""
     await database.open()

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from random import Random  # noqa: TID251  # chance enters the program here
 
 from app.adapters.kucoin.exchange import KucoinExchange
-from app.alerts.services.delivery import Courier
-from app.configuration.services.current import SettingsInForce
+from app.alerts.services.delivery import NotificationDispatcher
+from app.configuration.services.current import CurrentSettings
 from app.container.feed import FeedTasks, hinted, streamed_market
 from app.container.runtime_values import elapsed_s, utc_now
 from app.foundation.event_bus import Bus
@@ -15,7 +15,7 @@ from app.foundation.sql.database import Database
 from app.market.services.follower import FeedView
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
-from app.operations.services.gauges import GaugeReading
+from app.operations.services.gauges import GaugeReader
 from app.settings import Settings
 from app.workers.engine import Engine
 from app.workers.gauges import Gauges
@@ -34,7 +34,7 @@ class Background:
     metrics: Metrics
     dice: Random
     bus: Bus
-    in_force: SettingsInForce
+    in_force: CurrentSettings
     database: Database
     exchange: KucoinExchange
     supervisor: Supervisor
@@ -52,7 +52,7 @@ class Background:
         gauges.watch_mode()
         supervisor.start("gauges", gauges.run, lambda: SILENT_S)
         service, server_clock = self.service, self.service.market.server_clock
-        status.read_gauges = GaugeReading(
+        status.read_gauges = GaugeReader(
             metrics, status, service.alerts, server_clock, gauges.set_levels
         ).read
         supervisor.start_watchdog(lambda: self.database.is_away)
@@ -85,8 +85,8 @@ class Background:
             return None
         return streamed_market(self.service, self.exchange.stream(), self.in_force)
 
-    def _courier(self) -> Courier:
-        return Courier(
+    def _courier(self) -> NotificationDispatcher:
+        return NotificationDispatcher(
             self.database,
             utc_now,
             self.dice.random,

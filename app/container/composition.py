@@ -9,13 +9,13 @@ from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.people import TIMEOUT_S, PeopleNotifier
 from app.adapters.notifications.webhook import WebhookNotifier
 from app.adapters.vault import FernetCipher
-from app.alerts.services.channel_vault import ChannelVault, Opening
+from app.alerts.services.channel_vault import ChannelSecrets, DecryptingNotifier
 from app.alerts.services.facts import SystemView
-from app.alerts.services.notifications import Notifications
+from app.alerts.services.notifications import NotificationService
 from app.alerts.services.notifier import Notifiers, by_kind
 from app.alerts.services.rule_settings import AlertRuleService
 from app.alerts.services.service import AlertService
-from app.configuration.services.current import SettingsInForce
+from app.configuration.services.current import CurrentSettings
 from app.container import plugins
 from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
 from app.foundation.clock import shared_by
@@ -40,11 +40,11 @@ from app.operations.services.integrity import IntegrityService
 from app.operations.services.retention import Retention, find_decided_boards
 from app.operations.services.sample_data import SampleData
 from app.performance.services.analytics import PerformanceAnalytics
-from app.performance.services.equity_reader import indexed
+from app.performance.services.equity_reader import with_equity_index
 from app.performance.services.portfolio_metrics import MetricsService
-from app.performance.services.report import Reporting
+from app.performance.services.report import ReportService
 from app.performance.services.service import Performance
-from app.performance.services.snapshots import PerformanceMarks
+from app.performance.services.snapshots import ValuationSnapshots
 from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.controls import ControlService
@@ -80,7 +80,7 @@ def compose(
     metrics: Metrics,
     database: Database,
     exchange: Exchange,
-    in_force: SettingsInForce,
+    in_force: CurrentSettings,
     supervisor: Supervisor,
     watch: ExchangeWatch,
     stream: EventStream,
@@ -125,10 +125,10 @@ def compose(
         refusals=Refusals(observers.refused_decision(metrics)),
         elapsed=ElapsedTime(durations, exchange_time).since,
     )
-    vault = ChannelVault(
+    vault = ChannelSecrets(
         FernetCipher(settings.notifications.key_list, key_file(settings.database.url))
     )
-    ledger = Ledger(code_version(), indexed)
+    ledger = Ledger(code_version(), with_equity_index)
     system = SystemView(
         feed.link, watch, market.registry, market.server_clock, supervisor.facts, feed.drifted
     )
@@ -144,7 +144,7 @@ def compose(
 
     sources = StatusSources(database, scoring, in_force, metrics)
     alerts = AlertService(database, grounds, idempotency, new_id, system)
-    notifications = Notifications(
+    notifications = NotificationService(
         database, utc_now, new_id, idempotency, _notifiers(settings, vault, seams), vault
     )
     job_service = JobService(jobs, utc_now, new_id, JobNews(database))
@@ -158,8 +158,8 @@ def compose(
         replacement=Replacement(database, grounds, idempotency, ledger, new_id),
         proposals=Proposals(database, utc_now, idempotency, rebalancing, portfolio, executors),
         performance=performance,
-        performance_marks=PerformanceMarks(performance),
-        reporting=Reporting(performance),
+        performance_marks=ValuationSnapshots(performance),
+        reporting=ReportService(performance),
         metrics=MetricsService(database, grounds),
         safety=Safety(database, grounds),
         trading=Trading(database, grounds),
@@ -208,7 +208,7 @@ def _market(
     metrics: Metrics,
     database: Database,
     exchange: Exchange,
-    in_force: SettingsInForce,
+    in_force: CurrentSettings,
     feed: FeedView,
     seams: RuntimeValues,
 ) -> MarketData:
@@ -251,11 +251,11 @@ def _market(
     )
 
 
-def _notifiers(settings: Settings, vault: ChannelVault, seams: RuntimeValues) -> Notifiers:
+def _notifiers(settings: Settings, vault: ChannelSecrets, seams: RuntimeValues) -> Notifiers:
     """Each opens what the vault has sealed only when it sends."""
     local = settings.notifications.allow_private_addresses
     ways = (
         WebhookNotifier(lambda: int(seams.now().timestamp()), Egress(local)),
         PeopleNotifier(Egress(local, timeout_s=TIMEOUT_S)),
     )
-    return by_kind(Opening(way, vault) for way in ways)
+    return by_kind(DecryptingNotifier(way, vault) for way in ways)

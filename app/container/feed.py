@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from app.configuration.services.current import SettingsInForce
+from app.configuration.services.current import CurrentSettings
 from app.container.runtime_values import new_id, utc_now
 from app.foundation.errors import ServiceError
 from app.foundation.event_bus import Bus
@@ -156,7 +156,7 @@ class FeedTasks:
 
 
 def streamed_market(
-    service: MySymbolsServiceV2, stream: MarketStream, in_force: SettingsInForce
+    service: MySymbolsServiceV2, stream: MarketStream, in_force: CurrentSettings
 ) -> StreamedMarket:
     """Streamed market; members, watched and best symbols get the closest updates."""
 
@@ -199,7 +199,7 @@ def farewell(replicas: Replicas | None) -> Callable[[], Awaitable[None]]:
     return leave
 
 
-def overheard(in_force: SettingsInForce, bus: Bus) -> Callable[[EventRecord], None]:
+def overheard(in_force: CurrentSettings, bus: Bus) -> Callable[[EventRecord], None]:
     """Commits of any process: settings come into force here too, and the owner of the feed
     looks at the alerts as soon as another has decided something.
     """

@@ -25,7 +25,7 @@ from app.market.domain.models import ExchangeLink, LinkState
 from app.market.services.health_facts import MarketFacts
 from app.market.services.service_mode import MarketLevel, ModeNow
 from app.market.services.state import NOT_STARTED
-from app.operations.services.health import Status
+from app.operations.services.health import StatusService
 from app.settings import Settings
 from app.workers.supervisor import Heartbeat, Supervisor
 
@@ -74,7 +74,7 @@ class _Waiting:
     def __post_init__(self) -> None:
         dice = Random()  # noqa: S311  # jitter needs no secrecy
         self.tries = Supervisor(utc_now, lambda: full_jitter(dice.random))
-        self.opening = StartupState({USE_CASES: UseCases({Status: self._status()})})
+        self.opening = StartupState({USE_CASES: UseCases({StatusService: self._status()})})
 
     async def run(self, beat: Heartbeat) -> None:
         try:
@@ -88,14 +88,14 @@ class _Waiting:
                 raise
             self.give_up(error)
 
-    def _status(self) -> Status:
+    def _status(self) -> StatusService:
         source = self.settings.kucoin.data_source
         status, no_age = DataStatus.UNAVAILABLE, dict[str, float | None]()
         nothing = MarketFacts(
             source, status, None, 0, 0, 0, NOT_STARTED.stage, 0, 0, ages_s=no_age
         )  # fmt: skip
         untried = ExchangeLink(LinkState.UNTRIED, utc_now(), None, None, None, None)
-        return Status(
+        return StatusService(
             started_at=utc_now(),
             version=code_version(),
             clock=utc_now,

@@ -26,10 +26,10 @@ from app.adapters.kucoin.recording.entries import (
 from app.adapters.kucoin.recording.exchange import open_recording, open_replay
 from app.adapters.kucoin.recording.sessions import SessionPlayer, SessionRecorder
 from app.adapters.kucoin.recording.stream import RecordedStream, ReplayedStream
-from app.alerts.services.monitor import AlertWatch
+from app.alerts.services.monitor import AlertScheduler
 from app.configuration.domain.document import as_document, from_document
 from app.configuration.domain.model import Configuration
-from app.configuration.services.current import SettingsInForce
+from app.configuration.services.current import CurrentSettings
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.container.composition import compose
 from app.container.runtime_values import RuntimeValues, full_version
@@ -169,7 +169,7 @@ async def record(
             limits=settings.limits,
         ) as (exchange, stream):
             schedule = Schedule(chosen.intervals, board_every_s, is_streaming)
-            held = SettingsInForce(chosen)
+            held = CurrentSettings(chosen)
 
             def settle() -> None:
                 found = held.present if newest is None else newest()
@@ -222,7 +222,7 @@ async def replay(
     """
     with RecordingReader(path) as reader:
         header = reader.header
-        held = SettingsInForce(
+        held = CurrentSettings(
             configuration or from_document(header.configuration, header.configuration_version)
         )
         started = datetime.fromtimestamp(header.started_ms / 1000, UTC)
@@ -273,7 +273,7 @@ async def _run(
     exchange: Exchange,
     stream: ReplayedStream,
     clock: TapeClock,
-    in_force: SettingsInForce,
+    in_force: CurrentSettings,
     steps: Steps,
     told: _Told,
     seams: RuntimeValues,
@@ -313,7 +313,7 @@ def _composed(
     database: Database,
     store: JobStore,
     exchange: Exchange,
-    in_force: SettingsInForce,
+    in_force: CurrentSettings,
     clock: TapeClock,
     announced: list[object],
     seams: RuntimeValues,
@@ -336,7 +336,7 @@ def _composed(
         is_streamed=is_streamed,
         seams=seams,
     )
-    work = activities(service, AlertWatch(service.alerts, metrics), seams.new_id)
+    work = activities(service, AlertScheduler(service.alerts, metrics), seams.new_id)
     return TapedService(service, work, database, metrics, clock, announced)
 
 

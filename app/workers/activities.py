@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from app.alerts.services.monitor import AlertWatch
+from app.alerts.services.monitor import AlertScheduler
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import Command
 from app.foundation.jobs import Document
@@ -35,7 +35,7 @@ async def unless_stale(action: Awaitable[object]) -> Document:
     return {}
 
 
-def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) -> Tasks:
+def activities(service: MySymbolsServiceV2, watch: AlertScheduler, new_id: NewId) -> Tasks:
     """Each activity of the schedule, bound to the use case that does it."""
 
     async def rebalance_check(scheduled_at: datetime) -> Document:

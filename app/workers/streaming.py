@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from app.alerts.services.delivery import Courier
+from app.alerts.services.delivery import NotificationDispatcher
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.quote_messages import QuoteFeed
 from app.workers.supervisor import Heartbeat, Supervisor
@@ -14,7 +14,10 @@ Listen = Callable[[Callable[[], None], Heartbeat], Awaitable[None]]
 
 
 def stream_events(
-    supervisor: Supervisor, service: MySymbolsServiceV2, courier: Courier, listen: Listen
+    supervisor: Supervisor,
+    service: MySymbolsServiceV2,
+    courier: NotificationDispatcher,
+    listen: Listen,
 ) -> None:
     """Start it all as supervised tasks; `listen` calls its first argument at each commit."""
 

@@ -15,8 +15,8 @@ from app.alerts.domain.notifications import (
     ChannelKind,
     Delivery,
     DeliveryState,
-    Notice,
-    NoticeKind,
+    Notification,
+    NotificationKind,
 )
 from app.foundation.errors import Code, RefusedError, UnavailableError
 
@@ -24,7 +24,7 @@ T0 = datetime(2026, 3, 4, tzinfo=UTC)
 DELIVERY = Delivery(
     id=1,
     channel_id="c",
-    notice=Notice(NoticeKind.STATUS, False, "k", "Title", "Body", {}, 7),
+    notice=Notification(NotificationKind.STATUS, False, "k", "Title", "Body", {}, 7),
     state=DeliveryState.PENDING,
     attempts=0,
     created_at=T0,
@@ -35,7 +35,7 @@ DELIVERY = Delivery(
 
 
 def channel(url: str, kind: ChannelKind = ChannelKind.WEBHOOK) -> Channel:
-    return Channel("c", "n", kind, url, "s" * 16, tuple(NoticeKind), True, T0)
+    return Channel("c", "n", kind, url, "s" * 16, tuple(NotificationKind), True, T0)
 
 
 @pytest.mark.parametrize(

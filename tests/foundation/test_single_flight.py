@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.alerts.domain.facts import SystemFacts
-from app.alerts.services.facts import Nothing
+from app.alerts.services.facts import UnknownSystem
 from app.alerts.services.service import AlertService
 from app.foundation.concurrency import SingleFlight
 from app.foundation.errors import Code, UnavailableError
@@ -82,7 +82,7 @@ class Looks:
 
     def look(self, grounds: Grounds) -> SystemFacts:
         self.count += 1
-        return Nothing().look(grounds)
+        return UnknownSystem().look(grounds)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

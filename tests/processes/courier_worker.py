@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.webhook import WebhookNotifier
 from app.adapters.vault import FernetCipher
-from app.alerts.services.channel_vault import ChannelVault, Opening
-from app.alerts.services.delivery import Courier
+from app.alerts.services.channel_vault import ChannelSecrets, DecryptingNotifier
+from app.alerts.services.delivery import NotificationDispatcher
 from app.alerts.services.notifier import by_kind
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
@@ -34,8 +34,8 @@ async def _deliver(url: str, key: str, ahead: timedelta) -> None:
     )
     await database.open()
     way = WebhookNotifier(lambda: int(now().timestamp()), Egress(allow_private=True))
-    notifiers = by_kind([Opening(way, ChannelVault(FernetCipher((key,))))])
-    courier = Courier(
+    notifiers = by_kind([DecryptingNotifier(way, ChannelSecrets(FernetCipher((key,))))])
+    courier = NotificationDispatcher(
         database, now, dice, notifiers, Metrics(), sleep=lambda _: asyncio.sleep(0.02)
     )
     await courier.run(lambda: None)

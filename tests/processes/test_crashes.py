@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.alerts.domain.models import Rule
+from app.alerts.domain.models import AlertRule
 from app.alerts.storage.alerts import AlertRepository
 from app.foundation.errors import Code
 from app.foundation.idempotency import Command, CommandResult
@@ -223,7 +223,7 @@ async def test_U10_an_alert_of_a_process_that_died_is_neither_lost_nor_doubled(
     url: str, make_database: MakeDatabase, failpoint: str
 ) -> None:
     receiver = Receiver()
-    low = [Rule.LOW_SCORE.value, SYMBOLS[1]]
+    low = [AlertRule.LOW_SCORE.value, SYMBOLS[1]]
     fallen = {"do": "score", "changed": {SYMBOLS[1]: 0.3}}
     async with receiver.listening() as place:
         async with office_at(url, make_database) as office:
@@ -248,7 +248,7 @@ async def test_U10_an_alert_of_a_process_that_died_is_neither_lost_nor_doubled(
                 stored = [
                     one
                     for one in await unit.get(AlertRepository).active()
-                    if one.rule is Rule.LOW_SCORE
+                    if one.rule is AlertRule.LOW_SCORE
                 ]
     assert len(found) == 4
     assert len(set(found)) == 1, "one alert, seen by every look"

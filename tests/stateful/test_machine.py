@@ -27,7 +27,7 @@ from app.configuration.domain.sections import AutomationMode
 from app.foundation.errors import Code
 from app.foundation.idempotency import Command
 from app.market.domain.models import ContractStatus
-from app.performance.services.service import Claim
+from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.proposals import ProposalState
 from app.portfolio.domain.rebalance_run import slot
@@ -218,7 +218,7 @@ class Life(RuleBasedStateMachine):
     @rule(symbol=symbols, number=st.integers(1, 4), pnl=st.integers(-5, 5).map(Decimal))
     def book_a_result(self, symbol: str, number: int, pnl: Decimal) -> None:
         """A trade id is booked once, with what was said of it first."""
-        claim = Claim(f"fill-{number}", pnl, "USDT", Decimal(0), Decimal(0), NOW)
+        claim = ResultSubmission(f"fill-{number}", pnl, "USDT", Decimal(0), Decimal(0), NOW)
         self.request(lambda desk, who: desk.performance.book(symbol, claim, "fill", who, rendered))
         ids = [trade.result.trade_id for trade in self.known.trades]
         assert len(ids) == len(set(ids))

@@ -30,11 +30,11 @@ from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.integrity import IntegrityService
 from app.performance.services.analytics import PerformanceAnalytics
-from app.performance.services.equity_reader import indexed
+from app.performance.services.equity_reader import with_equity_index
 from app.performance.services.portfolio_metrics import MetricsService
-from app.performance.services.report import Reporting
+from app.performance.services.report import ReportService
 from app.performance.services.service import Performance
-from app.performance.services.snapshots import PerformanceMarks
+from app.performance.services.snapshots import ValuationSnapshots
 from app.portfolio.domain.event_log import Draft, Stamp
 from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.services.change_recorder import IndexEquity, Ledger
@@ -172,7 +172,7 @@ class Desk:
     ahead: timedelta = timedelta(0)  # by which the wall clock of this process is wrong
     process: str = "run"  # begins the ids of its rebalance runs
     mode: ModeNow | None = None  # None: that of the market alone
-    index_equity: IndexEquity = indexed
+    index_equity: IndexEquity = with_equity_index
     refused: list[Code] = field(default_factory=list)  # decisions that could not be made
 
     def __post_init__(self) -> None:
@@ -207,12 +207,12 @@ class Desk:
             {ProposalKind.SIGNAL: ProposedSignals(self.portfolio, lambda: self.now)},
         )
         self.performance = Performance(self.database, grounds, idempotency, ledger)
-        self.performance_marks = PerformanceMarks(self.performance)
+        self.performance_marks = ValuationSnapshots(self.performance)
         self.queries = PortfolioQueries(self.database, grounds)
         self.analytics = PerformanceAnalytics(self.database, grounds)
         self.integrity = IntegrityService(self.database, grounds)
         self.metrics = MetricsService(self.database, grounds)
-        self.reporting = Reporting(self.performance)
+        self.reporting = ReportService(self.performance)
         self.safety = Safety(self.database, grounds)
         self.controls = ControlService(self.database, grounds, idempotency, ledger)
         self.trading = Trading(self.database, grounds)

@@ -13,7 +13,7 @@ from app.foundation.errors import Code
 from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
 from app.operations.api import system_routes as system
-from app.operations.services.health import Status
+from app.operations.services.health import StatusService
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.trading.api import routes as portfolio_trading
@@ -120,7 +120,7 @@ class Face:
         clock, database = walk.scene.live.clock, walk.desk.database
         mode = walk.desk.mode
         assert mode is not None
-        self.status = Status(
+        self.status = StatusService(
             started_at=clock.now(),
             version="1",
             clock=clock.now,

@@ -9,7 +9,7 @@ import pytest
 from app.configuration.domain.model import WeightingMethod
 from app.foundation.errors import Code, ConflictError
 from app.my_symbols import MySymbolsServiceV2
-from app.performance.services.service import Claim
+from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.models import FULL
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
@@ -72,7 +72,7 @@ async def test_every_change_by_the_short_way(desk: Desk) -> None:
     assert done is not None
     assert (done.version, done.plan.shifts) == (version + 1, looked.plan.shifts)
     assert (await service.execute_portfolio_replacement(WHO)).result is not None
-    result = Claim("fill-1", Decimal(5), "USDT", Decimal(1), Decimal(0), NOW)
+    result = ResultSubmission("fill-1", Decimal(5), "USDT", Decimal(1), Decimal(0), NOW)
     trade = (await service.update_performance_metrics(SYMBOLS[1], result, "fill", WHO)).result
     assert trade is not None
     assert trade.result.trade_id == "fill-1"

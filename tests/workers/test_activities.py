@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from app.alerts.services.monitor import AlertWatch
+from app.alerts.services.monitor import AlertScheduler
 from app.alerts.services.service import AlertService
 from app.configuration.domain.model import Configuration
 from app.foundation.idempotency import Command, IdempotentExecutor
@@ -113,7 +113,7 @@ async def test_after_a_restart_nothing_decides_on_the_board_of_a_half_filled_mar
     now = service(live)
     await now.market.registry.load()
     assert await now.scoring.load() is not None
-    work = activities(now, AlertWatch(now.alerts, Metrics()), lambda: "request-1")
+    work = activities(now, AlertScheduler(now.alerts, Metrics()), lambda: "request-1")
     decides, fetches = (asyncio.ensure_future(gate()) for gate in (work.scored, work.filled))
     halves: list[bool] = []
     beats: list[str] = []
@@ -148,7 +148,7 @@ async def test_a_backfill_of_a_dead_process_is_scored_once_this_one_has_a_market
     live: LiveMarket,
 ) -> None:
     now = service(live)
-    work = activities(now, AlertWatch(now.alerts, Metrics()), lambda: "request-1")
+    work = activities(now, AlertScheduler(now.alerts, Metrics()), lambda: "request-1")
     (run,) = (one for one in runs(now, work, lambda _: {}) if one.kind == JobKind.BACKFILL)
     journal = Recorded("backfill:1", {"contracts": {"listed": 14}, "fill": {"eligible": 14}})
     going_on = asyncio.ensure_future(run.work(journal, {}))

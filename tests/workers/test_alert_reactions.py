@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
-from app.configuration.services.current import SettingsInForce
+from app.configuration.services.current import CurrentSettings
 from app.container.feed import overheard
 from app.foundation.event_bus import Bus
 from app.foundation.events import EventRecord
@@ -98,7 +98,7 @@ async def test_changes_by_the_dozen_get_one_look_after_the_rest() -> None:
 
 
 async def test_what_another_process_decided_is_looked_at_and_its_settings_hold_here() -> None:
-    bus, in_force, looks = Bus(), SettingsInForce(), [0]
+    bus, in_force, looks = Bus(), CurrentSettings(), [0]
 
     async def look() -> None:
         looks[0] += 1

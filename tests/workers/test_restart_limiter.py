@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.alerts.domain.facts import SystemFacts
-from app.alerts.domain.models import Rule
+from app.alerts.domain.models import AlertRule
 from app.alerts.services.facts import job_facts
-from app.alerts.services.service import AlertService, Chosen
+from app.alerts.services.service import AlertFilter, AlertService
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.database import Database
 from app.operations.services.health_checks import TASK_FAILED, background_task
@@ -160,6 +160,6 @@ async def test_W15_a_failed_task_is_an_alert_though_it_began_well_each_time(
     )
     bench.supervisor.start("stream", bench.work, lambda: 60.0)
     await bench.until_it_rests()
-    found, _ = await alerts.list(Chosen(rule=Rule.JOB_FAILING))
+    found, _ = await alerts.list(AlertFilter(rule=AlertRule.JOB_FAILING))
     assert [one.subject for one in found] == ["stream"]
     await bench.supervisor.stop()

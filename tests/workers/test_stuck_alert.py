@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from app.alerts.domain.facts import SystemFacts
-from app.alerts.domain.models import Rule
+from app.alerts.domain.models import AlertRule
 from app.alerts.services.facts import job_facts
-from app.alerts.services.service import AlertService, Chosen
+from app.alerts.services.service import AlertFilter, AlertService
 from app.foundation.sql.database import Database
 from app.portfolio.services.decision_context import Grounds
 from app.workers.streaming import SILENT_S
@@ -45,7 +45,7 @@ async def test_E12_an_alert_names_the_task_that_hangs_and_ends_when_it_goes_on(
     )
 
     async def named() -> list[str]:
-        found, _ = await alerts.list(Chosen(rule=Rule.JOB_LATE))
+        found, _ = await alerts.list(AlertFilter(rule=AlertRule.JOB_LATE))
         return [one.subject for one in found]
 
     async def hangs(beat: Heartbeat) -> None:

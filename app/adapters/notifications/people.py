@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from app.adapters.notifications.egress import Egress, malformed, query_of, split_url
 from app.adapters.notifications.mail import Mailer, letter_of
-from app.alerts.domain.notifications import Channel, ChannelKind, Delivery, Notice
+from app.alerts.domain.notifications import Channel, ChannelKind, Delivery, Notification
 
 TIMEOUT_S: Final = 30.0
 MAIL: Final = frozenset({"mailto", "mailtos"})
@@ -26,7 +26,7 @@ _TELEGRAM_LENGTH: Final = 4_096
 _DISCORD_LENGTH: Final = 2_000
 _SLACK_LENGTH: Final = 40_000
 
-Documents = Callable[[Notice], list[dict[str, Any]]]
+Documents = Callable[[Notification], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _scheme(url: str) -> str:
     return url.partition("://")[0].lower()
 
 
-def _telegram(notice: Notice, chats: list[str]) -> list[dict[str, Any]]:
+def _telegram(notice: Notification, chats: list[str]) -> list[dict[str, Any]]:
     """Chat of a URL: a number, with a topic after a colon, or a public name with an @."""
     text = f"{notice.title}\n{notice.body}".strip()[:_TELEGRAM_LENGTH]
     documents = []
@@ -117,17 +117,17 @@ def _telegram(notice: Notice, chats: list[str]) -> list[dict[str, Any]]:
     return documents
 
 
-def _discord(notice: Notice) -> list[dict[str, Any]]:
+def _discord(notice: Notification) -> list[dict[str, Any]]:
     text = f"**{notice.title}**\n{notice.body}".strip()[:_DISCORD_LENGTH]
     return [{"content": text, "allowed_mentions": {"parse": []}}]
 
 
-def _slack(notice: Notice) -> list[dict[str, Any]]:
+def _slack(notice: Notification) -> list[dict[str, Any]]:
     text = f"{notice.title}\n{notice.body}".strip()[:_SLACK_LENGTH]
     for sign, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):  # else it might be a mention
         text = text.replace(sign, name)
     return [{"text": text}]
 
 
-def _plain(notice: Notice) -> list[dict[str, Any]]:
+def _plain(notice: Notification) -> list[dict[str, Any]]:
     return [{"title": notice.title, "message": notice.body or notice.title}]

@@ -7,8 +7,8 @@ from fastapi import Depends, Query
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
-from app.alerts.domain.models import Alert, AlertState, Resolution, Rule, rank
-from app.alerts.services.service import AlertService, Chosen
+from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution, rank
+from app.alerts.services.service import AlertFilter, AlertService
 from app.configuration.domain.sections import Severity
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
@@ -51,7 +51,7 @@ class AlertOut(Out):
     """A rule that held or holds for a subject, and what became of it."""
 
     id: str
-    rule: Rule
+    rule: AlertRule
     subject: str = Field(
         description="A symbol, a pair A-B, an endpoint, a task: what it is about.",
         examples=["BTCUSDT"],
@@ -141,7 +141,7 @@ async def alerts(
     cursors: CursorsDep,
     state: Annotated[AlertState, Query(description="One state.")] = AlertState.OPEN,
     severity: Annotated[Severity | None, Query(description="One severity.")] = None,
-    rule: Annotated[Rule | None, Query(description="One rule.")] = None,
+    rule: Annotated[AlertRule | None, Query(description="One rule.")] = None,
     symbol: Annotated[
         str | None, Query(max_length=64, description="In any spelling, or the UUID.")
     ] = None,
@@ -159,7 +159,7 @@ async def alerts(
         "rule": None if rule is None else rule.value,
         "symbol": symbol,
     }
-    wanted = Chosen(state, rule, severity, symbol)
+    wanted = AlertFilter(state, rule, severity, symbol)
     start = cursors.decode("alerts", chosen, cursor)
     if state is AlertState.RESOLVED:
         before = moment_and_id(start)

@@ -6,8 +6,8 @@ from fastapi import Path, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.alerts.domain.models import Rule, Side
-from app.alerts.domain.rules import RuleInForce, in_force
+from app.alerts.domain.models import AlertRule, ThresholdSide
+from app.alerts.domain.rules import ActiveRule, in_force
 from app.alerts.services.rule_settings import AlertRuleService
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
@@ -25,7 +25,7 @@ router = api_router("alerts", "/alerts/rules")
 class AlertRuleOut(Out):
     """A rule as it is in force."""
 
-    name: Rule
+    name: AlertRule
     comparison: str = Field(description="On a state, or `above` or `below` the limit.")
     enabled: bool
     severity: Severity
@@ -35,7 +35,7 @@ class AlertRuleOut(Out):
     cooldown_s: int = Field(description="So long after an end it does not open again.")
 
     @classmethod
-    def of(cls, rule: RuleInForce) -> Self:
+    def of(cls, rule: ActiveRule) -> Self:
         return cls(
             name=rule.rule,
             comparison=_SIDES[rule.side],
@@ -67,7 +67,7 @@ class AlertRuleIn(ChangeRequest):
         return self.model_dump(exclude_unset=True, exclude={"reason", "user"})
 
 
-_SIDES = {Side.STATE: "state", Side.ABOVE: "above", Side.BELOW: "below"}
+_SIDES = {ThresholdSide.STATE: "state", ThresholdSide.ABOVE: "above", ThresholdSide.BELOW: "below"}
 
 
 @router.get("", summary="The alert rules in force")
@@ -87,7 +87,7 @@ async def put_alert_rule(
     request: Request,
     alert_rules: Provided[AlertRuleService],
     command: CommandDep,
-    name: Annotated[Rule, Path(description="One of `GET /alerts/rules`.")],
+    name: Annotated[AlertRule, Path(description="One of `GET /alerts/rules`.")],
     body: AlertRuleIn,
 ) -> Response:
     """A new version of the configuration, in force at once; `If-Match` is that version."""

@@ -10,9 +10,9 @@ from app.alerts.domain.notifications import (
     ChannelKind,
     Delivery,
     DeliveryState,
-    NoticeKind,
+    NotificationKind,
 )
-from app.alerts.services.notifications import ChannelDraft, Notifications
+from app.alerts.services.notifications import ChannelDraft, NotificationService
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
     UNNAMED,
@@ -62,8 +62,10 @@ class ChannelIn(Body):
     secret: SecretStr | None = Field(
         None, min_length=16, max_length=200, description="Signs what a webhook gets."
     )
-    kinds: list[Annotated[NoticeKind, Field(strict=False)]] = Field(
-        default_factory=lambda: list(NoticeKind), min_length=1, max_length=len(NoticeKind)
+    kinds: list[Annotated[NotificationKind, Field(strict=False)]] = Field(
+        default_factory=lambda: list(NotificationKind),
+        min_length=1,
+        max_length=len(NotificationKind),
     )
     enabled: bool = True
     user: NameText | None = Field(None, description="Recorded as the actor.")
@@ -100,7 +102,7 @@ class ChannelOut(Out):
         description="Tells two secrets apart; null without one, or where its key is not at hand.",
         examples=["9f86d081884c"],
     )
-    kinds: list[NoticeKind]
+    kinds: list[NotificationKind]
     enabled: bool
     created_at: UtcTime
 
@@ -129,7 +131,7 @@ class NotificationOut(Out):
     id: int
     channel_id: str
     event_sequence: int | None = Field(description="Of the stream; null for tests and digests.")
-    kind: NoticeKind
+    kind: NotificationKind
     critical: bool
     title: str
     body: str
@@ -186,7 +188,7 @@ def _notice(delivery: Delivery) -> StoredResponse:
 
 @router.get("", summary="Delivery log", responses=problems())
 async def log(
-    notifications: Provided[Notifications],
+    notifications: Provided[NotificationService],
     cursors: CursorsDep,
     channel_id: Annotated[str | None, Query(max_length=36, description="Of one channel.")] = None,
     state: Annotated[DeliveryState | None, Query(description="In one state.")] = None,
@@ -206,7 +208,7 @@ async def log(
 
 
 @router.get("/channels", summary="Channels", responses=problems())
-async def channels(notifications: Provided[Notifications]) -> ChannelsOut:
+async def channels(notifications: Provided[NotificationService]) -> ChannelsOut:
     """By name; addresses and secrets are not shown."""
     found = await notifications.channels()
     return ChannelsOut(items=[ChannelOut.of(one) for one in found])
@@ -220,7 +222,7 @@ async def channels(notifications: Provided[Notifications]) -> ChannelsOut:
     responses=problems(*_CHANNEL),
 )
 async def create(
-    notifications: Provided[Notifications], command: AskedDep, body: ChannelIn
+    notifications: Provided[NotificationService], command: AskedDep, body: ChannelIn
 ) -> Response:
     """It is told what happens from now on.
 
@@ -240,7 +242,7 @@ async def create(
     responses=problems(*_CHANNEL),
 )
 async def alter(
-    notifications: Provided[Notifications],
+    notifications: Provided[NotificationService],
     command: AskedDep,
     channel_id: ChannelId,
     body: ChannelIn,
@@ -257,7 +259,7 @@ async def alter(
     responses=problems(*_KEYS),
 )
 async def remove(
-    notifications: Provided[Notifications], command: AskedDep, channel_id: ChannelId
+    notifications: Provided[NotificationService], command: AskedDep, channel_id: ChannelId
 ) -> Response:
     """With its log and with what still waits."""
     return sent(await notifications.remove(channel_id, command, _channel))
@@ -269,7 +271,9 @@ async def remove(
     response_model=NotificationOut,
     responses=problems(Code.NOT_FOUND, *_KEYS),
 )
-async def test(notifications: Provided[Notifications], command: AskedDep, body: TestIn) -> Response:
+async def test(
+    notifications: Provided[NotificationService], command: AskedDep, body: TestIn
+) -> Response:
     """A harmless notice is on its way; the delivery log says what becomes of it."""
     return sent(await notifications.test(body.channel_id, command, _notice))
 
@@ -281,7 +285,7 @@ async def test(notifications: Provided[Notifications], command: AskedDep, body: 
     responses=problems(Code.INVALID_STATE_TRANSITION, *_KEYS),
 )
 async def redrive(
-    notifications: Provided[Notifications], command: AskedDep, notification_id: NoticeId
+    notifications: Provided[NotificationService], command: AskedDep, notification_id: NoticeId
 ) -> Response:
     """Only what is dead, after twenty attempts; it keeps its event id."""
     return sent(await notifications.redrive(notification_id, command, _notice))

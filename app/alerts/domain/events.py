@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from app.alerts.domain.models import Alert, Resolution, Rule
+from app.alerts.domain.models import Alert, AlertRule, Resolution
 from app.configuration.domain.sections import Severity
 from app.foundation.events import EventKind, Topic
 
@@ -14,7 +14,7 @@ class AlertRaised:
     """An alert opened, or woke from a snooze."""
 
     alert_id: str
-    rule: Rule
+    rule: AlertRule
     subject: str
     symbols: tuple[str, ...]
     severity: Severity
@@ -34,7 +34,7 @@ class AlertResolved:
     """An alert ended; `resolved_by` is None where nobody did anything."""
 
     alert_id: str
-    rule: Rule
+    rule: AlertRule
     subject: str
     symbols: tuple[str, ...]
     severity: Severity

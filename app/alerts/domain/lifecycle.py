@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app.alerts.domain.facts import Facts
-from app.alerts.domain.models import Alert, AlertState, Reading, Resolution, Rule, rank
-from app.alerts.domain.rules import RULES, RuleInForce, in_force
+from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution, RuleReading, rank
+from app.alerts.domain.rules import RULES, ActiveRule, in_force
 from app.configuration.domain.model import Configuration
 
 # An alert that somebody ended while its cause stands does not come back sooner.
@@ -15,11 +15,11 @@ REST_S: Final = 600
 # Seen again without any other news than its number is noted so often.
 TOUCH_S: Final = 30.0
 
-Key = tuple[Rule, str]
+Key = tuple[AlertRule, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ResolvedAlert:
     """The last end of an alert of the same rule and subject."""
 
     at: datetime
@@ -46,7 +46,7 @@ class _Pass:
     """One walk over the rules, and what it has found so far."""
 
     now: datetime
-    ended: Mapping[Key, Ended]
+    ended: Mapping[Key, ResolvedAlert]
     new_id: Callable[[], str]
     left: dict[Key, Alert]
     kept: list[Alert]
@@ -55,7 +55,7 @@ class _Pass:
     raised: list[Alert]
     over: list[Alert]
 
-    def fires(self, force: RuleInForce, seen: Reading) -> None:
+    def fires(self, force: ActiveRule, seen: RuleReading) -> None:
         """The reading is beyond the limit, or not far enough back from it."""
         known = self.left.pop((force.rule, seen.subject), None)
         if known is None:
@@ -82,7 +82,7 @@ class _Pass:
             alert = replace(alert, last_seen_at=self.now)
         self.keep(alert, is_new=touched or not same)
 
-    def opened(self, alert: Alert, force: RuleInForce) -> Alert:
+    def opened(self, alert: Alert, force: ActiveRule) -> Alert:
         """A pending alert, open if it has waited for long enough."""
         if self.now < _due(alert, force, self.ended.get(alert.key)):
             return alert
@@ -108,7 +108,7 @@ def evaluate(
     active: Iterable[Alert],
     facts: Facts,
     configuration: Configuration,
-    ended: Mapping[Key, Ended],
+    ended: Mapping[Key, ResolvedAlert],
     new_id: Callable[[], str],
 ) -> Evaluation:
     """The alerts after a look at `facts`.
@@ -130,7 +130,7 @@ def evaluate(
     )
 
 
-def _ask(walk: _Pass, rule: Rule, facts: Facts, configuration: Configuration) -> None:
+def _ask(walk: _Pass, rule: AlertRule, facts: Facts, configuration: Configuration) -> None:
     force = in_force(rule, configuration)
     if not force.settings.enabled:
         for alert in _of(rule, walk.left):
@@ -147,7 +147,7 @@ def _ask(walk: _Pass, rule: Rule, facts: Facts, configuration: Configuration) ->
         walk.ends(alert, Resolution.CLEARED)
 
 
-def _judge(walk: _Pass, force: RuleInForce, reading: Reading) -> None:
+def _judge(walk: _Pass, force: ActiveRule, reading: RuleReading) -> None:
     known = walk.left.get((force.rule, reading.subject))
     is_open = known is not None and known.state is not AlertState.PENDING
     verdict = reading.fires(force.side, force.clear_limit if is_open else force.limit)
@@ -159,13 +159,13 @@ def _judge(walk: _Pass, force: RuleInForce, reading: Reading) -> None:
         walk.fires(force, reading)
 
 
-def _of(rule: Rule, found: dict[Key, Alert]) -> Iterator[Alert]:
+def _of(rule: AlertRule, found: dict[Key, Alert]) -> Iterator[Alert]:
     """Those of a rule that are left, taken out."""
     for key in [key for key in found if key[0] is rule]:
         yield found.pop(key)
 
 
-def _new(force: RuleInForce, seen: Reading, at: datetime, alert_id: str) -> Alert:
+def _new(force: ActiveRule, seen: RuleReading, at: datetime, alert_id: str) -> Alert:
     return Alert(
         id=alert_id,
         rule=force.rule,
@@ -181,7 +181,7 @@ def _new(force: RuleInForce, seen: Reading, at: datetime, alert_id: str) -> Aler
     )
 
 
-def _due(alert: Alert, force: RuleInForce, ended: Ended | None) -> datetime:
+def _due(alert: Alert, force: ActiveRule, ended: ResolvedAlert | None) -> datetime:
     """From when on a pending alert may open."""
     held = alert.since + timedelta(seconds=force.settings.duration_s)
     if ended is None:

@@ -12,7 +12,7 @@ from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, ConflictError
 
 
-class Rule(StrEnum):
+class AlertRule(StrEnum):
     """Every rule; the settings of each stand under the same name."""
 
     NOT_TRADEABLE = "not_tradeable"
@@ -47,7 +47,7 @@ class Rule(StrEnum):
     RECOVERED = "recovered"
 
 
-class Side(Enum):
+class ThresholdSide(Enum):
     """Where a rule fires: while a state holds, above its limit or below it."""
 
     STATE = auto()
@@ -56,7 +56,7 @@ class Side(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RuleReading:
     """What a rule sees at one subject: a number, or for a state whether it holds.
 
     None is unknown: it neither raises nor ends an alert.
@@ -68,14 +68,14 @@ class Reading:
     value: float | None = None
     holds: bool | None = None
 
-    def fires(self, side: Side, limit: float | None) -> bool | None:
+    def fires(self, side: ThresholdSide, limit: float | None) -> bool | None:
         """Whether it is beyond `limit`, strictly; None where it is unknown."""
-        if side is Side.STATE:
+        if side is ThresholdSide.STATE:
             return self.holds
         if self.value is None or limit is None:
             return None
         seen, most = to_millionths(self.value), to_millionths(limit)
-        return seen > most if side is Side.ABOVE else seen < most
+        return seen > most if side is ThresholdSide.ABOVE else seen < most
 
 
 class AlertState(StrEnum):
@@ -88,7 +88,7 @@ class AlertState(StrEnum):
     RESOLVED = "resolved"
 
 
-class Step(StrEnum):
+class AlertTransition(StrEnum):
     """What moves an alert."""
 
     RAISE = "raise"
@@ -107,19 +107,19 @@ class Resolution(StrEnum):
 
 
 # Nothing leaves RESOLVED: what comes again is another alert.
-STEPS: Final[Mapping[tuple[AlertState, Step], AlertState]] = MappingProxyType(
+STEPS: Final[Mapping[tuple[AlertState, AlertTransition], AlertState]] = MappingProxyType(
     {
-        (AlertState.PENDING, Step.RAISE): AlertState.OPEN,
-        (AlertState.OPEN, Step.ACKNOWLEDGE): AlertState.ACKNOWLEDGED,
-        (AlertState.OPEN, Step.SNOOZE): AlertState.SNOOZED,
-        (AlertState.OPEN, Step.RESOLVE): AlertState.RESOLVED,
-        (AlertState.ACKNOWLEDGED, Step.ACKNOWLEDGE): AlertState.ACKNOWLEDGED,
-        (AlertState.ACKNOWLEDGED, Step.SNOOZE): AlertState.SNOOZED,
-        (AlertState.ACKNOWLEDGED, Step.RESOLVE): AlertState.RESOLVED,
-        (AlertState.SNOOZED, Step.ACKNOWLEDGE): AlertState.ACKNOWLEDGED,
-        (AlertState.SNOOZED, Step.SNOOZE): AlertState.SNOOZED,
-        (AlertState.SNOOZED, Step.WAKE): AlertState.OPEN,
-        (AlertState.SNOOZED, Step.RESOLVE): AlertState.RESOLVED,
+        (AlertState.PENDING, AlertTransition.RAISE): AlertState.OPEN,
+        (AlertState.OPEN, AlertTransition.ACKNOWLEDGE): AlertState.ACKNOWLEDGED,
+        (AlertState.OPEN, AlertTransition.SNOOZE): AlertState.SNOOZED,
+        (AlertState.OPEN, AlertTransition.RESOLVE): AlertState.RESOLVED,
+        (AlertState.ACKNOWLEDGED, AlertTransition.ACKNOWLEDGE): AlertState.ACKNOWLEDGED,
+        (AlertState.ACKNOWLEDGED, AlertTransition.SNOOZE): AlertState.SNOOZED,
+        (AlertState.ACKNOWLEDGED, AlertTransition.RESOLVE): AlertState.RESOLVED,
+        (AlertState.SNOOZED, AlertTransition.ACKNOWLEDGE): AlertState.ACKNOWLEDGED,
+        (AlertState.SNOOZED, AlertTransition.SNOOZE): AlertState.SNOOZED,
+        (AlertState.SNOOZED, AlertTransition.WAKE): AlertState.OPEN,
+        (AlertState.SNOOZED, AlertTransition.RESOLVE): AlertState.RESOLVED,
     }
 )
 
@@ -129,7 +129,7 @@ class Alert:
     """One rule that fires for one subject; `value` and `limit` are None where it is a state."""
 
     id: str
-    rule: Rule
+    rule: AlertRule
     subject: str
     symbols: tuple[str, ...]
     severity: Severity
@@ -149,11 +149,11 @@ class Alert:
     resolved_by: str | None = None
 
     @property
-    def key(self) -> tuple[Rule, str]:
+    def key(self) -> tuple[AlertRule, str]:
         """At most one alert with this key is not resolved."""
         return self.rule, self.subject
 
-    def _moved(self, step: Step) -> "Alert":
+    def _moved(self, step: AlertTransition) -> "Alert":
         state = STEPS.get((self.state, step))
         if state is None:
             raise ConflictError(
@@ -162,25 +162,27 @@ class Alert:
         return replace(self, state=state)
 
     def raised(self, at: datetime) -> "Alert":
-        return replace(self._moved(Step.RAISE), opened_at=at)
+        return replace(self._moved(AlertTransition.RAISE), opened_at=at)
 
     def acknowledged(self, at: datetime, by: str) -> "Alert":
         """Somebody has seen it. Raises ConflictError for one that is not active."""
-        moved = self._moved(Step.ACKNOWLEDGE)
+        moved = self._moved(AlertTransition.ACKNOWLEDGE)
         if self.state is AlertState.ACKNOWLEDGED:
             return self
         return replace(moved, acknowledged_at=at, acknowledged_by=by, snoozed_until=None)
 
     def snoozed(self, until: datetime, by: str) -> "Alert":
         """Quiet until then. Raises ConflictError for one that is not active."""
-        return replace(self._moved(Step.SNOOZE), snoozed_until=until, snoozed_by=by)
+        return replace(self._moved(AlertTransition.SNOOZE), snoozed_until=until, snoozed_by=by)
 
     def awake(self) -> "Alert":
-        return replace(self._moved(Step.WAKE), snoozed_until=None)
+        return replace(self._moved(AlertTransition.WAKE), snoozed_until=None)
 
     def resolved(self, at: datetime, how: Resolution, by: str | None = None) -> "Alert":
         """Raises ConflictError for one that has ended or never opened."""
-        return replace(self._moved(Step.RESOLVE), resolved_at=at, resolution=how, resolved_by=by)
+        return replace(
+            self._moved(AlertTransition.RESOLVE), resolved_at=at, resolution=how, resolved_by=by
+        )
 
 
 _GRAVEST: Final = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)

@@ -16,7 +16,7 @@ class ChannelKind(StrEnum):
     WEBHOOK = "webhook"  # a program, signed
 
 
-class NoticeKind(StrEnum):
+class NotificationKind(StrEnum):
     ERROR = "error"
     TRADE = "trade"
     STATUS = "status"
@@ -32,9 +32,9 @@ class DeliveryState(StrEnum):
 
 HOUR: Final = timedelta(hours=1)
 MINUTE: Final = timedelta(minutes=1)
-MOST_TRIES: Final = 20
+MAX_ATTEMPTS: Final = 20
 DIGEST_LINES: Final = 20
-MOST_HELD: Final = 1_000  # per channel; beyond it they are counted, not kept
+MAX_HELD: Final = 1_000  # per channel; beyond it they are counted, not kept
 _LEFT_OUT: Final = "left_out"
 _PAUSES_S: Final = (60, 120, 240, 480, 960, 1_800, 3_600, 7_200, 14_400, 21_600)
 _JITTER: Final = 0.2  # a pause is up to a fifth longer
@@ -49,7 +49,7 @@ class Channel:
     kind: ChannelKind
     url: str = field(repr=False)
     secret: str | None = field(repr=False)
-    kinds: tuple[NoticeKind, ...]
+    kinds: tuple[NotificationKind, ...]
     enabled: bool
     created_at: datetime
 
@@ -62,10 +62,10 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notification:
     """One thing to tell; `key` says what is the same thing again."""
 
-    kind: NoticeKind
+    kind: NotificationKind
     is_critical: bool
     key: str
     title: str
@@ -80,7 +80,7 @@ class Delivery:
 
     id: int
     channel_id: str
-    notice: Notice
+    notice: Notification
     state: DeliveryState
     attempts: int
     created_at: datetime
@@ -90,15 +90,15 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RecentNotification:
     """What a channel was given lately."""
 
-    kind: NoticeKind
+    kind: NotificationKind
     key: str
     at: datetime
 
 
-def notice_of(record: EventRecord) -> Notice | None:
+def notification_of(record: EventRecord) -> Notification | None:
     """What an event means to somebody who is not watching; None for what is no news."""
     data = record.data
     event = {
@@ -110,14 +110,14 @@ def notice_of(record: EventRecord) -> Notice | None:
     }
 
     def told(
-        kind: NoticeKind, key: str, title: str, body: str, *, critical: bool = False
-    ) -> Notice:
-        return Notice(kind, critical, key, title, body, event, record.seq)
+        kind: NotificationKind, key: str, title: str, body: str, *, critical: bool = False
+    ) -> Notification:
+        return Notification(kind, critical, key, title, body, event, record.seq)
 
     match record.type:
         case "alert_raised":
             return told(
-                NoticeKind.ERROR,
+                NotificationKind.ERROR,
                 f"{data['rule']}:{data['subject']}",
                 f"{str(data['severity']).upper()}: {data['rule']} ({data['subject']})",
                 str(data["message"]),
@@ -126,29 +126,33 @@ def notice_of(record: EventRecord) -> Notice | None:
         case "alert_resolved":
             key = f"{data['rule']}:{data['subject']}"
             title = f"Over: {data['rule']} ({data['subject']})"
-            return told(NoticeKind.STATUS, key, title, str(data["message"]))
+            return told(NotificationKind.STATUS, key, title, str(data["message"]))
         case "portfolio_changed":
             what = " ".join(str(one) for one in (data["type"], data["symbol"]) if one)
             title = f"Portfolio: {what}"
-            return told(NoticeKind.TRADE, what, title, str(data["reason"] or ""))
+            return told(NotificationKind.TRADE, what, title, str(data["reason"] or ""))
         case "proposal_opened":
             what = f"{data['kind']} of {data['subject']}"
             body = f"Waits for a decision until {data['expires_at']}."
-            return told(NoticeKind.STATUS, f"proposal:{what}", f"Proposed: {what}", body)
+            return told(NotificationKind.STATUS, f"proposal:{what}", f"Proposed: {what}", body)
         case "configuration_changed":
             title = f"Settings: version {data['settings']['version']} is in force"
-            return told(NoticeKind.STATUS, "configuration", title, "")
+            return told(NotificationKind.STATUS, "configuration", title, "")
         case _:
             return None
 
 
-def limit_of(kind: NoticeKind, rules: NotificationSettings) -> NotificationLimit:
+def limit_of(kind: NotificationKind, rules: NotificationSettings) -> NotificationLimit:
     limit: NotificationLimit = getattr(rules, kind.value)
     return limit
 
 
-def admitted(
-    notice: Notice, told: Sequence[Told], waiting: int, at: datetime, rules: NotificationSettings
+def is_admitted(
+    notice: Notification,
+    told: Sequence[RecentNotification],
+    waiting: int,
+    at: datetime,
+    rules: NotificationSettings,
 ) -> bool:
     """Whether a person is told of it by itself; `told` covers the last hour.
 
@@ -166,8 +170,8 @@ def admitted(
     return len(alike) < limit.per_hour and not again
 
 
-def digest_due(
-    held: Sequence[Notice], oldest: datetime, at: datetime, rules: NotificationSettings
+def is_digest_due(
+    held: Sequence[Notification], oldest: datetime, at: datetime, rules: NotificationSettings
 ) -> bool:
     """Whether those of one kind held back since `oldest` are told in one piece now."""
     cooldown = timedelta(seconds=limit_of(held[0].kind, rules).cooldown_s)
@@ -176,13 +180,13 @@ def digest_due(
     return at - oldest >= cooldown
 
 
-def left_out(kind: NoticeKind, number: int) -> Notice:
+def suppressed_count(kind: NotificationKind, number: int) -> Notification:
     """Stands for so many that were not even kept for a digest."""
     title = f"{number} that are not named here"
-    return Notice(kind, False, _LEFT_OUT, title, "", {_LEFT_OUT: number})
+    return Notification(kind, False, _LEFT_OUT, title, "", {_LEFT_OUT: number})
 
 
-def digest(held: Sequence[Notice]) -> Notice:
+def digest(held: Sequence[Notification]) -> Notification:
     """One notice about those held back, what is critical first, each as old as it is."""
     kind = held[0].kind
     count = sum(int(one.event.get(_LEFT_OUT, 1)) for one in held)
@@ -193,10 +197,12 @@ def digest(held: Sequence[Notice]) -> Notice:
     title = f"{count} more of kind {kind.value}"
     sequences = [one.event_seq for one in held if one.event_seq is not None]
     is_critical = any(one.is_critical for one in held)
-    return Notice(kind, is_critical, "digest", title, "\n".join(lines), {"sequences": sequences})
+    return Notification(
+        kind, is_critical, "digest", title, "\n".join(lines), {"sequences": sequences}
+    )
 
 
-def room(delivered: int, rules: NotificationSettings) -> tuple[int, int]:
+def remaining_quota(delivered: int, rules: NotificationSettings) -> tuple[int, int]:
     """How many more may go to people now, and how many of those may be ordinary.
 
     `delivered` went out in the last minute. A part is kept free for what is critical.
@@ -204,7 +210,7 @@ def room(delivered: int, rules: NotificationSettings) -> tuple[int, int]:
     return max(0, rules.per_minute - delivered), max(0, rules.for_ordinary - delivered)
 
 
-def pause_s(attempts: int, dice: float) -> float:
+def retry_delay_s(attempts: int, dice: float) -> float:
     """Seconds until the next try after `attempts` failures: a minute, growing to six hours.
 
     `dice` in 0..1 lengthens it by up to a fifth, so that receivers are not hit in step.

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Final
 
 from app.alerts.domain.facts import Correlations, Facts, MemberFacts
-from app.alerts.domain.models import Reading
+from app.alerts.domain.models import RuleReading
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import LimitRule
 from app.market.domain.return_statistics import pair_applies
@@ -24,7 +24,7 @@ def _with_rival(one: MemberFacts) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class OfMembers:
+class MemberRules:
     """A rule about each member: what decides it, and what is said; None is not known."""
 
     decides: Callable[[MemberFacts], float | bool | None]
@@ -32,28 +32,28 @@ class OfMembers:
     about: Callable[[MemberFacts], tuple[str, ...]]
     is_state: bool
 
-    def __call__(self, facts: Facts, _: Configuration) -> Sequence[Reading]:
+    def __call__(self, facts: Facts, _: Configuration) -> Sequence[RuleReading]:
         return [self._reading(one) for one in facts.portfolio.members]
 
-    def _reading(self, one: MemberFacts) -> Reading:
+    def _reading(self, one: MemberFacts) -> RuleReading:
         decides, said, about = self.decides(one), self.said(one), self.about(one)
         if self.is_state:
-            return Reading(
+            return RuleReading(
                 one.symbol, said, about, holds=None if decides is None else bool(decides)
             )
-        return Reading(one.symbol, said, about, decides)
+        return RuleReading(one.symbol, said, about, decides)
 
 
 def _state(
     holds: Callable[[MemberFacts], bool | None],
     said: ChangeRequest,
     about: Callable[[MemberFacts], tuple[str, ...]] = _alone,
-) -> OfMembers:
-    return OfMembers(holds, said, about, is_state=True)
+) -> MemberRules:
+    return MemberRules(holds, said, about, is_state=True)
 
 
-def _number(value: Callable[[MemberFacts], float | None], said: ChangeRequest) -> OfMembers:
-    return OfMembers(value, said, _alone, is_state=False)
+def _number(value: Callable[[MemberFacts], float | None], said: ChangeRequest) -> MemberRules:
+    return MemberRules(value, said, _alone, is_state=False)
 
 
 # A member whose contract is not Open.
@@ -126,7 +126,7 @@ price_anomaly: Final = _number(
 )
 
 
-def score_dropped(facts: Facts, configuration: Configuration) -> Sequence[Reading]:
+def score_dropped(facts: Facts, configuration: Configuration) -> Sequence[RuleReading]:
     """How far the composite score has fallen since some boards ago."""
     runs = configuration.alerts.score_drop_runs
     dropped = _number(
@@ -138,7 +138,7 @@ def score_dropped(facts: Facts, configuration: Configuration) -> Sequence[Readin
     return dropped(facts, configuration)
 
 
-def high_correlation(facts: Facts, configuration: Configuration) -> Sequence[Reading]:
+def high_correlation(facts: Facts, configuration: Configuration) -> Sequence[RuleReading]:
     """Correlation of each pair, on the basis that the settings name; not of the market's pairs."""
     basis = configuration.correlation.basis
     return [
@@ -148,17 +148,17 @@ def high_correlation(facts: Facts, configuration: Configuration) -> Sequence[Rea
     ]
 
 
-def high_raw_correlation(facts: Facts, _: Configuration) -> Sequence[Reading]:
+def high_raw_correlation(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
     """Correlation of each pair with the market's part in it: what falls in the same hour."""
     said = "move together, the market's part included"
     return _pairs(facts, facts.portfolio.raw_correlations, said)
 
 
-def _pairs(facts: Facts, correlations: Correlations, said: str) -> list[Reading]:
+def _pairs(facts: Facts, correlations: Correlations, said: str) -> list[RuleReading]:
     known = {tuple(sorted(pair)): rho for pair, rho in correlations.items()}
     symbols = sorted(one.symbol for one in facts.portfolio.members)
     return [
-        Reading(
+        RuleReading(
             "-".join(pair),
             f"{' and '.join(pair)} {said}: {_two(known.get(pair))}",
             pair,
@@ -187,7 +187,9 @@ def _fine(value: float | None) -> str:
 PORTFOLIO: Final = "portfolio"
 
 
-def portfolio_below_size(facts: Facts, configuration: Configuration) -> Sequence[Reading] | None:
+def portfolio_below_size(
+    facts: Facts, configuration: Configuration
+) -> Sequence[RuleReading] | None:
     """Number of members that the exchange still supports, once a portfolio was formed.
 
     The number of a reading is None where it depends on contracts of which nothing is known.
@@ -204,39 +206,41 @@ def portfolio_below_size(facts: Facts, configuration: Configuration) -> Sequence
     is_open = unknown > 0 and most >= rule.limit and most - unknown < rule.limit + rule.clear_margin
     said = f"The portfolio has {size} members"
     gone = f", of which KuCoin no longer supports {lost}" if lost else ""
-    return [Reading(PORTFOLIO, f"{said}{gone}.", value=None if is_open else float(most))]
+    return [RuleReading(PORTFOLIO, f"{said}{gone}.", value=None if is_open else float(most))]
 
 
-def sector_concentration(facts: Facts, _: Configuration) -> Sequence[Reading]:
+def sector_concentration(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
     """Share of each sector in what is invested."""
     return [
-        Reading(sector, f"{share:.0%} of what is invested is in {sector}.", value=round(share, 6))
+        RuleReading(
+            sector, f"{share:.0%} of what is invested is in {sector}.", value=round(share, 6)
+        )
         for sector, share in facts.portfolio.sectors.items()
     ]
 
 
-def var_above_limit(facts: Facts, _: Configuration) -> Sequence[Reading]:
+def var_above_limit(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
     """Value at risk of one day at 95 %, as a fraction of equity."""
     risk = facts.portfolio.value_at_risk
     said = "unknown" if risk is None else f"{risk:.1%}"
-    return [Reading(PORTFOLIO, f"The value at risk of a day is {said} of equity.", value=risk)]
+    return [RuleReading(PORTFOLIO, f"The value at risk of a day is {said} of equity.", value=risk)]
 
 
-def rebalance_done(facts: Facts, configuration: Configuration) -> Sequence[Reading]:
+def rebalance_done(facts: Facts, configuration: Configuration) -> Sequence[RuleReading]:
     """News for a while: weights were set."""
     if facts.portfolio.rebalanced is None:
         return []
     event, at = facts.portfolio.rebalanced
     said = f"The portfolio was rebalanced: event {event} of its history."
     shown = _is_news(facts, at, configuration.alerts.rules.rebalance_done)
-    return [Reading(f"event {event}", said, holds=shown)]
+    return [RuleReading(f"event {event}", said, holds=shown)]
 
 
-def recovered(facts: Facts, configuration: Configuration) -> Sequence[Reading]:
+def recovered(facts: Facts, configuration: Configuration) -> Sequence[RuleReading]:
     """News for a while: something of the service or its exchange is well again."""
     rule = configuration.alerts.rules.recovered
     return [
-        Reading(
+        RuleReading(
             f"{name}:{subject}",
             f"{subject} has recovered from {name}.",
             holds=_is_news(facts, at, rule),

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from app.alerts.domain.facts import Facts
-from app.alerts.domain.models import Reading, Rule, Side
+from app.alerts.domain.models import AlertRule, RuleReading, ThresholdSide
 from app.alerts.domain.portfolio_rules import (
     delisting_announced,
     drawdown,
@@ -45,66 +45,70 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import LimitRule, MarginRule, StateRule
 
 # Every subject that the rule judges now; None where it cannot judge at all.
-Read = Callable[[Facts, Configuration], Sequence[Reading] | None]
+Read = Callable[[Facts, Configuration], Sequence[RuleReading] | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class RuleSpec:
     """How one rule is judged; `limit_at` names the setting that is its limit, where not its own."""
 
     read: Read
-    side: Side = Side.STATE
+    side: ThresholdSide = ThresholdSide.STATE
     limit_at: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class RuleInForce:
+class ActiveRule:
     """One rule with its present settings; limits are None where it is about a state."""
 
-    rule: Rule
-    side: Side
+    rule: AlertRule
+    side: ThresholdSide
     settings: StateRule
     limit: float | None
     clear_limit: float | None
 
 
-RULES: Final[Mapping[Rule, Spec]] = MappingProxyType(
+RULES: Final[Mapping[AlertRule, RuleSpec]] = MappingProxyType(
     {
-        Rule.NOT_TRADEABLE: Spec(not_tradeable),
-        Rule.LOW_SCORE: Spec(low_score, Side.BELOW, ("alerts", "low_score")),
-        Rule.HIGH_CORRELATION: Spec(high_correlation, Side.ABOVE, ("correlation", "alert")),
-        Rule.HIGH_RAW_CORRELATION: Spec(high_raw_correlation, Side.ABOVE),
-        Rule.POOR_PERFORMANCE: Spec(poor_performance, Side.BELOW, ("alerts", "poor_performance")),
-        Rule.SUPPORT_LOST: Spec(support_lost),
-        Rule.QUARANTINED: Spec(quarantined),
-        Rule.DELISTING_ANNOUNCED: Spec(delisting_announced),
-        Rule.SCORE_DROPPED: Spec(score_dropped, Side.ABOVE),
-        Rule.DRAWDOWN: Spec(drawdown, Side.ABOVE),
-        Rule.WEIGHT_OUT_OF_BOUNDS: Spec(weight_out_of_bounds, Side.ABOVE),
-        Rule.PORTFOLIO_BELOW_SIZE: Spec(portfolio_below_size, Side.BELOW),
-        Rule.SECTOR_CONCENTRATION: Spec(sector_concentration, Side.ABOVE),
-        Rule.VAR_ABOVE_LIMIT: Spec(var_above_limit, Side.ABOVE),
-        Rule.FUNDING_EXTREME: Spec(funding_extreme, Side.ABOVE),
-        Rule.PRICE_ANOMALY: Spec(price_anomaly, Side.ABOVE),
-        Rule.REPLACEMENT_RECOMMENDED: Spec(replacement_recommended),
-        Rule.REBALANCE_DONE: Spec(rebalance_done),
-        Rule.EXCHANGE_BANNED: Spec(exchange_banned),
-        Rule.EXCHANGE_DISCONNECTED: Spec(exchange_disconnected),
-        Rule.REDIRECT_REFUSED: Spec(redirect_refused),
-        Rule.UNIVERSE_ANOMALY: Spec(universe_anomaly),
-        Rule.SCHEMA_DRIFT: Spec(schema_drift),
-        Rule.UNKNOWN_CONTRACT_STATUS: Spec(unknown_contract_status),
-        Rule.DATA_STALE: Spec(data_stale),
-        Rule.CLOCK_OFFSET: Spec(clock_offset, Side.ABOVE),
-        Rule.JOB_LATE: Spec(job_late, Side.ABOVE),
-        Rule.JOB_FAILING: Spec(job_failing, Side.ABOVE),
-        Rule.CONFIG_DRIFT: Spec(config_drift),
-        Rule.RECOVERED: Spec(recovered),
+        AlertRule.NOT_TRADEABLE: RuleSpec(not_tradeable),
+        AlertRule.LOW_SCORE: RuleSpec(low_score, ThresholdSide.BELOW, ("alerts", "low_score")),
+        AlertRule.HIGH_CORRELATION: RuleSpec(
+            high_correlation, ThresholdSide.ABOVE, ("correlation", "alert")
+        ),
+        AlertRule.HIGH_RAW_CORRELATION: RuleSpec(high_raw_correlation, ThresholdSide.ABOVE),
+        AlertRule.POOR_PERFORMANCE: RuleSpec(
+            poor_performance, ThresholdSide.BELOW, ("alerts", "poor_performance")
+        ),
+        AlertRule.SUPPORT_LOST: RuleSpec(support_lost),
+        AlertRule.QUARANTINED: RuleSpec(quarantined),
+        AlertRule.DELISTING_ANNOUNCED: RuleSpec(delisting_announced),
+        AlertRule.SCORE_DROPPED: RuleSpec(score_dropped, ThresholdSide.ABOVE),
+        AlertRule.DRAWDOWN: RuleSpec(drawdown, ThresholdSide.ABOVE),
+        AlertRule.WEIGHT_OUT_OF_BOUNDS: RuleSpec(weight_out_of_bounds, ThresholdSide.ABOVE),
+        AlertRule.PORTFOLIO_BELOW_SIZE: RuleSpec(portfolio_below_size, ThresholdSide.BELOW),
+        AlertRule.SECTOR_CONCENTRATION: RuleSpec(sector_concentration, ThresholdSide.ABOVE),
+        AlertRule.VAR_ABOVE_LIMIT: RuleSpec(var_above_limit, ThresholdSide.ABOVE),
+        AlertRule.FUNDING_EXTREME: RuleSpec(funding_extreme, ThresholdSide.ABOVE),
+        AlertRule.PRICE_ANOMALY: RuleSpec(price_anomaly, ThresholdSide.ABOVE),
+        AlertRule.REPLACEMENT_RECOMMENDED: RuleSpec(replacement_recommended),
+        AlertRule.REBALANCE_DONE: RuleSpec(rebalance_done),
+        AlertRule.EXCHANGE_BANNED: RuleSpec(exchange_banned),
+        AlertRule.EXCHANGE_DISCONNECTED: RuleSpec(exchange_disconnected),
+        AlertRule.REDIRECT_REFUSED: RuleSpec(redirect_refused),
+        AlertRule.UNIVERSE_ANOMALY: RuleSpec(universe_anomaly),
+        AlertRule.SCHEMA_DRIFT: RuleSpec(schema_drift),
+        AlertRule.UNKNOWN_CONTRACT_STATUS: RuleSpec(unknown_contract_status),
+        AlertRule.DATA_STALE: RuleSpec(data_stale),
+        AlertRule.CLOCK_OFFSET: RuleSpec(clock_offset, ThresholdSide.ABOVE),
+        AlertRule.JOB_LATE: RuleSpec(job_late, ThresholdSide.ABOVE),
+        AlertRule.JOB_FAILING: RuleSpec(job_failing, ThresholdSide.ABOVE),
+        AlertRule.CONFIG_DRIFT: RuleSpec(config_drift),
+        AlertRule.RECOVERED: RuleSpec(recovered),
     }
 )
 
 
-def in_force(rule: Rule, configuration: Configuration) -> RuleInForce:
+def in_force(rule: AlertRule, configuration: Configuration) -> ActiveRule:
     """A rule as the settings have it now."""
     spec = RULES[rule]
     settings: StateRule = getattr(configuration.alerts.rules, rule.value)
@@ -112,11 +116,11 @@ def in_force(rule: Rule, configuration: Configuration) -> RuleInForce:
     clear = limit
     if limit is not None and isinstance(settings, MarginRule):
         away = settings.clear_margin
-        clear = round(limit - away if spec.side is Side.ABOVE else limit + away, 9)
-    return RuleInForce(rule, spec.side, settings, limit, clear)
+        clear = round(limit - away if spec.side is ThresholdSide.ABOVE else limit + away, 9)
+    return ActiveRule(rule, spec.side, settings, limit, clear)
 
 
-def _limit(spec: Spec, settings: StateRule, configuration: Configuration) -> float | None:
+def _limit(spec: RuleSpec, settings: StateRule, configuration: Configuration) -> float | None:
     if spec.limit_at is None:
         return settings.limit if isinstance(settings, LimitRule) else None
     group, name = spec.limit_at

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from app.alerts.domain.facts import Facts
-from app.alerts.domain.models import Reading
+from app.alerts.domain.models import RuleReading
 from app.configuration.domain.model import Configuration
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
@@ -19,46 +19,46 @@ OWN_TIME: Final = timedelta(hours=1)
 _NAMED: Final = 5  # symbols that a message names
 
 
-def exchange_banned(facts: Facts, _: Configuration) -> Sequence[Reading] | None:
+def exchange_banned(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
     """The front end of the exchange has blocked us; one alert, however many requests meet it."""
     link = facts.system.link
     if link is None or link.state is LinkState.UNTRIED:
         return None
     banned = link.cause == Code.EXCHANGE_BANNED
     said = "The exchange's front end has blocked this address; nothing is asked until it ends."
-    return [Reading(EXCHANGE, said, holds=banned)]
+    return [RuleReading(EXCHANGE, said, holds=banned)]
 
 
-def exchange_disconnected(facts: Facts, _: Configuration) -> Sequence[Reading] | None:
+def exchange_disconnected(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
     """The exchange cannot be asked; a ban is told by its own rule."""
     link = facts.system.link
     if link is None or link.state is LinkState.UNTRIED:
         return None
     down = link.state is LinkState.DOWN and link.cause != Code.EXCHANGE_BANNED
-    return [Reading(EXCHANGE, f"The exchange does not answer: {link.detail}.", holds=down)]
+    return [RuleReading(EXCHANGE, f"The exchange does not answer: {link.detail}.", holds=down)]
 
 
-def redirect_refused(facts: Facts, _: Configuration) -> Sequence[Reading]:
+def redirect_refused(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
     """An endpoint points to another address, which is never followed."""
     return [
-        Reading(path, f"{path} points to another address, which is not followed.", holds=True)
+        RuleReading(path, f"{path} points to another address, which is not followed.", holds=True)
         for path in facts.system.redirected
     ]
 
 
-def universe_anomaly(facts: Facts, _: Configuration) -> Sequence[Reading] | None:
+def universe_anomaly(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
     """The newest list of contracts is not believed."""
     if not facts.system.universe_known:
         return None
     reason = facts.system.anomaly
     said = f"The list of contracts is not believed until it repeats itself: {reason}."
-    return [Reading(EXCHANGE, said, holds=reason is not None)]
+    return [RuleReading(EXCHANGE, said, holds=reason is not None)]
 
 
-def schema_drift(facts: Facts, _: Configuration) -> Sequence[Reading]:
+def schema_drift(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
     """Records that the exchange sent were refused; `value` counts them."""
     return [
-        Reading(
+        RuleReading(
             f"{one.endpoint}:{one.field}",
             f"{one.count} records of {one.endpoint} are refused for {one.field} ({one.reason})"
             f"{_of(one.symbols)}.",
@@ -70,29 +70,29 @@ def schema_drift(facts: Facts, _: Configuration) -> Sequence[Reading]:
     ]
 
 
-def unknown_contract_status(facts: Facts, _: Configuration) -> Sequence[Reading] | None:
+def unknown_contract_status(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
     """Contracts in a state that nobody here knows: they are not traded."""
     if not facts.system.universe_known:
         return None
     odd = facts.system.odd_status
     said = f"{len(odd)} contracts have a status that is not known{_of(odd)}; they are not traded."
     count = float(len(odd)) if odd else None
-    return [Reading(EXCHANGE, said, odd, count, holds=bool(odd))]
+    return [RuleReading(EXCHANGE, said, odd, count, holds=bool(odd))]
 
 
-def data_stale(facts: Facts, _: Configuration) -> Sequence[Reading] | None:
+def data_stale(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
     """The market as a whole, and each member, once everything was there."""
     status = facts.system.data_status
     if status is None:
         return None
-    whole = Reading(
+    whole = RuleReading(
         MARKET,
         f"The market data is {status.value}: nothing is decided until it is fresh.",
         holds=status is not DataStatus.FRESH,
     )
     # Where all is old the members are no news of their own.
     members = [
-        Reading(
+        RuleReading(
             one.symbol,
             f"The market data of {one.symbol} is stale: its weight may not grow.",
             (one.symbol,),
@@ -103,7 +103,7 @@ def data_stale(facts: Facts, _: Configuration) -> Sequence[Reading] | None:
     return [whole, *members]
 
 
-def clock_offset(facts: Facts, _: Configuration) -> Sequence[Reading]:
+def clock_offset(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
     """Seconds between the exchange's clock and ours, at least."""
     system = facts.system
     offset = system.clock_offset_s
@@ -111,22 +111,24 @@ def clock_offset(facts: Facts, _: Configuration) -> Sequence[Reading]:
         offset = None if system.data_source is DataSource.SANDBOX else offset
     value = None if offset is None else round(offset, 1)
     return [
-        Reading("clock", f"Our clock and the exchange's are {value} s apart or more.", value=value)
+        RuleReading(
+            "clock", f"Our clock and the exchange's are {value} s apart or more.", value=value
+        )
     ]
 
 
-def job_late(facts: Facts, _: Configuration) -> Sequence[Reading]:
+def job_late(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
     """A background task that has not succeeded for so many of its intervals."""
     return [
-        Reading(one.name, f"{one.name} is {one.late} intervals old.", value=one.late)
+        RuleReading(one.name, f"{one.name} is {one.late} intervals old.", value=one.late)
         for one in facts.system.jobs
     ]
 
 
-def job_failing(facts: Facts, _: Configuration) -> Sequence[Reading]:
+def job_failing(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
     """A background task that failed so often in a row."""
     return [
-        Reading(
+        RuleReading(
             one.name,
             f"{one.name} has failed {one.failures} times in a row: {one.last_error}.",
             value=float(one.failures),
@@ -135,14 +137,14 @@ def job_failing(facts: Facts, _: Configuration) -> Sequence[Reading]:
     ]
 
 
-def config_drift(facts: Facts, _: Configuration) -> Sequence[Reading] | None:
+def config_drift(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
     """Processes on one database that run with different code or different settings."""
     drifted = facts.system.drifted
     if drifted is None:
         return None
     named = ", ".join(drifted)
     said = f"Other code or other settings than here: {named}."
-    return [Reading(REPLICAS, said, value=float(len(drifted)), holds=bool(drifted))]
+    return [RuleReading(REPLICAS, said, value=float(len(drifted)), holds=bool(drifted))]
 
 
 def _of(symbols: tuple[str, ...]) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from app.alerts.domain.lifecycle import Ended, Key
+from app.alerts.domain.lifecycle import Key, ResolvedAlert
 from app.alerts.domain.models import Alert
 from app.alerts.services.facts import (
     PairCorrelations,
-    Past,
+    ScoreHistory,
     correlations,
     past_of,
 )
@@ -27,12 +27,16 @@ class AlertBook:
     """What is stored of alerts, and what was before with the members."""
 
     active: tuple[Alert, ...]
-    ended: Mapping[Key, Ended]
-    past: Past
+    ended: Mapping[Key, ResolvedAlert]
+    past: ScoreHistory
 
     @classmethod
     async def load(
-        cls, unit: UnitOfWork, portfolio: Portfolio, grounds: Grounds, before: Past | None = None
+        cls,
+        unit: UnitOfWork,
+        portfolio: Portfolio,
+        grounds: Grounds,
+        before: ScoreHistory | None = None,
     ) -> "AlertBook":
         """What a transaction sees; `before` as in `past_of`."""
         return cls(
@@ -41,7 +45,7 @@ class AlertBook:
             await past_of(unit, portfolio, grounds.configuration, before),
         )
 
-    def ended_since(self, since: datetime) -> dict[Key, Ended]:
+    def ended_since(self, since: datetime) -> dict[Key, ResolvedAlert]:
         """It may have been read a while ago."""
         return {key: end for key, end in self.ended.items() if end.at > since}
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from app.alerts.domain.notifications import Channel, ChannelKind
-from app.alerts.services.notifier import Notifier, Tell
+from app.alerts.services.notifier import Notifier, Send
 from app.foundation.errors import ConflictError
 
 
-class Vault(Protocol):
+class SecretCipher(Protocol):
     """Seals texts; both raise ConflictError(secrets_key_missing)."""
 
     def seal(self, text: str) -> str: ...
@@ -21,10 +21,10 @@ class Vault(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelVault:
+class ChannelSecrets:
     """What leaves it towards the database is sealed, what leaves it towards a receiver is not."""
 
-    vault: Vault
+    vault: SecretCipher
 
     def sealed(self, channel: Channel) -> Channel:
         secret = None if channel.secret is None else self.vault.seal(channel.secret)
@@ -46,11 +46,11 @@ class ChannelVault:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class DecryptingNotifier:
     """A way to receivers whose channels come as they are stored."""
 
     notifier: Notifier
-    vault: ChannelVault
+    vault: ChannelSecrets
 
     @property
     def kind(self) -> ChannelKind:
@@ -60,6 +60,6 @@ class Opening:
         self.notifier.check(channel)
 
     @asynccontextmanager
-    async def line(self, channel: Channel) -> AsyncIterator[Tell]:
+    async def line(self, channel: Channel) -> AsyncIterator[Send]:
         async with self.notifier.line(self.vault.opened(channel)) as tell:
             yield tell

@@ -9,13 +9,13 @@ from typing import Final
 import structlog
 
 from app.alerts.domain.notifications import (
+    MAX_ATTEMPTS,
     MINUTE,
-    MOST_TRIES,
     Channel,
     ChannelKind,
     Delivery,
-    pause_s,
-    room,
+    remaining_quota,
+    retry_delay_s,
 )
 from app.alerts.services.monitor import unheard
 from app.alerts.services.notifier import Notifiers
@@ -39,7 +39,7 @@ _log = structlog.get_logger("notifications")
 
 
 @dataclass(slots=True)
-class Courier:
+class NotificationDispatcher:
     """Several may work at once: a cursor and claims in the database keep them apart.
 
     `rounded` is told of each round.
@@ -95,7 +95,9 @@ class Courier:
         at, log = await agreed(unit, self.shared, self.clock), unit.get(NotificationRepository)
         if channel.kind is ChannelKind.WEBHOOK:
             return await log.claim(channel.id, at, _BATCH)
-        left, ordinary = room(await log.delivered_since(channel.id, at - MINUTE), self.rules())
+        left, ordinary = remaining_quota(
+            await log.delivered_since(channel.id, at - MINUTE), self.rules()
+        )
         grave = await log.claim(channel.id, at, critical=True) if left else ()
         return grave or (await log.claim(channel.id, at, critical=False) if ordinary else ())
 
@@ -139,11 +141,11 @@ class Courier:
     ) -> None:
         """Noted together with what arrived before it; what stood behind it waits with it."""
         attempts = delivery.attempts + 1
-        pause = timedelta(seconds=pause_s(attempts, self.dice()))
+        pause = timedelta(seconds=retry_delay_s(attempts, self.dice()))
         done, behind = around
         async with self.database.write() as unit:
             now = await agreed(unit, self.shared, self.clock)
-            again = None if attempts >= MOST_TRIES else now + pause
+            again = None if attempts >= MAX_ATTEMPTS else now + pause
             await unit.get(NotificationRepository).delivered(_stamped(done, self.clock() - now))
             await unit.get(NotificationRepository).release(behind)
             await unit.get(NotificationRepository).failed(

@@ -18,8 +18,8 @@ from app.alerts.domain.facts import (
     RefusedRecords,
     SystemFacts,
 )
-from app.alerts.domain.lifecycle import Ended
-from app.alerts.domain.models import Resolution, Rule
+from app.alerts.domain.lifecycle import ResolvedAlert
+from app.alerts.domain.models import AlertRule, Resolution
 from app.alerts.storage.alerts import AlertRepository
 from app.configuration.domain.model import Configuration, CorrelationBasis
 from app.foundation.health_facts import TaskFacts
@@ -81,7 +81,7 @@ class SystemView:
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing:
+class UnknownSystem:
     """No service around the portfolio: every fact about it is unknown."""
 
     def look(self, grounds: Grounds) -> SystemFacts:
@@ -92,7 +92,7 @@ def facts_at(
     portfolio: PortfolioFacts,
     grounds: Grounds,
     system: SystemFacts,
-    ended: Mapping[tuple[Rule, str], Ended],
+    ended: Mapping[tuple[AlertRule, str], ResolvedAlert],
 ) -> Facts:
     """Everything at the moment of `grounds`."""
     as_of = grounds.market.as_of() or grounds.at
@@ -101,7 +101,7 @@ def facts_at(
 
 
 def _recoveries(
-    ended: Mapping[tuple[Rule, str], Ended],
+    ended: Mapping[tuple[AlertRule, str], ResolvedAlert],
 ) -> tuple[tuple[str, str, datetime], ...]:
     """What was wrong with the service or its exchange and ended by itself."""
     return tuple(
@@ -114,15 +114,15 @@ def _recoveries(
 # Whose end is news.
 _RECOVERS: Final = frozenset(
     {
-        Rule.EXCHANGE_BANNED,
-        Rule.EXCHANGE_DISCONNECTED,
-        Rule.REDIRECT_REFUSED,
-        Rule.UNIVERSE_ANOMALY,
-        Rule.SCHEMA_DRIFT,
-        Rule.DATA_STALE,
-        Rule.CLOCK_OFFSET,
-        Rule.JOB_LATE,
-        Rule.JOB_FAILING,
+        AlertRule.EXCHANGE_BANNED,
+        AlertRule.EXCHANGE_DISCONNECTED,
+        AlertRule.REDIRECT_REFUSED,
+        AlertRule.UNIVERSE_ANOMALY,
+        AlertRule.SCHEMA_DRIFT,
+        AlertRule.DATA_STALE,
+        AlertRule.CLOCK_OFFSET,
+        AlertRule.JOB_LATE,
+        AlertRule.JOB_FAILING,
     }
 )
 
@@ -206,7 +206,7 @@ _LEVEL: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class ScoreHistory:
     """What was before: scores some boards ago, confirmed rivals, the last rebalance (its event)."""
 
     scores: Mapping[str, float]
@@ -220,8 +220,8 @@ async def past_of(
     unit: UnitOfWork,
     portfolio: Portfolio,
     configuration: Configuration,
-    before: Past | None = None,
-) -> Past:
+    before: ScoreHistory | None = None,
+) -> ScoreHistory:
     """What the database knows of the members.
 
     `before` is the same of this very portfolio, when its history was no shorter.
@@ -236,7 +236,7 @@ async def past_of(
     if before is not None:
         return replace(before, rivals=rivals, scores=scores, run_id=run_id)
     last = await unit.get(HistoryRepository).page(None, 1, kind=EventType.REBALANCE)
-    return Past(
+    return ScoreHistory(
         scores,
         rivals,
         (last[0].seq, last[0].occurred_at) if last else None,
@@ -264,7 +264,10 @@ def correlations(portfolio: Portfolio, grounds: Grounds) -> PairCorrelations:
 
 
 def portfolio_facts(
-    portfolio: Portfolio, grounds: Grounds, past: Past, pairs: PairCorrelations | None = None
+    portfolio: Portfolio,
+    grounds: Grounds,
+    past: ScoreHistory,
+    pairs: PairCorrelations | None = None,
 ) -> PortfolioFacts:
     """Every member and the whole, as they are now; `pairs` are correlations worked out before."""
     known = correlations(portfolio, grounds) if pairs is None else pairs
@@ -283,7 +286,7 @@ def portfolio_facts(
     )
 
 
-def _member(member: Member, grounds: Grounds, past: Past) -> MemberFacts:
+def _member(member: Member, grounds: Grounds, past: ScoreHistory) -> MemberFacts:
     symbol = member.symbol
     quote = grounds.market.quote(symbol)
     status, figures = grounds.status_of(symbol), grounds.since_inclusion(member)

@@ -22,7 +22,7 @@ async def unheard() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class AlertWatch:
+class AlertScheduler:
     """`looked` is told of each evaluation."""
 
     alerts: AlertService
@@ -44,13 +44,13 @@ SILENT_S: Final = 120.0  # nobody is told anything for so long: that itself has 
 _NOTE: Final = timedelta(seconds=15)  # how often it is told to other processes
 
 
-class Part(StrEnum):
+class AlertingComponent(StrEnum):
     EVALUATION = "evaluation"  # of the alert rules
     DELIVERY = "delivery"  # a round of the courier, whatever receivers do
 
 
 @dataclass(slots=True)
-class AlertingPulse:
+class AlertingHeartbeat:
     """Each process notes what it does; all see the newest sign of any of them.
 
     `interval_s` is how often rules are looked at: slower than the usual it is no silence.
@@ -61,21 +61,23 @@ class AlertingPulse:
     metrics: Metrics
     interval_s: Callable[[], float]
     started_at: datetime
-    _seen: dict[Part, datetime] = field(default_factory=dict)
-    _noted: dict[Part, datetime] = field(default_factory=dict)
+    _seen: dict[AlertingComponent, datetime] = field(default_factory=dict)
+    _noted: dict[AlertingComponent, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for part in Part:  # asked when it is read: it rises also when everything here hangs
+        for (
+            part
+        ) in AlertingComponent:  # asked when it is read: it rises also when everything here hangs
             age = self.metrics.alerting_silence_seconds.labels(part.value)
             age.set_function(partial(self.age_s, part))
 
     async def evaluated(self) -> None:
-        await self._beat(Part.EVALUATION)
+        await self._beat(AlertingComponent.EVALUATION)
 
     async def delivered(self) -> None:
-        await self._beat(Part.DELIVERY)
+        await self._beat(AlertingComponent.DELIVERY)
 
-    async def _beat(self, part: Part) -> None:
+    async def _beat(self, part: AlertingComponent) -> None:
         now = self.clock()
         self._seen[part] = now
         if part in self._noted and now - self._noted[part] < _NOTE:
@@ -91,7 +93,10 @@ class AlertingPulse:
         """Takes over what other processes have noted; without a database what is known stays."""
         try:
             async with self.database.read() as unit:
-                noted = {part: await unit.get(FactRepository).get(_key(part)) for part in Part}
+                noted = {
+                    part: await unit.get(FactRepository).get(_key(part))
+                    for part in AlertingComponent
+                }
         except ServiceError:
             return
         for part, text in noted.items():
@@ -99,21 +104,21 @@ class AlertingPulse:
                 at = datetime.fromisoformat(text)
                 self._seen[part] = max(at, self._seen.get(part, at))
 
-    def seen(self) -> Mapping[Part, datetime]:
+    def seen(self) -> Mapping[AlertingComponent, datetime]:
         """The last sign of each part since the service came into being."""
         return dict(self._seen)
 
-    def age_s(self, part: Part) -> float:
+    def age_s(self, part: AlertingComponent) -> float:
         """Seconds of silence, at most those that this process has listened."""
         last = max(self._seen.get(part, self.started_at), self.started_at)
         return max(0.0, (self.clock() - last).total_seconds())
 
-    def limits_s(self) -> Mapping[Part, float]:
+    def limits_s(self) -> Mapping[AlertingComponent, float]:
         return {
-            Part.EVALUATION: max(SILENT_S, 2 * self.interval_s()),
-            Part.DELIVERY: SILENT_S,
+            AlertingComponent.EVALUATION: max(SILENT_S, 2 * self.interval_s()),
+            AlertingComponent.DELIVERY: SILENT_S,
         }
 
 
-def _key(part: Part) -> str:
+def _key(part: AlertingComponent) -> str:
     return f"alerting.{part.value}"

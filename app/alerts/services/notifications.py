@@ -8,10 +8,10 @@ from app.alerts.domain.notifications import (
     ChannelKind,
     Delivery,
     DeliveryState,
-    Notice,
-    NoticeKind,
+    Notification,
+    NotificationKind,
 )
-from app.alerts.services.channel_vault import ChannelVault
+from app.alerts.services.channel_vault import ChannelSecrets
 from app.alerts.services.notifier import Notifiers
 from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import Code, ConflictError
@@ -29,12 +29,12 @@ class ChannelDraft:
     kind: ChannelKind
     url: str | None
     secret: str | None
-    kinds: tuple[NoticeKind, ...]
+    kinds: tuple[NotificationKind, ...]
     enabled: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Notifications:
+class NotificationService:
     """Writes what is to be told; the courier tells it."""
 
     database: Database
@@ -42,7 +42,7 @@ class Notifications:
     new_id: NewId
     idempotency: IdempotentExecutor
     notifiers: Notifiers
-    vault: ChannelVault
+    vault: ChannelSecrets
 
     async def channels(self) -> tuple[Channel, ...]:
         async with self.database.read() as unit:
@@ -135,8 +135,8 @@ class Notifications:
         self, channel_id: str, command: Command, render: Render[Delivery]
     ) -> CommandResult[Delivery]:
         """Something to tell over a channel, limits or not. Raises NotFoundError."""
-        notice = Notice(
-            NoticeKind.STATUS, False, "test", "My Symbols: a test", "This channel works."
+        notice = Notification(
+            NotificationKind.STATUS, False, "test", "My Symbols: a test", "This channel works."
         )
 
         async def change(unit: UnitOfWork) -> Delivery:

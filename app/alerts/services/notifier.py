@@ -6,7 +6,7 @@ from typing import Protocol
 
 from app.alerts.domain.notifications import Channel, ChannelKind, Delivery
 
-Tell = Callable[[Delivery], Awaitable[None]]
+Send = Callable[[Delivery], Awaitable[None]]
 
 
 class Notifier(Protocol):
@@ -19,7 +19,7 @@ class Notifier(Protocol):
         """Raises RefusedError for a channel that can never be told anything."""
         ...
 
-    def line(self, channel: Channel) -> AbstractAsyncContextManager[Tell]:
+    def line(self, channel: Channel) -> AbstractAsyncContextManager[Send]:
         """For several deliveries in a row, within half a minute.
 
         Opening it and telling raise ServiceError where nothing was delivered; its text names no

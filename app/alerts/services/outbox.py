@@ -8,19 +8,19 @@ from typing import Final
 
 from app.alerts.domain.notifications import (
     HOUR,
-    MOST_HELD,
+    MAX_HELD,
     Channel,
     ChannelKind,
     Delivery,
     DeliveryState,
-    Notice,
-    NoticeKind,
-    Told,
-    admitted,
+    Notification,
+    NotificationKind,
+    RecentNotification,
     digest,
-    digest_due,
-    left_out,
-    notice_of,
+    is_admitted,
+    is_digest_due,
+    notification_of,
+    suppressed_count,
 )
 from app.alerts.storage.notifications import NotificationRepository
 from app.configuration.domain.sections import NotificationSettings
@@ -65,7 +65,7 @@ class Outbox:
             return True
         position = await unit.get(NotificationRepository).position()
         records = await unit.get(EventRepository).after(position, _PAGE)
-        notices = [notice for record in records if (notice := notice_of(record)) is not None]
+        notices = [notice for record in records if (notice := notification_of(record)) is not None]
         at = await agreed(unit, self.shared, self.clock)
         for channel in channels:
             mine = [one for one in notices if channel.enabled and one.kind in channel.kinds]
@@ -91,25 +91,25 @@ class _Desk:
     outbox: Outbox
     at: datetime
 
-    async def take(self, notices: list[Notice]) -> None:
+    async def take(self, notices: list[Notification]) -> None:
         rules, at, log = self.outbox.rules(), self.at, self.unit.get(NotificationRepository)
         held = list(await log.held(self.channel.id))
         if not notices and not held:
             return
         waiting = await log.waiting(self.channel.id, rules.per_minute)
         told = [*await log.told_since(self.channel.id, at - HOUR)] if notices else []
-        kept, dropped = len(held), Counter[NoticeKind]()
+        kept, dropped = len(held), Counter[NotificationKind]()
         for notice in notices:
-            if admitted(notice, told, waiting, at, rules):
+            if is_admitted(notice, told, waiting, at, rules):
                 if await log.add(self.channel.id, notice, at, DeliveryState.PENDING):
-                    told.append(Told(notice.kind, notice.key, at))
+                    told.append(RecentNotification(notice.kind, notice.key, at))
                     waiting += 1
-            elif kept < MOST_HELD:
+            elif kept < MAX_HELD:
                 kept += await log.add(self.channel.id, notice, at, DeliveryState.HELD)
             else:
                 dropped[notice.kind] += 1
         for kind, number in dropped.items():
-            await log.add(self.channel.id, left_out(kind, number), at, DeliveryState.HELD)
+            await log.add(self.channel.id, suppressed_count(kind, number), at, DeliveryState.HELD)
             self._count("dropped", number)
         await self._digest(held if not notices else await log.held(self.channel.id), waiting, rules)
 
@@ -117,12 +117,12 @@ class _Desk:
         self, held: tuple[Delivery, ...] | list[Delivery], waiting: int, rules: NotificationSettings
     ) -> None:
         at, log = self.at, self.unit.get(NotificationRepository)
-        for kind in NoticeKind:
+        for kind in NotificationKind:
             mine = [one for one in held if one.notice.kind is kind]
             notices = [one.notice for one in mine]
             if not mine or waiting >= rules.per_minute:
                 continue
-            if digest_due(notices, mine[0].created_at, at, rules):
+            if is_digest_due(notices, mine[0].created_at, at, rules):
                 await log.add(self.channel.id, digest(notices), at, DeliveryState.PENDING)
                 await log.digested([one.id for one in mine])
                 waiting += 1

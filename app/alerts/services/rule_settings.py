@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.alerts.domain.models import Rule, Side
-from app.alerts.domain.rules import RULES, RuleInForce, in_force
+from app.alerts.domain.models import AlertRule, ThresholdSide
+from app.alerts.domain.rules import RULES, ActiveRule, in_force
 from app.configuration.domain.document import Complaint, ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
 from app.configuration.services.changes import ConfigurationChanges
@@ -19,14 +19,14 @@ class AlertRuleService:
 
     configuration: ConfigurationChanges
 
-    async def all(self) -> tuple[tuple[RuleInForce, ...], int]:
+    async def all(self) -> tuple[tuple[ActiveRule, ...], int]:
         """Every rule as it is in force, and the version of the settings that says so."""
         settings = await self.configuration.current()
-        return tuple(in_force(rule, settings) for rule in Rule), settings.version
+        return tuple(in_force(rule, settings) for rule in AlertRule), settings.version
 
     async def change(
         self,
-        rule: Rule,
+        rule: AlertRule,
         wanted: Mapping[str, object],
         reason: str,
         command: Command,
@@ -41,12 +41,14 @@ class AlertRuleService:
         return await self.configuration.put(changes, reason, command, render)
 
 
-def changes_of(rule: Rule, wanted: Mapping[str, object], present: Configuration) -> dict[str, Any]:
+def changes_of(
+    rule: AlertRule, wanted: Mapping[str, object], present: Configuration
+) -> dict[str, Any]:
     """The same as a change of the settings; a clear limit becomes its distance from the limit."""
     own = dict(wanted)
     force = in_force(rule, present)
     numeric = [name for name in ("limit", "clear_limit") if name in own]
-    if force.side is Side.STATE and not hasattr(force.settings, "limit") and numeric:
+    if force.side is ThresholdSide.STATE and not hasattr(force.settings, "limit") and numeric:
         raise _refused(numeric[0], "unknown_key", f"{rule.value} is about a state: it has no limit")
     changes: dict[str, Any] = {}
     limit = own.pop("limit", None)
@@ -65,13 +67,15 @@ def changes_of(rule: Rule, wanted: Mapping[str, object], present: Configuration)
     return changes
 
 
-def _margin(force: RuleInForce, limit: object, clear: object) -> float:
+def _margin(force: ActiveRule, limit: object, clear: object) -> float:
     numbers = [float(one) for one in (limit, clear) if isinstance(one, int | float)]
     if len(numbers) < 2:
         raise _refused("clear_limit", "number_type", "clear_limit must be a number")
-    beyond = numbers[0] - numbers[1] if force.side is Side.ABOVE else numbers[1] - numbers[0]
+    beyond = (
+        numbers[0] - numbers[1] if force.side is ThresholdSide.ABOVE else numbers[1] - numbers[0]
+    )
     if beyond < 0.0:
-        side = "above" if force.side is Side.ABOVE else "below"
+        side = "above" if force.side is ThresholdSide.ABOVE else "below"
         raise _refused("clear_limit", "order", f"clear_limit must not lie {side} limit")
     return round(beyond, 9)
 

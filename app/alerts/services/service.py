@@ -10,9 +10,9 @@ import structlog
 from app.alerts.domain.events import alert_raised, alert_resolved
 from app.alerts.domain.facts import PortfolioFacts, SystemFacts
 from app.alerts.domain.lifecycle import Evaluation, evaluate
-from app.alerts.domain.models import Alert, AlertState, Resolution, Rule
+from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution
 from app.alerts.services.cache import AlertBook, AlertBookCache
-from app.alerts.services.facts import Nothing, facts_at, portfolio_facts
+from app.alerts.services.facts import UnknownSystem, facts_at, portfolio_facts
 from app.alerts.storage.alerts import LOOK_BACK, AlertRepository
 from app.configuration.domain.sections import Severity
 from app.foundation.concurrency import SingleFlight
@@ -31,18 +31,18 @@ LONGEST_SNOOZE: Final = timedelta(days=30)
 ACTIVE: Final = frozenset(AlertState) - {AlertState.RESOLVED}
 
 
-class System(Protocol):
+class SystemFactSource(Protocol):
     """The service and its exchange, as they are now."""
 
     def look(self, grounds: Grounds) -> SystemFacts: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class AlertFilter:
     """Which alerts are wanted; None is any."""
 
     state: AlertState = AlertState.OPEN
-    rule: Rule | None = None
+    rule: AlertRule | None = None
     severity: Severity | None = None
     symbol: str | None = None  # in any spelling
 
@@ -59,7 +59,7 @@ class AlertService:
     grounds: GroundsNow
     idempotency: IdempotentExecutor
     new_id: NewId
-    system: System = field(default_factory=Nothing)
+    system: SystemFactSource = field(default_factory=UnknownSystem)
     _books: AlertBookCache = field(default_factory=AlertBookCache)
     _looking: SingleFlight[tuple[tuple[Alert, ...], Grounds]] = field(default_factory=SingleFlight)
 
@@ -90,7 +90,7 @@ class AlertService:
             _log.info("alert_ended", **_said(alert))
         return seen.active, grounds
 
-    async def list(self, chosen: Chosen) -> tuple[tuple[Alert, ...], DataFacts]:
+    async def list(self, chosen: AlertFilter) -> tuple[tuple[Alert, ...], DataFacts]:
         """Active alerts of one state as they are now, critical first.
 
         Raises RefusedError for a symbol that is not known.
@@ -108,7 +108,7 @@ class AlertService:
         return found, facts_of(grounds)
 
     async def past(
-        self, chosen: Chosen, limit: int, before: tuple[datetime, str] | None = None
+        self, chosen: AlertFilter, limit: int, before: tuple[datetime, str] | None = None
     ) -> tuple[tuple[Alert, ...], DataFacts]:
         """Alerts that have ended, the last first. Raises RefusedError for an unknown symbol."""
         _, grounds = await self.look()
@@ -223,7 +223,7 @@ class AlertService:
         return seen, grounds
 
 
-def _symbol(chosen: Chosen, grounds: Grounds) -> str | None:
+def _symbol(chosen: AlertFilter, grounds: Grounds) -> str | None:
     return None if chosen.symbol is None else grounds.resolve(chosen.symbol).symbol
 
 

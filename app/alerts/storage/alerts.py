@@ -8,8 +8,8 @@ from typing import Any, Final
 from sqlalchemy import Row, Text, and_, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.alerts.domain.lifecycle import REST_S, Ended
-from app.alerts.domain.models import Alert, AlertState, Resolution, Rule
+from app.alerts.domain.lifecycle import REST_S, ResolvedAlert
+from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution
 from app.alerts.storage.tables import alerts as table
 from app.configuration.domain.sections import Severity
 from app.foundation.errors import Code, NotFoundError
@@ -80,7 +80,7 @@ class AlertRepository:
             raise NotFoundError(Code.NOT_FOUND, "There is no alert with this id.")
         return _alert(row)
 
-    async def ended(self, since: datetime) -> dict[tuple[Rule, str], Ended]:
+    async def ended(self, since: datetime) -> dict[tuple[AlertRule, str], ResolvedAlert]:
         """The last end of each rule and subject after `since`."""
         wanted = (
             select(table.c.rule, table.c.subject, table.c.resolved_at, table.c.resolution)
@@ -88,7 +88,9 @@ class AlertRepository:
             .order_by(table.c.resolved_at)
         )
         return {
-            (Rule(row.rule), row.subject): Ended(row.resolved_at, Resolution(row.resolution))
+            (AlertRule(row.rule), row.subject): ResolvedAlert(
+                row.resolved_at, Resolution(row.resolution)
+            )
             for row in await self.connection.execute(wanted)
         }
 
@@ -143,7 +145,7 @@ class AlertRepository:
         self,
         limit: int,
         before: tuple[datetime, str] | None = None,
-        rule: Rule | None = None,
+        rule: AlertRule | None = None,
         severity: Severity | None = None,
         symbol: str | None = None,
     ) -> tuple[Alert, ...]:
@@ -178,7 +180,7 @@ def _row(alert: Alert) -> dict[str, Any]:
 def _alert(row: Row[Any]) -> Alert:
     return Alert(
         id=row.id,
-        rule=Rule(row.rule),
+        rule=AlertRule(row.rule),
         subject=row.subject,
         symbols=tuple(row.symbols),
         severity=Severity(row.severity),

@@ -14,9 +14,9 @@ from app.alerts.domain.notifications import (
     ChannelKind,
     Delivery,
     DeliveryState,
-    Notice,
-    NoticeKind,
-    Told,
+    Notification,
+    NotificationKind,
+    RecentNotification,
 )
 from app.alerts.storage.tables import NOTIFIED, notification_channels
 from app.alerts.storage.tables import notifications as table
@@ -87,7 +87,7 @@ class NotificationRepository:
         return int(moved.scalar_one())
 
     async def add(
-        self, channel_id: str, notice: Notice, at: datetime, state: DeliveryState
+        self, channel_id: str, notice: Notification, at: datetime, state: DeliveryState
     ) -> bool:
         """To be told or held; False where the channel has this event already."""
         row = {
@@ -112,7 +112,7 @@ class NotificationRepository:
         newest = wanted.order_by(table.c.id.desc()).limit(1)
         return _delivery((await self.connection.execute(newest)).one())
 
-    async def told_since(self, channel_id: str, since: datetime) -> tuple[Told, ...]:
+    async def told_since(self, channel_id: str, since: datetime) -> tuple[RecentNotification, ...]:
         """What counts against the limits: all but what is held back, and digests."""
         counted = [one.value for one in DeliveryState if one not in _HELD_BACK]
         wanted = select(table.c.kind, table.c.key, table.c.created_at).where(
@@ -122,7 +122,7 @@ class NotificationRepository:
             table.c.event_seq.is_not(None),
         )
         return tuple(
-            Told(NoticeKind(row.kind), row.key, row.created_at)
+            RecentNotification(NotificationKind(row.kind), row.key, row.created_at)
             for row in await self.connection.execute(wanted)
         )
 
@@ -274,7 +274,7 @@ def _channel(row: Row[Any]) -> Channel:
         kind=ChannelKind(row.kind),
         url=row.url,
         secret=row.secret,
-        kinds=tuple(NoticeKind(kind) for kind in row.kinds),
+        kinds=tuple(NotificationKind(kind) for kind in row.kinds),
         enabled=row.enabled,
         created_at=row.created_at,
     )
@@ -285,7 +285,9 @@ def _delivery(row: Row[Any]) -> Delivery:
     return Delivery(
         id=row.id,
         channel_id=row.channel_id,
-        notice=Notice(kind=NoticeKind(row.kind), key=row.key, event=row.event, **shared),
+        notice=Notification(
+            kind=NotificationKind(row.kind), key=row.key, event=row.event, **shared
+        ),
         state=DeliveryState(row.state),
         attempts=row.attempts,
         created_at=row.created_at,

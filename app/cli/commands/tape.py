@@ -29,7 +29,7 @@ def record(
 ) -> None:
     """Write all messages of the exchange to a new FILE and score them meanwhile.
 
-    The recorder opens its own connections to the exchange that MYSYMBOLS_KUCOIN__BASE_URL names and uses
+    The recorder opens its own connections to the exchange of MYSYMBOLS_KUCOIN__BASE_URL and uses
     the business settings that are stored in the database now. Ctrl-C ends it.
     """
     load_program("tape record")(file=file, duration=for_, board_every=board_every, as_json=as_json)

@@ -9,7 +9,7 @@ from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
 from app.cli.output import Output, create_table, report_errors
 from app.cli.programs.settings import read_settings
 from app.foundation.errors import ServiceError
-from app.operations.domain.history_audit import Findings
+from app.operations.domain.history_audit import HistoryFindings
 from app.operations.storage.audit import inspect
 
 
@@ -28,7 +28,7 @@ def verify_history(database: str | None, as_json: bool) -> None:
     raise typer.Exit(int(ExitCode.OK if findings.ok else ExitCode.REFUSED))
 
 
-def _print_findings(findings: Findings, output: Output) -> None:
+def _print_findings(findings: HistoryFindings, output: Output) -> None:
     if output.as_json:
         output.print_document(_create_document(findings))
     elif findings.ok:
@@ -43,7 +43,7 @@ def _print_findings(findings: Findings, output: Output) -> None:
         output.console.print(f"the history breaks at event {findings.first_break}")
 
 
-def _create_document(findings: Findings) -> dict[str, Any]:
+def _create_document(findings: HistoryFindings) -> dict[str, Any]:
     return {
         "ok": findings.ok,
         "events": findings.events,

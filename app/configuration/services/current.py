@@ -19,7 +19,7 @@ _log = structlog.get_logger("settings")
 
 
 @dataclass(slots=True)
-class SettingsInForce:
+class CurrentSettings:
     """Calling it gives the newest settings that were loaded or heard of."""
 
     present: Configuration = field(default_factory=Configuration)

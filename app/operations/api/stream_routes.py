@@ -27,7 +27,7 @@ from app.operations.api.stream_session import (
 )
 from app.operations.services.event_messages import Frame, notice, pieces
 from app.operations.services.event_stream import EventStream
-from app.operations.services.event_subscription import Reader
+from app.operations.services.event_subscription import EventReader
 
 router = api_router("stream")
 _RETRY_MS: Final = 2_000
@@ -148,7 +148,7 @@ def _position(text: str | None) -> int | None:
     return int(text)
 
 
-async def _sent(stream: EventStream, reader: Reader, hello: Frame) -> AsyncIterator[bytes]:
+async def _sent(stream: EventStream, reader: EventReader, hello: Frame) -> AsyncIterator[bytes]:
     """The frames of one reader for as long as somebody listens."""
     count = stream.metrics.stream_frames.labels("sse").inc
     waiting = [hello]

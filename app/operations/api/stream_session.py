@@ -17,7 +17,7 @@ from app.foundation.http.server import CLIENT, TRY_AGAIN_LATER, ClientConnection
 from app.market.domain.symbols import SymbolEntry
 from app.operations.services.event_messages import TICKER, Frame, notice
 from app.operations.services.event_stream import EventStream
-from app.operations.services.event_subscription import Reader
+from app.operations.services.event_subscription import EventReader
 
 TopicText = Annotated[str, Field(min_length=1, max_length=80, examples=["portfolio_change"])]
 _PREFIX: Final = f"{TICKER}:"
@@ -45,7 +45,7 @@ def asked(
     return frozenset(topics), frozenset(symbols)
 
 
-def topic_names(reader: Reader) -> list[str]:
+def topic_names(reader: EventReader) -> list[str]:
     """What a reader has asked for, in the standard spelling."""
     return sorted([*reader.topics, *(_PREFIX + symbol for symbol in reader.symbols)])
 
@@ -95,7 +95,7 @@ class SocketSession:
     socket: WebSocket
     stream: EventStream
     resolve: Callable[[str], SymbolEntry]
-    reader: Reader
+    reader: EventReader
     heartbeat_s: float = HEARTBEAT_S
     sent: int = 0
     _sent_at: float = 0.0  # when something was sent last, by the clock of the loop

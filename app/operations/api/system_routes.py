@@ -27,14 +27,14 @@ from app.foundation.jobs import JobKind
 from app.foundation.metrics import CONTENT_TYPE, Metrics
 from app.foundation.mode import Mode
 from app.market.services.health_facts import MarketFacts, StreamReport
-from app.operations.services.health import Status
+from app.operations.services.health import StatusService
 from app.operations.services.health_models import (
     ComponentHealth,
     ComponentState,
     Health,
     ServiceStatus,
 )
-from app.operations.services.sample_data import SampleData, SampleLoaded
+from app.operations.services.sample_data import SampleData, SampleDataResult
 from app.signals.api.schemas import SignalQueueOut
 
 
@@ -260,7 +260,7 @@ class SampleDataOut(Freshness):
     run_id: str = Field(description="The newest board.")
 
     @classmethod
-    def of(cls, loaded: SampleLoaded, market: MarketFacts) -> Self:
+    def of(cls, loaded: SampleDataResult, market: MarketFacts) -> Self:
         return cls(
             symbols=list(loaded.symbols),
             daily_candles=loaded.daily_candles,
@@ -284,7 +284,7 @@ async def livez() -> AliveOut:
 
 
 @probes.get("/readyz", summary="Can reads be served", responses=problems(Code.DATABASE_UNAVAILABLE))
-async def readyz(status: Provided[Status]) -> ComponentOut:
+async def readyz(status: Provided[StatusService]) -> ComponentOut:
     """200 while the database answers, else 503."""
     database: ComponentHealth = await status.ready()
     if database.state is ComponentState.DOWN:
@@ -301,18 +301,18 @@ async def metrics_text(
     """Prometheus text format; every gauge is read now."""
     use_cases: UseCases | None = getattr(request.state, USE_CASES, None)
     if use_cases is not None:
-        await use_cases.get(Status).read_gauges()
+        await use_cases.get(StatusService).read_gauges()
     return Response(metrics.render(), media_type=CONTENT_TYPE)
 
 
 @router.get("/health", summary="State of every component")
-async def get_health(status: Provided[Status]) -> HealthOut:
+async def get_health(status: Provided[StatusService]) -> HealthOut:
     """Always 200 while the process can answer: the body says what works, what does not and why."""
     return HealthOut.of(await status.health())
 
 
 @router.get("/status", summary="What the service does at present")
-async def get_status(status: Provided[Status]) -> StatusOut:
+async def get_status(status: Provided[StatusService]) -> StatusOut:
     """Portfolio, scoring, feed and background tasks in figures."""
     return StatusOut.of(await status.status())
 
@@ -335,7 +335,7 @@ async def get_status(status: Provided[Status]) -> StatusOut:
     },
 )
 async def initialize_sample_data(
-    status: Provided[Status],
+    status: Provided[StatusService],
     sample_data: Provided[SampleData],
     commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
@@ -348,7 +348,7 @@ async def initialize_sample_data(
     Only where the exchange is the sandbox: elsewhere 409 `sandbox_only`.
     """
 
-    def render(loaded: SampleLoaded) -> StoredResponse:
+    def render(loaded: SampleDataResult) -> StoredResponse:
         return keep(SampleDataOut.of(loaded, status.market_facts()))
 
     command = Command(UNNAMED, request_id, idempotency_key=idempotency_key)

@@ -40,7 +40,7 @@ class StoredEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Break:
+class HistoryBreak:
     """Where the chain does not hold, and why."""
 
     seq: int
@@ -48,14 +48,14 @@ class Break:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class HistoryFindings:
     """The verdict so far: `state` is None once the history can no longer be folded."""
 
     events: int = 0
     due: int = 1  # the number of the next event
     last_hash: str | None = GENESIS  # None after an event that could not be read
     state: Portfolio | None = EMPTY
-    breaks: tuple[Break, ...] = ()
+    breaks: tuple[HistoryBreak, ...] = ()
     caveat: str | None = None  # what a verdict without breaks leaves open
 
     @property
@@ -68,16 +68,20 @@ class Findings:
         return min((one.seq for one in self.breaks), default=None)
 
 
-def follow(findings: Findings, rows: Iterable[StoredEvent]) -> Findings:
+def verify_events(findings: HistoryFindings, rows: Iterable[StoredEvent]) -> HistoryFindings:
     """The findings after further rows, which come in the order of their numbers."""
     for row in rows:
         findings = _followed(findings, row)
     return findings
 
 
-def concluded(
-    findings: Findings, head: Head | None, present: Portfolio | None, *, is_older: bool = False
-) -> Findings:
+def conclude(
+    findings: HistoryFindings,
+    head: Head | None,
+    present: Portfolio | None,
+    *,
+    is_older: bool = False,
+) -> HistoryFindings:
     """The verdict, once all rows were followed.
 
     `head` is the stored end of the chain (None: there is none), `present` the stored state (None:
@@ -101,26 +105,26 @@ def concluded(
     return findings
 
 
-def noted(findings: Findings, breaks: Iterable[Break]) -> Findings:
+def with_breaks(findings: HistoryFindings, breaks: Iterable[HistoryBreak]) -> HistoryFindings:
     """The verdict with what else does not hold."""
     return replace(findings, breaks=(*findings.breaks, *breaks)[:_MOST])
 
 
-def _followed(findings: Findings, row: StoredEvent) -> Findings:
+def _followed(findings: HistoryFindings, row: StoredEvent) -> HistoryFindings:
     event, due = row.event, findings.due
-    wrong: list[Break] = []
+    wrong: list[HistoryBreak] = []
     if row.seq > due:
-        wrong.append(Break(due, f"{_span(due, row.seq - 1)} missing"))
+        wrong.append(HistoryBreak(due, f"{_span(due, row.seq - 1)} missing"))
     elif row.seq < due:
-        wrong.append(Break(row.seq, f"event {row.seq} stands where {due} was due"))
+        wrong.append(HistoryBreak(row.seq, f"event {row.seq} stands where {due} was due"))
     if row.fault is not None:
-        wrong.append(Break(row.seq, f"event {row.seq}: {row.fault}"))
+        wrong.append(HistoryBreak(row.seq, f"event {row.seq}: {row.fault}"))
     if event is not None:
         linked = findings.last_hash in {None, event.prev_hash}
         if row.seq == due and not linked:
-            wrong.append(Break(row.seq, f"event {row.seq} does not name its predecessor"))
+            wrong.append(HistoryBreak(row.seq, f"event {row.seq} does not name its predecessor"))
         if event.hash != _digest(event):
-            wrong.append(Break(row.seq, f"event {row.seq} was altered"))
+            wrong.append(HistoryBreak(row.seq, f"event {row.seq} was altered"))
     state = None
     if not wrong and event is not None and findings.state is not None:
         state, wrong = _applied(findings.state, event)
@@ -141,15 +145,17 @@ def _digest(event: PortfolioEvent) -> str | None:
         return None  # a payload that the history never holds
 
 
-def _applied(state: Portfolio, event: PortfolioEvent) -> tuple[Portfolio | None, list[Break]]:
+def _applied(
+    state: Portfolio, event: PortfolioEvent
+) -> tuple[Portfolio | None, list[HistoryBreak]]:
     try:
         return apply(state, event.type, event.payload, event.occurred_at), []
     except (KeyError, TypeError, ValueError):
-        return None, [Break(event.seq, f"event {event.seq} cannot be applied")]
+        return None, [HistoryBreak(event.seq, f"event {event.seq} cannot be applied")]
 
 
-def _broken(findings: Findings, seq: int, detail: str) -> Findings:
-    return replace(findings, breaks=(*findings.breaks, Break(seq, detail)))
+def _broken(findings: HistoryFindings, seq: int, detail: str) -> HistoryFindings:
+    return replace(findings, breaks=(*findings.breaks, HistoryBreak(seq, detail)))
 
 
 def _span(first: int, last: int) -> str:
@@ -157,7 +163,7 @@ def _span(first: int, last: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class StoredControls:
     """What is stored but for the results, which are too many to be held at once."""
 
     settings: Mapping[int, Any]  # documents by version; None where one cannot be read
@@ -166,7 +172,7 @@ class Beside:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RecordedControls:
     """What the events have said so far; version 1 of the settings has none."""
 
     newest: int = 0
@@ -176,7 +182,7 @@ class Told:
     locked_at: datetime | None = None  # when locks were last changed
 
 
-def told(before: Told, events: Iterable[PortfolioEvent]) -> Told:
+def record_controls(before: RecordedControls, events: Iterable[PortfolioEvent]) -> RecordedControls:
     """The same after further events."""
     for event in events:
         before = replace(before, newest=event.seq)
@@ -196,24 +202,28 @@ def told(before: Told, events: Iterable[PortfolioEvent]) -> Told:
 
 def results_amiss(
     events: Iterable[PortfolioEvent], stored: Mapping[int, BookedResult]
-) -> tuple[Break, ...]:
+) -> tuple[HistoryBreak, ...]:
     """Results that are not those of the events; `stored` are all of that part, by event."""
     due = {event.seq: _result(event) for event in events if event.type is EventType.PERFORMANCE}
     return tuple(
-        Break(
+        HistoryBreak(
             seq, f"the result that event {seq} booked is {'another' if seq in stored else 'gone'}"
         )
         if seq in due
-        else Break(seq, f"a result is stored that event {seq} did not book")
+        else HistoryBreak(seq, f"a result is stored that event {seq} did not book")
         for seq in sorted(due.keys() | stored.keys())
         if due.get(seq) != stored.get(seq)
     )
 
 
-def settings_amiss(events: Iterable[PortfolioEvent], beside: Beside) -> tuple[Break, ...]:
+def settings_amiss(
+    events: Iterable[PortfolioEvent], beside: StoredControls
+) -> tuple[HistoryBreak, ...]:
     """Versions of the settings that are not those of their events."""
     return tuple(
-        Break(event.seq, f"the settings of version {version} are not those of event {event.seq}")
+        HistoryBreak(
+            event.seq, f"the settings of version {version} are not those of event {event.seq}"
+        )
         for event in events
         if event.type is EventType.CONFIG
         for version in (event.payload["configuration_version"],)
@@ -221,18 +231,21 @@ def settings_amiss(events: Iterable[PortfolioEvent], beside: Beside) -> tuple[Br
     )
 
 
-def controls_amiss(said: Told, beside: Beside) -> tuple[Break, ...]:
+def controls_amiss(said: RecordedControls, beside: StoredControls) -> tuple[HistoryBreak, ...]:
     """Switch, locks and versions of settings that no event has made so."""
     unknown = sorted(beside.settings.keys() - said.versions)
     return (
-        *(Break(said.newest, f"no event made version {one} of the settings") for one in unknown),
         *(
-            (Break(said.newest, "the trading switch does not stand as its last event says"),)
+            HistoryBreak(said.newest, f"no event made version {one} of the settings")
+            for one in unknown
+        ),
+        *(
+            (HistoryBreak(said.newest, "the trading switch does not stand as its last event says"),)
             if beside.is_enabled is not said.is_enabled
             else ()
         ),
         *(
-            Break(said.newest, f"the lock of {symbol} is not that of its last event")
+            HistoryBreak(said.newest, f"the lock of {symbol} is not that of its last event")
             for symbol in sorted(said.locks.keys() | beside.locks.keys())
             if not _is_so(said.locks.get(symbol), beside.locks.get(symbol), said.locked_at)
         ),

@@ -17,7 +17,12 @@ from app.foundation.ports import Clock
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.events import EventRepository
 from app.operations.services.event_messages import Frame
-from app.operations.services.event_subscription import Entry, Reader, Recent, Stored
+from app.operations.services.event_subscription import (
+    EventReader,
+    RecentEvents,
+    StoredEvents,
+    StreamEntry,
+)
 
 MAX_READERS: Final = 1_000
 RECENT: Final = 4_096  # events in memory, shared by all readers
@@ -53,8 +58,8 @@ class EventStream:
     reread: Callable[[], Awaitable[None]] = nothing
     max_readers: int = MAX_READERS
     shared: SharedClock | None = None  # None: this process is the only one
-    _recent: Recent = field(default_factory=lambda: Recent(RECENT))
-    _readers: set[Reader] = field(default_factory=set)
+    _recent: RecentEvents = field(default_factory=lambda: RecentEvents(RECENT))
+    _readers: set[EventReader] = field(default_factory=set)
     _quotes: dict[str, Frame] = field(default_factory=dict)
     _hint: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -103,7 +108,7 @@ class EventStream:
             # Somebody else may have read them meanwhile.
             since = self._recent.head
             new = [record for record in page if record.seq > self._recent.head]
-            self._recent.extend(Entry(record) for record in new)
+            self._recent.extend(StreamEntry(record) for record in new)
             for record in new:
                 self.heard(record)
             topics = frozenset(record.topic for record in new)
@@ -128,7 +133,7 @@ class EventStream:
         """The newest number that readers can be given."""
         return self._recent.head
 
-    async def stored(self, after: int, topics: frozenset[Topic]) -> Stored:
+    async def stored(self, after: int, topics: frozenset[Topic]) -> StoredEvents:
         """A page from the database, for a reader that is behind what is in memory."""
         async with self.database.read() as unit:
             head, floor = (
@@ -137,10 +142,10 @@ class EventStream:
             )
             page = await unit.get(EventRepository).after(after, _REPLAY_PAGE, sorted(topics))
         upto = page[-1].seq if len(page) == _REPLAY_PAGE else max(head, after)
-        return Stored(tuple(Entry(record) for record in page), upto, floor, head)
+        return StoredEvents(tuple(StreamEntry(record) for record in page), upto, floor, head)
 
     @contextmanager
-    def reader(self, transport: str) -> Iterator[Reader]:
+    def reader(self, transport: str) -> Iterator[EventReader]:
         """A reader that begins at the newest event, with no topic yet.
 
         Raises UnavailableError (overloaded) when there are too many.
@@ -151,7 +156,7 @@ class EventStream:
                 f"{self.max_readers} readers are served already.",
                 retry_after_s=_RETRY_S,
             )
-        reader = Reader(
+        reader = EventReader(
             self._recent, self.stored, self._quotes, self.metrics.stream_conflated_events.inc
         )
         self._readers.add(reader)

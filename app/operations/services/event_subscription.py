@@ -17,7 +17,7 @@ WENT_BACK: Final = "sequence_went_back"  # numbers that were given are given aga
 
 
 @dataclass(slots=True)
-class Entry:
+class StreamEntry:
     """An event in memory; its text is made when the first reader needs it, once for all."""
 
     record: EventRecord
@@ -31,22 +31,22 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredEvents:
     """A page of the past: up to where it tells everything, and what is kept at all."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[StreamEntry, ...]
     upto: int
     floor: int
     head: int
 
 
 @dataclass(slots=True)
-class Recent:
+class RecentEvents:
     """The newest events without a hole, at least `capacity` of them once there are so many."""
 
     capacity: int
     head: int = 0
-    _entries: list[Entry] = field(default_factory=list)
+    _entries: list[StreamEntry] = field(default_factory=list)
     _first: EventRecord | None = None
 
     @property
@@ -59,7 +59,7 @@ class Recent:
         self.head, self._first = head, newest
         self._entries.clear()
 
-    def extend(self, entries: Iterable[Entry]) -> None:
+    def extend(self, entries: Iterable[StreamEntry]) -> None:
         for entry in entries:
             if entry.record.seq != self.head + 1:
                 self._entries.clear()  # what lies between was dropped before it was read
@@ -68,7 +68,7 @@ class Recent:
         if len(self._entries) > 2 * self.capacity:
             del self._entries[: -self.capacity]
 
-    def after(self, position: int, limit: int) -> list[Entry] | None:
+    def after(self, position: int, limit: int) -> list[StreamEntry] | None:
         """Those after `position`, oldest first; None where memory does not go back so far."""
         first = self.head - len(self._entries)  # the number before the oldest
         if position < first:
@@ -78,14 +78,14 @@ class Recent:
 
 
 @dataclass(slots=True, eq=False)
-class Reader:
+class EventReader:
     """Holds a position in what all readers share; `next` gives what comes after it.
 
     `position` is the number up to which it has been given everything that it asked for.
     """
 
-    recent: Recent
-    stored: Callable[[int, frozenset[Topic]], Awaitable[Stored]]
+    recent: RecentEvents
+    stored: Callable[[int, frozenset[Topic]], Awaitable[StoredEvents]]
     quotes: Mapping[str, Frame]
     conflated: Callable[[float], None]
     topics: frozenset[Topic] = frozenset()
@@ -127,7 +127,7 @@ class Reader:
             self.position = page.head
             self.note(_gap(after, page, TOO_OLD if after < page.floor else UNKNOWN))
 
-    def begin_anew(self, page: Stored) -> None:
+    def begin_anew(self, page: StoredEvents) -> None:
         """Notes that what it was given last is not so any more, and goes on from `page`."""
         self._asked += 1
         since, self.position, self._exact_upto = self.position, page.head, 0
@@ -198,7 +198,7 @@ class Reader:
         frames = [entry.frame for entry in page.entries]
         return frames if since >= page.floor else [_gap(since, page, TOO_OLD), *frames]
 
-    def _conflated(self, waiting: list[Entry]) -> list[Frame]:
+    def _conflated(self, waiting: list[StreamEntry]) -> list[Frame]:
         """Of each symbol only the newest score, with the change since the last one given."""
         newest = {entry.record.subject: entry for entry in waiting if _is_score(entry)}
         before: dict[str | None, float | None] = {}
@@ -215,9 +215,9 @@ class Reader:
         return frames
 
 
-def _gap(since: int, page: Stored, reason: str) -> Frame:
+def _gap(since: int, page: StoredEvents, reason: str) -> Frame:
     return notice("gap", page.head, resume_from=since, reason=reason, oldest=page.floor + 1)
 
 
-def _is_score(entry: Entry) -> bool:
+def _is_score(entry: StreamEntry) -> bool:
     return entry.record.topic is Topic.SCORE_UPDATE

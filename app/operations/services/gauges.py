@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 from prometheus_client import Gauge
 
-from app.alerts.services.service import AlertService, Chosen
+from app.alerts.services.service import AlertFilter, AlertService
 from app.configuration.domain.sections import Severity
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
 from app.market.services.exchange_clock import ServerClock
 from app.market.services.stream_consumer import set_feed
-from app.operations.services.health import Status
+from app.operations.services.health import StatusService
 
 
 @dataclass(frozen=True, slots=True)
-class GaugeReading:
+class GaugeReader:
     """Sets the gauges from the sources of the API; one that cannot be asked now is NaN.
 
     `levels` sets those of the process itself.
     """
 
     metrics: Metrics
-    status: Status
+    status: StatusService
     alerts: AlertService
     server_clock: ServerClock
     levels: Callable[[], None]
@@ -74,7 +74,7 @@ class GaugeReading:
             self.metrics.signal_outcomes_open.set(queue.open_outcomes)
 
     async def _alerts(self) -> None:
-        found, _ = await self.alerts.list(Chosen())
+        found, _ = await self.alerts.list(AlertFilter())
         counts = Counter(alert.severity for alert in found)
         for severity in Severity:
             self.metrics.alerts_open.labels(severity.value).set(counts[severity])

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from app.alerts.services.monitor import AlertingPulse
+from app.alerts.services.monitor import AlertingHeartbeat
 from app.configuration.domain.model import Configuration
 from app.foundation.concurrency import SingleFlight
 from app.foundation.data_status import DataStatus
@@ -32,7 +32,7 @@ from app.operations.services.health_models import (
     ComponentHealth,
     ComponentState,
     Health,
-    PortfolioFacts,
+    PortfolioStatus,
     ScoringFacts,
     ServiceStatus,
 )
@@ -52,7 +52,7 @@ async def _at_once() -> None:
 
 
 @dataclass(slots=True)
-class Status:
+class StatusService:
     """Asks each component; a component that cannot answer is down, never left out."""
 
     started_at: datetime
@@ -62,7 +62,7 @@ class Status:
     exchange_link: Callable[[], ExchangeLink]
     market_facts: Callable[[], MarketFacts]
     scoring_facts: Callable[[], ScoringFacts | None]
-    portfolio_facts: Callable[[], Awaitable[PortfolioFacts]]
+    portfolio_facts: Callable[[], Awaitable[PortfolioStatus]]
     task_facts: Callable[[], tuple[TaskFacts, ...]]
     mode: ModeNow  # the one that every answer says and every decision goes by
     processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: ()
@@ -72,7 +72,7 @@ class Status:
     read_gauges: Callable[[], Awaitable[None]] = _at_once
     signal_queue: Callable[[], Awaitable[SignalQueue]] | None = None
     refusal: Callable[[], ServiceError | None] = lambda: None  # why no change is taken
-    pulse: AlertingPulse | None = None
+    pulse: AlertingHeartbeat | None = None
     levels: ServiceLevels = field(default_factory=ServiceLevels)
     process: ProcessMetricsCollector = field(default_factory=ProcessMetricsCollector)
     _down_since: dict[str, datetime] = field(default_factory=dict)
@@ -199,10 +199,10 @@ class StatusSources:
         count_market: Callable[[], Awaitable[None]],
         mode: ModeNow,
         processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: (),
-    ) -> Status:
+    ) -> StatusService:
         """The status of a service that starts now; who asks at the same time shares one ping."""
         pinging: SingleFlight[None] = SingleFlight()
-        return Status(
+        return StatusService(
             started_at=clock(),
             version=version,
             clock=clock,
@@ -217,7 +217,7 @@ class StatusSources:
             task_facts=task_facts,
             processes=processes,
             refusal=lambda: self.database.refusal,
-            pulse=AlertingPulse(
+            pulse=AlertingHeartbeat(
                 self.database,
                 clock,
                 self.metrics,
@@ -235,12 +235,12 @@ class StatusSources:
         await self.database.ping(revision=migrations.head())
         await self.database.try_writing()
 
-    async def portfolio_facts(self) -> PortfolioFacts:
+    async def portfolio_facts(self) -> PortfolioStatus:
         """The committed portfolio in figures; raises UnavailableError without a database."""
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
         most = self.in_force().max_portfolio_symbols
-        return PortfolioFacts(portfolio.version, len(portfolio.members), most, portfolio.cash_u)
+        return PortfolioStatus(portfolio.version, len(portfolio.members), most, portfolio.cash_u)
 
     async def signal_queue(self) -> SignalQueue:
         """What waits of signals; raises UnavailableError without a database."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Final
 
-from app.alerts.services.monitor import AlertingPulse
+from app.alerts.services.monitor import AlertingHeartbeat
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code
 from app.foundation.health_facts import TaskFacts
@@ -143,7 +143,7 @@ def background_task(task: TaskFacts) -> ComponentHealth:
     )
 
 
-def alerting(pulse: AlertingPulse, started_at: datetime, now: datetime) -> ComponentHealth:
+def alerting(pulse: AlertingHeartbeat, started_at: datetime, now: datetime) -> ComponentHealth:
     """Whether alerts are looked at and notices handed on, by whichever process."""
     seen = pulse.seen()
     late = [part for part, limit_s in pulse.limits_s().items() if pulse.age_s(part) > limit_s]

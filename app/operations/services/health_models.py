@@ -55,7 +55,7 @@ class ScoringFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class PortfolioFacts:
+class PortfolioStatus:
     version: int
     size: int
     max_size: int
@@ -70,7 +70,7 @@ class ServiceStatus:
     market: MarketFacts
     stream: StreamReport | None
     scoring: ScoringFacts | None
-    portfolio: PortfolioFacts
+    portfolio: PortfolioStatus
     signals: SignalQueue | None  # None where nobody was asked
     tasks: tuple[TaskFacts, ...]
     processes: tuple[ProcessFacts, ...]

@@ -6,7 +6,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
-from app.alerts.services.notifications import Notifications
+from app.alerts.services.notifications import NotificationService
 from app.alerts.services.service import AlertService
 from app.configuration.domain.sections import RetentionSettings
 from app.configuration.services.changes import ConfigurationChanges
@@ -30,7 +30,7 @@ class Retention:
     configuration: ConfigurationChanges
     commands: IdempotentExecutor
     stream: EventStream
-    notifications: Notifications
+    notifications: NotificationService
     alerts: AlertService
     jobs: JobService
     rebalance_runs: RebalanceRuns

@@ -14,7 +14,7 @@ _RETRY_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class SampleLoaded:
+class SampleDataResult:
     """What is there now, whoever loaded it."""
 
     symbols: tuple[str, ...]
@@ -41,7 +41,7 @@ class SampleData:
         self.require_sandbox()
         await first_fill(self.market, progress)
 
-    async def load(self) -> SampleLoaded:
+    async def load(self) -> SampleDataResult:
         """Raises ConflictError(sandbox_only) against live KuCoin, UnavailableError if it fails."""
         self.require_sandbox()
         if not self.market.scorable.is_set():
@@ -57,7 +57,7 @@ class SampleData:
                 f"Only {len(entries)} symbols with candles, {FEWEST} are needed.",
                 retry_after_s=_RETRY_S,
             )
-        return SampleLoaded(
+        return SampleDataResult(
             symbols=tuple(entry.symbol for entry in entries),
             daily_candles=sum(len(daily[entry.contract.code].value) for entry in entries),
             run_id=board.run_id,

@@ -38,18 +38,18 @@ from app.foundation.sql.errors import CONNECT_ERRORS, translated
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.tables import events, service_facts
 from app.operations.domain.history_audit import (
-    Beside,
-    Break,
-    Findings,
+    HistoryBreak,
+    HistoryFindings,
+    RecordedControls,
+    StoredControls,
     StoredEvent,
-    Told,
-    concluded,
+    conclude,
     controls_amiss,
-    follow,
-    noted,
+    record_controls,
     results_amiss,
     settings_amiss,
-    told,
+    verify_events,
+    with_breaks,
 )
 from app.portfolio.domain.event_log import EventType, Head, PortfolioEvent, instant, instant_text
 from app.portfolio.domain.models import Portfolio
@@ -65,17 +65,17 @@ _UNREADABLE: Final = (ValueError, TypeError, LookupError, ArithmeticError)
 
 
 @dataclass(slots=True)
-class Comparison:
+class RecordComparison:
     """Goes along the history, whose events so far hold; `breaks` are what is stored otherwise."""
 
     connection: AsyncConnection
     has_results: bool
-    breaks: list[Break] = field(default_factory=list)
-    _said: Told = field(default_factory=Told)
-    _stored: Beside | None = None
+    breaks: list[HistoryBreak] = field(default_factory=list)
+    _said: RecordedControls = field(default_factory=RecordedControls)
+    _stored: StoredControls | None = None
 
     @classmethod
-    async def begun(cls, connection: AsyncConnection) -> "Comparison":
+    async def begun(cls, connection: AsyncConnection) -> "RecordComparison":
         """A schema from before results were booked has no table of them."""
         has_results = await connection.run_sync(
             lambda sync: sqlalchemy_inspect(sync).has_table(trades.name)
@@ -84,17 +84,17 @@ class Comparison:
         try:
             made._stored = await _beside(connection)
         except _UNREADABLE:
-            made.breaks.append(Break(1, "settings, switch or locks cannot be read"))
+            made.breaks.append(HistoryBreak(1, "settings, switch or locks cannot be read"))
         return made
 
-    async def follow(self, events: Sequence[PortfolioEvent]) -> None:
+    async def compare(self, events: Sequence[PortfolioEvent]) -> None:
         """Further events, in the order of their numbers."""
         await self._results(events, max((event.seq for event in events), default=None))
         if self._stored is not None:
             self.breaks += settings_amiss(events, self._stored)
-        self._said = told(self._said, events)
+        self._said = record_controls(self._said, events)
 
-    async def conclude(self) -> tuple[Break, ...]:
+    async def conclude(self) -> tuple[HistoryBreak, ...]:
         """All breaks, once the last event was followed."""
         await self._results((), None)
         if self._stored is not None:
@@ -107,7 +107,9 @@ class Comparison:
             stored = await self._booked(upto) if self.has_results else {}
             self.breaks += results_amiss(events, stored)
         except _UNREADABLE:
-            self.breaks.append(Break(self._said.newest + 1, "a booked result cannot be read"))
+            self.breaks.append(
+                HistoryBreak(self._said.newest + 1, "a booked result cannot be read")
+            )
 
     async def _booked(self, upto: int | None) -> dict[int, BookedResult]:
         fields = [trades.c[name] for name in BookedResult.__slots__]
@@ -118,13 +120,13 @@ class Comparison:
         return {seq: BookedResult(*rest) for seq, *rest in rows}
 
 
-async def _beside(connection: AsyncConnection) -> Beside:
+async def _beside(connection: AsyncConnection) -> StoredControls:
     body = type_coerce(configuration_versions.c.body, Text).label("body")
     rows = (await connection.execute(select(configuration_versions.c.version, body))).all()
     facts = await FactRepository(connection).several(SWITCH, LOCKS)
     switch: Any = facts.get(SWITCH) or {"enabled": True}
     locks: Any = facts.get(LOCKS) or {}
-    return Beside(
+    return StoredControls(
         settings={row.version: json.loads(row.body) for row in rows},
         is_enabled=switch["enabled"],
         locks=dict(locks),
@@ -135,7 +137,7 @@ _BATCH: Final = 1000
 _INTEGERS: Final = frozenset({"seq", "configuration_version"})
 
 
-async def inspect(url: str) -> Findings:
+async def inspect(url: str) -> HistoryFindings:
     """What is wrong with the history of the database at `url`; it is only read, in one view.
 
     A running service does not disturb it. Results, settings and controls are compared with a
@@ -143,14 +145,14 @@ async def inspect(url: str) -> Findings:
     database cannot be read or has no history yet.
     """
     async with reading(url_of(url)) as connection:
-        findings, beside = Findings(), await Comparison.begun(connection)
+        findings, comparison = HistoryFindings(), await RecordComparison.begun(connection)
         async for rows in _batches(connection):
-            findings = follow(findings, rows)
+            findings = verify_events(findings, rows)
             if findings.ok:
-                await beside.follow([row.event for row in rows if row.event is not None])
+                await comparison.compare([row.event for row in rows if row.event is not None])
         head, is_older = await _head(connection)
-        made = concluded(findings, head, await _state(connection), is_older=is_older)
-        return noted(made, await beside.conclude()) if made.ok else made
+        made = conclude(findings, head, await _state(connection), is_older=is_older)
+        return with_breaks(made, await comparison.conclude()) if made.ok else made
 
 
 @asynccontextmanager
@@ -289,8 +291,8 @@ async def _was_told_of(connection: AsyncConnection) -> bool:
     """
     if not await connection.run_sync(lambda sync: sqlalchemy_inspect(sync).has_table(events.name)):
         return False
-    told = select(events.c.seq).where(events.c.topic == Topic.PORTFOLIO_CHANGE.value).limit(1)
-    return (await connection.execute(told)).first() is not None
+    recorded = select(events.c.seq).where(events.c.topic == Topic.PORTFOLIO_CHANGE.value).limit(1)
+    return (await connection.execute(recorded)).first() is not None
 
 
 async def _state(connection: AsyncConnection) -> Portfolio | None:

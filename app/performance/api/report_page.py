@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from app.performance.domain.attribution import Attribution
 from app.performance.domain.brinson import ActiveReturn
-from app.performance.domain.replacement_outcomes import SwapOutcome
+from app.performance.domain.replacement_outcomes import ReplacementOutcome
 from app.performance.services.report import Report
 from app.portfolio.domain.returns import Figures
 
@@ -52,7 +52,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ReportPage:
     """Content of the report page in reading order."""
 
     title: str
@@ -81,7 +81,7 @@ class Drawing:
     left: int = _LEFT
 
 
-def render(page: Page) -> str:
+def render(page: ReportPage) -> str:
     """Render the page as self-contained HTML; the template escapes every text."""
     html: str = _template().render(page=page)
     return html
@@ -148,7 +148,7 @@ def _is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def report_page(report: Report) -> Page:
+def report_page(report: Report) -> ReportPage:
     """Content of the page; an unknown figure reads `unknown`, with its reason if there is one."""
     last = report.days[-1] if report.days else None
     why = "" if last is None or last.reason is None else f" ({last.reason})"
@@ -189,7 +189,7 @@ def report_page(report: Report) -> Page:
         _hypothetical(report.hypothetical),
     )
     replacements = (plot for outcome in report.swaps for plot in _replacement_plots(outcome))
-    return Page(
+    return ReportPage(
         "Portfolio report",
         facts,
         (*_curves(report), *tables, *replacements, _trades(report)),
@@ -320,7 +320,7 @@ def _replacements(report: Report) -> Table:
     )
 
 
-def _notes(outcome: SwapOutcome) -> Iterable[str]:
+def _notes(outcome: ReplacementOutcome) -> Iterable[str]:
     if outcome.ended_at is not None:
         yield f"left {_time(outcome.ended_at)}"
     for name in outcome.delisted:
@@ -349,7 +349,7 @@ def _hypothetical(figures: Figures) -> Table:
     )
 
 
-def _replacement_plots(outcome: SwapOutcome) -> Iterable[Plot]:
+def _replacement_plots(outcome: ReplacementOutcome) -> Iterable[Plot]:
     if len(outcome.path) > 1:
         yield Plot(
             f"{outcome.old} against {outcome.new} since the replacement",

@@ -29,8 +29,12 @@ from app.performance.api.schemas import (
     TradeOut,
     earned_fields,
 )
-from app.performance.domain.replacement_outcomes import Moment, ReplacementLedger, SwapOutcome
-from app.performance.services.report import ReplacementsMade, Report, Reporting
+from app.performance.domain.replacement_outcomes import (
+    ReplacementLedger,
+    ReplacementOutcome,
+    ReturnPair,
+)
+from app.performance.services.report import ReplacementReport, Report, ReportService
 from app.portfolio.api.schemas import freshness
 
 router = api_router("portfolio", "/portfolio")
@@ -44,7 +48,7 @@ class MomentOut(Out):
     new_return: Share | None
 
     @classmethod
-    def of(cls, one: Moment) -> Self:
+    def of(cls, one: ReturnPair) -> Self:
         return cls(at=one.at, old_return=finite(one.old), new_return=finite(one.new))
 
 
@@ -73,7 +77,7 @@ class SwapOut(Out):
     path: list[MomentOut]
 
     @classmethod
-    def of(cls, one: SwapOutcome) -> Self:
+    def of(cls, one: ReplacementOutcome) -> Self:
         return cls(
             at=one.at,
             old_symbol=one.old,
@@ -155,7 +159,7 @@ class ReplacementLedgerOut(Freshness):
     replacements: list[SwapOut] = Field(description="All of them, oldest first.")
 
     @classmethod
-    def of(cls, made: ReplacementsMade) -> Self:
+    def of(cls, made: ReplacementReport) -> Self:
         return cls(
             version=made.version,
             total=LedgerTotalOut.of(made.ledger),
@@ -165,7 +169,7 @@ class ReplacementLedgerOut(Freshness):
 
 
 @router.get("/replacements/ledger", summary="Whether replacements paid", dependencies=EXPENSIVE)
-async def replacement_ledger(reporting: Provided[Reporting]) -> ReplacementLedgerOut:
+async def replacement_ledger(reporting: Provided[ReportService]) -> ReplacementLedgerOut:
     """Each replacement with its gain net of fees, spread and funding, and the total.
 
     A replacement whose costs are not known has no net figure, and is not in the total.
@@ -181,7 +185,7 @@ async def replacement_ledger(reporting: Provided[Reporting]) -> ReplacementLedge
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **ACCEPTED},
 )
 async def report(
-    reporting: Provided[Reporting],
+    reporting: Provided[ReportService],
     commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
     request_id: RequestIdDep,

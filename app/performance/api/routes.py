@@ -51,9 +51,9 @@ from app.performance.api.schemas import (
     PositionOut,
     TradeOut,
 )
-from app.performance.domain.equity_curve import PerformanceMark
-from app.performance.services.service import Claim, Performance
-from app.performance.services.snapshots import PerformanceMarks
+from app.performance.domain.equity_curve import ValuationSnapshot
+from app.performance.services.service import Performance, ResultSubmission
+from app.performance.services.snapshots import ValuationSnapshots
 from app.portfolio.api.schemas import freshness
 from app.portfolio.domain.returns import Trade
 
@@ -110,7 +110,9 @@ async def book(
     the member came in, or more than five minutes in the future, is refused: 422
     `validation_failed` with `field` and, for the former, `included_at`.
     """
-    claim = Claim(body.trade_id, body.pnl, body.currency, body.fees, body.funding, body.occurred_at)
+    claim = ResultSubmission(
+        body.trade_id, body.pnl, body.currency, body.fees, body.funding, body.occurred_at
+    )
 
     def render(trade: Trade) -> StoredResponse:
         return keep(TradeOut.of(trade), 201)
@@ -221,13 +223,13 @@ class MarkOut(Out):
     prices: dict[str, MoneyString] = Field(description="Marks of the members that had one.")
 
     @classmethod
-    def of(cls, mark: PerformanceMark) -> Self:
+    def of(cls, mark: ValuationSnapshot) -> Self:
         return cls.model_validate(mark)
 
 
 @router.get("/marks", summary="What the portfolio was worth, hour by hour")
 async def marks(
-    performance_marks: Provided[PerformanceMarks],
+    performance_marks: Provided[ValuationSnapshots],
     cursors: CursorsDep,
     since: From = None,
     to: To = None,

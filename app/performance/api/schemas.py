@@ -5,11 +5,11 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field
 
 from app.foundation.http.schemas import MoneyString, Out, Percent, Share, UtcTime, finite, percent
-from app.performance.domain.attribution import Attribution, Line
+from app.performance.domain.attribution import Attribution, AttributionLine
 from app.performance.domain.brinson import ActiveReturn
 from app.performance.domain.equity_curve import Day
-from app.performance.domain.late_marks import LateMark
-from app.performance.services.service import HeldPosition
+from app.performance.domain.late_marks import BackfilledMark
+from app.performance.services.service import PositionPerformance
 from app.portfolio.domain.returns import Figures, Trade
 
 LATE: Final = "Of changes in the period: prices that stand for marks which were not known then."
@@ -66,7 +66,7 @@ class PositionOut(Out):
     reason: str | None = Field(description="Why a figure is not known.")
 
     @classmethod
-    def of(cls, held: HeldPosition) -> Self:
+    def of(cls, held: PositionPerformance) -> Self:
         member, position, figures = held.member, held.position, held.figures
         return cls(
             symbol=member.symbol,
@@ -182,7 +182,7 @@ class LateMarkOut(Out):
     bar_opened_at: UtcTime
 
     @classmethod
-    def of(cls, mark: LateMark) -> Self:
+    def of(cls, mark: BackfilledMark) -> Self:
         return cls(
             at=mark.at,
             version=mark.version,
@@ -203,7 +203,7 @@ class LedgerLineOut(Out):
     contribution: MoneyString = Field(description="price_pnl + funding - fees.")
 
     @classmethod
-    def of(cls, line: Line) -> Self:
+    def of(cls, line: AttributionLine) -> Self:
         return cls(
             name=line.name,
             sector=line.sector,

@@ -14,7 +14,7 @@ from app.portfolio.domain.returns import BookedResult, BookedTotal
 NOTHING: Final = Decimal(0)
 
 
-class Basis(StrEnum):
+class AttributionMethod(StrEnum):
     """What the money is: a share of the notional index, or what was booked."""
 
     INDEX = "index"
@@ -22,7 +22,7 @@ class Basis(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AttributionLine:
     """contribution = price_pnl + funding - fees; None is no part of this ledger."""
 
     name: str  # symbol or sector
@@ -38,19 +38,19 @@ class Line:
 class Attribution:
     """One ledger over a period; start, end and lines are missing where `reason` says why."""
 
-    basis: Basis
+    basis: AttributionMethod
     unit: str  # "index", or the currency
     start_at: datetime | None
     end_at: datetime | None
     start: Decimal | None
     end: Decimal | None
     change: Decimal | None
-    symbols: tuple[Line, ...]
-    sectors: tuple[Line, ...]
+    symbols: tuple[AttributionLine, ...]
+    sectors: tuple[AttributionLine, ...]
     reason: str | None
 
 
-def of_index(
+def attribution_from_curve(
     points: Sequence[Point],
     since: datetime,
     until: datetime,
@@ -66,7 +66,9 @@ def of_index(
     if len(known) < 2 or points[known[-1]].at <= since:
         ends = [one.reason for one in points if one.reason is not None]
         why = ends[-1] if ends else "nothing was held in the period"
-        return Attribution(Basis.INDEX, "index", None, None, None, None, None, (), (), why)
+        return Attribution(
+            AttributionMethod.INDEX, "index", None, None, None, None, None, (), (), why
+        )
     before = [at for at in known if points[at].at <= since]
     first, last = before[-1] if before else known[0], known[-1]
     pnl: dict[str, Decimal] = dict.fromkeys(weights, NOTHING)
@@ -74,13 +76,13 @@ def of_index(
         for symbol, gain in point.gains.items():
             pnl[symbol] = EXACT.add(pnl.get(symbol, NOTHING), gain)
     lines = tuple(
-        Line(symbol, sector_of(symbol), weights.get(symbol), gain, None, None, gain)
+        AttributionLine(symbol, sector_of(symbol), weights.get(symbol), gain, None, None, gain)
         for symbol, gain in sorted(pnl.items())
     )
     start, end = points[first], points[last]
     opening, closing = start.equity or NOTHING, end.equity or NOTHING
     return Attribution(
-        basis=Basis.INDEX,
+        basis=AttributionMethod.INDEX,
         unit="index",
         start_at=start.at,
         end_at=end.at,
@@ -94,7 +96,7 @@ def of_index(
     )
 
 
-def of_booked(
+def attribution_from_results(
     totals: Iterable[BookedTotal],
     after: Iterable[BookedResult],
     since: datetime,
@@ -141,7 +143,7 @@ def _booked(
         for symbol in sorted({one.symbol for one in inside})
     )
     return Attribution(
-        basis=Basis.BOOKED,
+        basis=AttributionMethod.BOOKED,
         unit=currency,
         start_at=since,
         end_at=until,
@@ -159,8 +161,8 @@ def _line(
     results: Sequence[BookedResult],
     weights: Mapping[str, int],
     sector_of: Callable[[str], str],
-) -> Line:
-    return Line(
+) -> AttributionLine:
+    return AttributionLine(
         name=symbol,
         sector=sector_of(symbol),
         weight_u=weights.get(symbol),
@@ -171,16 +173,16 @@ def _line(
     )
 
 
-def _by_sector(lines: Sequence[Line]) -> tuple[Line, ...]:
+def _by_sector(lines: Sequence[AttributionLine]) -> tuple[AttributionLine, ...]:
     return tuple(
         _sum(sector, [one for one in lines if one.sector == sector])
         for sector in sorted({one.sector for one in lines})
     )
 
 
-def _sum(sector: str, lines: Sequence[Line]) -> Line:
+def _sum(sector: str, lines: Sequence[AttributionLine]) -> AttributionLine:
     weights = [one.weight_u for one in lines if one.weight_u is not None]
-    return Line(
+    return AttributionLine(
         name=sector,
         sector=sector,
         weight_u=sum(weights) if weights else None,

@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from app.foundation.decimal_math import EXACT
-from app.performance.domain.equity_curve import Curve, Step, steps, walk
+from app.performance.domain.equity_curve import Curve, EquityStep, equity_steps, walk
 from app.performance.domain.late_marks import INDEX, broken_since, completed, kept_by
 from app.portfolio.domain.event_log import WEIGHS, EventType, PortfolioEvent
 from app.portfolio.domain.returns import BookedTotal
@@ -19,7 +19,7 @@ def equity_faults(events: Sequence[PortfolioEvent]) -> list[str]:
     Each by the marks that were known up to it: those of the changes, and those that it or a
     weighing before it names as found later.
     """
-    changes = steps(events)
+    changes = equity_steps(events)
     curve, equities = _walked(changes)
     wrong = []
     for event in events:
@@ -41,7 +41,7 @@ def equity_faults(events: Sequence[PortfolioEvent]) -> list[str]:
     return wrong
 
 
-def _walked(changes: Sequence[Step]) -> tuple[Curve, dict[int, Decimal | None]]:
+def _walked(changes: Sequence[EquityStep]) -> tuple[Curve, dict[int, Decimal | None]]:
     """The curve, and the equity of each version."""
     curve = walk(changes, ())
     points = zip(changes, curve.points, strict=True)

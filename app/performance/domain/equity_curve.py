@@ -30,7 +30,7 @@ _Held = dict[str, tuple[str, int]]  # symbol and micro-percent, by symbol id
 
 
 @dataclass(frozen=True, slots=True)
-class Swap:
+class RecordedReplacement:
     """One member in place of another."""
 
     old: str
@@ -45,7 +45,7 @@ class Swap:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class EquityStep:
     """A committed version that moved members or weights."""
 
     at: datetime
@@ -53,27 +53,27 @@ class Step:
     weights: Mapping[str, int]  # micro-percent of every member after it, by symbol
     is_weighed: bool  # all weights were set anew; otherwise only those who left were closed
     marks: Mapping[str, Decimal]  # of members before and after, where known
-    swaps: tuple[Swap, ...]
+    swaps: tuple[RecordedReplacement, ...]
     # Ids of those that had no mark, by symbol; not of those whose price was not believed.
     absent: Mapping[str, str] = field(default_factory=dict)
     # By symbol, as they were known then.
     redenominated: Mapping[str, tuple[Redenomination, ...]] = field(default_factory=dict)
 
 
-def steps(events: Iterable[PortfolioEvent]) -> tuple[Step, ...]:
+def equity_steps(events: Iterable[PortfolioEvent]) -> tuple[EquityStep, ...]:
     """Events, oldest first, as versions with weights and marks; what moves nothing is left out.
 
     They are the whole history, or a part that begins with a weighing: that names every member.
     """
     held: _Held = {}
-    found: list[Step] = []
+    found: list[EquityStep] = []
     moves = (event for event in events if event.type in MOVES)
     for version, group in groupby(moves, lambda event: int(event.payload["version"])):
         together = tuple(group)
         for event in together:
             held = _after(held, event.type, event.payload)
         found.append(
-            Step(
+            EquityStep(
                 # A clock that was set back does not change the order in which things happened.
                 at=max([together[-1].occurred_at, *(step.at for step in found[-1:])]),
                 version=version,
@@ -92,7 +92,7 @@ def steps(events: Iterable[PortfolioEvent]) -> tuple[Step, ...]:
     return tuple(found)
 
 
-def _swap(old: str, new: str, payload: Mapping[str, Any]) -> Swap:
+def _swap(old: str, new: str, payload: Mapping[str, Any]) -> RecordedReplacement:
     legs = payload.get("costs") or {"old": {}, "new": {}}
 
     def both(name: str) -> Decimal | None:
@@ -102,7 +102,7 @@ def _swap(old: str, new: str, payload: Mapping[str, Any]) -> Swap:
     def number(name: str) -> float | None:
         return None if payload.get(name) is None else float(payload[name])
 
-    return Swap(
+    return RecordedReplacement(
         old=old,
         new=new,
         old_id=payload["old"]["symbol_id"],
@@ -240,7 +240,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class EquityOpening:
     """The equity right after a weighing: with its weights, all that later moments need of before.
 
     `begun_at` is when the first member came in, None where that is left out of the curve.
@@ -261,7 +261,9 @@ class _State:
 
 
 def walk(
-    changes: Sequence[Step], valuations: Sequence[Valuation], opening: Opening | None = None
+    changes: Sequence[EquityStep],
+    valuations: Sequence[Valuation],
+    opening: EquityOpening | None = None,
 ) -> Curve:
     """The equity at every step and, from the first step on, at every valuation.
 
@@ -272,7 +274,7 @@ def walk(
         return Curve((), {}, ONE, None)
     first = changes[0]
     points: list[Point] = []
-    queue: list[Step | Valuation] = [*changes]
+    queue: list[EquityStep | Valuation] = [*changes]
     state = _State(ONE, {})
     if opening is not None:
         queue.remove(first)
@@ -280,7 +282,7 @@ def walk(
     queue += (one for one in valuations if one.at > first.at or (opening and one.at == first.at))
     # A step comes before a valuation of the same moment; sorting keeps that order.
     for item in sorted(queue, key=lambda one: one.at):
-        if isinstance(item, Step):
+        if isinstance(item, EquityStep):
             state, point = _stepped(state, item)
         else:
             state, point = _valued(state, item, item.prices, is_step=False)
@@ -348,7 +350,7 @@ def track_record(
     return figures_of_equity(worth, returns, (known[-1][0] - known[0][0]) / _DAY)
 
 
-def _opening(opening: Opening, first: Step) -> tuple[_State, list[Point]]:
+def _opening(opening: EquityOpening, first: EquityStep) -> tuple[_State, list[Point]]:
     begun_at, equity = opening.begun_at, opening.equity
     start = () if begun_at is None else (Point(begun_at, ONE, {}, None, is_step=True),)
     points = [*start, Point(first.at, equity, {}, opening.broken, is_step=True)]
@@ -358,7 +360,7 @@ def _opening(opening: Opening, first: Step) -> tuple[_State, list[Point]]:
     return _opened(equity, wanted, first), points
 
 
-def _stepped(state: _State, step: Step) -> tuple[_State, Point]:
+def _stepped(state: _State, step: EquityStep) -> tuple[_State, Point]:
     state, point = _valued(state, step, step.marks, is_step=True)
     left = [symbol for symbol in state.positions if symbol not in step.weights]
     if state.broken is not None or not (step.is_weighed or left):
@@ -382,7 +384,7 @@ def _stepped(state: _State, step: Step) -> tuple[_State, Point]:
     return after, replace(point, gains={**moved, **point.gains})
 
 
-def _opened(equity: Decimal, wanted: Mapping[str, int], step: Step) -> _State:
+def _opened(equity: Decimal, wanted: Mapping[str, int], step: EquityStep) -> _State:
     positions = {}
     for symbol, weight_u in wanted.items():
         share = EXACT.divide(EXACT.multiply(equity, Decimal(weight_u)), Decimal(FULL))
@@ -393,7 +395,7 @@ def _opened(equity: Decimal, wanted: Mapping[str, int], step: Step) -> _State:
 
 
 def _unlike(
-    positions: Mapping[str, Position], moment: Step | Valuation, prices: Mapping[str, Decimal]
+    positions: Mapping[str, Position], moment: EquityStep | Valuation, prices: Mapping[str, Decimal]
 ) -> str | None:
     """Why the first of the positions whose price is in another unit now has no value."""
     for symbol, one in positions.items():
@@ -406,7 +408,7 @@ def _unlike(
 
 
 def _valued(
-    state: _State, moment: Step | Valuation, prices: Mapping[str, Decimal], *, is_step: bool
+    state: _State, moment: EquityStep | Valuation, prices: Mapping[str, Decimal], *, is_step: bool
 ) -> tuple[_State, Point]:
     at = moment.at
     if state.broken is not None:
@@ -438,7 +440,7 @@ def _minus(one: Decimal, other: Decimal) -> Decimal:
 
 
 @dataclass(frozen=True, slots=True)
-class PerformanceMark:
+class ValuationSnapshot:
     """One for each slot of the schedule; closes that change later do not change it.
 
     `equity` is that of the notional index, None with the reason where a price was not known;

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from app.market.domain.models import Interval
-from app.performance.domain.equity_curve import Step
+from app.performance.domain.equity_curve import EquityStep
 from app.portfolio.domain.event_log import PortfolioEvent, instant, instant_text, number_text
 
 INDEX: Final = "index"  # in the payload of a weighing: the equity that its weights are shares of
@@ -23,7 +23,7 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class MissedMark:
+class MissingMark:
     """A member that nobody knew the mark of at the moment of a change."""
 
     version: int
@@ -38,7 +38,7 @@ class MissedMark:
 
 
 @dataclass(frozen=True, slots=True)
-class LateMark:
+class BackfilledMark:
     """The price that stands for a missed mark: the close of the hourly bar that opened then."""
 
     version: int
@@ -48,22 +48,24 @@ class LateMark:
     opened_at: datetime
 
     @classmethod
-    def of(cls, missed: MissedMark, close: float) -> "LateMark":
+    def of(cls, missed: MissingMark, close: float) -> "BackfilledMark":
         opened_at = _EPOCH + timedelta(milliseconds=missed.opened_ms)
         price = Decimal(repr(close))
         return cls(missed.version, missed.at, missed.symbol, price, opened_at)
 
 
-def missed(changes: Iterable[Step]) -> tuple[MissedMark, ...]:
+def missed(changes: Iterable[EquityStep]) -> tuple[MissingMark, ...]:
     """Those that a bar may stand for: a price that was there and not believed is none of them."""
     return tuple(
-        MissedMark(step.version, step.at, symbol, symbol_id)
+        MissingMark(step.version, step.at, symbol, symbol_id)
         for step in changes
         for symbol, symbol_id in step.absent.items()
     )
 
 
-def completed(changes: Sequence[Step], found: Iterable[LateMark]) -> tuple[Step, ...]:
+def completed(
+    changes: Sequence[EquityStep], found: Iterable[BackfilledMark]
+) -> tuple[EquityStep, ...]:
     """The changes with what was found later; a mark that was known then is never another one.
 
     Of two for the same moment the first stands.
@@ -76,13 +78,13 @@ def completed(changes: Sequence[Step], found: Iterable[LateMark]) -> tuple[Step,
     )
 
 
-def _with(step: Step, prices: Mapping[str, Decimal]) -> Step:
+def _with(step: EquityStep, prices: Mapping[str, Decimal]) -> EquityStep:
     late = {symbol: price for symbol, price in prices.items() if symbol in step.absent}
     absent = {symbol: one for symbol, one in step.absent.items() if symbol not in late}
     return replace(step, marks={**step.marks, **late}, absent=absent)
 
 
-def payload_of(found: Iterable[LateMark]) -> list[dict[str, Any]]:
+def payload_of(found: Iterable[BackfilledMark]) -> list[dict[str, Any]]:
     """As a weighing keeps them: with these its equity can be worked out again."""
     return [
         {
@@ -97,11 +99,11 @@ def payload_of(found: Iterable[LateMark]) -> list[dict[str, Any]]:
     ]
 
 
-def kept_by(event: PortfolioEvent) -> tuple[LateMark, ...]:
+def kept_by(event: PortfolioEvent) -> tuple[BackfilledMark, ...]:
     """The late marks that a weighing was the first to rest on."""
     index = event.payload.get(INDEX) or {}
     return tuple(
-        LateMark(
+        BackfilledMark(
             version=one["version"],
             at=instant(one["at"]),
             symbol=one["symbol"],

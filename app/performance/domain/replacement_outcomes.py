@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import Funding
 from app.market.domain.panel import Redenomination, crossed
-from app.performance.domain.equity_curve import Step, Swap, Valuation
+from app.performance.domain.equity_curve import EquityStep, RecordedReplacement, Valuation
 
 _UPPER: Final = 0.975
 _USUAL_MS: Final = 8 * 3_600_000  # where a rate does not say its interval
@@ -23,7 +23,7 @@ _LATE_MS: Final = 2 * 3_600_000  # settlements are asked for once an hour
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class ReturnPair:
     """Both returns since the swap; None where a price is not known."""
 
     at: datetime
@@ -32,13 +32,13 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class SwapOutcome:
+class ReplacementOutcome:
     """A swap and what came of it, up to the day the new member left, or now."""
 
     at: datetime
     old: str
     new: str
-    path: tuple[Moment, ...]
+    path: tuple[ReturnPair, ...]
     ended_at: datetime | None  # when the new member left; None while it is in
     delisted: tuple[str, ...]  # of the two, whose last known price stands for all later ones
     old_return: float | None
@@ -80,7 +80,7 @@ class SwapOutcome:
 class ReplacementLedger:
     """All swaps, and the sum of the net figures that are known with its interval."""
 
-    lines: tuple[SwapOutcome, ...]
+    lines: tuple[ReplacementOutcome, ...]
     total: float | None  # fractions of a slot; None where no net figure is known
     low: float | None  # of the 95 % interval by Student's t; None below two figures
     high: float | None
@@ -92,7 +92,7 @@ class ReplacementLedger:
         return len(self.lines) - self.counted
 
 
-def ledger_of(lines: Sequence[SwapOutcome]) -> ReplacementLedger:
+def ledger_of(lines: Sequence[ReplacementOutcome]) -> ReplacementLedger:
     """The ledger of these swaps, which are taken as independent of one another."""
     nets = [one.net for one in lines if one.net is not None]
     count, missing = len(nets), len(lines) - len(nets)
@@ -107,11 +107,11 @@ def ledger_of(lines: Sequence[SwapOutcome]) -> ReplacementLedger:
 
 
 def outcomes(
-    changes: Sequence[Step],
+    changes: Sequence[EquityStep],
     valuations: Sequence[Valuation],
     delisted: Collection[str] = (),
     rates: Mapping[str, Sequence[Funding]] = MappingProxyType({}),
-) -> tuple[SwapOutcome, ...]:
+) -> tuple[ReplacementOutcome, ...]:
     """Every swap of the history, oldest first, valued at `valuations` in time order.
 
     What is `delisted` has realised its last price (QUANT.md section 0). `rates` are the settled
@@ -125,20 +125,20 @@ def outcomes(
 
 
 def _outcome(
-    step: Step,
-    swap: Swap,
-    later: Sequence[Step],
+    step: EquityStep,
+    swap: RecordedReplacement,
+    later: Sequence[EquityStep],
     valuations: Sequence[Valuation],
     delisted: Collection[str],
     rates: Mapping[str, Sequence[Funding]],
-) -> SwapOutcome:
+) -> ReplacementOutcome:
     left = next((one for one in later if swap.new not in one.weights), None)
     gone = tuple(name for name in (swap.old, swap.new) if name in delisted)
     moments = _moments(step, swap, left, valuations)
     path = tuple(_path(step, swap, moments, gone))
     pair = (swap.old, swap.new)
     changed = next((name for name in pair if moments and _is_changed(step, name, *moments[-1])), "")
-    last = path[-1] if path else Moment(step.at, None, None)
+    last = path[-1] if path else ReturnPair(step.at, None, None)
     unknown = next((name for name in (swap.old, swap.new) if name not in step.marks), None)
     reasons = (
         (unknown is not None, f"the mark of {unknown} was not known at the swap"),
@@ -157,7 +157,7 @@ def _outcome(
         (old_paid is None, f"the funding of {swap.old} since the swap is not known"),
         (new_paid is None, f"the funding of {swap.new} since the swap is not known"),
     )
-    return SwapOutcome(
+    return ReplacementOutcome(
         fees=None if swap.fees is None else float(swap.fees),
         spread=None if swap.spread is None else float(swap.spread),
         funding=None if old_paid is None or new_paid is None else new_paid - old_paid,
@@ -220,7 +220,10 @@ _Told = tuple[datetime, Mapping[str, Decimal], _Changes]
 
 
 def _moments(
-    step: Step, swap: Swap, left: Step | None, valuations: Sequence[Valuation]
+    step: EquityStep,
+    swap: RecordedReplacement,
+    left: EquityStep | None,
+    valuations: Sequence[Valuation],
 ) -> list[_Told]:
     found: list[_Told] = [
         (one.at, one.prices, one.redenominated)
@@ -233,7 +236,7 @@ def _moments(
 
 
 def _is_changed(
-    step: Step, name: str, at: datetime, prices: Mapping[str, Decimal], changes: _Changes
+    step: EquityStep, name: str, at: datetime, prices: Mapping[str, Decimal], changes: _Changes
 ) -> bool:
     """Whether the price is in another unit than the mark at the swap."""
     if name not in prices or name not in step.marks:
@@ -243,8 +246,8 @@ def _is_changed(
 
 
 def _path(
-    step: Step, swap: Swap, moments: Sequence[_Told], gone: Collection[str]
-) -> Iterator[Moment]:
+    step: EquityStep, swap: RecordedReplacement, moments: Sequence[_Told], gone: Collection[str]
+) -> Iterator[ReturnPair]:
     last = {name: step.marks[name] for name in gone if name in step.marks}
     for at, told, changes in moments:
         last |= {name: told[name] for name in gone if name in told}
@@ -257,4 +260,4 @@ def _path(
             else None
             for name in (swap.old, swap.new)
         )
-        yield Moment(at, *returns)
+        yield ReturnPair(at, *returns)

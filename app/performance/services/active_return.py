@@ -13,15 +13,15 @@ from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import Panel, unbroken
 from app.performance.domain.brinson import CASH, ActiveReturn, MarketDay, explained, unknown
 from app.performance.domain.equity_curve import Point
-from app.performance.services.equity_reader import Track, ends
+from app.performance.services.equity_reader import EquityHistory, period_ends
 
 SectorOf = Callable[[str], str]
 
 
-def active_return(track: Track, since: datetime, until: datetime) -> ActiveReturn:
+def active_return(track: EquityHistory, since: datetime, until: datetime) -> ActiveReturn:
     """From the last close of a day at or before `since` (else the first) to that at `until`."""
     panel = track.grounds.market.panel(Interval.DAY)
-    rows = {at: row for row, at in ends(track.grounds)}
+    rows = {at: row for row, at in period_ends(track.grounds)}
     closes = [at for at, one in enumerate(track.curve.points) if not one.is_step and one.at in rows]
     points = track.curve.points
     closes = [at for at in closes if points[at].at <= until]

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from app.foundation.decimal_math import to_millionths
 from app.foundation.sql.database import Database
-from app.performance.services.equity_reader import Need, track_of
+from app.performance.services.equity_reader import EquityQuery, load_equity
 from app.portfolio.domain.returns import Figures
 from app.portfolio.services.decision_context import GroundsNow
 from app.portfolio.services.member_views import portfolio_view, weakest
@@ -39,7 +39,7 @@ class PerformanceAnalytics:
 
     async def summary(self) -> Analytics:
         async with self.database.read() as unit:
-            track = await track_of(unit, self.grounds, Need(has_figures=True))
+            track = await load_equity(unit, self.grounds, EquityQuery(has_figures=True))
             grounds = await self.grounds.of(unit)
         view = portfolio_view(track.portfolio, grounds)
         scores = [(one.member.symbol, one.score) for one in view.members if one.score is not None]

@@ -14,18 +14,18 @@ from app.market.domain.models import Interval
 from app.performance.domain.equity_curve import (
     Curve,
     Day,
+    EquityOpening,
+    EquityStep,
     KnownEquity,
-    Opening,
-    Step,
     Valuation,
     days,
-    steps,
+    equity_steps,
     track_record,
     walk,
 )
 from app.performance.domain.late_marks import (
     INDEX,
-    LateMark,
+    BackfilledMark,
     broken_since,
     completed,
     is_given_up,
@@ -52,18 +52,18 @@ from app.scoring.storage.hourly_bars import HourlyBarRepository
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class EquityHistoryWindow:
     """The latest part of the history; without an opening it is the whole of it."""
 
-    changes: tuple[Step, ...]
-    opening: Opening | None
-    late: tuple[LateMark, ...] = ()  # marks of these changes that were found later
+    changes: tuple[EquityStep, ...]
+    opening: EquityOpening | None
+    late: tuple[BackfilledMark, ...] = ()  # marks of these changes that were found later
     is_given_up: bool = False  # what is missing is not looked up any more
 
 
-async def stretch(
+async def load_window(
     unit: UnitOfWork, until: datetime, begun_at: datetime, *, has_start: bool
-) -> Stretch:
+) -> EquityHistoryWindow:
     """The changes from the last weighing at or before `until` on, which says what was before.
 
     The history began at `begun_at`; `has_start` puts that into the opening. Weighings that were
@@ -76,9 +76,9 @@ async def stretch(
     return await _from(unit, weighing, begun_at if has_start else None)
 
 
-async def followed(
-    unit: UnitOfWork, read: Stretch, valuations: Sequence[Valuation]
-) -> tuple[Stretch, Curve]:
+async def compute_curve(
+    unit: UnitOfWork, read: EquityHistoryWindow, valuations: Sequence[Valuation]
+) -> tuple[EquityHistoryWindow, Curve]:
     """The curve, and what it was made of: marks that it breaks for want of are looked up."""
     curve = walk(read.changes, valuations, read.opening)
     is_lost = read.opening is not None and read.opening.broken is not None
@@ -89,7 +89,7 @@ async def followed(
         {(one.symbol_id, one.opened_ms) for one in wanted}
     )
     found = [
-        LateMark.of(one, closes[one.symbol_id, one.opened_ms])
+        BackfilledMark.of(one, closes[one.symbol_id, one.opened_ms])
         for one in wanted
         if (one.symbol_id, one.opened_ms) in closes
     ]
@@ -108,7 +108,9 @@ async def weighed_before(unit: UnitOfWork, version: int) -> tuple[KnownEquity, .
     return tuple(found)
 
 
-async def indexed(unit: UnitOfWork, drafts: Sequence[Draft], stamp: Stamp) -> tuple[Draft, ...]:
+async def with_equity_index(
+    unit: UnitOfWork, drafts: Sequence[Draft], stamp: Stamp
+) -> tuple[Draft, ...]:
     """The drafts, those that weigh with the equity of that moment: later reads begin there.
 
     What that rests on and no event has named yet goes along, so that the history proves it.
@@ -119,9 +121,9 @@ async def indexed(unit: UnitOfWork, drafts: Sequence[Draft], stamp: Stamp) -> tu
         unit, await _sound(unit, await unit.get(HistoryRepository).last_weighing()), None
     )
     # Its place in the chain is not known yet, and has no part in the equity.
-    step = steps(seal(drafts, stamp, None))[-1]
+    step = equity_steps(seal(drafts, stamp, None))[-1]
     read = replace(before, changes=(*before.changes, step))
-    whole, curve = await followed(unit, read, ())
+    whole, curve = await compute_curve(unit, read, ())
     equity = None if curve.broken is not None else curve.points[-1].equity
     index: dict[str, Any] = {"equity": number_text(equity), "broken": curve.broken}
     if curve.broken_at is not None:
@@ -146,37 +148,37 @@ async def _sound(unit: UnitOfWork, weighing: PortfolioEvent | None) -> Portfolio
 
 async def _from(
     unit: UnitOfWork, weighing: PortfolioEvent | None, begun_at: datetime | None
-) -> Stretch:
+) -> EquityHistoryWindow:
     index = None if weighing is None else weighing.payload.get(INDEX)
     if weighing is None or index is None:
         events = await unit.get(HistoryRepository).moves()
-        return _stretch(events, steps(events), None)
+        return _stretch(events, equity_steps(events), None)
     equity = None if index["equity"] is None else Decimal(index["equity"])
-    opening = Opening(equity, index["broken"], begun_at, broken_since(weighing))
+    opening = EquityOpening(equity, index["broken"], begun_at, broken_since(weighing))
     events = await unit.get(HistoryRepository).moves(weighing=weighing)
     version = int(weighing.payload["version"])
-    changes = tuple(step for step in steps(events) if step.version >= version)
+    changes = tuple(step for step in equity_steps(events) if step.version >= version)
     return _stretch(events, changes, opening)
 
 
 def _stretch(
-    events: Sequence[PortfolioEvent], changes: tuple[Step, ...], opening: Opening | None
-) -> Stretch:
+    events: Sequence[PortfolioEvent], changes: tuple[EquityStep, ...], opening: EquityOpening | None
+) -> EquityHistoryWindow:
     late = tuple(one for event in events for one in kept_by(event))
     given_up = any(is_given_up(event) for event in events)
-    return Stretch(completed(changes, late), opening, late, given_up)
+    return EquityHistoryWindow(completed(changes, late), opening, late, given_up)
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class EquityHistory:
     """The curve and what it was made of."""
 
     portfolio: Portfolio
-    changes: tuple[Step, ...]
+    changes: tuple[EquityStep, ...]
     valuations: tuple[Valuation, ...]
     curve: Curve
     grounds: Grounds
-    late: tuple[LateMark, ...] = ()  # marks of the changes that were not known in their time
+    late: tuple[BackfilledMark, ...] = ()  # marks of the changes that were not known in their time
     earlier: tuple[KnownEquity, ...] = ()  # of weighings before the curve, where figures are needed
 
     def figures(self, since: datetime | None = None, until: datetime | None = None) -> Figures:
@@ -191,7 +193,9 @@ class Track:
             if (since is None or day.at >= since) and (until is None or day.at < until)
         )
 
-    def late_within(self, since: datetime | None, until: datetime | None) -> tuple[LateMark, ...]:
+    def late_within(
+        self, since: datetime | None, until: datetime | None
+    ) -> tuple[BackfilledMark, ...]:
         """The late marks of changes at or after `since` and before `until`."""
         return tuple(
             one
@@ -212,7 +216,7 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class EquityQuery:
     """What is asked of a track; more than that may be missing from it."""
 
     days_since: datetime | None = None  # None: from the first member on
@@ -222,7 +226,7 @@ class Need:
 
     def first(self, begun_at: datetime, grounds: Grounds) -> datetime:
         """From when on everything is to be known; a day needs the close before it."""
-        closes = [end for _, end in ends(grounds)]
+        closes = [end for _, end in period_ends(grounds)]
         needed = [grounds.at]
         if self.gains_since is not None:
             needed.append(self.gains_since)
@@ -237,17 +241,17 @@ class Need:
         return self.has_days and (since is None or since <= begun_at)
 
 
-async def track_of(
-    unit: UnitOfWork, grounds_now: GroundsNow, need: Need, swaps: Sequence[Step] = ()
-) -> Track:
+async def load_equity(
+    unit: UnitOfWork, grounds_now: GroundsNow, need: EquityQuery, swaps: Sequence[EquityStep] = ()
+) -> EquityHistory:
     """What `need` says, within a transaction; the symbols of `swaps` are valued, too."""
     portfolio = await unit.get(PortfolioRepository).load()
     grounds = grounds_now(await unit.get(ConfigurationRepository).current())
     begun_at = await unit.get(HistoryRepository).begun_at()
     if begun_at is None:
-        return Track(portfolio, (), (), walk((), ()), grounds)
+        return EquityHistory(portfolio, (), (), walk((), ()), grounds)
     has_start = need.is_from_the_start(begun_at)
-    read = await stretch(unit, need.first(begun_at, grounds), begun_at, has_start=has_start)
+    read = await load_window(unit, need.first(begun_at, grounds), begun_at, has_start=has_start)
     symbols = {symbol for change in read.changes for symbol in change.weights}
     symbols |= {name for step in swaps for one in step.swaps for name in (one.old, one.new)}
     changes = {name: found for name in symbols if (found := grounds.redenominations(name))}
@@ -255,11 +259,11 @@ async def track_of(
     valuations = tuple(
         replace(one, redenominated=changes) for one in (*_closes(symbols, grounds), now)
     )
-    whole, curve = await followed(unit, read, valuations)
+    whole, curve = await compute_curve(unit, read, valuations)
     earlier: tuple[KnownEquity, ...] = ()
     if need.has_figures and has_start and whole.opening is not None:
         earlier = await weighed_before(unit, whole.changes[0].version)
-    return Track(portfolio, whole.changes, valuations, curve, grounds, whole.late, earlier)
+    return EquityHistory(portfolio, whole.changes, valuations, curve, grounds, whole.late, earlier)
 
 
 def _marks(symbols: set[str], grounds: Grounds) -> dict[str, Decimal]:
@@ -267,7 +271,7 @@ def _marks(symbols: set[str], grounds: Grounds) -> dict[str, Decimal]:
     return {symbol: mark for symbol, mark in marks.items() if mark is not None and mark > 0}
 
 
-def ends(grounds: Grounds) -> Iterator[tuple[int, datetime]]:
+def period_ends(grounds: Grounds) -> Iterator[tuple[int, datetime]]:
     """The rows of the daily panel that are over, with the moment of their close."""
     panel = grounds.market.panel(Interval.DAY)
     epoch = datetime.fromtimestamp(0, grounds.at.tzinfo)
@@ -284,7 +288,7 @@ def _closes(symbols: set[str], grounds: Grounds) -> tuple[Valuation, ...]:
         return ()
     columns = [(name, at) for at, name in enumerate(panel.symbols) if name in symbols]
     found = []
-    for row, at in ends(grounds):
+    for row, at in period_ends(grounds):
         closes = ((name, float(panel.close[row, column])) for name, column in columns)
         prices = {
             name: Decimal(repr(close)) for name, close in closes if np.isfinite(close) and close > 0

@@ -7,7 +7,7 @@ from typing import Final
 
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
-from app.performance.services.equity_reader import Need, track_of
+from app.performance.services.equity_reader import EquityQuery, load_equity
 from app.portfolio.domain.models import FULL, Portfolio
 from app.portfolio.domain.returns import Figures
 from app.portfolio.domain.risk import Risk, risk_of
@@ -60,7 +60,7 @@ class MetricsService:
     async def metrics(self) -> PortfolioMetrics:
         """All of one state and one market. Raises UnavailableError."""
         async with self.database.read() as unit:
-            track = await track_of(unit, self.grounds, Need(has_figures=True))
+            track = await load_equity(unit, self.grounds, EquityQuery(has_figures=True))
             grounds = await self.grounds.of(unit)
         portfolio, daily = track.portfolio, grounds.market.panel(Interval.DAY)
         view = portfolio_view(portfolio, grounds)

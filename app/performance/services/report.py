@@ -10,20 +10,20 @@ from app.market.domain.models import DELISTED, Funding, Interval
 from app.market.storage.market_data import MarketRepository
 from app.performance.domain.attribution import Attribution
 from app.performance.domain.brinson import ActiveReturn
-from app.performance.domain.equity_curve import Day, Step, steps
-from app.performance.domain.late_marks import LateMark, completed
+from app.performance.domain.equity_curve import Day, EquityStep, equity_steps
+from app.performance.domain.late_marks import BackfilledMark, completed
 from app.performance.domain.replacement_outcomes import (
     ReplacementLedger,
-    SwapOutcome,
+    ReplacementOutcome,
     ledger_of,
     outcomes,
 )
 from app.performance.services.active_return import active_return
-from app.performance.services.equity_reader import Need, Track, track_of
+from app.performance.services.equity_reader import EquityHistory, EquityQuery, load_equity
 from app.performance.services.portfolio_metrics import present_weights
 from app.performance.services.service import (
-    HeldPosition,
     Performance,
+    PositionPerformance,
     attributed,
     held,
     realized_in,
@@ -52,17 +52,17 @@ class Report:
     days: tuple[Day, ...]
     figures: Figures  # of what was held in the period
     hypothetical: Figures  # of today's weights over the past: not earned
-    positions: tuple[HeldPosition, ...]
+    positions: tuple[PositionPerformance, ...]
     ledgers: tuple[Attribution, ...]
     active: ActiveReturn  # against the universe
     trades: tuple[Trade, ...]  # the last ones
-    swaps: tuple[SwapOutcome, ...]
+    swaps: tuple[ReplacementOutcome, ...]
     facts: DataFacts
-    late_marks: tuple[LateMark, ...] = ()  # of changes in the period, not known in their time
+    late_marks: tuple[BackfilledMark, ...] = ()  # of changes in the period, not known in their time
 
 
 @dataclass(frozen=True, slots=True)
-class ReplacementsMade:
+class ReplacementReport:
     """What all replacements came to, for the portfolio of `version`."""
 
     version: int
@@ -71,19 +71,19 @@ class ReplacementsMade:
 
 
 @dataclass(frozen=True, slots=True)
-class Reporting:
+class ReportService:
     """Puts the report together; it changes nothing."""
 
     performance: Performance
 
-    async def replacements(self) -> ReplacementsMade:
+    async def replacements(self) -> ReplacementReport:
         """The ledger of all replacements: prices since each, net of fees, spread and funding."""
         async with self.performance.database.read() as unit:
-            swapped = steps(await unit.get(HistoryRepository).moves(without=_REBALANCE))
-            track = await track_of(unit, self.performance.grounds, Need(), swapped)
+            swapped = equity_steps(await unit.get(HistoryRepository).moves(without=_REBALANCE))
+            track = await load_equity(unit, self.performance.grounds, EquityQuery(), swapped)
             rates = await _funding_since(unit, swapped)
         ledger = ledger_of(_outcomes(swapped, track, rates))
-        return ReplacementsMade(track.portfolio.version, ledger, track.facts)
+        return ReplacementReport(track.portfolio.version, ledger, track.facts)
 
     async def report(self, since: datetime | None, until: datetime | None) -> Report:
         """Over the period; without one the whole curve, and the last 30 days attributed."""
@@ -92,12 +92,12 @@ class Reporting:
             portfolio = await unit.get(PortfolioRepository).load()
             included = [member.included_at for member in portfolio.members]
             # A rebalance moves no member: without it a swap is all the same what it was.
-            swapped = steps(
+            swapped = equity_steps(
                 await unit.get(HistoryRepository).moves(since=since, without=_REBALANCE)
             )
             gains_since = min((earliest, *included))
-            need = Need(days_since=since, gains_since=gains_since, has_figures=True)
-            track = await track_of(unit, self.performance.grounds, need, swapped)
+            need = EquityQuery(days_since=since, gains_since=gains_since, has_figures=True)
+            track = await load_equity(unit, self.performance.grounds, need, swapped)
             # Its last valuation is of its own moment: to end before that would leave it out.
             begin, end = _attributed_over(since, until, track.grounds.at)
             ledgers = await attributed(unit, track, begin, end)
@@ -129,7 +129,7 @@ class Reporting:
 
 
 async def _funding_since(
-    unit: UnitOfWork, changes: Sequence[Step]
+    unit: UnitOfWork, changes: Sequence[EquityStep]
 ) -> dict[str, tuple[Funding, ...]]:
     """Settled rates of all that was swapped, by symbol id, from a day before the first swap on."""
     swapped = [step for step in changes if step.swaps]
@@ -143,8 +143,8 @@ async def _funding_since(
 
 
 def _outcomes(
-    swapped: tuple[Step, ...], track: Track, rates: Mapping[str, Sequence[Funding]]
-) -> tuple[SwapOutcome, ...]:
+    swapped: tuple[EquityStep, ...], track: EquityHistory, rates: Mapping[str, Sequence[Funding]]
+) -> tuple[ReplacementOutcome, ...]:
     names = {name for step in swapped for one in step.swaps for name in (one.old, one.new)}
     delisted = {name for name in names if track.grounds.status_of(name) in DELISTED}
     return outcomes(completed(swapped, track.late), track.valuations, delisted, rates)

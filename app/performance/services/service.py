@@ -13,11 +13,15 @@ from app.foundation.idempotency import Command, CommandResult, IdempotentExecuto
 from app.foundation.sql.database import Database
 from app.foundation.sql.types import plain
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.performance.domain.attribution import Attribution, of_booked, of_index
+from app.performance.domain.attribution import (
+    Attribution,
+    attribution_from_curve,
+    attribution_from_results,
+)
 from app.performance.domain.brinson import ActiveReturn
 from app.performance.domain.equity_curve import Position
 from app.performance.services.active_return import active_return
-from app.performance.services.equity_reader import Need, Track, track_of
+from app.performance.services.equity_reader import EquityHistory, EquityQuery, load_equity
 from app.portfolio.domain.event_log import Draft, EventType, instant_text, number_text
 from app.portfolio.domain.membership import Change
 from app.portfolio.domain.models import Member, Portfolio
@@ -32,7 +36,7 @@ _AHEAD = timedelta(minutes=5)  # clocks of two machines may differ by this
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ResultSubmission:
     """What the trading engine says of one result."""
 
     trade_id: str
@@ -44,7 +48,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldPosition:
+class PositionPerformance:
     """A member's notional position in units of the index, and what was booked for it."""
 
     member: Member
@@ -70,7 +74,7 @@ class Performance:
     async def book(
         self,
         text: str,
-        claim: Claim,
+        claim: ResultSubmission,
         reason: str,
         command: Command,
         render: Render[Trade] | None = None,
@@ -129,19 +133,21 @@ class Performance:
                 before_seq, limit, symbol_id=wanted, since=since, until=until
             )
 
-    async def track(self, since: datetime | None = None) -> Track:
+    async def track(self, since: datetime | None = None) -> EquityHistory:
         """The equity at closes of days and at the marks of now; those before `since` may lack."""
         async with self.database.read() as unit:
-            return await track_of(unit, self.grounds, Need(since))
+            return await load_equity(unit, self.grounds, EquityQuery(since))
 
     async def positions(
         self, since: datetime | None = None, until: datetime | None = None
-    ) -> tuple[tuple[HeldPosition, ...], Track]:
+    ) -> tuple[tuple[PositionPerformance, ...], EquityHistory]:
         """Of the present members; booked results of those that occurred in the period."""
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
             begun = min((one.included_at for one in portfolio.members), default=None)
-            track = await track_of(unit, self.grounds, Need(gains_since=begun, has_days=False))
+            track = await load_equity(
+                unit, self.grounds, EquityQuery(gains_since=begun, has_days=False)
+            )
             realized = await realized_in(unit, portfolio, since, until)
         return tuple(held(one, track, realized) for one in track.portfolio.members), track
 
@@ -154,8 +160,8 @@ class Performance:
         """
         async with self.database.read() as unit:
             begin = self.grounds.clock() - timedelta(days=days)
-            need = Need(days_since=begin, gains_since=begin)
-            track = await track_of(unit, self.grounds, need)
+            need = EquityQuery(days_since=begin, gains_since=begin)
+            track = await load_equity(unit, self.grounds, need)
             end = track.grounds.at
             ledgers = await attributed(unit, track, end - timedelta(days=days), end)
         # The universe of many days takes longer than a request may hold up the others.
@@ -164,7 +170,7 @@ class Performance:
 
 
 async def attributed(
-    unit: UnitOfWork, track: Track, since: datetime, until: datetime
+    unit: UnitOfWork, track: EquityHistory, since: datetime, until: datetime
 ) -> tuple[Attribution, ...]:
     """The ledgers of a period: the index, then one for each currency."""
     weights = {member.symbol: member.weight_u for member in track.portfolio.members}
@@ -172,8 +178,8 @@ async def attributed(
     after = [one for one in late if one.occurred_at > since]
     totals = await unit.get(TradeRepository).totals()
     return (
-        of_index(track.curve.points, since, until, weights, track.sector),
-        *of_booked(totals, after, since, until, weights, track.sector),
+        attribution_from_curve(track.curve.points, since, until, weights, track.sector),
+        *attribution_from_results(totals, after, since, until, weights, track.sector),
     )
 
 
@@ -190,7 +196,7 @@ async def realized_in(
     return found
 
 
-def _result(text: str, claim: Claim, grounds: Grounds) -> BookedResult:
+def _result(text: str, claim: ResultSubmission, grounds: Grounds) -> BookedResult:
     entry = grounds.resolve(text)
     if claim.currency != entry.contract.settle:
         raise RefusedError(
@@ -255,7 +261,9 @@ def _payload(result: BookedResult) -> dict[str, object]:
     }
 
 
-def held(member: Member, track: Track, realized: Mapping[str, Decimal]) -> HeldPosition:
+def held(
+    member: Member, track: EquityHistory, realized: Mapping[str, Decimal]
+) -> PositionPerformance:
     """A member's position now, with what was realised, by symbol id."""
     curve, mark = track.curve, track.grounds.mark(member.symbol)
     position = None if curve.broken else curve.positions.get(member.symbol)
@@ -279,7 +287,7 @@ def held(member: Member, track: Track, realized: Mapping[str, Decimal]) -> HeldP
         for point in curve.points
         if point.at > member.included_at
     )
-    return HeldPosition(
+    return PositionPerformance(
         member=member,
         position=position,
         mark=mark,

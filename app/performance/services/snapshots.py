@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.performance.domain.equity_curve import PerformanceMark
-from app.performance.services.equity_reader import Need, track_of
+from app.performance.domain.equity_curve import ValuationSnapshot
+from app.performance.services.equity_reader import EquityQuery, load_equity
 from app.performance.services.service import Performance
-from app.performance.storage.snapshots import PerformanceMarkRepository
+from app.performance.storage.snapshots import ValuationSnapshotRepository
 from app.portfolio.storage.history import HistoryRepository
 
 
 @dataclass(frozen=True, slots=True)
-class PerformanceMarks:
+class ValuationSnapshots:
     """A slot that nobody was there for stays without a mark."""
 
     performance: Performance
 
-    async def note(self, slot: datetime) -> PerformanceMark | None:
+    async def note(self, slot: datetime) -> ValuationSnapshot | None:
         """The mark of that slot, made now unless it is there.
 
         None without a portfolio, and for a slot that began before there was one: what comes of
@@ -28,12 +28,12 @@ class PerformanceMarks:
                 return None
             grounds = self.performance.grounds
             # Only the moment of now is asked for: the history is read from the last weighing on.
-            track = await track_of(unit, grounds, Need(has_days=False))
+            track = await load_equity(unit, grounds, EquityQuery(has_days=False))
             if not track.days:
                 return None
             now = track.days[-1]
             marks = {one.symbol: track.grounds.mark(one.symbol) for one in track.portfolio.members}
-            mark = PerformanceMark(
+            mark = ValuationSnapshot(
                 slot=slot,
                 at=track.grounds.at,
                 version=track.portfolio.version,
@@ -41,7 +41,7 @@ class PerformanceMarks:
                 reason=now.reason,
                 prices={symbol: price for symbol, price in marks.items() if price is not None},
             )
-            await unit.get(PerformanceMarkRepository).note(mark)
+            await unit.get(ValuationSnapshotRepository).note(mark)
         return mark
 
     async def page(
@@ -50,7 +50,7 @@ class PerformanceMarks:
         after: datetime | None,
         since: datetime | None,
         until: datetime | None,
-    ) -> tuple[PerformanceMark, ...]:
+    ) -> tuple[ValuationSnapshot, ...]:
         """Oldest first."""
         async with self.performance.database.read() as unit:
-            return await unit.get(PerformanceMarkRepository).page(limit, after, since, until)
+            return await unit.get(ValuationSnapshotRepository).page(limit, after, since, until)

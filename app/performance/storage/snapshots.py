@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.foundation.sql.metadata import metadata
 from app.foundation.sql.statements import insert
 from app.foundation.sql.types import JsonText, UtcInstant
-from app.performance.domain.equity_curve import PerformanceMark
+from app.performance.domain.equity_curve import ValuationSnapshot
 from app.portfolio.domain.event_log import number_text
 
 performance_marks: Final = Table(
@@ -27,10 +27,10 @@ performance_marks: Final = Table(
 
 
 @dataclass(frozen=True, slots=True)
-class PerformanceMarkRepository:
+class ValuationSnapshotRepository:
     connection: AsyncConnection
 
-    async def note(self, mark: PerformanceMark) -> bool:
+    async def note(self, mark: ValuationSnapshot) -> bool:
         """False where its slot is noted already: the first one stands."""
         document = {
             "equity": None if mark.equity is None else number_text(mark.equity),
@@ -49,7 +49,7 @@ class PerformanceMarkRepository:
         after: datetime | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-    ) -> tuple[PerformanceMark, ...]:
+    ) -> tuple[ValuationSnapshot, ...]:
         """Oldest first, those after the slot `after`, in [since, until)."""
         slot = performance_marks.c.slot
         wanted = select(performance_marks).order_by(slot).limit(limit)
@@ -62,9 +62,9 @@ class PerformanceMarkRepository:
         return tuple(_mark(row) for row in await self.connection.execute(wanted))
 
 
-def _mark(row: Row[Any]) -> PerformanceMark:
+def _mark(row: Row[Any]) -> ValuationSnapshot:
     equity = row.mark["equity"]
-    return PerformanceMark(
+    return ValuationSnapshot(
         slot=row.slot,
         at=row.at,
         version=row.version,

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app.alerts.api import notification_routes as routes
-from app.alerts.services.notifications import Notifications
+from app.alerts.services.notifications import NotificationService
 from app.foundation.sql.database import Database
 from tests.alerts.services.test_notifications import Office, change
 from tests.support.harness import PREFIX, serve
@@ -21,7 +21,7 @@ CANARY = "canary-of-a-token"
 
 @dataclass
 class Face:
-    notifications: Notifications
+    notifications: NotificationService
 
 
 @pytest.fixture

@@ -11,15 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.alerts.domain.facts import Facts, MemberFacts, PortfolioFacts, SystemFacts
-from app.alerts.domain.lifecycle import REST_S, TOUCH_S, Ended, Evaluation, evaluate
-from app.alerts.domain.models import STEPS, Alert, AlertState, Resolution, Rule, Step
+from app.alerts.domain.lifecycle import REST_S, TOUCH_S, Evaluation, ResolvedAlert, evaluate
+from app.alerts.domain.models import (
+    STEPS,
+    Alert,
+    AlertRule,
+    AlertState,
+    AlertTransition,
+    Resolution,
+)
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import MarginRule, Severity, StateRule
 from app.foundation.errors import Code, ConflictError
 from app.market.domain.models import ExchangeLink, LinkState
 from tests.support.portfolios import T0
 
-KEY = (Rule.LOW_SCORE, "AAUSDT")
+KEY = (AlertRule.LOW_SCORE, "AAUSDT")
 MINUTE = timedelta(minutes=1)
 
 
@@ -41,7 +48,7 @@ def look(
     facts: Facts,
     active: Iterable[Alert] = (),
     configuration: Configuration | None = None,
-    ended: Mapping[tuple[Rule, str], Ended] | None = None,
+    ended: Mapping[tuple[AlertRule, str], ResolvedAlert] | None = None,
 ) -> Evaluation:
     numbers = count(1)
     return evaluate(
@@ -84,7 +91,7 @@ def test_it_must_hold_for_its_duration_and_a_shorter_time_leaves_no_trace() -> N
 def test_U09_a_number_around_its_limit_opens_and_ends_once_in_ten_minutes() -> None:
     flapping = settings(MarginRule(clear_margin=0.02, cooldown_s=600))
     active: tuple[Alert, ...] = ()
-    ended: dict[tuple[Rule, str], Ended] = {}
+    ended: dict[tuple[AlertRule, str], ResolvedAlert] = {}
     moves: list[tuple[str, datetime]] = []
     for minute in range(60):
         # within the margin, and now and then far beyond it
@@ -96,7 +103,7 @@ def test_U09_a_number_around_its_limit_opens_and_ends_once_in_ten_minutes() -> N
             moves.append(("ended", T0 + minute * MINUTE))
             assert alert.resolved_at is not None
             assert alert.resolution is not None
-            ended[alert.key] = Ended(alert.resolved_at, alert.resolution)
+            ended[alert.key] = ResolvedAlert(alert.resolved_at, alert.resolution)
     raised = [at for what, at in moves if what == "raised"]
     assert len(raised) >= 3
     assert all(later - one >= 10 * MINUTE for one, later in pairwise(raised))
@@ -144,7 +151,7 @@ def test_a_rule_that_is_switched_off_ends_its_alerts_and_drops_what_waits() -> N
 
 def test_after_its_end_it_waits_for_its_cooldown() -> None:
     calm = settings(MarginRule(cooldown_s=300))
-    ended = {KEY: Ended(T0, Resolution.CLEARED)}
+    ended = {KEY: ResolvedAlert(T0, Resolution.CLEARED)}
     early = look(scored(0.4, T0 + 4 * MINUTE), (), calm, ended)
     assert [one.state for one in early.active] == [AlertState.PENDING]
     late = look(scored(0.4, T0 + 5 * MINUTE), early.active, calm, ended)
@@ -152,7 +159,7 @@ def test_after_its_end_it_waits_for_its_cooldown() -> None:
 
 
 def test_what_somebody_ended_rests_for_ten_minutes_at_least() -> None:
-    ended = {KEY: Ended(T0, Resolution.OPERATOR)}
+    ended = {KEY: ResolvedAlert(T0, Resolution.OPERATOR)}
     rest = timedelta(seconds=REST_S)
     for at, state in ((rest - MINUTE, AlertState.PENDING), (rest, AlertState.OPEN)):
         seen = look(scored(0.4, T0 + at), (), None, ended)
@@ -199,12 +206,12 @@ def test_settings_that_change_show_in_the_alert() -> None:
 
 def test_every_move_is_in_the_table_or_refused() -> None:
     alert = opened()
-    moves: dict[Step, Any] = {
-        Step.RAISE: lambda one: one.raised(T0),
-        Step.ACKNOWLEDGE: lambda one: one.acknowledged(T0, "me"),
-        Step.SNOOZE: lambda one: one.snoozed(T0 + MINUTE, "me"),
-        Step.WAKE: lambda one: one.awake(),
-        Step.RESOLVE: lambda one: one.resolved(T0, Resolution.OPERATOR, "me"),
+    moves: dict[AlertTransition, Any] = {
+        AlertTransition.RAISE: lambda one: one.raised(T0),
+        AlertTransition.ACKNOWLEDGE: lambda one: one.acknowledged(T0, "me"),
+        AlertTransition.SNOOZE: lambda one: one.snoozed(T0 + MINUTE, "me"),
+        AlertTransition.WAKE: lambda one: one.awake(),
+        AlertTransition.RESOLVE: lambda one: one.resolved(T0, Resolution.OPERATOR, "me"),
     }
     for state in AlertState:
         for step, move in moves.items():
@@ -236,7 +243,7 @@ def test_A1_whatever_is_seen_there_is_one_alert_and_none_ends_that_was_not_raise
 ) -> None:
     rule = MarginRule(duration_s=duration_s, cooldown_s=cooldown_s, clear_margin=0.02)
     active: tuple[Alert, ...] = ()
-    ended: dict[tuple[Rule, str], Ended] = {}
+    ended: dict[tuple[AlertRule, str], ResolvedAlert] = {}
     balance = 0
     for minute, score in enumerate(walk):
         at = T0 + minute * MINUTE
@@ -247,7 +254,7 @@ def test_A1_whatever_is_seen_there_is_one_alert_and_none_ends_that_was_not_raise
         assert len(active) <= 1
         balance += len(seen.raised) - len(seen.ended)
         assert balance == sum(one.state is not AlertState.PENDING for one in active)
-        ended |= {one.key: Ended(at, Resolution.CLEARED) for one in seen.ended}
+        ended |= {one.key: ResolvedAlert(at, Resolution.CLEARED) for one in seen.ended}
         for one in active:
             assert (one.state is AlertState.PENDING) == (one.opened_at is None)
 
@@ -255,4 +262,4 @@ def test_A1_whatever_is_seen_there_is_one_alert_and_none_ends_that_was_not_raise
 def test_the_gravest_comes_first() -> None:
     facts = Facts(T0, T0, PortfolioFacts((MemberFacts("AAUSDT", "Paused", False, 0.1, None),)))
     seen = look(facts, (), settings(not_tradeable=StateRule(severity=Severity.INFO)))
-    assert [one.rule for one in seen.active] == [Rule.LOW_SCORE, Rule.NOT_TRADEABLE]
+    assert [one.rule for one in seen.active] == [AlertRule.LOW_SCORE, AlertRule.NOT_TRADEABLE]

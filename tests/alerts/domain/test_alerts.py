@@ -15,7 +15,7 @@ from app.alerts.domain.facts import (
     SystemFacts,
 )
 from app.alerts.domain.lifecycle import evaluate
-from app.alerts.domain.models import Alert, Reading, Rule, Side, rank
+from app.alerts.domain.models import Alert, AlertRule, RuleReading, ThresholdSide, rank
 from app.alerts.domain.rules import RULES, in_force
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import AlertRules, Severity, StateRule
@@ -44,13 +44,13 @@ def judge(facts: Facts, settings: Configuration) -> tuple[Alert, ...]:
     return seen.active
 
 
-def rules(alerts: tuple[Alert, ...]) -> list[tuple[Rule, str]]:
+def rules(alerts: tuple[Alert, ...]) -> list[tuple[AlertRule, str]]:
     return [(one.rule, one.subject) for one in alerts]
 
 
 def test_every_rule_has_settings_and_a_predicate() -> None:
-    assert list(RULES) == list(Rule)
-    assert [one.name for one in fields(AlertRules)] == [rule.value for rule in Rule]
+    assert list(RULES) == list(AlertRule)
+    assert [one.name for one in fields(AlertRules)] == [rule.value for rule in AlertRule]
 
 
 def test_each_rule_of_the_members_fires_beyond_its_limit_only() -> None:
@@ -63,10 +63,10 @@ def test_each_rule_of_the_members_fires_beyond_its_limit_only() -> None:
     )
     alerts = judge(facts, SETTINGS)
     assert [(one.rule, one.subject, one.severity) for one in alerts] == [
-        (Rule.NOT_TRADEABLE, "AAUSDT", Severity.CRITICAL),
-        (Rule.HIGH_CORRELATION, "AAUSDT-BBUSDT", Severity.WARNING),
-        (Rule.LOW_SCORE, "BBUSDT", Severity.WARNING),
-        (Rule.POOR_PERFORMANCE, "BBUSDT", Severity.WARNING),
+        (AlertRule.NOT_TRADEABLE, "AAUSDT", Severity.CRITICAL),
+        (AlertRule.HIGH_CORRELATION, "AAUSDT-BBUSDT", Severity.WARNING),
+        (AlertRule.LOW_SCORE, "BBUSDT", Severity.WARNING),
+        (AlertRule.POOR_PERFORMANCE, "BBUSDT", Severity.WARNING),
     ]
     assert [(one.value, one.limit) for one in alerts] == [
         (None, None),
@@ -86,10 +86,10 @@ def test_a_pair_that_falls_with_the_market_is_an_alert_of_its_own() -> None:
     ]
     held = PortfolioFacts(members=tuple(members_), raw_correlations=pairs)
     assert [(one.rule, one.subject) for one in judge(Facts(T0, T0, held), SETTINGS)] == [
-        (Rule.HIGH_RAW_CORRELATION, "AAUSDT-BTCUSDT"),
-        (Rule.HIGH_RAW_CORRELATION, "BBUSDT-BTCUSDT"),
+        (AlertRule.HIGH_RAW_CORRELATION, "AAUSDT-BTCUSDT"),
+        (AlertRule.HIGH_RAW_CORRELATION, "BBUSDT-BTCUSDT"),
     ]
-    own = RULES[Rule.HIGH_CORRELATION].read(Facts(T0, T0, held), SETTINGS)
+    own = RULES[AlertRule.HIGH_CORRELATION].read(Facts(T0, T0, held), SETTINGS)
     assert [one.subject for one in own or ()] == ["AAUSDT-BBUSDT"], "the market has no residual"
 
 
@@ -112,10 +112,12 @@ def test_of_a_service_that_says_nothing_nothing_is_known() -> None:
 def test_a_ban_is_one_critical_alert_and_no_disconnection() -> None:
     link = replace(UP, state=LinkState.DOWN, cause="exchange_banned", detail="blocked")
     alerts = judge(system(link=link), SETTINGS)
-    assert rules(alerts) == [(Rule.EXCHANGE_BANNED, "exchange")]
+    assert rules(alerts) == [(AlertRule.EXCHANGE_BANNED, "exchange")]
     assert alerts[0].severity is Severity.CRITICAL
     away = replace(link, cause="exchange_timeout")
-    assert rules(judge(system(link=away), SETTINGS)) == [(Rule.EXCHANGE_DISCONNECTED, "exchange")]
+    assert rules(judge(system(link=away), SETTINGS)) == [
+        (AlertRule.EXCHANGE_DISCONNECTED, "exchange")
+    ]
     assert judge(system(link=UP), SETTINGS) == ()
 
 
@@ -132,10 +134,10 @@ def test_what_the_exchange_says_wrongly_is_named() -> None:
         SETTINGS,
     )
     assert rules(alerts) == [
-        (Rule.REDIRECT_REFUSED, "/api/v1/status"),
-        (Rule.SCHEMA_DRIFT, "/api/v1/contracts:tickSize"),
-        (Rule.UNIVERSE_ANOMALY, "exchange"),
-        (Rule.UNKNOWN_CONTRACT_STATUS, "exchange"),
+        (AlertRule.REDIRECT_REFUSED, "/api/v1/status"),
+        (AlertRule.SCHEMA_DRIFT, "/api/v1/contracts:tickSize"),
+        (AlertRule.UNIVERSE_ANOMALY, "exchange"),
+        (AlertRule.UNKNOWN_CONTRACT_STATUS, "exchange"),
     ]
     drift, anomaly, odd = alerts[1:]
     assert (drift.value, drift.symbols) == (7.0, many)
@@ -156,7 +158,7 @@ def test_stale_data_is_one_alert_of_the_market_or_one_of_each_member() -> None:
         (DataStatus.UNAVAILABLE, "market"),
     ):
         facts = Facts(T0, T0, held, SystemFacts(data_status=status))
-        assert rules(judge(facts, SETTINGS)) == [(Rule.DATA_STALE, subject)]
+        assert rules(judge(facts, SETTINGS)) == [(AlertRule.DATA_STALE, subject)]
     assert judge(Facts(T0, T0, held), SETTINGS) == (), "not before the first fill"
 
 
@@ -182,7 +184,7 @@ def test_jobs_that_fail_or_do_not_come() -> None:
         JobFacts("gauges", 0, None, None),
     )
     alerts = judge(system(jobs=jobs), SETTINGS)
-    assert rules(alerts) == [(Rule.JOB_FAILING, "scoring"), (Rule.JOB_LATE, "scoring")]
+    assert rules(alerts) == [(AlertRule.JOB_FAILING, "scoring"), (AlertRule.JOB_LATE, "scoring")]
     assert "TypeError" in alerts[0].message
 
 
@@ -217,15 +219,15 @@ def test_each_new_rule_of_a_member_fires_beyond_its_limit_only() -> None:
     )
     alerts = judge(members(calm, wild), SETTINGS)
     assert [(one.rule, one.value) for one in alerts] == [
-        (Rule.DELISTING_ANNOUNCED, None),
-        (Rule.SUPPORT_LOST, None),
-        (Rule.DRAWDOWN, 0.26),
-        (Rule.FUNDING_EXTREME, 0.0011),
-        (Rule.PRICE_ANOMALY, 6.1),
-        (Rule.QUARANTINED, None),
-        (Rule.SCORE_DROPPED, 0.2),
-        (Rule.WEIGHT_OUT_OF_BOUNDS, 0.51),
-        (Rule.REPLACEMENT_RECOMMENDED, None),
+        (AlertRule.DELISTING_ANNOUNCED, None),
+        (AlertRule.SUPPORT_LOST, None),
+        (AlertRule.DRAWDOWN, 0.26),
+        (AlertRule.FUNDING_EXTREME, 0.0011),
+        (AlertRule.PRICE_ANOMALY, 6.1),
+        (AlertRule.QUARANTINED, None),
+        (AlertRule.SCORE_DROPPED, 0.2),
+        (AlertRule.WEIGHT_OUT_OF_BOUNDS, 0.51),
+        (AlertRule.REPLACEMENT_RECOMMENDED, None),
     ]
     assert {one.subject for one in alerts} == {"BBUSDT"}
     assert alerts[-1].symbols == ("BBUSDT", "CCUSDT")
@@ -239,25 +241,25 @@ def test_the_portfolio_as_a_whole() -> None:
     )
     alerts = judge(Facts(T0, T0, held), SETTINGS)
     assert [(one.rule, one.subject, one.value) for one in alerts] == [
-        (Rule.SECTOR_CONCENTRATION, "ai", 0.61),
-        (Rule.VAR_ABOVE_LIMIT, "portfolio", 0.11),
-        (Rule.PORTFOLIO_BELOW_SIZE, "portfolio", 2.0),
+        (AlertRule.SECTOR_CONCENTRATION, "ai", 0.61),
+        (AlertRule.VAR_ABOVE_LIMIT, "portfolio", 0.11),
+        (AlertRule.PORTFOLIO_BELOW_SIZE, "portfolio", 2.0),
     ]
     calm = PortfolioFacts((*two, two[0]), was_formed=True, sectors={"ai": 0.6}, value_at_risk=0.1)
     assert judge(Facts(T0, T0, calm), SETTINGS) == ()
     assert judge(Facts(T0, T0, replace(held, was_formed=False)), SETTINGS)[-1].rule is not (
-        Rule.PORTFOLIO_BELOW_SIZE
+        AlertRule.PORTFOLIO_BELOW_SIZE
     ), "what was never formed is not too small"
 
 
 def test_a_member_whose_contract_is_lost_does_not_count_for_the_size() -> None:
-    def size(*lost: bool | None) -> Reading:
+    def size(*lost: bool | None) -> RuleReading:
         held = tuple(
             MemberFacts(f"{at}USDT", "Open", True, None, None, is_lost=one)
             for at, one in enumerate(lost)
         )
         facts = Facts(T0, T0, PortfolioFacts(held, was_formed=True))
-        (found,) = RULES[Rule.PORTFOLIO_BELOW_SIZE].read(facts, SETTINGS) or ()
+        (found,) = RULES[AlertRule.PORTFOLIO_BELOW_SIZE].read(facts, SETTINGS) or ()
         return found
 
     assert size(False, False, False).value == 3.0
@@ -280,8 +282,8 @@ def test_news_are_shown_for_a_while_only() -> None:
         )
         assert rules(judge(facts, SETTINGS)) == (
             [
-                (Rule.REBALANCE_DONE, "event 7"),
-                (Rule.RECOVERED, "exchange_banned:exchange"),
+                (AlertRule.REBALANCE_DONE, "event 7"),
+                (AlertRule.RECOVERED, "exchange_banned:exchange"),
             ]
             if shown
             else []
@@ -290,22 +292,23 @@ def test_news_are_shown_for_a_while_only() -> None:
 
 def test_a_number_ends_its_alert_only_beyond_the_margin() -> None:
     low, far, state = (
-        in_force(rule, SETTINGS) for rule in (Rule.LOW_SCORE, Rule.CLOCK_OFFSET, Rule.NOT_TRADEABLE)
+        in_force(rule, SETTINGS)
+        for rule in (AlertRule.LOW_SCORE, AlertRule.CLOCK_OFFSET, AlertRule.NOT_TRADEABLE)
     )
     assert (low.limit, low.clear_limit) == (0.5, 0.52)
     assert (far.limit, far.clear_limit) == (1.0, 0.8)
     assert (state.limit, state.clear_limit) == (None, None)
-    reading = Reading("AAUSDT", "", value=0.51)
-    assert reading.fires(Side.BELOW, low.limit) is False
-    assert reading.fires(Side.BELOW, low.clear_limit) is True
-    assert reading.fires(Side.BELOW, None) is None
+    reading = RuleReading("AAUSDT", "", value=0.51)
+    assert reading.fires(ThresholdSide.BELOW, low.limit) is False
+    assert reading.fires(ThresholdSide.BELOW, low.clear_limit) is True
+    assert reading.fires(ThresholdSide.BELOW, None) is None
 
 
 def test_G09_processes_that_run_with_something_else_are_one_alert_that_names_them() -> None:
     now = replace(SETTINGS.alerts.rules, config_drift=StateRule())
     settings = replace(SETTINGS, alerts=replace(SETTINGS.alerts, rules=now))
     (alert,) = judge(system(drifted=("one (other settings)",)), settings)
-    assert (alert.rule, alert.subject, alert.value) == (Rule.CONFIG_DRIFT, "replicas", 1.0)
+    assert (alert.rule, alert.subject, alert.value) == (AlertRule.CONFIG_DRIFT, "replicas", 1.0)
     assert "one (other settings)" in alert.message
     assert judge(system(drifted=()), settings) == ()
     assert judge(system(drifted=None), settings) == ()

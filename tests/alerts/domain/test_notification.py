@@ -6,23 +6,23 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.alerts.domain.events import AlertRaised, AlertResolved
-from app.alerts.domain.models import Resolution, Rule
+from app.alerts.domain.models import AlertRule, Resolution
 from app.alerts.domain.notifications import (
     DIGEST_LINES,
-    MOST_TRIES,
+    MAX_ATTEMPTS,
     Channel,
     ChannelKind,
-    Notice,
-    NoticeKind,
-    Told,
-    admitted,
+    Notification,
+    NotificationKind,
+    RecentNotification,
     digest,
-    digest_due,
-    left_out,
+    is_admitted,
+    is_digest_due,
     limit_of,
-    notice_of,
-    pause_s,
-    room,
+    notification_of,
+    remaining_quota,
+    retry_delay_s,
+    suppressed_count,
 )
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
@@ -40,65 +40,77 @@ def record(event: object) -> EventRecord:
     return EventRecord(draft.topic, draft.type, draft.subject, draft.data, draft.occurred_at, 9)
 
 
-def notice(key: str = "k", kind: NoticeKind = NoticeKind.ERROR, seq: int | None = 1) -> Notice:
-    return Notice(kind, False, key, f"about {key}", "", {}, seq)
+def notice(
+    key: str = "k", kind: NotificationKind = NotificationKind.ERROR, seq: int | None = 1
+) -> Notification:
+    return Notification(kind, False, key, f"about {key}", "", {}, seq)
 
 
-def critical(key: str, kind: NoticeKind = NoticeKind.ERROR) -> Notice:
+def critical(key: str, kind: NotificationKind = NotificationKind.ERROR) -> Notification:
     return replace(notice(key, kind), is_critical=True)
 
 
-ALERT = AlertRaised("a", Rule.LOW_SCORE, "BTCUSDT", (), Severity.WARNING, 0.1, 0.2, "low", T0)
+ALERT = AlertRaised("a", AlertRule.LOW_SCORE, "BTCUSDT", (), Severity.WARNING, 0.1, 0.2, "low", T0)
 
 
 @pytest.mark.parametrize(
     ("event", "kind", "critical", "title"),
     [
-        (ALERT, NoticeKind.ERROR, False, "WARNING: low_score (BTCUSDT)"),
+        (ALERT, NotificationKind.ERROR, False, "WARNING: low_score (BTCUSDT)"),
         (
-            AlertRaised("a", Rule.LOW_SCORE, "X", (), Severity.CRITICAL, None, None, "low", T0),
-            NoticeKind.ERROR,
+            AlertRaised(
+                "a", AlertRule.LOW_SCORE, "X", (), Severity.CRITICAL, None, None, "low", T0
+            ),
+            NotificationKind.ERROR,
             True,
             "CRITICAL: low_score (X)",
         ),
         (
             AlertResolved(
-                "a", Rule.LOW_SCORE, "X", (), Severity.CRITICAL, Resolution.CLEARED, None, "ok", T0
+                "a",
+                AlertRule.LOW_SCORE,
+                "X",
+                (),
+                Severity.CRITICAL,
+                Resolution.CLEARED,
+                None,
+                "ok",
+                T0,
             ),
-            NoticeKind.STATUS,
+            NotificationKind.STATUS,
             False,
             "Over: low_score (X)",
         ),
         (
             PortfolioChanged(1, 2, "ADD", "BTCUSDT", T0, reason="best"),
-            NoticeKind.TRADE,
+            NotificationKind.TRADE,
             False,
             "Portfolio: ADD BTCUSDT",
         ),
         (
             PortfolioChanged(1, 2, "WEIGHTS", None, T0),
-            NoticeKind.TRADE,
+            NotificationKind.TRADE,
             False,
             "Portfolio: WEIGHTS",
         ),
         (
             ProposalOpened("p", "rebalance", "portfolio", 1, T0, T0),
-            NoticeKind.STATUS,
+            NotificationKind.STATUS,
             False,
             "Proposed: rebalance of portfolio",
         ),
         (
             ConfigurationChanged(Configuration(), T0),
-            NoticeKind.STATUS,
+            NotificationKind.STATUS,
             False,
             "Settings: version 1 is in force",
         ),
     ],
 )
 def test_an_event_that_is_news_is_told_with_its_number(
-    event: object, kind: NoticeKind, critical: bool, title: str
+    event: object, kind: NotificationKind, critical: bool, title: str
 ) -> None:
-    told = notice_of(record(event))
+    told = notification_of(record(event))
     assert told is not None
     assert (told.kind, told.is_critical, told.title) == (kind, critical, title)
     assert (told.event_seq, told.event["sequence"]) == (9, 9)
@@ -106,50 +118,55 @@ def test_an_event_that_is_news_is_told_with_its_number(
 
 
 def test_what_is_no_news_is_not_told() -> None:
-    assert notice_of(record(PlanCreated("run", 1, 0, T0))) is None
+    assert notification_of(record(PlanCreated("run", 1, 0, T0))) is None
 
 
 def test_the_limits_are_those_that_were_asked_for() -> None:
-    limits = {kind: limit_of(kind, RULES) for kind in NoticeKind}
+    limits = {kind: limit_of(kind, RULES) for kind in NotificationKind}
     assert limits == {
-        NoticeKind.ERROR: NotificationLimit(10, 300),
-        NoticeKind.TRADE: NotificationLimit(50, 60),
-        NoticeKind.STATUS: NotificationLimit(5, 600),
+        NotificationKind.ERROR: NotificationLimit(10, 300),
+        NotificationKind.TRADE: NotificationLimit(50, 60),
+        NotificationKind.STATUS: NotificationLimit(5, 600),
     }
 
 
-@pytest.mark.parametrize("kind", NoticeKind)
-def test_a_kind_has_so_many_an_hour(kind: NoticeKind) -> None:
+@pytest.mark.parametrize("kind", NotificationKind)
+def test_a_kind_has_so_many_an_hour(kind: NotificationKind) -> None:
     most = limit_of(kind, RULES).per_hour
-    told = [Told(kind, f"k{number}", T0) for number in range(most)]
-    assert admitted(notice("new", kind), told[1:], 0, T0, RULES)
-    assert not admitted(notice("new", kind), told, 0, T0 + timedelta(minutes=59), RULES)
-    assert admitted(notice("new", kind), told, 0, T0 + timedelta(minutes=60), RULES)
-    others = [Told(one, "k", T0) for one in NoticeKind if one is not kind for _ in range(100)]
-    assert admitted(notice("new", kind), others, 0, T0, RULES)
+    told = [RecentNotification(kind, f"k{number}", T0) for number in range(most)]
+    assert is_admitted(notice("new", kind), told[1:], 0, T0, RULES)
+    assert not is_admitted(notice("new", kind), told, 0, T0 + timedelta(minutes=59), RULES)
+    assert is_admitted(notice("new", kind), told, 0, T0 + timedelta(minutes=60), RULES)
+    others = [
+        RecentNotification(one, "k", T0)
+        for one in NotificationKind
+        if one is not kind
+        for _ in range(100)
+    ]
+    assert is_admitted(notice("new", kind), others, 0, T0, RULES)
     wider = NotificationLimit(most + 1, 60)
     more = NotificationSettings(error=wider, trade=wider, status=wider)
-    assert admitted(notice("new", kind), told, 0, T0, more)
+    assert is_admitted(notice("new", kind), told, 0, T0, more)
 
 
-@pytest.mark.parametrize("kind", NoticeKind)
-def test_the_same_thing_waits_and_what_is_critical_does_not(kind: NoticeKind) -> None:
+@pytest.mark.parametrize("kind", NotificationKind)
+def test_the_same_thing_waits_and_what_is_critical_does_not(kind: NotificationKind) -> None:
     cooldown = timedelta(seconds=limit_of(kind, RULES).cooldown_s)
-    told = [Told(kind, "k", T0)]
+    told = [RecentNotification(kind, "k", T0)]
     early = T0 + cooldown - timedelta(seconds=1)
-    assert not admitted(notice("k", kind), told, 0, early, RULES)
-    assert admitted(notice("k", kind), told, 0, T0 + cooldown, RULES)
-    assert admitted(critical("k", kind), told * 100, 0, T0, RULES)
-    assert not digest_due([notice("k", kind)], T0, early, RULES)
-    assert digest_due([notice("k", kind)], T0, T0 + cooldown, RULES)
+    assert not is_admitted(notice("k", kind), told, 0, early, RULES)
+    assert is_admitted(notice("k", kind), told, 0, T0 + cooldown, RULES)
+    assert is_admitted(critical("k", kind), told * 100, 0, T0, RULES)
+    assert not is_digest_due([notice("k", kind)], T0, early, RULES)
+    assert is_digest_due([notice("k", kind)], T0, T0 + cooldown, RULES)
 
 
 def test_E06_a_storm_of_what_is_critical_is_told_in_one_piece_within_a_minute() -> None:
-    assert admitted(critical("k"), [], RULES.per_minute - 1, T0, RULES)
-    assert not admitted(critical("k"), [], RULES.per_minute, T0, RULES)
+    assert is_admitted(critical("k"), [], RULES.per_minute - 1, T0, RULES)
+    assert not is_admitted(critical("k"), [], RULES.per_minute, T0, RULES)
     held = [notice("a"), critical("b"), notice("c")]
-    assert not digest_due(held, T0, T0 + timedelta(seconds=59), RULES)
-    assert digest_due(held, T0, T0 + timedelta(seconds=60), RULES)
+    assert not is_digest_due(held, T0, T0 + timedelta(seconds=59), RULES)
+    assert is_digest_due(held, T0, T0 + timedelta(seconds=60), RULES)
     whole = digest(held)
     assert whole.is_critical
     assert whole.body.splitlines() == ["about b", "about a", "about c"]
@@ -162,7 +179,7 @@ def test_E06_a_storm_of_what_is_critical_is_told_in_one_piece_within_a_minute() 
 def test_E06_a_part_of_each_minute_is_kept_free_for_what_is_critical(
     most: int, delivered: int, left: tuple[int, int]
 ) -> None:
-    assert room(delivered, replace(RULES, per_minute=most)) == left
+    assert remaining_quota(delivered, replace(RULES, per_minute=most)) == left
 
 
 def test_a_digest_names_what_was_held_back() -> None:
@@ -176,21 +193,24 @@ def test_a_digest_names_what_was_held_back() -> None:
 
 
 def test_E06_a_digest_counts_those_that_were_not_even_kept() -> None:
-    few = digest([notice("a"), left_out(NoticeKind.ERROR, 40)])
+    few = digest([notice("a"), suppressed_count(NotificationKind.ERROR, 40)])
     assert (few.title, few.body) == (
         "41 more of kind error",
         "about a\n40 that are not named here",
     )
     many = [notice(f"k{number}") for number in range(DIGEST_LINES + 3)]
-    assert digest([*many, left_out(NoticeKind.ERROR, 40)]).body.splitlines()[-1] == "and 43 more"
+    assert (
+        digest([*many, suppressed_count(NotificationKind.ERROR, 40)]).body.splitlines()[-1]
+        == "and 43 more"
+    )
 
 
 def test_pauses_grow_from_a_minute_to_six_hours() -> None:
-    pauses = [pause_s(attempts, 0.0) for attempts in range(1, MOST_TRIES)]
+    pauses = [retry_delay_s(attempts, 0.0) for attempts in range(1, MAX_ATTEMPTS)]
     assert pauses[0] == 60
     assert pauses == sorted(pauses)
     assert pauses[-1] == 6 * 3_600
-    assert pause_s(1, 1.0) == pytest.approx(72.0)
+    assert retry_delay_s(1, 1.0) == pytest.approx(72.0)
 
 
 def test_a_channel_that_is_printed_shows_no_secret() -> None:

@@ -9,8 +9,8 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import event
 
-from app.alerts.domain.lifecycle import TOUCH_S, Ended
-from app.alerts.domain.models import AlertState, Resolution, Rule
+from app.alerts.domain.lifecycle import TOUCH_S, ResolvedAlert
+from app.alerts.domain.models import AlertRule, AlertState, Resolution
 from app.alerts.services import cache as module
 from app.alerts.services.cache import AlertBookCache
 from app.alerts.services.facts import PairCorrelations, correlations
@@ -52,7 +52,7 @@ async def test_an_evaluation_without_a_commit_asks_nothing_and_sees_the_market(d
         assert asked == []
         desk.score({SYMBOLS[1]: 0.3})  # a change in memory alone
         (alert,) = await shown(desk)
-    assert alert.rule is Rule.LOW_SCORE
+    assert alert.rule is AlertRule.LOW_SCORE
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -92,7 +92,7 @@ async def test_where_others_may_write_two_statements_say_that_nothing_was_commit
         await unit.get(ReplacementRepository).keep(
             [Tally(SYMBOLS[0], SYMBOLS[9], 3, "h", desk.now, True)]
         )
-    assert [one.subject for one in await shown(desk, rule=Rule.REPLACEMENT_RECOMMENDED)] == [
+    assert [one.subject for one in await shown(desk, rule=AlertRule.REPLACEMENT_RECOMMENDED)] == [
         SYMBOLS[0]
     ]
     await shown(desk)  # it has read what the one before has written
@@ -100,7 +100,7 @@ async def test_where_others_may_write_two_statements_say_that_nothing_was_commit
         await unit.get(ReplacementRepository).keep(
             [Tally(SYMBOLS[0], SYMBOLS[8], 3, "h", desk.now, True)]
         )
-    (told,) = await shown(desk, rule=Rule.REPLACEMENT_RECOMMENDED)
+    (told,) = await shown(desk, rule=AlertRule.REPLACEMENT_RECOMMENDED)
     assert told.symbols == (SYMBOLS[0], SYMBOLS[8])
 
 
@@ -119,7 +119,7 @@ async def test_a_board_that_another_process_stored_is_seen_by_the_next_look(desk
     async with desk.database.write() as unit:
         await unit.get(ScoringRepository).save(newer, None)
     (fallen,) = await shown(desk)
-    assert (fallen.rule, fallen.subject) == (Rule.SCORE_DROPPED, SYMBOLS[1])
+    assert (fallen.rule, fallen.subject) == (AlertRule.SCORE_DROPPED, SYMBOLS[1])
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -198,7 +198,7 @@ async def test_prices_alone_change_the_facts_of_the_members(desk: Desk) -> None:
     await filled(desk, 5)
     assert not await shown(desk)
     desk.quote(SYMBOLS[0], mark=Decimal("5.0"))
-    fallen = await shown(desk, rule=Rule.POOR_PERFORMANCE)
+    fallen = await shown(desk, rule=AlertRule.POOR_PERFORMANCE)
     assert [one.subject for one in fallen] == [SYMBOLS[0]]
 
 
@@ -208,7 +208,7 @@ async def test_ends_that_lie_too_far_back_no_longer_count(desk: Desk) -> None:
     await shown(desk)
     cached = desk.alerts._books._cached
     assert cached is not None
-    end = Ended(desk.now, Resolution.CLEARED)
-    book = replace(cached[3], ended={(Rule.LOW_SCORE, SYMBOLS[0]): end})
+    end = ResolvedAlert(desk.now, Resolution.CLEARED)
+    book = replace(cached[3], ended={(AlertRule.LOW_SCORE, SYMBOLS[0]): end})
     assert book.ended_since(desk.now - timedelta(days=1)) == book.ended
     assert book.ended_since(desk.now) == {}

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from app.alerts.services.monitor import AlertingPulse
+from app.alerts.services.monitor import AlertingHeartbeat
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.event_bus import Bus
@@ -25,7 +25,7 @@ class Post:
 
     def __init__(self, world: World, database: Database, interval_s: float = 60.0) -> None:
         self.world, self.metrics = world, Metrics()
-        self.pulse = AlertingPulse(
+        self.pulse = AlertingHeartbeat(
             database, lambda: world.now, self.metrics, lambda: interval_s, world.now
         )
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from app.alerts.domain.events import AlertRaised, AlertResolved
-from app.alerts.domain.models import Alert, AlertState, Resolution, Rule, Side
-from app.alerts.domain.rules import RuleInForce
-from app.alerts.services.monitor import AlertWatch
-from app.alerts.services.service import LONGEST_SNOOZE, Chosen
+from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution, ThresholdSide
+from app.alerts.domain.rules import ActiveRule
+from app.alerts.services.monitor import AlertScheduler
+from app.alerts.services.service import LONGEST_SNOOZE, AlertFilter
 from app.alerts.storage.alerts import AlertRepository
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.sections import Severity
@@ -44,11 +44,11 @@ async def filled(desk: Desk, size: int) -> None:
 
 
 async def shown(desk: Desk, **chosen: Any) -> tuple[Alert, ...]:
-    return (await desk.alerts.list(Chosen(**chosen)))[0]
+    return (await desk.alerts.list(AlertFilter(**chosen)))[0]
 
 
 async def past(desk: Desk, **chosen: Any) -> tuple[Alert, ...]:
-    return (await desk.alerts.past(Chosen(**chosen), 50))[0]
+    return (await desk.alerts.past(AlertFilter(**chosen), 50))[0]
 
 
 async def low(desk: Desk) -> Alert:
@@ -66,7 +66,7 @@ async def test_a_member_that_halves_minutes_after_it_came_in_raises_the_drawdown
     desk.later(minutes=2)
     desk.quote(SYMBOLS[2], mark=Decimal(5))
     desk.score({})
-    (alert,) = await shown(desk, rule=Rule.DRAWDOWN)
+    (alert,) = await shown(desk, rule=AlertRule.DRAWDOWN)
     assert (alert.subject, alert.value) == (SYMBOLS[2], 0.5)
     view = await desk.portfolio.view()
     assert [one.figures.max_drawdown for one in view.members] == [0.0, 0.0, 0.5, 0.0, 0.0]
@@ -82,29 +82,29 @@ async def test_all_four_rules_fire_and_can_be_chosen_from(desk: Desk) -> None:
     close = panel.close.copy()
     close[:, panel.symbols.index(SYMBOLS[4])] = close[:, panel.symbols.index(SYMBOLS[3])]
     desk.market.panels[Interval.DAY] = replace(panel, close=close)
-    alerts, facts = await desk.alerts.list(Chosen())
+    alerts, facts = await desk.alerts.list(AlertFilter())
     # Where one of five falls by a third the others weigh more than they may.
-    drifted = [one.subject for one in alerts if one.rule is Rule.WEIGHT_OUT_OF_BOUNDS]
+    drifted = [one.subject for one in alerts if one.rule is AlertRule.WEIGHT_OUT_OF_BOUNDS]
     assert drifted == [SYMBOLS[0], SYMBOLS[1], SYMBOLS[3], SYMBOLS[4]]
-    first = [one for one in alerts if one.rule is not Rule.WEIGHT_OUT_OF_BOUNDS]
+    first = [one for one in alerts if one.rule is not AlertRule.WEIGHT_OUT_OF_BOUNDS]
     assert [(one.rule, one.subject) for one in first] == [
-        (Rule.NOT_TRADEABLE, SYMBOLS[0]),
-        (Rule.DRAWDOWN, SYMBOLS[2]),
-        (Rule.HIGH_CORRELATION, f"{SYMBOLS[3]}-{SYMBOLS[4]}"),
-        (Rule.HIGH_RAW_CORRELATION, f"{SYMBOLS[3]}-{SYMBOLS[4]}"),
-        (Rule.LOW_SCORE, SYMBOLS[1]),
-        (Rule.POOR_PERFORMANCE, SYMBOLS[2]),
+        (AlertRule.NOT_TRADEABLE, SYMBOLS[0]),
+        (AlertRule.DRAWDOWN, SYMBOLS[2]),
+        (AlertRule.HIGH_CORRELATION, f"{SYMBOLS[3]}-{SYMBOLS[4]}"),
+        (AlertRule.HIGH_RAW_CORRELATION, f"{SYMBOLS[3]}-{SYMBOLS[4]}"),
+        (AlertRule.LOW_SCORE, SYMBOLS[1]),
+        (AlertRule.POOR_PERFORMANCE, SYMBOLS[2]),
     ]
     assert facts.as_of == alerts[0].since == NOW
     by_symbol = await shown(desk, symbol=f"{SYMBOLS[4].lower()}")
     assert [one.rule for one in by_symbol] == [
-        Rule.HIGH_CORRELATION,
-        Rule.HIGH_RAW_CORRELATION,
-        Rule.WEIGHT_OUT_OF_BOUNDS,
+        AlertRule.HIGH_CORRELATION,
+        AlertRule.HIGH_RAW_CORRELATION,
+        AlertRule.WEIGHT_OUT_OF_BOUNDS,
     ]
     critical = await shown(desk, severity=Severity.CRITICAL)
-    assert [one.rule for one in critical] == [Rule.NOT_TRADEABLE]
-    assert [one.value for one in await shown(desk, rule=Rule.LOW_SCORE)] == [0.3]
+    assert [one.rule for one in critical] == [AlertRule.NOT_TRADEABLE]
+    assert [one.value for one in await shown(desk, rule=AlertRule.LOW_SCORE)] == [0.3]
     with pytest.raises(RefusedError):
         await shown(desk, symbol="NOSUCH")
 
@@ -150,7 +150,10 @@ async def test_U10_what_was_raised_survives_a_restart_and_is_not_raised_twice(de
     assert [one.id for one in await shown(again)] == [alert.id]
     # What comes while nobody runs is raised by the first look after it.
     again.status(SYMBOLS[0], ContractStatus.PAUSED)
-    assert [one.rule for one in await shown(again)] == [Rule.NOT_TRADEABLE, Rule.LOW_SCORE]
+    assert [one.rule for one in await shown(again)] == [
+        AlertRule.NOT_TRADEABLE,
+        AlertRule.LOW_SCORE,
+    ]
 
 
 async def test_C11_many_looks_at_once_make_one_alert(desk: Desk, database: Database) -> None:
@@ -186,7 +189,7 @@ async def test_it_is_acknowledged_snoozed_and_ended_by_hand(desk: Desk) -> None:
 
     await desk.alerts.resolve(alert.id, ME)
     assert await shown(desk) == ()
-    (ended,) = await past(desk, rule=Rule.LOW_SCORE, symbol=SYMBOLS[1])
+    (ended,) = await past(desk, rule=AlertRule.LOW_SCORE, symbol=SYMBOLS[1])
     assert (ended.resolution, ended.resolved_by) == (Resolution.OPERATOR, "me")
     assert await past(desk, severity=Severity.CRITICAL) == ()
     assert await past(desk, symbol=SYMBOLS[2]) == ()
@@ -258,7 +261,7 @@ async def test_a_database_that_takes_nothing_does_not_hide_an_alert(
 
     with monkeypatch.context() as now:
         now.setattr("app.alerts.storage.alerts.AlertRepository.save", full)
-        assert [one.rule for one in await shown(desk)] == [Rule.LOW_SCORE]
+        assert [one.rule for one in await shown(desk)] == [AlertRule.LOW_SCORE]
         async with desk.database.read() as unit:
             assert await unit.get(AlertRepository).active() == ()
     (kept,) = await shown(desk)
@@ -279,7 +282,7 @@ async def test_pages_of_the_past_go_back_without_a_gap(desk: Desk) -> None:
     assert len(whole) == 10
     paged: list[Alert] = []
     before = None
-    while page := (await desk.alerts.past(Chosen(), 3, before))[0]:
+    while page := (await desk.alerts.past(AlertFilter(), 3, before))[0]:
         paged += page
         assert page[-1].resolved_at is not None
         before = page[-1].resolved_at, page[-1].id
@@ -290,7 +293,7 @@ async def test_the_watch_counts_what_is_open(desk: Desk) -> None:
     alert = await low(desk)
     desk.status(SYMBOLS[0], ContractStatus.PAUSED)
     metrics = Metrics()
-    watch = AlertWatch(desk.alerts, metrics)
+    watch = AlertScheduler(desk.alerts, metrics)
     await watch.look()
     gauge = 'mysymbols_alerts_open{severity="%s"} %s'
     text = metrics.render().decode()
@@ -301,46 +304,46 @@ async def test_the_watch_counts_what_is_open(desk: Desk) -> None:
     assert gauge % ("warning", "0.0") in metrics.render().decode()
 
 
-async def rule(desk: Desk, name: Rule) -> RuleInForce:
+async def rule(desk: Desk, name: AlertRule) -> ActiveRule:
     rules, _ = await desk.alert_rules.all()
     return next(one for one in rules if one.rule is name)
 
 
 async def test_a_rule_that_is_changed_is_in_force_at_once(desk: Desk) -> None:
     await low(desk)
-    assert [one.rule for one in (await desk.alert_rules.all())[0]] == list(Rule)
-    await desk.alert_rules.change(Rule.LOW_SCORE, {"limit": 0.2}, "why", WHO)
+    assert [one.rule for one in (await desk.alert_rules.all())[0]] == list(AlertRule)
+    await desk.alert_rules.change(AlertRule.LOW_SCORE, {"limit": 0.2}, "why", WHO)
     assert await shown(desk) == ()
     calm = {"limit": 0.3, "clear_limit": 0.45, "duration_s": 60, "severity": "critical"}
-    done = await desk.alert_rules.change(Rule.LOW_SCORE, calm, "why", WHO)
+    done = await desk.alert_rules.change(AlertRule.LOW_SCORE, calm, "why", WHO)
     assert done.result is not None
     assert (done.result.version, done.result.alerts.low_score) == (4, 0.3)
-    now = await rule(desk, Rule.LOW_SCORE)
-    assert (now.side, now.limit, now.clear_limit) == (Side.BELOW, 0.3, 0.45)
+    now = await rule(desk, AlertRule.LOW_SCORE)
+    assert (now.side, now.limit, now.clear_limit) == (ThresholdSide.BELOW, 0.3, 0.45)
     assert (now.settings.duration_s, now.settings.severity) == (60, Severity.CRITICAL)
     await desk.alert_rules.change(
-        Rule.CLOCK_OFFSET, {"limit": 3.0, "clear_limit": 2.5, "enabled": False}, "why", WHO
+        AlertRule.CLOCK_OFFSET, {"limit": 3.0, "clear_limit": 2.5, "enabled": False}, "why", WHO
     )
-    far = await rule(desk, Rule.CLOCK_OFFSET)
+    far = await rule(desk, AlertRule.CLOCK_OFFSET)
     assert (far.limit, far.clear_limit, far.settings.enabled) == (3.0, 2.5, False)
-    await desk.alert_rules.change(Rule.HIGH_CORRELATION, {"limit": 0.9}, "why", WHO)
+    await desk.alert_rules.change(AlertRule.HIGH_CORRELATION, {"limit": 0.9}, "why", WHO)
     assert (await desk.configuration.current()).correlation.alert == 0.9
 
 
 @pytest.mark.parametrize(
     ("name", "wanted", "loc"),
     [
-        (Rule.NOT_TRADEABLE, {"limit": 1.0}, "limit"),
-        (Rule.LOW_SCORE, {"clear_limit": 0.4}, "clear_limit"),
-        (Rule.CLOCK_OFFSET, {"limit": 1.0, "clear_limit": 1.5}, "clear_limit"),
-        (Rule.CLOCK_OFFSET, {"clear_limit": "low"}, "clear_limit"),
-        (Rule.LOW_SCORE, {"limit": 1.5}, "alerts.low_score"),
-        (Rule.LOW_SCORE, {"duration_s": -1}, "alerts.rules.low_score.duration_s"),
-        (Rule.LOW_SCORE, {"mood": 1}, "alerts.rules.low_score.mood"),
+        (AlertRule.NOT_TRADEABLE, {"limit": 1.0}, "limit"),
+        (AlertRule.LOW_SCORE, {"clear_limit": 0.4}, "clear_limit"),
+        (AlertRule.CLOCK_OFFSET, {"limit": 1.0, "clear_limit": 1.5}, "clear_limit"),
+        (AlertRule.CLOCK_OFFSET, {"clear_limit": "low"}, "clear_limit"),
+        (AlertRule.LOW_SCORE, {"limit": 1.5}, "alerts.low_score"),
+        (AlertRule.LOW_SCORE, {"duration_s": -1}, "alerts.rules.low_score.duration_s"),
+        (AlertRule.LOW_SCORE, {"mood": 1}, "alerts.rules.low_score.mood"),
     ],
 )
 async def test_a_rule_that_cannot_be_is_refused_and_named(
-    desk: Desk, name: Rule, wanted: dict[str, object], loc: str
+    desk: Desk, name: AlertRule, wanted: dict[str, object], loc: str
 ) -> None:
     await filled(desk, 3)
     with pytest.raises(ConfigurationRefusedError) as refused:
@@ -352,9 +355,9 @@ async def test_D07_a_member_that_nobody_trades_or_believes_is_an_alert(desk: Des
     await filled(desk, 5)
     desk.quote(SYMBOLS[1], is_frozen=True)
     desk.quote(SYMBOLS[2], doubt=Doubt.MARK_OFF_INDEX)
-    found = await shown(desk, rule=Rule.QUARANTINED)
+    found = await shown(desk, rule=AlertRule.QUARANTINED)
     assert [one.subject for one in found] == [SYMBOLS[1], SYMBOLS[2]]
     assert ["index" in one.message for one in found] == [True, True]
     del desk.market.quotes[SYMBOLS[1]]  # nothing is known of it any more
     desk.quote(SYMBOLS[2], doubt=None)
-    assert [one.subject for one in await shown(desk, rule=Rule.QUARANTINED)] == [SYMBOLS[1]]
+    assert [one.subject for one in await shown(desk, rule=AlertRule.QUARANTINED)] == [SYMBOLS[1]]

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from sqlalchemy import select
 
 from app.adapters.vault import FernetCipher
-from app.alerts.domain.notifications import ChannelKind, DeliveryState, NoticeKind
-from app.alerts.services.channel_vault import ChannelVault, Opening
+from app.alerts.domain.notifications import ChannelKind, DeliveryState, NotificationKind
+from app.alerts.services.channel_vault import ChannelSecrets, DecryptingNotifier
 from app.alerts.services.notifications import ChannelDraft
 from app.alerts.services.notifier import by_kind
 from app.alerts.storage.notifications import NotificationRepository
@@ -34,8 +34,8 @@ def no_answer(_: object) -> StoredResponse:
 
 def keyed(office: Office, *keys: str, file: Path | None = None) -> Office:
     """The same office, started again with other keys."""
-    vault = ChannelVault(FernetCipher(keys, file))
-    known = (way for way in office.notifiers.values() if isinstance(way, Opening))
+    vault = ChannelSecrets(FernetCipher(keys, file))
+    known = (way for way in office.notifiers.values() if isinstance(way, DecryptingNotifier))
     ways = by_kind(replace(way, vault=vault) for way in known)
     office.notifications = replace(office.notifications, notifiers=ways, vault=vault)
     office.notifiers, office.courier.notifiers = ways, ways
@@ -93,7 +93,7 @@ async def test_without_its_key_a_channel_is_told_nothing_until_it_is_named_anew(
         (failed,) = await office.notifications.log(None, 9)
         assert (failed.state, receiver.got) == (DeliveryState.PENDING, [])
         assert str(failed.error).startswith("secrets_key_missing")
-        draft = ChannelDraft("desk", ChannelKind.WEBHOOK, url, None, tuple(NoticeKind), True)
+        draft = ChannelDraft("desk", ChannelKind.WEBHOOK, url, None, tuple(NotificationKind), True)
         for half in (draft, replace(draft, url=None, secret=SECRET)):
             with pytest.raises(ConflictError) as caught:  # what it keeps cannot be read
                 await office.notifications.alter(channel_id, half, WHO, no_answer)

@@ -19,24 +19,24 @@ from app.adapters.notifications.people import PeopleNotifier
 from app.adapters.notifications.webhook import WebhookNotifier
 from app.adapters.vault import FernetCipher
 from app.alerts.domain.events import AlertRaised
-from app.alerts.domain.models import Rule
+from app.alerts.domain.models import AlertRule
 from app.alerts.domain.notifications import (
-    MOST_HELD,
-    MOST_TRIES,
+    MAX_ATTEMPTS,
+    MAX_HELD,
     ChannelKind,
     DeliveryState,
-    NoticeKind,
+    NotificationKind,
 )
-from app.alerts.services.channel_vault import ChannelVault, Opening
-from app.alerts.services.delivery import Courier
-from app.alerts.services.notifications import ChannelDraft, Notifications
+from app.alerts.services.channel_vault import ChannelSecrets, DecryptingNotifier
+from app.alerts.services.delivery import NotificationDispatcher
+from app.alerts.services.notifications import ChannelDraft, NotificationService
 from app.alerts.services.notifier import by_kind
 from app.alerts.storage.notifications import NotificationRepository
 from app.configuration.domain.document import validate
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
-from app.configuration.services.current import SettingsInForce
+from app.configuration.services.current import CurrentSettings
 from app.foundation.errors import Code, ConflictError, NotFoundError, RefusedError
 from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.metrics import Metrics
@@ -98,16 +98,16 @@ class Office:
 
     def __init__(self, database: Database) -> None:
         self.database, self.now, self.numbers = database, NOW, iter(range(1, 10_000))
-        self.metrics, self.in_force = Metrics(), SettingsInForce()
-        self.vault = ChannelVault(FernetCipher((KEY,)))
+        self.metrics, self.in_force = Metrics(), CurrentSettings()
+        self.vault = ChannelSecrets(FernetCipher((KEY,)))
         ways = (
             WebhookNotifier(
                 lambda: int(self.now.timestamp()), Egress(allow_private=True, timeout_s=0.5)
             ),
             PeopleNotifier(Egress(allow_private=True)),
         )
-        self.notifiers = by_kind(Opening(way, self.vault) for way in ways)
-        self.notifications = Notifications(
+        self.notifiers = by_kind(DecryptingNotifier(way, self.vault) for way in ways)
+        self.notifications = NotificationService(
             database,
             lambda: self.now,
             lambda: f"00000000-0000-4000-8000-{next(self.numbers):012}",
@@ -117,8 +117,8 @@ class Office:
         )
         self.courier = self.another()
 
-    def another(self) -> Courier:
-        return Courier(
+    def another(self) -> NotificationDispatcher:
+        return NotificationDispatcher(
             self.database,
             lambda: self.now,
             lambda: 0.5,
@@ -129,7 +129,7 @@ class Office:
 
     async def channel(self, name: str, url: str, kind: ChannelKind = ChannelKind.WEBHOOK) -> str:
         secret = SECRET if kind is ChannelKind.WEBHOOK else None
-        draft = ChannelDraft(name, kind, url, secret, tuple(NoticeKind), enabled=True)
+        draft = ChannelDraft(name, kind, url, secret, tuple(NotificationKind), enabled=True)
         outcome = await self.notifications.create(
             draft, WHO, lambda _: StoredResponse(201, {}, b"")
         )
@@ -141,7 +141,7 @@ class Office:
             for event in events:
                 unit.announce(event)
 
-    async def work(self, *couriers: Courier) -> None:
+    async def work(self, *couriers: NotificationDispatcher) -> None:
         """One round: notices of what happened, and a try over each channel."""
         for courier in couriers or (self.courier,):
             for channel in await courier.collect():
@@ -157,7 +157,7 @@ def change(number: int) -> PortfolioChanged:
 
 def alert(number: int, severity: Severity = Severity.WARNING) -> AlertRaised:
     return AlertRaised(
-        f"alert-{number}", Rule.LOW_SCORE, f"S{number}USDT", (), severity, 0.1, 0.2, "low", NOW
+        f"alert-{number}", AlertRule.LOW_SCORE, f"S{number}USDT", (), severity, 0.1, 0.2, "low", NOW
     )
 
 
@@ -238,12 +238,12 @@ async def test_U08_what_is_given_up_is_seen_and_told_again_by_hand(office: Offic
     async with receiver.listening() as url:
         await office.channel("desk", url)
         await office.announce(change(1))
-        for _ in range(MOST_TRIES):
+        for _ in range(MAX_ATTEMPTS):
             assert await office.states() in ([], [DeliveryState.PENDING])
             await office.work()
             office.now += timedelta(hours=8)
         (dead,) = await office.notifications.log(None, 10, state=DeliveryState.DEAD)
-        assert dead.attempts == MOST_TRIES
+        assert dead.attempts == MAX_ATTEMPTS
         await office.announce(change(2))
         receiver.status = 200
         await office.work()  # a dead one holds up nobody
@@ -334,7 +334,7 @@ async def test_E06_a_storm_of_alerts_is_thirty_messages_a_minute_and_the_rest_is
     receiver = Receiver()
     async with receiver.listening() as url:
         await office.channel("people", url.replace("http", "json", 1), ChannelKind.APPRISE)
-        storm = [alert(number, Severity.CRITICAL) for number in range(MOST_HELD + 90)]
+        storm = [alert(number, Severity.CRITICAL) for number in range(MAX_HELD + 90)]
         await office.announce(*storm, *(change(number) for number in range(40)))
         minutes: list[int] = []
         for _ in range(3):
@@ -354,7 +354,7 @@ async def test_E06_a_storm_of_alerts_is_thirty_messages_a_minute_and_the_rest_is
     counted = sum(int(title.split()[0]) for title in titles if title.endswith("kind error"))
     assert told + counted == len(storm) + 3 * 2 * 3
     kept = await office.notifications.log(None, 5_000)
-    assert len(kept) < MOST_HELD + 60
+    assert len(kept) < MAX_HELD + 60
     dropped = office.metrics.notifications.labels("apprise", "dropped")
     assert dropped._value.get() >= 60
 
@@ -420,7 +420,7 @@ async def test_the_same_thing_again_waits_for_its_cooldown(office: Office) -> No
 async def test_U08_a_slow_receiver_holds_up_nobody_else(office: Office) -> None:
     slow, fine = Receiver(silent=True), Receiver()
     way = WebhookNotifier(lambda: 0, Egress(allow_private=True, timeout_s=3_600.0))
-    office.notifiers = by_kind([Opening(way, office.vault)])
+    office.notifiers = by_kind([DecryptingNotifier(way, office.vault)])
     async with slow.listening() as url, fine.listening() as other:
         await office.channel("a-slow", url)
         await office.channel("fine", other)
@@ -446,10 +446,12 @@ async def test_channels_can_be_changed_and_removed(office: Office) -> None:
 
     async with receiver.listening() as url:
         channel_id = await office.channel("desk", "http://127.0.0.1:1/hook")
-        draft = ChannelDraft("desk", ChannelKind.WEBHOOK, url, None, (NoticeKind.ERROR,), True)
+        draft = ChannelDraft(
+            "desk", ChannelKind.WEBHOOK, url, None, (NotificationKind.ERROR,), True
+        )
         await office.notifications.alter(channel_id, draft, WHO, no_answer)
         (kept,) = await office.notifications.channels()
-        assert (kept.url, kept.secret, kept.kinds) == (url, SECRET, (NoticeKind.ERROR,))
+        assert (kept.url, kept.secret, kept.kinds) == (url, SECRET, (NotificationKind.ERROR,))
         assert url not in repr(kept)
         assert SECRET not in repr(kept)
         await office.announce(change(1), alert(1))

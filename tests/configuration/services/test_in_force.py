@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
-from app.configuration.services.current import SettingsInForce
+from app.configuration.services.current import CurrentSettings
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.configuration.storage.tables import configuration_versions
 from app.container.feed import overheard
@@ -26,7 +26,7 @@ NEWER = replace(Configuration(), version=2, max_portfolio_symbols=12)
 async def test_a_new_database_stores_the_defaults_that_decisions_will_name(
     database: Database,
 ) -> None:
-    in_force = SettingsInForce()
+    in_force = CurrentSettings()
     await in_force.load(database, NOW)
     await in_force.load(database, NOW)
 
@@ -38,14 +38,14 @@ async def test_a_new_database_stores_the_defaults_that_decisions_will_name(
 async def test_stored_settings_are_taken_up(database: Database) -> None:
     async with database.write() as unit:
         await unit.get(ConfigurationRepository).add(NEWER, NOW, "operator")
-    in_force = SettingsInForce()
+    in_force = CurrentSettings()
     await in_force.load(database, NOW)
 
     assert in_force() == NEWER
 
 
 def test_committed_settings_are_heard_and_late_ones_are_not() -> None:
-    in_force = SettingsInForce()
+    in_force = CurrentSettings()
     in_force.hear(ConfigurationChanged(NEWER, NOW))
     in_force.hear(ConfigurationChanged(Configuration(), NOW))
     in_force.hear("something else")
@@ -56,7 +56,7 @@ def test_committed_settings_are_heard_and_late_ones_are_not() -> None:
 async def test_B12_settings_that_the_database_has_lost_are_in_force_no_longer(
     database: Database,
 ) -> None:
-    in_force = SettingsInForce()
+    in_force = CurrentSettings()
     await in_force.load(database, NOW)
     in_force.hear(ConfigurationChanged(NEWER, NOW))  # of a commit that a failover has lost
     stream = EventStream(database, lambda: NOW, Metrics(), reread=lambda: in_force.reread(database))
@@ -71,7 +71,7 @@ async def test_B12_settings_that_the_database_has_lost_are_in_force_no_longer(
 
 
 async def test_G11_stored_settings_that_cannot_be_read_are_not_taken_up(database: Database) -> None:
-    in_force = SettingsInForce(NEWER)
+    in_force = CurrentSettings(NEWER)
     async with database.write() as unit:
         row = {"version": 3, "body": {"of_a_newer_version": 1}, "created_at": NOW}
         await unit.connection.execute(
@@ -84,7 +84,7 @@ async def test_G11_stored_settings_that_cannot_be_read_are_not_taken_up(database
 
 
 def test_G11_settings_that_cannot_be_read_leave_the_last_good_ones_in_force() -> None:
-    in_force, bus = SettingsInForce(), Bus()
+    in_force, bus = CurrentSettings(), Bus()
     heard = overheard(in_force, bus)
     readable = replace(drafted(NEWER), seq=1)
     heard(readable)

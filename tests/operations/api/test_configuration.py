@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from app.configuration.domain.model import IntervalSettings
-from app.configuration.services.current import SettingsInForce
+from app.configuration.services.current import CurrentSettings
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
@@ -87,7 +87,7 @@ async def test_each_interval_is_a_setting_that_is_in_force_with_its_answer(
     desk: Desk, client: httpx2.AsyncClient
 ) -> None:
     await desk.open()
-    in_force = SettingsInForce()
+    in_force = CurrentSettings()
     wanted = {one.name: at for at, one in enumerate(fields(IntervalSettings), 600)}
     shown = (await put(client, {"intervals": wanted})).json()["configuration"]["intervals"]
     assert shown == wanted

@@ -9,14 +9,14 @@ from datetime import timedelta
 import httpx2
 import pytest
 
-from app.alerts.services.monitor import AlertingPulse
+from app.alerts.services.monitor import AlertingHeartbeat
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.health_facts import TaskFacts
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.market.domain.models import LinkState
-from app.operations.services.health import Status
+from app.operations.services.health import StatusService
 from app.workers.restart_limiter import CRASHES
 from tests.operations.services.test_status import LINK, NOW, World
 from tests.support.harness import PREFIX, make_api, open_client
@@ -28,7 +28,7 @@ from tests.workers.test_restart_limiter import Bench
 class Face:
     """The part of the service that these routes use."""
 
-    status: Status
+    status: StatusService
 
 
 @asynccontextmanager
@@ -59,7 +59,7 @@ async def test_B01_readyz_follows_the_database() -> None:
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_U11_a_dead_alerting_path_is_in_health_and_in_the_metrics(database: Database) -> None:
     world, metrics = World(), Metrics()
-    pulse = world.pulse = AlertingPulse(database, lambda: world.now, metrics, lambda: 60.0, NOW)
+    pulse = world.pulse = AlertingHeartbeat(database, lambda: world.now, metrics, lambda: 60.0, NOW)
     api = make_api({"my_symbols": Face(world.status())}, metrics=metrics)
     async with open_client(api) as client:
 

@@ -8,11 +8,11 @@ import pytest
 
 from app.operations.domain.history_audit import (
     UNRECORDED,
-    Break,
-    Findings,
+    HistoryBreak,
+    HistoryFindings,
     StoredEvent,
-    concluded,
-    follow,
+    conclude,
+    verify_events,
 )
 from app.portfolio.domain import membership
 from app.portfolio.domain.event_log import Head, PortfolioEvent, Stamp, digest, fold, seal
@@ -37,12 +37,12 @@ STATE = fold(EVENTS)
 
 def tried(
     events: tuple[PortfolioEvent | None, ...], head: Head | None = HEAD, present: Any = STATE
-) -> Findings:
+) -> HistoryFindings:
     rows = [
         StoredEvent(at, None, "cannot be read") if event is None else StoredEvent(event.seq, event)
         for at, event in enumerate(events, start=1)
     ]
-    return concluded(follow(Findings(), rows), head, present)
+    return conclude(verify_events(HistoryFindings(), rows), head, present)
 
 
 def resealed(event: PortfolioEvent, **changed: Any) -> PortfolioEvent:
@@ -60,19 +60,21 @@ def test_what_is_whole_passes() -> None:
 
 def test_stretches_may_be_followed_one_by_one() -> None:
     rows = [StoredEvent(event.seq, event) for event in EVENTS]
-    assert follow(follow(Findings(), rows[:2]), rows[2:]) == follow(Findings(), rows)
+    assert verify_events(verify_events(HistoryFindings(), rows[:2]), rows[2:]) == verify_events(
+        HistoryFindings(), rows
+    )
 
 
 @pytest.mark.parametrize("seq", [1, 2, 4])
 def test_a_missing_event_is_named(seq: int) -> None:
     found = tried(tuple(event for event in EVENTS if event.seq != seq))
     assert found.first_break == seq
-    assert Break(seq, f"event {seq} is missing") in found.breaks
+    assert HistoryBreak(seq, f"event {seq} is missing") in found.breaks
 
 
 def test_missing_newest_events_are_named() -> None:
-    assert tried(EVENTS[:-1]).breaks == (Break(5, "event 5 is missing"),)
-    assert tried(EVENTS[:2]).breaks == (Break(3, "events 3 to 5 are missing"),)
+    assert tried(EVENTS[:-1]).breaks == (HistoryBreak(5, "event 5 is missing"),)
+    assert tried(EVENTS[:2]).breaks == (HistoryBreak(3, "events 3 to 5 are missing"),)
     assert tried((), HEAD, EMPTY).first_break == 1
 
 
@@ -94,54 +96,56 @@ def test_an_altered_event_is_named(changed: dict[str, Any]) -> None:
 
 def test_an_event_sealed_anew_breaks_the_link_of_the_next() -> None:
     found = tried((EVENTS[0], resealed(EVENTS[1], reason="another"), *EVENTS[2:]))
-    assert found.breaks == (Break(3, "event 3 does not name its predecessor"),)
+    assert found.breaks == (HistoryBreak(3, "event 3 does not name its predecessor"),)
     last = tried((*EVENTS[:-1], resealed(EVENTS[-1], reason="another")))
-    assert last.breaks == (Break(5, "the record of the last event names another hash"),)
+    assert last.breaks == (HistoryBreak(5, "the record of the last event names another hash"),)
 
 
 def test_a_number_that_was_there_already_is_named() -> None:
     found = tried((*EVENTS[:3], EVENTS[1], *EVENTS[3:]))
-    assert Break(2, "event 2 stands where 4 was due") in found.breaks
+    assert HistoryBreak(2, "event 2 stands where 4 was due") in found.breaks
 
 
 def test_an_event_that_cannot_be_read_is_named_and_the_next_is_judged_on_its_own() -> None:
     found = tried((EVENTS[0], None, *EVENTS[2:]))
-    assert found.breaks == (Break(2, "event 2: cannot be read"),)
+    assert found.breaks == (HistoryBreak(2, "event 2: cannot be read"),)
     assert tried((*EVENTS[:-1], None)).first_break == 5
 
 
 def test_an_event_without_effect_is_named() -> None:
     broken = resealed(EVENTS[-1], payload={"version": 9})
     found = tried((*EVENTS[:-1], broken), Head.of(broken))
-    assert found.breaks == (Break(5, "event 5 cannot be applied"),)
+    assert found.breaks == (HistoryBreak(5, "event 5 cannot be applied"),)
 
 
 def test_the_record_of_the_end_must_fit() -> None:
-    assert tried(EVENTS, None).breaks == (Break(5, "the end of the chain is not on record"),)
+    assert tried(EVENTS, None).breaks == (HistoryBreak(5, "the end of the chain is not on record"),)
     early = Head.of(EVENTS[2])
-    assert tried(EVENTS, early).breaks == (Break(4, "the record says that 3 was the last"),)
+    assert tried(EVENTS, early).breaks == (HistoryBreak(4, "the record says that 3 was the last"),)
 
 
 def test_a_history_older_than_the_record_of_its_end_is_no_break_and_no_full_proof() -> None:
     rows = [StoredEvent(event.seq, event) for event in EVENTS]
-    found = concluded(follow(Findings(), rows), None, STATE, is_older=True)
+    found = conclude(verify_events(HistoryFindings(), rows), None, STATE, is_older=True)
     assert (found.ok, found.caveat) == (True, UNRECORDED)
-    assert concluded(follow(Findings(), rows), HEAD, STATE, is_older=False).caveat is None
-    assert concluded(Findings(), None, EMPTY, is_older=True).caveat is None
-    cut = concluded(follow(Findings(), rows[:-1]), None, STATE, is_older=True)
+    assert (
+        conclude(verify_events(HistoryFindings(), rows), HEAD, STATE, is_older=False).caveat is None
+    )
+    assert conclude(HistoryFindings(), None, EMPTY, is_older=True).caveat is None
+    cut = conclude(verify_events(HistoryFindings(), rows[:-1]), None, STATE, is_older=True)
     assert not cut.ok
 
 
 def test_another_state_than_the_stored_one_is_named() -> None:
     said = "the history gives another state than the stored one"
-    assert tried(EVENTS, HEAD, replace(STATE, cash_u=1)).breaks == (Break(5, said),)
-    assert tried(EVENTS, HEAD, None).breaks == (Break(5, said),)
+    assert tried(EVENTS, HEAD, replace(STATE, cash_u=1)).breaks == (HistoryBreak(5, said),)
+    assert tried(EVENTS, HEAD, None).breaks == (HistoryBreak(5, said),)
 
 
 def test_not_every_break_is_told() -> None:
     events = tuple(replace(event, reason="x") for event in EVENTS)
     rows = [StoredEvent(event.seq, event) for _ in range(9) for event in events]
-    assert len(follow(Findings(), rows).breaks) == 20
+    assert len(verify_events(HistoryFindings(), rows).breaks) == 20
 
 
 @pytest.mark.parametrize("stored", [None, 3, {}, {"seq": "1", "hash": "x"}, {"seq": 1, "hash": 2}])

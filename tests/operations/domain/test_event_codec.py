@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.alerts.domain.events import AlertRaised, AlertResolved
-from app.alerts.domain.models import Resolution, Rule
+from app.alerts.domain.models import AlertRule, Resolution
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
@@ -55,10 +55,10 @@ EXAMPLES: tuple[object, ...] = (
         "s", "desk", "momentum", "BTCUSDT", "BUY", "approved", "APPROVE", 0.7, "likely", T0
     ),
     AlertRaised(
-        "id", Rule.LOW_SCORE, "BTCUSDT", ("BTCUSDT",), Severity.WARNING, 0.4, 0.5, "low", T0
+        "id", AlertRule.LOW_SCORE, "BTCUSDT", ("BTCUSDT",), Severity.WARNING, 0.4, 0.5, "low", T0
     ),
     AlertResolved(
-        "id", Rule.JOB_LATE, "market", (), Severity.INFO, Resolution.CLEARED, None, "late", T0
+        "id", AlertRule.JOB_LATE, "market", (), Severity.INFO, Resolution.CLEARED, None, "late", T0
     ),
     JobChanged(
         "scoring:1", "scoring", JobChange.ENDED, JobState.FAILED, "board", 0.5, "internal_error", T0

@@ -18,7 +18,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.metadata import metadata
 from app.operations.services.event_stream import EventStream
 from app.operations.services.retention import SWEEPS, Retention, find_decided_boards
-from app.performance.services.service import Claim
+from app.performance.services.service import ResultSubmission
 from app.scoring.services.board_retention import BoardRetention
 from app.signals.domain.models import SignalState
 from tests.alerts.services.test_notifications import Office, change
@@ -78,7 +78,7 @@ async def _everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
 async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database) -> None:
     desk = await Desk(database).filled(3)
     zero = Decimal(0)
-    paid = Claim(
+    paid = ResultSubmission(
         trade_id="t1",
         pnl=Decimal(7),
         fees=zero,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.alerts.services.monitor import AlertingPulse
+from app.alerts.services.monitor import AlertingHeartbeat
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.health_facts import TaskFacts
@@ -13,8 +13,8 @@ from app.foundation.mode import Mode
 from app.market.domain.models import ExchangeLink, LinkState
 from app.market.services.health_facts import MarketFacts
 from app.market.services.service_mode import KEEP_S, MarketGlance, MarketLevel, ModeNow
-from app.operations.services.health import Status
-from app.operations.services.health_models import ComponentState, PortfolioFacts, ScoringFacts
+from app.operations.services.health import StatusService
+from app.operations.services.health_models import ComponentState, PortfolioStatus, ScoringFacts
 from app.signals.domain.track_record import SignalQueue
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -44,7 +44,7 @@ class World:
         self.market = FRESH
         self.board: ScoringFacts | None = BOARD
         self.tasks: tuple[TaskFacts, ...] = ()
-        self.pulse: AlertingPulse | None = None
+        self.pulse: AlertingHeartbeat | None = None
 
     async def ping(self) -> None:
         if self.database_error:
@@ -53,15 +53,15 @@ class World:
     async def signals(self) -> SignalQueue:
         return SignalQueue(2, NOW, 1, 7)
 
-    async def portfolio(self) -> PortfolioFacts:
-        return PortfolioFacts(3, 10, 10, 0)
+    async def portfolio(self) -> PortfolioStatus:
+        return PortfolioStatus(3, 10, 10, 0)
 
     def level(self) -> MarketLevel:
         market = self.market
         return MarketLevel(market.data_status, market.stale_symbols, market.is_clock_safe)
 
-    def status(self) -> Status:
-        return Status(
+    def status(self) -> StatusService:
+        return StatusService(
             started_at=NOW,
             version="1",
             clock=lambda: self.now,

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
-from app.configuration.services.current import SettingsInForce
+from app.configuration.services.current import CurrentSettings
 from app.foundation.errors import UnavailableError
 from app.foundation.events import EventRecord, Topic
 from app.foundation.metrics import Metrics
@@ -20,7 +20,7 @@ from app.foundation.sql.events import EventRepository
 from app.operations.services import event_stream as module
 from app.operations.services.event_messages import notice
 from app.operations.services.event_stream import EventStream
-from app.operations.services.event_subscription import Entry, Recent
+from app.operations.services.event_subscription import RecentEvents, StreamEntry
 from app.portfolio.domain.events import PlanCreated
 from tests.support.desk import NOW
 
@@ -121,7 +121,7 @@ async def test_one_process_needs_no_listener(database: Database) -> None:
 
 
 async def test_settings_of_another_process_come_into_force(database: Database) -> None:
-    in_force = SettingsInForce()
+    in_force = CurrentSettings()
     stream = EventStream(database, lambda: NOW, Metrics(), in_force.read)
     await stream.open()
     newer = replace(Configuration(), version=3, max_portfolio_symbols=7)
@@ -259,15 +259,15 @@ async def test_B12_the_loss_is_noticed_although_no_connection_was_cut(
         assert [(one.kind, one.sequence) for one in await reader.next()] == [("gap", 5)]
 
 
-def _entries(first: int, last: int) -> list[Entry]:
+def _entries(first: int, last: int) -> list[StreamEntry]:
     return [
-        Entry(EventRecord(Topic.REBALANCE, "plan_created", None, {}, NOW, seq))
+        StreamEntry(EventRecord(Topic.REBALANCE, "plan_created", None, {}, NOW, seq))
         for seq in range(first, last + 1)
     ]
 
 
 def test_X1_what_is_kept_in_memory_is_bounded() -> None:
-    recent = Recent(10)
+    recent = RecentEvents(10)
     for number in range(0, 1_000, 5):
         recent.extend(_entries(number + 1, number + 5))
         assert len(recent._entries) <= 20

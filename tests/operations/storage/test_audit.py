@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 
 from app.foundation.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.foundation.sql.database import Database
-from app.operations.domain.history_audit import UNRECORDED, Findings
+from app.operations.domain.history_audit import UNRECORDED, HistoryFindings
 from app.operations.storage.audit import inspect
 from app.portfolio.storage.tables import portfolio_history
 from tests.support.desk import SYMBOLS, WHO, Desk
@@ -126,7 +126,7 @@ async def test_B17_any_missing_event_is_found_in_a_file(desk: Desk, database_url
     await desk.database.open()
 
 
-async def _with(database: Database, url: str, sql: str, given: Any) -> Findings | None:
+async def _with(database: Database, url: str, sql: str, given: Any) -> HistoryFindings | None:
     """What the audit says after the change; None where the database refused it."""
     try:
         async with database.write() as unit:

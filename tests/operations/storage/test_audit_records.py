@@ -7,7 +7,7 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.operations.storage.audit import inspect
-from app.performance.services.service import Claim
+from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.controls import LockKind
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 
@@ -92,7 +92,9 @@ async def lived(desk: Desk) -> None:
     """Results, settings, a switch that is off, and a lock of every fate."""
     await desk.filled(3)
     for trade_id in ("a", "b"):
-        claim = Claim(trade_id, Decimal("12.5"), "USDT", Decimal(1), Decimal("-0.5"), NOW)
+        claim = ResultSubmission(
+            trade_id, Decimal("12.5"), "USDT", Decimal(1), Decimal("-0.5"), NOW
+        )
         await desk.performance.book(SYMBOLS[0], claim, "fill", WHO)
     await desk.configuration.put({"max_weight_percentage": "31"}, "wider", WHO)
     await desk.controls.lock(SYMBOLS[1], LockKind.PIN, "kept", NOW + timedelta(hours=1), WHO)

@@ -14,13 +14,13 @@ import pytest
 
 from app.foundation.data_status import DataSource, DataStatus
 from app.performance.api.report_page import Table, render, report_page
-from app.performance.domain.attribution import Attribution, Basis, Line
+from app.performance.domain.attribution import Attribution, AttributionLine, AttributionMethod
 from app.performance.domain.brinson import ActiveReturn, SectorEffects
 from app.performance.domain.equity_curve import Day
-from app.performance.domain.late_marks import LateMark
-from app.performance.domain.replacement_outcomes import Moment, SwapOutcome
+from app.performance.domain.late_marks import BackfilledMark
+from app.performance.domain.replacement_outcomes import ReplacementOutcome, ReturnPair
 from app.performance.services.report import Report
-from app.performance.services.service import HeldPosition
+from app.performance.services.service import PositionPerformance
 from app.portfolio.domain.membership import add
 from app.portfolio.domain.models import EMPTY
 from app.portfolio.domain.returns import BookedResult, Figures, SinceInclusion, Trade
@@ -49,7 +49,7 @@ def made(
     **changed: Any,
 ) -> Report:
     member = add(EMPTY, [newcomer(name)], 10, T0, "start").portfolio.members[0]
-    line = Line(name, name, 20_000_000, ONE, None, None, ONE)
+    line = AttributionLine(name, name, 20_000_000, ONE, None, None, ONE)
     booked = BookedResult(name, "id", name, name, ONE, name, ONE, ONE, T0)
     report = Report(
         made_at=T0 + 48 * HOUR,
@@ -64,11 +64,15 @@ def made(
         figures=FIGURES,
         hypothetical=FIGURES,
         positions=(
-            HeldPosition(
+            PositionPerformance(
                 member, None, None, None, None, SinceInclusion(0.1, None, 0.8), ONE, name, why
             ),
         ),
-        ledgers=(Attribution(Basis.INDEX, name, T0, T0, ONE, ONE, ONE, (line,), (line,), why),),
+        ledgers=(
+            Attribution(
+                AttributionMethod.INDEX, name, T0, T0, ONE, ONE, ONE, (line,), (line,), why
+            ),
+        ),
         active=ActiveReturn(
             T0,
             T0 + 24 * HOUR,
@@ -81,11 +85,11 @@ def made(
         ),
         trades=(Trade(booked, 1, T0),),
         swaps=(
-            SwapOutcome(
+            ReplacementOutcome(
                 at=T0,
                 old=name,
                 new=name,
-                path=(Moment(T0, 0.0, 0.1), Moment(T0, 0.1, 0.2)),
+                path=(ReturnPair(T0, 0.0, 0.1), ReturnPair(T0, 0.1, 0.2)),
                 ended_at=None,
                 delisted=delisted,
                 old_return=0.1,
@@ -135,7 +139,7 @@ def test_the_other_figures_in_words() -> None:
     assert (few["Growth"], few["Deepest fall"]) == ("-10.00%", "12.50%")
     assert told["Made at"] == "2026-01-03 00:00 UTC"
     assert told["Data"] == "sandbox, fresh"
-    late = (LateMark(2, T0, "AAAUSDT", Decimal("12.5"), T0 - HOUR),)
+    late = (BackfilledMark(2, T0, "AAAUSDT", Decimal("12.5"), T0 - HOUR),)
     assert facts(made(late_marks=late))["Mark of AAAUSDT at 2026-01-01 00:00 UTC"] == (
         "unknown then; 12.5 is the close of the hour 2025-12-31 23:00 UTC"
     )

@@ -9,13 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.foundation.decimal_math import total
-from app.performance.domain.attribution import Basis, of_booked, of_index
+from app.performance.domain.attribution import (
+    AttributionMethod,
+    attribution_from_curve,
+    attribution_from_results,
+)
 from app.performance.domain.equity_curve import (
+    EquityStep,
     KnownEquity,
-    Step,
     Valuation,
     days,
-    steps,
+    equity_steps,
     track_record,
     walk,
 )
@@ -36,10 +40,10 @@ def D(text: str | int) -> Decimal:
 
 def step(
     hours: int, weights: Mapping[str, int], marks: Mapping[str, object], *, weighed: bool = True
-) -> Step:
+) -> EquityStep:
     known = {symbol: D(str(mark)) for symbol, mark in marks.items()}
     per_cent = {symbol: weight * 1_000_000 for symbol, weight in weights.items()}
-    return Step(T0 + hours * HOUR, hours + 1, per_cent, weighed, known, ())
+    return EquityStep(T0 + hours * HOUR, hours + 1, per_cent, weighed, known, ())
 
 
 def at(hours: int, **prices: object) -> Valuation:
@@ -152,7 +156,7 @@ def test_steps_are_the_versions_that_moved_something() -> None:
     }
     payload = {**weighed.drafts[-1].payload, "marks": marks}
     drafts = (*weighed.drafts[:-1], Draft(EventType.WEIGHTS, None, None, payload, "start"))
-    found = steps(seal((*drafts, *swapped.drafts, tuned, booked), STAMP, None))
+    found = equity_steps(seal((*drafts, *swapped.drafts, tuned, booked), STAMP, None))
     assert [one.version for one in found] == [1, 2]
     assert found[0].weights == weights
     assert (found[0].is_weighed, found[1].is_weighed) == (True, False)
@@ -171,7 +175,7 @@ def test_contributions_are_the_change_of_equity_without_a_residual(
     moves: list[tuple[list[int], tuple[Decimal, ...]]],
 ) -> None:
     changes = tuple(
-        Step(
+        EquityStep(
             T0 + hour * HOUR,
             hour + 1,
             dict(zip((A, B, C), parts, strict=True)),
@@ -183,7 +187,9 @@ def test_contributions_are_the_change_of_equity_without_a_residual(
     )
     curve = walk(changes, ())
     end = T0 + (len(moves) - 1) * HOUR
-    made = of_index(curve.points, T0, end, {A: 1}, lambda name: "x" if name == A else "y")
+    made = attribution_from_curve(
+        curve.points, T0, end, {A: 1}, lambda name: "x" if name == A else "y"
+    )
     assert made.start == 1
     assert made.end == curve.points[-1].equity
     assert made.change is not None
@@ -196,10 +202,10 @@ def test_a_period_begins_at_the_last_equity_known_before_it() -> None:
     curve = walk(changes, (at(10, a=11, b=5), at(20, a=11), at(30, a=12, b=6), at(40, a=1)))
     sectors = {A: "layer-1", B: "meme"}
     weights = {A: 50_000_000, B: 20_000_000}
-    made = of_index(
+    made = attribution_from_curve(
         curve.points, T0 + 15 * HOUR, T0 + 50 * HOUR, weights, lambda name: sectors[name]
     )
-    assert made.basis is Basis.INDEX
+    assert made.basis is AttributionMethod.INDEX
     assert (made.start_at, made.end_at) == (T0 + 10 * HOUR, T0 + 30 * HOUR)
     assert made.change == D("0.09")
     assert [(one.name, one.contribution) for one in made.symbols] == [
@@ -209,13 +215,17 @@ def test_a_period_begins_at_the_last_equity_known_before_it() -> None:
     assert made.symbols[0].fees is None
     assert made.sectors[0].weight_u == 50_000_000
     assert made.reason == f"no price of {B} is known"
-    early = of_index(curve.points, T0 - HOUR, T0 + 35 * HOUR, weights, lambda name: sectors[name])
+    early = attribution_from_curve(
+        curve.points, T0 - HOUR, T0 + 35 * HOUR, weights, lambda name: sectors[name]
+    )
     assert early.start == 1
     assert early.reason is None
-    none = of_index(curve.points, T0 + 60 * HOUR, T0 + 70 * HOUR, {}, lambda name: name)
+    none = attribution_from_curve(
+        curve.points, T0 + 60 * HOUR, T0 + 70 * HOUR, {}, lambda name: name
+    )
     assert (none.change, none.symbols) == (None, ())
     assert none.reason == f"no price of {B} is known"
-    nothing = of_index((), T0, T0, {}, lambda name: name)
+    nothing = attribution_from_curve((), T0, T0, {}, lambda name: name)
     assert nothing.reason == "nothing was held in the period"
 
 
@@ -243,7 +253,9 @@ def totals_of(booked: Iterable[BookedResult]) -> list[BookedTotal]:
 
 def test_what_is_booked_for_later_than_the_period_begins_no_ledger_in_it() -> None:
     booked = [result(1, A, "10", 9), result(2, A, "5", 8, "XBT"), result(3, A, "1", 4, "XBT")]
-    made = of_booked(totals_of(booked), booked, T0, T0 + 5 * HOUR, {}, lambda _: "coins")
+    made = attribution_from_results(
+        totals_of(booked), booked, T0, T0 + 5 * HOUR, {}, lambda _: "coins"
+    )
     assert [(one.unit, one.start, one.end) for one in made] == [("XBT", D(0), D("0.65"))]
 
 
@@ -256,7 +268,9 @@ def test_booked_results_add_up_per_currency() -> None:
         result(5, A, "1000", 9),
     )
     after = [one for one in booked if one.occurred_at > T0]
-    made = of_booked(totals_of(booked), after, T0, T0 + 5 * HOUR, {A: 7}, lambda _: "coins")
+    made = attribution_from_results(
+        totals_of(booked), after, T0, T0 + 5 * HOUR, {A: 7}, lambda _: "coins"
+    )
     assert [one.unit for one in made] == ["USDT", "XBT"]
     usdt = made[0]
     assert (usdt.start, usdt.end, usdt.change) == (D("9.65"), D("11.95"), D("2.3"))

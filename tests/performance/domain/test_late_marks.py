@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.performance.domain.equity_checks import equity_faults
-from app.performance.domain.equity_curve import Step, steps, walk
+from app.performance.domain.equity_curve import EquityStep, equity_steps, walk
 from app.performance.domain.late_marks import (
     PATIENCE,
-    LateMark,
-    MissedMark,
+    BackfilledMark,
+    MissingMark,
     broken_since,
     completed,
     is_given_up,
@@ -38,8 +38,8 @@ A, B, C = NAMES[:3]
 MICROSECOND = timedelta(microseconds=1)
 
 
-def late(version: int, symbol: str, price: str) -> LateMark:
-    return LateMark(version, T0, symbol, Decimal(price), T0)
+def late(version: int, symbol: str, price: str) -> BackfilledMark:
+    return BackfilledMark(version, T0, symbol, Decimal(price), T0)
 
 
 @pytest.mark.parametrize(
@@ -48,16 +48,16 @@ def late(version: int, symbol: str, price: str) -> LateMark:
 )
 def test_the_bar_of_a_moment_contains_it_or_ends_at_it(after: timedelta, hour: int) -> None:
     at = datetime(2026, 3, 1, 12, tzinfo=UTC) + after
-    one = MissedMark(3, at, A, "id-a")
+    one = MissingMark(3, at, A, "id-a")
     assert one.opened_ms == datetime(2026, 3, 1, hour, tzinfo=UTC).timestamp() * 1000
-    found = LateMark.of(one, 0.1)
+    found = BackfilledMark.of(one, 0.1)
     assert found.opened_at == datetime(2026, 3, 1, hour, tzinfo=UTC)
     assert found.price == Decimal("0.1")
     assert timedelta(0) <= found.opened_at + HOUR - at < HOUR
 
 
 def test_a_mark_that_was_known_is_never_another_one_and_the_first_that_was_found_stands() -> None:
-    step = Step(T0, 2, {A: FULL // 2, B: 0}, True, {A: Decimal(10)}, (), {B: "id-b"})
+    step = EquityStep(T0, 2, {A: FULL // 2, B: 0}, True, {A: Decimal(10)}, (), {B: "id-b"})
     found = (late(2, A, "99"), late(2, B, "5"), late(2, B, "6"), late(3, B, "7"))
     (whole,) = completed([step], found)
     assert whole.marks == {A: Decimal(10), B: Decimal(5)}
@@ -93,7 +93,7 @@ def test_only_a_mark_that_was_not_there_is_looked_up_not_one_that_was_not_believ
         C: {"mark": None},  # as it was stored before the reason was
     }
     event = _at(0, _weighing(1, dict.fromkeys((A, B, C), 1), marks), None)
-    assert missed(steps([event])) == (MissedMark(1, T0, A, f"id-{A}"),)
+    assert missed(equity_steps([event])) == (MissingMark(1, T0, A, f"id-{A}"),)
 
 
 def _history(proof: Mapping[str, object]) -> list[PortfolioEvent]:
@@ -152,7 +152,7 @@ def test_with_every_missed_mark_found_the_curve_is_as_if_none_had_been_missed(
         # Who has no part has left: then its position is settled without a weighing.
         weights = {name: part for name, part in zip((A, B, C), parts, strict=True) if part % 2}
         marks = dict(zip((A, B, C), prices, strict=True))
-        step = Step(T0 + hour * HOUR, hour + 1, weights, weighed, marks, ())
+        step = EquityStep(T0 + hour * HOUR, hour + 1, weights, weighed, marks, ())
         there = {name for name, is_known in zip((A, B, C), known, strict=True) if is_known}
         kept = {name: price for name, price in marks.items() if name in there}
         absent = {name: f"id-{name}" for name in marks if name not in there}

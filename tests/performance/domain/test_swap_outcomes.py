@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 
 from app.market.domain.models import Funding
-from app.performance.api.report_page import Page, Plot, Series, Table, render
-from app.performance.domain.equity_curve import Step, Swap, Valuation
+from app.performance.api.report_page import Plot, ReportPage, Series, Table, render
+from app.performance.domain.equity_curve import EquityStep, RecordedReplacement, Valuation
 from app.performance.domain.replacement_outcomes import ledger_of, outcomes
 from tests.support.portfolios import HOUR, NAMES, T0
 
@@ -22,14 +22,16 @@ def prices(**known: int) -> dict[str, Decimal]:
     return {names[name]: Decimal(price) for name, price in known.items()}
 
 
-def step(hours: int, members: tuple[str, ...], marks: Mapping[str, Decimal], *swaps: Swap) -> Step:
-    return Step(T0 + hours * HOUR, hours + 1, dict.fromkeys(members, 1), True, marks, swaps)
+def step(
+    hours: int, members: tuple[str, ...], marks: Mapping[str, Decimal], *swaps: RecordedReplacement
+) -> EquityStep:
+    return EquityStep(T0 + hours * HOUR, hours + 1, dict.fromkeys(members, 1), True, marks, swaps)
 
 
 def test_the_path_of_the_old_symbol_against_the_new_one() -> None:
     changes = (
         step(0, (A,), prices(a=10)),
-        step(5, (B,), prices(a=10, b=20), Swap(A, B)),
+        step(5, (B,), prices(a=10, b=20), RecordedReplacement(A, B)),
     )
     values = (
         Valuation(T0 + HOUR, prices(a=99, b=99)),
@@ -46,21 +48,23 @@ def test_the_path_of_the_old_symbol_against_the_new_one() -> None:
 
 
 def test_it_ends_when_the_new_member_leaves() -> None:
-    swap = step(0, (B,), prices(a=10, b=10), Swap(A, B))
+    swap = step(0, (B,), prices(a=10, b=10), RecordedReplacement(A, B))
     values = (Valuation(T0 + HOUR, prices(a=11, b=10)), Valuation(T0 + 9 * HOUR, prices(a=1, b=1)))
     (made,) = outcomes((swap, step(5, (C,), prices(b=12))), values)
     assert made.ended_at == T0 + 5 * HOUR
     assert made.difference == pytest.approx(-0.1)  # the old one has no mark at the leaving
-    (back, undone) = outcomes((swap, step(5, (A,), prices(a=10, b=12), Swap(B, A))), values)
+    (back, undone) = outcomes(
+        (swap, step(5, (A,), prices(a=10, b=12), RecordedReplacement(B, A))), values
+    )
     assert back.new_return == pytest.approx(0.2)
     assert undone.old_return == pytest.approx(-11 / 12)
 
 
 def test_what_is_not_known_of_a_swap() -> None:
-    (unknown,) = outcomes((step(0, (B,), prices(a=10), Swap(A, B)),), ())
+    (unknown,) = outcomes((step(0, (B,), prices(a=10), RecordedReplacement(A, B)),), ())
     assert (unknown.difference, unknown.outperformed) == (None, None)
     assert unknown.reason == f"the mark of {B} was not known at the swap"
-    swap = step(0, (B,), prices(a=10, b=10), Swap(A, B))
+    swap = step(0, (B,), prices(a=10, b=10), RecordedReplacement(A, B))
     (fresh,) = outcomes((swap,), ())
     assert fresh.reason == "no price is known since"
     for known, missing in ((prices(b=9), A), (prices(a=9), B)):
@@ -70,7 +74,7 @@ def test_what_is_not_known_of_a_swap() -> None:
 
 
 def test_what_is_delisted_has_realised_its_last_price() -> None:
-    swap = step(0, (B,), prices(a=10, b=10), Swap(A, B))
+    swap = step(0, (B,), prices(a=10, b=10), RecordedReplacement(A, B))
     values = (
         Valuation(T0 + HOUR, prices(a=4, b=10)),
         Valuation(T0 + 2 * HOUR, prices(b=11)),
@@ -84,12 +88,12 @@ def test_what_is_delisted_has_realised_its_last_price() -> None:
     assert at_once.old_return == 0.0, "the mark at which it left was its last"
     (listed,) = outcomes((swap,), values)
     assert (listed.old_return, listed.delisted) == (None, ())
-    (never,) = outcomes((step(0, (B,), prices(b=10), Swap(A, B)),), values[1:], {A})
+    (never,) = outcomes((step(0, (B,), prices(b=10), RecordedReplacement(A, B)),), values[1:], {A})
     assert never.reason == f"the mark of {A} was not known at the swap"
     assert never.old_return is None
 
 
-COSTED = Swap(A, B, "id-a", "id-b", fees=Decimal("0.0012"), spread=Decimal("0.0008"))
+COSTED = RecordedReplacement(A, B, "id-a", "id-b", fees=Decimal("0.0012"), spread=Decimal("0.0008"))
 EIGHT = 8 * 3_600_000
 
 
@@ -99,7 +103,7 @@ def settled(rate: str, *hours: int, interval: int = EIGHT) -> tuple[Funding, ...
 
 
 def net_of(
-    old: tuple[Funding, ...], new: tuple[Funding, ...], swap: Swap = COSTED
+    old: tuple[Funding, ...], new: tuple[Funding, ...], swap: RecordedReplacement = COSTED
 ) -> tuple[float | None, bool | None, str | None]:
     changes = (step(0, (B,), prices(a=10, b=10), swap),)
     values = (
@@ -135,7 +139,7 @@ def test_the_net_figure_is_what_fees_spread_and_funding_leave() -> None:
     ],
 )
 def test_a_cost_that_is_not_known_leaves_no_net_figure(
-    new: tuple[Funding, ...], swap: Swap, why: str
+    new: tuple[Funding, ...], swap: RecordedReplacement, why: str
 ) -> None:
     net, paid, reason = net_of(settled("0.001", -2, 6, 14), new, swap)
     assert (net, paid) == (None, None)
@@ -167,7 +171,7 @@ def test_the_ledger_adds_up_what_is_known_and_says_what_is_not() -> None:
 
 
 HOSTILE = '<script>alert("x")</script>&\'"'
-PAGE = Page(
+PAGE = ReportPage(
     HOSTILE,
     ((HOSTILE, HOSTILE),),
     (

@@ -15,11 +15,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.foundation.decimal_math import total
 from app.market.domain.models import Interval
 from app.market.domain.panel import FIELDS
-from app.performance.domain.attribution import of_index
+from app.performance.domain.attribution import attribution_from_curve
 from app.performance.domain.equity_checks import equity_faults
-from app.performance.domain.equity_curve import Curve, Day, days, steps, track_record, walk
+from app.performance.domain.equity_curve import Curve, Day, days, equity_steps, track_record, walk
 from app.performance.domain.replacement_outcomes import outcomes
-from app.performance.services.equity_reader import Need, Track, indexed, track_of
+from app.performance.services.equity_reader import (
+    EquityHistory,
+    EquityQuery,
+    load_equity,
+    with_equity_index,
+)
 from app.portfolio.domain.event_log import Draft, EventType
 from app.portfolio.storage import history, trades
 from app.portfolio.storage.history import HistoryRepository
@@ -79,11 +84,11 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-async def everything(desk: Desk) -> Track:
+async def everything(desk: Desk) -> EquityHistory:
     """The walk over the whole history, whatever is asked."""
     async with desk.database.read() as unit:
-        bounded = await track_of(unit, desk.performance.grounds, Need(gains_since=START))
-        changes = steps(await unit.get(HistoryRepository).all())
+        bounded = await load_equity(unit, desk.performance.grounds, EquityQuery(gains_since=START))
+        changes = equity_steps(await unit.get(HistoryRepository).all())
     curve = walk(changes, bounded.valuations)
     return replace(bounded, changes=changes, curve=curve)
 
@@ -110,7 +115,7 @@ async def test_long_histories_are_read_as_far_back_as_the_question_goes(
 
 
 async def _days_from_the_last_weighing_before_them(
-    desk: Desk, whole: Track, rows: list[str]
+    desk: Desk, whole: EquityHistory, rows: list[str]
 ) -> None:
     rows.clear()
     track = await desk.performance.track()
@@ -131,14 +136,16 @@ async def _days_from_the_last_weighing_before_them(
     assert len(rows) <= SHOWN + 8
 
 
-async def _an_attribution_of_its_window(desk: Desk, whole: Track, rows: list[str]) -> None:
+async def _an_attribution_of_its_window(desk: Desk, whole: EquityHistory, rows: list[str]) -> None:
     end = desk.now
     for window in (3, 2000):
         rows.clear()
         (index, *booked), _, _ = await desk.performance.attribution(window)
         weights = {one.symbol: one.weight_u for one in whole.portfolio.members}
         begin = end - timedelta(days=window)
-        assert index == of_index(whole.curve.points, begin, end, weights, whole.sector)
+        assert index == attribution_from_curve(
+            whole.curve.points, begin, end, weights, whole.sector
+        )
         assert [(one.unit, one.end) for one in booked] == [("USDT", NET)]
         is_long = window == 2000
         assert ("t0" in rows) is is_long
@@ -147,7 +154,7 @@ async def _an_attribution_of_its_window(desk: Desk, whole: Track, rows: list[str
 
 
 async def _positions_from_the_oldest_inclusion_on(
-    desk: Desk, whole: Track, rows: list[str]
+    desk: Desk, whole: EquityHistory, rows: list[str]
 ) -> None:
     rows.clear()
     held, _ = await desk.performance.positions()
@@ -169,7 +176,7 @@ async def _positions_from_the_oldest_inclusion_on(
     assert young[0].since_inclusion == _gains(after.curve, young[0].member.included_at, SYMBOLS[6])
 
 
-async def _a_report_of_its_period_with_every_swap_of_it(desk: Desk, whole: Track) -> None:
+async def _a_report_of_its_period_with_every_swap_of_it(desk: Desk, whole: EquityHistory) -> None:
     report = await desk.reporting.report(None, None)
     assert report.days == days(whole.curve)
     assert report.swaps == outcomes(whole.changes, whole.valuations)
@@ -280,7 +287,7 @@ async def test_weighings_without_their_equity_are_read_from_the_beginning(
     await lived(desk, 3)
     whole = await everything(desk)
     assert (await desk.performance.track()).days == days(whole.curve)
-    desk.index_equity = indexed
+    desk.index_equity = with_equity_index
     desk.quote(whole.portfolio.members[0].symbol, mark=Decimal(22))
     desk.later(hours=1)
     desk.score({})

@@ -11,8 +11,8 @@ import pytest
 from app.market.domain.models import CandleSeries, Interval
 from app.market.domain.price_quarantine import Doubt
 from app.market.storage.candles import CandleRepository
-from app.performance.domain.late_marks import PATIENCE, LateMark
-from app.performance.services.snapshots import PerformanceMarks
+from app.performance.domain.late_marks import PATIENCE, BackfilledMark
+from app.performance.services.snapshots import ValuationSnapshots
 from app.portfolio.storage.history import HistoryRepository
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk, symbol_id
 
@@ -77,12 +77,12 @@ async def test_a_member_that_left_without_a_mark_is_settled_at_the_close_of_that
     # A fifth gained a quarter; the marks of the desk are 10.
     assert await now_of(desk) == (Decimal("1.05"), None)
     track = await desk.performance.track()
-    stands = LateMark(2, LEFT_AT, GONE, Decimal("12.5"), NOW)
+    stands = BackfilledMark(2, LEFT_AT, GONE, Decimal("12.5"), NOW)
     assert track.late == track.late_within(LEFT_AT, None) == (stands,)
     assert track.late_within(None, LEFT_AT) == track.late_within(LEFT_AT + HOUR, None) == ()
     report = await desk.reporting.report(None, None)
     assert report.late_marks == (stands,)
-    mark = await PerformanceMarks(desk.performance).note(desk.now)
+    mark = await ValuationSnapshots(desk.performance).note(desk.now)
     assert mark is not None
     assert mark.equity == Decimal("1.05")
     held, _ = await desk.performance.positions()

@@ -15,8 +15,8 @@ from app.foundation.errors import (
     ServiceError,
 )
 from app.foundation.idempotency import Command
-from app.performance.domain.attribution import Basis
-from app.performance.services.service import Claim
+from app.performance.domain.attribution import AttributionMethod
+from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.event_log import EventType, fold, instant_text
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -24,7 +24,7 @@ from app.portfolio.storage.trades import TradeRepository
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk, panel
 
 
-def claim(trade_id: str = "t1", pnl: str = "12.5", **changed: object) -> Claim:
+def claim(trade_id: str = "t1", pnl: str = "12.5", **changed: object) -> ResultSubmission:
     facts = {
         "trade_id": trade_id,
         "pnl": Decimal(pnl),
@@ -34,7 +34,7 @@ def claim(trade_id: str = "t1", pnl: str = "12.5", **changed: object) -> Claim:
         "occurred_at": NOW,
         **changed,
     }
-    return Claim(**facts)  # type: ignore[arg-type]  # as the test says
+    return ResultSubmission(**facts)  # type: ignore[arg-type]  # as the test says
 
 
 async def test_a_result_is_booked_once(desk: Desk) -> None:
@@ -95,7 +95,7 @@ async def test_a_result_from_before_its_member_came_in_is_refused(desk: Desk) ->
     await desk.filled(2)
     early = claim(occurred_at=NOW - timedelta(seconds=1))
 
-    async def refused(one: Claim) -> RefusedError:
+    async def refused(one: ResultSubmission) -> RefusedError:
         with pytest.raises(RefusedError, match=r"came into the portfolio at .* is before") as why:
             await desk.performance.book(SYMBOLS[0], one, "x", WHO)
         return why.value
@@ -163,7 +163,7 @@ async def test_the_equity_follows_weights_of_record_and_marks(desk: Desk) -> Non
     assert by_name[SYMBOLS[1]].unrealized == 0
     index, *booked = (await desk.performance.attribution(30))[0]
     assert booked == []
-    assert index.basis is Basis.INDEX
+    assert index.basis is AttributionMethod.INDEX
     assert index.change == Decimal("0.224")
     assert total(line.contribution for line in index.symbols) == index.change
     assert {line.name: line.weight_u for line in index.symbols}[SYMBOLS[0]] is None

@@ -18,7 +18,7 @@ from app.foundation.sql.engines import DatabaseOptions, url_of
 from app.foundation.sql.facts import FactRepository
 from app.market.services.service_mode import MarketLevel, mode_over
 from app.operations.api import system_routes as system
-from app.operations.services.health import Status
+from app.operations.services.health import StatusService
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.services.membership import PortfolioService
@@ -43,7 +43,7 @@ class Manned:
     """The part of the service that these routes use."""
 
     portfolio: PortfolioService
-    status: Status
+    status: StatusService
 
 
 class FreshMarket:

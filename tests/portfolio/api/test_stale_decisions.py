@@ -7,7 +7,7 @@ from typing import Any, cast
 import httpx2
 import pytest
 
-from app.alerts.services.monitor import AlertWatch
+from app.alerts.services.monitor import AlertScheduler
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code
 from app.foundation.sql.database import Database
@@ -185,7 +185,7 @@ async def test_automatic_actions_on_stale_data_are_recorded_as_skipped(
     desk.status(SYMBOLS[9], ContractStatus.BEING_SETTLED)
     age(desk)
     service = cast("MySymbolsServiceV2", Scheduled(desk))
-    work = activities(service, cast("AlertWatch", service), lambda: "request")
+    work = activities(service, cast("AlertScheduler", service), lambda: "request")
     skipped = {"skipped": STALE, "detail": "The market data is too old to decide on."}
     jobs = {one.kind: one for one in runs(service, work, lambda _: {})}
     payload = {"scheduled_at": NOW.isoformat()}

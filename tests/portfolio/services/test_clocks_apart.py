@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from app.alerts.domain.notifications import DeliveryState
-from app.alerts.services.delivery import Courier
+from app.alerts.services.delivery import NotificationDispatcher
 from app.container import assembly, background
 from app.foundation.clock import of_database, shared_by
 from app.foundation.errors import Code, ConflictError
@@ -158,13 +158,13 @@ async def test_T04_what_was_delivered_is_stamped_and_dropped_by_the_databases_cl
 async def test_T04_a_service_is_put_together_with_the_databases_clock(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Courier] = []
+    made: list[NotificationDispatcher] = []
 
-    def courier(*given: Any, **named: Any) -> Courier:
-        made.append(Courier(*given, **named))
+    def courier(*given: Any, **named: Any) -> NotificationDispatcher:
+        made.append(NotificationDispatcher(*given, **named))
         return made[-1]
 
-    monkeypatch.setattr(background, "Courier", courier)
+    monkeypatch.setattr(background, "NotificationDispatcher", courier)
     settings = settings_for("http://127.0.0.1:9", database_url, background=False)
     async with assembly.assemble(settings, Metrics()) as services:
         service = services.my_symbols

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import Interval
 from app.market.domain.panel import Panel
-from app.performance.services.report import Reporting
+from app.performance.services.report import ReportService
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.returns import SinceInclusion
 from app.portfolio.domain.risk import risk_of
@@ -194,7 +194,7 @@ async def test_the_report_attributes_all_of_its_equity_though_time_passes_meanwh
     desk.quote(SYMBOLS[0], mark=Decimal(11))
     moments = (desk.now + timedelta(minutes=passed) for passed in count(1))
     grounds = replace(desk.performance.grounds, clock=lambda: next(moments))
-    report = await Reporting(replace(desk.performance, grounds=grounds)).report(None, None)
+    report = await ReportService(replace(desk.performance, grounds=grounds)).report(None, None)
     (index,) = report.ledgers
     assert index.end_at == report.made_at == report.days[-1].at
     assert index.change == (report.days[-1].equity or 0) - 1 > 0

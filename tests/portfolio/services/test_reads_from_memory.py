@@ -13,7 +13,7 @@ from app.foundation.idempotency import Command
 from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 from app.market.domain.models import Interval
-from app.performance.services.service import Claim
+from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.replacement import Tally
@@ -102,7 +102,7 @@ async def _banned(desk: Desk) -> None:
 
 
 async def _booked(desk: Desk) -> None:
-    claim = Claim("t1", Decimal("12.5"), "USDT", Decimal("0.5"), Decimal(-1), desk.now)
+    claim = ResultSubmission("t1", Decimal("12.5"), "USDT", Decimal("0.5"), Decimal(-1), desk.now)
     await desk.performance.book(SYMBOLS[0], claim, "fill", WHO)
 
 

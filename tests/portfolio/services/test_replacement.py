@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.alerts.domain.models import Rule
-from app.alerts.services.service import Chosen
+from app.alerts.domain.models import AlertRule
+from app.alerts.services.service import AlertFilter
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, ConflictError, UnavailableError
 from app.market.domain.models import PAUSED, ContractStatus, Interval, Level
@@ -429,7 +429,7 @@ async def test_D14_a_paused_member_keeps_its_weight_until_the_pause_is_too_long(
     desk.status(held, status)
     desk.score({held: None, SYMBOLS[1]: 0.3, SYMBOLS[4]: 0.99})
     assert not (await desk.trading.should_trade(held))[0].trade
-    assert (await desk.alerts.list(Chosen(rule=Rule.NOT_TRADEABLE)))[0][0].subject == held
+    assert (await desk.alerts.list(AlertFilter(rule=AlertRule.NOT_TRADEABLE)))[0][0].subject == held
     for controls in (False, True):
         if controls:
             await desk.controls.lock(held, LockKind.BAN, ban, None, WHO)
