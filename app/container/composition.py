@@ -9,10 +9,9 @@ from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.people import TIMEOUT_S, PeopleNotifier
 from app.adapters.notifications.webhook import WebhookNotifier
 from app.adapters.vault import FernetCipher
-from app.alerts.services.channel_vault import ChannelSecrets, DecryptingNotifier
 from app.alerts.services.facts import SystemView
 from app.alerts.services.notifications import NotificationService
-from app.alerts.services.notifier import Notifiers, by_kind
+from app.alerts.services.notifier import ChannelSecrets, DecryptingNotifier, Notifiers, by_kind
 from app.alerts.services.rule_settings import AlertRuleService
 from app.alerts.services.service import AlertService
 from app.configuration.services.current import CurrentSettings

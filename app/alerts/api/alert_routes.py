@@ -1,4 +1,4 @@
-"""Alerts: what needs attention now, what did before, and what somebody says to them."""
+"""Routes to list, acknowledge, snooze and resolve alerts."""
 
 from datetime import datetime, timedelta
 from typing import Annotated, Self
@@ -48,21 +48,21 @@ _MOVES = (
 
 
 class AlertOut(Out):
-    """A rule that held or holds for a subject, and what became of it."""
+    """Alert of one rule for one subject, with its history."""
 
     id: str
     rule: AlertRule
     subject: str = Field(
-        description="A symbol, a pair A-B, an endpoint, a task: what it is about.",
+        description="Subject of the alert: a symbol, a pair A-B, an endpoint or a task.",
         examples=["BTCUSDT"],
     )
     symbols: list[str]
     severity: Severity
     state: AlertState
-    value: float | None = Field(description="When last seen; null where it is about a state.")
+    value: float | None = Field(description="At the last evaluation; null for a state.")
     limit: float | None
     message: str
-    since: UtcTime = Field(description="It has held from here on.")
+    since: UtcTime = Field(description="Start of the condition.")
     last_seen_at: UtcTime
     opened_at: UtcTime | None = Field(description="Null while it is pending.")
     acknowledged_at: UtcTime | None
@@ -70,7 +70,7 @@ class AlertOut(Out):
     snoozed_until: UtcTime | None
     snoozed_by: str | None
     resolved_at: UtcTime | None
-    resolution: Resolution | None = Field(description="How it ended.")
+    resolution: Resolution | None = Field(description="Reason for the end.")
     resolved_by: str | None
 
     @classmethod
@@ -108,7 +108,7 @@ class MoveIn(Body):
 
 
 class SnoozeIn(MoveIn):
-    """How long it stays quiet: one of both."""
+    """Length of a snooze: either `until` or `seconds`."""
 
     until: TimeIn | None = None
     seconds: int | None = Field(None, ge=1, le=30 * 86_400)
@@ -124,7 +124,7 @@ class SnoozeIn(MoveIn):
 
 
 def _unversioned(request_id: RequestIdDep, idempotency_key: IdempotencyDep) -> Command:
-    """An alert has a state, no version that a caller could have decided on."""
+    """Command without a version: alerts have a state only."""
     return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency_key)
 
 
@@ -148,10 +148,10 @@ async def alerts(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> AlertsOut:
-    """Evaluated when asked: of the members, of the exchange and of the service itself.
+    """Alerts about members, exchange and service, evaluated at the request.
 
-    Critical first, then by rule and subject; `resolved` ones the last first. `pending` ones have
-    not held for `duration_s` yet, or came back within the `cooldown_s` of their rule.
+    Order: critical first, then by rule and subject; `resolved` ones newest first. `pending` ones
+    have not held for `duration_s` yet, or recur within the `cooldown_s` of their rule.
     """
     chosen = {
         "state": state.value,
@@ -181,47 +181,47 @@ def _ended(alert: Alert) -> tuple[str, str]:
 
 @router.get("/{alert_id}", summary="One alert", responses=problems(Code.NOT_FOUND))
 async def alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
-    """In whatever state it is."""
+    """One alert in any state."""
     return AlertOut.of(await alerts.get(alert_id))
 
 
 @router.post(
     "/{alert_id}/acknowledge",
-    summary="Take care of an alert",
+    summary="Acknowledge an alert",
     response_model=AlertOut,
     responses=problems(*_MOVES),
 )
 async def acknowledge(
     alerts: Provided[AlertService], command: MoveDep, alert_id: IdPath, body: MoveIn | None = None
 ) -> Response:
-    """It stays until its cause ends, but is open no longer. Again it changes nothing."""
+    """Acknowledge an alert; it stays active until its cause ends. A repetition changes nothing."""
     who = by(command, None if body is None else body.user)
     return sent(await alerts.acknowledge(alert_id, who, _alert))
 
 
 @router.post(
     "/{alert_id}/snooze",
-    summary="Put an alert aside for a while",
+    summary="Snooze an alert",
     response_model=AlertOut,
     responses=problems(*_MOVES),
 )
 async def snooze(
     alerts: Provided[AlertService], command: MoveDep, alert_id: IdPath, body: SnoozeIn
 ) -> Response:
-    """Open again by itself at that time, while its cause stands; at most 30 days ahead."""
+    """Snooze an alert for at most 30 days; it reopens then while its cause lasts."""
     who = by(command, body.user)
     return sent(await alerts.snooze(alert_id, body.end(), who, _alert))
 
 
 @router.post(
     "/{alert_id}/resolve",
-    summary="End an alert",
+    summary="Resolve an alert",
     response_model=AlertOut,
     responses=problems(*_MOVES),
 )
 async def resolve(
     alerts: Provided[AlertService], command: MoveDep, alert_id: IdPath, body: MoveIn | None = None
 ) -> Response:
-    """While its cause stands it comes back after the rule's cooldown, ten minutes at least."""
+    """Resolve an alert; while its cause lasts it reopens after a cooldown of 10 minutes or more."""
     who = by(command, None if body is None else body.user)
     return sent(await alerts.resolve(alert_id, who, _alert))

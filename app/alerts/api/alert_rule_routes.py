@@ -1,4 +1,4 @@
-"""The alert rules: limits, how far back they clear, how long and how soon again."""
+"""Routes to read and change the alert rules."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -23,16 +23,16 @@ router = api_router("alerts", "/alerts/rules")
 
 
 class AlertRuleOut(Out):
-    """A rule as it is in force."""
+    """Active alert rule."""
 
     name: AlertRule
-    comparison: str = Field(description="On a state, or `above` or `below` the limit.")
+    comparison: str = Field(description="`state`, or `above` or `below` the limit.")
     enabled: bool
     severity: Severity
-    limit: float | None = Field(description="Null where the rule is about a state.")
-    clear_limit: float | None = Field(description="An alert ends only when it is back beyond it.")
-    duration_s: int = Field(description="So long it must hold before it is an alert.")
-    cooldown_s: int = Field(description="So long after an end it does not open again.")
+    limit: float | None = Field(description="Null for a state.")
+    clear_limit: float | None = Field(description="Value beyond which an alert ends.")
+    duration_s: int = Field(description="Time that the condition must hold before an alert opens.")
+    cooldown_s: int = Field(description="Time after an end in which it does not reopen.")
 
     @classmethod
     def of(cls, rule: ActiveRule) -> Self:
@@ -54,7 +54,7 @@ class AlertRulesOut(Out):
 
 
 class AlertRuleIn(ChangeRequest):
-    """What is left out stays as it is."""
+    """Change of an alert rule; omitted fields keep their value."""
 
     enabled: bool | None = None
     severity: Literal["info", "warning", "critical"] | None = None
@@ -72,7 +72,7 @@ _SIDES = {ThresholdSide.STATE: "state", ThresholdSide.ABOVE: "above", ThresholdS
 
 @router.get("", summary="The alert rules in force")
 async def alert_rules(alert_rules: Provided[AlertRuleService]) -> AlertRulesOut:
-    """All of them, off or on, with the version of the configuration."""
+    """All rules, disabled ones included, with the version of the configuration."""
     rules, version = await alert_rules.all()
     return AlertRulesOut(version=version, rules=[AlertRuleOut.of(rule) for rule in rules])
 
@@ -90,7 +90,7 @@ async def put_alert_rule(
     name: Annotated[AlertRule, Path(description="One of `GET /alerts/rules`.")],
     body: AlertRuleIn,
 ) -> Response:
-    """A new version of the configuration, in force at once; `If-Match` is that version."""
+    """Change a rule as a new version of the configuration; `If-Match` names the current one."""
 
     def render(settings: Configuration) -> StoredResponse:
         shown = AlertRuleOut.of(in_force(name, settings))

@@ -1,4 +1,4 @@
-"""Notifications: channels, what was told over them, and telling again."""
+"""Routes of notification channels, the delivery log and retries."""
 
 from typing import Annotated, Any, Final, Self
 
@@ -41,13 +41,13 @@ _CHANNEL: Final = (
 ChannelId = Annotated[
     str, Path(min_length=1, max_length=36, pattern=r"^[0-9a-f\-]+$", description="Of a channel.")
 ]
-NoticeId = Annotated[
+NotificationId = Annotated[
     int, Path(ge=1, le=2**53, description="Of a notification, from the delivery log.")
 ]
 
 
 class ChannelIn(Body):
-    """A receiver. A URL and a secret are never shown again; null keeps the present one."""
+    """Channel to create or change; null keeps the stored URL or secret, which are never shown."""
 
     name: NameText
     kind: ChannelKind = Field(strict=False, examples=["webhook"])
@@ -60,7 +60,7 @@ class ChannelIn(Body):
         examples=["https://desk.example/hooks/my-symbols"],
     )
     secret: SecretStr | None = Field(
-        None, min_length=16, max_length=200, description="Signs what a webhook gets."
+        None, min_length=16, max_length=200, description="Key that signs the requests of a webhook."
     )
     kinds: list[Annotated[NotificationKind, Field(strict=False)]] = Field(
         default_factory=lambda: list(NotificationKind),
@@ -82,24 +82,24 @@ class ChannelIn(Body):
 
 
 class TestIn(Body):
-    """Which channel to try."""
+    """Channel to test."""
 
     channel_id: Annotated[str, Field(min_length=1, max_length=36)]
 
 
 class ChannelOut(Out):
-    """A receiver, without its address."""
+    """Channel without its address."""
 
     id: str
     name: str
     kind: ChannelKind
     service: str | None = Field(
-        description="The scheme of its URL; null where the key that seals it is not at hand.",
+        description="Scheme of its URL; null without the encryption key.",
         examples=["https"],
     )
     has_secret: bool
     secret_fingerprint: str | None = Field(
-        description="Tells two secrets apart; null without one, or where its key is not at hand.",
+        description="Identifies the secret; null without a secret or its encryption key.",
         examples=["9f86d081884c"],
     )
     kinds: list[NotificationKind]
@@ -126,7 +126,7 @@ class ChannelsOut(Out):
 
 
 class NotificationOut(Out):
-    """One notice over one channel, and what became of it."""
+    """Delivery of one notification over one channel."""
 
     id: int
     channel_id: str
@@ -140,7 +140,7 @@ class NotificationOut(Out):
     created_at: UtcTime
     next_attempt_at: UtcTime | None
     delivered_at: UtcTime | None
-    error: str | None = Field(description="Why the last try failed.")
+    error: str | None = Field(description="Reason of the last failure.")
 
     @classmethod
     def of(cls, one: Delivery) -> Self:
@@ -167,7 +167,7 @@ class NotificationsOut(Out):
 
 
 def _unversioned(request_id: RequestIdDep, idempotency: IdempotencyDep) -> Command:
-    """A channel has no version: the last word counts."""
+    """Command without a version: the last write wins."""
     return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency)
 
 
@@ -195,23 +195,23 @@ async def log(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> NotificationsOut:
-    """Newest first. Delivered ones are kept for `retention.notifications_days` days."""
+    """Deliveries, newest first; settled ones stay for `retention.notifications_days` days."""
     chosen = {"channel_id": channel_id, "state": None if state is None else state.value}
     start: Any = cursors.decode("notifications", chosen, cursor)
     before = None if start is None else int(start[0])
     rows = await notifications.log(before, limit + 1, channel_id, state)
-    page, last = cut(rows, limit, lambda one: (one.id,))
+    page, last = cut(rows, limit, lambda delivery: (delivery.id,))
     return NotificationsOut(
-        items=[NotificationOut.of(one) for one in page],
+        items=[NotificationOut.of(delivery) for delivery in page],
         next_cursor=None if last is None else cursors.encode("notifications", chosen, last),
     )
 
 
 @router.get("/channels", summary="Channels", responses=problems())
 async def channels(notifications: Provided[NotificationService]) -> ChannelsOut:
-    """By name; addresses and secrets are not shown."""
+    """Channels by name, without addresses and secrets."""
     found = await notifications.channels()
-    return ChannelsOut(items=[ChannelOut.of(one) for one in found])
+    return ChannelsOut(items=[ChannelOut.of(channel) for channel in found])
 
 
 @router.post(
@@ -224,12 +224,12 @@ async def channels(notifications: Provided[NotificationService]) -> ChannelsOut:
 async def create(
     notifications: Provided[NotificationService], command: AskedDep, body: ChannelIn
 ) -> Response:
-    """It is told what happens from now on.
+    """Add a channel; it receives events from now on.
 
     A webhook gets each event once per `X-Event-Id`, in order, signed with
     `X-Signature: t=<Unix seconds>,v1=<HMAC-SHA256 of "t.body">`; refuse stamps older than five
-    minutes. People get so many of a kind an hour and in all a minute as `notifications` of the
-    configuration says; the rest comes in one piece. What is critical goes first and at once.
+    minutes. For people the settings `notifications` limit each kind per hour and all per minute;
+    the rest is combined into a digest. Critical notifications are sent first and at once.
     """
     who = by(command, body.user)
     return sent(await notifications.create(body.draft(), who, _created))
@@ -247,7 +247,7 @@ async def alter(
     channel_id: ChannelId,
     body: ChannelIn,
 ) -> Response:
-    """What still waits goes to the new address."""
+    """Change a channel; pending deliveries go to the new address."""
     who = by(command, body.user)
     return sent(await notifications.alter(channel_id, body.draft(), who, _channel))
 
@@ -261,31 +261,31 @@ async def alter(
 async def remove(
     notifications: Provided[NotificationService], command: AskedDep, channel_id: ChannelId
 ) -> Response:
-    """With its log and with what still waits."""
+    """Remove a channel with its log and its pending deliveries."""
     return sent(await notifications.remove(channel_id, command, _channel))
 
 
 @router.post(
     "/test",
-    summary="Try a channel",
+    summary="Test a channel",
     response_model=NotificationOut,
     responses=problems(Code.NOT_FOUND, *_KEYS),
 )
 async def test(
     notifications: Provided[NotificationService], command: AskedDep, body: TestIn
 ) -> Response:
-    """A harmless notice is on its way; the delivery log says what becomes of it."""
+    """Send a test notification; the delivery log shows its result."""
     return sent(await notifications.test(body.channel_id, command, _notice))
 
 
 @router.post(
     "/{notification_id}/redrive",
-    summary="Tell again what was given up",
+    summary="Retry a dead delivery",
     response_model=NotificationOut,
     responses=problems(Code.INVALID_STATE_TRANSITION, *_KEYS),
 )
 async def redrive(
-    notifications: Provided[NotificationService], command: AskedDep, notification_id: NoticeId
+    notifications: Provided[NotificationService], command: AskedDep, notification_id: NotificationId
 ) -> Response:
-    """Only what is dead, after twenty attempts; it keeps its event id."""
+    """Retry a delivery that is dead after twenty attempts; it keeps its event id."""
     return sent(await notifications.redrive(notification_id, command, _notice))

@@ -25,13 +25,13 @@ class AlertRaised:
 
     @property
     def symbol(self) -> str | None:
-        """The symbol that it is about; None where it is about no single one."""
+        """Symbol of the alert; None unless it concerns exactly one."""
         return self.symbols[0] if len(self.symbols) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
 class AlertResolved:
-    """An alert ended; `resolved_by` is None where nobody did anything."""
+    """An alert ended; `resolved_by` is None unless an operator resolved it."""
 
     alert_id: str
     rule: AlertRule
@@ -45,11 +45,12 @@ class AlertResolved:
 
     @property
     def symbol(self) -> str | None:
-        """The symbol that it was about; None where it was about no single one."""
+        """Symbol of the alert; None unless it concerned exactly one."""
         return self.symbols[0] if len(self.symbols) == 1 else None
 
 
 def alert_raised(alert: Alert, at: datetime) -> AlertRaised:
+    """Event of an alert that opened at `at`."""
     return AlertRaised(
         alert.id,
         alert.rule,
@@ -64,6 +65,7 @@ def alert_raised(alert: Alert, at: datetime) -> AlertRaised:
 
 
 def alert_resolved(alert: Alert, how: Resolution, at: datetime) -> AlertResolved:
+    """Event of an alert that ended at `at`."""
     return AlertResolved(
         alert.id,
         alert.rule,

@@ -1,4 +1,4 @@
-"""What the alert rules look at; None is unknown, which neither raises nor ends an alert."""
+"""Inputs of the alert rules; None is unknown, which neither raises nor ends an alert."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,29 +15,31 @@ class MemberFacts:
     """One member of the portfolio."""
 
     symbol: str
-    status: str  # of the contract, in the exchange's words
+    status: str  # of the contract, as the exchange names it
     is_open: bool
     score: float | None
     performance: float | None  # fraction since inclusion
     is_fresh: bool | None = None
-    is_lost: bool | None = None  # the exchange has closed or settled it, or lists it no longer
-    is_ending: bool | None = None  # it is still listed, and its end is announced
-    former_score: float | None = None  # some boards ago
+    is_lost: bool | None = None  # contract closed, settled or delisted
+    is_ending: bool | None = None  # contract listed, end announced
+    former_score: float | None = None  # `alerts.score_drop_runs` boards ago
     drawdown: float | None = None  # since inclusion, positive
     excess: float | None = None  # percentage points of weight beyond its bounds; 0 within
     funding: float | None = None  # of the running interval, as a fraction per 8 hours
     jump: float | None = None  # since the last daily close, in daily standard deviations
-    rival: str | None = None  # in whose favour its replacement is confirmed
-    is_doubted: bool | None = None  # its prices are not believed, or nobody trades it
+    rival: str | None = None  # candidate of a confirmed replacement
+    is_doubted: bool | None = None  # quarantined or without trades
     doubt: str | None = None  # why
 
 
 @dataclass(frozen=True, slots=True)
 class PortfolioFacts:
+    """Inputs about the portfolio as a whole."""
+
     members: tuple[MemberFacts, ...] = ()
     correlations: Correlations = field(default_factory=dict)  # on the basis of the settings
     raw_correlations: Correlations = field(default_factory=dict)
-    was_formed: bool = False  # it has or had a member
+    was_formed: bool = False  # has or had a member
     sectors: Mapping[str, float] = field(default_factory=dict)  # shares of the invested weight
     value_at_risk: float | None = None  # 95 %, one day, as a fraction of equity
     rebalanced: tuple[int, datetime] | None = None  # event and time of the last one
@@ -71,20 +73,20 @@ class SystemFacts:
     link: ExchangeLink | None = None
     redirected: tuple[str, ...] = ()  # endpoints whose last answer pointed elsewhere
     refused: tuple[RefusedRecords, ...] = ()
-    universe_known: bool = False  # whether any list of contracts was seen since the start
-    anomaly: str | None = None  # why the newest list is not believed
-    odd_status: tuple[str, ...] = ()  # symbols whose contract status nobody knows
+    universe_known: bool = False  # a list of contracts arrived since the start
+    anomaly: str | None = None  # reason to distrust the newest list
+    odd_status: tuple[str, ...] = ()  # symbols with an unknown contract status
     data_source: DataSource = DataSource.SANDBOX
     data_status: DataStatus | None = None  # None before the first fill is complete
-    clock_offset_s: float | None = None  # between the exchange's and ours, at least
+    clock_offset_s: float | None = None  # lower bound of the offset to the exchange
     jobs: tuple[JobFacts, ...] = ()
-    drifted: tuple[str, ...] | None = None  # processes beside us that run with something else
+    drifted: tuple[str, ...] | None = None  # other processes with different code or settings
     recoveries: tuple[tuple[str, str, datetime], ...] = ()  # rule, subject and end of its alert
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything at one moment; `as_of` is the time of the market data."""
+    """All inputs at one moment; `as_of` is the time of the market data."""
 
     at: datetime
     as_of: datetime

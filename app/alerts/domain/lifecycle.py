@@ -1,4 +1,4 @@
-"""One evaluation: what the facts make of the alerts that there are. Pure, and the same twice."""
+"""Evaluates the alert rules: opens, updates and ends alerts. Pure and idempotent."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,9 +10,9 @@ from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution, R
 from app.alerts.domain.rules import RULES, ActiveRule, in_force
 from app.configuration.domain.model import Configuration
 
-# An alert that somebody ended while its cause stands does not come back sooner.
+# Minimum pause before an alert that an operator resolved may reopen.
 REST_S: Final = 600
-# Seen again without any other news than its number is noted so often.
+# Interval at which an unchanged alert stores its time and number again.
 TOUCH_S: Final = 30.0
 
 Key = tuple[AlertRule, str]
@@ -20,7 +20,7 @@ Key = tuple[AlertRule, str]
 
 @dataclass(frozen=True, slots=True)
 class ResolvedAlert:
-    """The last end of an alert of the same rule and subject."""
+    """Last end of an alert with one rule and subject."""
 
     at: datetime
     how: Resolution
@@ -28,7 +28,7 @@ class ResolvedAlert:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The alerts that are not resolved, critical first, and what changed on the way there."""
+    """Unresolved alerts, critical first, and the changes that led to them."""
 
     active: tuple[Alert, ...]
     saved: tuple[Alert, ...]  # new or changed in any way
@@ -38,12 +38,13 @@ class Evaluation:
 
     @property
     def is_news(self) -> bool:
+        """Whether anything has to be stored."""
         return bool(self.saved or self.dropped)
 
 
 @dataclass(slots=True)
 class _Pass:
-    """One walk over the rules, and what it has found so far."""
+    """Accumulated state of one walk over the rules."""
 
     now: datetime
     ended: Mapping[Key, ResolvedAlert]
@@ -56,7 +57,7 @@ class _Pass:
     over: list[Alert]
 
     def fires(self, force: ActiveRule, seen: RuleReading) -> None:
-        """The reading is beyond the limit, or not far enough back from it."""
+        """Open or update the alert of a reading that exceeds its limit."""
         known = self.left.pop((force.rule, seen.subject), None)
         if known is None:
             fresh = _new(force, seen, self.now, self.new_id())
@@ -75,7 +76,7 @@ class _Pass:
         elif alert.snoozed_until is not None and alert.snoozed_until <= self.now:
             alert = alert.awake()
             self.raised.append(alert)
-        # A number that moves is no news by itself: it would be written at every look.
+        # A changed number alone is not stored: it would be written at every evaluation.
         same = replace(alert, value=known.value, message=known.message) == known
         touched = (self.now - known.last_seen_at).total_seconds() >= TOUCH_S
         if touched or not same:
@@ -83,7 +84,7 @@ class _Pass:
         self.keep(alert, is_new=touched or not same)
 
     def opened(self, alert: Alert, force: ActiveRule) -> Alert:
-        """A pending alert, open if it has waited for long enough."""
+        """Open a pending alert once its duration and cooldown have passed."""
         if self.now < _due(alert, force, self.ended.get(alert.key)):
             return alert
         alert = alert.raised(self.now)
@@ -111,11 +112,11 @@ def evaluate(
     ended: Mapping[Key, ResolvedAlert],
     new_id: Callable[[], str],
 ) -> Evaluation:
-    """The alerts after a look at `facts`.
+    """Evaluate every rule over `facts`.
 
     An alert opens when its rule has fired for `duration_s` and `cooldown_s` have passed since the
     last one ended; it ends when the number is back beyond the clear limit, when its subject is
-    gone or when its rule is switched off. What is unknown changes nothing.
+    gone or when its rule is switched off. Unknown inputs change nothing.
     """
     found = {alert.key: alert for alert in active}
     walk = _Pass(facts.at, ended, new_id, found, [], [], [], [], [])
@@ -160,7 +161,7 @@ def _judge(walk: _Pass, force: ActiveRule, reading: RuleReading) -> None:
 
 
 def _of(rule: AlertRule, found: dict[Key, Alert]) -> Iterator[Alert]:
-    """Those of a rule that are left, taken out."""
+    """Remove and yield the remaining alerts of a rule."""
     for key in [key for key in found if key[0] is rule]:
         yield found.pop(key)
 
@@ -182,7 +183,7 @@ def _new(force: ActiveRule, seen: RuleReading, at: datetime, alert_id: str) -> A
 
 
 def _due(alert: Alert, force: ActiveRule, ended: ResolvedAlert | None) -> datetime:
-    """From when on a pending alert may open."""
+    """Earliest time at which a pending alert may open."""
     held = alert.since + timedelta(seconds=force.settings.duration_s)
     if ended is None:
         return held

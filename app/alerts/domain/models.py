@@ -1,4 +1,4 @@
-"""What an alert is, and the states it goes through from its first sight to its end."""
+"""Alerts, their states and the transitions between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from app.foundation.errors import Code, ConflictError
 
 
 class AlertRule(StrEnum):
-    """Every rule; the settings of each stand under the same name."""
+    """Names of the alert rules; the settings of each have the same name."""
 
     NOT_TRADEABLE = "not_tradeable"
     LOW_SCORE = "low_score"
@@ -48,7 +48,7 @@ class AlertRule(StrEnum):
 
 
 class ThresholdSide(Enum):
-    """Where a rule fires: while a state holds, above its limit or below it."""
+    """Condition of a rule: a state, or a number above or below its limit."""
 
     STATE = auto()
     ABOVE = auto()
@@ -57,19 +57,19 @@ class ThresholdSide(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RuleReading:
-    """What a rule sees at one subject: a number, or for a state whether it holds.
+    """Observation of one subject: a number, or whether a state holds.
 
     None is unknown: it neither raises nor ends an alert.
     """
 
-    subject: str  # a symbol, a pair A-B in alphabetical order, or what else the rule is about
+    subject: str  # a symbol, a pair A-B in alphabetical order, an endpoint or a task
     message: str
     symbols: tuple[str, ...] = ()
     value: float | None = None
     holds: bool | None = None
 
     def fires(self, side: ThresholdSide, limit: float | None) -> bool | None:
-        """Whether it is beyond `limit`, strictly; None where it is unknown."""
+        """Whether the number lies strictly beyond `limit`; None where it is unknown."""
         if side is ThresholdSide.STATE:
             return self.holds
         if self.value is None or limit is None:
@@ -79,7 +79,7 @@ class RuleReading:
 
 
 class AlertState(StrEnum):
-    """PENDING has not held for long enough yet, or ended too short a time ago."""
+    """State of an alert; a pending one waits for its duration or cooldown."""
 
     PENDING = "pending"
     OPEN = "open"
@@ -89,7 +89,7 @@ class AlertState(StrEnum):
 
 
 class AlertTransition(StrEnum):
-    """What moves an alert."""
+    """Transition between two alert states."""
 
     RAISE = "raise"
     ACKNOWLEDGE = "acknowledge"
@@ -99,15 +99,15 @@ class AlertTransition(StrEnum):
 
 
 class Resolution(StrEnum):
-    """How an alert ended."""
+    """Reason for the end of an alert."""
 
     CLEARED = "cleared"  # the cause is gone
-    OPERATOR = "operator"  # somebody said so
+    OPERATOR = "operator"  # resolved by hand
     DISABLED = "disabled"  # the rule was switched off
 
 
-# Nothing leaves RESOLVED: what comes again is another alert.
-STEPS: Final[Mapping[tuple[AlertState, AlertTransition], AlertState]] = MappingProxyType(
+# No transition leaves RESOLVED: a recurrence is a new alert.
+TRANSITIONS: Final[Mapping[tuple[AlertState, AlertTransition], AlertState]] = MappingProxyType(
     {
         (AlertState.PENDING, AlertTransition.RAISE): AlertState.OPEN,
         (AlertState.OPEN, AlertTransition.ACKNOWLEDGE): AlertState.ACKNOWLEDGED,
@@ -137,7 +137,7 @@ class Alert:
     value: float | None
     limit: float | None
     message: str
-    since: datetime  # it has held from here on
+    since: datetime  # start of the condition
     last_seen_at: datetime
     opened_at: datetime | None = None
     acknowledged_at: datetime | None = None
@@ -150,11 +150,11 @@ class Alert:
 
     @property
     def key(self) -> tuple[AlertRule, str]:
-        """At most one alert with this key is not resolved."""
+        """Unique key among the unresolved alerts."""
         return self.rule, self.subject
 
     def _moved(self, step: AlertTransition) -> "Alert":
-        state = STEPS.get((self.state, step))
+        state = TRANSITIONS.get((self.state, step))
         if state is None:
             raise ConflictError(
                 Code.ALERT_STATE, f"The alert is {self.state.value}: it cannot {step.value} now."
@@ -165,21 +165,21 @@ class Alert:
         return replace(self._moved(AlertTransition.RAISE), opened_at=at)
 
     def acknowledged(self, at: datetime, by: str) -> "Alert":
-        """Somebody has seen it. Raises ConflictError for one that is not active."""
+        """Acknowledge an active alert. Raises ConflictError in any other state."""
         moved = self._moved(AlertTransition.ACKNOWLEDGE)
         if self.state is AlertState.ACKNOWLEDGED:
             return self
         return replace(moved, acknowledged_at=at, acknowledged_by=by, snoozed_until=None)
 
     def snoozed(self, until: datetime, by: str) -> "Alert":
-        """Quiet until then. Raises ConflictError for one that is not active."""
+        """Snooze an active alert. Raises ConflictError in any other state."""
         return replace(self._moved(AlertTransition.SNOOZE), snoozed_until=until, snoozed_by=by)
 
     def awake(self) -> "Alert":
         return replace(self._moved(AlertTransition.WAKE), snoozed_until=None)
 
     def resolved(self, at: datetime, how: Resolution, by: str | None = None) -> "Alert":
-        """Raises ConflictError for one that has ended or never opened."""
+        """Resolve an active alert. Raises ConflictError in any other state."""
         return replace(
             self._moved(AlertTransition.RESOLVE), resolved_at=at, resolution=how, resolved_by=by
         )
@@ -189,10 +189,10 @@ _GRAVEST: Final = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)
 
 
 def gravity(severity: Severity) -> int:
-    """0 for the gravest."""
+    """Rank of a severity; 0 is critical."""
     return _GRAVEST.index(severity)
 
 
 def rank(alert: Alert) -> tuple[int, str, str]:
-    """Its place in a list: critical first, then by rule and subject."""
+    """Sort key: critical first, then by rule and subject."""
     return gravity(alert.severity), alert.rule.value, alert.subject

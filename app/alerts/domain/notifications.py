@@ -1,4 +1,4 @@
-"""What people and programs are told, of what kind it is, how often, and when to try again."""
+"""Notifications: content, rate limits, digests and retry delays."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,29 +12,35 @@ from app.foundation.events import EventRecord
 
 
 class ChannelKind(StrEnum):
+    """Kind of receiver of a channel."""
+
     APPRISE = "apprise"  # a person: Telegram, Discord, Slack, mail; URLs as of apprise
     WEBHOOK = "webhook"  # a program, signed
 
 
 class NotificationKind(StrEnum):
+    """Subject matter of a notification; a channel subscribes to kinds."""
+
     ERROR = "error"
     TRADE = "trade"
     STATUS = "status"
 
 
 class DeliveryState(StrEnum):
+    """State of one delivery over one channel."""
+
     PENDING = "pending"
     DELIVERED = "delivered"
-    HELD = "held"  # too many at a time; a digest will tell of it
-    DIGESTED = "digested"  # a digest has told of it
-    DEAD = "dead"  # given up; can be sent again by hand
+    HELD = "held"  # over the rate limit; waits for a digest
+    DIGESTED = "digested"  # delivered as part of a digest
+    DEAD = "dead"  # attempts exhausted; can be sent again by hand
 
 
 HOUR: Final = timedelta(hours=1)
 MINUTE: Final = timedelta(minutes=1)
 MAX_ATTEMPTS: Final = 20
 DIGEST_LINES: Final = 20
-MAX_HELD: Final = 1_000  # per channel; beyond it they are counted, not kept
+MAX_HELD: Final = 1_000  # per channel; further ones are only counted
 _LEFT_OUT: Final = "left_out"
 _PAUSES_S: Final = (60, 120, 240, 480, 960, 1_800, 3_600, 7_200, 14_400, 21_600)
 _JITTER: Final = 0.2  # a pause is up to a fifth longer
@@ -42,7 +48,7 @@ _JITTER: Final = 0.2  # a pause is up to a fifth longer
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """Where to tell. `url` and `secret` are secrets: they never leave but towards the receiver."""
+    """Receiver of notifications; only the receiver ever gets `url` and `secret`."""
 
     id: str
     name: str
@@ -55,7 +61,7 @@ class Channel:
 
     @property
     def secret_fingerprint(self) -> str | None:
-        """Twelve digits that tell two apart; None where there is none, or nobody can read it."""
+        """Twelve hex digits of a hash; None without a secret or without its key."""
         if self.secret is None or not self.url:
             return None
         return hashlib.sha256(b"channel secret:" + self.secret.encode()).hexdigest()[:12]
@@ -63,7 +69,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One thing to tell; `key` says what is the same thing again."""
+    """Content of one notification; equal keys mark a repetition."""
 
     kind: NotificationKind
     is_critical: bool
@@ -76,7 +82,7 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One notice on its way over one channel."""
+    """Delivery of one notification over one channel."""
 
     id: int
     channel_id: str
@@ -91,7 +97,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class RecentNotification:
-    """What a channel was given lately."""
+    """Notification that counts against the rate limits of a channel."""
 
     kind: NotificationKind
     key: str
@@ -99,7 +105,7 @@ class RecentNotification:
 
 
 def notification_of(record: EventRecord) -> Notification | None:
-    """What an event means to somebody who is not watching; None for what is no news."""
+    """Notification about an event; None for event types without one."""
     data = record.data
     event = {
         "type": record.type,
@@ -109,14 +115,14 @@ def notification_of(record: EventRecord) -> Notification | None:
         "data": dict(data),
     }
 
-    def told(
+    def notification(
         kind: NotificationKind, key: str, title: str, body: str, *, critical: bool = False
     ) -> Notification:
         return Notification(kind, critical, key, title, body, event, record.seq)
 
     match record.type:
         case "alert_raised":
-            return told(
+            return notification(
                 NotificationKind.ERROR,
                 f"{data['rule']}:{data['subject']}",
                 f"{str(data['severity']).upper()}: {data['rule']} ({data['subject']})",
@@ -126,45 +132,48 @@ def notification_of(record: EventRecord) -> Notification | None:
         case "alert_resolved":
             key = f"{data['rule']}:{data['subject']}"
             title = f"Over: {data['rule']} ({data['subject']})"
-            return told(NotificationKind.STATUS, key, title, str(data["message"]))
+            return notification(NotificationKind.STATUS, key, title, str(data["message"]))
         case "portfolio_changed":
-            what = " ".join(str(one) for one in (data["type"], data["symbol"]) if one)
-            title = f"Portfolio: {what}"
-            return told(NotificationKind.TRADE, what, title, str(data["reason"] or ""))
+            change = " ".join(str(part) for part in (data["type"], data["symbol"]) if part)
+            title = f"Portfolio: {change}"
+            return notification(NotificationKind.TRADE, change, title, str(data["reason"] or ""))
         case "proposal_opened":
-            what = f"{data['kind']} of {data['subject']}"
+            proposal = f"{data['kind']} of {data['subject']}"
             body = f"Waits for a decision until {data['expires_at']}."
-            return told(NotificationKind.STATUS, f"proposal:{what}", f"Proposed: {what}", body)
+            return notification(
+                NotificationKind.STATUS, f"proposal:{proposal}", f"Proposed: {proposal}", body
+            )
         case "configuration_changed":
             title = f"Settings: version {data['settings']['version']} is in force"
-            return told(NotificationKind.STATUS, "configuration", title, "")
+            return notification(NotificationKind.STATUS, "configuration", title, "")
         case _:
             return None
 
 
 def limit_of(kind: NotificationKind, rules: NotificationSettings) -> NotificationLimit:
+    """Rate limit of one kind."""
     limit: NotificationLimit = getattr(rules, kind.value)
     return limit
 
 
 def is_admitted(
     notice: Notification,
-    told: Sequence[RecentNotification],
+    recent: Sequence[RecentNotification],
     waiting: int,
     at: datetime,
     rules: NotificationSettings,
 ) -> bool:
-    """Whether a person is told of it by itself; `told` covers the last hour.
+    """Whether a notification is sent on its own; `recent` covers the last hour.
 
-    `waiting` are on their way: with a minute's worth of them even what is critical is told in one
-    piece with others, or a storm would be told of for hours.
+    With a minute's quota already waiting, critical ones go into a digest too: otherwise a storm
+    of alerts would be delivered for hours.
     """
     if waiting >= rules.per_minute:
         return False
     if notice.is_critical:
         return True
     limit = limit_of(notice.kind, rules)
-    alike = [one for one in told if one.kind is notice.kind and at - one.at < HOUR]
+    alike = [one for one in recent if one.kind is notice.kind and at - one.at < HOUR]
     cooling = timedelta(seconds=limit.cooldown_s)
     again = any(one.key == notice.key and at - one.at < cooling for one in alike)
     return len(alike) < limit.per_hour and not again
@@ -173,7 +182,7 @@ def is_admitted(
 def is_digest_due(
     held: Sequence[Notification], oldest: datetime, at: datetime, rules: NotificationSettings
 ) -> bool:
-    """Whether those of one kind held back since `oldest` are told in one piece now."""
+    """Whether the held notifications of one kind are due as a digest."""
     cooldown = timedelta(seconds=limit_of(held[0].kind, rules).cooldown_s)
     if any(one.is_critical for one in held):
         cooldown = min(cooldown, MINUTE)
@@ -181,13 +190,13 @@ def is_digest_due(
 
 
 def suppressed_count(kind: NotificationKind, number: int) -> Notification:
-    """Stands for so many that were not even kept for a digest."""
+    """Placeholder for `number` notifications that exceeded the held limit."""
     title = f"{number} that are not named here"
     return Notification(kind, False, _LEFT_OUT, title, "", {_LEFT_OUT: number})
 
 
 def digest(held: Sequence[Notification]) -> Notification:
-    """One notice about those held back, what is critical first, each as old as it is."""
+    """Digest of held notifications, critical ones first."""
     kind = held[0].kind
     count = sum(int(one.event.get(_LEFT_OUT, 1)) for one in held)
     named = sorted(held, key=lambda one: not one.is_critical)[:DIGEST_LINES]
@@ -203,16 +212,16 @@ def digest(held: Sequence[Notification]) -> Notification:
 
 
 def remaining_quota(delivered: int, rules: NotificationSettings) -> tuple[int, int]:
-    """How many more may go to people now, and how many of those may be ordinary.
+    """Remaining deliveries to people this minute: in total, and of those not critical.
 
-    `delivered` went out in the last minute. A part is kept free for what is critical.
+    `delivered` went out in the last minute. A part of the quota is reserved for critical ones.
     """
     return max(0, rules.per_minute - delivered), max(0, rules.for_ordinary - delivered)
 
 
 def retry_delay_s(attempts: int, dice: float) -> float:
-    """Seconds until the next try after `attempts` failures: a minute, growing to six hours.
+    """Seconds until the next attempt after `attempts` failures: one minute to six hours.
 
-    `dice` in 0..1 lengthens it by up to a fifth, so that receivers are not hit in step.
+    `dice` in 0..1 adds a jitter of up to a fifth, which spreads retries.
     """
     return _PAUSES_S[min(attempts, len(_PAUSES_S)) - 1] * (1.0 + _JITTER * dice)

@@ -1,4 +1,4 @@
-"""The rules about the members: each sees every member, known or unknown."""
+"""Alert rules about the members and the portfolio."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import LimitRule
 from app.market.domain.return_statistics import pair_applies
 
-ChangeRequest = Callable[[MemberFacts], str]
+Describe = Callable[[MemberFacts], str]
 
 
 def _alone(one: MemberFacts) -> tuple[str, ...]:
@@ -24,11 +24,11 @@ def _with_rival(one: MemberFacts) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class MemberRules:
-    """A rule about each member: what decides it, and what is said; None is not known."""
+class MemberRule:
+    """Rule that yields one reading per member; `decides` gives None where unknown."""
 
     decides: Callable[[MemberFacts], float | bool | None]
-    said: ChangeRequest
+    describe: Describe
     about: Callable[[MemberFacts], tuple[str, ...]]
     is_state: bool
 
@@ -36,7 +36,7 @@ class MemberRules:
         return [self._reading(one) for one in facts.portfolio.members]
 
     def _reading(self, one: MemberFacts) -> RuleReading:
-        decides, said, about = self.decides(one), self.said(one), self.about(one)
+        decides, said, about = self.decides(one), self.describe(one), self.about(one)
         if self.is_state:
             return RuleReading(
                 one.symbol, said, about, holds=None if decides is None else bool(decides)
@@ -46,14 +46,14 @@ class MemberRules:
 
 def _state(
     holds: Callable[[MemberFacts], bool | None],
-    said: ChangeRequest,
+    describe: Describe,
     about: Callable[[MemberFacts], tuple[str, ...]] = _alone,
-) -> MemberRules:
-    return MemberRules(holds, said, about, is_state=True)
+) -> MemberRule:
+    return MemberRule(holds, describe, about, is_state=True)
 
 
-def _number(value: Callable[[MemberFacts], float | None], said: ChangeRequest) -> MemberRules:
-    return MemberRules(value, said, _alone, is_state=False)
+def _number(value: Callable[[MemberFacts], float | None], describe: Describe) -> MemberRule:
+    return MemberRule(value, describe, _alone, is_state=False)
 
 
 # A member whose contract is not Open.
@@ -62,28 +62,28 @@ not_tradeable: Final = _state(
     lambda one: f"{one.symbol} cannot be traded at the exchange: {one.status}",
 )
 
-# The exchange has closed or settled the contract, or lists it no longer.
+# The contract is closed, settled or delisted.
 support_lost: Final = _state(
     lambda one: one.is_lost,
     lambda one: f"KuCoin no longer supports {one.symbol}: its contract is {one.status}",
 )
 
-# Its prices are not believed, or nobody trades it while its index moves on.
+# Its prices are quarantined, or it has no trades while its index moves.
 quarantined: Final = _state(
     lambda one: one.is_doubted,
-    lambda one: f"The data of {one.symbol} is in quarantine: {one.doubt or 'no more'}",
+    lambda one: f"The data of {one.symbol} is in quarantine: {one.doubt or 'no longer'}",
 )
 
-# The contract is still listed, and the exchange has said when it ends.
+# The contract is still listed, and its end is announced.
 delisting_announced: Final = _state(
     lambda one: one.is_ending,
     lambda one: f"The delisting of {one.symbol} is announced; its contract is {one.status}",
 )
 
-# A rival was found better in so many evaluations that nothing speaks against a swap.
+# A replacement is confirmed by the required number of evaluations.
 replacement_recommended: Final = _state(
     lambda one: one.rival is not None,
-    lambda one: f"{one.rival} should take the place of {one.symbol}",
+    lambda one: f"{one.rival} should replace {one.symbol}",
     _with_rival,
 )
 
@@ -99,7 +99,7 @@ poor_performance: Final = _number(
     lambda one: f"{one.symbol} has moved {_percent(one.performance)} since its inclusion",
 )
 
-# The deepest fall since inclusion, as a positive fraction.
+# Maximum drawdown since inclusion, as a positive fraction.
 drawdown: Final = _number(
     lambda one: one.drawdown,
     lambda one: (
@@ -107,19 +107,19 @@ drawdown: Final = _number(
     ),
 )
 
-# Percentage points by which prices have carried a weight beyond its bounds.
+# Percentage points by which a weight has drifted beyond its bounds.
 weight_out_of_bounds: Final = _number(
     lambda one: one.excess,
     lambda one: f"The weight of {one.symbol} is {_two(one.excess)} points beyond its bounds",
 )
 
-# Size of the running funding rate, per 8 hours.
+# Absolute current funding rate per 8 hours.
 funding_extreme: Final = _number(
     lambda one: None if one.funding is None else abs(one.funding),
     lambda one: f"The funding of {one.symbol} is {_fine(one.funding)} in 8 hours",
 )
 
-# The move since the last daily close, in standard deviations of a day.
+# Move since the last daily close, in daily standard deviations.
 price_anomaly: Final = _number(
     lambda one: one.jump,
     lambda one: f"{one.symbol} has moved {_two(one.jump)} daily deviations since the last close",
@@ -127,7 +127,7 @@ price_anomaly: Final = _number(
 
 
 def score_dropped(facts: Facts, configuration: Configuration) -> Sequence[RuleReading]:
-    """How far the composite score has fallen since some boards ago."""
+    """Fall of the composite score over `alerts.score_drop_runs` boards."""
     runs = configuration.alerts.score_drop_runs
     dropped = _number(
         lambda one: _fall(one.former_score, one.score),
@@ -139,7 +139,7 @@ def score_dropped(facts: Facts, configuration: Configuration) -> Sequence[RuleRe
 
 
 def high_correlation(facts: Facts, configuration: Configuration) -> Sequence[RuleReading]:
-    """Correlation of each pair, on the basis that the settings name; not of the market's pairs."""
+    """Correlation of each pair on the configured basis; pairs with the market are left out."""
     basis = configuration.correlation.basis
     return [
         reading
@@ -149,7 +149,7 @@ def high_correlation(facts: Facts, configuration: Configuration) -> Sequence[Rul
 
 
 def high_raw_correlation(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
-    """Correlation of each pair with the market's part in it: what falls in the same hour."""
+    """Raw correlation of each pair, the common market factor included."""
     said = "move together, the market's part included"
     return _pairs(facts, facts.portfolio.raw_correlations, said)
 
@@ -190,9 +190,9 @@ PORTFOLIO: Final = "portfolio"
 def portfolio_below_size(
     facts: Facts, configuration: Configuration
 ) -> Sequence[RuleReading] | None:
-    """Number of members that the exchange still supports, once a portfolio was formed.
+    """Number of members with a listed contract, once a portfolio was formed.
 
-    The number of a reading is None where it depends on contracts of which nothing is known.
+    The number is None where it depends on contracts whose state is unknown.
     """
     held = facts.portfolio
     if not held.was_formed:
@@ -202,7 +202,7 @@ def portfolio_below_size(
     unknown = sum(one.is_lost is None for one in held.members)
     rule = configuration.alerts.rules.portfolio_below_size
     most = size - lost
-    # It is surely too small even with the unknown ones, or surely not without them; or else open.
+    # Undecided if the unknown contracts alone make the difference to the limit.
     is_open = unknown > 0 and most >= rule.limit and most - unknown < rule.limit + rule.clear_margin
     said = f"The portfolio has {size} members"
     gone = f", of which KuCoin no longer supports {lost}" if lost else ""
@@ -210,24 +210,24 @@ def portfolio_below_size(
 
 
 def sector_concentration(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
-    """Share of each sector in what is invested."""
+    """Share of each sector in the invested weight."""
     return [
         RuleReading(
-            sector, f"{share:.0%} of what is invested is in {sector}.", value=round(share, 6)
+            sector, f"{share:.0%} of the invested weight is in {sector}.", value=round(share, 6)
         )
         for sector, share in facts.portfolio.sectors.items()
     ]
 
 
 def var_above_limit(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
-    """Value at risk of one day at 95 %, as a fraction of equity."""
+    """One-day value at risk at 95 %, as a fraction of equity."""
     risk = facts.portfolio.value_at_risk
     said = "unknown" if risk is None else f"{risk:.1%}"
     return [RuleReading(PORTFOLIO, f"The value at risk of a day is {said} of equity.", value=risk)]
 
 
 def rebalance_done(facts: Facts, configuration: Configuration) -> Sequence[RuleReading]:
-    """News for a while: weights were set."""
+    """Recent rebalance; holds for the configured time."""
     if facts.portfolio.rebalanced is None:
         return []
     event, at = facts.portfolio.rebalanced
@@ -237,7 +237,7 @@ def rebalance_done(facts: Facts, configuration: Configuration) -> Sequence[RuleR
 
 
 def recovered(facts: Facts, configuration: Configuration) -> Sequence[RuleReading]:
-    """News for a while: something of the service or its exchange is well again."""
+    """Recent recovery of the service or its exchange; holds for the configured time."""
     rule = configuration.alerts.rules.recovered
     return [
         RuleReading(

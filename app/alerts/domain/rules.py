@@ -1,4 +1,4 @@
-"""The alert rules: a table of predicates over the facts of one moment."""
+"""Table of the alert rules: a predicate over the facts of one moment each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,13 +44,13 @@ from app.alerts.domain.system_rules import (
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import LimitRule, MarginRule, StateRule
 
-# Every subject that the rule judges now; None where it cannot judge at all.
+# Readings of all subjects; None where the rule cannot be evaluated.
 Read = Callable[[Facts, Configuration], Sequence[RuleReading] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class RuleSpec:
-    """How one rule is judged; `limit_at` names the setting that is its limit, where not its own."""
+    """Definition of a rule; `limit_at` names the setting of a limit outside the rule."""
 
     read: Read
     side: ThresholdSide = ThresholdSide.STATE
@@ -59,7 +59,7 @@ class RuleSpec:
 
 @dataclass(frozen=True, slots=True)
 class ActiveRule:
-    """One rule with its present settings; limits are None where it is about a state."""
+    """Rule with its current settings; limits are None for a state."""
 
     rule: AlertRule
     side: ThresholdSide
@@ -109,7 +109,7 @@ RULES: Final[Mapping[AlertRule, RuleSpec]] = MappingProxyType(
 
 
 def in_force(rule: AlertRule, configuration: Configuration) -> ActiveRule:
-    """A rule as the settings have it now."""
+    """Rule with its limits from the current settings."""
     spec = RULES[rule]
     settings: StateRule = getattr(configuration.alerts.rules, rule.value)
     limit = _limit(spec, settings, configuration)

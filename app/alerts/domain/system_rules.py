@@ -1,4 +1,4 @@
-"""The rules about the service and its exchange; what concerns many symbols is one alert."""
+"""Alert rules about the service and its exchange; many affected symbols give one alert."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,23 +14,23 @@ from app.market.domain.models import LinkState
 EXCHANGE: Final = "exchange"
 REPLICAS: Final = "replicas"
 MARKET: Final = "market"
-# A local exchange may live in a time of its own: further off than that is no skew.
+# A local exchange may run on its own time: a larger offset is no clock skew.
 OWN_TIME: Final = timedelta(hours=1)
 _NAMED: Final = 5  # symbols that a message names
 
 
 def exchange_banned(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
-    """The front end of the exchange has blocked us; one alert, however many requests meet it."""
+    """The exchange has banned this address; one alert for all affected requests."""
     link = facts.system.link
     if link is None or link.state is LinkState.UNTRIED:
         return None
     banned = link.cause == Code.EXCHANGE_BANNED
-    said = "The exchange's front end has blocked this address; nothing is asked until it ends."
+    said = "The exchange has blocked this address; requests stop until the ban ends."
     return [RuleReading(EXCHANGE, said, holds=banned)]
 
 
 def exchange_disconnected(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
-    """The exchange cannot be asked; a ban is told by its own rule."""
+    """The exchange does not answer; a ban has its own rule."""
     link = facts.system.link
     if link is None or link.state is LinkState.UNTRIED:
         return None
@@ -39,24 +39,24 @@ def exchange_disconnected(facts: Facts, _: Configuration) -> Sequence[RuleReadin
 
 
 def redirect_refused(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
-    """An endpoint points to another address, which is never followed."""
+    """An endpoint redirects to another address; redirects are never followed."""
     return [
-        RuleReading(path, f"{path} points to another address, which is not followed.", holds=True)
+        RuleReading(path, f"{path} redirects to another address; it is not followed.", holds=True)
         for path in facts.system.redirected
     ]
 
 
 def universe_anomaly(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
-    """The newest list of contracts is not believed."""
+    """The newest list of contracts is implausible and not applied."""
     if not facts.system.universe_known:
         return None
     reason = facts.system.anomaly
-    said = f"The list of contracts is not believed until it repeats itself: {reason}."
+    said = f"The list of contracts is not applied until it is confirmed: {reason}."
     return [RuleReading(EXCHANGE, said, holds=reason is not None)]
 
 
 def schema_drift(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
-    """Records that the exchange sent were refused; `value` counts them."""
+    """Records of the exchange failed validation; `value` counts them."""
     return [
         RuleReading(
             f"{one.endpoint}:{one.field}",
@@ -71,7 +71,7 @@ def schema_drift(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
 
 
 def unknown_contract_status(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
-    """Contracts in a state that nobody here knows: they are not traded."""
+    """Contracts have an unknown status; they are not traded."""
     if not facts.system.universe_known:
         return None
     odd = facts.system.odd_status
@@ -81,16 +81,16 @@ def unknown_contract_status(facts: Facts, _: Configuration) -> Sequence[RuleRead
 
 
 def data_stale(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
-    """The market as a whole, and each member, once everything was there."""
+    """Market data as a whole and of each member is stale, after the first fill."""
     status = facts.system.data_status
     if status is None:
         return None
     whole = RuleReading(
         MARKET,
-        f"The market data is {status.value}: nothing is decided until it is fresh.",
+        f"The market data is {status.value}: decisions wait until it is fresh.",
         holds=status is not DataStatus.FRESH,
     )
-    # Where all is old the members are no news of their own.
+    # Stale data of the whole market makes alerts of members redundant.
     members = [
         RuleReading(
             one.symbol,
@@ -104,7 +104,7 @@ def data_stale(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
 
 
 def clock_offset(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
-    """Seconds between the exchange's clock and ours, at least."""
+    """Lower bound of the offset to the exchange's clock, in seconds."""
     system = facts.system
     offset = system.clock_offset_s
     if offset is not None and offset > OWN_TIME.total_seconds():
@@ -118,7 +118,7 @@ def clock_offset(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
 
 
 def job_late(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
-    """A background task that has not succeeded for so many of its intervals."""
+    """Intervals since the last success of each background task."""
     return [
         RuleReading(one.name, f"{one.name} is {one.late} intervals old.", value=one.late)
         for one in facts.system.jobs
@@ -126,7 +126,7 @@ def job_late(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
 
 
 def job_failing(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
-    """A background task that failed so often in a row."""
+    """Consecutive failures of each background task."""
     return [
         RuleReading(
             one.name,
@@ -138,7 +138,7 @@ def job_failing(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
 
 
 def config_drift(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
-    """Processes on one database that run with different code or different settings."""
+    """Processes on the same database run with different code or settings."""
     drifted = facts.system.drifted
     if drifted is None:
         return None

@@ -24,7 +24,7 @@ from app.portfolio.services.state_cache import PortfolioState
 
 @dataclass(frozen=True, slots=True)
 class AlertBook:
-    """What is stored of alerts, and what was before with the members."""
+    """Stored alerts and the score history of the members."""
 
     active: tuple[Alert, ...]
     ended: Mapping[Key, ResolvedAlert]
@@ -38,7 +38,7 @@ class AlertBook:
         grounds: Grounds,
         before: ScoreHistory | None = None,
     ) -> "AlertBook":
-        """What a transaction sees; `before` as in `past_of`."""
+        """Load the book in a transaction; `before` as in `past_of`."""
         return cls(
             await unit.get(AlertRepository).active(),
             await unit.get(AlertRepository).ended(grounds.at - LOOK_BACK),
@@ -46,7 +46,7 @@ class AlertBook:
         )
 
     def ended_since(self, since: datetime) -> dict[Key, ResolvedAlert]:
-        """It may have been read a while ago."""
+        """Ends after `since`; the book may be older than that."""
         return {key: end for key, end in self.ended.items() if end.at > since}
 
 
@@ -63,7 +63,7 @@ class AlertBookCache:
 
     async def load(self, database: Database, state: PortfolioState, grounds: Grounds) -> AlertBook:
         """Book with every commit before the call. Raises UnavailableError."""
-        # Counted before reading: a commit during it makes the next call ask again.
+        # Counted before reading: a commit during the read makes the next call read again.
         commits, cached = database.commits, self._cached
         is_of_state = cached is not None and cached[2] is state
         if cached is not None and is_of_state and commits is not None and cached[0] == commits:
@@ -79,7 +79,7 @@ class AlertBookCache:
         return book
 
     def pairs(self, state: PortfolioState, grounds: Grounds) -> PairCorrelations:
-        """Correlations of the members, which take as long as all other facts together."""
+        """Cached correlations of the members; they cost as much as all other facts together."""
         portfolio, panel = state.portfolio, grounds.market.panel(Interval.DAY)
         key = (portfolio.members, panel, grounds.configuration)
         return self._views.get("pairs", key, lambda: correlations(portfolio, grounds))

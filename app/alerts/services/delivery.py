@@ -1,4 +1,4 @@
-"""The courier: delivers what the outbox holds, in order, and tries again what failed."""
+"""Delivers the outbox in order and retries failed deliveries."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ from app.alerts.domain.notifications import (
     remaining_quota,
     retry_delay_s,
 )
-from app.alerts.services.monitor import unheard
+from app.alerts.services.monitor import no_op
 from app.alerts.services.notifier import Notifiers
 from app.alerts.services.outbox import Outbox
 from app.alerts.storage.notifications import NotificationRepository
@@ -31,21 +31,19 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 
 STEP_S: Final = 1.0
 _BATCH: Final = 200
-# Noted as delivered so often; what a crash repeats is no more than that.
-_NOTE: Final = timedelta(seconds=1)
-# No delivery of a batch begins later: its claim must outlast the time-out of the last one.
+# Interval of recording deliveries; a crash repeats at most these.
+_RECORD_INTERVAL: Final = timedelta(seconds=1)
+# Latest start of a delivery in a batch: the claim must outlast its time-out.
 _LATEST: Final = timedelta(seconds=20)
 _log = structlog.get_logger("notifications")
 
 
 @dataclass(slots=True)
 class NotificationDispatcher:
-    """Several may work at once: a cursor and claims in the database keep them apart.
+    """Dispatches notifications; several processes share the work by claims in the database.
 
-    `rounded` is told of each round.
-
-    `dice` gives numbers in 0..1. A crash between a delivery and its record repeats it with the
-    same event id.
+    `rounded` runs after each round, `dice` gives numbers in 0..1. A crash between a delivery and
+    its record repeats the delivery with the same event id.
     """
 
     database: Database
@@ -54,13 +52,13 @@ class NotificationDispatcher:
     notifiers: Notifiers
     metrics: Metrics
     rules: Callable[[], NotificationSettings] = NotificationSettings
-    rounded: Callable[[], Awaitable[None]] = unheard
+    rounded: Callable[[], Awaitable[None]] = no_op
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     shared: SharedClock | None = None  # None: this process is the only one
     _busy: set[str] = field(default_factory=set)
 
     async def run(self, beat: Callable[[], None]) -> None:
-        """For ever; a receiver that is slow holds up nobody but itself."""
+        """Dispatch until cancelled; a slow receiver delays only its own channel."""
         async with asyncio.TaskGroup() as group:
             while True:
                 for channel in await self.collect():
@@ -72,12 +70,12 @@ class NotificationDispatcher:
                 await self.sleep(STEP_S)
 
     async def collect(self) -> tuple[Channel, ...]:
-        """Notices of everything committed since the last time; all channels."""
+        """Turn committed events into notifications and return all channels."""
         made = self.database, self.clock, self.metrics, self.rules, self.shared
         return await Outbox(*made).collect()
 
     async def drain(self, channel: Channel) -> None:
-        """Delivers what is due over one channel, the oldest first; a failure ends it for now."""
+        """Deliver what is due over one channel, oldest first, until the first failure."""
         while True:
             async with self.database.write() as unit:
                 claimed = await self._claim(unit, channel)
@@ -91,7 +89,7 @@ class NotificationDispatcher:
             self._busy.discard(channel.id)
 
     async def _claim(self, unit: UnitOfWork, channel: Channel) -> tuple[Delivery, ...]:
-        """A program gets everything in order; people what is critical first, and so many."""
+        """Claim deliveries: webhooks all in order, people critical ones first within the quota."""
         at, log = await agreed(unit, self.shared, self.clock), unit.get(NotificationRepository)
         if channel.kind is ChannelKind.WEBHOOK:
             return await log.claim(channel.id, at, _BATCH)
@@ -102,7 +100,7 @@ class NotificationDispatcher:
         return grave or (await log.claim(channel.id, at, critical=False) if ordinary else ())
 
     async def _delivered(self, channel: Channel, claimed: tuple[Delivery, ...]) -> bool:
-        """Whether all of it arrived."""
+        """Deliver a batch; whether every delivery succeeded."""
         begun = noted = self.clock()
         done: list[tuple[Delivery, datetime]] = []
         left = list(claimed)
@@ -111,7 +109,7 @@ class NotificationDispatcher:
                 while left and self.clock() - begun < _LATEST:
                     await tell(left[0])
                     done.append((left.pop(0), self.clock()))
-                    if self.clock() - noted >= _NOTE:
+                    if self.clock() - noted >= _RECORD_INTERVAL:
                         await self._note(channel, done)
                         noted, done = self.clock(), []
         except ServiceError as error:
@@ -139,7 +137,7 @@ class NotificationDispatcher:
         error: ServiceError,
         around: tuple[list[tuple[Delivery, datetime]], list[Delivery]],
     ) -> None:
-        """Noted together with what arrived before it; what stood behind it waits with it."""
+        """Record a failure with the deliveries before it; later ones are released."""
         attempts = delivery.attempts + 1
         pause = timedelta(seconds=retry_delay_s(attempts, self.dice()))
         done, behind = around
@@ -162,5 +160,5 @@ class NotificationDispatcher:
 def _stamped(
     done: list[tuple[Delivery, datetime]], ahead: timedelta
 ) -> list[tuple[Delivery, datetime]]:
-    """In the time that all couriers agree on, which a clock that is so far ahead is not."""
+    """Delivery times converted to the shared clock."""
     return [(delivery, at - ahead) for delivery, at in done]

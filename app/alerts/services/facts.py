@@ -1,4 +1,4 @@
-"""Gathers what the alert rules look at: the portfolio, the exchange, the market, the jobs."""
+"""Gathers the inputs of the alert rules: portfolio, exchange, market and jobs."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -47,7 +47,7 @@ from app.portfolio.storage.replacements import ReplacementRepository
 
 @dataclass(frozen=True, slots=True)
 class SystemView:
-    """Where the facts about the service and its exchange come from; nothing here waits."""
+    """Source of facts about the service and its exchange, all in memory."""
 
     link: Callable[[], ExchangeLink]
     watch: ExchangeWatch
@@ -82,7 +82,7 @@ class SystemView:
 
 @dataclass(frozen=True, slots=True)
 class UnknownSystem:
-    """No service around the portfolio: every fact about it is unknown."""
+    """Source without a service: every fact is unknown."""
 
     def look(self, grounds: Grounds) -> SystemFacts:
         return SystemFacts(data_source=grounds.market.source)
@@ -94,7 +94,7 @@ def facts_at(
     system: SystemFacts,
     ended: Mapping[tuple[AlertRule, str], ResolvedAlert],
 ) -> Facts:
-    """Everything at the moment of `grounds`."""
+    """All facts at the time of the decision context."""
     as_of = grounds.market.as_of() or grounds.at
     seen = replace(system, recoveries=_recoveries(ended))
     return Facts(grounds.at, as_of, portfolio, seen)
@@ -103,7 +103,7 @@ def facts_at(
 def _recoveries(
     ended: Mapping[tuple[AlertRule, str], ResolvedAlert],
 ) -> tuple[tuple[str, str, datetime], ...]:
-    """What was wrong with the service or its exchange and ended by itself."""
+    """Problems of the service or its exchange that ended by themselves."""
     return tuple(
         (rule.value, subject, end.at)
         for (rule, subject), end in sorted(ended.items())
@@ -111,7 +111,7 @@ def _recoveries(
     )
 
 
-# Whose end is news.
+# Rules whose end is announced as a recovery.
 _RECOVERS: Final = frozenset(
     {
         AlertRule.EXCHANGE_BANNED,
@@ -127,17 +127,15 @@ _RECOVERS: Final = frozenset(
 )
 
 
-# A shorter interval takes effect after the old one, and work takes its time.
+# Floor of an interval: a shortened one takes effect late, and a run takes time.
 _LEAST_INTERVAL_S: Final = 20.0
 
 
 def _refused(watch: ExchangeWatch, registry: Registry) -> tuple[RefusedRecords, ...]:
-    """By endpoint and field: one change of the exchange's schema is one thing, not hundreds."""
+    """Refused records grouped by endpoint and field: one schema change is one alert."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for path, code, record in watch.refused():
-        if _is_gone(
-            code, registry.known
-        ):  # nobody asks for it again: it cannot be answered rightly
+        if _is_gone(code, registry.known):  # delisted: never requested again
             continue
         found.setdefault((path, record.field), []).append((code, record.reason))
     for record in registry.refused_names:
@@ -155,7 +153,7 @@ def _refused(watch: ExchangeWatch, registry: Registry) -> tuple[RefusedRecords, 
 
 
 def _symbol(code: str, known: Known) -> str:
-    """The standard symbol of a contract code; "" for what is none that we know."""
+    """Standard symbol of a contract code; empty for an unknown one."""
     record = known.by_code.get(code)
     return "" if record is None else record.symbol
 
@@ -166,6 +164,7 @@ def _is_gone(code: str, known: Known) -> bool:
 
 
 def job_facts(task: TaskFacts, settings: Configuration, at: datetime) -> JobFacts:
+    """Facts of one background task, its lateness in units of its interval."""
     interval = _intervals(settings).get(task.name)
     late = None
     if interval is None and task.limit_s is not None:
@@ -176,13 +175,13 @@ def job_facts(task: TaskFacts, settings: Configuration, at: datetime) -> JobFact
     return JobFacts(task.name, max(task.failures, task.crashes), task.last_error, late)
 
 
-# Of a task without a cadence the interval is such a part of the silence that it is allowed: with
-# the usual limit of the rule it is late at half of it, and looked at before it is ended.
+# Interval of a task without a schedule, as a part of its allowed silence: with the default limit
+# the task is late at half of that, before the supervisor ends it.
 _BEATS: Final = 6
 
 
 def _intervals(settings: Configuration) -> Mapping[str, float]:
-    """Seconds between two successes that each task should have at most."""
+    """Expected seconds between two successes, by task."""
     every = settings.intervals
     return {
         "market": every.market_s,
@@ -200,20 +199,20 @@ def _intervals(settings: Configuration) -> Mapping[str, float]:
 
 _MICRO: Final = 1_000_000  # micro-percent in one percentage point
 _FUNDING_HOURS: Final = 8
-_DAYS: Final = 30  # returns that a usual day is told from
+_DAYS: Final = 30  # returns that estimate the daily volatility
 _LEAST_DAYS: Final = 20
 _LEVEL: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreHistory:
-    """What was before: scores some boards ago, confirmed rivals, the last rebalance (its event)."""
+    """Former scores, confirmed replacements and the last rebalance (event and time)."""
 
     scores: Mapping[str, float]
     rivals: Mapping[str, str]
     rebalanced: tuple[int, datetime] | None
     was_formed: bool
-    run_id: str | None  # of the board that the scores are of
+    run_id: str | None  # board of the scores
 
 
 async def past_of(
@@ -222,9 +221,9 @@ async def past_of(
     configuration: Configuration,
     before: ScoreHistory | None = None,
 ) -> ScoreHistory:
-    """What the database knows of the members.
+    """Load the history of the members.
 
-    `before` is the same of this very portfolio, when its history was no shorter.
+    `before` is an earlier result for the same portfolio; only what changed is read again.
     """
     symbols = [member.symbol for member in portfolio.members]
     run_id = await unit.get(AlertRepository).former_run(configuration.alerts.score_drop_runs)
@@ -247,14 +246,14 @@ async def past_of(
 
 @dataclass(frozen=True, slots=True)
 class PairCorrelations:
-    """Known correlations of the members, on the basis of the settings and raw."""
+    """Correlations of the members on the configured basis (`own`) and raw."""
 
     own: Correlations
     raw: Correlations
 
 
 def correlations(portfolio: Portfolio, grounds: Grounds) -> PairCorrelations:
-    """Of each pair of members; only another day changes them."""
+    """Correlation of each pair of members; it changes once a day."""
     symbols = tuple(member.symbol for member in portfolio.members)
     days = grounds.configuration.correlation.days
     return PairCorrelations(
@@ -269,7 +268,7 @@ def portfolio_facts(
     past: ScoreHistory,
     pairs: PairCorrelations | None = None,
 ) -> PortfolioFacts:
-    """Every member and the whole, as they are now; `pairs` are correlations worked out before."""
+    """Facts of the portfolio now; `pairs` are cached correlations."""
     known = correlations(portfolio, grounds) if pairs is None else pairs
     marked = grounds.marked(portfolio)
     weights = {member.symbol: member.weight_u / FULL for member in marked.members}
@@ -280,7 +279,7 @@ def portfolio_facts(
         raw_correlations=known.raw,
         was_formed=past.was_formed,
         sectors=_sectors(marked, grounds),
-        # Of nothing there is no risk to speak of, and nothing to warn of either.
+        # Without weights there is no risk to report.
         value_at_risk=value_at_risk(daily, weights, _LEVEL) if any(weights.values()) else None,
         rebalanced=past.rebalanced,
     )
@@ -292,7 +291,7 @@ def _member(member: Member, grounds: Grounds, past: ScoreHistory) -> MemberFacts
     status, figures = grounds.status_of(symbol), grounds.since_inclusion(member)
     contract = None if quote is None else quote.contract
     is_open = grounds.is_open(symbol)
-    still = "nobody trades it while its index moves on" if grounds.is_frozen(symbol) else None
+    still = "no trades while its index moves" if grounds.is_frozen(symbol) else None
     doubt = grounds.doubt(symbol) or still
     return MemberFacts(
         symbol=symbol,
@@ -300,7 +299,7 @@ def _member(member: Member, grounds: Grounds, past: ScoreHistory) -> MemberFacts
         is_open=is_open,
         score=grounds.score(symbol),
         performance=figures.performance,
-        # A contract that is closed has no quotes any more: it is not stale, it is gone.
+        # A closed contract has no quotes: it is delisted, not stale.
         is_fresh=quote.is_fresh if quote is not None and is_open else None,
         is_lost=None if contract is None else status in DELISTED,
         is_ending=None if contract is None else _is_ending(contract),
@@ -316,7 +315,7 @@ def _member(member: Member, grounds: Grounds, past: ScoreHistory) -> MemberFacts
 
 
 def _is_ending(contract: Contract) -> bool:
-    """A perpetual contract with an end, or one that is being settled."""
+    """Whether a perpetual contract has an expiry or is being settled."""
     ends = contract.kind is ContractKind.PERPETUAL and contract.expires_ms is not None
     return contract.status is ContractStatus.BEING_SETTLED or (
         ends and contract.status not in DELISTED
@@ -324,7 +323,7 @@ def _is_ending(contract: Contract) -> bool:
 
 
 def _excess(member: Member, settings: Configuration) -> float:
-    """What is not to be held has no lower bound."""
+    """Percentage points beyond the bounds; a target of zero has no lower bound."""
     over = member.weight_u - settings.max_weight_u
     under = settings.min_weight_u - member.weight_u if member.target_weight_u > 0 else 0
     return max(0, over, under) / _MICRO
@@ -338,7 +337,7 @@ def _funding(rate: Decimal | None, contract: Contract) -> float | None:
 
 
 def _jump(symbol: str, grounds: Grounds) -> float | None:
-    """None without a fresh mark price or with too few daily closes."""
+    """Move since the last close in deviations; None without a fresh mark or enough closes."""
     panel, mark = grounds.market.panel(Interval.DAY), grounds.mark(symbol)
     if panel is None or mark is None or mark <= 0 or symbol not in panel.symbols:
         return None
@@ -353,7 +352,7 @@ def _jump(symbol: str, grounds: Grounds) -> float | None:
 
 
 def _sectors(portfolio: Portfolio, grounds: Grounds) -> dict[str, float]:
-    """Shares of the invested weight; of what nobody has classified nothing is said."""
+    """Share of each sector in the invested weight; unclassified symbols have none."""
     by_sector: dict[str, int] = {}
     for member in portfolio.members:
         sector = grounds.sector(member.symbol)

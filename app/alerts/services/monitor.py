@@ -1,4 +1,4 @@
-"""Looks at the alert rules every minute and whenever something was decided; counts what is open."""
+"""Evaluates the alert rules on schedule and monitors that alerting is alive."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,20 +17,20 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 
 
-async def unheard() -> None:
-    """Nobody listens."""
+async def no_op() -> None:
+    """Default callback without effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlertScheduler:
-    """`looked` is told of each evaluation."""
+    """Evaluates the rules and updates the gauges; `looked` runs after each evaluation."""
 
     alerts: AlertService
     metrics: Metrics
-    looked: Callable[[], Awaitable[None]] = unheard
+    looked: Callable[[], Awaitable[None]] = no_op
 
     async def look(self) -> None:
-        """One evaluation; the gauges say what it left open."""
+        """Evaluate once and set the gauges of open alerts."""
         active, _ = await self.alerts.look()
         await self.looked()
         for severity in Severity:
@@ -40,20 +40,22 @@ class AlertScheduler:
             self.metrics.alerts_open.labels(severity.value).set(count)
 
 
-SILENT_S: Final = 120.0  # nobody is told anything for so long: that itself has to be seen
-_NOTE: Final = timedelta(seconds=15)  # how often it is told to other processes
+SILENT_S: Final = 120.0  # silence after which alerting itself counts as failed
+_PUBLISH_INTERVAL: Final = timedelta(seconds=15)  # of the heartbeat to other processes
 
 
 class AlertingComponent(StrEnum):
+    """Component of alerting with a heartbeat of its own."""
+
     EVALUATION = "evaluation"  # of the alert rules
-    DELIVERY = "delivery"  # a round of the courier, whatever receivers do
+    DELIVERY = "delivery"  # a round of the dispatcher, whatever receivers do
 
 
 @dataclass(slots=True)
 class AlertingHeartbeat:
-    """Each process notes what it does; all see the newest sign of any of them.
+    """Heartbeat of alerting, shared by all processes through the database.
 
-    `interval_s` is how often rules are looked at: slower than the usual it is no silence.
+    `interval_s` is the interval of evaluations: a long one extends the allowed silence.
     """
 
     database: Database
@@ -65,9 +67,8 @@ class AlertingHeartbeat:
     _noted: dict[AlertingComponent, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for (
-            part
-        ) in AlertingComponent:  # asked when it is read: it rises also when everything here hangs
+        # Evaluated at each scrape: the gauge rises even while this process hangs.
+        for part in AlertingComponent:
             age = self.metrics.alerting_silence_seconds.labels(part.value)
             age.set_function(partial(self.age_s, part))
 
@@ -80,17 +81,17 @@ class AlertingHeartbeat:
     async def _beat(self, part: AlertingComponent) -> None:
         now = self.clock()
         self._seen[part] = now
-        if part in self._noted and now - self._noted[part] < _NOTE:
+        if part in self._noted and now - self._noted[part] < _PUBLISH_INTERVAL:
             return
         try:
             async with self.database.write() as unit:
                 await unit.get(FactRepository).put(_key(part), now.isoformat())
         except ServiceError:
-            return  # that the database is away is told by its own component
+            return  # the database reports its own outage
         self._noted[part] = now
 
     async def look(self) -> None:
-        """Takes over what other processes have noted; without a database what is known stays."""
+        """Read the heartbeats of other processes; a database error keeps the known ones."""
         try:
             async with self.database.read() as unit:
                 noted = {
@@ -105,11 +106,11 @@ class AlertingHeartbeat:
                 self._seen[part] = max(at, self._seen.get(part, at))
 
     def seen(self) -> Mapping[AlertingComponent, datetime]:
-        """The last sign of each part since the service came into being."""
+        """Last heartbeat of each component."""
         return dict(self._seen)
 
     def age_s(self, part: AlertingComponent) -> float:
-        """Seconds of silence, at most those that this process has listened."""
+        """Seconds since the last heartbeat, at most since the start of this process."""
         last = max(self._seen.get(part, self.started_at), self.started_at)
         return max(0.0, (self.clock() - last).total_seconds())
 

@@ -1,4 +1,4 @@
-"""Notifications: channels, what each was told, and what is told by hand."""
+"""Manages notification channels, the delivery log and manual retries."""
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -11,8 +11,7 @@ from app.alerts.domain.notifications import (
     Notification,
     NotificationKind,
 )
-from app.alerts.services.channel_vault import ChannelSecrets
-from app.alerts.services.notifier import Notifiers
+from app.alerts.services.notifier import ChannelSecrets, Notifiers
 from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import Code, ConflictError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
@@ -23,7 +22,7 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 
 @dataclass(frozen=True, slots=True)
 class ChannelDraft:
-    """What a caller says of a channel; None for a URL or a secret keeps the present one."""
+    """Requested channel; None as URL or secret keeps the stored one."""
 
     name: str
     kind: ChannelKind
@@ -35,7 +34,7 @@ class ChannelDraft:
 
 @dataclass(frozen=True, slots=True)
 class NotificationService:
-    """Writes what is to be told; the courier tells it."""
+    """Use cases of channels and notifications; the dispatcher delivers."""
 
     database: Database
     clock: Clock
@@ -50,7 +49,7 @@ class NotificationService:
         return tuple(map(self.vault.shown, found))
 
     async def seal_stored(self) -> int:
-        """Seals what was stored before there was a key; how many channels. Raises ConflictError."""
+        """Encrypt channels stored without a key; return their number. Raises ConflictError."""
         async with self.database.write() as unit:
             found = await unit.get(NotificationRepository).channels()
             bare = [channel for channel in found if not self.vault.is_sealed(channel)]
@@ -65,16 +64,16 @@ class NotificationService:
         channel_id: str | None = None,
         state: DeliveryState | None = None,
     ) -> tuple[Delivery, ...]:
-        """Newest first, those before `before`."""
+        """Page of the delivery log, newest first, before id `before`."""
         async with self.database.read() as unit:
             return await unit.get(NotificationRepository).page(before, limit, channel_id, state)
 
     async def create(
         self, draft: ChannelDraft, command: Command, render: Render[Channel]
     ) -> CommandResult[Channel]:
-        """Raises RefusedError (webhook_url_forbidden, validation_failed), ConflictError.
+        """Create a channel. Raises RefusedError (webhook_url_forbidden, validation_failed).
 
-        Without a key to seal them with no address is taken: secrets_key_missing.
+        Raises ConflictError(secrets_key_missing) without an encryption key.
         """
         channel = Channel(
             id=self.new_id(),
@@ -97,19 +96,19 @@ class NotificationService:
     async def alter(
         self, channel_id: str, draft: ChannelDraft, command: Command, render: Render[Channel]
     ) -> CommandResult[Channel]:
-        """As `create`; also raises NotFoundError."""
+        """Change a channel. Raises as `create`, and NotFoundError."""
 
         async def change(unit: UnitOfWork) -> Channel:
             stored = await unit.get(NotificationRepository).channel(channel_id)
             keeps = draft.url is None or (draft.secret is None and stored.secret is not None)
             present = self.vault.opened(stored) if keeps else self.vault.shown(stored)
-            kept = present.kind is draft.kind  # else its address means nothing
+            is_same_kind = present.kind is draft.kind  # an address is valid for one kind
             channel = replace(
                 present,
                 name=draft.name,
                 kind=draft.kind,
-                url=draft.url or (present.url if kept else ""),
-                secret=draft.secret or (present.secret if kept else None),
+                url=draft.url or (present.url if is_same_kind else ""),
+                secret=draft.secret or (present.secret if is_same_kind else None),
                 kinds=draft.kinds,
                 enabled=draft.enabled,
             )
@@ -122,7 +121,7 @@ class NotificationService:
     async def remove(
         self, channel_id: str, command: Command, render: Render[Channel]
     ) -> CommandResult[Channel]:
-        """With what was still to be told over it. Raises NotFoundError."""
+        """Remove a channel with its deliveries. Raises NotFoundError."""
 
         async def change(unit: UnitOfWork) -> Channel:
             channel = self.vault.shown(await unit.get(NotificationRepository).channel(channel_id))
@@ -134,7 +133,7 @@ class NotificationService:
     async def test(
         self, channel_id: str, command: Command, render: Render[Delivery]
     ) -> CommandResult[Delivery]:
-        """Something to tell over a channel, limits or not. Raises NotFoundError."""
+        """Queue a test notification past the rate limits. Raises NotFoundError."""
         notice = Notification(
             NotificationKind.STATUS, False, "test", "My Symbols: a test", "This channel works."
         )
@@ -152,14 +151,14 @@ class NotificationService:
     async def redrive(
         self, delivery_id: int, command: Command, render: Render[Delivery]
     ) -> CommandResult[Delivery]:
-        """Tells a dead one again. Raises NotFoundError, ConflictError if it is not dead."""
+        """Queue a dead delivery again. Raises NotFoundError, or ConflictError if it is not dead."""
 
         async def change(unit: UnitOfWork) -> Delivery:
             delivery = await unit.get(NotificationRepository).get(delivery_id)
             if delivery.state is not DeliveryState.DEAD:
                 raise ConflictError(
                     Code.INVALID_STATE_TRANSITION,
-                    f"Only what is dead is told again; this is {delivery.state.value}.",
+                    f"Only dead deliveries can be retried; this one is {delivery.state.value}.",
                 )
             await unit.get(NotificationRepository).redrive(
                 delivery_id, await self.idempotency.now(unit)
@@ -169,7 +168,7 @@ class NotificationService:
         return await self.idempotency.run(command, change, render)
 
     async def forget_old(self, keep: timedelta) -> int:
-        """Drops what was told longer ago by the clock that all share; gives its number."""
+        """Delete settled deliveries older than `keep`; return their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
             return await unit.get(NotificationRepository).forget(
                 await self.idempotency.now(unit) - keep

@@ -1,4 +1,4 @@
-"""The outbox: makes notices of events, and holds back what would be too much for people."""
+"""Transactional outbox: turns events into notifications and applies the rate limits."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -36,7 +36,7 @@ _PAGE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Outbox:
-    """A notice and the fact that its event was read are committed together."""
+    """Commits notifications together with the position in the event stream."""
 
     database: Database
     clock: Clock
@@ -45,12 +45,12 @@ class Outbox:
     shared: SharedClock | None = None  # None: this process is the only one
 
     async def collect(self) -> tuple[Channel, ...]:
-        """Notices of everything committed since the last time; all channels."""
+        """Turn committed events into notifications and return all channels."""
         while True:
             async with self.database.read() as unit:
                 channels = await unit.get(NotificationRepository).channels()
                 is_behind = await unit.get(NotificationRepository).unseen() > 0
-            # What is held back for people becomes due without an event.
+            # A digest becomes due without an event.
             to_people = any(one.enabled and one.kind is ChannelKind.APPRISE for one in channels)
             if not (is_behind or to_people):
                 return channels
@@ -58,9 +58,9 @@ class Outbox:
                 return channels
 
     async def _page(self, unit: UnitOfWork, channels: tuple[Channel, ...]) -> bool:
-        """One page of events; True when there are no more."""
+        """Process one page of events; True when none are left."""
         if not any(channel.enabled for channel in channels):
-            # Everybody who writes waits for us: what nobody is to be told need not be read.
+            # This lock delays every writer: without a receiver the events need not be read.
             await unit.get(NotificationRepository).seen_all()
             return True
         position = await unit.get(NotificationRepository).position()
@@ -68,12 +68,12 @@ class Outbox:
         notices = [notice for record in records if (notice := notification_of(record)) is not None]
         at = await agreed(unit, self.shared, self.clock)
         for channel in channels:
-            mine = [one for one in notices if channel.enabled and one.kind in channel.kinds]
+            wanted = [one for one in notices if channel.enabled and one.kind in channel.kinds]
             if channel.kind is ChannelKind.APPRISE:
                 if channel.enabled:
-                    await _Desk(unit, channel, self, at).take(mine)
+                    await _PeopleChannel(unit, channel, self, at).add(wanted)
                 continue
-            for notice in mine:  # a program wants everything
+            for notice in wanted:  # webhooks get everything
                 await unit.get(NotificationRepository).add(
                     channel.id, notice, at, DeliveryState.PENDING
                 )
@@ -83,29 +83,29 @@ class Outbox:
 
 
 @dataclass(slots=True)
-class _Desk:
-    """What one channel to people is given in one transaction."""
+class _PeopleChannel:
+    """Rate-limited channel to people within one transaction."""
 
     unit: UnitOfWork
     channel: Channel
     outbox: Outbox
     at: datetime
 
-    async def take(self, notices: list[Notification]) -> None:
+    async def add(self, notices: list[Notification]) -> None:
         rules, at, log = self.outbox.rules(), self.at, self.unit.get(NotificationRepository)
         held = list(await log.held(self.channel.id))
         if not notices and not held:
             return
         waiting = await log.waiting(self.channel.id, rules.per_minute)
-        told = [*await log.told_since(self.channel.id, at - HOUR)] if notices else []
-        kept, dropped = len(held), Counter[NotificationKind]()
+        recent = [*await log.sent_since(self.channel.id, at - HOUR)] if notices else []
+        stored, dropped = len(held), Counter[NotificationKind]()
         for notice in notices:
-            if is_admitted(notice, told, waiting, at, rules):
+            if is_admitted(notice, recent, waiting, at, rules):
                 if await log.add(self.channel.id, notice, at, DeliveryState.PENDING):
-                    told.append(RecentNotification(notice.kind, notice.key, at))
+                    recent.append(RecentNotification(notice.kind, notice.key, at))
                     waiting += 1
-            elif kept < MAX_HELD:
-                kept += await log.add(self.channel.id, notice, at, DeliveryState.HELD)
+            elif stored < MAX_HELD:
+                stored += await log.add(self.channel.id, notice, at, DeliveryState.HELD)
             else:
                 dropped[notice.kind] += 1
         for kind, number in dropped.items():
@@ -118,13 +118,13 @@ class _Desk:
     ) -> None:
         at, log = self.at, self.unit.get(NotificationRepository)
         for kind in NotificationKind:
-            mine = [one for one in held if one.notice.kind is kind]
-            notices = [one.notice for one in mine]
-            if not mine or waiting >= rules.per_minute:
+            same_kind = [one for one in held if one.notice.kind is kind]
+            notices = [one.notice for one in same_kind]
+            if not same_kind or waiting >= rules.per_minute:
                 continue
-            if is_digest_due(notices, mine[0].created_at, at, rules):
+            if is_digest_due(notices, same_kind[0].created_at, at, rules):
                 await log.add(self.channel.id, digest(notices), at, DeliveryState.PENDING)
-                await log.digested([one.id for one in mine])
+                await log.digested([one.id for one in same_kind])
                 waiting += 1
 
     def _count(self, outcome: str, number: int) -> None:

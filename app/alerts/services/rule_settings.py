@@ -1,4 +1,4 @@
-"""The alert rules as settings: what is in force, and changing one of them."""
+"""Reads and changes the alert rules as part of the settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from app.foundation.idempotency import Command, CommandResult, Render
 
 @dataclass(frozen=True, slots=True)
 class AlertRuleService:
-    """Rules are part of the business configuration: a change of one is a new version of it."""
+    """Use cases of alert rules; a change is a new version of the business settings."""
 
     configuration: ConfigurationChanges
 
     async def all(self) -> tuple[tuple[ActiveRule, ...], int]:
-        """Every rule as it is in force, and the version of the settings that says so."""
+        """Every active rule and the version of the settings."""
         settings = await self.configuration.current()
         return tuple(in_force(rule, settings) for rule in AlertRule), settings.version
 
@@ -32,9 +32,11 @@ class AlertRuleService:
         command: Command,
         render: Render[Configuration] | None = None,
     ) -> CommandResult[Configuration]:
-        """`wanted` may name enabled, severity, duration_s, cooldown_s, limit and clear_limit.
+        """Change a rule.
 
-        Raises ConfigurationRefusedError for what cannot be, and what changing the settings raises.
+        `wanted` may name enabled, severity, duration_s, cooldown_s, limit and clear_limit.
+
+        Raises ConfigurationRefusedError for invalid values, and the errors of a settings change.
         """
         present = await self.configuration.current()
         changes = changes_of(rule, wanted, present)
@@ -44,7 +46,7 @@ class AlertRuleService:
 def changes_of(
     rule: AlertRule, wanted: Mapping[str, object], present: Configuration
 ) -> dict[str, Any]:
-    """The same as a change of the settings; a clear limit becomes its distance from the limit."""
+    """Convert a rule change to a settings change; a clear limit becomes a clear margin."""
     own = dict(wanted)
     force = in_force(rule, present)
     numeric = [name for name in ("limit", "clear_limit") if name in own]

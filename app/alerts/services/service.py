@@ -1,4 +1,4 @@
-"""Alerts: evaluated each minute, at the start and whenever they are asked for."""
+"""Evaluates, lists and changes alerts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,14 +32,14 @@ ACTIVE: Final = frozenset(AlertState) - {AlertState.RESOLVED}
 
 
 class SystemFactSource(Protocol):
-    """The service and its exchange, as they are now."""
+    """Port to facts about the service and its exchange."""
 
     def look(self, grounds: Grounds) -> SystemFacts: ...
 
 
 @dataclass(frozen=True, slots=True)
 class AlertFilter:
-    """Which alerts are wanted; None is any."""
+    """Filter of alerts; None matches any."""
 
     state: AlertState = AlertState.OPEN
     rule: AlertRule | None = None
@@ -49,10 +49,10 @@ class AlertFilter:
 
 @dataclass(frozen=True, slots=True)
 class AlertService:
-    """The rules over the members, the exchange and the service itself.
+    """Use cases of alerts.
 
-    Evaluations of one process follow each other; of several processes the second one finds what
-    the first has saved, since each is made anew under the portfolio's lock before it is saved.
+    Evaluations in one process are serialized; across processes each is repeated under the
+    portfolio's lock before it is saved, so that it sees what the others saved.
     """
 
     database: Database
@@ -64,10 +64,10 @@ class AlertService:
     _looking: SingleFlight[tuple[tuple[Alert, ...], Grounds]] = field(default_factory=SingleFlight)
 
     async def look(self) -> tuple[tuple[Alert, ...], Grounds]:
-        """Evaluate everything now and keep what changed: the alerts that are not resolved.
+        """Evaluate all rules, store changes and return the unresolved alerts.
 
-        Where the database cannot be written to, the answer is as true and is kept the next time.
-        Who asks while one is under way shares the next with all others that do.
+        If the database cannot be written, the result is returned and stored the next time.
+        Calls during an evaluation share the next one.
         """
         return await self._looking(self._look)
 
@@ -90,39 +90,39 @@ class AlertService:
             _log.info("alert_ended", **_said(alert))
         return seen.active, grounds
 
-    async def list(self, chosen: AlertFilter) -> tuple[tuple[Alert, ...], DataFacts]:
-        """Active alerts of one state as they are now, critical first.
+    async def list(self, criteria: AlertFilter) -> tuple[tuple[Alert, ...], DataFacts]:
+        """Active alerts of one state, critical first.
 
-        Raises RefusedError for a symbol that is not known.
+        Raises RefusedError for an unknown symbol.
         """
         active, grounds = await self.look()
-        wanted = _symbol(chosen, grounds)
+        wanted = _symbol(criteria, grounds)
         found = tuple(
             alert
             for alert in active
-            if alert.state is chosen.state
-            and chosen.rule in {None, alert.rule}
-            and chosen.severity in {None, alert.severity}
+            if alert.state is criteria.state
+            and criteria.rule in {None, alert.rule}
+            and criteria.severity in {None, alert.severity}
             and (wanted is None or wanted in alert.symbols)
         )
         return found, facts_of(grounds)
 
     async def past(
-        self, chosen: AlertFilter, limit: int, before: tuple[datetime, str] | None = None
+        self, criteria: AlertFilter, limit: int, before: tuple[datetime, str] | None = None
     ) -> tuple[tuple[Alert, ...], DataFacts]:
-        """Alerts that have ended, the last first. Raises RefusedError for an unknown symbol."""
+        """Resolved alerts, newest first. Raises RefusedError for an unknown symbol."""
         _, grounds = await self.look()
-        wanted = _symbol(chosen, grounds)
+        wanted = _symbol(criteria, grounds)
         async with self.database.read() as unit:
             found = await unit.get(AlertRepository).resolved(
-                limit, before, chosen.rule, chosen.severity, wanted
+                limit, before, criteria.rule, criteria.severity, wanted
             )
         return found, facts_of(grounds)
 
     async def get(self, alert_id: str) -> Alert:
-        """Raises NotFoundError."""
+        """Return one alert. Raises NotFoundError."""
         active, _ = await self.look()
-        for alert in active:  # its number is newer here than what was noted last
+        for alert in active:  # newer than the stored row
             if alert.id == alert_id:
                 return alert
         async with self.database.read() as unit:
@@ -131,7 +131,7 @@ class AlertService:
     async def acknowledge(
         self, alert_id: str, command: Command, render: Render[Alert] | None = None
     ) -> CommandResult[Alert]:
-        """Somebody takes care of it. Raises NotFoundError, ConflictError(alert_state)."""
+        """Acknowledge an alert. Raises NotFoundError, ConflictError(alert_state)."""
         return await self._move(
             alert_id, command, lambda alert, now: alert.acknowledged(now, command.actor), render
         )
@@ -143,9 +143,9 @@ class AlertService:
         command: Command,
         render: Render[Alert] | None = None,
     ) -> CommandResult[Alert]:
-        """Quiet until then, or for so long; open again by itself while its cause stands.
+        """Snooze an alert until a time or for a duration; it reopens while its cause lasts.
 
-        Raises RefusedError for an end that has passed or lies more than 30 days ahead,
+        Raises RefusedError for an end in the past or more than 30 days ahead,
         NotFoundError, ConflictError(alert_state).
         """
 
@@ -162,7 +162,7 @@ class AlertService:
     async def resolve(
         self, alert_id: str, command: Command, render: Render[Alert] | None = None
     ) -> CommandResult[Alert]:
-        """Over, says the operator; while its cause stands it comes back after its cooldown.
+        """Resolve an alert; while its cause lasts it reopens after the cooldown.
 
         Raises NotFoundError, ConflictError(alert_state).
         """
@@ -174,7 +174,7 @@ class AlertService:
         )
 
     async def forget_old(self, keep: timedelta) -> int:
-        """Drops those that were resolved longer ago; gives their number."""
+        """Delete alerts resolved longer ago than `keep`; return their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
             return await unit.get(AlertRepository).forget(self.grounds.clock() - keep)
 
@@ -223,8 +223,8 @@ class AlertService:
         return seen, grounds
 
 
-def _symbol(chosen: AlertFilter, grounds: Grounds) -> str | None:
-    return None if chosen.symbol is None else grounds.resolve(chosen.symbol).symbol
+def _symbol(criteria: AlertFilter, grounds: Grounds) -> str | None:
+    return None if criteria.symbol is None else grounds.resolve(criteria.symbol).symbol
 
 
 def _said(alert: Alert) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Alerts: those that have not ended, and the history of those that have."""
+"""Stores active and resolved alerts."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
@@ -19,11 +19,11 @@ from app.foundation.sql.tables import service_facts
 from app.portfolio.storage.tables import PORTFOLIO_ID, portfolio, replacement_confirmations
 from app.scoring.storage.tables import IS_PROVISIONAL, scoring_runs, symbol_scores
 
-# Longest cooldown that the settings allow, and a rest after an end by hand.
+# Longest cooldown of the settings plus the pause after a manual resolution.
 LOOK_BACK: Final = timedelta(days=7, seconds=REST_S)
 
 
-_SAVES: Final = "alerts.saves"  # the fact that counts how often any of them was saved or dropped
+_SAVES: Final = "alerts.saves"  # counts the changes of stored alerts
 _confirmed = and_(
     replacement_confirmations.c.portfolio_id == portfolio.c.id,
     replacement_confirmations.c.is_confirmed,
@@ -48,7 +48,7 @@ _MARK: Final = (
 
 @dataclass(frozen=True, slots=True)
 class AlertMark:
-    """Two that are equal: no alert, board or confirmed rival was committed in between."""
+    """Version mark: equal marks mean no new alert, board or confirmed replacement."""
 
     saves: int | None
     scored_at: datetime | None
@@ -57,23 +57,23 @@ class AlertMark:
 
 @dataclass(frozen=True, slots=True)
 class AlertRepository:
-    """Written only under the portfolio's lock: that makes evaluations follow each other."""
+    """Repository of alerts; writes require the portfolio's lock, which serializes evaluations."""
 
     connection: AsyncConnection
 
     async def mark(self) -> AlertMark:
-        """Asked before what is in memory is believed, where other processes may commit."""
+        """Current version mark; it validates a cached book where other processes may commit."""
         rows = (await self.connection.execute(_MARK)).all()
         rivals = frozenset((row.symbol, row.candidate) for row in rows if row.symbol is not None)
         return AlertMark(rows[0].saves, rows[0].scored_at, rivals)
 
     async def active(self) -> tuple[Alert, ...]:
-        """Those that are not resolved, pending ones too."""
+        """Unresolved alerts, pending ones included."""
         wanted = select(table).where(table.c.state != AlertState.RESOLVED.value)
         return tuple(map(_alert, await self.connection.execute(wanted)))
 
     async def get(self, alert_id: str) -> Alert:
-        """Raises NotFoundError."""
+        """Return one alert. Raises NotFoundError."""
         wanted = select(table).where(table.c.id == alert_id)
         row = (await self.connection.execute(wanted)).first()
         if row is None:
@@ -81,7 +81,7 @@ class AlertRepository:
         return _alert(row)
 
     async def ended(self, since: datetime) -> dict[tuple[AlertRule, str], ResolvedAlert]:
-        """The last end of each rule and subject after `since`."""
+        """Last end of each rule and subject after `since`."""
         wanted = (
             select(table.c.rule, table.c.subject, table.c.resolved_at, table.c.resolution)
             .where(table.c.resolved_at > since)
@@ -95,7 +95,7 @@ class AlertRepository:
         }
 
     async def former_run(self, runs: int) -> str | None:
-        """The complete board so many before the newest; None where there is none."""
+        """Complete board `runs` before the newest; None where there is none."""
         order = (scoring_runs.c.calculated_at.desc(), scoring_runs.c.run_id.desc())
         complete = select(scoring_runs.c.run_id).where(~IS_PROVISIONAL)
         before = complete.order_by(*order).offset(runs).limit(1)
@@ -103,7 +103,7 @@ class AlertRepository:
         return found
 
     async def scores_of(self, run_id: str, symbols: Collection[str]) -> dict[str, float]:
-        """Composite scores on a board, which never change."""
+        """Composite scores of a board; they never change."""
         lines = symbol_scores
         wanted = select(lines.c.symbol, lines.c.composite).where(
             lines.c.run_id == run_id,
@@ -113,7 +113,7 @@ class AlertRepository:
         return {row.symbol: row.composite for row in await self.connection.execute(wanted)}
 
     async def save(self, alerts: Iterable[Alert]) -> None:
-        """New ones and changed ones. Raises ConflictError where one of the same is active."""
+        """Insert or update alerts. Raises ConflictError if the same key is already active."""
         changed = list(alerts)
         for alert in changed:
             await self.connection.execute(upsert(self.connection, table), _row(alert))
@@ -121,7 +121,7 @@ class AlertRepository:
             await self._counted()
 
     async def drop(self, ids: Iterable[str]) -> None:
-        """Pending ones that never opened leave no trace."""
+        """Delete pending alerts that never opened."""
         wanted = list(ids)
         if wanted:
             await self.connection.execute(
@@ -132,12 +132,12 @@ class AlertRepository:
             await self._counted()
 
     async def _counted(self) -> None:
-        """Under the portfolio's lock no two count at once."""
+        """Increment the change counter; the portfolio's lock prevents lost updates."""
         facts = FactRepository(self.connection)
         await facts.put(_SAVES, (await facts.get(_SAVES) or 0) + 1)
 
     async def forget(self, before: datetime) -> int:
-        """Drops those that were resolved before; how many. What is active has no such time."""
+        """Delete alerts resolved before `before`; return their number."""
         gone = await self.connection.execute(table.delete().where(table.c.resolved_at < before))
         return gone.rowcount
 
@@ -149,7 +149,7 @@ class AlertRepository:
         severity: Severity | None = None,
         symbol: str | None = None,
     ) -> tuple[Alert, ...]:
-        """Those that have ended, the last first, from the position `before` on."""
+        """Resolved alerts, newest first, from the position `before` on."""
         wanted = select(table).where(table.c.resolved_at.is_not(None))
         if before is not None:
             at, alert_id = before

@@ -1,4 +1,4 @@
-"""Channels, and the outbox of each: what is to be told, in order, and what became of it."""
+"""Stores notification channels and the outbox of each."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,17 +24,17 @@ from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.statements import insert, upsert
 from app.foundation.sql.tables import STREAM_ID, event_head
 
-CLAIM: Final = timedelta(
-    seconds=60
-)  # so long may what was claimed take before another process tries
+CLAIM: Final = timedelta(seconds=60)  # after it another process may take over a delivery
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationRepository:
+    """Repository of channels and deliveries."""
+
     connection: AsyncConnection
 
     async def channels(self) -> tuple[Channel, ...]:
-        """By name."""
+        """All channels by name."""
         wanted = select(notification_channels).order_by(notification_channels.c.name)
         return tuple(_channel(row) for row in await self.connection.execute(wanted))
 
@@ -47,33 +47,33 @@ class NotificationRepository:
         return _channel(row)
 
     async def save_channel(self, channel: Channel) -> None:
-        """A new one or a changed one. Raises ConflictError where another has its name."""
+        """Insert or update a channel. Raises ConflictError if its name is taken."""
         row = {**asdict(channel), "kind": channel.kind.value}
         row["kinds"] = [kind.value for kind in channel.kinds]
         await self.connection.execute(upsert(self.connection, notification_channels), row)
 
     async def drop_channel(self, channel_id: str) -> None:
-        """With everything that was to be told over it. Raises NotFoundError."""
+        """Delete a channel with its deliveries. Raises NotFoundError."""
         await self.channel(channel_id)
         await self.connection.execute(table.delete().where(table.c.channel_id == channel_id))
         gone = notification_channels.delete().where(notification_channels.c.id == channel_id)
         await self.connection.execute(gone)
 
     async def position(self) -> int:
-        """The event up to which notices were made; locked until the end of the transaction."""
+        """Last processed event; the row stays locked until the end of the transaction."""
         return await self._seen(event_head.c.seq)
 
     async def seen(self, seq: int) -> None:
         await self._seen(seq)
 
     async def unseen(self) -> int:
-        """How many events were committed since."""
+        """Number of events committed since the last processed one."""
         heads = select(event_head.c.id, event_head.c.seq)
         found = {head.id: head.seq for head in await self.connection.execute(heads)}
         return int(found[STREAM_ID]) - int(found[NOTIFIED])
 
     async def seen_all(self) -> None:
-        """All that were committed until now, without reading them."""
+        """Mark every committed event as processed without reading it."""
         newest = select(event_head.c.seq).where(event_head.c.id == STREAM_ID)
         await self._seen(newest.scalar_subquery())
 
@@ -89,7 +89,7 @@ class NotificationRepository:
     async def add(
         self, channel_id: str, notice: Notification, at: datetime, state: DeliveryState
     ) -> bool:
-        """To be told or held; False where the channel has this event already."""
+        """Add a delivery; False where the channel already has this event."""
         row = {
             "channel_id": channel_id,
             **{name: getattr(notice, name) for name in _SHARED},
@@ -107,13 +107,13 @@ class NotificationRepository:
         return added.rowcount == 1
 
     async def newest(self, channel_id: str) -> Delivery:
-        """The one added last to a channel."""
+        """Delivery added last to a channel."""
         wanted = select(table).where(table.c.channel_id == channel_id)
         newest = wanted.order_by(table.c.id.desc()).limit(1)
         return _delivery((await self.connection.execute(newest)).one())
 
-    async def told_since(self, channel_id: str, since: datetime) -> tuple[RecentNotification, ...]:
-        """What counts against the limits: all but what is held back, and digests."""
+    async def sent_since(self, channel_id: str, since: datetime) -> tuple[RecentNotification, ...]:
+        """Notifications that count against the limits: all but held ones and digests."""
         counted = [one.value for one in DeliveryState if one not in _HELD_BACK]
         wanted = select(table.c.kind, table.c.key, table.c.created_at).where(
             table.c.channel_id == channel_id,
@@ -127,7 +127,7 @@ class NotificationRepository:
         )
 
     async def held(self, channel_id: str) -> tuple[Delivery, ...]:
-        """Oldest first."""
+        """Held deliveries, oldest first."""
         state = table.c.state == DeliveryState.HELD.value
         wanted = select(table).where(table.c.channel_id == channel_id, state).order_by(table.c.id)
         return tuple(_delivery(row) for row in await self.connection.execute(wanted))
@@ -138,15 +138,15 @@ class NotificationRepository:
     async def claim(
         self, channel_id: str, at: datetime, most: int = 1, *, critical: bool | None = None
     ) -> tuple[Delivery, ...]:
-        """The oldest that are pending, if their time has come and nobody else is at them.
+        """Claim the oldest pending deliveries that are due and unclaimed.
 
-        Only from the oldest on: a receiver gets everything in order. `critical` chooses those
-        that are or are not; each of the two has an order of its own then.
+        Claims start at the oldest, which keeps the order. `critical` selects critical or other
+        deliveries; each of the two then has its own order.
         """
         wanted = select(table).where(self._pending(channel_id, critical))
         rows = (await self.connection.execute(wanted.order_by(table.c.id).limit(most))).all()
         ready = list(takewhile(lambda row: row.next_attempt_at <= at, rows))
-        # Everybody begins at the oldest: who has got that one has got those behind it too.
+        # Every process begins at the oldest: its claim covers those behind it.
         if not ready or not await self._claimed([ready[0].id], at):
             return ()
         if len(ready) > 1:
@@ -164,17 +164,17 @@ class NotificationRepository:
         return taken.rowcount == len(ids)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Claimed ones that were not tried after all."""
+        """Release claimed deliveries that were not attempted."""
         await self._set([one.id for one in deliveries], claimed_until=None)
 
     async def waiting(self, channel_id: str, most: int) -> int:
-        """How many are pending, counted up to `most`."""
+        """Number of pending deliveries, at most `most`."""
         few = select(table.c.id).where(self._pending(channel_id)).limit(most).subquery()
         counted = await self.connection.execute(select(func.count()).select_from(few))
         return int(counted.scalar_one())
 
     async def delivered_since(self, channel_id: str, since: datetime) -> int:
-        """How many went out after `since`."""
+        """Number of deliveries after `since`."""
         counted = await self.connection.execute(
             select(func.count()).where(
                 table.c.channel_id == channel_id,
@@ -185,8 +185,8 @@ class NotificationRepository:
         return int(counted.scalar_one())
 
     async def delivered(self, done: Sequence[tuple[Delivery, datetime]]) -> None:
-        """These have arrived, each at its time."""
-        told = (
+        """Record successful deliveries with their times."""
+        arrived = (
             table.update()
             .where(table.c.id == bindparam("one"))
             .values(
@@ -199,12 +199,12 @@ class NotificationRepository:
             )
         )
         if done:
-            await self.connection.execute(told, [{"one": one.id, "at": at} for one, at in done])
+            await self.connection.execute(arrived, [{"one": one.id, "at": at} for one, at in done])
 
     async def failed(
         self, delivery: Delivery, error: str, next_attempt_at: datetime | None
     ) -> None:
-        """Tried in vain; without a next try it is dead."""
+        """Record a failed attempt; without a next one the delivery is dead."""
         state = DeliveryState.DEAD if next_attempt_at is None else DeliveryState.PENDING
         await self._set(
             [delivery.id],
@@ -216,7 +216,7 @@ class NotificationRepository:
         )
 
     async def redrive(self, delivery_id: int, at: datetime) -> None:
-        """A dead one is to be told again, from its first try on."""
+        """Queue a dead delivery again with a fresh attempt count."""
         values = {"state": DeliveryState.PENDING.value, "attempts": 0, "next_attempt_at": at}
         await self._set([delivery_id], **values)
 
@@ -235,7 +235,7 @@ class NotificationRepository:
         channel_id: str | None = None,
         state: DeliveryState | None = None,
     ) -> tuple[Delivery, ...]:
-        """Newest first, those before `before`."""
+        """Page of deliveries, newest first, before id `before`."""
         wanted = select(table).order_by(table.c.id.desc()).limit(limit)
         if before is not None:
             wanted = wanted.where(table.c.id < before)
@@ -246,7 +246,7 @@ class NotificationRepository:
         return tuple(_delivery(row) for row in await self.connection.execute(wanted))
 
     async def forget(self, before: datetime) -> int:
-        """Drops what was settled and is older than `before`; how many."""
+        """Delete settled deliveries created before `before`; return their number."""
         settled = (DeliveryState.DELIVERED.value, DeliveryState.DIGESTED.value)
         gone = await self.connection.execute(
             table.delete().where(table.c.created_at < before, table.c.state.in_(settled))
@@ -254,13 +254,14 @@ class NotificationRepository:
         return gone.rowcount
 
     def _pending(self, channel_id: str, critical: bool | None = None) -> ColumnElement[bool]:
-        mine = (table.c.channel_id == channel_id) & (table.c.state == DeliveryState.PENDING.value)
-        return mine if critical is None else mine & (table.c.is_critical.is_(critical))
+        due = (table.c.channel_id == channel_id) & (table.c.state == DeliveryState.PENDING.value)
+        return due if critical is None else due & (table.c.is_critical.is_(critical))
 
     async def _set(self, ids: Sequence[int], **values: Any) -> None:
         if ids:
-            told = table.update().where(table.c.id.in_(ids)).values(**values)
-            await self.connection.execute(told)
+            await self.connection.execute(
+                table.update().where(table.c.id.in_(ids)).values(**values)
+            )
 
 
 _SHARED: Final = ("is_critical", "title", "body", "event_seq")

@@ -1,4 +1,4 @@
-"""The table of alerts: at most one of a rule and subject that has not ended."""
+"""Tables of alerts, notification channels and notifications."""
 
 from typing import Final
 

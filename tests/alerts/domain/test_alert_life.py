@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.alerts.domain.facts import Facts, MemberFacts, PortfolioFacts, SystemFacts
 from app.alerts.domain.lifecycle import REST_S, TOUCH_S, Evaluation, ResolvedAlert, evaluate
 from app.alerts.domain.models import (
-    STEPS,
+    TRANSITIONS,
     Alert,
     AlertRule,
     AlertState,
@@ -216,13 +216,13 @@ def test_every_move_is_in_the_table_or_refused() -> None:
     for state in AlertState:
         for step, move in moves.items():
             one = replace(alert, state=state)
-            if (state, step) in STEPS:
-                assert move(one).state is STEPS[state, step]
+            if (state, step) in TRANSITIONS:
+                assert move(one).state is TRANSITIONS[state, step]
                 continue
             with pytest.raises(ConflictError) as refused:
                 move(one)
             assert refused.value.code is Code.ALERT_STATE
-    assert not any(state is AlertState.RESOLVED for state, _ in STEPS)
+    assert not any(state is AlertState.RESOLVED for state, _ in TRANSITIONS)
 
 
 def test_acknowledging_again_keeps_who_was_first() -> None:

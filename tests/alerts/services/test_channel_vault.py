@@ -10,9 +10,8 @@ from sqlalchemy import select
 
 from app.adapters.vault import FernetCipher
 from app.alerts.domain.notifications import ChannelKind, DeliveryState, NotificationKind
-from app.alerts.services.channel_vault import ChannelSecrets, DecryptingNotifier
 from app.alerts.services.notifications import ChannelDraft
-from app.alerts.services.notifier import by_kind
+from app.alerts.services.notifier import ChannelSecrets, DecryptingNotifier, by_kind
 from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import Code, ConflictError
 from app.foundation.idempotency import StoredResponse

@@ -27,10 +27,9 @@ from app.alerts.domain.notifications import (
     DeliveryState,
     NotificationKind,
 )
-from app.alerts.services.channel_vault import ChannelSecrets, DecryptingNotifier
 from app.alerts.services.delivery import NotificationDispatcher
 from app.alerts.services.notifications import ChannelDraft, NotificationService
-from app.alerts.services.notifier import by_kind
+from app.alerts.services.notifier import ChannelSecrets, DecryptingNotifier, by_kind
 from app.alerts.storage.notifications import NotificationRepository
 from app.configuration.domain.document import validate
 from app.configuration.domain.events import ConfigurationChanged
