@@ -284,6 +284,10 @@ async def test_D13_a_lot_that_changed_while_nobody_looked_is_noticed_after_the_s
     await other_lots(live, old * 1000)
     changed = await restarted()
     assert doubt(changed) is Doubt.LOT_CHANGED
+    quote = (await restarted()).quote(ETH)
+    assert quote is not None
+    (change,) = quote.lot_changes
+    assert (change.before, change.after) == (old, old * 1000), "decisions read it after a start"
     state = changed.live.market.quality[CODE]
     close = Decimal(str(data.live.market.hourly[CODE].value.close[-1]))
     assert state.lot_value == close * old, "what one was worth when it was last looked at"
