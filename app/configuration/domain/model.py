@@ -344,7 +344,11 @@ class Configuration:
     def cadence_s(self, source: Source, *, streaming: bool = False) -> int:
         """How often a source is heard of, in seconds; a stream never makes that more seldom."""
         asked_s = _polling_interval_s(self.intervals, source)
-        return min(asked_s, _streamed_interval_s(self.feed, source) or asked_s) if streaming else asked_s
+        return (
+            min(asked_s, _streamed_interval_s(self.feed, source) or asked_s)
+            if streaming
+            else asked_s
+        )
 
     def quote_span_s(self, *, streaming: bool = False) -> float:
         """Maximum time between the quotes of one scoring, in seconds.

@@ -79,7 +79,7 @@ def _understood(text: str, version: int) -> Configuration:
     """Judging each setting anew takes longer than all statements of a change together."""
     try:
         return from_document(json.loads(text), version)
-    except ConfigurationRefusedError as refused:  # not by whoever asks now: no 422
+    except ConfigurationRefusedError as refused:  # stored by an earlier version: no 422
         raise UnavailableError(
             Code.DATABASE_UNAVAILABLE,
             f"the settings in force (version {version}) belong to a later version of the service:"

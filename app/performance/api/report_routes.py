@@ -63,7 +63,9 @@ class SwapOut(Out):
     difference: Share | None = Field(description="New minus old, before costs.")
     fees: Share | None = Field(description="Taker fees of both legs.")
     spread: Share | None = Field(description="Half the spread of both legs at the replacement.")
-    funding: Share | None = Field(description="Funding of the new member minus that of the old one since.")
+    funding: Share | None = Field(
+        description="Funding of the new member minus that of the old one since."
+    )
     net: Share | None = Field(description="The difference less fees, spread and funding.")
     net_reason: str | None = Field(description="Reason for an unknown net figure.")
     outperformed: bool | None = Field(description="Whether the net figure is above zero.")
@@ -135,7 +137,9 @@ class LedgerTotalOut(Out):
     """Sum of the known net figures as fractions of a slot; replacements count as independent."""
 
     net: float | None = Field(description="Null where no net figure is known.")
-    low: float | None = Field(description="Lower bound of the 95 % interval; null below two figures.")
+    low: float | None = Field(
+        description="Lower bound of the 95 % interval; null below two figures."
+    )
     high: float | None
     counted: int
     unknown: int = Field(description="Replacements without a net figure.")

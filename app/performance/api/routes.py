@@ -196,8 +196,8 @@ async def performance_attribution(
     """Attribution by symbol and sector; it adds up exactly to the change of equity.
 
     `active` explains the return of the index by the Brinson model over the whole days of the
-    period, linked by the Carino method: allocation, selection and interaction of the sectors add up exactly to the
-    active return.
+    period, linked by the Carino method: allocation, selection and interaction of the sectors
+    add up exactly to the active return.
     """
     ledgers, active, facts = await performance.attribution(days)
     return AttributionOut(
@@ -218,7 +218,9 @@ class MarkOut(Out):
     slot: UtcTime
     at: UtcTime = Field(description="Time of the valuation.")
     version: int = Field(description="Of the portfolio then.")
-    equity: MoneyString | None = Field(description="Equity of the notional index, which starts at 1.")
+    equity: MoneyString | None = Field(
+        description="Equity of the notional index, which starts at 1."
+    )
     reason: str | None = Field(description="Reason for an unknown equity.")
     prices: dict[str, MoneyString] = Field(description="Mark prices of the members that had one.")
 

@@ -5,8 +5,13 @@ from datetime import datetime
 from decimal import Decimal
 
 from app.foundation.decimal_math import EXACT
+from app.performance.domain.backfilled_marks import (
+    INDEX,
+    backfilled_marks_of,
+    broken_since,
+    with_backfilled_marks,
+)
 from app.performance.domain.equity_curve import Curve, EquityStep, equity_steps, walk
-from app.performance.domain.late_marks import INDEX, broken_since, with_backfilled_marks, backfilled_marks_of
 from app.portfolio.domain.event_log import WEIGHS, EventType, PortfolioEvent
 from app.portfolio.domain.returns import BookedTotal
 

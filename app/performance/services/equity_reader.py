@@ -11,6 +11,16 @@ import numpy as np
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import Interval
+from app.performance.domain.backfilled_marks import (
+    INDEX,
+    BackfilledMark,
+    backfilled_marks_of,
+    broken_since,
+    is_given_up,
+    missing_marks,
+    payload_of,
+    with_backfilled_marks,
+)
 from app.performance.domain.equity_curve import (
     Curve,
     Day,
@@ -22,16 +32,6 @@ from app.performance.domain.equity_curve import (
     equity_steps,
     track_record,
     walk,
-)
-from app.performance.domain.late_marks import (
-    INDEX,
-    BackfilledMark,
-    broken_since,
-    with_backfilled_marks,
-    is_given_up,
-    backfilled_marks_of,
-    missing_marks,
-    payload_of,
 )
 from app.portfolio.domain.event_log import (
     WEIGHS,
@@ -95,7 +95,9 @@ async def compute_curve(
     ]
     if not found:
         return read, curve
-    whole = replace(read, changes=with_backfilled_marks(read.changes, found), late=(*read.late, *found))
+    whole = replace(
+        read, changes=with_backfilled_marks(read.changes, found), late=(*read.late, *found)
+    )
     return whole, walk(whole.changes, valuations, whole.opening)
 
 

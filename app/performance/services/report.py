@@ -9,14 +9,14 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import DELISTED, Funding, Interval
 from app.market.storage.market_data import MarketRepository
 from app.performance.domain.attribution import Attribution
+from app.performance.domain.backfilled_marks import BackfilledMark, with_backfilled_marks
 from app.performance.domain.brinson import ActiveReturn
 from app.performance.domain.equity_curve import Day, EquityStep, equity_steps
-from app.performance.domain.late_marks import BackfilledMark, with_backfilled_marks
 from app.performance.domain.replacement_outcomes import (
     ReplacementLedger,
     ReplacementOutcome,
-    replacement_ledger,
     outcomes,
+    replacement_ledger,
 )
 from app.performance.services.active_return import active_return
 from app.performance.services.equity_reader import EquityHistory, EquityQuery, load_equity
@@ -117,7 +117,9 @@ class ReportService:
             until=until,
             days=shown,
             figures=track.figures(since, until),
-            positions=tuple(position_performance(one, track, realized) for one in track.portfolio.members),
+            positions=tuple(
+                position_performance(one, track, realized) for one in track.portfolio.members
+            ),
             ledgers=ledgers,
             active=active,
             trades=trades,

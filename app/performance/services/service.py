@@ -149,7 +149,9 @@ class Performance:
                 unit, self.grounds, EquityQuery(gains_since=begun, has_days=False)
             )
             realized = await realized_in(unit, portfolio, since, until)
-        return tuple(position_performance(one, track, realized) for one in track.portfolio.members), track
+        return tuple(
+            position_performance(one, track, realized) for one in track.portfolio.members
+        ), track
 
     async def attribution(
         self, days: int

@@ -12,7 +12,7 @@ from app.portfolio.storage.history import HistoryRepository
 
 @dataclass(frozen=True, slots=True)
 class ValuationSnapshots:
-    """A slot that nobody was there for stays without a mark."""
+    """Records scheduled valuations; times without a running service stay without one."""
 
     performance: Performance
 

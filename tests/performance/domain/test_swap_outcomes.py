@@ -11,7 +11,7 @@ import pytest
 from app.market.domain.models import Funding
 from app.performance.api.report_page import Plot, ReportPage, Series, Table, render
 from app.performance.domain.equity_curve import EquityStep, RecordedReplacement, Valuation
-from app.performance.domain.replacement_outcomes import replacement_ledger, outcomes
+from app.performance.domain.replacement_outcomes import outcomes, replacement_ledger
 from tests.support.portfolios import HOUR, NAMES, T0
 
 A, B, C = NAMES[:3]

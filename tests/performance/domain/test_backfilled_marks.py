@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.performance.domain.equity_checks import equity_faults
-from app.performance.domain.equity_curve import EquityStep, equity_steps, walk
-from app.performance.domain.late_marks import (
+from app.performance.domain.backfilled_marks import (
     PATIENCE,
     BackfilledMark,
     MissingMark,
-    broken_since,
-    with_backfilled_marks,
-    is_given_up,
     backfilled_marks_of,
+    broken_since,
+    is_given_up,
     missing_marks,
     payload_of,
+    with_backfilled_marks,
 )
+from app.performance.domain.equity_checks import equity_faults
+from app.performance.domain.equity_curve import EquityStep, equity_steps, walk
 from app.portfolio.domain.event_log import (
     Draft,
     EventType,

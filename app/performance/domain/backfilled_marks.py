@@ -1,8 +1,8 @@
 """Backfills mark prices that were missing at a change from stored hourly bars.
 
-A bar stands for a moment that it contains or ends at, by its close: that is a price of at most an
-hour later, at which a decision of that moment could have been carried out. Prices of other hours
-are never put in its place, nor is the close of an hour in which nobody traded, for it is older.
+The close of the bar that contains or ends at the moment is used: a price at most an hour later, at
+which the decision could have been executed. Other hours are never used, nor is the close of an
+hour without trades, which is older.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,10 +48,10 @@ class BackfilledMark:
     opened_at: datetime
 
     @classmethod
-    def of(cls, missing_marks: MissingMark, close: float) -> "BackfilledMark":
-        opened_at = _EPOCH + timedelta(milliseconds=missing_marks.opened_ms)
+    def of(cls, missing: MissingMark, close: float) -> "BackfilledMark":
+        opened_at = _EPOCH + timedelta(milliseconds=missing.opened_ms)
         price = Decimal(repr(close))
-        return cls(missing_marks.version, missing_marks.at, missing_marks.symbol, price, opened_at)
+        return cls(missing.version, missing.at, missing.symbol, price, opened_at)
 
 
 def missing_marks(changes: Iterable[EquityStep]) -> tuple[MissingMark, ...]:
