@@ -163,7 +163,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         status = service.status
         status.process.buffers = buffer_usage(bus, database)
         work = activities(
-            service, AlertScheduler(service.alerts, metrics, status.alerts_looked_at), new_id
+            service, AlertScheduler(service.alerts, metrics, status.alerts_evaluated), new_id
         )
         stack.push_async_callback(farewell(feed.replicas))
         # Runs may use everything that was opened before; what asks for runs stops before them.

@@ -93,6 +93,6 @@ class Background:
             self.service.notifications.notifiers,
             self.metrics,
             lambda: self.in_force().notifications,
-            self.service.status.notices_handed_on,
+            self.service.status.notifications_delivered,
             shared=self.service.portfolio.idempotency.shared,
         )

@@ -46,7 +46,7 @@ async def test_what_the_verdict_leaves_open_is_said(database: Database, database
         file.commit()
     told = alone("audit", "verify", "--database", database_url, cwd=ROOT)
     assert told.code == ExitCode.OK, told.err
-    assert "older than the record of its end" in " ".join(told.out.split())
+    assert "older than the record of its head" in " ".join(told.out.split())
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

@@ -231,8 +231,8 @@ async def test_E12_a_task_that_hangs_is_named_in_health_ended_and_begun_again(na
         owner.supervisor.check_silence(CHECK_INTERVAL_S)
         silent = await component(client, world, owner, name)
         assert (silent["state"], silent["cause"]) == ("degraded", "task_silent")
-        assert silent["detail"] == f"no sign of life for {limit_s / 2 + CHECK_INTERVAL_S:.0f} s"
-        assert silent["next_step"].startswith("is ended and begins again in")
+        assert silent["detail"] == f"no heartbeat for {limit_s / 2 + CHECK_INTERVAL_S:.0f} s"
+        assert silent["next_step"].startswith("is restarted in")
         owner.supervisor.check_silence(limit_s / 2)
         await until(lambda: name in owner.restarts)
         owner.tell()  # who listens goes on to listen

@@ -33,7 +33,7 @@ router = api_router("configuration", "/configuration")
 
 
 class ConfigurationChangeResult(Out):
-    """The settings now in force, with warnings about unusual combinations."""
+    """Settings after a change, with warnings about unusual combinations."""
 
     configuration: ConfigurationView
     warnings: list[str] = Field(examples=[["cash_remainder_at_least: 60.000000"]])
@@ -89,9 +89,9 @@ async def put_configuration(
     command: CommandDep,
     body: ConfigurationUpdate,
 ) -> Response:
-    """All settings are validated together and take effect together, as the next version.
+    """Change settings: all are validated together and take effect as the next version.
 
-    `If-Match` is the version of the configuration. A change of nothing makes no version.
+    `If-Match` is the version of the configuration. An empty change makes no version.
     """
     if body.version is not None and command.if_match not in {None, body.version}:
         raise PreconditionFailedError(
@@ -123,7 +123,7 @@ async def configuration_history(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[ConfigurationVersion]:
-    """Newest first; version 1 are the defaults and has no entry."""
+    """Versions, newest first; version 1 holds the defaults and has no entry."""
     start = cursors.decode("configuration_history", {}, cursor)
     before = None if start is None else int(start[0])
     events = await configuration.history(before, limit + 1)

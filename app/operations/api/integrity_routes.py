@@ -38,5 +38,5 @@ class IntegrityOut(Out):
 
 @router.get("/integrity", summary="Are all invariants held", dependencies=EXPENSIVE)
 async def integrity(checks: Provided[IntegrityService]) -> IntegrityOut:
-    """Size, ranks, sums, bounds, scores; that the history folds to the state; its hash chain."""
+    """Check size, ranks, sums, bounds, scores, the hash chain and that events give the state."""
     return IntegrityOut.of(await checks.check())

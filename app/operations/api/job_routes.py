@@ -1,4 +1,4 @@
-"""Jobs: what runs durably beside the requests; look at it, follow it, stop it."""
+"""Routes to list, inspect and cancel durable jobs."""
 
 from typing import Annotated
 
@@ -35,9 +35,9 @@ async def jobs(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[JobOut]:
-    """Newest first, of callers and of the schedule; kept for `retention.jobs_days` days.
+    """Jobs of callers and of the schedule, newest first, for `retention.jobs_days` days.
 
-    Here `progress` counts whole steps only when a job has ended; ask for one job to follow it.
+    `progress` is exact only for ended jobs here; request a single job to follow it.
     """
     chosen = {"kind": kind and kind.value, "state": state and state.value}
     start = cursors.decode("jobs", chosen, cursor)
@@ -52,7 +52,7 @@ async def jobs(
 
 @router.get("/{job_id}", summary="One job", responses=problems(Code.NOT_FOUND))
 async def job_detail(jobs: Provided[JobService], job_id: IdPath) -> JobDetailOut:
-    """Its steps, how far it is, and what came of it."""
+    """One job with its steps, progress and result."""
     return JobDetailOut.from_job(await jobs.job(job_id))
 
 
@@ -69,7 +69,7 @@ async def cancel_job(
     idempotency_key: IdempotencyDep,
     job_id: IdPath,
 ) -> Response:
-    """It takes no further step; what it has done stays done. One that has ended stays as it is."""
+    """Cancel a job: no further step runs, finished steps stay. An ended job is unchanged."""
 
     def render(job: Job) -> StoredResponse:
         return keep(JobDetailOut.from_job(job))

@@ -1,4 +1,4 @@
-"""The stream of events: a WebSocket, and the same as server-sent events."""
+"""Event stream over WebSocket and server-sent events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +32,9 @@ from app.operations.services.event_subscription import EventReader
 router = api_router("stream")
 _RETRY_MS: Final = 2_000
 _DIGITS: Final = 18
-_ABOUT: Final = frozenset({"hello", "heartbeat"})  # their number is where the stream is, not an id
+_ABOUT: Final = frozenset(
+    {"hello", "heartbeat"}
+)  # their number is the position of the stream, not an event id
 _log = structlog.get_logger(component="stream")
 
 
@@ -53,7 +55,7 @@ async def stream(
 
 
 class _HeldEvents(StreamingResponse):
-    """Gives its reader back in any case, also when it is never begun."""
+    """Streaming response that releases its reader even if it never starts."""
 
     media_type = "text/event-stream"
 
@@ -112,14 +114,14 @@ async def events(
         ),
     ] = None,
 ) -> StreamingResponse:
-    """What the WebSocket `stream` sends, for clients that only listen.
+    """Events of the WebSocket `stream` for clients that only listen.
 
     Each event is one JSON object `{type, topic, sequence, timestamp, data}`. `sequence` counts all
     committed events without a gap; a reader of some topics sees some of the numbers, rising. Quotes
-    (`ticker:SYMBOL`) are not stored and have no number. A `gap` says that what was asked for can
-    no longer be replayed, or that the database has lost what was sent last (`sequence_went_back`,
-    after a failover): read the state anew. Who falls behind gets of each symbol only the newest
-    score and quote; who takes nothing for five seconds is disconnected.
+    (`ticker:SYMBOL`) are not stored and have no number. A `gap` reports
+    that events can no longer be replayed, or that a failover lost the last ones
+    (`sequence_went_back`): read the state anew. A slow client gets only the newest score and
+    quote of each symbol; a client that reads nothing for five seconds is disconnected.
     """
     names = topics.split(",")
     if len(names) > MAX_TOPICS:
@@ -149,7 +151,7 @@ def _position(text: str | None) -> int | None:
 
 
 async def _sent(stream: EventStream, reader: EventReader, hello: Frame) -> AsyncIterator[bytes]:
-    """The frames of one reader for as long as somebody listens."""
+    """Frames of one reader until the client disconnects."""
     count = stream.metrics.stream_frames.labels("sse").inc
     waiting = [hello]
     while True:
@@ -163,7 +165,7 @@ async def _sent(stream: EventStream, reader: EventReader, hello: Frame) -> Async
             waiting = [notice("heartbeat", stream.head)]
         except ServiceError as error:
             _log.warning("stream_interrupted", cause=error.code.value)
-            return  # the client connects again and goes on from the last id
+            return  # the client reconnects and resumes from the last id
 
 
 def _written(frame: Frame) -> bytes:

@@ -1,4 +1,4 @@
-"""One WebSocket of the stream: what a client may say, and what it is told."""
+"""WebSocket session of the event stream: commands of the client and the frames sent."""
 
 import asyncio
 from collections import deque
@@ -27,10 +27,10 @@ NAMES: Final = ", ".join(f"`{topic.value}`" for topic in Topic) + f", `{_PREFIX}
 def asked(
     names: Iterable[str], resolve: Callable[[str], SymbolEntry]
 ) -> tuple[frozenset[Topic], frozenset[str]]:
-    """The topics and the symbols of `ticker:SYMBOL`, which may be in any spelling.
+    """Parse topics and the symbols of `ticker:SYMBOL`, in any spelling.
 
-    Raises RequestError (validation_failed) for a name that is no topic, RefusedError for a symbol
-    that is not known.
+    Raises RequestError (validation_failed) for an unknown topic, RefusedError for an
+    unknown symbol.
     """
     topics: set[Topic] = set()
     symbols: set[str] = set()
@@ -46,7 +46,7 @@ def asked(
 
 
 def topic_names(reader: EventReader) -> list[str]:
-    """What a reader has asked for, in the standard spelling."""
+    """Subscriptions of a reader in standard spelling."""
     return sorted([*reader.topics, *(_PREFIX + symbol for symbol in reader.symbols)])
 
 
@@ -58,7 +58,7 @@ TOO_MANY_MESSAGES: Final = 4429
 
 
 class Subscribe(Body):
-    """Asks for more topics; `resume_from` is the newest sequence that the client has seen."""
+    """Command to subscribe; `resume_from` is the newest sequence that the client has."""
 
     type: Literal["subscribe"]
     topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)]
@@ -80,7 +80,7 @@ _MESSAGES: Final[TypeAdapter[Subscribe | Unsubscribe | Ping]] = TypeAdapter(
 
 
 class _SentAwayError(Exception):
-    """The connection is closed from our side, with a code that says why."""
+    """Closes the connection with a code from the server side."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -90,7 +90,7 @@ class _SentAwayError(Exception):
 
 @dataclass(slots=True)
 class SocketSession:
-    """Reads and writes side by side until one of the two ends."""
+    """Session that reads and writes concurrently until either side ends."""
 
     socket: WebSocket
     stream: EventStream
@@ -98,12 +98,12 @@ class SocketSession:
     reader: EventReader
     heartbeat_s: float = HEARTBEAT_S
     sent: int = 0
-    _sent_at: float = 0.0  # when something was sent last, by the clock of the loop
+    _sent_at: float = 0.0  # loop time of the last frame
     _pulse: asyncio.TimerHandle | None = None
     _times: deque[float] = field(default_factory=lambda: deque(maxlen=MESSAGES_PER_S))
 
     async def run(self) -> None:
-        """Until the client leaves or is sent away."""
+        """Serve until the client leaves or the server closes."""
         head = self.stream.head
         self.reader.note(notice("hello", head, heartbeat_s=self.heartbeat_s))
         farewell: _SentAwayError | None = None
@@ -115,7 +115,7 @@ class SocketSession:
                 await self._read()
                 writing.cancel()
         except* WebSocketDisconnect:
-            pass  # it left while it was being written to
+            pass  # disconnected during a write
         except* _SentAwayError as away:
             farewell = next(one for one in away.exceptions if isinstance(one, _SentAwayError))
         finally:
@@ -125,7 +125,7 @@ class SocketSession:
             await self._close(farewell)
 
     async def _close(self, farewell: _SentAwayError) -> None:
-        """Send the close frame behind what the client has not taken; abort if it takes nothing."""
+        """Send the close frame after pending data; abort if the client reads nothing."""
         client: ClientConnection | None = getattr(self.socket.state, CLIENT, None)
         try:
             async with asyncio.timeout(_write_timeout_s(client)):
@@ -134,10 +134,10 @@ class SocketSession:
             if client is not None:
                 client.abort()
         except WebSocketDisconnect:
-            pass  # it left by itself
+            pass  # already disconnected
 
     async def _write(self) -> None:
-        """The only one who sends, so that everything has one order."""
+        """Single writer of the connection, which keeps the order of frames."""
         while True:
             frames = await self._next()
             self._sent_at = asyncio.get_running_loop().time()
@@ -151,10 +151,10 @@ class SocketSession:
                     client.on_stalled("websocket")
                 raise _SentAwayError(TRY_AGAIN_LATER, "too slow") from None
             self.sent += len(frames)
-            await asyncio.sleep(0)  # a long replay is no reason for others to wait
+            await asyncio.sleep(0)  # a long replay must not block the event loop
 
     def _live(self) -> None:
-        """A sign of life when nothing was sent for so long; one timer, however much is sent."""
+        """Send heartbeats in idle times with a single timer."""
         loop = asyncio.get_running_loop()
         if self._pulse is None:
             self._sent_at = loop.time()
@@ -166,7 +166,7 @@ class SocketSession:
     async def _next(self) -> Sequence[Frame]:
         try:
             return await self.reader.next()
-        except ServiceError as error:  # the past cannot be read now; it can resume later
+        except ServiceError as error:  # replay unavailable now; the client may resume later
             raise _SentAwayError(TRY_AGAIN_LATER, error.code.value) from error
 
     async def _read(self) -> None:
@@ -205,7 +205,7 @@ class SocketSession:
             )
         if message.resume_from is not None:
             await reader.resume(message.resume_from)
-        # Whether it goes on from the past is settled before a new topic can give its first event.
+        # The resume position is settled before a new topic delivers its first event.
         reader.ask(reader.topics | topics, reader.symbols | symbols)
         return notice("subscribed", reader.position, topics=topic_names(reader))
 
@@ -224,7 +224,7 @@ def _write_timeout_s(client: ClientConnection | None) -> float | None:
 
 
 def _understood(text: str) -> Subscribe | Unsubscribe | Ping:
-    """Raises RequestError; what was sent is never echoed."""
+    """Parse a command. Raises RequestError, which never echoes the input."""
     document = parse(text.encode("utf-8", "surrogatepass"))
     try:
         return _MESSAGES.validate_python(document)

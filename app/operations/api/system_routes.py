@@ -49,26 +49,26 @@ class ConnectionOut(Out):
     phase: str = Field(examples=["live"])
     since_s: float = Field(description="Seconds in this phase.")
     topics: int
-    active_topics: int = Field(description="Acknowledged, and nothing of them was missed.")
+    active_topics: int = Field(description="Acknowledged and without a gap.")
     seconds_since_last_message: float | None = Field(description="Null while it is not open.")
 
 
 class StreamOut(Out):
-    """How the market comes in; connections and counts are those of the process that answers."""
+    """Market stream; connections and counts are those of the answering process."""
 
-    mode: FeedMode = Field(description="`poll` also while the stream is away.")
+    mode: FeedMode = Field(description="`poll` also while the stream is down.")
     connections: list[ConnectionOut]
-    topics: int = Field(description="Asked for.")
+    topics: int = Field(description="Requested.")
     active_topics: int
     seconds_since_last_message: float | None = Field(description="Null before the first.")
     messages: int
-    dropped: dict[str, int] = Field(description="Messages that were not taken, by reason.")
-    failures: dict[str, int] = Field(description="Connections that were lost, by reason.")
+    dropped: dict[str, int] = Field(description="Discarded messages by reason.")
+    failures: dict[str, int] = Field(description="Lost connections by reason.")
     reconnects_planned: int = Field(description="Connections replaced before their expiry.")
 
     @classmethod
     def of(cls, report: StreamReport | None) -> Self | None:
-        """None where the market is only ever asked for."""
+        """Response model; None where the market is only polled."""
         if report is None:
             return None
         facts = report.facts
@@ -94,11 +94,11 @@ class AliveOut(Out):
 
 
 class ComponentOut(Out):
-    """One component: its state, why, and what happens next."""
+    """Component with its state, the cause and the next step."""
 
     name: str = Field(examples=["exchange"])
     state: ComponentState
-    since: UtcTime | None = Field(description="In this state, as far as this process knows.")
+    since: UtcTime | None = Field(description="Start of the state, as far as this process knows.")
     cause: str | None = Field(description="A stable error code.", examples=["exchange_timeout"])
     detail: str | None
     last_success_at: UtcTime | None
@@ -118,24 +118,24 @@ class BufferOut(Out):
     name: str
     used: int
     capacity: int
-    dropped: int | None = Field(description="Null where nothing is ever dropped.")
+    dropped: int | None = Field(description="Null for a buffer that never drops.")
 
 
 class ThroughputOut(Out):
     name: str = Field(examples=["requests"])
-    per_minute: float | None = Field(description="Of the last minute; null before that is known.")
+    per_minute: float | None = Field(description="Over the last minute; null before it is known.")
 
 
 class ProcessMetricsOut(Out):
     """Memory, buffers and throughput of the process that answers."""
 
-    memory_bytes: int | None = Field(description="Null where the system does not tell.")
+    memory_bytes: int | None = Field(description="Null where the system does not report it.")
     buffers: list[BufferOut]
     throughput: list[ThroughputOut]
 
 
 class HealthOut(Freshness):
-    """Whether it works, and whether it may decide."""
+    """Health of the service and whether it may decide."""
 
     status: ComponentState
     mode: Mode
@@ -149,7 +149,7 @@ class HealthOut(Freshness):
             status=health.status,
             mode=health.mode,
             components=[ComponentOut.model_validate(part) for part in health.components],
-            service_levels=[LevelOut.model_validate(one) for one in health.levels],
+            service_levels=[LevelOut.model_validate(level) for level in health.levels],
             process=ProcessMetricsOut.model_validate(health.process),
             as_of=health.as_of,
             data_source=health.data_source,
@@ -191,32 +191,34 @@ class TaskOut(Out):
 
 
 class ProcessOut(Out):
-    """One process on a database that several share."""
+    """Process that shares the database."""
 
     name: str
     role: str | None = Field(description="all, api or worker.", examples=["worker"])
-    version: str | None = Field(description="Of its code, with a digest of it.")
-    is_self: bool = Field(description="The one that answers.")
-    leader_epoch: int | None = Field(description="Of the market feed, where it owns that.")
+    version: str | None = Field(description="Version of its code with a digest.")
+    is_self: bool = Field(description="Whether it is the answering process.")
+    leader_epoch: int | None = Field(description="Epoch of the market feed if it owns the feed.")
     configuration_matches: bool = Field(
-        description="It runs with the same code and settings as this one."
+        description="Whether code and settings match the answering process."
     )
 
 
 class StatusOut(Out):
-    """What the service does at present."""
+    """Current figures of the service."""
 
     started_at: UtcTime
     version: str
     mode: Mode
     feed: MarketOut
-    stream: StreamOut | None = Field(description="Of the exchange; null where it only polls.")
+    stream: StreamOut | None = Field(
+        description="Market stream; null where the market is only polled."
+    )
     scoring: ScoringOut | None = Field(description="The newest board; null before the first.")
     portfolio: PortfolioStatusOut
     signals: SignalQueueOut | None = Field(description="Null while the service starts.")
     tasks: list[TaskOut]
     processes: list[ProcessOut] = Field(
-        description="Those that live on this database; empty where it cannot be shared."
+        description="Processes on this database; empty where it cannot be shared."
     )
 
     @classmethod
@@ -248,12 +250,12 @@ class StatusOut(Out):
             ),
             signals=None if queue is None else SignalQueueOut.model_validate(queue),
             tasks=[TaskOut.model_validate(task) for task in status.tasks],
-            processes=[ProcessOut.model_validate(one) for one in status.processes],
+            processes=[ProcessOut.model_validate(process) for process in status.processes],
         )
 
 
 class SampleDataOut(Freshness):
-    """What is there now, whoever loaded it."""
+    """Loaded sample data."""
 
     symbols: list[str] = Field(description="Eligible symbols, all with candles.")
     daily_candles: int
@@ -272,20 +274,20 @@ class SampleDataOut(Freshness):
 
 
 async def get_metrics(request: Request) -> Metrics:
-    """The metrics of this application."""
+    """Metrics of this application."""
     metrics: Metrics = request.app.state.metrics
     return metrics
 
 
 @probes.get("/livez", summary="Is the process alive")
 async def livez() -> AliveOut:
-    """Answers while the event loop turns; depends on nothing else."""
+    """Liveness: answers while the event loop runs."""
     return AliveOut(status="alive")
 
 
 @probes.get("/readyz", summary="Can reads be served", responses=problems(Code.DATABASE_UNAVAILABLE))
 async def readyz(status: Provided[StatusService]) -> ComponentOut:
-    """200 while the database answers, else 503."""
+    """Readiness: 200 while the database answers, else 503."""
     database: ComponentHealth = await status.ready()
     if database.state is ComponentState.DOWN:
         raise UnavailableError(
@@ -298,7 +300,7 @@ async def readyz(status: Provided[StatusService]) -> ComponentOut:
 async def metrics_text(
     request: Request, metrics: Annotated[Metrics, Depends(get_metrics)]
 ) -> Response:
-    """Prometheus text format; every gauge is read now."""
+    """Metrics in Prometheus text format; gauges are read at the scrape."""
     use_cases: UseCases | None = getattr(request.state, USE_CASES, None)
     if use_cases is not None:
         await use_cases.get(StatusService).read_gauges()
@@ -307,11 +309,11 @@ async def metrics_text(
 
 @router.get("/health", summary="State of every component")
 async def get_health(status: Provided[StatusService]) -> HealthOut:
-    """Always 200 while the process can answer: the body says what works, what does not and why."""
+    """State of every component with its cause; always 200 while the process can answer."""
     return HealthOut.of(await status.health())
 
 
-@router.get("/status", summary="What the service does at present")
+@router.get("/status", summary="Current figures of the service")
 async def get_status(status: Provided[StatusService]) -> StatusOut:
     """Portfolio, scoring, feed and background tasks in figures."""
     return StatusOut.of(await status.status())
@@ -343,9 +345,9 @@ async def initialize_sample_data(
     idempotency_key: IdempotencyDep,
     as_job: PrefersJobDep,
 ) -> Response:
-    """Real candles of at least 12 symbols by the ordinary sync path; again it changes nothing.
+    """Load candles of at least 12 symbols from the sandbox; a repetition changes nothing.
 
-    Only where the exchange is the sandbox: elsewhere 409 `sandbox_only`.
+    Only the sandbox allows it: elsewhere 409 `sandbox_only`.
     """
 
     def render(loaded: SampleDataResult) -> StoredResponse:

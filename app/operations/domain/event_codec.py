@@ -22,7 +22,7 @@ CODEC: Final = EventCodec(
     ),
     configuration.FORMS,
 )
-# A new event needs a line in EVENTS of its capability, or a place here; a test sees to it.
+# A new event needs a line in EVENTS of its capability or here; a test checks it.
 NOT_STORED: Final[frozenset[type]] = frozenset({signals.SignalOutcomesBooked})  # only counted
 drafts_of = CODEC.drafts_of
 event_of = CODEC.event_of

@@ -1,4 +1,4 @@
-"""Verifies the history: every hash link, no gap, the stored head, and the state it folds to."""
+"""Verifies the portfolio history: hash chain, gaps, stored head and resulting state."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,19 +19,19 @@ from app.portfolio.domain.membership import exact
 from app.portfolio.domain.models import EMPTY, Portfolio
 from app.portfolio.domain.returns import BookedResult
 
-_MOST: Final = 20  # so many breaks are told; the first one is what matters
+_MOST: Final = 20  # reported breaks; the first one matters
 UNRECORDED: Final = (
-    "the history is older than the record of its end: that its newest events are all there is"
-    " proved by the stored state alone; the next change of the portfolio makes the record"
+    "the history is older than the record of its head: only the stored state proves that its newest"
+    " events are complete; the next change of the portfolio writes the record"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """A row of the history as it lies there.
+    """Stored row of the history.
 
-    `event` is None where it cannot be read; `fault` says what is wrong with its spelling, for
-    text that reads the same is not yet the text that was written.
+    `event` is None where the row cannot be read; `fault` names a deviation of the stored text,
+    since another spelling of the same value was not written by the service.
     """
 
     seq: int
@@ -41,7 +41,7 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class HistoryBreak:
-    """Where the chain does not hold, and why."""
+    """Position at which the chain is broken, with the reason."""
 
     seq: int
     detail: str
@@ -49,27 +49,28 @@ class HistoryBreak:
 
 @dataclass(frozen=True, slots=True)
 class HistoryFindings:
-    """The verdict so far: `state` is None once the history can no longer be folded."""
+    """Result so far; `state` is None once an event could not be applied."""
 
     events: int = 0
-    due: int = 1  # the number of the next event
-    last_hash: str | None = GENESIS  # None after an event that could not be read
+    due: int = 1  # expected number of the next event
+    last_hash: str | None = GENESIS  # None after an unreadable event
     state: Portfolio | None = EMPTY
     breaks: tuple[HistoryBreak, ...] = ()
-    caveat: str | None = None  # what a verdict without breaks leaves open
+    caveat: str | None = None  # open question of a result without breaks
 
     @property
     def ok(self) -> bool:
+        """Whether no break was found."""
         return not self.breaks
 
     @property
     def first_break(self) -> int | None:
-        """The smallest sequence number at which the chain does not hold."""
-        return min((one.seq for one in self.breaks), default=None)
+        """Smallest sequence number with a break."""
+        return min((found.seq for found in self.breaks), default=None)
 
 
 def verify_events(findings: HistoryFindings, rows: Iterable[StoredEvent]) -> HistoryFindings:
-    """The findings after further rows, which come in the order of their numbers."""
+    """Findings after further rows, which must be in order of their numbers."""
     for row in rows:
         findings = _followed(findings, row)
     return findings
@@ -82,11 +83,11 @@ def conclude(
     *,
     is_older: bool = False,
 ) -> HistoryFindings:
-    """The verdict, once all rows were followed.
+    """Final result after all rows.
 
-    `head` is the stored end of the chain (None: there is none), `present` the stored state (None:
-    it cannot be read). A history that is shorter than its head has lost its newest events. One
-    that `is_older` than such records may be without, which is a caveat and no break.
+    `head` is the stored end of the chain (None: missing), `present` the stored state (None:
+    unreadable). A history shorter than its head has lost its newest events. With `is_older` the
+    history may predate head records: a missing head is a caveat, not a break.
     """
     newest = findings.due - 1
     if head is None:
@@ -106,7 +107,7 @@ def conclude(
 
 
 def with_breaks(findings: HistoryFindings, breaks: Iterable[HistoryBreak]) -> HistoryFindings:
-    """The verdict with what else does not hold."""
+    """Findings with further breaks."""
     return replace(findings, breaks=(*findings.breaks, *breaks)[:_MOST])
 
 
@@ -142,7 +143,7 @@ def _digest(event: PortfolioEvent) -> str | None:
     try:
         return digest(event)
     except (TypeError, ValueError):
-        return None  # a payload that the history never holds
+        return None  # a payload that the service never writes
 
 
 def _applied(
@@ -164,26 +165,26 @@ def _span(first: int, last: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StoredControls:
-    """What is stored but for the results, which are too many to be held at once."""
+    """Stored settings, switch and locks to compare with the history."""
 
-    settings: Mapping[int, Any]  # documents by version; None where one cannot be read
-    is_enabled: object  # as the switch is stored
-    locks: Mapping[str, Any]  # by symbol, as they are stored
+    settings: Mapping[int, Any]  # documents by version; None if unreadable
+    is_enabled: object  # stored value of the switch
+    locks: Mapping[str, Any]  # stored locks by symbol
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedControls:
-    """What the events have said so far; version 1 of the settings has none."""
+    """Controls according to the events so far; version 1 of the settings has no event."""
 
     newest: int = 0
     versions: frozenset[int] = frozenset({1})
     is_enabled: bool = True
     locks: Mapping[str, Any] = field(default_factory=dict)
-    locked_at: datetime | None = None  # when locks were last changed
+    locked_at: datetime | None = None  # last change of a lock
 
 
 def record_controls(before: RecordedControls, events: Iterable[PortfolioEvent]) -> RecordedControls:
-    """The same after further events."""
+    """Controls after further events."""
     for event in events:
         before = replace(before, newest=event.seq)
         match event.type:
@@ -193,17 +194,17 @@ def record_controls(before: RecordedControls, events: Iterable[PortfolioEvent]) 
             case EventType.SWITCH:
                 before = replace(before, is_enabled=event.payload["enabled"])
             case EventType.LOCK:
-                held = {**before.locks, str(event.symbol): event.payload["lock"]}
-                before = replace(before, locks=held, locked_at=event.occurred_at)
+                locks = {**before.locks, str(event.symbol): event.payload["lock"]}
+                before = replace(before, locks=locks, locked_at=event.occurred_at)
             case _:
                 pass
     return before
 
 
-def results_amiss(
+def result_breaks(
     events: Iterable[PortfolioEvent], stored: Mapping[int, BookedResult]
 ) -> tuple[HistoryBreak, ...]:
-    """Results that are not those of the events; `stored` are all of that part, by event."""
+    """Differences between booked results and their events; `stored` is keyed by event."""
     due = {event.seq: _result(event) for event in events if event.type is EventType.PERFORMANCE}
     return tuple(
         HistoryBreak(
@@ -216,10 +217,10 @@ def results_amiss(
     )
 
 
-def settings_amiss(
-    events: Iterable[PortfolioEvent], beside: StoredControls
+def settings_breaks(
+    events: Iterable[PortfolioEvent], stored: StoredControls
 ) -> tuple[HistoryBreak, ...]:
-    """Versions of the settings that are not those of their events."""
+    """Differences between stored versions of the settings and their events."""
     return tuple(
         HistoryBreak(
             event.seq, f"the settings of version {version} are not those of event {event.seq}"
@@ -227,33 +228,35 @@ def settings_amiss(
         for event in events
         if event.type is EventType.CONFIG
         for version in (event.payload["configuration_version"],)
-        if exact(beside.settings.get(version)) != event.payload["settings"]
+        if exact(stored.settings.get(version)) != event.payload["settings"]
     )
 
 
-def controls_amiss(said: RecordedControls, beside: StoredControls) -> tuple[HistoryBreak, ...]:
-    """Switch, locks and versions of settings that no event has made so."""
-    unknown = sorted(beside.settings.keys() - said.versions)
+def control_breaks(recorded: RecordedControls, stored: StoredControls) -> tuple[HistoryBreak, ...]:
+    """Differences of switch, locks and versions of settings from the events."""
+    unknown = sorted(stored.settings.keys() - recorded.versions)
     return (
         *(
-            HistoryBreak(said.newest, f"no event made version {one} of the settings")
-            for one in unknown
+            HistoryBreak(recorded.newest, f"no event made version {version} of the settings")
+            for version in unknown
         ),
         *(
-            (HistoryBreak(said.newest, "the trading switch does not stand as its last event says"),)
-            if beside.is_enabled is not said.is_enabled
+            (HistoryBreak(recorded.newest, "the trading switch differs from its last event"),)
+            if stored.is_enabled is not recorded.is_enabled
             else ()
         ),
         *(
-            HistoryBreak(said.newest, f"the lock of {symbol} is not that of its last event")
-            for symbol in sorted(said.locks.keys() | beside.locks.keys())
-            if not _is_so(said.locks.get(symbol), beside.locks.get(symbol), said.locked_at)
+            HistoryBreak(recorded.newest, f"the lock of {symbol} differs from its last event")
+            for symbol in sorted(recorded.locks.keys() | stored.locks.keys())
+            if not _lock_matches(
+                recorded.locks.get(symbol), stored.locks.get(symbol), recorded.locked_at
+            )
         ),
     )
 
 
-def _is_so(due: Any, stored: Any, locked_at: datetime | None) -> bool:
-    """A lock that had run out when locks were next changed may be gone."""
+def _lock_matches(due: Any, stored: Any, locked_at: datetime | None) -> bool:
+    """Whether a lock matches; one that had expired at the last change may be missing."""
     if due == stored:
         return True
     ends = None if due is None or stored is not None else due["expires_at"]
@@ -261,15 +264,15 @@ def _is_so(due: Any, stored: Any, locked_at: datetime | None) -> bool:
 
 
 def _result(event: PortfolioEvent) -> BookedResult:
-    one = event.payload["trade"]
+    trade = event.payload["trade"]
     return BookedResult(
-        trade_id=one["trade_id"],
-        symbol_id=one["symbol_id"],
+        trade_id=trade["trade_id"],
+        symbol_id=trade["symbol_id"],
         symbol=str(event.symbol),
-        contract=one["contract"],
-        pnl=Decimal(one["pnl"]),
-        currency=one["currency"],
-        fees=Decimal(one["fees"]),
-        funding=Decimal(one["funding"]),
-        occurred_at=instant(one["occurred_at"]),
+        contract=trade["contract"],
+        pnl=Decimal(trade["pnl"]),
+        currency=trade["currency"],
+        fees=Decimal(trade["fees"]),
+        funding=Decimal(trade["funding"]),
+        occurred_at=instant(trade["occurred_at"]),
     )

@@ -1,4 +1,4 @@
-"""Business configuration: read, change as a whole, remember every version."""
+"""Reads and changes the business configuration and keeps every version."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,13 +29,13 @@ from app.scoring.domain.factors import FACTORS, Factor
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationService:
-    """The settings in force and their history."""
+    """Use cases of the business configuration."""
 
     database: Database
     grounds: GroundsNow
     idempotency: IdempotentExecutor
     ledger: Ledger
-    factors: tuple[Factor, ...] = FACTORS  # that may be given weights
+    factors: tuple[Factor, ...] = FACTORS  # factors that may have weights
 
     async def current(self) -> Configuration:
         async with self.database.read() as unit:
@@ -50,15 +50,15 @@ class ConfigurationService:
         *,
         evict_lowest: bool = False,
     ) -> CommandResult[Configuration]:
-        """The present settings with `changes`, judged as a whole, as the next version.
+        """Apply `changes` to the current settings as the next version.
 
-        Settings that are already so make no new version. Where fewer members are allowed than
-        there are, `evict_lowest` removes those with the lowest scores in the same version.
+        A change without effect makes no version. If the new limit is below the number of members,
+        `evict_lowest` removes those with the lowest scores in the same version.
         Fixed weights may name a symbol in any spelling.
-        Raises ConfigurationRefusedError, PreconditionFailedError, RefusedError for a symbol that
-        is not known or is named twice, ConflictError (portfolio_exceeds_limit; before an eviction
-        also rebalance_in_progress), UnavailableError where scores are too old to say which are the
-        lowest.
+        Raises ConfigurationRefusedError, PreconditionFailedError, RefusedError for an
+        unknown or repeated symbol, ConflictError (portfolio_exceeds_limit; before an eviction
+        also rebalance_in_progress), UnavailableError where the scores are too old
+        to rank the members.
         """
 
         async def change(unit: UnitOfWork) -> Configuration:
@@ -90,7 +90,7 @@ class ConfigurationService:
         return await self.idempotency.run(command, change, render)
 
     async def history(self, before_seq: int | None, limit: int) -> tuple[PortfolioEvent, ...]:
-        """The events of new versions, newest first; the payload holds the settings."""
+        """Events of new versions, newest first; the payload holds the settings."""
         async with self.database.read() as unit:
             return await unit.get(HistoryRepository).page(before_seq, limit, kind=EventType.CONFIG)
 
@@ -98,10 +98,10 @@ class ConfigurationService:
 def _by_standard_name(
     changes: Mapping[str, object], present: Configuration, market: MarketView
 ) -> Mapping[str, object]:
-    """The changes with the symbols of fixed weights in their standard spelling.
+    """Changes with the symbols of fixed weights in standard spelling.
 
-    A weight under a name that no member ever has would sell the one that was meant. Names that
-    are set already stay: their contract may be gone by now.
+    A weight under an unknown name would sell the intended member. Names already set stay, since
+    their contract may be delisted.
     """
     rules = changes.get("rebalancing")
     given = rules.get("fixed_weights") if isinstance(rules, Mapping) else None
@@ -120,7 +120,7 @@ def _by_standard_name(
 
 
 def _resolved(text: str, market: MarketView) -> str:
-    """Its standard spelling. Raises RefusedError, which names it: it is one of several."""
+    """Standard spelling of a symbol. Raises RefusedError, which names the symbol."""
     try:
         return market.resolve(text).symbol
     except RefusedError as error:
@@ -131,10 +131,10 @@ def _resolved(text: str, market: MarketView) -> str:
 def _without_the_lowest(
     change: Change, portfolio: Portfolio, grounds: Grounds, reason: str
 ) -> Change:
-    """The change with the surplus of members removed, lowest score first, and weights set anew.
+    """Change without the surplus members, lowest scores first, and with new weights.
 
-    Who is pinned or has no score is nobody's lowest. Raises ConflictError
-    (portfolio_exceeds_limit) where too few are left to choose from, UnavailableError on old data.
+    Pinned members and members without a score stay. Raises ConflictError
+    (portfolio_exceeds_limit) if too few can be removed, UnavailableError on stale data.
     """
     grounds.require_fresh_members(portfolio)
     size, most = len(portfolio.members), grounds.configuration.max_portfolio_symbols

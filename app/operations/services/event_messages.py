@@ -1,4 +1,4 @@
-"""What readers of the stream are shown of an event: one JSON text, made once for all of them."""
+"""Builds the JSON messages of the event stream, each once for all readers."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,15 +20,15 @@ Details = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message. `sequence` is None for what is not stored and cannot be replayed."""
+    """One message; `sequence` is None for one that is not stored and cannot be replayed."""
 
-    kind: str  # what a reader switches on: the topic of an event, or hello, gap, heartbeat ...
+    kind: str  # topic of an event, or hello, gap, heartbeat ...
     sequence: int | None
     text: str
     _written: dict["Form", bytes] = field(default_factory=dict, compare=False, repr=False)
 
     def written(self, form: "Form") -> bytes:
-        """As bytes of one transport, made once for all of its readers."""
+        """Encode for one transport, once for all of its readers."""
         made = self._written.get(form)
         if made is None:
             made = self._written[form] = form(self)
@@ -39,7 +39,7 @@ Form = Callable[[Frame], bytes]
 
 
 def pieces(written: Iterable[bytes]) -> Iterator[bytes]:
-    """All of it in pieces of not much more than 64 KiB, so that few are sent and none is large."""
+    """Join frames into chunks of about 64 KiB."""
     waiting: list[bytes] = []
     size = 0
     for one in written:
@@ -58,9 +58,10 @@ def text_of(document: Mapping[str, Any]) -> str:
 
 
 def frame_of(record: EventRecord, since: float | None = None, *, merged: bool = False) -> Frame:
-    """A stored event as readers see it.
+    """Message of a stored event.
 
-    `merged`: older changes of the same symbol were left out, `since` is the score before them.
+    `merged` means that older changes of the symbol were left out; `since` is the score before
+    them.
     """
     data = _data(record)
     if merged:
@@ -71,7 +72,7 @@ def frame_of(record: EventRecord, since: float | None = None, *, merged: bool = 
 
 
 def ticker_details(view: QuoteView, source: str) -> Details:
-    """What readers see of a quote; exact numbers are text, null is not known."""
+    """Fields of a quote message; exact numbers are text, null is unknown."""
     return {
         "symbol": view.entry.symbol,
         "contract": view.entry.contract.code,
@@ -88,14 +89,14 @@ def ticker_details(view: QuoteView, source: str) -> Details:
 
 
 def ticker_frame(view: QuoteView, details: Details) -> Frame:
-    """A quote, dated as bid and ask are: `as_of` is older, for it counts the rest as well."""
+    """Quote message, dated by bid and ask; `as_of` also covers the older parts."""
     at = view.told_at or view.as_of
     timestamp = None if at is None else _time(at)
     return _event(f"{TICKER}:{view.entry.symbol}", None, timestamp, details)
 
 
 def notice(kind: str, sequence: int | None = None, **facts: Any) -> Frame:
-    """A message about the stream itself."""
+    """Message about the stream itself."""
     shown = {"type": kind, **({} if sequence is None else {"sequence": sequence}), **facts}
     return Frame(kind, sequence, text_of(shown))
 

@@ -1,4 +1,4 @@
-"""The stream of events: follows what was committed, by any process, and wakes its readers."""
+"""Follows the committed events of all processes and wakes the stream readers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -26,36 +26,35 @@ from app.operations.services.event_subscription import (
 
 MAX_READERS: Final = 1_000
 RECENT: Final = 4_096  # events in memory, shared by all readers
-POLL_S: Final = 1.0  # the truth; a hint only makes it sooner
+POLL_S: Final = 1.0  # guaranteed interval; a hint shortens it
 KEEP: Final = timedelta(hours=24)
-MOST: Final = 500_000  # events, whatever their age
+MOST: Final = 500_000  # stored events of any age
 _PAGE: Final = 500
-_GATHER_S: Final = 0.01  # events that follow each other closely are told together
+_GATHER_S: Final = 0.01  # close events are published together
 _REPLAY_PAGE: Final = 256
 _RETRY_S: Final = 5.0
 _log = structlog.get_logger("stream")
 
 
-async def nothing() -> None:
-    """Nobody has to know."""
+async def no_reread() -> None:
+    """Default callback without effect."""
 
 
 @dataclass(slots=True)
 class EventStream:
-    """One per process. Committed events are read in their order, whoever committed them.
+    """Event stream of one process: reads committed events of all processes in order.
 
-    Readers hold a position and no queue: what is kept for them is shared, so a slow one costs
-    nothing and cannot hold up the others. `heard` is told every event of every process.
-    A database that was put back to an earlier state, as by a failover that lost the last commits,
-    is noticed: every reader hears of a gap. `reread` is called then and whenever following begins:
-    a lost connection may have taken with it what only its own process had heard of.
+    Readers hold a position in a shared buffer and no queue, so that a slow reader costs nothing.
+    `heard` gets every event. A failover that lost the last commits is detected: every reader gets
+    a gap. `reread` runs then and at each start of following, since a lost connection may have
+    lost notifications.
     """
 
     database: Database
     clock: Clock
     metrics: Metrics
     heard: Callable[[EventRecord], None] = lambda _: None
-    reread: Callable[[], Awaitable[None]] = nothing
+    reread: Callable[[], Awaitable[None]] = no_reread
     max_readers: int = MAX_READERS
     shared: SharedClock | None = None  # None: this process is the only one
     _recent: RecentEvents = field(default_factory=lambda: RecentEvents(RECENT))
@@ -64,18 +63,18 @@ class EventStream:
     _hint: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def open(self) -> None:
-        """Starts at the newest event; older ones are read from the database when asked for."""
+        """Start at the newest event; older ones are read from the database on demand."""
         async with self.database.read() as unit:
             head = await unit.get(EventRepository).head()
             newest = await unit.get(EventRepository).after(head - 1, 1)
         self._recent.begin(head, _with(head, newest))
 
     def nudge(self) -> None:
-        """There may be something new: look now instead of at the next poll."""
+        """Poll now: there may be new events."""
         self._hint.set()
 
     async def follow(self, beat: Callable[[], None]) -> None:
-        """Reads what is committed, for ever. Raises UnavailableError; begin again after it."""
+        """Follow committed events until cancelled. Raises UnavailableError; call it again then."""
         await self.reread()
         while True:
             self._hint.clear()
@@ -89,12 +88,12 @@ class EventStream:
                 continue
 
     async def catch_up(self) -> None:
-        """Everything that is committed by now is with the readers afterwards."""
+        """Publish everything committed so far to the readers."""
         while True:
             known, newest = self._recent.head, self._recent.newest
             async with self.database.read() as unit:
-                # The newest that we know is read along: its number may be another event's by now,
-                # with a server that took over unnoticed and lacked the last commits.
+                # The newest known event is read again: after an unnoticed failover its number may
+                # belong to another event.
                 page = await unit.get(EventRepository).after(known - 1, _PAGE)
                 if page and page[0].seq == known:
                     is_lost = newest is not None and page[0] != newest
@@ -105,7 +104,7 @@ class EventStream:
                 await self._begin_anew()
             if is_lost or not page:
                 return
-            # Somebody else may have read them meanwhile.
+            # A concurrent call may have read them already.
             since = self._recent.head
             new = [record for record in page if record.seq > self._recent.head]
             self._recent.extend(StreamEntry(record) for record in new)
@@ -113,12 +112,12 @@ class EventStream:
                 self.heard(record)
             topics = frozenset(record.topic for record in new)
             for reader in self._readers:
-                reader.told(topics, since)
+                reader.notify(topics, since)
             if len(page) < _PAGE - 1:
                 return
 
     async def _begin_anew(self) -> None:
-        """What readers were told last was lost: they have to look for themselves."""
+        """Reset the readers after the database lost the last events."""
         await self.reread()
         page = await self.stored(0, frozenset())
         _log.error("events_went_back", known=self._recent.head, stored=page.head)
@@ -130,11 +129,11 @@ class EventStream:
 
     @property
     def head(self) -> int:
-        """The newest number that readers can be given."""
+        """Newest sequence number in memory."""
         return self._recent.head
 
     async def stored(self, after: int, topics: frozenset[Topic]) -> StoredEvents:
-        """A page from the database, for a reader that is behind what is in memory."""
+        """Page from the database for a reader behind the buffer in memory."""
         async with self.database.read() as unit:
             head, floor = (
                 await unit.get(EventRepository).head(),
@@ -146,9 +145,9 @@ class EventStream:
 
     @contextmanager
     def reader(self, transport: str) -> Iterator[EventReader]:
-        """A reader that begins at the newest event, with no topic yet.
+        """Open a reader at the newest event without topics.
 
-        Raises UnavailableError (overloaded) when there are too many.
+        Raises UnavailableError (overloaded) at the limit of readers.
         """
         if len(self._readers) >= self.max_readers:
             raise UnavailableError(
@@ -169,22 +168,22 @@ class EventStream:
             clients.dec()
 
     def wanted_symbols(self) -> frozenset[str]:
-        """Whose quotes somebody reads now."""
+        """Symbols with a subscribed quote."""
         return frozenset().union(*(reader.symbols for reader in self._readers))
 
     def quote(self, frames: Mapping[str, Frame]) -> None:
-        """New quotes by symbol, for those who read them; only the newest of each is kept."""
+        """Publish new quotes by symbol; only the newest of each is stored."""
         self._quotes.update(frames)
         for reader in self._readers:
             reader.quoted(frames.keys())
 
     async def forget_old(self) -> int:
-        """Drops events that are older than can be replayed; gives their number."""
+        """Delete events past the replay period; return their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
             now = await agreed(unit, self.shared, self.clock)
             return await unit.get(EventRepository).forget(now - KEEP, MOST)
 
 
 def _with(seq: int, found: Sequence[EventRecord]) -> EventRecord | None:
-    """The first of them if it has that number; None where that one is no longer kept."""
+    """First event if it has that number, else None."""
     return found[0] if found and found[0].seq == seq else None

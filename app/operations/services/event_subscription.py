@@ -1,4 +1,4 @@
-"""One reader of the stream: what it asked for, how far it is, and what it gets next."""
+"""Reader of the event stream: subscriptions, position, replay and conflation."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -9,16 +9,16 @@ from typing import Final
 from app.foundation.events import EventRecord, Topic
 from app.operations.services.event_messages import Frame, frame_of, notice
 
-WINDOW: Final = 1_024  # events looked at in one go
-BEHIND: Final = 64  # with more than this waiting, only the newest score of a symbol is given
+WINDOW: Final = 1_024  # events examined in one call
+BEHIND: Final = 64  # with a longer backlog only the newest score of a symbol is sent
 TOO_OLD: Final = "too_old"
 UNKNOWN: Final = "unknown_sequence"
-WENT_BACK: Final = "sequence_went_back"  # numbers that were given are given again
+WENT_BACK: Final = "sequence_went_back"  # sequence numbers are reused
 
 
 @dataclass(slots=True)
 class StreamEntry:
-    """An event in memory; its text is made when the first reader needs it, once for all."""
+    """Event in memory; its text is built once at the first read."""
 
     record: EventRecord
     _frame: Frame | None = None
@@ -32,7 +32,7 @@ class StreamEntry:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvents:
-    """A page of the past: up to where it tells everything, and what is kept at all."""
+    """Page of stored events: complete up to `upto`; `floor` is the oldest kept number."""
 
     entries: tuple[StreamEntry, ...]
     upto: int
@@ -42,7 +42,7 @@ class StoredEvents:
 
 @dataclass(slots=True)
 class RecentEvents:
-    """The newest events without a hole, at least `capacity` of them once there are so many."""
+    """Contiguous buffer of the newest events, at least `capacity` of them."""
 
     capacity: int
     head: int = 0
@@ -51,26 +51,26 @@ class RecentEvents:
 
     @property
     def newest(self) -> EventRecord | None:
-        """The event with the number `head`; None where it was never read."""
+        """Event with the number `head`; None if it was never read."""
         return self._entries[-1].record if self._entries else self._first
 
     def begin(self, head: int, newest: EventRecord | None = None) -> None:
-        """`newest` is the event with that number; None where it is no longer kept."""
+        """Restart at `head`; `newest` is its event, None if it is no longer stored."""
         self.head, self._first = head, newest
         self._entries.clear()
 
     def extend(self, entries: Iterable[StreamEntry]) -> None:
         for entry in entries:
             if entry.record.seq != self.head + 1:
-                self._entries.clear()  # what lies between was dropped before it was read
+                self._entries.clear()  # events in between were deleted unread
             self._entries.append(entry)
             self.head = entry.record.seq
         if len(self._entries) > 2 * self.capacity:
             del self._entries[: -self.capacity]
 
     def after(self, position: int, limit: int) -> list[StreamEntry] | None:
-        """Those after `position`, oldest first; None where memory does not go back so far."""
-        first = self.head - len(self._entries)  # the number before the oldest
+        """Events after `position`, oldest first; None where the buffer starts later."""
+        first = self.head - len(self._entries)  # number before the oldest entry
         if position < first:
             return None
         start = position - first
@@ -79,9 +79,9 @@ class RecentEvents:
 
 @dataclass(slots=True, eq=False)
 class EventReader:
-    """Holds a position in what all readers share; `next` gives what comes after it.
+    """Position in the shared buffer; `next` returns the frames after it.
 
-    `position` is the number up to which it has been given everything that it asked for.
+    `position` is the number up to which all subscribed events were returned.
     """
 
     recent: RecentEvents
@@ -91,17 +91,17 @@ class EventReader:
     topics: frozenset[Topic] = frozenset()
     symbols: frozenset[str] = frozenset()
     position: int = field(init=False)
-    _exact_upto: int = 0  # a replay: every single event up to here
-    _asked: int = 0  # how often it was changed what is wanted
-    _notes: list[Frame] = field(default_factory=list)  # said before the next event
-    _pending: dict[str, None] = field(default_factory=dict)  # symbols with a new quote
+    _exact_upto: int = 0  # end of a replay without conflation
+    _asked: int = 0  # version of the subscriptions
+    _notes: list[Frame] = field(default_factory=list)  # notices before the next event
+    _pending: dict[str, None] = field(default_factory=dict)  # symbols with an unsent quote
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.position = self.recent.head
 
     def ask(self, topics: AbstractSet[Topic], symbols: AbstractSet[str]) -> None:
-        """These instead of what it asked for before; new symbols get the present quote at once."""
+        """Replace the subscriptions; new symbols get their current quote at once."""
         self._pending |= dict.fromkeys(sorted((symbols - self.symbols) & self.quotes.keys()))
         self._pending = {name: None for name in self._pending if name in symbols}
         self.topics, self.symbols = frozenset(topics), frozenset(symbols)
@@ -109,12 +109,12 @@ class EventReader:
         self.wake()
 
     def note(self, frame: Frame) -> None:
-        """Says something about the stream itself, in its place between the events."""
+        """Queue a notice about the stream in order with the events."""
         self._notes.append(frame)
         self.wake()
 
     async def resume(self, after: int) -> None:
-        """Goes back to just after number `after`, or notes why it cannot and goes on from now.
+        """Resume after number `after`, or queue a gap and continue from now.
 
         Raises UnavailableError.
         """
@@ -128,15 +128,15 @@ class EventReader:
             self.note(_gap(after, page, TOO_OLD if after < page.floor else UNKNOWN))
 
     def begin_anew(self, page: StoredEvents) -> None:
-        """Notes that what it was given last is not so any more, and goes on from `page`."""
+        """Queue a gap after lost events and continue from `page`."""
         self._asked += 1
         since, self.position, self._exact_upto = self.position, page.head, 0
         self.note(_gap(since, page, WENT_BACK))
 
     async def next(self) -> list[Frame]:
-        """Waits until there is something to give, then gives it; each call at most a window.
+        """Wait for frames and return at most one window of them.
 
-        Raises UnavailableError where the past must be read and cannot be.
+        Raises UnavailableError where a replay cannot be read.
         """
         while True:
             self._woken.clear()
@@ -151,10 +151,10 @@ class EventReader:
     def wake(self) -> None:
         self._woken.set()
 
-    def told(self, topics: AbstractSet[Topic], since: int) -> None:
-        """There are events of these topics after number `since`.
+    def notify(self, topics: AbstractSet[Topic], since: int) -> None:
+        """Announce events of these topics after number `since`.
 
-        Who has everything before them and asked for none of them is not woken for nothing.
+        A reader without a matching subscription only advances its position.
         """
         if self.position == since and not self.topics & topics:
             self.position = self.recent.head
@@ -189,17 +189,17 @@ class EventReader:
         return frames
 
     async def _past(self) -> list[Frame]:
-        """A page from the database; what is no longer kept is named, not passed over."""
+        """Page from the database; deleted events are reported as a gap."""
         since, asked = self.position, self._asked
         page = await self.stored(since, self.topics)
         if self._asked != asked:
-            return []  # while it was read something else was asked for
+            return []  # subscriptions changed during the read
         self.position = page.upto
         frames = [entry.frame for entry in page.entries]
         return frames if since >= page.floor else [_gap(since, page, TOO_OLD), *frames]
 
     def _conflated(self, waiting: list[StreamEntry]) -> list[Frame]:
-        """Of each symbol only the newest score, with the change since the last one given."""
+        """Conflate scores: the newest of each symbol, with the change since the last one sent."""
         newest = {entry.record.subject: entry for entry in waiting if _is_score(entry)}
         before: dict[str | None, float | None] = {}
         frames: list[Frame] = []

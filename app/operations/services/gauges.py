@@ -1,4 +1,4 @@
-"""Reads what every gauge is about, at each scrape: none tells what was so when something looked."""
+"""Reads the value of every gauge at each scrape."""
 
 import math
 from collections import Counter
@@ -18,9 +18,9 @@ from app.operations.services.health import StatusService
 
 @dataclass(frozen=True, slots=True)
 class GaugeReader:
-    """Sets the gauges from the sources of the API; one that cannot be asked now is NaN.
+    """Sets the gauges from the sources of the API; an unavailable one becomes NaN.
 
-    `levels` sets those of the process itself.
+    `levels` sets the gauges of the process itself.
     """
 
     metrics: Metrics
@@ -30,6 +30,7 @@ class GaugeReader:
     levels: Callable[[], None]
 
     async def read(self) -> None:
+        """Set all gauges."""
         metrics = self.metrics
         self.levels()
         offset_s = self.server_clock.offset_s() if self.server_clock.synced else math.nan
@@ -81,7 +82,7 @@ class GaugeReader:
 
 
 async def _or_unknown(read: Callable[[], Awaitable[None]], *gauges: Gauge) -> None:
-    """What cannot be asked is not what it was."""
+    """Run `read`; its gauges become NaN if it fails."""
     try:
         await read()
     except ServiceError:

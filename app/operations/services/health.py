@@ -1,4 +1,4 @@
-"""Is it alive, can it serve, may it decide: what each component says of itself."""
+"""Liveness, readiness, health and status of the service."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -47,13 +47,13 @@ from app.signals.domain.track_record import SignalQueue
 from app.signals.storage.statistics import SignalCountRepository
 
 
-async def _at_once() -> None:
-    """Nothing takes long."""
+async def _no_op() -> None:
+    """Default callback without effect."""
 
 
 @dataclass(slots=True)
 class StatusService:
-    """Asks each component; a component that cannot answer is down, never left out."""
+    """Combines the state of all components; one that cannot answer is down, never left out."""
 
     started_at: datetime
     version: str
@@ -64,14 +64,16 @@ class StatusService:
     scoring_facts: Callable[[], ScoringFacts | None]
     portfolio_facts: Callable[[], Awaitable[PortfolioStatus]]
     task_facts: Callable[[], tuple[TaskFacts, ...]]
-    mode: ModeNow  # the one that every answer says and every decision goes by
+    mode: ModeNow  # same value for header, health and decisions
     processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: ()
-    stream_report: Callable[[], StreamReport | None] = lambda: None  # None: it only polls
-    reference_report: Callable[[], ReferenceReport | None] = lambda: None  # None: nobody is asked
-    count_market: Callable[[], Awaitable[None]] = _at_once  # so that its facts need not do it
-    read_gauges: Callable[[], Awaitable[None]] = _at_once
+    stream_report: Callable[[], StreamReport | None] = lambda: None  # None: polling only
+    reference_report: Callable[[], ReferenceReport | None] = lambda: (
+        None
+    )  # None: no reference exchange
+    count_market: Callable[[], Awaitable[None]] = _no_op  # refreshes the counts of the market facts
+    read_gauges: Callable[[], Awaitable[None]] = _no_op
     signal_queue: Callable[[], Awaitable[SignalQueue]] | None = None
-    refusal: Callable[[], ServiceError | None] = lambda: None  # why no change is taken
+    refusal: Callable[[], ServiceError | None] = lambda: None  # reason for refusing changes
     pulse: AlertingHeartbeat | None = None
     levels: ServiceLevels = field(default_factory=ServiceLevels)
     process: ProcessMetricsCollector = field(default_factory=ProcessMetricsCollector)
@@ -79,19 +81,19 @@ class StatusService:
     _since: dict[str, tuple[ComponentState, datetime]] = field(default_factory=dict)
 
     async def ready(self) -> ComponentHealth:
-        """Can reads be served: does the database answer."""
+        """State of the database: whether reads can be served."""
         return await self._database()
 
-    async def alerts_looked_at(self) -> None:
+    async def alerts_evaluated(self) -> None:
         if self.pulse is not None:
             await self.pulse.evaluated()
 
-    async def notices_handed_on(self) -> None:
+    async def notifications_delivered(self) -> None:
         if self.pulse is not None:
             await self.pulse.delivered()
 
     async def observe(self) -> None:
-        """A look that nobody asked for: it is what service levels and throughput rest on."""
+        """Take a periodic sample for service levels and throughput."""
         if self.pulse is not None:
             await self.pulse.look()
         self.process.note()
@@ -173,7 +175,7 @@ class StatusService:
         return ComponentHealth("database", ComponentState.UP, None, None, None, self.clock(), None)
 
     def _dated(self, component: ComponentHealth) -> ComponentHealth:
-        """With the time since which it is in its state, where it does not know that itself."""
+        """Component with the start of its state if it has none itself."""
         known = self._since.get(component.name)
         if known is None or known[0] is not component.state:
             known = self._since[component.name] = (component.state, self.clock())
@@ -182,7 +184,7 @@ class StatusService:
 
 @dataclass(frozen=True, slots=True)
 class StatusSources:
-    """Where each figure is read."""
+    """Sources of the status figures."""
 
     database: Database
     scoring: Scoring
@@ -200,7 +202,7 @@ class StatusSources:
         mode: ModeNow,
         processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: (),
     ) -> StatusService:
-        """The status of a service that starts now; who asks at the same time shares one ping."""
+        """Status service of this process; concurrent requests share one ping."""
         pinging: SingleFlight[None] = SingleFlight()
         return StatusService(
             started_at=clock(),
@@ -228,27 +230,27 @@ class StatusSources:
         )
 
     async def ping(self) -> None:
-        """Whether reads can be served: it answers, and has the schema of this version (B11).
+        """Check that the database answers and has the schema of this version (B11).
 
-        Where changes were refused one is tried again (B08).
+        After a refused change a write is tried again (B08).
         """
         await self.database.ping(revision=migrations.head())
         await self.database.try_writing()
 
     async def portfolio_facts(self) -> PortfolioStatus:
-        """The committed portfolio in figures; raises UnavailableError without a database."""
+        """Figures of the committed portfolio. Raises UnavailableError without a database."""
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
         most = self.in_force().max_portfolio_symbols
         return PortfolioStatus(portfolio.version, len(portfolio.members), most, portfolio.cash_u)
 
     async def signal_queue(self) -> SignalQueue:
-        """What waits of signals; raises UnavailableError without a database."""
+        """Figures of waiting signals. Raises UnavailableError without a database."""
         async with self.database.read() as unit:
             return await unit.get(SignalCountRepository).queue()
 
     def scoring_facts(self) -> ScoringFacts | None:
-        """The newest board in figures; None before the first."""
+        """Figures of the newest board; None before the first."""
         board = self.scoring.latest()
         if board is None:
             return None

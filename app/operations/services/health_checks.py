@@ -1,4 +1,4 @@
-"""How each component is judged by what it says of itself."""
+"""Derives the health of each component from its facts."""
 
 from datetime import datetime
 from typing import Final
@@ -11,16 +11,17 @@ from app.market.domain.models import ExchangeLink, LinkState
 from app.market.services.health_facts import MarketFacts, ReferenceReport, StreamReport
 from app.operations.services.health_models import ComponentHealth, ComponentState, ScoringFacts
 
-_NOBODY_SCORED: Final = "nobody_scored"
+_NO_SYMBOL_SCORED: Final = "no_symbol_scored"
 STREAM_AWAY: Final = "stream_away"
 TOPICS_SILENT: Final = "topics_silent"
-_MOST: Final = 0.9  # of the topics are live while it is well
+_MIN_ACTIVE_SHARE: Final = 0.9  # of the topics of a healthy stream
 TASK_SILENT: Final = "task_silent"
 TASK_FAILED: Final = "task_failed"
 ALERTING_SILENT: Final = "alerting_silent"
 
 
 def exchange(link: ExchangeLink) -> ComponentHealth:
+    """Health of the REST link to the exchange."""
     again = None if link.retry_in_s is None else f"tries again in {link.retry_in_s:.0f} s"
     return ComponentHealth(
         "exchange",
@@ -34,6 +35,7 @@ def exchange(link: ExchangeLink) -> ComponentHealth:
 
 
 def market_data(market: MarketFacts) -> ComponentHealth:
+    """Health of the market data."""
     filling = market.stage != "complete"
     state = ComponentState.STARTING if filling else _DATA_STATES[market.data_status]
     detail = (
@@ -45,19 +47,19 @@ def market_data(market: MarketFacts) -> ComponentHealth:
     if state is ComponentState.UP and not market.is_clock_safe:
         state, cause = ComponentState.DEGRADED, str(Code.CLOCK_UNSAFE)
     next_step = {
-        ComponentState.STARTING: "decides as soon as the market is there",
-        ComponentState.DEGRADED: "asks again with the next tick; stale symbols decide nothing",
-        ComponentState.DOWN: "asks again with the next tick; nothing is decided until then",
+        ComponentState.STARTING: "decides once the market data is complete",
+        ComponentState.DEGRADED: "polls again with the next tick; stale symbols decide nothing",
+        ComponentState.DOWN: "polls again with the next tick; no decisions until then",
     }.get(state)
     return ComponentHealth("market_data", state, None, cause, detail, market.as_of, next_step)
 
 
 def stream(report: StreamReport | None) -> tuple[ComponentHealth, ...]:
-    """Of the process that hears it; of no other."""
+    """Health of the market stream, only in the process that owns it."""
     if report is None or not report.is_owner:
         return ()
     facts = report.facts
-    heard = "nothing heard yet"
+    heard = "no message yet"
     if facts.seconds_since_last_message is not None:
         heard = f"last message {facts.seconds_since_last_message:.0f} s ago"
     lines = f"{len(facts.lines)} connections"
@@ -67,31 +69,32 @@ def stream(report: StreamReport | None) -> tuple[ComponentHealth, ...]:
     if not report.is_streaming:
         state = ComponentState.DEGRADED if report.was_streaming else ComponentState.STARTING
         cause = STREAM_AWAY if report.was_streaming else None
-        next_step = "asks for the market instead; connects again by itself"
-    elif facts.active_topics < _MOST * facts.topics:
+        next_step = "polls the market instead; reconnects by itself"
+    elif facts.active_topics < _MIN_ACTIVE_SHARE * facts.topics:
         state, cause = ComponentState.DEGRADED, TOPICS_SILENT
-        next_step = "subscribes again by itself; what is not heard turns stale"
+        next_step = "subscribes again by itself; silent symbols become stale"
     return (ComponentHealth("stream", state, None, cause, detail, None, next_step),)
 
 
 def reference(report: ReferenceReport | None) -> tuple[ComponentHealth, ...]:
-    """Of the process that asks another exchange; of no other."""
+    """Health of the reference prices, only in the process that polls them."""
     if report is None or not report.is_owner:
         return ()
-    asked = f"asked every {report.every_s:g} s"
-    how = f"told, and {asked}" if report.is_told else f"{asked}; it tells nothing by itself now"
+    polled = f"polled every {report.every_s:g} s"
+    how = f"streamed and {polled}" if report.is_told else f"{polled}; no stream now"
     state, next_step = ComponentState.UP, None
     if not report.is_told and report.failed is not None:
         state = ComponentState.DEGRADED
-        next_step = "asks again by itself; prices without an index are not confirmed until then"
+        next_step = "polls again by itself; prices without an index stay unconfirmed until then"
     elif not report.is_told and not report.has_answered:
-        state, next_step = ComponentState.STARTING, "asks for the first time"
+        state, next_step = ComponentState.STARTING, "first poll"
     cause = report.failed if state is ComponentState.DEGRADED else None
     detail = f"{report.name} is {how}"
     return (ComponentHealth("reference", state, None, cause, detail, None, next_step),)
 
 
 def scoring(board: ScoringFacts | None) -> ComponentHealth:
+    """Health of the scoring."""
     if board is None:
         return ComponentHealth(
             "scoring", ComponentState.STARTING, None, "no_board_yet", None, None,
@@ -101,7 +104,7 @@ def scoring(board: ScoringFacts | None) -> ComponentHealth:
     if board.data_status is not DataStatus.FRESH:
         cause = str(Code.MARKET_DATA_STALE)
     elif not board.scored:
-        cause = _NOBODY_SCORED
+        cause = _NO_SYMBOL_SCORED
     return ComponentHealth(
         "scoring",
         ComponentState.UP if cause is None else ComponentState.DEGRADED,
@@ -114,23 +117,24 @@ def scoring(board: ScoringFacts | None) -> ComponentHealth:
 
 
 def background_task(task: TaskFacts) -> ComponentHealth:
+    """Health of one supervised task."""
     state = ComponentState.DEGRADED if task.last_error else ComponentState.UP
     cause, detail = task.last_error, None
     next_step = "restarts by itself" if task.last_error else None
     if task.is_silent and task.limit_s is not None:
         left = task.limit_s - task.silent_s
         state, cause = ComponentState.DEGRADED, task.last_error or TASK_SILENT
-        detail = f"no sign of life for {task.silent_s:.0f} s"
-        next_step = f"is ended and begins again in {left:.0f} s"
+        detail = f"no heartbeat for {task.silent_s:.0f} s"
+        next_step = f"is restarted in {left:.0f} s"
         if left < 0:
             state = ComponentState.DOWN
-            next_step = "is told to end; where it does not, restart the process"
+            next_step = "is cancelled; if it does not end, restart the process"
     if task.failed_until is not None:
         state, cause = ComponentState.DOWN, TASK_FAILED
         detail = f"{task.last_error or 'ran again'}, after {task.crashes} crashes"
         next_step = (
-            f"begins again at {task.failed_until:%H:%M:%S} UTC; the log has its traceback, "
-            "and a new version has to put it right"
+            f"restarts at {task.failed_until:%H:%M:%S} UTC; the log has its traceback, "
+            "and a fixed version is needed"
         )
     return ComponentHealth(
         f"task:{task.name}",
@@ -144,7 +148,7 @@ def background_task(task: TaskFacts) -> ComponentHealth:
 
 
 def alerting(pulse: AlertingHeartbeat, started_at: datetime, now: datetime) -> ComponentHealth:
-    """Whether alerts are looked at and notices handed on, by whichever process."""
+    """Health of alerting: evaluations and deliveries of any process."""
     seen = pulse.seen()
     late = [part for part, limit_s in pulse.limits_s().items() if pulse.age_s(part) > limit_s]
     unseen = [part for part in pulse.limits_s() if part not in seen]
@@ -165,7 +169,7 @@ def alerting(pulse: AlertingHeartbeat, started_at: datetime, now: datetime) -> C
         ALERTING_SILENT if late else None,
         ages,
         min(seen.values(), default=None),
-        "its tasks begin again by themselves; until then nobody is told anything" if late else None,
+        "its tasks restart by themselves; no notifications until then" if late else None,
     )
 
 

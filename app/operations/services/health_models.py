@@ -1,4 +1,4 @@
-"""What the components say of themselves, and what health and status make of it."""
+"""Facts of components and the results of health and status."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +13,8 @@ from app.signals.domain.track_record import SignalQueue
 
 
 class ComponentState(StrEnum):
+    """State of one component."""
+
     UP = "up"
     STARTING = "starting"
     DEGRADED = "degraded"
@@ -21,7 +23,7 @@ class ComponentState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ComponentHealth:
-    """One component: its state, since when it is in it, why, and what happens next."""
+    """Component with its state, the start and cause of the state, and the next step."""
 
     name: str
     state: ComponentState
@@ -34,6 +36,8 @@ class ComponentHealth:
 
 @dataclass(frozen=True, slots=True)
 class Health:
+    """Health of the service and its components."""
+
     status: ComponentState
     mode: Mode
     components: tuple[ComponentHealth, ...]
@@ -46,6 +50,8 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class ScoringFacts:
+    """Figures of the newest board."""
+
     run_id: str
     as_of: datetime
     calculated_at: datetime
@@ -56,6 +62,8 @@ class ScoringFacts:
 
 @dataclass(frozen=True, slots=True)
 class PortfolioStatus:
+    """Figures of the committed portfolio."""
+
     version: int
     size: int
     max_size: int
@@ -64,6 +72,8 @@ class PortfolioStatus:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
+    """Figures of the whole service."""
+
     started_at: datetime
     version: str
     mode: Mode
@@ -71,6 +81,6 @@ class ServiceStatus:
     stream: StreamReport | None
     scoring: ScoringFacts | None
     portfolio: PortfolioStatus
-    signals: SignalQueue | None  # None where nobody was asked
+    signals: SignalQueue | None  # None while the service starts
     tasks: tuple[TaskFacts, ...]
     processes: tuple[ProcessFacts, ...]

@@ -1,4 +1,4 @@
-"""Whether state, history, scores and settings still fit together."""
+"""Checks that state, history, scores and settings are consistent."""
 
 import asyncio
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _SHOWN: Final = 5  # of the faults of one kind
 class Invariant:
     name: str
     ok: bool
-    detail: str | None  # what is wrong
+    detail: str | None  # description of the fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class IntegrityService:
                 one.symbol for one in portfolio.members
             )
             totals = await unit.get(TradeRepository).totals()
-        # Every event is hashed anew: that takes longer than a request may hold up the others.
+        # Hashing every event takes too long for the event loop.
         checks = await asyncio.to_thread(invariants, portfolio, events, grounds, stored, totals)
         return Integrity(
             ok=all(check.ok for check in checks),
@@ -72,7 +72,7 @@ def invariants(
     stored: Mapping[str, float],
     totals: tuple[BookedTotal, ...],
 ) -> tuple[Invariant, ...]:
-    """Each rule with what is wrong; `stored` are composites of the newest run, by member."""
+    """Invariants with their faults; `stored` holds composites of the newest run by member."""
     settings = grounds.configuration
     size, most = len(portfolio.members), settings.max_portfolio_symbols
     ranks = [member.rank for member in portfolio.members]
@@ -80,7 +80,7 @@ def invariants(
     total = sum(member.weight_u for member in portfolio.members) + portfolio.cash_u
     over = [one.symbol for one in portfolio.members if one.weight_u > settings.max_weight_u]
     chain = chain_faults(events, None)
-    # What is read from a broken chain says nothing of the state.
+    # A broken chain proves nothing about the state.
     unfolded = "the chain of the history is broken" if chain else _unfolded(portfolio, events)
     unsound = faults(portfolio, most)
     apart = _apart(portfolio, grounds, stored)
@@ -90,7 +90,7 @@ def invariants(
         ("unique_symbols", None if len(ids) == size else "a symbol is a member twice"),
         ("sum_of_weights", None if total == FULL else f"weights and cash are {total} of {FULL}"),
         ("no_negative_weight", next((one for one in unsound if "negative" in one), None)),
-        # Only above: below the minimum a member may be because nothing may be bought for it.
+        # Only the maximum: a member may stay below the minimum while it must not be bought.
         ("bounds", None if not over else f"above the maximum until rebalanced: {', '.join(over)}"),
         ("history_folds_to_state", unfolded),
         ("kept_equity", unfolded or _first(equity_faults(events))),
@@ -113,7 +113,7 @@ def _first(faults_found: list[str]) -> str | None:
 
 
 def _unfolded(portfolio: Portfolio, events: tuple[PortfolioEvent, ...]) -> str | None:
-    """Why the history does not lead to the state; None if it does."""
+    """Difference between the history and the state; None if they agree."""
     try:
         state = fold(events)
     except (KeyError, ValueError):
@@ -122,7 +122,7 @@ def _unfolded(portfolio: Portfolio, events: tuple[PortfolioEvent, ...]) -> str |
 
 
 def _apart(portfolio: Portfolio, grounds: Grounds, stored: Mapping[str, float]) -> tuple[str, ...]:
-    """Members whose shown score is not that of the newest stored run."""
+    """Members whose score differs from the newest stored run."""
     shown = {one.symbol: grounds.score(one.symbol) for one in portfolio.members}
     return tuple(
         f"{symbol} is shown with {score:.4f}, its latest composite is {stored[symbol]:.4f}"

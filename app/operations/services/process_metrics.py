@@ -26,13 +26,13 @@ def resident_bytes() -> int | None:
 
 
 _WINDOW_S: Final = 60.0
-_FRESH_S: Final = 1.0  # adding up every counter takes as long as the rest of a look at the health
-_LEAST_S: Final = 4.0  # over less than that a rate says nothing
+_FRESH_S: Final = 1.0  # summing all counters costs as much as the rest of a health check
+_LEAST_S: Final = 4.0  # shortest period of a meaningful rate
 
 
 @dataclass(frozen=True, slots=True)
 class BufferUsage:
-    """How full it is; `dropped` is None where nothing is ever dropped."""
+    """Usage of a buffer; `dropped` is None for one that never drops."""
 
     name: str
     used: int
@@ -42,7 +42,7 @@ class BufferUsage:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """None before there was time to count."""
+    """Rate of one kind of work; None before the first measurement."""
 
     name: str
     per_minute: float | None
@@ -50,14 +50,16 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class ProcessMetrics:
-    memory_bytes: int | None  # None where the system does not tell
+    """Memory, buffers and throughput of this process."""
+
+    memory_bytes: int | None  # None where the system does not report it
     buffers: tuple[BufferUsage, ...]
     throughput: tuple[Throughput, ...]
 
 
 @dataclass(slots=True)
 class ProcessMetricsCollector:
-    """Rates are those of the last minute, from what was counted at each look."""
+    """Collects process metrics; rates cover the last minute between samples."""
 
     counted: Callable[[], Mapping[str, float]] = dict
     buffers: Callable[[], tuple[BufferUsage, ...]] = tuple
@@ -67,12 +69,14 @@ class ProcessMetricsCollector:
     _throughput: tuple[float, tuple[Throughput, ...]] | None = field(default=None, init=False)
 
     def note(self) -> None:
+        """Take a sample of the counters."""
         now = self.monotonic()
         self._samples.append((now, self.counted()))
         while len(self._samples) > 1 and now - self._samples[1][0] >= _WINDOW_S:
             self._samples.popleft()
 
     def read(self) -> ProcessMetrics:
+        """Current metrics."""
         now = self.monotonic()
         if self._throughput is None or not 0.0 <= now - self._throughput[0] < _FRESH_S:
             counts = self.counted().items()
@@ -93,7 +97,7 @@ class ProcessMetricsCollector:
 
 
 def work_counters(metrics: Metrics) -> Callable[[], Mapping[str, float]]:
-    """What is done, in numbers that only rise."""
+    """Source of the monotonic work counters."""
     return lambda: {
         "requests": total(metrics.http_requests),
         "exchange_requests": total(metrics.exchange_requests),
@@ -104,7 +108,7 @@ def work_counters(metrics: Metrics) -> Callable[[], Mapping[str, float]]:
 
 
 def buffer_usage(bus: Bus, database: Database) -> Callable[[], tuple[BufferUsage, ...]]:
-    """What can fill up within the process."""
+    """Source of the buffers that can fill up."""
     return lambda: (
         BufferUsage("bus", bus.fullest(), bus.capacity, bus.dropped),
         BufferUsage("database_connections", database.checked_out, database.options.pool_size, None),
@@ -117,7 +121,7 @@ _MINUTE_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ServiceLevel:
-    """`share` is a fraction of `samples`, None before the first one."""
+    """Share of good samples in a window; None before the first sample."""
 
     name: str
     window_s: int
@@ -134,10 +138,10 @@ class _Minute:
 
 @dataclass(slots=True)
 class ServiceLevels:
-    """Counts by the minute, so that a day takes the same room at any sampling rate."""
+    """Service levels counted per minute: a day needs the same memory at any sampling rate."""
 
     monotonic: Monotonic = time.monotonic
-    _names: dict[str, None] = field(default_factory=dict)  # in their order
+    _names: dict[str, None] = field(default_factory=dict)  # in order of first use
     _minutes: deque[_Minute] = field(
         default_factory=lambda: deque(maxlen=int(WINDOWS_S[-1] / _MINUTE_S))
     )

@@ -1,4 +1,4 @@
-"""Quotes for the readers of the stream: of the symbols that somebody reads, when they change."""
+"""Publishes changed quotes of subscribed symbols to the stream."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ STEP_S: Final = 1.0
 
 @dataclass(slots=True)
 class QuoteFeed:
-    """Looks at the market in memory; nothing is fetched and nothing is stored for it."""
+    """Compares quotes in memory with the last published ones; no I/O."""
 
     market: MarketData
     stream: EventStream
@@ -29,7 +29,7 @@ class QuoteFeed:
             await self.sleep(STEP_S)
 
     def look(self) -> None:
-        """Gives on what is not as it was given last; that a quote has become stale is news too."""
+        """Publish quotes that changed or became stale since the last call."""
         wanted = self.stream.wanted_symbols()
         self._given = {name: given for name, given in self._given.items() if name in wanted}
         moment = self.market.moment()
@@ -49,6 +49,6 @@ class QuoteFeed:
 def _quoted(name: str, moment: MarketMoment) -> QuoteView | None:
     entry = moment.known.index.find(name)
     if entry is None:
-        return None  # it is no longer listed: silence, and its last quote says its time
+        return None  # delisted: the last quote keeps its time
     view = moment.quote(entry)
     return None if view.as_of is None else view

@@ -1,4 +1,4 @@
-"""Present version of the state in memory, by which cached responses are judged."""
+"""Version of the state in memory, which validates cached responses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

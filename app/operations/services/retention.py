@@ -67,7 +67,7 @@ SWEEPS: Final[Mapping[str, Sweep]] = MappingProxyType(
 
 
 async def find_decided_boards(unit: UnitOfWork, runs: Sequence[StoredRun]) -> frozenset[str]:
-    """Ids of runs that a stored decision rests on.
+    """Ids of runs that a stored decision used.
 
     Decisions are events of the portfolio's history, rebalance runs, and signals that were acted on.
     """

@@ -1,4 +1,4 @@
-"""Sample data: the ordinary first fill and a first board, asked for by hand on the sandbox."""
+"""Loads sample data: the regular first fill and a first board from the sandbox."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,13 +9,13 @@ from app.market.services.backfill import Progress, first_fill, unheard
 from app.market.services.service import MarketData
 from app.scoring.services.service import Scoring
 
-FEWEST: Final = 12  # symbols with candles; fewer would not show what the service does
+FEWEST: Final = 12  # symbols with candles that a demonstration needs
 _RETRY_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class SampleDataResult:
-    """What is there now, whoever loaded it."""
+    """Loaded sample data."""
 
     symbols: tuple[str, ...]
     daily_candles: int
@@ -24,25 +24,25 @@ class SampleDataResult:
 
 @dataclass(frozen=True, slots=True)
 class SampleData:
-    """Idempotent: what is there already is not asked for again."""
+    """Loads missing sample data; idempotent."""
 
     market: MarketData
     scoring: Scoring
 
     def require_sandbox(self) -> None:
-        """Raises ConflictError(sandbox_only) against live KuCoin."""
+        """Raise ConflictError(sandbox_only) against live KuCoin."""
         if self.market.source is not DataSource.SANDBOX:
             raise ConflictError(
                 Code.SANDBOX_ONLY, "Sample data is only loaded from the local exchange."
             )
 
     async def fill(self, progress: Progress = unheard) -> None:
-        """Everything up to date, not only what a first board needs. Raises as `load` does."""
+        """Fill all market data. Raises as `load` does."""
         self.require_sandbox()
         await first_fill(self.market, progress)
 
     async def load(self) -> SampleDataResult:
-        """Raises ConflictError(sandbox_only) against live KuCoin, UnavailableError if it fails."""
+        """Load the data and score. Raises ConflictError(sandbox_only), UnavailableError."""
         self.require_sandbox()
         if not self.market.scorable.is_set():
             await first_fill(self.market)

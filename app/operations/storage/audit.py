@@ -1,4 +1,4 @@
-"""Reads the history as the raw text that is stored, so that every altered character shows."""
+"""Audits a database: reads the stored history as raw text and verifies it."""
 
 import json
 import sqlite3
@@ -44,10 +44,10 @@ from app.operations.domain.history_audit import (
     StoredControls,
     StoredEvent,
     conclude,
-    controls_amiss,
+    control_breaks,
     record_controls,
-    results_amiss,
-    settings_amiss,
+    result_breaks,
+    settings_breaks,
     verify_events,
     with_breaks,
 )
@@ -60,13 +60,13 @@ from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.tables import PORTFOLIO_ID, trades
 from app.portfolio.storage.tables import portfolio_history as table
 
-# Of a number, a time or a document that is none any more.
+# Errors of an unreadable number, time or document.
 _UNREADABLE: Final = (ValueError, TypeError, LookupError, ArithmeticError)
 
 
 @dataclass(slots=True)
 class RecordComparison:
-    """Goes along the history, whose events so far hold; `breaks` are what is stored otherwise."""
+    """Compares stored results, settings and controls with a verified history."""
 
     connection: AsyncConnection
     has_results: bool
@@ -76,7 +76,7 @@ class RecordComparison:
 
     @classmethod
     async def begun(cls, connection: AsyncConnection) -> "RecordComparison":
-        """A schema from before results were booked has no table of them."""
+        """Start a comparison; an old schema has no table of results."""
         has_results = await connection.run_sync(
             lambda sync: sqlalchemy_inspect(sync).has_table(trades.name)
         )
@@ -88,24 +88,24 @@ class RecordComparison:
         return made
 
     async def compare(self, events: Sequence[PortfolioEvent]) -> None:
-        """Further events, in the order of their numbers."""
+        """Compare further events in order of their numbers."""
         await self._results(events, max((event.seq for event in events), default=None))
         if self._stored is not None:
-            self.breaks += settings_amiss(events, self._stored)
+            self.breaks += settings_breaks(events, self._stored)
         self._said = record_controls(self._said, events)
 
     async def conclude(self) -> tuple[HistoryBreak, ...]:
-        """All breaks, once the last event was followed."""
+        """All differences after the last event."""
         await self._results((), None)
         if self._stored is not None:
-            self.breaks += controls_amiss(self._said, self._stored)
+            self.breaks += control_breaks(self._said, self._stored)
         return tuple(self.breaks)
 
     async def _results(self, events: Sequence[PortfolioEvent], upto: int | None) -> None:
-        """Those of the events, and that there are no others up to `upto`; None: none at all."""
+        """Compare booked results with `events`; no others may exist up to `upto` (None: at all)."""
         try:
             stored = await self._booked(upto) if self.has_results else {}
-            self.breaks += results_amiss(events, stored)
+            self.breaks += result_breaks(events, stored)
         except _UNREADABLE:
             self.breaks.append(
                 HistoryBreak(self._said.newest + 1, "a booked result cannot be read")
@@ -138,11 +138,11 @@ _INTEGERS: Final = frozenset({"seq", "configuration_version"})
 
 
 async def inspect(url: str) -> HistoryFindings:
-    """What is wrong with the history of the database at `url`; it is only read, in one view.
+    """Verify the history of the database at `url`, read-only and in one snapshot.
 
-    A running service does not disturb it. Results, settings and controls are compared with a
-    history that holds. Raises NotFoundError where there is no file, UnavailableError where the
-    database cannot be read or has no history yet.
+    The service may run meanwhile. Results, settings and controls are compared with an intact
+    history. Raises NotFoundError without a file, UnavailableError where the database cannot be
+    read or has no history yet.
     """
     async with reading(url_of(url)) as connection:
         findings, comparison = HistoryFindings(), await RecordComparison.begun(connection)
@@ -157,7 +157,7 @@ async def inspect(url: str) -> HistoryFindings:
 
 @asynccontextmanager
 async def reading(url: URL) -> AsyncIterator[AsyncConnection]:
-    """A connection that cannot write, in one transaction that sees one instant."""
+    """Read-only connection in one snapshot transaction."""
     if url.get_backend_name() == "sqlite":
         engine = create_async_engine(
             _read_only(url),
@@ -181,7 +181,7 @@ async def reading(url: URL) -> AsyncIterator[AsyncConnection]:
 
 
 def _read_only(url: URL) -> URL:
-    """The address of a file that must be there and stays as it is."""
+    """URL of an existing file, opened read-only."""
     path = Path(str(url.database))
     if not path.is_file():
         raise NotFoundError(Code.NOT_FOUND, f"there is no database file {path.name}")
@@ -198,19 +198,19 @@ async def _batches(connection: AsyncConnection) -> AsyncIterator[list[StoredEven
 
 
 def _columns(is_sqlite: bool) -> list[Any]:
-    """Every column in the plainest form that the database gives it out in."""
+    """Query of every column in its stored text form."""
     if not is_sqlite:
         return [
             type_coerce(column, Text).label(column.name) if column.name == "payload" else column
             for column in table.columns
         ]
-    # As bytes, for a text that is no UTF-8 any more cannot be read as text; with their kinds,
-    # for SQLite lets any value stand in any column.
+    # As bytes, because damaged UTF-8 cannot be read as text; with types, because SQLite allows any
+    # value in any column.
     kinds: ColumnElement[str] = literal("")
     for column in table.columns:
         kinds = kinds + func.typeof(column) + " "
     plain = [cast(column, LargeBinary).label(column.name) for column in table.columns]
-    # A number that has become a text is read with the others, where it may be none.
+    # A number stored as text is read with the other texts.
     place = case((func.typeof(table.c.seq) == "integer", table.c.seq), else_=None)
     return [place.label("place"), kinds.label("kinds"), *plain]
 
@@ -226,7 +226,7 @@ def _stored(row: Row[Any], is_sqlite: bool) -> StoredEvent:
 
 
 def _texts(row: Row[Any]) -> dict[str, Any]:
-    """Raises ValueError where bytes are no text, or no number where one belongs."""
+    """Decode a row. Raises ValueError for invalid text or a missing number."""
     fields: dict[str, Any] = {}
     for column in table.columns:
         value = getattr(row, column.name)
@@ -251,7 +251,7 @@ def _event(fields: Mapping[str, Any]) -> PortfolioEvent:
 def _fault(
     row: Row[Any], fields: Mapping[str, Any], found: PortfolioEvent, is_sqlite: bool
 ) -> str | None:
-    """What the hash cannot see: another spelling of the same value, or another history's row."""
+    """Fault outside the hash: another spelling of a value, or a row of another history."""
     if fields["aggregate"] != PORTFOLIO_ID:
         return "belongs to no history of ours"
     if json.dumps(found.payload, allow_nan=True, separators=(",", ":")) != fields["payload"]:
@@ -274,21 +274,19 @@ def _kind(column: Column[Any], value: object) -> str:
 
 
 async def _head(connection: AsyncConnection) -> tuple[Head | None, bool]:
-    """The record of the end, and whether the history may be older than such records are."""
+    """Stored head, and whether the history may predate head records."""
     wanted = select(type_coerce(service_facts.c.value, Text)).where(service_facts.c.key == HEAD)
     try:
         found = (await connection.execute(wanted)).scalars().all()
         if not found:
-            return None, not await _was_told_of(connection)
+            return None, not await _has_published_change(connection)
         return Head.read(json.loads(found[0])), False
     except (SQLAlchemyError, ValueError, TypeError):
         return None, False
 
 
-async def _was_told_of(connection: AsyncConnection) -> bool:
-    """Whether a change was stored among the events, which are younger than the record of the end:
-    each change since then has made that record, so that it can only have been removed.
-    """
+async def _has_published_change(connection: AsyncConnection) -> bool:
+    """Whether the event stream holds a change: then a head existed and was removed."""
     if not await connection.run_sync(lambda sync: sqlalchemy_inspect(sync).has_table(events.name)):
         return False
     recorded = select(events.c.seq).where(events.c.topic == Topic.PORTFOLIO_CHANGE.value).limit(1)
@@ -296,7 +294,7 @@ async def _was_told_of(connection: AsyncConnection) -> bool:
 
 
 async def _state(connection: AsyncConnection) -> Portfolio | None:
-    """The stored portfolio; None where it cannot be read."""
+    """Stored portfolio; None if unreadable."""
     try:
         return await PortfolioRepository(connection).load()
     except (SQLAlchemyError, ValueError, sqlite3.Error):

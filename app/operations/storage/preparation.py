@@ -1,4 +1,4 @@
-"""Before a database is used: an SQLite file is looked at, the schema brought up to date."""
+"""Prepares a database: checks an SQLite file and migrates the schema."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from app.operations.storage.audit import inspect, reading
 
 
 async def prepare(url: str) -> None:
-    """The schema at its newest, in a file that is whole, over a history that holds.
+    """Check the file and the history and migrate the schema.
 
-    Raises CorruptDatabaseError before anything was written to a damaged file, UnavailableError
-    where the database cannot be used.
+    Raises CorruptDatabaseError before any write to a damaged file, UnavailableError for an
+    unusable database.
     """
     await _require_whole(url)
     await migrations.upgrade(url)
@@ -23,7 +23,7 @@ async def prepare(url: str) -> None:
 
 
 async def _require_whole(url: str) -> None:
-    """SQLite's own check; a file that is not there yet is whole, and so is no file at all."""
+    """Run SQLite's integrity check; a missing file and another database pass."""
     if not _has_file(url):
         return
     async with reading(url_of(url)) as connection:
@@ -33,9 +33,9 @@ async def _require_whole(url: str) -> None:
 
 
 async def _require_unbroken(url: str) -> None:
-    """A flipped bit in a row is sound SQLite and yet a lie: the error names the first one.
+    """Verify the history: SQLite does not detect a flipped bit within a row.
 
-    A database server guards its own pages: there `my-symbols audit verify` is for the operator.
+    A database server checks its own pages: there the operator runs `my-symbols audit verify`.
     """
     if not _has_file(url):
         return

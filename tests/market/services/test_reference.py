@@ -117,14 +117,14 @@ async def test_health_says_whether_it_is_told_or_only_asked_or_away() -> None:
     assert world.health()[:2] == (ComponentState.DEGRADED, "exchange_unavailable")
     world.source.words = [price("1"), AWAY]
     assert await world.asked.listen()
-    told = (ComponentState.UP, None, "kraken is told, and asked every 60 s")
+    told = (ComponentState.UP, None, "kraken is streamed and polled every 60 s")
     assert world.health() == told
     world.source.answer = price("2")
     assert await world.asked.refresh() == 1
     assert world.health() == told
     assert not await world.asked.listen()
     assert world.health() == (
-        ComponentState.UP, None, "kraken is asked every 60 s; it tells nothing by itself now",
+        ComponentState.UP, None, "kraken is polled every 60 s; no stream now",
     )  # fmt: skip
 
 

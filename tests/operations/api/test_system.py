@@ -99,7 +99,7 @@ async def test_W15_a_stream_whose_listener_fails_is_down_for_every_client_until_
         assert overall == part["state"] == "down"
         assert part["cause"] == "task_failed"
         assert part["detail"] == f"KeyError, after {1 + CRASHES} crashes"
-        assert part["next_step"].startswith("begins again at ")
+        assert part["next_step"].startswith("restarts at ")
         assert (task["running"], task["last_error"]) == (True, "KeyError")
         assert (await client.get("/livez")).status_code == 200, "no reason to kill the process"
         bench.broken = None

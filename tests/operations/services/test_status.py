@@ -148,7 +148,7 @@ async def test_stale_symbols_degrade_and_stale_data_freezes() -> None:
     ("board", "cause"),
     [
         (replace(BOARD, data_status=DataStatus.STALE), "market_data_stale"),
-        (replace(BOARD, scored=0, unavailable=556), "nobody_scored"),
+        (replace(BOARD, scored=0, unavailable=556), "no_symbol_scored"),
     ],
 )
 async def test_a_board_that_nobody_should_decide_on_is_not_up(
@@ -195,11 +195,11 @@ async def test_E12_a_task_without_a_sign_of_life_is_named_and_what_happens_next(
     assert (found["task:feed"].state, found["task:feed"].cause) == (ComponentState.UP, None)
     late = found["task:events"]
     assert (late.state, late.cause) == (ComponentState.DEGRADED, "task_silent")
-    assert late.detail == "no sign of life for 61 s"
-    assert late.next_step == "is ended and begins again in 59 s"
+    assert late.detail == "no heartbeat for 61 s"
+    assert late.next_step == "is restarted in 59 s"
     gone = found["task:quotes"]
     assert (gone.state, gone.cause) == (ComponentState.DOWN, "task_silent")
-    assert gone.next_step == "is told to end; where it does not, restart the process"
+    assert gone.next_step == "is cancelled; if it does not end, restart the process"
 
 
 async def test_status_gathers_the_facts() -> None:

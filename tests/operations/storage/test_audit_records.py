@@ -69,12 +69,12 @@ async def test_what_was_altered_beside_the_portfolio_is_found(
         (
             FACT.format(switch.format("true"), "trading_switch"),
             FACT.format(switch.format("false"), "trading_switch"),
-            ["the trading switch does not stand as its last event says"],
+            ["the trading switch differs from its last event"],
         ),
         (
             "UPDATE service_facts SET key = 'lost' WHERE key = 'symbol_locks'",
             "UPDATE service_facts SET key = 'symbol_locks' WHERE key = 'lost'",
-            [f"the lock of {SYMBOLS[3]} is not that of its last event"],
+            [f"the lock of {SYMBOLS[3]} differs from its last event"],
         ),
         (
             FACT.format("7", "trading_switch"),
