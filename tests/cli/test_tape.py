@@ -95,8 +95,8 @@ def test_a_recording_ends_when_it_is_told_to_and_keeps_what_it_has_when_it_is_ki
 @pytest.mark.parametrize(
     ("arguments", "code", "exit_code"),
     [
-        (("record", "new.tape", "--for", "soon"), "not_a_span", ExitCode.USAGE),
-        (("record", "new.tape", "--for", "0m"), "not_a_span", ExitCode.USAGE),
+        (("record", "new.tape", "--for", "soon"), "invalid_duration", ExitCode.USAGE),
+        (("record", "new.tape", "--for", "0m"), "invalid_duration", ExitCode.USAGE),
         (("record", "there.tape"), "tape_exists", ExitCode.CONFIGURATION),
         (("record", "nowhere/new.tape"), "tape_not_written", ExitCode.CONFIGURATION),
         (("replay", "there.tape"), "tape_unusable", ExitCode.CONFIGURATION),
