@@ -131,9 +131,9 @@ async def bench(url: str) -> None:
         channel = Channel("c", "desk", ChannelKind.WEBHOOK, url, "s" * 16, kinds, True, now())
         await backlog(database, channel)
         way = WebhookNotifier(lambda: int(time.monotonic()), Egress(allow_private=True))
-        courier = NotificationDispatcher(database, now, DICE, by_kind([way]), Metrics())
+        dispatcher = NotificationDispatcher(database, now, DICE, by_kind([way]), Metrics())
         begun, used = time.perf_counter(), time.process_time()
-        await courier.drain(channel)
+        await dispatcher.drain(channel)
         seconds, cpu = time.perf_counter() - begun, time.process_time() - used
         async with database.read() as unit:
             left = await unit.get(NotificationRepository).waiting(channel.id, 1)

@@ -1,4 +1,4 @@
-"""Keeps events going out: over the stream to its readers, by the courier to channels."""
+"""Keeps events going out: over the stream to its readers, by the dispatcher to channels."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -16,7 +16,7 @@ Listen = Callable[[Callable[[], None], Heartbeat], Awaitable[None]]
 def stream_events(
     supervisor: Supervisor,
     service: MySymbolsServiceV2,
-    courier: NotificationDispatcher,
+    dispatcher: NotificationDispatcher,
     listen: Listen,
 ) -> None:
     """Start it all as supervised tasks; `listen` calls its first argument at each commit."""
@@ -27,4 +27,4 @@ def stream_events(
     supervisor.start("events", service.stream.follow, lambda: SILENT_S)
     supervisor.start("event_hints", hints, lambda: SILENT_S)
     supervisor.start("quotes", QuoteFeed(service.market, service.stream).run, lambda: SILENT_S)
-    supervisor.start("notifications", courier.run, lambda: BACKLOG_S)
+    supervisor.start("notifications", dispatcher.run, lambda: BACKLOG_S)

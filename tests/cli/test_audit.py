@@ -59,7 +59,7 @@ async def test_a_broken_history_says_where(database: Database, database_url: str
     said = alone("audit", "verify", "--json", "--database", database_url, cwd=ROOT)
     assert said.code == ExitCode.REFUSED
     assert said.document["first_broken_seq"] == 3
-    assert said.document["breaks"] == [{"seq": 3, "detail": "event 3 was altered"}]
+    assert said.document["breaks"] == [{"sequence": 3, "detail": "event 3 was altered"}]
     told = alone("audit", "verify", "--database", database_url, cwd=ROOT)
     assert told.code == ExitCode.REFUSED
     assert "the history breaks at event 3" in told.out

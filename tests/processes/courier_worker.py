@@ -34,7 +34,7 @@ async def _deliver(url: str, key: str, ahead: timedelta) -> None:
     await database.open()
     way = WebhookNotifier(lambda: int(now().timestamp()), Egress(allow_private=True))
     notifiers = by_kind([DecryptingNotifier(way, ChannelSecrets(FernetCipher((key,))))])
-    courier = NotificationDispatcher(
+    dispatcher = NotificationDispatcher(
         database, now, dice, notifiers, Metrics(), sleep=lambda _: asyncio.sleep(0.02)
     )
-    await courier.run(lambda: None)
+    await dispatcher.run(lambda: None)

@@ -1,4 +1,4 @@
-"""K11, for real: a courier that is killed between telling and noting it down."""
+"""K11, for real: a dispatcher that is killed between telling and noting it down."""
 
 import asyncio
 import json

@@ -48,6 +48,6 @@ def _create_document(findings: HistoryFindings) -> dict[str, Any]:
         "ok": findings.ok,
         "events": findings.events,
         "first_broken_seq": findings.first_break,
-        "breaks": [{"seq": found.seq, "detail": found.detail} for found in findings.breaks],
+        "breaks": [{"sequence": found.seq, "detail": found.detail} for found in findings.breaks],
         "caveat": findings.caveat,
     }

@@ -37,7 +37,7 @@ def keyed(office: Office, *keys: str, file: Path | None = None) -> Office:
     known = (way for way in office.notifiers.values() if isinstance(way, DecryptingNotifier))
     ways = by_kind(replace(way, vault=vault) for way in known)
     office.notifications = replace(office.notifications, notifiers=ways, vault=vault)
-    office.notifiers, office.courier.notifiers = ways, ways
+    office.notifiers, office.dispatcher.notifiers = ways, ways
     return office
 
 

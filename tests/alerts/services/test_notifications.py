@@ -1,4 +1,4 @@
-"""The courier: order, limits, digests, retries, crashes, several at once; receivers are real."""
+"""The dispatcher: order, limits, digests, retries, crashes, several at once; receivers are real."""
 
 import asyncio
 import hashlib
@@ -114,7 +114,7 @@ class Office:
             self.notifiers,
             self.vault,
         )
-        self.courier = self.another()
+        self.dispatcher = self.another()
 
     def another(self) -> NotificationDispatcher:
         return NotificationDispatcher(
@@ -142,9 +142,9 @@ class Office:
 
     async def work(self, *couriers: NotificationDispatcher) -> None:
         """One round: notices of what happened, and a try over each channel."""
-        for courier in couriers or (self.courier,):
-            for channel in await courier.collect():
-                await courier.drain(channel)
+        for dispatcher in couriers or (self.dispatcher,):
+            for channel in await dispatcher.collect():
+                await dispatcher.drain(channel)
 
     async def states(self) -> list[DeliveryState]:
         return [one.state for one in reversed(await self.notifications.log(None, 500))]
@@ -169,7 +169,7 @@ async def test_S12_each_event_arrives_once_in_order_and_signed(office: Office) -
     receiver = Receiver()
     async with receiver.listening() as url:
         await office.announce(change(0))  # before there was a channel: no news for it
-        await office.courier.collect()
+        await office.dispatcher.collect()
         await office.channel("desk", url)
         await office.announce(
             *(change(number) for number in range(1, 6)), PlanCreated("r", 1, 0, NOW)
@@ -262,7 +262,7 @@ async def test_K11_a_crash_between_the_telling_and_its_record_repeats_the_same_i
     async with receiver.listening() as url:
         await office.channel("desk", url)
         await office.announce(change(1), change(2))
-        (channel,) = await office.courier.collect()
+        (channel,) = await office.dispatcher.collect()
         async with office.database.write() as unit:
             claimed = await unit.get(NotificationRepository).claim(channel.id, office.now, 2)
         async with office.notifiers[channel.kind].line(channel) as tell:
@@ -375,10 +375,10 @@ async def test_E11_a_backlog_drains_in_order_in_few_transactions(office: Office)
         await office.work()
         office.now += timedelta(hours=24)
         receiver.status = 200
-        courier = office.another()
-        (channel,) = await courier.collect()
-        courier.database = Counting(office.database, counted)  # type: ignore[assignment]  # one method
-        await courier.drain(channel)
+        dispatcher = office.another()
+        (channel,) = await dispatcher.collect()
+        dispatcher.database = Counting(office.database, counted)  # type: ignore[assignment]  # one method
+        await dispatcher.drain(channel)
     assert receiver.ids == [f"event-{number}" for number in range(1, 601)]
     assert writes <= 8  # two for two hundred, and a last look
     assert set(await office.states()) == {DeliveryState.DELIVERED}
@@ -423,8 +423,8 @@ async def test_U08_a_slow_receiver_holds_up_nobody_else(office: Office) -> None:
     async with slow.listening() as url, fine.listening() as other:
         await office.channel("a-slow", url)
         await office.channel("fine", other)
-        courier = replace(office.another(), sleep=lambda _: asyncio.sleep(0.01))
-        running = asyncio.ensure_future(courier.run(lambda: None))
+        dispatcher = replace(office.another(), sleep=lambda _: asyncio.sleep(0.01))
+        running = asyncio.ensure_future(dispatcher.run(lambda: None))
         try:
             async with asyncio.timeout(60):
                 for number in range(1, 6):
@@ -502,7 +502,7 @@ async def test_a_round_without_news_writes_nothing(office: Office) -> None:
         assert receiver.ids == ["event-1"]
         assert office.database.commits != before
         before = office.database.commits
-        await office.courier.collect()
+        await office.dispatcher.collect()
         assert office.database.commits == before
         await office.announce(change(2))
         await office.work()

@@ -109,8 +109,8 @@ async def test_T04_a_notice_is_due_by_the_databases_clock(database: Database) ->
     slow.shared = fast.shared = of_database
     await office.channel("desk", "http://127.0.0.1:9/nobody-listens")
     await office.announce(change(1))
-    for courier in (slow, fast, slow, fast):
-        await office.work(courier)
+    for dispatcher in (slow, fast, slow, fast):
+        await office.work(dispatcher)
     (failed,) = await office.notifications.log(None, 9)
     assert (failed.state, failed.attempts) == (DeliveryState.PENDING, 1), "the next try is not due"
     await aged(database, "notifications", "next_attempt_at")
@@ -124,16 +124,16 @@ async def test_T04_what_was_delivered_is_stamped_and_dropped_by_the_databases_cl
 ) -> None:
     office, receiver = Office(database), Receiver()
     couriers = [office.another(), office.another()]
-    for courier, ahead in zip(couriers, (-APART, APART), strict=True):
-        courier.clock, courier.shared = lambda by=ahead: office.now + by, of_database  # type: ignore[misc]  # bound now
+    for dispatcher, ahead in zip(couriers, (-APART, APART), strict=True):
+        dispatcher.clock, dispatcher.shared = lambda by=ahead: office.now + by, of_database  # type: ignore[misc]  # bound now
     async with database.read() as unit:
         at = await of_database(unit)
     office.now = at
     async with receiver.listening() as url:
         await office.channel("desk", url)
-        for number, courier in enumerate(couriers):
+        for number, dispatcher in enumerate(couriers):
             await office.announce(change(number))
-            await office.work(courier)
+            await office.work(dispatcher)
     told = await office.notifications.log(None, 9)
     assert len(told) == len(receiver.ids) == 2
     for one in told:
@@ -160,11 +160,11 @@ async def test_T04_a_service_is_put_together_with_the_databases_clock(
 ) -> None:
     made: list[NotificationDispatcher] = []
 
-    def courier(*given: Any, **named: Any) -> NotificationDispatcher:
+    def dispatcher(*given: Any, **named: Any) -> NotificationDispatcher:
         made.append(NotificationDispatcher(*given, **named))
         return made[-1]
 
-    monkeypatch.setattr(background, "NotificationDispatcher", courier)
+    monkeypatch.setattr(background, "NotificationDispatcher", dispatcher)
     settings = settings_for("http://127.0.0.1:9", database_url, background=False)
     async with assembly.assemble(settings, Metrics()) as services:
         service = services.my_symbols
