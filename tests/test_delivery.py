@@ -397,6 +397,18 @@ def test_files_named_in_the_documentation_exist() -> None:
     assert sorted(path for path in named if not (ROOT / path).exists()) == []
 
 
+@pytest.mark.parametrize("page", ["architecture.md", "contributing.md"])
+def test_names_of_the_code_in_the_documentation_exist(page: str) -> None:
+    code = {
+        word
+        for path in (ROOT / "app").rglob("*.py")
+        for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))
+    }
+    named = set(re.findall(r"`(_?[A-Za-z]\w*?(?:[A-Z_]\w*))[`(\[.]", PAGES[page]))
+    assert len(named) > 4
+    assert named - code == set()
+
+
 def test_variables_named_in_the_documentation_are_settings() -> None:
     known = known_variables().keys() | CLIENT_VARIABLES
     for name, text in TEXTS.items():

@@ -83,9 +83,7 @@ async def test_W15_after_five_restarts_in_a_minute_it_has_failed_and_health_says
     assert (shown.state, shown.cause) == (ComponentState.DOWN, TASK_FAILED)
     assert shown.detail == "KeyError, after 6 crashes"
     assert shown.next_step is not None
-    assert shown.next_step.startswith(
-        f"restarts at {bench.now + timedelta(seconds=COOLDOWN_S):%T}"
-    )
+    assert shown.next_step.startswith(f"restarts at {bench.now + timedelta(seconds=COOLDOWN_S):%T}")
     await bench.supervisor.stop()
 
 
