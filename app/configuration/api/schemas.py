@@ -135,7 +135,7 @@ def _enumerated(name: str, keys: tuple[StrEnum, ...], inner: Any) -> type[BaseMo
 
 
 class ConfigurationRequest(ChangeRequest):
-    """Settings as GET gives them; what is left out keeps its value. Null is refused."""
+    """Changed settings in the shape of GET; omitted ones keep their value, null is refused."""
 
     version: int | None = Field(None, description="If given, it must be the present version.")
     evict_lowest: bool = Field(

@@ -343,11 +343,15 @@ class Configuration:
 
     def cadence_s(self, source: Source, *, streaming: bool = False) -> int:
         """How often a source is heard of, in seconds; a stream never makes that more seldom."""
-        asked_s = _cadence_s(self.intervals, source)
-        return min(asked_s, _told_s(self.feed, source) or asked_s) if streaming else asked_s
+        asked_s = _polling_interval_s(self.intervals, source)
+        return (
+            min(asked_s, _streamed_interval_s(self.feed, source) or asked_s)
+            if streaming
+            else asked_s
+        )
 
     def quote_span_s(self, *, streaming: bool = False) -> float:
-        """How far the quotes of one scoring may be apart, in seconds.
+        """Maximum time between the quotes of one scoring, in seconds.
 
         Those that are asked for come in one answer. Of a stream the quiet ones are confirmed twice
         in the time in which a quote has to be heard of: they are so much older by design.
@@ -356,7 +360,7 @@ class Configuration:
         return self.quality.max_quote_time_spread_s + pause_s
 
     def warnings(self) -> tuple[str, ...]:
-        """What the settings allow but the operator may not have meant."""
+        """Warnings about valid but unusual combinations."""
         most = self.max_weight_percentage * self.max_portfolio_symbols
         cash = FULL_PERCENT - most
         capped = (
@@ -370,8 +374,8 @@ class Configuration:
         )
 
 
-def _told_s(rules: FeedSettings, source: Source) -> int | None:
-    """None for what is asked for in either mode."""
+def _streamed_interval_s(rules: FeedSettings, source: Source) -> int | None:
+    """None for data that is polled in either mode."""
     return {
         Source.CONTRACTS: rules.contracts_s,
         Source.TICKERS: rules.tickers_s,
@@ -379,7 +383,7 @@ def _told_s(rules: FeedSettings, source: Source) -> int | None:
     }.get(source)
 
 
-def _cadence_s(intervals: IntervalSettings, source: Source) -> int:
+def _polling_interval_s(intervals: IntervalSettings, source: Source) -> int:
     return {
         Source.CONTRACTS: intervals.market_s,
         Source.TICKERS: intervals.market_s,

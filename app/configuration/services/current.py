@@ -20,7 +20,7 @@ _log = structlog.get_logger("settings")
 
 @dataclass(slots=True)
 class CurrentSettings:
-    """Calling it gives the newest settings that were loaded or heard of."""
+    """Holder of the newest known settings; calling it returns them."""
 
     present: Configuration = field(default_factory=Configuration)
 
@@ -28,33 +28,33 @@ class CurrentSettings:
         return self.present
 
     async def load(self, database: Database, at: datetime) -> None:
-        """What is stored; an empty database gets the defaults, since decisions name a version."""
+        """Load the stored settings; an empty database gets the defaults as version 1."""
         async with database.write() as unit:
             self.present = await unit.get(ConfigurationRepository).found(at, _AUTHOR)
 
     async def reread(self, database: Database) -> None:
-        """What is stored now, be it older: the database may have lost what was heard of.
+        """Load the stored settings, even older ones: a failover may have lost a version.
 
-        What cannot be read leaves the last good ones.
+        Unreadable settings leave the current ones.
         """
-        held = self.present
+        before = self.present
         async with database.read() as unit:
             try:
                 stored = await unit.get(ConfigurationRepository).current()
             except UnavailableError as error:
-                _log.error("settings_not_read", cause=error.code, kept_version=held.version)
+                _log.error("settings_not_read", cause=error.code, kept_version=before.version)
                 return
-        if self.present is held:  # nothing was heard of meanwhile
+        if self.present is before:  # unchanged meanwhile
             self.present = stored
 
     def hear(self, event: object) -> None:
-        """Takes over committed settings; an older version that arrives late changes nothing."""
+        """Apply committed settings; a late older version changes nothing."""
         if isinstance(event, ConfigurationChanged):
             newer = event.settings.version > self.present.version
             self.present = event.settings if newer else self.present
 
     def read(self, record: EventRecord) -> None:
-        """The same for what any process committed; what cannot be read leaves the last good ones.
+        """Apply settings committed by any process; unreadable ones leave the current ones.
 
         Decisions name the stored version and refuse to be made with settings that they cannot read.
         """

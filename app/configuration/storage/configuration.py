@@ -19,7 +19,7 @@ from app.configuration.storage.tables import configuration_versions as table
 from app.foundation.errors import Code, NotFoundError, UnavailableError
 from app.foundation.sql.statements import insert
 
-# The body as it is stored: what was read of the same text before is not read of it again.
+# Body as stored text: parsing is cached by text.
 _TEXTS: Final = select(table.c.version, type_coerce(table.c.body, Text).label("body"))
 _CURRENT: Final = _TEXTS.order_by(table.c.version.desc()).limit(1)
 
@@ -31,7 +31,7 @@ class ConfigurationRepository:
     connection: AsyncConnection
 
     async def current(self) -> Configuration:
-        """The newest version; the defaults, which are version 1, where none is stored.
+        """Newest version; the defaults (version 1) where none is stored.
 
         Raises UnavailableError for one that this version of the service cannot read.
         """
@@ -46,7 +46,7 @@ class ConfigurationRepository:
         return _configuration(row)
 
     async def found(self, now: datetime, by: str) -> Configuration:
-        """Stores the defaults as version 1 if nothing is stored; the current one is returned."""
+        """Store the defaults as version 1 in an empty database; return the current version."""
         first = insert(self.connection, table).on_conflict_do_nothing()
         await self.connection.execute(first, self._row(Configuration(), now, by))
         return await self.current()
@@ -79,7 +79,7 @@ def _understood(text: str, version: int) -> Configuration:
     """Judging each setting anew takes longer than all statements of a change together."""
     try:
         return from_document(json.loads(text), version)
-    except ConfigurationRefusedError as refused:  # not by whoever asks now: no 422
+    except ConfigurationRefusedError as refused:  # stored by an earlier version: no 422
         raise UnavailableError(
             Code.DATABASE_UNAVAILABLE,
             f"the settings in force (version {version}) belong to a later version of the service:"

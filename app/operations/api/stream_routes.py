@@ -76,7 +76,7 @@ class _HeldEvents(StreamingResponse):
     responses={
         **problems(Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.OVERLOADED),
         200: {
-            "description": "Server-sent events until somebody leaves.",
+            "description": "Server-sent events until the client disconnects.",
             "content": {
                 "text/event-stream": {
                     "example": "event: portfolio_change\nid: 17\n"

@@ -1,4 +1,4 @@
-"""Metrics and analytics of the portfolio as a whole; undefined figures are null."""
+"""Routes of portfolio metrics and analytics; undefined figures are null."""
 
 from statistics import fmean
 from typing import Self
@@ -40,7 +40,7 @@ class SectorAnalysis(Out):
 
 
 class PerformanceAnalysis(EarnedOut):
-    """Of members since inclusion, and of what was held: earned, as in analytics and report."""
+    """Performance of the members since inclusion and of the positions held, as in the report."""
 
     average_performance: Share | None = Field(description="Of the members since inclusion.")
     share_of_gainers: Share | None = Field(
@@ -49,12 +49,12 @@ class PerformanceAnalysis(EarnedOut):
 
 
 class BacktestOut(Out):
-    """Kupiec's test: the VaR of each day in the past, from the days before it, against that day."""
+    """Kupiec's test of the VaR: each past day against the VaR of the days before it."""
 
-    window: int = Field(description="Days that each VaR was taken from.")
-    days: int = Field(description="Days that were judged.")
-    exceptions: int = Field(description="Days whose loss was beyond their VaR.")
-    expected: float = Field(description="Exceptions that a VaR that is right has.")
+    window: int = Field(description="Days that each VaR is estimated from.")
+    days: int = Field(description="Tested days.")
+    exceptions: int = Field(description="Days with a loss beyond the VaR.")
+    expected: float = Field(description="Expected exceptions of a correct VaR.")
     likelihood_ratio: float | None
     p_value: Share | None
     is_rejected: bool | None = Field(description="Whether `p_value` is below 0.05.")
@@ -64,11 +64,11 @@ class TailOut(Out):
     level: float = Field(examples=[0.95])
     var: Share | None = Field(description="One-day loss, positive.")
     cvar: Share | None = Field(description="Mean loss beyond it.")
-    backtest: BacktestOut | None = Field(description="Null where no day could be judged.")
+    backtest: BacktestOut | None = Field(description="Null where no day could be tested.")
 
 
 class RiskAnalysis(Out):
-    """At the weights of today over the days on which all members have a return."""
+    """Risk at today's weights over the days on which all members have a return."""
 
     common_days: int
     volatility: Share | None = Field(description="Annualised, 365 days.")
@@ -80,7 +80,7 @@ class RiskAnalysis(Out):
         description="Days before a young member's first that the tails put together from the "
         "market's returns, by symbol."
     )
-    reason: str | None = Field(description="Why figures are not known.")
+    reason: str | None = Field(description="Reason for unknown figures.")
 
     @classmethod
     def of(cls, risk: Risk) -> Self:
@@ -164,7 +164,7 @@ class Scorer(Out):
 
 
 class AnalyticsOut(Freshness):
-    """Figures of what was held, by the weights in force each day, as in the report.
+    """Figures of the positions held, by the weights of each day, as in the report.
 
     `growth` and `max_drawdown` are of every known point of the equity, the start and now included.
     The ratios (`sharpe` to `profit_factor`) are null below 30 observations; a part of a day and a
@@ -189,7 +189,7 @@ class AnalyticsOut(Freshness):
     profit_factor: float | None
     observations: int = Field(description="Daily returns behind the ratios.")
     is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
-    ratios_reason: str | None = Field(description="Why the ratios are null.")
+    ratios_reason: str | None = Field(description="Reason for null ratios.")
     last_updated: UtcTime | None
 
     @classmethod
@@ -226,15 +226,15 @@ class AnalyticsOut(Freshness):
     "/metrics", summary="Scores, sectors, performance, risk and correlation", dependencies=EXPENSIVE
 )
 async def portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
-    """Value at risk is filtered historical, for one day, at the weights of today.
+    """Scores, sectors, performance, risk and correlation of the portfolio.
 
-    `performance_analysis` is of what was held. `hypothetical` is of today's members at today's
-    weights over the past: nothing of it was earned.
+    Value at risk: filtered historical simulation, one day, today's weights. `hypothetical` applies
+    today's members and weights to the past: nothing of it was earned.
     """
     return MetricsOut.of(await metrics.metrics())
 
 
 @router.get("/analytics", summary="Performance and risk", dependencies=EXPENSIVE)
 async def analytics(summaries: Provided[PerformanceAnalytics]) -> AnalyticsOut:
-    """Best and worst members, and risk-adjusted figures; undefined ones are null."""
+    """Best and worst members and risk-adjusted figures; undefined ones are null."""
     return AnalyticsOut.of(await summaries.summary())

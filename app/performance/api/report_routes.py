@@ -1,4 +1,4 @@
-"""The report: everything of one moment as JSON, or as one page to read."""
+"""Routes of the report (JSON or HTML page) and of the replacement ledger."""
 
 import asyncio
 from typing import Annotated, Literal, Self
@@ -38,7 +38,7 @@ from app.performance.services.report import ReplacementReport, Report, ReportSer
 from app.portfolio.api.schemas import freshness
 
 router = api_router("portfolio", "/portfolio")
-# The page brings its own style and asks for nothing else.
+# The page has inline style and loads nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
@@ -53,7 +53,7 @@ class MomentOut(Out):
 
 
 class SwapOut(Out):
-    """A replacement and what came of it: prices since the swap, and what they leave after costs."""
+    """Replacement with the returns since then, before and after costs."""
 
     at: UtcTime
     old_symbol: str
@@ -62,18 +62,20 @@ class SwapOut(Out):
     new_return: Share | None
     difference: Share | None = Field(description="New minus old, before costs.")
     fees: Share | None = Field(description="Taker fees of both legs.")
-    spread: Share | None = Field(description="Half the spread of both legs, at the swap.")
-    funding: Share | None = Field(description="Paid by the new one beyond the old one since.")
-    net: Share | None = Field(description="The difference less fees, spread and funding.")
-    net_reason: str | None = Field(description="Why the net figure is not known.")
-    outperformed: bool | None = Field(description="Whether the net figure is above zero.")
-    improvement_z: float | None = Field(description="At the swap; null where it was asked for.")
-    threshold_z: float | None = Field(description="D that the improvement had to exceed.")
-    ended_at: UtcTime | None = Field(description="When the new member left.")
-    delisted: list[str] = Field(
-        description="Of the two, those traded no more: their last known price stands for all later."
+    spread: Share | None = Field(description="Half the spread of both legs at the replacement.")
+    funding: Share | None = Field(
+        description="Funding of the new member minus that of the old one since."
     )
-    reason: str | None = Field(description="Why it is not known.")
+    net: Share | None = Field(description="The difference less fees, spread and funding.")
+    net_reason: str | None = Field(description="Reason for an unknown net figure.")
+    outperformed: bool | None = Field(description="Whether the net figure is above zero.")
+    improvement_z: float | None = Field(description="At the replacement; null for a requested one.")
+    threshold_z: float | None = Field(description="D that the improvement had to exceed.")
+    ended_at: UtcTime | None = Field(description="Removal of the new member.")
+    delisted: list[str] = Field(
+        description="Delisted ones of the two: their last known price is used from then on."
+    )
+    reason: str | None = Field(description="Reason for unknown returns.")
     path: list[MomentOut]
 
     @classmethod
@@ -104,13 +106,13 @@ class ReportOut(Freshness):
     made_at: UtcTime
     version: int
     equity: list[DayOut]
-    figures: EarnedOut = Field(description="Of what was held in the period.")
+    figures: EarnedOut = Field(description="Figures of the positions held in the period.")
     hypothetical: HypotheticalOut
     positions: list[PositionOut]
     attribution: list[LedgerOut]
-    active: ActiveOut = Field(description="Against the universe, all symbols weighing the same.")
-    replacements: list[SwapOut] = Field(description="Those made in the period.")
-    trades: list[TradeOut] = Field(description="The last 50 of the period.")
+    active: ActiveOut = Field(description="Active return against the equal-weighted universe.")
+    replacements: list[SwapOut] = Field(description="Replacements of the period.")
+    trades: list[TradeOut] = Field(description="Last 50 trades of the period.")
     late_marks: list[LateMarkOut] = Field(description=LATE)
 
     @classmethod
@@ -132,14 +134,16 @@ class ReportOut(Freshness):
 
 
 class LedgerTotalOut(Out):
-    """Sum of the known net figures, as fractions of a slot; the swaps are taken as independent."""
+    """Sum of the known net figures as fractions of a slot; replacements count as independent."""
 
     net: float | None = Field(description="Null where no net figure is known.")
-    low: float | None = Field(description="Of the 95 % interval; null below two figures.")
+    low: float | None = Field(
+        description="Lower bound of the 95 % interval; null below two figures."
+    )
     high: float | None
     counted: int
-    unknown: int = Field(description="Swaps without a net figure.")
-    reason: str | None = Field(description="What is not in the total.")
+    unknown: int = Field(description="Replacements without a net figure.")
+    reason: str | None = Field(description="Replacements missing from the total.")
 
     @classmethod
     def of(cls, made: ReplacementLedger) -> Self:
@@ -156,7 +160,7 @@ class LedgerTotalOut(Out):
 class ReplacementLedgerOut(Freshness):
     version: int = Field(description="Of the portfolio.")
     total: LedgerTotalOut
-    replacements: list[SwapOut] = Field(description="All of them, oldest first.")
+    replacements: list[SwapOut] = Field(description="All replacements, oldest first.")
 
     @classmethod
     def of(cls, made: ReplacementReport) -> Self:
@@ -168,11 +172,11 @@ class ReplacementLedgerOut(Freshness):
         )
 
 
-@router.get("/replacements/ledger", summary="Whether replacements paid", dependencies=EXPENSIVE)
+@router.get("/replacements/ledger", summary="Replacement ledger", dependencies=EXPENSIVE)
 async def replacement_ledger(reporting: Provided[ReportService]) -> ReplacementLedgerOut:
-    """Each replacement with its gain net of fees, spread and funding, and the total.
+    """Gain of each replacement net of fees, spread and funding, and the total.
 
-    A replacement whose costs are not known has no net figure, and is not in the total.
+    A replacement with unknown costs has no net figure and is not in the total.
     """
     return ReplacementLedgerOut.of(await reporting.replacements())
 
@@ -194,17 +198,16 @@ async def report(
     to: To = None,
     shape: Annotated[
         Literal["json", "html"] | None,
-        Query(alias="format", description="In place of the Accept header."),
+        Query(alias="format", description="Overrides the Accept header."),
     ] = None,
     accept: Annotated[str, Header(description="text/html for the page.")] = "",
 ) -> Response:
-    """Equity with daily P&L, positions, attribution, trades, and whether each replacement paid.
+    """Equity with daily P&L, positions, attribution, trades and replacement outcomes.
 
-    `figures` are of what was held. `hypothetical` is of today's members at today's weights over
-    the past, which nobody held: nothing of it was earned.
+    `figures` are those of the positions held. `hypothetical` applies today's members and weights
+    to the past: nothing of it was earned.
 
-    The page is self-contained: figures, tables and plots, for a browser or to be kept. The JSON
-    can be made by a job, whose result it is then.
+    The page is self-contained: figures, tables and plots. The JSON can be the result of a job.
     """
     require_order(since, to)
     wants_page = shape == "html" or (shape is None and _prefers_page(accept))
@@ -219,13 +222,13 @@ async def report(
 
 
 def report_document(made: Report) -> Document:
-    """The report as the result of a job: the very JSON of the answer."""
+    """Report as the result of a job: the JSON of the response."""
     document: Document = ReportOut.of(made).model_dump(mode="json")
     return document
 
 
 def _prefers_page(accept: str) -> bool:
-    """Whether the first kind of answer that we have and the caller names is a page."""
+    """Whether the first supported media type of the Accept header is HTML."""
     kinds = [part.split(";")[0].strip().lower() for part in accept.split(",")]
     ours = [kind for kind in kinds if kind in {"text/html", "application/json", "*/*"}]
     return bool(ours) and ours[0] == "text/html"

@@ -1,4 +1,4 @@
-"""What was earned: booked results, positions, equity, trades and attribution."""
+"""Routes of booked results, positions, equity, trades and attribution."""
 
 from decimal import Decimal
 from typing import Annotated, Any, Self
@@ -63,10 +63,10 @@ Amount = Annotated[DecimalIn, Field(ge=-(10**15), le=10**15, decimal_places=18)]
 
 
 class ResultIn(ChangeRequest):
-    """A realised result; amounts are in the settlement currency of the contract."""
+    """Realised result; amounts are in the settlement currency of the contract."""
 
     trade_id: str = Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["fill-20260301-17"])
-    pnl: Amount = Field(description="Of prices alone, before fees and funding.")
+    pnl: Amount = Field(description="Price P&L before fees and funding.")
     currency: str = Field(pattern=r"^[A-Za-z0-9]{1,16}$", examples=["USDT"])
     fees: Amount = Field(Decimal(0), description="Paid; a rebate is negative.")
     funding: Amount = Field(Decimal(0), description="Received; paid funding is negative.")
@@ -79,7 +79,7 @@ class PositionsOut(Freshness):
 
 
 class EquityOut(Freshness):
-    """The notional index: 1 when the first member came in."""
+    """Equity of the notional index, which starts at 1 with the first member."""
 
     items: list[DayOut]
     next_cursor: str | None = Field(description="Pass as `cursor` to get the next page.")
@@ -87,11 +87,11 @@ class EquityOut(Freshness):
 
 
 class AttributionOut(Freshness):
-    """The notional index, then one ledger per currency that results were booked in."""
+    """Ledgers of the notional index and of each currency with booked results."""
 
     days: int
     ledgers: list[LedgerOut]
-    active: ActiveOut = Field(description="Against the universe, all symbols weighing the same.")
+    active: ActiveOut = Field(description="Active return against the equal-weighted universe.")
 
 
 @router.post(
@@ -104,10 +104,10 @@ class AttributionOut(Freshness):
 async def book(
     performance: Provided[Performance], command: CommandDep, symbol: SymbolPath, body: ResultIn
 ) -> Response:
-    """Once per trade id: the same content gives the same answer, other content 409.
+    """Book a result once per trade id; a repetition gives the same response, other content 409.
 
-    The symbol is or was a member. The result enters the history as PERFORMANCE. One dated before
-    the member came in, or more than five minutes in the future, is refused: 422
+    The symbol is or was a member. The history records a PERFORMANCE event. A time before the
+    inclusion of the member, or more than five minutes in the future, is refused: 422
     `validation_failed` with `field` and, for the former, `included_at`.
     """
     claim = ResultSubmission(
@@ -128,7 +128,7 @@ async def book(
 async def positions(
     performance: Provided[Performance], since: From = None, to: To = None
 ) -> PositionsOut:
-    """Notional positions at the marks of now, and what was booked in the period."""
+    """Notional positions at current mark prices with the results booked in the period."""
     require_order(since, to)
     held, track = await performance.positions(since, to)
     return PositionsOut(
@@ -147,7 +147,7 @@ async def equity(
     limit: Limit = 500,
     cursor: CursorText = None,
 ) -> EquityOut:
-    """Oldest first: the start, the end of every day, and now."""
+    """Equity at the start, at the end of every day and now, oldest first."""
     require_order(since, to)
     chosen = named_period(since, to)
     start = cursors.decode("portfolio_equity", chosen, cursor)
@@ -175,7 +175,7 @@ async def trades(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[TradeOut]:
-    """Last booked first; the period is that in which they occurred."""
+    """Booked results, newest first; the period refers to the time they occurred."""
     require_order(since, to)
     chosen = {**named_period(since, to), "symbol": symbol}
     start = cursors.decode("portfolio_trades", chosen, cursor)
@@ -193,11 +193,11 @@ async def performance_attribution(
     performance: Provided[Performance],
     days: Annotated[QueryInt, Query(ge=1, le=3650, description="Length of the period.")] = 30,
 ) -> AttributionOut:
-    """Per symbol and sector, adding up exactly to the change of equity; no residual.
+    """Attribution by symbol and sector; it adds up exactly to the change of equity.
 
-    `active` explains the return of the index by Brinson, over the whole days of the period and
-    linked after Carino: allocation, selection and interaction of the sectors add up exactly to the
-    active return.
+    `active` explains the return of the index by the Brinson model over the whole days of the
+    period, linked by the Carino method: allocation, selection and interaction of the sectors
+    add up exactly to the active return.
     """
     ledgers, active, facts = await performance.attribution(days)
     return AttributionOut(
@@ -213,21 +213,23 @@ def _next(cursors: Cursors, listing: str, chosen: Any, last: Any) -> str | None:
 
 
 class MarkOut(Out):
-    """One slot of the schedule; closes that change later do not change it."""
+    """Valuation at one scheduled time; later revisions of prices do not change it."""
 
     slot: UtcTime
-    at: UtcTime = Field(description="When it was noted.")
+    at: UtcTime = Field(description="Time of the valuation.")
     version: int = Field(description="Of the portfolio then.")
-    equity: MoneyString | None = Field(description="Of the notional index, which began at 1.")
-    reason: str | None = Field(description="Why the equity is not known.")
-    prices: dict[str, MoneyString] = Field(description="Marks of the members that had one.")
+    equity: MoneyString | None = Field(
+        description="Equity of the notional index, which starts at 1."
+    )
+    reason: str | None = Field(description="Reason for an unknown equity.")
+    prices: dict[str, MoneyString] = Field(description="Mark prices of the members that had one.")
 
     @classmethod
     def of(cls, mark: ValuationSnapshot) -> Self:
         return cls.model_validate(mark)
 
 
-@router.get("/marks", summary="What the portfolio was worth, hour by hour")
+@router.get("/marks", summary="Hourly valuations of the portfolio")
 async def marks(
     performance_marks: Provided[ValuationSnapshots],
     cursors: CursorsDep,
@@ -236,7 +238,7 @@ async def marks(
     limit: Limit = 500,
     cursor: CursorText = None,
 ) -> Page[MarkOut]:
-    """Oldest first, as it was noted then; a slot in which nobody was there is missing."""
+    """Valuations as recorded, oldest first; times without a running service are missing."""
     require_order(since, to)
     chosen = named_period(since, to)
     start = cursors.decode("portfolio_marks", chosen, cursor)

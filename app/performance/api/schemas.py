@@ -1,4 +1,4 @@
-"""How earnings are shown, wherever they are shown: trades, positions, days and ledgers."""
+"""Response models of trades, positions, equity, ledgers and active return."""
 
 from typing import Any, Final, Literal, Self
 
@@ -6,9 +6,9 @@ from pydantic import Field
 
 from app.foundation.http.schemas import MoneyString, Out, Percent, Share, UtcTime, finite, percent
 from app.performance.domain.attribution import Attribution, AttributionLine
+from app.performance.domain.backfilled_marks import BackfilledMark
 from app.performance.domain.brinson import ActiveReturn
 from app.performance.domain.equity_curve import Day
-from app.performance.domain.late_marks import BackfilledMark
 from app.performance.services.service import PositionPerformance
 from app.portfolio.domain.returns import Figures, Trade
 
@@ -26,7 +26,7 @@ class TradeOut(Out):
     net: MoneyString = Field(description="pnl + funding - fees.")
     occurred_at: UtcTime
     booked_at: UtcTime
-    event_sequence: int = Field(description="The event of the history that booked it.")
+    event_sequence: int = Field(description="Event of the history that booked it.")
 
     @classmethod
     def of(cls, trade: Trade) -> Self:
@@ -47,12 +47,12 @@ class TradeOut(Out):
 
 
 class PositionOut(Out):
-    """A member's notional position in units of the index, and what was booked for it."""
+    """Notional position of a member in units of the index, with its booked results."""
 
     symbol: str
     contract: str
     weight_percentage: Percent
-    opened_at: UtcTime | None = Field(description="When weights were last set.")
+    opened_at: UtcTime | None = Field(description="Time at which weights were last set.")
     entry_mark_price: MoneyString | None
     mark_price: MoneyString | None
     notional: MoneyString | None = Field(description="At the entry mark, as a share of 1.")
@@ -63,7 +63,7 @@ class PositionOut(Out):
     volatility_since_inclusion: Share | None
     realized_pnl: MoneyString | None = Field(description="Booked, after fees and funding.")
     currency: str
-    reason: str | None = Field(description="Why a figure is not known.")
+    reason: str | None = Field(description="Reason for an unknown figure.")
 
     @classmethod
     def of(cls, held: PositionPerformance) -> Self:
@@ -88,10 +88,10 @@ class PositionOut(Out):
 
 
 class HypotheticalOut(Out):
-    """Today's members at today's weights over the past: they were chosen knowing it.
+    """Today's members at today's weights over the past, which the selection already knew.
 
-    Nothing of this was earned. The figures of what was held are in `performance_analysis` of the
-    metrics, in the analytics and in `figures` of the report.
+    Nothing of this was earned. The figures of the positions held are in `performance_analysis` of
+    the metrics, in the analytics and in `figures` of the report.
     """
 
     hypothetical_days: int = Field(description="Days on which all present members have a return.")
@@ -103,7 +103,7 @@ class HypotheticalOut(Out):
     hypothetical_calmar: float | None
     hypothetical_gain_days: Share | None = Field(description="Share of these days with a gain.")
     hypothetical_profit_factor: float | None
-    hypothetical_reason: str | None = Field(description="Why ratios are null.")
+    hypothetical_reason: str | None = Field(description="Reason for null ratios.")
 
     @classmethod
     def of(cls, made: Figures) -> Self:
@@ -122,17 +122,17 @@ class HypotheticalOut(Out):
 
 
 class EarnedOut(Out):
-    """Figures of the index, by the weights in force each day; 365 days a year.
+    """Figures of the index by the weights of each day; 365 days a year.
 
-    Growth and drawdown are of every known point, the start and now included; the ratios are null
+    Growth and drawdown use every known point, the start and now included; the ratios are null
     below 30 observations. Null where a figure is not defined.
     """
 
     observations: int = Field(
-        description="Daily returns behind the ratios; a part of a day and a gap are one each."
+        description="Daily returns behind the ratios; a partial day and a gap count as one each."
     )
     is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
-    ratios_reason: str | None = Field(description="Why the ratios are null.")
+    ratios_reason: str | None = Field(description="Reason for null ratios.")
     growth: float | None = Field(description="As a fraction.")
     max_drawdown: Share | None
     sharpe: float | None
@@ -144,13 +144,13 @@ class EarnedOut(Out):
 
 
 def earned_fields(made: Figures) -> dict[str, Any]:
-    """The fields of `EarnedOut`."""
+    """Fields of `EarnedOut`."""
     names = [name for name in EarnedOut.model_fields if name != "ratios_reason"]
     return {name: getattr(made, name) for name in names} | {"ratios_reason": made.reason}
 
 
 class DayOut(Out):
-    """The equity at the end of a day, or now; null with the reason where a price is missing."""
+    """Equity at the end of a day or now; null with the reason where a price is missing."""
 
     at: UtcTime
     equity: MoneyString | None
@@ -170,14 +170,14 @@ class DayOut(Out):
 
 
 class LateMarkOut(Out):
-    """A mark that nobody knew when the portfolio was changed, and the price that stands for it."""
+    """Mark price that was missing at a change of the portfolio, with its substitute."""
 
-    at: UtcTime = Field(description="Of the change.")
-    version: int = Field(description="That the change made.")
+    at: UtcTime = Field(description="Time of the change.")
+    version: int = Field(description="Version that the change made.")
     symbol: str
     price: MoneyString
     source: Literal["hourly_bar"] = Field(
-        description="The close of the stored hourly bar that contains the moment or ends at it."
+        description="Close of the stored hourly bar that contains the moment or ends at it."
     )
     bar_opened_at: UtcTime
 
@@ -198,7 +198,7 @@ class LedgerLineOut(Out):
     sector: str
     weight_percentage: Percent | None
     price_pnl: MoneyString
-    funding: MoneyString | None = Field(description="Null where it is no part of the ledger.")
+    funding: MoneyString | None = Field(description="Null where the ledger does not include it.")
     fees: MoneyString | None
     contribution: MoneyString = Field(description="price_pnl + funding - fees.")
 
@@ -216,7 +216,7 @@ class LedgerLineOut(Out):
 
 
 class LedgerOut(Out):
-    """Contributions of the symbols, and of the sectors, are the change to the last digit."""
+    """Contributions of the symbols, and of the sectors, add up exactly to the change."""
 
     basis: str = Field(examples=["index", "booked"])
     unit: str = Field(examples=["index", "USDT"])
@@ -227,7 +227,7 @@ class LedgerOut(Out):
     change: MoneyString | None
     symbols: list[LedgerLineOut]
     sectors: list[LedgerLineOut]
-    reason: str | None = Field(description="Why it is not known, wholly or up to now.")
+    reason: str | None = Field(description="Reason for an unknown change, wholly or up to now.")
 
     @classmethod
     def of(cls, one: Attribution) -> Self:
@@ -248,16 +248,16 @@ class LedgerOut(Out):
 class SectorEffectsOut(Out):
     """Fractions of the return; the weights are means over the days."""
 
-    sector: str = Field(description="`cash` is what is not invested.")
+    sector: str = Field(description="`cash` is the part that is not invested.")
     weight: MoneyString
     universe_weight: MoneyString
-    allocation: MoneyString = Field(description="Of weighing the sector otherwise.")
-    selection: MoneyString = Field(description="Of other symbols within the sector.")
-    interaction: MoneyString = Field(description="Of both together.")
+    allocation: MoneyString = Field(description="Effect of the weight of the sector.")
+    selection: MoneyString = Field(description="Effect of the choice within the sector.")
+    interaction: MoneyString = Field(description="Combined effect of both.")
 
 
 class ActiveOut(Out):
-    """Null with the reason where a day of the period is not known."""
+    """Active return by sector; null with the reason where a day of the period is unknown."""
 
     start_at: UtcTime | None
     end_at: UtcTime | None

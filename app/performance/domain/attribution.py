@@ -1,4 +1,4 @@
-"""Who earned what: lines per symbol and sector that add up exactly to the change of equity."""
+"""Performance attribution: lines per symbol and sector add up exactly to the change of equity."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ NOTHING: Final = Decimal(0)
 
 
 class AttributionMethod(StrEnum):
-    """What the money is: a share of the notional index, or what was booked."""
+    """Basis of the amounts: the notional index or booked results."""
 
     INDEX = "index"
     BOOKED = "booked"
@@ -23,7 +23,7 @@ class AttributionMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AttributionLine:
-    """contribution = price_pnl + funding - fees; None is no part of this ledger."""
+    """contribution = price_pnl + funding - fees; None is not part of this ledger."""
 
     name: str  # symbol or sector
     sector: str
@@ -36,7 +36,7 @@ class AttributionLine:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """One ledger over a period; start, end and lines are missing where `reason` says why."""
+    """Ledger over a period; where `reason` is set, start, end or lines are missing."""
 
     basis: AttributionMethod
     unit: str  # "index", or the currency
@@ -59,7 +59,7 @@ def attribution_from_curve(
 ) -> Attribution:
     """Gains from the last known equity at or before `since` (else the first) to that at `until`.
 
-    Funding and fees are no part of the notional index: they come with booked results.
+    Funding and fees belong to booked results only.
     """
     points = [one for one in points if one.at <= until]
     known = [at for at, one in enumerate(points) if one.equity is not None]
@@ -91,7 +91,7 @@ def attribution_from_curve(
         change=EXACT.subtract(closing, opening),
         symbols=lines,
         sectors=_by_sector(lines),
-        # A newer moment that could not be valued is told, though the period before it is whole.
+        # A newer moment without a valuation is reported even if the period is complete.
         reason=next((one.reason for one in points[last + 1 :] if one.reason is not None), None),
     )
 
@@ -104,9 +104,9 @@ def attribution_from_results(
     weights: Mapping[str, int],
     sector_of: Callable[[str], str],
 ) -> tuple[Attribution, ...]:
-    """One ledger per currency; the equity is all that was realised up to its ends.
+    """One ledger per currency; its equity is the sum of results up to its ends.
 
-    `totals` are of all results, `after` the results themselves that occurred after `since`.
+    `totals` cover all results; `after` holds the results that occurred after `since`.
     """
     sums, late = tuple(totals), tuple(after)
     return tuple(
@@ -119,7 +119,7 @@ def attribution_from_results(
 def _has_begun(
     currency: str, totals: Sequence[BookedTotal], after: Sequence[BookedResult], until: datetime
 ) -> bool:
-    """Whether anything was booked in it up to `until`."""
+    """Whether a result was booked in the currency up to `until`."""
     results = sum(one.results for one in totals if one.currency == currency)
     return results > sum(one.currency == currency and one.occurred_at > until for one in after)
 

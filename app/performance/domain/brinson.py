@@ -1,4 +1,4 @@
-"""Why the portfolio did not earn what the market did: allocation, selection, interaction.
+"""Brinson attribution of the active return: allocation, selection, interaction.
 
 Brinson by sector against the equal-weight universe, day by day, linked after Carino. What is not
 invested is a sector of its own that earns nothing and is no part of the universe.
@@ -20,7 +20,7 @@ _ONE: Final = Decimal(1)
 
 @dataclass(frozen=True, slots=True)
 class MarketDay:
-    """One day by sector: fractions of the equity at its start, and simple returns.
+    """Day by sector: fractions of the equity at its start, and simple returns.
 
     `earned` are contributions to the return of the portfolio. A sector that is missing in a
     mapping has no weight there.
@@ -34,7 +34,7 @@ class MarketDay:
 
 @dataclass(frozen=True, slots=True)
 class SectorEffects:
-    """Fractions; the weights are means over the days."""
+    """Effects of one sector as fractions; the weights are means over the days."""
 
     sector: str
     weight: Decimal
@@ -50,9 +50,9 @@ class SectorEffects:
 
 @dataclass(frozen=True, slots=True)
 class ActiveReturn:
-    """The effects of all sectors are the active return to the last digit.
+    """Active return; the effects of all sectors add up to it exactly.
 
-    Returns are None, with the reason, where one of the days is not known.
+    Returns are None with the reason where a day is unknown.
     """
 
     start_at: datetime | None
@@ -66,15 +66,15 @@ class ActiveReturn:
 
 
 def unknown(reason: str) -> ActiveReturn:
-    """No figures, and why."""
+    """Result without figures, with the reason."""
     return ActiveReturn(None, None, 0, None, None, None, (), reason)
 
 
 def explained(days: Sequence[MarketDay], start_at: datetime, end_at: datetime) -> ActiveReturn:
-    """The days of a period as one; all are known.
+    """Link the known days of a period.
 
-    Of a sector that the portfolio holds and the universe does not, everything is interaction, as
-    is what a sector earned on the day on which it came in.
+    For a sector outside the universe the whole effect is interaction, as is the return of a
+    sector on its first day.
     """
     earned = [(sum_of(day.earned.values()), _universe_return(day)) for day in days]
     if any(one <= -1 for both in earned for one in both):
@@ -117,11 +117,11 @@ def _effects(day: MarketDay, universe: Decimal) -> dict[str, tuple[Decimal, Deci
 
 
 def _effect(day: MarketDay, sector: str, universe: Decimal) -> tuple[Decimal, Decimal, Decimal]:
-    """Allocation, selection and interaction; `universe` is the return of all of it."""
+    """Allocation, selection and interaction; `universe` is the return of the universe."""
     weight = day.weights.get(sector, _NOTHING)
     earned = day.earned.get(sector, _NOTHING)
     theirs = day.universe_weights.get(sector, _NOTHING)
-    # Where the universe has none of it, holding it is no bet on the sector; cash is one.
+    # A sector outside the universe is no allocation bet; cash is one.
     other = _NOTHING if sector == CASH else day.universe_returns.get(sector, universe)
     over = _WIDE.subtract(weight, theirs)
     allocation = _WIDE.multiply(over, _WIDE.subtract(other, universe))
@@ -142,7 +142,7 @@ def _compounded(returns: Iterable[Decimal]) -> Decimal:
 
 
 def _carino(ours: Decimal, theirs: Decimal) -> Decimal:
-    """(ln(1 + p) - ln(1 + b)) / (p - b), and its limit where both are the same."""
+    """(ln(1 + p) - ln(1 + b)) / (p - b), or its limit where both are equal."""
     apart = _WIDE.subtract(ours, theirs)
     if apart == 0:
         return _WIDE.divide(_ONE, _WIDE.add(_ONE, ours))
@@ -153,7 +153,7 @@ def _carino(ours: Decimal, theirs: Decimal) -> Decimal:
 def _adding_up(
     totals: Mapping[str, Sequence[Decimal]], active: Decimal
 ) -> dict[str, tuple[Decimal, Decimal, Decimal]]:
-    """Rounded so that they make `active`: the largest bears what rounding left over."""
+    """Round the effects so that they add up to `active`: the largest takes the remainder."""
     rounded = {(name, at): _rounded(one) for name in totals for at, one in enumerate(totals[name])}
     left = _WIDE.subtract(active, sum_of(rounded.values()))
     if left:
@@ -163,7 +163,7 @@ def _adding_up(
 
 
 def sum_of(amounts: Iterable[Decimal]) -> Decimal:
-    """To 60 digits."""
+    """Product to 60 digits."""
     return reduce(_WIDE.add, amounts, _NOTHING)
 
 

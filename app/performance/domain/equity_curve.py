@@ -1,4 +1,4 @@
-"""The notional equity: an index from 1 on that follows the weights of record and the prices.
+"""Notional equity curve: an index from 1 that follows recorded weights and prices.
 
 Every change of weights closes and opens positions at the mark of that moment; between changes a
 position moves with its price. All amounts are exact multiples of 1e-18 of the index, so that the
@@ -31,39 +31,39 @@ _Held = dict[str, tuple[str, int]]  # symbol and micro-percent, by symbol id
 
 @dataclass(frozen=True, slots=True)
 class RecordedReplacement:
-    """One member in place of another."""
+    """Replacement of one member by another, as recorded."""
 
     old: str
     new: str
     old_id: str = ""
     new_id: str = ""
-    # Fractions of the traded value at the swap, both legs together; None: not known or not kept.
+    # Fractions of the traded value, both legs together; None: unknown or not recorded.
     fees: Decimal | None = None
     spread: Decimal | None = None  # half of it per leg
-    improvement_z: float | None = None  # None: the operator asked for it
+    improvement_z: float | None = None  # None: requested by the operator
     threshold_z: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EquityStep:
-    """A committed version that moved members or weights."""
+    """Committed version that changed members or weights."""
 
     at: datetime
     version: int
     weights: Mapping[str, int]  # micro-percent of every member after it, by symbol
-    is_weighed: bool  # all weights were set anew; otherwise only those who left were closed
+    is_weighed: bool  # all weights were set; otherwise only leavers were closed
     marks: Mapping[str, Decimal]  # of members before and after, where known
     swaps: tuple[RecordedReplacement, ...]
-    # Ids of those that had no mark, by symbol; not of those whose price was not believed.
+    # Ids of members without a mark by symbol; quarantined prices are not among them.
     absent: Mapping[str, str] = field(default_factory=dict)
-    # By symbol, as they were known then.
+    # Redenominations by symbol, as known at the change.
     redenominated: Mapping[str, tuple[Redenomination, ...]] = field(default_factory=dict)
 
 
 def equity_steps(events: Iterable[PortfolioEvent]) -> tuple[EquityStep, ...]:
-    """Events, oldest first, as versions with weights and marks; what moves nothing is left out.
+    """Convert events, oldest first, to versions with weights and marks; others are skipped.
 
-    They are the whole history, or a part that begins with a weighing: that names every member.
+    The events are the whole history or start with a rebalance, which names every member.
     """
     held: _Held = {}
     found: list[EquityStep] = []
@@ -74,7 +74,7 @@ def equity_steps(events: Iterable[PortfolioEvent]) -> tuple[EquityStep, ...]:
             held = _after(held, event.type, event.payload)
         found.append(
             EquityStep(
-                # A clock that was set back does not change the order in which things happened.
+                # A clock that was set back does not change the order of events.
                 at=max([together[-1].occurred_at, *(step.at for step in found[-1:])]),
                 version=version,
                 weights=dict(held.values()),
@@ -126,7 +126,7 @@ def _after(held: _Held, kind: EventType, payload: Mapping[str, Any]) -> _Held:
         return {key: one for key, one in held.items() if key != member["symbol_id"]}
     gone = payload["old"]["symbol_id"]
     kept = [(member["symbol_id"], new) if key == gone else (key, held[key]) for key in held]
-    # A part of the history may name a member first where it leaves.
+    # A partial history may first name a member when it leaves.
     return dict(kept) if gone in held else {**held, member["symbol_id"]: new}
 
 
@@ -157,7 +157,7 @@ def _redenominated(events: Sequence[PortfolioEvent]) -> dict[str, tuple[Redenomi
 
 
 def _absent(events: Sequence[PortfolioEvent]) -> dict[str, str]:
-    """Where a history does not say why a mark is missing it may have been one not believed."""
+    """Members without a mark, unless the price was quarantined or the reason is not recorded."""
     return {
         one["symbol"]: symbol_id
         for event in events
@@ -173,7 +173,7 @@ _DAY: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Valuation:
-    """Prices at a moment between the steps: closes of a day, or the marks of now."""
+    """Prices at a moment between steps: daily closes or current marks."""
 
     at: datetime
     prices: Mapping[str, Decimal]
@@ -182,7 +182,7 @@ class Valuation:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """What was opened when weights were last set, in units of the index."""
+    """Notional position since weights were last set, in units of the index."""
 
     opened_at: datetime
     entry: Decimal  # the mark at which it was opened
@@ -196,17 +196,17 @@ class Position:
     def redenominated(
         self, changes: Iterable[Redenomination], at: datetime, price: Decimal
     ) -> str | None:
-        """Why a price of that moment does not value the position; None where it does."""
+        """Reason why a price cannot value the position after a redenomination, else None."""
         change = crossed(changes, (self.opened_at, self.entry), (at, price))
         return None if change is None else f"was redenominated after {change.since:%Y-%m-%d %H:%M}"
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The equity at one moment, None with the reason where a price was not known.
+    """Equity at one moment; None with the reason where a price was unknown.
 
-    `gains` are what each symbol earned since it was last valued; those of all points up to a
-    known one, and 1, make its equity.
+    `gains` are the gains of each symbol since its last valuation; 1 plus all gains up to a known
+    point is its equity.
     """
 
     at: datetime
@@ -219,35 +219,35 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """The equity at the start, at the end of a day, or now; pnl since the one before."""
+    """Equity at the start, at the end of a day or now; pnl since the previous one."""
 
     at: datetime
     equity: Decimal | None
     pnl: Decimal | None
-    change: float | None  # simple return since the one before
+    change: float | None  # simple return since the previous one
     reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points in time order, and the positions after the last step."""
+    """Equity curve: points in time order and the positions after the last step."""
 
     points: tuple[Point, ...]
     positions: Mapping[str, Position]
     cash: Decimal
-    broken: str | None  # why the equity is not known any more
-    broken_at: datetime | None = None  # the change from which on
+    broken: str | None  # reason for an unknown equity
+    broken_at: datetime | None = None  # change since which it is unknown
 
 
 @dataclass(frozen=True, slots=True)
 class EquityOpening:
-    """The equity right after a weighing: with its weights, all that later moments need of before.
+    """Equity right after a rebalance, from which the curve can continue.
 
-    `begun_at` is when the first member came in, None where that is left out of the curve.
+    `begun_at` is the inclusion of the first member; None leaves it out of the curve.
     """
 
     equity: Decimal | None
-    broken: str | None  # why it is not known
+    broken: str | None  # reason for an unknown equity
     begun_at: datetime | None
     broken_at: datetime | None = None
 
@@ -265,10 +265,10 @@ def walk(
     valuations: Sequence[Valuation],
     opening: EquityOpening | None = None,
 ) -> Curve:
-    """The equity at every step and, from the first step on, at every valuation.
+    """Compute the equity at every step and, from the first step on, at every valuation.
 
-    With an `opening` the first of `changes` is the weighing that it follows, and the curve begins
-    there; every later point is the one that the walk over the whole history comes to.
+    With an `opening` the first of `changes` is its rebalance and the curve begins there; every
+    later point equals the one computed from the whole history.
     """
     if not changes:
         return Curve((), {}, ONE, None)
@@ -291,7 +291,7 @@ def walk(
 
 
 def days(curve: Curve) -> tuple[Day, ...]:
-    """The start and every valuation; P&L and return need both ends, so a gap has neither."""
+    """Start and every valuation; P&L and return need both ends, so a gap has neither."""
     found: list[Day] = []
     for point in curve.points:
         if point.is_step and found:
@@ -307,7 +307,7 @@ def days(curve: Curve) -> tuple[Day, ...]:
 
 @dataclass(frozen=True, slots=True)
 class KnownEquity:
-    """The equity that a weighing before the curve has kept."""
+    """Equity recorded by a rebalance before the curve."""
 
     at: datetime
     equity: Decimal
@@ -319,12 +319,12 @@ def track_record(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Figures:
-    """Figures of what was held at or after `since` and before `until`.
+    """Performance figures at or after `since` and before `until`.
 
-    Growth and drawdown are of every known point, the last one at or before `since` included:
+    Growth and drawdown use every known point, the last one at or before `since` included:
     start, changes of weights, closes, and now. Returns are those from one close to the next, and
-    from and to the first and the last point; a part of a day and a gap are one observation each,
-    so that no gain or loss is left out. A change of weights divides a gap.
+    from and to the first and the last point; a partial day and a gap count as one observation
+    each, so that no gain or loss is left out. A change of weights divides a gap.
     """
     known = [(one.at, one.equity, True) for one in earlier]
     known += [
@@ -345,7 +345,7 @@ def track_record(
             observed.append(one)
     worth = np.array([float(equity) for _, equity, _ in known])
     ends = np.array([float(equity) for _, equity, _ in observed])
-    above = ends[:-1] > 0.0  # from nothing there is no return
+    above = ends[:-1] > 0.0  # no return from zero equity
     returns = ends[1:][above] / ends[:-1][above] - 1.0
     return figures_of_equity(worth, returns, (known[-1][0] - known[0][0]) / _DAY)
 
@@ -376,7 +376,7 @@ def _stepped(state: _State, step: EquityStep) -> tuple[_State, Point]:
         return replace(state, broken=why, broken_at=step.at), said
     if step.is_weighed:
         return _opened(_worth(state), wanted, step), point
-    # Those that stay may be without a price; those that leave are settled all the same.
+    # Leavers are settled even if a remaining member has no price.
     settled = {name: state.positions[name].at_price(step.marks[name]) for name in left}
     moved = {name: _minus(settled[name], state.positions[name].value) for name in left}
     kept = {name: one for name, one in state.positions.items() if name in step.weights}
@@ -397,7 +397,7 @@ def _opened(equity: Decimal, wanted: Mapping[str, int], step: EquityStep) -> _St
 def _unlike(
     positions: Mapping[str, Position], moment: EquityStep | Valuation, prices: Mapping[str, Decimal]
 ) -> str | None:
-    """Why the first of the positions whose price is in another unit now has no value."""
+    """Reason why a redenominated position has no value; None without one."""
     for symbol, one in positions.items():
         changes = moment.redenominated.get(symbol, ())
         if changes and symbol in prices:
@@ -441,10 +441,10 @@ def _minus(one: Decimal, other: Decimal) -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class ValuationSnapshot:
-    """One for each slot of the schedule; closes that change later do not change it.
+    """Valuation at one scheduled time; later revisions of prices do not change it.
 
-    `equity` is that of the notional index, None with the reason where a price was not known;
-    `prices` are the marks of the members that had one.
+    `equity` is that of the notional index, None with the reason where a price was unknown;
+    `prices` are the mark prices of the members that had one.
     """
 
     slot: datetime

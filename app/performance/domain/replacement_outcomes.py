@@ -1,4 +1,4 @@
-"""Did each replacement pay: the path of the old symbol against that of the new one."""
+"""Outcome of each replacement: returns of the old and the new symbol, net of costs."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from app.market.domain.panel import Redenomination, crossed
 from app.performance.domain.equity_curve import EquityStep, RecordedReplacement, Valuation
 
 _UPPER: Final = 0.975
-_USUAL_MS: Final = 8 * 3_600_000  # where a rate does not say its interval
-_LATE_MS: Final = 2 * 3_600_000  # settlements are asked for once an hour
+_USUAL_MS: Final = 8 * 3_600_000  # for a rate without an interval
+_LATE_MS: Final = 2 * 3_600_000  # settlements are polled once an hour
 
 
 @dataclass(frozen=True, slots=True)
 class ReturnPair:
-    """Both returns since the swap; None where a price is not known."""
+    """Returns of both symbols since the replacement; None where a price is unknown."""
 
     at: datetime
     old: float | None
@@ -33,67 +33,68 @@ class ReturnPair:
 
 @dataclass(frozen=True, slots=True)
 class ReplacementOutcome:
-    """A swap and what came of it, up to the day the new member left, or now."""
+    """Outcome of a replacement until the new member left, or now."""
 
     at: datetime
     old: str
     new: str
     path: tuple[ReturnPair, ...]
-    ended_at: datetime | None  # when the new member left; None while it is in
-    delisted: tuple[str, ...]  # of the two, whose last known price stands for all later ones
+    ended_at: datetime | None  # removal of the new member; None while it is a member
+    delisted: tuple[str, ...]  # delisted ones of the two; their last known price is used later
     old_return: float | None
     new_return: float | None
-    reason: str | None  # why it is not known
-    # Fractions of the slot; None: not known, and `cost_reason` says why.
+    reason: str | None  # reason for unknown returns
+    # Fractions of the slot; None: unknown, see `cost_reason`.
     fees: float | None = None
     spread: float | None = None
-    funding: float | None = None  # that the new one has paid beyond the old one since
+    funding: float | None = None  # paid by the new symbol minus the old one since
     cost_reason: str | None = None
-    improvement_z: float | None = None  # at the swap; None where the operator asked for it
+    improvement_z: float | None = None  # at the replacement; None if requested by the operator
     threshold_z: float | None = None
 
     @property
     def difference(self) -> float | None:
-        """What the swap gained, as a fraction of the slot; before costs."""
+        """Gain of the replacement before costs, as a fraction of the slot."""
         if self.old_return is None or self.new_return is None:
             return None
         return self.new_return - self.old_return
 
     @property
     def net(self) -> float | None:
-        """What is left of the difference after fees, spread and funding."""
+        """Gain after fees, spread and funding."""
         gained, costs = self.difference, (self.fees, self.spread, self.funding)
         known = [one for one in costs if one is not None]
         return None if gained is None or len(known) < len(costs) else gained - sum(known)
 
     @property
     def net_reason(self) -> str | None:
-        """Why the net figure is not known."""
+        """Reason for an unknown net figure."""
         return self.reason or self.cost_reason
 
     @property
     def outperformed(self) -> bool | None:
+        """Whether the net gain is positive; None if unknown."""
         return None if self.net is None else to_millionths(self.net) > 0
 
 
 @dataclass(frozen=True, slots=True)
 class ReplacementLedger:
-    """All swaps, and the sum of the net figures that are known with its interval."""
+    """All replacements with the sum of the known net gains and its interval."""
 
     lines: tuple[ReplacementOutcome, ...]
     total: float | None  # fractions of a slot; None where no net figure is known
-    low: float | None  # of the 95 % interval by Student's t; None below two figures
+    low: float | None  # 95 % interval by Student's t; None below two figures
     high: float | None
     counted: int
-    reason: str | None  # what is not in the total
+    reason: str | None  # replacements missing from the total
 
     @property
     def unknown(self) -> int:
         return len(self.lines) - self.counted
 
 
-def ledger_of(lines: Sequence[ReplacementOutcome]) -> ReplacementLedger:
-    """The ledger of these swaps, which are taken as independent of one another."""
+def replacement_ledger(lines: Sequence[ReplacementOutcome]) -> ReplacementLedger:
+    """Ledger of replacements, which count as independent of one another."""
     nets = [one.net for one in lines if one.net is not None]
     count, missing = len(nets), len(lines) - len(nets)
     reason = f"{missing} of {len(lines)} have no net figure and are not in it" if missing else None
@@ -112,10 +113,10 @@ def outcomes(
     delisted: Collection[str] = (),
     rates: Mapping[str, Sequence[Funding]] = MappingProxyType({}),
 ) -> tuple[ReplacementOutcome, ...]:
-    """Every swap of the history, oldest first, valued at `valuations` in time order.
+    """Outcome of every replacement, oldest first, valued at `valuations` in time order.
 
-    What is `delisted` has realised its last price (QUANT.md section 0). `rates` are the settled
-    funding rates by symbol id, oldest first, from before the first swap on.
+    A `delisted` symbol has realised its last price (QUANT.md section 0). `rates` are the settled
+    funding rates by symbol id, oldest first, from before the first replacement on.
     """
     return tuple(
         _outcome(step, swap, changes[number + 1 :], valuations, delisted, rates)
@@ -183,10 +184,10 @@ def _paid(
     *,
     is_over: bool,
 ) -> float | None:
-    """Funding that a long has paid from `begin` to the last of `returns`, as a fraction of `begin`.
+    """Funding paid by a long from `begin` to the last of `returns`, as a fraction of `begin`.
 
-    None where a settlement may be missing: no rate is known from before `begin`, two are further
-    apart than their interval, or the last one is older than that and the time to fetch it.
+    None where a settlement may be missing: no rate before `begin`, two rates further apart than
+    their interval, or a last one older than the interval plus the polling time.
     """
     if not returns:
         return None
@@ -216,7 +217,7 @@ def _paid(
 
 
 _Changes = Mapping[str, tuple[Redenomination, ...]]
-_Told = tuple[datetime, Mapping[str, Decimal], _Changes]
+_PricesAt = tuple[datetime, Mapping[str, Decimal], _Changes]
 
 
 def _moments(
@@ -224,8 +225,8 @@ def _moments(
     swap: RecordedReplacement,
     left: EquityStep | None,
     valuations: Sequence[Valuation],
-) -> list[_Told]:
-    found: list[_Told] = [
+) -> list[_PricesAt]:
+    found: list[_PricesAt] = [
         (one.at, one.prices, one.redenominated)
         for one in valuations
         if one.at > step.at and (left is None or one.at < left.at)
@@ -238,7 +239,7 @@ def _moments(
 def _is_changed(
     step: EquityStep, name: str, at: datetime, prices: Mapping[str, Decimal], changes: _Changes
 ) -> bool:
-    """Whether the price is in another unit than the mark at the swap."""
+    """Whether a redenomination lies between the mark at the replacement and the price."""
     if name not in prices or name not in step.marks:
         return False
     first, last = (step.at, step.marks[name]), (at, prices[name])
@@ -246,12 +247,12 @@ def _is_changed(
 
 
 def _path(
-    step: EquityStep, swap: RecordedReplacement, moments: Sequence[_Told], gone: Collection[str]
+    step: EquityStep, swap: RecordedReplacement, moments: Sequence[_PricesAt], gone: Collection[str]
 ) -> Iterator[ReturnPair]:
     last = {name: step.marks[name] for name in gone if name in step.marks}
-    for at, told, changes in moments:
-        last |= {name: told[name] for name in gone if name in told}
-        known = {**last, **told}
+    for at, prices, changes in moments:
+        last |= {name: prices[name] for name in gone if name in prices}
+        known = {**last, **prices}
         returns = (
             float(known[name] / step.marks[name]) - 1.0
             if name in known

@@ -1,4 +1,4 @@
-"""The days of the panel as Brinson needs them: the portfolio beside the whole universe."""
+"""Builds the daily inputs of the Brinson attribution: portfolio and universe."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ SectorOf = Callable[[str], str]
 
 
 def active_return(track: EquityHistory, since: datetime, until: datetime) -> ActiveReturn:
-    """From the last close of a day at or before `since` (else the first) to that at `until`."""
+    """Active return from the last daily close at or before `since` (else the first) to `until`."""
     panel = track.grounds.market.panel(Interval.DAY)
     rows = {at: row for row, at in period_ends(track.grounds)}
     closes = [at for at, one in enumerate(track.curve.points) if not one.is_step and one.at in rows]
@@ -47,7 +47,7 @@ def active_return(track: EquityHistory, since: datetime, until: datetime) -> Act
 def _own(
     start: Point, later: Sequence[Point], sector_of: SectorOf
 ) -> tuple[Mapping[str, Decimal], Mapping[str, Decimal]] | None:
-    """Weights at the start of a day and what they earned, by sector; None without equity."""
+    """Weights at the start of a day and their contributions by sector; None without equity."""
     equity = start.equity
     if equity is None or equity <= 0:
         return None
@@ -69,7 +69,7 @@ def _shares(amounts: Mapping[str, Decimal], equity: Decimal) -> dict[str, Decima
 def _universe(
     panel: Panel, edges: tuple[int, int], sectors: Sequence[str]
 ) -> tuple[Mapping[str, Decimal], Mapping[str, Decimal]] | None:
-    """Shares and mean returns of the sectors; None where no symbol has both closes."""
+    """Shares and mean returns of the universe's sectors; None where no symbol has both closes."""
     found: dict[str, list[float]] = defaultdict(list)
     for column, change in _moves(unbroken(panel).close, edges):
         found[sectors[column]].append(change)

@@ -1,4 +1,4 @@
-"""Scores of the members now, and risk-adjusted figures of what was held."""
+"""Analytics: current scores of the members and risk-adjusted performance."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ from app.portfolio.services.tradeability import DataFacts
 
 @dataclass(frozen=True, slots=True)
 class Analytics:
-    """Scores of the members now, and figures of what was held: the weights in force each day."""
+    """Current scores of the members and figures by the weights of each day."""
 
     portfolio_size: int
     average_score: float | None
@@ -32,7 +32,7 @@ class Analytics:
 
 @dataclass(frozen=True, slots=True)
 class PerformanceAnalytics:
-    """Summarises performance and risk of the portfolio; nothing here changes it."""
+    """Read-only summary of performance and risk."""
 
     database: Database
     grounds: GroundsNow

@@ -1,4 +1,4 @@
-"""How far back the equity has to be read: to the last weighing before what is asked for."""
+"""Loads the equity curve from the last rebalance before the requested period."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +11,16 @@ import numpy as np
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import Interval
+from app.performance.domain.backfilled_marks import (
+    INDEX,
+    BackfilledMark,
+    backfilled_marks_of,
+    broken_since,
+    is_given_up,
+    missing_marks,
+    payload_of,
+    with_backfilled_marks,
+)
 from app.performance.domain.equity_curve import (
     Curve,
     Day,
@@ -22,16 +32,6 @@ from app.performance.domain.equity_curve import (
     equity_steps,
     track_record,
     walk,
-)
-from app.performance.domain.late_marks import (
-    INDEX,
-    BackfilledMark,
-    broken_since,
-    completed,
-    is_given_up,
-    kept_by,
-    missed,
-    payload_of,
 )
 from app.portfolio.domain.event_log import (
     WEIGHS,
@@ -53,38 +53,38 @@ from app.scoring.storage.hourly_bars import HourlyBarRepository
 
 @dataclass(frozen=True, slots=True)
 class EquityHistoryWindow:
-    """The latest part of the history; without an opening it is the whole of it."""
+    """Latest part of the history; without an opening it is the whole history."""
 
     changes: tuple[EquityStep, ...]
     opening: EquityOpening | None
-    late: tuple[BackfilledMark, ...] = ()  # marks of these changes that were found later
-    is_given_up: bool = False  # what is missing is not looked up any more
+    late: tuple[BackfilledMark, ...] = ()  # backfilled marks of these changes
+    is_given_up: bool = False  # missing marks are final
 
 
 async def load_window(
     unit: UnitOfWork, until: datetime, begun_at: datetime, *, has_start: bool
 ) -> EquityHistoryWindow:
-    """The changes from the last weighing at or before `until` on, which says what was before.
+    """Changes from the last rebalance at or before `until` on, with its equity as the opening.
 
-    The history began at `begun_at`; `has_start` puts that into the opening. Weighings that were
-    stored before they kept their equity make it the whole history; one that did not know its
-    equity, for a mark that may still be found, makes it begin before that mark was missed.
+    The history began at `begun_at`; `has_start` puts that into the opening. A rebalance without a
+    recorded equity requires the whole history; one whose equity is unknown for a mark that may
+    still be backfilled requires the history from before that mark.
     """
     weighing = await _sound(unit, await unit.get(HistoryRepository).last_weighing(until))
     if weighing is not None and weighing.occurred_at <= begun_at:
-        weighing = None  # it is the beginning itself
+        weighing = None  # the beginning itself
     return await _from(unit, weighing, begun_at if has_start else None)
 
 
 async def compute_curve(
     unit: UnitOfWork, read: EquityHistoryWindow, valuations: Sequence[Valuation]
 ) -> tuple[EquityHistoryWindow, Curve]:
-    """The curve, and what it was made of: marks that it breaks for want of are looked up."""
+    """Compute the curve; marks that interrupt it are looked up among the hourly bars."""
     curve = walk(read.changes, valuations, read.opening)
     is_lost = read.opening is not None and read.opening.broken is not None
     if curve.broken is None or is_lost or read.is_given_up:
         return read, curve
-    wanted = missed(read.changes)
+    wanted = missing_marks(read.changes)
     closes = await unit.get(HourlyBarRepository).closes(
         {(one.symbol_id, one.opened_ms) for one in wanted}
     )
@@ -95,12 +95,14 @@ async def compute_curve(
     ]
     if not found:
         return read, curve
-    whole = replace(read, changes=completed(read.changes, found), late=(*read.late, *found))
+    whole = replace(
+        read, changes=with_backfilled_marks(read.changes, found), late=(*read.late, *found)
+    )
     return whole, walk(whole.changes, valuations, whole.opening)
 
 
-async def weighed_before(unit: UnitOfWork, version: int) -> tuple[KnownEquity, ...]:
-    """The equities that weighings before that version have kept, oldest first."""
+async def known_equities_before(unit: UnitOfWork, version: int) -> tuple[KnownEquity, ...]:
+    """Equities recorded by rebalances before a version, oldest first."""
     found = []
     for at, made, index in await unit.get(HistoryRepository).weighed(INDEX):
         if made < version and index is not None and index["equity"] is not None:
@@ -111,16 +113,16 @@ async def weighed_before(unit: UnitOfWork, version: int) -> tuple[KnownEquity, .
 async def with_equity_index(
     unit: UnitOfWork, drafts: Sequence[Draft], stamp: Stamp
 ) -> tuple[Draft, ...]:
-    """The drafts, those that weigh with the equity of that moment: later reads begin there.
+    """Add the current equity to the draft of a rebalance, so that later reads begin there.
 
-    What that rests on and no event has named yet goes along, so that the history proves it.
+    Backfilled marks behind it are added unless an event names them, so that the history proves it.
     """
     if not any(draft.type in WEIGHS for draft in drafts):
         return tuple(drafts)
     before = await _from(
         unit, await _sound(unit, await unit.get(HistoryRepository).last_weighing()), None
     )
-    # Its place in the chain is not known yet, and has no part in the equity.
+    # The position in the chain is unknown yet and does not affect the equity.
     step = equity_steps(seal(drafts, stamp, None))[-1]
     read = replace(before, changes=(*before.changes, step))
     whole, curve = await compute_curve(unit, read, ())
@@ -135,13 +137,13 @@ async def with_equity_index(
 
 
 async def _sound(unit: UnitOfWork, weighing: PortfolioEvent | None) -> PortfolioEvent | None:
-    """The weighing, or the last one before its equity was lost where that may still be found."""
+    """Rebalance, or an earlier one if its equity is unknown and may still be backfilled."""
     while weighing is not None and not is_given_up(weighing):
         since = broken_since(weighing)
         if since is None:
             break
         earlier = await unit.get(HistoryRepository).last_weighing(since - datetime.resolution)
-        # Where a clock was set back a later one may bear an earlier time.
+        # After a clock was set back a later event may have an earlier time.
         weighing = earlier if earlier is not None and earlier.seq < weighing.seq else None
     return weighing
 
@@ -164,29 +166,29 @@ async def _from(
 def _stretch(
     events: Sequence[PortfolioEvent], changes: tuple[EquityStep, ...], opening: EquityOpening | None
 ) -> EquityHistoryWindow:
-    late = tuple(one for event in events for one in kept_by(event))
+    late = tuple(one for event in events for one in backfilled_marks_of(event))
     given_up = any(is_given_up(event) for event in events)
-    return EquityHistoryWindow(completed(changes, late), opening, late, given_up)
+    return EquityHistoryWindow(with_backfilled_marks(changes, late), opening, late, given_up)
 
 
 @dataclass(frozen=True, slots=True)
 class EquityHistory:
-    """The curve and what it was made of."""
+    """Equity curve with its inputs."""
 
     portfolio: Portfolio
     changes: tuple[EquityStep, ...]
     valuations: tuple[Valuation, ...]
     curve: Curve
     grounds: Grounds
-    late: tuple[BackfilledMark, ...] = ()  # marks of the changes that were not known in their time
-    earlier: tuple[KnownEquity, ...] = ()  # of weighings before the curve, where figures are needed
+    late: tuple[BackfilledMark, ...] = ()  # backfilled marks of the changes
+    earlier: tuple[KnownEquity, ...] = ()  # recorded by rebalances before the curve
 
     def figures(self, since: datetime | None = None, until: datetime | None = None) -> Figures:
         """Figures at or after `since` and before `until`."""
         return track_record(self.curve, self.earlier, since, until)
 
     def within(self, since: datetime | None, until: datetime | None) -> tuple[Day, ...]:
-        """The days at or after `since` and before `until`."""
+        """Days at or after `since` and before `until`."""
         return tuple(
             day
             for day in self.days
@@ -196,7 +198,7 @@ class EquityHistory:
     def late_within(
         self, since: datetime | None, until: datetime | None
     ) -> tuple[BackfilledMark, ...]:
-        """The late marks of changes at or after `since` and before `until`."""
+        """Backfilled marks of changes at or after `since` and before `until`."""
         return tuple(
             one
             for one in self.late
@@ -217,15 +219,15 @@ class EquityHistory:
 
 @dataclass(frozen=True, slots=True)
 class EquityQuery:
-    """What is asked of a track; more than that may be missing from it."""
+    """Requested content of an equity history; the rest may be missing."""
 
-    days_since: datetime | None = None  # None: from the first member on
+    days_since: datetime | None = None  # None: since the first member
     has_days: bool = True
-    gains_since: datetime | None = None  # from when on gains must be whole; None: none are needed
+    gains_since: datetime | None = None  # start of complete gains; None: not needed
     has_figures: bool = False  # of all points from `days_since` on
 
     def first(self, begun_at: datetime, grounds: Grounds) -> datetime:
-        """From when on everything is to be known; a day needs the close before it."""
+        """Start of the required data; a day needs the close before it."""
         closes = [end for _, end in period_ends(grounds)]
         needed = [grounds.at]
         if self.gains_since is not None:
@@ -244,7 +246,7 @@ class EquityQuery:
 async def load_equity(
     unit: UnitOfWork, grounds_now: GroundsNow, need: EquityQuery, swaps: Sequence[EquityStep] = ()
 ) -> EquityHistory:
-    """What `need` says, within a transaction; the symbols of `swaps` are valued, too."""
+    """Load what `need` requests in a transaction; symbols of `swaps` are valued, too."""
     portfolio = await unit.get(PortfolioRepository).load()
     grounds = grounds_now(await unit.get(ConfigurationRepository).current())
     begun_at = await unit.get(HistoryRepository).begun_at()
@@ -262,7 +264,7 @@ async def load_equity(
     whole, curve = await compute_curve(unit, read, valuations)
     earlier: tuple[KnownEquity, ...] = ()
     if need.has_figures and has_start and whole.opening is not None:
-        earlier = await weighed_before(unit, whole.changes[0].version)
+        earlier = await known_equities_before(unit, whole.changes[0].version)
     return EquityHistory(portfolio, whole.changes, valuations, curve, grounds, whole.late, earlier)
 
 
@@ -272,7 +274,7 @@ def _marks(symbols: set[str], grounds: Grounds) -> dict[str, Decimal]:
 
 
 def period_ends(grounds: Grounds) -> Iterator[tuple[int, datetime]]:
-    """The rows of the daily panel that are over, with the moment of their close."""
+    """Completed rows of the daily panel with the time of their close."""
     panel = grounds.market.panel(Interval.DAY)
     epoch = datetime.fromtimestamp(0, grounds.at.tzinfo)
     for row, opened in enumerate([] if panel is None else panel.opened_ms.tolist()):
@@ -282,7 +284,7 @@ def period_ends(grounds: Grounds) -> Iterator[tuple[int, datetime]]:
 
 
 def _closes(symbols: set[str], grounds: Grounds) -> tuple[Valuation, ...]:
-    """The close of every day of the panel that is over, for the symbols that have one."""
+    """Closes of every completed day for the symbols that have one."""
     panel = grounds.market.panel(Interval.DAY)
     if panel is None:
         return ()

@@ -1,4 +1,4 @@
-"""Metrics of the portfolio: scores, sectors, performance, risk and correlation in one answer."""
+"""Computes scores, sectors, performance, risk and correlation of the portfolio."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from app.portfolio.services.member_views import portfolio_view
 from app.portfolio.services.queries import CorrelationReport, correlation_report
 from app.portfolio.services.tradeability import DataFacts
 
-_PLACES: Final = 4  # of the weights that risk is worked out for, as fractions
+_PLACES: Final = 4  # decimals of the weights (fractions) for the risk figures
 
 
 @dataclass(frozen=True, slots=True)
 class Concentration:
-    """Shares of the invested weight; None where nothing is invested."""
+    """Sector concentration of the invested weight; None without investment."""
 
     weights_u: Mapping[str, int]  # micro-percent by sector
     hhi: float | None  # sum of the squared shares
@@ -33,7 +33,7 @@ class Concentration:
 
 @dataclass(frozen=True, slots=True)
 class PortfolioMetrics:
-    """None where a figure is not defined."""
+    """Metrics of one moment; None where a figure is undefined."""
 
     scores: tuple[float, ...]
     score_spread: float | None  # sample standard deviation
@@ -42,23 +42,23 @@ class PortfolioMetrics:
     risk: Risk
     correlation: CorrelationReport
     facts: DataFacts
-    earned: Figures  # of the weights in force each day
+    earned: Figures  # by the weights of each day
 
     @property
     def share_of_gainers(self) -> float | None:
-        """Share of the members that stand above their inclusion price."""
+        """Share of the members above their inclusion price."""
         return fmean(move > 0.0 for move in self.moves) if self.moves else None
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsService:
-    """Looks at everything once; nothing here changes it."""
+    """Read-only metrics of one consistent snapshot."""
 
     database: Database
     grounds: GroundsNow
 
     async def metrics(self) -> PortfolioMetrics:
-        """All of one state and one market. Raises UnavailableError."""
+        """Metrics of one state and one market. Raises UnavailableError."""
         async with self.database.read() as unit:
             track = await load_equity(unit, self.grounds, EquityQuery(has_figures=True))
             grounds = await self.grounds.of(unit)
@@ -78,7 +78,7 @@ class MetricsService:
             score_spread=stdev(scores) if len(scores) > 1 else None,
             sectors=Concentration(dict(sorted(by_sector.items())), hhi),
             moves=tuple(move for move in moves if move is not None),
-            # Of daily bars and weights alone, and longer in the making than all of the rest.
+            # Depends on daily bars and weights alone and costs more than the rest.
             risk=self.grounds.views.get(
                 "metrics_risk",
                 (daily, tuple(weights.items())),
@@ -91,9 +91,9 @@ class MetricsService:
 
 
 def present_weights(portfolio: Portfolio, grounds: Grounds) -> dict[str, float]:
-    """Fractions by symbol, as prices have carried them, to a hundredth of a percentage point.
+    """Drifted weights as fractions, rounded to a hundredth of a percentage point.
 
-    The rest moves with every quote.
+    Further digits change with every quote.
     """
     held = grounds.marked(portfolio).members
     return {member.symbol: round(member.weight_u / FULL, _PLACES) for member in held}

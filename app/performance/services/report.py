@@ -1,4 +1,4 @@
-"""The report of the portfolio: equity, positions, who earned what, and whether swaps paid."""
+"""Builds the portfolio report: equity, positions, attribution and replacement outcomes."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import DELISTED, Funding, Interval
 from app.market.storage.market_data import MarketRepository
 from app.performance.domain.attribution import Attribution
+from app.performance.domain.backfilled_marks import BackfilledMark, with_backfilled_marks
 from app.performance.domain.brinson import ActiveReturn
 from app.performance.domain.equity_curve import Day, EquityStep, equity_steps
-from app.performance.domain.late_marks import BackfilledMark, completed
 from app.performance.domain.replacement_outcomes import (
     ReplacementLedger,
     ReplacementOutcome,
-    ledger_of,
     outcomes,
+    replacement_ledger,
 )
 from app.performance.services.active_return import active_return
 from app.performance.services.equity_reader import EquityHistory, EquityQuery, load_equity
@@ -24,8 +24,8 @@ from app.performance.services.portfolio_metrics import present_weights
 from app.performance.services.service import (
     Performance,
     PositionPerformance,
-    attributed,
-    held,
+    attribution_ledgers,
+    position_performance,
     realized_in,
 )
 from app.portfolio.domain.event_log import EventType
@@ -36,34 +36,34 @@ from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
 
-_DAYS = 30  # of the attribution where no period is given
+_DAYS = 30  # default period of the attribution
 _TRADES = 50
 _REBALANCE = frozenset({EventType.REBALANCE})
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything of one moment, from one snapshot; trades, days and swaps of the period."""
+    """Report of one snapshot; trades, days and replacements belong to the period."""
 
     made_at: datetime
     version: int
     since: datetime | None
     until: datetime | None
     days: tuple[Day, ...]
-    figures: Figures  # of what was held in the period
+    figures: Figures  # of the positions held in the period
     hypothetical: Figures  # of today's weights over the past: not earned
     positions: tuple[PositionPerformance, ...]
     ledgers: tuple[Attribution, ...]
     active: ActiveReturn  # against the universe
-    trades: tuple[Trade, ...]  # the last ones
+    trades: tuple[Trade, ...]  # newest first
     swaps: tuple[ReplacementOutcome, ...]
     facts: DataFacts
-    late_marks: tuple[BackfilledMark, ...] = ()  # of changes in the period, not known in their time
+    late_marks: tuple[BackfilledMark, ...] = ()  # backfilled marks of changes in the period
 
 
 @dataclass(frozen=True, slots=True)
 class ReplacementReport:
-    """What all replacements came to, for the portfolio of `version`."""
+    """Replacement ledger of the portfolio at `version`."""
 
     version: int
     ledger: ReplacementLedger
@@ -72,35 +72,35 @@ class ReplacementReport:
 
 @dataclass(frozen=True, slots=True)
 class ReportService:
-    """Puts the report together; it changes nothing."""
+    """Read-only use cases of the report."""
 
     performance: Performance
 
     async def replacements(self) -> ReplacementReport:
-        """The ledger of all replacements: prices since each, net of fees, spread and funding."""
+        """Ledger of all replacements, net of fees, spread and funding."""
         async with self.performance.database.read() as unit:
             swapped = equity_steps(await unit.get(HistoryRepository).moves(without=_REBALANCE))
             track = await load_equity(unit, self.performance.grounds, EquityQuery(), swapped)
             rates = await _funding_since(unit, swapped)
-        ledger = ledger_of(_outcomes(swapped, track, rates))
+        ledger = replacement_ledger(_outcomes(swapped, track, rates))
         return ReplacementReport(track.portfolio.version, ledger, track.facts)
 
     async def report(self, since: datetime | None, until: datetime | None) -> Report:
-        """Over the period; without one the whole curve, and the last 30 days attributed."""
+        """Report over the period; by default the whole curve and 30 days of attribution."""
         async with self.performance.database.read() as unit:
             earliest, _ = _attributed_over(since, until, self.performance.grounds.clock())
             portfolio = await unit.get(PortfolioRepository).load()
             included = [member.included_at for member in portfolio.members]
-            # A rebalance moves no member: without it a swap is all the same what it was.
+            # A rebalance moves no member and does not affect replacements.
             swapped = equity_steps(
                 await unit.get(HistoryRepository).moves(since=since, without=_REBALANCE)
             )
             gains_since = min((earliest, *included))
             need = EquityQuery(days_since=since, gains_since=gains_since, has_figures=True)
             track = await load_equity(unit, self.performance.grounds, need, swapped)
-            # Its last valuation is of its own moment: to end before that would leave it out.
+            # The period ends at the last valuation, or that one would be left out.
             begin, end = _attributed_over(since, until, track.grounds.at)
-            ledgers = await attributed(unit, track, begin, end)
+            ledgers = await attribution_ledgers(unit, track, begin, end)
             realized = await realized_in(unit, portfolio, since, until)
             trades = await unit.get(TradeRepository).page(None, _TRADES, since=since, until=until)
             rates = await _funding_since(unit, swapped)
@@ -109,7 +109,7 @@ class ReportService:
         weights = present_weights(portfolio, track.grounds)
         risk = await asyncio.to_thread(risk_of, daily, weights)
         shown = track.within(since, until)
-        told = _outcomes(swapped, track, rates)
+        outcomes_since = _outcomes(swapped, track, rates)
         return Report(
             made_at=track.grounds.at,
             version=track.portfolio.version,
@@ -117,11 +117,15 @@ class ReportService:
             until=until,
             days=shown,
             figures=track.figures(since, until),
-            positions=tuple(held(one, track, realized) for one in track.portfolio.members),
+            positions=tuple(
+                position_performance(one, track, realized) for one in track.portfolio.members
+            ),
             ledgers=ledgers,
             active=active,
             trades=trades,
-            swaps=tuple(one for one in told if until is None or one.at < until),
+            swaps=tuple(
+                outcome for outcome in outcomes_since if until is None or outcome.at < until
+            ),
             hypothetical=risk.hypothetical,
             late_marks=track.late_within(since, until),
             facts=track.facts,
@@ -131,7 +135,7 @@ class ReportService:
 async def _funding_since(
     unit: UnitOfWork, changes: Sequence[EquityStep]
 ) -> dict[str, tuple[Funding, ...]]:
-    """Settled rates of all that was swapped, by symbol id, from a day before the first swap on."""
+    """Settled funding rates of replaced symbols by id, from a day before the first replacement."""
     swapped = [step for step in changes if step.swaps]
     if not swapped:
         return {}
@@ -147,7 +151,7 @@ def _outcomes(
 ) -> tuple[ReplacementOutcome, ...]:
     names = {name for step in swapped for one in step.swaps for name in (one.old, one.new)}
     delisted = {name for name in names if track.grounds.status_of(name) in DELISTED}
-    return outcomes(completed(swapped, track.late), track.valuations, delisted, rates)
+    return outcomes(with_backfilled_marks(swapped, track.late), track.valuations, delisted, rates)
 
 
 def _attributed_over(

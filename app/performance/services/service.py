@@ -1,4 +1,4 @@
-"""Performance: results booked once, and what the notional portfolio earned since it began."""
+"""Books results and measures the performance of the notional portfolio."""
 
 import asyncio
 from collections.abc import Mapping
@@ -32,12 +32,12 @@ from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
 
-_AHEAD = timedelta(minutes=5)  # clocks of two machines may differ by this
+_AHEAD = timedelta(minutes=5)  # tolerated clock difference
 
 
 @dataclass(frozen=True, slots=True)
 class ResultSubmission:
-    """What the trading engine says of one result."""
+    """Result reported by the trading engine."""
 
     trade_id: str
     pnl: Decimal
@@ -49,22 +49,22 @@ class ResultSubmission:
 
 @dataclass(frozen=True, slots=True)
 class PositionPerformance:
-    """A member's notional position in units of the index, and what was booked for it."""
+    """Notional position of a member in units of the index, with its booked results."""
 
     member: Member
-    position: Position | None  # None where it has no weight, or marks were not known
+    position: Position | None  # None without weight or known marks
     mark: Decimal | None
     unrealized: Decimal | None  # since weights were last set
     since_inclusion: Decimal | None
     figures: SinceInclusion
-    realized: Decimal | None  # None where nothing was booked
+    realized: Decimal | None  # None without booked results
     currency: str
-    reason: str | None  # why a figure is not known
+    reason: str | None  # reason for an unknown figure
 
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """Books results and measures; nothing here decides."""
+    """Use cases of results, positions, equity and attribution."""
 
     database: Database
     grounds: GroundsNow
@@ -79,16 +79,16 @@ class Performance:
         command: Command,
         render: Render[Trade] | None = None,
     ) -> CommandResult[Trade]:
-        """The result in the history, once per trade id; the same content again changes nothing.
+        """Book a result once per trade id; a repetition changes nothing.
 
         Raises RefusedError for an unknown symbol, another currency than the contract's, or a time
-        to come or before the symbol first was a member; ConflictError (trade_id_reused, and
+        in the future or before the first membership; ConflictError (trade_id_reused, and
         symbol_not_in_portfolio if it never was a member).
         """
 
         async def change(unit: UnitOfWork) -> Trade:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
-            # Under the lock nobody moves what is known.
+            # Under the lock the known state does not change.
             known = self.grounds.memory.known(self.database)
             grounds = self.grounds(
                 await unit.get(ConfigurationRepository).current()
@@ -123,7 +123,7 @@ class Performance:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> tuple[Trade, ...]:
-        """Last booked first; raises RefusedError for a symbol that is not known."""
+        """Booked results, newest first. Raises RefusedError for an unknown symbol."""
         async with self.database.read() as unit:
             wanted = None
             if symbol is not None:
@@ -134,14 +134,14 @@ class Performance:
             )
 
     async def track(self, since: datetime | None = None) -> EquityHistory:
-        """The equity at closes of days and at the marks of now; those before `since` may lack."""
+        """Equity at daily closes and at current marks; values before `since` may be missing."""
         async with self.database.read() as unit:
             return await load_equity(unit, self.grounds, EquityQuery(since))
 
     async def positions(
         self, since: datetime | None = None, until: datetime | None = None
     ) -> tuple[tuple[PositionPerformance, ...], EquityHistory]:
-        """Of the present members; booked results of those that occurred in the period."""
+        """Positions of the current members with the results booked in the period."""
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
             begun = min((one.included_at for one in portfolio.members), default=None)
@@ -149,30 +149,32 @@ class Performance:
                 unit, self.grounds, EquityQuery(gains_since=begun, has_days=False)
             )
             realized = await realized_in(unit, portfolio, since, until)
-        return tuple(held(one, track, realized) for one in track.portfolio.members), track
+        return tuple(
+            position_performance(one, track, realized) for one in track.portfolio.members
+        ), track
 
     async def attribution(
         self, days: int
     ) -> tuple[tuple[Attribution, ...], ActiveReturn, DataFacts]:
-        """The index and each currency that results were booked in, over the last `days`.
+        """Attribution of the index and of each booked currency over the last `days`.
 
-        Beside them what the index earned more or less than the universe, and why.
+        Includes the active return of the index against the universe.
         """
         async with self.database.read() as unit:
             begin = self.grounds.clock() - timedelta(days=days)
             need = EquityQuery(days_since=begin, gains_since=begin)
             track = await load_equity(unit, self.grounds, need)
             end = track.grounds.at
-            ledgers = await attributed(unit, track, end - timedelta(days=days), end)
-        # The universe of many days takes longer than a request may hold up the others.
+            ledgers = await attribution_ledgers(unit, track, end - timedelta(days=days), end)
+        # The universe of many days takes too long for the event loop.
         beside = await asyncio.to_thread(active_return, track, end - timedelta(days=days), end)
         return ledgers, beside, track.facts
 
 
-async def attributed(
+async def attribution_ledgers(
     unit: UnitOfWork, track: EquityHistory, since: datetime, until: datetime
 ) -> tuple[Attribution, ...]:
-    """The ledgers of a period: the index, then one for each currency."""
+    """Ledgers of a period: the index, then one per currency."""
     weights = {member.symbol: member.weight_u for member in track.portfolio.members}
     late = [one.result for one in await unit.get(TradeRepository).between(since, None)]
     after = [one for one in late if one.occurred_at > since]
@@ -186,7 +188,7 @@ async def attributed(
 async def realized_in(
     unit: UnitOfWork, portfolio: Portfolio, since: datetime | None, until: datetime | None
 ) -> dict[str, Decimal]:
-    """What was realised in the period, by symbol id; without one, all that ever was."""
+    """Realised results of the period by symbol id; without a period all of them."""
     if since is None and until is None:
         return await unit.get(TradeRepository).realized()
     found: dict[str, Decimal] = {}
@@ -214,7 +216,7 @@ def _result(text: str, claim: ResultSubmission, grounds: Grounds) -> BookedResul
         symbol_id=entry.symbol_id,
         symbol=entry.symbol,
         contract=entry.contract.code,
-        # As the database gives them back, so that the first answer is like the later ones.
+        # As read from the database, so that the first response equals later ones.
         pnl=plain(claim.pnl),
         currency=claim.currency,
         fees=plain(claim.fees),
@@ -224,7 +226,7 @@ def _result(text: str, claim: ResultSubmission, grounds: Grounds) -> BookedResul
 
 
 async def _came_in(unit: UnitOfWork, portfolio: Portfolio, result: BookedResult) -> datetime | None:
-    """When the symbol came in for a stay that had begun by then, or else first; None if never."""
+    """Inclusion of the membership begun by `at`, else the first one; None if never a member."""
     for one in portfolio.members:
         if one.symbol_id == result.symbol_id and one.included_at <= result.occurred_at:
             return one.included_at
@@ -261,7 +263,7 @@ def _payload(result: BookedResult) -> dict[str, object]:
     }
 
 
-def held(
+def position_performance(
     member: Member, track: EquityHistory, realized: Mapping[str, Decimal]
 ) -> PositionPerformance:
     """A member's position now, with what was realised, by symbol id."""

@@ -12,15 +12,14 @@ from app.portfolio.storage.history import HistoryRepository
 
 @dataclass(frozen=True, slots=True)
 class ValuationSnapshots:
-    """A slot that nobody was there for stays without a mark."""
+    """Records scheduled valuations; times without a running service stay without one."""
 
     performance: Performance
 
     async def note(self, slot: datetime) -> ValuationSnapshot | None:
-        """The mark of that slot, made now unless it is there.
+        """Valuation of a scheduled time, recorded now unless it exists.
 
-        None without a portfolio, and for a slot that began before there was one: what comes of
-        it later is no mark of that slot.
+        None without a portfolio, and for a time before its first member.
         """
         async with self.performance.database.write() as unit:
             begun = await unit.get(HistoryRepository).begun_at()

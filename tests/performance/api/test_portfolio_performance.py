@@ -17,7 +17,7 @@ from app.performance.api import report_routes as portfolio_report
 from app.performance.api import routes as portfolio_performance
 from app.portfolio.api import history_routes as portfolio_history
 from app.portfolio.api import portfolio_routes as portfolio
-from tests.performance.services.test_late_marks import bar
+from tests.performance.services.test_backfilled_marks import bar
 from tests.support.desk import SYMBOLS, WHO, Desk, panel
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem

@@ -11,7 +11,7 @@ import pytest
 from app.market.domain.models import Funding
 from app.performance.api.report_page import Plot, ReportPage, Series, Table, render
 from app.performance.domain.equity_curve import EquityStep, RecordedReplacement, Valuation
-from app.performance.domain.replacement_outcomes import ledger_of, outcomes
+from app.performance.domain.replacement_outcomes import outcomes, replacement_ledger
 from tests.support.portfolios import HOUR, NAMES, T0
 
 A, B, C = NAMES[:3]
@@ -155,19 +155,19 @@ def test_the_ledger_adds_up_what_is_known_and_says_what_is_not() -> None:
     (good,) = outcomes(changes, (value,), (), rates)
     (bad,) = outcomes(changes, (replace(value, prices=prices(a=11, b=10)),), (), rates)
     (unknown,) = outcomes(changes, (value,), (), {})
-    made = ledger_of((good, bad, unknown))
+    made = replacement_ledger((good, bad, unknown))
     assert made.total == pytest.approx(-0.004)
     assert (made.counted, made.unknown) == (2, 1)
     assert made.reason == "1 of 3 have no net figure and are not in it"
     half = 12.706204736 * 0.1 * 2  # t of one degree; sd 0.1414 times the root of two
     assert made.low == pytest.approx(-0.004 - half)
     assert made.high == pytest.approx(-0.004 + half)
-    one = ledger_of((good,))
+    one = replacement_ledger((good,))
     assert one.total == pytest.approx(0.098)
     assert (one.low, one.high, one.reason) == (None, None, None)
-    nothing = ledger_of((unknown,))
+    nothing = replacement_ledger((unknown,))
     assert (nothing.total, nothing.counted, nothing.unknown) == (None, 0, 1)
-    assert ledger_of(()).reason == "there were none"
+    assert replacement_ledger(()).reason == "there were none"
 
 
 HOSTILE = '<script>alert("x")</script>&\'"'

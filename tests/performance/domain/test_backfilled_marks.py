@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.performance.domain.equity_checks import equity_faults
-from app.performance.domain.equity_curve import EquityStep, equity_steps, walk
-from app.performance.domain.late_marks import (
+from app.performance.domain.backfilled_marks import (
     PATIENCE,
     BackfilledMark,
     MissingMark,
+    backfilled_marks_of,
     broken_since,
-    completed,
     is_given_up,
-    kept_by,
-    missed,
+    missing_marks,
     payload_of,
+    with_backfilled_marks,
 )
+from app.performance.domain.equity_checks import equity_faults
+from app.performance.domain.equity_curve import EquityStep, equity_steps, walk
 from app.portfolio.domain.event_log import (
     Draft,
     EventType,
@@ -59,11 +59,11 @@ def test_the_bar_of_a_moment_contains_it_or_ends_at_it(after: timedelta, hour: i
 def test_a_mark_that_was_known_is_never_another_one_and_the_first_that_was_found_stands() -> None:
     step = EquityStep(T0, 2, {A: FULL // 2, B: 0}, True, {A: Decimal(10)}, (), {B: "id-b"})
     found = (late(2, A, "99"), late(2, B, "5"), late(2, B, "6"), late(3, B, "7"))
-    (whole,) = completed([step], found)
+    (whole,) = with_backfilled_marks([step], found)
     assert whole.marks == {A: Decimal(10), B: Decimal(5)}
     assert whole.absent == {}
-    assert missed([whole]) == ()
-    assert completed([step], ()) == (step,)
+    assert missing_marks([whole]) == ()
+    assert with_backfilled_marks([step], ()) == (step,)
 
 
 def _weighing(
@@ -93,7 +93,7 @@ def test_only_a_mark_that_was_not_there_is_looked_up_not_one_that_was_not_believ
         C: {"mark": None},  # as it was stored before the reason was
     }
     event = _at(0, _weighing(1, dict.fromkeys((A, B, C), 1), marks), None)
-    assert missed(equity_steps([event])) == (MissingMark(1, T0, A, f"id-{A}"),)
+    assert missing_marks(equity_steps([event])) == (MissingMark(1, T0, A, f"id-{A}"),)
 
 
 def _history(proof: Mapping[str, object]) -> list[PortfolioEvent]:
@@ -111,7 +111,7 @@ def test_an_equity_that_rests_on_a_late_mark_is_proven_with_it_and_not_without()
     # 1 became 1.1 with the bar's 12, half of which doubled.
     found = payload_of([late(2, A, "12")])
     events = _history({"equity": "1.65", "broken": None, "late_marks": found})
-    assert kept_by(events[2]) == (late(2, A, "12"),)
+    assert backfilled_marks_of(events[2]) == (late(2, A, "12"),)
     assert equity_faults(events) == [], "the second did not know its equity, and says so"
     (fault,) = equity_faults(_history({"equity": "1.65", "broken": None}))
     assert fault.startswith("event 3 keeps another equity")
@@ -159,6 +159,6 @@ def test_with_every_missed_mark_found_the_curve_is_as_if_none_had_been_missed(
         whole.append(step)
         holed.append(replace(step, marks=kept, absent=absent))
         found += [late(step.version, name, str(marks[name])) for name in absent]
-    assert walk(completed(holed, found), ()) == walk(whole, ())
+    assert walk(with_backfilled_marks(holed, found), ()) == walk(whole, ())
     broken = walk(holed, ())
     assert (broken.broken is None) is (broken.broken_at is None)

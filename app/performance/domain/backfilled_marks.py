@@ -1,8 +1,8 @@
-"""Marks that were missing when a change was made, looked up later among the hourly bars.
+"""Backfills mark prices that were missing at a change from stored hourly bars.
 
-A bar stands for a moment that it contains or ends at, by its close: that is a price of at most an
-hour later, at which a decision of that moment could have been carried out. Prices of other hours
-are never put in its place, nor is the close of an hour in which nobody traded, for it is older.
+The close of the bar that contains or ends at the moment is used: a price at most an hour later, at
+which the decision could have been executed. Other hours are never used, nor is the close of an
+hour without trades, which is older.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +15,8 @@ from app.market.domain.models import Interval
 from app.performance.domain.equity_curve import EquityStep
 from app.portfolio.domain.event_log import PortfolioEvent, instant, instant_text, number_text
 
-INDEX: Final = "index"  # in the payload of a weighing: the equity that its weights are shares of
-# Bars of an outage are filled in within hours of its end; what is missing after a week stays so.
+INDEX: Final = "index"  # key in the payload of a rebalance: the equity behind its weights
+# Bars of an outage are backfilled within hours; after a week a gap is final.
 PATIENCE: Final = timedelta(days=7)
 _HOUR: Final = timedelta(hours=1)
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
@@ -24,7 +24,7 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True, slots=True)
 class MissingMark:
-    """A member that nobody knew the mark of at the moment of a change."""
+    """Member without a known mark price at a change."""
 
     version: int
     at: datetime
@@ -33,13 +33,13 @@ class MissingMark:
 
     @property
     def opened_ms(self) -> int:
-        """When the bar opened that contains the moment or ends at it, epoch milliseconds."""
+        """Opening time (epoch ms) of the bar that contains the moment or ends at it."""
         return (-(-(self.at - _EPOCH) // _HOUR) - 1) * Interval.HOUR.ms
 
 
 @dataclass(frozen=True, slots=True)
 class BackfilledMark:
-    """The price that stands for a missed mark: the close of the hourly bar that opened then."""
+    """Substitute of a missing mark: the close of the hourly bar that opened at `opened_at`."""
 
     version: int
     at: datetime  # of the change
@@ -48,14 +48,14 @@ class BackfilledMark:
     opened_at: datetime
 
     @classmethod
-    def of(cls, missed: MissingMark, close: float) -> "BackfilledMark":
-        opened_at = _EPOCH + timedelta(milliseconds=missed.opened_ms)
+    def of(cls, missing: MissingMark, close: float) -> "BackfilledMark":
+        opened_at = _EPOCH + timedelta(milliseconds=missing.opened_ms)
         price = Decimal(repr(close))
-        return cls(missed.version, missed.at, missed.symbol, price, opened_at)
+        return cls(missing.version, missing.at, missing.symbol, price, opened_at)
 
 
-def missed(changes: Iterable[EquityStep]) -> tuple[MissingMark, ...]:
-    """Those that a bar may stand for: a price that was there and not believed is none of them."""
+def missing_marks(changes: Iterable[EquityStep]) -> tuple[MissingMark, ...]:
+    """Missing marks that a bar may replace; quarantined prices are not among them."""
     return tuple(
         MissingMark(step.version, step.at, symbol, symbol_id)
         for step in changes
@@ -63,12 +63,12 @@ def missed(changes: Iterable[EquityStep]) -> tuple[MissingMark, ...]:
     )
 
 
-def completed(
+def with_backfilled_marks(
     changes: Sequence[EquityStep], found: Iterable[BackfilledMark]
 ) -> tuple[EquityStep, ...]:
-    """The changes with what was found later; a mark that was known then is never another one.
+    """Steps with backfilled marks; a known mark is never replaced.
 
-    Of two for the same moment the first stands.
+    Of two for the same moment the first is used.
     """
     prices: dict[int, dict[str, Decimal]] = {}
     for one in found:
@@ -85,7 +85,7 @@ def _with(step: EquityStep, prices: Mapping[str, Decimal]) -> EquityStep:
 
 
 def payload_of(found: Iterable[BackfilledMark]) -> list[dict[str, Any]]:
-    """As a weighing keeps them: with these its equity can be worked out again."""
+    """Payload of a rebalance that lists the backfilled marks behind its equity."""
     return [
         {
             "version": one.version,
@@ -99,8 +99,8 @@ def payload_of(found: Iterable[BackfilledMark]) -> list[dict[str, Any]]:
     ]
 
 
-def kept_by(event: PortfolioEvent) -> tuple[BackfilledMark, ...]:
-    """The late marks that a weighing was the first to rest on."""
+def backfilled_marks_of(event: PortfolioEvent) -> tuple[BackfilledMark, ...]:
+    """Backfilled marks that a rebalance used first."""
     index = event.payload.get(INDEX) or {}
     return tuple(
         BackfilledMark(
@@ -115,15 +115,15 @@ def kept_by(event: PortfolioEvent) -> tuple[BackfilledMark, ...]:
 
 
 def broken_since(event: PortfolioEvent) -> datetime | None:
-    """Since when the equity that a weighing keeps is not known; None where it is.
+    """Time since which the equity of a rebalance is unknown; None where it is known.
 
-    None also of a weighing that was stored before that was kept: nothing is looked up for it.
+    Older rebalances do not record the time: None, and no mark is looked up.
     """
     since = (event.payload.get(INDEX) or {}).get("broken_at")
     return None if since is None else instant(since)
 
 
 def is_given_up(event: PortfolioEvent) -> bool:
-    """Whether a weighing came too long after the break to wait for a bar any more."""
+    """Whether a rebalance came too long after the gap to wait for a bar."""
     since = broken_since(event)
     return since is not None and event.occurred_at - since > PATIENCE
