@@ -19,6 +19,7 @@ import yaml
 from app.cli.application import application
 from app.cli.commands import sandbox as sandbox_command
 from app.cli.exit_codes import ExitCode
+from app.foundation.events import Topic
 from app.foundation.http.protocol import PREFIX
 from app.settings import CLIENT_VARIABLES, Settings, known_variables
 from tests.cli.command import here
@@ -396,6 +397,18 @@ def test_files_named_in_the_documentation_exist() -> None:
     assert sorted(path for path in named if not (ROOT / path).exists()) == []
 
 
+@pytest.mark.parametrize("page", ["architecture.md", "contributing.md"])
+def test_names_of_the_code_in_the_documentation_exist(page: str) -> None:
+    code = {
+        word
+        for path in (ROOT / "app").rglob("*.py")
+        for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))
+    }
+    named = set(re.findall(r"`(_?[A-Za-z]\w*?(?:[A-Z_]\w*))[`(\[.]", PAGES[page]))
+    assert len(named) > 4
+    assert named - code == set()
+
+
 def test_variables_named_in_the_documentation_are_settings() -> None:
     known = known_variables().keys() | CLIENT_VARIABLES
     for name, text in TEXTS.items():
@@ -430,6 +443,12 @@ def test_the_endpoints_of_the_documentation_are_those_of_the_service() -> None:
     for path in asked:
         forms = (re.sub(r"\{\w+\}", "[^/]+", one) for one in paths)
         assert any(re.fullmatch(form, path) for form in forms), path
+
+
+def test_the_topics_of_the_documentation_are_those_of_the_stream() -> None:
+    section = PAGES["streaming.md"].partition("## Topics")[2].partition("##")[0]
+    listed = set(re.findall(r"`([a-z_]+)`", section))
+    assert listed == {topic.value for topic in Topic}
 
 
 def test_the_exit_codes_of_the_documentation_are_those_of_the_program() -> None:
