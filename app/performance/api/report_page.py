@@ -83,8 +83,7 @@ class Drawing:
 
 def render(page: ReportPage) -> str:
     """Render the page as self-contained HTML; the template escapes every text."""
-    html: str = _template().render(page=page)
-    return html
+    return _template().render(page=page)
 
 
 @cache
