@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+import aiosmtplib
+
 from app.adapters.notifications.egress import Egress, forbidden, malformed, query_of, undelivered
 from app.alerts.domain.notifications import Delivery
 
@@ -74,8 +76,6 @@ class Mailer:
 
     async def send(self, letter: MailChannel, delivery: Delivery, egress: Egress) -> None:
         """Raises UnavailableError, RefusedError (webhook_url_forbidden)."""
-        import aiosmtplib  # noqa: PLC0415  # most services never send mail
-
         async with egress.guarded():
             try:
                 await self._send(letter, delivery, egress)
@@ -87,8 +87,6 @@ class Mailer:
                 raise undelivered(type(error).__name__) from None
 
     async def _send(self, letter: MailChannel, delivery: Delivery, egress: Egress) -> None:
-        import aiosmtplib  # noqa: PLC0415  # most services never send mail
-
         user, password = letter.login or (None, None)
         client = aiosmtplib.SMTP(
             hostname=letter.host,  # only for the certificate check, never resolved

@@ -7,16 +7,15 @@ from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from app.performance.domain.attribution import Attribution
 from app.performance.domain.brinson import ActiveReturn
 from app.performance.domain.replacement_outcomes import ReplacementOutcome
 from app.performance.services.report import Report
 from app.portfolio.domain.returns import Figures
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 UNKNOWN = "unknown"
 _WIDTH, _HEIGHT, _LEFT, _MARGIN = 720, 220, 56, 8
@@ -87,9 +86,7 @@ def render(page: ReportPage) -> str:
 
 
 @cache
-def _template() -> "Template":
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  # first report
-
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("app.performance.api"),
         autoescape=True,
