@@ -30,7 +30,7 @@ def test_ctrl_c_while_the_command_is_loaded_ends_it_with_130_and_no_traceback() 
 
 
 def _server(left: list[int]) -> Server:
-    return Server(uvicorn.Config("none:none"), "http://127.0.0.1:1", left.append)
+    return Server(uvicorn.Config("none:none", log_config=None), "http://127.0.0.1:1", left.append)
 
 
 def test_asked_once_it_ends_in_order_however_often_that_is_passed_on() -> None:
