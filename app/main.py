@@ -60,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=code_version(),
         docs=settings.http.docs,
         cors_origins=settings.http.cors_origins,
+        logs_requests=settings.log.level in {"debug", "info"},
         allowed_hosts=(*settings.http.allowed_hosts, settings.http.host.lower()),
     )
     app.state.give_up = _given_up

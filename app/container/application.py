@@ -16,7 +16,7 @@ from app.configuration.services.changes import ConfigurationChanges
 from app.foundation.http import errors
 from app.foundation.http.dependencies import USE_CASES, ExpensiveRequests, UseCases
 from app.foundation.http.host_guard import HostGuard
-from app.foundation.http.middleware import RequestMiddleware
+from app.foundation.http.middleware import LogContextMiddleware, RequestMiddleware
 from app.foundation.http.openapi import (
     DESCRIPTION,
     TAGS,
@@ -105,6 +105,7 @@ def create_api(
     docs: bool = True,
     cors_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
+    logs_requests: bool = True,
     routers: Sequence[APIRouter] = ROUTERS,
     root_routers: Sequence[APIRouter] = ROOT_ROUTERS,
 ) -> FastAPI:
@@ -125,6 +126,8 @@ def create_api(
         redirect_slashes=False,
         default_response_class=FiniteJSONResponse,
         generate_unique_id_function=_operation_id,
+        # Asking the environment for exporters at every request takes longer than a cached answer.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     api.state.cursors = Cursors(cursor_secret)
     api.state.expensive = ExpensiveRequests()
@@ -140,10 +143,10 @@ def create_api(
     if cors_origins:
         api.add_middleware(CORSMiddleware, **_cors(cors_origins))
     # Outside of everything, also of Starlette's own last resort for crashes.
-    cached = ResponseCacheMiddleware(api.build_middleware_stack())
+    cached = ResponseCacheMiddleware(LogContextMiddleware(api.build_middleware_stack()))
     guarded = OriginGuard(StartupGuard(cached), allowed=tuple(cors_origins))
     named = HostGuard(guarded, frozenset(allowed_hosts))
-    api.middleware_stack = RequestMiddleware(named, metrics, new_id, monotonic)
+    api.middleware_stack = RequestMiddleware(named, metrics, new_id, monotonic, logs_requests)
     return api
 
 

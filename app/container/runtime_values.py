@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
+import os
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +29,12 @@ def elapsed_s() -> float:
 
 
 def new_id() -> str:
-    return str(uuid.uuid4())  # noqa: TID251  # identity enters the program here
+    """A random UUID as text; building a `uuid.UUID` for it takes three times as long."""
+    random = bytearray(os.urandom(16))  # identity enters the program here
+    random[6] = random[6] & 0x0F | 0x40  # version 4
+    random[8] = random[8] & 0x3F | 0x80  # variant of RFC 9562
+    text = random.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,11 +210,15 @@ def _without_traceback(app: ASGIApp) -> ASGIApp:
     """
 
     async def serving(scope: Scope, receive: Receive, send: Send) -> None:
-        async def told(message: Message) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+
+        async def send_without_traceback(message: Message) -> None:
             failed = message["type"] == "lifespan.startup.failed"
             await send({"type": message["type"]} if failed else message)
 
-        await app(scope, receive, told if scope["type"] == "lifespan" else send)
+        await app(scope, receive, send_without_traceback)
 
     return serving
 

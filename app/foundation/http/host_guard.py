@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
@@ -15,6 +16,7 @@ from app.foundation.http.errors import problem_response
 MISDIRECTED: Final = 4421  # close code of a WebSocket
 _AUTHORITY: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._\-]+)(?::[0-9]{1,5})?", re.ASCII)
 _LOOPBACK: Final = "localhost"
+_REMEMBERED: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,15 @@ class HostGuard:
 
     def _is_meant(self, scope: Scope) -> bool:
         """True if every host name of the request is allowed."""
-        hosts = (value.decode("latin-1") for name, value in scope["headers"] if name == b"host")
-        return all(is_ours(host, self.allowed) for host in hosts)
+        for name, value in scope["headers"]:
+            if name == b"host" and not _is_ours(value, self.allowed):
+                return False
+        return True
+
+
+@lru_cache(_REMEMBERED)
+def _is_ours(authority: bytes, allowed: frozenset[str]) -> bool:
+    return is_ours(authority.decode("latin-1"), allowed)
 
 
 def is_ours(authority: str, allowed: Collection[str]) -> bool:

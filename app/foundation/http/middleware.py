@@ -1,9 +1,10 @@
 """Around every request, in pure ASGI: id, limits, path hygiene, headers, log line, metrics."""
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import structlog
@@ -32,70 +33,90 @@ _HEADERS: Final = (
     (b"cache-control", b"no-store"),
 )
 _REPLAYED: Final = REPLAYED.lower().encode()
+_HAS_LENGTH, _HAS_CHUNKS = 1, 2
+_REMEMBERED_PATHS: Final = 256
+_REMEMBERED_HEADERS: Final = 256
 UNMATCHED: Final = "unmatched"
+_MODE_HEADERS: Final = {mode: (MODE, mode.value.encode()) for mode in Mode}
 
 _log = structlog.get_logger(component="api")
 
 
+Header: TypeAlias = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _RouteMetrics:
+    """Metrics of the responses of one route with one method and status."""
+
+    count: Callable[[], None]
+    observe: Callable[[float], None]
+
+
 @dataclass(frozen=True, slots=True)
 class RequestMiddleware:
-    """The outermost layer: it sees every answer, also those of crashes and of limits."""
+    """The outermost layer: it sees every response, also those of crashes and of limits.
+
+    `has_log_line` is False where the log level drops the line of a request anyway.
+    """
 
     app: ASGIApp
     metrics: Metrics
     new_id: Callable[[], str]
     monotonic: Callable[[], float]
+    has_log_line: bool = True
+    # Finding the children of a labelled metric takes longer than counting.
+    _by_route: dict[tuple[str, str, int], _RouteMetrics] = field(default_factory=dict, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _accepted_id(scope) or self.new_id()
-        scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(
-            send,
-            request_id.encode("ascii", "replace"),
-            scope["state"].get("mode"),
-            is_head=scope["method"] == "HEAD",
-        )
+        head = _Head.of(scope["headers"])
+        request_id = head.request_id or self.new_id()
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        is_head = scope["method"] == "HEAD"
+        answer = _Answer(send, request_id, state.get("mode"), is_head=is_head)
         started = self.monotonic()
         self.metrics.http_requests_in_flight.inc()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            if answer.is_head:
+            if is_head:
                 # What can be read can be asked for without its body; routes see only the GET,
                 # and a HEAD request starts no job.
                 # The server goes by its own scope: there it stays a HEAD.
                 headers = [pair for pair in scope["headers"] if pair[0] != b"prefer"]
                 scope = {**scope, "method": "GET", "headers": headers}
-            await self._guarded(scope, answer.ended(receive), answer)
+                receive = answer.ended(receive)
+            refusal = _refusal(scope, head)
+            if refusal is None:
+                await self.app(scope, receive, answer)
+            else:
+                await _refuse(scope, receive, answer, *refusal)
         finally:
             self.metrics.http_requests_in_flight.dec()
             self._report(scope, answer, self.monotonic() - started)
-            structlog.contextvars.unbind_contextvars("request_id")
-
-    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = _refusal(scope)
-        if refusal is None:
-            await self.app(scope, receive, send)
-            return
-        status, code, detail = refusal
-        # The rest of such a request cannot be trusted: the connection ends with it.
-        ending = {"Connection": "close"} if status != 404 else None
-        response = problem_response(Request(scope), status, code, detail, headers=ending)
-        await response(scope, receive, send)
 
     def _report(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
         route = template_of(scope) or UNMATCHED
         asked = "HEAD" if answer.is_head else scope["method"]
         method = asked if asked in _METHODS else "OTHER"
-        self.metrics.http_requests.labels(method, route, str(answer.status)).inc()
-        self.metrics.http_request_seconds.labels(method, route).observe(seconds)
+        key = method, route, answer.status
+        metrics = self._by_route.get(key)
+        if metrics is None:
+            count = self.metrics.http_requests.labels(method, route, str(answer.status))
+            times = self.metrics.http_request_seconds.labels(method, route)
+            metrics = self._by_route[key] = _RouteMetrics(count.inc, times.observe)
+        metrics.count()
+        metrics.observe(seconds)
         if answer.is_replay:
             self.metrics.idempotent_replays.labels(route).inc()
+        if not self.has_log_line:
+            return
         code = scope["state"].get("problem_code")
         _log.info(
             "request",
+            request_id=scope["state"]["request_id"],
             method=method,
             route=route,
             status=answer.status,
@@ -104,11 +125,44 @@ class RequestMiddleware:
         )
 
 
-def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+@dataclass(frozen=True, slots=True)
+class LogContextMiddleware:
+    """Names the request in every log line that is written while it is carried out."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        with structlog.contextvars.bound_contextvars(request_id=scope["state"]["request_id"]):
+            await self.app(scope, receive, send)
+
+
+async def _refuse(
+    scope: Scope, receive: Receive, send: Send, status: int, code: Code, detail: str
+) -> None:
+    # The rest of such a request cannot be trusted: the connection ends with it.
+    ending = {"Connection": "close"} if status != 404 else None
+    response = problem_response(Request(scope), status, code, detail, headers=ending)
+    await response(scope, receive, send)
+
+
+def with_security_headers(headers: Iterable[Header]) -> list[Header]:
     """Response headers with the security headers that the response does not set itself."""
     given = list(headers)
     present = {name.lower() for name, _ in given}
-    return [*given, *((name, value) for name, value in _HEADERS if name not in present)]
+    return [*given, *(pair for pair in _HEADERS if pair[0] not in present)]
+
+
+def _completed(headers: Iterable[Header]) -> tuple[list[Header], bool]:
+    """Headers with those of every response; True if they mark the replay of a stored response."""
+    completed = with_security_headers(headers)
+    return completed, any(name.lower() == _REPLAYED for name, _ in completed)
+
+
+# Headers of a cached response are one tuple, the same for each hit.
+_completed_once = lru_cache(_REMEMBERED_HEADERS)(_completed)
 
 
 class _Answer:
@@ -117,13 +171,13 @@ class _Answer:
     def __init__(
         self,
         send: Send,
-        request_id: bytes,
+        request_id: str,
         mode: Callable[[], Mode] | None,
         *,
         is_head: bool,
     ) -> None:
         self._send = send
-        self._request_id = request_id
+        self._request_id = request_id.encode("ascii", "replace")
         self._mode = mode  # None before the service stands
         self._is_over = False
         self.is_head = is_head
@@ -133,13 +187,14 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.is_replay = any(name.lower() == _REPLAYED for name, _ in message["headers"])
-            mode = () if self._mode is None else ((MODE, self._mode().value.encode()),)
-            message["headers"] = [
-                *with_security_headers(message["headers"]),
-                *mode,
-                (b"x-request-id", self._request_id),
-            ]
+            headers = message["headers"]
+            complete = _completed_once if isinstance(headers, tuple) else _completed
+            completed, self.is_replay = complete(headers)
+            own = (b"x-request-id", self._request_id)
+            if self._mode is None:
+                message["headers"] = [*completed, own]
+            else:
+                message["headers"] = [*completed, _MODE_HEADERS[self._mode()], own]
         elif self.is_head:
             if self._is_over:
                 return
@@ -159,22 +214,39 @@ class _Answer:
         return gone_when_over
 
 
-def _accepted_id(scope: Scope) -> str | None:
-    values = [value for name, value in scope["headers"] if name == b"x-request-id"]
-    if len(values) == 1 and _REQUEST_ID.fullmatch(values[0]):
-        return str(values[0], "ascii")
-    return None
+@dataclass(slots=True)
+class _Head:
+    """Facts about the headers of a request, from one pass over them."""
+
+    request_id: str | None  # that the client gave
+    size: int  # bytes
+    framing: int  # _HAS_LENGTH, _HAS_CHUNKS or both
+
+    @classmethod
+    def of(cls, headers: Sequence[Header]) -> "_Head":
+        ids: list[bytes] = []
+        size = 4 * len(headers)
+        framing = 0
+        for name, value in headers:
+            size += len(name) + len(value)
+            if name == b"x-request-id":
+                ids.append(value)
+            elif name == b"content-length":
+                framing |= _HAS_LENGTH
+            elif name == b"transfer-encoding":
+                framing |= _HAS_CHUNKS
+        is_accepted = len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0])
+        return cls(str(ids[0], "ascii") if is_accepted else None, size, framing)
 
 
-def _refusal(scope: Scope) -> tuple[int, Code, str] | None:
+def _refusal(scope: Scope, head: _Head) -> tuple[int, Code, str] | None:
     """Limits and path hygiene; also makes `scope['path']` what the raw path says."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     if len(raw) + len(scope["query_string"]) > MAX_URL_BYTES:
         return 414, Code.URI_TOO_LONG, f"An address may have up to {MAX_URL_BYTES} bytes."
-    if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+    if head.size > MAX_HEADER_BYTES:
         return 431, Code.HEADERS_TOO_LARGE, f"Headers may have up to {MAX_HEADER_BYTES} bytes."
-    names = {name for name, _ in scope["headers"]}
-    if {b"content-length", b"transfer-encoding"} <= names:
+    if head.framing == _HAS_LENGTH | _HAS_CHUNKS:
         return 400, Code.BAD_REQUEST, "A body has either a length or chunks."
     path = _path(raw.partition(b"?")[0])
     if path is None:
@@ -183,6 +255,7 @@ def _refusal(scope: Scope) -> tuple[int, Code, str] | None:
     return None
 
 
+@lru_cache(_REMEMBERED_PATHS)
 def _path(raw: bytes) -> str | None:
     """Decode each segment by itself, so that %2F stays inside it; None for what cannot be."""
     segments: list[str] = []

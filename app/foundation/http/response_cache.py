@@ -154,14 +154,16 @@ class ResponseCacheMiddleware:
         cached, flight = self.cache.get(key), None
         if cached is not None and cached.source is source:
             version = await _version(source, cached.depends_on)
-            if cached.version != version and version is not None:
+            is_current = version is not None and cached.version == version
+            if not is_current and version is not None:
                 flight = self._flights.get(key)
                 if flight is not None and flight.version == version:
                     await flight.done.wait()
                     cached, flight = self.cache.get(key), None
+                    is_current = cached is not None and cached.version == version
                 else:  # it renews the response; requests that follow wait for it
                     flight = self._flights[key] = _Flight(version)
-            if version is not None and cached is not None and cached.version == version:
+            if is_current and cached is not None:
                 scope["route"] = cached.route  # the request is counted under it
                 await _send(cached, send)
                 return
@@ -207,7 +209,7 @@ async def _send(response: CachedResponse, send: Send) -> None:
         {
             "type": "http.response.start",
             "status": response.status,
-            "headers": list(response.headers),
+            "headers": response.headers,
         }
     )
     await send({"type": "http.response.body", "body": response.body})

@@ -379,6 +379,7 @@ def breaks(panel: Panel) -> Ints:
     return _last_row(halted | renamed)
 
 
+@lru_cache(maxsize=4)  # by identity: each member of the portfolio asks about the same panel
 def redenominations(panel: Panel) -> Ints:
     """(N,) row of the first bar in the present denomination of each symbol; 0 without a change.
 

@@ -184,7 +184,10 @@ class MarketData:
         return self.moment().eligibility(entry)
 
     def status(self) -> DataStatus:
-        return self.moment().status()
+        depends_on = (self.live.market.answers, self.is_streamed, self.configuration())
+        return self._memory.get_until(
+            "status", depends_on, self.monotonic(), lambda: self.moment().status_until()
+        )
 
     def level(self) -> MarketLevel:
         return self.level_with(self.stale_symbols())
@@ -194,7 +197,15 @@ class MarketData:
         return MarketLevel(self.status(), stale_symbols, self.is_clock_safe())
 
     def stale_symbols(self) -> int:
-        return self.moment().stale_symbols()
+        market, registry = self.live.market, self.registry
+        depends_on = (
+            market.stats, market.tickers, market.diverged,
+            registry.known, registry.sectors, self.configuration(), self.is_streamed,
+        )  # fmt: skip
+        return self._memory.get_until(
+            "stale_symbols", depends_on, self.monotonic(),
+            lambda: self.moment().stale_symbols_until(),
+        )  # fmt: skip
 
     def is_clock_safe(self) -> bool:
         """Whether the exchange's time is known well enough to decide by."""

@@ -175,7 +175,8 @@ class ModeNow:
     halted: Callable[[], Cause | None] = lambda: None
 
     def __call__(self) -> Mode:
-        return self.state().mode
+        is_down = self.is_database_down()
+        return mode_of(self.market(), is_database_down=is_down, halted=self.halted())
 
     def state(self) -> ModeState:
         return ModeState.of(

@@ -180,11 +180,6 @@ class MarketMoment:
     is_streamed: bool = False  # the configured feed mode: age limits never follow the present one
 
     @property
-    def _others(self) -> tuple[object, ...]:
-        market = self.market
-        return (self.known, self.configuration, self.sectors, self.is_streamed, market.diverged)
-
-    @property
     def limits(self) -> Limits:
         return Limits(self.configuration.eligibility, self.age_limit_s(Source.TICKERS))
 
@@ -221,16 +216,14 @@ class MarketMoment:
 
     def status(self) -> DataStatus:
         """Of the market as a whole: the listings that everything else hangs on."""
-        answers = self.market.answers
+        return self.status_until()[0]
 
-        def made() -> tuple[DataStatus, float]:
-            asked = ((answers.get(source), self.age_limit_s(source)) for source in LIVE)
-            ends = (one.mono + limit_s for one, limit_s in asked if one is not None)
-            turns = min((end for end in ends if self.mono <= end), default=np.inf)
-            return worst(map(self._verdict, LIVE)), turns
-
-        rests_on = (answers, self.is_streamed, self.configuration)
-        return self.memory.get_until("status", rests_on, self.mono, made)
+    def status_until(self) -> tuple[DataStatus, float]:
+        """Status, and the last monotonic second at which it holds without a new answer."""
+        asked = ((self.market.answers.get(one), self.age_limit_s(one)) for one in LIVE)
+        ends = (one.mono + limit_s for one, limit_s in asked if one is not None)
+        turns = min((end for end in ends if self.mono <= end), default=np.inf)
+        return worst(map(self._verdict, LIVE)), turns
 
     def unknown(self) -> tuple[Source, ...]:
         """What as a whole is too old to score by or was never there."""
@@ -285,20 +278,18 @@ class MarketMoment:
 
     def stale_symbols(self) -> int:
         """Open contracts whose contract or ticker data is too old or missing."""
-        market, limit_s = self.market, self.age_limit_s
+        return self.stale_symbols_until()[0]
 
-        def counted() -> tuple[int, float]:
-            limits_s = tuple(map(limit_s, LIVE))
-            stale = sum(
-                entry.contract.status is ContractStatus.OPEN
-                and not self._is_fresh(entry.contract.code, limits_s)
-                for entry in self.known.index.entries
-            )
-            both = zip((market.stats, market.tickers), limits_s, strict=True)
-            return stale, min(turns(held, most_s, self.mono) for held, most_s in both)
-
-        rests_on = (market.stats, market.tickers, *self._others)
-        return self.memory.get_until("stale_symbols", rests_on, self.mono, counted)
+    def stale_symbols_until(self) -> tuple[int, float]:
+        """Their number, and the last monotonic second at which it holds without new data."""
+        limits_s = tuple(map(self.age_limit_s, LIVE))
+        stale = sum(
+            entry.contract.status is ContractStatus.OPEN
+            and not self._is_fresh(entry.contract.code, limits_s)
+            for entry in self.known.index.entries
+        )
+        both = zip((self.market.stats, self.market.tickers), limits_s, strict=True)
+        return stale, min(turns(received, most_s, self.mono) for received, most_s in both)
 
     def quote(self, entry: SymbolEntry) -> QuoteView:
         code, contract = entry.contract.code, entry.contract

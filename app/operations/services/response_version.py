@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Final, Protocol
 
 from app.foundation.data_status import DataStatus
@@ -89,27 +90,31 @@ class StateVersionSource:
 
     def _version(self, depends_on: Input, state: PortfolioState | None) -> StateVersion:
         parts: list[object] = [None if state is None else state.revision]
-        if Input.SYMBOLS in depends_on or Input.MARKET in depends_on:
+        has_market = Input.MARKET in depends_on
+        if has_market or Input.SYMBOLS in depends_on:
             parts.append(self._numbered("symbols", self.market.symbols()))
-        if Input.SCORES in depends_on:
-            parts += (self.market.status(), self.boards.is_whole())
-            parts += self._board("latest", self.boards.latest())
-            parts += self._board("in_force", self.boards.in_force())
-        if Input.MARKET in depends_on:
+        if has_market:
+            level = self.market.level()
             parts.append(self._numbered("quotes", self.market.quotes()))
-            parts += (self.market.level(), self.mode(), int(self.clock().timestamp() / TICK_S))
+            parts += (level.status, level.stale_symbols, level.is_clock_safe)
+            parts += (self.mode(), int(self.clock().timestamp() / TICK_S))
+        if Input.SCORES in depends_on:
+            latest, in_force = self.boards.latest(), self.boards.in_force()
+            parts.append(self._numbered("boards", (latest, in_force)))
+            parts += (self.boards.is_whole(), self._status_of(latest))
+            if in_force is not latest:
+                parts.append(self._status_of(in_force))
+            if not has_market:  # its level has the status
+                parts.append(self.market.status())
         return tuple(parts)
 
-    def _board(self, name: str, board: Board | None) -> StateVersion:
-        status = None if board is None else self.boards.own_status_of(board)
-        return (self._numbered(name, (board,)), status)
+    def _status_of(self, board: Board | None) -> DataStatus | None:
+        return None if board is None else self.boards.own_status_of(board)
 
     def _numbered(self, name: str, parts: tuple[object, ...]) -> int:
         """Number that rises when a part is another object; a version must not hold the object."""
         last, number = self._numbers.get(name, ((), 0))
-        if len(last) != len(parts) or any(
-            one is not other for one, other in zip(last, parts, strict=True)
-        ):
+        if len(last) != len(parts) or not all(map(is_, last, parts)):
             number += 1
             self._numbers[name] = (parts, number)
         return number
