@@ -155,7 +155,7 @@ def unequal(book: Book) -> dict[str, str]:
     symbols = [one["symbol"] for one in book.get(f"{PREFIX}/portfolio")["members"]]
     weights = dict(zip(symbols, (20, 5, *[12.5] * 6), strict=True))
     rebalancing = book.settings["rebalancing"] | {"fixed_weights": weights}
-    settings = book.settings | {"rebalancing": rebalancing}
+    settings = book.settings | {"rebalancing": rebalancing, "rebalance_min_spacing_s": 0}
     book.done("PUT", f"{PREFIX}/configuration", json=settings)
     book.done("POST", f"{PREFIX}/portfolio/rebalance", json={"method": "fixed"})
     return names
