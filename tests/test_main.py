@@ -94,7 +94,7 @@ async def test_B08_the_service_halts_while_its_disk_is_full(tmp_path: Path) -> N
             async with database.write() as unit:
                 await unit.connection.execute(text(f"PRAGMA max_page_count = {pages}"))
 
-        decides_by = state["my_symbols"].trading.grounds.mode
+        decides_by = state["my_symbols"].trading.contexts.mode
         assert state["mode"]() is Mode.FROZEN, "there is no market here"
         await disk(1)  # as many as there are
         with pytest.raises(UnavailableError):

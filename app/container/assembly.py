@@ -210,7 +210,7 @@ async def _open_database(
 
 
 def _versions(service: MySymbolsServiceV2, database: Database) -> StateVersionSource:
-    states, market = service.trading.grounds.memory, LiveMarketParts(service.market)
+    states, market = service.trading.contexts.memory, LiveMarketParts(service.market)
     mode = service.status.mode.state
     return StateVersionSource(database, states, market, service.scoring, utc_now, mode)
 

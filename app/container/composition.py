@@ -47,7 +47,7 @@ from app.performance.services.snapshots import ValuationSnapshots
 from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.controls import ControlService
-from app.portfolio.services.decision_context import GroundsNow
+from app.portfolio.services.decision_context import DecisionContextFactory
 from app.portfolio.services.elapsed_time import ElapsedTime
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.proposals import Proposals
@@ -116,7 +116,7 @@ def compose(
         clock = market.server_clock
         return clock.now() if clock.synced else None
 
-    grounds = GroundsNow(
+    context = DecisionContextFactory(
         scoring,
         market,
         utc_now,
@@ -131,18 +131,18 @@ def compose(
     system = SystemView(
         feed.link, watch, market.registry, market.server_clock, supervisor.facts, feed.drifted
     )
-    configuration = ConfigurationService(database, grounds, idempotency, ledger, scoring.factors)
-    performance = Performance(database, grounds, idempotency, ledger)
-    portfolio = PortfolioService(database, grounds, idempotency, ledger)
+    configuration = ConfigurationService(database, context, idempotency, ledger, scoring.factors)
+    performance = Performance(database, context, idempotency, ledger)
+    portfolio = PortfolioService(database, context, idempotency, ledger)
     executors = {ProposalKind.SIGNAL: ProposedSignals(portfolio, utc_now)}
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
-    rebalancing = Rebalancing(database, grounds, idempotency, ledger, runs)
+    rebalancing = Rebalancing(database, context, idempotency, ledger, runs)
     signals = SignalService(
-        database, grounds, idempotency, new_id, SignalEvaluator(plugins.agents())
+        database, context, idempotency, new_id, SignalEvaluator(plugins.agents())
     )
 
     sources = StatusSources(database, scoring, in_force, metrics)
-    alerts = AlertService(database, grounds, idempotency, new_id, system)
+    alerts = AlertService(database, context, idempotency, new_id, system)
     notifications = NotificationService(
         database, utc_now, new_id, idempotency, _notifiers(settings, vault, seams), vault
     )
@@ -154,18 +154,18 @@ def compose(
         scoring=scoring,
         portfolio=portfolio,
         rebalancing=rebalancing,
-        replacement=Replacement(database, grounds, idempotency, ledger, new_id),
+        replacement=Replacement(database, context, idempotency, ledger, new_id),
         proposals=Proposals(database, utc_now, idempotency, rebalancing, portfolio, executors),
         performance=performance,
         performance_marks=ValuationSnapshots(performance),
         reporting=ReportService(performance),
-        metrics=MetricsService(database, grounds),
-        safety=Safety(database, grounds),
-        trading=Trading(database, grounds),
-        controls=ControlService(database, grounds, idempotency, ledger),
-        queries=PortfolioQueries(database, grounds),
-        analytics=PerformanceAnalytics(database, grounds),
-        integrity=IntegrityService(database, grounds),
+        metrics=MetricsService(database, context),
+        safety=Safety(database, context),
+        trading=Trading(database, context),
+        controls=ControlService(database, context, idempotency, ledger),
+        queries=PortfolioQueries(database, context),
+        analytics=PerformanceAnalytics(database, context),
+        integrity=IntegrityService(database, context),
         alerts=alerts,
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,
@@ -196,8 +196,8 @@ def compose(
             BoardRetention(database, utc_now, find_decided_boards),
         ),
         signals=signals,
-        signal_actions=SignalActions(database, grounds, portfolio, new_id),
-        signal_outcomes=SignalOutcomes(database, grounds),
+        signal_actions=SignalActions(database, context, portfolio, new_id),
+        signal_outcomes=SignalOutcomes(database, context),
         signal_sources=SignalSources(signals, plugins.sources()),
     )
 

@@ -9,7 +9,7 @@ from app.alerts.services.facts import UnknownSystem
 from app.alerts.services.service import AlertService
 from app.foundation.concurrency import SingleFlight
 from app.foundation.errors import Code, UnavailableError
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from tests.support.desk import Desk
 
 
@@ -80,9 +80,9 @@ class Looks:
     def __init__(self) -> None:
         self.count = 0
 
-    def look(self, grounds: Grounds) -> SystemFacts:
+    def look(self, context: DecisionContext) -> SystemFacts:
         self.count += 1
-        return UnknownSystem().look(grounds)
+        return UnknownSystem().look(context)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -91,7 +91,7 @@ async def test_who_asks_for_alerts_at_the_same_time_shares_a_look(desk: Desk) ->
     system, idempotency = Looks(), desk.alerts.idempotency
     ids = (f"alert-{number}" for number in range(1000))
     alerts = AlertService(
-        desk.database, desk.alerts.grounds, idempotency, lambda: next(ids), system
+        desk.database, desk.alerts.contexts, idempotency, lambda: next(ids), system
     )
     await alerts.look()
     system.count = 0

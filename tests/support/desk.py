@@ -39,7 +39,7 @@ from app.portfolio.domain.event_log import Draft, Stamp
 from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.services.change_recorder import IndexEquity, Ledger
 from app.portfolio.services.controls import ControlService
-from app.portfolio.services.decision_context import GroundsNow
+from app.portfolio.services.decision_context import DecisionContextFactory
 from app.portfolio.services.elapsed_time import ElapsedTime
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.proposals import Proposals
@@ -177,7 +177,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         numbers, alert_ids = count(1), count(1)
-        grounds = GroundsNow(
+        context = DecisionContextFactory(
             self.boards,
             self.market,
             lambda: self.wall,
@@ -187,17 +187,17 @@ class Desk:
         )
         idempotency = IdempotentExecutor(self.database, lambda: self.now)
         ledger = Ledger("test", self._indexed)
-        self.portfolio = PortfolioService(self.database, grounds, idempotency, ledger)
+        self.portfolio = PortfolioService(self.database, context, idempotency, ledger)
         runs = RebalanceRuns(
             self.database, lambda: self.now, lambda: f"{self.process}-{next(numbers)}", "desk"
         )
-        self.rebalancing = Rebalancing(self.database, grounds, idempotency, ledger, runs)
-        self.configuration = ConfigurationService(self.database, grounds, idempotency, ledger)
+        self.rebalancing = Rebalancing(self.database, context, idempotency, ledger, runs)
+        self.configuration = ConfigurationService(self.database, context, idempotency, ledger)
         self.alerts = AlertService(
-            self.database, grounds, idempotency, lambda: str(UUID(int=next(alert_ids)))
+            self.database, context, idempotency, lambda: str(UUID(int=next(alert_ids)))
         )
         self.alert_rules = AlertRuleService(self.configuration)
-        self.replacement = Replacement(self.database, grounds, idempotency, ledger, runs.new_id)
+        self.replacement = Replacement(self.database, context, idempotency, ledger, runs.new_id)
         self.proposals = Proposals(
             self.database,
             lambda: self.now,
@@ -206,24 +206,24 @@ class Desk:
             self.portfolio,
             {ProposalKind.SIGNAL: ProposedSignals(self.portfolio, lambda: self.now)},
         )
-        self.performance = Performance(self.database, grounds, idempotency, ledger)
+        self.performance = Performance(self.database, context, idempotency, ledger)
         self.performance_marks = ValuationSnapshots(self.performance)
-        self.queries = PortfolioQueries(self.database, grounds)
-        self.analytics = PerformanceAnalytics(self.database, grounds)
-        self.integrity = IntegrityService(self.database, grounds)
-        self.metrics = MetricsService(self.database, grounds)
+        self.queries = PortfolioQueries(self.database, context)
+        self.analytics = PerformanceAnalytics(self.database, context)
+        self.integrity = IntegrityService(self.database, context)
+        self.metrics = MetricsService(self.database, context)
         self.reporting = ReportService(self.performance)
-        self.safety = Safety(self.database, grounds)
-        self.controls = ControlService(self.database, grounds, idempotency, ledger)
-        self.trading = Trading(self.database, grounds)
+        self.safety = Safety(self.database, context)
+        self.controls = ControlService(self.database, context, idempotency, ledger)
+        self.trading = Trading(self.database, context)
         signal_ids = count(1)
         self.signals = SignalService(
-            self.database, grounds, idempotency, lambda: str(UUID(int=next(signal_ids)))
+            self.database, context, idempotency, lambda: str(UUID(int=next(signal_ids)))
         )
         self.signal_sources = SignalSources(self.signals)
-        self.signal_outcomes = SignalOutcomes(self.database, grounds)
+        self.signal_outcomes = SignalOutcomes(self.database, context)
         self.signal_actions = SignalActions(
-            self.database, grounds, self.portfolio, self.signals.new_id
+            self.database, context, self.portfolio, self.signals.new_id
         )
 
     async def _indexed(

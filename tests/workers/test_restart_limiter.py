@@ -14,7 +14,7 @@ from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.database import Database
 from app.operations.services.health_checks import TASK_FAILED, background_task
 from app.operations.services.health_models import ComponentState
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.workers.restart_limiter import COOLDOWN_S, CRASHES
 from app.workers.supervisor import Heartbeat, Supervisor
 from tests.support.desk import Desk
@@ -65,10 +65,10 @@ class Bench:
         while self.pauses.count(COOLDOWN_S) < times:
             await asyncio.sleep(0)
 
-    def look(self, grounds: Grounds) -> SystemFacts:
+    def look(self, context: DecisionContext) -> SystemFacts:
         tasks = self.supervisor.facts()
         return SystemFacts(
-            jobs=tuple(job_facts(one, grounds.configuration, grounds.at) for one in tasks)
+            jobs=tuple(job_facts(one, context.configuration, context.at) for one in tasks)
         )
 
 
@@ -154,7 +154,7 @@ async def test_W15_a_failed_task_is_an_alert_though_it_began_well_each_time(
     desk = await Desk(database).open()
     bench = Bench()
     alerts = AlertService(
-        desk.database, desk.alerts.grounds, desk.alerts.idempotency, desk.alerts.new_id, bench
+        desk.database, desk.alerts.contexts, desk.alerts.idempotency, desk.alerts.new_id, bench
     )
     bench.supervisor.start("stream", bench.work, lambda: 60.0)
     await bench.until_it_rests()

@@ -10,7 +10,7 @@ from app.alerts.domain.models import AlertRule
 from app.alerts.services.facts import job_facts
 from app.alerts.services.service import AlertFilter, AlertService
 from app.foundation.sql.database import Database
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.workers.streaming import SILENT_S
 from app.workers.supervisor import Heartbeat, Supervisor
 from tests.support.desk import Desk
@@ -27,10 +27,10 @@ class Tasks:
     async def sleep(self, _: float) -> None:
         await asyncio.sleep(0)
 
-    def look(self, grounds: Grounds) -> SystemFacts:
+    def look(self, context: DecisionContext) -> SystemFacts:
         tasks = self.supervisor.facts()
         return SystemFacts(
-            jobs=tuple(job_facts(one, grounds.configuration, grounds.at) for one in tasks)
+            jobs=tuple(job_facts(one, context.configuration, context.at) for one in tasks)
         )
 
 
@@ -41,7 +41,7 @@ async def test_E12_an_alert_names_the_task_that_hangs_and_ends_when_it_goes_on(
     desk = await Desk(database).open()
     tasks = Tasks()
     alerts = AlertService(
-        desk.database, desk.alerts.grounds, desk.alerts.idempotency, desk.alerts.new_id, tasks
+        desk.database, desk.alerts.contexts, desk.alerts.idempotency, desk.alerts.new_id, tasks
     )
 
     async def named() -> list[str]:

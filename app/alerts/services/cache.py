@@ -18,7 +18,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import Interval
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.state_cache import PortfolioState
 
 
@@ -35,14 +35,14 @@ class AlertBook:
         cls,
         unit: UnitOfWork,
         portfolio: Portfolio,
-        grounds: Grounds,
+        context: DecisionContext,
         before: ScoreHistory | None = None,
     ) -> "AlertBook":
         """Load the book in a transaction; `before` as in `past_of`."""
         return cls(
             await unit.get(AlertRepository).active(),
-            await unit.get(AlertRepository).ended(grounds.at - LOOK_BACK),
-            await past_of(unit, portfolio, grounds.configuration, before),
+            await unit.get(AlertRepository).ended(context.at - LOOK_BACK),
+            await past_of(unit, portfolio, context.configuration, before),
         )
 
     def ended_since(self, since: datetime) -> dict[Key, ResolvedAlert]:
@@ -61,7 +61,9 @@ class AlertBookCache:
     _cached: tuple[int | None, AlertMark, PortfolioState, AlertBook] | None = None
     _views: ViewCache = field(default_factory=ViewCache)
 
-    async def load(self, database: Database, state: PortfolioState, grounds: Grounds) -> AlertBook:
+    async def load(
+        self, database: Database, state: PortfolioState, context: DecisionContext
+    ) -> AlertBook:
         """Book with every commit before the call. Raises UnavailableError."""
         # Counted before reading: a commit during the read makes the next call read again.
         commits, cached = database.commits, self._cached
@@ -74,12 +76,12 @@ class AlertBookCache:
                 book = cached[3]
             else:
                 before = cached[3].past if cached is not None and is_of_state else None
-                book = await AlertBook.load(unit, state.portfolio, grounds, before)
+                book = await AlertBook.load(unit, state.portfolio, context, before)
         self._cached = (commits, mark, state, book)
         return book
 
-    def pairs(self, state: PortfolioState, grounds: Grounds) -> PairCorrelations:
+    def pairs(self, state: PortfolioState, context: DecisionContext) -> PairCorrelations:
         """Cached correlations of the members; they cost as much as all other facts together."""
-        portfolio, panel = state.portfolio, grounds.market.panel(Interval.DAY)
-        key = (portfolio.members, panel, grounds.configuration)
-        return self._views.get("pairs", key, lambda: correlations(portfolio, grounds))
+        portfolio, panel = state.portfolio, context.market.panel(Interval.DAY)
+        key = (portfolio.members, panel, context.configuration)
+        return self._views.get("pairs", key, lambda: correlations(portfolio, context))

@@ -40,7 +40,7 @@ from app.market.services.symbol_registry import Known, Registry
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL, Member, Portfolio
 from app.portfolio.domain.risk import value_at_risk
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 
@@ -56,11 +56,11 @@ class SystemView:
     tasks: Callable[[], tuple[TaskFacts, ...]]
     drifted: Callable[[], tuple[str, ...] | None] = lambda: None
 
-    def look(self, grounds: Grounds) -> SystemFacts:
+    def look(self, context: DecisionContext) -> SystemFacts:
         synced = self.registry.last_sync
         known = self.registry.known
-        settings = grounds.configuration
-        market = grounds.market
+        settings = context.configuration
+        market = context.market
         return SystemFacts(
             link=self.link(),
             redirected=self.watch.redirected(),
@@ -76,7 +76,7 @@ class SystemView:
             data_status=market.status() if market.is_filled() else None,
             clock_offset_s=self.clock.certain_offset_s(),
             drifted=self.drifted(),
-            jobs=tuple(job_facts(task, settings, grounds.at) for task in self.tasks()),
+            jobs=tuple(job_facts(task, settings, context.at) for task in self.tasks()),
         )
 
 
@@ -84,20 +84,20 @@ class SystemView:
 class UnknownSystem:
     """Source without a service: every fact is unknown."""
 
-    def look(self, grounds: Grounds) -> SystemFacts:
-        return SystemFacts(data_source=grounds.market.source)
+    def look(self, context: DecisionContext) -> SystemFacts:
+        return SystemFacts(data_source=context.market.source)
 
 
 def facts_at(
     portfolio: PortfolioFacts,
-    grounds: Grounds,
+    context: DecisionContext,
     system: SystemFacts,
     ended: Mapping[tuple[AlertRule, str], ResolvedAlert],
 ) -> Facts:
     """All facts at the time of the decision context."""
-    as_of = grounds.market.as_of() or grounds.at
+    as_of = context.market.as_of() or context.at
     seen = replace(system, recoveries=_recoveries(ended))
-    return Facts(grounds.at, as_of, portfolio, seen)
+    return Facts(context.at, as_of, portfolio, seen)
 
 
 def _recoveries(
@@ -252,52 +252,52 @@ class PairCorrelations:
     raw: Correlations
 
 
-def correlations(portfolio: Portfolio, grounds: Grounds) -> PairCorrelations:
+def correlations(portfolio: Portfolio, context: DecisionContext) -> PairCorrelations:
     """Correlation of each pair of members; it changes once a day."""
     symbols = tuple(member.symbol for member in portfolio.members)
-    days = grounds.configuration.correlation.days
+    days = context.configuration.correlation.days
     return PairCorrelations(
-        grounds.correlations(symbols, days),
-        grounds.correlations(symbols, days, CorrelationBasis.RAW),
+        context.correlations(symbols, days),
+        context.correlations(symbols, days, CorrelationBasis.RAW),
     )
 
 
 def portfolio_facts(
     portfolio: Portfolio,
-    grounds: Grounds,
+    context: DecisionContext,
     past: ScoreHistory,
     pairs: PairCorrelations | None = None,
 ) -> PortfolioFacts:
     """Facts of the portfolio now; `pairs` are cached correlations."""
-    known = correlations(portfolio, grounds) if pairs is None else pairs
-    marked = grounds.marked(portfolio)
+    known = correlations(portfolio, context) if pairs is None else pairs
+    marked = context.marked(portfolio)
     weights = {member.symbol: member.weight_u / FULL for member in marked.members}
-    daily = grounds.market.panel(Interval.DAY)
+    daily = context.market.panel(Interval.DAY)
     return PortfolioFacts(
-        members=tuple(_member(member, grounds, past) for member in marked.members),
+        members=tuple(_member(member, context, past) for member in marked.members),
         correlations=known.own,
         raw_correlations=known.raw,
         was_formed=past.was_formed,
-        sectors=_sectors(marked, grounds),
+        sectors=_sectors(marked, context),
         # Without weights there is no risk to report.
         value_at_risk=value_at_risk(daily, weights, _LEVEL) if any(weights.values()) else None,
         rebalanced=past.rebalanced,
     )
 
 
-def _member(member: Member, grounds: Grounds, past: ScoreHistory) -> MemberFacts:
+def _member(member: Member, context: DecisionContext, past: ScoreHistory) -> MemberFacts:
     symbol = member.symbol
-    quote = grounds.market.quote(symbol)
-    status, figures = grounds.status_of(symbol), grounds.since_inclusion(member)
+    quote = context.market.quote(symbol)
+    status, figures = context.status_of(symbol), context.since_inclusion(member)
     contract = None if quote is None else quote.contract
-    is_open = grounds.is_open(symbol)
-    still = "no trades while its index moves" if grounds.is_frozen(symbol) else None
-    doubt = grounds.doubt(symbol) or still
+    is_open = context.is_open(symbol)
+    still = "no trades while its index moves" if context.is_frozen(symbol) else None
+    doubt = context.doubt(symbol) or still
     return MemberFacts(
         symbol=symbol,
         status=status.value,
         is_open=is_open,
-        score=grounds.score(symbol),
+        score=context.score(symbol),
         performance=figures.performance,
         # A closed contract has no quotes: it is delisted, not stale.
         is_fresh=quote.is_fresh if quote is not None and is_open else None,
@@ -305,9 +305,9 @@ def _member(member: Member, grounds: Grounds, past: ScoreHistory) -> MemberFacts
         is_ending=None if contract is None else _is_ending(contract),
         former_score=past.scores.get(symbol),
         drawdown=figures.max_drawdown,
-        excess=_excess(member, grounds.configuration),
+        excess=_excess(member, context.configuration),
         funding=None if quote is None else _funding(quote.funding_rate, quote.contract),
-        jump=_jump(symbol, grounds),
+        jump=_jump(symbol, context),
         rival=past.rivals.get(symbol),
         is_doubted=None if quote is None else doubt is not None,
         doubt=doubt,
@@ -336,9 +336,9 @@ def _funding(rate: Decimal | None, contract: Contract) -> float | None:
     return float(rate) * _FUNDING_HOURS * Interval.HOUR.ms / interval
 
 
-def _jump(symbol: str, grounds: Grounds) -> float | None:
+def _jump(symbol: str, context: DecisionContext) -> float | None:
     """Move since the last close in deviations; None without a fresh mark or enough closes."""
-    panel, mark = grounds.market.panel(Interval.DAY), grounds.mark(symbol)
+    panel, mark = context.market.panel(Interval.DAY), context.mark(symbol)
     if panel is None or mark is None or mark <= 0 or symbol not in panel.symbols:
         return None
     prices, column = unbroken(panel), panel.symbols.index(symbol)
@@ -351,11 +351,11 @@ def _jump(symbol: str, grounds: Grounds) -> float | None:
     return round(abs(math.log(float(mark) / last)) / usual, 2)
 
 
-def _sectors(portfolio: Portfolio, grounds: Grounds) -> dict[str, float]:
+def _sectors(portfolio: Portfolio, context: DecisionContext) -> dict[str, float]:
     """Share of each sector in the invested weight; unclassified symbols have none."""
     by_sector: dict[str, int] = {}
     for member in portfolio.members:
-        sector = grounds.sector(member.symbol)
+        sector = context.sector(member.symbol)
         by_sector[sector] = by_sector.get(sector, 0) + member.weight_u
     invested = sum(by_sector.values())
     by_sector.pop(UNCLASSIFIED, None)

@@ -21,7 +21,7 @@ from app.foundation.idempotency import Command, CommandResult, IdempotentExecuto
 from app.foundation.ports import NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.tradeability import DataFacts, facts_of
 from app.portfolio.storage.portfolio import PortfolioRepository
 
@@ -34,7 +34,7 @@ ACTIVE: Final = frozenset(AlertState) - {AlertState.RESOLVED}
 class SystemFactSource(Protocol):
     """Port to facts about the service and its exchange."""
 
-    def look(self, grounds: Grounds) -> SystemFacts: ...
+    def look(self, context: DecisionContext) -> SystemFacts: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,16 @@ class AlertService:
     """
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
     new_id: NewId
     system: SystemFactSource = field(default_factory=UnknownSystem)
     _books: AlertBookCache = field(default_factory=AlertBookCache)
-    _looking: SingleFlight[tuple[tuple[Alert, ...], Grounds]] = field(default_factory=SingleFlight)
+    _looking: SingleFlight[tuple[tuple[Alert, ...], DecisionContext]] = field(
+        default_factory=SingleFlight
+    )
 
-    async def look(self) -> tuple[tuple[Alert, ...], Grounds]:
+    async def look(self) -> tuple[tuple[Alert, ...], DecisionContext]:
         """Evaluate all rules, store changes and return the unresolved alerts.
 
         If the database cannot be written, the result is returned and stored the next time.
@@ -71,32 +73,32 @@ class AlertService:
         """
         return await self._looking(self._look)
 
-    async def _look(self) -> tuple[tuple[Alert, ...], Grounds]:
-        state, grounds = await self.grounds.present(self.database)
-        book = await self._books.load(self.database, state, grounds)
-        pairs = self._books.pairs(state, grounds)
-        members = portfolio_facts(state.portfolio, grounds, book.past, pairs)
-        seen = self._seen(book, members, grounds)
+    async def _look(self) -> tuple[tuple[Alert, ...], DecisionContext]:
+        state, context = await self.contexts.present(self.database)
+        book = await self._books.load(self.database, state, context)
+        pairs = self._books.pairs(state, context)
+        members = portfolio_facts(state.portfolio, context, book.past, pairs)
+        seen = self._seen(book, members, context)
         if not seen.is_news:
-            return seen.active, grounds
+            return seen.active, context
         try:
-            seen, grounds = await self.database.run(self._kept)
+            seen, context = await self.database.run(self._kept)
         except (ConflictError, UnavailableError) as error:
             _log.warning("alerts_not_kept", cause=str(error.code))
-            return seen.active, grounds
+            return seen.active, context
         for alert in seen.raised:
             _log.warning("alert_raised", **_said(alert))
         for alert in seen.ended:
             _log.info("alert_ended", **_said(alert))
-        return seen.active, grounds
+        return seen.active, context
 
     async def list(self, criteria: AlertFilter) -> tuple[tuple[Alert, ...], DataFacts]:
         """Active alerts of one state, critical first.
 
         Raises RefusedError for an unknown symbol.
         """
-        active, grounds = await self.look()
-        wanted = _symbol(criteria, grounds)
+        active, context = await self.look()
+        wanted = _symbol(criteria, context)
         found = tuple(
             alert
             for alert in active
@@ -105,19 +107,19 @@ class AlertService:
             and criteria.severity in {None, alert.severity}
             and (wanted is None or wanted in alert.symbols)
         )
-        return found, facts_of(grounds)
+        return found, facts_of(context)
 
     async def past(
         self, criteria: AlertFilter, limit: int, before: tuple[datetime, str] | None = None
     ) -> tuple[tuple[Alert, ...], DataFacts]:
         """Resolved alerts, newest first. Raises RefusedError for an unknown symbol."""
-        _, grounds = await self.look()
-        wanted = _symbol(criteria, grounds)
+        _, context = await self.look()
+        wanted = _symbol(criteria, context)
         async with self.database.read() as unit:
             found = await unit.get(AlertRepository).resolved(
                 limit, before, criteria.rule, criteria.severity, wanted
             )
-        return found, facts_of(grounds)
+        return found, facts_of(context)
 
     async def get(self, alert_id: str) -> Alert:
         """Return one alert. Raises NotFoundError."""
@@ -176,7 +178,7 @@ class AlertService:
     async def forget_old(self, keep: timedelta) -> int:
         """Delete alerts resolved longer ago than `keep`; return their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.get(AlertRepository).forget(self.grounds.clock() - keep)
+            return await unit.get(AlertRepository).forget(self.contexts.clock() - keep)
 
     async def _move(
         self,
@@ -188,7 +190,7 @@ class AlertService:
         async def change(unit: UnitOfWork) -> Alert:
             await unit.get(PortfolioRepository).load(for_update=True)
             alert = await unit.get(AlertRepository).get(alert_id)
-            now = self.grounds.clock()
+            now = self.contexts.clock()
             moved = move(alert, now)
             if moved != alert:
                 await unit.get(AlertRepository).save([moved])
@@ -198,33 +200,35 @@ class AlertService:
 
         return await self.idempotency.run(command, change, render)
 
-    async def _evaluated(self, unit: UnitOfWork) -> tuple[Evaluation, Grounds]:
+    async def _evaluated(self, unit: UnitOfWork) -> tuple[Evaluation, DecisionContext]:
         portfolio = await unit.get(PortfolioRepository).load()
-        grounds = await self.grounds.of(unit)
-        book = await AlertBook.load(unit, portfolio, grounds)
-        members = portfolio_facts(portfolio, grounds, book.past)
-        return self._seen(book, members, grounds), grounds
+        context = await self.contexts.of(unit)
+        book = await AlertBook.load(unit, portfolio, context)
+        members = portfolio_facts(portfolio, context, book.past)
+        return self._seen(book, members, context), context
 
-    def _seen(self, book: AlertBook, members: PortfolioFacts, grounds: Grounds) -> Evaluation:
-        ended = book.ended_since(grounds.at - LOOK_BACK)
-        facts = facts_at(members, grounds, self.system.look(grounds), ended)
-        return evaluate(book.active, facts, grounds.configuration, ended, self.new_id)
+    def _seen(
+        self, book: AlertBook, members: PortfolioFacts, context: DecisionContext
+    ) -> Evaluation:
+        ended = book.ended_since(context.at - LOOK_BACK)
+        facts = facts_at(members, context, self.system.look(context), ended)
+        return evaluate(book.active, facts, context.configuration, ended, self.new_id)
 
-    async def _kept(self, unit: UnitOfWork) -> tuple[Evaluation, Grounds]:
+    async def _kept(self, unit: UnitOfWork) -> tuple[Evaluation, DecisionContext]:
         await unit.get(PortfolioRepository).load(for_update=True)
-        seen, grounds = await self._evaluated(unit)
+        seen, context = await self._evaluated(unit)
         await unit.get(AlertRepository).drop(seen.dropped)
         await unit.get(AlertRepository).save(seen.saved)
         for alert in seen.raised:
-            unit.announce(alert_raised(alert, grounds.at))
+            unit.announce(alert_raised(alert, context.at))
         for alert in seen.ended:
             if alert.resolution is not None:
-                unit.announce(alert_resolved(alert, alert.resolution, grounds.at))
-        return seen, grounds
+                unit.announce(alert_resolved(alert, alert.resolution, context.at))
+        return seen, context
 
 
-def _symbol(criteria: AlertFilter, grounds: Grounds) -> str | None:
-    return None if criteria.symbol is None else grounds.resolve(criteria.symbol).symbol
+def _symbol(criteria: AlertFilter, context: DecisionContext) -> str | None:
+    return None if criteria.symbol is None else context.resolve(criteria.symbol).symbol
 
 
 def _said(alert: Alert) -> dict[str, str]:

@@ -17,7 +17,7 @@ from app.portfolio.domain.event_log import EventType, PortfolioEvent
 from app.portfolio.domain.membership import Change, configure, member_of, remove_too
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.services.change_recorder import Ledger, reweighed
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.member_views import by_score
 from app.portfolio.services.membership import last_facts
 from app.portfolio.services.rebalance_runs import require_none
@@ -32,7 +32,7 @@ class ConfigurationService:
     """Use cases of the business configuration."""
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
     ledger: Ledger
     factors: tuple[Factor, ...] = FACTORS  # factors that may have weights
@@ -65,7 +65,7 @@ class ConfigurationService:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
             present = await unit.get(ConfigurationRepository).current()
             command.require_version(present.version)
-            wanted = validate(_by_standard_name(changes, present, self.grounds.market), present)
+            wanted = validate(_by_standard_name(changes, present, self.contexts.market), present)
             if "scoring" in changes:
                 require_sound(wanted, self.factors)
             if replace(wanted, version=present.version) == present:
@@ -77,14 +77,14 @@ class ConfigurationService:
                     f"The portfolio has {size} members: remove some before allowing only {most}, "
                     "or let the lowest-scored go with the change (evict_lowest).",
                 )
-            grounds = replace(await self.grounds.of(unit), configuration=wanted)
-            await unit.get(ConfigurationRepository).add(wanted, grounds.at, command.actor)
-            done = configure(portfolio, wanted.version, as_document(wanted), grounds.at, reason)
+            context = replace(await self.contexts.of(unit), configuration=wanted)
+            await unit.get(ConfigurationRepository).add(wanted, context.at, command.actor)
+            done = configure(portfolio, wanted.version, as_document(wanted), context.at, reason)
             if most < size:
                 await require_none(unit, await self.idempotency.now(unit))
-                done = _without_the_lowest(done, portfolio, grounds, reason)
-            await self.ledger.commit(unit, portfolio, done, grounds, command)
-            unit.announce(ConfigurationChanged(wanted, grounds.at))
+                done = _without_the_lowest(done, portfolio, context, reason)
+            await self.ledger.commit(unit, portfolio, done, context, command)
+            unit.announce(ConfigurationChanged(wanted, context.at))
             return wanted
 
         return await self.idempotency.run(command, change, render)
@@ -129,16 +129,16 @@ def _resolved(text: str, market: MarketView) -> str:
 
 
 def _without_the_lowest(
-    change: Change, portfolio: Portfolio, grounds: Grounds, reason: str
+    change: Change, portfolio: Portfolio, context: DecisionContext, reason: str
 ) -> Change:
     """Change without the surplus members, lowest scores first, and with new weights.
 
     Pinned members and members without a score stay. Raises ConflictError
     (portfolio_exceeds_limit) if too few can be removed, UnavailableError on stale data.
     """
-    grounds.require_fresh_members(portfolio)
-    size, most = len(portfolio.members), grounds.configuration.max_portfolio_symbols
-    free = [one for one in by_score(portfolio, grounds) if not grounds.controls.is_pinned(one)]
+    context.require_fresh_members(portfolio)
+    size, most = len(portfolio.members), context.configuration.max_portfolio_symbols
+    free = [one for one in by_score(portfolio, context) if not context.controls.is_pinned(one)]
     if len(free) < size - most:
         raise ConflictError(
             Code.PORTFOLIO_EXCEEDS_LIMIT,
@@ -146,6 +146,6 @@ def _without_the_lowest(
             "and are not pinned: remove some by name.",
         )
     for symbol in free[: size - most]:
-        facts = last_facts(member_of(portfolio, symbol), grounds)
-        change = remove_too(change, symbol, facts, grounds.at, reason)
-    return reweighed(change, grounds, {}, reason)
+        facts = last_facts(member_of(portfolio, symbol), context)
+        change = remove_too(change, symbol, facts, context.at, reason)
+    return reweighed(change, context, {}, reason)

@@ -11,7 +11,7 @@ from app.performance.domain.equity_checks import equity_faults, total_faults
 from app.portfolio.domain.event_log import PortfolioEvent, chain_faults, fold
 from app.portfolio.domain.models import FULL, Portfolio, faults
 from app.portfolio.domain.returns import BookedTotal
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
@@ -42,25 +42,25 @@ class IntegrityService:
     """Checks stored state against history, scores and settings."""
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
 
     async def check(self) -> Integrity:
         """Check the invariants, the chain, and that the history folds to the state."""
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
             events = await unit.get(HistoryRepository).all()
-            grounds = await self.grounds.of(unit)
+            context = await self.contexts.of(unit)
             stored = await unit.get(ScoringRepository).latest_composites(
                 one.symbol for one in portfolio.members
             )
             totals = await unit.get(TradeRepository).totals()
         # Hashing every event takes too long for the event loop.
-        checks = await asyncio.to_thread(invariants, portfolio, events, grounds, stored, totals)
+        checks = await asyncio.to_thread(invariants, portfolio, events, context, stored, totals)
         return Integrity(
             ok=all(check.ok for check in checks),
             version=portfolio.version,
             events=len(events),
-            checked_at=grounds.at,
+            checked_at=context.at,
             invariants=checks,
         )
 
@@ -68,12 +68,12 @@ class IntegrityService:
 def invariants(
     portfolio: Portfolio,
     events: tuple[PortfolioEvent, ...],
-    grounds: Grounds,
+    context: DecisionContext,
     stored: Mapping[str, float],
     totals: tuple[BookedTotal, ...],
 ) -> tuple[Invariant, ...]:
     """Invariants with their faults; `stored` holds composites of the newest run by member."""
-    settings = grounds.configuration
+    settings = context.configuration
     size, most = len(portfolio.members), settings.max_portfolio_symbols
     ranks = [member.rank for member in portfolio.members]
     ids = {member.symbol_id for member in portfolio.members}
@@ -83,7 +83,7 @@ def invariants(
     # A broken chain proves nothing about the state.
     unfolded = "the chain of the history is broken" if chain else _unfolded(portfolio, events)
     unsound = faults(portfolio, most)
-    apart = _apart(portfolio, grounds, stored)
+    apart = _apart(portfolio, context, stored)
     wrong: tuple[tuple[str, str | None], ...] = (
         ("size", None if size <= most else f"{size} members, {most} are allowed"),
         ("ranks", None if ranks == list(range(1, size + 1)) else f"ranks are {ranks}"),
@@ -121,9 +121,11 @@ def _unfolded(portfolio: Portfolio, events: tuple[PortfolioEvent, ...]) -> str |
     return None if state == portfolio else "the history gives another state"
 
 
-def _apart(portfolio: Portfolio, grounds: Grounds, stored: Mapping[str, float]) -> tuple[str, ...]:
+def _apart(
+    portfolio: Portfolio, context: DecisionContext, stored: Mapping[str, float]
+) -> tuple[str, ...]:
     """Members whose score differs from the newest stored run."""
-    shown = {one.symbol: grounds.score(one.symbol) for one in portfolio.members}
+    shown = {one.symbol: context.score(one.symbol) for one in portfolio.members}
     return tuple(
         f"{symbol} is shown with {score:.4f}, its latest composite is {stored[symbol]:.4f}"
         for symbol, score in shown.items()

@@ -20,8 +20,8 @@ SectorOf = Callable[[str], str]
 
 def active_return(track: EquityHistory, since: datetime, until: datetime) -> ActiveReturn:
     """Active return from the last daily close at or before `since` (else the first) to `until`."""
-    panel = track.grounds.market.panel(Interval.DAY)
-    rows = {at: row for row, at in period_ends(track.grounds)}
+    panel = track.context.market.panel(Interval.DAY)
+    rows = {at: row for row, at in period_ends(track.context)}
     closes = [at for at, one in enumerate(track.curve.points) if not one.is_step and one.at in rows]
     points = track.curve.points
     closes = [at for at in closes if points[at].at <= until]

@@ -7,7 +7,7 @@ from app.foundation.decimal_math import to_millionths
 from app.foundation.sql.database import Database
 from app.performance.services.equity_reader import EquityQuery, load_equity
 from app.portfolio.domain.returns import Figures
-from app.portfolio.services.decision_context import GroundsNow
+from app.portfolio.services.decision_context import DecisionContextFactory
 from app.portfolio.services.member_views import portfolio_view, weakest
 from app.portfolio.services.queries import mean_known
 from app.portfolio.services.tradeability import DataFacts
@@ -35,13 +35,13 @@ class PerformanceAnalytics:
     """Read-only summary of performance and risk."""
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
 
     async def summary(self) -> Analytics:
         async with self.database.read() as unit:
-            track = await load_equity(unit, self.grounds, EquityQuery(has_figures=True))
-            grounds = await self.grounds.of(unit)
-        view = portfolio_view(track.portfolio, grounds)
+            track = await load_equity(unit, self.contexts, EquityQuery(has_figures=True))
+            context = await self.contexts.of(unit)
+        view = portfolio_view(track.portfolio, context)
         scores = [(one.member.symbol, one.score) for one in view.members if one.score is not None]
         moves = [
             (one.member.symbol, one.figures.performance)
@@ -55,7 +55,7 @@ class PerformanceAnalytics:
             total_score=sum(known) if known else None,
             average_performance=mean_known([move for _, move in moves]),
             average_volatility=mean_known([one.figures.volatility for one in view.members]),
-            replacement_candidates=weakest(view.portfolio, grounds),
+            replacement_candidates=weakest(view.portfolio, context),
             top_performers=tuple(
                 sorted(moves, key=lambda one: (-to_millionths(one[1]), one[0]))[:3]
             ),
@@ -63,6 +63,6 @@ class PerformanceAnalytics:
                 sorted(scores, key=lambda one: (to_millionths(one[1]), one[0]))[:3]
             ),
             figures=track.figures(),
-            updated_at=None if grounds.board is None else grounds.board.calculated_at,
+            updated_at=None if context.board is None else context.board.calculated_at,
             facts=view.facts,
         )

@@ -44,7 +44,7 @@ from app.portfolio.domain.event_log import (
 )
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.returns import Figures
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.tradeability import DataFacts, facts_of
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -179,7 +179,7 @@ class EquityHistory:
     changes: tuple[EquityStep, ...]
     valuations: tuple[Valuation, ...]
     curve: Curve
-    grounds: Grounds
+    context: DecisionContext
     late: tuple[BackfilledMark, ...] = ()  # backfilled marks of the changes
     earlier: tuple[KnownEquity, ...] = ()  # recorded by rebalances before the curve
 
@@ -211,10 +211,10 @@ class EquityHistory:
 
     @property
     def facts(self) -> DataFacts:
-        return facts_of(self.grounds)
+        return facts_of(self.context)
 
     def sector(self, symbol: str) -> str:
-        return self.grounds.sector(symbol)
+        return self.context.sector(symbol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +226,10 @@ class EquityQuery:
     gains_since: datetime | None = None  # start of complete gains; None: not needed
     has_figures: bool = False  # of all points from `days_since` on
 
-    def first(self, begun_at: datetime, grounds: Grounds) -> datetime:
+    def first(self, begun_at: datetime, context: DecisionContext) -> datetime:
         """Start of the required data; a day needs the close before it."""
-        closes = [end for _, end in period_ends(grounds)]
-        needed = [grounds.at]
+        closes = [end for _, end in period_ends(context)]
+        needed = [context.at]
         if self.gains_since is not None:
             needed.append(self.gains_since)
         if self.is_from_the_start(begun_at):
@@ -244,53 +244,56 @@ class EquityQuery:
 
 
 async def load_equity(
-    unit: UnitOfWork, grounds_now: GroundsNow, need: EquityQuery, swaps: Sequence[EquityStep] = ()
+    unit: UnitOfWork,
+    contexts: DecisionContextFactory,
+    need: EquityQuery,
+    swaps: Sequence[EquityStep] = (),
 ) -> EquityHistory:
     """Load what `need` requests in a transaction; symbols of `swaps` are valued, too."""
     portfolio = await unit.get(PortfolioRepository).load()
-    grounds = grounds_now(await unit.get(ConfigurationRepository).current())
+    context = contexts(await unit.get(ConfigurationRepository).current())
     begun_at = await unit.get(HistoryRepository).begun_at()
     if begun_at is None:
-        return EquityHistory(portfolio, (), (), walk((), ()), grounds)
+        return EquityHistory(portfolio, (), (), walk((), ()), context)
     has_start = need.is_from_the_start(begun_at)
-    read = await load_window(unit, need.first(begun_at, grounds), begun_at, has_start=has_start)
+    read = await load_window(unit, need.first(begun_at, context), begun_at, has_start=has_start)
     symbols = {symbol for change in read.changes for symbol in change.weights}
     symbols |= {name for step in swaps for one in step.swaps for name in (one.old, one.new)}
-    changes = {name: found for name in symbols if (found := grounds.redenominations(name))}
-    now = Valuation(grounds.at, _marks(symbols, grounds))
+    changes = {name: found for name in symbols if (found := context.redenominations(name))}
+    now = Valuation(context.at, _marks(symbols, context))
     valuations = tuple(
-        replace(one, redenominated=changes) for one in (*_closes(symbols, grounds), now)
+        replace(one, redenominated=changes) for one in (*_closes(symbols, context), now)
     )
     whole, curve = await compute_curve(unit, read, valuations)
     earlier: tuple[KnownEquity, ...] = ()
     if need.has_figures and has_start and whole.opening is not None:
         earlier = await known_equities_before(unit, whole.changes[0].version)
-    return EquityHistory(portfolio, whole.changes, valuations, curve, grounds, whole.late, earlier)
+    return EquityHistory(portfolio, whole.changes, valuations, curve, context, whole.late, earlier)
 
 
-def _marks(symbols: set[str], grounds: Grounds) -> dict[str, Decimal]:
-    marks = {symbol: grounds.mark(symbol) for symbol in symbols}
+def _marks(symbols: set[str], context: DecisionContext) -> dict[str, Decimal]:
+    marks = {symbol: context.mark(symbol) for symbol in symbols}
     return {symbol: mark for symbol, mark in marks.items() if mark is not None and mark > 0}
 
 
-def period_ends(grounds: Grounds) -> Iterator[tuple[int, datetime]]:
+def period_ends(context: DecisionContext) -> Iterator[tuple[int, datetime]]:
     """Completed rows of the daily panel with the time of their close."""
-    panel = grounds.market.panel(Interval.DAY)
-    epoch = datetime.fromtimestamp(0, grounds.at.tzinfo)
+    panel = context.market.panel(Interval.DAY)
+    epoch = datetime.fromtimestamp(0, context.at.tzinfo)
     for row, opened in enumerate([] if panel is None else panel.opened_ms.tolist()):
         at = epoch + timedelta(milliseconds=opened + Interval.DAY.ms)
-        if at < grounds.at:
+        if at < context.at:
             yield row, at
 
 
-def _closes(symbols: set[str], grounds: Grounds) -> tuple[Valuation, ...]:
+def _closes(symbols: set[str], context: DecisionContext) -> tuple[Valuation, ...]:
     """Closes of every completed day for the symbols that have one."""
-    panel = grounds.market.panel(Interval.DAY)
+    panel = context.market.panel(Interval.DAY)
     if panel is None:
         return ()
     columns = [(name, at) for at, name in enumerate(panel.symbols) if name in symbols]
     found = []
-    for row, at in period_ends(grounds):
+    for row, at in period_ends(context):
         closes = ((name, float(panel.close[row, column])) for name, column in columns)
         prices = {
             name: Decimal(repr(close)) for name, close in closes if np.isfinite(close) and close > 0

@@ -11,7 +11,7 @@ from app.performance.services.equity_reader import EquityQuery, load_equity
 from app.portfolio.domain.models import FULL, Portfolio
 from app.portfolio.domain.returns import Figures
 from app.portfolio.domain.risk import Risk, risk_of
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.member_views import portfolio_view
 from app.portfolio.services.queries import CorrelationReport, correlation_report
 from app.portfolio.services.tradeability import DataFacts
@@ -55,45 +55,45 @@ class MetricsService:
     """Read-only metrics of one consistent snapshot."""
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
 
     async def metrics(self) -> PortfolioMetrics:
         """Metrics of one state and one market. Raises UnavailableError."""
         async with self.database.read() as unit:
-            track = await load_equity(unit, self.grounds, EquityQuery(has_figures=True))
-            grounds = await self.grounds.of(unit)
-        portfolio, daily = track.portfolio, grounds.market.panel(Interval.DAY)
-        view = portfolio_view(portfolio, grounds)
+            track = await load_equity(unit, self.contexts, EquityQuery(has_figures=True))
+            context = await self.contexts.of(unit)
+        portfolio, daily = track.portfolio, context.market.panel(Interval.DAY)
+        view = portfolio_view(portfolio, context)
         scores = tuple(one.score for one in view.members if one.score is not None)
         by_sector: dict[str, int] = {}
         for member in portfolio.members:
-            sector = grounds.sector(member.symbol)
+            sector = context.sector(member.symbol)
             by_sector[sector] = by_sector.get(sector, 0) + member.weight_u
         invested = sum(by_sector.values())
         hhi = sum((one / invested) ** 2 for one in by_sector.values()) if invested else None
         moves = (one.figures.performance for one in view.members)
-        weights = present_weights(portfolio, grounds)
+        weights = present_weights(portfolio, context)
         return PortfolioMetrics(
             scores=scores,
             score_spread=stdev(scores) if len(scores) > 1 else None,
             sectors=Concentration(dict(sorted(by_sector.items())), hhi),
             moves=tuple(move for move in moves if move is not None),
             # Depends on daily bars and weights alone and costs more than the rest.
-            risk=self.grounds.views.get(
+            risk=self.contexts.views.get(
                 "metrics_risk",
                 (daily, tuple(weights.items())),
                 lambda: risk_of(daily, weights),
             ),
-            correlation=correlation_report(view, grounds),
+            correlation=correlation_report(view, context),
             facts=view.facts,
             earned=track.figures(),
         )
 
 
-def present_weights(portfolio: Portfolio, grounds: Grounds) -> dict[str, float]:
+def present_weights(portfolio: Portfolio, context: DecisionContext) -> dict[str, float]:
     """Drifted weights as fractions, rounded to a hundredth of a percentage point.
 
     Further digits change with every quote.
     """
-    held = grounds.marked(portfolio).members
+    held = context.marked(portfolio).members
     return {member.symbol: round(member.weight_u / FULL, _PLACES) for member in held}

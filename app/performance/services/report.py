@@ -80,7 +80,7 @@ class ReportService:
         """Ledger of all replacements, net of fees, spread and funding."""
         async with self.performance.database.read() as unit:
             swapped = equity_steps(await unit.get(HistoryRepository).moves(without=_REBALANCE))
-            track = await load_equity(unit, self.performance.grounds, EquityQuery(), swapped)
+            track = await load_equity(unit, self.performance.contexts, EquityQuery(), swapped)
             rates = await _funding_since(unit, swapped)
         ledger = replacement_ledger(_outcomes(swapped, track, rates))
         return ReplacementReport(track.portfolio.version, ledger, track.facts)
@@ -88,7 +88,7 @@ class ReportService:
     async def report(self, since: datetime | None, until: datetime | None) -> Report:
         """Report over the period; by default the whole curve and 30 days of attribution."""
         async with self.performance.database.read() as unit:
-            earliest, _ = _attributed_over(since, until, self.performance.grounds.clock())
+            earliest, _ = _attributed_over(since, until, self.performance.contexts.clock())
             portfolio = await unit.get(PortfolioRepository).load()
             included = [member.included_at for member in portfolio.members]
             # A rebalance moves no member and does not affect replacements.
@@ -97,21 +97,21 @@ class ReportService:
             )
             gains_since = min((earliest, *included))
             need = EquityQuery(days_since=since, gains_since=gains_since, has_figures=True)
-            track = await load_equity(unit, self.performance.grounds, need, swapped)
+            track = await load_equity(unit, self.performance.contexts, need, swapped)
             # The period ends at the last valuation, or that one would be left out.
-            begin, end = _attributed_over(since, until, track.grounds.at)
+            begin, end = _attributed_over(since, until, track.context.at)
             ledgers = await attribution_ledgers(unit, track, begin, end)
             realized = await realized_in(unit, portfolio, since, until)
             trades = await unit.get(TradeRepository).page(None, _TRADES, since=since, until=until)
             rates = await _funding_since(unit, swapped)
         active = await asyncio.to_thread(active_return, track, begin, end)
-        daily = track.grounds.market.panel(Interval.DAY)
-        weights = present_weights(portfolio, track.grounds)
+        daily = track.context.market.panel(Interval.DAY)
+        weights = present_weights(portfolio, track.context)
         risk = await asyncio.to_thread(risk_of, daily, weights)
         shown = track.within(since, until)
         outcomes_since = _outcomes(swapped, track, rates)
         return Report(
-            made_at=track.grounds.at,
+            made_at=track.context.at,
             version=track.portfolio.version,
             since=since,
             until=until,
@@ -150,7 +150,7 @@ def _outcomes(
     swapped: tuple[EquityStep, ...], track: EquityHistory, rates: Mapping[str, Sequence[Funding]]
 ) -> tuple[ReplacementOutcome, ...]:
     names = {name for step in swapped for one in step.swaps for name in (one.old, one.new)}
-    delisted = {name for name in names if track.grounds.status_of(name) in DELISTED}
+    delisted = {name for name in names if track.context.status_of(name) in DELISTED}
     return outcomes(with_backfilled_marks(swapped, track.late), track.valuations, delisted, rates)
 
 

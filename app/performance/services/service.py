@@ -27,7 +27,7 @@ from app.portfolio.domain.membership import Change
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.domain.returns import BookedResult, SinceInclusion, Trade
 from app.portfolio.services.change_recorder import Ledger
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
@@ -67,7 +67,7 @@ class Performance:
     """Use cases of results, positions, equity and attribution."""
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
     ledger: Ledger
 
@@ -89,13 +89,13 @@ class Performance:
         async def change(unit: UnitOfWork) -> Trade:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
             # Under the lock the known state does not change.
-            known = self.grounds.memory.known(self.database)
-            grounds = self.grounds(
+            known = self.contexts.memory.known(self.database)
+            context = self.contexts(
                 await unit.get(ConfigurationRepository).current()
                 if known is None
                 else known.configuration
             )
-            result = _result(text, claim, grounds)
+            result = _result(text, claim, context)
             booked = await unit.get(TradeRepository).find(result.trade_id)
             if booked is not None:
                 if booked.result != result:
@@ -106,9 +106,9 @@ class Performance:
             command.require_version(portfolio.version)
             _require_held(result, await _came_in(unit, portfolio, result))
             draft = Draft(EventType.PERFORMANCE, result.symbol, None, _payload(result), reason)
-            done = Change(portfolio, ()).then(draft, grounds.at)
-            events = await self.ledger.commit(unit, portfolio, done, grounds, command)
-            trade = Trade(result, events[-1].seq, grounds.at)
+            done = Change(portfolio, ()).then(draft, context.at)
+            events = await self.ledger.commit(unit, portfolio, done, context, command)
+            trade = Trade(result, events[-1].seq, context.at)
             await unit.get(TradeRepository).book(trade)
             return trade
 
@@ -127,8 +127,8 @@ class Performance:
         async with self.database.read() as unit:
             wanted = None
             if symbol is not None:
-                grounds = self.grounds(await unit.get(ConfigurationRepository).current())
-                wanted = grounds.resolve(symbol).symbol_id
+                context = self.contexts(await unit.get(ConfigurationRepository).current())
+                wanted = context.resolve(symbol).symbol_id
             return await unit.get(TradeRepository).page(
                 before_seq, limit, symbol_id=wanted, since=since, until=until
             )
@@ -136,7 +136,7 @@ class Performance:
     async def track(self, since: datetime | None = None) -> EquityHistory:
         """Equity at daily closes and at current marks; values before `since` may be missing."""
         async with self.database.read() as unit:
-            return await load_equity(unit, self.grounds, EquityQuery(since))
+            return await load_equity(unit, self.contexts, EquityQuery(since))
 
     async def positions(
         self, since: datetime | None = None, until: datetime | None = None
@@ -146,7 +146,7 @@ class Performance:
             portfolio = await unit.get(PortfolioRepository).load()
             begun = min((one.included_at for one in portfolio.members), default=None)
             track = await load_equity(
-                unit, self.grounds, EquityQuery(gains_since=begun, has_days=False)
+                unit, self.contexts, EquityQuery(gains_since=begun, has_days=False)
             )
             realized = await realized_in(unit, portfolio, since, until)
         return tuple(
@@ -161,10 +161,10 @@ class Performance:
         Includes the active return of the index against the universe.
         """
         async with self.database.read() as unit:
-            begin = self.grounds.clock() - timedelta(days=days)
+            begin = self.contexts.clock() - timedelta(days=days)
             need = EquityQuery(days_since=begin, gains_since=begin)
-            track = await load_equity(unit, self.grounds, need)
-            end = track.grounds.at
+            track = await load_equity(unit, self.contexts, need)
+            end = track.context.at
             ledgers = await attribution_ledgers(unit, track, end - timedelta(days=days), end)
         # The universe of many days takes too long for the event loop.
         beside = await asyncio.to_thread(active_return, track, end - timedelta(days=days), end)
@@ -198,14 +198,14 @@ async def realized_in(
     return found
 
 
-def _result(text: str, claim: ResultSubmission, grounds: Grounds) -> BookedResult:
-    entry = grounds.resolve(text)
+def _result(text: str, claim: ResultSubmission, context: DecisionContext) -> BookedResult:
+    entry = context.resolve(text)
     if claim.currency != entry.contract.settle:
         raise RefusedError(
             Code.VALIDATION_FAILED, f"{entry.symbol} settles in {entry.contract.settle}."
         )
-    if claim.occurred_at > grounds.at + _AHEAD:
-        now = f"{grounds.at:%Y-%m-%dT%H:%M:%SZ}"
+    if claim.occurred_at > context.at + _AHEAD:
+        now = f"{context.at:%Y-%m-%dT%H:%M:%SZ}"
         raise RefusedError(
             Code.VALIDATION_FAILED,
             f"`occurred_at` is in the future: it is {now}, and clocks may differ by five minutes.",
@@ -267,13 +267,13 @@ def position_performance(
     member: Member, track: EquityHistory, realized: Mapping[str, Decimal]
 ) -> PositionPerformance:
     """A member's position now, with what was realised, by symbol id."""
-    curve, mark = track.curve, track.grounds.mark(member.symbol)
+    curve, mark = track.curve, track.context.mark(member.symbol)
     position = None if curve.broken else curve.positions.get(member.symbol)
-    entry = track.grounds.market.resolve(member.symbol)
+    entry = track.context.market.resolve(member.symbol)
     unlike = None
     if position is not None and mark is not None:
-        changes = track.grounds.redenominations(member.symbol)
-        unlike = position.redenominated(changes, track.grounds.at, mark)
+        changes = track.context.redenominations(member.symbol)
+        unlike = position.redenominated(changes, track.context.at, mark)
     reasons = (
         (curve.broken is not None, curve.broken),
         (mark is None, "its mark is not known"),
@@ -295,7 +295,7 @@ def position_performance(
         mark=mark,
         unrealized=unrealized,
         since_inclusion=None if unknown else gains,
-        figures=track.grounds.since_inclusion(member),
+        figures=track.context.since_inclusion(member),
         realized=realized.get(member.symbol_id),
         currency=entry.contract.settle,
         reason=next((why for applies, why in reasons if applies), None),

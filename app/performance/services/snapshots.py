@@ -25,16 +25,16 @@ class ValuationSnapshots:
             begun = await unit.get(HistoryRepository).begun_at()
             if begun is None or slot < begun:
                 return None
-            grounds = self.performance.grounds
+            context = self.performance.contexts
             # Only the moment of now is asked for: the history is read from the last weighing on.
-            track = await load_equity(unit, grounds, EquityQuery(has_days=False))
+            track = await load_equity(unit, context, EquityQuery(has_days=False))
             if not track.days:
                 return None
             now = track.days[-1]
-            marks = {one.symbol: track.grounds.mark(one.symbol) for one in track.portfolio.members}
+            marks = {one.symbol: track.context.mark(one.symbol) for one in track.portfolio.members}
             mark = ValuationSnapshot(
                 slot=slot,
-                at=track.grounds.at,
+                at=track.context.at,
                 version=track.portfolio.version,
                 equity=now.equity,
                 reason=now.reason,

@@ -43,7 +43,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Who, when and on what grounds: the same for all events of one change."""
+    """Who, when and on what context: the same for all events of one change."""
 
     actor: str
     request_id: str

@@ -20,7 +20,7 @@ from app.portfolio.domain.events import PortfolioChanged
 from app.portfolio.domain.membership import Change, weigh
 from app.portfolio.domain.models import Portfolio, faults
 from app.portfolio.domain.rebalance_plan import rulings, targets, within_bands
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.lot_plan import lot_rule
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HistoryRepository
@@ -46,29 +46,31 @@ class BrokenInvariantError(AssertionError):
     """A change would have left the portfolio unsound: a bug, so nothing is committed."""
 
 
-def reweighed(change: Change, grounds: Grounds, facts: Mapping[str, Any], reason: str) -> Change:
+def reweighed(
+    change: Change, context: DecisionContext, facts: Mapping[str, Any], reason: str
+) -> Change:
     """The change with fresh weights for the members after it; as it is where data is stale.
 
     Members inside their band stay where prices have carried them, as in a rebalance.
     While trading is switched off nobody grows: what a removal frees stays cash.
     """
     state = change.portfolio
-    if not grounds.is_sound(state) or not grounds.controls.switch.enabled:
+    if not context.is_sound(state) or not context.controls.switch.enabled:
         return change
-    known, standings = grounds.covariance(state), grounds.standings(state)
-    ruled = rulings(grounds.marked(state), standings, grounds.configuration, known)
+    known, standings = context.covariance(state), context.standings(state)
+    ruled = rulings(context.marked(state), standings, context.configuration, known)
     allocation = within_bands(
-        targets(ruled, grounds.configuration, known),
+        targets(ruled, context.configuration, known),
         ruled,
         standings,
-        grounds.configuration,
+        context.configuration,
         known,
-        lot_rule(standings, None, grounds).least_u,
+        lot_rule(standings, None, context).least_u,
     )
-    return weigh(change, allocation, facts, grounds.at, reason)
+    return weigh(change, allocation, facts, context.at, reason)
 
 
-def marked(before: Portfolio, change: Change, grounds: Grounds) -> tuple[Draft, ...]:
+def marked(before: Portfolio, change: Change, context: DecisionContext) -> tuple[Draft, ...]:
     """The drafts with the age of their data, the last with every mark price around the change.
 
     `data_as_of` is the exchange time that the market was known up to; null where it was unknown.
@@ -79,8 +81,8 @@ def marked(before: Portfolio, change: Change, grounds: Grounds) -> tuple[Draft, 
     if not any(draft.type in _MARKED for draft in change.drafts):
         return change.drafts
     members = {one.symbol_id: one for one in (*before.members, *change.portfolio.members)}
-    marks = {symbol_id: _mark(one.symbol, grounds) for symbol_id, one in members.items()}
-    as_of = grounds.market.as_of()
+    marks = {symbol_id: _mark(one.symbol, context) for symbol_id, one in members.items()}
+    as_of = context.market.as_of()
     known = {"data_as_of": None if as_of is None else instant_text(as_of)}
     *others, last = (
         replace(draft, payload={**draft.payload, **known}) if draft.type in _MARKED else draft
@@ -89,13 +91,13 @@ def marked(before: Portfolio, change: Change, grounds: Grounds) -> tuple[Draft, 
     return (*others, replace(last, payload={**last.payload, "marks": marks}))
 
 
-def _mark(symbol: str, grounds: Grounds) -> dict[str, object]:
-    mark = grounds.mark(symbol)
+def _mark(symbol: str, context: DecisionContext) -> dict[str, object]:
+    mark = context.mark(symbol)
     if mark is not None:
         told: dict[str, object] = {"symbol": symbol, "mark": number_text(mark)}
-        changes = grounds.redenominations(symbol)
+        changes = context.redenominations(symbol)
         return {**told, "redenominated": _redenominations_payload(changes)} if changes else told
-    quote = grounds.market.quote(symbol)
+    quote = context.market.quote(symbol)
     return {"symbol": symbol, "mark": None, "doubt": None if quote is None else quote.doubt}
 
 
@@ -124,35 +126,40 @@ class Ledger:
     index_equity: IndexEquity
 
     async def commit(
-        self, unit: UnitOfWork, before: Portfolio, change: Change, grounds: Grounds, who: Command
+        self,
+        unit: UnitOfWork,
+        before: Portfolio,
+        change: Change,
+        context: DecisionContext,
+        who: Command,
     ) -> tuple[PortfolioEvent, ...]:
         """Write the change that was decided on `before`, which is locked in this transaction.
 
         Raises ConflictError where the operator's switch or locks forbid it.
         """
         if any(draft.type in HELD_BACK for draft in change.drafts):
-            (await unit.get(ControlRepository).load()).at(grounds.at).require(change.drafts)
+            (await unit.get(ControlRepository).load()).at(context.at).require(change.drafts)
         after = change.portfolio
-        broken = faults(after, grounds.configuration.max_portfolio_symbols)
+        broken = faults(after, context.configuration.max_portfolio_symbols)
         if broken:
             raise BrokenInvariantError("; ".join(broken))
         stamp = Stamp(
             actor=who.actor,
             request_id=who.request_id,
-            occurred_at=grounds.at,
-            configuration_version=grounds.configuration.version,
-            input_hash=None if grounds.board is None else grounds.board.input_hash,
+            occurred_at=context.at,
+            configuration_version=context.configuration.version,
+            input_hash=None if context.board is None else context.board.input_hash,
             code_version=self.code_version,
         )
-        drafts = await self.index_equity(unit, marked(before, change, grounds), stamp)
+        drafts = await self.index_equity(unit, marked(before, change, context), stamp)
         events = await unit.get(HistoryRepository).append(drafts, stamp)
         if entering := sum(draft.type is EventType.ADD for draft in drafts):
             seats = await unit.get(ReplacementRepository).vacancies()
             # Newcomers take the seats that still wait before those that wait no longer.
-            seats = tuple(sorted(seats, key=grounds.is_seat_given_up))
+            seats = tuple(sorted(seats, key=context.is_seat_given_up))
             await unit.get(ReplacementRepository).fill_vacancies(seats[:entering])
         await unit.get(PortfolioRepository).save(
-            before, after, grounds.at, _departures(before, change.drafts)
+            before, after, context.at, _departures(before, change.drafts)
         )
         for symbol in {one.symbol for one in before.members} - {
             one.symbol for one in after.members

@@ -22,7 +22,7 @@ from app.portfolio.domain.controls import (
 from app.portfolio.domain.membership import Change
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.services.change_recorder import Ledger
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.replacement_candidates import correlation_of
 from app.portfolio.services.tradeability import DataFacts, facts_of
 from app.portfolio.storage.controls import ControlRepository
@@ -55,40 +55,40 @@ class WatchList:
     facts: DataFacts
 
 
-def watch_list(portfolio: Portfolio, grounds: Grounds) -> WatchList:
+def watch_list(portfolio: Portfolio, context: DecisionContext) -> WatchList:
     """Every watched symbol against the board and the members of the moment."""
-    locks = grounds.controls.watched()
+    locks = context.controls.watched()
     members = tuple(member.symbol for member in portfolio.members)
-    settings = grounds.configuration
+    settings = context.configuration
     known = correlation_of(
         tuple(dict.fromkeys((*members, *(lock.symbol for lock in locks)))),
-        grounds,
+        context,
         settings.correlation.addition_days,
     )
-    entry, sectors = _entry_score(members, grounds), tuple(map(grounds.sector, members))
+    entry, sectors = _entry_score(members, context), tuple(map(context.sector, members))
     lines = []
     for lock in locks:
-        card, inside = grounds.card(lock.symbol), lock.symbol in members
-        candidate = grounds.candidate(lock.symbol)
+        card, inside = context.card(lock.symbol), lock.symbol in members
+        candidate = context.candidate(lock.symbol)
         lines.append(
             Watched(
                 lock=lock,
-                score=grounds.score(lock.symbol),
-                confidence=grounds.confidence(lock.symbol),
+                score=context.score(lock.symbol),
+                confidence=context.confidence(lock.symbol),
                 rank=None if card is None else card.rank,
                 entry_score=entry,
                 is_member=inside,
                 refused=None if inside else refuse(candidate, members, known, settings, sectors),
             )
         )
-    return WatchList(tuple(lines), facts_of(grounds))
+    return WatchList(tuple(lines), facts_of(context))
 
 
-def _entry_score(members: tuple[str, ...], grounds: Grounds) -> float:
-    settings = grounds.configuration
+def _entry_score(members: tuple[str, ...], context: DecisionContext) -> float:
+    settings = context.configuration
     if len(members) < settings.max_portfolio_symbols:
         return settings.entry_score
-    scores = [score for name in members if (score := grounds.score(name)) is not None]
+    scores = [score for name in members if (score := context.score(name)) is not None]
     weakest = min(scores, default=settings.entry_score, key=to_millionths)
     return max(settings.entry_score, weakest, key=to_millionths)
 
@@ -102,24 +102,24 @@ class ControlService:
     """
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
     ledger: Ledger
 
     async def controls(self) -> Controls:
         """The switch and the locks in force."""
-        _, grounds = await self.grounds.present(self.database)
-        return grounds.controls
+        _, context = await self.contexts.present(self.database)
+        return context.controls
 
     async def watch_list(self) -> WatchList:
         """Where the watched symbols stand."""
-        state, grounds = await self.grounds.present(self.database)
-        return watch_list(state.portfolio, grounds)
+        state, context = await self.contexts.present(self.database)
+        return watch_list(state.portfolio, context)
 
     async def first_symbols(self) -> tuple[str, ...]:
         """Whose books are looked at first: members (they size positions) and watched ones."""
-        state, grounds = await self.grounds.present(self.database)
-        watched = grounds.controls.watched()
+        state, context = await self.contexts.present(self.database)
+        watched = context.controls.watched()
         names = (
             *(one.symbol for one in state.portfolio.members),
             *(one.symbol for one in watched),
@@ -128,8 +128,8 @@ class ControlService:
 
     async def lock_of(self, text: str) -> Lock:
         """Raises NotFoundError where nothing is locked, RefusedError for an unknown symbol."""
-        _, grounds = await self.grounds.present(self.database)
-        lock = grounds.controls.locks.get(grounds.resolve(text).symbol)
+        _, context = await self.contexts.present(self.database)
+        lock = context.controls.locks.get(context.resolve(text).symbol)
         if lock is None:
             raise _not_locked()
         return lock
@@ -140,13 +140,13 @@ class ControlService:
         """Trading on or off, for everybody and across restarts."""
 
         async def change(unit: UnitOfWork) -> Switch:
-            portfolio, grounds = await self._locked(unit, command)
-            present = grounds.controls.switch
+            portfolio, context = await self._locked(unit, command)
+            present = context.controls.switch
             if present.enabled is enabled:
                 return present
-            made = Switch(enabled, reason, grounds.at, command.actor)
-            done = switched(portfolio, enabled, reason, grounds.at)
-            await self.ledger.commit(unit, portfolio, done, grounds, command)
+            made = Switch(enabled, reason, context.at, command.actor)
+            done = switched(portfolio, enabled, reason, context.at)
+            await self.ledger.commit(unit, portfolio, done, context, command)
             await unit.get(ControlRepository).keep_switch(made)
             return made
 
@@ -167,19 +167,19 @@ class ControlService:
         """
 
         async def change(unit: UnitOfWork) -> Lock:
-            portfolio, grounds = await self._locked(unit, command)
-            symbol = grounds.resolve(text).symbol
-            if expires_at is not None and expires_at <= grounds.at:
+            portfolio, context = await self._locked(unit, command)
+            symbol = context.resolve(text).symbol
+            if expires_at is not None and expires_at <= context.at:
                 raise RefusedError(Code.VALIDATION_FAILED, "expires_at has passed already.")
-            locks = grounds.controls.locks
+            locks = context.controls.locks
             present = locks.get(symbol)
             same = (kind, reason, expires_at)
             if present and (present.kind, present.reason, present.expires_at) == same:
                 return present
-            made = Lock(symbol, kind, reason, expires_at, grounds.at, command.actor)
+            made = Lock(symbol, kind, reason, expires_at, context.at, command.actor)
             done = locked(portfolio, made)
             kept = dict(sorted({**locks, symbol: made}.items()))
-            await self._keep_locks(unit, portfolio, done, grounds, command, kept)
+            await self._keep_locks(unit, portfolio, done, context, command, kept)
             return made
 
         return await self.idempotency.run(command, change, render)
@@ -190,41 +190,43 @@ class ControlService:
         """The lock that is lifted; raises NotFoundError where there is none in force."""
 
         async def change(unit: UnitOfWork) -> Lock:
-            portfolio, grounds = await self._locked(unit, command)
-            symbol = grounds.resolve(text).symbol
-            locks = dict(grounds.controls.locks)
+            portfolio, context = await self._locked(unit, command)
+            symbol = context.resolve(text).symbol
+            locks = dict(context.controls.locks)
             gone = locks.pop(symbol, None)
             if gone is None:
                 raise _not_locked()
-            done = unlocked(portfolio, symbol, reason, grounds.at)
-            await self._keep_locks(unit, portfolio, done, grounds, command, locks)
+            done = unlocked(portfolio, symbol, reason, context.at)
+            await self._keep_locks(unit, portfolio, done, context, command, locks)
             return gone
 
         return await self.idempotency.run(command, change, render)
 
-    async def _locked(self, unit: UnitOfWork, command: Command) -> tuple[Portfolio, Grounds]:
+    async def _locked(
+        self, unit: UnitOfWork, command: Command
+    ) -> tuple[Portfolio, DecisionContext]:
         """The portfolio, which nobody else moves until the end of the transaction."""
         portfolio = await unit.get(PortfolioRepository).load(for_update=True)
         command.require_version(portfolio.version)
-        return portfolio, await self._grounds(unit)
+        return portfolio, await self._context(unit)
 
     async def _keep_locks(
         self,
         unit: UnitOfWork,
         before: Portfolio,
         done: Change,
-        grounds: Grounds,
+        context: DecisionContext,
         command: Command,
         locks: Mapping[str, Lock],
     ) -> None:
-        await self.ledger.commit(unit, before, done, grounds, command)
+        await self.ledger.commit(unit, before, done, context, command)
         await unit.get(ControlRepository).keep_locks(locks)
 
-    async def _grounds(self, unit: UnitOfWork) -> Grounds:
+    async def _context(self, unit: UnitOfWork) -> DecisionContext:
         """What is known of the state is not asked for: under the lock nobody moves it."""
-        if self.grounds.memory.known(self.database) is None:
-            return await self.grounds.of(unit)
-        return (await self.grounds.present(self.database))[1]
+        if self.contexts.memory.known(self.database) is None:
+            return await self.contexts.of(unit)
+        return (await self.contexts.present(self.database))[1]
 
 
 def _not_locked() -> NotFoundError:

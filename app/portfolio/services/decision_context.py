@@ -98,7 +98,7 @@ _RETRY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Grounds:
+class DecisionContext:
     """One moment's view, with the settings that apply."""
 
     at: datetime
@@ -280,7 +280,7 @@ class Grounds:
             for one in self.redenominations(symbol)
         )
 
-    def weighed(self) -> "Grounds":
+    def weighed(self) -> "DecisionContext":
         """The same right after weights were set: no price has carried them anywhere yet."""
         return replace(self, set_at={})
 
@@ -428,7 +428,7 @@ class BoardView(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class GroundsNow:
+class DecisionContextFactory:
     """Takes the view of the present moment."""
 
     boards: BoardView
@@ -440,33 +440,35 @@ class GroundsNow:
     refusals: Refusals = field(default_factory=Refusals)
     elapsed: Elapsed = elapsed_by_wall
 
-    def __call__(self, configuration: Configuration) -> Grounds:
+    def __call__(self, configuration: Configuration) -> DecisionContext:
         board, is_whole = self.boards.in_force(), self.boards.is_whole()
         market = MarketOnce(self.market)
         mode, elapsed = self._mode(), self.elapsed
-        return Grounds(self.clock(), configuration, board, market, is_whole, mode, elapsed=elapsed)
+        return DecisionContext(
+            self.clock(), configuration, board, market, is_whole, mode, elapsed=elapsed
+        )
 
     def _mode(self) -> ModeState:
         if self.mode is not None:
             return self.mode()
         return ModeState.of(MarketLevel(self.market.status(), 0, self.market.is_clock_safe()))
 
-    async def of(self, unit: UnitOfWork) -> Grounds:
+    async def of(self, unit: UnitOfWork) -> DecisionContext:
         """The same with what the transaction sees: settings, and the prices of the last weights."""
-        grounds = self(await unit.get(ConfigurationRepository).current())
+        context = self(await unit.get(ConfigurationRepository).current())
         leaving = await unit.get(ReplacementRepository).confirmed()
-        controls = (await unit.get(ControlRepository).load()).at(grounds.at)
+        controls = (await unit.get(ControlRepository).load()).at(context.at)
         weighed = await unit.get(HistoryRepository).last_weighing()
         prices = {} if weighed is None else prices_of(weighed.payload)
-        return replace(grounds, set_at=prices, leaving=leaving, controls=controls)
+        return replace(context, set_at=prices, leaving=leaving, controls=controls)
 
-    async def present(self, database: Database) -> tuple[PortfolioState, Grounds]:
+    async def present(self, database: Database) -> tuple[PortfolioState, DecisionContext]:
         """What is committed, and the view over it, for reads; raises UnavailableError."""
         state = await self.memory.newest(database)
-        grounds = self(state.configuration)
-        controls = state.controls.at(grounds.at)
+        context = self(state.configuration)
+        controls = state.controls.at(context.at)
         return state, replace(
-            grounds,
+            context,
             set_at=state.set_at,
             leaving=state.revision.leaving,
             controls=state.controls if controls == state.controls else controls,

@@ -13,7 +13,7 @@ from app.market.services.view import Quote
 from app.portfolio.domain.lots import ACCURACY, choose_lots, minimum_capital
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.rebalance_plan import Shift
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class LotPlan:
 def lot_plan(
     weights_u: Mapping[str, int],
     balance: Decimal,
-    grounds: Grounds,
+    context: DecisionContext,
     prices: Mapping[str, Decimal] = MappingProxyType({}),
 ) -> LotPlan:
     """The lots of all weights together, at the mark prices; `prices` stand in for some of them.
@@ -42,8 +42,8 @@ def lot_plan(
     steps: dict[str, tuple[Decimal, int]] = {}  # value and lots of one step
     pinned: dict[str, str] = {}
     for symbol in weights_u:
-        quote = grounds.market.quote(symbol)
-        price = prices.get(symbol, grounds.mark(symbol))
+        quote = context.market.quote(symbol)
+        price = prices.get(symbol, context.mark(symbol))
         if quote is not None and price is not None:
             size = quote.contract.lot_size
             steps[symbol] = notional(quote.contract, size, price), size
@@ -52,7 +52,7 @@ def lot_plan(
     chosen = choose_lots(
         [Fraction(weights_u[symbol], FULL) for symbol in symbols],
         [Fraction(steps[symbol][0]) / Fraction(balance) for symbol in symbols],
-        Fraction(grounds.configuration.min_weight_u, FULL),
+        Fraction(context.configuration.min_weight_u, FULL),
     )
     lots: dict[str, int | None] = {symbol: 0 if symbol in steps else None for symbol in weights_u}
     for symbol, count in zip(symbols, chosen.steps, strict=True):
@@ -76,12 +76,12 @@ class LotRule:
     least_u: Mapping[str, int] = field(default_factory=dict)  # micro-percent by symbol
 
 
-def lot_rule(symbols: Iterable[str], balance: Decimal | None, grounds: Grounds) -> LotRule:
+def lot_rule(symbols: Iterable[str], balance: Decimal | None, context: DecisionContext) -> LotRule:
     """No change below one lot or the minimum notional, by `balance` or the configured one.
 
     A symbol whose price is not known or not believed keeps its weight while its contract is open.
     """
-    rules = grounds.configuration.sizing
+    rules = context.configuration.sizing
     reference = rules.reference_balance or None
     used, source = (
         (reference, None if reference is None else "sizing.reference_balance")
@@ -92,10 +92,10 @@ def lot_rule(symbols: Iterable[str], balance: Decimal | None, grounds: Grounds) 
         return LotRule(None, None)
     least: dict[str, int] = {}
     for symbol in symbols:
-        quote, mark, value = grounds.market.quote(symbol), grounds.mark(symbol), rules.min_notional
+        quote, mark, value = context.market.quote(symbol), context.mark(symbol), rules.min_notional
         if quote is not None and mark is not None:
             value = max(value, notional(quote.contract, quote.contract.lot_size, mark))
-        elif grounds.is_open(symbol):
+        elif context.is_open(symbol):
             least[symbol] = FULL + 1  # more than any change
             continue
         least[symbol] = math.ceil(Fraction(value) * FULL / Fraction(used))
@@ -103,7 +103,7 @@ def lot_rule(symbols: Iterable[str], balance: Decimal | None, grounds: Grounds) 
 
 
 def trading_costs(
-    shifts: tuple[Shift, ...], balance: Decimal | None, grounds: Grounds
+    shifts: tuple[Shift, ...], balance: Decimal | None, context: DecisionContext
 ) -> tuple[float | None, bool]:
     """What the shifts cost as a fraction of equity, and whether the books' impact is in it.
 
@@ -111,12 +111,12 @@ def trading_costs(
     sweeping them costs instead of half the spread. None where a quote is missing, or where a book
     is too thin for the order: that is never extrapolated.
     """
-    quotes = [grounds.market.quote(shift.symbol) for shift in shifts]
+    quotes = [context.market.quote(shift.symbol) for shift in shifts]
     impact = balance is not None and all(one is not None and one.book is not None for one in quotes)
     total = 0.0
     for shift, quote in zip(shifts, quotes, strict=True):
         share = abs(shift.change_u) / FULL
-        cost = grounds.trading_cost(shift.symbol)
+        cost = context.trading_cost(shift.symbol)
         if cost is not None and impact and quote is not None and balance is not None:
             cost = _with_impact(cost, quote, share * float(balance))
         if cost is None:
@@ -125,13 +125,13 @@ def trading_costs(
     return total, impact
 
 
-def leg_cost(symbol: str, amount: float, grounds: Grounds) -> float | None:
+def leg_cost(symbol: str, amount: float, context: DecisionContext) -> float | None:
     """What trading `amount` (quote currency) once costs, as a fraction of it.
 
     Taker fee and the larger of half the spread and sweeping the book; an amount of 0 sweeps
     nothing. None where a quote or the book is missing, or the book is too thin.
     """
-    cost, quote = grounds.trading_cost(symbol), grounds.market.quote(symbol)
+    cost, quote = context.trading_cost(symbol), context.market.quote(symbol)
     if amount == 0.0 or cost is None or quote is None:
         return cost
     return _with_impact(cost, quote, amount)

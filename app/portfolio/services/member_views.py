@@ -10,7 +10,7 @@ from typing import Final
 from app.foundation.decimal_math import to_millionths
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.domain.returns import SinceInclusion
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.target_weights import TargetWeights, target_weights
 from app.portfolio.services.tradeability import DataFacts, facts_of, judge
 
@@ -45,74 +45,74 @@ class PortfolioView:
     facts: DataFacts
 
 
-def weakest(portfolio: Portfolio, grounds: Grounds) -> tuple[str, ...]:
+def weakest(portfolio: Portfolio, context: DecisionContext) -> tuple[str, ...]:
     """The replacement candidates, weakest first; a member without a score is not compared."""
-    return by_score(portfolio, grounds)[: grounds.configuration.replacement_candidates]
+    return by_score(portfolio, context)[: context.configuration.replacement_candidates]
 
 
-def by_score(portfolio: Portfolio, grounds: Grounds) -> tuple[str, ...]:
+def by_score(portfolio: Portfolio, context: DecisionContext) -> tuple[str, ...]:
     """Members with a score, the lowest first; of equal ones the later rank."""
     scored = [
         (to_millionths(score), -member.rank, member.symbol)
         for member in portfolio.members
-        if (score := grounds.score(member.symbol)) is not None
+        if (score := context.score(member.symbol)) is not None
     ]
     return tuple(symbol for _, _, symbol in sorted(scored))
 
 
 def member_view(
-    member: Member, portfolio: Portfolio, grounds: Grounds, realized: Realized = NONE_BOOKED
+    member: Member, portfolio: Portfolio, context: DecisionContext, realized: Realized = NONE_BOOKED
 ) -> MemberView:
     """`realized` are the booked results by symbol id, as the trades know them."""
-    targets_u = target_weights(portfolio, grounds).allocation.weights_u
-    marked_u = _marked(portfolio, grounds)
-    return _member_view(member, portfolio, grounds, realized, targets_u, marked_u)
+    targets_u = target_weights(portfolio, context).allocation.weights_u
+    marked_u = _marked(portfolio, context)
+    return _member_view(member, portfolio, context, realized, targets_u, marked_u)
 
 
-def _marked(portfolio: Portfolio, grounds: Grounds) -> Mapping[str, int]:
-    return {one.symbol: one.weight_u for one in grounds.marked(portfolio).members}
+def _marked(portfolio: Portfolio, context: DecisionContext) -> Mapping[str, int]:
+    return {one.symbol: one.weight_u for one in context.marked(portfolio).members}
 
 
 def _member_view(
     member: Member,
     portfolio: Portfolio,
-    grounds: Grounds,
+    context: DecisionContext,
     realized: Realized,
     targets_u: Mapping[str, int],
     marked_u: Mapping[str, int],
 ) -> MemberView:
-    order = weakest(portfolio, grounds)
-    verdict = judge(member.symbol, portfolio, grounds)
-    known = grounds.board is not None and grounds.score(member.symbol) is not None
+    order = weakest(portfolio, context)
+    verdict = judge(member.symbol, portfolio, context)
+    known = context.board is not None and context.score(member.symbol) is not None
     return MemberView(
         member=member,
         marked_u=marked_u[member.symbol],
         target_u=targets_u[member.symbol],
-        score=grounds.score(member.symbol),
-        confidence=grounds.confidence(member.symbol),
+        score=context.score(member.symbol),
+        confidence=context.confidence(member.symbol),
         replacement_priority=order.index(member.symbol) + 1 if member.symbol in order else None,
         is_tradeable=verdict.trade,
         not_tradeable_reason=None if verdict.trade else verdict.reason,
-        figures=grounds.since_inclusion(member),
+        figures=context.since_inclusion(member),
         realized=realized.get(member.symbol_id),
-        validated_at=grounds.board.calculated_at if known and grounds.board else None,
+        validated_at=context.board.calculated_at if known and context.board else None,
         version=portfolio.version,
-        facts=facts_of(grounds),
+        facts=facts_of(context),
     )
 
 
 def portfolio_view(
     portfolio: Portfolio,
-    grounds: Grounds,
+    context: DecisionContext,
     realized: Realized = NONE_BOOKED,
     kept: TargetWeights | None = None,
 ) -> PortfolioView:
     """`kept` is what `target_weights` gives for the same, where that is known already."""
-    targets_u = (kept or target_weights(portfolio, grounds)).allocation.weights_u
-    marked_u = _marked(portfolio, grounds)
+    targets_u = (kept or target_weights(portfolio, context)).allocation.weights_u
+    marked_u = _marked(portfolio, context)
     members = tuple(
-        _member_view(member, portfolio, grounds, realized, targets_u, marked_u)
+        _member_view(member, portfolio, context, realized, targets_u, marked_u)
         for member in portfolio.members
     )
-    most = grounds.configuration.max_portfolio_symbols
-    return PortfolioView(portfolio, most, members, facts_of(grounds))
+    most = context.configuration.max_portfolio_symbols
+    return PortfolioView(portfolio, most, members, facts_of(context))

@@ -20,7 +20,7 @@ from app.portfolio.domain.event_log import number_text
 from app.portfolio.domain.membership import Change, add, member_of, remove, swap
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.services.change_recorder import Ledger, reweighed
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.member_views import (
     MemberView,
     PortfolioView,
@@ -38,13 +38,13 @@ from app.scoring.domain.board import CardStatus
 _ASKED: Final = {rule.name: rule.title for rule in RULES}
 
 
-def require_candidate(symbol: str, grounds: Grounds) -> None:
+def require_candidate(symbol: str, context: DecisionContext) -> None:
     """Eligible and scored; how high the score is decides over the weight, not over membership.
 
     Raises RefusedError(symbol_not_tradable) that names the failed rule or the missing input,
     UnavailableError without a board to decide on.
     """
-    card = grounds.require_board().card(symbol)
+    card = context.require_board().card(symbol)
     if card is not None and card.status is CardStatus.SCORED:
         return
     why = "it is not on the newest board" if card is None else str(card.detail or card.reason)
@@ -88,19 +88,19 @@ class PortfolioService:
     """
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
     ledger: Ledger
 
     async def view(self) -> PortfolioView:
         """The portfolio with what is known of its members now."""
-        state, grounds = await self.grounds.present(self.database)
-        views = self.grounds.views
+        state, context = await self.contexts.present(self.database)
+        views = self.contexts.views
         return views.get(
             "portfolio",
-            portfolio_key(state, grounds),
+            portfolio_key(state, context),
             lambda: portfolio_view(
-                state.portfolio, grounds, state.realized, kept_targets(state, grounds, views)
+                state.portfolio, context, state.realized, kept_targets(state, context, views)
             ),
         )
 
@@ -117,27 +117,27 @@ class PortfolioService:
         """
 
         async def change(unit: UnitOfWork) -> Initialised:
-            portfolio, grounds = await self._locked(unit, command)
+            portfolio, context = await self._locked(unit, command)
             if portfolio.members:
                 raise ConflictError(
                     Code.PORTFOLIO_NOT_EMPTY,
                     f"The portfolio has {len(portfolio.members)} members already.",
                 )
-            most = grounds.configuration.max_portfolio_symbols
+            most = context.configuration.max_portfolio_symbols
             if size is not None and size > most:
                 raise RefusedError(
                     Code.VALIDATION_FAILED, f"The portfolio may have up to {most} symbols."
                 )
-            selection = _selected(grounds, most if size is None else size)
-            newcomers = [grounds.newcomer(grounds.resolve(name)) for name in selection.chosen]
+            selection = _selected(context, most if size is None else size)
+            newcomers = [context.newcomer(context.resolve(name)) for name in selection.chosen]
             if newcomers:
-                done = add(portfolio, newcomers, most, grounds.at, reason)
-                portfolio = await self._commit(unit, portfolio, done, grounds, command)
+                done = add(portfolio, newcomers, most, context.at, reason)
+                portfolio = await self._commit(unit, portfolio, done, context, command)
             realized = await unit.get(TradeRepository).realized()
-            shown = portfolio_view(portfolio, grounds.weighed(), realized)
+            shown = portfolio_view(portfolio, context.weighed(), realized)
             return Initialised(shown, selection.refused)
 
-        with self.grounds.refusals.counted():
+        with self.contexts.refusals.counted():
             return await self.idempotency.run(command, change, render)
 
     async def add(
@@ -156,18 +156,18 @@ class PortfolioService:
         """
 
         async def change(unit: UnitOfWork) -> MemberView:
-            portfolio, grounds = await self._locked(unit, command)
-            entry = grounds.resolve(text)
-            most = grounds.configuration.max_portfolio_symbols
-            done = add(portfolio, [grounds.newcomer(entry)], most, grounds.at, reason)
+            portfolio, context = await self._locked(unit, command)
+            entry = context.resolve(text)
+            most = context.configuration.max_portfolio_symbols
+            done = add(portfolio, [context.newcomer(entry)], most, context.at, reason)
             others = tuple(member.symbol for member in portfolio.members)
-            _require_admissible(entry.symbol, others, done.portfolio, grounds)
-            _require_room(entry.symbol, None, others, grounds)
-            after = await self._commit(unit, portfolio, done, grounds, command)
+            _require_admissible(entry.symbol, others, done.portfolio, context)
+            _require_room(entry.symbol, None, others, context)
+            after = await self._commit(unit, portfolio, done, context, command)
             realized = await unit.get(TradeRepository).realized()
-            return member_view(member_of(after, entry.symbol), after, grounds.weighed(), realized)
+            return member_view(member_of(after, entry.symbol), after, context.weighed(), realized)
 
-        with self.grounds.refusals.counted():
+        with self.contexts.refusals.counted():
             return await self.idempotency.run(command, change, render, hooks=hooks)
 
     async def remove(
@@ -184,11 +184,11 @@ class PortfolioService:
         """
 
         async def change(unit: UnitOfWork) -> Removed:
-            portfolio, grounds = await self._locked(unit, command)
-            member = _member_named(text, portfolio, grounds)
-            facts = last_facts(member, grounds)
-            done = remove(portfolio, member.symbol, facts, grounds.at, reason)
-            after = await self._commit(unit, portfolio, done, grounds, command)
+            portfolio, context = await self._locked(unit, command)
+            member = _member_named(text, portfolio, context)
+            facts = last_facts(member, context)
+            done = remove(portfolio, member.symbol, facts, context.at, reason)
+            after = await self._commit(unit, portfolio, done, context, command)
             return Removed(member, after.version, after.cash_u)
 
         return await self.idempotency.run(command, change, render, hooks=hooks)
@@ -210,48 +210,55 @@ class PortfolioService:
         """
 
         async def change(unit: UnitOfWork) -> Replaced:
-            portfolio, grounds = await self._locked(unit, command)
-            old = _member_named(old_text, portfolio, grounds)
-            entry = grounds.resolve(new_text)
+            portfolio, context = await self._locked(unit, command)
+            old = _member_named(old_text, portfolio, context)
+            entry = context.resolve(new_text)
             _require_another(old.symbol, entry.symbol)
-            newcomer = grounds.newcomer(entry)
+            newcomer = context.newcomer(entry)
             facts = {
-                "old_facts": last_facts(old, grounds),
-                "costs": swap_costs(old.symbol, entry.symbol, grounds),
+                "old_facts": last_facts(old, context),
+                "costs": swap_costs(old.symbol, entry.symbol, context),
             }
-            done = swap(portfolio, old.symbol, newcomer, facts, grounds.at, reason)
+            done = swap(portfolio, old.symbol, newcomer, facts, context.at, reason)
             others = tuple(one.symbol for one in portfolio.members if one is not old)
-            _require_admissible(entry.symbol, others, done.portfolio, grounds)
-            _require_room(entry.symbol, old.symbol, others, grounds)
-            after = await self._commit(unit, portfolio, done, grounds, command)
+            _require_admissible(entry.symbol, others, done.portfolio, context)
+            _require_room(entry.symbol, old.symbol, others, context)
+            after = await self._commit(unit, portfolio, done, context, command)
             realized = await unit.get(TradeRepository).realized()
-            new = member_view(member_of(after, entry.symbol), after, grounds.weighed(), realized)
-            ours, theirs = new.score, grounds.score(old.symbol)
+            new = member_view(member_of(after, entry.symbol), after, context.weighed(), realized)
+            ours, theirs = new.score, context.score(old.symbol)
             difference = None if ours is None or theirs is None else ours - theirs
             return Replaced(old, new, after.version, difference)
 
-        with self.grounds.refusals.counted():
+        with self.contexts.refusals.counted():
             return await self.idempotency.run(command, change, render, hooks=hooks)
 
-    async def _locked(self, unit: UnitOfWork, command: Command) -> tuple[Portfolio, Grounds]:
+    async def _locked(
+        self, unit: UnitOfWork, command: Command
+    ) -> tuple[Portfolio, DecisionContext]:
         portfolio = await unit.get(PortfolioRepository).load(for_update=True)
         command.require_version(portfolio.version)
-        grounds = await self.grounds.of(unit)
+        context = await self.contexts.of(unit)
         if portfolio.members:  # of nothing no run can set weights
             await require_none(unit, await self.idempotency.now(unit))
-        return portfolio, grounds
+        return portfolio, context
 
     async def _commit(
-        self, unit: UnitOfWork, before: Portfolio, done: Change, grounds: Grounds, who: Command
+        self,
+        unit: UnitOfWork,
+        before: Portfolio,
+        done: Change,
+        context: DecisionContext,
+        who: Command,
     ) -> Portfolio:
-        weighed = reweighed(done, grounds, {}, done.drafts[0].reason)
-        await self.ledger.commit(unit, before, weighed, grounds, who)
+        weighed = reweighed(done, context, {}, done.drafts[0].reason)
+        await self.ledger.commit(unit, before, weighed, context, who)
         return weighed.portfolio
 
 
-def _selected(grounds: Grounds, size: int) -> Selection:
-    cards = [card for card in grounds.require_board().cards if card.status is CardStatus.SCORED]
-    settings = grounds.configuration
+def _selected(context: DecisionContext, size: int) -> Selection:
+    cards = [card for card in context.require_board().cards if card.status is CardStatus.SCORED]
+    settings = context.configuration
     least = to_millionths(settings.entry_score)
     worthy = tuple(
         card.symbol
@@ -259,24 +266,24 @@ def _selected(grounds: Grounds, size: int) -> Selection:
         if card.composite is not None and to_millionths(card.composite) >= least
     )
     return choose(
-        (grounds.candidate(card.symbol) for card in cards),
-        correlation_of(worthy, grounds, settings.correlation.addition_days),
+        (context.candidate(card.symbol) for card in cards),
+        correlation_of(worthy, context, settings.correlation.addition_days),
         size,
         settings,
     )
 
 
 def _require_admissible(
-    symbol: str, others: tuple[str, ...], after: Portfolio, grounds: Grounds
+    symbol: str, others: tuple[str, ...], after: Portfolio, context: DecisionContext
 ) -> None:
     """Open, fresh, and not too close to the other members."""
-    grounds.require_tradeable(symbol)
-    grounds.require_board()
-    grounds.require_fresh(symbol)
-    grounds.require_fresh_members(after)
-    require_candidate(symbol, grounds)
-    settings = grounds.configuration
-    known = correlation_of((symbol, *others), grounds, settings.correlation.addition_days)
+    context.require_tradeable(symbol)
+    context.require_board()
+    context.require_fresh(symbol)
+    context.require_fresh_members(after)
+    require_candidate(symbol, context)
+    settings = context.configuration
+    known = correlation_of((symbol, *others), context, settings.correlation.addition_days)
     refused = too_close(symbol, None, others, known, settings)
     if refused is not None:
         said = "not known" if refused.correlation is None else f"{refused.correlation:.3f}"
@@ -297,35 +304,37 @@ def _require_another(old: str, new: str) -> None:
         raise RefusedError(Code.VALIDATION_FAILED, f"{old} cannot replace itself.")
 
 
-def _require_room(symbol: str, left: str | None, others: tuple[str, ...], grounds: Grounds) -> None:
+def _require_room(
+    symbol: str, left: str | None, others: tuple[str, ...], context: DecisionContext
+) -> None:
     """No sector may be crowded; `left` goes, and like for like crowds nothing.
 
     Raises RefusedError(sector_limit).
     """
-    sector = grounds.sector(symbol)
-    alike = left is not None and grounds.sector(left) == sector
-    if not alike and crowded(sector, map(grounds.sector, others), grounds.configuration):
-        most = grounds.configuration.replacement.max_per_sector
+    sector = context.sector(symbol)
+    alike = left is not None and context.sector(left) == sector
+    if not alike and crowded(sector, map(context.sector, others), context.configuration):
+        most = context.configuration.replacement.max_per_sector
         raise RefusedError(
             Code.SECTOR_LIMIT, f"The sector {sector} has {most} members or more already."
         )
 
 
-def _member_named(text: str, portfolio: Portfolio, grounds: Grounds) -> Member:
+def _member_named(text: str, portfolio: Portfolio, context: DecisionContext) -> Member:
     """The member of that name; the registry is asked only for spellings that are not ours."""
     for member in portfolio.members:
         if text.upper() in {member.symbol, member.contract, member.symbol_id.upper()}:
             return member
-    return member_of(portfolio, grounds.resolve(text).symbol)
+    return member_of(portfolio, context.resolve(text).symbol)
 
 
-def swap_costs(old: str, new: str, grounds: Grounds) -> dict[str, dict[str, str | None]]:
+def swap_costs(old: str, new: str, context: DecisionContext) -> dict[str, dict[str, str | None]]:
     """Taker fee and half the spread of both legs, as fractions; null where they are not known."""
-    return {"old": _leg_costs(old, grounds), "new": _leg_costs(new, grounds)}
+    return {"old": _leg_costs(old, context), "new": _leg_costs(new, context)}
 
 
-def _leg_costs(symbol: str, grounds: Grounds) -> dict[str, str | None]:
-    quote = grounds.market.quote(symbol)
+def _leg_costs(symbol: str, context: DecisionContext) -> dict[str, str | None]:
+    quote = context.market.quote(symbol)
     if quote is None:
         return {"fee": None, "half_spread": None}
     bid, ask, half = quote.bid, quote.ask, None
@@ -334,11 +343,11 @@ def _leg_costs(symbol: str, grounds: Grounds) -> dict[str, str | None]:
     return {"fee": number_text(quote.contract.taker_fee), "half_spread": number_text(half)}
 
 
-def last_facts(member: Member, grounds: Grounds) -> dict[str, str | None]:
+def last_facts(member: Member, context: DecisionContext) -> dict[str, str | None]:
     """What was known of a member when it left."""
-    figures = grounds.since_inclusion(member)
+    figures = context.since_inclusion(member)
     return {
-        "score": number_text(grounds.score(member.symbol)),
-        "confidence": number_text(grounds.confidence(member.symbol)),
+        "score": number_text(context.score(member.symbol)),
+        "confidence": number_text(context.confidence(member.symbol)),
         "performance": number_text(figures.performance),
     }

@@ -10,7 +10,7 @@ from app.portfolio.domain.events import ProposalDecided, ProposalOpened
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.proposals import WHOLE, Decision, Proposal, ProposalKind, ProposalState
 from app.portfolio.domain.replacement import Proposal as Swap
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.rebalance_steps import Planned
 from app.portfolio.storage.proposals import ProposalRepository
 
@@ -64,11 +64,15 @@ async def close(unit: UnitOfWork, ended: Proposal) -> bool:
 
 
 def of_plan(
-    proposal_id: str, run_id: str | None, planned: Planned, before: Portfolio, grounds: Grounds
+    proposal_id: str,
+    run_id: str | None,
+    planned: Planned,
+    before: Portfolio,
+    context: DecisionContext,
 ) -> Proposal:
     """The proposal to carry a plan out, with all that has to be known to do so later."""
     made, allocation = planned.plan, planned.plan.allocation
-    seen = grounds.marked(before).members
+    seen = context.marked(before).members
     triggers = [trigger.value for trigger in made.triggers]
     action = {
         "changes": [asdict(shift) for shift in made.shifts],
@@ -80,14 +84,14 @@ def of_plan(
         "flags": [flag.value for flag in allocation.flags],
         "seen_u": {member.symbol: member.weight_u for member in seen},
         # As far as a weight may be from its target before that is a reason to trade.
-        "tolerance_u": grounds.configuration.rebalance_threshold_u,
+        "tolerance_u": context.configuration.rebalance_threshold_u,
     }
     kind = ProposalKind.REBALANCE
-    proposal = _proposal(proposal_id, kind, WHOLE, before.version, action, grounds)
+    proposal = _proposal(proposal_id, kind, WHOLE, before.version, action, context)
     return replace(proposal, reason=", ".join(triggers), run_id=run_id)
 
 
-def of_swap(proposal_id: str, swap: Swap, version: int, grounds: Grounds) -> Proposal:
+def of_swap(proposal_id: str, swap: Swap, version: int, context: DecisionContext) -> Proposal:
     """The proposal to replace a member. Raises ValueError where nobody may come in."""
     old, new = swap.leaver.contender, swap.candidate
     if new is None:
@@ -104,7 +108,7 @@ def of_swap(proposal_id: str, swap: Swap, version: int, grounds: Grounds) -> Pro
         "forced": swap.leaver.forced,
     }
     kind = ProposalKind.REPLACEMENT
-    return _proposal(proposal_id, kind, old.symbol, version, action, grounds)
+    return _proposal(proposal_id, kind, old.symbol, version, action, context)
 
 
 def _proposal(
@@ -113,9 +117,9 @@ def _proposal(
     subject: str,
     version: int,
     action: dict[str, Any],
-    grounds: Grounds,
+    context: DecisionContext,
 ) -> Proposal:
-    lasts = timedelta(seconds=grounds.configuration.automation.proposal_ttl_s)
+    lasts = timedelta(seconds=context.configuration.automation.proposal_ttl_s)
     return Proposal(
         proposal_id=proposal_id,
         kind=kind,
@@ -124,6 +128,6 @@ def _proposal(
         version=version,
         reason=action.get("forced") or "a better symbol, confirmed",
         action=action,
-        opened_at=grounds.at,
-        expires_at=grounds.at + lasts,
+        opened_at=context.at,
+        expires_at=context.at + lasts,
     )

@@ -15,7 +15,7 @@ from app.market.domain.return_statistics import NotApplicable
 from app.portfolio.domain.candidate_selection import Correlation
 from app.portfolio.domain.event_log import EventType, PortfolioEvent
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.member_views import MemberView, PortfolioView, portfolio_view, weakest
 from app.portfolio.services.replacement_candidates import correlation_of
 from app.portfolio.services.tradeability import DataFacts
@@ -64,22 +64,22 @@ class PortfolioQueries:
     """Answers questions about the members; nothing here changes them."""
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
 
     async def statistics(self) -> Statistics:
-        view, grounds = await self._view()
+        view, context = await self._view()
         scores = [one.score for one in view.members if one.score is not None]
         return Statistics(
             total_symbols=len(view.members),
             max_portfolio_size=view.max_size,
-            replacement_candidates=len(weakest(view.portfolio, grounds)),
+            replacement_candidates=len(weakest(view.portfolio, context)),
             average_score=mean_known(scores),
             score_range=(min(scores), max(scores)) if scores else None,
-            sector_distribution=_sectors(view.portfolio, grounds),
+            sector_distribution=_sectors(view.portfolio, context),
             average_performance=mean_known([one.figures.performance for one in view.members]),
             average_drawdown=mean_known([one.figures.max_drawdown for one in view.members]),
             average_volatility=mean_known([one.figures.volatility for one in view.members]),
-            updated_at=None if grounds.board is None else grounds.board.calculated_at,
+            updated_at=None if context.board is None else context.board.calculated_at,
             facts=view.facts,
         )
 
@@ -108,19 +108,19 @@ class PortfolioQueries:
         name = None
         async with self.database.read() as unit:
             if symbol is not None:
-                grounds = await self.grounds.of(unit)
-                name = grounds.resolve(symbol).symbol
+                context = await self.contexts.of(unit)
+                name = context.resolve(symbol).symbol
             return await unit.get(HistoryRepository).page(before_seq, limit, symbol=name, kind=kind)
 
-    async def _view(self) -> tuple[PortfolioView, Grounds]:
+    async def _view(self) -> tuple[PortfolioView, DecisionContext]:
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
-            grounds = await self.grounds.of(unit)
-        return portfolio_view(portfolio, grounds), grounds
+            context = await self.contexts.of(unit)
+        return portfolio_view(portfolio, context), context
 
 
-def _sectors(portfolio: Portfolio, grounds: Grounds) -> dict[str, int]:
-    counts = Counter(grounds.sector(member.symbol) for member in portfolio.members)
+def _sectors(portfolio: Portfolio, context: DecisionContext) -> dict[str, int]:
+    counts = Counter(context.sector(member.symbol) for member in portfolio.members)
     return dict(sorted(counts.items()))
 
 
@@ -131,19 +131,19 @@ def mean_known(values: "list[float | None] | list[float]") -> float | None:
 
 
 def correlation_report(
-    view: PortfolioView, grounds: Grounds, days: int | None = None
+    view: PortfolioView, context: DecisionContext, days: int | None = None
 ) -> CorrelationReport:
     """Of all pairs of members over `days` (default: the window of the alert)."""
-    rules = grounds.configuration.correlation
+    rules = context.configuration.correlation
     window = rules.days if days is None else days
     symbols = tuple(one.member.symbol for one in view.members)
     pairs = tuple(combinations(symbols, 2))
-    rho_of = correlation_of(symbols, grounds, window)
-    raw_of = correlation_of(symbols, grounds, window, CorrelationBasis.RAW)
+    rho_of = correlation_of(symbols, context, window)
+    raw_of = correlation_of(symbols, context, window, CorrelationBasis.RAW)
     said = {pair: rho for pair in pairs if (rho := rho_of(*pair)) is not None}
     known = {pair: rho for pair, rho in said.items() if isinstance(rho, float)}
     raw = {pair: rho for pair in pairs if isinstance(rho := raw_of(*pair), float)}
-    limit = grounds.configuration.alerts.rules.high_raw_correlation.limit
+    limit = context.configuration.alerts.rules.high_raw_correlation.limit
     values, raw_values = list(known.values()), list(raw.values())
     return CorrelationReport(
         days=window,

@@ -30,7 +30,7 @@ from app.portfolio.domain.rebalance_run import (
     Step,
 )
 from app.portfolio.services.change_recorder import Ledger
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.lot_plan import LotPlan, LotRule, lot_plan, lot_rule, trading_costs
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -56,7 +56,7 @@ class Loaded:
     """The portfolio, locked, and the view of the moment to decide on."""
 
     portfolio: Portfolio
-    grounds: Grounds
+    context: DecisionContext
     rebalanced_at: datetime | None  # when weights were last set by a rebalance
     is_interval_done: bool = False  # since the interval last passed a check found nothing to do
     refusal: Failure | None = None  # why the run that a dry run rehearses would be refused
@@ -74,7 +74,7 @@ class Planned:
 
 
 async def load(
-    unit: UnitOfWork, grounds_now: GroundsNow, request: RebalanceRequest, command: Command
+    unit: UnitOfWork, contexts: DecisionContextFactory, request: RebalanceRequest, command: Command
 ) -> Loaded:
     """Lock the portfolio and see whether it may be decided on.
 
@@ -83,29 +83,29 @@ async def load(
     """
     portfolio = await unit.get(PortfolioRepository).load(for_update=True)
     command.require_version(portfolio.version)
-    grounds, refusal = await grounds_now.of(unit), None
+    context, refusal = await contexts.of(unit), None
     try:
-        grounds.require_fresh_members(portfolio)
-        grounds.controls.require((Draft(EventType.REBALANCE, None, None, {}, request.reason),))
+        context.require_fresh_members(portfolio)
+        context.controls.require((Draft(EventType.REBALANCE, None, None, {}, request.reason),))
     except (UnavailableError, ConflictError) as refused:
         if not request.is_dry_run:
             raise
         refusal = failure_of(refused)
-    slot = interval_slot(_with_proven_age(portfolio, grounds), grounds.configuration, grounds.at)
+    slot = interval_slot(_with_proven_age(portfolio, context), context.configuration, context.at)
     is_done = slot is not None and await unit.get(RebalanceRunRepository).has_found_nothing(
-        slot, grounds.at + CLOCK_TOLERANCE
+        slot, context.at + CLOCK_TOLERANCE
     )
     return Loaded(
-        portfolio, grounds, await unit.get(HistoryRepository).last_rebalance(), is_done, refusal
+        portfolio, context, await unit.get(HistoryRepository).last_rebalance(), is_done, refusal
     )
 
 
-def _with_proven_age(portfolio: Portfolio, grounds: Grounds) -> Portfolio:
+def _with_proven_age(portfolio: Portfolio, context: DecisionContext) -> Portfolio:
     """The portfolio, its weights as old as is proven."""
     weighted_at = portfolio.weighted_at
     if weighted_at is None:
         return portfolio
-    return replace(portfolio, weighted_at=grounds.proven(weighted_at))
+    return replace(portfolio, weighted_at=context.proven(weighted_at))
 
 
 def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
@@ -113,30 +113,30 @@ def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
 
     Raises ConflictError(plan_changed) where an approved plan does not hold any more.
     """
-    portfolio, grounds = loaded.portfolio, loaded.grounds
-    held, standings = grounds.marked(portfolio), grounds.standings(portfolio)
-    held, rebalanced_at = _with_proven_age(held, grounds), loaded.rebalanced_at
+    portfolio, context = loaded.portfolio, loaded.context
+    held, standings = context.marked(portfolio), context.standings(portfolio)
+    held, rebalanced_at = _with_proven_age(held, context), loaded.rebalanced_at
     balance = request.account_balance
-    smallest = lot_rule(standings, balance, grounds)
+    smallest = lot_rule(standings, balance, context)
     made = plan(
         held,
         standings,
-        grounds.configuration,
-        grounds.at,
-        grounds.covariance(portfolio),
+        context.configuration,
+        context.at,
+        context.covariance(portfolio),
         request.method,
-        rebalanced_at=None if rebalanced_at is None else grounds.proven(rebalanced_at),
+        rebalanced_at=None if rebalanced_at is None else context.proven(rebalanced_at),
         is_interval_done=loaded.is_interval_done,
         least_u=smallest.least_u,
     )
     if request.approved is not None:
-        low_u = grounds.configuration.min_weight_u
+        low_u = context.configuration.min_weight_u
         made = agreed(request.approved, held, made, standings, smallest.least_u, low_u)
-    cost, has_impact = trading_costs(made.shifts, balance, grounds)
+    cost, has_impact = trading_costs(made.shifts, balance, context)
     # Without a reason to trade the weights in force stay, and with them the lots.
     kept = {member.symbol: member.weight_u for member in portfolio.members}
     weights_u = made.allocation.weights_u if made.triggers else kept
-    lots = None if balance is None else lot_plan(weights_u, balance, grounds)
+    lots = None if balance is None else lot_plan(weights_u, balance, context)
     return Planned(made, cost, has_impact, lots, smallest)
 
 
@@ -150,18 +150,18 @@ async def commit(
     command: Command,
 ) -> Portfolio:
     """The weights of the plan with their event of the history; the state after it."""
-    grounds, before = loaded.grounds, loaded.portfolio
-    method = request.method or grounds.configuration.rebalancing.method
+    context, before = loaded.context, loaded.portfolio
+    method = request.method or context.configuration.rebalancing.method
     facts = _facts(run_id, planned, method)
     done = weigh(
         Change(before, ()),
         planned.plan.allocation,
         facts,
-        grounds.at,
+        context.at,
         request.reason,
         EventType.REBALANCE,
     )
-    await ledger.commit(unit, before, done, grounds, command)
+    await ledger.commit(unit, before, done, context, command)
     return done.portfolio
 
 

@@ -23,7 +23,7 @@ from app.portfolio.domain.rebalance_plan import Trigger
 from app.portfolio.domain.rebalance_run import RebalanceStepName, Run, RunState, slot
 from app.portfolio.services import target_weights as weighing
 from app.portfolio.services.change_recorder import Ledger
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.proposal_book import of_plan, offer
 from app.portfolio.services.rebalance_runs import (
     Rebalanced,
@@ -58,20 +58,20 @@ class Rebalancing:
     """Turns drift into new weights, or shows what it would do."""
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
     ledger: Ledger
     runs: RebalanceRuns
 
     async def weights(self) -> Weights:
         """Weights of record beside the targets; with stale data those of the last change."""
-        state, grounds = await self.grounds.present(self.database)
-        views = self.grounds.views
+        state, context = await self.contexts.present(self.database)
+        views = self.contexts.views
         made = views.get(
             "weights",
-            members_key(state, grounds),
+            members_key(state, context),
             lambda: weighing.weights_of(
-                state.portfolio, grounds, kept_targets(state, grounds, views)
+                state.portfolio, context, kept_targets(state, context, views)
             ),
         )
         return replace(made, version=state.portfolio.version)
@@ -81,11 +81,11 @@ class Rebalancing:
 
         No where nothing may be decided or set. Raises UnavailableError without the database.
         """
-        state, grounds = await self.grounds.present(self.database)
+        state, context = await self.contexts.present(self.database)
         portfolio = state.portfolio
-        if not grounds.controls.switch.enabled or not grounds.is_sound(portfolio):
+        if not context.controls.switch.enabled or not context.is_sound(portfolio):
             return False
-        made = decide(Loaded(portfolio, grounds, state.rebalanced_at), RebalanceRequest(CHECK)).plan
+        made = decide(Loaded(portfolio, context, state.rebalanced_at), RebalanceRequest(CHECK)).plan
         return Trigger.DRIFT in made.triggers and bool(made.shifts)
 
     async def optimize(self, method: WeightingMethod) -> Optimized:
@@ -95,8 +95,8 @@ class Rebalancing:
         """
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
-            grounds = await self.grounds.of(unit)
-        return weighing.optimized(portfolio, grounds, method)
+            context = await self.contexts.of(unit)
+        return weighing.optimized(portfolio, context, method)
 
     async def rebalance(
         self,
@@ -143,7 +143,7 @@ class Rebalancing:
         run_id = self.runs.new_id()
 
         async def look(unit: UnitOfWork) -> Rebalanced:
-            loaded = await load(unit, self.grounds, request, command)
+            loaded = await load(unit, self.contexts, request, command)
             planned, before = decide(loaded, request), loaded.portfolio
             made = planned.plan
             return Rebalanced(
@@ -156,7 +156,7 @@ class Rebalancing:
                 lot_rule=planned.lot_rule,
                 version=before.version,
                 cash_u=made.allocation.cash_u if made.shifts else before.cash_u,
-                facts=facts_of(loaded.grounds),
+                facts=facts_of(loaded.context),
                 would_be_refused=loaded.refusal,
             )
 
@@ -184,7 +184,7 @@ class Rebalancing:
             return await self.carry_out(unit, run, request, command, recorder)
 
         try:
-            with self.grounds.refusals.counted():
+            with self.contexts.refusals.counted():
                 outcome = await self.idempotency.run(command, change, render, claim, hooks)
         except BaseException as error:
             ours = [run for run in claimed if run.is_active]
@@ -214,18 +214,18 @@ class Rebalancing:
     ) -> Rebalanced:
         """Every step of a claimed run in one transaction: all of it is committed, or nothing."""
         with recorder.step(RebalanceStepName.LOAD) as detail:
-            loaded = await load(unit, self.grounds, request, command)
-            before, grounds = loaded.portfolio, loaded.grounds
+            loaded = await load(unit, self.contexts, request, command)
+            before, context = loaded.portfolio, loaded.context
             running = run.to(RunState.RUNNING, await self.runs.now(unit))
             if not await unit.get(RebalanceRunRepository).start(running):
                 raise lost(run)
-            board = grounds.require_board()
+            board = context.require_board()
             detail |= {"version": before.version, "board": board.run_id}
         with recorder.step(RebalanceStepName.PLAN) as detail:
             planned = decide(loaded, request)
             made = planned.plan
             detail |= {"changes": len(made.shifts), "turnover_u": made.turnover_u}
-        after, state = before, self._state(planned, request, grounds)
+        after, state = before, self._state(planned, request, context)
         if state is RunState.DONE:
             with recorder.step(RebalanceStepName.COMMIT) as detail:
                 after = await commit(
@@ -237,12 +237,12 @@ class Rebalancing:
         if state is RunState.DONE or request.is_unattended:
             with recorder.step(RebalanceStepName.ANNOUNCE) as detail:
                 if state is RunState.DONE:
-                    announce(unit, run.run_id, planned, after, grounds.at)
+                    announce(unit, run.run_id, planned, after, context.at)
                 if request.is_unattended:
                     detail["proposals"] = await self._offer(unit, run, planned, state, loaded)
         else:
             recorder.skip(RebalanceStepName.ANNOUNCE)
-        facts = facts_of(grounds)
+        facts = facts_of(context)
         outcome = outcome_of(planned, before.version, after.version, after.cash_u, facts)
         ended = running.ended(outcome, state, await self.runs.now(unit))
         await end(unit, ended, recorder.steps)
@@ -268,23 +268,23 @@ class Rebalancing:
         proposal_id, request = self.runs.new_id(), RebalanceRequest(CHECK, is_unattended=True)
 
         async def change(unit: UnitOfWork) -> str | None:
-            loaded = await load(unit, self.grounds, request, command)
+            loaded = await load(unit, self.contexts, request, command)
             planned = decide(loaded, request)
-            wanted = of_plan(proposal_id, None, planned, loaded.portfolio, loaded.grounds)
+            wanted = of_plan(proposal_id, None, planned, loaded.portfolio, loaded.context)
             proposed = (wanted,) if planned.plan.shifts else ()
             kinds = (ProposalKind.REBALANCE,)
-            now_open = await offer(unit, kinds, proposed, loaded.grounds.at)
+            now_open = await offer(unit, kinds, proposed, loaded.context.at)
             return next((one.proposal_id for one in now_open), None)
 
         return await self.database.run(change)
 
     @staticmethod
-    def _state(planned: Planned, request: RebalanceRequest, grounds: Grounds) -> RunState:
+    def _state(planned: Planned, request: RebalanceRequest, context: DecisionContext) -> RunState:
         """How far the run goes."""
         if not planned.plan.shifts:
             return RunState.UNCHANGED
         policy = (
-            grounds.configuration.automation.rebalance
+            context.configuration.automation.rebalance
             if request.is_unattended
             else AutomationMode.AUTO
         )
@@ -294,10 +294,10 @@ class Rebalancing:
         self, unit: UnitOfWork, run: Run, planned: Planned, state: RunState, loaded: Loaded
     ) -> list[str]:
         """Have the plan proposed, or nothing any more; the proposals that are open."""
-        grounds, proposal_id = loaded.grounds, self.runs.new_id()
-        wanted = of_plan(proposal_id, run.run_id, planned, loaded.portfolio, grounds)
+        context, proposal_id = loaded.context, self.runs.new_id()
+        wanted = of_plan(proposal_id, run.run_id, planned, loaded.portfolio, context)
         proposed = (wanted,) if state is RunState.PROPOSED else ()
-        now_open = await offer(unit, (ProposalKind.REBALANCE,), proposed, grounds.at)
+        now_open = await offer(unit, (ProposalKind.REBALANCE,), proposed, context.at)
         return [one.proposal_id for one in now_open]
 
 

@@ -30,7 +30,7 @@ from app.portfolio.domain.replacement import (
     within_cycle,
 )
 from app.portfolio.services.change_recorder import Ledger, reweighed
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.member_views import member_view
 from app.portfolio.services.membership import Replaced, last_facts, swap_costs
 from app.portfolio.services.proposal_book import of_swap, offer
@@ -77,7 +77,7 @@ class Replacement:
     """Proposes swaps, counts their confirmations and carries them out."""
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
     ledger: Ledger
     new_id: NewId
@@ -86,12 +86,12 @@ class Replacement:
         """What would be replaced by what, and what is in the way; counts and writes nothing."""
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
-            grounds = await self.grounds.of(unit)
-            proposals = await self._proposals(unit, portfolio, grounds, count=False)
+            context = await self.contexts.of(unit)
+            proposals = await self._proposals(unit, portfolio, context, count=False)
             vacancies = await unit.get(ReplacementRepository).vacancies()
-        seats = tuple(Seat(one, grounds.is_seat_given_up(one)) for one in vacancies)
-        required = grounds.configuration.replacement.confirmations
-        return Replacements(portfolio.version, proposals, required, facts_of(grounds), seats)
+        seats = tuple(Seat(one, context.is_seat_given_up(one)) for one in vacancies)
+        required = context.configuration.replacement.confirmations
+        return Replacements(portfolio.version, proposals, required, facts_of(context), seats)
 
     async def execute(
         self,
@@ -113,59 +113,59 @@ class Replacement:
         async def change(unit: UnitOfWork) -> Executed:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
             command.require_version(portfolio.version)
-            grounds = await self.grounds.of(unit)
-            forced = any(grounds.must_leave(one.symbol) for one in portfolio.members)
+            context = await self.contexts.of(unit)
+            forced = any(context.must_leave(one.symbol) for one in portfolio.members)
             vacancies = tuple(
                 one
                 for one in await unit.get(ReplacementRepository).vacancies()
-                if not grounds.is_seat_given_up(one)
+                if not context.is_seat_given_up(one)
             )
-            if forced_only and not forced and not (vacancies and grounds.has_board_in_force()):
+            if forced_only and not forced and not (vacancies and context.has_board_in_force()):
                 return Executed(portfolio.version, (), ())
-            may_force = not unattended or _may_force(grounds)
-            if forced and may_force and _must_exit_to_cash(grounds):
-                exits, portfolio = await self._exit(unit, portfolio, grounds, command)
+            may_force = not unattended or _may_force(context)
+            if forced and may_force and _must_exit_to_cash(context):
+                exits, portfolio = await self._exit(unit, portfolio, context, command)
                 if exits or forced_only:
                     return Executed(portfolio.version, (), (), exits)
-            grounds.require_fresh_members(portfolio)
+            context.require_fresh_members(portfolio)
             count = not forced_only
-            proposals = await self._proposals(unit, portfolio, grounds, count=count)
+            proposals = await self._proposals(unit, portfolio, context, count=count)
             swaps: list[Replaced] = []
             waiting: list[Proposal] = []
             for one in proposals:
                 if one.candidate is None or not one.is_due or not (one.is_forced or count):
                     continue
-                if unattended and not _may(one, grounds):
+                if unattended and not _may(one, context):
                     waiting.append(one)
                     continue
                 done, portfolio = await self._swap(
-                    unit, portfolio, one, one.candidate, grounds, command
+                    unit, portfolio, one, one.candidate, context, command
                 )
                 swaps.append(done)
             entries: tuple[str, ...] = ()
-            if may_force and _obstacle(portfolio, grounds) is None:
-                entries, portfolio = await self._fill(unit, portfolio, vacancies, grounds, command)
+            if may_force and _obstacle(portfolio, context) is None:
+                entries, portfolio = await self._fill(unit, portfolio, vacancies, context, command)
             if unattended and count:
-                await self._offer(unit, waiting, portfolio, grounds)
+                await self._offer(unit, waiting, portfolio, context)
             return Executed(portfolio.version, tuple(swaps), proposals, entries=entries)
 
-        with self.grounds.refusals.counted():
+        with self.contexts.refusals.counted():
             return await self.idempotency.run(command, change, render)
 
     async def _exit(
-        self, unit: UnitOfWork, portfolio: Portfolio, grounds: Grounds, who: Command
+        self, unit: UnitOfWork, portfolio: Portfolio, context: DecisionContext, who: Command
     ) -> tuple[tuple[str, ...], Portfolio]:
         """Sell the members that cannot stay for cash, pinned ones excepted."""
         exits: list[str] = []
         for member in portfolio.members:
-            why = grounds.must_leave(member.symbol)
-            if why is None or grounds.controls.is_pinned(member.symbol):
+            why = context.must_leave(member.symbol)
+            if why is None or context.controls.is_pinned(member.symbol):
                 continue
             reason = f"{why}; no complete board names a replacement yet"
-            facts = last_facts(member, grounds)
-            done = remove(portfolio, member.symbol, facts, grounds.at, reason)
-            await self.ledger.commit(unit, portfolio, done, grounds, who)
-            vacancy = Vacancy(member.symbol, why, grounds.at)
+            facts = last_facts(member, context)
+            done = remove(portfolio, member.symbol, facts, context.at, reason)
+            await self.ledger.commit(unit, portfolio, done, context, who)
+            vacancy = Vacancy(member.symbol, why, context.at)
             await unit.get(ReplacementRepository).vacate(vacancy)
             portfolio = done.portfolio
             exits.append(member.symbol)
@@ -176,42 +176,46 @@ class Replacement:
         unit: UnitOfWork,
         portfolio: Portfolio,
         vacancies: tuple[Vacancy, ...],
-        grounds: Grounds,
+        context: DecisionContext,
         who: Command,
     ) -> tuple[tuple[str, ...], Portfolio]:
         """Fill the seats of members that left for cash with the best admissible symbols."""
         entries: list[str] = []
-        most = grounds.configuration.max_portfolio_symbols
+        most = context.configuration.max_portfolio_symbols
         for vacancy in vacancies[: max(0, most - len(portfolio.members))]:
-            found = contenders(portfolio, grounds)
-            others = tuple(contender(one.symbol, grounds) for one in portfolio.members)
+            found = contenders(portfolio, context)
+            others = tuple(contender(one.symbol, context) for one in portfolio.members)
             # That member has left: a newcomer of its sector is one more of that sector.
-            left = replace(contender(vacancy.symbol, grounds), sector=UNCLASSIFIED)
+            left = replace(contender(vacancy.symbol, context), sector=UNCLASSIFIED)
             gone = Leaver(left, timedelta(0), vacancy.reason, False)
             free = admissible(
-                found.entrants, gone, others, found.correlation, grounds.configuration
+                found.entrants, gone, others, found.correlation, context.configuration
             )
             best = next(iter(free), None)
             if best is None:
                 break
-            newcomer = grounds.newcomer(grounds.resolve(best.contender.symbol))
+            newcomer = context.newcomer(context.resolve(best.contender.symbol))
             reason = f"in place of {vacancy.symbol}: {vacancy.reason}"
-            added = add(portfolio, [newcomer], most, grounds.at, reason)
-            weighed = reweighed(added, grounds, {}, reason)
-            await self.ledger.commit(unit, portfolio, weighed, grounds, who)
+            added = add(portfolio, [newcomer], most, context.at, reason)
+            weighed = reweighed(added, context, {}, reason)
+            await self.ledger.commit(unit, portfolio, weighed, context, who)
             portfolio = weighed.portfolio
             entries.append(newcomer.symbol)
         return tuple(entries), portfolio
 
     async def _offer(
-        self, unit: UnitOfWork, due: Iterable[Proposal], portfolio: Portfolio, grounds: Grounds
+        self,
+        unit: UnitOfWork,
+        due: Iterable[Proposal],
+        portfolio: Portfolio,
+        context: DecisionContext,
     ) -> None:
         """Have what waits proposed, if that is the policy; nothing else stays open."""
-        is_proposed = grounds.configuration.automation.replacement is AutomationMode.PROPOSE
+        is_proposed = context.configuration.automation.replacement is AutomationMode.PROPOSE
         wanted = [
-            of_swap(self.new_id(), one, portfolio.version, grounds) for one in due if is_proposed
+            of_swap(self.new_id(), one, portfolio.version, context) for one in due if is_proposed
         ]
-        await offer(unit, (ProposalKind.REPLACEMENT,), wanted, grounds.at)
+        await offer(unit, (ProposalKind.REPLACEMENT,), wanted, context.at)
 
     async def _swap(
         self,
@@ -219,43 +223,43 @@ class Replacement:
         portfolio: Portfolio,
         proposal: Proposal,
         candidate: Contender,
-        grounds: Grounds,
+        context: DecisionContext,
         who: Command,
     ) -> tuple[Replaced, Portfolio]:
         old = member_of(portfolio, proposal.leaver.contender.symbol)
         facts = {
-            "old_facts": last_facts(old, grounds),
-            "costs": swap_costs(old.symbol, candidate.symbol, grounds),
+            "old_facts": last_facts(old, context),
+            "costs": swap_costs(old.symbol, candidate.symbol, context),
             "improvement_z": number_text(proposal.comparison.improvement),
             "threshold_z": number_text(proposal.threshold),
             "confirmations": proposal.confirmations,
         }
         reason = proposal.leaver.forced or IMPROVED
-        newcomer = grounds.newcomer(grounds.resolve(candidate.symbol))
-        swapped = swap(portfolio, old.symbol, newcomer, facts, grounds.at, reason)
-        weighed = reweighed(swapped, grounds, {}, reason)
-        await self.ledger.commit(unit, portfolio, weighed, grounds, who)
+        newcomer = context.newcomer(context.resolve(candidate.symbol))
+        swapped = swap(portfolio, old.symbol, newcomer, facts, context.at, reason)
+        weighed = reweighed(swapped, context, {}, reason)
+        await self.ledger.commit(unit, portfolio, weighed, context, who)
         after = weighed.portfolio
-        new = member_view(member_of(after, candidate.symbol), after, grounds.weighed())
+        new = member_view(member_of(after, candidate.symbol), after, context.weighed())
         return Replaced(old, new, after.version, proposal.score_improvement), after
 
     async def _proposals(
-        self, unit: UnitOfWork, portfolio: Portfolio, grounds: Grounds, *, count: bool
+        self, unit: UnitOfWork, portfolio: Portfolio, context: DecisionContext, *, count: bool
     ) -> tuple[Proposal, ...]:
-        rules = grounds.configuration.replacement
+        rules = context.configuration.replacement
         tallies = await unit.get(ReplacementRepository).tallies()
         last = await unit.get(ReplacementRepository).last_swap()
-        field = contenders(portfolio, grounds)
+        field = contenders(portfolio, context)
         pending = (one.candidate for one in tallies.values())
-        noise = noises((*(one.contender.symbol for one in field.leavers), *pending), grounds)
+        noise = noises((*(one.contender.symbol for one in field.leavers), *pending), context)
         pairs = field.pairs(tallies, noise)
         chosen = (other.symbol for _, other in pairs if other is not None)
-        noise |= noises(chosen, grounds)
-        obstacle = _obstacle(portfolio, grounds)
+        noise |= noises(chosen, context)
+        obstacle = _obstacle(portfolio, context)
         counting = count and obstacle is None
         if counting:
-            tallies = _count(pairs, tallies, noise, grounds)
-        since = None if last is None else grounds.since(last)
+            tallies = _count(pairs, tallies, noise, context)
+        since = None if last is None else context.since(last)
         proposals = within_cycle(
             (
                 propose(one, other, noise, tallies.get(one.contender.symbol), since, rules)
@@ -270,31 +274,31 @@ class Replacement:
         return tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
 
 
-def _may_force(grounds: Grounds) -> bool:
+def _may_force(context: DecisionContext) -> bool:
     """Whether the schedule may act on members that cannot stay."""
-    rules, policy = grounds.configuration.replacement, grounds.configuration.automation
+    rules, policy = context.configuration.replacement, context.configuration.automation
     return rules.auto_execute_forced or policy.replacement is AutomationMode.AUTO
 
 
-def _must_exit_to_cash(grounds: Grounds) -> bool:
+def _must_exit_to_cash(context: DecisionContext) -> bool:
     """Whether no complete board is in force; contract states must be known and trading allowed."""
-    is_known = grounds.mode.refusal is None and grounds.market.status() is DataStatus.FRESH
-    is_allowed = grounds.controls.switch.enabled and not grounds.market.is_halted()
-    return is_known and is_allowed and not grounds.has_board_in_force()
+    is_known = context.mode.refusal is None and context.market.status() is DataStatus.FRESH
+    is_allowed = context.controls.switch.enabled and not context.market.is_halted()
+    return is_known and is_allowed and not context.has_board_in_force()
 
 
-def _may(proposal: Proposal, grounds: Grounds) -> bool:
+def _may(proposal: Proposal, context: DecisionContext) -> bool:
     """Whether the schedule may carry it out by itself."""
     if proposal.is_forced:
-        return _may_force(grounds)
-    rules, policy = grounds.configuration.replacement, grounds.configuration.automation
+        return _may_force(context)
+    rules, policy = context.configuration.replacement, context.configuration.automation
     return rules.auto_execute_confirmed or policy.replacement is AutomationMode.AUTO
 
 
-def noises(symbols: Iterable[str], grounds: Grounds) -> dict[str, float]:
+def noises(symbols: Iterable[str], context: DecisionContext) -> dict[str, float]:
     """Noise of the composite z by symbol; those for which it is not known are left out."""
-    rules = grounds.configuration.replacement
-    cards = {symbol: grounds.card(symbol) for symbol in symbols}
+    rules = context.configuration.replacement
+    cards = {symbol: context.card(symbol) for symbol in symbols}
     known = {
         symbol: noise_of(None if card is None else card.noise, rules)
         for symbol, card in cards.items()
@@ -302,23 +306,23 @@ def noises(symbols: Iterable[str], grounds: Grounds) -> dict[str, float]:
     return {symbol: value for symbol, value in known.items() if value is not None}
 
 
-def _obstacle(portfolio: Portfolio, grounds: Grounds) -> Block | None:
-    if not grounds.is_sound(portfolio):
+def _obstacle(portfolio: Portfolio, context: DecisionContext) -> Block | None:
+    if not context.is_sound(portfolio):
         return Block.MARKET_DATA_STALE
-    if grounds.market.is_halted():
+    if context.market.is_halted():
         return Block.MARKET_HALTED
-    return None if grounds.controls.switch.enabled else Block.TRADING_DISABLED
+    return None if context.controls.switch.enabled else Block.TRADING_DISABLED
 
 
 def _count(
     pairs: Iterable[Pair],
     former: Mapping[str, Tally],
     noise: Mapping[str, float],
-    grounds: Grounds,
+    context: DecisionContext,
 ) -> dict[str, Tally]:
     """One more evaluation; who is not among the weakest any more has to begin anew."""
-    rules = grounds.configuration.replacement
-    board = grounds.require_board()
+    rules = context.configuration.replacement
+    board = context.require_board()
     found: dict[str, Tally] = {}
     for leaver, candidate in pairs:
         if leaver.forced is not None or candidate is None:
@@ -330,9 +334,9 @@ def _count(
             old.symbol,
             candidate.symbol,
             board.input_hash,
-            grounds.at,
+            context.at,
             timedelta(seconds=rules.confirmation_interval_s),
-            since=None if before is None else grounds.since(before.counted_at),
+            since=None if before is None else context.since(before.counted_at),
             exceeds=compare(old, candidate, noise, rules).exceeds(rules),
         )
         if tally is not None:

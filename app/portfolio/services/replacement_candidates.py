@@ -21,7 +21,7 @@ from app.portfolio.domain.replacement import (
     compare,
     preferred,
 )
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.lot_plan import leg_cost
 from app.portfolio.services.member_views import weakest
 from app.scoring.domain.board import Card, CardStatus
@@ -34,7 +34,7 @@ Pair = tuple[Leaver, Contender | None]
 class Contenders:
     """Everybody concerned: members that cannot stay come first, then the weakest ones."""
 
-    grounds: Grounds
+    context: DecisionContext
     leavers: tuple[Leaver, ...]
     staying: tuple[Contender, ...]  # members that are not forced out
     entrants: tuple[Entrant, ...]  # best first
@@ -53,7 +53,7 @@ class Contenders:
             others = (*(one for one in self.staying if one.symbol != old.symbol), *offered)
             free = (one for one in self.entrants if one.contender not in offered)
             best = preferred(
-                admissible(free, leaver, others, self.correlation, self.grounds.configuration),
+                admissible(free, leaver, others, self.correlation, self.context.configuration),
                 tallies.get(old.symbol),
                 self._better_than(old, noise),
             )
@@ -63,63 +63,63 @@ class Contenders:
         return tuple(found)
 
     def _better_than(self, old: Contender, noise: Mapping[str, float]) -> Callable[[Entrant], bool]:
-        rules = self.grounds.configuration.replacement
+        rules = self.context.configuration.replacement
         return lambda entrant: compare(old, entrant.contender, noise, rules).exceeds(rules)
 
 
-def contenders(portfolio: Portfolio, grounds: Grounds) -> Contenders:
+def contenders(portfolio: Portfolio, context: DecisionContext) -> Contenders:
     """Leavers, and everybody on the board whose score is good enough to come in."""
     members = {one.symbol: one for one in portfolio.members}
-    forced = {name: why for name in members if (why := grounds.must_leave(name)) is not None}
-    leaving = (*forced, *(name for name in weakest(portfolio, grounds) if name not in forced))
-    least = to_millionths(grounds.configuration.entry_score)
+    forced = {name: why for name in members if (why := context.must_leave(name)) is not None}
+    leaving = (*forced, *(name for name in weakest(portfolio, context) if name not in forced))
+    least = to_millionths(context.configuration.entry_score)
     cards = tuple(
         card
-        for card in (() if grounds.board is None else grounds.board.cards)
+        for card in (() if context.board is None else context.board.cards)
         if card.status is CardStatus.SCORED
         and card.symbol not in members
         and card.composite is not None
         and to_millionths(card.composite) >= least
     )
     return Contenders(
-        grounds=grounds,
+        context=context,
         leavers=tuple(
             Leaver(
-                contender=contender(name, grounds),
-                held=grounds.since(members[name].included_at),
+                contender=contender(name, context),
+                held=context.since(members[name].included_at),
                 forced=forced.get(name),
-                is_pinned=grounds.controls.is_pinned(name),
-                is_paused=grounds.is_paused(name),
+                is_pinned=context.controls.is_pinned(name),
+                is_paused=context.is_paused(name),
             )
             for name in leaving
         ),
-        staying=tuple(contender(name, grounds) for name in members if name not in forced),
+        staying=tuple(contender(name, context) for name in members if name not in forced),
         entrants=tuple(
-            Entrant(_with(card, card.symbol, grounds), _candidate(card, grounds)) for card in cards
+            Entrant(_with(card, card.symbol, context), _candidate(card, context)) for card in cards
         ),
         correlation=correlation_of(
             (*members, *(card.symbol for card in cards)),
-            grounds,
-            grounds.configuration.correlation.addition_days,
+            context,
+            context.configuration.correlation.addition_days,
         ),
     )
 
 
-def contender(symbol: str, grounds: Grounds) -> Contender:
+def contender(symbol: str, context: DecisionContext) -> Contender:
     """One symbol as it stands now."""
-    return _with(grounds.card(symbol), symbol, grounds)
+    return _with(context.card(symbol), symbol, context)
 
 
-def _with(card: Card | None, symbol: str, grounds: Grounds) -> Contender:
+def _with(card: Card | None, symbol: str, context: DecisionContext) -> Contender:
     known = None if card is None else card.confidence
     return Contender(
         symbol=symbol,
-        sector=grounds.sector(symbol),
+        sector=context.sector(symbol),
         score=None if card is None else card.composite,
         z=None if card is None else card.z,
         confidence=None if known is None else known.level,
         funding=_funding(card),
-        trading_cost=leg_cost(symbol, grounds.configuration.replacement.impact_notional, grounds),
+        trading_cost=leg_cost(symbol, context.configuration.replacement.impact_notional, context),
     )
 
 
@@ -129,20 +129,23 @@ def _funding(card: Card | None) -> float | None:
     return next((one.raw for one in readings if one.name == _FUNDING), None)
 
 
-def _candidate(card: Card, grounds: Grounds) -> Candidate:
+def _candidate(card: Card, context: DecisionContext) -> Candidate:
     symbol = card.symbol
-    fresh, sector = grounds.is_fresh(symbol), grounds.sector(symbol)
-    return Candidate(symbol, grounds.may_enter(symbol), fresh, card.composite, sector)
+    fresh, sector = context.is_fresh(symbol), context.sector(symbol)
+    return Candidate(symbol, context.may_enter(symbol), fresh, card.composite, sector)
 
 
 def correlation_of(
-    symbols: tuple[str, ...], grounds: Grounds, days: int, basis: CorrelationBasis | None = None
+    symbols: tuple[str, ...],
+    context: DecisionContext,
+    days: int,
+    basis: CorrelationBasis | None = None,
 ) -> Correlation:
     """Correlations of `symbols` over `days`; of one with itself 1 if its history is enough.
 
     `basis` is that of the settings, if it is not given.
     """
-    panel, rules = grounds.market.panel(Interval.DAY), grounds.configuration.correlation
+    panel, rules = context.market.panel(Interval.DAY), context.configuration.correlation
     how = rules.basis if basis is None else basis
     matrix = None
     if panel is not None and symbols:

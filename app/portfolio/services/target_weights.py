@@ -11,7 +11,7 @@ from app.portfolio.domain.rebalance_plan import Ruling, rulings, targets
 from app.portfolio.domain.target_weights import volatility
 from app.portfolio.domain.weight_allocation import Allocation, Role
 from app.portfolio.domain.weighting_methods import Covariance
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.state_cache import PortfolioState
 from app.portfolio.services.tradeability import DataFacts, facts_of
 from app.portfolio.services.view_cache import targets_key
@@ -69,11 +69,11 @@ class Optimized:
     facts: DataFacts
 
 
-def optimized(portfolio: Portfolio, grounds: Grounds, method: WeightingMethod) -> Optimized:
+def optimized(portfolio: Portfolio, context: DecisionContext, method: WeightingMethod) -> Optimized:
     """What a method would make of the members; raises UnavailableError where data is too old."""
-    grounds.require_fresh_members(portfolio)
-    now, known = grounds.marked(portfolio), grounds.covariance(portfolio)
-    standings, settings = grounds.standings(portfolio), grounds.configuration
+    context.require_fresh_members(portfolio)
+    now, known = context.marked(portfolio), context.covariance(portfolio)
+    standings, settings = context.standings(portfolio), context.configuration
     ruled = rulings(now, standings, settings, known, method)
     allocation = targets(ruled, settings, known, method)
     held = {member.symbol: member.weight_u for member in now.members}
@@ -88,7 +88,7 @@ def optimized(portfolio: Portfolio, grounds: Grounds, method: WeightingMethod) -
         risk_before=None if known is None else volatility(held, known),
         risk_after=None if known is None else volatility(allocation.weights_u, known),
         flags=tuple(flag.value for flag in allocation.flags),
-        facts=facts_of(grounds),
+        facts=facts_of(context),
     )
 
 
@@ -101,30 +101,32 @@ class TargetWeights:
 
 
 def target_weights(
-    portfolio: Portfolio, grounds: Grounds, known: Callable[[], Covariance | None] | None = None
+    portfolio: Portfolio,
+    context: DecisionContext,
+    known: Callable[[], Covariance | None] | None = None,
 ) -> TargetWeights:
     """The weights that a rebalance would set now; with stale data those of the last change.
 
     `known` gives the covariance of the members where somebody has it already.
     """
-    if not grounds.is_sound(portfolio):
+    if not context.is_sound(portfolio):
         return TargetWeights(_last_targets(portfolio), {})
-    settings = grounds.configuration
-    covariance = known() if known else grounds.covariance(portfolio)
-    now = grounds.marked(portfolio)
-    ruled = rulings(now, grounds.standings(portfolio), settings, covariance)
+    settings = context.configuration
+    covariance = known() if known else context.covariance(portfolio)
+    now = context.marked(portfolio)
+    ruled = rulings(now, context.standings(portfolio), settings, covariance)
     return TargetWeights(targets(ruled, settings, covariance), ruled)
 
 
 def weights_of(
-    portfolio: Portfolio, grounds: Grounds, kept: TargetWeights | None = None
+    portfolio: Portfolio, context: DecisionContext, kept: TargetWeights | None = None
 ) -> Weights:
     """Weights of record beside the targets; with stale data those of the last change.
 
     `kept` is what `target_weights` gives for the same, where that is known already.
     """
-    settings = grounds.configuration
-    now, target = grounds.marked(portfolio), kept or target_weights(portfolio, grounds)
+    settings = context.configuration
+    now, target = context.marked(portfolio), kept or target_weights(portfolio, context)
     ruled, allocation = target.rulings, target.allocation
     low, high = settings.min_weight_u, settings.max_weight_u
     lines = []
@@ -153,7 +155,7 @@ def weights_of(
         min_u=low,
         max_u=high,
         flags=tuple(flag.value for flag in allocation.flags),
-        facts=facts_of(grounds),
+        facts=facts_of(context),
     )
 
 
@@ -162,17 +164,21 @@ def _last_targets(portfolio: Portfolio) -> Allocation:
     return Allocation(weights, FULL - sum(weights.values()), ())
 
 
-def kept_targets(state: PortfolioState, grounds: Grounds, views: ViewCache) -> TargetWeights:
+def kept_targets(
+    state: PortfolioState, context: DecisionContext, views: ViewCache
+) -> TargetWeights:
     """What `target_weights` gives; a booked result or the switch has no part in it."""
 
     def make() -> TargetWeights:
-        return target_weights(state.portfolio, grounds, lambda: _covariance(state, grounds, views))
+        return target_weights(state.portfolio, context, lambda: _covariance(state, context, views))
 
-    return views.get("target_weights", targets_key(state, grounds), make)
+    return views.get("target_weights", targets_key(state, context), make)
 
 
-def _covariance(state: PortfolioState, grounds: Grounds, views: ViewCache) -> Covariance | None:
+def _covariance(
+    state: PortfolioState, context: DecisionContext, views: ViewCache
+) -> Covariance | None:
     """It takes longer than the rest, and prices of the day have no part in it."""
     portfolio = state.portfolio
-    rests_on = (portfolio.members, grounds.market.panel(Interval.DAY))
-    return views.get("covariance", rests_on, lambda: grounds.covariance(portfolio))
+    rests_on = (portfolio.members, context.market.panel(Interval.DAY))
+    return views.get("covariance", rests_on, lambda: context.covariance(portfolio))

@@ -9,7 +9,7 @@ from app.market.domain.symbols import specification_of
 from app.market.services.snapshot import spread
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.rebalance_plan import may_trade
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 
 SWITCH, BAN, MEMBER, OPEN, ENDING, MARKET, CLOCK, MODE, FRESH, QUALITY, SCORE, SPECIFICATION = (
     "trading_switch",
@@ -57,13 +57,13 @@ class DataFacts:
     data_status: DataStatus
 
 
-def facts_of(grounds: Grounds) -> DataFacts:
-    market = grounds.market
-    return DataFacts(market.as_of(), market.source, grounds.data_status)
+def facts_of(context: DecisionContext) -> DataFacts:
+    market = context.market
+    return DataFacts(market.as_of(), market.source, context.data_status)
 
 
 def judge(
-    symbol: str, portfolio: Portfolio, grounds: Grounds, counted_by: str | None = None
+    symbol: str, portfolio: Portfolio, context: DecisionContext, counted_by: str | None = None
 ) -> Verdict:
     """Every condition for trading a symbol, in the order in which they are told.
 
@@ -72,17 +72,17 @@ def judge(
     without needs the enter threshold. That memory moves only with committed changes.
     """
     member = portfolio.member(symbol)
-    score = grounds.score(symbol)
-    settings = grounds.configuration
+    score = context.score(symbol)
+    settings = context.configuration
     traded = member is not None and member.target_weight_u > 0
     limit = settings.exit_score if traded else settings.entry_score
     enough = member is not None and score is not None and may_trade(score, member, settings)
-    halted, clock = grounds.market.is_halted(), grounds.market.is_clock_safe()
-    is_open, fresh = grounds.is_open(symbol), grounds.is_fresh(symbol)
-    ending = grounds.is_ending(symbol)
-    refusal = grounds.mode.refusal
+    halted, clock = context.market.is_halted(), context.market.is_clock_safe()
+    is_open, fresh = context.is_open(symbol), context.is_fresh(symbol)
+    ending = context.is_ending(symbol)
+    refusal = context.mode.refusal
     known = "has no score" if score is None else f"scores {score:.4f}"
-    switch, ban = grounds.controls.switch, grounds.controls.ban(symbol)
+    switch, ban = context.controls.switch, context.controls.ban(symbol)
     off = (
         "trading is switched on" if switch.enabled else f"trading is switched off: {switch.reason}"
     )
@@ -92,44 +92,44 @@ def judge(
             BAN, ban is None, None, None, "it is not banned" if ban is None else f"banned: {ban}"
         ),
         Check(MEMBER, member is not None, None, None, _say(member is not None, "a member")),
-        Check(OPEN, is_open, None, None, f"the contract is {grounds.status_of(symbol).value}"),
+        Check(OPEN, is_open, None, None, f"the contract is {context.status_of(symbol).value}"),
         Check(ENDING, not ending, None, None, _end(ending)),
         Check(MARKET, not halted, None, None, _say(not halted, "traded at the exchange")),
         Check(CLOCK, clock, None, None, f"the exchange's time is {'' if clock else 'not '}known"),
-        Check(MODE, refusal is None, None, None, _decides(grounds)),
+        Check(MODE, refusal is None, None, None, _decides(context)),
         Check(FRESH, fresh, None, None, f"the market data is {'fresh' if fresh else 'stale'}"),
-        _quality(symbol, grounds),
+        _quality(symbol, context),
         Check(SCORE, enough, score, limit, f"it {known}, {limit:g} is needed"),
-        *(() if counted_by is None else (_specification(symbol, grounds, counted_by),)),
+        *(() if counted_by is None else (_specification(symbol, context, counted_by),)),
     )
     failed = next((check for check in checks if not check.passed), None)
     reason = "all checks passed" if failed is None else failed.detail
     return Verdict(symbol, failed is None, reason, checks)
 
 
-def _decides(grounds: Grounds) -> str:
+def _decides(context: DecisionContext) -> str:
     """Whether the mode lets anything be decided."""
-    refusal = grounds.mode.refusal
-    said = f"the mode is {grounds.mode.mode.value}"
+    refusal = context.mode.refusal
+    said = f"the mode is {context.mode.mode.value}"
     return said if refusal is None else f"{said}: {refusal.detail}"
 
 
-def _specification(symbol: str, grounds: Grounds, counted_by: str) -> Check:
+def _specification(symbol: str, context: DecisionContext, counted_by: str) -> Check:
     """Whether a lot is still what it was when lots were counted: else they are void."""
-    quote = grounds.market.quote(symbol)
+    quote = context.market.quote(symbol)
     is_same = quote is not None and specification_of(quote.contract) == counted_by
     said = "the contract is as it was" if is_same else "the contract is specified otherwise by now"
     return Check(SPECIFICATION, is_same, None, None, f"{said} when the lots were counted")
 
 
-def _quality(symbol: str, grounds: Grounds) -> Check:
+def _quality(symbol: str, context: DecisionContext) -> Check:
     """Whether prices and quote are believed; an order needs a quote that makes sense."""
-    doubt, quote = grounds.doubt(symbol), grounds.market.quote(symbol)
+    doubt, quote = context.doubt(symbol), context.market.quote(symbol)
     if doubt is not None:
         return Check(QUALITY, False, None, None, f"its prices are in quarantine: {doubt}")
-    if grounds.is_frozen(symbol):
+    if context.is_frozen(symbol):
         return Check(QUALITY, False, None, None, "nobody trades it while its index moves on")
-    limit = grounds.configuration.quality.max_spread
+    limit = context.configuration.quality.max_spread
     width = None if quote is None else spread(quote.bid, quote.ask)
     if width is None:
         return Check(QUALITY, False, None, limit, "it has no quote with a bid below its ask")

@@ -5,43 +5,43 @@ an age or the present moment; the service that shows it adds them.
 """
 
 from app.market.domain.models import Interval
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.state_cache import PortfolioState
 
 
-def portfolio_key(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
+def portfolio_key(state: PortfolioState, context: DecisionContext) -> tuple[object, ...]:
     """Key of a view with the version of the portfolio and its booked results."""
-    market = grounds.market
+    market = context.market
     return (
         state.revision,
-        grounds.board,
+        context.board,
         market.panel(Interval.DAY),
         market.panel(Interval.HOUR),
-        grounds.controls,
-        *_market_parts(state, grounds),
+        context.controls,
+        *_market_parts(state, context),
     )
 
 
-def members_key(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
+def members_key(state: PortfolioState, context: DecisionContext) -> tuple[object, ...]:
     """Key of a view without version and booked results, which most commits leave as it is."""
     return (
-        *_portfolio_parts(state, grounds),
-        grounds.market.panel(Interval.HOUR),
-        grounds.controls,
-        *_market_parts(state, grounds),
+        *_portfolio_parts(state, context),
+        context.market.panel(Interval.HOUR),
+        context.controls,
+        *_market_parts(state, context),
     )
 
 
-def targets_key(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
+def targets_key(state: PortfolioState, context: DecisionContext) -> tuple[object, ...]:
     """Key of target weights, which depend on neither the trading switch nor booked results."""
     return (
-        *_portfolio_parts(state, grounds),
-        grounds.controls.locks,
-        *_market_parts(state, grounds),
+        *_portfolio_parts(state, context),
+        context.controls.locks,
+        *_market_parts(state, context),
     )
 
 
-def _portfolio_parts(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
+def _portfolio_parts(state: PortfolioState, context: DecisionContext) -> tuple[object, ...]:
     portfolio = state.portfolio
     return (
         portfolio.members,
@@ -50,22 +50,22 @@ def _portfolio_parts(state: PortfolioState, grounds: Grounds) -> tuple[object, .
         portfolio.configuration_version,
         state.set_at,
         state.configuration,
-        grounds.leaving,
-        grounds.board,
-        grounds.market.panel(Interval.DAY),
+        context.leaving,
+        context.board,
+        context.market.panel(Interval.DAY),
     )
 
 
-def _market_parts(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
-    market, as_of = grounds.market, grounds.market.as_of()
+def _market_parts(state: PortfolioState, context: DecisionContext) -> tuple[object, ...]:
+    market, as_of = context.market, context.market.as_of()
     return (
         tuple(market.quote(member.symbol) for member in state.portfolio.members),
-        grounds.is_whole,
-        grounds.is_board_fresh,
+        context.is_whole,
+        context.is_board_fresh,
         market.is_halted(),
         market.is_clock_safe(),
         market.status(),
-        None if grounds.mode.refusal is None else grounds.mode.cause,
+        None if context.mode.refusal is None else context.mode.cause,
         as_of,
-        grounds.at if as_of is None else None,  # then our own clock stands in for it
+        context.at if as_of is None else None,  # then our own clock stands in for it
     )

@@ -22,7 +22,7 @@ from app.portfolio.domain.proposals import (
     ProposalState,
 )
 from app.portfolio.domain.replacement import Block, Leaver, propose
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.member_views import MemberView, weakest
 from app.portfolio.services.membership import PortfolioService, Removed, Replaced
 from app.portfolio.services.proposal_book import close
@@ -49,7 +49,7 @@ _WAIVED = frozenset({Block.UNCONFIRMED})
 
 
 async def plan_step(
-    signal: Signal, portfolio: Portfolio, grounds: Grounds, unit: UnitOfWork
+    signal: Signal, portfolio: Portfolio, context: DecisionContext, unit: UnitOfWork
 ) -> MembershipStep | str:
     """Membership change of a signal, or the reason for none."""
     symbol = signal.claim.symbol
@@ -59,45 +59,45 @@ async def plan_step(
     if signal.claim.direction is Direction.SELL:
         if symbol not in members:
             return f"{symbol} is not a member"
-        if grounds.controls.is_pinned(symbol):
+        if context.controls.is_pinned(symbol):
             return f"{symbol} is pinned"
         return MembershipStep(MembershipMove.REMOVE, symbol)
     if symbol in members:
         return f"{symbol} is a member already"
-    if len(members) < grounds.configuration.max_portfolio_symbols:
-        refused = _refusal_reason(symbol, members, grounds)
+    if len(members) < context.configuration.max_portfolio_symbols:
+        refused = _refusal_reason(symbol, members, context)
         return MembershipStep(MembershipMove.ADD, symbol) if refused is None else refused
-    return await _plan_replacement(symbol, portfolio, grounds, unit)
+    return await _plan_replacement(symbol, portfolio, context, unit)
 
 
 async def _plan_replacement(
-    symbol: str, portfolio: Portfolio, grounds: Grounds, unit: UnitOfWork
+    symbol: str, portfolio: Portfolio, context: DecisionContext, unit: UnitOfWork
 ) -> MembershipStep | str:
     """Replacement of the weakest member, if the gain exceeds noise and cost."""
     names = [
         one
-        for one in weakest(portfolio, grounds)
-        if not grounds.controls.is_pinned(one) and not grounds.is_paused(one)
+        for one in weakest(portfolio, context)
+        if not context.controls.is_pinned(one) and not context.is_paused(one)
     ]
     if not names:
         return "the portfolio is full, and no member may be replaced"
     old = names[0]
     holding_times = {
-        member.symbol: grounds.since(member.included_at) for member in portfolio.members
+        member.symbol: context.since(member.included_at) for member in portfolio.members
     }
     others = tuple(symbol for symbol in holding_times if symbol != old)
-    refused = _refusal_reason(symbol, others, grounds)
+    refused = _refusal_reason(symbol, others, context)
     if refused is not None:
         return refused
-    rules = grounds.configuration.replacement
-    noise = noises((old, symbol), grounds)
+    rules = context.configuration.replacement
+    noise = noises((old, symbol), context)
     last = await unit.get(ReplacementRepository).last_swap()
     decision = propose(
-        Leaver(contender(old, grounds), holding_times[old], None, is_pinned=False),
-        contender(symbol, grounds),
+        Leaver(contender(old, context), holding_times[old], None, is_pinned=False),
+        contender(symbol, context),
         noise,
         None,
-        None if last is None else grounds.since(last),
+        None if last is None else context.since(last),
         rules,
     )
     blocks = [block.value for block in decision.blocked_by if block not in _WAIVED]
@@ -106,14 +106,14 @@ async def _plan_replacement(
     return MembershipStep(MembershipMove.REPLACE, symbol, old)
 
 
-def _refusal_reason(symbol: str, others: tuple[str, ...], grounds: Grounds) -> str | None:
-    days = grounds.configuration.correlation.addition_days
+def _refusal_reason(symbol: str, others: tuple[str, ...], context: DecisionContext) -> str | None:
+    days = context.configuration.correlation.addition_days
     refused = refuse(
-        grounds.candidate(symbol),
+        context.candidate(symbol),
         others,
-        correlation_of((symbol, *others), grounds, days),
-        grounds.configuration,
-        map(grounds.sector, others),
+        correlation_of((symbol, *others), context, days),
+        context.configuration,
+        map(context.sector, others),
     )
     return None if refused is None else f"{symbol} may not come in: {refused.reason.value}"
 
@@ -172,7 +172,7 @@ def make_proposal(
     judged: EvaluatedSignal,
     step: MembershipStep,
     version: int,
-    grounds: Grounds,
+    context: DecisionContext,
     lasts: timedelta,
 ) -> Proposal:
     """Proposal of the change of a signal; it expires with the signal at the latest."""
@@ -195,8 +195,8 @@ def make_proposal(
         version=version,
         reason=format_reason(judged),
         action=action,
-        opened_at=grounds.at,
-        expires_at=min(grounds.at + lasts, judged.signal.expires_at),
+        opened_at=context.at,
+        expires_at=min(context.at + lasts, judged.signal.expires_at),
     )
 
 
@@ -252,17 +252,17 @@ class SignalActions:
     """Applies approved signals; each effect is stored in its own transaction, so it acts once."""
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
     portfolio: PortfolioService
     new_id: NewId
 
     async def act(self) -> int:
         """Apply, propose or note all approved signals without an effect; returns their number."""
-        now = self.grounds.clock()
+        now = self.contexts.clock()
         async with self.database.read() as unit:
             waiting = await unit.get(SignalEffectRepository).waiting(now, BATCH)
         for signal_id in waiting:
-            with self.grounds.refusals.counted():
+            with self.contexts.refusals.counted():
                 due = await self.database.run(self._deciding(signal_id))
             if due is not None:
                 await self._carry_out(due)
@@ -273,23 +273,23 @@ class SignalActions:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
             if await unit.get(SignalEffectRepository).of([signal_id]):
                 return None  # another process was first
-            grounds = await self.grounds.of(unit)
-            grounds.require_fresh_members(portfolio)
+            context = await self.contexts.of(unit)
+            context.require_fresh_members(portfolio)
             judged = await unit.get(SignalRepository).one(signal_id)
             if judged.verdict is None:
                 return None
-            rules = grounds.configuration.signals
+            rules = context.configuration.signals
             policy = policy_for(judged.signal, judged.verdict, rules)
-            step = await plan_step(judged.signal, portfolio, grounds, unit)
+            step = await plan_step(judged.signal, portfolio, context, unit)
             if isinstance(step, str):
-                effect = SignalEffect(signal_id, policy, None, step, grounds.at)
+                effect = SignalEffect(signal_id, policy, None, step, context.at)
             elif policy is AutomationMode.AUTO:
                 return Due(judged, step, portfolio.version)
             elif policy is AutomationMode.PROPOSE:
-                made = await self._propose(unit, judged, step, portfolio.version, grounds)
-                effect = SignalEffect(signal_id, policy, step, None, grounds.at, made.proposal_id)
+                made = await self._propose(unit, judged, step, portfolio.version, context)
+                effect = SignalEffect(signal_id, policy, step, None, context.at, made.proposal_id)
             else:
-                effect = SignalEffect(signal_id, policy, step, "only observed", grounds.at)
+                effect = SignalEffect(signal_id, policy, step, "only observed", context.at)
             await unit.get(SignalEffectRepository).add(effect)
             return None
 
@@ -301,22 +301,22 @@ class SignalActions:
         judged: EvaluatedSignal,
         step: MembershipStep,
         version: int,
-        grounds: Grounds,
+        context: DecisionContext,
     ) -> Proposal:
         """Open a proposal; it supersedes an older one about the same symbol."""
         for old in await unit.get(ProposalRepository).all_open(_KINDS):
             if old.subject == step.symbol:
-                said = Decision(grounds.at, "schedule", "a newer signal asks for it")
-                now = old.at(grounds.at)
+                said = Decision(context.at, "schedule", "a newer signal asks for it")
+                now = old.at(context.at)
                 is_open = now.state is ProposalState.OPEN
                 await close(unit, now.ended(ProposalState.SUPERSEDED, said) if is_open else now)
-        lasts = timedelta(seconds=grounds.configuration.automation.proposal_ttl_s)
-        made = make_proposal(self.new_id(), judged, step, version, grounds, lasts)
+        lasts = timedelta(seconds=context.configuration.automation.proposal_ttl_s)
+        made = make_proposal(self.new_id(), judged, step, version, context, lasts)
         await unit.get(ProposalRepository).open(made)
         unit.announce(
             ProposalOpened(
                 made.proposal_id, made.kind.value, made.subject, version, made.expires_at,
-                grounds.at,
+                context.at,
             )
         )  # fmt: skip
         return made
@@ -327,7 +327,7 @@ class SignalActions:
         signal_id = due.judged.signal.signal_id
 
         async def within(unit: UnitOfWork, version: int) -> None:
-            now = self.grounds.clock()
+            now = self.contexts.clock()
             made = SignalEffect(
                 signal_id, AutomationMode.AUTO, due.step, None, now, version=version
             )
@@ -341,7 +341,7 @@ class SignalActions:
         except PreconditionFailedError:
             return  # the portfolio has changed: the next run decides again
         except (RefusedError, ConflictError) as error:
-            now = self.grounds.clock()
+            now = self.contexts.clock()
             failed = SignalEffect(
                 signal_id, AutomationMode.AUTO, due.step, f"{error.code}: {error.detail}", now
             )

@@ -7,7 +7,7 @@ from datetime import timedelta
 from app.configuration.domain.sections import SignalSettings
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.scoring.domain.board import Board, Card
 from app.signals.domain.agents import AGENTS, Agent, SignalFeatures, UniverseContext
 from app.signals.domain.consensus import SourceClaim, reach_consensus
@@ -48,15 +48,17 @@ class SignalEvaluator:
         """Whether external agents must be asked first, outside any transaction."""
         return bool(self.outside.agents)
 
-    async def ask(self, signals: Iterable[Signal], grounds: Grounds, board: Board) -> ExternalVotes:
+    async def ask(
+        self, signals: Iterable[Signal], context: DecisionContext, board: Board
+    ) -> ExternalVotes:
         """Answers of external agents about the symbols of `signals`, one question each."""
         symbols = {one.claim.symbol for one in signals if one.claim.symbol is not None}
         answers = {}
         for symbol in sorted(symbols):
             card = board.card(symbol)
             if card is not None:
-                seen = self._evidence(card, grounds, board)
-                answers[symbol] = await self.outside.answers(seen, grounds.configuration.signals)
+                seen = self._evidence(card, context, board)
+                answers[symbol] = await self.outside.answers(seen, context.configuration.signals)
         return ExternalVotes(board.run_id, answers)
 
     def has_all_votes(self, signal: Signal, board: Board, asked: ExternalVotes) -> bool:
@@ -69,7 +71,7 @@ class SignalEvaluator:
     def evaluate(
         self,
         signal: Signal,
-        grounds: Grounds,
+        context: DecisionContext,
         board: Board,
         skills: Skills,
         asked: ExternalVotes = _NOBODY,
@@ -78,21 +80,21 @@ class SignalEvaluator:
         claim, symbol = signal.claim, signal.claim.symbol
         card = None if symbol is None else board.card(symbol)
         if symbol is None or card is None:
-            return without_consensus(signal, _ABSENT.format(symbol), grounds.at)
-        if not grounds.is_fresh(symbol):
-            return without_consensus(signal, _STALE.format(symbol), grounds.at)
-        evidence = self._evidence(card, grounds, board)
-        rules = grounds.configuration.signals
+            return without_consensus(signal, _ABSENT.format(symbol), context.at)
+        if not context.is_fresh(symbol):
+            return without_consensus(signal, _STALE.format(symbol), context.at)
+        evidence = self._evidence(card, context, board)
+        rules = context.configuration.signals
         answers = asked.answers.get(symbol, {})
         record = skills.sources.get((claim.source, claim.type), _NEW)
         source = SourceClaim(claim.strength, claim.confidence, record)
         verdict = reach_consensus(
             claim.direction, evidence, rules, skills.weights, self.agents, answers, source
         )
-        version = grounds.configuration.version
+        version = context.configuration.version
         horizon = claim.timeframe or timedelta(days=rules.horizon_days)
-        window = OutcomeWindow.after(grounds.market.as_of() or grounds.at, horizon)
-        return with_consensus(signal, verdict, board.run_id, version, window, grounds.at)
+        window = OutcomeWindow.after(context.market.as_of() or context.at, horizon)
+        return with_consensus(signal, verdict, board.run_id, version, window, context.at)
 
     async def skills(
         self, unit: UnitOfWork, rules: SignalSettings, claims: Iterable[SignalClaim] | None
@@ -108,9 +110,9 @@ class SignalEvaluator:
         """Weights of the agents by skill; None while they weigh the same."""
         return agent_weights(records, [one.name for one in self.agents], rules.min_outcomes)
 
-    def _evidence(self, card: Card, grounds: Grounds, board: Board) -> SignalFeatures:
+    def _evidence(self, card: Card, context: DecisionContext, board: Board) -> SignalFeatures:
         return SignalFeatures.of(
-            card, self._surroundings(board), blocking_reason(card.symbol, grounds)
+            card, self._surroundings(board), blocking_reason(card.symbol, context)
         )
 
     def _surroundings(self, board: Board) -> UniverseContext:
@@ -121,21 +123,21 @@ class SignalEvaluator:
         return known
 
 
-def usable_board(grounds: Grounds) -> Board | None:
+def usable_board(context: DecisionContext) -> Board | None:
     """Current board if it permits decisions."""
     try:
-        return grounds.require_board()
+        return context.require_board()
     except UnavailableError:
         return None
 
 
-def blocking_reason(symbol: str, grounds: Grounds) -> str | None:
+def blocking_reason(symbol: str, context: DecisionContext) -> str | None:
     """Reason against a purchase now; None without one."""
-    doubt = grounds.doubt(symbol)
+    doubt = context.doubt(symbol)
     reasons = (
-        (grounds.market.is_halted(), "the exchange is not trading"),
+        (context.market.is_halted(), "the exchange is not trading"),
         (doubt is not None, f"its prices are not believed: {doubt}"),
-        (grounds.is_frozen(symbol), "nobody trades it"),
-        (not grounds.is_tradeable(symbol), "it is not open for new positions"),
+        (context.is_frozen(symbol), "nobody trades it"),
+        (not context.is_tradeable(symbol), "it is not open for new positions"),
     )
     return next((said for holds, said in reasons if holds), None)

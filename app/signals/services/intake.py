@@ -14,7 +14,7 @@ from app.foundation.errors import (
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import SignalClaim, receive_signal
 from app.signals.services.evaluation import SignalEvaluator, Skills, usable_board
@@ -47,7 +47,7 @@ class Submission:
 class SignalIntake:
     """Stores each signal in a transaction of its own; a few at a time, the others wait."""
 
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
     new_id: NewId
     judges: SignalEvaluator
@@ -79,9 +79,9 @@ class SignalIntake:
 
     async def _store(self, submission: Submission) -> CommandResult[IntakeResult]:
         async def change(unit: UnitOfWork) -> IntakeResult:
-            grounds = self.grounds(await unit.get(ConfigurationRepository).current())
+            context = self.contexts(await unit.get(ConfigurationRepository).current())
             return await self._take_in(
-                unit, _with_standard_symbol(submission.claim, grounds), grounds
+                unit, _with_standard_symbol(submission.claim, context), context
             )
 
         try:
@@ -95,18 +95,18 @@ class SignalIntake:
             raise
 
     async def _take_in(
-        self, unit: UnitOfWork, claim: SignalClaim, grounds: Grounds
+        self, unit: UnitOfWork, claim: SignalClaim, context: DecisionContext
     ) -> IntakeResult:
         signals, name = unit.get(SignalRepository), _name(claim)
         if name is not None and name in (known := await signals.all_named([name])):
             return _find_repeated(claim, known[name])
-        skills = await self.judges.skills(unit, grounds.configuration.signals, [claim])
-        gate = _Gate(grounds, self.judges, skills, await signals.pending_count())
+        skills = await self.judges.skills(unit, context.configuration.signals, [claim])
+        gate = _Gate(context, self.judges, skills, await signals.pending_count())
         judged = gate.admit(self.new_id, claim)
         if not await signals.add([judged]):
             # A concurrent transaction has stored a signal of this name meanwhile.
             return _find_repeated(claim, await signals.named(claim.source, claim.source_id or ""))
-        publish_signals(unit, [judged], grounds.at)
+        publish_signals(unit, [judged], context.at)
         return IntakeResult(judged, is_new=True)
 
 
@@ -114,25 +114,25 @@ class SignalIntake:
 class _Gate:
     """Checks of new signals: thresholds, queue and evaluator."""
 
-    grounds: Grounds
+    context: DecisionContext
     judges: SignalEvaluator
     skills: Skills
     waiting: int
 
     def admit(self, new_id: NewId, claim: SignalClaim) -> EvaluatedSignal:
         """Raises RateLimitedError and RefusedError."""
-        rules = self.grounds.configuration.signals
+        rules = self.context.configuration.signals
         if self.waiting >= rules.max_pending:
             raise RateLimitedError(
                 Code.RATE_LIMITED,
                 f"{self.waiting} signals wait to be judged.",
                 retry_after_s=_RETRY_S,
             )
-        signal = receive_signal(new_id(), claim, self.grounds.at, rules)
-        board = usable_board(self.grounds)
+        signal = receive_signal(new_id(), claim, self.context.at, rules)
+        board = usable_board(self.context)
         may_wait = self.waiting or self.judges.needs_external_votes
         if signal.is_pending and board is not None and not may_wait:
-            return self.judges.evaluate(signal, self.grounds, board, self.skills)
+            return self.judges.evaluate(signal, self.context, board, self.skills)
         self.waiting += signal.is_pending
         return EvaluatedSignal(signal)
 
@@ -141,11 +141,11 @@ def _name(claim: SignalClaim) -> Name | None:
     return None if claim.source_id is None else (claim.source, claim.source_id)
 
 
-def _with_standard_symbol(claim: SignalClaim, grounds: Grounds) -> SignalClaim:
+def _with_standard_symbol(claim: SignalClaim, context: DecisionContext) -> SignalClaim:
     """The claim with the standard spelling of its symbol. Raises RefusedError."""
     if claim.symbol is None:
         return claim
-    return replace(claim, symbol=grounds.resolve(claim.symbol).symbol)
+    return replace(claim, symbol=context.resolve(claim.symbol).symbol)
 
 
 def _find_repeated(claim: SignalClaim, found: EvaluatedSignal) -> IntakeResult:

@@ -8,7 +8,7 @@ from typing import Final
 
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.portfolio.services.decision_context import GroundsNow
+from app.portfolio.services.decision_context import DecisionContextFactory
 from app.scoring.storage.hourly_bars import HourlyBarRepository
 from app.signals.domain.events import SignalOutcomesBooked
 from app.signals.domain.opinion_pool import clip_probability
@@ -44,7 +44,7 @@ class SignalOutcomes:
     """Records each outcome and its forecast records in one transaction, so that it counts once."""
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
     batch: int = BATCH
 
     async def book(self) -> BookingResult:
@@ -53,7 +53,7 @@ class SignalOutcomes:
         An outcome without a price or a median waits for six hours and is then recorded as
         unknown. Without market data nothing is recorded.
         """
-        now = self.grounds.market.as_of()
+        now = self.contexts.market.as_of()
         if now is None:
             return BookingResult(0, 0)
         async with self.database.read() as unit:
@@ -82,7 +82,7 @@ class SignalOutcomes:
             bookings = await self._bookings(unit, waiting, field)
             await unit.get(SignalOutcomeRepository).book(bookings)
             await _record_outcomes(unit, waiting, bookings)
-            booked = _publish_outcomes(unit, bookings, self.grounds.clock())
+            booked = _publish_outcomes(unit, bookings, self.contexts.clock())
             return BookingResult(booked.beat + booked.missed, booked.unknown)
 
         return await self.database.run(change)
@@ -97,7 +97,7 @@ class SignalOutcomes:
         """
         names = {one.symbol for one in waiting}
         agents, sources = await unit.get(SignalOutcomeRepository).counted_until(names)
-        at = self.grounds.clock()
+        at = self.contexts.clock()
         bookings = []
         for one in waiting:
             outcome = field.decided(one.outcome, one.symbol, at)

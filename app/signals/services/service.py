@@ -10,7 +10,7 @@ from app.foundation.idempotency import Command, CommandResult, IdempotentExecuto
 from app.foundation.ports import NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.scoring.domain.board import Board
 from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Signal, SignalClaim
@@ -57,7 +57,7 @@ class SignalService:
     """Signal submission, evaluation and listing; signal and consensus are stored together."""
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
     new_id: NewId
     judges: SignalEvaluator = field(default_factory=SignalEvaluator)
@@ -67,7 +67,7 @@ class SignalService:
 
     def __post_init__(self) -> None:
         intake = SignalIntake(
-            self.grounds,
+            self.contexts,
             self.idempotency,
             self.new_id,
             self.judges,
@@ -95,13 +95,13 @@ class SignalService:
         asked = await self._asked(most) if self.judges.needs_external_votes else ExternalVotes()
 
         async def change(unit: UnitOfWork) -> int:
-            grounds = self.grounds(await unit.get(ConfigurationRepository).current())
+            context = self.contexts(await unit.get(ConfigurationRepository).current())
             taken = await unit.get(SignalRepository).take(most)
             claims = [one.claim for one in taken]
-            skills = await self.judges.skills(unit, grounds.configuration.signals, claims)
-            done = list(self._settled(taken, grounds, usable_board(grounds), skills, asked))
+            skills = await self.judges.skills(unit, context.configuration.signals, claims)
+            done = list(self._settled(taken, context, usable_board(context), skills, asked))
             await unit.get(SignalRepository).save(done)
-            publish_signals(unit, done, grounds.at)
+            publish_signals(unit, done, context.at)
             return len(done)
 
         return await self.database.run(change)
@@ -110,9 +110,9 @@ class SignalService:
         """Answers of external agents about the oldest waiting signals; holds no lock."""
         async with self.database.read() as unit:
             waiting = await unit.get(SignalRepository).pending(limit)
-            grounds = self.grounds(await unit.get(ConfigurationRepository).current())
-        board = usable_board(grounds)
-        return ExternalVotes() if board is None else await self.judges.ask(waiting, grounds, board)
+            context = self.contexts(await unit.get(ConfigurationRepository).current())
+        board = usable_board(context)
+        return ExternalVotes() if board is None else await self.judges.ask(waiting, context, board)
 
     async def clear_queue(self) -> int:
         """Evaluate all waiting signals that can be; returns the number that left the queue.
@@ -143,13 +143,13 @@ class SignalService:
         self, hours: int, limit: int, before: Position | None = None
     ) -> tuple[EvaluatedSignal, ...]:
         """Signals that left the queue within the last `hours`, newest first."""
-        since = self.grounds.clock() - timedelta(hours=hours)
+        since = self.contexts.clock() - timedelta(hours=hours)
         async with self.database.read() as unit:
             return await unit.get(SignalRepository).processed(since, limit, before)
 
     async def statistics(self, days: int) -> SignalStatistics:
         """Counts of the signals received within the last `days`; records are of all time."""
-        since = self.grounds.clock() - timedelta(days=days)
+        since = self.contexts.clock() - timedelta(days=days)
         async with self.database.read() as unit:
             rules = (await unit.get(ConfigurationRepository).current()).signals
             agents, sources = await unit.get(SignalRecordRepository).of(None)
@@ -167,7 +167,7 @@ class SignalService:
         """Requeue signals that could not be evaluated, up to a number of attempts."""
 
         async def change(unit: UnitOfWork) -> RequeueResult:
-            now = self.grounds.clock()
+            now = self.contexts.clock()
             failed = await unit.get(SignalRepository).failed(max_retries + 1, BATCH)
             ended = [one.expired(now) for one in failed]
             pairs = zip(ended, failed, strict=True)
@@ -199,7 +199,7 @@ class SignalService:
             return (await self._cleared(unit, older_than)).removed
 
     async def _cleared(self, unit: UnitOfWork, older_than: timedelta) -> CleanupResult:
-        now = self.grounds.clock()
+        now = self.contexts.clock()
         over = [
             EvaluatedSignal(one.expired(now))
             for one in await unit.get(SignalRepository).overdue(now)
@@ -211,14 +211,14 @@ class SignalService:
     def _settled(
         self,
         taken: Iterable[Signal],
-        grounds: Grounds,
+        context: DecisionContext,
         board: Board | None,
         skills: Skills,
         asked: ExternalVotes,
     ) -> Iterable[EvaluatedSignal]:
         for signal in taken:
-            ended = signal.expired(grounds.at)
+            ended = signal.expired(context.at)
             if ended is not signal:
                 yield EvaluatedSignal(ended)
             elif board is not None and self.judges.has_all_votes(signal, board, asked):
-                yield self.judges.evaluate(signal, grounds, board, skills, asked)
+                yield self.judges.evaluate(signal, context, board, skills, asked)

@@ -74,12 +74,12 @@ class SignalSources:
         """
         async with self.signals.database.read() as unit:
             configuration = await unit.get(ConfigurationRepository).current()
-        grounds = self.signals.grounds(configuration)
-        board = usable_board(grounds)
+        context = self.signals.contexts(configuration)
+        board = usable_board(context)
         if board is None or board.run_id == self._board_id:
             return 0
         rules = configuration.signals
-        hourly = grounds.market.panel(Interval.HOUR)
+        hourly = context.market.panel(Interval.HOUR)
         seen = SourceInput(board, None if hourly is None else unbroken(hourly), rules)
         new, said = 0, set()
         for source in self.sources:

@@ -12,7 +12,7 @@ from app.market.services.view import Quote
 from app.portfolio.domain.models import FULL, Portfolio
 from app.portfolio.domain.risk import value_at_risk
 from app.portfolio.domain.target_weights import volatility
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.lot_plan import lot_plan
 from app.portfolio.services.state_cache import PortfolioState
 from app.portfolio.services.tradeability import (
@@ -54,12 +54,12 @@ class SizedPosition:
     size: PositionSize
 
 
-def refused_by(verdict: Verdict, grounds: Grounds) -> Code | None:
+def refused_by(verdict: Verdict, context: DecisionContext) -> Code | None:
     """The code of the refusal where nothing could be decided; None for a decision."""
     failed = next((check.name for check in verdict.checks if not check.passed), None)
     if failed not in {CLOCK, MODE, FRESH}:
         return None
-    refusal = grounds.mode.refusal
+    refusal = context.mode.refusal
     return Code.MARKET_DATA_STALE if refusal is None else refusal.code
 
 
@@ -68,25 +68,25 @@ class Trading:
     """Reads for the trading engine."""
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
 
     async def tradeable(self) -> tuple[tuple[Tradeable, ...], DataFacts]:
         """Members that may be traded now, by rank."""
-        state, grounds = await self.grounds.present(self.database)
-        found = self.grounds.views.get(
-            "tradeable", members_key(state, grounds), lambda: _tradeable(state.portfolio, grounds)
+        state, context = await self.contexts.present(self.database)
+        found = self.contexts.views.get(
+            "tradeable", members_key(state, context), lambda: _tradeable(state.portfolio, context)
         )
-        return found, facts_of(grounds)
+        return found, facts_of(context)
 
     async def should_trade(
         self, text: str, counted_by: str | None = None
     ) -> tuple[Verdict, DataFacts]:
         """`counted_by` as in `judge`. Raises RefusedError for a symbol that is not known."""
-        portfolio, grounds = await self._load()
-        symbol = grounds.resolve(text).symbol
-        verdict = judge(symbol, portfolio, grounds, counted_by)
-        self._note(verdict, grounds)
-        return verdict, facts_of(grounds)
+        portfolio, context = await self._load()
+        symbol = context.resolve(text).symbol
+        verdict = judge(symbol, portfolio, context, counted_by)
+        self._note(verdict, context)
+        return verdict, facts_of(context)
 
     async def position_size(
         self,
@@ -102,48 +102,48 @@ class Trading:
         `price` stands in for the mark price; a `record` of such positions caps by its Kelly stake.
         Raises RefusedError for an unknown symbol.
         """
-        state, grounds = await self.grounds.present(self.database)
-        symbol = grounds.resolve(text).symbol
-        mark = grounds.mark(symbol)
+        state, context = await self.contexts.present(self.database)
+        symbol = context.resolve(text).symbol
+        mark = context.mark(symbol)
         wish = Order(0, balance, leverage, price or mark or Decimal(0), confidence, record)
-        sized = self._sized(symbol, wish, state, grounds)
-        return sized, facts_of(grounds)
+        sized = self._sized(symbol, wish, state, context)
+        return sized, facts_of(context)
 
     async def sizes(
         self, balance: Decimal, leverage: Decimal = Decimal(1)
     ) -> tuple[tuple[SizedPosition, ...], DataFacts]:
         """Lots of every member by rank, each as `position_size` says of it."""
-        state, grounds = await self.grounds.present(self.database)
+        state, context = await self.contexts.present(self.database)
         found = []
         for member in state.portfolio.members:
-            price = grounds.mark(member.symbol) or Decimal(0)
+            price = context.mark(member.symbol) or Decimal(0)
             wish = Order(0, balance, leverage, price)
-            found.append(self._sized(member.symbol, wish, state, grounds))
-        return tuple(found), facts_of(grounds)
+            found.append(self._sized(member.symbol, wish, state, context))
+        return tuple(found), facts_of(context)
 
     def _sized(
-        self, symbol: str, wish: Order, state: PortfolioState, grounds: Grounds
+        self, symbol: str, wish: Order, state: PortfolioState, context: DecisionContext
     ) -> SizedPosition:
         """What is wished for at the member's weight; a price of 0 is not known."""
         portfolio = state.portfolio
-        entry = grounds.resolve(symbol)
+        entry = context.resolve(symbol)
         member = portfolio.member(symbol)
-        quote = grounds.market.quote(symbol)
+        quote = context.market.quote(symbol)
         order = replace(wish, weight_u=0 if member is None else member.weight_u)
-        verdict = judge(symbol, portfolio, grounds)
-        self._note(verdict, grounds)
+        verdict = judge(symbol, portfolio, context)
+        self._note(verdict, context)
         if not verdict.trade:
             made = nothing(order.leverage, verdict.reason)
         elif quote is None or not order.price:
             made = nothing(order.leverage, "price_unknown")
         else:
-            settings = grounds.configuration
+            settings = context.configuration
             made = size(
                 quote.contract,
                 order,
-                _conditions(portfolio, quote, grounds, symbol, self._risk(state, grounds)),
+                _conditions(portfolio, quote, context, symbol, self._risk(state, context)),
                 Limits(settings.max_weight_u, settings.liquidity_share, settings.sizing),
-                self._allocated(symbol, order, portfolio, grounds),
+                self._allocated(symbol, order, portfolio, context),
             )
         return SizedPosition(
             symbol,
@@ -155,43 +155,43 @@ class Trading:
         )
 
     def _allocated(
-        self, symbol: str, order: Order, portfolio: Portfolio, grounds: Grounds
+        self, symbol: str, order: Order, portfolio: Portfolio, context: DecisionContext
     ) -> int | None:
         """The lots of the symbol when all members get theirs; worked out once for one moment."""
         weights_u = {member.symbol: member.weight_u for member in portfolio.members}
-        given = {} if order.price == grounds.mark(symbol) else {symbol: order.price}
+        given = {} if order.price == context.mark(symbol) else {symbol: order.price}
         equity = order.balance * order.leverage
-        quotes = [grounds.market.quote(name) for name in weights_u]
+        quotes = [context.market.quote(name) for name in weights_u]
         contracts = tuple(None if one is None else one.contract for one in quotes)
-        prices = tuple(grounds.mark(name) for name in weights_u)
-        kept = (portfolio.members, grounds.configuration, contracts, equity, prices, given)
-        made = self.grounds.views.get(
-            "lots", kept, lambda: lot_plan(weights_u, equity, grounds, given)
+        prices = tuple(context.mark(name) for name in weights_u)
+        kept = (portfolio.members, context.configuration, contracts, equity, prices, given)
+        made = self.contexts.views.get(
+            "lots", kept, lambda: lot_plan(weights_u, equity, context, given)
         )
         return made.lots[symbol]
 
-    def _note(self, verdict: Verdict, grounds: Grounds) -> None:
-        code = refused_by(verdict, grounds)
+    def _note(self, verdict: Verdict, context: DecisionContext) -> None:
+        code = refused_by(verdict, context)
         if code is not None:
-            self.grounds.refusals.note(code)
+            self.contexts.refusals.note(code)
 
-    def _risk(self, state: PortfolioState, grounds: Grounds) -> "_Risk":
+    def _risk(self, state: PortfolioState, context: DecisionContext) -> "_Risk":
         """Worked out once for daily bars and members: it asks nothing else of the market."""
-        held, panel = state.portfolio.members, grounds.market.panel(Interval.DAY)
+        held, panel = state.portfolio.members, context.market.panel(Interval.DAY)
         daily = (held, state.configuration, panel)
-        return self.grounds.views.get("risk", daily, lambda: _risk_of(state.portfolio, grounds))
+        return self.contexts.views.get("risk", daily, lambda: _risk_of(state.portfolio, context))
 
-    async def _load(self) -> tuple[Portfolio, Grounds]:
-        state, grounds = await self.grounds.present(self.database)
-        return state.portfolio, grounds
+    async def _load(self) -> tuple[Portfolio, DecisionContext]:
+        state, context = await self.contexts.present(self.database)
+        return state.portfolio, context
 
 
-def _tradeable(portfolio: Portfolio, grounds: Grounds) -> tuple[Tradeable, ...]:
+def _tradeable(portfolio: Portfolio, context: DecisionContext) -> tuple[Tradeable, ...]:
     return tuple(
         Tradeable(member.symbol, member.contract, member.weight_u, score)
         for member in portfolio.members
-        if judge(member.symbol, portfolio, grounds).trade
-        and (score := grounds.score(member.symbol)) is not None
+        if judge(member.symbol, portfolio, context).trade
+        and (score := context.score(member.symbol)) is not None
     )
 
 
@@ -203,21 +203,21 @@ class _Risk:
     value_at_risk: float | None
 
 
-def _risk_of(portfolio: Portfolio, grounds: Grounds) -> _Risk:
-    known, level = grounds.covariance(portfolio), grounds.configuration.sizing.var_level
+def _risk_of(portfolio: Portfolio, context: DecisionContext) -> _Risk:
+    known, level = context.covariance(portfolio), context.configuration.sizing.var_level
     held = {member.symbol: member.weight_u for member in portfolio.members}
     shares = {name: weight / FULL for name, weight in held.items()}
     return _Risk(
         volatility=None if known is None else volatility(held, known),
-        value_at_risk=value_at_risk(grounds.market.panel(Interval.DAY), shares, level),
+        value_at_risk=value_at_risk(context.market.panel(Interval.DAY), shares, level),
     )
 
 
 def _conditions(
-    portfolio: Portfolio, quote: Quote, grounds: Grounds, symbol: str, risk: _Risk
+    portfolio: Portfolio, quote: Quote, context: DecisionContext, symbol: str, risk: _Risk
 ) -> Conditions:
     """What the caps are measured against, each from data that is young enough; else None."""
-    card, band = grounds.card(symbol), grounds.configuration.sizing.depth_band_bp
+    card, band = context.card(symbol), context.configuration.sizing.depth_band_bp
     return Conditions(
         invested_u=sum(member.weight_u for member in portfolio.members),
         turnover_24h=quote.turnover_24h,

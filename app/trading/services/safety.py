@@ -11,7 +11,7 @@ from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
 from app.market.domain.sectors import UNCLASSIFIED
 from app.portfolio.domain.models import Portfolio, faults
-from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.replacement_candidates import contender
 from app.portfolio.services.tradeability import DataFacts, facts_of, judge
 from app.portfolio.services.view_cache import members_key
@@ -49,53 +49,53 @@ class Safety:
     """Looks at everything that a trading engine should know before it acts."""
 
     database: Database
-    grounds: GroundsNow
+    contexts: DecisionContextFactory
 
     async def validate(self) -> SafetyReport:
         """Judge the portfolio of the moment; old data is an issue, never an error."""
-        state, grounds = await self.grounds.present(self.database)
-        portfolio, views = state.portfolio, self.grounds.views
+        state, context = await self.contexts.present(self.database)
+        portfolio, views = state.portfolio, self.contexts.views
         # Of daily bars and members alone: most of what is committed moves neither.
-        daily = (grounds.market.panel(Interval.DAY), portfolio.members, state.configuration)
-        pairs = views.get("safety_pairs", daily, lambda: _pairs(portfolio, grounds))
-        of = members_key(state, grounds)
-        made = views.get("safety", of, lambda: _report(portfolio, grounds, pairs))
-        return replace(made, version=portfolio.version, checked_at=grounds.at)
+        daily = (context.market.panel(Interval.DAY), portfolio.members, state.configuration)
+        pairs = views.get("safety_pairs", daily, lambda: _pairs(portfolio, context))
+        of = members_key(state, context)
+        made = views.get("safety", of, lambda: _report(portfolio, context, pairs))
+        return replace(made, version=portfolio.version, checked_at=context.at)
 
 
-def _pairs(portfolio: Portfolio, grounds: Grounds) -> Pairs:
+def _pairs(portfolio: Portfolio, context: DecisionContext) -> Pairs:
     symbols = tuple(one.symbol for one in portfolio.members)
-    return grounds.correlations(symbols, grounds.configuration.correlation.days)
+    return context.correlations(symbols, context.configuration.correlation.days)
 
 
-def _report(portfolio: Portfolio, grounds: Grounds, pairs: Pairs) -> SafetyReport:
+def _report(portfolio: Portfolio, context: DecisionContext, pairs: Pairs) -> SafetyReport:
     return SafetyReport(
         version=portfolio.version,
-        issues=tuple(_issues(portfolio, grounds)),
-        warnings=tuple(_warnings(portfolio, grounds, pairs)),
+        issues=tuple(_issues(portfolio, context)),
+        warnings=tuple(_warnings(portfolio, context, pairs)),
         tradeable=tuple(
-            one.symbol for one in portfolio.members if judge(one.symbol, portfolio, grounds).trade
+            one.symbol for one in portfolio.members if judge(one.symbol, portfolio, context).trade
         ),
-        checked_at=grounds.at,
-        facts=facts_of(grounds),
+        checked_at=context.at,
+        facts=facts_of(context),
     )
 
 
-def _issues(portfolio: Portfolio, grounds: Grounds) -> Iterator[Finding]:
-    settings = grounds.configuration
+def _issues(portfolio: Portfolio, context: DecisionContext) -> Iterator[Finding]:
+    settings = context.configuration
     for fault in faults(portfolio, settings.max_portfolio_symbols):
         yield Finding("portfolio_unsound", None, fault)
     try:
-        grounds.require_fresh_members(portfolio)
+        context.require_fresh_members(portfolio)
     except UnavailableError as stale:
         yield Finding(stale.code.value, None, stale.detail)
-    if not grounds.controls.switch.enabled:
-        detail = f"Trading is switched off: {grounds.controls.switch.reason}"
+    if not context.controls.switch.enabled:
+        detail = f"Trading is switched off: {context.controls.switch.reason}"
         yield Finding(Code.TRADING_DISABLED.value, None, detail)
-    if grounds.market.is_halted():
+    if context.market.is_halted():
         yield Finding("market_halted", None, "The exchange is not trading.")
     for member in portfolio.members:
-        reason = grounds.must_leave(member.symbol)
+        reason = context.must_leave(member.symbol)
         if reason is not None:
             yield Finding(Code.SYMBOL_NOT_TRADABLE.value, member.symbol, f"It must go: {reason}.")
         if member.weight_u > settings.max_weight_u:
@@ -103,19 +103,21 @@ def _issues(portfolio: Portfolio, grounds: Grounds) -> Iterator[Finding]:
             yield Finding("weight_above_maximum", member.symbol, detail)
 
 
-def _warnings(portfolio: Portfolio, grounds: Grounds, pairs: Pairs) -> Iterator[Finding]:
+def _warnings(portfolio: Portfolio, context: DecisionContext, pairs: Pairs) -> Iterator[Finding]:
     for member in portfolio.members:
-        verdict = judge(member.symbol, portfolio, grounds)
+        verdict = judge(member.symbol, portfolio, context)
         for check in verdict.checks:
             if not check.passed:
                 yield Finding(f"not_tradeable_{check.name}", member.symbol, f"{check.detail}.")
-    yield from _concentration(portfolio, grounds, pairs)
+    yield from _concentration(portfolio, context, pairs)
 
 
-def _concentration(portfolio: Portfolio, grounds: Grounds, pairs: Pairs) -> Iterator[Finding]:
-    settings = grounds.configuration
+def _concentration(
+    portfolio: Portfolio, context: DecisionContext, pairs: Pairs
+) -> Iterator[Finding]:
+    settings = context.configuration
     most = settings.replacement.max_per_sector
-    sectors = Counter(contender(one.symbol, grounds).sector for one in portfolio.members)
+    sectors = Counter(contender(one.symbol, context).sector for one in portfolio.members)
     for sector, count in sorted(sectors.items()):
         if count > most and sector != UNCLASSIFIED:
             detail = f"{count} members are of the sector {sector}, {most} are the limit of a swap."

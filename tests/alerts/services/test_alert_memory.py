@@ -20,7 +20,7 @@ from app.foundation.sql.facts import FactRepository
 from app.market.domain.models import Interval
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.replacement import Tally
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.storage.runs import ScoringRepository
 from tests.alerts.services.test_alerts import filled, shown
@@ -176,9 +176,9 @@ async def test_correlations_are_worked_out_for_each_day_and_each_set_of_members(
     await filled(desk, 5)
     worked = list[int]()
 
-    def counted(portfolio: Portfolio, grounds: Grounds) -> PairCorrelations:
+    def counted(portfolio: Portfolio, context: DecisionContext) -> PairCorrelations:
         worked.append(len(portfolio.members))
-        return correlations(portfolio, grounds)
+        return correlations(portfolio, context)
 
     monkeypatch.setattr(module, "correlations", counted)
     await shown(desk)

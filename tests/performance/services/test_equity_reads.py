@@ -87,7 +87,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def everything(desk: Desk) -> EquityHistory:
     """The walk over the whole history, whatever is asked."""
     async with desk.database.read() as unit:
-        bounded = await load_equity(unit, desk.performance.grounds, EquityQuery(gains_since=START))
+        bounded = await load_equity(unit, desk.performance.contexts, EquityQuery(gains_since=START))
         changes = equity_steps(await unit.get(HistoryRepository).all())
     curve = walk(changes, bounded.valuations)
     return replace(bounded, changes=changes, curve=curve)

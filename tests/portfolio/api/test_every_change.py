@@ -149,6 +149,18 @@ def members(size: int) -> Callable[[Book], dict[str, str]]:
     return ready
 
 
+def unequal(book: Book) -> dict[str, str]:
+    """Eight members, two of which lie outside the band of equal weights at any price."""
+    names = members(8)(book)
+    symbols = [one["symbol"] for one in book.get(f"{PREFIX}/portfolio")["members"]]
+    weights = dict(zip(symbols, (20, 5, *[12.5] * 6), strict=True))
+    rebalancing = book.settings["rebalancing"] | {"fixed_weights": weights}
+    settings = book.settings | {"rebalancing": rebalancing, "rebalance_min_spacing_s": 0}
+    book.done("PUT", f"{PREFIX}/configuration", json=settings)
+    book.done("POST", f"{PREFIX}/portfolio/rebalance", json={"method": "fixed"})
+    return names
+
+
 def locked(book: Book) -> dict[str, str]:
     names = members(4)(book)
     book.done("PUT", f"{PREFIX}/portfolio/locks/{names['other']}", json=LOCK)
@@ -233,7 +245,7 @@ CHANGES = {
         lambda n: {"old_symbol": n["symbol"], "new_symbol": n["other"], "reason": "else"},
     ),
     "POST /portfolio/rebalance": Change(
-        members(8), lambda _: {"method": "equal"}, lambda _: {"method": "risk_parity"}
+        unequal, lambda _: {"method": "equal"}, lambda _: {"method": "risk_parity"}
     ),
     "POST /portfolio/proposals/{proposal_id}/approve": Change(
         proposed, lambda _: {"reason": "right"}, lambda _: {"reason": "right after all"}

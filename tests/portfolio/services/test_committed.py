@@ -12,7 +12,7 @@ from app.portfolio.domain.event_log import Head
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.weighting_methods import Covariance
 from app.portfolio.services import target_weights as weighing
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HEAD, HistoryRepository
 from tests.portfolio.services.test_reads_from_memory import (
@@ -102,10 +102,10 @@ async def test_target_weights_are_worked_out_once_for_all_who_show_them(
     compute = weighing.target_weights
 
     def counting(
-        portfolio: Portfolio, grounds: Grounds, known: Callable[[], Covariance | None]
+        portfolio: Portfolio, context: DecisionContext, known: Callable[[], Covariance | None]
     ) -> weighing.TargetWeights:
-        made.append(grounds)
-        return compute(portfolio, grounds, known)
+        made.append(context)
+        return compute(portfolio, context, known)
 
     monkeypatch.setattr("app.portfolio.services.target_weights.target_weights", counting)
     await read(desk)

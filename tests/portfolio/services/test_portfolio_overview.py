@@ -193,8 +193,8 @@ async def test_the_report_attributes_all_of_its_equity_though_time_passes_meanwh
     await desk.filled(3)
     desk.quote(SYMBOLS[0], mark=Decimal(11))
     moments = (desk.now + timedelta(minutes=passed) for passed in count(1))
-    grounds = replace(desk.performance.grounds, clock=lambda: next(moments))
-    report = await ReportService(replace(desk.performance, grounds=grounds)).report(None, None)
+    context = replace(desk.performance.contexts, clock=lambda: next(moments))
+    report = await ReportService(replace(desk.performance, contexts=context)).report(None, None)
     (index,) = report.ledgers
     assert index.end_at == report.made_at == report.days[-1].at
     assert index.change == (report.days[-1].equity or 0) - 1 > 0

@@ -72,13 +72,13 @@ async def test_H2_the_history_folds_to_the_state_after_every_change(desk: Desk, 
 async def test_an_unsound_change_is_a_bug_and_is_not_committed(desk: Desk) -> None:
     await desk.filled(3)
     before = (await desk.portfolio.view()).portfolio
-    grounds = desk.portfolio.grounds(await desk.configuration.current())
+    context = desk.portfolio.contexts(await desk.configuration.current())
     first, *others = before.members
     broken = Change(replace(before, members=(replace(first, rank=9), *others)), ())
 
     async def commit(unit: UnitOfWork) -> None:
         state = await unit.get(PortfolioRepository).load(for_update=True)
-        await desk.portfolio.ledger.commit(unit, state, broken, grounds, WHO)
+        await desk.portfolio.ledger.commit(unit, state, broken, context, WHO)
 
     with pytest.raises(BrokenInvariantError, match="ranks"):
         await desk.database.run(commit)

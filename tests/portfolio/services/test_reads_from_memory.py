@@ -18,7 +18,7 @@ from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.replacement import Tally
 from app.portfolio.domain.weighting_methods import Covariance
-from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.member_views import PortfolioView
 from app.portfolio.services.target_weights import Weights
 from app.portfolio.storage.replacements import ReplacementRepository
@@ -267,20 +267,20 @@ async def test_how_members_move_together_is_worked_out_for_bars_and_members_alon
     await desk.filled(4)
     asked: list[tuple[str, ...]] = []
     shared: list[Portfolio] = []
-    whole, jointly = Grounds.correlations, Grounds.covariance
+    whole, jointly = DecisionContext.correlations, DecisionContext.covariance
 
     def counted(
-        grounds: Grounds, symbols: tuple[str, ...], days: int
+        context: DecisionContext, symbols: tuple[str, ...], days: int
     ) -> dict[tuple[str, str], float]:
         asked.append(symbols)
-        return whole(grounds, symbols, days)
+        return whole(context, symbols, days)
 
-    def noted(grounds: Grounds, portfolio: Portfolio) -> Covariance | None:
+    def noted(context: DecisionContext, portfolio: Portfolio) -> Covariance | None:
         shared.append(portfolio)
-        return jointly(grounds, portfolio)
+        return jointly(context, portfolio)
 
-    monkeypatch.setattr(Grounds, "correlations", counted)
-    monkeypatch.setattr(Grounds, "covariance", noted)
+    monkeypatch.setattr(DecisionContext, "correlations", counted)
+    monkeypatch.setattr(DecisionContext, "covariance", noted)
     await desk.safety.validate()
     before = await desk.rebalancing.weights()
     _mark(desk)
