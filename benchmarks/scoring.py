@@ -26,14 +26,16 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.idempotency import IdempotentExecutor
+from app.foundation.memoize import ViewCache
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.main import tune_interpreter
 from app.market.domain.models import CandleSeries, ContractStats, Interval, Ticker
 from app.market.domain.panel import FIELDS, Panel
+from app.market.domain.sectors import SectorTable
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
-from app.market.services.snapshot import BARS, MarketMoment
+from app.market.services.snapshot import BARS, MarketMoment, PanelCache
 from app.market.services.state import Market, Received
 from app.market.services.symbol_registry import Known, shipped_sectors
 from app.operations.domain.event_codec import drafts_of
@@ -66,6 +68,10 @@ class FilledMarket:
     configuration: Configuration = field(default_factory=Configuration)
     server_ms: int = AS_OF_MS
     source: DataSource = DataSource.SANDBOX
+    # Shared by all moments of one market, as in the service.
+    sectors: SectorTable = field(default_factory=shipped_sectors)
+    memory: ViewCache = field(default_factory=ViewCache)
+    panels: PanelCache = field(default_factory=PanelCache)
 
     def __post_init__(self) -> None:
         inputs = make_inputs(
@@ -126,8 +132,9 @@ class FilledMarket:
 
     def moment(self) -> MarketMoment:
         return MarketMoment(
-            self.market, self.known, self.configuration, shipped_sectors(), MONO, self.server_ms
-        )
+            self.market, self.known, self.configuration, self.sectors, MONO, self.server_ms,
+            self.memory, self.panels,
+        )  # fmt: skip
 
     def status(self) -> DataStatus:
         return DataStatus.FRESH

@@ -67,16 +67,19 @@ class Panel:
         """
         last = closed_by_ms // interval.ms * interval.ms - interval.ms
         opened = np.arange(last - (bars - 1) * interval.ms, last + 1, interval.ms, dtype=np.int64)
+        present = [
+            (row, one, *_places(one.opened_ms, int(opened[0]), interval.ms, bars))
+            for row, one in enumerate(map(series.get, symbols))
+            if one is not None and len(one)
+        ]
+        fields = {}
         # One row a symbol while they are written, as each series lies in memory.
-        lines = {name: np.full((len(symbols), bars), np.nan) for name in FIELDS}
-        for row, symbol in enumerate(symbols):
-            one = series.get(symbol)
-            if one is None or not len(one):
-                continue
-            places, taken = _places(one.opened_ms, int(opened[0]), interval.ms, bars)
-            for name, line in lines.items():
-                line[row, places] = getattr(one, name)[taken]
-        fields = {name: np.ascontiguousarray(line.T) for name, line in lines.items()}
+        lines = np.empty((len(symbols), bars))
+        for name in FIELDS:
+            lines.fill(np.nan)
+            for row, one, places, taken in present:
+                lines[row, places] = getattr(one, name)[taken]
+            fields[name] = lines.T.copy(order="C")
         return Panel(interval, symbols, opened, **fields)
 
 
@@ -243,6 +246,7 @@ def source_coverage(inputs: ScoringInputs) -> dict[Source, float]:
 _HALT: Final = {Interval.DAY: LONGEST_BRIDGE, Interval.HOUR: 24}  # bars; more in a row are a break
 _LEAST_POWER: Final = 1  # of ten: coins are exchanged one to ten, a hundred, a thousand
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
+_FAR: Final = 5.0  # a smaller ratio is near no power of ten but the one itself
 _NEAR: Final = 0.15  # of a power of ten, in decimal logarithms: a day's move beside it
 
 
@@ -440,9 +444,13 @@ def _last(prices: UnbrokenPanel, bars: int | None) -> Floats:
 
 
 def _is_power(ratio: Floats) -> Bools:
-    power = np.log10(ratio)
+    # Hardly a bar is so far from the one before it: logarithms of all take most of the time.
+    far = (ratio > _FAR) | (ratio < 1.0 / _FAR)
+    power = np.log10(ratio[far])
     whole = np.rint(power)
-    return np.asarray((np.abs(whole) >= _LEAST_POWER) & (np.abs(power - whole) < _NEAR))
+    found = np.zeros(ratio.shape, np.bool_)
+    found[far] = (np.abs(whole) >= _LEAST_POWER) & (np.abs(power - whole) < _NEAR)
+    return found
 
 
 @lru_cache(maxsize=4)  # by identity: the same panel serves a whole run, and every read after it

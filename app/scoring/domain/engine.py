@@ -42,7 +42,7 @@ from app.scoring.domain.factors import Factor, Measurement, measure
 from app.scoring.domain.feature_cache import FeatureCache, prepared
 from app.scoring.domain.historical_moments import HistoricMoments
 from app.scoring.domain.input_hash import input_hash
-from app.scoring.domain.market_factors import ends
+from app.scoring.domain.market_factors import book_levels, ends, settlements
 
 NOT_ELIGIBLE: Final = "not_eligible"
 NO_MARKET_DATA: Final = "no_market_data"
@@ -143,7 +143,7 @@ def score(
     ]
     return BoardDraft(
         as_of=datetime.fromtimestamp(inputs.as_of_ms / 1000, UTC),
-        input_hash=input_hash(inputs, used),
+        input_hash=input_hash(inputs, used, book_levels(whole), settlements(whole)),
         universe_size=len(scored),
         coverage=MappingProxyType(
             {one.factor.name: float(np.mean(np.isfinite(one.values))) for one in measured}

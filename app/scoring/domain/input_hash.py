@@ -21,14 +21,20 @@ _OF_THE_RUN: Final = frozenset({"run_id", "seq", "duration_ms"})
 
 
 def input_hash(
-    inputs: ScoringInputs, moments: Mapping[str, HistoricMoments] = MappingProxyType({})
+    inputs: ScoringInputs,
+    moments: Mapping[str, HistoricMoments] = MappingProxyType({}),
+    levels: BookLevels | None = None,
+    paid: Settlements | None = None,
 ) -> str:
     """SHA-256 (hex) over the canonical bytes of everything that a scoring may look at.
 
-    `moments` are those of earlier boards that stood for ranks.
+    `moments` are those of earlier boards that stood for ranks, `levels` and `paid` the books and
+    the settlements of `inputs` as arrays, where they exist already.
     Numbers count as the floats that scoring sees, so 1.10 and 1.1 are the same price."""
     digest = hashlib.sha256()
-    for part in _parts(inputs):
+    levels = BookLevels.of(inputs.books) if levels is None else levels
+    paid = Settlements.of(inputs.funding) if paid is None else paid
+    for part in _parts(inputs, levels, paid):
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     if moments:
@@ -46,13 +52,12 @@ def panel_hash(panel: Panel) -> str:
     return digest.hexdigest()
 
 
-def _parts(inputs: ScoringInputs) -> Iterator[bytes]:
+def _parts(inputs: ScoringInputs, levels: BookLevels, paid: Settlements) -> Iterator[bytes]:
     yield _text([inputs.symbols, inputs.as_of_ms, dict(inputs.excluded), inputs.unread])
     yield _text([panel_hash(panel) for panel in (inputs.daily, inputs.hourly)])
     for floats in (inputs.bid, inputs.ask, inputs.multiplier, inputs.open_interest):
         yield _array(floats)
     yield _array(inputs.open_interest_ms)
-    levels, paid = BookLevels.of(inputs.books), Settlements.of(inputs.funding)
     yield _text([book and (book.code, book.sequence, book.stamped_ms) for book in inputs.books])
     for floats in (levels.price, levels.lots, paid.rate):
         yield _array(floats)
@@ -67,7 +72,7 @@ def _array(values: NDArray[np.float64] | NDArray[np.int64]) -> bytes:
     """Little-endian bytes in row order, one pattern for every NaN and for both zeros."""
     plain = np.ascontiguousarray(values, values.dtype.newbyteorder("<")) + 0  # -0 + 0 is 0
     if plain.dtype.kind == "f":
-        plain[np.isnan(plain)] = np.nan
+        np.copyto(plain, np.nan, where=np.isnan(plain))
     return plain.tobytes()
 
 

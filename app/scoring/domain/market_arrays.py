@@ -29,13 +29,9 @@ class BookLevels:
         sides += [() if book is None else book.asks for book in books]
         count = np.array([len(side) for side in sides], np.int64)
         flat = list(chain.from_iterable(sides))
-        price, lots = (
-            _padded(np.array(values, np.float64), count, missing)
-            for values, missing in (
-                ([float(level.price) for level in flat], np.nan),
-                ([level.lots for level in flat], 0.0),
-            )
-        )
+        prices, lots_of = zip(*flat, strict=True) if flat else ((), ())
+        price = _padded(np.fromiter(map(float, prices), np.float64, len(flat)), count, np.nan)
+        lots = _padded(np.array(lots_of, np.float64), count, 0.0)
         shape = (len(price), 2, len(books))
         return cls(price.reshape(shape), lots.reshape(shape), count.reshape(shape[1:]))
 

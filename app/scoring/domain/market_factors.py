@@ -23,7 +23,7 @@ OPEN_INTEREST_MS: Final = 7 * _DAY_MS
 
 def funding_rate(inputs: ScoringInputs) -> Floats:
     """Mean settled rate of 3 days, per year: sum of rates over the time that they were paid for."""
-    paid = _settlements(inputs)
+    paid = settlements(inputs)
     within, is_covered = _paid_within(inputs, 3 * _DAY_MS)
     rates = np.where(within, paid.rate, 0.0).sum(axis=0)
     length_ms = np.where(within, paid.length_ms, 0).sum(axis=0)
@@ -32,7 +32,7 @@ def funding_rate(inputs: ScoringInputs) -> Floats:
 
 def funding_stability(inputs: ScoringInputs) -> Floats:
     """Minus the sample sd of annualised rates over 7 days; needs three settlements."""
-    paid = _settlements(inputs)
+    paid = settlements(inputs)
     within, is_covered = _paid_within(inputs, 7 * _DAY_MS)
     pace = paid.rate / np.maximum(paid.length_ms, 1)
     highest = np.where(within, pace, -np.inf).max(axis=0, initial=-np.inf)
@@ -76,13 +76,13 @@ def depth(inputs: ScoringInputs, band_bp: float = DEPTH_BP) -> Floats:
     basis points, and books that are cut must not rank below books that are not.
     """
     multiplier = _known_multiplier(inputs)
-    return _levels(inputs).depth_density(multiplier, band_bp)
+    return book_levels(inputs).depth_density(multiplier, band_bp)
 
 
 def impact(inputs: ScoringInputs, notional: float = NOTIONAL) -> Floats:
     """bp of sweeping `notional` (quote currency) beyond half the spread; the thinner books last."""
     multiplier = _known_multiplier(inputs)
-    found = _levels(inputs).net_impact_bp(multiplier, notional)
+    found = book_levels(inputs).net_impact_bp(multiplier, notional)
     return np.where(np.isfinite(multiplier), found, np.nan)
 
 
@@ -90,17 +90,19 @@ def impact_support(
     inputs: ScoringInputs, notional: float = NOTIONAL
 ) -> tuple[Mapping[str, Any] | None, ...]:
     """Names the symbols whose book is thinner than `notional`, so that the impact is censored."""
-    thin = _levels(inputs).is_thinner(_known_multiplier(inputs), notional)
+    thin = book_levels(inputs).is_thinner(_known_multiplier(inputs), notional)
     return tuple({"censored": "thin_book"} if one == 1.0 else None for one in thin.tolist())
 
 
 @lru_cache(maxsize=1)  # by identity: three factors read the same books
-def _levels(inputs: ScoringInputs) -> BookLevels:
+def book_levels(inputs: ScoringInputs) -> BookLevels:
+    """Order books of the inputs as arrays."""
     return BookLevels.of(inputs.books)
 
 
 @lru_cache(maxsize=1)
-def _settlements(inputs: ScoringInputs) -> Settlements:
+def settlements(inputs: ScoringInputs) -> Settlements:
+    """Settled funding of the inputs as arrays."""
     return Settlements.of(inputs.funding)
 
 
@@ -110,7 +112,7 @@ def _known_multiplier(inputs: ScoringInputs) -> Floats:
 
 def _paid_within(inputs: ScoringInputs, window_ms: int) -> tuple[Bools, Bools]:
     """(K, N) settlements of known length within the window, and (N,) whether they cover half."""
-    paid = _settlements(inputs)
+    paid = settlements(inputs)
     within = (paid.settled_ms > inputs.as_of_ms - window_ms) & (paid.length_ms > 0)
     covered_ms = np.where(within, paid.length_ms, 0).sum(axis=0)
     return within, covered_ms >= _COVERED * window_ms

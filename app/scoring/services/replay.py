@@ -200,7 +200,7 @@ def _columns(panel: Panel) -> NDArray[np.float64]:
     bars = np.empty((len(panel.symbols), len(FIELDS), len(panel.opened_ms)), "<f8")
     for at, name in enumerate(FIELDS):
         bars[:, at] = getattr(panel, name).T
-    bars[np.isnan(bars)] = np.nan
+    np.copyto(bars, np.nan, where=np.isnan(bars))
     return bars
 
 

@@ -17,6 +17,7 @@ from app.foundation.ports import Clock, Monotonic, NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.data_quality import worst
+from app.market.domain.panel import ScoringInputs
 from app.market.services.feed_leader import Fence, anybody
 from app.scoring.domain.algorithm import algorithm, changes_of
 from app.scoring.domain.board import Board, BoardDraft, Card
@@ -26,6 +27,7 @@ from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS, Factor
 from app.scoring.domain.feature_cache import FeatureCache
 from app.scoring.domain.historical_moments import HistoricMoments, historic
+from app.scoring.domain.input_hash import panel_hash
 from app.scoring.domain.ranking import AlgorithmType, Ranked, ranked
 from app.scoring.services.algorithm_versions import AlgorithmFacts, in_force, kept
 from app.scoring.services.counterfactuals import Entries
@@ -209,8 +211,10 @@ class Scoring:
         spec = self.algorithm_under(configuration)
         known = await earlier(self.database, spec)
         before = self.features.computed, self.features.reused
-        draft, packed = await asyncio.to_thread(
-            _work, self.market.moment(), spec, self.reliability, known, self.features
+        inputs = await asyncio.to_thread(_known_inputs, self.market.moment())
+        draft, packed = await asyncio.gather(
+            asyncio.to_thread(_scored, inputs, spec, self.reliability, known, self.features),
+            asyncio.to_thread(_packed, inputs),
         )
         self._count_features(before)
         return _Prepared(draft, packed, configuration, (self.monotonic() - begun) * 1e3)
@@ -328,15 +332,29 @@ class Scoring:
             return (await in_force(unit, self.algorithm_under(self.configuration())),)
 
 
-def _work(
-    moment: ScoringMoment,
+def _known_inputs(moment: ScoringMoment) -> ScoringInputs:
+    """Inputs of one board. Raises UnavailableError for those that are not known well enough."""
+    inputs = moment.scoring_inputs()
+    refuse_unknown(moment, inputs)
+    return inputs
+
+
+def _packed(inputs: ScoringInputs) -> bytes:
+    """Inputs as a replay reads them, and hashes of both panels.
+
+    Runs beside `_scored`, which needs the hashes at its end.
+    """
+    for panel in (inputs.daily, inputs.hourly):
+        panel_hash(panel)
+    return pack(inputs)
+
+
+def _scored(
+    inputs: ScoringInputs,
     spec: AlgorithmSpec,
     past: ScoreReliabilityCache,
     known: Mapping[str, HistoricMoments],
     features: FeatureCache,
-) -> tuple[BoardDraft, bytes]:
-    """All work of the processor for a board; runs in a thread on immutable values."""
-    inputs = moment.scoring_inputs()
-    refuse_unknown(moment, inputs)
+) -> BoardDraft:
     reliability, noise = past.of(inputs, spec), past.noise(inputs, spec)
-    return score(inputs, spec, reliability, known, noise, features), pack(inputs)
+    return score(inputs, spec, reliability, known, noise, features)

@@ -94,12 +94,13 @@ def _document(card: Card) -> dict[str, Any]:
 
 
 def _is_plain(card: Card) -> bool:
-    """Whether all numbers are finite, by one sum, and no extension adds values of its own."""
+    """Whether all numbers are finite, by one sum, and supporting values are plain text."""
     total = card.noise or 0.0
     if (parts := card.confidence) is not None:
         total += parts.level + parts.completeness + parts.freshness + parts.sample
     for reading in card.factors:
-        if reading.supporting is not None:
+        supporting = reading.supporting
+        if supporting is not None and not all(type(one) is str for one in supporting.values()):
             return False
         total += reading.weight
         total += (reading.raw or 0.0) + (reading.z or 0.0) + (reading.contribution or 0.0)
