@@ -18,6 +18,7 @@ from app.adapters.kucoin.stream.protocol import StreamLimits
 SLICE: Final = 500  # messages processed before other tasks run
 MOST: Final = 10_000  # waiting messages; beyond that, reading from the socket pauses
 _GOODBYE_S: Final = 1.0
+_CALM_S: Final = 0.05  # after a wait of so long for a message there is nothing to gather
 _ABNORMAL: Final = 1006  # code of an end without a close frame
 _NO_CODE: Final = 1005
 _NEVER: Final = float("-inf")
@@ -123,7 +124,7 @@ class StreamSocket:
 
     async def read(self) -> tuple[float, list[Message]]:
         """Arrival time and messages, some hundred at most; empty at the end."""
-        pile = self._pile
+        pile, asked = self._pile, self._monotonic()
         if self._keeps_up:
             await self._rest()
         if pile.grew.is_set():
@@ -134,7 +135,8 @@ class StreamSocket:
         part = pile.taken()
         if was_full and len(pile.messages) < MOST and pile.ended is None:
             self._transport.underlying_transport.resume_reading()
-        self._keeps_up = bool(part) and not pile.grew.is_set()
+        is_calm = self._monotonic() - asked > _CALM_S
+        self._keeps_up = bool(part) and not pile.grew.is_set() and not is_calm
         return pile.since, part
 
     async def _rest(self) -> None:
