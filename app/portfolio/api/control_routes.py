@@ -27,7 +27,7 @@ from app.foundation.idempotency import StoredResponse
 from app.portfolio.api.schemas import freshness
 from app.portfolio.domain.candidate_selection import Refusal
 from app.portfolio.domain.controls import Lock, LockKind, Switch
-from app.portfolio.services.controls import ControlService, Watched
+from app.portfolio.services.controls import ControlService, WatchedSymbol
 
 router = api_router("portfolio", "/portfolio")
 
@@ -114,7 +114,7 @@ class WatchedOut(Out):
     conflicting_symbol: str | None = Field(description="The member it is too close to.")
 
     @classmethod
-    def of(cls, one: Watched) -> Self:
+    def of(cls, one: WatchedSymbol) -> Self:
         lock, refused = one.lock, one.refused
         return cls(
             symbol=lock.symbol,

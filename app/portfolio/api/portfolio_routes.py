@@ -30,7 +30,7 @@ from app.portfolio.services.queries import (
     Statistics,
 )
 from app.portfolio.services.rebalancing import Rebalancing
-from app.portfolio.services.target_weights import WeightLine, Weights
+from app.portfolio.services.target_weights import WeightLine, WeightsReport
 
 router = api_router("portfolio", "/portfolio")
 
@@ -135,7 +135,7 @@ class WeightsOut(Freshness):
     flags: list[str] = Field(description="cap_bound_cash, floor_relaxed and the like.")
 
     @classmethod
-    def of(cls, shown: Weights) -> Self:
+    def of(cls, shown: WeightsReport) -> Self:
         return cls(
             version=shown.version,
             weights=[WeightOut.of(line) for line in shown.lines],

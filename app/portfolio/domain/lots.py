@@ -14,7 +14,7 @@ _REFINED: Final = 4  # prices tried between two prepared ones
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class LotAllocation:
     """Steps of the lot size by symbol, in the order asked for; errors are fractions of equity."""
 
     steps: tuple[int, ...]
@@ -26,9 +26,9 @@ class Choice:
         return all(abs(error) <= ACCURACY for error in self.errors)
 
 
-def choose_lots(
+def allocate_lots(
     weights: Sequence[Fraction], sizes: Sequence[Fraction], minimum: Fraction = Fraction(0)
-) -> Choice:
+) -> LotAllocation:
     """Whole steps whose values come closest to `weights`, together at most the whole equity.
 
     `sizes` is the value of one step of each symbol, as a fraction of equity and above zero.
@@ -38,7 +38,7 @@ def choose_lots(
     The search ends after a fixed number of cases: until then its result is the best of all.
     """
     if not weights:
-        return Choice((), ())
+        return LotAllocation((), ())
     exact = (ACCURACY, minimum, *weights, *sizes)
     unit = math.lcm(*(one.denominator for one in exact))  # the whole equity in integers
     accuracy, least, *rest = (one.numerator * (unit // one.denominator) for one in exact)
@@ -46,7 +46,7 @@ def choose_lots(
     task = _Task(wanted, lots, least, accuracy, unit)
     steps = task.solve()
     errors = (n * lot - w for n, lot, w in zip(steps, lots, wanted, strict=True))
-    return Choice(tuple(steps), tuple(Fraction(error, unit) for error in errors))
+    return LotAllocation(tuple(steps), tuple(Fraction(error, unit) for error in errors))
 
 
 def minimum_capital(values: Sequence[float]) -> float:

@@ -33,12 +33,12 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class WeightRequest:
     """One member's case; `appeal` is q = exp(kappa z) / sigma, and counts only when funded."""
 
     symbol: str
     role: Role
-    appeal: float
+    raw_share: float
     held_u: int  # present weight, kept when locked
 
 
@@ -54,7 +54,7 @@ class Allocation:
 _MAX_EXPONENT: Final = 700.0  # exp() of more is no longer a float
 
 
-def appeal(z: float, volatility: float, tilt: float) -> float:
+def raw_share(z: float, volatility: float, tilt: float) -> float:
     """q = exp(tilt * z) / volatility; 0 where the result would not be a positive finite number."""
     exponent = tilt * z
     usable = math.isfinite(exponent) and exponent <= _MAX_EXPONENT and volatility > 0.0
@@ -62,25 +62,28 @@ def appeal(z: float, volatility: float, tilt: float) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def allocate(claims: Sequence[Claim], low_u: int, high_u: int) -> Allocation:
-    """Fund the claims within [low_u, high_u] each; locked ones keep what they hold.
+def allocate_weights(requests: Sequence[WeightRequest], low_u: int, high_u: int) -> Allocation:
+    """Fund the requests within [low_u, high_u] each; locked ones keep what they hold.
 
-    Deterministic and independent of the order of claims. Bounds are never stretched: what the
+    Deterministic and independent of the order of requests. Bounds are never stretched: what the
     maximums leave over is cash. Minimums that together exceed the room are scaled down and
     flagged.
     """
-    held = {claim.symbol: claim.held_u for claim in claims if claim.role is Role.LOCKED}
+    held = {request.symbol: request.held_u for request in requests if request.role is Role.LOCKED}
     funded = sorted(
-        (claim for claim in claims if claim.role is Role.FUNDED), key=lambda claim: claim.symbol
+        (request for request in requests if request.role is Role.FUNDED),
+        key=lambda request: request.symbol,
     )
-    weights = {claim.symbol: 0 for claim in claims} | held
+    weights = {request.symbol: 0 for request in requests} | held
     room = FULL - sum(held.values())
     flags: tuple[Flag, ...] = ()
     if funded and room <= 0:
         flags = (Flag.LOCKED_EXCEED,)
     elif funded:
-        shares, flags = _projected(tuple(claim.appeal for claim in funded), low_u, high_u, room)
-        weights |= {claim.symbol: share for claim, share in zip(funded, shares, strict=True)}
+        shares, flags = _projected(
+            tuple(request.raw_share for request in funded), low_u, high_u, room
+        )
+        weights |= {request.symbol: share for request, share in zip(funded, shares, strict=True)}
     return Allocation(weights, FULL - sum(weights.values()), flags)
 
 
@@ -89,11 +92,11 @@ def _projected(
     appeals: tuple[float, ...], low_u: int, high_u: int, room_u: int
 ) -> tuple[tuple[int, ...], tuple[Flag, ...]]:
     """As `project`: appeals come of the scores, and prices move many times between two boards."""
-    shares, flags = project(appeals, low_u, high_u, room_u)
+    shares, flags = project_weights(appeals, low_u, high_u, room_u)
     return tuple(shares), tuple(flags)
 
 
-def project(
+def project_weights(
     appeals: Sequence[float], low_u: int, high_u: int, room_u: int
 ) -> tuple[list[int], list[Flag]]:
     """w = clip(lambda * s, low, high) with sum w = room, exactly, in integers.
@@ -119,11 +122,11 @@ def project(
         # The appealing ones are full: what is left is spread evenly over the others.
         rest = (room_u - Fraction(len(positive) * high)) / (count - len(positive))
         filled = [Fraction(high) if one > 0 else rest for one in exact]
-        return whole(filled, room_u), [*flags, Flag.ZERO_SCORE_FILL]
+        return round_to_total(filled, room_u), [*flags, Flag.ZERO_SCORE_FILL]
     if not positive:
-        return whole([Fraction(room_u, count)] * count, room_u), flags
+        return round_to_total([Fraction(room_u, count)] * count, room_u), flags
     level = _level(positive, low, Fraction(high), spare)
-    return whole([_clip(level * one, low, Fraction(high)) for one in exact], room_u), flags
+    return round_to_total([_clip(level * one, low, Fraction(high)) for one in exact], room_u), flags
 
 
 def _exact(value: float) -> Fraction:
@@ -152,7 +155,7 @@ def _level(appeals: Sequence[Fraction], low: Fraction, high: Fraction, total: Fr
     return left + (right - left) * (total - below) / (above - below)
 
 
-def whole(shares: Sequence[Fraction], room_u: int) -> list[int]:
+def round_to_total(shares: Sequence[Fraction], room_u: int) -> list[int]:
     """Integers below the exact shares, and the missing units to the largest remainders."""
     units = [math.floor(share) for share in shares]
     missing = room_u - sum(units)

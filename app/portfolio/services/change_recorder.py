@@ -10,26 +10,27 @@ from app.market.domain.panel import Redenomination
 from app.portfolio.domain.controls import HELD_BACK
 from app.portfolio.domain.event_log import (
     Draft,
+    EventOrigin,
     EventType,
     PortfolioEvent,
-    Stamp,
     instant_text,
     number_text,
 )
 from app.portfolio.domain.events import PortfolioChanged
-from app.portfolio.domain.membership import Change, weigh
+from app.portfolio.domain.membership import PortfolioChange, set_weights
 from app.portfolio.domain.models import Portfolio, faults
-from app.portfolio.domain.rebalance_plan import rulings, targets, within_bands
+from app.portfolio.domain.rebalance_plan import constrain_members, within_bands
+from app.portfolio.domain.target_weights import compute_targets
 from app.portfolio.services.decision_context import DecisionContext
-from app.portfolio.services.lot_plan import lot_rule
+from app.portfolio.services.lot_plan import derive_lot_rule
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HistoryRepository
-from app.portfolio.storage.portfolio import Departure, MemberStatus, PortfolioRepository
+from app.portfolio.storage.portfolio import Departure, MembershipStatus, PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 
 _LEAVES: Final = {
-    EventType.REMOVE: MemberStatus.REMOVED,
-    EventType.REPLACE: MemberStatus.REPLACED,
+    EventType.REMOVE: MembershipStatus.REMOVED,
+    EventType.REPLACE: MembershipStatus.REPLACED,
 }
 _MARKED: Final = frozenset(
     {
@@ -46,9 +47,9 @@ class BrokenInvariantError(AssertionError):
     """A change would have left the portfolio unsound: a bug, so nothing is committed."""
 
 
-def reweighed(
-    change: Change, context: DecisionContext, facts: Mapping[str, Any], reason: str
-) -> Change:
+def with_new_weights(
+    change: PortfolioChange, context: DecisionContext, facts: Mapping[str, Any], reason: str
+) -> PortfolioChange:
     """The change with fresh weights for the members after it; as it is where data is stale.
 
     Members inside their band stay where prices have carried them, as in a rebalance.
@@ -57,20 +58,24 @@ def reweighed(
     state = change.portfolio
     if not context.is_sound(state) or not context.controls.switch.enabled:
         return change
-    known, standings = context.covariance(state), context.standings(state)
-    ruled = rulings(context.marked(state), standings, context.configuration, known)
+    known, statuses = context.covariance(state), context.member_statuses(state)
+    constraints = constrain_members(
+        context.at_current_prices(state), statuses, context.configuration, known
+    )
     allocation = within_bands(
-        targets(ruled, context.configuration, known),
-        ruled,
-        standings,
+        compute_targets(constraints, context.configuration, known),
+        constraints,
+        statuses,
         context.configuration,
         known,
-        lot_rule(standings, None, context).least_u,
+        derive_lot_rule(statuses, None, context).least_u,
     )
-    return weigh(change, allocation, facts, context.at, reason)
+    return set_weights(change, allocation, facts, context.at, reason)
 
 
-def marked(before: Portfolio, change: Change, context: DecisionContext) -> tuple[Draft, ...]:
+def with_mark_prices(
+    before: Portfolio, change: PortfolioChange, context: DecisionContext
+) -> tuple[Draft, ...]:
     """The drafts with the age of their data, the last with every mark price around the change.
 
     `data_as_of` is the exchange time that the market was known up to; null where it was unknown.
@@ -115,11 +120,11 @@ def _redenominations_payload(changes: Iterable[Redenomination]) -> list[dict[str
 
 
 # Adds the equity of the moment to drafts that set weights; performance implements it.
-IndexEquity = Callable[[UnitOfWork, Sequence[Draft], Stamp], Awaitable[tuple[Draft, ...]]]
+IndexEquity = Callable[[UnitOfWork, Sequence[Draft], EventOrigin], Awaitable[tuple[Draft, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class ChangeRecorder:
     """Commits a change: state, events and announcements of one version."""
 
     code_version: str
@@ -129,7 +134,7 @@ class Ledger:
         self,
         unit: UnitOfWork,
         before: Portfolio,
-        change: Change,
+        change: PortfolioChange,
         context: DecisionContext,
         who: Command,
     ) -> tuple[PortfolioEvent, ...]:
@@ -143,7 +148,7 @@ class Ledger:
         broken = faults(after, context.configuration.max_portfolio_symbols)
         if broken:
             raise BrokenInvariantError("; ".join(broken))
-        stamp = Stamp(
+        stamp = EventOrigin(
             actor=who.actor,
             request_id=who.request_id,
             occurred_at=context.at,
@@ -151,7 +156,7 @@ class Ledger:
             input_hash=None if context.board is None else context.board.input_hash,
             code_version=self.code_version,
         )
-        drafts = await self.index_equity(unit, marked(before, change, context), stamp)
+        drafts = await self.index_equity(unit, with_mark_prices(before, change, context), stamp)
         events = await unit.get(HistoryRepository).append(drafts, stamp)
         if entering := sum(draft.type is EventType.ADD for draft in drafts):
             seats = await unit.get(ReplacementRepository).vacancies()

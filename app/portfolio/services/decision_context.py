@@ -38,13 +38,13 @@ from app.market.services.snapshot import spread
 from app.market.services.view import MarketOnce, MarketView
 from app.portfolio.domain.candidate_selection import Candidate
 from app.portfolio.domain.controls import FREE, Controls
-from app.portfolio.domain.membership import Newcomer
+from app.portfolio.domain.membership import NewMember
 from app.portfolio.domain.models import Member, Portfolio
-from app.portfolio.domain.rebalance_plan import Standing
+from app.portfolio.domain.rebalance_plan import MemberStatus
 from app.portfolio.domain.replacement import Vacancy
 from app.portfolio.domain.returns import SinceInclusion, since_inclusion
-from app.portfolio.domain.target_weights import marked, prices_of
-from app.portfolio.domain.weighting_methods import Covariance, covariance
+from app.portfolio.domain.target_weights import drift_weights, read_mark_prices
+from app.portfolio.domain.weighting_methods import Covariance, estimate_covariance
 from app.portfolio.services.elapsed_time import Elapsed, elapsed_by_wall
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.state_cache import PortfolioState, PortfolioStateCache
@@ -238,9 +238,9 @@ class DecisionContext:
             return None
         return float(fee + (quote.ask - quote.bid) / (quote.bid + quote.ask))
 
-    def standing(self, symbol: str) -> Standing:
+    def member_status(self, symbol: str) -> MemberStatus:
         card = self.card(symbol)
-        return Standing(
+        return MemberStatus(
             symbol=symbol,
             is_open=self.is_open(symbol),
             is_halted=self.market.is_halted(),
@@ -258,7 +258,7 @@ class DecisionContext:
             is_paused=self.is_paused(symbol),
         )
 
-    def marked(self, portfolio: Portfolio) -> Portfolio:
+    def at_current_prices(self, portfolio: Portfolio) -> Portfolio:
         """The portfolio as prices have carried it.
 
         Without a fresh mark in the unit of the one before a weight stays.
@@ -270,7 +270,7 @@ class DecisionContext:
             and (mark := self.mark(member.symbol)) is not None
             and not self._is_other_unit(member.symbol, mark)
         }
-        return marked(portfolio, self.set_at, now)
+        return drift_weights(portfolio, self.set_at, now)
 
     def _is_other_unit(self, symbol: str, mark: Decimal) -> bool:
         """Whether the mark is in another unit than when weights were set, as prices tell."""
@@ -280,7 +280,7 @@ class DecisionContext:
             for one in self.redenominations(symbol)
         )
 
-    def weighed(self) -> "DecisionContext":
+    def with_weights_just_set(self) -> "DecisionContext":
         """The same right after weights were set: no price has carried them anywhere yet."""
         return replace(self, set_at={})
 
@@ -289,10 +289,10 @@ class DecisionContext:
         panel = self.market.panel(Interval.DAY)
         if panel is None:
             return None
-        return covariance(panel, tuple(member.symbol for member in portfolio.members))
+        return estimate_covariance(panel, tuple(member.symbol for member in portfolio.members))
 
-    def standings(self, portfolio: Portfolio) -> dict[str, Standing]:
-        return {member.symbol: self.standing(member.symbol) for member in portfolio.members}
+    def member_statuses(self, portfolio: Portfolio) -> dict[str, MemberStatus]:
+        return {member.symbol: self.member_status(member.symbol) for member in portfolio.members}
 
     def candidate(self, symbol: str) -> Candidate:
         return Candidate(
@@ -326,8 +326,8 @@ class DecisionContext:
         quote = self.market.quote(symbol)
         return quote is not None and self.is_open(symbol) and not self.is_tradeable(symbol)
 
-    def newcomer(self, entry: SymbolEntry) -> Newcomer:
-        return Newcomer(
+    def newcomer(self, entry: SymbolEntry) -> NewMember:
+        return NewMember(
             symbol_id=entry.symbol_id,
             symbol=entry.symbol,
             contract=entry.contract.code,
@@ -458,8 +458,8 @@ class DecisionContextFactory:
         context = self(await unit.get(ConfigurationRepository).current())
         leaving = await unit.get(ReplacementRepository).confirmed()
         controls = (await unit.get(ControlRepository).load()).at(context.at)
-        weighed = await unit.get(HistoryRepository).last_weighing()
-        prices = {} if weighed is None else prices_of(weighed.payload)
+        weighed = await unit.get(HistoryRepository).last_weighting()
+        prices = {} if weighed is None else read_mark_prices(weighed.payload)
         return replace(context, set_at=prices, leaving=leaving, controls=controls)
 
     async def present(self, database: Database) -> tuple[PortfolioState, DecisionContext]:

@@ -10,9 +10,9 @@ from types import MappingProxyType
 from app.market.domain.liquidity import impact_bp
 from app.market.domain.symbols import notional, specification_of
 from app.market.services.view import Quote
-from app.portfolio.domain.lots import ACCURACY, choose_lots, minimum_capital
+from app.portfolio.domain.lots import ACCURACY, allocate_lots, minimum_capital
 from app.portfolio.domain.models import FULL
-from app.portfolio.domain.rebalance_plan import Shift
+from app.portfolio.domain.rebalance_plan import WeightChange
 from app.portfolio.services.decision_context import DecisionContext
 
 
@@ -28,7 +28,7 @@ class LotPlan:
     specifications: Mapping[str, str] = field(default_factory=dict)
 
 
-def lot_plan(
+def plan_lots(
     weights_u: Mapping[str, int],
     balance: Decimal,
     context: DecisionContext,
@@ -49,7 +49,7 @@ def lot_plan(
             steps[symbol] = notional(quote.contract, size, price), size
             pinned[symbol] = specification_of(quote.contract)
     symbols = tuple(sorted(symbol for symbol in steps if weights_u[symbol]))
-    chosen = choose_lots(
+    chosen = allocate_lots(
         [Fraction(weights_u[symbol], FULL) for symbol in symbols],
         [Fraction(steps[symbol][0]) / Fraction(balance) for symbol in symbols],
         Fraction(context.configuration.min_weight_u, FULL),
@@ -76,7 +76,9 @@ class LotRule:
     least_u: Mapping[str, int] = field(default_factory=dict)  # micro-percent by symbol
 
 
-def lot_rule(symbols: Iterable[str], balance: Decimal | None, context: DecisionContext) -> LotRule:
+def derive_lot_rule(
+    symbols: Iterable[str], balance: Decimal | None, context: DecisionContext
+) -> LotRule:
     """No change below one lot or the minimum notional, by `balance` or the configured one.
 
     A symbol whose price is not known or not believed keeps its weight while its contract is open.
@@ -102,21 +104,21 @@ def lot_rule(symbols: Iterable[str], balance: Decimal | None, context: DecisionC
     return LotRule(used, source, least)
 
 
-def trading_costs(
-    shifts: tuple[Shift, ...], balance: Decimal | None, context: DecisionContext
+def estimate_trading_costs(
+    changes: tuple[WeightChange, ...], balance: Decimal | None, context: DecisionContext
 ) -> tuple[float | None, bool]:
-    """What the shifts cost as a fraction of equity, and whether the books' impact is in it.
+    """What the changes cost as a fraction of equity, and whether the books' impact is in it.
 
     Taker fee and half the spread; with a balance and the books of all that is traded what
     sweeping them costs instead of half the spread. None where a quote is missing, or where a book
     is too thin for the order: that is never extrapolated.
     """
-    quotes = [context.market.quote(shift.symbol) for shift in shifts]
+    quotes = [context.market.quote(change.symbol) for change in changes]
     impact = balance is not None and all(one is not None and one.book is not None for one in quotes)
     total = 0.0
-    for shift, quote in zip(shifts, quotes, strict=True):
-        share = abs(shift.change_u) / FULL
-        cost = context.trading_cost(shift.symbol)
+    for change, quote in zip(changes, quotes, strict=True):
+        share = abs(change.change_u) / FULL
+        cost = context.trading_cost(change.symbol)
         if cost is not None and impact and quote is not None and balance is not None:
             cost = _with_impact(cost, quote, share * float(balance))
         if cost is None:
@@ -125,7 +127,7 @@ def trading_costs(
     return total, impact
 
 
-def leg_cost(symbol: str, amount: float, context: DecisionContext) -> float | None:
+def estimate_leg_cost(symbol: str, amount: float, context: DecisionContext) -> float | None:
     """What trading `amount` (quote currency) once costs, as a fraction of it.
 
     Taker fee and the larger of half the spread and sweeping the book; an amount of 0 sweeps

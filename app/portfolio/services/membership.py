@@ -15,11 +15,23 @@ from app.foundation.idempotency import (
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.eligibility import RULES
-from app.portfolio.domain.candidate_selection import Refused, Selection, choose, crowded, too_close
+from app.portfolio.domain.candidate_selection import (
+    RefusedCandidate,
+    Selection,
+    exceeds_sector_limit,
+    find_conflicting_member,
+    select_candidates,
+)
 from app.portfolio.domain.event_log import number_text
-from app.portfolio.domain.membership import Change, add, member_of, remove, swap
+from app.portfolio.domain.membership import (
+    PortfolioChange,
+    add_members,
+    remove_member,
+    replace_member,
+    require_member,
+)
 from app.portfolio.domain.models import Member, Portfolio
-from app.portfolio.services.change_recorder import Ledger, reweighed
+from app.portfolio.services.change_recorder import ChangeRecorder, with_new_weights
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.member_views import (
     MemberView,
@@ -27,9 +39,9 @@ from app.portfolio.services.member_views import (
     member_view,
     portfolio_view,
 )
-from app.portfolio.services.rebalance_runs import require_none
+from app.portfolio.services.rebalance_runs import require_no_active_run
 from app.portfolio.services.replacement_candidates import correlation_of
-from app.portfolio.services.target_weights import kept_targets
+from app.portfolio.services.target_weights import get_target_weights
 from app.portfolio.services.view_cache import portfolio_key
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
@@ -57,13 +69,13 @@ def require_candidate(symbol: str, context: DecisionContext) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Initialised:
+class InitializeResult:
     view: PortfolioView
-    refused: tuple[Refused, ...]
+    refused: tuple[RefusedCandidate, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class RemoveResult:
     """The member as it was, and the version without it."""
 
     member: Member
@@ -72,7 +84,7 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
-class Replaced:
+class ReplaceResult:
     old: Member
     new: MemberView
     version: int
@@ -90,7 +102,7 @@ class PortfolioService:
     database: Database
     contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
-    ledger: Ledger
+    recorder: ChangeRecorder
 
     async def view(self) -> PortfolioView:
         """The portfolio with what is known of its members now."""
@@ -100,7 +112,7 @@ class PortfolioService:
             "portfolio",
             portfolio_key(state, context),
             lambda: portfolio_view(
-                state.portfolio, context, state.realized, kept_targets(state, context, views)
+                state.portfolio, context, state.realized, get_target_weights(state, context, views)
             ),
         )
 
@@ -109,14 +121,14 @@ class PortfolioService:
         size: int | None,
         reason: str,
         command: Command,
-        render: Render[Initialised] | None = None,
-    ) -> CommandResult[Initialised]:
+        render: Render[InitializeResult] | None = None,
+    ) -> CommandResult[InitializeResult]:
         """The best of the board, up to `size`, as members of an empty portfolio.
 
         Raises ConflictError(portfolio_not_empty), UnavailableError without a fresh board.
         """
 
-        async def change(unit: UnitOfWork) -> Initialised:
+        async def change(unit: UnitOfWork) -> InitializeResult:
             portfolio, context = await self._locked(unit, command)
             if portfolio.members:
                 raise ConflictError(
@@ -131,11 +143,11 @@ class PortfolioService:
             selection = _selected(context, most if size is None else size)
             newcomers = [context.newcomer(context.resolve(name)) for name in selection.chosen]
             if newcomers:
-                done = add(portfolio, newcomers, most, context.at, reason)
+                done = add_members(portfolio, newcomers, most, context.at, reason)
                 portfolio = await self._commit(unit, portfolio, done, context, command)
             realized = await unit.get(TradeRepository).realized()
-            shown = portfolio_view(portfolio, context.weighed(), realized)
-            return Initialised(shown, selection.refused)
+            shown = portfolio_view(portfolio, context.with_weights_just_set(), realized)
+            return InitializeResult(shown, selection.refused)
 
         with self.contexts.refusals.counted():
             return await self.idempotency.run(command, change, render)
@@ -159,13 +171,18 @@ class PortfolioService:
             portfolio, context = await self._locked(unit, command)
             entry = context.resolve(text)
             most = context.configuration.max_portfolio_symbols
-            done = add(portfolio, [context.newcomer(entry)], most, context.at, reason)
+            done = add_members(portfolio, [context.newcomer(entry)], most, context.at, reason)
             others = tuple(member.symbol for member in portfolio.members)
             _require_admissible(entry.symbol, others, done.portfolio, context)
             _require_room(entry.symbol, None, others, context)
             after = await self._commit(unit, portfolio, done, context, command)
             realized = await unit.get(TradeRepository).realized()
-            return member_view(member_of(after, entry.symbol), after, context.weighed(), realized)
+            return member_view(
+                require_member(after, entry.symbol),
+                after,
+                context.with_weights_just_set(),
+                realized,
+            )
 
         with self.contexts.refusals.counted():
             return await self.idempotency.run(command, change, render, hooks=hooks)
@@ -175,21 +192,21 @@ class PortfolioService:
         text: str,
         reason: str,
         command: Command,
-        render: Render[Removed] | None = None,
-        hooks: TransactionHooks[Removed] | None = None,
-    ) -> CommandResult[Removed]:
+        render: Render[RemoveResult] | None = None,
+        hooks: TransactionHooks[RemoveResult] | None = None,
+    ) -> CommandResult[RemoveResult]:
         """Without the member, also when all data is stale: then its weight goes to cash.
 
         Raises ConflictError(symbol_not_in_portfolio), RefusedError for an unknown symbol.
         """
 
-        async def change(unit: UnitOfWork) -> Removed:
+        async def change(unit: UnitOfWork) -> RemoveResult:
             portfolio, context = await self._locked(unit, command)
             member = _member_named(text, portfolio, context)
             facts = last_facts(member, context)
-            done = remove(portfolio, member.symbol, facts, context.at, reason)
+            done = remove_member(portfolio, member.symbol, facts, context.at, reason)
             after = await self._commit(unit, portfolio, done, context, command)
-            return Removed(member, after.version, after.cash_u)
+            return RemoveResult(member, after.version, after.cash_u)
 
         return await self.idempotency.run(command, change, render, hooks=hooks)
 
@@ -199,9 +216,9 @@ class PortfolioService:
         new_text: str,
         reason: str,
         command: Command,
-        render: Render[Replaced] | None = None,
-        hooks: TransactionHooks[Replaced] | None = None,
-    ) -> CommandResult[Replaced]:
+        render: Render[ReplaceResult] | None = None,
+        hooks: TransactionHooks[ReplaceResult] | None = None,
+    ) -> CommandResult[ReplaceResult]:
         """The new symbol in the place and rank of the old one, in one transaction.
 
         The hysteresis of automatic swaps does not apply, their safety rules do; `hooks` run
@@ -209,7 +226,7 @@ class PortfolioService:
         (sector_limit).
         """
 
-        async def change(unit: UnitOfWork) -> Replaced:
+        async def change(unit: UnitOfWork) -> ReplaceResult:
             portfolio, context = await self._locked(unit, command)
             old = _member_named(old_text, portfolio, context)
             entry = context.resolve(new_text)
@@ -219,16 +236,21 @@ class PortfolioService:
                 "old_facts": last_facts(old, context),
                 "costs": swap_costs(old.symbol, entry.symbol, context),
             }
-            done = swap(portfolio, old.symbol, newcomer, facts, context.at, reason)
+            done = replace_member(portfolio, old.symbol, newcomer, facts, context.at, reason)
             others = tuple(one.symbol for one in portfolio.members if one is not old)
             _require_admissible(entry.symbol, others, done.portfolio, context)
             _require_room(entry.symbol, old.symbol, others, context)
             after = await self._commit(unit, portfolio, done, context, command)
             realized = await unit.get(TradeRepository).realized()
-            new = member_view(member_of(after, entry.symbol), after, context.weighed(), realized)
+            new = member_view(
+                require_member(after, entry.symbol),
+                after,
+                context.with_weights_just_set(),
+                realized,
+            )
             ours, theirs = new.score, context.score(old.symbol)
             difference = None if ours is None or theirs is None else ours - theirs
-            return Replaced(old, new, after.version, difference)
+            return ReplaceResult(old, new, after.version, difference)
 
         with self.contexts.refusals.counted():
             return await self.idempotency.run(command, change, render, hooks=hooks)
@@ -240,19 +262,19 @@ class PortfolioService:
         command.require_version(portfolio.version)
         context = await self.contexts.of(unit)
         if portfolio.members:  # of nothing no run can set weights
-            await require_none(unit, await self.idempotency.now(unit))
+            await require_no_active_run(unit, await self.idempotency.now(unit))
         return portfolio, context
 
     async def _commit(
         self,
         unit: UnitOfWork,
         before: Portfolio,
-        done: Change,
+        done: PortfolioChange,
         context: DecisionContext,
         who: Command,
     ) -> Portfolio:
-        weighed = reweighed(done, context, {}, done.drafts[0].reason)
-        await self.ledger.commit(unit, before, weighed, context, who)
+        weighed = with_new_weights(done, context, {}, done.drafts[0].reason)
+        await self.recorder.commit(unit, before, weighed, context, who)
         return weighed.portfolio
 
 
@@ -265,7 +287,7 @@ def _selected(context: DecisionContext, size: int) -> Selection:
         for card in cards
         if card.composite is not None and to_millionths(card.composite) >= least
     )
-    return choose(
+    return select_candidates(
         (context.candidate(card.symbol) for card in cards),
         correlation_of(worthy, context, settings.correlation.addition_days),
         size,
@@ -284,7 +306,7 @@ def _require_admissible(
     require_candidate(symbol, context)
     settings = context.configuration
     known = correlation_of((symbol, *others), context, settings.correlation.addition_days)
-    refused = too_close(symbol, None, others, known, settings)
+    refused = find_conflicting_member(symbol, None, others, known, settings)
     if refused is not None:
         said = "not known" if refused.correlation is None else f"{refused.correlation:.3f}"
         limit, other = settings.correlation.limit, refused.conflicting_symbol
@@ -313,7 +335,9 @@ def _require_room(
     """
     sector = context.sector(symbol)
     alike = left is not None and context.sector(left) == sector
-    if not alike and crowded(sector, map(context.sector, others), context.configuration):
+    if not alike and exceeds_sector_limit(
+        sector, map(context.sector, others), context.configuration
+    ):
         most = context.configuration.replacement.max_per_sector
         raise RefusedError(
             Code.SECTOR_LIMIT, f"The sector {sector} has {most} members or more already."
@@ -325,7 +349,7 @@ def _member_named(text: str, portfolio: Portfolio, context: DecisionContext) -> 
     for member in portfolio.members:
         if text.upper() in {member.symbol, member.contract, member.symbol_id.upper()}:
             return member
-    return member_of(portfolio, context.resolve(text).symbol)
+    return require_member(portfolio, context.resolve(text).symbol)
 
 
 def swap_costs(old: str, new: str, context: DecisionContext) -> dict[str, dict[str, str | None]]:

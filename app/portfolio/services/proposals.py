@@ -17,10 +17,16 @@ from app.foundation.idempotency import (
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.portfolio.domain.proposals import Approved, Decision, Proposal, ProposalKind, ProposalState
-from app.portfolio.services.membership import PortfolioService, Replaced
-from app.portfolio.services.proposal_book import close
-from app.portfolio.services.rebalance_runs import Rebalanced
+from app.portfolio.domain.proposals import (
+    ApprovedPlan,
+    Decision,
+    Proposal,
+    ProposalKind,
+    ProposalState,
+)
+from app.portfolio.services.membership import PortfolioService, ReplaceResult
+from app.portfolio.services.proposal_book import close_proposal
+from app.portfolio.services.rebalance_runs import RebalanceResult
 from app.portfolio.services.rebalance_steps import RebalanceRequest
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -49,7 +55,7 @@ Executor = Callable[[Approval], Awaitable[CommandResult[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ProposalView:
     """A proposal as it stands now."""
 
     proposal: Proposal
@@ -57,7 +63,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Proposals:
+class ProposalService:
     """What waits for an operator."""
 
     database: Database
@@ -69,7 +75,7 @@ class Proposals:
 
     async def page(
         self, before: tuple[datetime, str] | None, limit: int, kind: ProposalKind | None = None
-    ) -> tuple[Shown, ...]:
+    ) -> tuple[ProposalView, ...]:
         """Newest first; `before` is (opened_at, proposal_id) of the last of the page before."""
         async with self.database.read() as unit:
             version = (await unit.get(PortfolioRepository).load()).version
@@ -142,11 +148,11 @@ class Proposals:
         }
         return await {**own, **self.executors}[approval.proposal.kind](approval)
 
-    async def _rebalance(self, approval: Approval) -> CommandResult[Rebalanced]:
-        async def run_ends(unit: UnitOfWork, done: Rebalanced) -> None:
+    async def _rebalance(self, approval: Approval) -> CommandResult[RebalanceResult]:
+        async def run_ends(unit: UnitOfWork, done: RebalanceResult) -> None:
             await approval.end(unit, done.run_id, done.version)
 
-        approved = Approved.of(approval.proposal.action)
+        approved = ApprovedPlan.of(approval.proposal.action)
         if approved is None:
             await approval.ready()
             raise ConflictError(Code.PLAN_CHANGED, "The proposal does not say all weights.")
@@ -154,8 +160,8 @@ class Proposals:
         hooks = TransactionHooks(approval.ready, run_ends)
         return await self.rebalancing.run(request, approval.command, approval.render, hooks)
 
-    async def _replace(self, approval: Approval) -> CommandResult[Replaced]:
-        async def swap_ends(unit: UnitOfWork, done: Replaced) -> None:
+    async def _replace(self, approval: Approval) -> CommandResult[ReplaceResult]:
+        async def swap_ends(unit: UnitOfWork, done: ReplaceResult) -> None:
             await approval.end(unit, None, done.version)
 
         action, hooks = approval.proposal.action, TransactionHooks(approval.ready, swap_ends)
@@ -185,14 +191,14 @@ class Proposals:
             proposal = None if stored is None else stored.at(now)
             if proposal is None or proposal.state is not ProposalState.OPEN:
                 if proposal is not None:
-                    await close(unit, proposal)
+                    await close_proposal(unit, proposal)
                 return _has_ended("gone" if proposal is None else proposal.state.value)
             if proposal.version == portfolio.version:
                 return None
             said = f"The proposal was made for version {proposal.version} of the portfolio"
             reason = f"{said}, which has version {portfolio.version} now."
             decision = Decision(now, "schedule", reason)
-            await close(unit, proposal.ended(ProposalState.SUPERSEDED, decision))
+            await close_proposal(unit, proposal.ended(ProposalState.SUPERSEDED, decision))
             return ConflictError(Code.VERSION_CONFLICT, f"{reason} It is superseded.")
 
         refused = await self.database.run(look)
@@ -206,7 +212,7 @@ async def _ended(
     """`found`, which may have moved since it was read, in its final state."""
     stored = await unit.get(ProposalRepository).one(found.proposal_id)
     ended = (stored or found).at(decision.at).ended(state, decision)
-    if not await close(unit, ended):
+    if not await close_proposal(unit, ended):
         raise _has_ended("decided")
     return ended
 
@@ -228,6 +234,6 @@ def _renewed(error: ConflictError, proposal_id: str | None) -> ConflictError:
     return ConflictError(error.code, f"{error.detail} {said}", facts=facts)
 
 
-def _shown(proposal: Proposal, version: int) -> Shown:
+def _shown(proposal: Proposal, version: int) -> ProposalView:
     is_open = proposal.state is ProposalState.OPEN
-    return Shown(proposal, is_outdated=is_open and proposal.version != version)
+    return ProposalView(proposal, is_outdated=is_open and proposal.version != version)

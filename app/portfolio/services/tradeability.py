@@ -39,7 +39,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Tradeability:
     """`reason` is the detail of the first check that failed, or why it may be traded."""
 
     symbol: str
@@ -57,14 +57,14 @@ class DataFacts:
     data_status: DataStatus
 
 
-def facts_of(context: DecisionContext) -> DataFacts:
+def describe_data(context: DecisionContext) -> DataFacts:
     market = context.market
     return DataFacts(market.as_of(), market.source, context.data_status)
 
 
-def judge(
+def check_tradeability(
     symbol: str, portfolio: Portfolio, context: DecisionContext, counted_by: str | None = None
-) -> Verdict:
+) -> Tradeability:
     """Every condition for trading a symbol, in the order in which they are told.
 
     `counted_by` names the specification of lots that wait to be ordered; None: there are none.
@@ -104,7 +104,7 @@ def judge(
     )
     failed = next((check for check in checks if not check.passed), None)
     reason = "all checks passed" if failed is None else failed.detail
-    return Verdict(symbol, failed is None, reason, checks)
+    return Tradeability(symbol, failed is None, reason, checks)
 
 
 def _decides(context: DecisionContext) -> str:

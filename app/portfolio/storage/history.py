@@ -16,12 +16,12 @@ from app.foundation.sql.tables import service_facts
 from app.portfolio.domain.event_log import (
     MOVES,
     WEIGHS,
+    ChainHead,
     Draft,
+    EventOrigin,
     EventType,
-    Head,
     PortfolioEvent,
-    Stamp,
-    seal,
+    seal_events,
 )
 from app.portfolio.storage.tables import MOVED, PORTFOLIO_ID
 from app.portfolio.storage.tables import portfolio_history as table
@@ -61,7 +61,9 @@ class HistoryRepository:
         )
         return frozenset(await self.connection.scalars(wanted))
 
-    async def append(self, drafts: Iterable[Draft], stamp: Stamp) -> tuple[PortfolioEvent, ...]:
+    async def append(
+        self, drafts: Iterable[Draft], stamp: EventOrigin
+    ) -> tuple[PortfolioEvent, ...]:
         """The drafts as the next events, with their number and hash.
 
         Call it after `portfolio.load(for_update=True)`: that lock is what keeps the numbers
@@ -70,20 +72,20 @@ class HistoryRepository:
         change may be built on a chain that somebody cut.
         """
         last, head = await self._last_and_head()
-        events = seal(drafts, stamp, last)
+        events = seal_events(drafts, stamp, last)
         if events:
             _require_intact(last, head)
             await self.connection.execute(_NEW, [_row(event) for event in events])
-            await FactRepository(self.connection).put(HEAD, Head.of(events[-1]).fact())
+            await FactRepository(self.connection).put(HEAD, ChainHead.of(events[-1]).fact())
         return events
 
-    async def _last_and_head(self) -> tuple[PortfolioEvent | None, Head | None]:
+    async def _last_and_head(self) -> tuple[PortfolioEvent | None, ChainHead | None]:
         row = (await self.connection.execute(_LAST_AND_HEAD)).first()
         if row is None:  # a head without events is what is looked for, too
-            return None, Head.read(await FactRepository(self.connection).get(HEAD))
-        return _event(row), Head.read(row.head)
+            return None, ChainHead.read(await FactRepository(self.connection).get(HEAD))
+        return _event(row), ChainHead.read(row.head)
 
-    async def last_weighing(self, until: datetime | None = None) -> PortfolioEvent | None:
+    async def last_weighting(self, until: datetime | None = None) -> PortfolioEvent | None:
         """The event that set the weights of record, now or at `until`; None before the first."""
         wanted = _WEIGHING
         if until is not None:
@@ -120,7 +122,7 @@ class HistoryRepository:
             wanted = wanted.where(table.c.type == kind.value)
         return tuple(_event(row) for row in await self.connection.execute(wanted))
 
-    async def weighed(self, field: str) -> tuple[tuple[datetime, int, Any], ...]:
+    async def weightings(self, field: str) -> tuple[tuple[datetime, int, Any], ...]:
         """Time, version and one field of the payload of every weighing, oldest first."""
         wanted = (
             select(
@@ -137,7 +139,7 @@ class HistoryRepository:
             for at, version, told in rows
         )
 
-    async def begun_at(self) -> datetime | None:
+    async def first_move_at(self) -> datetime | None:
         """When members or weights first moved; None while they have not."""
         first = select(table.c.occurred_at).where(table.c.aggregate == PORTFOLIO_ID, _MOVED)
         found = await self.connection.execute(first.order_by(table.c.seq).limit(1))
@@ -178,8 +180,8 @@ class HistoryRepository:
         return _EVENTS.where(table.c.aggregate == PORTFOLIO_ID)
 
 
-def _require_intact(last: PortfolioEvent | None, head: Head | None) -> None:
-    if head is not None and (last is None or head != Head.of(last)):
+def _require_intact(last: PortfolioEvent | None, head: ChainHead | None) -> None:
+    if head is not None and (last is None or head != ChainHead.of(last)):
         raise UnavailableError(
             Code.HISTORY_TAMPERED,
             f"the history does not end with event {head.seq}, as it did: no change is made"

@@ -16,7 +16,7 @@ from app.portfolio.storage.tables import PORTFOLIO_ID, portfolio, portfolio_memb
 _ASIDE: Final = 1_000_000  # ranks are moved out of the way by this while they are exchanged
 
 
-class MemberStatus(StrEnum):
+class MembershipStatus(StrEnum):
     ACTIVE = "Active"
     REMOVED = "Removed"
     REPLACED = "Replaced"
@@ -36,7 +36,7 @@ _WHOLE: Final = (
             portfolio_members,
             and_(
                 portfolio_members.c.portfolio_id == portfolio.c.id,
-                portfolio_members.c.status == MemberStatus.ACTIVE.value,
+                portfolio_members.c.status == MembershipStatus.ACTIVE.value,
             ),
         )
     )
@@ -67,7 +67,7 @@ _SWAP: Final = (
 class Departure:
     """How and why a member leaves."""
 
-    status: MemberStatus  # REMOVED or REPLACED
+    status: MembershipStatus  # REMOVED or REPLACED
     reason: str
 
 
@@ -76,7 +76,7 @@ class Membership:
     """One stay in the portfolio, finished or not."""
 
     member: Member
-    status: MemberStatus
+    status: MembershipStatus
     left_at: datetime | None
     leaving_reason: str | None
 
@@ -148,7 +148,7 @@ class PortfolioRepository:
         else:
             rows = await self.connection.execute(_STAYS_OF, {"of": symbol_id})
         return tuple(
-            Membership(_member(row), MemberStatus(row.status), row.left_at, row.leaving_reason)
+            Membership(_member(row), MembershipStatus(row.status), row.left_at, row.leaving_reason)
             for row in rows
         )
 
@@ -174,7 +174,7 @@ class PortfolioRepository:
     ) -> None:
         if not leaving:
             return
-        unsaid = Departure(MemberStatus.REMOVED, "removed")
+        unsaid = Departure(MembershipStatus.REMOVED, "removed")
         rows = [
             {
                 "of": member.symbol_id,
@@ -217,7 +217,7 @@ class PortfolioRepository:
 def _active() -> Any:
     table = portfolio_members
     return table.update().where(
-        table.c.portfolio_id == PORTFOLIO_ID, table.c.status == MemberStatus.ACTIVE.value
+        table.c.portfolio_id == PORTFOLIO_ID, table.c.status == MembershipStatus.ACTIVE.value
     )
 
 
@@ -225,7 +225,7 @@ def _joining_row(member: Member, version: int) -> dict[str, Any]:
     return {
         "portfolio_id": PORTFOLIO_ID,
         "entered_version": version,
-        "status": MemberStatus.ACTIVE.value,
+        "status": MembershipStatus.ACTIVE.value,
         **{name: getattr(member, name) for name in Member.__slots__},
     }
 
