@@ -23,7 +23,7 @@ def squares(choice: LotAllocation) -> Fraction:
 def best_of_all(
     weights: list[Fraction], sizes: list[Fraction], minimum: Fraction
 ) -> tuple[int, ...]:
-    """The first of all affordable choices in the order that `choose_lots` states."""
+    """The first of all affordable choices in the order that `allocate_lots` states."""
 
     def rank(steps: tuple[int, ...]) -> tuple[bool, bool, Fraction, Fraction, list[int]]:
         values = [n * size for n, size in zip(steps, sizes, strict=True)]

@@ -107,7 +107,7 @@ async def test_target_weights_are_worked_out_once_for_all_who_show_them(
         made.append(context)
         return compute(portfolio, context, known)
 
-    monkeypatch.setattr("app.portfolio.services.target_weights.target_weights", counting)
+    monkeypatch.setattr("app.portfolio.services.target_weights.compute_target_weights", counting)
     await read(desk)
     assert len(made) == 1
     for move in (_booked, _switched):
