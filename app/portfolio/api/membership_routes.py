@@ -1,4 +1,4 @@
-"""Changes of the membership: initialise, add, remove, replace."""
+"""Routes of membership changes: initialise, add, remove, replace."""
 
 from typing import Literal, Self
 
@@ -279,7 +279,7 @@ class ReplacementOut(Out):
 
     replace_symbol: str
     replace_score: Score | None = Field(description="Null for a member that is not scored.")
-    candidate_symbol: str | None = Field(description="Null where nobody may come in.")
+    candidate_symbol: str | None = Field(description="Null without an admissible candidate.")
     candidate_score: Score | None
     score_improvement: float | None
     improvement_z: float | None = Field(description="The same in composite z, which decides.")

@@ -1,4 +1,4 @@
-"""The portfolio as it is: members, statistics, analytics, weights and correlation."""
+"""Routes of the current portfolio: members, statistics, weights and correlation."""
 
 from typing import Annotated, Self
 
@@ -222,7 +222,7 @@ async def statistics(queries: Provided[PortfolioQueries]) -> StatisticsOut:
 @router.get("/weights", summary="Weights, targets and drift", response_model=WeightsOut)
 @cacheable(depends_on=Input.DECISION)
 async def weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:
-    """What each member weighs, what it should weigh now, and which bound decides."""
+    """Weight of each member, its current target, and the bound that decides it."""
     return WeightsOut.of(await rebalancing.weights())
 
 

@@ -1,4 +1,4 @@
-"""Proposals over HTTP: what waits for an operator, and the decision on it."""
+"""Routes of proposals and the decisions on them."""
 
 from typing import Annotated, Any, Self
 
@@ -127,7 +127,7 @@ class ProposedBySignalOut(Out):
 
 
 class DecisionOut(Out):
-    """How it ended: `by` is "schedule" where nobody decided."""
+    """End of a proposal; `by` is "schedule" if no operator decided."""
 
     at: UtcTime
     by: str

@@ -1,4 +1,4 @@
-"""Rebalancing over HTTP: the plan, and carrying it out once."""
+"""Routes of rebalancing: plan, execution and weight optimization."""
 
 from decimal import Decimal
 from typing import Annotated, Literal, Self, cast
@@ -200,7 +200,7 @@ async def rebalance(
 
     Each call is a run, and a portfolio has one at a time: while it is active, others get 409
     `rebalance_in_progress` with its `run_id` and `Location`. A second call right after the first
-    changes nothing; the same `scheduled_at` again is the same run, told again. `dry_run` shows the
+    changes nothing; the same `scheduled_at` again returns the same run. `dry_run` shows the
     plan and writes nothing; where the data is too old to decide on, it says so in
     `would_be_refused` instead of failing.
     """

@@ -1,4 +1,4 @@
-"""Rebalance runs over HTTP: every one that there was, and the steps that it took."""
+"""Routes of stored rebalance runs and their steps."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
@@ -175,5 +175,5 @@ async def rebalances(
 async def rebalance_run(
     rebalancing: Provided[Rebalancing], run_id: IdPath
 ) -> RebalanceRunDetailOut:
-    """What it changed, and its steps: load, plan, commit, announce, each with what came of it."""
+    """One run with its changes and its steps: load, plan, commit, announce."""
     return RebalanceRunDetailOut.from_run(*await rebalancing.runs.one(run_id))

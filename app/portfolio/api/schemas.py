@@ -1,4 +1,4 @@
-"""How a member of the portfolio is shown, wherever it is shown; and how a symbol is named in."""
+"""Schemas that several portfolio routes share: members, freshness, errors, symbol names."""
 
 from typing import Any, Self
 

@@ -1,4 +1,4 @@
-"""Who may come in: best first, within the limits of correlation and sector, or why not."""
+"""Selects new members by score within the correlation and sector limits."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from app.market.domain.sectors import UNCLASSIFIED
 
 
 class Refusal(StrEnum):
-    """Why a candidate does not come in."""
+    """Reason that keeps a candidate out."""
 
     NOT_TRADEABLE = "not_tradeable"
     STALE = "stale"
@@ -24,7 +24,7 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One symbol of the board, as it stands now."""
+    """Scored symbol of the board at this moment."""
 
     symbol: str
     is_tradeable: bool
@@ -46,7 +46,7 @@ class RefusedCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Symbols in the order in which they come in, and the refusals met on the way."""
+    """Selected symbols in order, and the refused candidates."""
 
     chosen: tuple[str, ...]
     refused: tuple[RefusedCandidate, ...]
@@ -106,7 +106,7 @@ def find_refusal(
 def exceeds_sector_limit(sector: str, sectors: Iterable[str], configuration: Configuration) -> bool:
     """Whether one more of `sector` beside `sectors` is more than a sector may hold.
 
-    What nobody has classified is no sector.
+    Unclassified symbols count toward no sector.
     """
     present = sum(other == sector for other in sectors)
     return sector != UNCLASSIFIED and present >= configuration.replacement.max_per_sector

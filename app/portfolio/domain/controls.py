@@ -122,7 +122,7 @@ def lock_payload(lock: Lock) -> dict[str, Any]:
 
 
 def read_lock(payload: Mapping[str, Any]) -> Lock:
-    """What `lock_payload` wrote."""
+    """Lock from the JSON of `lock_payload`."""
     ends = payload["expires_at"]
     return Lock(
         payload["symbol"],

@@ -28,7 +28,7 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What happened, before it has a place in the chain.
+    """Event before it has a place in the hash chain.
 
     `payload` holds text, integers, booleans, null, lists and objects only: binary floating point
     would not survive every database unchanged, so such numbers are written as text.
@@ -43,7 +43,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class EventOrigin:
-    """Who, when and on what context: the same for all events of one change."""
+    """Actor, time and decision inputs, shared by all events of one change."""
 
     actor: str
     request_id: str
@@ -140,7 +140,7 @@ def _refuse_floats(value: object) -> None:
 
 
 def find_chain_faults(events: Sequence[PortfolioEvent], before: PortfolioEvent | None) -> list[str]:
-    """What is wrong with a stretch of the chain that follows `before`, in words."""
+    """Describe the faults in a section of the chain that follows `before`."""
     wrong: list[str] = []
     previous = before
     for event in events:

@@ -1,4 +1,4 @@
-"""Who comes in, who goes, with which weights: each change yields the new state and its events."""
+"""Portfolio changes as pure functions: each yields the new state and its events."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace

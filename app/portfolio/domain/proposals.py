@@ -175,7 +175,7 @@ WHOLE: Final = "portfolio"  # the subject of what concerns no single member
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Who ended a proposal, when and why; what came of an approval."""
+    """End of a proposal: actor, time, reason and the result of an approval."""
 
     at: datetime
     by: str
@@ -204,8 +204,8 @@ class Proposal:
         """As it stands now: an open one whose time is over has expired."""
         if self.state is not ProposalState.OPEN or now < self.expires_at:
             return self
-        nobody = Decision(self.expires_at, "schedule", "nobody decided in time")
-        return self.ended(ProposalState.EXPIRED, nobody)
+        expiry = Decision(self.expires_at, "schedule", "not decided in time")
+        return self.ended(ProposalState.EXPIRED, expiry)
 
     def ended(self, state: ProposalState, decision: Decision) -> "Proposal":
         """Raises ConflictError(invalid_state_transition): it is decided once."""

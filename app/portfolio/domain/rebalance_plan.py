@@ -32,7 +32,7 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
-    """What is known of one member at the moment of deciding; None where it is not known."""
+    """State of one member at the moment of a decision; None means unknown."""
 
     symbol: str
     is_open: bool  # the contract's status is Open
@@ -47,7 +47,7 @@ class MemberStatus:
     is_leaving: bool = False  # a better symbol in its place is confirmed
     doubt: str | None = None  # why its prices are not believed
     is_ending: bool = False  # its contract is open and about to end
-    is_frozen: bool = False  # nobody trades it while its index moves on
+    is_frozen: bool = False  # no trades while its index moves
     is_paused: bool = False  # the exchange has stopped trading in it for a time
 
 
@@ -68,7 +68,7 @@ class WeightChange:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would change; no changes when nothing calls for a rebalance."""
+    """Planned weight changes; none without a trigger."""
 
     changes: tuple[WeightChange, ...]
     triggers: tuple[Trigger, ...]
@@ -95,7 +95,7 @@ def constrain_member(
 ) -> MemberConstraint:
     """Whether the member is funded, locked or excluded; the first rule that applies decides.
 
-    The request has no appeal yet: that is a matter of all members together.
+    The request has no raw share yet: that depends on all members together.
     """
     score, z = status.score, status.z
     locked, excluded = Role.LOCKED, Role.EXCLUDED
@@ -114,7 +114,7 @@ def constrain_member(
             locked,
             f"its prices are in quarantine: the weight stays ({status.doubt})",
         ),
-        (status.is_frozen, locked, "nobody trades it: the weight stays"),
+        (status.is_frozen, locked, "it has no trades: the weight stays"),
         (score is None or z is None, locked, "it has no score: the weight stays"),
         (status.is_leaving, excluded, "its replacement is confirmed"),
         (kept, locked, "its score is below the trading threshold, but it is pinned"),
@@ -147,7 +147,7 @@ def constrain_members(
     known: Covariance | None = None,
     method: WeightingMethod | None = None,
 ) -> dict[str, MemberConstraint]:
-    """A constraint for every member; `statuses` holds each of them by symbol."""
+    """Constraint of every member; `statuses` holds their states by symbol."""
     used = method or configuration.rebalancing.method
     everyone = ((one, statuses[one.symbol]) for one in portfolio.members)
     constraints = {
@@ -334,7 +334,7 @@ def _triggers(
     *,
     is_interval_done: bool,
 ) -> tuple[tuple[Trigger, ...], datetime | None]:
-    """What calls for a change, and until when all waits but excluded members that leave."""
+    """Triggers, and the time until which all but exits of excluded members wait."""
     members, targets_u = portfolio.members, allocation.weights_u
 
     def beyond(threshold_u: int) -> tuple[Member, ...]:

@@ -23,7 +23,7 @@ class RunState(StrEnum):
     FAILED = "failed"
     ABORTED_STALE = "aborted_stale"  # data was too old to decide on
     ABORTED_KILLED = "aborted_killed"  # trading was switched off
-    ABORTED_EXPIRED = "aborted_expired"  # whoever carried it out is gone
+    ABORTED_EXPIRED = "aborted_expired"  # its process died
 
 
 _ENDS_WITHOUT: Final = frozenset(
@@ -81,7 +81,7 @@ class RunFailure:
 
 @dataclass(frozen=True, slots=True)
 class RebalanceOutcome:
-    """What a run came to; `details` is what an answer needs besides, JSON-able."""
+    """Outcome of a run; `details` holds the rest of the response, JSON-able."""
 
     version_before: int
     version_after: int
@@ -117,7 +117,7 @@ class RebalanceRun:
         return self.state in ACTIVE
 
     def has_lapsed(self, now: datetime) -> bool:
-        """Whether it is active and nobody has been heard of it for too long."""
+        """Whether the run is active and its lease has expired."""
         return self.is_active and self.lease_until <= now
 
     def to(self, state: RunState, at: datetime) -> "RebalanceRun":
@@ -135,7 +135,7 @@ class RebalanceRun:
         return replace(self.to(state_of(failure.code), at), failure=failure)
 
     def expired(self, at: datetime) -> "RebalanceRun":
-        """What becomes of a run that has lapsed: its transaction was never committed."""
+        """The run closed as expired: its transaction was never committed."""
         failure = RunFailure(INTERRUPTED, "Its process ended before it did; nothing was changed.")
         return replace(self.to(RunState.ABORTED_EXPIRED, at), failure=failure)
 
@@ -150,7 +150,7 @@ _ABORTED: Final = {
 
 
 def state_of(code: str) -> RunState:
-    """How a run ends whose work was refused with `code`."""
+    """Final state of a run that was refused with `code`."""
     return _ABORTED.get(code, RunState.FAILED)
 
 

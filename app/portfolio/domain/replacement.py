@@ -23,7 +23,7 @@ _BP: Final = 10_000.0
 
 
 class ReplacementBlock(StrEnum):
-    """Why a swap is not carried out now."""
+    """Reason that blocks a replacement."""
 
     MARKET_DATA_STALE = "market_data_stale"
     MARKET_HALTED = "market_halted"
@@ -42,7 +42,7 @@ class ReplacementBlock(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplacementSide:
-    """One side of a swap as it stands now; None is not known."""
+    """One side of a replacement, outgoing or incoming; None means unknown."""
 
     symbol: str
     sector: str
@@ -156,7 +156,7 @@ def filter_admissible(
     correlation: Correlation,
     configuration: Configuration,
 ) -> Iterable[IncomingCandidate]:
-    """Those who may take the outgoing's place beside `others`, in the given order."""
+    """Candidates that may replace `outgoing` beside `others`, in the given order."""
     names = tuple(other.symbol for other in others)
     least = to_millionths(configuration.replacement.min_confidence)
     for candidate in incoming:
@@ -188,7 +188,7 @@ def select_preferred(
     pending: ConfirmationCount | None,
     wanted: Callable[[IncomingCandidate], bool],
 ) -> IncomingCandidate | None:
-    """The best one, or the one being confirmed while it is still `wanted`; None of no incoming.
+    """The best one, or the one being confirmed while it is still `wanted`; None without candidates.
 
     Without that preference two equal rivals would take turns and neither be confirmed.
     """
@@ -319,7 +319,7 @@ def _blocks(
         return (ReplacementBlock.PINNED,) if outgoing.is_pinned else ()
     known = comparison.threshold(rules) is not None
     cooled = since_swap is None or since_swap >= timedelta(seconds=rules.cooldown_s)
-    told = (
+    rules_hit = (
         (outgoing.is_pinned, ReplacementBlock.PINNED),
         (outgoing.is_paused, ReplacementBlock.CONTRACT_PAUSED),
         (comparison.noise is None, ReplacementBlock.NOISE_UNKNOWN),
@@ -329,7 +329,7 @@ def _blocks(
         (outgoing.held < timedelta(seconds=rules.min_holding_s), ReplacementBlock.MIN_HOLDING),
         (not cooled, ReplacementBlock.COOLDOWN),
     )
-    return tuple(block for applies, block in told if applies)
+    return tuple(block for applies, block in rules_hit if applies)
 
 
 def _strength(

@@ -73,7 +73,7 @@ class BookedResult:
 
     @property
     def net(self) -> Decimal:
-        """What was realised after fees and funding."""
+        """Realised result after fees and funding."""
         return net(self.pnl, self.funding, self.fees)
 
 
@@ -103,7 +103,7 @@ class BookedTotal:
 
     @property
     def net(self) -> Decimal:
-        """What was realised after fees and funding."""
+        """Realised result after fees and funding."""
         return net(self.pnl, self.funding, self.fees)
 
 

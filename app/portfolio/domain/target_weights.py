@@ -36,7 +36,7 @@ def compute_targets(
     known: Covariance | None = None,
     method: WeightingMethod | None = None,
 ) -> Allocation:
-    """Target weights of the constraints members; `method` stands in for the configured one.
+    """Target weights of the constrained members; `method` stands in for the configured one.
 
     With a volatility target the funded weights shrink together until the portfolio is not more
     volatile than that, below their minimum if need be; what they give up is cash. Where the
@@ -61,7 +61,7 @@ def compute_volatility(weights_u: Mapping[str, int], known: Covariance) -> float
 
 
 def _fixed(requests: tuple[WeightRequest, ...], configuration: Configuration) -> Allocation:
-    """What the operator set, capped by the maximum; scaled down where locked weights leave less.
+    """Operator weights, capped by the maximum and scaled down where locked weights leave less.
 
     A member that no weight was set for has none. Where that is so of all of them nothing was
     decided: they keep theirs.
@@ -131,7 +131,7 @@ def _with_fewest(
     stuck: AbstractSet[str],
     released: AbstractSet[str],
 ) -> Allocation:
-    """As `spared`, while the members of `stuck` keep their weight whatever their target is."""
+    """As `apply_no_trade_region`, while the members of `stuck` keep their weight."""
     held = {name: one.request.held_u for name, one in constraints.items()}
     ahead = {
         name: target.weights_u[name] - held[name]

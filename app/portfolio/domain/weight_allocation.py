@@ -13,11 +13,11 @@ from app.portfolio.domain.models import FULL
 
 
 class Flag(StrEnum):
-    """What a caller should know about a set of weights."""
+    """Remarkable property of a set of weights."""
 
     CAP_BOUND_CASH = "cap_bound_cash"  # all at their maximum, the rest is cash
     FLOOR_RELAXED = "floor_relaxed"  # the minimums alone exceed what there is to give
-    ZERO_SCORE_FILL = "zero_score_fill"  # the rest went to symbols without appeal
+    ZERO_SCORE_FILL = "zero_score_fill"  # the rest went to symbols without a raw share
     VOLATILITY_TARGET = "volatility_target"  # weights shrunk until the portfolio is calm enough
     VOLATILITY_UNKNOWN = "volatility_unknown"  # nothing grows: a target needs it and it is missing
     FIXED_UNSET = "fixed_unset"  # the operator set a weight for no member: all keep theirs
@@ -25,7 +25,7 @@ class Flag(StrEnum):
 
 
 class Role(StrEnum):
-    """What a member may do when weights are set."""
+    """Role of a member when weights are set."""
 
     FUNDED = "funded"
     LOCKED = "locked"  # keeps its weight and may not grow: its data or market stands still
@@ -34,7 +34,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WeightRequest:
-    """One member's case; `appeal` is q = exp(kappa z) / sigma, and counts only when funded."""
+    """One member's claim to weight; `raw_share` q = exp(kappa z) / sigma counts when funded."""
 
     symbol: str
     role: Role
@@ -63,7 +63,7 @@ def raw_share(z: float, volatility: float, tilt: float) -> float:
 
 
 def allocate_weights(requests: Sequence[WeightRequest], low_u: int, high_u: int) -> Allocation:
-    """Fund the requests within [low_u, high_u] each; locked ones keep what they hold.
+    """Fund each request within [low_u, high_u]; locked members keep their weight.
 
     Deterministic and independent of the order of requests. Bounds are never stretched: what the
     maximums leave over is cash. Minimums that together exceed the room are scaled down and
@@ -89,23 +89,23 @@ def allocate_weights(requests: Sequence[WeightRequest], low_u: int, high_u: int)
 
 @lru_cache(maxsize=32)
 def _projected(
-    appeals: tuple[float, ...], low_u: int, high_u: int, room_u: int
+    raw_shares: tuple[float, ...], low_u: int, high_u: int, room_u: int
 ) -> tuple[tuple[int, ...], tuple[Flag, ...]]:
-    """As `project`: appeals come of the scores, and prices move many times between two boards."""
-    shares, flags = project_weights(appeals, low_u, high_u, room_u)
+    """Cached `project_weights`: raw shares change with scores, less often than prices."""
+    shares, flags = project_weights(raw_shares, low_u, high_u, room_u)
     return tuple(shares), tuple(flags)
 
 
 def project_weights(
-    appeals: Sequence[float], low_u: int, high_u: int, room_u: int
+    raw_shares: Sequence[float], low_u: int, high_u: int, room_u: int
 ) -> tuple[list[int], list[Flag]]:
     """w = clip(lambda * s, low, high) with sum w = room, exactly, in integers.
 
-    Appeals count with nine significant digits, non-positive and non-finite ones as zero. Units
+    Raw shares count with nine significant digits, non-positive and non-finite ones as zero. Units
     that rounding down leaves over go to the largest remainders, the earlier position first. The
     sum falls short of the room only when every weight stands at the maximum.
     """
-    count = len(appeals)
+    count = len(raw_shares)
     high = min(high_u, room_u)
     if count * high <= room_u:
         flags = [Flag.CAP_BOUND_CASH] if count * high < room_u else []
@@ -115,11 +115,11 @@ def project_weights(
     if count * low > room_u:
         low = Fraction(room_u, count)
         flags.append(Flag.FLOOR_RELAXED)
-    exact = [_exact(one) for one in appeals]
+    exact = [_exact(one) for one in raw_shares]
     positive = [one for one in exact if one > 0]
     spare = room_u - (count - len(positive)) * low
     if positive and len(positive) * high < spare:
-        # The appealing ones are full: what is left is spread evenly over the others.
+        # Symbols with a raw share are full: the rest is spread evenly over the others.
         rest = (room_u - Fraction(len(positive) * high)) / (count - len(positive))
         filled = [Fraction(high) if one > 0 else rest for one in exact]
         return round_to_total(filled, room_u), [*flags, Flag.ZERO_SCORE_FILL]
@@ -137,12 +137,14 @@ def _clip(value: Fraction, low: Fraction, high: Fraction) -> Fraction:
     return min(max(value, low), high)
 
 
-def _level(appeals: Sequence[Fraction], low: Fraction, high: Fraction, total: Fraction) -> Fraction:
+def _level(
+    raw_shares: Sequence[Fraction], low: Fraction, high: Fraction, total: Fraction
+) -> Fraction:
     """The lambda with sum clip(lambda * s, low, high) = total; n*low <= total <= n*high."""
-    breaks = sorted({bound / one for one in appeals for bound in (low, high)})
+    breaks = sorted({bound / one for one in raw_shares for bound in (low, high)})
 
     def filled(level: Fraction) -> Fraction:
-        return sum((_clip(level * one, low, high) for one in appeals), Fraction(0))
+        return sum((_clip(level * one, low, high) for one in raw_shares), Fraction(0))
 
     # The sum grows with lambda and is linear between two breakpoints: find the stretch, then solve.
     first, last = 0, len(breaks) - 1

@@ -132,7 +132,7 @@ def estimate_covariance(daily: Panel, symbols: tuple[str, ...]) -> Covariance:
 def estimate_correlation(returns: Floats) -> Floats:
     """(N, N) correlation of (T, N) returns without holes, shrunk towards none at all.
 
-    Who never moved is like nobody, and like itself.
+    A symbol without moves correlates with itself only.
     """
     spread = returns.std(axis=0)
     moved = np.flatnonzero(spread > 0.0)
@@ -184,7 +184,7 @@ def risk_parity(matrix: Floats, budgets: Floats | None = None, most: int = _SWEE
 
 @dataclass(frozen=True, slots=True)
 class MethodInput:
-    """What a method may look at for one member; the covariance is that of all members."""
+    """Inputs of a weighting method for one member; the covariance covers all members."""
 
     z: float
     volatility: float | None  # annualised
@@ -194,7 +194,7 @@ class MethodInput:
 def raw_shares(
     method: WeightingMethod, members: Mapping[str, MethodInput], known: Covariance | None
 ) -> dict[str, float]:
-    """The pull of every member, of which only the proportions count; 0 where it has none.
+    """Raw share of every member; only the proportions count, 0 means none.
 
     `fixed` is not a matter of proportions: its weights are the operator's. A member that the
     covariance does not cover gets, under both parities, the mean of the others in proportion to
@@ -229,7 +229,7 @@ def _parity(members: Mapping[str, MethodInput], known: Covariance | None) -> dic
 
     def by_score(matrix: Floats, names: Sequence[str]) -> Floats:
         own = [members[name] for name in names]
-        # Not below: who has no appeal at all would take the whole descent with it.
+        # Lower limit: a budget of zero would break the descent for all members.
         budgets = np.array([max(raw_share(one.z, 1.0, one.tilt), _LEAST_BUDGET) for one in own])
         return risk_parity(matrix, budgets)
 

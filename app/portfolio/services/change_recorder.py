@@ -1,4 +1,4 @@
-"""How a change of the portfolio is weighed, written down and announced."""
+"""Sets weights for a portfolio change, stores it with its history and publishes events."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,16 +44,16 @@ _MARKED: Final = frozenset(
 
 
 class BrokenInvariantError(AssertionError):
-    """A change would have left the portfolio unsound: a bug, so nothing is committed."""
+    """A change would break a portfolio invariant: a bug, so the transaction is rolled back."""
 
 
 def with_new_weights(
     change: PortfolioChange, context: DecisionContext, facts: Mapping[str, Any], reason: str
 ) -> PortfolioChange:
-    """The change with fresh weights for the members after it; as it is where data is stale.
+    """Change with new weights for the resulting members; unchanged if data is stale.
 
     Members inside their band stay where prices have carried them, as in a rebalance.
-    While trading is switched off nobody grows: what a removal frees stays cash.
+    While trading is switched off no weight grows: freed weight stays cash.
     """
     state = change.portfolio
     if not context.is_sound(state) or not context.controls.switch.enabled:
@@ -99,15 +99,17 @@ def with_mark_prices(
 def _mark(symbol: str, context: DecisionContext) -> dict[str, object]:
     mark = context.mark(symbol)
     if mark is not None:
-        told: dict[str, object] = {"symbol": symbol, "mark": number_text(mark)}
+        payload: dict[str, object] = {"symbol": symbol, "mark": number_text(mark)}
         changes = context.redenominations(symbol)
-        return {**told, "redenominated": _redenominations_payload(changes)} if changes else told
+        if changes:
+            payload["redenominated"] = _redenominations_payload(changes)
+        return payload
     quote = context.market.quote(symbol)
     return {"symbol": symbol, "mark": None, "doubt": None if quote is None else quote.doubt}
 
 
 def _redenominations_payload(changes: Iterable[Redenomination]) -> list[dict[str, str]]:
-    """As an event keeps them beside a mark."""
+    """JSON form of redenominations beside a mark price."""
     return [
         {
             "since": instant_text(one.since),
@@ -125,7 +127,7 @@ IndexEquity = Callable[[UnitOfWork, Sequence[Draft], EventOrigin], Awaitable[tup
 
 @dataclass(frozen=True, slots=True)
 class ChangeRecorder:
-    """Commits a change: state, events and announcements of one version."""
+    """Commits a change: state, history events and published events of one version."""
 
     code_version: str
     index_equity: IndexEquity
@@ -138,7 +140,7 @@ class ChangeRecorder:
         context: DecisionContext,
         who: Command,
     ) -> tuple[PortfolioEvent, ...]:
-        """Write the change that was decided on `before`, which is locked in this transaction.
+        """Store a change decided on `before`, which this transaction has locked.
 
         Raises ConflictError where the operator's switch or locks forbid it.
         """

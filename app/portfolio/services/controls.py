@@ -31,7 +31,7 @@ from app.portfolio.storage.portfolio import PortfolioRepository
 
 @dataclass(frozen=True, slots=True)
 class WatchedSymbol:
-    """One symbol; None is not known."""
+    """Watched symbol; None means unknown."""
 
     lock: Lock
     score: float | None
@@ -58,7 +58,7 @@ class WatchList:
 
 
 def build_watch_list(portfolio: Portfolio, context: DecisionContext) -> WatchList:
-    """Every watched symbol against the board and the members of the moment."""
+    """Compare each watched symbol with the current board and members."""
     locks = context.controls.watched()
     members = tuple(member.symbol for member in portfolio.members)
     settings = context.configuration
@@ -99,7 +99,7 @@ def _entry_score(members: tuple[str, ...], context: DecisionContext) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ControlService:
-    """Each change is one event of the history; saying the same again changes nothing.
+    """Stores operator controls; each change is one history event, a repetition none.
 
     The controls themselves stand beside the portfolio: the history says when they were moved, and
     folding it gives the members and weights, which they do not touch.
@@ -116,12 +116,12 @@ class ControlService:
         return context.controls
 
     async def watch_list(self) -> WatchList:
-        """Where the watched symbols stand."""
+        """Watched symbols with score, rank and distance to entry."""
         state, context = await self.contexts.present(self.database)
         return build_watch_list(state.portfolio, context)
 
     async def first_symbols(self) -> tuple[str, ...]:
-        """Whose books are looked at first: members (they size positions) and watched ones."""
+        """Symbols whose books are read first: members (they size positions) and watched ones."""
         state, context = await self.contexts.present(self.database)
         watched = context.controls.watched()
         names = (
@@ -141,7 +141,7 @@ class ControlService:
     async def switch(
         self, enabled: bool, reason: str, command: Command, render: Render[Switch] | None = None
     ) -> CommandResult[Switch]:
-        """Trading on or off, for everybody and across restarts."""
+        """Switch trading on or off for all processes and across restarts."""
 
         async def change(unit: UnitOfWork) -> Switch:
             portfolio, context = await self._locked(unit, command)
@@ -165,7 +165,7 @@ class ControlService:
         command: Command,
         render: Render[Lock] | None = None,
     ) -> CommandResult[Lock]:
-        """Pin, ban or watch a symbol, in place of what was said of it before.
+        """Pin, ban or watch a symbol; replaces its former lock.
 
         Raises RefusedError for an unknown symbol and for an end that has passed already.
         """
@@ -191,7 +191,7 @@ class ControlService:
     async def unlock(
         self, text: str, reason: str, command: Command, render: Render[Lock] | None = None
     ) -> CommandResult[Lock]:
-        """The lock that is lifted; raises NotFoundError where there is none in force."""
+        """Remove a lock and return it; raises NotFoundError if none is in force."""
 
         async def change(unit: UnitOfWork) -> Lock:
             portfolio, context = await self._locked(unit, command)
@@ -209,7 +209,7 @@ class ControlService:
     async def _locked(
         self, unit: UnitOfWork, command: Command
     ) -> tuple[Portfolio, DecisionContext]:
-        """The portfolio, which nobody else moves until the end of the transaction."""
+        """Portfolio locked until the end of the transaction."""
         portfolio = await unit.get(PortfolioRepository).load(for_update=True)
         command.require_version(portfolio.version)
         return portfolio, await self._context(unit)
@@ -227,7 +227,7 @@ class ControlService:
         await unit.get(ControlRepository).store_locks(locks)
 
     async def _context(self, unit: UnitOfWork) -> DecisionContext:
-        """What is known of the state is not asked for: under the lock nobody moves it."""
+        """Decision context of the locked state, without another read of it."""
         if self.contexts.memory.known(self.database) is None:
             return await self.contexts.of(unit)
         return (await self.contexts.present(self.database))[1]

@@ -1,4 +1,4 @@
-"""What a plan means in contracts: lots of every weight for a given balance, and what they miss."""
+"""Whole lots for weights and a balance, their rounding errors, and the cost of trading them."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ class LotPlan:
     rounding_errors: Mapping[str, float]  # realised minus target, fractions of equity
     minimum_capital: float  # equity from which no rounding error exceeds one percentage point
     missed: tuple[str, ...]  # further than one percentage point from their target
-    # By which numbers of its contract the lots of a symbol were counted: with others they are void.
+    # Contract specification behind the lots of each symbol; another specification voids them.
     specifications: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -36,8 +36,8 @@ def plan_lots(
 ) -> LotPlan:
     """The lots of all weights together, at the mark prices; `prices` stand in for some of them.
 
-    The plan of a rebalance, the position size of one symbol and the sizes of all members are
-    counted here and nowhere else.
+    The rebalance plan, the position size of one symbol and the sizes of all members share this
+    function, so that their lots agree.
     """
     steps: dict[str, tuple[Decimal, int]] = {}  # value and lots of one step
     pinned: dict[str, str] = {}
@@ -107,7 +107,7 @@ def derive_lot_rule(
 def estimate_trading_costs(
     changes: tuple[WeightChange, ...], balance: Decimal | None, context: DecisionContext
 ) -> tuple[float | None, bool]:
-    """What the changes cost as a fraction of equity, and whether the books' impact is in it.
+    """Cost of the changes as a fraction of equity, and whether it includes the books' impact.
 
     Taker fee and half the spread; with a balance and the books of all that is traded what
     sweeping them costs instead of half the spread. None where a quote is missing, or where a book
@@ -128,7 +128,7 @@ def estimate_trading_costs(
 
 
 def estimate_leg_cost(symbol: str, amount: float, context: DecisionContext) -> float | None:
-    """What trading `amount` (quote currency) once costs, as a fraction of it.
+    """Cost of trading `amount` (quote currency) once, as a fraction of it.
 
     Taker fee and the larger of half the spread and sweeping the book; an amount of 0 sweeps
     nothing. None where a quote or the book is missing, or the book is too thin.

@@ -107,7 +107,7 @@ def portfolio_view(
     realized: Realized = NONE_BOOKED,
     kept: TargetWeights | None = None,
 ) -> PortfolioView:
-    """`kept` is what `target_weights` gives for the same, where that is known already."""
+    """`target` is the result of `compute_target_weights` if the caller has it already."""
     targets_u = (kept or compute_target_weights(portfolio, context)).allocation.weights_u
     marked_u = _marked(portfolio, context)
     members = tuple(

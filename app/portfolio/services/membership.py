@@ -51,7 +51,7 @@ _ASKED: Final = {rule.name: rule.title for rule in RULES}
 
 
 def require_candidate(symbol: str, context: DecisionContext) -> None:
-    """Eligible and scored; how high the score is decides over the weight, not over membership.
+    """Check that a symbol is eligible and scored; its score decides the weight, not membership.
 
     Raises RefusedError(symbol_not_tradable) that names the failed rule or the missing input,
     UnavailableError without a board to decide on.
@@ -76,7 +76,7 @@ class InitializeResult:
 
 @dataclass(frozen=True, slots=True)
 class RemoveResult:
-    """The member as it was, and the version without it."""
+    """Former member, and the version without it."""
 
     member: Member
     version: int
@@ -95,8 +95,8 @@ class ReplaceResult:
 class PortfolioService:
     """Reads and changes of the membership.
 
-    Every change locks the portfolio first and then looks at board and market in memory, so that
-    nobody decides on a state that is already past, and nothing waits for the network.
+    Every change locks the portfolio first and then reads board and market from memory, so that
+    decisions use the current state and do not wait for the network.
     """
 
     database: Database
@@ -123,7 +123,7 @@ class PortfolioService:
         command: Command,
         render: Render[InitializeResult] | None = None,
     ) -> CommandResult[InitializeResult]:
-        """The best of the board, up to `size`, as members of an empty portfolio.
+        """Fill an empty portfolio with up to `size` symbols, best scores first.
 
         Raises ConflictError(portfolio_not_empty), UnavailableError without a fresh board.
         """
@@ -160,7 +160,7 @@ class PortfolioService:
         render: Render[MemberView] | None = None,
         hooks: TransactionHooks[MemberView] | None = None,
     ) -> CommandResult[MemberView]:
-        """One more member, last in rank; all weights are set anew; `hooks` run with it.
+        """Add a member in the last rank and set all weights; `hooks` run in the transaction.
 
         Raises RefusedError (symbol_unknown, symbol_ambiguous, symbol_not_tradable,
         correlation_limit, sector_limit), ConflictError (portfolio_full,
@@ -195,7 +195,7 @@ class PortfolioService:
         render: Render[RemoveResult] | None = None,
         hooks: TransactionHooks[RemoveResult] | None = None,
     ) -> CommandResult[RemoveResult]:
-        """Without the member, also when all data is stale: then its weight goes to cash.
+        """Remove a member; with stale data its weight goes to cash.
 
         Raises ConflictError(symbol_not_in_portfolio), RefusedError for an unknown symbol.
         """
@@ -219,7 +219,7 @@ class PortfolioService:
         render: Render[ReplaceResult] | None = None,
         hooks: TransactionHooks[ReplaceResult] | None = None,
     ) -> CommandResult[ReplaceResult]:
-        """The new symbol in the place and rank of the old one, in one transaction.
+        """Replace a member in one transaction; the new symbol takes its rank.
 
         The hysteresis of automatic swaps does not apply, their safety rules do; `hooks` run
         with it. Raises as `add` and `remove` do, except portfolio_full; RefusedError
@@ -261,7 +261,7 @@ class PortfolioService:
         portfolio = await unit.get(PortfolioRepository).load(for_update=True)
         command.require_version(portfolio.version)
         context = await self.contexts.of(unit)
-        if portfolio.members:  # of nothing no run can set weights
+        if portfolio.members:  # an empty portfolio has no run that sets weights
             await require_no_active_run(unit, await self.idempotency.now(unit))
         return portfolio, context
 
@@ -298,7 +298,7 @@ def _selected(context: DecisionContext, size: int) -> Selection:
 def _require_admissible(
     symbol: str, others: tuple[str, ...], after: Portfolio, context: DecisionContext
 ) -> None:
-    """Open, fresh, and not too close to the other members."""
+    """Check that the symbol is Open, fresh and within the correlation limit."""
     context.require_tradeable(symbol)
     context.require_board()
     context.require_fresh(symbol)
@@ -329,7 +329,7 @@ def _require_another(old: str, new: str) -> None:
 def _require_room(
     symbol: str, left: str | None, others: tuple[str, ...], context: DecisionContext
 ) -> None:
-    """No sector may be crowded; `left` goes, and like for like crowds nothing.
+    """Check the sector limit without the leaving sector `left`.
 
     Raises RefusedError(sector_limit).
     """
@@ -345,7 +345,7 @@ def _require_room(
 
 
 def _member_named(text: str, portfolio: Portfolio, context: DecisionContext) -> Member:
-    """The member of that name; the registry is asked only for spellings that are not ours."""
+    """Member of that name; the registry resolves other spellings."""
     for member in portfolio.members:
         if text.upper() in {member.symbol, member.contract, member.symbol_id.upper()}:
             return member
@@ -368,7 +368,7 @@ def _leg_costs(symbol: str, context: DecisionContext) -> dict[str, str | None]:
 
 
 def last_facts(member: Member, context: DecisionContext) -> dict[str, str | None]:
-    """What was known of a member when it left."""
+    """Facts about a member at its exit, for the history."""
     figures = context.since_inclusion(member)
     return {
         "score": number_text(context.score(member.symbol)),

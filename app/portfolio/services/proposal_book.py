@@ -1,4 +1,4 @@
-"""Opening proposals: what was recommended before and is no longer is superseded."""
+"""Opens and closes proposals; a proposal without a current recommendation is superseded."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
@@ -20,9 +20,9 @@ _BY: Final = "schedule"
 async def sync_open_proposals(
     unit: UnitOfWork, kinds: Collection[ProposalKind], wanted: Sequence[Proposal], at: datetime
 ) -> tuple[Proposal, ...]:
-    """Have `wanted`, and nothing else of these kinds, open; the open ones.
+    """Open the `wanted` proposals, supersede all others of these kinds, and return the open ones.
 
-    One that says the same and is still open stays as it is, so that nobody is asked twice. To be
+    An equal proposal that is still open stays, so that operators decide once. To be
     called under the portfolio's lock.
     """
     kept: list[Proposal] = []
@@ -47,7 +47,7 @@ async def sync_open_proposals(
 
 
 async def close_proposal(unit: UnitOfWork, ended: Proposal) -> bool:
-    """Keep and tell the end of a proposal; False if it had one."""
+    """Store and publish the decision on a proposal; False if one exists already."""
     if ended.decision is None or not await unit.get(ProposalRepository).decide(ended):
         return False
     unit.announce(
@@ -70,7 +70,7 @@ def proposal_from_plan(
     before: Portfolio,
     context: DecisionContext,
 ) -> Proposal:
-    """The proposal to carry a plan out, with all that has to be known to do so later."""
+    """Proposal of a rebalance plan, with all inputs that its later execution needs."""
     made, allocation = planned.plan, planned.plan.allocation
     seen = context.at_current_prices(before).members
     triggers = [trigger.value for trigger in made.triggers]
@@ -83,7 +83,7 @@ def proposal_from_plan(
         "cash_u": allocation.cash_u,
         "flags": [flag.value for flag in allocation.flags],
         "seen_u": {member.symbol: member.weight_u for member in seen},
-        # As far as a weight may be from its target before that is a reason to trade.
+        # The drift below which a weight difference is no reason to trade.
         "tolerance_u": context.configuration.rebalance_threshold_u,
     }
     kind = ProposalKind.REBALANCE
@@ -94,10 +94,10 @@ def proposal_from_plan(
 def proposal_from_replacement(
     proposal_id: str, swap: ReplacementProposal, version: int, context: DecisionContext
 ) -> Proposal:
-    """The proposal to replace a member. Raises ValueError where nobody may come in."""
+    """Proposal to replace a member. Raises ValueError without a candidate."""
     old, new = swap.outgoing.side, swap.candidate
     if new is None:
-        raise ValueError(f"nobody may come in for {old.symbol}")
+        raise ValueError(f"no candidate may replace {old.symbol}")
     action = {
         "old_symbol": old.symbol,
         "new_symbol": new.symbol,

@@ -1,4 +1,4 @@
-"""Deciding on proposals: approve, which carries the action out, or decline; each once, in time."""
+"""Decisions on proposals: approval executes the action; each proposal is decided once."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -56,7 +56,7 @@ Executor = Callable[[Approval], Awaitable[CommandResult[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class ProposalView:
-    """A proposal as it stands now."""
+    """Proposal with its state at this moment."""
 
     proposal: Proposal
     is_outdated: bool  # open, but made for another version of the portfolio
@@ -64,7 +64,7 @@ class ProposalView:
 
 @dataclass(frozen=True, slots=True)
 class ProposalService:
-    """What waits for an operator."""
+    """Lists, approves and declines proposals."""
 
     database: Database
     clock: Clock
@@ -86,7 +86,7 @@ class ProposalService:
     async def approve(
         self, proposal_id: str, reason: str, command: Command, render: Render[Proposal]
     ) -> CommandResult[Proposal]:
-        """Carry the action out by the ordinary use case, and end the proposal with it.
+        """Execute the action by its ordinary use case and close the proposal with it.
 
         A rebalance is the plan that was proposed, a replacement that of the two symbols; every
         rule of safety is looked at again. A proposal that was made for another version of the
@@ -127,7 +127,7 @@ class ProposalService:
     async def decline(
         self, proposal_id: str, reason: str, command: Command, render: Render[Proposal]
     ) -> CommandResult[Proposal]:
-        """End the proposal; the portfolio stays as it is.
+        """Close the proposal without effect on the portfolio.
 
         Raises NotFoundError, ConflictError(invalid_state_transition), PreconditionFailedError.
         """
@@ -182,7 +182,7 @@ class ProposalService:
         return found
 
     async def _require_open(self, proposal_id: str) -> None:
-        """That it may be approved; what has ended by itself is written down as such."""
+        """Check that a proposal may be approved; store an end that time or version caused."""
 
         async def look(unit: UnitOfWork) -> ConflictError | None:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
@@ -209,7 +209,7 @@ class ProposalService:
 async def _ended(
     unit: UnitOfWork, found: Proposal, state: ProposalState, decision: Decision
 ) -> Proposal:
-    """`found`, which may have moved since it was read, in its final state."""
+    """Final state of `found`, which may have changed since it was read."""
     stored = await unit.get(ProposalRepository).one(found.proposal_id)
     ended = (stored or found).at(decision.at).ended(state, decision)
     if not await close_proposal(unit, ended):
@@ -226,7 +226,7 @@ def _has_ended(state: str) -> ConflictError:
 
 
 def _renewed(error: ConflictError, proposal_id: str | None) -> ConflictError:
-    """The same refusal with what is proposed instead."""
+    """Refusal that names the new proposal."""
     if proposal_id is None:
         said, facts = "Nothing calls for a rebalance now.", {}
     else:

@@ -1,4 +1,4 @@
-"""Rebalance runs: one at a time, each written down with its steps, however it ends."""
+"""Rebalance runs: one at a time, each stored with its steps and outcome."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -42,7 +42,7 @@ _RETRY_S: Final = 1.0
 class RebalanceResult:
     """The plan; `version` is the one that it made, or the present one where it changed nothing.
 
-    Told from a stored run, the plan has no constraints.
+    A result read from a stored run has no constraints in its plan.
     """
 
     run_id: str
@@ -73,7 +73,7 @@ class RebalanceRuns:
     shared: SharedClock | None = None  # None: this process is the only one
 
     async def now(self, unit: UnitOfWork) -> datetime:
-        """By the clock by which leases end."""
+        """Time of the clock that ends leases."""
         return await agreed(unit, self.shared, self.clock)
 
     async def forget_old(self, keep: timedelta) -> int:
@@ -82,11 +82,11 @@ class RebalanceRuns:
             return await unit.get(RebalanceRunRepository).forget(await self.now(unit) - keep)
 
     async def claim(self, request: RebalanceRequest, command: Command) -> RebalanceRun:
-        """A run that has the portfolio for itself; or the ended one of the same tick.
+        """Claim a run with exclusive use of the portfolio, or get the ended run of the same tick.
 
         It is committed before any work begins, so that every process sees it. A tick of the
-        schedule has one executor at a time: whoever is given it goes on with the run that another
-        process began for it. Raises ConflictError(rebalance_in_progress) with the id of the run
+        schedule has one executor at a time: a new executor continues the run that another
+        process started. Raises ConflictError(rebalance_in_progress) with the id of the run
         that is active.
         """
         now = self.clock()
@@ -120,7 +120,7 @@ class RebalanceRuns:
         try:
             run, is_given = await self.database.run(claimed)
         except BaseException as error:
-            await self.give_up(wanted, error, ())  # the claim may have been committed unheard
+            await self.give_up(wanted, error, ())  # the claim may have been committed
             raise
         if not is_given:
             raise in_progress_error(run)
@@ -129,10 +129,10 @@ class RebalanceRuns:
     async def give_up(
         self, run: RebalanceRun, error: BaseException, steps: Iterable[RebalanceStep]
     ) -> RebalanceRun | None:
-        """Close `run`, whose work failed with `error`, and say how it stands on record.
+        """Close `run`, which failed with `error`, and return its stored state.
 
-        A transaction whose end nobody heard of may have been committed: then the run is closed
-        already, and stays as it is. None where the database cannot tell now, and of a run for
+        A transaction with an unknown outcome may have been committed: then the run is closed
+        already and stays unchanged. None where the database cannot tell now, and of a run for
         another version of the portfolio, which is dropped: it never began.
         """
         try:
@@ -173,7 +173,7 @@ async def end_run(unit: UnitOfWork, run: RebalanceRun, steps: Iterable[Rebalance
 
 
 async def require_no_active_run(unit: UnitOfWork, now: datetime) -> None:
-    """That no run is about to set weights; raises ConflictError(rebalance_in_progress).
+    """Check that no run is about to set weights; raises ConflictError(rebalance_in_progress).
 
     To be asked under the portfolio's lock, by what changes its members.
     """
@@ -183,7 +183,7 @@ async def require_no_active_run(unit: UnitOfWork, now: datetime) -> None:
 
 
 def in_progress_error(run: RebalanceRun) -> ConflictError:
-    """Another run has the portfolio: which one."""
+    """Error that names the active run."""
     return ConflictError(
         Code.REBALANCE_IN_PROGRESS,
         f"A rebalance is being carried out: run {run.run_id}.",
@@ -193,14 +193,14 @@ def in_progress_error(run: RebalanceRun) -> ConflictError:
 
 
 def answered_elsewhere_error() -> ConflictError:
-    """The request of a run was carried out by another process, under the same key."""
+    """Error for a request that another process executed under the same key."""
     return ConflictError(
         Code.IDEMPOTENCY_IN_PROGRESS, "The same request was carried out by another process."
     )
 
 
 def lost_run_error(run: RebalanceRun) -> ConflictError:
-    """The run was given up by others while it was being carried out."""
+    """Error for a run that another process closed after its lease expired."""
     return ConflictError(
         Code.REBALANCE_IN_PROGRESS,
         f"Run {run.run_id} took too long and was given up; nothing was changed.",
@@ -212,7 +212,7 @@ def lost_run_error(run: RebalanceRun) -> ConflictError:
 def build_outcome(
     planned: RebalanceDecision, before: int, after: int, cash_u: int, facts: DataFacts
 ) -> RebalanceOutcome:
-    """What is kept of a run: enough to tell it again in the very same words."""
+    """Outcome to store, from which a retry gets the same response."""
     made = planned.plan
     return RebalanceOutcome(
         version_before=before,
@@ -248,9 +248,9 @@ def build_outcome(
 
 
 def result_from_run(run: RebalanceRun) -> RebalanceResult:
-    """What a run came to, from what is kept of it. Raises LookupError for one without effect."""
+    """Result of a stored run. Raises LookupError for a run without outcome."""
     if run.outcome is None:
-        raise LookupError(f"run {run.run_id} came to nothing")
+        raise LookupError(f"run {run.run_id} has no outcome")
     kept, details = run.outcome, run.outcome.details
     allocation, facts, waits = details["allocation"], details["facts"], details.get("waits_until")
     return RebalanceResult(

@@ -1,7 +1,7 @@
-"""The steps of a rebalance: load, plan, commit, announce; each one function, in this order.
+"""Steps of a rebalance, one function each: load, plan, commit, announce.
 
-The first three run in one transaction under the portfolio's lock. What reaches beyond it, such as
-orders, attaches after the commit as steps of its own.
+The first three run in one transaction under the portfolio lock. External effects, such as orders,
+attach after the commit as further steps.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ from app.scoring.domain.board import CLOCK_TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class RebalanceRequest:
-    """What is asked of a rebalance."""
+    """Parameters of one rebalance."""
 
     reason: str = "requested"
     account_balance: Decimal | None = None  # with it the plan names lots
@@ -59,13 +59,13 @@ class RebalanceRequest:
 
 @dataclass(frozen=True, slots=True)
 class RebalanceInput:
-    """The portfolio, locked, and the view of the moment to decide on."""
+    """Locked portfolio and the decision context of a rebalance."""
 
     portfolio: Portfolio
     context: DecisionContext
     rebalanced_at: datetime | None  # when weights were last set by a rebalance
     is_interval_done: bool = False  # since the interval last passed a check found nothing to do
-    refusal: RunFailure | None = None  # why the run that a dry run rehearses would be refused
+    refusal: RunFailure | None = None  # the error that a real run would raise; dry runs only
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class RebalanceDecision:
 async def load_input(
     unit: UnitOfWork, contexts: DecisionContextFactory, request: RebalanceRequest, command: Command
 ) -> RebalanceInput:
-    """Lock the portfolio and see whether it may be decided on.
+    """Lock the portfolio and check that the data allows a decision.
 
     Raises PreconditionFailedError and, unless it is a dry run, UnavailableError (no_board_yet,
     market_data_stale) and ConflictError(trading_disabled).
@@ -107,7 +107,7 @@ async def load_input(
 
 
 def _with_proven_age(portfolio: Portfolio, context: DecisionContext) -> Portfolio:
-    """The portfolio, its weights as old as is proven."""
+    """Portfolio whose weights carry their proven age."""
     weighted_at = portfolio.weighted_at
     if weighted_at is None:
         return portfolio
@@ -115,9 +115,9 @@ def _with_proven_age(portfolio: Portfolio, context: DecisionContext) -> Portfoli
 
 
 def decide_rebalance(loaded: RebalanceInput, request: RebalanceRequest) -> RebalanceDecision:
-    """What would change, what it costs and which lots it means; nothing is written.
+    """Plan the weight changes with their cost and lots; writes nothing.
 
-    Raises ConflictError(plan_changed) where an approved plan does not hold any more.
+    Raises ConflictError(plan_changed) when the approved plan is no longer valid.
     """
     portfolio, context = loaded.portfolio, loaded.context
     held, statuses = context.at_current_prices(portfolio), context.member_statuses(portfolio)
@@ -155,7 +155,7 @@ async def commit_plan(
     request: RebalanceRequest,
     command: Command,
 ) -> Portfolio:
-    """The weights of the plan with their event of the history; the state after it."""
+    """Set the planned weights, append the history event and return the new state."""
     context, before = loaded.context, loaded.portfolio
     method = request.method or context.configuration.rebalancing.method
     facts = _facts(run_id, planned, method)
@@ -174,7 +174,7 @@ async def commit_plan(
 def publish_plan(
     unit: UnitOfWork, run_id: str, planned: RebalanceDecision, after: Portfolio, at: datetime
 ) -> None:
-    """Tell of the plan; it leaves with the transaction."""
+    """Publish the plan after the transaction commits."""
     unit.announce(PlanCreated(run_id, after.version, len(planned.plan.changes), at))
 
 
@@ -192,14 +192,14 @@ def _facts(run_id: str, planned: RebalanceDecision, method: WeightingMethod) -> 
 
 @dataclass(slots=True)
 class StepRecorder:
-    """The steps of one attempt, as they are taken."""
+    """Records the steps of one rebalance attempt with times and details."""
 
     clock: Clock
     steps: list[RebalanceStep] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: RebalanceStepName) -> Iterator[dict[str, Any]]:
-        """One step; what is put into the mapping is kept as its detail."""
+        """Record one step; the yielded mapping becomes its detail."""
         detail: dict[str, Any] = {}
         step = RebalanceStep(name, RebalanceStepState.DONE, self.clock(), self.clock(), detail)
         try:
@@ -224,7 +224,7 @@ class StepRecorder:
 
 
 def failure_of(error: BaseException) -> RunFailure:
-    """Why a run came to nothing, in the words of the problem that its caller gets."""
+    """Failure of a run, with the code and detail of the problem response."""
     if isinstance(error, ServiceError):
         return RunFailure(error.code.value, error.detail)
     return RunFailure(
@@ -233,5 +233,5 @@ def failure_of(error: BaseException) -> RunFailure:
 
 
 def failure_detail(failure: RunFailure) -> dict[str, Any]:
-    """The failure as the detail of its step."""
+    """Failure as JSON detail of its step."""
     return {"code": failure.code, "detail": failure.detail}

@@ -1,4 +1,4 @@
-"""Rebalancing: where the weights should be, what that changes, and doing it once."""
+"""Rebalancing: compares weights with targets, plans changes and executes each run once."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -59,7 +59,7 @@ CHECK: Final = "scheduled check"
 
 @dataclass(frozen=True, slots=True)
 class Rebalancing:
-    """Turns drift into new weights, or shows what it would do."""
+    """Plans and executes rebalances."""
 
     database: Database
     contexts: DecisionContextFactory
@@ -95,7 +95,7 @@ class Rebalancing:
         return Trigger.DRIFT in made.triggers and bool(made.changes)
 
     async def optimize(self, method: WeightingMethod) -> OptimizationResult:
-        """What a method would make of the members, and how volatile before and after; a read.
+        """Compute weights by a method with the volatility before and after; a read.
 
         Raises UnavailableError (no_board_yet, market_data_stale).
         """
@@ -115,11 +115,11 @@ class Rebalancing:
         scheduled_at: datetime | None = None,
         render: Render[RebalanceResult] | None = None,
     ) -> CommandResult[RebalanceResult]:
-        """Carry out the plan of the moment, by the configured method or another one.
+        """Execute the current plan, by the configured method or another one.
 
         Without a trigger the portfolio stays as it is. Every call is a run, and there is one at a
-        time; the tick `scheduled_at` has one run, which is told again to whoever asks for it. A
-        dry run is none and writes nothing; it says why the run would be refused now.
+        time; the tick `scheduled_at` has one run, and later calls get its stored result. A
+        dry run is no run and writes nothing; it says why the run would be refused now.
         Raises UnavailableError (no_board_yet, market_data_stale), PreconditionFailedError,
         ConflictError (rebalance_in_progress with the id of the active run, trading_disabled).
         """
@@ -175,7 +175,7 @@ class Rebalancing:
         render: Render[RebalanceResult] | None = None,
         hooks: TransactionHooks[RebalanceResult] | None = None,
     ) -> CommandResult[RebalanceResult]:
-        """Claim a run and carry it out, with `hooks`; see `rebalance`."""
+        """Claim a run and execute it with `hooks`; see `rebalance`."""
         claimed: list[RebalanceRun] = []
         recorder = StepRecorder(self.runs.clock)
 
@@ -218,7 +218,7 @@ class Rebalancing:
         command: Command,
         recorder: StepRecorder,
     ) -> RebalanceResult:
-        """Every step of a claimed run in one transaction: all of it is committed, or nothing."""
+        """Execute all steps of a claimed run in one transaction."""
         with recorder.step(RebalanceStepName.LOAD) as detail:
             loaded = await load_input(unit, self.contexts, request, command)
             before, context = loaded.portfolio, loaded.context
@@ -266,7 +266,7 @@ class Rebalancing:
         )
 
     async def propose_anew(self, command: Command) -> str | None:
-        """Have the plan of this moment open in place of one that does not hold any more.
+        """Propose the current plan in place of one that is no longer valid.
 
         The id of its proposal; None where nothing calls for a rebalance now. Raises what `check`
         raises.
@@ -290,7 +290,7 @@ class Rebalancing:
     def _state(
         planned: RebalanceDecision, request: RebalanceRequest, context: DecisionContext
     ) -> RunState:
-        """How far the run goes."""
+        """Target state of the run."""
         if not planned.plan.changes:
             return RunState.UNCHANGED
         policy = (
@@ -308,7 +308,7 @@ class Rebalancing:
         state: RunState,
         loaded: RebalanceInput,
     ) -> list[str]:
-        """Have the plan proposed, or nothing any more; the proposals that are open."""
+        """Propose the plan or close its former proposal; returns the open proposals."""
         context, proposal_id = loaded.context, self.runs.new_id()
         wanted = proposal_from_plan(proposal_id, run.run_id, planned, loaded.portfolio, context)
         proposed = (wanted,) if state is RunState.PROPOSED else ()

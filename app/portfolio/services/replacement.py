@@ -1,4 +1,4 @@
-"""Replacement of weak members: judged over the whole universe, confirmed, carried out."""
+"""Evaluates, confirms and executes replacements of weak members over the whole universe."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -53,7 +53,7 @@ IMPROVED = "a better symbol, confirmed"
 
 @dataclass(frozen=True, slots=True)
 class VacantSeat:
-    """A vacant seat, and whether it still waits for a newcomer."""
+    """Vacancy, and whether it still waits for a new member."""
 
     vacancy: Vacancy
     is_given_up: bool
@@ -61,7 +61,7 @@ class VacantSeat:
 
 @dataclass(frozen=True, slots=True)
 class ReplacementOverview:
-    """What is proposed: forced ones first, then the weakest members, weakest first."""
+    """Proposed replacements: forced ones first, then the weakest members, weakest first."""
 
     version: int
     proposals: tuple[ReplacementProposal, ...]
@@ -72,7 +72,7 @@ class ReplacementOverview:
 
 @dataclass(frozen=True, slots=True)
 class ReplacementResult:
-    """The swaps that were made, in their order, and everything that was proposed."""
+    """Executed replacements in order, and all proposals of the evaluation."""
 
     version: int
     swaps: tuple[ReplaceResult, ...]
@@ -83,7 +83,7 @@ class ReplacementResult:
 
 @dataclass(frozen=True, slots=True)
 class ReplacementService:
-    """Proposes swaps, counts their confirmations and carries them out."""
+    """Proposes replacements, counts their confirmations and executes them."""
 
     database: Database
     contexts: DecisionContextFactory
@@ -92,7 +92,7 @@ class ReplacementService:
     new_id: NewId
 
     async def evaluate(self) -> ReplacementOverview:
-        """What would be replaced by what, and what is in the way; counts and writes nothing."""
+        """Evaluate replacements and what blocks them; counts and writes nothing."""
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
             context = await self.contexts.of(unit)
@@ -112,7 +112,7 @@ class ReplacementService:
         forced_only: bool = False,
         render: Render[ReplacementResult] | None = None,
     ) -> CommandResult[ReplacementResult]:
-        """Count one more evaluation, then carry out what is due, each swap as a version.
+        """Count one evaluation, then execute the due replacements, each as one version.
 
         `unattended`: only the kinds that the settings let happen by themselves; the others are
         proposed, if that is the policy. `forced_only`:
@@ -221,7 +221,7 @@ class ReplacementService:
         portfolio: Portfolio,
         context: DecisionContext,
     ) -> None:
-        """Have what waits proposed, if that is the policy; nothing else stays open."""
+        """Propose waiting replacements if the policy says so; supersede all other proposals."""
         is_proposed = context.configuration.automation.replacement is AutomationMode.PROPOSE
         wanted = [
             proposal_from_replacement(self.new_id(), one, portfolio.version, context)
@@ -303,7 +303,7 @@ def _must_exit_to_cash(context: DecisionContext) -> bool:
 
 
 def _may(proposal: ReplacementProposal, context: DecisionContext) -> bool:
-    """Whether the schedule may carry it out by itself."""
+    """Whether the schedule may execute it without approval."""
     if proposal.is_forced:
         return _may_force(context)
     rules, policy = context.configuration.replacement, context.configuration.automation
@@ -335,7 +335,7 @@ def _count(
     noise: Mapping[str, float],
     context: DecisionContext,
 ) -> dict[str, ConfirmationCount]:
-    """One more evaluation; who is not among the weakest any more has to begin anew."""
+    """Count one evaluation; members no longer among the weakest start again."""
     rules = context.configuration.replacement
     board = context.require_board()
     found: dict[str, ConfirmationCount] = {}
@@ -362,7 +362,7 @@ def _count(
 def _counts_to_store(
     proposals: Iterable[ReplacementProposal], tallies: Mapping[str, ConfirmationCount]
 ) -> Iterable[ConfirmationCount]:
-    """The tallies to store; the swap that is confirmed is marked as such."""
+    """Confirmation counts to store, with confirmed replacements marked."""
     for one in proposals:
         tally = tallies.get(one.outgoing.side.symbol)
         if tally is not None:

@@ -1,4 +1,4 @@
-"""Who may have to leave the portfolio and who may come in its place, at one moment."""
+"""Members that may leave and symbols that may replace them, at one moment."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ Pair = tuple[OutgoingMember, ReplacementSide | None]
 
 @dataclass(frozen=True, slots=True)
 class ReplacementCandidates:
-    """Everybody concerned: members that cannot stay come first, then the weakest ones."""
+    """Members to replace, forced ones first, then the weakest, and their candidates."""
 
     context: DecisionContext
     outgoing: tuple[OutgoingMember, ...]
@@ -43,9 +43,9 @@ class ReplacementCandidates:
     def pairs(
         self, tallies: Mapping[str, ConfirmationCount], noise: Mapping[str, float]
     ) -> tuple[Pair, ...]:
-        """Each outgoing with the best symbol in its place; nobody is offered two places.
+        """Pair each outgoing member with its best candidate; a candidate is offered once.
 
-        `noise` holds outgoing and the candidates of `tallies`.
+        `noise` covers outgoing members and the candidates of `tallies`.
         """
         found: list[Pair] = []
         offered: list[ReplacementSide] = []
@@ -76,7 +76,7 @@ class ReplacementCandidates:
 def find_replacement_candidates(
     portfolio: Portfolio, context: DecisionContext
 ) -> ReplacementCandidates:
-    """Leavers, and everybody on the board whose score is good enough to come in."""
+    """Find outgoing members and all symbols of the board with a sufficient score."""
     members = {one.symbol: one for one in portfolio.members}
     forced = {name: why for name in members if (why := context.must_leave(name)) is not None}
     leaving = (*forced, *(name for name in weakest(portfolio, context) if name not in forced))
@@ -115,7 +115,7 @@ def find_replacement_candidates(
 
 
 def describe_symbol(symbol: str, context: DecisionContext) -> ReplacementSide:
-    """One symbol as it stands now."""
+    """Describe a symbol as one side of a replacement."""
     return _with(context.card(symbol), symbol, context)
 
 
@@ -135,7 +135,7 @@ def _with(card: Card | None, symbol: str, context: DecisionContext) -> Replaceme
 
 
 def _funding(card: Card | None) -> float | None:
-    """As the scoring measured it: settled rates of three days, annualised."""
+    """Funding rate of scoring: settled rates of three days, annualised."""
     readings = () if card is None else card.factors
     return next((one.raw for one in readings if one.name == _FUNDING), None)
 

@@ -76,7 +76,7 @@ class OptimizationResult:
 def optimize_weights(
     portfolio: Portfolio, context: DecisionContext, method: WeightingMethod
 ) -> OptimizationResult:
-    """What a method would make of the members; raises UnavailableError where data is too old."""
+    """Compute weights by a method; raises UnavailableError if data is too old."""
     context.require_fresh_members(portfolio)
     now, known = context.at_current_prices(portfolio), context.covariance(portfolio)
     statuses, settings = context.member_statuses(portfolio), context.configuration
@@ -102,7 +102,7 @@ def optimize_weights(
 
 @dataclass(frozen=True, slots=True)
 class TargetWeights:
-    """Where the weights should be, and why; the one meaning of "target" in every answer."""
+    """Target weights and their reasons; every response uses these targets."""
 
     allocation: Allocation
     constraints: Mapping[str, MemberConstraint]  # none where data is too old to say
@@ -113,9 +113,9 @@ def compute_target_weights(
     context: DecisionContext,
     known: Callable[[], Covariance | None] | None = None,
 ) -> TargetWeights:
-    """The weights that a rebalance would set now; with stale data those of the last change.
+    """Compute the weights that a rebalance would set now; with stale data the last ones.
 
-    `known` gives the covariance of the members where somebody has it already.
+    `known` is the covariance of the members if the caller has it already.
     """
     if not context.is_sound(portfolio):
         return TargetWeights(_last_targets(portfolio), {})
@@ -131,7 +131,7 @@ def report_weights(
 ) -> WeightsReport:
     """Weights of record beside the targets; with stale data those of the last change.
 
-    `kept` is what `target_weights` gives for the same, where that is known already.
+    `target` is the result of `compute_target_weights` if the caller has it already.
     """
     settings = context.configuration
     now, target = (
@@ -178,7 +178,7 @@ def _last_targets(portfolio: Portfolio) -> Allocation:
 def get_target_weights(
     state: PortfolioState, context: DecisionContext, views: ViewCache
 ) -> TargetWeights:
-    """What `target_weights` gives; a booked result or the switch has no part in it."""
+    """Cached target weights; booked results and the trading switch do not affect them."""
 
     def make() -> TargetWeights:
         return compute_target_weights(
@@ -191,7 +191,7 @@ def get_target_weights(
 def _covariance(
     state: PortfolioState, context: DecisionContext, views: ViewCache
 ) -> Covariance | None:
-    """It takes longer than the rest, and prices of the day have no part in it."""
+    """Cached covariance: the slowest input, independent of intraday prices."""
     portfolio = state.portfolio
     rests_on = (portfolio.members, context.market.panel(Interval.DAY))
     return views.get("covariance", rests_on, lambda: context.covariance(portfolio))

@@ -1,4 +1,4 @@
-"""The operator's controls: the switch and the locks, each kept as one fact."""
+"""Stored operator controls: switch and locks, each one key-value entry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class ControlRepository:
         )
 
     async def store_switch(self, switch: Switch) -> None:
-        """Keeps a switch that somebody has moved."""
+        """Store a changed switch."""
         moved = switch.changed_at
         fact = {
             "enabled": switch.enabled,

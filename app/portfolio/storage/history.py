@@ -1,4 +1,4 @@
-"""The portfolio's history: appended in the transaction of the change, never altered."""
+"""Append-only portfolio history, written in the transaction of each change."""
 
 import json
 from collections.abc import Iterable
@@ -67,9 +67,9 @@ class HistoryRepository:
         """The drafts as the next events, with their number and hash.
 
         Call it after `portfolio.load(for_update=True)`: that lock is what keeps the numbers
-        without gaps. Raises ConflictError version_conflict where somebody else was quicker,
+        without gaps. Raises ConflictError version_conflict when another transaction was first,
         UnavailableError history_tampered where the newest event is not the one on record: no
-        change may be built on a chain that somebody cut.
+        change may extend a broken chain.
         """
         last, head = await self._last_and_head()
         events = seal_events(drafts, stamp, last)
@@ -135,8 +135,8 @@ class HistoryRepository:
         )
         rows = await self.connection.execute(wanted)
         return tuple(
-            (at, json.loads(version), None if told is None else json.loads(told))
-            for at, version, told in rows
+            (at, json.loads(version), None if value is None else json.loads(value))
+            for at, version, value in rows
         )
 
     async def first_move_at(self) -> datetime | None:
@@ -152,7 +152,7 @@ class HistoryRepository:
         since: datetime | None = None,
         without: frozenset[EventType] = frozenset(),
     ) -> tuple[PortfolioEvent, ...]:
-        """What moved members or weights, oldest first, but for the kinds `without`.
+        """Events that moved members or weights, oldest first, except the kinds `without`.
 
         Those from `weighing` on come with what happened after the weighing before it: some of
         that is part of its own version.

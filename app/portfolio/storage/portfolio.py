@@ -1,4 +1,4 @@
-"""The portfolio in its present version, and everybody who was ever a member."""
+"""Stored portfolio: current version, memberships past and present."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ _OF_HEAD: Final = {
     name: portfolio.c[name].label(f"head_{name}")
     for name in ("version", "configuration_version", "cash_u", "weighted_at")
 }
-# One statement: its row is the head alone where nobody is a member.
+# One statement: an empty portfolio yields one row with the head alone.
 _WHOLE: Final = (
     select(*_OF_HEAD.values(), *(portfolio_members.c[name] for name in Member.__slots__))
     .select_from(
@@ -83,7 +83,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class PortfolioRepository:
-    """One portfolio; its row is the lock that puts all changes in line."""
+    """Stores one portfolio; its row lock serialises all changes."""
 
     connection: AsyncConnection
     # As it was loaded under the lock of this transaction, until it is saved.
@@ -94,7 +94,7 @@ class PortfolioRepository:
 
         It waits for its turn (PostgreSQL: the row; SQLite: the whole write transaction did).
         """
-        if self._locked:  # nobody else can have changed it since
+        if self._locked:  # the lock excludes other writers
             return self._locked[0]
         if for_update and self.connection.dialect.name == "postgresql":
             # Who has waited for the row sees it anew, but what is joined to it as it was before.

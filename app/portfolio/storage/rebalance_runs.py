@@ -1,4 +1,4 @@
-"""Rebalance runs: claimed, so that there is one at a time, closed once, and listed."""
+"""Stored rebalance runs: one active claim at a time, closed once, listed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Confirmations of replacements: how often in a row a rival was found better than a member."""
+"""Stored confirmations of replacements and vacancies."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from app.portfolio.storage.tables import (
 
 @dataclass(frozen=True, slots=True)
 class ReplacementRepository:
-    """The present tallies; written only under the portfolio's lock."""
+    """Stores confirmation counts and vacancies; writes only under the portfolio lock."""
 
     connection: AsyncConnection
 
@@ -42,7 +42,7 @@ class ReplacementRepository:
         }
 
     async def keep(self, tallies: Iterable[ConfirmationCount]) -> None:
-        """These in place of all former ones."""
+        """Replace all stored counts by these."""
         table = replacement_confirmations
         await self.connection.execute(table.delete().where(table.c.portfolio_id == PORTFOLIO_ID))
         rows = [

@@ -23,15 +23,15 @@ LOW, HIGH = 5 * PERCENT, 20 * PERCENT
 GOLDEN = (0.4, 0.2, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.02)
 
 
-def requests(*appeals: float) -> list[WeightRequest]:
+def requests(*raw_shares: float) -> list[WeightRequest]:
     return [
         WeightRequest(f"S{number:02}USDT", Role.FUNDED, one, 0)
-        for number, one in enumerate(appeals)
+        for number, one in enumerate(raw_shares)
     ]
 
 
-def weights(*appeals: float, low: int = LOW, high: int = HIGH) -> list[int]:
-    return list(allocate_weights(requests(*appeals), low, high).weights_u.values())
+def weights(*raw_shares: float, low: int = LOW, high: int = HIGH) -> list[int]:
+    return list(allocate_weights(requests(*raw_shares), low, high).weights_u.values())
 
 
 def test_nobody_to_fund_leaves_everything_in_cash() -> None:
@@ -81,7 +81,7 @@ def test_equal_bounds_give_that_value_and_the_rest_is_cash() -> None:
 
 
 @pytest.mark.parametrize(
-    ("appeals", "expected"),
+    ("raw_shares", "expected"),
     [
         ((0.0,) * 3, [33_333_334, 33_333_333, 33_333_333]),
         ((1.0,) * 3, [33_333_334, 33_333_333, 33_333_333]),
@@ -89,18 +89,20 @@ def test_equal_bounds_give_that_value_and_the_rest_is_cash() -> None:
         ((math.nan,) * 2 + (math.inf,) * 2, [25 * PERCENT] * 4),
     ],
 )
-def test_equal_appeal_is_an_equal_split(appeals: tuple[float, ...], expected: list[int]) -> None:
-    assert weights(*appeals, low=0, high=100 * PERCENT) == expected
+def test_equal_raw_shares_give_an_equal_split(
+    raw_shares: tuple[float, ...], expected: list[int]
+) -> None:
+    assert weights(*raw_shares, low=0, high=100 * PERCENT) == expected
 
 
-def test_what_the_appealing_cannot_take_goes_to_the_others() -> None:
+def test_weight_above_the_maximum_goes_to_zero_raw_shares() -> None:
     given_out = allocate_weights(requests(5.0, 3.0, 0.0, 0.0, 0.0, -1.0), 5 * PERCENT, 20 * PERCENT)
     assert list(given_out.weights_u.values()) == [20 * PERCENT] * 2 + [15 * PERCENT] * 4
     assert given_out.flags == (Flag.ZERO_SCORE_FILL,)
     assert given_out.cash_u == 0
 
 
-def test_little_appeal_is_appeal_where_others_have_none() -> None:
+def test_a_tiny_raw_share_beats_zero() -> None:
     given_out = allocate_weights(requests(0.5, 0.3, 0.0, 0.0, 0.0, 0.0), 5 * PERCENT, 20 * PERCENT)
     assert list(given_out.weights_u.values()) == [20 * PERCENT] * 2 + [15 * PERCENT] * 4
 
@@ -111,7 +113,7 @@ def test_minimums_that_just_fit_are_no_fill() -> None:
     assert given_out.flags == ()
 
 
-def test_those_without_appeal_get_the_minimum_where_the_rest_fits() -> None:
+def test_zero_raw_shares_get_the_minimum_if_the_rest_fits() -> None:
     assert weights(*([1.0] * 5 + [0.0] * 3)) == [17 * PERCENT] * 5 + [5 * PERCENT] * 3
 
 
@@ -160,11 +162,11 @@ def test_room_below_one_minimum_is_taken_as_it_is() -> None:
         (1.0, 5e-324, 0.5, 0.0),
     ],
 )
-def test_appeal(z: float, volatility: float, tilt: float, expected: float) -> None:
+def test_raw_share(z: float, volatility: float, tilt: float, expected: float) -> None:
     assert raw_share(z, volatility, tilt) == expected
 
 
-appeals = st.one_of(
+raw_shares = st.one_of(
     st.just(0.0),
     st.floats(min_value=0.0, max_value=50.0),
     st.floats(min_value=1e-300, max_value=1e300),
@@ -178,7 +180,7 @@ def bounds(draw: st.DrawFn) -> tuple[int, int]:
 
 
 @settings(max_examples=600, deadline=None, derandomize=True)
-@given(st.lists(appeals, max_size=24), bounds(), st.randoms(use_true_random=False))
+@given(st.lists(raw_shares, max_size=24), bounds(), st.randoms(use_true_random=False))
 def test_random_cases_hold_every_invariant(
     scores: list[float], limits: tuple[int, int], dice: Random
 ) -> None:
