@@ -74,7 +74,7 @@ async def sent(desk: Desk, *claims: SignalClaim) -> list[Any]:
 
 async def test_signals_that_come_at_once_are_judged_each_in_its_own_transaction(desk: Desk) -> None:
     taken = await sent(desk, *(claim(symbol) for symbol in SYMBOLS[:48]))
-    assert [one.judged.signal.request.symbol for one in taken] == [*SYMBOLS[:48]], "each its own"
+    assert [one.judged.signal.claim.symbol for one in taken] == [*SYMBOLS[:48]], "each its own"
     assert {len(one.judged.verdict.votes) for one in taken} == {4 + 1}
     assert (await desk.signals.statistics(1)).counts.total == 48
     assert await transactions(desk) == 48
@@ -150,7 +150,7 @@ async def test_of_one_key_at_once_all_hear_the_first_answer_and_a_refusal_gives_
 async def test_one_that_breaks_the_judges_takes_nobody_with_it(desk: Desk) -> None:
     class Stumbling(SignalEvaluator):
         def evaluate(self, signal: Any, *given: Any) -> EvaluatedSignal:
-            if signal.request.symbol == SYMBOLS[3]:
+            if signal.claim.symbol == SYMBOLS[3]:
                 raise ZeroDivisionError
             return super().evaluate(signal, *given)
 
