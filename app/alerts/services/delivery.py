@@ -26,7 +26,7 @@ from app.foundation.clock import SharedClock, agreed
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import CommitMark, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 
 STEP_S: Final = 1.0
@@ -56,6 +56,8 @@ class NotificationDispatcher:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     shared: SharedClock | None = None  # None: this process is the only one
     _busy: set[str] = field(default_factory=set)
+    _channels: tuple[Channel, ...] = field(default=(), init=False)  # as last read
+    _mark: CommitMark = field(default_factory=CommitMark, init=False)
 
     async def run(self, beat: Callable[[], None]) -> None:
         """Dispatch until cancelled; a slow receiver delays only its own channel."""
@@ -71,8 +73,14 @@ class NotificationDispatcher:
 
     async def collect(self) -> tuple[Channel, ...]:
         """Turn committed events into notifications and return all channels."""
-        made = self.database, self.clock, self.metrics, self.rules, self.shared
-        return await Outbox(*made).collect()
+        # A digest becomes due without an event.
+        has_digests = any(one.kind is ChannelKind.APPRISE for one in self._channels)
+        if has_digests or not self._mark.is_newest(self.database):
+            commits = self.database.commits
+            made = self.database, self.clock, self.metrics, self.rules, self.shared
+            self._channels = await Outbox(*made).collect()
+            self._mark.move(commits)
+        return self._channels
 
     async def drain(self, channel: Channel) -> None:
         """Deliver what is due over one channel, oldest first, until the first failure."""

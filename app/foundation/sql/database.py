@@ -262,6 +262,26 @@ class Database:
             self.publish(event)
 
 
+@dataclass(slots=True)
+class CommitMark:
+    """Commit up to which a poller has found nothing to do.
+
+    While it is the newest one there is nothing to read. A database that other processes may
+    commit to, or that was away, is always read.
+    """
+
+    _commits: int | None = field(default=None, init=False)
+
+    def is_newest(self, database: Database) -> bool:
+        """Raises UnavailableError once the database is closed."""
+        commits = database.commits
+        return commits is not None and commits == self._commits and not database.is_away
+
+    def move(self, commits: int | None) -> None:
+        """`commits` is the count of before the reading: a commit during it is read later."""
+        self._commits = commits
+
+
 async def _begun(engine: AsyncEngine) -> AsyncConnection:
     connection = engine.connect()
     await connection.start()

@@ -254,11 +254,14 @@ class MarketMoment:
             found[Source.TICKERS] = Aged(quote.age_s, worst((quote.status, DataStatus.STALE)))
         return found
 
+    def _live_limits_s(self) -> tuple[float, float]:
+        return self.age_limit_s(Source.CONTRACTS), self.age_limit_s(Source.TICKERS)
+
     def is_fresh(self, entry: SymbolEntry) -> bool:
         """Whether contract and ticker are within their age limits and not contradicted."""
-        return self._is_fresh(entry.contract.code, tuple(map(self.age_limit_s, LIVE)))
+        return self._is_fresh(entry.contract.code, self._live_limits_s())
 
-    def _is_fresh(self, code: str, limits_s: tuple[float, ...]) -> bool:
+    def _is_fresh(self, code: str, limits_s: tuple[float, float]) -> bool:
         """`limits_s` are those of LIVE: finding them for each symbol takes longer than the rest."""
         if code in self.market.diverged:
             return False
@@ -282,7 +285,7 @@ class MarketMoment:
 
     def stale_symbols_until(self) -> tuple[int, float]:
         """Their number, and the last monotonic second at which it holds without new data."""
-        limits_s = tuple(map(self.age_limit_s, LIVE))
+        limits_s = self._live_limits_s()
         stale = sum(
             entry.contract.status is ContractStatus.OPEN
             and not self._is_fresh(entry.contract.code, limits_s)

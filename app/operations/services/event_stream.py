@@ -14,7 +14,7 @@ from app.foundation.errors import Code, UnavailableError
 from app.foundation.events import EventRecord, Topic
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock
-from app.foundation.sql.database import BULK_STATEMENT_S, Database
+from app.foundation.sql.database import BULK_STATEMENT_S, CommitMark, Database
 from app.foundation.sql.events import EventRepository
 from app.operations.services.event_messages import Frame
 from app.operations.services.event_subscription import (
@@ -61,6 +61,7 @@ class EventStream:
     _readers: set[EventReader] = field(default_factory=set)
     _quotes: dict[str, Frame] = field(default_factory=dict)
     _hint: asyncio.Event = field(default_factory=asyncio.Event)
+    _mark: CommitMark = field(default_factory=CommitMark, init=False)
 
     async def open(self) -> None:
         """Start at the newest event; older ones are read from the database on demand."""
@@ -89,6 +90,9 @@ class EventStream:
 
     async def catch_up(self) -> None:
         """Publish everything committed so far to the readers."""
+        if self._mark.is_newest(self.database):
+            return
+        commits = self.database.commits
         while True:
             known, newest = self._recent.head, self._recent.newest
             async with self.database.read() as unit:
@@ -103,6 +107,7 @@ class EventStream:
             if is_lost:
                 await self._begin_anew()
             if is_lost or not page:
+                self._mark.move(commits)
                 return
             # A concurrent call may have read them already.
             since = self._recent.head
@@ -114,6 +119,7 @@ class EventStream:
             for reader in self._readers:
                 reader.notify(topics, since)
             if len(page) < _PAGE - 1:
+                self._mark.move(commits)
                 return
 
     async def _begin_anew(self) -> None:

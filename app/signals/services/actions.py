@@ -1,7 +1,7 @@
 """Approved signals become proposals or changes of the portfolio, each at most once."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ from app.configuration.domain.sections import AutomationMode
 from app.foundation.errors import ConflictError, PreconditionFailedError, RefusedError
 from app.foundation.idempotency import Command, CommandResult, Render, TransactionHooks
 from app.foundation.ports import Clock, NewId
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import CommitMark, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.candidate_selection import find_refusal
 from app.portfolio.domain.events import ProposalOpened
@@ -255,12 +255,17 @@ class SignalActions:
     contexts: DecisionContextFactory
     portfolio: PortfolioService
     new_id: NewId
+    _mark: CommitMark = field(default_factory=CommitMark, init=False)
 
     async def act(self) -> int:
         """Apply, propose or note all approved signals without an effect; returns their number."""
-        now = self.contexts.clock()
+        if self._mark.is_newest(self.database):
+            return 0
+        now, commits = self.contexts.clock(), self.database.commits
         async with self.database.read() as unit:
             waiting = await unit.get(SignalEffectRepository).waiting(now, BATCH)
+        if not waiting:
+            self._mark.move(commits)
         for signal_id in waiting:
             with self.contexts.refusals.counted():
                 due = await self.database.run(self._deciding(signal_id))

@@ -8,7 +8,7 @@ from typing import Final
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import NewId
-from app.foundation.sql.database import BULK_STATEMENT_S, Database
+from app.foundation.sql.database import BULK_STATEMENT_S, CommitMark, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.scoring.domain.board import Board
@@ -64,6 +64,7 @@ class SignalService:
     batch: int = BATCH  # evaluations per transaction
     max_waiting: int = MAX_WAITING  # submissions that wait for their transaction
     _intake: SignalIntake = field(init=False)
+    _mark: CommitMark = field(default_factory=CommitMark, init=False)
 
     def __post_init__(self) -> None:
         intake = SignalIntake(
@@ -120,14 +121,17 @@ class SignalService:
         Without waiting signals nothing is written.
         """
         done = 0
-        while True:
+        while not self._mark.is_newest(self.database):
+            commits = self.database.commits
             async with self.database.read() as unit:
                 if not await unit.get(SignalRepository).pending_count():
+                    self._mark.move(commits)
                     return done
             some = await self.evaluate_pending()
             done += some
             if some < self.batch:
-                return done
+                break
+        return done
 
     async def get(self, signal_id: str) -> EvaluatedSignal:
         """Signal by id; raises NotFoundError."""
