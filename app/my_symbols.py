@@ -28,14 +28,18 @@ from app.portfolio.domain.event_log import PortfolioEvent
 from app.portfolio.domain.returns import Trade
 from app.portfolio.services.controls import ControlService
 from app.portfolio.services.member_views import MemberView, PortfolioView
-from app.portfolio.services.membership import PortfolioService, Removed, Replaced
-from app.portfolio.services.proposals import Proposals
+from app.portfolio.services.membership import PortfolioService, RemoveResult, ReplaceResult
+from app.portfolio.services.proposals import ProposalService
 from app.portfolio.services.queries import CorrelationReport, PortfolioQueries
-from app.portfolio.services.rebalance_runs import Rebalanced
+from app.portfolio.services.rebalance_runs import RebalanceResult
 from app.portfolio.services.rebalancing import Rebalancing
-from app.portfolio.services.replacement import Executed, Replacement, Replacements
-from app.portfolio.services.target_weights import Optimized, Weights
-from app.portfolio.services.tradeability import DataFacts, Verdict
+from app.portfolio.services.replacement import (
+    ReplacementOverview,
+    ReplacementResult,
+    ReplacementService,
+)
+from app.portfolio.services.target_weights import OptimizationResult, WeightsReport
+from app.portfolio.services.tradeability import DataFacts, Tradeability
 from app.scoring.domain.board import Board, Card
 from app.scoring.services.service import Scoring
 from app.signals.services.actions import SignalActions
@@ -59,8 +63,8 @@ class MySymbolsServiceV2:
     scoring: Scoring
     portfolio: PortfolioService
     rebalancing: Rebalancing
-    replacement: Replacement
-    proposals: Proposals
+    replacement: ReplacementService
+    proposals: ProposalService
     performance: Performance
     performance_marks: ValuationSnapshots
     reporting: ReportService
@@ -96,12 +100,12 @@ class MySymbolsServiceV2:
 
     async def remove_symbol_from_portfolio(
         self, symbol: str, reason: str, command: Command
-    ) -> CommandResult[Removed]:
+    ) -> CommandResult[RemoveResult]:
         return await self.portfolio.remove(symbol, reason, command)
 
     async def replace_symbol(
         self, old_symbol: str, new_symbol: str, reason: str, command: Command
-    ) -> CommandResult[Replaced]:
+    ) -> CommandResult[ReplaceResult]:
         return await self.portfolio.replace(old_symbol, new_symbol, reason, command)
 
     async def calculate_symbol_scores(self) -> Board:
@@ -113,13 +117,13 @@ class MySymbolsServiceV2:
     def explain_score(self, symbol: str) -> tuple[Board, Card]:
         return self.scoring.explain(self.registry.resolve(symbol).symbol)
 
-    async def calculate_dynamic_weights(self) -> Weights:
+    async def calculate_dynamic_weights(self) -> WeightsReport:
         return await self.rebalancing.weights()
 
     async def get_tradeable_symbols(self) -> tuple[tuple[Tradeable, ...], DataFacts]:
         return await self.trading.tradeable()
 
-    async def should_trade_symbol(self, symbol: str) -> tuple[Verdict, DataFacts]:
+    async def should_trade_symbol(self, symbol: str) -> tuple[Tradeability, DataFacts]:
         return await self.trading.should_trade(symbol)
 
     async def get_position_size_for_symbol(
@@ -129,16 +133,18 @@ class MySymbolsServiceV2:
 
     async def rebalance_portfolio(
         self, command: Command, *, dry_run: bool = False
-    ) -> CommandResult[Rebalanced]:
+    ) -> CommandResult[RebalanceResult]:
         return await self.rebalancing.rebalance(command, dry_run=dry_run)
 
-    async def optimize_portfolio_weights(self, method: WeightingMethod) -> Optimized:
+    async def optimize_portfolio_weights(self, method: WeightingMethod) -> OptimizationResult:
         return await self.rebalancing.optimize(method)
 
-    async def evaluate_portfolio_replacement(self) -> Replacements:
+    async def evaluate_portfolio_replacement(self) -> ReplacementOverview:
         return await self.replacement.evaluate()
 
-    async def execute_portfolio_replacement(self, command: Command) -> CommandResult[Executed]:
+    async def execute_portfolio_replacement(
+        self, command: Command
+    ) -> CommandResult[ReplacementResult]:
         return await self.replacement.execute(command)
 
     async def check_portfolio_correlation(self, days: int | None = None) -> CorrelationReport:

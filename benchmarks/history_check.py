@@ -167,7 +167,7 @@ async def _below_one_lot(
     marks = {one["symbol"]: one["mark"] for one in event.payload.get("marks", {}).values()}
     ids = {one["symbol"]: key for key, one in event.payload["weights"].items()}
     found: list[Violation] = []
-    for shift in run.outcome.shifts:
+    for shift in run.outcome.changes:
         mark = marks.get(shift.symbol)
         if mark is None:
             continue  # without a price no lots are counted

@@ -60,7 +60,7 @@ ALLOWED = {
     "market/domain/data_quality.py: "
     "np.minimum(series.open, series.close) >= series.low": "prices as the exchange wrote them",
     "portfolio/domain/weighting_methods.py: "
-    "max(appeal(one.z, 1.0, one.tilt), _LEAST_BUDGET)": "limits a figure to its range",
+    "max(raw_share(one.z, 1.0, one.tilt), _LEAST_BUDGET)": "limits a figure to its range",
     "portfolio/domain/weighting_methods.py: min(noise, distance)": "limits a figure to its range",
     "signals/domain/agents.py: min(max(value, -bound), bound)": "limits a figure to its range",
     "signals/domain/agents.py: max(value, -bound)": "limits a figure to its range",

@@ -45,17 +45,17 @@ from app.performance.services.report import ReportService
 from app.performance.services.service import Performance
 from app.performance.services.snapshots import ValuationSnapshots
 from app.portfolio.domain.proposals import ProposalKind
-from app.portfolio.services.change_recorder import Ledger
+from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.controls import ControlService
 from app.portfolio.services.decision_context import DecisionContextFactory
 from app.portfolio.services.elapsed_time import ElapsedTime
 from app.portfolio.services.membership import PortfolioService
-from app.portfolio.services.proposals import Proposals
+from app.portfolio.services.proposals import ProposalService
 from app.portfolio.services.queries import PortfolioQueries
 from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
-from app.portfolio.services.replacement import Replacement
+from app.portfolio.services.replacement import ReplacementService
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.board_retention import BoardRetention
@@ -127,16 +127,16 @@ def compose(
     vault = ChannelSecrets(
         FernetCipher(settings.notifications.key_list, key_file(settings.database.url))
     )
-    ledger = Ledger(code_version(), with_equity_index)
+    recorder = ChangeRecorder(code_version(), with_equity_index)
     system = SystemView(
         feed.link, watch, market.registry, market.server_clock, supervisor.facts, feed.drifted
     )
-    configuration = ConfigurationService(database, context, idempotency, ledger, scoring.factors)
-    performance = Performance(database, context, idempotency, ledger)
-    portfolio = PortfolioService(database, context, idempotency, ledger)
+    configuration = ConfigurationService(database, context, idempotency, recorder, scoring.factors)
+    performance = Performance(database, context, idempotency, recorder)
+    portfolio = PortfolioService(database, context, idempotency, recorder)
     executors = {ProposalKind.SIGNAL: ProposedSignals(portfolio, utc_now)}
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
-    rebalancing = Rebalancing(database, context, idempotency, ledger, runs)
+    rebalancing = Rebalancing(database, context, idempotency, recorder, runs)
     signals = SignalService(
         database, context, idempotency, new_id, SignalEvaluator(plugins.agents())
     )
@@ -154,15 +154,17 @@ def compose(
         scoring=scoring,
         portfolio=portfolio,
         rebalancing=rebalancing,
-        replacement=Replacement(database, context, idempotency, ledger, new_id),
-        proposals=Proposals(database, utc_now, idempotency, rebalancing, portfolio, executors),
+        replacement=ReplacementService(database, context, idempotency, recorder, new_id),
+        proposals=ProposalService(
+            database, utc_now, idempotency, rebalancing, portfolio, executors
+        ),
         performance=performance,
         performance_marks=ValuationSnapshots(performance),
         reporting=ReportService(performance),
         metrics=MetricsService(database, context),
         safety=Safety(database, context),
         trading=Trading(database, context),
-        controls=ControlService(database, context, idempotency, ledger),
+        controls=ControlService(database, context, idempotency, recorder),
         queries=PortfolioQueries(database, context),
         analytics=PerformanceAnalytics(database, context),
         integrity=IntegrityService(database, context),

@@ -201,7 +201,7 @@ class _Desk:
             blocks: list[str | None] = [block.value for block in one.blocked_by]
             verdict = "forced" if one.is_forced else "due" if one.is_due else "blocked"
             for block in blocks or [None]:
-                self.note("swap", one.leaver.contender.symbol, verdict=verdict, reason=block)
+                self.note("swap", one.outgoing.side.symbol, verdict=verdict, reason=block)
             if one.candidate is not None:
                 self.note(
                     "swap_by",
@@ -227,7 +227,7 @@ class _Desk:
                 continue
             for trigger in run.outcome.triggers:
                 self.note("trigger", reason=trigger.value)
-            for shift in run.outcome.shifts:
+            for shift in run.outcome.changes:
                 self.note("shift", shift.symbol, weight_u=shift.new_u, verdict=shift.action)
 
     async def send_signals(self) -> None:

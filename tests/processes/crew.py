@@ -14,9 +14,9 @@ from typing import Any
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.sql.database import Database
 from app.operations.storage.audit import inspect
-from app.portfolio.domain.event_log import PortfolioEvent, chain_faults, fold
+from app.portfolio.domain.event_log import PortfolioEvent, find_chain_faults, fold_events
 from app.portfolio.domain.models import Portfolio, faults
-from app.portfolio.domain.rebalance_run import Run
+from app.portfolio.domain.rebalance_run import RebalanceRun
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
@@ -118,7 +118,7 @@ async def together(workers: Sequence[Worker], acts: Sequence[Acts]) -> list[Any]
     return [ending for endings in heard for ending in endings]
 
 
-async def runs_of(database: Database) -> tuple[Run, ...]:
+async def runs_of(database: Database) -> tuple[RebalanceRun, ...]:
     """Every rebalance run, oldest first."""
     async with database.read() as unit:
         return (await unit.get(RebalanceRunRepository).page(None, 500))[::-1]
@@ -133,7 +133,7 @@ async def proven(database: Database) -> tuple[Portfolio, tuple[PortfolioEvent, .
         )
         settings = await unit.get(ConfigurationRepository).current()
     assert faults(state, settings.max_portfolio_symbols) == ()
-    assert fold(events) == state
-    assert chain_faults(events, None) == []
+    assert fold_events(events) == state
+    assert find_chain_faults(events, None) == []
     assert (await inspect(database.options.url)).ok
     return state, events

@@ -18,7 +18,7 @@ from app.foundation.idempotency import Command, CommandResult
 from app.foundation.sql.database import Database
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL
-from app.portfolio.domain.rebalance_run import Run, RunState
+from app.portfolio.domain.rebalance_run import RebalanceRun, RunState
 from tests.alerts.services.test_notifications import Office, Receiver
 from tests.conftest import MakeDatabase
 from tests.processes.crew import proven, runs_of, worker
@@ -54,7 +54,7 @@ async def committed(url: str, make_database: MakeDatabase) -> tuple[int, int, bo
     return state.version, len(events), state.member(SYMBOLS[9]) is not None
 
 
-async def stored_runs(url: str, make_database: MakeDatabase) -> tuple[Run, ...]:
+async def stored_runs(url: str, make_database: MakeDatabase) -> tuple[RebalanceRun, ...]:
     database = make_database(url)
     await database.open()
     try:

@@ -25,15 +25,21 @@ from app.market.domain.models import ContractStatus
 from app.operations.domain.event_codec import drafts_of
 from app.operations.storage.audit import inspect
 from app.portfolio.domain.controls import Controls, LockKind
-from app.portfolio.domain.event_log import WEIGHS, EventType, PortfolioEvent, chain_faults, fold
+from app.portfolio.domain.event_log import (
+    WEIGHS,
+    EventType,
+    PortfolioEvent,
+    find_chain_faults,
+    fold_events,
+)
 from app.portfolio.domain.models import FULL, Portfolio, faults
 from app.portfolio.domain.proposals import Proposal
-from app.portfolio.domain.rebalance_run import NEXT, Run, RunState
+from app.portfolio.domain.rebalance_run import NEXT, RebalanceRun, RunState
 from app.portfolio.domain.returns import Trade
-from app.portfolio.domain.target_weights import marked, prices_of
+from app.portfolio.domain.target_weights import drift_weights, read_mark_prices
 from app.portfolio.domain.weight_allocation import Flag, Role
 from app.portfolio.services.rebalance_steps import RebalanceRequest
-from app.portfolio.services.target_weights import Weights
+from app.portfolio.services.target_weights import WeightsReport
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -64,7 +70,7 @@ class Seen:
     configuration: Configuration
     controls: Controls
     trades: tuple[Trade, ...]
-    runs: Mapping[str, Run]  # by id
+    runs: Mapping[str, RebalanceRun]  # by id
     proposals: Mapping[str, Proposal]  # by id, as stored
 
     @property
@@ -260,8 +266,8 @@ def sound(now: Seen) -> None:
     """P1-P4, H2-H6: of what is committed, however it came about."""
     most = now.configuration.max_portfolio_symbols
     assert faults(now.portfolio, most) == ()
-    assert fold(now.events) == now.portfolio
-    assert chain_faults(now.events, None) == []
+    assert fold_events(now.events) == now.portfolio
+    assert find_chain_faults(now.events, None) == []
     assert now.portfolio.configuration_version == now.configuration.version
     numbered = [event.payload["version"] for event in now.events if "version" in event.payload]
     versions = [0, *numbered]
@@ -296,7 +302,7 @@ def grew_rightly(before: Seen, after: Seen, desk: Desk) -> None:
 def _carried(before: Seen, after: Seen, desk: Desk) -> dict[str, int]:
     """The weights that prices had made of those of record, of the members that stayed."""
     weighings = [one for one in before.events if one.type in WEIGHS]
-    set_at = prices_of(weighings[-1].payload) if weighings else {}
+    set_at = read_mark_prices(weighings[-1].payload) if weighings else {}
     ids = {member.symbol_id for member in after.portfolio.members}
     stayed = tuple(one for one in before.portfolio.members if one.symbol_id in ids)
     cash_u = FULL - sum(one.weight_u for one in stayed)
@@ -306,7 +312,7 @@ def _carried(before: Seen, after: Seen, desk: Desk) -> dict[str, int]:
         for one in stayed
         if quotes[one.symbol].is_fresh and (mark := quotes[one.symbol].mark) is not None
     }
-    moved = marked(replace(before.portfolio, members=stayed, cash_u=cash_u), set_at, now)
+    moved = drift_weights(replace(before.portfolio, members=stayed, cash_u=cash_u), set_at, now)
     return {one.symbol: one.weight_u for one in moved.members}
 
 
@@ -328,7 +334,7 @@ def kept_in_bounds(before: Seen, after: Seen, desk: Desk) -> None:
     assert controls.switch.enabled or are.keys() <= were.keys()
 
 
-def within_bounds(now: Weights) -> None:
+def within_bounds(now: WeightsReport) -> None:
     """P5: right after a rebalance whoever is funded stands within the bounds, where they fit."""
     if {Flag.FLOOR_RELAXED, Flag.LOCKED_EXCEED} & set(now.flags):
         return

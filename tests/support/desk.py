@@ -35,19 +35,19 @@ from app.performance.services.portfolio_metrics import MetricsService
 from app.performance.services.report import ReportService
 from app.performance.services.service import Performance
 from app.performance.services.snapshots import ValuationSnapshots
-from app.portfolio.domain.event_log import Draft, Stamp
+from app.portfolio.domain.event_log import Draft, EventOrigin
 from app.portfolio.domain.proposals import ProposalKind
-from app.portfolio.services.change_recorder import IndexEquity, Ledger
+from app.portfolio.services.change_recorder import ChangeRecorder, IndexEquity
 from app.portfolio.services.controls import ControlService
 from app.portfolio.services.decision_context import DecisionContextFactory
 from app.portfolio.services.elapsed_time import ElapsedTime
 from app.portfolio.services.membership import PortfolioService
-from app.portfolio.services.proposals import Proposals
+from app.portfolio.services.proposals import ProposalService
 from app.portfolio.services.queries import PortfolioQueries
 from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
-from app.portfolio.services.replacement import Replacement
+from app.portfolio.services.replacement import ReplacementService
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.signals.services.actions import ProposedSignals, SignalActions
 from app.signals.services.outcomes import SignalOutcomes
@@ -186,19 +186,21 @@ class Desk:
             elapsed=ElapsedTime(self._monotonic, lambda: self.now).since,
         )
         idempotency = IdempotentExecutor(self.database, lambda: self.now)
-        ledger = Ledger("test", self._indexed)
-        self.portfolio = PortfolioService(self.database, context, idempotency, ledger)
+        recorder = ChangeRecorder("test", self._indexed)
+        self.portfolio = PortfolioService(self.database, context, idempotency, recorder)
         runs = RebalanceRuns(
             self.database, lambda: self.now, lambda: f"{self.process}-{next(numbers)}", "desk"
         )
-        self.rebalancing = Rebalancing(self.database, context, idempotency, ledger, runs)
-        self.configuration = ConfigurationService(self.database, context, idempotency, ledger)
+        self.rebalancing = Rebalancing(self.database, context, idempotency, recorder, runs)
+        self.configuration = ConfigurationService(self.database, context, idempotency, recorder)
         self.alerts = AlertService(
             self.database, context, idempotency, lambda: str(UUID(int=next(alert_ids)))
         )
         self.alert_rules = AlertRuleService(self.configuration)
-        self.replacement = Replacement(self.database, context, idempotency, ledger, runs.new_id)
-        self.proposals = Proposals(
+        self.replacement = ReplacementService(
+            self.database, context, idempotency, recorder, runs.new_id
+        )
+        self.proposals = ProposalService(
             self.database,
             lambda: self.now,
             idempotency,
@@ -206,7 +208,7 @@ class Desk:
             self.portfolio,
             {ProposalKind.SIGNAL: ProposedSignals(self.portfolio, lambda: self.now)},
         )
-        self.performance = Performance(self.database, context, idempotency, ledger)
+        self.performance = Performance(self.database, context, idempotency, recorder)
         self.performance_marks = ValuationSnapshots(self.performance)
         self.queries = PortfolioQueries(self.database, context)
         self.analytics = PerformanceAnalytics(self.database, context)
@@ -214,7 +216,7 @@ class Desk:
         self.metrics = MetricsService(self.database, context)
         self.reporting = ReportService(self.performance)
         self.safety = Safety(self.database, context)
-        self.controls = ControlService(self.database, context, idempotency, ledger)
+        self.controls = ControlService(self.database, context, idempotency, recorder)
         self.trading = Trading(self.database, context)
         signal_ids = count(1)
         self.signals = SignalService(
@@ -227,7 +229,7 @@ class Desk:
         )
 
     async def _indexed(
-        self, unit: UnitOfWork, drafts: Sequence[Draft], stamp: Stamp
+        self, unit: UnitOfWork, drafts: Sequence[Draft], stamp: EventOrigin
     ) -> tuple[Draft, ...]:
         return await self.index_equity(unit, drafts, stamp)
 

@@ -5,19 +5,19 @@ from decimal import Decimal
 from typing import Any
 
 from app.market.domain.models import Contract, ContractKind, ContractStatus
-from app.portfolio.domain.membership import Newcomer
-from app.portfolio.domain.rebalance_plan import Standing
+from app.portfolio.domain.membership import NewMember
+from app.portfolio.domain.rebalance_plan import MemberStatus
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 NAMES = tuple(f"{letter}{letter}USDT" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-def newcomer(symbol: str, score: float | None = 0.7) -> Newcomer:
-    return Newcomer(f"id-{symbol}", symbol, f"{symbol}M", Decimal("12.50"), score, 0.9)
+def newcomer(symbol: str, score: float | None = 0.7) -> NewMember:
+    return NewMember(f"id-{symbol}", symbol, f"{symbol}M", Decimal("12.50"), score, 0.9)
 
 
-def standing(symbol: str, score: float | None = 0.7, **known: Any) -> Standing:
+def status(symbol: str, score: float | None = 0.7, **known: Any) -> MemberStatus:
     facts: dict[str, Any] = {
         "is_open": True,
         "is_halted": False,
@@ -27,7 +27,7 @@ def standing(symbol: str, score: float | None = 0.7, **known: Any) -> Standing:
         "volatility": 0.8,
         "trading_cost": 0.001,
     }
-    return Standing(symbol, **{**facts, **known})
+    return MemberStatus(symbol, **{**facts, **known})
 
 
 def contract(**changed: Any) -> Contract:

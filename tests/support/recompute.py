@@ -593,16 +593,16 @@ def residual_correlation(one: Coin, other: Coin, market: Coin | None, days: int)
     return xy / math.sqrt(xx * yy) if xx * yy > 0 else None
 
 
-def project(appeals: Sequence[float], low: int = 5_000_000, high: int = 20_000_000) -> list[int]:
+def project(raw_shares: Sequence[float], low: int = 5_000_000, high: int = 20_000_000) -> list[int]:
     """clip(a * s, low, high) with the sum 100 %, in whole micro-percent."""
-    if len(appeals) * high <= MICRO:
-        return [high] * len(appeals)
-    left, right = 0.0, high / min(appeals)
+    if len(raw_shares) * high <= MICRO:
+        return [high] * len(raw_shares)
+    left, right = 0.0, high / min(raw_shares)
     for _ in range(200):
         middle = (left + right) / 2
-        total = sum(min(max(middle * one, low), high) for one in appeals)
+        total = sum(min(max(middle * one, low), high) for one in raw_shares)
         left, right = (middle, right) if total < MICRO else (left, middle)
-    exact = [Fraction(min(max(right * one, low), high)) for one in appeals]
+    exact = [Fraction(min(max(right * one, low), high)) for one in raw_shares]
     whole = [math.floor(one) for one in exact]
     order = sorted(range(len(exact)), key=lambda place: (whole[place] - exact[place], place))
     for place in order[: MICRO - sum(whole)]:
@@ -645,8 +645,10 @@ def recompute(
         if len(alike) < crowd and all(rho is not None and rho <= limit for rho in known):
             chosen.append(symbol)
     names = sorted(chosen)
-    appeals = [math.exp(tilt * found[name][1]) / (volatility(coins[name]) or 1.0) for name in names]
-    weights = dict(zip(names, project(appeals), strict=True)) if names else {}
+    raw_shares = [
+        math.exp(tilt * found[name][1]) / (volatility(coins[name]) or 1.0) for name in names
+    ]
+    weights = dict(zip(names, project(raw_shares), strict=True)) if names else {}
     return [(name, found[name][0], weights[name] / 1_000_000) for name in chosen]
 
 

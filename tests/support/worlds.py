@@ -10,7 +10,7 @@ import numpy as np
 from app.foundation.sql.database import Database
 from app.market.domain.models import CandleSeries, Contract, ContractKind, ContractStatus
 from app.market.storage.symbols import SymbolRecord, SymbolRepository
-from app.portfolio.domain.event_log import Draft, EventType, Stamp
+from app.portfolio.domain.event_log import Draft, EventOrigin, EventType
 from app.portfolio.domain.models import FULL, Member, Portfolio
 
 T0 = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
@@ -102,7 +102,7 @@ def series(start_ms: int, bars: int, step_ms: int, level: float = 1.0) -> Candle
     )
 
 
-STAMP = Stamp(
+STAMP = EventOrigin(
     actor="operator",
     request_id="r-1",
     occurred_at=T0,

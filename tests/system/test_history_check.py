@@ -11,7 +11,13 @@ import pytest
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import drafts_of
-from app.portfolio.domain.event_log import Draft, EventType, PortfolioEvent, Stamp, instant_text
+from app.portfolio.domain.event_log import (
+    Draft,
+    EventOrigin,
+    EventType,
+    PortfolioEvent,
+    instant_text,
+)
 from app.portfolio.storage.history import HistoryRepository
 from benchmarks.decisions import decided
 from benchmarks.history_check import BELOW_ONE_LOT, REVERSED, STALE, WITHIN, Checked, check
@@ -43,7 +49,7 @@ async def planted(
     """One more event, so much later than the last one, on the same board and settings."""
     async with database.write() as unit:
         last = (await unit.get(HistoryRepository).all())[-1]
-        stamp = Stamp(
+        stamp = EventOrigin(
             actor="planted",
             request_id="planted",
             occurred_at=last.occurred_at + later,

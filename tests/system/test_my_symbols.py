@@ -66,11 +66,11 @@ async def test_every_change_by_the_short_way(desk: Desk) -> None:
     desk.score({SYMBOLS[0]: 0.3})
     looked = (await service.rebalance_portfolio(WHO, dry_run=True)).result
     assert looked is not None
-    assert [one.symbol for one in looked.plan.shifts if one.action == "exit"] == [SYMBOLS[0]]
+    assert [one.symbol for one in looked.plan.changes if one.action == "exit"] == [SYMBOLS[0]]
     version = (await service.get_portfolio()).portfolio.version
     done = (await service.rebalance_portfolio(WHO)).result
     assert done is not None
-    assert (done.version, done.plan.shifts) == (version + 1, looked.plan.shifts)
+    assert (done.version, done.plan.changes) == (version + 1, looked.plan.changes)
     assert (await service.execute_portfolio_replacement(WHO)).result is not None
     result = ResultSubmission("fill-1", Decimal(5), "USDT", Decimal(1), Decimal(0), NOW)
     trade = (await service.update_performance_metrics(SYMBOLS[1], result, "fill", WHO)).result
@@ -94,7 +94,7 @@ async def test_every_question_by_the_short_way(desk: Desk) -> None:
     sized, _ = await service.get_position_size_for_symbol(SYMBOLS[0], Decimal(10_000))
     assert sized.size.lots > 0
     assert {
-        one.leaver.contender.symbol
+        one.outgoing.side.symbol
         for one in (await service.evaluate_portfolio_replacement()).proposals
     } == {
         SYMBOLS[2],

@@ -10,8 +10,8 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs, known_at
 from app.market.domain.return_statistics import NotApplicable, correlations, pair_applies
-from app.portfolio.domain.candidate_selection import Candidate, choose
-from app.portfolio.domain.weight_allocation import Claim, Role, allocate, appeal
+from app.portfolio.domain.candidate_selection import Candidate, select_candidates
+from app.portfolio.domain.weight_allocation import Role, WeightRequest, allocate_weights, raw_share
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.score_stability import reliability
@@ -147,14 +147,16 @@ def test_both_choose_and_weigh_the_same_ten(seed: int) -> None:
         return None if np.isnan(rho) else rho
 
     candidates = [Candidate(card.symbol, True, True, card.composite) for card in draft.cards]
-    chosen = choose(candidates, correlation, 10, SETTINGS).chosen
+    chosen = select_candidates(candidates, correlation, 10, SETTINGS).chosen
     claims = []
     for symbol in chosen:
         z, sigma = cards[symbol].z, cards[symbol].volatility
         assert z is not None
         assert sigma is not None
-        claims.append(Claim(symbol, Role.FUNDED, appeal(z, sigma, SETTINGS.score_tilt), 0))
-    allocation = allocate(claims, SETTINGS.min_weight_u, SETTINGS.max_weight_u)
+        claims.append(
+            WeightRequest(symbol, Role.FUNDED, raw_share(z, sigma, SETTINGS.score_tilt), 0)
+        )
+    allocation = allocate_weights(claims, SETTINGS.min_weight_u, SETTINGS.max_weight_u)
     table = recompute(stored_of(inputs))
     assert [symbol for symbol, _, _ in table] == list(chosen)
     assert len(table) == 10

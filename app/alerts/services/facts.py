@@ -227,7 +227,7 @@ async def past_of(
     """
     symbols = [member.symbol for member in portfolio.members]
     run_id = await unit.get(AlertRepository).former_run(configuration.alerts.score_drop_runs)
-    tallies = await unit.get(ReplacementRepository).tallies()
+    tallies = await unit.get(ReplacementRepository).confirmation_counts()
     rivals = {one.symbol: one.candidate for one in tallies.values() if one.is_confirmed}
     if before is not None and before.run_id == run_id:
         return before if before.rivals == rivals else replace(before, rivals=rivals)
@@ -270,7 +270,7 @@ def portfolio_facts(
 ) -> PortfolioFacts:
     """Facts of the portfolio now; `pairs` are cached correlations."""
     known = correlations(portfolio, context) if pairs is None else pairs
-    marked = context.marked(portfolio)
+    marked = context.at_current_prices(portfolio)
     weights = {member.symbol: member.weight_u / FULL for member in marked.members}
     daily = context.market.panel(Interval.DAY)
     return PortfolioFacts(

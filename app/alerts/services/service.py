@@ -22,7 +22,7 @@ from app.foundation.ports import NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
-from app.portfolio.services.tradeability import DataFacts, facts_of
+from app.portfolio.services.tradeability import DataFacts, describe_data
 from app.portfolio.storage.portfolio import PortfolioRepository
 
 _log = structlog.get_logger("alerts")
@@ -107,7 +107,7 @@ class AlertService:
             and criteria.severity in {None, alert.severity}
             and (wanted is None or wanted in alert.symbols)
         )
-        return found, facts_of(context)
+        return found, describe_data(context)
 
     async def past(
         self, criteria: AlertFilter, limit: int, before: tuple[datetime, str] | None = None
@@ -119,7 +119,7 @@ class AlertService:
             found = await unit.get(AlertRepository).resolved(
                 limit, before, criteria.rule, criteria.severity, wanted
             )
-        return found, facts_of(context)
+        return found, describe_data(context)
 
     async def get(self, alert_id: str) -> Alert:
         """Return one alert. Raises NotFoundError."""

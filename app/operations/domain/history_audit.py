@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from app.portfolio.domain.event_log import (
     GENESIS,
+    ChainHead,
     EventType,
-    Head,
     PortfolioEvent,
     apply,
-    digest,
+    hash_event,
     instant,
 )
-from app.portfolio.domain.membership import exact
+from app.portfolio.domain.membership import write_floats_as_text
 from app.portfolio.domain.models import EMPTY, Portfolio
 from app.portfolio.domain.returns import BookedResult
 
@@ -78,7 +78,7 @@ def verify_events(findings: HistoryFindings, rows: Iterable[StoredEvent]) -> His
 
 def conclude(
     findings: HistoryFindings,
-    head: Head | None,
+    head: ChainHead | None,
     present: Portfolio | None,
     *,
     is_older: bool = False,
@@ -141,7 +141,7 @@ def _followed(findings: HistoryFindings, row: StoredEvent) -> HistoryFindings:
 
 def _digest(event: PortfolioEvent) -> str | None:
     try:
-        return digest(event)
+        return hash_event(event)
     except (TypeError, ValueError):
         return None  # a payload that the service never writes
 
@@ -228,7 +228,7 @@ def settings_breaks(
         for event in events
         if event.type is EventType.CONFIG
         for version in (event.payload["configuration_version"],)
-        if exact(stored.settings.get(version)) != event.payload["settings"]
+        if write_floats_as_text(stored.settings.get(version)) != event.payload["settings"]
     )
 
 

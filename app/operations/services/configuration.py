@@ -14,13 +14,18 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.symbols import MAX_SPELLING
 from app.market.services.view import MarketView
 from app.portfolio.domain.event_log import EventType, PortfolioEvent
-from app.portfolio.domain.membership import Change, configure, member_of, remove_too
+from app.portfolio.domain.membership import (
+    PortfolioChange,
+    apply_configuration,
+    remove_in_same_version,
+    require_member,
+)
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.services.change_recorder import Ledger, reweighed
+from app.portfolio.services.change_recorder import ChangeRecorder, with_new_weights
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.member_views import by_score
 from app.portfolio.services.membership import last_facts
-from app.portfolio.services.rebalance_runs import require_none
+from app.portfolio.services.rebalance_runs import require_no_active_run
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.domain.algorithm import require_sound
@@ -34,7 +39,7 @@ class ConfigurationService:
     database: Database
     contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
-    ledger: Ledger
+    recorder: ChangeRecorder
     factors: tuple[Factor, ...] = FACTORS  # factors that may have weights
 
     async def current(self) -> Configuration:
@@ -79,11 +84,13 @@ class ConfigurationService:
                 )
             context = replace(await self.contexts.of(unit), configuration=wanted)
             await unit.get(ConfigurationRepository).add(wanted, context.at, command.actor)
-            done = configure(portfolio, wanted.version, as_document(wanted), context.at, reason)
+            done = apply_configuration(
+                portfolio, wanted.version, as_document(wanted), context.at, reason
+            )
             if most < size:
-                await require_none(unit, await self.idempotency.now(unit))
+                await require_no_active_run(unit, await self.idempotency.now(unit))
                 done = _without_the_lowest(done, portfolio, context, reason)
-            await self.ledger.commit(unit, portfolio, done, context, command)
+            await self.recorder.commit(unit, portfolio, done, context, command)
             unit.announce(ConfigurationChanged(wanted, context.at))
             return wanted
 
@@ -129,8 +136,8 @@ def _resolved(text: str, market: MarketView) -> str:
 
 
 def _without_the_lowest(
-    change: Change, portfolio: Portfolio, context: DecisionContext, reason: str
-) -> Change:
+    change: PortfolioChange, portfolio: Portfolio, context: DecisionContext, reason: str
+) -> PortfolioChange:
     """Change without the surplus members, lowest scores first, and with new weights.
 
     Pinned members and members without a score stay. Raises ConflictError
@@ -146,6 +153,6 @@ def _without_the_lowest(
             "and are not pinned: remove some by name.",
         )
     for symbol in free[: size - most]:
-        facts = last_facts(member_of(portfolio, symbol), context)
-        change = remove_too(change, symbol, facts, context.at, reason)
-    return reweighed(change, context, {}, reason)
+        facts = last_facts(require_member(portfolio, symbol), context)
+        change = remove_in_same_version(change, symbol, facts, context.at, reason)
+    return with_new_weights(change, context, {}, reason)

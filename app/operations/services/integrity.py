@@ -8,7 +8,7 @@ from typing import Final
 
 from app.foundation.sql.database import Database
 from app.performance.domain.equity_checks import equity_faults, total_faults
-from app.portfolio.domain.event_log import PortfolioEvent, chain_faults, fold
+from app.portfolio.domain.event_log import PortfolioEvent, find_chain_faults, fold_events
 from app.portfolio.domain.models import FULL, Portfolio, faults
 from app.portfolio.domain.returns import BookedTotal
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
@@ -79,7 +79,7 @@ def invariants(
     ids = {member.symbol_id for member in portfolio.members}
     total = sum(member.weight_u for member in portfolio.members) + portfolio.cash_u
     over = [one.symbol for one in portfolio.members if one.weight_u > settings.max_weight_u]
-    chain = chain_faults(events, None)
+    chain = find_chain_faults(events, None)
     # A broken chain proves nothing about the state.
     unfolded = "the chain of the history is broken" if chain else _unfolded(portfolio, events)
     unsound = faults(portfolio, most)
@@ -115,7 +115,7 @@ def _first(faults_found: list[str]) -> str | None:
 def _unfolded(portfolio: Portfolio, events: tuple[PortfolioEvent, ...]) -> str | None:
     """Difference between the history and the state; None if they agree."""
     try:
-        state = fold(events)
+        state = fold_events(events)
     except (KeyError, ValueError):
         return "an event of the history cannot be applied"
     return None if state == portfolio else "the history gives another state"

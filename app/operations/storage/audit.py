@@ -51,7 +51,13 @@ from app.operations.domain.history_audit import (
     verify_events,
     with_breaks,
 )
-from app.portfolio.domain.event_log import EventType, Head, PortfolioEvent, instant, instant_text
+from app.portfolio.domain.event_log import (
+    ChainHead,
+    EventType,
+    PortfolioEvent,
+    instant,
+    instant_text,
+)
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.returns import BookedResult
 from app.portfolio.storage.controls import LOCKS, SWITCH
@@ -273,14 +279,14 @@ def _kind(column: Column[Any], value: object) -> str:
     return "integer" if column.name in _INTEGERS else "text"
 
 
-async def _head(connection: AsyncConnection) -> tuple[Head | None, bool]:
+async def _head(connection: AsyncConnection) -> tuple[ChainHead | None, bool]:
     """Stored head, and whether the history may predate head records."""
     wanted = select(type_coerce(service_facts.c.value, Text)).where(service_facts.c.key == HEAD)
     try:
         found = (await connection.execute(wanted)).scalars().all()
         if not found:
             return None, not await _has_published_change(connection)
-        return Head.read(json.loads(found[0])), False
+        return ChainHead.read(json.loads(found[0])), False
     except (SQLAlchemyError, ValueError, TypeError):
         return None, False
 

@@ -24,7 +24,7 @@ from app.portfolio.domain.event_log import (
     instant,
 )
 from app.portfolio.domain.models import FULL
-from app.portfolio.domain.returns import Figures, figures, figures_of_equity
+from app.portfolio.domain.returns import Figures, compute_equity_figures, compute_figures
 
 _Held = dict[str, tuple[str, int]]  # symbol and micro-percent, by symbol id
 
@@ -338,7 +338,7 @@ def track_record(
         first = max((at for at, one in enumerate(known) if one[0] <= since), default=0)
         known = known[first:]
     if not known:
-        return figures(np.empty(0))
+        return compute_figures(np.empty(0))
     observed = known[:1]
     for one in known[1:]:
         if not one[2] or one[0] - observed[-1][0] >= _DAY or one is known[-1]:
@@ -347,7 +347,7 @@ def track_record(
     ends = np.array([float(equity) for _, equity, _ in observed])
     above = ends[:-1] > 0.0  # no return from zero equity
     returns = ends[1:][above] / ends[:-1][above] - 1.0
-    return figures_of_equity(worth, returns, (known[-1][0] - known[0][0]) / _DAY)
+    return compute_equity_figures(worth, returns, (known[-1][0] - known[0][0]) / _DAY)
 
 
 def _opening(opening: EquityOpening, first: EquityStep) -> tuple[_State, list[Point]]:

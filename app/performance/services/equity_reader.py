@@ -36,16 +36,16 @@ from app.performance.domain.equity_curve import (
 from app.portfolio.domain.event_log import (
     WEIGHS,
     Draft,
+    EventOrigin,
     PortfolioEvent,
-    Stamp,
     instant_text,
     number_text,
-    seal,
+    seal_events,
 )
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.returns import Figures
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
-from app.portfolio.services.tradeability import DataFacts, facts_of
+from app.portfolio.services.tradeability import DataFacts, describe_data
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.storage.hourly_bars import HourlyBarRepository
@@ -70,7 +70,7 @@ async def load_window(
     recorded equity requires the whole history; one whose equity is unknown for a mark that may
     still be backfilled requires the history from before that mark.
     """
-    weighing = await _sound(unit, await unit.get(HistoryRepository).last_weighing(until))
+    weighing = await _sound(unit, await unit.get(HistoryRepository).last_weighting(until))
     if weighing is not None and weighing.occurred_at <= begun_at:
         weighing = None  # the beginning itself
     return await _from(unit, weighing, begun_at if has_start else None)
@@ -104,14 +104,14 @@ async def compute_curve(
 async def known_equities_before(unit: UnitOfWork, version: int) -> tuple[KnownEquity, ...]:
     """Equities recorded by rebalances before a version, oldest first."""
     found = []
-    for at, made, index in await unit.get(HistoryRepository).weighed(INDEX):
+    for at, made, index in await unit.get(HistoryRepository).weightings(INDEX):
         if made < version and index is not None and index["equity"] is not None:
             found.append(KnownEquity(at, Decimal(index["equity"])))
     return tuple(found)
 
 
 async def with_equity_index(
-    unit: UnitOfWork, drafts: Sequence[Draft], stamp: Stamp
+    unit: UnitOfWork, drafts: Sequence[Draft], stamp: EventOrigin
 ) -> tuple[Draft, ...]:
     """Add the current equity to the draft of a rebalance, so that later reads begin there.
 
@@ -120,10 +120,10 @@ async def with_equity_index(
     if not any(draft.type in WEIGHS for draft in drafts):
         return tuple(drafts)
     before = await _from(
-        unit, await _sound(unit, await unit.get(HistoryRepository).last_weighing()), None
+        unit, await _sound(unit, await unit.get(HistoryRepository).last_weighting()), None
     )
     # The position in the chain is unknown yet and does not affect the equity.
-    step = equity_steps(seal(drafts, stamp, None))[-1]
+    step = equity_steps(seal_events(drafts, stamp, None))[-1]
     read = replace(before, changes=(*before.changes, step))
     whole, curve = await compute_curve(unit, read, ())
     equity = None if curve.broken is not None else curve.points[-1].equity
@@ -142,7 +142,7 @@ async def _sound(unit: UnitOfWork, weighing: PortfolioEvent | None) -> Portfolio
         since = broken_since(weighing)
         if since is None:
             break
-        earlier = await unit.get(HistoryRepository).last_weighing(since - datetime.resolution)
+        earlier = await unit.get(HistoryRepository).last_weighting(since - datetime.resolution)
         # After a clock was set back a later event may have an earlier time.
         weighing = earlier if earlier is not None and earlier.seq < weighing.seq else None
     return weighing
@@ -211,7 +211,7 @@ class EquityHistory:
 
     @property
     def facts(self) -> DataFacts:
-        return facts_of(self.context)
+        return describe_data(self.context)
 
     def sector(self, symbol: str) -> str:
         return self.context.sector(symbol)
@@ -252,7 +252,7 @@ async def load_equity(
     """Load what `need` requests in a transaction; symbols of `swaps` are valued, too."""
     portfolio = await unit.get(PortfolioRepository).load()
     context = contexts(await unit.get(ConfigurationRepository).current())
-    begun_at = await unit.get(HistoryRepository).begun_at()
+    begun_at = await unit.get(HistoryRepository).first_move_at()
     if begun_at is None:
         return EquityHistory(portfolio, (), (), walk((), ()), context)
     has_start = need.is_from_the_start(begun_at)

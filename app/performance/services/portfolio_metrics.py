@@ -10,7 +10,7 @@ from app.market.domain.models import Interval
 from app.performance.services.equity_reader import EquityQuery, load_equity
 from app.portfolio.domain.models import FULL, Portfolio
 from app.portfolio.domain.returns import Figures
-from app.portfolio.domain.risk import Risk, risk_of
+from app.portfolio.domain.risk import Risk, compute_risk
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.member_views import portfolio_view
 from app.portfolio.services.queries import CorrelationReport, correlation_report
@@ -82,7 +82,7 @@ class MetricsService:
             risk=self.contexts.views.get(
                 "metrics_risk",
                 (daily, tuple(weights.items())),
-                lambda: risk_of(daily, weights),
+                lambda: compute_risk(daily, weights),
             ),
             correlation=correlation_report(view, context),
             facts=view.facts,
@@ -95,5 +95,5 @@ def present_weights(portfolio: Portfolio, context: DecisionContext) -> dict[str,
 
     Further digits change with every quote.
     """
-    held = context.marked(portfolio).members
+    held = context.at_current_prices(portfolio).members
     return {member.symbol: round(member.weight_u / FULL, _PLACES) for member in held}

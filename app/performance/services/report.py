@@ -30,7 +30,7 @@ from app.performance.services.service import (
 )
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.returns import Figures, Trade
-from app.portfolio.domain.risk import risk_of
+from app.portfolio.domain.risk import compute_risk
 from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -107,7 +107,7 @@ class ReportService:
         active = await asyncio.to_thread(active_return, track, begin, end)
         daily = track.context.market.panel(Interval.DAY)
         weights = present_weights(portfolio, track.context)
-        risk = await asyncio.to_thread(risk_of, daily, weights)
+        risk = await asyncio.to_thread(compute_risk, daily, weights)
         shown = track.within(since, until)
         outcomes_since = _outcomes(swapped, track, rates)
         return Report(

@@ -23,10 +23,10 @@ from app.performance.domain.equity_curve import Position
 from app.performance.services.active_return import active_return
 from app.performance.services.equity_reader import EquityHistory, EquityQuery, load_equity
 from app.portfolio.domain.event_log import Draft, EventType, instant_text, number_text
-from app.portfolio.domain.membership import Change
+from app.portfolio.domain.membership import PortfolioChange
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.domain.returns import BookedResult, SinceInclusion, Trade
-from app.portfolio.services.change_recorder import Ledger
+from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -69,7 +69,7 @@ class Performance:
     database: Database
     contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
-    ledger: Ledger
+    recorder: ChangeRecorder
 
     async def book(
         self,
@@ -106,8 +106,8 @@ class Performance:
             command.require_version(portfolio.version)
             _require_held(result, await _came_in(unit, portfolio, result))
             draft = Draft(EventType.PERFORMANCE, result.symbol, None, _payload(result), reason)
-            done = Change(portfolio, ()).then(draft, context.at)
-            events = await self.ledger.commit(unit, portfolio, done, context, command)
+            done = PortfolioChange(portfolio, ()).then(draft, context.at)
+            events = await self.recorder.commit(unit, portfolio, done, context, command)
             trade = Trade(result, events[-1].seq, context.at)
             await unit.get(TradeRepository).book(trade)
             return trade

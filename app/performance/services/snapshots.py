@@ -22,7 +22,7 @@ class ValuationSnapshots:
         None without a portfolio, and for a time before its first member.
         """
         async with self.performance.database.write() as unit:
-            begun = await unit.get(HistoryRepository).begun_at()
+            begun = await unit.get(HistoryRepository).first_move_at()
             if begun is None or slot < begun:
                 return None
             context = self.performance.contexts

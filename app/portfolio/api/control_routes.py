@@ -1,4 +1,4 @@
-"""The operator's controls over HTTP: the trading switch; pinned, banned and watched symbols."""
+"""Routes of the operator controls: trading switch; pinned, banned and watched symbols."""
 
 from typing import Literal, Self
 
@@ -27,7 +27,7 @@ from app.foundation.idempotency import StoredResponse
 from app.portfolio.api.schemas import freshness
 from app.portfolio.domain.candidate_selection import Refusal
 from app.portfolio.domain.controls import Lock, LockKind, Switch
-from app.portfolio.services.controls import ControlService, Watched
+from app.portfolio.services.controls import ControlService, WatchedSymbol
 
 router = api_router("portfolio", "/portfolio")
 
@@ -114,7 +114,7 @@ class WatchedOut(Out):
     conflicting_symbol: str | None = Field(description="The member it is too close to.")
 
     @classmethod
-    def of(cls, one: Watched) -> Self:
+    def of(cls, one: WatchedSymbol) -> Self:
         lock, refused = one.lock, one.refused
         return cls(
             symbol=lock.symbol,
@@ -147,7 +147,7 @@ def _switch(done: Switch) -> StoredResponse:
 
 @router.get("/trading-switch", summary="Is trading on")
 async def trading_switch(controls: Provided[ControlService]) -> SwitchOut:
-    """Who moved it last, when and why."""
+    """State of the trading switch, with the author, time and reason of its last change."""
     return SwitchOut.of((await controls.controls()).switch)
 
 
@@ -160,7 +160,7 @@ async def trading_switch(controls: Provided[ControlService]) -> SwitchOut:
 async def put_trading_switch(
     controls: Provided[ControlService], command: CommandDep, body: SwitchIn
 ) -> Response:
-    """For everybody and across restarts; one event of the history."""
+    """Switches trading for all processes and across restarts; one history event."""
     who = by(command, body.user)
     return sent(await controls.switch(body.enabled, body.reason, who, _switch))
 

@@ -1,4 +1,4 @@
-"""Append-only history of the portfolio."""
+"""Routes of the append-only portfolio history."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Self

@@ -1,4 +1,4 @@
-"""Changes of the membership: initialise, add, remove, replace."""
+"""Routes of membership changes: initialise, add, remove, replace."""
 
 from typing import Literal, Self
 
@@ -29,12 +29,17 @@ from app.foundation.http.schemas import (
 )
 from app.foundation.idempotency import StoredResponse
 from app.portfolio.api.schemas import MemberChanged, MemberOut, freshness
-from app.portfolio.domain.candidate_selection import Refused
+from app.portfolio.domain.candidate_selection import RefusedCandidate
 from app.portfolio.domain.models import Member
-from app.portfolio.domain.replacement import Block, Proposal
+from app.portfolio.domain.replacement import ReplacementBlock, ReplacementProposal
 from app.portfolio.services.member_views import MemberView
-from app.portfolio.services.membership import Initialised, PortfolioService, Removed, Replaced
-from app.portfolio.services.replacement import Replacement, Replacements, Seat
+from app.portfolio.services.membership import (
+    InitializeResult,
+    PortfolioService,
+    RemoveResult,
+    ReplaceResult,
+)
+from app.portfolio.services.replacement import ReplacementOverview, ReplacementService, VacantSeat
 
 router = api_router("portfolio", "/portfolio")
 MEMBER_CHANGES = (Code.REBALANCE_IN_PROGRESS, *CHANGES)
@@ -81,7 +86,7 @@ class RefusedOut(Out):
     correlation: float | None
 
     @classmethod
-    def of(cls, one: Refused) -> Self:
+    def of(cls, one: RefusedCandidate) -> Self:
         return cls(
             symbol=one.symbol,
             score=finite(one.score),
@@ -100,7 +105,7 @@ class InitializedOut(Freshness):
     refused: list[RefusedOut]
 
     @classmethod
-    def of(cls, done: Initialised) -> Self:
+    def of(cls, done: InitializeResult) -> Self:
         view = done.view
         return cls(
             version=view.portfolio.version,
@@ -137,7 +142,7 @@ class RemovedOut(Out):
     removed: FormerMember
 
     @classmethod
-    def of(cls, done: Removed) -> Self:
+    def of(cls, done: RemoveResult) -> Self:
         return cls(
             version=done.version,
             cash_percentage=percent(done.cash_u),
@@ -152,7 +157,7 @@ class ReplacedOut(Freshness):
     score_difference: float | None = Field(description="New minus old; null where unknown.")
 
     @classmethod
-    def of(cls, done: Replaced) -> Self:
+    def of(cls, done: ReplaceResult) -> Self:
         return cls(
             version=done.version,
             old_symbol=FormerMember.of(done.old, "Replaced"),
@@ -181,7 +186,7 @@ async def initialize(
     """
     asked = body or InitializeIn()
 
-    def render(done: Initialised) -> StoredResponse:
+    def render(done: InitializeResult) -> StoredResponse:
         return keep(InitializedOut.of(done), headers=_tag(done.view.portfolio.version))
 
     return sent(
@@ -230,7 +235,7 @@ async def remove_symbol(
     A pinned member stays until its pin is lifted.
     """
 
-    def render(done: Removed) -> StoredResponse:
+    def render(done: RemoveResult) -> StoredResponse:
         return keep(RemovedOut.of(done), headers=_tag(done.version))
 
     return sent(
@@ -255,7 +260,7 @@ async def replace_symbol(
 ) -> Response:
     """The new member takes the rank of the old one, in one transaction."""
 
-    def render(done: Replaced) -> StoredResponse:
+    def render(done: ReplaceResult) -> StoredResponse:
         return keep(ReplacedOut.of(done), headers=_tag(done.version))
 
     return sent(
@@ -274,7 +279,7 @@ class ReplacementOut(Out):
 
     replace_symbol: str
     replace_score: Score | None = Field(description="Null for a member that is not scored.")
-    candidate_symbol: str | None = Field(description="Null where nobody may come in.")
+    candidate_symbol: str | None = Field(description="Null without an admissible candidate.")
     candidate_score: Score | None
     score_improvement: float | None
     improvement_z: float | None = Field(description="The same in composite z, which decides.")
@@ -292,11 +297,11 @@ class ReplacementOut(Out):
     confirmations: int = Field(description="Consecutive evaluations above the threshold.")
     forced: bool = Field(description="The member cannot stay: it is replaced at once.")
     reason: str | None = Field(description="Why it is forced.")
-    blocked_by: list[Block]
+    blocked_by: list[ReplacementBlock]
 
     @classmethod
-    def of(cls, one: Proposal) -> Self:
-        old, new = one.leaver.contender, one.candidate
+    def of(cls, one: ReplacementProposal) -> Self:
+        old, new = one.outgoing.side, one.candidate
         return cls(
             replace_symbol=old.symbol,
             replace_score=finite(old.score),
@@ -310,7 +315,7 @@ class ReplacementOut(Out):
             recommendation_strength=finite(one.strength),
             confirmations=one.confirmations,
             forced=one.is_forced,
-            reason=one.leaver.forced,
+            reason=one.outgoing.forced,
             blocked_by=list(one.blocked_by),
         )
 
@@ -327,7 +332,7 @@ class VacancyOut(Out):
     )
 
     @classmethod
-    def of(cls, seat: Seat) -> Self:
+    def of(cls, seat: VacantSeat) -> Self:
         one = seat.vacancy
         return cls(
             symbol=one.symbol,
@@ -346,7 +351,7 @@ class ReplacementsOut(Freshness):
     vacancies: list[VacancyOut] = Field(description="Empty seats, the longest vacant first.")
 
     @classmethod
-    def of(cls, shown: Replacements) -> Self:
+    def of(cls, shown: ReplacementOverview) -> Self:
         return cls(
             version=shown.version,
             required_confirmations=shown.required_confirmations,
@@ -357,7 +362,7 @@ class ReplacementsOut(Freshness):
 
 
 @router.get("/replacements", summary="Recommended replacements")
-async def replacements(replacement: Provided[Replacement]) -> ReplacementsOut:
+async def replacements(replacement: Provided[ReplacementService]) -> ReplacementsOut:
     """The weakest members, each with the best symbol of the whole universe in its place.
 
     A candidate passes eligibility, the limits on correlation and sectors, and the confidence asked

@@ -1,4 +1,4 @@
-"""The portfolio as it is: members, statistics, analytics, weights and correlation."""
+"""Routes of the current portfolio: members, statistics, weights and correlation."""
 
 from typing import Annotated, Self
 
@@ -30,7 +30,7 @@ from app.portfolio.services.queries import (
     Statistics,
 )
 from app.portfolio.services.rebalancing import Rebalancing
-from app.portfolio.services.target_weights import WeightLine, Weights
+from app.portfolio.services.target_weights import WeightLine, WeightsReport
 
 router = api_router("portfolio", "/portfolio")
 
@@ -135,7 +135,7 @@ class WeightsOut(Freshness):
     flags: list[str] = Field(description="cap_bound_cash, floor_relaxed and the like.")
 
     @classmethod
-    def of(cls, shown: Weights) -> Self:
+    def of(cls, shown: WeightsReport) -> Self:
         return cls(
             version=shown.version,
             weights=[WeightOut.of(line) for line in shown.lines],
@@ -222,7 +222,7 @@ async def statistics(queries: Provided[PortfolioQueries]) -> StatisticsOut:
 @router.get("/weights", summary="Weights, targets and drift", response_model=WeightsOut)
 @cacheable(depends_on=Input.DECISION)
 async def weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:
-    """What each member weighs, what it should weigh now, and which bound decides."""
+    """Weight of each member, its current target, and the bound that decides it."""
     return WeightsOut.of(await rebalancing.weights())
 
 

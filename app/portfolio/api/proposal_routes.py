@@ -1,4 +1,4 @@
-"""Proposals over HTTP: what waits for an operator, and the decision on it."""
+"""Routes of proposals and the decisions on them."""
 
 from typing import Annotated, Any, Self
 
@@ -35,7 +35,7 @@ from app.portfolio.domain.proposals import (
     ProposalKind,
     ProposalState,
 )
-from app.portfolio.services.proposals import Proposals
+from app.portfolio.services.proposals import ProposalService
 
 router = api_router("portfolio", "/portfolio/proposals")
 _DECIDED = (Code.NOT_FOUND, Code.INVALID_STATE_TRANSITION, *CHANGES)
@@ -127,7 +127,7 @@ class ProposedBySignalOut(Out):
 
 
 class DecisionOut(Out):
-    """How it ended: `by` is "schedule" where nobody decided."""
+    """End of a proposal; `by` is "schedule" if no operator decided."""
 
     at: UtcTime
     by: str
@@ -189,7 +189,7 @@ def proposal_fields(one: Proposal) -> dict[str, Any]:
 
 @router.get("", summary="Proposals of the schedule")
 async def proposals(
-    proposals: Provided[Proposals],
+    proposals: Provided[ProposalService],
     cursors: CursorsDep,
     limit: Limit = 50,
     cursor: CursorText = None,
@@ -240,7 +240,7 @@ async def proposals(
     ),
 )
 async def approve_proposal(
-    proposals: Provided[Proposals],
+    proposals: Provided[ProposalService],
     command: CommandDep,
     proposal_id: IdPath,
     body: ChangeRequest | None = None,
@@ -269,7 +269,7 @@ async def approve_proposal(
     responses=problems(*_DECIDED),
 )
 async def decline_proposal(
-    proposals: Provided[Proposals],
+    proposals: Provided[ProposalService],
     command: CommandDep,
     proposal_id: IdPath,
     body: ChangeRequest | None = None,

@@ -1,4 +1,4 @@
-"""Rebalancing over HTTP: the plan, and carrying it out once."""
+"""Routes of rebalancing: plan, execution and weight optimization."""
 
 from decimal import Decimal
 from typing import Annotated, Literal, Self, cast
@@ -30,12 +30,12 @@ from app.foundation.http.schemas import (
 )
 from app.foundation.idempotency import StoredResponse
 from app.portfolio.api.schemas import RebalanceErrorOut, freshness
-from app.portfolio.domain.rebalance_plan import Shift
+from app.portfolio.domain.rebalance_plan import WeightChange
 from app.portfolio.domain.rebalance_run import RunState
 from app.portfolio.services.lot_plan import LotPlan, LotRule
-from app.portfolio.services.rebalance_runs import Rebalanced
+from app.portfolio.services.rebalance_runs import RebalanceResult
 from app.portfolio.services.rebalancing import Rebalancing
-from app.portfolio.services.target_weights import Optimized
+from app.portfolio.services.target_weights import OptimizationResult
 
 router = api_router("portfolio", "/portfolio")
 
@@ -64,14 +64,14 @@ class ChangeOut(Out):
     lots: int | None = Field(description="Of the new weight, where a balance was given.")
 
     @classmethod
-    def of(cls, shift: Shift, lots: int | None) -> Self:
+    def of(cls, change: WeightChange, lots: int | None) -> Self:
         return cls(
-            symbol=shift.symbol,
-            old=percent(shift.old_u),
-            new=percent(shift.new_u),
-            change=percent(shift.change_u),
-            action=shift.action,
-            reason=shift.reason,
+            symbol=change.symbol,
+            old=percent(change.old_u),
+            new=percent(change.new_u),
+            change=percent(change.change_u),
+            action=change.action,
+            reason=change.reason,
             lots=lots,
         )
 
@@ -155,7 +155,7 @@ class PlanOut(Freshness):
     )
 
     @classmethod
-    def of(cls, done: Rebalanced) -> Self:
+    def of(cls, done: RebalanceResult) -> Self:
         plan = done.plan
         return cls(
             run_id=done.run_id,
@@ -164,10 +164,10 @@ class PlanOut(Freshness):
             version=done.version,
             triggers=[trigger.value for trigger in plan.triggers],
             changes=[
-                ChangeOut.of(shift, done.lots.lots[shift.symbol] if done.lots else None)
-                for shift in plan.shifts
+                ChangeOut.of(change, done.lots.lots[change.symbol] if done.lots else None)
+                for change in plan.changes
             ],
-            total_changes=len(plan.shifts),
+            total_changes=len(plan.changes),
             turnover=percent(plan.turnover_u),
             estimated_cost=finite(done.cost),
             cost_includes_impact=done.has_impact,
@@ -200,13 +200,13 @@ async def rebalance(
 
     Each call is a run, and a portfolio has one at a time: while it is active, others get 409
     `rebalance_in_progress` with its `run_id` and `Location`. A second call right after the first
-    changes nothing; the same `scheduled_at` again is the same run, told again. `dry_run` shows the
+    changes nothing; the same `scheduled_at` again returns the same run. `dry_run` shows the
     plan and writes nothing; where the data is too old to decide on, it says so in
     `would_be_refused` instead of failing.
     """
     asked = body or RebalanceIn()
 
-    def render(done: Rebalanced) -> StoredResponse:
+    def render(done: RebalanceResult) -> StoredResponse:
         return keep(PlanOut.of(done), headers={"ETag": etag(done.version)})
 
     return sent(
@@ -245,7 +245,7 @@ class OptimizedOut(Freshness):
     flags: list[str]
 
     @classmethod
-    def of(cls, made: Optimized) -> Self:
+    def of(cls, made: OptimizationResult) -> Self:
         return cls(
             method=made.method,
             version=made.version,

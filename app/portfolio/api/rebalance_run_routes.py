@@ -1,4 +1,4 @@
-"""Rebalance runs over HTTP: every one that there was, and the steps that it took."""
+"""Routes of stored rebalance runs and their steps."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
@@ -24,13 +24,13 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.portfolio.api.schemas import RebalanceErrorOut
-from app.portfolio.domain.rebalance_plan import Shift
+from app.portfolio.domain.rebalance_plan import WeightChange
 from app.portfolio.domain.rebalance_run import (
+    RebalanceRun,
+    RebalanceStep,
     RebalanceStepName,
     RebalanceStepState,
-    Run,
     RunState,
-    Step,
 )
 from app.portfolio.services.rebalancing import Rebalancing
 
@@ -60,7 +60,7 @@ class RebalanceRunOut(Out):
     error: RebalanceErrorOut | None = Field(description="Why it came to nothing.")
 
     @classmethod
-    def of(cls, run: Run) -> Self:
+    def of(cls, run: RebalanceRun) -> Self:
         return cls(**run_fields(run))
 
 
@@ -73,14 +73,14 @@ class RebalanceChangeOut(Out):
     reason: str
 
     @classmethod
-    def of(cls, shift: Shift) -> Self:
+    def of(cls, change: WeightChange) -> Self:
         return cls(
-            symbol=shift.symbol,
-            old=percent(shift.old_u),
-            new=percent(shift.new_u),
-            change=percent(shift.change_u),
-            action=shift.action,
-            reason=shift.reason,
+            symbol=change.symbol,
+            old=percent(change.old_u),
+            new=percent(change.new_u),
+            change=percent(change.change_u),
+            action=change.action,
+            reason=change.reason,
         )
 
 
@@ -94,7 +94,7 @@ class RebalanceStepOut(Out):
     detail: Json
 
     @classmethod
-    def of(cls, step: Step) -> Self:
+    def of(cls, step: RebalanceStep) -> Self:
         return cls(
             name=step.name,
             state=step.state,
@@ -111,18 +111,18 @@ class RebalanceRunDetailOut(RebalanceRunOut):
     steps: list[RebalanceStepOut]
 
     @classmethod
-    def told(cls, run: Run, steps: Sequence[Step]) -> Self:
+    def from_run(cls, run: RebalanceRun, steps: Sequence[RebalanceStep]) -> Self:
         outcome = run.outcome
         return cls(
             **run_fields(run),
             changes=None
             if outcome is None
-            else [RebalanceChangeOut.of(one) for one in outcome.shifts],
+            else [RebalanceChangeOut.of(one) for one in outcome.changes],
             steps=[RebalanceStepOut.of(step) for step in steps],
         )
 
 
-def run_fields(run: Run) -> dict[str, Any]:
+def run_fields(run: RebalanceRun) -> dict[str, Any]:
     """The wire fields of a run."""
     outcome = run.outcome
     return {
@@ -140,7 +140,7 @@ def run_fields(run: Run) -> dict[str, Any]:
         "version_before": None if outcome is None else outcome.version_before,
         "version_after": None if outcome is None else outcome.version_after,
         "triggers": None if outcome is None else [one.value for one in outcome.triggers],
-        "total_changes": None if outcome is None else len(outcome.shifts),
+        "total_changes": None if outcome is None else len(outcome.changes),
         "turnover": None if outcome is None else percent(outcome.turnover_u),
         "estimated_cost": None if outcome is None else finite(outcome.cost),
         "error": None if run.failure is None else RebalanceErrorOut.of(run.failure),
@@ -175,5 +175,5 @@ async def rebalances(
 async def rebalance_run(
     rebalancing: Provided[Rebalancing], run_id: IdPath
 ) -> RebalanceRunDetailOut:
-    """What it changed, and its steps: load, plan, commit, announce, each with what came of it."""
-    return RebalanceRunDetailOut.told(*await rebalancing.runs.one(run_id))
+    """One run with its changes and its steps: load, plan, commit, announce."""
+    return RebalanceRunDetailOut.from_run(*await rebalancing.runs.one(run_id))

@@ -1,4 +1,4 @@
-"""How a member of the portfolio is shown, wherever it is shown; and how a symbol is named in."""
+"""Schemas that several portfolio routes share: members, freshness, errors, symbol names."""
 
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from app.foundation.http.schemas import (
     finite,
     percent,
 )
-from app.portfolio.domain.rebalance_run import Failure
+from app.portfolio.domain.rebalance_run import RunFailure
 from app.portfolio.services.member_views import MemberView
 from app.portfolio.services.tradeability import DataFacts
 
@@ -109,5 +109,5 @@ class RebalanceErrorOut(Out):
     detail: str
 
     @classmethod
-    def of(cls, failure: Failure) -> Self:
+    def of(cls, failure: RunFailure) -> Self:
         return cls(code=failure.code, detail=failure.detail)

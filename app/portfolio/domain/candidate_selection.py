@@ -1,4 +1,4 @@
-"""Who may come in: best first, within the limits of correlation and sector, or why not."""
+"""Selects new members by score within the correlation and sector limits."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from app.market.domain.sectors import UNCLASSIFIED
 
 
 class Refusal(StrEnum):
-    """Why a candidate does not come in."""
+    """Reason that keeps a candidate out."""
 
     NOT_TRADEABLE = "not_tradeable"
     STALE = "stale"
@@ -24,7 +24,7 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One symbol of the board, as it stands now."""
+    """Scored symbol of the board at this moment."""
 
     symbol: str
     is_tradeable: bool
@@ -34,7 +34,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedCandidate:
     """A candidate that was passed over; `conflicting_symbol` is the member it is too close to."""
 
     symbol: str
@@ -46,16 +46,16 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Symbols in the order in which they come in, and the refusals met on the way."""
+    """Selected symbols in order, and the refused candidates."""
 
     chosen: tuple[str, ...]
-    refused: tuple[Refused, ...]
+    refused: tuple[RefusedCandidate, ...]
 
 
 Correlation = Callable[[str, str], float | NotApplicable | None]  # None is unknown
 
 
-def choose(
+def select_candidates(
     candidates: Iterable[Candidate],
     correlation: Correlation,
     size: int,
@@ -64,11 +64,11 @@ def choose(
     """Up to `size` candidates, which come best first; fewer is right when no more qualify."""
     chosen: list[str] = []
     sectors: list[str] = []
-    refused: list[Refused] = []
+    refused: list[RefusedCandidate] = []
     for candidate in candidates:
         if len(chosen) >= size:
             break
-        refusal = refuse(candidate, chosen, correlation, configuration, sectors)
+        refusal = find_refusal(candidate, chosen, correlation, configuration, sectors)
         if refusal is None:
             chosen.append(candidate.symbol)
             sectors.append(candidate.sector)
@@ -77,13 +77,13 @@ def choose(
     return Selection(tuple(chosen), tuple(refused))
 
 
-def refuse(
+def find_refusal(
     candidate: Candidate,
     members: Iterable[str],
     correlation: Correlation,
     configuration: Configuration,
     sectors: Iterable[str] = (),
-) -> Refused | None:
+) -> RefusedCandidate | None:
     """Why the candidate may not join `members`, who are of `sectors`; None if it may."""
     score = candidate.score
     own = (
@@ -97,28 +97,28 @@ def refuse(
     )
     for applies, reason in own:
         if applies:
-            return Refused(candidate.symbol, score, reason, None, None)
-    if crowded(candidate.sector, sectors, configuration):
-        return Refused(candidate.symbol, score, Refusal.SECTOR_LIMIT, None, None)
-    return too_close(candidate.symbol, score, members, correlation, configuration)
+            return RefusedCandidate(candidate.symbol, score, reason, None, None)
+    if exceeds_sector_limit(candidate.sector, sectors, configuration):
+        return RefusedCandidate(candidate.symbol, score, Refusal.SECTOR_LIMIT, None, None)
+    return find_conflicting_member(candidate.symbol, score, members, correlation, configuration)
 
 
-def crowded(sector: str, sectors: Iterable[str], configuration: Configuration) -> bool:
+def exceeds_sector_limit(sector: str, sectors: Iterable[str], configuration: Configuration) -> bool:
     """Whether one more of `sector` beside `sectors` is more than a sector may hold.
 
-    What nobody has classified is no sector.
+    Unclassified symbols count toward no sector.
     """
     present = sum(other == sector for other in sectors)
     return sector != UNCLASSIFIED and present >= configuration.replacement.max_per_sector
 
 
-def too_close(
+def find_conflicting_member(
     symbol: str,
     score: float | None,
     members: Iterable[str],
     correlation: Correlation,
     configuration: Configuration,
-) -> Refused | None:
+) -> RefusedCandidate | None:
     """The first member with which the correlation is above the limit or unknown; None: no such.
 
     A pair of which a correlation cannot be asked for blocks nothing.
@@ -128,7 +128,7 @@ def too_close(
         if isinstance(rho, NotApplicable):
             continue
         if rho is None:
-            return Refused(symbol, score, Refusal.CORRELATION_UNKNOWN, member, None)
+            return RefusedCandidate(symbol, score, Refusal.CORRELATION_UNKNOWN, member, None)
         if is_above(rho, configuration.correlation.limit):
-            return Refused(symbol, score, Refusal.CORRELATION_LIMIT, member, rho)
+            return RefusedCandidate(symbol, score, Refusal.CORRELATION_LIMIT, member, rho)
     return None

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from app.foundation.errors import Code, ConflictError
 from app.portfolio.domain.event_log import Draft, EventType, instant, instant_text
-from app.portfolio.domain.membership import Change
+from app.portfolio.domain.membership import PortfolioChange
 from app.portfolio.domain.models import Portfolio
 
 
@@ -91,21 +91,23 @@ _BUYS: Final = _ENTERS | {EventType.REBALANCE}
 HELD_BACK: Final = _BUYS | {EventType.REMOVE}  # kinds of events that switch or locks may forbid
 
 
-def locked(portfolio: Portfolio, lock: Lock) -> Change:
+def record_lock(portfolio: Portfolio, lock: Lock) -> PortfolioChange:
     """The event of a lock; members and weights stay as they are."""
     payload = {"lock": lock_payload(lock)}
     draft = Draft(EventType.LOCK, lock.symbol, None, payload, lock.reason)
-    return Change(portfolio, ()).then(draft, lock.set_at)
+    return PortfolioChange(portfolio, ()).then(draft, lock.set_at)
 
 
-def unlocked(portfolio: Portfolio, symbol: str, reason: str, at: datetime) -> Change:
+def record_unlock(portfolio: Portfolio, symbol: str, reason: str, at: datetime) -> PortfolioChange:
     draft = Draft(EventType.LOCK, symbol, None, {"lock": None}, reason)
-    return Change(portfolio, ()).then(draft, at)
+    return PortfolioChange(portfolio, ()).then(draft, at)
 
 
-def switched(portfolio: Portfolio, enabled: bool, reason: str, at: datetime) -> Change:
+def record_switch(
+    portfolio: Portfolio, enabled: bool, reason: str, at: datetime
+) -> PortfolioChange:
     draft = Draft(EventType.SWITCH, None, None, {"enabled": enabled}, reason)
-    return Change(portfolio, ()).then(draft, at)
+    return PortfolioChange(portfolio, ()).then(draft, at)
 
 
 def lock_payload(lock: Lock) -> dict[str, Any]:
@@ -119,8 +121,8 @@ def lock_payload(lock: Lock) -> dict[str, Any]:
     }
 
 
-def lock_of(payload: Mapping[str, Any]) -> Lock:
-    """What `lock_payload` wrote."""
+def read_lock(payload: Mapping[str, Any]) -> Lock:
+    """Lock from the JSON of `lock_payload`."""
     ends = payload["expires_at"]
     return Lock(
         payload["symbol"],

@@ -28,7 +28,7 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What happened, before it has a place in the chain.
+    """Event before it has a place in the hash chain.
 
     `payload` holds text, integers, booleans, null, lists and objects only: binary floating point
     would not survive every database unchanged, so such numbers are written as text.
@@ -42,8 +42,8 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
-    """Who, when and on what context: the same for all events of one change."""
+class EventOrigin:
+    """Actor, time and decision inputs, shared by all events of one change."""
 
     actor: str
     request_id: str
@@ -73,8 +73,8 @@ class PortfolioEvent:
     hash: str
 
 
-def seal(
-    drafts: Iterable[Draft], stamp: Stamp, last: PortfolioEvent | None
+def seal_events(
+    drafts: Iterable[Draft], stamp: EventOrigin, last: PortfolioEvent | None
 ) -> tuple[PortfolioEvent, ...]:
     """The drafts as the next links after `last` (None: the chain begins)."""
     sealed: list[PortfolioEvent] = []
@@ -96,11 +96,11 @@ def seal(
             prev_hash=GENESIS if before is None else before.hash,
             hash="",
         )
-        sealed.append(replace(unsigned, hash=digest(unsigned)))
+        sealed.append(replace(unsigned, hash=hash_event(unsigned)))
     return tuple(sealed)
 
 
-def digest(event: PortfolioEvent) -> str:
+def hash_event(event: PortfolioEvent) -> str:
     """SHA-256 over the predecessor's hash and the canonical event, as hexadecimal text."""
     body = {
         "seq": event.seq,
@@ -116,10 +116,10 @@ def digest(event: PortfolioEvent) -> str:
         "input_hash": event.input_hash,
         "code_version": event.code_version,
     }
-    return hashlib.sha256(event.prev_hash.encode() + canonical(body)).hexdigest()
+    return hashlib.sha256(event.prev_hash.encode() + canonical_json(body)).hexdigest()
 
 
-def canonical(value: object) -> bytes:
+def canonical_json(value: object) -> bytes:
     """One spelling for one JSON value: sorted keys, no spaces, UTF-8.
 
     Raises TypeError for binary floating point and for anything that is not JSON.
@@ -139,8 +139,8 @@ def _refuse_floats(value: object) -> None:
             _refuse_floats(one)
 
 
-def chain_faults(events: Sequence[PortfolioEvent], before: PortfolioEvent | None) -> list[str]:
-    """What is wrong with a stretch of the chain that follows `before`, in words."""
+def find_chain_faults(events: Sequence[PortfolioEvent], before: PortfolioEvent | None) -> list[str]:
+    """Describe the faults in a section of the chain that follows `before`."""
     wrong: list[str] = []
     previous = before
     for event in events:
@@ -150,7 +150,7 @@ def chain_faults(events: Sequence[PortfolioEvent], before: PortfolioEvent | None
             wrong.append(f"event {event.seq} stands where {seq} was due")
         if event.prev_hash != linked:
             wrong.append(f"event {event.seq} does not name its predecessor")
-        if event.hash != digest(event):
+        if event.hash != hash_event(event):
             wrong.append(f"event {event.seq} was altered")
         previous = event
     return wrong
@@ -203,7 +203,7 @@ def _member(payload: Mapping[str, Any]) -> Member:
     )
 
 
-def fold(events: Iterable[PortfolioEvent], start: Portfolio = EMPTY) -> Portfolio:
+def fold_events(events: Iterable[PortfolioEvent], start: Portfolio = EMPTY) -> Portfolio:
     """The portfolio after `events`, applied to `start` in their order."""
     state = start
     for event in events:
@@ -284,18 +284,18 @@ MOVES: Final = WEIGHS | {EventType.ADD, EventType.REMOVE, EventType.REPLACE}
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ChainHead:
     """Where the chain ended when the last change was committed, kept apart from the events."""
 
     seq: int
     hash: str
 
     @classmethod
-    def of(cls, event: PortfolioEvent) -> "Head":
+    def of(cls, event: PortfolioEvent) -> "ChainHead":
         return cls(event.seq, event.hash)
 
     @classmethod
-    def read(cls, stored: object) -> "Head | None":
+    def read(cls, stored: object) -> "ChainHead | None":
         """From the stored fact; None where it is none."""
         if not isinstance(stored, Mapping):
             return None

@@ -14,7 +14,7 @@ _REFINED: Final = 4  # prices tried between two prepared ones
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class LotAllocation:
     """Steps of the lot size by symbol, in the order asked for; errors are fractions of equity."""
 
     steps: tuple[int, ...]
@@ -26,19 +26,19 @@ class Choice:
         return all(abs(error) <= ACCURACY for error in self.errors)
 
 
-def choose_lots(
+def allocate_lots(
     weights: Sequence[Fraction], sizes: Sequence[Fraction], minimum: Fraction = Fraction(0)
-) -> Choice:
+) -> LotAllocation:
     """Whole steps whose values come closest to `weights`, together at most the whole equity.
 
     `sizes` is the value of one step of each symbol, as a fraction of equity and above zero.
-    Choices are compared in this order: every weight is within one percentage point of its target;
+    Order of comparison: every weight is within one percentage point of its target;
     no weight that should be at least `minimum` is a step or more below it; the sum of squared
     errors is least; the least cash is left; the symbol that was named first has more steps.
     The search ends after a fixed number of cases: until then its result is the best of all.
     """
     if not weights:
-        return Choice((), ())
+        return LotAllocation((), ())
     exact = (ACCURACY, minimum, *weights, *sizes)
     unit = math.lcm(*(one.denominator for one in exact))  # the whole equity in integers
     accuracy, least, *rest = (one.numerator * (unit // one.denominator) for one in exact)
@@ -46,7 +46,7 @@ def choose_lots(
     task = _Task(wanted, lots, least, accuracy, unit)
     steps = task.solve()
     errors = (n * lot - w for n, lot, w in zip(steps, lots, wanted, strict=True))
-    return Choice(tuple(steps), tuple(Fraction(error, unit) for error in errors))
+    return LotAllocation(tuple(steps), tuple(Fraction(error, unit) for error in errors))
 
 
 def minimum_capital(values: Sequence[float]) -> float:
@@ -119,7 +119,7 @@ class _Option(NamedTuple):
         return (self.error - steps * self.lot) ** 2
 
     def price(self, step: int) -> int:
-        """What the squared error rises by for each unit that the step `step` (from 0) gives up."""
+        """Increase of the squared error per unit that step `step` (from 0) gives up."""
         return self.lot * (2 * step + 1) - 2 * self.error
 
     def worth(self, price: int) -> int:
@@ -256,7 +256,7 @@ class _Search:
         return found
 
     def _at(self, at: int, price: int) -> tuple[int, int]:
-        """What is given up at a price, and the sum of the bound."""
+        """Units given up at a price, and the sum of the bound."""
         value = sums = 0
         for one in self.options[at:]:
             steps = one.worth(price)

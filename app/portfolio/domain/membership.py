@@ -1,4 +1,4 @@
-"""Who comes in, who goes, with which weights: each change yields the new state and its events."""
+"""Portfolio changes as pure functions: each yields the new state and its events."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from app.portfolio.domain.weight_allocation import Allocation
 
 
 @dataclass(frozen=True, slots=True)
-class Newcomer:
+class NewMember:
     """A symbol that may come in; figures are those of the moment, None where unknown."""
 
     symbol_id: str
@@ -25,28 +25,28 @@ class Newcomer:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PortfolioChange:
     """The state after a change and the events that lead there; empty when nothing changed."""
 
     portfolio: Portfolio
     drafts: tuple[Draft, ...]
 
-    def then(self, draft: Draft, at: datetime) -> "Change":
+    def then(self, draft: Draft, at: datetime) -> "PortfolioChange":
         """One more event of the same change: the version does not rise again."""
         version = self.portfolio.version if self.drafts else self.portfolio.version + 1
         stamped = replace(draft, payload={**draft.payload, "version": version})
         state = apply(self.portfolio, stamped.type, stamped.payload, at)
-        return Change(state, (*self.drafts, stamped))
+        return PortfolioChange(state, (*self.drafts, stamped))
 
 
-def add(
-    portfolio: Portfolio, newcomers: Iterable[Newcomer], most: int, at: datetime, reason: str
-) -> Change:
+def add_members(
+    portfolio: Portfolio, newcomers: Iterable[NewMember], most: int, at: datetime, reason: str
+) -> PortfolioChange:
     """The newcomers as last members, in their order, with weight 0.
 
     Raises ConflictError: symbol_already_in_portfolio, portfolio_full (`most` members are allowed).
     """
-    change = Change(portfolio, ())
+    change = PortfolioChange(portfolio, ())
     for newcomer in newcomers:
         state = change.portfolio
         if _holds(state, newcomer.symbol_id):
@@ -67,38 +67,38 @@ def add(
     return change
 
 
-def remove(
+def remove_member(
     portfolio: Portfolio, symbol: str, facts: Mapping[str, Any], at: datetime, reason: str
-) -> Change:
+) -> PortfolioChange:
     """Without the member; its weight goes to cash and the ranks close up.
 
     `facts` (JSON-able) are kept with the event. Raises ConflictError(symbol_not_in_portfolio).
     """
-    return remove_too(Change(portfolio, ()), symbol, facts, at, reason)
+    return remove_in_same_version(PortfolioChange(portfolio, ()), symbol, facts, at, reason)
 
 
-def remove_too(
-    change: Change, symbol: str, facts: Mapping[str, Any], at: datetime, reason: str
-) -> Change:
+def remove_in_same_version(
+    change: PortfolioChange, symbol: str, facts: Mapping[str, Any], at: datetime, reason: str
+) -> PortfolioChange:
     """The same as one more event of `change`: its version does not rise again."""
-    member = member_of(change.portfolio, symbol)
+    member = require_member(change.portfolio, symbol)
     payload = {**facts, "member": member_payload(member)}
     return change.then(Draft(EventType.REMOVE, member.symbol, None, payload, reason), at)
 
 
-def swap(
+def replace_member(
     portfolio: Portfolio,
     old_symbol: str,
-    newcomer: Newcomer,
+    newcomer: NewMember,
     facts: Mapping[str, Any],
     at: datetime,
     reason: str,
-) -> Change:
+) -> PortfolioChange:
     """The newcomer in place and rank of the old member, with weight 0.
 
     Raises ConflictError: symbol_not_in_portfolio, symbol_already_in_portfolio.
     """
-    old = member_of(portfolio, old_symbol)
+    old = require_member(portfolio, old_symbol)
     if _holds(portfolio, newcomer.symbol_id):
         raise ConflictError(
             Code.SYMBOL_ALREADY_IN_PORTFOLIO, f"{newcomer.symbol} is a member already."
@@ -112,17 +112,17 @@ def swap(
         "confidence": number_text(newcomer.confidence),
     }
     draft = Draft(EventType.REPLACE, new.symbol, old.symbol, payload, reason)
-    return Change(portfolio, ()).then(draft, at)
+    return PortfolioChange(portfolio, ()).then(draft, at)
 
 
-def weigh(
-    change: Change,
+def set_weights(
+    change: PortfolioChange,
     allocation: Allocation,
     facts: Mapping[str, Any],
     at: datetime,
     reason: str,
     kind: EventType = EventType.WEIGHTS,
-) -> Change:
+) -> PortfolioChange:
     """The weights of `allocation` for the members after `change`, in the same version."""
     payload = {
         **facts,
@@ -141,25 +141,25 @@ def weigh(
     return change.then(Draft(kind, None, None, payload, reason), at)
 
 
-def configure(
+def apply_configuration(
     portfolio: Portfolio, version: int, document: Mapping[str, Any], at: datetime, reason: str
-) -> Change:
+) -> PortfolioChange:
     """The portfolio under new settings; `document` is the whole of them, JSON-able."""
-    payload = {"configuration_version": version, "settings": exact(document)}
+    payload = {"configuration_version": version, "settings": write_floats_as_text(document)}
     draft = Draft(EventType.CONFIG, None, None, payload, reason)
-    return Change(portfolio, ()).then(draft, at)
+    return PortfolioChange(portfolio, ()).then(draft, at)
 
 
-def exact(value: Any) -> Any:
+def write_floats_as_text(value: Any) -> Any:
     """The same JSON value with every floating-point number written as text."""
     if isinstance(value, Mapping):
-        return {key: exact(inner) for key, inner in value.items()}
+        return {key: write_floats_as_text(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [exact(inner) for inner in value]
+        return [write_floats_as_text(inner) for inner in value]
     return number_text(value) if isinstance(value, float) else value
 
 
-def member_of(portfolio: Portfolio, symbol: str) -> Member:
+def require_member(portfolio: Portfolio, symbol: str) -> Member:
     """Raises ConflictError(symbol_not_in_portfolio)."""
     member = portfolio.member(symbol)
     if member is None:
@@ -171,7 +171,7 @@ def _holds(portfolio: Portfolio, symbol_id: str) -> bool:
     return any(member.symbol_id == symbol_id for member in portfolio.members)
 
 
-def _member(newcomer: Newcomer, rank: int, at: datetime, reason: str) -> Member:
+def _member(newcomer: NewMember, rank: int, at: datetime, reason: str) -> Member:
     return Member(
         symbol_id=newcomer.symbol_id,
         symbol=newcomer.symbol,

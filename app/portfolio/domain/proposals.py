@@ -10,14 +10,14 @@ from typing import Any, Final, Self
 
 from app.foundation.errors import Code, ConflictError
 from app.portfolio.domain.models import FULL, Portfolio
-from app.portfolio.domain.rebalance_plan import Plan, Standing, Trigger, toward
-from app.portfolio.domain.weight_allocation import Allocation, Flag, Role, whole
+from app.portfolio.domain.rebalance_plan import MemberStatus, Plan, Trigger, plan_toward
+from app.portfolio.domain.weight_allocation import Allocation, Flag, Role, round_to_total
 
 _UNCHANGED = "prices have moved it since the plan was made"
 
 
 @dataclass(frozen=True, slots=True)
-class Approved:
+class ApprovedPlan:
     """Weights are micro-percent by symbol: those of the plan, and those that it set out from."""
 
     weights_u: Mapping[str, int]
@@ -43,7 +43,7 @@ class Approved:
             reasons={one["symbol"]: one["reason"] for one in action["changes"]},
         )
 
-    def is_like(self, other: "Approved") -> bool:
+    def is_like(self, other: "ApprovedPlan") -> bool:
         """Whether agreeing to one is agreeing to the other."""
         pairs = ((self.weights_u, other.weights_u), (self.seen_u, other.seen_u))
         return all(one.keys() == two.keys() for one, two in pairs) and all(
@@ -53,11 +53,11 @@ class Approved:
         )
 
 
-def agreed(
-    approved: Approved,
+def plan_approved(
+    approved: ApprovedPlan,
     marked: Portfolio,
     moment: Plan,
-    standings: Mapping[str, Standing],
+    statuses: Mapping[str, MemberStatus],
     least_u: Mapping[str, int] = MappingProxyType({}),
     low_u: int = 0,
 ) -> Plan:
@@ -74,8 +74,8 @@ def agreed(
         symbol, held = member.symbol, member.weight_u
         if symbol not in weights:
             raise _changed(f"{symbol} is not part of it")
-        ruling, target_u = moment.rulings[symbol], moment.allocation.weights_u[symbol]
-        role = ruling.claim.role
+        constraint, target_u = moment.constraints[symbol], moment.allocation.weights_u[symbol]
+        role = constraint.request.role
         may_stay = weights[symbol] == approved.seen_u[symbol]
         apart = (
             (held - approved.seen_u[symbol], "prices have moved {} by {} since it was made"),
@@ -85,9 +85,9 @@ def agreed(
             if abs(distance) > approved.tolerance_u:
                 raise _changed(said.format(symbol, _points(distance)))
         if role is Role.LOCKED and not may_stay:
-            raise _changed(f"{symbol} cannot be traded now: {ruling.reason}")
+            raise _changed(f"{symbol} cannot be traded now: {constraint.reason}")
         if role is Role.EXCLUDED and weights[symbol] > 0:
-            raise _changed(f"{symbol} may not be held: {ruling.reason}")
+            raise _changed(f"{symbol} may not be held: {constraint.reason}")
         if may_stay or abs(weights[symbol] - held) < least_u.get(symbol, 0):
             weights[symbol] = held
     held_u = {one.symbol: one.weight_u for one in marked.members}
@@ -99,11 +99,11 @@ def agreed(
         raise _changed("what stays has grown, and leaves no room for the rest")
     allocation = Allocation(weights, cash_u, approved.flags)
     reasons = {one.symbol: approved.reasons.get(one.symbol, _UNCHANGED) for one in marked.members}
-    return toward(marked, allocation, approved.triggers, reasons, moment.rulings, standings)
+    return plan_toward(marked, allocation, approved.triggers, reasons, moment.constraints, statuses)
 
 
 def _absorbed(
-    weights: Mapping[str, int], held: Mapping[str, int], approved: Approved
+    weights: Mapping[str, int], held: Mapping[str, int], approved: ApprovedPlan
 ) -> dict[str, int]:
     """Weights of the moved ones where what stays has grown into more than the cash.
 
@@ -114,7 +114,7 @@ def _absorbed(
     worth = sum(weights[name] for name in moved)
     if lacking <= 0 or worth == 0:
         return {}
-    shares = whole([Fraction(lacking * weights[name], worth) for name in moved], lacking)
+    shares = round_to_total([Fraction(lacking * weights[name], worth) for name in moved], lacking)
     if max(shares) > approved.tolerance_u:
         return {}
     return {name: weights[name] - share for name, share in zip(moved, shares, strict=True)}
@@ -175,7 +175,7 @@ WHOLE: Final = "portfolio"  # the subject of what concerns no single member
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Who ended a proposal, when and why; what came of an approval."""
+    """End of a proposal: actor, time, reason and the result of an approval."""
 
     at: datetime
     by: str
@@ -204,8 +204,8 @@ class Proposal:
         """As it stands now: an open one whose time is over has expired."""
         if self.state is not ProposalState.OPEN or now < self.expires_at:
             return self
-        nobody = Decision(self.expires_at, "schedule", "nobody decided in time")
-        return self.ended(ProposalState.EXPIRED, nobody)
+        expiry = Decision(self.expires_at, "schedule", "not decided in time")
+        return self.ended(ProposalState.EXPIRED, expiry)
 
     def ended(self, state: ProposalState, decision: Decision) -> "Proposal":
         """Raises ConflictError(invalid_state_transition): it is decided once."""
@@ -238,5 +238,5 @@ class Proposal:
     def _is_same_plan(self, other: "Proposal") -> bool:
         if self.kind is not ProposalKind.REBALANCE:
             return True
-        one, two = Approved.of(self.action), Approved.of(other.action)
+        one, two = ApprovedPlan.of(self.action), ApprovedPlan.of(other.action)
         return one is not None and two is not None and one.is_like(two)

@@ -10,11 +10,15 @@ from typing import Final
 from app.configuration.domain.model import Configuration, WeightingMethod
 from app.foundation.decimal_math import to_millionths
 from app.portfolio.domain.models import FULL, Member, Portfolio
-from app.portfolio.domain.target_weights import Ruling, spared, targets, volatility
-from app.portfolio.domain.weight_allocation import Allocation, Claim, Role
-from app.portfolio.domain.weighting_methods import Basis, Covariance, appeals
+from app.portfolio.domain.target_weights import (
+    MemberConstraint,
+    apply_no_trade_region,
+    compute_targets,
+    compute_volatility,
+)
+from app.portfolio.domain.weight_allocation import Allocation, Role, WeightRequest
+from app.portfolio.domain.weighting_methods import Covariance, MethodInput, raw_shares
 
-__all__ = ["Ruling", "targets"]  # part of the plan, made in a module of their own
 _CALM: Final = 1.05  # how far above its target volatility may be before it is a reason
 
 
@@ -27,8 +31,8 @@ class Trigger(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What is known of one member at the moment of deciding; None where it is not known."""
+class MemberStatus:
+    """State of one member at the moment of a decision; None means unknown."""
 
     symbol: str
     is_open: bool  # the contract's status is Open
@@ -43,12 +47,12 @@ class Standing:
     is_leaving: bool = False  # a better symbol in its place is confirmed
     doubt: str | None = None  # why its prices are not believed
     is_ending: bool = False  # its contract is open and about to end
-    is_frozen: bool = False  # nobody trades it while its index moves on
+    is_frozen: bool = False  # no trades while its index moves
     is_paused: bool = False  # the exchange has stopped trading in it for a time
 
 
 @dataclass(frozen=True, slots=True)
-class Shift:
+class WeightChange:
     """One member's change of weight."""
 
     symbol: str
@@ -64,14 +68,14 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would change; no shifts when nothing calls for a rebalance."""
+    """Planned weight changes; none without a trigger."""
 
-    shifts: tuple[Shift, ...]
+    changes: tuple[WeightChange, ...]
     triggers: tuple[Trigger, ...]
     allocation: Allocation  # the targets, also when nothing is done
-    rulings: Mapping[str, Ruling]
+    constraints: Mapping[str, MemberConstraint]
     turnover_u: int  # sum of the absolute changes
-    cost: float | None  # fraction of equity; None if it is unknown for one of the shifts
+    cost: float | None  # fraction of equity; None if it is unknown for one of the changes
     waits_until: datetime | None = None  # a drift that calls for a change waits so long
     held_back: tuple[str, ...] = ()  # due to move, by less than is traded
 
@@ -83,36 +87,36 @@ def may_trade(score: float, member: Member, configuration: Configuration) -> boo
     return to_millionths(score) >= to_millionths(least)
 
 
-def rule(
+def constrain_member(
     member: Member,
-    standing: Standing,
+    status: MemberStatus,
     configuration: Configuration,
     method: WeightingMethod = WeightingMethod.SCORE_TILTED,
-) -> Ruling:
+) -> MemberConstraint:
     """Whether the member is funded, locked or excluded; the first rule that applies decides.
 
-    The claim has no appeal yet: that is a matter of all members together.
+    The request has no raw share yet: that depends on all members together.
     """
-    score, z = standing.score, standing.z
+    score, z = status.score, status.z
     locked, excluded = Role.LOCKED, Role.EXCLUDED
     below = score is not None and not may_trade(score, member, configuration)
-    kept = below and standing.is_pinned
-    unsized = standing.volatility is None and method not in _WITHOUT_VOLATILITY
+    kept = below and status.is_pinned
+    unsized = status.volatility is None and method not in _WITHOUT_VOLATILITY
     rules = (
-        (standing.is_paused, locked, "the contract is paused: the weight stays"),
-        (not standing.is_open, excluded, "the contract is not open"),
-        (standing.is_halted, locked, "the market is halted: the weight stays"),
-        (standing.is_ending, excluded, "its delisting is near"),
-        (standing.ban is not None, excluded, f"it is banned: {standing.ban}"),
-        (not standing.is_fresh, locked, "its data is stale: the weight stays"),
+        (status.is_paused, locked, "the contract is paused: the weight stays"),
+        (not status.is_open, excluded, "the contract is not open"),
+        (status.is_halted, locked, "the market is halted: the weight stays"),
+        (status.is_ending, excluded, "its delisting is near"),
+        (status.ban is not None, excluded, f"it is banned: {status.ban}"),
+        (not status.is_fresh, locked, "its data is stale: the weight stays"),
         (
-            standing.doubt is not None,
+            status.doubt is not None,
             locked,
-            f"its prices are in quarantine: the weight stays ({standing.doubt})",
+            f"its prices are in quarantine: the weight stays ({status.doubt})",
         ),
-        (standing.is_frozen, locked, "nobody trades it: the weight stays"),
+        (status.is_frozen, locked, "it has no trades: the weight stays"),
         (score is None or z is None, locked, "it has no score: the weight stays"),
-        (standing.is_leaving, excluded, "its replacement is confirmed"),
+        (status.is_leaving, excluded, "its replacement is confirmed"),
         (kept, locked, "its score is below the trading threshold, but it is pinned"),
         (below, excluded, "its score is below the trading threshold"),
         (unsized, locked, "its volatility is not known: the weight stays"),
@@ -121,7 +125,7 @@ def rule(
         ((role, reason) for applies, role, reason in rules if applies),
         (Role.FUNDED, "score and volatility give its share"),
     )
-    return Ruling(Claim(member.symbol, role, 0.0, member.weight_u), reason)
+    return MemberConstraint(WeightRequest(member.symbol, role, 0.0, member.weight_u), reason)
 
 
 _GROUND: Final = {
@@ -136,37 +140,40 @@ _WITHOUT_VOLATILITY: Final = (WeightingMethod.EQUAL, WeightingMethod.FIXED)
 _UNSET: Final = "the operator set no weight for it"
 
 
-def rulings(
+def constrain_members(
     portfolio: Portfolio,
-    standings: Mapping[str, Standing],
+    statuses: Mapping[str, MemberStatus],
     configuration: Configuration,
     known: Covariance | None = None,
     method: WeightingMethod | None = None,
-) -> dict[str, Ruling]:
-    """A ruling for every member; `standings` holds each of them by symbol."""
+) -> dict[str, MemberConstraint]:
+    """Constraint of every member; `statuses` holds their states by symbol."""
     used = method or configuration.rebalancing.method
-    everyone = ((one, standings[one.symbol]) for one in portfolio.members)
-    ruled = {one.symbol: rule(one, found, configuration, used) for one, found in everyone}
-    funded = {
-        symbol: Basis(
-            standings[symbol].z or 0.0, standings[symbol].volatility, configuration.score_tilt
-        )
-        for symbol, ruling in ruled.items()
-        if ruling.claim.role is Role.FUNDED
+    everyone = ((one, statuses[one.symbol]) for one in portfolio.members)
+    constraints = {
+        one.symbol: constrain_member(one, found, configuration, used) for one, found in everyone
     }
-    pulls = appeals(used, funded, known)
+    funded = {
+        symbol: MethodInput(
+            statuses[symbol].z or 0.0, statuses[symbol].volatility, configuration.score_tilt
+        )
+        for symbol, constraint in constraints.items()
+        if constraint.request.role is Role.FUNDED
+    }
+    pulls = raw_shares(used, funded, known)
     asked = funded if used is not WeightingMethod.FIXED else configuration.rebalancing.fixed_weights
-    return ruled | {
-        symbol: Ruling(
-            replace(ruled[symbol].claim, appeal=pull), _GROUND[used] if symbol in asked else _UNSET
+    return constraints | {
+        symbol: MemberConstraint(
+            replace(constraints[symbol].request, raw_share=pull),
+            _GROUND[used] if symbol in asked else _UNSET,
         )
         for symbol, pull in pulls.items()
     }
 
 
-def plan(
+def plan_rebalance(
     portfolio: Portfolio,
-    standings: Mapping[str, Standing],
+    statuses: Mapping[str, MemberStatus],
     configuration: Configuration,
     at: datetime,
     known: Covariance | None = None,
@@ -176,40 +183,40 @@ def plan(
     is_interval_done: bool = False,
     least_u: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
-    """The change that brings weights back to their targets, a plan without shifts if none is due.
+    """The change that brings weights back to their targets, a plan without changes if none is due.
 
     `portfolio` has the weights as prices have carried them. A drift of exactly the threshold does
     not call for a change. Members inside their band stay, the others absorb the rest, and a second
-    plan right after the first has no shifts. `rebalanced_at`: what drift alone calls for waits for
+    plan right after the first has no changes. `rebalanced_at`: what drift alone calls for waits for
     `rebalance_min_spacing_s` since then, except that excluded members leave into cash.
     `is_interval_done`: a check found nothing to do since `interval_slot`. `least_u` is the smallest
     change of a symbol that is traded.
     """
-    ruled = rulings(portfolio, standings, configuration, known, method)
-    allocation = targets(ruled, configuration, known, method)
+    constraints = constrain_members(portfolio, statuses, configuration, known, method)
+    allocation = compute_targets(constraints, configuration, known, method)
     triggers, waits_until = _triggers(
         portfolio,
-        ruled,
+        constraints,
         allocation,
         configuration,
         at,
-        standings,
+        statuses,
         known,
         rebalanced_at,
         least_u,
         is_interval_done=is_interval_done,
     )
-    reasons = {symbol: ruling.reason for symbol, ruling in ruled.items()}
+    reasons = {symbol: constraint.reason for symbol, constraint in constraints.items()}
     if not triggers:
-        made = toward(portfolio, allocation, triggers, reasons, ruled, standings)
+        made = plan_toward(portfolio, allocation, triggers, reasons, constraints, statuses)
         return replace(made, waits_until=waits_until)
     by_interval = Trigger.INTERVAL in triggers
     settled = within_bands(
-        allocation, ruled, standings, configuration, known, least_u, by_interval=by_interval
+        allocation, constraints, statuses, configuration, known, least_u, by_interval=by_interval
     )
     if waits_until is not None:
-        settled = _without_excluded(portfolio, allocation, ruled, least_u)
-    made = toward(portfolio, settled, triggers, reasons, ruled, standings)
+        settled = _without_excluded(portfolio, allocation, constraints, least_u)
+    made = plan_toward(portfolio, settled, triggers, reasons, constraints, statuses)
     threshold_u = _threshold_u(configuration, by_interval=by_interval)
     held_back = (
         one.symbol
@@ -218,10 +225,10 @@ def plan(
         if 0 < away_u < least_u.get(one.symbol, 0)
         and settled.weights_u[one.symbol] == one.weight_u
         and (
-            ruled[one.symbol].claim.role is Role.EXCLUDED
+            constraints[one.symbol].request.role is Role.EXCLUDED
             or away_u
             > _allowed_u(
-                allocation.weights_u[one.symbol], standings[one.symbol], configuration, threshold_u
+                allocation.weights_u[one.symbol], statuses[one.symbol], configuration, threshold_u
             )
         )
     )
@@ -242,13 +249,13 @@ def interval_slot(
 def _without_excluded(
     portfolio: Portfolio,
     target: Allocation,
-    ruled: Mapping[str, Ruling],
+    constraints: Mapping[str, MemberConstraint],
     least_u: Mapping[str, int],
 ) -> Allocation:
     """The weights held now; those of excluded members are cash where they are traded."""
     weights = {
         one.symbol: 0
-        if ruled[one.symbol].claim.role is Role.EXCLUDED
+        if constraints[one.symbol].request.role is Role.EXCLUDED
         and one.weight_u >= least_u.get(one.symbol, 0)
         else one.weight_u
         for one in portfolio.members
@@ -258,8 +265,8 @@ def _without_excluded(
 
 def within_bands(
     target: Allocation,
-    ruled: Mapping[str, Ruling],
-    standings: Mapping[str, Standing],
+    constraints: Mapping[str, MemberConstraint],
+    statuses: Mapping[str, MemberStatus],
     configuration: Configuration,
     known: Covariance | None = None,
     least_u: Mapping[str, int] = MappingProxyType({}),
@@ -273,57 +280,61 @@ def within_bands(
     """
     threshold_u = _threshold_u(configuration, by_interval=by_interval)
     bands = {
-        symbol: _allowed_u(target.weights_u[symbol], standings[symbol], configuration, threshold_u)
-        for symbol in ruled
+        symbol: _allowed_u(target.weights_u[symbol], statuses[symbol], configuration, threshold_u)
+        for symbol in constraints
     }
     low, high = configuration.min_weight_u, configuration.max_weight_u
-    fewer = spared(target, ruled, bands, low, high, least_u)
+    fewer = apply_no_trade_region(target, constraints, bands, low, high, least_u)
     above = sorted(
-        bands, key=lambda name: (target.weights_u[name] - ruled[name].claim.held_u, name)
+        bands, key=lambda name: (target.weights_u[name] - constraints[name].request.held_u, name)
     )
     for count in range(1, len(above) + 1):
         if not _is_too_volatile(fewer.weights_u, configuration, known):
             return fewer
-        fewer = spared(target, ruled, bands, low, high, least_u, frozenset(above[:count]))
+        fewer = apply_no_trade_region(
+            target, constraints, bands, low, high, least_u, frozenset(above[:count])
+        )
     if _is_too_volatile(fewer.weights_u, configuration, known):
-        return spared(target, ruled, dict.fromkeys(bands, 0), low, high, least_u)
+        return apply_no_trade_region(
+            target, constraints, dict.fromkeys(bands, 0), low, high, least_u
+        )
     return fewer
 
 
-def toward(
+def plan_toward(
     portfolio: Portfolio,
     allocation: Allocation,
     triggers: tuple[Trigger, ...],
     reasons: Mapping[str, str],
-    ruled: Mapping[str, Ruling],
-    standings: Mapping[str, Standing],
+    constraints: Mapping[str, MemberConstraint],
+    statuses: Mapping[str, MemberStatus],
 ) -> Plan:
     """The plan that takes every member to its weight of `allocation`, if there is a trigger."""
-    shifts = tuple(
-        Shift(member.symbol, member.weight_u, new_u, _action(member.weight_u, new_u), why)
+    changes = tuple(
+        WeightChange(member.symbol, member.weight_u, new_u, _action(member.weight_u, new_u), why)
         for member in portfolio.members
         if triggers
         for new_u, why in ((allocation.weights_u[member.symbol], reasons[member.symbol]),)
         if new_u != member.weight_u
     )
-    turnover_u = sum(abs(shift.change_u) for shift in shifts)
-    return Plan(shifts, triggers, allocation, ruled, turnover_u, _cost(shifts, standings))
+    turnover_u = sum(abs(change.change_u) for change in changes)
+    return Plan(changes, triggers, allocation, constraints, turnover_u, _cost(changes, statuses))
 
 
 def _triggers(
     portfolio: Portfolio,
-    ruled: Mapping[str, Ruling],
+    constraints: Mapping[str, MemberConstraint],
     allocation: Allocation,
     configuration: Configuration,
     at: datetime,
-    standings: Mapping[str, Standing],
+    statuses: Mapping[str, MemberStatus],
     known: Covariance | None,
     rebalanced_at: datetime | None,
     least_u: Mapping[str, int],
     *,
     is_interval_done: bool,
 ) -> tuple[tuple[Trigger, ...], datetime | None]:
-    """What calls for a change, and until when all waits but excluded members that leave."""
+    """Triggers, and the time until which all but exits of excluded members wait."""
     members, targets_u = portfolio.members, allocation.weights_u
 
     def beyond(threshold_u: int) -> tuple[Member, ...]:
@@ -331,7 +342,7 @@ def _triggers(
             one
             for one in members
             if abs(targets_u[one.symbol] - one.weight_u)
-            > _allowed_u(targets_u[one.symbol], standings[one.symbol], configuration, threshold_u)
+            > _allowed_u(targets_u[one.symbol], statuses[one.symbol], configuration, threshold_u)
         )
 
     drifted = beyond(configuration.rebalance_threshold_u)
@@ -341,13 +352,14 @@ def _triggers(
     outside = (
         not low <= one.weight_u <= high and one.weight_u != targets_u[one.symbol]
         for one in members
-        if ruled[one.symbol].claim.role is Role.FUNDED
+        if constraints[one.symbol].request.role is Role.FUNDED
     )
     is_due = interval_slot(portfolio, configuration, at) is not None and not is_interval_done
     late = is_due and any(beyond(configuration.rebalance_interval_threshold_u))
     # An excluded member leaves at once, unless the lot rule holds it back.
     leaves = any(
-        ruled[one.symbol].claim.role is Role.EXCLUDED and one.weight_u >= least_u.get(one.symbol, 0)
+        constraints[one.symbol].request.role is Role.EXCLUDED
+        and one.weight_u >= least_u.get(one.symbol, 0)
         for one in drifted
     )
     free_at = None
@@ -383,13 +395,13 @@ def _threshold_u(configuration: Configuration, *, by_interval: bool) -> int:
 
 
 def _allowed_u(
-    aim_u: int, standing: Standing, configuration: Configuration, threshold_u: int
+    aim_u: int, status: MemberStatus, configuration: Configuration, threshold_u: int
 ) -> int:
     """How far a weight may be from its target: the threshold, or its band by cost if wider."""
     rules = configuration.rebalancing
-    if not rules.cost_based_no_trade_band or standing.trading_cost is None:
+    if not rules.cost_based_no_trade_band or status.trading_cost is None:
         return threshold_u
-    wide_u = round(band(aim_u / FULL, standing.trading_cost, rules.risk_aversion) * FULL)
+    wide_u = round(band(aim_u / FULL, status.trading_cost, rules.risk_aversion) * FULL)
     return max(threshold_u, wide_u)
 
 
@@ -407,7 +419,7 @@ def _is_too_volatile(
     limit = configuration.rebalancing.volatility_target
     if limit == 0.0 or known is None:
         return False
-    now = volatility(weights_u, known)
+    now = compute_volatility(weights_u, known)
     # Prices alone move it about its target after every change: that is no reason to trade.
     return now is not None and to_millionths(now) > to_millionths(limit * _CALM)
 
@@ -418,11 +430,11 @@ def _action(old_u: int, new_u: int) -> str:
     return "increase" if new_u > old_u else "decrease"
 
 
-def _cost(shifts: Sequence[Shift], standings: Mapping[str, Standing]) -> float | None:
+def _cost(changes: Sequence[WeightChange], statuses: Mapping[str, MemberStatus]) -> float | None:
     total = 0.0
-    for shift in shifts:
-        cost = standings[shift.symbol].trading_cost
+    for change in changes:
+        cost = statuses[change.symbol].trading_cost
         if cost is None:
             return None
-        total += abs(shift.change_u) / FULL * cost
+        total += abs(change.change_u) / FULL * cost
     return total

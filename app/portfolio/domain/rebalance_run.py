@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from app.foundation.errors import Code
-from app.portfolio.domain.rebalance_plan import Shift, Trigger
+from app.portfolio.domain.rebalance_plan import Trigger, WeightChange
 
 LEASE: Final = timedelta(seconds=30)  # so long may a run be silent before another takes its place
 
@@ -23,7 +23,7 @@ class RunState(StrEnum):
     FAILED = "failed"
     ABORTED_STALE = "aborted_stale"  # data was too old to decide on
     ABORTED_KILLED = "aborted_killed"  # trading was switched off
-    ABORTED_EXPIRED = "aborted_expired"  # whoever carried it out is gone
+    ABORTED_EXPIRED = "aborted_expired"  # its process died
 
 
 _ENDS_WITHOUT: Final = frozenset(
@@ -63,7 +63,7 @@ class RebalanceStepState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RebalanceStep:
     name: RebalanceStepName
     state: RebalanceStepState
     started_at: datetime
@@ -72,7 +72,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RunFailure:
     """Why a run ended without effect: a code of the problems, or "interrupted"."""
 
     code: str
@@ -80,20 +80,20 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run came to; `details` is what an answer needs besides, JSON-able."""
+class RebalanceOutcome:
+    """Outcome of a run; `details` holds the rest of the response, JSON-able."""
 
     version_before: int
     version_after: int
     triggers: tuple[Trigger, ...]
-    shifts: tuple[Shift, ...]
+    changes: tuple[WeightChange, ...]
     turnover_u: int
     cost: float | None  # fraction of equity
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RebalanceRun:
     """One run as it stands."""
 
     run_id: str
@@ -109,18 +109,18 @@ class Run:
     lease_until: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    outcome: Outcome | None = None
-    failure: Failure | None = None
+    outcome: RebalanceOutcome | None = None
+    failure: RunFailure | None = None
 
     @property
     def is_active(self) -> bool:
         return self.state in ACTIVE
 
     def has_lapsed(self, now: datetime) -> bool:
-        """Whether it is active and nobody has been heard of it for too long."""
+        """Whether the run is active and its lease has expired."""
         return self.is_active and self.lease_until <= now
 
-    def to(self, state: RunState, at: datetime) -> "Run":
+    def to(self, state: RunState, at: datetime) -> "RebalanceRun":
         """The run in its next state; raises ValueError for a way that does not exist."""
         if state not in NEXT.get(self.state, frozenset()):
             raise ValueError(f"a run that is {self.state} cannot become {state}")
@@ -128,15 +128,15 @@ class Run:
             return replace(self, state=state, started_at=at, lease_until=at + LEASE)
         return replace(self, state=state, finished_at=at)
 
-    def ended(self, outcome: Outcome, state: RunState, at: datetime) -> "Run":
+    def ended(self, outcome: RebalanceOutcome, state: RunState, at: datetime) -> "RebalanceRun":
         return replace(self.to(state, at), outcome=outcome)
 
-    def failed(self, failure: Failure, at: datetime) -> "Run":
+    def failed(self, failure: RunFailure, at: datetime) -> "RebalanceRun":
         return replace(self.to(state_of(failure.code), at), failure=failure)
 
-    def expired(self, at: datetime) -> "Run":
-        """What becomes of a run that has lapsed: its transaction was never committed."""
-        failure = Failure(INTERRUPTED, "Its process ended before it did; nothing was changed.")
+    def expired(self, at: datetime) -> "RebalanceRun":
+        """The run closed as expired: its transaction was never committed."""
+        failure = RunFailure(INTERRUPTED, "Its process ended before it did; nothing was changed.")
         return replace(self.to(RunState.ABORTED_EXPIRED, at), failure=failure)
 
 
@@ -150,7 +150,7 @@ _ABORTED: Final = {
 
 
 def state_of(code: str) -> RunState:
-    """How a run ends whose work was refused with `code`."""
+    """Final state of a run that was refused with `code`."""
     return _ABORTED.get(code, RunState.FAILED)
 
 

@@ -12,13 +12,18 @@ from scipy.special import ndtr
 from app.configuration.domain.model import Configuration, ReplacementSettings
 from app.foundation.decimal_math import is_above, to_millionths
 from app.market.domain.models import DAYS_A_YEAR
-from app.portfolio.domain.candidate_selection import Candidate, Correlation, crowded, refuse
+from app.portfolio.domain.candidate_selection import (
+    Candidate,
+    Correlation,
+    exceeds_sector_limit,
+    find_refusal,
+)
 
 _BP: Final = 10_000.0
 
 
-class Block(StrEnum):
-    """Why a swap is not carried out now."""
+class ReplacementBlock(StrEnum):
+    """Reason that blocks a replacement."""
 
     MARKET_DATA_STALE = "market_data_stale"
     MARKET_HALTED = "market_halted"
@@ -36,8 +41,8 @@ class Block(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """One side of a swap as it stands now; None is not known."""
+class ReplacementSide:
+    """One side of a replacement, outgoing or incoming; None means unknown."""
 
     symbol: str
     sector: str
@@ -49,10 +54,10 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaver:
+class OutgoingMember:
     """A member that may have to go."""
 
-    contender: Contender
+    side: ReplacementSide
     held: timedelta
     forced: str | None  # why it cannot stay, or None
     is_pinned: bool
@@ -60,15 +65,15 @@ class Leaver:
 
 
 @dataclass(frozen=True, slots=True)
-class Entrant:
+class IncomingCandidate:
     """A symbol of the board that may come in."""
 
-    contender: Contender
+    side: ReplacementSide
     candidate: Candidate  # not tradeable if it is banned
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class ConfirmationCount:
     """How often in a row `candidate` was found better than the member by more than the threshold.
 
     `is_confirmed`: nothing stood in the way at the last count; such a member is not funded.
@@ -113,16 +118,16 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class ReplacementProposal:
     """A member, the best symbol in its place, and what blocks the swap; nothing: it is due."""
 
-    leaver: Leaver
-    candidate: Contender | None
+    outgoing: OutgoingMember
+    candidate: ReplacementSide | None
     comparison: Comparison
     threshold: float | None  # z
     strength: float | None  # 0..1
     confirmations: int
-    blocked_by: tuple[Block, ...]
+    blocked_by: tuple[ReplacementBlock, ...]
 
     @property
     def is_due(self) -> bool:
@@ -130,71 +135,78 @@ class Proposal:
 
     @property
     def is_forced(self) -> bool:
-        return self.leaver.forced is not None
+        return self.outgoing.forced is not None
 
     @property
     def score_improvement(self) -> float | None:
-        old = self.leaver.contender.score
+        old = self.outgoing.side.score
         new = None if self.candidate is None else self.candidate.score
         return None if old is None or new is None else new - old
 
 
-def noise_of(measured: float | None, rules: ReplacementSettings) -> float | None:
+def noise_or_default(measured: float | None, rules: ReplacementSettings) -> float | None:
     """The measured noise of a composite z, else the default of the settings; None: not known."""
     return rules.noise_default or None if measured is None else measured
 
 
-def admissible(
-    entrants: Iterable[Entrant],
-    leaver: Leaver,
-    others: Sequence[Contender],
+def filter_admissible(
+    incoming: Iterable[IncomingCandidate],
+    outgoing: OutgoingMember,
+    others: Sequence[ReplacementSide],
     correlation: Correlation,
     configuration: Configuration,
-) -> Iterable[Entrant]:
-    """Those who may take the leaver's place beside `others`, in the given order."""
+) -> Iterable[IncomingCandidate]:
+    """Candidates that may replace `outgoing` beside `others`, in the given order."""
     names = tuple(other.symbol for other in others)
     least = to_millionths(configuration.replacement.min_confidence)
-    for entrant in entrants:
-        one = entrant.contender
+    for candidate in incoming:
+        one = candidate.side
         confidence = one.confidence
         if (
             confidence is not None
             and to_millionths(confidence) >= least
-            and not crowds(one.sector, leaver.contender.sector, others, configuration)
-            and refuse(entrant.candidate, names, correlation, configuration) is None
+            and not adds_to_full_sector(one.sector, outgoing.side.sector, others, configuration)
+            and find_refusal(candidate.candidate, names, correlation, configuration) is None
         ):
-            yield entrant
+            yield candidate
 
 
-def crowds(
-    sector: str, left: str, others: Iterable[Contender], configuration: Configuration
+def adds_to_full_sector(
+    sector: str, left: str, others: Iterable[ReplacementSide], configuration: Configuration
 ) -> bool:
     """Whether one of `sector` in place of one of `left` is more than a sector may hold.
 
     Like for like makes nothing worse.
     """
-    return sector != left and crowded(sector, (other.sector for other in others), configuration)
+    return sector != left and exceeds_sector_limit(
+        sector, (other.sector for other in others), configuration
+    )
 
 
-def preferred(
-    entrants: Iterable[Entrant], pending: Tally | None, wanted: Callable[[Entrant], bool]
-) -> Entrant | None:
-    """The best one, or the one being confirmed while it is still `wanted`; None of no entrants.
+def select_preferred(
+    incoming: Iterable[IncomingCandidate],
+    pending: ConfirmationCount | None,
+    wanted: Callable[[IncomingCandidate], bool],
+) -> IncomingCandidate | None:
+    """The best one, or the one being confirmed while it is still `wanted`; None without candidates.
 
     Without that preference two equal rivals would take turns and neither be confirmed.
     """
-    best: Entrant | None = None
-    for entrant in entrants:
+    best: IncomingCandidate | None = None
+    for candidate in incoming:
         if pending is None:
-            return entrant
-        best = best or entrant
-        if entrant.contender.symbol == pending.candidate and wanted(entrant):
-            return entrant
+            return candidate
+        best = best or candidate
+        if candidate.side.symbol == pending.candidate and wanted(candidate):
+            return candidate
     return best
 
 
-def compare(
-    old: Contender, new: Contender, noise: Mapping[str, float], rules: ReplacementSettings
+def compare_symbols(
+    old: ReplacementSide,
+    new: ReplacementSide,
+    noise: Mapping[str, float],
+    rules: ReplacementSettings,
 ) -> Comparison:
     """Improvement, noise and cost of putting `new` in place of `old`, all in z.
 
@@ -218,8 +230,8 @@ def compare(
     )
 
 
-def counted(
-    former: Tally | None,
+def count_confirmation(
+    former: ConfirmationCount | None,
     old: str,
     new: str,
     input_hash: str,
@@ -228,7 +240,7 @@ def counted(
     *,
     since: timedelta | None = None,
     exceeds: bool,
-) -> Tally | None:
+) -> ConfirmationCount | None:
     """The tally after one more look, None where it does not exceed.
 
     A board counts once, and within `interval` of a counted look no other is counted. `since` is
@@ -238,7 +250,7 @@ def counted(
     if not exceeds:
         return None
     if former is None or former.candidate != new:
-        return Tally(old, new, 1, input_hash, at)
+        return ConfirmationCount(old, new, 1, input_hash, at)
     if former.counted_at > at:
         return replace(former, counted_at=at)
     passed = at - former.counted_at if since is None else since
@@ -247,76 +259,84 @@ def counted(
     return replace(former, count=former.count + 1, input_hash=input_hash, counted_at=at)
 
 
-def propose(
-    leaver: Leaver,
-    candidate: Contender | None,
+def propose_replacement(
+    outgoing: OutgoingMember,
+    candidate: ReplacementSide | None,
     noise: Mapping[str, float],
-    tally: Tally | None,
+    tally: ConfirmationCount | None,
     since_swap: timedelta | None,
     rules: ReplacementSettings,
-) -> Proposal:
+) -> ReplacementProposal:
     """Judge one pair; `since_swap` is the time since the last swap, None if there was none.
 
     A forced one needs a candidate and nothing else; but what the operator pins stays.
     """
     if candidate is None:
         nothing = Comparison(None, None, None)
-        return Proposal(leaver, None, nothing, None, None, 0, (Block.NO_CANDIDATE,))
-    comparison = compare(leaver.contender, candidate, noise, rules)
+        return ReplacementProposal(
+            outgoing, None, nothing, None, None, 0, (ReplacementBlock.NO_CANDIDATE,)
+        )
+    comparison = compare_symbols(outgoing.side, candidate, noise, rules)
     known = tally is not None and tally.candidate == candidate.symbol
     confirmations = tally.count if tally is not None and known else 0
-    blocks = _blocks(leaver, comparison, confirmations, since_swap, rules)
-    return Proposal(
-        leaver=leaver,
+    blocks = _blocks(outgoing, comparison, confirmations, since_swap, rules)
+    return ReplacementProposal(
+        outgoing=outgoing,
         candidate=candidate,
         comparison=comparison,
         threshold=comparison.threshold(rules),
-        strength=_strength(leaver, candidate, comparison),
+        strength=_strength(outgoing, candidate, comparison),
         confirmations=confirmations,
         blocked_by=blocks,
     )
 
 
-def within_cycle(proposals: Iterable[Proposal], rules: ReplacementSettings) -> tuple[Proposal, ...]:
+def limit_per_cycle(
+    proposals: Iterable[ReplacementProposal], rules: ReplacementSettings
+) -> tuple[ReplacementProposal, ...]:
     """The same, with those blocked that are more than one cycle may carry out; forced come free."""
-    out: list[Proposal] = []
+    out: list[ReplacementProposal] = []
     left = rules.max_per_cycle
     for proposal in proposals:
         counts = proposal.is_due and not proposal.is_forced
         out.append(
-            replace(proposal, blocked_by=(Block.CYCLE_LIMIT,)) if counts and not left else proposal
+            replace(proposal, blocked_by=(ReplacementBlock.CYCLE_LIMIT,))
+            if counts and not left
+            else proposal
         )
         left -= counts and left > 0
     return tuple(out)
 
 
 def _blocks(
-    leaver: Leaver,
+    outgoing: OutgoingMember,
     comparison: Comparison,
     confirmations: int,
     since_swap: timedelta | None,
     rules: ReplacementSettings,
-) -> tuple[Block, ...]:
-    if leaver.forced is not None:
-        return (Block.PINNED,) if leaver.is_pinned else ()
+) -> tuple[ReplacementBlock, ...]:
+    if outgoing.forced is not None:
+        return (ReplacementBlock.PINNED,) if outgoing.is_pinned else ()
     known = comparison.threshold(rules) is not None
     cooled = since_swap is None or since_swap >= timedelta(seconds=rules.cooldown_s)
-    told = (
-        (leaver.is_pinned, Block.PINNED),
-        (leaver.is_paused, Block.CONTRACT_PAUSED),
-        (comparison.noise is None, Block.NOISE_UNKNOWN),
-        (comparison.cost is None, Block.COST_UNKNOWN),
-        (known and not comparison.exceeds(rules), Block.IMPROVEMENT_TOO_SMALL),
-        (confirmations < rules.confirmations, Block.UNCONFIRMED),
-        (leaver.held < timedelta(seconds=rules.min_holding_s), Block.MIN_HOLDING),
-        (not cooled, Block.COOLDOWN),
+    rules_hit = (
+        (outgoing.is_pinned, ReplacementBlock.PINNED),
+        (outgoing.is_paused, ReplacementBlock.CONTRACT_PAUSED),
+        (comparison.noise is None, ReplacementBlock.NOISE_UNKNOWN),
+        (comparison.cost is None, ReplacementBlock.COST_UNKNOWN),
+        (known and not comparison.exceeds(rules), ReplacementBlock.IMPROVEMENT_TOO_SMALL),
+        (confirmations < rules.confirmations, ReplacementBlock.UNCONFIRMED),
+        (outgoing.held < timedelta(seconds=rules.min_holding_s), ReplacementBlock.MIN_HOLDING),
+        (not cooled, ReplacementBlock.COOLDOWN),
     )
-    return tuple(block for applies, block in told if applies)
+    return tuple(block for applies, block in rules_hit if applies)
 
 
-def _strength(leaver: Leaver, candidate: Contender, comparison: Comparison) -> float | None:
+def _strength(
+    outgoing: OutgoingMember, candidate: ReplacementSide, comparison: Comparison
+) -> float | None:
     """How likely the improvement pays for its cost, given the noise, times the confidence."""
-    if leaver.forced is not None:
+    if outgoing.forced is not None:
         return 1.0
     gain, noise, cost = comparison.improvement, comparison.noise, comparison.cost
     if gain is None or noise is None or cost is None or candidate.confidence is None:

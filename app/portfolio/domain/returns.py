@@ -73,7 +73,7 @@ class BookedResult:
 
     @property
     def net(self) -> Decimal:
-        """What was realised after fees and funding."""
+        """Realised result after fees and funding."""
         return net(self.pnl, self.funding, self.fees)
 
 
@@ -103,7 +103,7 @@ class BookedTotal:
 
     @property
     def net(self) -> Decimal:
-        """What was realised after fees and funding."""
+        """Realised result after fees and funding."""
         return net(self.pnl, self.funding, self.fees)
 
 
@@ -137,13 +137,13 @@ def since_inclusion(
     return SinceInclusion(performance, fall, volatility)
 
 
-def figures(returns: Floats) -> Figures:
+def compute_figures(returns: Floats) -> Figures:
     """Figures of daily returns (T,) without gaps; the equity begins at 1."""
     equity = np.concatenate([[1.0], np.cumprod(1.0 + returns)])
-    return figures_of_equity(equity, returns, float(len(returns)))
+    return compute_equity_figures(equity, returns, float(len(returns)))
 
 
-def figures_of_equity(equity: Floats, returns: Floats, days: float) -> Figures:
+def compute_equity_figures(equity: Floats, returns: Floats, days: float) -> Figures:
     """Sharpe, Sortino, Calmar and the like, annualised with 365 days, rf = 0.
 
     `equity` (P,) holds all known points over `days`, `returns` (T,) the observations among them,

@@ -11,8 +11,8 @@ from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import DAYS_A_YEAR, Floats
 from app.market.domain.panel import Panel, simple_returns, unbroken
 from app.market.domain.return_statistics import MARKET
-from app.portfolio.domain.returns import Figures, figures
-from app.portfolio.domain.value_at_risk import Method, exceptions, kupiec, var_cvar
+from app.portfolio.domain.returns import Figures, compute_figures
+from app.portfolio.domain.value_at_risk import Method, count_exceptions, run_kupiec_test, var_cvar
 
 LEAST: Final = 30  # common days below which no risk is spoken of
 LEVELS: Final = (0.95, 0.99)
@@ -21,17 +21,17 @@ _SIGNIFICANT: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Tail:
+class TailRisk:
     """One-day loss as a positive fraction of equity; None where not defined."""
 
     level: float
     var: float | None
     cvar: float | None
-    backtest: "Backtest | None" = None  # None without a day that could be judged
+    backtest: "TailBacktest | None" = None  # None without a day that could be judged
 
 
 @dataclass(frozen=True, slots=True)
-class Backtest:
+class TailBacktest:
     """How often the VaR of the days before a day was exceeded on it; no day is proxied.
 
     Kupiec: the p-value is how likely as wrong a count is where the VaR is right.
@@ -64,13 +64,13 @@ class Risk:
     volatility: float | None  # annualised
     beta: float | None  # to BTC
     contributions: Mapping[str, float]  # shares of the variance by symbol, adding up to 1
-    tails: tuple[Tail, ...]
+    tails: tuple[TailRisk, ...]
     hypothetical: Figures  # of these weights over the past: not earned
     reason: str | None
     proxied: Mapping[str, int] = field(default_factory=dict)
 
 
-def risk_of(daily: Panel | None, weights: Mapping[str, float]) -> Risk:
+def compute_risk(daily: Panel | None, weights: Mapping[str, float]) -> Risk:
     """Of `weights` (fractions of equity by symbol; the rest is cash), filtered historical tails.
 
     A day counts only if every symbol has a return on it: no gap is filled in. For the tails the
@@ -90,14 +90,14 @@ def risk_of(daily: Panel | None, weights: Mapping[str, float]) -> Risk:
     tails = _tails(longer @ shares, total)
     if len(total) < LEAST:
         why = f"{len(total)} common days, {LEAST} are needed"
-        return replace(_unknown(why, figures(total)), tails=tails, proxied=proxied)
+        return replace(_unknown(why, compute_figures(total)), tails=tails, proxied=proxied)
     return Risk(
         observations=len(total),
         volatility=float(np.std(total, ddof=1)) * math.sqrt(DAYS_A_YEAR),
         beta=beta(total, market),
         contributions=dict(zip(held, _contributions(own, shares), strict=False)),
         tails=tails,
-        hypothetical=figures(total),
+        hypothetical=compute_figures(total),
         reason=None,
         proxied=proxied,
     )
@@ -154,19 +154,19 @@ def _proxied(
     return filled[np.isfinite(filled).all(axis=1)], days
 
 
-def _tails(returns: Floats, whole: Floats) -> tuple[Tail, ...]:
+def _tails(returns: Floats, whole: Floats) -> tuple[TailRisk, ...]:
     """Of `returns` (T,), judged by those of the days that are `whole`."""
     return tuple(
-        Tail(level, *var_cvar(returns, level, Method.FILTERED), _backtest(whole, level))
+        TailRisk(level, *var_cvar(returns, level, Method.FILTERED), _backtest(whole, level))
         for level in LEVELS
     )
 
 
-def _backtest(returns: Floats, level: float) -> Backtest | None:
-    beyond, days = exceptions(returns, level, WINDOW, Method.FILTERED)
+def _backtest(returns: Floats, level: float) -> TailBacktest | None:
+    beyond, days = count_exceptions(returns, level, WINDOW, Method.FILTERED)
     share = round(1.0 - level, 12)
-    ratio, p_value = kupiec(beyond, days, share)
-    return Backtest(WINDOW, days, beyond, days * share, ratio, p_value) if days else None
+    ratio, p_value = run_kupiec_test(beyond, days, share)
+    return TailBacktest(WINDOW, days, beyond, days * share, ratio, p_value) if days else None
 
 
 def beta(returns: Floats, market: Floats) -> float | None:
@@ -188,6 +188,6 @@ def _contributions(returns: Floats, shares: Floats) -> list[float]:
 
 
 def _unknown(reason: str, made: Figures | None = None) -> Risk:
-    nothing = figures(np.empty(0)) if made is None else made
-    tails = tuple(Tail(level, None, None) for level in LEVELS)
+    nothing = compute_figures(np.empty(0)) if made is None else made
+    tails = tuple(TailRisk(level, None, None) for level in LEVELS)
     return Risk(nothing.observations, None, None, {}, tails, nothing, reason)

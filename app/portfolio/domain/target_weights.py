@@ -11,77 +11,88 @@ from typing import Any
 from app.configuration.domain.model import Configuration, WeightingMethod
 from app.foundation.decimal_math import ONE, to_millionths
 from app.portfolio.domain.models import FULL, Portfolio
-from app.portfolio.domain.weight_allocation import Allocation, Claim, Flag, Role, allocate, whole
+from app.portfolio.domain.weight_allocation import (
+    Allocation,
+    Flag,
+    Role,
+    WeightRequest,
+    allocate_weights,
+    round_to_total,
+)
 from app.portfolio.domain.weighting_methods import Covariance
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class MemberConstraint:
     """A member's role and the reason for it."""
 
-    claim: Claim
+    request: WeightRequest
     reason: str
 
 
-def targets(
-    ruled: Mapping[str, Ruling],
+def compute_targets(
+    constraints: Mapping[str, MemberConstraint],
     configuration: Configuration,
     known: Covariance | None = None,
     method: WeightingMethod | None = None,
 ) -> Allocation:
-    """Target weights of the ruled members; `method` stands in for the configured one.
+    """Target weights of the constrained members; `method` stands in for the configured one.
 
     With a volatility target the funded weights shrink together until the portfolio is not more
     volatile than that, below their minimum if need be; what they give up is cash. Where the
     volatility is not known no funded weight grows.
     """
-    claims = tuple(ruling.claim for ruling in ruled.values())
+    requests = tuple(constraint.request for constraint in constraints.values())
     if (method or configuration.rebalancing.method) is WeightingMethod.FIXED:
-        made = _fixed(claims, configuration)
+        made = _fixed(requests, configuration)
     else:
-        made = allocate(claims, configuration.min_weight_u, configuration.max_weight_u)
+        made = allocate_weights(requests, configuration.min_weight_u, configuration.max_weight_u)
     limit = configuration.rebalancing.volatility_target
     if limit == 0.0:
         return made
-    if known is None or volatility(made.weights_u, known) is None:
-        return _not_grown(made, claims)
-    return _calmed(made, claims, known, limit)
+    if known is None or compute_volatility(made.weights_u, known) is None:
+        return _not_grown(made, requests)
+    return _calmed(made, requests, known, limit)
 
 
-def volatility(weights_u: Mapping[str, int], known: Covariance) -> float | None:
+def compute_volatility(weights_u: Mapping[str, int], known: Covariance) -> float | None:
     """Annualised, of weights in micro-percent; None where a held symbol is not covered."""
     return known.volatility({symbol: weight / FULL for symbol, weight in weights_u.items()})
 
 
-def _fixed(claims: tuple[Claim, ...], configuration: Configuration) -> Allocation:
-    """What the operator set, capped by the maximum; scaled down where locked weights leave less.
+def _fixed(requests: tuple[WeightRequest, ...], configuration: Configuration) -> Allocation:
+    """Operator weights, capped by the maximum and scaled down where locked weights leave less.
 
     A member that no weight was set for has none. Where that is so of all of them nothing was
     decided: they keep theirs.
     """
     wanted = configuration.rebalancing.fixed_weights_u
-    held = {claim.symbol: claim.held_u for claim in claims if claim.role is Role.LOCKED}
+    held = {request.symbol: request.held_u for request in requests if request.role is Role.LOCKED}
     funded = {
-        claim.symbol: min(wanted.get(claim.symbol, 0), configuration.max_weight_u)
-        for claim in claims
-        if claim.role is Role.FUNDED
+        request.symbol: min(wanted.get(request.symbol, 0), configuration.max_weight_u)
+        for request in requests
+        if request.role is Role.FUNDED
     }
     if not funded.keys() & wanted.keys():
-        kept = {claim.symbol: claim.held_u for claim in claims if claim.role is not Role.EXCLUDED}
-        weights = {claim.symbol: kept.get(claim.symbol, 0) for claim in claims}
+        kept = {
+            request.symbol: request.held_u
+            for request in requests
+            if request.role is not Role.EXCLUDED
+        }
+        weights = {request.symbol: kept.get(request.symbol, 0) for request in requests}
         return Allocation(weights, FULL - sum(weights.values()), (Flag.FIXED_UNSET,))
     room, total = max(FULL - sum(held.values()), 0), sum(funded.values())
     flags: tuple[Flag, ...] = ()
     if total > room:
         funded = {symbol: weight * room // total for symbol, weight in funded.items()}
         flags = (Flag.LOCKED_EXCEED,)
-    weights = {claim.symbol: 0 for claim in claims} | held | funded
+    weights = {request.symbol: 0 for request in requests} | held | funded
     return Allocation(weights, FULL - sum(weights.values()), flags)
 
 
-def spared(
+def apply_no_trade_region(
     target: Allocation,
-    ruled: Mapping[str, Ruling],
+    constraints: Mapping[str, MemberConstraint],
     bands_u: Mapping[str, int],
     low_u: int,
     high_u: int,
@@ -100,11 +111,11 @@ def spared(
     """
     stuck: set[str] = set()
     while True:
-        made = _with_fewest(target, ruled, bands_u, low_u, high_u, stuck, released)
+        made = _with_fewest(target, constraints, bands_u, low_u, high_u, stuck, released)
         small = {
             name
-            for name, one in ruled.items()
-            if 0 < abs(made.weights_u[name] - one.claim.held_u) < least_u.get(name, 0)
+            for name, one in constraints.items()
+            if 0 < abs(made.weights_u[name] - one.request.held_u) < least_u.get(name, 0)
         }
         if not small:
             return made
@@ -113,18 +124,18 @@ def spared(
 
 def _with_fewest(
     target: Allocation,
-    ruled: Mapping[str, Ruling],
+    constraints: Mapping[str, MemberConstraint],
     bands_u: Mapping[str, int],
     low_u: int,
     high_u: int,
     stuck: AbstractSet[str],
     released: AbstractSet[str],
 ) -> Allocation:
-    """As `spared`, while the members of `stuck` keep their weight whatever their target is."""
-    held = {name: one.claim.held_u for name, one in ruled.items()}
+    """As `apply_no_trade_region`, while the members of `stuck` keep their weight."""
+    held = {name: one.request.held_u for name, one in constraints.items()}
     ahead = {
         name: target.weights_u[name] - held[name]
-        for name, one in ruled.items()
+        for name, one in constraints.items()
         if _is(one, Role.FUNDED) and name not in stuck
     }
     must = sorted(
@@ -134,7 +145,7 @@ def _with_fewest(
         or (by_u and (name in released or not low_u <= held[name] <= high_u))
     )
     kept = {name: held[name] for name in sorted(stuck)}
-    leaves = any(_is(one, Role.EXCLUDED) and held[name] > 0 for name, one in ruled.items())
+    leaves = any(_is(one, Role.EXCLUDED) and held[name] > 0 for name, one in constraints.items())
     if not must and not leaves:
         weights = {**target.weights_u, **{name: held[name] for name in ahead}, **kept}
         return Allocation(weights, FULL - sum(weights.values()), target.flags)
@@ -172,7 +183,9 @@ def _given(
     ]
     if abs(short) > sum(rooms):
         return None
-    shares = whole([Fraction(abs(short) * one, sum(rooms) or 1) for one in rooms], abs(short))
+    shares = round_to_total(
+        [Fraction(abs(short) * one, sum(rooms) or 1) for one in rooms], abs(short)
+    )
     sign = 1 if short > 0 else -1
     return {
         name: target_u + sign * one
@@ -180,21 +193,21 @@ def _given(
     }
 
 
-def _is(ruling: Ruling, role: Role) -> bool:
-    return ruling.claim.role is role
+def _is(constraint: MemberConstraint, role: Role) -> bool:
+    return constraint.request.role is role
 
 
-def _not_grown(made: Allocation, claims: tuple[Claim, ...]) -> Allocation:
-    held = {claim.symbol: claim.held_u for claim in claims}
+def _not_grown(made: Allocation, requests: tuple[WeightRequest, ...]) -> Allocation:
+    held = {request.symbol: request.held_u for request in requests}
     weights = {symbol: min(weight, held[symbol]) for symbol, weight in made.weights_u.items()}
     flags = (*made.flags, Flag.VOLATILITY_UNKNOWN)
     return Allocation(weights, FULL - sum(weights.values()), flags)
 
 
 def _calmed(
-    made: Allocation, claims: tuple[Claim, ...], known: Covariance, limit: float
+    made: Allocation, requests: tuple[WeightRequest, ...], known: Covariance, limit: float
 ) -> Allocation:
-    funded = {claim.symbol for claim in claims if claim.role is Role.FUNDED}
+    funded = {request.symbol for request in requests if request.role is Role.FUNDED}
 
     def scaled(share: int) -> dict[str, int]:
         return {
@@ -203,7 +216,7 @@ def _calmed(
         }
 
     def is_calm(share: int) -> bool:
-        found = volatility(scaled(share), known)
+        found = compute_volatility(scaled(share), known)
         return found is not None and to_millionths(found) <= to_millionths(limit)
 
     if is_calm(ONE):
@@ -222,7 +235,7 @@ def _largest(fits: Callable[[int], bool]) -> int:
     return low
 
 
-def marked(
+def drift_weights(
     portfolio: Portfolio, set_at: Mapping[str, Decimal], now: Mapping[str, Decimal]
 ) -> Portfolio:
     """The portfolio with every weight moved by its price, relative to the equity index.
@@ -243,7 +256,7 @@ def marked(
     share = (FULL - kept) / worth
     names = tuple(moved)
     exact = [moved[name] * share for name in names] + [portfolio.cash_u * share]
-    units = whole(exact, FULL - kept)
+    units = round_to_total(exact, FULL - kept)
     weights = dict(zip(names, units, strict=False))
     members = tuple(
         replace(one, weight_u=weights.get(one.symbol, one.weight_u)) for one in portfolio.members
@@ -251,7 +264,7 @@ def marked(
     return replace(portfolio, members=members, cash_u=units[-1])
 
 
-def prices_of(payload: Mapping[str, Any]) -> dict[str, Decimal]:
+def read_mark_prices(payload: Mapping[str, Any]) -> dict[str, Decimal]:
     """The known mark prices that an event carries, by symbol."""
     marks = payload.get("marks", {}).values()
     return {one["symbol"]: Decimal(one["mark"]) for one in marks if one["mark"] is not None}

@@ -56,7 +56,9 @@ def var_cvar(
     return _tail(surprises, share, float(sigma[-1]))
 
 
-def kupiec(exceptions: int, observations: int, share: float) -> tuple[float | None, float | None]:
+def run_kupiec_test(
+    exceptions: int, observations: int, share: float
+) -> tuple[float | None, float | None]:
     """Likelihood ratio and p-value of `exceptions` days beyond a VaR that should have `share`.
 
     Chi-squared with one degree of freedom; (None, None) without observations. Raises ValueError
@@ -73,7 +75,7 @@ def kupiec(exceptions: int, observations: int, share: float) -> tuple[float | No
     return ratio, float(chdtrc(1.0, ratio))
 
 
-def exceptions(returns: Floats, level: float, window: int, method: Method) -> tuple[int, int]:
+def count_exceptions(returns: Floats, level: float, window: int, method: Method) -> tuple[int, int]:
     """Days whose loss was beyond the VaR of the `window` returns before, and the days judged.
 
     Every VaR sees only returns before its day; NaN returns are left out beforehand.

@@ -13,11 +13,11 @@ from app.portfolio.domain.models import FULL
 
 
 class Flag(StrEnum):
-    """What a caller should know about a set of weights."""
+    """Remarkable property of a set of weights."""
 
     CAP_BOUND_CASH = "cap_bound_cash"  # all at their maximum, the rest is cash
     FLOOR_RELAXED = "floor_relaxed"  # the minimums alone exceed what there is to give
-    ZERO_SCORE_FILL = "zero_score_fill"  # the rest went to symbols without appeal
+    ZERO_SCORE_FILL = "zero_score_fill"  # the rest went to symbols without a raw share
     VOLATILITY_TARGET = "volatility_target"  # weights shrunk until the portfolio is calm enough
     VOLATILITY_UNKNOWN = "volatility_unknown"  # nothing grows: a target needs it and it is missing
     FIXED_UNSET = "fixed_unset"  # the operator set a weight for no member: all keep theirs
@@ -25,7 +25,7 @@ class Flag(StrEnum):
 
 
 class Role(StrEnum):
-    """What a member may do when weights are set."""
+    """Role of a member when weights are set."""
 
     FUNDED = "funded"
     LOCKED = "locked"  # keeps its weight and may not grow: its data or market stands still
@@ -33,12 +33,12 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """One member's case; `appeal` is q = exp(kappa z) / sigma, and counts only when funded."""
+class WeightRequest:
+    """One member's claim to weight; `raw_share` q = exp(kappa z) / sigma counts when funded."""
 
     symbol: str
     role: Role
-    appeal: float
+    raw_share: float
     held_u: int  # present weight, kept when locked
 
 
@@ -54,7 +54,7 @@ class Allocation:
 _MAX_EXPONENT: Final = 700.0  # exp() of more is no longer a float
 
 
-def appeal(z: float, volatility: float, tilt: float) -> float:
+def raw_share(z: float, volatility: float, tilt: float) -> float:
     """q = exp(tilt * z) / volatility; 0 where the result would not be a positive finite number."""
     exponent = tilt * z
     usable = math.isfinite(exponent) and exponent <= _MAX_EXPONENT and volatility > 0.0
@@ -62,47 +62,50 @@ def appeal(z: float, volatility: float, tilt: float) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def allocate(claims: Sequence[Claim], low_u: int, high_u: int) -> Allocation:
-    """Fund the claims within [low_u, high_u] each; locked ones keep what they hold.
+def allocate_weights(requests: Sequence[WeightRequest], low_u: int, high_u: int) -> Allocation:
+    """Fund each request within [low_u, high_u]; locked members keep their weight.
 
-    Deterministic and independent of the order of claims. Bounds are never stretched: what the
+    Deterministic and independent of the order of requests. Bounds are never stretched: what the
     maximums leave over is cash. Minimums that together exceed the room are scaled down and
     flagged.
     """
-    held = {claim.symbol: claim.held_u for claim in claims if claim.role is Role.LOCKED}
+    held = {request.symbol: request.held_u for request in requests if request.role is Role.LOCKED}
     funded = sorted(
-        (claim for claim in claims if claim.role is Role.FUNDED), key=lambda claim: claim.symbol
+        (request for request in requests if request.role is Role.FUNDED),
+        key=lambda request: request.symbol,
     )
-    weights = {claim.symbol: 0 for claim in claims} | held
+    weights = {request.symbol: 0 for request in requests} | held
     room = FULL - sum(held.values())
     flags: tuple[Flag, ...] = ()
     if funded and room <= 0:
         flags = (Flag.LOCKED_EXCEED,)
     elif funded:
-        shares, flags = _projected(tuple(claim.appeal for claim in funded), low_u, high_u, room)
-        weights |= {claim.symbol: share for claim, share in zip(funded, shares, strict=True)}
+        shares, flags = _projected(
+            tuple(request.raw_share for request in funded), low_u, high_u, room
+        )
+        weights |= {request.symbol: share for request, share in zip(funded, shares, strict=True)}
     return Allocation(weights, FULL - sum(weights.values()), flags)
 
 
 @lru_cache(maxsize=32)
 def _projected(
-    appeals: tuple[float, ...], low_u: int, high_u: int, room_u: int
+    raw_shares: tuple[float, ...], low_u: int, high_u: int, room_u: int
 ) -> tuple[tuple[int, ...], tuple[Flag, ...]]:
-    """As `project`: appeals come of the scores, and prices move many times between two boards."""
-    shares, flags = project(appeals, low_u, high_u, room_u)
+    """Cached `project_weights`: raw shares change with scores, less often than prices."""
+    shares, flags = project_weights(raw_shares, low_u, high_u, room_u)
     return tuple(shares), tuple(flags)
 
 
-def project(
-    appeals: Sequence[float], low_u: int, high_u: int, room_u: int
+def project_weights(
+    raw_shares: Sequence[float], low_u: int, high_u: int, room_u: int
 ) -> tuple[list[int], list[Flag]]:
     """w = clip(lambda * s, low, high) with sum w = room, exactly, in integers.
 
-    Appeals count with nine significant digits, non-positive and non-finite ones as zero. Units
+    Raw shares count with nine significant digits, non-positive and non-finite ones as zero. Units
     that rounding down leaves over go to the largest remainders, the earlier position first. The
     sum falls short of the room only when every weight stands at the maximum.
     """
-    count = len(appeals)
+    count = len(raw_shares)
     high = min(high_u, room_u)
     if count * high <= room_u:
         flags = [Flag.CAP_BOUND_CASH] if count * high < room_u else []
@@ -112,18 +115,18 @@ def project(
     if count * low > room_u:
         low = Fraction(room_u, count)
         flags.append(Flag.FLOOR_RELAXED)
-    exact = [_exact(one) for one in appeals]
+    exact = [_exact(one) for one in raw_shares]
     positive = [one for one in exact if one > 0]
     spare = room_u - (count - len(positive)) * low
     if positive and len(positive) * high < spare:
-        # The appealing ones are full: what is left is spread evenly over the others.
+        # Symbols with a raw share are full: the rest is spread evenly over the others.
         rest = (room_u - Fraction(len(positive) * high)) / (count - len(positive))
         filled = [Fraction(high) if one > 0 else rest for one in exact]
-        return whole(filled, room_u), [*flags, Flag.ZERO_SCORE_FILL]
+        return round_to_total(filled, room_u), [*flags, Flag.ZERO_SCORE_FILL]
     if not positive:
-        return whole([Fraction(room_u, count)] * count, room_u), flags
+        return round_to_total([Fraction(room_u, count)] * count, room_u), flags
     level = _level(positive, low, Fraction(high), spare)
-    return whole([_clip(level * one, low, Fraction(high)) for one in exact], room_u), flags
+    return round_to_total([_clip(level * one, low, Fraction(high)) for one in exact], room_u), flags
 
 
 def _exact(value: float) -> Fraction:
@@ -134,12 +137,14 @@ def _clip(value: Fraction, low: Fraction, high: Fraction) -> Fraction:
     return min(max(value, low), high)
 
 
-def _level(appeals: Sequence[Fraction], low: Fraction, high: Fraction, total: Fraction) -> Fraction:
+def _level(
+    raw_shares: Sequence[Fraction], low: Fraction, high: Fraction, total: Fraction
+) -> Fraction:
     """The lambda with sum clip(lambda * s, low, high) = total; n*low <= total <= n*high."""
-    breaks = sorted({bound / one for one in appeals for bound in (low, high)})
+    breaks = sorted({bound / one for one in raw_shares for bound in (low, high)})
 
     def filled(level: Fraction) -> Fraction:
-        return sum((_clip(level * one, low, high) for one in appeals), Fraction(0))
+        return sum((_clip(level * one, low, high) for one in raw_shares), Fraction(0))
 
     # The sum grows with lambda and is linear between two breakpoints: find the stretch, then solve.
     first, last = 0, len(breaks) - 1
@@ -152,7 +157,7 @@ def _level(appeals: Sequence[Fraction], low: Fraction, high: Fraction, total: Fr
     return left + (right - left) * (total - below) / (above - below)
 
 
-def whole(shares: Sequence[Fraction], room_u: int) -> list[int]:
+def round_to_total(shares: Sequence[Fraction], room_u: int) -> list[int]:
     """Integers below the exact shares, and the missing units to the largest remainders."""
     units = [math.floor(share) for share in shares]
     missing = room_u - sum(units)

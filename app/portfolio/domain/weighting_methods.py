@@ -11,7 +11,7 @@ from app.foundation.decimal_math import all_to_millionths
 from app.market.domain.models import Floats
 from app.market.domain.panel import Panel, simple_returns, unbroken
 from app.market.domain.return_statistics import ewma_volatility
-from app.portfolio.domain.weight_allocation import appeal
+from app.portfolio.domain.weight_allocation import raw_share
 
 
 def hierarchical_parity(matrix: Floats) -> Floats:
@@ -102,7 +102,7 @@ class Covariance:
         return float(np.sqrt(max(float(shares @ self.matrix @ shares), 0.0)))
 
 
-def covariance(daily: Panel, symbols: tuple[str, ...]) -> Covariance:
+def estimate_covariance(daily: Panel, symbols: tuple[str, ...]) -> Covariance:
     """Of the symbols with enough closed daily bars, over their common days.
 
     Correlations over those days, shrunk, times EWMA volatilities over each one's own days: coins
@@ -126,23 +126,23 @@ def covariance(daily: Panel, symbols: tuple[str, ...]) -> Covariance:
         return Covariance((), np.empty((0, 0)))
     own = np.column_stack([returns[name] for name in ordered])
     volatility = ewma_volatility(own, _LEAST_DAYS)
-    return Covariance(ordered, alike(own[common]) * np.outer(volatility, volatility))
+    return Covariance(ordered, estimate_correlation(own[common]) * np.outer(volatility, volatility))
 
 
-def alike(returns: Floats) -> Floats:
+def estimate_correlation(returns: Floats) -> Floats:
     """(N, N) correlation of (T, N) returns without holes, shrunk towards none at all.
 
-    Who never moved is like nobody, and like itself.
+    A symbol without moves correlates with itself only.
     """
     spread = returns.std(axis=0)
     moved = np.flatnonzero(spread > 0.0)
     matrix = np.eye(returns.shape[1])
     if len(moved):
-        matrix[np.ix_(moved, moved)] = shrunk(returns[:, moved] / spread[moved])[0]
+        matrix[np.ix_(moved, moved)] = shrink_covariance(returns[:, moved] / spread[moved])[0]
     return matrix
 
 
-def shrunk(returns: Floats) -> tuple[Floats, float]:
+def shrink_covariance(returns: Floats) -> tuple[Floats, float]:
     """Ledoit-Wolf 2004 covariance of (T, N) returns towards mu * I, and the shrinkage."""
     count, size = returns.shape
     centred = returns - returns.mean(axis=0)
@@ -183,18 +183,18 @@ def risk_parity(matrix: Floats, budgets: Floats | None = None, most: int = _SWEE
 
 
 @dataclass(frozen=True, slots=True)
-class Basis:
-    """What a method may look at for one member; the covariance is that of all members."""
+class MethodInput:
+    """Inputs of a weighting method for one member; the covariance covers all members."""
 
     z: float
     volatility: float | None  # annualised
     tilt: float
 
 
-def appeals(
-    method: WeightingMethod, members: Mapping[str, Basis], known: Covariance | None
+def raw_shares(
+    method: WeightingMethod, members: Mapping[str, MethodInput], known: Covariance | None
 ) -> dict[str, float]:
-    """The pull of every member, of which only the proportions count; 0 where it has none.
+    """Raw share of every member; only the proportions count, 0 means none.
 
     `fixed` is not a matter of proportions: its weights are the operator's. A member that the
     covariance does not cover gets, under both parities, the mean of the others in proportion to
@@ -210,38 +210,38 @@ def appeals(
     }[method](members, known)
 
 
-def _tilted(members: Mapping[str, Basis], _known: Covariance | None) -> dict[str, float]:
+def _tilted(members: Mapping[str, MethodInput], _known: Covariance | None) -> dict[str, float]:
     return {
-        symbol: appeal(one.z, one.volatility or 0.0, one.tilt) for symbol, one in members.items()
+        symbol: raw_share(one.z, one.volatility or 0.0, one.tilt) for symbol, one in members.items()
     }
 
 
-def _inverse(members: Mapping[str, Basis], _known: Covariance | None) -> dict[str, float]:
-    return {symbol: appeal(0.0, one.volatility or 0.0, 0.0) for symbol, one in members.items()}
+def _inverse(members: Mapping[str, MethodInput], _known: Covariance | None) -> dict[str, float]:
+    return {symbol: raw_share(0.0, one.volatility or 0.0, 0.0) for symbol, one in members.items()}
 
 
-def _equal(members: Mapping[str, Basis], _known: Covariance | None) -> dict[str, float]:
+def _equal(members: Mapping[str, MethodInput], _known: Covariance | None) -> dict[str, float]:
     return dict.fromkeys(members, 1.0)
 
 
-def _parity(members: Mapping[str, Basis], known: Covariance | None) -> dict[str, float]:
+def _parity(members: Mapping[str, MethodInput], known: Covariance | None) -> dict[str, float]:
     """Each contributes risk in proportion to exp(tilt * z): better scores may bring more of it."""
 
     def by_score(matrix: Floats, names: Sequence[str]) -> Floats:
         own = [members[name] for name in names]
-        # Not below: who has no appeal at all would take the whole descent with it.
-        budgets = np.array([max(appeal(one.z, 1.0, one.tilt), _LEAST_BUDGET) for one in own])
+        # Lower limit: a budget of zero would break the descent for all members.
+        budgets = np.array([max(raw_share(one.z, 1.0, one.tilt), _LEAST_BUDGET) for one in own])
         return risk_parity(matrix, budgets)
 
     return _by_risk(members, known, by_score)
 
 
-def _hierarchical(members: Mapping[str, Basis], known: Covariance | None) -> dict[str, float]:
+def _hierarchical(members: Mapping[str, MethodInput], known: Covariance | None) -> dict[str, float]:
     return _by_risk(members, known, lambda matrix, _: hierarchical_parity(matrix))
 
 
 def _by_risk(
-    members: Mapping[str, Basis],
+    members: Mapping[str, MethodInput],
     known: Covariance | None,
     method: Callable[[Floats, Sequence[str]], Floats],
 ) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How a change of the portfolio is weighed, written down and announced."""
+"""Sets weights for a portfolio change, stores it with its history and publishes events."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,26 +10,27 @@ from app.market.domain.panel import Redenomination
 from app.portfolio.domain.controls import HELD_BACK
 from app.portfolio.domain.event_log import (
     Draft,
+    EventOrigin,
     EventType,
     PortfolioEvent,
-    Stamp,
     instant_text,
     number_text,
 )
 from app.portfolio.domain.events import PortfolioChanged
-from app.portfolio.domain.membership import Change, weigh
+from app.portfolio.domain.membership import PortfolioChange, set_weights
 from app.portfolio.domain.models import Portfolio, faults
-from app.portfolio.domain.rebalance_plan import rulings, targets, within_bands
+from app.portfolio.domain.rebalance_plan import constrain_members, within_bands
+from app.portfolio.domain.target_weights import compute_targets
 from app.portfolio.services.decision_context import DecisionContext
-from app.portfolio.services.lot_plan import lot_rule
+from app.portfolio.services.lot_plan import derive_lot_rule
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HistoryRepository
-from app.portfolio.storage.portfolio import Departure, MemberStatus, PortfolioRepository
+from app.portfolio.storage.portfolio import Departure, MembershipStatus, PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 
 _LEAVES: Final = {
-    EventType.REMOVE: MemberStatus.REMOVED,
-    EventType.REPLACE: MemberStatus.REPLACED,
+    EventType.REMOVE: MembershipStatus.REMOVED,
+    EventType.REPLACE: MembershipStatus.REPLACED,
 }
 _MARKED: Final = frozenset(
     {
@@ -43,34 +44,38 @@ _MARKED: Final = frozenset(
 
 
 class BrokenInvariantError(AssertionError):
-    """A change would have left the portfolio unsound: a bug, so nothing is committed."""
+    """A change would break a portfolio invariant: a bug, so the transaction is rolled back."""
 
 
-def reweighed(
-    change: Change, context: DecisionContext, facts: Mapping[str, Any], reason: str
-) -> Change:
-    """The change with fresh weights for the members after it; as it is where data is stale.
+def with_new_weights(
+    change: PortfolioChange, context: DecisionContext, facts: Mapping[str, Any], reason: str
+) -> PortfolioChange:
+    """Change with new weights for the resulting members; unchanged if data is stale.
 
     Members inside their band stay where prices have carried them, as in a rebalance.
-    While trading is switched off nobody grows: what a removal frees stays cash.
+    While trading is switched off no weight grows: freed weight stays cash.
     """
     state = change.portfolio
     if not context.is_sound(state) or not context.controls.switch.enabled:
         return change
-    known, standings = context.covariance(state), context.standings(state)
-    ruled = rulings(context.marked(state), standings, context.configuration, known)
+    known, statuses = context.covariance(state), context.member_statuses(state)
+    constraints = constrain_members(
+        context.at_current_prices(state), statuses, context.configuration, known
+    )
     allocation = within_bands(
-        targets(ruled, context.configuration, known),
-        ruled,
-        standings,
+        compute_targets(constraints, context.configuration, known),
+        constraints,
+        statuses,
         context.configuration,
         known,
-        lot_rule(standings, None, context).least_u,
+        derive_lot_rule(statuses, None, context).least_u,
     )
-    return weigh(change, allocation, facts, context.at, reason)
+    return set_weights(change, allocation, facts, context.at, reason)
 
 
-def marked(before: Portfolio, change: Change, context: DecisionContext) -> tuple[Draft, ...]:
+def with_mark_prices(
+    before: Portfolio, change: PortfolioChange, context: DecisionContext
+) -> tuple[Draft, ...]:
     """The drafts with the age of their data, the last with every mark price around the change.
 
     `data_as_of` is the exchange time that the market was known up to; null where it was unknown.
@@ -94,15 +99,17 @@ def marked(before: Portfolio, change: Change, context: DecisionContext) -> tuple
 def _mark(symbol: str, context: DecisionContext) -> dict[str, object]:
     mark = context.mark(symbol)
     if mark is not None:
-        told: dict[str, object] = {"symbol": symbol, "mark": number_text(mark)}
+        payload: dict[str, object] = {"symbol": symbol, "mark": number_text(mark)}
         changes = context.redenominations(symbol)
-        return {**told, "redenominated": _redenominations_payload(changes)} if changes else told
+        if changes:
+            payload["redenominated"] = _redenominations_payload(changes)
+        return payload
     quote = context.market.quote(symbol)
     return {"symbol": symbol, "mark": None, "doubt": None if quote is None else quote.doubt}
 
 
 def _redenominations_payload(changes: Iterable[Redenomination]) -> list[dict[str, str]]:
-    """As an event keeps them beside a mark."""
+    """JSON form of redenominations beside a mark price."""
     return [
         {
             "since": instant_text(one.since),
@@ -115,12 +122,12 @@ def _redenominations_payload(changes: Iterable[Redenomination]) -> list[dict[str
 
 
 # Adds the equity of the moment to drafts that set weights; performance implements it.
-IndexEquity = Callable[[UnitOfWork, Sequence[Draft], Stamp], Awaitable[tuple[Draft, ...]]]
+IndexEquity = Callable[[UnitOfWork, Sequence[Draft], EventOrigin], Awaitable[tuple[Draft, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
-    """Commits a change: state, events and announcements of one version."""
+class ChangeRecorder:
+    """Commits a change: state, history events and published events of one version."""
 
     code_version: str
     index_equity: IndexEquity
@@ -129,11 +136,11 @@ class Ledger:
         self,
         unit: UnitOfWork,
         before: Portfolio,
-        change: Change,
+        change: PortfolioChange,
         context: DecisionContext,
         who: Command,
     ) -> tuple[PortfolioEvent, ...]:
-        """Write the change that was decided on `before`, which is locked in this transaction.
+        """Store a change decided on `before`, which this transaction has locked.
 
         Raises ConflictError where the operator's switch or locks forbid it.
         """
@@ -143,7 +150,7 @@ class Ledger:
         broken = faults(after, context.configuration.max_portfolio_symbols)
         if broken:
             raise BrokenInvariantError("; ".join(broken))
-        stamp = Stamp(
+        stamp = EventOrigin(
             actor=who.actor,
             request_id=who.request_id,
             occurred_at=context.at,
@@ -151,7 +158,7 @@ class Ledger:
             input_hash=None if context.board is None else context.board.input_hash,
             code_version=self.code_version,
         )
-        drafts = await self.index_equity(unit, marked(before, change, context), stamp)
+        drafts = await self.index_equity(unit, with_mark_prices(before, change, context), stamp)
         events = await unit.get(HistoryRepository).append(drafts, stamp)
         if entering := sum(draft.type is EventType.ADD for draft in drafts):
             seats = await unit.get(ReplacementRepository).vacancies()

@@ -9,29 +9,29 @@ from app.foundation.errors import Code, NotFoundError, RefusedError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.portfolio.domain.candidate_selection import Refused, refuse
+from app.portfolio.domain.candidate_selection import RefusedCandidate, find_refusal
 from app.portfolio.domain.controls import (
     Controls,
     Lock,
     LockKind,
     Switch,
-    locked,
-    switched,
-    unlocked,
+    record_lock,
+    record_switch,
+    record_unlock,
 )
-from app.portfolio.domain.membership import Change
+from app.portfolio.domain.membership import PortfolioChange
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.services.change_recorder import Ledger
+from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.replacement_candidates import correlation_of
-from app.portfolio.services.tradeability import DataFacts, facts_of
+from app.portfolio.services.tradeability import DataFacts, describe_data
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """One symbol; None is not known."""
+class WatchedSymbol:
+    """Watched symbol; None means unknown."""
 
     lock: Lock
     score: float | None
@@ -41,7 +41,9 @@ class Watched:
         float  # needed to come in: the threshold, or the weakest member of a full portfolio
     )
     is_member: bool
-    refused: Refused | None  # why it could not come in beside the members; None for a member
+    refused: (
+        RefusedCandidate | None
+    )  # why it could not come in beside the members; None for a member
 
     @property
     def distance(self) -> float | None:
@@ -51,12 +53,12 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class WatchList:
-    lines: tuple[Watched, ...]  # by symbol
+    lines: tuple[WatchedSymbol, ...]  # by symbol
     facts: DataFacts
 
 
-def watch_list(portfolio: Portfolio, context: DecisionContext) -> WatchList:
-    """Every watched symbol against the board and the members of the moment."""
+def build_watch_list(portfolio: Portfolio, context: DecisionContext) -> WatchList:
+    """Compare each watched symbol with the current board and members."""
     locks = context.controls.watched()
     members = tuple(member.symbol for member in portfolio.members)
     settings = context.configuration
@@ -71,17 +73,19 @@ def watch_list(portfolio: Portfolio, context: DecisionContext) -> WatchList:
         card, inside = context.card(lock.symbol), lock.symbol in members
         candidate = context.candidate(lock.symbol)
         lines.append(
-            Watched(
+            WatchedSymbol(
                 lock=lock,
                 score=context.score(lock.symbol),
                 confidence=context.confidence(lock.symbol),
                 rank=None if card is None else card.rank,
                 entry_score=entry,
                 is_member=inside,
-                refused=None if inside else refuse(candidate, members, known, settings, sectors),
+                refused=None
+                if inside
+                else find_refusal(candidate, members, known, settings, sectors),
             )
         )
-    return WatchList(tuple(lines), facts_of(context))
+    return WatchList(tuple(lines), describe_data(context))
 
 
 def _entry_score(members: tuple[str, ...], context: DecisionContext) -> float:
@@ -95,7 +99,7 @@ def _entry_score(members: tuple[str, ...], context: DecisionContext) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ControlService:
-    """Each change is one event of the history; saying the same again changes nothing.
+    """Stores operator controls; each change is one history event, a repetition none.
 
     The controls themselves stand beside the portfolio: the history says when they were moved, and
     folding it gives the members and weights, which they do not touch.
@@ -104,7 +108,7 @@ class ControlService:
     database: Database
     contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
-    ledger: Ledger
+    recorder: ChangeRecorder
 
     async def controls(self) -> Controls:
         """The switch and the locks in force."""
@@ -112,12 +116,12 @@ class ControlService:
         return context.controls
 
     async def watch_list(self) -> WatchList:
-        """Where the watched symbols stand."""
+        """Watched symbols with score, rank and distance to entry."""
         state, context = await self.contexts.present(self.database)
-        return watch_list(state.portfolio, context)
+        return build_watch_list(state.portfolio, context)
 
     async def first_symbols(self) -> tuple[str, ...]:
-        """Whose books are looked at first: members (they size positions) and watched ones."""
+        """Symbols whose books are read first: members (they size positions) and watched ones."""
         state, context = await self.contexts.present(self.database)
         watched = context.controls.watched()
         names = (
@@ -137,7 +141,7 @@ class ControlService:
     async def switch(
         self, enabled: bool, reason: str, command: Command, render: Render[Switch] | None = None
     ) -> CommandResult[Switch]:
-        """Trading on or off, for everybody and across restarts."""
+        """Switch trading on or off for all processes and across restarts."""
 
         async def change(unit: UnitOfWork) -> Switch:
             portfolio, context = await self._locked(unit, command)
@@ -145,9 +149,9 @@ class ControlService:
             if present.enabled is enabled:
                 return present
             made = Switch(enabled, reason, context.at, command.actor)
-            done = switched(portfolio, enabled, reason, context.at)
-            await self.ledger.commit(unit, portfolio, done, context, command)
-            await unit.get(ControlRepository).keep_switch(made)
+            done = record_switch(portfolio, enabled, reason, context.at)
+            await self.recorder.commit(unit, portfolio, done, context, command)
+            await unit.get(ControlRepository).store_switch(made)
             return made
 
         return await self.idempotency.run(command, change, render)
@@ -161,7 +165,7 @@ class ControlService:
         command: Command,
         render: Render[Lock] | None = None,
     ) -> CommandResult[Lock]:
-        """Pin, ban or watch a symbol, in place of what was said of it before.
+        """Pin, ban or watch a symbol; replaces its former lock.
 
         Raises RefusedError for an unknown symbol and for an end that has passed already.
         """
@@ -177,7 +181,7 @@ class ControlService:
             if present and (present.kind, present.reason, present.expires_at) == same:
                 return present
             made = Lock(symbol, kind, reason, expires_at, context.at, command.actor)
-            done = locked(portfolio, made)
+            done = record_lock(portfolio, made)
             kept = dict(sorted({**locks, symbol: made}.items()))
             await self._keep_locks(unit, portfolio, done, context, command, kept)
             return made
@@ -187,7 +191,7 @@ class ControlService:
     async def unlock(
         self, text: str, reason: str, command: Command, render: Render[Lock] | None = None
     ) -> CommandResult[Lock]:
-        """The lock that is lifted; raises NotFoundError where there is none in force."""
+        """Remove a lock and return it; raises NotFoundError if none is in force."""
 
         async def change(unit: UnitOfWork) -> Lock:
             portfolio, context = await self._locked(unit, command)
@@ -196,7 +200,7 @@ class ControlService:
             gone = locks.pop(symbol, None)
             if gone is None:
                 raise _not_locked()
-            done = unlocked(portfolio, symbol, reason, context.at)
+            done = record_unlock(portfolio, symbol, reason, context.at)
             await self._keep_locks(unit, portfolio, done, context, command, locks)
             return gone
 
@@ -205,7 +209,7 @@ class ControlService:
     async def _locked(
         self, unit: UnitOfWork, command: Command
     ) -> tuple[Portfolio, DecisionContext]:
-        """The portfolio, which nobody else moves until the end of the transaction."""
+        """Portfolio locked until the end of the transaction."""
         portfolio = await unit.get(PortfolioRepository).load(for_update=True)
         command.require_version(portfolio.version)
         return portfolio, await self._context(unit)
@@ -214,16 +218,16 @@ class ControlService:
         self,
         unit: UnitOfWork,
         before: Portfolio,
-        done: Change,
+        done: PortfolioChange,
         context: DecisionContext,
         command: Command,
         locks: Mapping[str, Lock],
     ) -> None:
-        await self.ledger.commit(unit, before, done, context, command)
-        await unit.get(ControlRepository).keep_locks(locks)
+        await self.recorder.commit(unit, before, done, context, command)
+        await unit.get(ControlRepository).store_locks(locks)
 
     async def _context(self, unit: UnitOfWork) -> DecisionContext:
-        """What is known of the state is not asked for: under the lock nobody moves it."""
+        """Decision context of the locked state, without another read of it."""
         if self.contexts.memory.known(self.database) is None:
             return await self.contexts.of(unit)
         return (await self.contexts.present(self.database))[1]

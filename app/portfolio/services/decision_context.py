@@ -1,4 +1,4 @@
-"""What a decision rests on: board and market as they stand in memory at one moment."""
+"""Consistent snapshot of scores, market data and settings for one decision."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -38,13 +38,13 @@ from app.market.services.snapshot import spread
 from app.market.services.view import MarketOnce, MarketView
 from app.portfolio.domain.candidate_selection import Candidate
 from app.portfolio.domain.controls import FREE, Controls
-from app.portfolio.domain.membership import Newcomer
+from app.portfolio.domain.membership import NewMember
 from app.portfolio.domain.models import Member, Portfolio
-from app.portfolio.domain.rebalance_plan import Standing
+from app.portfolio.domain.rebalance_plan import MemberStatus
 from app.portfolio.domain.replacement import Vacancy
 from app.portfolio.domain.returns import SinceInclusion, since_inclusion
-from app.portfolio.domain.target_weights import marked, prices_of
-from app.portfolio.domain.weighting_methods import Covariance, covariance
+from app.portfolio.domain.target_weights import drift_weights, read_mark_prices
+from app.portfolio.domain.weighting_methods import Covariance, estimate_covariance
 from app.portfolio.services.elapsed_time import Elapsed, elapsed_by_wall
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.state_cache import PortfolioState, PortfolioStateCache
@@ -57,9 +57,9 @@ from app.scoring.domain.board import Board, Card
 def figures(
     member: Member, hourly: Panel | None, daily: Panel | None, mark: float | None
 ) -> SinceInclusion:
-    """From hourly closes, from daily ones where those do not reach back.
+    """Figures since inclusion from hourly closes, or daily ones where hourly history is short.
 
-    Nothing is known of a member that was redenominated since: its price then was another unit.
+    Figures are unknown for a member redenominated since then: its entry price has another unit.
     """
     begin = member.included_at.timestamp() * 1000
     reaches = hourly is not None and len(hourly.opened_ms) and hourly.opened_ms[0] <= begin
@@ -99,7 +99,7 @@ _RETRY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class DecisionContext:
-    """One moment's view, with the settings that apply."""
+    """Scores, market data, controls and settings at one moment."""
 
     at: datetime
     configuration: Configuration
@@ -114,15 +114,15 @@ class DecisionContext:
     elapsed: Elapsed = elapsed_by_wall
 
     def since(self, stamp: datetime) -> timedelta:
-        """Proven time since a stored stamp: a wall clock that was set does not change it."""
+        """Proven time since a stored timestamp; steps of the wall clock do not change it."""
         return self.elapsed(stamp, self.at)
 
     def proven(self, stamp: datetime) -> datetime:
-        """The stamp, moved so that it lies the proven time before this moment."""
+        """Timestamp that lies the proven time before this moment."""
         return self.at - self.since(stamp)
 
     def is_seat_given_up(self, vacancy: Vacancy) -> bool:
-        """Whether the seat has waited longer than `replacement.vacancy_max_age_s`."""
+        """Whether the vacancy is older than `replacement.vacancy_max_age_s`."""
         most = timedelta(seconds=self.configuration.replacement.vacancy_max_age_s)
         return self.since(vacancy.vacated_at) > most
 
@@ -149,7 +149,7 @@ class DecisionContext:
 
     @property
     def data_status(self) -> DataStatus:
-        """Of what is shown: the market as a whole, and no better than the scores beside it."""
+        """Status of market data, lowered to that of the scores."""
         own = self.market.status()
         if self.board is None or self.is_board_fresh:
             return own
@@ -164,11 +164,11 @@ class DecisionContext:
         return ContractStatus.UNKNOWN if quote is None else quote.contract.status
 
     def is_open(self, symbol: str) -> bool:
-        """As far as is known: of an unseen contract only its freshness speaks against it."""
+        """Whether trading is open as far as known; an unseen contract counts as open."""
         return self.market.quote(symbol) is None or self.status_of(symbol) is ContractStatus.OPEN
 
     def must_leave(self, symbol: str) -> str | None:
-        """Why the contract cannot be held any more; None if it can, or its status is not known.
+        """Reason why the contract must leave the portfolio; None if it may stay or is unknown.
 
         Being settled, settled, closed or gone, an announced delisting, or a pause that is longer
         than `replacement.max_pause_s`.
@@ -192,11 +192,11 @@ class DecisionContext:
         return None
 
     def is_paused(self, symbol: str) -> bool:
-        """Whether trading has stopped for a time that its place in the portfolio outlasts."""
+        """Whether a temporary trading stop keeps the member in the portfolio."""
         return self.status_of(symbol) in PAUSED and self.must_leave(symbol) is None
 
     def mark(self, symbol: str) -> Decimal | None:
-        """None also while its prices are not believed."""
+        """Mark price; None also while its prices are in quarantine."""
         quote = self.market.quote(symbol)
         return None if quote is None or quote.doubt is not None else quote.mark
 
@@ -219,12 +219,12 @@ class DecisionContext:
         return (*found, Redenomination(last[0], max(self.at, last[0]), last[1], mark))
 
     def doubt(self, symbol: str) -> str | None:
-        """In words, why its prices are not believed; None while they are."""
+        """Reason why the prices are in quarantine; None if they are not."""
         quote = self.market.quote(symbol)
         return None if quote is None or quote.doubt is None else MEANING[quote.doubt]
 
     def is_frozen(self, symbol: str) -> bool:
-        """Whether nobody trades it while its index moves on."""
+        """Whether the contract has no trades while its index moves."""
         quote = self.market.quote(symbol)
         return quote is not None and quote.is_frozen
 
@@ -238,9 +238,9 @@ class DecisionContext:
             return None
         return float(fee + (quote.ask - quote.bid) / (quote.bid + quote.ask))
 
-    def standing(self, symbol: str) -> Standing:
+    def member_status(self, symbol: str) -> MemberStatus:
         card = self.card(symbol)
-        return Standing(
+        return MemberStatus(
             symbol=symbol,
             is_open=self.is_open(symbol),
             is_halted=self.market.is_halted(),
@@ -258,10 +258,10 @@ class DecisionContext:
             is_paused=self.is_paused(symbol),
         )
 
-    def marked(self, portfolio: Portfolio) -> Portfolio:
-        """The portfolio as prices have carried it.
+    def at_current_prices(self, portfolio: Portfolio) -> Portfolio:
+        """Portfolio with weights moved by the prices since they were set.
 
-        Without a fresh mark in the unit of the one before a weight stays.
+        A weight stays without a fresh mark price in the unit of the previous one.
         """
         now = {
             member.symbol: mark
@@ -270,7 +270,7 @@ class DecisionContext:
             and (mark := self.mark(member.symbol)) is not None
             and not self._is_other_unit(member.symbol, mark)
         }
-        return marked(portfolio, self.set_at, now)
+        return drift_weights(portfolio, self.set_at, now)
 
     def _is_other_unit(self, symbol: str, mark: Decimal) -> bool:
         """Whether the mark is in another unit than when weights were set, as prices tell."""
@@ -280,8 +280,8 @@ class DecisionContext:
             for one in self.redenominations(symbol)
         )
 
-    def weighed(self) -> "DecisionContext":
-        """The same right after weights were set: no price has carried them anywhere yet."""
+    def with_weights_just_set(self) -> "DecisionContext":
+        """Context right after weights were set, before any price drift."""
         return replace(self, set_at={})
 
     def covariance(self, portfolio: Portfolio) -> Covariance | None:
@@ -289,10 +289,10 @@ class DecisionContext:
         panel = self.market.panel(Interval.DAY)
         if panel is None:
             return None
-        return covariance(panel, tuple(member.symbol for member in portfolio.members))
+        return estimate_covariance(panel, tuple(member.symbol for member in portfolio.members))
 
-    def standings(self, portfolio: Portfolio) -> dict[str, Standing]:
-        return {member.symbol: self.standing(member.symbol) for member in portfolio.members}
+    def member_statuses(self, portfolio: Portfolio) -> dict[str, MemberStatus]:
+        return {member.symbol: self.member_status(member.symbol) for member in portfolio.members}
 
     def candidate(self, symbol: str) -> Candidate:
         return Candidate(
@@ -313,7 +313,7 @@ class DecisionContext:
         return sound and self.is_tradeable(symbol) and self.controls.ban(symbol) is None
 
     def is_tradeable(self, symbol: str) -> bool:
-        """Whether it may come in: Open, and not about to end."""
+        """Whether the contract may enter: Open, and without an announced delisting."""
         quote = self.market.quote(symbol)
         if quote is None or quote.contract.status is not ContractStatus.OPEN:
             return False
@@ -322,12 +322,12 @@ class DecisionContext:
         return ends is None or ends / 1000 > (now + DELISTING_MARGIN).timestamp()
 
     def is_ending(self, symbol: str) -> bool:
-        """Whether it is still open and about to end: nothing more is opened in it."""
+        """Whether the contract is open with a delisting ahead: no new positions."""
         quote = self.market.quote(symbol)
         return quote is not None and self.is_open(symbol) and not self.is_tradeable(symbol)
 
-    def newcomer(self, entry: SymbolEntry) -> Newcomer:
-        return Newcomer(
+    def newcomer(self, entry: SymbolEntry) -> NewMember:
+        return NewMember(
             symbol_id=entry.symbol_id,
             symbol=entry.symbol,
             contract=entry.contract.code,
@@ -342,13 +342,13 @@ class DecisionContext:
             raise RefusedError(
                 Code.SYMBOL_NOT_TRADABLE, f"{symbol} is not open for new positions at KuCoin."
             )
-        doubt = "nobody trades it" if self.is_frozen(symbol) else self.doubt(symbol)
+        doubt = "it has no trades" if self.is_frozen(symbol) else self.doubt(symbol)
         if doubt is not None:
             said = f"The data of {symbol} is in quarantine: {doubt}."
             raise RefusedError(Code.SYMBOL_NOT_TRADABLE, said, facts={"reason": doubt})
 
     def require_board(self) -> Board:
-        """The board, young enough to decide on; raises UnavailableError."""
+        """Board within its age limit; raises UnavailableError."""
         if self.board is None:
             raise UnavailableError(
                 Code.NO_BOARD_YET,
@@ -364,7 +364,7 @@ class DecisionContext:
         return self.board
 
     def has_board_in_force(self) -> bool:
-        """Whether a complete board is young enough to decide on."""
+        """Whether a complete board is within its age limit."""
         return self.board is not None and self.is_board_fresh and self.is_whole
 
     def require_fresh(self, symbol: str) -> None:
@@ -384,7 +384,7 @@ class DecisionContext:
             raise _stale(f"Only {fresh} of {len(members)} members have fresh market data.")
 
     def is_sound(self, portfolio: Portfolio) -> bool:
-        """Whether weights may be set at all: the board and most members are fresh."""
+        """Whether weights may be set: the board and most members are fresh."""
         try:
             self.require_fresh_members(portfolio)
         except UnavailableError:
@@ -418,7 +418,7 @@ def _stale(detail: str) -> UnavailableError:
 
 
 class BoardView(Protocol):
-    """The scores in memory; nothing here waits."""
+    """Scores in memory; no call waits."""
 
     def in_force(self) -> Board | None:
         """The newest complete board; None before the first one."""
@@ -429,7 +429,7 @@ class BoardView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DecisionContextFactory:
-    """Takes the view of the present moment."""
+    """Creates the decision context of the present moment."""
 
     boards: BoardView
     market: MarketView
@@ -454,16 +454,16 @@ class DecisionContextFactory:
         return ModeState.of(MarketLevel(self.market.status(), 0, self.market.is_clock_safe()))
 
     async def of(self, unit: UnitOfWork) -> DecisionContext:
-        """The same with what the transaction sees: settings, and the prices of the last weights."""
+        """Context with the settings and weight prices that the transaction reads."""
         context = self(await unit.get(ConfigurationRepository).current())
         leaving = await unit.get(ReplacementRepository).confirmed()
         controls = (await unit.get(ControlRepository).load()).at(context.at)
-        weighed = await unit.get(HistoryRepository).last_weighing()
-        prices = {} if weighed is None else prices_of(weighed.payload)
+        weighed = await unit.get(HistoryRepository).last_weighting()
+        prices = {} if weighed is None else read_mark_prices(weighed.payload)
         return replace(context, set_at=prices, leaving=leaving, controls=controls)
 
     async def present(self, database: Database) -> tuple[PortfolioState, DecisionContext]:
-        """What is committed, and the view over it, for reads; raises UnavailableError."""
+        """Committed state and its decision context, for reads; raises UnavailableError."""
         state = await self.memory.newest(database)
         context = self(state.configuration)
         controls = state.controls.at(context.at)

@@ -1,4 +1,4 @@
-"""What a plan means in contracts: lots of every weight for a given balance, and what they miss."""
+"""Whole lots for weights and a balance, their rounding errors, and the cost of trading them."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,9 +10,9 @@ from types import MappingProxyType
 from app.market.domain.liquidity import impact_bp
 from app.market.domain.symbols import notional, specification_of
 from app.market.services.view import Quote
-from app.portfolio.domain.lots import ACCURACY, choose_lots, minimum_capital
+from app.portfolio.domain.lots import ACCURACY, allocate_lots, minimum_capital
 from app.portfolio.domain.models import FULL
-from app.portfolio.domain.rebalance_plan import Shift
+from app.portfolio.domain.rebalance_plan import WeightChange
 from app.portfolio.services.decision_context import DecisionContext
 
 
@@ -24,11 +24,11 @@ class LotPlan:
     rounding_errors: Mapping[str, float]  # realised minus target, fractions of equity
     minimum_capital: float  # equity from which no rounding error exceeds one percentage point
     missed: tuple[str, ...]  # further than one percentage point from their target
-    # By which numbers of its contract the lots of a symbol were counted: with others they are void.
+    # Contract specification behind the lots of each symbol; another specification voids them.
     specifications: Mapping[str, str] = field(default_factory=dict)
 
 
-def lot_plan(
+def plan_lots(
     weights_u: Mapping[str, int],
     balance: Decimal,
     context: DecisionContext,
@@ -36,8 +36,8 @@ def lot_plan(
 ) -> LotPlan:
     """The lots of all weights together, at the mark prices; `prices` stand in for some of them.
 
-    The plan of a rebalance, the position size of one symbol and the sizes of all members are
-    counted here and nowhere else.
+    The rebalance plan, the position size of one symbol and the sizes of all members share this
+    function, so that their lots agree.
     """
     steps: dict[str, tuple[Decimal, int]] = {}  # value and lots of one step
     pinned: dict[str, str] = {}
@@ -49,7 +49,7 @@ def lot_plan(
             steps[symbol] = notional(quote.contract, size, price), size
             pinned[symbol] = specification_of(quote.contract)
     symbols = tuple(sorted(symbol for symbol in steps if weights_u[symbol]))
-    chosen = choose_lots(
+    chosen = allocate_lots(
         [Fraction(weights_u[symbol], FULL) for symbol in symbols],
         [Fraction(steps[symbol][0]) / Fraction(balance) for symbol in symbols],
         Fraction(context.configuration.min_weight_u, FULL),
@@ -76,7 +76,9 @@ class LotRule:
     least_u: Mapping[str, int] = field(default_factory=dict)  # micro-percent by symbol
 
 
-def lot_rule(symbols: Iterable[str], balance: Decimal | None, context: DecisionContext) -> LotRule:
+def derive_lot_rule(
+    symbols: Iterable[str], balance: Decimal | None, context: DecisionContext
+) -> LotRule:
     """No change below one lot or the minimum notional, by `balance` or the configured one.
 
     A symbol whose price is not known or not believed keeps its weight while its contract is open.
@@ -102,21 +104,21 @@ def lot_rule(symbols: Iterable[str], balance: Decimal | None, context: DecisionC
     return LotRule(used, source, least)
 
 
-def trading_costs(
-    shifts: tuple[Shift, ...], balance: Decimal | None, context: DecisionContext
+def estimate_trading_costs(
+    changes: tuple[WeightChange, ...], balance: Decimal | None, context: DecisionContext
 ) -> tuple[float | None, bool]:
-    """What the shifts cost as a fraction of equity, and whether the books' impact is in it.
+    """Cost of the changes as a fraction of equity, and whether it includes the books' impact.
 
     Taker fee and half the spread; with a balance and the books of all that is traded what
     sweeping them costs instead of half the spread. None where a quote is missing, or where a book
     is too thin for the order: that is never extrapolated.
     """
-    quotes = [context.market.quote(shift.symbol) for shift in shifts]
+    quotes = [context.market.quote(change.symbol) for change in changes]
     impact = balance is not None and all(one is not None and one.book is not None for one in quotes)
     total = 0.0
-    for shift, quote in zip(shifts, quotes, strict=True):
-        share = abs(shift.change_u) / FULL
-        cost = context.trading_cost(shift.symbol)
+    for change, quote in zip(changes, quotes, strict=True):
+        share = abs(change.change_u) / FULL
+        cost = context.trading_cost(change.symbol)
         if cost is not None and impact and quote is not None and balance is not None:
             cost = _with_impact(cost, quote, share * float(balance))
         if cost is None:
@@ -125,8 +127,8 @@ def trading_costs(
     return total, impact
 
 
-def leg_cost(symbol: str, amount: float, context: DecisionContext) -> float | None:
-    """What trading `amount` (quote currency) once costs, as a fraction of it.
+def estimate_leg_cost(symbol: str, amount: float, context: DecisionContext) -> float | None:
+    """Cost of trading `amount` (quote currency) once, as a fraction of it.
 
     Taker fee and the larger of half the spread and sweeping the book; an amount of 0 sweeps
     nothing. None where a quote or the book is missing, or the book is too thin.

@@ -1,4 +1,4 @@
-"""The portfolio as it is shown: each member with its score, figures and standing of the moment."""
+"""The portfolio as it is shown: each member with its score, figures and status of the moment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from app.foundation.decimal_math import to_millionths
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.domain.returns import SinceInclusion
 from app.portfolio.services.decision_context import DecisionContext
-from app.portfolio.services.target_weights import TargetWeights, target_weights
-from app.portfolio.services.tradeability import DataFacts, facts_of, judge
+from app.portfolio.services.target_weights import TargetWeights, compute_target_weights
+from app.portfolio.services.tradeability import DataFacts, check_tradeability, describe_data
 
 Realized = Mapping[str, Decimal]
 NONE_BOOKED: Final[Realized] = MappingProxyType({})
@@ -64,13 +64,13 @@ def member_view(
     member: Member, portfolio: Portfolio, context: DecisionContext, realized: Realized = NONE_BOOKED
 ) -> MemberView:
     """`realized` are the booked results by symbol id, as the trades know them."""
-    targets_u = target_weights(portfolio, context).allocation.weights_u
+    targets_u = compute_target_weights(portfolio, context).allocation.weights_u
     marked_u = _marked(portfolio, context)
     return _member_view(member, portfolio, context, realized, targets_u, marked_u)
 
 
 def _marked(portfolio: Portfolio, context: DecisionContext) -> Mapping[str, int]:
-    return {one.symbol: one.weight_u for one in context.marked(portfolio).members}
+    return {one.symbol: one.weight_u for one in context.at_current_prices(portfolio).members}
 
 
 def _member_view(
@@ -82,7 +82,7 @@ def _member_view(
     marked_u: Mapping[str, int],
 ) -> MemberView:
     order = weakest(portfolio, context)
-    verdict = judge(member.symbol, portfolio, context)
+    verdict = check_tradeability(member.symbol, portfolio, context)
     known = context.board is not None and context.score(member.symbol) is not None
     return MemberView(
         member=member,
@@ -97,7 +97,7 @@ def _member_view(
         realized=realized.get(member.symbol_id),
         validated_at=context.board.calculated_at if known and context.board else None,
         version=portfolio.version,
-        facts=facts_of(context),
+        facts=describe_data(context),
     )
 
 
@@ -107,12 +107,12 @@ def portfolio_view(
     realized: Realized = NONE_BOOKED,
     kept: TargetWeights | None = None,
 ) -> PortfolioView:
-    """`kept` is what `target_weights` gives for the same, where that is known already."""
-    targets_u = (kept or target_weights(portfolio, context)).allocation.weights_u
+    """`target` is the result of `compute_target_weights` if the caller has it already."""
+    targets_u = (kept or compute_target_weights(portfolio, context)).allocation.weights_u
     marked_u = _marked(portfolio, context)
     members = tuple(
         _member_view(member, portfolio, context, realized, targets_u, marked_u)
         for member in portfolio.members
     )
     most = context.configuration.max_portfolio_symbols
-    return PortfolioView(portfolio, most, members, facts_of(context))
+    return PortfolioView(portfolio, most, members, describe_data(context))

@@ -15,11 +15,23 @@ from app.foundation.idempotency import (
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.eligibility import RULES
-from app.portfolio.domain.candidate_selection import Refused, Selection, choose, crowded, too_close
+from app.portfolio.domain.candidate_selection import (
+    RefusedCandidate,
+    Selection,
+    exceeds_sector_limit,
+    find_conflicting_member,
+    select_candidates,
+)
 from app.portfolio.domain.event_log import number_text
-from app.portfolio.domain.membership import Change, add, member_of, remove, swap
+from app.portfolio.domain.membership import (
+    PortfolioChange,
+    add_members,
+    remove_member,
+    replace_member,
+    require_member,
+)
 from app.portfolio.domain.models import Member, Portfolio
-from app.portfolio.services.change_recorder import Ledger, reweighed
+from app.portfolio.services.change_recorder import ChangeRecorder, with_new_weights
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.member_views import (
     MemberView,
@@ -27,9 +39,9 @@ from app.portfolio.services.member_views import (
     member_view,
     portfolio_view,
 )
-from app.portfolio.services.rebalance_runs import require_none
+from app.portfolio.services.rebalance_runs import require_no_active_run
 from app.portfolio.services.replacement_candidates import correlation_of
-from app.portfolio.services.target_weights import kept_targets
+from app.portfolio.services.target_weights import get_target_weights
 from app.portfolio.services.view_cache import portfolio_key
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
@@ -39,7 +51,7 @@ _ASKED: Final = {rule.name: rule.title for rule in RULES}
 
 
 def require_candidate(symbol: str, context: DecisionContext) -> None:
-    """Eligible and scored; how high the score is decides over the weight, not over membership.
+    """Check that a symbol is eligible and scored; its score decides the weight, not membership.
 
     Raises RefusedError(symbol_not_tradable) that names the failed rule or the missing input,
     UnavailableError without a board to decide on.
@@ -57,14 +69,14 @@ def require_candidate(symbol: str, context: DecisionContext) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Initialised:
+class InitializeResult:
     view: PortfolioView
-    refused: tuple[Refused, ...]
+    refused: tuple[RefusedCandidate, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
-    """The member as it was, and the version without it."""
+class RemoveResult:
+    """Former member, and the version without it."""
 
     member: Member
     version: int
@@ -72,7 +84,7 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
-class Replaced:
+class ReplaceResult:
     old: Member
     new: MemberView
     version: int
@@ -83,14 +95,14 @@ class Replaced:
 class PortfolioService:
     """Reads and changes of the membership.
 
-    Every change locks the portfolio first and then looks at board and market in memory, so that
-    nobody decides on a state that is already past, and nothing waits for the network.
+    Every change locks the portfolio first and then reads board and market from memory, so that
+    decisions use the current state and do not wait for the network.
     """
 
     database: Database
     contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
-    ledger: Ledger
+    recorder: ChangeRecorder
 
     async def view(self) -> PortfolioView:
         """The portfolio with what is known of its members now."""
@@ -100,7 +112,7 @@ class PortfolioService:
             "portfolio",
             portfolio_key(state, context),
             lambda: portfolio_view(
-                state.portfolio, context, state.realized, kept_targets(state, context, views)
+                state.portfolio, context, state.realized, get_target_weights(state, context, views)
             ),
         )
 
@@ -109,14 +121,14 @@ class PortfolioService:
         size: int | None,
         reason: str,
         command: Command,
-        render: Render[Initialised] | None = None,
-    ) -> CommandResult[Initialised]:
-        """The best of the board, up to `size`, as members of an empty portfolio.
+        render: Render[InitializeResult] | None = None,
+    ) -> CommandResult[InitializeResult]:
+        """Fill an empty portfolio with up to `size` symbols, best scores first.
 
         Raises ConflictError(portfolio_not_empty), UnavailableError without a fresh board.
         """
 
-        async def change(unit: UnitOfWork) -> Initialised:
+        async def change(unit: UnitOfWork) -> InitializeResult:
             portfolio, context = await self._locked(unit, command)
             if portfolio.members:
                 raise ConflictError(
@@ -131,11 +143,11 @@ class PortfolioService:
             selection = _selected(context, most if size is None else size)
             newcomers = [context.newcomer(context.resolve(name)) for name in selection.chosen]
             if newcomers:
-                done = add(portfolio, newcomers, most, context.at, reason)
+                done = add_members(portfolio, newcomers, most, context.at, reason)
                 portfolio = await self._commit(unit, portfolio, done, context, command)
             realized = await unit.get(TradeRepository).realized()
-            shown = portfolio_view(portfolio, context.weighed(), realized)
-            return Initialised(shown, selection.refused)
+            shown = portfolio_view(portfolio, context.with_weights_just_set(), realized)
+            return InitializeResult(shown, selection.refused)
 
         with self.contexts.refusals.counted():
             return await self.idempotency.run(command, change, render)
@@ -148,7 +160,7 @@ class PortfolioService:
         render: Render[MemberView] | None = None,
         hooks: TransactionHooks[MemberView] | None = None,
     ) -> CommandResult[MemberView]:
-        """One more member, last in rank; all weights are set anew; `hooks` run with it.
+        """Add a member in the last rank and set all weights; `hooks` run in the transaction.
 
         Raises RefusedError (symbol_unknown, symbol_ambiguous, symbol_not_tradable,
         correlation_limit, sector_limit), ConflictError (portfolio_full,
@@ -159,13 +171,18 @@ class PortfolioService:
             portfolio, context = await self._locked(unit, command)
             entry = context.resolve(text)
             most = context.configuration.max_portfolio_symbols
-            done = add(portfolio, [context.newcomer(entry)], most, context.at, reason)
+            done = add_members(portfolio, [context.newcomer(entry)], most, context.at, reason)
             others = tuple(member.symbol for member in portfolio.members)
             _require_admissible(entry.symbol, others, done.portfolio, context)
             _require_room(entry.symbol, None, others, context)
             after = await self._commit(unit, portfolio, done, context, command)
             realized = await unit.get(TradeRepository).realized()
-            return member_view(member_of(after, entry.symbol), after, context.weighed(), realized)
+            return member_view(
+                require_member(after, entry.symbol),
+                after,
+                context.with_weights_just_set(),
+                realized,
+            )
 
         with self.contexts.refusals.counted():
             return await self.idempotency.run(command, change, render, hooks=hooks)
@@ -175,21 +192,21 @@ class PortfolioService:
         text: str,
         reason: str,
         command: Command,
-        render: Render[Removed] | None = None,
-        hooks: TransactionHooks[Removed] | None = None,
-    ) -> CommandResult[Removed]:
-        """Without the member, also when all data is stale: then its weight goes to cash.
+        render: Render[RemoveResult] | None = None,
+        hooks: TransactionHooks[RemoveResult] | None = None,
+    ) -> CommandResult[RemoveResult]:
+        """Remove a member; with stale data its weight goes to cash.
 
         Raises ConflictError(symbol_not_in_portfolio), RefusedError for an unknown symbol.
         """
 
-        async def change(unit: UnitOfWork) -> Removed:
+        async def change(unit: UnitOfWork) -> RemoveResult:
             portfolio, context = await self._locked(unit, command)
             member = _member_named(text, portfolio, context)
             facts = last_facts(member, context)
-            done = remove(portfolio, member.symbol, facts, context.at, reason)
+            done = remove_member(portfolio, member.symbol, facts, context.at, reason)
             after = await self._commit(unit, portfolio, done, context, command)
-            return Removed(member, after.version, after.cash_u)
+            return RemoveResult(member, after.version, after.cash_u)
 
         return await self.idempotency.run(command, change, render, hooks=hooks)
 
@@ -199,17 +216,17 @@ class PortfolioService:
         new_text: str,
         reason: str,
         command: Command,
-        render: Render[Replaced] | None = None,
-        hooks: TransactionHooks[Replaced] | None = None,
-    ) -> CommandResult[Replaced]:
-        """The new symbol in the place and rank of the old one, in one transaction.
+        render: Render[ReplaceResult] | None = None,
+        hooks: TransactionHooks[ReplaceResult] | None = None,
+    ) -> CommandResult[ReplaceResult]:
+        """Replace a member in one transaction; the new symbol takes its rank.
 
         The hysteresis of automatic swaps does not apply, their safety rules do; `hooks` run
         with it. Raises as `add` and `remove` do, except portfolio_full; RefusedError
         (sector_limit).
         """
 
-        async def change(unit: UnitOfWork) -> Replaced:
+        async def change(unit: UnitOfWork) -> ReplaceResult:
             portfolio, context = await self._locked(unit, command)
             old = _member_named(old_text, portfolio, context)
             entry = context.resolve(new_text)
@@ -219,16 +236,21 @@ class PortfolioService:
                 "old_facts": last_facts(old, context),
                 "costs": swap_costs(old.symbol, entry.symbol, context),
             }
-            done = swap(portfolio, old.symbol, newcomer, facts, context.at, reason)
+            done = replace_member(portfolio, old.symbol, newcomer, facts, context.at, reason)
             others = tuple(one.symbol for one in portfolio.members if one is not old)
             _require_admissible(entry.symbol, others, done.portfolio, context)
             _require_room(entry.symbol, old.symbol, others, context)
             after = await self._commit(unit, portfolio, done, context, command)
             realized = await unit.get(TradeRepository).realized()
-            new = member_view(member_of(after, entry.symbol), after, context.weighed(), realized)
+            new = member_view(
+                require_member(after, entry.symbol),
+                after,
+                context.with_weights_just_set(),
+                realized,
+            )
             ours, theirs = new.score, context.score(old.symbol)
             difference = None if ours is None or theirs is None else ours - theirs
-            return Replaced(old, new, after.version, difference)
+            return ReplaceResult(old, new, after.version, difference)
 
         with self.contexts.refusals.counted():
             return await self.idempotency.run(command, change, render, hooks=hooks)
@@ -239,20 +261,20 @@ class PortfolioService:
         portfolio = await unit.get(PortfolioRepository).load(for_update=True)
         command.require_version(portfolio.version)
         context = await self.contexts.of(unit)
-        if portfolio.members:  # of nothing no run can set weights
-            await require_none(unit, await self.idempotency.now(unit))
+        if portfolio.members:  # an empty portfolio has no run that sets weights
+            await require_no_active_run(unit, await self.idempotency.now(unit))
         return portfolio, context
 
     async def _commit(
         self,
         unit: UnitOfWork,
         before: Portfolio,
-        done: Change,
+        done: PortfolioChange,
         context: DecisionContext,
         who: Command,
     ) -> Portfolio:
-        weighed = reweighed(done, context, {}, done.drafts[0].reason)
-        await self.ledger.commit(unit, before, weighed, context, who)
+        weighed = with_new_weights(done, context, {}, done.drafts[0].reason)
+        await self.recorder.commit(unit, before, weighed, context, who)
         return weighed.portfolio
 
 
@@ -265,7 +287,7 @@ def _selected(context: DecisionContext, size: int) -> Selection:
         for card in cards
         if card.composite is not None and to_millionths(card.composite) >= least
     )
-    return choose(
+    return select_candidates(
         (context.candidate(card.symbol) for card in cards),
         correlation_of(worthy, context, settings.correlation.addition_days),
         size,
@@ -276,7 +298,7 @@ def _selected(context: DecisionContext, size: int) -> Selection:
 def _require_admissible(
     symbol: str, others: tuple[str, ...], after: Portfolio, context: DecisionContext
 ) -> None:
-    """Open, fresh, and not too close to the other members."""
+    """Check that the symbol is Open, fresh and within the correlation limit."""
     context.require_tradeable(symbol)
     context.require_board()
     context.require_fresh(symbol)
@@ -284,7 +306,7 @@ def _require_admissible(
     require_candidate(symbol, context)
     settings = context.configuration
     known = correlation_of((symbol, *others), context, settings.correlation.addition_days)
-    refused = too_close(symbol, None, others, known, settings)
+    refused = find_conflicting_member(symbol, None, others, known, settings)
     if refused is not None:
         said = "not known" if refused.correlation is None else f"{refused.correlation:.3f}"
         limit, other = settings.correlation.limit, refused.conflicting_symbol
@@ -307,13 +329,15 @@ def _require_another(old: str, new: str) -> None:
 def _require_room(
     symbol: str, left: str | None, others: tuple[str, ...], context: DecisionContext
 ) -> None:
-    """No sector may be crowded; `left` goes, and like for like crowds nothing.
+    """Check the sector limit without the leaving sector `left`.
 
     Raises RefusedError(sector_limit).
     """
     sector = context.sector(symbol)
     alike = left is not None and context.sector(left) == sector
-    if not alike and crowded(sector, map(context.sector, others), context.configuration):
+    if not alike and exceeds_sector_limit(
+        sector, map(context.sector, others), context.configuration
+    ):
         most = context.configuration.replacement.max_per_sector
         raise RefusedError(
             Code.SECTOR_LIMIT, f"The sector {sector} has {most} members or more already."
@@ -321,11 +345,11 @@ def _require_room(
 
 
 def _member_named(text: str, portfolio: Portfolio, context: DecisionContext) -> Member:
-    """The member of that name; the registry is asked only for spellings that are not ours."""
+    """Member of that name; the registry resolves other spellings."""
     for member in portfolio.members:
         if text.upper() in {member.symbol, member.contract, member.symbol_id.upper()}:
             return member
-    return member_of(portfolio, context.resolve(text).symbol)
+    return require_member(portfolio, context.resolve(text).symbol)
 
 
 def swap_costs(old: str, new: str, context: DecisionContext) -> dict[str, dict[str, str | None]]:
@@ -344,7 +368,7 @@ def _leg_costs(symbol: str, context: DecisionContext) -> dict[str, str | None]:
 
 
 def last_facts(member: Member, context: DecisionContext) -> dict[str, str | None]:
-    """What was known of a member when it left."""
+    """Facts about a member at its exit, for the history."""
     figures = context.since_inclusion(member)
     return {
         "score": number_text(context.score(member.symbol)),

@@ -1,4 +1,4 @@
-"""Opening proposals: what was recommended before and is no longer is superseded."""
+"""Opens and closes proposals; a proposal without a current recommendation is superseded."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
@@ -9,20 +9,20 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.events import ProposalDecided, ProposalOpened
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.proposals import WHOLE, Decision, Proposal, ProposalKind, ProposalState
-from app.portfolio.domain.replacement import Proposal as Swap
+from app.portfolio.domain.replacement import ReplacementProposal
 from app.portfolio.services.decision_context import DecisionContext
-from app.portfolio.services.rebalance_steps import Planned
+from app.portfolio.services.rebalance_steps import RebalanceDecision
 from app.portfolio.storage.proposals import ProposalRepository
 
 _BY: Final = "schedule"
 
 
-async def offer(
+async def sync_open_proposals(
     unit: UnitOfWork, kinds: Collection[ProposalKind], wanted: Sequence[Proposal], at: datetime
 ) -> tuple[Proposal, ...]:
-    """Have `wanted`, and nothing else of these kinds, open; the open ones.
+    """Open the `wanted` proposals, supersede all others of these kinds, and return the open ones.
 
-    One that says the same and is still open stays as it is, so that nobody is asked twice. To be
+    An equal proposal that is still open stays, so that operators decide once. To be
     called under the portfolio's lock.
     """
     kept: list[Proposal] = []
@@ -34,7 +34,7 @@ async def offer(
         if old.state is ProposalState.OPEN:
             reason = "the portfolio or the recommendation is another one by now"
             old = old.ended(ProposalState.SUPERSEDED, Decision(at, _BY, reason))
-        await close(unit, old)
+        await close_proposal(unit, old)
     fresh = [new for new in wanted if not any(new.is_same(old) for old in kept)]
     for new in fresh:
         await unit.get(ProposalRepository).open(new)
@@ -46,8 +46,8 @@ async def offer(
     return (*kept, *fresh)
 
 
-async def close(unit: UnitOfWork, ended: Proposal) -> bool:
-    """Keep and tell the end of a proposal; False if it had one."""
+async def close_proposal(unit: UnitOfWork, ended: Proposal) -> bool:
+    """Store and publish the decision on a proposal; False if one exists already."""
     if ended.decision is None or not await unit.get(ProposalRepository).decide(ended):
         return False
     unit.announce(
@@ -63,19 +63,19 @@ async def close(unit: UnitOfWork, ended: Proposal) -> bool:
     return True
 
 
-def of_plan(
+def proposal_from_plan(
     proposal_id: str,
     run_id: str | None,
-    planned: Planned,
+    planned: RebalanceDecision,
     before: Portfolio,
     context: DecisionContext,
 ) -> Proposal:
-    """The proposal to carry a plan out, with all that has to be known to do so later."""
+    """Proposal of a rebalance plan, with all inputs that its later execution needs."""
     made, allocation = planned.plan, planned.plan.allocation
-    seen = context.marked(before).members
+    seen = context.at_current_prices(before).members
     triggers = [trigger.value for trigger in made.triggers]
     action = {
-        "changes": [asdict(shift) for shift in made.shifts],
+        "changes": [asdict(change) for change in made.changes],
         "triggers": triggers,
         "turnover_u": made.turnover_u,
         "cost": planned.cost,
@@ -83,7 +83,7 @@ def of_plan(
         "cash_u": allocation.cash_u,
         "flags": [flag.value for flag in allocation.flags],
         "seen_u": {member.symbol: member.weight_u for member in seen},
-        # As far as a weight may be from its target before that is a reason to trade.
+        # The drift below which a weight difference is no reason to trade.
         "tolerance_u": context.configuration.rebalance_threshold_u,
     }
     kind = ProposalKind.REBALANCE
@@ -91,11 +91,13 @@ def of_plan(
     return replace(proposal, reason=", ".join(triggers), run_id=run_id)
 
 
-def of_swap(proposal_id: str, swap: Swap, version: int, context: DecisionContext) -> Proposal:
-    """The proposal to replace a member. Raises ValueError where nobody may come in."""
-    old, new = swap.leaver.contender, swap.candidate
+def proposal_from_replacement(
+    proposal_id: str, swap: ReplacementProposal, version: int, context: DecisionContext
+) -> Proposal:
+    """Proposal to replace a member. Raises ValueError without a candidate."""
+    old, new = swap.outgoing.side, swap.candidate
     if new is None:
-        raise ValueError(f"nobody may come in for {old.symbol}")
+        raise ValueError(f"no candidate may replace {old.symbol}")
     action = {
         "old_symbol": old.symbol,
         "new_symbol": new.symbol,
@@ -105,7 +107,7 @@ def of_swap(proposal_id: str, swap: Swap, version: int, context: DecisionContext
         "threshold_z": swap.threshold,
         "strength": swap.strength,
         "confirmations": swap.confirmations,
-        "forced": swap.leaver.forced,
+        "forced": swap.outgoing.forced,
     }
     kind = ProposalKind.REPLACEMENT
     return _proposal(proposal_id, kind, old.symbol, version, action, context)

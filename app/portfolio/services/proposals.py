@@ -1,4 +1,4 @@
-"""Deciding on proposals: approve, which carries the action out, or decline; each once, in time."""
+"""Decisions on proposals: approval executes the action; each proposal is decided once."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,10 +17,16 @@ from app.foundation.idempotency import (
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.portfolio.domain.proposals import Approved, Decision, Proposal, ProposalKind, ProposalState
-from app.portfolio.services.membership import PortfolioService, Replaced
-from app.portfolio.services.proposal_book import close
-from app.portfolio.services.rebalance_runs import Rebalanced
+from app.portfolio.domain.proposals import (
+    ApprovedPlan,
+    Decision,
+    Proposal,
+    ProposalKind,
+    ProposalState,
+)
+from app.portfolio.services.membership import PortfolioService, ReplaceResult
+from app.portfolio.services.proposal_book import close_proposal
+from app.portfolio.services.rebalance_runs import RebalanceResult
 from app.portfolio.services.rebalance_steps import RebalanceRequest
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -49,16 +55,16 @@ Executor = Callable[[Approval], Awaitable[CommandResult[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A proposal as it stands now."""
+class ProposalView:
+    """Proposal with its state at this moment."""
 
     proposal: Proposal
     is_outdated: bool  # open, but made for another version of the portfolio
 
 
 @dataclass(frozen=True, slots=True)
-class Proposals:
-    """What waits for an operator."""
+class ProposalService:
+    """Lists, approves and declines proposals."""
 
     database: Database
     clock: Clock
@@ -69,7 +75,7 @@ class Proposals:
 
     async def page(
         self, before: tuple[datetime, str] | None, limit: int, kind: ProposalKind | None = None
-    ) -> tuple[Shown, ...]:
+    ) -> tuple[ProposalView, ...]:
         """Newest first; `before` is (opened_at, proposal_id) of the last of the page before."""
         async with self.database.read() as unit:
             version = (await unit.get(PortfolioRepository).load()).version
@@ -80,7 +86,7 @@ class Proposals:
     async def approve(
         self, proposal_id: str, reason: str, command: Command, render: Render[Proposal]
     ) -> CommandResult[Proposal]:
-        """Carry the action out by the ordinary use case, and end the proposal with it.
+        """Execute the action by its ordinary use case and close the proposal with it.
 
         A rebalance is the plan that was proposed, a replacement that of the two symbols; every
         rule of safety is looked at again. A proposal that was made for another version of the
@@ -121,7 +127,7 @@ class Proposals:
     async def decline(
         self, proposal_id: str, reason: str, command: Command, render: Render[Proposal]
     ) -> CommandResult[Proposal]:
-        """End the proposal; the portfolio stays as it is.
+        """Close the proposal without effect on the portfolio.
 
         Raises NotFoundError, ConflictError(invalid_state_transition), PreconditionFailedError.
         """
@@ -142,11 +148,11 @@ class Proposals:
         }
         return await {**own, **self.executors}[approval.proposal.kind](approval)
 
-    async def _rebalance(self, approval: Approval) -> CommandResult[Rebalanced]:
-        async def run_ends(unit: UnitOfWork, done: Rebalanced) -> None:
+    async def _rebalance(self, approval: Approval) -> CommandResult[RebalanceResult]:
+        async def run_ends(unit: UnitOfWork, done: RebalanceResult) -> None:
             await approval.end(unit, done.run_id, done.version)
 
-        approved = Approved.of(approval.proposal.action)
+        approved = ApprovedPlan.of(approval.proposal.action)
         if approved is None:
             await approval.ready()
             raise ConflictError(Code.PLAN_CHANGED, "The proposal does not say all weights.")
@@ -154,8 +160,8 @@ class Proposals:
         hooks = TransactionHooks(approval.ready, run_ends)
         return await self.rebalancing.run(request, approval.command, approval.render, hooks)
 
-    async def _replace(self, approval: Approval) -> CommandResult[Replaced]:
-        async def swap_ends(unit: UnitOfWork, done: Replaced) -> None:
+    async def _replace(self, approval: Approval) -> CommandResult[ReplaceResult]:
+        async def swap_ends(unit: UnitOfWork, done: ReplaceResult) -> None:
             await approval.end(unit, None, done.version)
 
         action, hooks = approval.proposal.action, TransactionHooks(approval.ready, swap_ends)
@@ -176,7 +182,7 @@ class Proposals:
         return found
 
     async def _require_open(self, proposal_id: str) -> None:
-        """That it may be approved; what has ended by itself is written down as such."""
+        """Check that a proposal may be approved; store an end that time or version caused."""
 
         async def look(unit: UnitOfWork) -> ConflictError | None:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
@@ -185,14 +191,14 @@ class Proposals:
             proposal = None if stored is None else stored.at(now)
             if proposal is None or proposal.state is not ProposalState.OPEN:
                 if proposal is not None:
-                    await close(unit, proposal)
+                    await close_proposal(unit, proposal)
                 return _has_ended("gone" if proposal is None else proposal.state.value)
             if proposal.version == portfolio.version:
                 return None
             said = f"The proposal was made for version {proposal.version} of the portfolio"
             reason = f"{said}, which has version {portfolio.version} now."
             decision = Decision(now, "schedule", reason)
-            await close(unit, proposal.ended(ProposalState.SUPERSEDED, decision))
+            await close_proposal(unit, proposal.ended(ProposalState.SUPERSEDED, decision))
             return ConflictError(Code.VERSION_CONFLICT, f"{reason} It is superseded.")
 
         refused = await self.database.run(look)
@@ -203,10 +209,10 @@ class Proposals:
 async def _ended(
     unit: UnitOfWork, found: Proposal, state: ProposalState, decision: Decision
 ) -> Proposal:
-    """`found`, which may have moved since it was read, in its final state."""
+    """Final state of `found`, which may have changed since it was read."""
     stored = await unit.get(ProposalRepository).one(found.proposal_id)
     ended = (stored or found).at(decision.at).ended(state, decision)
-    if not await close(unit, ended):
+    if not await close_proposal(unit, ended):
         raise _has_ended("decided")
     return ended
 
@@ -220,7 +226,7 @@ def _has_ended(state: str) -> ConflictError:
 
 
 def _renewed(error: ConflictError, proposal_id: str | None) -> ConflictError:
-    """The same refusal with what is proposed instead."""
+    """Refusal that names the new proposal."""
     if proposal_id is None:
         said, facts = "Nothing calls for a rebalance now.", {}
     else:
@@ -228,6 +234,6 @@ def _renewed(error: ConflictError, proposal_id: str | None) -> ConflictError:
     return ConflictError(error.code, f"{error.detail} {said}", facts=facts)
 
 
-def _shown(proposal: Proposal, version: int) -> Shown:
+def _shown(proposal: Proposal, version: int) -> ProposalView:
     is_open = proposal.state is ProposalState.OPEN
-    return Shown(proposal, is_outdated=is_open and proposal.version != version)
+    return ProposalView(proposal, is_outdated=is_open and proposal.version != version)

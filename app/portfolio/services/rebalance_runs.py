@@ -1,4 +1,4 @@
-"""Rebalance runs: one at a time, each written down with its steps, however it ends."""
+"""Rebalance runs: one at a time, each stored with its steps and outcome."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -21,10 +21,17 @@ from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.event_log import instant, instant_text, number_text
 from app.portfolio.domain.rebalance_plan import Plan
-from app.portfolio.domain.rebalance_run import LEASE, Failure, Outcome, Run, RunState, Step
+from app.portfolio.domain.rebalance_run import (
+    LEASE,
+    RebalanceOutcome,
+    RebalanceRun,
+    RebalanceStep,
+    RunFailure,
+    RunState,
+)
 from app.portfolio.domain.weight_allocation import Allocation, Flag
 from app.portfolio.services.lot_plan import LotPlan, LotRule
-from app.portfolio.services.rebalance_steps import Planned, RebalanceRequest, failure_of
+from app.portfolio.services.rebalance_steps import RebalanceDecision, RebalanceRequest, failure_of
 from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 
@@ -32,10 +39,10 @@ _RETRY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rebalanced:
+class RebalanceResult:
     """The plan; `version` is the one that it made, or the present one where it changed nothing.
 
-    Told from a stored run, the plan has no rulings.
+    A result read from a stored run has no constraints in its plan.
     """
 
     run_id: str
@@ -48,7 +55,7 @@ class Rebalanced:
     version: int
     cash_u: int
     facts: DataFacts
-    would_be_refused: Failure | None = None  # of a dry run
+    would_be_refused: RunFailure | None = None  # of a dry run
 
     @property
     def is_dry_run(self) -> bool:
@@ -66,7 +73,7 @@ class RebalanceRuns:
     shared: SharedClock | None = None  # None: this process is the only one
 
     async def now(self, unit: UnitOfWork) -> datetime:
-        """By the clock by which leases end."""
+        """Time of the clock that ends leases."""
         return await agreed(unit, self.shared, self.clock)
 
     async def forget_old(self, keep: timedelta) -> int:
@@ -74,16 +81,16 @@ class RebalanceRuns:
         async with self.database.write(BULK_STATEMENT_S) as unit:
             return await unit.get(RebalanceRunRepository).forget(await self.now(unit) - keep)
 
-    async def claim(self, request: RebalanceRequest, command: Command) -> Run:
-        """A run that has the portfolio for itself; or the ended one of the same tick.
+    async def claim(self, request: RebalanceRequest, command: Command) -> RebalanceRun:
+        """Claim a run with exclusive use of the portfolio, or get the ended run of the same tick.
 
         It is committed before any work begins, so that every process sees it. A tick of the
-        schedule has one executor at a time: whoever is given it goes on with the run that another
-        process began for it. Raises ConflictError(rebalance_in_progress) with the id of the run
+        schedule has one executor at a time: a new executor continues the run that another
+        process started. Raises ConflictError(rebalance_in_progress) with the id of the run
         that is active.
         """
         now = self.clock()
-        wanted = Run(
+        wanted = RebalanceRun(
             run_id=self.new_id(),
             state=RunState.PLANNED,
             reason=request.reason,
@@ -97,7 +104,7 @@ class RebalanceRuns:
             lease_until=now + LEASE,
         )
 
-        async def claimed(unit: UnitOfWork) -> tuple[Run, bool]:
+        async def claimed(unit: UnitOfWork) -> tuple[RebalanceRun, bool]:
             now = await self.now(unit)
             mine = replace(wanted, requested_at=now, lease_until=now + LEASE)
             found = await unit.get(RebalanceRunRepository).claim(mine, now)
@@ -113,17 +120,19 @@ class RebalanceRuns:
         try:
             run, is_given = await self.database.run(claimed)
         except BaseException as error:
-            await self.give_up(wanted, error, ())  # the claim may have been committed unheard
+            await self.give_up(wanted, error, ())  # the claim may have been committed
             raise
         if not is_given:
-            raise in_progress(run)
+            raise in_progress_error(run)
         return run
 
-    async def give_up(self, run: Run, error: BaseException, steps: Iterable[Step]) -> Run | None:
-        """Close `run`, whose work failed with `error`, and say how it stands on record.
+    async def give_up(
+        self, run: RebalanceRun, error: BaseException, steps: Iterable[RebalanceStep]
+    ) -> RebalanceRun | None:
+        """Close `run`, which failed with `error`, and return its stored state.
 
-        A transaction whose end nobody heard of may have been committed: then the run is closed
-        already, and stays as it is. None where the database cannot tell now, and of a run for
+        A transaction with an unknown outcome may have been committed: then the run is closed
+        already and stays unchanged. None where the database cannot tell now, and of a run for
         another version of the portfolio, which is dropped: it never began.
         """
         try:
@@ -139,12 +148,12 @@ class RebalanceRuns:
 
     async def page(
         self, before: tuple[datetime, str] | None, limit: int, state: RunState | None = None
-    ) -> tuple[Run, ...]:
+    ) -> tuple[RebalanceRun, ...]:
         """Newest first; `before` is (requested_at, run_id) of the last of the page before."""
         async with self.database.read() as unit:
             return await unit.get(RebalanceRunRepository).page(before, limit, state)
 
-    async def one(self, run_id: str) -> tuple[Run, tuple[Step, ...]]:
+    async def one(self, run_id: str) -> tuple[RebalanceRun, tuple[RebalanceStep, ...]]:
         """A run and the steps that it took; raises NotFoundError."""
         async with self.database.read() as unit:
             run = await unit.get(RebalanceRunRepository).one(run_id)
@@ -154,27 +163,27 @@ class RebalanceRuns:
         return run, steps
 
 
-async def end(unit: UnitOfWork, run: Run, steps: Iterable[Step]) -> None:
+async def end_run(unit: UnitOfWork, run: RebalanceRun, steps: Iterable[RebalanceStep]) -> None:
     """Close `run` in the transaction of its effect.
 
     Raises ConflictError where another process has taken its place: then nothing may be committed.
     """
     if not await unit.get(RebalanceRunRepository).close(run, steps):
-        raise lost(run)
+        raise lost_run_error(run)
 
 
-async def require_none(unit: UnitOfWork, now: datetime) -> None:
-    """That no run is about to set weights; raises ConflictError(rebalance_in_progress).
+async def require_no_active_run(unit: UnitOfWork, now: datetime) -> None:
+    """Check that no run is about to set weights; raises ConflictError(rebalance_in_progress).
 
     To be asked under the portfolio's lock, by what changes its members.
     """
     active = await unit.get(RebalanceRunRepository).active()
     if active is not None and not active.has_lapsed(now):
-        raise in_progress(active)
+        raise in_progress_error(active)
 
 
-def in_progress(run: Run) -> ConflictError:
-    """Another run has the portfolio: which one."""
+def in_progress_error(run: RebalanceRun) -> ConflictError:
+    """Error that names the active run."""
     return ConflictError(
         Code.REBALANCE_IN_PROGRESS,
         f"A rebalance is being carried out: run {run.run_id}.",
@@ -183,15 +192,15 @@ def in_progress(run: Run) -> ConflictError:
     )
 
 
-def answered() -> ConflictError:
-    """The request of a run was carried out by another process, under the same key."""
+def answered_elsewhere_error() -> ConflictError:
+    """Error for a request that another process executed under the same key."""
     return ConflictError(
         Code.IDEMPOTENCY_IN_PROGRESS, "The same request was carried out by another process."
     )
 
 
-def lost(run: Run) -> ConflictError:
-    """The run was given up by others while it was being carried out."""
+def lost_run_error(run: RebalanceRun) -> ConflictError:
+    """Error for a run that another process closed after its lease expired."""
     return ConflictError(
         Code.REBALANCE_IN_PROGRESS,
         f"Run {run.run_id} took too long and was given up; nothing was changed.",
@@ -200,14 +209,16 @@ def lost(run: Run) -> ConflictError:
     )
 
 
-def outcome_of(planned: Planned, before: int, after: int, cash_u: int, facts: DataFacts) -> Outcome:
-    """What is kept of a run: enough to tell it again in the very same words."""
+def build_outcome(
+    planned: RebalanceDecision, before: int, after: int, cash_u: int, facts: DataFacts
+) -> RebalanceOutcome:
+    """Outcome to store, from which a retry gets the same response."""
     made = planned.plan
-    return Outcome(
+    return RebalanceOutcome(
         version_before=before,
         version_after=after,
         triggers=made.triggers,
-        shifts=made.shifts,
+        changes=made.changes,
         turnover_u=made.turnover_u,
         cost=planned.cost,
         details={
@@ -236,24 +247,24 @@ def outcome_of(planned: Planned, before: int, after: int, cash_u: int, facts: Da
     )
 
 
-def told(run: Run) -> Rebalanced:
-    """What a run came to, from what is kept of it. Raises LookupError for one without effect."""
+def result_from_run(run: RebalanceRun) -> RebalanceResult:
+    """Result of a stored run. Raises LookupError for a run without outcome."""
     if run.outcome is None:
-        raise LookupError(f"run {run.run_id} came to nothing")
+        raise LookupError(f"run {run.run_id} has no outcome")
     kept, details = run.outcome, run.outcome.details
     allocation, facts, waits = details["allocation"], details["facts"], details.get("waits_until")
-    return Rebalanced(
+    return RebalanceResult(
         run_id=run.run_id,
         state=run.state,
         plan=Plan(
-            shifts=kept.shifts,
+            changes=kept.changes,
             triggers=kept.triggers,
             allocation=Allocation(
                 allocation["weights_u"],
                 allocation["cash_u"],
                 tuple(Flag(name) for name in allocation["flags"]),
             ),
-            rulings={},
+            constraints={},
             turnover_u=kept.turnover_u,
             cost=details["plan_cost"],
             waits_until=None if waits is None else instant(waits),

@@ -1,7 +1,7 @@
-"""The steps of a rebalance: load, plan, commit, announce; each one function, in this order.
+"""Steps of a rebalance, one function each: load, plan, commit, announce.
 
-The first three run in one transaction under the portfolio's lock. What reaches beyond it, such as
-orders, attaches after the commit as steps of its own.
+The first three run in one transaction under the portfolio lock. External effects, such as orders,
+attach after the commit as further steps.
 """
 
 from collections.abc import Iterator
@@ -18,20 +18,26 @@ from app.foundation.ports import Clock
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.event_log import Draft, EventType, number_text
 from app.portfolio.domain.events import PlanCreated
-from app.portfolio.domain.membership import Change, weigh
+from app.portfolio.domain.membership import PortfolioChange, set_weights
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.domain.proposals import Approved, agreed
-from app.portfolio.domain.rebalance_plan import Plan, interval_slot, plan
+from app.portfolio.domain.proposals import ApprovedPlan, plan_approved
+from app.portfolio.domain.rebalance_plan import Plan, interval_slot, plan_rebalance
 from app.portfolio.domain.rebalance_run import (
     INTERRUPTED,
-    Failure,
+    RebalanceStep,
     RebalanceStepName,
     RebalanceStepState,
-    Step,
+    RunFailure,
 )
-from app.portfolio.services.change_recorder import Ledger
+from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
-from app.portfolio.services.lot_plan import LotPlan, LotRule, lot_plan, lot_rule, trading_costs
+from app.portfolio.services.lot_plan import (
+    LotPlan,
+    LotRule,
+    derive_lot_rule,
+    estimate_trading_costs,
+    plan_lots,
+)
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
@@ -40,30 +46,30 @@ from app.scoring.domain.board import CLOCK_TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class RebalanceRequest:
-    """What is asked of a rebalance."""
+    """Parameters of one rebalance."""
 
     reason: str = "requested"
     account_balance: Decimal | None = None  # with it the plan names lots
     method: WeightingMethod | None = None  # in place of the configured one
     scheduled_at: datetime | None = None  # the tick; the same tick is carried out once
     is_dry_run: bool = False
-    approved: Approved | None = None  # the plan to carry out, in place of that of the moment
+    approved: ApprovedPlan | None = None  # the plan to carry out, in place of that of the moment
     is_unattended: bool = False  # by the schedule: then the policy says how far it goes
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """The portfolio, locked, and the view of the moment to decide on."""
+class RebalanceInput:
+    """Locked portfolio and the decision context of a rebalance."""
 
     portfolio: Portfolio
     context: DecisionContext
     rebalanced_at: datetime | None  # when weights were last set by a rebalance
     is_interval_done: bool = False  # since the interval last passed a check found nothing to do
-    refusal: Failure | None = None  # why the run that a dry run rehearses would be refused
+    refusal: RunFailure | None = None  # the error that a real run would raise; dry runs only
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class RebalanceDecision:
     """The plan; `cost` is a fraction of equity, None where a price or a book is missing."""
 
     plan: Plan
@@ -73,10 +79,10 @@ class Planned:
     lot_rule: LotRule
 
 
-async def load(
+async def load_input(
     unit: UnitOfWork, contexts: DecisionContextFactory, request: RebalanceRequest, command: Command
-) -> Loaded:
-    """Lock the portfolio and see whether it may be decided on.
+) -> RebalanceInput:
+    """Lock the portfolio and check that the data allows a decision.
 
     Raises PreconditionFailedError and, unless it is a dry run, UnavailableError (no_board_yet,
     market_data_stale) and ConflictError(trading_disabled).
@@ -95,32 +101,32 @@ async def load(
     is_done = slot is not None and await unit.get(RebalanceRunRepository).has_found_nothing(
         slot, context.at + CLOCK_TOLERANCE
     )
-    return Loaded(
+    return RebalanceInput(
         portfolio, context, await unit.get(HistoryRepository).last_rebalance(), is_done, refusal
     )
 
 
 def _with_proven_age(portfolio: Portfolio, context: DecisionContext) -> Portfolio:
-    """The portfolio, its weights as old as is proven."""
+    """Portfolio whose weights carry their proven age."""
     weighted_at = portfolio.weighted_at
     if weighted_at is None:
         return portfolio
     return replace(portfolio, weighted_at=context.proven(weighted_at))
 
 
-def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
-    """What would change, what it costs and which lots it means; nothing is written.
+def decide_rebalance(loaded: RebalanceInput, request: RebalanceRequest) -> RebalanceDecision:
+    """Plan the weight changes with their cost and lots; writes nothing.
 
-    Raises ConflictError(plan_changed) where an approved plan does not hold any more.
+    Raises ConflictError(plan_changed) when the approved plan is no longer valid.
     """
     portfolio, context = loaded.portfolio, loaded.context
-    held, standings = context.marked(portfolio), context.standings(portfolio)
+    held, statuses = context.at_current_prices(portfolio), context.member_statuses(portfolio)
     held, rebalanced_at = _with_proven_age(held, context), loaded.rebalanced_at
     balance = request.account_balance
-    smallest = lot_rule(standings, balance, context)
-    made = plan(
+    smallest = derive_lot_rule(statuses, balance, context)
+    made = plan_rebalance(
         held,
-        standings,
+        statuses,
         context.configuration,
         context.at,
         context.covariance(portfolio),
@@ -131,48 +137,48 @@ def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
     )
     if request.approved is not None:
         low_u = context.configuration.min_weight_u
-        made = agreed(request.approved, held, made, standings, smallest.least_u, low_u)
-    cost, has_impact = trading_costs(made.shifts, balance, context)
+        made = plan_approved(request.approved, held, made, statuses, smallest.least_u, low_u)
+    cost, has_impact = estimate_trading_costs(made.changes, balance, context)
     # Without a reason to trade the weights in force stay, and with them the lots.
     kept = {member.symbol: member.weight_u for member in portfolio.members}
     weights_u = made.allocation.weights_u if made.triggers else kept
-    lots = None if balance is None else lot_plan(weights_u, balance, context)
-    return Planned(made, cost, has_impact, lots, smallest)
+    lots = None if balance is None else plan_lots(weights_u, balance, context)
+    return RebalanceDecision(made, cost, has_impact, lots, smallest)
 
 
-async def commit(
+async def commit_plan(
     unit: UnitOfWork,
-    ledger: Ledger,
+    recorder: ChangeRecorder,
     run_id: str,
-    loaded: Loaded,
-    planned: Planned,
+    loaded: RebalanceInput,
+    planned: RebalanceDecision,
     request: RebalanceRequest,
     command: Command,
 ) -> Portfolio:
-    """The weights of the plan with their event of the history; the state after it."""
+    """Set the planned weights, append the history event and return the new state."""
     context, before = loaded.context, loaded.portfolio
     method = request.method or context.configuration.rebalancing.method
     facts = _facts(run_id, planned, method)
-    done = weigh(
-        Change(before, ()),
+    done = set_weights(
+        PortfolioChange(before, ()),
         planned.plan.allocation,
         facts,
         context.at,
         request.reason,
         EventType.REBALANCE,
     )
-    await ledger.commit(unit, before, done, context, command)
+    await recorder.commit(unit, before, done, context, command)
     return done.portfolio
 
 
-def announce(
-    unit: UnitOfWork, run_id: str, planned: Planned, after: Portfolio, at: datetime
+def publish_plan(
+    unit: UnitOfWork, run_id: str, planned: RebalanceDecision, after: Portfolio, at: datetime
 ) -> None:
-    """Tell of the plan; it leaves with the transaction."""
-    unit.announce(PlanCreated(run_id, after.version, len(planned.plan.shifts), at))
+    """Publish the plan after the transaction commits."""
+    unit.announce(PlanCreated(run_id, after.version, len(planned.plan.changes), at))
 
 
-def _facts(run_id: str, planned: Planned, method: WeightingMethod) -> dict[str, object]:
+def _facts(run_id: str, planned: RebalanceDecision, method: WeightingMethod) -> dict[str, object]:
     made = planned.plan
     return {
         "run_id": run_id,
@@ -180,46 +186,52 @@ def _facts(run_id: str, planned: Planned, method: WeightingMethod) -> dict[str, 
         "triggers": [trigger.value for trigger in made.triggers],
         "turnover_u": made.turnover_u,
         "estimated_cost": number_text(planned.cost),
-        "reasons": {shift.symbol: shift.reason for shift in made.shifts},
+        "reasons": {change.symbol: change.reason for change in made.changes},
     }
 
 
 @dataclass(slots=True)
 class StepRecorder:
-    """The steps of one attempt, as they are taken."""
+    """Records the steps of one rebalance attempt with times and details."""
 
     clock: Clock
-    steps: list[Step] = field(default_factory=list)
+    steps: list[RebalanceStep] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: RebalanceStepName) -> Iterator[dict[str, Any]]:
-        """One step; what is put into the mapping is kept as its detail."""
+        """Record one step; the yielded mapping becomes its detail."""
         detail: dict[str, Any] = {}
-        step = Step(name, RebalanceStepState.DONE, self.clock(), self.clock(), detail)
+        step = RebalanceStep(name, RebalanceStepState.DONE, self.clock(), self.clock(), detail)
         try:
             yield detail
         except BaseException as error:
             self._take(
-                replace(step, state=RebalanceStepState.FAILED, detail=vars_of(failure_of(error)))
+                replace(
+                    step, state=RebalanceStepState.FAILED, detail=failure_detail(failure_of(error))
+                )
             )
             raise
         self._take(step)
 
     def skip(self, *names: RebalanceStepName) -> None:
         now = self.clock()
-        self.steps += [Step(name, RebalanceStepState.SKIPPED, now, now, {}) for name in names]
+        self.steps += [
+            RebalanceStep(name, RebalanceStepState.SKIPPED, now, now, {}) for name in names
+        ]
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: RebalanceStep) -> None:
         self.steps.append(replace(step, finished_at=self.clock()))
 
 
-def failure_of(error: BaseException) -> Failure:
-    """Why a run came to nothing, in the words of the problem that its caller gets."""
+def failure_of(error: BaseException) -> RunFailure:
+    """Failure of a run, with the code and detail of the problem response."""
     if isinstance(error, ServiceError):
-        return Failure(error.code.value, error.detail)
-    return Failure(INTERRUPTED, "It was interrupted before it had finished; nothing was changed.")
+        return RunFailure(error.code.value, error.detail)
+    return RunFailure(
+        INTERRUPTED, "It was interrupted before it had finished; nothing was changed."
+    )
 
 
-def vars_of(failure: Failure) -> dict[str, Any]:
-    """The failure as the detail of its step."""
+def failure_detail(failure: RunFailure) -> dict[str, Any]:
+    """Failure as JSON detail of its step."""
     return {"code": failure.code, "detail": failure.detail}

@@ -1,4 +1,4 @@
-"""Rebalancing: where the weights should be, what that changes, and doing it once."""
+"""Rebalancing: compares weights with targets, plans changes and executes each run once."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,32 +20,36 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.domain.rebalance_plan import Trigger
-from app.portfolio.domain.rebalance_run import RebalanceStepName, Run, RunState, slot
+from app.portfolio.domain.rebalance_run import RebalanceRun, RebalanceStepName, RunState, slot
 from app.portfolio.services import target_weights as weighing
-from app.portfolio.services.change_recorder import Ledger
+from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
-from app.portfolio.services.proposal_book import of_plan, offer
+from app.portfolio.services.proposal_book import proposal_from_plan, sync_open_proposals
 from app.portfolio.services.rebalance_runs import (
-    Rebalanced,
+    RebalanceResult,
     RebalanceRuns,
-    answered,
-    end,
-    lost,
-    outcome_of,
-    told,
+    answered_elsewhere_error,
+    build_outcome,
+    end_run,
+    lost_run_error,
+    result_from_run,
 )
 from app.portfolio.services.rebalance_steps import (
-    Loaded,
-    Planned,
+    RebalanceDecision,
+    RebalanceInput,
     RebalanceRequest,
     StepRecorder,
-    announce,
-    commit,
-    decide,
-    load,
+    commit_plan,
+    decide_rebalance,
+    load_input,
+    publish_plan,
 )
-from app.portfolio.services.target_weights import Optimized, Weights, kept_targets
-from app.portfolio.services.tradeability import facts_of
+from app.portfolio.services.target_weights import (
+    OptimizationResult,
+    WeightsReport,
+    get_target_weights,
+)
+from app.portfolio.services.tradeability import describe_data
 from app.portfolio.services.view_cache import members_key
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
@@ -55,23 +59,23 @@ CHECK: Final = "scheduled check"
 
 @dataclass(frozen=True, slots=True)
 class Rebalancing:
-    """Turns drift into new weights, or shows what it would do."""
+    """Plans and executes rebalances."""
 
     database: Database
     contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
-    ledger: Ledger
+    recorder: ChangeRecorder
     runs: RebalanceRuns
 
-    async def weights(self) -> Weights:
+    async def weights(self) -> WeightsReport:
         """Weights of record beside the targets; with stale data those of the last change."""
         state, context = await self.contexts.present(self.database)
         views = self.contexts.views
         made = views.get(
             "weights",
             members_key(state, context),
-            lambda: weighing.weights_of(
-                state.portfolio, context, kept_targets(state, context, views)
+            lambda: weighing.report_weights(
+                state.portfolio, context, get_target_weights(state, context, views)
             ),
         )
         return replace(made, version=state.portfolio.version)
@@ -85,18 +89,20 @@ class Rebalancing:
         portfolio = state.portfolio
         if not context.controls.switch.enabled or not context.is_sound(portfolio):
             return False
-        made = decide(Loaded(portfolio, context, state.rebalanced_at), RebalanceRequest(CHECK)).plan
-        return Trigger.DRIFT in made.triggers and bool(made.shifts)
+        made = decide_rebalance(
+            RebalanceInput(portfolio, context, state.rebalanced_at), RebalanceRequest(CHECK)
+        ).plan
+        return Trigger.DRIFT in made.triggers and bool(made.changes)
 
-    async def optimize(self, method: WeightingMethod) -> Optimized:
-        """What a method would make of the members, and how volatile before and after; a read.
+    async def optimize(self, method: WeightingMethod) -> OptimizationResult:
+        """Compute weights by a method with the volatility before and after; a read.
 
         Raises UnavailableError (no_board_yet, market_data_stale).
         """
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
             context = await self.contexts.of(unit)
-        return weighing.optimized(portfolio, context, method)
+        return weighing.optimize_weights(portfolio, context, method)
 
     async def rebalance(
         self,
@@ -107,13 +113,13 @@ class Rebalancing:
         account_balance: Decimal | None = None,
         method: WeightingMethod | None = None,
         scheduled_at: datetime | None = None,
-        render: Render[Rebalanced] | None = None,
-    ) -> CommandResult[Rebalanced]:
-        """Carry out the plan of the moment, by the configured method or another one.
+        render: Render[RebalanceResult] | None = None,
+    ) -> CommandResult[RebalanceResult]:
+        """Execute the current plan, by the configured method or another one.
 
         Without a trigger the portfolio stays as it is. Every call is a run, and there is one at a
-        time; the tick `scheduled_at` has one run, which is told again to whoever asks for it. A
-        dry run is none and writes nothing; it says why the run would be refused now.
+        time; the tick `scheduled_at` has one run, and later calls get its stored result. A
+        dry run is no run and writes nothing; it says why the run would be refused now.
         Raises UnavailableError (no_board_yet, market_data_stale), PreconditionFailedError,
         ConflictError (rebalance_in_progress with the id of the active run, trading_disabled).
         """
@@ -121,7 +127,7 @@ class Rebalancing:
             reason, account_balance, method, scheduled_at, is_dry_run=dry_run
         )
         if dry_run:
-            return await self._rehearse(request, command, render)
+            return await self._dry_run(request, command, render)
         return await self.run(request, command, render)
 
     async def check(self, command: Command, scheduled_at: datetime | None = None) -> None:
@@ -137,16 +143,16 @@ class Rebalancing:
         request = RebalanceRequest(CHECK, scheduled_at=scheduled_at, is_unattended=True)
         await self.run(request, command)
 
-    async def _rehearse(
-        self, request: RebalanceRequest, command: Command, render: Render[Rebalanced] | None
-    ) -> CommandResult[Rebalanced]:
+    async def _dry_run(
+        self, request: RebalanceRequest, command: Command, render: Render[RebalanceResult] | None
+    ) -> CommandResult[RebalanceResult]:
         run_id = self.runs.new_id()
 
-        async def look(unit: UnitOfWork) -> Rebalanced:
-            loaded = await load(unit, self.contexts, request, command)
-            planned, before = decide(loaded, request), loaded.portfolio
+        async def look(unit: UnitOfWork) -> RebalanceResult:
+            loaded = await load_input(unit, self.contexts, request, command)
+            planned, before = decide_rebalance(loaded, request), loaded.portfolio
             made = planned.plan
-            return Rebalanced(
+            return RebalanceResult(
                 run_id=run_id,
                 state=None,
                 plan=made,
@@ -155,8 +161,8 @@ class Rebalancing:
                 has_impact=planned.has_impact,
                 lot_rule=planned.lot_rule,
                 version=before.version,
-                cash_u=made.allocation.cash_u if made.shifts else before.cash_u,
-                facts=facts_of(loaded.context),
+                cash_u=made.allocation.cash_u if made.changes else before.cash_u,
+                facts=describe_data(loaded.context),
                 would_be_refused=loaded.refusal,
             )
 
@@ -166,22 +172,22 @@ class Rebalancing:
         self,
         request: RebalanceRequest,
         command: Command,
-        render: Render[Rebalanced] | None = None,
-        hooks: TransactionHooks[Rebalanced] | None = None,
-    ) -> CommandResult[Rebalanced]:
-        """Claim a run and carry it out, with `hooks`; see `rebalance`."""
-        claimed: list[Run] = []
+        render: Render[RebalanceResult] | None = None,
+        hooks: TransactionHooks[RebalanceResult] | None = None,
+    ) -> CommandResult[RebalanceResult]:
+        """Claim a run and execute it with `hooks`; see `rebalance`."""
+        claimed: list[RebalanceRun] = []
         recorder = StepRecorder(self.runs.clock)
 
         async def claim() -> None:
             claimed.append(await self.runs.claim(request, command))
 
-        async def change(unit: UnitOfWork) -> Rebalanced:
+        async def change(unit: UnitOfWork) -> RebalanceResult:
             (run,) = claimed
             if not run.is_active:
-                return told(run)
+                return result_from_run(run)
             recorder.steps.clear()  # the closure may be begun again
-            return await self.carry_out(unit, run, request, command, recorder)
+            return await self.execute(unit, run, request, command, recorder)
 
         try:
             with self.contexts.refusals.counted():
@@ -193,43 +199,43 @@ class Rebalancing:
                 is_done = record is not None and record.outcome is not None
                 # By this very call, unheard, or by another executor of the same tick.
                 if record is not None and is_done and isinstance(error, ServiceError):
-                    result = told(record)
+                    result = result_from_run(record)
                     return CommandResult(result, None if render is None else render(result))
             raise
         if outcome.is_replay:
             # Another took the key over, and was done before us: our run has nothing left to do.
             for run in claimed:
                 if run.is_active:
-                    await self.runs.give_up(run, answered(), ())
+                    await self.runs.give_up(run, answered_elsewhere_error(), ())
         is_again = outcome.is_replay or any(not run.is_active for run in claimed)
         return CommandResult(outcome.result, outcome.answer, is_replay=is_again)
 
-    async def carry_out(
+    async def execute(
         self,
         unit: UnitOfWork,
-        run: Run,
+        run: RebalanceRun,
         request: RebalanceRequest,
         command: Command,
         recorder: StepRecorder,
-    ) -> Rebalanced:
-        """Every step of a claimed run in one transaction: all of it is committed, or nothing."""
+    ) -> RebalanceResult:
+        """Execute all steps of a claimed run in one transaction."""
         with recorder.step(RebalanceStepName.LOAD) as detail:
-            loaded = await load(unit, self.contexts, request, command)
+            loaded = await load_input(unit, self.contexts, request, command)
             before, context = loaded.portfolio, loaded.context
             running = run.to(RunState.RUNNING, await self.runs.now(unit))
             if not await unit.get(RebalanceRunRepository).start(running):
-                raise lost(run)
+                raise lost_run_error(run)
             board = context.require_board()
             detail |= {"version": before.version, "board": board.run_id}
         with recorder.step(RebalanceStepName.PLAN) as detail:
-            planned = decide(loaded, request)
+            planned = decide_rebalance(loaded, request)
             made = planned.plan
-            detail |= {"changes": len(made.shifts), "turnover_u": made.turnover_u}
+            detail |= {"changes": len(made.changes), "turnover_u": made.turnover_u}
         after, state = before, self._state(planned, request, context)
         if state is RunState.DONE:
             with recorder.step(RebalanceStepName.COMMIT) as detail:
-                after = await commit(
-                    unit, self.ledger, run.run_id, loaded, planned, request, command
+                after = await commit_plan(
+                    unit, self.recorder, run.run_id, loaded, planned, request, command
                 )
                 detail["version"] = after.version
         else:
@@ -237,16 +243,16 @@ class Rebalancing:
         if state is RunState.DONE or request.is_unattended:
             with recorder.step(RebalanceStepName.ANNOUNCE) as detail:
                 if state is RunState.DONE:
-                    announce(unit, run.run_id, planned, after, context.at)
+                    publish_plan(unit, run.run_id, planned, after, context.at)
                 if request.is_unattended:
                     detail["proposals"] = await self._offer(unit, run, planned, state, loaded)
         else:
             recorder.skip(RebalanceStepName.ANNOUNCE)
-        facts = facts_of(context)
-        outcome = outcome_of(planned, before.version, after.version, after.cash_u, facts)
+        facts = describe_data(context)
+        outcome = build_outcome(planned, before.version, after.version, after.cash_u, facts)
         ended = running.ended(outcome, state, await self.runs.now(unit))
-        await end(unit, ended, recorder.steps)
-        return Rebalanced(
+        await end_run(unit, ended, recorder.steps)
+        return RebalanceResult(
             run_id=run.run_id,
             state=state,
             plan=made,
@@ -260,7 +266,7 @@ class Rebalancing:
         )
 
     async def propose_anew(self, command: Command) -> str | None:
-        """Have the plan of this moment open in place of one that does not hold any more.
+        """Propose the current plan in place of one that is no longer valid.
 
         The id of its proposal; None where nothing calls for a rebalance now. Raises what `check`
         raises.
@@ -268,20 +274,24 @@ class Rebalancing:
         proposal_id, request = self.runs.new_id(), RebalanceRequest(CHECK, is_unattended=True)
 
         async def change(unit: UnitOfWork) -> str | None:
-            loaded = await load(unit, self.contexts, request, command)
-            planned = decide(loaded, request)
-            wanted = of_plan(proposal_id, None, planned, loaded.portfolio, loaded.context)
-            proposed = (wanted,) if planned.plan.shifts else ()
+            loaded = await load_input(unit, self.contexts, request, command)
+            planned = decide_rebalance(loaded, request)
+            wanted = proposal_from_plan(
+                proposal_id, None, planned, loaded.portfolio, loaded.context
+            )
+            proposed = (wanted,) if planned.plan.changes else ()
             kinds = (ProposalKind.REBALANCE,)
-            now_open = await offer(unit, kinds, proposed, loaded.context.at)
+            now_open = await sync_open_proposals(unit, kinds, proposed, loaded.context.at)
             return next((one.proposal_id for one in now_open), None)
 
         return await self.database.run(change)
 
     @staticmethod
-    def _state(planned: Planned, request: RebalanceRequest, context: DecisionContext) -> RunState:
-        """How far the run goes."""
-        if not planned.plan.shifts:
+    def _state(
+        planned: RebalanceDecision, request: RebalanceRequest, context: DecisionContext
+    ) -> RunState:
+        """Target state of the run."""
+        if not planned.plan.changes:
             return RunState.UNCHANGED
         policy = (
             context.configuration.automation.rebalance
@@ -291,13 +301,18 @@ class Rebalancing:
         return _GOES[policy]
 
     async def _offer(
-        self, unit: UnitOfWork, run: Run, planned: Planned, state: RunState, loaded: Loaded
+        self,
+        unit: UnitOfWork,
+        run: RebalanceRun,
+        planned: RebalanceDecision,
+        state: RunState,
+        loaded: RebalanceInput,
     ) -> list[str]:
-        """Have the plan proposed, or nothing any more; the proposals that are open."""
+        """Propose the plan or close its former proposal; returns the open proposals."""
         context, proposal_id = loaded.context, self.runs.new_id()
-        wanted = of_plan(proposal_id, run.run_id, planned, loaded.portfolio, context)
+        wanted = proposal_from_plan(proposal_id, run.run_id, planned, loaded.portfolio, context)
         proposed = (wanted,) if state is RunState.PROPOSED else ()
-        now_open = await offer(unit, (ProposalKind.REBALANCE,), proposed, context.at)
+        now_open = await sync_open_proposals(unit, (ProposalKind.REBALANCE,), proposed, context.at)
         return [one.proposal_id for one in now_open]
 
 

@@ -8,18 +8,18 @@ from app.foundation.errors import Code, UnavailableError
 
 
 def _ignore(_: Code) -> None:
-    """Nobody counts."""
+    """Default for compositions without a counter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """`note` is told the code of each refusal; a rule that says no is a decision, not a refusal."""
+    """Passes the code of each refusal to `note`; a negative rule is a decision, no refusal."""
 
     note: Callable[[Code], None] = _ignore
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Around one decision, with all its tries."""
+        """Count refusals of one decision, including its retries."""
         try:
             yield
         except UnavailableError as refused:

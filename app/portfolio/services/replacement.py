@@ -1,4 +1,4 @@
-"""Replacement of weak members: judged over the whole universe, confirmed, carried out."""
+"""Evaluates, confirms and executes replacements of weak members over the whole universe."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,30 +12,39 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.sectors import UNCLASSIFIED
 from app.portfolio.domain.event_log import number_text
-from app.portfolio.domain.membership import add, member_of, remove, swap
+from app.portfolio.domain.membership import (
+    add_members,
+    remove_member,
+    replace_member,
+    require_member,
+)
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.domain.replacement import (
-    Block,
-    Contender,
-    Leaver,
-    Proposal,
-    Tally,
+    ConfirmationCount,
+    OutgoingMember,
+    ReplacementBlock,
+    ReplacementProposal,
+    ReplacementSide,
     Vacancy,
-    admissible,
-    compare,
-    counted,
-    noise_of,
-    propose,
-    within_cycle,
+    compare_symbols,
+    count_confirmation,
+    filter_admissible,
+    limit_per_cycle,
+    noise_or_default,
+    propose_replacement,
 )
-from app.portfolio.services.change_recorder import Ledger, reweighed
+from app.portfolio.services.change_recorder import ChangeRecorder, with_new_weights
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.member_views import member_view
-from app.portfolio.services.membership import Replaced, last_facts, swap_costs
-from app.portfolio.services.proposal_book import of_swap, offer
-from app.portfolio.services.replacement_candidates import Pair, contender, contenders
-from app.portfolio.services.tradeability import DataFacts, facts_of
+from app.portfolio.services.membership import ReplaceResult, last_facts, swap_costs
+from app.portfolio.services.proposal_book import proposal_from_replacement, sync_open_proposals
+from app.portfolio.services.replacement_candidates import (
+    Pair,
+    describe_symbol,
+    find_replacement_candidates,
+)
+from app.portfolio.services.tradeability import DataFacts, describe_data
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 
@@ -43,55 +52,57 @@ IMPROVED = "a better symbol, confirmed"
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """A vacant seat, and whether it still waits for a newcomer."""
+class VacantSeat:
+    """Vacancy, and whether it still waits for a new member."""
 
     vacancy: Vacancy
     is_given_up: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Replacements:
-    """What is proposed: forced ones first, then the weakest members, weakest first."""
+class ReplacementOverview:
+    """Proposed replacements: forced ones first, then the weakest members, weakest first."""
 
     version: int
-    proposals: tuple[Proposal, ...]
+    proposals: tuple[ReplacementProposal, ...]
     required_confirmations: int
     facts: DataFacts
-    seats: tuple[Seat, ...] = ()  # of members that left for cash
+    seats: tuple[VacantSeat, ...] = ()  # of members that left for cash
 
 
 @dataclass(frozen=True, slots=True)
-class Executed:
-    """The swaps that were made, in their order, and everything that was proposed."""
+class ReplacementResult:
+    """Executed replacements in order, and all proposals of the evaluation."""
 
     version: int
-    swaps: tuple[Replaced, ...]
-    proposals: tuple[Proposal, ...]
+    swaps: tuple[ReplaceResult, ...]
+    proposals: tuple[ReplacementProposal, ...]
     exits: tuple[str, ...] = ()  # members that left for cash: no complete board was in force
     entries: tuple[str, ...] = ()  # symbols that came in for such members later
 
 
 @dataclass(frozen=True, slots=True)
-class Replacement:
-    """Proposes swaps, counts their confirmations and carries them out."""
+class ReplacementService:
+    """Proposes replacements, counts their confirmations and executes them."""
 
     database: Database
     contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
-    ledger: Ledger
+    recorder: ChangeRecorder
     new_id: NewId
 
-    async def evaluate(self) -> Replacements:
-        """What would be replaced by what, and what is in the way; counts and writes nothing."""
+    async def evaluate(self) -> ReplacementOverview:
+        """Evaluate replacements and what blocks them; counts and writes nothing."""
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
             context = await self.contexts.of(unit)
             proposals = await self._proposals(unit, portfolio, context, count=False)
             vacancies = await unit.get(ReplacementRepository).vacancies()
-        seats = tuple(Seat(one, context.is_seat_given_up(one)) for one in vacancies)
+        seats = tuple(VacantSeat(one, context.is_seat_given_up(one)) for one in vacancies)
         required = context.configuration.replacement.confirmations
-        return Replacements(portfolio.version, proposals, required, facts_of(context), seats)
+        return ReplacementOverview(
+            portfolio.version, proposals, required, describe_data(context), seats
+        )
 
     async def execute(
         self,
@@ -99,9 +110,9 @@ class Replacement:
         *,
         unattended: bool = False,
         forced_only: bool = False,
-        render: Render[Executed] | None = None,
-    ) -> CommandResult[Executed]:
-        """Count one more evaluation, then carry out what is due, each swap as a version.
+        render: Render[ReplacementResult] | None = None,
+    ) -> CommandResult[ReplacementResult]:
+        """Count one evaluation, then execute the due replacements, each as one version.
 
         `unattended`: only the kinds that the settings let happen by themselves; the others are
         proposed, if that is the policy. `forced_only`:
@@ -110,7 +121,7 @@ class Replacement:
         UnavailableError (no_board_yet, market_data_stale), PreconditionFailedError.
         """
 
-        async def change(unit: UnitOfWork) -> Executed:
+        async def change(unit: UnitOfWork) -> ReplacementResult:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
             command.require_version(portfolio.version)
             context = await self.contexts.of(unit)
@@ -121,17 +132,17 @@ class Replacement:
                 if not context.is_seat_given_up(one)
             )
             if forced_only and not forced and not (vacancies and context.has_board_in_force()):
-                return Executed(portfolio.version, (), ())
+                return ReplacementResult(portfolio.version, (), ())
             may_force = not unattended or _may_force(context)
             if forced and may_force and _must_exit_to_cash(context):
                 exits, portfolio = await self._exit(unit, portfolio, context, command)
                 if exits or forced_only:
-                    return Executed(portfolio.version, (), (), exits)
+                    return ReplacementResult(portfolio.version, (), (), exits)
             context.require_fresh_members(portfolio)
             count = not forced_only
             proposals = await self._proposals(unit, portfolio, context, count=count)
-            swaps: list[Replaced] = []
-            waiting: list[Proposal] = []
+            swaps: list[ReplaceResult] = []
+            waiting: list[ReplacementProposal] = []
             for one in proposals:
                 if one.candidate is None or not one.is_due or not (one.is_forced or count):
                     continue
@@ -143,11 +154,11 @@ class Replacement:
                 )
                 swaps.append(done)
             entries: tuple[str, ...] = ()
-            if may_force and _obstacle(portfolio, context) is None:
+            if may_force and _blocking_reason(portfolio, context) is None:
                 entries, portfolio = await self._fill(unit, portfolio, vacancies, context, command)
             if unattended and count:
                 await self._offer(unit, waiting, portfolio, context)
-            return Executed(portfolio.version, tuple(swaps), proposals, entries=entries)
+            return ReplacementResult(portfolio.version, tuple(swaps), proposals, entries=entries)
 
         with self.contexts.refusals.counted():
             return await self.idempotency.run(command, change, render)
@@ -163,8 +174,8 @@ class Replacement:
                 continue
             reason = f"{why}; no complete board names a replacement yet"
             facts = last_facts(member, context)
-            done = remove(portfolio, member.symbol, facts, context.at, reason)
-            await self.ledger.commit(unit, portfolio, done, context, who)
+            done = remove_member(portfolio, member.symbol, facts, context.at, reason)
+            await self.recorder.commit(unit, portfolio, done, context, who)
             vacancy = Vacancy(member.symbol, why, context.at)
             await unit.get(ReplacementRepository).vacate(vacancy)
             portfolio = done.portfolio
@@ -183,22 +194,22 @@ class Replacement:
         entries: list[str] = []
         most = context.configuration.max_portfolio_symbols
         for vacancy in vacancies[: max(0, most - len(portfolio.members))]:
-            found = contenders(portfolio, context)
-            others = tuple(contender(one.symbol, context) for one in portfolio.members)
+            found = find_replacement_candidates(portfolio, context)
+            others = tuple(describe_symbol(one.symbol, context) for one in portfolio.members)
             # That member has left: a newcomer of its sector is one more of that sector.
-            left = replace(contender(vacancy.symbol, context), sector=UNCLASSIFIED)
-            gone = Leaver(left, timedelta(0), vacancy.reason, False)
-            free = admissible(
-                found.entrants, gone, others, found.correlation, context.configuration
+            left = replace(describe_symbol(vacancy.symbol, context), sector=UNCLASSIFIED)
+            gone = OutgoingMember(left, timedelta(0), vacancy.reason, False)
+            free = filter_admissible(
+                found.incoming, gone, others, found.correlation, context.configuration
             )
             best = next(iter(free), None)
             if best is None:
                 break
-            newcomer = context.newcomer(context.resolve(best.contender.symbol))
+            newcomer = context.newcomer(context.resolve(best.side.symbol))
             reason = f"in place of {vacancy.symbol}: {vacancy.reason}"
-            added = add(portfolio, [newcomer], most, context.at, reason)
-            weighed = reweighed(added, context, {}, reason)
-            await self.ledger.commit(unit, portfolio, weighed, context, who)
+            added = add_members(portfolio, [newcomer], most, context.at, reason)
+            weighed = with_new_weights(added, context, {}, reason)
+            await self.recorder.commit(unit, portfolio, weighed, context, who)
             portfolio = weighed.portfolio
             entries.append(newcomer.symbol)
         return tuple(entries), portfolio
@@ -206,27 +217,29 @@ class Replacement:
     async def _offer(
         self,
         unit: UnitOfWork,
-        due: Iterable[Proposal],
+        due: Iterable[ReplacementProposal],
         portfolio: Portfolio,
         context: DecisionContext,
     ) -> None:
-        """Have what waits proposed, if that is the policy; nothing else stays open."""
+        """Propose waiting replacements if the policy says so; supersede all other proposals."""
         is_proposed = context.configuration.automation.replacement is AutomationMode.PROPOSE
         wanted = [
-            of_swap(self.new_id(), one, portfolio.version, context) for one in due if is_proposed
+            proposal_from_replacement(self.new_id(), one, portfolio.version, context)
+            for one in due
+            if is_proposed
         ]
-        await offer(unit, (ProposalKind.REPLACEMENT,), wanted, context.at)
+        await sync_open_proposals(unit, (ProposalKind.REPLACEMENT,), wanted, context.at)
 
     async def _swap(
         self,
         unit: UnitOfWork,
         portfolio: Portfolio,
-        proposal: Proposal,
-        candidate: Contender,
+        proposal: ReplacementProposal,
+        candidate: ReplacementSide,
         context: DecisionContext,
         who: Command,
-    ) -> tuple[Replaced, Portfolio]:
-        old = member_of(portfolio, proposal.leaver.contender.symbol)
+    ) -> tuple[ReplaceResult, Portfolio]:
+        old = require_member(portfolio, proposal.outgoing.side.symbol)
         facts = {
             "old_facts": last_facts(old, context),
             "costs": swap_costs(old.symbol, candidate.symbol, context),
@@ -234,41 +247,43 @@ class Replacement:
             "threshold_z": number_text(proposal.threshold),
             "confirmations": proposal.confirmations,
         }
-        reason = proposal.leaver.forced or IMPROVED
+        reason = proposal.outgoing.forced or IMPROVED
         newcomer = context.newcomer(context.resolve(candidate.symbol))
-        swapped = swap(portfolio, old.symbol, newcomer, facts, context.at, reason)
-        weighed = reweighed(swapped, context, {}, reason)
-        await self.ledger.commit(unit, portfolio, weighed, context, who)
+        swapped = replace_member(portfolio, old.symbol, newcomer, facts, context.at, reason)
+        weighed = with_new_weights(swapped, context, {}, reason)
+        await self.recorder.commit(unit, portfolio, weighed, context, who)
         after = weighed.portfolio
-        new = member_view(member_of(after, candidate.symbol), after, context.weighed())
-        return Replaced(old, new, after.version, proposal.score_improvement), after
+        new = member_view(
+            require_member(after, candidate.symbol), after, context.with_weights_just_set()
+        )
+        return ReplaceResult(old, new, after.version, proposal.score_improvement), after
 
     async def _proposals(
         self, unit: UnitOfWork, portfolio: Portfolio, context: DecisionContext, *, count: bool
-    ) -> tuple[Proposal, ...]:
+    ) -> tuple[ReplacementProposal, ...]:
         rules = context.configuration.replacement
-        tallies = await unit.get(ReplacementRepository).tallies()
+        tallies = await unit.get(ReplacementRepository).confirmation_counts()
         last = await unit.get(ReplacementRepository).last_swap()
-        field = contenders(portfolio, context)
+        field = find_replacement_candidates(portfolio, context)
         pending = (one.candidate for one in tallies.values())
-        noise = noises((*(one.contender.symbol for one in field.leavers), *pending), context)
+        noise = known_noises((*(one.side.symbol for one in field.outgoing), *pending), context)
         pairs = field.pairs(tallies, noise)
         chosen = (other.symbol for _, other in pairs if other is not None)
-        noise |= noises(chosen, context)
-        obstacle = _obstacle(portfolio, context)
+        noise |= known_noises(chosen, context)
+        obstacle = _blocking_reason(portfolio, context)
         counting = count and obstacle is None
         if counting:
             tallies = _count(pairs, tallies, noise, context)
         since = None if last is None else context.since(last)
-        proposals = within_cycle(
+        proposals = limit_per_cycle(
             (
-                propose(one, other, noise, tallies.get(one.contender.symbol), since, rules)
+                propose_replacement(one, other, noise, tallies.get(one.side.symbol), since, rules)
                 for one, other in pairs
             ),
             rules,
         )
         if counting:
-            await unit.get(ReplacementRepository).keep(_kept(proposals, tallies))
+            await unit.get(ReplacementRepository).keep(_counts_to_store(proposals, tallies))
         if obstacle is None:
             return proposals
         return tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
@@ -287,49 +302,49 @@ def _must_exit_to_cash(context: DecisionContext) -> bool:
     return is_known and is_allowed and not context.has_board_in_force()
 
 
-def _may(proposal: Proposal, context: DecisionContext) -> bool:
-    """Whether the schedule may carry it out by itself."""
+def _may(proposal: ReplacementProposal, context: DecisionContext) -> bool:
+    """Whether the schedule may execute it without approval."""
     if proposal.is_forced:
         return _may_force(context)
     rules, policy = context.configuration.replacement, context.configuration.automation
     return rules.auto_execute_confirmed or policy.replacement is AutomationMode.AUTO
 
 
-def noises(symbols: Iterable[str], context: DecisionContext) -> dict[str, float]:
+def known_noises(symbols: Iterable[str], context: DecisionContext) -> dict[str, float]:
     """Noise of the composite z by symbol; those for which it is not known are left out."""
     rules = context.configuration.replacement
     cards = {symbol: context.card(symbol) for symbol in symbols}
     known = {
-        symbol: noise_of(None if card is None else card.noise, rules)
+        symbol: noise_or_default(None if card is None else card.noise, rules)
         for symbol, card in cards.items()
     }
     return {symbol: value for symbol, value in known.items() if value is not None}
 
 
-def _obstacle(portfolio: Portfolio, context: DecisionContext) -> Block | None:
+def _blocking_reason(portfolio: Portfolio, context: DecisionContext) -> ReplacementBlock | None:
     if not context.is_sound(portfolio):
-        return Block.MARKET_DATA_STALE
+        return ReplacementBlock.MARKET_DATA_STALE
     if context.market.is_halted():
-        return Block.MARKET_HALTED
-    return None if context.controls.switch.enabled else Block.TRADING_DISABLED
+        return ReplacementBlock.MARKET_HALTED
+    return None if context.controls.switch.enabled else ReplacementBlock.TRADING_DISABLED
 
 
 def _count(
     pairs: Iterable[Pair],
-    former: Mapping[str, Tally],
+    former: Mapping[str, ConfirmationCount],
     noise: Mapping[str, float],
     context: DecisionContext,
-) -> dict[str, Tally]:
-    """One more evaluation; who is not among the weakest any more has to begin anew."""
+) -> dict[str, ConfirmationCount]:
+    """Count one evaluation; members no longer among the weakest start again."""
     rules = context.configuration.replacement
     board = context.require_board()
-    found: dict[str, Tally] = {}
-    for leaver, candidate in pairs:
-        if leaver.forced is not None or candidate is None:
+    found: dict[str, ConfirmationCount] = {}
+    for outgoing, candidate in pairs:
+        if outgoing.forced is not None or candidate is None:
             continue
-        old = leaver.contender
+        old = outgoing.side
         before = former.get(old.symbol)
-        tally = counted(
+        tally = count_confirmation(
             before,
             old.symbol,
             candidate.symbol,
@@ -337,16 +352,18 @@ def _count(
             context.at,
             timedelta(seconds=rules.confirmation_interval_s),
             since=None if before is None else context.since(before.counted_at),
-            exceeds=compare(old, candidate, noise, rules).exceeds(rules),
+            exceeds=compare_symbols(old, candidate, noise, rules).exceeds(rules),
         )
         if tally is not None:
             found[old.symbol] = tally
     return found
 
 
-def _kept(proposals: Iterable[Proposal], tallies: Mapping[str, Tally]) -> Iterable[Tally]:
-    """The tallies to store; the swap that is confirmed is marked as such."""
+def _counts_to_store(
+    proposals: Iterable[ReplacementProposal], tallies: Mapping[str, ConfirmationCount]
+) -> Iterable[ConfirmationCount]:
+    """Confirmation counts to store, with confirmed replacements marked."""
     for one in proposals:
-        tally = tallies.get(one.leaver.contender.symbol)
+        tally = tallies.get(one.outgoing.side.symbol)
         if tally is not None:
             yield replace(tally, is_confirmed=one.is_due)

@@ -1,4 +1,4 @@
-"""Who may have to leave the portfolio and who may come in its place, at one moment."""
+"""Members that may leave and symbols that may replace them, at one moment."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,62 +13,70 @@ from app.market.domain.return_statistics import NotApplicable, correlations, pai
 from app.portfolio.domain.candidate_selection import Candidate, Correlation
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.replacement import (
-    Contender,
-    Entrant,
-    Leaver,
-    Tally,
-    admissible,
-    compare,
-    preferred,
+    ConfirmationCount,
+    IncomingCandidate,
+    OutgoingMember,
+    ReplacementSide,
+    compare_symbols,
+    filter_admissible,
+    select_preferred,
 )
 from app.portfolio.services.decision_context import DecisionContext
-from app.portfolio.services.lot_plan import leg_cost
+from app.portfolio.services.lot_plan import estimate_leg_cost
 from app.portfolio.services.member_views import weakest
 from app.scoring.domain.board import Card, CardStatus
 
 _FUNDING: Final = "funding_rate"
-Pair = tuple[Leaver, Contender | None]
+Pair = tuple[OutgoingMember, ReplacementSide | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Contenders:
-    """Everybody concerned: members that cannot stay come first, then the weakest ones."""
+class ReplacementCandidates:
+    """Members to replace, forced ones first, then the weakest, and their candidates."""
 
     context: DecisionContext
-    leavers: tuple[Leaver, ...]
-    staying: tuple[Contender, ...]  # members that are not forced out
-    entrants: tuple[Entrant, ...]  # best first
+    outgoing: tuple[OutgoingMember, ...]
+    staying: tuple[ReplacementSide, ...]  # members that are not forced out
+    incoming: tuple[IncomingCandidate, ...]  # best first
     correlation: Correlation
 
-    def pairs(self, tallies: Mapping[str, Tally], noise: Mapping[str, float]) -> tuple[Pair, ...]:
-        """Each leaver with the best symbol in its place; nobody is offered two places.
+    def pairs(
+        self, tallies: Mapping[str, ConfirmationCount], noise: Mapping[str, float]
+    ) -> tuple[Pair, ...]:
+        """Pair each outgoing member with its best candidate; a candidate is offered once.
 
-        `noise` holds leavers and the candidates of `tallies`.
+        `noise` covers outgoing members and the candidates of `tallies`.
         """
         found: list[Pair] = []
-        offered: list[Contender] = []
-        for leaver in self.leavers:
-            old = leaver.contender
+        offered: list[ReplacementSide] = []
+        for outgoing in self.outgoing:
+            old = outgoing.side
             # Another swap of this cycle may or may not happen: it must fit either way.
             others = (*(one for one in self.staying if one.symbol != old.symbol), *offered)
-            free = (one for one in self.entrants if one.contender not in offered)
-            best = preferred(
-                admissible(free, leaver, others, self.correlation, self.context.configuration),
+            free = (one for one in self.incoming if one.side not in offered)
+            best = select_preferred(
+                filter_admissible(
+                    free, outgoing, others, self.correlation, self.context.configuration
+                ),
                 tallies.get(old.symbol),
                 self._better_than(old, noise),
             )
             if best is not None:
-                offered.append(best.contender)
-            found.append((leaver, None if best is None else best.contender))
+                offered.append(best.side)
+            found.append((outgoing, None if best is None else best.side))
         return tuple(found)
 
-    def _better_than(self, old: Contender, noise: Mapping[str, float]) -> Callable[[Entrant], bool]:
+    def _better_than(
+        self, old: ReplacementSide, noise: Mapping[str, float]
+    ) -> Callable[[IncomingCandidate], bool]:
         rules = self.context.configuration.replacement
-        return lambda entrant: compare(old, entrant.contender, noise, rules).exceeds(rules)
+        return lambda candidate: compare_symbols(old, candidate.side, noise, rules).exceeds(rules)
 
 
-def contenders(portfolio: Portfolio, context: DecisionContext) -> Contenders:
-    """Leavers, and everybody on the board whose score is good enough to come in."""
+def find_replacement_candidates(
+    portfolio: Portfolio, context: DecisionContext
+) -> ReplacementCandidates:
+    """Find outgoing members and all symbols of the board with a sufficient score."""
     members = {one.symbol: one for one in portfolio.members}
     forced = {name: why for name in members if (why := context.must_leave(name)) is not None}
     leaving = (*forced, *(name for name in weakest(portfolio, context) if name not in forced))
@@ -81,11 +89,11 @@ def contenders(portfolio: Portfolio, context: DecisionContext) -> Contenders:
         and card.composite is not None
         and to_millionths(card.composite) >= least
     )
-    return Contenders(
+    return ReplacementCandidates(
         context=context,
-        leavers=tuple(
-            Leaver(
-                contender=contender(name, context),
+        outgoing=tuple(
+            OutgoingMember(
+                side=describe_symbol(name, context),
                 held=context.since(members[name].included_at),
                 forced=forced.get(name),
                 is_pinned=context.controls.is_pinned(name),
@@ -93,9 +101,10 @@ def contenders(portfolio: Portfolio, context: DecisionContext) -> Contenders:
             )
             for name in leaving
         ),
-        staying=tuple(contender(name, context) for name in members if name not in forced),
-        entrants=tuple(
-            Entrant(_with(card, card.symbol, context), _candidate(card, context)) for card in cards
+        staying=tuple(describe_symbol(name, context) for name in members if name not in forced),
+        incoming=tuple(
+            IncomingCandidate(_with(card, card.symbol, context), _candidate(card, context))
+            for card in cards
         ),
         correlation=correlation_of(
             (*members, *(card.symbol for card in cards)),
@@ -105,26 +114,28 @@ def contenders(portfolio: Portfolio, context: DecisionContext) -> Contenders:
     )
 
 
-def contender(symbol: str, context: DecisionContext) -> Contender:
-    """One symbol as it stands now."""
+def describe_symbol(symbol: str, context: DecisionContext) -> ReplacementSide:
+    """Describe a symbol as one side of a replacement."""
     return _with(context.card(symbol), symbol, context)
 
 
-def _with(card: Card | None, symbol: str, context: DecisionContext) -> Contender:
+def _with(card: Card | None, symbol: str, context: DecisionContext) -> ReplacementSide:
     known = None if card is None else card.confidence
-    return Contender(
+    return ReplacementSide(
         symbol=symbol,
         sector=context.sector(symbol),
         score=None if card is None else card.composite,
         z=None if card is None else card.z,
         confidence=None if known is None else known.level,
         funding=_funding(card),
-        trading_cost=leg_cost(symbol, context.configuration.replacement.impact_notional, context),
+        trading_cost=estimate_leg_cost(
+            symbol, context.configuration.replacement.impact_notional, context
+        ),
     )
 
 
 def _funding(card: Card | None) -> float | None:
-    """As the scoring measured it: settled rates of three days, annualised."""
+    """Funding rate of scoring: settled rates of three days, annualised."""
     readings = () if card is None else card.factors
     return next((one.raw for one in readings if one.name == _FUNDING), None)
 

@@ -13,7 +13,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.controls import Controls
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.domain.target_weights import prices_of
+from app.portfolio.domain.target_weights import read_mark_prices
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -36,13 +36,13 @@ class PortfolioState:
 
     @classmethod
     async def load(cls, unit: UnitOfWork, revision: Revision) -> "PortfolioState":
-        weighed = await unit.get(HistoryRepository).last_weighing()
+        weighed = await unit.get(HistoryRepository).last_weighting()
         return cls(
             revision=revision,
             portfolio=await unit.get(PortfolioRepository).load(),
             configuration=await unit.get(ConfigurationRepository).current(),
             controls=await unit.get(ControlRepository).load(),
-            set_at={} if weighed is None else prices_of(weighed.payload),
+            set_at={} if weighed is None else read_mark_prices(weighed.payload),
             rebalanced_at=await unit.get(HistoryRepository).last_rebalance(),
             realized=await unit.get(TradeRepository).realized(),
         )

@@ -7,13 +7,17 @@ from app.configuration.domain.model import WeightingMethod
 from app.foundation.memoize import ViewCache
 from app.market.domain.models import Interval
 from app.portfolio.domain.models import FULL, Member, Portfolio
-from app.portfolio.domain.rebalance_plan import Ruling, rulings, targets
-from app.portfolio.domain.target_weights import volatility
+from app.portfolio.domain.rebalance_plan import constrain_members
+from app.portfolio.domain.target_weights import (
+    MemberConstraint,
+    compute_targets,
+    compute_volatility,
+)
 from app.portfolio.domain.weight_allocation import Allocation, Role
 from app.portfolio.domain.weighting_methods import Covariance
 from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.state_cache import PortfolioState
-from app.portfolio.services.tradeability import DataFacts, facts_of
+from app.portfolio.services.tradeability import DataFacts, describe_data
 from app.portfolio.services.view_cache import targets_key
 
 
@@ -34,7 +38,7 @@ class WeightLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class WeightsReport:
     version: int
     lines: tuple[WeightLine, ...]
     cash_u: int  # as prices have carried it
@@ -46,7 +50,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Proposed:
+class ProposedWeight:
     """One member's weight now, as prices have carried it, and by the method."""
 
     symbol: str
@@ -56,12 +60,12 @@ class Proposed:
 
 
 @dataclass(frozen=True, slots=True)
-class Optimized:
+class OptimizationResult:
     """Weights by a method; risk is annualised volatility, None where a member is not covered."""
 
     method: WeightingMethod
     version: int
-    lines: tuple[Proposed, ...]
+    lines: tuple[ProposedWeight, ...]
     cash_u: int
     risk_before: float | None
     risk_after: float | None
@@ -69,71 +73,78 @@ class Optimized:
     facts: DataFacts
 
 
-def optimized(portfolio: Portfolio, context: DecisionContext, method: WeightingMethod) -> Optimized:
-    """What a method would make of the members; raises UnavailableError where data is too old."""
+def optimize_weights(
+    portfolio: Portfolio, context: DecisionContext, method: WeightingMethod
+) -> OptimizationResult:
+    """Compute weights by a method; raises UnavailableError if data is too old."""
     context.require_fresh_members(portfolio)
-    now, known = context.marked(portfolio), context.covariance(portfolio)
-    standings, settings = context.standings(portfolio), context.configuration
-    ruled = rulings(now, standings, settings, known, method)
-    allocation = targets(ruled, settings, known, method)
+    now, known = context.at_current_prices(portfolio), context.covariance(portfolio)
+    statuses, settings = context.member_statuses(portfolio), context.configuration
+    constraints = constrain_members(now, statuses, settings, known, method)
+    allocation = compute_targets(constraints, settings, known, method)
     held = {member.symbol: member.weight_u for member in now.members}
-    return Optimized(
+    return OptimizationResult(
         method=method,
         version=portfolio.version,
         lines=tuple(
-            Proposed(symbol, weight_u, allocation.weights_u[symbol], ruled[symbol].reason)
+            ProposedWeight(
+                symbol, weight_u, allocation.weights_u[symbol], constraints[symbol].reason
+            )
             for symbol, weight_u in held.items()
         ),
         cash_u=allocation.cash_u,
-        risk_before=None if known is None else volatility(held, known),
-        risk_after=None if known is None else volatility(allocation.weights_u, known),
+        risk_before=None if known is None else compute_volatility(held, known),
+        risk_after=None if known is None else compute_volatility(allocation.weights_u, known),
         flags=tuple(flag.value for flag in allocation.flags),
-        facts=facts_of(context),
+        facts=describe_data(context),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class TargetWeights:
-    """Where the weights should be, and why; the one meaning of "target" in every answer."""
+    """Target weights and their reasons; every response uses these targets."""
 
     allocation: Allocation
-    rulings: Mapping[str, Ruling]  # none where data is too old to say
+    constraints: Mapping[str, MemberConstraint]  # none where data is too old to say
 
 
-def target_weights(
+def compute_target_weights(
     portfolio: Portfolio,
     context: DecisionContext,
     known: Callable[[], Covariance | None] | None = None,
 ) -> TargetWeights:
-    """The weights that a rebalance would set now; with stale data those of the last change.
+    """Compute the weights that a rebalance would set now; with stale data the last ones.
 
-    `known` gives the covariance of the members where somebody has it already.
+    `known` is the covariance of the members if the caller has it already.
     """
     if not context.is_sound(portfolio):
         return TargetWeights(_last_targets(portfolio), {})
     settings = context.configuration
     covariance = known() if known else context.covariance(portfolio)
-    now = context.marked(portfolio)
-    ruled = rulings(now, context.standings(portfolio), settings, covariance)
-    return TargetWeights(targets(ruled, settings, covariance), ruled)
+    now = context.at_current_prices(portfolio)
+    constraints = constrain_members(now, context.member_statuses(portfolio), settings, covariance)
+    return TargetWeights(compute_targets(constraints, settings, covariance), constraints)
 
 
-def weights_of(
+def report_weights(
     portfolio: Portfolio, context: DecisionContext, kept: TargetWeights | None = None
-) -> Weights:
+) -> WeightsReport:
     """Weights of record beside the targets; with stale data those of the last change.
 
-    `kept` is what `target_weights` gives for the same, where that is known already.
+    `target` is the result of `compute_target_weights` if the caller has it already.
     """
     settings = context.configuration
-    now, target = context.marked(portfolio), kept or target_weights(portfolio, context)
-    ruled, allocation = target.rulings, target.allocation
+    now, target = (
+        context.at_current_prices(portfolio),
+        kept or compute_target_weights(portfolio, context),
+    )
+    constraints, allocation = target.constraints, target.allocation
     low, high = settings.min_weight_u, settings.max_weight_u
     lines = []
     for member, moved in zip(portfolio.members, now.members, strict=True):
-        ruling = ruled.get(member.symbol)
+        constraint = constraints.get(member.symbol)
         target_u = allocation.weights_u[member.symbol]
-        funded = ruling is not None and ruling.claim.role is Role.FUNDED
+        funded = constraint is not None and constraint.request.role is Role.FUNDED
         binding = {high: "maximum", low: "minimum"}.get(target_u) if funded else None
         lines.append(
             WeightLine(
@@ -141,13 +152,13 @@ def weights_of(
                 marked_u=moved.weight_u,
                 target_u=target_u,
                 bound=binding,
-                role=None if ruling is None else ruling.claim.role,
+                role=None if constraint is None else constraint.request.role,
                 reason="market data is stale: the last targets stand"
-                if ruling is None
-                else ruling.reason,
+                if constraint is None
+                else constraint.reason,
             )
         )
-    return Weights(
+    return WeightsReport(
         version=portfolio.version,
         lines=tuple(lines),
         cash_u=now.cash_u,
@@ -155,7 +166,7 @@ def weights_of(
         min_u=low,
         max_u=high,
         flags=tuple(flag.value for flag in allocation.flags),
-        facts=facts_of(context),
+        facts=describe_data(context),
     )
 
 
@@ -164,13 +175,15 @@ def _last_targets(portfolio: Portfolio) -> Allocation:
     return Allocation(weights, FULL - sum(weights.values()), ())
 
 
-def kept_targets(
+def get_target_weights(
     state: PortfolioState, context: DecisionContext, views: ViewCache
 ) -> TargetWeights:
-    """What `target_weights` gives; a booked result or the switch has no part in it."""
+    """Cached target weights; booked results and the trading switch do not affect them."""
 
     def make() -> TargetWeights:
-        return target_weights(state.portfolio, context, lambda: _covariance(state, context, views))
+        return compute_target_weights(
+            state.portfolio, context, lambda: _covariance(state, context, views)
+        )
 
     return views.get("target_weights", targets_key(state, context), make)
 
@@ -178,7 +191,7 @@ def kept_targets(
 def _covariance(
     state: PortfolioState, context: DecisionContext, views: ViewCache
 ) -> Covariance | None:
-    """It takes longer than the rest, and prices of the day have no part in it."""
+    """Cached covariance: the slowest input, independent of intraday prices."""
     portfolio = state.portfolio
     rests_on = (portfolio.members, context.market.panel(Interval.DAY))
     return views.get("covariance", rests_on, lambda: context.covariance(portfolio))

@@ -1,4 +1,4 @@
-"""Tradeability: the checks that a symbol must pass before a decision may rest on it."""
+"""Tradeability: the checks that a symbol must pass before it may be traded."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,7 +39,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Tradeability:
     """`reason` is the detail of the first check that failed, or why it may be traded."""
 
     symbol: str
@@ -50,22 +50,22 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
-    """How old the market data is and who said it."""
+    """Age, source and status of the market data."""
 
     as_of: datetime | None
     data_source: DataSource
     data_status: DataStatus
 
 
-def facts_of(context: DecisionContext) -> DataFacts:
+def describe_data(context: DecisionContext) -> DataFacts:
     market = context.market
     return DataFacts(market.as_of(), market.source, context.data_status)
 
 
-def judge(
+def check_tradeability(
     symbol: str, portfolio: Portfolio, context: DecisionContext, counted_by: str | None = None
-) -> Verdict:
-    """Every condition for trading a symbol, in the order in which they are told.
+) -> Tradeability:
+    """Check every condition for trading a symbol, in the order of the response.
 
     `counted_by` names the specification of lots that wait to be ordered; None: there are none.
     Hysteresis: a member with a target weight stays tradeable down to the leave threshold, one
@@ -104,7 +104,7 @@ def judge(
     )
     failed = next((check for check in checks if not check.passed), None)
     reason = "all checks passed" if failed is None else failed.detail
-    return Verdict(symbol, failed is None, reason, checks)
+    return Tradeability(symbol, failed is None, reason, checks)
 
 
 def _decides(context: DecisionContext) -> str:
@@ -128,7 +128,7 @@ def _quality(symbol: str, context: DecisionContext) -> Check:
     if doubt is not None:
         return Check(QUALITY, False, None, None, f"its prices are in quarantine: {doubt}")
     if context.is_frozen(symbol):
-        return Check(QUALITY, False, None, None, "nobody trades it while its index moves on")
+        return Check(QUALITY, False, None, None, "it has no trades while its index moves")
     limit = context.configuration.quality.max_spread
     width = None if quote is None else spread(quote.bid, quote.ask)
     if width is None:

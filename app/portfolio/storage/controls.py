@@ -1,4 +1,4 @@
-"""The operator's controls: the switch and the locks, each kept as one fact."""
+"""Stored operator controls: switch and locks, each one key-value entry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.sql.facts import FactRepository
-from app.portfolio.domain.controls import Controls, Lock, Switch, lock_of, lock_payload
+from app.portfolio.domain.controls import Controls, Lock, Switch, lock_payload, read_lock
 from app.portfolio.domain.event_log import instant, instant_text
 
 SWITCH: Final = "trading_switch"
@@ -24,7 +24,7 @@ class ControlRepository:
         """As stored, with locks that have expired."""
         facts = await FactRepository(self.connection).several(SWITCH, LOCKS)
         switch, locks = facts.get(SWITCH), facts.get(LOCKS)
-        held = {symbol: lock_of(one) for symbol, one in (locks or {}).items()}
+        held = {symbol: read_lock(one) for symbol, one in (locks or {}).items()}
         if switch is None:
             return Controls(locks=held)
         changed = instant(switch["changed_at"])
@@ -32,8 +32,8 @@ class ControlRepository:
             Switch(switch["enabled"], switch["reason"], changed, switch["changed_by"]), held
         )
 
-    async def keep_switch(self, switch: Switch) -> None:
-        """Keeps a switch that somebody has moved."""
+    async def store_switch(self, switch: Switch) -> None:
+        """Store a changed switch."""
         moved = switch.changed_at
         fact = {
             "enabled": switch.enabled,
@@ -43,6 +43,6 @@ class ControlRepository:
         }
         await FactRepository(self.connection).put(SWITCH, fact)
 
-    async def keep_locks(self, locks: Mapping[str, Lock]) -> None:
+    async def store_locks(self, locks: Mapping[str, Lock]) -> None:
         fact = {symbol: lock_payload(lock) for symbol, lock in sorted(locks.items())}
         await FactRepository(self.connection).put(LOCKS, fact)

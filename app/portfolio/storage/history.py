@@ -1,4 +1,4 @@
-"""The portfolio's history: appended in the transaction of the change, never altered."""
+"""Append-only portfolio history, written in the transaction of each change."""
 
 import json
 from collections.abc import Iterable
@@ -16,12 +16,12 @@ from app.foundation.sql.tables import service_facts
 from app.portfolio.domain.event_log import (
     MOVES,
     WEIGHS,
+    ChainHead,
     Draft,
+    EventOrigin,
     EventType,
-    Head,
     PortfolioEvent,
-    Stamp,
-    seal,
+    seal_events,
 )
 from app.portfolio.storage.tables import MOVED, PORTFOLIO_ID
 from app.portfolio.storage.tables import portfolio_history as table
@@ -61,29 +61,31 @@ class HistoryRepository:
         )
         return frozenset(await self.connection.scalars(wanted))
 
-    async def append(self, drafts: Iterable[Draft], stamp: Stamp) -> tuple[PortfolioEvent, ...]:
+    async def append(
+        self, drafts: Iterable[Draft], stamp: EventOrigin
+    ) -> tuple[PortfolioEvent, ...]:
         """The drafts as the next events, with their number and hash.
 
         Call it after `portfolio.load(for_update=True)`: that lock is what keeps the numbers
-        without gaps. Raises ConflictError version_conflict where somebody else was quicker,
+        without gaps. Raises ConflictError version_conflict when another transaction was first,
         UnavailableError history_tampered where the newest event is not the one on record: no
-        change may be built on a chain that somebody cut.
+        change may extend a broken chain.
         """
         last, head = await self._last_and_head()
-        events = seal(drafts, stamp, last)
+        events = seal_events(drafts, stamp, last)
         if events:
             _require_intact(last, head)
             await self.connection.execute(_NEW, [_row(event) for event in events])
-            await FactRepository(self.connection).put(HEAD, Head.of(events[-1]).fact())
+            await FactRepository(self.connection).put(HEAD, ChainHead.of(events[-1]).fact())
         return events
 
-    async def _last_and_head(self) -> tuple[PortfolioEvent | None, Head | None]:
+    async def _last_and_head(self) -> tuple[PortfolioEvent | None, ChainHead | None]:
         row = (await self.connection.execute(_LAST_AND_HEAD)).first()
         if row is None:  # a head without events is what is looked for, too
-            return None, Head.read(await FactRepository(self.connection).get(HEAD))
-        return _event(row), Head.read(row.head)
+            return None, ChainHead.read(await FactRepository(self.connection).get(HEAD))
+        return _event(row), ChainHead.read(row.head)
 
-    async def last_weighing(self, until: datetime | None = None) -> PortfolioEvent | None:
+    async def last_weighting(self, until: datetime | None = None) -> PortfolioEvent | None:
         """The event that set the weights of record, now or at `until`; None before the first."""
         wanted = _WEIGHING
         if until is not None:
@@ -120,7 +122,7 @@ class HistoryRepository:
             wanted = wanted.where(table.c.type == kind.value)
         return tuple(_event(row) for row in await self.connection.execute(wanted))
 
-    async def weighed(self, field: str) -> tuple[tuple[datetime, int, Any], ...]:
+    async def weightings(self, field: str) -> tuple[tuple[datetime, int, Any], ...]:
         """Time, version and one field of the payload of every weighing, oldest first."""
         wanted = (
             select(
@@ -133,11 +135,11 @@ class HistoryRepository:
         )
         rows = await self.connection.execute(wanted)
         return tuple(
-            (at, json.loads(version), None if told is None else json.loads(told))
-            for at, version, told in rows
+            (at, json.loads(version), None if value is None else json.loads(value))
+            for at, version, value in rows
         )
 
-    async def begun_at(self) -> datetime | None:
+    async def first_move_at(self) -> datetime | None:
         """When members or weights first moved; None while they have not."""
         first = select(table.c.occurred_at).where(table.c.aggregate == PORTFOLIO_ID, _MOVED)
         found = await self.connection.execute(first.order_by(table.c.seq).limit(1))
@@ -150,7 +152,7 @@ class HistoryRepository:
         since: datetime | None = None,
         without: frozenset[EventType] = frozenset(),
     ) -> tuple[PortfolioEvent, ...]:
-        """What moved members or weights, oldest first, but for the kinds `without`.
+        """Events that moved members or weights, oldest first, except the kinds `without`.
 
         Those from `weighing` on come with what happened after the weighing before it: some of
         that is part of its own version.
@@ -178,8 +180,8 @@ class HistoryRepository:
         return _EVENTS.where(table.c.aggregate == PORTFOLIO_ID)
 
 
-def _require_intact(last: PortfolioEvent | None, head: Head | None) -> None:
-    if head is not None and (last is None or head != Head.of(last)):
+def _require_intact(last: PortfolioEvent | None, head: ChainHead | None) -> None:
+    if head is not None and (last is None or head != ChainHead.of(last)):
         raise UnavailableError(
             Code.HISTORY_TAMPERED,
             f"the history does not end with event {head.seq}, as it did: no change is made"

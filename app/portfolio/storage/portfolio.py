@@ -1,4 +1,4 @@
-"""The portfolio in its present version, and everybody who was ever a member."""
+"""Stored portfolio: current version, memberships past and present."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from app.portfolio.storage.tables import PORTFOLIO_ID, portfolio, portfolio_memb
 _ASIDE: Final = 1_000_000  # ranks are moved out of the way by this while they are exchanged
 
 
-class MemberStatus(StrEnum):
+class MembershipStatus(StrEnum):
     ACTIVE = "Active"
     REMOVED = "Removed"
     REPLACED = "Replaced"
@@ -28,7 +28,7 @@ _OF_HEAD: Final = {
     name: portfolio.c[name].label(f"head_{name}")
     for name in ("version", "configuration_version", "cash_u", "weighted_at")
 }
-# One statement: its row is the head alone where nobody is a member.
+# One statement: an empty portfolio yields one row with the head alone.
 _WHOLE: Final = (
     select(*_OF_HEAD.values(), *(portfolio_members.c[name] for name in Member.__slots__))
     .select_from(
@@ -36,7 +36,7 @@ _WHOLE: Final = (
             portfolio_members,
             and_(
                 portfolio_members.c.portfolio_id == portfolio.c.id,
-                portfolio_members.c.status == MemberStatus.ACTIVE.value,
+                portfolio_members.c.status == MembershipStatus.ACTIVE.value,
             ),
         )
     )
@@ -67,7 +67,7 @@ _SWAP: Final = (
 class Departure:
     """How and why a member leaves."""
 
-    status: MemberStatus  # REMOVED or REPLACED
+    status: MembershipStatus  # REMOVED or REPLACED
     reason: str
 
 
@@ -76,14 +76,14 @@ class Membership:
     """One stay in the portfolio, finished or not."""
 
     member: Member
-    status: MemberStatus
+    status: MembershipStatus
     left_at: datetime | None
     leaving_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class PortfolioRepository:
-    """One portfolio; its row is the lock that puts all changes in line."""
+    """Stores one portfolio; its row lock serialises all changes."""
 
     connection: AsyncConnection
     # As it was loaded under the lock of this transaction, until it is saved.
@@ -94,7 +94,7 @@ class PortfolioRepository:
 
         It waits for its turn (PostgreSQL: the row; SQLite: the whole write transaction did).
         """
-        if self._locked:  # nobody else can have changed it since
+        if self._locked:  # the lock excludes other writers
             return self._locked[0]
         if for_update and self.connection.dialect.name == "postgresql":
             # Who has waited for the row sees it anew, but what is joined to it as it was before.
@@ -148,7 +148,7 @@ class PortfolioRepository:
         else:
             rows = await self.connection.execute(_STAYS_OF, {"of": symbol_id})
         return tuple(
-            Membership(_member(row), MemberStatus(row.status), row.left_at, row.leaving_reason)
+            Membership(_member(row), MembershipStatus(row.status), row.left_at, row.leaving_reason)
             for row in rows
         )
 
@@ -174,7 +174,7 @@ class PortfolioRepository:
     ) -> None:
         if not leaving:
             return
-        unsaid = Departure(MemberStatus.REMOVED, "removed")
+        unsaid = Departure(MembershipStatus.REMOVED, "removed")
         rows = [
             {
                 "of": member.symbol_id,
@@ -217,7 +217,7 @@ class PortfolioRepository:
 def _active() -> Any:
     table = portfolio_members
     return table.update().where(
-        table.c.portfolio_id == PORTFOLIO_ID, table.c.status == MemberStatus.ACTIVE.value
+        table.c.portfolio_id == PORTFOLIO_ID, table.c.status == MembershipStatus.ACTIVE.value
     )
 
 
@@ -225,7 +225,7 @@ def _joining_row(member: Member, version: int) -> dict[str, Any]:
     return {
         "portfolio_id": PORTFOLIO_ID,
         "entered_version": version,
-        "status": MemberStatus.ACTIVE.value,
+        "status": MembershipStatus.ACTIVE.value,
         **{name: getattr(member, name) for name in Member.__slots__},
     }
 

@@ -1,4 +1,4 @@
-"""Proposals: opened, decided once, and listed."""
+"""Stored proposals: opened, decided once, listed."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Rebalance runs: claimed, so that there is one at a time, closed once, and listed."""
+"""Stored rebalance runs: one active claim at a time, closed once, listed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -10,16 +10,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.statements import insert
-from app.portfolio.domain.rebalance_plan import Shift, Trigger
+from app.portfolio.domain.rebalance_plan import Trigger, WeightChange
 from app.portfolio.domain.rebalance_run import (
     ACTIVE,
-    Failure,
-    Outcome,
+    RebalanceOutcome,
+    RebalanceRun,
+    RebalanceStep,
     RebalanceStepName,
     RebalanceStepState,
-    Run,
+    RunFailure,
     RunState,
-    Step,
 )
 from app.portfolio.storage.tables import PORTFOLIO_ID
 from app.portfolio.storage.tables import rebalance_run_steps as steps_table
@@ -46,7 +46,7 @@ class RebalanceRunRepository:
 
     connection: AsyncConnection
 
-    async def claim(self, run: Run, now: datetime) -> Run:
+    async def claim(self, run: RebalanceRun, now: datetime) -> RebalanceRun:
         """`run` itself if it is now the active one, else the run that stands in its place.
 
         That is the run of the same tick, or the one that is active; an active one that has
@@ -67,11 +67,11 @@ class RebalanceRunRepository:
             Code.DATABASE_CONTENTION, "the database is busy with other changes", retry_after_s=1
         )
 
-    async def active(self) -> Run | None:
+    async def active(self) -> RebalanceRun | None:
         wanted = _ours().where(table.c.state.in_(_ACTIVE))
         return await self._one(wanted)
 
-    async def take_over(self, run: Run) -> bool:
+    async def take_over(self, run: RebalanceRun) -> bool:
         """`run` is carried out by its new owner; False if it has gone on or ended meanwhile."""
         taken = await self.connection.execute(
             table.update()
@@ -80,11 +80,11 @@ class RebalanceRunRepository:
         )
         return taken.rowcount == 1
 
-    async def start(self, run: Run) -> bool:
+    async def start(self, run: RebalanceRun) -> bool:
         """`run`, which was claimed, is under way; False if it is no longer ours to carry out."""
         return await self._move(run, (RunState.PLANNED,))
 
-    async def close(self, run: Run, steps: Iterable[Step]) -> bool:
+    async def close(self, run: RebalanceRun, steps: Iterable[RebalanceStep]) -> bool:
         """`run` has ended; False, and nothing is written, if it had ended before."""
         if not await self._move(run, _ACTIVE):
             return False
@@ -104,26 +104,26 @@ class RebalanceRunRepository:
             await self.connection.execute(steps_table.insert(), rows)
         return True
 
-    async def withdraw(self, run: Run) -> None:
+    async def withdraw(self, run: RebalanceRun) -> None:
         """Drop a run that has not ended; it has no steps yet."""
         gone = table.delete().where(table.c.run_id == run.run_id, table.c.state.in_(_ACTIVE))
         await self.connection.execute(gone)
 
-    async def one(self, run_id: str) -> Run | None:
+    async def one(self, run_id: str) -> RebalanceRun | None:
         return await self._one(_ours().where(table.c.run_id == run_id))
 
     async def board_ids(self, since: datetime) -> frozenset[str]:
-        """Boards that runs since then have loaded; see `Rebalancing.carry_out`."""
+        """Boards that runs since then have loaded; see `Rebalancing.execute`."""
         details = await self.connection.scalars(
             select(steps_table.c.detail).where(steps_table.c.started_at >= since)
         )
         return frozenset(detail["board"] for detail in details if "board" in detail)
 
-    async def steps(self, run_id: str) -> tuple[Step, ...]:
+    async def steps(self, run_id: str) -> tuple[RebalanceStep, ...]:
         wanted = select(steps_table).where(steps_table.c.run_id == run_id)
         rows = await self.connection.execute(wanted.order_by(steps_table.c.position))
         return tuple(
-            Step(
+            RebalanceStep(
                 RebalanceStepName(row.name),
                 RebalanceStepState(row.state),
                 row.started_at,
@@ -135,7 +135,7 @@ class RebalanceRunRepository:
 
     async def page(
         self, before: tuple[datetime, str] | None, limit: int, state: RunState | None = None
-    ) -> tuple[Run, ...]:
+    ) -> tuple[RebalanceRun, ...]:
         """Up to `limit` runs; `before` is (requested_at, run_id) of the last of the page before."""
         wanted = _ours().order_by(table.c.requested_at.desc(), table.c.run_id.desc()).limit(limit)
         if before is not None:
@@ -166,7 +166,7 @@ class RebalanceRunRepository:
         await self.connection.execute(steps_table.delete().where(steps_table.c.run_id.in_(gone)))
         return (await self.connection.execute(table.delete().where(old))).rowcount
 
-    async def _of_tick(self, scheduled_at: datetime | None) -> Run | None:
+    async def _of_tick(self, scheduled_at: datetime | None) -> RebalanceRun | None:
         if scheduled_at is None:
             return None
         wanted = _ours().where(
@@ -175,11 +175,11 @@ class RebalanceRunRepository:
         )
         return await self._one(wanted)
 
-    async def _one(self, wanted: Select[Any]) -> Run | None:
+    async def _one(self, wanted: Select[Any]) -> RebalanceRun | None:
         row = (await self.connection.execute(wanted)).first()
         return None if row is None else _run(row)
 
-    async def _move(self, run: Run, from_states: Iterable[RunState]) -> bool:
+    async def _move(self, run: RebalanceRun, from_states: Iterable[RunState]) -> bool:
         """Compare and set: only a run that is where its next state is reached from is moved."""
         row = {name: value for name, value in _row(run).items() if name not in _GIVEN}
         moved = await self.connection.execute(
@@ -195,7 +195,7 @@ def _ours() -> Select[Any]:
     return select(table).where(table.c.portfolio_id == PORTFOLIO_ID)
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: RebalanceRun) -> dict[str, Any]:
     outcome, failure = run.outcome, run.failure
     return {
         **{name: getattr(run, name) for name in _GIVEN},
@@ -207,7 +207,7 @@ def _row(run: Run) -> dict[str, Any]:
         "version_before": None if outcome is None else outcome.version_before,
         "version_after": None if outcome is None else outcome.version_after,
         "triggers": None if outcome is None else [one.value for one in outcome.triggers],
-        "changes": None if outcome is None else [asdict(shift) for shift in outcome.shifts],
+        "changes": None if outcome is None else [asdict(change) for change in outcome.changes],
         "turnover_u": None if outcome is None else outcome.turnover_u,
         "cost": None if outcome is None else outcome.cost,
         "details": None if outcome is None else dict(outcome.details),
@@ -216,27 +216,27 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _run(row: Row[Any]) -> Run:
-    return Run(
+def _run(row: Row[Any]) -> RebalanceRun:
+    return RebalanceRun(
         **{name: getattr(row, name) for name in _GIVEN},
         state=RunState(row.state),
         lease_until=row.lease_until,
         started_at=row.started_at,
         finished_at=row.finished_at,
         outcome=_outcome(row),
-        failure=None if row.error_code is None else Failure(row.error_code, row.error_detail),
+        failure=None if row.error_code is None else RunFailure(row.error_code, row.error_detail),
     )
 
 
-def _outcome(row: Row[Any]) -> Outcome | None:
+def _outcome(row: Row[Any]) -> RebalanceOutcome | None:
     if row.version_before is None:
         return None
     changes: list[Mapping[str, Any]] = row.changes
-    return Outcome(
+    return RebalanceOutcome(
         version_before=row.version_before,
         version_after=row.version_after,
         triggers=tuple(Trigger(name) for name in row.triggers),
-        shifts=tuple(Shift(**change) for change in changes),
+        changes=tuple(WeightChange(**change) for change in changes),
         turnover_u=row.turnover_u,
         cost=row.cost,
         details=row.details,

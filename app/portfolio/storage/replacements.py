@@ -1,4 +1,4 @@
-"""Confirmations of replacements: how often in a row a rival was found better than a member."""
+"""Stored confirmations of replacements and vacancies."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.sql.statements import upsert
-from app.portfolio.domain.replacement import Tally, Vacancy
-from app.portfolio.storage.portfolio import MemberStatus
+from app.portfolio.domain.replacement import ConfirmationCount, Vacancy
+from app.portfolio.storage.portfolio import MembershipStatus
 from app.portfolio.storage.tables import (
     PORTFOLIO_ID,
     portfolio_members,
@@ -20,17 +20,17 @@ from app.portfolio.storage.tables import (
 
 @dataclass(frozen=True, slots=True)
 class ReplacementRepository:
-    """The present tallies; written only under the portfolio's lock."""
+    """Stores confirmation counts and vacancies; writes only under the portfolio lock."""
 
     connection: AsyncConnection
 
-    async def tallies(self) -> dict[str, Tally]:
+    async def confirmation_counts(self) -> dict[str, ConfirmationCount]:
         """By member."""
         table = replacement_confirmations
         wanted = select(table).where(table.c.portfolio_id == PORTFOLIO_ID)
         rows = await self.connection.execute(wanted.order_by(table.c.symbol))
         return {
-            row.symbol: Tally(
+            row.symbol: ConfirmationCount(
                 row.symbol,
                 row.candidate,
                 row.confirmations,
@@ -41,8 +41,8 @@ class ReplacementRepository:
             for row in rows
         }
 
-    async def keep(self, tallies: Iterable[Tally]) -> None:
-        """These in place of all former ones."""
+    async def keep(self, tallies: Iterable[ConfirmationCount]) -> None:
+        """Replace all stored counts by these."""
         table = replacement_confirmations
         await self.connection.execute(table.delete().where(table.c.portfolio_id == PORTFOLIO_ID))
         rows = [
@@ -110,7 +110,7 @@ class ReplacementRepository:
         """When a member was last replaced by another symbol."""
         table = portfolio_members
         wanted = select(func.max(table.c.left_at)).where(
-            table.c.portfolio_id == PORTFOLIO_ID, table.c.status == MemberStatus.REPLACED.value
+            table.c.portfolio_id == PORTFOLIO_ID, table.c.status == MembershipStatus.REPLACED.value
         )
         found: datetime | None = (await self.connection.execute(wanted)).scalar()
         return found
@@ -124,7 +124,7 @@ class ReplacementRepository:
             .join(new, joined)
             .where(
                 old.c.portfolio_id == PORTFOLIO_ID,
-                old.c.status == MemberStatus.REPLACED.value,
+                old.c.status == MembershipStatus.REPLACED.value,
                 or_(new.c.left_at.is_(None), new.c.left_at >= since),
             )
         )

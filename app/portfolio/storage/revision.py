@@ -1,4 +1,4 @@
-"""What reads of the portfolio rest on, told apart from what it was before in one statement."""
+"""Revision of all stored inputs of portfolio reads, in one statement."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -41,7 +41,7 @@ _NOW: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """Two that are equal: nothing of this was committed in between; None is nothing yet."""
+    """Equal revisions mean no commit in between; None means no row yet."""
 
     portfolio: int
     history: int | None  # weights, switch, locks and booked results are events of it
@@ -52,7 +52,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class RevisionRepository:
-    """Asked before what is in memory is believed."""
+    """Reads the revision that validates the state in memory."""
 
     connection: AsyncConnection
 

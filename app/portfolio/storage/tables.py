@@ -1,4 +1,4 @@
-"""Tables of what the service decides: portfolio, history, configuration, answers kept."""
+"""Tables of the portfolio: members, history, trades, replacements, runs, proposals."""
 
 from typing import Final
 
@@ -232,7 +232,7 @@ rebalance_runs = Table(
     "rebalance_runs",
     metadata,
     Column("run_id", String(64), nullable=False),
-    # No foreign key: checking it would wait for whoever has the portfolio locked.
+    # No foreign key: checking it would wait for the lock on the portfolio row.
     Column("portfolio_id", String(36), nullable=False),
     Column("state", String(32), nullable=False),
     Column("reason", Text, nullable=False),

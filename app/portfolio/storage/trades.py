@@ -1,4 +1,4 @@
-"""Booked results: one row per trade id, never altered, and what they add up to."""
+"""Booked results: one immutable row per trade id, and their totals."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class TradeRepository:
         return tuple(_trade(row) for row in rows)
 
     async def realized(self) -> dict[str, Decimal]:
-        """What was realised after fees and funding, by symbol id, in its settlement currency."""
+        """Realised results after fees and funding, by symbol id, in its settlement currency."""
         return _by_symbol(await self.totals())
 
 

@@ -11,7 +11,7 @@ from app.foundation.idempotency import Command, CommandResult, Render, Transacti
 from app.foundation.ports import Clock, NewId
 from app.foundation.sql.database import CommitMark, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.portfolio.domain.candidate_selection import refuse
+from app.portfolio.domain.candidate_selection import find_refusal
 from app.portfolio.domain.events import ProposalOpened
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.proposals import (
@@ -21,14 +21,14 @@ from app.portfolio.domain.proposals import (
     ProposalKind,
     ProposalState,
 )
-from app.portfolio.domain.replacement import Block, Leaver, propose
+from app.portfolio.domain.replacement import OutgoingMember, ReplacementBlock, propose_replacement
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.member_views import MemberView, weakest
-from app.portfolio.services.membership import PortfolioService, Removed, Replaced
-from app.portfolio.services.proposal_book import close
+from app.portfolio.services.membership import PortfolioService, RemoveResult, ReplaceResult
+from app.portfolio.services.proposal_book import close_proposal
 from app.portfolio.services.proposals import Approval
-from app.portfolio.services.replacement import noises
-from app.portfolio.services.replacement_candidates import contender, correlation_of
+from app.portfolio.services.replacement import known_noises
+from app.portfolio.services.replacement_candidates import correlation_of, describe_symbol
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
 from app.portfolio.storage.replacements import ReplacementRepository
@@ -45,7 +45,7 @@ from app.signals.services.signal_news import publish_signals
 from app.signals.storage.signals import SignalEffectRepository, SignalRepository
 
 # A signal replaces the confirmation on several boards.
-_WAIVED = frozenset({Block.UNCONFIRMED})
+_WAIVED = frozenset({ReplacementBlock.UNCONFIRMED})
 
 
 async def plan_step(
@@ -90,11 +90,11 @@ async def _plan_replacement(
     if refused is not None:
         return refused
     rules = context.configuration.replacement
-    noise = noises((old, symbol), context)
+    noise = known_noises((old, symbol), context)
     last = await unit.get(ReplacementRepository).last_swap()
-    decision = propose(
-        Leaver(contender(old, context), holding_times[old], None, is_pinned=False),
-        contender(symbol, context),
+    decision = propose_replacement(
+        OutgoingMember(describe_symbol(old, context), holding_times[old], None, is_pinned=False),
+        describe_symbol(symbol, context),
         noise,
         None,
         None if last is None else context.since(last),
@@ -108,7 +108,7 @@ async def _plan_replacement(
 
 def _refusal_reason(symbol: str, others: tuple[str, ...], context: DecisionContext) -> str | None:
     days = context.configuration.correlation.addition_days
-    refused = refuse(
+    refused = find_refusal(
         context.candidate(symbol),
         others,
         correlation_of((symbol, *others), context, days),
@@ -120,7 +120,7 @@ def _refusal_reason(symbol: str, others: tuple[str, ...], context: DecisionConte
 
 Ready = Callable[[], Awaitable[None]]
 Within = Callable[[UnitOfWork, int], Awaitable[None]]
-Changed = CommandResult[MemberView] | CommandResult[Removed] | CommandResult[Replaced]
+Changed = CommandResult[MemberView] | CommandResult[RemoveResult] | CommandResult[ReplaceResult]
 
 
 async def execute_step(
@@ -134,7 +134,7 @@ async def execute_step(
 ) -> Changed:
     """Create one version of the portfolio, `within` in the same transaction; raises its errors."""
 
-    async def ends(unit: UnitOfWork, done: MemberView | Removed | Replaced) -> None:
+    async def ends(unit: UnitOfWork, done: MemberView | RemoveResult | ReplaceResult) -> None:
         await within(unit, done.version)
 
     hooks: TransactionHooks[Any] = TransactionHooks(ready, ends)
@@ -314,7 +314,9 @@ class SignalActions:
                 said = Decision(context.at, "schedule", "a newer signal asks for it")
                 now = old.at(context.at)
                 is_open = now.state is ProposalState.OPEN
-                await close(unit, now.ended(ProposalState.SUPERSEDED, said) if is_open else now)
+                await close_proposal(
+                    unit, now.ended(ProposalState.SUPERSEDED, said) if is_open else now
+                )
         lasts = timedelta(seconds=context.configuration.automation.proposal_ttl_s)
         made = make_proposal(self.new_id(), judged, step, version, context, lasts)
         await unit.get(ProposalRepository).open(made)

@@ -29,7 +29,7 @@ from app.foundation.http.schemas import (
 )
 from app.foundation.state_version import Input
 from app.portfolio.api.schemas import freshness
-from app.portfolio.services.tradeability import Check, DataFacts, Verdict
+from app.portfolio.services.tradeability import Check, DataFacts, Tradeability
 from app.trading.domain.position_sizing import Cap, CapName, TrackRecord
 from app.trading.services.position_sizing import SizedPosition, Tradeable, Trading
 from app.trading.services.safety import Safety, SafetyReport
@@ -86,7 +86,7 @@ class ShouldTradeOut(Freshness):
     checks: list[CheckOut]
 
     @classmethod
-    def of(cls, verdict: Verdict, facts: DataFacts) -> Self:
+    def of(cls, verdict: Tradeability, facts: DataFacts) -> Self:
         return cls(
             symbol=verdict.symbol,
             trade=verdict.trade,

@@ -11,18 +11,18 @@ from app.market.domain.symbols import specification_of
 from app.market.services.view import Quote
 from app.portfolio.domain.models import FULL, Portfolio
 from app.portfolio.domain.risk import value_at_risk
-from app.portfolio.domain.target_weights import volatility
+from app.portfolio.domain.target_weights import compute_volatility
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
-from app.portfolio.services.lot_plan import lot_plan
+from app.portfolio.services.lot_plan import plan_lots
 from app.portfolio.services.state_cache import PortfolioState
 from app.portfolio.services.tradeability import (
     CLOCK,
     FRESH,
     MODE,
     DataFacts,
-    Verdict,
-    facts_of,
-    judge,
+    Tradeability,
+    check_tradeability,
+    describe_data,
 )
 from app.portfolio.services.view_cache import members_key
 from app.trading.domain.position_sizing import (
@@ -54,7 +54,7 @@ class SizedPosition:
     size: PositionSize
 
 
-def refused_by(verdict: Verdict, context: DecisionContext) -> Code | None:
+def refused_by(verdict: Tradeability, context: DecisionContext) -> Code | None:
     """The code of the refusal where nothing could be decided; None for a decision."""
     failed = next((check.name for check in verdict.checks if not check.passed), None)
     if failed not in {CLOCK, MODE, FRESH}:
@@ -76,17 +76,17 @@ class Trading:
         found = self.contexts.views.get(
             "tradeable", members_key(state, context), lambda: _tradeable(state.portfolio, context)
         )
-        return found, facts_of(context)
+        return found, describe_data(context)
 
     async def should_trade(
         self, text: str, counted_by: str | None = None
-    ) -> tuple[Verdict, DataFacts]:
+    ) -> tuple[Tradeability, DataFacts]:
         """`counted_by` as in `judge`. Raises RefusedError for a symbol that is not known."""
         portfolio, context = await self._load()
         symbol = context.resolve(text).symbol
-        verdict = judge(symbol, portfolio, context, counted_by)
+        verdict = check_tradeability(symbol, portfolio, context, counted_by)
         self._note(verdict, context)
-        return verdict, facts_of(context)
+        return verdict, describe_data(context)
 
     async def position_size(
         self,
@@ -107,7 +107,7 @@ class Trading:
         mark = context.mark(symbol)
         wish = Order(0, balance, leverage, price or mark or Decimal(0), confidence, record)
         sized = self._sized(symbol, wish, state, context)
-        return sized, facts_of(context)
+        return sized, describe_data(context)
 
     async def sizes(
         self, balance: Decimal, leverage: Decimal = Decimal(1)
@@ -119,7 +119,7 @@ class Trading:
             price = context.mark(member.symbol) or Decimal(0)
             wish = Order(0, balance, leverage, price)
             found.append(self._sized(member.symbol, wish, state, context))
-        return tuple(found), facts_of(context)
+        return tuple(found), describe_data(context)
 
     def _sized(
         self, symbol: str, wish: Order, state: PortfolioState, context: DecisionContext
@@ -130,7 +130,7 @@ class Trading:
         member = portfolio.member(symbol)
         quote = context.market.quote(symbol)
         order = replace(wish, weight_u=0 if member is None else member.weight_u)
-        verdict = judge(symbol, portfolio, context)
+        verdict = check_tradeability(symbol, portfolio, context)
         self._note(verdict, context)
         if not verdict.trade:
             made = nothing(order.leverage, verdict.reason)
@@ -166,11 +166,11 @@ class Trading:
         prices = tuple(context.mark(name) for name in weights_u)
         kept = (portfolio.members, context.configuration, contracts, equity, prices, given)
         made = self.contexts.views.get(
-            "lots", kept, lambda: lot_plan(weights_u, equity, context, given)
+            "lots", kept, lambda: plan_lots(weights_u, equity, context, given)
         )
         return made.lots[symbol]
 
-    def _note(self, verdict: Verdict, context: DecisionContext) -> None:
+    def _note(self, verdict: Tradeability, context: DecisionContext) -> None:
         code = refused_by(verdict, context)
         if code is not None:
             self.contexts.refusals.note(code)
@@ -190,7 +190,7 @@ def _tradeable(portfolio: Portfolio, context: DecisionContext) -> tuple[Tradeabl
     return tuple(
         Tradeable(member.symbol, member.contract, member.weight_u, score)
         for member in portfolio.members
-        if judge(member.symbol, portfolio, context).trade
+        if check_tradeability(member.symbol, portfolio, context).trade
         and (score := context.score(member.symbol)) is not None
     )
 
@@ -208,7 +208,7 @@ def _risk_of(portfolio: Portfolio, context: DecisionContext) -> _Risk:
     held = {member.symbol: member.weight_u for member in portfolio.members}
     shares = {name: weight / FULL for name, weight in held.items()}
     return _Risk(
-        volatility=None if known is None else volatility(held, known),
+        volatility=None if known is None else compute_volatility(held, known),
         value_at_risk=value_at_risk(context.market.panel(Interval.DAY), shares, level),
     )
 

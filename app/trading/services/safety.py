@@ -12,8 +12,8 @@ from app.market.domain.models import Interval
 from app.market.domain.sectors import UNCLASSIFIED
 from app.portfolio.domain.models import Portfolio, faults
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
-from app.portfolio.services.replacement_candidates import contender
-from app.portfolio.services.tradeability import DataFacts, facts_of, judge
+from app.portfolio.services.replacement_candidates import describe_symbol
+from app.portfolio.services.tradeability import DataFacts, check_tradeability, describe_data
 from app.portfolio.services.view_cache import members_key
 
 Pairs = Mapping[tuple[str, str], float]
@@ -74,10 +74,12 @@ def _report(portfolio: Portfolio, context: DecisionContext, pairs: Pairs) -> Saf
         issues=tuple(_issues(portfolio, context)),
         warnings=tuple(_warnings(portfolio, context, pairs)),
         tradeable=tuple(
-            one.symbol for one in portfolio.members if judge(one.symbol, portfolio, context).trade
+            one.symbol
+            for one in portfolio.members
+            if check_tradeability(one.symbol, portfolio, context).trade
         ),
         checked_at=context.at,
-        facts=facts_of(context),
+        facts=describe_data(context),
     )
 
 
@@ -105,7 +107,7 @@ def _issues(portfolio: Portfolio, context: DecisionContext) -> Iterator[Finding]
 
 def _warnings(portfolio: Portfolio, context: DecisionContext, pairs: Pairs) -> Iterator[Finding]:
     for member in portfolio.members:
-        verdict = judge(member.symbol, portfolio, context)
+        verdict = check_tradeability(member.symbol, portfolio, context)
         for check in verdict.checks:
             if not check.passed:
                 yield Finding(f"not_tradeable_{check.name}", member.symbol, f"{check.detail}.")
@@ -117,7 +119,7 @@ def _concentration(
 ) -> Iterator[Finding]:
     settings = context.configuration
     most = settings.replacement.max_per_sector
-    sectors = Counter(contender(one.symbol, context).sector for one in portfolio.members)
+    sectors = Counter(describe_symbol(one.symbol, context).sector for one in portfolio.members)
     for sector, count in sorted(sectors.items()):
         if count > most and sector != UNCLASSIFIED:
             detail = f"{count} members are of the sector {sector}, {most} are the limit of a swap."

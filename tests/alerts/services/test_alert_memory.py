@@ -19,7 +19,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 from app.market.domain.models import Interval
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.domain.replacement import Tally
+from app.portfolio.domain.replacement import ConfirmationCount
 from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.storage.runs import ScoringRepository
@@ -90,7 +90,7 @@ async def test_where_others_may_write_two_statements_say_that_nothing_was_commit
     # Boards and rivals that another has stored are read, too.
     async with desk.database.write() as unit:
         await unit.get(ReplacementRepository).keep(
-            [Tally(SYMBOLS[0], SYMBOLS[9], 3, "h", desk.now, True)]
+            [ConfirmationCount(SYMBOLS[0], SYMBOLS[9], 3, "h", desk.now, True)]
         )
     assert [one.subject for one in await shown(desk, rule=AlertRule.REPLACEMENT_RECOMMENDED)] == [
         SYMBOLS[0]
@@ -98,7 +98,7 @@ async def test_where_others_may_write_two_statements_say_that_nothing_was_commit
     await shown(desk)  # it has read what the one before has written
     async with desk.database.write() as unit:
         await unit.get(ReplacementRepository).keep(
-            [Tally(SYMBOLS[0], SYMBOLS[8], 3, "h", desk.now, True)]
+            [ConfirmationCount(SYMBOLS[0], SYMBOLS[8], 3, "h", desk.now, True)]
         )
     (told,) = await shown(desk, rule=AlertRule.REPLACEMENT_RECOMMENDED)
     assert told.symbols == (SYMBOLS[0], SYMBOLS[8])

@@ -18,8 +18,8 @@ from app.market.domain.panel import (
     unbroken,
 )
 from app.market.domain.return_statistics import correlations
-from app.portfolio.domain.risk import risk_of, value_at_risk
-from app.portfolio.domain.weighting_methods import covariance
+from app.portfolio.domain.risk import compute_risk, value_at_risk
+from app.portfolio.domain.weighting_methods import estimate_covariance
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from tests.support.market_files import DAILY_PANEL, needs_daily_panel
@@ -125,14 +125,16 @@ def test_neither_correlation_nor_covariance_reaches_back() -> None:
     np.testing.assert_array_equal(
         correlations(broken, pair, raw, 150), correlations(young, pair, raw, 150)
     )
-    np.testing.assert_array_equal(covariance(broken, pair).matrix, covariance(young, pair).matrix)
+    np.testing.assert_array_equal(
+        estimate_covariance(broken, pair).matrix, estimate_covariance(young, pair).matrix
+    )
 
 
 def test_the_risk_of_a_portfolio_does_not_reach_back_over_a_redenomination() -> None:
     """Differenced across it, one exchange of 1000 for 1 gave a volatility of 269."""
     weights = {INPUTS.symbols[3]: 0.6, INPUTS.symbols[4]: 0.4}
     broken, young = exchanged(INPUTS.daily, 120, 0.001), halted(INPUTS.daily, 0, 120)
-    found, expected = risk_of(broken, weights), risk_of(young, weights)
+    found, expected = compute_risk(broken, weights), compute_risk(young, weights)
     assert found == expected
     assert found.volatility is not None
     assert found.volatility < 3.0

@@ -94,7 +94,7 @@ async def test_weighing_after_a_redenomination_keeps_why_the_equity_is_unknown(
     assert (await desk.integrity.check()).ok
     await desk.rebalancing.rebalance(WHO)
     async with desk.database.read() as unit:
-        weighing = await unit.get(HistoryRepository).last_weighing()
+        weighing = await unit.get(HistoryRepository).last_weighting()
     assert weighing is not None
     kept = weighing.payload["index"]
     assert kept["equity"] is None
@@ -222,7 +222,7 @@ async def test_stored_lots_prove_a_redenomination_inside_one_daily_bar(
     await desk.portfolio.remove(SYMBOLS[4], "out", WHO)
     await desk.rebalancing.rebalance(WHO)
     async with desk.database.read() as unit:
-        weighing = await unit.get(HistoryRepository).last_weighing()
+        weighing = await unit.get(HistoryRepository).last_weighting()
     assert weighing is not None
     assert weighing.payload["index"]["equity"] is None
     assert f"{CHANGED} was redenominated" in weighing.payload["index"]["broken"]

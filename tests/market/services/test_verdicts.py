@@ -117,7 +117,7 @@ async def test_each_verdict_forbids_what_it_must_and_nothing_else(database: Data
         desk.score({**dict.fromkeys(symbols, 0.9), "BTCUSDT": 0.3})  # its share goes to the others
         plan = (await desk.rebalancing.rebalance(WHO, dry_run=True)).result
         assert plan is not None
-        weighed = {one.symbol for one in plan.plan.shifts}
+        weighed = {one.symbol for one in plan.plan.changes}
         for name, row in TABLE.items():
             symbol = f"{name}USDT"
             report = quality_of(data.moment(), data.resolve(symbol))

@@ -15,28 +15,35 @@ from app.operations.domain.history_audit import (
     verify_events,
 )
 from app.portfolio.domain import membership
-from app.portfolio.domain.event_log import Head, PortfolioEvent, Stamp, digest, fold, seal
+from app.portfolio.domain.event_log import (
+    ChainHead,
+    EventOrigin,
+    PortfolioEvent,
+    fold_events,
+    hash_event,
+    seal_events,
+)
 from app.portfolio.domain.models import EMPTY
 from tests.support.portfolios import NAMES, T0, newcomer
 
-STAMP = Stamp("operator", "req-1", T0, 1, "hash", "test")
+STAMP = EventOrigin("operator", "req-1", T0, 1, "hash", "test")
 
 
 def chain() -> tuple[PortfolioEvent, ...]:
-    first = seal(
-        membership.add(EMPTY, map(newcomer, NAMES[:4]), 10, T0, "start").drafts, STAMP, None
+    first = seal_events(
+        membership.add_members(EMPTY, map(newcomer, NAMES[:4]), 10, T0, "start").drafts, STAMP, None
     )
-    gone = membership.remove(fold(first), NAMES[1], {}, T0, "out").drafts
-    return (*first, *seal(gone, STAMP, first[-1]))
+    gone = membership.remove_member(fold_events(first), NAMES[1], {}, T0, "out").drafts
+    return (*first, *seal_events(gone, STAMP, first[-1]))
 
 
 EVENTS = chain()
-HEAD = Head.of(EVENTS[-1])
-STATE = fold(EVENTS)
+HEAD = ChainHead.of(EVENTS[-1])
+STATE = fold_events(EVENTS)
 
 
 def tried(
-    events: tuple[PortfolioEvent | None, ...], head: Head | None = HEAD, present: Any = STATE
+    events: tuple[PortfolioEvent | None, ...], head: ChainHead | None = HEAD, present: Any = STATE
 ) -> HistoryFindings:
     rows = [
         StoredEvent(at, None, "cannot be read") if event is None else StoredEvent(event.seq, event)
@@ -47,7 +54,7 @@ def tried(
 
 def resealed(event: PortfolioEvent, **changed: Any) -> PortfolioEvent:
     other = replace(event, **changed)
-    return replace(other, hash=digest(other))
+    return replace(other, hash=hash_event(other))
 
 
 def test_what_is_whole_passes() -> None:
@@ -114,13 +121,13 @@ def test_an_event_that_cannot_be_read_is_named_and_the_next_is_judged_on_its_own
 
 def test_an_event_without_effect_is_named() -> None:
     broken = resealed(EVENTS[-1], payload={"version": 9})
-    found = tried((*EVENTS[:-1], broken), Head.of(broken))
+    found = tried((*EVENTS[:-1], broken), ChainHead.of(broken))
     assert found.breaks == (HistoryBreak(5, "event 5 cannot be applied"),)
 
 
 def test_the_record_of_the_end_must_fit() -> None:
     assert tried(EVENTS, None).breaks == (HistoryBreak(5, "the end of the chain is not on record"),)
-    early = Head.of(EVENTS[2])
+    early = ChainHead.of(EVENTS[2])
     assert tried(EVENTS, early).breaks == (HistoryBreak(4, "the record says that 3 was the last"),)
 
 
@@ -150,5 +157,5 @@ def test_not_every_break_is_told() -> None:
 
 @pytest.mark.parametrize("stored", [None, 3, {}, {"seq": "1", "hash": "x"}, {"seq": 1, "hash": 2}])
 def test_a_record_that_is_none(stored: object) -> None:
-    assert Head.read(stored) is None
-    assert Head.read(HEAD.fact()) == HEAD
+    assert ChainHead.read(stored) is None
+    assert ChainHead.read(HEAD.fact()) == HEAD

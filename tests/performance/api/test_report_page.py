@@ -21,7 +21,7 @@ from app.performance.domain.equity_curve import Day
 from app.performance.domain.replacement_outcomes import ReplacementOutcome, ReturnPair
 from app.performance.services.report import Report
 from app.performance.services.service import PositionPerformance
-from app.portfolio.domain.membership import add
+from app.portfolio.domain.membership import add_members
 from app.portfolio.domain.models import EMPTY
 from app.portfolio.domain.returns import BookedResult, Figures, SinceInclusion, Trade
 from app.portfolio.services.tradeability import DataFacts
@@ -48,7 +48,7 @@ def made(
     delisted: tuple[str, ...] = (),
     **changed: Any,
 ) -> Report:
-    member = add(EMPTY, [newcomer(name)], 10, T0, "start").portfolio.members[0]
+    member = add_members(EMPTY, [newcomer(name)], 10, T0, "start").portfolio.members[0]
     line = AttributionLine(name, name, 20_000_000, ONE, None, None, ONE)
     booked = BookedResult(name, "id", name, name, ONE, name, ONE, ONE, T0)
     report = Report(

@@ -25,11 +25,11 @@ from app.performance.domain.equity_checks import equity_faults
 from app.performance.domain.equity_curve import EquityStep, equity_steps, walk
 from app.portfolio.domain.event_log import (
     Draft,
+    EventOrigin,
     EventType,
     PortfolioEvent,
-    Stamp,
     instant_text,
-    seal,
+    seal_events,
 )
 from app.portfolio.domain.models import FULL
 from tests.support.portfolios import HOUR, NAMES, T0
@@ -83,7 +83,7 @@ def _weighing(
 
 
 def _at(hours: int, draft: Draft, last: PortfolioEvent | None) -> PortfolioEvent:
-    return seal([draft], Stamp("t", "r", T0 + hours * HOUR, 1, None, "test"), last)[0]
+    return seal_events([draft], EventOrigin("t", "r", T0 + hours * HOUR, 1, None, "test"), last)[0]
 
 
 def test_only_a_mark_that_was_not_there_is_looked_up_not_one_that_was_not_believed() -> None:

@@ -23,15 +23,15 @@ from app.performance.domain.equity_curve import (
     track_record,
     walk,
 )
-from app.portfolio.domain.event_log import Draft, EventType, Stamp, seal
-from app.portfolio.domain.membership import add, swap, weigh
+from app.portfolio.domain.event_log import Draft, EventOrigin, EventType, seal_events
+from app.portfolio.domain.membership import add_members, replace_member, set_weights
 from app.portfolio.domain.models import EMPTY, FULL
 from app.portfolio.domain.returns import BookedResult, BookedTotal
 from app.portfolio.domain.weight_allocation import Allocation
 from tests.support.portfolios import HOUR, NAMES, T0, newcomer
 
 A, B, C = NAMES[:3]
-STAMP = Stamp("tester", "request", T0, 1, None, "test")
+STAMP = EventOrigin("tester", "request", T0, 1, None, "test")
 
 
 def D(text: str | int) -> Decimal:
@@ -143,10 +143,10 @@ def test_figures_use_every_known_point_and_no_loss_is_left_out() -> None:
 
 
 def test_steps_are_the_versions_that_moved_something() -> None:
-    first = add(EMPTY, [newcomer(A), newcomer(B)], 10, T0, "start")
+    first = add_members(EMPTY, [newcomer(A), newcomer(B)], 10, T0, "start")
     weights = {A: 50_000_000, B: 20_000_000}
-    weighed = weigh(first, Allocation(weights, 30_000_000, ()), {}, T0, "start")
-    swapped = swap(weighed.portfolio, B, newcomer(C), {}, T0, "better")
+    weighed = set_weights(first, Allocation(weights, 30_000_000, ()), {}, T0, "start")
+    swapped = replace_member(weighed.portfolio, B, newcomer(C), {}, T0, "better")
     tuned = Draft(EventType.CONFIG, None, None, {"version": 3, "configuration_version": 2}, "tune")
     booked = Draft(EventType.PERFORMANCE, A, None, {"version": 4}, "fill")
     marks = {
@@ -156,7 +156,7 @@ def test_steps_are_the_versions_that_moved_something() -> None:
     }
     payload = {**weighed.drafts[-1].payload, "marks": marks}
     drafts = (*weighed.drafts[:-1], Draft(EventType.WEIGHTS, None, None, payload, "start"))
-    found = equity_steps(seal((*drafts, *swapped.drafts, tuned, booked), STAMP, None))
+    found = equity_steps(seal_events((*drafts, *swapped.drafts, tuned, booked), STAMP, None))
     assert [one.version for one in found] == [1, 2]
     assert found[0].weights == weights
     assert (found[0].is_weighed, found[1].is_weighed) == (True, False)

@@ -54,7 +54,7 @@ async def weighed(desk: Desk) -> Mapping[str, Any]:
     newcomer = SYMBOLS[2 + len(await desk.members())]
     await desk.portfolio.add(newcomer, "in", WHO)
     async with desk.database.read() as unit:
-        weighing = await unit.get(HistoryRepository).last_weighing()
+        weighing = await unit.get(HistoryRepository).last_weighting()
     assert weighing is not None
     assert weighing.occurred_at == desk.now
     kept: Mapping[str, Any] = weighing.payload["index"]

@@ -226,12 +226,12 @@ async def test_what_is_kept_to_read_less_is_proven_by_the_history(desk: Desk) ->
 async def test_the_index_leads_to_the_events_that_are_read(desk: Desk) -> None:
     await desk.filled(2)
     async with desk.database.read() as unit:
-        weighing = await unit.get(HistoryRepository).last_weighing(desk.now)
+        weighing = await unit.get(HistoryRepository).last_weighting(desk.now)
         wanted = (
             lambda: unit.get(HistoryRepository).moves(weighing=weighing),
             lambda: unit.get(HistoryRepository).moves(since=desk.now),
-            lambda: unit.get(HistoryRepository).last_weighing(desk.now),
-            unit.get(HistoryRepository).begun_at,
+            lambda: unit.get(HistoryRepository).last_weighting(desk.now),
+            unit.get(HistoryRepository).first_move_at,
         )
         is_sqlite = unit.connection.dialect.name == "sqlite"
         if not is_sqlite:  # of a handful of rows it would read all
@@ -293,7 +293,7 @@ async def test_weighings_without_their_equity_are_read_from_the_beginning(
     desk.score({})
     await desk.rebalancing.rebalance(WHO)
     async with desk.database.read() as unit:
-        newest = await unit.get(HistoryRepository).last_weighing()
+        newest = await unit.get(HistoryRepository).last_weighting()
     assert newest is not None
     expected = (await everything(desk)).curve.points[-2]
     assert expected.is_step

@@ -17,7 +17,7 @@ from app.foundation.errors import (
 from app.foundation.idempotency import Command
 from app.performance.domain.attribution import AttributionMethod
 from app.performance.services.service import ResultSubmission
-from app.portfolio.domain.event_log import EventType, fold, instant_text
+from app.portfolio.domain.event_log import EventType, fold_events, instant_text
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
@@ -52,7 +52,7 @@ async def test_a_result_is_booked_once(desk: Desk) -> None:
         await desk.performance.book(SYMBOLS[1], claim(), "other symbol", WHO)
     async with desk.database.read() as unit:
         events = await unit.get(HistoryRepository).all()
-        assert fold(events) == await unit.get(PortfolioRepository).load()
+        assert fold_events(events) == await unit.get(PortfolioRepository).load()
         assert await unit.get(TradeRepository).find("t2") is None
     booked = [event for event in events if event.type is EventType.PERFORMANCE]
     assert [event.payload["trade"]["net"] for event in booked] == ["11"]

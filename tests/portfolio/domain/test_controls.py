@@ -13,11 +13,11 @@ from app.portfolio.domain.controls import (
     Lock,
     LockKind,
     Switch,
-    lock_of,
     lock_payload,
-    locked,
-    switched,
-    unlocked,
+    read_lock,
+    record_lock,
+    record_switch,
+    record_unlock,
 )
 from app.portfolio.domain.event_log import Draft, EventType
 from app.portfolio.domain.models import EMPTY
@@ -33,7 +33,7 @@ def draft(kind: EventType, symbol: str | None = None, other: str | None = None) 
 
 @pytest.mark.parametrize("lock", [BAN, PIN])
 def test_a_lock_travels_whole(lock: Lock) -> None:
-    assert lock_of(lock_payload(lock)) == lock
+    assert read_lock(lock_payload(lock)) == lock
 
 
 def test_a_lock_that_ends_now_is_over() -> None:
@@ -85,9 +85,9 @@ def test_what_is_forbidden(controls: Controls, what: Draft, code: Code | None) -
 
 def test_events_of_controls_move_nothing_but_the_version() -> None:
     for change in (
-        locked(EMPTY, BAN),
-        unlocked(EMPTY, "AAUSDT", "over", T0),
-        switched(EMPTY, enabled=False, reason="halt", at=T0),
+        record_lock(EMPTY, BAN),
+        record_unlock(EMPTY, "AAUSDT", "over", T0),
+        record_switch(EMPTY, enabled=False, reason="halt", at=T0),
     ):
         assert change.portfolio == replace(EMPTY, version=1)
         assert [one.type in {EventType.LOCK, EventType.SWITCH} for one in change.drafts] == [True]

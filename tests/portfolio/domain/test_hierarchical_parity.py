@@ -7,7 +7,12 @@ from scipy.spatial.distance import squareform
 
 from app.configuration.domain.model import WeightingMethod
 from app.market.domain.models import Floats
-from app.portfolio.domain.weighting_methods import Basis, Covariance, appeals, hierarchical_parity
+from app.portfolio.domain.weighting_methods import (
+    Covariance,
+    MethodInput,
+    hierarchical_parity,
+    raw_shares,
+)
 from tests.support.market_files import needs_daily_panel, perpetual
 
 PERPS = ("BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "LINK", "AVAX", "LTC", "BCH")
@@ -100,13 +105,13 @@ def test_the_order_of_the_members_moves_no_weight() -> None:
     rng = np.random.default_rng(4)
     matrix = np.cov(rng.normal(0.0, 1.0, (100, 5)).T)
     names = ("A", "B", "C", "D", "E")
-    members = {name: Basis(0.0, 0.8, 0.5) for name in (*names, "YOUNG")}
+    members = {name: MethodInput(0.0, 0.8, 0.5) for name in (*names, "YOUNG")}
     turned = (3, 0, 4, 2, 1)
     other = Covariance(tuple(names[at] for at in turned), matrix[np.ix_(turned, turned)])
-    found = appeals(WeightingMethod.HRP, members, Covariance(names, matrix))
-    assert appeals(WeightingMethod.HRP, members, other) == pytest.approx(found)
+    found = raw_shares(WeightingMethod.HRP, members, Covariance(names, matrix))
+    assert raw_shares(WeightingMethod.HRP, members, other) == pytest.approx(found)
     assert [found[name] for name in names] == pytest.approx(hierarchical_parity(matrix).tolist())
     assert found["YOUNG"] == pytest.approx(0.2)  # as volatile as the others: their mean
-    assert appeals(WeightingMethod.HRP, members, None) == pytest.approx(
+    assert raw_shares(WeightingMethod.HRP, members, None) == pytest.approx(
         dict.fromkeys(members, 1.25)
     )

@@ -11,43 +11,52 @@ from hypothesis import strategies as st
 
 from app.portfolio.domain import membership
 from app.portfolio.domain.event_log import (
+    EventOrigin,
     EventType,
     PortfolioEvent,
-    Stamp,
-    canonical,
-    chain_faults,
-    digest,
-    fold,
+    canonical_json,
+    find_chain_faults,
+    fold_events,
+    hash_event,
     instant,
     instant_text,
     number_text,
-    seal,
+    seal_events,
 )
-from app.portfolio.domain.membership import Change
+from app.portfolio.domain.membership import PortfolioChange
 from app.portfolio.domain.models import EMPTY, FULL, Portfolio, faults
-from app.portfolio.domain.weight_allocation import Claim, Role, allocate
+from app.portfolio.domain.weight_allocation import Role, WeightRequest, allocate_weights
 from tests.support.portfolios import HOUR, NAMES, T0, newcomer
 
-STAMP = Stamp("operator", "req-1", T0, 1, "hash", "test")
+STAMP = EventOrigin("operator", "req-1", T0, 1, "hash", "test")
 
 
-def weighed(change: Change) -> Change:
-    claims = [Claim(one.symbol, Role.FUNDED, 1.0, one.weight_u) for one in change.portfolio.members]
-    return membership.weigh(change, allocate(claims, 5_000_000, 20_000_000), {}, T0, "weights")
+def weighed(change: PortfolioChange) -> PortfolioChange:
+    claims = [
+        WeightRequest(one.symbol, Role.FUNDED, 1.0, one.weight_u)
+        for one in change.portfolio.members
+    ]
+    return membership.set_weights(
+        change, allocate_weights(claims, 5_000_000, 20_000_000), {}, T0, "weights"
+    )
 
 
 def chain() -> tuple[PortfolioEvent, ...]:
-    change = weighed(membership.add(EMPTY, map(newcomer, NAMES[:3]), 10, T0, "start"))
-    return seal(change.drafts, STAMP, None)
+    change = weighed(membership.add_members(EMPTY, map(newcomer, NAMES[:3]), 10, T0, "start"))
+    return seal_events(change.drafts, STAMP, None)
 
 
 def test_events_follow_each_other_without_a_gap() -> None:
     events = chain()
     assert [event.seq for event in events] == [1, 2, 3, 4]
     assert [event.type for event in events] == [EventType.ADD] * 3 + [EventType.WEIGHTS]
-    assert chain_faults(events, None) == []
-    more = seal(membership.remove(fold(events), NAMES[1], {}, T0, "out").drafts, STAMP, events[-1])
-    assert chain_faults(more, events[-1]) == []
+    assert find_chain_faults(events, None) == []
+    more = seal_events(
+        membership.remove_member(fold_events(events), NAMES[1], {}, T0, "out").drafts,
+        STAMP,
+        events[-1],
+    )
+    assert find_chain_faults(more, events[-1]) == []
     assert more[0].seq == 5
 
 
@@ -65,28 +74,30 @@ def test_events_follow_each_other_without_a_gap() -> None:
 def test_an_altered_event_is_found(change: dict[str, Any], said: str) -> None:
     events = list(chain())
     events[1] = replace(events[1], **change)
-    assert said in chain_faults(events, None)
+    assert said in find_chain_faults(events, None)
 
 
 def test_a_missing_event_is_found() -> None:
     events = chain()
-    assert chain_faults((events[0], *events[2:]), None) != []
-    assert chain_faults(events[1:], None) != []
+    assert find_chain_faults((events[0], *events[2:]), None) != []
+    assert find_chain_faults(events[1:], None) != []
 
 
 def test_the_hash_does_not_depend_on_the_zone_or_on_key_order() -> None:
     event = chain()[0]
     shifted = replace(event, occurred_at=T0.astimezone(timezone(timedelta(hours=5))))
     turned = replace(event, payload=dict(reversed(list(event.payload.items()))))
-    assert digest(shifted) == digest(turned) == event.hash
+    assert hash_event(shifted) == hash_event(turned) == event.hash
 
 
 def test_canonical_json_has_no_binary_floating_point() -> None:
-    assert canonical({"b": [1, None, True], "a": "ü"}) == '{"a":"ü","b":[1,null,true]}'.encode()
+    assert (
+        canonical_json({"b": [1, None, True], "a": "ü"}) == '{"a":"ü","b":[1,null,true]}'.encode()
+    )
     with pytest.raises(TypeError, match="floating point"):
-        canonical({"a": [{"b": 0.5}]})
+        canonical_json({"a": [{"b": 0.5}]})
     with pytest.raises(TypeError):
-        canonical({"a": Decimal(1)})
+        canonical_json({"a": Decimal(1)})
 
 
 def test_numbers_and_times_survive_as_text() -> None:
@@ -98,13 +109,15 @@ def test_numbers_and_times_survive_as_text() -> None:
 
 
 def test_fold_of_nothing_is_the_empty_portfolio() -> None:
-    assert fold(()) == EMPTY
+    assert fold_events(()) == EMPTY
 
 
 def test_a_new_configuration_is_an_event_of_its_own() -> None:
-    change = membership.configure(EMPTY, 2, {"entry_score": 0.6, "a": [1.5, "x"]}, T0, "tuned")
-    events = seal(change.drafts, STAMP, None)
-    assert fold(events) == change.portfolio
+    change = membership.apply_configuration(
+        EMPTY, 2, {"entry_score": 0.6, "a": [1.5, "x"]}, T0, "tuned"
+    )
+    events = seal_events(change.drafts, STAMP, None)
+    assert fold_events(events) == change.portfolio
     assert change.portfolio.configuration_version == 2
     assert change.portfolio.version == 1
     assert events[0].payload["settings"] == {"entry_score": "0.6", "a": ["1.5", "x"]}
@@ -121,20 +134,22 @@ steps = st.lists(
 )
 
 
-def one_step(state: Portfolio, step: tuple[str, str, int, bool], number: int) -> Change:
+def one_step(state: Portfolio, step: tuple[str, str, int, bool], number: int) -> PortfolioChange:
     kind, name, place, with_weights = step
     at = T0 + number * HOUR
     members = [one.symbol for one in state.members]
     out = members[place % len(members)] if members else None
-    change = Change(state, ())
+    change = PortfolioChange(state, ())
     if kind == "add" and name not in members and len(members) < 10:
-        change = membership.add(state, [newcomer(name)], 10, at, "in")
+        change = membership.add_members(state, [newcomer(name)], 10, at, "in")
     elif kind == "remove" and out is not None:
-        change = membership.remove(state, out, {"score": number_text(0.1)}, at, "out")
+        change = membership.remove_member(state, out, {"score": number_text(0.1)}, at, "out")
     elif kind == "swap" and out is not None and name not in members:
-        change = membership.swap(state, out, newcomer(name, None), {}, at, "swapped")
+        change = membership.replace_member(state, out, newcomer(name, None), {}, at, "swapped")
     elif kind == "configure":
-        change = membership.configure(state, state.configuration_version + 1, {}, at, "tuned")
+        change = membership.apply_configuration(
+            state, state.configuration_version + 1, {}, at, "tuned"
+        )
     if kind == "weigh" or (with_weights and change.drafts):
         change = weighed(change)
     return change
@@ -151,9 +166,9 @@ def test_folding_any_history_gives_the_state(sequence: list[tuple[str, str, int,
         stamp = replace(STAMP, occurred_at=T0 + number * HOUR)
         if any(draft.type is EventType.WEIGHTS for draft in change.drafts):
             stamp = replace(stamp, occurred_at=T0)  # the time with which `weighed` sets weights
-        events += seal(change.drafts, stamp, events[-1] if events else None)
+        events += seal_events(change.drafts, stamp, events[-1] if events else None)
         state = change.portfolio
         assert faults(state, 10) == ()
-        assert fold(events) == state
-    assert chain_faults(events, None) == []
+        assert fold_events(events) == state
+    assert find_chain_faults(events, None) == []
     assert sum(one.weight_u for one in state.members) + state.cash_u == FULL

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.portfolio.domain.lots import ACCURACY, Choice, choose_lots, minimum_capital
+from app.portfolio.domain.lots import ACCURACY, LotAllocation, allocate_lots, minimum_capital
 
 
 def exact(*numbers: str | float) -> list[Fraction]:
@@ -16,14 +16,14 @@ def exact(*numbers: str | float) -> list[Fraction]:
     return [Fraction(str(one)) for one in numbers]
 
 
-def squares(choice: Choice) -> Fraction:
+def squares(choice: LotAllocation) -> Fraction:
     return sum((error**2 for error in choice.errors), Fraction(0))
 
 
 def best_of_all(
     weights: list[Fraction], sizes: list[Fraction], minimum: Fraction
 ) -> tuple[int, ...]:
-    """The first of all affordable choices in the order that `choose_lots` states."""
+    """The first of all affordable choices in the order that `allocate_lots` states."""
 
     def rank(steps: tuple[int, ...]) -> tuple[bool, bool, Fraction, Fraction, list[int]]:
         values = [n * size for n, size in zip(steps, sizes, strict=True)]
@@ -71,7 +71,7 @@ def test_the_best_of_all_in_the_stated_order(
 ) -> None:
     raw, sizes, invested, minimum = case
     weights = [one * invested / sum(raw) for one in raw]
-    made = choose_lots(weights, sizes, minimum)
+    made = allocate_lots(weights, sizes, minimum)
     assert made.steps == best_of_all(weights, sizes, minimum)
     assert made.errors == tuple(
         n * size - w for n, size, w in zip(made.steps, sizes, weights, strict=True)
@@ -79,14 +79,14 @@ def test_the_best_of_all_in_the_stated_order(
 
 
 def test_ties_go_to_the_choice_with_less_cash_left_then_to_the_symbol_named_first() -> None:
-    assert choose_lots(exact(0.15), exact(0.1)).steps == (2,)  # both are 5 points off
-    assert choose_lots(exact(0.15, 0.45, 0.3), exact(0.1, 0.3, 0.3)).steps == (1, 2, 1)
-    assert choose_lots(exact(0.5, 0.5), exact(0.2, 0.2)).steps == (3, 2)
-    assert choose_lots(exact(0.25, 0.25, 0.25, 0.25), exact(*[0.1] * 4)).steps == (3, 3, 2, 2)
+    assert allocate_lots(exact(0.15), exact(0.1)).steps == (2,)  # both are 5 points off
+    assert allocate_lots(exact(0.15, 0.45, 0.3), exact(0.1, 0.3, 0.3)).steps == (1, 2, 1)
+    assert allocate_lots(exact(0.5, 0.5), exact(0.2, 0.2)).steps == (3, 2)
+    assert allocate_lots(exact(0.25, 0.25, 0.25, 0.25), exact(*[0.1] * 4)).steps == (3, 3, 2, 2)
 
 
 def test_what_many_small_lots_leave_pays_for_a_dear_one_also_where_nothing_is_accurate() -> None:
-    made = choose_lots(exact(0.5866, 0.4134), exact(0.3, 0.003))
+    made = allocate_lots(exact(0.5866, 0.4134), exact(0.3, 0.003))
     assert made.steps == (2, 133)  # 1.4 points off each; rounded down the first would lack 28.7
     assert not made.is_accurate
 
@@ -94,32 +94,32 @@ def test_what_many_small_lots_leave_pays_for_a_dear_one_also_where_nothing_is_ac
 def test_no_weight_is_a_step_below_its_minimum_unless_accuracy_demands_it() -> None:
     weights = exact(0.05, 0.05, 0.9)
     dear = exact(0.001, 0.001, 0.305)  # three of the last are 1.5 points too much: never accurate
-    assert choose_lots(weights, dear).steps == (43, 42, 3)
-    assert choose_lots(weights, dear, minimum=Fraction(1, 20)).steps == (50, 50, 2)
+    assert allocate_lots(weights, dear).steps == (43, 42, 3)
+    assert allocate_lots(weights, dear, minimum=Fraction(1, 20)).steps == (50, 50, 2)
     bearable = exact(0.001, 0.001, 0.303)  # 0.9 points too much, which the others can give
-    accurate = choose_lots(weights, bearable, minimum=Fraction(1, 20))
+    accurate = allocate_lots(weights, bearable, minimum=Fraction(1, 20))
     assert accurate.steps == (46, 45, 3)
     assert accurate.is_accurate
-    free = choose_lots(exact(0.049, 0.049, 0.902), dear, minimum=Fraction(1, 20))
+    free = allocate_lots(exact(0.049, 0.049, 0.902), dear, minimum=Fraction(1, 20))
     assert free.steps == (43, 42, 3)  # who is not to have the minimum is not held to it
 
 
 def test_many_small_lots_pay_for_a_dear_one() -> None:
-    made = choose_lots(exact(0.5, 0.5), exact(0.001, 0.101))
+    made = allocate_lots(exact(0.5, 0.5), exact(0.001, 0.101))
     assert made.steps == (495, 5)  # 0.505 of the dear one is nearer than 0.404
     assert made.is_accurate
 
 
 def test_more_than_ten_symbols() -> None:
     weights = [Fraction(1, 12)] * 12
-    assert choose_lots(weights, exact(*[0.05] * 12)).steps == (2,) * 8 + (1,) * 4
-    assert choose_lots(weights, exact(*[0.001] * 12)).is_accurate
+    assert allocate_lots(weights, exact(*[0.05] * 12)).steps == (2,) * 8 + (1,) * 4
+    assert allocate_lots(weights, exact(*[0.001] * 12)).is_accurate
 
 
 def test_nothing_and_zero() -> None:
-    assert choose_lots([], []) == Choice((), ())
-    assert choose_lots(exact(0), exact(0.3)).steps == (0,)
-    assert choose_lots(exact(0.2), exact(3)) == Choice((0,), (Fraction(-1, 5),))
+    assert allocate_lots([], []) == LotAllocation((), ())
+    assert allocate_lots(exact(0), exact(0.3)).steps == (0,)
+    assert allocate_lots(exact(0.2), exact(3)) == LotAllocation((0,), (Fraction(-1, 5),))
 
 
 def test_ten_symbols_are_never_worse_than_rounding_down() -> None:
@@ -127,7 +127,7 @@ def test_ten_symbols_are_never_worse_than_rounding_down() -> None:
     for _ in range(3):
         weights = exact(*dice.dirichlet(np.ones(10) * 5))
         sizes = exact(*dice.uniform(0.001, 0.06, 10))
-        made = choose_lots(weights, sizes)
+        made = allocate_lots(weights, sizes)
         down = [w // size * size - w for w, size in zip(weights, sizes, strict=True)]
         assert squares(made) <= sum(error**2 for error in down)
 
@@ -135,9 +135,9 @@ def test_ten_symbols_are_never_worse_than_rounding_down() -> None:
 def test_a_search_that_ends_before_all_cases_were_seen_keeps_within_the_budget() -> None:
     weights = exact(*[0.1] * 10)
     sizes = exact(0.2, 0.3, *(f"0.0000{n}" for n in (113, 127, 131, 137, 139, 149, 151, 157)))
-    made = choose_lots(weights, sizes)
+    made = allocate_lots(weights, sizes)
     assert sum(n * size for n, size in zip(made.steps, sizes, strict=True)) <= 1
-    assert made == choose_lots(weights, sizes)
+    assert made == allocate_lots(weights, sizes)
 
 
 def test_the_capital_that_rounding_asks_for() -> None:

@@ -16,13 +16,18 @@ from app.foundation.data_status import DataSource
 from app.market.domain.models import Floats
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs
 from app.market.domain.return_statistics import NotApplicable, correlations, pair_applies
-from app.portfolio.domain.candidate_selection import Candidate, choose
-from app.portfolio.domain.lots import choose_lots
+from app.portfolio.domain.candidate_selection import Candidate, select_candidates
+from app.portfolio.domain.lots import allocate_lots
 from app.portfolio.domain.models import FULL
-from app.portfolio.domain.rebalance_plan import plan
-from app.portfolio.domain.replacement import Contender, compare
-from app.portfolio.domain.weight_allocation import project
-from app.portfolio.domain.weighting_methods import Basis, Covariance, appeals, covariance
+from app.portfolio.domain.rebalance_plan import plan_rebalance
+from app.portfolio.domain.replacement import ReplacementSide, compare_symbols
+from app.portfolio.domain.weight_allocation import project_weights
+from app.portfolio.domain.weighting_methods import (
+    Covariance,
+    MethodInput,
+    estimate_covariance,
+    raw_shares,
+)
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.signals.domain.agents import SignalFeatures, UniverseContext
@@ -30,7 +35,7 @@ from app.signals.domain.consensus import Recommendation as Say
 from app.signals.domain.consensus import SignalEvaluation, Vote, conclude, reach_consensus
 from app.signals.domain.models import Direction
 from tests.portfolio.domain.test_portfolio import of
-from tests.support.portfolios import HOUR, T0, standing
+from tests.support.portfolios import HOUR, T0, status
 from tests.support.scoring_inputs import make_inputs
 
 SEEDS = range(50)
@@ -65,7 +70,7 @@ class Decided:
     weights: Mapping[str, Mapping[str, int]]
     lots: tuple[int, ...]
     verdicts: Mapping[str, SignalEvaluation | None]
-    shifts: Mapping[str, tuple[tuple[str, int], ...]]
+    changes: Mapping[str, tuple[tuple[str, int], ...]]
     better: tuple[str, ...]
 
 
@@ -140,27 +145,27 @@ def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
             return NotApplicable.IS_THE_MARKET
         return float(rho[place[one], place[other]])
 
-    selection = choose(
+    selection = select_candidates(
         (Candidate(one.symbol, True, True, one.composite) for one in board.cards),
         correlation,
         10,
         SETTINGS,
     )
     cards = {one.symbol: one for one in board.cards}
-    standings = {
-        name: standing(
+    statuses = {
+        name: status(
             name, cards[name].composite, z=cards[name].z, volatility=cards[name].volatility
         )
         for name in selection.chosen
     }
-    known = covariance(inputs.daily, selection.chosen)
+    known = estimate_covariance(inputs.daily, selection.chosen)
     if backwards:
         known = Covariance(known.symbols, known.matrix.view(Backwards))
     rules = replace(SETTINGS.rebalancing, volatility_target=0.2)
     calm = replace(SETTINGS, rebalancing=rules)
     plans = {
-        f"{method} {settings is calm}": plan(
-            of(*selection.chosen), standings, settings, T0 + HOUR, known, method
+        f"{method} {settings is calm}": plan_rebalance(
+            of(*selection.chosen), statuses, settings, T0 + HOUR, known, method
         )
         for method in METHODS
         for settings in (SETTINGS, calm)
@@ -171,7 +176,7 @@ def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
     prices = [Fraction(Decimal(f"{inputs.bid[place[name]]:.6g}")) for name in names]
     around = UniverseContext.of(board)
     contenders = {
-        name: Contender(name, "x", one.composite, one.z, 0.9, 0.001, 0.1)
+        name: ReplacementSide(name, "x", one.composite, one.z, 0.9, 0.001, 0.1)
         for name, one in cards.items()
     }
     noise = dict.fromkeys(cards, 0.02)
@@ -180,7 +185,7 @@ def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
         ranks=tuple(one.symbol for one in board.cards),
         members=selection.chosen,
         weights=weights,
-        lots=choose_lots(
+        lots=allocate_lots(
             [Fraction(tilted[name], FULL) for name in names], [one / 5_000 for one in prices]
         ).steps,
         verdicts={
@@ -189,14 +194,16 @@ def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
             ).evaluation
             for name, one in cards.items()
         },
-        shifts={
-            name: tuple((shift.symbol, shift.change_u) for shift in made.shifts)
+        changes={
+            name: tuple((change.symbol, change.change_u) for change in made.changes)
             for name, made in plans.items()
         },
         better=tuple(
             name
             for name, one in contenders.items()
-            if compare(weakest, one, noise, SETTINGS.replacement).exceeds(SETTINGS.replacement)
+            if compare_symbols(weakest, one, noise, SETTINGS.replacement).exceeds(
+                SETTINGS.replacement
+            )
         ),
     )
 
@@ -212,7 +219,7 @@ def test_the_decisions_that_noise_must_not_change_are_decisions() -> None:
     assert len({tuple(sorted(one.items())) for one in made.weights.values()}) > 4
     assert all(made.lots)
     assert len(set(made.verdicts.values())) > 1
-    assert sum(map(bool, made.shifts.values())) > 8
+    assert sum(map(bool, made.changes.values())) > 8
     assert made.better
 
 
@@ -239,9 +246,9 @@ def test_members_that_are_equally_far_apart_weigh_the_same_with_noise(
     rng = np.random.default_rng(seed)
     upper = np.triu(one_ulp(matrix, rng))
     shaken = upper + np.triu(upper, 1).T
-    basis = {name: Basis(0.5, 0.5, SETTINGS.score_tilt) for name in names}
+    basis = {name: MethodInput(0.5, 0.5, SETTINGS.score_tilt) for name in names}
     moved = {
-        name: Basis(
+        name: MethodInput(
             float(one_ulp(np.array([0.5]), rng)[0]),
             float(one_ulp(np.array([0.5]), rng)[0]),
             SETTINGS.score_tilt,
@@ -253,9 +260,11 @@ def test_members_that_are_equally_far_apart_weigh_the_same_with_noise(
     )
 
 
-def _weights(method: WeightingMethod, members: Mapping[str, Basis], known: Covariance) -> list[int]:
-    pulls = appeals(method, members, known)
-    return project([pulls[name] for name in sorted(pulls)], 0, FULL // 3, FULL)[0]
+def _weights(
+    method: WeightingMethod, members: Mapping[str, MethodInput], known: Covariance
+) -> list[int]:
+    pulls = raw_shares(method, members, known)
+    return project_weights([pulls[name] for name in sorted(pulls)], 0, FULL // 3, FULL)[0]
 
 
 def test_twelve_of_twenty_are_three_fifths() -> None:

@@ -8,7 +8,12 @@ import scipy
 from scipy.special import ndtr
 
 from app.portfolio.domain.events import PortfolioChanged
-from app.portfolio.domain.returns import figures, figures_of_equity, ratio_error, since_inclusion
+from app.portfolio.domain.returns import (
+    compute_equity_figures,
+    compute_figures,
+    ratio_error,
+    since_inclusion,
+)
 from tests.support.market_files import needs_daily_panel, ten_perpetuals
 from tests.support.portfolios import T0
 
@@ -46,7 +51,7 @@ def test_volatility_is_annualised_and_the_drawdown_positive() -> None:
 
 def test_figures_by_hand() -> None:
     returns = np.tile([0.02, -0.01, 0.03, -0.02], 10)
-    made = figures(returns)
+    made = compute_figures(returns)
     mean, spread = 0.005, np.std(returns, ddof=1)
     equity = (1.02 * 0.99 * 1.03 * 0.98) ** 10
     assert made.observations == 40
@@ -62,7 +67,7 @@ def test_figures_by_hand() -> None:
 
 def test_ratios_need_thirty_observations_and_growth_and_drawdown_none() -> None:
     returns = np.tile([0.02, -0.01], 15)
-    enough, few = figures(returns), figures(returns[:-1])
+    enough, few = compute_figures(returns), compute_figures(returns[:-1])
     ratios = ("sharpe", "sharpe_standard_error", "sortino", "calmar", "win_rate", "profit_factor")
     assert all(getattr(enough, name) is not None for name in ratios)
     assert [getattr(few, name) for name in ratios] == [None] * 6
@@ -72,9 +77,9 @@ def test_ratios_need_thirty_observations_and_growth_and_drawdown_none() -> None:
 
 
 def test_what_is_not_defined_is_none() -> None:
-    nothing = figures(np.empty(0))
+    nothing = compute_figures(np.empty(0))
     assert (nothing.observations, nothing.growth, nothing.max_drawdown) == (0, None, None)
-    steady = figures(np.full(30, 0.01))
+    steady = compute_figures(np.full(30, 0.01))
     assert (steady.sharpe, steady.sortino, steady.calmar, steady.profit_factor) == (None,) * 4
     assert (steady.win_rate, steady.max_drawdown) == (1.0, 0.0)
 
@@ -82,8 +87,8 @@ def test_what_is_not_defined_is_none() -> None:
 def test_observations_that_are_parts_of_days_count_by_the_time_that_has_passed() -> None:
     quarters = np.random.default_rng(5).normal(0.0005, 0.01, 4000)
     equity = np.concatenate([[1.0], np.cumprod(1.0 + quarters)])
-    whole = figures(equity[4::4] / equity[:-4:4] - 1.0)
-    parts = figures_of_equity(equity, quarters, 1000.0)
+    whole = compute_figures(equity[4::4] / equity[:-4:4] - 1.0)
+    parts = compute_equity_figures(equity, quarters, 1000.0)
     assert (whole.observations, parts.observations) == (1000, 4000)
     assert parts.growth == pytest.approx(whole.growth)
     assert whole.sharpe is not None
@@ -101,7 +106,7 @@ def test_the_error_of_a_sharpe_ratio_as_published() -> None:
 
 def test_a_figure_comes_with_what_it_is_worth() -> None:
     returns = np.random.default_rng(2).normal(0.001, 0.02, 400)
-    made = figures(returns)
+    made = compute_figures(returns)
     ratio = returns.mean() / returns.std(ddof=1)
     error = ratio_error(
         ratio,
@@ -113,14 +118,14 @@ def test_a_figure_comes_with_what_it_is_worth() -> None:
     assert made.sharpe_standard_error == pytest.approx(error * math.sqrt(365))
     # Of many samples the ratios scatter by about as much as one sample says.
     rng = np.random.default_rng(3)
-    ratios = [figures(rng.normal(0.001, 0.02, 400)).sharpe for _ in range(400)]
+    ratios = [compute_figures(rng.normal(0.001, 0.02, 400)).sharpe for _ in range(400)]
     assert np.std([one for one in ratios if one is not None]) == pytest.approx(
         made.sharpe_standard_error, rel=0.15
     )
     assert made.is_sufficient
-    assert not figures(returns[:29]).is_sufficient
-    assert figures(returns[:30]).is_sufficient
-    assert figures(np.full(30, 0.01)).sharpe_standard_error is None
+    assert not compute_figures(returns[:29]).is_sufficient
+    assert compute_figures(returns[:30]).is_sufficient
+    assert compute_figures(np.full(30, 0.01)).sharpe_standard_error is None
 
 
 def test_facts_are_values() -> None:
@@ -129,7 +134,7 @@ def test_facts_are_values() -> None:
 
 @needs_daily_panel
 def test_ten_perpetuals_have_the_published_figures() -> None:
-    made = figures(ten_perpetuals())
+    made = compute_figures(ten_perpetuals())
     assert made.observations == 250
     assert made.sharpe == pytest.approx(1.0931554426, abs=1e-9)
     assert made.sortino == pytest.approx(1.6524627968, abs=1e-9)

@@ -8,15 +8,15 @@ from app.foundation.errors import Code, ConflictError
 from app.portfolio.domain import membership
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import EMPTY, Portfolio, faults
-from app.portfolio.domain.weight_allocation import Claim, Role, allocate
+from app.portfolio.domain.weight_allocation import Role, WeightRequest, allocate_weights
 from tests.support.portfolios import HOUR, NAMES, T0, newcomer
 
 
 def of(*symbols: str) -> Portfolio:
-    change = membership.add(EMPTY, map(newcomer, symbols), 99, T0, "start")
-    claims = [Claim(symbol, Role.FUNDED, 1.0, 0) for symbol in symbols]
-    allocation = allocate(claims, 5_000_000, 20_000_000)
-    return membership.weigh(change, allocation, {}, T0, "weights").portfolio
+    change = membership.add_members(EMPTY, map(newcomer, symbols), 99, T0, "start")
+    claims = [WeightRequest(symbol, Role.FUNDED, 1.0, 0) for symbol in symbols]
+    allocation = allocate_weights(claims, 5_000_000, 20_000_000)
+    return membership.set_weights(change, allocation, {}, T0, "weights").portfolio
 
 
 def test_a_change_is_one_version_however_many_events_it_has() -> None:
@@ -30,18 +30,18 @@ def test_a_change_is_one_version_however_many_events_it_has() -> None:
 
 def test_the_eleventh_finds_the_portfolio_full() -> None:
     with pytest.raises(ConflictError) as caught:
-        membership.add(of(*NAMES[:10]), [newcomer(NAMES[10])], 10, T0, "one more")
+        membership.add_members(of(*NAMES[:10]), [newcomer(NAMES[10])], 10, T0, "one more")
     assert caught.value.code is Code.PORTFOLIO_FULL
 
 
 def test_a_member_cannot_come_in_twice() -> None:
     with pytest.raises(ConflictError) as caught:
-        membership.add(of(NAMES[0]), [newcomer(NAMES[0])], 10, T0, "again")
+        membership.add_members(of(NAMES[0]), [newcomer(NAMES[0])], 10, T0, "again")
     assert caught.value.code is Code.SYMBOL_ALREADY_IN_PORTFOLIO
 
 
 def test_a_removed_weight_is_cash_and_ranks_close_up() -> None:
-    change = membership.remove(of(*NAMES[:4]), NAMES[1], {"score": "0.4"}, T0, "weak")
+    change = membership.remove_member(of(*NAMES[:4]), NAMES[1], {"score": "0.4"}, T0, "weak")
     left = change.portfolio
     assert [(one.symbol, one.rank) for one in left.members] == [
         (NAMES[0], 1),
@@ -51,7 +51,7 @@ def test_a_removed_weight_is_cash_and_ranks_close_up() -> None:
     assert left.cash_u == 40_000_000
     assert left.weighted_at is None
     assert change.drafts[0].payload["score"] == "0.4"
-    back = membership.add(left, [newcomer(NAMES[1])], 10, T0 + HOUR, "returned").portfolio
+    back = membership.add_members(left, [newcomer(NAMES[1])], 10, T0 + HOUR, "returned").portfolio
     returned = back.member(NAMES[1])
     assert returned is not None
     assert returned.rank == 4
@@ -59,15 +59,17 @@ def test_a_removed_weight_is_cash_and_ranks_close_up() -> None:
 
 def test_who_is_not_there_cannot_go() -> None:
     with pytest.raises(ConflictError) as caught:
-        membership.remove(EMPTY, NAMES[0], {}, T0, "out")
+        membership.remove_member(EMPTY, NAMES[0], {}, T0, "out")
     assert caught.value.code is Code.SYMBOL_NOT_IN_PORTFOLIO
     with pytest.raises(ConflictError) as caught:
-        membership.swap(EMPTY, NAMES[0], newcomer(NAMES[1]), {}, T0, "swap")
+        membership.replace_member(EMPTY, NAMES[0], newcomer(NAMES[1]), {}, T0, "swap")
     assert caught.value.code is Code.SYMBOL_NOT_IN_PORTFOLIO
 
 
 def test_the_new_member_takes_the_rank_of_the_old() -> None:
-    change = membership.swap(of(*NAMES[:3]), NAMES[1], newcomer(NAMES[9]), {}, T0, "better")
+    change = membership.replace_member(
+        of(*NAMES[:3]), NAMES[1], newcomer(NAMES[9]), {}, T0, "better"
+    )
     assert [one.symbol for one in change.portfolio.members] == [NAMES[0], NAMES[9], NAMES[2]]
     assert change.portfolio.members[1].rank == 2
     draft = change.drafts[0]
@@ -77,7 +79,7 @@ def test_the_new_member_takes_the_rank_of_the_old() -> None:
         NAMES[1],
     )
     with pytest.raises(ConflictError) as caught:
-        membership.swap(change.portfolio, NAMES[0], newcomer(NAMES[9]), {}, T0, "twice")
+        membership.replace_member(change.portfolio, NAMES[0], newcomer(NAMES[9]), {}, T0, "twice")
     assert caught.value.code is Code.SYMBOL_ALREADY_IN_PORTFOLIO
 
 

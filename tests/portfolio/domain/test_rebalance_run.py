@@ -11,9 +11,9 @@ from app.portfolio.domain.rebalance_run import (
     ACTIVE,
     LEASE,
     NEXT,
-    Failure,
-    Outcome,
-    Run,
+    RebalanceOutcome,
+    RebalanceRun,
+    RunFailure,
     RunState,
     slot,
     state_of,
@@ -21,7 +21,7 @@ from app.portfolio.domain.rebalance_run import (
 )
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-RUN = Run(
+RUN = RebalanceRun(
     run_id="run-1",
     state=RunState.PLANNED,
     reason="requested",
@@ -34,7 +34,7 @@ RUN = Run(
     requested_at=AT,
     lease_until=AT + LEASE,
 )
-OUTCOME = Outcome(1, 2, (), (), 0, None)
+OUTCOME = RebalanceOutcome(1, 2, (), (), 0, None)
 
 
 @pytest.mark.parametrize(("before", "after"), list(product(RunState, RunState)))
@@ -77,7 +77,7 @@ def test_how_a_run_ends_says_why() -> None:
     assert state_of(Code.NO_BOARD_YET) is RunState.ABORTED_STALE
     assert state_of(Code.TRADING_DISABLED) is RunState.ABORTED_KILLED
     assert state_of(Code.PRECONDITION_FAILED) is RunState.FAILED
-    stale = Failure(Code.MARKET_DATA_STALE.value, "too old")
+    stale = RunFailure(Code.MARKET_DATA_STALE.value, "too old")
     failed = RUN.failed(stale, AT)
     assert (failed.state, failed.failure) == (RunState.ABORTED_STALE, stale)
     expired = RUN.expired(AT + LEASE)

@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.market.domain import return_statistics as measures
-from app.portfolio.domain.returns import figures
-from app.portfolio.domain.weight_allocation import project
-from app.portfolio.domain.weighting_methods import hierarchical_parity, risk_parity, shrunk
+from app.portfolio.domain.returns import compute_figures
+from app.portfolio.domain.weight_allocation import project_weights
+from app.portfolio.domain.weighting_methods import (
+    hierarchical_parity,
+    risk_parity,
+    shrink_covariance,
+)
 from app.scoring.domain import indicators
 from app.scoring.domain.cross_section import rank_to_normal
 from tests.support.market_files import TEN, needs_daily_panel, perpetual
@@ -88,7 +92,7 @@ def test_scikit_learn_shrinks_as_much(seed: int, size: int, days: int) -> None:
     covariance = pytest.importorskip("sklearn.covariance")
     returns, _ = covariances(seed, size, days)
     theirs = covariance.LedoitWolf().fit(returns)
-    matrix, share = shrunk(returns)
+    matrix, share = shrink_covariance(returns)
     assert share == pytest.approx(theirs.shrinkage_, abs=1e-12)
     np.testing.assert_allclose(matrix, theirs.covariance_, rtol=1e-10, atol=1e-15)
 
@@ -153,7 +157,7 @@ def test_a_solver_finds_the_same_projection(seed: int, size: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cvxpy.Problem(cvxpy.Minimize(distance), bounds).solve(solver="CLARABEL", **EXACT)
-    units, flags = project(scores.tolist(), 5_000_000, 20_000_000, FULL)
+    units, flags = project_weights(scores.tolist(), 5_000_000, 20_000_000, FULL)
     assert not flags
     np.testing.assert_allclose(np.array(units) / FULL, weights.value, atol=1e-5)
 
@@ -182,7 +186,7 @@ def test_quantstats_has_the_same_measures_of_performance(seed: int, days: int) -
         warnings.simplefilter("ignore")
         stats = pytest.importorskip("quantstats.stats")
     returns = np.random.default_rng(seed).standard_t(5, days) * 0.02 + 0.0005
-    mine = figures(returns)
+    mine = compute_figures(returns)
     series = pandas.Series(returns, index=pandas.date_range("2024-01-01", periods=days))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

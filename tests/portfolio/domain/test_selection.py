@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from app.configuration.domain.model import Configuration
 from app.market.domain.sectors import UNCLASSIFIED
-from app.portfolio.domain.candidate_selection import Candidate, Refusal, choose
+from app.portfolio.domain.candidate_selection import Candidate, Refusal, select_candidates
 
 SETTINGS = Configuration()
 RHO = {frozenset("AB"): 0.71, frozenset("AC"): 0.7, frozenset("AD"): -0.99}
@@ -23,7 +23,7 @@ def candidate(
 
 
 def test_best_first_and_each_refusal_says_why() -> None:
-    chosen = choose(
+    chosen = select_candidates(
         [
             candidate("P", is_tradeable=False),
             candidate("S", is_fresh=False),
@@ -54,7 +54,7 @@ def test_best_first_and_each_refusal_says_why() -> None:
 def test_a_sector_takes_no_more_than_its_limit_and_the_next_one_comes_in() -> None:
     few = replace(SETTINGS, replacement=replace(SETTINGS.replacement, max_per_sector=2))
     sectors = {"A": "meme", "C": "meme", "F": "meme", "G": "defi"}
-    found = choose(
+    found = select_candidates(
         [candidate(name, sector=sectors.get(name, UNCLASSIFIED)) for name in "ACFGHIJ"],
         correlation,
         6,
@@ -66,6 +66,6 @@ def test_a_sector_takes_no_more_than_its_limit_and_the_next_one_comes_in() -> No
 
 
 def test_it_stops_when_there_are_enough() -> None:
-    chosen = choose(map(candidate, "ACEFG"), correlation, 2, SETTINGS)
+    chosen = select_candidates(map(candidate, "ACEFG"), correlation, 2, SETTINGS)
     assert chosen.chosen == ("A", "C")
     assert chosen.refused == ()

@@ -11,12 +11,22 @@ from hypothesis import strategies as st
 
 from app.configuration.domain.model import Configuration
 from app.portfolio.domain.models import FULL, Portfolio
-from app.portfolio.domain.rebalance_plan import Standing, Trigger, band, plan, rulings
-from app.portfolio.domain.target_weights import spared, targets, volatility
+from app.portfolio.domain.rebalance_plan import (
+    MemberStatus,
+    Trigger,
+    band,
+    constrain_members,
+    plan_rebalance,
+)
+from app.portfolio.domain.target_weights import (
+    apply_no_trade_region,
+    compute_targets,
+    compute_volatility,
+)
 from app.portfolio.domain.weight_allocation import Flag, Role
 from app.portfolio.domain.weighting_methods import Covariance
 from tests.portfolio.domain.test_portfolio import of
-from tests.support.portfolios import HOUR, NAMES, T0, standing
+from tests.support.portfolios import HOUR, NAMES, T0, status
 
 TEN = NAMES[:10]
 SETTINGS = Configuration()
@@ -29,8 +39,8 @@ def with_rules(**changed: Any) -> Configuration:
 BY_COST = with_rules(cost_based_no_trade_band=True)
 
 
-def standings(**known: Any) -> dict[str, Standing]:
-    return {name: standing(name, **known) for name in TEN}
+def statuses(**known: Any) -> dict[str, MemberStatus]:
+    return {name: status(name, **known) for name in TEN}
 
 
 def drifted(*changes: int) -> Portfolio:
@@ -62,9 +72,9 @@ def test_the_band_as_published(weight: float, aversion: float, percent: float) -
 def test_only_who_left_the_band_is_traded() -> None:
     # Two have left it, in opposite directions; what the others hold too much fits into theirs.
     now = drifted(2_000_000, -2_000_000, 1_000_000, -400_000)
-    made = plan(now, standings(), BY_COST, T0 + HOUR)
+    made = plan_rebalance(now, statuses(), BY_COST, T0 + HOUR)
     assert made.triggers == (Trigger.DRIFT,)
-    assert {shift.symbol for shift in made.shifts} == set(TEN[:2])
+    assert {change.symbol for change in made.changes} == set(TEN[:2])
     weights = made.allocation.weights_u
     assert [weights[name] for name in TEN[2:4]] == [11_000_000, 9_600_000]
     assert [weights[name] for name in TEN[:2]] == [9_700_000, 9_700_000]  # 0.6 pp less for both
@@ -74,43 +84,44 @@ def test_only_who_left_the_band_is_traded() -> None:
 def test_as_few_others_as_add_up_are_moved_as_well() -> None:
     # One rose by 1.8 points and the others lost 0.2 each: somebody has to take what it gives up.
     now = drifted(1_800_000, -300_000, *(-187_500 for _ in TEN[2:]))
-    made = plan(now, standings(), BY_COST, T0 + HOUR)
-    assert {shift.symbol for shift in made.shifts} == set(TEN[:2])
+    made = plan_rebalance(now, statuses(), BY_COST, T0 + HOUR)
+    assert {change.symbol for change in made.changes} == set(TEN[:2])
     assert [made.allocation.weights_u[name] for name in TEN[:2]] == [10_750_000, 10_750_000]
 
 
 def test_what_does_not_fit_into_the_bands_moves_everybody() -> None:
-    tight = {name: standing(name, trading_cost=0.0) for name in TEN}
+    tight = {name: status(name, trading_cost=0.0) for name in TEN}
     now = drifted(-9_000_000, *(1_000_000 for _ in TEN[1:]))
-    ruled = rulings(now, tight, SETTINGS)
-    target = targets(ruled, SETTINGS)
-    made = spared(target, ruled, dict.fromkeys(TEN, 0), 5_000_000, 20_000_000)
+    constraints = constrain_members(now, tight, SETTINGS)
+    target = compute_targets(constraints, SETTINGS)
+    made = apply_no_trade_region(target, constraints, dict.fromkeys(TEN, 0), 5_000_000, 20_000_000)
     assert made == target
 
 
 def test_a_weight_outside_its_bounds_is_not_left_alone() -> None:
     few = NAMES[:5]
-    ruled = rulings(of(*few), {name: standing(name) for name in few}, SETTINGS)
-    target = targets(ruled, SETTINGS)
+    constraints = constrain_members(of(*few), {name: status(name) for name in few}, SETTINGS)
+    target = compute_targets(constraints, SETTINGS)
     held = {few[0]: 20_400_000, few[1]: 17_000_000, few[2]: 20_000_000}
     moved = {
-        name: replace(one, claim=replace(one.claim, held_u=held.get(name, 20_000_000)))
-        for name, one in ruled.items()
+        name: replace(one, request=replace(one.request, held_u=held.get(name, 20_000_000)))
+        for name, one in constraints.items()
     }
     bands = dict.fromkeys(few, 2_000_000)
-    made = spared(target, moved, bands, 5_000_000, 20_000_000)
+    made = apply_no_trade_region(target, moved, bands, 5_000_000, 20_000_000)
     assert set(made.weights_u.values()) == {20_000_000}
     outside = {
-        name: replace(one, claim=replace(one.claim, held_u=1)) for name, one in ruled.items()
+        name: replace(one, request=replace(one.request, held_u=1))
+        for name, one in constraints.items()
     }
     assert (
-        spared(target, outside, bands, 5_000_000, 20_000_000) == target
+        apply_no_trade_region(target, outside, bands, 5_000_000, 20_000_000) == target
     )  # there is nothing to keep
 
 
 def test_who_sells_out_is_never_left_alone() -> None:
-    known = standings() | {TEN[0]: standing(TEN[0], 0.3)}
-    made = plan(drifted(-9_500_000), known, BY_COST, T0 + HOUR)
+    known = statuses() | {TEN[0]: status(TEN[0], 0.3)}
+    made = plan_rebalance(drifted(-9_500_000), known, BY_COST, T0 + HOUR)
     assert made.allocation.weights_u[TEN[0]] == 0  # half a point is within the threshold
 
 
@@ -118,15 +129,15 @@ def test_sparing_trades_does_not_spare_risk() -> None:
     # The dear one would take over what the others are short of, and the portfolio too much risk.
     now = drifted(-2_000_000, *(-100_000 for _ in TEN[1:]))
     known = Covariance(TEN, np.diag([4.0, *(0.01 for _ in TEN[1:])]))
-    loose = plan(now, standings(), BY_COST, T0 + HOUR, known)
+    loose = plan_rebalance(now, statuses(), BY_COST, T0 + HOUR, known)
     assert loose.allocation.weights_u[TEN[0]] == 10_900_000
     limit = 0.203  # at the targets it is 0.2022
-    assert (volatility(loose.allocation.weights_u, known) or 0.0) > 1.05 * limit
+    assert (compute_volatility(loose.allocation.weights_u, known) or 0.0) > 1.05 * limit
     calm = with_rules(cost_based_no_trade_band=True, volatility_target=limit)
-    made = plan(now, standings(), calm, T0 + HOUR, known)
+    made = plan_rebalance(now, statuses(), calm, T0 + HOUR, known)
     assert made.triggers == (Trigger.DRIFT,)
     weights = made.allocation.weights_u
-    assert (volatility(weights, known) or 9.0) <= 1.05 * limit
+    assert (compute_volatility(weights, known) or 9.0) <= 1.05 * limit
     assert set(weights.values()) == {9_900_000, 10_400_000}, "the bands of the others hold"
 
 
@@ -134,12 +145,14 @@ def test_without_the_volatility_that_a_target_needs_nothing_grows() -> None:
     now = drifted(-3_000_000, 3_000_000)
     known = Covariance(TEN[:9], np.eye(9) * 0.01)  # the tenth is not covered
     for unknown in (None, known):
-        made = plan(now, standings(), with_rules(volatility_target=0.5), T0 + HOUR, unknown)
+        made = plan_rebalance(
+            now, statuses(), with_rules(volatility_target=0.5), T0 + HOUR, unknown
+        )
         assert Flag.VOLATILITY_UNKNOWN in made.allocation.flags
         assert made.allocation.weights_u[TEN[0]] == 7_000_000
         assert made.allocation.weights_u[TEN[1]] == 10_000_000
         assert made.allocation.cash_u == 3_000_000
-    without = plan(now, standings(), SETTINGS, T0 + HOUR)
+    without = plan_rebalance(now, statuses(), SETTINGS, T0 + HOUR)
     assert without.allocation.flags == ()
 
 
@@ -154,25 +167,23 @@ def test_a_spared_plan_adds_up_and_a_second_one_changes_nothing(
     moves: list[int], risks: list[float], costs: list[float | None], score: float
 ) -> None:
     known = {
-        name: standing(
-            name, score if at == 9 else 0.7, volatility=risks[at], trading_cost=costs[at]
-        )
+        name: status(name, score if at == 9 else 0.7, volatility=risks[at], trading_cost=costs[at])
         for at, name in enumerate(TEN)
     }
     ten = of(*TEN)
-    shift = sum(moves) // 10
+    change = sum(moves) // 10
     now = replace(
         ten,
         members=tuple(
-            replace(one, weight_u=one.weight_u + move - shift)
+            replace(one, weight_u=one.weight_u + move - change)
             for one, move in zip(ten.members, moves, strict=True)
         ),
     )
     now = replace(now, cash_u=FULL - sum(one.weight_u for one in now.members))
-    made = plan(now, known, BY_COST, T0 + HOUR)
+    made = plan_rebalance(now, known, BY_COST, T0 + HOUR)
     weights = made.allocation.weights_u
     assert sum(weights.values()) + made.allocation.cash_u == FULL
-    funded = [name for name, one in made.rulings.items() if one.claim.role is Role.FUNDED]
+    funded = [name for name, one in made.constraints.items() if one.request.role is Role.FUNDED]
     if not made.triggers:
         return
     assert all(SETTINGS.min_weight_u <= weights[name] <= SETTINGS.max_weight_u for name in funded)
@@ -181,5 +192,5 @@ def test_a_spared_plan_adds_up_and_a_second_one_changes_nothing(
         for one in now.members
     )
     after = replace(now, members=members, cash_u=made.allocation.cash_u)
-    again = plan(after, known, BY_COST, T0 + HOUR)
-    assert (again.triggers, again.shifts) == ((), ())
+    again = plan_rebalance(after, known, BY_COST, T0 + HOUR)
+    assert (again.triggers, again.changes) == ((), ())

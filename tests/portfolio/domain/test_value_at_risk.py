@@ -8,7 +8,13 @@ import scipy
 from scipy.special import ndtri
 
 from app.market.domain.models import Floats
-from app.portfolio.domain.value_at_risk import LEAST, Method, exceptions, kupiec, var_cvar
+from app.portfolio.domain.value_at_risk import (
+    LEAST,
+    Method,
+    count_exceptions,
+    run_kupiec_test,
+    var_cvar,
+)
 from tests.support.market_files import needs_daily_panel, ten_perpetuals
 
 
@@ -17,23 +23,23 @@ def _walk(size: int = 500) -> Floats:
 
 
 def test_kupiec_gives_the_published_numbers() -> None:
-    ratio, p = kupiec(14, 250, 0.05)
+    ratio, p = run_kupiec_test(14, 250, 0.05)
     assert ratio == pytest.approx(0.18269688, abs=5e-9)
     assert p == pytest.approx(0.66906572, abs=5e-8)
 
 
 def test_kupiec_at_its_ends() -> None:
-    assert kupiec(0, 0, 0.05) == (None, None)
-    assert kupiec(5, 100, 0.05) == (0.0, 1.0)
-    none_seen, _ = kupiec(0, 250, 0.05)
+    assert run_kupiec_test(0, 0, 0.05) == (None, None)
+    assert run_kupiec_test(5, 100, 0.05) == (0.0, 1.0)
+    none_seen, _ = run_kupiec_test(0, 250, 0.05)
     assert none_seen == pytest.approx(-2 * 250 * math.log(0.95))
-    all_seen, p = kupiec(10, 10, 0.05)
+    all_seen, p = run_kupiec_test(10, 10, 0.05)
     assert all_seen == pytest.approx(-2 * 10 * math.log(0.05))
     assert p is not None
     assert p < 1e-12
     for wrong in ((-1, 10, 0.05), (11, 10, 0.05), (1, 10, 0.0), (1, 10, 1.0)):
         with pytest.raises(ValueError, match="exceptions"):
-            kupiec(*wrong)
+            run_kupiec_test(*wrong)
 
 
 def test_the_historical_tail_by_hand() -> None:
@@ -94,12 +100,12 @@ def test_a_level_lies_between_0_and_1(level: float) -> None:
 
 @pytest.mark.parametrize("method", list(Method))
 def test_coverage_of_its_own_model_passes_kupiec(method: Method) -> None:
-    beyond, judged = exceptions(_walk(800), 0.95, 250, method)
+    beyond, judged = count_exceptions(_walk(800), 0.95, 250, method)
     assert judged == 550
-    _, p = kupiec(beyond, judged, 0.05)
+    _, p = run_kupiec_test(beyond, judged, 0.05)
     assert p is not None
     assert p > 0.05
-    assert exceptions(_walk(100), 0.95, 20, method) == (0, 0)
+    assert count_exceptions(_walk(100), 0.95, 20, method) == (0, 0)
 
 
 def test_cornish_fisher_bends_the_normal_quantile() -> None:
@@ -139,10 +145,10 @@ def test_all_days_judged_at_once_are_the_days_judged_one_by_one(window: int) -> 
             if (var := var_cvar(returns[day - window : day], level)[0]) is not None
         ]
         counted = sum(loss > var for var, loss in one_by_one), len(one_by_one)
-        assert exceptions(returns, level, window, Method.FILTERED) == counted
+        assert count_exceptions(returns, level, window, Method.FILTERED) == counted
     assert (counted[1] == 0) is (window < 60)
     still = np.concatenate([np.zeros(70), returns[:80]])  # no variance: one by one
-    beyond, judged = exceptions(still, 0.95, 60, Method.FILTERED)
+    beyond, judged = count_exceptions(still, 0.95, 60, Method.FILTERED)
     assert 0 < judged < 90
     assert beyond > 0
 

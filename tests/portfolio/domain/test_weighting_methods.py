@@ -8,13 +8,13 @@ from app.market.domain.models import Interval
 from app.market.domain.panel import Panel
 from app.market.domain.return_statistics import ewma_volatility
 from app.portfolio.domain.weighting_methods import (
-    Basis,
     Covariance,
-    alike,
-    appeals,
-    covariance,
+    MethodInput,
+    estimate_correlation,
+    estimate_covariance,
+    raw_shares,
     risk_parity,
-    shrunk,
+    shrink_covariance,
 )
 from tests.support.market_files import needs_daily_panel, perpetual
 
@@ -59,17 +59,21 @@ def test_risk_contributions_follow_the_budgets() -> None:
 
 def test_a_better_score_may_bring_more_risk() -> None:
     known = Covariance(("A", "B"), np.diag([0.25, 0.25]))
-    members = {"A": Basis(2.0, 0.5, 0.5), "B": Basis(0.0, 0.5, 0.5), "C": Basis(0.0, 0.5, 0.5)}
-    found = appeals(WeightingMethod.RISK_PARITY, members, known)
+    members = {
+        "A": MethodInput(2.0, 0.5, 0.5),
+        "B": MethodInput(0.0, 0.5, 0.5),
+        "C": MethodInput(0.0, 0.5, 0.5),
+    }
+    found = raw_shares(WeightingMethod.RISK_PARITY, members, known)
     assert found["A"] ** 2 / found["B"] ** 2 == pytest.approx(np.exp(1.0))
-    hopeless = {**members, "B": Basis(-1e6, 0.5, 0.5)}
-    assert 0.0 < appeals(WeightingMethod.RISK_PARITY, hopeless, known)["B"] < 1e-3
+    hopeless = {**members, "B": MethodInput(-1e6, 0.5, 0.5)}
+    assert 0.0 < raw_shares(WeightingMethod.RISK_PARITY, hopeless, known)["B"] < 1e-3
 
 
 def test_correlation_is_shrunk_and_volatility_is_not() -> None:
     closes = walk(300, 4)
     closes[:, 3] = 5.0  # never moves
-    found = covariance(panel(closes), ("AUSDT", "BUSDT", "CUSDT", "DUSDT"))
+    found = estimate_covariance(panel(closes), ("AUSDT", "BUSDT", "CUSDT", "DUSDT"))
     returns = closes[1:] / closes[:-1] - 1.0
     volatility = ewma_volatility(returns[-250:])
     assert np.sqrt(np.diag(found.matrix)) == pytest.approx(volatility, abs=1e-15)
@@ -77,14 +81,14 @@ def test_correlation_is_shrunk_and_volatility_is_not() -> None:
     plain = np.corrcoef(returns[-250:, :3].T)[0, 1]
     shown = found.matrix[0, 1] / (volatility[0] * volatility[1])
     assert abs(shown) < abs(plain)
-    assert alike(np.zeros((40, 2))) == pytest.approx(np.eye(2))
+    assert estimate_correlation(np.zeros((40, 2))) == pytest.approx(np.eye(2))
 
 
 @needs_daily_panel
 def test_ten_perpetuals_as_published() -> None:
     closes = np.hstack([perpetual(f"{name}USDT")["close"] for name in PERPS])
     returns = (closes[1:] / closes[:-1] - 1.0)[-250:]
-    matrix, share = shrunk(returns)
+    matrix, share = shrink_covariance(returns)
     assert share == pytest.approx(0.05801457, abs=1e-8)
     assert np.linalg.eigvalsh(matrix).min() > 0
     expected = [
@@ -95,7 +99,7 @@ def test_ten_perpetuals_as_published() -> None:
 
 
 def test_shrinkage_of_returns_that_never_move() -> None:
-    matrix, share = shrunk(np.zeros((40, 2)))
+    matrix, share = shrink_covariance(np.zeros((40, 2)))
     assert share == 0.0
     assert not matrix.any()
 
@@ -103,10 +107,10 @@ def test_shrinkage_of_returns_that_never_move() -> None:
 def test_covariance_takes_common_days_and_leaves_the_young_out() -> None:
     closes = walk(300, 4)
     closes[:-20, 2] = np.nan  # listed three weeks ago
-    found = covariance(panel(closes), ("DUSDT", "CUSDT", "AUSDT", "UNSEEN"))
+    found = estimate_covariance(panel(closes), ("DUSDT", "CUSDT", "AUSDT", "UNSEEN"))
     assert found.symbols == ("DUSDT", "AUSDT")
     assert np.sqrt(np.diag(found.matrix)) == pytest.approx([0.764, 0.382], rel=0.15)
-    assert covariance(panel(closes), ("CUSDT",)).symbols == ()
+    assert estimate_covariance(panel(closes), ("CUSDT",)).symbols == ()
 
 
 def test_the_volatility_of_a_portfolio() -> None:
@@ -116,26 +120,30 @@ def test_the_volatility_of_a_portfolio() -> None:
     assert known.volatility({"A": 0.5, "C": 0.1}) is None
 
 
-MEMBERS = {"A": Basis(1.0, 0.5, 0.5), "B": Basis(0.0, 1.0, 0.5), "C": Basis(0.0, None, 0.5)}
+MEMBERS = {
+    "A": MethodInput(1.0, 0.5, 0.5),
+    "B": MethodInput(0.0, 1.0, 0.5),
+    "C": MethodInput(0.0, None, 0.5),
+}
 
 
 def test_what_each_method_looks_at() -> None:
-    tilted = appeals(WeightingMethod.SCORE_TILTED, MEMBERS, None)
+    tilted = raw_shares(WeightingMethod.SCORE_TILTED, MEMBERS, None)
     assert tilted == {"A": pytest.approx(np.exp(0.5) / 0.5), "B": 1.0, "C": 0.0}
     inverse = {"A": 2.0, "B": 1.0, "C": 0.0}
-    assert appeals(WeightingMethod.INVERSE_VOLATILITY, MEMBERS, None) == inverse
-    assert appeals(WeightingMethod.EQUAL, MEMBERS, None) == {"A": 1.0, "B": 1.0, "C": 1.0}
+    assert raw_shares(WeightingMethod.INVERSE_VOLATILITY, MEMBERS, None) == inverse
+    assert raw_shares(WeightingMethod.EQUAL, MEMBERS, None) == {"A": 1.0, "B": 1.0, "C": 1.0}
 
 
 def test_risk_parity_with_and_without_a_covariance() -> None:
     inverse = {"A": 2.0, "B": 1.0, "C": 0.0}
     method = WeightingMethod.RISK_PARITY
-    assert appeals(method, MEMBERS, None) == inverse
-    assert appeals(method, MEMBERS, Covariance((), np.empty((0, 0)))) == inverse
+    assert raw_shares(method, MEMBERS, None) == inverse
+    assert raw_shares(method, MEMBERS, Covariance((), np.empty((0, 0)))) == inverse
     known = Covariance(("A", "X"), np.diag([0.25, 0.1]))
-    assert appeals(method, MEMBERS, known) == {"A": 1.0, "B": pytest.approx(0.5), "C": 0.0}
+    assert raw_shares(method, MEMBERS, known) == {"A": 1.0, "B": pytest.approx(0.5), "C": 0.0}
     only = Covariance(("C",), np.array([[0.3]]))
-    assert appeals(method, MEMBERS, only) == {"A": 0.0, "B": 0.0, "C": 1.0}
+    assert raw_shares(method, MEMBERS, only) == {"A": 0.0, "B": 0.0, "C": 1.0}
 
 
 def by_definition(returns: np.ndarray) -> tuple[np.ndarray, float]:
@@ -154,7 +162,7 @@ def by_definition(returns: np.ndarray) -> tuple[np.ndarray, float]:
 def test_shrinkage_is_that_of_ledoit_and_wolf(days: int) -> None:
     rng = np.random.default_rng(days)
     returns = rng.normal(0.01, 0.03, (days, 5)) + rng.normal(0.0, 0.02, (days, 1))
-    (matrix, share), (wanted, wanted_share) = shrunk(returns), by_definition(returns)
+    (matrix, share), (wanted, wanted_share) = shrink_covariance(returns), by_definition(returns)
     assert 0.0 < share < 1.0
     assert share == pytest.approx(wanted_share, abs=1e-12)
     np.testing.assert_allclose(matrix, wanted, rtol=1e-10)
@@ -164,9 +172,9 @@ def test_likeness_is_the_shrunk_correlation_however_small_the_returns() -> None:
     rng = np.random.default_rng(2)
     returns = rng.normal(0.0, 0.01, (90, 3)) + rng.normal(0.0, 0.02, (90, 1))
     returns[:, 2] *= 1e-3
-    _, share = shrunk((returns - returns.mean(axis=0)) / returns.std(axis=0))
+    _, share = shrink_covariance((returns - returns.mean(axis=0)) / returns.std(axis=0))
     wanted = (1.0 - share) * np.corrcoef(returns.T) + share * np.eye(3)
-    np.testing.assert_allclose(alike(returns), wanted, rtol=1e-10)
+    np.testing.assert_allclose(estimate_correlation(returns), wanted, rtol=1e-10)
 
 
 @pytest.mark.parametrize("first", [0.1, 4.0])
@@ -180,9 +188,9 @@ def test_members_that_move_against_each_other_bring_what_their_budgets_say(first
 
 
 def test_a_member_of_unknown_volatility_has_no_pull_of_its_own() -> None:
-    unknown = {"A": Basis(1.0, None, 0.5), "B": Basis(1.0, 0.5, 0.5)}
+    unknown = {"A": MethodInput(1.0, None, 0.5), "B": MethodInput(1.0, 0.5, 0.5)}
     for method in (WeightingMethod.SCORE_TILTED, WeightingMethod.INVERSE_VOLATILITY):
-        found = appeals(method, unknown, None)
+        found = raw_shares(method, unknown, None)
         assert found["A"] == 0.0
         assert found["B"] > 0.0
 
@@ -212,14 +220,14 @@ def test_a_descent_ends_after_its_sweeps_wherever_it_is(most: int) -> None:
 
 def test_thirty_common_returns_are_enough_and_twenty_nine_are_not() -> None:
     closes = walk(31, 2)
-    assert covariance(panel(closes), ("AUSDT", "BUSDT")).symbols == ("AUSDT", "BUSDT")
-    assert np.isfinite(covariance(panel(closes), ("AUSDT",)).matrix).all()
-    nobody = covariance(panel(closes[1:]), ("AUSDT", "BUSDT"))
+    assert estimate_covariance(panel(closes), ("AUSDT", "BUSDT")).symbols == ("AUSDT", "BUSDT")
+    assert np.isfinite(estimate_covariance(panel(closes), ("AUSDT",)).matrix).all()
+    nobody = estimate_covariance(panel(closes[1:]), ("AUSDT", "BUSDT"))
     assert (nobody.symbols, nobody.matrix.shape) == ((), (0, 0))
-    assert covariance(panel(closes[:0]), ("AUSDT",)).symbols == ()
+    assert estimate_covariance(panel(closes[:0]), ("AUSDT",)).symbols == ()
 
 
 @pytest.mark.parametrize("method", [WeightingMethod.RISK_PARITY, WeightingMethod.HRP])
 def test_who_never_moves_takes_no_part_in_shares_of_risk(method: WeightingMethod) -> None:
     still = Covariance(("A", "B"), np.diag([0.25, 0.0]))
-    assert appeals(method, MEMBERS, still) == {"A": 1.0, "B": pytest.approx(0.5), "C": 0.0}
+    assert raw_shares(method, MEMBERS, still) == {"A": 1.0, "B": pytest.approx(0.5), "C": 0.0}

@@ -6,9 +6,9 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
-from app.portfolio.domain.replacement import Block
+from app.portfolio.domain.replacement import ReplacementBlock
 from app.portfolio.services.elapsed_time import ElapsedTime
-from app.portfolio.services.replacement import Executed
+from app.portfolio.services.replacement import ReplacementResult
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 
 DAY = timedelta(days=1)
@@ -25,7 +25,7 @@ async def forced(desk: Desk) -> list[str]:
     """Members that a check of the schedule replaces because they cannot stay."""
     desk.score({HELD: None})
     done = (await desk.replacement.execute(WHO, unattended=True, forced_only=True)).result
-    assert isinstance(done, Executed)
+    assert isinstance(done, ReplacementResult)
     return [one.old.symbol for one in done.swaps]
 
 
@@ -78,7 +78,7 @@ async def test_a_pause_that_was_stamped_a_day_ahead_is_too_long_a_day_after_it_w
 
 async def is_cooling_down(desk: Desk) -> bool:
     shown = await desk.replacement.evaluate()
-    return all(Block.COOLDOWN in one.blocked_by for one in shown.proposals)
+    return all(ReplacementBlock.COOLDOWN in one.blocked_by for one in shown.proposals)
 
 
 @pytest.mark.parametrize("ahead", [DAY, 30 * DAY])
@@ -122,7 +122,7 @@ async def test_the_spacing_of_rebalances_lasts_as_long_as_it_says(
     desk.score({SYMBOLS[0]: 0.61})
     made = (await desk.rebalancing.rebalance(WHO)).result
     assert made is not None
-    assert made.plan.shifts
+    assert made.plan.changes
     desk.ahead = timedelta(0) if is_stamped_ahead else DAY
     desk.now += timedelta(seconds=1)
     desk.score({SYMBOLS[0]: 0.95})

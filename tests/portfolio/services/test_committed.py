@@ -8,7 +8,7 @@ from sqlalchemy import text
 from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 from app.portfolio.domain.controls import LockKind
-from app.portfolio.domain.event_log import Head
+from app.portfolio.domain.event_log import ChainHead
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.weighting_methods import Covariance
 from app.portfolio.services import target_weights as weighing
@@ -69,9 +69,9 @@ async def _lost(database: Database) -> None:
             "UPDATE portfolio SET version = version - 1",
         ):
             await unit.connection.execute(text(statement))
-        await unit.get(ControlRepository).keep_locks({})
+        await unit.get(ControlRepository).store_locks({})
         *_, last = await unit.get(HistoryRepository).all()
-        await unit.get(FactRepository).put(HEAD, Head.of(last).fact())
+        await unit.get(FactRepository).put(HEAD, ChainHead.of(last).fact())
 
 
 @ON_POSTGRES
@@ -99,7 +99,7 @@ async def test_target_weights_are_worked_out_once_for_all_who_show_them(
 ) -> None:
     await desk.filled()
     made: list[object] = []
-    compute = weighing.target_weights
+    compute = weighing.compute_target_weights
 
     def counting(
         portfolio: Portfolio, context: DecisionContext, known: Callable[[], Covariance | None]
@@ -107,15 +107,15 @@ async def test_target_weights_are_worked_out_once_for_all_who_show_them(
         made.append(context)
         return compute(portfolio, context, known)
 
-    monkeypatch.setattr("app.portfolio.services.target_weights.target_weights", counting)
+    monkeypatch.setattr("app.portfolio.services.target_weights.compute_target_weights", counting)
     await read(desk)
     assert len(made) == 1
     for move in (_booked, _switched):
         await move(desk)
         await read(desk)
     assert len(made) == 1  # no result and no switch has a part in them
-    for number, shift in enumerate((_banned, _leaving, _configured, _removed), start=2):
-        await shift(desk)
+    for number, change in enumerate((_banned, _leaving, _configured, _removed), start=2):
+        await change(desk)
         await read(desk)
         assert len(made) == number
     _mark(desk)

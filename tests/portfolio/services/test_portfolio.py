@@ -22,7 +22,7 @@ from app.market.domain.symbols import SymbolIndex
 from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.portfolio.domain.candidate_selection import Refusal
 from app.portfolio.domain.controls import LockKind
-from app.portfolio.domain.event_log import fold
+from app.portfolio.domain.event_log import fold_events
 from app.portfolio.domain.models import FULL, faults
 from app.portfolio.services.rebalance_steps import RebalanceRequest
 from app.portfolio.storage.history import HistoryRepository
@@ -348,7 +348,7 @@ async def test_concurrent_changes_of_all_kinds_keep_every_invariant(desk: Desk) 
     assert integrity.ok, integrity
     async with desk.database.read() as unit:
         events = await unit.get(HistoryRepository).all()
-        assert fold(events) == await unit.get(PortfolioRepository).load()
+        assert fold_events(events) == await unit.get(PortfolioRepository).load()
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
 
 

@@ -19,7 +19,7 @@ from app.market.domain.panel import Panel
 from app.performance.services.report import ReportService
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.returns import SinceInclusion
-from app.portfolio.domain.risk import risk_of
+from app.portfolio.domain.risk import compute_risk
 from app.scoring.domain.board import Board, Card
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk, panel
 
@@ -424,7 +424,7 @@ async def test_risk_is_of_the_weights_to_which_prices_have_carried_them(desk: De
     held = (await desk.metrics.metrics()).risk
     # A fifth each and a fifth in cash: what has trebled is worth three of seven by now.
     weights = dict.fromkeys(SYMBOLS[:4], 0.1429) | {SYMBOLS[0]: 0.4286}
-    assert held == risk_of(desk.market.panel(Interval.DAY), weights)
+    assert held == compute_risk(desk.market.panel(Interval.DAY), weights)
     assert held.tails != even.tails
     desk.quote(SYMBOLS[0], mark=Decimal("30.001"))
     assert (await desk.metrics.metrics()).risk is held

@@ -15,7 +15,7 @@ from app.market.domain.models import ContractStatus
 from app.portfolio.domain.events import ProposalDecided, ProposalOpened
 from app.portfolio.domain.proposals import Proposal, ProposalKind, ProposalState
 from app.portfolio.domain.rebalance_run import RunState
-from app.portfolio.services.proposals import Shown
+from app.portfolio.services.proposals import ProposalView
 from app.portfolio.services.rebalance_steps import RebalanceRequest
 from tests.conftest import MakeDatabase
 from tests.support.desk import SYMBOLS, WHO, Desk
@@ -36,7 +36,7 @@ async def put(desk: Desk, **policy: object) -> None:
     await desk.configuration.put({"automation": policy}, "careful", WHO)
 
 
-async def listed(desk: Desk) -> tuple[Shown, ...]:
+async def listed(desk: Desk) -> tuple[ProposalView, ...]:
     return await desk.proposals.page(None, 50)
 
 
@@ -45,7 +45,7 @@ async def states(desk: Desk) -> list[str]:
     return [one.proposal.state.value for one in sorted(await listed(desk), key=_age)]
 
 
-def _age(one: Shown) -> tuple[Any, int]:
+def _age(one: ProposalView) -> tuple[Any, int]:
     return one.proposal.opened_at, int(one.proposal.proposal_id.split("-")[1])
 
 
@@ -101,7 +101,7 @@ async def test_observing_writes_down_what_it_would_have_done(desk: Desk) -> None
     (run,) = await desk.rebalancing.runs.page(None, 5)
     assert run.state is RunState.OBSERVED
     assert run.outcome is not None
-    assert run.outcome.shifts
+    assert run.outcome.changes
     assert run.outcome.version_after == before == await version(desk)
     assert await listed(desk) == ()
 

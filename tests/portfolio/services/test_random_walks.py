@@ -10,8 +10,8 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ServiceError
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import ContractStatus
-from app.portfolio.domain.event_log import chain_faults, fold
-from app.portfolio.domain.membership import Change
+from app.portfolio.domain.event_log import find_chain_faults, fold_events
+from app.portfolio.domain.membership import PortfolioChange
 from app.portfolio.domain.models import faults
 from app.portfolio.services.change_recorder import BrokenInvariantError
 from app.portfolio.storage.history import HistoryRepository
@@ -61,11 +61,11 @@ async def test_H2_the_history_folds_to_the_state_after_every_change(desk: Desk, 
                 await unit.get(HistoryRepository).all(),
             )
             settings = await unit.get(ConfigurationRepository).current()
-        assert fold(events) == state
+        assert fold_events(events) == state
         assert faults(state, settings.max_portfolio_symbols) == ()
         assert state.version in {version, version + 1}
         version = state.version
-    assert chain_faults(events, None) == []
+    assert find_chain_faults(events, None) == []
     assert done > 8
 
 
@@ -74,11 +74,11 @@ async def test_an_unsound_change_is_a_bug_and_is_not_committed(desk: Desk) -> No
     before = (await desk.portfolio.view()).portfolio
     context = desk.portfolio.contexts(await desk.configuration.current())
     first, *others = before.members
-    broken = Change(replace(before, members=(replace(first, rank=9), *others)), ())
+    broken = PortfolioChange(replace(before, members=(replace(first, rank=9), *others)), ())
 
     async def commit(unit: UnitOfWork) -> None:
         state = await unit.get(PortfolioRepository).load(for_update=True)
-        await desk.portfolio.ledger.commit(unit, state, broken, context, WHO)
+        await desk.portfolio.recorder.commit(unit, state, broken, context, WHO)
 
     with pytest.raises(BrokenInvariantError, match="ranks"):
         await desk.database.run(commit)

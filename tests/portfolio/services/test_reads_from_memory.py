@@ -16,11 +16,11 @@ from app.market.domain.models import Interval
 from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.domain.replacement import Tally
+from app.portfolio.domain.replacement import ConfirmationCount
 from app.portfolio.domain.weighting_methods import Covariance
 from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.member_views import PortfolioView
-from app.portfolio.services.target_weights import Weights
+from app.portfolio.services.target_weights import WeightsReport
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.trading.services.position_sizing import Tradeable
 from app.trading.services.safety import SafetyReport
@@ -29,7 +29,7 @@ from tests.support.desk import SYMBOLS, WHO, Desk, panel
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
-Seen = tuple[PortfolioView, Weights, SafetyReport, tuple[Tradeable, ...], object]
+Seen = tuple[PortfolioView, WeightsReport, SafetyReport, tuple[Tradeable, ...], object]
 Move = Callable[[Desk], Awaitable[object] | None]
 
 
@@ -111,7 +111,7 @@ async def _removed(desk: Desk) -> None:
 
 
 async def _leaving(desk: Desk) -> None:
-    tally = Tally(SYMBOLS[5], SYMBOLS[20], 3, "inputs", desk.now, is_confirmed=True)
+    tally = ConfirmationCount(SYMBOLS[5], SYMBOLS[20], 3, "inputs", desk.now, is_confirmed=True)
     async with desk.database.write() as unit:
         await unit.get(ReplacementRepository).keep((tally,))
 

@@ -13,13 +13,13 @@ from app.foundation.idempotency import Command, StoredResponse, TransactionHooks
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.rebalance_run import (
+    RebalanceRun,
+    RebalanceStep,
     RebalanceStepName,
     RebalanceStepState,
-    Run,
     RunState,
-    Step,
 )
-from app.portfolio.services.rebalance_runs import Rebalanced
+from app.portfolio.services.rebalance_runs import RebalanceResult
 from app.portfolio.services.rebalance_steps import RebalanceRequest, StepRecorder
 from app.portfolio.storage.history import HistoryRepository
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
@@ -36,11 +36,11 @@ class Key:
 KEYED = Command("tester", "request-1", idempotency_key=Key())
 
 
-def rendered(done: Rebalanced) -> StoredResponse:
-    return StoredResponse(200, {}, f"{done.run_id} {done.version} {done.plan.shifts}".encode())
+def rendered(done: RebalanceResult) -> StoredResponse:
+    return StoredResponse(200, {}, f"{done.run_id} {done.version} {done.plan.changes}".encode())
 
 
-async def rebalanced(desk: Desk, **options: Any) -> Rebalanced:
+async def rebalanced(desk: Desk, **options: Any) -> RebalanceResult:
     outcome = await desk.rebalancing.rebalance(WHO, **options)
     assert outcome.result is not None
     return outcome.result
@@ -51,11 +51,11 @@ async def history_length(desk: Desk) -> int:
         return len(await unit.get(HistoryRepository).all())
 
 
-async def runs(desk: Desk) -> tuple[Run, ...]:
+async def runs(desk: Desk) -> tuple[RebalanceRun, ...]:
     return await desk.rebalancing.runs.page(None, 50)
 
 
-async def newest(desk: Desk) -> tuple[Run, tuple[Step, ...]]:
+async def newest(desk: Desk) -> tuple[RebalanceRun, tuple[RebalanceStep, ...]]:
     return await desk.rebalancing.runs.one((await runs(desk))[0].run_id)
 
 
@@ -69,7 +69,7 @@ async def test_a_run_is_kept_with_what_it_did_and_how(desk: Desk) -> None:
     assert (run.reason, run.actor, run.request_id) == ("tuned", "tester", "request-1")
     assert run.outcome is not None
     assert (run.outcome.version_before, run.outcome.version_after) == (1, 2)
-    assert run.outcome.shifts == done.plan.shifts
+    assert run.outcome.changes == done.plan.changes
     assert run.outcome.turnover_u == done.plan.turnover_u
     assert run.outcome.cost == done.cost
     assert [(step.name, step.state) for step in steps] == [
@@ -86,7 +86,7 @@ async def test_a_second_run_right_after_the_first_changes_nothing(desk: Desk) ->
     first = await rebalanced(desk)
     length = await history_length(desk)
     second = await rebalanced(desk)
-    assert (second.state, second.plan.shifts, second.version) == (
+    assert (second.state, second.plan.changes, second.version) == (
         RunState.UNCHANGED,
         (),
         first.version,
@@ -120,7 +120,7 @@ async def test_while_one_is_active_others_hear_which(desk: Desk) -> None:
         assert caught.value.code is Code.REBALANCE_IN_PROGRESS
         assert caught.value.facts == {"run_id": active.run_id}
     assert [run.run_id for run in await runs(desk)] == [active.run_id]
-    assert (await rebalanced(desk, dry_run=True)).plan.shifts, "looking is no run"
+    assert (await rebalanced(desk, dry_run=True)).plan.changes, "looking is no run"
     desk.later(seconds=30)
     done = await rebalanced(desk)
     assert done.state is RunState.DONE
@@ -138,7 +138,7 @@ async def test_a_run_that_was_given_up_meanwhile_commits_nothing(desk: Desk) -> 
     await runs_.claim(RebalanceRequest(), WHO)
     with pytest.raises(ConflictError) as caught:
         async with desk.database.write() as unit:
-            await desk.rebalancing.carry_out(
+            await desk.rebalancing.execute(
                 unit, sleeper, RebalanceRequest(), WHO, StepRecorder(runs_.clock)
             )
     assert caught.value.code is Code.REBALANCE_IN_PROGRESS
@@ -158,14 +158,14 @@ async def test_C07_what_is_tightened_while_a_run_is_under_way_holds_for_it(desk:
     await desk.controls.switch(False, "stop", WHO)
     with pytest.raises(ConflictError) as caught:
         async with desk.database.write() as unit:
-            await desk.rebalancing.carry_out(
+            await desk.rebalancing.execute(
                 unit, claimed, RebalanceRequest(), WHO, StepRecorder(runs_.clock)
             )
     assert caught.value.code is Code.TRADING_DISABLED
     await desk.controls.switch(True, "go on", WHO)
     assert await history_length(desk) == before + 3, "settings, off, on: nothing of the run"
     async with desk.database.write() as unit:
-        await desk.rebalancing.carry_out(
+        await desk.rebalancing.execute(
             unit, claimed, RebalanceRequest(), WHO, StepRecorder(runs_.clock)
         )
     async with desk.database.read() as unit:
@@ -256,7 +256,7 @@ async def test_a_run_whose_request_was_answered_by_another_stands_in_nobodys_way
         desk.later(minutes=1)
         await desk.rebalancing.rebalance(KEYED, render=rendered)
 
-    async def nothing(unit: UnitOfWork, done: Rebalanced) -> None:
+    async def nothing(unit: UnitOfWork, done: RebalanceResult) -> None:
         del unit, done
 
     hooks = TransactionHooks(another_takes_the_key, nothing)
@@ -365,7 +365,7 @@ async def test_C17_a_rebalance_locks_the_portfolio_then_its_run_and_the_numbers_
     desk.later(days=2)
     desk.score({SYMBOLS[0]: 0.3})
     statements.clear()
-    assert (await rebalanced(desk)).plan.shifts
+    assert (await rebalanced(desk)).plan.changes
     await desk.portfolio.replace(SYMBOLS[1], SYMBOLS[9], "better", WHO)
     taken = [lock for sql in statements for lock in _LOCKS if lock in sql]
     claimed, portfolio, run, numbers = _LOCKS

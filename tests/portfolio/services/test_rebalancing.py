@@ -17,11 +17,11 @@ from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.rebalance_plan import Trigger
 from app.portfolio.domain.weight_allocation import Role
-from app.portfolio.services.rebalance_runs import Rebalanced
+from app.portfolio.services.rebalance_runs import RebalanceResult
 from tests.support.desk import SYMBOLS, WHO, Desk
 
 
-async def rebalanced(desk: Desk, **options: Any) -> Rebalanced:
+async def rebalanced(desk: Desk, **options: Any) -> RebalanceResult:
     outcome = await desk.rebalancing.rebalance(WHO, **options)
     assert outcome.result is not None
     return outcome.result
@@ -41,7 +41,7 @@ async def test_new_scores_move_weights_once(desk: Desk) -> None:
     assert portfolio.members[1].weight_u == 0
     assert sum(one.weight_u for one in portfolio.members) + portfolio.cash_u == FULL
     second = await rebalanced(desk)
-    assert (second.plan.shifts, second.version) == ((), 2)
+    assert (second.plan.changes, second.version) == ((), 2)
     event = (await desk.queries.history(None, 1))[0]
     assert (event.type, event.reason, event.actor) == (EventType.REBALANCE, "tuned", "tester")
     assert event.payload["run_id"] == first.run_id
@@ -115,8 +115,8 @@ async def test_the_cost_holds_fee_spread_and_impact(desk: Desk) -> None:
     assert deep.has_impact
     assert deep.cost == pytest.approx(plain.cost, rel=0.01)
     thin = Book("X", 1, (Level(Decimal("9.5"), 9),), (Level(Decimal("10.5"), 10**6),), 0)
-    shift = deep.plan.shifts[0]
-    desk.quote(shift.symbol, book=thin)
+    change = deep.plan.changes[0]
+    desk.quote(change.symbol, book=thin)
     assert (await rebalanced(desk, dry_run=True, account_balance=balance)).cost is None
 
 
@@ -124,9 +124,9 @@ async def test_racing_rebalances_change_weights_once(desk: Desk) -> None:
     await desk.filled()
     desk.score({SYMBOLS[0]: 0.61})
     endings = await asyncio.gather(*(rebalanced(desk) for _ in range(10)), return_exceptions=True)
-    done = [one for one in endings if isinstance(one, Rebalanced)]
-    lost = [one for one in endings if not isinstance(one, Rebalanced)]
-    assert sum(bool(one.plan.shifts) for one in done) == 1
+    done = [one for one in endings if isinstance(one, RebalanceResult)]
+    lost = [one for one in endings if not isinstance(one, RebalanceResult)]
+    assert sum(bool(one.plan.changes) for one in done) == 1
     ids = {one.run_id for one in done}
     for one in lost:
         assert isinstance(one, ConflictError)
@@ -138,7 +138,7 @@ async def test_racing_rebalances_change_weights_once(desk: Desk) -> None:
 async def test_no_plan_on_stale_data(desk: Desk) -> None:
     await desk.filled()
     desk.stale(*SYMBOLS[:2])
-    assert (await rebalanced(desk)).plan.shifts == ()
+    assert (await rebalanced(desk)).plan.changes == ()
     desk.stale(SYMBOLS[2])
     with pytest.raises(UnavailableError) as caught:
         await rebalanced(desk)
@@ -151,7 +151,7 @@ async def test_a_stale_member_keeps_its_weight_while_the_others_move(desk: Desk)
     desk.stale(SYMBOLS[0])
     desk.score({SYMBOLS[1]: 0.2})
     made = await rebalanced(desk)
-    assert SYMBOLS[0] not in {shift.symbol for shift in made.plan.shifts}
+    assert SYMBOLS[0] not in {change.symbol for change in made.plan.changes}
     assert (await desk.portfolio.view()).portfolio.members[0].weight_u == before
 
 
@@ -163,14 +163,14 @@ async def test_a_closed_contract_gives_its_weight_up(desk: Desk) -> None:
         await rebalanced(desk)
     desk.quote(SYMBOLS[2], is_fresh=True)
     made = await rebalanced(desk)
-    assert {one.symbol: one.new_u for one in made.plan.shifts}[SYMBOLS[0]] == 0
+    assert {one.symbol: one.new_u for one in made.plan.changes}[SYMBOLS[0]] == 0
 
 
 async def test_a_halted_exchange_moves_nothing(desk: Desk) -> None:
     await desk.filled()
     desk.market.halted = True
     desk.score({SYMBOLS[0]: 0.2, SYMBOLS[1]: 0.3})
-    assert (await rebalanced(desk)).plan.shifts == ()
+    assert (await rebalanced(desk)).plan.changes == ()
 
 
 async def test_the_hysteresis_of_trading(desk: Desk) -> None:
@@ -198,7 +198,7 @@ async def test_if_match(desk: Desk) -> None:
 
 async def test_an_empty_portfolio_has_an_empty_plan(desk: Desk) -> None:
     await desk.open()
-    assert (await rebalanced(desk)).plan.shifts == ()
+    assert (await rebalanced(desk)).plan.changes == ()
 
 
 async def test_weights_show_targets_drift_and_bounds(desk: Desk) -> None:
@@ -238,9 +238,9 @@ async def test_prices_alone_make_drift(desk: Desk) -> None:
     assert line.drift_u > 1_000_000
     made = await rebalanced(desk)
     assert made.plan.triggers == (Trigger.DRIFT,)
-    assert {one.symbol: one.action for one in made.plan.shifts}[SYMBOLS[3]] == "decrease"
+    assert {one.symbol: one.action for one in made.plan.changes}[SYMBOLS[3]] == "decrease"
     again = await rebalanced(desk)
-    assert (again.plan.shifts, again.version) == ((), made.version)
+    assert (again.plan.changes, again.version) == ((), made.version)
     assert (await desk.integrity.check()).ok
 
 
@@ -267,7 +267,7 @@ async def test_without_a_fresh_mark_the_weight_of_record_counts(desk: Desk) -> N
     desk.quote(SYMBOLS[3], mark=Decimal(20), is_fresh=False)
     line = (await desk.rebalancing.weights()).lines[3]
     assert (line.marked_u, line.role) == (line.member.weight_u, Role.LOCKED)
-    assert (await rebalanced(desk)).plan.shifts == ()
+    assert (await rebalanced(desk)).plan.changes == ()
 
 
 async def test_a_score_about_the_threshold_causes_no_rebalance(desk: Desk) -> None:
@@ -288,7 +288,7 @@ async def test_every_method_proposes_and_rebalances_alike(
 ) -> None:
     await desk.filled()
     if method is WeightingMethod.FIXED:  # before the operator has set any nobody is sold
-        assert (await rebalanced(desk, method=method)).plan.shifts == ()
+        assert (await rebalanced(desk, method=method)).plan.changes == ()
     fixed = {"fixed_weights": {SYMBOLS[0]: 12, SYMBOLS[1]: 8.5}}
     exact = {"rebalance_threshold": 0, "rebalance_interval_threshold": 0}
     await desk.configuration.put({"rebalancing": fixed, **exact}, "set", WHO)
@@ -316,15 +316,15 @@ async def test_a_change_below_one_lot_or_the_minimum_notional_is_not_traded(desk
     plain = await rebalanced(desk, dry_run=True)
     assert plain.lot_rule is not None
     assert (plain.lot_rule.balance, plain.lot_rule.source) == (None, None)
-    smallest = min(abs(one.change_u) for one in plain.plan.shifts)
+    smallest = min(abs(one.change_u) for one in plain.plan.changes)
 
     async def held_back(**asked: Any) -> tuple[set[str], set[str]]:
         made = await rebalanced(desk, dry_run=True, **asked)
-        return {one.symbol for one in made.plan.shifts}, set(made.plan.held_back)
+        return {one.symbol for one in made.plan.changes}, set(made.plan.held_back)
 
     # A lot is worth 1, the minimum notional is 5: the smallest change is worth that and no less.
     enough = (Decimal(5) * FULL / smallest).quantize(Decimal("0.01"), ROUND_UP)
-    moved = {one.symbol for one in plain.plan.shifts}
+    moved = {one.symbol for one in plain.plan.changes}
     assert await held_back(account_balance=enough) == (moved, set())
     assert (await held_back(account_balance=enough * Decimal("0.999")))[0] != moved
     assert await held_back(account_balance=Decimal(20)) == (set(), {SYMBOLS[0]})
@@ -333,7 +333,7 @@ async def test_a_change_below_one_lot_or_the_minimum_notional_is_not_traded(desk
     assert await held_back() == (set(), {SYMBOLS[0]})
     assert await held_back(account_balance=enough) == (moved, set()), "what is asked comes first"
     done = await rebalanced(desk)
-    assert (done.plan.shifts, done.version) == ((), plain.version + 1), "that of the setting"
+    assert (done.plan.changes, done.version) == ((), plain.version + 1), "that of the setting"
     assert done.lot_rule is not None
     assert done.lot_rule.source == "sizing.reference_balance"
     await desk.configuration.put({"sizing": {"min_notional": 0}}, "by lots", WHO)
@@ -355,20 +355,20 @@ async def test_a_member_that_comes_in_moves_no_weight_by_less_than_the_band(desk
 async def test_drift_waits_for_the_spacing_and_an_exit_does_not(desk: Desk) -> None:
     await desk.filled()
     desk.score({SYMBOLS[0]: 0.61})
-    assert (await rebalanced(desk)).plan.shifts, "the first follows no other"
+    assert (await rebalanced(desk)).plan.changes, "the first follows no other"
     desk.later(seconds=3_599)
     desk.score({SYMBOLS[0]: 0.95})
     waiting = await rebalanced(desk)
-    assert (waiting.plan.shifts, waiting.plan.triggers) == ((), ())
+    assert (waiting.plan.changes, waiting.plan.triggers) == ((), ())
     assert waiting.plan.waits_until == desk.now + timedelta(seconds=1)
     assert not await desk.rebalancing.has_drifted()
     desk.score({SYMBOLS[0]: 0.95, SYMBOLS[1]: 0.2})
     forced = await rebalanced(desk, dry_run=True)
-    assert {one.symbol: one.action for one in forced.plan.shifts}[SYMBOLS[1]] == "exit"
+    assert {one.symbol: one.action for one in forced.plan.changes}[SYMBOLS[1]] == "exit"
     desk.later(seconds=1)
     desk.score({SYMBOLS[0]: 0.95})
     assert await desk.rebalancing.has_drifted()
-    assert (await rebalanced(desk)).plan.shifts
+    assert (await rebalanced(desk)).plan.changes
 
 
 async def test_the_interval_is_judged_once_each_time_it_has_passed(desk: Desk) -> None:
@@ -384,7 +384,7 @@ async def test_the_interval_is_judged_once_each_time_it_has_passed(desk: Desk) -
     desk.score({})
     made = await rebalanced(desk)
     assert made.plan.triggers == (Trigger.INTERVAL,)
-    assert made.plan.shifts
+    assert made.plan.changes
 
 
 async def test_a_member_without_a_believed_price_is_not_traded_by_the_lot_rule(desk: Desk) -> None:
@@ -393,8 +393,8 @@ async def test_a_member_without_a_believed_price_is_not_traded_by_the_lot_rule(d
     desk.score({SYMBOLS[0]: 0.2, SYMBOLS[1]: 0.2})
     desk.quote(SYMBOLS[0], mark=None)
     made = await rebalanced(desk, dry_run=True, account_balance=Decimal(10_000))
-    assert SYMBOLS[0] not in {one.symbol for one in made.plan.shifts}
-    assert SYMBOLS[1] in {one.symbol for one in made.plan.shifts}
+    assert SYMBOLS[0] not in {one.symbol for one in made.plan.changes}
+    assert SYMBOLS[1] in {one.symbol for one in made.plan.changes}
     assert SYMBOLS[0] in made.plan.held_back
     desk.quote(SYMBOLS[0], mark=Decimal(10), doubt=Doubt.MARK_OFF_INDEX)
     doubted = await rebalanced(desk, dry_run=True, account_balance=Decimal(10_000))

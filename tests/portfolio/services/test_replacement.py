@@ -15,10 +15,10 @@ from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, ConflictError, UnavailableError
 from app.market.domain.models import PAUSED, ContractStatus, Interval, Level
 from app.portfolio.domain.controls import Lock, LockKind, Switch
-from app.portfolio.domain.event_log import EventType, fold
+from app.portfolio.domain.event_log import EventType, fold_events
 from app.portfolio.domain.models import faults
-from app.portfolio.domain.replacement import Block, Proposal
-from app.portfolio.services.replacement import Executed
+from app.portfolio.domain.replacement import ReplacementBlock, ReplacementProposal
+from app.portfolio.services.replacement import ReplacementResult
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.replacements import ReplacementRepository
@@ -70,24 +70,24 @@ class Cycles:
         )
         self.desk.boards.board = replace(board, cards=cards)
 
-    async def cycle(self, scores: Mapping[str, float | None], **how: Any) -> Executed:
+    async def cycle(self, scores: Mapping[str, float | None], **how: Any) -> ReplacementResult:
         await self.board(scores)
         return await self.evaluate(**how)
 
-    async def evaluate(self, **how: Any) -> Executed:
+    async def evaluate(self, **how: Any) -> ReplacementResult:
         outcome = await self.desk.replacement.execute(WHO, **{"unattended": True, **how})
         assert outcome.result is not None
         return outcome.result
 
-    def counted(self, done: Executed) -> int:
+    def counted(self, done: ReplacementResult) -> int:
         """Confirmations of the swap of the weakest member."""
         return next(
-            one.confirmations for one in done.proposals if one.leaver.contender.symbol == WEAKEST
+            one.confirmations for one in done.proposals if one.outgoing.side.symbol == WEAKEST
         )
 
-    async def proposal(self, symbol: str) -> Proposal:
+    async def proposal(self, symbol: str) -> ReplacementProposal:
         shown = await self.desk.replacement.evaluate()
-        return next(one for one in shown.proposals if one.leaver.contender.symbol == symbol)
+        return next(one for one in shown.proposals if one.outgoing.side.symbol == symbol)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ async def sound(desk: Desk) -> None:
     view = await desk.portfolio.view()
     assert faults(view.portfolio, 10) == ()
     async with desk.database.read() as unit:
-        assert fold(await unit.get(HistoryRepository).all()) == view.portfolio
+        assert fold_events(await unit.get(HistoryRepository).all()) == view.portfolio
 
 
 async def test_a_planted_better_symbol_comes_in_after_its_confirmations(cycles: Cycles) -> None:
@@ -108,7 +108,7 @@ async def test_a_planted_better_symbol_comes_in_after_its_confirmations(cycles: 
     found: list[int] = []
     for _ in range(8):
         done = await cycles.cycle(BETTER)
-        pending = next(one for one in done.proposals if one.leaver.contender.symbol == WEAKEST)
+        pending = next(one for one in done.proposals if one.outgoing.side.symbol == WEAKEST)
         found.append(pending.confirmations)
         if done.swaps:
             break
@@ -180,7 +180,7 @@ async def test_a_swing_beyond_the_threshold_that_does_not_last_swaps_nobody(desk
     for turn in range(9):
         done = await cycles.cycle({PLANTED: 0.98 if turn % 3 else 0.80})
         assert done.swaps == ()
-        pending = next(one for one in done.proposals if one.leaver.contender.symbol == WEAKEST)
+        pending = next(one for one in done.proposals if one.outgoing.side.symbol == WEAKEST)
         confirmed.append(pending.confirmations)
     assert confirmed == [0, 1, 2] * 3, "it is in front by enough, and one board short"
     assert await desk.members() == before
@@ -210,7 +210,7 @@ async def test_a_confirmation_counts_once_in_eight_hours_and_survives_a_restart(
         if hour == 9:
             cycles.desk = Desk(desk.database, desk.market, desk.boards, desk.now)
         done = await cycles.cycle(BETTER)
-        pending = next(one for one in done.proposals if one.leaver.contender.symbol == WEAKEST)
+        pending = next(one for one in done.proposals if one.outgoing.side.symbol == WEAKEST)
         found.append(pending.confirmations)
     assert found == [1] * 8 + [2] * 8 + [3]
     assert [one.new.member.symbol for one in done.swaps] == [PLANTED]
@@ -240,13 +240,13 @@ async def test_a_candidate_with_much_dearer_funding_does_not_exceed(cycles: Cycl
     one = await cycles.proposal(WEAKEST)
     assert one.candidate is not None
     assert one.candidate.symbol == PLANTED
-    assert one.blocked_by == (Block.IMPROVEMENT_TOO_SMALL, Block.UNCONFIRMED)
+    assert one.blocked_by == (ReplacementBlock.IMPROVEMENT_TOO_SMALL, ReplacementBlock.UNCONFIRMED)
     assert one.comparison.cost is not None
     assert one.comparison.cost > 4.0
     await cycles.board(BETTER)
     await cycles.change(PLANTED, factors=())
     unknown = await cycles.proposal(WEAKEST)
-    assert unknown.blocked_by == (Block.COST_UNKNOWN, Block.UNCONFIRMED)
+    assert unknown.blocked_by == (ReplacementBlock.COST_UNKNOWN, ReplacementBlock.UNCONFIRMED)
 
 
 async def test_the_impact_of_both_legs_counts_by_default(cycles: Cycles) -> None:
@@ -261,7 +261,7 @@ async def test_the_impact_of_both_legs_counts_by_default(cycles: Cycles) -> None
     assert dear is not None
     assert dear > plain
     cycles.desk.quote(PLANTED, book=None)
-    assert Block.COST_UNKNOWN in (await cycles.proposal(WEAKEST)).blocked_by
+    assert ReplacementBlock.COST_UNKNOWN in (await cycles.proposal(WEAKEST)).blocked_by
 
 
 async def test_the_pause_and_the_holding_time_stand_in_the_way(cycles: Cycles) -> None:
@@ -272,7 +272,7 @@ async def test_the_pause_and_the_holding_time_stand_in_the_way(cycles: Cycles) -
         done = await cycles.cycle(scores)
         assert done.swaps == ()
     one = await cycles.proposal(WEAKEST)
-    assert one.blocked_by == (Block.COOLDOWN,)
+    assert one.blocked_by == (ReplacementBlock.COOLDOWN,)
     desk.later(hours=24)
     done = await cycles.cycle(scores)
     assert [swap.new.member.symbol for swap in done.swaps] == [PLANTED]
@@ -280,13 +280,13 @@ async def test_the_pause_and_the_holding_time_stand_in_the_way(cycles: Cycles) -
     worst = {PLANTED: 0.6, SYMBOLS[41]: 0.99}
     for _ in range(6):
         assert (await cycles.cycle(worst)).swaps == ()
-    assert (await cycles.proposal(PLANTED)).blocked_by == (Block.MIN_HOLDING,)
+    assert (await cycles.proposal(PLANTED)).blocked_by == (ReplacementBlock.MIN_HOLDING,)
 
 
 async def test_noise_must_be_known_unless_the_settings_name_one(desk: Desk) -> None:
     cycles = await Cycles(desk).begin()
 
-    async def unknown() -> Executed:
+    async def unknown() -> ReplacementResult:
         await cycles.board(BETTER)
         await cycles.change(WEAKEST, noise=None)
         return await cycles.evaluate()
@@ -297,7 +297,7 @@ async def test_noise_must_be_known_unless_the_settings_name_one(desk: Desk) -> N
     assert one.candidate is not None
     assert one.candidate.symbol == PLANTED
     assert (one.threshold, one.strength) == (None, None)
-    assert one.blocked_by == (Block.NOISE_UNKNOWN, Block.UNCONFIRMED)
+    assert one.blocked_by == (ReplacementBlock.NOISE_UNKNOWN, ReplacementBlock.UNCONFIRMED)
     await desk.configuration.put({"replacement": {"noise_default": 0.05}}, "test", WHO)
     for _ in range(2):
         assert (await unknown()).swaps == ()
@@ -311,7 +311,7 @@ async def test_without_a_price_the_cost_is_unknown_and_nothing_is_swapped(cycles
     for _ in range(8):
         assert (await cycles.cycle(BETTER)).swaps == ()
     one = await cycles.proposal(WEAKEST)
-    assert one.blocked_by == (Block.COST_UNKNOWN, Block.UNCONFIRMED)
+    assert one.blocked_by == (ReplacementBlock.COST_UNKNOWN, ReplacementBlock.UNCONFIRMED)
 
 
 async def test_confirmed_swaps_wait_for_the_operator_by_default(desk: Desk) -> None:
@@ -333,7 +333,7 @@ async def test_at_most_so_many_in_one_cycle(desk: Desk) -> None:
         done = await cycles.cycle(both)
         swaps.append(len(done.swaps))
     assert swaps == [0, 0, 1]
-    assert [one.blocked_by for one in done.proposals] == [(), (Block.CYCLE_LIMIT,)]
+    assert [one.blocked_by for one in done.proposals] == [(), (ReplacementBlock.CYCLE_LIMIT,)]
     await desk.configuration.put({"replacement": {"max_per_cycle": 2}}, "test", WHO)
     desk.later(hours=24)
     assert len((await cycles.cycle(both)).swaps) == 1
@@ -404,7 +404,7 @@ async def test_a_member_that_cannot_stay_is_replaced_at_once(
     desk.quote(gone, contract=replace(one, status=status, expires_ms=expires))
     desk.score({gone: None})
     shown = (await desk.replacement.evaluate()).proposals[0]
-    assert (shown.leaver.contender.symbol, shown.blocked_by) == (gone, ())
+    assert (shown.outgoing.side.symbol, shown.blocked_by) == (gone, ())
     assert (shown.is_forced, shown.strength) == (True, 1.0)
     done = (await desk.replacement.execute(WHO, unattended=True, forced_only=True)).result
     assert done is not None
@@ -435,7 +435,7 @@ async def test_D14_a_paused_member_keeps_its_weight_until_the_pause_is_too_long(
             await desk.controls.lock(held, LockKind.BAN, ban, None, WHO)
         plan = (await desk.rebalancing.rebalance(WHO)).result
         assert plan is not None
-        assert held not in {one.symbol for one in plan.plan.shifts}
+        assert held not in {one.symbol for one in plan.plan.changes}
         assert plan.plan.allocation.weights_u[held] == before
     assert (await desk.portfolio.view()).members[2].member.weight_u == before
     desk.later(days=1)
@@ -456,7 +456,7 @@ async def test_a_weak_member_that_is_paused_waits_with_its_confirmed_swap(cycles
     desk.status(WEAKEST, ContractStatus.PAUSED)
     for _ in range(8):
         assert (await cycles.cycle(BETTER)).swaps == ()
-    assert (await cycles.proposal(WEAKEST)).blocked_by == (Block.CONTRACT_PAUSED,)
+    assert (await cycles.proposal(WEAKEST)).blocked_by == (ReplacementBlock.CONTRACT_PAUSED,)
     desk.status(WEAKEST, ContractStatus.OPEN)
     assert [one.old.symbol for one in (await cycles.cycle(BETTER)).swaps] == [WEAKEST]
 
@@ -499,7 +499,7 @@ def outdated(desk: Desk) -> None:
     desk.later(minutes=16)
 
 
-async def run_forced(desk: Desk) -> Executed:
+async def run_forced(desk: Desk) -> ReplacementResult:
     done = (await desk.replacement.execute(WHO, unattended=True, forced_only=True)).result
     assert done is not None
     return done
@@ -602,13 +602,13 @@ async def test_nobody_leaves_for_cash_where_states_are_unknown_or_trading_is_hel
     gone = SYMBOLS[2]
     if why == "switch":
         async with desk.database.write() as unit:
-            await unit.get(ControlRepository).keep_switch(
+            await unit.get(ControlRepository).store_switch(
                 Switch(False, "incident", desk.now, "ops")
             )
     if why == "pin":
         async with desk.database.write() as unit:
             made = Lock(gone, LockKind.PIN, "stays", None, desk.now, "ops")
-            await unit.get(ControlRepository).keep_locks({gone: made})
+            await unit.get(ControlRepository).store_locks({gone: made})
     if why == "policy":
         await desk.configuration.put({"replacement": {"auto_execute_forced": False}}, "test", WHO)
     desk.status(gone, ContractStatus.CLOSED)
@@ -640,7 +640,7 @@ async def test_old_data_decides_nothing(cycles: Cycles) -> None:
         await cycles.evaluate()
     assert caught.value.code is Code.MARKET_DATA_STALE
     shown = await cycles.proposal(WEAKEST)
-    assert shown.blocked_by[0] is Block.MARKET_DATA_STALE
+    assert shown.blocked_by[0] is ReplacementBlock.MARKET_DATA_STALE
     assert shown.confirmations == 2, "nothing was counted"
 
 
@@ -651,7 +651,7 @@ async def test_a_halted_market_counts_and_swaps_nothing(cycles: Cycles) -> None:
     cycles.desk.status(SYMBOLS[2], ContractStatus.CLOSED)  # the planted one would take its place
     assert (await cycles.cycle(BETTER)).swaps == ()
     for one in (await cycles.desk.replacement.evaluate()).proposals:
-        assert one.blocked_by[0] is Block.MARKET_HALTED
+        assert one.blocked_by[0] is ReplacementBlock.MARKET_HALTED
         assert one.confirmations == 0
 
 
@@ -669,7 +669,7 @@ async def test_without_history_nobody_can_be_judged_close_enough(desk: Desk) -> 
     desk.market.panels.clear()
     desk.status(SYMBOLS[2], ContractStatus.CLOSED)
     shown = (await desk.replacement.evaluate()).proposals[0]
-    assert (shown.candidate, shown.blocked_by) == (None, (Block.NO_CANDIDATE,))
+    assert (shown.candidate, shown.blocked_by) == (None, (ReplacementBlock.NO_CANDIDATE,))
     done = (await desk.replacement.execute(WHO)).result
     assert done is not None
     assert done.swaps == ()
@@ -690,7 +690,7 @@ async def test_a_member_whose_replacement_is_confirmed_is_not_funded(desk: Desk)
     assert (await cycles.proposal(WEAKEST)).is_due
     done = (await desk.rebalancing.rebalance(WHO)).result
     assert done is not None
-    reasons = {one.symbol: (one.new_u, one.reason) for one in done.plan.shifts}
+    reasons = {one.symbol: (one.new_u, one.reason) for one in done.plan.changes}
     assert reasons[WEAKEST] == (0, "its replacement is confirmed")
     swapped = (await desk.replacement.execute(WHO)).result
     assert swapped is not None
@@ -717,7 +717,7 @@ async def test_a_member_that_left_and_came_back_begins_anew(desk: Desk) -> None:
 async def lock(desk: Desk, symbol: str, kind: LockKind) -> None:
     made = Lock(symbol, kind, "the operator says so", None, desk.now, "ops")
     async with desk.database.write() as unit:
-        await unit.get(ControlRepository).keep_locks({symbol: made})
+        await unit.get(ControlRepository).store_locks({symbol: made})
 
 
 async def test_a_pinned_member_stays(cycles: Cycles) -> None:
@@ -725,27 +725,27 @@ async def test_a_pinned_member_stays(cycles: Cycles) -> None:
     await lock(desk, WEAKEST, LockKind.PIN)
     for _ in range(8):
         assert (await cycles.cycle(BETTER)).swaps == ()
-    assert (await cycles.proposal(WEAKEST)).blocked_by == (Block.PINNED,)
+    assert (await cycles.proposal(WEAKEST)).blocked_by == (ReplacementBlock.PINNED,)
     desk.status(WEAKEST, ContractStatus.CLOSED)
     desk.status(SECOND, ContractStatus.CLOSED)
     done = await cycles.evaluate(forced_only=True)
     assert [swap.old.symbol for swap in done.swaps] == [SECOND]
-    assert (await cycles.proposal(WEAKEST)).blocked_by == (Block.PINNED,)
+    assert (await cycles.proposal(WEAKEST)).blocked_by == (ReplacementBlock.PINNED,)
 
 
 async def test_while_trading_is_off_nothing_is_counted_or_swapped(cycles: Cycles) -> None:
     desk = cycles.desk
     async with desk.database.write() as unit:
-        await unit.get(ControlRepository).keep_switch(Switch(False, "incident", desk.now, "ops"))
+        await unit.get(ControlRepository).store_switch(Switch(False, "incident", desk.now, "ops"))
     for _ in range(7):
         assert (await cycles.cycle(BETTER)).swaps == ()
     pending = (await desk.replacement.evaluate()).proposals
     assert PLANTED in {one.candidate.symbol for one in pending if one.candidate is not None}
     async with desk.database.read() as unit:
-        assert await unit.get(ReplacementRepository).tallies() == {}
+        assert await unit.get(ReplacementRepository).confirmation_counts() == {}
     desk.status(SYMBOLS[2], ContractStatus.CLOSED)
     assert (await cycles.cycle(BETTER)).swaps == ()
     for one in (await desk.replacement.evaluate()).proposals:
-        assert one.blocked_by[0] is Block.TRADING_DISABLED
+        assert one.blocked_by[0] is ReplacementBlock.TRADING_DISABLED
         assert one.confirmations == 0
     assert "trading_disabled" in {one.code for one in (await desk.safety.validate()).issues}

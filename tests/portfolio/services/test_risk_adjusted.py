@@ -20,12 +20,12 @@ async def test_a_band_by_cost_saves_the_trades_of_those_who_stand_inside_it(desk
     everybody = len((await desk.rebalancing.weights()).lines)
     made = await rebalanced(desk)
     assert made.plan.triggers == (Trigger.DRIFT,)
-    assert 0 < len(made.plan.shifts) < everybody
-    assert SYMBOLS[0] in {shift.symbol for shift in made.plan.shifts}
+    assert 0 < len(made.plan.changes) < everybody
+    assert SYMBOLS[0] in {change.symbol for change in made.plan.changes}
     weights = made.plan.allocation.weights_u
     assert sum(weights.values()) + made.plan.allocation.cash_u == 100_000_000
     again = await rebalanced(desk)
-    assert (again.plan.shifts, again.version) == ((), made.version)
+    assert (again.plan.changes, again.version) == ((), made.version)
 
 
 async def test_a_volatility_target_leaves_cash(desk: Desk) -> None:
@@ -40,7 +40,7 @@ async def test_a_volatility_target_leaves_cash(desk: Desk) -> None:
     assert made.cash_u > 30_000_000
     found = await desk.rebalancing.optimize(await _method(desk))
     assert found.risk_after == pytest.approx(limit, rel=1e-4)
-    assert (await rebalanced(desk)).plan.shifts == ()
+    assert (await rebalanced(desk)).plan.changes == ()
 
 
 async def _method(desk: Desk) -> WeightingMethod:

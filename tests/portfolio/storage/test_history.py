@@ -10,7 +10,7 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ConflictError, ServiceError
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.portfolio.domain.event_log import EventType, chain_faults
+from app.portfolio.domain.event_log import EventType, find_chain_faults
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.support.worlds import LATER, STAMP, draft
@@ -35,7 +35,7 @@ async def test_events_come_back_as_they_were_and_chained(database: Database) -> 
         assert events == first + second
         assert await unit.get(HistoryRepository).all(after_seq=2) == second
     assert [event.seq for event in events] == [1, 2, 3]
-    assert chain_faults(events, None) == []
+    assert find_chain_faults(events, None) == []
 
 
 async def test_pages_go_back_in_time_by_symbol_and_kind(database: Database) -> None:
@@ -61,7 +61,7 @@ async def test_numbers_have_no_gap_when_many_append(database: Database) -> None:
     async with database.read() as unit:
         events = await unit.get(HistoryRepository).all()
     assert [event.seq for event in events] == list(range(1, 41))
-    assert chain_faults(events, None) == []
+    assert find_chain_faults(events, None) == []
 
 
 async def test_without_the_lock_the_slower_one_loses(database: Database) -> None:
@@ -141,6 +141,6 @@ async def test_B17_meddling_around_the_trigger_is_found(database: Database) -> N
             text("UPDATE portfolio_history SET reason = 'Because' WHERE seq = 2")
         )
     async with database.read() as unit:
-        assert chain_faults(await unit.get(HistoryRepository).all(), None) == [
+        assert find_chain_faults(await unit.get(HistoryRepository).all(), None) == [
             "event 2 was altered"
         ]

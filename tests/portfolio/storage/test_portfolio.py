@@ -10,7 +10,7 @@ from app.foundation.errors import Code, ConflictError, ServiceError
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.models import EMPTY, FULL, Portfolio
-from app.portfolio.storage.portfolio import Departure, MemberStatus, PortfolioRepository
+from app.portfolio.storage.portfolio import Departure, MembershipStatus, PortfolioRepository
 from tests.support.worlds import LATER, T0, listed, member, portfolio, symbol_id
 
 
@@ -53,7 +53,7 @@ async def test_a_member_leaves_is_replaced_and_returns(database: Database) -> No
     first, second = portfolio(1, "BTC", "ETH"), portfolio(2, "SOL", "ETH")
     await _saved(database, EMPTY, first)
     async with database.write() as unit:
-        why = {symbol_id("BTC"): Departure(MemberStatus.REPLACED, "weaker")}
+        why = {symbol_id("BTC"): Departure(MembershipStatus.REPLACED, "weaker")}
         await unit.get(PortfolioRepository).save(first, second, LATER, why)
     third, fourth = portfolio(3, "SOL"), portfolio(4, "SOL", "BTC", "ETH")
     await _saved(database, second, third)
@@ -62,14 +62,14 @@ async def test_a_member_leaves_is_replaced_and_returns(database: Database) -> No
         stays = await unit.get(PortfolioRepository).memberships(symbol_id("BTC"))
         everyone = await unit.get(PortfolioRepository).memberships()
     assert [(stay.status, stay.left_at, stay.leaving_reason) for stay in stays] == [
-        (MemberStatus.REPLACED, LATER, "weaker"),
-        (MemberStatus.ACTIVE, None, None),
+        (MembershipStatus.REPLACED, LATER, "weaker"),
+        (MembershipStatus.ACTIVE, None, None),
     ]
     assert [stay.member.symbol for stay in everyone] == [
         *("BTCUSDT", "ETHUSDT", "SOLUSDT"),
         *("BTCUSDT", "ETHUSDT"),
     ]
-    assert sum(stay.status is MemberStatus.ACTIVE for stay in everyone) == 3
+    assert sum(stay.status is MembershipStatus.ACTIVE for stay in everyone) == 3
 
 
 async def test_a_decision_on_an_old_version_is_refused_whole(database: Database) -> None:

@@ -8,44 +8,44 @@ import pytest
 
 from app.foundation.errors import Code, ConflictError
 from app.foundation.sql.database import Database
-from app.portfolio.domain.rebalance_plan import Shift, Trigger
+from app.portfolio.domain.rebalance_plan import Trigger, WeightChange
 from app.portfolio.domain.rebalance_run import (
     LEASE,
-    Failure,
-    Outcome,
+    RebalanceOutcome,
+    RebalanceRun,
+    RebalanceStep,
     RebalanceStepName,
     RebalanceStepState,
-    Run,
+    RunFailure,
     RunState,
-    Step,
 )
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from app.portfolio.storage.tables import rebalance_runs
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-OUTCOME = Outcome(
+OUTCOME = RebalanceOutcome(
     version_before=1,
     version_after=2,
     triggers=(Trigger.DRIFT, Trigger.RISK),
-    shifts=(Shift("BTCUSDT", 20_000_000, 15_000_001, "decrease", "its score fell"),),
+    changes=(WeightChange("BTCUSDT", 20_000_000, 15_000_001, "decrease", "its score fell"),),
     turnover_u=4_999_999,
     cost=0.1 + 0.2,
     details={"facts": {"as_of": None}, "errors": {"BTCUSDT": -1e-17}},
 )
 STEPS = (
-    Step(
+    RebalanceStep(
         RebalanceStepName.LOAD,
         RebalanceStepState.DONE,
         AT,
         AT + timedelta(microseconds=1),
         {"version": 1},
     ),
-    Step(RebalanceStepName.PLAN, RebalanceStepState.FAILED, AT, AT, {"code": "x"}),
+    RebalanceStep(RebalanceStepName.PLAN, RebalanceStepState.FAILED, AT, AT, {"code": "x"}),
 )
 
 
-def run(number: int, **changed: object) -> Run:
-    plain = Run(
+def run(number: int, **changed: object) -> RebalanceRun:
+    plain = RebalanceRun(
         run_id=f"run-{number:02}",
         state=RunState.PLANNED,
         reason="requested",
@@ -61,17 +61,17 @@ def run(number: int, **changed: object) -> Run:
     return replace(plain, **changed)  # type: ignore[arg-type]  # as the test says
 
 
-async def claimed(database: Database, wanted: Run, now: datetime = AT) -> Run:
+async def claimed(database: Database, wanted: RebalanceRun, now: datetime = AT) -> RebalanceRun:
     async with database.write() as unit:
         return await unit.get(RebalanceRunRepository).claim(wanted, now)
 
 
-async def closed(database: Database, ended: Run) -> bool:
+async def closed(database: Database, ended: RebalanceRun) -> bool:
     async with database.write() as unit:
         return await unit.get(RebalanceRunRepository).close(ended, STEPS)
 
 
-async def stored(database: Database, run_id: str) -> Run | None:
+async def stored(database: Database, run_id: str) -> RebalanceRun | None:
     async with database.read() as unit:
         return await unit.get(RebalanceRunRepository).one(run_id)
 
@@ -100,7 +100,7 @@ async def test_R1_there_is_one_active_run(database: Database) -> None:
     async with database.read() as unit:
         assert await unit.get(RebalanceRunRepository).active() == first
         assert await unit.get(RebalanceRunRepository).one("run-02") is None
-    await closed(database, first.failed(Failure("x", "y"), AT))
+    await closed(database, first.failed(RunFailure("x", "y"), AT))
     assert (await claimed(database, run(2))).run_id == "run-02"
 
 
@@ -124,7 +124,7 @@ async def test_R2_what_has_ended_stays_as_it_is(database: Database) -> None:
     first = await claimed(database, run(1))
     done = first.to(RunState.RUNNING, AT).ended(OUTCOME, RunState.DONE, AT)
     assert await closed(database, done)
-    assert not await closed(database, first.failed(Failure("x", "y"), AT))
+    assert not await closed(database, first.failed(RunFailure("x", "y"), AT))
     assert await stored(database, "run-01") == done
 
 
@@ -144,7 +144,7 @@ async def test_a_run_that_has_lapsed_gives_way(database: Database) -> None:
 async def test_a_tick_has_one_run_unless_it_came_to_nothing(database: Database) -> None:
     tick = AT + timedelta(hours=1)
     first = await claimed(database, run(1, scheduled_at=tick))
-    await closed(database, first.failed(Failure("market_data_stale", "y"), AT))
+    await closed(database, first.failed(RunFailure("market_data_stale", "y"), AT))
     second = await claimed(database, run(2, scheduled_at=tick))
     assert second.run_id == "run-02", "the first came to nothing"
     done = second.to(RunState.RUNNING, AT).ended(OUTCOME, RunState.UNCHANGED, AT)

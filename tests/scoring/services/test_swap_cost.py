@@ -7,7 +7,7 @@ import pytest
 
 from app.configuration.domain.sections import Family
 from app.market.domain.models import Book, Level
-from app.portfolio.domain.replacement import Block
+from app.portfolio.domain.replacement import ReplacementBlock
 from app.scoring.domain.board import FactorReading
 from tests.portfolio.services.test_replacement import BETTER, PLANTED, WEAKEST, Cycles, cycles
 from tests.support.desk import WHO, Desk, book
@@ -48,7 +48,7 @@ async def test_a_book_that_is_too_thin_leaves_the_cost_unknown(cycles: Cycles) -
     cycles.desk.quote(PLANTED, book=book("C30USDTM", lots=50))
     assert await cost_of(cycles, impact_notional=1_000.0) is None
     blocked = (await cycles.proposal(WEAKEST)).blocked_by
-    assert Block.COST_UNKNOWN in blocked
+    assert ReplacementBlock.COST_UNKNOWN in blocked
     cycles.desk.quote(PLANTED, book=None)
     assert await cost_of(cycles) is None
     assert await cost_of(cycles, impact_notional=0.0) is not None

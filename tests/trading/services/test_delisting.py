@@ -35,7 +35,7 @@ async def test_D15_nothing_is_opened_in_a_member_that_ends_soon(desk: Desk) -> N
         assert [one.name for one in verdict.checks if not one.passed] == [ENDING]
     done = await desk.rebalancing.rebalance(WHO)
     assert done.result is not None
-    shift = next(one for one in done.result.plan.shifts if one.symbol == SYMBOLS[0])
+    shift = next(one for one in done.result.plan.changes if one.symbol == SYMBOLS[0])
     assert (shift.action, shift.new_u, shift.reason) == ("exit", 0, "its delisting is near")
 
 
@@ -69,5 +69,5 @@ async def test_D22_without_any_score_no_weight_moves(desk: Desk) -> None:
     desk.score(dict.fromkeys(SYMBOLS))
     done = await desk.rebalancing.rebalance(WHO)
     assert done.result is not None
-    assert done.result.plan.shifts == ()
+    assert done.result.plan.changes == ()
     assert [one.member.weight_u for one in (await desk.portfolio.view()).members] == before

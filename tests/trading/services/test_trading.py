@@ -8,8 +8,8 @@ import pytest
 from app.foundation.errors import Code, RefusedError
 from app.market.domain.models import ContractStatus, Interval
 from app.market.domain.price_quarantine import Doubt
-from app.portfolio.domain.risk import risk_of
-from app.portfolio.domain.weighting_methods import covariance
+from app.portfolio.domain.risk import compute_risk
+from app.portfolio.domain.weighting_methods import estimate_covariance
 from app.portfolio.services.tradeability import FRESH, MARKET, MEMBER, OPEN, QUALITY, SCORE
 from app.trading.domain.position_sizing import Cap
 from tests.support.desk import SYMBOLS, WHO, Desk, book
@@ -75,7 +75,7 @@ async def test_the_caps_are_measured_on_the_portfolio_and_the_market_of_the_mome
     assert caps["gross_leverage"].value == Decimal("1.6")
     panel = desk.market.panels[Interval.DAY]
     weights = dict.fromkeys(SYMBOLS[:4], 0.2)
-    loss = risk_of(panel, weights).tails[0].var
+    loss = compute_risk(panel, weights).tails[0].var
     assert loss is not None
     assert float(caps["portfolio_var"].value) == pytest.approx(2.0 * loss)
     away = 3.0 * 0.8 / math.sqrt(365.0)
@@ -90,7 +90,7 @@ async def test_the_caps_are_measured_on_the_portfolio_and_the_market_of_the_mome
     assert calm["volatility_target"].is_applied
     assert "portfolio_var" not in calm
     assert calm["gross_leverage"].is_applied
-    known = covariance(panel, SYMBOLS[:4])
+    known = estimate_covariance(panel, SYMBOLS[:4])
     # The other cap came first: what is left of the leverage is 1.5 / 0.8.
     expected = 1.875 * (known.volatility(weights) or 0.0)
     assert float(calm["volatility_target"].value) == pytest.approx(expected)
@@ -153,7 +153,7 @@ async def test_D02_a_symbol_in_quarantine_is_not_traded_and_its_weight_stays(des
     desk.score({SYMBOLS[0]: 0.3})  # its share goes to the others
     done = await desk.rebalancing.rebalance(WHO)
     assert done.result is not None
-    ruled = {one.symbol: one for one in done.result.plan.shifts}
+    ruled = {one.symbol: one for one in done.result.plan.changes}
     assert {*ruled} == {SYMBOLS[0], *SYMBOLS[2:8]}, "all but the one in quarantine"
     after = {
         one.member.symbol: one.member.weight_u for one in (await desk.portfolio.view()).members
@@ -234,7 +234,7 @@ async def test_D08_what_a_trade_costs_is_not_known_from_a_quote_that_makes_no_se
     async def cost() -> float | None:
         made = (await desk.rebalancing.rebalance(WHO, dry_run=True)).result
         assert made is not None
-        assert SYMBOLS[0] in {one.symbol for one in made.plan.shifts}
+        assert SYMBOLS[0] in {one.symbol for one in made.plan.changes}
         return made.cost
 
     known = await cost()
