@@ -27,7 +27,6 @@ from app.performance.services.snapshots import ValuationSnapshots
 from app.portfolio.domain.event_log import PortfolioEvent
 from app.portfolio.domain.returns import Trade
 from app.portfolio.services.controls import ControlService
-from app.portfolio.services.member_views import MemberView, PortfolioView
 from app.portfolio.services.membership import PortfolioService, RemoveResult, ReplaceResult
 from app.portfolio.services.proposals import ProposalService
 from app.portfolio.services.queries import CorrelationReport, PortfolioQueries
@@ -38,8 +37,13 @@ from app.portfolio.services.replacement import (
     ReplacementResult,
     ReplacementService,
 )
-from app.portfolio.services.target_weights import OptimizationResult, WeightsReport
 from app.portfolio.services.tradeability import DataFacts, Tradeability
+from app.portfolio.services.views import (
+    MemberView,
+    OptimizationResult,
+    PortfolioView,
+    WeightsReport,
+)
 from app.scoring.domain.board import Board, Card
 from app.scoring.services.service import Scoring
 from app.signals.services.actions import SignalActions

@@ -22,12 +22,11 @@ DECISIONS = (
     "portfolio/domain/replacement.py",
     "portfolio/domain/risk.py",
     "portfolio/domain/target_weights.py",
-    "portfolio/domain/weight_allocation.py",
-    "portfolio/domain/weighting_methods.py",
+    "portfolio/domain/weighting.py",
     "portfolio/services/controls.py",
     "portfolio/services/decision_context.py",
     "portfolio/services/lot_plan.py",
-    "portfolio/services/member_views.py",
+    "portfolio/services/views.py",
     "portfolio/services/membership.py",
     "portfolio/services/queries.py",
     "portfolio/services/replacement.py",
@@ -59,15 +58,14 @@ ALLOWED = {
     "np.maximum(series.open, series.close) <= series.high": "prices as the exchange wrote them",
     "market/domain/data_quality.py: "
     "np.minimum(series.open, series.close) >= series.low": "prices as the exchange wrote them",
-    "portfolio/domain/weighting_methods.py: "
+    "portfolio/domain/weighting.py: "
     "max(raw_share(one.z, 1.0, one.tilt), _LEAST_BUDGET)": "limits a figure to its range",
-    "portfolio/domain/weighting_methods.py: min(noise, distance)": "limits a figure to its range",
+    "portfolio/domain/weighting.py: min(noise, distance)": "limits a figure to its range",
     "signals/domain/agents.py: min(max(value, -bound), bound)": "limits a figure to its range",
     "signals/domain/agents.py: max(value, -bound)": "limits a figure to its range",
     "market/domain/data_quality.py: "
     "at - since >= rules.quote_divergence_after_s": "seconds of the clock",
-    "portfolio/domain/weight_allocation.py: "
-    "exponent <= _MAX_EXPONENT": "keeps exp() from overflowing",
+    "portfolio/domain/weighting.py: exponent <= _MAX_EXPONENT": "keeps exp() from overflowing",
 }
 
 

@@ -46,12 +46,10 @@ from app.performance.api import metrics_routes as portfolio_metrics
 from app.performance.api import report_routes as portfolio_report
 from app.performance.api import routes as portfolio_performance
 from app.portfolio.api import control_routes as portfolio_controls
-from app.portfolio.api import history_routes as portfolio_history
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
-from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
 from app.portfolio.services.membership import PortfolioService
 from app.scoring.api import routes as scoring
 from app.scoring.api import symbol_routes as scored_symbols
@@ -70,9 +68,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     portfolio_controls.router,
     portfolio_proposals.router,
     portfolio_rebalance.router,
-    portfolio_rebalances.router,
     portfolio_safety.router,
-    portfolio_history.router,
     portfolio_integrity.router,
     portfolio_metrics.router,
     portfolio_performance.router,

@@ -47,14 +47,12 @@ from app.performance.services.snapshots import ValuationSnapshots
 from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.controls import ControlService
-from app.portfolio.services.decision_context import DecisionContextFactory
-from app.portfolio.services.elapsed_time import ElapsedTime
+from app.portfolio.services.decision_context import DecisionContextFactory, ElapsedTime, Refusals
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.proposals import ProposalService
 from app.portfolio.services.queries import PortfolioQueries
 from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
-from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.replacement import ReplacementService
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository

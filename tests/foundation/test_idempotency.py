@@ -23,7 +23,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.idempotency import IdempotencyRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.controls import Switch
-from app.portfolio.services.member_views import MemberView
+from app.portfolio.services.views import MemberView
 from tests.support.desk import SYMBOLS, Desk
 
 T = TypeVar("T")

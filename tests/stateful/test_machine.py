@@ -31,7 +31,7 @@ from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.proposals import ProposalState
 from app.portfolio.domain.rebalance_run import slot
-from app.portfolio.domain.weight_allocation import Role
+from app.portfolio.domain.weighting import Role
 from tests.stateful.deciding import decided_rightly
 from tests.stateful.twins import (
     Call,

@@ -37,12 +37,11 @@ from app.portfolio.domain.proposals import Proposal
 from app.portfolio.domain.rebalance_run import NEXT, RebalanceRun, RunState
 from app.portfolio.domain.returns import Trade
 from app.portfolio.domain.target_weights import drift_weights, read_mark_prices
-from app.portfolio.domain.weight_allocation import Flag, Role
-from app.portfolio.services.rebalance_steps import RebalanceRequest
-from app.portfolio.services.target_weights import WeightsReport
-from app.portfolio.storage.controls import ControlRepository
+from app.portfolio.domain.weighting import Flag, Role
+from app.portfolio.services.rebalance_runs import RebalanceRequest
+from app.portfolio.services.views import WeightsReport
 from app.portfolio.storage.history import HistoryRepository
-from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.portfolio import ControlRepository, PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from app.portfolio.storage.trades import TradeRepository

@@ -39,14 +39,12 @@ from app.portfolio.domain.event_log import Draft, EventOrigin
 from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.services.change_recorder import ChangeRecorder, IndexEquity
 from app.portfolio.services.controls import ControlService
-from app.portfolio.services.decision_context import DecisionContextFactory
-from app.portfolio.services.elapsed_time import ElapsedTime
+from app.portfolio.services.decision_context import DecisionContextFactory, ElapsedTime, Refusals
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.proposals import ProposalService
 from app.portfolio.services.queries import PortfolioQueries
 from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
-from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.replacement import ReplacementService
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.signals.services.actions import ProposedSignals, SignalActions

@@ -11,7 +11,7 @@ from app.configuration.domain.sections import Source
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs, known_at
 from app.market.domain.return_statistics import NotApplicable, correlations, pair_applies
 from app.portfolio.domain.candidate_selection import Candidate, select_candidates
-from app.portfolio.domain.weight_allocation import Role, WeightRequest, allocate_weights, raw_share
+from app.portfolio.domain.weighting import Role, WeightRequest, allocate_weights, raw_share
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.score_stability import reliability

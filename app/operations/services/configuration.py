@@ -23,9 +23,9 @@ from app.portfolio.domain.membership import (
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.services.change_recorder import ChangeRecorder, with_new_weights
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
-from app.portfolio.services.member_views import by_score
 from app.portfolio.services.membership import last_facts
 from app.portfolio.services.rebalance_runs import require_no_active_run
+from app.portfolio.services.views import by_score
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.domain.algorithm import require_sound

@@ -60,9 +60,8 @@ from app.portfolio.domain.event_log import (
 )
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.returns import BookedResult
-from app.portfolio.storage.controls import LOCKS, SWITCH
 from app.portfolio.storage.history import HEAD
-from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.portfolio import LOCKS, SWITCH, PortfolioRepository
 from app.portfolio.storage.tables import PORTFOLIO_ID, trades
 from app.portfolio.storage.tables import portfolio_history as table
 

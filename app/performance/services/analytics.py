@@ -8,9 +8,9 @@ from app.foundation.sql.database import Database
 from app.performance.services.equity_reader import EquityQuery, load_equity
 from app.portfolio.domain.returns import Figures
 from app.portfolio.services.decision_context import DecisionContextFactory
-from app.portfolio.services.member_views import portfolio_view, weakest
 from app.portfolio.services.queries import mean_known
 from app.portfolio.services.tradeability import DataFacts
+from app.portfolio.services.views import portfolio_view, weakest
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from app.portfolio.domain.models import FULL, Portfolio
 from app.portfolio.domain.returns import Figures
 from app.portfolio.domain.risk import Risk, compute_risk
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
-from app.portfolio.services.member_views import portfolio_view
 from app.portfolio.services.queries import CorrelationReport, correlation_report
 from app.portfolio.services.tradeability import DataFacts
+from app.portfolio.services.views import portfolio_view
 
 _PLACES: Final = 4  # decimals of the weights (fractions) for the risk figures
 

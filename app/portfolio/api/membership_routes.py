@@ -32,7 +32,6 @@ from app.portfolio.api.schemas import MemberChanged, MemberOut, freshness
 from app.portfolio.domain.candidate_selection import RefusedCandidate
 from app.portfolio.domain.models import Member
 from app.portfolio.domain.replacement import ReplacementBlock, ReplacementProposal
-from app.portfolio.services.member_views import MemberView
 from app.portfolio.services.membership import (
     InitializeResult,
     PortfolioService,
@@ -40,6 +39,7 @@ from app.portfolio.services.membership import (
     ReplaceResult,
 )
 from app.portfolio.services.replacement import ReplacementOverview, ReplacementService, VacantSeat
+from app.portfolio.services.views import MemberView
 
 router = api_router("portfolio", "/portfolio")
 MEMBER_CHANGES = (Code.REBALANCE_IN_PROGRESS, *CHANGES)

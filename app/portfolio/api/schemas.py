@@ -16,8 +16,8 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.portfolio.domain.rebalance_run import RunFailure
-from app.portfolio.services.member_views import MemberView
 from app.portfolio.services.tradeability import DataFacts
+from app.portfolio.services.views import MemberView
 
 TARGET = "What a rebalance would set now; while market data is stale, what the last change set."
 

@@ -9,7 +9,7 @@ from typing import Any
 from app.foundation.errors import Code, ConflictError
 from app.portfolio.domain.event_log import Draft, EventType, apply, member_payload, number_text
 from app.portfolio.domain.models import Member, Portfolio
-from app.portfolio.domain.weight_allocation import Allocation
+from app.portfolio.domain.weighting import Allocation
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from app.foundation.errors import Code, ConflictError
 from app.portfolio.domain.models import FULL, Portfolio
 from app.portfolio.domain.rebalance_plan import MemberStatus, Plan, Trigger, plan_toward
-from app.portfolio.domain.weight_allocation import Allocation, Flag, Role, round_to_total
+from app.portfolio.domain.weighting import Allocation, Flag, Role, round_to_total
 
 _UNCHANGED = "prices have moved it since the plan was made"
 

@@ -16,8 +16,14 @@ from app.portfolio.domain.target_weights import (
     compute_targets,
     compute_volatility,
 )
-from app.portfolio.domain.weight_allocation import Allocation, Role, WeightRequest
-from app.portfolio.domain.weighting_methods import Covariance, MethodInput, raw_shares
+from app.portfolio.domain.weighting import (
+    Allocation,
+    Covariance,
+    MethodInput,
+    Role,
+    WeightRequest,
+    raw_shares,
+)
 
 _CALM: Final = 1.05  # how far above its target volatility may be before it is a reason
 

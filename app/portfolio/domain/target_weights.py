@@ -11,15 +11,15 @@ from typing import Any
 from app.configuration.domain.model import Configuration, WeightingMethod
 from app.foundation.decimal_math import ONE, to_millionths
 from app.portfolio.domain.models import FULL, Portfolio
-from app.portfolio.domain.weight_allocation import (
+from app.portfolio.domain.weighting import (
     Allocation,
+    Covariance,
     Flag,
     Role,
     WeightRequest,
     allocate_weights,
     round_to_total,
 )
-from app.portfolio.domain.weighting_methods import Covariance
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,13 @@ from app.portfolio.domain.rebalance_plan import constrain_members, within_bands
 from app.portfolio.domain.target_weights import compute_targets
 from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.lot_plan import derive_lot_rule
-from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HistoryRepository
-from app.portfolio.storage.portfolio import Departure, MembershipStatus, PortfolioRepository
+from app.portfolio.storage.portfolio import (
+    ControlRepository,
+    Departure,
+    MembershipStatus,
+    PortfolioRepository,
+)
 from app.portfolio.storage.replacements import ReplacementRepository
 
 _LEAVES: Final = {

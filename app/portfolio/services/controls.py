@@ -25,8 +25,7 @@ from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.replacement_candidates import correlation_of
 from app.portfolio.services.tradeability import DataFacts, describe_data
-from app.portfolio.storage.controls import ControlRepository
-from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.portfolio import ControlRepository, PortfolioRepository
 
 
 @dataclass(frozen=True, slots=True)

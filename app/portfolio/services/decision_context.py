@@ -1,10 +1,12 @@
 """Consistent snapshot of scores, market data and settings for one decision."""
 
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, RefusedError, UnavailableError
 from app.foundation.memoize import ViewCache
-from app.foundation.ports import Clock
+from app.foundation.ports import Clock, Monotonic
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.data_quality import worst
@@ -44,14 +46,77 @@ from app.portfolio.domain.rebalance_plan import MemberStatus
 from app.portfolio.domain.replacement import Vacancy
 from app.portfolio.domain.returns import SinceInclusion, since_inclusion
 from app.portfolio.domain.target_weights import drift_weights, read_mark_prices
-from app.portfolio.domain.weighting_methods import Covariance, estimate_covariance
-from app.portfolio.services.elapsed_time import Elapsed, elapsed_by_wall
-from app.portfolio.services.refusals import Refusals
+from app.portfolio.domain.weighting import Covariance, estimate_covariance
 from app.portfolio.services.state_cache import PortfolioState, PortfolioStateCache
-from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import ControlRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.domain.board import Board, Card
+
+
+def _ignore(_: Code) -> None:
+    """Default for compositions without a counter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """Passes the code of each refusal to `note`; a negative rule is a decision, no refusal."""
+
+    note: Callable[[Code], None] = _ignore
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count refusals of one decision, including its retries."""
+        try:
+            yield
+        except UnavailableError as refused:
+            self.note(refused.code)
+            raise
+
+
+# A stamp and the moment of the decision -> proven time between them.
+Elapsed = Callable[[datetime, datetime], timedelta]
+
+AGREEMENT: Final = timedelta(seconds=5)  # two clocks that are closer to one another agree
+CAPACITY: Final = 4_096  # stamps; far more than pauses, members and seats at one time
+_ZERO: Final = timedelta(0)
+
+
+@dataclass(slots=True)
+class ElapsedTime:
+    """Time since a stored stamp: at first sight what both clocks prove, from then on monotonic.
+
+    At first sight the earlier of the wall clock and the exchange's clock counts, so that one of
+    them may run ahead. Later the monotonic clock counts, so that a step of either changes nothing.
+    A stamp in the future was made by a wrong clock: its time begins at first sight. Before the
+    exchange has said its time nothing is proven.
+    """
+
+    monotonic: Monotonic
+    exchange: Callable[[], datetime | None]  # its time now; None before its first answer
+    _seen: OrderedDict[datetime, tuple[timedelta, float]] = field(
+        default_factory=OrderedDict, init=False, repr=False
+    )
+
+    def since(self, stamp: datetime, at: datetime) -> timedelta:
+        """Proven time from `stamp` to `at`, the wall time of the decision; never negative."""
+        exchange, mono = self.exchange(), self.monotonic()
+        if exchange is None:
+            return _ZERO
+        now = at if abs(at - exchange) <= AGREEMENT else min(at, exchange)
+        by_clocks = max(_ZERO, now - stamp)
+        first, seen = self._seen.setdefault(stamp, (by_clocks, mono))
+        self._seen.move_to_end(stamp)
+        if len(self._seen) > CAPACITY:
+            self._seen.popitem(last=False)
+        by_monotonic = first + timedelta(seconds=mono - seen)
+        # Where they agree the stamp is exact, and every process comes to the same figure.
+        return by_clocks if abs(by_clocks - by_monotonic) <= AGREEMENT else by_monotonic
+
+
+def elapsed_by_wall(stamp: datetime, at: datetime) -> timedelta:
+    """Time by the stamps alone, for compositions without an exchange."""
+    return at - stamp
 
 
 def figures(

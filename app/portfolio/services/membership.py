@@ -33,16 +33,16 @@ from app.portfolio.domain.membership import (
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.services.change_recorder import ChangeRecorder, with_new_weights
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
-from app.portfolio.services.member_views import (
-    MemberView,
-    PortfolioView,
-    member_view,
-    portfolio_view,
-)
 from app.portfolio.services.rebalance_runs import require_no_active_run
 from app.portfolio.services.replacement_candidates import correlation_of
-from app.portfolio.services.target_weights import get_target_weights
-from app.portfolio.services.view_cache import portfolio_key
+from app.portfolio.services.views import (
+    MemberView,
+    PortfolioView,
+    get_target_weights,
+    member_view,
+    portfolio_key,
+    portfolio_view,
+)
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
 from app.scoring.domain.board import CardStatus

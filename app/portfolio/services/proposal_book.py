@@ -11,7 +11,7 @@ from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.proposals import WHOLE, Decision, Proposal, ProposalKind, ProposalState
 from app.portfolio.domain.replacement import ReplacementProposal
 from app.portfolio.services.decision_context import DecisionContext
-from app.portfolio.services.rebalance_steps import RebalanceDecision
+from app.portfolio.services.rebalance_runs import RebalanceDecision
 from app.portfolio.storage.proposals import ProposalRepository
 
 _BY: Final = "schedule"

@@ -26,8 +26,7 @@ from app.portfolio.domain.proposals import (
 )
 from app.portfolio.services.membership import PortfolioService, ReplaceResult
 from app.portfolio.services.proposal_book import close_proposal
-from app.portfolio.services.rebalance_runs import RebalanceResult
-from app.portfolio.services.rebalance_steps import RebalanceRequest
+from app.portfolio.services.rebalance_runs import RebalanceRequest, RebalanceResult
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository

@@ -16,9 +16,9 @@ from app.portfolio.domain.candidate_selection import Correlation
 from app.portfolio.domain.event_log import EventType, PortfolioEvent
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
-from app.portfolio.services.member_views import MemberView, PortfolioView, portfolio_view, weakest
 from app.portfolio.services.replacement_candidates import correlation_of
 from app.portfolio.services.tradeability import DataFacts
+from app.portfolio.services.views import MemberView, PortfolioView, portfolio_view, weakest
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 

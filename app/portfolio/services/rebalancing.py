@@ -21,36 +21,34 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.domain.rebalance_plan import Trigger
 from app.portfolio.domain.rebalance_run import RebalanceRun, RebalanceStepName, RunState, slot
-from app.portfolio.services import target_weights as weighing
+from app.portfolio.services import views as weighing
 from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.proposal_book import proposal_from_plan, sync_open_proposals
 from app.portfolio.services.rebalance_runs import (
-    RebalanceResult,
-    RebalanceRuns,
-    answered_elsewhere_error,
-    build_outcome,
-    end_run,
-    lost_run_error,
-    result_from_run,
-)
-from app.portfolio.services.rebalance_steps import (
     RebalanceDecision,
     RebalanceInput,
     RebalanceRequest,
+    RebalanceResult,
+    RebalanceRuns,
     StepRecorder,
+    answered_elsewhere_error,
+    build_outcome,
     commit_plan,
     decide_rebalance,
+    end_run,
     load_input,
+    lost_run_error,
     publish_plan,
+    result_from_run,
 )
-from app.portfolio.services.target_weights import (
+from app.portfolio.services.tradeability import describe_data
+from app.portfolio.services.views import (
     OptimizationResult,
     WeightsReport,
     get_target_weights,
+    members_key,
 )
-from app.portfolio.services.tradeability import describe_data
-from app.portfolio.services.view_cache import members_key
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 

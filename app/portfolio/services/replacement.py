@@ -36,7 +36,6 @@ from app.portfolio.domain.replacement import (
 )
 from app.portfolio.services.change_recorder import ChangeRecorder, with_new_weights
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
-from app.portfolio.services.member_views import member_view
 from app.portfolio.services.membership import ReplaceResult, last_facts, swap_costs
 from app.portfolio.services.proposal_book import proposal_from_replacement, sync_open_proposals
 from app.portfolio.services.replacement_candidates import (
@@ -45,6 +44,7 @@ from app.portfolio.services.replacement_candidates import (
     find_replacement_candidates,
 )
 from app.portfolio.services.tradeability import DataFacts, describe_data
+from app.portfolio.services.views import member_view
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 

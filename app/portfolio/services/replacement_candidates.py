@@ -23,7 +23,7 @@ from app.portfolio.domain.replacement import (
 )
 from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.lot_plan import estimate_leg_cost
-from app.portfolio.services.member_views import weakest
+from app.portfolio.services.views import weakest
 from app.scoring.domain.board import Card, CardStatus
 
 _FUNDING: Final = "funding_rate"

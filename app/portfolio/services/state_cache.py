@@ -14,10 +14,13 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.controls import Controls
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.target_weights import read_mark_prices
-from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HistoryRepository
-from app.portfolio.storage.portfolio import PortfolioRepository
-from app.portfolio.storage.revision import Revision, RevisionRepository
+from app.portfolio.storage.portfolio import (
+    ControlRepository,
+    PortfolioRepository,
+    Revision,
+    RevisionRepository,
+)
 from app.portfolio.storage.trades import TradeRepository
 
 

@@ -1,4 +1,4 @@
-"""Stored portfolio: current version, memberships past and present."""
+"""Stored portfolio: current version, memberships, operator controls and the state revision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,12 +6,22 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Row, and_, bindparam, select
+from sqlalchemy import Row, and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.configuration.storage.tables import configuration_versions
 from app.foundation.errors import Code, ConflictError
+from app.foundation.sql.facts import FactRepository
+from app.portfolio.domain.controls import Controls, Lock, Switch, lock_payload, read_lock
+from app.portfolio.domain.event_log import instant, instant_text
 from app.portfolio.domain.models import Member, Portfolio
-from app.portfolio.storage.tables import PORTFOLIO_ID, portfolio, portfolio_members
+from app.portfolio.storage.tables import (
+    PORTFOLIO_ID,
+    portfolio,
+    portfolio_history,
+    portfolio_members,
+    replacement_confirmations,
+)
 
 _ASIDE: Final = 1_000_000  # ranks are moved out of the way by this while they are exchanged
 
@@ -232,3 +242,95 @@ def _joining_row(member: Member, version: int) -> dict[str, Any]:
 
 def _member(row: Row[Any]) -> Member:
     return Member(**{name: getattr(row, name) for name in Member.__slots__})
+
+
+SWITCH: Final = "trading_switch"
+LOCKS: Final = "symbol_locks"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRepository:
+    """Written only under the portfolio's lock, in the transaction of their event."""
+
+    connection: AsyncConnection
+
+    async def load(self) -> Controls:
+        """As stored, with locks that have expired."""
+        facts = await FactRepository(self.connection).several(SWITCH, LOCKS)
+        switch, locks = facts.get(SWITCH), facts.get(LOCKS)
+        held = {symbol: read_lock(one) for symbol, one in (locks or {}).items()}
+        if switch is None:
+            return Controls(locks=held)
+        changed = instant(switch["changed_at"])
+        return Controls(
+            Switch(switch["enabled"], switch["reason"], changed, switch["changed_by"]), held
+        )
+
+    async def store_switch(self, switch: Switch) -> None:
+        """Store a changed switch."""
+        moved = switch.changed_at
+        fact = {
+            "enabled": switch.enabled,
+            "reason": switch.reason,
+            "changed_at": None if moved is None else instant_text(moved),
+            "changed_by": switch.changed_by,
+        }
+        await FactRepository(self.connection).put(SWITCH, fact)
+
+    async def store_locks(self, locks: Mapping[str, Lock]) -> None:
+        fact = {symbol: lock_payload(lock) for symbol, lock in sorted(locks.items())}
+        await FactRepository(self.connection).put(LOCKS, fact)
+
+
+_confirmed = and_(
+    replacement_confirmations.c.portfolio_id == portfolio.c.id,
+    replacement_confirmations.c.is_confirmed,
+)
+_NOW: Final = (
+    select(
+        portfolio.c.version,
+        select(func.max(portfolio_history.c.seq))
+        .where(portfolio_history.c.aggregate == PORTFOLIO_ID)
+        .scalar_subquery()
+        .label("history"),
+        select(portfolio_history.c.hash)
+        .where(portfolio_history.c.aggregate == PORTFOLIO_ID)
+        .order_by(portfolio_history.c.seq.desc())
+        .limit(1)
+        .scalar_subquery()
+        .label("tip"),
+        select(func.max(configuration_versions.c.version)).scalar_subquery().label("configuration"),
+        replacement_confirmations.c.symbol.label("leaving"),
+    )
+    .select_from(portfolio.outerjoin(replacement_confirmations, _confirmed))
+    .where(portfolio.c.id == PORTFOLIO_ID)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """Equal revisions mean no commit in between; None means no row yet."""
+
+    portfolio: int
+    history: int | None  # weights, switch, locks and booked results are events of it
+    configuration: int | None
+    tip: str | None  # hash of the last event: numbers come again where a failover lost commits
+    leaving: frozenset[str]  # members whose replacement is confirmed, which is no event
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionRepository:
+    """Reads the revision that validates the state in memory."""
+
+    connection: AsyncConnection
+
+    async def now(self) -> Revision:
+        rows = (await self.connection.execute(_NOW)).all()
+        first = rows[0]
+        return Revision(
+            first.version,
+            first.history,
+            first.configuration,
+            first.tip,
+            frozenset(row.leaving for row in rows if row.leaving is not None),
+        )

@@ -23,12 +23,12 @@ from app.portfolio.domain.proposals import (
 )
 from app.portfolio.domain.replacement import OutgoingMember, ReplacementBlock, propose_replacement
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
-from app.portfolio.services.member_views import MemberView, weakest
 from app.portfolio.services.membership import PortfolioService, RemoveResult, ReplaceResult
 from app.portfolio.services.proposal_book import close_proposal
 from app.portfolio.services.proposals import Approval
 from app.portfolio.services.replacement import known_noises
 from app.portfolio.services.replacement_candidates import correlation_of, describe_symbol
+from app.portfolio.services.views import MemberView, weakest
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
 from app.portfolio.storage.replacements import ReplacementRepository

@@ -24,7 +24,7 @@ from app.portfolio.services.tradeability import (
     check_tradeability,
     describe_data,
 )
-from app.portfolio.services.view_cache import members_key
+from app.portfolio.services.views import members_key
 from app.trading.domain.position_sizing import (
     Conditions,
     Limits,

@@ -14,7 +14,7 @@ from app.portfolio.domain.models import Portfolio, faults
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.replacement_candidates import describe_symbol
 from app.portfolio.services.tradeability import DataFacts, check_tradeability, describe_data
-from app.portfolio.services.view_cache import members_key
+from app.portfolio.services.views import members_key
 
 Pairs = Mapping[tuple[str, str], float]
 

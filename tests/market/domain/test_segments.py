@@ -19,7 +19,7 @@ from app.market.domain.panel import (
 )
 from app.market.domain.return_statistics import correlations
 from app.portfolio.domain.risk import compute_risk, value_at_risk
-from app.portfolio.domain.weighting_methods import estimate_covariance
+from app.portfolio.domain.weighting import estimate_covariance
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from tests.support.market_files import DAILY_PANEL, needs_daily_panel

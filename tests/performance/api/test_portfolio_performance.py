@@ -15,7 +15,6 @@ from app.market.storage.market_data import MarketRepository
 from app.performance.api import metrics_routes as portfolio_metrics
 from app.performance.api import report_routes as portfolio_report
 from app.performance.api import routes as portfolio_performance
-from app.portfolio.api import history_routes as portfolio_history
 from app.portfolio.api import portfolio_routes as portfolio
 from tests.performance.services.test_backfilled_marks import bar
 from tests.support.desk import SYMBOLS, WHO, Desk, panel
@@ -24,7 +23,6 @@ from tests.support.judging import problem
 
 MODULES = (
     portfolio,
-    portfolio_history,
     portfolio_metrics,
     portfolio_performance,
     portfolio_report,

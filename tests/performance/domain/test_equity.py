@@ -27,7 +27,7 @@ from app.portfolio.domain.event_log import Draft, EventOrigin, EventType, seal_e
 from app.portfolio.domain.membership import add_members, replace_member, set_weights
 from app.portfolio.domain.models import EMPTY, FULL
 from app.portfolio.domain.returns import BookedResult, BookedTotal
-from app.portfolio.domain.weight_allocation import Allocation
+from app.portfolio.domain.weighting import Allocation
 from tests.support.portfolios import HOUR, NAMES, T0, newcomer
 
 A, B, C = NAMES[:3]

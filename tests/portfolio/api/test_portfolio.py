@@ -18,7 +18,6 @@ from app.market.domain.models import ContractStatus
 from app.operations.api import configuration_routes as configuration
 from app.operations.api import integrity_routes as portfolio_integrity
 from app.performance.api import metrics_routes as portfolio_metrics
-from app.portfolio.api import history_routes as portfolio_history
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
@@ -32,7 +31,6 @@ from tests.support.worlds import STAMP, draft
 MODULES = (
     portfolio,
     portfolio_changes,
-    portfolio_history,
     portfolio_integrity,
     portfolio_metrics,
     portfolio_rebalance,

@@ -9,7 +9,6 @@ from app.foundation.sql.database import Database
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
-from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
 from app.trading.api import routes as portfolio_safety
 from app.trading.api import routes as portfolio_trading
 from tests.support.desk import SYMBOLS, Desk
@@ -20,7 +19,6 @@ MODULES = (
     portfolio,
     portfolio_changes,
     portfolio_rebalance,
-    portfolio_rebalances,
     portfolio_safety,
     portfolio_trading,
 )

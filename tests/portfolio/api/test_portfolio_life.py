@@ -11,7 +11,6 @@ import pytest
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus, Interval
 from app.operations.api import integrity_routes as portfolio_integrity
-from app.portfolio.api import history_routes as portfolio_history
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import membership_routes as portfolio_replacement
 from app.portfolio.api import portfolio_routes as portfolio
@@ -25,7 +24,6 @@ from tests.support.judging import problem
 MODULES = (
     portfolio,
     portfolio_changes,
-    portfolio_history,
     portfolio_integrity,
     portfolio_rebalance,
     portfolio_replacement,

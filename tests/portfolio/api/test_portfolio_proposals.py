@@ -13,7 +13,6 @@ from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
-from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem
@@ -23,7 +22,6 @@ MODULES = (
     portfolio,
     portfolio_proposals,
     portfolio_rebalance,
-    portfolio_rebalances,
 )
 
 

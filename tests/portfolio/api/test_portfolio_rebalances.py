@@ -10,13 +10,12 @@ import pytest
 from app.foundation.sql.database import Database
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
-from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
-from app.portfolio.services.rebalance_steps import RebalanceRequest
+from app.portfolio.services.rebalance_runs import RebalanceRequest
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem
 
-MODULES = (portfolio_changes, portfolio_rebalance, portfolio_rebalances)
+MODULES = (portfolio_changes, portfolio_rebalance)
 TICK = "2026-03-01T12:00:00Z"
 
 

@@ -18,7 +18,6 @@ from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
-from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
 from app.trading.api import routes as portfolio_trading
 from app.workers.activities import activities
 from app.workers.runs import runs
@@ -32,7 +31,6 @@ MODULES = (
     portfolio_controls,
     portfolio_proposals,
     portfolio_rebalance,
-    portfolio_rebalances,
     portfolio_trading,
 )
 STALE = "market_data_stale"

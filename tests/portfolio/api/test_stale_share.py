@@ -6,11 +6,9 @@ import httpx2
 import pytest
 
 from app.foundation.sql.database import Database
-from app.portfolio.api import history_routes as portfolio_history
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
-from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem
@@ -18,9 +16,7 @@ from tests.support.judging import problem
 MODULES = (
     portfolio,
     portfolio_changes,
-    portfolio_history,
     portfolio_rebalance,
-    portfolio_rebalances,
 )
 
 

@@ -10,7 +10,7 @@ from app.portfolio.domain.models import EMPTY, Portfolio
 from app.portfolio.domain.proposals import ApprovedPlan, plan_approved
 from app.portfolio.domain.rebalance_plan import MemberStatus, Plan, Trigger
 from app.portfolio.domain.target_weights import MemberConstraint
-from app.portfolio.domain.weight_allocation import Allocation, Role, WeightRequest
+from app.portfolio.domain.weighting import Allocation, Role, WeightRequest
 from tests.support.portfolios import T0, newcomer
 
 A, B, C = "AAAUSDT", "BBBUSDT", "CCCUSDT"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from app.portfolio.domain.membership import PortfolioChange, add_members, set_weights
 from app.portfolio.domain.models import EMPTY, FULL, Portfolio
 from app.portfolio.domain.target_weights import drift_weights, read_mark_prices
-from app.portfolio.domain.weight_allocation import Allocation
+from app.portfolio.domain.weighting import Allocation
 from tests.support.portfolios import NAMES, T0, newcomer
 
 

@@ -7,7 +7,7 @@ from scipy.spatial.distance import squareform
 
 from app.configuration.domain.model import WeightingMethod
 from app.market.domain.models import Floats
-from app.portfolio.domain.weighting_methods import (
+from app.portfolio.domain.weighting import (
     Covariance,
     MethodInput,
     hierarchical_parity,

@@ -21,11 +21,11 @@ from app.portfolio.domain.lots import allocate_lots
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.rebalance_plan import plan_rebalance
 from app.portfolio.domain.replacement import ReplacementSide, compare_symbols
-from app.portfolio.domain.weight_allocation import project_weights
-from app.portfolio.domain.weighting_methods import (
+from app.portfolio.domain.weighting import (
     Covariance,
     MethodInput,
     estimate_covariance,
+    project_weights,
     raw_shares,
 )
 from app.scoring.domain.composite import AlgorithmSpec

@@ -8,7 +8,7 @@ from app.foundation.errors import Code, ConflictError
 from app.portfolio.domain import membership
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import EMPTY, Portfolio, faults
-from app.portfolio.domain.weight_allocation import Role, WeightRequest, allocate_weights
+from app.portfolio.domain.weighting import Role, WeightRequest, allocate_weights
 from tests.support.portfolios import HOUR, NAMES, T0, newcomer
 
 

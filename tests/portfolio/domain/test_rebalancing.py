@@ -27,8 +27,7 @@ from app.portfolio.domain.rebalance_plan import (
     plan_rebalance,
 )
 from app.portfolio.domain.target_weights import compute_volatility
-from app.portfolio.domain.weight_allocation import Flag, Role
-from app.portfolio.domain.weighting_methods import Covariance
+from app.portfolio.domain.weighting import Covariance, Flag, Role
 from tests.portfolio.domain.test_portfolio import of
 from tests.support.portfolios import HOUR, NAMES, T0, status
 

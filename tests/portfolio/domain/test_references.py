@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from app.market.domain import return_statistics as measures
 from app.portfolio.domain.returns import compute_figures
-from app.portfolio.domain.weight_allocation import project_weights
-from app.portfolio.domain.weighting_methods import (
+from app.portfolio.domain.weighting import (
     hierarchical_parity,
+    project_weights,
     risk_parity,
     shrink_covariance,
 )

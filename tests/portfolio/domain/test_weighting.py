@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.portfolio.domain.models import FULL
-from app.portfolio.domain.weight_allocation import (
+from app.portfolio.domain.weighting import (
     Flag,
     Role,
     WeightRequest,

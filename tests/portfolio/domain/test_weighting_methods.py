@@ -7,7 +7,7 @@ from app.configuration.domain.model import WeightingMethod
 from app.market.domain.models import Interval
 from app.market.domain.panel import Panel
 from app.market.domain.return_statistics import ewma_volatility
-from app.portfolio.domain.weighting_methods import (
+from app.portfolio.domain.weighting import (
     Covariance,
     MethodInput,
     estimate_correlation,

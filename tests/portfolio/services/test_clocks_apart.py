@@ -20,10 +20,9 @@ from app.foundation.sql.idempotency import ClaimOutcome
 from app.operations.services.event_stream import EventStream
 from app.portfolio.domain.events import PlanCreated
 from app.portfolio.domain.rebalance_run import RunState
-from app.portfolio.services.member_views import MemberView
 from app.portfolio.services.membership import PortfolioService
-from app.portfolio.services.rebalance_runs import RebalanceRuns
-from app.portfolio.services.rebalance_steps import RebalanceRequest
+from app.portfolio.services.rebalance_runs import RebalanceRequest, RebalanceRuns
+from app.portfolio.services.views import MemberView
 from tests.alerts.services.test_notifications import Office, Receiver, change
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.running import settings_for

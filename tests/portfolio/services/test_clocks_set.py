@@ -7,7 +7,7 @@ import pytest
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
 from app.portfolio.domain.replacement import ReplacementBlock
-from app.portfolio.services.elapsed_time import ElapsedTime
+from app.portfolio.services.decision_context import ElapsedTime
 from app.portfolio.services.replacement import ReplacementResult
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 

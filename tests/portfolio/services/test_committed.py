@@ -10,11 +10,11 @@ from app.foundation.sql.facts import FactRepository
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.event_log import ChainHead
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.domain.weighting_methods import Covariance
-from app.portfolio.services import target_weights as weighing
+from app.portfolio.domain.weighting import Covariance
+from app.portfolio.services import views as weighing
 from app.portfolio.services.decision_context import DecisionContext
-from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HEAD, HistoryRepository
+from app.portfolio.storage.portfolio import ControlRepository
 from tests.portfolio.services.test_reads_from_memory import (
     ON_POSTGRES,
     ON_SQLITE,
@@ -107,7 +107,7 @@ async def test_target_weights_are_worked_out_once_for_all_who_show_them(
         made.append(context)
         return compute(portfolio, context, known)
 
-    monkeypatch.setattr("app.portfolio.services.target_weights.compute_target_weights", counting)
+    monkeypatch.setattr("app.portfolio.services.views.compute_target_weights", counting)
     await read(desk)
     assert len(made) == 1
     for move in (_booked, _switched):

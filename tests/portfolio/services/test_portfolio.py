@@ -24,7 +24,7 @@ from app.portfolio.domain.candidate_selection import Refusal
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.event_log import fold_events
 from app.portfolio.domain.models import FULL, faults
-from app.portfolio.services.rebalance_steps import RebalanceRequest
+from app.portfolio.services.rebalance_runs import RebalanceRequest
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk, panel, symbol_id

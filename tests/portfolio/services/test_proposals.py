@@ -16,7 +16,7 @@ from app.portfolio.domain.events import ProposalDecided, ProposalOpened
 from app.portfolio.domain.proposals import Proposal, ProposalKind, ProposalState
 from app.portfolio.domain.rebalance_run import RunState
 from app.portfolio.services.proposals import ProposalView
-from app.portfolio.services.rebalance_steps import RebalanceRequest
+from app.portfolio.services.rebalance_runs import RebalanceRequest
 from tests.conftest import MakeDatabase
 from tests.support.desk import SYMBOLS, WHO, Desk
 

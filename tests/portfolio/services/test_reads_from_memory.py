@@ -17,10 +17,9 @@ from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.replacement import ConfirmationCount
-from app.portfolio.domain.weighting_methods import Covariance
+from app.portfolio.domain.weighting import Covariance
 from app.portfolio.services.decision_context import DecisionContext
-from app.portfolio.services.member_views import PortfolioView
-from app.portfolio.services.target_weights import WeightsReport
+from app.portfolio.services.views import PortfolioView, WeightsReport
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.trading.services.position_sizing import Tradeable
 from app.trading.services.safety import SafetyReport

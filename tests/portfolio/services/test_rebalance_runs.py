@@ -19,8 +19,7 @@ from app.portfolio.domain.rebalance_run import (
     RebalanceStepState,
     RunState,
 )
-from app.portfolio.services.rebalance_runs import RebalanceResult
-from app.portfolio.services.rebalance_steps import RebalanceRequest, StepRecorder
+from app.portfolio.services.rebalance_runs import RebalanceRequest, RebalanceResult, StepRecorder
 from app.portfolio.storage.history import HistoryRepository
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 

@@ -16,7 +16,7 @@ from app.market.domain.price_quarantine import Doubt
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.rebalance_plan import Trigger
-from app.portfolio.domain.weight_allocation import Role
+from app.portfolio.domain.weighting import Role
 from app.portfolio.services.rebalance_runs import RebalanceResult
 from tests.support.desk import SYMBOLS, WHO, Desk
 

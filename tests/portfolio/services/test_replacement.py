@@ -19,8 +19,8 @@ from app.portfolio.domain.event_log import EventType, fold_events
 from app.portfolio.domain.models import faults
 from app.portfolio.domain.replacement import ReplacementBlock, ReplacementProposal
 from app.portfolio.services.replacement import ReplacementResult
-from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import ControlRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.storage.runs import ScoringRepository
 from tests.support.desk import SYMBOLS, WHO, Desk, book, funding, symbol_id

@@ -6,7 +6,7 @@ import pytest
 
 from app.configuration.domain.model import WeightingMethod
 from app.portfolio.domain.rebalance_plan import Trigger
-from app.portfolio.domain.weight_allocation import Flag
+from app.portfolio.domain.weighting import Flag
 from tests.portfolio.services.test_rebalancing import rebalanced
 from tests.support.desk import SYMBOLS, WHO, Desk
 

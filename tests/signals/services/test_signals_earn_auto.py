@@ -13,7 +13,6 @@ from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
 from app.market.storage.candles import CandleRepository
 from app.operations.api import configuration_routes as configuration
-from app.portfolio.api import history_routes as portfolio_history
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.signals.api import routes as signals
@@ -31,7 +30,6 @@ pytestmark = [pytest.mark.long, pytest.mark.parametrize("backend", ["sqlite"], i
 ROUTERS = [
     configuration.router,
     portfolio.router,
-    portfolio_history.router,
     portfolio_proposals.router,
     signals.router,
 ]

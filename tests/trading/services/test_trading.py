@@ -9,7 +9,7 @@ from app.foundation.errors import Code, RefusedError
 from app.market.domain.models import ContractStatus, Interval
 from app.market.domain.price_quarantine import Doubt
 from app.portfolio.domain.risk import compute_risk
-from app.portfolio.domain.weighting_methods import estimate_covariance
+from app.portfolio.domain.weighting import estimate_covariance
 from app.portfolio.services.tradeability import FRESH, MARKET, MEMBER, OPEN, QUALITY, SCORE
 from app.trading.domain.position_sizing import Cap
 from tests.support.desk import SYMBOLS, WHO, Desk, book

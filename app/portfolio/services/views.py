@@ -1,24 +1,94 @@
-"""Weights of record beside targets and proposals: views that write nothing."""
+"""Views of members and weights with current scores and targets, and their cache keys.
+
+The present time is not part of a key, only its verdicts on ages and locks. A view must not hold
+an age or the present moment; the service that shows it adds them.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Final
 
 from app.configuration.domain.model import WeightingMethod
+from app.foundation.decimal_math import to_millionths
 from app.foundation.memoize import ViewCache
 from app.market.domain.models import Interval
 from app.portfolio.domain.models import FULL, Member, Portfolio
 from app.portfolio.domain.rebalance_plan import constrain_members
+from app.portfolio.domain.returns import SinceInclusion
 from app.portfolio.domain.target_weights import (
     MemberConstraint,
     compute_targets,
     compute_volatility,
 )
-from app.portfolio.domain.weight_allocation import Allocation, Role
-from app.portfolio.domain.weighting_methods import Covariance
+from app.portfolio.domain.weighting import Allocation, Covariance, Role
 from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.state_cache import PortfolioState
-from app.portfolio.services.tradeability import DataFacts, describe_data
-from app.portfolio.services.view_cache import targets_key
+from app.portfolio.services.tradeability import DataFacts, check_tradeability, describe_data
+
+
+def portfolio_key(state: PortfolioState, context: DecisionContext) -> tuple[object, ...]:
+    """Key of a view with the version of the portfolio and its booked results."""
+    market = context.market
+    return (
+        state.revision,
+        context.board,
+        market.panel(Interval.DAY),
+        market.panel(Interval.HOUR),
+        context.controls,
+        *_market_parts(state, context),
+    )
+
+
+def members_key(state: PortfolioState, context: DecisionContext) -> tuple[object, ...]:
+    """Key of a view without version and booked results, which most commits leave as it is."""
+    return (
+        *_portfolio_parts(state, context),
+        context.market.panel(Interval.HOUR),
+        context.controls,
+        *_market_parts(state, context),
+    )
+
+
+def targets_key(state: PortfolioState, context: DecisionContext) -> tuple[object, ...]:
+    """Key of target weights, which depend on neither the trading switch nor booked results."""
+    return (
+        *_portfolio_parts(state, context),
+        context.controls.locks,
+        *_market_parts(state, context),
+    )
+
+
+def _portfolio_parts(state: PortfolioState, context: DecisionContext) -> tuple[object, ...]:
+    portfolio = state.portfolio
+    return (
+        portfolio.members,
+        portfolio.cash_u,
+        portfolio.weighted_at,
+        portfolio.configuration_version,
+        state.set_at,
+        state.configuration,
+        context.leaving,
+        context.board,
+        context.market.panel(Interval.DAY),
+    )
+
+
+def _market_parts(state: PortfolioState, context: DecisionContext) -> tuple[object, ...]:
+    market, as_of = context.market, context.market.as_of()
+    return (
+        tuple(market.quote(member.symbol) for member in state.portfolio.members),
+        context.is_whole,
+        context.is_board_fresh,
+        market.is_halted(),
+        market.is_clock_safe(),
+        market.status(),
+        None if context.mode.refusal is None else context.mode.cause,
+        as_of,
+        context.at if as_of is None else None,  # then our own clock stands in for it
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +265,107 @@ def _covariance(
     portfolio = state.portfolio
     rests_on = (portfolio.members, context.market.panel(Interval.DAY))
     return views.get("covariance", rests_on, lambda: context.covariance(portfolio))
+
+
+Realized = Mapping[str, Decimal]
+NONE_BOOKED: Final[Realized] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """A member and what is known of it now; None is not known."""
+
+    member: Member
+    marked_u: int  # its weight as prices have carried it
+    target_u: int  # the weight that a rebalance would set now
+    score: float | None
+    confidence: float | None
+    replacement_priority: int | None  # 1 is the weakest
+    is_tradeable: bool
+    not_tradeable_reason: str | None
+    figures: SinceInclusion
+    realized: Decimal | None  # booked, after fees and funding; None where nothing was
+    validated_at: datetime | None  # when it was last scored
+    version: int  # of the portfolio
+    facts: DataFacts
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioView:
+    portfolio: Portfolio
+    max_size: int
+    members: tuple[MemberView, ...]
+    facts: DataFacts
+
+
+def weakest(portfolio: Portfolio, context: DecisionContext) -> tuple[str, ...]:
+    """The replacement candidates, weakest first; a member without a score is not compared."""
+    return by_score(portfolio, context)[: context.configuration.replacement_candidates]
+
+
+def by_score(portfolio: Portfolio, context: DecisionContext) -> tuple[str, ...]:
+    """Members with a score, the lowest first; of equal ones the later rank."""
+    scored = [
+        (to_millionths(score), -member.rank, member.symbol)
+        for member in portfolio.members
+        if (score := context.score(member.symbol)) is not None
+    ]
+    return tuple(symbol for _, _, symbol in sorted(scored))
+
+
+def member_view(
+    member: Member, portfolio: Portfolio, context: DecisionContext, realized: Realized = NONE_BOOKED
+) -> MemberView:
+    """`realized` are the booked results by symbol id, as the trades know them."""
+    targets_u = compute_target_weights(portfolio, context).allocation.weights_u
+    marked_u = _marked(portfolio, context)
+    return _member_view(member, portfolio, context, realized, targets_u, marked_u)
+
+
+def _marked(portfolio: Portfolio, context: DecisionContext) -> Mapping[str, int]:
+    return {one.symbol: one.weight_u for one in context.at_current_prices(portfolio).members}
+
+
+def _member_view(
+    member: Member,
+    portfolio: Portfolio,
+    context: DecisionContext,
+    realized: Realized,
+    targets_u: Mapping[str, int],
+    marked_u: Mapping[str, int],
+) -> MemberView:
+    order = weakest(portfolio, context)
+    verdict = check_tradeability(member.symbol, portfolio, context)
+    known = context.board is not None and context.score(member.symbol) is not None
+    return MemberView(
+        member=member,
+        marked_u=marked_u[member.symbol],
+        target_u=targets_u[member.symbol],
+        score=context.score(member.symbol),
+        confidence=context.confidence(member.symbol),
+        replacement_priority=order.index(member.symbol) + 1 if member.symbol in order else None,
+        is_tradeable=verdict.trade,
+        not_tradeable_reason=None if verdict.trade else verdict.reason,
+        figures=context.since_inclusion(member),
+        realized=realized.get(member.symbol_id),
+        validated_at=context.board.calculated_at if known and context.board else None,
+        version=portfolio.version,
+        facts=describe_data(context),
+    )
+
+
+def portfolio_view(
+    portfolio: Portfolio,
+    context: DecisionContext,
+    realized: Realized = NONE_BOOKED,
+    kept: TargetWeights | None = None,
+) -> PortfolioView:
+    """`target` is the result of `compute_target_weights` if the caller has it already."""
+    targets_u = (kept or compute_target_weights(portfolio, context)).allocation.weights_u
+    marked_u = _marked(portfolio, context)
+    members = tuple(
+        _member_view(member, portfolio, context, realized, targets_u, marked_u)
+        for member in portfolio.members
+    )
+    most = context.configuration.max_portfolio_symbols
+    return PortfolioView(portfolio, most, members, describe_data(context))
