@@ -5,7 +5,8 @@ import pytest
 
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import Panel
-from app.portfolio.domain.risk import beta, compute_risk, run_kupiec_test, value_at_risk, var_cvar
+from app.portfolio.domain.risk import beta, compute_risk, value_at_risk
+from app.portfolio.domain.value_at_risk import run_kupiec_test, var_cvar
 
 
 def _panel(returns: Floats, symbols: tuple[str, ...]) -> Panel:

@@ -8,8 +8,8 @@ import scipy
 from scipy.special import ndtri
 
 from app.market.domain.models import Floats
-from app.portfolio.domain.risk import (
-    LEAST_RETURNS,
+from app.portfolio.domain.value_at_risk import (
+    LEAST,
     Method,
     count_exceptions,
     run_kupiec_test,
@@ -79,7 +79,7 @@ def test_filtered_surprises_are_scaled_to_today() -> None:
 
 @pytest.mark.parametrize("method", list(Method))
 def test_too_few_returns_say_nothing(method: Method) -> None:
-    assert var_cvar(_walk(LEAST_RETURNS - 1), 0.95, method) == (None, None)
+    assert var_cvar(_walk(LEAST - 1), 0.95, method) == (None, None)
     assert var_cvar(np.full(400, np.nan), 0.95, method) == (None, None)
     known = _walk(90)
     gaps = np.insert(known, [10, 50], np.nan)
