@@ -24,8 +24,9 @@ pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 MODULES = (portfolio_changes, portfolio_rebalance)
 ADD = ("/portfolio/add-symbol", {"symbol": SYMBOLS[9]})
 REBALANCE = ("/portfolio/rebalance", {"reason": "by hand"})
-# Which commit of the request is that of its effect: claims of the key and of the run come before.
-CHANGES = {"add": (ADD, 2), "rebalance": (REBALANCE, 3)}
+# Number of the commit that carries the effect: a key is claimed in the transaction of its change,
+# a rebalance run in transactions of its own before.
+CHANGES = {"add": (ADD, 1), "rebalance": (REBALANCE, 3)}
 
 
 @dataclass
