@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from app.foundation.idempotency import Command
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import UnitOfWork
 from app.market.domain.panel import Redenomination
 from app.portfolio.domain.controls import HELD_BACK
 from app.portfolio.domain.event_log import (

@@ -1,4 +1,4 @@
-"""Column types that lose nothing: exact decimals, UTC instants, JSON text, on both databases."""
+"""Parts of every table: shared metadata, column types that lose nothing, append-only triggers."""
 
 import json
 import math
@@ -6,9 +6,64 @@ from datetime import UTC, datetime
 from decimal import Context, Decimal
 from typing import Any, Final
 
-from sqlalchemy import Dialect, Double, Numeric, String, Text, TypeDecorator
+from sqlalchemy import (
+    CheckConstraint,
+    Dialect,
+    Double,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    event,
+)
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeEngine
+
+HUGE: Final = "1e300"  # an upper bound that NaN and Infinity do not pass
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def positive(column: str) -> tuple[CheckConstraint, CheckConstraint]:
+    """An exact number above zero: digits and a point where SQLite keeps it as text."""
+    return (
+        CheckConstraint(
+            f"{column} GLOB '*[1-9]*' AND {column} NOT GLOB '*[^0-9.]*'", name=f"{column}_positive"
+        ).ddl_if(dialect="sqlite"),
+        CheckConstraint(
+            f"{column} > 0 AND {column} < 100000000000000000000", name=f"{column}_positive"
+        ).ddl_if(dialect="postgresql"),
+    )
+
+
+def exact(column: str) -> tuple[CheckConstraint, CheckConstraint]:
+    """An exact number of either sign, or none."""
+    return (
+        CheckConstraint(
+            f"{column} IS NULL OR ({column} GLOB '*[0-9]*'"
+            f" AND ltrim({column}, '-') NOT GLOB '*[^0-9.]*')",
+            name=f"{column}_exact",
+        ).ddl_if(dialect="sqlite"),
+        CheckConstraint(
+            f"{column} > -100000000000000000000 AND {column} < 100000000000000000000",
+            name=f"{column}_exact",
+        ).ddl_if(dialect="postgresql"),
+    )
+
+
+def between(column: str, low: str, high: str) -> CheckConstraint:
+    """Both bounds, for NaN is greater than every number on PostgreSQL."""
+    return CheckConstraint(f"{column} >= {low} AND {column} <= {high}", name=f"{column}_range")
 
 
 def strict_json(value: Any) -> str:
@@ -130,3 +185,43 @@ class JsonText(TypeDecorator[Any]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         return None if value is None else json.loads(value)
+
+
+_SQLITE: Final = """\
+CREATE TRIGGER {table}_no_{verb} BEFORE {VERB} ON {table}
+BEGIN SELECT RAISE(ABORT, '{table}_append_only'); END"""
+_FUNCTION: Final = """\
+CREATE FUNCTION {table}_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION USING ERRCODE = 'restrict_violation',
+    MESSAGE = '{table}_append_only', CONSTRAINT = '{table}_append_only';
+END $$"""
+_POSTGRESQL: Final = """\
+CREATE TRIGGER {table}_no_{verb} BEFORE {VERB} ON {table}
+FOR EACH {level} EXECUTE FUNCTION {table}_refuse()"""
+
+
+def statements(table: str, dialect: str) -> tuple[str, ...]:
+    """The DDL that makes `table` refuse UPDATE, DELETE and (PostgreSQL) TRUNCATE."""
+    if dialect == "sqlite":
+        return tuple(
+            _SQLITE.format(table=table, verb=verb, VERB=verb.upper())
+            for verb in ("update", "delete")
+        )
+    return (
+        _FUNCTION.format(table=table),
+        *(
+            _POSTGRESQL.format(table=table, verb=verb, VERB=verb.upper(), level=level)
+            for verb, level in (("update", "ROW"), ("delete", "ROW"), ("truncate", "STATEMENT"))
+        ),
+    )
+
+
+def make_append_only(table: Table) -> None:
+    """Creates the triggers of `table` together with it."""
+
+    def after_create(target: Any, connection: Any, **_: Any) -> None:
+        for statement in statements(table.name, connection.dialect.name):
+            connection.exec_driver_sql(statement)
+
+    event.listen(table, "after_create", after_create)

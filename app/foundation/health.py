@@ -1,7 +1,20 @@
-"""Health facts of background tasks and of the service's processes."""
+"""Modes of the service, and health facts of its tasks and processes."""
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """NORMAL decides; DEGRADED decides without the stale symbols; FROZEN only reads.
+
+    HALTED only reads, too, until somebody has made room or the database writable again.
+    """
+
+    NORMAL = "NORMAL"
+    DEGRADED = "DEGRADED"
+    FROZEN = "FROZEN"
+    HALTED = "HALTED"
 
 
 @dataclass(frozen=True, slots=True)
