@@ -188,9 +188,7 @@ def test_no_score_reaches_into_a_bar_of_two_units(factor: float, has_hours: bool
     broken = board(
         mixed(INPUTS.daily, 120, factor), mixed(hourly, row, factor) if has_hours else hourly
     )
-    young = board(
-        halted(INPUTS.daily, 0, 121), halted(hourly, 0, row + 1) if has_hours else hourly
-    )
+    young = board(halted(INPUTS.daily, 0, 121), halted(hourly, 0, row + 1) if has_hours else hourly)
     assert broken == young
 
 

@@ -7,6 +7,8 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from app.alerts.domain.models import AlertRule
+from app.alerts.services.service import AlertFilter
 from app.market.domain.models import Interval
 from app.market.domain.panel import Panel
 from app.market.domain.price_quarantine import Doubt
@@ -244,3 +246,122 @@ async def test_tenfold_price_with_the_same_lots_is_a_gain(desk: Desk) -> None:
     last = (await desk.performance.track()).days[-1]
     assert last.equity is not None
     assert last.equity > 2
+
+
+def _in_the_middle_of_a_bar(whole: Panel, ratio: Decimal, bars_ago: int) -> tuple[Panel, Panel]:
+    """The changed symbol opens one bar in the old unit and closes it in the new one.
+
+    And the same panel with its bars after that one only.
+    """
+    column, row = whole.symbols.index(CHANGED), len(whole.close) - bars_ago
+    close, opened = whole.close.copy(), np.vstack([whole.close[:1], whole.close[:-1]])
+    close[:row, column] /= float(ratio)
+    opened[: row + 1, column] /= float(ratio)
+    fields = {
+        "open": opened,
+        "high": np.maximum(opened, close),
+        "low": np.minimum(opened, close),
+        "close": close,
+    }
+    young = {name: values.copy() for name, values in fields.items()}
+    for values in young.values():
+        values[: row + 1, column] = np.nan
+    return replace(whole, **fields), replace(whole, **young)
+
+
+async def _numbers(desk: Desk) -> tuple[object, ...]:
+    """Sizes of two members, hypothetical performance and the number of new technical signals."""
+    sizes = [
+        (await desk.trading.position_size(name, Decimal(10_000), Decimal(2)))[0].size
+        for name in (CHANGED, SYMBOLS[1])
+    ]
+    board = desk.boards.board
+    assert board is not None
+    desk.boards.board = replace(board, run_id=f"{board.run_id}+")
+    signals = await desk.signal_sources.look()
+    return (*sizes, (await desk.metrics.metrics()).risk, signals)
+
+
+@RATIOS
+@pytest.mark.parametrize("has_hours", [True, False])
+async def test_redenomination_inside_a_bar_changes_no_size_risk_or_signal(
+    desk: Desk, ratio: Decimal, has_hours: bool
+) -> None:
+    """All numbers are those of a symbol whose history begins after the bar."""
+    await desk.filled(5)
+    limits = {"var_limit": 0.02, "volatility_target": 0.3}
+    await desk.configuration.put({"sizing": limits}, "calm", WHO)
+    daily = _in_the_middle_of_a_bar(panel(Interval.DAY, desk.now), ratio, 50)
+    hourly = _in_the_middle_of_a_bar(panel(Interval.HOUR, desk.now), ratio, 1)
+    found = []
+    for which in (1, 0, 1):
+        desk.market.panels[Interval.DAY] = daily[which]
+        desk.market.panels[Interval.HOUR] = hourly[which]
+        if not has_hours:
+            del desk.market.panels[Interval.HOUR]
+        found.append(await _numbers(desk))
+    young, broken, again = found
+    assert broken == again == young
+    *sizes, risk, signals = young
+    assert [one.lots > 0 and one.binding == "portfolio_var" for one in sizes] == [True, True]  # type: ignore[attr-defined]
+    assert signals == 0
+    assert 0.1 < risk.volatility < 1.0  # type: ignore[attr-defined]
+
+
+@RATIOS
+async def test_lots_prove_a_redenomination_inside_an_hour_before_the_day_has_closed(
+    desk: Desk, ratio: Decimal
+) -> None:
+    """Its daily bar is not there yet, and the mark stands in the unit of the newest hour."""
+    await desk.filled(5)
+    _flat(desk, Decimal(1), at_hours_ago=None)
+    desk.later(hours=2, minutes=30)
+    await _lots_changed(desk, ratio)
+    desk.later(hours=1)
+    whole = panel(Interval.HOUR, desk.now)
+    column = whole.symbols.index(CHANGED)
+    close, opened = np.full_like(whole.close, 10.0), np.full_like(whole.close, 10.0)
+    close[-1, column] *= float(ratio)
+    desk.market.panels[Interval.HOUR] = replace(
+        whole, open=opened, high=np.maximum(opened, close), low=np.minimum(opened, close), close=close
+    )  # fmt: skip
+    async with desk.database.read() as unit:
+        records = await unit.get(SymbolRepository).all()
+    (record,) = (one for one in records if one.symbol == CHANGED)
+    desk.quote(CHANGED, mark=10 * ratio, contract=record.contract, lot_changes=record.lot_changes)
+    desk.score({})
+    last = (await desk.performance.track()).days[-1]
+    assert last.equity is None
+    assert last.reason is not None
+    assert f"{CHANGED} was redenominated" in last.reason
+    for mark in (10 * ratio, None):  # None: the exchange gave no mark
+        desk.quote(CHANGED, mark=mark)
+        positions, _ = await desk.performance.positions()
+        assert positions[0].figures == SinceInclusion(None, None, None)
+    assert not await desk.rebalancing.has_drifted()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "is_anomaly"),
+    [(Decimal("0.001"), False), (Decimal(1000), False), (Decimal("0.75"), True)],
+)
+async def test_price_anomaly_needs_a_close_in_the_unit_of_the_mark(
+    desk: Desk, ratio: Decimal, is_anomaly: bool
+) -> None:
+    """Hourly bars show the exchange; the daily bar that contains it has not closed."""
+    await desk.filled(5)
+    desk.score({})
+    for interval in Interval:  # the newest close of both is 10
+        whole = panel(interval, desk.now)
+        close = whole.close / whole.close[-1:] * 10.0
+        opened = np.vstack([close[:1], close[:-1]])
+        if interval is Interval.HOUR:
+            for values in (opened, close):
+                values[-1, whole.symbols.index(CHANGED)] = 10.0 * float(ratio)
+        desk.market.panels[interval] = replace(
+            whole, open=opened, high=close, low=close, close=close
+        )
+    desk.quote(CHANGED, mark=10 * ratio)
+    alerts, _ = await desk.alerts.list(AlertFilter())
+    found = [one.subject for one in alerts if one.rule is AlertRule.PRICE_ANOMALY]
+    assert found == ([CHANGED] if is_anomaly else [])
