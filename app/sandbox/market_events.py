@@ -9,6 +9,7 @@ start (`from_ms`) and the end of a halt. All but the multiplier begin with the n
 | list | in_minutes? | Init and not listed until then; opens as a contract without a past |
 | delist | in_minutes? | an expiry announced at once; Closed and delisted from then on |
 | multiplier | multiplier | another size of a lot; past and future are restated in new lots |
+| redenomination | ratio | new coins for old ones: the size of a lot at once, prices times `ratio` |
 | funding_interval | hours | announced at once, in force from the next common settlement |
 """
 
@@ -20,6 +21,7 @@ from app.sandbox.exchange import LocalExchange
 from app.sandbox.history.bars import CLOSE, OPEN, aggregate_bars
 from app.sandbox.history.universe import DAY_MS, HOUR_MS, ListedContract
 from app.sandbox.market.price_path import MINUTE_MS
+from app.sandbox.market_overrides import scale_from_now_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class MarketEvent:
     in_minutes: int = 0
     multiplier: float | None = None
     hours: int | None = None
+    ratio: float | None = None
 
 
 def apply_event(exchange: LocalExchange, event: MarketEvent) -> dict[str, int]:
@@ -62,6 +65,8 @@ def apply_event(exchange: LocalExchange, event: MarketEvent) -> dict[str, int]:
     elif event.kind == "multiplier":
         _relot(exchange, row, event.multiplier)
         times["from_ms"] = market.clamp(now_ms)
+    elif event.kind == "redenomination":
+        _redenominate(exchange, row, event.ratio, market.clamp(now_ms))
     elif event.kind == "funding_interval":
         times["from_ms"] = exchange.funding.change_interval(row, now_ms, event.hours or 0)
     else:
@@ -102,6 +107,17 @@ def _relot(exchange: LocalExchange, row: int, multiplier: float | None) -> None:
     _respecify(exchange, row, multiplier=multiplier)
     exchange.books.relot(row, multiplier)
     exchange.market.remake(row)
+
+
+def _redenominate(exchange: LocalExchange, row: int, ratio: float | None, now_ms: int) -> None:
+    """Change the unit of a contract's price: a lot keeps its value, and the past its prices."""
+    old = exchange.market.history.listings[row]
+    if old.inverse or ratio is None or ratio <= 0.0:
+        raise ValueError("a ratio must be positive, and inverse contracts have a fixed multiplier")
+    multiplier = old.multiplier / ratio
+    _respecify(exchange, row, multiplier=multiplier)
+    exchange.books.relot(row, multiplier)
+    scale_from_now_on(exchange, row, now_ms, ratio, unit=ratio)
 
 
 def stop_trading(

@@ -386,7 +386,7 @@ def breaks(panel: Panel) -> Ints:
     where there is none yet.
     """
     halted, renamed = _breaks(panel)
-    return np.maximum(_last_row(halted | renamed), _last_row(_mixed(panel), 1))
+    return np.maximum(_last_row(halted | renamed), _last_row(_is_mixed(panel.open, panel.close), 1))
 
 
 @lru_cache(maxsize=4)  # by identity: each member of the portfolio asks about the same panel
@@ -411,11 +411,25 @@ def _breaks(panel: Panel) -> tuple[Bools, Bools]:
         return halted, follows & _is_power(panel.open / last)
 
 
-def _mixed(panel: Panel) -> Bools:
-    """(T, N) bars that may hold prices of two units: they open in one and close in the other."""
+def _is_mixed(opened: Floats, closed: Floats) -> Bools:
+    """Which bars may hold prices of two units: they open in one and close in the other."""
     with np.errstate(all="ignore"):
-        ratio = panel.close / panel.open
+        ratio = closed / opened
         return _is_power(ratio) | (ratio > _WIDEST) | (ratio < 1.0 / _WIDEST)
+
+
+def in_present_unit(series: CandleSeries) -> CandleSeries:
+    """The candles after the last change of unit that they show, as `breaks`; halts are none."""
+    if len(series) == 0:
+        return series
+    marks = _is_mixed(series.open, series.close)
+    with np.errstate(all="ignore"):
+        marks[:-1] |= _is_power(series.open[1:] / series.close[:-1])
+    first = int(_last_row(marks[:, None], 1)[0])
+    if first == 0:
+        return series
+    fields = {name: getattr(series, name)[first:] for name in FIELDS}
+    return CandleSeries(series.opened_ms[first:], **fields)
 
 
 def _last_row(marks: Bools, beyond: int = 0) -> Ints:

@@ -489,9 +489,7 @@ class DecisionContext:
             return any(one.until > member.included_at for one in changes)
         close = newest_close(hourly, member.symbol) or newest_close(daily, member.symbol)
         last = close if mark is None else (self.at, mark)
-        return (
-            last is not None and crossed(changes, (member.included_at, first), last) is not None
-        )
+        return last is not None and crossed(changes, (member.included_at, first), last) is not None
 
 
 def _stale(detail: str) -> UnavailableError:

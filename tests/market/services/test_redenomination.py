@@ -3,21 +3,30 @@
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from itertools import product
 
 import numpy as np
 import pytest
 
 from app.alerts.domain.models import AlertRule
 from app.alerts.services.service import AlertFilter
+from app.configuration.domain.model import Configuration
+from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
-from app.market.domain.panel import Panel
+from app.market.domain.panel import FIELDS, Panel
 from app.market.domain.price_quarantine import Doubt
+from app.market.services.backfill import first_fill
 from app.market.storage.symbols import SymbolRepository
 from app.portfolio.domain.returns import SinceInclusion
+from app.portfolio.domain.risk import compute_risk
 from app.portfolio.storage.history import HistoryRepository
+from app.scoring.domain.composite import AlgorithmSpec
+from app.scoring.domain.engine import score
 from tests.support.desk import SYMBOLS, WHO, Desk, panel, symbol_id
+from tests.support.live_market import open_market
 
 CHANGED = SYMBOLS[0]
+SPEC = AlgorithmSpec("default", Configuration().family_weights)
 RATIOS = pytest.mark.parametrize("ratio", [Decimal("0.001"), Decimal(1000)])
 
 
@@ -322,9 +331,8 @@ async def test_lots_prove_a_redenomination_inside_an_hour_before_the_day_has_clo
     column = whole.symbols.index(CHANGED)
     close, opened = np.full_like(whole.close, 10.0), np.full_like(whole.close, 10.0)
     close[-1, column] *= float(ratio)
-    desk.market.panels[Interval.HOUR] = replace(
-        whole, open=opened, high=np.maximum(opened, close), low=np.minimum(opened, close), close=close
-    )  # fmt: skip
+    high, low = np.maximum(opened, close), np.minimum(opened, close)
+    desk.market.panels[Interval.HOUR] = replace(whole, open=opened, high=high, low=low, close=close)
     async with desk.database.read() as unit:
         records = await unit.get(SymbolRepository).all()
     (record,) = (one for one in records if one.symbol == CHANGED)
@@ -365,3 +373,63 @@ async def test_price_anomaly_needs_a_close_in_the_unit_of_the_mark(
     alerts, _ = await desk.alerts.list(AlertFilter())
     found = [one.subject for one in alerts if one.rule is AlertRule.PRICE_ANOMALY]
     assert found == ([CHANGED] if is_anomaly else [])
+
+
+CODE, NAME, DAY_S = "ETHUSDTM", "ETHUSDT", 86_400
+
+
+def _begun(whole: Panel) -> tuple[Panel, int]:
+    """The panel with later bars of the symbol only than the one of two units; its place or -1."""
+    column = whole.symbols.index(NAME)
+    moved = np.abs(np.log10(whole.close[:, column] / whole.open[:, column]))
+    rows = np.flatnonzero(moved > 2.5).tolist()
+    fields = {name: getattr(whole, name).copy() for name in FIELDS}
+    for values, row in product(fields.values(), rows):
+        values[: row + 1, column] = np.nan
+    return replace(whole, **fields), max(rows, default=-1)
+
+
+@RATIOS
+@pytest.mark.parametrize(("days", "has_hours"), [(3, True), (60, False)])
+@pytest.mark.parametrize("is_restarted", [True, False])
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_exchange_that_redenominates_inside_a_day_is_scored_from_the_next_day_on(
+    database: Database, ratio: Decimal, days: int, has_hours: bool, is_restarted: bool
+) -> None:
+    """Over sockets; the day and the hour of the change hold both units."""
+    async with open_market(database, contracts=24) as live:
+        data = live.market()
+        await first_fill(data)
+        changed_ms = live.clock.wall() * 1000.0
+        event = {"kind": "redenomination", "symbol": CODE, "ratio": float(ratio)}
+        await live.post("events", event)
+        for _ in range(10):  # until the value of a lot is confirmed
+            live.clock.pass_(60)
+            await data.refresh_market()
+        live.clock.pass_(days * DAY_S)
+        if is_restarted:
+            data = live.market()
+            await data.registry.load()
+        await first_fill(data)
+        inputs = data.scoring_inputs()
+    daily, row = _begun(inputs.daily)
+    assert row == len(daily.close) - days
+    hourly, hour = _begun(inputs.hourly)
+    assert (hour >= 0) == has_hours
+    found = score(inputs, SPEC)
+    assert found.cards == score(replace(inputs, daily=daily, hourly=hourly), SPEC).cards
+    card = next(one for one in found.cards if one.symbol == NAME)
+    if has_hours:
+        assert (card.volatility, card.reason) == (None, "insufficient_inputs")
+    else:
+        assert card.volatility is not None
+        assert 0.1 < card.volatility < 2.0
+        assert card.composite is not None
+    coins = inputs.open_interest[inputs.open_interest_ms <= changed_ms]
+    is_changed = np.array([one == NAME for one in inputs.symbols])
+    assert len(coins) == (1 if has_hours else 0)  # sixteen days are in memory
+    assert np.isnan(coins[:, is_changed]).all()
+    assert np.isfinite(coins[:, ~is_changed]).all()
+    assert np.isfinite(inputs.open_interest[-1]).all()
+    weights = {NAME: 1.0}
+    assert compute_risk(inputs.daily, weights) == compute_risk(daily, weights)
