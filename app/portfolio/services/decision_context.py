@@ -186,6 +186,10 @@ class DecisionContext:
         """Timestamp that lies the proven time before this moment."""
         return self.at - self.since(stamp)
 
+    def now_after(self, stamp: datetime) -> datetime:
+        """This moment for what ends a time after `stamp`: the stamp and the proven time since."""
+        return stamp + self.since(stamp)
+
     def is_seat_given_up(self, vacancy: Vacancy) -> bool:
         """Whether the vacancy is older than `replacement.vacancy_max_age_s`."""
         most = timedelta(seconds=self.configuration.replacement.vacancy_max_age_s)
@@ -536,7 +540,7 @@ class DecisionContextFactory:
         """Context with the settings and weight prices that the transaction reads."""
         context = self(await unit.get(ConfigurationRepository).current())
         leaving = await unit.get(ReplacementRepository).confirmed()
-        controls = (await unit.get(ControlRepository).load()).at(context.at)
+        controls = (await unit.get(ControlRepository).load()).in_force(context.since)
         weighed = await unit.get(HistoryRepository).last_weighting()
         prices = {} if weighed is None else read_mark_prices(weighed.payload)
         return replace(context, set_at=prices, leaving=leaving, controls=controls)
@@ -545,7 +549,7 @@ class DecisionContextFactory:
         """Committed state and its decision context, for reads; raises UnavailableError."""
         state = await self.memory.newest(database)
         context = self(state.configuration)
-        controls = state.controls.at(context.at)
+        controls = state.controls.in_force(context.since)
         return state, replace(
             context,
             set_at=state.set_at,
