@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ from app.market.domain.price_quarantine import Doubt
 from app.market.services.backfill import first_fill
 from app.market.storage.symbols import SymbolRepository
 from app.portfolio.domain.returns import SinceInclusion
-from app.portfolio.domain.risk import compute_risk
+from app.portfolio.domain.risk import Risk, compute_risk
 from app.portfolio.storage.history import HistoryRepository
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
+from app.trading.domain.position_sizing import PositionSize
 from tests.support.desk import SYMBOLS, WHO, Desk, panel, symbol_id
 from tests.support.live_market import open_market
 
@@ -266,19 +268,19 @@ def _in_the_middle_of_a_bar(whole: Panel, ratio: Decimal, bars_ago: int) -> tupl
     close, opened = whole.close.copy(), np.vstack([whole.close[:1], whole.close[:-1]])
     close[:row, column] /= float(ratio)
     opened[: row + 1, column] /= float(ratio)
-    fields = {
+    fields: dict[str, Any] = {
         "open": opened,
         "high": np.maximum(opened, close),
         "low": np.minimum(opened, close),
         "close": close,
     }
-    young = {name: values.copy() for name, values in fields.items()}
+    young: dict[str, Any] = {name: values.copy() for name, values in fields.items()}
     for values in young.values():
         values[: row + 1, column] = np.nan
     return replace(whole, **fields), replace(whole, **young)
 
 
-async def _numbers(desk: Desk) -> tuple[object, ...]:
+async def _numbers(desk: Desk) -> tuple[list[PositionSize], Risk, int]:
     """Sizes of two members, hypothetical performance and the number of new technical signals."""
     sizes = [
         (await desk.trading.position_size(name, Decimal(10_000), Decimal(2)))[0].size
@@ -288,7 +290,7 @@ async def _numbers(desk: Desk) -> tuple[object, ...]:
     assert board is not None
     desk.boards.board = replace(board, run_id=f"{board.run_id}+")
     signals = await desk.signal_sources.look()
-    return (*sizes, (await desk.metrics.metrics()).risk, signals)
+    return sizes, (await desk.metrics.metrics()).risk, signals
 
 
 @RATIOS
@@ -311,10 +313,11 @@ async def test_redenomination_inside_a_bar_changes_no_size_risk_or_signal(
         found.append(await _numbers(desk))
     young, broken, again = found
     assert broken == again == young
-    *sizes, risk, signals = young
-    assert [one.lots > 0 and one.binding == "portfolio_var" for one in sizes] == [True, True]  # type: ignore[attr-defined]
+    sizes, risk, signals = young
+    assert [one.lots > 0 and one.binding == "portfolio_var" for one in sizes] == [True, True]
     assert signals == 0
-    assert 0.1 < risk.volatility < 1.0  # type: ignore[attr-defined]
+    assert risk.volatility is not None
+    assert 0.1 < risk.volatility < 1.0
 
 
 @RATIOS
