@@ -104,7 +104,9 @@ async def test_B08_the_service_halts_while_its_disk_is_full(tmp_path: Path) -> N
         assert decides_by().mode is Mode.HALTED
         assert (await status.health()).mode is Mode.HALTED
         await disk(1_000_000)
+        assert (state["mode"](), decides_by().mode) == (Mode.HALTED, Mode.HALTED)
         assert (await status.health()).mode is Mode.FROZEN, "there is no market here"
+        assert (state["mode"](), decides_by().mode) == (Mode.FROZEN, Mode.FROZEN), "at once"
 
 
 async def test_sample_data_needs_the_sandbox_and_its_answer(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import AutomationMode, SignalSettings
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, ConflictError
 from app.foundation.sql.database import Database
 from app.operations.api import configuration_routes as configuration
@@ -30,6 +31,7 @@ from app.signals.services.evaluation import SignalEvaluator
 from tests.support.action_world import by_skill, eight_members, judged, put, told, version
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
+from tests.support.judging import problem
 from tests.support.signal_world import claim, informed
 
 NEW = SYMBOLS[20]
@@ -125,6 +127,28 @@ async def test_a_sale_proposes_removal_and_what_fits_nothing_says_why(desk: Desk
     signal_id = await told(desk, SYMBOLS[0], Direction.SELL)
     await desk.signal_actions.act()
     assert (await effect(desk, signal_id)).note == f"{SYMBOLS[0]} is not a member"
+
+
+async def test_on_stale_data_an_approval_adds_nothing_and_still_removes(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    purchase = await told(desk, NEW)
+    sale = await told(desk, SYMBOLS[0], Direction.SELL)
+    assert await desk.signal_actions.act() == 2
+    desk.market.state = DataStatus.STALE
+
+    async def approve(signal_id: str) -> httpx2.Response:
+        proposal_id = (await effect(desk, signal_id)).proposal_id
+        path = f"{PREFIX}/portfolio/proposals/{proposal_id}/approve"
+        return await client.post(path, json={"reason": "yes"})
+
+    problem(await approve(purchase), 503, "market_data_stale")
+    assert (await effect(desk, purchase)).version is None
+    assert (await judged(desk, purchase)).signal.state is SignalState.APPROVED
+    removed = await approve(sale)
+    assert removed.status_code == 200, removed.text
+    members = await desk.members()
+    assert (NEW in members, SYMBOLS[0] in members) == (False, False)
 
 
 @pytest.mark.parametrize("policy", ["propose", "auto"])
