@@ -429,6 +429,8 @@ async def test_D14_a_paused_member_keeps_its_weight_until_the_pause_is_too_long(
     desk.status(held, status)
     desk.score({held: None, SYMBOLS[1]: 0.3, SYMBOLS[4]: 0.99})
     assert not (await desk.trading.should_trade(held))[0].trade
+    sized, _ = await desk.trading.position_size(held, Decimal(100_000), Decimal(1))
+    assert (sized.size.lots, sized.size.reason) == (0, f"the contract is {status.value}")
     assert (await desk.alerts.list(AlertFilter(rule=AlertRule.NOT_TRADEABLE)))[0][0].subject == held
     for controls in (False, True):
         if controls:
@@ -437,7 +439,9 @@ async def test_D14_a_paused_member_keeps_its_weight_until_the_pause_is_too_long(
         assert plan is not None
         assert held not in {one.symbol for one in plan.plan.changes}
         assert plan.plan.allocation.weights_u[held] == before
-    assert (await desk.portfolio.view()).members[2].member.weight_u == before
+    await desk.portfolio.remove(SYMBOLS[0], "its weight goes to the others", WHO)
+    view = await desk.portfolio.view()
+    assert {one.member.symbol: one.member.weight_u for one in view.members}[held] == before
     desk.later(days=1)
     desk.score({held: None})
     done = (await desk.replacement.execute(WHO, unattended=True, forced_only=True)).result

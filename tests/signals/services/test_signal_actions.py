@@ -13,6 +13,7 @@ from app.configuration.domain.sections import AutomationMode, SignalSettings
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, ConflictError
 from app.foundation.sql.database import Database
+from app.market.domain.models import ContractStatus
 from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.domain.controls import LockKind
@@ -183,6 +184,13 @@ async def test_a_full_portfolio_makes_room_only_for_what_is_better_beyond_noise(
     assert (await effect(desk, signal_id)).step == MembershipStep(
         MembershipMove.REPLACE, NEW, SYMBOLS[7]
     )
+    desk.quote(SYMBOLS[7], paused_since=desk.now)
+    desk.status(SYMBOLS[7], ContractStatus.PAUSED)
+    signal_id = await told(desk, NEW, scores={NEW: 0.995})
+    await desk.signal_actions.act()
+    assert (await effect(desk, signal_id)).step == MembershipStep(
+        MembershipMove.REPLACE, NEW, SYMBOLS[6]
+    ), "the weakest keeps its weight during the pause"
 
 
 async def test_a_conditional_verdict_is_no_approval(desk: Desk) -> None:
