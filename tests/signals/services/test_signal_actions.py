@@ -3,17 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
+from app.alerts.services.monitor import AlertScheduler
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import AutomationMode, SignalSettings
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, ConflictError
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
+from app.my_symbols import MySymbolsServiceV2
 from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.domain.controls import LockKind
@@ -29,6 +32,7 @@ from app.signals.domain.models import (
 )
 from app.signals.domain.signal_action import policy_for
 from app.signals.services.evaluation import SignalEvaluator
+from app.workers.activities import activities
 from tests.support.action_world import by_skill, eight_members, judged, put, told, version
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
@@ -244,6 +248,36 @@ async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) 
     (event,) = [one for one in await desk.queries.history(None, 5) if one.symbol == SYMBOLS[11]]
     assert known in event.reason
     assert event.actor == "signals"
+
+
+class _Scheduled:
+    """The desk as the schedule knows the service."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.signals, self.signal_actions = desk.signals, desk.signal_actions
+
+    def __getattr__(self, name: str) -> "_Scheduled":
+        return self
+
+
+async def test_on_stale_data_the_schedule_skips_signals_and_acts_on_them_later(desk: Desk) -> None:
+    await put(desk, automation="auto")
+    await by_skill(desk)
+    signal_id = await told(desk, SYMBOLS[11])
+    service = cast("MySymbolsServiceV2", _Scheduled(desk))
+    work = activities(service, cast("AlertScheduler", service), lambda: "request")
+    desk.market.state = DataStatus.STALE
+    with capture_logs() as lines:
+        await work.signals()
+    skipped = [one for one in lines if one["event"] == "automatic_action_skipped"]
+    assert [one["code"] for one in skipped] == ["market_data_stale"]
+    assert desk.refused == [Code.MARKET_DATA_STALE]
+    found = await judged(desk, signal_id)
+    assert (found.signal.state, found.effect) == (SignalState.APPROVED, None)
+    assert SYMBOLS[11] not in await desk.members()
+    desk.market.state = DataStatus.FRESH
+    await work.signals()
+    assert SYMBOLS[11] in await desk.members()
 
 
 async def test_what_an_ordinary_rule_refuses_is_noted_and_not_tried_again(desk: Desk) -> None:
