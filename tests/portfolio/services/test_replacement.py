@@ -11,6 +11,7 @@ import pytest
 
 from app.alerts.domain.models import AlertRule
 from app.alerts.services.service import AlertFilter
+from app.configuration.domain.model import ReplacementSettings
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, ConflictError, UnavailableError
 from app.market.domain.models import PAUSED, ContractStatus, Interval, Level
@@ -204,7 +205,8 @@ async def test_one_board_counts_once_and_confirmations_survive_a_restart(cycles:
 async def test_a_confirmation_counts_once_in_eight_hours_and_survives_a_restart(
     desk: Desk,
 ) -> None:
-    cycles = await Cycles(desk).begin(confirmation_interval_s=28_800)
+    default_s = ReplacementSettings().confirmation_interval_s
+    cycles = await Cycles(desk).begin(confirmation_interval_s=default_s)
     found: list[int] = []
     for hour in range(17):
         if hour == 9:
