@@ -482,7 +482,12 @@ def test_a_size_without_lots_says_why() -> None:
 
 
 def test_a_dry_run_that_would_be_refused_says_why() -> None:
-    plan = {"changes": [], "run_id": None, "total_changes": 0, "would_be_refused": None}
+    plan: dict[str, Any] = {
+        "changes": [],
+        "run_id": None,
+        "total_changes": 0,
+        "would_be_refused": None,
+    }
     refusal = {"code": "market_data_stale", "detail": "[the market data] is too old."}
     shown = []
     for answer in (plan, {**plan, "would_be_refused": refusal}):
