@@ -195,6 +195,16 @@ async def test_a_full_portfolio_makes_room_only_for_what_is_better_beyond_noise(
     assert (await effect(desk, signal_id)).step == MembershipStep(
         MembershipMove.REPLACE, NEW, SYMBOLS[6]
     ), "the weakest keeps its weight during the pause"
+    desk.status(SYMBOLS[7], ContractStatus.OPEN)
+    for pinned, step, note in (
+        (SYMBOLS[7], MembershipStep(MembershipMove.REPLACE, NEW, SYMBOLS[6]), None),
+        (SYMBOLS[6], None, "the portfolio is full, and no member may be replaced"),
+    ):
+        await desk.controls.lock(pinned, LockKind.PIN, "market maker", None, WHO)
+        signal_id = await told(desk, NEW, scores={NEW: 0.995})
+        await desk.signal_actions.act()
+        found = await effect(desk, signal_id)
+        assert (found.step, found.note) == (step, note)
 
 
 async def test_a_conditional_verdict_is_no_approval(desk: Desk) -> None:
