@@ -104,7 +104,31 @@ async def test_B08_the_service_halts_while_its_disk_is_full(tmp_path: Path) -> N
         assert decides_by().mode is Mode.HALTED
         assert (await status.health()).mode is Mode.HALTED
         await disk(1_000_000)
+        assert (state["mode"](), decides_by().mode) == (Mode.HALTED, Mode.HALTED)
         assert (await status.health()).mode is Mode.FROZEN, "there is no market here"
+        assert (state["mode"](), decides_by().mode) == (Mode.FROZEN, Mode.FROZEN), "at once"
+
+
+async def test_S11_the_service_refuses_private_receivers_of_every_kind_unless_it_is_set_so(
+    tmp_path: Path,
+) -> None:
+    given = settings(tmp_path)
+    allowed = NotificationVariables(allow_private_addresses=True)
+    receivers = {
+        "webhook": ("https://127.0.0.1/x", "https://192.0.0.192/x"),
+        "apprise": (
+            "mailto://127.0.0.1:8165?to=you@example.com&mode=insecure",
+            "mailto://example.com?smtp=169.254.169.254",
+            "json://127.0.0.1/x",
+        ),
+    }
+    wanted = [(kind, url) for kind, urls in receivers.items() for url in urls]
+    for one, status in ((given, 422), (given.model_copy(update={"notifications": allowed}), 201)):
+        async with running(one) as client:
+            for number, (kind, url) in enumerate(wanted):
+                body = {"name": f"c-{number}", "kind": kind, "url": url, "secret": "s" * 16}
+                answer = await client.post(f"{PREFIX}/notifications/channels", json=body)
+                assert answer.status_code == status, (url, answer.text)
 
 
 async def test_sample_data_needs_the_sandbox_and_its_answer(tmp_path: Path) -> None:

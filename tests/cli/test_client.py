@@ -481,6 +481,24 @@ def test_a_size_without_lots_says_why() -> None:
     assert "source" not in said.out
 
 
+def test_a_dry_run_that_would_be_refused_says_why() -> None:
+    plan: dict[str, Any] = {
+        "changes": [],
+        "run_id": None,
+        "total_changes": 0,
+        "would_be_refused": None,
+    }
+    refusal = {"code": "market_data_stale", "detail": "[the market data] is too old."}
+    shown = []
+    for answer in (plan, {**plan, "would_be_refused": refusal}):
+        with answering(200, json.dumps(answer).encode()) as (url, _):
+            shown.append(here("portfolio", "rebalance", "--dry-run", "--url", url))
+    assert [one.code for one in shown] == [ExitCode.OK, ExitCode.OK], "a look is no refusal"
+    assert "refused" not in shown[0].out
+    said = "it would be refused now: market_data_stale: [the market data] is too old."
+    assert said in " ".join(shown[1].out.split())
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -240,7 +240,7 @@ class Desk:
     def _mode(self) -> ModeState:
         if self.mode is not None:
             return self.mode.state()
-        return ModeState.of(MarketLevel(self.market.state, 0, self.market.clock_safe))
+        return ModeState.of(MarketLevel(self.market.status(), 0, self.market.is_clock_safe()))
 
     async def open(self) -> "Desk":
         """Sixty listed contracts, fresh quotes, scores falling from 0.99 by 0.015."""

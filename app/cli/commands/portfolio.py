@@ -369,6 +369,10 @@ def _print_plan(output: Output, plan: Mapping[str, Any]) -> None:
         output.console.print(f"lots: {text}")
     facts = ("turnover", "estimated_cost", "total_changes", "run_id")
     output.console.print(", ".join(f"{name} {format_value(plan.get(name))}" for name in facts))
+    refusal = plan.get("would_be_refused")
+    if refusal is not None:
+        said = f"it would be refused now: {refusal['code']}: {refusal['detail']}"
+        output.console.print(said, markup=False)
 
 
 def _create_changes_table(title: str, changes: Sequence[Mapping[str, Any]]) -> Table:
