@@ -13,7 +13,7 @@ from sqlalchemy import make_url, text
 
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import UnavailableError
-from app.foundation.mode import Mode
+from app.foundation.health import Mode
 from app.foundation.sql.database import ATTEMPTS, Database
 from app.foundation.sql.engines import DatabaseOptions, url_of
 from app.foundation.sql.facts import FactRepository
