@@ -18,7 +18,7 @@ from app.foundation.errors import UnavailableError
 from app.foundation.health import Mode
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.main import create_app, known_secrets
 from app.settings import (
     DatabaseVariables,
@@ -99,7 +99,7 @@ async def test_B08_the_service_halts_while_its_disk_is_full(tmp_path: Path) -> N
         await disk(1)  # as many as there are
         with pytest.raises(UnavailableError):
             async with database.write() as unit:
-                await unit.get(FactRepository).put("ballast", "x" * 1_000_000)
+                await unit.get(KeyValueRepository).put("ballast", "x" * 1_000_000)
         assert state["mode"]() is Mode.HALTED, "as every answer says, before anybody has looked"
         assert decides_by().mode is Mode.HALTED
         assert (await status.health()).mode is Mode.HALTED

@@ -35,17 +35,17 @@ from app.foundation.backoff import full_jitter
 from app.foundation.errors import ConflictError
 from app.foundation.events import Bus
 from app.foundation.metrics import Metrics
-from app.foundation.replicas import Replicas
+from app.foundation.processes import ProcessRegistry
 from app.foundation.sql.database import Database
-from app.foundation.sql.facts import FactRepository
-from app.foundation.sql.job_store import JobStore, job_store
-from app.foundation.sql.replicas import Makeup
+from app.foundation.sql.job_store import JobStore, create_job_store
+from app.foundation.sql.key_value import KeyValueRepository
+from app.foundation.sql.processes import ProcessProfile
 from app.market.services.health_facts import ExchangeWatch
 from app.market.services.service_mode import ModeNow
 from app.market.services.shared_market import FeedView
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.operations.services.event_stream import EventStream
 from app.operations.services.gauges import GaugeReader
 from app.operations.services.process_metrics import buffer_usage
@@ -102,11 +102,11 @@ class Background:
         status.read_gauges = GaugeReader(
             metrics, status, service.alerts, server_clock, gauges.set_levels
         ).read
-        supervisor.start_watchdog(lambda: self.database.is_away)
+        supervisor.start_watchdog(lambda: self.database.is_unavailable)
         duty = self._feed_tasks(work).start()
         stream_events(supervisor, self.service, self._courier(), hinted(self.database.listen, duty))
-        if self.feed.replicas is not None:
-            watchdog = Watchdog(self.feed.replicas, metrics)
+        if self.feed.registry is not None:
+            watchdog = Watchdog(self.feed.registry, metrics)
             supervisor.start("watchdog", watchdog.run, lambda: SILENT_S)
 
     def _feed_tasks(self, work: Tasks) -> FeedTasks:
@@ -160,7 +160,7 @@ async def cursor_secret(settings: Settings, database: Database) -> bytes:
     if given is not None:
         return given.get_secret_value().encode()
     async with database.write() as unit:
-        secret = await unit.get(FactRepository).keep(_FACT, secrets.token_hex(_BYTES))
+        secret = await unit.get(KeyValueRepository).put_if_absent(_FACT, secrets.token_hex(_BYTES))
     return bytes.fromhex(secret)
 
 
@@ -172,15 +172,15 @@ class SharedQuota:
     """Equal parts for those that were heard of lately, by the heartbeats in the database.
 
     A single process on a database that cannot be shared gets the whole quota; there
-    `replicas` is None.
+    `registry` is None.
     """
 
-    replicas: Replicas | None = None
+    registry: ProcessRegistry | None = None
 
     def __call__(self) -> PoolShare:
-        if self.replicas is None:
+        if self.registry is None:
             return WHOLE
-        return PoolShare(TOGETHER / self.replicas.asking(), TOGETHER)
+        return PoolShare(TOGETHER / self.registry.count_exchange_clients(), TOGETHER)
 
 
 _log = structlog.get_logger("service")
@@ -219,7 +219,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             settings.database.options,
             time.monotonic,
             dice.random,
-            drafts_of,
+            encode_event,
             publish,
             observers.slow_statement(metrics),
         )
@@ -238,14 +238,14 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             lambda: full_jitter(dice.random),
             lambda name: metrics.task_restarts.labels(name).inc(),
         )
-        store = job_store(settings.database.url)
+        store = create_job_store(settings.database.url)
         stack.callback(store.close)
         options = _engine_options(settings, store)
         engine, executor_id = Engine(options, observers.job_ended(metrics)), options.executor_id
-        makeup = Makeup(settings.role.value, full_version(), settings.digest)
-        replicas = heartbeat(database, engine, executor_id, makeup) if store.is_shared else None
-        share.replicas = replicas
-        feed = FeedView(exchange.link, replicas=replicas)
+        profile = ProcessProfile(settings.role.value, full_version(), settings.digest)
+        registry = heartbeat(database, engine, executor_id, profile) if store.is_shared else None
+        share.registry = registry
+        feed = FeedView(exchange.link, registry=registry)
         service = compose(
             settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine,
             feed, is_streamed=settings.run_background_tasks and settings.feed.mode == "stream",
@@ -259,7 +259,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         work = activities(
             service, AlertScheduler(service.alerts, metrics, status.alerts_evaluated), new_id
         )
-        stack.push_async_callback(farewell(feed.replicas))
+        stack.push_async_callback(farewell(feed.registry))
         # Runs may use everything that was opened before; what asks for runs stops before them.
         await engine.open(runs(service, work, report_document))
         stack.push_async_callback(engine.close)
@@ -299,7 +299,7 @@ async def _open_database(
     await database.open()
     stack.push_async_callback(database.close)
     await preparation.prepare(settings.database.url)
-    await database.claim(settings.kucoin.data_source)
+    await database.bind_source(settings.kucoin.data_source)
     await in_force.load(database, utc_now())
 
 

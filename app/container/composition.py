@@ -20,9 +20,9 @@ from app.alerts.services.service import AlertRuleService, AlertService
 from app.configuration.services.current import CurrentSettings
 from app.container import plugins
 from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
-from app.foundation.clock import shared_by
+from app.foundation.clock import shared_clock
 from app.foundation.idempotency import IdempotentExecutor
-from app.foundation.job_service import JobNews, JobService
+from app.foundation.job_service import JobEventPublisher, JobService
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
@@ -95,7 +95,7 @@ def compose(
     market.is_streamed = is_streamed
     mode = mode_over(market, database, seams.monotonic)
     # It was put together before the database was open, which knows whether it is shared.
-    shared = stream.shared = shared_by(database)
+    shared = stream.shared = shared_clock(database)
     idempotency = IdempotentExecutor(database, utc_now, shared)
     scoring = Scoring(
         market=market,
@@ -144,7 +144,7 @@ def compose(
     notifications = NotificationService(
         database, utc_now, new_id, idempotency, _notifiers(settings, vault, seams), vault
     )
-    job_service = JobService(jobs, utc_now, new_id, JobNews(database))
+    job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,

@@ -12,10 +12,10 @@ from typing import Final
 from app.configuration.services.current import CurrentSettings
 from app.container.runtime_values import new_id, utc_now
 from app.foundation.errors import ServiceError
-from app.foundation.events import Bus, EventRecord, Topic
-from app.foundation.replicas import API, Orphans, Replicas
+from app.foundation.events import Bus, EventRecord, EventTopic
+from app.foundation.processes import API, OrphanedRuns, ProcessRegistry
 from app.foundation.sql.database import Database
-from app.foundation.sql.replicas import Makeup
+from app.foundation.sql.processes import ProcessProfile
 from app.market.services.contract_sync import SyncRequests
 from app.market.services.feed_leader import FeedLease, LeaseTimes
 from app.market.services.ports import MarketStream
@@ -24,7 +24,7 @@ from app.market.services.service_mode import ModeWatch
 from app.market.services.shared_market import FeedView, MarketFollower, MarketPublisher
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
-from app.operations.domain.event_codec import understood
+from app.operations.domain.event_codec import try_decode_event
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.rescoring import Rescoring
 from app.settings import Role, Settings
@@ -76,7 +76,9 @@ def _now_ms() -> int:
     return round(utc_now().timestamp() * 1000)
 
 
-_DECISIONS: Final = frozenset({Topic.PORTFOLIO_CHANGE, Topic.CONFIGURATION, Topic.SCORING_RUN})
+_DECISIONS: Final = frozenset(
+    {EventTopic.PORTFOLIO_CHANGE, EventTopic.CONFIGURATION, EventTopic.SCORING_RUN}
+)
 _LIMITS: Final[Mapping[str, float]] = {
     ALERT_REACTIONS: SILENT_S,
     DRIFT_REACTIONS: SILENT_S,
@@ -165,8 +167,8 @@ class FeedTasks:
     def _may_own(self) -> bool:
         if self.role is Role.API:
             return False
-        replicas = self.view.replicas
-        return replicas is None or not replicas.is_outdated()
+        registry = self.view.registry
+        return registry is None or not registry.is_outdated()
 
     def _begin(self) -> None:
         names = begin_feed(
@@ -223,21 +225,28 @@ def members_of(database: Database) -> Callable[[], Awaitable[tuple[str, ...]]]:
     return members
 
 
-def heartbeat(database: Database, orphans: Orphans, executor_id: str, makeup: Makeup) -> Replicas:
+def heartbeat(
+    database: Database, orphaned_runs: OrphanedRuns, executor_id: str, profile: ProcessProfile
+) -> ProcessRegistry:
     """Only who carries out runs judges who else is dead: the runs would come to it."""
-    return Replicas(
-        database, orphans, executor_id, time.monotonic, makeup=makeup, judges=makeup.role != API
+    return ProcessRegistry(
+        database,
+        orphaned_runs,
+        executor_id,
+        time.monotonic,
+        profile=profile,
+        takes_over=profile.role != API,
     )
 
 
-def farewell(replicas: Replicas | None) -> Callable[[], Awaitable[None]]:
+def farewell(registry: ProcessRegistry | None) -> Callable[[], Awaitable[None]]:
     """Leaves the list of those alive; without the database others find out by themselves."""
 
     async def leave() -> None:
-        if replicas is None:
+        if registry is None:
             return
         with suppress(ServiceError):
-            await replicas.leave()
+            await registry.leave()
 
     return leave
 
@@ -249,7 +258,7 @@ def overheard(in_force: CurrentSettings, bus: Bus) -> Callable[[EventRecord], No
 
     def heard(record: EventRecord) -> None:
         in_force.read(record)
-        event = understood(record) if record.topic in _DECISIONS else None
+        event = try_decode_event(record) if record.topic in _DECISIONS else None
         if event is not None:
             bus.publish(event)
 

@@ -19,7 +19,7 @@ from app.foundation.http.response_cache import VERSIONS
 from app.foundation.http.startup_guard import STARTUP_STATE, StartupState
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import DataSourceMismatchError
-from app.foundation.sql.engines import url_of
+from app.foundation.sql.engines import parse_database_url
 from app.foundation.sql.file_lock import DatabaseInUseError
 from app.market.domain.models import ExchangeLink, LinkState
 from app.market.services.health_facts import MarketFacts
@@ -123,5 +123,5 @@ def _state(services: Services) -> Mapping[str, Any]:
 
 def _comes_back(error: UnavailableError, settings: Settings) -> bool:
     """True for a database server; a file that cannot be used needs an operator."""
-    is_file = url_of(settings.database.url).get_backend_name() == "sqlite"
+    is_file = parse_database_url(settings.database.url).get_backend_name() == "sqlite"
     return not is_file and not isinstance(error, _TO_BE_CHANGED)

@@ -39,13 +39,13 @@ from app.foundation.errors import NotFoundError
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Monotonic
 from app.foundation.sql.database import Database
-from app.foundation.sql.engines import DatabaseOptions, url_of
-from app.foundation.sql.job_store import JobStore, job_store
+from app.foundation.sql.engines import DatabaseOptions, parse_database_url
+from app.foundation.sql.job_store import JobStore, create_job_store
 from app.market.services.health_facts import ExchangeWatch
 from app.market.services.ports import Exchange
 from app.market.services.shared_market import FeedView
 from app.my_symbols import MySymbolsServiceV2
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.operations.services.event_stream import EventStream
 from app.operations.storage import preparation
 from app.operations.storage.audit import reading
@@ -290,7 +290,7 @@ async def _run(
             kucoin=KucoinVariables(source=exchange.source, concurrency=_WORKERS),
             run_background_tasks=False,
         )
-        with closing(job_store(url)) as store:
+        with closing(create_job_store(url)) as store:
             taped = _composed(
                 settings, database, store, exchange, in_force, clock, announced, seams,
                 is_streamed=told.is_streaming,
@@ -356,7 +356,9 @@ async def _database(
     with TemporaryDirectory(prefix="my-symbols-tape-") as folder:
         used = url or f"sqlite+aiosqlite:///{folder}/market.sqlite3"
         dice = Random(0)  # noqa: S311  # nobody competes for it
-        database = Database(DatabaseOptions(used), time.monotonic, dice.random, drafts_of, publish)
+        database = Database(
+            DatabaseOptions(used), time.monotonic, dice.random, encode_event, publish
+        )
         await database.open()
         try:
             await preparation.prepare(used)
@@ -387,7 +389,7 @@ async def settings_in_force(database_url: str) -> Configuration:
     Raises UnavailableError where it cannot be read.
     """
     try:
-        async with reading(url_of(database_url)) as connection:
+        async with reading(parse_database_url(database_url)) as connection:
             return await ConfigurationRepository(connection).current()
     except NotFoundError:
         return Configuration()

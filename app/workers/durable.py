@@ -9,7 +9,7 @@ import structlog
 
 from app.foundation.errors import UnavailableError
 from app.foundation.jobs import Document
-from app.foundation.ports import Journal
+from app.foundation.ports import StepJournal
 
 # Raised by hand when the steps of a run change their order; what is unfinished must end before.
 VERSION: Final = "jobs-1"
@@ -17,7 +17,7 @@ TRIES: Final = 3  # of a step that cannot be done just now
 SOON_S: Final = 5.0
 _log = structlog.get_logger("jobs")
 
-Work = Callable[[Journal, Document], Awaitable[Document]]
+Work = Callable[[StepJournal, Document], Awaitable[Document]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,10 @@ from app.foundation.jobs import (
     JobError,
     JobState,
     JobStep,
-    Share,
+    StepProgress,
     StepState,
-    outline,
     progress,
+    steps_with_state,
 )
 from app.workers.durable import DurableRun, EngineOptions, tried
 
@@ -59,8 +59,10 @@ def job_of(
 ) -> Job:
     """A run as it is recorded. Times are UTC, milliseconds on PostgreSQL, seconds on SQLite."""
     state = _STATES[row.status]
-    shown = outline(names, [_step(one) for one in steps if one["function_name"] in names], state)
-    part = None if share is None else Share(int(share["done"]), int(share["total"]))
+    shown = steps_with_state(
+        names, [_step(one) for one in steps if one["function_name"] in names], state
+    )
+    part = None if share is None else StepProgress(int(share["done"]), int(share["total"]))
     output = row.output
     return Job(
         run_id=row.workflow_id,

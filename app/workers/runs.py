@@ -9,9 +9,9 @@ from typing import Final
 
 from app.foundation.errors import Code, ServiceError
 from app.foundation.events import JobChange, JobChanged
-from app.foundation.job_service import JobNews
+from app.foundation.job_service import JobEventPublisher
 from app.foundation.jobs import Document, JobKind, JobState
-from app.foundation.ports import Clock, Journal
+from app.foundation.ports import Clock, StepJournal
 from app.market.services.backfill import STAGES, Progress, first_fill
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.retention import SWEEPS
@@ -25,7 +25,7 @@ _LEAST: Final = 0.01  # share of the whole: a smaller step is not published
 
 def report_progress(
     run: DurableRun,
-    news: JobNews,
+    events: JobEventPublisher,
     clock: Clock,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> DurableRun:
@@ -35,8 +35,8 @@ def report_progress(
     process has not ended; a cancellation is published by its caller.
     """
 
-    async def work(journal: Journal, payload: Document) -> Document:
-        reporter = _ReportingJournal(journal, run, news, clock, sleep)
+    async def work(journal: StepJournal, payload: Document) -> Document:
+        reporter = _ReportingJournal(journal, run, events, clock, sleep)
         await reporter.publish(JobChange.STARTED, JobState.RUNNING)
         try:
             result = await run.work(reporter, payload)
@@ -53,11 +53,11 @@ def report_progress(
 
 @dataclass(slots=True)
 class _ReportingJournal:
-    """Journal whose progress is published while a step runs."""
+    """StepJournal whose progress is published while a step runs."""
 
-    journal: Journal
+    journal: StepJournal
     run: DurableRun
-    news: JobNews
+    events: JobEventPublisher
     clock: Clock
     sleep: Callable[[float], Awaitable[None]]
     _step: str | None = None
@@ -89,7 +89,7 @@ class _ReportingJournal:
         self._published = self._whole()
         progress = 1.0 if state is JobState.DONE else round(min(self._published, 0.99), 4)
         job = (self.run_id, self.run.kind, change, state)
-        await self.news.tell(JobChanged(*job, self._step, progress, error, self.clock()))
+        await self.events.publish(JobChanged(*job, self._step, progress, error, self.clock()))
 
     def _whole(self) -> float:
         if self._step is None:
@@ -126,7 +126,7 @@ def runs(service: MySymbolsServiceV2, work: Tasks, shown: Shown) -> tuple[Durabl
         DurableRun(JobKind.SIGNAL_OUTCOMES.value, ("book",), does.signal_outcomes, work.scored),
         DurableRun(JobKind.RETENTION.value, tuple(SWEEPS), does.retention),
     )
-    return tuple(report_progress(run, service.jobs.news, service.jobs.clock) for run in every)
+    return tuple(report_progress(run, service.jobs.events, service.jobs.clock) for run in every)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class _Works:
     work: Tasks
     shown: Shown
 
-    async def rebalance_check(self, journal: Journal, payload: Document) -> Document:
+    async def rebalance_check(self, journal: StepJournal, payload: Document) -> Document:
         scheduled_at = datetime.fromisoformat(str(payload["scheduled_at"]))
 
         async def check() -> Document:
@@ -147,7 +147,7 @@ class _Works:
 
         return await journal.step("check", check)
 
-    async def replacement_check(self, journal: Journal, payload: Document) -> Document:
+    async def replacement_check(self, journal: StepJournal, payload: Document) -> Document:
         del payload
 
         async def check() -> Document:
@@ -155,7 +155,7 @@ class _Works:
 
         return await journal.step("check", check)
 
-    async def contract_sync(self, journal: Journal, payload: Document) -> Document:
+    async def contract_sync(self, journal: StepJournal, payload: Document) -> Document:
         del payload
 
         async def contracts() -> Document:
@@ -172,7 +172,7 @@ class _Works:
 
         return await journal.step("contracts", contracts)
 
-    async def scoring(self, journal: Journal, payload: Document) -> Document:
+    async def scoring(self, journal: StepJournal, payload: Document) -> Document:
         del payload
 
         async def board() -> Document:
@@ -181,7 +181,7 @@ class _Works:
 
         return await journal.step("board", board)
 
-    async def backfill(self, journal: Journal, payload: Document) -> Document:
+    async def backfill(self, journal: StepJournal, payload: Document) -> Document:
         """Backfill of candles; a resumed run skips what is stored."""
 
         async def fill() -> Document:
@@ -195,7 +195,7 @@ class _Works:
         await self.work.filled()
         return {"listed": listed["listed"], **filled, **await self.scoring(journal, payload)}
 
-    async def report(self, journal: Journal, payload: Document) -> Document:
+    async def report(self, journal: StepJournal, payload: Document) -> Document:
         begin, end = (_moment(payload.get(name)) for name in ("from", "to"))
 
         async def report() -> Document:
@@ -203,7 +203,7 @@ class _Works:
 
         return await journal.step("report", report)
 
-    async def performance_mark(self, journal: Journal, payload: Document) -> Document:
+    async def performance_mark(self, journal: StepJournal, payload: Document) -> Document:
         slot = datetime.fromisoformat(str(payload["scheduled_at"]))
 
         async def mark() -> Document:
@@ -212,7 +212,7 @@ class _Works:
 
         return await journal.step("mark", mark)
 
-    async def signal_outcomes(self, journal: Journal, payload: Document) -> Document:
+    async def signal_outcomes(self, journal: StepJournal, payload: Document) -> Document:
         """Number of booked results; a resumed run continues with the rest."""
         del payload
 
@@ -222,7 +222,7 @@ class _Works:
 
         return await journal.step("book", book)
 
-    async def retention(self, journal: Journal, payload: Document) -> Document:
+    async def retention(self, journal: StepJournal, payload: Document) -> Document:
         """Number of deleted rows of each kind."""
         del payload
 
@@ -234,7 +234,7 @@ class _Works:
             done |= await journal.step(name, partial(sweep, name))
         return done
 
-    async def sample_data(self, journal: Journal, payload: Document) -> Document:
+    async def sample_data(self, journal: StepJournal, payload: Document) -> Document:
         del payload
 
         async def fill() -> Document:
@@ -257,7 +257,7 @@ def _moment(text: object) -> datetime | None:
     return None if text is None else datetime.fromisoformat(str(text))
 
 
-def _stages(journal: Journal) -> Progress:
+def _stages(journal: StepJournal) -> Progress:
     """Report the stages of a fill as progress of the journal."""
 
     def report_stage(stage: str, done: int, total: int) -> None:

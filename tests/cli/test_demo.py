@@ -254,7 +254,7 @@ def test_a_demo_begins_with_nothing_of_an_earlier_market(tmp_path: Path) -> None
     left = [file.with_name(name + suffix) for name in names for suffix in ("", "-wal", "-shm")]
     for one in left:
         one.write_bytes(b"another market")
-    held = FileLock.taken(str(file))
+    held = FileLock.acquire(str(file))
     with pytest.raises(CommandError) as refused:
         delete_database(file)
     assert refused.value.exit_code == ExitCode.CONFIGURATION
@@ -262,7 +262,7 @@ def test_a_demo_begins_with_nothing_of_an_earlier_market(tmp_path: Path) -> None
     held.release()
     delete_database(file)
     assert not any(one.exists() for one in left)
-    FileLock.taken(str(file)).release()
+    FileLock.acquire(str(file)).release()
     with pytest.raises(CommandError, match="is a directory") as nowhere:
         delete_database(tmp_path)
     assert nowhere.value.exit_code == ExitCode.CONFIGURATION
@@ -398,7 +398,7 @@ def test_B10_B11_a_file_in_use_or_of_a_later_version_ends_serve_and_is_left_alon
         "MYSYMBOLS_DATABASE__URL": f"sqlite+aiosqlite:///{path}",
         "MYSYMBOLS_KUCOIN__BASE_URL": "http://127.0.0.1:9",
     }
-    held, before = FileLock.taken(str(path)), path.read_bytes()
+    held, before = FileLock.acquire(str(path)), path.read_bytes()
     said = alone("serve", "--port", "0", cwd=tmp_path, variables=variables)
     held.release()
     assert (said.code, int(ExitCode.CONFIGURATION)) == (

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def announce(opened: Served, *runs: str) -> None:
     async with opened.desk.database.write() as unit:
         for run in runs:
-            unit.announce(PlanCreated(run, 1, 0, NOW))
+            unit.publish_after_commit(PlanCreated(run, 1, 0, NOW))
 
 
 async def watched(opened: Served, *arguments: str) -> Ended:

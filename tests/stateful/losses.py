@@ -33,12 +33,12 @@ class Fragile(Database):
         """
         return None if self.loss.left > 0 else super().commits
 
-    async def _committed(self, unit: UnitOfWork) -> None:
+    async def _commit(self, unit: UnitOfWork) -> None:
         if not self.loss.is_here():
-            await super()._committed(unit)
+            await super()._commit(unit)
             return
         if self.loss.cut is Cut.AFTER_COMMIT:
-            await super()._committed(unit)
+            await super()._commit(unit)
         else:
             await unit.connection.close()
         raise unavailable()

@@ -10,7 +10,7 @@ from app.configuration.services.current import CurrentSettings
 from app.container.feed import overheard
 from app.foundation.events import Bus, EventRecord
 from app.market.domain.events import ModeChanged
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
 from app.scoring.domain.events import ScoresUpdated
 from app.workers.reactions import alert_reactions
@@ -116,7 +116,7 @@ async def test_what_another_process_decided_is_looked_at_and_its_settings_hold_h
         PlanCreated("run", 1, 1, T0 + timedelta(seconds=4)),
     )
     for seq, event in enumerate(events, 1):
-        for draft in drafts_of(event):
+        for draft in encode_event(event):
             heard(
                 EventRecord(
                     **{one.name: getattr(draft, one.name) for one in fields(draft)}, seq=seq

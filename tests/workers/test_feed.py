@@ -84,7 +84,7 @@ async def until(noted: list[str], line: str, times: int = 1) -> None:
 
 async def epoch_of(database: Database) -> int:
     async with database.read() as unit:
-        present = await unit.get(LeaseRepository).present(FEED)
+        present = await unit.get(LeaseRepository).current(FEED)
     assert present is not None
     return present.epoch
 

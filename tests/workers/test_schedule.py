@@ -11,7 +11,7 @@ import pytest
 from app.configuration.domain.model import IntervalSettings
 from app.foundation.errors import UnavailableError
 from app.foundation.jobs import Document, Enqueued, Job, JobKind, JobState
-from app.foundation.ports import Jobs, Journal
+from app.foundation.ports import Jobs, StepJournal
 from app.workers.durable import DurableRun
 from app.workers.schedule import (
     CHECK_INTERVAL_S,
@@ -294,7 +294,7 @@ async def test_T03_a_clock_that_is_set_skips_and_doubles_no_scheduled_job(
         if len(runs.at) in {2, 5}:
             off += timedelta(hours=steps_h[len(runs.at) == 5])
 
-    async def carried_out(journal: Journal, payload: Document) -> Document:
+    async def carried_out(journal: StepJournal, payload: Document) -> Document:
         async def act() -> Document:
             moments.append(str(payload["scheduled_at"]))
             await ran()

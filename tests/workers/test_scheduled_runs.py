@@ -10,7 +10,7 @@ import pytest
 
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.jobs import Document, JobKind, JobState
-from app.foundation.ports import Journal
+from app.foundation.ports import StepJournal
 from app.workers.durable import DurableRun
 from app.workers.engine import Engine
 from app.workers.schedule import OncePerSlotTask
@@ -36,7 +36,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.go_on.set()
 
-    async def work(self, journal: Journal, payload: Document) -> Document:
+    async def work(self, journal: StepJournal, payload: Document) -> Document:
         async def check() -> Document:
             await self.go_on.wait()
             if self.failures:

@@ -20,7 +20,7 @@ from app.cli.programs.sandbox import ExchangeOptions, parse_day, require_file, r
 from app.cli.programs.service import Server, listening, run
 from app.cli.programs.settings import read_settings
 from app.foundation.data_status import DataSource
-from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePlaceError, FileLock
+from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePathError, FileLock
 from app.foundation.sql.job_store import jobs_file
 from app.settings import Settings
 
@@ -221,14 +221,14 @@ def delete_database(database: Path) -> None:
     be created there.
     """
     try:
-        lock = FileLock.taken(str(database))
+        lock = FileLock.acquire(str(database))
     except DatabaseInUseError as error:
         raise CommandError(
             ExitCode.CONFIGURATION,
             "database_in_use",
             f"{error.detail}, by `--database`. It was left unchanged.",
         ) from None
-    except DatabasePlaceError as error:
+    except DatabasePathError as error:
         raise CommandError(exit_code_of_error(error), error.code, error.detail) from None
     # The service takes the lock again. Another demo that takes it in between may also delete the
     # file, but never while it is open: the later process is refused.

@@ -121,7 +121,7 @@ async def _check_database(settings: Settings) -> AsyncIterator[DoctorCheck]:
     elif present is None:
         advice = "nothing to do: `my-symbols serve` creates it"
         yield DoctorCheck("schema", CheckResult.WARNING, f"none yet, {needed} is needed", advice)
-    elif migrations.knows(present):
+    elif migrations.is_known(present):
         advice = "nothing to do: `my-symbols serve` brings it up to date"
         yield DoctorCheck(
             "schema", CheckResult.WARNING, f"revision {present}, {needed} is needed", advice

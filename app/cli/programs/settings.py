@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from app.cli.exit_codes import CommandError, ExitCode
-from app.foundation.sql.engines import url_of
+from app.foundation.sql.engines import parse_database_url
 from app.settings import PREFIX, Role, Settings, known_variables, variables
 
 _DATABASES: Final = frozenset({"sqlite", "postgresql", "postgres"})
@@ -35,7 +35,7 @@ def read_settings(
         detail = f"{PREFIX}DATABASE__URL: an sqlite or postgresql address is needed"
         raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", detail)
     try:
-        url_of(settings.database.url)
+        parse_database_url(settings.database.url)
     except ValueError as error:  # such as one in memory
         detail = f"{PREFIX}DATABASE__URL: {error}"
         raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", detail) from None

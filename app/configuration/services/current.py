@@ -11,7 +11,7 @@ from app.configuration.domain.events import EVENTS, FORMS, ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import UnavailableError
-from app.foundation.events import EventCodec, EventRecord, Topic
+from app.foundation.events import EventCodec, EventRecord, EventTopic
 from app.foundation.idempotency import Command, CommandResult, Render
 from app.foundation.sql.database import Database
 
@@ -80,9 +80,9 @@ class CurrentSettings:
 
         Decisions name the stored version and refuse to be made with settings that they cannot read.
         """
-        if record.topic is not Topic.CONFIGURATION:
+        if record.topic is not EventTopic.CONFIGURATION:
             return
-        event = _CODEC.understood(record)
+        event = _CODEC.try_decode(record)
         if event is None:
             kept = self.present.version
             _log.error("settings_decode_failed", event_sequence=record.seq, kept_version=kept)

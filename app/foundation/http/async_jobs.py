@@ -133,7 +133,7 @@ async def begun(
     payload: Document = _NOTHING,
 ) -> Response:
     """202 with the job of that kind, and where it is; the same key gives the same job."""
-    about = ",".join(f"{name}={value}" for name, value in sorted(payload.items()))
+    scope = ",".join(f"{name}={value}" for name, value in sorted(payload.items()))
     key = None if command.idempotency_key is None else command.idempotency_key.key
 
     def render(job: Job) -> StoredResponse:
@@ -141,5 +141,5 @@ async def begun(
         return keep(JobDetailOut.from_job(job), 202, headers)
 
     return sent(
-        await commands.share(command, lambda: jobs.begin(kind, payload, key, about), render)
+        await commands.share(command, lambda: jobs.begin(kind, payload, key, scope), render)
     )

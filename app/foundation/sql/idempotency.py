@@ -11,13 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.foundation.sql.statements import add_if_new
 from app.foundation.sql.tables import idempotency_keys as table
 
-LOCK: Final = timedelta(seconds=30)  # an attempt may take so long before another takes over
-MAX_KEYS: Final = 10_000  # of one principal, until `forget` deletes the old ones
-_TRIES: Final = 3  # to claim a key that others claim and release meanwhile
+LOCK: Final = timedelta(seconds=30)  # time limit of an attempt before another may take over
+MAX_KEYS: Final = 10_000  # per principal, until `forget` deletes old ones
+_TRIES: Final = 3  # to claim a key that other requests claim and release meanwhile
 # Built once: building a statement takes as long as running it.
-_MINE: Final = (table.c.principal == bindparam("whose"), table.c.key == bindparam("wanted"))
-_RUNNING: Final = (*_MINE, table.c.state == "running")
-_KNOWN: Final = select(table).where(*_MINE)
+_OWN_KEY: Final = (table.c.principal == bindparam("whose"), table.c.key == bindparam("wanted"))
+_RUNNING: Final = (*_OWN_KEY, table.c.state == "running")
+_KNOWN: Final = select(table).where(*_OWN_KEY)
 _BEYOND_CAP: Final = (  # answered by the index of the primary key alone
     select(table.c.principal)
     .where(table.c.principal == bindparam("whose"))
@@ -31,7 +31,7 @@ _TAKE_OVER: Final = (
 )
 _COMPLETE: Final = (
     table.update()
-    .where(*_MINE)
+    .where(*_OWN_KEY)
     .values(
         state="done",
         **{name: bindparam(name) for name in ("status", "headers", "body")},
@@ -44,9 +44,9 @@ _RELEASE: Final = table.delete().where(*_RUNNING)
 class ClaimOutcome(Enum):
     """State of a key for the request that carries it."""
 
-    CLAIMED = "claimed"  # carry it out, then `complete` it in the same transaction
-    REPLAY = "replay"  # it was carried out: send `answer` again
-    IN_PROGRESS = "in_progress"  # another request is carrying it out
+    CLAIMED = "claimed"  # run the command, then `complete` it in the same transaction
+    REPLAY = "replay"  # the command has run: replay `answer`
+    IN_PROGRESS = "in_progress"  # another request is running the command
     REUSED = "reused"  # the key belongs to another request
     OVER_CAP = "over_cap"  # the principal has too many keys
 
@@ -79,7 +79,7 @@ class IdempotencyRepository:
     ) -> Claim:
         """Claims the key for one request; waits while another transaction claims it.
 
-        A claim whose holder vanished is taken over once its lock has expired.
+        A claim whose owner vanished is taken over once its lock has expired.
         """
         row = {
             "principal": principal,
@@ -91,7 +91,7 @@ class IdempotencyRepository:
             "created_at": now,
         }
         new = add_if_new(self.connection, table)
-        mine = {"whose": principal, "wanted": key}
+        own_key = {"whose": principal, "wanted": key}
         known = None
         # A refused request releases the key, perhaps between the two statements.
         for _ in range(_TRIES):
@@ -100,7 +100,7 @@ class IdempotencyRepository:
                     await self.release(principal, key)
                     return Claim(ClaimOutcome.OVER_CAP)
                 return Claim(ClaimOutcome.CLAIMED)
-            known = (await self.connection.execute(_KNOWN, mine)).one_or_none()
+            known = (await self.connection.execute(_KNOWN, own_key)).one_or_none()
             if known is not None:
                 break
         if known is None:
@@ -110,14 +110,14 @@ class IdempotencyRepository:
         if known.state == "done":
             answer = ResponseRow(known.status, known.headers, known.body)
             return Claim(ClaimOutcome.REPLAY, answer)
-        taken = await self.connection.execute(
-            _TAKE_OVER, {**mine, "now": now, "locked_until": now + LOCK}
+        takeover = await self.connection.execute(
+            _TAKE_OVER, {**own_key, "now": now, "locked_until": now + LOCK}
         )
-        return Claim(ClaimOutcome.CLAIMED if taken.rowcount == 1 else ClaimOutcome.IN_PROGRESS)
+        return Claim(ClaimOutcome.CLAIMED if takeover.rowcount == 1 else ClaimOutcome.IN_PROGRESS)
 
     async def _is_over_cap(self, principal: str) -> bool:
-        found = await self.connection.execute(_BEYOND_CAP, {"whose": principal, "cap": MAX_KEYS})
-        return found.first() is not None
+        beyond = await self.connection.execute(_BEYOND_CAP, {"whose": principal, "cap": MAX_KEYS})
+        return beyond.first() is not None
 
     async def complete(self, principal: str, key: str, answer: ResponseRow) -> None:
         """Stores the response, in the transaction of the change."""
@@ -133,9 +133,9 @@ class IdempotencyRepository:
         )
 
     async def answer(self, principal: str, key: str) -> ResponseRow | None:
-        """The response stored under the key; None while there is none."""
-        mine = {"whose": principal, "wanted": key}
-        known = (await self.connection.execute(_KNOWN, mine)).first()
+        """Returns the response stored under the key; None while there is none."""
+        own_key = {"whose": principal, "wanted": key}
+        known = (await self.connection.execute(_KNOWN, own_key)).first()
         if known is None or known.state != "done":
             return None
         return ResponseRow(known.status, known.headers, known.body)
@@ -150,5 +150,5 @@ class IdempotencyRepository:
 
     async def forget(self, before: datetime) -> int:
         """Deletes keys first seen before `before`; returns their number."""
-        gone = await self.connection.execute(table.delete().where(table.c.created_at < before))
-        return gone.rowcount
+        deleted = await self.connection.execute(table.delete().where(table.c.created_at < before))
+        return deleted.rowcount

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.foundation.errors import Code, ServiceError, UnavailableError
-from app.foundation.events import Topic
+from app.foundation.events import EventTopic
 from app.foundation.http.dependencies import Provided
 from app.foundation.http.errors import RequestError, invalid, problems
 from app.foundation.http.request_body import Body, parse
@@ -29,24 +29,24 @@ from app.operations.services.event_stream import EventReader, EventStream
 
 TopicText = Annotated[str, Field(min_length=1, max_length=80, examples=["portfolio_change"])]
 _PREFIX: Final = f"{TICKER}:"
-NAMES: Final = ", ".join(f"`{topic.value}`" for topic in Topic) + f", `{_PREFIX}SYMBOL`"
+NAMES: Final = ", ".join(f"`{topic.value}`" for topic in EventTopic) + f", `{_PREFIX}SYMBOL`"
 
 
 def asked(
     names: Iterable[str], resolve: Callable[[str], SymbolEntry]
-) -> tuple[frozenset[Topic], frozenset[str]]:
+) -> tuple[frozenset[EventTopic], frozenset[str]]:
     """Parse topics and the symbols of `ticker:SYMBOL`, in any spelling.
 
     Raises RequestError (validation_failed) for an unknown topic, RefusedError for an
     unknown symbol.
     """
-    topics: set[Topic] = set()
+    topics: set[EventTopic] = set()
     symbols: set[str] = set()
     for at, name in enumerate(names):
         if name.startswith(_PREFIX):
             symbols.add(resolve(name.removeprefix(_PREFIX)).symbol)
-        elif name in set(Topic):
-            topics.add(Topic(name))
+        elif name in set(EventTopic):
+            topics.add(EventTopic(name))
         else:
             errors = [(("topics", at), "enum")]
             raise RequestError(Code.VALIDATION_FAILED, f"The topics are {NAMES}.", errors=errors)

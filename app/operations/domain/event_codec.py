@@ -24,6 +24,6 @@ CODEC: Final = EventCodec(
 )
 # A new event needs a line in EVENTS of its capability or here; a test checks it.
 NOT_STORED: Final[frozenset[type]] = frozenset({signals.SignalOutcomesBooked})  # only counted
-drafts_of = CODEC.drafts_of
-event_of = CODEC.event_of
-understood = CODEC.understood
+encode_event = CODEC.encode
+decode_event = CODEC.decode
+try_decode_event = CODEC.try_decode

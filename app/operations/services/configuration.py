@@ -90,7 +90,7 @@ class ConfigurationService:
                 await require_no_active_run(unit, await self.idempotency.now(unit))
                 done = _without_the_lowest(done, portfolio, context, reason)
             await self.recorder.commit(unit, portfolio, done, context, command)
-            unit.announce(ConfigurationChanged(wanted, context.at))
+            unit.publish_after_commit(ConfigurationChanged(wanted, context.at))
             return wanted
 
         return await self.idempotency.run(command, change, render)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from app.foundation.events import EventRecord
 from app.market.services.snapshot import QuoteView
-from app.operations.domain.event_codec import event_of
+from app.operations.domain.event_codec import decode_event
 from app.portfolio.domain.events import PortfolioChanged
 from app.scoring.domain.events import ScoreChanged
 
@@ -114,7 +114,7 @@ def _event(topic: str, sequence: int | None, timestamp: str | None, data: Detail
 
 def _data(record: EventRecord) -> Details:
     view = _VIEWS.get(record.type)
-    return {"type": record.type, **record.data} if view is None else view(event_of(record))
+    return {"type": record.type, **record.data} if view is None else view(decode_event(record))
 
 
 def _portfolio(event: PortfolioChanged) -> Details:

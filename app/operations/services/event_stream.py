@@ -10,9 +10,9 @@ from typing import Final
 
 import structlog
 
-from app.foundation.clock import SharedClock, agreed
+from app.foundation.clock import SharedClock, current_time
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.events import EventRecord, Topic
+from app.foundation.events import EventRecord, EventTopic
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock
 from app.foundation.sql.database import BULK_STATEMENT_S, CommitMark, Database
@@ -104,10 +104,10 @@ class EventReader:
     """
 
     recent: RecentEvents
-    stored: Callable[[int, frozenset[Topic]], Awaitable[StoredEvents]]
+    stored: Callable[[int, frozenset[EventTopic]], Awaitable[StoredEvents]]
     quotes: Mapping[str, Frame]
     conflated: Callable[[float], None]
-    topics: frozenset[Topic] = frozenset()
+    topics: frozenset[EventTopic] = frozenset()
     symbols: frozenset[str] = frozenset()
     position: int = field(init=False)
     _exact_upto: int = 0  # end of a replay without conflation
@@ -119,7 +119,7 @@ class EventReader:
     def __post_init__(self) -> None:
         self.position = self.recent.head
 
-    def ask(self, topics: AbstractSet[Topic], symbols: AbstractSet[str]) -> None:
+    def ask(self, topics: AbstractSet[EventTopic], symbols: AbstractSet[str]) -> None:
         """Replace the subscriptions; new symbols get their current quote at once."""
         self._pending |= dict.fromkeys(sorted((symbols - self.symbols) & self.quotes.keys()))
         self._pending = {name: None for name in self._pending if name in symbols}
@@ -170,7 +170,7 @@ class EventReader:
     def wake(self) -> None:
         self._woken.set()
 
-    def notify(self, topics: AbstractSet[Topic], since: int) -> None:
+    def notify(self, topics: AbstractSet[EventTopic], since: int) -> None:
         """Announce events of these topics after number `since`.
 
         A reader without a matching subscription only advances its position.
@@ -239,7 +239,7 @@ def _gap(since: int, page: StoredEvents, reason: str) -> Frame:
 
 
 def _is_score(entry: StreamEntry) -> bool:
-    return entry.record.topic is Topic.SCORE_UPDATE
+    return entry.record.topic is EventTopic.SCORE_UPDATE
 
 
 MAX_READERS: Final = 1_000
@@ -356,7 +356,7 @@ class EventStream:
         """Newest sequence number in memory."""
         return self._recent.head
 
-    async def stored(self, after: int, topics: frozenset[Topic]) -> StoredEvents:
+    async def stored(self, after: int, topics: frozenset[EventTopic]) -> StoredEvents:
         """Page from the database for a reader behind the buffer in memory."""
         async with self.database.read() as unit:
             head, floor = (
@@ -404,7 +404,7 @@ class EventStream:
     async def forget_old(self) -> int:
         """Delete events past the replay period; return their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            now = await agreed(unit, self.shared, self.clock)
+            now = await current_time(unit, self.shared, self.clock)
             return await unit.get(EventRepository).forget(now - KEEP, MOST)
 
 

@@ -232,7 +232,7 @@ class StatusSources:
         After a refused change a write is tried again (B08).
         """
         await self.database.ping(revision=migrations.head())
-        await self.database.try_writing()
+        await self.database.retry_writes()
 
     async def portfolio_facts(self) -> PortfolioStatus:
         """Figures of the committed portfolio. Raises UnavailableError without a database."""

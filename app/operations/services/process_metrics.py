@@ -110,7 +110,7 @@ def work_counters(metrics: Metrics) -> Callable[[], Mapping[str, float]]:
 def buffer_usage(bus: Bus, database: Database) -> Callable[[], tuple[BufferUsage, ...]]:
     """Source of the buffers that can fill up."""
     return lambda: (
-        BufferUsage("bus", bus.fullest(), bus.capacity, bus.dropped),
+        BufferUsage("bus", bus.longest_queue(), bus.capacity, bus.dropped),
         BufferUsage("database_connections", database.checked_out, database.options.pool_size, None),
     )
 

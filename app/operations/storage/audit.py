@@ -32,10 +32,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.configuration.storage.configuration import configuration_versions
 from app.foundation.errors import Code, NotFoundError, UnavailableError
-from app.foundation.events import Topic
-from app.foundation.sql.engines import url_of
-from app.foundation.sql.errors import CONNECT_ERRORS, translated
-from app.foundation.sql.facts import FactRepository
+from app.foundation.events import EventTopic
+from app.foundation.sql.engines import parse_database_url
+from app.foundation.sql.errors import CONNECT_ERRORS, translate
+from app.foundation.sql.key_value import KeyValueRepository
 from app.foundation.sql.tables import events, service_facts
 from app.operations.domain.history_audit import (
     HistoryBreak,
@@ -128,7 +128,7 @@ class RecordComparison:
 async def _beside(connection: AsyncConnection) -> StoredControls:
     body = type_coerce(configuration_versions.c.body, Text).label("body")
     rows = (await connection.execute(select(configuration_versions.c.version, body))).all()
-    facts = await FactRepository(connection).several(SWITCH, LOCKS)
+    facts = await KeyValueRepository(connection).get_many(SWITCH, LOCKS)
     switch: Any = facts.get(SWITCH) or {"enabled": True}
     locks: Any = facts.get(LOCKS) or {}
     return StoredControls(
@@ -149,7 +149,7 @@ async def inspect(url: str) -> HistoryFindings:
     history. Raises NotFoundError without a file, UnavailableError where the database cannot be
     read or has no history yet.
     """
-    async with reading(url_of(url)) as connection:
+    async with reading(parse_database_url(url)) as connection:
         findings, comparison = HistoryFindings(), await RecordComparison.begun(connection)
         async for rows in _batches(connection):
             findings = verify_events(findings, rows)
@@ -178,7 +178,7 @@ async def reading(url: URL) -> AsyncIterator[AsyncConnection]:
         async with engine.connect() as connection:
             yield connection
     except (SQLAlchemyError, *CONNECT_ERRORS) as e:
-        raise translated(e) or UnavailableError(
+        raise translate(e) or UnavailableError(
             Code.DATABASE_UNAVAILABLE, "the database cannot be read"
         ) from e
     finally:
@@ -294,7 +294,9 @@ async def _has_published_change(connection: AsyncConnection) -> bool:
     """Whether the event stream holds a change: then a head existed and was removed."""
     if not await connection.run_sync(lambda sync: sqlalchemy_inspect(sync).has_table(events.name)):
         return False
-    recorded = select(events.c.seq).where(events.c.topic == Topic.PORTFOLIO_CHANGE.value).limit(1)
+    recorded = (
+        select(events.c.seq).where(events.c.topic == EventTopic.PORTFOLIO_CHANGE.value).limit(1)
+    )
     return (await connection.execute(recorded)).first() is not None
 
 

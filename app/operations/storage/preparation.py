@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from app.foundation.errors import Code, CorruptDatabaseError
 from app.foundation.sql import migrations
-from app.foundation.sql.engines import url_of
+from app.foundation.sql.engines import parse_database_url
 from app.foundation.sql.errors import corrupt
 from app.operations.storage.audit import inspect, reading
 
@@ -26,7 +26,7 @@ async def _require_whole(url: str) -> None:
     """Run SQLite's integrity check; a missing file and another database pass."""
     if not _has_file(url):
         return
-    async with reading(url_of(url)) as connection:
+    async with reading(parse_database_url(url)) as connection:
         said = (await connection.execute(text("PRAGMA quick_check(1)"))).scalars().all()
     if said != ["ok"]:
         raise corrupt()
@@ -49,5 +49,5 @@ async def _require_unbroken(url: str) -> None:
 
 
 def _has_file(url: str) -> bool:
-    place = url_of(url)
+    place = parse_database_url(url)
     return place.get_backend_name() == "sqlite" and Path(str(place.database)).is_file()

@@ -14,7 +14,7 @@ from app.container.feed import overheard
 from app.foundation.events import Bus, EventRecord
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.operations.services.event_stream import EventStream
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -104,5 +104,5 @@ def test_G11_settings_that_cannot_be_read_leave_the_last_good_ones_in_force() ->
 
 
 def drafted(settings: Configuration) -> EventRecord:
-    (draft,) = drafts_of(ConfigurationChanged(settings, NOW))
+    (draft,) = encode_event(ConfigurationChanged(settings, NOW))
     return EventRecord(draft.topic, draft.type, draft.subject, draft.data, draft.occurred_at, 0)

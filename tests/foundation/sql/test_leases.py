@@ -40,7 +40,7 @@ async def test_one_holds_it_and_the_others_get_it_when_it_has_run_out(database: 
     async with database.write() as unit:
         assert not await unit.get(LeaseRepository).renew(FEED, 1, TTL_MS)
         assert await unit.get(LeaseRepository).renew(FEED, 2, TTL_MS)
-        lease = await unit.get(LeaseRepository).present(FEED)
+        lease = await unit.get(LeaseRepository).current(FEED)
     assert lease is not None
     assert (lease.holder, lease.epoch) == ("two", 2)
     assert 0 < lease.left_ms <= TTL_MS

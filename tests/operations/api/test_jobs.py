@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from app.foundation.data_status import DataSource
-from app.foundation.events import Topic
+from app.foundation.events import EventTopic
 from app.foundation.sql.events import EventRepository
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
@@ -128,7 +128,7 @@ async def test_a_backfill_is_a_job_and_the_stream_tells_of_it(desk: Desk) -> Non
             for one in await unit.get(EventRepository).after(0, 1_000)
             if one.type == "job_changed"
         ]
-    assert {one.topic for one in records} == {Topic.JOB}
+    assert {one.topic for one in records} == {EventTopic.JOB}
     told = [one.data for one in records if one.data["job_id"] == begun["id"]]
     assert [one["change"] for one in (told[0], told[-1])] == ["started", "ended"]
     assert (told[-1]["state"], told[-1]["progress"]) == ("done", 1.0)
@@ -210,7 +210,7 @@ async def test_a_job_can_be_stopped_and_once_it_has_ended_nothing_changes(desk: 
         (told,) = [
             one.data
             for one in await unit.get(EventRepository).after(0, 99)
-            if one.topic is Topic.JOB
+            if one.topic is EventTopic.JOB
         ]
     assert (told["job_id"], told["change"], told["state"]) == (waiting["id"], "ended", "cancelled")
     assert stopped["finished_at"] is not None

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
-from app.foundation.events import Topic
+from app.foundation.events import EventTopic
 from app.foundation.http.server import ServerLimits
 from app.foundation.sql.database import Database
 from app.operations.services.event_stream import KEEP
@@ -38,7 +38,7 @@ async def open_stream(database: Database) -> AsyncIterator[Served]:
 async def announce(desk: StreamDesk, *events: object) -> None:
     async with desk.database.write() as unit:
         for event in events:
-            unit.announce(event)
+            unit.publish_after_commit(event)
 
 
 def scores(number: int, *values: float | None) -> ScoresUpdated:
@@ -378,7 +378,7 @@ async def test_who_falls_behind_gets_the_newest_score_and_the_whole_change(
 ) -> None:
     desk = open_stream.desk
     with desk.stream.reader("websocket") as reader:
-        reader.ask({Topic.SCORE_UPDATE, Topic.REBALANCE}, frozenset())
+        reader.ask({EventTopic.SCORE_UPDATE, EventTopic.REBALANCE}, frozenset())
         for number in range(4):
             new = 0.6 + number / 10
             changes = tuple(
@@ -490,7 +490,7 @@ async def test_a_reader_that_changes_its_mind_while_the_past_is_read_misses_noth
         desk.stream._recent.begin(20)  # nothing in memory: the past comes from the database
         await reader.resume(10)
         assert json.loads((await reader.next())[0].text)["type"] == "resumed"
-        reader.ask({Topic.REBALANCE}, frozenset())
+        reader.ask({EventTopic.REBALANCE}, frozenset())
         reading = asyncio.ensure_future(reader.next())
         await asyncio.sleep(0)
         await reader.resume(0)

@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import NotFoundError
 from app.foundation.idempotency import IdempotentExecutor
-from app.foundation.job_service import JobNews, JobService
+from app.foundation.job_service import JobEventPublisher, JobService
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
@@ -58,7 +58,7 @@ def _service(desk: Desk, office: Office, jobs: Ended) -> Retention:
         EventStream(desk.database, clock, Metrics(), lambda _: None),
         office.notifications,
         desk.alerts,
-        JobService(cast("Jobs", jobs), clock, lambda: "id", JobNews(desk.database)),
+        JobService(cast("Jobs", jobs), clock, lambda: "id", JobEventPublisher(desk.database)),
         desk.rebalancing.runs,
         desk.signals,
         BoardRetention(desk.database, clock, find_decided_boards),
@@ -90,7 +90,7 @@ async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database
     await desk.rebalancing.rebalance(WHO)
     office = Office(database)
     await office.channel("desk", "http://127.0.0.1:1/hook")
-    await office.announce(change(1), change(2))
+    await office.publish(change(1), change(2))
     await office.work()
     log = await office.notifications.log(None, 10)
     async with database.write() as unit:  # one has arrived, one is still to be told

@@ -13,7 +13,7 @@ from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import CurrentSettings
 from app.foundation.errors import UnavailableError
-from app.foundation.events import EventRecord, Topic
+from app.foundation.events import EventRecord, EventTopic
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
@@ -30,7 +30,7 @@ PATIENCE_S = 60.0
 async def announce(database: Database, *events: object) -> None:
     async with database.write() as unit:
         for event in events:
-            unit.announce(event)
+            unit.publish_after_commit(event)
 
 
 def follower(database: Database, heard: list[EventRecord]) -> EventStream:
@@ -144,7 +144,7 @@ async def test_events_dropped_before_they_were_read_leave_no_hole_in_memory(
     async with database.write() as unit:
         await unit.get(EventRepository).forget(NOW, most=2)
     with stream.reader("websocket") as reader:
-        reader.ask({Topic.REBALANCE}, frozenset())
+        reader.ask({EventTopic.REBALANCE}, frozenset())
         await stream.catch_up()
         frames = await reader.next()
         while frames[-1].sequence != 6 or frames[-1].kind == "gap":
@@ -178,7 +178,7 @@ async def test_B12_a_database_that_lost_its_last_commits_is_a_gap_and_nothing_af
     await stream.open()
     with stream.reader("websocket") as reader, stream.reader("websocket") as other:
         for one in (reader, other):
-            one.ask({Topic.REBALANCE}, frozenset())
+            one.ask({EventTopic.REBALANCE}, frozenset())
         await announce(database, *(replace(PLAN, run_id=str(number)) for number in range(3)))
         await stream.catch_up()
         assert [one.sequence for one in await reader.next()] == [1, 2, 3]
@@ -209,7 +209,7 @@ async def test_B12_the_loss_is_noticed_also_where_other_events_have_taken_the_nu
     stream = follower(database, [])
     await stream.open()
     with stream.reader("websocket") as reader:
-        reader.ask({Topic.REBALANCE}, frozenset())
+        reader.ask({EventTopic.REBALANCE}, frozenset())
         following = asyncio.ensure_future(stream.follow(silence))
         await announce(database, PLAN, PLAN)
         assert [one.sequence for one in await reader.next()] == [1, 2]
@@ -237,7 +237,7 @@ async def test_B12_the_loss_is_noticed_although_no_connection_was_cut(
     stream = follower(database, [])
     await stream.open()
     with stream.reader("websocket") as reader:
-        reader.ask({Topic.REBALANCE}, frozenset())
+        reader.ask({EventTopic.REBALANCE}, frozenset())
         if has_read:
             await announce(database, PLAN)
             await stream.catch_up()
@@ -260,7 +260,7 @@ async def test_B12_the_loss_is_noticed_although_no_connection_was_cut(
 
 def _entries(first: int, last: int) -> list[StreamEntry]:
     return [
-        StreamEntry(EventRecord(Topic.REBALANCE, "plan_created", None, {}, NOW, seq))
+        StreamEntry(EventRecord(EventTopic.REBALANCE, "plan_created", None, {}, NOW, seq))
         for seq in range(first, last + 1)
     ]
 
@@ -307,15 +307,17 @@ async def test_who_asked_for_none_of_the_new_events_is_not_woken_and_misses_noth
     stream = follower(database, [])
     await stream.open()
     with stream.reader("websocket") as idle, stream.reader("websocket") as wants:
-        idle.ask({Topic.ALERT}, frozenset())
-        wants.ask({Topic.REBALANCE}, frozenset())
+        idle.ask({EventTopic.ALERT}, frozenset())
+        wants.ask({EventTopic.REBALANCE}, frozenset())
         for one in (idle, wants):
             one._woken.clear()
         await announce(database, PLAN, PLAN)
         await stream.catch_up()
         assert (idle._woken.is_set(), idle.position) == (False, 2)
         assert (wants._woken.is_set(), wants.position) == (True, 0)
-        idle.ask({Topic.ALERT, Topic.REBALANCE}, frozenset())  # from now on, not from before
+        idle.ask(
+            {EventTopic.ALERT, EventTopic.REBALANCE}, frozenset()
+        )  # from now on, not from before
         await announce(database, PLAN)
         await stream.catch_up()
         assert [frame.sequence for frame in await idle.next()] == [3]
