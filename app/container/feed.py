@@ -12,7 +12,8 @@ from typing import Final
 from app.configuration.services.current import CurrentSettings
 from app.container.runtime_values import new_id, utc_now
 from app.foundation.errors import ServiceError
-from app.foundation.events import Bus, EventRecord, EventTopic
+from app.foundation.event_bus import Bus
+from app.foundation.events import EventRecord, EventTopic
 from app.foundation.processes import API, OrphanedRuns, ProcessRegistry
 from app.foundation.sql.database import Database
 from app.foundation.sql.processes import ProcessProfile
