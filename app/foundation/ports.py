@@ -32,7 +32,7 @@ class Jobs(Protocol):
         """Returns one run. Raises NotFoundError for an unknown or deleted one."""
         ...
 
-    async def finished(self, run_id: str) -> Job:
+    async def wait_for_end(self, run_id: str) -> Job:
         """Waits until the run has ended, however it does. Raises NotFoundError."""
         ...
 

@@ -1,4 +1,4 @@
-"""Durable runs as use cases of the service, with job events at start, progress and end."""
+"""Durable runs as use cases of the service; publishes job events at start, progress and end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ from app.workers.durable import DurableRun
 from app.workers.schedule import Tasks
 
 STEP_S: Final = 1.0
-_LEAST: Final = 0.01  # share of the whole: a smaller step is not published
+_MIN_CHANGE: Final = 0.01  # of the whole job: smaller progress is not published
 
 
 def report_progress(
@@ -29,7 +29,7 @@ def report_progress(
     clock: Clock,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> DurableRun:
-    """The same run, with its start, progress and end published.
+    """Returns the run with its start, progress and end published.
 
     A run that another process resumes is published as started again. A run that stops with its
     process has not ended; a cancellation is published by its caller.
@@ -77,9 +77,9 @@ class _ReportingJournal:
                     return await self.journal.step(name, action)
                 finally:
                     watching.cancel()
-        except ExceptionGroup as several:
-            # The step's own: the group has no other member that fails.
-            raise several.exceptions[0] from None
+        except ExceptionGroup as group_error:
+            # Only the step raises: the watch never fails.
+            raise group_error.exceptions[0] from None
 
     def share(self, done: int, total: int) -> None:
         self._part = done / total if total else 0.0
@@ -99,19 +99,21 @@ class _ReportingJournal:
     async def _watch(self) -> None:
         while True:
             await self.sleep(STEP_S)
-            if self._whole() - self._published >= _LEAST:
+            if self._whole() - self._published >= _MIN_CHANGE:
                 await self.publish(JobChange.PROGRESS, JobState.RUNNING)
 
 
-Shown = Callable[[Report], Document]
+RenderReport = Callable[[Report], Document]
 
 
-def runs(service: MySymbolsServiceV2, work: Tasks, shown: Shown) -> tuple[DurableRun, ...]:
-    """Every kind of job; the checks decide on a whole board, so they wait for one.
+def create_runs(
+    service: MySymbolsServiceV2, work: Tasks, render_report: RenderReport
+) -> tuple[DurableRun, ...]:
+    """Returns the runs of all job kinds; decisions wait for a complete board.
 
-    `shown` makes the document of a report.
+    `render_report` makes the document of a report.
     """
-    does = _Works(service, work, shown)
+    does = _RunWork(service, work, render_report)
     every = (
         DurableRun(JobKind.REBALANCE_CHECK.value, ("check",), does.rebalance_check, work.scored),
         DurableRun(
@@ -130,14 +132,14 @@ def runs(service: MySymbolsServiceV2, work: Tasks, shown: Shown) -> tuple[Durabl
 
 
 @dataclass(frozen=True, slots=True)
-class _Works:
-    """Every step may be begun again: a check is one transaction that decides anew, the others
-    ask again for what is there and score what is there.
+class _RunWork:
+    """Work of each kind. Every step is repeatable: checks decide anew in one transaction, the
+    others fetch what is missing and score what is there.
     """
 
     service: MySymbolsServiceV2
     work: Tasks
-    shown: Shown
+    render_report: RenderReport
 
     async def rebalance_check(self, journal: StepJournal, payload: Document) -> Document:
         scheduled_at = datetime.fromisoformat(str(payload["scheduled_at"]))
@@ -182,7 +184,7 @@ class _Works:
         return await journal.step("board", board)
 
     async def backfill(self, journal: StepJournal, payload: Document) -> Document:
-        """Backfill of candles; a resumed run skips what is stored."""
+        """Fetches candles; a resumed run skips stored ones."""
 
         async def fill() -> Document:
             await first_fill(self.service.market, _stages(journal))
@@ -191,7 +193,7 @@ class _Works:
 
         listed = await self.contract_sync(journal, payload)
         filled = await journal.step("fill", fill)
-        # Another process may have filled, and died since: this one has its market to read first.
+        # Another process may have filled the market and died: this one has to load it first.
         await self.work.filled()
         return {"listed": listed["listed"], **filled, **await self.scoring(journal, payload)}
 
@@ -199,7 +201,7 @@ class _Works:
         begin, end = (_moment(payload.get(name)) for name in ("from", "to"))
 
         async def report() -> Document:
-            return self.shown(await self.service.reporting.report(begin, end))
+            return self.render_report(await self.service.reporting.report(begin, end))
 
         return await journal.step("report", report)
 
@@ -207,13 +209,13 @@ class _Works:
         slot = datetime.fromisoformat(str(payload["scheduled_at"]))
 
         async def mark() -> Document:
-            noted = await self.service.performance_marks.note(slot)
-            return {"version": None if noted is None else noted.version}
+            snapshot = await self.service.performance_marks.note(slot)
+            return {"version": None if snapshot is None else snapshot.version}
 
         return await journal.step("mark", mark)
 
     async def signal_outcomes(self, journal: StepJournal, payload: Document) -> Document:
-        """Number of booked results; a resumed run continues with the rest."""
+        """Returns the numbers of booked outcomes; a resumed run continues with the rest."""
         del payload
 
         async def book() -> Document:
@@ -223,7 +225,7 @@ class _Works:
         return await journal.step("book", book)
 
     async def retention(self, journal: StepJournal, payload: Document) -> Document:
-        """Number of deleted rows of each kind."""
+        """Returns the number of deleted rows of each kind."""
         del payload
 
         async def sweep(name: str) -> Document:
@@ -258,7 +260,7 @@ def _moment(text: object) -> datetime | None:
 
 
 def _stages(journal: StepJournal) -> Progress:
-    """Report the stages of a fill as progress of the journal."""
+    """Reports the stages of a fill as progress of the journal."""
 
     def report_stage(stage: str, done: int, total: int) -> None:
         part = done / total if total else 0.0

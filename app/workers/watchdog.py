@@ -1,4 +1,4 @@
-"""The loop behind the heartbeat of this process and the watch over the others."""
+"""Sends the heartbeats of this process and watches the other processes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ _log = structlog.get_logger("processes")
 
 @dataclass(frozen=True, slots=True)
 class Watchdog:
-    """Beats at its own pace while the database is away; a longer pause would seem a death."""
+    """Heartbeat loop at a fixed pace, also during an outage: a longer pause looks like a death."""
 
     registry: ProcessRegistry
     metrics: Metrics
@@ -25,10 +25,10 @@ class Watchdog:
     async def run(self, beat: Heartbeat) -> None:
         while True:
             try:
-                taken = await self.registry.send_heartbeat()
+                taken_over = await self.registry.send_heartbeat()
             except UnavailableError as error:
                 _log.warning("heartbeat_missed", cause=str(error.code))
             else:
-                self.metrics.job_executor_takeovers.inc(len(taken))
+                self.metrics.job_executor_takeovers.inc(len(taken_over))
                 beat()
             await self.sleep(self.registry.interval_s)

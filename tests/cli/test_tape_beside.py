@@ -23,10 +23,10 @@ from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Configuration, IntervalSettings
 from app.configuration.domain.sections import Family
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.container.tape import settings_in_force
+from app.container.recording import read_stored_settings
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.database import Database
-from app.operations.storage import preparation
+from app.operations.storage import startup_check
 from app.research.domain.recording import TapeError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
@@ -77,18 +77,18 @@ async def recorded(path: Path, after: type[Entry] | None = None) -> None:
 async def test_the_newest_stored_settings_are_read_beside_their_owner(
     database: Database, database_url: str
 ) -> None:
-    assert await settings_in_force(database_url) == Configuration()
+    assert await read_stored_settings(database_url) == Configuration()
     await changed(database)
-    assert await settings_in_force(database_url) == CHANGED
+    assert await read_stored_settings(database_url) == CHANGED
 
 
 async def test_without_a_database_the_defaults_are_in_force(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/none.sqlite3"
-    assert await settings_in_force(url) == Configuration()
+    assert await read_stored_settings(url) == Configuration()
     assert not (tmp_path / "none.sqlite3").exists()
     (tmp_path / "none.sqlite3").write_bytes(b"no database " * 100)
     with pytest.raises(UnavailableError):
-        await settings_in_force(url)
+        await read_stored_settings(url)
 
 
 @ON_SQLITE
@@ -176,7 +176,7 @@ async def test_serve_records_until_it_ends_and_the_tape_replays(
     exchange: str, tmp_path: Path
 ) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/served.sqlite3"
-    await preparation.prepare(url)
+    await startup_check.prepare(url)
     path = tmp_path / "served.tape"
     child = started(
         "serve", "--tape", str(path), "--port", "0", cwd=tmp_path,

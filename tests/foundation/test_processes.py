@@ -13,7 +13,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.processes import ProcessProfile, ProcessRepository
 from app.market.domain.models import ExchangeLink
 from app.market.services.shared_market import FeedView
-from app.settings import Role
+from app.settings import ProcessRole
 from tests.conftest import MakeDatabase
 
 DEAD_AFTER_S = 15.0
@@ -202,7 +202,7 @@ def made(role: str = "all", version: str = "1.2.0+aaaa", settings: str = "same")
     return ProcessProfile(role, version, settings)
 
 
-def may_lead(process: ProcessRegistry, role: Role = Role.ALL) -> bool:
+def may_lead(process: ProcessRegistry, role: ProcessRole = ProcessRole.ALL) -> bool:
     """As the process asks before it takes the lease of the feed."""
     tasks = object.__new__(FeedTasks)
     tasks.role, tasks.view = role, FeedView(_link, registry=process)
@@ -220,7 +220,7 @@ async def test_G09_other_code_or_settings_are_reported_and_the_older_version_doe
     assert one.mismatched_processes() == ()
     assert not one.is_outdated()
     assert may_lead(one)
-    assert not may_lead(one, Role.API)
+    assert not may_lead(one, ProcessRole.API)
     two.profile, three.profile = made(version="1.10.0+bbbb"), made(settings="other")
     await two.send_heartbeat()
     await three.send_heartbeat()

@@ -88,7 +88,7 @@ async def _work(url: str, path: Path, name: str, role: str) -> None:
     print("ready", flush=True)  # noqa: T201  # the pipe is how it answers
     while not path.with_suffix(".stop").exists():
         await registry.send_heartbeat()
-        if role != "works" and tick.left_s() <= 0:
+        if role != "works" and tick.due_in_s() <= 0:
             # By then what the others have begun is done, and its key is free again.
             await asyncio.sleep(LATE_S if role == "ticks late" else 0.0)
             await tick.run()

@@ -23,7 +23,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.market.domain.models import ContractStatus
 from app.operations.domain.event_codec import encode_event
-from app.operations.storage.audit import inspect
+from app.operations.storage.audit import verify_history
 from app.portfolio.domain.controls import Controls, LockKind
 from app.portfolio.domain.event_log import (
     WEIGHS,
@@ -128,7 +128,7 @@ class Twins:
 
     async def close(self) -> None:
         """Also proves both histories from outside, as `audit verify` does."""
-        verdicts = [await inspect(desk.database.options.url) for desk in self.desks]
+        verdicts = [await verify_history(desk.database.options.url) for desk in self.desks]
         for desk in self.desks:
             await desk.database.close()
         await self.stack.aclose()

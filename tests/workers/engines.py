@@ -39,7 +39,7 @@ async def until(holds: Callable[[], Awaitable[bool]], within_s: float = PATIENCE
 
 async def ended(engine: Engine, run_id: str) -> Job:
     async with asyncio.timeout(PATIENCE_S):
-        return await engine.finished(run_id)
+        return await engine.wait_for_end(run_id)
 
 
 class Notes:

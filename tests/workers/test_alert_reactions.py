@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import CurrentSettings
-from app.container.feed import overheard
+from app.container.feed import create_event_handler
 from app.foundation.event_bus import Bus
 from app.foundation.events import EventRecord
 from app.market.domain.events import ModeChanged
@@ -106,7 +106,7 @@ async def test_what_another_process_decided_is_looked_at_and_its_settings_hold_h
     async def at_once() -> None:
         await asyncio.sleep(0)
 
-    heard = overheard(in_force, bus)
+    heard = create_event_handler(in_force, bus)
     task = asyncio.ensure_future(alert_reactions(bus, lambda: T0, look, at_once)(lambda: None))
     await asyncio.sleep(0)
     newer = replace(Configuration(), version=7)

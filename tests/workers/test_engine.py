@@ -32,7 +32,7 @@ async def test_a_run_is_carried_out_on_our_loop_and_recorded_step_by_step(
     notes, outcomes = Notes(), []
     notes.go_on.clear()
     heard = lambda kind, outcome: outcomes.append((kind, outcome))  # noqa: E731  # a line of its own
-    async with engine_at(database_url, [notes.run()], ended=heard) as engine:
+    async with engine_at(database_url, [notes.run()], on_end=heard) as engine:
         begun = await engine.enqueue("noted", PAYLOAD, run_id="r-1")
         assert (begun.run_id, begun.is_new) == ("r-1", True)
         await asyncio.wait_for(notes.begun.wait(), 60)
@@ -100,7 +100,7 @@ async def test_an_error_of_ours_is_kept_with_its_code_and_its_words(database_url
     notes.failure = UnavailableError(Code.MARKET_DATA_STALE, "The market is two hours old.")
     run = notes.run()
     heard = lambda _kind, outcome: outcomes.append(outcome)  # noqa: E731  # a line of its own
-    async with engine_at(database_url, [run], ended=heard) as engine:
+    async with engine_at(database_url, [run], on_end=heard) as engine:
         await engine.enqueue("noted", {}, run_id="r-1", key="k")
         job = await ended(engine, "r-1")
         stale = JobError("market_data_stale", "The market is two hours old.")
@@ -115,7 +115,7 @@ async def test_of_an_unforeseen_error_nothing_is_shown(database_url: str) -> Non
     notes, outcomes = Notes(), []
     notes.failure = ValueError("canary")
     heard = lambda _kind, outcome: outcomes.append(outcome)  # noqa: E731  # a line of its own
-    async with engine_at(database_url, [notes.run()], ended=heard) as engine:
+    async with engine_at(database_url, [notes.run()], on_end=heard) as engine:
         await engine.enqueue("noted", {}, run_id="r-1")
         job = await ended(engine, "r-1")
     assert job.error is not None
@@ -245,7 +245,7 @@ async def test_runs_of_another_version_are_left_alone_and_counted(database_url: 
         await engine.enqueue("noted", {}, run_id="new")
         await ended(engine, "new")
         assert await running(engine, "old")
-        assert await engine.strays() == 1
+        assert await engine.count_other_versions() == 1
     assert notes.done == ["first", "second"]
     async with engine_at(database_url, runs, version="jobs-0") as engine:
         assert (await ended(engine, "old")).state is JobState.DONE

@@ -12,7 +12,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.leases import LeaseRepository
 from app.market.services.feed_leader import FeedLease, LeaseTimes
 from app.market.storage.shared_market import FEED, SharedMarketRepository
-from app.workers.feed import FeedDuty, Sharing
+from app.workers.feed import FeedLeaderTask, Sharing
 
 QUICK = LeaseTimes(ttl_s=1.0, renew_s=0.1, demote_s=0.6)
 
@@ -32,7 +32,7 @@ class Process:
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.lease = FeedLease(self.database, self.name, loop.time, self.times)
-        self.duty = FeedDuty(
+        self.duty = FeedLeaderTask(
             self.lease,
             loop.time,
             lambda: self.noted.append(f"{self.name} begins"),

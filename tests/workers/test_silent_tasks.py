@@ -28,9 +28,9 @@ from app.market.services.state import Filling
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
 from app.scoring.domain.events import ScoresUpdated
-from app.settings import Role
+from app.settings import ProcessRole
 from app.workers.reactions import ALERT_REACTIONS, DRIFT_REACTIONS, alert_reactions, drift_reactions
-from app.workers.schedule import ASKING_S, FIRST_FILL
+from app.workers.schedule import EXCHANGE_SILENT_S, FIRST_FILL
 from app.workers.supervisor import CHECK_INTERVAL_S, Heartbeat, Supervisor
 from tests.operations.api.test_system import opened
 from tests.operations.services.test_status import LINK, World
@@ -161,7 +161,7 @@ class Owner:
             cast("MarketData", bars), cast("Any", Part(Hang())), nobody, idle_s=0.01
         )
         FeedTasks(
-            Role.ALL,
+            ProcessRole.ALL,
             cast("Database", part("mode")),
             cast("MySymbolsServiceV2", Face(market, market, market)),
             FeedView(lambda: LINK),
@@ -182,7 +182,7 @@ class Owner:
             source = cast("ReferenceSource", part(name))
             asking = References(source, cast("Any", Part(Hang())), lambda: True, 60.0)
             work = asking.run if name == "reference" else asking.hear
-            self.supervisor.start(name, work, lambda: 60.0 + ASKING_S)
+            self.supervisor.start(name, work, lambda: 60.0 + EXCHANGE_SILENT_S)
 
     def tell(self) -> None:
         """What wakes those who wait to be told something."""

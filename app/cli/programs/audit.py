@@ -10,7 +10,7 @@ from app.cli.output import Output, create_table, report_errors
 from app.cli.programs.settings import read_settings
 from app.foundation.errors import ServiceError
 from app.operations.domain.history_audit import HistoryFindings
-from app.operations.storage.audit import inspect
+from app.operations.storage import audit
 
 
 def verify_history(database: str | None, as_json: bool) -> None:
@@ -19,7 +19,7 @@ def verify_history(database: str | None, as_json: bool) -> None:
         options = {} if database is None else {"database": {"url": database}}
         url = read_settings(options).database.url
         try:
-            findings = asyncio.run(inspect(url))
+            findings = asyncio.run(audit.verify_history(url))
         except ValueError as error:
             raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", str(error)) from None
         except ServiceError as error:

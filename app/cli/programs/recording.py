@@ -16,8 +16,15 @@ from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.output import Output, report_errors
 from app.cli.programs.settings import read_settings
 from app.configuration.domain.model import Configuration
+from app.container.recording import (
+    RecordingListener,
+    ReplayResult,
+    SystemTime,
+    read_stored_settings,
+    record,
+    replay,
+)
 from app.container.runtime_values import utc_now
-from app.container.tape import Around, Ears, ReplayResult, record, replay, settings_in_force
 from app.foundation.errors import ServiceError
 from app.research.domain.recording import BoardLine, Step, TapeError
 from app.settings import Settings
@@ -67,7 +74,7 @@ class _ConfigurationReader:
         """Polls the settings; waits for a database that is away, as a replay needs them."""
         while True:
             try:
-                self.configuration = await settings_in_force(self.database_url)
+                self.configuration = await read_stored_settings(self.database_url)
             except ServiceError as error:
                 _log.warning("recording_waits_for_database", cause=str(error.code))
                 await asyncio.sleep(_RETRY_S)
@@ -87,12 +94,12 @@ async def _record(file: Path, settings: Settings, reader: _ConfigurationReader) 
         lost = await record(
             file,
             settings.kucoin,
-            Around(utc_now, time.monotonic, asyncio.sleep),
-            Ears(_log_board, _log_failure),
+            SystemTime(utc_now, time.monotonic, asyncio.sleep),
+            RecordingListener(_log_board, _log_failure),
             for_s=float("inf"),
             is_streaming=settings.feed.mode == "stream",
             configuration=configuration,
-            newest=reader,
+            read_settings=reader,
         )
     except OSError as error:
         _log.error("recording_not_written", file=str(file), cause=error.strerror)
@@ -122,7 +129,7 @@ def record_tape(file: Path, duration: str, board_every: str | None, as_json: boo
         settings = read_settings()
         is_streaming = settings.feed.mode == "stream"
         progress = _Progress(output)
-        around = Around(utc_now, time.monotonic, asyncio.sleep)
+        around = SystemTime(utc_now, time.monotonic, asyncio.sleep)
         configuration = asyncio.run(_read_configuration(settings.database.url))
         try:
             recording = record(
@@ -181,10 +188,10 @@ class _Progress:
     output: Output
     boards: list[BoardLine] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
-    ears: Ears = field(init=False)
+    ears: RecordingListener = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ears = Ears(self._add_board, self._add_failure)
+        self.ears = RecordingListener(self._add_board, self._add_failure)
         configure_logging(level="error", form="console")
 
     def _add_board(self, board: BoardLine) -> None:
@@ -264,7 +271,7 @@ async def _run_until_signal(recording: Awaitable[int]) -> int | None:
 async def _read_configuration(database_url: str) -> Configuration:
     """Returns the stored business settings. Raises CommandError (69) if they cannot be read."""
     try:
-        return await settings_in_force(database_url)
+        return await read_stored_settings(database_url)
     except ServiceError as error:
         detail = f"The business settings cannot be read: {error.detail}."
         raise CommandError(ExitCode.UNAVAILABLE, error.code.value, detail) from error

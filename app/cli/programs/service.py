@@ -28,7 +28,7 @@ from app.foundation.http.server import (
     server_config,
 )
 from app.main import create_app, tune_interpreter
-from app.settings import Role, Settings
+from app.settings import ProcessRole, Settings
 from app.workers.gauges import dump_stack_when_blocked
 
 _log = structlog.get_logger("service")
@@ -103,7 +103,7 @@ def serve(host: str | None, port: int | None, role: str | None, tape: Path | Non
     """Runs the service until a signal; options override the settings."""
     with report_errors(as_json=False) as output:
         settings = read_settings(
-            {"http": {"host": host, "port": port}}, None if role is None else Role(role)
+            {"http": {"host": host, "port": port}}, None if role is None else ProcessRole(role)
         )
         if tape is not None:
             refuse_existing(tape)

@@ -11,13 +11,13 @@ from pydantic_settings import SettingsError
 
 from app.cli.exit_codes import CommandError, ExitCode
 from app.foundation.sql.engines import parse_database_url
-from app.settings import PREFIX, Role, Settings, known_variables, variables
+from app.settings import PREFIX, ProcessRole, Settings, known_variables, variables
 
 _DATABASES: Final = frozenset({"sqlite", "postgresql", "postgres"})
 
 
 def read_settings(
-    options: Mapping[str, Mapping[str, Any]] | None = None, role: Role | None = None
+    options: Mapping[str, Mapping[str, Any]] | None = None, role: ProcessRole | None = None
 ) -> Settings:
     """The settings of the environment, with `options` (part -> name -> value) laid over them.
 

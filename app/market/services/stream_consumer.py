@@ -383,7 +383,7 @@ class StreamedMarket:
     async def _ask(self, now: float) -> None:
         settings = self.data.configuration()
         # Twice in the time in which a quote has to be heard of: one answer may be lost.
-        pause_s = settings.cadence_s(Source.TICKERS, streaming=True) / 2
+        pause_s = settings.update_interval_s(Source.TICKERS, streaming=True) / 2
         if self._in_doubt or now - max(self._tried, self.data.quotes.asked) >= pause_s:
             after_gap, self._in_doubt = self._in_doubt, False
             self._tried = now

@@ -6,7 +6,7 @@ from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.configuration.api.schemas import ConfigurationUpdate, ConfigurationView, view_of
+from app.configuration.api.schemas import ConfigurationUpdate, ConfigurationView, to_view
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
 from app.foundation.errors import Code, PreconditionFailedError
@@ -65,7 +65,7 @@ class ConfigurationVersion(Out):
 async def configuration(configuration: Provided[ConfigurationService]) -> Response:
     """Weights, thresholds, limits and intervals. The ETag is the version."""
     settings = await configuration.current()
-    return answer(json_bytes(view_of(settings)), headers={"ETag": etag(settings.version)})
+    return answer(json_bytes(to_view(settings)), headers={"ETag": etag(settings.version)})
 
 
 @router.put(
@@ -100,7 +100,7 @@ async def put_configuration(
 
     def render(settings: Configuration) -> StoredResponse:
         shown = ConfigurationChangeResult(
-            configuration=view_of(settings), warnings=list(settings.warnings())
+            configuration=to_view(settings), warnings=list(settings.warnings())
         )
         return keep(shown, headers={"ETag": etag(settings.version)})
 

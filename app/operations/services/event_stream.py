@@ -288,7 +288,7 @@ class EventStream:
             newest = await unit.get(EventRepository).after(head - 1, 1)
         self._recent.begin(head, _with(head, newest))
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Poll now: there may be new events."""
         self._hint.set()
 

@@ -22,11 +22,11 @@ from sqlalchemy import (
     cast,
     event,
     func,
+    inspect,
     literal,
     select,
     type_coerce,
 )
-from sqlalchemy import inspect as sqlalchemy_inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -82,9 +82,7 @@ class RecordComparison:
     @classmethod
     async def begun(cls, connection: AsyncConnection) -> "RecordComparison":
         """Start a comparison; an old schema has no table of results."""
-        has_results = await connection.run_sync(
-            lambda sync: sqlalchemy_inspect(sync).has_table(trades.name)
-        )
+        has_results = await connection.run_sync(lambda sync: inspect(sync).has_table(trades.name))
         made = cls(connection, has_results)
         try:
             made._stored = await _beside(connection)
@@ -142,14 +140,14 @@ _BATCH: Final = 1000
 _INTEGERS: Final = frozenset({"seq", "configuration_version"})
 
 
-async def inspect(url: str) -> HistoryFindings:
+async def verify_history(url: str) -> HistoryFindings:
     """Verify the history of the database at `url`, read-only and in one snapshot.
 
     The service may run meanwhile. Results, settings and controls are compared with an intact
     history. Raises NotFoundError without a file, UnavailableError where the database cannot be
     read or has no history yet.
     """
-    async with reading(parse_database_url(url)) as connection:
+    async with open_read_only(parse_database_url(url)) as connection:
         findings, comparison = HistoryFindings(), await RecordComparison.begun(connection)
         async for rows in _batches(connection):
             findings = verify_events(findings, rows)
@@ -161,7 +159,7 @@ async def inspect(url: str) -> HistoryFindings:
 
 
 @asynccontextmanager
-async def reading(url: URL) -> AsyncIterator[AsyncConnection]:
+async def open_read_only(url: URL) -> AsyncIterator[AsyncConnection]:
     """Read-only connection in one snapshot transaction."""
     if url.get_backend_name() == "sqlite":
         engine = create_async_engine(
@@ -292,7 +290,7 @@ async def _head(connection: AsyncConnection) -> tuple[ChainHead | None, bool]:
 
 async def _has_published_change(connection: AsyncConnection) -> bool:
     """Whether the event stream holds a change: then a head existed and was removed."""
-    if not await connection.run_sync(lambda sync: sqlalchemy_inspect(sync).has_table(events.name)):
+    if not await connection.run_sync(lambda sync: inspect(sync).has_table(events.name)):
         return False
     recorded = (
         select(events.c.seq).where(events.c.topic == EventTopic.PORTFOLIO_CHANGE.value).limit(1)

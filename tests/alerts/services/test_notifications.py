@@ -320,7 +320,7 @@ async def test_new_limits_hold_from_the_next_notice_on(office: Office) -> None:
     async with receiver.listening() as url:
         await office.channel("people", url.replace("http", "json", 1), ChannelKind.APPRISE)
         changed = {"notifications": {"error": {"per_hour": 2, "cooldown_s": 30}}}
-        office.in_force.hear(ConfigurationChanged(validate(changed, Configuration()), NOW))
+        office.in_force.on_event(ConfigurationChanged(validate(changed, Configuration()), NOW))
         await office.publish(*(alert(number) for number in range(5)))
         await office.work()
         assert len(receiver.got) == 2

@@ -205,7 +205,7 @@ async def test_B05_each_broken_constraint_says_what_its_name_means(database: Dat
     async with database.write() as unit:
         await unit.connection.execute(text(_MEMBER.format(**_SOUND, **times)))
         await unit.get(HistoryRepository).append([draft()], STAMP)
-        await unit.get(ConfigurationRepository).found(T0, "x")
+        await unit.get(ConfigurationRepository).get_or_create(T0, "x")
     for name, (statements, code) in _CASES.items():
         with pytest.raises(ServiceError) as caught:
             await _carried_out(database, [statement.format(**times) for statement in statements])

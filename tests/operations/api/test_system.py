@@ -17,7 +17,7 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.market.domain.models import LinkState
 from app.operations.services.health import StatusService
-from app.workers.supervisor import CRASHES
+from app.workers.supervisor import MAX_CRASHES
 from tests.operations.services.test_status import LINK, NOW, World
 from tests.support.harness import PREFIX, make_api, open_client
 from tests.support.judging import problem
@@ -98,13 +98,13 @@ async def test_W15_a_stream_whose_listener_fails_is_down_for_every_client_until_
         overall, part, task = await told()
         assert overall == part["state"] == "down"
         assert part["cause"] == "task_failed"
-        assert part["detail"] == f"KeyError, after {1 + CRASHES} crashes"
+        assert part["detail"] == f"KeyError, after {1 + MAX_CRASHES} crashes"
         assert part["next_step"].startswith("restarts at ")
         assert (task["running"], task["last_error"]) == (True, "KeyError")
         assert (await client.get("/livez")).status_code == 200, "no reason to kill the process"
         bench.broken = None
         bench.rested.set()
-        while len(bench.begun) < 2 + CRASHES:
+        while len(bench.begun) < 2 + MAX_CRASHES:
             await asyncio.sleep(0)
         overall, part, task = await told()
         assert overall == part["state"] == "up"

@@ -72,7 +72,7 @@ async def test_events_of_another_process_arrive(
     async with another(database_url, make_database) as other, asyncio.TaskGroup() as group:
         tasks = [group.create_task(stream.follow(silence))]
         if by == "hint":
-            tasks.append(group.create_task(database.listen(stream.nudge, silence)))
+            tasks.append(group.create_task(database.listen(stream.wake, silence)))
         for number in range(5):
             await announce(other, replace(PLAN, run_id=str(number)))
             wanted = number + 1
@@ -121,7 +121,7 @@ async def test_one_process_needs_no_listener(database: Database) -> None:
 
 async def test_settings_of_another_process_come_into_force(database: Database) -> None:
     in_force = CurrentSettings()
-    stream = EventStream(database, lambda: NOW, Metrics(), in_force.read)
+    stream = EventStream(database, lambda: NOW, Metrics(), in_force.on_record)
     await stream.open()
     newer = replace(Configuration(), version=3, max_portfolio_symbols=7)
     await announce(database, PLAN, ConfigurationChanged(newer, NOW))

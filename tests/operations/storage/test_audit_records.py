@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from app.foundation.sql.database import Database
-from app.operations.storage.audit import inspect
+from app.operations.storage.audit import verify_history
 from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.controls import LockKind
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
@@ -35,7 +35,7 @@ async def test_what_was_altered_beside_the_portfolio_is_found(
     desk: Desk, database_url: str
 ) -> None:
     await lived(desk)
-    assert (await inspect(database_url)).breaks == (), "a lock that has run out may be gone"
+    assert (await verify_history(database_url)).breaks == (), "a lock that has run out may be gone"
     is_sqlite = desk.database.dialect == "sqlite"
     for trigger, table in TRIGGERS.items():
         await execute(desk, f"DROP TRIGGER {trigger}{'' if is_sqlite else f' ON {table}'}")
@@ -83,9 +83,9 @@ async def test_what_was_altered_beside_the_portfolio_is_found(
         ),
     ):
         await execute(desk, altered)
-        assert [one.detail for one in (await inspect(database_url)).breaks] == told
+        assert [one.detail for one in (await verify_history(database_url)).breaks] == told
         await execute(desk, as_it_was)
-    assert (await inspect(database_url)).ok
+    assert (await verify_history(database_url)).ok
 
 
 async def lived(desk: Desk) -> None:

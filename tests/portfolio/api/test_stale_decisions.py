@@ -20,7 +20,7 @@ from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.trading.api import routes as portfolio_trading
 from app.workers.activities import activities
-from app.workers.runs import runs
+from app.workers.runs import create_runs
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem
@@ -185,7 +185,7 @@ async def test_automatic_actions_on_stale_data_are_recorded_as_skipped(
     service = cast("MySymbolsServiceV2", Scheduled(desk))
     work = activities(service, cast("AlertScheduler", service), lambda: "request")
     skipped = {"skipped": STALE, "detail": "The market data is too old to decide on."}
-    jobs = {one.kind: one for one in runs(service, work, lambda _: {})}
+    jobs = {one.kind: one for one in create_runs(service, work, lambda _: {})}
     payload = {"scheduled_at": NOW.isoformat()}
     for name in ("rebalance_check", "replacement_check"):
         assert await jobs[name].work(Journal(), payload) == skipped, name

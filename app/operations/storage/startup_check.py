@@ -8,7 +8,7 @@ from app.foundation.errors import Code, CorruptDatabaseError
 from app.foundation.sql import migrations
 from app.foundation.sql.engines import parse_database_url
 from app.foundation.sql.errors import corrupt
-from app.operations.storage.audit import inspect, reading
+from app.operations.storage.audit import open_read_only, verify_history
 
 
 async def prepare(url: str) -> None:
@@ -26,7 +26,7 @@ async def _require_whole(url: str) -> None:
     """Run SQLite's integrity check; a missing file and another database pass."""
     if not _has_file(url):
         return
-    async with reading(parse_database_url(url)) as connection:
+    async with open_read_only(parse_database_url(url)) as connection:
         said = (await connection.execute(text("PRAGMA quick_check(1)"))).scalars().all()
     if said != ["ok"]:
         raise corrupt()
@@ -39,7 +39,7 @@ async def _require_unbroken(url: str) -> None:
     """
     if not _has_file(url):
         return
-    findings = await inspect(url)
+    findings = await verify_history(url)
     if not findings.ok:
         raise CorruptDatabaseError(
             Code.HISTORY_TAMPERED,
