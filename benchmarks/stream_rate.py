@@ -23,7 +23,7 @@ from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
-from app.operations.services.event_messages import frame_of
+from app.operations.services.event_messages import event_frame
 from app.portfolio.domain.events import PlanCreated
 from benchmarks.rows import Row, note
 from tests.support.desk import NOW
@@ -130,7 +130,7 @@ async def bare() -> Pace:
         kept = EventRecord(
             draft.topic, draft.type, draft.subject, draft.data, draft.occurred_at, seq
         )
-        return frame_of(kept).text.encode()
+        return event_frame(kept).text.encode()
 
     async def tell() -> None:
         for begin in range(0, EVENTS, TOGETHER):

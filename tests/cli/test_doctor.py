@@ -185,7 +185,7 @@ def test_a_service_that_runs_says_which_part_is_ill_since_when_and_what_is_next(
         "cause": "exchange_timeout",
         "detail": "no answer",
         "last_success_at": None,
-        "next_step": "tries again in 3 s",
+        "next_step": "retries in 3 s",
     }
     levels = [
         {"name": "feed_uptime", "window_s": 3600, "share": 0.9987, "samples": 9},
@@ -198,7 +198,7 @@ def test_a_service_that_runs_says_which_part_is_ill_since_when_and_what_is_next(
     assert checks["service"]["verdict"] == CheckResult.WARNING
     assert "FROZEN; feed_uptime 99.87 % of 9 samples within 3600 s" in checks["service"]["detail"]
     part = checks["service:exchange"]
-    assert part["advice"] == "tries again in 3 s"
+    assert part["advice"] == "retries in 3 s"
     since = "down since 2026-01-02T03:04:00Z"
     for said in (since, "last success never", "exchange_timeout: no answer"):
         assert said in part["detail"]

@@ -61,7 +61,7 @@ class ConfigurationVersion(Out):
         )
 
 
-@router.get("", summary="The settings in force", response_model=ConfigurationView)
+@router.get("", summary="Current settings", response_model=ConfigurationView)
 async def configuration(configuration: Provided[ConfigurationService]) -> Response:
     """Weights, thresholds, limits and intervals. The ETag is the version."""
     settings = await configuration.current()
@@ -91,7 +91,7 @@ async def put_configuration(
 ) -> Response:
     """Change settings: all are validated together and take effect as the next version.
 
-    `If-Match` is the version of the configuration. An empty change makes no version.
+    `If-Match` is the version of the configuration. An empty change creates no version.
     """
     if body.version is not None and command.if_match not in {None, body.version}:
         raise PreconditionFailedError(
@@ -111,8 +111,8 @@ async def put_configuration(
             body.changes(), reason, who, render, evict_lowest=body.evict_lowest
         )
     except ConfigurationRefusedError as refused:
-        places = [(("body", *one.loc.split(".")), one.type) for one in refused.complaints]
-        return problem_response(request, 422, refused.code, refused.detail, errors=places)
+        errors = [(("body", *one.loc.split(".")), one.type) for one in refused.complaints]
+        return problem_response(request, 422, refused.code, refused.detail, errors=errors)
     return sent(done)
 
 

@@ -45,7 +45,7 @@ integrity_router = api_router("portfolio", "/portfolio")
 class InvariantOut(Out):
     name: str = Field(examples=["sum_of_weights"])
     ok: bool
-    detail: str | None = Field(description="What is wrong.")
+    detail: str | None = Field(description="Description of the violation.")
 
 
 class IntegrityOut(Out):
@@ -66,9 +66,9 @@ class IntegrityOut(Out):
         )
 
 
-@integrity_router.get("/integrity", summary="Are all invariants held", dependencies=EXPENSIVE)
+@integrity_router.get("/integrity", summary="Invariants of the portfolio", dependencies=EXPENSIVE)
 async def integrity(checks: Provided[IntegrityService]) -> IntegrityOut:
-    """Check size, ranks, sums, bounds, scores, the hash chain and that events give the state."""
+    """Check size, ranks, sums, bounds, scores, the hash chain, and that events give the state."""
     return IntegrityOut.of(await checks.check())
 
 
@@ -82,7 +82,7 @@ class ConnectionOut(Out):
 
     phase: str = Field(examples=["live"])
     since_s: float = Field(description="Seconds in this phase.")
-    topics: int
+    topics: int = Field(description="Requested topics.")
     active_topics: int = Field(description="Acknowledged and without a gap.")
     seconds_since_last_message: float | None = Field(description="Null while it is not open.")
 
@@ -313,19 +313,19 @@ async def get_metrics(request: Request) -> Metrics:
     return metrics
 
 
-@probes.get("/livez", summary="Is the process alive")
+@probes.get("/livez", summary="Liveness of the process")
 async def livez() -> AliveOut:
     """Liveness: answers while the event loop runs."""
     return AliveOut(status="alive")
 
 
-@probes.get("/readyz", summary="Can reads be served", responses=problems(Code.DATABASE_UNAVAILABLE))
+@probes.get("/readyz", summary="Readiness for reads", responses=problems(Code.DATABASE_UNAVAILABLE))
 async def readyz(status: Provided[StatusService]) -> ComponentOut:
     """Readiness: 200 while the database answers, else 503."""
     database: ComponentHealth = await status.ready()
     if database.state is ComponentState.DOWN:
         raise UnavailableError(
-            Code.DATABASE_UNAVAILABLE, "The database does not answer.", retry_after_s=5
+            Code.DATABASE_UNAVAILABLE, "The database does not respond.", retry_after_s=5
         )
     return ComponentOut.model_validate(database)
 
@@ -381,7 +381,7 @@ async def initialize_sample_data(
 ) -> Response:
     """Load candles of at least 12 symbols from the sandbox; a repetition changes nothing.
 
-    Only the sandbox allows it: elsewhere 409 `sandbox_only`.
+    Only the sandbox allows it; a live exchange answers 409 `sandbox_only`.
     """
 
     def render(loaded: SampleDataResult) -> StoredResponse:

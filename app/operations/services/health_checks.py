@@ -100,7 +100,7 @@ ALERTING_SILENT: Final = "alerting_silent"
 
 def exchange(link: ExchangeLink) -> ComponentHealth:
     """Health of the REST link to the exchange."""
-    again = None if link.retry_in_s is None else f"tries again in {link.retry_in_s:.0f} s"
+    retry = None if link.retry_in_s is None else f"retries in {link.retry_in_s:.0f} s"
     return ComponentHealth(
         "exchange",
         _LINK_STATES[link.state],
@@ -108,7 +108,7 @@ def exchange(link: ExchangeLink) -> ComponentHealth:
         link.cause,
         link.detail,
         link.last_success_at,
-        again if link.state is LinkState.DOWN else None,
+        retry if link.state is LinkState.DOWN else None,
     )
 
 
@@ -126,8 +126,8 @@ def market_data(market: MarketFacts) -> ComponentHealth:
         state, cause = ComponentState.DEGRADED, str(Code.CLOCK_UNSAFE)
     next_step = {
         ComponentState.STARTING: "decides once the market data is complete",
-        ComponentState.DEGRADED: "polls again with the next tick; stale symbols decide nothing",
-        ComponentState.DOWN: "polls again with the next tick; no decisions until then",
+        ComponentState.DEGRADED: "polls again at the next interval; stale symbols decide nothing",
+        ComponentState.DOWN: "polls again at the next interval; no decisions until then",
     }.get(state)
     return ComponentHealth("market_data", state, None, cause, detail, market.as_of, next_step)
 
@@ -137,11 +137,11 @@ def stream(report: StreamReport | None) -> tuple[ComponentHealth, ...]:
     if report is None or not report.is_owner:
         return ()
     facts = report.facts
-    heard = "no message yet"
+    message = "no message yet"
     if facts.seconds_since_last_message is not None:
-        heard = f"last message {facts.seconds_since_last_message:.0f} s ago"
-    lines = f"{len(facts.lines)} connections"
-    detail = f"{facts.active_topics} of {facts.topics} topics live on {lines}, {heard}"
+        message = f"last message {facts.seconds_since_last_message:.0f} s ago"
+    connections = f"{len(facts.lines)} connections"
+    detail = f"{facts.active_topics} of {facts.topics} topics live on {connections}, {message}"
     cause = next_step = None
     state = ComponentState.UP
     if not report.is_streaming:

@@ -1,4 +1,4 @@
-"""Prepares a database: checks an SQLite file and migrates the schema."""
+"""Startup check of a database: file integrity, schema migration and history."""
 
 from pathlib import Path
 
@@ -12,30 +12,30 @@ from app.operations.storage.audit import open_read_only, verify_history
 
 
 async def prepare(url: str) -> None:
-    """Check the file and the history and migrate the schema.
+    """Checks the file, migrates the schema and verifies the history.
 
     Raises CorruptDatabaseError before any write to a damaged file, UnavailableError for an
     unusable database.
     """
-    await _require_whole(url)
+    await _require_intact_file(url)
     await migrations.upgrade(url)
-    await _require_unbroken(url)
+    await _require_intact_history(url)
 
 
-async def _require_whole(url: str) -> None:
-    """Run SQLite's integrity check; a missing file and another database pass."""
+async def _require_intact_file(url: str) -> None:
+    """Runs SQLite's integrity check; skips a missing file and a database server."""
     if not _has_file(url):
         return
     async with open_read_only(parse_database_url(url)) as connection:
-        said = (await connection.execute(text("PRAGMA quick_check(1)"))).scalars().all()
-    if said != ["ok"]:
+        results = (await connection.execute(text("PRAGMA quick_check(1)"))).scalars().all()
+    if results != ["ok"]:
         raise corrupt()
 
 
-async def _require_unbroken(url: str) -> None:
-    """Verify the history: SQLite does not detect a flipped bit within a row.
+async def _require_intact_history(url: str) -> None:
+    """Verifies the history, because SQLite does not detect a flipped bit within a row.
 
-    A database server checks its own pages: there the operator runs `my-symbols audit verify`.
+    A database server checks its own pages; there the operator runs `my-symbols audit verify`.
     """
     if not _has_file(url):
         return
@@ -43,11 +43,11 @@ async def _require_unbroken(url: str) -> None:
     if not findings.ok:
         raise CorruptDatabaseError(
             Code.HISTORY_TAMPERED,
-            f"the history does not hold: {findings.breaks[0].detail}; see `my-symbols audit"
-            " verify`, and put a backup in its place, or move the file away to begin anew",
+            f"the history is damaged: {findings.breaks[0].detail}; see `my-symbols audit verify`,"
+            " and restore a backup, or move the file away to start anew",
         )
 
 
 def _has_file(url: str) -> bool:
-    place = parse_database_url(url)
-    return place.get_backend_name() == "sqlite" and Path(str(place.database)).is_file()
+    address = parse_database_url(url)
+    return address.get_backend_name() == "sqlite" and Path(str(address.database)).is_file()

@@ -378,7 +378,7 @@ async def test_who_falls_behind_gets_the_newest_score_and_the_whole_change(
 ) -> None:
     desk = open_stream.desk
     with desk.stream.reader("websocket") as reader:
-        reader.ask({EventTopic.SCORE_UPDATE, EventTopic.REBALANCE}, frozenset())
+        reader.subscribe({EventTopic.SCORE_UPDATE, EventTopic.REBALANCE}, frozenset())
         for number in range(4):
             new = 0.6 + number / 10
             changes = tuple(
@@ -487,10 +487,10 @@ async def test_a_reader_that_changes_its_mind_while_the_past_is_read_misses_noth
         await announce(desk, replace(PLAN, run_id=str(number)))
     await desk.stream.catch_up()
     with desk.stream.reader("websocket") as reader:
-        desk.stream._recent.begin(20)  # nothing in memory: the past comes from the database
+        desk.stream._recent.restart(20)  # nothing in memory: the past comes from the database
         await reader.resume(10)
         assert json.loads((await reader.next())[0].text)["type"] == "resumed"
-        reader.ask({EventTopic.REBALANCE}, frozenset())
+        reader.subscribe({EventTopic.REBALANCE}, frozenset())
         reading = asyncio.ensure_future(reader.next())
         await asyncio.sleep(0)
         await reader.resume(0)

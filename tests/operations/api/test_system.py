@@ -135,7 +135,7 @@ async def test_health_names_the_cause_and_what_happens_next() -> None:
         "cause": "exchange_timeout",
         "detail": "no answer",
         "last_success_at": "2026-01-02T03:04:00Z",
-        "next_step": "tries again in 3 s",
+        "next_step": "retries in 3 s",
     }
 
 

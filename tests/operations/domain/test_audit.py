@@ -110,7 +110,7 @@ def test_an_event_sealed_anew_breaks_the_link_of_the_next() -> None:
 
 def test_a_number_that_was_there_already_is_named() -> None:
     found = tried((*EVENTS[:3], EVENTS[1], *EVENTS[3:]))
-    assert HistoryBreak(2, "event 2 stands where 4 was due") in found.breaks
+    assert HistoryBreak(2, "event 2 is in the place of event 4") in found.breaks
 
 
 def test_an_event_that_cannot_be_read_is_named_and_the_next_is_judged_on_its_own() -> None:

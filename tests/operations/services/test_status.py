@@ -115,7 +115,7 @@ async def test_an_exchange_that_is_away_gives_cause_and_next_try(cause: str) -> 
     exchange = next(c for c in health.components if c.name == "exchange")
 
     assert exchange.cause == cause
-    assert exchange.next_step == "tries again in 12 s"
+    assert exchange.next_step == "retries in 12 s"
     assert health.status is ComponentState.DOWN
     assert health.mode is Mode.FROZEN
 

@@ -144,7 +144,7 @@ async def test_events_dropped_before_they_were_read_leave_no_hole_in_memory(
     async with database.write() as unit:
         await unit.get(EventRepository).forget(NOW, most=2)
     with stream.reader("websocket") as reader:
-        reader.ask({EventTopic.REBALANCE}, frozenset())
+        reader.subscribe({EventTopic.REBALANCE}, frozenset())
         await stream.catch_up()
         frames = await reader.next()
         while frames[-1].sequence != 6 or frames[-1].kind == "gap":
@@ -178,7 +178,7 @@ async def test_B12_a_database_that_lost_its_last_commits_is_a_gap_and_nothing_af
     await stream.open()
     with stream.reader("websocket") as reader, stream.reader("websocket") as other:
         for one in (reader, other):
-            one.ask({EventTopic.REBALANCE}, frozenset())
+            one.subscribe({EventTopic.REBALANCE}, frozenset())
         await announce(database, *(replace(PLAN, run_id=str(number)) for number in range(3)))
         await stream.catch_up()
         assert [one.sequence for one in await reader.next()] == [1, 2, 3]
@@ -209,7 +209,7 @@ async def test_B12_the_loss_is_noticed_also_where_other_events_have_taken_the_nu
     stream = follower(database, [])
     await stream.open()
     with stream.reader("websocket") as reader:
-        reader.ask({EventTopic.REBALANCE}, frozenset())
+        reader.subscribe({EventTopic.REBALANCE}, frozenset())
         following = asyncio.ensure_future(stream.follow(silence))
         await announce(database, PLAN, PLAN)
         assert [one.sequence for one in await reader.next()] == [1, 2]
@@ -237,7 +237,7 @@ async def test_B12_the_loss_is_noticed_although_no_connection_was_cut(
     stream = follower(database, [])
     await stream.open()
     with stream.reader("websocket") as reader:
-        reader.ask({EventTopic.REBALANCE}, frozenset())
+        reader.subscribe({EventTopic.REBALANCE}, frozenset())
         if has_read:
             await announce(database, PLAN)
             await stream.catch_up()
@@ -283,20 +283,20 @@ async def test_only_the_newest_quote_waits_for_a_reader(database: Database) -> N
     stream = follower(database, [])
     await stream.open()
     with stream.reader("websocket") as reader, stream.reader("sse") as other:
-        reader.ask(frozenset(), {"A", "B"})
-        other.ask(frozenset(), {"C"})
+        reader.subscribe(frozenset(), {"A", "B"})
+        other.subscribe(frozenset(), {"C"})
         assert stream.wanted_symbols() == {"A", "B", "C"}
         for number in range(500):
-            stream.quote({"A": notice("ticker", None, number=number)})
-        stream.quote({"B": notice("ticker", None, number=-1), "D": notice("ticker")})
+            stream.publish_quotes({"A": notice("ticker", None, number=number)})
+        stream.publish_quotes({"B": notice("ticker", None, number=-1), "D": notice("ticker")})
         assert [one.text for one in await reader.next()] == [
             '{"type":"ticker","number":499}',
             '{"type":"ticker","number":-1}',
         ]
-        other.ask(frozenset(), {"C", "A"})  # the present quote comes at once
+        other.subscribe(frozenset(), {"C", "A"})  # the present quote comes at once
         assert [one.text for one in await other.next()] == ['{"type":"ticker","number":499}']
-        other.ask(frozenset(), {"C"})
-        stream.quote({"A": notice("ticker", None, number=500)})
+        other.subscribe(frozenset(), {"C"})
+        stream.publish_quotes({"A": notice("ticker", None, number=500)})
         assert other._new_quotes() == []
     assert stream.wanted_symbols() == frozenset()
 
@@ -307,15 +307,15 @@ async def test_who_asked_for_none_of_the_new_events_is_not_woken_and_misses_noth
     stream = follower(database, [])
     await stream.open()
     with stream.reader("websocket") as idle, stream.reader("websocket") as wants:
-        idle.ask({EventTopic.ALERT}, frozenset())
-        wants.ask({EventTopic.REBALANCE}, frozenset())
+        idle.subscribe({EventTopic.ALERT}, frozenset())
+        wants.subscribe({EventTopic.REBALANCE}, frozenset())
         for one in (idle, wants):
             one._woken.clear()
         await announce(database, PLAN, PLAN)
         await stream.catch_up()
         assert (idle._woken.is_set(), idle.position) == (False, 2)
         assert (wants._woken.is_set(), wants.position) == (True, 0)
-        idle.ask(
+        idle.subscribe(
             {EventTopic.ALERT, EventTopic.REBALANCE}, frozenset()
         )  # from now on, not from before
         await announce(database, PLAN)

@@ -42,13 +42,13 @@ async def test_what_was_altered_beside_the_portfolio_is_found(
     json = "text" if is_sqlite else "json"
     switch = '{{"enabled":{},"reason":"","changed_at":null,"changed_by":null}}'
     for altered, as_it_was, told in (
-        (PNL.format("12.6"), PNL.format("12.5"), ["the result that event 5 booked is another"]),
+        (PNL.format("12.6"), PNL.format("12.5"), ["the result of event 5 is different"]),
         (
             PLACE.format("+"),
             PLACE.format("-"),
             [
-                "the result that event 5 booked is gone",
-                "a result is stored that event 105 did not book",
+                "the result of event 5 is missing",
+                "a stored result has no booking in event 105",
             ],
         ),
         # PostgreSQL keeps times as times, and takes no word for one.
@@ -58,7 +58,7 @@ async def test_what_was_altered_beside_the_portfolio_is_found(
             VERSION.format(2, 3),
             [
                 "the settings of version 2 are not those of event 7",
-                "no event made version 3 of the settings",
+                "no event created version 3 of the settings",
             ],
         ),
         (
