@@ -59,9 +59,7 @@ def test_a_variable_that_is_no_json_is_named() -> None:
     code, checks = _asked(MYSYMBOLS_HTTP__CORS_ORIGINS="[")
     assert code == ExitCode.CONFIGURATION
     assert checks["configuration"]["verdict"] == CheckResult.FAILED
-    assert (
-        checks["configuration"]["detail"] == "MYSYMBOLS_HTTP__CORS_ORIGINS: a JSON list is needed"
-    )
+    assert checks["configuration"]["detail"] == "MYSYMBOLS_HTTP__CORS_ORIGINS: must be a JSON list"
 
 
 def test_a_new_machine_without_network_lacks_only_the_exchange(

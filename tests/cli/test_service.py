@@ -37,7 +37,7 @@ def test_asked_once_it_ends_in_order_however_often_that_is_passed_on() -> None:
     left: list[int] = []
     server = _server(left)
     for after in (0.0, 0.01, SAME_REQUEST_S):
-        server.asked_to_stop(5.0 + after)
+        server.handle_signal(5.0 + after)
         assert server.should_exit
         assert not server.force_exit
         assert server.ending.is_set()
@@ -47,6 +47,6 @@ def test_asked_once_it_ends_in_order_however_often_that_is_passed_on() -> None:
 def test_asked_again_later_it_ends_at_once() -> None:
     left: list[int] = []
     server = _server(left)
-    server.asked_to_stop(5.0)
-    server.asked_to_stop(5.0 + SAME_REQUEST_S + 0.01)
+    server.handle_signal(5.0)
+    server.handle_signal(5.0 + SAME_REQUEST_S + 0.01)
     assert left == [ExitCode.INTERRUPTED]

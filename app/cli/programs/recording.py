@@ -1,4 +1,4 @@
-"""Programs that record the exchange to a file, alone or beside the service, and replay the file."""
+"""Programs that record market sessions, alone or beside the service, and replay them."""
 
 import asyncio
 import re
@@ -50,7 +50,7 @@ def refuse_existing(file: Path) -> None:
 
 
 async def record_beside(file: Path, settings: Settings, ending: asyncio.Event) -> None:
-    """Records with the current business settings until `ending`; errors do not end the service."""
+    """Records with the current business settings until `ending`; errors never end the service."""
     async with asyncio.TaskGroup() as group:
         reader = _ConfigurationReader(settings.database.url)
         tasks = [
@@ -64,14 +64,14 @@ async def record_beside(file: Path, settings: Settings, ending: asyncio.Event) -
 
 @dataclass(slots=True)
 class _ConfigurationReader:
-    """Latest business settings of the database, polled."""
+    """Polls the business settings of the database."""
 
     database_url: str
     configuration: Configuration | None = None
     has_read: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def follow(self) -> None:
-        """Polls the settings; waits for a database that is away, as a replay needs them."""
+        """Polls the settings; waits for an unavailable database, because a replay needs them."""
         while True:
             try:
                 self.configuration = await read_stored_settings(self.database_url)
@@ -129,14 +129,14 @@ def record_tape(file: Path, duration: str, board_every: str | None, as_json: boo
         settings = read_settings()
         is_streaming = settings.feed.mode == "stream"
         progress = _Progress(output)
-        around = SystemTime(utc_now, time.monotonic, asyncio.sleep)
+        time_source = SystemTime(utc_now, time.monotonic, asyncio.sleep)
         configuration = asyncio.run(_read_configuration(settings.database.url))
         try:
             recording = record(
                 file,
                 settings.kucoin,
-                around,
-                progress.ears,
+                time_source,
+                progress.listener,
                 duration_s,
                 interval_s,
                 is_streaming,
@@ -171,7 +171,7 @@ def replay_tape(file: Path, as_json: bool) -> None:
     with report_errors(as_json) as output:
         progress = _Progress(output)
         try:
-            result = asyncio.run(replay(file, progress.ears))
+            result = asyncio.run(replay(file, progress.listener))
         except TapeError as error:
             raise CommandError(ExitCode.CONFIGURATION, "tape_unusable", f"{error}.") from None
         except OSError as error:
@@ -183,15 +183,15 @@ def replay_tape(file: Path, as_json: bool) -> None:
 
 @dataclass(slots=True)
 class _Progress:
-    """Boards and failed steps so far, printed as they come."""
+    """Boards and failed steps so far, printed as they arrive."""
 
     output: Output
     boards: list[BoardLine] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
-    ears: RecordingListener = field(init=False)
+    listener: RecordingListener = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ears = RecordingListener(self._add_board, self._add_failure)
+        self.listener = RecordingListener(self._add_board, self._add_failure)
         configure_logging(level="error", form="console")
 
     def _add_board(self, board: BoardLine) -> None:

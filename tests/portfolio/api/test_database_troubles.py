@@ -249,7 +249,7 @@ async def test_B08_on_a_full_disk_changes_hear_of_it_and_reads_go_on(
         assert (shown.status_code, shown.headers["x-service-mode"]) == (200, "HALTED")
         told = shown.json()
         assert (told["state"], told["cause"]) == ("degraded", "storage_full")
-        assert "make room" in told["next_step"]
+        assert "free space" in told["next_step"]
         health = (await here.client.get(f"{PREFIX}/health")).json()
         assert (health["mode"], health["status"]) == ("HALTED", "degraded")
         await disk(1_000_000)
