@@ -27,7 +27,7 @@ class RestartLimiter:
     """
 
     failed_until_s: float | None = None  # no restart before this time
-    crashes: int = 0  # that made the task count as failed, and those since
+    crashes: int = 0  # crashes before the task failed, and since
     _recent: deque[float] = field(default_factory=deque)
 
     def record_crash(self, at_s: float, pause_s: float) -> float:
@@ -56,7 +56,7 @@ Delays = Callable[[], Iterator[float]]  # successive waits in seconds, jitter in
 
 
 CHECK_INTERVAL_S: Final = 5.0
-_MISSED_CHECKS: Final = 12  # that the watchdog itself may miss
+_MISSED_CHECKS: Final = 12  # missed checks before the watchdog itself counts as silent
 HEARTBEAT_TIMEOUT: Final = "task_stuck"
 
 

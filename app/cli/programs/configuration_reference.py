@@ -12,9 +12,9 @@ import typer
 from app.configuration.domain.fields import (
     SettingEntry,
     entries,
-    info_of,
     is_section,
     setting_fields,
+    setting_info,
 )
 from app.configuration.domain.model import Configuration
 from app.settings import Variable, variables
@@ -77,7 +77,7 @@ def _sections(section: Any, prefix: str, title: str) -> list[str]:
         if is_section(one.type):
             group = getattr(section, one.name)
             name = f"{prefix}{one.name}"
-            parts += _sections(group, f"{name}.", f"`{name}`: {info_of(one).description}")
+            parts += _sections(group, f"{name}.", f"`{name}`: {setting_info(one).description}")
     return parts
 
 

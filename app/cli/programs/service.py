@@ -38,7 +38,7 @@ SAME_REQUEST_S = 1.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn server with own signals: the first asks it to finish, a later one ends it at once.
+    """uvicorn server with own signals: the first stops it in order, a later one kills it.
 
     `exit_process` ends the process like kill -9, which loses no data; cancelling all tasks would be
     slow and noisy. It does not return.

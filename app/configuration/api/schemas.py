@@ -9,7 +9,13 @@ from typing import Annotated, Any, Final, get_args, get_origin
 from pydantic import BaseModel, Field, create_model
 
 from app.configuration.domain.document import MAX_NAME_LENGTH, PLACES
-from app.configuration.domain.fields import MONEY, SettingInfo, info_of, is_section, setting_fields
+from app.configuration.domain.fields import (
+    MONEY,
+    SettingInfo,
+    is_section,
+    setting_fields,
+    setting_info,
+)
 from app.configuration.domain.model import Configuration
 from app.foundation.http.request_body import Body, DecimalIn
 from app.foundation.http.schemas import ChangeRequest, MoneyString, Out
@@ -49,14 +55,17 @@ def update_model(section: type) -> type[Body]:
 
 def _view_fields(section: type) -> dict[str, Any]:
     return {
-        one.name: (_view_type(one.type, info_of(one)), _field(one.type, info_of(one)))
+        one.name: (_view_type(one.type, setting_info(one)), _field(one.type, setting_info(one)))
         for one in setting_fields(section)
     }
 
 
 def _update_fields(section: type) -> dict[str, Any]:
     return {
-        one.name: (_update_type(one.name, one.type, info_of(one)), _optional(info_of(one)))
+        one.name: (
+            _update_type(one.name, one.type, setting_info(one)),
+            _optional(setting_info(one)),
+        )
         for one in setting_fields(section)
     }
 

@@ -9,7 +9,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, get_args, get_origin
 
-from app.configuration.domain.fields import SettingInfo, info_of, setting_fields
+from app.configuration.domain.fields import SettingInfo, setting_fields, setting_info
 from app.configuration.domain.model import FULL_PERCENT, Configuration
 from app.foundation.errors import Code, RefusedError
 
@@ -90,7 +90,7 @@ def _apply(changes: Mapping[str, object], present: Any, path: str, out: list[Com
 
 @cache
 def _fields_by_name(section: type) -> Mapping[str, tuple[Any, SettingInfo]]:
-    return {one.name: (one.type, info_of(one)) for one in setting_fields(section)}
+    return {one.name: (one.type, setting_info(one)) for one in setting_fields(section)}
 
 
 def _map(

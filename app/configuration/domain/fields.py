@@ -1,7 +1,7 @@
 """Declaration of business settings: one dataclass field holds type, default, bounds and text."""
 
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ def setting(
     return field(default=default, metadata={_KEY: info})
 
 
-def info_of(declared: "Field[Any]") -> SettingInfo:
+def setting_info(declared: "Field[Any]") -> SettingInfo:
     """Returns the declaration of a setting. Raises KeyError for any other field."""
     info: SettingInfo = declared.metadata[_KEY]
     return info
@@ -67,13 +67,6 @@ def setting_fields(section: Any) -> "tuple[Field[Any], ...]":
     return tuple(one for one in fields(section) if one.name != "version")
 
 
-def default_of(declared: "Field[Any]") -> Any:
-    """Returns the default of a field; a factory makes a new value for each call."""
-    if declared.default_factory is not MISSING:
-        return declared.default_factory()
-    return declared.default
-
-
 def entries(section: Any, prefix: str = "") -> Iterator[SettingEntry]:
     """Yields every setting of an instance and its groups; defaults are the instance's values."""
     for declared in setting_fields(section):
@@ -81,4 +74,4 @@ def entries(section: Any, prefix: str = "") -> Iterator[SettingEntry]:
         if is_dataclass(value):
             yield from entries(value, f"{path}.")
         else:
-            yield SettingEntry(path, declared.type, value, info_of(declared))
+            yield SettingEntry(path, declared.type, value, setting_info(declared))

@@ -39,7 +39,7 @@ class StartupState:
 class StartupGuard:
     """Answers API requests with 503 until the service is open, except health and the probes.
 
-    A service that opened at once has no StartupState, and its requests pass unchanged.
+    A service that opened immediately has no StartupState, and its requests pass unchanged.
     """
 
     app: ASGIApp

@@ -50,7 +50,7 @@ class ConfigurationVersion(Out):
     settings: Json = Field(description="The whole document; numbers with fractions as text.")
 
     @classmethod
-    def of(cls, event: PortfolioEvent) -> Self:
+    def from_event(cls, event: PortfolioEvent) -> Self:
         return cls(
             version=event.payload["configuration_version"],
             created_at=event.occurred_at,
@@ -129,6 +129,6 @@ async def configuration_history(
     events = await configuration.history(before, limit + 1)
     page, last = cut(events, limit, lambda event: (event.seq,))
     return Page(
-        items=[ConfigurationVersion.of(event) for event in page],
+        items=[ConfigurationVersion.from_event(event) for event in page],
         next_cursor=None if last is None else cursors.encode("configuration_history", {}, last),
     )
