@@ -100,7 +100,7 @@ def test_known_variables_cover_every_nested_setting() -> None:
     assert unknown_variables({"PATH": "x", "MYSYMBOLS_URL": "y", "mysymbols_http__port": "1"}) == []
 
 
-def test_the_role_is_told_by_the_environment_or_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_role_comes_from_environment_or_option(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().role is ProcessRole.ALL
     monkeypatch.setenv("MYSYMBOLS_ROLE", "api")
     assert Settings().role is ProcessRole.API
@@ -111,7 +111,7 @@ def test_the_role_is_told_by_the_environment_or_the_option(monkeypatch: pytest.M
         Settings()
 
 
-def test_G09_the_digest_tells_what_processes_must_agree_on_and_no_secret() -> None:
+def test_G09_the_digest_covers_shared_settings_and_reveals_no_secret() -> None:
     plain = Settings()
     assert plain.digest == Settings(role=ProcessRole.API, http=HttpVariables(port=1234)).digest
     secret = Settings(http=HttpVariables(cursor_secret=SecretStr("hush, hush, hush")))

@@ -153,7 +153,7 @@ def test_all_is_well_with_an_exchange_and_a_migrated_database(tmp_path: Path) ->
         (-5.1, CheckResult.FAILED, ExitCode.CONFIGURATION),
     ],
 )
-def test_a_clock_that_is_off_is_judged_by_what_kucoin_accepts(
+def test_the_clock_offset_is_judged_by_kucoins_limits(
     seconds: float, verdict: CheckResult, exit_code: ExitCode
 ) -> None:
     check = _check_clock(timedelta(seconds=seconds), DataSource.KUCOIN)
@@ -174,7 +174,7 @@ def test_sandbox_options_that_cannot_be() -> None:
     assert SandboxOptions().host == "127.0.0.1"
 
 
-def test_a_service_that_runs_says_which_part_is_ill_since_when_and_what_is_next() -> None:
+def test_an_unhealthy_component_is_listed_with_start_and_next_step() -> None:
     well = {"name": "database", "state": "up", "since": "2026-01-01T00:00:00Z", "cause": None}
     ill = {
         "name": "exchange",

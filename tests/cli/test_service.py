@@ -33,7 +33,7 @@ def _server(left: list[int]) -> Server:
     return Server(uvicorn.Config("none:none", log_config=None), "http://127.0.0.1:1", left.append)
 
 
-def test_asked_once_it_ends_in_order_however_often_that_is_passed_on() -> None:
+def test_one_stop_request_ends_in_order_even_if_delivered_twice() -> None:
     left: list[int] = []
     server = _server(left)
     for after in (0.0, 0.01, SAME_REQUEST_S):
@@ -44,7 +44,7 @@ def test_asked_once_it_ends_in_order_however_often_that_is_passed_on() -> None:
     assert left == []
 
 
-def test_asked_again_later_it_ends_at_once() -> None:
+def test_a_later_stop_request_ends_at_once() -> None:
     left: list[int] = []
     server = _server(left)
     server.handle_signal(5.0)

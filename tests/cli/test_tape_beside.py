@@ -157,7 +157,7 @@ async def test_a_recording_that_cannot_be_written_does_not_end_the_service(
         ending.set()
 
 
-def test_two_who_ask_the_exchange_share_its_quota() -> None:
+def test_service_and_recorder_share_the_quota() -> None:
     settings = Settings()
     assert halve_quota(settings).kucoin.limits.quota * 2 == settings.kucoin.limits.quota
 

@@ -74,7 +74,7 @@ async def test_a_short_list_without_any_answer_is_an_outage(count: int, *, outag
         assert len(await gather_bounded(range(count), work, workers=5)) == count
 
 
-async def test_who_finds_no_quota_waits_as_told_and_tries_again() -> None:
+async def test_an_exhausted_quota_is_waited_for_and_retried() -> None:
     work = Work({1: UnavailableError(Code.EXCHANGE_RATE_LIMITED, "wait", retry_after_s=7.5)})
 
     async def heal(seconds: float) -> None:

@@ -73,7 +73,7 @@ def test_a_share_of_a_step_that_does_not_run_counts_for_nothing() -> None:
     assert progress(steps, JobState.CANCELLED, StepProgress(1, 2)) == pytest.approx(1 / 3)
 
 
-def test_what_has_no_steps_is_at_the_beginning_or_at_the_end() -> None:
+def test_a_job_without_steps_has_progress_0_or_1() -> None:
     assert progress((), JobState.RUNNING) == 0.0
     assert progress((), JobState.DONE) == 1.0
 

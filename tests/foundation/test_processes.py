@@ -130,7 +130,7 @@ async def test_a_process_is_known_until_its_takeover_succeeds(processes: Process
     assert await processes.known() == {"one"}
 
 
-async def test_a_newcomer_judges_nobody_before_it_has_beaten_for_long_enough(
+async def test_a_new_process_takes_nothing_over_before_regular_heartbeats(
     processes: Processes,
 ) -> None:
     two = processes.process("two")
@@ -155,7 +155,7 @@ async def test_K16_a_resumed_process_takes_nothing_over_at_once(processes: Proce
     assert processes.runs.taken == []
 
 
-async def test_B01_who_lost_its_database_judges_nobody_when_that_is_back(
+async def test_B01_a_process_takes_nothing_over_right_after_an_outage(
     processes: Processes, make_database: MakeDatabase
 ) -> None:
     one, two = processes.process("one"), processes.process("two")
@@ -172,7 +172,7 @@ async def test_B01_who_lost_its_database_judges_nobody_when_that_is_back(
     assert processes.runs.taken == []
 
 
-async def test_somebody_heard_of_meanwhile_is_not_forgotten(database: Database) -> None:
+async def test_a_process_with_a_new_heartbeat_is_not_deleted(database: Database) -> None:
     async with database.write() as unit:
         await unit.get(ProcessRepository).record_heartbeat("two")
         await unit.get(ProcessRepository).delete_silent("two", 15_000)
@@ -192,7 +192,7 @@ def _link() -> ExchangeLink:
     raise AssertionError("nobody asks for it")
 
 
-def test_where_nobody_shares_the_database_nobody_can_differ() -> None:
+def test_an_unshared_database_has_no_mismatched_processes() -> None:
     view = FeedView(_link)
     assert (view.drifted(), view.processes(), view.epoch()) == (None, (), None)
     assert view.is_owner()

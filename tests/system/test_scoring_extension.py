@@ -148,6 +148,6 @@ def test_what_is_no_factor_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def loaded(group: str) -> Any:
         return [(EntryPoint("one", "some:thing", group), one) for one in offered[group]]
 
-    monkeypatch.setattr(plugins, "_loaded", loaded)
+    monkeypatch.setattr(plugins, "_load_entry_points", loaded)
     found = plugins.factors()[len(FACTORS) :]
     assert [one.name for one in found] == ["broken", "silly"]

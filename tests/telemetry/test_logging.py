@@ -109,7 +109,7 @@ def test_levels_and_quiet_libraries() -> None:
     assert all(line["timestamp"].endswith("Z") for line in found)
 
 
-def test_what_is_bound_to_the_context_is_on_the_line() -> None:
+def test_context_variables_are_on_the_log_line() -> None:
     stream = io.StringIO()
     configure_logging(level="info", form="json", stream=stream)
     with structlog.contextvars.bound_contextvars(request_id="r-1"):

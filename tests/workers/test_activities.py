@@ -39,7 +39,7 @@ class Asked:
     async def check(self, command: Command, scheduled_at: datetime) -> None:
         self.asked.append(f"{command.actor}: check of {scheduled_at:%H:%M}")
 
-    async def tell(self, event: object) -> None:
+    async def publish(self, event: object) -> None:
         self.asked.append(repr(event))
 
     @property

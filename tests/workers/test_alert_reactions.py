@@ -20,7 +20,7 @@ T0 = datetime(2026, 3, 4, 5, tzinfo=UTC)
 PATIENCE_S = 30.0
 
 
-async def test_one_look_answers_what_came_before_it_and_others_are_not_heard() -> None:
+async def test_one_evaluation_covers_earlier_events_and_ignores_others() -> None:
     bus, looks, now = Bus(), [0], [T0 + timedelta(seconds=10)]
     beats = [0]
 
@@ -97,7 +97,7 @@ async def test_changes_by_the_dozen_get_one_look_after_the_rest() -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_what_another_process_decided_is_looked_at_and_its_settings_hold_here() -> None:
+async def test_decisions_and_settings_of_another_process_take_effect() -> None:
     bus, in_force, looks = Bus(), CurrentSettings(), [0]
 
     async def look() -> None:

@@ -190,7 +190,7 @@ async def test_B12_without_its_database_the_owner_stops_and_begins_anew_when_tha
         assert await epoch_of(database) >= 2
 
 
-async def test_who_fails_at_what_others_ask_for_stays_the_owner(database: Database) -> None:
+async def test_a_leader_that_fails_at_a_request_stays_leader(database: Database) -> None:
     noted: list[str] = []
     # It must not lose it by being slow, on a machine with other work.
     patient = LeaseTimes(ttl_s=3600.0, renew_s=0.1, demote_s=1800.0)
@@ -201,7 +201,7 @@ async def test_who_fails_at_what_others_ask_for_stays_the_owner(database: Databa
         assert one.lease.epoch == 1
 
 
-async def test_who_may_not_own_it_leaves_it_alone(database: Database) -> None:
+async def test_a_process_that_may_not_lead_never_acquires(database: Database) -> None:
     noted: list[str] = []
     api, worker = Process(database, "api", noted), Process(database, "worker", noted)
     api.duty.may_own = lambda: False

@@ -89,7 +89,7 @@ HALF = (JobChange.PROGRESS, JobState.RUNNING, "first", 0.25)
 SECOND = (JobChange.PROGRESS, JobState.RUNNING, "last", 0.5)
 
 
-async def test_a_run_is_heard_of_from_its_beginning_to_its_end() -> None:
+async def test_a_run_publishes_start_progress_and_end() -> None:
     heard = Heard()
     await heard.run()
     done = (JobChange.ENDED, JobState.DONE, "last", 1.0)
@@ -106,7 +106,7 @@ async def test_a_run_is_heard_of_from_its_beginning_to_its_end() -> None:
         (ValueError("a secret"), "internal_error"),
     ],
 )
-async def test_a_failure_is_told_by_its_code_and_goes_on_as_it_was(
+async def test_a_failure_is_published_with_its_code_and_raised(
     failure: Exception, code: str
 ) -> None:
     heard = Heard(failure=failure)
@@ -118,7 +118,7 @@ async def test_a_failure_is_told_by_its_code_and_goes_on_as_it_was(
     assert "secret" not in repr(heard.events)
 
 
-async def test_who_is_cut_off_has_not_ended() -> None:
+async def test_a_cancelled_process_publishes_no_end() -> None:
     heard = Heard(failure=asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
         await heard.run()

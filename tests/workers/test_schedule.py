@@ -333,7 +333,7 @@ async def test_T03_a_clock_that_is_set_skips_and_doubles_no_scheduled_job(
     assert seen == {kind.value for kind in SLOTTED}
 
 
-async def test_K16_who_no_longer_owns_the_feed_does_nothing_of_it_when_it_wakes() -> None:
+async def test_K16_a_resumed_former_leader_runs_no_feed_task() -> None:
     runs = Runs(0)
     owns = iter([True, False, False])
     desk = Desk()

@@ -246,7 +246,7 @@ def _failed(owner: Owner, name: str) -> bool:
     return any(one.name == name and one.last_error for one in owner.supervisor.facts())
 
 
-async def test_who_has_nothing_to_do_gives_signs_of_life_all_the_same() -> None:
+async def test_idle_tasks_send_heartbeats() -> None:
     owner = Owner()
     owner.begin("nobody")
     for name in (ALERT_REACTIONS, DRIFT_REACTIONS, "stream_bars"):
@@ -260,7 +260,7 @@ def _has_beaten(owner: Owner, name: str) -> bool:
     return any(one.name == name and one.silent_s == 0.0 for one in owner.supervisor.facts())
 
 
-async def test_who_waits_for_the_fill_of_another_hears_how_far_that_is() -> None:
+async def test_a_wait_for_another_fill_reports_its_progress() -> None:
     filling, heard = Filling(), list[str]()
     began = asyncio.Event()
 

@@ -41,7 +41,7 @@ async def test_the_third_failure_is_the_last() -> None:
 
 
 @pytest.mark.parametrize("error", [STALE, NEVER])
-async def test_what_takes_longer_fails_at_once(error: UnavailableError) -> None:
+async def test_a_long_retry_after_fails_without_retry(error: UnavailableError) -> None:
     step = Step(error)
     with pytest.raises(UnavailableError):
         await run_with_retries("check", step, step.sleep)

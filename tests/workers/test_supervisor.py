@@ -192,7 +192,7 @@ async def test_an_outage_that_comes_out_of_a_group_of_tasks_is_an_outage_and_no_
     assert (attempts, max(bench.pauses)) == (21, 2.0), "it never rests as who fails by a bug"
 
 
-async def test_who_is_told_to_stop_and_fails_at_that_is_not_begun_again(bench: Bench) -> None:
+async def test_a_task_that_fails_while_stopping_is_not_restarted(bench: Bench) -> None:
     begun = 0
 
     async def work(beat: Heartbeat) -> None:
@@ -256,7 +256,7 @@ async def test_an_end_that_was_cut_off_is_brought_to_its_end_by_the_next(bench: 
     assert bench.supervisor.facts() == ()
 
 
-def test_what_was_away_is_taken_up_again_within_half_a_minute_of_its_return() -> None:
+def test_tasks_resume_within_30_s_after_an_outage() -> None:
     longest = list(islice(full_jitter(lambda: 1.0), 20))
     assert longest[:4] == [0.5, 1.0, 2.0, 4.0]
     assert KucoinLimits().breaker_probe_s + max(longest) < 25.0
@@ -359,7 +359,7 @@ async def test_silence_counts_neither_before_the_first_beat_of_a_gated_task_nor_
     await bench.supervisor.stop()
 
 
-async def test_who_waits_for_a_database_that_is_known_to_be_away_is_not_stuck(
+async def test_waiting_for_a_known_database_outage_is_not_stuck(
     bench: Bench,
 ) -> None:
     away = [True, True, False]

@@ -43,7 +43,7 @@ async def test_stored_settings_are_taken_up(database: Database) -> None:
     assert in_force() == NEWER
 
 
-def test_committed_settings_are_heard_and_late_ones_are_not() -> None:
+def test_committed_settings_apply_and_late_older_ones_do_not() -> None:
     in_force = CurrentSettings()
     in_force.on_event(ConfigurationChanged(NEWER, NOW))
     in_force.on_event(ConfigurationChanged(Configuration(), NOW))

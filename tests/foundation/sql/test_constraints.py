@@ -195,7 +195,7 @@ async def _carried_out(database: Database, statements: list[str]) -> None:
             await unit.connection.execute(text(statement))
 
 
-async def test_B05_each_broken_constraint_says_what_its_name_means(database: Database) -> None:
+async def test_B05_each_violated_constraint_has_its_own_error(database: Database) -> None:
     assert CONSTRAINTS.keys() <= _CASES.keys()
     await listed(database, "BTC", "ETH")
     times = {

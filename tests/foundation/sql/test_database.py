@@ -31,7 +31,7 @@ async def _refusal(database: Database, *statements: str) -> ServiceError:
     return caught.value
 
 
-async def test_a_block_that_raises_leaves_nothing_and_tells_nobody(
+async def test_a_failed_transaction_stores_and_publishes_nothing(
     database_url: str, make_database: MakeDatabase
 ) -> None:
     told: list[object] = []
@@ -55,7 +55,7 @@ async def test_a_block_that_raises_leaves_nothing_and_tells_nobody(
     await database.close()
 
 
-async def test_a_commit_that_fails_tells_nobody(
+async def test_a_failed_commit_publishes_nothing(
     database_url: str, make_database: MakeDatabase
 ) -> None:
     told: list[object] = []
@@ -248,9 +248,7 @@ async def test_B04_a_deadlock_is_begun_again(database: Database) -> None:
 
 @_ON_POSTGRES
 @pytest.mark.parametrize("state", ["40001", "40P01"])
-async def test_B04_who_is_always_refused_hears_of_contention(
-    database: Database, state: str
-) -> None:
+async def test_B04_repeated_conflicts_end_as_contention(database: Database, state: str) -> None:
     runs, drawn = 0, list[float]()
 
     def jitter() -> float:
@@ -280,7 +278,7 @@ async def test_B04_who_is_always_refused_hears_of_contention(
         ] * 5
 
 
-async def test_B04_what_another_attempt_cannot_heal_is_not_repeated(database: Database) -> None:
+async def test_B04_permanent_errors_are_not_retried(database: Database) -> None:
     runs = 0
 
     async def wrong(unit: UnitOfWork) -> None:

@@ -34,7 +34,7 @@ async def stored(database: Database, seq: int = 0, limit: int = 1_000) -> tuple[
         return await unit.get(EventRepository).after(seq, limit)
 
 
-async def test_B1_what_is_announced_is_stored_with_the_change_or_not_at_all(
+async def test_B1_events_are_stored_with_the_change_or_not_at_all(
     database: Database,
 ) -> None:
     async def change(unit: UnitOfWork) -> None:
@@ -130,7 +130,7 @@ async def test_old_events_go_from_the_old_end_only(database: Database) -> None:
 
 
 @pytest.mark.parametrize("backend", ["postgres"], indirect=True)
-async def test_every_process_is_told_of_a_commit_and_of_no_rollback(
+async def test_every_process_is_notified_of_a_commit_and_of_no_rollback(
     database: Database, database_url: str
 ) -> None:
     url = parse_database_url(database_url)

@@ -62,7 +62,7 @@ def test_numbers_of_sqlite_have_a_code(number: int, code: Code) -> None:
     assert error.code is code
 
 
-def test_mistakes_of_ours_stay_what_they_are() -> None:
+def test_errors_in_own_sql_are_not_translated() -> None:
     assert translate(DBAPIError("SELEC 1", {}, _StateError("42601"))) is None
     assert translate(OperationalError("", {}, sqlite3.OperationalError("syntax error"))) is None
     assert translate(KeyError("x")) is None

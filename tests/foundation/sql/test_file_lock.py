@@ -20,7 +20,7 @@ _HOLD = (
 )
 
 
-async def test_a_place_where_no_file_can_be_is_told_and_ends_as_a_setting(
+async def test_an_unusable_path_is_reported_and_exits_with_78(
     tmp_path: Path, make_database: MakeDatabase
 ) -> None:
     (tmp_path / "file").touch()

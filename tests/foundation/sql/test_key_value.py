@@ -8,7 +8,7 @@ from app.foundation.sql.database import Database, DataSourceMismatchError
 from app.foundation.sql.key_value import KeyValueRepository
 
 
-async def test_a_fact_is_kept_or_overwritten(database: Database) -> None:
+async def test_a_value_is_kept_or_overwritten(database: Database) -> None:
     async with database.write() as unit:
         assert await unit.get(KeyValueRepository).get("colour") is None
         assert await unit.get(KeyValueRepository).put_if_absent("colour", {"name": "blue"}) == {

@@ -40,7 +40,7 @@ async def put(client: httpx2.AsyncClient, body: Any, **headers: str) -> httpx2.R
     return await client.put(PATH, json=body, headers=named)
 
 
-async def test_what_get_gives_put_takes(desk: Desk, client: httpx2.AsyncClient) -> None:
+async def test_put_accepts_the_document_of_get(desk: Desk, client: httpx2.AsyncClient) -> None:
     await desk.open()
     response = await client.get(PATH)
     document = response.json()

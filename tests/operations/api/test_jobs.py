@@ -174,7 +174,7 @@ async def test_a_scoring_waits_until_there_is_something_to_score(desk: Desk) -> 
     assert (await desk.ended(begun["id"]))["state"] == "done"
 
 
-async def test_who_asks_for_the_same_meanwhile_is_shown_the_same_job(desk: Desk) -> None:
+async def test_a_second_request_gets_the_running_job(desk: Desk) -> None:
     first, second = await asyncio.gather(desk.begun("/symbols/sync"), desk.begun("/symbols/sync"))
     assert first["id"] == second["id"]
     await desk.ended(first["id"])
@@ -248,7 +248,7 @@ async def test_the_list_by_kind_state_and_page(desk: Desk) -> None:
     problem(other, 422, "validation_failed")
 
 
-async def test_what_is_not_there_and_what_is_no_state(cut_off: Desk) -> None:
+async def test_unknown_jobs_and_states_are_refused(cut_off: Desk) -> None:
     client = cut_off.service.client
     problem(await client.get(f"{PREFIX}/jobs/scoring:none"), 404, "not_found")
     problem(await client.post(f"{PREFIX}/jobs/scoring:none/cancel"), 404, "not_found")

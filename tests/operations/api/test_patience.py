@@ -3,7 +3,7 @@
 from app.operations.services.event_messages import Frame, notice, pieces
 
 
-def test_a_frame_is_written_once_for_all_who_read_it() -> None:
+def test_a_frame_is_encoded_once_for_all_readers() -> None:
     made: list[Frame] = []
 
     def form(frame: Frame) -> bytes:

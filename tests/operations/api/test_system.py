@@ -111,7 +111,7 @@ async def test_W15_a_stream_whose_listener_fails_is_down_for_every_client_until_
     await bench.supervisor.stop()
 
 
-async def test_health_names_the_cause_and_what_happens_next() -> None:
+async def test_health_names_cause_and_next_step() -> None:
     world = World()
     world.link = replace(
         LINK, state=LinkState.DOWN, cause="exchange_timeout", detail="no answer", retry_in_s=3.0

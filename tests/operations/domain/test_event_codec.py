@@ -92,7 +92,7 @@ def test_every_event_has_a_place_in_the_table_and_an_example() -> None:
 
 
 @pytest.mark.parametrize("event", EXAMPLES, ids=lambda one: type(one).__name__)
-def test_what_is_stored_comes_back_as_it_was(event: object) -> None:
+def test_stored_events_are_read_back_unchanged(event: object) -> None:
     (draft,) = encode_event(event)
     stored = replace(draft, data=json.loads(json.dumps(draft.data, allow_nan=False)))
     assert decode_event(stored) == event
@@ -111,7 +111,7 @@ def test_a_run_is_stored_symbol_by_symbol_and_then_as_a_whole() -> None:
     assert [decode_event(one) for one in drafts] == [SCORE, other, replace(run, changes=())]
 
 
-def test_what_is_no_event_of_ours_is_not_stored() -> None:
+def test_unknown_events_are_not_stored() -> None:
     assert encode_event("anything") == ()
     with pytest.raises(LookupError, match="never_heard"):
         decode_event(EventDraft(EventTopic.ALERT, "never_heard", None, {}, T0))
@@ -132,7 +132,7 @@ def test_times_are_written_in_utc_and_numbers_exactly() -> None:
         replace(SCORE, calculated_at=T0.replace(tzinfo=None)),
     ],
 )
-def test_what_json_cannot_hold_is_refused(wrong: ScoreChanged) -> None:
+def test_values_without_a_json_form_are_refused(wrong: ScoreChanged) -> None:
     with pytest.raises(ValueError, match="event"):
         encode_event(wrong)
 

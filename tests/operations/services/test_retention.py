@@ -75,7 +75,7 @@ async def _everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
         }
 
 
-async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database) -> None:
+async def test_B18_only_old_ended_records_are_deleted(database: Database) -> None:
     desk = await Desk(database).filled(3)
     zero = Decimal(0)
     paid = ResultSubmission(
@@ -158,7 +158,7 @@ async def test_signals_go_a_month_after_they_were_refused_and_approved_ones_stay
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-async def test_runs_of_rebalances_go_after_a_year_and_what_they_decided_stays(
+async def test_rebalance_runs_are_deleted_after_a_year_and_history_stays(
     database: Database,
 ) -> None:
     desk = await Desk(database).filled(3)
@@ -181,7 +181,7 @@ async def test_runs_of_rebalances_go_after_a_year_and_what_they_decided_stays(
 
 
 @pytest.mark.parametrize("backend", ["postgres"], indirect=True)
-async def test_B07_what_clears_up_may_take_its_minute(
+async def test_B07_retention_may_run_for_a_minute(
     database_url: str, make_database: MakeDatabase
 ) -> None:
     """Who deletes by the limit of a request would never get through a large table."""

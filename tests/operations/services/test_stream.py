@@ -265,7 +265,7 @@ def _entries(first: int, last: int) -> list[StreamEntry]:
     ]
 
 
-def test_X1_what_is_kept_in_memory_is_bounded() -> None:
+def test_X1_the_buffer_in_memory_is_bounded() -> None:
     recent = RecentEvents(10)
     for number in range(0, 1_000, 5):
         recent.extend(_entries(number + 1, number + 5))
@@ -301,7 +301,7 @@ async def test_only_the_newest_quote_waits_for_a_reader(database: Database) -> N
     assert stream.wanted_symbols() == frozenset()
 
 
-async def test_who_asked_for_none_of_the_new_events_is_not_woken_and_misses_nothing(
+async def test_an_unrelated_event_wakes_no_reader_and_none_is_missed(
     database: Database,
 ) -> None:
     stream = follower(database, [])

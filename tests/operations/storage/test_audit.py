@@ -280,7 +280,7 @@ async def test_it_is_only_read(desk: Desk, database_url: str) -> None:
 
 
 @sqlite_only
-async def test_what_is_no_history(database_url: str, tmp_path: Path) -> None:
+async def test_a_missing_history_is_reported(database_url: str, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         await verify_history(f"sqlite+aiosqlite:///{tmp_path}/missing.sqlite3")
     assert not (tmp_path / "missing.sqlite3").exists()

@@ -31,9 +31,7 @@ def desk(database: Database) -> Desk:
     return Desk(database)
 
 
-async def test_what_was_altered_beside_the_portfolio_is_found(
-    desk: Desk, database_url: str
-) -> None:
+async def test_changes_beside_the_portfolio_are_found(desk: Desk, database_url: str) -> None:
     await lived(desk)
     assert (await verify_history(database_url)).breaks == (), "a lock that has run out may be gone"
     is_sqlite = desk.database.dialect == "sqlite"

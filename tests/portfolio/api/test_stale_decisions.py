@@ -208,8 +208,8 @@ class Scheduled:
     def __getattr__(self, name: str) -> "Scheduled":
         return self
 
-    async def tell(self, *_: object) -> None:
-        """Nobody hears of jobs."""
+    async def publish(self, *_: object) -> None:
+        """Discards job events."""
 
     def clock(self) -> datetime:
         return NOW
