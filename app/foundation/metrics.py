@@ -43,7 +43,7 @@ class Metrics:
     feed_messages: Counter = field(init=False)
     feed_dropped_messages: Counter = field(init=False)
     feed_reconnects: Counter = field(init=False)
-    feed_rotations: Counter = field(init=False)
+    feed_planned_reconnects: Counter = field(init=False)
 
     scoring_runs: Counter = field(init=False)
     scoring_seconds: Histogram = field(init=False)
@@ -147,7 +147,13 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("feed_messages", Counter, "Messages of the stream accepted.", (), _NONE),
     ("feed_dropped_messages", Counter, "Messages of the stream dropped.", ("reason",), _NONE),
     ("feed_reconnects", Counter, "Connections of the stream that failed.", ("reason",), _NONE),
-    ("feed_rotations", Counter, "Connections replaced before their 24 h limit.", (), _NONE),
+    (
+        "feed_planned_reconnects",
+        Counter,
+        "Connections replaced before their 24 h limit.",
+        (),
+        _NONE,
+    ),
     ("scoring_runs", Counter, "Scoring runs saved.", (), _NONE),
     ("scoring_seconds", Histogram, "Time of one scoring run.", (), _CYCLE_SECONDS),
     ("scoring_symbols", Gauge, "Symbols on the newest board.", ("status",), _NONE),
@@ -170,7 +176,7 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
         "alerting_silence_seconds",
         Gauge,
         "Time since the last alert evaluation and the last delivery, by any process.",
-        ("part",),
+        ("component",),
         _NONE,
     ),
     ("database_slow_statements", Counter, "Statements over the time limit.", (), _NONE),

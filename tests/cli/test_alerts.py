@@ -1,4 +1,4 @@
-"""What `my-symbols alerts` prints for people."""
+"""Tables and sentences of `my-symbols alerts`."""
 
 import json
 from typing import Any

@@ -51,7 +51,7 @@ COMMANDS = (
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """An address where nobody listens: bound, so that nobody else takes it."""
+    """An address without a listener: bound, so that no other process takes it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"

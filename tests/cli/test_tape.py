@@ -53,7 +53,7 @@ def exchange() -> Iterator[str]:
 
 
 def boards(path: Path) -> int:
-    """How many are safe in the file."""
+    """Number of entries that are safe in the file."""
     try:
         with RecordingReader(path) as reader:
             return sum(isinstance(entry, BoardComputed) for entry in reader)

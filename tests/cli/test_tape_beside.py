@@ -57,7 +57,7 @@ async def changed(database: Database) -> None:
 
 
 def boards(path: Path, after: type[Entry] | None = None) -> int:
-    """How many stand on it, after the first entry of that kind."""
+    """Number of entries after the first of that kind."""
     try:
         with RecordingReader(path) as reader:
             entries = list(reader)

@@ -13,7 +13,7 @@ REFUSED = RefusedError(Code.EXCHANGE_REFUSED, "no")
 
 
 class Work:
-    """Fails for the items told, and notes who was at work at once."""
+    """Fails for some items, and records the concurrency."""
 
     def __init__(self, failing: Mapping[int, ServiceError]) -> None:
         self.failing = dict(failing)

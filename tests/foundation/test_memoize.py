@@ -1,4 +1,4 @@
-"""What is worked out over the whole market is kept for exactly as long as it is true."""
+"""Views of the whole market are cached exactly as long as they are valid."""
 
 import threading
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""What decides by itself waits for a board of the whole market, made since this start."""
+"""Automatic decisions wait for a board of the whole market since this start."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

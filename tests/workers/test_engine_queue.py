@@ -1,4 +1,4 @@
-"""What we rely on in DBOS where its queue loses against others, and where it is never told."""
+"""Properties of DBOS that the engine relies on: lost queue races and missing notifications."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""The duty of the feed: one owner, another takes over when it dies, nobody acts after its time."""
+"""Leader election of the feed: one leader, takeover after its death, no work after its time."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Runs are heard of: when they begin, how far they are, and how they end."""
+"""Runs publish their start, progress and end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

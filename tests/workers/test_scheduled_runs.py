@@ -1,4 +1,4 @@
-"""One run per slot of time, whoever asks; over a real engine, on a clock that the test moves."""
+"""One run per slot in all processes, over a real engine, on a clock that the test moves."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -42,7 +42,7 @@ PATIENCE_S = 30.0
 
 @dataclass
 class Hang:
-    """What never comes back, the first time that it is asked for."""
+    """A call that never returns, the first time."""
 
     asked: int = 0
     never: asyncio.Event = field(default_factory=asyncio.Event)
@@ -185,7 +185,7 @@ class Owner:
             self.supervisor.start(name, work, lambda: 60.0 + EXCHANGE_SILENT_S)
 
     def tell(self) -> None:
-        """What wakes those who wait to be told something."""
+        """Wakes the tasks that wait for an event."""
         self.bus.publish(ConfigurationChanged(Configuration(), T0))
         self.bus.publish(ScoresUpdated("run", T0, 1, 0, 0.1, T0))
         topic = Topic(TopicKind.HOUR_BAR, "XBTUSDTM")

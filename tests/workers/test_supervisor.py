@@ -263,7 +263,7 @@ def test_tasks_resume_within_30_s_after_an_outage() -> None:
 
 
 class Stuck:
-    """A task that beats once and then waits for what nobody will ever set."""
+    """A task with one heartbeat that then waits for ever."""
 
     def __init__(self, *, holds_on: bool = False) -> None:
         self.begun = 0

@@ -15,12 +15,15 @@ LOCK: Final = timedelta(seconds=30)  # time limit of an attempt before another m
 MAX_KEYS: Final = 10_000  # per principal, until `forget` deletes old ones
 _TRIES: Final = 3  # to claim a key that other requests claim and release meanwhile
 # Built once: building a statement takes as long as running it.
-_OWN_KEY: Final = (table.c.principal == bindparam("whose"), table.c.key == bindparam("wanted"))
+_OWN_KEY: Final = (
+    table.c.principal == bindparam("for_principal"),
+    table.c.key == bindparam("for_key"),
+)
 _RUNNING: Final = (*_OWN_KEY, table.c.state == "running")
 _KNOWN: Final = select(table).where(*_OWN_KEY)
 _BEYOND_CAP: Final = (  # answered by the index of the primary key alone
     select(table.c.principal)
-    .where(table.c.principal == bindparam("whose"))
+    .where(table.c.principal == bindparam("for_principal"))
     .limit(1)
     .offset(bindparam("cap"))
 )
@@ -91,7 +94,7 @@ class IdempotencyRepository:
             "created_at": now,
         }
         new = add_if_new(self.connection, table)
-        own_key = {"whose": principal, "wanted": key}
+        own_key = {"for_principal": principal, "for_key": key}
         known = None
         # A refused request releases the key, perhaps between the two statements.
         for _ in range(_TRIES):
@@ -116,7 +119,9 @@ class IdempotencyRepository:
         return Claim(ClaimOutcome.CLAIMED if takeover.rowcount == 1 else ClaimOutcome.IN_PROGRESS)
 
     async def _is_over_cap(self, principal: str) -> bool:
-        beyond = await self.connection.execute(_BEYOND_CAP, {"whose": principal, "cap": MAX_KEYS})
+        beyond = await self.connection.execute(
+            _BEYOND_CAP, {"for_principal": principal, "cap": MAX_KEYS}
+        )
         return beyond.first() is not None
 
     async def complete(self, principal: str, key: str, answer: ResponseRow) -> None:
@@ -124,8 +129,8 @@ class IdempotencyRepository:
         await self.connection.execute(
             _COMPLETE,
             {
-                "whose": principal,
-                "wanted": key,
+                "for_principal": principal,
+                "for_key": key,
                 "status": answer.status,
                 "headers": answer.headers,
                 "body": answer.body,
@@ -134,7 +139,7 @@ class IdempotencyRepository:
 
     async def answer(self, principal: str, key: str) -> ResponseRow | None:
         """Returns the response stored under the key; None while there is none."""
-        own_key = {"whose": principal, "wanted": key}
+        own_key = {"for_principal": principal, "for_key": key}
         known = (await self.connection.execute(_KNOWN, own_key)).first()
         if known is None or known.state != "done":
             return None
@@ -142,11 +147,11 @@ class IdempotencyRepository:
 
     async def release(self, principal: str, key: str) -> None:
         """Deletes the claim of a request that had no effect."""
-        await self.connection.execute(_RELEASE, {"whose": principal, "wanted": key})
+        await self.connection.execute(_RELEASE, {"for_principal": principal, "for_key": key})
 
     async def lock(self, principal: str, key: str) -> None:
         """Locks the row of a running claim until the end of the transaction."""
-        await self.connection.execute(_LOCK_ROW, {"whose": principal, "wanted": key})
+        await self.connection.execute(_LOCK_ROW, {"for_principal": principal, "for_key": key})
 
     async def forget(self, before: datetime) -> int:
         """Deletes keys first seen before `before`; returns their number."""

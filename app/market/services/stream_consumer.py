@@ -143,7 +143,7 @@ def count_feed(
     """Set the gauges to `now`, and count what has come since `before`."""
     set_feed(metrics, now, is_streaming=is_streaming)
     metrics.feed_messages.inc(now.messages - before.messages)
-    metrics.feed_rotations.inc(now.reconnects_planned - before.reconnects_planned)
+    metrics.feed_planned_reconnects.inc(now.reconnects_planned - before.reconnects_planned)
     for reason, count in now.dropped.items():
         metrics.feed_dropped_messages.labels(reason).inc(count - before.dropped.get(reason, 0))
     for reason, count in now.failures.items():

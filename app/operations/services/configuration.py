@@ -110,11 +110,11 @@ def _with_standard_names(
     since their contract may be delisted.
     """
     rules = changes.get("rebalancing")
-    given = rules.get("fixed_weights") if isinstance(rules, Mapping) else None
-    if not isinstance(rules, Mapping) or not isinstance(given, Mapping):
+    fixed_weights = rules.get("fixed_weights") if isinstance(rules, Mapping) else None
+    if not isinstance(rules, Mapping) or not isinstance(fixed_weights, Mapping):
         return changes
     named: dict[str, object] = {}
-    for text, weight in given.items():
+    for text, weight in fixed_weights.items():
         is_set = text in present.rebalancing.fixed_weights
         symbol = text if is_set else _standard_name(text, market)
         if symbol in named:

@@ -93,7 +93,7 @@ def invariants(
         # Only the maximum: a member may stay below the minimum while it must not be bought.
         ("bounds", None if not over else f"above the maximum until rebalanced: {', '.join(over)}"),
         ("history_folds_to_state", unfolded),
-        ("kept_equity", unfolded or _first(equity_faults(events))),
+        ("stored_equity", unfolded or _first(equity_faults(events))),
         ("booked_totals", _first(total_faults(events, totals))),
         ("scores_are_current", None if not differences else "; ".join(differences)),
         ("hash_chain", _first(chain)),

@@ -37,7 +37,7 @@ class Post:
 
     def silence(self, part: str) -> float:
         lines = self.metrics.render().decode().splitlines()
-        wanted = f'mysymbols_alerting_silence_seconds{{part="{part}"}} '
+        wanted = f'mysymbols_alerting_silence_seconds{{component="{part}"}} '
         return next(float(line.removeprefix(wanted)) for line in lines if wanted in line)
 
 

@@ -64,7 +64,7 @@ async def opened(
 
 
 async def read_to_end(reader: asyncio.StreamReader) -> bytes:
-    """What was sent until the server closed; fails if it does not close."""
+    """Returns the bytes sent until the server closed; fails if it does not close."""
     async with asyncio.timeout(PATIENCE_S):
         try:
             return await reader.read()

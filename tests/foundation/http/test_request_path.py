@@ -1,4 +1,4 @@
-"""What a request costs before and after its use case: no thread, no search, nothing twice."""
+"""Cost of a request around its use case: no thread, no search, nothing twice."""
 
 import asyncio
 import inspect

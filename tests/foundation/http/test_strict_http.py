@@ -1,4 +1,4 @@
-"""What has two readings is refused before anybody acts on it; what came before is answered."""
+"""Ambiguous requests are refused before any effect; earlier requests are answered."""
 
 import json
 

@@ -356,7 +356,7 @@ async def test_B07_locks_statements_and_idle_transactions_have_an_end(
         await unit.get(KeyValueRepository).put("a", 2)
 
     async def idle() -> int:
-        """How many wait within a transaction for their caller."""
+        """Number of callers that wait within a transaction."""
         query = (
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND state = 'idle in transaction'"

@@ -1,4 +1,4 @@
-"""What drivers say, in our words."""
+"""Driver failures are translated to domain errors."""
 
 import sqlite3
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What must not be cut in half is not, and cancellation still arrives."""
+"""Shielded work is never interrupted, and the cancellation still arrives."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What is written comes back the same, or is refused."""
+"""Stored values are read back unchanged, or refused."""
 
 import math
 from datetime import UTC, datetime, timedelta, timezone

@@ -1,4 +1,4 @@
-"""What has ended long ago goes, when the settings say; what anything rests on stays."""
+"""Retention deletes ended records by the settings, and nothing that a decision used."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -184,7 +184,7 @@ async def test_rebalance_runs_are_deleted_after_a_year_and_history_stays(
 async def test_B07_retention_may_run_for_a_minute(
     database_url: str, make_database: MakeDatabase
 ) -> None:
-    """Who deletes by the limit of a request would never get through a large table."""
+    """With the time limit of a request, a large table would never be cleared."""
     database = make_database(database_url, statement_timeout_s=30.0)
     await database.open()
     desk, office = await Desk(database).open(), Office(database)

@@ -34,7 +34,7 @@ LINK = ExchangeLink(LinkState.UP, NOW, None, None, NOW, None)
 
 
 class World:
-    """What the components would say; each test bends one of them."""
+    """Facts of the components; each test changes one of them."""
 
     def __init__(self) -> None:
         self.now = NOW

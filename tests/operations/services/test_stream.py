@@ -53,7 +53,7 @@ async def another(url: str, make_database: Callable[..., Database]) -> AsyncIter
 
 
 def silence(beat: object = None) -> None:
-    """Nobody counts."""
+    """Ignores conflated events."""
 
 
 @pytest.mark.parametrize("backend", ["postgres"], indirect=True)

@@ -1,4 +1,4 @@
-"""The audit finds any flipped bit and any missing event, whoever goes round the triggers."""
+"""The audit finds any flipped bit and any missing event, even without the triggers."""
 
 # ruff: noqa: S608  # column names come from the table, numbers from the test
 
@@ -127,7 +127,7 @@ async def test_B17_any_missing_event_is_found_in_a_file(desk: Desk, database_url
 
 
 async def _with(database: Database, url: str, sql: str, given: Any) -> HistoryFindings | None:
-    """What the audit says after the change; None where the database refused it."""
+    """Result of the audit after the change; None if the database refused the change."""
     try:
         async with database.write() as unit:
             changed = await unit.connection.execute(text(sql), given)
@@ -269,7 +269,7 @@ async def test_B17_nothing_is_built_on_a_chain_that_was_cut(desk: Desk, database
 
 @sqlite_only
 async def test_it_is_only_read(desk: Desk, database_url: str) -> None:
-    """Also while the service has the file, and when nobody has it."""
+    """Also while the service has the file open, and while it has not."""
     await lived(desk)
     assert (await verify_history(database_url)).ok
     await desk.database.close()

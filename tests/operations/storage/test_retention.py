@@ -1,4 +1,4 @@
-"""What is forgotten in time, and what never is."""
+"""Records that retention deletes, and records that it never deletes."""
 
 from datetime import timedelta
 from decimal import Decimal
