@@ -16,7 +16,12 @@ from app.foundation.errors import (
 )
 from app.foundation.ports import Clock
 from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork
-from app.foundation.sql.idempotency import Claim, ClaimOutcome, IdempotencyRepository, ResponseRow
+from app.foundation.sql.idempotency import (
+    ClaimOutcome,
+    IdempotencyRepository,
+    KeyClaim,
+    ResponseRow,
+)
 
 T = TypeVar("T")
 _PRINCIPAL: Final = "api"  # one principal until API keys exist
@@ -212,7 +217,7 @@ class IdempotentExecutor:
                 await unit.get(IdempotencyRepository).release(_PRINCIPAL, key.key)
         return None if claim.answer is None else _answer(claim.answer)
 
-    async def _claim(self, unit: UnitOfWork, key: IdempotencyKey) -> Claim:
+    async def _claim(self, unit: UnitOfWork, key: IdempotencyKey) -> KeyClaim:
         return await unit.get(IdempotencyRepository).claim(
             _PRINCIPAL, key.key, "", key.fingerprint, await self.now(unit)
         )
@@ -224,19 +229,19 @@ def _with_hooks(
     if hooks is None:
         return change
 
-    async def both(unit: UnitOfWork) -> T:
+    async def change_and_hook(unit: UnitOfWork) -> T:
         result = await change(unit)
         await hooks.on_commit(unit, result)
         return result
 
-    return both
+    return change_and_hook
 
 
 def _answer(row: ResponseRow) -> StoredResponse:
     return StoredResponse(row.status, row.headers, row.body)
 
 
-def _stored(claim: Claim, *, is_ours: bool = False) -> StoredResponse | None:
+def _stored(claim: KeyClaim, *, is_ours: bool = False) -> StoredResponse | None:
     """Returns the answer to replay; None if the caller may run the command.
 
     Raises RefusedError (idempotency_key_reused), ConflictError (idempotency_in_progress) and

@@ -12,7 +12,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 MASK: Final = "***"
-_SHORTEST_SECRET: Final = 4  # masking shorter values would mask ordinary text
+_SHORTEST_SECRET: Final = 4  # create_mask shorter values would mask ordinary text
 _SECRET_NAME: Final = re.compile(
     r"password|passphrase|secret|token|authori[sz]ation|cookie|api[_-]?key|signature|credential",
     re.IGNORECASE,
@@ -46,7 +46,7 @@ def configure_logging(
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        masking(secrets),
+        create_mask(secrets),
     ]
     after: list[Processor] = [_RENDERERS[form]()]
     if form == "console":
@@ -115,7 +115,7 @@ class LogSampler:
         return self.admit(text, is_warning=record.levelno >= logging.WARNING) is not None
 
 
-def masking(secrets: Sequence[str]) -> Processor:
+def create_mask(secrets: Sequence[str]) -> Processor:
     """Returns a processor that masks secret fields by name, and every known secret value."""
     known = sorted({text for text in secrets if len(text) >= _SHORTEST_SECRET}, key=len)
     values = re.compile("|".join(map(re.escape, reversed(known)))) if known else None

@@ -93,6 +93,6 @@ async def replayed(recording: bytes, names: Names) -> Decisions:
     with TemporaryDirectory(prefix="golden-") as folder:
         path = Path(folder) / "market.tape"
         path.write_bytes(lzma.decompress(recording))
-        ears = RecordingListener(lambda _: None, lambda *_: None)
-        await replay(path, ears, configuration(), decisions.after)
+        listener = RecordingListener(lambda _: None, lambda *_: None)
+        await replay(path, listener, configuration(), decisions.after)
     return decisions

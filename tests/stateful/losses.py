@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from app.foundation.sql.database import Database, UnitOfWork
-from app.foundation.sql.errors import unavailable
+from app.foundation.sql.errors import unavailable_error
 from tests.support.cutting import Cut, Way
 
 
@@ -41,7 +41,7 @@ class Fragile(Database):
             await super()._commit(unit)
         else:
             await unit.connection.close()
-        raise unavailable()
+        raise unavailable_error()
 
 
 def lose(one: Loss, way: Way, cut: Cut, commits: int) -> None:

@@ -63,7 +63,7 @@ class Studio:
     base_url: str = ""
 
     @property
-    def ears(self) -> RecordingListener:
+    def listener(self) -> RecordingListener:
         return RecordingListener(
             self.boards.append, lambda step, code: self.failed.append((step.value, code))
         )
@@ -93,7 +93,7 @@ class Studio:
                 self.path,
                 _settings(self.base_url),
                 around,
-                self.ears,
+                self.listener,
                 for_s,
                 board_every_s,
                 is_streaming=False,
@@ -139,7 +139,7 @@ class StreamStudio(Studio):
                         self.path,
                         _settings(self.base_url),
                         around,
-                        self.ears,
+                        self.listener,
                         for_s=PATIENCE_S,
                         board_every_s=0.5,
                         configuration=configuration,
@@ -164,7 +164,7 @@ def _settings(base_url: str) -> KucoinVariables:
 async def replayed(path: Path) -> tuple[Studio, ReplayResult]:
     """In this process."""
     heard = Studio(path)
-    return heard, await replay(path, heard.ears)
+    return heard, await replay(path, heard.listener)
 
 
 def alone(path: Path) -> tuple[int | None, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app.telemetry.logging import MASK, configure_logging, masking
+from app.telemetry.logging import MASK, configure_logging, create_mask
 
 CANARY = "canary-5e7d!x"
 
@@ -91,7 +91,7 @@ def test_S13_secrets_are_masked_by_name_and_by_value() -> None:
 
 
 def test_short_values_do_not_mask_ordinary_text() -> None:
-    mask = masking(["abc", ""])
+    mask = create_mask(["abc", ""])
     assert mask(None, "info", {"event": "abc"}) == {"event": "abc"}
 
 

@@ -273,7 +273,7 @@ class NotificationSettings:
     )
 
     @property
-    def for_ordinary(self) -> int:
+    def ordinary_per_minute(self) -> int:
         """Part of `per_minute` that is not reserved for critical notifications."""
         return max(1, self.per_minute - self.per_minute // 3)
 

@@ -25,12 +25,12 @@ from app.foundation.sql.errors import (
     CONNECT_ERRORS,
     RETRYABLE,
     WritesRefusedError,
-    contention,
-    overloaded,
+    contention_error,
+    overload_error,
+    schema_mismatch_error,
     sqlstate,
     translate,
-    unavailable,
-    unmigrated,
+    unavailable_error,
 )
 from app.foundation.sql.events import EventRepository, listen
 from app.foundation.sql.file_lock import FileLock
@@ -163,7 +163,7 @@ class Database:
         Raises only domain errors for database failures.
         """
         engines = self._require_open()
-        on_pool_timeout = contention if engines.single_writer else overloaded
+        on_pool_timeout = contention_error if engines.single_writer else overload_error
         async with self._transaction(engines.writer, on_pool_timeout) as unit:
             if statement_timeout_s is not None and not engines.single_writer:
                 limit = text("SELECT set_config('statement_timeout', :limit, true)")
@@ -173,7 +173,7 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[UnitOfWork]:
         """Yields one consistent snapshot for any number of statements; writes fail."""
-        async with self._transaction(self._require_open().reader, overloaded) as unit:
+        async with self._transaction(self._require_open().reader, overload_error) as unit:
             yield unit
 
     async def run(self, closure: Callable[[UnitOfWork], Awaitable[T]]) -> T:
@@ -209,11 +209,11 @@ class Database:
                 await connection.commit()  # of a read: a no-op on SQLite
         except (SQLAlchemyError, *CONNECT_ERRORS) as e:
             self._is_unreachable = True
-            raise translate(e) or unavailable() from e
+            raise translate(e) or unavailable_error() from e
         self._is_unreachable = False
         self._is_schema_wrong = revision is not None and stored != revision
         if self._is_schema_wrong:
-            raise unmigrated()
+            raise schema_mismatch_error()
 
     @property
     def is_unavailable(self) -> bool:

@@ -161,13 +161,13 @@ def constraint_error(error: IntegrityError) -> ServiceError:
 ErrorFactory = Callable[[], ServiceError]
 
 
-def unavailable() -> UnavailableError:
+def unavailable_error() -> UnavailableError:
     return UnavailableError(
         Code.DATABASE_UNAVAILABLE, "the database cannot be reached", retry_after_s=5
     )
 
 
-def corrupt() -> CorruptDatabaseError:
+def corrupt_database_error() -> CorruptDatabaseError:
     return CorruptDatabaseError(
         Code.DATABASE_UNAVAILABLE,
         "the database file is corrupt or not an SQLite database: restore a backup,"
@@ -175,13 +175,13 @@ def corrupt() -> CorruptDatabaseError:
     )
 
 
-def contention() -> UnavailableError:
+def contention_error() -> UnavailableError:
     return UnavailableError(
         Code.DATABASE_CONTENTION, "the database is busy with other changes", retry_after_s=1
     )
 
 
-def overloaded() -> UnavailableError:
+def overload_error() -> UnavailableError:
     return UnavailableError(Code.OVERLOADED, "all database connections are in use", retry_after_s=2)
 
 
@@ -189,13 +189,13 @@ class WritesRefusedError(UnavailableError):
     """The database is readable but accepts no writes, from any caller."""
 
 
-def full() -> WritesRefusedError:
+def disk_full_error() -> WritesRefusedError:
     return WritesRefusedError(
         Code.STORAGE_FULL, "the disk of the database is full", retry_after_s=60
     )
 
 
-def locked() -> WritesRefusedError:
+def file_locked_error() -> WritesRefusedError:
     return WritesRefusedError(
         Code.DATABASE_CONTENTION,
         "another program holds the lock of the database file",
@@ -203,19 +203,19 @@ def locked() -> WritesRefusedError:
     )
 
 
-def no_memory() -> WritesRefusedError:
+def out_of_memory_error() -> WritesRefusedError:
     return WritesRefusedError(
         Code.DATABASE_UNAVAILABLE, "the database is out of memory", retry_after_s=5
     )
 
 
-def read_only() -> WritesRefusedError:
+def read_only_error() -> WritesRefusedError:
     return WritesRefusedError(
         Code.DATABASE_UNAVAILABLE, "the database is read-only at present", retry_after_s=5
     )
 
 
-def unmigrated() -> UnavailableError:
+def schema_mismatch_error() -> UnavailableError:
     return UnavailableError(
         Code.DATABASE_UNAVAILABLE, "the database schema has another version", retry_after_s=30
     )
@@ -225,7 +225,7 @@ class SchemaTooNewError(OperatorActionError):
     """A later version of the service has migrated the database; this one must not use it."""
 
 
-def too_new() -> SchemaTooNewError:
+def schema_too_new_error() -> SchemaTooNewError:
     return SchemaTooNewError(
         Code.DATABASE_UNAVAILABLE,
         "the database schema belongs to a later version of the service: run that version",
@@ -237,7 +237,7 @@ class SchemaTooOldError(OperatorActionError):
     """The database dates from before version 0.2.0, which no migration upgrades."""
 
 
-def too_old() -> SchemaTooOldError:
+def schema_too_old_error() -> SchemaTooOldError:
     return SchemaTooOldError(
         Code.DATABASE_UNAVAILABLE,
         "the database dates from before version 0.2.0 and cannot be upgraded: set"
@@ -246,42 +246,42 @@ def too_old() -> SchemaTooOldError:
     )
 
 
-def value_out_of_range() -> ServiceError:
+def value_range_error() -> ServiceError:
     return ServiceError(Code.INTERNAL_ERROR, "a value of the service does not fit its column")
 
 
 READ_ONLY: Final = "25006"
 # Exact SQLSTATE first, then its class (first two characters).
 _BY_STATE: Final[Mapping[str, ErrorFactory]] = {
-    "40001": contention,  # serialisation failure
-    "40P01": contention,  # deadlock
-    "55P03": contention,  # lock time-out
-    "57014": contention,  # statement time-out
-    "53100": full,
-    "53300": overloaded,  # too many connections
-    READ_ONLY: read_only,  # a failover
-    "25P03": unavailable,  # idle in transaction too long
-    "42P01": unmigrated,
-    "42703": unmigrated,
-    "3D000": unavailable,
-    "08": unavailable,
-    "22": value_out_of_range,
-    "28": unavailable,
-    "53": unavailable,
-    "57": unavailable,
-    "58": unavailable,
-    "XX": unavailable,
+    "40001": contention_error,  # serialisation failure
+    "40P01": contention_error,  # deadlock
+    "55P03": contention_error,  # lock time-out
+    "57014": contention_error,  # statement time-out
+    "53100": disk_full_error,
+    "53300": overload_error,  # too many connections
+    READ_ONLY: read_only_error,  # a failover
+    "25P03": unavailable_error,  # idle in transaction too long
+    "42P01": schema_mismatch_error,
+    "42703": schema_mismatch_error,
+    "3D000": unavailable_error,
+    "08": unavailable_error,
+    "22": value_range_error,
+    "28": unavailable_error,
+    "53": unavailable_error,
+    "57": unavailable_error,
+    "58": unavailable_error,
+    "XX": unavailable_error,
 }
 _BY_SQLITE: Final[Mapping[int, ErrorFactory]] = {
-    sqlite3.SQLITE_BUSY: locked,
-    sqlite3.SQLITE_NOMEM: no_memory,
-    sqlite3.SQLITE_LOCKED: contention,
-    sqlite3.SQLITE_FULL: full,
-    sqlite3.SQLITE_IOERR: unavailable,
-    sqlite3.SQLITE_CANTOPEN: unavailable,
-    sqlite3.SQLITE_CORRUPT: corrupt,
-    sqlite3.SQLITE_NOTADB: corrupt,
-    sqlite3.SQLITE_READONLY: read_only,
+    sqlite3.SQLITE_BUSY: file_locked_error,
+    sqlite3.SQLITE_NOMEM: out_of_memory_error,
+    sqlite3.SQLITE_LOCKED: contention_error,
+    sqlite3.SQLITE_FULL: disk_full_error,
+    sqlite3.SQLITE_IOERR: unavailable_error,
+    sqlite3.SQLITE_CANTOPEN: unavailable_error,
+    sqlite3.SQLITE_CORRUPT: corrupt_database_error,
+    sqlite3.SQLITE_NOTADB: corrupt_database_error,
+    sqlite3.SQLITE_READONLY: read_only_error,
 }
 RETRYABLE: Final = frozenset({"40001", "40P01"})
 CONNECT_ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -293,7 +293,9 @@ def sqlstate(error: BaseException | None) -> str | None:
     return str(state) if state else None
 
 
-def translate(error: Exception, on_pool_timeout: ErrorFactory = overloaded) -> ServiceError | None:
+def translate(
+    error: Exception, on_pool_timeout: ErrorFactory = overload_error
+) -> ServiceError | None:
     """Returns the domain error of a database failure; None for a mistake in the service's SQL.
 
     `on_pool_timeout` makes the error for a wait for a connection that timed out.
@@ -305,7 +307,7 @@ def translate(error: Exception, on_pool_timeout: ErrorFactory = overloaded) -> S
     if isinstance(error, DBAPIError):
         return _translate_driver_error(error)
     if isinstance(error, CONNECT_ERRORS):
-        return (_factory_for_state(sqlstate(error)) or unavailable)()
+        return (_factory_for_state(sqlstate(error)) or unavailable_error)()
     return None
 
 
@@ -316,9 +318,9 @@ def _translate_driver_error(error: DBAPIError) -> ServiceError | None:
         # The low byte is the kind, the rest detail.
         factory = None if code is None else _BY_SQLITE.get(code & 0xFF)
         if factory is None and "no such " in str(error.orig):
-            factory = unmigrated
+            factory = schema_mismatch_error
     if factory is None and error.connection_invalidated:
-        factory = unavailable
+        factory = unavailable_error
     return None if factory is None else factory()
 
 

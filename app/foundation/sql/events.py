@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.foundation.events import EventDraft, EventRecord, EventTopic
-from app.foundation.sql.errors import CONNECT_ERRORS, translate, unavailable
+from app.foundation.sql.errors import CONNECT_ERRORS, translate, unavailable_error
 from app.foundation.sql.tables import STREAM_ID, event_head
 from app.foundation.sql.tables import events as table
 
@@ -138,5 +138,5 @@ async def listen(engine: AsyncEngine, hint: Callable[[], None], beat: Callable[[
                     await driver.execute("SELECT 1")
             await connection.invalidate()
     except (SQLAlchemyError, *CONNECT_ERRORS) as e:
-        raise translate(e) or unavailable() from e
-    raise unavailable()
+        raise translate(e) or unavailable_error() from e
+    raise unavailable_error()

@@ -64,7 +64,7 @@ class ResponseRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class KeyClaim:
     """Result of claiming a key; `answer` is set for REPLAY only."""
 
     outcome: ClaimOutcome
@@ -79,7 +79,7 @@ class IdempotencyRepository:
 
     async def claim(
         self, principal: str, key: str, route: str, fingerprint: str, now: datetime
-    ) -> Claim:
+    ) -> KeyClaim:
         """Claims the key for one request; waits while another transaction claims it.
 
         A claim whose owner vanished is taken over once its lock has expired.
@@ -101,22 +101,24 @@ class IdempotencyRepository:
             if (await self.connection.execute(new, row)).rowcount == 1:
                 if await self._is_over_cap(principal):
                     await self.release(principal, key)
-                    return Claim(ClaimOutcome.OVER_CAP)
-                return Claim(ClaimOutcome.CLAIMED)
+                    return KeyClaim(ClaimOutcome.OVER_CAP)
+                return KeyClaim(ClaimOutcome.CLAIMED)
             known = (await self.connection.execute(_KNOWN, own_key)).one_or_none()
             if known is not None:
                 break
         if known is None:
-            return Claim(ClaimOutcome.IN_PROGRESS)
+            return KeyClaim(ClaimOutcome.IN_PROGRESS)
         if (known.route, known.fingerprint) != (route, fingerprint):
-            return Claim(ClaimOutcome.REUSED)
+            return KeyClaim(ClaimOutcome.REUSED)
         if known.state == "done":
             answer = ResponseRow(known.status, known.headers, known.body)
-            return Claim(ClaimOutcome.REPLAY, answer)
+            return KeyClaim(ClaimOutcome.REPLAY, answer)
         takeover = await self.connection.execute(
             _TAKE_OVER, {**own_key, "now": now, "locked_until": now + LOCK}
         )
-        return Claim(ClaimOutcome.CLAIMED if takeover.rowcount == 1 else ClaimOutcome.IN_PROGRESS)
+        return KeyClaim(
+            ClaimOutcome.CLAIMED if takeover.rowcount == 1 else ClaimOutcome.IN_PROGRESS
+        )
 
     async def _is_over_cap(self, principal: str) -> bool:
         beyond = await self.connection.execute(

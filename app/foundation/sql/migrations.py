@@ -18,7 +18,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from alembic import command
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.engines import parse_database_url
-from app.foundation.sql.errors import CONNECT_ERRORS, too_new, too_old, translate
+from app.foundation.sql.errors import (
+    CONNECT_ERRORS,
+    schema_too_new_error,
+    schema_too_old_error,
+    translate,
+)
 
 LOCK_NUMBER: Final = 6_057_912_301  # of the advisory lock on PostgreSQL; an arbitrary number
 _PLACES: Final = (
@@ -128,7 +133,11 @@ async def _run(url: str, task: Callable[[Config], None]) -> None:
     def migrate(connection: Connection) -> None:
         present = MigrationContext.configure(connection).get_current_revision()
         if present is not None and not is_known(present):
-            raise too_old() if is_before_first_release(present) else too_new()
+            raise (
+                schema_too_old_error()
+                if is_before_first_release(present)
+                else schema_too_new_error()
+            )
         config = configuration()
         config.attributes["connection"] = connection
         task(config)

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from app.foundation.errors import Code, CorruptDatabaseError
 from app.foundation.sql import migrations
 from app.foundation.sql.engines import parse_database_url
-from app.foundation.sql.errors import corrupt
+from app.foundation.sql.errors import corrupt_database_error
 from app.operations.storage.audit import open_read_only, verify_history
 
 
@@ -29,7 +29,7 @@ async def _require_intact_file(url: str) -> None:
     async with open_read_only(parse_database_url(url)) as connection:
         results = (await connection.execute(text("PRAGMA quick_check(1)"))).scalars().all()
     if results != ["ok"]:
-        raise corrupt()
+        raise corrupt_database_error()
 
 
 async def _require_intact_history(url: str) -> None:
