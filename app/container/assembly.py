@@ -59,6 +59,7 @@ from app.workers.activities import activities
 from app.workers.durable import EngineOptions, executor_id_for
 from app.workers.engine import Engine
 from app.workers.gauges import Gauges
+from app.workers.process_heartbeat import ProcessHeartbeat
 from app.workers.reactions import (
     ALERT_REACTIONS,
     DRIFT_REACTIONS,
@@ -70,7 +71,6 @@ from app.workers.reactions import (
 from app.workers.runs import create_runs
 from app.workers.schedule import Tasks, create_schedule
 from app.workers.supervisor import Supervisor
-from app.workers.watchdog import Watchdog
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,8 @@ class Background:
         listen = with_leader_wakeup(self.database.listen, leader_task)
         stream_events(supervisor, self.service, self._dispatcher(), listen)
         if self.feed.registry is not None:
-            watchdog = Watchdog(self.feed.registry, metrics)
-            supervisor.start("watchdog", watchdog.run, lambda: SILENT_S)
+            process_heartbeat = ProcessHeartbeat(self.feed.registry, metrics)
+            supervisor.start("process_heartbeat", process_heartbeat.run, lambda: SILENT_S)
 
     def _feed_tasks(self, work: Tasks) -> FeedTasks:
         has_drifted = self.service.rebalancing.has_drifted

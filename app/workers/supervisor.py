@@ -122,7 +122,7 @@ class Supervisor:
     def start_watchdog(self, is_paused: Callable[[], bool]) -> None:
         """Starts the watchdog over all tasks."""
         self.is_paused = is_paused
-        self.start("silence", self.watch, lambda: _MISSED_CHECKS * CHECK_INTERVAL_S)
+        self.start("watchdog", self.watch, lambda: _MISSED_CHECKS * CHECK_INTERVAL_S)
 
     async def watch(self, beat: Heartbeat) -> None:
         """Checks the silence of all tasks until cancelled."""

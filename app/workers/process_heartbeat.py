@@ -15,7 +15,7 @@ _log = structlog.get_logger("processes")
 
 
 @dataclass(frozen=True, slots=True)
-class Watchdog:
+class ProcessHeartbeat:
     """Heartbeat loop at a fixed pace, also during an outage: a longer pause looks like a death."""
 
     registry: ProcessRegistry
