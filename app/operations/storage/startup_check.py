@@ -44,7 +44,7 @@ async def _require_intact_history(url: str) -> None:
         raise CorruptDatabaseError(
             Code.HISTORY_TAMPERED,
             f"the history is damaged: {findings.breaks[0].detail}; see `my-symbols audit verify`,"
-            " and restore a backup, or move the file away to start anew",
+            " and restore a backup, or move the file away to start with an empty one",
         )
 
 
