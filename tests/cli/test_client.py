@@ -166,7 +166,7 @@ def test_another_service_is_reported_in_one_line_by_every_command(
     said = here(*command, "--url", stranger)
     assert (said.code, said.out) == (ExitCode.INTERNAL, "")
     (line,) = said.err.splitlines()
-    assert line.startswith(f"not_our_service: {stranger} answered 200 with something")
+    assert line.startswith(f"not_our_service: {stranger} answered 200 with a response")
 
 
 def test_another_service_is_reported_in_json_too(stranger: str) -> None:
