@@ -255,7 +255,7 @@ class Desk:
         ]
         async with self.database.write() as unit:
             await unit.get(SymbolRepository).save(records, NOW)
-            await unit.get(ConfigurationRepository).found(NOW, "test")
+            await unit.get(ConfigurationRepository).get_or_create(NOW, "test")
         for symbol, one in zip(SYMBOLS, listed, strict=True):
             self.market.quotes[symbol] = Quote(
                 contract=one,

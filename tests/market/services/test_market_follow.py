@@ -461,7 +461,7 @@ async def test_a_market_of_another_version_of_the_code_is_left_alone(live: LiveM
     assert not await follower.follower.look()
     assert follower.market.status() is DataStatus.UNAVAILABLE
     async with live.database.read() as unit:
-        present = await unit.get(LeaseRepository).present(FEED)
+        present = await unit.get(LeaseRepository).current(FEED)
     assert present is not None
     assert present.holder == "owner"
     await asyncio.sleep(0)

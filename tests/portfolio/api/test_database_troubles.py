@@ -15,8 +15,8 @@ from app.foundation.data_status import DataStatus
 from app.foundation.errors import UnavailableError
 from app.foundation.health import Mode
 from app.foundation.sql.database import ATTEMPTS, Database
-from app.foundation.sql.engines import DatabaseOptions, url_of
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.engines import DatabaseOptions, parse_database_url
+from app.foundation.sql.key_value import KeyValueRepository
 from app.market.services.service_mode import MarketLevel, mode_over
 from app.operations.api import system_routes as system
 from app.operations.services.health import StatusService
@@ -143,7 +143,7 @@ async def front(
 
         async def ping() -> None:
             await reached.ping()
-            await reached.try_writing()
+            await reached.retry_writes()
 
         mode = mode_over(FreshMarket(), reached, time.monotonic)
         desk.mode = mode
@@ -248,7 +248,7 @@ async def test_B07_a_transaction_in_which_nothing_is_said_any_more_is_ended(
 async def fill(database: Database) -> None:
     for number in range(1_000):
         async with database.write() as unit:
-            await unit.get(FactRepository).put(f"ballast-{number}", "x" * 200)
+            await unit.get(KeyValueRepository).put(f"ballast-{number}", "x" * 200)
 
 
 @_ON_SQLITE
@@ -276,7 +276,7 @@ async def test_B08_on_a_full_disk_changes_hear_of_it_and_reads_go_on(
         assert (shown.status_code, shown.headers["x-service-mode"]) == (200, "HALTED")
         told = shown.json()
         assert (told["state"], told["cause"]) == ("degraded", "storage_full")
-        assert "make room" in told["next_step"]
+        assert "free space" in told["next_step"]
         health = (await here.client.get(f"{PREFIX}/health")).json()
         assert (health["mode"], health["status"]) == ("HALTED", "degraded")
         await disk(1_000_000)
@@ -295,7 +295,7 @@ async def test_B09_while_somebody_else_writes_the_file_changes_hear_of_it_and_re
     database = make_database(database_url, **{**PATIENT, "busy_timeout_s": 0.3, "pool_wait_s": 0.3})
     await database.open()
     async with front(database, make_database, database_url) as here:
-        with closing(sqlite3.connect(str(url_of(database_url).database))) as other:
+        with closing(sqlite3.connect(str(parse_database_url(database_url).database))) as other:
             other.execute("BEGIN IMMEDIATE")
             await here.refused("k", "database_contention")
             shown = await here.client.get("/readyz")

@@ -23,7 +23,7 @@ from app.portfolio.domain.proposals import Proposal, ProposalKind, ProposalState
 from app.portfolio.storage.proposals import ProposalRepository
 from app.trading.api import routes as portfolio_trading
 from app.workers.activities import activities
-from app.workers.runs import runs
+from app.workers.runs import create_runs
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem
@@ -268,7 +268,7 @@ async def test_automatic_actions_on_stale_data_are_recorded_as_skipped(
     service = cast("MySymbolsServiceV2", Scheduled(desk))
     work = activities(service, cast("AlertScheduler", service), lambda: "request")
     skipped = {"skipped": STALE, "detail": "The market data is too old to decide on."}
-    jobs = {one.kind: one for one in runs(service, work, lambda _: {})}
+    jobs = {one.kind: one for one in create_runs(service, work, lambda _: {})}
     payload = {"scheduled_at": NOW.isoformat()}
     for name in ("rebalance_check", "replacement_check"):
         assert await jobs[name].work(Journal(), payload) == skipped, name
@@ -291,8 +291,8 @@ class Scheduled:
     def __getattr__(self, name: str) -> "Scheduled":
         return self
 
-    async def tell(self, *_: object) -> None:
-        """Nobody hears of jobs."""
+    async def publish(self, *_: object) -> None:
+        """Discards job events."""
 
     def clock(self) -> datetime:
         return NOW
