@@ -153,14 +153,18 @@ def begin(
         guarded = replace(tick, run=run)
         return lambda beat: repeat(guarded, beat, monotonic)
 
-    def limit(tick: ScheduledTask) -> Callable[[], float]:
+    def longest(tick: ScheduledTask, more_s: float) -> Callable[[], float]:
         # A wall clock that is set moves a slotted tick by half an interval at most.
         share = 1.0 if tick.left_s is None else 1.5
-        return lambda: share * tick.interval_s() + TURN_S
+        return lambda: share * tick.interval_s() + more_s
 
     for tick in ticks:
         supervisor.start(
-            tick.name, looping(tick), limit(tick), is_watchdog_enabled=tick.gate is None
+            tick.name,
+            looping(tick),
+            longest(tick, TURN_S),
+            rest_s=longest(tick, 0.0),
+            is_watchdog_enabled=tick.gate is None,
         )
 
 

@@ -37,9 +37,11 @@ class _Task:
     work: Work
     since: datetime
     limit_s: Limit
+    rest_s: Limit
     task: asyncio.Task[None] | None = None
     finished: bool = False
     last_success_at: datetime | None = None
+    succeeded_s: float | None = None  # the same moment by monotonic time
     last_error: str | None = None
     failures: int = 0  # since it last succeeded
     restarts: int = 0
@@ -70,18 +72,27 @@ class Supervisor:
     _tasks: dict[str, _Task] = field(default_factory=dict)
 
     def start(
-        self, name: str, work: Work, limit_s: Limit, *, is_watchdog_enabled: bool = True
+        self,
+        name: str,
+        work: Work,
+        limit_s: Limit,
+        *,
+        rest_s: Limit = lambda: 0.0,
+        is_watchdog_enabled: bool = True,
     ) -> None:
         """Run `work` until it returns; when it raises, run it again after a pause.
 
         It is ended and run again, too, when it gives no beat for `limit_s`; without
-        `is_watchdog_enabled` that counts from its first beat.
+        `is_watchdog_enabled` that counts from its first beat. It counts as silent only beyond
+        `rest_s`, which it waits between two beats as a rule.
         Raises ValueError for a name that is running already.
         """
         known = self._tasks.get(name)
         if known is not None and not known.finished:
             raise ValueError(f"task {name} is running already")
-        task = _Task(name, work, self.clock(), limit_s, is_watchdog_enabled=is_watchdog_enabled)
+        task = _Task(
+            name, work, self.clock(), limit_s, rest_s, is_watchdog_enabled=is_watchdog_enabled
+        )
         self._tasks[name] = task
         runner = self._keep(task)
         task.task = asyncio.create_task(runner, name=name)  # noqa: TID251 - the owner of all tasks
@@ -151,8 +162,12 @@ class Supervisor:
                 failures=task.failures,
                 silent_s=task.silent_s,
                 limit_s=task.limit_s() if task.is_watchdog_enabled else None,
+                rest_s=task.rest_s(),
                 crashes=task.budget.crashes,
                 failed_until=self._wall(task.budget.failed_until_s),
+                since_success_s=(
+                    None if task.succeeded_s is None else self.monotonic() - task.succeeded_s
+                ),
             )
             for task in self._tasks.values()
             if not task.finished
@@ -169,8 +184,8 @@ class Supervisor:
         pause = 0.0
 
         def beat() -> None:
-            task.last_success_at = self.clock()
-            task.budget.ran(self.monotonic())
+            task.last_success_at, task.succeeded_s = self.clock(), self.monotonic()
+            task.budget.ran(task.succeeded_s)
             task.last_error = None
             task.failures = 0
             task.silent_s = 0.0
