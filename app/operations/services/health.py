@@ -119,7 +119,7 @@ class StatusService:
             *(background_task(task) for task in self.task_facts()),
         ]
         if self.pulse is not None:
-            found.append(alerting(self.pulse, self.started_at, self.clock()))
+            found.append(alerting(self.pulse, self.started_at))
         components = tuple(map(self._dated, found))
         return Health(
             status=worst(components),
