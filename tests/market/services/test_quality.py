@@ -6,16 +6,19 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 
-from app.configuration.domain.sections import Source
+from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import QualitySettings, Source
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import CandleSeries, ExchangeLink, Interval, LinkState
+from app.market.domain.panel import FIELDS
 from app.market.domain.price_quarantine import Doubt
 from app.market.domain.quality_report import QualityVerdict
 from app.market.domain.reference_prices import ReferencePrice
@@ -152,6 +155,43 @@ async def test_an_hour_of_far_too_much_volume_is_quarantined_where_no_move_confi
     with_hour(held.value)
     await later(live, data, 3)
     assert doubt(data) is None
+
+
+@ON_SQLITE
+async def test_volume_and_gaps_are_judged_by_the_limits_of_the_settings(live: LiveMarket) -> None:
+    data = await refreshed(live)
+    await data.fetch.candles(data.worth_history(), Interval.HOUR)
+
+    def volume_flags(**limits: float) -> set[str]:
+        rules = replace(QualitySettings(), **limits)  # type: ignore[arg-type]  # a count among them
+        data.configuration = lambda: replace(Configuration(), quality=rules)
+        report = quality_keeper.quality_of(data.moment(), data.resolve(ETH))
+        parts = {one.name: one.flag for one in report.parts}
+        return {flag for name in ("volume", "hourly_candles") if (flag := parts[name])}
+
+    turnover = data.live.market.stats[CODE].value.turnover_24h
+    assert turnover is not None
+    assert volume_flags() == set()
+    assert volume_flags(min_volume=float(turnover) + 1.0) == {"thin_volume"}
+    assert volume_flags(min_volume=float(turnover) - 1.0) == set()
+
+    held = data.live.market.hourly[CODE]
+    kept = np.delete(np.arange(len(held.value)), np.arange(100, 106))
+    figures = (getattr(held.value, name)[kept] for name in ("opened_ms", *FIELDS))
+    hourly = {**data.live.market.hourly, CODE: held.saying(CandleSeries(*figures))}
+    data.live.market = replace(data.live.market, hourly=hourly)
+    assert volume_flags() == {"hourly_gap"}, "six in a row are missing"
+    assert volume_flags(max_gap=6) == set()
+
+    odd = {"field": "turnoverOf24h", "value": float(turnover * 2)}
+    await live.fault("malformed", CONTRACTS, symbol=CODE, **odd)
+    data.configuration = Configuration
+    await later(live, data)
+    assert volume_flags(max_gap=6) == {"turnover_off_price"}
+    assert volume_flags(max_gap=6, max_turnover_price_deviation=2.0) == set()
+    assert doubt(data) is Doubt.TURNOVER_OFF_PRICE, "it was read under the usual limit"
+    await later(live, data, 3)
+    assert doubt(data) is None, "under the wider one it is confirmed"
 
 
 @ON_SQLITE
