@@ -316,6 +316,24 @@ async def test_the_ledger_of_replacements_is_net_of_their_costs(
     assert shown["total"]["low"] is shown["total"]["high"] is None
     assert (await get(client, "/report"))["replacements"] == shown["replacements"]
 
+    desk.score({})
+    await settle(desk, "0.0001", SYMBOLS[0], SYMBOLS[6])
+    await desk.portfolio.replace(SYMBOLS[0], SYMBOLS[6], "another one", WHO)
+    desk.later(hours=1)
+    desk.score({})
+    again = await get(client, "/replacements/ledger")
+    nets = [one["net"] for one in again["replacements"]]
+    assert nets == [pytest.approx(first["net"]), None, pytest.approx(-0.0012 - 0.002)]
+    total, half = nets[0] + nets[2], 12.7062047 * abs(nets[0] - nets[2])  # t of one degree
+    assert again["total"] == {
+        "net": pytest.approx(total),
+        "low": pytest.approx(total - half),
+        "high": pytest.approx(total + half),
+        "counted": 2,
+        "unknown": 1,
+        "reason": "1 of 3 have no net figure and are not in it",
+    }
+
 
 async def test_the_report_as_a_page(desk: Desk, client: httpx2.AsyncClient) -> None:
     hostile = "<b>t&1</b>"
