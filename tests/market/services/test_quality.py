@@ -26,6 +26,7 @@ from app.market.services import quality_monitor as quality_keeper
 from app.market.services.publisher import Course, packed, shared, unpacked
 from app.market.services.quality import QualityService
 from app.market.services.service import MarketData
+from app.market.services.symbol_quality import off_price_of
 from app.market.storage.candle_revisions import CandleRevisionRepository
 from app.market.storage.candles import CandleRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
@@ -155,6 +156,27 @@ async def test_an_hour_of_far_too_much_volume_is_quarantined_where_no_move_confi
     with_hour(held.value)
     await later(live, data, 3)
     assert doubt(data) is None
+
+
+@ON_SQLITE
+async def test_the_newest_hour_in_another_unit_is_quarantined_unless_the_contract_is_inverse(
+    live: LiveMarket,
+) -> None:
+    """The turnover of an inverse contract is made from its volume: it contradicts nothing."""
+    data = await refreshed(live)
+    await data.fetch.candles(data.worth_history(), Interval.HOUR)
+    held, contract = data.live.market.hourly[CODE], data.resolve(ETH).contract
+    usual = off_price_of(data.live.market, contract)
+    assert usual is not None
+    assert usual < 0.01
+    turnover = held.value.turnover.copy()
+    turnover[-1] *= 1000.0
+    hourly = {**data.live.market.hourly, CODE: held.saying(replace(held.value, turnover=turnover))}
+    data.live.market = replace(data.live.market, hourly=hourly)
+    assert off_price_of(data.live.market, replace(contract, is_inverse=True)) is None
+    await later(live, data)
+    assert doubt(data) is Doubt.TURNOVER_OFF_PRICE
+    assert not passes(data)
 
 
 @ON_SQLITE
