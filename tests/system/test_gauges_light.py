@@ -140,6 +140,41 @@ async def test_gauges_of_what_runs_by_itself_follow_what_they_are_about(tmp_path
         assert (await scraped(service))[used] == 0.0
 
 
+async def test_gauges_of_the_process_count_what_it_has(tmp_path: Path) -> None:
+    async with serve_exchange(SandboxOptions(contracts=12, quota=100_000), time.time) as exchange:
+        url = f"sqlite+aiosqlite:///{tmp_path}/process.sqlite3"
+        async with running(settings_for(exchange, url, background=False)) as service:
+            before = await scraped(service)
+            waiting = [asyncio.ensure_future(asyncio.Event().wait()) for _ in range(100)]
+            bus = service.services.bus
+            with bus.subscribe():  # and never read
+                for number in range(bus.capacity + 3):
+                    bus.publish(number)
+                found = await scraped(service)
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            buffers = (await service.get("/health"))["process"]["buffers"]
+            (dropped,) = (one["dropped"] for one in buffers if one["name"] == "bus")
+            assert found["bus_dropped_events", ""] == dropped >= 3
+            tasks = ("event_loop_tasks", "")
+            # The scrapes themselves run as tasks, too.
+            assert found[tasks] - before[tasks] == pytest.approx(100, abs=10)
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_the_epoch_is_that_of_the_feed_which_this_process_owns(database_url: str) -> None:
+    def owned(status: dict[str, Any]) -> bool:
+        return any(one["leader_epoch"] is not None for one in status["processes"])
+
+    async with serve_exchange(SandboxOptions(contracts=12, quota=100_000), time.time) as exchange:
+        async with running(settings_for(exchange, database_url)) as service:
+            (told,) = (await service.until("/status", owned))["processes"]
+            assert (await scraped(service))["leader_epoch", ""] == told["leader_epoch"]
+        async with running(settings_for(exchange, database_url, background=False)) as service:
+            assert math.isnan((await scraped(service))["leader_epoch", ""])
+
+
 def is_streamed(status: dict[str, Any]) -> bool:
     stream = status["stream"]
     return bool(

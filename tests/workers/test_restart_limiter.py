@@ -65,9 +65,7 @@ class Bench:
 
     def look(self, context: DecisionContext) -> SystemFacts:
         tasks = self.supervisor.facts()
-        return SystemFacts(
-            jobs=tuple(job_facts(one, context.configuration, context.at) for one in tasks)
-        )
+        return SystemFacts(jobs=tuple(job_facts(one, context.configuration) for one in tasks))
 
 
 async def test_W15_after_five_restarts_in_a_minute_it_has_failed_and_health_says_so() -> None:

@@ -76,7 +76,7 @@ class SystemView:
             data_status=market.status() if market.is_filled() else None,
             clock_offset_s=self.clock.certain_offset_s(),
             drifted=self.drifted(),
-            jobs=tuple(job_facts(task, settings, context.at) for task in self.tasks()),
+            jobs=tuple(job_facts(task, settings) for task in self.tasks()),
         )
 
 
@@ -163,20 +163,20 @@ def _is_gone(code: str, known: Known) -> bool:
     return record is not None and record.vanished_at is not None
 
 
-def job_facts(task: TaskFacts, settings: Configuration, at: datetime) -> JobFacts:
-    """Facts of one background task, its lateness in units of its interval."""
+def job_facts(task: TaskFacts, settings: Configuration) -> JobFacts:
+    """Facts of one background task, its lateness in units of its interval by monotonic time."""
     interval = _intervals(settings).get(task.name)
     late = None
     if interval is None and task.limit_s is not None:
-        late = round(task.silent_s * _BEATS / task.limit_s, 1)
-    if interval is not None and task.last_success_at is not None:
-        least = max(interval, _LEAST_INTERVAL_S)
-        late = round((at - task.last_success_at).total_seconds() / least, 1)
+        beyond_s = max(0.0, task.silent_s - task.rest_s)
+        late = round(beyond_s * _BEATS / (task.limit_s - task.rest_s), 1)
+    if interval is not None and task.since_success_s is not None:
+        late = round(task.since_success_s / max(interval, _LEAST_INTERVAL_S), 1)
     return JobFacts(task.name, max(task.failures, task.crashes), task.last_error, late)
 
 
-# Interval of a task without a schedule, as a part of its allowed silence: with the default limit
-# the task is late at half of that, before the supervisor ends it.
+# Interval of a task without a schedule, as a part of its allowed silence beyond its rest: with the
+# default limit the task is late at half of that, before the supervisor ends it.
 _BEATS: Final = 6
 
 

@@ -1,8 +1,9 @@
 """Evaluates the alert rules on schedule and monitors that alerting is alive."""
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from typing import Final
@@ -12,7 +13,7 @@ from app.alerts.services.service import AlertService
 from app.configuration.domain.sections import Severity
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
-from app.foundation.ports import Clock
+from app.foundation.ports import Clock, Monotonic
 from app.foundation.sql.database import Database
 from app.foundation.sql.key_value import KeyValueRepository
 
@@ -41,7 +42,7 @@ class AlertScheduler:
 
 
 SILENT_S: Final = 120.0  # silence after which alerting itself counts as failed
-_PUBLISH_INTERVAL: Final = timedelta(seconds=15)  # of the heartbeat to other processes
+_PUBLISH_INTERVAL_S: Final = 15.0  # of the heartbeat to other processes
 
 
 class AlertingComponent(StrEnum):
@@ -55,7 +56,9 @@ class AlertingComponent(StrEnum):
 class AlertingHeartbeat:
     """Heartbeat of alerting, shared by all processes through the database.
 
-    `interval_s` is the interval of evaluations: a long one extends the allowed silence.
+    `interval_s` is the interval of evaluations: a long one extends the allowed silence. Ages are
+    monotonic: a step of the wall clock neither makes alerting silent nor hides that it is. Only the
+    age of the first heartbeat read from the database is that of the wall clock.
     """
 
     database: Database
@@ -63,10 +66,15 @@ class AlertingHeartbeat:
     metrics: Metrics
     interval_s: Callable[[], float]
     started_at: datetime
-    _seen: dict[AlertingComponent, datetime] = field(default_factory=dict)
-    _noted: dict[AlertingComponent, datetime] = field(default_factory=dict)
+    monotonic: Monotonic = time.monotonic
+    _seen: dict[AlertingComponent, tuple[datetime, float]] = field(default_factory=dict)
+    _noted: dict[AlertingComponent, float] = field(default_factory=dict)
+    _stored: dict[AlertingComponent, str] = field(default_factory=dict)  # last known of each
+    _started_s: float = field(init=False)
+    _looked_s: float = field(default=float("-inf"), init=False)
 
     def __post_init__(self) -> None:
+        self._started_s = self.monotonic()
         # Evaluated at each scrape: the gauge rises even while this process hangs.
         for part in AlertingComponent:
             age = self.metrics.alerting_silence_seconds.labels(part.value)
@@ -79,16 +87,16 @@ class AlertingHeartbeat:
         await self._beat(AlertingComponent.DELIVERY)
 
     async def _beat(self, part: AlertingComponent) -> None:
-        now = self.clock()
-        self._seen[part] = now
-        if part in self._noted and now - self._noted[part] < _PUBLISH_INTERVAL:
+        at, now = self.clock(), self.monotonic()
+        self._seen[part] = at, now
+        if part in self._noted and now - self._noted[part] < _PUBLISH_INTERVAL_S:
             return
         try:
             async with self.database.write() as unit:
-                await unit.get(KeyValueRepository).put(_key(part), now.isoformat())
+                await unit.get(KeyValueRepository).put(_key(part), at.isoformat())
         except ServiceError:
             return  # the database reports its own outage
-        self._noted[part] = now
+        self._noted[part], self._stored[part] = now, at.isoformat()
 
     async def look(self) -> None:
         """Read the heartbeats of other processes; a database error keeps the known ones."""
@@ -100,19 +108,26 @@ class AlertingHeartbeat:
                 }
         except ServiceError:
             return
+        now, since_look_s = self.monotonic(), self.monotonic() - self._looked_s
+        self._looked_s = now
         for part, text in noted.items():
-            if text is not None:
-                at = datetime.fromisoformat(text)
-                self._seen[part] = max(at, self._seen.get(part, at))
+            if text is None or text == self._stored.get(part):
+                continue
+            at = datetime.fromisoformat(text)
+            # It came since the last look, whatever the wall clock says.
+            age_s = min(max(0.0, (self.clock() - at).total_seconds()), since_look_s)
+            self._stored[part] = text
+            if part not in self._seen or now - age_s > self._seen[part][1]:
+                self._seen[part] = at, now - age_s
 
     def seen(self) -> Mapping[AlertingComponent, datetime]:
         """Last heartbeat of each component."""
-        return dict(self._seen)
+        return {part: at for part, (at, _) in self._seen.items()}
 
     def age_s(self, part: AlertingComponent) -> float:
         """Seconds since the last heartbeat, at most since the start of this process."""
-        last = max(self._seen.get(part, self.started_at), self.started_at)
-        return max(0.0, (self.clock() - last).total_seconds())
+        last_s = self._seen[part][1] if part in self._seen else self._started_s
+        return self.monotonic() - max(last_s, self._started_s)
 
     def limits_s(self) -> Mapping[AlertingComponent, float]:
         return {

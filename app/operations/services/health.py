@@ -116,7 +116,7 @@ class StatusService:
             *(background_task(task) for task in self.task_facts()),
         ]
         if self.pulse is not None:
-            components.append(alerting(self.pulse, self.started_at, self.clock()))
+            components.append(alerting(self.pulse, self.started_at))
         dated = tuple(map(self._with_start, components))
         return Health(
             status=worst(dated),

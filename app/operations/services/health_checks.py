@@ -225,7 +225,7 @@ def background_task(task: TaskFacts) -> ComponentHealth:
     )
 
 
-def alerting(pulse: AlertingHeartbeat, started_at: datetime, now: datetime) -> ComponentHealth:
+def alerting(pulse: AlertingHeartbeat, started_at: datetime) -> ComponentHealth:
     """Health of alerting: evaluations and deliveries of any process."""
     seen = pulse.seen()
     late = [part for part, limit_s in pulse.limits_s().items() if pulse.age_s(part) > limit_s]
@@ -236,7 +236,7 @@ def alerting(pulse: AlertingHeartbeat, started_at: datetime, now: datetime) -> C
     if late:
         state = ComponentState.DOWN
     ages = ", ".join(
-        f"{part.value} {(now - seen[part]).total_seconds():.0f} s ago" if part in seen
+        f"{part.value} {pulse.age_s(part):.0f} s ago" if part in seen
         else f"no {part.value} seen"
         for part in pulse.limits_s()
     )  # fmt: skip

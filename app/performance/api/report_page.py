@@ -15,6 +15,7 @@ from app.performance.domain.attribution import ActiveReturn, Attribution
 from app.performance.domain.replacement_outcomes import ReplacementOutcome
 from app.performance.services.report import Report
 from app.portfolio.domain.returns import Figures
+from app.portfolio.services.queries import CorrelationReport
 
 UNKNOWN = "unknown"
 _WIDTH, _HEIGHT, _LEFT, _MARGIN = 720, 220, 56, 8
@@ -181,6 +182,7 @@ def report_page(report: Report) -> ReportPage:
         *map(_attribution, report.ledgers),
         _active_return(report.active),
         _replacements(report),
+        _correlation(report.correlation),
         _hypothetical(report.hypothetical),
     )
     replacements = (plot for outcome in report.swaps for plot in _replacement_plots(outcome))
@@ -322,6 +324,25 @@ def _notes(outcome: ReplacementOutcome) -> Iterable[str]:
         yield f"{name} is delisted, its last price stands"
 
 
+def _correlation(known: CorrelationReport) -> Table:
+    average = ("Average", _rho(known.average), _rho(known.raw_average), "")
+    pairs = tuple(
+        (
+            one.pair,
+            "not applicable" if one.pair in known.not_applicable else _rho(one.correlation),
+            _rho(one.raw_correlation),
+            one.reason or "",
+        )
+        for one in known.pairs
+    )
+    return Table(
+        "Correlation of the members",
+        ("Pair", known.basis.capitalize(), "Raw", "Note"),
+        (*pairs, average) if pairs else (),
+        f"Daily returns of {known.days} days; raw returns include the market's part.",
+    )
+
+
 def _hypothetical(figures: Figures) -> Table:
     unknown = UNKNOWN if figures.reason is None else f"{UNKNOWN} ({figures.reason})"
 
@@ -387,6 +408,10 @@ def _money(amount: Decimal | None) -> str:
 
 def _exact(share: Decimal | None) -> str:
     return UNKNOWN if share is None else f"{share:.4%}"
+
+
+def _rho(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2f}"
 
 
 def _share(value: float | None) -> str:

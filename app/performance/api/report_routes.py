@@ -25,6 +25,7 @@ from app.performance.api.schemas import (
     HypotheticalOut,
     LateMarkOut,
     LedgerOut,
+    PairsOut,
     PositionOut,
     TradeOut,
     earned_fields,
@@ -108,6 +109,7 @@ class ReportOut(Freshness):
     equity: list[DayOut]
     figures: EarnedOut = Field(description="Figures of the positions held in the period.")
     hypothetical: HypotheticalOut
+    correlation: PairsOut
     positions: list[PositionOut]
     attribution: list[LedgerOut]
     active: ActiveOut = Field(description="Active return against the equal-weighted universe.")
@@ -123,6 +125,7 @@ class ReportOut(Freshness):
             equity=[DayOut.of(day) for day in made.days],
             figures=EarnedOut(**earned_fields(made.figures)),
             hypothetical=HypotheticalOut.of(made.hypothetical),
+            correlation=PairsOut.of(made.correlation),
             positions=[PositionOut.of(one) for one in made.positions],
             attribution=[LedgerOut.of(one) for one in made.ledgers],
             active=ActiveOut.of(made.active),

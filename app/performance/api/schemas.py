@@ -10,6 +10,7 @@ from app.performance.domain.backfilled_marks import BackfilledMark
 from app.performance.domain.equity_curve import Day
 from app.performance.services.service import PositionPerformance
 from app.portfolio.domain.returns import Figures, Trade
+from app.portfolio.services.queries import CorrelationReport
 
 LATE: Final = "Of changes in the period: prices that stand for marks which were not known then."
 
@@ -117,6 +118,40 @@ class HypotheticalOut(Out):
             hypothetical_gain_days=made.win_rate,
             hypothetical_profit_factor=made.profit_factor,
             hypothetical_reason=made.reason,
+        )
+
+
+class PairOut(Out):
+    """Correlation of two members; null with the reason where there is none."""
+
+    pair: str = Field(examples=["BTCUSDT-ETHUSDT"])
+    correlation: float | None = Field(description="On the basis of the settings.")
+    raw_correlation: float | None = Field(
+        description="Of returns as they are, the market's part included."
+    )
+    reason: str | None = Field(
+        description="`is_the_market`: the pair has no correlation on this basis;"
+        " `not_enough_history`: it is not known."
+    )
+
+
+class PairsOut(Out):
+    """Correlations of all pairs of members, beside the raw ones."""
+
+    days: int
+    basis: str
+    average_correlation: float | None
+    average_raw_correlation: float | None
+    pairs: list[PairOut]
+
+    @classmethod
+    def of(cls, made: CorrelationReport) -> Self:
+        return cls(
+            days=made.days,
+            basis=made.basis,
+            average_correlation=made.average,
+            average_raw_correlation=made.raw_average,
+            pairs=[PairOut.model_validate(one) for one in made.pairs],
         )
 
 

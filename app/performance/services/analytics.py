@@ -86,7 +86,7 @@ class MetricsService:
                 (daily, tuple(weights.items())),
                 lambda: compute_risk(daily, weights),
             ),
-            correlation=correlation_report(view, context),
+            correlation=correlation_report(portfolio, context),
             facts=view.facts,
             earned=track.figures(),
         )

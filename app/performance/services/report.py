@@ -30,6 +30,7 @@ from app.performance.services.service import (
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.returns import Figures, Trade
 from app.portfolio.domain.risk import compute_risk
+from app.portfolio.services.queries import CorrelationReport, correlation_report
 from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -51,6 +52,7 @@ class Report:
     days: tuple[Day, ...]
     figures: Figures  # of the positions held in the period
     hypothetical: Figures  # of today's weights over the past: not earned
+    correlation: CorrelationReport  # of the members now
     positions: tuple[PositionPerformance, ...]
     ledgers: tuple[Attribution, ...]
     active: ActiveReturn  # against the universe
@@ -107,6 +109,7 @@ class ReportService:
         daily = track.context.market.panel(Interval.DAY)
         weights = present_weights(portfolio, track.context)
         risk = await asyncio.to_thread(compute_risk, daily, weights)
+        pairs = await asyncio.to_thread(correlation_report, track.portfolio, track.context)
         shown = track.within(since, until)
         outcomes_since = _outcomes(swapped, track, rates)
         return Report(
@@ -126,6 +129,7 @@ class ReportService:
                 outcome for outcome in outcomes_since if until is None or outcome.at < until
             ),
             hypothetical=risk.hypothetical,
+            correlation=pairs,
             late_marks=track.late_within(since, until),
             facts=track.facts,
         )

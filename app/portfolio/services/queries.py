@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import combinations
 from operator import itemgetter
 from statistics import fmean
+from typing import Final
 
 from app.configuration.domain.model import CorrelationBasis
 from app.foundation.decimal_math import is_above
@@ -17,7 +18,7 @@ from app.portfolio.domain.event_log import EventType, PortfolioEvent
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.replacement_candidates import correlation_of
-from app.portfolio.services.tradeability import DataFacts
+from app.portfolio.services.tradeability import DataFacts, describe_data
 from app.portfolio.services.views import MemberView, PortfolioView, portfolio_view, weakest
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -41,6 +42,19 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
+class PairCorrelation:
+    """Correlation of two members on the configured basis beside the raw one."""
+
+    pair: str  # "A-B" in rank order
+    correlation: float | None
+    raw_correlation: float | None
+    reason: str | None  # why there is no correlation
+
+
+NOT_ENOUGH_HISTORY: Final = "not_enough_history"
+
+
+@dataclass(frozen=True, slots=True)
 class CorrelationReport:
     days: int
     basis: str
@@ -57,6 +71,16 @@ class CorrelationReport:
     symbols: tuple[str, ...]  # in rank order: rows and columns of the matrix
     matrix: tuple[tuple[float | None, ...], ...]  # None is unknown
     facts: DataFacts
+
+    @property
+    def pairs(self) -> tuple[PairCorrelation, ...]:
+        """All pairs in rank order."""
+        return tuple(
+            PairCorrelation(pair, rho, self.raw.get(pair), None if rho is not None else why)
+            for pair in map("-".join, combinations(self.symbols, 2))
+            for rho in (self.correlations.get(pair),)
+            for why in (self.not_applicable.get(pair, NOT_ENOUGH_HISTORY),)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +109,8 @@ class PortfolioQueries:
 
     async def correlation(self, days: int | None = None) -> CorrelationReport:
         """Of all pairs of members over `days` (default: the window of the alert)."""
-        return correlation_report(*await self._view(), days)
+        view, context = await self._view()
+        return correlation_report(view.portfolio, context, days)
 
     async def replacement_candidates(self) -> tuple[tuple[MemberView, ...], DataFacts]:
         """The weakest members, priority 1 first."""
@@ -131,12 +156,12 @@ def mean_known(values: "list[float | None] | list[float]") -> float | None:
 
 
 def correlation_report(
-    view: PortfolioView, context: DecisionContext, days: int | None = None
+    portfolio: Portfolio, context: DecisionContext, days: int | None = None
 ) -> CorrelationReport:
     """Of all pairs of members over `days` (default: the window of the alert)."""
     rules = context.configuration.correlation
     window = rules.days if days is None else days
-    symbols = tuple(one.member.symbol for one in view.members)
+    symbols = tuple(member.symbol for member in portfolio.members)
     pairs = tuple(combinations(symbols, 2))
     rho_of = correlation_of(symbols, context, window)
     raw_of = correlation_of(symbols, context, window, CorrelationBasis.RAW)
@@ -175,7 +200,7 @@ def correlation_report(
         highest=max(values, default=None),
         symbols=symbols,
         matrix=_matrix(symbols, rho_of),
-        facts=view.facts,
+        facts=describe_data(context),
     )
 
 

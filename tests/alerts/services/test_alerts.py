@@ -72,6 +72,31 @@ async def test_a_member_that_halves_minutes_after_it_came_in_raises_the_drawdown
     assert [one.figures.max_drawdown for one in view.members] == [0.0, 0.0, 0.5, 0.0, 0.0]
 
 
+async def test_members_that_move_with_the_market_raise_the_raw_alert_alone(desk: Desk) -> None:
+    """Their residuals are unrelated, and yet they fall together."""
+    await filled(desk, 5)
+    daily = desk.market.panels[Interval.DAY]
+    close = daily.close.copy()
+    for name in SYMBOLS[1:3]:  # a tenth of its own moves, and the market's
+        column = daily.symbols.index(name)
+        close[:, column] **= 0.1
+        close[:, column] *= close[:, daily.symbols.index("BTCUSDT")]
+    desk.market.panels[Interval.DAY] = replace(daily, close=close)
+    report = await desk.queries.correlation()
+    pair = f"{SYMBOLS[1]}-{SYMBOLS[2]}"
+    own, raw = report.correlations[pair], report.raw[pair]
+    assert own is not None
+    assert own < 0.5
+    assert raw > 0.9
+    assert await shown(desk, rule=AlertRule.HIGH_CORRELATION) == ()
+    (alert,) = await shown(desk, rule=AlertRule.HIGH_RAW_CORRELATION)
+    assert (alert.subject, alert.limit) == (pair, 0.9)
+    assert alert.value == pytest.approx(raw)
+    rules = {**UNREAL, "high_raw_correlation": {"limit": 0.999, "clear_margin": 0.0}}
+    await desk.configuration.put({"alerts": {"rules": rules}}, "another limit", WHO)
+    assert await shown(desk, rule=AlertRule.HIGH_RAW_CORRELATION) == ()
+
+
 async def test_all_four_rules_fire_and_can_be_chosen_from(desk: Desk) -> None:
     await filled(desk, 5)
     assert await shown(desk) == ()

@@ -76,6 +76,34 @@ def test_each_fault_has_its_flag_and_its_price(
 
 
 @pytest.mark.parametrize(
+    ("change", "flag", "setting", "looser"),
+    [
+        ({"turnover_24h": Decimal("999.99")}, "thin_volume", "min_volume", 999.0),
+        ({"hourly_gap": 6}, "hourly_gap", "max_gap", 6),
+        (
+            {"off_price": 0.1001},
+            "turnover_off_price",
+            "max_turnover_price_deviation",
+            0.1002,
+        ),
+        ({"volume_jump": 100.1}, "unconfirmed_volume", "max_volume_jump", 100.2),
+        ({"spread": 0.0501}, "wide_spread", "max_spread", 0.0502),
+    ],
+)
+def test_each_limit_is_a_setting(
+    change: dict[str, Any], flag: str, setting: str, looser: float
+) -> None:
+    data = replace(GOOD, **change)
+    assert report(data, RULES).flags == (flag,)
+    other: dict[str, Any] = {setting: looser}
+    assert report(data, replace(RULES, **other)).flags == ()
+    # A limit is the last value that is good.
+    assert report(replace(GOOD, hourly_gap=RULES.max_gap), RULES).flags == ()
+    least = Decimal(repr(RULES.min_volume))
+    assert report(replace(GOOD, turnover_24h=least), RULES).flags == ()
+
+
+@pytest.mark.parametrize(
     ("change", "verdict", "flag", "score"),
     [
         ({"status": DataStatus.STALE, "age_s": 60.0}, QualityVerdict.STALE, "stale", 0.8125),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -90,8 +91,6 @@ def test_a_turnover_that_does_not_fit_volume_and_price_is_quarantined_like_a_pri
     assert after(odd, {}, {}).doubt is Doubt.TURNOVER_OFF_PRICE
     assert after(odd, {}, {}, {}).doubt is None
     assert read(None, replace(GOOD, off_price=0.11), RULES).doubt is Doubt.TURNOVER_OFF_PRICE
-    wide = replace(RULES, max_turnover_price_deviation=0.2)
-    assert read(None, replace(GOOD, off_price=0.11), wide).doubt is None
 
 
 def test_a_volume_that_no_move_confirms_is_quarantined_like_a_jump() -> None:
@@ -99,6 +98,50 @@ def test_a_volume_that_no_move_confirms_is_quarantined_like_a_jump() -> None:
     jump: dict[str, object] = {"volume_jump": 100.1}
     assert after(jump).doubt is Doubt.UNCONFIRMED_VOLUME
     assert after(jump, {}, {}, {}).doubt is None
+
+
+@pytest.mark.parametrize(
+    ("change", "doubt", "setting", "looser", "tighter"),
+    [
+        (
+            {"last": Decimal(115)},
+            Doubt.LAST_OFF_MARK,
+            "max_last_vs_mark_deviation",
+            0.16,
+            0.14,
+        ),
+        (
+            {"last": Decimal(106), "mark": Decimal(106)},
+            Doubt.MARK_OFF_INDEX,
+            "max_mark_vs_index_deviation",
+            0.07,
+            0.05,
+        ),
+        (
+            {"last": Decimal(160), "mark": Decimal(160), "index": None},
+            Doubt.UNCONFIRMED_JUMP,
+            "max_price_jump",
+            0.61,
+            0.59,
+        ),
+        (
+            {"off_price": 0.12},
+            Doubt.TURNOVER_OFF_PRICE,
+            "max_turnover_price_deviation",
+            0.12,
+            0.11,
+        ),
+        ({"volume_jump": 120.0}, Doubt.UNCONFIRMED_VOLUME, "max_volume_jump", 120.0, 119.0),
+    ],
+)
+def test_each_largest_deviation_is_a_setting(
+    change: dict[str, Any], doubt: Doubt, setting: str, looser: float, tighter: float
+) -> None:
+    at_ms = START_MS + 60_000
+    reading = replace(GOOD, at_ms=at_ms, stamp=at_ms, traded_ms=at_ms, **change)
+    for limit, expected in ((looser, None), (tighter, doubt)):
+        rules: dict[str, Any] = {setting: limit}
+        assert read(after(), reading, replace(RULES, **rules)).doubt is expected
 
 
 def test_D02_three_confirmed_readings_end_a_quarantine() -> None:

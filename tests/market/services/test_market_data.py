@@ -579,14 +579,20 @@ async def test_books_are_looked_at_in_a_rotation(filled: MarketData, live: LiveM
 async def test_a_book_is_scored_up_to_two_rotations_old(
     filled: MarketData, live: LiveMarket
 ) -> None:
-    live.clock.pass_(600)
-    assert fresh(filled.scoring_inputs(), Source.BOOKS).all()
-    live.clock.pass_(1)
-    assert not fresh(filled.scoring_inputs(), Source.BOOKS).any()
-    await filled.refresh_market()
+    async def aged(seconds: float) -> tuple[int, int]:
+        """Symbols with a book that may be scored, and all symbols; the quotes stay fresh."""
+        live.clock.pass_(seconds)
+        await filled.refresh_market()
+        is_fresh = fresh(filled.scoring_inputs(), Source.BOOKS)
+        return int(is_fresh.sum()), len(is_fresh)
+
+    count = len(filled.eligible())
+    assert count == 10
+    assert await aged(0) == (count, count)
+    assert await aged(600) == (count, count)
+    assert await aged(1) == (0, count)
     await filled.refresh_books(15)  # they are overdue: all of them at once
-    await filled.refresh_market()
-    assert fresh(filled.scoring_inputs(), Source.BOOKS).all()
+    assert await aged(0) == (count, count)
 
 
 @ON_SQLITE

@@ -6,15 +6,18 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 
-from app.configuration.domain.sections import Source
+from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import QualitySettings, Source
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.models import CandleSeries, ExchangeLink, Interval, LinkState
+from app.market.domain.panel import FIELDS
 from app.market.domain.price_quarantine import Doubt
 from app.market.domain.quality_report import QualityVerdict
 from app.market.domain.reference_prices import ReferencePrice
@@ -22,6 +25,7 @@ from app.market.services import quality_monitor as quality_keeper
 from app.market.services.quality import QualityService
 from app.market.services.service import MarketData
 from app.market.services.shared_market import Course, packed, shared, unpacked
+from app.market.services.symbol_quality import off_price_of
 from app.market.storage.candles import CandleRepository, CandleRevisionRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
 from tests.support.desk import WHO
@@ -150,6 +154,64 @@ async def test_an_hour_of_far_too_much_volume_is_quarantined_where_no_move_confi
     with_hour(held.value)
     await later(live, data, 3)
     assert doubt(data) is None
+
+
+@ON_SQLITE
+async def test_the_newest_hour_in_another_unit_is_quarantined_unless_the_contract_is_inverse(
+    live: LiveMarket,
+) -> None:
+    """The turnover of an inverse contract is made from its volume: it contradicts nothing."""
+    data = await refreshed(live)
+    await data.fetch.candles(data.worth_history(), Interval.HOUR)
+    held, contract = data.live.market.hourly[CODE], data.resolve(ETH).contract
+    usual = off_price_of(data.live.market, contract)
+    assert usual is not None
+    assert usual < 0.01
+    turnover = held.value.turnover.copy()
+    turnover[-1] *= 1000.0
+    hourly = {**data.live.market.hourly, CODE: held.saying(replace(held.value, turnover=turnover))}
+    data.live.market = replace(data.live.market, hourly=hourly)
+    assert off_price_of(data.live.market, replace(contract, is_inverse=True)) is None
+    await later(live, data)
+    assert doubt(data) is Doubt.TURNOVER_OFF_PRICE
+    assert not passes(data)
+
+
+@ON_SQLITE
+async def test_volume_and_gaps_are_judged_by_the_limits_of_the_settings(live: LiveMarket) -> None:
+    data = await refreshed(live)
+    await data.fetch.candles(data.worth_history(), Interval.HOUR)
+
+    def volume_flags(**limits: float) -> set[str]:
+        rules = replace(QualitySettings(), **limits)  # type: ignore[arg-type]  # a count among them
+        data.configuration = lambda: replace(Configuration(), quality=rules)
+        report = quality_keeper.quality_of(data.moment(), data.resolve(ETH))
+        parts = {one.name: one.flag for one in report.parts}
+        return {flag for name in ("volume", "hourly_candles") if (flag := parts[name])}
+
+    turnover = data.live.market.stats[CODE].value.turnover_24h
+    assert turnover is not None
+    assert volume_flags() == set()
+    assert volume_flags(min_volume=float(turnover) + 1.0) == {"thin_volume"}
+    assert volume_flags(min_volume=float(turnover) - 1.0) == set()
+
+    held = data.live.market.hourly[CODE]
+    kept = np.delete(np.arange(len(held.value)), np.arange(100, 106))
+    figures = (getattr(held.value, name)[kept] for name in ("opened_ms", *FIELDS))
+    hourly = {**data.live.market.hourly, CODE: held.saying(CandleSeries(*figures))}
+    data.live.market = replace(data.live.market, hourly=hourly)
+    assert volume_flags() == {"hourly_gap"}, "six in a row are missing"
+    assert volume_flags(max_gap=6) == set()
+
+    odd = {"field": "turnoverOf24h", "value": float(turnover * 2)}
+    await live.fault("malformed", CONTRACTS, symbol=CODE, **odd)
+    data.configuration = Configuration
+    await later(live, data)
+    assert volume_flags(max_gap=6) == {"turnover_off_price"}
+    assert volume_flags(max_gap=6, max_turnover_price_deviation=2.0) == set()
+    assert doubt(data) is Doubt.TURNOVER_OFF_PRICE, "it was read under the usual limit"
+    await later(live, data, 3)
+    assert doubt(data) is None, "under the wider one it is confirmed"
 
 
 @ON_SQLITE

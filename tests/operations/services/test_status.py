@@ -38,12 +38,20 @@ class World:
 
     def __init__(self) -> None:
         self.now = NOW
+        self.step = timedelta()  # by which the wall clock was set
         self.database_error: UnavailableError | None = None
         self.link = LINK
         self.market = FRESH
         self.board: ScoringFacts | None = BOARD
         self.tasks: tuple[TaskFacts, ...] = ()
         self.pulse: AlertingHeartbeat | None = None
+
+    def monotonic(self) -> float:
+        return (self.now - self.step - NOW).total_seconds()
+
+    def set_clock(self, step: timedelta) -> None:
+        self.now += step
+        self.step += step
 
     async def ping(self) -> None:
         if self.database_error:

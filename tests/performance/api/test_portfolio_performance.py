@@ -1,6 +1,7 @@
 """Booked results and figures over HTTP, on both databases."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,7 @@ from app.performance.api import report_routes as portfolio_report
 from app.performance.api import routes as portfolio_performance
 from app.portfolio.api import portfolio_routes as portfolio
 from tests.performance.services.test_backfilled_marks import bar
+from tests.portfolio.services.test_portfolio import with_market
 from tests.support.desk import SYMBOLS, WHO, Desk, panel
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem
@@ -314,6 +316,24 @@ async def test_the_ledger_of_replacements_is_net_of_their_costs(
     assert shown["total"]["low"] is shown["total"]["high"] is None
     assert (await get(client, "/report"))["replacements"] == shown["replacements"]
 
+    desk.score({})
+    await settle(desk, "0.0001", SYMBOLS[0], SYMBOLS[6])
+    await desk.portfolio.replace(SYMBOLS[0], SYMBOLS[6], "another one", WHO)
+    desk.later(hours=1)
+    desk.score({})
+    again = await get(client, "/replacements/ledger")
+    nets = [one["net"] for one in again["replacements"]]
+    assert nets == [pytest.approx(first["net"]), None, pytest.approx(-0.0012 - 0.002)]
+    total, half = nets[0] + nets[2], 12.7062047 * abs(nets[0] - nets[2])  # t of one degree
+    assert again["total"] == {
+        "net": pytest.approx(total),
+        "low": pytest.approx(total - half),
+        "high": pytest.approx(total + half),
+        "counted": 2,
+        "unknown": 1,
+        "reason": "1 of 3 have no net figure and are not in it",
+    }
+
 
 async def test_the_report_as_a_page(desk: Desk, client: httpx2.AsyncClient) -> None:
     hostile = "<b>t&1</b>"
@@ -406,6 +426,52 @@ async def test_what_was_not_earned_is_called_hypothetical_wherever_it_is_shown(
     for name in ("metrics", "report"):
         said = paths[f"{PREFIX}/portfolio/{name}"]["get"]["description"]
         assert "nothing of it was earned" in " ".join(said.split())
+
+
+async def test_a_pair_with_the_market_is_not_applicable_in_every_answer(
+    database: Database,
+) -> None:
+    """It shows no 0, counts in no mean and blocks nobody; the raw figure stands beside it."""
+    desk = Desk(database)
+    await with_market(desk)
+    daily = desk.market.panels[Interval.DAY]
+    close = daily.close.copy()
+    market, coin = (daily.symbols.index(name) for name in ("BTCUSDT", SYMBOLS[0]))
+    close[:, market] **= 0.1
+    close[:, market] *= close[:, coin]  # nearly the same moves
+    desk.market.panels[Interval.DAY] = replace(daily, close=close)
+    await desk.portfolio.initialize(1, "start", WHO)
+    for one in SYMBOLS[:2]:
+        await desk.portfolio.add(one, "beside the market", WHO)
+    pairs, coins = [f"BTCUSDT-{one}" for one in SYMBOLS[:2]], f"{SYMBOLS[0]}-{SYMBOLS[1]}"
+    async with serve([one.router for one in MODULES], {"my_symbols": desk}) as client:
+        shown = await get(client, "/correlation")
+        metrics = (await get(client, "/metrics"))["correlation_analysis"]
+        report = (await get(client, "/report"))["correlation"]
+        page = (await client.get(f"{PREFIX}/portfolio/report", params={"format": "html"})).text
+    own, raw = shown["correlations"], shown["raw_correlations"]
+    assert [own[one] for one in pairs] == [None, None]
+    assert shown["not_applicable"] == dict.fromkeys(pairs, "is_the_market")
+    assert shown["matrix"][0][1:] == [row[0] for row in shown["matrix"][1:]] == [None, None]
+    assert shown["average_correlation"] == shown["max_correlation"] == own[coins]
+    assert raw.keys() == {*pairs, coins}
+    assert shown["average_raw_correlation"] == pytest.approx(sum(raw.values()) / 3)
+    assert shown["max_raw_correlation"] == raw[pairs[0]] == shown["raw_matrix"][0][1] > 0.9
+    assert shown["average_raw_correlation"] != pytest.approx(own[coins])
+    assert [one for one in shown["warnings"] if "raw" in one] == [
+        f"{pairs[0]}: raw {raw[pairs[0]]:.3f} is above 0.9"
+    ]
+    for name in ("average_correlation", "average_raw_correlation"):
+        assert metrics[name] == report[name] == shown[name]
+    assert metrics["max_raw_correlation"] == shown["max_raw_correlation"]
+    assert (metrics["pairs_not_applicable"], metrics["pairs_without_history"]) == (2, 0)
+    assert (report["days"], report["basis"]) == (30, "residual")
+    assert report["pairs"] == [
+        {"pair": one, "correlation": own[one], "raw_correlation": raw[one], "reason": why}
+        for one, why in ((pairs[0], "is_the_market"), (pairs[1], "is_the_market"), (coins, None))
+    ]
+    assert "Correlation of the members" in page
+    assert f"<td>not applicable</td><td>{raw[pairs[0]]:.2f}</td>" in "".join(page.split("\n"))
 
 
 async def test_win_rate_is_the_same_figure_everywhere(

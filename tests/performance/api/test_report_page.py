@@ -29,6 +29,7 @@ from app.performance.services.service import PositionPerformance
 from app.portfolio.domain.membership import add_members
 from app.portfolio.domain.models import EMPTY
 from app.portfolio.domain.returns import BookedResult, Figures, SinceInclusion, Trade
+from app.portfolio.services.queries import CorrelationReport
 from app.portfolio.services.tradeability import DataFacts
 from tests.support.portfolios import HOUR, T0, newcomer
 
@@ -44,6 +45,24 @@ FIGURES = Figures(
     win_rate=0.5,
     profit_factor=1.505,
     sharpe_standard_error=0.398,
+)
+
+CORRELATION = CorrelationReport(
+    days=30,
+    basis="residual",
+    correlations={"BTCUSDT-AAAUSDT": None, "AAAUSDT-BBBUSDT": 0.126},
+    not_applicable={"BTCUSDT-AAAUSDT": "is_the_market"},
+    raw={"BTCUSDT-AAAUSDT": 0.814, "AAAUSDT-BBBUSDT": 0.744},
+    raw_average=0.779,
+    raw_highest=0.814,
+    raw_matrix=(),
+    warnings=(),
+    unknown=("BTCUSDT-BBBUSDT",),
+    average=0.126,
+    highest=0.126,
+    symbols=("BTCUSDT", "AAAUSDT", "BBBUSDT"),
+    matrix=(),
+    facts=DataFacts(None, DataSource.SANDBOX, DataStatus.FRESH),
 )
 
 
@@ -68,6 +87,7 @@ def made(
         ),
         figures=FIGURES,
         hypothetical=FIGURES,
+        correlation=CORRELATION,
         positions=(
             PositionPerformance(
                 member, None, None, None, None, SinceInclusion(0.1, None, 0.8), ONE, name, why
@@ -130,6 +150,17 @@ def test_the_sharpe_ratio_is_told_with_its_standard_error(
     changed: dict[str, float | None], said: str
 ) -> None:
     assert facts(made(figures=replace(FIGURES, **changed)))["Sharpe"] == said  # type: ignore[arg-type]  # as named
+
+
+def test_correlations_stand_beside_the_raw_ones_and_say_why_there_is_none() -> None:
+    assert table_of("Correlation of the members", made()).rows == (
+        ("BTCUSDT-AAAUSDT", "not applicable", "0.81", "is_the_market"),
+        ("BTCUSDT-BBBUSDT", "unknown", "unknown", "not_enough_history"),
+        ("AAAUSDT-BBBUSDT", "0.13", "0.74", ""),
+        ("Average", "0.13", "0.78", ""),
+    )
+    alone = replace(CORRELATION, symbols=("AAAUSDT",))
+    assert table_of("Correlation of the members", made(correlation=alone)).rows == ()
 
 
 def test_the_other_figures_in_words() -> None:

@@ -52,6 +52,16 @@ def test_only_daily_candles_are_needed_and_their_weights_stay_in_proportion() ->
     assert (back_scores(INPUTS.daily, replace(SPEC, weights=half), 0)[0] != found).any()
 
 
+def test_the_market_is_scored_in_the_past_without_what_compares_it_with_itself() -> None:
+    """Most of the risk weight is such: it leaves the denominator of the market's own coverage."""
+    factors = tuple(replace(one, weight=5.0) if one.against_market else one for one in SPEC.factors)
+    found = back_scores(INPUTS.daily, replace(SPEC, factors=factors), 2)
+    assert np.isfinite(found[:, INPUTS.symbols.index("BTCUSDT")]).all()
+    alone = {**dict.fromkeys(SPEC.weights, 0.0), Family.RISK: 1.0}
+    only = replace(SPEC, factors=factors, weights=alone)
+    assert np.isfinite(back_scores(INPUTS.daily, only, 2)).all()
+
+
 def test_noise_is_the_deviation_of_weekly_changes_over_the_root_of_two() -> None:
     scores = back_scores(INPUTS.daily, SPEC, 20)
     weekly = np.array([scores[row + 7] - scores[row] for row in range(14)])
