@@ -220,7 +220,8 @@ def test_equal_symbols_share_a_score_and_are_ordered_by_name() -> None:
     assert len({card.composite for card in twins}) == 1
     assert [card.symbol for card in twins] == list(names[1:])
     # So are those whose scores differ by less than a millionth: each quote is a trifle older.
-    for ages in (1.0 + np.arange(13) * 1e-6, 1.0 - np.arange(13) * 1e-6):
+    for last_s in (1.00001, 0.99999):
+        ages = np.linspace(1.0, last_s, 13)
         nearly = score(replace(same, ages_s={**same.ages_s, Source.TICKERS: ages}), SPEC)
         twins = [card for card in nearly.cards if card.symbol != "BTCUSDT"]
         assert len({card.z for card in twins}) > 1
