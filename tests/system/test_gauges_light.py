@@ -122,8 +122,14 @@ async def test_gauges_of_what_runs_by_itself_follow_what_they_are_about(tmp_path
         async with running(settings_for(exchange, url)) as service:
             await service.until("/status", is_streamed)
             before = await service.get("/status")
+            metrics = service.services.my_symbols.market.metrics
+            for gauge in (metrics.feed_streaming, metrics.feed_last_message_age_seconds):
+                gauge.set(-1.0)  # a scrape rests on nothing that was set before it
+            for state in ("wanted", "live"):
+                metrics.feed_topics.labels(state).set(-1.0)
             found = await scraped(service)
             after = await service.get("/status")
+            assert found["feed_streaming", ""] == 1.0
             compare_stream(found, before["stream"], after["stream"])
             compare_tasks(found, before["tasks"], after["tasks"])
             # The exchange's clock is a day ahead, to within what asking it took.

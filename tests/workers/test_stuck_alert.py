@@ -131,7 +131,7 @@ async def test_T03_a_step_of_the_clock_makes_no_job_late_and_hides_none_that_is(
     every = await scheduled(tasks)
     tasks.now += timedelta(hours=step_h)
     assert (await late(alerts), not_up(tasks)) == (set(), set())
-    # Who has an interval to be late by: the others are late by their silence.
+    # These have an interval to be late by; the others are late by their silence.
     timed = every.keys() - {"retention", "signal_outcomes", "signals", "signal_sources"}
     for intervals, wanted in ((3.0, set()), (3.2, timed)):
         for name, interval_s in every.items():
