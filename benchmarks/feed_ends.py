@@ -24,9 +24,9 @@ from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.main import tune_interpreter
-from app.market.domain.stream import Told
+from app.market.domain.stream import MarketUpdate
 from app.market.services.service import MarketData
-from app.market.services.stream_consumer import StreamedMarket
+from app.market.services.stream_consumer import StreamConsumer
 from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.operations.domain.event_codec import drafts_of
 from benchmarks.feed_sender import CLOSE, prices_of
@@ -82,15 +82,15 @@ class Ours:
 
     data: MarketData
     stream: KucoinStream
-    streamed: StreamedMarket
+    streamed: StreamConsumer
     shown: list[tuple[int, list[tuple[str, int]]]] = field(default_factory=list)
     is_noting: bool = False
 
-    def told(self, news: Sequence[Told]) -> None:
-        self.streamed.told(news)
+    def on_updates(self, updates: Sequence[MarketUpdate]) -> None:
+        self.streamed.on_updates(updates)
         if self.is_noting:
             tickers = self.data.live.market.tickers
-            at = [(one.topic.code, one.stamped_ms) for one in news if one.topic.kind == "quote"]
+            at = [(one.topic.code, one.stamped_ms) for one in updates if one.topic.kind == "quote"]
             if any(tickers[code].at_ms < ms for code, ms in at):
                 raise RuntimeError("what was told does not show")
             self.shown.append((time.time_ns(), at))
@@ -159,4 +159,4 @@ async def assembled(exchange: KucoinExchange, database: Database, far: Far) -> O
         return tuple(first)
 
     stream = KucoinStream(ticket, terms=StreamLimits(), monotonic=time.monotonic, dice=DICE)
-    return Ours(data, stream, StreamedMarket(data, stream, closest))
+    return Ours(data, stream, StreamConsumer(data, stream, closest))

@@ -120,7 +120,7 @@ CREATE TABLE shared_markets (
 
 CREATE TABLE feed_wishes (
     wish_id VARCHAR(64) NOT NULL,
-    asked_ms BIGINT NOT NULL,
+    requested_ms BIGINT NOT NULL,
     done_ms BIGINT,
     error VARCHAR(64),
     detail VARCHAR(500),

@@ -61,11 +61,11 @@ class CcxtPrices:
             raise self._unavailable() from error
         return self._best(tickers)
 
-    async def told(self) -> Mapping[str, ReferencePrice]:
+    async def updates(self) -> Mapping[str, ReferencePrice]:
         """Streamed prices by base coin since the last call, as soon as one arrives.
 
         Opens the stream if needed. Raises UnavailableError when it breaks or stays silent
-        too long; call `hang_up` then.
+        too long; call `close_stream` then.
         """
         try:
             await self.client.load_markets()
@@ -84,7 +84,7 @@ class CcxtPrices:
         self._seen.update(fresh)
         return self._best(fresh)
 
-    async def hang_up(self) -> None:
+    async def close_stream(self) -> None:
         """Close the stream; the next `told` opens another one."""
         self._named = None
         with suppress(TimeoutError):  # a missing close frame does not matter

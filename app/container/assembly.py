@@ -40,10 +40,10 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.job_store import JobStore, job_store
 from app.foundation.sql.replicas import Makeup
-from app.market.services.health_facts import ExchangeWatch
-from app.market.services.service_mode import ModeNow
-from app.market.services.shared_market import FeedView
-from app.market.services.stream_consumer import StreamedMarket
+from app.market.services.health_facts import EndpointErrors
+from app.market.services.service_mode import CurrentMode
+from app.market.services.shared_market import FeedOwnership
+from app.market.services.stream_consumer import StreamConsumer
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
@@ -86,7 +86,7 @@ class Background:
     exchange: KucoinExchange
     supervisor: Supervisor
     engine: Engine
-    feed: FeedView
+    feed: FeedOwnership
     service: MySymbolsServiceV2
 
     def start(self, work: Tasks) -> None:
@@ -126,7 +126,7 @@ class Background:
             self._streamed(),
         )
 
-    def _streamed(self) -> StreamedMarket | None:
+    def _streamed(self) -> StreamConsumer | None:
         """None where the market is only ever asked for."""
         if self.settings.feed.mode == "poll":
             return None
@@ -193,7 +193,7 @@ class Services:
     my_symbols: MySymbolsServiceV2
     bus: Bus
     supervisor: Supervisor
-    mode: ModeNow
+    mode: CurrentMode
     versions: StateVersionSource
     cursor_secret: bytes
 
@@ -206,7 +206,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
     cannot be used. An exchange that cannot be reached is no error here: the feed goes on trying.
     """
     dice = Random()  # noqa: S311  # jitter needs no secrecy
-    in_force, meter, bus, watch = CurrentSettings(), Meter(metrics), Bus(), ExchangeWatch()
+    in_force, meter, bus, watch = CurrentSettings(), Meter(metrics), Bus(), EndpointErrors()
 
     def publish(event: object) -> None:
         in_force.hear(event)
@@ -245,7 +245,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         makeup = Makeup(settings.role.value, full_version(), settings.digest)
         replicas = heartbeat(database, engine, executor_id, makeup) if store.is_shared else None
         share.replicas = replicas
-        feed = FeedView(exchange.link, replicas=replicas)
+        feed = FeedOwnership(exchange.link, replicas=replicas)
         service = compose(
             settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine,
             feed, is_streamed=settings.run_background_tasks and settings.feed.mode == "stream",
@@ -310,14 +310,14 @@ def _versions(service: MySymbolsServiceV2, database: Database) -> StateVersionSo
 
 
 def _exchange(
-    settings: Settings, metrics: Metrics, dice: Random, watch: ExchangeWatch, share: SharedQuota
+    settings: Settings, metrics: Metrics, dice: Random, watch: EndpointErrors, share: SharedQuota
 ) -> AbstractAsyncContextManager[KucoinExchange]:
     """The exchange, whose answers are counted and watched."""
     count = observers.exchange_request(metrics)
 
     def requested(path: str, outcome: str, seconds: float) -> None:
         count(path, outcome, seconds)
-        watch.requested(path, outcome, seconds)
+        watch.on_request(path, outcome, seconds)
 
     return open_exchange(
         base_url=settings.kucoin.base_url,
@@ -330,7 +330,7 @@ def _exchange(
         on_request=requested,
         on_rejection=observers.rejected_record(metrics),
         share=share,
-        on_answer=watch.answered,
+        on_answer=watch.on_answer,
     )
 
 

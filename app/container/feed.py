@@ -17,12 +17,12 @@ from app.foundation.replicas import API, Orphans, Replicas
 from app.foundation.sql.database import Database
 from app.foundation.sql.replicas import Makeup
 from app.market.services.contract_sync import SyncRequests
-from app.market.services.feed_leader import FeedLease, LeaseTimes
+from app.market.services.feed_leader import LeaderLease, LeaseTimes
 from app.market.services.ports import MarketStream
-from app.market.services.reference_prices import References
-from app.market.services.service_mode import ModeWatch
-from app.market.services.shared_market import FeedView, MarketFollower, MarketPublisher
-from app.market.services.stream_consumer import StreamedMarket
+from app.market.services.reference_prices import ReferencePriceFeed
+from app.market.services.service_mode import ModePublisher
+from app.market.services.shared_market import FeedOwnership, MarketFollower, MarketPublisher
+from app.market.services.stream_consumer import StreamConsumer
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import understood
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -56,12 +56,14 @@ async def referring(
     async with extra.open_reference(
         wanted.exchange, wanted.base_url, wanted.timeout_s, _now_ms, _bases(service)
     ) as source:
-        asked = References(
+        asked = ReferencePriceFeed(
             source, service.market.quality, is_owner, wanted.interval_s, wanted.exchange
         )
         supervisor.start(REFERENCE, asked.run, lambda: wanted.interval_s + ASKING_S)
         if source.streams and settings.feed.mode == "stream":
-            supervisor.start(REFERENCE_STREAM, asked.hear, lambda: wanted.interval_s + ASKING_S)
+            supervisor.start(
+                REFERENCE_STREAM, asked.run_stream, lambda: wanted.interval_s + ASKING_S
+            )
         service.status.reference_report = asked.report
         yield
 
@@ -91,7 +93,7 @@ Listen = Callable[[Callable[[], None], Heartbeat], Awaitable[None]]
 
 
 def join(
-    feed: FeedView,
+    feed: FeedOwnership,
     database: Database,
     service: MySymbolsServiceV2,
     holder: str,
@@ -104,7 +106,7 @@ def join(
     """
     alone = LeaseTimes(ttl_s=15.0, renew_s=5.0, demote_s=float("inf"))
     times = LeaseTimes() if is_shared else alone
-    feed.lease = FeedLease(database, holder, time.monotonic, times)
+    feed.lease = LeaderLease(database, holder, time.monotonic, times)
     service.market.metrics.leader_epoch.set_function(feed.own_epoch)
     if is_shared:
         feed.follower = MarketFollower(database, service.market, service.scoring, time.monotonic)
@@ -117,17 +119,17 @@ class FeedTasks:
     role: Role
     database: Database
     service: MySymbolsServiceV2
-    view: FeedView
+    view: FeedOwnership
     supervisor: Supervisor
     ticks: tuple[ScheduledTask, ...]
     work: Tasks
     reactions: Mapping[str, Work]
-    streamed: StreamedMarket | None = None  # None: the market is only ever asked for
+    streamed: StreamConsumer | None = None  # None: the market is only ever asked for
     _running: tuple[str, ...] = field(default=(), init=False)
-    _mode: ModeWatch = field(init=False)  # one for all times of owning: it knows what is untold
+    _mode: ModePublisher = field(init=False)  # one for all times of owning: it knows what is untold
 
     def __post_init__(self) -> None:
-        self._mode = ModeWatch(
+        self._mode = ModePublisher(
             self.database, self.service.status.mode.state, self.view.fence, utc_now, new_id
         )
 
@@ -150,7 +152,7 @@ class FeedTasks:
             begin(self.supervisor, shared, time.monotonic)
         return duty
 
-    def _sharing(self, lease: FeedLease) -> Sharing | None:
+    def _sharing(self, lease: LeaderLease) -> Sharing | None:
         follower, service = self.view.follower, self.service
         if follower is None:
             return None
@@ -200,14 +202,14 @@ class FeedTasks:
 
 def streamed_market(
     service: MySymbolsServiceV2, stream: MarketStream, in_force: CurrentSettings
-) -> StreamedMarket:
+) -> StreamConsumer:
     """Streamed market; members, watched and best symbols get the closest updates."""
 
     async def closest() -> tuple[str, ...]:
         first = await service.controls.first_symbols()
         return (*first, *service.scoring.best(in_force().feed.candidates))
 
-    streamed = StreamedMarket(service.market, stream, closest)
+    streamed = StreamConsumer(service.market, stream, closest)
     service.status.stream_report = streamed.report
     return streamed
 

@@ -12,7 +12,7 @@ from app.foundation.replicas import Replicas
 from app.foundation.sql.database import Database
 from app.foundation.sql.replicas import Makeup, ReplicaRepository
 from app.market.domain.models import ExchangeLink
-from app.market.services.shared_market import FeedView
+from app.market.services.shared_market import FeedOwnership
 from app.settings import Role
 from tests.conftest import MakeDatabase
 
@@ -191,7 +191,7 @@ def _link() -> ExchangeLink:
 
 
 def test_where_nobody_shares_the_database_nobody_can_differ() -> None:
-    view = FeedView(_link)
+    view = FeedOwnership(_link)
     assert (view.drifted(), view.processes(), view.epoch()) == (None, (), None)
     assert view.is_owner()
 
@@ -203,7 +203,7 @@ def made(role: str = "all", version: str = "1.2.0+aaaa", settings: str = "same")
 def may_lead(replica: Replicas, role: Role = Role.ALL) -> bool:
     """As the process asks before it takes the lease of the feed."""
     tasks = object.__new__(FeedTasks)
-    tasks.role, tasks.view = role, FeedView(_link, replicas=replica)
+    tasks.role, tasks.view = role, FeedOwnership(_link, replicas=replica)
     return tasks._may_own()
 
 
@@ -227,7 +227,7 @@ async def test_G09_who_runs_with_other_code_or_settings_is_named_and_the_older_d
     assert one.is_outdated(), "1.10 is newer than 1.2"
     assert not may_lead(one)
     assert may_lead(two)
-    view = FeedView(_link, replicas=one)
+    view = FeedOwnership(_link, replicas=one)
     assert view.drifted() == ("three (other settings)", "two (code 1.10.0+bbbb)")
     assert [(seen.name, seen.is_self, seen.configuration_matches) for seen in view.processes()] == [
         ("one", True, True),

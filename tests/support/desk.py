@@ -22,7 +22,7 @@ from app.market.domain.models import Book, ContractStatus, Interval, Level
 from app.market.domain.panel import Panel
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
-from app.market.services.service_mode import MarketLevel, ModeNow, ModeState
+from app.market.services.service_mode import CurrentMode, MarketLevel, ModeState
 from app.market.services.view import Quote
 from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.operations.services.configuration import ConfigurationService
@@ -165,7 +165,7 @@ class Desk:
     now: datetime = NOW  # the true time, which the exchange has
     ahead: timedelta = timedelta(0)  # by which the wall clock of this process is wrong
     process: str = "run"  # begins the ids of its rebalance runs
-    mode: ModeNow | None = None  # None: that of the market alone
+    mode: CurrentMode | None = None  # None: that of the market alone
     index_equity: IndexEquity = with_equity_index
     refused: list[Code] = field(default_factory=list)  # decisions that could not be made
 
@@ -238,7 +238,7 @@ class Desk:
     def _mode(self) -> ModeState:
         if self.mode is not None:
             return self.mode.state()
-        return ModeState.of(MarketLevel(self.market.state, 0, self.market.clock_safe))
+        return ModeState.from_level(MarketLevel(self.market.state, 0, self.market.clock_safe))
 
     async def open(self) -> "Desk":
         """Sixty listed contracts, fresh quotes, scores falling from 0.99 by 0.015."""

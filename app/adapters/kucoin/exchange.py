@@ -27,10 +27,10 @@ from app.market.domain.models import (
     CandleSeries,
     Contract,
     ContractListing,
+    CurrentFunding,
     ExchangeLink,
     ExchangeStatus,
     Funding,
-    FundingNow,
     Interval,
     MarkPrice,
     Rejection,
@@ -204,7 +204,7 @@ class KucoinExchange:
         read = partial(parse.book, asked=code)
         return await self._get(routes.DEPTH100, read, {"symbol": code}, symbol=code)
 
-    async def funding_now(self, code: str) -> FundingNow:
+    async def funding_now(self, code: str) -> CurrentFunding:
         read = partial(parse.funding_now, asked=code)
         return await self._get(routes.FUNDING_NOW, read, symbol=code)
 

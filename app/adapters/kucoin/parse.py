@@ -37,10 +37,10 @@ from app.market.domain.models import (
     Book,
     CandleSeries,
     Contract,
+    CurrentFunding,
     ExchangeStatus,
     Floats,
     Funding,
-    FundingNow,
     Ints,
     Level,
     MarkPrice,
@@ -212,20 +212,20 @@ def mark_price(data: object, asked: str) -> MarkPrice:
     return whole_answer(read)
 
 
-def funding_now(data: object, asked: str) -> FundingNow:
+def funding_now(data: object, asked: str) -> CurrentFunding:
     """Funding of the running interval; `timePoint` is the settlement that began it.
 
     The next settlement is `fundingTime`; older answers lack it, there it is one interval later.
     """
 
-    def read() -> FundingNow:
+    def read() -> CurrentFunding:
         record = FieldReader.of(data, "data")
         started = record.need("timePoint", instant_ms)
         interval = record.need("granularity", some_lots)
         settles = started + interval
         if not is_absent(record.values.get("fundingTime")):
             settles = record.need("fundingTime", instant_ms)
-        return FundingNow(asked, record.need("value", decimal), interval, started, settles)
+        return CurrentFunding(asked, record.need("value", decimal), interval, started, settles)
 
     return whole_answer(read)
 

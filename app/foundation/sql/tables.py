@@ -58,7 +58,7 @@ sync_requests = Table(
     "feed_wishes",
     metadata,
     Column("wish_id", String(64), nullable=False, key="request_id"),
-    Column("asked_ms", BigInteger, nullable=False, autoincrement=False),
+    Column("requested_ms", BigInteger, nullable=False, autoincrement=False),
     # None while nobody has answered it.
     Column("done_ms", BigInteger, autoincrement=False),
     Column("error", String(64)),

@@ -26,7 +26,7 @@ from app.market.domain.models import (
 Bools = NDArray[np.bool_]
 
 FIELDS: Final = ("open", "high", "low", "close", "volume", "turnover")
-LONGEST_BRIDGE: Final = 5  # bars in a row that nobody traded in
+MAX_FORWARD_FILL: Final = 5  # bars in a row that nobody traded in
 NO_QUOTE: Final = "ticker"  # the funnel's rule that a symbol without a fresh quote fails
 
 
@@ -170,15 +170,15 @@ def _closed_by(panel: Panel, now_ms: int) -> Panel:
 def bridged(panel: AnyPanel) -> tuple[AnyPanel, Bools]:
     """The same with flat bars without volume in short gaps, and which those are, (T, N).
 
-    The exchange publishes no bar where nobody traded: up to `LONGEST_BRIDGE` of them in a row, with
-    a bar on either side, had the close before them as their price. Longer gaps stay gaps.
+    The exchange publishes no bar where nobody traded: up to `MAX_FORWARD_FILL` of them in a row,
+    with a bar on either side, had the close before them as their price. Longer gaps stay gaps.
     """
     known = np.isfinite(panel.close)
     rows = np.arange(len(known))[:, None]
     before = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
     after = np.minimum.accumulate(np.where(known, rows, len(known))[::-1], axis=0)[::-1]
     inside = ~known & (before >= 0) & (after < len(known))
-    synthetic = inside & (after - before - 1 <= LONGEST_BRIDGE)
+    synthetic = inside & (after - before - 1 <= MAX_FORWARD_FILL)
     if not synthetic.any():
         return panel, synthetic
     price = np.take_along_axis(panel.close, np.maximum(before, 0), axis=0)
@@ -243,7 +243,10 @@ def source_coverage(inputs: ScoringInputs) -> dict[Source, float]:
     return shares
 
 
-_HALT: Final = {Interval.DAY: LONGEST_BRIDGE, Interval.HOUR: 24}  # bars; more in a row are a break
+_HALT: Final = {
+    Interval.DAY: MAX_FORWARD_FILL,
+    Interval.HOUR: 24,
+}  # bars; more in a row are a break
 _LEAST_POWER: Final = 1  # of ten: coins are exchanged one to ten, a hundred, a thousand
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _FAR: Final = 5.0  # a smaller ratio is near no power of ten but the one itself

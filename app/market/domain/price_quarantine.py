@@ -18,7 +18,7 @@ class Doubt(StrEnum):
     MARK_OFF_INDEX = "mark_off_index"
     UNCONFIRMED_JUMP = "unconfirmed_jump"
     LOT_CHANGED = "lot_changed"
-    TURNOVER_OFF_PRICE = "turnover_off_price"
+    TURNOVER_OFF_PRICE = "average_price_deviation"
     UNCONFIRMED_VOLUME = "unconfirmed_volume"
 
 

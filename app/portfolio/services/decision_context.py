@@ -36,7 +36,7 @@ from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.service_mode import MarketLevel, ModeState
 from app.market.services.snapshot import spread
-from app.market.services.view import MarketOnce, MarketView
+from app.market.services.view import MarketView, QuoteSnapshot
 from app.portfolio.domain.candidate_selection import Candidate
 from app.portfolio.domain.controls import FREE, Controls
 from app.portfolio.domain.membership import NewMember
@@ -506,7 +506,7 @@ class DecisionContextFactory:
 
     def __call__(self, configuration: Configuration) -> DecisionContext:
         board, is_whole = self.boards.in_force(), self.boards.is_whole()
-        market = MarketOnce(self.market)
+        market = QuoteSnapshot(self.market)
         mode, elapsed = self._mode(), self.elapsed
         return DecisionContext(
             self.clock(), configuration, board, market, is_whole, mode, elapsed=elapsed
@@ -515,7 +515,9 @@ class DecisionContextFactory:
     def _mode(self) -> ModeState:
         if self.mode is not None:
             return self.mode()
-        return ModeState.of(MarketLevel(self.market.status(), 0, self.market.is_clock_safe()))
+        return ModeState.from_level(
+            MarketLevel(self.market.status(), 0, self.market.is_clock_safe())
+        )
 
     async def of(self, unit: UnitOfWork) -> DecisionContext:
         """Context with the settings and weight prices that the transaction reads."""

@@ -52,7 +52,7 @@ def test_faultless_data_is_good_and_worth_all() -> None:
         ({"is_frozen": True}, "frozen", 0.95),
         ({"turnover_24h": None}, "volume_unknown", 0.95),
         ({"turnover_24h": Decimal("999.99")}, "thin_volume", 0.95),
-        ({"off_price": 0.1001}, "turnover_off_price", 0.95),
+        ({"off_price": 0.1001}, "average_price_deviation", 0.95),
         ({"volume_jump": 100.1}, "unconfirmed_volume", 0.95),
         ({"hourly_gap": 6}, "hourly_gap", 1.0),
         ({"book_status": DataStatus.UNAVAILABLE}, "no_book", 0.9),

@@ -8,9 +8,9 @@ import pytest
 
 from app.configuration.domain.sections import QualitySettings
 from app.market.domain.data_quality import (
+    average_price_deviation,
     longest_gap,
-    newest_off_price,
-    turnover_off_price,
+    newest_price_deviation,
     volume_jump,
 )
 from app.market.domain.models import CandleSeries, Interval
@@ -47,15 +47,17 @@ def changed(series: CandleSeries, **newest: float) -> CandleSeries:
 def test_an_average_price_lies_between_low_and_high(
     turnover: float, volume: float, expected: float | None
 ) -> None:
-    found = turnover_off_price(turnover, volume, 9.0, 11.0)
+    found = average_price_deviation(turnover, volume, 9.0, 11.0)
     assert found == (None if expected is None else pytest.approx(expected))
 
 
 def test_the_newest_candle_is_looked_at() -> None:
-    assert newest_off_price(hourly()) == 0.0
-    assert newest_off_price(changed(hourly(), turnover=2_000.0)) == pytest.approx(8.9502, abs=1e-3)
-    assert newest_off_price(changed(hourly(), turnover=0.0)) == 1e6
-    assert newest_off_price(hourly(0)) is None
+    assert newest_price_deviation(hourly()) == 0.0
+    assert newest_price_deviation(changed(hourly(), turnover=2_000.0)) == pytest.approx(
+        8.9502, abs=1e-3
+    )
+    assert newest_price_deviation(changed(hourly(), turnover=0.0)) == 1e6
+    assert newest_price_deviation(hourly(0)) is None
 
 
 def test_an_hour_is_compared_with_the_same_hour_of_other_days() -> None:

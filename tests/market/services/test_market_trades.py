@@ -96,4 +96,4 @@ async def test_W03_over_real_sockets_mute_figures_bars_and_trades_are_subscribed
         healed = data.monotonic()
         # What is heard again, or asked about and found as it is held, is quiet.
         silence = market.streamed.silence
-        await market.until(lambda: all(silence.heard.get(one, 0.0) > healed for one in mute))
+        await market.until(lambda: all(silence.last_update.get(one, 0.0) > healed for one in mute))

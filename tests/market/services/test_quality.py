@@ -21,7 +21,12 @@ from app.market.domain.reference_prices import ReferencePrice
 from app.market.services import quality_monitor as quality_keeper
 from app.market.services.quality import QualityService
 from app.market.services.service import MarketData
-from app.market.services.shared_market import Course, packed, shared, unpacked
+from app.market.services.shared_market import (
+    LeaderState,
+    create_message,
+    decode_message,
+    encode_message,
+)
 from app.market.storage.candles import CandleRepository, CandleRevisionRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
 from tests.support.desk import WHO
@@ -31,7 +36,7 @@ ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 TICKERS = "/api/v1/allTickers"
 ETH, CODE = "ETHUSDT", "ETHUSDTM"
 LINK = ExchangeLink(LinkState.UP, datetime(2026, 3, 1, tzinfo=UTC), None, None, None, None)
-COURSE = Course(None, 0.0, None, LINK, ("", 0, 0), False, False, False, 1, None)
+COURSE = LeaderState(None, 0.0, None, LINK, ("", 0, 0), False, False, False, 1, None)
 
 
 @pytest.fixture
@@ -81,7 +86,7 @@ async def test_D02_a_price_a_thousand_times_too_high_waits_for_the_index(
     live: LiveMarket, database: Database
 ) -> None:
     data = await refreshed(live)
-    await data.fetch.candles(data.worth_history(), Interval.DAY)
+    await data.fetch.candles(data.history_candidates(), Interval.DAY)
     assert doubt(data) is None
     assert passes(data)
     assert ETH in data.scoring_inputs().symbols
@@ -126,7 +131,7 @@ async def test_an_hour_of_far_too_much_volume_is_quarantined_where_no_move_confi
     live: LiveMarket,
 ) -> None:
     data = await refreshed(live)
-    await data.fetch.candles(data.worth_history(), Interval.HOUR)
+    await data.fetch.candles(data.history_candidates(), Interval.HOUR)
     held = data.live.market.hourly[CODE]
     volume = held.value.volume.copy()
     volume[-1] *= 1e6
@@ -136,7 +141,7 @@ async def test_an_hour_of_far_too_much_volume_is_quarantined_where_no_move_confi
     market = data.live.market
 
     def with_hour(series: CandleSeries) -> None:
-        hourly = {**market.hourly, CODE: held.saying(series)}
+        hourly = {**market.hourly, CODE: held.with_value(series)}
         data.live.market = replace(data.live.market, hourly=hourly)
 
     flat = replace(loud, low=low, high=high, open=held.value.close)
@@ -165,7 +170,7 @@ async def test_D02_a_quarantine_outlives_a_restart_and_reaches_the_other_process
     await later(live, again)
     assert doubt(again) is Doubt.LAST_OFF_MARK
     market = data.live.market
-    sent = unpacked(packed(shared(market, COURSE, live.clock.monotonic())))
+    sent = decode_message(encode_message(create_message(market, COURSE, live.clock.monotonic())))
     assert sent.quality == dict(market.quality)
     await later(live, again, 3)
     assert doubt(again) is None
@@ -198,7 +203,7 @@ async def test_judging_a_whole_market_lets_others_have_their_turns(
             known.append(len(data.live.market.quality))
             await asyncio.sleep(0)
 
-    await asyncio.gather(data.quality.observe(), others())
+    await asyncio.gather(data.quality.judge_prices(), others())
     assert data.live.market.quality.keys() == judged.keys()
     assert len(known) == (contracts - 1) // portion, "one turn between two portions"
 
@@ -223,7 +228,7 @@ async def test_what_changes_while_others_are_judged_is_not_undone(
         held = {**data.live.market.quality, code: other}
         data.live.market = replace(data.live.market, quality=held)
 
-    await asyncio.gather(data.quality.observe(), meanwhile())
+    await asyncio.gather(data.quality.judge_prices(), meanwhile())
     assert data.live.market.quality[code] is other
     others = states.keys() - {code}
     assert {one: data.live.market.quality[one].stamp for one in others} == {
@@ -408,17 +413,17 @@ async def test_verdicts_are_kept_for_a_while_and_so_many_of_a_symbol(database: D
         for day in range(10)
     ]
     async with database.write() as unit:
-        await unit.get(QualityRepository).note(rows)
-        await unit.get(QualityRepository).note(rows[:1])
+        await unit.get(QualityRepository).save(rows)
+        await unit.get(QualityRepository).save(rows[:1])
         assert await unit.get(QualityRepository).newest() == {names[0]: rows[9], names[1]: rows[19]}
         assert await unit.get(QualityRepository).page(names[0], rows[3].at, 2) == (rows[2], rows[1])
         # what was replaced before the fourth day is over
-        assert await unit.get(QualityRepository).forget(rows[4].at, 50) == 6
+        assert await unit.get(QualityRepository).prune(rows[4].at, 50) == 6
         assert len(await unit.get(QualityRepository).page(names[0], None, 50)) == 7
-        assert await unit.get(QualityRepository).forget(rows[4].at, 5) == 4
+        assert await unit.get(QualityRepository).prune(rows[4].at, 5) == 4
         assert await unit.get(QualityRepository).page(names[1], None, 50) == tuple(rows[:14:-1])
         # the last word stays, however old it is
-        assert await unit.get(QualityRepository).forget(start + timedelta(days=900), 50) == 8
+        assert await unit.get(QualityRepository).prune(start + timedelta(days=900), 50) == 8
         assert await unit.get(QualityRepository).newest() == {names[0]: rows[9], names[1]: rows[19]}
 
 
@@ -504,7 +509,9 @@ async def test_D02_another_exchange_confirms_or_refutes_what_has_no_index(
     def elsewhere(factor: str) -> None:
         price = mark * Decimal(factor)
         now_ms = data.server_clock.now_ms()
-        data.quality.refer({"ETH": ReferencePrice("binance", "ETH", "USDT", price, now_ms)})
+        data.quality.apply_reference_prices(
+            {"ETH": ReferencePrice("binance", "ETH", "USDT", price, now_ms)}
+        )
 
     elsewhere("0.5")
     assert doubt(data) is Doubt.MARK_OFF_INDEX
@@ -518,7 +525,7 @@ async def test_D02_another_exchange_confirms_or_refutes_what_has_no_index(
     await later(live, data, 4)  # 240 s later: too old to speak for or against anything
     assert doubt(data) is Doubt.MARK_OFF_INDEX, "nothing confirms it either"
     shown = QualityService(data, data.database, IdempotentExecutor(data.database, live.clock.now))
-    found = shown.elsewhere(data.resolve(ETH))
+    found = shown.reference_price(data.resolve(ETH))
     assert found is not None
     assert (found.source, found.is_fresh) == ("binance USDT", False)
     assert data.view(data.resolve(ETH)).index is None, "it is nobody's index"
@@ -564,7 +571,7 @@ async def test_D06_a_closed_candle_that_is_changed_is_revised_and_its_former_wor
     for passed, count in ((0, before + 1), (86_400, before + 1), (86_400, 0)):
         live.clock.pass_(passed)
         await data.sync_clock()
-        await data.quality.look()
+        await data.quality.check()
         async with database.read() as unit:
             assert await unit.get(CandleRevisionRepository).count(entry.symbol_id) == count
 

@@ -18,7 +18,7 @@ from tests.sandbox.streaming import Json, Line, bullet, control, line, look
 Client = TestClient[Any, Any]
 RECORDED = Path(__file__).resolve().parents[3] / "../shared/kucoin/recorded"
 recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="no recorded payloads beside the tree")
-# Told apart since 2024: whose orders they were.
+# MarketUpdate apart since 2024: whose orders they were.
 GONE = {"makerUserId", "takerUserId"}
 
 # s text, n number, [..] a list of; by topic and subject.

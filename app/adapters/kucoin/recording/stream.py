@@ -17,7 +17,7 @@ from app.adapters.kucoin.stream.message_buffer import MessageBuffer
 from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
 from app.adapters.kucoin.stream.socket import Message
 from app.foundation.errors import ServiceError
-from app.market.domain.stream import NO_STREAM, Listener, StreamFacts, Told, Topic
+from app.market.domain.stream import NO_STREAM, Listener, MarketUpdate, StreamStatus, Topic
 
 MOST_FRAMES: Final = 500_000  # most frames that wait during a request; further ones are lost
 _Frame = tuple[float, int, bytes]  # arrival, connection, text
@@ -38,10 +38,10 @@ class ReplayedStream:
     def live(self) -> Mapping[Topic, float]:
         return self._live
 
-    def deaf(self, topics: Collection[Topic]) -> None:
+    def resubscribe(self, topics: Collection[Topic]) -> None:
         """Does nothing: the recording holds the effects."""
 
-    def facts(self) -> StreamFacts:
+    def facts(self) -> StreamStatus:
         return NO_STREAM
 
     async def run(self, listener: Listener, beat: Callable[[], None]) -> None:
@@ -61,7 +61,7 @@ class ReplayedStream:
                 if (listener := self.listener) is None:
                     return
                 if updates := self._inbox.take(self._live, listener.exchange_ms()):
-                    listener.told(updates)
+                    listener.on_updates(updates)
 
     def _heard(self, text: bytes, at: float) -> None:
         frame = parse_frame(text)
@@ -70,7 +70,7 @@ class ReplayedStream:
             return
         self._inbox.put(topic, frame, text, at, listener.exchange_ms())
         for one in self._inbox.doubtful:
-            listener.doubted(one)
+            listener.on_sequence_restart(one)
         self._inbox.doubtful.clear()
 
 
@@ -135,10 +135,10 @@ class RecordedStream(ReplayedStream):
         super().want(topics)
         self._stream.want(topics)
 
-    def deaf(self, topics: Collection[Topic]) -> None:
-        self._stream.deaf(topics)
+    def resubscribe(self, topics: Collection[Topic]) -> None:
+        self._stream.resubscribe(topics)
 
-    def facts(self) -> StreamFacts:
+    def facts(self) -> StreamStatus:
         return self._stream.facts()
 
     async def run(self, listener: Listener, beat: Callable[[], None]) -> None:
@@ -190,10 +190,10 @@ class RecordedStream(ReplayedStream):
         self._behind.append(asked)
         await asked
 
-    def told(self, news: Sequence[Told]) -> None:
+    def on_updates(self, updates: Sequence[MarketUpdate]) -> None:
         """Does nothing: `drain` takes the frames."""
 
-    def doubted(self, topic: Topic) -> None:
+    def on_sequence_restart(self, topic: Topic) -> None:
         """As `told`."""
 
     def exchange_ms(self) -> int:

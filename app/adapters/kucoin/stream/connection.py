@@ -53,7 +53,7 @@ class Subscriptions:
     is_full: bool = False
     _queue: deque[SubscriptionCommand] = field(default_factory=deque)
     _pending: dict[str, tuple[SubscriptionCommand, float]] = field(default_factory=dict)
-    _nagged: dict[Topic, float] = field(default_factory=dict)
+    _resubscribed: dict[Topic, float] = field(default_factory=dict)
     _next_send: float = 0.0
 
     def begin(self, now: float) -> None:
@@ -65,7 +65,7 @@ class Subscriptions:
     def clear(self) -> None:
         """Forget commands and acknowledgements; requested topics stay."""
         self.changes += 1
-        for forgotten in (self.acked, self._pending, self._queue, self._nagged):
+        for forgotten in (self.acked, self._pending, self._queue, self._resubscribed):
             forgotten.clear()
 
     @property
@@ -87,7 +87,7 @@ class Subscriptions:
         for topic in gone:
             del self.wanted[topic]
             self.acked.pop(topic, None)
-            self._nagged.pop(topic, None)
+            self._resubscribed.pop(topic, None)
         return gone
 
     def say(self, kind: str, topics: Iterable[Topic]) -> None:
@@ -98,8 +98,8 @@ class Subscriptions:
 
     def heard(self, topic: Topic) -> bool:
         """Register a message of a topic; False for one that was not requested."""
-        if self._nagged:
-            self._nagged.pop(topic, None)
+        if self._resubscribed:
+            self._resubscribed.pop(topic, None)
         return topic in self.wanted
 
     def acknowledged(self, number: str, now: float) -> None:
@@ -155,17 +155,17 @@ class Subscriptions:
                 self.sent(now)
         return sent
 
-    def nag(self, topics: Iterable[Topic], now: float) -> list[Topic]:
+    def resubscribe(self, topics: Iterable[Topic], now: float) -> list[Topic]:
         """Resubscribe silent topics; returns those still silent after that."""
         here = [topic for topic in topics if topic in self.wanted]
-        first = [topic for topic in here if topic not in self._nagged]
+        first = [topic for topic in here if topic not in self._resubscribed]
         self.changes += len(first)
         for topic in first:
-            self._nagged[topic] = now
+            self._resubscribed[topic] = now
             self.acked.pop(topic, None)
         self.say(UNSUBSCRIBE, first)
         self.say(SUBSCRIBE, first)
-        return [topic for topic in here if now - self._nagged[topic] >= self.terms.deaf_s]
+        return [topic for topic in here if now - self._resubscribed[topic] >= self.terms.stalled_s]
 
     def displace(self, topics: Iterable[Topic]) -> None:
         """Release topics for another connection."""
@@ -328,13 +328,13 @@ class StreamConnection:
         if self.phase is Phase.CATCHING_UP:
             self._enter(Phase.LIVE, now)
 
-    def deaf(self, topics: Iterable[Topic], now: float) -> None:
+    def resubscribe(self, topics: Iterable[Topic], now: float) -> None:
         """Resubscribe topics that are silent here but move elsewhere, then move them on."""
         if not self.is_live:
             return
-        still = self.topics.nag(topics, now)
+        still = self.topics.resubscribe(topics, now)
         if still and (self.is_own or 2 * len(still) >= len(self.topics.wanted)):
-            self.fail(now, "deaf")
+            self.fail(now, "stalled")
         elif still:
             self.topics.displace(still)
 

@@ -130,11 +130,11 @@ class ConnectionPool:
             line.caught_up(now)
         return self._taken()
 
-    def deaf(self, topics: Iterable[Topic], now: float) -> list[Action]:
+    def resubscribe(self, topics: Iterable[Topic], now: float) -> list[Action]:
         """Register topics that moved elsewhere without a message here."""
         silent = list(topics)
         for line in list(self.lines):
-            line.deaf(silent, now)
+            line.resubscribe(silent, now)
             self._settle(line, now)
         return self._taken()
 

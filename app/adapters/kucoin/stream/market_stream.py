@@ -33,7 +33,7 @@ from app.adapters.kucoin.stream.protocol import (
 )
 from app.adapters.kucoin.stream.socket import Message, StreamSocket, UnreachableError, open_socket
 from app.foundation.errors import ServiceError
-from app.market.domain.stream import LineFacts, Listener, StreamFacts, Told, Topic
+from app.market.domain.stream import ConnectionStatus, Listener, MarketUpdate, StreamStatus, Topic
 
 PORTION: Final = 150  # messages read in one turn of the event loop
 _log = structlog.get_logger("stream")
@@ -84,13 +84,13 @@ class KucoinStream:
     def live(self) -> Mapping[Topic, float]:
         return self._fleet.live()
 
-    def deaf(self, topics: Collection[Topic]) -> None:
-        self._do(self._fleet.deaf(topics, self._monotonic()))
+    def resubscribe(self, topics: Collection[Topic]) -> None:
+        self._do(self._fleet.resubscribe(topics, self._monotonic()))
 
-    def facts(self) -> StreamFacts:
+    def facts(self) -> StreamStatus:
         now = self._monotonic()
         lines = tuple(
-            LineFacts(
+            ConnectionStatus(
                 phase=line.phase.value,
                 since_s=max(0.0, now - line.since),
                 topics=len(line.topics.wanted),
@@ -99,7 +99,7 @@ class KucoinStream:
             )
             for line in self._fleet.lines
         )
-        return StreamFacts(
+        return StreamStatus(
             lines=lines,
             topics=len(self._fleet.wanted()),
             active_topics=len(self._fleet.live()),
@@ -248,7 +248,7 @@ class KucoinStream:
         inbox, listener = self._inbox, self._listener
         if inbox.is_empty or listener is None:
             return
-        live, updates = self._fleet.live(), list[Told]()
+        live, updates = self._fleet.live(), list[MarketUpdate]()
         for begun in range(0, inbox.waiting, PORTION):
             if begun:
                 await asyncio.sleep(0)
@@ -257,7 +257,7 @@ class KucoinStream:
         if now_live is not live:  # a topic of a connection that ended meanwhile may have a gap
             updates = [one for one in updates if one.topic in now_live]
         for topic in inbox.doubtful:
-            listener.doubted(topic)
+            listener.on_sequence_restart(topic)
         inbox.doubtful.clear()
         if updates:
-            listener.told(updates)
+            listener.on_updates(updates)

@@ -16,12 +16,20 @@ from app.adapters.kucoin.stream.frames import (
     topic_name,
 )
 from app.adapters.kucoin.stream.socket import Message
-from app.market.domain.stream import AHEAD_MS, MessageOrder, Newest, Told, Topic, TopicKind, Update
+from app.market.domain.stream import (
+    MAX_AHEAD_MS,
+    LatestUpdate,
+    MarketUpdate,
+    Topic,
+    TopicKind,
+    Update,
+    UpdateOrder,
+)
 
 HEAD: Final = 64  # leading bytes that contain a message's topic
 TAIL: Final = 26  # bytes of the time stamp in ns at the end of a quote
 _NONE: Final = b"~"  # greater than any tail: no message is newer
-_NEWER: Final = MessageOrder.NEWER
+_NEWER: Final = UpdateOrder.NEWER
 _QUOTE: Final = TopicKind.QUOTE
 
 
@@ -31,7 +39,7 @@ class _ConflatedMessage:
 
     topic: Topic
     subject: str
-    newest: Newest = field(default_factory=Newest)
+    newest: LatestUpdate = field(default_factory=LatestUpdate)
     waiting: bytes | None = None
     stamped_ms: int = 0
     mono: float = 0.0
@@ -65,7 +73,7 @@ class MessageBuffer:
         """Accept messages that need no reading; return the others."""
         left: list[Message] = []
         heads, waiting, taken, replaced = self._heads, self._waiting, 0, 0
-        latest = tail_of(exchange_ms + AHEAD_MS)
+        latest = tail_of(exchange_ms + MAX_AHEAD_MS)
         for text in texts:
             if text is None or (kind := heads.get(text[:HEAD])) is None:
                 left.append(text)
@@ -132,9 +140,9 @@ class MessageBuffer:
 
     def take(
         self, live: Mapping[Topic, float], exchange_ms: int, most: int | None = None
-    ) -> list[Told]:
+    ) -> list[MarketUpdate]:
         """Updates of these topics among the first `most` waiting messages (None: all)."""
-        updates: list[Told] = []
+        updates: list[MarketUpdate] = []
         kinds = self._waiting[:most]
         del self._waiting[:most]
         for kind in kinds:
@@ -146,7 +154,7 @@ class MessageBuffer:
             update = self._read(kind, exchange_ms)
             kind.waiting, kind.is_judged = None, True
             if update is not None:
-                updates.append(Told(kind.topic, update, kind.stamped_ms, kind.mono))
+                updates.append(MarketUpdate(kind.topic, update, kind.stamped_ms, kind.mono))
         return updates
 
     def clear(self) -> None:
@@ -186,7 +194,7 @@ class MessageBuffer:
         order = kind.newest.judge(stamped_ms, sequence, exchange_ms)
         if order is _NEWER:
             return True
-        if order is not MessageOrder.RESTARTED:
+        if order is not UpdateOrder.RESTARTED:
             self.dropped[order.name.lower()] += 1
             return False
         self.doubtful.append(kind.topic)

@@ -28,7 +28,7 @@ class StreamLimits:
     busy_s: float = 1.0  # times the number of tries, after "exceed max permits"
     silence_s: float = 10.0  # silence before a ping
     check_s: float = 5.0  # time limit of the pong
-    deaf_s: float = 5.0  # silence after a resubscription before a move
+    stalled_s: float = 5.0  # silence after a resubscription before a move
     refused_s: float = 600.0  # pause before a retry of an unknown topic
     backoff_first_s: float = 0.5
     # With 30 s it took up to 38 s after an outage until all topics were live again.

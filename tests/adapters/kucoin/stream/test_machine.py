@@ -9,7 +9,7 @@ import pytest
 
 from app.adapters.kucoin.limiter import KucoinLimits
 from app.adapters.kucoin.stream.protocol import HOUR_S, Control, Send, StreamLimits
-from app.market.domain.stream import MessageOrder, Newest, Topic
+from app.market.domain.stream import LatestUpdate, Topic, UpdateOrder
 from tests.adapters.kucoin.stream_world import Heard, World, quotes
 
 SOON_S = 30.0
@@ -24,9 +24,9 @@ def live(count: int = 20, **given: object) -> World:
 
 def gaps(world: World, topic: Topic) -> list[int]:
     """How far the sequences that were taken are apart, each taken once."""
-    newest, numbers = Newest(), []
+    newest, numbers = LatestUpdate(), []
     for now, number in world.taken[topic]:
-        if newest.judge(int(now * 1000), number, int(now * 1000)) is MessageOrder.NEWER:
+        if newest.judge(int(now * 1000), number, int(now * 1000)) is UpdateOrder.NEWER:
             numbers.append(number)
     return [after - before for before, after in itertools.pairwise(numbers)]
 
@@ -155,11 +155,11 @@ def test_W03_a_topic_that_others_see_move_is_asked_for_again_and_then_elsewhere(
     deaf = quotes(1)[0]
     first = next(iter(world.sockets))
     world.mute = lambda serial, topic: serial == first and topic == deaf
-    world.fleet.deaf([deaf], world.now)
+    world.fleet.resubscribe([deaf], world.now)
     assert not world.is_live(deaf), "what is not heard is not believed"
     assert world.is_live(quotes(2)[1])
     world.run(6.0)
-    world._perform(world.fleet.deaf([deaf], world.now))
+    world._perform(world.fleet.resubscribe([deaf], world.now))
     took = world.until(lambda: world.is_live(deaf), 10.0)
     assert took < 10.0
     assert len(world.sockets) == 2, "it has a connection of its own"
@@ -172,11 +172,11 @@ def test_W03_a_connection_that_says_nothing_at_all_is_replaced_within_20_seconds
     world.mute = lambda serial, topic: serial == first
     for _ in range(3):  # as the probe sees it every 5 s
         world.run(5.0)
-        world._perform(world.fleet.deaf(quotes(20), world.now))
+        world._perform(world.fleet.resubscribe(quotes(20), world.now))
     world.until(world.all_live, 20.0)
     assert first not in world.sockets
     assert world.now - begun < 20.0
-    assert world.fleet.failures == {"deaf": 1}
+    assert world.fleet.failures == {"stalled": 1}
 
 
 def test_W04_a_half_open_connection_is_found_without_waiting_for_the_next_ping() -> None:

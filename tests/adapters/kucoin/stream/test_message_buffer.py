@@ -12,7 +12,7 @@ from app.adapters.kucoin.stream.frames import parse_frame
 from app.adapters.kucoin.stream.market_stream import PORTION, KucoinStream
 from app.adapters.kucoin.stream.message_buffer import MessageBuffer
 from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
-from app.market.domain.stream import QuoteUpdate, Told, Topic, TopicKind
+from app.market.domain.stream import MarketUpdate, QuoteUpdate, Topic, TopicKind
 
 TOPIC = Topic(TopicKind.QUOTE, "XBTUSDTM")
 NOW_MS = 1_729_843_266_123
@@ -141,9 +141,9 @@ def test_W11_who_no_longer_asks_for_it_is_not_told_unread(post: Post) -> None:
 
 
 def test_a_topic_that_was_called_deaf_and_speaks_unread_is_deaf_no_more(post: Post) -> None:
-    post.held.nag([TOPIC], 0.0)
+    post.held.resubscribe([TOPIC], 0.0)
     assert post.came(quote(2, NOW_MS + 1)) == []
-    assert post.held.nag([TOPIC], 100.0) == [], "it was asked for anew, and not given up"
+    assert post.held.resubscribe([TOPIC], 100.0) == [], "it was asked for anew, and not given up"
 
 
 def test_W13_what_is_too_long_or_no_text_is_left_to_whoever_counts_it(post: Post) -> None:
@@ -175,10 +175,10 @@ class _Fleet:
 
 class _Hearer:
     def __init__(self) -> None:
-        self.news: list[list[Told]] = []
+        self.news: list[list[MarketUpdate]] = []
 
-    def told(self, news: list[Told]) -> None:
-        self.news.append(news)
+    def on_updates(self, updates: list[MarketUpdate]) -> None:
+        self.news.append(updates)
 
     def exchange_ms(self) -> int:
         return NOW_MS

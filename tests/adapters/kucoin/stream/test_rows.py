@@ -95,7 +95,7 @@ async def test_W01_while_connections_are_replaced_no_quote_grows_older_than_10_s
         while here.stream.facts().reconnects_planned < 3:
             here.clock.pass_(step_ms / 1000)
             now_ms = here.ear.exchange_ms()
-            # Told of this very step, without a further one that would bring it, and without REST.
+            # Updates of this step, without a further one that would bring them and without REST.
             await here.until(lambda at=now_ms - step_ms: oldest_ms(here, topics) > at)  # type: ignore[misc]  # bound now
             assert here.all_live()
         assert now_ms - oldest_ms(here, topics) + step_ms <= 10_000

@@ -11,9 +11,9 @@ from app.market.domain.stream import (
     BarUpdate,
     DayUpdate,
     FundingUpdate,
+    MarketUpdate,
     MarkUpdate,
     QuoteUpdate,
-    Told,
     Topic,
     TopicKind,
 )
@@ -207,7 +207,7 @@ async def test_W15_whoever_listens_and_fails_ends_the_stream_and_the_next_one_be
 
 
 class Failing(Ear):
-    def told(self, news: Sequence[Told]) -> None:
+    def on_updates(self, updates: Sequence[MarketUpdate]) -> None:
         raise ValueError("a bug")
 
 
