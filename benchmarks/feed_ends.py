@@ -124,7 +124,7 @@ async def our_end(far: Far, room: Path, *, is_watched: bool) -> AsyncIterator[Ou
     ) as exchange, asyncio.TaskGroup() as group:  # fmt: skip
         ours = await assembled(exchange, database, far)
         tasks = [group.create_task(ours.stream.run(ours, lambda: None))]
-        await ours.streamed.look()
+        await ours.streamed.check()
         if is_watched:
             tasks.append(group.create_task(ours.streamed.watch(lambda: None)))
         try:

@@ -83,7 +83,7 @@ class FilledMarket:
             for code, symbol in zip(codes, inputs.symbols, strict=True)
         }
         numbers = {code: str(UUID(int=at)) for at, code in enumerate(codes)}
-        index = SymbolIndex.of((numbers[code], one) for code, one in contracts.items())
+        index = SymbolIndex.from_contracts((numbers[code], one) for code, one in contracts.items())
         self.known = Known(index, {})
         daily, self.hourly = series_of(inputs.daily), series_of(inputs.hourly)
         stats, tickers, books, funding = {}, {}, {}, {}

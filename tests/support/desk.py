@@ -89,7 +89,7 @@ class Bench:
     clock_safe: bool = True
     quotes: dict[str, Quote] = field(default_factory=dict)
     panels: dict[Interval, Panel] = field(default_factory=dict)
-    names: SymbolIndex = field(default_factory=lambda: SymbolIndex.of(()))
+    names: SymbolIndex = field(default_factory=lambda: SymbolIndex.from_contracts(()))
     seen_at: datetime | None = NOW
 
     def resolve(self, text: str) -> SymbolEntry:
@@ -246,7 +246,7 @@ class Desk:
             contract(code=f"{name}USDTM", base=name, multiplier=Decimal("0.1")) for name in NAMES
         ]
         ids = [symbol_id(number) for number in range(len(listed))]
-        self.market.names = SymbolIndex.of(zip(ids, listed, strict=True))
+        self.market.names = SymbolIndex.from_contracts(zip(ids, listed, strict=True))
         records = [
             SymbolRecord(ids[at], SYMBOLS[at], one, "layer-1", "large", NOW, NOW, None)
             for at, one in enumerate(listed)

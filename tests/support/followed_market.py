@@ -33,7 +33,7 @@ class Followed:
             while not holds():
                 self.live.clock.pass_(step_s)
                 await asyncio.sleep(0.02)
-                await self.streamed.look()
+                await self.streamed.check()
 
 
 @asynccontextmanager

@@ -69,7 +69,7 @@ class Walk:
         self.desk.now = scene.live.clock.now()
         if scene.data.is_streamed:
             self._tell()
-            await scene.streamed.look()
+            await scene.streamed.check()
         elif now % ASKED_S == 0:
             with suppress(ServiceError):
                 await scene.data.fetch_contracts()

@@ -19,7 +19,7 @@ from app.foundation.data_status import DataStatus
 from app.foundation.events import Bus
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
-from app.market.domain.stream import BarUpdate, MarketUpdate, Topic, TopicKind
+from app.market.domain.stream import BarUpdate, MarketUpdate, StreamTopic, TopicKind
 from app.market.services.reference_prices import ReferencePriceFeed, ReferenceSource
 from app.market.services.service import MarketData
 from app.market.services.service_mode import CurrentMode, MarketLevel
@@ -190,7 +190,7 @@ class Owner:
         """What wakes those who wait to be told something."""
         self.bus.publish(ConfigurationChanged(Configuration(), T0))
         self.bus.publish(ScoresUpdated("run", T0, 1, 0, 0.1, T0))
-        topic = Topic(TopicKind.HOUR_BAR, "XBTUSDTM")
+        topic = StreamTopic(TopicKind.HOUR_BAR, "XBTUSDTM")
         for _ in range(2):
             self.streamed.on_updates([MarketUpdate(topic, BarUpdate(next(self.bars)), 0, 0.0)])
 

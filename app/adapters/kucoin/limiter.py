@@ -95,7 +95,7 @@ class QuotaHeaders:
     reset_ms: int | None
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> "QuotaHeaders":
+    def from_headers(cls, headers: Mapping[str, str]) -> "QuotaHeaders":
         return cls(*(_whole(headers.get(f"gw-ratelimit-{n}")) for n in _NAMES))
 
 
@@ -202,7 +202,7 @@ class RequestPool:
         self._quota = quota.limit or self._quota
         now = self._monotonic()
         self._roll(now)
-        ends = self._end_said(now, quota)
+        ends = self._stated_end(now, quota)
         if self._ends is None or (ticket.window != self._window and ends is None):
             return
         if ends is None:
@@ -250,7 +250,7 @@ class RequestPool:
         return min(most, math.floor(self._quota * share))
 
     def _fits(self, weight: int) -> bool:
-        """Whether a weight fits the common part and our own; an oversized weight fits alone."""
+        """True if a weight fits the common part and our own; an oversized weight fits alone."""
         share = self._share()
         together = self._used + weight <= self._room(share.together) or self._used == 0
         return together and (self._own + weight <= self._room(share.own) or self._own == 0)
@@ -289,7 +289,7 @@ class RequestPool:
         self._flying += weight
         return RequestPermit(weight, self._window, first)
 
-    def _end_said(self, now: float, quota: QuotaHeaders) -> float | None:
+    def _stated_end(self, now: float, quota: QuotaHeaders) -> float | None:
         if quota.reset_ms is None:
             return None
         reset = quota.reset_ms / 1000

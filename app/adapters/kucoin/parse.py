@@ -108,7 +108,7 @@ def server_time(data: object) -> int:
 
 def status(data: object) -> ExchangeStatus:
     def read() -> ExchangeStatus:
-        word = FieldReader.of(data, "data").need("status", text)
+        word = FieldReader.from_value(data, "data").need("status", text)
         try:
             return ExchangeStatus(word)
         except ValueError:
@@ -139,7 +139,7 @@ def tickers(data: object) -> TickerListing:
 
 
 def _ticker(item: object) -> Ticker:
-    record = FieldReader.of(item, "data")
+    record = FieldReader.from_value(item, "data")
     answer = Ticker(
         code=record.need("symbol", code),
         last=record.need("price", positive),
@@ -160,7 +160,7 @@ def book(data: object, asked: str) -> Book:
     """Book with levels sorted best first; levels without size are dropped, a side may be empty."""
 
     def read() -> Book:
-        record = FieldReader.of(data, "data")
+        record = FieldReader.from_value(data, "data")
         if record.need("symbol", code) != asked:
             raise InvalidFieldError("symbol", "an answer about another contract")
         bids, asks = _levels(record, "bids"), _levels(record, "asks")
@@ -196,7 +196,7 @@ def _level(row: object, name: str) -> Level:
 
 def mark_price(data: object, asked: str) -> MarkPrice:
     def read() -> MarkPrice:
-        record = FieldReader.of(data, "data")
+        record = FieldReader.from_value(data, "data")
         if record.need("symbol", code) != asked:
             raise InvalidFieldError("symbol", "an answer about another contract")
         answer = MarkPrice(
@@ -219,7 +219,7 @@ def funding_now(data: object, asked: str) -> CurrentFunding:
     """
 
     def read() -> CurrentFunding:
-        record = FieldReader.of(data, "data")
+        record = FieldReader.from_value(data, "data")
         started = record.need("timePoint", instant_ms)
         interval = record.need("granularity", some_lots)
         settles = started + interval
@@ -243,7 +243,7 @@ def funding_rows(data: object, asked: str) -> tuple[list[Funding], list[Rejectio
 
 
 def _funding(item: object, asked: str) -> Funding:
-    record = FieldReader.of(item, "data")
+    record = FieldReader.from_value(item, "data")
     if record.need("symbol", code) != asked:
         raise InvalidFieldError("symbol", "a record of another contract")
     moment = record.need("timepoint", instant_ms)

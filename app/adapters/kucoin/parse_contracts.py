@@ -57,7 +57,7 @@ def contracts(data: object, received_ms: int) -> ContractListing:
     rejections: list[Rejection] = []
     for position, item in enumerate(items(data)):
         try:
-            record = FieldReader.of(item, "data")
+            record = FieldReader.from_value(item, "data")
             contract = _contract(record)
             refuse_repeated(contract.code, listed)
             listed[contract.code] = contract

@@ -42,7 +42,7 @@ class HealthEvidence(Enum):
 
     ALIVE = auto()
     SICK = auto()
-    UNTOLD = auto()
+    UNKNOWN = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ def banned() -> RequestFailure:
     error = UnavailableError(
         Code.EXCHANGE_BANNED, "the exchange's front end has blocked this address for a while"
     )
-    return RequestFailure(error, RetryAction.BAN, HealthEvidence.UNTOLD)
+    return RequestFailure(error, RetryAction.BAN, HealthEvidence.UNKNOWN)
 
 
 _Judgement = Callable[[str, Endpoint], RequestFailure]
@@ -305,7 +305,7 @@ class AiohttpTransport:
             async with self._session.request(
                 method, url, timeout=timeout, allow_redirects=False, headers=_HEADERS
             ) as response:
-                quota = QuotaHeaders.of(response.headers)
+                quota = QuotaHeaders.from_headers(response.headers)
                 return ExchangeResponse(response.status, quota, await self._body(response))
         except TimeoutError:
             return timed_out()

@@ -73,7 +73,7 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # the whole of IPv4, seen
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to the public internet."""
+    """True if an address belongs to the public internet."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in _SPECIAL_V4)
     if address in _NAT64:

@@ -32,7 +32,7 @@ from app.market.domain.models import (
     ExchangeLink,
     Interval,
 )
-from app.market.domain.panel import log_returns, unbroken
+from app.market.domain.panel import contiguous, log_returns
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.services.exchange_clock import ServerClock
 from app.market.services.health_facts import EndpointErrors
@@ -341,7 +341,7 @@ def _jump(symbol: str, context: DecisionContext) -> float | None:
     panel, mark = context.market.panel(Interval.DAY), context.mark(symbol)
     if panel is None or mark is None or mark <= 0 or symbol not in panel.symbols:
         return None
-    prices, column = unbroken(panel), panel.symbols.index(symbol)
+    prices, column = contiguous(panel), panel.symbols.index(symbol)
     returns = log_returns(prices, _DAYS)[:, column]
     returns = returns[np.isfinite(returns)]
     last = float(prices.close[-1, column])

@@ -94,26 +94,26 @@ class QualityOut(Freshness):
     @classmethod
     def of(
         cls,
-        found: Quality,
+        current: Quality,
         past: list[PastVerdictOut],
         next_cursor: str | None,
         source: DataSource,
         revised: int,
     ) -> Self:
-        report = found.report
+        report = current.report
         return cls(
-            symbol=found.entry.symbol,
+            symbol=current.entry.symbol,
             verdict=report.verdict,
             quality_score=report.score,
             flags=list(report.flags),
             parts=[PartOut.of(part) for part in report.parts],
-            quarantined_since=found.quarantined_since,
+            quarantined_since=current.quarantined_since,
             revised_candles=revised,
             history=past,
             next_cursor=next_cursor,
-            as_of=found.as_of,
+            as_of=current.as_of,
             data_source=source,
-            data_status=found.status,
+            data_status=current.status,
         )
 
 
@@ -156,18 +156,18 @@ async def quality(
     cursor: CursorText = None,
 ) -> QualityOut:
     """Verdict, score 0..1 with its parts and their reasons, and changes of the verdict."""
-    found = quality.now(symbol)
-    chosen = {"symbol": found.entry.symbol_id}
+    current = quality.now(symbol)
+    chosen = {"symbol": current.entry.symbol_id}
     start = cursors.decode("quality", chosen, cursor)
     before = moment(start)
-    rows = await quality.history(found.entry.symbol_id, before, limit + 1)
+    rows = await quality.history(current.entry.symbol_id, before, limit + 1)
     page, last = cut(rows, limit, lambda one: (one.at.isoformat(),))
     return QualityOut.of(
-        found,
+        current,
         [PastVerdictOut.of(one) for one in page],
         None if last is None else cursors.encode("quality", chosen, last),
         market.source,
-        await quality.count_revised_candles(found.entry.symbol_id),
+        await quality.count_revised_candles(current.entry.symbol_id),
     )
 
 

@@ -194,10 +194,10 @@ class ValidatedOut(Out):
     invalid: list[InvalidOut]
 
     @classmethod
-    def of(cls, found: tuple[SpellingResult, ...]) -> Self:
+    def of(cls, results: tuple[SpellingResult, ...]) -> Self:
         valid: list[ValidOut] = []
         invalid: list[InvalidOut] = []
-        for position, one in enumerate(found):
+        for position, one in enumerate(results):
             if one.entry is not None:
                 valid.append(
                     ValidOut(

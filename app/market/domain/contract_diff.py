@@ -23,7 +23,7 @@ class ContractDiff:
     rejections: tuple[Rejection, ...]
 
     def is_implausible(self, live: int) -> bool:
-        """Whether the list lacks too many of `live` known contracts to be accepted at once."""
+        """True if the list lacks too many of `live` known contracts to be accepted at once."""
         if live == 0:
             return False
         return not self.listed or len(self.vanished) > MAX_VANISHING * live
@@ -64,7 +64,7 @@ def find_relisted(
 
 
 def reuses_vanished_name(listing: ContractListing, known: Mapping[str, Contract]) -> bool:
-    """Whether a listed contract would take the name of a vanished one."""
+    """True if a listed contract would take the name of a vanished one."""
     old = {standard_symbol(one) for one in known.values() if one.status not in _LIVE_STATUSES}
     return any(nameable(one) and standard_symbol(one) in old for one in listing.contracts)
 

@@ -38,7 +38,7 @@ def worst(verdicts: Iterable[DataStatus]) -> DataStatus:
 
 
 def is_untimely(stamp_ms: int, held_ms: int | None, server_now_ms: int) -> bool:
-    """Whether a tick is older than the stored one or lies in the future; such a tick is dropped.
+    """True if a tick is older than the stored one or lies in the future; such a tick is dropped.
 
     A stored tick in the future does not count: the exchange's clock was set back.
     """
@@ -92,12 +92,14 @@ def merged(old: CandleSeries, new: CandleSeries, bars: int) -> CandleSeries:
     )
 
 
-def changed_candles(answer: CandleSeries, held: CandleSeries) -> CandleSeries:
+def changed_candles(answer: CandleSeries, stored: CandleSeries) -> CandleSeries:
     """Returns the candles of an answer that are new or differ from the stored ones."""
-    if not len(held) or not len(answer):
+    if not len(stored) or not len(answer):
         return answer
-    place = np.minimum(np.searchsorted(held.opened_ms, answer.opened_ms), len(held) - 1)
-    same = np.all([getattr(answer, name) == getattr(held, name)[place] for name in _FIELDS], axis=0)
+    place = np.minimum(np.searchsorted(stored.opened_ms, answer.opened_ms), len(stored) - 1)
+    same = np.all(
+        [getattr(answer, name) == getattr(stored, name)[place] for name in _FIELDS], axis=0
+    )
     return _select(answer, ~same)
 
 
@@ -144,7 +146,7 @@ def _select(series: CandleSeries, rows: NDArray[np.bool_]) -> CandleSeries:
 
 
 def diverged_since(
-    since: float | None, told: Ticker, answered: Ticker, at: float, rules: QualitySettings
+    since: float | None, streamed: Ticker, polled: Ticker, at: float, rules: QualitySettings
 ) -> float | None:
     """Returns the monotonic second since which streamed and polled quotes differ; None if they
     agree.
@@ -152,7 +154,7 @@ def diverged_since(
     `since` is the result of the previous comparison. Mid prices are compared; a quote with a
     missing side leaves `since` unchanged.
     """
-    away = deviation(_mid(told), _mid(answered))
+    away = deviation(_mid(streamed), _mid(polled))
     if away is None:
         return since
     if to_millionths(away) <= to_millionths(rules.max_quote_divergence):
@@ -161,7 +163,7 @@ def diverged_since(
 
 
 def has_diverged(since: float, at: float, rules: QualitySettings) -> bool:
-    """Whether streamed and polled quotes have differed for too long to accept either."""
+    """True if streamed and polled quotes have differed for too long to accept either."""
     return at - since >= rules.quote_divergence_after_s
 
 

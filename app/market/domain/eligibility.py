@@ -29,7 +29,7 @@ class EligibilityCandidate:
     daily_bars: int  # closed bars
     median_turnover: Decimal | None  # of the last 30 closed days, quote currency
     ticker_age_s: float | None
-    doubt: str | None = None  # the reason while its prices are in quarantine
+    quarantine_reason: str | None = None  # the reason while its prices are in quarantine
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +171,9 @@ RULES: Final[tuple[EligibilityRule, ...]] = (
     EligibilityRule(
         "quarantine",
         "Its prices are not in quarantine",
-        lambda one: one.doubt,
+        lambda one: one.quarantine_reason,
         lambda _: None,
-        lambda one, _: one.doubt is None,
+        lambda one, _: one.quarantine_reason is None,
         needs_history=True,
     ),
     EligibilityRule(
@@ -217,7 +217,7 @@ def first_failure(
 
 
 def is_worth_history(candidate: EligibilityCandidate, limits: EligibilityLimits) -> bool:
-    """Whether listing and turnover pass, so that its candles are worth fetching."""
+    """True if listing and turnover pass, so that its candles are worth fetching."""
     listing = [rule for rule in RULES if not rule.needs_history]
     return first_failure(candidate, limits, listing) is None
 

@@ -92,7 +92,7 @@ def net_impact_bp(book: Book, multiplier: float, notional: float) -> float:
 
 
 def is_thinner(book: Book, multiplier: float, notional: float) -> bool:
-    """Whether a side of an unbroken book holds less than `notional`."""
+    """True if a side of an unbroken book holds less than `notional`."""
     return not np.isnan(_mid(book)) and any(
         sum(price * lots for price, lots in _ladder(side)) * multiplier < notional
         for side in (book.bids, book.asks)

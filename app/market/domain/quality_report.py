@@ -9,7 +9,12 @@ from typing import Final
 from app.configuration.domain.sections import QualitySettings
 from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
-from app.market.domain.price_quarantine import MEANING, Doubt, deviation, volume_doubt
+from app.market.domain.price_quarantine import (
+    QUARANTINE_TEXTS,
+    QuarantineReason,
+    deviation,
+    find_volume_contradiction,
+)
 
 
 class QualityVerdict(StrEnum):
@@ -32,7 +37,7 @@ class SymbolData:
     last: Decimal | None
     mark: Decimal | None
     index: Decimal | None
-    doubt: Doubt | None
+    quarantine_reason: QuarantineReason | None
     is_frozen: bool
     spread: float | None  # of mid; None for a missing, crossed or locked quote
     has_quote: bool  # both sides are present, valid or not
@@ -47,7 +52,7 @@ class SymbolData:
     hourly_bridged: int = 0
     hourly_gap: int = 0  # most consecutive missing candles
     turnover_24h: Decimal | None = None
-    off_price: float | None = None  # turnover / volume outside the prices of its time
+    price_deviation: float | None = None  # turnover / volume outside the prices of its time
     volume_jump: float | None = None  # of the newest hour, unexplained by its price range
     has_diverged: bool = False  # streamed and polled quotes contradict each other
 
@@ -83,9 +88,13 @@ LEAST_COVERAGE: Final = 0.95
 
 
 def _prices(data: SymbolData, rules: QualitySettings) -> Judged:
-    if data.doubt is not None:
-        return 0.0, data.doubt.value, f"In quarantine: {MEANING[data.doubt]}."
-    found = (
+    if data.quarantine_reason is not None:
+        return (
+            0.0,
+            data.quarantine_reason.value,
+            f"In quarantine: {QUARANTINE_TEXTS[data.quarantine_reason]}.",
+        )
+    pairs = (
         (
             deviation(data.last, data.mark),
             rules.max_last_vs_mark_deviation,
@@ -97,12 +106,12 @@ def _prices(data: SymbolData, rules: QualitySettings) -> Judged:
             "mark price and index",
         ),
     )
-    known = [(away / limit, away, pair) for away, limit, pair in found if away is not None]
+    known = [(away / limit, away, pair) for away, limit, pair in pairs if away is not None]
     if not known:
         return 0.0, "prices_unknown", "Last trade, mark price and index are not comparable."
     share, away, pair = max(known)
     reason = f"{pair.capitalize()} are {away:.2%} apart."
-    if len(known) < len(found):
+    if len(known) < len(pairs):
         return 0.5 * (1.0 - min(share, 1.0)), "index_unknown", f"{reason} The rest is unknown."
     return 1.0 - min(share, 1.0), None, reason
 
@@ -159,9 +168,9 @@ def _funding(data: SymbolData, _: QualitySettings) -> Judged:
 
 
 def _volume(data: SymbolData, rules: QualitySettings) -> Judged:
-    doubt = volume_doubt(data.off_price, data.volume_jump, rules)
-    if doubt is not None:
-        return 0.0, doubt.value, f"{MEANING[doubt].capitalize()}."
+    quarantine_reason = find_volume_contradiction(data.price_deviation, data.volume_jump, rules)
+    if quarantine_reason is not None:
+        return 0.0, quarantine_reason.value, f"{QUARANTINE_TEXTS[quarantine_reason].capitalize()}."
     if data.turnover_24h is None:
         return 0.0, "volume_unknown", "The 24-hour turnover is unknown."
     reason = f"The 24-hour turnover is {data.turnover_24h:.0f}."
@@ -212,7 +221,7 @@ def report(data: SymbolData, rules: QualitySettings) -> QualityReport:
 
 
 def is_funding_plausible(next_ms: int, interval_ms: int, server_ms: int) -> bool:
-    """Whether the next funding lies in (now, now + interval]."""
+    """True if the next funding lies in (now, now + interval]."""
     return 0 < next_ms - server_ms <= interval_ms
 
 
@@ -224,7 +233,7 @@ def _split(judged: Judged, weight: float) -> tuple[float, float, str | None, str
 def _verdict(data: SymbolData, parts: tuple[Part, ...]) -> QualityVerdict:
     if data.status is DataStatus.UNAVAILABLE:
         return QualityVerdict.UNAVAILABLE
-    if data.doubt is not None:
+    if data.quarantine_reason is not None:
         return QualityVerdict.QUARANTINED
     if data.status is DataStatus.STALE:
         return QualityVerdict.STALE

@@ -36,23 +36,23 @@ def with_reference_prices(
     """
     out = dict(states)
     for entry in entries:
-        contract, found = entry.contract, prices.get(entry.contract.base)
-        if found is None or contract.is_inverse:
+        contract, reference = entry.contract, prices.get(entry.contract.base)
+        if reference is None or contract.is_inverse:
             continue
         state = out.get(contract.code)
         if state is None:  # no KuCoin price has arrived since the start
             state = PriceState(server_ms, 0, contract.multiplier, None)
         out[contract.code] = replace(
             state,
-            elsewhere=found.price,
-            elsewhere_ms=min(found.at_ms, server_ms),
-            elsewhere_at=f"{found.exchange} {found.quote}",
+            reference_price=reference.price,
+            reference_ms=min(reference.at_ms, server_ms),
+            reference_source=f"{reference.exchange} {reference.quote}",
         )
     return out
 
 
-def young(state: PriceState | None, server_ms: int) -> Decimal | None:
+def fresh_reference_price(state: PriceState | None, server_ms: int) -> Decimal | None:
     """Returns the reference price while it is fresh enough to confirm anything; None otherwise."""
-    if state is None or state.elsewhere_ms is None or server_ms - state.elsewhere_ms > FRESH_MS:
+    if state is None or state.reference_ms is None or server_ms - state.reference_ms > FRESH_MS:
         return None
-    return state.elsewhere
+    return state.reference_price

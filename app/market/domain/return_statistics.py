@@ -11,7 +11,7 @@ import numpy as np
 
 from app.configuration.domain.model import CorrelationBasis
 from app.market.domain.models import DAYS_A_YEAR, Floats, Ints
-from app.market.domain.panel import Panel, log_returns, unbroken
+from app.market.domain.panel import Panel, contiguous, log_returns
 
 MARKET = "BTCUSDT"  # the market factor
 LEAST_COMMON = 30  # common returns below which a correlation is unknown
@@ -116,7 +116,7 @@ def correlations(
     diagonal of known symbols is 1.
     """
     place = {symbol: column for column, symbol in enumerate(daily.symbols)}
-    returns = log_returns(unbroken(daily), days)
+    returns = log_returns(contiguous(daily), days)
     if basis is CorrelationBasis.RESIDUAL:
         returns = _residuals(returns, place.get(MARKET))
     columns = [place.get(symbol, -1) for symbol in symbols]
@@ -131,7 +131,7 @@ def correlations(
 
 
 def pair_applies(one: str, other: str, basis: CorrelationBasis) -> bool:
-    """Whether two symbols can be correlated at all: the market leaves no residual of itself."""
+    """True if two symbols can be correlated at all: the market leaves no residual of itself."""
     return basis is CorrelationBasis.RAW or one == other or MARKET not in {one, other}
 
 

@@ -50,7 +50,7 @@ class SectorTable:
 
     rows: Mapping[str, Classification]
 
-    def of(self, base: str) -> Classification:
+    def classify(self, base: str) -> Classification:
         return self.rows.get(base, _UNKNOWN)
 
 

@@ -28,7 +28,7 @@ class TopicKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Topic:
+class StreamTopic:
     """Subscription to one kind of data of one contract, by the exchange's code."""
 
     kind: TopicKind
@@ -92,7 +92,7 @@ Update = QuoteUpdate | MarkUpdate | FundingUpdate | DayUpdate | BarUpdate | Trad
 class MarketUpdate(NamedTuple):
     """Update with the exchange time of its value and our monotonic time of its arrival."""
 
-    topic: Topic
+    topic: StreamTopic
     update: Update
     stamped_ms: int
     mono: float
@@ -109,7 +109,7 @@ class Listener(Protocol):
         """Loads missed data over REST. Raises UnavailableError."""
         ...
 
-    def on_sequence_restart(self, topic: Topic) -> None:
+    def on_sequence_restart(self, topic: StreamTopic) -> None:
         """Handles a restarted message sequence: the stored value of the topic should be polled."""
         ...
 

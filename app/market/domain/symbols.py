@@ -98,7 +98,7 @@ class SymbolIndex:
     _other: Mapping[str, tuple[SymbolEntry, ...]]
 
     @classmethod
-    def of(cls, registered: Iterable[tuple[str, Contract]]) -> "SymbolIndex":
+    def from_contracts(cls, registered: Iterable[tuple[str, Contract]]) -> "SymbolIndex":
         """Builds the index of (registry id, contract) pairs.
 
         Raises RefusedError(symbol_ambiguous) naming both when two contracts have one name.
@@ -137,11 +137,11 @@ class SymbolIndex:
         entry = self._exact.get(key)
         if entry is not None:
             return entry
-        found = self._other.get(key, ())
-        if len(found) == 1 and key not in _bases(found[0].contract):
-            return found[0]
-        code = Code.SYMBOL_AMBIGUOUS if len(found) > 1 else Code.SYMBOL_UNKNOWN
-        raise self._refusal(code, text, tuple(entry.symbol for entry in found))
+        matches = self._other.get(key, ())
+        if len(matches) == 1 and key not in _bases(matches[0].contract):
+            return matches[0]
+        code = Code.SYMBOL_AMBIGUOUS if len(matches) > 1 else Code.SYMBOL_UNKNOWN
+        raise self._refusal(code, text, tuple(entry.symbol for entry in matches))
 
     def find(self, symbol: str) -> SymbolEntry | None:
         """Returns the entry of a standard symbol, contract code or id, else None."""
@@ -175,12 +175,12 @@ class SymbolIndex:
 
 
 def readable(text: str) -> bool:
-    """Whether `text` can be a spelling: short ASCII of letters, digits and / : _ . -"""
+    """True if `text` can be a spelling: short ASCII of letters, digits and / : _ . -"""
     return len(text) <= MAX_SPELLING and _SPELLING.fullmatch(text) is not None
 
 
 def nameable(contract: Contract) -> bool:
-    """Whether the names of a listing are valid for storage and display."""
+    """True if the names of a listing are valid for storage and display."""
     coins = (contract.base, contract.quote, contract.settle)
     return _CODE.fullmatch(contract.code) is not None and all(map(_NAME.fullmatch, coins))
 

@@ -19,7 +19,7 @@ from app.market.domain.models import Contract
 from app.market.domain.sectors import SectorTable
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.state import DailyFacts, Market, Received
-from app.market.services.symbol_quality import doubt_of
+from app.market.services.symbol_quality import find_quarantine_reason
 from app.market.services.symbol_registry import KnownContracts
 
 _NO_HISTORY: Final = DailyFacts(0, None)
@@ -52,12 +52,12 @@ class FunnelInputs:
         return EligibilityCandidate(
             symbol=symbol,
             contract=contract,
-            asset_class=self.sectors.of(contract.base).asset_class,
+            asset_class=self.sectors.classify(contract.base).asset_class,
             turnover_24h=None if stats is None else stats.value.turnover_24h,
             daily_bars=history.bars,
             median_turnover=history.median_turnover,
             ticker_age_s=max(0.0, self.mono - ticker.mono) if ticker and is_known else None,
-            doubt=doubt_of(market, code, self.configuration.quality),
+            quarantine_reason=find_quarantine_reason(market, code, self.configuration.quality),
         )
 
     def funnel(self) -> Funnel:

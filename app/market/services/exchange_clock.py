@@ -28,7 +28,7 @@ class _Anchor:
         return self.server_ms - self.mono * 1000.0
 
     def agrees(self, other: "_Anchor") -> bool:
-        """Whether both can be right; if not, one of the clocks was set."""
+        """True if both can be right; if not, one of the clocks was set."""
         uncertainty_ms = (self.uncertainty_s + other.uncertainty_s) * 1000.0
         return abs(self.zero_ms - other.zero_ms) <= uncertainty_ms + _DRIFT_MS
 
@@ -109,7 +109,7 @@ class ServerClock:
 
     @property
     def is_safe(self) -> bool:
-        """Whether the exchange's time is certain enough for decisions."""
+        """True if the exchange's time is certain enough for decisions."""
         return self._anchor is not None and self.uncertainty_s <= MAX_UNCERTAINTY_S
 
     @property

@@ -214,8 +214,8 @@ class Fetcher:
         start_ms = first_missing_ms(series, interval, BARS[interval], now_ms)
         if start_ms is None:
             return EMPTY
-        asked, tries = self._tries.get((code, interval), (newest, 0))
-        self._tries[code, interval] = (newest, tries + 1 if asked == newest else 1)
+        requested, tries = self._tries.get((code, interval), (newest, 0))
+        self._tries[code, interval] = (newest, tries + 1 if requested == newest else 1)
         # Request the last stored bar again: the exchange may have changed it after its close.
         begin_ms = start_ms - interval.ms if len(series) else start_ms
         answer = await self.exchange.candles(

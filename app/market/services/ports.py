@@ -19,7 +19,7 @@ from app.market.domain.models import (
     Ticker,
     TickerListing,
 )
-from app.market.domain.stream import Listener, StreamStatus, Topic
+from app.market.domain.stream import Listener, StreamStatus, StreamTopic
 
 
 class ScoringRun(Protocol):
@@ -101,15 +101,15 @@ class Exchange(Protocol):
 class MarketStream(Protocol):
     """Market data stream of one exchange."""
 
-    def want(self, topics: Collection[Topic]) -> None:
+    def want(self, topics: Collection[StreamTopic]) -> None:
         """Replaces the requested topics."""
         ...
 
-    def live(self) -> Mapping[Topic, float]:
+    def live(self) -> Mapping[StreamTopic, float]:
         """Returns the topics without a gap, and the monotonic time since which each has none."""
         ...
 
-    def resubscribe(self, topics: Collection[Topic]) -> None:
+    def resubscribe(self, topics: Collection[StreamTopic]) -> None:
         """Resubscribes topics that changed at the exchange without an update."""
         ...
 

@@ -9,12 +9,12 @@ from app.foundation.idempotency import Command, CommandResult, IdempotentExecuto
 from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.facts import FactRepository
 from app.market.domain.quality_report import QualityReport
-from app.market.domain.reference_prices import young
+from app.market.domain.reference_prices import fresh_reference_price
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.exchange_clock import instant
 from app.market.services.quality_monitor import RELEASES, quality_report
 from app.market.services.service import MarketData
-from app.market.services.symbol_quality import doubt_of
+from app.market.services.symbol_quality import find_quarantine_reason
 from app.market.storage.candles import CandleRevisionRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
 
@@ -66,7 +66,7 @@ class QualityService:
         entry = self.market.resolve(text)
         moment = self.market.moment()
         state = moment.market.quality.get(entry.contract.code)
-        since = None if state is None or state.doubt is None else state.since_ms
+        since = None if state is None or state.quarantine_reason is None else state.since_ms
         view = moment.quote(entry)
         return Quality(
             entry,
@@ -80,11 +80,11 @@ class QualityService:
         """Returns the reference price; None without another exchange or without the coin there."""
         moment = self.market.moment()
         state = moment.market.quality.get(entry.contract.code)
-        if state is None or state.elsewhere is None or state.elsewhere_ms is None:
+        if state is None or state.reference_price is None or state.reference_ms is None:
             return None
-        is_fresh = young(state, moment.server_ms) is not None
-        at = instant(state.elsewhere_ms)
-        return ReferencePriceView(state.elsewhere_at or "", state.elsewhere, at, is_fresh)
+        is_fresh = fresh_reference_price(state, moment.server_ms) is not None
+        at = instant(state.reference_ms)
+        return ReferencePriceView(state.reference_source or "", state.reference_price, at, is_fresh)
 
     async def count_revised_candles(self, symbol_id: str) -> int:
         """Returns how often the exchange changed a candle of the symbol after its close."""
@@ -109,7 +109,7 @@ class QualityService:
         async def change(unit: UnitOfWork) -> Release:
             entry, moment = self.market.resolve(text), self.market.moment()
             rules = moment.configuration.quality
-            reason_code = doubt_of(moment.market, entry.contract.code, rules)
+            reason_code = find_quarantine_reason(moment.market, entry.contract.code, rules)
             at = instant(moment.server_ms)
             release = Release(entry.symbol, at, reason, command.actor, reason_code is not None)
             if reason_code is None:

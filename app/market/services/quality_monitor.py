@@ -24,7 +24,13 @@ from app.market.domain.data_quality import (
     worst,
 )
 from app.market.domain.models import CandleSeries, Interval
-from app.market.domain.price_quarantine import Doubt, PriceState, lot_changed, read, released
+from app.market.domain.price_quarantine import (
+    PriceState,
+    QuarantineReason,
+    apply_reading,
+    quarantine_changed_lot,
+    release,
+)
 from app.market.domain.quality_report import QualityReport, QualityVerdict, SymbolData, report
 from app.market.domain.reference_prices import ReferencePrice, with_reference_prices
 from app.market.domain.symbols import SymbolEntry
@@ -32,7 +38,7 @@ from app.market.services.feed_leader import Fence, no_fencing
 from app.market.services.snapshot import BARS, Aged, MarketMoment, spread
 from app.market.services.state import LIVE, LiveMarket
 from app.market.services.symbol_quality import (
-    doubt_of,
+    find_quarantine_reason,
     is_without_trades,
     newest_volume_jump,
     price_reading,
@@ -71,7 +77,7 @@ def symbol_data(moment: MarketMoment, entry: SymbolEntry) -> SymbolData:
         last=None if ticker is None else ticker.value.last,
         mark=None if stats is None else stats.value.mark_price,
         index=None if stats is None else stats.value.index_price,
-        doubt=doubt_of(market, code, rules),
+        quarantine_reason=find_quarantine_reason(market, code, rules),
         is_frozen=is_without_trades(market, contract, moment.server_ms, rules),
         spread=None if width is None else width / _BP,
         has_quote=bid is not None and ask is not None,
@@ -86,7 +92,7 @@ def symbol_data(moment: MarketMoment, entry: SymbolEntry) -> SymbolData:
         hourly_bridged=_bridged(moment, code, Interval.HOUR),
         hourly_gap=0 if hourly is None else longest_gap(hourly.value, Interval.HOUR),
         turnover_24h=None if stats is None else stats.value.turnover_24h,
-        off_price=turnover_price_deviation(market, contract),
+        price_deviation=turnover_price_deviation(market, contract),
         volume_jump=newest_volume_jump(market, contract),
         has_diverged=code in market.diverged,
     )
@@ -170,8 +176,8 @@ def compare_stored_lot(
         if value is None:
             price = _last_close(entry.contract.code, moment)
             value = None if price is None else price * lot.multiplier
-        return lot_changed(state, value, moment.server_ms)
-    if state.doubt is Doubt.LOT_CHANGED and state.lot_value is None:
+        return quarantine_changed_lot(state, value, moment.server_ms)
+    if state.quarantine_reason is QuarantineReason.LOT_CHANGED and state.lot_value is None:
         return replace(state, lot_value=lot.value)
     return state
 
@@ -212,7 +218,7 @@ class QualityMonitor:
     _reported_at: float = field(
         default=float("-inf"), init=False
     )  # monotonic second of the last reports
-    _doubts: Mapping[str, Doubt] = field(default_factory=dict, init=False)
+    _reasons: Mapping[str, QuarantineReason] = field(default_factory=dict, init=False)
 
     async def judge_prices(self) -> None:
         """Judges the newly received prices, a few in each turn of the event loop."""
@@ -237,7 +243,7 @@ class QualityMonitor:
             if reading is None:
                 continue
             before = market.quality.get(code)
-            after = read(before, reading, rules)
+            after = apply_reading(before, reading, rules)
             if before is None:
                 after = compare_stored_lot(after, self._lots.get(entry.symbol_id), entry, moment)
             if after is not before:
@@ -302,11 +308,11 @@ class QualityMonitor:
             releases = await unit.get(FactRepository).get(RELEASES) or {}
         states = dict(self.live.market.quality)
         for entry in self.moment().known.index.entries:
-            release, state = releases.get(entry.symbol_id), states.get(entry.contract.code)
-            if release is None or state is None or state.since_ms is None:
+            order, state = releases.get(entry.symbol_id), states.get(entry.contract.code)
+            if order is None or state is None or state.since_ms is None:
                 continue
-            if state.since_ms <= release["at_ms"]:
-                after = states[entry.contract.code] = released(state)
+            if state.since_ms <= order["at_ms"]:
+                after = states[entry.contract.code] = release(state)
                 _log_change(entry.symbol, state, after)
                 quality = MappingProxyType(dict(states))
                 self.live.market = replace(self.live.market, quality=quality)
@@ -325,13 +331,17 @@ class QualityMonitor:
         moment, known = self.moment(), self._stored
         if known is None or moment.as_of() is None:
             return
-        doubts = {code: one.doubt for code, one in moment.market.quality.items() if one.doubt}
+        reasons = {
+            code: one.quarantine_reason
+            for code, one in moment.market.quality.items()
+            if one.quarantine_reason
+        }
         # A stream is checked every few seconds; only a change of quarantines needs reports at once.
-        if doubts == self._doubts and moment.mono - self._reported_at < _JUDGE_S:
+        if reasons == self._reasons and moment.mono - self._reported_at < _JUDGE_S:
             return
         # The start waits for the first reports, and no requests arrive yet.
         break_s = 0.0 if math.isinf(self._reported_at) else _BREAK_S
-        self._doubts, self._reported_at = doubts, moment.mono
+        self._reasons, self._reported_at = reasons, moment.mono
         found = await self._reports(moment, break_s)
         at = self.live.server_clock.now()
         changed = [
@@ -371,17 +381,23 @@ def _reports(moment: MarketMoment, entries: Sequence[SymbolEntry]) -> dict[str, 
 
 def _with_stored_quarantine(state: PriceState, stored: StoredVerdict) -> PriceState:
     """Returns the state with the stored quarantine, unless the present price has its own."""
-    doubts = [Doubt(flag) for flag in stored.flags if flag in set(Doubt)]
-    if state.doubt is not None or stored.verdict is not QualityVerdict.QUARANTINED or not doubts:
+    reasons = [QuarantineReason(flag) for flag in stored.flags if flag in set(QuarantineReason)]
+    if (
+        state.quarantine_reason is not None
+        or stored.verdict is not QualityVerdict.QUARANTINED
+        or not reasons
+    ):
         return state
-    return replace(state, doubt=doubts[0], since_ms=round(stored.at.timestamp() * 1000))
+    return replace(
+        state, quarantine_reason=reasons[0], since_ms=round(stored.at.timestamp() * 1000)
+    )
 
 
 def _log_change(symbol: str, before: PriceState | None, after: PriceState) -> None:
-    was = None if before is None else before.doubt
-    if was is after.doubt:
+    was = None if before is None else before.quarantine_reason
+    if was is after.quarantine_reason:
         return
-    if after.doubt is None:
+    if after.quarantine_reason is None:
         _log.info("quarantine_ended", symbol=symbol, was=str(was))
     elif was is None:
-        _log.warning("quarantined", symbol=symbol, reason=after.doubt.value)
+        _log.warning("quarantined", symbol=symbol, reason=after.quarantine_reason.value)

@@ -21,7 +21,7 @@ class ReferenceSource(Protocol):
 
     @property
     def streams(self) -> bool:
-        """Whether the exchange streams its prices."""
+        """True if the exchange streams its prices."""
         ...
 
     async def prices(self) -> Mapping[str, ReferencePrice]:

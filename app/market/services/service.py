@@ -158,11 +158,11 @@ class MarketData:
             )
 
     def is_filled(self) -> bool:
-        """Whether everything that scoring reads has been requested since the start."""
+        """True if everything that scoring reads has been requested since the start."""
         return self.filled.is_set()
 
     def is_halted(self) -> bool:
-        """Whether the exchange as a whole reports that it does not trade."""
+        """True if the exchange as a whole reports that it does not trade."""
         return self.trading is not None and self.trading is not ExchangeStatus.OPEN
 
     def panel(self, interval: Interval) -> Panel | None:
@@ -210,7 +210,7 @@ class MarketData:
         )  # fmt: skip
 
     def is_clock_safe(self) -> bool:
-        """Whether the exchange's time is certain enough for decisions."""
+        """True if the exchange's time is certain enough for decisions."""
         return self.server_clock.is_safe
 
     def as_of(self) -> datetime | None:

@@ -410,7 +410,7 @@ class FeedOwnership:
     replicas: Replicas | None = None
 
     def is_owner(self) -> bool:
-        """Whether this process may talk to the exchange."""
+        """True if this process may talk to the exchange."""
         return self.follower is None or (self.lease is not None and self.lease.epoch is not None)
 
     def epoch(self) -> int | None:

@@ -100,7 +100,7 @@ class PanelCache:
         default_factory=dict, init=False
     )
 
-    def of(
+    def get(
         self,
         series: Mapping[str, CandleSeries],
         symbols: tuple[str, ...],
@@ -108,7 +108,7 @@ class PanelCache:
         closed_by_ms: int,
         bars: int,
     ) -> Panel:
-        """Returns `Panel.of`, cached; unchanged series must be the same objects."""
+        """Returns `Panel.from_series`, cached; unchanged series must be the same objects."""
         own = tuple(map(series.get, symbols))
         last_ms = closed_by_ms // interval.ms * interval.ms - interval.ms
         former, panel = self._known.get(interval, ((), None))
@@ -120,14 +120,14 @@ class PanelCache:
             and all(one is other for one, other in zip(own, former, strict=True))
         ):
             return panel
-        panel = Panel.of(series, symbols, interval, closed_by_ms, bars)
+        panel = Panel.from_series(series, symbols, interval, closed_by_ms, bars)
         self._known[interval] = own, panel
         return panel
 
 
 BuildPanel = Callable[
     [Mapping[str, CandleSeries], tuple[str, ...], Interval, int, int], Panel
-]  # as Panel.of
+]  # as Panel.from_series
 
 
 def agreed_panel(
@@ -136,7 +136,7 @@ def agreed_panel(
     interval: Interval,
     closed_ms: int,
     bars: int,
-    build: BuildPanel = Panel.of,
+    build: BuildPanel = Panel.from_series,
 ) -> Panel:
     """Returns the last `bars` bars closed by `closed_ms` of `symbols`, None meaning all by name.
 
@@ -249,20 +249,20 @@ class MarketMoment:
     def ages(self, entry: SymbolEntry) -> dict[Source, Aged]:
         """Returns age and freshness of each input of one symbol."""
         code = entry.contract.code
-        found = {
+        aged = {
             source: Aged(age, freshness(age, self.age_limit_s(source)))
             for source, age in self._ages_of(code).items()
         }
         if code in self.market.diverged:
-            quote = found[Source.TICKERS]
-            found[Source.TICKERS] = Aged(quote.age_s, worst((quote.status, DataStatus.STALE)))
-        return found
+            quote = aged[Source.TICKERS]
+            aged[Source.TICKERS] = Aged(quote.age_s, worst((quote.status, DataStatus.STALE)))
+        return aged
 
     def _live_limits_s(self) -> tuple[float, float]:
         return self.age_limit_s(Source.CONTRACTS), self.age_limit_s(Source.TICKERS)
 
     def is_fresh(self, entry: SymbolEntry) -> bool:
-        """Whether contract and ticker are within their age limits and not contradicted."""
+        """True if contract and ticker are within their age limits and not contradicted."""
         return self._is_fresh(entry.contract.code, self._live_limits_s())
 
     def _is_fresh(self, code: str, limits_s: tuple[float, float]) -> bool:
@@ -355,7 +355,7 @@ class MarketMoment:
         interval: Interval,
         symbols: tuple[str, ...] | None = None,
         until_ms: int | None = None,
-        build: BuildPanel = Panel.of,
+        build: BuildPanel = Panel.from_series,
     ) -> Panel:
         """Returns bars closed by now, or by `until_ms`, of `symbols`, or of all that have any."""
         current = self.market.series(interval)
@@ -385,7 +385,7 @@ class MarketMoment:
         tickers = [self.market.tickers.get(code) for code in codes]
         funding = [self.market.funding.get(code) for code in codes]
         daily, hourly = (
-            self.panel(interval, names, as_of_ms, self.panels.of)
+            self.panel(interval, names, as_of_ms, self.panels.get)
             for interval in (Interval.DAY, Interval.HOUR)
         )
         log = self.market.open_interest.before(as_of_ms)
@@ -415,7 +415,7 @@ class MarketMoment:
         return self.age_limit_s(source)
 
     def _is_unread(self, excluded: tuple[str, str]) -> bool:
-        """Whether a symbol is excluded only because an input of the funnel is not known yet.
+        """True if a symbol is excluded only because an input of the funnel is not known yet.
 
         That is its 24 h turnover, without which no candles are fetched, or its daily candles.
         """
@@ -459,13 +459,13 @@ _COUNT: Final = "eligible"
 
 def history_candidates(moment: MarketMoment) -> tuple[SymbolEntry, ...]:
     """Returns symbols that pass the rules on listing and turnover, the most traded first."""
-    found = (
+    aged = (
         (candidate.turnover_24h or 0, entry)
         for entry in moment.known.index.entries
         for candidate in (moment.candidate(entry.contract, entry.symbol),)
         if is_worth_history(candidate, moment.limits)
     )
-    ranked = sorted(found, key=lambda pair: (-pair[0], pair[1].symbol))
+    ranked = sorted(aged, key=lambda pair: (-pair[0], pair[1].symbol))
     return tuple(entry for _, entry in ranked)
 
 

@@ -25,7 +25,7 @@ from app.market.domain.stream import (
     MarkUpdate,
     QuoteUpdate,
     StreamStatus,
-    Topic,
+    StreamTopic,
     TopicKind,
     TradeUpdate,
 )
@@ -59,10 +59,10 @@ class StaleTopicDetector:
 
     exchange: Exchange
     live: LiveMarket
-    last_update: dict[Topic, float] = field(default_factory=dict)  # last update or poll
+    last_update: dict[StreamTopic, float] = field(default_factory=dict)  # last update or poll
 
-    async def find_stalled(self, live: Mapping[Topic, float]) -> list[Topic]:
-        """Returns the stalled topics among the live ones; `told` is the time since which each is
+    async def find_stalled(self, live: Mapping[StreamTopic, float]) -> list[StreamTopic]:
+        """Returns the stalled topics among the live ones; `live` is the time since which each is
         live.
         """
         ways: dict[TopicKind, Callable[[str, float], Awaitable[bool]]] = {
@@ -82,7 +82,7 @@ class StaleTopicDetector:
         silent = sorted(
             (at, topic) for topic, at in last.items() if now - at >= SILENCE_S[topic.kind]
         )
-        stalled: list[Topic] = []
+        stalled: list[StreamTopic] = []
         for at, topic in silent[:MAX_POLLS]:
             try:
                 is_quiet = await ways[topic.kind](topic.code, at)
@@ -122,7 +122,7 @@ class StaleTopicDetector:
         )
 
     async def _untraded(self, code: str, at: float) -> bool:
-        """Whether there was no trade since that monotonic time."""
+        """True if there was no trade since that monotonic time."""
         clock, silent_ms = self.live.server_clock, (self.live.monotonic() - at) * 1000
         updated_ms = clock.now_ms() - silent_ms
         answer = await self.exchange.ticker(code)
@@ -294,7 +294,7 @@ class StreamConsumer:
         await self.data.refresh_tickers(after_gap=True)
         await self.data.refresh_candles()
 
-    def on_sequence_restart(self, topic: Topic) -> None:
+    def on_sequence_restart(self, topic: StreamTopic) -> None:
         _log.warning("stream_began_anew", topic=topic.kind.value, code=topic.code)
         self._has_restarted = True
 
@@ -330,7 +330,7 @@ class StreamConsumer:
         self.data.quotes.streamed_since = self.streamed_quotes
         try:
             while True:
-                await self.look()
+                await self.check()
                 beat()
                 await self.sleep(STEP_S)
         finally:
@@ -363,7 +363,7 @@ class StreamConsumer:
             await self.data.refresh_candles()
             beat()
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Updates topics and mode, and polls where a topic may be stalled."""
         now = self.data.monotonic()
         if now - self._topics_set_at >= TOPICS_S:
@@ -371,7 +371,7 @@ class StreamConsumer:
             self.stream.want(await self.topics())
         self._update_mode(now)
         self._count()
-        stalled = [Topic(TopicKind.QUOTE, code) for code in self.data.quotes.take_stalled()]
+        stalled = [StreamTopic(TopicKind.QUOTE, code) for code in self.data.quotes.take_stalled()]
         stalled += await self.silence.find_stalled(self.stream.live())
         if stalled:
             _log.warning("topics_stalled", count=len(stalled), first=stalled[0].code)
@@ -390,7 +390,7 @@ class StreamConsumer:
             self._last_try = now
             await self.data.refresh_tickers(after_gap=after_gap)
 
-    async def topics(self) -> list[Topic]:
+    async def topics(self) -> list[StreamTopic]:
         """Returns quotes of all open contracts, and all topics of the closest symbols."""
         index = self.data.registry.index
         traded = {
@@ -401,10 +401,10 @@ class StreamConsumer:
         with suppress(ServiceError):  # without the database the former ones stay
             self._closest = tuple(await self.closest())
         close = [traded[name] for name in self._closest if name in traded]
-        topics = [Topic(TopicKind.QUOTE, code) for code in traded.values()]
+        topics = [StreamTopic(TopicKind.QUOTE, code) for code in traded.values()]
         return [
             *topics,
-            *(Topic(kind, code) for code in dict.fromkeys(close) for kind in _CLOSE_KINDS),
+            *(StreamTopic(kind, code) for code in dict.fromkeys(close) for kind in _CLOSE_KINDS),
         ]
 
     def _update_mode(self, now: float) -> None:

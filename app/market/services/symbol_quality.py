@@ -11,38 +11,46 @@ from app.market.domain.data_quality import (
     volume_jump,
 )
 from app.market.domain.models import Contract, ContractStats, Ticker
-from app.market.domain.price_quarantine import Doubt, PriceState, Reading, disagreement, is_frozen
+from app.market.domain.price_quarantine import (
+    PriceReading,
+    PriceState,
+    QuarantineReason,
+    find_price_contradiction,
+    is_frozen,
+)
 from app.market.domain.quality_report import is_funding_plausible
-from app.market.domain.reference_prices import young
+from app.market.domain.reference_prices import fresh_reference_price
 from app.market.services.exchange_clock import instant
 from app.market.services.state import Market
 
 
-def doubt_of(market: Market, code: str, rules: QualitySettings) -> Doubt | None:
+def find_quarantine_reason(
+    market: Market, code: str, rules: QualitySettings
+) -> QuarantineReason | None:
     """Returns the stored reason of a quarantine, else the contradiction of the present prices.
 
     Prices that arrived after the last check are judged here, so no decision uses them unchecked.
     """
     state = market.quality.get(code)
-    if state is not None and state.doubt is not None:
-        return state.doubt
+    if state is not None and state.quarantine_reason is not None:
+        return state.quarantine_reason
     stats, ticker = market.stats.get(code), market.tickers.get(code)
     if stats is None:
         return None
     last = None if ticker is None else ticker.value.last
     index = stats.value.index_price
     if index is None:
-        index = young(state, stats.at_ms)
-    return disagreement(last, stats.value.mark_price, index, rules)
+        index = fresh_reference_price(state, stats.at_ms)
+    return find_price_contradiction(last, stats.value.mark_price, index, rules)
 
 
-def price_reading(market: Market, contract: Contract, server_ms: int) -> Reading | None:
+def price_reading(market: Market, contract: Contract, server_ms: int) -> PriceReading | None:
     """Returns the present prices of a contract; None before any data of it."""
     stats, ticker = market.stats.get(contract.code), market.tickers.get(contract.code)
     if stats is None:
         return None
     times = [stats.at_ms] if ticker is None else [stats.at_ms, ticker.at_ms]
-    return Reading(
+    return PriceReading(
         at_ms=server_ms,
         stamp=max(times),
         multiplier=contract.multiplier,
@@ -50,8 +58,8 @@ def price_reading(market: Market, contract: Contract, server_ms: int) -> Reading
         mark=stats.value.mark_price,
         index=stats.value.index_price,
         traded_ms=None if ticker is None else ticker.value.traded_ms,
-        elsewhere=young(market.quality.get(contract.code), server_ms),
-        off_price=turnover_price_deviation(market, contract),
+        reference_price=fresh_reference_price(market.quality.get(contract.code), server_ms),
+        price_deviation=turnover_price_deviation(market, contract),
         volume_jump=newest_volume_jump(market, contract),
     )
 
@@ -64,14 +72,14 @@ def turnover_price_deviation(market: Market, contract: Contract) -> float | None
     stats, hourly = market.stats.get(contract.code), market.hourly.get(contract.code)
     if contract.is_inverse:
         return None
-    found = [None if hourly is None else newest_price_deviation(hourly.value)]
+    deviations = [None if hourly is None else newest_price_deviation(hourly.value)]
     if stats is not None:
         one = stats.value
         figures = (one.turnover_24h, one.volume_24h, one.low_24h, one.high_24h)
         known = [float(figure) for figure in figures if figure is not None]
         if len(known) == len(figures):
-            found.append(average_price_deviation(*known))
-    return max((away for away in found if away is not None), default=None)
+            deviations.append(average_price_deviation(*known))
+    return max((away for away in deviations if away is not None), default=None)
 
 
 def newest_volume_jump(market: Market, contract: Contract) -> float | None:
@@ -82,7 +90,7 @@ def newest_volume_jump(market: Market, contract: Contract) -> float | None:
 def is_without_trades(
     market: Market, contract: Contract, server_ms: int, rules: QualitySettings
 ) -> bool:
-    """Whether a contract has no trades while its index moves."""
+    """True if a contract has no trades while its index moves."""
     state: PriceState | None = market.quality.get(contract.code)
     reading = price_reading(market, contract, server_ms)
     return state is not None and reading is not None and is_frozen(state, reading, rules)

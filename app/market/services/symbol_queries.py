@@ -91,7 +91,7 @@ def symbol_row(
     members: Collection[str],
     excluded: Mapping[str, str],
 ) -> SymbolRow:
-    classified = moment.sectors.of(entry.contract.base)
+    classified = moment.sectors.classify(entry.contract.base)
     return SymbolRow(
         entry=entry,
         sector=classified.sector,
@@ -103,7 +103,7 @@ def symbol_row(
 
 def universe_view(moment: MarketMoment) -> UniverseView:
     counts = Counter(
-        moment.sectors.of(entry.contract.base).sector for entry in moment.known.index.entries
+        moment.sectors.classify(entry.contract.base).sector for entry in moment.known.index.entries
     )
     return UniverseView(moment.funnel(), dict(sorted(counts.items())), counts[UNCLASSIFIED])
 
@@ -124,13 +124,13 @@ async def specifications(
 
 
 def _validate(index: SymbolIndex, texts: Sequence[str]) -> tuple[SpellingResult, ...]:
-    found: list[SpellingResult] = []
+    results: list[SpellingResult] = []
     for text in texts:
         try:
-            found.append(SpellingResult(index.resolve(text), None))
+            results.append(SpellingResult(index.resolve(text), None))
         except RefusedError as refusal:
-            found.append(SpellingResult(None, refusal))
-    return tuple(found)
+            results.append(SpellingResult(None, refusal))
+    return tuple(results)
 
 
 def _fits(row: SymbolRow, chosen: SymbolFilter) -> bool:

@@ -88,7 +88,7 @@ class Registry:
     fence: Fence = no_fencing
     revision: int = 0  # incremented with each stored change
     known: KnownContracts = field(
-        default_factory=lambda: KnownContracts(SymbolIndex.of(()), MappingProxyType({}))
+        default_factory=lambda: KnownContracts(SymbolIndex.from_contracts(()), MappingProxyType({}))
     )
     pending_anomaly: ListAnomaly | None = None  # while a list is implausible
     last_sync: SyncSummary | None = None
@@ -129,7 +129,7 @@ class Registry:
         return self.known.record(entry)
 
     def is_current(self, entry: SymbolEntry) -> bool:
-        """Whether the entry's code still names this contract."""
+        """True if the entry's code still names this contract."""
         return self.known.record(entry).id == entry.symbol_id
 
     async def load(self) -> int:
@@ -251,7 +251,7 @@ class Registry:
         self, contract: Contract, known: SymbolRecord | None, now: datetime
     ) -> SymbolRecord:
         gone = contract.status is ContractStatus.VANISHED
-        classified = self.sectors.of(contract.base)
+        classified = self.sectors.classify(contract.base)
         was_paused = None if known is None else known.paused_since
         return SymbolRecord(
             id=known.id if known else self.new_id(),
@@ -297,5 +297,5 @@ def _known(records: Mapping[str, SymbolRecord]) -> KnownContracts:
         elif one.symbol not in taken:
             taken.add(one.symbol)
             indexed[one.id] = one
-    index = SymbolIndex.of((one.id, one.contract) for one in indexed.values())
+    index = SymbolIndex.from_contracts((one.id, one.contract) for one in indexed.values())
     return KnownContracts(index, MappingProxyType(dict(records)))

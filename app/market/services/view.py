@@ -10,10 +10,10 @@ from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
 from app.market.domain.models import Book, Contract, Interval, LotChange
 from app.market.domain.panel import Panel
-from app.market.domain.price_quarantine import Doubt
+from app.market.domain.price_quarantine import QuarantineReason
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.snapshot import MarketMoment
-from app.market.services.symbol_quality import doubt_of, is_without_trades
+from app.market.services.symbol_quality import find_quarantine_reason, is_without_trades
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Quote:
     is_fresh: bool  # contract and ticker are within their age limits
     book: Book | None = None  # within its age limit
     funding_rate: Decimal | None = None  # of the running interval, as a fraction
-    doubt: Doubt | None = None  # reason of a quarantine
+    quarantine_reason: QuarantineReason | None = None  # reason of a quarantine
     is_frozen: bool = False  # no trades while its index moves
     paused_since: datetime | None = None  # first seen Paused or CancelOnly, while it still is
     lot_changes: tuple[LotChange, ...] = ()  # of its multiplier, oldest first
@@ -50,15 +50,15 @@ class MarketView(Protocol):
         ...
 
     def is_halted(self) -> bool:
-        """Whether the exchange as a whole is not trading."""
+        """True if the exchange as a whole is not trading."""
         ...
 
     def is_clock_safe(self) -> bool:
-        """Whether the exchange's time is certain enough for decisions."""
+        """True if the exchange's time is certain enough for decisions."""
         ...
 
     def is_filled(self) -> bool:
-        """Whether everything that scoring reads has been requested since the start."""
+        """True if everything that scoring reads has been requested since the start."""
         ...
 
     def panel(self, interval: Interval) -> Panel | None:
@@ -130,7 +130,7 @@ def quote_until(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]
     ]
     quote = Quote(
         contract=entry.contract,
-        sector=moment.sectors.of(entry.contract.base).sector,
+        sector=moment.sectors.classify(entry.contract.base).sector,
         mark=None if stats is None else stats.value.mark_price,
         bid=None if ticker is None else ticker.value.bid,
         ask=None if ticker is None else ticker.value.ask,
@@ -138,7 +138,7 @@ def quote_until(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]
         is_fresh=moment.is_fresh(entry),
         book=moment.book(entry),
         funding_rate=None if stats is None else stats.value.funding_rate,
-        doubt=doubt_of(market, code, rules),
+        quarantine_reason=find_quarantine_reason(market, code, rules),
         paused_since=moment.known.record(entry).paused_since,
         lot_changes=moment.known.record(entry).lot_changes,
         is_frozen=is_without_trades(market, entry.contract, moment.server_ms, rules),

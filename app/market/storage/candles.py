@@ -203,7 +203,7 @@ class CandleRevisionRepository:
 
     connection: AsyncConnection
 
-    async def of(self, symbol_id: str, interval: Interval) -> tuple[CandleRevision, ...]:
+    async def all(self, symbol_id: str, interval: Interval) -> tuple[CandleRevision, ...]:
         """Returns revisions in the order of their candles, each from the first one on."""
         table = candle_revisions
         rows = await self.connection.execute(

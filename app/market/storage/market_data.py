@@ -104,8 +104,8 @@ class MarketRepository:
             .where(table.c.symbol_id.in_(symbol_ids), table.c.settled_ms >= since_ms)
             .order_by(table.c.symbol_id, table.c.settled_ms)
         )
-        found: dict[str, list[Funding]] = {}
+        rates_by_symbol: dict[str, list[Funding]] = {}
         for row in await self.connection.execute(statement):
             one = Funding(row.settled_ms, row.rate, row.interval_ms)
-            found.setdefault(row.symbol_id, []).append(one)
-        return {symbol_id: tuple(rates) for symbol_id, rates in found.items()}
+            rates_by_symbol.setdefault(row.symbol_id, []).append(one)
+        return {symbol_id: tuple(rates) for symbol_id, rates in rates_by_symbol.items()}

@@ -23,14 +23,14 @@ from app.market.domain.models import DAYS_A_YEAR, PAUSED, ContractKind, Contract
 from app.market.domain.panel import (
     Panel,
     Redenomination,
-    crossed,
+    find_crossed_change,
     is_redenomination,
     newest_close,
     redenominations,
     unit_changes,
     unit_changes_of_lots,
 )
-from app.market.domain.price_quarantine import MEANING
+from app.market.domain.price_quarantine import QUARANTINE_TEXTS
 from app.market.domain.return_statistics import correlations
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry
@@ -262,7 +262,7 @@ class DecisionContext:
     def mark(self, symbol: str) -> Decimal | None:
         """Mark price; None also while its prices are in quarantine."""
         quote = self.market.quote(symbol)
-        return None if quote is None or quote.doubt is not None else quote.mark
+        return None if quote is None or quote.quarantine_reason is not None else quote.mark
 
     def redenominations(self, symbol: str) -> tuple[Redenomination, ...]:
         """Changes of the unit of its price: those of the bars, and one that no bar shows yet.
@@ -285,7 +285,11 @@ class DecisionContext:
     def doubt(self, symbol: str) -> str | None:
         """Reason why the prices are in quarantine; None if they are not."""
         quote = self.market.quote(symbol)
-        return None if quote is None or quote.doubt is None else MEANING[quote.doubt]
+        return (
+            None
+            if quote is None or quote.quarantine_reason is None
+            else QUARANTINE_TEXTS[quote.quarantine_reason]
+        )
 
     def is_frozen(self, symbol: str) -> bool:
         """Whether the contract has no trades while its index moves."""
@@ -472,7 +476,10 @@ class DecisionContext:
         mark, first = self.mark(member.symbol), member.inclusion_price
         if mark is not None and first is not None:
             changes = self.redenominations(member.symbol)
-            if crossed(changes, (member.included_at, first), (self.at, mark)) is not None:
+            if (
+                find_crossed_change(changes, (member.included_at, first), (self.at, mark))
+                is not None
+            ):
                 return SinceInclusion(None, None, None)
         return figures(member, hourly, daily, None if mark is None else float(mark))
 

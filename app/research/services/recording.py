@@ -183,7 +183,7 @@ class TapedMarket:
         actions: Mapping[Step, Callable[[], Awaitable[object]]] = {
             Step.FILL: lambda: first_fill(self.data),
             Step.CATCH_UP: streamed.catch_up,
-            Step.LOOK: streamed.look,
+            Step.LOOK: streamed.check,
             Step.MARKET: self.data.refresh_market,
             Step.CANDLES: self.data.refresh_candles,
             Step.BOOKS: self._books,
@@ -229,7 +229,9 @@ class TapedMarket:
 
     def _line(self, board: Board) -> BoardLine:
         market = self.data.live.market
-        doubted = {code for code, state in market.quality.items() if state.doubt is not None}
+        doubted = {
+            code for code, state in market.quality.items() if state.quarantine_reason is not None
+        }
         entries = self.data.registry.index.entries
         return BoardLine(
             number=self._boards,

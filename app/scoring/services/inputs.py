@@ -8,7 +8,7 @@ import numpy as np
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.market.domain.panel import NO_QUOTE, ScoringInputs, fresh
+from app.market.domain.panel import NO_QUOTE, ScoringInputs, has_fresh_data
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.exchange_clock import MAX_UNCERTAINTY_S
 
@@ -81,7 +81,7 @@ def refuse_unknown(moment: ScoringMoment, inputs: ScoringInputs) -> None:
     if not inputs.symbols and not silent:
         return  # a board that says why nobody is eligible
     for source in _LIVE:
-        known = int(np.sum(fresh(inputs, source)))
+        known = int(np.sum(has_fresh_data(inputs, source)))
         of = len(inputs.symbols) + (silent if source is Source.TICKERS else 0)
         if known < _FRESH_SHARE * of:
             raise _stale(

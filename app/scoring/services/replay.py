@@ -81,7 +81,7 @@ def _panel(
 ) -> Panel:
     interval, bars = Interval(window["interval_ms"] // 60_000), window["bars"]
     end = window["first_ms"] + bars * interval.ms
-    panel = Panel.of(candles, symbols, interval, end, bars)
+    panel = Panel.from_series(candles, symbols, interval, end, bars)
     for column, (bits, wanted) in enumerate(zip(window["there"], window["sums"], strict=True)):
         if bits is not None:
             flags = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=bars)

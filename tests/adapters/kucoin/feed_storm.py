@@ -18,7 +18,7 @@ from app.market.domain.stream import (
     LatestUpdate,
     MarketUpdate,
     QuoteUpdate,
-    Topic,
+    StreamTopic,
     TopicKind,
     UpdateOrder,
 )
@@ -62,7 +62,7 @@ class Storm(World):
         clock.adopt_sample(START_MS, self.now, 0.0)
         self.live = LiveMarket(clock, self._mono)
         self.quotes = QuoteBook(self.live, streamed_since=self._told_of)
-        self.newest: dict[Topic, LatestUpdate] = {}
+        self.newest: dict[StreamTopic, LatestUpdate] = {}
         self.answers = self._answer
         self.accepts = self._accept
         self.tickets = lambda number: "no_ticket" not in self.faults
@@ -74,7 +74,7 @@ class Storm(World):
         self.is_short_since: float | None = None
         self.stale_decisions = self.looks = self.fresh_seen = 0
         self.storms: set[str] = set()
-        self._late: list[tuple[float, int, Topic, int, float]] = []
+        self._late: list[tuple[float, int, StreamTopic, int, float]] = []
         self._looked = self._asked = self._caught = 0.0
 
     def _wall(self) -> datetime:
@@ -105,13 +105,13 @@ class Storm(World):
         for code, price in self.prices.items():
             if self.chance.random() < self.cadence_s / price.pace_s:
                 price.begun.append(self.now)
-                self._tell(Topic(TopicKind.QUOTE, code), price.at(self.now))
+                self._tell(StreamTopic(TopicKind.QUOTE, code), price.at(self.now))
         due = [one for one in self._late if one[0] <= self.now]
         self._late = [one for one in self._late if one[0] > self.now]
         for _, serial, topic, number, stamped in due:
             self._deliver(serial, topic, number, stamped)
 
-    def _tell(self, topic: Topic, number: int) -> None:
+    def _tell(self, topic: StreamTopic, number: int) -> None:
         for serial, socket in list(self.sockets.items()):
             if topic not in socket.topics or socket.is_dead or self.mute(serial, topic):
                 continue
@@ -124,7 +124,7 @@ class Storm(World):
             for _ in range(2 if "twice" in self.faults else 1):
                 self._deliver(serial, topic, number, self.now)
 
-    def _deliver(self, serial: int, topic: Topic, number: int, stamped: float) -> None:
+    def _deliver(self, serial: int, topic: StreamTopic, number: int, stamped: float) -> None:
         """As the stream does with a message, but at once."""
         if serial not in self.sockets or self.hear(serial, topic) is not Heard.WANTED:
             return
@@ -186,7 +186,7 @@ class Storm(World):
             is_streaming = market.is_streaming and away_s < SETTINGS.feed.polling_fallback_after_s
         self.live.market = replace(market, is_streaming=is_streaming)
         self.quotes.is_stream_away = self.is_short_since is not None
-        deaf = [Topic(TopicKind.QUOTE, code) for code in self.quotes.take_stalled()]
+        deaf = [StreamTopic(TopicKind.QUOTE, code) for code in self.quotes.take_stalled()]
         self._perform(self.fleet.resubscribe(deaf, self.now))
         if self.now - max(self._asked, self.quotes.last_poll) >= ASK_S:
             self._asked = self.now

@@ -12,10 +12,10 @@ from app.market.domain.models import CandleSeries, Interval
 from app.market.domain.panel import (
     FIELDS,
     Panel,
-    breaks,
+    contiguous,
+    history_breaks,
     is_redenomination,
     redenominations,
-    unbroken,
 )
 from app.market.domain.return_statistics import correlations
 from app.portfolio.domain.risk import compute_risk, value_at_risk
@@ -55,44 +55,44 @@ def exchanged(panel: Panel, row: int, factor: float, column: int = 3) -> Panel:
 
 
 def test_a_whole_history_is_left_as_it_is() -> None:
-    assert not breaks(INPUTS.daily).any()
-    whole = unbroken(INPUTS.daily)
+    assert not history_breaks(INPUTS.daily).any()
+    whole = contiguous(INPUTS.daily)
     assert whole.close is INPUTS.daily.close
-    assert unbroken(whole) is whole
+    assert contiguous(whole) is whole
     nothing = halted(INPUTS.daily, 0, 200, 5)
-    assert not breaks(nothing).any()
+    assert not history_breaks(nothing).any()
     empty = replace(
         INPUTS.daily,
         opened_ms=INPUTS.daily.opened_ms[:0],
         **{name: getattr(INPUTS.daily, name)[:0] for name in FIELDS},
     )
-    assert breaks(empty).tolist() == [0] * 14
+    assert history_breaks(empty).tolist() == [0] * 14
 
 
 @pytest.mark.parametrize(("bars", "first"), [(5, 0), (6, 106)])
 def test_a_gap_longer_than_a_halt_may_be_is_a_break(bars: int, first: int) -> None:
-    assert breaks(halted(INPUTS.daily, 100, bars)).tolist() == [0, 0, 0, first, *[0] * 10]
+    assert history_breaks(halted(INPUTS.daily, 100, bars)).tolist() == [0, 0, 0, first, *[0] * 10]
 
 
 @pytest.mark.parametrize(("bars", "first"), [(24, 0), (25, 125)])
 def test_an_hourly_gap_of_more_than_a_day_is_a_break(bars: int, first: int) -> None:
-    assert breaks(halted(INPUTS.hourly, 100, bars))[3] == first
+    assert history_breaks(halted(INPUTS.hourly, 100, bars))[3] == first
 
 
 @pytest.mark.parametrize("factor", [0.001, 0.01, 0.1, 10.0, 100.0])
 def test_a_redenomination_is_a_break(factor: float) -> None:
-    assert breaks(exchanged(INPUTS.daily, 120, factor))[3] == 120
-    assert breaks(exchanged(halted(INPUTS.daily, 117, 3), 120, factor))[3] == 120
+    assert history_breaks(exchanged(INPUTS.daily, 120, factor))[3] == 120
+    assert history_breaks(exchanged(halted(INPUTS.daily, 117, 3), 120, factor))[3] == 120
 
 
 @pytest.mark.parametrize("factor", [0.3, 0.5, 2.0, 4.0])
 def test_a_great_move_is_none(factor: float) -> None:
-    assert not breaks(exchanged(INPUTS.daily, 120, factor)).any()
+    assert not history_breaks(exchanged(INPUTS.daily, 120, factor)).any()
 
 
 def test_the_last_break_counts_and_the_bars_before_it_are_gone() -> None:
     panel = exchanged(halted(INPUTS.daily, 50, 10), 120, 0.01)
-    after = unbroken(panel)
+    after = contiguous(panel)
     for name in FIELDS:
         assert np.isnan(getattr(after, name)[:120, 3]).all()
         np.testing.assert_array_equal(getattr(after, name)[120:], getattr(panel, name)[120:])
@@ -150,7 +150,7 @@ def test_a_halt_is_no_redenomination() -> None:
     assert not redenominations(halted(INPUTS.daily, 100, 30)).any()
     both = exchanged(halted(INPUTS.daily, 150, 10), 120, 0.01)
     assert redenominations(both)[3] == 120
-    assert breaks(both)[3] == 160
+    assert history_breaks(both)[3] == 160
     assert is_redenomination(3.0, 3_100.0)
     assert is_redenomination(3.0, 0.31)
     assert not is_redenomination(3.0, 9.0)
@@ -182,7 +182,7 @@ def test_golden_redenominations_and_halts() -> None:
         series = CandleSeries(opened, *(one.astype(np.float64) for one in fields[1:]))
         bars = int((opened[-1] - opened[0]) // Interval.DAY.ms) + 1
         end = int(opened[-1]) + Interval.DAY.ms
-        panel = Panel.of({symbol: series}, (symbol,), Interval.DAY, end, bars)
-        first = int(breaks(panel)[0])
+        panel = Panel.from_series({symbol: series}, (symbol,), Interval.DAY, end, bars)
+        first = int(history_breaks(panel)[0])
         found = str(panel.opened_ms[first].astype("datetime64[ms]").astype("datetime64[D]"))
         assert (found if first else None) == day, symbol

@@ -18,7 +18,7 @@ from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database
 from app.market.domain.data_quality import EMPTY, forward_filled_bars
 from app.market.domain.models import CandleSeries, Contract, ContractStatus, Interval
-from app.market.domain.panel import fresh, present
+from app.market.domain.panel import has_data, has_fresh_data
 from app.market.services.backfill import FIRST_BOOKS, STAGES, first_fill
 from app.market.services.service import MarketData
 from app.market.storage.candles import CandleRepository
@@ -79,8 +79,8 @@ async def test_first_fill_brings_what_a_scoring_reads_in_the_order_that_pays(
     assert len(inputs.symbols) >= 8
     assert inputs.symbols == tuple(sorted(inputs.symbols))
     for source in Source:
-        assert present(inputs, source).all(), source
-        assert fresh(inputs, source).all(), source
+        assert has_data(inputs, source).all(), source
+        assert has_fresh_data(inputs, source).all(), source
     assert inputs.daily.close.shape == (250, len(inputs.symbols))
     assert inputs.hourly.close.shape == (400, len(inputs.symbols))
     assert np.isfinite(inputs.daily.close[-1]).all()
@@ -154,7 +154,7 @@ async def test_a_first_board_has_books_for_the_most_traded(database: Database) -
         inputs = data.scoring_inputs()
         assert len(inputs.symbols) > FIRST_BOOKS
         for source in Source:
-            assert present(inputs, source).mean() >= 0.95
+            assert has_data(inputs, source).mean() >= 0.95
 
 
 async def test_a_restart_asks_only_for_what_is_missing(
@@ -571,7 +571,7 @@ async def test_books_are_looked_at_in_a_rotation(filled: MarketData, live: LiveM
     assert len(books) >= count
     assert all(books[code].mono > mono for code, mono in first.items())
     inputs = filled.scoring_inputs()
-    assert fresh(inputs, Source.BOOKS).all()
+    assert has_fresh_data(inputs, Source.BOOKS).all()
     assert (await live.requests())[DEPTH] <= 4 * count
 
 
@@ -580,13 +580,13 @@ async def test_a_book_is_scored_up_to_two_rotations_old(
     filled: MarketData, live: LiveMarket
 ) -> None:
     live.clock.pass_(600)
-    assert fresh(filled.scoring_inputs(), Source.BOOKS).all()
+    assert has_fresh_data(filled.scoring_inputs(), Source.BOOKS).all()
     live.clock.pass_(1)
-    assert not fresh(filled.scoring_inputs(), Source.BOOKS).any()
+    assert not has_fresh_data(filled.scoring_inputs(), Source.BOOKS).any()
     await filled.refresh_market()
     await filled.refresh_books(15)  # they are overdue: all of them at once
     await filled.refresh_market()
-    assert fresh(filled.scoring_inputs(), Source.BOOKS).all()
+    assert has_fresh_data(filled.scoring_inputs(), Source.BOOKS).all()
 
 
 @ON_SQLITE

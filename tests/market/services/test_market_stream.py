@@ -25,7 +25,7 @@ from app.market.domain.stream import (
     MarkUpdate,
     QuoteUpdate,
     StreamStatus,
-    Topic,
+    StreamTopic,
     TopicKind,
     Update,
 )
@@ -46,18 +46,18 @@ TICKERS = "/api/v1/allTickers"
 class Mouth:
     """A stream that tells what the test says."""
 
-    wanted: list[Topic] = field(default_factory=list)
-    heard: dict[Topic, float] = field(default_factory=dict)
-    called_deaf: list[Topic] = field(default_factory=list)
+    wanted: list[StreamTopic] = field(default_factory=list)
+    heard: dict[StreamTopic, float] = field(default_factory=dict)
+    called_deaf: list[StreamTopic] = field(default_factory=list)
     shown: StreamStatus = NO_STREAM
 
-    def want(self, topics: Collection[Topic]) -> None:
+    def want(self, topics: Collection[StreamTopic]) -> None:
         self.wanted = list(topics)
 
-    def live(self) -> Mapping[Topic, float]:
+    def live(self) -> Mapping[StreamTopic, float]:
         return self.heard
 
-    def resubscribe(self, topics: Collection[Topic]) -> None:
+    def resubscribe(self, topics: Collection[StreamTopic]) -> None:
         self.called_deaf.extend(topics)
 
     def facts(self) -> StreamStatus:
@@ -79,10 +79,10 @@ class Scene:
 
     async def tell_all(self) -> None:
         """Everything that is wanted is heard from now on."""
-        await self.streamed.look()
+        await self.streamed.check()
         now = self.data.monotonic()
         self.mouth.heard = dict.fromkeys(self.mouth.wanted, now)
-        await self.streamed.look()
+        await self.streamed.check()
         assert self.data.live.market.is_streaming
 
     def is_streaming(self) -> bool:
@@ -91,13 +91,13 @@ class Scene:
     def say(self, code: str, update: Update, kind: TopicKind = TopicKind.QUOTE) -> None:
         stamped_ms = self.data.server_clock.now_ms()
         mono = self.data.monotonic()
-        self.streamed.on_updates([MarketUpdate(Topic(kind, code), update, stamped_ms, mono)])
+        self.streamed.on_updates([MarketUpdate(StreamTopic(kind, code), update, stamped_ms, mono)])
 
     async def pass_(self, seconds: float) -> None:
         """A look a second."""
         for _ in range(round(seconds)):
             self.live.clock.pass_(1.0)
-            await self.streamed.look()
+            await self.streamed.check()
 
     async def hour(self) -> None:
         """An hour without a word, in which a bar closes."""
@@ -142,7 +142,7 @@ async def scene(database: Database) -> AsyncIterator[Scene]:
 async def test_quotes_of_all_that_is_traded_and_everything_of_the_closest_are_wanted(
     scene: Scene,
 ) -> None:
-    await scene.streamed.look()
+    await scene.streamed.check()
     entries = scene.data.registry.index.entries
     assert set(scene.codes()) == {
         one.contract.code for one in entries if one.contract.status == "Open"
@@ -206,7 +206,7 @@ async def test_W03_W16_one_deaf_topic_is_named_and_stale_and_the_others_decide(
     # What it was told last is not what the exchange says by now: it missed a move.
     scene.say(code, true._replace(bid=true.bid - 1))
     await scene.pass_(40)
-    assert Topic(TopicKind.QUOTE, code) in scene.mouth.called_deaf
+    assert StreamTopic(TopicKind.QUOTE, code) in scene.mouth.called_deaf
     assert {topic.code for topic in scene.mouth.called_deaf} == {code}
     assert not scene.is_fresh(code)
     others = [one for one in scene.codes() if one != code]
@@ -226,7 +226,7 @@ async def test_W03_after_subscribing_anew_the_answer_is_where_it_goes_on_from(
 ) -> None:
     await scene.tell_all()
     scene.live.clock.pass_(1.0)
-    code, topic = "ETHUSDTM", Topic(TopicKind.QUOTE, "ETHUSDTM")
+    code, topic = "ETHUSDTM", StreamTopic(TopicKind.QUOTE, "ETHUSDTM")
     true = scene.quote(code)
     assert true.bid is not None
     scene.say(code, true._replace(bid=true.bid - 1))  # the move after it was lost
@@ -247,7 +247,7 @@ async def test_W16_a_topic_that_stays_mute_is_stale_however_often_it_is_subscrib
     scene: Scene,
 ) -> None:
     await scene.tell_all()
-    topic = Topic(TopicKind.QUOTE, "ETHUSDTM")
+    topic = StreamTopic(TopicKind.QUOTE, "ETHUSDTM")
     for _ in range(60):
         await scene.live.post("clock", {"advance_ms": 5_000})  # its quote moves on
         await scene.data.sync_clock()
@@ -275,8 +275,8 @@ async def test_W03_marks_and_books_that_are_silent_are_asked_about(scene: Scene)
     assert not scene.mouth.called_deaf
     await scene.pass_(3)
     assert set(scene.mouth.called_deaf) == {
-        Topic(TopicKind.INSTRUMENT, code),
-        Topic(TopicKind.BOOK, code),
+        StreamTopic(TopicKind.INSTRUMENT, code),
+        StreamTopic(TopicKind.BOOK, code),
     }
     assert data.live.market.books[code].value.bids == book.bids, "shown as it was answered"
     after = await scene.live.requests()
@@ -287,7 +287,7 @@ async def test_W03_marks_and_books_that_are_silent_are_asked_about(scene: Scene)
 
 async def test_W06_a_topic_that_is_not_acknowledged_is_not_fresh(scene: Scene) -> None:
     await scene.tell_all()
-    del scene.mouth.heard[Topic(TopicKind.QUOTE, "ETHUSDTM")]
+    del scene.mouth.heard[StreamTopic(TopicKind.QUOTE, "ETHUSDTM")]
     await scene.pass_(35)
     assert not scene.is_fresh("ETHUSDTM")
     assert scene.is_fresh("XBTUSDTM")
@@ -301,8 +301,8 @@ async def test_W09_where_the_exchange_counts_anew_the_answers_are_where_it_goes_
     assert true.ask is not None
     scene.say("ETHUSDTM", true._replace(ask=true.ask * 2))
     scene.live.clock.pass_(1.0)
-    scene.streamed.on_sequence_restart(Topic(TopicKind.QUOTE, "ETHUSDTM"))
-    await scene.streamed.look()
+    scene.streamed.on_sequence_restart(StreamTopic(TopicKind.QUOTE, "ETHUSDTM"))
+    await scene.streamed.check()
     assert scene.quote("ETHUSDTM") == true
 
 
@@ -362,7 +362,7 @@ async def test_what_is_told_becomes_visible_and_is_as_old_as_its_stamp(scene: Sc
     assert stats.mono == asked, "open interest in it was not told"
     book = replace(data.live.market.books[code].value, sequence=7)
     now_ms, mono = data.server_clock.now_ms(), data.monotonic()
-    data_of = MarketUpdate(Topic(TopicKind.BOOK, code), book, now_ms - 2_000, mono)
+    data_of = MarketUpdate(StreamTopic(TopicKind.BOOK, code), book, now_ms - 2_000, mono)
     scene.streamed.on_updates([data_of])
     held = data.live.market.books[code]
     assert held.value.sequence == 7
@@ -374,7 +374,10 @@ async def test_W09_what_is_older_than_an_answer_does_not_replace_it(scene: Scene
     true, data = scene.quote("XBTUSDTM"), scene.data
     late_ms = data.server_clock.now_ms() - 60_000
     late = MarketUpdate(
-        Topic(TopicKind.QUOTE, "XBTUSDTM"), true._replace(bid=Decimal(1)), late_ms, data.monotonic()
+        StreamTopic(TopicKind.QUOTE, "XBTUSDTM"),
+        true._replace(bid=Decimal(1)),
+        late_ms,
+        data.monotonic(),
     )
     scene.streamed.on_updates([late])
     assert scene.quote("XBTUSDTM") == true
@@ -418,7 +421,7 @@ async def test_a_bar_that_was_seen_to_close_is_read_for_everybody_without_waitin
 
 
 async def test_without_the_database_the_closest_stay_those_that_they_were(scene: Scene) -> None:
-    await scene.streamed.look()
+    await scene.streamed.check()
     before = set(scene.mouth.wanted)
 
     async def away() -> tuple[str, ...]:
@@ -449,7 +452,7 @@ async def test_health_and_metrics_say_what_the_stream_does(scene: Scene) -> None
     scene.mouth.shown = replace(
         scene.mouth.shown, active_topics=10, messages=9, failures={"stalled": 2}
     )
-    await scene.streamed.look()
+    await scene.streamed.check()
     (silent,) = stream(scene.streamed.report())
     assert (silent.state, silent.cause) == (ComponentState.DEGRADED, TOPICS_SILENT)
     text = scene.data.metrics.render().decode()

@@ -15,7 +15,7 @@ from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.models import CandleSeries, ExchangeLink, Interval, LinkState
-from app.market.domain.price_quarantine import Doubt
+from app.market.domain.price_quarantine import QuarantineReason
 from app.market.domain.quality_report import QualityVerdict
 from app.market.domain.reference_prices import ReferencePrice
 from app.market.services import quality_monitor as quality_keeper
@@ -59,10 +59,10 @@ async def later(live: LiveMarket, data: MarketData, times: int = 1) -> None:
         await data.refresh_market()
 
 
-def doubt(data: MarketData) -> Doubt | None:
+def doubt(data: MarketData) -> QuarantineReason | None:
     quote = data.quote(ETH)
     assert quote is not None
-    return quote.doubt
+    return quote.quarantine_reason
 
 
 def passes(data: MarketData) -> bool:
@@ -92,7 +92,7 @@ async def test_D02_a_price_a_thousand_times_too_high_waits_for_the_index(
     assert ETH in data.scoring_inputs().symbols
     await thousandfold(live)
     await later(live, data)
-    assert doubt(data) is Doubt.LAST_OFF_MARK
+    assert doubt(data) is QuarantineReason.LAST_OFF_MARK
     assert not passes(data)
     assert data.scoring_inputs().excluded[ETH] == "quarantine", "it gets no score"
     assert "BTCUSDT" in data.scoring_inputs().symbols
@@ -101,7 +101,7 @@ async def test_D02_a_price_a_thousand_times_too_high_waits_for_the_index(
     assert quality.quarantined_since is not None
     await live.heal()
     await later(live, data, 2)
-    assert doubt(data) is Doubt.LAST_OFF_MARK, "two readings are not three"
+    assert doubt(data) is QuarantineReason.LAST_OFF_MARK, "two readings are not three"
     await later(live, data)
     assert doubt(data) is None
     assert passes(data)
@@ -115,11 +115,11 @@ async def test_a_turnover_in_another_unit_is_quarantined_like_a_price(live: Live
     data = await refreshed(live)
     known = data.live.market.stats[CODE].value.turnover_24h
     assert known is not None
-    assert {one.doubt for one in data.live.market.quality.values()} == {None}
+    assert {one.quarantine_reason for one in data.live.market.quality.values()} == {None}
     field = {"field": "turnoverOf24h", "value": float(known * 1000)}
     await live.fault("malformed", CONTRACTS, symbol=CODE, **field)
     await later(live, data)
-    assert doubt(data) is Doubt.TURNOVER_OFF_PRICE
+    assert doubt(data) is QuarantineReason.TURNOVER_OFF_PRICE
     assert not passes(data)
     await live.heal()
     await later(live, data, 3)
@@ -147,7 +147,7 @@ async def test_an_hour_of_far_too_much_volume_is_quarantined_where_no_move_confi
     flat = replace(loud, low=low, high=high, open=held.value.close)
     with_hour(replace(flat, turnover=flat.volume * flat.close))
     await later(live, data)
-    assert doubt(data) is Doubt.UNCONFIRMED_VOLUME
+    assert doubt(data) is QuarantineReason.UNCONFIRMED_VOLUME
     quality = QualityService(
         data, live.database, IdempotentExecutor(live.database, live.clock.now)
     ).now(ETH)
@@ -168,7 +168,7 @@ async def test_D02_a_quarantine_outlives_a_restart_and_reaches_the_other_process
     again = live.market()
     await again.registry.load()
     await later(live, again)
-    assert doubt(again) is Doubt.LAST_OFF_MARK
+    assert doubt(again) is QuarantineReason.LAST_OFF_MARK
     market = data.live.market
     sent = decode_message(encode_message(create_message(market, COURSE, live.clock.monotonic())))
     assert sent.quality == dict(market.quality)
@@ -183,7 +183,7 @@ async def test_a_price_is_judged_before_anybody_has_looked_at_it(live: LiveMarke
     calm = data.live.market.quality
     await later(live, data)
     data.live.publish(replace(data.live.market, quality=calm))  # as if nobody had looked
-    assert doubt(data) is Doubt.LAST_OFF_MARK
+    assert doubt(data) is QuarantineReason.LAST_OFF_MARK
 
 
 @ON_SQLITE
@@ -220,7 +220,7 @@ async def test_what_changes_while_others_are_judged_is_not_undone(
     states = dict(data.live.market.quality)
     aged = {one: replace(state, stamp=state.stamp - 1) for one, state in states.items()}
     data.live.market = replace(data.live.market, quality=aged)
-    other = replace(aged[code], doubt=Doubt.LOT_CHANGED)
+    other = replace(aged[code], quarantine_reason=QuarantineReason.LOT_CHANGED)
 
     async def meanwhile() -> None:
         for _ in range(len(data.registry.index.entries) - 2):  # its own portion is over by then
@@ -251,9 +251,9 @@ async def test_D13_another_size_of_a_lot_waits_for_the_operator(
     )
     await later(live, data)
     assert data.resolve(ETH).contract.multiplier == old * 1000
-    assert doubt(data) is Doubt.LOT_CHANGED
+    assert doubt(data) is QuarantineReason.LOT_CHANGED
     await later(live, data, 4)
-    assert doubt(data) is Doubt.LOT_CHANGED
+    assert doubt(data) is QuarantineReason.LOT_CHANGED
     done = await service.release(ETH, "announced by the exchange", WHO)
     assert done.result is not None
     assert done.result.was_quarantined
@@ -286,7 +286,7 @@ async def test_D13_a_lot_that_changed_while_nobody_looked_is_noticed_after_the_s
     assert doubt(await restarted()) is None, "the same lots"
     await other_lots(live, old * 1000)
     changed = await restarted()
-    assert doubt(changed) is Doubt.LOT_CHANGED
+    assert doubt(changed) is QuarantineReason.LOT_CHANGED
     quote = (await restarted()).quote(ETH)
     assert quote is not None
     (change,) = quote.lot_changes
@@ -295,14 +295,14 @@ async def test_D13_a_lot_that_changed_while_nobody_looked_is_noticed_after_the_s
     close = Decimal(str(data.live.market.hourly[CODE].value.close[-1]))
     assert state.lot_value == close * old, "what one was worth when it was last looked at"
     await later(live, changed, 4)
-    assert doubt(changed) is Doubt.LOT_CHANGED
+    assert doubt(changed) is QuarantineReason.LOT_CHANGED
     # What it was worth is known after one more start, so the old lots prove themselves.
     again = await restarted()
-    assert doubt(again) is Doubt.LOT_CHANGED
+    assert doubt(again) is QuarantineReason.LOT_CHANGED
     assert again.live.market.quality[CODE].lot_value == close * old
     await other_lots(live, old)
     last = await restarted()
-    assert doubt(last) is Doubt.LOT_CHANGED
+    assert doubt(last) is QuarantineReason.LOT_CHANGED
     await later(live, last, 3)
     assert doubt(last) is None
 
@@ -395,13 +395,13 @@ async def test_D13_a_lot_worth_the_same_within_a_fifth_ends_the_quarantine(
         for name in names:
             await live.fault("malformed", path, symbol=CODE, field=name, value=str(price))
     await later(live, data)
-    assert doubt(data) is Doubt.LOT_CHANGED
+    assert doubt(data) is QuarantineReason.LOT_CHANGED
     await later(live, data, 2)
-    assert doubt(data) is Doubt.LOT_CHANGED, "two readings are not three"
+    assert doubt(data) is QuarantineReason.LOT_CHANGED, "two readings are not three"
     await later(live, data)
-    assert doubt(data) is (None if is_believed else Doubt.LOT_CHANGED)
+    assert doubt(data) is (None if is_believed else QuarantineReason.LOT_CHANGED)
     await later(live, data, 3)
-    assert doubt(data) is (None if is_believed else Doubt.LOT_CHANGED)
+    assert doubt(data) is (None if is_believed else QuarantineReason.LOT_CHANGED)
 
 
 async def test_verdicts_are_kept_for_a_while_and_so_many_of_a_symbol(database: Database) -> None:
@@ -514,16 +514,16 @@ async def test_D02_another_exchange_confirms_or_refutes_what_has_no_index(
         )
 
     elsewhere("0.5")
-    assert doubt(data) is Doubt.MARK_OFF_INDEX
+    assert doubt(data) is QuarantineReason.MARK_OFF_INDEX
     await later(live, data)
-    assert doubt(data) is Doubt.MARK_OFF_INDEX
+    assert doubt(data) is QuarantineReason.MARK_OFF_INDEX
     for _ in range(3):
         elsewhere("1.01")
         await later(live, data)
     assert doubt(data) is None
     elsewhere("0.5")
     await later(live, data, 4)  # 240 s later: too old to speak for or against anything
-    assert doubt(data) is Doubt.MARK_OFF_INDEX, "nothing confirms it either"
+    assert doubt(data) is QuarantineReason.MARK_OFF_INDEX, "nothing confirms it either"
     shown = QualityService(data, data.database, IdempotentExecutor(data.database, live.clock.now))
     found = shown.reference_price(data.resolve(ETH))
     assert found is not None
@@ -556,7 +556,7 @@ async def test_D06_a_closed_candle_that_is_changed_is_revised_and_its_former_wor
     assert int(now.opened_ms[-1]) > at
     assert float(now.close[now.opened_ms == at][0]) == float(first.close[-1])
     async with database.read() as unit:
-        kept = await unit.get(CandleRevisionRepository).of(entry.symbol_id, Interval.HOUR)
+        kept = await unit.get(CandleRevisionRepository).all(entry.symbol_id, Interval.HOUR)
         assert await unit.get(CandleRevisionRepository).count(entry.symbol_id) == before + 1
     assert (kept[-1].opened_ms, kept[-1].values["close"]) == (at, float(first.low[-1]))
     live.clock.pass_(60)
@@ -589,5 +589,5 @@ async def test_K16_who_has_lost_the_feed_stores_no_verdict(
     data.quality.fence = refused
     await thousandfold(live)
     await later(live, data)
-    assert doubt(data) is Doubt.LAST_OFF_MARK
+    assert doubt(data) is QuarantineReason.LAST_OFF_MARK
     assert await verdicts(database, data) == before

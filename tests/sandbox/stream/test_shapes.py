@@ -158,7 +158,7 @@ async def test_a_replay_streams_until_its_market_ends(tmp_path: Path) -> None:
         first = await replayed(client, one, 0.0, clock)
         assert await replayed(client, one, 2.0, clock) != first
         last = await replayed(client, one, 3 * DAY_MS / 1000, clock)
-        assert exchange.over
+        assert exchange.is_over
         ticks = (await look(client))["tally"]["ticks"]
         clock[0] += 60.0
         await one.answer(type="ping")

@@ -41,7 +41,7 @@ INPUTS = make_inputs(16, excluded={"ZUSDT": "status_open"})
 
 
 def index_of(symbols: tuple[str, ...]) -> SymbolIndex:
-    return SymbolIndex.of(
+    return SymbolIndex.from_contracts(
         (f"00000000-0000-4000-8000-{number:012}", contract(base=base, code=f"{base}USDTM"))
         for number, base in enumerate(symbol.removesuffix("USDT") for symbol in symbols)
     )

@@ -19,7 +19,7 @@ from app.foundation.errors import (
     ServiceError,
     UnavailableError,
 )
-from app.market.domain.stream import Topic
+from app.market.domain.stream import StreamTopic
 from app.research.domain.recording import BoardLine, Step, TapeError
 
 _KINDS: Final[tuple[type[ServiceError], ...]] = (
@@ -85,7 +85,7 @@ class RecordedError(msgspec.Struct, frozen=True, array_like=True):
     facts: dict[str, str]
 
     @classmethod
-    def of(cls, error: ServiceError) -> "RecordedError":
+    def from_error(cls, error: ServiceError) -> "RecordedError":
         kind = next((one for one in _KINDS if isinstance(error, one)), UnavailableError)
         return cls(
             kind.__name__, error.code.value, error.detail, error.retry_after_s, dict(error.facts)
@@ -119,8 +119,10 @@ class LiveTopicsChanged(msgspec.Struct, frozen=True, array_like=True, tag="live"
     """Change of the live topics: those whose stream has no gap."""
 
     at: float
-    gained: tuple[tuple[Topic, float], ...]  # topic and monotonic second since which it is live
-    lost: tuple[Topic, ...]
+    gained: tuple[
+        tuple[StreamTopic, float], ...
+    ]  # topic and monotonic second since which it is live
+    lost: tuple[StreamTopic, ...]
 
 
 class FramesApplied(msgspec.Struct, frozen=True, array_like=True, tag="flushed"):

@@ -21,7 +21,7 @@ from app.adapters.kucoin.recording.entries import (
     sorted_query,
 )
 from app.foundation.errors import ServiceError
-from app.market.domain.stream import Topic
+from app.market.domain.stream import StreamTopic
 from app.research.domain.recording import BoardLine, EndOfTapeError, Step, TapeClock, TapeError
 
 E = TypeVar("E", bound=Entry)
@@ -57,7 +57,7 @@ class SessionRecorder:
         self._writer.write(RequestSent(self._now(), method, path, sorted_query(params)))
 
     def answered(self, attempts: tuple[RecordedAttempt, ...], refusal: ServiceError | None) -> None:
-        error = None if refusal is None else RecordedError.of(refusal)
+        error = None if refusal is None else RecordedError.from_error(refusal)
         self._writer.write(ResponseReceived(self._now(), attempts, error))
 
     def heard(self, at: float, line: int, text: bytes) -> FrameReceived:
@@ -65,7 +65,9 @@ class SessionRecorder:
         self._clock.move(at)
         return self._written(FrameReceived(at, line, text))
 
-    def live(self, gained: Mapping[Topic, float], lost: Iterable[Topic]) -> LiveTopicsChanged:
+    def live(
+        self, gained: Mapping[StreamTopic, float], lost: Iterable[StreamTopic]
+    ) -> LiveTopicsChanged:
         return self._written(
             LiveTopicsChanged(self._now(), tuple(sorted(gained.items())), tuple(sorted(lost)))
         )

@@ -17,9 +17,9 @@ from app.adapters.kucoin.stream.message_buffer import MessageBuffer
 from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
 from app.adapters.kucoin.stream.socket import Message
 from app.foundation.errors import ServiceError
-from app.market.domain.stream import NO_STREAM, Listener, MarketUpdate, StreamStatus, Topic
+from app.market.domain.stream import NO_STREAM, Listener, MarketUpdate, StreamStatus, StreamTopic
 
-MOST_FRAMES: Final = 500_000  # most frames that wait during a request; further ones are lost
+MAX_FRAMES: Final = 500_000  # most frames that wait during a request; further ones are lost
 _Frame = tuple[float, int, bytes]  # arrival, connection, text
 
 
@@ -27,18 +27,18 @@ class ReplayedStream:
     """The `MarketStream` port over recorded entries; equal entries give equal updates."""
 
     def __init__(self) -> None:
-        self._topics: dict[str, Topic] = {}
-        self._inbox = MessageBuffer()
-        self._live: dict[Topic, float] = {}
+        self._topics: dict[str, StreamTopic] = {}
+        self._buffer = MessageBuffer()
+        self._live: dict[StreamTopic, float] = {}
         self.listener: Listener | None = None
 
-    def want(self, topics: Collection[Topic]) -> None:
+    def want(self, topics: Collection[StreamTopic]) -> None:
         self._topics = {topic_name(topic): topic for topic in topics}
 
-    def live(self) -> Mapping[Topic, float]:
+    def live(self) -> Mapping[StreamTopic, float]:
         return self._live
 
-    def resubscribe(self, topics: Collection[Topic]) -> None:
+    def resubscribe(self, topics: Collection[StreamTopic]) -> None:
         """Does nothing: the recording holds the effects."""
 
     def facts(self) -> StreamStatus:
@@ -60,7 +60,7 @@ class ReplayedStream:
             case FramesApplied():
                 if (listener := self.listener) is None:
                     return
-                if updates := self._inbox.take(self._live, listener.exchange_ms()):
+                if updates := self._buffer.take(self._live, listener.exchange_ms()):
                     listener.on_updates(updates)
 
     def _heard(self, text: bytes, at: float) -> None:
@@ -68,10 +68,10 @@ class ReplayedStream:
         topic, listener = self._topics.get(frame.topic), self.listener
         if topic is None or listener is None:
             return
-        self._inbox.put(topic, frame, text, at, listener.exchange_ms())
-        for one in self._inbox.doubtful:
+        self._buffer.put(topic, frame, text, at, listener.exchange_ms())
+        for one in self._buffer.doubtful:
             listener.on_sequence_restart(one)
-        self._inbox.doubtful.clear()
+        self._buffer.doubtful.clear()
 
 
 class _PassThroughBuffer(MessageBuffer):
@@ -82,7 +82,7 @@ class _PassThroughBuffer(MessageBuffer):
         self._passed = passed
 
     def put(
-        self, topic: Topic, frame: StreamFrame, text: bytes, now: float, exchange_ms: int
+        self, topic: StreamTopic, frame: StreamFrame, text: bytes, now: float, exchange_ms: int
     ) -> None:
         del topic, frame, exchange_ms
         self.messages += 1
@@ -105,14 +105,14 @@ class FrameStream(KucoinStream):
         self.frames: deque[_Frame] = deque()
         self.lost = 0
         self._arriving = 0  # number of the connection being read
-        self._inbox = _PassThroughBuffer(self._passed)
+        self._buffer = _PassThroughBuffer(self._passed)
 
     def _received(self, serial: int, now: float, messages: Sequence[Message]) -> None:
         self._arriving = serial
         super()._received(serial, now, messages)
 
     def _passed(self, now: float, text: bytes) -> None:
-        if len(self.frames) >= MOST_FRAMES:
+        if len(self.frames) >= MAX_FRAMES:
             self.lost += 1
         else:
             self.frames.append((now, self._arriving, text))
@@ -131,11 +131,11 @@ class RecordedStream(ReplayedStream):
         self._behind: list[asyncio.Future[None]] = []
         self._served: list[asyncio.Future[None]] = []
 
-    def want(self, topics: Collection[Topic]) -> None:
+    def want(self, topics: Collection[StreamTopic]) -> None:
         super().want(topics)
         self._stream.want(topics)
 
-    def resubscribe(self, topics: Collection[Topic]) -> None:
+    def resubscribe(self, topics: Collection[StreamTopic]) -> None:
         self._stream.resubscribe(topics)
 
     def facts(self) -> StreamStatus:
@@ -193,8 +193,8 @@ class RecordedStream(ReplayedStream):
     def on_updates(self, updates: Sequence[MarketUpdate]) -> None:
         """Does nothing: `drain` takes the frames."""
 
-    def on_sequence_restart(self, topic: Topic) -> None:
-        """As `told`."""
+    def on_sequence_restart(self, topic: StreamTopic) -> None:
+        """Does nothing, like `on_updates`."""
 
     def exchange_ms(self) -> int:
         return 0  # no message is compared there

@@ -20,11 +20,11 @@ from app.adapters.kucoin.stream.protocol import (
     StreamTicket,
 )
 from app.foundation.backoff import full_jitter_s
-from app.market.domain.stream import Topic
+from app.market.domain.stream import StreamTopic
 
 SUBSCRIBE: Final = "subscribe"
 UNSUBSCRIBE: Final = "unsubscribe"
-_NO_TOPIC: Final = frozenset({400, 404, 406})
+_UNKNOWN_TOPIC_CODES: Final = frozenset({400, 404, 406})
 _LIMIT: Final = 509
 
 
@@ -33,7 +33,7 @@ class SubscriptionCommand:
     """Command to the exchange with its number of earlier tries."""
 
     kind: str
-    topics: tuple[Topic, ...]
+    topics: tuple[StreamTopic, ...]
     tries: int = 0
 
 
@@ -45,15 +45,17 @@ class Subscriptions:
     """
 
     terms: StreamLimits
-    wanted: dict[Topic, None] = field(default_factory=dict)
-    acked: dict[Topic, float] = field(default_factory=dict)  # monotonic time of the acknowledgement
+    wanted: dict[StreamTopic, None] = field(default_factory=dict)
+    acked: dict[StreamTopic, float] = field(
+        default_factory=dict
+    )  # monotonic time of the acknowledgement
     changes: int = 0  # of acknowledged topics
-    displaced: list[Topic] = field(default_factory=list)
-    refused: list[Topic] = field(default_factory=list)
+    displaced: list[StreamTopic] = field(default_factory=list)
+    refused: list[StreamTopic] = field(default_factory=list)
     is_full: bool = False
     _queue: deque[SubscriptionCommand] = field(default_factory=deque)
     _pending: dict[str, tuple[SubscriptionCommand, float]] = field(default_factory=dict)
-    _resubscribed: dict[Topic, float] = field(default_factory=dict)
+    _resubscribed: dict[StreamTopic, float] = field(default_factory=dict)
     _next_send: float = 0.0
 
     def begin(self, now: float) -> None:
@@ -70,17 +72,17 @@ class Subscriptions:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no topic waits for a command or an acknowledgement."""
+        """True if no topic waits for a command or an acknowledgement."""
         pending = (command.kind for command, _ in self._pending.values())
         return not self._queue and SUBSCRIBE not in pending
 
-    def add(self, topics: Iterable[Topic]) -> list[Topic]:
+    def add(self, topics: Iterable[StreamTopic]) -> list[StreamTopic]:
         """Request topics; returns the new ones."""
         new = [topic for topic in topics if topic not in self.wanted]
         self.wanted.update(dict.fromkeys(new))
         return new
 
-    def drop(self, topics: Iterable[Topic]) -> list[Topic]:
+    def drop(self, topics: Iterable[StreamTopic]) -> list[StreamTopic]:
         """Release topics; returns those requested before."""
         gone = [topic for topic in topics if topic in self.wanted]
         self.changes += len(gone)
@@ -90,13 +92,13 @@ class Subscriptions:
             self._resubscribed.pop(topic, None)
         return gone
 
-    def say(self, kind: str, topics: Iterable[Topic]) -> None:
+    def say(self, kind: str, topics: Iterable[StreamTopic]) -> None:
         """Queue commands, with a limited number of topics of one kind each."""
         for _, group in groupby(sorted(topics), key=lambda topic: topic.kind):
             while part := tuple(islice(group, self.terms.topics_per_message)):
                 self._queue.append(SubscriptionCommand(kind, part))
 
-    def heard(self, topic: Topic) -> bool:
+    def heard(self, topic: StreamTopic) -> bool:
         """Register a message of a topic; False for one that was not requested."""
         if self._resubscribed:
             self._resubscribed.pop(topic, None)
@@ -117,7 +119,9 @@ class Subscriptions:
         command = known[0]
         if command.kind != SUBSCRIBE:
             return True
-        if frame.code in _NO_TOPIC or (frame.code == _LIMIT and "per time" in frame.text):
+        if frame.code in _UNKNOWN_TOPIC_CODES or (
+            frame.code == _LIMIT and "per time" in frame.text
+        ):
             self._split(command)
             return True
         if frame.code == _LIMIT and "per session" in frame.text:
@@ -134,7 +138,7 @@ class Subscriptions:
         return all(kept)
 
     def may_send(self, now: float) -> bool:
-        """Whether the exchange accepts a message now."""
+        """True if the exchange accepts a message now."""
         return now >= self._next_send
 
     def sent(self, now: float) -> None:
@@ -155,7 +159,7 @@ class Subscriptions:
                 self.sent(now)
         return sent
 
-    def resubscribe(self, topics: Iterable[Topic], now: float) -> list[Topic]:
+    def resubscribe(self, topics: Iterable[StreamTopic], now: float) -> list[StreamTopic]:
         """Resubscribe silent topics; returns those still silent after that."""
         here = [topic for topic in topics if topic in self.wanted]
         first = [topic for topic in here if topic not in self._resubscribed]
@@ -167,7 +171,7 @@ class Subscriptions:
         self.say(SUBSCRIBE, first)
         return [topic for topic in here if now - self._resubscribed[topic] >= self.terms.stalled_s]
 
-    def displace(self, topics: Iterable[Topic]) -> None:
+    def displace(self, topics: Iterable[StreamTopic]) -> None:
         """Release topics for another connection."""
         gone = self.drop(topics)
         self.displaced.extend(gone)
@@ -193,7 +197,7 @@ class Subscriptions:
 
 
 PING: Final = "ping"
-_NO_ENTRY: Final = frozenset({401, 403})
+_REFUSED_CODES: Final = frozenset({401, 403})
 _NEVER: Final = float("inf")
 
 
@@ -328,7 +332,7 @@ class StreamConnection:
         if self.phase is Phase.CATCHING_UP:
             self._enter(Phase.LIVE, now)
 
-    def resubscribe(self, topics: Iterable[Topic], now: float) -> None:
+    def resubscribe(self, topics: Iterable[StreamTopic], now: float) -> None:
         """Resubscribe topics that are silent here but move elsewhere, then move them on."""
         if not self.is_live:
             return
@@ -340,12 +344,12 @@ class StreamConnection:
 
     # --- subscriptions
 
-    def add(self, topics: Iterable[Topic]) -> None:
+    def add(self, topics: Iterable[StreamTopic]) -> None:
         new = self.topics.add(topics)
         if self.is_open:
             self.topics.say(SUBSCRIBE, new)
 
-    def drop(self, topics: Iterable[Topic]) -> None:
+    def drop(self, topics: Iterable[StreamTopic]) -> None:
         gone = self.topics.drop(topics)
         if self.is_open:
             self.topics.say(UNSUBSCRIBE, gone)
@@ -365,7 +369,7 @@ class StreamConnection:
         if self.is_open:
             self._beat(now)
         if self.is_open and not self.topics.overdue(now):
-            self._had_its_tries(now)
+            self._after_last_try(now)
         if self.is_open:
             for number, command in self.topics.pump(now, self._number):
                 self.out.append(Send(self.serial, number, command.kind, command.topics))
@@ -410,12 +414,12 @@ class StreamConnection:
         self.topics.begin(now)
 
     def _error(self, frame: Control, now: float) -> None:
-        if frame.code in _NO_ENTRY or not self.is_open:
+        if frame.code in _REFUSED_CODES or not self.is_open:
             self.fail(now, f"refused_{frame.code}")
         elif not self.topics.failed(frame, now):
-            self._had_its_tries(now)
+            self._after_last_try(now)
 
-    def _had_its_tries(self, now: float) -> None:
+    def _after_last_try(self, now: float) -> None:
         """Release topics after their last try; a connection without others fails."""
         if self.is_own:
             self.topics.add(self.topics.displaced)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from app.adapters.kucoin.limiter import RandomSource
 from app.adapters.kucoin.stream.connection import Phase, StreamConnection, Subscriptions
 from app.adapters.kucoin.stream.protocol import Action, Close, Control, StreamLimits, StreamTicket
-from app.market.domain.stream import Topic
+from app.market.domain.stream import StreamTopic
 
 
 class ConnectionPool:
@@ -25,12 +25,12 @@ class ConnectionPool:
         self._out: list[Action] = []
         self._serials = 0
         self._connects: deque[float] = deque()
-        self._refused: dict[Topic, float] = {}
-        self._live: tuple[list[tuple[int, int]], dict[Topic, float]] = ([], {})
+        self._refused: dict[StreamTopic, float] = {}
+        self._live: tuple[list[tuple[int, int]], dict[StreamTopic, float]] = ([], {})
 
     # --- state
 
-    def live(self) -> dict[Topic, float]:
+    def live(self) -> dict[StreamTopic, float]:
         """Live topics with the time since which each is without a gap; cached until a change.
 
         A live topic was acknowledged, and none of its messages was missed.
@@ -38,20 +38,20 @@ class ConnectionPool:
         lines = [line for line in self.lines if line.is_live]
         state = [(line.serial, line.topics.changes) for line in lines]
         if state != self._live[0]:
-            found: dict[Topic, float] = {}
+            found: dict[StreamTopic, float] = {}
             for line in lines:
                 for topic, since in line.topics.acked.items():
                     found[topic] = min(since, found.get(topic, since))
             self._live = state, found
         return self._live[1]
 
-    def wanted(self) -> set[Topic]:
+    def wanted(self) -> set[StreamTopic]:
         """Requested topics that are not refused."""
         return {topic for line in self.lines for topic in line.topics.wanted}
 
     # --- events
 
-    def want(self, topics: Iterable[Topic], now: float) -> list[Action]:
+    def want(self, topics: Iterable[StreamTopic], now: float) -> list[Action]:
         """Replace the requested topics."""
         asked, held = set(topics), self.wanted()
         for line in self.lines:
@@ -130,7 +130,7 @@ class ConnectionPool:
             line.caught_up(now)
         return self._taken()
 
-    def resubscribe(self, topics: Iterable[Topic], now: float) -> list[Action]:
+    def resubscribe(self, topics: Iterable[StreamTopic], now: float) -> list[Action]:
         """Register topics that moved elsewhere without a message here."""
         silent = list(topics)
         for line in list(self.lines):
@@ -178,7 +178,7 @@ class ConnectionPool:
             heir.is_covered = False
             self._remove(line, "rotated")
 
-    def _place(self, topics: list[Topic], now: float, *, own: bool = False) -> None:
+    def _place(self, topics: list[StreamTopic], now: float, *, own: bool = False) -> None:
         left = deque(topics)
         while left:
             line = self._with_room(own=own)

@@ -22,7 +22,7 @@ from app.market.domain.stream import (
     FundingUpdate,
     MarkUpdate,
     QuoteUpdate,
-    Topic,
+    StreamTopic,
     TopicKind,
     TradeUpdate,
     Update,
@@ -85,8 +85,8 @@ _BARE: Final = msgspec.json.Decoder(_Bare)
 _encode = msgspec.json.Encoder().encode
 
 
-def topic_name(topic: Topic) -> str:
-    """Topic name in the exchange's frames."""
+def topic_name(topic: StreamTopic) -> str:
+    """StreamTopic name in the exchange's frames."""
     return f"{_CHANNELS[topic.kind]}:{topic.code}{_TAILS.get(topic.kind, '')}"
 
 
@@ -150,7 +150,7 @@ def stamp_from_data(found: MessageStamp) -> tuple[int, int | None]:
     return parse_ms(stamp), found.sequence
 
 
-def conflation_key(topic: Topic, frame: StreamFrame) -> object:
+def conflation_key(topic: StreamTopic, frame: StreamFrame) -> object:
     """Key of messages that replace each other: of these only the newest matters."""
     if topic.kind is not _INSTRUMENT:
         return frame.topic
@@ -238,7 +238,7 @@ _MATCH: Final = msgspec.json.Decoder(_Payload[_Match])
 _CANDLE: Final = msgspec.json.Decoder(_Payload[_Candle])
 
 
-def parse_update(topic: Topic, subject: str, text: bytes) -> Update:
+def parse_update(topic: StreamTopic, subject: str, text: bytes) -> Update:
     """Update of a message."""
     match topic.kind:
         case TopicKind.QUOTE:
@@ -289,7 +289,7 @@ def _day(found: _Day) -> DayUpdate:
     )
 
 
-def _book(topic: Topic, found: _Depth) -> Book:
+def _book(topic: StreamTopic, found: _Depth) -> Book:
     return Book(
         code=topic.code,
         sequence=found.sequence,

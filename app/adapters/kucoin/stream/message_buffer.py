@@ -20,7 +20,7 @@ from app.market.domain.stream import (
     MAX_AHEAD_MS,
     LatestUpdate,
     MarketUpdate,
-    Topic,
+    StreamTopic,
     TopicKind,
     Update,
     UpdateOrder,
@@ -37,7 +37,7 @@ _QUOTE: Final = TopicKind.QUOTE
 class _ConflatedMessage:
     """Messages that replace each other, and the waiting one of them."""
 
-    topic: Topic
+    topic: StreamTopic
     subject: str
     newest: LatestUpdate = field(default_factory=LatestUpdate)
     waiting: bytes | None = None
@@ -48,7 +48,7 @@ class _ConflatedMessage:
     matched_by: Subscriptions | None = None  # subscriptions that matched last,
     matched_at: int = 0  # and their number of changes then
     is_live: bool = False
-    live_by: Mapping[Topic, float] | None = None  # the mapping behind `is_live`
+    live_by: Mapping[StreamTopic, float] | None = None  # the mapping behind `is_live`
 
 
 @dataclass(slots=True)
@@ -62,7 +62,9 @@ class MessageBuffer:
     messages: int = 0
     last: float | None = None  # monotonic time of the last accepted message
     dropped: Counter[str] = field(default_factory=Counter)
-    doubtful: list[Topic] = field(default_factory=list)  # topics with unreliable earlier messages
+    doubtful: list[StreamTopic] = field(
+        default_factory=list
+    )  # topics with unreliable earlier messages
     _kinds: dict[object, _ConflatedMessage] = field(default_factory=dict)
     _heads: dict[bytes, _ConflatedMessage] = field(default_factory=dict)
     _waiting: list[_ConflatedMessage] = field(default_factory=list)
@@ -102,7 +104,7 @@ class MessageBuffer:
         return left
 
     def put(
-        self, topic: Topic, frame: StreamFrame, text: bytes, now: float, exchange_ms: int
+        self, topic: StreamTopic, frame: StreamFrame, text: bytes, now: float, exchange_ms: int
     ) -> None:
         """Keep a message if it is newer than the waiting one."""
         try:
@@ -139,7 +141,7 @@ class MessageBuffer:
         return len(self._waiting)
 
     def take(
-        self, live: Mapping[Topic, float], exchange_ms: int, most: int | None = None
+        self, live: Mapping[StreamTopic, float], exchange_ms: int, most: int | None = None
     ) -> list[MarketUpdate]:
         """Updates of these topics among the first `most` waiting messages (None: all)."""
         updates: list[MarketUpdate] = []

@@ -7,7 +7,7 @@ from yarl import URL
 
 from app.adapters.kucoin.fields import FieldReader, InvalidFieldError, some_lots
 from app.adapters.kucoin.parse import whole_answer
-from app.market.domain.stream import Topic
+from app.market.domain.stream import StreamTopic
 
 HOUR_S: Final = 3_600.0
 
@@ -83,7 +83,7 @@ class Send:
     line: int
     number: str
     kind: str
-    topics: tuple[Topic, ...] = ()
+    topics: tuple[StreamTopic, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +128,11 @@ def parse_ticket(data: object, base_url: str) -> StreamTicket:
 
 
 def _ticket(data: object, base: URL) -> StreamTicket:
-    record = FieldReader.of(data, "data")
+    record = FieldReader.from_value(data, "data")
     servers = record.values.get("instanceServers")
     if not isinstance(servers, list) or not servers:
         raise InvalidFieldError("instanceServers", "not a list of servers")
-    server = FieldReader.of(servers[0], "instanceServers[0]")
+    server = FieldReader.from_value(servers[0], "instanceServers[0]")
     return StreamTicket(
         token=_text(record, "token"),
         endpoint=_endpoint(_text(server, "endpoint"), base),

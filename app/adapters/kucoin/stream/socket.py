@@ -17,7 +17,7 @@ from app.adapters.kucoin.stream.protocol import StreamLimits
 
 SLICE: Final = 500  # messages processed before other tasks run
 MOST: Final = 10_000  # waiting messages; beyond that, reading from the socket pauses
-_GOODBYE_S: Final = 1.0
+_HANDSHAKE_GRACE_S: Final = 1.0
 _CALM_S: Final = 0.05  # after a wait of so long for a message there is nothing to gather
 _ABNORMAL: Final = 1006  # code of an end without a close frame
 _NO_CODE: Final = 1005
@@ -178,7 +178,7 @@ async def open_socket(
     finally:
         if pile.ended is None:
             transport.send_close(WSCloseCode.OK)
-        await _let_go(transport)
+        await _disconnect(transport)
 
 
 async def _finish_handshake(
@@ -189,19 +189,19 @@ async def _finish_handshake(
     try:
         transport, listener = await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task}, timeout=_GOODBYE_S)
+        await asyncio.wait({task}, timeout=_HANDSHAKE_GRACE_S)
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
         elif task.exception() is None:
-            await _let_go(task.result()[0])
+            await _disconnect(task.result()[0])
         raise
     if not isinstance(listener, _SocketListener):
         raise ConnectionResetError("it hung up within the handshake")
     return transport
 
 
-async def _let_go(transport: WSTransport) -> None:
+async def _disconnect(transport: WSTransport) -> None:
     transport.disconnect(graceful=False)
     with suppress(picows.WSProtocolError):  # the connection ended with the protocol error
         await transport.wait_disconnected()

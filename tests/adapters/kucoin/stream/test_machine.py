@@ -9,7 +9,7 @@ import pytest
 
 from app.adapters.kucoin.limiter import KucoinLimits
 from app.adapters.kucoin.stream.protocol import HOUR_S, Control, Send, StreamLimits
-from app.market.domain.stream import LatestUpdate, Topic, UpdateOrder
+from app.market.domain.stream import LatestUpdate, StreamTopic, UpdateOrder
 from tests.adapters.kucoin.stream_world import Heard, World, quotes
 
 SOON_S = 30.0
@@ -22,7 +22,7 @@ def live(count: int = 20, **given: object) -> World:
     return world
 
 
-def gaps(world: World, topic: Topic) -> list[int]:
+def gaps(world: World, topic: StreamTopic) -> list[int]:
     """How far the sequences that were taken are apart, each taken once."""
     newest, numbers = LatestUpdate(), []
     for now, number in world.taken[topic]:
@@ -335,7 +335,7 @@ def test_W07_when_the_exchange_restarts_connects_are_spread_and_never_over_30_a_
 def test_W11_what_nobody_asked_for_is_told_apart() -> None:
     world = live(5)
     serial = next(iter(world.sockets))
-    stranger = Topic(quotes(1)[0].kind, "NOBODYASKEDUSDTM")
+    stranger = StreamTopic(quotes(1)[0].kind, "NOBODYASKEDUSDTM")
     assert world.hear(serial, stranger) is Heard.STRANGE
     assert world.hear(serial + 99, quotes(1)[0]) is Heard.EARLY
     world.want(quotes(4))

@@ -14,7 +14,7 @@ from app.market.domain.stream import (
     MarketUpdate,
     MarkUpdate,
     QuoteUpdate,
-    Topic,
+    StreamTopic,
     TopicKind,
 )
 from app.market.services.state import SHOWN_LEVELS
@@ -176,7 +176,7 @@ async def test_W04_a_half_open_connection_is_let_go() -> None:
 
 async def test_W06_a_topic_that_is_refused_as_unknown_leaves_the_others_alone() -> None:
     async with listening() as here:
-        stranger = Topic(TopicKind.QUOTE, "NOBODYUSDTM")
+        stranger = StreamTopic(TopicKind.QUOTE, "NOBODYUSDTM")
         here.stream.want([*here.topics(TopicKind.QUOTE), stranger])
         await here.until(here.all_live)
         assert here.stream.live().keys() == set(here.topics(TopicKind.QUOTE))
