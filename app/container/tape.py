@@ -174,7 +174,7 @@ async def record(
             def settle() -> None:
                 found = held.present if newest is None else newest()
                 if found.version > held.present.version:
-                    tape.configured(as_document(found), found.version)
+                    tape.record_configuration(as_document(found), found.version)
                     held.present, schedule.intervals = found, found.intervals
 
             steps = LiveSteps(schedule, tape, stream, around.monotonic, around.sleep, for_s, settle)
@@ -184,7 +184,7 @@ async def record(
                     told = _Told(ears, decide, database_url, is_streaming)
                     await _run(exchange, stream, clock, held, steps, told, seams)
             finally:
-                tape.ended()
+                tape.record_end()
             return stream.lost
 
 
@@ -233,7 +233,7 @@ async def replay(
             """They were changed here while it was recorded."""
             held.present = from_document(entry.configuration, entry.version)
 
-        player.configured = configured
+        player.on_configuration = configured
         steps = PlayedSteps(player)
         async with open_replay(
             player,

@@ -319,7 +319,7 @@ def candle_rows(data: object) -> tuple[CandleRows, list[Rejection]]:
 def _parse_vectorized(sent: Sequence[object]) -> CandleRows | None:
     """Parse all rows in one numpy call, an order of magnitude faster than one by one.
 
-    None unless every row holds plain numbers in the usual form: `_row` alone decides doubtful
+    None unless every row holds plain numbers in the usual form: `_row` alone decides restarted
     rows and gives their reasons.
     """
     if set(map(type, sent)) != {list}:

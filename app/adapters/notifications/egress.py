@@ -197,8 +197,8 @@ class PinnedHttp:
             raise undelivered(f"answered {status}")
 
     async def _post(self, body: bytes, headers: dict[str, str] | None) -> int:
-        asked = self.session.post(self.url, data=body, headers=headers, allow_redirects=False)
-        async with asked as answer:
+        posting = self.session.post(self.url, data=body, headers=headers, allow_redirects=False)
+        async with posting as answer:
             await answer.content.read(MAX_ANSWER_BYTES)
             return answer.status
 

@@ -140,20 +140,20 @@ class LatestUpdate:
     number: int = -1  # sequence; -1 for a message that has only a time
     _late: int = 0  # in a row
 
-    def judge(self, stamped_ms: int, sequence: int | None, now_ms: int) -> UpdateOrder:
+    def classify(self, stamped_ms: int, sequence: int | None, now_ms: int) -> UpdateOrder:
         """Classifies a message and stores it if it is newer; `now_ms` is exchange time."""
         number = -1 if sequence is None else sequence
         # The common case first; the others may take longer.
         if self.stamped_ms < stamped_ms <= now_ms + MAX_AHEAD_MS and number >= self.number:
             order = UpdateOrder.NEWER
         else:
-            order = self._beside(stamped_ms, number, now_ms)
+            order = self._classify_unusual(stamped_ms, number, now_ms)
             if order is not UpdateOrder.NEWER and order is not UpdateOrder.RESTARTED:
                 return order
         self.stamped_ms, self.number, self._late = stamped_ms, number, 0
         return order
 
-    def _beside(self, stamped_ms: int, number: int, now_ms: int) -> UpdateOrder:
+    def _classify_unusual(self, stamped_ms: int, number: int, now_ms: int) -> UpdateOrder:
         if stamped_ms > now_ms + MAX_AHEAD_MS:
             return UpdateOrder.AHEAD
         if stamped_ms > self.stamped_ms:
@@ -179,7 +179,7 @@ class ConnectionStatus:
 class StreamStatus:
     """Status of the stream; counters start with the process."""
 
-    lines: tuple[ConnectionStatus, ...]
+    connections: tuple[ConnectionStatus, ...]
     topics: int  # requested
     active_topics: int
     seconds_since_last_message: (

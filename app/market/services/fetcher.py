@@ -69,9 +69,8 @@ class Fetcher:
     workers: int
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     fence: Fence = no_fencing
-    is_current: Callable[[SymbolEntry], bool] = lambda _: (
-        True
-    )  # whether its code still names this contract
+    # True if the code of the entry still names its contract.
+    is_current: Callable[[SymbolEntry], bool] = lambda _: True
     _tries: dict[tuple[str, Interval], tuple[int, int]] = field(default_factory=dict)
 
     async def candles(

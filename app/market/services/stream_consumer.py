@@ -154,7 +154,7 @@ def count_stream_metrics(
 def set_stream_gauges(metrics: Metrics, now: StreamStatus, *, is_streaming: bool) -> None:
     """Sets the gauges to `now`."""
     metrics.feed_streaming.set(is_streaming)
-    phases = Counter(line.phase for line in now.lines)
+    phases = Counter(line.phase for line in now.connections)
     for phase in _PHASES:
         metrics.feed_connections.labels(phase).set(phases[phase])
     metrics.feed_topics.labels("wanted").set(now.topics)

@@ -140,7 +140,7 @@ def stream(report: StreamReport | None) -> tuple[ComponentHealth, ...]:
     heard = "no message yet"
     if facts.seconds_since_last_message is not None:
         heard = f"last message {facts.seconds_since_last_message:.0f} s ago"
-    lines = f"{len(facts.lines)} connections"
+    lines = f"{len(facts.connections)} connections"
     detail = f"{facts.active_topics} of {facts.topics} topics live on {lines}, {heard}"
     cause = next_step = None
     state = ComponentState.UP

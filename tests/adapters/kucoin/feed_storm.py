@@ -130,7 +130,7 @@ class Storm(World):
             return
         stamped_ms = self._ms(stamped)
         newest = self.newest.setdefault(topic, LatestUpdate())
-        order = newest.judge(stamped_ms, number, self.live.server_clock.now_ms())
+        order = newest.classify(stamped_ms, number, self.live.server_clock.now_ms())
         held = self.live.market.tickers.get(topic.code)
         if (
             order in {UpdateOrder.NEWER, UpdateOrder.RESTARTED}
@@ -156,7 +156,7 @@ class Storm(World):
         for action in actions:
             if isinstance(action, Backfill):
                 self.backfills += 1
-                self.behind.append(action.line)
+                self.behind.append(action.connection)
             else:
                 super()._perform([action])
 

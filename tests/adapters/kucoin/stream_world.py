@@ -112,7 +112,7 @@ class World:
 
     def hear(self, serial: int, topic: StreamTopic) -> Heard:
         """A message comes, and the fleet is asked about it as the stream does."""
-        held = self.fleet.speaking(serial, self.now)
+        held = self.fleet.expect_messages(serial, self.now)
         if held is None:
             return Heard.EARLY
         return Heard.WANTED if held.heard(topic) else Heard.STRANGE
@@ -176,7 +176,7 @@ class World:
             self._after(lambda: self.fleet.control(serial, word, self.now))
 
     def _obey(self, command: Send) -> None:
-        socket = self.sockets.get(command.line)
+        socket = self.sockets.get(command.connection)
         if socket is None or socket.is_dead:
             return
         word = Control("pong", command.number) if command.kind == "ping" else self.answers(command)
@@ -186,4 +186,4 @@ class World:
             socket.topics.update(command.topics)
         if command.kind == "unsubscribe":
             socket.topics.difference_update(command.topics)
-        self._after(lambda: self.fleet.control(command.line, word, self.now))
+        self._after(lambda: self.fleet.control(command.connection, word, self.now))

@@ -12,7 +12,7 @@ NOW = 1_795_000_000_000
 
 def judged(*messages: tuple[int, int | None], now_ms: int = NOW) -> list[UpdateOrder]:
     newest = LatestUpdate()
-    return [newest.judge(NOW + at, number, now_ms) for at, number in messages]
+    return [newest.classify(NOW + at, number, now_ms) for at, number in messages]
 
 
 def test_W08_n_duplicates_are_as_one() -> None:
@@ -67,7 +67,7 @@ def test_W08_what_is_taken_only_ever_grows_newer(repeats: list[int], seed: int) 
     mixed = sorted(messages, key=lambda one: one[0] + dice.uniform(0, 3))
     newest, taken = LatestUpdate(), []
     for at, number in mixed:
-        order = newest.judge(NOW + at, number, NOW + 1_000)
+        order = newest.classify(NOW + at, number, NOW + 1_000)
         if order is UpdateOrder.NEWER:
             taken.append(at)
         if order is UpdateOrder.RESTARTED:

@@ -50,7 +50,7 @@ class SessionRecorder:
     def began(self, step: Step) -> None:
         self._writer.write(StepStarted(self._now(), step))
 
-    def configured(self, configuration: Mapping[str, Any], version: int) -> None:
+    def record_configuration(self, configuration: Mapping[str, Any], version: int) -> None:
         self._writer.write(ConfigurationApplied(self._now(), dict(configuration), version))
 
     def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:
@@ -60,19 +60,19 @@ class SessionRecorder:
         error = None if refusal is None else RecordedError.from_error(refusal)
         self._writer.write(ResponseReceived(self._now(), attempts, error))
 
-    def heard(self, at: float, line: int, text: bytes) -> FrameReceived:
+    def record_frame(self, at: float, line: int, text: bytes) -> FrameReceived:
         """Record a frame that arrived at `at`, possibly some time ago."""
         self._clock.move(at)
         return self._written(FrameReceived(at, line, text))
 
-    def live(
+    def record_live_topics(
         self, gained: Mapping[StreamTopic, float], lost: Iterable[StreamTopic]
     ) -> LiveTopicsChanged:
         return self._written(
             LiveTopicsChanged(self._now(), tuple(sorted(gained.items())), tuple(sorted(lost)))
         )
 
-    def flushed(self) -> FramesApplied:
+    def record_application(self) -> FramesApplied:
         return self._written(FramesApplied(self._now()))
 
     def _written(self, entry: E) -> E:
@@ -86,7 +86,7 @@ class SessionRecorder:
     def flush(self) -> None:
         self._writer.flush()
 
-    def ended(self) -> None:
+    def record_end(self) -> None:
         self._writer.write(RecordingEnded(self._now()))
 
 
@@ -105,7 +105,7 @@ class SessionPlayer:
         self.stream: Callable[[FrameReceived | LiveTopicsChanged | FramesApplied], None] = (
             _ignore_entry
         )
-        self.configured: Callable[[ConfigurationApplied], None] = _ignore_entry
+        self.on_configuration: Callable[[ConfigurationApplied], None] = _ignore_entry
 
     def began(self) -> Step:
         """Next step; entries before it go to their listeners on the way."""
@@ -116,7 +116,7 @@ class SessionPlayer:
             self._next = None
             self._clock.move(found.at)
             if isinstance(found, ConfigurationApplied):
-                self.configured(found)
+                self.on_configuration(found)
             else:
                 self.stream(found)
         return self._take(StepStarted, "begins no step").step

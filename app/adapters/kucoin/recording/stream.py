@@ -52,7 +52,7 @@ class ReplayedStream:
         """Apply the next recorded entry."""
         match entry:
             case FrameReceived():
-                self._heard(entry.text, entry.at)
+                self._on_frame(entry.text, entry.at)
             case LiveTopicsChanged():
                 gone = set(entry.lost)
                 kept = {one: since for one, since in self._live.items() if one not in gone}
@@ -63,15 +63,15 @@ class ReplayedStream:
                 if updates := self._buffer.take(self._live, listener.exchange_ms()):
                     listener.on_updates(updates)
 
-    def _heard(self, text: bytes, at: float) -> None:
+    def _on_frame(self, text: bytes, at: float) -> None:
         frame = parse_frame(text)
         topic, listener = self._topics.get(frame.topic), self.listener
         if topic is None or listener is None:
             return
         self._buffer.put(topic, frame, text, at, listener.exchange_ms())
-        for one in self._buffer.doubtful:
+        for one in self._buffer.restarted:
             listener.on_sequence_restart(one)
-        self._buffer.doubtful.clear()
+        self._buffer.restarted.clear()
 
 
 class _PassThroughBuffer(MessageBuffer):
@@ -104,18 +104,18 @@ class FrameStream(KucoinStream):
         super().__init__(ticket, terms=terms, monotonic=monotonic, dice=dice)
         self.frames: deque[_Frame] = deque()
         self.lost = 0
-        self._arriving = 0  # number of the connection being read
+        self._current_serial = 0  # number of the connection being read
         self._buffer = _PassThroughBuffer(self._passed)
 
     def _received(self, serial: int, now: float, messages: Sequence[Message]) -> None:
-        self._arriving = serial
+        self._current_serial = serial
         super()._received(serial, now, messages)
 
     def _passed(self, now: float, text: bytes) -> None:
         if len(self.frames) >= MAX_FRAMES:
             self.lost += 1
         else:
-            self.frames.append((now, self._arriving, text))
+            self.frames.append((now, self._current_serial, text))
 
 
 class RecordedStream(ReplayedStream):
@@ -128,8 +128,8 @@ class RecordedStream(ReplayedStream):
         super().__init__()
         self._stream = stream
         self._tape = tape
-        self._behind: list[asyncio.Future[None]] = []
-        self._served: list[asyncio.Future[None]] = []
+        self._backfill_requests: list[asyncio.Future[None]] = []
+        self._running_backfills: list[asyncio.Future[None]] = []
 
     def want(self, topics: Collection[StreamTopic]) -> None:
         super().want(topics)
@@ -156,39 +156,39 @@ class RecordedStream(ReplayedStream):
         frames, before, now = self._stream.frames, self._live, dict(self._stream.live())
         waiting = len(frames)
         for _ in range(waiting):
-            self.apply(self._tape.heard(*frames.popleft()))
+            self.apply(self._tape.record_frame(*frames.popleft()))
         if now != before:
             gained = {one: since for one, since in now.items() if before.get(one) != since}
             lost = [one for one in before if one not in now]
-            self.apply(self._tape.live(gained, lost))
+            self.apply(self._tape.record_live_topics(gained, lost))
         if waiting or now != before:
-            self.apply(self._tape.flushed())
+            self.apply(self._tape.record_application())
 
     # --- backfill: requested by a connection, carried out as a step of its own
 
     @property
     def is_behind(self) -> bool:
-        return bool(self._behind)
+        return bool(self._backfill_requests)
 
     def catching_up(self) -> None:
         """Start a backfill; later requests get another one."""
-        self._served, self._behind = self._behind, []
+        self._running_backfills, self._backfill_requests = self._backfill_requests, []
 
     def caught_up(self, error: ServiceError | None) -> None:
-        for one in self._served:
+        for one in self._running_backfills:
             if one.done():
                 continue  # its connection ended
             if error is None:
                 one.set_result(None)
             else:
                 one.set_exception(error)
-        self._served = []
+        self._running_backfills = []
 
     async def catch_up(self) -> None:
         """Request a backfill and wait for its end. Raises UnavailableError."""
-        asked = asyncio.get_running_loop().create_future()
-        self._behind.append(asked)
-        await asked
+        request = asyncio.get_running_loop().create_future()
+        self._backfill_requests.append(request)
+        await request
 
     def on_updates(self, updates: Sequence[MarketUpdate]) -> None:
         """Does nothing: `drain` takes the frames."""

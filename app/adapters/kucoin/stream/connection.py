@@ -62,7 +62,7 @@ class Subscriptions:
         """Start a new connection: all topics must be subscribed."""
         self.clear()
         self._next_send = now
-        self.say(SUBSCRIBE, self.wanted)
+        self.enqueue(SUBSCRIBE, self.wanted)
 
     def clear(self) -> None:
         """Forget commands and acknowledgements; requested topics stay."""
@@ -92,7 +92,7 @@ class Subscriptions:
             self._resubscribed.pop(topic, None)
         return gone
 
-    def say(self, kind: str, topics: Iterable[StreamTopic]) -> None:
+    def enqueue(self, kind: str, topics: Iterable[StreamTopic]) -> None:
         """Queue commands, with a limited number of topics of one kind each."""
         for _, group in groupby(sorted(topics), key=lambda topic: topic.kind):
             while part := tuple(islice(group, self.terms.topics_per_message)):
@@ -130,7 +130,7 @@ class Subscriptions:
             return True
         return self._again(command, now, self.terms.busy_s * (command.tries + 1))
 
-    def overdue(self, now: float) -> bool:
+    def retry_overdue(self, now: float) -> bool:
         """Retry unacknowledged commands; False when one had its last try."""
         late = [n for n, (_, sent) in self._pending.items() if now - sent >= self.terms.ack_s]
         commands = [self._pending.pop(number)[0] for number in late]
@@ -145,7 +145,9 @@ class Subscriptions:
         """Count a sent message; the exchange counts all of them."""
         self._next_send = max(self._next_send, now + self.terms.send_every_s)
 
-    def pump(self, now: float, number: Callable[[], str]) -> list[tuple[str, SubscriptionCommand]]:
+    def take_commands(
+        self, now: float, number: Callable[[], str]
+    ) -> list[tuple[str, SubscriptionCommand]]:
         """Next commands to send, with their numbers."""
         sent: list[tuple[str, SubscriptionCommand]] = []
         while self._queue and self.may_send(now):
@@ -167,15 +169,15 @@ class Subscriptions:
         for topic in first:
             self._resubscribed[topic] = now
             self.acked.pop(topic, None)
-        self.say(UNSUBSCRIBE, first)
-        self.say(SUBSCRIBE, first)
+        self.enqueue(UNSUBSCRIBE, first)
+        self.enqueue(SUBSCRIBE, first)
         return [topic for topic in here if now - self._resubscribed[topic] >= self.terms.stalled_s]
 
     def displace(self, topics: Iterable[StreamTopic]) -> None:
         """Release topics for another connection."""
         gone = self.drop(topics)
         self.displaced.extend(gone)
-        self.say(UNSUBSCRIBE, gone)
+        self.enqueue(UNSUBSCRIBE, gone)
 
     def _split(self, command: SubscriptionCommand) -> None:
         """Split a refused list in half: one bad name spoils it."""
@@ -310,7 +312,7 @@ class StreamConnection:
             self.topics.acknowledged(frame.number, now)
             self._ready(now)
 
-    def speaks(self, now: float) -> bool:
+    def register_message(self, now: float) -> bool:
         """Register a market message; False before the connection may send any."""
         self.last_frame = now
         if not self.is_open:
@@ -347,12 +349,12 @@ class StreamConnection:
     def add(self, topics: Iterable[StreamTopic]) -> None:
         new = self.topics.add(topics)
         if self.is_open:
-            self.topics.say(SUBSCRIBE, new)
+            self.topics.enqueue(SUBSCRIBE, new)
 
     def drop(self, topics: Iterable[StreamTopic]) -> None:
         gone = self.topics.drop(topics)
         if self.is_open:
-            self.topics.say(UNSUBSCRIBE, gone)
+            self.topics.enqueue(UNSUBSCRIBE, gone)
 
     # --- time
 
@@ -368,10 +370,10 @@ class StreamConnection:
             self.fail(now, f"no_{'welcome' if self.phase is Phase.GREETING else self.phase}")
         if self.is_open:
             self._beat(now)
-        if self.is_open and not self.topics.overdue(now):
+        if self.is_open and not self.topics.retry_overdue(now):
             self._after_last_try(now)
         if self.is_open:
-            for number, command in self.topics.pump(now, self._number):
+            for number, command in self.topics.take_commands(now, self._number):
                 self.out.append(Send(self.serial, number, command.kind, command.topics))
             self._ready(now)
 

@@ -1,8 +1,7 @@
 """Frames of the stream: commands, control frames, message order, and messages as market updates.
 
-Pure functions. An unusable frame raises UnreadableError, and no other error.
-
-Pure functions. Data that no market can have raises UnreadableError, and no other error.
+Pure functions. An unusable frame, or data that no market can have, raises UnreadableError and no
+other error.
 """
 
 from collections.abc import Sequence

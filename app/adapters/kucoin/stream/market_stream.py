@@ -95,18 +95,20 @@ class KucoinStream:
 
     def facts(self) -> StreamStatus:
         now = self._monotonic()
-        lines = tuple(
+        connections = tuple(
             ConnectionStatus(
-                phase=line.phase.value,
-                since_s=max(0.0, now - line.since),
-                topics=len(line.topics.wanted),
-                active_topics=len(line.topics.acked) if line.is_live else 0,
-                seconds_since_last_message=now - line.last_frame if line.is_open else None,
+                phase=connection.phase.value,
+                since_s=max(0.0, now - connection.since),
+                topics=len(connection.topics.wanted),
+                active_topics=len(connection.topics.acked) if connection.is_live else 0,
+                seconds_since_last_message=now - connection.last_frame
+                if connection.is_open
+                else None,
             )
-            for line in self._pool.lines
+            for connection in self._pool.connections
         )
         return StreamStatus(
-            lines=lines,
+            connections=connections,
             topics=len(self._pool.wanted()),
             active_topics=len(self._pool.live()),
             seconds_since_last_message=None
@@ -156,18 +158,20 @@ class KucoinStream:
                 case AskTicket(serial):
                     group.create_task(self._get_ticket(serial))
                 case Open():
-                    self._sockets[action.line] = _Socket(group.create_task(self._connect(action)))
+                    self._sockets[action.connection] = _Socket(
+                        group.create_task(self._connect(action))
+                    )
                 case Send():
                     self._send(action)
                 case Close(serial, reason):
-                    _log.info("stream_closed", line=serial, reason=reason)
+                    _log.info("stream_closed", connection=serial, reason=reason)
                     if (socket := self._sockets.pop(serial, None)) is not None:
                         socket.task.cancel()
                 case Backfill(serial):
                     group.create_task(self._catch_up(serial))
 
     def _send(self, action: Send) -> None:
-        socket = self._sockets.get(action.line)
+        socket = self._sockets.get(action.connection)
         if socket is not None and socket.opened is not None:
             socket.opened.send(encode_command(action))
 
@@ -184,7 +188,7 @@ class KucoinStream:
             try:
                 await self._listener.catch_up()
             except ServiceError as error:
-                _log.warning("stream_not_caught_up", line=serial, cause=str(error.code))
+                _log.warning("stream_not_caught_up", connection=serial, cause=str(error.code))
                 await asyncio.sleep(self._terms.again_s)
             else:
                 self._do(self._pool.caught_up(serial, self._monotonic()))
@@ -192,7 +196,7 @@ class KucoinStream:
 
     async def _connect(self, action: Open) -> None:
         """Serve one connection from its opening to its end."""
-        serial, ticket = action.line, action.ticket
+        serial, ticket = action.connection, action.ticket
         try:
             url = URL(ticket.endpoint).update_query(token=ticket.token, connectId=action.name)
             async with open_socket(str(url), self._terms, self._monotonic) as socket:
@@ -214,32 +218,32 @@ class KucoinStream:
         """Handle messages of one connection, in their order."""
         topics, inbox, listener = self._topics, self._buffer, self._listener
         exchange_ms = 0 if listener is None else listener.exchange_ms()
-        held = self._pool.open_line(serial, now)
-        if held is not None and listener is not None:
+        subscriptions = self._pool.open_subscriptions(serial, now)
+        if subscriptions is not None and listener is not None:
             most = self._terms.frame_bytes
-            messages = inbox.sift(messages, held, now, exchange_ms, most)
-        held = None  # topics allowed there; read again after each other frame
+            messages = inbox.sift(messages, subscriptions, now, exchange_ms, most)
+        subscriptions = None  # topics allowed there; read again after each other frame
         for text in messages:
             if text is None or len(text) > self._terms.frame_bytes:
                 self._drop(serial, "binary" if text is None else "too_long")
-                held = None
+                subscriptions = None
                 continue
             try:
                 frame = parse_frame(text)
                 if frame.type in CONTROL:
                     self._do(self._pool.control(serial, parse_control(frame), now))
-                    held = None
+                    subscriptions = None
                     continue
             except UnreadableError:
                 self._drop(serial, "garbage")
-                held = None
+                subscriptions = None
                 continue
-            held = held or self._pool.speaking(serial, now)
-            if held is None:
+            subscriptions = subscriptions or self._pool.expect_messages(serial, now)
+            if subscriptions is None:
                 inbox.dropped["early"] += 1
                 continue
             topic = topics.get(frame.topic)
-            if topic is None or not held.heard(topic):
+            if topic is None or not subscriptions.heard(topic):
                 inbox.dropped["strange"] += 1
             elif listener is not None:
                 inbox.put(topic, frame, text, now, exchange_ms)
@@ -264,8 +268,8 @@ class KucoinStream:
         now_live = self._pool.live()
         if now_live is not live:  # a topic of a connection that ended meanwhile may have a gap
             updates = [one for one in updates if one.topic in now_live]
-        for topic in inbox.doubtful:
+        for topic in inbox.restarted:
             listener.on_sequence_restart(topic)
-        inbox.doubtful.clear()
+        inbox.restarted.clear()
         if updates:
             listener.on_updates(updates)

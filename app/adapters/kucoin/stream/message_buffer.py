@@ -43,7 +43,7 @@ class _ConflatedMessage:
     waiting: bytes | None = None
     stamped_ms: int = 0
     mono: float = 0.0
-    is_judged: bool = True  # whether the waiting message was compared
+    is_compared: bool = True  # whether the waiting message was compared
     tail: bytes = _NONE  # tail of the newest message, where it ends with its stamp
     matched_by: Subscriptions | None = None  # subscriptions that matched last,
     matched_at: int = 0  # and their number of changes then
@@ -62,7 +62,7 @@ class MessageBuffer:
     messages: int = 0
     last: float | None = None  # monotonic time of the last accepted message
     dropped: Counter[str] = field(default_factory=Counter)
-    doubtful: list[StreamTopic] = field(
+    restarted: list[StreamTopic] = field(
         default_factory=list
     )  # topics with unreliable earlier messages
     _kinds: dict[object, _ConflatedMessage] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class MessageBuffer:
                 waiting.append(kind)
             else:
                 replaced += 1
-            kind.waiting, kind.tail, kind.mono, kind.is_judged = text, tail, now, False
+            kind.waiting, kind.tail, kind.mono, kind.is_compared = text, tail, now, False
             taken += 1
         if taken:
             self.messages += taken
@@ -116,8 +116,8 @@ class MessageBuffer:
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds[key] = _ConflatedMessage(topic, frame.subject)
-        if not kind.is_judged and self._judged(kind, exchange_ms) is None:
-            kind.waiting, kind.is_judged = None, True
+        if not kind.is_compared and self._compare(kind, exchange_ms) is None:
+            kind.waiting, kind.is_compared = None, True
             self._waiting.remove(kind)
         if not self._is_newer(kind, stamped_ms, sequence, exchange_ms):
             return
@@ -129,7 +129,7 @@ class MessageBuffer:
             self.dropped["replaced"] += 1
         kind.waiting, kind.stamped_ms, kind.mono = text, stamped_ms, now
         if topic.kind is _QUOTE:
-            self._learn(kind, text, frame)
+            self._learn_layout(kind, text, frame)
 
     @property
     def is_empty(self) -> bool:
@@ -154,7 +154,7 @@ class MessageBuffer:
                 self._waiting.append(kind)
                 continue
             update = self._read(kind, exchange_ms)
-            kind.waiting, kind.is_judged = None, True
+            kind.waiting, kind.is_compared = None, True
             if update is not None:
                 updates.append(MarketUpdate(kind.topic, update, kind.stamped_ms, kind.mono))
         return updates
@@ -167,15 +167,15 @@ class MessageBuffer:
 
     def _read(self, kind: _ConflatedMessage, exchange_ms: int) -> Update | None:
         """Update of a waiting message; None for one without news."""
-        if not kind.is_judged:
-            return self._judged(kind, exchange_ms)
+        if not kind.is_compared:
+            return self._compare(kind, exchange_ms)
         try:
             return parse_update(kind.topic, kind.subject, kind.waiting or b"")
         except UnreadableError:
             self.dropped["unreadable"] += 1
             return None
 
-    def _judged(self, kind: _ConflatedMessage, exchange_ms: int) -> Update | None:
+    def _compare(self, kind: _ConflatedMessage, exchange_ms: int) -> Update | None:
         """Compare a message accepted unread with the newest one that was read."""
         try:
             update, stamped_ms, sequence = parse_quote(kind.waiting or b"")
@@ -187,22 +187,22 @@ class MessageBuffer:
             kind.tail = _NONE
             self.messages -= 1
             return None
-        kind.stamped_ms, kind.is_judged = stamped_ms, True
+        kind.stamped_ms, kind.is_compared = stamped_ms, True
         return update
 
     def _is_newer(
         self, kind: _ConflatedMessage, stamped_ms: int, sequence: int | None, exchange_ms: int
     ) -> bool:
-        order = kind.newest.judge(stamped_ms, sequence, exchange_ms)
+        order = kind.newest.classify(stamped_ms, sequence, exchange_ms)
         if order is _NEWER:
             return True
         if order is not UpdateOrder.RESTARTED:
             self.dropped[order.name.lower()] += 1
             return False
-        self.doubtful.append(kind.topic)
+        self.restarted.append(kind.topic)
         return True
 
-    def _learn(self, kind: _ConflatedMessage, text: bytes, frame: StreamFrame) -> None:
+    def _learn_layout(self, kind: _ConflatedMessage, text: bytes, frame: StreamFrame) -> None:
         """Learn head and tail of a kind, to accept its next messages unread."""
         head, tail = text[:HEAD], text[-TAIL:]
         stamp = getattr(frame.data, "ts", None)

@@ -16,9 +16,9 @@ HOUR_S: Final = 3_600.0
 class StreamLimits:
     """Limits and time-outs in seconds, counts and bytes; defaults are those of the protocol."""
 
-    topics_per_line: int = 300
+    topics_per_connection: int = 300
     topics_per_message: int = 100
-    own_lines: int = 4  # extra connections for topics that fail elsewhere
+    own_connections: int = 4  # extra connections for topics that fail elsewhere
     send_every_s: float = 0.125  # the exchange takes 100 messages in 10 s
     token_s: float = 30.0
     open_s: float = 10.0
@@ -64,14 +64,14 @@ class StreamTicket:
 class AskTicket:
     """Action: request a new ticket for this connection."""
 
-    line: int
+    connection: int
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
     """Action: connect with this ticket; `name` comes back in the welcome."""
 
-    line: int
+    connection: int
     ticket: StreamTicket
     name: str
 
@@ -80,7 +80,7 @@ class Open:
 class Send:
     """Action: send a ping, subscribe or unsubscribe command."""
 
-    line: int
+    connection: int
     number: str
     kind: str
     topics: tuple[StreamTopic, ...] = ()
@@ -90,7 +90,7 @@ class Send:
 class Close:
     """Action: close the connection in any state."""
 
-    line: int
+    connection: int
     reason: str
 
 
@@ -98,7 +98,7 @@ class Close:
 class Backfill:
     """Action: load missed data over REST, then call `caught_up`."""
 
-    line: int
+    connection: int
 
 
 Action = AskTicket | Open | Send | Close | Backfill

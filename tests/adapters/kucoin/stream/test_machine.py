@@ -26,7 +26,7 @@ def gaps(world: World, topic: StreamTopic) -> list[int]:
     """How far the sequences that were taken are apart, each taken once."""
     newest, numbers = LatestUpdate(), []
     for now, number in world.taken[topic]:
-        if newest.judge(int(now * 1000), number, int(now * 1000)) is UpdateOrder.NEWER:
+        if newest.classify(int(now * 1000), number, int(now * 1000)) is UpdateOrder.NEWER:
             numbers.append(number)
     return [after - before for before, after in itertools.pairwise(numbers)]
 
@@ -224,8 +224,8 @@ def test_W06_what_is_not_acknowledged_is_asked_for_three_times_and_then_gets_its
     first: list[int] = []
 
     def answer(command: Send) -> Control | None:
-        first.append(command.line)
-        silent = bad in command.topics and command.line == first[0]
+        first.append(command.connection)
+        silent = bad in command.topics and command.connection == first[0]
         return None if silent else Control("ack", command.number)
 
     world.answers = answer
@@ -234,7 +234,7 @@ def test_W06_what_is_not_acknowledged_is_asked_for_three_times_and_then_gets_its
     assert not world.is_live(bad)
     world.until(world.all_live, 60.0)
     tries = [
-        command.line
+        command.connection
         for _, command in world.sent
         if bad in command.topics and command.kind == "subscribe"
     ]
@@ -271,7 +271,7 @@ def test_W06_exceeded_permits_are_waited_for_and_messages_are_never_more_than_8_
     world.until(world.all_live, 60.0)
     by_line: dict[int, list[float]] = {}
     for at, command in world.sent:
-        by_line.setdefault(command.line, []).append(at)
+        by_line.setdefault(command.connection, []).append(at)
     for times in by_line.values():
         for at in times:
             assert sum(at <= other < at + 1.0 for other in times) <= 8
@@ -290,7 +290,7 @@ def test_W06_pings_count_among_the_messages_and_do_not_have_to_wait_for_all_of_t
 
 def test_W06_topics_over_the_limit_of_a_session_go_to_another() -> None:
     def answer(command: Send) -> Control:
-        held = world.sockets[command.line].topics
+        held = world.sockets[command.connection].topics
         if command.kind == "subscribe" and len(held) + len(command.topics) > 100:
             text = "exceed max subscription count limitation of 100 per session"
             return Control("error", command.number, 509, text)

@@ -99,7 +99,7 @@ def test_D20_what_is_of_the_future_replaces_nothing(post: Post) -> None:
 def test_W09_a_sequence_that_falls_while_time_goes_on_is_followed_and_said(post: Post) -> None:
     post.came(quote(2, NOW_MS + 1, sequence=5))
     assert post.told() == [2]
-    assert post.inbox.doubtful == [TOPIC]
+    assert post.inbox.restarted == [TOPIC]
 
 
 def test_of_one_stamp_in_ms_the_sequence_tells_which_is_newer(post: Post) -> None:

@@ -42,7 +42,7 @@ async def test_W05_data_before_the_welcome_are_not_applied_and_end_the_connectio
 
 
 async def test_W06_what_is_not_acknowledged_is_not_fresh_and_gets_a_connection_of_its_own() -> None:
-    async with listening(terms=replace(PATIENT, ack_s=0.4, own_lines=20)) as here:
+    async with listening(terms=replace(PATIENT, ack_s=0.4, own_connections=20)) as here:
         mute = StreamTopic(TopicKind.QUOTE, "ETHUSDTM")
         others = {topic for topic in here.topics(TopicKind.QUOTE) if topic != mute}
         await here.post("faults", kind="stream_no_ack", path="*:ETHUSDTM")

@@ -60,7 +60,7 @@ async def test_every_topic_tells_what_the_exchange_answers_at_the_same_moment() 
             assert bar.opened_ms == here.ear.exchange_ms() // 3_600_000 * 3_600_000
         assert here.ear.backfills == 1
         facts = here.stream.facts()
-        assert [one.phase for one in facts.lines] == ["live"]
+        assert [one.phase for one in facts.connections] == ["live"]
         assert facts.messages >= len(here.codes) * 5
         assert not facts.failures
 
@@ -136,7 +136,7 @@ async def test_W14_after_a_close_it_is_back_and_has_caught_up_first(code: int) -
         here.ear.is_away = True
         await here.post("stream/close", code=code)
         await here.until(
-            lambda: any(one.phase == "catching_up" for one in here.stream.facts().lines)
+            lambda: any(one.phase == "catching_up" for one in here.stream.facts().connections)
         )
         heard = len(here.ear.heard)
         await here.moved(lambda: here.stream.facts().dropped.get("replaced", 0) >= 3)

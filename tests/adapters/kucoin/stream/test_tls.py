@@ -118,7 +118,9 @@ async def test_W14_after_a_tls_connection_was_torn_in_a_frame_all_is_subscribed_
             await until(lambda: len(ear.said(QuoteUpdate)) == len(TOPICS))
             ear.is_away = True
             hosts[0].tear()
-            await until(lambda: any(one.phase == "catching_up" for one in stream.facts().lines))
+            await until(
+                lambda: any(one.phase == "catching_up" for one in stream.facts().connections)
+            )
             assert len(hosts) == 2
             assert set(hosts[1].asked) == {topic.code for topic in TOPICS}
             assert not stream.live(), "nothing is fresh before what was missed has been asked for"
