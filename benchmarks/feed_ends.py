@@ -141,7 +141,7 @@ async def assembled(exchange: KucoinExchange, database: Database, far: Far) -> O
     settings = Configuration()
     registry = Registry(
         exchange=exchange, database=database, sectors=shipped_sectors(), clock=utc_now,
-        monotonic=time.monotonic, new_id=new_id, held=nobody,
+        monotonic=time.monotonic, new_id=new_id, member_codes=nobody,
     )  # fmt: skip
     data = MarketData(
         exchange, database, registry, lambda: settings, utc_now, time.monotonic, Metrics()
