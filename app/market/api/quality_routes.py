@@ -68,11 +68,10 @@ class PastVerdictOut(Out):
 
 
 class QualityOut(Freshness):
-    """Data quality; `quarantined`: untrusted prices, so no score, an unchanged weight and no
-    trades.
+    """Data quality of one symbol.
 
-    A quarantined symbol cannot enter the portfolio. `flagged`: values that need a faulty part are
-    missing.
+    `quarantined`: untrusted prices, so no score, an unchanged weight, no trades and no entry into
+    the portfolio. `flagged`: values that need a faulty part are missing.
     """
 
     symbol: str

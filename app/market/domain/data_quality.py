@@ -148,8 +148,7 @@ def _select(series: CandleSeries, rows: NDArray[np.bool_]) -> CandleSeries:
 def diverged_since(
     since: float | None, streamed: Ticker, polled: Ticker, at: float, rules: QualitySettings
 ) -> float | None:
-    """Returns the monotonic second since which streamed and polled quotes differ; None if they
-    agree.
+    """Returns the monotonic second since which streamed and polled quotes differ, else None.
 
     `since` is the result of the previous comparison. Mid prices are compared; a quote with a
     missing side leaves `since` unchanged.

@@ -34,8 +34,7 @@ def depth(book: Book, multiplier: float, band_bp: float) -> float:
 
 
 def depth_shown(book: Book, contract: Contract, band_bp: float) -> Decimal | None:
-    """Returns the value (quote currency, USD for inverse) within `band_bp` of mid, the thinner
-    side.
+    """Returns the value within `band_bp` of mid on the thinner side (USD for inverse, else quote).
 
     A lower bound where the levels end inside the band. None for a broken book.
     """
@@ -66,10 +65,10 @@ def depth_density(book: Book, multiplier: float, band_bp: float) -> float:
 
 
 def impact_bp(book: Book, multiplier: float, notional: float) -> float:
-    """Returns the average price of sweeping `notional` (quote currency) against mid, in basis
-    points.
+    """Returns the average price of sweeping `notional` against mid, in basis points.
 
-    The larger impact of buying and selling. NaN when a side holds less: never extrapolated.
+    `notional` is in quote currency. The larger impact of buying and selling; NaN when a side holds
+    less: never extrapolated.
     """
     mid = _mid(book)
     buy = _sweep(book.asks, multiplier, notional)

@@ -61,10 +61,10 @@ class Panel:
         closed_by_ms: int,
         bars: int,
     ) -> "Panel":
-        """Creates the panel of the last `bars` bars closed by `closed_by_ms`, for `symbols` in
-        order.
+        """Creates the panel of the last `bars` bars closed by `closed_by_ms`.
 
-        A bar is closed when opened + length <= closed_by_ms: the running bar is never included.
+        Its columns follow `symbols`. A bar is closed when opened + length <= closed_by_ms: the
+        running bar is never included.
         """
         last = closed_by_ms // interval.ms * interval.ms - interval.ms
         opened = np.arange(last - (bars - 1) * interval.ms, last + 1, interval.ms, dtype=np.int64)

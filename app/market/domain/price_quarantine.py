@@ -125,34 +125,32 @@ def apply_reading(
     """
     if state is None:
         first = PriceState(reading.at_ms, reading.stamp, reading.multiplier, reading.mark)
-        quarantine_reason = find_price_contradiction(
+        reason = find_price_contradiction(
             reading.last, reading.mark, reading.comparison_price, rules
         )
-        quarantine_reason = quarantine_reason or find_volume_contradiction(
+        reason = reason or find_volume_contradiction(
             reading.price_deviation, reading.volume_jump, rules
         )
         return _with_trade(
-            first
-            if quarantine_reason is None
-            else _in_quarantine(first, quarantine_reason, reading),
+            first if reason is None else _in_quarantine(first, reason, reading),
             reading,
         )
     if reading.stamp == state.stamp and reading.multiplier == state.multiplier:
         return state
-    quarantine_reason = _find_reason(state, reading, rules)
+    reason = _find_reason(state, reading, rules)
     after = replace(_with_trade(state, reading), stamp=reading.stamp, multiplier=reading.multiplier)
     if reading.mark is not None and (
         state.mark is None or reading.at_ms - state.read_ms >= rules.price_jump_window_s * 1000 // 2
     ):
         after = replace(after, mark=reading.mark, read_ms=reading.at_ms)
     if (
-        quarantine_reason is QuarantineReason.LOT_CHANGED
+        reason is QuarantineReason.LOT_CHANGED
         and state.quarantine_reason is not QuarantineReason.LOT_CHANGED
     ):
         before = None if state.mark is None else state.mark * state.multiplier
         after = replace(after, lot_value=before)
-    if quarantine_reason is not None:
-        return _in_quarantine(after, quarantine_reason, reading)
+    if reason is not None:
+        return _in_quarantine(after, reason, reading)
     return after if state.quarantine_reason is None else _confirm(after, reading, rules)
 
 
@@ -218,13 +216,13 @@ def _has_same_lot_value(
 
 
 def _in_quarantine(
-    state: PriceState, quarantine_reason: QuarantineReason, reading: PriceReading
+    state: PriceState, reason: QuarantineReason, reading: PriceReading
 ) -> PriceState:
     """Returns the state in quarantine; a changed contract size stays the reason until confirmed."""
-    lots = state.quarantine_reason is QuarantineReason.LOT_CHANGED
+    is_lot_unconfirmed = state.quarantine_reason is QuarantineReason.LOT_CHANGED
     return replace(
         state,
-        quarantine_reason=QuarantineReason.LOT_CHANGED if lots else quarantine_reason,
+        quarantine_reason=QuarantineReason.LOT_CHANGED if is_lot_unconfirmed else reason,
         since_ms=reading.at_ms if state.quarantine_reason is None else state.since_ms,
         confirmed=0,
         confirmed_ms=None,

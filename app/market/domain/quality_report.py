@@ -70,9 +70,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class QualityReport:
-    """Verdict and parts; `score` is the weighted mean of the parts, 0 in quarantine or without
-    data.
-    """
+    """Verdict and parts; `score` is their weighted mean, 0 in quarantine or without data."""
 
     verdict: QualityVerdict
     score: float

@@ -1,6 +1,4 @@
-"""Reference prices of other exchanges: they confirm KuCoin's prices, and are never scored or
-traded.
-"""
+"""Reference prices of other exchanges, which confirm KuCoin's and are never scored or traded."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace

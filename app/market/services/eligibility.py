@@ -81,9 +81,7 @@ class FunnelInputs:
         return self.memory.get_until("funnel", depends_on, self.mono, compute)
 
     def _failure(self, entry: SymbolEntry) -> str | None:
-        """Returns the first failed rule; cached, because most symbols do not change between two
-        calls.
-        """
+        """Returns the first failed rule, cached: few symbols change between two calls."""
         market, code = self.market, entry.contract.code
         ticker = market.tickers.get(code)
 

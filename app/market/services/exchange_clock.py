@@ -131,9 +131,7 @@ class ServerClock:
         return self.now_ms() / 1000.0 - self.clock().timestamp()
 
     def min_offset_s(self) -> float | None:
-        """Returns the least certain difference of the clocks, unsigned; None before the first
-        answer.
-        """
+        """Returns the smallest possible clock difference, unsigned; None before an answer."""
         if self._anchor is None:
             return None
         return max(0.0, abs(self.offset_s()) - self.uncertainty_s)

@@ -59,9 +59,7 @@ def market_facts(
     *,
     is_clock_safe: bool,
 ) -> MarketFacts:
-    """Returns figures of one moment; an age is that of a source's last answer, None before the
-    first.
-    """
+    """Returns figures of one moment; ages are those of the last answers, None before the first."""
     stale = moment.stale_symbols()
     eligible = count(moment)
     ages = {one.value: moment.age_s(one) for one in Source}

@@ -215,9 +215,7 @@ class QualityMonitor:
     _stored: dict[str, QualityVerdict] | None = field(default=None, init=False)
     _lots: Mapping[str, Lot] = field(default_factory=dict, init=False)  # as stored
     _pruned_ms: int = field(default=0, init=False)
-    _reported_at: float = field(
-        default=float("-inf"), init=False
-    )  # monotonic second of the last reports
+    _reported_at: float = field(default=float("-inf"), init=False)  # monotonic second
     _reasons: Mapping[str, QuarantineReason] = field(default_factory=dict, init=False)
 
     async def judge_prices(self) -> None:

@@ -28,19 +28,19 @@ def _no_streams() -> Mapping[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class _QuietnessTrial:
+class _QuietTrial:
     """First polled quote of a mute topic, its subscription `since`, and the time of that poll."""
 
     answer: Ticker
     since: float
-    begun: float
+    begun: float  # monotonic time of the poll
 
 
 @dataclass(slots=True)
 class QuoteBook:
-    """Quotes from stream and polls; while the market streams, a poll only confirms a streamed quote
-    or raises suspicion.
+    """Quotes from stream and polls.
 
+    While the market streams, a poll only confirms a streamed quote or raises suspicion.
     `streamed_since` returns the contracts whose quotes are streamed, and since when. A quote that
     is neither streamed nor confirmed ages, whatever polls say. So does one that moved twice without
     an update, until it is updated again or has not moved for a while since its resubscription.
@@ -58,7 +58,7 @@ class QuoteBook:
     _polled_bases: dict[str, float] = field(default_factory=dict)  # subscriptions based on a poll
     _missed: dict[str, int] = field(default_factory=dict)  # moves in a row without an update
     _reported: dict[str, float] = field(default_factory=dict)  # when last reported as stalled
-    _trials: dict[str, _QuietnessTrial] = field(default_factory=dict)  # of mute topics
+    _trials: dict[str, _QuietTrial] = field(default_factory=dict)  # of mute topics
     _differing_since: dict[str, float] = field(default_factory=dict)  # since when both ways differ
 
     def apply_polled(
@@ -152,7 +152,7 @@ class QuoteBook:
     def _try(
         self, one: Ticker, before: Received[Ticker], sent: float, since: float
     ) -> Received[Ticker]:
-        """Returns the quote to store for a mute topic, which may be that of an unmoving market.
+        """Returns the quote to store for a mute topic, whose market may be without moves.
 
         Another move without an update shows a stalled topic; no move for `TRIAL_S` a quiet one.
         """
@@ -162,12 +162,11 @@ class QuoteBook:
         elif trial is None or trial.since != since or not _is_equal_quote(trial.answer, one):
             if trial is not None and trial.since == since:
                 self._suspects.setdefault(code, sent)
-            self._trials[code] = _QuietnessTrial(one, since, sent)
+            self._trials[code] = _QuietTrial(one, since, sent)
         elif sent - trial.begun >= TRIAL_S:
             del self._trials[code]
-            self._missed[code] = (
-                MAX_MISSED_MOVES - 1
-            )  # the next move without an update makes it mute again
+            # The next move without an update makes it mute again.
+            self._missed[code] = MAX_MISSED_MOVES - 1
             return self._stamp_polled(one, sent)
         return before.with_value(_with_trade(before.value, one))
 
@@ -221,7 +220,7 @@ class QuoteBook:
         return stalled
 
     def _stamp_polled(self, value: Ticker, sent: float) -> Received[Ticker]:
-        """Stamps a polled value with the time of its request, when it surely current."""
+        """Stamps a polled value with the time of its request, when it was certainly true."""
         passed_ms = (self.live.monotonic() - sent) * 1000
         return Received(value, int(self.live.server_clock.now_ms() - passed_ms), sent)
 

@@ -233,9 +233,7 @@ class MarketMoment:
         return (*stale, *(() if self.market.daily else (Source.DAILY_CANDLES,)))
 
     def as_of(self) -> datetime | None:
-        """Returns the exchange time up to which all listings are known; None until all have
-        answered.
-        """
+        """Returns the exchange time up to which all listings are known; None before all answer."""
         known_ms = self.market.known_until_ms()
         return None if known_ms is None else instant(known_ms)
 
@@ -266,8 +264,9 @@ class MarketMoment:
         return self._is_fresh(entry.contract.code, self._live_limits_s())
 
     def _is_fresh(self, code: str, limits_s: tuple[float, float]) -> bool:
-        """Takes `limits_s` of LIVE as an argument: computing them per symbol takes longer than the
-        rest.
+        """True if contract and ticker are within `limits_s`, those of LIVE.
+
+        Computing the limits for each symbol takes longer than the rest.
         """
         if code in self.market.diverged:
             return False

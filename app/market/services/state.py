@@ -46,9 +46,7 @@ def _empty_mapping() -> Mapping[Any, Any]:
 
 
 class Received(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
-    """Value with the exchange time (ms) and our monotonic time at which it was last known to be
-    true.
-    """
+    """Value with the exchange time (ms) and our monotonic time at which it was last true."""
 
     value: T_co
     at_ms: int
@@ -175,9 +173,7 @@ class Market:
     is_streaming: bool = False  # quotes are streamed, not polled, with other age limits
 
     def known_until_ms(self) -> int | None:
-        """Returns the exchange time up to which all listings are known; None until all have
-        answered.
-        """
+        """Returns the exchange time up to which all listings are known; None before all answer."""
         answers = [self.answers.get(source) for source in LIVE]
         times = [one.at_ms for one in answers if one is not None]
         return min(times) if len(times) == len(LIVE) else None

@@ -62,9 +62,7 @@ class StaleTopicDetector:
     last_update: dict[StreamTopic, float] = field(default_factory=dict)  # last update or poll
 
     async def find_stalled(self, live: Mapping[StreamTopic, float]) -> list[StreamTopic]:
-        """Returns the stalled topics among the live ones; `live` is the time since which each is
-        live.
-        """
+        """Returns the stalled topics of `live`, which has the time since which each is live."""
         ways: dict[TopicKind, Callable[[str, float], Awaitable[bool]]] = {
             TopicKind.INSTRUMENT: self._same_mark,
             TopicKind.BOOK: self._same_book,

@@ -216,9 +216,7 @@ class CandleRevisionRepository:
     async def since(
         self, symbol_ids: Sequence[str], interval: Interval, since_ms: int
     ) -> dict[str, tuple[CandleRevision, ...]]:
-        """Returns revisions of candles opened at or after `since_ms`; symbols without any are
-        absent.
-        """
+        """Returns revisions of candles opened at or after `since_ms`, for symbols that have any."""
         table = candle_revisions
         rows = await self.connection.execute(
             select(table)

@@ -95,9 +95,7 @@ class MarketRepository:
     async def funding(
         self, symbol_ids: Sequence[str], since_ms: int = 0
     ) -> dict[str, tuple[Funding, ...]]:
-        """Returns settled rates at or after `since_ms`, oldest first; symbols without any are
-        absent.
-        """
+        """Returns settled rates at or after `since_ms`, oldest first, for symbols that have any."""
         table = funding_rates
         statement = (
             select(table)

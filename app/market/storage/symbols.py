@@ -74,9 +74,7 @@ class SymbolRepository:
         return tuple(replace(one, lot_changes=changes.get(one.id, ())) for one in records)
 
     async def lot_changes(self) -> dict[str, tuple[LotChange, ...]]:
-        """Returns changes of the multiplier by symbol id, oldest first; symbols without any are
-        absent.
-        """
+        """Returns multiplier changes by symbol id, oldest first; symbols without are absent."""
         statement = select(
             contract_specs.c.symbol_id, contract_specs.c.valid_from, contract_specs.c.multiplier
         ).order_by(contract_specs.c.symbol_id, contract_specs.c.valid_from)
