@@ -275,7 +275,7 @@ class KucoinExchange:
         symbol: str = "",
     ) -> T:
         if symbol and not is_code(symbol):
-            raise RefusedError(Code.SYMBOL_UNKNOWN, "no contract of the exchange is called so")
+            raise RefusedError(Code.SYMBOL_UNKNOWN, "the exchange has no contract of this name")
         unreadable: list[Rejection] = []
 
         def judged(data: object) -> T:
@@ -283,7 +283,7 @@ class KucoinExchange:
                 return read(data)
             except BadResponseError as error:
                 name = error.facts.get("field", "data")
-                unreadable.append(Rejection(symbol or "?", name, "the answer makes no sense"))
+                unreadable.append(Rejection(symbol or "?", name, "the answer is invalid"))
                 raise
 
         try:

@@ -60,7 +60,7 @@ def malformed_answer(name: str, reason: str) -> BadResponseError:
     """Create the error for a malformed answer; it never echoes a value."""
     return BadResponseError(
         Code.EXCHANGE_BAD_RESPONSE,
-        f"the exchange's answer makes no sense at {name}: {reason}",
+        f"the exchange's answer is invalid at {name}: {reason}",
         facts={"field": name},
     )
 

@@ -352,7 +352,7 @@ class RestClient:
         if wait > 0:
             raise UnavailableError(
                 Code.EXCHANGE_UNAVAILABLE,
-                "the exchange keeps failing; it is asked again shortly",
+                "the exchange keeps failing; the next request follows shortly",
                 retry_after_s=wait,
             )
 

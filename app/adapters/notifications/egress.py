@@ -121,7 +121,7 @@ class Egress:
         if not self.allow_private and not all(
             is_public(ipaddress.ip_address(one)) for one in found
         ):
-            raise forbidden("its name leads to an address that is not public")
+            raise forbidden("its name resolves to an address that is not public")
         return found
 
     async def connect(self, host: str, port: int) -> socket.socket:

@@ -346,7 +346,7 @@ class MarketData:
             await self.server_clock.sync()
         finally:
             if missed_s := self.server_clock.take_missed_s():
-                _log.warning("time_was_missed", seconds=round(missed_s, 1))
+                _log.warning("clock_gap", seconds=round(missed_s, 1))
                 self.live.age_by(missed_s)
 
     def history_candidates(self) -> tuple[SymbolEntry, ...]:

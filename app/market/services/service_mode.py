@@ -259,13 +259,13 @@ class ModePublisher:
             self._waiting.append(
                 _ModeChange(self.new_id(), state.mode, cause, state.stale_symbols, self.clock())
             )
-            _log.info("mode_seen", mode=state.mode.value, cause=cause)
+            _log.info("mode_changed_to", mode=state.mode.value, cause=cause)
         if not self._waiting:
             return
         try:
             await self.database.run(self._publish)
         except ServiceError as error:
-            _log.warning("mode_not_told", mode=state.mode.value, cause=str(error.code))
+            _log.warning("mode_not_published", mode=state.mode.value, cause=str(error.code))
         else:
             self._waiting.clear()
 

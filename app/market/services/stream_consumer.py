@@ -293,7 +293,7 @@ class StreamConsumer:
         await self.data.refresh_candles()
 
     def on_sequence_restart(self, topic: StreamTopic) -> None:
-        _log.warning("stream_began_anew", topic=topic.kind.value, code=topic.code)
+        _log.warning("stream_sequence_restarted", topic=topic.kind.value, code=topic.code)
         self._has_restarted = True
 
     def exchange_ms(self) -> int:

@@ -58,10 +58,10 @@ class FundingBook:
         """
         before = self.step(row, now_ms)
         if before is None or hours not in (1, 2, 4, 8):
-            raise ValueError("funding is every 1, 2, 4 or 8 hours, and not of dated contracts")
+            raise ValueError("funding intervals are 1, 2, 4 or 8 hours; dated contracts have none")
         running = self._changes.get(row)
         if running is not None and now_ms < running[0]:
-            raise ValueError("the interval is about to change already")
+            raise ValueError("another change of the interval is pending")
         common = math.lcm(before, hours * HOUR_MS)
         since = (now_ms // common + 1) * common
         self._changes[row] = (since, before // HOUR_MS, hours)

@@ -228,8 +228,8 @@ async def test_a_tape_is_never_written_over(studio: Studio) -> None:
         (b"", "is no tape"),
         (b"PAR1 something else", "is no tape"),
         (MAGIC.replace(b"1", b"2"), "another version"),
-        (MAGIC, "holds nothing"),
-        (MAGIC + b"\x08\x00", "holds nothing"),
+        (MAGIC, "is empty"),
+        (MAGIC + b"\x08\x00", "is empty"),
     ],
 )
 async def test_what_is_no_tape_is_named_so(content: bytes, said: str, tmp_path: Path) -> None:

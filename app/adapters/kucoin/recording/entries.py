@@ -258,11 +258,11 @@ class RecordingReader:
             raise TapeError(f"{self.path} {what}")
         found = self._block()
         if not found:
-            raise TapeError(f"{self.path} holds nothing: {self.cut or 'it ends at once'}")
+            raise TapeError(f"{self.path} is empty: {self.cut or 'it ends at once'}")
         try:
             self.header = _HEADER.decode(found[0])
         except msgspec.MsgspecError as error:
-            raise TapeError(f"{self.path} begins with what no tape begins with") from error
+            raise TapeError(f"{self.path} has an invalid header") from error
         self._first = found[1:]
 
     def __iter__(self) -> Iterator[Entry]:
@@ -272,7 +272,9 @@ class RecordingReader:
                 try:
                     yield _ENTRY.decode(one)
                 except msgspec.MsgspecError as error:
-                    raise TapeError(f"{self.path} holds what this version cannot read") from error
+                    raise TapeError(
+                        f"{self.path} has an entry that this version cannot read"
+                    ) from error
             packed = self._block()
 
     def _block(self) -> list[bytes] | None:

@@ -123,7 +123,7 @@ def parse_control(frame: StreamFrame) -> Control:
     try:
         code = None if frame.code is None else int(frame.code)
     except ValueError:
-        raise UnreadableError("an error without sense") from None
+        raise UnreadableError("an invalid error frame") from None
     return Control("error", number, code, frame.data if isinstance(frame.data, str) else "")
 
 
@@ -318,7 +318,7 @@ def _levels(rows: Sequence[tuple[Decimal, int]], *, is_falling: bool) -> tuple[L
 def _bar(found: _Candle) -> BarUpdate:
     first = found.candles[0] if found.candles else ""
     if not first.isascii() or not first.isdigit() or len(first) > 19:
-        raise UnreadableError("a bar without its opening")
+        raise UnreadableError("a bar without its opening time")
     return BarUpdate(parse_ms(int(first)))
 
 

@@ -188,7 +188,7 @@ class KucoinStream:
             try:
                 await self._listener.catch_up()
             except ServiceError as error:
-                _log.warning("stream_not_caught_up", connection=serial, cause=str(error.code))
+                _log.warning("stream_backfill_failed", connection=serial, cause=str(error.code))
                 await asyncio.sleep(self._terms.again_s)
             else:
                 self._do(self._pool.caught_up(serial, self._monotonic()))

@@ -197,7 +197,7 @@ async def _finish_handshake(
             await _disconnect(task.result()[0])
         raise
     if not isinstance(listener, _SocketListener):
-        raise ConnectionResetError("it hung up within the handshake")
+        raise ConnectionResetError("closed within the handshake")
     return transport
 
 
