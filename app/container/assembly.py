@@ -33,7 +33,7 @@ from app.container.feed import (
 from app.container.runtime_values import code_version, elapsed_s, full_version, new_id, utc_now
 from app.foundation.backoff import full_jitter
 from app.foundation.errors import ConflictError
-from app.foundation.events import Bus
+from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
 from app.foundation.replicas import Replicas
 from app.foundation.sql.database import Database

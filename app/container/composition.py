@@ -114,13 +114,14 @@ def compose(
         clock = market.server_clock
         return clock.now() if clock.synced else None
 
+    elapsed = ElapsedTime(durations, exchange_time).since
     context = DecisionContextFactory(
         scoring,
         market,
         utc_now,
         mode=mode.state,
         refusals=Refusals(observers.refused_decision(metrics)),
-        elapsed=ElapsedTime(durations, exchange_time).since,
+        elapsed=elapsed,
     )
     vault = ChannelSecrets(
         FernetCipher(settings.notifications.key_list, key_file(settings.database.url))
@@ -154,7 +155,7 @@ def compose(
         rebalancing=rebalancing,
         replacement=ReplacementService(database, context, idempotency, recorder, new_id),
         proposals=ProposalService(
-            database, utc_now, idempotency, rebalancing, portfolio, executors
+            database, utc_now, idempotency, rebalancing, portfolio, executors, elapsed
         ),
         performance=performance,
         performance_marks=ValuationSnapshots(performance),

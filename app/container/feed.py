@@ -12,7 +12,8 @@ from typing import Final
 from app.configuration.services.current import CurrentSettings
 from app.container.runtime_values import new_id, utc_now
 from app.foundation.errors import ServiceError
-from app.foundation.events import Bus, EventRecord, Topic
+from app.foundation.event_bus import Bus
+from app.foundation.events import EventRecord, Topic
 from app.foundation.replicas import API, Orphans, Replicas
 from app.foundation.sql.database import Database
 from app.foundation.sql.replicas import Makeup

@@ -9,7 +9,7 @@ from typing import IO, Final, Protocol
 
 import structlog
 
-from app.foundation.events import Bus
+from app.foundation.event_bus import Bus
 from app.foundation.health import Mode
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Monotonic

@@ -7,7 +7,7 @@ from typing import Final
 
 from app.alerts.services.delivery import NotificationDispatcher
 from app.configuration.domain.events import ConfigurationChanged
-from app.foundation.events import Bus
+from app.foundation.event_bus import Bus
 from app.foundation.jobs import JobKind
 from app.foundation.ports import Clock, Jobs
 from app.market.domain.events import ModeChanged

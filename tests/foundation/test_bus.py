@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.foundation.events import Bus
+from app.foundation.event_bus import Bus
 
 
 async def test_each_reader_hears_what_is_published_after_it_subscribed() -> None:

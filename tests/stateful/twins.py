@@ -286,7 +286,7 @@ def grew_rightly(before: Seen, after: Seen, desk: Desk) -> None:
     """
     held = {member.symbol: member.weight_u for member in before.portfolio.members}
     carried = _carried(before, after, desk)
-    controls = before.controls.at(desk.now)
+    controls = before.controls.in_force(lambda stamp: desk.now - stamp)
     for member in after.portfolio.members:
         if member.weight_u <= max(held.get(member.symbol, 0), carried.get(member.symbol, 0)):
             continue
@@ -317,7 +317,7 @@ def _carried(before: Seen, after: Seen, desk: Desk) -> dict[str, int]:
 
 def kept_in_bounds(before: Seen, after: Seen, desk: Desk) -> None:
     """The switch and the locks hold against every request, whoever made it."""
-    controls = before.controls.at(desk.now)
+    controls = before.controls.in_force(lambda stamp: desk.now - stamp)
     were = {member.symbol: member.weight_u for member in before.portfolio.members}
     are = {member.symbol: member.weight_u for member in after.portfolio.members}
     new = after.events[len(before.events) :]

@@ -171,13 +171,14 @@ class Desk:
 
     def __post_init__(self) -> None:
         numbers, alert_ids = count(1), count(1)
+        elapsed = ElapsedTime(self._monotonic, lambda: self.now).since
         context = DecisionContextFactory(
             self.boards,
             self.market,
             lambda: self.wall,
             mode=self._mode,
             refusals=Refusals(self.refused.append),
-            elapsed=ElapsedTime(self._monotonic, lambda: self.now).since,
+            elapsed=elapsed,
         )
         idempotency = IdempotentExecutor(self.database, lambda: self.now)
         recorder = ChangeRecorder("test", self._indexed)
@@ -196,11 +197,12 @@ class Desk:
         )
         self.proposals = ProposalService(
             self.database,
-            lambda: self.now,
+            lambda: self.wall,
             idempotency,
             self.rebalancing,
             self.portfolio,
             {ProposalKind.SIGNAL: ProposedSignals(self.portfolio, lambda: self.now)},
+            elapsed,
         )
         self.performance = Performance(self.database, context, idempotency, recorder)
         self.performance_marks = ValuationSnapshots(self.performance)

@@ -8,7 +8,8 @@ from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import CurrentSettings
 from app.container.feed import overheard
-from app.foundation.events import Bus, EventRecord
+from app.foundation.event_bus import Bus
+from app.foundation.events import EventRecord
 from app.market.domain.events import ModeChanged
 from app.operations.domain.event_codec import drafts_of
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
-from app.foundation.events import Bus
+from app.foundation.event_bus import Bus
 from app.foundation.jobs import Document, Enqueued
 from app.foundation.ports import Jobs
 from app.portfolio.domain.events import PortfolioChanged

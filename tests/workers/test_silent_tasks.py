@@ -16,7 +16,7 @@ from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.container.feed import FeedTasks
 from app.foundation.data_status import DataStatus
-from app.foundation.events import Bus
+from app.foundation.event_bus import Bus
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.market.domain.stream import BarUpdate, MarketUpdate, StreamTopic, TopicKind

@@ -14,7 +14,7 @@ from app.configuration.domain.sections import QualitySettings
 from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import CandleSeries, Floats, Interval, Ints, Ticker
-from app.market.domain.panel import MAX_FORWARD_FILL
+from app.market.domain.panel import MAX_FORWARD_FILL, in_present_unit
 from app.market.domain.price_quarantine import deviation
 
 FUTURE_MS: Final = 5_000  # a time further ahead of the exchange's clock is invalid
@@ -209,8 +209,10 @@ def volume_jump(hourly: CandleSeries) -> float | None:
 
     A moving market trades more. Where the price range is wider than the median range, the result is
     divided by the ratio of the two, at most by five. None where fewer than seven other days have
-    the hour, or where the volume is unknown.
+    the hour, or where the volume is unknown. Hours before a redenomination count other coins and
+    are left out.
     """
+    hourly = in_present_unit(hourly)
     if not len(hourly):
         return None
     same_hour = (hourly.opened_ms[-1] - hourly.opened_ms[:-1]) % Interval.DAY.ms == 0

@@ -252,6 +252,8 @@ _LEAST_POWER: Final = 1  # exponent of ten: coins are exchanged one to ten, a hu
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _FAR: Final = 5.0  # a smaller ratio is near no power of ten except one
 _NEAR: Final = 0.15  # decimal logarithms from a power of ten: room for a day's move
+# Largest move within one bar: a hundredfold change of unit and a market that halves beside it.
+_WIDEST: Final = 50.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -298,13 +300,14 @@ def unit_changes(panel: Panel | None, symbol: str) -> tuple[Redenomination, ...]
 
 
 def unit_changes_of_lots(
-    panel: Panel | None, symbol: str, changes: Iterable[LotChange]
+    panel: Panel | None, symbol: str, changes: Iterable[LotChange], *, is_whole: bool = True
 ) -> tuple[Redenomination, ...]:
     """Returns redenominations that closes confirm after a multiplier changed by a power of ten.
 
     A lot keeps its value when the price unit changes. Unmoved closes show only another lot size.
     Where closes begin after the change, only its two units are known: a price from before decides
-    its own unit.
+    its own unit. Without `is_whole` the panel is a part of the history, and such closes confirm
+    nothing.
     """
     if panel is None or symbol not in panel.symbols:
         return ()
@@ -327,7 +330,7 @@ def unit_changes_of_lots(
             since, until = _end(panel, one), _end(panel, other)
             before = Decimal(repr(float(closes[one])))
             found.append(Redenomination(since, until, before, Decimal(repr(float(closes[other])))))
-        elif known and _begin(panel, known[0]) >= change.until:
+        elif is_whole and known and _begin(panel, known[0]) >= change.until:
             after = Decimal(repr(float(closes[known[0]])))
             before = EXACT.divide(EXACT.multiply(after, change.after), change.before)
             found.append(Redenomination(change.since, change.until, before, after))
@@ -381,10 +384,13 @@ def history_breaks(panel: Panel) -> Ints:
     """Returns (N,) row of the first bar after the last break of each symbol; 0 without any.
 
     A break is a gap longer than a halt may be, or an open a power of ten away from the close before
-    it: a market that never closes does not move so far between two bars.
+    it: a market that never closes does not move so far between two bars. A bar is a break itself if
+    its close is that far from its open, or beyond 50-fold: its open, high and low may be in the old
+    unit. It belongs to no segment, and the bar after it is the first one; the result is the number
+    of rows where there is none yet.
     """
     halted, renamed = _breaks(panel)
-    return _last_row(halted | renamed)
+    return np.maximum(_last_row(halted | renamed), _last_row(_is_mixed(panel.open, panel.close), 1))
 
 
 @lru_cache(maxsize=4)  # by identity: all portfolio members share one panel
@@ -409,8 +415,30 @@ def _breaks(panel: Panel) -> tuple[Bools, Bools]:
         return halted, follows & _is_power(panel.open / last)
 
 
-def _last_row(marks: Bools) -> Ints:
-    rows = np.arange(len(marks))[:, None]
+def _is_mixed(opened: Floats, closed: Floats) -> Bools:
+    """Returns the bars that may open in one price unit and close in another one."""
+    with np.errstate(all="ignore"):
+        ratio = closed / opened
+        return _is_power(ratio) | (ratio > _WIDEST) | (ratio < 1.0 / _WIDEST)
+
+
+def in_present_unit(series: CandleSeries) -> CandleSeries:
+    """Returns the candles after their last change of unit, as `history_breaks` without halts."""
+    if len(series) == 0:
+        return series
+    marks = _is_mixed(series.open, series.close)
+    with np.errstate(all="ignore"):
+        marks[:-1] |= _is_power(series.open[1:] / series.close[:-1])
+    first = int(_last_row(marks[:, None], 1)[0])
+    if first == 0:
+        return series
+    fields = {name: getattr(series, name)[first:] for name in FIELDS}
+    return CandleSeries(series.opened_ms[first:], **fields)
+
+
+def _last_row(marks: Bools, beyond: int = 0) -> Ints:
+    """Returns (N,) row of the last mark, or `beyond` rows after it; 0 without any."""
+    rows = np.arange(len(marks))[:, None] + beyond
     return np.asarray(np.max(np.where(marks, rows, 0), axis=0, initial=0), np.int64)
 
 

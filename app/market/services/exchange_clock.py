@@ -126,6 +126,15 @@ class ServerClock:
         """Returns the exchange's time, aware."""
         return instant(self.now_ms())
 
+    def no_earlier(self, wall: datetime) -> datetime:
+        """Returns `wall`, or the exchange's time if that is surely more than `STEP_S` later.
+
+        A stored time of a wall clock that is behind would look older once the clock is right.
+        """
+        now = self.now()
+        is_behind = self.synced and (now - wall).total_seconds() - self.uncertainty_s > STEP_S
+        return now if is_behind else wall
+
     def offset_s(self) -> float:
         """Returns the exchange's clock minus ours."""
         return self.now_ms() / 1000.0 - self.clock().timestamp()

@@ -107,6 +107,7 @@ class MarketData:
 
     def __post_init__(self) -> None:
         self.server_clock = ServerClock(self.exchange, self.clock, self.monotonic)
+        self.registry.no_earlier = self.server_clock.no_earlier
         self.live = LiveMarket(self.server_clock, self.monotonic)
         shared = self.exchange, self.database, self.live, self.metrics, self.workers
         self.fetch = Fetcher(*shared, self.sleep, self.fence, self.registry.is_current)

@@ -65,6 +65,10 @@ class KnownContracts:
         )
 
 
+def _unchanged(wall: datetime) -> datetime:
+    return wall
+
+
 async def _no_members() -> Sequence[str]:
     return ()
 
@@ -86,6 +90,7 @@ class Registry:
     new_id: NewId
     member_codes: Callable[[], Awaitable[Sequence[str]]] = _no_members
     fence: Fence = no_fencing
+    no_earlier: Callable[[datetime], datetime] = _unchanged  # as `ServerClock.no_earlier`
     revision: int = 0  # incremented with each stored change
     known: KnownContracts = field(
         default_factory=lambda: KnownContracts(SymbolIndex.from_contracts(()), MappingProxyType({}))
@@ -217,7 +222,7 @@ class Registry:
 
         A new contract under a code of `relisted` gets its own id.
         """
-        now = self.clock()
+        now = self.no_earlier(self.clock())
         known = dict(self.known.by_code)
         records = [
             self._record(

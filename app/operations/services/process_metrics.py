@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from app.foundation.events import Bus
+from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics, total
 from app.foundation.ports import Monotonic
 from app.foundation.sql.database import Database

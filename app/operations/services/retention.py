@@ -17,7 +17,7 @@ from app.operations.services.event_stream import EventStream
 from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
-from app.scoring.domain.board import StoredRun
+from app.scoring.domain.board_retention import StoredRun
 from app.scoring.services.service import BoardRetention
 from app.signals.services.service import SignalService
 from app.signals.storage.signals import SignalEffectRepository

@@ -1,6 +1,6 @@
-"""The board: all scores of one scoring run, one card per symbol; retention of boards."""
+"""The board: all scores of one scoring run, one card per symbol."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -154,39 +154,3 @@ class BoardDraft:
             is_provisional=is_provisional,
             moments=self.moments,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRun:
-    """Stored scoring run, without its scores."""
-
-    run_id: str
-    calculated_at: datetime
-    input_hash: str
-    is_provisional: bool
-    has_inputs: bool
-
-    def is_before(self, moment: datetime) -> bool:
-        return self.calculated_at < moment
-
-
-def runs_to_delete(
-    runs: Iterable[StoredRun],
-    now: datetime,
-    full: timedelta,
-    hourly: timedelta,
-    protected: Collection[str],
-) -> tuple[str, ...]:
-    """Ids of runs that may go.
-
-    All runs younger than `full` stay; of those younger than `hourly` the newest of each UTC hour
-    stays, of older ones the newest of each UTC day: the newest complete one where there is one.
-    `protected` run ids stay in any case.
-    """
-    old = [run for run in runs if run.is_before(now - full)]
-    newest: dict[str, str] = {}
-    for run in sorted(old, key=lambda run: (not run.is_provisional, run.calculated_at, run.run_id)):
-        is_hourly = not run.is_before(now - hourly)
-        newest[run.calculated_at.strftime("%Y-%m-%d %H" if is_hourly else "%Y-%m-%d")] = run.run_id
-    kept = {*newest.values(), *protected}
-    return tuple(run.run_id for run in old if run.run_id not in kept)

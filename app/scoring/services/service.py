@@ -20,7 +20,8 @@ from app.market.domain.data_quality import worst
 from app.market.domain.panel import ScoringInputs
 from app.market.services.feed_leader import Fence, no_fencing
 from app.scoring.domain.algorithm import algorithm, changes_of
-from app.scoring.domain.board import Board, BoardDraft, Card, StoredRun, runs_to_delete
+from app.scoring.domain.board import Board, BoardDraft, Card
+from app.scoring.domain.board_retention import StoredRun, runs_to_delete
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.counterfactual import Entry, entry
 from app.scoring.domain.engine import FeatureCache, score

@@ -22,7 +22,8 @@ from app.foundation.data_status import DataSource
 from app.foundation.sql.schema import strict_json
 from app.foundation.sql.statements import add_rows, insert
 from app.market.storage.tables import contracts as listings
-from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading, StoredRun
+from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
+from app.scoring.domain.board_retention import StoredRun
 from app.scoring.storage.moments import historic_moments, historic_row
 from app.scoring.storage.tables import (
     IS_PROVISIONAL,

@@ -310,7 +310,7 @@ class SignalActions:
         for old in await unit.get(ProposalRepository).all_open(_KINDS):
             if old.subject == step.symbol:
                 said = Decision(context.at, "schedule", "a newer signal asks for it")
-                now = old.at(context.at)
+                now = old.at(context.now_after(old.opened_at))
                 is_open = now.state is ProposalState.OPEN
                 await close_proposal(
                     unit, now.ended(ProposalState.SUPERSEDED, said) if is_open else now

@@ -9,7 +9,7 @@ import pytest
 from app.alerts.services.monitor import AlertingHeartbeat
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.events import Bus
+from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.operations.services.health_checks import ComponentHealth, ComponentState

@@ -11,7 +11,8 @@ from app.configuration.domain.model import Configuration
 from app.configuration.services.current import CurrentSettings
 from app.configuration.storage.configuration import ConfigurationRepository, configuration_versions
 from app.container.feed import overheard
-from app.foundation.events import Bus, EventRecord
+from app.foundation.event_bus import Bus
+from app.foundation.events import EventRecord
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.operations.domain.event_codec import drafts_of

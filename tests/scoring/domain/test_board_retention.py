@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from app.scoring.domain.board import StoredRun, runs_to_delete
+from app.scoring.domain.board_retention import StoredRun, runs_to_delete
 
 NOW = datetime(2026, 6, 1, 12, 30, tzinfo=UTC)
 DAY = timedelta(days=1)

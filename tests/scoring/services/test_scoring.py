@@ -22,7 +22,8 @@ from app.foundation.idempotency import Command, IdempotentExecutor, StoredRespon
 from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.panel import COVERING, ScoringInputs, source_coverage
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
-from app.scoring.domain.board import Board, StoredRun
+from app.scoring.domain.board import Board
+from app.scoring.domain.board_retention import StoredRun
 from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.ranking import AlgorithmType
