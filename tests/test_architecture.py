@@ -96,7 +96,7 @@ def _names_of(module: str) -> set[str]:
 
 def test_who_may_know_a_price_of_another_exchange_confirms_or_shows_it() -> None:
     """Whatever is scored, weighed, sized or traded by cannot even name such a price."""
-    named = re.compile(r"elsewhere(_ms|_at)?\b(?!:)|domain\.reference_prices import")
+    named = re.compile(r"reference_(price|ms|source)\b(?!:)|domain\.reference_prices import")
     reads = {_shown(path) for path in MODULES if named.search(_code_of(path))}
     assert reads == {
         "app/market/domain/reference_prices.py",

@@ -75,10 +75,10 @@ class Part:
     async def prices(self) -> Any:
         return await self.hang()
 
-    async def told(self) -> Any:
+    async def updates(self) -> Any:
         return await self.hang()
 
-    async def hang_up(self) -> None:
+    async def close_stream(self) -> None:
         """It goes at once."""
 
     def level(self) -> MarketLevel:
