@@ -93,7 +93,7 @@ class Part:
     def monotonic(self) -> float:
         return 0.0
 
-    def refer(self, _: object) -> None:
+    def apply_reference_prices(self, _: object) -> None:
         """It had nothing to tell."""
 
     @property
