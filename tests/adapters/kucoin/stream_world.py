@@ -115,7 +115,7 @@ class World:
         held = self.fleet.expect_messages(serial, self.now)
         if held is None:
             return Heard.EARLY
-        return Heard.WANTED if held.heard(topic) else Heard.STRANGE
+        return Heard.WANTED if held.on_message(topic) else Heard.STRANGE
 
     def cut(self, reason: str = "closed_1006") -> None:
         """The exchange ends every connection."""

@@ -53,10 +53,12 @@ class SessionRecorder:
     def record_configuration(self, configuration: Mapping[str, Any], version: int) -> None:
         self._writer.write(ConfigurationApplied(self._now(), dict(configuration), version))
 
-    def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:
+    def record_request(self, method: str, path: str, params: Mapping[str, str]) -> None:
         self._writer.write(RequestSent(self._now(), method, path, sorted_query(params)))
 
-    def answered(self, attempts: tuple[RecordedAttempt, ...], refusal: ServiceError | None) -> None:
+    def record_response(
+        self, attempts: tuple[RecordedAttempt, ...], refusal: ServiceError | None
+    ) -> None:
         error = None if refusal is None else RecordedError.from_error(refusal)
         self._writer.write(ResponseReceived(self._now(), attempts, error))
 
@@ -121,7 +123,7 @@ class SessionPlayer:
                 self.stream(found)
         return self._take(StepStarted, "begins no step").step
 
-    def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:
+    def expect_request(self, method: str, path: str, params: Mapping[str, str]) -> None:
         given = self._take(RequestSent, f"has no {method} {path}")
         if (given.method, given.path, given.query) != (method, path, sorted_query(params)):
             raise TapeError(
@@ -129,7 +131,7 @@ class SessionPlayer:
                 f" {method} {path} {sorted_query(params)}: it was recorded by other code"
             )
 
-    def answered(self) -> ResponseReceived:
+    def next_response(self) -> ResponseReceived:
         return self._take(ResponseReceived, "has no answer")
 
     def scored(self) -> BoardLine | None:

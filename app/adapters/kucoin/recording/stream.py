@@ -55,8 +55,8 @@ class ReplayedStream:
                 self._on_frame(entry.text, entry.at)
             case LiveTopicsChanged():
                 gone = set(entry.lost)
-                kept = {one: since for one, since in self._live.items() if one not in gone}
-                self._live = kept | dict(entry.gained)
+                remaining = {one: since for one, since in self._live.items() if one not in gone}
+                self._live = remaining | dict(entry.gained)
             case FramesApplied():
                 if (listener := self.listener) is None:
                     return

@@ -98,7 +98,7 @@ class Subscriptions:
             while part := tuple(islice(group, self.terms.topics_per_message)):
                 self._queue.append(SubscriptionCommand(kind, part))
 
-    def heard(self, topic: StreamTopic) -> bool:
+    def on_message(self, topic: StreamTopic) -> bool:
         """Register a message of a topic; False for one that was not requested."""
         if self._resubscribed:
             self._resubscribed.pop(topic, None)
@@ -134,8 +134,8 @@ class Subscriptions:
         """Retry unacknowledged commands; False when one had its last try."""
         late = [n for n, (_, sent) in self._pending.items() if now - sent >= self.terms.ack_s]
         commands = [self._pending.pop(number)[0] for number in late]
-        kept = [self._again(one, now, 0.0) for one in commands if one.kind == SUBSCRIBE]
-        return all(kept)
+        remaining = [self._again(one, now, 0.0) for one in commands if one.kind == SUBSCRIBE]
+        return all(remaining)
 
     def may_send(self, now: float) -> bool:
         """True if the exchange accepts a message now."""
@@ -153,8 +153,8 @@ class Subscriptions:
         while self._queue and self.may_send(now):
             command = self._queue.popleft()
             if command.kind == SUBSCRIBE:
-                kept = tuple(topic for topic in command.topics if topic in self.wanted)
-                command = SubscriptionCommand(SUBSCRIBE, kept, command.tries)
+                remaining = tuple(topic for topic in command.topics if topic in self.wanted)
+                command = SubscriptionCommand(SUBSCRIBE, remaining, command.tries)
             if command.topics:
                 sent.append((number(), command))
                 self._pending[sent[-1][0]] = (command, now)

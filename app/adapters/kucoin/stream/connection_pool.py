@@ -53,15 +53,15 @@ class ConnectionPool:
 
     def want(self, topics: Iterable[StreamTopic], now: float) -> list[Action]:
         """Replace the requested topics."""
-        asked, held = set(topics), self.wanted()
+        requested, current = set(topics), self.wanted()
         for connection in self.connections:
-            connection.drop([topic for topic in connection.topics.wanted if topic not in asked])
+            connection.drop([topic for topic in connection.topics.wanted if topic not in requested])
         self._refused = {
             topic: since
             for topic, since in self._refused.items()
-            if topic in asked and now - since < self.terms.refused_s
+            if topic in requested and now - since < self.terms.refused_s
         }
-        self._place(sorted(asked - held - self._refused.keys()), now)
+        self._place(sorted(requested - current - self._refused.keys()), now)
         for connection in [one for one in self.connections if not one.topics.wanted]:
             self._remove(connection, "not_wanted")
         return self._taken()

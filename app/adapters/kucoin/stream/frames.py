@@ -303,15 +303,15 @@ def _levels(rows: Sequence[tuple[Decimal, int]], *, is_falling: bool) -> tuple[L
     if not rows:
         return ()
     try:
-        held = sorted(rows, key=_PRICE, reverse=is_falling)
+        ordered = sorted(rows, key=_PRICE, reverse=is_falling)
     except InvalidOperation:  # not a number
         raise UnreadableError("not a price of a market") from None
-    for price, _ in (held[0], held[-1]):  # all others lie between them
+    for price, _ in (ordered[0], ordered[-1]):  # all others lie between them
         _price(price)
     _count(min(map(_LOTS, rows)))
-    filled = [row for row in islice(held, LEVELS) if row[1]]
+    filled = [row for row in islice(ordered, LEVELS) if row[1]]
     if len(filled) < LEVELS:  # some of the best levels are empty
-        filled = list(islice(filter(_LOTS, held), LEVELS))
+        filled = list(islice(filter(_LOTS, ordered), LEVELS))
     return tuple(map(Level._make, filled))
 
 

@@ -243,7 +243,7 @@ class KucoinStream:
                 inbox.dropped["early"] += 1
                 continue
             topic = topics.get(frame.topic)
-            if topic is None or not subscriptions.heard(topic):
+            if topic is None or not subscriptions.on_message(topic):
                 inbox.dropped["strange"] += 1
             elif listener is not None:
                 inbox.put(topic, frame, text, now, exchange_ms)

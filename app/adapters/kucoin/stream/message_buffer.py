@@ -70,7 +70,12 @@ class MessageBuffer:
     _waiting: list[_ConflatedMessage] = field(default_factory=list)
 
     def sift(
-        self, texts: Sequence[Message], held: Subscriptions, now: float, exchange_ms: int, most: int
+        self,
+        texts: Sequence[Message],
+        subscriptions: Subscriptions,
+        now: float,
+        exchange_ms: int,
+        most: int,
     ) -> list[Message]:
         """Accept messages that need no reading; return the others."""
         left: list[Message] = []
@@ -85,11 +90,11 @@ class MessageBuffer:
             if not kind.tail < tail <= latest or len(text) > most:
                 left.append(text)
                 continue
-            if kind.matched_by is not held or kind.matched_at != held.changes:
-                if not held.heard(kind.topic):
+            if kind.matched_by is not subscriptions or kind.matched_at != subscriptions.changes:
+                if not subscriptions.on_message(kind.topic):
                     left.append(text)
                     continue
-                kind.matched_by, kind.matched_at = held, held.changes
+                kind.matched_by, kind.matched_at = subscriptions, subscriptions.changes
             if kind.waiting is None:
                 waiting.append(kind)
             else:
