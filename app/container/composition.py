@@ -1,4 +1,4 @@
-"""The use cases, put together over what was opened; nothing starts here."""
+"""Composes the use cases over opened adapters; starts nothing."""
 
 import os
 from datetime import datetime, timedelta
@@ -20,9 +20,9 @@ from app.alerts.services.service import AlertRuleService, AlertService
 from app.configuration.services.current import CurrentSettings
 from app.container import plugins
 from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
-from app.foundation.clock import shared_by
+from app.foundation.clock import shared_clock
 from app.foundation.idempotency import IdempotentExecutor
-from app.foundation.job_service import JobNews, JobService
+from app.foundation.job_service import JobEventPublisher, JobService
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
@@ -69,7 +69,7 @@ from app.trading.services.position_sizing import Trading
 from app.trading.services.safety import Safety
 from app.workers.supervisor import Supervisor
 
-LAST_FUNDING: Final = timedelta(days=1)  # a swap has ended: its last payment is still asked for
+LAST_FUNDING: Final = timedelta(days=1)  # a replaced member: its last funding is still fetched
 
 
 def compose(
@@ -85,23 +85,23 @@ def compose(
     feed: FeedOwnership,
     *,
     is_streamed: bool,
-    seams: RuntimeValues | None = None,
+    runtime: RuntimeValues | None = None,
 ) -> MySymbolsServiceV2:
-    """The use cases over what was opened; nothing starts here."""
-    durations = elapsed_s if seams is None else seams.monotonic
-    seams = seams or RuntimeValues()
-    utc_now, new_id = seams.now, seams.new_id
-    market = _market(settings, metrics, database, exchange, in_force, feed, seams)
+    """Returns the service facade with all use cases; starts nothing."""
+    durations = elapsed_s if runtime is None else runtime.monotonic
+    runtime = runtime or RuntimeValues()
+    utc_now, new_id = runtime.now, runtime.new_id
+    market = _market(settings, metrics, database, exchange, in_force, feed, runtime)
     market.is_streamed = is_streamed
-    mode = create_current_mode(market, database, seams.monotonic)
-    # It was put together before the database was open, which knows whether it is shared.
-    shared = stream.shared = shared_by(database)
+    mode = create_current_mode(market, database, runtime.monotonic)
+    # The stream was built before the database was open, which knows whether it is shared.
+    shared = stream.shared = shared_clock(database)
     idempotency = IdempotentExecutor(database, utc_now, shared)
     scoring = Scoring(
         market=market,
         database=database,
         clock=utc_now,
-        monotonic=seams.monotonic,
+        monotonic=runtime.monotonic,
         new_id=new_id,
         configuration=in_force,
         idempotency=idempotency,
@@ -143,9 +143,9 @@ def compose(
     sources = StatusSources(database, scoring, in_force, metrics)
     alerts = AlertService(database, context, idempotency, new_id, system)
     notifications = NotificationService(
-        database, utc_now, new_id, idempotency, _notifiers(settings, vault, seams), vault
+        database, utc_now, new_id, idempotency, _notifiers(settings, vault, runtime), vault
     )
-    job_service = JobService(jobs, utc_now, new_id, JobNews(database))
+    job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,
@@ -210,11 +210,11 @@ def _market(
     exchange: Exchange,
     in_force: CurrentSettings,
     feed: FeedOwnership,
-    seams: RuntimeValues,
+    runtime: RuntimeValues,
 ) -> MarketData:
-    """The market with the registry of its contracts; only the owner of the feed writes them."""
+    """Returns the market with its contract registry; only the feed leader writes contracts."""
 
-    async def held() -> tuple[str, ...]:
+    async def member_contracts() -> tuple[str, ...]:
         async with database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
         return tuple(member.contract for member in portfolio.members)
@@ -222,16 +222,16 @@ def _market(
     async def open_swaps() -> frozenset[str]:
         async with database.read() as unit:
             repository = unit.get(ReplacementRepository)
-            return await repository.open_swaps(seams.now() - LAST_FUNDING)
+            return await repository.open_swaps(runtime.now() - LAST_FUNDING)
 
     registry = Registry(
         exchange=exchange,
         database=database,
         sectors=shipped_sectors(),
-        clock=seams.now,
-        monotonic=seams.monotonic,
-        new_id=seams.new_id,
-        member_codes=held,
+        clock=runtime.now,
+        monotonic=runtime.monotonic,
+        new_id=runtime.new_id,
+        member_codes=member_contracts,
         fence=feed.fence,
     )
     return MarketData(
@@ -239,23 +239,23 @@ def _market(
         database=database,
         registry=registry,
         configuration=in_force,
-        clock=seams.now,
-        monotonic=seams.monotonic,
+        clock=runtime.now,
+        monotonic=runtime.monotonic,
         metrics=metrics,
         workers=settings.kucoin.concurrency,
         books_per_s=BOOKS_PER_S * settings.kucoin.quota_per_window / WHOLE_QUOTA,
-        sleep=seams.sleep,
+        sleep=runtime.sleep,
         is_owner=feed.is_owner,
         fence=feed.fence,
         open_replacements=open_swaps,
     )
 
 
-def _notifiers(settings: Settings, vault: ChannelSecrets, seams: RuntimeValues) -> Notifiers:
-    """Each opens what the vault has sealed only when it sends."""
+def _notifiers(settings: Settings, vault: ChannelSecrets, runtime: RuntimeValues) -> Notifiers:
+    """Returns notifiers that decrypt a channel only to send."""
     local = settings.notifications.allow_private_addresses
-    ways = (
-        WebhookNotifier(lambda: int(seams.now().timestamp()), Egress(local)),
+    senders = (
+        WebhookNotifier(lambda: int(runtime.now().timestamp()), Egress(local)),
         PeopleNotifier(Egress(local, timeout_s=TIMEOUT_S)),
     )
-    return by_kind(DecryptingNotifier(way, vault) for way in ways)
+    return by_kind(DecryptingNotifier(sender, vault) for sender in senders)

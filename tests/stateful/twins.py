@@ -22,8 +22,8 @@ from app.foundation.idempotency import Command, CommandResult, StoredResponse
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.market.domain.models import ContractStatus
-from app.operations.domain.event_codec import drafts_of
-from app.operations.storage.audit import inspect
+from app.operations.domain.event_codec import encode_event
+from app.operations.storage.audit import verify_history
 from app.portfolio.domain.controls import Controls, LockKind
 from app.portfolio.domain.event_log import (
     WEIGHS,
@@ -128,7 +128,7 @@ class Twins:
 
     async def close(self) -> None:
         """Also proves both histories from outside, as `audit verify` does."""
-        verdicts = [await inspect(desk.database.options.url) for desk in self.desks]
+        verdicts = [await verify_history(desk.database.options.url) for desk in self.desks]
         for desk in self.desks:
             await desk.database.close()
         await self.stack.aclose()
@@ -204,9 +204,9 @@ class Twins:
 
     async def _opened(self, url: str) -> Database:
         options, time = DatabaseOptions(url=url), asyncio.get_running_loop().time
-        made = Database(options, time, Random(1).random, drafts_of)
+        made = Database(options, time, Random(1).random, encode_event)
         if url.startswith("sqlite"):
-            made = Fragile(options, time, Random(1).random, drafts_of, loss=self.loss)
+            made = Fragile(options, time, Random(1).random, encode_event, loss=self.loss)
         await made.open()
         return made
 

@@ -240,7 +240,9 @@ class Desk:
     def _mode(self) -> ModeState:
         if self.mode is not None:
             return self.mode.state()
-        return ModeState.from_level(MarketLevel(self.market.state, 0, self.market.clock_safe))
+        return ModeState.from_level(
+            MarketLevel(self.market.status(), 0, self.market.is_clock_safe())
+        )
 
     async def open(self) -> "Desk":
         """Sixty listed contracts, fresh quotes, scores falling from 0.99 by 0.015."""
@@ -255,7 +257,7 @@ class Desk:
         ]
         async with self.database.write() as unit:
             await unit.get(SymbolRepository).save(records, NOW)
-            await unit.get(ConfigurationRepository).found(NOW, "test")
+            await unit.get(ConfigurationRepository).get_or_create(NOW, "test")
         for symbol, one in zip(SYMBOLS, listed, strict=True):
             self.market.quotes[symbol] = Quote(
                 contract=one,

@@ -12,7 +12,7 @@ import httpx2
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.container.application import MY_SYMBOLS, create_api, state_of
+from app.container.application import MY_SYMBOLS, create_api, request_state
 from app.foundation.metrics import Metrics
 from app.my_symbols import MySymbolsServiceV2
 
@@ -36,7 +36,7 @@ def _complete(state: Mapping[str, Any]) -> dict[str, Any]:
         return dict(state)
     names = [one.name for one in fields(MySymbolsServiceV2)]
     parts = SimpleNamespace(**{name: getattr(state[MY_SYMBOLS], name, None) for name in names})
-    return {**state_of(cast("MySymbolsServiceV2", parts)), **state}
+    return {**request_state(cast("MySymbolsServiceV2", parts)), **state}
 
 
 def make_api_with(lifespan: Any, **options: Any) -> FastAPI:

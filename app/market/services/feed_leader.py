@@ -66,7 +66,7 @@ class LeaderLease:
     async def read(self) -> Lease | None:
         """Reads the lease; None if no process ever had it. Raises UnavailableError."""
         async with self.database.read() as unit:
-            present = self.seen = await unit.get(LeaseRepository).present(FEED)
+            present = self.seen = await unit.get(LeaseRepository).current(FEED)
         if present is not None:
             self._highest = max(self._highest, present.epoch)
         return present
@@ -127,7 +127,7 @@ async def require_epoch(unit: UnitOfWork, epoch: int) -> None:
 
     Raises UnavailableError(market_data_stale).
     """
-    if not await unit.get(LeaseRepository).is_present(FEED, epoch):
+    if not await unit.get(LeaseRepository).is_current(FEED, epoch):
         raise UnavailableError(
             Code.MARKET_DATA_STALE,
             "The market feed has a new owner; data of the former one is not written.",

@@ -7,7 +7,7 @@ from decimal import Decimal
 from app.foundation.data_status import DataStatus
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.sql.database import Database, UnitOfWork
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.market.domain.quality_report import QualityReport
 from app.market.domain.reference_prices import fresh_reference_price
 from app.market.domain.symbols import SymbolEntry
@@ -114,13 +114,13 @@ class QualityService:
             release = Release(entry.symbol, at, reason, command.actor, reason_code is not None)
             if reason_code is None:
                 return release
-            releases = dict(await unit.get(FactRepository).get_locked(RELEASES, {}))
+            releases = dict(await unit.get(KeyValueRepository).get_locked(RELEASES, {}))
             releases[entry.symbol_id] = {
                 "at_ms": moment.server_ms,
                 "reason": release.reason,
                 "by": release.released_by,
             }
-            await unit.get(FactRepository).put(RELEASES, releases)
+            await unit.get(KeyValueRepository).put(RELEASES, releases)
             return release
 
         return await self.idempotency.run(command, change, render)

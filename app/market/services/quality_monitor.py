@@ -15,7 +15,7 @@ from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import ServiceError
 from app.foundation.sql.database import Database
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.market.domain.data_quality import (
     coverage,
     forward_filled_bars,
@@ -287,7 +287,7 @@ class QualityMonitor:
             return
         async with self.database.read() as unit:
             newest = await unit.get(QualityRepository).newest()
-            self._lots = decode_lots(await unit.get(FactRepository).get(LOTS))
+            self._lots = decode_lots(await unit.get(KeyValueRepository).get(LOTS))
         self._stored = {symbol_id: one.verdict for symbol_id, one in newest.items()}
         moment = self.moment()
         states = dict(moment.market.quality)
@@ -303,7 +303,7 @@ class QualityMonitor:
 
     async def _apply_releases(self) -> None:
         async with self.database.read() as unit:
-            releases = await unit.get(FactRepository).get(RELEASES) or {}
+            releases = await unit.get(KeyValueRepository).get(RELEASES) or {}
         states = dict(self.live.market.quality)
         for entry in self.moment().known.index.entries:
             order, state = releases.get(entry.symbol_id), states.get(entry.contract.code)
@@ -356,7 +356,7 @@ class QualityMonitor:
             await self.fence(unit)
             await unit.get(QualityRepository).save(changed)
             if lots != self._lots:
-                await unit.get(FactRepository).put(LOTS, encode_lots(lots))
+                await unit.get(KeyValueRepository).put(LOTS, encode_lots(lots))
             if is_due:
                 before = at - timedelta(days=rules.history_days)
                 await unit.get(QualityRepository).prune(before, rules.history_rows)

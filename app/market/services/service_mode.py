@@ -16,7 +16,7 @@ from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.foundation.health import Mode
 from app.foundation.ports import Clock, Monotonic, NewId
 from app.foundation.sql.database import Database, UnitOfWork
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.market.domain.events import ModeChanged
 
 CACHE_S: Final = 1.0  # cache time of the count of stale symbols; nothing else is cached
@@ -191,7 +191,7 @@ class StoredState(Protocol):
     """Availability of the database."""
 
     @property
-    def is_away(self) -> bool: ...
+    def is_unavailable(self) -> bool: ...
 
     @property
     def refusal(self) -> ServiceError | None: ...
@@ -206,7 +206,9 @@ def create_current_mode(
         refusal = database.refusal
         return None if refusal is None else halt_cause(refusal)
 
-    return CurrentMode(CachedMarketLevel(market, monotonic), lambda: database.is_away, halted)
+    return CurrentMode(
+        CachedMarketLevel(market, monotonic), lambda: database.is_unavailable, halted
+    )
 
 
 CHECK_S: Final = 1.0
@@ -271,7 +273,7 @@ class ModePublisher:
 
     async def _publish(self, unit: UnitOfWork) -> None:
         await self.fence(unit)
-        published = await unit.get(FactRepository).get(MODE)
+        published = await unit.get(KeyValueRepository).get(MODE)
         # Before the first data nothing was decided.
         was = Mode.FROZEN if published is None else Mode(published["mode"])
         last = None if published is None else published["id"]
@@ -281,9 +283,9 @@ class ModePublisher:
         for one in waiting[known[0] + 1 :] if known else waiting:
             if one.mode is was:
                 continue
-            unit.announce(
+            unit.publish_after_commit(
                 ModeChanged(was.value, one.mode.value, one.cause, one.stale_symbols, one.at)
             )
             was, last = one.mode, one.id
         if last is not None:
-            await unit.get(FactRepository).put(MODE, {"mode": was.value, "id": last})
+            await unit.get(KeyValueRepository).put(MODE, {"mode": was.value, "id": last})

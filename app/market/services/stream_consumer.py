@@ -142,7 +142,7 @@ def count_stream_metrics(
     """Sets the gauges to `now`, and adds the difference to `before` to the counters."""
     set_stream_gauges(metrics, now, is_streaming=is_streaming)
     metrics.feed_messages.inc(now.messages - before.messages)
-    metrics.feed_rotations.inc(now.reconnects_planned - before.reconnects_planned)
+    metrics.feed_planned_reconnects.inc(now.reconnects_planned - before.reconnects_planned)
     for reason, count in now.dropped.items():
         metrics.feed_dropped_messages.labels(reason).inc(count - before.dropped.get(reason, 0))
     for reason, count in now.failures.items():
@@ -382,7 +382,7 @@ class StreamConsumer:
     async def _poll_if_due(self, now: float) -> None:
         settings = self.data.configuration()
         # Twice within the quotes' interval, because one answer may be lost.
-        pause_s = settings.cadence_s(Source.TICKERS, streaming=True) / 2
+        pause_s = settings.update_interval_s(Source.TICKERS, streaming=True) / 2
         if self._has_restarted or now - max(self._last_try, self.data.quotes.last_poll) >= pause_s:
             after_gap, self._has_restarted = self._has_restarted, False
             self._last_try = now

@@ -101,13 +101,16 @@ def next_funding(
 ) -> datetime | None:
     """Returns the next funding time; None where it is unknown or implausible.
 
-    Plausible is (now, now + interval]: a time that is one interval off counts as missing.
+    Plausible is (now, now + interval]: a time that is one interval off counts as missing, and so
+    does one of an unknown interval.
     """
     next_ms = None if stats is None else stats.next_funding_ms
     interval = contract.funding_interval_ms
-    if next_ms is None:
-        return None
-    if interval is not None and not is_funding_plausible(next_ms, interval, server_ms):
+    if (
+        next_ms is None
+        or interval is None
+        or not is_funding_plausible(next_ms, interval, server_ms)
+    ):
         return None
     return instant(next_ms)
 

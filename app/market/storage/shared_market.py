@@ -51,7 +51,7 @@ class SharedMarketRepository:
     async def publish(self, epoch: int, stamped_ms: int, payload: bytes) -> int:
         """Writes the row; returns the number of rows, 0 without the lease of `epoch`."""
         table = shared_markets
-        if not await LeaseRepository(self.connection).is_present(FEED, epoch):
+        if not await LeaseRepository(self.connection).is_current(FEED, epoch):
             return 0
         statement = insert(self.connection, table).values(
             name=FEED, epoch=epoch, version=1, stamped_ms=stamped_ms, payload=payload

@@ -45,7 +45,7 @@ integrity_router = api_router("portfolio", "/portfolio")
 class InvariantOut(Out):
     name: str = Field(examples=["sum_of_weights"])
     ok: bool
-    detail: str | None = Field(description="What is wrong.")
+    detail: str | None = Field(description="Description of the violation.")
 
 
 class IntegrityOut(Out):
@@ -56,7 +56,7 @@ class IntegrityOut(Out):
     invariants: list[InvariantOut]
 
     @classmethod
-    def of(cls, checked: Integrity) -> Self:
+    def from_integrity(cls, checked: Integrity) -> Self:
         return cls(
             ok=checked.ok,
             version=checked.version,
@@ -66,10 +66,10 @@ class IntegrityOut(Out):
         )
 
 
-@integrity_router.get("/integrity", summary="Are all invariants held", dependencies=EXPENSIVE)
+@integrity_router.get("/integrity", summary="Invariants of the portfolio", dependencies=EXPENSIVE)
 async def integrity(checks: Provided[IntegrityService]) -> IntegrityOut:
-    """Check size, ranks, sums, bounds, scores, the hash chain and that events give the state."""
-    return IntegrityOut.of(await checks.check())
+    """Check size, ranks, sums, bounds, scores, the hash chain, and that events give the state."""
+    return IntegrityOut.from_integrity(await checks.check())
 
 
 class FeedMode(StrEnum):
@@ -82,7 +82,7 @@ class ConnectionOut(Out):
 
     phase: str = Field(examples=["live"])
     since_s: float = Field(description="Seconds in this phase.")
-    topics: int
+    topics: int = Field(description="Requested topics.")
     active_topics: int = Field(description="Acknowledged and without a gap.")
     seconds_since_last_message: float | None = Field(description="Null while it is not open.")
 
@@ -101,7 +101,7 @@ class StreamOut(Out):
     reconnects_planned: int = Field(description="Connections replaced before their expiry.")
 
     @classmethod
-    def of(cls, report: StreamReport | None) -> Self | None:
+    def from_report(cls, report: StreamReport | None) -> Self | None:
         """Response model; None where the market is only polled."""
         if report is None:
             return None
@@ -178,7 +178,7 @@ class HealthOut(Freshness):
     process: ProcessMetricsOut
 
     @classmethod
-    def of(cls, health: Health) -> Self:
+    def from_health(cls, health: Health) -> Self:
         return cls(
             status=health.status,
             mode=health.mode,
@@ -256,7 +256,7 @@ class StatusOut(Out):
     )
 
     @classmethod
-    def of(cls, status: ServiceStatus) -> Self:
+    def from_status(cls, status: ServiceStatus) -> Self:
         market, book, queue = status.market, status.portfolio, status.signals
         return cls(
             started_at=status.started_at,
@@ -274,7 +274,7 @@ class StatusOut(Out):
                 total=market.total,
                 ages_s={name: finite(age) for name, age in market.ages_s.items()},
             ),
-            stream=StreamOut.of(status.stream),
+            stream=StreamOut.from_report(status.stream),
             scoring=None if status.scoring is None else ScoringOut.model_validate(status.scoring),
             portfolio=PortfolioStatusOut(
                 version=book.version,
@@ -296,7 +296,7 @@ class SampleDataOut(Freshness):
     run_id: str = Field(description="The newest board.")
 
     @classmethod
-    def of(cls, loaded: SampleDataResult, market: MarketFacts) -> Self:
+    def from_result(cls, loaded: SampleDataResult, market: MarketFacts) -> Self:
         return cls(
             symbols=list(loaded.symbols),
             daily_candles=loaded.daily_candles,
@@ -313,19 +313,19 @@ async def get_metrics(request: Request) -> Metrics:
     return metrics
 
 
-@probes.get("/livez", summary="Is the process alive")
+@probes.get("/livez", summary="Liveness of the process")
 async def livez() -> AliveOut:
     """Liveness: answers while the event loop runs."""
     return AliveOut(status="alive")
 
 
-@probes.get("/readyz", summary="Can reads be served", responses=problems(Code.DATABASE_UNAVAILABLE))
+@probes.get("/readyz", summary="Readiness for reads", responses=problems(Code.DATABASE_UNAVAILABLE))
 async def readyz(status: Provided[StatusService]) -> ComponentOut:
     """Readiness: 200 while the database answers, else 503."""
     database: ComponentHealth = await status.ready()
     if database.state is ComponentState.DOWN:
         raise UnavailableError(
-            Code.DATABASE_UNAVAILABLE, "The database does not answer.", retry_after_s=5
+            Code.DATABASE_UNAVAILABLE, "The database does not respond.", retry_after_s=5
         )
     return ComponentOut.model_validate(database)
 
@@ -344,13 +344,13 @@ async def metrics_text(
 @router.get("/health", summary="State of every component")
 async def get_health(status: Provided[StatusService]) -> HealthOut:
     """State of every component with its cause; always 200 while the process can answer."""
-    return HealthOut.of(await status.health())
+    return HealthOut.from_health(await status.health())
 
 
 @router.get("/status", summary="Current figures of the service")
 async def get_status(status: Provided[StatusService]) -> StatusOut:
     """Portfolio, scoring, feed and background tasks in figures."""
-    return StatusOut.of(await status.status())
+    return StatusOut.from_status(await status.status())
 
 
 @router.post(
@@ -381,11 +381,11 @@ async def initialize_sample_data(
 ) -> Response:
     """Load candles of at least 12 symbols from the sandbox; a repetition changes nothing.
 
-    Only the sandbox allows it: elsewhere 409 `sandbox_only`.
+    Only the sandbox allows it; a live exchange answers 409 `sandbox_only`.
     """
 
     def render(loaded: SampleDataResult) -> StoredResponse:
-        return keep(SampleDataOut.of(loaded, status.market_facts()))
+        return keep(SampleDataOut.from_result(loaded, status.market_facts()))
 
     command = Command(UNNAMED, request_id, idempotency_key=idempotency_key)
     if as_job:

@@ -183,7 +183,7 @@ class ChangeRecorder:
         }:
             await unit.get(ReplacementRepository).forget(symbol)
         for event in events:
-            unit.announce(
+            unit.publish_after_commit(
                 PortfolioChanged(
                     version=after.version,
                     seq=event.seq,

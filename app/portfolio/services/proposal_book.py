@@ -41,7 +41,7 @@ async def sync_open_proposals(
     fresh = [new for new in wanted if not any(new.is_same(old) for old in kept)]
     for new in fresh:
         await unit.get(ProposalRepository).open(new)
-        unit.announce(
+        unit.publish_after_commit(
             ProposalOpened(
                 new.proposal_id, new.kind.value, new.subject, new.version, new.expires_at, at
             )
@@ -53,7 +53,7 @@ async def close_proposal(unit: UnitOfWork, ended: Proposal) -> bool:
     """Store and publish the decision on a proposal; False if one exists already."""
     if ended.decision is None or not await unit.get(ProposalRepository).decide(ended):
         return False
-    unit.announce(
+    unit.publish_after_commit(
         ProposalDecided(
             ended.proposal_id,
             ended.kind.value,

@@ -318,7 +318,7 @@ class SignalActions:
         lasts = timedelta(seconds=context.configuration.automation.proposal_ttl_s)
         made = make_proposal(self.new_id(), judged, step, version, context, lasts)
         await unit.get(ProposalRepository).open(made)
-        unit.announce(
+        unit.publish_after_commit(
             ProposalOpened(
                 made.proposal_id, made.kind.value, made.subject, version, made.expires_at,
                 context.at,

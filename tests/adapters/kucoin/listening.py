@@ -36,7 +36,7 @@ class Ear:
     newest: dict[tuple[StreamTopic, type[Update]], MarketUpdate] = field(default_factory=dict)
     heard: list[MarketUpdate] = field(default_factory=list)
     backfills: int = 0
-    is_away: bool = False
+    is_unavailable: bool = False
     in_doubt: list[StreamTopic] = field(default_factory=list)
 
     def on_updates(self, updates: Sequence[MarketUpdate]) -> None:
@@ -45,7 +45,7 @@ class Ear:
             self.newest[one.topic, type(one.update)] = one
 
     async def catch_up(self) -> None:
-        if self.is_away:
+        if self.is_unavailable:
             raise UnavailableError(Code.EXCHANGE_UNAVAILABLE, "away")
         self.backfills += 1
 
