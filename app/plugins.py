@@ -15,7 +15,7 @@ from app.market.domain.models import (
     Interval,
     Level,
 )
-from app.market.domain.panel import Panel, ScoringInputs, UnbrokenPanel, unbroken
+from app.market.domain.panel import ContiguousPanel, Panel, ScoringInputs, contiguous
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.factors import Factor
 from app.scoring.domain.historical_moments import HistoricMoments
@@ -36,6 +36,7 @@ __all__ = [
     "Card",
     "CardStatus",
     "Confidence",
+    "ContiguousPanel",
     "DataSource",
     "Direction",
     "Factor",
@@ -57,7 +58,6 @@ __all__ = [
     "SignalSource",
     "Source",
     "SourceInput",
-    "UnbrokenPanel",
     "UniverseContext",
-    "unbroken",
+    "contiguous",
 ]

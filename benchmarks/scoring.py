@@ -37,7 +37,7 @@ from app.market.domain.sectors import SectorTable
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
 from app.market.services.snapshot import BARS, MarketMoment, PanelCache
 from app.market.services.state import Market, Received
-from app.market.services.symbol_registry import Known, shipped_sectors
+from app.market.services.symbol_registry import KnownContracts, shipped_sectors
 from app.operations.domain.event_codec import encode_event
 from app.scoring.api.schemas import RankingsOut
 from app.scoring.domain.ranking import AlgorithmType
@@ -64,7 +64,7 @@ class FilledMarket:
     """A market of 600 eligible contracts in memory, as the feed leaves it."""
 
     market: Market = field(init=False)
-    known: Known = field(init=False)
+    known: KnownContracts = field(init=False)
     configuration: Configuration = field(default_factory=Configuration)
     server_ms: int = AS_OF_MS
     source: DataSource = DataSource.SANDBOX
@@ -83,8 +83,8 @@ class FilledMarket:
             for code, symbol in zip(codes, inputs.symbols, strict=True)
         }
         numbers = {code: str(UUID(int=at)) for at, code in enumerate(codes)}
-        index = SymbolIndex.of((numbers[code], one) for code, one in contracts.items())
-        self.known = Known(index, {})
+        index = SymbolIndex.from_contracts((numbers[code], one) for code, one in contracts.items())
+        self.known = KnownContracts(index, {})
         daily, self.hourly = series_of(inputs.daily), series_of(inputs.hourly)
         stats, tickers, books, funding = {}, {}, {}, {}
         for at, code in enumerate(codes):

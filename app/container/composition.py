@@ -27,12 +27,12 @@ from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
-from app.market.services.health_facts import ExchangeWatch
+from app.market.services.health_facts import EndpointErrors
 from app.market.services.ports import Exchange
 from app.market.services.quality import QualityService
 from app.market.services.service import BOOKS_PER_S, WHOLE_QUOTA, MarketData
-from app.market.services.service_mode import mode_over
-from app.market.services.shared_market import FeedView
+from app.market.services.service_mode import create_current_mode
+from app.market.services.shared_market import FeedOwnership
 from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.configuration import ConfigurationService
@@ -79,10 +79,10 @@ def compose(
     exchange: Exchange,
     in_force: CurrentSettings,
     supervisor: Supervisor,
-    watch: ExchangeWatch,
+    watch: EndpointErrors,
     stream: EventStream,
     jobs: Jobs,
-    feed: FeedView,
+    feed: FeedOwnership,
     *,
     is_streamed: bool,
     runtime: RuntimeValues | None = None,
@@ -93,7 +93,7 @@ def compose(
     utc_now, new_id = runtime.now, runtime.new_id
     market = _market(settings, metrics, database, exchange, in_force, feed, runtime)
     market.is_streamed = is_streamed
-    mode = mode_over(market, database, runtime.monotonic)
+    mode = create_current_mode(market, database, runtime.monotonic)
     # The stream was built before the database was open, which knows whether it is shared.
     shared = stream.shared = shared_clock(database)
     idempotency = IdempotentExecutor(database, utc_now, shared)
@@ -209,7 +209,7 @@ def _market(
     database: Database,
     exchange: Exchange,
     in_force: CurrentSettings,
-    feed: FeedView,
+    feed: FeedOwnership,
     runtime: RuntimeValues,
 ) -> MarketData:
     """Returns the market with its contract registry; only the feed leader writes contracts."""
@@ -231,7 +231,7 @@ def _market(
         clock=runtime.now,
         monotonic=runtime.monotonic,
         new_id=runtime.new_id,
-        held=member_contracts,
+        member_codes=member_contracts,
         fence=feed.fence,
     )
     return MarketData(
@@ -247,7 +247,7 @@ def _market(
         sleep=runtime.sleep,
         is_owner=feed.is_owner,
         fence=feed.fence,
-        open_swaps=open_swaps,
+        open_replacements=open_swaps,
     )
 
 

@@ -41,9 +41,9 @@ from app.foundation.ports import Monotonic
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions, parse_database_url
 from app.foundation.sql.job_store import JobStore, create_job_store
-from app.market.services.health_facts import ExchangeWatch
+from app.market.services.health_facts import EndpointErrors
 from app.market.services.ports import Exchange
-from app.market.services.shared_market import FeedView
+from app.market.services.shared_market import FeedOwnership
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import encode_event
 from app.operations.services.event_stream import EventStream
@@ -174,7 +174,7 @@ async def record(
             def apply_new_settings() -> None:
                 present = in_force.present if read_settings is None else read_settings()
                 if present.version > in_force.present.version:
-                    recorder.configured(as_document(present), present.version)
+                    recorder.record_configuration(as_document(present), present.version)
                     in_force.present, schedule.intervals = present, present.intervals
 
             steps = LiveSteps(
@@ -192,7 +192,7 @@ async def record(
                     options = _RunOptions(listener, decide, database_url, is_streaming)
                     await _run(exchange, stream, clock, in_force, steps, options, runtime)
             finally:
-                recorder.ended()
+                recorder.record_end()
             return stream.lost
 
 
@@ -241,7 +241,7 @@ async def replay(
             """Applies settings that changed during the recording."""
             in_force.present = from_document(entry.configuration, entry.version)
 
-        player.configured = configured
+        player.on_configuration = configured
         steps = PlayedSteps(player)
         async with open_replay(
             player,
@@ -344,10 +344,10 @@ def _compose(
         exchange,
         in_force,
         Supervisor(runtime.now, lambda: full_jitter(dice.random), monotonic=runtime.monotonic),
-        ExchangeWatch(),
+        EndpointErrors(),
         EventStream(database, runtime.now, metrics),
         Engine(EngineOptions(store, _AUTHOR, works=False)),  # never opened: no durable runs
-        FeedView(exchange.link),
+        FeedOwnership(exchange.link),
         is_streamed=is_streamed,
         runtime=runtime,
     )

@@ -165,9 +165,9 @@ class _RunWork:
             return {
                 "listed": summary.listed,
                 "added": list(summary.added),
-                "specification_changed": list(summary.respecified),
+                "specification_changed": list(summary.specification_changed),
                 "updated": list(summary.updated),
-                "delisted": list(summary.vanished),
+                "delisted": list(summary.delisted),
                 "rejected": len(summary.rejections),
                 "quarantined": summary.quarantined,
             }

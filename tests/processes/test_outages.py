@@ -128,7 +128,7 @@ async def test_K14_killed_while_a_connection_was_replaced_the_next_one_misses_no
     await database.open()
     held = _by_series(await _candles(database))
     async with followed(database, later_s=2 * HOUR_MS / 1_000) as here:
-        await here.until(lambda: {one.phase for one in here.stream.facts().lines} == {"live"})
+        await here.until(lambda: {one.phase for one in here.stream.facts().connections} == {"live"})
         hourly, rows = 0, await _candles(database)
         assert len({row[:3] for row in rows}) == len(rows), "no candle twice"
         for (contract, interval), times in _by_series(rows).items():

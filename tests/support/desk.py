@@ -22,7 +22,7 @@ from app.market.domain.models import Book, ContractStatus, Interval, Level
 from app.market.domain.panel import Panel
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
-from app.market.services.service_mode import MarketLevel, ModeNow, ModeState
+from app.market.services.service_mode import CurrentMode, MarketLevel, ModeState
 from app.market.services.view import Quote
 from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.operations.services.configuration import ConfigurationService
@@ -89,7 +89,7 @@ class Bench:
     clock_safe: bool = True
     quotes: dict[str, Quote] = field(default_factory=dict)
     panels: dict[Interval, Panel] = field(default_factory=dict)
-    names: SymbolIndex = field(default_factory=lambda: SymbolIndex.of(()))
+    names: SymbolIndex = field(default_factory=lambda: SymbolIndex.from_contracts(()))
     seen_at: datetime | None = NOW
 
     def resolve(self, text: str) -> SymbolEntry:
@@ -165,7 +165,7 @@ class Desk:
     now: datetime = NOW  # the true time, which the exchange has
     ahead: timedelta = timedelta(0)  # by which the wall clock of this process is wrong
     process: str = "run"  # begins the ids of its rebalance runs
-    mode: ModeNow | None = None  # None: that of the market alone
+    mode: CurrentMode | None = None  # None: that of the market alone
     index_equity: IndexEquity = with_equity_index
     refused: list[Code] = field(default_factory=list)  # decisions that could not be made
 
@@ -240,7 +240,9 @@ class Desk:
     def _mode(self) -> ModeState:
         if self.mode is not None:
             return self.mode.state()
-        return ModeState.of(MarketLevel(self.market.status(), 0, self.market.is_clock_safe()))
+        return ModeState.from_level(
+            MarketLevel(self.market.status(), 0, self.market.is_clock_safe())
+        )
 
     async def open(self) -> "Desk":
         """Sixty listed contracts, fresh quotes, scores falling from 0.99 by 0.015."""
@@ -248,7 +250,7 @@ class Desk:
             contract(code=f"{name}USDTM", base=name, multiplier=Decimal("0.1")) for name in NAMES
         ]
         ids = [symbol_id(number) for number in range(len(listed))]
-        self.market.names = SymbolIndex.of(zip(ids, listed, strict=True))
+        self.market.names = SymbolIndex.from_contracts(zip(ids, listed, strict=True))
         records = [
             SymbolRecord(ids[at], SYMBOLS[at], one, "layer-1", "large", NOW, NOW, None)
             for at, one in enumerate(listed)

@@ -8,7 +8,7 @@ import pytest
 
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
-from app.market.domain.panel import FIELDS, Panel, ScoringInputs, known_at
+from app.market.domain.panel import FIELDS, Panel, ScoringInputs, without_future
 from app.market.domain.return_statistics import NotApplicable, correlations, pair_applies
 from app.portfolio.domain.candidate_selection import Candidate, select_candidates
 from app.portfolio.domain.weighting import Role, WeightRequest, allocate_weights, raw_share
@@ -79,7 +79,7 @@ def test_both_give_the_same_scores(seed: int, whole: bool) -> None:
     inputs = inputs if whole else torn(inputs, seed)
     draft = score(inputs, SPEC)
     mine = {card.symbol: card for card in draft.cards if card.composite is not None}
-    theirs = scores(stored_of(known_at(inputs)))
+    theirs = scores(stored_of(without_future(inputs)))
     assert mine.keys() == theirs.keys()
     assert whole == (len(mine) == 40)
     for symbol, (value, z) in theirs.items():
@@ -100,11 +100,11 @@ def test_both_find_the_same_reliability_and_the_same_breaks() -> None:
     steady = reliability(inputs.daily, SPEC, 12)
     assert np.isfinite(steady).all()
     draft = score(inputs, SPEC, steady)
-    theirs = scores(stored_of(known_at(inputs)), steady_days=12)
+    theirs = scores(stored_of(without_future(inputs)), steady_days=12)
     mine = {card.symbol: card.z for card in draft.cards if card.z is not None}
     assert mine.keys() == theirs.keys()
     assert {name: z for name, (_, z) in theirs.items()} == pytest.approx(mine, abs=1e-9)
-    assert scores(stored_of(known_at(inputs))) != theirs
+    assert scores(stored_of(without_future(inputs))) != theirs
 
 
 def test_both_say_nothing_of_prices_that_stand_still() -> None:
@@ -115,7 +115,7 @@ def test_both_say_nothing_of_prices_that_stand_still() -> None:
             fields[name][-still:, column] = inputs.hourly.close[-still, column]
     inputs = replace(inputs, hourly=replace(inputs.hourly, **fields))
     draft = score(inputs, SPEC)
-    theirs = scores(stored_of(known_at(inputs)))
+    theirs = scores(stored_of(without_future(inputs)))
     mine = {card.symbol: card.z for card in draft.cards if card.z is not None}
     assert {name: z for name, (_, z) in theirs.items()} == pytest.approx(mine, abs=1e-9)
     gone = {

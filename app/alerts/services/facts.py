@@ -32,11 +32,11 @@ from app.market.domain.models import (
     ExchangeLink,
     Interval,
 )
-from app.market.domain.panel import crossed, log_returns, newest_close, unbroken
+from app.market.domain.panel import contiguous, find_crossed_change, log_returns, newest_close
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.services.exchange_clock import ServerClock
-from app.market.services.health_facts import ExchangeWatch
-from app.market.services.symbol_registry import Known, Registry
+from app.market.services.health_facts import EndpointErrors
+from app.market.services.symbol_registry import KnownContracts, Registry
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL, Member, Portfolio
 from app.portfolio.domain.risk import value_at_risk
@@ -50,7 +50,7 @@ class SystemView:
     """Source of facts about the service and its exchange, all in memory."""
 
     link: Callable[[], ExchangeLink]
-    watch: ExchangeWatch
+    watch: EndpointErrors
     registry: Registry
     clock: ServerClock
     tasks: Callable[[], tuple[TaskFacts, ...]]
@@ -74,7 +74,7 @@ class SystemView:
             ),
             data_source=market.source,
             data_status=market.status() if market.is_filled() else None,
-            clock_offset_s=self.clock.certain_offset_s(),
+            clock_offset_s=self.clock.min_offset_s(),
             drifted=self.drifted(),
             jobs=tuple(job_facts(task, settings) for task in self.tasks()),
         )
@@ -131,14 +131,14 @@ _RECOVERS: Final = frozenset(
 _LEAST_INTERVAL_S: Final = 20.0
 
 
-def _refused(watch: ExchangeWatch, registry: Registry) -> tuple[RefusedRecords, ...]:
+def _refused(watch: EndpointErrors, registry: Registry) -> tuple[RefusedRecords, ...]:
     """Refused records grouped by endpoint and field: one schema change is one alert."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for path, code, record in watch.refused():
         if _is_gone(code, registry.known):  # delisted: never requested again
             continue
         found.setdefault((path, record.field), []).append((code, record.reason))
-    for record in registry.refused_names:
+    for record in registry.rejected_names:
         found.setdefault(("contract names", record.field), []).append((record.key, record.reason))
     return tuple(
         RefusedRecords(
@@ -152,13 +152,13 @@ def _refused(watch: ExchangeWatch, registry: Registry) -> tuple[RefusedRecords, 
     )
 
 
-def _symbol(code: str, known: Known) -> str:
+def _symbol(code: str, known: KnownContracts) -> str:
     """Standard symbol of a contract code; empty for an unknown one."""
     record = known.by_code.get(code)
     return "" if record is None else record.symbol
 
 
-def _is_gone(code: str, known: Known) -> bool:
+def _is_gone(code: str, known: KnownContracts) -> bool:
     record = known.by_code.get(code)
     return record is not None and record.vanished_at is not None
 
@@ -346,9 +346,9 @@ def _jump(symbol: str, context: DecisionContext) -> float | None:
         return None
     newest = newest_close(panel, symbol)
     changes = context.redenominations(symbol)
-    if newest is None or crossed(changes, newest, (context.at, mark)) is not None:
+    if newest is None or find_crossed_change(changes, newest, (context.at, mark)) is not None:
         return None
-    prices, column = unbroken(panel), panel.symbols.index(symbol)
+    prices, column = contiguous(panel), panel.symbols.index(symbol)
     returns = log_returns(prices, _DAYS)[:, column]
     returns = returns[np.isfinite(returns)]
     last = float(prices.close[-1, column])

@@ -140,7 +140,7 @@ def stream(report: StreamReport | None) -> tuple[ComponentHealth, ...]:
     message = "no message yet"
     if facts.seconds_since_last_message is not None:
         message = f"last message {facts.seconds_since_last_message:.0f} s ago"
-    connections = f"{len(facts.lines)} connections"
+    connections = f"{len(facts.connections)} connections"
     detail = f"{facts.active_topics} of {facts.topics} topics live on {connections}, {message}"
     cause = next_step = None
     state = ComponentState.UP
@@ -158,13 +158,13 @@ def reference(report: ReferenceReport | None) -> tuple[ComponentHealth, ...]:
     """Health of the reference prices, only in the process that polls them."""
     if report is None or not report.is_owner:
         return ()
-    polled = f"polled every {report.every_s:g} s"
-    how = f"streamed and {polled}" if report.is_told else f"{polled}; no stream now"
+    polled = f"polled every {report.poll_interval_s:g} s"
+    how = f"streamed and {polled}" if report.is_streaming else f"{polled}; no stream now"
     state, next_step = ComponentState.UP, None
-    if not report.is_told and report.failed is not None:
+    if not report.is_streaming and report.failed is not None:
         state = ComponentState.DEGRADED
         next_step = "polls again automatically; prices without an index stay unconfirmed until then"
-    elif not report.is_told and not report.has_answered:
+    elif not report.is_streaming and not report.has_answered:
         state, next_step = ComponentState.STARTING, "first poll"
     cause = report.failed if state is ComponentState.DEGRADED else None
     detail = f"{report.name} is {how}"

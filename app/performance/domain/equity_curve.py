@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from app.foundation.decimal_math import EXACT, total
-from app.market.domain.panel import Redenomination, crossed
+from app.market.domain.panel import Redenomination, find_crossed_change
 from app.portfolio.domain.event_log import (
     MOVES,
     WEIGHS,
@@ -197,7 +197,7 @@ class Position:
         self, changes: Iterable[Redenomination], at: datetime, price: Decimal
     ) -> str | None:
         """Reason why a price cannot value the position after a redenomination, else None."""
-        change = crossed(changes, (self.opened_at, self.entry), (at, price))
+        change = find_crossed_change(changes, (self.opened_at, self.entry), (at, price))
         return None if change is None else f"was redenominated after {change.since:%Y-%m-%d %H:%M}"
 
 

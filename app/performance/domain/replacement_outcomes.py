@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import Funding
-from app.market.domain.panel import Redenomination, crossed
+from app.market.domain.panel import Redenomination, find_crossed_change
 from app.performance.domain.equity_curve import EquityStep, RecordedReplacement, Valuation
 
 _UPPER: Final = 0.975
@@ -243,7 +243,7 @@ def _is_changed(
     if name not in prices or name not in step.marks:
         return False
     first, last = (step.at, step.marks[name]), (at, prices[name])
-    return crossed(changes.get(name, ()), first, last) is not None
+    return find_crossed_change(changes.get(name, ()), first, last) is not None
 
 
 def _path(

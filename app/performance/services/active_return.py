@@ -10,7 +10,7 @@ import numpy as np
 
 from app.foundation.decimal_math import EXACT, total
 from app.market.domain.models import Floats, Interval
-from app.market.domain.panel import Panel, unbroken
+from app.market.domain.panel import Panel, contiguous
 from app.performance.domain.attribution import CASH, ActiveReturn, MarketDay, explained, unknown
 from app.performance.domain.equity_curve import Point
 from app.performance.services.equity_reader import EquityHistory, period_ends
@@ -71,7 +71,7 @@ def _universe(
 ) -> tuple[Mapping[str, Decimal], Mapping[str, Decimal]] | None:
     """Shares and mean returns of the universe's sectors; None where no symbol has both closes."""
     found: dict[str, list[float]] = defaultdict(list)
-    for column, change in _moves(unbroken(panel).close, edges):
+    for column, change in _moves(contiguous(panel).close, edges):
         found[sectors[column]].append(change)
     count = Decimal(sum(len(one) for one in found.values()))
     if not count:

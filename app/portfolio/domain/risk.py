@@ -9,7 +9,7 @@ import numpy as np
 
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import DAYS_A_YEAR, Floats
-from app.market.domain.panel import Panel, simple_returns, unbroken
+from app.market.domain.panel import Panel, contiguous, simple_returns
 from app.market.domain.return_statistics import MARKET
 from app.portfolio.domain.returns import Figures, compute_figures
 from app.portfolio.domain.value_at_risk import Method, count_exceptions, run_kupiec_test, var_cvar
@@ -126,7 +126,7 @@ def _missing(daily: Panel | None, held: Mapping[str, float]) -> str | None:
 def _returns(daily: Panel, held: Mapping[str, float]) -> tuple[Floats, Floats]:
     """Simple returns of the symbols held (T, N) and of the market (T,), NaN where unknown."""
     columns = {name: at for at, name in enumerate(daily.symbols)}
-    simple = simple_returns(unbroken(daily))
+    simple = simple_returns(contiguous(daily))
     market = simple[:, columns[MARKET]] if MARKET in columns else np.full(len(simple), np.nan)
     return simple[:, [columns[symbol] for symbol in held]], market
 

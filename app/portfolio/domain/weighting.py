@@ -13,7 +13,7 @@ import numpy as np
 from app.configuration.domain.model import WeightingMethod
 from app.foundation.decimal_math import all_to_millionths, to_significant
 from app.market.domain.models import Floats
-from app.market.domain.panel import Panel, simple_returns, unbroken
+from app.market.domain.panel import Panel, contiguous, simple_returns
 from app.market.domain.return_statistics import ewma_volatility
 from app.portfolio.domain.models import FULL
 
@@ -269,7 +269,7 @@ def estimate_covariance(daily: Panel, symbols: tuple[str, ...]) -> Covariance:
     last 250 days at most; a symbol without 30 returns of its own is left out, and so is one that
     leaves the others without 30 days in common.
     """
-    simple = simple_returns(unbroken(daily), COVARIANCE_DAYS)
+    simple = simple_returns(contiguous(daily), COVARIANCE_DAYS)
     returns = {name: simple[:, at] for at, name in enumerate(daily.symbols) if name in symbols}
     lengths = {name: int(np.isfinite(one).sum()) for name, one in returns.items()}
     common = np.ones(len(simple), dtype=np.bool_)

@@ -109,7 +109,11 @@ def _mark(symbol: str, context: DecisionContext) -> dict[str, object]:
             payload["redenominated"] = _redenominations_payload(changes)
         return payload
     quote = context.market.quote(symbol)
-    return {"symbol": symbol, "mark": None, "doubt": None if quote is None else quote.doubt}
+    return {
+        "symbol": symbol,
+        "mark": None,
+        "doubt": None if quote is None else quote.quarantine_reason,
+    }
 
 
 def _redenominations_payload(changes: Iterable[Redenomination]) -> list[dict[str, str]]:

@@ -23,20 +23,20 @@ from app.market.domain.models import DAYS_A_YEAR, PAUSED, ContractKind, Contract
 from app.market.domain.panel import (
     Panel,
     Redenomination,
-    crossed,
+    find_crossed_change,
     is_redenomination,
     newest_close,
     redenominations,
     unit_changes,
     unit_changes_of_lots,
 )
-from app.market.domain.price_quarantine import MEANING
+from app.market.domain.price_quarantine import QUARANTINE_TEXTS
 from app.market.domain.return_statistics import correlations
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.service_mode import MarketLevel, ModeState
 from app.market.services.snapshot import spread
-from app.market.services.view import MarketOnce, MarketView
+from app.market.services.view import MarketView, QuoteSnapshot
 from app.portfolio.domain.candidate_selection import Candidate
 from app.portfolio.domain.controls import FREE, Controls
 from app.portfolio.domain.membership import NewMember
@@ -266,7 +266,7 @@ class DecisionContext:
     def mark(self, symbol: str) -> Decimal | None:
         """Mark price; None also while its prices are in quarantine."""
         quote = self.market.quote(symbol)
-        return None if quote is None or quote.doubt is not None else quote.mark
+        return None if quote is None or quote.quarantine_reason is not None else quote.mark
 
     def redenominations(self, symbol: str) -> tuple[Redenomination, ...]:
         """Changes of the unit of its price: those of the bars, and one that no bar shows yet.
@@ -291,7 +291,11 @@ class DecisionContext:
     def doubt(self, symbol: str) -> str | None:
         """Reason why the prices are in quarantine; None if they are not."""
         quote = self.market.quote(symbol)
-        return None if quote is None or quote.doubt is None else MEANING[quote.doubt]
+        return (
+            None
+            if quote is None or quote.quarantine_reason is None
+            else QUARANTINE_TEXTS[quote.quarantine_reason]
+        )
 
     def is_frozen(self, symbol: str) -> bool:
         """Whether the contract has no trades while its index moves."""
@@ -492,7 +496,10 @@ class DecisionContext:
             return any(one.until > member.included_at for one in changes)
         close = newest_close(hourly, member.symbol) or newest_close(daily, member.symbol)
         last = close if mark is None else (self.at, mark)
-        return last is not None and crossed(changes, (member.included_at, first), last) is not None
+        return (
+            last is not None
+            and find_crossed_change(changes, (member.included_at, first), last) is not None
+        )
 
 
 def _stale(detail: str) -> UnavailableError:
@@ -524,7 +531,7 @@ class DecisionContextFactory:
 
     def __call__(self, configuration: Configuration) -> DecisionContext:
         board, is_whole = self.boards.in_force(), self.boards.is_whole()
-        market = MarketOnce(self.market)
+        market = QuoteSnapshot(self.market)
         mode, elapsed = self._mode(), self.elapsed
         return DecisionContext(
             self.clock(), configuration, board, market, is_whole, mode, elapsed=elapsed
@@ -533,7 +540,9 @@ class DecisionContextFactory:
     def _mode(self) -> ModeState:
         if self.mode is not None:
             return self.mode()
-        return ModeState.of(MarketLevel(self.market.status(), 0, self.market.is_clock_safe()))
+        return ModeState.from_level(
+            MarketLevel(self.market.status(), 0, self.market.is_clock_safe())
+        )
 
     async def of(self, unit: UnitOfWork) -> DecisionContext:
         """Context with the settings and weight prices that the transaction reads."""

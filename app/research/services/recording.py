@@ -11,8 +11,8 @@ from app.foundation.ports import Monotonic
 from app.market.domain.stream import Listener
 from app.market.services.backfill import first_fill
 from app.market.services.ports import MarketStream
-from app.market.services.service import MarketData, no_swaps
-from app.market.services.stream_consumer import StreamedMarket
+from app.market.services.service import MarketData, no_replacements
+from app.market.services.stream_consumer import StreamConsumer
 from app.research.domain.recording import BoardLine, EndOfTapeError, Schedule, Step
 from app.scoring.domain.board import Board
 from app.scoring.domain.input_hash import board_hash
@@ -175,15 +175,15 @@ class TapedMarket:
 
     async def run(self) -> None:
         """Until there is no further step. Raises TapeError."""
-        streamed = StreamedMarket(self.data, self.stream, self._best)
-        self.data.registry.held = self._best_contracts
-        self.data.open_swaps = no_swaps  # of the ledger, which depends on decisions
+        streamed = StreamConsumer(self.data, self.stream, self._best)
+        self.data.registry.member_codes = self._best_contracts
+        self.data.open_replacements = no_replacements  # of the ledger, which depends on decisions
         self.stream.listener = streamed
-        self.data.quotes.told_of = streamed.quotes_told
+        self.data.quotes.streamed_since = streamed.streamed_quotes
         actions: Mapping[Step, Callable[[], Awaitable[object]]] = {
             Step.FILL: lambda: first_fill(self.data),
             Step.CATCH_UP: streamed.catch_up,
-            Step.LOOK: streamed.look,
+            Step.LOOK: streamed.check,
             Step.MARKET: self.data.refresh_market,
             Step.CANDLES: self.data.refresh_candles,
             Step.BOOKS: self._books,
@@ -229,7 +229,9 @@ class TapedMarket:
 
     def _line(self, board: Board) -> BoardLine:
         market = self.data.live.market
-        doubted = {code for code, state in market.quality.items() if state.doubt is not None}
+        doubted = {
+            code for code, state in market.quality.items() if state.quarantine_reason is not None
+        }
         entries = self.data.registry.index.entries
         return BoardLine(
             number=self._boards,

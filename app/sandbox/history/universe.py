@@ -106,7 +106,7 @@ class ListedContract:
 
     @property
     def inverse(self) -> bool:
-        """Whether it is margined and settled in the base coin."""
+        """True if it is margined and settled in the base coin."""
         return self.kind != "linear"
 
     @property

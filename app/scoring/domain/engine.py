@@ -24,15 +24,15 @@ from app.configuration.domain.sections import Family, Source
 from app.foundation.decimal_math import all_to_millionths, to_millionths
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import (
+    ContiguousPanel,
     Panel,
     ScoringInputs,
-    UnbrokenPanel,
-    bridged,
-    covered,
-    known_at,
+    contiguous,
+    coverage_since_start,
+    forward_fill,
     log_returns,
     source_coverage,
-    unbroken,
+    without_future,
 )
 from app.market.domain.return_statistics import ewma_volatility
 from app.scoring.domain.board import BoardDraft, Card, CardStatus, Confidence, FactorReading
@@ -90,9 +90,9 @@ class FeatureCache:
 
 
 @lru_cache(maxsize=2)  # by identity: daily and hourly bars serve every run until one closes
-def prepared(panel: Panel) -> UnbrokenPanel:
+def prepared(panel: Panel) -> ContiguousPanel:
     """The bars after the last break of each symbol, with short gaps filled."""
-    return bridged(unbroken(panel))[0]
+    return forward_fill(contiguous(panel))[0]
 
 
 NOT_ELIGIBLE: Final = "not_eligible"
@@ -146,10 +146,10 @@ def score(
     Cards: the scored by rank (ties by symbol), then the unavailable ones by symbol. Composite and
     families are 0..1; the contributions of a scored card add up to its z.
     """
-    inputs = ends(known_at(inputs))
+    inputs = ends(without_future(inputs))
     coverage = {
-        Source.DAILY_CANDLES: covered(inputs.daily),
-        Source.HOURLY_CANDLES: covered(inputs.hourly),
+        Source.DAILY_CANDLES: coverage_since_start(inputs.daily),
+        Source.HOURLY_CANDLES: coverage_since_start(inputs.hourly),
     }
     daily, hourly = prepared(inputs.daily), prepared(inputs.hourly)
     whole = replace(inputs, daily=daily, hourly=hourly)
@@ -227,7 +227,7 @@ def _confidences(
     )
     weight = np.where(np.isfinite(result.factor_z), result.factor_weight[:, None], 0.0)
     total = weight.sum(axis=0)
-    bars = np.isfinite(unbroken(inputs.daily).close).sum(axis=0)
+    bars = np.isfinite(contiguous(inputs.daily).close).sum(axis=0)
     full = _FULL_SAMPLE / (_FULL_SAMPLE + _PRIOR_SAMPLE)
     mean = np.where(weight > 0.0, weight * fresh, 0.0).sum(axis=0)
     return _Confidences(

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from app.configuration.domain.sections import Family, Source
 from app.market.domain.models import Floats
-from app.market.domain.panel import Bools, ScoringInputs, fresh, present
+from app.market.domain.panel import Bools, ScoringInputs, has_data, has_fresh_data
 from app.market.domain.return_statistics import MARKET
 from app.scoring.domain import market_factors as factors_market
 from app.scoring.domain import price_factors as factors_price
@@ -215,7 +215,7 @@ def measure(
     failed: list[Bools] = [is_market & factor.against_market]
     for source in factor.sources:
         words += [f"missing_{source}", f"stale_{source}"]
-        failed += [~present(inputs, source), ~fresh(inputs, source)]
+        failed += [~has_data(inputs, source), ~has_fresh_data(inputs, source)]
         if coverage is not None and source in coverage:
             words.append(f"gaps_{source}")
             failed.append(np.asarray(coverage[source] < LEAST_BARS, np.bool_))

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from app.market.domain import liquidity
-from app.market.domain.liquidity import WIDEST_BP
+from app.market.domain.liquidity import MAX_SPREAD_BP
 from app.market.domain.models import Book, Floats, Funding, Ints
 from app.market.domain.panel import Bools, ScoringInputs
 
@@ -46,7 +46,7 @@ class BookLevels:
             return np.full(self.count.shape[1], np.nan)
         bid, ask = self.price[0]
         mid = (bid + ask) / 2.0
-        is_sound = (bid > 0.0) & (ask > bid) & ((ask - bid) / mid * _BP <= WIDEST_BP)
+        is_sound = (bid > 0.0) & (ask > bid) & ((ask - bid) / mid * _BP <= MAX_SPREAD_BP)
         return np.where(is_sound, mid, np.nan)
 
     def depth_density(self, multiplier: Floats, band_bp: float) -> Floats:
@@ -70,7 +70,7 @@ class BookLevels:
         excess = (taken * np.abs(1.0 - price[0] / price)).sum(axis=0)
         is_filled = total[-1] >= notional
         slip = np.where(is_filled, excess / np.where(is_filled, coins, 1.0), np.inf)
-        return np.asarray(np.minimum(slip.max(axis=0) / mid * _BP, WIDEST_BP), np.float64)
+        return np.asarray(np.minimum(slip.max(axis=0) / mid * _BP, MAX_SPREAD_BP), np.float64)
 
     def is_thinner(self, multiplier: Floats, notional: float) -> Floats:
         """(N,) 1 where a side of a sound book holds less than `notional`, else 0; NaN without."""

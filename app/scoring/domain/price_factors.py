@@ -20,7 +20,7 @@ import numpy as np
 from app.market.domain import return_statistics as measures
 from app.market.domain.liquidity import illiquidity
 from app.market.domain.models import Floats, Ints
-from app.market.domain.panel import Bools, ScoringInputs, UnbrokenPanel, log_returns, unbroken
+from app.market.domain.panel import Bools, ContiguousPanel, ScoringInputs, contiguous, log_returns
 
 STILL_BARS: Final = 100  # at one close: MACD is then what rounding leaves of moves long ago
 _WILDER_BARS: Final = 14
@@ -205,32 +205,32 @@ _DAILY_LAG = 2  # bars; the candle of yesterday arrives some time after midnight
 
 def nearness_to_high(inputs: ScoringInputs) -> Floats:
     """ln(last close / highest close of 60 days), at most 0."""
-    close = unbroken(inputs.daily).close[-60:]
+    close = contiguous(inputs.daily).close[-60:]
     value = np.log(_latest(close, _DAILY_LAG) / np.fmax.reduce(close, initial=np.nan))
     return _enough(value, close, 45)
 
 
 def rsi_14(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, _at_last_bar(unbroken(inputs.hourly)).rsi)
+    return _fast(inputs, _at_last_bar(contiguous(inputs.hourly)).rsi)
 
 
 def macd_histogram(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, _at_last_bar(unbroken(inputs.hourly)).macd_in_ranges)
+    return _fast(inputs, _at_last_bar(contiguous(inputs.hourly)).macd_in_ranges)
 
 
 def bollinger_position(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, _at_last_bar(unbroken(inputs.hourly)).band_position)
+    return _fast(inputs, _at_last_bar(contiguous(inputs.hourly)).band_position)
 
 
 def volume_trend(inputs: ScoringInputs) -> Floats:
     """ln(mean turnover of 5 days / mean turnover of 30 days)."""
-    turnover = unbroken(inputs.daily).turnover
+    turnover = contiguous(inputs.daily).turnover
     return np.log(_mean(turnover[-5:], 4) / _mean(turnover[-30:], 23))
 
 
 def volume_growth(inputs: ScoringInputs) -> Floats:
     """ln(mean turnover of 30 days / mean turnover of the 60 days before)."""
-    turnover = unbroken(inputs.daily).turnover
+    turnover = contiguous(inputs.daily).turnover
     return np.log(_mean(turnover[-30:], 23) / _mean(turnover[-90:-30], 45))
 
 
@@ -241,11 +241,11 @@ def efficiency(inputs: ScoringInputs) -> Floats:
 
 def volatility(inputs: ScoringInputs) -> Floats:
     """EWMA volatility over all daily returns at hand, annualised."""
-    return measures.ewma_volatility(log_returns(unbroken(inputs.daily)))
+    return measures.ewma_volatility(log_returns(contiguous(inputs.daily)))
 
 
 def range_volatility(inputs: ScoringInputs) -> Floats:
-    bars = unbroken(inputs.daily)
+    bars = contiguous(inputs.daily)
     return measures.garman_klass(
         bars.open[-30:], bars.high[-30:], bars.low[-30:], bars.close[-30:], 23
     )
@@ -264,13 +264,13 @@ def highest_return(inputs: ScoringInputs) -> Floats:
 
 
 def drawdown(inputs: ScoringInputs) -> Floats:
-    return measures.worst_drawdown(unbroken(inputs.daily).close[-90:], 68)
+    return measures.worst_drawdown(contiguous(inputs.daily).close[-90:], 68)
 
 
 def liquidity_risk(inputs: ScoringInputs) -> Floats:
     """ln of the sd of |return| / turnover over 30 days."""
     returns = _returns(inputs, 30)
-    turnover = unbroken(inputs.daily).turnover[1:][-30:]
+    turnover = contiguous(inputs.daily).turnover[1:][-30:]
     return np.log(illiquidity(returns, turnover, 23)[1])
 
 
@@ -287,18 +287,18 @@ def _market_model(inputs: ScoringInputs) -> measures.MarketModel:
 
 
 def _returns(inputs: ScoringInputs, days: int) -> Floats:
-    return log_returns(unbroken(inputs.daily), days)
+    return log_returns(contiguous(inputs.daily), days)
 
 
 @lru_cache(maxsize=1)
-def _at_last_bar(bars: UnbrokenPanel) -> LastBarIndicators:
+def _at_last_bar(bars: ContiguousPanel) -> LastBarIndicators:
     """Computed once for the three factors of one panel."""
     return indicators_at_last_bar(bars.high, bars.low, bars.close, bars.volume)
 
 
 def _fast(inputs: ScoringInputs, values: Floats) -> Floats:
     """Where a symbol's last bar is not too old, and enough are before it."""
-    close = unbroken(inputs.hourly).close
+    close = contiguous(inputs.hourly).close
     young = np.isfinite(close[-_HOURLY_LAG:]).any(axis=0)
     return _enough(np.where(young, values, np.nan), close, HOURLY_BARS)
 

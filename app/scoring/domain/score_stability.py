@@ -16,11 +16,11 @@ from app.market.domain.models import CandleSeries, Floats, Interval
 from app.market.domain.panel import (
     Panel,
     ScoringInputs,
-    bridged,
+    contiguous,
+    forward_fill,
     log_returns,
     newest,
-    unbroken,
-    until,
+    truncate,
 )
 from app.scoring.domain.composite import AlgorithmSpec, composite_scores
 from app.scoring.domain.factors import measure
@@ -42,9 +42,9 @@ def back_scores(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
     found = np.full((days + 1, len(daily.symbols)), np.nan)
     if candles is None or len(daily.symbols) < LEAST_UNIVERSE:
         return found
-    whole = unbroken(daily)
+    whole = contiguous(daily)
     for back in range(min(days, len(daily.opened_ms) - 2) + 1):  # a return needs two bars
-        seen = _inputs(bridged(until(whole, len(whole.opened_ms) - back))[0])
+        seen = _inputs(forward_fill(truncate(whole, len(whole.opened_ms) - back))[0])
         measured = [measure(factor, seen) for factor in candles.factors]
         raw = np.array([one.values for one in measured])
         applies = np.array([one.applies for one in measured])
@@ -106,7 +106,7 @@ def _inputs(daily: Panel) -> ScoringInputs:
         symbols=daily.symbols,
         as_of_ms=int(daily.opened_ms[-1]) + daily.interval.ms,
         daily=daily,
-        hourly=until(daily, 0),
+        hourly=truncate(daily, 0),
         bid=unknown,
         ask=unknown,
         multiplier=unknown,

@@ -8,9 +8,9 @@ import numpy as np
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.market.domain.panel import NO_QUOTE, ScoringInputs, fresh
+from app.market.domain.panel import NO_QUOTE, ScoringInputs, has_fresh_data
 from app.market.domain.symbols import SymbolEntry
-from app.market.services.exchange_clock import MAX_DOUBT_S
+from app.market.services.exchange_clock import MAX_UNCERTAINTY_S
 
 RETRY_S: Final = 5.0
 _LIVE: Final = (Source.CONTRACTS, Source.TICKERS, Source.DAILY_CANDLES)
@@ -22,7 +22,7 @@ class ScoringMoment(Protocol):
     """The market frozen at one instant."""
 
     @property
-    def clock_doubt_s(self) -> float:
+    def clock_uncertainty_s(self) -> float:
         """By so much the exchange's time may be wrong, in seconds."""
         ...
 
@@ -69,10 +69,10 @@ def refuse_unknown(moment: ScoringMoment, inputs: ScoringInputs) -> None:
     """
     if not inputs.symbols and not inputs.excluded:
         raise _stale("No contract is known yet.", {})
-    if moment.clock_doubt_s > MAX_DOUBT_S:
+    if moment.clock_uncertainty_s > MAX_UNCERTAINTY_S:
         raise UnavailableError(
             Code.CLOCK_UNSAFE,
-            f"The time of the exchange is known to {moment.clock_doubt_s:.1f} s only.",
+            f"The time of the exchange is known to {moment.clock_uncertainty_s:.1f} s only.",
             retry_after_s=RETRY_S,
         )
     for source in moment.unknown():
@@ -81,7 +81,7 @@ def refuse_unknown(moment: ScoringMoment, inputs: ScoringInputs) -> None:
     if not inputs.symbols and not silent:
         return  # a board that says why nobody is eligible
     for source in _LIVE:
-        known = int(np.sum(fresh(inputs, source)))
+        known = int(np.sum(has_fresh_data(inputs, source)))
         of = len(inputs.symbols) + (silent if source is Source.TICKERS else 0)
         if known < _FRESH_SHARE * of:
             raise _stale(

@@ -19,7 +19,7 @@ from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.models import Book, CandleSeries, Floats, Funding, Interval, Level
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs
-from app.market.storage.candles import CandleRepository, CandleRevisionRepository, Revision
+from app.market.storage.candles import CandleRepository, CandleRevision, CandleRevisionRepository
 from app.market.storage.symbols import SymbolRepository
 from app.scoring.domain.board import Board
 from app.scoring.domain.engine import score
@@ -31,7 +31,7 @@ from app.scoring.services.score_reliability import ScoreReliabilityCache
 from app.scoring.storage.runs import ScoringRepository
 
 Candles = dict[str, dict[str, CandleSeries]]  # by window and symbol, as they stand
-Former = dict[str, dict[str, tuple[Revision, ...]]]  # what was said of them before
+Former = dict[str, dict[str, tuple[CandleRevision, ...]]]  # what was said of them before
 _MOST: Final = 4_096  # combinations of revisions that are tried for one symbol
 
 
@@ -77,11 +77,11 @@ def _panel(
     window: Mapping[str, Any],
     symbols: tuple[str, ...],
     candles: Mapping[str, CandleSeries],
-    former: Mapping[str, tuple[Revision, ...]],
+    former: Mapping[str, tuple[CandleRevision, ...]],
 ) -> Panel:
     interval, bars = Interval(window["interval_ms"] // 60_000), window["bars"]
     end = window["first_ms"] + bars * interval.ms
-    panel = Panel.of(candles, symbols, interval, end, bars)
+    panel = Panel.from_series(candles, symbols, interval, end, bars)
     for column, (bits, wanted) in enumerate(zip(window["there"], window["sums"], strict=True)):
         if bits is not None:
             flags = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=bars)
@@ -92,7 +92,7 @@ def _panel(
     return panel
 
 
-def _as_said_then(panel: Panel, column: int, said: tuple[Revision, ...], wanted: int) -> None:
+def _as_said_then(panel: Panel, column: int, said: tuple[CandleRevision, ...], wanted: int) -> None:
     """Puts former words in place of revised ones until the checksum fits; else all stays."""
     first = int(panel.opened_ms[0]) if len(panel.opened_ms) else 0
     words: dict[int, list[tuple[float, ...]]] = {}

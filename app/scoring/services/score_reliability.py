@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 
 from app.market.domain.models import Floats
-from app.market.domain.panel import ScoringInputs, known_at
+from app.market.domain.panel import ScoringInputs, without_future
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.input_hash import panel_hash
 from app.scoring.domain.score_stability import DAYS, back_scores, noise_of_level, reliability_of
@@ -32,7 +32,7 @@ class ScoreReliabilityCache:
     def _current(
         self, inputs: ScoringInputs, spec: AlgorithmSpec
     ) -> tuple[tuple[str, str], Floats, Floats]:
-        daily = known_at(inputs).daily
+        daily = without_future(inputs).daily
         key = panel_hash(daily), json.dumps(body_of(spec))
         if self._cached is None or self._cached[0] != key:
             scores = back_scores(daily, spec, self.days)

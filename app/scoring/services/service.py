@@ -18,7 +18,7 @@ from app.foundation.ports import Clock, Monotonic, NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork
 from app.market.domain.data_quality import worst
 from app.market.domain.panel import ScoringInputs
-from app.market.services.feed_leader import Fence, anybody
+from app.market.services.feed_leader import Fence, no_fencing
 from app.scoring.domain.algorithm import algorithm, changes_of
 from app.scoring.domain.board import Board, BoardDraft, Card
 from app.scoring.domain.board_retention import StoredRun, runs_to_delete
@@ -136,7 +136,7 @@ class Scoring:
     new_id: NewId
     configuration: Callable[[], Configuration]
     idempotency: IdempotentExecutor
-    fence: Fence = anybody
+    fence: Fence = no_fencing
     reliability: ScoreReliabilityCache = field(default_factory=ScoreReliabilityCache)
     factors: tuple[Factor, ...] = FACTORS
     metrics: Metrics = field(default_factory=Metrics)

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.market.domain.models import OVER, Bar, ContractStatus, Interval
+from app.market.domain.models import TRADING_ENDED, Bar, ContractStatus, Interval
 from app.market.storage.tables import candles, contracts
 from app.scoring.domain.board import CardStatus
 from app.scoring.storage.tables import IS_PROVISIONAL, scoring_runs, symbol_scores
@@ -54,7 +54,7 @@ class HourlyBarRepository:
             Listing(
                 row.id,
                 row.symbol,
-                row.vanished_at is not None or ContractStatus(row.status) in OVER,
+                row.vanished_at is not None or ContractStatus(row.status) in TRADING_ENDED,
             )
             for row in await self.connection.execute(wanted)
         )

@@ -13,7 +13,7 @@ import numpy as np
 from app.configuration.domain.sections import SignalSettings
 from app.foundation.decimal_math import all_to_millionths, is_above, to_millionths, to_significant
 from app.market.domain.models import Floats
-from app.market.domain.panel import Panel, UnbrokenPanel, until
+from app.market.domain.panel import ContiguousPanel, Panel, truncate
 from app.scoring.domain.board import Board, Card
 from app.signals.domain.models import Direction, SignalClaim
 
@@ -85,7 +85,7 @@ class RuleReadings:
     figures: Mapping[str, Floats]
 
 
-Rule = Callable[[UnbrokenPanel], RuleReadings | None]  # None: the panel is too short
+Rule = Callable[[ContiguousPanel], RuleReadings | None]  # None: the panel is too short
 
 
 def significant_sides(readings: RuleReadings, rules: SignalSettings) -> Floats:
@@ -96,10 +96,10 @@ def significant_sides(readings: RuleReadings, rules: SignalSettings) -> Floats:
 
 
 def find_new_signals(
-    name: str, rule: Rule, panel: UnbrokenPanel, rules: SignalSettings, at: datetime
+    name: str, rule: Rule, panel: ContiguousPanel, rules: SignalSettings, at: datetime
 ) -> list[GeneratedSignal]:
     """Signals of the last bar that were absent one bar before: a lasting one is sent once."""
-    now, before = rule(panel), rule(until(panel, -1))
+    now, before = rule(panel), rule(truncate(panel, -1))
     if now is None:
         return []
     sides = significant_sides(now, rules)

@@ -9,7 +9,7 @@ import numpy as np
 
 from app.foundation.decimal_math import ONE, all_to_millionths
 from app.market.domain.models import Floats
-from app.market.domain.panel import UnbrokenPanel, bridged, log_returns, unbroken
+from app.market.domain.panel import ContiguousPanel, contiguous, forward_fill, log_returns
 from app.scoring.domain.indicators import atr, rsi
 from app.signals.domain.sources import (
     GeneratedSignal,
@@ -30,7 +30,7 @@ _RSI_STRONG: Final = 20.0  # points of divergence: strength one
 _LATE, _EARLY = 10, 30  # bars of the two extremes that are compared
 
 
-def breakout(panel: UnbrokenPanel) -> RuleReadings | None:
+def breakout(panel: ContiguousPanel) -> RuleReadings | None:
     """A close beyond the range of the 55 bars before it.
 
     Strong is what is far beyond, in ATR14; sure what has more turnover than the 24 bars before:
@@ -53,7 +53,7 @@ def breakout(panel: UnbrokenPanel) -> RuleReadings | None:
     )
 
 
-def rsi_divergence(panel: UnbrokenPanel) -> RuleReadings | None:
+def rsi_divergence(panel: ContiguousPanel) -> RuleReadings | None:
     """A lower low of price at a higher RSI, and the mirror of it; it turns with the last bar.
 
     The extreme of the last ten bars is compared with that of the twenty before. Strong is a large
@@ -76,7 +76,7 @@ def rsi_divergence(panel: UnbrokenPanel) -> RuleReadings | None:
     )
 
 
-def momentum(panel: UnbrokenPanel) -> RuleReadings | None:
+def momentum(panel: ContiguousPanel) -> RuleReadings | None:
     """A day's move in units of what such a day usually moves, from a week of hourly returns.
 
     Sure is the share of the hours that went the same way. None of fewer than 193 bars; NaN where
@@ -95,7 +95,7 @@ def momentum(panel: UnbrokenPanel) -> RuleReadings | None:
     )
 
 
-def volume_spike(panel: UnbrokenPanel) -> RuleReadings | None:
+def volume_spike(panel: ContiguousPanel) -> RuleReadings | None:
     """Much more turnover in one bar than in the median one of the week before.
 
     It leans where the bar went; sure is how near its end the bar closed on that side. None of
@@ -130,7 +130,7 @@ def find_technical_signals(seen: SourceInput) -> list[GeneratedSignal]:
     """Signals new with the last closed hour; none without bars."""
     if seen.hourly is None or not len(seen.hourly.opened_ms):
         return []
-    panel, _ = bridged(unbroken(seen.hourly))
+    panel, _ = forward_fill(contiguous(seen.hourly))
     closed = (int(panel.opened_ms[-1]) + panel.interval.ms) / 1000
     at = datetime.fromtimestamp(closed, UTC)
     with np.errstate(all="ignore"):

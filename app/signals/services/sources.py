@@ -11,7 +11,7 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ConflictError, RateLimitedError, RefusedError
 from app.foundation.idempotency import Command
 from app.market.domain.models import Interval
-from app.market.domain.panel import unbroken
+from app.market.domain.panel import contiguous
 from app.signals.domain.sources import (
     FUNDAMENTAL,
     GeneratedSignal,
@@ -80,7 +80,7 @@ class SignalSources:
             return 0
         rules = configuration.signals
         hourly = context.market.panel(Interval.HOUR)
-        seen = SourceInput(board, None if hourly is None else unbroken(hourly), rules)
+        seen = SourceInput(board, None if hourly is None else contiguous(hourly), rules)
         new, said = 0, set()
         for source in self.sources:
             if rules.sources.get(source.name, True):

@@ -22,7 +22,7 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
 from app.market.domain.models import ContractStatus, Interval
-from app.market.domain.price_quarantine import Doubt
+from app.market.domain.price_quarantine import QuarantineReason
 from tests.conftest import MakeDatabase
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 
@@ -379,10 +379,10 @@ async def test_a_rule_that_cannot_be_is_refused_and_named(
 async def test_D07_a_member_that_nobody_trades_or_believes_is_an_alert(desk: Desk) -> None:
     await filled(desk, 5)
     desk.quote(SYMBOLS[1], is_frozen=True)
-    desk.quote(SYMBOLS[2], doubt=Doubt.MARK_OFF_INDEX)
+    desk.quote(SYMBOLS[2], quarantine_reason=QuarantineReason.MARK_OFF_INDEX)
     found = await shown(desk, rule=AlertRule.QUARANTINED)
     assert [one.subject for one in found] == [SYMBOLS[1], SYMBOLS[2]]
     assert ["index" in one.message for one in found] == [True, True]
     del desk.market.quotes[SYMBOLS[1]]  # nothing is known of it any more
-    desk.quote(SYMBOLS[2], doubt=None)
+    desk.quote(SYMBOLS[2], quarantine_reason=None)
     assert [one.subject for one in await shown(desk, rule=AlertRule.QUARANTINED)] == [SYMBOLS[1]]

@@ -15,7 +15,7 @@ from app.configuration.domain.model import Configuration
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
 from app.market.domain.panel import FIELDS, Panel
-from app.market.domain.price_quarantine import Doubt
+from app.market.domain.price_quarantine import QuarantineReason
 from app.market.services.backfill import first_fill
 from app.market.storage.symbols import SymbolRepository
 from app.portfolio.domain.returns import SinceInclusion
@@ -52,9 +52,9 @@ async def _redenominated(desk: Desk, ratio: Decimal, *, is_in_bars: bool) -> Non
     # The exchange comes at midnight, 60 hours ago, so that daily bars show it, too.
     _flat(desk, ratio, at_hours_ago=60 if is_in_bars else None)
     desk.score({})
-    desk.quote(CHANGED, mark=10 * ratio, doubt=Doubt.LOT_CHANGED)
+    desk.quote(CHANGED, mark=10 * ratio, quarantine_reason=QuarantineReason.LOT_CHANGED)
     assert (await desk.performance.track()).days[-1].equity is None
-    desk.quote(CHANGED, doubt=None)
+    desk.quote(CHANGED, quarantine_reason=None)
 
 
 @RATIOS

@@ -51,7 +51,7 @@ async def test_B18_retention_leaves_history_and_intents_alone(
     async with database.write() as unit:
         await unit.get(IdempotencyRepository).forget(late)
         await unit.get(EventRepository).forget(late, 0)
-        await unit.get(MarketRepository).forget_snapshots(int(late.timestamp() * 1000))
+        await unit.get(MarketRepository).prune_snapshots(int(late.timestamp() * 1000))
         runs = [run.run_id for run in await unit.get(ScoringRepository).stored_runs(late)]
         await unit.get(ScoringRepository).drop_inputs(runs)
         await unit.get(ScoringRepository).delete_runs(runs)

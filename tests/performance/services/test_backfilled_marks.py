@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.market.domain.models import CandleSeries, Interval
-from app.market.domain.price_quarantine import Doubt
+from app.market.domain.price_quarantine import QuarantineReason
 from app.market.storage.candles import CandleRepository
 from app.performance.domain.backfilled_marks import PATIENCE, BackfilledMark
 from app.performance.services.service import ValuationSnapshots
@@ -39,7 +39,9 @@ async def left_without_a_mark(desk: Desk, **changed: Any) -> None:
     desk.later(minutes=30)
     desk.quote(GONE, **{"mark": None, **changed})
     await desk.portfolio.remove(GONE, "out", WHO)
-    desk.quote(GONE, mark=Decimal(99), doubt=None)  # of later, which says nothing of then
+    desk.quote(
+        GONE, mark=Decimal(99), quarantine_reason=None
+    )  # of later, which says nothing of then
     desk.later(hours=1)
     desk.score({})
 
@@ -137,8 +139,8 @@ async def test_weights_that_were_set_without_a_mark_are_measured_from_that_hour_
 async def test_a_price_that_was_not_believed_or_not_traded_at_stands_for_no_mark(
     desk: Desk, why: str
 ) -> None:
-    doubt = Doubt.MARK_OFF_INDEX if why == "not_believed" else None
-    await left_without_a_mark(desk, doubt=doubt)
+    doubt = QuarantineReason.MARK_OFF_INDEX if why == "not_believed" else None
+    await left_without_a_mark(desk, quarantine_reason=doubt)
     await bar(desk, NOW, 12.5, volume=0.0 if why == "nobody_traded" else 5.0)
     equity, reason = await now_of(desk)
     assert equity is None

@@ -17,7 +17,7 @@ from app.foundation.health import Mode
 from app.foundation.sql.database import ATTEMPTS, Database
 from app.foundation.sql.engines import DatabaseOptions, parse_database_url
 from app.foundation.sql.key_value import KeyValueRepository
-from app.market.services.service_mode import MarketLevel, mode_over
+from app.market.services.service_mode import MarketLevel, create_current_mode
 from app.operations.api import system_routes as system
 from app.operations.services.health import StatusService
 from app.portfolio.api import membership_routes as portfolio_changes
@@ -145,7 +145,7 @@ async def front(
             await reached.ping()
             await reached.retry_writes()
 
-        mode = mode_over(FreshMarket(), reached, time.monotonic)
+        mode = create_current_mode(FreshMarket(), reached, time.monotonic)
         desk.mode = mode
         status = replace(
             World().status(), ping_database=ping, refusal=lambda: reached.refusal, mode=mode

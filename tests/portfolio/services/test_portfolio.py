@@ -212,7 +212,7 @@ async def test_adding_needs_fresh_members_but_removing_does_not(desk: Desk) -> N
 
 async def test_remove_by_contract_when_the_registry_knows_nothing(desk: Desk) -> None:
     await desk.filled(2)
-    desk.market.names = type(desk.market.names).of(())
+    desk.market.names = type(desk.market.names).from_contracts(())
     gone = (await desk.portfolio.remove("c01usdtm", "out", WHO)).result
     assert gone is not None
     assert gone.member.symbol == SYMBOLS[1]
@@ -406,7 +406,7 @@ async def with_market(desk: Desk) -> None:
     one = contract()
     await desk.open()
     known = [(entry.symbol_id, entry.contract) for entry in desk.market.names.entries]
-    desk.market.names = SymbolIndex.of([*known, (symbol_id(60), one)])
+    desk.market.names = SymbolIndex.from_contracts([*known, (symbol_id(60), one)])
     record = SymbolRecord(symbol_id(60), "BTCUSDT", one, "layer-1", "large", NOW, NOW, None)
     async with desk.database.write() as unit:
         await unit.get(SymbolRepository).save([record], NOW)

@@ -25,7 +25,7 @@ from app.adapters.kucoin.recording.entries import (
 from app.adapters.kucoin.recording.stream import ReplayedStream
 from app.configuration.domain.model import Configuration, IntervalSettings
 from app.configuration.domain.sections import FeedSettings
-from app.market.domain.stream import Topic, TopicKind
+from app.market.domain.stream import StreamTopic, TopicKind
 from app.research.domain.recording import BoardLine, EndOfTapeError, Schedule, Step, TapeError
 from app.research.services.recording import LiveSteps
 from tests.support.taping import Act, StreamStudio, Studio, alone, replayed
@@ -228,8 +228,8 @@ async def test_a_tape_is_never_written_over(studio: Studio) -> None:
         (b"", "is no tape"),
         (b"PAR1 something else", "is no tape"),
         (MAGIC.replace(b"1", b"2"), "another version"),
-        (MAGIC, "holds nothing"),
-        (MAGIC + b"\x08\x00", "holds nothing"),
+        (MAGIC, "is empty"),
+        (MAGIC + b"\x08\x00", "is empty"),
     ],
 )
 async def test_what_is_no_tape_is_named_so(content: bytes, said: str, tmp_path: Path) -> None:
@@ -294,7 +294,10 @@ async def test_before_it_waits_all_is_safe_and_what_was_told_comes_before_each_s
 
 
 def test_what_the_recorded_stream_has_lost_the_played_one_has_not_either() -> None:
-    stream, first, second = ReplayedStream(), *(Topic(TopicKind.QUOTE, code) for code in (ETH, "X"))
+    stream, first, second = (
+        ReplayedStream(),
+        *(StreamTopic(TopicKind.QUOTE, code) for code in (ETH, "X")),
+    )
     stream.apply(LiveTopicsChanged(1.0, ((first, 1.0), (second, 1.0)), ()))
     stream.apply(LiveTopicsChanged(2.0, (), (first,)))
     assert stream.live() == {second: 1.0}, "a reconnect: nothing of it is believed meanwhile"

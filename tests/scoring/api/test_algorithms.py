@@ -176,7 +176,7 @@ async def test_D06_a_score_keeps_its_input_hash_when_a_candle_is_revised(
     assert (await client.get(run)).json() == before, "nothing of it has changed"
     symbol = INPUTS.daily.symbols[3]
     async with bench.database.read() as unit:
-        (kept,) = await unit.get(CandleRevisionRepository).of(IDS[symbol], Interval.DAY)
+        (kept,) = await unit.get(CandleRevisionRepository).all(IDS[symbol], Interval.DAY)
         held = (await unit.get(CandleRepository).load([IDS[symbol]], Interval.DAY))[IDS[symbol]]
     assert kept.values["close"] == INPUTS.daily.close[-1, 3]
     assert held.close[-1] == revised.close[-1, 3]

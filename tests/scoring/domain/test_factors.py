@@ -10,7 +10,7 @@ import pytest
 
 from app.configuration.domain.sections import Family, ScoringSettings, Source
 from app.market.domain.models import Funding, Level
-from app.market.domain.panel import FIELDS, Panel, ScoringInputs, known_at
+from app.market.domain.panel import FIELDS, Panel, ScoringInputs, without_future
 from app.scoring.domain.factors import FACTORS, Factor, measure, rounded_significant
 from app.scoring.domain.market_factors import impact
 from tests.support.scoring_inputs import AS_OF_MS, DAY_MS, HOUR_MS, make_inputs
@@ -135,7 +135,7 @@ def test_what_comes_later_changes_nothing(factor: Factor) -> None:
     at = AS_OF_MS - 5 * DAY_MS
 
     def at_instant(inputs: ScoringInputs) -> np.ndarray:
-        return measure(factor, known_at(replace(inputs, as_of_ms=at))).values
+        return measure(factor, without_future(replace(inputs, as_of_ms=at))).values
 
     def truncated(panel: Panel) -> Panel:
         closed = panel.opened_ms + panel.interval.ms <= at

@@ -68,8 +68,8 @@ def test_a_panel_is_one_object_until_a_candle_a_symbol_or_the_end_changes() -> N
     cache = PanelCache()
 
     def panel(symbols: tuple[str, ...] = names(4), end_ms: int = AS_OF_MS, bars: int = 30) -> Panel:
-        found = cache.of(series, symbols, hour, end_ms, bars)
-        wanted = Panel.of(series, symbols, hour, end_ms, bars)
+        found = cache.get(series, symbols, hour, end_ms, bars)
+        wanted = Panel.from_series(series, symbols, hour, end_ms, bars)
         for name in ("opened_ms", "open", "high", "low", "close", "volume", "turnover"):
             np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
         assert found.symbols == symbols

@@ -49,7 +49,7 @@ class Desk:
         assert bid is not None
         assert ask is not None
         by = type(bid)(factor)
-        moved = held.saying(held.value._replace(bid=bid * by, ask=ask * by))
+        moved = held.with_value(held.value._replace(bid=bid * by, ask=ask * by))
         tickers = joined(market.tickers, {code: moved})
         self.data.live.publish(replace(market, tickers=tickers))
 

@@ -42,7 +42,7 @@ INPUTS = make_inputs(16, excluded={"ZUSDT": "status_open"})
 
 
 def index_of(symbols: tuple[str, ...]) -> SymbolIndex:
-    return SymbolIndex.of(
+    return SymbolIndex.from_contracts(
         (f"00000000-0000-4000-8000-{number:012}", contract(base=base, code=f"{base}USDTM"))
         for number, base in enumerate(symbol.removesuffix("USDT") for symbol in symbols)
     )
@@ -59,7 +59,7 @@ class Market:
     source: DataSource = DataSource.SANDBOX
     asked: int = 0
     enter: Callable[[], object] = lambda: None
-    clock_doubt_s: float = 0.0
+    clock_uncertainty_s: float = 0.0
     quote_span_s: float = float("inf")
     known: SymbolIndex = field(default_factory=lambda: index_of((*names(16), "ZUSDT", "NEWUSDT")))
 
@@ -618,9 +618,9 @@ async def test_a_board_grows_old(bench: Bench) -> None:
 
 
 async def test_T01_nothing_is_scored_by_a_clock_that_nobody_knows(bench: Bench) -> None:
-    bench.market.clock_doubt_s = 1.0
+    bench.market.clock_uncertainty_s = 1.0
     board = await bench.scoring.calculate()
-    bench.market.clock_doubt_s = 1.01
+    bench.market.clock_uncertainty_s = 1.01
     with pytest.raises(UnavailableError) as caught:
         await bench.scoring.calculate()
     assert caught.value.code is Code.CLOCK_UNSAFE

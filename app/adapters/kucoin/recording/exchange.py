@@ -67,7 +67,7 @@ class RecordingTransport:
             self._attempts.append(RecordedAttempt(None, b"", outcome.error.detail))
         return outcome
 
-    def emptied(self) -> tuple[RecordedAttempt, ...]:
+    def take_attempts(self) -> tuple[RecordedAttempt, ...]:
         """Return the recorded attempts and stop recording."""
         found = tuple(self._attempts)
         self.expect("")
@@ -97,18 +97,18 @@ class RecordingRest:
         """As `RestClient.get`."""
         found: list[object] = []
 
-        def kept(data: object) -> None:
+        def keep(data: object) -> None:
             found.append(data)
 
         path = endpoint.path.format(symbol=symbol)
         self._wire.expect(path)
-        self._tape.asked(endpoint.method, path, params)
+        self._tape.record_request(endpoint.method, path, params)
         try:
-            await self._rest.get(endpoint, kept, params, symbol=symbol, patience_s=patience_s)
+            await self._rest.get(endpoint, keep, params, symbol=symbol, patience_s=patience_s)
         except ServiceError as error:
-            self._tape.answered(self._wire.emptied(), error)
+            self._tape.record_response(self._wire.take_attempts(), error)
             raise
-        self._tape.answered(self._wire.emptied(), None)
+        self._tape.record_response(self._wire.take_attempts(), None)
         return read(found[0])
 
 
@@ -135,9 +135,9 @@ class ReplayedRest:
         """As `RestClient.get`. Raises TapeError where the recording has another request."""
         del patience_s  # a replay never waits
         path = endpoint.path.format(symbol=symbol)
-        self._tape.asked(endpoint.method, path, params)
+        self._tape.expect_request(endpoint.method, path, params)
         sent_at = self._clock.monotonic()
-        given = self._tape.answered()
+        given = self._tape.next_response()
         if given.refusal is not None:
             error = given.refusal.error()
             self._link.failure(error)

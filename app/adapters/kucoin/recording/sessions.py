@@ -21,7 +21,7 @@ from app.adapters.kucoin.recording.entries import (
     sorted_query,
 )
 from app.foundation.errors import ServiceError
-from app.market.domain.stream import Topic
+from app.market.domain.stream import StreamTopic
 from app.research.domain.recording import BoardLine, EndOfTapeError, Step, TapeClock, TapeError
 
 E = TypeVar("E", bound=Entry)
@@ -50,27 +50,31 @@ class SessionRecorder:
     def began(self, step: Step) -> None:
         self._writer.write(StepStarted(self._now(), step))
 
-    def configured(self, configuration: Mapping[str, Any], version: int) -> None:
+    def record_configuration(self, configuration: Mapping[str, Any], version: int) -> None:
         self._writer.write(ConfigurationApplied(self._now(), dict(configuration), version))
 
-    def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:
+    def record_request(self, method: str, path: str, params: Mapping[str, str]) -> None:
         self._writer.write(RequestSent(self._now(), method, path, sorted_query(params)))
 
-    def answered(self, attempts: tuple[RecordedAttempt, ...], refusal: ServiceError | None) -> None:
-        error = None if refusal is None else RecordedError.of(refusal)
+    def record_response(
+        self, attempts: tuple[RecordedAttempt, ...], refusal: ServiceError | None
+    ) -> None:
+        error = None if refusal is None else RecordedError.from_error(refusal)
         self._writer.write(ResponseReceived(self._now(), attempts, error))
 
-    def heard(self, at: float, line: int, text: bytes) -> FrameReceived:
+    def record_frame(self, at: float, line: int, text: bytes) -> FrameReceived:
         """Record a frame that arrived at `at`, possibly some time ago."""
         self._clock.move(at)
         return self._written(FrameReceived(at, line, text))
 
-    def live(self, gained: Mapping[Topic, float], lost: Iterable[Topic]) -> LiveTopicsChanged:
+    def record_live_topics(
+        self, gained: Mapping[StreamTopic, float], lost: Iterable[StreamTopic]
+    ) -> LiveTopicsChanged:
         return self._written(
             LiveTopicsChanged(self._now(), tuple(sorted(gained.items())), tuple(sorted(lost)))
         )
 
-    def flushed(self) -> FramesApplied:
+    def record_application(self) -> FramesApplied:
         return self._written(FramesApplied(self._now()))
 
     def _written(self, entry: E) -> E:
@@ -84,7 +88,7 @@ class SessionRecorder:
     def flush(self) -> None:
         self._writer.flush()
 
-    def ended(self) -> None:
+    def record_end(self) -> None:
         self._writer.write(RecordingEnded(self._now()))
 
 
@@ -103,7 +107,7 @@ class SessionPlayer:
         self.stream: Callable[[FrameReceived | LiveTopicsChanged | FramesApplied], None] = (
             _ignore_entry
         )
-        self.configured: Callable[[ConfigurationApplied], None] = _ignore_entry
+        self.on_configuration: Callable[[ConfigurationApplied], None] = _ignore_entry
 
     def began(self) -> Step:
         """Next step; entries before it go to their listeners on the way."""
@@ -114,12 +118,12 @@ class SessionPlayer:
             self._next = None
             self._clock.move(found.at)
             if isinstance(found, ConfigurationApplied):
-                self.configured(found)
+                self.on_configuration(found)
             else:
                 self.stream(found)
         return self._take(StepStarted, "begins no step").step
 
-    def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:
+    def expect_request(self, method: str, path: str, params: Mapping[str, str]) -> None:
         given = self._take(RequestSent, f"has no {method} {path}")
         if (given.method, given.path, given.query) != (method, path, sorted_query(params)):
             raise TapeError(
@@ -127,7 +131,7 @@ class SessionPlayer:
                 f" {method} {path} {sorted_query(params)}: it was recorded by other code"
             )
 
-    def answered(self) -> ResponseReceived:
+    def next_response(self) -> ResponseReceived:
         return self._take(ResponseReceived, "has no answer")
 
     def scored(self) -> BoardLine | None:
