@@ -12,7 +12,7 @@ from app.configuration.domain.sections import Family, Source
 from app.market.domain.models import Floats
 from app.market.domain.panel import ScoringInputs
 from app.scoring.domain.factors import FACTORS, Factor
-from app.scoring.domain.plugins import as_factor
+from app.scoring.domain.plugins import to_factor
 from app.signals.domain.agents import AGENTS, Agent
 from app.signals.domain.consensus import SOURCE
 from app.signals.domain.sources import LONGEST_NAME
@@ -112,7 +112,7 @@ def factors() -> tuple[Factor, ...]:
         for point, loaded in _loaded(group):
             taken = {one.name for one in (*FACTORS, *found)}
             try:
-                made = loaded if group == FACTOR_GROUP else as_factor(loaded)
+                made = loaded if group == FACTOR_GROUP else to_factor(loaded)
             except AttributeError:
                 made = None
             if isinstance(made, Factor) and is_sound(made) and _is_name(made.name, taken):

@@ -54,7 +54,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertScheduler, new_id: NewId
 
     async def fill(beat: Heartbeat) -> None:
         await first_fill(service.market, lambda *_: beat())
-        if not service.scoring.is_whole():
+        if not service.scoring.has_complete_board():
             await service.scoring.calculate()
         # The market of 600 contracts is some 900,000 objects, nearly all of them permanent:
         # without this, each full collection holds the event loop for a quarter of a second.
@@ -81,7 +81,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertScheduler, new_id: NewId
         first_fill=fill,
         scorable=service.market.scorable.wait,
         filled=service.market.filled.wait,
-        scored=service.scoring.whole.wait,
+        scored=service.scoring.complete_board_ready.wait,
         market=service.market.refresh_market,
         candles=service.market.refresh_candles,
         books=books,

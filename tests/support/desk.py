@@ -125,10 +125,10 @@ class Boards:
     def latest(self) -> Board | None:
         return self.board
 
-    def in_force(self) -> Board | None:
+    def latest_complete(self) -> Board | None:
         return None if self.board is None or self.board.is_provisional else self.board
 
-    def is_whole(self) -> bool:
+    def has_complete_board(self) -> bool:
         return self.whole
 
 

@@ -15,7 +15,7 @@ from app.portfolio.domain.weighting import Role, WeightRequest, allocate_weights
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.score_stability import reliability
-from app.scoring.services.replay import pack, unpack
+from app.scoring.services.replay import pack_inputs, unpack_inputs
 from tests.support.recompute import project, recompute, scores
 from tests.support.scoring_inputs import make_inputs
 
@@ -25,7 +25,7 @@ SPEC = AlgorithmSpec("default", SETTINGS.family_weights)
 
 def stored_of(inputs: ScoringInputs) -> dict[str, Any]:
     """As a run keeps it, with the candles that the database would give."""
-    kept = unpack(pack(inputs))
+    kept = unpack_inputs(pack_inputs(inputs))
     kept["candles"] = {"daily": _candles(inputs.daily), "hourly": _candles(inputs.hourly)}
     return kept
 

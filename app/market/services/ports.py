@@ -33,15 +33,15 @@ class SharedBoards(Protocol):
     """Boards in memory, which the market's publisher names and its followers take over."""
 
     @property
-    def whole(self) -> asyncio.Event:
+    def complete_board_ready(self) -> asyncio.Event:
         """Set once a complete board was made after the first fill."""
         ...
 
-    def in_force(self) -> ScoringRun | None:
+    def latest_complete(self) -> ScoringRun | None:
         """The newest complete board; None before the first one."""
         ...
 
-    def is_whole(self) -> bool: ...
+    def has_complete_board(self) -> bool: ...
 
     async def refresh(self) -> object:
         """Takes over the newest stored board. Raises UnavailableError."""

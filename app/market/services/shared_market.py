@@ -191,7 +191,7 @@ class MarketPublisher:
 
     def _course(self) -> Course:
         data, clock = self.market, self.market.server_clock
-        board = self.boards.in_force()
+        board = self.boards.latest_complete()
         return Course(
             server_ms=float(clock.now_ms()) if clock.synced else None,
             doubt_s=clock.doubt_s,
@@ -200,7 +200,7 @@ class MarketPublisher:
             fill=(data.fill.stage, data.fill.done, data.fill.total),
             is_scorable=data.scorable.is_set(),
             is_filled=data.is_filled(),
-            is_whole=self.boards.is_whole(),
+            is_whole=self.boards.has_complete_board(),
             registry=data.registry.revision,
             synced=data.registry.last_sync,
             is_streaming=data.live.market.is_streaming,
@@ -303,9 +303,9 @@ class MarketFollower:
             data.scorable.set()
         if course.is_filled:
             data.filled.set()
-        board = self.boards.in_force()
+        board = self.boards.latest_complete()
         if course.is_whole and board is not None and board.run_id == course.board_id:
-            self.boards.whole.set()
+            self.boards.complete_board_ready.set()
 
     async def _load_bars(self, interval: Interval, marks: Mapping[str, Mark], mono: float) -> None:
         """Bars that the owner has and we do not: the new ones, or all where there was a gap."""

@@ -60,7 +60,7 @@ SWEEPS: Final[Mapping[str, Sweep]] = MappingProxyType(
         "rebalance_runs": lambda all_, rules: all_.rebalance_runs.forget_old(
             _days(rules.rebalance_runs_days)
         ),
-        "boards": lambda all_, rules: all_.boards.forget_old(rules),
+        "boards": lambda all_, rules: all_.boards.delete_old(rules),
         "signals": lambda all_, rules: all_.signals.forget_old(_days(rules.signals_days)),
     }
 )

@@ -169,7 +169,7 @@ class DecisionContext:
     configuration: Configuration
     board: Board | None  # the newest complete one: a provisional board is never decided on
     market: MarketView
-    is_whole: bool  # a complete board was made after the first fill of this process
+    has_complete_board: bool  # a complete board was made after the first fill of this process
     mode: ModeState  # of the service: the one that answers and health say
     # Mark prices of the moment when weights were last set, by symbol: prices drift from there.
     set_at: Mapping[str, Decimal] = field(default_factory=dict)
@@ -421,7 +421,7 @@ class DecisionContext:
             )
         if not self.is_board_fresh:
             raise _stale("The last scores are too old to decide on.")
-        if not self.is_whole:
+        if not self.has_complete_board:
             raise _stale("These scores are older than the first fill; new ones are on their way.")
         if (refusal := self.mode.refusal) is not None:
             raise refusal
@@ -429,7 +429,7 @@ class DecisionContext:
 
     def has_board_in_force(self) -> bool:
         """Whether a complete board is within its age limit."""
-        return self.board is not None and self.is_board_fresh and self.is_whole
+        return self.board is not None and self.is_board_fresh and self.has_complete_board
 
     def require_fresh(self, symbol: str) -> None:
         """Raises UnavailableError(market_data_stale)."""
@@ -484,10 +484,10 @@ def _stale(detail: str) -> UnavailableError:
 class BoardView(Protocol):
     """Scores in memory; no call waits."""
 
-    def in_force(self) -> Board | None:
+    def latest_complete(self) -> Board | None:
         """The newest complete board; None before the first one."""
 
-    def is_whole(self) -> bool:
+    def has_complete_board(self) -> bool:
         """Whether a complete board was made after the first fill of this process."""
 
 
@@ -505,11 +505,11 @@ class DecisionContextFactory:
     elapsed: Elapsed = elapsed_by_wall
 
     def __call__(self, configuration: Configuration) -> DecisionContext:
-        board, is_whole = self.boards.in_force(), self.boards.is_whole()
+        board, has_complete_board = self.boards.latest_complete(), self.boards.has_complete_board()
         market = MarketOnce(self.market)
         mode, elapsed = self._mode(), self.elapsed
         return DecisionContext(
-            self.clock(), configuration, board, market, is_whole, mode, elapsed=elapsed
+            self.clock(), configuration, board, market, has_complete_board, mode, elapsed=elapsed
         )
 
     def _mode(self) -> ModeState:

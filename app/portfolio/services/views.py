@@ -80,7 +80,7 @@ def _market_parts(state: PortfolioState, context: DecisionContext) -> tuple[obje
     market, as_of = context.market, context.market.as_of()
     return (
         tuple(market.quote(member.symbol) for member in state.portfolio.members),
-        context.is_whole,
+        context.has_complete_board,
         context.is_board_fresh,
         market.is_halted(),
         market.is_clock_safe(),

@@ -17,8 +17,8 @@ from app.research.domain.kernels import (
     macd_in_ranges,
     normal_scores,
 )
-from app.scoring.domain.composite import AlgorithmSpec, Standard, composite_scores
-from app.scoring.domain.historical_moments import LEAST_UNIVERSE, Moments, by_moments
+from app.scoring.domain.composite import AlgorithmSpec, Standardize, composite_scores
+from app.scoring.domain.historical_moments import MIN_UNIVERSE, Moments, standardize_by_moments
 from app.scoring.domain.price_factors import HOURLY_BARS
 
 _ROWS: Final = 64  # at a time: what they give stays in the processor's second cache
@@ -66,15 +66,15 @@ def composite_at_every_bar(
     return out
 
 
-def _of_rows(rows: int, symbols: int) -> Standard:
+def _of_rows(rows: int, symbols: int) -> Standardize:
     """Ranks each of `rows` universes for itself, as `standings` ranks a single one."""
 
     def standard(values: Floats, moments: Moments | None) -> Floats:
         grid = values.reshape(rows, symbols)
         out = np.empty(grid.shape)
         RANKED_ROWS(grid, normal_scores(symbols), out)
-        few = np.isfinite(grid).sum(axis=1) < LEAST_UNIVERSE
-        out[few] = by_moments(grid[few], moments)
+        few = np.isfinite(grid).sum(axis=1) < MIN_UNIVERSE
+        out[few] = standardize_by_moments(grid[few], moments)
         return out.reshape(-1)
 
     return standard

@@ -126,12 +126,12 @@ async def _universe_returns(unit: UnitOfWork, window: OutcomeWindow) -> Universe
     ids = [one.symbol_id for one in listings]
     bars = await unit.get(HourlyBarRepository).bars(ids, (ends, last))
     # A delisted contract has its last price within the window.
-    gone = [one.symbol_id for one in listings if one.is_over]
+    gone = [one.symbol_id for one in listings if one.is_delisted]
     if gone:
         bars |= await unit.get(HourlyBarRepository).bars(gone, [(ends[0], window.ends_ms)])
     gains = {}
     for one in listings:
-        gain = window_return(bars.get(one.symbol_id, ()), window, is_over=one.is_over)
+        gain = window_return(bars.get(one.symbol_id, ()), window, is_over=one.is_delisted)
         if gain is not None:
             gains[one.symbol] = gain
     return UniverseReturns.of(gains, universe)

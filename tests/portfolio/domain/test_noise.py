@@ -123,7 +123,7 @@ def quiet() -> ScoringInputs:
 
 
 def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
-    board = score(inputs, SPEC).issued(
+    board = score(inputs, SPEC).to_board(
         run_id="one",
         algorithm="default",
         algorithm_version=1,
