@@ -59,7 +59,7 @@ from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.service import BoardRetention, Scoring
 from app.settings import Settings
-from app.signals.services.actions import ProposedSignals, SignalActions
+from app.signals.services.actions import SignalActions, SignalProposalExecutor
 from app.signals.services.evaluation import SignalEvaluator
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import SignalService
@@ -122,7 +122,7 @@ def compose(
         refusals=Refusals(observers.refused_decision(metrics)),
         elapsed=ElapsedTime(durations, exchange_time).since,
     )
-    vault = ChannelSecrets(
+    secrets = ChannelSecrets(
         FernetCipher(settings.notifications.key_list, key_file(settings.database.url))
     )
     recorder = ChangeRecorder(code_version(), with_equity_index)
@@ -132,7 +132,7 @@ def compose(
     configuration = ConfigurationService(database, context, idempotency, recorder, scoring.factors)
     performance = Performance(database, context, idempotency, recorder)
     portfolio = PortfolioService(database, context, idempotency, recorder)
-    executors = {ProposalKind.SIGNAL: ProposedSignals(portfolio, utc_now)}
+    executors = {ProposalKind.SIGNAL: SignalProposalExecutor(portfolio, utc_now)}
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
     rebalancing = Rebalancing(database, context, idempotency, recorder, runs)
     signals = SignalService(
@@ -142,7 +142,7 @@ def compose(
     sources = StatusSources(database, scoring, in_force, metrics)
     alerts = AlertService(database, context, idempotency, new_id, system)
     notifications = NotificationService(
-        database, utc_now, new_id, idempotency, _notifiers(settings, vault, seams), vault
+        database, utc_now, new_id, idempotency, _notifiers(settings, secrets, seams), secrets
     )
     job_service = JobService(jobs, utc_now, new_id, JobNews(database))
     return MySymbolsServiceV2(
@@ -250,11 +250,11 @@ def _market(
     )
 
 
-def _notifiers(settings: Settings, vault: ChannelSecrets, seams: RuntimeValues) -> Notifiers:
-    """Each opens what the vault has sealed only when it sends."""
+def _notifiers(settings: Settings, secrets: ChannelSecrets, seams: RuntimeValues) -> Notifiers:
+    """Each opens what the secrets has sealed only when it sends."""
     local = settings.notifications.allow_private_addresses
     ways = (
         WebhookNotifier(lambda: int(seams.now().timestamp()), Egress(local)),
         PeopleNotifier(Egress(local, timeout_s=TIMEOUT_S)),
     )
-    return by_kind(DecryptingNotifier(way, vault) for way in ways)
+    return by_kind(DecryptingNotifier(way, secrets) for way in ways)

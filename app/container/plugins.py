@@ -15,7 +15,7 @@ from app.scoring.domain.factors import FACTORS, Factor
 from app.scoring.domain.plugins import to_factor
 from app.signals.domain.agents import AGENTS, Agent
 from app.signals.domain.consensus import SOURCE
-from app.signals.domain.sources import LONGEST_NAME
+from app.signals.domain.sources import MAX_NAME_LENGTH
 from app.signals.services.sources import BUILT_IN, SignalSource
 
 _log = structlog.get_logger("plugins")
@@ -82,7 +82,7 @@ def agents() -> tuple[Agent, ...]:
     for point, loaded in _loaded(AGENT_GROUP):
         taken = {SOURCE, *(one.name for one in (*AGENTS, *found))}
         if isinstance(loaded, Agent) and _is_name(loaded.name, taken):
-            found.append(Agent(loaded.name, loaded.needs, loaded.judge, loaded.may_veto, True))
+            found.append(Agent(loaded.name, loaded.needs, loaded.estimate, loaded.may_veto, True))
         else:
             _refused(point, "it is no Agent with a name of its own")
     return (*AGENTS, *found)
@@ -93,7 +93,7 @@ def sources() -> tuple[SignalSource, ...]:
     found: list[SignalSource] = []
     for point, loaded in _loaded(SOURCE_GROUP):
         taken = {one.name for one in (*BUILT_IN, *found)}
-        if callable(getattr(loaded, "ideas", None)) and _is_name(
+        if callable(getattr(loaded, "generate", None)) and _is_name(
             getattr(loaded, "name", None), taken
         ):
             found.append(loaded)
@@ -133,7 +133,7 @@ def _loaded(group: str) -> Iterable[tuple[EntryPoint, Any]]:
 
 
 def _is_name(name: object, taken: set[str]) -> bool:
-    return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name not in taken
+    return isinstance(name, str) and 0 < len(name) <= MAX_NAME_LENGTH and name not in taken
 
 
 def _refused(point: EntryPoint, reason: str) -> None:

@@ -49,8 +49,14 @@ from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
 from app.operations.storage import preparation
 from app.operations.storage.audit import reading
-from app.research.domain.recording import BoardLine, Schedule, Step, TapeClock, TapeError
-from app.research.services.recording import LiveSteps, PlayedSteps, Steps, TapedMarket
+from app.research.domain.recording import (
+    BoardFingerprint,
+    RecordingClock,
+    RecordingError,
+    Schedule,
+    SessionStep,
+)
+from app.research.services.recording import LiveSession, RecordedSession, ReplaySession, Session
 from app.scoring.domain.board import Board
 from app.settings import DatabaseVariables, KucoinVariables, Settings
 from app.workers.activities import activities
@@ -62,8 +68,8 @@ from app.workers.supervisor import Supervisor
 # One request at a time: what comes in when is then the same in every replay, to the last bit.
 _WORKERS: Final = 1
 _AUTHOR: Final = "tape"
-Tell = Callable[[BoardLine], None]
-Missed = Callable[[Step, str], None]
+Tell = Callable[[BoardFingerprint], None]
+Missed = Callable[[SessionStep, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ class TapedService:
     work: Tasks
     database: Database
     metrics: Metrics
-    clock: TapeClock
+    clock: RecordingClock
     announced: list[object] = field(default_factory=list)  # every committed event, in order
 
 
@@ -145,7 +151,7 @@ async def record(
     """
     chosen = configuration or Configuration()
     zero, started = around.monotonic(), _to_the_ms(around.now())
-    clock = TapeClock(started, zero, zero)
+    clock = RecordingClock(started, zero, zero)
     header = RecordingHeader(
         source=settings.data_source.value,
         code_version=full_version(),
@@ -177,7 +183,9 @@ async def record(
                     tape.configured(as_document(found), found.version)
                     held.present, schedule.intervals = found, found.intervals
 
-            steps = LiveSteps(schedule, tape, stream, around.monotonic, around.sleep, for_s, settle)
+            steps = LiveSession(
+                schedule, tape, stream, around.monotonic, around.sleep, for_s, settle
+            )
             try:
                 async with _running(stream, is_streaming=is_streaming):
                     seams = _seams(clock, around.sleep)
@@ -226,7 +234,7 @@ async def replay(
             configuration or from_document(header.configuration, header.configuration_version)
         )
         started = datetime.fromtimestamp(header.started_ms / 1000, UTC)
-        clock = TapeClock(started, header.zero, header.zero)
+        clock = RecordingClock(started, header.zero, header.zero)
         player = SessionPlayer(reader, clock)
 
         def configured(entry: ConfigurationApplied) -> None:
@@ -234,7 +242,7 @@ async def replay(
             held.present = from_document(entry.configuration, entry.version)
 
         player.configured = configured
-        steps = PlayedSteps(player)
+        steps = ReplaySession(player)
         async with open_replay(
             player,
             clock,
@@ -264,7 +272,7 @@ class _Told:
     is_streaming: bool
 
 
-def _seams(clock: TapeClock, sleep: Callable[[float], Awaitable[None]]) -> RuntimeValues:
+def _seams(clock: RecordingClock, sleep: Callable[[float], Awaitable[None]]) -> RuntimeValues:
     numbers = count(1)
     return RuntimeValues(clock.now, clock.monotonic, sleep, lambda: str(UUID(int=next(numbers))))
 
@@ -272,9 +280,9 @@ def _seams(clock: TapeClock, sleep: Callable[[float], Awaitable[None]]) -> Runti
 async def _run(
     exchange: Exchange,
     stream: ReplayedStream,
-    clock: TapeClock,
+    clock: RecordingClock,
     in_force: CurrentSettings,
-    steps: Steps,
+    steps: Session,
     told: _Told,
     seams: RuntimeValues,
 ) -> None:
@@ -302,7 +310,7 @@ async def _run(
                 announced.clear()
 
             service, ears = taped.service, told.ears
-            market = TapedMarket(
+            market = RecordedSession(
                 service.market, service.scoring, stream, steps, ears.board, ears.missed, decide
             )
             await market.run()
@@ -314,7 +322,7 @@ def _composed(
     store: JobStore,
     exchange: Exchange,
     in_force: CurrentSettings,
-    clock: TapeClock,
+    clock: RecordingClock,
     announced: list[object],
     seams: RuntimeValues,
     *,
@@ -340,7 +348,7 @@ def _composed(
     return TapedService(service, work, database, metrics, clock, announced)
 
 
-async def _store(database: Database, configuration: Configuration, clock: TapeClock) -> None:
+async def _store(database: Database, configuration: Configuration, clock: RecordingClock) -> None:
     """Decisions go by the settings that are stored."""
     async with database.write() as unit:
         found = await unit.get(ConfigurationRepository).found(clock.now(), _AUTHOR)
@@ -374,7 +382,7 @@ def _source(header: RecordingHeader) -> DataSource:
     try:
         return DataSource(header.source)
     except ValueError as error:
-        raise TapeError(f"the tape is of {header.source!r}, which is not known") from error
+        raise RecordingError(f"the tape is of {header.source!r}, which is not known") from error
 
 
 def _to_the_ms(at: datetime) -> datetime:

@@ -71,11 +71,11 @@ def activities(service: MySymbolsServiceV2, watch: AlertScheduler, new_id: NewId
         await service.market.refresh_books(step_s, first)
 
     async def signals() -> None:
-        await service.signals.clear_queue()
-        await unless_stale(service.signal_actions.act())
+        await service.signals.process_queue()
+        await unless_stale(service.signal_actions.apply_approved())
 
     async def signal_sources() -> None:
-        await service.signal_sources.look()
+        await service.signal_sources.poll()
 
     return Tasks(
         first_fill=fill,
@@ -91,7 +91,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertScheduler, new_id: NewId
         rebalance_check=rebalance_check,
         replacement_check=replacement_check,
         forced_replacement=forced_replacement,
-        alerts=watch.look,
+        alerts=watch.evaluate,
         signals=signals,
         signal_sources=signal_sources,
     )

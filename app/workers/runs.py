@@ -207,7 +207,7 @@ class _Works:
         slot = datetime.fromisoformat(str(payload["scheduled_at"]))
 
         async def mark() -> Document:
-            noted = await self.service.performance_marks.note(slot)
+            noted = await self.service.performance_marks.record(slot)
             return {"version": None if noted is None else noted.version}
 
         return await journal.step("mark", mark)

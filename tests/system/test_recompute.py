@@ -10,7 +10,7 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs, known_at
 from app.market.domain.return_statistics import NotApplicable, correlations, pair_applies
-from app.portfolio.domain.candidate_selection import Candidate, select_candidates
+from app.portfolio.domain.candidate_selection import ScoredCandidate, select_candidates
 from app.portfolio.domain.weighting import Role, WeightRequest, allocate_weights, raw_share
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
@@ -146,7 +146,7 @@ def test_both_choose_and_weigh_the_same_ten(seed: int) -> None:
         rho = float(matrix[place[one], place[other]])
         return None if np.isnan(rho) else rho
 
-    candidates = [Candidate(card.symbol, True, True, card.composite) for card in draft.cards]
+    candidates = [ScoredCandidate(card.symbol, True, True, card.composite) for card in draft.cards]
     chosen = select_candidates(candidates, correlation, 10, SETTINGS).chosen
     claims = []
     for symbol in chosen:

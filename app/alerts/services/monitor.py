@@ -17,22 +17,22 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 
 
-async def no_op() -> None:
+async def do_nothing() -> None:
     """Default callback without effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlertScheduler:
-    """Evaluates the rules and updates the gauges; `looked` runs after each evaluation."""
+    """Evaluates the rules and updates the gauges, then calls `after_evaluation`."""
 
     alerts: AlertService
     metrics: Metrics
-    looked: Callable[[], Awaitable[None]] = no_op
+    after_evaluation: Callable[[], Awaitable[None]] = do_nothing
 
-    async def look(self) -> None:
-        """Evaluate once and set the gauges of open alerts."""
-        active, _ = await self.alerts.look()
-        await self.looked()
+    async def evaluate(self) -> None:
+        """Evaluates once and sets the gauges of open alerts."""
+        active, _ = await self.alerts.evaluate()
+        await self.after_evaluation()
         for severity in Severity:
             count = sum(
                 alert.severity is severity and alert.state is AlertState.OPEN for alert in active
@@ -55,7 +55,7 @@ class AlertingComponent(StrEnum):
 class AlertingHeartbeat:
     """Heartbeat of alerting, shared by all processes through the database.
 
-    `interval_s` is the interval of evaluations: a long one extends the allowed silence.
+    `interval_s` is the interval of evaluations; a long one extends the allowed silence.
     """
 
     database: Database
@@ -64,13 +64,13 @@ class AlertingHeartbeat:
     interval_s: Callable[[], float]
     started_at: datetime
     _seen: dict[AlertingComponent, datetime] = field(default_factory=dict)
-    _noted: dict[AlertingComponent, datetime] = field(default_factory=dict)
+    _published: dict[AlertingComponent, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Evaluated at each scrape: the gauge rises even while this process hangs.
-        for part in AlertingComponent:
-            age = self.metrics.alerting_silence_seconds.labels(part.value)
-            age.set_function(partial(self.age_s, part))
+        # Evaluated at each scrape, so that the gauge rises even while this process hangs.
+        for component in AlertingComponent:
+            age = self.metrics.alerting_silence_seconds.labels(component.value)
+            age.set_function(partial(self.age_s, component))
 
     async def evaluated(self) -> None:
         await self._beat(AlertingComponent.EVALUATION)
@@ -78,40 +78,40 @@ class AlertingHeartbeat:
     async def delivered(self) -> None:
         await self._beat(AlertingComponent.DELIVERY)
 
-    async def _beat(self, part: AlertingComponent) -> None:
+    async def _beat(self, component: AlertingComponent) -> None:
         now = self.clock()
-        self._seen[part] = now
-        if part in self._noted and now - self._noted[part] < _PUBLISH_INTERVAL:
+        self._seen[component] = now
+        if component in self._published and now - self._published[component] < _PUBLISH_INTERVAL:
             return
         try:
             async with self.database.write() as unit:
-                await unit.get(FactRepository).put(_key(part), now.isoformat())
+                await unit.get(FactRepository).put(_fact_key(component), now.isoformat())
         except ServiceError:
-            return  # the database reports its own outage
-        self._noted[part] = now
+            return  # database outages are reported elsewhere
+        self._published[component] = now
 
-    async def look(self) -> None:
-        """Read the heartbeats of other processes; a database error keeps the known ones."""
+    async def refresh(self) -> None:
+        """Reads the heartbeats of other processes; a database error leaves the known ones."""
         try:
             async with self.database.read() as unit:
-                noted = {
-                    part: await unit.get(FactRepository).get(_key(part))
-                    for part in AlertingComponent
+                stored = {
+                    component: await unit.get(FactRepository).get(_fact_key(component))
+                    for component in AlertingComponent
                 }
         except ServiceError:
             return
-        for part, text in noted.items():
+        for component, text in stored.items():
             if text is not None:
                 at = datetime.fromisoformat(text)
-                self._seen[part] = max(at, self._seen.get(part, at))
+                self._seen[component] = max(at, self._seen.get(component, at))
 
     def seen(self) -> Mapping[AlertingComponent, datetime]:
-        """Last heartbeat of each component."""
+        """Returns the last heartbeat of each component."""
         return dict(self._seen)
 
-    def age_s(self, part: AlertingComponent) -> float:
+    def age_s(self, component: AlertingComponent) -> float:
         """Seconds since the last heartbeat, at most since the start of this process."""
-        last = max(self._seen.get(part, self.started_at), self.started_at)
+        last = max(self._seen.get(component, self.started_at), self.started_at)
         return max(0.0, (self.clock() - last).total_seconds())
 
     def limits_s(self) -> Mapping[AlertingComponent, float]:
@@ -121,5 +121,5 @@ class AlertingHeartbeat:
         }
 
 
-def _key(part: AlertingComponent) -> str:
-    return f"alerting.{part.value}"
+def _fact_key(component: AlertingComponent) -> str:
+    return f"alerting.{component.value}"

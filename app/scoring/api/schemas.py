@@ -19,7 +19,7 @@ from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.counterfactual import Counterfactual
 from app.scoring.domain.ranking import AlgorithmType, RankedCard
 from app.scoring.services.algorithm_versions import AlgorithmVersion, spec_to_json
-from app.scoring.services.replay import ReplayResult
+from app.scoring.services.replay import RunReplayResult
 
 
 class FactorOut(Out):
@@ -459,7 +459,7 @@ class ReplayOut(Out):
     differing: list[str] = Field(description="Symbols whose scores differ.")
 
     @classmethod
-    def of(cls, result: ReplayResult) -> Self:
+    def of(cls, result: RunReplayResult) -> Self:
         return cls(
             run_id=result.board.run_id,
             algorithm=result.board.algorithm,

@@ -212,7 +212,7 @@ _WINDOWS: Final = {"daily": Interval.DAY, "hourly": Interval.HOUR}
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayResult:
+class RunReplayResult:
     """The stored board and the replayed one, with their hashes."""
 
     board: Board
@@ -238,7 +238,7 @@ class RunReplayer:
     database: Database
     factors: tuple[Factor, ...] = FACTORS
 
-    async def replay(self, run_id: str) -> ReplayResult:
+    async def replay(self, run_id: str) -> RunReplayResult:
         """Recomputes a run and compares it with its stored board.
 
         Raises NotFoundError for an unknown run, deleted inputs or an algorithm with a factor that
@@ -260,7 +260,7 @@ class RunReplayer:
         if spec is None:
             raise NotFoundError(Code.NOT_FOUND, "The algorithm of this run is no longer available.")
 
-        def work() -> ReplayResult:
+        def work() -> RunReplayResult:
             inputs = rebuild_inputs(document, *candles)
             past = ScoreReliabilityCache()
             reliability, noise = past.reliability(inputs, spec), past.noise(inputs, spec)
@@ -275,7 +275,7 @@ class RunReplayer:
                 data_source=board.data_source,
                 is_provisional=board.is_provisional,
             )
-            return ReplayResult(board, replayed, board_hash(board), board_hash(replayed))
+            return RunReplayResult(board, replayed, board_hash(board), board_hash(replayed))
 
         return await asyncio.to_thread(work)
 

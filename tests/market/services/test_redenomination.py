@@ -40,7 +40,7 @@ async def _redenominated(desk: Desk, ratio: Decimal, *, is_in_bars: bool) -> Non
     _flat(desk, ratio, at_hours_ago=60 if is_in_bars else None)
     desk.score({})
     desk.quote(CHANGED, mark=10 * ratio, doubt=Doubt.LOT_CHANGED)
-    assert (await desk.performance.track()).days[-1].equity is None
+    assert (await desk.performance.load_history()).days[-1].equity is None
     desk.quote(CHANGED, doubt=None)
 
 
@@ -50,7 +50,7 @@ async def test_no_figure_reaches_across_a_redenomination(
     desk: Desk, ratio: Decimal, is_in_bars: bool
 ) -> None:
     await _redenominated(desk, ratio, is_in_bars=is_in_bars)
-    track = await desk.performance.track()
+    track = await desk.performance.load_history()
     first_unknown = next(day.at for day in track.days if day.equity is None)
     since = desk.now - timedelta(hours=36) if is_in_bars else desk.now
     assert first_unknown == since, "from the first price in the other unit on"
@@ -110,7 +110,7 @@ async def test_weighing_after_a_redenomination_keeps_why_the_equity_is_unknown(
             whole, open=close, high=close, low=close, close=close
         )
     desk.score({})
-    last = (await desk.performance.track()).days[-1]
+    last = (await desk.performance.load_history()).days[-1]
     assert (last.equity, last.reason) == (None, kept["broken"])
     assert (await desk.integrity.check()).ok
 
@@ -150,10 +150,10 @@ async def test_replacement_ledger_has_no_return_across_a_redenomination(
     (line,) = (await desk.reporting.replacements()).ledger.lines
     assert (line.old, line.new) == (old, new)
     assert (line.difference, line.net, line.outperformed) == (None, None, None)
-    assert line.reason == f"{CHANGED} was redenominated since: its return is not known"
+    assert line.reason == f"{CHANGED} was redenominated since, so its return is unknown"
     for moment in line.path:
         assert {moment.old, moment.new} <= {0.0, None}
-    assert (await desk.reporting.report(None, None)).swaps[0].reason == line.reason
+    assert (await desk.reporting.report(None, None)).replacements[0].reason == line.reason
 
 
 async def _lots_changed(desk: Desk, ratio: Decimal) -> None:
@@ -207,7 +207,7 @@ async def test_stored_lots_prove_a_redenomination_inside_one_daily_bar(
     begun = desk.now
     await _lots_changed(desk, ratio)
     await _restarted(desk, ratio, days=10)
-    track = await desk.performance.track()
+    track = await desk.performance.load_history()
     for day in track.days:
         known = day.at <= begun
         assert day.equity == (Decimal(1) if known else None)
@@ -234,13 +234,13 @@ async def test_lots_of_another_size_are_no_redenomination(desk: Desk) -> None:
     desk.later(days=2)
     await _lots_changed(desk, Decimal(1000))
     await _restarted(desk, Decimal(1), days=10)
-    assert {day.equity for day in (await desk.performance.track()).days} == {Decimal(1)}
+    assert {day.equity for day in (await desk.performance.load_history()).days} == {Decimal(1)}
 
 
 async def test_tenfold_price_with_the_same_lots_is_a_gain(desk: Desk) -> None:
     await desk.filled(5)
     desk.later(days=2)
     await _restarted(desk, Decimal(10), days=10)
-    last = (await desk.performance.track()).days[-1]
+    last = (await desk.performance.load_history()).days[-1]
     assert last.equity is not None
     assert last.equity > 2

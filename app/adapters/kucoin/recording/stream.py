@@ -170,11 +170,11 @@ class RecordedStream(ReplayedStream):
     def is_behind(self) -> bool:
         return bool(self._behind)
 
-    def catching_up(self) -> None:
+    def begin_catch_up(self) -> None:
         """Start a backfill; later requests get another one."""
         self._served, self._behind = self._behind, []
 
-    def caught_up(self, error: ServiceError | None) -> None:
+    def end_catch_up(self, error: ServiceError | None) -> None:
         for one in self._served:
             if one.done():
                 continue  # its connection ended
