@@ -107,12 +107,12 @@ async def looks(database: Database) -> dict[str, float]:
 
     spent: dict[str, float] = {}
     for change in (nothing, prices, committed):
-        await desk.alerts.look()
+        await desk.alerts.evaluate()
         used = 0.0
         for number in range(LOOKS):
             await change(number)
             begun = time.process_time()
-            await desk.alerts.look()
+            await desk.alerts.evaluate()
             used += time.process_time() - begun
         spent[change.__name__] = 1e3 * used / LOOKS
     return spent

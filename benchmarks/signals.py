@@ -93,7 +93,7 @@ async def overflowed(desk: Desk, client: httpx2.AsyncClient) -> tuple[Counter[in
         retry = answer.headers.get("retry-after", retry)
     desk.boards.board = board
     begun = time.perf_counter()
-    drained = await desk.signals.clear_queue()
+    drained = await desk.signals.process_queue()
     return answers, retry, drained / (time.perf_counter() - begun)
 
 

@@ -59,7 +59,7 @@ from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.service import BoardRetention, Scoring
 from app.settings import Settings
-from app.signals.services.actions import ProposedSignals, SignalActions
+from app.signals.services.actions import SignalActions, SignalProposalExecutor
 from app.signals.services.evaluation import SignalEvaluator
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import SignalService
@@ -123,7 +123,7 @@ def compose(
         refusals=Refusals(observers.refused_decision(metrics)),
         elapsed=elapsed,
     )
-    vault = ChannelSecrets(
+    secrets = ChannelSecrets(
         FernetCipher(settings.notifications.key_list, key_file(settings.database.url))
     )
     recorder = ChangeRecorder(code_version(), with_equity_index)
@@ -133,7 +133,7 @@ def compose(
     configuration = ConfigurationService(database, context, idempotency, recorder, scoring.factors)
     performance = Performance(database, context, idempotency, recorder)
     portfolio = PortfolioService(database, context, idempotency, recorder)
-    executors = {ProposalKind.SIGNAL: ProposedSignals(portfolio, utc_now)}
+    executors = {ProposalKind.SIGNAL: SignalProposalExecutor(portfolio, utc_now)}
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
     rebalancing = Rebalancing(database, context, idempotency, recorder, runs)
     signals = SignalService(
@@ -143,7 +143,7 @@ def compose(
     sources = StatusSources(database, scoring, in_force, metrics)
     alerts = AlertService(database, context, idempotency, new_id, system)
     notifications = NotificationService(
-        database, utc_now, new_id, idempotency, _notifiers(settings, vault, runtime), vault
+        database, utc_now, new_id, idempotency, _notifiers(settings, secrets, runtime), secrets
     )
     job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
     return MySymbolsServiceV2(
@@ -251,11 +251,11 @@ def _market(
     )
 
 
-def _notifiers(settings: Settings, vault: ChannelSecrets, runtime: RuntimeValues) -> Notifiers:
+def _notifiers(settings: Settings, secrets: ChannelSecrets, runtime: RuntimeValues) -> Notifiers:
     """Returns notifiers that decrypt a channel only to send."""
     local = settings.notifications.allow_private_addresses
     senders = (
         WebhookNotifier(lambda: int(runtime.now().timestamp()), Egress(local)),
         PeopleNotifier(Egress(local, timeout_s=TIMEOUT_S)),
     )
-    return by_kind(DecryptingNotifier(sender, vault) for sender in senders)
+    return by_kind(DecryptingNotifier(sender, secrets) for sender in senders)

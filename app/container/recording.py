@@ -49,8 +49,14 @@ from app.operations.domain.event_codec import encode_event
 from app.operations.services.event_stream import EventStream
 from app.operations.storage import startup_check
 from app.operations.storage.audit import open_read_only
-from app.research.domain.recording import BoardLine, Schedule, Step, TapeClock, TapeError
-from app.research.services.recording import LiveSteps, PlayedSteps, Steps, TapedMarket
+from app.research.domain.recording import (
+    BoardFingerprint,
+    RecordingClock,
+    RecordingError,
+    Schedule,
+    SessionStep,
+)
+from app.research.services.recording import LiveSession, RecordedSession, ReplaySession, Session
 from app.scoring.domain.board import Board
 from app.settings import DatabaseVariables, KucoinVariables, Settings
 from app.workers.activities import activities
@@ -62,8 +68,8 @@ from app.workers.supervisor import Supervisor
 # One request at a time, so that every replay receives the same answers in the same order.
 _WORKERS: Final = 1
 _AUTHOR: Final = "tape"
-OnBoard = Callable[[BoardLine], None]
-OnFailure = Callable[[Step, str], None]
+OnBoard = Callable[[BoardFingerprint], None]
+OnFailure = Callable[[SessionStep, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ class RecordedService:
     work: Tasks
     database: Database
     metrics: Metrics
-    clock: TapeClock
+    clock: RecordingClock
     events: list[object] = field(default_factory=list)  # committed events since the last decision
 
 
@@ -145,7 +151,7 @@ async def record(
     """
     initial = configuration or Configuration()
     zero, started = time_source.monotonic(), _truncate_to_ms(time_source.now())
-    clock = TapeClock(started, zero, zero)
+    clock = RecordingClock(started, zero, zero)
     header = RecordingHeader(
         source=settings.data_source.value,
         code_version=full_version(),
@@ -177,7 +183,7 @@ async def record(
                     recorder.record_configuration(as_document(present), present.version)
                     in_force.present, schedule.intervals = present, present.intervals
 
-            steps = LiveSteps(
+            steps = LiveSession(
                 schedule,
                 recorder,
                 stream,
@@ -234,7 +240,7 @@ async def replay(
             configuration or from_document(header.configuration, header.configuration_version)
         )
         started = datetime.fromtimestamp(header.started_ms / 1000, UTC)
-        clock = TapeClock(started, header.zero, header.zero)
+        clock = RecordingClock(started, header.zero, header.zero)
         player = SessionPlayer(reader, clock)
 
         def configured(entry: ConfigurationApplied) -> None:
@@ -242,7 +248,7 @@ async def replay(
             in_force.present = from_document(entry.configuration, entry.version)
 
         player.on_configuration = configured
-        steps = PlayedSteps(player)
+        steps = ReplaySession(player)
         async with open_replay(
             player,
             clock,
@@ -273,7 +279,9 @@ class _RunOptions:
     is_streaming: bool
 
 
-def _runtime_values(clock: TapeClock, sleep: Callable[[float], Awaitable[None]]) -> RuntimeValues:
+def _runtime_values(
+    clock: RecordingClock, sleep: Callable[[float], Awaitable[None]]
+) -> RuntimeValues:
     numbers = count(1)
     return RuntimeValues(clock.now, clock.monotonic, sleep, lambda: str(UUID(int=next(numbers))))
 
@@ -281,9 +289,9 @@ def _runtime_values(clock: TapeClock, sleep: Callable[[float], Awaitable[None]])
 async def _run(
     exchange: Exchange,
     stream: ReplayedStream,
-    clock: TapeClock,
+    clock: RecordingClock,
     in_force: CurrentSettings,
-    steps: Steps,
+    steps: Session,
     options: _RunOptions,
     runtime: RuntimeValues,
 ) -> None:
@@ -311,7 +319,7 @@ async def _run(
                 events.clear()
 
             service, listener = recorded.service, options.listener
-            market = TapedMarket(
+            market = RecordedSession(
                 service.market,
                 service.scoring,
                 stream,
@@ -329,7 +337,7 @@ def _compose(
     store: JobStore,
     exchange: Exchange,
     in_force: CurrentSettings,
-    clock: TapeClock,
+    clock: RecordingClock,
     events: list[object],
     runtime: RuntimeValues,
     *,
@@ -356,7 +364,7 @@ def _compose(
 
 
 async def _store_settings(
-    database: Database, configuration: Configuration, clock: TapeClock
+    database: Database, configuration: Configuration, clock: RecordingClock
 ) -> None:
     """Stores the settings, because decisions use the stored version."""
     async with database.write() as unit:
@@ -394,7 +402,7 @@ def _source(header: RecordingHeader) -> DataSource:
     try:
         return DataSource(header.source)
     except ValueError as error:
-        raise TapeError(f"the recording is of {header.source!r}, an unknown source") from error
+        raise RecordingError(f"the recording is of {header.source!r}, an unknown source") from error
 
 
 def _truncate_to_ms(time: datetime) -> datetime:

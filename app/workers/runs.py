@@ -209,7 +209,7 @@ class _RunWork:
         slot = datetime.fromisoformat(str(payload["scheduled_at"]))
 
         async def mark() -> Document:
-            snapshot = await self.service.performance_marks.note(slot)
+            snapshot = await self.service.performance_marks.record(slot)
             return {"version": None if snapshot is None else snapshot.version}
 
         return await journal.step("mark", mark)

@@ -27,7 +27,7 @@ from app.container.recording import read_stored_settings
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.database import Database
 from app.operations.storage import startup_check
-from app.research.domain.recording import TapeError
+from app.research.domain.recording import RecordingError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.settings import Settings
@@ -61,7 +61,7 @@ def boards(path: Path, after: type[Entry] | None = None) -> int:
     try:
         with RecordingReader(path) as reader:
             entries = list(reader)
-    except (FileNotFoundError, TapeError):
+    except (FileNotFoundError, RecordingError):
         return 0
     if after is not None:
         entries = list(dropwhile(lambda entry: not isinstance(entry, after), entries))

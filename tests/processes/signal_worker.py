@@ -47,7 +47,7 @@ async def _run(url: str, failpoint: str, at_once: int) -> None:
         desk.boards.board = board if first < SENT // 2 else None
         await asyncio.gather(*(send(number) for number in range(first, first + at_once)))
     desk.boards.board = board
-    await desk.signals.clear_queue()
+    await desk.signals.process_queue()
     _say("judged")
     pass_on(desk, hours=25)
     await desk.signal_outcomes.book()

@@ -65,7 +65,9 @@ async def test_signals_of_a_killed_process_are_all_there_and_count_once(
         assert heard == [name_of(number) for number in range(accepted)]
         async with database.read() as unit:
             for line in heard:
-                assert (await unit.get(SignalRepository).named("desk", line)).signal.signal_id
+                assert (
+                    await unit.get(SignalRepository).by_source_id("desk", line)
+                ).signal.signal_id
         said, ended = await asyncio.to_thread(lived, database_url, "", at_once)
     assert (said[-2:], ended) == (["judged", "booked"], 0)
     found = (await desk.signals.statistics(30)).counts
@@ -73,10 +75,10 @@ async def test_signals_of_a_killed_process_are_all_there_and_count_once(
     async with database.read() as unit:
         records = await unit.get(EventRepository).after(0, 1_000)
         names = [
-            (await unit.get(SignalRepository).named("desk", name_of(at))).signal
+            (await unit.get(SignalRepository).by_source_id("desk", name_of(at))).signal
             for at in range(SENT)
         ]
-        agents, sources = await unit.get(SignalRecordRepository).of(None)
+        agents, sources = await unit.get(SignalRecordRepository).load(None)
     assert {one.state for one in names} <= {SignalState.APPROVED, SignalState.REJECTED}
     events = [decode_event(one) for one in records if one.topic is EventTopic.SIGNAL]
     judged = [

@@ -120,7 +120,7 @@ async def _ended(desk: Desk, act: Act) -> Any:
         desk.score(act["changed"])
         return None
     if act["do"] == "look":  # as every process does at its start
-        active, _ = await desk.alerts.look()
+        active, _ = await desk.alerts.evaluate()
         return [[one.rule.value, one.subject, one.id] for one in active]
     if act["do"] == "durability":
         return await _durability(desk)

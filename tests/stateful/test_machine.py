@@ -361,7 +361,7 @@ class Life(RuleBasedStateMachine):
 
         async def read(desk: Desk) -> Any:
             await desk.portfolio.view()
-            await desk.alerts.look()
+            await desk.alerts.evaluate()
             await desk.analytics.summary()
             await desk.trading.tradeable()
             checked = await desk.integrity.check()

@@ -33,7 +33,7 @@ async def told(
     informed(desk, symbol, scores, **(BAD if direction is Direction.SELL else good))
     done = await desk.signals.submit(claim(symbol, direction=direction), WHO)
     assert done.result is not None
-    signal = done.result.judged.signal
+    signal = done.result.evaluated.signal
     assert signal.state is SignalState.APPROVED, signal.reason
     return signal.signal_id
 
@@ -52,6 +52,8 @@ async def put(desk: Desk, **settings: Any) -> None:
 
 async def by_skill(desk: Desk) -> None:
     """Two agents that were right each time."""
-    proven = ForecastRecord((CalibrationBin(7, outcomes=60, said=45.0, came=60, squares=4.0),))
+    proven = ForecastRecord(
+        (CalibrationBin(7, outcomes=60, forecast_sum=45.0, occurrences=60, squared_error_sum=4.0),)
+    )
     async with desk.database.write() as unit:
         await unit.get(SignalRecordRepository).add(dict.fromkeys(SKILLED, proven))

@@ -43,7 +43,7 @@ from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.replacement import ReplacementService
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
-from app.signals.services.actions import ProposedSignals, SignalActions
+from app.signals.services.actions import SignalActions, SignalProposalExecutor
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import SignalService
 from app.signals.services.sources import SignalSources
@@ -125,10 +125,10 @@ class Boards:
     def latest(self) -> Board | None:
         return self.board
 
-    def in_force(self) -> Board | None:
+    def latest_complete(self) -> Board | None:
         return None if self.board is None or self.board.is_provisional else self.board
 
-    def is_whole(self) -> bool:
+    def has_complete_board(self) -> bool:
         return self.whole
 
 
@@ -201,7 +201,7 @@ class Desk:
             idempotency,
             self.rebalancing,
             self.portfolio,
-            {ProposalKind.SIGNAL: ProposedSignals(self.portfolio, lambda: self.now)},
+            {ProposalKind.SIGNAL: SignalProposalExecutor(self.portfolio, lambda: self.now)},
             elapsed,
         )
         self.performance = Performance(self.database, context, idempotency, recorder)

@@ -19,7 +19,7 @@ from app.cli.application import application
 from app.configuration.domain.model import Configuration
 from app.container.recording import RecordingListener, ReplayResult, SystemTime, record, replay
 from app.foundation.data_status import DataSource
-from app.research.domain.recording import BoardLine, EndOfTapeError, TapeError
+from app.research.domain.recording import BoardFingerprint, EndOfRecordingError, RecordingError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.settings import KucoinVariables
@@ -58,7 +58,7 @@ class Studio:
     path: Path
     acts: dict[float, Act] = field(default_factory=dict)
     clock: WalkingClock = field(default_factory=WalkingClock)
-    boards: list[BoardLine] = field(default_factory=list)
+    boards: list[BoardFingerprint] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     base_url: str = ""
 
@@ -112,7 +112,7 @@ class StreamStudio(Studio):
     async def _rest(self, seconds: float) -> None:
         await asyncio.sleep(min(seconds, 0.1))
         if self._over:
-            raise EndOfTapeError("the script is over")
+            raise EndOfRecordingError("the script is over")
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -124,7 +124,7 @@ class StreamStudio(Studio):
         try:
             with RecordingReader(self.path) as reader:
                 return list(reader)
-        except (FileNotFoundError, TapeError):  # it has not begun
+        except (FileNotFoundError, RecordingError):  # it has not begun
             return []
 
     async def streamed(

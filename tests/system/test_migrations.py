@@ -28,9 +28,9 @@ ROOT = Path(__file__).parents[2]
 
 # SHA-256 of each file of a released revision, shortened.
 PINNED = {
-    "0100_initial.postgresql.sql": "c335b384f44d3d4e",
+    "0100_initial.postgresql.sql": "9b0b3cb53f3ea8f4",
     "0100_initial.py": "50e2fe0d84fa4d43",
-    "0100_initial.sqlite.sql": "510c2ae83d8db567",
+    "0100_initial.sqlite.sql": "1290f70e6b5c1e60",
 }
 
 # What PostgreSQL knows of a schema, one line each.

@@ -10,12 +10,12 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs, without_future
 from app.market.domain.return_statistics import NotApplicable, correlations, pair_applies
-from app.portfolio.domain.candidate_selection import Candidate, select_candidates
+from app.portfolio.domain.candidate_selection import ScoredCandidate, select_candidates
 from app.portfolio.domain.weighting import Role, WeightRequest, allocate_weights, raw_share
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.score_stability import reliability
-from app.scoring.services.replay import pack, unpack
+from app.scoring.services.replay import pack_inputs, unpack_inputs
 from tests.support.recompute import project, recompute, scores
 from tests.support.scoring_inputs import make_inputs
 
@@ -25,7 +25,7 @@ SPEC = AlgorithmSpec("default", SETTINGS.family_weights)
 
 def stored_of(inputs: ScoringInputs) -> dict[str, Any]:
     """As a run keeps it, with the candles that the database would give."""
-    kept = unpack(pack(inputs))
+    kept = unpack_inputs(pack_inputs(inputs))
     kept["candles"] = {"daily": _candles(inputs.daily), "hourly": _candles(inputs.hourly)}
     return kept
 
@@ -146,7 +146,7 @@ def test_both_choose_and_weigh_the_same_ten(seed: int) -> None:
         rho = float(matrix[place[one], place[other]])
         return None if np.isnan(rho) else rho
 
-    candidates = [Candidate(card.symbol, True, True, card.composite) for card in draft.cards]
+    candidates = [ScoredCandidate(card.symbol, True, True, card.composite) for card in draft.cards]
     chosen = select_candidates(candidates, correlation, 10, SETTINGS).chosen
     claims = []
     for symbol in chosen:

@@ -63,7 +63,7 @@ class Bench:
         while self.pauses.count(COOLDOWN_S) < times:
             await asyncio.sleep(0)
 
-    def look(self, context: DecisionContext) -> SystemFacts:
+    def collect(self, context: DecisionContext) -> SystemFacts:
         tasks = self.supervisor.facts()
         return SystemFacts(jobs=tuple(job_facts(one, context.configuration) for one in tasks))
 

@@ -40,7 +40,7 @@ class Watched:
     async def sleep(self, _: float) -> None:
         await asyncio.sleep(0)
 
-    def look(self, context: DecisionContext) -> SystemFacts:
+    def collect(self, context: DecisionContext) -> SystemFacts:
         tasks = self.supervisor.facts()
         return SystemFacts(jobs=tuple(job_facts(one, context.configuration) for one in tasks))
 

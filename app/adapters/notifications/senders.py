@@ -166,7 +166,7 @@ def letter_of(url: str, egress: Egress) -> MailChannel:
 
 def message_of(letter: MailChannel, delivery: Delivery) -> EmailMessage:
     """Create the mail, equal for every attempt."""
-    notice, message = delivery.notice, EmailMessage()
+    notice, message = delivery.notification, EmailMessage()
     message["Subject"] = " ".join(notice.title.split())
     message["From"] = letter.sender
     message["To"] = ", ".join(letter.to)
@@ -250,13 +250,13 @@ class WebhookNotifier:
 
 def event_id(delivery: Delivery) -> str:
     """Event id, equal for every attempt, so that a receiver can drop duplicates."""
-    seq = delivery.notice.event_seq
+    seq = delivery.notification.event_seq
     return f"notice-{delivery.id}" if seq is None else f"event-{seq}"
 
 
 def content(delivery: Delivery) -> bytes:
     """Request body, with the same bytes at every attempt."""
-    notice = delivery.notice
+    notice = delivery.notification
     document: dict[str, Any] = {
         "id": event_id(delivery),
         "kind": notice.kind.value,
@@ -341,7 +341,7 @@ class PeopleNotifier:
         async with self.egress.http(url) as http:
 
             async def tell(delivery: Delivery) -> None:
-                for document in documents(delivery.notice):
+                for document in documents(delivery.notification):
                     await http.post(json.dumps(document, ensure_ascii=False).encode())
 
             yield tell

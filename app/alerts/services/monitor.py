@@ -18,22 +18,22 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.key_value import KeyValueRepository
 
 
-async def no_op() -> None:
+async def do_nothing() -> None:
     """Default callback without effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlertScheduler:
-    """Evaluates the rules and updates the gauges; `looked` runs after each evaluation."""
+    """Evaluates the rules and updates the gauges, then calls `after_evaluation`."""
 
     alerts: AlertService
     metrics: Metrics
-    looked: Callable[[], Awaitable[None]] = no_op
+    after_evaluation: Callable[[], Awaitable[None]] = do_nothing
 
-    async def look(self) -> None:
-        """Evaluate once and set the gauges of open alerts."""
-        active, _ = await self.alerts.look()
-        await self.looked()
+    async def evaluate(self) -> None:
+        """Evaluates once and sets the gauges of open alerts."""
+        active, _ = await self.alerts.evaluate()
+        await self.after_evaluation()
         for severity in Severity:
             count = sum(
                 alert.severity is severity and alert.state is AlertState.OPEN for alert in active
@@ -56,7 +56,7 @@ class AlertingComponent(StrEnum):
 class AlertingHeartbeat:
     """Heartbeat of alerting, shared by all processes through the database.
 
-    `interval_s` is the interval of evaluations: a long one extends the allowed silence. Ages are
+    `interval_s` is the interval of evaluations; a long one extends the allowed silence. Ages are
     monotonic: a step of the wall clock neither makes alerting silent nor hides that it is. Only the
     age of the first heartbeat read from the database is that of the wall clock.
     """
@@ -68,17 +68,17 @@ class AlertingHeartbeat:
     started_at: datetime
     monotonic: Monotonic = time.monotonic
     _seen: dict[AlertingComponent, tuple[datetime, float]] = field(default_factory=dict)
-    _noted: dict[AlertingComponent, float] = field(default_factory=dict)
+    _published: dict[AlertingComponent, float] = field(default_factory=dict)
     _stored: dict[AlertingComponent, str] = field(default_factory=dict)  # last known of each
     _started_s: float = field(init=False)
     _looked_s: float = field(default=float("-inf"), init=False)
 
     def __post_init__(self) -> None:
         self._started_s = self.monotonic()
-        # Evaluated at each scrape: the gauge rises even while this process hangs.
-        for part in AlertingComponent:
-            age = self.metrics.alerting_silence_seconds.labels(part.value)
-            age.set_function(partial(self.age_s, part))
+        # Evaluated at each scrape, so that the gauge rises even while this process hangs.
+        for component in AlertingComponent:
+            age = self.metrics.alerting_silence_seconds.labels(component.value)
+            age.set_function(partial(self.age_s, component))
 
     async def evaluated(self) -> None:
         await self._beat(AlertingComponent.EVALUATION)
@@ -86,47 +86,47 @@ class AlertingHeartbeat:
     async def delivered(self) -> None:
         await self._beat(AlertingComponent.DELIVERY)
 
-    async def _beat(self, part: AlertingComponent) -> None:
+    async def _beat(self, component: AlertingComponent) -> None:
         at, now = self.clock(), self.monotonic()
-        self._seen[part] = at, now
-        if part in self._noted and now - self._noted[part] < _PUBLISH_INTERVAL_S:
+        self._seen[component] = at, now
+        if component in self._published and now - self._published[component] < _PUBLISH_INTERVAL_S:
             return
         try:
             async with self.database.write() as unit:
-                await unit.get(KeyValueRepository).put(_key(part), at.isoformat())
+                await unit.get(KeyValueRepository).put(_fact_key(component), at.isoformat())
         except ServiceError:
-            return  # the database reports its own outage
-        self._noted[part], self._stored[part] = now, at.isoformat()
+            return  # database outages are reported elsewhere
+        self._published[component], self._stored[component] = now, at.isoformat()
 
-    async def look(self) -> None:
-        """Read the heartbeats of other processes; a database error keeps the known ones."""
+    async def refresh(self) -> None:
+        """Reads the heartbeats of other processes; a database error leaves the known ones."""
         try:
             async with self.database.read() as unit:
-                noted = {
-                    part: await unit.get(KeyValueRepository).get(_key(part))
-                    for part in AlertingComponent
+                stored = {
+                    component: await unit.get(KeyValueRepository).get(_fact_key(component))
+                    for component in AlertingComponent
                 }
         except ServiceError:
             return
         now, since_look_s = self.monotonic(), self.monotonic() - self._looked_s
         self._looked_s = now
-        for part, text in noted.items():
-            if text is None or text == self._stored.get(part):
+        for component, text in stored.items():
+            if text is None or text == self._stored.get(component):
                 continue
             at = datetime.fromisoformat(text)
             # It came since the last look, whatever the wall clock says.
             age_s = min(max(0.0, (self.clock() - at).total_seconds()), since_look_s)
-            self._stored[part] = text
-            if part not in self._seen or now - age_s > self._seen[part][1]:
-                self._seen[part] = at, now - age_s
+            self._stored[component] = text
+            if component not in self._seen or now - age_s > self._seen[component][1]:
+                self._seen[component] = at, now - age_s
 
     def seen(self) -> Mapping[AlertingComponent, datetime]:
-        """Last heartbeat of each component."""
-        return {part: at for part, (at, _) in self._seen.items()}
+        """Returns the last heartbeat of each component."""
+        return {component: at for component, (at, _) in self._seen.items()}
 
-    def age_s(self, part: AlertingComponent) -> float:
+    def age_s(self, component: AlertingComponent) -> float:
         """Seconds since the last heartbeat, at most since the start of this process."""
-        last_s = self._seen[part][1] if part in self._seen else self._started_s
+        last_s = self._seen[component][1] if component in self._seen else self._started_s
         return self.monotonic() - max(last_s, self._started_s)
 
     def limits_s(self) -> Mapping[AlertingComponent, float]:
@@ -136,5 +136,5 @@ class AlertingHeartbeat:
         }
 
 
-def _key(part: AlertingComponent) -> str:
-    return f"alerting.{part.value}"
+def _fact_key(component: AlertingComponent) -> str:
+    return f"alerting.{component.value}"

@@ -33,15 +33,15 @@ class SharedBoards(Protocol):
     """Boards in memory, announced by the market's publisher and loaded by its followers."""
 
     @property
-    def whole(self) -> asyncio.Event:
+    def complete_board_ready(self) -> asyncio.Event:
         """Event that is set with the first complete board after the first fill."""
         ...
 
-    def in_force(self) -> ScoringRun | None:
+    def latest_complete(self) -> ScoringRun | None:
         """Returns the newest complete board; None before the first one."""
         ...
 
-    def is_whole(self) -> bool: ...
+    def has_complete_board(self) -> bool: ...
 
     async def refresh(self) -> object:
         """Loads the newest stored board. Raises UnavailableError."""

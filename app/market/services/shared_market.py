@@ -194,7 +194,7 @@ class MarketPublisher:
 
     def _leader_state(self) -> LeaderState:
         data, clock = self.market, self.market.server_clock
-        board = self.boards.in_force()
+        board = self.boards.latest_complete()
         return LeaderState(
             server_ms=float(clock.now_ms()) if clock.synced else None,
             uncertainty_s=clock.uncertainty_s,
@@ -203,7 +203,7 @@ class MarketPublisher:
             fill=(data.fill.stage, data.fill.done, data.fill.total),
             is_scorable=data.scorable.is_set(),
             is_filled=data.is_filled(),
-            is_whole=self.boards.is_whole(),
+            is_whole=self.boards.has_complete_board(),
             registry=data.registry.revision,
             synced=data.registry.last_sync,
             is_streaming=data.live.market.is_streaming,
@@ -306,9 +306,9 @@ class MarketFollower:
             data.scorable.set()
         if leader.is_filled:
             data.filled.set()
-        board = self.boards.in_force()
+        board = self.boards.latest_complete()
         if leader.is_whole and board is not None and board.run_id == leader.board_id:
-            self.boards.whole.set()
+            self.boards.complete_board_ready.set()
 
     async def _load_bars(self, interval: Interval, marks: Mapping[str, Mark], mono: float) -> None:
         """Loads bars that only the leader has: the new ones, or all after a gap."""

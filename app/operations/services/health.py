@@ -92,7 +92,7 @@ class StatusService:
     async def observe(self) -> None:
         """Takes a periodic sample for service levels and throughput."""
         if self.pulse is not None:
-            await self.pulse.look()
+            await self.pulse.refresh()
         self.process.sample()
         health = await self.health()
         states = {one.name: one.state for one in health.components}

@@ -52,15 +52,15 @@ class LiveMarketParts:
 class BoardParts(Protocol):
     """Score boards in memory."""
 
-    def own_status_of(self, board: Board) -> DataStatus:
+    def age_status(self, board: Board) -> DataStatus:
         """Returns the freshness by the age of the board alone."""
         ...
 
     def latest(self) -> Board | None: ...
 
-    def in_force(self) -> Board | None: ...
+    def latest_complete(self) -> Board | None: ...
 
-    def is_whole(self) -> bool: ...
+    def has_complete_board(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,9 @@ class StateVersionSource:
             parts += (level.status, level.stale_symbols, level.is_clock_safe)
             parts += (self.mode(), int(self.clock().timestamp() / TICK_S))
         if Input.SCORES in depends_on:
-            latest, in_force = self.boards.latest(), self.boards.in_force()
+            latest, in_force = self.boards.latest(), self.boards.latest_complete()
             parts.append(self._numbered("boards", (latest, in_force)))
-            parts += (self.boards.is_whole(), self._status_of(latest))
+            parts += (self.boards.has_complete_board(), self._status_of(latest))
             if in_force is not latest:
                 parts.append(self._status_of(in_force))
             if not has_market:  # its level has the status
@@ -109,7 +109,7 @@ class StateVersionSource:
         return tuple(parts)
 
     def _status_of(self, board: Board | None) -> DataStatus | None:
-        return None if board is None else self.boards.own_status_of(board)
+        return None if board is None else self.boards.age_status(board)
 
     def _numbered(self, name: str, parts: tuple[object, ...]) -> int:
         """Returns a number that rises when a part is another object; versions hold no object."""

@@ -47,7 +47,7 @@ class SampleData:
         if not self.market.scorable.is_set():
             await first_fill(self.market)
         board = self.scoring.latest()
-        if board is None or (self.market.is_filled() and not self.scoring.is_whole()):
+        if board is None or (self.market.is_filled() and not self.scoring.has_complete_board()):
             board = await self.scoring.calculate()
         entries = self.market.eligible()
         daily = self.market.live.market.daily

@@ -159,12 +159,12 @@ def report_page(report: Report) -> ReportPage:
         ("Profit factor", measured.profit_factor),
     )
     facts = (
-        ("Made at", _time(report.made_at)),
+        ("Created at", _time(report.created_at)),
         ("Portfolio version", str(report.version)),
         ("Data", f"{report.facts.data_source.value}, {report.facts.data_status.value}"),
         ("Equity (index, 1 at the start)", f"{_money(last.equity if last else None)}{why}"),
         ("Growth", _share(measured.growth)),
-        ("Deepest fall", _share(measured.max_drawdown)),
+        ("Maximum drawdown", _share(measured.max_drawdown)),
         ("Sharpe", sharpe or ratio),
         *((name, ratio if value is None else f"{value:.2f}") for name, value in figures),
         ("Days with a gain", ratio if measured.win_rate is None else _share(measured.win_rate)),
@@ -185,7 +185,7 @@ def report_page(report: Report) -> ReportPage:
         _correlation(report.correlation),
         _hypothetical(report.hypothetical),
     )
-    replacements = (plot for outcome in report.swaps for plot in _replacement_plots(outcome))
+    replacements = (plot for outcome in report.replacements for plot in _replacement_plots(outcome))
     return ReportPage(
         "Portfolio report",
         facts,
@@ -207,7 +207,7 @@ def _curves(report: Report) -> tuple[Plot, ...]:
 def _positions(report: Report) -> Table:
     return Table(
         "Positions",
-        ("Symbol", "Weight", "Since inclusion", "Deepest fall", "Volatility", "Booked", "Note"),
+        ("Symbol", "Weight", "Since inclusion", "Maximum drawdown", "Volatility", "Booked", "Note"),
         tuple(
             (
                 position.member.symbol,
@@ -222,7 +222,7 @@ def _positions(report: Report) -> Table:
             )
             for position in report.positions
         ),
-        "Weights of record; figures of the price since each member came in.",
+        "Recorded weights; price figures since the inclusion of each member.",
     )
 
 
@@ -311,7 +311,7 @@ def _replacements(report: Report) -> Table:
                 paid[outcome.outperformed],
                 outcome.net_reason or "; ".join(_notes(outcome)),
             )
-            for outcome in report.swaps
+            for outcome in report.replacements
         ),
         "Prices since the replacement; net of fees, spread and funding.",
     )
@@ -321,7 +321,7 @@ def _notes(outcome: ReplacementOutcome) -> Iterable[str]:
     if outcome.ended_at is not None:
         yield f"left {_time(outcome.ended_at)}"
     for name in outcome.delisted:
-        yield f"{name} is delisted, its last price stands"
+        yield f"{name} is delisted; its last price is used"
 
 
 def _correlation(known: CorrelationReport) -> Table:
@@ -355,7 +355,7 @@ def _hypothetical(figures: Figures) -> Table:
         (
             ("Days", str(figures.observations)),
             ("Growth", _share(figures.growth)),
-            ("Deepest fall", _share(figures.max_drawdown)),
+            ("Maximum drawdown", _share(figures.max_drawdown)),
             ("Sharpe", ratio(figures.sharpe)),
             ("Sortino", ratio(figures.sortino)),
             ("Calmar", ratio(figures.calmar)),

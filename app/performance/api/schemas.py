@@ -12,7 +12,9 @@ from app.performance.services.service import PositionPerformance
 from app.portfolio.domain.returns import Figures, Trade
 from app.portfolio.services.queries import CorrelationReport
 
-LATE: Final = "Of changes in the period: prices that stand for marks which were not known then."
+LATE_MARKS: Final = (
+    "Of changes in the period: prices that stand for marks which were not known then."
+)
 
 
 class TradeOut(Out):
@@ -155,7 +157,7 @@ class PairsOut(Out):
         )
 
 
-class EarnedOut(Out):
+class PerformanceFiguresOut(Out):
     """Figures of the index by the weights of each day; 365 days a year.
 
     Growth and drawdown use every known point, the start and now included; the ratios are null
@@ -177,9 +179,9 @@ class EarnedOut(Out):
     profit_factor: float | None
 
 
-def earned_fields(made: Figures) -> dict[str, Any]:
+def figures_fields(made: Figures) -> dict[str, Any]:
     """Fields of `EarnedOut`."""
-    names = [name for name in EarnedOut.model_fields if name != "ratios_reason"]
+    names = [name for name in PerformanceFiguresOut.model_fields if name != "ratios_reason"]
     return {name: getattr(made, name) for name in names} | {"ratios_reason": made.reason}
 
 

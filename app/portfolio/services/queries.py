@@ -26,7 +26,7 @@ from app.portfolio.storage.portfolio import PortfolioRepository
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Averages are over the members for which the figure is known; None where there are none."""
+    """Statistics of the members; an average uses the known figures, None without any."""
 
     total_symbols: int
     max_portfolio_size: int
@@ -59,8 +59,8 @@ class CorrelationReport:
     days: int
     basis: str
     correlations: Mapping[str, float | None]  # "A-B" in rank order; None is not applicable
-    not_applicable: Mapping[str, str]  # why, by pair
-    raw: Mapping[str, float]  # of returns as they are, whatever the basis
+    not_applicable: Mapping[str, str]  # reason by pair
+    raw: Mapping[str, float]  # of raw returns, independent of the basis
     raw_average: float | None
     raw_highest: float | None
     raw_matrix: tuple[tuple[float | None, ...], ...]
@@ -85,7 +85,7 @@ class CorrelationReport:
 
 @dataclass(frozen=True, slots=True)
 class PortfolioQueries:
-    """Answers questions about the members; nothing here changes them."""
+    """Reads over the members."""
 
     database: Database
     contexts: DecisionContextFactory
@@ -108,7 +108,7 @@ class PortfolioQueries:
         )
 
     async def correlation(self, days: int | None = None) -> CorrelationReport:
-        """Of all pairs of members over `days` (default: the window of the alert)."""
+        """Correlations of all pairs of members over `days` (default: the window of the alert)."""
         view, context = await self._view()
         return correlation_report(view.portfolio, context, days)
 
@@ -150,7 +150,7 @@ def _sectors(portfolio: Portfolio, context: DecisionContext) -> dict[str, int]:
 
 
 def mean_known(values: "list[float | None] | list[float]") -> float | None:
-    """Mean of the values that are known; None where there are none."""
+    """Mean of the known values; None without any."""
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
 
@@ -158,7 +158,7 @@ def mean_known(values: "list[float | None] | list[float]") -> float | None:
 def correlation_report(
     portfolio: Portfolio, context: DecisionContext, days: int | None = None
 ) -> CorrelationReport:
-    """Of all pairs of members over `days` (default: the window of the alert)."""
+    """Correlations of all pairs of members over `days` (default: the window of the alert)."""
     rules = context.configuration.correlation
     window = rules.days if days is None else days
     symbols = tuple(member.symbol for member in portfolio.members)
@@ -205,7 +205,7 @@ def correlation_report(
 
 
 def _matrix(symbols: tuple[str, ...], rho_of: Correlation) -> tuple[tuple[float | None, ...], ...]:
-    """None where a correlation is not known or not applicable."""
+    """Correlation of a pair; None if unknown or not applicable."""
 
     def known(one: str, other: str) -> float | None:
         rho = rho_of(one, other)

@@ -36,7 +36,7 @@ class Post:
 
     async def component(self) -> ComponentHealth:
         self.world.pulse = self.pulse
-        await self.pulse.look()
+        await self.pulse.refresh()
         health = await self.world.status().health()
         return next(one for one in health.components if one.name == "alerting")
 

@@ -451,7 +451,7 @@ async def test_channels_can_be_changed_and_removed(office: Office) -> None:
         draft = ChannelDraft(
             "desk", ChannelKind.WEBHOOK, url, None, (NotificationKind.ERROR,), True
         )
-        await office.notifications.alter(channel_id, draft, WHO, no_answer)
+        await office.notifications.update_channel(channel_id, draft, WHO, no_answer)
         (kept,) = await office.notifications.channels()
         assert (kept.url, kept.secret, kept.kinds) == (url, SECRET, (NotificationKind.ERROR,))
         assert url not in repr(kept)
@@ -461,13 +461,13 @@ async def test_channels_can_be_changed_and_removed(office: Office) -> None:
         await office.work()
         assert receiver.ids == ["notice-1", "event-2"]
         off = replace(draft, enabled=False, url=None)
-        await office.notifications.alter(channel_id, off, WHO, no_answer)
+        await office.notifications.update_channel(channel_id, off, WHO, no_answer)
         await office.publish(alert(2))
         await office.work()
         assert len(receiver.got) == 2
         people = replace(draft, kind=ChannelKind.APPRISE, url=None)
         with pytest.raises(RefusedError):  # another kind needs an address of its own
-            await office.notifications.alter(channel_id, people, WHO, no_answer)
+            await office.notifications.update_channel(channel_id, people, WHO, no_answer)
         await office.notifications.remove(channel_id, WHO, no_answer)
         assert await office.notifications.channels() == ()
         assert await office.notifications.log(None, 10) == ()
@@ -478,13 +478,13 @@ async def test_channels_can_be_changed_and_removed(office: Office) -> None:
 async def test_what_nobody_was_to_be_told_is_not_told_to_who_comes_later(office: Office) -> None:
     receiver = Receiver()
     async with office.database.read() as unit:
-        assert await unit.get(NotificationRepository).unseen() == 0
+        assert await unit.get(NotificationRepository).backlog() == 0
     await office.publish(change(1), change(2))
     async with office.database.read() as unit:
-        assert await unit.get(NotificationRepository).unseen() == 2
+        assert await unit.get(NotificationRepository).backlog() == 2
     await office.work()
     async with office.database.read() as unit:
-        assert await unit.get(NotificationRepository).unseen() == 0
+        assert await unit.get(NotificationRepository).backlog() == 0
     async with receiver.listening() as url:
         await office.channel("desk", url)
         await office.work()
@@ -518,6 +518,6 @@ async def test_what_was_settled_long_ago_is_dropped(office: Office) -> None:
         await office.channel("desk", url)
         await office.publish(change(1))
         await office.work()
-        assert await office.notifications.forget_old(KEEP) == 0
+        assert await office.notifications.delete_old(KEEP) == 0
         office.now += timedelta(days=31)
-        assert await office.notifications.forget_old(KEEP) == 1
+        assert await office.notifications.delete_old(KEEP) == 1

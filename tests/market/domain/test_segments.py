@@ -23,7 +23,7 @@ from app.portfolio.domain.risk import compute_risk, value_at_risk
 from app.portfolio.domain.weighting import estimate_covariance
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
-from app.scoring.domain.score_stability import back_scores, noise_of_level, reliability
+from app.scoring.domain.score_stability import back_scores, reliability, weekly_noise
 from tests.support.market_files import DAILY_PANEL, needs_daily_panel
 from tests.support.scoring_inputs import make_inputs
 
@@ -182,7 +182,7 @@ def test_no_score_reaches_into_a_bar_of_two_units(factor: float, has_hours: bool
 
     def board(daily: Panel, hours: Panel) -> Any:
         inputs = replace(INPUTS, daily=daily, hourly=hours)
-        past = reliability(daily, SPEC), noise_of_level(back_scores(daily, SPEC))
+        past = reliability(daily, SPEC), weekly_noise(back_scores(daily, SPEC))
         return replace(score(inputs, SPEC, past[0], noise=past[1]), input_hash="")
 
     broken = board(

@@ -242,7 +242,7 @@ async def test_a_follower_decides_on_no_stored_board_that_its_owner_does_not_dec
     board = owner.scoring.board()
     early = process(live, "early")
     await early.follower.refresh()
-    assert (early.scoring.in_force(), early.scoring.is_whole()) == (board, True)
+    assert (early.scoring.latest_complete(), early.scoring.has_complete_board()) == (board, True)
     ahead = replace(
         board,
         run_id="00000000-0000-4000-9000-999999999999",
@@ -252,9 +252,9 @@ async def test_a_follower_decides_on_no_stored_board_that_its_owner_does_not_dec
         await unit.get(ScoringRepository).save(ahead, None)
     follower = process(live, "follower")
     await follower.follower.refresh()
-    assert (owner.scoring.in_force(), follower.scoring.in_force()) == (board, ahead)
-    assert owner.scoring.is_whole()
-    assert not follower.scoring.is_whole()
+    assert (owner.scoring.latest_complete(), follower.scoring.latest_complete()) == (board, ahead)
+    assert owner.scoring.has_complete_board()
+    assert not follower.scoring.has_complete_board()
 
 
 async def test_K16_a_stopped_owner_that_wakes_writes_neither_board_nor_market_nor_contracts(

@@ -57,13 +57,13 @@ class Levers:
     def latest(self) -> Board | None:
         return self.desk.boards.latest()
 
-    def in_force(self) -> Board | None:
-        return self.desk.boards.in_force()
+    def latest_complete(self) -> Board | None:
+        return self.desk.boards.latest_complete()
 
-    def is_whole(self) -> bool:
-        return self.desk.boards.is_whole()
+    def has_complete_board(self) -> bool:
+        return self.desk.boards.has_complete_board()
 
-    def own_status_of(self, board: Board) -> DataStatus:
+    def age_status(self, board: Board) -> DataStatus:
         assert board is self.latest()
         return self.of_board
 

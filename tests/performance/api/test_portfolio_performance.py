@@ -118,8 +118,8 @@ async def test_what_no_result_can_be(client: httpx2.AsyncClient, wrong: dict[str
     assert body.get("included_at") == (
         "2026-03-01T12:00:00.000000Z" if wrong is TOO_EARLY else None
     )
-    assert ("came into the portfolio" in body["detail"]) is (wrong is TOO_EARLY)
-    assert ("in the future" in body["detail"]) is (wrong is TOO_LATE)
+    assert ("before the inclusion" in body["detail"]) is (wrong is TOO_EARLY)
+    assert ("after the current time" in body["detail"]) is (wrong is TOO_LATE)
     assert (await get(client, "/trades"))["items"] == []
 
 
@@ -144,7 +144,7 @@ async def test_positions_equity_and_attribution(desk: Desk, client: httpx2.Async
     assert known["unrealized"] == "0.020000000000000000"
     assert (known["realized_pnl"], unknown["realized_pnl"]) == ("11", None)
     assert (unknown["mark_price"], unknown["unrealized"]) == (None, None)
-    assert unknown["reason"] == "its mark is not known"
+    assert unknown["reason"] == "its mark price is unknown"
     curve = await get(client, "/equity")
     assert (curve["items"][0]["equity"], curve["items"][-1]["equity"]) == ("1", None)
     assert curve["items"][-1]["reason"] == f"no price of {SYMBOLS[1]} is known"
@@ -160,7 +160,7 @@ async def test_positions_equity_and_attribution(desk: Desk, client: httpx2.Async
     index, booked = attributed["ledgers"]
     active = attributed["active"]
     assert (active["active_return"], active["sectors"]) == (None, [])
-    assert active["reason"] == "no whole day was held in the period"
+    assert active["reason"] == "there was no whole day with a position in the period"
     for ledger in (index, booked):
         for lines in (ledger["symbols"], ledger["sectors"]):
             assert sum(Decimal(one["contribution"]) for one in lines) == Decimal(ledger["change"])
@@ -222,7 +222,7 @@ async def test_an_empty_portfolio_has_no_curve(database: Database) -> None:
         assert (await get(client, "/equity"))["items"] == []
         assert (await get(client, "/positions"))["positions"] == []
         (ledger,) = (await get(client, "/performance-attribution", days=1))["ledgers"]
-        assert ledger["reason"] == "nothing was held in the period"
+        assert ledger["reason"] == "there was no position in the period"
         await desk.portfolio.initialize(2, "start", WHO)
         assert len((await get(client, "/equity"))["items"]) == 1
 
@@ -238,7 +238,7 @@ async def test_the_report_as_json(desk: Desk, client: httpx2.AsyncClient) -> Non
     assert (swap["old_symbol"], swap["new_symbol"]) == (SYMBOLS[1], SYMBOLS[4])
     assert swap["difference"] == pytest.approx(0.3)
     assert (swap["net"], swap["outperformed"]) == (None, None)
-    assert swap["net_reason"] == f"the funding of {SYMBOLS[1]} since the swap is not known"
+    assert swap["net_reason"] == f"the funding of {SYMBOLS[1]} since the replacement is unknown"
     assert [one["trade_id"] for one in made["trades"]] == ["fill-1"]
     assert made["figures"]["sharpe"] is made["figures"]["sharpe_standard_error"] is None
     assert made["figures"]["is_sufficient"] is False
@@ -292,7 +292,7 @@ async def test_the_ledger_of_replacements_is_net_of_their_costs(
         "high": None,
         "counted": 0,
         "unknown": 0,
-        "reason": "there were none",
+        "reason": "there are no replacements",
     }
     await settle(desk, "0.0001", SYMBOLS[1], SYMBOLS[2])
     await settle(desk, "0.02", SYMBOLS[4], SYMBOLS[5])
@@ -310,7 +310,7 @@ async def test_the_ledger_of_replacements_is_net_of_their_costs(
     assert first["net"] == pytest.approx(0.015 - 0.0012 - 0.002 - 0.0199)
     assert first["outperformed"] is False, "the prices alone say that it has"
     assert (second["net"], second["outperformed"]) == (None, None)
-    assert second["net_reason"] == "the spread at the swap is not known"
+    assert second["net_reason"] == "the spread at the replacement is unknown"
     assert shown["total"]["net"] == pytest.approx(first["net"])
     assert (shown["total"]["counted"], shown["total"]["unknown"]) == (1, 1)
     assert shown["total"]["low"] is shown["total"]["high"] is None

@@ -76,7 +76,7 @@ def made(
     line = AttributionLine(name, name, 20_000_000, ONE, None, None, ONE)
     booked = BookedResult(name, "id", name, name, ONE, name, ONE, ONE, T0)
     report = Report(
-        made_at=T0 + 48 * HOUR,
+        created_at=T0 + 48 * HOUR,
         version=7,
         since=None,
         until=None,
@@ -109,7 +109,7 @@ def made(
             why,
         ),
         trades=(Trade(booked, 1, T0),),
-        swaps=(
+        replacements=(
             ReplacementOutcome(
                 at=T0,
                 old=name,
@@ -167,20 +167,20 @@ def test_the_other_figures_in_words() -> None:
     told = facts(made(why="no price of AAAUSDT is known"))
     assert told["Equity (index, 1 at the start)"] == "unknown (no price of AAAUSDT is known)"
     assert (told["Sortino"], told["Calmar"], told["Profit factor"]) == ("2.00", "unknown", "1.50")
-    assert (told["Deepest fall"], told["Days with a gain"]) == ("12.50%", "50.00%")
+    assert (told["Maximum drawdown"], told["Days with a gain"]) == ("12.50%", "50.00%")
     assert told["Daily returns behind these"] == "42"
     few = facts(made(figures=Figures(29, None, None, None, 0.125, None, None, growth=-0.1)))
     why = "unknown (29 observations, 30 are needed)"
     assert {few[name] for name in ("Sharpe", "Sortino", "Calmar", "Days with a gain")} == {why}
-    assert (few["Growth"], few["Deepest fall"]) == ("-10.00%", "12.50%")
-    assert told["Made at"] == "2026-01-03 00:00 UTC"
+    assert (few["Growth"], few["Maximum drawdown"]) == ("-10.00%", "12.50%")
+    assert told["Created at"] == "2026-01-03 00:00 UTC"
     assert told["Data"] == "sandbox, fresh"
     late = (BackfilledMark(2, T0, "AAAUSDT", Decimal("12.5"), T0 - HOUR),)
     assert facts(made(late_marks=late))["Mark of AAAUSDT at 2026-01-01 00:00 UTC"] == (
         "unknown then; 12.5 is the close of the hour 2025-12-31 23:00 UTC"
     )
     nothing = facts(made(days=(), figures=Figures(0, None, None, None, None, None, None)))
-    assert nothing["Equity (index, 1 at the start)"] == nothing["Deepest fall"] == "unknown"
+    assert nothing["Equity (index, 1 at the start)"] == nothing["Maximum drawdown"] == "unknown"
 
 
 def test_a_swap_that_a_delisting_forced_says_so() -> None:
@@ -192,7 +192,7 @@ def test_a_swap_that_a_delisting_forced_says_so() -> None:
         return table.rows[0][-1]
 
     assert note() == ""
-    assert note(delisted=("AAAUSDT",)) == "AAAUSDT is delisted, its last price stands"
+    assert note(delisted=("AAAUSDT",)) == "AAAUSDT is delisted; its last price is used"
     assert note(delisted=("AAAUSDT",), why="gap") == "gap"
 
 

@@ -142,7 +142,7 @@ async def test_T04_what_was_delivered_is_stamped_and_dropped_by_the_databases_cl
         office.notifications,
         idempotency=IdempotentExecutor(database, lambda: at + APART, database_time),
     )
-    assert await fast.forget_old(APART / 2) == 0, "it was told a moment ago"
+    assert await fast.delete_old(APART / 2) == 0, "it was told a moment ago"
     stream = EventStream(database, lambda: at + APART, Metrics(), shared=database_time)
     async with database.write() as unit:
         unit.publish_after_commit(PlanCreated("run", 1, 0, at))

@@ -26,8 +26,14 @@ from app.adapters.kucoin.recording.stream import ReplayedStream
 from app.configuration.domain.model import Configuration, IntervalSettings
 from app.configuration.domain.sections import FeedSettings
 from app.market.domain.stream import StreamTopic, TopicKind
-from app.research.domain.recording import BoardLine, EndOfTapeError, Schedule, Step, TapeError
-from app.research.services.recording import LiveSteps
+from app.research.domain.recording import (
+    BoardFingerprint,
+    EndOfRecordingError,
+    RecordingError,
+    Schedule,
+    SessionStep,
+)
+from app.research.services.recording import LiveSession
 from tests.support.taping import Act, StreamStudio, Studio, alone, replayed
 
 pytestmark = pytest.mark.xdist_group("tape")  # one recording for all of them
@@ -177,7 +183,7 @@ async def test_a_tape_that_asks_something_else_is_not_guessed_at(
             else one
         ),
     )
-    with pytest.raises(TapeError, match="elsewhere"):
+    with pytest.raises(RecordingError, match="elsewhere"):
         await replayed(path)
 
 
@@ -235,7 +241,7 @@ async def test_a_tape_is_never_written_over(studio: Studio) -> None:
 async def test_what_is_no_tape_is_named_so(content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / "some.tape"
     path.write_bytes(content)
-    with pytest.raises(TapeError, match=said):
+    with pytest.raises(RecordingError, match=said):
         await replayed(path)
 
 
@@ -250,10 +256,10 @@ class Notes:
     def monotonic(self) -> float:
         return self.now
 
-    def began(self, step: Step) -> None:
+    def record_step(self, step: SessionStep) -> None:
         self.seen.append(step.value)
 
-    def scored(self, board: BoardLine) -> None:
+    def record_board(self, board: BoardFingerprint) -> None:
         raise AssertionError(board)
 
     def flush(self) -> None:
@@ -262,10 +268,10 @@ class Notes:
     def drain(self) -> None:
         self.seen.append("drain")
 
-    def catching_up(self) -> None:
+    def begin_catch_up(self) -> None:
         self.is_behind = False
 
-    def caught_up(self, error: object) -> None:
+    def end_catch_up(self, error: object) -> None:
         self.seen.append(f"caught up: {error}")
 
     async def wait(self, seconds: float) -> None:
@@ -275,17 +281,17 @@ class Notes:
 
 async def test_before_it_waits_all_is_safe_and_what_was_told_comes_before_each_step() -> None:
     notes = Notes()
-    steps = LiveSteps(
-        Schedule(IntervalSettings()), notes, notes, notes.monotonic, notes.wait, for_s=20.0
+    steps = LiveSession(
+        Schedule(IntervalSettings()), notes, notes, notes.monotonic, notes.wait, duration_s=20.0
     )  # fmt: skip
-    assert await steps.next() is Step.FILL
-    steps.ended(Step.FILL, None)
-    assert await steps.next() is Step.SCORING
+    assert await steps.next() is SessionStep.FILL
+    steps.finish_step(SessionStep.FILL, None)
+    assert await steps.next() is SessionStep.SCORING
     notes.is_behind = True
-    assert await steps.next() is Step.CATCH_UP
-    steps.ended(Step.CATCH_UP, None)
-    assert await steps.next() is Step.BOOKS
-    with pytest.raises(EndOfTapeError):
+    assert await steps.next() is SessionStep.CATCH_UP
+    steps.finish_step(SessionStep.CATCH_UP, None)
+    assert await steps.next() is SessionStep.BOOKS
+    with pytest.raises(EndOfRecordingError):
         await steps.next()
     assert notes.seen == [
         *("first_fill", "drain", "scoring", "drain", "catch_up", "caught up: None"),

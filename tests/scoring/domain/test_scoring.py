@@ -279,7 +279,7 @@ def test_same_inputs_same_board_and_same_fingerprint() -> None:
 
 def test_a_draft_is_issued_with_the_circumstances_of_its_run() -> None:
     draft = score(make_inputs(12), SPEC)
-    board = draft.issued(
+    board = draft.to_board(
         run_id="r", algorithm="default", algorithm_version=1, configuration_version=3,
         calculated_at=datetime(2025, 1, 1, tzinfo=UTC), duration_ms=12.5,
         data_source=DataSource.SANDBOX,

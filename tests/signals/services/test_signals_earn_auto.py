@@ -77,7 +77,7 @@ async def bought(desk: Desk, client: httpx2.AsyncClient, symbols: tuple[str, ...
     for symbol in symbols:
         sent = await send(client, symbol, "momentum")
         if sent["state"] == "approved":
-            while await desk.signal_actions.act():
+            while await desk.signal_actions.apply_approved():
                 pass
             return await get(client, f"/signals/{sent['signal_id']}")
     raise AssertionError("no signal was approved")
@@ -104,10 +104,10 @@ async def test_auto_proposes_until_booked_outcomes_have_earned_weights_and_then_
             if day == 0:
                 await keep_board(desk)
             truth = winners(prices, day)
-            desk.signals = replace(desk.signals, judges=SignalEvaluator(judges(truth)))
+            desk.signals = replace(desk.signals, evaluator=SignalEvaluator(judges(truth)))
             before = await get(client, "/portfolio")
             statistics = await get(client, "/signals/statistics")
-            assert statistics["is_weighed_by_skill"] is (day == 2), "fifty outcomes are needed"
+            assert statistics["is_skill_weighted"] is (day == 2), "fifty outcomes are needed"
             found = await bought(desk, client, others)
             after = await get(client, "/portfolio")
             if day < 2:

@@ -20,7 +20,7 @@ from app.foundation.errors import (
     UnavailableError,
 )
 from app.market.domain.stream import StreamTopic
-from app.research.domain.recording import BoardLine, Step, TapeError
+from app.research.domain.recording import BoardFingerprint, RecordingError, SessionStep
 
 _KINDS: Final[tuple[type[ServiceError], ...]] = (
     BadResponseError,
@@ -47,7 +47,7 @@ class StepStarted(msgspec.Struct, frozen=True, array_like=True, tag="began"):
     """Start of a step of the session."""
 
     at: float
-    step: Step
+    step: SessionStep
 
 
 class ConfigurationApplied(msgspec.Struct, frozen=True, array_like=True, tag="configured"):
@@ -135,7 +135,7 @@ class BoardComputed(msgspec.Struct, frozen=True, array_like=True, tag="scored"):
     """Board computed during the recording."""
 
     at: float
-    board: BoardLine
+    board: BoardFingerprint
 
 
 class RecordingEnded(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
@@ -255,14 +255,14 @@ class RecordingReader:
         if magic != MAGIC:
             is_tape = magic.startswith(MAGIC.rpartition(b" ")[0])
             what = "is a tape of another version" if is_tape else "is no tape"
-            raise TapeError(f"{self.path} {what}")
+            raise RecordingError(f"{self.path} {what}")
         found = self._block()
         if not found:
-            raise TapeError(f"{self.path} is empty: {self.cut or 'it ends at once'}")
+            raise RecordingError(f"{self.path} is empty: {self.cut or 'it ends at once'}")
         try:
             self.header = _HEADER.decode(found[0])
         except msgspec.MsgspecError as error:
-            raise TapeError(f"{self.path} has an invalid header") from error
+            raise RecordingError(f"{self.path} has an invalid header") from error
         self._first = found[1:]
 
     def __iter__(self) -> Iterator[Entry]:
@@ -272,7 +272,7 @@ class RecordingReader:
                 try:
                     yield _ENTRY.decode(one)
                 except msgspec.MsgspecError as error:
-                    raise TapeError(
+                    raise RecordingError(
                         f"{self.path} has an entry that this version cannot read"
                     ) from error
             packed = self._block()

@@ -36,7 +36,7 @@ from app.adapters.kucoin.transport import (
 from app.foundation.data_status import DataSource
 from app.foundation.errors import ServiceError
 from app.market.domain.models import ExchangeLink
-from app.research.domain.recording import TapeClock, TapeError
+from app.research.domain.recording import RecordingClock, RecordingError
 
 T = TypeVar("T")
 _NO_WAIT: Final = 0.0
@@ -115,7 +115,7 @@ class RecordingRest:
 class ReplayedRest:
     """Requests answered from a recording, without a network."""
 
-    def __init__(self, tape: SessionPlayer, clock: TapeClock) -> None:
+    def __init__(self, tape: SessionPlayer, clock: RecordingClock) -> None:
         self._tape = tape
         self._clock = clock
         self._link = LinkTracker(now=clock.now, monotonic=clock.monotonic)
@@ -144,10 +144,10 @@ class ReplayedRest:
             raise error
         last = given.attempts[-1] if given.attempts else None
         if last is None or last.status is None:
-            raise TapeError(f"the tape has data of {path}, and no answer that holds it")
+            raise RecordingError(f"the tape has data of {path}, and no answer that holds it")
         outcome = interpret_response(ExchangeResponse(last.status, SILENT, last.body), endpoint)
         if not isinstance(outcome, RequestSuccess):
-            raise TapeError(f"the answer to {path} was data when it was recorded")
+            raise RecordingError(f"the answer to {path} was data when it was recorded")
         self._link.success(sent_at)
         return read(outcome.data)
 
@@ -158,7 +158,7 @@ _NOWHERE = "http://tape.invalid"  # no request is sent to it
 @asynccontextmanager
 async def open_recording(
     tape: SessionRecorder,
-    clock: TapeClock,
+    clock: RecordingClock,
     *,
     base_url: str,
     source: DataSource,
@@ -201,7 +201,7 @@ async def open_recording(
 @asynccontextmanager
 async def open_replay(
     tape: SessionPlayer,
-    clock: TapeClock,
+    clock: RecordingClock,
     *,
     source: DataSource,
     sleep: Callable[[float], Awaitable[None]],

@@ -170,11 +170,11 @@ class RecordedStream(ReplayedStream):
     def is_behind(self) -> bool:
         return bool(self._backfill_requests)
 
-    def catching_up(self) -> None:
+    def begin_catch_up(self) -> None:
         """Start a backfill; later requests get another one."""
         self._running_backfills, self._backfill_requests = self._backfill_requests, []
 
-    def caught_up(self, error: ServiceError | None) -> None:
+    def end_catch_up(self, error: ServiceError | None) -> None:
         for one in self._running_backfills:
             if one.done():
                 continue  # its connection ended
