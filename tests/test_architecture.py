@@ -247,7 +247,7 @@ VIOLATIONS = (
 )
 CAPABILITIES = (
     "alerts", "configuration", "market", "operations", "performance", "portfolio", "research",
-    "scoring", "signals", "trading",
+    "scoring", "security", "signals", "trading",
 )  # fmt: skip
 
 

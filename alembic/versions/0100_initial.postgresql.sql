@@ -33,6 +33,27 @@ CREATE UNIQUE INDEX uq_alerts_rule_subject_live ON alerts (rule, subject) WHERE 
 
 CREATE INDEX ix_alerts_resolved_at ON alerts (resolved_at, id)
 
+CREATE TABLE api_keys (
+    id VARCHAR(36) NOT NULL,
+    name VARCHAR(40) NOT NULL,
+    prefix VARCHAR(16) NOT NULL,
+    hash VARCHAR(64) NOT NULL,
+    pepper_id VARCHAR(16) NOT NULL,
+    role VARCHAR(16),
+    scopes TEXT NOT NULL,
+    sources TEXT NOT NULL,
+    allow TEXT NOT NULL,
+    created_by VARCHAR(128) NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    expires_at TIMESTAMP WITH TIME ZONE,
+    last_used_at TIMESTAMP WITH TIME ZONE,
+    revoked_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT pk_api_keys PRIMARY KEY (id),
+    CONSTRAINT uq_api_keys_prefix UNIQUE (prefix),
+    CONSTRAINT ck_api_keys_role_known CHECK (role IN ('viewer', 'trader', 'operator', 'admin')),
+    CONSTRAINT ck_api_keys_has_permission CHECK (role IS NOT NULL OR scopes <> '[]')
+)
+
 CREATE TABLE notification_channels (
     id VARCHAR(36) NOT NULL,
     name VARCHAR(64) NOT NULL,

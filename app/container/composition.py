@@ -58,6 +58,9 @@ from app.portfolio.services.replacement import ReplacementService
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.service import BoardRetention, Scoring
+from app.security.services.key_ring import KeyRing
+from app.security.services.keys import ApiKeyService
+from app.security.services.peppers import PepperStore
 from app.settings import Settings
 from app.signals.services.actions import ProposedSignals, SignalActions
 from app.signals.services.evaluation import SignalEvaluator
@@ -183,6 +186,7 @@ def compose(
         idempotency=idempotency,
         stream=stream,
         notifications=notifications,
+        keys=key_service(settings, database, idempotency, seams),
         jobs=job_service,
         retention=Retention(
             configuration,
@@ -200,6 +204,24 @@ def compose(
         signal_outcomes=SignalOutcomes(database, context),
         signal_sources=SignalSources(signals, plugins.sources()),
     )
+
+
+LOCAL_KEY_FILE: Final = "local-admin.key"  # in a configured directory
+
+
+def key_service(
+    settings: Settings,
+    database: Database,
+    idempotency: IdempotentExecutor,
+    seams: RuntimeValues | None = None,
+) -> ApiKeyService:
+    """The use cases of API keys over an open database; nothing is read yet."""
+    seams = seams or RuntimeValues()
+    url, directory = settings.database.url, settings.security.directory
+    peppers = PepperStore(settings.security.pepper_list, key_file(url, "pepper"))
+    local = key_file(url, "local") if directory is None else directory / LOCAL_KEY_FILE
+    ring = KeyRing(database, seams.now, peppers, seams.new_id)
+    return ApiKeyService(database, seams.now, seams.new_id, idempotency, peppers, ring, local)
 
 
 def _market(

@@ -28,9 +28,9 @@ ROOT = Path(__file__).parents[2]
 
 # SHA-256 of each file of a released revision, shortened.
 PINNED = {
-    "0100_initial.postgresql.sql": "fb1a2058ff0ef510",
+    "0100_initial.postgresql.sql": "4de0394b63737725",
     "0100_initial.py": "3e661ec8d815dc7d",
-    "0100_initial.sqlite.sql": "d3d52340db2c22d2",
+    "0100_initial.sqlite.sql": "90062d5e908a22a3",
 }
 
 # What PostgreSQL knows of a schema, one line each.

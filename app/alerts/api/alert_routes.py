@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Path, Query, Request
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
@@ -15,16 +15,15 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
-    UNNAMED,
     CommandDep,
     CursorsDep,
-    IdempotencyDep,
     Provided,
-    RequestIdDep,
+    UnversionedDep,
     by,
 )
 from app.foundation.http.errors import problem_response, problems
 from app.foundation.http.pagination import after, cut, moment_and_id
+from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, NameText
 from app.foundation.http.responses import etag, keep, sent
 from app.foundation.http.routing import api_router
@@ -42,7 +41,8 @@ from app.foundation.http.schemas import (
     UtcTime,
     finite,
 )
-from app.foundation.idempotency import Command, StoredResponse
+from app.foundation.idempotency import StoredResponse
+from app.foundation.principals import Role
 from app.portfolio.api.schemas import freshness
 
 router = api_router("alerts", "/alerts")
@@ -130,19 +130,12 @@ class SnoozeIn(MoveIn):
         return self.until if self.until is not None else timedelta(seconds=self.seconds or 0)
 
 
-def _unversioned(request_id: RequestIdDep, idempotency_key: IdempotencyDep) -> Command:
-    """Command without a version: alerts have a state only."""
-    return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency_key)
-
-
-MoveDep = Annotated[Command, Depends(_unversioned)]
-
-
 def _alert(done: Alert) -> StoredResponse:
     return keep(AlertOut.of(done))
 
 
 @router.get("", summary="Alerts, the open ones by default", responses=problems(*NAMES))
+@requires(Role.VIEWER)
 async def alerts(
     alerts: Provided[AlertService],
     cursors: CursorsDep,
@@ -187,6 +180,7 @@ def _ended(alert: Alert) -> tuple[str, str]:
 
 
 @router.get("/{alert_id}", summary="One alert", responses=problems(Code.NOT_FOUND))
+@requires(Role.VIEWER)
 async def alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
     """One alert in any state."""
     return AlertOut.of(await alerts.get(alert_id))
@@ -198,8 +192,12 @@ async def alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
     response_model=AlertOut,
     responses=problems(*_MOVES),
 )
+@requires(Role.OPERATOR)
 async def acknowledge(
-    alerts: Provided[AlertService], command: MoveDep, alert_id: IdPath, body: MoveIn | None = None
+    alerts: Provided[AlertService],
+    command: UnversionedDep,
+    alert_id: IdPath,
+    body: MoveIn | None = None,
 ) -> Response:
     """Acknowledge an alert; it stays active until its cause ends. A repetition changes nothing."""
     who = by(command, None if body is None else body.user)
@@ -212,8 +210,9 @@ async def acknowledge(
     response_model=AlertOut,
     responses=problems(*_MOVES),
 )
+@requires(Role.OPERATOR)
 async def snooze(
-    alerts: Provided[AlertService], command: MoveDep, alert_id: IdPath, body: SnoozeIn
+    alerts: Provided[AlertService], command: UnversionedDep, alert_id: IdPath, body: SnoozeIn
 ) -> Response:
     """Snooze an alert for at most 30 days; it reopens then while its cause lasts."""
     who = by(command, body.user)
@@ -226,8 +225,12 @@ async def snooze(
     response_model=AlertOut,
     responses=problems(*_MOVES),
 )
+@requires(Role.OPERATOR)
 async def resolve(
-    alerts: Provided[AlertService], command: MoveDep, alert_id: IdPath, body: MoveIn | None = None
+    alerts: Provided[AlertService],
+    command: UnversionedDep,
+    alert_id: IdPath,
+    body: MoveIn | None = None,
 ) -> Response:
     """Resolve an alert; while its cause lasts it reopens after a cooldown of 10 minutes or more."""
     who = by(command, None if body is None else body.user)
@@ -286,6 +289,7 @@ _SIDES = {ThresholdSide.STATE: "state", ThresholdSide.ABOVE: "above", ThresholdS
 
 
 @rule_router.get("", summary="The alert rules in force")
+@requires(Role.VIEWER)
 async def alert_rules(alert_rules: Provided[AlertRuleService]) -> AlertRulesOut:
     """All rules, disabled ones included, with the version of the configuration."""
     rules, version = await alert_rules.all()
@@ -298,6 +302,7 @@ async def alert_rules(alert_rules: Provided[AlertRuleService]) -> AlertRulesOut:
     response_model=AlertRuleOut,
     responses=problems(*CHANGES),
 )
+@requires(Role.ADMIN)
 async def put_alert_rule(
     request: Request,
     alert_rules: Provided[AlertRuleService],

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Self
 
-from fastapi import Depends, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import Field, SecretStr
 
 from app.alerts.domain.notifications import (
@@ -15,20 +15,20 @@ from app.alerts.domain.notifications import (
 from app.alerts.services.notifications import ChannelDraft, NotificationService
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
-    UNNAMED,
     CursorsDep,
-    IdempotencyDep,
     Provided,
-    RequestIdDep,
+    UnversionedDep,
     by,
 )
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import cut
+from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, NameText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import CursorText, Limit, Out, UtcTime
-from app.foundation.idempotency import Command, StoredResponse
+from app.foundation.idempotency import StoredResponse
+from app.foundation.principals import Role
 
 router = api_router("notifications", "/notifications")
 _KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
@@ -166,14 +166,6 @@ class NotificationsOut(Out):
     next_cursor: str | None
 
 
-def _unversioned(request_id: RequestIdDep, idempotency: IdempotencyDep) -> Command:
-    """Command without a version: the last write wins."""
-    return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency)
-
-
-AskedDep = Annotated[Command, Depends(_unversioned)]
-
-
 def _created(channel: Channel) -> StoredResponse:
     return keep(ChannelOut.of(channel), 201)
 
@@ -187,6 +179,7 @@ def _notice(delivery: Delivery) -> StoredResponse:
 
 
 @router.get("", summary="Delivery log", responses=problems())
+@requires(Role.VIEWER)
 async def log(
     notifications: Provided[NotificationService],
     cursors: CursorsDep,
@@ -208,6 +201,7 @@ async def log(
 
 
 @router.get("/channels", summary="Channels", responses=problems())
+@requires(Role.VIEWER)
 async def channels(notifications: Provided[NotificationService]) -> ChannelsOut:
     """Channels by name, without addresses and secrets."""
     found = await notifications.channels()
@@ -221,8 +215,9 @@ async def channels(notifications: Provided[NotificationService]) -> ChannelsOut:
     response_model=ChannelOut,
     responses=problems(*_CHANNEL),
 )
+@requires(Role.ADMIN)
 async def create(
-    notifications: Provided[NotificationService], command: AskedDep, body: ChannelIn
+    notifications: Provided[NotificationService], command: UnversionedDep, body: ChannelIn
 ) -> Response:
     """Add a channel; it receives events from now on.
 
@@ -241,9 +236,10 @@ async def create(
     response_model=ChannelOut,
     responses=problems(*_CHANNEL),
 )
+@requires(Role.ADMIN)
 async def alter(
     notifications: Provided[NotificationService],
-    command: AskedDep,
+    command: UnversionedDep,
     channel_id: ChannelId,
     body: ChannelIn,
 ) -> Response:
@@ -258,8 +254,9 @@ async def alter(
     response_model=ChannelOut,
     responses=problems(*_KEYS),
 )
+@requires(Role.ADMIN)
 async def remove(
-    notifications: Provided[NotificationService], command: AskedDep, channel_id: ChannelId
+    notifications: Provided[NotificationService], command: UnversionedDep, channel_id: ChannelId
 ) -> Response:
     """Remove a channel with its log and its pending deliveries."""
     return sent(await notifications.remove(channel_id, command, _channel))
@@ -271,8 +268,9 @@ async def remove(
     response_model=NotificationOut,
     responses=problems(Code.NOT_FOUND, *_KEYS),
 )
+@requires(Role.ADMIN)
 async def test(
-    notifications: Provided[NotificationService], command: AskedDep, body: TestIn
+    notifications: Provided[NotificationService], command: UnversionedDep, body: TestIn
 ) -> Response:
     """Send a test notification; the delivery log shows its result."""
     return sent(await notifications.test(body.channel_id, command, _notice))
@@ -284,8 +282,11 @@ async def test(
     response_model=NotificationOut,
     responses=problems(Code.INVALID_STATE_TRANSITION, *_KEYS),
 )
+@requires(Role.OPERATOR)
 async def redrive(
-    notifications: Provided[NotificationService], command: AskedDep, notification_id: NotificationId
+    notifications: Provided[NotificationService],
+    command: UnversionedDep,
+    notification_id: NotificationId,
 ) -> Response:
     """Retry a delivery that is dead after twenty attempts; it keeps its event id."""
     return sent(await notifications.redrive(notification_id, command, _notice))

@@ -288,7 +288,7 @@ class AlertService:
     ) -> CommandResult[Alert]:
         """Acknowledge an alert. Raises NotFoundError, ConflictError(alert_state)."""
         return await self._move(
-            alert_id, command, lambda alert, now: alert.acknowledged(now, command.actor), render
+            alert_id, command, lambda alert, now: alert.acknowledged(now, command.author), render
         )
 
     async def snooze(
@@ -310,7 +310,7 @@ class AlertService:
                 raise RefusedError(
                     Code.VALIDATION_FAILED, "A snooze ends in the future, within 30 days."
                 )
-            return alert.snoozed(end, command.actor)
+            return alert.snoozed(end, command.author)
 
         return await self._move(alert_id, command, snoozed, render)
 
@@ -324,7 +324,7 @@ class AlertService:
         return await self._move(
             alert_id,
             command,
-            lambda alert, now: alert.resolved(now, Resolution.OPERATOR, command.actor),
+            lambda alert, now: alert.resolved(now, Resolution.OPERATOR, command.author),
             render,
         )
 

@@ -111,6 +111,7 @@ __all__ = ["RequestError", "install", "invalid", "problem_response", "problems"]
 _log = structlog.get_logger(component="api")
 
 DEFAULT_RETRY_S: Final = 5
+CHALLENGE: Final = 'Bearer realm="my-symbols"'
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _SAME: Final = {"HEAD": "GET"}  # what can be read can be asked for without its body
 CLIENT_CLOSED: Final = 499  # status in the log for a caller that left; it is never sent
@@ -181,12 +182,14 @@ async def on_service_error(request: Request, error: Exception) -> Response:
         retry_after_s=error.retry_after_s,
         errors=error.errors if isinstance(error, RequestError) else (),
         facts=error.facts,
-        headers=_location(error),
+        headers=_headers(error),
     )
 
 
-def _location(error: ServiceError) -> Mapping[str, str] | None:
-    """Location of the rebalance run that is in progress."""
+def _headers(error: ServiceError) -> Mapping[str, str] | None:
+    """Challenge of an unauthenticated request; location of the rebalance run in progress."""
+    if error.code is Code.UNAUTHENTICATED:
+        return {"WWW-Authenticate": CHALLENGE}
     run_id = error.facts.get("run_id")
     if error.code is not Code.REBALANCE_IN_PROGRESS or run_id is None:
         return None

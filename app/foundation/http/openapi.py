@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from app.foundation.errors import Code
 from app.foundation.http.errors import Problem, describe
 from app.foundation.http.origin_guard import SAFE
+from app.foundation.http.permissions import SECURITY_SCHEMES, public
 from app.foundation.http.protocol import PROBLEM_JSON, USUAL_STATUS
 
 TITLE: Final = "My Symbols"
@@ -39,6 +40,9 @@ Decides which KuCoin futures symbols to hold, with what weight and size, from li
   to rely on it (`data_status`).
 * Errors are `application/problem+json` (RFC 9457) with a stable `code`.
 * Changes accept `Idempotency-Key` and, where a version is known, `If-Match`.
+* Callers send an API key as `Authorization: Bearer` or `X-API-Key`; `x-required-role` of an
+  operation names the least role (viewer < trader < operator < admin), `x-required-scope` the scope
+  that is enough by itself.
 """
 TAGS: Final = (
     {"name": "portfolio", "description": "Members, weights, plans and their history."},
@@ -55,6 +59,7 @@ TAGS: Final = (
     {"name": "stream", "description": "Events as they happen, and those that were missed."},
     {"name": "configuration", "description": "Weights, thresholds and limits, versioned."},
     {"name": "jobs", "description": "What runs beside the requests and survives the process."},
+    {"name": "keys", "description": "API keys of callers: roles, scopes, rotation."},
     {"name": "system", "description": "Health, status and sample data."},
     {"name": "probes", "description": "For orchestrators and Prometheus."},
 )
@@ -100,7 +105,11 @@ def install_docs(api: FastAPI) -> None:
         swagger_js_url=f"{_ASSETS_PATH}/swagger-ui-bundle.js",
         swagger_css_url=f"{_ASSETS_PATH}/swagger-ui.css",
         swagger_favicon_url=f"{_ASSETS_PATH}/favicon.png",
-        swagger_ui_parameters={"displayRequestDuration": True, "docExpansion": "list"},
+        swagger_ui_parameters={
+            "displayRequestDuration": True,
+            "docExpansion": "list",
+            "persistAuthorization": False,
+        },
     )
     html = bytes(page.body).decode()
     hashes = " ".join(f"'{_sha256(script)}'" for script in _INLINE_SCRIPT.findall(html))
@@ -110,12 +119,14 @@ def install_docs(api: FastAPI) -> None:
         "form-action 'none'; frame-ancestors 'none'"
     )
 
+    @public
     async def show(request: Request) -> Response:
         del request
         return HTMLResponse(html, headers={"Content-Security-Policy": policy})
 
     lock, encoded = asyncio.Lock(), list[bytes]()
 
+    @public
     async def show_document(request: Request) -> Response:
         del request
         async with lock:
@@ -127,7 +138,7 @@ def install_docs(api: FastAPI) -> None:
 
     api.add_route(OPENAPI_PATH, show_document, methods=["GET"], include_in_schema=False)
     api.add_route(DOCS_PATH, show, methods=["GET"], include_in_schema=False)
-    api.mount(_ASSETS_PATH, StaticFiles(directory=_ASSETS), name="docs-assets")
+    api.mount(_ASSETS_PATH, public(StaticFiles(directory=_ASSETS)), name="docs-assets")
 
 
 def install_openapi(api: FastAPI) -> None:
@@ -154,7 +165,8 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
     """Give every operation all its error responses as problem+json, and say of parameters what is
     true on the wire. Changes and returns it.
     """
-    parts = schema.setdefault("components", {}).setdefault("schemas", {})
+    schema.setdefault("components", {})["securitySchemes"] = dict(SECURITY_SCHEMES)
+    parts = schema["components"].setdefault("schemas", {})
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     parts.update(problem.pop("$defs", {}))
     parts["Problem"] = problem
@@ -181,7 +193,9 @@ def _never_null(shape: dict[str, Any]) -> None:
 def _add_problems(operation: dict[str, Any], *, changes: bool, has_names: bool) -> None:
     responses: dict[str, Any] = operation.setdefault("responses", {})
     table: dict[int, list[str]] = {}
-    refusals = (Code.FORBIDDEN,) if changes else ()
+    refusals: tuple[Code, ...] = (Code.FORBIDDEN,) if changes else ()
+    if operation.get("security"):
+        refusals = (Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.RATE_LIMITED)
     for code in (*refusals, *_general_codes(operation, has_names=has_names)):
         table.setdefault(USUAL_STATUS[code], []).append(code.value)
     for status, names in sorted(table.items()):

@@ -73,10 +73,10 @@ def _unix_epoch(what: str) -> float | None:
     return time.time() if what == "subsec" else None  # noqa: TID251  # in place of SQLite's clock
 
 
-def key_file(url: str) -> Path | None:
+def key_file(url: str, purpose: str = "channels") -> Path | None:
     """Where a key may lie beside an SQLite file; None where several machines share a database."""
     parts = url_of(url)
     if parts.get_backend_name() != "sqlite":
         return None
     file = Path(str(parts.database))
-    return file.with_name(f"{file.stem}-channels.key")
+    return file.with_name(f"{file.stem}-{purpose}.key")

@@ -19,9 +19,11 @@ from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.foundation.events import Topic
 from app.foundation.http.dependencies import Provided
 from app.foundation.http.errors import RequestError, invalid, problems
+from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, parse
 from app.foundation.http.routing import api_router
 from app.foundation.http.server import CLIENT, ENDLESS, TRY_AGAIN_LATER, ClientConnection
+from app.foundation.principals import Role
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.symbol_registry import Registry
 from app.operations.services.event_messages import TICKER, Frame, notice, pieces
@@ -251,6 +253,7 @@ _log = structlog.get_logger(component="stream")
 
 
 @router.websocket("/stream")
+@requires(Role.VIEWER)
 async def stream(
     websocket: WebSocket, stream: Provided[EventStream], registry: Provided[Registry]
 ) -> None:
@@ -298,6 +301,7 @@ class _HeldEvents(StreamingResponse):
         },
     },
 )
+@requires(Role.VIEWER)
 async def events(
     request: Request,
     registry: Provided[Registry],

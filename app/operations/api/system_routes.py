@@ -12,21 +12,21 @@ from app.foundation.health import Mode
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
 from app.foundation.http.dependencies import (
     EXPENSIVE,
-    UNNAMED,
     USE_CASES,
-    IdempotencyDep,
     Provided,
-    RequestIdDep,
+    UnversionedDep,
     UseCases,
 )
 from app.foundation.http.errors import problems
+from app.foundation.http.permissions import public, requires
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, Out, Percent, Share, UtcTime, finite, percent
-from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
+from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
 from app.foundation.metrics import CONTENT_TYPE, Metrics
+from app.foundation.principals import Role, Scope
 from app.market.services.health_facts import MarketFacts, StreamReport
 from app.operations.services.health import StatusService
 from app.operations.services.health_checks import (
@@ -67,6 +67,7 @@ class IntegrityOut(Out):
 
 
 @integrity_router.get("/integrity", summary="Are all invariants held", dependencies=EXPENSIVE)
+@requires(Role.VIEWER)
 async def integrity(checks: Provided[IntegrityService]) -> IntegrityOut:
     """Check size, ranks, sums, bounds, scores, the hash chain and that events give the state."""
     return IntegrityOut.of(await checks.check())
@@ -314,12 +315,14 @@ async def get_metrics(request: Request) -> Metrics:
 
 
 @probes.get("/livez", summary="Is the process alive")
+@public
 async def livez() -> AliveOut:
     """Liveness: answers while the event loop runs."""
     return AliveOut(status="alive")
 
 
 @probes.get("/readyz", summary="Can reads be served", responses=problems(Code.DATABASE_UNAVAILABLE))
+@public
 async def readyz(status: Provided[StatusService]) -> ComponentOut:
     """Readiness: 200 while the database answers, else 503."""
     database: ComponentHealth = await status.ready()
@@ -331,6 +334,7 @@ async def readyz(status: Provided[StatusService]) -> ComponentOut:
 
 
 @probes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+@requires(Role.VIEWER, scope=Scope.METRICS)
 async def metrics_text(
     request: Request, metrics: Annotated[Metrics, Depends(get_metrics)]
 ) -> Response:
@@ -342,12 +346,14 @@ async def metrics_text(
 
 
 @router.get("/health", summary="State of every component")
+@requires(Role.VIEWER)
 async def get_health(status: Provided[StatusService]) -> HealthOut:
     """State of every component with its cause; always 200 while the process can answer."""
     return HealthOut.of(await status.health())
 
 
 @router.get("/status", summary="Current figures of the service")
+@requires(Role.VIEWER)
 async def get_status(status: Provided[StatusService]) -> StatusOut:
     """Portfolio, scoring, feed and background tasks in figures."""
     return StatusOut.of(await status.status())
@@ -370,13 +376,13 @@ async def get_status(status: Provided[StatusService]) -> StatusOut:
         ),
     },
 )
+@requires(Role.OPERATOR)
 async def initialize_sample_data(
     status: Provided[StatusService],
     sample_data: Provided[SampleData],
     commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
-    request_id: RequestIdDep,
-    idempotency_key: IdempotencyDep,
+    command: UnversionedDep,
     as_job: PrefersJobDep,
 ) -> Response:
     """Load candles of at least 12 symbols from the sandbox; a repetition changes nothing.
@@ -387,7 +393,6 @@ async def initialize_sample_data(
     def render(loaded: SampleDataResult) -> StoredResponse:
         return keep(SampleDataOut.of(loaded, status.market_facts()))
 
-    command = Command(UNNAMED, request_id, idempotency_key=idempotency_key)
     if as_job:
         sample_data.require_sandbox()
         return await begun(commands, jobs, command, JobKind.SAMPLE_DATA)

@@ -3,26 +3,26 @@
 from datetime import timedelta
 from typing import Annotated, Any, Final, Self
 
-from fastapi import Depends, Query
+from fastapi import Query
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
-    UNNAMED,
     CursorsDep,
-    IdempotencyDep,
     Provided,
-    RequestIdDep,
+    UnversionedDep,
 )
-from app.foundation.http.errors import problems
+from app.foundation.http.errors import RequestError, problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
+from app.foundation.http.permissions import PrincipalDep, requires
 from app.foundation.http.protocol import PREFIX
 from app.foundation.http.request_body import Body, NameText, SymbolText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import NAMES, CursorText, IdPath, Limit, Out, QueryInt, TimeIn
-from app.foundation.idempotency import Command, StoredResponse
+from app.foundation.idempotency import StoredResponse
+from app.foundation.principals import Role, Scope
 from app.signals.api.schemas import PendingSignalOut, SignalOut, SignalStatisticsOut
 from app.signals.domain.models import Direction, SignalClaim
 from app.signals.services.service import CleanupResult, IntakeResult, RequeueResult, SignalService
@@ -100,14 +100,6 @@ class ClearedOut(Out):
     removed: int = Field(description="Rejected, expired or failed before.")
 
 
-def _unversioned(request_id: RequestIdDep, idempotency_key: IdempotencyDep) -> Command:
-    """Command without a version: a signal has a state, but no version to decide on."""
-    return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency_key)
-
-
-AskedDep = Annotated[Command, Depends(_unversioned)]
-
-
 @router.post(
     "",
     summary="Send a signal",
@@ -119,8 +111,12 @@ AskedDep = Annotated[Command, Depends(_unversioned)]
         **problems(*_KEYS, *NAMES, Code.SIGNAL_CONFLICT, Code.SIGNAL_EXPIRED, Code.RATE_LIMITED),
     },
 )
+@requires(Role.TRADER, scope=Scope.SIGNALS)
 async def send_signal(
-    signals: Provided[SignalService], command: AskedDep, body: SignalIn
+    signals: Provided[SignalService],
+    command: UnversionedDep,
+    principal: PrincipalDep,
+    body: SignalIn,
 ) -> Response:
     """Send a signal; agents evaluate it at once, or as soon as a board and earlier signals permit.
 
@@ -131,12 +127,15 @@ async def send_signal(
     agents, never improve it. A signal below `signals.min_strength` or `min_confidence` is
     rejected without evaluation, and so is one without a symbol. The same `source_signal_id` of
     the same source is the same signal: the same content is answered with 200, other content
-    with 409 `signal_conflict`.
+    with 409 `signal_conflict`. A key that is bound to sources may send signals of these only.
     """
+    if not principal.may_post_for(body.source_name):
+        raise RequestError(Code.FORBIDDEN, "This key is bound to other signal sources.")
     return sent(await signals.submit(body.claim(), command, _submission_response))
 
 
 @router.get("/pending", summary="SignalService that wait to be judged")
+@requires(Role.VIEWER)
 async def pending_signals(
     signals: Provided[SignalService],
     cursors: CursorsDep,
@@ -154,6 +153,7 @@ async def pending_signals(
 
 
 @router.get("/processed", summary="SignalService that have left the queue")
+@requires(Role.VIEWER)
 async def processed_signals(
     signals: Provided[SignalService],
     cursors: CursorsDep,
@@ -180,6 +180,7 @@ async def processed_signals(
 
 
 @router.get("/statistics", summary="How many signals, what the agents said, and what came of it")
+@requires(Role.VIEWER)
 async def signal_statistics(
     signals: Provided[SignalService],
     days: Annotated[QueryInt, Query(ge=1, le=365, description="How far back.")] = 30,
@@ -200,8 +201,9 @@ async def signal_statistics(
     response_model=ClearedOut,
     responses=problems(*_KEYS),
 )
+@requires(Role.OPERATOR)
 async def clear_signals(
-    signals: Provided[SignalService], command: AskedDep, body: ClearIn | None = None
+    signals: Provided[SignalService], command: UnversionedDep, body: ClearIn | None = None
 ) -> Response:
     """Expire overdue signals and delete older rejected, expired and failed ones.
 
@@ -217,8 +219,9 @@ async def clear_signals(
     response_model=RequeuedOut,
     responses=problems(*_KEYS),
 )
+@requires(Role.OPERATOR)
 async def reprocess_failed_signals(
-    signals: Provided[SignalService], command: AskedDep, body: RetryIn | None = None
+    signals: Provided[SignalService], command: UnversionedDep, body: RetryIn | None = None
 ) -> Response:
     """Requeue up to 100 signals that failed because too few agents knew their symbol."""
     retries = (body or RetryIn()).max_retries
@@ -226,6 +229,7 @@ async def reprocess_failed_signals(
 
 
 @router.get("/{signal_id}", summary="One signal", responses=problems(Code.NOT_FOUND))
+@requires(Role.VIEWER)
 async def signal(signals: Provided[SignalService], signal_id: IdPath) -> SignalOut:
     """Show a signal in any state, with its verdict and every vote."""
     return SignalOut.shown(await signals.get(signal_id))

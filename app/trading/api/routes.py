@@ -11,6 +11,7 @@ from app.foundation.decimal_math import total
 from app.foundation.errors import Code, RefusedError
 from app.foundation.http.dependencies import Provided
 from app.foundation.http.errors import problems
+from app.foundation.http.permissions import requires
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
@@ -27,6 +28,7 @@ from app.foundation.http.schemas import (
     finite,
     percent,
 )
+from app.foundation.principals import Role, Scope
 from app.foundation.state_version import Input
 from app.portfolio.api.schemas import freshness
 from app.portfolio.services.tradeability import Check, DataFacts, Tradeability
@@ -235,6 +237,7 @@ CountedBy = Annotated[
 
 @router.get("/tradeable", summary="Symbols that may be traded now")
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.VIEWER, scope=Scope.PAIRLIST)
 async def tradeable(trading: Provided[Trading]) -> TradeablesOut:
     """Members that pass every check of should-trade, with their weight."""
     found, facts = await trading.tradeable()
@@ -247,6 +250,7 @@ async def tradeable(trading: Provided[Trading]) -> TradeablesOut:
     responses=problems(*NAMES),
 )
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.TRADER)
 async def should_trade(
     trading: Provided[Trading], symbol: SymbolPath, specification: CountedBy = None
 ) -> ShouldTradeOut:
@@ -267,6 +271,7 @@ async def should_trade(
     responses=problems(*NAMES),
 )
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.TRADER)
 async def position_size(
     trading: Provided[Trading],
     symbol: SymbolPath,
@@ -301,6 +306,7 @@ async def position_size(
 
 @router.get("/sizes", summary="How many lots of every member")
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.TRADER)
 async def sizes(
     trading: Provided[Trading], account_balance: Balance, leverage: Leverage = Decimal(1)
 ) -> SizesOut:
@@ -355,6 +361,7 @@ class SafetyOut(Freshness):
 
 @router.get("/safety", summary="May the portfolio be traded as it stands")
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.VIEWER)
 async def safety(safety: Provided[Safety]) -> SafetyOut:
     """Soundness, freshness, contracts that end, bounds, concentration; and who may be traded."""
     return SafetyOut.of(await safety.validate())
