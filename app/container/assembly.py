@@ -32,7 +32,7 @@ from app.container.feed import (
 )
 from app.container.runtime_values import code_version, elapsed_s, full_version, new_id, utc_now
 from app.foundation.backoff import full_jitter
-from app.foundation.errors import Code, ConflictError, OperatorActionError
+from app.foundation.errors import Code, ConflictError
 from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
 from app.foundation.replicas import Replicas
@@ -54,6 +54,7 @@ from app.operations.storage import preparation
 from app.performance.api.report_routes import report_document
 from app.security.domain.addresses import is_loopback
 from app.security.services.key_ring import OPEN_MODE, KeyRing
+from app.security.services.peppers import UnsafeStartError
 from app.settings import Role, Settings
 from app.telemetry import observers
 from app.telemetry.observers import Meter
@@ -345,13 +346,13 @@ def _engine_options(settings: Settings, store: JobStore) -> EngineOptions:
 
 
 async def open_keys(settings: Settings, ring: KeyRing, supervisor: Supervisor) -> None:
-    """Reads the keys and follows them. Raises OperatorActionError where nobody could call safely.
+    """Reads the keys and follows them. Raises UnsafeStartError where nobody could call safely.
 
     Without a key only callers on this machine are let in, so no other address may be bound.
     """
     await ring.load()
     if ring.is_open and not is_loopback(settings.http.host):
-        raise OperatorActionError(
+        raise UnsafeStartError(
             Code.UNAUTHENTICATED,
             f"{settings.http.host} is reachable from other machines, and there is no API key;"
             " create one, then start again:\n  my-symbols keys create admin --role admin\n"

@@ -58,6 +58,7 @@ from app.portfolio.services.replacement import ReplacementService
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.service import BoardRetention, Scoring
+from app.security.domain.keys import LOCAL_KEY_FILE
 from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService
 from app.security.services.peppers import PepperStore
@@ -204,9 +205,6 @@ def compose(
         signal_outcomes=SignalOutcomes(database, context),
         signal_sources=SignalSources(signals, plugins.sources()),
     )
-
-
-LOCAL_KEY_FILE: Final = "local-admin.key"  # in a configured directory
 
 
 def key_service(

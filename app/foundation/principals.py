@@ -33,6 +33,13 @@ class Scope(StrEnum):
     LIVE = "live"
 
 
+class Access(StrEnum):
+    """How callers are let in: those on this machine without a key, or everyone by keys."""
+
+    OPEN = "open"
+    KEYS = "keys"
+
+
 class PrincipalKind(StrEnum):
     ANONYMOUS = "anonymous"  # no credential, or one that is not valid
     LOCAL = "local"  # caller on this machine while no key exists

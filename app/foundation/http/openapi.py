@@ -19,8 +19,9 @@ from starlette.staticfiles import StaticFiles
 from app.foundation.errors import Code
 from app.foundation.http.errors import Problem, describe
 from app.foundation.http.origin_guard import SAFE
-from app.foundation.http.permissions import SECURITY_SCHEMES, public
+from app.foundation.http.permissions import SECURITY_SCHEMES, access_of, public
 from app.foundation.http.protocol import PROBLEM_JSON, USUAL_STATUS
+from app.foundation.principals import Access
 
 TITLE: Final = "My Symbols"
 DOCS_PATH: Final = "/docs"
@@ -62,6 +63,11 @@ TAGS: Final = (
     {"name": "keys", "description": "API keys of callers: roles, scopes, rotation."},
     {"name": "system", "description": "Health, status and sample data."},
     {"name": "probes", "description": "For orchestrators and Prometheus."},
+)
+_OPEN_BANNER: Final = (
+    '<p style="background:#fff3cd;padding:12px;margin:0;font-family:sans-serif">Open mode: no API'
+    " key exists, so callers on this machine may do everything but live trading. End it with"
+    " <code>my-symbols keys create NAME --role admin</code>.</p>"
 )
 # What any operation can answer, whatever it does.
 _ALWAYS: Final = (
@@ -119,10 +125,13 @@ def install_docs(api: FastAPI) -> None:
         "form-action 'none'; frame-ancestors 'none'"
     )
 
+    with_banner = html.replace("<body>", f"<body>{_OPEN_BANNER}", 1)
+
     @public
     async def show(request: Request) -> Response:
-        del request
-        return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+        is_open = access_of(request.scope) is Access.OPEN
+        page = with_banner if is_open else html
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
     lock, encoded = asyncio.Lock(), list[bytes]()
 

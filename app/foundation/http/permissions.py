@@ -1,7 +1,7 @@
 """Permission of each route: declaration, check before the body is read, form in OpenAPI."""
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
 from fastapi import Depends
@@ -11,7 +11,15 @@ from starlette.types import Scope as AsgiScope
 
 from app.foundation.errors import Code, RateLimitedError
 from app.foundation.http.errors import RequestError
-from app.foundation.principals import ANONYMOUS, PUBLIC, Permission, Principal, Role, Scope
+from app.foundation.principals import (
+    ANONYMOUS,
+    PUBLIC,
+    Access,
+    Permission,
+    Principal,
+    Role,
+    Scope,
+)
 
 AUTHENTICATOR: Final = "authenticator"  # key of the Authenticator in the state of the lifespan
 PRINCIPAL: Final = "principal"  # in the state of a request
@@ -149,6 +157,21 @@ def check_permission(scope: AsgiScope, permission: Permission | None) -> None:
             retry_after_s=blocked_s,
         )
     raise RequestError(Code.UNAUTHENTICATED, _UNAUTHENTICATED)
+
+
+def watch_principal(scope: AsgiScope, on_end: Callable[[], None]) -> AbstractContextManager[None]:
+    """Calls `on_end` once if the caller of a request loses its credential meanwhile."""
+    authenticator: Authenticator | None = scope["state"].get(AUTHENTICATOR)
+    if authenticator is None:
+        return nullcontext()
+    return authenticator.watch(principal_of(scope), on_end)
+
+
+def access_of(scope: AsgiScope) -> Access:
+    """How callers are let in now; by keys until the service knows whether one exists."""
+    authenticator: Authenticator | None = scope["state"].get(AUTHENTICATOR)
+    is_open = authenticator is not None and authenticator.is_open
+    return Access.OPEN if is_open else Access.KEYS
 
 
 def permission_guard(endpoint: object) -> Any:

@@ -128,13 +128,15 @@ class Database:
     _is_unreachable: bool = field(default=False, init=False)
     _is_unfit: bool = field(default=False, init=False)  # it has another schema
 
-    async def open(self) -> None:
+    async def open(self, *, is_exclusive: bool = True) -> None:
         """Takes the lock of an SQLite file and sets the pools up; connects to nothing yet.
 
-        Raises DatabaseInUseError when another process has the file.
+        Without `is_exclusive` a short command shares an SQLite file with a running service, whose
+        event readers see its changes at their next commit. Raises DatabaseInUseError when another
+        process has the file.
         """
         url = url_of(self.options.url)
-        if url.get_backend_name() == "sqlite":
+        if url.get_backend_name() == "sqlite" and is_exclusive:
             self._lock = FileLock.taken(str(url.database))
         self._engines = opened(self.options, self.monotonic, self.on_slow)
 

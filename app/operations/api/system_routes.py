@@ -1,7 +1,7 @@
 """Routes of the service itself: probes, health, status, integrity and sample data."""
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from fastapi import Depends, Request
 from pydantic import Field
@@ -18,7 +18,7 @@ from app.foundation.http.dependencies import (
     UseCases,
 )
 from app.foundation.http.errors import problems
-from app.foundation.http.permissions import public, requires
+from app.foundation.http.permissions import PrincipalDep, access_of, public, requires
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, Out, Percent, Share, UtcTime, finite, percent
@@ -26,7 +26,7 @@ from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
 from app.foundation.metrics import CONTENT_TYPE, Metrics
-from app.foundation.principals import Role, Scope
+from app.foundation.principals import Access, Permission, Role, Scope
 from app.market.services.health_facts import MarketFacts, StreamReport
 from app.operations.services.health import StatusService
 from app.operations.services.health_checks import (
@@ -120,6 +120,7 @@ class StreamOut(Out):
         )
 
 
+_DETAILS: Final = Permission(Role.VIEWER)
 probes = api_router("probes")
 router = api_router("system")
 
@@ -174,15 +175,20 @@ class HealthOut(Freshness):
 
     status: ComponentState
     mode: Mode
+    access: Access = Field(
+        description="`open`: no key exists, and callers on this machine may do everything but live"
+        " trading; `keys`: every caller needs a key."
+    )
     components: list[ComponentOut]
     service_levels: list[LevelOut] = Field(description="Since the start of this process.")
     process: ProcessMetricsOut
 
     @classmethod
-    def of(cls, health: Health) -> Self:
+    def of(cls, health: Health, access: Access) -> Self:
         return cls(
             status=health.status,
             mode=health.mode,
+            access=access,
             components=[ComponentOut.model_validate(part) for part in health.components],
             service_levels=[LevelOut.model_validate(level) for level in health.levels],
             process=ProcessMetricsOut.model_validate(health.process),
@@ -323,14 +329,18 @@ async def livez() -> AliveOut:
 
 @probes.get("/readyz", summary="Can reads be served", responses=problems(Code.DATABASE_UNAVAILABLE))
 @public
-async def readyz(status: Provided[StatusService]) -> ComponentOut:
-    """Readiness: 200 while the database answers, else 503."""
+async def readyz(status: Provided[StatusService], principal: PrincipalDep) -> ComponentOut:
+    """Readiness: 200 while the database answers, else 503; times are shown to viewers only."""
     database: ComponentHealth = await status.ready()
     if database.state is ComponentState.DOWN:
         raise UnavailableError(
             Code.DATABASE_UNAVAILABLE, "The database does not answer.", retry_after_s=5
         )
-    return ComponentOut.model_validate(database)
+    shown = ComponentOut.model_validate(database)
+    if _DETAILS.allows(principal):
+        return shown
+    hidden = dict.fromkeys(("since", "cause", "detail", "last_success_at", "next_step"))
+    return shown.model_copy(update=hidden)
 
 
 @probes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
@@ -347,9 +357,9 @@ async def metrics_text(
 
 @router.get("/health", summary="State of every component")
 @requires(Role.VIEWER)
-async def get_health(status: Provided[StatusService]) -> HealthOut:
+async def get_health(status: Provided[StatusService], request: Request) -> HealthOut:
     """State of every component with its cause; always 200 while the process can answer."""
-    return HealthOut.of(await status.health())
+    return HealthOut.of(await status.health(), access_of(request.scope))
 
 
 @router.get("/status", summary="Current figures of the service")

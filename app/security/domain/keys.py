@@ -15,6 +15,7 @@ from app.security.domain.addresses import networks_contain
 
 BRAND: Final = "mysym_"  # secret scanners find leaked keys by it
 ENTROPY_BYTES: Final = 38  # 6 for the public id of the key, 32 for its secret
+LOCAL_KEY_FILE: Final = "local-admin.key"  # in a configured directory
 LOCAL_KEY: Final = "local-cli"  # name of the key in the local key file
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,39}$"
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -16,7 +16,11 @@ NEW_PEPPER: Final = (
 )
 
 
-class PepperMissingError(OperatorActionError):
+class UnsafeStartError(OperatorActionError):
+    """The service must not start like this: nobody could call it, or anybody."""
+
+
+class PepperMissingError(UnsafeStartError):
     """No pepper is set where none can be created, or it is not the one of the stored keys."""
 
 
