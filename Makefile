@@ -1,4 +1,4 @@
-# One command each: `make demo`, `make run`, `make test`. All tools run from .venv.
+# Main targets: `make demo`, `make run`, `make test`. All tools run from .venv.
 VENV = .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
@@ -11,20 +11,20 @@ PORT ?=
 FUZZ_BODIES ?= 1000000
 FUZZ_EXAMPLES ?= 200
 STATEFUL_LIVES ?= 300
-# Tests that are told to go on for hours; otherwise one that takes five minutes hangs, and is ended.
+# Tests without a time limit; an ordinary test is ended after five minutes.
 ENDLESS := pytest -q -o faulthandler_timeout=0
-# Measuring what the tests reach takes as long as running them.
+# Coverage doubles the time of the tests.
 COVERAGE ?=
-# Hours of `soak`; empty means three.
+# Hours of `soak`; empty means 3.
 SOAK_HOURS ?=
 # Names of benchmarks; empty means all of them.
 BENCH ?=
-# Anything but empty decides anew on the golden recording that there is.
+# Non-empty: keep the golden recording and repeat only its decisions.
 KEEP ?=
-# Every so many mistakes of those that there are.
+# Test only every n-th mutant.
 MUTANTS_EVERY ?= 1
 
-# With it set, imports cost five times as much, and the demo starts two processes.
+# If set, imports take five times as long, and the demo starts two processes.
 unexport PYTHONDONTWRITEBYTECODE
 
 seed_option = $(if $(SEED),--seed $(SEED))
@@ -34,13 +34,13 @@ replay_option = $(if $(REPLAY),--replay $(REPLAY)) $(if $(REPLAY_FROM),--replay-
 .PHONY: help service setup check test versions demo run sandbox fuzz long stateful bench chaos soak golden mutants lock docs format clean
 .DEFAULT_GOAL := help
 
-help: ## this list
+help: ## list of targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 # Two parts: `service` is enough to run; `setup` adds the tests, linters and research.
-# A parquet replay needs one package more than the service.
-service: $(if $(filter %.parquet %.pq,$(REPLAY)),$(VENV)/.replay,$(VENV)/.service) ## make .venv with what the service needs
-setup: $(VENV)/.installed ## make .venv with tests and linters as well (only when something changed)
+# A parquet replay needs one more package than the service.
+service: $(if $(filter %.parquet %.pq,$(REPLAY)),$(VENV)/.replay,$(VENV)/.service) ## create .venv with the packages of the service
+setup: $(VENV)/.installed ## create .venv with tests and linters as well (only after a change)
 
 $(VENV)/.service: requirements-runtime.lock pyproject.toml .ci/setup
 	@VENV="$(VENV)" PYTHON="$(PYTHON)" sh .ci/setup service
@@ -60,14 +60,14 @@ check: setup ## format, lint, types, import contracts, migrations
 		export MYSYMBOLS_DATABASE__URL="sqlite+aiosqlite:///$$scratch/check.sqlite3" && \
 		$(RUN) alembic upgrade head && $(RUN) alembic check
 
-test: setup ## all tests but the long ones; COVERAGE=1 also demands what they must reach
-	@$(RUN) compileall -q app  # once, not by each of pytest's processes
+test: setup ## all tests except the long ones; COVERAGE=1 also checks the coverage limits
+	@$(RUN) compileall -q app  # once, instead of in each pytest process
 	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m "not long" -p no:schemathesis \
 		$(if $(COVERAGE),--cov --cov-report=)
 	$(if $(COVERAGE),$(RUN) coverage report --skip-covered --fail-under=90)
 	$(if $(COVERAGE),$(RUN) coverage report --skip-covered --include='app/*/domain/*' --fail-under=100)
 
-versions: ## `test` on other interpreters, a .venvs/VERSION for each: PYTHONS="python3.12 python3.13"
+versions: ## `test` on other interpreters, each with its own .venvs/VERSION: PYTHONS="python3.12 python3.13"
 	@test -n "$(PYTHONS)" || { echo 'versions: name interpreters: PYTHONS="python3.12 python3.13"'; exit 2; }
 	@set -e; for python in $(PYTHONS); do \
 		version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
@@ -84,23 +84,23 @@ run: service ## the service against live KuCoin (no key needed)
 sandbox: service ## the local exchange alone
 	$(BIN)/my-symbols sandbox $(seed_option) $(port_option) $(replay_option)
 
-fuzz: setup ## hostile request bodies by the million, and many requests from the OpenAPI document
+fuzz: setup ## millions of hostile request bodies, and many requests generated from the OpenAPI document
 	MYTESTS_HOSTILE_BODIES=$(FUZZ_BODIES) $(RUN) $(ENDLESS) tests/foundation/http/test_hostile_bodies.py
 	MYTESTS_GENERATED_EXAMPLES=$(FUZZ_EXAMPLES) $(RUN) $(ENDLESS) tests/foundation/http/test_generated_requests.py
 
-long: setup ## the tests that take their time: all changes, jobs, stream, engine, alert scenes
+long: setup ## the slow tests: all changes, jobs, stream, engine, alert scenes
 	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m long -o faulthandler_timeout=1200
 	MYTESTS_TAMPERINGS=500 MYTESTS_HOSTILE_BODIES=20000 MYTESTS_STATEFUL_EXAMPLES=20 $(RUN) $(ENDLESS) \
 		tests/operations/storage/test_audit.py tests/foundation/http/test_hostile_bodies.py tests/stateful
 
-stateful: setup ## random lives of the portfolio on both databases, many more than `test` has
+stateful: setup ## random portfolio histories on both databases, many more than in `test`
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \
 		$(RUN) $(ENDLESS) tests/stateful
 
-bench: setup ## how long things take, each beside a peer of the same run, and one table of all: BENCH="scoring saving" for some
+bench: setup ## benchmarks, each compared with a reference of the same run, in one table: BENCH="scoring saving" selects some
 	$(RUN) benchmarks $(BENCH)
 
-chaos: setup ## days of faults in the feed, what is refused while it dies; a day without refusals and the history of an hour with faults; three real processes, and how long each fault takes to heal
+chaos: setup ## fault injection: feed faults and refused decisions, a day of decisions with faults, and recovery times of three real processes
 	$(RUN) benchmarks.feed_storms
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.feed_deaths
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.decisions
@@ -109,13 +109,13 @@ chaos: setup ## days of faults in the feed, what is refused while it dies; a day
 soak: setup ## the demo for SOAK_HOURS (3) hours: memory, descriptors and tasks must not grow
 	SOAK_HOURS="$(SOAK_HOURS)" $(RUN) benchmarks.soak
 
-golden: setup ## record the golden hours anew and rewrite tests/golden (say why in docs/decisions); KEEP=1 keeps the recording and decides anew
+golden: setup ## record the golden hours again and rewrite tests/golden (give the reason in docs/decisions); KEEP=1 keeps the recording and repeats the decisions
 	OPENBLAS_NUM_THREADS=1 $(RUN) tests.golden $(if $(KEEP),--keep)
 
-mutants: setup ## one mistake at a time in weights and scores, and which of them no test notices (an hour; MUTANTS_EVERY=6 a part)
+mutants: setup ## mutation tests of weights and scores: lists mutants that no test detects (an hour; MUTANTS_EVERY=6 for a part)
 	OPENBLAS_NUM_THREADS=1 MUTANTS_EVERY=$(MUTANTS_EVERY) $(RUN) benchmarks.mutants
 
-lock: setup ## resolve pyproject.toml anew into both locks
+lock: setup ## resolve pyproject.toml into both lock files
 	$(RUN) uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" \
 		--extra replay --extra research --group test --group lint --group build \
@@ -128,10 +128,10 @@ docs: service ## generate docs/configuration.md and docs/cli.md
 	@$(BIN)/my-symbols configuration document > docs/configuration.md
 	@$(BIN)/typer app.cli.application utils docs --name my-symbols --title "Command line" --output docs/cli.md
 
-format: setup ## let ruff format and sort
+format: setup ## format and sort imports with ruff
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix --select I .
 
-clean: ## remove what make made; the databases under var/ stay
+clean: ## remove everything that make created; databases under var/ stay
 	rm -rf .venv .venvs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov
 	rm -f .coverage .coverage.*

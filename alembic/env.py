@@ -1,4 +1,4 @@
-"""Runs migrations on the connection it is given, or on one of its own for the alembic command."""
+"""Runs migrations on the connection of the caller, or on a new one for the alembic command."""
 
 import asyncio
 import os
@@ -7,14 +7,14 @@ from sqlalchemy import Connection, text
 
 from alembic import context
 from app.container.tables import metadata
-from app.foundation.sql.migrations import LOCK_NUMBER, connected
+from app.foundation.sql.migrations import LOCK_NUMBER, connect
 from app.operations.storage import views  # noqa: F401  # declared on the metadata
 
 TARGET = metadata
 
 
 def migrate(connection: Connection) -> None:
-    """One transaction for everything: it is done whole or not at all."""
+    """Runs all migrations in one transaction."""
     context.configure(
         connection=connection,
         target_metadata=TARGET,
@@ -24,23 +24,23 @@ def migrate(connection: Connection) -> None:
     )
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":
-            # Replicas start together: one migrates, the others wait and find it done.
+            # Processes may start together: one migrates, the others wait for its commit.
             connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_NUMBER})"))
         context.run_migrations()
 
 
-async def on_own_connection() -> None:
-    configured = context.config.get_main_option("sqlalchemy.url")
-    url = os.environ.get("MYSYMBOLS_DATABASE__URL") or configured
+async def migrate_on_new_connection() -> None:
+    configured_url = context.config.get_main_option("sqlalchemy.url")
+    url = os.environ.get("MYSYMBOLS_DATABASE__URL") or configured_url
     if url is None:
         raise SystemExit("set MYSYMBOLS_DATABASE__URL to the database to migrate")
-    async with connected(url) as connection:
+    async with connect(url) as connection:
         await connection.run_sync(migrate)
 
 
 if context.is_offline_mode():
-    raise SystemExit("migrations look at the database: --sql is not supported")
-if (given := context.config.attributes.get("connection")) is not None:
-    migrate(given)
+    raise SystemExit("migrations read the database: --sql is not supported")
+if (connection := context.config.attributes.get("connection")) is not None:
+    migrate(connection)
 else:
-    asyncio.run(on_own_connection())
+    asyncio.run(migrate_on_new_connection())

@@ -1,4 +1,4 @@
-"""The application as a server runs it: settings in, ASGI application out."""
+"""ASGI application of a server process: `create_app` builds it from settings."""
 
 import ctypes
 import gc
@@ -21,21 +21,21 @@ from app.settings import Settings
 from app.telemetry.logging import configure_logging
 
 _SECRET_BYTES = 32
-# A computing thread yields the interpreter after half a millisecond: with the usual five, each
-# answer during a scoring took six milliseconds longer.
+# A computing thread yields the interpreter after 0.5 ms: with the default of 5 ms, each response
+# during a scoring took 6 ms longer.
 _SWITCH_S = 0.0005
-# A market update makes thousands of objects a second and hardly a reference cycle. One collection
-# of ten thousand young objects takes up to five milliseconds of the event loop.
+# A market update creates thousands of objects a second and hardly a reference cycle. One
+# collection of ten thousand young objects blocks the event loop for up to 5 ms.
 _GC_THRESHOLDS = (10_000, 20, 100)
 # Each of some twenty threads would get a memory arena of its own: the service with the whole market
-# held 338 MB with them, and 292 MB with two.
+# took 338 MB that way, and 292 MB with two arenas.
 _MALLOC_ARENAS = 2
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 _log = structlog.get_logger("service")
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The whole service; nothing is opened before the server starts its lifespan."""
+    """Returns the whole service; opens nothing before the server starts its lifespan."""
     configure_logging(
         level=settings.log.level, form=settings.log.format, secrets=known_secrets(settings)
     )
@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with open_service(settings, metrics, app.state.give_up) as state:
             yield state
 
-    given = settings.http.cursor_secret
+    secret = settings.http.cursor_secret
     app = create_api(
         lifespan,
         metrics=metrics,
@@ -54,8 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
         monotonic=time.monotonic,
         cursor_secret=(
             secrets.token_bytes(_SECRET_BYTES)
-            if given is None
-            else given.get_secret_value().encode()
+            if secret is None
+            else secret.get_secret_value().encode()
         ),
         version=code_version(),
         docs=settings.http.docs,
@@ -63,15 +63,15 @@ def create_app(settings: Settings) -> FastAPI:
         logs_requests=settings.log.level in {"debug", "info"},
         allowed_hosts=(*settings.http.allowed_hosts, settings.http.host.lower()),
     )
-    app.state.give_up = _given_up
+    app.state.give_up = _log_failed_start
     return app
 
 
 def tune_interpreter() -> None:
-    """Set thread switching, garbage collection and memory arenas of this process for a server.
+    """Tunes thread switching, garbage collection and memory arenas of this process for a server.
 
-    The imported program is frozen: a collection does not traverse it any more. A C library
-    without `mallopt` keeps its own arenas.
+    The imported program is frozen, so that collections skip it. A C library without `mallopt`
+    keeps its own arenas.
     """
     if hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(_M_ARENA_MAX, _MALLOC_ARENAS)
@@ -81,17 +81,17 @@ def tune_interpreter() -> None:
     gc.freeze()
 
 
-def _given_up(error: Exception) -> None:
-    """Whoever serves the application may put something in this place that ends the process."""
+def _log_failed_start(error: Exception) -> None:
+    """Logs the error; a server may replace this callback by one that ends the process."""
     _log.error("service_not_started", cause=str(error))
 
 
 def known_secrets(settings: Settings) -> list[str]:
-    """Every secret value that the settings hold, as it could turn up in a log."""
-    given = settings.http.cursor_secret
+    """Returns every secret value of the settings, in each form that could appear in a log."""
+    secret = settings.http.cursor_secret
     password = urlsplit(settings.database.url).password
     return [
-        *([] if given is None else [given.get_secret_value()]),
+        *([] if secret is None else [secret.get_secret_value()]),
         *([] if password is None else [password, unquote(password)]),
         *settings.notifications.key_list,
         *settings.security.pepper_list,

@@ -59,9 +59,9 @@ from app.trading.services.safety import Safety, SafetyReport
 
 @dataclass(frozen=True, slots=True)
 class MySymbolsServiceV2:
-    """Composes the use cases and holds no logic of its own.
+    """Facade of the use cases without logic of its own.
 
-    The methods are the names that embedding code relies on; routes ask for use cases by type.
+    Embedding code relies on the method names; routes request use cases by type.
     """
 
     registry: Registry
@@ -159,8 +159,8 @@ class MySymbolsServiceV2:
         return await self.queries.correlation(days)
 
     async def check_portfolio_alerts(self) -> tuple[Alert, ...]:
-        found, _ = await self.alerts.list(AlertFilter())
-        return found
+        alerts, _ = await self.alerts.list(AlertFilter())
+        return alerts
 
     async def update_performance_metrics(
         self, symbol: str, result: ResultSubmission, reason: str, command: Command

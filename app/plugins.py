@@ -1,8 +1,8 @@
 """Public interfaces for packages that extend the service by `my_symbols.*` entry points.
 
-A factor is a `Factor` (`my_symbols.factors`), a whole algorithm a `ScoringAlgorithm`
-(`my_symbols.algorithms`), an agent an `Agent` (`my_symbols.signal_agents`), a source of signals a
-`SignalSource` (`my_symbols.signal_sources`). Import nothing else of `app`: other modules move.
+Entry point groups: `my_symbols.factors` for a `Factor`, `my_symbols.algorithms` for a
+`ScoringAlgorithm`, `my_symbols.signal_agents` for an `Agent`, `my_symbols.signal_sources` for a
+`SignalSource`. Import nothing else of `app`: other modules may move.
 """
 
 from app.configuration.domain.sections import AutomationMode, Family, SignalSettings, Source

@@ -1,4 +1,4 @@
-"""Environment variables: typed, nested and frozen; read once by the composition."""
+"""Environment variables of a process: typed, nested, frozen; read once at start."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ from app.security.domain.keys import MAX_PEPPERS, pepper_fault, split_peppers
 from app.security.services.peppers import NEW_PEPPER
 
 PREFIX = "MYSYMBOLS_"
-# Read by the command line, not by the service.
+# Read by the command line only.
 CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL", "MYSYMBOLS_KEY"})
 
 
@@ -160,7 +160,7 @@ class ReferenceVariables(_Part):
         return self
 
     @model_validator(mode="after")
-    def _answers_before_it_is_asked_again(self) -> Self:
+    def _times_out_before_the_next_poll(self) -> Self:
         if self.timeout_s > self.interval_s:
             raise ValueError("timeout_s must not be longer than interval_s")
         return self
@@ -214,15 +214,15 @@ class NotificationVariables(_Part):
 
     @field_validator("keys")
     @classmethod
-    def _are_keys(cls, given: SecretStr | None) -> SecretStr | None:
-        for key in _listed(given):
+    def _are_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        for key in _listed(keys):
             try:
                 size = len(urlsafe_b64decode(key))
             except ValueError:
                 size = 0
             if size != 32:
                 raise ValueError("each key must be 32 bytes in URL-safe base64")
-        return given
+        return keys
 
     @property
     def key_list(self) -> tuple[str, ...]:
@@ -253,8 +253,8 @@ class SecurityVariables(_Part):
             peppers = self.pepper_list
         except (OSError, ValueError):
             raise ValueError("the pepper_file cannot be read as text") from None
-        is_given = self.pepper is not None or self.pepper_file is not None
-        if len(peppers) > MAX_PEPPERS or (is_given and not peppers):
+        is_empty = self.pepper_file is not None and not peppers
+        if len(peppers) > MAX_PEPPERS or is_empty:
             raise ValueError(f"one pepper is needed, or {MAX_PEPPERS} during a rotation")
         for pepper in peppers:
             if (fault := pepper_fault(pepper)) is not None:
@@ -270,12 +270,12 @@ class SecurityVariables(_Part):
 
 
 def _listed(keys: SecretStr | None) -> tuple[str, ...]:
-    parts = "" if keys is None else keys.get_secret_value()
-    return tuple(one.strip() for one in parts.split(",") if one.strip())
+    text = "" if keys is None else keys.get_secret_value()
+    return tuple(key.strip() for key in text.split(",") if key.strip())
 
 
-class Role(StrEnum):
-    """Share of the service that a process runs."""
+class ProcessRole(StrEnum):
+    """Part of the service that a process runs."""
 
     ALL = "all"
     API = "api"
@@ -294,7 +294,7 @@ class LogVariables(_Part):
 
 
 class Settings(BaseSettings):
-    """MYSYMBOLS_KUCOIN__BASE_URL in the environment becomes settings.kucoin.base_url."""
+    """Settings; the variable MYSYMBOLS_KUCOIN__BASE_URL becomes settings.kucoin.base_url."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -316,16 +316,16 @@ class Settings(BaseSettings):
     run_background_tasks: bool = Field(
         True, description="Run feed, scoring and checks in this process."
     )
-    role: Role = Field(
-        Role.ALL,
-        description="`all`, `api` (answers requests, never reads the exchange) or `worker`.",
+    role: ProcessRole = Field(
+        ProcessRole.ALL,
+        description="`all`, `api` (serves requests, never calls the exchange) or `worker`.",
     )
 
     @property
     def digest(self) -> str:
-        """Of what processes that share a database must agree on; twelve digits, no secret in it."""
+        """Twelve digits of a hash of the settings that must be equal in all processes."""
         secret = self.http.cursor_secret
-        agreed = (
+        shared_settings = (
             self.kucoin.base_url,
             self.kucoin.data_source.value,
             None if secret is None else secret.get_secret_value(),
@@ -334,7 +334,7 @@ class Settings(BaseSettings):
             self.security.pepper_list,
             self.feed.mode,  # age limits follow it
         )
-        return hashlib.sha256(repr(agreed).encode()).hexdigest()[:12]
+        return hashlib.sha256(repr(shared_settings).encode()).hexdigest()[:12]
 
     @model_validator(mode="before")
     @classmethod
@@ -346,13 +346,13 @@ class Settings(BaseSettings):
 
 
 def known_variables() -> dict[str, str]:
-    """Variable name -> default as text, for the documents, the compose file and their tests."""
+    """Returns defaults as text by variable name, for the documents and the compose file."""
     return {one.name: one.default for one in variables()}
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """Declaration of one environment variable; `group` is the sentence of its part."""
+    """Declaration of one environment variable; `group` describes its part of the settings."""
 
     name: str
     default: str
@@ -362,17 +362,17 @@ class Variable:
 
 
 def variables() -> tuple[Variable, ...]:
-    """Every environment variable, grouped by part."""
-    found: list[Variable] = []
+    """Returns every environment variable, grouped by part."""
+    declared: list[Variable] = []
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
         if isinstance(default, _Part):
             part, group = type(default), type(default).__doc__ or ""
-            for inner, declared in part.model_fields.items():
-                found.append(_variable(f"{name}__{inner}", declared, group))
+            for inner, inner_field in part.model_fields.items():
+                declared.append(_variable(f"{name}__{inner}", inner_field, group))
         else:
-            found.append(_variable(name, field, "Process."))
-    return tuple(sorted(found, key=lambda one: one.group == "Process."))
+            declared.append(_variable(name, field, "Process."))
+    return tuple(sorted(declared, key=lambda one: one.group == "Process."))
 
 
 def _variable(path: str, field: FieldInfo, group: str) -> Variable:
@@ -384,7 +384,7 @@ def _variable(path: str, field: FieldInfo, group: str) -> Variable:
 
 
 def allowed_values(field: FieldInfo) -> str:
-    """Values that a variable takes, in words."""
+    """Returns the allowed values of a variable in words."""
     kind: Any = field.annotation
     choices = get_args(kind) if get_origin(kind) is Literal else ()
     if isinstance(kind, type) and issubclass(kind, Enum):
@@ -403,7 +403,7 @@ def allowed_values(field: FieldInfo) -> str:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Names with our prefix that mean nothing to us: a misspelt setting must not be ignored."""
+    """Returns unknown names with the prefix: a misspelt variable must not be ignored."""
     known = known_variables().keys() | CLIENT_VARIABLES
     return sorted(
         name

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from app.configuration.domain.document import validate
 from app.configuration.domain.model import Configuration
-from app.container.tape import TapedService
+from app.container.recording import RecordedService
 from app.foundation.errors import ServiceError
 from app.foundation.idempotency import Command
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -45,7 +45,7 @@ REFUSED: Final = "mysymbols_decisions_refused_total"
 class Decider(Studio):
     """A market that is recorded in virtual time, and a service that decides on it."""
 
-    taped: TapedService | None = None
+    taped: RecordedService | None = None
     before: Counter[str] = field(default_factory=Counter)  # refused before the first usable board
     is_usable: bool = False
     asked: int = 0
@@ -75,7 +75,7 @@ class Decider(Studio):
         async with self.taped.database.read() as unit:
             return tuple(one.symbol for one in (await unit.get(PortfolioRepository).load()).members)
 
-    async def decide(self, taped: TapedService, board: Board | None) -> None:
+    async def decide(self, taped: RecordedService, board: Board | None) -> None:
         """All that runs by itself after a board; what is refused is counted by the service."""
         self.taped = taped
         service, work = taped.service, taped.work
@@ -110,7 +110,7 @@ class Decider(Studio):
         return Counter() if self.taped is None else refusals(self.taped) - self.before
 
 
-def refusals(taped: TapedService) -> Counter[str]:
+def refusals(taped: RecordedService) -> Counter[str]:
     """As they stand in /metrics."""
     families = taped.metrics.registry.collect()
     samples = (one for family in families for one in family.samples if one.name == REFUSED)

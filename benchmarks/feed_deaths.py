@@ -18,8 +18,8 @@ from rich.console import Console
 from app.foundation.health import Mode
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.operations.domain.event_codec import drafts_of
-from app.operations.storage import preparation
+from app.operations.domain.event_codec import encode_event
+from app.operations.storage import startup_check
 from tests.support.walked import FAULTS, Walk, heal, walking
 
 BEGUN_S, LIMIT_S, HEALED_S, END_S = 10, 30, 130, 150
@@ -60,9 +60,9 @@ async def died(fault: str) -> tuple[list[str], bool]:
     room = Path(tempfile.mkdtemp(prefix="my-symbols-death-"))
     try:
         url = f"sqlite+aiosqlite:///{room}/death.sqlite3"
-        database = Database(DatabaseOptions(url), time.monotonic, lambda: 0.5, drafts_of)
+        database = Database(DatabaseOptions(url), time.monotonic, lambda: 0.5, encode_event)
         await database.open()
-        await preparation.prepare(url)
+        await startup_check.prepare(url)
         async with walking(database) as walk:
             await walk.until(BEGUN_S)
             await FAULTS[fault](walk)

@@ -28,7 +28,7 @@ from app.market.domain.stream import Told
 from app.market.services.service import MarketData
 from app.market.services.stream_consumer import StreamedMarket
 from app.market.services.symbol_registry import Registry, shipped_sectors
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from benchmarks.feed_sender import CLOSE, prices_of
 
 DICE: Final = Random(1)  # noqa: S311  # jitter needs no secrecy
@@ -115,7 +115,7 @@ class Ours:
 async def our_end(far: Far, room: Path, *, is_watched: bool) -> AsyncIterator[Ours]:
     address = f"sqlite+aiosqlite:///{room / new_id()}.sqlite3"
     await migrations.upgrade(address)
-    database = Database(DatabaseOptions(url=address), time.monotonic, lambda: 0.5, drafts_of)
+    database = Database(DatabaseOptions(url=address), time.monotonic, lambda: 0.5, encode_event)
     await database.open()
     limits = KucoinLimits(quota=1_000_000, read_timeout_s=60.0, total_timeout_s=60.0)
     async with open_exchange(

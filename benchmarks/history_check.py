@@ -31,7 +31,7 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.engines import DatabaseOptions
 from app.market.storage.symbols import SymbolRepository
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.portfolio.domain.event_log import EventType, PortfolioEvent, instant
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.rebalance_run import RunState
@@ -99,7 +99,7 @@ async def check_url(
 ) -> Checked:
     """`check` on a database that no service uses now."""
     dice = Random(0)  # noqa: S311  # nobody competes for it
-    database = Database(DatabaseOptions(url), time.monotonic, dice.random, drafts_of)
+    database = Database(DatabaseOptions(url), time.monotonic, dice.random, encode_event)
     await database.open()
     try:
         return await check(database, balance, is_streaming=is_streaming)

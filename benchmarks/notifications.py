@@ -35,8 +35,8 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.foundation.sql.facts import FactRepository
-from app.operations.domain.event_codec import drafts_of
+from app.foundation.sql.key_value import KeyValueRepository
+from app.operations.domain.event_codec import encode_event
 from benchmarks.rows import Row, note
 from tests.support.desk import SYMBOLS, Desk
 
@@ -103,7 +103,7 @@ async def looks(database: Database) -> dict[str, float]:
 
     async def committed(number: int) -> None:
         async with database.write() as unit:
-            await unit.get(FactRepository).put("bench", str(number))
+            await unit.get(KeyValueRepository).put("bench", str(number))
 
     spent: dict[str, float] = {}
     for change in (nothing, prices, committed):
@@ -124,7 +124,7 @@ async def bench(url: str) -> None:
         await migrations.upgrade(address)
         options = DatabaseOptions(url=address)
         database = Database(
-            options, time.monotonic, DICE, drafts_of, lambda _: None, lambda _: None
+            options, time.monotonic, DICE, encode_event, lambda _: None, lambda _: None
         )
         await database.open()
         kinds = tuple(NotificationKind)

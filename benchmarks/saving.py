@@ -22,7 +22,7 @@ from app.foundation.data_status import DataSource
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.factors import FACTORS
 from app.scoring.storage.runs import ScoringRepository
@@ -70,7 +70,7 @@ async def measure(server: postgres.Server) -> tuple[list[float], list[float]]:
     url = server.url(NAME)
     await migrations.upgrade(url)
     database = Database(
-        DatabaseOptions(url), time.monotonic, lambda: 0.5, drafts_of, lambda _: None
+        DatabaseOptions(url), time.monotonic, lambda: 0.5, encode_event, lambda _: None
     )
     await database.open()
     peer = await asyncpg.connect(**plain, database=NAME)

@@ -38,7 +38,7 @@ from app.market.domain.symbols import SymbolEntry, SymbolIndex
 from app.market.services.snapshot import BARS, MarketMoment, PanelCache
 from app.market.services.state import Market, Received
 from app.market.services.symbol_registry import Known, shipped_sectors
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.scoring.api.schemas import RankingsOut
 from app.scoring.domain.ranking import AlgorithmType
 from app.scoring.services.service import Scoring
@@ -168,7 +168,7 @@ class Rounds:
 async def measure(folder: Path) -> Rounds:
     url = f"sqlite+aiosqlite:///{folder / 'bench.sqlite3'}"
     await migrations.upgrade(url)
-    database = Database(DatabaseOptions(url), time.monotonic, lambda: 0.5, drafts_of)
+    database = Database(DatabaseOptions(url), time.monotonic, lambda: 0.5, encode_event)
     await database.open()
     market, numbers = FilledMarket(), count(1)
     scoring = Scoring(

@@ -23,7 +23,7 @@ from rich.table import Table
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.signals.api import routes as signals
 from benchmarks.rows import Row, note
 from tests.support import postgres
@@ -99,7 +99,7 @@ async def overflowed(desk: Desk, client: httpx2.AsyncClient) -> tuple[Counter[in
 
 async def bench(url: str) -> None:
     database = Database(
-        DatabaseOptions(url=url), time.monotonic, DICE, drafts_of, lambda _: None, lambda _: None
+        DatabaseOptions(url=url), time.monotonic, DICE, encode_event, lambda _: None, lambda _: None
     )
     await database.open()
     desk = await Desk(database).open()

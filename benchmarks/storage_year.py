@@ -21,7 +21,7 @@ from app.foundation.data_status import DataSource
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.scoring.domain.algorithm import algorithm
 from app.scoring.domain.board import Board
 from app.scoring.domain.engine import score
@@ -53,7 +53,7 @@ async def bytes_per_board(board: Board, inputs: bytes | None, room: Path, name: 
     path = room / f"{name}.sqlite3"
     url = f"sqlite+aiosqlite:///{path}"
     await migrations.upgrade(url)
-    database = Database(DatabaseOptions(url), lambda: 0.0, lambda: 0.0, drafts_of)
+    database = Database(DatabaseOptions(url), lambda: 0.0, lambda: 0.0, encode_event)
     empty = path.stat().st_size
     await database.open()
     for number in range(BOARDS):

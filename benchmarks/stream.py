@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.portfolio.domain.events import PlanCreated
 from benchmarks.rows import Row, note
 from tests.support.desk import NOW
@@ -62,7 +62,7 @@ async def bench() -> None:
     with tempfile.TemporaryDirectory() as room:
         url = f"sqlite+aiosqlite:///{room}/stream.sqlite3"
         await migrations.upgrade(url)
-        database = Database(DatabaseOptions(url=url), time.monotonic, lambda: 0.5, drafts_of)
+        database = Database(DatabaseOptions(url=url), time.monotonic, lambda: 0.5, encode_event)
         await database.open()
         async with served(database) as opened:
             desk, loop = opened.desk, asyncio.get_running_loop()
@@ -79,7 +79,7 @@ async def bench() -> None:
             before, begun = resident_mib(), time.process_time()
             for _ in range(EVENTS):
                 async with database.write() as unit:
-                    unit.announce(PlanCreated(f"{time.time()}:{FILLER}", 1, 0, NOW))  # noqa: TID251  # as above
+                    unit.publish_after_commit(PlanCreated(f"{time.time()}:{FILLER}", 1, 0, NOW))  # noqa: TID251  # as above
                 await asyncio.sleep(1 / PER_SECOND)
             said, _ = await reader.communicate()
             cpu, after = time.process_time() - begun, resident_mib()

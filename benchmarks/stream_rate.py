@@ -22,8 +22,8 @@ from app.foundation.events import EventRecord
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.operations.domain.event_codec import drafts_of
-from app.operations.services.event_messages import frame_of
+from app.operations.domain.event_codec import encode_event
+from app.operations.services.event_messages import event_frame
 from app.portfolio.domain.events import PlanCreated
 from benchmarks.rows import Row, note
 from tests.support.desk import NOW
@@ -104,7 +104,7 @@ async def store(database: Database) -> None:
     for begin in range(0, EVENTS, TOGETHER):
         async with database.write() as unit:
             for event in events(begin):
-                unit.announce(event)
+                unit.publish_after_commit(event)
 
 
 async def ours(database: Database) -> Pace:
@@ -126,11 +126,11 @@ async def bare() -> Pace:
         writers.append(writer)
 
     def written(event: PlanCreated, seq: int) -> bytes:
-        draft = drafts_of(event)[0]
+        draft = encode_event(event)[0]
         kept = EventRecord(
             draft.topic, draft.type, draft.subject, draft.data, draft.occurred_at, seq
         )
-        return frame_of(kept).text.encode()
+        return event_frame(kept).text.encode()
 
     async def tell() -> None:
         for begin in range(0, EVENTS, TOGETHER):
@@ -151,7 +151,7 @@ async def bench() -> None:
     with tempfile.TemporaryDirectory() as room:
         address = f"sqlite+aiosqlite:///{Path(room) / 'stream.sqlite3'}"
         await migrations.upgrade(address)
-        database = Database(DatabaseOptions(url=address), time.monotonic, lambda: 0.5, drafts_of)
+        database = Database(DatabaseOptions(url=address), time.monotonic, lambda: 0.5, encode_event)
         await database.open()
         begun, used = time.perf_counter(), time.process_time()
         await store(database)

@@ -28,7 +28,7 @@ import app.container.tables  # noqa: F401 - declares every table
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions, SlowStatement
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from tests.support import compiled, postgres
 
 pytest_plugins = ["tests.support.services_fixtures", "tests.support.api_fixtures"]
@@ -220,7 +220,7 @@ def make_database() -> MakeDatabase:
             DatabaseOptions(url=url, **options),  # type: ignore[arg-type]  # as the caller says
             monotonic=time.monotonic,
             jitter=random.Random(1).random,
-            drafts_of=drafts_of,
+            encode_event=encode_event,
             publish=publish,
             on_slow=on_slow,
         )

@@ -19,7 +19,7 @@ import yaml
 from app.cli.application import application
 from app.cli.commands import sandbox as sandbox_command
 from app.cli.exit_codes import ExitCode
-from app.foundation.events import Topic
+from app.foundation.events import EventTopic
 from app.foundation.http.protocol import PREFIX
 from app.settings import CLIENT_VARIABLES, Settings, known_variables
 from tests.cli.command import here
@@ -448,7 +448,7 @@ def test_the_endpoints_of_the_documentation_are_those_of_the_service() -> None:
 def test_the_topics_of_the_documentation_are_those_of_the_stream() -> None:
     section = PAGES["streaming.md"].partition("## Topics")[2].partition("##")[0]
     listed = set(re.findall(r"`([a-z_]+)`", section))
-    assert listed == {topic.value for topic in Topic}
+    assert listed == {topic.value for topic in EventTopic}
 
 
 def test_the_exit_codes_of_the_documentation_are_those_of_the_program() -> None:

@@ -18,7 +18,7 @@ from app.foundation.errors import UnavailableError
 from app.foundation.health import Mode
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.main import create_app, known_secrets
 from app.settings import (
     DatabaseVariables,
@@ -58,7 +58,7 @@ async def running(given: Settings) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-async def test_it_is_asked_by_the_names_of_the_settings_and_by_the_bound_one(
+async def test_allowed_hosts_are_the_configured_names_and_the_bound_one(
     tmp_path: Path,
 ) -> None:
     given = settings(tmp_path, host="Bound.Example", allowed_hosts=("desk",))
@@ -99,12 +99,36 @@ async def test_B08_the_service_halts_while_its_disk_is_full(tmp_path: Path) -> N
         await disk(1)  # as many as there are
         with pytest.raises(UnavailableError):
             async with database.write() as unit:
-                await unit.get(FactRepository).put("ballast", "x" * 1_000_000)
+                await unit.get(KeyValueRepository).put("ballast", "x" * 1_000_000)
         assert state["mode"]() is Mode.HALTED, "as every answer says, before anybody has looked"
         assert decides_by().mode is Mode.HALTED
         assert (await status.health()).mode is Mode.HALTED
         await disk(1_000_000)
+        assert (state["mode"](), decides_by().mode) == (Mode.HALTED, Mode.HALTED)
         assert (await status.health()).mode is Mode.FROZEN, "there is no market here"
+        assert (state["mode"](), decides_by().mode) == (Mode.FROZEN, Mode.FROZEN), "at once"
+
+
+async def test_S11_the_service_refuses_private_receivers_of_every_kind_unless_it_is_set_so(
+    tmp_path: Path,
+) -> None:
+    given = settings(tmp_path)
+    allowed = NotificationVariables(allow_private_addresses=True)
+    receivers = {
+        "webhook": ("https://127.0.0.1/x", "https://192.0.0.192/x"),
+        "apprise": (
+            "mailto://127.0.0.1:8165?to=you@example.com&mode=insecure",
+            "mailto://example.com?smtp=169.254.169.254",
+            "json://127.0.0.1/x",
+        ),
+    }
+    wanted = [(kind, url) for kind, urls in receivers.items() for url in urls]
+    for one, status in ((given, 422), (given.model_copy(update={"notifications": allowed}), 201)):
+        async with running(one) as client:
+            for number, (kind, url) in enumerate(wanted):
+                body = {"name": f"c-{number}", "kind": kind, "url": url, "secret": "s" * 16}
+                answer = await client.post(f"{PREFIX}/notifications/channels", json=body)
+                assert answer.status_code == status, (url, answer.text)
 
 
 async def test_sample_data_needs_the_sandbox_and_its_answer(tmp_path: Path) -> None:
@@ -126,7 +150,7 @@ async def test_docs_and_cors_follow_the_settings(tmp_path: Path) -> None:
         assert response.headers["access-control-allow-origin"] == "https://desk.example"
 
 
-async def test_a_page_that_was_begun_goes_on_at_whoever_has_the_database(tmp_path: Path) -> None:
+async def test_a_cursor_is_valid_in_every_process_on_the_database(tmp_path: Path) -> None:
     async def page(client: httpx2.AsyncClient, **query: str) -> httpx2.Response:
         return await client.get(f"{PREFIX}/portfolio/history", params={"limit": "1", **query})
 

@@ -11,7 +11,7 @@ from app.settings import (
     HttpVariables,
     KucoinVariables,
     NotificationVariables,
-    Role,
+    ProcessRole,
     Settings,
     known_variables,
     unknown_variables,
@@ -100,20 +100,20 @@ def test_known_variables_cover_every_nested_setting() -> None:
     assert unknown_variables({"PATH": "x", "MYSYMBOLS_URL": "y", "mysymbols_http__port": "1"}) == []
 
 
-def test_the_role_is_told_by_the_environment_or_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Settings().role is Role.ALL
+def test_the_role_comes_from_environment_or_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().role is ProcessRole.ALL
     monkeypatch.setenv("MYSYMBOLS_ROLE", "api")
-    assert Settings().role is Role.API
-    assert read_settings(role=Role.WORKER).role is Role.WORKER
-    assert read_settings().role is Role.API
+    assert Settings().role is ProcessRole.API
+    assert read_settings(role=ProcessRole.WORKER).role is ProcessRole.WORKER
+    assert read_settings().role is ProcessRole.API
     monkeypatch.setenv("MYSYMBOLS_ROLE", "leader")
     with pytest.raises(ValidationError):
         Settings()
 
 
-def test_G09_the_digest_tells_what_processes_must_agree_on_and_no_secret() -> None:
+def test_G09_the_digest_covers_shared_settings_and_reveals_no_secret() -> None:
     plain = Settings()
-    assert plain.digest == Settings(role=Role.API, http=HttpVariables(port=1234)).digest
+    assert plain.digest == Settings(role=ProcessRole.API, http=HttpVariables(port=1234)).digest
     secret = Settings(http=HttpVariables(cursor_secret=SecretStr("hush, hush, hush")))
     away = Settings(kucoin=KucoinVariables(base_url="http://127.0.0.1:8100"))
     private = Settings(notifications=NotificationVariables(allow_private_addresses=True))

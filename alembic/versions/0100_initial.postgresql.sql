@@ -148,13 +148,13 @@ CREATE TABLE shared_markets (
     CONSTRAINT pk_shared_markets PRIMARY KEY (name)
 )
 
-CREATE TABLE feed_wishes (
-    wish_id VARCHAR(64) NOT NULL,
-    asked_ms BIGINT NOT NULL,
+CREATE TABLE sync_requests (
+    request_id VARCHAR(64) NOT NULL,
+    requested_ms BIGINT NOT NULL,
     done_ms BIGINT,
     error VARCHAR(64),
     detail VARCHAR(500),
-    CONSTRAINT pk_feed_wishes PRIMARY KEY (wish_id)
+    CONSTRAINT pk_sync_requests PRIMARY KEY (request_id)
 )
 
 CREATE TABLE event_head (

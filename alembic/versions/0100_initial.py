@@ -3,8 +3,8 @@
 Revision ID: 0100
 Revises:
 
-The statements stand in one SQL file per database beside this module. Revisions are append-only: a
-test pins the hashes of these files.
+Each database has one SQL file beside this module. Revisions are append-only: a test pins the
+hashes of these files.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ depends_on = None
 
 
 def statements() -> list[str]:
-    """The statements for the database at hand, in order."""
+    """Returns the statements for the dialect of the connection, in order."""
     dialect = op.get_bind().dialect.name
     text = Path(__file__).with_name(f"0100_initial.{dialect}.sql").read_text("utf-8")
     return [part.strip() for part in text.split("\n\n") if not part.startswith("--")]
@@ -30,7 +30,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops everything that `upgrade` created, last first; functions after their triggers."""
+    """Drops the objects of `upgrade` in reverse order; functions after their triggers."""
     created = [statement.split(maxsplit=3)[1:3] for statement in reversed(statements())]
     for kinds in ({"VIEW", "TABLE"}, {"FUNCTION"}):  # indexes and triggers go with their table
         for kind, name in created:

@@ -130,7 +130,7 @@ def quote_segment(text: str) -> str:
 
 
 def unreachable(url: str, error: Exception) -> CommandError:
-    """Returns the error for an address at which no HTTP service answers."""
+    """Returns the error for an address at which no HTTP service responds."""
     return CommandError(
         ExitCode.UNAVAILABLE,
         "service_unreachable",
@@ -142,8 +142,8 @@ def unreachable(url: str, error: Exception) -> CommandError:
 def parse_response(response: aiohttp.ClientResponse, text: str, url: str) -> CliResponse:
     """Returns a 2xx answer of this service. Raises CommandError for any other answer.
 
-    Other services, exchanges among them, also answer JSON with a `code`: the mode header tells
-    our service from them.
+    Other services, exchanges among them, also answer JSON with a `code`; the mode header identifies
+    this service.
     """
     status = response.status
     document = parse_document(text)
@@ -158,11 +158,11 @@ def parse_response(response: aiohttp.ClientResponse, text: str, url: str) -> Cli
 
 
 def not_our_service(status: int, url: str) -> CommandError:
-    """Returns the error for an answer that this service never gives."""
+    """Returns the error for a response that this service never sends."""
     return CommandError(
         ExitCode.INTERNAL,
         "not_our_service",
-        f"{url} answered {status} with something that is not an answer of this service.",
+        f"{url} answered {status} with a response that this service never sends.",
     )
 
 
@@ -179,11 +179,11 @@ def parse_document(text: str | bytes) -> dict[str, Any] | None:
 
 
 class _Document(dict[str, Any]):
-    """JSON object whose missing fields tell that another version of the service answered."""
+    """JSON object; a missing field means that another version of the service answered."""
 
     def __missing__(self, key: str) -> Any:
         raise CommandError(
             ExitCode.INTERNAL,
             "unknown_answer",
-            f"The answer has no `{key}`: the service is of another version than this command.",
+            f"The answer has no `{key}`: service and command have different versions.",
         )

@@ -8,17 +8,17 @@ from app.foundation.errors import CorruptDatabaseError, OperatorActionError, Ser
 
 
 class ExitCode(IntEnum):
-    """Exit codes that scripts can rely on; the numbers follow sysexits.h where it has one."""
+    """Stable exit codes for scripts; the numbers follow sysexits.h where it has one."""
 
     OK = 0
     REFUSED = 1  # the service answered 4xx; its problem code is printed
     USAGE = 2  # unknown command, missing or invalid argument
-    UNAVAILABLE = 69  # the service, its exchange or its database cannot answer now
+    UNAVAILABLE = 69  # the service, its exchange or its database is unavailable
     INTERNAL = 70  # the service failed or sent an invalid response
     CORRUPT = 74  # the database is damaged or its history was altered: restore a backup
     NOT_PERMITTED = 77  # the service answered 401 or 403: no valid key, or one that may not
     CONFIGURATION = 78  # a setting, a file or the schema must be changed first
-    INTERRUPTED = 130  # Ctrl-C before the command had finished
+    INTERRUPTED = 130  # Ctrl-C before the end of the command
 
 
 class CommandError(Exception):
@@ -39,7 +39,7 @@ class CommandError(Exception):
 
 
 def exit_code_of_error(error: ServiceError) -> ExitCode:
-    """Maps an error that was raised inside this process to an exit code."""
+    """Maps an error of this process to an exit code."""
     if isinstance(error, CorruptDatabaseError):
         return ExitCode.CORRUPT
     needs_operator = isinstance(error, OperatorActionError)

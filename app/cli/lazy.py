@@ -1,4 +1,4 @@
-"""Imports the module of a command, and the program behind it, only when it is used."""
+"""Lazy loading: imports the module of a command, and the program behind it, at its first use."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -47,14 +47,14 @@ PROGRAMS: Final = {
 
 
 class LazyGroup(typer.core.TyperGroup):
-    """Group of COMMANDS that imports the module of a command when it is asked for."""
+    """Group of COMMANDS that imports the module of a command at its first use."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Returns the command, or None for an unknown name: Typer then proposes a similar one."""
+        """Returns the command; None for an unknown name, so that Typer proposes a similar one."""
         if cmd_name not in COMMANDS:
             for name in COMMANDS:
                 self.get_command(ctx, name)
@@ -68,10 +68,10 @@ class LazyGroup(typer.core.TyperGroup):
 
 
 def load_program(command: str) -> Callable[..., None]:
-    """Returns the function that carries out a command of PROGRAMS."""
+    """Returns the function that runs a command of PROGRAMS."""
     module, function = PROGRAMS[command]
     try:
         program: Callable[..., None] = getattr(import_module(module), function)
-    except KeyboardInterrupt:  # loading takes seconds: end without a traceback
+    except KeyboardInterrupt:  # loading takes seconds: exit without a traceback
         raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
     return program

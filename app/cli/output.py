@@ -32,7 +32,7 @@ Limit = Annotated[int, typer.Option(min=1, max=500, help="Number of entries, new
 
 
 def _create_console(*, stderr: bool) -> Console:
-    # A pipe has no width: tables must not be folded to 80 columns there.
+    # A pipe has no width; tables must not fold to 80 columns there.
     width = None if "COLUMNS" in os.environ else 160
     console = Console(stderr=stderr, highlight=False)
     return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=width)
@@ -47,15 +47,15 @@ class Output:
     notes: Console = field(default_factory=lambda: _create_console(stderr=True))
 
     def print_if_json(self, response: CliResponse) -> bool:
-        """Prints the service's own text in machine mode; True when nothing is left to print."""
+        """Prints the response text in machine mode; returns True if nothing is left to print."""
         if self.as_json:
             self.print_document(response.text)
         return self.as_json
 
     def print_document(self, document: str | Mapping[str, Any]) -> None:
-        """Prints one JSON document; decimals keep their value as numbers."""
+        """Prints one JSON document; decimals become JSON numbers."""
         text = document if isinstance(document, str) else json.dumps(document, default=_encode)
-        typer.echo(text)  # flushes, so that the reader of a pipe sees it at once
+        typer.echo(text)  # flushes, so that a reader of a pipe gets it at once
 
     def print_error(self, error: CommandError) -> None:
         if self.as_json:
@@ -79,7 +79,7 @@ class Output:
 
 @contextmanager
 def report_errors(as_json: bool) -> Iterator[Output]:
-    """Runs the body of a command; a CommandError becomes its message and exit code."""
+    """Runs the body of a command; prints a CommandError and exits with its code."""
     output = Output(as_json)
     try:
         yield output
@@ -99,7 +99,7 @@ def create_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obj
 
 
 def create_fact_table(title: str, document: Mapping[str, Any]) -> Table:
-    """Returns the plain values of a document, one per line."""
+    """Returns a table of the plain values of a document, one per line."""
     facts = [
         (name.replace("_", " "), value)
         for name, value in document.items()
@@ -109,7 +109,7 @@ def create_fact_table(title: str, document: Mapping[str, Any]) -> Table:
 
 
 def format_value(value: object) -> str:
-    """Formats a value for people; a missing one is a dash, never a zero."""
+    """Formats a value for people; a missing value is a dash, never a zero."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -125,7 +125,7 @@ def format_number(value: object, digits: int = 3) -> str:
 
 
 def drop_missing(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options that were given."""
+    """Returns the options without None."""
     return {name: value for name, value in options.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""Puts the HTTP side together: routes, strict reading, errors, limits, docs."""
+"""Builds the FastAPI application: routes, middleware, error handlers and OpenAPI documents."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -83,7 +83,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     keys.router,
     system.router,
 )
-# What a page of an allowed origin may read of an answer, beside its body.
+# Response headers that a page of an allowed origin may read.
 _EXPOSED: Final = (
     *("ETag", "Location", "Retry-After", "X-Request-ID", "X-Service-Mode"),
     *("Idempotency-Replayed", "Preference-Applied", "WWW-Authenticate"),
@@ -106,10 +106,9 @@ def create_api(
     routers: Sequence[APIRouter] = ROUTERS,
     root_routers: Sequence[APIRouter] = ROOT_ROUTERS,
 ) -> FastAPI:
-    """The ASGI application. `lifespan` yields the state of requests, made by `state_of`.
+    """Returns the ASGI application; `lifespan` yields the result of `request_state`.
 
-    Nothing is started before the lifespan runs. Routers can be given, so that tests can add
-    routes of their own.
+    Nothing starts before the lifespan runs. Tests may pass `routers` of their own.
     """
     api = FastAPI(
         title=TITLE,
@@ -123,7 +122,7 @@ def create_api(
         redirect_slashes=False,
         default_response_class=FiniteJSONResponse,
         generate_unique_id_function=_operation_id,
-        # Asking the environment for exporters at every request takes longer than a cached answer.
+        # Checking the environment for exporters at every request costs more than a cached answer.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     api.state.cursors = Cursors(cursor_secret)
@@ -143,7 +142,7 @@ def create_api(
     )
     if cors_origins:
         api.add_middleware(CORSMiddleware, **_cors(cors_origins))
-    # Outside of everything, also of Starlette's own last resort for crashes.
+    # Outermost layers, also around Starlette's last-resort error handler.
     cached = ResponseCacheMiddleware(LogContextMiddleware(api.build_middleware_stack()))
     authenticated = AuthenticationMiddleware(cached, monotonic)
     guarded = OriginGuard(StartupGuard(authenticated), allowed=tuple(cors_origins))
@@ -173,7 +172,7 @@ MY_SYMBOLS = "my_symbols"
 
 
 async def get_my_symbols_service(request: Request) -> MySymbolsServiceV2:
-    """Dependency of FastAPI for embedding code: the face of the service that answers."""
+    """FastAPI dependency for embedding code: returns the service facade of this application."""
     service: MySymbolsServiceV2 = getattr(request.state, MY_SYMBOLS)
     return service
 
@@ -183,15 +182,15 @@ class _Members:
     portfolio: PortfolioService
 
     async def symbols(self) -> frozenset[str]:
-        shown = await self.portfolio.view()
-        return frozenset(member.symbol for member in shown.portfolio.members)
+        view = await self.portfolio.view()
+        return frozenset(member.symbol for member in view.portfolio.members)
 
 
-def state_of(service: MySymbolsServiceV2) -> dict[str, Any]:
-    """State of the lifespan: the service, and each of its use cases by type."""
-    kinds = get_type_hints(MySymbolsServiceV2)
+def request_state(service: MySymbolsServiceV2) -> dict[str, Any]:
+    """Returns the state of requests: the service, and each of its use cases by type."""
+    types = get_type_hints(MySymbolsServiceV2)
     by_type: dict[type, object] = {
-        kinds[one.name]: getattr(service, one.name) for one in fields(MySymbolsServiceV2)
+        types[field.name]: getattr(service, field.name) for field in fields(MySymbolsServiceV2)
     }
     by_type[ConfigurationChanges] = service.configuration
     by_type[PortfolioMembers] = _Members(service.portfolio)

@@ -1,4 +1,4 @@
-"""Opens the service with its background tasks in order, and closes it in reverse."""
+"""Opens the service and its background tasks in order, and closes them in reverse."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from random import Random  # noqa: TID251  # chance enters the program here
+from random import Random  # noqa: TID251  # source of randomness of the program
 from socket import gethostname
 from typing import Final
 
@@ -22,46 +22,47 @@ from app.configuration.services.current import CurrentSettings
 from app.container.composition import compose
 from app.container.feed import (
     FeedTasks,
-    farewell,
-    heartbeat,
-    hinted,
-    join,
-    overheard,
-    referring,
-    streamed_market,
+    create_event_handler,
+    create_process_registry,
+    create_streamed_market,
+    join_feed,
+    leave_registry,
+    reference_feed,
+    with_leader_wakeup,
 )
 from app.container.runtime_values import code_version, elapsed_s, full_version, new_id, utc_now
 from app.foundation.backoff import full_jitter
 from app.foundation.errors import Code, ConflictError
 from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
-from app.foundation.replicas import Replicas
+from app.foundation.processes import ProcessRegistry
 from app.foundation.sql.database import Database
-from app.foundation.sql.facts import FactRepository
-from app.foundation.sql.job_store import JobStore, job_store
-from app.foundation.sql.replicas import Makeup
+from app.foundation.sql.job_store import JobStore, create_job_store
+from app.foundation.sql.key_value import KeyValueRepository
+from app.foundation.sql.processes import ProcessProfile
 from app.market.services.health_facts import ExchangeWatch
 from app.market.services.service_mode import ModeNow
 from app.market.services.shared_market import FeedView
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.operations.services.event_stream import EventStream
 from app.operations.services.gauges import GaugeReader
 from app.operations.services.process_metrics import buffer_usage
 from app.operations.services.response_version import LiveMarketParts, StateVersionSource
-from app.operations.storage import preparation
+from app.operations.storage import startup_check
 from app.performance.api.report_routes import report_document
 from app.security.domain.addresses import is_loopback
 from app.security.services.key_ring import OPEN_MODE, KeyRing
 from app.security.services.peppers import UnsafeStartError
-from app.settings import Role, Settings
+from app.settings import ProcessRole, Settings
 from app.telemetry import observers
 from app.telemetry.observers import Meter
 from app.workers.activities import activities
-from app.workers.durable import EngineOptions, executor_of
+from app.workers.durable import EngineOptions, executor_id_for
 from app.workers.engine import Engine
 from app.workers.gauges import Gauges
+from app.workers.process_heartbeat import ProcessHeartbeat
 from app.workers.reactions import (
     ALERT_REACTIONS,
     DRIFT_REACTIONS,
@@ -70,15 +71,14 @@ from app.workers.reactions import (
     drift_reactions,
     stream_events,
 )
-from app.workers.runs import runs
-from app.workers.schedule import Tasks, table
+from app.workers.runs import create_runs
+from app.workers.schedule import Tasks, create_schedule
 from app.workers.supervisor import Supervisor
-from app.workers.watchdog import Watchdog
 
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """Starts the tasks of this process; the supervisor ends them."""
+    """Starts the background tasks of this process; the supervisor stops them."""
 
     settings: Settings
     metrics: Metrics
@@ -93,7 +93,7 @@ class Background:
     service: MySymbolsServiceV2
 
     def start(self, work: Tasks) -> None:
-        """Each as a supervised task."""
+        """Starts each task under the supervisor."""
         status, supervisor, metrics = self.service.status, self.supervisor, self.metrics
         gauges = Gauges(
             metrics, time.monotonic, self.database, self.feed, self.bus, supervisor, status.mode,
@@ -105,12 +105,13 @@ class Background:
         status.read_gauges = GaugeReader(
             metrics, status, service.alerts, server_clock, gauges.set_levels
         ).read
-        supervisor.start_watchdog(lambda: self.database.is_away)
-        duty = self._feed_tasks(work).start()
-        stream_events(supervisor, self.service, self._courier(), hinted(self.database.listen, duty))
-        if self.feed.replicas is not None:
-            watchdog = Watchdog(self.feed.replicas, metrics)
-            supervisor.start("watchdog", watchdog.run, lambda: SILENT_S)
+        supervisor.start_watchdog(lambda: self.database.is_unavailable)
+        leader_task = self._feed_tasks(work).start()
+        listen = with_leader_wakeup(self.database.listen, leader_task)
+        stream_events(supervisor, self.service, self._dispatcher(), listen)
+        if self.feed.registry is not None:
+            process_heartbeat = ProcessHeartbeat(self.feed.registry, metrics)
+            supervisor.start("process_heartbeat", process_heartbeat.run, lambda: SILENT_S)
 
     def _feed_tasks(self, work: Tasks) -> FeedTasks:
         has_drifted = self.service.rebalancing.has_drifted
@@ -120,22 +121,24 @@ class Background:
             self.service,
             self.feed,
             self.supervisor,
-            table(lambda: self.in_force().intervals, work, self.engine, utc_now, elapsed_s),
+            create_schedule(
+                lambda: self.in_force().intervals, work, self.engine, utc_now, elapsed_s
+            ),
             work,
             {
                 ALERT_REACTIONS: alert_reactions(self.bus, utc_now, work.alerts),
                 DRIFT_REACTIONS: drift_reactions(self.bus, has_drifted, self.engine),
             },
-            self._streamed(),
+            self._streamed_market(),
         )
 
-    def _streamed(self) -> StreamedMarket | None:
-        """None where the market is only ever asked for."""
+    def _streamed_market(self) -> StreamedMarket | None:
+        """Returns the streamed market; None if the market is only polled."""
         if self.settings.feed.mode == "poll":
             return None
-        return streamed_market(self.service, self.exchange.stream(), self.in_force)
+        return create_streamed_market(self.service, self.exchange.stream(), self.in_force)
 
-    def _courier(self) -> NotificationDispatcher:
+    def _dispatcher(self) -> NotificationDispatcher:
         return NotificationDispatcher(
             self.database,
             utc_now,
@@ -148,42 +151,42 @@ class Background:
         )
 
 
-_BYTES: Final = 32
-_FACT: Final = "cursor_secret"
+_SECRET_BYTES: Final = 32
+_SECRET_NAME: Final = "cursor_secret"  # noqa: S105  # the key of the stored value
 
 
 async def cursor_secret(settings: Settings, database: Database) -> bytes:
-    """Secret of the settings; else the one that the first process stored in the database.
+    """Returns the configured secret; otherwise the one that the first process stored.
 
-    So a cursor is valid in every process, also after a restart, without configuration. A reader of
-    the database could forge cursors, and nothing else.
+    Without configuration, a cursor is valid in every process and after a restart. A reader of the
+    database could forge cursors, and nothing else.
     Raises UnavailableError.
     """
-    given = settings.http.cursor_secret
-    if given is not None:
-        return given.get_secret_value().encode()
+    configured = settings.http.cursor_secret
+    if configured is not None:
+        return configured.get_secret_value().encode()
     async with database.write() as unit:
-        secret = await unit.get(FactRepository).keep(_FACT, secrets.token_hex(_BYTES))
+        repository = unit.get(KeyValueRepository)
+        secret = await repository.put_if_absent(_SECRET_NAME, secrets.token_hex(_SECRET_BYTES))
     return bytes.fromhex(secret)
 
 
-TOGETHER: Final = 0.8  # of the quota, for all of them; the rest is left for a process not heard of
+SHARED_PART: Final = 0.8  # of the quota, for all known processes; the rest is a reserve
 
 
 @dataclass(slots=True)
 class SharedQuota:
-    """Equal parts for those that were heard of lately, by the heartbeats in the database.
+    """Divides the exchange quota equally among the processes with recent heartbeats.
 
-    A single process on a database that cannot be shared gets the whole quota; there
-    `replicas` is None.
+    `registry` is None on a database that cannot be shared: the process gets the whole quota.
     """
 
-    replicas: Replicas | None = None
+    registry: ProcessRegistry | None = None
 
     def __call__(self) -> PoolShare:
-        if self.replicas is None:
+        if self.registry is None:
             return WHOLE
-        return PoolShare(TOGETHER / self.replicas.asking(), TOGETHER)
+        return PoolShare(SHARED_PART / self.registry.count_exchange_clients(), SHARED_PART)
 
 
 _log = structlog.get_logger("service")
@@ -203,26 +206,26 @@ class Services:
 
 @asynccontextmanager
 async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
-    """Open everything in order, close everything in reverse, whatever happens.
+    """Opens every part in order and closes them in reverse, also after a failure.
 
-    Raises DatabaseInUseError, DataSourceMismatchError and UnavailableError where the database
-    cannot be used. An exchange that cannot be reached is no error here: the feed goes on trying.
+    Raises DatabaseInUseError, DataSourceMismatchError and UnavailableError if the database is
+    unusable. An unreachable exchange is no error here: the feed keeps retrying.
     """
     dice = Random()  # noqa: S311  # jitter needs no secrecy
     in_force, meter, bus, watch = CurrentSettings(), Meter(metrics), Bus(), ExchangeWatch()
 
     def publish(event: object) -> None:
-        in_force.hear(event)
-        meter.hear(event)
+        in_force.on_event(event)
+        meter.on_event(event)
         bus.publish(event)
-        stream.nudge()
+        stream.wake()
 
     async with AsyncExitStack() as stack:
         database = Database(
             settings.database.options,
             time.monotonic,
             dice.random,
-            drafts_of,
+            encode_event,
             publish,
             observers.slow_statement(metrics),
         )
@@ -230,46 +233,52 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             database,
             utc_now,
             metrics,
-            overheard(in_force, bus),
+            create_event_handler(in_force, bus),
             reread=lambda: in_force.reread(database),
         )
         await _open_database(database, settings, in_force, stack)
-        share = SharedQuota()
-        exchange = await stack.enter_async_context(_exchange(settings, metrics, dice, watch, share))
+        quota = SharedQuota()
+        exchange = await stack.enter_async_context(_exchange(settings, metrics, dice, watch, quota))
         supervisor = Supervisor(
             utc_now,
             lambda: full_jitter(dice.random),
             lambda name: metrics.task_restarts.labels(name).inc(),
         )
-        store = job_store(settings.database.url)
+        store = create_job_store(settings.database.url)
         stack.callback(store.close)
         options = _engine_options(settings, store)
         engine, executor_id = Engine(options, observers.job_ended(metrics)), options.executor_id
-        makeup = Makeup(settings.role.value, full_version(), settings.digest)
-        replicas = heartbeat(database, engine, executor_id, makeup) if store.is_shared else None
-        share.replicas = replicas
-        feed = FeedView(exchange.link, replicas=replicas)
+        profile = ProcessProfile(settings.role.value, full_version(), settings.digest)
+        registry = (
+            create_process_registry(database, engine, executor_id, profile)
+            if store.is_shared
+            else None
+        )
+        quota.registry = registry
+        feed = FeedView(exchange.link, registry=registry)
         service = compose(
             settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine,
             feed, is_streamed=settings.run_background_tasks and settings.feed.mode == "stream",
         )  # fmt: skip
-        service.market.quota_share = lambda: share().own
+        service.market.quota_share = lambda: quota().own
         if settings.run_background_tasks:
-            join(feed, database, service, executor_id, is_shared=store.is_shared)
-        await _recall(service)
+            join_feed(feed, database, service, executor_id, is_shared=store.is_shared)
+        await _load_state(service)
         await open_keys(settings, service.keys.ring, supervisor)
         status = service.status
         status.process.buffers = buffer_usage(bus, database)
         work = activities(
             service, AlertScheduler(service.alerts, metrics, status.alerts_evaluated), new_id
         )
-        stack.push_async_callback(farewell(feed.replicas))
-        # Runs may use everything that was opened before; what asks for runs stops before them.
-        await engine.open(runs(service, work, report_document))
+        stack.push_async_callback(leave_registry(feed.registry))
+        # Runs may use every part opened so far; tasks that enqueue runs stop before the engine.
+        await engine.open(create_runs(service, work, report_document))
         stack.push_async_callback(engine.close)
         metrics.service_info.labels(code_version(), settings.kucoin.data_source.value).set(1)
-        await stack.enter_async_context(referring(settings, supervisor, service, feed.is_owner))
-        # Tasks stop first on the way out: they use everything that was opened before.
+        await stack.enter_async_context(
+            reference_feed(settings, supervisor, service, feed.is_owner)
+        )
+        # On the way out, tasks stop first: they use every part opened before.
         stack.push_async_callback(supervisor.stop)
         background = Background(
             settings=settings,
@@ -299,11 +308,11 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
 async def _open_database(
     database: Database, settings: Settings, in_force: CurrentSettings, stack: AsyncExitStack
 ) -> None:
-    """From here on the database is ours to use, and of the kind that the exchange is."""
+    """Opens the database, checks it, and binds it to the data source of the exchange."""
     await database.open()
     stack.push_async_callback(database.close)
-    await preparation.prepare(settings.database.url)
-    await database.claim(settings.kucoin.data_source)
+    await startup_check.prepare(settings.database.url)
+    await database.bind_source(settings.kucoin.data_source)
     await in_force.load(database, utc_now())
 
 
@@ -314,9 +323,9 @@ def _versions(service: MySymbolsServiceV2, database: Database) -> StateVersionSo
 
 
 def _exchange(
-    settings: Settings, metrics: Metrics, dice: Random, watch: ExchangeWatch, share: SharedQuota
+    settings: Settings, metrics: Metrics, dice: Random, watch: ExchangeWatch, quota: SharedQuota
 ) -> AbstractAsyncContextManager[KucoinExchange]:
-    """The exchange, whose answers are counted and watched."""
+    """Returns the exchange client, whose requests are counted and watched."""
     count = observers.exchange_request(metrics)
 
     def requested(path: str, outcome: str, seconds: float) -> None:
@@ -333,15 +342,15 @@ def _exchange(
         limits=settings.kucoin.limits,
         on_request=requested,
         on_rejection=observers.rejected_record(metrics),
-        share=share,
+        share=quota,
         on_answer=watch.answered,
     )
 
 
 def _engine_options(settings: Settings, store: JobStore) -> EngineOptions:
-    """Engine options; a process that only answers HTTP requests runs and executes none."""
-    executor_id = executor_of(store, f"{gethostname()}-{os.getpid()}-{new_id()}")
-    works, poll_s = settings.role is not Role.API, settings.jobs.poll_s
+    """Returns the engine options; an API-only process executes no runs."""
+    executor_id = executor_id_for(store, f"{gethostname()}-{os.getpid()}-{new_id()}")
+    works, poll_s = settings.role is not ProcessRole.API, settings.jobs.poll_s
     return EngineOptions(store, executor_id, works=works, poll_s=poll_s)
 
 
@@ -365,8 +374,9 @@ async def open_keys(settings: Settings, ring: KeyRing, supervisor: Supervisor) -
     supervisor.start("keys", ring.follow, lambda: SILENT_S)
 
 
-async def _recall(service: MySymbolsServiceV2) -> None:
-    with suppress(ConflictError):  # no key: what is stored bare stays so, and nothing comes to it
+async def _load_state(service: MySymbolsServiceV2) -> None:
+    # Without a key, stored secrets stay unencrypted and no new ones are accepted.
+    with suppress(ConflictError):
         await service.notifications.seal_stored()
     await service.registry.load()
     await service.scoring.load()

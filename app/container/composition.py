@@ -1,4 +1,4 @@
-"""The use cases, put together over what was opened; nothing starts here."""
+"""Composes the use cases over opened adapters; starts nothing."""
 
 import os
 from datetime import datetime, timedelta
@@ -20,9 +20,9 @@ from app.alerts.services.service import AlertRuleService, AlertService
 from app.configuration.services.current import CurrentSettings
 from app.container import plugins
 from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
-from app.foundation.clock import shared_by
+from app.foundation.clock import shared_clock
 from app.foundation.idempotency import IdempotentExecutor
-from app.foundation.job_service import JobNews, JobService
+from app.foundation.job_service import JobEventPublisher, JobService
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
@@ -73,7 +73,7 @@ from app.trading.services.position_sizing import Trading
 from app.trading.services.safety import Safety
 from app.workers.supervisor import Supervisor
 
-LAST_FUNDING: Final = timedelta(days=1)  # a swap has ended: its last payment is still asked for
+LAST_FUNDING: Final = timedelta(days=1)  # a replaced member: its last funding is still fetched
 
 
 def compose(
@@ -89,23 +89,23 @@ def compose(
     feed: FeedView,
     *,
     is_streamed: bool,
-    seams: RuntimeValues | None = None,
+    runtime: RuntimeValues | None = None,
 ) -> MySymbolsServiceV2:
-    """The use cases over what was opened; nothing starts here."""
-    durations = elapsed_s if seams is None else seams.monotonic
-    seams = seams or RuntimeValues()
-    utc_now, new_id = seams.now, seams.new_id
-    market = _market(settings, metrics, database, exchange, in_force, feed, seams)
+    """Returns the service facade with all use cases; starts nothing."""
+    durations = elapsed_s if runtime is None else runtime.monotonic
+    runtime = runtime or RuntimeValues()
+    utc_now, new_id = runtime.now, runtime.new_id
+    market = _market(settings, metrics, database, exchange, in_force, feed, runtime)
     market.is_streamed = is_streamed
-    mode = mode_over(market, database, seams.monotonic)
-    # It was put together before the database was open, which knows whether it is shared.
-    shared = stream.shared = shared_by(database)
+    mode = mode_over(market, database, runtime.monotonic)
+    # The stream was built before the database was open, which knows whether it is shared.
+    shared = stream.shared = shared_clock(database)
     idempotency = IdempotentExecutor(database, utc_now, shared)
     scoring = Scoring(
         market=market,
         database=database,
         clock=utc_now,
-        monotonic=seams.monotonic,
+        monotonic=runtime.monotonic,
         new_id=new_id,
         configuration=in_force,
         idempotency=idempotency,
@@ -118,13 +118,14 @@ def compose(
         clock = market.server_clock
         return clock.now() if clock.synced else None
 
+    elapsed = ElapsedTime(durations, exchange_time).since
     context = DecisionContextFactory(
         scoring,
         market,
         utc_now,
         mode=mode.state,
         refusals=Refusals(observers.refused_decision(metrics)),
-        elapsed=ElapsedTime(durations, exchange_time).since,
+        elapsed=elapsed,
     )
     vault = ChannelSecrets(
         FernetCipher(settings.notifications.key_list, key_file(settings.database.url))
@@ -146,9 +147,9 @@ def compose(
     sources = StatusSources(database, scoring, in_force, metrics)
     alerts = AlertService(database, context, idempotency, new_id, system)
     notifications = NotificationService(
-        database, utc_now, new_id, idempotency, _notifiers(settings, vault, seams), vault
+        database, utc_now, new_id, idempotency, _notifiers(settings, vault, runtime), vault
     )
-    job_service = JobService(jobs, utc_now, new_id, JobNews(database))
+    job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,
@@ -158,7 +159,7 @@ def compose(
         rebalancing=rebalancing,
         replacement=ReplacementService(database, context, idempotency, recorder, new_id),
         proposals=ProposalService(
-            database, utc_now, idempotency, rebalancing, portfolio, executors
+            database, utc_now, idempotency, rebalancing, portfolio, executors, elapsed
         ),
         performance=performance,
         performance_marks=ValuationSnapshots(performance),
@@ -187,7 +188,7 @@ def compose(
         idempotency=idempotency,
         stream=stream,
         notifications=notifications,
-        keys=key_service(settings, database, idempotency, seams),
+        keys=key_service(settings, database, idempotency, runtime),
         jobs=job_service,
         retention=Retention(
             configuration,
@@ -211,15 +212,15 @@ def key_service(
     settings: Settings,
     database: Database,
     idempotency: IdempotentExecutor,
-    seams: RuntimeValues | None = None,
+    runtime: RuntimeValues | None = None,
 ) -> ApiKeyService:
     """The use cases of API keys over an open database; nothing is read yet."""
-    seams = seams or RuntimeValues()
+    runtime = runtime or RuntimeValues()
     url, directory = settings.database.url, settings.security.directory
     peppers = PepperStore(settings.security.pepper_list, key_file(url, "pepper"))
     local = key_file(url, "local") if directory is None else directory / LOCAL_KEY_FILE
-    ring = KeyRing(database, seams.now, peppers, seams.new_id)
-    return ApiKeyService(database, seams.now, seams.new_id, idempotency, peppers, ring, local)
+    ring = KeyRing(database, runtime.now, peppers, runtime.new_id)
+    return ApiKeyService(database, runtime.now, runtime.new_id, idempotency, peppers, ring, local)
 
 
 def _market(
@@ -229,11 +230,11 @@ def _market(
     exchange: Exchange,
     in_force: CurrentSettings,
     feed: FeedView,
-    seams: RuntimeValues,
+    runtime: RuntimeValues,
 ) -> MarketData:
-    """The market with the registry of its contracts; only the owner of the feed writes them."""
+    """Returns the market with its contract registry; only the feed leader writes contracts."""
 
-    async def held() -> tuple[str, ...]:
+    async def member_contracts() -> tuple[str, ...]:
         async with database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
         return tuple(member.contract for member in portfolio.members)
@@ -241,16 +242,16 @@ def _market(
     async def open_swaps() -> frozenset[str]:
         async with database.read() as unit:
             repository = unit.get(ReplacementRepository)
-            return await repository.open_swaps(seams.now() - LAST_FUNDING)
+            return await repository.open_swaps(runtime.now() - LAST_FUNDING)
 
     registry = Registry(
         exchange=exchange,
         database=database,
         sectors=shipped_sectors(),
-        clock=seams.now,
-        monotonic=seams.monotonic,
-        new_id=seams.new_id,
-        held=held,
+        clock=runtime.now,
+        monotonic=runtime.monotonic,
+        new_id=runtime.new_id,
+        held=member_contracts,
         fence=feed.fence,
     )
     return MarketData(
@@ -258,23 +259,23 @@ def _market(
         database=database,
         registry=registry,
         configuration=in_force,
-        clock=seams.now,
-        monotonic=seams.monotonic,
+        clock=runtime.now,
+        monotonic=runtime.monotonic,
         metrics=metrics,
         workers=settings.kucoin.concurrency,
         books_per_s=BOOKS_PER_S * settings.kucoin.quota_per_window / WHOLE_QUOTA,
-        sleep=seams.sleep,
+        sleep=runtime.sleep,
         is_owner=feed.is_owner,
         fence=feed.fence,
         open_swaps=open_swaps,
     )
 
 
-def _notifiers(settings: Settings, vault: ChannelSecrets, seams: RuntimeValues) -> Notifiers:
-    """Each opens what the vault has sealed only when it sends."""
+def _notifiers(settings: Settings, vault: ChannelSecrets, runtime: RuntimeValues) -> Notifiers:
+    """Returns notifiers that decrypt a channel only to send."""
     local = settings.notifications.allow_private_addresses
-    ways = (
-        WebhookNotifier(lambda: int(seams.now().timestamp()), Egress(local)),
+    senders = (
+        WebhookNotifier(lambda: int(runtime.now().timestamp()), Egress(local)),
         PeopleNotifier(Egress(local, timeout_s=TIMEOUT_S)),
     )
-    return by_kind(DecryptingNotifier(way, vault) for way in ways)
+    return by_kind(DecryptingNotifier(sender, vault) for sender in senders)

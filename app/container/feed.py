@@ -1,4 +1,4 @@
-"""Wiring of the market feed: one process reads the exchange, the others follow it."""
+"""Wiring of the market feed: one leader reads the exchange, other processes follow it."""
 
 import asyncio
 import importlib
@@ -13,10 +13,10 @@ from app.configuration.services.current import CurrentSettings
 from app.container.runtime_values import new_id, utc_now
 from app.foundation.errors import ServiceError
 from app.foundation.event_bus import Bus
-from app.foundation.events import EventRecord, Topic
-from app.foundation.replicas import API, Orphans, Replicas
+from app.foundation.events import EventRecord, EventTopic
+from app.foundation.processes import API, OrphanedRuns, ProcessRegistry
 from app.foundation.sql.database import Database
-from app.foundation.sql.replicas import Makeup
+from app.foundation.sql.processes import ProcessProfile
 from app.market.services.contract_sync import SyncRequests
 from app.market.services.feed_leader import FeedLease, LeaseTimes
 from app.market.services.ports import MarketStream
@@ -25,50 +25,59 @@ from app.market.services.service_mode import ModeWatch
 from app.market.services.shared_market import FeedView, MarketFollower, MarketPublisher
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
-from app.operations.domain.event_codec import understood
+from app.operations.domain.event_codec import try_decode_event
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.rescoring import Rescoring
-from app.settings import Role, Settings
-from app.workers.feed import FEED, FeedDuty, Sharing
+from app.settings import ProcessRole, Settings
+from app.workers.feed import FEED, FeedLeaderTask, Sharing
 from app.workers.reactions import ALERT_REACTIONS, DRIFT_REACTIONS, SILENT_S
-from app.workers.schedule import ASKING_S, ScheduledTask, Tasks, begin, begin_feed
+from app.workers.schedule import (
+    EXCHANGE_SILENT_S,
+    ScheduledTask,
+    Tasks,
+    start_feed_tasks,
+    start_tasks,
+)
 from app.workers.supervisor import Heartbeat, Supervisor, Work
 
 REFERENCE, REFERENCE_STREAM = "reference", "reference_stream"
 
 
 @asynccontextmanager
-async def referring(
+async def reference_feed(
     settings: Settings,
     supervisor: Supervisor,
     service: MySymbolsServiceV2,
     is_owner: Callable[[], bool],
 ) -> AsyncIterator[None]:
-    """Asks and hears the second source while this is open; without one there is nothing to do.
+    """Polls and streams the reference exchange while open; does nothing without one.
 
-    The tasks must be stopped before it closes.
+    Its tasks must be stopped before it closes.
     """
-    wanted = settings.reference
-    if wanted.exchange == "none" or not settings.run_background_tasks:
+    options = settings.reference
+    if options.exchange == "none" or not settings.run_background_tasks:
         yield
         return
-    # It takes seconds to load and knows a hundred exchanges.
+    # Loading takes seconds: the package knows a hundred exchanges.
     extra = await asyncio.to_thread(importlib.import_module, "app.adapters.ccxt_extra")
     async with extra.open_reference(
-        wanted.exchange, wanted.base_url, wanted.timeout_s, _now_ms, _bases(service)
+        options.exchange, options.base_url, options.timeout_s, _now_ms, _bases(service)
     ) as source:
-        asked = References(
-            source, service.market.quality, is_owner, wanted.interval_s, wanted.exchange
+        references = References(
+            source, service.market.quality, is_owner, options.interval_s, options.exchange
         )
-        supervisor.start(REFERENCE, asked.run, lambda: wanted.interval_s + ASKING_S)
+        limit_s = options.interval_s + EXCHANGE_SILENT_S
+        supervisor.start(REFERENCE, references.run, lambda: limit_s)
         if source.streams and settings.feed.mode == "stream":
-            supervisor.start(REFERENCE_STREAM, asked.hear, lambda: wanted.interval_s + ASKING_S)
-        service.status.reference_report = asked.report
+            supervisor.start(
+                REFERENCE_STREAM, references.hear, lambda: options.interval_s + EXCHANGE_SILENT_S
+            )
+        service.status.reference_report = references.report
         yield
 
 
 def _bases(service: MySymbolsServiceV2) -> Callable[[], frozenset[str]]:
-    """Coins of the contracts that are known at present."""
+    """Returns a source of the base coins of the known contracts."""
     registry = service.market.registry
     return lambda: frozenset(entry.contract.base for entry in registry.index.entries)
 
@@ -77,21 +86,23 @@ def _now_ms() -> int:
     return round(utc_now().timestamp() * 1000)
 
 
-_DECISIONS: Final = frozenset({Topic.PORTFOLIO_CHANGE, Topic.CONFIGURATION, Topic.SCORING_RUN})
+_DECISIONS: Final = frozenset(
+    {EventTopic.PORTFOLIO_CHANGE, EventTopic.CONFIGURATION, EventTopic.SCORING_RUN}
+)
 _LIMITS: Final[Mapping[str, float]] = {
     ALERT_REACTIONS: SILENT_S,
     DRIFT_REACTIONS: SILENT_S,
     "mode": SILENT_S,
     "stream": SILENT_S,
-    "stream_watch": ASKING_S,
-    "stream_bars": ASKING_S,
-    "rescoring": ASKING_S,
+    "stream_watch": EXCHANGE_SILENT_S,
+    "stream_bars": EXCHANGE_SILENT_S,
+    "rescoring": EXCHANGE_SILENT_S,
 }
-_WAITING: Final = frozenset({"stream", "stream_watch"})  # for the exchange, for the first fill
+_START_LATER: Final = frozenset({"stream", "stream_watch"})  # after the first fill
 Listen = Callable[[Callable[[], None], Heartbeat], Awaitable[None]]
 
 
-def join(
+def join_feed(
     feed: FeedView,
     database: Database,
     service: MySymbolsServiceV2,
@@ -99,12 +110,12 @@ def join(
     *,
     is_shared: bool,
 ) -> None:
-    """Makes the market that of the process with the lease.
+    """Makes this process a candidate for the feed lease, and a follower if the database is shared.
 
-    Where no other process can use the database, nothing is gained by giving it up in a slow moment.
+    Without other processes the lease is never given up: that would only lose time.
     """
-    alone = LeaseTimes(ttl_s=15.0, renew_s=5.0, demote_s=float("inf"))
-    times = LeaseTimes() if is_shared else alone
+    unshared = LeaseTimes(ttl_s=15.0, renew_s=5.0, demote_s=float("inf"))
+    times = LeaseTimes() if is_shared else unshared
     feed.lease = FeedLease(database, holder, time.monotonic, times)
     service.market.metrics.leader_epoch.set_function(feed.own_epoch)
     if is_shared:
@@ -113,9 +124,9 @@ def join(
 
 @dataclass(slots=True)
 class FeedTasks:
-    """Starts the duty of this process and what it does beside it."""
+    """Starts the leader election of this process and the tasks beside it."""
 
-    role: Role
+    role: ProcessRole
     database: Database
     service: MySymbolsServiceV2
     view: FeedView
@@ -123,21 +134,21 @@ class FeedTasks:
     ticks: tuple[ScheduledTask, ...]
     work: Tasks
     reactions: Mapping[str, Work]
-    streamed: StreamedMarket | None = None  # None: the market is only ever asked for
+    streamed: StreamedMarket | None = None  # None: the market is only polled
     _running: tuple[str, ...] = field(default=(), init=False)
-    _mode: ModeWatch = field(init=False)  # one for all times of owning: it knows what is untold
+    _mode: ModeWatch = field(init=False)  # one for all leaderships: it knows what is unpublished
 
     def __post_init__(self) -> None:
         self._mode = ModeWatch(
             self.database, self.service.status.mode.state, self.view.fence, utc_now, new_id
         )
 
-    def start(self) -> FeedDuty | None:
-        """None where no background tasks run: then this process acts on requests alone."""
+    def start(self) -> FeedLeaderTask | None:
+        """Starts the tasks; returns None without a lease: the process then only serves requests."""
         lease = self.view.lease
         if lease is None:
             return None
-        duty = FeedDuty(
+        leader_task = FeedLeaderTask(
             lease,
             time.monotonic,
             self._begin,
@@ -145,11 +156,11 @@ class FeedTasks:
             self._sharing(lease),
             self._may_own,
         )
-        self.supervisor.start(FEED, duty.run, lambda: SILENT_S)
-        if self.role is not Role.API:
+        self.supervisor.start(FEED, leader_task.run, lambda: SILENT_S)
+        if self.role is not ProcessRole.API:
             shared = [tick for tick in self.ticks if tick.is_shared]
-            begin(self.supervisor, shared, time.monotonic)
-        return duty
+            start_tasks(self.supervisor, shared, time.monotonic)
+        return leader_task
 
     def _sharing(self, lease: FeedLease) -> Sharing | None:
         follower, service = self.view.follower, self.service
@@ -164,45 +175,45 @@ class FeedTasks:
         return Sharing(publisher, follower, requests)
 
     def _may_own(self) -> bool:
-        if self.role is Role.API:
+        if self.role is ProcessRole.API:
             return False
-        replicas = self.view.replicas
-        return replicas is None or not replicas.is_outdated()
+        registry = self.view.registry
+        return registry is None or not registry.is_outdated()
 
     def _begin(self) -> None:
-        names = begin_feed(
+        names = start_feed_tasks(
             self.supervisor, self.ticks, self.work, time.monotonic, self.view.is_owner
         )
         own = {**self.reactions, "mode": self._mode.run, **self._streaming()}
         for name, work in own.items():
             limit_s = partial(_LIMITS.__getitem__, name)
-            self.supervisor.start(name, work, limit_s, is_watchdog_enabled=name not in _WAITING)
+            self.supervisor.start(name, work, limit_s, is_watchdog_enabled=name not in _START_LATER)
         self._running = (*names, *own)
 
     def _streaming(self) -> dict[str, Work]:
-        """The stream itself, the watch beside it, and what it brings about."""
+        """Returns the stream, its watch, its bars and the rescoring that it triggers."""
         streamed = self.streamed
         if streamed is None:
             return {}
-        moved = Rescoring(
-            streamed.data, members_of(self.database), self.service.scoring.latest,
+        rescoring = Rescoring(
+            streamed.data, member_symbols(self.database), self.service.scoring.latest,
             self.service.scoring.calculate,
         )  # fmt: skip
         return {
             "stream": streamed.run,
             "stream_watch": streamed.watch,
             "stream_bars": streamed.bars,
-            "rescoring": moved.run,
+            "rescoring": rescoring.run,
         }
 
     async def _end(self) -> None:
-        await self.supervisor.end(*self._running)
+        await self.supervisor.stop_tasks(*self._running)
 
 
-def streamed_market(
+def create_streamed_market(
     service: MySymbolsServiceV2, stream: MarketStream, in_force: CurrentSettings
 ) -> StreamedMarket:
-    """Streamed market; members, watched and best symbols get the closest updates."""
+    """Returns the streamed market; members, watched and best symbols get the closest updates."""
 
     async def closest() -> tuple[str, ...]:
         first = await service.controls.first_symbols()
@@ -213,8 +224,8 @@ def streamed_market(
     return streamed
 
 
-def members_of(database: Database) -> Callable[[], Awaitable[tuple[str, ...]]]:
-    """The standard symbols of the members, as committed."""
+def member_symbols(database: Database) -> Callable[[], Awaitable[tuple[str, ...]]]:
+    """Returns a reader of the standard symbols of the committed members."""
 
     async def members() -> tuple[str, ...]:
         async with database.read() as unit:
@@ -224,49 +235,58 @@ def members_of(database: Database) -> Callable[[], Awaitable[tuple[str, ...]]]:
     return members
 
 
-def heartbeat(database: Database, orphans: Orphans, executor_id: str, makeup: Makeup) -> Replicas:
-    """Only who carries out runs judges who else is dead: the runs would come to it."""
-    return Replicas(
-        database, orphans, executor_id, time.monotonic, makeup=makeup, judges=makeup.role != API
+def create_process_registry(
+    database: Database, orphaned_runs: OrphanedRuns, executor_id: str, profile: ProcessProfile
+) -> ProcessRegistry:
+    """Returns the registry; an API-only process takes no runs over, because it executes none."""
+    return ProcessRegistry(
+        database,
+        orphaned_runs,
+        executor_id,
+        time.monotonic,
+        profile=profile,
+        takes_over=profile.role != API,
     )
 
 
-def farewell(replicas: Replicas | None) -> Callable[[], Awaitable[None]]:
-    """Leaves the list of those alive; without the database others find out by themselves."""
+def leave_registry(registry: ProcessRegistry | None) -> Callable[[], Awaitable[None]]:
+    """Returns a callback that deletes the heartbeat; without a database it simply expires."""
 
     async def leave() -> None:
-        if replicas is None:
+        if registry is None:
             return
         with suppress(ServiceError):
-            await replicas.leave()
+            await registry.leave()
 
     return leave
 
 
-def overheard(in_force: CurrentSettings, bus: Bus) -> Callable[[EventRecord], None]:
-    """Commits of any process: settings come into force here too, and the owner of the feed
-    looks at the alerts as soon as another has decided something.
+def create_event_handler(in_force: CurrentSettings, bus: Bus) -> Callable[[EventRecord], None]:
+    """Returns a handler for committed events of all processes.
+
+    It applies new settings in this process and publishes decisions on the bus, so that the feed
+    leader evaluates alerts at once.
     """
 
-    def heard(record: EventRecord) -> None:
-        in_force.read(record)
-        event = understood(record) if record.topic in _DECISIONS else None
+    def handle(record: EventRecord) -> None:
+        in_force.on_record(record)
+        event = try_decode_event(record) if record.topic in _DECISIONS else None
         if event is not None:
             bus.publish(event)
 
-    return heard
+    return handle
 
 
-def hinted(listen: Listen, duty: FeedDuty | None) -> Listen:
-    """`listen`, which also wakes the duty."""
-    if duty is None:
+def with_leader_wakeup(listen: Listen, leader_task: FeedLeaderTask | None) -> Listen:
+    """Returns `listen` with a hint that also wakes the leader task."""
+    if leader_task is None:
         return listen
 
-    async def both(hint: Callable[[], None], beat: Heartbeat) -> None:
-        def heard() -> None:
+    async def listen_and_wake(hint: Callable[[], None], beat: Heartbeat) -> None:
+        def wake_both() -> None:
             hint()
-            duty.nudge()
+            leader_task.wake()
 
-        await listen(heard, beat)
+        await listen(wake_both, beat)
 
-    return both
+    return listen_and_wake

@@ -1,4 +1,4 @@
-"""Plug-ins by entry points: agents, signal sources, factors, algorithms; faults isolated."""
+"""Plug-ins from entry points: agents, signal sources, factors, algorithms; isolates faults."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,8 +21,8 @@ from app.signals.services.sources import BUILT_IN, SignalSource
 _log = structlog.get_logger("plugins")
 
 
-def is_sound(factor: Any) -> bool:
-    """True if a factor can stand in the table."""
+def is_valid_factor(factor: Any) -> bool:
+    """Returns True if the fields of a factor are valid for the factor table."""
     return (
         isinstance(factor.family, Family)
         and factor.orientation in {-1, 1}
@@ -34,18 +34,18 @@ def is_sound(factor: Any) -> bool:
     )
 
 
-def guarded(factor: Factor) -> Factor:
-    """The same; where it fails, or gives no number per symbol, none is known."""
+def isolate_faults(factor: Factor) -> Factor:
+    """Returns the factor; where it raises or returns a wrong shape, all its values are NaN."""
 
     def measure(inputs: ScoringInputs) -> Floats:
         count = len(inputs.symbols)
         try:
             values = np.asarray(factor.measure(inputs), np.float64)
         except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
-            _failed(factor, type(error).__name__)
+            _log_failure(factor, type(error).__name__)
             return np.full(count, np.nan)
         if values.shape != (count,):
-            _failed(factor, f"shape {values.shape}")
+            _log_failure(factor, f"shape {values.shape}")
             return np.full(count, np.nan)
         return values
 
@@ -54,80 +54,84 @@ def guarded(factor: Factor) -> Factor:
         if factor.support is None:
             return nothing
         try:
-            said = list(factor.support(inputs))
+            rows = list(factor.support(inputs))
         except Exception as error:  # noqa: BLE001  # as above
-            _failed(factor, type(error).__name__)
+            _log_failure(factor, type(error).__name__)
             return nothing
-        return said if len(said) == len(nothing) else nothing
+        return rows if len(rows) == len(nothing) else nothing
 
     return replace(factor, measure=measure, support=None if factor.support is None else support)
 
 
-def _failed(factor: Factor, reason: str) -> None:
+def _log_failure(factor: Factor, reason: str) -> None:
     _log.warning("factor_failed", factor=factor.name, reason=reason)
 
 
-AGENT_GROUP: Final = "my_symbols.signal_agents"  # each names an `Agent`
-SOURCE_GROUP: Final = "my_symbols.signal_sources"  # each names a `SignalSource`
-FACTOR_GROUP: Final = "my_symbols.factors"  # each names a `Factor`
-ALGORITHM_GROUP: Final = "my_symbols.algorithms"  # each names a `ScoringAlgorithm`
+AGENT_GROUP: Final = "my_symbols.signal_agents"  # entry points to an `Agent`
+SOURCE_GROUP: Final = "my_symbols.signal_sources"  # entry points to a `SignalSource`
+FACTOR_GROUP: Final = "my_symbols.factors"  # entry points to a `Factor`
+ALGORITHM_GROUP: Final = "my_symbols.algorithms"  # entry points to a `ScoringAlgorithm`
 
 
 def agents() -> tuple[Agent, ...]:
-    """Ours and those from outside; who is not sound is left out, with a line in the log.
+    """Returns the built-in agents and valid plug-ins; an invalid plug-in is logged and skipped.
 
-    Those from outside are asked with a limit of time, whatever they say of themselves.
+    Plug-in agents always run with a time limit, whatever they declare.
     """
-    found: list[Agent] = []
-    for point, loaded in _loaded(AGENT_GROUP):
-        taken = {SOURCE, *(one.name for one in (*AGENTS, *found))}
+    plugins: list[Agent] = []
+    for point, loaded in _load_entry_points(AGENT_GROUP):
+        taken = {SOURCE, *(one.name for one in (*AGENTS, *plugins))}
         if isinstance(loaded, Agent) and _is_name(loaded.name, taken):
-            found.append(Agent(loaded.name, loaded.needs, loaded.judge, loaded.may_veto, True))
+            plugins.append(Agent(loaded.name, loaded.needs, loaded.judge, loaded.may_veto, True))
         else:
-            _refused(point, "it is no Agent with a name of its own")
-    return (*AGENTS, *found)
+            _log_rejection(point, "it is no Agent with a unique name")
+    return (*AGENTS, *plugins)
 
 
 def sources() -> tuple[SignalSource, ...]:
-    """Ours and those from outside; who is not sound is left out, with a line in the log."""
-    found: list[SignalSource] = []
-    for point, loaded in _loaded(SOURCE_GROUP):
-        taken = {one.name for one in (*BUILT_IN, *found)}
+    """Returns the built-in sources and valid plug-ins; an invalid plug-in is logged and skipped."""
+    plugins: list[SignalSource] = []
+    for point, loaded in _load_entry_points(SOURCE_GROUP):
+        taken = {one.name for one in (*BUILT_IN, *plugins)}
         if callable(getattr(loaded, "ideas", None)) and _is_name(
             getattr(loaded, "name", None), taken
         ):
-            found.append(loaded)
+            plugins.append(loaded)
         else:
-            _refused(point, "it is no source with a name of its own")
-    return (*BUILT_IN, *found)
+            _log_rejection(point, "it is no source with a unique name")
+    return (*BUILT_IN, *plugins)
 
 
 def factors() -> tuple[Factor, ...]:
-    """The factor table with what packages add to it: factors, and whole algorithms as one each.
+    """Returns the factor table with valid plug-in factors, and each plug-in algorithm as a factor.
 
-    Who is not sound is left out, with a line in the log.
+    An invalid plug-in is logged and skipped.
     """
-    found: list[Factor] = []
+    plugins: list[Factor] = []
     for group in (FACTOR_GROUP, ALGORITHM_GROUP):
-        for point, loaded in _loaded(group):
-            taken = {one.name for one in (*FACTORS, *found)}
+        for point, loaded in _load_entry_points(group):
+            taken = {one.name for one in (*FACTORS, *plugins)}
             try:
-                made = loaded if group == FACTOR_GROUP else as_factor(loaded)
+                factor = loaded if group == FACTOR_GROUP else as_factor(loaded)
             except AttributeError:
-                made = None
-            if isinstance(made, Factor) and is_sound(made) and _is_name(made.name, taken):
-                found.append(guarded(made))
+                factor = None
+            if (
+                isinstance(factor, Factor)
+                and is_valid_factor(factor)
+                and _is_name(factor.name, taken)
+            ):
+                plugins.append(isolate_faults(factor))
             else:
-                _refused(point, "it is no factor or algorithm with a name of its own")
-    return (*FACTORS, *found)
+                _log_rejection(point, "it is no factor or algorithm with a unique name")
+    return (*FACTORS, *plugins)
 
 
-def _loaded(group: str) -> Iterable[tuple[EntryPoint, Any]]:
+def _load_entry_points(group: str) -> Iterable[tuple[EntryPoint, Any]]:
     for point in sorted(entry_points(group=group), key=lambda one: (one.name, one.value)):
         try:
             loaded = point.load()
         except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
-            _refused(point, f"it cannot be loaded: {type(error).__name__}")
+            _log_rejection(point, f"it cannot be loaded: {type(error).__name__}")
             continue
         yield point, loaded
 
@@ -136,5 +140,5 @@ def _is_name(name: object, taken: set[str]) -> bool:
     return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name not in taken
 
 
-def _refused(point: EntryPoint, reason: str) -> None:
+def _log_rejection(point: EntryPoint, reason: str) -> None:
     _log.warning("plugin_refused", group=point.group, name=point.name, reason=reason)

@@ -1,4 +1,4 @@
-"""Clock, identifiers and code version: the impure values of the program."""
+"""Clock, identifiers and code version: the only impure values of the program."""
 
 import asyncio
 import hashlib
@@ -19,18 +19,18 @@ _SINCE_BOOT: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def utc_now() -> datetime:
-    """The wall clock, in UTC."""
-    return datetime.now(UTC)  # noqa: TID251  # the clock enters the program here
+    """Returns the wall clock in UTC."""
+    return datetime.now(UTC)  # noqa: TID251  # the wall clock of the program
 
 
 def elapsed_s() -> float:
-    """Monotonic seconds; where the system counts it, time in suspension included."""
+    """Returns monotonic seconds, including suspension where the system counts it."""
     return time.monotonic() if _SINCE_BOOT is None else time.clock_gettime(_SINCE_BOOT)
 
 
 def new_id() -> str:
-    """A random UUID as text; building a `uuid.UUID` for it takes three times as long."""
-    random = bytearray(os.urandom(16))  # identity enters the program here
+    """Returns a random UUID as text; `uuid.UUID` would take three times as long."""
+    random = bytearray(os.urandom(16))
     random[6] = random[6] & 0x0F | 0x40  # version 4
     random[8] = random[8] & 0x3F | 0x80  # variant of RFC 9562
     text = random.hex()
@@ -39,7 +39,7 @@ def new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeValues:
-    """Clocks, sleep and identity of one composition; a replay brings its own."""
+    """Clocks, sleep and id generator of one composition; a replay replaces them."""
 
     now: Clock = utc_now
     monotonic: Monotonic = time.monotonic
@@ -48,7 +48,7 @@ class RuntimeValues:
 
 
 def code_version() -> str:
-    """The version of the installed package; "unknown" where it runs without being installed."""
+    """Returns the version of the installed package; "unknown" if it is not installed."""
     try:
         return version("my-symbols")
     except PackageNotFoundError:
@@ -57,7 +57,7 @@ def code_version() -> str:
 
 @cache
 def code_digest() -> str:
-    """Hash of all source files, twelve digits; it tells builds of one version apart."""
+    """Returns twelve digits of the hash of all sources; distinguishes builds of one version."""
     package = Path(next(iter(app.__path__)))
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
@@ -67,5 +67,5 @@ def code_digest() -> str:
 
 
 def full_version() -> str:
-    """Version and digest, by which processes that share a database know each other."""
+    """Returns version and digest, by which processes on one database compare their code."""
     return f"{code_version()}+{code_digest()}"

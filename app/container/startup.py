@@ -1,13 +1,13 @@
-"""Opens the service; retries while the server of its database is away (B01)."""
+"""Opens the service and retries while the database server is unavailable (B01)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from random import Random  # noqa: TID251  # chance enters the program here
+from random import Random  # noqa: TID251  # source of randomness of the program
 from typing import Any, Final, NoReturn
 
-from app.container.application import state_of
+from app.container.application import request_state
 from app.container.assembly import Services, assemble
 from app.container.runtime_values import code_version, utc_now
 from app.foundation.backoff import full_jitter
@@ -19,7 +19,7 @@ from app.foundation.http.response_cache import VERSIONS
 from app.foundation.http.startup_guard import STARTUP_STATE, StartupState
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import DataSourceMismatchError
-from app.foundation.sql.engines import url_of
+from app.foundation.sql.engines import parse_database_url
 from app.foundation.sql.file_lock import DatabaseInUseError
 from app.market.domain.models import ExchangeLink, LinkState
 from app.market.services.health_facts import MarketFacts
@@ -30,8 +30,8 @@ from app.security.services.peppers import UnsafeStartError
 from app.settings import Settings
 from app.workers.supervisor import Heartbeat, Supervisor
 
-# Trying again does not help against these.
-_TO_BE_CHANGED: Final = (
+# Errors that need an operator; a retry does not help.
+_NEED_OPERATOR: Final = (
     DatabaseInUseError, DataSourceMismatchError, CorruptDatabaseError, UnsafeStartError,
 )  # fmt: skip
 _TASK: Final = "opening"
@@ -41,53 +41,53 @@ _TASK: Final = "opening"
 async def open_service(
     settings: Settings, metrics: Metrics, give_up: Callable[[Exception], None]
 ) -> AsyncIterator[dict[str, Any]]:
-    """The state of requests; closed on the way out.
+    """Yields the state of requests; closes the service on the way out.
 
-    Where a database server does not answer, the state is one that says so, and becomes that of
-    the service as soon as it stands. `give_up` gets the error if it never will. Raises what
-    `assemble` does where trying again would not help, or a file is the database.
+    While a database server is unavailable, the state reports that, and becomes the state of the
+    service once it is open. `give_up` receives an error that a retry cannot solve. Raises the
+    errors of `assemble` if a retry cannot help, or for an SQLite file.
     """
     async with AsyncExitStack() as stack:
-        waiting: _Waiting | None = None
+        retry: _StartupRetry | None = None
         try:
             services = await stack.enter_async_context(assemble(settings, metrics))
         except UnavailableError as error:
-            if not _comes_back(error, settings):
+            if not _is_recoverable(error, settings):
                 raise
-            waiting = _Waiting(settings, metrics, give_up, error)
-        if waiting is None:
+            retry = _StartupRetry(settings, metrics, give_up, error)
+        if retry is None:
             yield dict(_state(services))
             return
-        stack.push_async_callback(waiting.tries.stop)
-        waiting.tries.start(_TASK, waiting.run, lambda: float("inf"))
-        yield {STARTUP_STATE: waiting.opening, "mode": waiting.opening.mode}
+        stack.push_async_callback(retry.supervisor.stop)
+        retry.supervisor.start(_TASK, retry.run, lambda: float("inf"))
+        yield {STARTUP_STATE: retry.startup, "mode": retry.startup.mode}
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """Tries again and again; the service lives in one task, from its opening to its end."""
+class _StartupRetry:
+    """Retries the opening; the service lives in one task, from its opening to its end."""
 
     settings: Settings
     metrics: Metrics
     give_up: Callable[[Exception], None]
     error: UnavailableError
-    opening: StartupState = field(init=False)
-    tries: Supervisor = field(init=False)
+    startup: StartupState = field(init=False)
+    supervisor: Supervisor = field(init=False)
 
     def __post_init__(self) -> None:
         dice = Random()  # noqa: S311  # jitter needs no secrecy
-        self.tries = Supervisor(utc_now, lambda: full_jitter(dice.random))
-        self.opening = StartupState({USE_CASES: UseCases({StatusService: self._status()})})
+        self.supervisor = Supervisor(utc_now, lambda: full_jitter(dice.random))
+        self.startup = StartupState({USE_CASES: UseCases({StatusService: self._status()})})
 
     async def run(self, beat: Heartbeat) -> None:
         try:
             async with assemble(self.settings, self.metrics) as services:
                 beat()
-                self.opening.stands = _state(services)
+                self.startup.stands = _state(services)
                 await asyncio.Event().wait()  # until the task is cancelled
         except UnavailableError as error:
             self.error = error
-            if _comes_back(error, self.settings):
+            if _is_recoverable(error, self.settings):
                 raise
             self.give_up(error)
 
@@ -102,29 +102,29 @@ class _Waiting:
             started_at=utc_now(),
             version=code_version(),
             clock=utc_now,
-            ping_database=self._refused,
+            ping_database=self._raise_error,
             exchange_link=lambda: untried,
             market_facts=lambda: nothing,
             scoring_facts=lambda: None,
-            portfolio_facts=self._refused,
-            task_facts=self.tries.facts,
+            portfolio_facts=self._raise_error,
+            task_facts=self.supervisor.facts,
             mode=ModeNow(lambda: MarketLevel(status, 0), lambda: True),
         )
 
-    async def _refused(self) -> NoReturn:
+    async def _raise_error(self) -> NoReturn:
         raise self.error
 
 
 def _state(services: Services) -> Mapping[str, Any]:
     return {
-        **state_of(services.my_symbols),
+        **request_state(services.my_symbols),
         "mode": services.mode,
         VERSIONS: services.versions,
         CURSORS: Cursors(services.cursor_secret),
     }
 
 
-def _comes_back(error: UnavailableError, settings: Settings) -> bool:
-    """True for a database server; a file that cannot be used needs an operator."""
-    is_file = url_of(settings.database.url).get_backend_name() == "sqlite"
-    return not is_file and not isinstance(error, _TO_BE_CHANGED)
+def _is_recoverable(error: UnavailableError, settings: Settings) -> bool:
+    """Returns True for a database server; an unusable file needs an operator."""
+    is_file = parse_database_url(settings.database.url).get_backend_name() == "sqlite"
+    return not is_file and not isinstance(error, _NEED_OPERATOR)

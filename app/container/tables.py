@@ -1,4 +1,4 @@
-"""Every table, by name; migrations build the same and a test compares them."""
+"""All tables by name; a test compares them with the migrations."""
 
 from typing import Final
 

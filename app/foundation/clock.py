@@ -1,4 +1,4 @@
-"""The time that processes agree on: by it leases and locks end and retries fall due."""
+"""Shared clock of all processes on one database, for leases, locks and retries."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -10,16 +10,16 @@ from app.foundation.sql.leases import LeaseRepository
 SharedClock = Callable[[UnitOfWork], Awaitable[datetime]]
 
 
-async def of_database(unit: UnitOfWork) -> datetime:
-    """Whatever the clock of this process says: those of two may be seconds apart."""
+async def database_time(unit: UnitOfWork) -> datetime:
+    """Returns the time of the database; clocks of two processes may differ by seconds."""
     return await unit.get(LeaseRepository).now()
 
 
-def shared_by(database: Database) -> SharedClock | None:
-    """None for a file: that belongs to one process, whose own clock costs no question."""
-    return None if database.commits is not None else of_database
+def shared_clock(database: Database) -> SharedClock | None:
+    """Returns the shared clock; None for SQLite, which one process uses with its own clock."""
+    return None if database.commits is not None else database_time
 
 
-async def agreed(unit: UnitOfWork, shared: SharedClock | None, own: Clock) -> datetime:
-    """The clock of this process where no other one shares the database."""
+async def current_time(unit: UnitOfWork, shared: SharedClock | None, own: Clock) -> datetime:
+    """Returns the shared time; `own` where no other process uses the database."""
     return own() if shared is None else await shared(unit)

@@ -1,4 +1,4 @@
-"""Single flight: callers at the same time share one run, which began after each of them asked."""
+"""Concurrency helpers: single flight, and bounded parallel work with outage detection."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -12,38 +12,38 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class SingleFlight(Generic[T]):
-    """Runs one after the other; who asks during one shares the next with all others that do.
+    """Runs one call at a time; callers that arrive during a run share the next one.
 
-    So each answer comes of a run that began after it was asked for, and however many ask, no
-    more than one run is under way and one is waited for.
+    Each caller gets the result of a run that started after its call. At most one run is active and
+    one is pending, whatever the number of callers.
     """
 
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
-    _begun: int = field(default=0, init=False)
-    _told: tuple[int, T | ServiceError] | None = field(default=None, init=False)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _started: int = field(default=0, init=False)
+    _latest: tuple[int, T | ServiceError] | None = field(default=None, init=False)
 
     async def __call__(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Raises what the run raises; a run that is cancelled tells nobody anything."""
-        before = self._begun
-        async with self._turn:
-            if self._told is None or self._told[0] <= before:
-                self._begun += 1
-                number = self._begun
+        """Returns the result of a run; raises its ServiceError. A cancelled run has no result."""
+        before = self._started
+        async with self._lock:
+            if self._latest is None or self._latest[0] <= before:
+                self._started += 1
+                number = self._started
                 try:
-                    self._told = (number, await work())
+                    self._latest = (number, await work())
                 except ServiceError as error:
-                    self._told = (number, error)
-            outcome = self._told[1]
+                    self._latest = (number, error)
+            outcome = self._latest[1]
         if isinstance(outcome, ServiceError):
             raise outcome
         return outcome
 
 
-# Unanswered requests in a row that are no longer the fault of one symbol; of a short list: all.
+# Unanswered requests in a row that count as an outage; in a list of 3 or more items, all of them.
 OUTAGE_AFTER: Final = 12
 OUTAGE_OF_ALL: Final = 3
 MAX_WAIT_S: Final = 90.0
-PATIENCE: Final = 4  # waits for quota per item
+MAX_QUOTA_WAITS: Final = 4  # per item
 _WAIT_FOR_QUOTA: Final = frozenset({Code.EXCHANGE_RATE_LIMITED, Code.EXCHANGE_BANNED})
 
 
@@ -62,11 +62,11 @@ class _Run(Generic[T]):
             self.done()
 
     async def _attempt(self, item: T) -> None:
-        for waits in range(PATIENCE + 1):
+        for waits in range(MAX_QUOTA_WAITS + 1):
             try:
                 await self.work(item)
             except ServiceError as error:
-                if error.code in _WAIT_FOR_QUOTA and waits < PATIENCE:
+                if error.code in _WAIT_FOR_QUOTA and waits < MAX_QUOTA_WAITS:
                     await self.sleep(min(error.retry_after_s or 1.0, MAX_WAIT_S))
                     continue
                 self.failures.append((item, error))
@@ -80,7 +80,7 @@ class _Run(Generic[T]):
                 return
 
 
-async def each(
+async def gather_bounded(
     items: Iterable[T],
     work: Callable[[T], Awaitable[None]],
     *,
@@ -88,9 +88,9 @@ async def each(
     done: Callable[[], None] = lambda: None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> list[tuple[T, ServiceError]]:
-    """Do `work` for every item with at most `workers` at once; the items that failed, and why.
+    """Runs `work` for every item with at most `workers` at once; returns failed items with errors.
 
-    Raises UnavailableError once so many in a row fail that nothing answers at all.
+    Raises UnavailableError once enough consecutive items get no answer to count as an outage.
     """
     listed = list(items)
     run = _Run(iter(listed), work, done, sleep)

@@ -4,14 +4,14 @@ from enum import StrEnum
 
 
 class DataSource(StrEnum):
-    """Who said it. A service speaks with exactly one of them for its whole life."""
+    """Origin of market data; a service uses exactly one for its whole life."""
 
     KUCOIN = "kucoin"
     SANDBOX = "sandbox"
 
 
 class DataStatus(StrEnum):
-    """Whether a number may still be relied on."""
+    """Usability of a value: current, too old, or missing."""
 
     FRESH = "fresh"
     STALE = "stale"

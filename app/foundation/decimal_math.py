@@ -1,8 +1,8 @@
 """Exact arithmetic: sums of stored amounts, and the integers that decisions compare.
 
-The rule of all decisions: they compare integers, Fractions, or what `to_millionths` (a figure),
-`all_to_millionths` (an array) or `to_significant` (a figure without a scale of its own) makes of a
-float. Equal ones have a stated order.
+Decisions compare integers, Fractions, or floats rounded by one of three functions: `to_millionths`
+(one value), `all_to_millionths` (an array), `to_significant` (a value without a scale of its own).
+Ties have a stated order.
 """
 
 from collections.abc import Iterable
@@ -17,17 +17,17 @@ EXACT: Final = Context(prec=76)  # twice the 38 digits that are stored
 
 
 def total(amounts: Iterable[Decimal]) -> Decimal:
-    """The sum without rounding; 0 of nothing."""
-    out = Decimal(0)
-    for one in amounts:
-        out = EXACT.add(out, one)
-    return out
+    """Returns the sum without rounding; 0 for no amounts."""
+    result = Decimal(0)
+    for amount in amounts:
+        result = EXACT.add(result, amount)
+    return result
 
 
 def net(pnl: Decimal, funding: Decimal, fees: Decimal) -> Decimal:
-    """What is left of a result of prices after funding received and fees paid, to the last digit.
+    """Returns price result plus funding received minus fees paid, without rounding.
 
-    Written without trailing zeros, so that equal amounts read the same.
+    The result has no trailing zeros, so that equal amounts have equal text.
     """
     return EXACT.normalize(EXACT.subtract(EXACT.add(pnl, funding), fees))
 
@@ -43,12 +43,12 @@ def to_millionths(value: float) -> int:
 
 
 def is_above(value: float, limit: float) -> bool:
-    """Whether one is more than the other by at least a millionth, both rounded."""
+    """Returns True if `value` exceeds `limit` by at least a millionth, both rounded."""
     return to_millionths(value) > to_millionths(limit)
 
 
 def all_to_millionths(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same for arrays: whole numbers, NaN where a value is missing, infinity stays."""
+    """Rounds an array to whole millionths; NaN stays NaN, infinity stays infinity."""
     return np.asarray(np.rint(values * ONE), np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Errors in the language of the domain, each with a stable code; nothing here knows HTTP."""
+"""Domain errors, each with a stable code; independent of HTTP."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 
 class Code(StrEnum):
-    """Every code a caller can meet. They are public contract: add, never rename."""
+    """Error codes of the public contract: codes are added, never renamed."""
 
     MALFORMED_JSON = "malformed_json"
     INVALID_UTF8 = "invalid_utf8"
@@ -81,7 +81,7 @@ class Code(StrEnum):
 
 
 class ServiceError(Exception):
-    """Something a caller can understand: a stable code and a sentence for people."""
+    """Domain error with a stable code and a sentence for people."""
 
     def __init__(
         self,
@@ -99,39 +99,39 @@ class ServiceError(Exception):
 
 
 class NotFoundError(ServiceError):
-    """What was named does not exist."""
+    """The requested object does not exist."""
 
 
 class ConflictError(ServiceError):
-    """The request is right, the present state forbids it."""
+    """The request is valid; the current state forbids it."""
 
 
 class PreconditionFailedError(ServiceError):
-    """The caller decided on a version that is no longer the present one."""
+    """The request was decided on a version that is no longer the current one."""
 
 
 class RefusedError(ServiceError):
-    """The request can never be right as it stands: unknown symbol, broken rule, bad value."""
+    """The request is invalid in every state: unknown symbol, broken rule, bad value."""
 
 
 class RateLimitedError(ServiceError):
-    """More comes in than is worked off; try again after `retry_after_s`."""
+    """Requests exceed a rate limit; retry after `retry_after_s`."""
 
 
 class UnavailableError(ServiceError):
-    """It cannot be answered truthfully now; try again after `retry_after_s`."""
+    """A dependency or fresh data is unavailable; retry after `retry_after_s`."""
 
 
 class OperatorActionError(UnavailableError):
-    """An operator has to change something first: a retry alone does not help."""
+    """Recovery needs an operator; a retry alone does not help."""
 
 
 class CorruptDatabaseError(UnavailableError):
-    """The database or its history is damaged: a backup has to be restored."""
+    """The database or its history is damaged; a backup must be restored."""
 
 
 class BadResponseError(UnavailableError):
-    """The exchange answered with something that is not an answer."""
+    """The exchange sent a response that cannot be parsed."""
 
 
 class ExchangeTimeoutError(UnavailableError):

@@ -1,4 +1,4 @@
-"""Events inside one process: publish after the commit, the slow reader loses and is counted."""
+"""Event bus inside one process: bounded queues, where slow subscribers lose the oldest events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -8,36 +8,36 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Bus:
-    """Bounded fan-out; `dropped` counts what slow readers lost."""
+    """Bounded fan-out to subscribers; `dropped` counts events that slow subscribers lost."""
 
     capacity: int = 1_000
     dropped: int = 0
-    _readers: set[asyncio.Queue[object]] = field(default_factory=set)
+    _queues: set[asyncio.Queue[object]] = field(default_factory=set)
 
     def publish(self, event: object) -> None:
-        for queue in self._readers:
+        for queue in self._queues:
             if queue.full():
                 queue.get_nowait()
                 self.dropped += 1
             queue.put_nowait(event)
 
-    def fullest(self) -> int:
-        """How much waits for the reader that is furthest behind."""
-        return max((queue.qsize() for queue in self._readers), default=0)
+    def longest_queue(self) -> int:
+        """Returns the number of events that wait for the slowest subscriber."""
+        return max((queue.qsize() for queue in self._queues), default=0)
 
     @contextmanager
     def subscribe(self) -> Iterator[AsyncIterator[object]]:
         queue: asyncio.Queue[object] = asyncio.Queue(self.capacity)
-        self._readers.add(queue)
+        self._queues.add(queue)
         try:
-            yield _Reader(queue)
+            yield _Subscription(queue)
         finally:
-            self._readers.discard(queue)
+            self._queues.discard(queue)
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
-    """No generator: that would end with the first wait that is given up."""
+class _Subscription:
+    """Iterator, not a generator: a generator would end with the first wait that times out."""
 
     queue: asyncio.Queue[object]
 

@@ -1,4 +1,4 @@
-"""Events: facts that leave a transaction after its commit, and their stored form as JSON."""
+"""Domain events: values published after commit, and their stored form as JSON."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -14,14 +14,14 @@ from app.foundation.jobs import JobState
 
 
 class JobChange(StrEnum):
-    STARTED = "started"  # also when another process has taken it up
+    STARTED = "started"  # also when another process resumes the job
     PROGRESS = "progress"
     ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)
 class JobChanged:
-    """A job has begun, has come further or has ended; `error` is a stable code."""
+    """A job has started, progressed or ended; `error` is a stable code."""
 
     job_id: str
     kind: str
@@ -33,8 +33,8 @@ class JobChanged:
     occurred_at: datetime
 
 
-class Topic(StrEnum):
-    """What a reader of events can ask for."""
+class EventTopic(StrEnum):
+    """Subscription topics of the event stream."""
 
     PORTFOLIO_CHANGE = "portfolio_change"
     SCORE_UPDATE = "score_update"
@@ -50,62 +50,62 @@ class Topic(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EventDraft:
-    """An event as it is stored, before it has its number. `data` is plain JSON."""
+    """Stored form of an event before it has its number; `data` is plain JSON."""
 
-    topic: Topic
+    topic: EventTopic
     type: str
-    subject: str | None  # the symbol it is about; None where it is about no single one
+    subject: str | None  # symbol of the event; None if it concerns no single symbol
     data: Mapping[str, Any]
     occurred_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class EventRecord(EventDraft):
-    """A stored event; `seq` counts every committed event from 1 without a gap."""
+    """Stored event; `seq` numbers the committed events from 1 without a gap."""
 
     seq: int
 
 
 @dataclass(frozen=True, slots=True)
 class EventKind:
-    """How one class of events is stored; `time` and `subject` name fields of it.
+    """Storage rule of one event class; `time` and `subject` name fields of the class.
 
-    `split` makes several events of one that tells of many.
+    `split` turns an event about many subjects into one event for each.
     """
 
     cls: type
     type: str
-    topic: Topic
+    topic: EventTopic
     time: str = "occurred_at"
     subject: str | None = None
     split: Callable[[Any], Iterable[object]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class ValueForm:
-    """JSON form of a class of values that is not its fields."""
+class ValueCodec:
+    """JSON form of a class of values that is not the form of its fields."""
 
     cls: type
     write: Callable[[Any], Any]
     read: Callable[[Any], object]
 
 
-JOB_EVENTS: Final = (EventKind(JobChanged, "job_changed", Topic.JOB),)
+JOB_EVENTS: Final = (EventKind(JobChanged, "job_changed", EventTopic.JOB),)
 
 
 class EventCodec:
-    """Writes events as JSON and reads them back, by the table of kinds that it is given."""
+    """Encodes events as JSON drafts and decodes them, by a table of event kinds."""
 
-    def __init__(self, kinds: Iterable[EventKind], forms: Iterable[ValueForm] = ()) -> None:
+    def __init__(self, kinds: Iterable[EventKind], codecs: Iterable[ValueCodec] = ()) -> None:
         self.kinds = tuple(kinds)
         self._by_class = {kind.cls: kind for kind in self.kinds}
         self._by_type = {kind.type: kind for kind in self.kinds}
-        self._forms = {form.cls: form for form in forms}
+        self._codecs = {codec.cls: codec for codec in codecs}
 
-    def drafts_of(self, event: object) -> tuple[EventDraft, ...]:
-        """One draft, several of an event that tells of many, or none of an unknown class.
+    def encode(self, event: object) -> tuple[EventDraft, ...]:
+        """Returns one draft, several for a split event, none for an unknown class.
 
-        Raises ValueError for a number that JSON does not know, TypeError for a value without form.
+        Raises ValueError for NaN and infinities, TypeError for a value without a JSON form.
         """
         kind = self._by_class.get(type(event))
         if kind is None:
@@ -113,17 +113,17 @@ class EventCodec:
         parts = (event,) if kind.split is None else kind.split(event)
         return tuple(self._draft(part) for part in parts)
 
-    def event_of(self, record: EventDraft) -> object:
-        """The stored event. Raises LookupError for an unknown name."""
+    def decode(self, record: EventDraft) -> object:
+        """Returns the stored event. Raises LookupError for an unknown type name."""
         kind = self._by_type.get(record.type)
         if kind is None:
             raise LookupError(f"no event is stored as {record.type}")
         return self._read(kind.cls, record.data)
 
-    def understood(self, record: EventDraft) -> object | None:
-        """The stored event; None for one of a newer version that this one cannot read."""
+    def try_decode(self, record: EventDraft) -> object | None:
+        """Returns the stored event; None for one that this version cannot decode."""
         try:
-            return self.event_of(record)
+            return self.decode(record)
         except (ServiceError, LookupError, TypeError, ValueError):
             return None
 
@@ -138,10 +138,10 @@ class EventCodec:
         )
 
     def _plain(self, value: Any) -> Any:
-        """The JSON form of a value; exact numbers and times are text."""
-        form = self._forms.get(type(value))
-        if form is not None:
-            return form.write(value)
+        """Returns the JSON form of a value; exact numbers and times are text."""
+        codec = self._codecs.get(type(value))
+        if codec is not None:
+            return codec.write(value)
         for cls, write in _WRITERS:
             if isinstance(value, cls):
                 return write(value)
@@ -154,15 +154,15 @@ class EventCodec:
         raise TypeError(f"an event cannot hold a {type(value).__name__}")
 
     def _read(self, hint: Any, raw: Any) -> Any:
-        """The value of type `hint` whose JSON form is `raw`."""
+        """Returns the value of type `hint` whose JSON form is `raw`."""
         origin = get_origin(hint)
         if origin is UnionType:
             known = [one for one in get_args(hint) if one is not NoneType]
             return None if raw is None else self._read(known[0], raw)
         if origin is tuple:
             return tuple(self._read(get_args(hint)[0], one) for one in raw)
-        if hint in self._forms:
-            return self._forms[hint].read(raw)
+        if hint in self._codecs:
+            return self._codecs[hint].read(raw)
         if hint is datetime:
             return datetime.fromisoformat(raw)
         if hint is Decimal or (isinstance(hint, type) and issubclass(hint, Enum)):

@@ -6,9 +6,9 @@ from enum import StrEnum
 
 
 class Mode(StrEnum):
-    """NORMAL decides; DEGRADED decides without the stale symbols; FROZEN only reads.
+    """NORMAL decides; DEGRADED decides without stale symbols; FROZEN is read-only.
 
-    HALTED only reads, too, until somebody has made room or the database writable again.
+    HALTED is read-only until an operator has freed disk space or made the database writable.
     """
 
     NORMAL = "NORMAL"
@@ -19,11 +19,11 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskFacts:
-    """One background task: when it last succeeded and what went wrong since.
+    """State of one background task: last success and errors since.
 
-    `silent_s` is how long it has given no sign of life, `limit_s` how long it may; None: it waits
-    for what its first sign needs. `failed_until` is set while it counts as failed, after so many
-    `crashes` by errors that nobody foresaw.
+    `silent_s` is the time since the last heartbeat, `limit_s` its limit; None while the task still
+    waits for its start condition. `failed_until` is set while the task counts as failed, after
+    `crashes` unexpected errors.
     """
 
     name: str
@@ -38,17 +38,17 @@ class TaskFacts:
 
     @property
     def is_silent(self) -> bool:
-        """For so long that it is likely to be ended soon."""
+        """True once silence exceeds half of the limit."""
         return self.limit_s is not None and self.silent_s > self.limit_s / 2
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessFacts:
-    """One process on the database that several share, as it was last heard of."""
+    """One process on a shared database, as of its last heartbeat."""
 
     name: str
     role: str | None
     version: str | None
     is_self: bool
-    leader_epoch: int | None  # of the feed that it owns
-    configuration_matches: bool  # it runs with the same code and settings as this one
+    leader_epoch: int | None  # of the feed lease, if this process leads
+    configuration_matches: bool  # same code and settings as the answering process

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Generic, Protocol, TypeVar
 
-from app.foundation.clock import SharedClock, agreed
+from app.foundation.clock import SharedClock, current_time
 from app.foundation.errors import (
     Code,
     ConflictError,
@@ -16,13 +16,18 @@ from app.foundation.errors import (
 )
 from app.foundation.ports import Clock
 from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork
-from app.foundation.sql.idempotency import Claim, ClaimOutcome, IdempotencyRepository, ResponseRow
+from app.foundation.sql.idempotency import (
+    ClaimOutcome,
+    IdempotencyRepository,
+    KeyClaim,
+    ResponseRow,
+)
 
 T = TypeVar("T")
 _AUTHOR_CHARS: Final = 128  # of the columns that hold an author
 _RETRY_S: Final = 1.0
-_CAP_RETRY_S: Final = 3600.0  # old keys are deleted by a job
-KEEP: Final = timedelta(hours=48)  # 24 h are promised
+_CAP_RETRY_S: Final = 3600.0  # a job deletes old keys
+KEEP: Final = timedelta(hours=48)  # API.md promises 24 h
 
 
 class IdempotencyKey(Protocol):
@@ -57,20 +62,20 @@ class Command:
         return f"{self.actor} ({self.note[: _AUTHOR_CHARS - len(self.actor) - 3]})"
 
     def on_version(self, version: int | None) -> "Command":
-        """The same command, decided on `version` if one is given."""
+        """Returns the command with `version` as its precondition, unchanged for None."""
         return self if version is None else replace(self, if_match=version)
 
     def require_version(self, present: int) -> None:
-        """Raises PreconditionFailedError unless the caller decided on the present version."""
+        """Raises PreconditionFailedError if the caller decided on another version."""
         if self.if_match is not None and self.if_match != present:
             raise PreconditionFailedError(
-                Code.PRECONDITION_FAILED, f"The present version is {present}."
+                Code.PRECONDITION_FAILED, f"The current version is {present}."
             )
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """Bytes of an HTTP response, so that a retry gets the same ones."""
+    """Stored HTTP response; a retry gets the same bytes."""
 
     status: int
     headers: Mapping[str, str]
@@ -103,11 +108,11 @@ class IdempotentExecutor:
 
     database: Database
     clock: Clock
-    shared: SharedClock | None = None  # None: this process is the only one
+    shared: SharedClock | None = None  # None: no other process uses the database
 
     async def now(self, unit: UnitOfWork) -> datetime:
-        """Time of the clock by which locks and leases end."""
-        return await agreed(unit, self.shared, self.clock)
+        """Returns the time that locks and leases compare with."""
+        return await current_time(unit, self.shared, self.clock)
 
     async def run(
         self,
@@ -119,11 +124,11 @@ class IdempotentExecutor:
     ) -> CommandResult[T]:
         """Runs `change` under the command's key; claim, change and answer are one transaction.
 
-        The database may begin `change` again, so it must do nothing outside the database. With
-        `prepare` or `hooks`, which run outside the transaction and not for a replay, the claim is
-        committed before them. A failure releases the key; where the connection was lost during
-        the commit, the outcome is looked up on another one. Raises what `change` raises,
-        RefusedError (idempotency_key_reused) and ConflictError (idempotency_in_progress).
+        The database may restart `change`, so `change` must have no effect outside the database.
+        `prepare` and `hooks.before` run outside the transaction and not for a replay; the claim is
+        committed before them. A failure releases the key. After a lost commit, the outcome is read
+        on another connection. Raises the errors of `change`, RefusedError
+        (idempotency_key_reused) and ConflictError (idempotency_in_progress).
         """
         before = None if hooks is None else hooks.before
         preparations = [step for step in (before, prepare) if step is not None]
@@ -149,22 +154,22 @@ class IdempotentExecutor:
     async def share(
         self, command: Command, work: Callable[[], Awaitable[T]], render: Render[T]
     ) -> CommandResult[T]:
-        """Runs `work`, which saves in its own transactions, and stores its answer under the key.
+        """Runs `work`, which commits its own transactions, and stores its answer under the key.
 
-        For work that may be shared with others or repeated without harm. Raises as `run` does.
+        `work` may be shared between callers and must be safe to repeat. Raises as `run` does.
         """
-        done: list[T] = []
+        results: list[T] = []
 
         async def prepare() -> None:
-            done.append(await work())
+            results.append(await work())
 
         async def change(_: UnitOfWork) -> T:
-            return done[-1]
+            return results[-1]
 
         return await self.run(command, change, render, prepare)
 
     async def forget_old(self) -> int:
-        """Deletes answers that are older than was promised; returns their number."""
+        """Deletes answers older than `KEEP`; returns their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
             return await unit.get(IdempotencyRepository).forget(await self.now(unit) - KEEP)
 
@@ -178,9 +183,9 @@ class IdempotentExecutor:
         *,
         is_ours: bool = False,
     ) -> CommandResult[T]:
-        """Claims, changes and stores the answer; `is_ours`: this request committed the claim."""
+        """Claims, changes and stores the answer; `is_ours` if this request committed the claim."""
         if is_ours:
-            # Locks the row, so that a request that took the claim over cannot run beside this one.
+            # Locks the row: a request that took the claim over cannot run beside this one.
             await unit.get(IdempotencyRepository).lock(principal, key.key)
         stored = _stored(await self._claim(unit, principal, key), is_ours=is_ours)
         if stored is not None:
@@ -211,8 +216,8 @@ class IdempotentExecutor:
                 lambda unit: self._run_in(unit, principal, key, change, render, is_ours=True)
             )
         except BaseException as error:
-            # The rows of a lost transaction stay locked until the database knows its outcome, so
-            # this DELETE waits for it.
+            # The rows of a lost transaction stay locked until the database decides its outcome;
+            # this DELETE waits for that.
             async with self.database.write() as unit:
                 await unit.get(IdempotencyRepository).release(principal, key.key)
                 row = await unit.get(IdempotencyRepository).answer(principal, key.key)
@@ -221,14 +226,14 @@ class IdempotentExecutor:
             return CommandResult(None, _answer(row))
 
     async def _look_up(self, principal: str, key: IdempotencyKey) -> StoredResponse | None:
-        """The answer stored by a transaction whose commit was lost; waits until it is decided."""
+        """Returns the answer stored by a lost commit; waits until its outcome is decided."""
         async with self.database.write() as unit:
             claim = await self._claim(unit, principal, key)
             if claim.outcome is ClaimOutcome.CLAIMED:
                 await unit.get(IdempotencyRepository).release(principal, key.key)
         return None if claim.answer is None else _answer(claim.answer)
 
-    async def _claim(self, unit: UnitOfWork, principal: str, key: IdempotencyKey) -> Claim:
+    async def _claim(self, unit: UnitOfWork, principal: str, key: IdempotencyKey) -> KeyClaim:
         return await unit.get(IdempotencyRepository).claim(
             principal, key.key, "", key.fingerprint, await self.now(unit)
         )
@@ -240,27 +245,27 @@ def _with_hooks(
     if hooks is None:
         return change
 
-    async def both(unit: UnitOfWork) -> T:
+    async def change_and_hook(unit: UnitOfWork) -> T:
         result = await change(unit)
         await hooks.on_commit(unit, result)
         return result
 
-    return both
+    return change_and_hook
 
 
 def _answer(row: ResponseRow) -> StoredResponse:
     return StoredResponse(row.status, row.headers, row.body)
 
 
-def _stored(claim: Claim, *, is_ours: bool = False) -> StoredResponse | None:
-    """The answer to replay; None if the caller may carry the command out.
+def _stored(claim: KeyClaim, *, is_ours: bool = False) -> StoredResponse | None:
+    """Returns the answer to replay; None if the caller may run the command.
 
     Raises RefusedError (idempotency_key_reused), ConflictError (idempotency_in_progress) and
     RateLimitedError (rate_limited).
     """
     if claim.outcome is ClaimOutcome.REUSED:
         raise RefusedError(
-            Code.IDEMPOTENCY_KEY_REUSED, "This key belongs to another request already."
+            Code.IDEMPOTENCY_KEY_REUSED, "This key already belongs to another request."
         )
     if claim.outcome is ClaimOutcome.OVER_CAP:
         raise RateLimitedError(
@@ -271,7 +276,7 @@ def _stored(claim: Claim, *, is_ours: bool = False) -> StoredResponse | None:
     if claim.outcome is ClaimOutcome.IN_PROGRESS and not is_ours:
         raise ConflictError(
             Code.IDEMPOTENCY_IN_PROGRESS,
-            "A request with this key is being carried out.",
+            "A request with this key is still running.",
             retry_after_s=_RETRY_S,
         )
     return None if claim.answer is None else _answer(claim.answer)

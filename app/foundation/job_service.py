@@ -1,4 +1,4 @@
-"""Jobs as callers see them: begin one, look at it, stop it."""
+"""Job use cases: start a job, read its state, cancel it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,48 +16,55 @@ _log = structlog.get_logger("jobs")
 
 
 @dataclass(frozen=True, slots=True)
-class JobNews:
-    """A courtesy: no job fails because nobody could be told of it."""
+class JobEventPublisher:
+    """Publishes job events; a failure to publish is logged and never fails the job."""
 
     database: Database
 
-    async def tell(self, event: JobChanged) -> None:
+    async def publish(self, event: JobChanged) -> None:
         try:
             async with self.database.write() as unit:
-                unit.announce(event)
+                unit.publish_after_commit(event)
         except ServiceError as error:
-            _log.warning("job_news_lost", job=event.job_id, cause=error.code.value)
+            _log.warning("job_event_not_published", job=event.job_id, cause=error.code.value)
 
 
 @dataclass(frozen=True, slots=True)
 class JobService:
-    """One job of a kind at a time: who asks for the same meanwhile is shown that one."""
+    """Starts at most one job of a kind at a time; a second request gets the running one."""
 
     jobs: Jobs
     clock: Clock
     new_id: NewId
-    news: JobNews
+    events: JobEventPublisher
 
     async def begin(
-        self, kind: JobKind, payload: Document, once: str | None = None, about: str = ""
+        self,
+        kind: JobKind,
+        payload: Document,
+        request_key: str | None = None,
+        scope: str = "",
     ) -> Job:
-        """The job that does it. The same `once` gives the same job, also when it has ended.
+        """Starts the job. The same `request_key` gives the same job, even after it has ended.
 
-        Where jobs of one kind differ, `about` says what is the same one.
-
-        Raises UnavailableError while the store of the jobs cannot be reached.
+        `scope` separates jobs of one kind that may run at the same time.
+        Raises UnavailableError while the job store is unreachable.
         """
-        name = self.new_id() if once is None else hashlib.sha256(once.encode()).hexdigest()[:32]
-        begun = await self.jobs.enqueue(
+        name = (
+            self.new_id()
+            if request_key is None
+            else hashlib.sha256(request_key.encode()).hexdigest()[:32]
+        )
+        enqueued = await self.jobs.enqueue(
             kind.value,
             payload,
             run_id=f"{kind.value}:{name}",
-            key=f"{kind.value}:{about}" if about else kind.value,
+            key=f"{kind.value}:{scope}" if scope else kind.value,
         )
-        return await self.jobs.job(begun.run_id)
+        return await self.jobs.job(enqueued.run_id)
 
     async def job(self, run_id: str) -> Job:
-        """Raises NotFoundError, UnavailableError."""
+        """Returns one job. Raises NotFoundError, UnavailableError."""
         return await self.jobs.job(run_id)
 
     async def list(
@@ -67,25 +74,25 @@ class JobService:
         before: tuple[datetime, str] | None,
         limit: int,
     ) -> tuple[Job, ...]:
-        """The newest first, without their steps. Raises UnavailableError."""
-        named = None if kind is None else kind.value
-        return await self.jobs.jobs(kind=named, state=state, before=before, limit=limit)
+        """Returns jobs newest first, without their steps. Raises UnavailableError."""
+        kind_name = None if kind is None else kind.value
+        return await self.jobs.jobs(kind=kind_name, state=state, before=before, limit=limit)
 
     async def cancel(self, run_id: str) -> Job:
-        """No further step is begun; one that has ended already stays as it is.
+        """Cancels a job: it starts no further step; a finished job stays as it is.
 
         Raises NotFoundError, UnavailableError.
         """
         before = await self.jobs.job(run_id)
         job = await self.jobs.cancel(run_id)
         if job.state is JobState.CANCELLED and not before.is_final:
-            told = (run_id, job.kind, JobChange.ENDED, job.state, None, job.progress, None)
-            await self.news.tell(JobChanged(*told, self.clock()))
+            change = (run_id, job.kind, JobChange.ENDED, job.state, None, job.progress, None)
+            await self.events.publish(JobChanged(*change, self.clock()))
         return job
 
     async def forget_old(self, keep: timedelta) -> int:
-        """Drops jobs that ended longer ago; gives their number."""
+        """Deletes jobs that ended longer than `keep` ago; returns their number."""
         number = 0
-        while dropped := await self.jobs.forget(self.clock() - keep):
-            number += dropped
+        while deleted := await self.jobs.forget(self.clock() - keep):
+            number += deleted
         return number

@@ -1,4 +1,4 @@
-"""Jobs: what runs durably beside the requests, as it is shown; nothing here runs anything."""
+"""Job values: kinds, states, steps and progress of durable runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Document = Mapping[str, object]  # JSON-able: text, numbers, true, false, null, 
 
 
 class JobKind(StrEnum):
-    """What can be run durably."""
+    """Kinds of durable runs."""
 
     REBALANCE_CHECK = "rebalance_check"
     REPLACEMENT_CHECK = "replacement_check"
@@ -25,7 +25,7 @@ class JobKind(StrEnum):
 
 
 class JobState(StrEnum):
-    """The life of a job; the last three are final."""
+    """States of a job; the last three are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -38,7 +38,7 @@ FINAL: Final = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
 
 
 class StepState(StrEnum):
-    """A step is done once; a pending one of a finished job was never begun."""
+    """States of a step; a pending step of a finished job never started."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -48,7 +48,7 @@ class StepState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobError:
-    """Why it failed: a stable code and a sentence for people."""
+    """Reason of a failure: a stable code and a sentence for people."""
 
     code: str
     detail: str
@@ -64,8 +64,8 @@ class JobStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """How far the running step is; `total` 0 stands for not known yet."""
+class StepProgress:
+    """Progress of the running step; `total` 0 means not known yet."""
 
     done: int
     total: int
@@ -73,7 +73,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One durable run; `progress` is a fraction, 1 exactly when it is done."""
+    """One durable run; `progress` is a fraction, 1 exactly in state done."""
 
     run_id: str
     kind: str
@@ -94,16 +94,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """The run that answers the request: a new one, or the one that is doing the same already."""
+    """Run that serves the request: a new one, or the running one with the same key."""
 
     run_id: str
     is_new: bool
 
 
-def outline(
+def steps_with_state(
     names: Sequence[str], recorded: Sequence[JobStep], state: JobState
 ) -> tuple[JobStep, ...]:
-    """The steps `names` in order, with what is `recorded` of them; a running job is in the next."""
+    """Returns all steps in order with their states; a running job is in the next pending one."""
     known = {step.name: step for step in recorded}
     steps = [known.get(name, JobStep(name, StepState.PENDING)) for name in names]
     if state is JobState.RUNNING:
@@ -114,8 +114,8 @@ def outline(
     return tuple(steps)
 
 
-def progress(steps: Sequence[JobStep], state: JobState, share: Share | None = None) -> float:
-    """The part that is done, 0..1: whole steps, and `share` of the one that is running."""
+def progress(steps: Sequence[JobStep], state: JobState, share: StepProgress | None = None) -> float:
+    """Returns the completed fraction, 0..1: whole steps, and `share` of the running one."""
     if state is JobState.DONE:
         return 1.0
     if not steps:
@@ -123,5 +123,5 @@ def progress(steps: Sequence[JobStep], state: JobState, share: Share | None = No
     done = sum(step.state is StepState.DONE for step in steps)
     running = any(step.state is StepState.RUNNING for step in steps)
     part = min(share.done / share.total, 1.0) if running and share and share.total > 0 else 0.0
-    # All steps done and the end not recorded yet is not the end.
+    # All steps done, but the end is not recorded yet: the job is not done.
     return min((done + part) / len(steps), 0.99)

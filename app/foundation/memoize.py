@@ -22,17 +22,17 @@ class _Entry:
 
 @dataclass(slots=True)
 class ViewCache:
-    """Newest value of each name; a value of another key replaces it.
+    """Caches the newest value of each name; a value of another key replaces it.
 
-    A key names everything that the value is computed from: versions, or immutable values. Large
-    values (a market, a panel) compare by identity. An age must not be part of a value, only a
-    verdict on it, with the second at which the verdict turns as the expiry.
+    A key names every input of the value: versions, or immutable values. Large values (a market, a
+    panel) compare by identity. A value must not contain an age, only a verdict on one, with the
+    second at which the verdict changes as its expiry.
     """
 
     _entries: dict[str, _Entry] = field(default_factory=dict, init=False)
 
     def get(self, name: str, key: tuple[object, ...], compute: Callable[[], V]) -> V:
-        """Value of the key, as one object while the key stays equal."""
+        """Returns the value for the key; the same object while the key stays equal."""
         return self.get_until(name, key, 0.0, lambda: (compute(), math.inf))
 
     def get_until(
@@ -42,15 +42,15 @@ class ViewCache:
         now: float,
         compute: Callable[[], tuple[V, float]],
     ) -> V:
-        """`compute` gives a value and the last monotonic second at which it is valid."""
+        """Returns the value; `compute` gives it with the last monotonic second of its validity."""
         entry = self._entries.get(name)
         if entry is None or not entry.is_valid(key, now):
             value, until = compute()
             entry = self._entries[name] = _Entry(key, now, until, value)
-        found: V = entry.value
-        return found
+        cached: V = entry.value
+        return cached
 
     def has(self, name: str, key: tuple[object, ...], now: float) -> bool:
-        """Whether `get_until` would return a stored value."""
+        """Returns True if `get_until` would return a stored value."""
         entry = self._entries.get(name)
         return entry is not None and entry.is_valid(key, now)

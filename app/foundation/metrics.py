@@ -1,4 +1,4 @@
-"""Every metric of the service, declared once; base units in the names, bounded labels only."""
+"""Metrics of the service, declared once: base units in the names, bounded labels only."""
 
 import math
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _LAG_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """One set of metrics on its own registry, so that two services in one process do not clash."""
+    """Metrics on a registry of their own, so that two services in one process do not clash."""
 
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
@@ -43,7 +43,7 @@ class Metrics:
     feed_messages: Counter = field(init=False)
     feed_dropped_messages: Counter = field(init=False)
     feed_reconnects: Counter = field(init=False)
-    feed_rotations: Counter = field(init=False)
+    feed_planned_reconnects: Counter = field(init=False)
 
     scoring_runs: Counter = field(init=False)
     scoring_seconds: Histogram = field(init=False)
@@ -72,7 +72,7 @@ class Metrics:
     database_connections_in_use: Gauge = field(init=False)
 
     jobs_ended: Counter = field(init=False)
-    job_executors_buried: Counter = field(init=False)
+    job_executor_takeovers: Counter = field(init=False)
     task_restarts: Counter = field(init=False)
     task_last_success_timestamp_seconds: Gauge = field(init=False)
     event_loop_lag_seconds: Histogram = field(init=False)
@@ -91,7 +91,7 @@ class Metrics:
             else:
                 metric = kind(_PREFIX + name, text, labels, registry=self.registry)
             object.__setattr__(self, name, metric)
-        for unknown in (
+        for gauge in (
             self.exchange_clock_offset_seconds,
             self.leader_epoch,
             self.feed_last_message_age_seconds,
@@ -100,13 +100,13 @@ class Metrics:
             self.signals_waiting,
             self.signal_outcomes_open,
         ):
-            unknown.set(math.nan)  # 0 would say that it was looked at
+            gauge.set(math.nan)  # NaN until measured; 0 would be a value
 
         for code in (Code.MARKET_DATA_STALE, Code.NO_BOARD_YET, Code.CLOCK_UNSAFE):
-            self.decisions_refused.labels(code.value)  # 0 until one is refused
+            self.decisions_refused.labels(code.value)  # 0 until the first refusal
 
     def render(self) -> bytes:
-        """The text that Prometheus reads."""
+        """Returns the exposition text for Prometheus."""
         return generate_latest(self.registry)
 
 
@@ -118,7 +118,7 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("http_requests", Counter, "Requests answered.", ("method", "route", "status"), _NONE),
     ("http_request_seconds", Histogram, "Time to answer.", ("method", "route"), _REQUEST_SECONDS),
     ("http_requests_in_flight", Gauge, "Requests being answered now.", (), _NONE),
-    ("idempotent_replays", Counter, "Answers given from the store.", ("route",), _NONE),
+    ("idempotent_replays", Counter, "Stored answers replayed.", ("route",), _NONE),
     ("exchange_requests", Counter, "Requests to the exchange.", ("endpoint", "outcome"), _NONE),
     (
         "exchange_request_seconds",
@@ -131,23 +131,29 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     (
         "exchange_rejected_records",
         Counter,
-        "Records of the exchange that make no sense.",
+        "Records of the exchange that failed validation.",
         ("endpoint", "field"),
         _NONE,
     ),
-    ("exchange_clock_offset_seconds", Gauge, "Exchange clock minus ours.", (), _NONE),
+    ("exchange_clock_offset_seconds", Gauge, "Exchange clock minus local clock.", (), _NONE),
     ("market_data_age_seconds", Gauge, "Age of the oldest value in use.", ("source",), _NONE),
     ("market_symbols", Gauge, "Symbols by state.", ("state",), _NONE),
     ("market_candles_stored", Counter, "Candles written.", ("interval",), _NONE),
-    ("leader_epoch", Gauge, "Of the feed that this process owns; NaN without.", (), _NONE),
-    ("feed_streaming", Gauge, "1 while the exchange tells of its market.", (), _NONE),
+    ("leader_epoch", Gauge, "Epoch of the feed lease of this process; NaN without.", (), _NONE),
+    ("feed_streaming", Gauge, "1 while the exchange stream delivers updates.", (), _NONE),
     ("feed_connections", Gauge, "Connections of the exchange's stream.", ("phase",), _NONE),
     ("feed_topics", Gauge, "Topics of the exchange's stream.", ("state",), _NONE),
-    ("feed_last_message_age_seconds", Gauge, "Since its last message.", (), _NONE),
-    ("feed_messages", Counter, "Messages of the exchange taken.", (), _NONE),
-    ("feed_dropped_messages", Counter, "Messages of it not taken.", ("reason",), _NONE),
-    ("feed_reconnects", Counter, "Connections of it that failed.", ("reason",), _NONE),
-    ("feed_rotations", Counter, "Connections replaced before their day was over.", (), _NONE),
+    ("feed_last_message_age_seconds", Gauge, "Time since the last message.", (), _NONE),
+    ("feed_messages", Counter, "Messages of the stream accepted.", (), _NONE),
+    ("feed_dropped_messages", Counter, "Messages of the stream dropped.", ("reason",), _NONE),
+    ("feed_reconnects", Counter, "Connections of the stream that failed.", ("reason",), _NONE),
+    (
+        "feed_planned_reconnects",
+        Counter,
+        "Connections replaced before their 24 h limit.",
+        (),
+        _NONE,
+    ),
     ("scoring_runs", Counter, "Scoring runs saved.", (), _NONE),
     ("scoring_seconds", Histogram, "Time of one scoring run.", (), _CYCLE_SECONDS),
     ("scoring_symbols", Gauge, "Symbols on the newest board.", ("status",), _NONE),
@@ -155,31 +161,31 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("portfolio_members", Gauge, "Members of the portfolio.", (), _NONE),
     ("portfolio_version", Gauge, "Version of the portfolio.", (), _NONE),
     ("portfolio_changes", Counter, "Committed changes.", ("action",), _NONE),
-    ("signals", Counter, "Signals that came to a state.", ("state",), _NONE),
-    ("signals_waiting", Gauge, "Signals that wait to be judged.", (), _NONE),
-    ("signal_outcomes", Counter, "Outcomes booked: beat the median or not.", ("result",), _NONE),
-    ("signal_outcomes_open", Gauge, "Verdicts whose outcome is not booked.", (), _NONE),
+    ("signals", Counter, "Signals that reached a state.", ("state",), _NONE),
+    ("signals_waiting", Gauge, "Signals that wait for evaluation.", (), _NONE),
+    ("signal_outcomes", Counter, "Outcomes by comparison with the median.", ("result",), _NONE),
+    ("signal_outcomes_open", Gauge, "Verdicts without an outcome.", (), _NONE),
     ("alerts_open", Gauge, "Open alerts.", ("severity",), _NONE),
-    ("decisions_refused", Counter, "Decisions that could not be made.", ("code",), _NONE),
-    ("stream_clients", Gauge, "Readers of the stream.", ("transport",), _NONE),
-    ("stream_frames", Counter, "Messages given to readers.", ("transport",), _NONE),
-    ("stream_conflated_events", Counter, "Scores left out for newer ones.", (), _NONE),
-    ("stream_evictions", Counter, "Connections cut that took nothing.", ("transport",), _NONE),
-    ("notifications", Counter, "Attempts to tell.", ("channel_kind", "outcome"), _NONE),
+    ("decisions_refused", Counter, "Decisions that were refused.", ("code",), _NONE),
+    ("stream_clients", Gauge, "Clients of the event stream.", ("transport",), _NONE),
+    ("stream_frames", Counter, "Messages sent to clients.", ("transport",), _NONE),
+    ("stream_conflated_events", Counter, "Scores replaced by newer ones.", (), _NONE),
+    ("stream_evictions", Counter, "Slow connections closed.", ("transport",), _NONE),
+    ("notifications", Counter, "Delivery attempts.", ("channel_kind", "outcome"), _NONE),
     (
         "alerting_silence_seconds",
         Gauge,
-        "Since alerts were last looked at, and notices last handed on, by any process.",
-        ("part",),
+        "Time since the last alert evaluation and the last delivery, by any process.",
+        ("component",),
         _NONE,
     ),
-    ("database_slow_statements", Counter, "Statements over the limit.", (), _NONE),
+    ("database_slow_statements", Counter, "Statements over the time limit.", (), _NONE),
     ("database_connections_in_use", Gauge, "Connections of the pools in use.", (), _NONE),
-    ("jobs_ended", Counter, "Durable runs that ended here.", ("kind", "outcome"), _NONE),
+    ("jobs_ended", Counter, "Durable runs that ended in this process.", ("kind", "outcome"), _NONE),
     (
-        "job_executors_buried",
+        "job_executor_takeovers",
         Counter,
-        "Dead processes whose runs this one has taken over.",
+        "Dead processes whose runs this one took over.",
         (),
         _NONE,
     ),
@@ -187,20 +193,20 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     (
         "task_last_success_timestamp_seconds",
         Gauge,
-        "When a background task last succeeded, as Unix time.",
+        "Time of the last success of a background task, as Unix time.",
         ("task",),
         _NONE,
     ),
     ("event_loop_tasks", Gauge, "Unfinished tasks of the event loop.", (), _NONE),
-    ("event_loop_stalls", Counter, "Times that it hung for two seconds.", (), _NONE),
-    ("event_loop_lag_seconds", Histogram, "How late the event loop woke up.", (), _LAG_SECONDS),
-    ("bus_dropped_events", Gauge, "Events that slow readers lost.", (), _NONE),
+    ("event_loop_stalls", Counter, "Stalls of at least two seconds.", (), _NONE),
+    ("event_loop_lag_seconds", Histogram, "Delay of event-loop wake-ups.", (), _LAG_SECONDS),
+    ("bus_dropped_events", Gauge, "Events lost by slow subscribers.", (), _NONE),
     ("service_info", Gauge, "Always 1.", ("version", "data_source"), _NONE),
-    ("service_mode", Gauge, "1 for the present mode, else 0.", ("mode",), _NONE),
+    ("service_mode", Gauge, "1 for the current mode, else 0.", ("mode",), _NONE),
 )
 
 
 def total(counter: Counter) -> float:
-    """What a counter has counted, over all its labels."""
+    """Returns the count over all labels."""
     samples = (sample for metric in counter.collect() for sample in metric.samples)
     return sum(sample.value for sample in samples if sample.name.endswith("_total"))

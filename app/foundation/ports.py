@@ -1,4 +1,4 @@
-"""What the use cases ask of the outside; adapters fit these structurally."""
+"""Ports of the use cases: clocks, identifiers and durable runs; adapters match structurally."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -12,27 +12,27 @@ NewId = Callable[[], str]  # UUID text
 
 
 class Jobs(Protocol):
-    """Durable runs: begun once however often they are asked for, and resumed after a crash.
+    """Durable runs: started once per run id, and resumed after a crash.
 
-    A run is of a registered kind. Every method raises UnavailableError while the store of the
-    runs cannot be reached.
+    Kinds must be registered. Every method raises UnavailableError while the job store is
+    unreachable.
     """
 
     async def enqueue(
         self, kind: str, payload: Document, *, run_id: str, key: str | None = None
     ) -> Enqueued:
-        """Have it run once. `run_id` names the request: the same one again gives the same run.
+        """Starts a run once; `run_id` names the request and makes a retry return the same run.
 
-        While a run with this `key` is not finished, it stands for every further request. After
-        UnavailableError it may still begin later: who asks again names the same `run_id`.
+        While a run with this `key` is unfinished, further requests return that run. After
+        UnavailableError the run may still start later; a retry must use the same `run_id`.
         """
         ...
 
     async def job(self, run_id: str) -> Job:
-        """Raises NotFoundError for a run that is not known, or no longer."""
+        """Returns one run. Raises NotFoundError for an unknown or deleted one."""
         ...
 
-    async def finished(self, run_id: str) -> Job:
+    async def wait_for_end(self, run_id: str) -> Job:
         """Waits until the run has ended, however it does. Raises NotFoundError."""
         ...
 
@@ -44,31 +44,31 @@ class Jobs(Protocol):
         before: tuple[datetime, str] | None = None,
         limit: int = 50,
     ) -> tuple[Job, ...]:
-        """The newest first, without their steps; `before` is creation and id of the last seen."""
+        """Returns runs newest first, without steps; `before` is the last (created_at, run_id)."""
         ...
 
     async def cancel(self, run_id: str) -> Job:
-        """It takes no further step; one that is under way may still end. Raises NotFoundError."""
+        """Cancels further steps; a running step may still end. Raises NotFoundError."""
         ...
 
     async def forget(self, finished_before: datetime) -> int:
-        """Drops runs that ended before that; gives their number."""
+        """Deletes runs that finished before that time; returns their number."""
         ...
 
 
-class Journal(Protocol):
-    """What a durable run is given: it notes what has been done, so that it is not done again."""
+class StepJournal(Protocol):
+    """Records the steps of a durable run, so that a resumed run skips finished steps."""
 
     @property
     def run_id(self) -> str: ...
 
     async def step(self, name: str, action: Callable[[], Awaitable[Document]]) -> Document:
-        """The result of `action`, which is recorded; after a crash the record answers.
+        """Runs `action` once and records its result; a resumed run returns the recorded result.
 
-        A crash between action and record makes the action run again: it must bear that.
+        A crash between action and record runs the action again, so it must be repeatable.
         """
         ...
 
     def share(self, done: int, total: int) -> None:
-        """How far the step that calls it is; some of it may go untold."""
+        """Reports progress of the running step; updates that come too fast are dropped."""
         ...

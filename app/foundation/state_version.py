@@ -14,20 +14,20 @@ class Input(Flag):
     DECISION = SCORES | SYMBOLS | MARKET | PORTFOLIO
 
 
-# Small values that hold no part of the state: equal if nothing changed between the two.
+# Small values without a reference to the state; equal if nothing changed between two of them.
 StateVersion: TypeAlias = tuple[object, ...]
 
 
 class VersionSource(Protocol):
-    """Gives the present version of the parts that a response depends on."""
+    """Source of the current version of the parts that a response depends on."""
 
     def version(self, depends_on: Input) -> StateVersion | None:
-        """Version without waiting; None where the database has to be asked.
+        """Returns the version without waiting; None if the database has to be read.
 
         Raises UnavailableError once the database is closed.
         """
         ...
 
     async def load_version(self, depends_on: Input) -> StateVersion:
-        """Version with every commit before the call. Raises UnavailableError."""
+        """Returns the version with every commit before the call. Raises UnavailableError."""
         ...

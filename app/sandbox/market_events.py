@@ -9,6 +9,7 @@ start (`from_ms`) and the end of a halt. All but the multiplier begin with the n
 | list | in_minutes? | Init and not listed until then; opens as a contract without a past |
 | delist | in_minutes? | an expiry announced at once; Closed and delisted from then on |
 | multiplier | multiplier | another size of a lot; past and future are restated in new lots |
+| redenomination | ratio | new coins for old ones: the size of a lot at once, prices times `ratio` |
 | funding_interval | hours | announced at once, in force from the next common settlement |
 """
 
@@ -32,6 +33,7 @@ class MarketEvent:
     in_minutes: int = 0
     multiplier: float | None = None
     hours: int | None = None
+    ratio: float | None = None
 
 
 def apply_event(exchange: LocalExchange, event: MarketEvent) -> dict[str, int]:
@@ -62,6 +64,8 @@ def apply_event(exchange: LocalExchange, event: MarketEvent) -> dict[str, int]:
     elif event.kind == "multiplier":
         _relot(exchange, row, event.multiplier)
         times["from_ms"] = market.clamp(now_ms)
+    elif event.kind == "redenomination":
+        _redenominate(exchange, row, event.ratio, market.clamp(now_ms))
     elif event.kind == "funding_interval":
         times["from_ms"] = exchange.funding.change_interval(row, now_ms, event.hours or 0)
     else:
@@ -102,6 +106,17 @@ def _relot(exchange: LocalExchange, row: int, multiplier: float | None) -> None:
     _respecify(exchange, row, multiplier=multiplier)
     exchange.books.relot(row, multiplier)
     exchange.market.remake(row)
+
+
+def _redenominate(exchange: LocalExchange, row: int, ratio: float | None, now_ms: int) -> None:
+    """Change the unit of a contract's price: a lot keeps its value, and the past its prices."""
+    old = exchange.market.history.listings[row]
+    if old.inverse or ratio is None or ratio <= 0.0:
+        raise ValueError("a ratio must be positive, and inverse contracts have a fixed multiplier")
+    multiplier = old.multiplier / ratio
+    _respecify(exchange, row, multiplier=multiplier)
+    exchange.books.relot(row, multiplier)
+    scale_from_now_on(exchange, row, now_ms, ratio, unit=ratio)
 
 
 def stop_trading(
@@ -193,16 +208,21 @@ def apply_override(exchange: LocalExchange, change: MarketOverride) -> None:
     if change.volume_factor != 1.0 or change.range_factor != 1.0:
         _rewrite_past(exchange, row, now_ms, change)
     if change.price_factor != 1.0 or change.volume_factor != 1.0:
-        _from_now_on(exchange, row, now_ms, change.price_factor, change.volume_factor)
+        scale_from_now_on(exchange, row, now_ms, change.price_factor, change.volume_factor)
     exchange.forget_answers()
 
 
-def _scaled(bars: Bars, at: tuple[int | slice, ...], price: float, volume: float) -> None:
-    """Multiply prices and volumes of some bars in place, rounded to whole ticks and lots."""
+def _scaled(
+    bars: Bars, at: tuple[int | slice, ...], price: float, volume: float, unit: float = 1.0
+) -> None:
+    """Multiply prices and volumes of some bars in place, rounded to whole ticks and lots.
+
+    A price of another `unit` is not worth more: turnover follows price over unit.
+    """
     bars.ticks[at] = np.maximum(np.rint(bars.ticks[at] * price), 1).astype(np.int64)
     lots = bars.lots[at]
     bars.lots[at] = np.where(lots > 0, np.maximum(np.rint(lots * volume), 1), 0)
-    bars.turnover[at] *= volume * price
+    bars.turnover[at] *= volume * price / unit
 
 
 def _rewrite_past(exchange: LocalExchange, row: int, now_ms: int, change: MarketOverride) -> None:
@@ -221,21 +241,29 @@ def _rewrite_past(exchange: LocalExchange, row: int, now_ms: int, change: Market
         market.forget(day)
 
 
-def _from_now_on(
-    exchange: LocalExchange, row: int, now_ms: int, price: float, volume: float
+def scale_from_now_on(
+    exchange: LocalExchange,
+    row: int,
+    now_ms: int,
+    price: float,
+    volume: float = 1.0,
+    unit: float = 1.0,
 ) -> None:
-    """Multiply the rest of this hour, of this day and all days after by the factors."""
+    """Multiply the rest of this hour, of this day and all days after by the factors.
+
+    `unit` is the part of `price` that only changes the unit of the price.
+    """
     market, history = exchange.market, exchange.market.history
     hour, day = now_ms // HOUR_MS, now_ms // DAY_MS
     minute = now_ms // 60_000 % 60
     market.pin(hour)
     minutes, hours, column = market.minutes(hour), market.hours(day), day - history.first_day
     if minute < 59:
-        _scaled(minutes, (row, slice(minute + 1, 60)), price, volume)
+        _scaled(minutes, (row, slice(minute + 1, 60)), price, volume, unit)
         _put(hours, row, hour % 24, aggregate_bars(minutes.take(slice(row, row + 1))))
-    _scaled(hours, (row, slice(hour % 24 + 1, 24)), price, volume)
+    _scaled(hours, (row, slice(hour % 24 + 1, 24)), price, volume, unit)
     _put(history.daily, row, column, aggregate_bars(hours.take(slice(row, row + 1))))
-    _scaled(history.daily, (row, slice(column + 1, history.days)), price, volume)
+    _scaled(history.daily, (row, slice(column + 1, history.days)), price, volume, unit)
     for later in range((hour % 24) + 1, 24):
         market.forget_minutes(day * 24 + later)
     market.changed()

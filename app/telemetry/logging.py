@@ -1,4 +1,4 @@
-"""Logs as single lines, JSON or console: secrets are masked, nothing can forge a line."""
+"""Log configuration: one line per event as JSON or text; masks secrets, prevents forged lines."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 MASK: Final = "***"
-_SHORTEST_SECRET: Final = 4  # masking shorter values would mask ordinary text
+_SHORTEST_SECRET: Final = 4  # create_mask shorter values would mask ordinary text
 _SECRET_NAME: Final = re.compile(
     r"password|passphrase|secret|token|authori[sz]ation|cookie|api[_-]?key|signature|credential",
     re.IGNORECASE,
@@ -34,9 +34,9 @@ def configure_logging(
     secrets: Sequence[str] = (),
     stream: TextIO | None = None,
 ) -> None:
-    """Send structlog and the standard library's loggers down one path to `stream` (stderr).
+    """Sends structlog and standard-library logs through one pipeline to `stream` (stderr).
 
-    Every value in `secrets` is masked wherever it turns up, tracebacks included.
+    Every value in `secrets` is masked in all fields, tracebacks included.
     """
     out = stream if stream is not None else sys.stderr
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -46,7 +46,7 @@ def configure_logging(
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        masking(secrets),
+        create_mask(secrets),
     ]
     after: list[Processor] = [_RENDERERS[form]()]
     if form == "console":
@@ -74,20 +74,20 @@ def configure_logging(
 
 @dataclass(slots=True)
 class LogSampler:
-    """Admits so many lines a second of each event; the next one says how many were left out.
+    """Rate limit of each log event per second; the next line states the number of suppressed ones.
 
-    `per_second` bounds ordinary lines, `warnings_per_second` those from warning on.
+    `per_second` applies to debug and info lines, `warnings_per_second` to the others.
     """
 
     monotonic: Callable[[], float] = time.monotonic
     per_second: int = 1_000
     warnings_per_second: int = 20
-    _counts: dict[str, int] = field(default_factory=dict)  # of the present second
+    _counts: dict[str, int] = field(default_factory=dict)  # of the current second
     _suppressed: dict[str, int] = field(default_factory=dict)
     _second: int = 0
 
     def admit(self, event: str, *, is_warning: bool) -> int | None:
-        """Number of suppressed lines of this event so far; None to suppress this one too."""
+        """Returns the number of suppressed lines so far; None to suppress this line too."""
         second = int(self.monotonic())
         if second != self._second:
             self._second = second
@@ -101,7 +101,7 @@ class LogSampler:
         return self._suppressed.pop(key, 0)
 
     def sample(self, _: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        """Processor of structlog. Raises DropEvent."""
+        """Structlog processor. Raises DropEvent."""
         suppressed = self.admit(str(event.get("event")), is_warning=method not in _ORDINARY)
         if suppressed is None:
             raise structlog.DropEvent
@@ -110,13 +110,13 @@ class LogSampler:
         return event
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Filter of the standard library, by the text without its arguments."""
+        """Standard-library filter, by the message without its arguments."""
         text = f"{record.name}: {record.msg}"
         return self.admit(text, is_warning=record.levelno >= logging.WARNING) is not None
 
 
-def masking(secrets: Sequence[str]) -> Processor:
-    """A processor that masks by name of the field and by every known secret value."""
+def create_mask(secrets: Sequence[str]) -> Processor:
+    """Returns a processor that masks secret fields by name, and every known secret value."""
     known = sorted({text for text in secrets if len(text) >= _SHORTEST_SECRET}, key=len)
     values = re.compile("|".join(map(re.escape, reversed(known)))) if known else None
 
@@ -145,7 +145,7 @@ def _masked(name: str, value: Any, clean: Callable[[str], str]) -> Any:
 
 
 def printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Spell out what would move a terminal's cursor; only tracebacks keep their line ends."""
+    """Escapes characters that move a terminal's cursor; tracebacks keep their line ends."""
     return {
         _escape(name): _spelled(value, keep="\n" if name == "exception" else "")
         for name, value in event.items()

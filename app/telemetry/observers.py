@@ -1,4 +1,4 @@
-"""Observers of events, adapters and storage: they count and log."""
+"""Observers of events, adapters and storage: update metrics and write logs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +16,12 @@ from app.signals.domain.events import SignalChanged, SignalOutcomesBooked
 
 @dataclass(frozen=True, slots=True)
 class Meter:
+    """Counts committed events."""
+
     metrics: Metrics
 
-    def hear(self, event: object) -> None:
-        """Other events move nothing."""
+    def on_event(self, event: object) -> None:
+        """Updates the metrics of an event; ignores events without a metric."""
         match event:
             case ScoresUpdated():
                 self.metrics.scoring_runs.inc()
@@ -38,8 +40,8 @@ class Meter:
 _log = structlog.get_logger("observers")
 
 
-class Slow(Protocol):
-    """A statement over the limit, without its parameters."""
+class SlowSql(Protocol):
+    """Statement slower than the limit, without its parameters."""
 
     @property
     def sql(self) -> str: ...
@@ -48,8 +50,8 @@ class Slow(Protocol):
     def seconds(self) -> float: ...
 
 
-def slow_statement(metrics: Metrics) -> Callable[[Slow], None]:
-    def observe(slow: Slow) -> None:
+def slow_statement(metrics: Metrics) -> Callable[[SlowSql], None]:
+    def observe(slow: SlowSql) -> None:
         metrics.database_slow_statements.inc()
         _log.warning("slow_statement", sql=slow.sql, seconds=round(slow.seconds, 3))
 
@@ -57,7 +59,7 @@ def slow_statement(metrics: Metrics) -> Callable[[Slow], None]:
 
 
 def job_ended(metrics: Metrics) -> Callable[[str, str], None]:
-    """Kind, outcome ("done" or an error code)."""
+    """Returns an observer of kind and outcome ("done" or an error code)."""
 
     def observe(kind: str, outcome: str) -> None:
         metrics.jobs_ended.labels(kind, outcome).inc()
@@ -66,7 +68,7 @@ def job_ended(metrics: Metrics) -> Callable[[str, str], None]:
 
 
 def exchange_request(metrics: Metrics) -> Callable[[str, str, float], None]:
-    """Path template, outcome ("ok" or an error code), seconds."""
+    """Returns an observer of path template, outcome ("ok" or an error code) and seconds."""
 
     def observe(path: str, outcome: str, seconds: float) -> None:
         metrics.exchange_requests.labels(path, outcome).inc()
@@ -76,7 +78,7 @@ def exchange_request(metrics: Metrics) -> Callable[[str, str, float], None]:
 
 
 def refused_decision(metrics: Metrics) -> Callable[[Code], None]:
-    """The code of the problem, or of the reason where the answer was a plain no."""
+    """Returns an observer of the problem code, or of the reason for a negative decision."""
 
     def observe(code: Code) -> None:
         metrics.decisions_refused.labels(code.value).inc()

@@ -1,4 +1,4 @@
-"""Use cases of the service that the schedule runs."""
+"""Binds the activities of the schedule to use cases of the service."""
 
 import gc
 from collections.abc import Awaitable
@@ -18,13 +18,13 @@ from app.workers.schedule import Tasks
 from app.workers.supervisor import Heartbeat
 
 ACTOR: Final = "schedule"
-# Data is too old or too little to decide on: it will be there again by itself.
+# Data is too old or missing: a later run succeeds without an operator.
 _STALE: Final = frozenset({Code.MARKET_DATA_STALE, Code.NO_BOARD_YET, Code.CLOCK_UNSAFE})
 _log = structlog.get_logger("schedule")
 
 
-async def unless_stale(action: Awaitable[object]) -> Document:
-    """Record of an action: empty, or the reason why it was skipped."""
+async def skip_if_stale(action: Awaitable[object]) -> Document:
+    """Runs an action; returns an empty record, or the reason for which it was skipped."""
     try:
         await action
     except UnavailableError as refused:
@@ -36,19 +36,19 @@ async def unless_stale(action: Awaitable[object]) -> Document:
 
 
 def activities(service: MySymbolsServiceV2, watch: AlertScheduler, new_id: NewId) -> Tasks:
-    """Each activity of the schedule, bound to the use case that does it."""
+    """Returns the use case of each scheduled activity."""
 
     async def rebalance_check(scheduled_at: datetime) -> Document:
         command = Command(actor=ACTOR, request_id=new_id())
-        return await unless_stale(service.rebalancing.check(command, scheduled_at))
+        return await skip_if_stale(service.rebalancing.check(command, scheduled_at))
 
     async def replacement_check() -> Document:
         command = Command(actor=ACTOR, request_id=new_id())
-        return await unless_stale(service.replacement.execute(command, unattended=True))
+        return await skip_if_stale(service.replacement.execute(command, unattended=True))
 
     async def forced_replacement() -> Document:
         command = Command(actor=ACTOR, request_id=new_id())
-        return await unless_stale(
+        return await skip_if_stale(
             service.replacement.execute(command, unattended=True, forced_only=True)
         )
 
@@ -56,8 +56,8 @@ def activities(service: MySymbolsServiceV2, watch: AlertScheduler, new_id: NewId
         await first_fill(service.market, lambda *_: beat())
         if not service.scoring.is_whole():
             await service.scoring.calculate()
-        # The market of 600 contracts is some 900,000 objects, nearly all of them permanent:
-        # without this, each full collection holds the event loop for a quarter of a second.
+        # The market of 600 contracts is some 900,000 objects, nearly all of them permanent.
+        # Without freeze, each full collection blocks the event loop for a quarter of a second.
         gc.collect()
         gc.freeze()
 
@@ -65,14 +65,14 @@ def activities(service: MySymbolsServiceV2, watch: AlertScheduler, new_id: NewId
         try:
             first = await service.controls.first_symbols()
         except UnavailableError:
-            first = ()  # without the database the rotation goes on
+            first = ()  # without the database the rotation continues
         first = (*first, *service.scoring.best(service.market.configuration().feed.candidates))
         step_s = service.market.configuration().intervals.order_book_check_s
         await service.market.refresh_books(step_s, first)
 
     async def signals() -> None:
         await service.signals.clear_queue()
-        await unless_stale(service.signal_actions.act())
+        await skip_if_stale(service.signal_actions.act())
 
     async def signal_sources() -> None:
         await service.signal_sources.look()

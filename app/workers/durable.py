@@ -1,4 +1,4 @@
-"""Durable runs: their steps, their store and the options of the engine."""
+"""Durable runs: kinds, job store port, engine options and retries of steps."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,52 +9,53 @@ import structlog
 
 from app.foundation.errors import UnavailableError
 from app.foundation.jobs import Document
-from app.foundation.ports import Journal
+from app.foundation.ports import StepJournal
 
-# Raised by hand when the steps of a run change their order; what is unfinished must end before.
+# Raise it when the steps of a run change their order; unfinished runs must end before.
 VERSION: Final = "jobs-1"
-TRIES: Final = 3  # of a step that cannot be done just now
-SOON_S: Final = 5.0
+MAX_ATTEMPTS: Final = 3  # of a step that is unavailable at the moment
+MAX_RETRY_AFTER_S: Final = 5.0
 _log = structlog.get_logger("jobs")
 
-Work = Callable[[Journal, Document], Awaitable[Document]]
+RunWork = Callable[[StepJournal, Document], Awaitable[Document]]
 
 
 @dataclass(frozen=True, slots=True)
 class DurableRun:
-    """A kind of run: its steps in order, what it does, and what it waits for in this process."""
+    """Kind of run: its steps in order, its work, and the gate that it waits for in this process."""
 
     kind: str
     steps: tuple[str, ...]
-    work: Work
+    work: RunWork
     gate: Callable[[], Awaitable[object]] | None = None
 
 
 class Store(Protocol):
-    """Store of runs, set up by the storage layer."""
+    """Port of the job store, set up by the storage layer."""
 
     @property
     def url(self) -> str: ...
 
     @property
     def engine(self) -> Any:
-        """An SQLAlchemy engine, or None to open `url`."""
+        """SQLAlchemy engine; None to open `url`."""
         ...
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """Exceptions of a store that does not answer."""
+        """Exceptions of an unavailable store."""
         ...
 
     @property
     def is_shared(self) -> bool:
-        """True if several processes may use it at once."""
+        """True if several processes may use the store at once."""
         ...
 
 
-def executor_of(store: Store, process: str) -> str:
-    """The name under which `process` works: where only one can have the store it is always the
-    same, so that each takes up what the last one left.
+def executor_id_for(store: Store, process: str) -> str:
+    """Returns the executor name of `process`.
+
+    An unshared store always has the same name, so that each process resumes the runs of the last.
     """
     return process if store.is_shared else "local"
 
@@ -64,30 +65,30 @@ class EngineOptions:
     """Options of an engine; times in seconds."""
 
     store: Store
-    executor_id: str  # see `executor_of`
-    works: bool = True  # False: it asks and looks, the runs are carried out by others
+    executor_id: str  # see `executor_id_for`
+    works: bool = True  # False: only enqueues and reads; other processes execute
     version: str = VERSION
-    poll_s: float = 1.0  # how soon a queued run is noticed
-    drain_s: float = 10.0  # patience with what runs when it closes; less than peers have with us
-    answer_s: float = 5.0  # patience with the store
+    poll_s: float = 1.0  # interval at which queued runs are noticed
+    drain_s: float = 10.0  # wait for running work at close; shorter than the takeover by others
+    answer_s: float = 5.0  # time limit of the store
 
 
-async def tried(
+async def run_with_retries(
     name: str,
     action: Callable[[], Awaitable[Document]],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Document:
-    """Result of `action`, at the third try at the latest.
+    """Returns the result of `action` after at most three attempts.
 
-    Only an error that names an end within five seconds is waited for; any other, and that of the
-    last try, is raised: the run fails and says why.
+    Retries only an UnavailableError with a `retry_after_s` of at most five seconds; raises any
+    other error and the last one, so that the run fails with its cause.
     """
-    for _ in range(TRIES - 1):
+    for _ in range(MAX_ATTEMPTS - 1):
         try:
             return await action()
         except UnavailableError as error:
-            if error.retry_after_s is None or error.retry_after_s > SOON_S:
+            if error.retry_after_s is None or error.retry_after_s > MAX_RETRY_AFTER_S:
                 raise
-            _log.info("step_again", step=name, cause=error.code.value)
+            _log.info("step_retried", step=name, cause=error.code.value)
             await sleep(error.retry_after_s)
     return await action()

@@ -1,6 +1,6 @@
-"""Durable runs: the one module that knows the engine (DBOS) behind the port `Jobs`.
+"""Engine of durable runs: the only module that uses DBOS, behind the port `Jobs`.
 
-DBOS is a global, so a process has one engine. Runs begin once, steps are done at least once.
+DBOS is global, so a process has one engine. Runs start once, steps run at least once.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from app.foundation.jobs import (
     JobError,
     JobState,
     JobStep,
-    Share,
+    StepProgress,
     StepState,
-    outline,
     progress,
+    steps_with_state,
 )
-from app.workers.durable import DurableRun, EngineOptions, tried
+from app.workers.durable import DurableRun, EngineOptions, run_with_retries
 
 _STATES: Final[Mapping[str, JobState]] = {
     "DELAYED": JobState.QUEUED,
@@ -42,25 +42,27 @@ _STATES: Final[Mapping[str, JobState]] = {
     "CANCELLED": JobState.CANCELLED,
 }
 _CODES: Final = frozenset(code.value for code in Code)
-_UNFORESEEN: Final = "An error that was not foreseen; its traceback stands in the log."
-_GIVEN_UP: Final = "It was begun again too often without coming to an end."
+_UNEXPECTED: Final = "Unexpected error; the log has its traceback."
+_TOO_MANY_ATTEMPTS: Final = "The job was restarted too often without an end."
 
 
-def recorded_as(state: JobState) -> list[str]:
-    """The engine's names of a state."""
+def dbos_states(state: JobState) -> list[str]:
+    """Returns the DBOS names of a state."""
     return [name for name, ours in _STATES.items() if ours is state]
 
 
-def job_of(
+def to_job(
     row: Any,
     names: Sequence[str],
     steps: Sequence[Mapping[str, Any]] = (),
     share: Mapping[str, Any] | None = None,
 ) -> Job:
-    """A run as it is recorded. Times are UTC, milliseconds on PostgreSQL, seconds on SQLite."""
+    """Converts a DBOS row. Times are UTC, in milliseconds on PostgreSQL, seconds on SQLite."""
     state = _STATES[row.status]
-    shown = outline(names, [_step(one) for one in steps if one["function_name"] in names], state)
-    part = None if share is None else Share(int(share["done"]), int(share["total"]))
+    shown = steps_with_state(
+        names, [_step(one) for one in steps if one["function_name"] in names], state
+    )
+    part = None if share is None else StepProgress(int(share["done"]), int(share["total"]))
     output = row.output
     return Job(
         run_id=row.workflow_id,
@@ -92,20 +94,20 @@ def _failure(row: Any, state: JobState) -> JobError | None:
     if row.error is not None:
         return _error(row.error)
     if state is JobState.FAILED:
-        return JobError(Code.INTERNAL_ERROR.value, _GIVEN_UP)
+        return JobError(Code.INTERNAL_ERROR.value, _TOO_MANY_ATTEMPTS)
     return None
 
 
 def _error(error: Any) -> JobError:
-    """Ours with its own words; of any other nothing is shown, it may hold anything."""
+    """Returns a domain error with its text; hides the text of any other, which is untrusted."""
     code = getattr(error, "code", None)
     if code in _CODES:
         return JobError(str(code), str(error))
-    return JobError(Code.INTERNAL_ERROR.value, _UNFORESEEN)
+    return JobError(Code.INTERNAL_ERROR.value, _UNEXPECTED)
 
 
-def _payload(given: Any) -> Mapping[str, object]:
-    arguments = given["args"] if isinstance(given, dict) else ()
+def _payload(stored: Any) -> Mapping[str, object]:
+    arguments = stored["args"] if isinstance(stored, dict) else ()
     return arguments[0] if arguments and isinstance(arguments[0], dict) else {}
 
 
@@ -120,12 +122,12 @@ def _at(epoch_ms: int) -> datetime:
 _APP: Final = "my-symbols"
 _QUEUE: Final = "jobs"
 _SHARE: Final = "share"
-_SAME_MOMENT: Final = 50  # more runs than that do not begin at the same moment
-_SWEEP: Final = 500  # runs forgotten in one go
-_THREADS: Final = 32  # of the engine and of asyncio.to_thread, which it takes over
-_ASKING: Final = 4  # questions to the store at a time
+_SAME_TIME: Final = 50  # upper bound of runs with the same creation time
+_DELETE_BATCH: Final = 500  # runs deleted in one call
+_THREADS: Final = 32  # of the engine, which also replaces the pool of asyncio.to_thread
+_STORE_CALLS: Final = 4  # concurrent calls to the store
 _CONNECTIONS: Final = 5
-_NO_STORE: Final = "The store of the jobs does not answer."
+_NO_STORE: Final = "The job store does not respond."
 
 T = TypeVar("T")
 _log = structlog.get_logger("jobs")
@@ -133,15 +135,15 @@ _log = structlog.get_logger("jobs")
 
 @dataclass(slots=True)
 class _Journal:
-    """Hands the steps of a run to the engine, which records them."""
+    """Passes the steps of a run to DBOS, which records them."""
 
     run_id: str
-    asking: ThreadPoolExecutor
+    store_threads: ThreadPoolExecutor
     publishing: Future[None] | None = None
 
     async def step(self, name: str, action: Callable[[], Awaitable[Document]]) -> Document:
         async def act() -> Document:
-            return await tried(name, action)
+            return await run_with_retries(name, action)
 
         return await DBOS.run_step_async({"name": name, "preemptible": True}, act)
 
@@ -149,79 +151,79 @@ class _Journal:
         if self.publishing is not None and not self.publishing.done():
             return  # progress is optional: updates that come faster are dropped
         publish = functools.partial(DBOS.set_event, _SHARE, {"done": done, "total": total})
-        # The run is known from the context, which a thread does not have by itself.
-        self.publishing = self.asking.submit(contextvars.copy_context().run, publish)
+        # DBOS finds the run in the context, which a thread does not inherit.
+        self.publishing = self.store_threads.submit(contextvars.copy_context().run, publish)
 
 
 @dataclass(slots=True)
 class Engine:
-    """`open` and `close` belong to the lifespan, on the loop that answers requests.
+    """Engine of this process; `open` and `close` run on the event loop that serves requests.
 
-    `ended` gets kind and outcome ("done" or a code) of each run that ends here.
+    `on_end` receives kind and outcome ("done" or a code) of each run that ends here.
     """
 
     options: EngineOptions
-    ended: Callable[[str, str], None] = lambda _kind, _outcome: None
+    on_end: Callable[[str, str], None] = lambda _kind, _outcome: None
     _runs: Mapping[str, DurableRun] = field(default_factory=dict)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _waiting: set[asyncio.Task[Any]] = field(default_factory=set)  # for their gate
     _closing: bool = False
-    _asking: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(_ASKING, thread_name_prefix="jobs-asking")
+    _store_threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(_STORE_CALLS, thread_name_prefix="jobs-store")
     )
-    _present: ClassVar["Engine | None"] = None
+    _instance: ClassVar["Engine | None"] = None
 
     async def open(self, runs: Sequence[DurableRun]) -> None:
-        """Opens the store, takes up what this executor left unfinished, and begins to work.
+        """Opens the store, resumes unfinished runs of this executor, and starts to work.
 
-        Raises RuntimeError where this process has one open, UnavailableError without a store.
+        Raises RuntimeError if this process has an open engine, UnavailableError without a store.
         """
-        if Engine._present is not None:
+        if Engine._instance is not None:
             raise RuntimeError("this process has an engine already: DBOS is a global")
-        Engine._present = self
+        Engine._instance = self
         self._runs = {run.kind: run for run in runs}
-        # With a handler of ours it adds none of its own, and its lines go the way of all others.
+        # With a handler present, DBOS adds none, and its records reach the root logger.
         logging.getLogger("dbos").handlers[:] = [logging.NullHandler()]
         try:
             DBOS(config=self._config())
             for run in runs:
-                DBOS.workflow(name=run.kind)(self._bound(run))
+                DBOS.workflow(name=run.kind)(self._workflow(run))
             if not self.options.works:
                 DBOS.listen_queues([])
-            # On this loop: runs are carried out where launch was called, and our pools live here.
+            # On this loop: DBOS executes runs where `launch` was called, beside the pools.
             DBOS.launch()
-            pace = self.options.poll_s
-            await self._ask(lambda: DBOS.register_queue(_QUEUE, polling_interval_sec=pace))
-            if left := await self.strays():
-                _log.warning("jobs_of_another_version", count=left, version=self.options.version)
+            poll_s = self.options.poll_s
+            await self._call_store(lambda: DBOS.register_queue(_QUEUE, polling_interval_sec=poll_s))
+            if count := await self.count_other_versions():
+                _log.warning("jobs_of_another_version", count=count, version=self.options.version)
         except Exception as error:
             await self.close()
-            raise _away() from error
+            raise _store_unavailable() from error
 
     async def close(self) -> None:
-        """Lets running work end within `drain_s`; what does not end is taken up again later."""
+        """Waits up to `drain_s` for running work; the rest is resumed at the next start."""
         self._closing = True
         if busy := {task for task in self._tasks if not task.done()} - self._waiting:
             await asyncio.wait(busy, timeout=self.options.drain_s)
-        # It warns of each run that is cut off, which is what we are about to do.
+        # DBOS warns about each cancelled run, which is intended here.
         logging.getLogger("dbos").setLevel(logging.ERROR)
         left = [task for task in self._tasks if not task.done()]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        # It has put its threads under this loop and takes them along: others have to follow.
+        # `destroy` shuts down the default thread pool of this loop, so the loop gets a new one.
         loop = asyncio.get_running_loop()
         destroy = functools.partial(DBOS.destroy, destroy_registry=True)
         with ThreadPoolExecutor(1) as aside:
             await loop.run_in_executor(aside, destroy)
         loop.set_default_executor(ThreadPoolExecutor())
-        self._asking.shutdown(wait=False, cancel_futures=True)
-        Engine._present = None
+        self._store_threads.shutdown(wait=False, cancel_futures=True)
+        Engine._instance = None
 
     async def enqueue(
         self, kind: str, payload: Document, *, run_id: str, key: str | None = None
     ) -> Enqueued:
-        """As the port says. Raises KeyError for a kind that is not registered."""
+        """Implements the port. Raises KeyError for an unregistered kind."""
         options: dict[str, Any] = {
             "workflow_name": self._runs[kind].kind,
             "queue_name": _QUEUE,
@@ -232,31 +234,31 @@ class Engine:
         if key is not None:
             options |= {"deduplication_id": key, "duplication_policy": "return-existing"}
 
-        def begin() -> str:
+        def enqueue_run() -> str:
             handle = DBOS.enqueue_workflow_with_options(options, dict(payload))  # type: ignore[arg-type]  # built in two parts
             return handle.workflow_id
 
         try:
-            given = await self._ask(begin)
+            workflow_id = await self._call_store(enqueue_run)
         except error.DBOSWorkflowIDInUseError:
             return Enqueued(run_id, is_new=False)
-        return Enqueued(given, is_new=given == run_id)
+        return Enqueued(workflow_id, is_new=workflow_id == run_id)
 
     async def job(self, run_id: str) -> Job:
-        def look() -> Job | None:
-            found = DBOS.list_workflows(workflow_ids=[run_id], name=list(self._runs))
-            if not found:
+        def load() -> Job | None:
+            rows = DBOS.list_workflows(workflow_ids=[run_id], name=list(self._runs))
+            if not rows:
                 return None
             steps = DBOS.list_workflow_steps(run_id)
             share = DBOS.get_all_events(run_id).get(_SHARE)
-            return job_of(found[0], self._runs[found[0].name].steps, steps, share)
+            return to_job(rows[0], self._runs[rows[0].name].steps, steps, share)
 
-        job = await self._ask(look)
+        job = await self._call_store(load)
         if job is None:
-            raise NotFoundError(Code.NOT_FOUND, "There is no job with this id, or no longer.")
+            raise NotFoundError(Code.NOT_FOUND, "No job has this id; old jobs are deleted.")
         return job
 
-    async def finished(self, run_id: str) -> Job:
+    async def wait_for_end(self, run_id: str) -> Job:
         while True:
             job = await self.job(run_id)
             if job.is_final:
@@ -271,60 +273,60 @@ class Engine:
         before: tuple[datetime, str] | None = None,
         limit: int = 50,
     ) -> tuple[Job, ...]:
-        def look() -> list[Job]:
+        def load() -> list[Job]:
             rows = DBOS.list_workflows(
                 name=list(self._runs) if kind is None else kind,
-                status=None if state is None else recorded_as(state),
+                status=None if state is None else dbos_states(state),
                 end_time=None if before is None else before[0].isoformat(),
-                limit=limit + _SAME_MOMENT,
+                limit=limit + _SAME_TIME,
                 sort_desc=True,
             )
-            return [job_of(row, self._runs[row.name].steps) for row in rows]
+            return [to_job(row, self._runs[row.name].steps) for row in rows]
 
         if kind is not None and kind not in self._runs:
             return ()
-        found = sorted(await self._ask(look), key=_place, reverse=True)
-        return tuple(job for job in found if before is None or _place(job) < before)[:limit]
+        jobs = sorted(await self._call_store(load), key=_sort_key, reverse=True)
+        return tuple(job for job in jobs if before is None or _sort_key(job) < before)[:limit]
 
     async def cancel(self, run_id: str) -> Job:
         await self.job(run_id)
-        await self._ask(lambda: DBOS.cancel_workflow(run_id))
+        await self._call_store(lambda: DBOS.cancel_workflow(run_id))
         return await self.job(run_id)
 
     async def forget(self, finished_before: datetime) -> int:
-        def sweep() -> int:
-            ended = [name for state in FINAL for name in recorded_as(state)]
+        def delete_batch() -> int:
+            ended = [name for state in FINAL for name in dbos_states(state)]
             old = DBOS.list_workflows(
                 name=list(self._runs),
                 status=ended,
                 completed_before=finished_before.isoformat(),
-                limit=_SWEEP,
+                limit=_DELETE_BATCH,
                 load_input=False,
                 load_output=False,
             )
             DBOS.delete_workflows([one.workflow_id for one in old])
             return len(old)
 
-        return await self._ask(sweep)
+        return await self._call_store(delete_batch)
 
     async def take_over(self, executor_id: str) -> bool:
-        """Begins again what a dead executor left; False while something of it is still there."""
+        """Restarts the runs of a dead executor; False while some of them are still pending."""
 
         def recover() -> bool:
-            # No public way does it without losing the key and the count of attempts.
-            DBOS._recover_pending_workflows([executor_id])  # noqa: SLF001  # as said
+            # No public function keeps the deduplication key and the count of attempts.
+            DBOS._recover_pending_workflows([executor_id])  # noqa: SLF001  # see above
             return not DBOS.list_workflows(status="PENDING", executor_id=executor_id, limit=1)
 
-        return await self._ask(recover)
+        return await self._call_store(recover)
 
     async def executors(self) -> frozenset[str]:
-        """The executors that have something running."""
-        rows = await self._ask(lambda: _unfinished("PENDING"))
+        """Returns the executors with running runs."""
+        rows = await self._call_store(lambda: _unfinished("PENDING"))
         return frozenset(row.executor_id for row in rows if row.executor_id)
 
-    async def strays(self) -> int:
-        """Number of unfinished runs of another version; this engine does not resume them."""
-        rows = await self._ask(lambda: _unfinished("PENDING", "ENQUEUED"))
+    async def count_other_versions(self) -> int:
+        """Returns the number of unfinished runs of other versions, which are not resumed here."""
+        rows = await self._call_store(lambda: _unfinished("PENDING", "ENQUEUED"))
         return sum(row.app_version != self.options.version for row in rows)
 
     def _config(self) -> DBOSConfig:
@@ -335,20 +337,20 @@ class Engine:
             "sys_db_pool_size": _CONNECTIONS,
             "application_version": self.options.version,
             "executor_id": self.options.executor_id,
-            # Never pickle: what is stored is read back as data and nothing else.
+            # Never pickle: stored values must be data, not code.
             "serializer": DBOSPortableJSONSerializer(),
             "log_level": "WARNING",
             "max_executor_threads": _THREADS,
             "notification_listener_polling_interval_sec": min(1.0, self.options.poll_s),
         }
 
-    def _bound(self, run: DurableRun) -> Callable[[Document], Awaitable[Document]]:
-        """The function that the engine calls for a run of this kind."""
+    def _workflow(self, run: DurableRun) -> Callable[[Document], Awaitable[Document]]:
+        """Returns the function that DBOS calls for a run of this kind."""
 
-        async def carried_out(payload: Document) -> Document:
+        async def execute(payload: Document) -> Document:
             task = asyncio.current_task()
             if self._closing or task is None:
-                raise asyncio.CancelledError  # leaves it as it is, to be taken up again
+                raise asyncio.CancelledError  # the run stays pending and is resumed later
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             if run.gate is not None:
@@ -358,38 +360,40 @@ class Engine:
                 finally:
                     self._waiting.discard(task)
             try:
-                result = await run.work(_Journal(str(DBOS.workflow_id), self._asking), payload)
+                result = await run.work(
+                    _Journal(str(DBOS.workflow_id), self._store_threads), payload
+                )
             except ServiceError as error:
                 _log.warning("job_failed", kind=run.kind, cause=error.code.value)
-                self.ended(run.kind, error.code.value)
+                self.on_end(run.kind, error.code.value)
                 raise
             except Exception:
                 _log.exception("job_failed", kind=run.kind)
-                self.ended(run.kind, Code.INTERNAL_ERROR.value)
+                self.on_end(run.kind, Code.INTERNAL_ERROR.value)
                 raise
-            self.ended(run.kind, JobState.DONE.value)
+            self.on_end(run.kind, JobState.DONE.value)
             return result
 
-        return carried_out
+        return execute
 
-    async def _ask(self, question: Callable[[], T]) -> T:
-        """Off the loop and not for ever: without its database the engine waits, callers do not."""
+    async def _call_store(self, call: Callable[[], T]) -> T:
+        """Runs a blocking call off the loop with a time limit: without its database DBOS blocks."""
         try:
             async with asyncio.timeout(self.options.answer_s):
-                return await asyncio.get_running_loop().run_in_executor(self._asking, question)
+                return await asyncio.get_running_loop().run_in_executor(self._store_threads, call)
         except TimeoutError:
-            raise _away() from None
+            raise _store_unavailable() from None
         except self.options.store.errors as error:
-            raise _away() from error
+            raise _store_unavailable() from error
 
 
 def _unfinished(*states: str) -> list[Any]:
     return list(DBOS.list_workflows(status=[*states], load_input=False, load_output=False))
 
 
-def _away() -> UnavailableError:
+def _store_unavailable() -> UnavailableError:
     return UnavailableError(Code.DATABASE_UNAVAILABLE, _NO_STORE, retry_after_s=5)
 
 
-def _place(job: Job) -> tuple[datetime, str]:
+def _sort_key(job: Job) -> tuple[datetime, str]:
     return job.created_at, job.run_id

@@ -1,4 +1,4 @@
-"""Leader or follower of the market feed; the leader runs the tasks of one process alone."""
+"""Leader election of the market feed; the leader runs the tasks that exist once per database."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,20 +13,20 @@ from app.foundation.ports import Monotonic
 from app.market.services.feed_leader import FeedLease
 from app.workers.supervisor import Heartbeat
 
-CHECK_INTERVAL_S: Final = 1.0  # the truth; a hint only makes it sooner
+CHECK_INTERVAL_S: Final = 1.0  # upper bound; a hint shortens the wait
 PUBLISH_S: Final = 2.0
 FEED: Final = "feed"
 _log = structlog.get_logger("feed")
 
 
 class Publisher(Protocol):
-    """Writes the owner's market for the others."""
+    """Writes the market of the leader for the followers."""
 
     async def publish(self) -> bool: ...
 
 
 class Follower(Protocol):
-    """Reads it."""
+    """Reads the market of the leader."""
 
     async def look(self) -> bool: ...
 
@@ -39,7 +39,7 @@ class LeaderRequests(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """Coordination of several processes on one database."""
+    """Exchange of market data and requests between processes on one database."""
 
     publisher: Publisher
     follower: Follower
@@ -47,11 +47,11 @@ class Sharing:
 
 
 @dataclass(slots=True)
-class FeedDuty:
-    """`begin` starts the tasks of the owner, `end` returns when they have stopped.
+class FeedLeaderTask:
+    """Acquires and renews the feed lease; follows the leader meanwhile.
 
-    `sharing` is None where no other process can use the database. `may_own` is asked before each
-    try to get the lease.
+    `begin` starts the tasks of the leader; `end` returns when they have stopped. `sharing` is None
+    on a database that cannot be shared. `may_own` is checked before each attempt to get the lease.
     """
 
     lease: FeedLease
@@ -63,11 +63,11 @@ class FeedDuty:
     check_interval_s: float = CHECK_INTERVAL_S
     publish_s: float = PUBLISH_S
     _hint: asyncio.Event = field(default_factory=asyncio.Event)
-    _owning: bool = field(default=False, init=False)
+    _is_leader: bool = field(default=False, init=False)
     _published: float = field(default=float("-inf"), init=False)
 
-    def nudge(self) -> None:
-        """There may be something new: look now instead of a second later."""
+    def wake(self) -> None:
+        """Starts the next round now instead of up to a second later."""
         self._hint.set()
 
     async def run(self, beat: Heartbeat) -> None:
@@ -75,31 +75,33 @@ class FeedDuty:
             while True:
                 self._hint.clear()
                 try:
-                    await self._round()
+                    await self._run_round()
                     beat()
                 except ServiceError as error:
-                    _log.warning("feed_round_missed", cause=str(error.code), owning=self._owning)
-                if self._owning and self.lease.epoch is None:
-                    await self._lay_down()
+                    _log.warning(
+                        "feed_round_failed", cause=str(error.code), is_leader=self._is_leader
+                    )
+                if self._is_leader and self.lease.epoch is None:
+                    await self._step_down()
                 await self._pause()
         finally:
-            await self._lay_down()
-            with suppress(ServiceError):  # without the database it runs out by itself
+            await self._step_down()
+            with suppress(ServiceError):  # without the database the lease expires
                 await self.lease.release()
 
-    async def _round(self) -> None:
-        if self._owning:
+    async def _run_round(self) -> None:
+        if self._is_leader:
             await self.lease.keep()
             if self.lease.epoch is not None:
                 await self._share()
             return
         if not self.may_own():
-            await self.lease.look()  # so that every process can name the leader
+            await self.lease.look()  # so that every process knows the leader
         elif await self.lease.acquire() is not None:
             if self.sharing is not None:
-                with suppress(ServiceError):  # the last word of the owner before us
+                with suppress(ServiceError):  # the last market of the previous leader
                     await self.sharing.follower.look()
-            self._owning = True
+            self._is_leader = True
             self.begin()
             return
         if self.sharing is not None:
@@ -113,14 +115,17 @@ class FeedDuty:
             self._published = self.monotonic()
             await self.sharing.publisher.publish()
 
-    async def _lay_down(self) -> None:
-        """Nothing of the owner's goes on; what it was in the middle of is cut off."""
-        if self._owning:
-            await self.end()  # anew where it was cut off in the midst of that
-            self._owning = False
+    async def _step_down(self) -> None:
+        """Stops the tasks of the leader, even in the middle of their work."""
+        if self._is_leader:
+            await self.end()  # a cancellation in between calls it again
+            self._is_leader = False
 
     async def _pause(self) -> None:
-        # An owner has nothing to hear of the others that could not wait.
+        # A leader ignores hints: requests of the followers can wait for its next round.
         with suppress(TimeoutError):
             async with asyncio.timeout(self.check_interval_s):
-                await (asyncio.sleep(self.check_interval_s) if self._owning else self._hint.wait())
+                if self._is_leader:
+                    await asyncio.sleep(self.check_interval_s)
+                else:
+                    await self._hint.wait()

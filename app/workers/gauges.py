@@ -1,4 +1,4 @@
-"""Measures the process itself: event-loop lag and stacks when blocked, resources, slow readers."""
+"""Process gauges: event-loop lag, stacks of a blocked loop, connections and tasks."""
 
 import asyncio
 import faulthandler
@@ -24,10 +24,10 @@ _STDERR: Final = 2
 async def dump_stack_when_blocked(
     file: IO[str] | int = _STDERR, check_s: float = CHECK_S, limit_s: float = LIMIT_S
 ) -> None:
-    """Write the stacks of all threads to `file` (stderr) once the loop is blocked for `limit_s`.
+    """Writes the stacks of all threads to `file` (stderr) once the loop is blocked for `limit_s`.
 
-    The timer runs in C beside the interpreter, so that it also sees a loop that holds the GIL. The
-    dump holds files, lines and functions, no values. One process has one such timer.
+    The timer runs in C beside the interpreter, so it also sees a loop that holds the GIL. The dump
+    holds files, lines and functions, no values. A process has only one such timer.
     """
     try:
         while True:
@@ -42,30 +42,30 @@ STEP_S: Final = 0.5
 CHECK_INTERVAL_S: Final = 5.0
 
 
-class Pooled(Protocol):
+class ConnectionUsage(Protocol):
     @property
     def checked_out(self) -> int: ...
 
 
-class Linked(Protocol):
+class LinkSource(Protocol):
     def link(self) -> ExchangeLink: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """A loop that sleeps a known time; what it oversleeps is the lag of the event loop."""
+    """Measures event-loop lag as the oversleep of a fixed sleep, and samples process levels."""
 
     metrics: Metrics
     monotonic: Monotonic
-    database: Pooled
-    exchange: Linked
+    database: ConnectionUsage
+    exchange: LinkSource
     bus: Bus
     supervisor: Supervisor
     mode: Callable[[], Mode]
-    look: Callable[[], Awaitable[object]]  # asks the database whether it is there
+    observe: Callable[[], Awaitable[object]]  # samples health, which pings the database
 
     def watch_mode(self) -> None:
-        """Compute the mode when metrics are read, so that it equals the mode in responses."""
+        """Computes the mode at each scrape, so that it equals the mode in responses."""
         for mode in Mode:
             self.metrics.service_mode.labels(mode.value).set_function(partial(self._is, mode))
 
@@ -73,15 +73,15 @@ class Gauges:
         return float(self.mode() is mode)
 
     async def run(self, beat: Heartbeat) -> None:
-        looked: float | None = None
+        observed_at: float | None = None
         while True:
-            begun = self.monotonic()
-            if looked is None or begun - looked >= CHECK_INTERVAL_S:
-                looked = begun
-                await self.look()
-                begun = self.monotonic()
+            started_at = self.monotonic()
+            if observed_at is None or started_at - observed_at >= CHECK_INTERVAL_S:
+                observed_at = started_at
+                await self.observe()
+                started_at = self.monotonic()
             await asyncio.sleep(STEP_S)
-            lag_s = max(0.0, self.monotonic() - begun - STEP_S)
+            lag_s = max(0.0, self.monotonic() - started_at - STEP_S)
             self.metrics.event_loop_lag_seconds.observe(lag_s)
             if lag_s >= LIMIT_S:
                 self.metrics.event_loop_stalls.inc()

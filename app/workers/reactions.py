@@ -20,47 +20,50 @@ from app.workers.schedule import UseCase
 from app.workers.supervisor import Heartbeat, Supervisor, Work
 
 ALERT_REACTIONS: Final = "alert_reactions"
-_REST_S: Final = 0.5
-# No rule asks for booked results or for the switch, and both may come several times a second.
-_UNASKED: Final = frozenset({EventType.PERFORMANCE, EventType.SWITCH})
-IDLE_S: Final = 10.0  # who hears nothing says so often that it listens
+_PAUSE_S: Final = 0.5
+# No alert rule depends on booked results or the switch; both may change several times a second.
+_IGNORED: Final = frozenset({EventType.PERFORMANCE, EventType.SWITCH})
+IDLE_S: Final = 10.0  # interval of heartbeats without events
 
 
-async def _rest() -> None:
-    await asyncio.sleep(_REST_S)
+async def _pause() -> None:
+    await asyncio.sleep(_PAUSE_S)
 
 
 def alert_reactions(
     bus: Bus,
     clock: Clock,
-    look: UseCase,
-    rest: Callable[[], Awaitable[object]] = _rest,
+    evaluate: UseCase,
+    pause: Callable[[], Awaitable[object]] = _pause,
     idle_s: float = IDLE_S,
 ) -> Work:
-    """A task that hears of scores, members, settings and mode; a look answers all before it.
+    """Returns a task that evaluates alerts after changes of scores, members, settings or mode.
 
-    After a look it rests: a look costs as much as dozens of requests, and changes may come by the
-    dozen too. The first is looked at right away, those of the rest together after it.
+    One evaluation covers all earlier events. A pause follows it: an evaluation costs as much as
+    dozens of requests, and changes may come by the dozen. The first event is handled at once,
+    those of the pause together after it.
     """
 
     async def react(beat: Heartbeat) -> None:
-        looked: datetime | None = None
+        evaluated_at: datetime | None = None
         with bus.subscribe() as events:
             while True:
-                happened = _time(await heard(events, beat, idle_s))
-                # A look later than now was before the clock was set back: it answers nothing.
-                if happened is None or (looked is not None and happened < looked <= clock()):
+                occurred_at = _time(await next_event(events, beat, idle_s))
+                # An evaluation later than now happened before the clock was set back: it is void.
+                if occurred_at is None or (
+                    evaluated_at is not None and occurred_at < evaluated_at <= clock()
+                ):
                     continue
-                looked = clock()
-                await look()
+                evaluated_at = clock()
+                await evaluate()
                 beat()
-                await rest()
+                await pause()
 
     return react
 
 
-async def heard(events: AsyncIterator[object], beat: Heartbeat, idle_s: float) -> object:
-    """The next event; who waits for it gives a sign of life every `idle_s` seconds."""
+async def next_event(events: AsyncIterator[object], beat: Heartbeat, idle_s: float) -> object:
+    """Returns the next event; sends a heartbeat every `idle_s` seconds of waiting."""
     while True:
         try:
             async with asyncio.timeout(idle_s):
@@ -73,7 +76,7 @@ def _time(event: object) -> datetime | None:
     match event:
         case ScoresUpdated():
             return event.calculated_at
-        case PortfolioChanged() if event.type in _UNASKED:
+        case PortfolioChanged() if event.type in _IGNORED:
             return None
         case PortfolioChanged() | ConfigurationChanged() | ModeChanged():
             return event.occurred_at
@@ -87,17 +90,17 @@ DRIFT_REACTIONS: Final = "drift_reactions"
 def drift_reactions(
     bus: Bus, has_drifted: Callable[[], Awaitable[bool]], jobs: Jobs, idle_s: float = IDLE_S
 ) -> Work:
-    """A task that hears of boards; where one calls for it, the check is a run named after its time.
+    """Returns a task that enqueues a rebalance check for a board whose weights have drifted.
 
-    However many processes hear of a board, and however often, it has one run; a check that is
-    under way already stands for it. A member that moves much brings about a board of its own.
+    The run is named after the time of the board, so that a board has one run in all processes; a
+    running check counts for it. A large price move causes a board of its own.
     """
 
     async def react(beat: Heartbeat) -> None:
         kind = JobKind.REBALANCE_CHECK.value
         with bus.subscribe() as events:
             while True:
-                event = await heard(events, beat, idle_s)
+                event = await next_event(events, beat, idle_s)
                 if isinstance(event, ScoresUpdated) and await has_drifted():
                     at = event.calculated_at
                     name = f"{kind}:{at:%Y-%m-%dT%H:%M:%S.%fZ}:drift"
@@ -108,8 +111,8 @@ def drift_reactions(
     return react
 
 
-SILENT_S: Final = 120.0  # each of them beats every ten seconds at least
-BACKLOG_S: Final = 600.0  # a round makes notices of all that happened since the last one
+SILENT_S: Final = 120.0  # each of these tasks sends a heartbeat at least every ten seconds
+BACKLOG_S: Final = 600.0  # one round makes notifications of all events since the last round
 Listen = Callable[[Callable[[], None], Heartbeat], Awaitable[None]]
 
 
@@ -119,10 +122,10 @@ def stream_events(
     dispatcher: NotificationDispatcher,
     listen: Listen,
 ) -> None:
-    """Start it all as supervised tasks; `listen` calls its first argument at each commit."""
+    """Starts stream, quotes and delivery; `listen` calls its first argument at each commit."""
 
     async def hints(beat: Heartbeat) -> None:
-        await listen(service.stream.nudge, beat)
+        await listen(service.stream.wake, beat)
 
     supervisor.start("events", service.stream.follow, lambda: SILENT_S)
     supervisor.start("event_hints", hints, lambda: SILENT_S)

@@ -1,4 +1,4 @@
-"""Durable runs as use cases of the service, with job events at start, progress and end."""
+"""Durable runs as use cases of the service; publishes job events at start, progress and end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,9 +9,9 @@ from typing import Final
 
 from app.foundation.errors import Code, ServiceError
 from app.foundation.events import JobChange, JobChanged
-from app.foundation.job_service import JobNews
+from app.foundation.job_service import JobEventPublisher
 from app.foundation.jobs import Document, JobKind, JobState
-from app.foundation.ports import Clock, Journal
+from app.foundation.ports import Clock, StepJournal
 from app.market.services.backfill import STAGES, Progress, first_fill
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.retention import SWEEPS
@@ -20,23 +20,23 @@ from app.workers.durable import DurableRun
 from app.workers.schedule import Tasks
 
 STEP_S: Final = 1.0
-_LEAST: Final = 0.01  # share of the whole: a smaller step is not published
+_MIN_CHANGE: Final = 0.01  # of the whole job: smaller progress is not published
 
 
 def report_progress(
     run: DurableRun,
-    news: JobNews,
+    events: JobEventPublisher,
     clock: Clock,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> DurableRun:
-    """The same run, with its start, progress and end published.
+    """Returns the run with its start, progress and end published.
 
     A run that another process resumes is published as started again. A run that stops with its
     process has not ended; a cancellation is published by its caller.
     """
 
-    async def work(journal: Journal, payload: Document) -> Document:
-        reporter = _ReportingJournal(journal, run, news, clock, sleep)
+    async def work(journal: StepJournal, payload: Document) -> Document:
+        reporter = _ReportingJournal(journal, run, events, clock, sleep)
         await reporter.publish(JobChange.STARTED, JobState.RUNNING)
         try:
             result = await run.work(reporter, payload)
@@ -53,11 +53,11 @@ def report_progress(
 
 @dataclass(slots=True)
 class _ReportingJournal:
-    """Journal whose progress is published while a step runs."""
+    """StepJournal whose progress is published while a step runs."""
 
-    journal: Journal
+    journal: StepJournal
     run: DurableRun
-    news: JobNews
+    events: JobEventPublisher
     clock: Clock
     sleep: Callable[[float], Awaitable[None]]
     _step: str | None = None
@@ -77,9 +77,9 @@ class _ReportingJournal:
                     return await self.journal.step(name, action)
                 finally:
                     watching.cancel()
-        except ExceptionGroup as several:
-            # The step's own: the group has no other member that fails.
-            raise several.exceptions[0] from None
+        except ExceptionGroup as group_error:
+            # Only the step raises: the watch never fails.
+            raise group_error.exceptions[0] from None
 
     def share(self, done: int, total: int) -> None:
         self._part = done / total if total else 0.0
@@ -89,7 +89,7 @@ class _ReportingJournal:
         self._published = self._whole()
         progress = 1.0 if state is JobState.DONE else round(min(self._published, 0.99), 4)
         job = (self.run_id, self.run.kind, change, state)
-        await self.news.tell(JobChanged(*job, self._step, progress, error, self.clock()))
+        await self.events.publish(JobChanged(*job, self._step, progress, error, self.clock()))
 
     def _whole(self) -> float:
         if self._step is None:
@@ -99,19 +99,21 @@ class _ReportingJournal:
     async def _watch(self) -> None:
         while True:
             await self.sleep(STEP_S)
-            if self._whole() - self._published >= _LEAST:
+            if self._whole() - self._published >= _MIN_CHANGE:
                 await self.publish(JobChange.PROGRESS, JobState.RUNNING)
 
 
-Shown = Callable[[Report], Document]
+RenderReport = Callable[[Report], Document]
 
 
-def runs(service: MySymbolsServiceV2, work: Tasks, shown: Shown) -> tuple[DurableRun, ...]:
-    """Every kind of job; the checks decide on a whole board, so they wait for one.
+def create_runs(
+    service: MySymbolsServiceV2, work: Tasks, render_report: RenderReport
+) -> tuple[DurableRun, ...]:
+    """Returns the runs of all job kinds; decisions wait for a complete board.
 
-    `shown` makes the document of a report.
+    `render_report` makes the document of a report.
     """
-    does = _Works(service, work, shown)
+    does = _RunWork(service, work, render_report)
     every = (
         DurableRun(JobKind.REBALANCE_CHECK.value, ("check",), does.rebalance_check, work.scored),
         DurableRun(
@@ -126,20 +128,20 @@ def runs(service: MySymbolsServiceV2, work: Tasks, shown: Shown) -> tuple[Durabl
         DurableRun(JobKind.SIGNAL_OUTCOMES.value, ("book",), does.signal_outcomes, work.scored),
         DurableRun(JobKind.RETENTION.value, tuple(SWEEPS), does.retention),
     )
-    return tuple(report_progress(run, service.jobs.news, service.jobs.clock) for run in every)
+    return tuple(report_progress(run, service.jobs.events, service.jobs.clock) for run in every)
 
 
 @dataclass(frozen=True, slots=True)
-class _Works:
-    """Every step may be begun again: a check is one transaction that decides anew, the others
-    ask again for what is there and score what is there.
+class _RunWork:
+    """Work of each kind. Every step is repeatable: checks decide anew in one transaction, the
+    others fetch what is missing and score what is there.
     """
 
     service: MySymbolsServiceV2
     work: Tasks
-    shown: Shown
+    render_report: RenderReport
 
-    async def rebalance_check(self, journal: Journal, payload: Document) -> Document:
+    async def rebalance_check(self, journal: StepJournal, payload: Document) -> Document:
         scheduled_at = datetime.fromisoformat(str(payload["scheduled_at"]))
 
         async def check() -> Document:
@@ -147,7 +149,7 @@ class _Works:
 
         return await journal.step("check", check)
 
-    async def replacement_check(self, journal: Journal, payload: Document) -> Document:
+    async def replacement_check(self, journal: StepJournal, payload: Document) -> Document:
         del payload
 
         async def check() -> Document:
@@ -155,7 +157,7 @@ class _Works:
 
         return await journal.step("check", check)
 
-    async def contract_sync(self, journal: Journal, payload: Document) -> Document:
+    async def contract_sync(self, journal: StepJournal, payload: Document) -> Document:
         del payload
 
         async def contracts() -> Document:
@@ -172,7 +174,7 @@ class _Works:
 
         return await journal.step("contracts", contracts)
 
-    async def scoring(self, journal: Journal, payload: Document) -> Document:
+    async def scoring(self, journal: StepJournal, payload: Document) -> Document:
         del payload
 
         async def board() -> Document:
@@ -181,8 +183,8 @@ class _Works:
 
         return await journal.step("board", board)
 
-    async def backfill(self, journal: Journal, payload: Document) -> Document:
-        """Backfill of candles; a resumed run skips what is stored."""
+    async def backfill(self, journal: StepJournal, payload: Document) -> Document:
+        """Fetches candles; a resumed run skips stored ones."""
 
         async def fill() -> Document:
             await first_fill(self.service.market, _stages(journal))
@@ -191,29 +193,29 @@ class _Works:
 
         listed = await self.contract_sync(journal, payload)
         filled = await journal.step("fill", fill)
-        # Another process may have filled, and died since: this one has its market to read first.
+        # Another process may have filled the market and died: this one has to load it first.
         await self.work.filled()
         return {"listed": listed["listed"], **filled, **await self.scoring(journal, payload)}
 
-    async def report(self, journal: Journal, payload: Document) -> Document:
+    async def report(self, journal: StepJournal, payload: Document) -> Document:
         begin, end = (_moment(payload.get(name)) for name in ("from", "to"))
 
         async def report() -> Document:
-            return self.shown(await self.service.reporting.report(begin, end))
+            return self.render_report(await self.service.reporting.report(begin, end))
 
         return await journal.step("report", report)
 
-    async def performance_mark(self, journal: Journal, payload: Document) -> Document:
+    async def performance_mark(self, journal: StepJournal, payload: Document) -> Document:
         slot = datetime.fromisoformat(str(payload["scheduled_at"]))
 
         async def mark() -> Document:
-            noted = await self.service.performance_marks.note(slot)
-            return {"version": None if noted is None else noted.version}
+            snapshot = await self.service.performance_marks.note(slot)
+            return {"version": None if snapshot is None else snapshot.version}
 
         return await journal.step("mark", mark)
 
-    async def signal_outcomes(self, journal: Journal, payload: Document) -> Document:
-        """Number of booked results; a resumed run continues with the rest."""
+    async def signal_outcomes(self, journal: StepJournal, payload: Document) -> Document:
+        """Returns the numbers of booked outcomes; a resumed run continues with the rest."""
         del payload
 
         async def book() -> Document:
@@ -222,8 +224,8 @@ class _Works:
 
         return await journal.step("book", book)
 
-    async def retention(self, journal: Journal, payload: Document) -> Document:
-        """Number of deleted rows of each kind."""
+    async def retention(self, journal: StepJournal, payload: Document) -> Document:
+        """Returns the number of deleted rows of each kind."""
         del payload
 
         async def sweep(name: str) -> Document:
@@ -234,7 +236,7 @@ class _Works:
             done |= await journal.step(name, partial(sweep, name))
         return done
 
-    async def sample_data(self, journal: Journal, payload: Document) -> Document:
+    async def sample_data(self, journal: StepJournal, payload: Document) -> Document:
         del payload
 
         async def fill() -> Document:
@@ -257,8 +259,8 @@ def _moment(text: object) -> datetime | None:
     return None if text is None else datetime.fromisoformat(str(text))
 
 
-def _stages(journal: Journal) -> Progress:
-    """Report the stages of a fill as progress of the journal."""
+def _stages(journal: StepJournal) -> Progress:
+    """Reports the stages of a fill as progress of the journal."""
 
     def report_stage(stage: str, done: int, total: int) -> None:
         part = done / total if total else 0.0

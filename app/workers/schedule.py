@@ -15,20 +15,20 @@ from app.workers.supervisor import Heartbeat, Supervisor
 _CODES: Final = frozenset(code.value for code in Code)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_REMEMBERED: Final = 2_000  # slots: more than a day has of any interval from a minute up
+_REMEMBERED: Final = 2_000  # slots: more than a day at any interval from one minute
 
 
 @dataclass(slots=True)
 class OncePerSlotTask:
-    """Runs once per slot of `interval_s` seconds; slots are counted from 1970 in every process.
+    """Runs once per slot of `interval_s` seconds; slots count from 1970 in every process.
 
-    All processes ask for the same run, which is named after kind and slot, and so it is begun
-    once. One that fails is begun again under the number of its attempt. A slot that begins while
-    the run of an earlier one goes on is passed over.
+    All processes enqueue the same run, named after kind and slot, so it starts once. A failed run
+    starts again under the number of its attempt. A slot that begins during the run of an earlier
+    one is skipped.
 
-    The wall clock names a slot, `monotonic` says when the next one is due. A wall clock that is
-    set therefore moves the next run by half an interval at most, and a slot that comes a second
-    time has a run of its own.
+    The wall clock names a slot; `monotonic` decides when the next one is due. So a step of the
+    wall clock moves the next run by at most half an interval, and a slot that repeats has a run of
+    its own.
     """
 
     kind: JobKind
@@ -37,56 +37,56 @@ class OncePerSlotTask:
     clock: Clock
     monotonic: Monotonic
     _slot: datetime | None = field(default=None, init=False)
-    _first: datetime | None = field(default=None, init=False)  # slot of this process
+    _first: datetime | None = field(default=None, init=False)  # first slot of this process
     _interval_us: int = field(default=0, init=False)
-    _begun_us: int = field(default=0, init=False)  # monotonic time when the slot began
+    _begun_us: int = field(default=0, init=False)  # monotonic time at the start of the slot
     _rounds: dict[datetime, int] = field(default_factory=dict, init=False)
     _attempt: int = field(default=1, init=False)
 
     async def run(self) -> None:
-        """Complete the run of the present slot. Raises UnavailableError if it failed."""
-        slot = self._enter()
+        """Completes the run of the current slot. Raises UnavailableError if it failed."""
+        slot = self._enter_slot()
         again = self._rounds[slot]
         label = f"{slot:%Y-%m-%dT%H:%M:%SZ}" + (f".{again}" if again > 1 else "")
         name = f"{self.kind.value}:{label}:{self._attempt}"
-        # A second round of a slot is another moment for all who store what happened at it.
-        at = slot + (again - 1) * _MICROSECOND
-        begun = await self.jobs.enqueue(
+        # A repeated slot gets another time, so that stored rows of both differ.
+        scheduled_at = slot + (again - 1) * _MICROSECOND
+        enqueued = await self.jobs.enqueue(
             self.kind.value,
-            {"scheduled_at": at.isoformat(), "attempt": self._attempt},
+            {"scheduled_at": scheduled_at.isoformat(), "attempt": self._attempt},
             run_id=name,
             key=self.kind.value,
         )
-        job = await self.jobs.finished(begun.run_id)
-        if job.state is JobState.FAILED and begun.run_id == name:
+        job = await self.jobs.wait_for_end(enqueued.run_id)
+        if job.state is JobState.FAILED and enqueued.run_id == name:
             self._attempt += 1
             cause = job.error.code if job.error else ""
             raise UnavailableError(
                 Code(cause) if cause in _CODES else Code.INTERNAL_ERROR, f"{name} failed: {cause}"
             )
 
-    def left_s(self) -> float:
-        """Seconds until the next slot is due; none when it is, whatever the interval was."""
+    def due_in_s(self) -> float:
+        """Returns seconds until the next slot is due; 0 if it is due, also after a new interval."""
         if self._slot is None:
             return 0.0
         interval, wall, mono = self._now()
         if interval != self._interval_us:
             passed = wall % interval
             return 0.0 if mono - passed > self._begun_us else (interval - passed) / 1e6
-        # The beginning of a slot that is nearest to one interval after the last beginning.
+        # The start of a slot that is nearest to one interval after the last start.
         due = self._begun_us + interval
         off = (due + wall - mono) % interval
         due += interval - off if 2 * off > interval else -off
         return max(0, due - mono) / 1e6
 
-    def _enter(self) -> datetime:
-        """The slot to run: the present one when it is due, else the last one again."""
-        if self._slot is not None and self.left_s() > 0:
+    def _enter_slot(self) -> datetime:
+        """Returns the slot to run: the current one if it is due, else the last one again."""
+        if self._slot is not None and self.due_in_s() > 0:
             return self._slot
         interval, wall, mono = self._now()
         slot = _EPOCH + (wall - wall % interval) * _MICROSECOND
         self._first = self._first or slot
-        # What began before this process may have been run by an earlier one.
+        # A slot that began before this process may have been run by an earlier process.
         known = self._rounds.pop(slot, 1 if slot < self._first else 0)
         self._rounds[slot] = known + 1
         while len(self._rounds) > _REMEMBERED:
@@ -96,43 +96,43 @@ class OncePerSlotTask:
         return slot
 
     def _now(self) -> tuple[int, int, int]:
-        """Interval, wall clock and monotonic clock in whole microseconds."""
+        """Returns interval, wall clock and monotonic clock in whole microseconds."""
         wall = (self.clock() - _EPOCH) // _MICROSECOND
         return round(self.interval_s() * 1e6), wall, round(self.monotonic() * 1e6)
 
 
 UseCase = Callable[[], Awaitable[object]]
 
-# A changed interval takes effect within this time, however long the old one was.
+# A changed interval takes effect within this time, however long the old interval was.
 CHECK_INTERVAL_S: Final = 5.0
-# No turn of a tick takes longer, whatever it has to catch up with; if it does it is stuck.
-TURN_S: Final = 600.0
-# So long nothing may come in for who asks the exchange: it may block us for half a minute.
-ASKING_S: Final = 300.0
-PROVISIONAL_S: Final = 30.0  # a provisional board of a filled market is scored again so soon
+# Upper bound of one run of a task, including all catching up; a longer run is stuck.
+MAX_RUN_S: Final = 600.0
+# Silence limit of tasks that call the exchange: a ban may last half a minute.
+EXCHANGE_SILENT_S: Final = 300.0
+PROVISIONAL_S: Final = 30.0  # interval after a provisional board of a filled market
 FIRST_FILL: Final = "first_fill"
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledTask:
-    """One scheduled task: name, present interval in seconds, use case and condition to start."""
+    """One scheduled task: name, current interval in seconds, use case and start condition."""
 
     name: str
     interval_s: Callable[[], float]
     run: UseCase
     gate: UseCase | None = None  # awaited once before the first run
-    left_s: Callable[[], float] | None = None  # until the next one, where slots say so
-    is_shared: bool = False  # every process ticks; else only the owner of the feed
+    due_in_s: Callable[[], float] | None = None  # seconds to the next slot, for slotted tasks
+    is_shared: bool = False  # runs in every process; else only in the feed leader
 
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """The use cases behind the ticks.
+    """Use cases behind the scheduled tasks.
 
-    `first_fill` gives a beat with each thing that it has brought. `scorable` returns once there is
-    enough to score, `filled` once the first fill is complete, `scored` once there is a complete
-    board of the whole market. `is_provisional` says whether a filled market gave a board that
-    lacks data.
+    `first_fill` sends a heartbeat with each part that it loads. `scorable` returns once there is
+    enough data to score, `filled` once the first fill is complete, `scored` once a complete board
+    of the whole market exists. `is_provisional` is True if a filled market gave an incomplete
+    board.
     """
 
     first_fill: Callable[[Heartbeat], Awaitable[object]]
@@ -145,7 +145,7 @@ class Tasks:
     funding: UseCase
     scoring: UseCase
     is_provisional: Callable[[], bool]
-    # Of the tick that was due then; what they give is recorded with the job.
+    # The argument is the time of the slot; the result is recorded with the job.
     rebalance_check: Callable[[datetime], Awaitable[Document]]
     replacement_check: Callable[[], Awaitable[Document]]
     forced_replacement: UseCase
@@ -154,30 +154,30 @@ class Tasks:
     signal_sources: UseCase
 
 
-def table(
+def create_schedule(
     intervals: Callable[[], IntervalSettings],
     work: Tasks,
     jobs: Jobs,
     clock: Clock,
     monotonic: Monotonic,
 ) -> tuple[ScheduledTask, ...]:
-    """The schedule; intervals are read anew before each run.
+    """Returns the schedule; intervals are read again before each run.
 
-    What the first fill fetches is not fetched beside it; what decides waits for a whole board.
-    Alerts wait for nothing: an exchange that is away from the start is one.
-    What must happen once over all processes is a durable run that each of them asks for; the rest
-    is done by the owner of the feed, for only it talks to the exchange.
+    Periodic fetches start after the first fill; decisions wait for a complete board. Alerts wait
+    for nothing, because an exchange that is down from the start is an alert. Work that must happen
+    once in all processes is a durable run; the rest runs in the feed leader, the only process that
+    calls the exchange.
     """
 
     def once(kind: JobKind, interval_s: Callable[[], float], gate: UseCase) -> ScheduledTask:
         slotted = OncePerSlotTask(kind, interval_s, jobs, clock, monotonic)
         return ScheduledTask(
-            kind.value, interval_s, slotted.run, gate, slotted.left_s, is_shared=True
+            kind.value, interval_s, slotted.run, gate, slotted.due_in_s, is_shared=True
         )
 
     def scoring_s() -> float:
-        cadence_s = intervals().scoring_s
-        return min(cadence_s, PROVISIONAL_S) if work.is_provisional() else cadence_s
+        interval_s = intervals().scoring_s
+        return min(interval_s, PROVISIONAL_S) if work.is_provisional() else interval_s
 
     return (
         ScheduledTask("market", lambda: intervals().market_s, work.market, work.scorable),
@@ -187,7 +187,7 @@ def table(
         ScheduledTask("scoring", scoring_s, work.scoring, work.scorable),
         once(JobKind.REBALANCE_CHECK, lambda: intervals().rebalance_check_s, work.scored),
         once(JobKind.REPLACEMENT_CHECK, lambda: intervals().replacement_check_s, work.scored),
-        # A contract that ends is seen by the market refresh: its member goes at once, for cash
+        # The market refresh detects contracts that end: their members leave at once, for cash
         # while there is no complete board.
         ScheduledTask("forced_replacement", lambda: intervals().market_s, work.forced_replacement,
              work.scorable),
@@ -195,7 +195,7 @@ def table(
         once(JobKind.PERFORMANCE_MARKS, lambda: intervals().valuation_snapshots_s, work.scored),
         once(JobKind.SIGNAL_OUTCOMES, lambda: intervals().signal_outcomes_s, work.scored),
         once(JobKind.RETENTION, lambda: intervals().retention_s, work.scored),
-        # Their table is the queue, and who takes some locks them: every process may judge.
+        # The signals table is a queue with row locks, so every process may evaluate.
         ScheduledTask("signals", lambda: intervals().signals_s, work.signals, work.scored,
                       is_shared=True),
         ScheduledTask("signal_sources", lambda: intervals().signal_sources_s, work.signal_sources,
@@ -204,71 +204,71 @@ def table(
 
 
 async def repeat(
-    tick: ScheduledTask,
+    task: ScheduledTask,
     beat: Heartbeat,
     monotonic: Monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Run a tick for ever, an interval from start to start; late means once, never several."""
+    """Runs a task for ever, an interval from start to start; missed intervals run once."""
 
-    def left_s() -> float:
-        if tick.left_s is not None:
-            return tick.left_s()
-        return started + tick.interval_s() - monotonic()
+    def due_in_s() -> float:
+        if task.due_in_s is not None:
+            return task.due_in_s()
+        return started + task.interval_s() - monotonic()
 
-    if tick.gate is not None:
-        await tick.gate()
+    if task.gate is not None:
+        await task.gate()
     while True:
         started = monotonic()
-        await tick.run()
+        await task.run()
         beat()
-        while (left := left_s()) > 0:
-            await sleep(min(left, CHECK_INTERVAL_S))
+        while (wait_s := due_in_s()) > 0:
+            await sleep(min(wait_s, CHECK_INTERVAL_S))
 
 
-def begin(
+def start_tasks(
     supervisor: Supervisor,
-    ticks: Iterable[ScheduledTask],
+    tasks: Iterable[ScheduledTask],
     monotonic: Monotonic,
     is_due: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Start every tick as a supervised task; it does nothing while `is_due` says so."""
+    """Starts each task under the supervisor; a run does nothing while `is_due` returns False."""
 
-    def looping(tick: ScheduledTask) -> Callable[[Heartbeat], Awaitable[None]]:
+    def looping(task: ScheduledTask) -> Callable[[Heartbeat], Awaitable[None]]:
         async def run() -> None:
             if is_due():
-                await tick.run()
+                await task.run()
 
-        guarded = replace(tick, run=run)
+        guarded = replace(task, run=run)
         return lambda beat: repeat(guarded, beat, monotonic)
 
-    def limit(tick: ScheduledTask) -> Callable[[], float]:
-        # A wall clock that is set moves a slotted tick by half an interval at most.
-        share = 1.0 if tick.left_s is None else 1.5
-        return lambda: share * tick.interval_s() + TURN_S
+    def limit(task: ScheduledTask) -> Callable[[], float]:
+        # A step of the wall clock moves a slotted task by half an interval at most.
+        factor = 1.0 if task.due_in_s is None else 1.5
+        return lambda: factor * task.interval_s() + MAX_RUN_S
 
-    for tick in ticks:
+    for task in tasks:
         supervisor.start(
-            tick.name, looping(tick), limit(tick), is_watchdog_enabled=tick.gate is None
+            task.name, looping(task), limit(task), is_watchdog_enabled=task.gate is None
         )
 
 
-def begin_feed(
+def start_feed_tasks(
     supervisor: Supervisor,
-    ticks: Iterable[ScheduledTask],
+    tasks: Iterable[ScheduledTask],
     work: Tasks,
     monotonic: Monotonic,
     is_owner: Callable[[], bool],
 ) -> tuple[str, ...]:
-    """Start the first fill and what only the owner of the feed does; the names of the tasks.
+    """Starts the first fill and the tasks of the feed leader; returns their names.
 
-    `is_owner` is asked before each turn: who was stopped and wakes may no longer be the owner.
+    `is_owner` is checked before each run: a suspended process may no longer lead when it resumes.
     """
 
     async def fill(beat: Heartbeat) -> None:
         await work.first_fill(beat)
 
-    own = [tick for tick in ticks if not tick.is_shared]
-    supervisor.start(FIRST_FILL, fill, lambda: ASKING_S)
-    begin(supervisor, own, monotonic, is_owner)
-    return (FIRST_FILL, *(tick.name for tick in own))
+    own = [task for task in tasks if not task.is_shared]
+    supervisor.start(FIRST_FILL, fill, lambda: EXCHANGE_SILENT_S)
+    start_tasks(supervisor, own, monotonic, is_owner)
+    return (FIRST_FILL, *(task.name for task in own))

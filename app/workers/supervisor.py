@@ -1,4 +1,4 @@
-"""Owns every long task: starts it, restarts it within limits, reports on it, stops it."""
+"""Supervisor of all background tasks: starts, restarts within limits, reports and stops them."""
 
 import asyncio
 import time
@@ -14,54 +14,54 @@ from app.foundation.errors import ServiceError
 from app.foundation.health import TaskFacts
 from app.foundation.ports import Clock, Monotonic
 
-CRASHES: Final = 5  # are begun again at once
+MAX_CRASHES: Final = 5  # per window; these restart after the ordinary pause
 WINDOW_S: Final = 60.0
 COOLDOWN_S: Final = 300.0
 
 
 @dataclass(slots=True)
 class RestartLimiter:
-    """Restart budget of one task; outages do not count, for they end by themselves.
+    """Restart budget of one task; outages do not count, because they end by themselves.
 
-    All times are monotonic: a step of the wall clock neither spends nor lengthens anything.
+    All times are monotonic: a step of the wall clock has no effect.
     """
 
-    failed_until_s: float | None = None  # it is not begun again before that
-    crashes: int = 0  # that made it count as failed, and those since
+    failed_until_s: float | None = None  # no restart before this time
+    crashes: int = 0  # crashes before the task failed, and since
     _recent: deque[float] = field(default_factory=deque)
 
-    def crashed(self, at_s: float, pause_s: float) -> float:
-        """Seconds until it is begun again: `pause_s`, or many where the budget is spent."""
+    def record_crash(self, at_s: float, pause_s: float) -> float:
+        """Returns seconds until the restart: `pause_s`, or the cooldown after too many crashes."""
         self._recent.append(at_s)
         while self._recent[0] <= at_s - WINDOW_S:
             self._recent.popleft()
-        if len(self._recent) <= CRASHES and self.failed_until_s is None:
+        if len(self._recent) <= MAX_CRASHES and self.failed_until_s is None:
             return pause_s
         self.crashes = max(self.crashes + 1, len(self._recent))
         self.failed_until_s = at_s + COOLDOWN_S
         return COOLDOWN_S
 
-    def ran(self, at_s: float) -> None:
-        """It gave a sign of life; a minute after its rest that is believed."""
+    def record_heartbeat(self, at_s: float) -> None:
+        """Ends the failed state by a heartbeat at least one minute after the cooldown."""
         if self.failed_until_s is not None and at_s >= self.failed_until_s + WINDOW_S:
             self.failed_until_s, self.crashes = None, 0
 
 
 _log = structlog.get_logger("supervisor")
 
-Heartbeat = Callable[[], None]  # a task calls it whenever it has done something right
+Heartbeat = Callable[[], None]  # called by a task after each success
 Work = Callable[[Heartbeat], Awaitable[None]]
 Limit = Callable[[], float]  # seconds
-Delays = Callable[[], Iterator[float]]  # seconds to wait, one after the other, jitter included
+Delays = Callable[[], Iterator[float]]  # successive waits in seconds, jitter included
 
 
 CHECK_INTERVAL_S: Final = 5.0
-_LOOKS: Final = 12  # that it may miss itself
+_MISSED_CHECKS: Final = 12  # missed checks before the watchdog itself counts as silent
 HEARTBEAT_TIMEOUT: Final = "task_stuck"
 
 
 class HeartbeatTimeoutError(Exception):
-    """A task gave no sign of life for too long and was ended."""
+    """A task sent no heartbeat for too long and was cancelled."""
 
 
 @dataclass(slots=True)
@@ -78,25 +78,25 @@ class _Task:
     restarts: int = 0
     is_watchdog_enabled: bool = True
     is_working: bool = False
-    is_cancelled: bool = False  # ended for its silence, and not yet gone
+    is_cancelled: bool = False  # cancelled for its silence, and still running
     silent_s: float = 0.0
     budget: RestartLimiter = field(default_factory=RestartLimiter)
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """Keeps named tasks alive; the one place where an unforeseen error is caught.
+    """Runs named tasks; the one place where an unexpected error is caught.
 
-    A task that fails by one too often within a minute counts as failed and cools down.
+    A task that crashes too often within a minute counts as failed and cools down.
 
-    `delays` makes a new iterator of waiting times for each series of failures; when it runs out
-    its last value is repeated. `restarted` gets the name at each restart. Silence is not counted
-    while `is_paused` is true: a task that waits for a known outage is not stuck.
+    `delays` makes a new iterator of waiting times for each series of failures; its last value
+    repeats. `on_restart` receives the name at each restart. Silence does not count while
+    `is_paused` is True: a task that waits for a known outage is not stuck.
     """
 
     clock: Clock
     delays: Delays
-    restarted: Callable[[str], None] = lambda _: None
+    on_restart: Callable[[str], None] = lambda _: None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     is_paused: Callable[[], bool] = lambda: False
     monotonic: Monotonic = time.monotonic
@@ -105,27 +105,27 @@ class Supervisor:
     def start(
         self, name: str, work: Work, limit_s: Limit, *, is_watchdog_enabled: bool = True
     ) -> None:
-        """Run `work` until it returns; when it raises, run it again after a pause.
+        """Runs `work` until it returns; restarts it after a pause when it raises.
 
-        It is ended and run again, too, when it gives no beat for `limit_s`; without
-        `is_watchdog_enabled` that counts from its first beat.
-        Raises ValueError for a name that is running already.
+        A task without a heartbeat for `limit_s` is cancelled and restarted; without
+        `is_watchdog_enabled` that counts from its first heartbeat.
+        Raises ValueError if a task of this name is running.
         """
         known = self._tasks.get(name)
         if known is not None and not known.finished:
             raise ValueError(f"task {name} is running already")
         task = _Task(name, work, self.clock(), limit_s, is_watchdog_enabled=is_watchdog_enabled)
         self._tasks[name] = task
-        runner = self._keep(task)
+        runner = self._run_task(task)
         task.task = asyncio.create_task(runner, name=name)  # noqa: TID251 - the owner of all tasks
 
     def start_watchdog(self, is_paused: Callable[[], bool]) -> None:
-        """From now on look after all of them."""
+        """Starts the watchdog over all tasks."""
         self.is_paused = is_paused
-        self.start("silence", self.watch, lambda: _LOOKS * CHECK_INTERVAL_S)
+        self.start("watchdog", self.watch, lambda: _MISSED_CHECKS * CHECK_INTERVAL_S)
 
     async def watch(self, beat: Heartbeat) -> None:
-        """Looks at the silence of all tasks, for ever."""
+        """Checks the silence of all tasks until cancelled."""
         while True:
             await self.sleep(CHECK_INTERVAL_S)
             if not self.is_paused():
@@ -133,10 +133,10 @@ class Supervisor:
             beat()
 
     def check_silence(self, passed_s: float) -> None:
-        """Ends who has been silent for too long; it begins again by itself.
+        """Cancels tasks that were silent for too long; each restarts by itself.
 
-        `passed_s` is what a look counts, however late it comes: time in which the whole process
-        did not run is not counted as silence of a task.
+        Each check counts `passed_s`, however late it runs: time in which the whole process was
+        suspended does not count as silence of a task.
         """
         for task in self._tasks.values():
             if not (task.is_watchdog_enabled and task.is_working) or not task.task:
@@ -144,37 +144,37 @@ class Supervisor:
             task.silent_s += passed_s
             if task.silent_s > task.limit_s() and not task.is_cancelled:
                 task.is_cancelled, task.last_error = True, HEARTBEAT_TIMEOUT
-                _log.error("task_stuck", task=task.name, at=_place(task.task))
+                _log.error("task_stuck", task=task.name, at=_waiting_at(task.task))
                 task.task.cancel()
 
     async def stop(self) -> None:
-        """Cancel every task, the youngest first, each one awaited before the next."""
+        """Cancels all tasks, the youngest first, and awaits each before the next."""
         while self._tasks:
             _, task = self._tasks.popitem()
             if task.task is not None:
                 task.task.cancel()
                 await asyncio.gather(task.task, return_exceptions=True)
 
-    async def end(self, *names: str) -> None:
-        """Cancel these, each one awaited; those that do not run, or no longer, are passed over.
+    async def stop_tasks(self, *names: str) -> None:
+        """Cancels these tasks and awaits each; skips tasks that do not run.
 
-        Who is cancelled meanwhile calls it again: what has not ended is still known.
+        A cancelled caller may call it again: tasks that have not ended are still known.
         """
         for name in names:
-            one = self._tasks.get(name)
-            if one is not None and one.task is not None:
-                one.task.cancel()
-                await asyncio.gather(one.task, return_exceptions=True)
+            task = self._tasks.get(name)
+            if task is not None and task.task is not None:
+                task.task.cancel()
+                await asyncio.gather(task.task, return_exceptions=True)
             self._tasks.pop(name, None)
 
     async def wait(self, name: str) -> None:
-        """Until the task has returned by itself."""
+        """Waits until the task has returned by itself."""
         task = self._tasks[name].task
         if task is not None:
             await asyncio.shield(task)
 
     def facts(self) -> tuple[TaskFacts, ...]:
-        """State of each task; finished ones are left out."""
+        """Returns the state of each unfinished task."""
         return tuple(
             TaskFacts(
                 name=task.name,
@@ -185,25 +185,25 @@ class Supervisor:
                 silent_s=task.silent_s,
                 limit_s=task.limit_s() if task.is_watchdog_enabled else None,
                 crashes=task.budget.crashes,
-                failed_until=self._wall(task.budget.failed_until_s),
+                failed_until=self._to_wall_time(task.budget.failed_until_s),
             )
             for task in self._tasks.values()
             if not task.finished
         )
 
-    def _wall(self, at_s: float | None) -> datetime | None:
-        """A monotonic time as the wall clock of now shows it."""
+    def _to_wall_time(self, at_s: float | None) -> datetime | None:
+        """Converts a monotonic time to the current wall clock."""
         if at_s is None:
             return None
         return self.clock() + timedelta(seconds=at_s - self.monotonic())
 
-    async def _keep(self, task: _Task) -> None:
+    async def _run_task(self, task: _Task) -> None:
         pauses: Iterator[float] = iter(())
         pause = 0.0
 
         def beat() -> None:
             task.last_success_at = self.clock()
-            task.budget.ran(self.monotonic())
+            task.budget.record_heartbeat(self.monotonic())
             task.last_error = None
             task.failures = 0
             task.silent_s = 0.0
@@ -211,41 +211,41 @@ class Supervisor:
 
         while True:
             try:
-                await self._once(task, beat)
+                await self._run_once(task, beat)
             except Exception as error:
-                expected = _is_foreseen(error)
+                is_expected = _is_expected(error)
                 task.last_error = _cause(error)
                 if task.failures == 0:
                     pauses = self.delays()
                 task.failures += 1
                 pause = next(pauses, pause)
-                rest = pause if expected else task.budget.crashed(self.monotonic(), pause)
-                # An outage is logged once, a bug every time with its traceback.
-                say = _log.warning if expected else _log.error
-                say(
+                wait_s = pause if is_expected else task.budget.record_crash(self.monotonic(), pause)
+                # Only unexpected errors are logged with a traceback.
+                log = _log.warning if is_expected else _log.error
+                log(
                     "task_failed",
                     task=task.name,
                     cause=task.last_error,
                     failures=task.failures,
-                    retry_in_s=round(rest, 3),
-                    exc_info=None if expected else error,
+                    retry_in_s=round(wait_s, 3),
+                    exc_info=None if is_expected else error,
                 )
             else:
                 beat()
                 task.finished = True
                 return
-            await self.sleep(rest)
+            await self.sleep(wait_s)
             task.restarts += 1
-            self.restarted(task.name)
+            self.on_restart(task.name)
 
-    async def _once(self, task: _Task, beat: Heartbeat) -> None:
-        """Raises HeartbeatTimeoutError where it was ended for its silence."""
+    async def _run_once(self, task: _Task, beat: Heartbeat) -> None:
+        """Runs the work once. Raises HeartbeatTimeoutError if it was cancelled for its silence."""
         task.silent_s, task.is_cancelled, task.is_working = 0.0, False, True
         own = asyncio.current_task()
         try:
             await task.work(beat)
         except (Exception, asyncio.CancelledError) as error:
-            # What it does at its end may fail as well: that is no reason to begin it again.
+            # Clean-up of a cancelled task may fail too, which is no reason for a restart.
             if own is None or not own.cancelling():
                 raise
             if not task.is_cancelled or own.uncancel() > 0:
@@ -255,25 +255,25 @@ class Supervisor:
             task.is_working = False
 
 
-def _place(task: asyncio.Task[None]) -> str:
-    """The innermost function in which it waits, and the line."""
-    waits: Any = task.get_coro()
+def _waiting_at(task: asyncio.Task[None]) -> str:
+    """Returns the innermost function in which the task waits, with the line."""
+    awaited: Any = task.get_coro()
     frame = None
-    while waits is not None:
-        frame = getattr(waits, "cr_frame", None) or frame
-        waits = getattr(waits, "cr_await", None)
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or frame
+        awaited = getattr(awaited, "cr_await", None)
     return "" if frame is None else f"{frame.f_code.co_qualname}:{frame.f_lineno}"
 
 
-def _is_foreseen(error: Exception) -> bool:
-    """True for known errors; a group is foreseen if all its members are."""
+def _is_expected(error: Exception) -> bool:
+    """Returns True for known errors, and for a group of known errors."""
     if isinstance(error, ExceptionGroup):
-        return all(_is_foreseen(one) for one in error.exceptions)
+        return all(_is_expected(one) for one in error.exceptions)
     return isinstance(error, ServiceError | HeartbeatTimeoutError)
 
 
 def _cause(error: Exception) -> str:
-    """A stable code where there is one; never the text of an unforeseen error."""
+    """Returns a stable code or the class name, never the text of an unexpected error."""
     if isinstance(error, HeartbeatTimeoutError):
         return HEARTBEAT_TIMEOUT
     while isinstance(error, ExceptionGroup):

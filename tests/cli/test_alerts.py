@@ -1,4 +1,4 @@
-"""What `my-symbols alerts` prints for people."""
+"""Tables and sentences of `my-symbols alerts`."""
 
 import json
 from typing import Any
@@ -24,7 +24,7 @@ def listed(*items: dict[str, Any], cursor: str | None = None) -> bytes:
     return json.dumps({"items": items, "next_cursor": cursor}).encode()
 
 
-def test_what_is_open_is_a_table() -> None:
+def test_open_alerts_are_a_table() -> None:
     ban = {**ALERT, "rule": "exchange_banned", "value": None, "limit": None, "severity": "critical"}
     with answering(200, listed(ban, ALERT, cursor="more")) as (url, _):
         said = here("alerts", "list", "--limit", "2", "--url", url)
@@ -39,7 +39,7 @@ def test_what_is_open_is_a_table() -> None:
     assert "more than 2" in said.err
 
 
-def test_nothing_to_tell_is_said_in_words() -> None:
+def test_an_empty_list_is_a_sentence() -> None:
     with answering(200, listed()) as (url, _):
         assert (
             "no alert is snoozed" in here("alerts", "list", "--state", "snoozed", "--url", url).out
@@ -47,7 +47,7 @@ def test_nothing_to_tell_is_said_in_words() -> None:
     assert here("alerts", "list", "--state", "angry").code == ExitCode.USAGE
 
 
-def test_what_was_said_to_an_alert_is_shown() -> None:
+def test_a_changed_alert_is_shown() -> None:
     body = json.dumps({**ALERT, "state": "acknowledged"}).encode()
     with answering(200, body) as (url, _):
         said = here("alerts", "acknowledge", ALERT["id"], "--url", url)

@@ -38,7 +38,7 @@ async def test_a_whole_history_passes_while_the_service_runs(
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-async def test_what_the_verdict_leaves_open_is_said(database: Database, database_url: str) -> None:
+async def test_the_caveat_of_a_verdict_is_printed(database: Database, database_url: str) -> None:
     await Desk(database).filled(3)
     with closing(sqlite3.connect(str(make_url(database_url).database))) as file:
         file.execute("DELETE FROM service_facts WHERE key = 'history_head'")
@@ -65,7 +65,7 @@ async def test_a_broken_history_says_where(database: Database, database_url: str
     assert "the history breaks at event 3" in told.out
 
 
-def test_what_cannot_be_read_is_no_verdict(tmp_path: Path) -> None:
+def test_an_unreadable_database_gives_no_verdict(tmp_path: Path) -> None:
     missing = f"sqlite+aiosqlite:///{tmp_path}/missing.sqlite3"
     assert here("audit", "verify", "--json", "--database", missing).code == ExitCode.UNAVAILABLE
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What a terminal shows while a job is followed."""
+"""Progress bars on a terminal while a job runs."""
 
 import json
 import os
@@ -20,7 +20,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
-    """Somebody who looks at a terminal, and remembers what has been there."""
+    """Reads a terminal and stores its text."""
 
     def __init__(self, inside: int) -> None:
         self._inside = inside
@@ -28,7 +28,7 @@ class Terminal:
         self._news = threading.Condition()
 
     def look(self) -> None:
-        """Until nobody writes to it any more."""
+        """Reads until the terminal is closed."""
         while True:
             try:
                 part = os.read(self._inside, 4096)
@@ -41,7 +41,7 @@ class Terminal:
                 self._news.notify_all()
 
     def seen(self, what: str) -> bool:
-        """Whether it has been there, at last."""
+        """Returns True once the text has appeared."""
         with self._news:
             return self._news.wait_for(lambda: what in self.text(), PATIENCE_S)
 

@@ -51,7 +51,7 @@ COMMANDS = (
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """An address where nobody listens: bound, so that nobody else takes it."""
+    """An address without a listener: bound, so that no other process takes it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -160,16 +160,16 @@ def stranger() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_another_service_is_named_in_one_line_whatever_is_asked(
+def test_another_service_is_reported_in_one_line_by_every_command(
     command: tuple[str, ...], stranger: str
 ) -> None:
     said = here(*command, "--url", stranger)
     assert (said.code, said.out) == (ExitCode.INTERNAL, "")
     (line,) = said.err.splitlines()
-    assert line.startswith(f"not_our_service: {stranger} answered 200 with something")
+    assert line.startswith(f"not_our_service: {stranger} answered 200 with a response")
 
 
-def test_a_machine_is_told_of_another_service_too(stranger: str) -> None:
+def test_another_service_is_reported_in_json_too(stranger: str) -> None:
     said = here("jobs", "list", "--json", "--url", stranger)
     assert (said.code, said.document["code"]) == (ExitCode.INTERNAL, "not_our_service")
 
@@ -177,7 +177,9 @@ def test_a_machine_is_told_of_another_service_too(stranger: str) -> None:
 @pytest.mark.parametrize(
     ("body", "lacks"), [({}, "members"), ({"members": [{"position_rank": 1}]}, "symbol")]
 )
-def test_an_answer_of_another_version_says_what_it_lacks(body: dict[str, Any], lacks: str) -> None:
+def test_an_answer_of_another_version_names_the_missing_field(
+    body: dict[str, Any], lacks: str
+) -> None:
     with answering(200, json.dumps(body).encode()) as (url, _):
         said = here("portfolio", "show", "--url", url)
     assert (said.code, said.out) == (ExitCode.INTERNAL, "")
@@ -187,7 +189,7 @@ def test_an_answer_of_another_version_says_what_it_lacks(body: dict[str, Any], l
 @pytest.mark.parametrize(
     ("event", "code"), [(b"hello", "not_our_service"), (b'{"id": 1}', "unknown_answer")]
 )
-def test_a_stream_of_somebody_else_is_not_watched(event: bytes, code: str) -> None:
+def test_a_stream_of_another_service_is_refused(event: bytes, code: str) -> None:
     with answering(200, b"data: " + event + b"\n\n", "text/event-stream") as (url, _):
         said = here("watch", "--url", url)
     assert (said.code, said.out) == (ExitCode.INTERNAL, "")
@@ -306,7 +308,7 @@ Sent = Callable[[Any], bool]
         (["portfolio", "decline", "p"], "POST", "/portfolio/proposals/p/decline", {}),
     ],
 )
-def test_what_is_sent(
+def test_requests_of_the_commands(
     command: list[str], method: str, path: str, body: dict[str, Any] | None
 ) -> None:
     with answering(200, b"{}") as (url, asked):
@@ -366,7 +368,7 @@ JOB: dict[str, Any] = {
 }
 
 
-def test_a_sync_is_asked_for_as_a_job_and_told_when_it_has_ended() -> None:
+def test_a_sync_runs_as_a_job_and_reports_its_end() -> None:
     with answering(202, json.dumps(JOB).encode()) as (url, asked):
         said = here("symbols", "sync", "--url", url)
         told = here("symbols", "sync", "--json", "--url", url)
@@ -458,7 +460,7 @@ SIZED: dict[str, Any] = {
 }
 
 
-def test_a_size_is_told_with_its_caps_and_to_the_last_digit() -> None:
+def test_a_size_is_printed_with_its_caps_and_every_digit() -> None:
     with answering(200, json.dumps(SIZED).encode()) as (url, _):
         people = here("portfolio", "position-size", "BTCUSDT", "--balance", "10000", "--url", url)
         machine = here(
@@ -481,6 +483,24 @@ def test_a_size_without_lots_says_why() -> None:
     assert "source" not in said.out
 
 
+def test_a_dry_run_that_would_be_refused_says_why() -> None:
+    plan: dict[str, Any] = {
+        "changes": [],
+        "run_id": None,
+        "total_changes": 0,
+        "would_be_refused": None,
+    }
+    refusal = {"code": "market_data_stale", "detail": "[the market data] is too old."}
+    shown = []
+    for answer in (plan, {**plan, "would_be_refused": refusal}):
+        with answering(200, json.dumps(answer).encode()) as (url, _):
+            shown.append(here("portfolio", "rebalance", "--dry-run", "--url", url))
+    assert [one.code for one in shown] == [ExitCode.OK, ExitCode.OK], "a look is no refusal"
+    assert "refused" not in shown[0].out
+    said = "it would be refused now: market_data_stale: [the market data] is too old."
+    assert said in " ".join(shown[1].out.split())
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -492,7 +512,7 @@ def test_a_size_without_lots_says_why() -> None:
     ],
     ids=" ".join,
 )
-def test_a_size_that_cannot_be_asked_for_is_wrong_usage(wrong: tuple[str, ...]) -> None:
+def test_invalid_size_options_are_wrong_usage(wrong: tuple[str, ...]) -> None:
     assert here("portfolio", "position-size", "BTCUSDT", *wrong).code == ExitCode.USAGE
 
 
@@ -503,7 +523,7 @@ def test_a_sync_with_history_asks_for_it() -> None:
     assert asked[0][:2] == ("POST", "/api/symbol-mgmt/symbols/sync?history=true")
 
 
-def test_a_sync_that_somebody_stopped_is_not_done() -> None:
+def test_a_cancelled_sync_is_an_error() -> None:
     cancelled = {**JOB, "state": "cancelled", "result": None}
     with answering(202, json.dumps(cancelled).encode()) as (url, _):
         ended = here("symbols", "sync", "--url", url)

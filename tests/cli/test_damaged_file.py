@@ -1,4 +1,4 @@
-"""A damaged file is not served from, not written to, and told apart from a wrong setting."""
+"""A damaged file is neither served nor written, and differs from a wrong setting."""
 
 import re
 import sqlite3
@@ -29,7 +29,7 @@ async def _closed_file(database: Database, url: str) -> Path:
 
 
 def _served(path: Path) -> Ended:
-    """What starting on it says; the exchange is nobody, so only the file can end it."""
+    """Output of a start with it; there is no exchange, so only the file can end it."""
     variables = {
         "MYSYMBOLS_DATABASE__URL": f"sqlite+aiosqlite:///{path}",
         "MYSYMBOLS_KUCOIN__BASE_URL": "http://127.0.0.1:9",

@@ -78,7 +78,7 @@ def test_a_demo_ends_with_a_portfolio_that_adds_up(demo: Demo) -> None:
     assert [member["position_rank"] for member in members] == list(range(1, 11))
 
 
-def test_a_demo_says_what_its_board_rests_on(demo: Demo) -> None:
+def test_a_demo_reports_the_coverage_of_its_board(demo: Demo) -> None:
     run, funnel = demo.document["run"], demo.document["funnel"]
     assert run["median_confidence"] >= Decimal("0.7")
     thin = {factor: covered for factor, covered in run["coverage"].items() if covered < 0.95}
@@ -254,7 +254,7 @@ def test_a_demo_begins_with_nothing_of_an_earlier_market(tmp_path: Path) -> None
     left = [file.with_name(name + suffix) for name in names for suffix in ("", "-wal", "-shm")]
     for one in left:
         one.write_bytes(b"another market")
-    held = FileLock.taken(str(file))
+    held = FileLock.acquire(str(file))
     with pytest.raises(CommandError) as refused:
         delete_database(file)
     assert refused.value.exit_code == ExitCode.CONFIGURATION
@@ -262,7 +262,7 @@ def test_a_demo_begins_with_nothing_of_an_earlier_market(tmp_path: Path) -> None
     held.release()
     delete_database(file)
     assert not any(one.exists() for one in left)
-    FileLock.taken(str(file)).release()
+    FileLock.acquire(str(file)).release()
     with pytest.raises(CommandError, match="is a directory") as nowhere:
         delete_database(tmp_path)
     assert nowhere.value.exit_code == ExitCode.CONFIGURATION
@@ -320,7 +320,7 @@ def test_the_exchange_does_not_outlive_a_demo_that_was_killed(tmp_path: Path) ->
     _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
 
 
-def test_serve_stays_up_without_an_exchange_and_ends_when_asked(tmp_path: Path) -> None:
+def test_serve_stays_up_without_an_exchange_and_ends_on_a_signal(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         refusing = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -372,7 +372,7 @@ def _torn(path: Path) -> str:
         (_torn, ExitCode.CORRUPT, "corrupt"),
     ],
 )
-def test_a_database_that_cannot_be_used_is_told_in_one_line(
+def test_an_unusable_database_is_reported_in_one_line(
     tmp_path: Path, database: Callable[[Path], str], code: ExitCode, told: str
 ) -> None:
     variables = {
@@ -398,7 +398,7 @@ def test_B10_B11_a_file_in_use_or_of_a_later_version_ends_serve_and_is_left_alon
         "MYSYMBOLS_DATABASE__URL": f"sqlite+aiosqlite:///{path}",
         "MYSYMBOLS_KUCOIN__BASE_URL": "http://127.0.0.1:9",
     }
-    held, before = FileLock.taken(str(path)), path.read_bytes()
+    held, before = FileLock.acquire(str(path)), path.read_bytes()
     said = alone("serve", "--port", "0", cwd=tmp_path, variables=variables)
     held.release()
     assert (said.code, int(ExitCode.CONFIGURATION)) == (

@@ -59,9 +59,7 @@ def test_a_variable_that_is_no_json_is_named() -> None:
     code, checks = _asked(MYSYMBOLS_HTTP__CORS_ORIGINS="[")
     assert code == ExitCode.CONFIGURATION
     assert checks["configuration"]["verdict"] == CheckResult.FAILED
-    assert (
-        checks["configuration"]["detail"] == "MYSYMBOLS_HTTP__CORS_ORIGINS: a JSON list is needed"
-    )
+    assert checks["configuration"]["detail"] == "MYSYMBOLS_HTTP__CORS_ORIGINS: must be a JSON list"
 
 
 def test_a_new_machine_without_network_lacks_only_the_exchange(
@@ -155,7 +153,7 @@ def test_all_is_well_with_an_exchange_and_a_migrated_database(tmp_path: Path) ->
         (-5.1, CheckResult.FAILED, ExitCode.CONFIGURATION),
     ],
 )
-def test_a_clock_that_is_off_is_judged_by_what_kucoin_accepts(
+def test_the_clock_offset_is_judged_by_kucoins_limits(
     seconds: float, verdict: CheckResult, exit_code: ExitCode
 ) -> None:
     check = _check_clock(timedelta(seconds=seconds), DataSource.KUCOIN)
@@ -176,7 +174,7 @@ def test_sandbox_options_that_cannot_be() -> None:
     assert SandboxOptions().host == "127.0.0.1"
 
 
-def test_a_service_that_runs_says_which_part_is_ill_since_when_and_what_is_next() -> None:
+def test_an_unhealthy_component_is_listed_with_start_and_next_step() -> None:
     well = {"name": "database", "state": "up", "since": "2026-01-01T00:00:00Z", "cause": None}
     ill = {
         "name": "exchange",
@@ -185,7 +183,7 @@ def test_a_service_that_runs_says_which_part_is_ill_since_when_and_what_is_next(
         "cause": "exchange_timeout",
         "detail": "no answer",
         "last_success_at": None,
-        "next_step": "tries again in 3 s",
+        "next_step": "retries in 3 s",
     }
     levels = [
         {"name": "feed_uptime", "window_s": 3600, "share": 0.9987, "samples": 9},
@@ -198,7 +196,7 @@ def test_a_service_that_runs_says_which_part_is_ill_since_when_and_what_is_next(
     assert checks["service"]["verdict"] == CheckResult.WARNING
     assert "FROZEN; feed_uptime 99.87 % of 9 samples within 3600 s" in checks["service"]["detail"]
     part = checks["service:exchange"]
-    assert part["advice"] == "tries again in 3 s"
+    assert part["advice"] == "retries in 3 s"
     since = "down since 2026-01-02T03:04:00Z"
     for said in (since, "last success never", "exchange_timeout: no answer"):
         assert said in part["detail"]

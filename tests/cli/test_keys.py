@@ -180,7 +180,7 @@ def test_another_address_needs_a_key(room: Path) -> None:
 
 
 def test_a_weak_pepper_is_refused_with_the_command_that_makes_a_good_one(room: Path) -> None:
-    for pepper in ("short", "a" * 64, ""):
+    for pepper in ("short", "a" * 64, "0123456789abcdef" * 2 + ",short"):
         refused = alone("serve", cwd=room, variables={"MYSYMBOLS_SECURITY__PEPPER": pepper})
         assert refused.code == ExitCode.CONFIGURATION, pepper
         assert "pepper" in refused.err

@@ -33,20 +33,20 @@ def _server(left: list[int]) -> Server:
     return Server(uvicorn.Config("none:none", log_config=None), "http://127.0.0.1:1", left.append)
 
 
-def test_asked_once_it_ends_in_order_however_often_that_is_passed_on() -> None:
+def test_one_stop_request_ends_in_order_even_if_delivered_twice() -> None:
     left: list[int] = []
     server = _server(left)
     for after in (0.0, 0.01, SAME_REQUEST_S):
-        server.asked_to_stop(5.0 + after)
+        server.handle_signal(5.0 + after)
         assert server.should_exit
         assert not server.force_exit
         assert server.ending.is_set()
     assert left == []
 
 
-def test_asked_again_later_it_ends_at_once() -> None:
+def test_a_later_stop_request_ends_at_once() -> None:
     left: list[int] = []
     server = _server(left)
-    server.asked_to_stop(5.0)
-    server.asked_to_stop(5.0 + SAME_REQUEST_S + 0.01)
+    server.handle_signal(5.0)
+    server.handle_signal(5.0 + SAME_REQUEST_S + 0.01)
     assert left == [ExitCode.INTERRUPTED]

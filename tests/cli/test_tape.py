@@ -53,7 +53,7 @@ def exchange() -> Iterator[str]:
 
 
 def boards(path: Path) -> int:
-    """How many are safe in the file."""
+    """Number of entries that are safe in the file."""
     try:
         with RecordingReader(path) as reader:
             return sum(isinstance(entry, BoardComputed) for entry in reader)
@@ -62,7 +62,7 @@ def boards(path: Path) -> int:
 
 
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGKILL])
-def test_a_recording_ends_when_it_is_told_to_and_keeps_what_it_has_when_it_is_killed(
+def test_a_recording_ends_on_a_signal_and_survives_a_kill(
     exchange: str, tmp_path: Path, name: signal.Signals
 ) -> None:
     path = tmp_path / "market.tape"
@@ -103,7 +103,7 @@ def test_a_recording_ends_when_it_is_told_to_and_keeps_what_it_has_when_it_is_ki
         (("replay", "new.tape"), "tape_unusable", ExitCode.CONFIGURATION),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_sentence(
+def test_failures_are_reported_in_one_sentence(
     arguments: tuple[str, ...],
     code: str,
     exit_code: ExitCode,

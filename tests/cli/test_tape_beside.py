@@ -23,10 +23,10 @@ from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Configuration, IntervalSettings
 from app.configuration.domain.sections import Family
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.container.tape import settings_in_force
+from app.container.recording import read_stored_settings
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.database import Database
-from app.operations.storage import preparation
+from app.operations.storage import startup_check
 from app.research.domain.recording import TapeError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
@@ -57,7 +57,7 @@ async def changed(database: Database) -> None:
 
 
 def boards(path: Path, after: type[Entry] | None = None) -> int:
-    """How many stand on it, after the first entry of that kind."""
+    """Number of entries after the first of that kind."""
     try:
         with RecordingReader(path) as reader:
             entries = list(reader)
@@ -77,18 +77,18 @@ async def recorded(path: Path, after: type[Entry] | None = None) -> None:
 async def test_the_newest_stored_settings_are_read_beside_their_owner(
     database: Database, database_url: str
 ) -> None:
-    assert await settings_in_force(database_url) == Configuration()
+    assert await read_stored_settings(database_url) == Configuration()
     await changed(database)
-    assert await settings_in_force(database_url) == CHANGED
+    assert await read_stored_settings(database_url) == CHANGED
 
 
 async def test_without_a_database_the_defaults_are_in_force(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/none.sqlite3"
-    assert await settings_in_force(url) == Configuration()
+    assert await read_stored_settings(url) == Configuration()
     assert not (tmp_path / "none.sqlite3").exists()
     (tmp_path / "none.sqlite3").write_bytes(b"no database " * 100)
     with pytest.raises(UnavailableError):
-        await settings_in_force(url)
+        await read_stored_settings(url)
 
 
 @ON_SQLITE
@@ -157,7 +157,7 @@ async def test_a_recording_that_cannot_be_written_does_not_end_the_service(
         ending.set()
 
 
-def test_two_who_ask_the_exchange_share_its_quota() -> None:
+def test_service_and_recorder_share_the_quota() -> None:
     settings = Settings()
     assert halve_quota(settings).kucoin.limits.quota * 2 == settings.kucoin.limits.quota
 
@@ -176,7 +176,7 @@ async def test_serve_records_until_it_ends_and_the_tape_replays(
     exchange: str, tmp_path: Path
 ) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/served.sqlite3"
-    await preparation.prepare(url)
+    await startup_check.prepare(url)
     path = tmp_path / "served.tape"
     child = started(
         "serve", "--tape", str(path), "--port", "0", cwd=tmp_path,

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def announce(opened: Served, *runs: str) -> None:
     async with opened.desk.database.write() as unit:
         for run in runs:
-            unit.announce(PlanCreated(run, 1, 0, NOW))
+            unit.publish_after_commit(PlanCreated(run, 1, 0, NOW))
 
 
 async def watched(opened: Served, *arguments: str) -> Ended:
@@ -27,7 +27,9 @@ async def watched(opened: Served, *arguments: str) -> Ended:
     return await asyncio.to_thread(alone, "watch", *arguments, "--url", url, cwd=Path.cwd())
 
 
-async def test_events_are_shown_one_a_line_from_where_was_asked(database: Database) -> None:
+async def test_events_are_printed_one_per_line_from_the_requested_sequence(
+    database: Database,
+) -> None:
     async with served(database) as opened:
         await announce(opened, "one", "two", "three")
         ended = await watched(opened, "rebalance", "--resume-from", "1", "--count", "2", "--json")

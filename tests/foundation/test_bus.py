@@ -5,7 +5,7 @@ import pytest
 from app.foundation.event_bus import Bus
 
 
-async def test_each_reader_hears_what_is_published_after_it_subscribed() -> None:
+async def test_each_subscriber_gets_the_events_after_its_subscription() -> None:
     bus = Bus()
     bus.publish("before")
     with bus.subscribe() as first, bus.subscribe() as second:

@@ -21,7 +21,7 @@ def test_halves_are_rounded_to_even() -> None:
     assert [to_millionths(halves / 2_000_000) for halves in (1, 3, -1)] == [0, 2, 0]
 
 
-def test_what_is_no_number_is_refused() -> None:
+def test_nan_and_infinity_are_refused() -> None:
     with pytest.raises(ValueError, match="NaN"):
         to_millionths(math.nan)
     with pytest.raises(OverflowError):

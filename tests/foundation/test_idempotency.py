@@ -207,14 +207,14 @@ async def test_K12_a_crash_before_the_commit_keeps_neither_effect_nor_answer(des
     assert not (await add(desk, command())).is_replay
 
 
-async def test_without_a_key_the_answer_is_made_and_not_kept(desk: Desk) -> None:
+async def test_without_a_key_the_answer_is_not_stored(desk: Desk) -> None:
     await desk.filled(3)
     done = await desk.portfolio.add(SYMBOLS[9], "x", Command("t", "r"), rendered)
     assert done.answer is not None
     assert done.result is not None
 
 
-async def test_answers_are_kept_for_a_day_at_least_and_dropped_after_two(desk: Desk) -> None:
+async def test_answers_are_stored_for_a_day_and_deleted_after_two(desk: Desk) -> None:
     await desk.filled(3)
     first = await add(desk, command())
     desk.now += timedelta(hours=25)
@@ -260,7 +260,7 @@ async def test_where_one_process_writes_a_change_under_a_key_is_one_transaction(
     assert caught.value.code is Code.IDEMPOTENCY_KEY_REUSED
 
 
-async def test_a_key_that_somebody_holds_is_not_taken_by_a_change_that_needs_no_preparing(
+async def test_a_claimed_key_is_not_taken_by_a_change_without_preparation(
     desk: Desk,
 ) -> None:
     await desk.filled(3)
@@ -273,7 +273,7 @@ async def test_a_key_that_somebody_holds_is_not_taken_by_a_change_that_needs_no_
 
 
 @pytest.mark.parametrize("committed", [True, False])
-async def test_B03_what_became_of_a_lost_commit_is_looked_up_by_its_key(
+async def test_B03_the_outcome_of_a_lost_commit_is_read_by_its_key(
     desk: Desk, committed: bool
 ) -> None:
     await desk.filled(3)

@@ -9,10 +9,10 @@ from app.foundation.jobs import (
     JobError,
     JobState,
     JobStep,
-    Share,
+    StepProgress,
     StepState,
-    outline,
     progress,
+    steps_with_state,
 )
 
 NAMES = ("fill", "score", "save")
@@ -21,7 +21,7 @@ DONE = JobStep("fill", StepState.DONE, THEN, THEN)
 
 
 def states(recorded: tuple[JobStep, ...], state: JobState) -> list[StepState]:
-    return [step.state for step in outline(NAMES, recorded, state)]
+    return [step.state for step in steps_with_state(NAMES, recorded, state)]
 
 
 def test_a_running_job_is_in_the_first_step_that_has_no_record() -> None:
@@ -40,7 +40,7 @@ def test_only_a_running_job_is_in_a_step() -> None:
 
 def test_the_record_of_a_step_is_shown_as_it_is() -> None:
     failed = JobStep("score", StepState.FAILED, THEN, THEN, JobError("overloaded", "later"))
-    assert outline(NAMES, (failed, DONE), JobState.FAILED) == (
+    assert steps_with_state(NAMES, (failed, DONE), JobState.FAILED) == (
         DONE,
         failed,
         JobStep("save", StepState.PENDING),
@@ -49,7 +49,7 @@ def test_the_record_of_a_step_is_shown_as_it_is() -> None:
 
 def test_between_the_last_step_and_the_end_nothing_runs() -> None:
     done = tuple(JobStep(name, StepState.DONE) for name in NAMES)
-    assert outline(NAMES, done, JobState.RUNNING) == done
+    assert steps_with_state(NAMES, done, JobState.RUNNING) == done
     assert progress(done, JobState.RUNNING) == 0.99
     assert progress(done, JobState.DONE) == 1.0
 
@@ -58,22 +58,22 @@ def test_between_the_last_step_and_the_end_nothing_runs() -> None:
     ("share", "part"),
     [
         (None, 0.0),
-        (Share(0, 0), 0.0),
-        (Share(1, 4), 0.25),
-        (Share(9, 4), 1.0),
+        (StepProgress(0, 0), 0.0),
+        (StepProgress(1, 4), 0.25),
+        (StepProgress(9, 4), 1.0),
     ],
 )
-def test_the_running_step_counts_by_its_share(share: Share | None, part: float) -> None:
-    steps = outline(NAMES, (DONE,), JobState.RUNNING)
+def test_the_running_step_counts_by_its_share(share: StepProgress | None, part: float) -> None:
+    steps = steps_with_state(NAMES, (DONE,), JobState.RUNNING)
     assert progress(steps, JobState.RUNNING, share) == pytest.approx((1 + part) / 3)
 
 
 def test_a_share_of_a_step_that_does_not_run_counts_for_nothing() -> None:
-    steps = outline(NAMES, (DONE,), JobState.CANCELLED)
-    assert progress(steps, JobState.CANCELLED, Share(1, 2)) == pytest.approx(1 / 3)
+    steps = steps_with_state(NAMES, (DONE,), JobState.CANCELLED)
+    assert progress(steps, JobState.CANCELLED, StepProgress(1, 2)) == pytest.approx(1 / 3)
 
 
-def test_what_has_no_steps_is_at_the_beginning_or_at_the_end() -> None:
+def test_a_job_without_steps_has_progress_0_or_1() -> None:
     assert progress((), JobState.RUNNING) == 0.0
     assert progress((), JobState.DONE) == 1.0
 

@@ -1,4 +1,4 @@
-"""What is worked out over the whole market is kept for exactly as long as it is true."""
+"""Views of the whole market are cached exactly as long as they are valid."""
 
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -100,7 +100,7 @@ def _contradicted(market: Market, code: str) -> Market:
 @pytest.mark.parametrize(
     "change", [_without_turnover, _without_quote, _young, _doubted, _contradicted]
 )
-async def test_what_is_new_of_one_symbol_is_seen_and_the_others_are_not_judged_again(
+async def test_a_change_of_one_symbol_recomputes_that_symbol_alone(
     live: LiveMarket, change: Callable[[Market, str], Market], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = live.market()
@@ -134,7 +134,7 @@ async def test_the_number_of_eligible_symbols_is_counted_every_few_seconds(
     assert data.facts().eligible == before - 1
 
 
-async def test_who_is_eligible_is_found_beside_the_loop(
+async def test_eligibility_is_computed_off_the_event_loop(
     live: LiveMarket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, judges = live.market(), set[threading.Thread]()

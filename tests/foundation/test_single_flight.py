@@ -13,7 +13,7 @@ from app.portfolio.services.decision_context import DecisionContext
 from tests.support.desk import Desk
 
 
-async def test_who_asks_during_a_run_gets_one_that_began_later() -> None:
+async def test_a_call_during_a_run_gets_a_later_run() -> None:
     flight: SingleFlight[int] = SingleFlight()
     runs: list[int] = []
     going = asyncio.Event()
@@ -35,7 +35,7 @@ async def test_who_asks_during_a_run_gets_one_that_began_later() -> None:
     assert await flight(work) == 3
 
 
-async def test_a_failed_run_fails_for_all_that_waited_for_it_and_for_nobody_later() -> None:
+async def test_a_failed_run_fails_its_waiters_and_no_later_call() -> None:
     flight: SingleFlight[int] = SingleFlight()
     calls: list[int] = []
 
@@ -54,7 +54,7 @@ async def test_a_failed_run_fails_for_all_that_waited_for_it_and_for_nobody_late
     assert await flight(succeed) == 7
 
 
-async def test_a_run_that_is_cancelled_is_begun_again_for_those_who_wait() -> None:
+async def test_a_cancelled_run_restarts_for_its_waiters() -> None:
     flight: SingleFlight[int] = SingleFlight()
 
     async def forever() -> int:
@@ -86,7 +86,7 @@ class Looks:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-async def test_who_asks_for_alerts_at_the_same_time_shares_a_look(desk: Desk) -> None:
+async def test_simultaneous_alert_requests_share_one_evaluation(desk: Desk) -> None:
     await desk.filled(2)
     system, idempotency = Looks(), desk.alerts.idempotency
     ids = (f"alert-{number}" for number in range(1000))

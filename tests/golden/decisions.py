@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from app.alerts.domain.events import AlertRaised, AlertResolved
 from app.configuration.domain.model import WeightingMethod
-from app.container.tape import TapedService
+from app.container.recording import RecordedService
 from app.foundation.errors import ServiceError
 from app.foundation.idempotency import Command, StoredResponse
 from app.portfolio.domain.controls import LockKind
@@ -43,7 +43,7 @@ class Decisions:
     _runs: set[str] = field(default_factory=set)
     _requests: int = 0
 
-    async def after(self, taped: TapedService, board: Board | None) -> None:
+    async def after(self, taped: RecordedService, board: Board | None) -> None:
         """One round of decisions, on the last board where there is no new one."""
         self._round += 1
         latest = board or taped.service.scoring.latest()
@@ -74,7 +74,7 @@ class _Desk:
     """One round: decisions in a fixed order, at one moment of the recording's clock."""
 
     decisions: Decisions
-    taped: TapedService
+    taped: RecordedService
     board: Board
     number: int
 
@@ -146,7 +146,7 @@ class _Desk:
 
     async def attempt(self, what: str, action: Callable[[], Awaitable[T]]) -> T | None:
         """What the action gives and announces; a refusal is a row with its code."""
-        announced = self.taped.announced
+        announced = self.taped.events
         before = len(announced)
         result: T | None = None
         try:

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from app.adapters.kucoin.recording.entries import BoardComputed, RecordingReader, RecordingWriter
-from app.container.tape import Ears, replay
+from app.container.recording import RecordingListener, replay
 from tests.golden.decisions import Decisions
 from tests.golden.rows import Names, Row, as_text, from_text, hashes_of
 from tests.golden.scenario import CONTRACTS, FOR_S, configuration, faults
@@ -93,6 +93,6 @@ async def replayed(recording: bytes, names: Names) -> Decisions:
     with TemporaryDirectory(prefix="golden-") as folder:
         path = Path(folder) / "market.tape"
         path.write_bytes(lzma.decompress(recording))
-        ears = Ears(lambda _: None, lambda *_: None)
-        await replay(path, ears, configuration(), decisions.after)
+        listener = RecordingListener(lambda _: None, lambda *_: None)
+        await replay(path, listener, configuration(), decisions.after)
     return decisions

@@ -14,7 +14,7 @@ from app.alerts.services.notifications import ChannelSecrets, DecryptingNotifier
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 
 
 def deliver(url: str, key: str, ahead_s: float) -> None:
@@ -29,7 +29,7 @@ async def _deliver(url: str, key: str, ahead: timedelta) -> None:
 
     dice = random.Random(1).random
     database = Database(
-        DatabaseOptions(url=url), time.monotonic, dice, drafts_of, lambda _: None, lambda _: None
+        DatabaseOptions(url=url), time.monotonic, dice, encode_event, lambda _: None, lambda _: None
     )
     await database.open()
     way = WebhookNotifier(lambda: int(now().timestamp()), Egress(allow_private=True))

@@ -13,7 +13,7 @@ from typing import Any
 
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.sql.database import Database
-from app.operations.storage.audit import inspect
+from app.operations.storage.audit import verify_history
 from app.portfolio.domain.event_log import PortfolioEvent, find_chain_faults, fold_events
 from app.portfolio.domain.models import Portfolio, faults
 from app.portfolio.domain.rebalance_run import RebalanceRun
@@ -135,5 +135,5 @@ async def proven(database: Database) -> tuple[Portfolio, tuple[PortfolioEvent, .
     assert faults(state, settings.max_portfolio_symbols) == ()
     assert fold_events(events) == state
     assert find_chain_faults(events, None) == []
-    assert (await inspect(database.options.url)).ok
+    assert (await verify_history(database.options.url)).ok
     return state, events

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.market.services.backfill import first_fill
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from tests.support.followed_market import TERMS, followed
 from tests.support.live_market import open_market
 
@@ -33,7 +33,7 @@ def rotate(url: str) -> None:
 
 async def _rotate(url: str) -> None:
     database = Database(
-        DatabaseOptions(url=url), time.monotonic, random.Random(1).random, drafts_of
+        DatabaseOptions(url=url), time.monotonic, random.Random(1).random, encode_event
     )
     await database.open()
     # By the clock that is moved by hand; the overlap has no end.
@@ -54,7 +54,7 @@ async def _rotate(url: str) -> None:
 
 async def _fill(url: str, place: str, after: int) -> None:
     database = Database(
-        DatabaseOptions(url=url), time.monotonic, random.Random(1).random, drafts_of
+        DatabaseOptions(url=url), time.monotonic, random.Random(1).random, encode_event
     )
     await database.open()
     assert database._engines is not None

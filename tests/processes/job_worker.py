@@ -14,12 +14,12 @@ from random import Random
 
 from app.container.runtime_values import utc_now
 from app.foundation.jobs import Document, JobKind
-from app.foundation.ports import Journal
-from app.foundation.replicas import Replicas
+from app.foundation.ports import StepJournal
+from app.foundation.processes import ProcessRegistry
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.foundation.sql.job_store import job_store
-from app.operations.domain.event_codec import drafts_of
+from app.foundation.sql.job_store import create_job_store
+from app.operations.domain.event_codec import encode_event
 from app.workers.durable import DurableRun, EngineOptions
 from app.workers.engine import Engine
 from app.workers.schedule import OncePerSlotTask
@@ -40,7 +40,7 @@ class Notebook:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{run} {step} {self.name}\n")
 
-    async def held(self, journal: Journal, payload: Document) -> Document:
+    async def held(self, journal: StepJournal, payload: Document) -> Document:
         async def first() -> Document:
             self.note(str(payload["run"]), "first")
             return {}
@@ -59,7 +59,7 @@ class Notebook:
             await journal.step(name, action)
         return {}
 
-    async def ticked(self, journal: Journal, payload: Document) -> Document:
+    async def ticked(self, journal: StepJournal, payload: Document) -> Document:
         async def check() -> Document:
             self.note(str(payload["scheduled_at"]), "check")
             return {}
@@ -69,9 +69,9 @@ class Notebook:
 
 async def _work(url: str, path: Path, name: str, role: str) -> None:
     notes = Notebook(path, name)
-    database = Database(DatabaseOptions(url=url), time.monotonic, Random(1).random, drafts_of)
+    database = Database(DatabaseOptions(url=url), time.monotonic, Random(1).random, encode_event)
     await database.open()
-    store = job_store(url)
+    store = create_job_store(url)
     engine = Engine(EngineOptions(store, name, poll_s=0.1))
     await engine.open(
         [
@@ -79,14 +79,16 @@ async def _work(url: str, path: Path, name: str, role: str) -> None:
             DurableRun(JobKind.REBALANCE_CHECK.value, ("check",), notes.ticked),
         ]
     )
-    replicas = Replicas(database, engine, name, time.monotonic, beat_s=0.3, dead_s=DEAD_S)
+    registry = ProcessRegistry(
+        database, engine, name, time.monotonic, interval_s=0.3, dead_after_s=DEAD_S
+    )
     tick = OncePerSlotTask(
         JobKind.REBALANCE_CHECK, lambda: EVERY_S, engine, utc_now, time.monotonic
     )
     print("ready", flush=True)  # noqa: T201  # the pipe is how it answers
     while not path.with_suffix(".stop").exists():
-        await replicas.round()
-        if role != "works" and tick.left_s() <= 0:
+        await registry.send_heartbeat()
+        if role != "works" and tick.due_in_s() <= 0:
             # By then what the others have begun is done, and its key is free again.
             await asyncio.sleep(LATE_S if role == "ticks late" else 0.0)
             await tick.run()

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from tests.processes.worker import _arm, die
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.outcome_world import pass_on
@@ -29,7 +29,7 @@ async def _run(url: str, failpoint: str, at_once: int) -> None:
     on_publish = die if failpoint == "published" else lambda _: None
     loop = asyncio.get_running_loop()
     database = Database(
-        DatabaseOptions(url=url), loop.time, Random(os.getpid()).random, drafts_of, on_publish
+        DatabaseOptions(url=url), loop.time, Random(os.getpid()).random, encode_event, on_publish
     )
     await database.open()
     desk = await Desk(database).open()

@@ -57,7 +57,7 @@ async def test_K11_a_courier_killed_before_it_noted_tells_it_again_under_the_sam
     app.router.add_post("/hook", killer.take)
     async with TestServer(app) as server:
         await office.channel("desk", f"http://127.0.0.1:{server.port}/hook")
-        await office.announce(*(change(number) for number in range(EVENTS)))
+        await office.publish(*(change(number) for number in range(EVENTS)))
         async with asyncio.timeout(PATIENCE_S):
             first = await asyncio.to_thread(begun, database_url, 0.0, killer)
             await killer.dead.wait()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.foundation.jobs import Document, Job, JobState
-from app.foundation.ports import Journal
+from app.foundation.ports import StepJournal
 from app.workers.durable import DurableRun
 from tests.processes.crew import ROOT
 from tests.processes.job_worker import HELD
@@ -77,7 +77,7 @@ async def test_C15_each_slot_runs_once_over_two_processes(
     assert set(slots.values()) == {1}
 
 
-async def _elsewhere(journal: Journal, payload: Document) -> Document:
+async def _elsewhere(journal: StepJournal, payload: Document) -> Document:
     raise AssertionError("this process only asks")
 
 

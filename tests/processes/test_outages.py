@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from app.foundation.events import Topic
+from app.foundation.events import EventTopic
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.market.services.backfill import first_fill
@@ -90,7 +90,7 @@ async def _changes(database: Database) -> list[tuple[int, str]]:
     """What a reader of the stream who resumes is given: number and kind of each change."""
     stream = EventStream(database, lambda: NOW, Metrics(), lambda _: None)
     await stream.open()
-    stored = await stream.stored(0, frozenset({Topic.PORTFOLIO_CHANGE}))
+    stored = await stream.stored(0, frozenset({EventTopic.PORTFOLIO_CHANGE}))
     return [(one.record.seq, one.record.data["type"]) for one in stored.entries]
 
 

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from app.foundation.events import Topic
+from app.foundation.events import EventTopic
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
-from app.operations.domain.event_codec import event_of
+from app.operations.domain.event_codec import decode_event
 from app.signals.domain.events import SignalChanged
 from app.signals.domain.models import SignalState
 from app.signals.storage.signals import SignalRepository
@@ -78,7 +78,7 @@ async def test_signals_of_a_killed_process_are_all_there_and_count_once(
         ]
         agents, sources = await unit.get(SignalRecordRepository).of(None)
     assert {one.state for one in names} <= {SignalState.APPROVED, SignalState.REJECTED}
-    events = [event_of(one) for one in records if one.topic is Topic.SIGNAL]
+    events = [decode_event(one) for one in records if one.topic is EventTopic.SIGNAL]
     judged = [
         one.signal_id
         for one in events

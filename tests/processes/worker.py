@@ -26,7 +26,7 @@ from app.foundation.errors import ServiceError
 from app.foundation.idempotency import Command, CommandResult, StoredResponse
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.portfolio.domain.models import faults
 from tests.stateful.twins import Key, rendered
 from tests.support.desk import NOW, Desk
@@ -174,7 +174,7 @@ async def _work(url: str, minutes: float, failpoint: str) -> None:
     on_publish = die if dies else lambda _: None
     loop = asyncio.get_running_loop()
     database = Database(
-        DatabaseOptions(url=url), loop.time, Random(os.getpid()).random, drafts_of, on_publish
+        DatabaseOptions(url=url), loop.time, Random(os.getpid()).random, encode_event, on_publish
     )
     await database.open()
     desk = Desk(database, process=f"run-{os.getpid()}")

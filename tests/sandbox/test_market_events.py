@@ -177,6 +177,35 @@ async def test_another_multiplier_restates_lots_and_leaves_prices_and_values(
         assert rest["bids"][0][1] == pytest.approx(10 * book["bids"][0][1], rel=0.2)
 
 
+@pytest.mark.parametrize("ratio", [0.01, 1000.0])
+async def test_a_redenomination_changes_the_unit_of_prices_and_keeps_all_values(
+    small_client: Client, small: Shop, ratio: float
+) -> None:
+    before, now_ms = await data(small_client, CONTRACT), small.exchange.clock.now_ms()
+    rows = await klines(small_client, 1440, now_ms - 20 * DAY_MS)
+    times = await control(small_client, "events", kind="redenomination", symbol=SYMBOL, ratio=ratio)
+    assert times["from_ms"] == now_ms // MINUTE_MS * MINUTE_MS + MINUTE_MS
+    after = await data(small_client, CONTRACT)
+    assert after["multiplier"] == pytest.approx(before["multiplier"] / ratio, rel=1e-12)
+    assert after["markPrice"] == before["markPrice"]
+    go(small, times["from_ms"] + MINUTE_MS)
+    later = await data(small_client, CONTRACT)
+    assert later["markPrice"] == pytest.approx(ratio * before["markPrice"], rel=0.02)
+    assert later["turnoverOf24h"] == pytest.approx(before["turnoverOf24h"], rel=0.01)
+    now = await klines(small_client, 1440, now_ms - 20 * DAY_MS)
+    assert now[:-1] == rows[:-1]
+    assert now[-1][1] == rows[-1][1]
+    assert now[-1][4] == pytest.approx(ratio * rows[-1][4], rel=0.02)
+    go(small, times["from_ms"] + 2 * DAY_MS)
+    day = (await klines(small_client, 1440, now[-1][0]))[0]
+    hours = [row for row in await klines(small_client, 60, day[0]) if row[0] < day[0] + DAY_MS]
+    assert day[4] == hours[-1][4]
+    assert day[5] == sum(row[5] for row in hours)
+    lot = [row[6] / (row[5] * row[4]) for row in (*rows[:-1], *hours[-2:])]
+    assert lot[0] == pytest.approx(before["multiplier"], rel=0.1)
+    assert lot[-1] == pytest.approx(after["multiplier"], rel=0.1)
+
+
 async def test_another_funding_interval_is_announced_and_then_in_force(
     small_client: Client, small: Shop
 ) -> None:
@@ -233,6 +262,9 @@ async def test_impossible_events_are_refused(few_client: Client) -> None:
         {"kind": "halt", "symbol": SYMBOL, "in_minutes": -1},
         {"kind": "feast", "symbol": SYMBOL},
         {"kind": "multiplier", "symbol": SYMBOL},
+        {"kind": "redenomination", "symbol": SYMBOL},
+        {"kind": "redenomination", "symbol": SYMBOL, "ratio": 0.0},
+        {"kind": "redenomination", "symbol": "XBTUSDM", "ratio": 10.0},
         {"kind": "multiplier", "symbol": "XBTUSDM", "multiplier": 2.0},
         {"kind": "funding_interval", "symbol": SYMBOL, "hours": 3},
         {"kind": "funding_interval", "symbol": "XBTMZ26", "hours": 4},

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from app.foundation.sql.database import Database, UnitOfWork
-from app.foundation.sql.errors import unavailable
+from app.foundation.sql.errors import unavailable_error
 from tests.support.cutting import Cut, Way
 
 
@@ -33,15 +33,15 @@ class Fragile(Database):
         """
         return None if self.loss.left > 0 else super().commits
 
-    async def _committed(self, unit: UnitOfWork) -> None:
+    async def _commit(self, unit: UnitOfWork) -> None:
         if not self.loss.is_here():
-            await super()._committed(unit)
+            await super()._commit(unit)
             return
         if self.loss.cut is Cut.AFTER_COMMIT:
-            await super()._committed(unit)
+            await super()._commit(unit)
         else:
             await unit.connection.close()
-        raise unavailable()
+        raise unavailable_error()
 
 
 def lose(one: Loss, way: Way, cut: Cut, commits: int) -> None:

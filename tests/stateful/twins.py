@@ -22,8 +22,8 @@ from app.foundation.idempotency import Command, CommandResult, StoredResponse
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.market.domain.models import ContractStatus
-from app.operations.domain.event_codec import drafts_of
-from app.operations.storage.audit import inspect
+from app.operations.domain.event_codec import encode_event
+from app.operations.storage.audit import verify_history
 from app.portfolio.domain.controls import Controls, LockKind
 from app.portfolio.domain.event_log import (
     WEIGHS,
@@ -37,7 +37,7 @@ from app.portfolio.domain.proposals import Proposal
 from app.portfolio.domain.rebalance_run import NEXT, RebalanceRun, RunState
 from app.portfolio.domain.returns import Trade
 from app.portfolio.domain.target_weights import drift_weights, read_mark_prices
-from app.portfolio.domain.weighting import Flag, Role
+from app.portfolio.domain.weighting import Flag, WeightRole
 from app.portfolio.services.rebalance_runs import RebalanceRequest
 from app.portfolio.services.views import WeightsReport
 from app.portfolio.storage.history import HistoryRepository
@@ -128,7 +128,7 @@ class Twins:
 
     async def close(self) -> None:
         """Also proves both histories from outside, as `audit verify` does."""
-        verdicts = [await inspect(desk.database.options.url) for desk in self.desks]
+        verdicts = [await verify_history(desk.database.options.url) for desk in self.desks]
         for desk in self.desks:
             await desk.database.close()
         await self.stack.aclose()
@@ -204,9 +204,9 @@ class Twins:
 
     async def _opened(self, url: str) -> Database:
         options, time = DatabaseOptions(url=url), asyncio.get_running_loop().time
-        made = Database(options, time, Random(1).random, drafts_of)
+        made = Database(options, time, Random(1).random, encode_event)
         if url.startswith("sqlite"):
-            made = Fragile(options, time, Random(1).random, drafts_of, loss=self.loss)
+            made = Fragile(options, time, Random(1).random, encode_event, loss=self.loss)
         await made.open()
         return made
 
@@ -286,7 +286,7 @@ def grew_rightly(before: Seen, after: Seen, desk: Desk) -> None:
     """
     held = {member.symbol: member.weight_u for member in before.portfolio.members}
     carried = _carried(before, after, desk)
-    controls = before.controls.at(desk.now)
+    controls = before.controls.in_force(lambda stamp: desk.now - stamp)
     for member in after.portfolio.members:
         if member.weight_u <= max(held.get(member.symbol, 0), carried.get(member.symbol, 0)):
             continue
@@ -317,7 +317,7 @@ def _carried(before: Seen, after: Seen, desk: Desk) -> dict[str, int]:
 
 def kept_in_bounds(before: Seen, after: Seen, desk: Desk) -> None:
     """The switch and the locks hold against every request, whoever made it."""
-    controls = before.controls.at(desk.now)
+    controls = before.controls.in_force(lambda stamp: desk.now - stamp)
     were = {member.symbol: member.weight_u for member in before.portfolio.members}
     are = {member.symbol: member.weight_u for member in after.portfolio.members}
     new = after.events[len(before.events) :]
@@ -338,7 +338,7 @@ def within_bounds(now: WeightsReport) -> None:
     if {Flag.FLOOR_RELAXED, Flag.LOCKED_EXCEED} & set(now.flags):
         return
     for line in now.lines:
-        if line.role is Role.FUNDED:
+        if line.role is WeightRole.FUNDED:
             assert now.min_u <= line.target_u <= now.max_u, (line.member.symbol, now.flags)
 
 

@@ -171,13 +171,14 @@ class Desk:
 
     def __post_init__(self) -> None:
         numbers, alert_ids = count(1), count(1)
+        elapsed = ElapsedTime(self._monotonic, lambda: self.now).since
         context = DecisionContextFactory(
             self.boards,
             self.market,
             lambda: self.wall,
             mode=self._mode,
             refusals=Refusals(self.refused.append),
-            elapsed=ElapsedTime(self._monotonic, lambda: self.now).since,
+            elapsed=elapsed,
         )
         idempotency = IdempotentExecutor(self.database, lambda: self.now)
         recorder = ChangeRecorder("test", self._indexed)
@@ -196,11 +197,12 @@ class Desk:
         )
         self.proposals = ProposalService(
             self.database,
-            lambda: self.now,
+            lambda: self.wall,
             idempotency,
             self.rebalancing,
             self.portfolio,
             {ProposalKind.SIGNAL: ProposedSignals(self.portfolio, lambda: self.now)},
+            elapsed,
         )
         self.performance = Performance(self.database, context, idempotency, recorder)
         self.performance_marks = ValuationSnapshots(self.performance)
@@ -238,7 +240,7 @@ class Desk:
     def _mode(self) -> ModeState:
         if self.mode is not None:
             return self.mode.state()
-        return ModeState.of(MarketLevel(self.market.state, 0, self.market.clock_safe))
+        return ModeState.of(MarketLevel(self.market.status(), 0, self.market.is_clock_safe()))
 
     async def open(self) -> "Desk":
         """Sixty listed contracts, fresh quotes, scores falling from 0.99 by 0.015."""
@@ -253,7 +255,7 @@ class Desk:
         ]
         async with self.database.write() as unit:
             await unit.get(SymbolRepository).save(records, NOW)
-            await unit.get(ConfigurationRepository).found(NOW, "test")
+            await unit.get(ConfigurationRepository).get_or_create(NOW, "test")
         for symbol, one in zip(SYMBOLS, listed, strict=True):
             self.market.quotes[symbol] = Quote(
                 contract=one,

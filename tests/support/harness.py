@@ -17,7 +17,7 @@ import httpx2
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.container.application import MY_SYMBOLS, create_api, state_of
+from app.container.application import MY_SYMBOLS, create_api, request_state
 from app.foundation.http.permissions import AUTHENTICATOR
 from app.foundation.metrics import Metrics
 from app.foundation.principals import Principal
@@ -61,7 +61,7 @@ def _complete(state: Mapping[str, Any]) -> dict[str, Any]:
     names = [one.name for one in fields(MySymbolsServiceV2)]
     parts = SimpleNamespace(**{name: getattr(state[MY_SYMBOLS], name, None) for name in names})
     parts.keys = parts.keys or SimpleNamespace(ring=OPEN)
-    return {**state_of(cast("MySymbolsServiceV2", parts)), **state}
+    return {**request_state(cast("MySymbolsServiceV2", parts)), **state}
 
 
 def make_api_with(lifespan: Any, **options: Any) -> FastAPI:

@@ -109,7 +109,7 @@ def _coverage(rows: Sequence[Row | None]) -> float:
 
 
 def _unbroken(rows: Sequence[Row | None], halt: int) -> list[Row | None]:
-    """Without what lies before a halt or a redenomination."""
+    """Without what lies before a halt or a redenomination; a bar that contains one goes, too."""
     out, last = list(rows), None
     for place, bar in enumerate(rows):
         if bar is None:
@@ -121,6 +121,10 @@ def _unbroken(rows: Sequence[Row | None], halt: int) -> list[Row | None]:
             renamed = round(power) != 0 and abs(power - round(power)) < 0.15
             if place - last - 1 > halt or renamed:
                 out[:place] = [None] * place
+        inside = math.log10(bar[4] / bar[1])
+        mixed = round(inside) != 0 and abs(inside - round(inside)) < 0.15
+        if mixed or abs(inside) > math.log10(50.0):
+            out[: place + 1] = [None] * (place + 1)
         last = place
     return out
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 from fastapi import FastAPI
 
-from app.container.application import state_of
+from app.container.application import request_state
 from app.container.assembly import Services, assemble
 from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
@@ -81,7 +81,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with assemble(settings, metrics) as services:
             started.append(services)
-            yield {**state_of(services.my_symbols), "mode": services.mode}
+            yield {**request_state(services.my_symbols), "mode": services.mode}
 
     async with open_client(make_api_with(lifespan, metrics=metrics)) as client:
         yield Running(started[0], client)

@@ -61,7 +61,7 @@ class StreamDesk(Desk):
         super().__post_init__()
         self.stream = EventStream(self.database, lambda: NOW, self.metrics_registry)
         self.registry = self.market  # it resolves symbols
-        self.database.publish = lambda _: self.stream.nudge()
+        self.database.publish = lambda _: self.stream.wake()
 
     def metric(self, name: str, **labels: str) -> float:
         value = self.metrics_registry.registry.get_sample_value(f"mysymbols_{name}", labels)

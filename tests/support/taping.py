@@ -17,7 +17,7 @@ import aiohttp
 from app.adapters.kucoin.recording.entries import Entry, RecordingReader
 from app.cli.application import application
 from app.configuration.domain.model import Configuration
-from app.container.tape import Around, Ears, ReplayResult, record, replay
+from app.container.recording import RecordingListener, ReplayResult, SystemTime, record, replay
 from app.foundation.data_status import DataSource
 from app.research.domain.recording import BoardLine, EndOfTapeError, TapeError
 from app.sandbox.options import SandboxOptions
@@ -63,8 +63,10 @@ class Studio:
     base_url: str = ""
 
     @property
-    def ears(self) -> Ears:
-        return Ears(self.boards.append, lambda step, code: self.failed.append((step.value, code)))
+    def listener(self) -> RecordingListener:
+        return RecordingListener(
+            self.boards.append, lambda step, code: self.failed.append((step.value, code))
+        )
 
     async def control(self, method: str, where: str, **body: Any) -> None:
         async with (
@@ -86,12 +88,12 @@ class Studio:
         options = SandboxOptions(quota=PLENTY, contracts=contracts)
         # Also what the exchange keeps for a moment goes by virtual time: equal runs, equal bytes.
         async with serve_exchange(options, self.clock.wall, self.clock.wall) as self.base_url:
-            around = Around(self.clock.now, self.clock.monotonic, self._sleep, Random(7))
+            around = SystemTime(self.clock.now, self.clock.monotonic, self._sleep, Random(7))
             await record(
                 self.path,
                 _settings(self.base_url),
                 around,
-                self.ears,
+                self.listener,
                 for_s,
                 board_every_s,
                 is_streaming=False,
@@ -130,14 +132,14 @@ class StreamStudio(Studio):
     ) -> "StreamStudio":
         options = SandboxOptions(quota=PLENTY, contracts=14)
         async with serve_exchange(options, time.time) as self.base_url:
-            around = Around(lambda: datetime.now(UTC), time.monotonic, self._rest)
+            around = SystemTime(lambda: datetime.now(UTC), time.monotonic, self._rest)
             async with asyncio.TaskGroup() as group:
                 group.create_task(
                     record(
                         self.path,
                         _settings(self.base_url),
                         around,
-                        self.ears,
+                        self.listener,
                         for_s=PATIENCE_S,
                         board_every_s=0.5,
                         configuration=configuration,
@@ -162,7 +164,7 @@ def _settings(base_url: str) -> KucoinVariables:
 async def replayed(path: Path) -> tuple[Studio, ReplayResult]:
     """In this process."""
     heard = Studio(path)
-    return heard, await replay(path, heard.ears)
+    return heard, await replay(path, heard.listener)
 
 
 def alone(path: Path) -> tuple[int | None, Any]:

@@ -156,7 +156,7 @@ async def walking(database: Database, *, is_streamed: bool = True) -> AsyncItera
             idempotency=IdempotentExecutor(database, live.clock.now),
         )
         async with database.write() as unit:
-            await unit.get(ConfigurationRepository).found(live.clock.now(), "test")
+            await unit.get(ConfigurationRepository).get_or_create(live.clock.now(), "test")
         await scoring.calculate()
         desk = Desk(
             database,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.foundation.events import Topic
+from app.foundation.events import EventTopic
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX, openapi_document
@@ -140,7 +140,7 @@ async def test_it_says_so_stays_up_shows_no_score_and_recovers_by_itself(
 
 async def modes_told(service: Running) -> list[tuple[str, str]]:
     """Each change of the mode that is stored as an event: from what to what."""
-    stored = await service.services.my_symbols.stream.stored(0, frozenset({Topic.MODE}))
+    stored = await service.services.my_symbols.stream.stored(0, frozenset({EventTopic.MODE}))
     return [(one.record.data["was"], one.record.data["mode"]) for one in stored.entries]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.portfolio.domain.event_log import (
     Draft,
     EventOrigin,
@@ -32,7 +32,7 @@ async def database(tmp_path: Path) -> Any:
     url = f"sqlite+aiosqlite:///{tmp_path}/history.sqlite3"
     acts = {310.0: plant(symbol="XBTUSDTM", price_factor=1.3)}
     await decided(tmp_path / "history.tape", 900.0, acts, url)
-    opened = Database(DatabaseOptions(url), lambda: 0.0, lambda: 0.0, drafts_of)
+    opened = Database(DatabaseOptions(url), lambda: 0.0, lambda: 0.0, encode_event)
     await opened.open()
     yield opened
     await opened.close()

@@ -14,9 +14,9 @@ from app.adapters.kucoin.limiter import KucoinLimits
 from app.container.assembly import SharedQuota
 from app.container.runtime_values import utc_now
 from app.foundation.data_status import DataSource
-from app.foundation.replicas import Replicas
+from app.foundation.processes import ProcessRegistry
 from app.foundation.sql.database import Database
-from app.foundation.sql.replicas import Makeup
+from app.foundation.sql.processes import ProcessProfile
 from app.market.services.ports import Exchange
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
@@ -42,16 +42,21 @@ class NoOrphans:
 @asynccontextmanager
 async def neighbour(
     database: Database, url: str, name: str, role: str
-) -> AsyncIterator[tuple[Replicas, Exchange]]:
-    """Another process as its peers know it: its heartbeats, and its way to the exchange."""
-    replicas = Replicas(
-        database, NoOrphans(), name, time.monotonic, makeup=Makeup(role, "1"), judges=False
+) -> AsyncIterator[tuple[ProcessRegistry, Exchange]]:
+    """Another process as others see it: its heartbeats, and its way to the exchange."""
+    registry = ProcessRegistry(
+        database,
+        NoOrphans(),
+        name,
+        time.monotonic,
+        profile=ProcessProfile(role, "1"),
+        takes_over=False,
     )
-    await replicas.round()
+    await registry.send_heartbeat()
 
     async def beat() -> None:
         while True:
-            await replicas.round()
+            await registry.send_heartbeat()
             await asyncio.sleep(1.0)
 
     async with open_exchange(
@@ -62,15 +67,15 @@ async def neighbour(
         sleep=asyncio.sleep,
         dice=random.Random(1),
         limits=KucoinLimits(quota=QUOTA),
-        share=SharedQuota(replicas),
+        share=SharedQuota(registry),
     ) as exchange:
         beating = asyncio.ensure_future(beat())
         try:
-            yield replicas, exchange
+            yield registry, exchange
         finally:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
-            await replicas.leave()
+            await registry.leave()
 
 
 async def used(exchange: str) -> int:
@@ -128,7 +133,7 @@ async def test_R22_processes_use_four_fifths_of_the_quota_together_in_equal_part
         service = await stack.enter_async_context(running(settings))
         whole, asking = service.services.my_symbols, [one for one, _ in others[:2]]
         await until(lambda: len(whole.status.processes()) == 4)
-        await until(lambda: all(one.asking() == 3 for one in asking))
+        await until(lambda: all(one.count_exchange_clients() == 3 for one in asking))
         assert await used(url) == 0
         await ask(whole.market.exchange)
         assert POOL / 3 - TICKER_WEIGHT <= await used(url) <= POOL / 3

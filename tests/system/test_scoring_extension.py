@@ -13,7 +13,7 @@ import pytest
 
 from app.configuration.domain.sections import Family, Source
 from app.container import plugins
-from app.container.plugins import guarded
+from app.container.plugins import isolate_faults
 from app.foundation.errors import NotFoundError
 from app.foundation.sql.database import Database
 from app.market.domain.panel import ScoringInputs
@@ -96,7 +96,7 @@ def raising(inputs: ScoringInputs) -> Any:
 
 @pytest.mark.parametrize("measure", [raising, lambda inputs: [1.0], lambda inputs: ["a"] * 16])
 def test_a_factor_that_fails_has_no_values_and_no_support(measure: Any) -> None:
-    factor = guarded(replace(broken(measure), support=raising))
+    factor = isolate_faults(replace(broken(measure), support=raising))
     assert np.isnan(factor.measure(INPUTS)).all()
     assert factor.support is not None
     assert list(factor.support(INPUTS)) == [None] * 16
@@ -148,6 +148,6 @@ def test_what_is_no_factor_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def loaded(group: str) -> Any:
         return [(EntryPoint("one", "some:thing", group), one) for one in offered[group]]
 
-    monkeypatch.setattr(plugins, "_loaded", loaded)
+    monkeypatch.setattr(plugins, "_load_entry_points", loaded)
     found = plugins.factors()[len(FACTORS) :]
     assert [one.name for one in found] == ["broken", "silly"]

@@ -104,7 +104,7 @@ async def test_B01_serve_stays_up_without_its_database_and_ends_with_what_waitin
 ) -> None:
     database = make_database(database_url)
     await database.open()
-    await database.claim(DataSource.KUCOIN)  # as will be seen once it can be looked at
+    await database.bind_source(DataSource.KUCOIN)  # as will be seen once it can be looked at
     await database.close()
     await reachable(postgres_server.room, database_url, on=False)
     port = free_port()

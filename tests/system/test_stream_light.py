@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 from websockets.asyncio.client import connect
 
-from app.container.application import state_of
+from app.container.application import request_state
 from app.container.assembly import Services, assemble
 from app.foundation.metrics import Metrics
 from app.sandbox.options import SandboxOptions
@@ -30,7 +30,7 @@ async def test_a_market_is_scored_changed_and_quoted_over_one_connection(tmp_pat
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with assemble(settings, metrics) as services:
             started.append(services)
-            yield state_of(services.my_symbols)
+            yield request_state(services.my_symbols)
 
     async with serve_exchange(SandboxOptions(contracts=60, quota=100_000), time.time) as exchange:
         settings = settings_for(exchange, f"sqlite+aiosqlite:///{tmp_path}/stream.sqlite3")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app.telemetry.logging import MASK, configure_logging, masking
+from app.telemetry.logging import MASK, configure_logging, create_mask
 
 CANARY = "canary-5e7d!x"
 
@@ -91,7 +91,7 @@ def test_S13_secrets_are_masked_by_name_and_by_value() -> None:
 
 
 def test_short_values_do_not_mask_ordinary_text() -> None:
-    mask = masking(["abc", ""])
+    mask = create_mask(["abc", ""])
     assert mask(None, "info", {"event": "abc"}) == {"event": "abc"}
 
 
@@ -109,7 +109,7 @@ def test_levels_and_quiet_libraries() -> None:
     assert all(line["timestamp"].endswith("Z") for line in found)
 
 
-def test_what_is_bound_to_the_context_is_on_the_line() -> None:
+def test_context_variables_are_on_the_log_line() -> None:
     stream = io.StringIO()
     configure_logging(level="info", form="json", stream=stream)
     with structlog.contextvars.bound_contextvars(request_id="r-1"):

@@ -46,7 +46,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 def test_an_event_moves_its_metrics(event: object, lines: tuple[str, ...]) -> None:
     metrics = Metrics()
 
-    Meter(metrics).hear(event)
+    Meter(metrics).on_event(event)
 
     told = metrics.render().decode().splitlines()
     assert set(lines) <= set(told)
@@ -56,7 +56,7 @@ def test_other_events_move_nothing() -> None:
     metrics = Metrics()
     before = [line for line in metrics.render().decode().splitlines() if "_created" not in line]
 
-    Meter(metrics).hear(PlanCreated("run", 1, 0, NOW))
+    Meter(metrics).on_event(PlanCreated("run", 1, 0, NOW))
 
     after = [line for line in metrics.render().decode().splitlines() if "_created" not in line]
     assert after == before

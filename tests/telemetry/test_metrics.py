@@ -30,7 +30,7 @@ def test_every_declared_metric_exists_under_its_name() -> None:
         assert described.documentation.endswith(".")
 
 
-def test_what_nobody_has_measured_yet_is_no_zero() -> None:
+def test_an_unmeasured_gauge_is_nan() -> None:
     metrics, heard = Metrics(), replace(NO_STREAM, seconds_since_last_message=2.0)
     text = metrics.render().decode()
     assert "mysymbols_exchange_clock_offset_seconds NaN" in text

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from app.foundation.jobs import Document, Job
-from app.foundation.ports import Journal
-from app.foundation.sql.job_store import job_store
+from app.foundation.ports import StepJournal
+from app.foundation.sql.job_store import create_job_store
 from app.workers.durable import DurableRun, EngineOptions
 from app.workers.engine import Engine
 
@@ -18,7 +18,7 @@ POLL_S = 0.05
 @asynccontextmanager
 async def engine_at(url: str, runs: Sequence[DurableRun], **options: Any) -> AsyncIterator[Engine]:
     """An engine beside the database at `url`; `options` as `EngineOptions` has, and `ended`."""
-    store = job_store(url)
+    store = create_job_store(url)
     given = {"executor_id": "one", "poll_s": POLL_S, "drain_s": PATIENCE_S, **options}
     ended = given.pop("ended", lambda _kind, _outcome: None)
     engine = Engine(EngineOptions(store, **given), ended)
@@ -39,7 +39,7 @@ async def until(holds: Callable[[], Awaitable[bool]], within_s: float = PATIENCE
 
 async def ended(engine: Engine, run_id: str) -> Job:
     async with asyncio.timeout(PATIENCE_S):
-        return await engine.finished(run_id)
+        return await engine.wait_for_end(run_id)
 
 
 class Notes:
@@ -52,7 +52,7 @@ class Notes:
         self.go_on.set()
         self.failure: Exception | None = None
 
-    async def work(self, journal: Journal, payload: Document) -> Document:
+    async def work(self, journal: StepJournal, payload: Document) -> Document:
         async def first() -> Document:
             self.loops.add(id(asyncio.get_running_loop()))
             self.done.append("first")

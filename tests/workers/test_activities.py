@@ -1,4 +1,4 @@
-"""What decides by itself waits for a board of the whole market, made since this start."""
+"""Automatic decisions wait for a board of the whole market since this start."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +23,7 @@ from app.my_symbols import MySymbolsServiceV2
 from app.scoring.services.service import Scoring
 from app.scoring.storage.runs import ScoringRepository
 from app.workers.activities import activities
-from app.workers.runs import runs
+from app.workers.runs import create_runs
 from tests.support.desk import NOW
 from tests.support.live_market import LiveMarket, open_market
 
@@ -39,11 +39,11 @@ class Asked:
     async def check(self, command: Command, scheduled_at: datetime) -> None:
         self.asked.append(f"{command.actor}: check of {scheduled_at:%H:%M}")
 
-    async def tell(self, event: object) -> None:
+    async def publish(self, event: object) -> None:
         self.asked.append(repr(event))
 
     @property
-    def news(self) -> "Asked":
+    def events(self) -> "Asked":
         return self
 
     @staticmethod
@@ -149,7 +149,7 @@ async def test_a_backfill_of_a_dead_process_is_scored_once_this_one_has_a_market
 ) -> None:
     now = service(live)
     work = activities(now, AlertScheduler(now.alerts, Metrics()), lambda: "request-1")
-    (run,) = (one for one in runs(now, work, lambda _: {}) if one.kind == JobKind.BACKFILL)
+    (run,) = (one for one in create_runs(now, work, lambda _: {}) if one.kind == JobKind.BACKFILL)
     journal = Recorded("backfill:1", {"contracts": {"listed": 14}, "fill": {"eligible": 14}})
     going_on = asyncio.ensure_future(run.work(journal, {}))
     await asyncio.sleep(0.01)

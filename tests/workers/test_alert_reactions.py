@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import CurrentSettings
-from app.container.feed import overheard
+from app.container.feed import create_event_handler
 from app.foundation.event_bus import Bus
 from app.foundation.events import EventRecord
 from app.market.domain.events import ModeChanged
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
 from app.scoring.domain.events import ScoresUpdated
 from app.workers.reactions import alert_reactions
@@ -20,7 +20,7 @@ T0 = datetime(2026, 3, 4, 5, tzinfo=UTC)
 PATIENCE_S = 30.0
 
 
-async def test_one_look_answers_what_came_before_it_and_others_are_not_heard() -> None:
+async def test_one_evaluation_covers_earlier_events_and_ignores_others() -> None:
     bus, looks, now = Bus(), [0], [T0 + timedelta(seconds=10)]
     beats = [0]
 
@@ -97,7 +97,7 @@ async def test_changes_by_the_dozen_get_one_look_after_the_rest() -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_what_another_process_decided_is_looked_at_and_its_settings_hold_here() -> None:
+async def test_decisions_and_settings_of_another_process_take_effect() -> None:
     bus, in_force, looks = Bus(), CurrentSettings(), [0]
 
     async def look() -> None:
@@ -106,7 +106,7 @@ async def test_what_another_process_decided_is_looked_at_and_its_settings_hold_h
     async def at_once() -> None:
         await asyncio.sleep(0)
 
-    heard = overheard(in_force, bus)
+    heard = create_event_handler(in_force, bus)
     task = asyncio.ensure_future(alert_reactions(bus, lambda: T0, look, at_once)(lambda: None))
     await asyncio.sleep(0)
     newer = replace(Configuration(), version=7)
@@ -117,7 +117,7 @@ async def test_what_another_process_decided_is_looked_at_and_its_settings_hold_h
         PlanCreated("run", 1, 1, T0 + timedelta(seconds=4)),
     )
     for seq, event in enumerate(events, 1):
-        for draft in drafts_of(event):
+        for draft in encode_event(event):
             heard(
                 EventRecord(
                     **{one.name: getattr(draft, one.name) for one in fields(draft)}, seq=seq

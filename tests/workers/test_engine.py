@@ -32,7 +32,7 @@ async def test_a_run_is_carried_out_on_our_loop_and_recorded_step_by_step(
     notes, outcomes = Notes(), []
     notes.go_on.clear()
     heard = lambda kind, outcome: outcomes.append((kind, outcome))  # noqa: E731  # a line of its own
-    async with engine_at(database_url, [notes.run()], ended=heard) as engine:
+    async with engine_at(database_url, [notes.run()], on_end=heard) as engine:
         begun = await engine.enqueue("noted", PAYLOAD, run_id="r-1")
         assert (begun.run_id, begun.is_new) == ("r-1", True)
         await asyncio.wait_for(notes.begun.wait(), 60)
@@ -72,7 +72,7 @@ async def test_the_same_id_is_the_same_run_also_when_it_has_ended(database_url: 
     assert notes.done == ["first", "second"]
 
 
-async def test_a_key_is_held_while_queued_and_while_running_and_free_after(
+async def test_a_key_is_taken_while_queued_and_running_and_free_afterwards(
     database_url: str,
 ) -> None:
     notes = Notes()
@@ -95,12 +95,12 @@ async def test_a_key_is_held_while_queued_and_while_running_and_free_after(
     assert notes.done == ["first", "second"] * 2
 
 
-async def test_an_error_of_ours_is_kept_with_its_code_and_its_words(database_url: str) -> None:
+async def test_a_domain_error_is_stored_with_code_and_text(database_url: str) -> None:
     notes, outcomes = Notes(), []
     notes.failure = UnavailableError(Code.MARKET_DATA_STALE, "The market is two hours old.")
     run = notes.run()
     heard = lambda _kind, outcome: outcomes.append(outcome)  # noqa: E731  # a line of its own
-    async with engine_at(database_url, [run], ended=heard) as engine:
+    async with engine_at(database_url, [run], on_end=heard) as engine:
         await engine.enqueue("noted", {}, run_id="r-1", key="k")
         job = await ended(engine, "r-1")
         stale = JobError("market_data_stale", "The market is two hours old.")
@@ -115,7 +115,7 @@ async def test_of_an_unforeseen_error_nothing_is_shown(database_url: str) -> Non
     notes, outcomes = Notes(), []
     notes.failure = ValueError("canary")
     heard = lambda _kind, outcome: outcomes.append(outcome)  # noqa: E731  # a line of its own
-    async with engine_at(database_url, [notes.run()], ended=heard) as engine:
+    async with engine_at(database_url, [notes.run()], on_end=heard) as engine:
         await engine.enqueue("noted", {}, run_id="r-1")
         job = await ended(engine, "r-1")
     assert job.error is not None
@@ -149,7 +149,7 @@ async def test_cancelled_it_takes_no_further_step_and_gives_its_key_free(
             await engine.cancel("r-3")
 
 
-async def test_closing_waits_for_what_runs(database_url: str) -> None:
+async def test_closing_waits_for_running_work(database_url: str) -> None:
     notes = Notes()
     notes.go_on.clear()
     async with engine_at(database_url, [notes.run()]) as engine:
@@ -195,7 +195,7 @@ async def test_K15_while_it_closes_no_run_is_begun_and_the_next_one_takes_it_up(
     assert notes.done == ["first", "second"] * 2
 
 
-async def test_what_does_not_end_in_time_goes_on_at_the_interrupted_step(
+async def test_an_unfinished_run_resumes_at_its_interrupted_step(
     database_url: str,
 ) -> None:
     notes = Notes()
@@ -245,13 +245,13 @@ async def test_runs_of_another_version_are_left_alone_and_counted(database_url: 
         await engine.enqueue("noted", {}, run_id="new")
         await ended(engine, "new")
         assert await running(engine, "old")
-        assert await engine.strays() == 1
+        assert await engine.count_other_versions() == 1
     assert notes.done == ["first", "second"]
     async with engine_at(database_url, runs, version="jobs-0") as engine:
         assert (await ended(engine, "old")).state is JobState.DONE
 
 
-async def test_what_a_dead_executor_left_is_begun_again_by_another(database_url: str) -> None:
+async def test_runs_of_a_dead_executor_are_resumed_by_another(database_url: str) -> None:
     notes, gate = Notes(), asyncio.Event()
     runs = [notes.run(gate=gate.wait)]
     async with engine_at(database_url, runs, executor_id="dead") as engine:
@@ -316,7 +316,7 @@ async def test_lists_newest_first_by_pages_kind_and_state(database_url: str) -> 
             await engine.enqueue("unknown", {}, run_id="u-1")
 
 
-async def test_forgets_what_has_ended_and_nothing_else(database_url: str) -> None:
+async def test_deletes_ended_runs_and_nothing_else(database_url: str) -> None:
     notes, gate = Notes(), asyncio.Event()
     runs = [notes.run(), Notes().run("held", gate=gate.wait)]
     async with engine_at(database_url, runs) as engine:

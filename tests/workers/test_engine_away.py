@@ -1,4 +1,4 @@
-"""The engine while its PostgreSQL is away: callers are told at once, and work goes on after."""
+"""The engine without its PostgreSQL: callers get an error at once, and work resumes later."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

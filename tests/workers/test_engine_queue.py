@@ -1,4 +1,4 @@
-"""What we rely on in DBOS where its queue loses against others, and where it is never told."""
+"""Properties of DBOS that the engine relies on: lost queue races and missing notifications."""
 
 import logging
 import re
@@ -58,7 +58,7 @@ async def test_a_queue_that_loses_against_others_looks_less_often_and_loses_no_r
         assert after == pytest.approx(2 * 0.9 * before, abs=0.011)
 
 
-async def test_notices_of_the_database_are_hints_only_for_what_we_ask_of_the_engine(
+async def test_database_notifications_are_only_hints_for_the_engine(
     database: Database, database_url: str
 ) -> None:
     """As behind a pooler that shares connections, where LISTEN hears nothing."""

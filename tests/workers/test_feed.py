@@ -1,4 +1,4 @@
-"""The duty of the feed: one owner, another takes over when it dies, nobody acts after its time."""
+"""Leader election of the feed: one leader, takeover after its death, no work after its time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.leases import LeaseRepository
 from app.market.services.feed_leader import FeedLease, LeaseTimes
 from app.market.storage.shared_market import FEED, SharedMarketRepository
-from app.workers.feed import FeedDuty, Sharing
+from app.workers.feed import FeedLeaderTask, Sharing
 
 QUICK = LeaseTimes(ttl_s=1.0, renew_s=0.1, demote_s=0.6)
 
@@ -32,7 +32,7 @@ class Process:
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.lease = FeedLease(self.database, self.name, loop.time, self.times)
-        self.duty = FeedDuty(
+        self.duty = FeedLeaderTask(
             self.lease,
             loop.time,
             lambda: self.noted.append(f"{self.name} begins"),
@@ -84,7 +84,7 @@ async def until(noted: list[str], line: str, times: int = 1) -> None:
 
 async def epoch_of(database: Database) -> int:
     async with database.read() as unit:
-        present = await unit.get(LeaseRepository).present(FEED)
+        present = await unit.get(LeaseRepository).current(FEED)
     assert present is not None
     return present.epoch
 
@@ -190,7 +190,7 @@ async def test_B12_without_its_database_the_owner_stops_and_begins_anew_when_tha
         assert await epoch_of(database) >= 2
 
 
-async def test_who_fails_at_what_others_ask_for_stays_the_owner(database: Database) -> None:
+async def test_a_leader_that_fails_at_a_request_stays_leader(database: Database) -> None:
     noted: list[str] = []
     # It must not lose it by being slow, on a machine with other work.
     patient = LeaseTimes(ttl_s=3600.0, renew_s=0.1, demote_s=1800.0)
@@ -201,7 +201,7 @@ async def test_who_fails_at_what_others_ask_for_stays_the_owner(database: Databa
         assert one.lease.epoch == 1
 
 
-async def test_who_may_not_own_it_leaves_it_alone(database: Database) -> None:
+async def test_a_process_that_may_not_lead_never_acquires(database: Database) -> None:
     noted: list[str] = []
     api, worker = Process(database, "api", noted), Process(database, "worker", noted)
     api.duty.may_own = lambda: False

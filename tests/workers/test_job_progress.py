@@ -1,4 +1,4 @@
-"""Runs are heard of: when they begin, how far they are, and how they end."""
+"""Runs publish their start, progress and end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,9 +9,9 @@ import pytest
 
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.events import JobChange, JobChanged
-from app.foundation.job_service import JobNews
+from app.foundation.job_service import JobEventPublisher
 from app.foundation.jobs import Document, JobState
-from app.foundation.ports import Journal
+from app.foundation.ports import StepJournal
 from app.foundation.sql.database import Database
 from app.workers.durable import DurableRun
 from app.workers.runs import report_progress
@@ -40,7 +40,7 @@ class Heard:
     failure: BaseException | None = None
     second: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def tell(self, event: JobChanged) -> None:
+    async def publish(self, event: JobChanged) -> None:
         self.events.append(event)
 
     async def sleep(self, seconds: float) -> None:
@@ -54,7 +54,7 @@ class Heard:
             await asyncio.sleep(0)
 
     async def run(self) -> Document:
-        async def work(journal: Journal, payload: Document) -> Document:
+        async def work(journal: StepJournal, payload: Document) -> Document:
             async def first() -> Document:
                 for share in (1, 2):
                     journal.share(share, 4)
@@ -72,7 +72,7 @@ class Heard:
 
         told = report_progress(
             DurableRun("noted", ("first", "last"), work),
-            cast("JobNews", self),
+            cast("JobEventPublisher", self),
             lambda: NOW,
             self.sleep,
         )
@@ -89,7 +89,7 @@ HALF = (JobChange.PROGRESS, JobState.RUNNING, "first", 0.25)
 SECOND = (JobChange.PROGRESS, JobState.RUNNING, "last", 0.5)
 
 
-async def test_a_run_is_heard_of_from_its_beginning_to_its_end() -> None:
+async def test_a_run_publishes_start_progress_and_end() -> None:
     heard = Heard()
     await heard.run()
     done = (JobChange.ENDED, JobState.DONE, "last", 1.0)
@@ -106,7 +106,7 @@ async def test_a_run_is_heard_of_from_its_beginning_to_its_end() -> None:
         (ValueError("a secret"), "internal_error"),
     ],
 )
-async def test_a_failure_is_told_by_its_code_and_goes_on_as_it_was(
+async def test_a_failure_is_published_with_its_code_and_raised(
     failure: Exception, code: str
 ) -> None:
     heard = Heard(failure=failure)
@@ -118,18 +118,18 @@ async def test_a_failure_is_told_by_its_code_and_goes_on_as_it_was(
     assert "secret" not in repr(heard.events)
 
 
-async def test_who_is_cut_off_has_not_ended() -> None:
+async def test_a_cancelled_process_publishes_no_end() -> None:
     heard = Heard(failure=asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
         await heard.run()
     assert heard.told[-1] == SECOND
 
 
-async def test_news_that_cannot_be_told_stop_nobody() -> None:
+async def test_a_job_event_that_cannot_be_stored_fails_no_job() -> None:
     class Away:
         def write(self) -> object:
             raise UnavailableError(Code.DATABASE_UNAVAILABLE, "away")
 
-    lost = JobNews(cast("Database", Away()))
+    lost = JobEventPublisher(cast("Database", Away()))
     event = JobChanged("a", "b", JobChange.STARTED, JobState.RUNNING, None, 0.0, None, NOW)
-    await lost.tell(event)
+    await lost.publish(event)

@@ -14,7 +14,7 @@ from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.database import Database
 from app.operations.services.health_checks import TASK_FAILED, ComponentState, background_task
 from app.portfolio.services.decision_context import DecisionContext
-from app.workers.supervisor import COOLDOWN_S, CRASHES, Heartbeat, Supervisor
+from app.workers.supervisor import COOLDOWN_S, MAX_CRASHES, Heartbeat, Supervisor
 from tests.support.desk import Desk
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
@@ -74,7 +74,7 @@ async def test_W15_after_five_restarts_in_a_minute_it_has_failed_and_health_says
     bench = Bench()
     bench.supervisor.start("stream", bench.work, lambda: 60.0)
     await bench.until_it_rests()
-    assert len(bench.begun) == 1 + CRASHES
+    assert len(bench.begun) == 1 + MAX_CRASHES
     assert bench.begun[-1] - START < timedelta(minutes=1)
     (fact,) = bench.supervisor.facts()
     shown = background_task(fact)
@@ -91,12 +91,12 @@ async def test_W15_after_its_rest_one_crash_is_enough_and_a_minute_without_ends_
     await bench.until_it_rests()
     bench.rested.set()
     await bench.until_it_rests(2)
-    assert len(bench.begun) == 2 + CRASHES
+    assert len(bench.begun) == 2 + MAX_CRASHES
     (fact,) = bench.supervisor.facts()
-    assert (background_task(fact).state, fact.crashes) == (ComponentState.DOWN, 2 + CRASHES)
+    assert (background_task(fact).state, fact.crashes) == (ComponentState.DOWN, 2 + MAX_CRASHES)
     bench.broken = None
     bench.rested.set()
-    while len(bench.begun) < 3 + CRASHES:
+    while len(bench.begun) < 3 + MAX_CRASHES:
         await asyncio.sleep(0)
     (fact,) = bench.supervisor.facts()
     assert (fact.failed_until, fact.crashes) == (None, 0)
@@ -115,13 +115,13 @@ async def test_T03_a_step_of_the_clock_neither_prolongs_a_failure_nor_hides_one(
         await asyncio.sleep(0)
     bench.now += way * step  # between two crashes of one minute
     await bench.until_it_rests()
-    assert len(bench.begun) == 1 + CRASHES
+    assert len(bench.begun) == 1 + MAX_CRASHES
     bench.now += way * step  # while it rests
     (fact,) = bench.supervisor.facts()
     assert fact.failed_until == bench.now + timedelta(seconds=COOLDOWN_S)
     bench.broken = None
     bench.rested.set()
-    while len(bench.begun) < 2 + CRASHES:
+    while len(bench.begun) < 2 + MAX_CRASHES:
         await asyncio.sleep(0)
     (fact,) = bench.supervisor.facts()
     assert (fact.failed_until, fact.crashes) == (None, 0)
@@ -137,7 +137,7 @@ async def test_an_outage_spends_nothing_of_the_budget() -> None:
         del beat
         nonlocal tries
         tries += 1
-        if tries <= 3 * CRASHES:
+        if tries <= 3 * MAX_CRASHES:
             raise UnavailableError(Code.EXCHANGE_TIMEOUT, "no answer")
 
     bench.supervisor.start("stream", work, lambda: 60.0)

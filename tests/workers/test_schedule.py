@@ -11,16 +11,16 @@ import pytest
 from app.configuration.domain.model import IntervalSettings
 from app.foundation.errors import UnavailableError
 from app.foundation.jobs import Document, Enqueued, Job, JobKind, JobState
-from app.foundation.ports import Jobs, Journal
+from app.foundation.ports import Jobs, StepJournal
 from app.workers.durable import DurableRun
 from app.workers.schedule import (
     CHECK_INTERVAL_S,
     ScheduledTask,
     Tasks,
-    begin,
-    begin_feed,
+    create_schedule,
     repeat,
-    table,
+    start_feed_tasks,
+    start_tasks,
 )
 from app.workers.supervisor import Supervisor
 from tests.workers.engines import engine_at
@@ -125,7 +125,7 @@ class Durable:
             await getattr(self.work, kind)(*([noon()] if kind == "rebalance_check" else []))
         return Enqueued(run_id, is_new=True)
 
-    async def finished(self, run_id: str) -> Job:
+    async def wait_for_end(self, run_id: str) -> Job:
         at = noon()
         return Job(run_id, "", JobState.DONE, at, at, at, 1.0, (), {}, None, None)
 
@@ -170,7 +170,9 @@ def test_the_table_follows_the_configuration() -> None:
     intervals = IntervalSettings()
     ticks = {
         tick.name: tick
-        for tick in table(lambda: intervals, Desk().work, durable(Desk()), noon, lambda: 0.0)
+        for tick in create_schedule(
+            lambda: intervals, Desk().work, durable(Desk()), noon, lambda: 0.0
+        )
     }
     seconds = {name: tick.interval_s() for name, tick in ticks.items()}
     assert seconds == {
@@ -214,9 +216,9 @@ async def settled() -> None:
 async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
     desk = Desk()
     supervisor = Supervisor(lambda: datetime(2026, 1, 1, tzinfo=UTC), lambda: forever(0.0))
-    ticks = table(IntervalSettings, desk.work, durable(desk), noon, lambda: 0.0)
-    begin_feed(supervisor, ticks, desk.work, lambda: 0.0, lambda: True)
-    begin(supervisor, [tick for tick in ticks if tick.is_shared], lambda: 0.0)
+    ticks = create_schedule(IntervalSettings, desk.work, durable(desk), noon, lambda: 0.0)
+    start_feed_tasks(supervisor, ticks, desk.work, lambda: 0.0, lambda: True)
+    start_tasks(supervisor, [tick for tick in ticks if tick.is_shared], lambda: 0.0)
     await settled()
     assert desk.done == ["first_fill", "alerts"], "what is wrong is told from the start"
     desk.enough.set()
@@ -294,7 +296,7 @@ async def test_T03_a_clock_that_is_set_skips_and_doubles_no_scheduled_job(
         if len(runs.at) in {2, 5}:
             off += timedelta(hours=steps_h[len(runs.at) == 5])
 
-    async def carried_out(journal: Journal, payload: Document) -> Document:
+    async def carried_out(journal: StepJournal, payload: Document) -> Document:
         async def act() -> Document:
             moments.append(str(payload["scheduled_at"]))
             await ran()
@@ -317,7 +319,7 @@ async def test_T03_a_clock_that_is_set_skips_and_doubles_no_scheduled_job(
     async with engine_at(
         database_url, [DurableRun(kind.value, ("act",), carried_out) for kind in SLOTTED]
     ) as engine:
-        for tick in table(IntervalSettings, work, engine, wall, lambda: runs.now):
+        for tick in create_schedule(IntervalSettings, work, engine, wall, lambda: runs.now):
             runs.at, runs.now, off = [], 0.0, timedelta()
             moments.clear()
             # A durable job that fails is told as unavailable.
@@ -331,7 +333,7 @@ async def test_T03_a_clock_that_is_set_skips_and_doubles_no_scheduled_job(
     assert seen == {kind.value for kind in SLOTTED}
 
 
-async def test_K16_who_no_longer_owns_the_feed_does_nothing_of_it_when_it_wakes() -> None:
+async def test_K16_a_resumed_former_leader_runs_no_feed_task() -> None:
     runs = Runs(0)
     owns = iter([True, False, False])
     desk = Desk()
@@ -354,7 +356,7 @@ async def test_K16_who_no_longer_owns_the_feed_does_nothing_of_it_when_it_wakes(
         except StopIteration:
             raise asyncio.CancelledError from None  # the test has seen enough
 
-    names = begin_feed(supervisor, [ticks[0], *shared], desk.work, lambda: 0.0, is_owner)
+    names = start_feed_tasks(supervisor, [ticks[0], *shared], desk.work, lambda: 0.0, is_owner)
     assert names == ("first_fill", "market"), "what every process does is not begun with it"
     await settled()
     assert sorted(desk.done) == ["first_fill", "market"]
@@ -364,13 +366,13 @@ async def test_K16_who_no_longer_owns_the_feed_does_nothing_of_it_when_it_wakes(
 
 async def test_a_slotted_tick_waits_as_long_as_its_slots_say() -> None:
     runs, left = Runs(3), iter([50.0, 20.0, 0.0, 3.0, -1.0, 0.0])
-    tick = ScheduledTask("rebalance_check", lambda: 60.0, runs.run, left_s=lambda: next(left))
+    tick = ScheduledTask("rebalance_check", lambda: 60.0, runs.run, due_in_s=lambda: next(left))
     assert await runs.follow(tick) == [100.0, 110.0, 113.0]
 
 
 def test_a_provisional_board_is_scored_again_soon() -> None:
     desk, intervals = Desk(), IntervalSettings()
-    ticks = table(lambda: intervals, desk.work, durable(desk), noon, lambda: 0.0)
+    ticks = create_schedule(lambda: intervals, desk.work, durable(desk), noon, lambda: 0.0)
     scoring = next(tick for tick in ticks if tick.name == "scoring")
     assert scoring.interval_s() == 300
     desk.provisional = True

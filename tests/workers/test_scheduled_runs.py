@@ -1,4 +1,4 @@
-"""One run per slot of time, whoever asks; over a real engine, on a clock that the test moves."""
+"""One run per slot in all processes, over a real engine, on a clock that the test moves."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ import pytest
 
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.jobs import Document, JobKind, JobState
-from app.foundation.ports import Journal
+from app.foundation.ports import StepJournal
 from app.workers.durable import DurableRun
 from app.workers.engine import Engine
 from app.workers.schedule import OncePerSlotTask
@@ -36,7 +36,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.go_on.set()
 
-    async def work(self, journal: Journal, payload: Document) -> Document:
+    async def work(self, journal: StepJournal, payload: Document) -> Document:
         async def check() -> Document:
             await self.go_on.wait()
             if self.failures:
@@ -143,13 +143,13 @@ async def test_a_cancelled_one_is_over(desk: Desk) -> None:
 async def test_how_long_until_the_next_slot(desk: Desk) -> None:
     tick = desk.tick()
     desk.later(minutes=7)
-    assert tick.left_s() == 0.0, "nothing was done yet"
+    assert tick.due_in_s() == 0.0, "nothing was done yet"
     await tick.run()
-    assert tick.left_s() == 53 * 60
+    assert tick.due_in_s() == 53 * 60
     desk.later(minutes=53)
-    assert tick.left_s() == 0.0
+    assert tick.due_in_s() == 0.0
     await tick.run()
-    assert tick.left_s() == 3600
+    assert tick.due_in_s() == 3600
 
 
 async def test_a_changed_interval_counts_at_once(desk: Desk) -> None:
@@ -157,11 +157,11 @@ async def test_a_changed_interval_counts_at_once(desk: Desk) -> None:
     desk.later(minutes=7)
     await tick.run()
     desk.interval_s = 300.0
-    assert tick.left_s() == 0.0
+    assert tick.due_in_s() == 0.0
     await tick.run()
-    assert tick.left_s() == 180.0
+    assert tick.due_in_s() == 180.0
     desk.interval_s = 86_400.0
-    assert tick.left_s() == (11 * 60 + 53) * 60, "a day that began before is not another tick"
+    assert tick.due_in_s() == (11 * 60 + 53) * 60, "a day that began before is not another tick"
 
 
 STEPS = pytest.mark.parametrize(
@@ -180,13 +180,13 @@ async def test_T03_a_clock_that_is_set_skips_and_doubles_nothing(
     tick, ran = desk.tick(), []
     moments = dict(zip((13, 22), steps, strict=False))
     for turn in range(31):
-        if tick.left_s() == 0:
+        if tick.due_in_s() == 0:
             before = len(desk.slots)
             await tick.run()
             assert len(desk.slots) == before + 1, "a run that was asked for is carried out"
             ran.append(desk.passed_s / 60)
         desk.set_clock(hours=moments.get(turn, 0.0))
-        assert tick.left_s() <= 90 * 60
+        assert tick.due_in_s() <= 90 * 60
         desk.later(minutes=10)
     gaps = [later - earlier for earlier, later in pairwise(ran[1:])]
     assert len(set(desk.slots)) == len(desk.slots), "each is a moment of its own"
@@ -223,7 +223,7 @@ async def test_T03_slots_of_an_earlier_process_are_no_reason_to_stop(desk: Desk)
     await tick.run()
     desk.later(minutes=60)
     desk.set_clock(hours=-3)
-    assert tick.left_s() == 0
+    assert tick.due_in_s() == 0
     await tick.run()
     assert desk.slots[4:] == ["2026-03-29T13:00:00.000001+00:00"]
 
@@ -233,13 +233,13 @@ async def test_T03_a_trifle_by_which_the_clocks_part_is_waited_for(desk: Desk) -
     await tick.run()
     desk.later(minutes=59)
     desk.set_clock(seconds=-3)
-    assert tick.left_s() == 63
+    assert tick.due_in_s() == 63
     desk.later(seconds=60)
-    assert tick.left_s() == 3
+    assert tick.due_in_s() == 3
     desk.later(seconds=3)
     await tick.run()
     desk.set_clock(seconds=-2)
-    assert tick.left_s() == 3602
+    assert tick.due_in_s() == 3602
     await tick.run()
     assert desk.slots == ["2026-03-29T12:00:00+00:00", "2026-03-29T13:00:00+00:00"]
 

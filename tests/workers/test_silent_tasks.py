@@ -28,9 +28,9 @@ from app.market.services.state import Filling
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
 from app.scoring.domain.events import ScoresUpdated
-from app.settings import Role
+from app.settings import ProcessRole
 from app.workers.reactions import ALERT_REACTIONS, DRIFT_REACTIONS, alert_reactions, drift_reactions
-from app.workers.schedule import ASKING_S, FIRST_FILL
+from app.workers.schedule import EXCHANGE_SILENT_S, FIRST_FILL
 from app.workers.supervisor import CHECK_INTERVAL_S, Heartbeat, Supervisor
 from tests.operations.api.test_system import opened
 from tests.operations.services.test_status import LINK, World
@@ -42,7 +42,7 @@ PATIENCE_S = 30.0
 
 @dataclass
 class Hang:
-    """What never comes back, the first time that it is asked for."""
+    """A call that never returns, the first time."""
 
     asked: int = 0
     never: asyncio.Event = field(default_factory=asyncio.Event)
@@ -161,7 +161,7 @@ class Owner:
             cast("MarketData", bars), cast("Any", Part(Hang())), nobody, idle_s=0.01
         )
         FeedTasks(
-            Role.ALL,
+            ProcessRole.ALL,
             cast("Database", part("mode")),
             cast("MySymbolsServiceV2", Face(market, market, market)),
             FeedView(lambda: LINK),
@@ -182,10 +182,10 @@ class Owner:
             source = cast("ReferenceSource", part(name))
             asking = References(source, cast("Any", Part(Hang())), lambda: True, 60.0)
             work = asking.run if name == "reference" else asking.hear
-            self.supervisor.start(name, work, lambda: 60.0 + ASKING_S)
+            self.supervisor.start(name, work, lambda: 60.0 + EXCHANGE_SILENT_S)
 
     def tell(self) -> None:
-        """What wakes those who wait to be told something."""
+        """Wakes the tasks that wait for an event."""
         self.bus.publish(ConfigurationChanged(Configuration(), T0))
         self.bus.publish(ScoresUpdated("run", T0, 1, 0, 0.1, T0))
         topic = Topic(TopicKind.HOUR_BAR, "XBTUSDTM")
@@ -246,7 +246,7 @@ def _failed(owner: Owner, name: str) -> bool:
     return any(one.name == name and one.last_error for one in owner.supervisor.facts())
 
 
-async def test_who_has_nothing_to_do_gives_signs_of_life_all_the_same() -> None:
+async def test_idle_tasks_send_heartbeats() -> None:
     owner = Owner()
     owner.begin("nobody")
     for name in (ALERT_REACTIONS, DRIFT_REACTIONS, "stream_bars"):
@@ -260,7 +260,7 @@ def _has_beaten(owner: Owner, name: str) -> bool:
     return any(one.name == name and one.silent_s == 0.0 for one in owner.supervisor.facts())
 
 
-async def test_who_waits_for_the_fill_of_another_hears_how_far_that_is() -> None:
+async def test_a_wait_for_another_fill_reports_its_progress() -> None:
     filling, heard = Filling(), list[str]()
     began = asyncio.Event()
 

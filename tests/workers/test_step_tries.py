@@ -4,7 +4,7 @@ import pytest
 
 from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.foundation.jobs import Document
-from app.workers.durable import tried
+from app.workers.durable import run_with_retries
 
 BUSY = UnavailableError(Code.DATABASE_CONTENTION, "busy", retry_after_s=1)
 STALE = UnavailableError(Code.MARKET_DATA_STALE, "old", retry_after_s=30)
@@ -29,20 +29,20 @@ class Step:
 
 async def test_a_step_is_tried_again_when_its_error_says_so() -> None:
     step = Step(BUSY, BUSY)
-    assert await tried("check", step, step.sleep) == {"done": True}
+    assert await run_with_retries("check", step, step.sleep) == {"done": True}
     assert step.pauses == [1, 1]
 
 
 async def test_the_third_failure_is_the_last() -> None:
     step = Step(BUSY, BUSY, BUSY)
     with pytest.raises(UnavailableError) as caught:
-        await tried("check", step, step.sleep)
+        await run_with_retries("check", step, step.sleep)
     assert (caught.value, step.pauses) == (BUSY, [1, 1])
 
 
 @pytest.mark.parametrize("error", [STALE, NEVER])
-async def test_what_takes_longer_fails_at_once(error: UnavailableError) -> None:
+async def test_a_long_retry_after_fails_without_retry(error: UnavailableError) -> None:
     step = Step(error)
     with pytest.raises(UnavailableError):
-        await tried("check", step, step.sleep)
+        await run_with_retries("check", step, step.sleep)
     assert step.pauses == []

@@ -11,7 +11,7 @@ import pytest
 from app.adapters.kucoin.limiter import KucoinLimits
 from app.foundation.backoff import full_jitter
 from app.foundation.errors import Code, UnavailableError
-from app.workers.schedule import TURN_S, ScheduledTask, begin
+from app.workers.schedule import MAX_RUN_S, ScheduledTask, start_tasks
 from app.workers.supervisor import Heartbeat, Supervisor, Work
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
@@ -165,7 +165,7 @@ async def test_tasks_can_be_ended_one_by_one_and_begun_again(bench: Bench) -> No
     for name in ("one", "two", "three"):
         supervisor.start(name, work(name), patient)
     await asyncio.sleep(0)
-    await supervisor.end("two", "three", "never begun")
+    await supervisor.stop_tasks("two", "three", "never begun")
     assert ended == ["two", "three"]
     assert [fact.name for fact in supervisor.facts()] == ["one"]
     supervisor.start("two", work("two"), patient)
@@ -192,7 +192,7 @@ async def test_an_outage_that_comes_out_of_a_group_of_tasks_is_an_outage_and_no_
     assert (attempts, max(bench.pauses)) == (21, 2.0), "it never rests as who fails by a bug"
 
 
-async def test_who_is_told_to_stop_and_fails_at_that_is_not_begun_again(bench: Bench) -> None:
+async def test_a_task_that_fails_while_stopping_is_not_restarted(bench: Bench) -> None:
     begun = 0
 
     async def work(beat: Heartbeat) -> None:
@@ -210,7 +210,7 @@ async def test_who_is_told_to_stop_and_fails_at_that_is_not_begun_again(bench: B
         while not begun:
             await asyncio.sleep(0)
         async with asyncio.timeout(60.0):
-            await (bench.supervisor.stop() if is_all else bench.supervisor.end("fill"))
+            await (bench.supervisor.stop() if is_all else bench.supervisor.stop_tasks("fill"))
         assert begun == 1
     bench.supervisor.start("fill", work, lambda: 0.0)
     while begun < 2:
@@ -244,26 +244,26 @@ async def test_an_end_that_was_cut_off_is_brought_to_its_end_by_the_next(bench: 
         one.last_success_at for one in bench.supervisor.facts()
     ):
         await asyncio.sleep(0)
-    ending = asyncio.ensure_future(bench.supervisor.end("slow", "other"))
+    ending = asyncio.ensure_future(bench.supervisor.stop_tasks("slow", "other"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     ending.cancel()
     await asyncio.gather(ending, return_exceptions=True)
     assert "other" not in gone
     slow.set()
-    await bench.supervisor.end("slow", "other")
+    await bench.supervisor.stop_tasks("slow", "other")
     assert gone == ["slow", "other"]
     assert bench.supervisor.facts() == ()
 
 
-def test_what_was_away_is_taken_up_again_within_half_a_minute_of_its_return() -> None:
+def test_tasks_resume_within_30_s_after_an_outage() -> None:
     longest = list(islice(full_jitter(lambda: 1.0), 20))
     assert longest[:4] == [0.5, 1.0, 2.0, 4.0]
     assert KucoinLimits().breaker_probe_s + max(longest) < 25.0
 
 
 class Stuck:
-    """A task that beats once and then waits for what nobody will ever set."""
+    """A task with one heartbeat that then waits for ever."""
 
     def __init__(self, *, holds_on: bool = False) -> None:
         self.begun = 0
@@ -359,7 +359,7 @@ async def test_silence_counts_neither_before_the_first_beat_of_a_gated_task_nor_
     await bench.supervisor.stop()
 
 
-async def test_who_waits_for_a_database_that_is_known_to_be_away_is_not_stuck(
+async def test_waiting_for_a_known_database_outage_is_not_stuck(
     bench: Bench,
 ) -> None:
     away = [True, True, False]
@@ -386,9 +386,9 @@ async def test_E12_a_tick_that_never_ends_is_stuck_after_its_interval_and_a_turn
         await asyncio.Event().wait()
 
     tick = ScheduledTask("alerts", lambda: 60.0, hangs)
-    begin(bench.supervisor, [tick], lambda: 0.0)
+    start_tasks(bench.supervisor, [tick], lambda: 0.0)
     await turns()
-    bench.supervisor.check_silence(60.0 + TURN_S)
+    bench.supervisor.check_silence(60.0 + MAX_RUN_S)
     await turns()
     assert len(begun) == 1
     bench.supervisor.check_silence(1.0)

@@ -6,7 +6,7 @@ from typing import Final
 
 from app.alerts.domain.models import Alert, AlertRule, Resolution
 from app.configuration.domain.sections import Severity
-from app.foundation.events import EventKind, Topic
+from app.foundation.events import EventKind, EventTopic
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,6 @@ def alert_resolved(alert: Alert, how: Resolution, at: datetime) -> AlertResolved
 
 
 EVENTS: Final = (
-    EventKind(AlertRaised, "alert_raised", Topic.ALERT, subject="symbol"),
-    EventKind(AlertResolved, "alert_resolved", Topic.ALERT, subject="symbol"),
+    EventKind(AlertRaised, "alert_raised", EventTopic.ALERT, subject="symbol"),
+    EventKind(AlertResolved, "alert_resolved", EventTopic.ALERT, subject="symbol"),
 )

@@ -216,7 +216,7 @@ def remaining_quota(delivered: int, rules: NotificationSettings) -> tuple[int, i
 
     `delivered` went out in the last minute. A part of the quota is reserved for critical ones.
     """
-    return max(0, rules.per_minute - delivered), max(0, rules.for_ordinary - delivered)
+    return max(0, rules.per_minute - delivered), max(0, rules.ordinary_per_minute - delivered)
 
 
 def retry_delay_s(attempts: int, dice: float) -> float:

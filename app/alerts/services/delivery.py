@@ -33,7 +33,7 @@ from app.alerts.services.monitor import no_op
 from app.alerts.services.notifications import Notifiers
 from app.alerts.storage.notifications import NotificationRepository
 from app.configuration.domain.sections import NotificationSettings
-from app.foundation.clock import SharedClock, agreed
+from app.foundation.clock import SharedClock, current_time
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock
@@ -75,7 +75,7 @@ class Outbox:
         position = await unit.get(NotificationRepository).position()
         records = await unit.get(EventRepository).after(position, _PAGE)
         notices = [notice for record in records if (notice := notification_of(record)) is not None]
-        at = await agreed(unit, self.shared, self.clock)
+        at = await current_time(unit, self.shared, self.clock)
         for channel in channels:
             wanted = [one for one in notices if channel.enabled and one.kind in channel.kinds]
             if channel.kind is ChannelKind.APPRISE:
@@ -209,7 +209,10 @@ class NotificationDispatcher:
 
     async def _claim(self, unit: UnitOfWork, channel: Channel) -> tuple[Delivery, ...]:
         """Claim deliveries: webhooks all in order, people critical ones first within the quota."""
-        at, log = await agreed(unit, self.shared, self.clock), unit.get(NotificationRepository)
+        at, log = (
+            await current_time(unit, self.shared, self.clock),
+            unit.get(NotificationRepository),
+        )
         if channel.kind is ChannelKind.WEBHOOK:
             return await log.claim(channel.id, at, _BATCH)
         left, ordinary = remaining_quota(
@@ -244,7 +247,7 @@ class NotificationDispatcher:
         left: list[Delivery] | None = None,
     ) -> None:
         async with self.database.write() as unit:
-            ahead = self.clock() - await agreed(unit, self.shared, self.clock)
+            ahead = self.clock() - await current_time(unit, self.shared, self.clock)
             await unit.get(NotificationRepository).delivered(_stamped(done, ahead))
             await unit.get(NotificationRepository).release(left or [])
         self.metrics.notifications.labels(channel.kind.value, "delivered").inc(len(done))
@@ -261,7 +264,7 @@ class NotificationDispatcher:
         pause = timedelta(seconds=retry_delay_s(attempts, self.dice()))
         done, behind = around
         async with self.database.write() as unit:
-            now = await agreed(unit, self.shared, self.clock)
+            now = await current_time(unit, self.shared, self.clock)
             again = None if attempts >= MAX_ATTEMPTS else now + pause
             await unit.get(NotificationRepository).delivered(_stamped(done, self.clock() - now))
             await unit.get(NotificationRepository).release(behind)

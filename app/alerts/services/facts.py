@@ -32,7 +32,7 @@ from app.market.domain.models import (
     ExchangeLink,
     Interval,
 )
-from app.market.domain.panel import log_returns, unbroken
+from app.market.domain.panel import crossed, log_returns, newest_close, unbroken
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.services.exchange_clock import ServerClock
 from app.market.services.health_facts import ExchangeWatch
@@ -337,9 +337,16 @@ def _funding(rate: Decimal | None, contract: Contract) -> float | None:
 
 
 def _jump(symbol: str, context: DecisionContext) -> float | None:
-    """Move since the last close in deviations; None without a fresh mark or enough closes."""
+    """Move since the last close in deviations; None without a fresh mark or enough closes.
+
+    None also where the unit of the price has changed since that close.
+    """
     panel, mark = context.market.panel(Interval.DAY), context.mark(symbol)
     if panel is None or mark is None or mark <= 0 or symbol not in panel.symbols:
+        return None
+    newest = newest_close(panel, symbol)
+    changes = context.redenominations(symbol)
+    if newest is None or crossed(changes, newest, (context.at, mark)) is not None:
         return None
     prices, column = unbroken(panel), panel.symbols.index(symbol)
     returns = log_returns(prices, _DAYS)[:, column]

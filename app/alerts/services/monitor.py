@@ -14,7 +14,7 @@ from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 
 
 async def no_op() -> None:
@@ -85,7 +85,7 @@ class AlertingHeartbeat:
             return
         try:
             async with self.database.write() as unit:
-                await unit.get(FactRepository).put(_key(part), now.isoformat())
+                await unit.get(KeyValueRepository).put(_key(part), now.isoformat())
         except ServiceError:
             return  # the database reports its own outage
         self._noted[part] = now
@@ -95,7 +95,7 @@ class AlertingHeartbeat:
         try:
             async with self.database.read() as unit:
                 noted = {
-                    part: await unit.get(FactRepository).get(_key(part))
+                    part: await unit.get(KeyValueRepository).get(_key(part))
                     for part in AlertingComponent
                 }
         except ServiceError:

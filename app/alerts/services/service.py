@@ -348,7 +348,7 @@ class AlertService:
             if moved != alert:
                 await unit.get(AlertRepository).save([moved])
             if moved.resolution is not None:
-                unit.announce(alert_resolved(moved, moved.resolution, now))
+                unit.publish_after_commit(alert_resolved(moved, moved.resolution, now))
             return moved
 
         return await self.idempotency.run(command, change, render)
@@ -373,10 +373,10 @@ class AlertService:
         await unit.get(AlertRepository).drop(seen.dropped)
         await unit.get(AlertRepository).save(seen.saved)
         for alert in seen.raised:
-            unit.announce(alert_raised(alert, context.at))
+            unit.publish_after_commit(alert_raised(alert, context.at))
         for alert in seen.ended:
             if alert.resolution is not None:
-                unit.announce(alert_resolved(alert, alert.resolution, context.at))
+                unit.publish_after_commit(alert_resolved(alert, alert.resolution, context.at))
         return seen, context
 
 

@@ -13,7 +13,7 @@ from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution
 from app.alerts.storage.tables import alerts as table
 from app.configuration.domain.sections import Severity
 from app.foundation.errors import Code, NotFoundError
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.foundation.sql.statements import upsert
 from app.foundation.sql.tables import service_facts
 from app.portfolio.storage.tables import PORTFOLIO_ID, portfolio, replacement_confirmations
@@ -133,7 +133,7 @@ class AlertRepository:
 
     async def _counted(self) -> None:
         """Increment the change counter; the portfolio's lock prevents lost updates."""
-        facts = FactRepository(self.connection)
+        facts = KeyValueRepository(self.connection)
         await facts.put(_SAVES, (await facts.get(_SAVES) or 0) + 1)
 
     async def forget(self, before: datetime) -> int:

@@ -20,7 +20,7 @@ from app.cli.output import (
 )
 
 command = typer.Typer(help="Alerts: list, acknowledge, snooze, resolve.", no_args_is_help=True)
-AlertId = Annotated[str, typer.Argument(help="The id that `alerts list` shows.")]
+AlertId = Annotated[str, typer.Argument(help="Id of an alert, as in `alerts list`.")]
 User = Annotated[str | None, typer.Option(help="Name that is recorded with the alert.")]
 _COLUMNS = ("severity", "rule", "subject", "value>", "limit>", "since", "message", "id")
 
@@ -75,7 +75,7 @@ def acknowledge(
 @command.command()
 def snooze(
     alert_id: AlertId,
-    minutes: Annotated[float, typer.Option(min=1 / 60, help="For how long.")] = 60.0,
+    minutes: Annotated[float, typer.Option(min=1 / 60, help="Duration in minutes.")] = 60.0,
     user: User = None,
     key: IdempotencyKey = None,
     as_json: AsJson = False,

@@ -1,4 +1,4 @@
-"""`my-symbols audit`: proves the history without the service."""
+"""`my-symbols audit`: verifies the history without the service."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ import typer
 from app.cli.lazy import load_program
 from app.cli.output import AsJson
 
-command = typer.Typer(no_args_is_help=True, help="Prove the history; the database is only read.")
+command = typer.Typer(no_args_is_help=True, help="Verify the history; read-only.")
 Database = Annotated[
     str | None,
     typer.Option(
@@ -18,7 +18,7 @@ Database = Annotated[
 
 @command.callback()
 def _group() -> None:
-    """Keeps the name of a group's only command."""
+    """Makes Typer keep the name of the only command of a group."""
 
 
 @command.command()

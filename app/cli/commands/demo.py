@@ -21,7 +21,7 @@ def demo(
     replay_from: ReplayFrom = None,
     contracts: Contracts = None,
     database: Annotated[
-        Path, typer.Option(help="SQLite file of the demo; created anew each time.")
+        Path, typer.Option(help="SQLite file of the demo; recreated at each start.")
     ] = DATABASE,
     once: Annotated[bool, typer.Option("--once", help="Exit after the report.")] = False,
     as_json: AsJson = False,

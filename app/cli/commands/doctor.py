@@ -1,4 +1,4 @@
-"""`my-symbols doctor`: checks the set-up and says what to do."""
+"""`my-symbols doctor`: checks the set-up and gives advice."""
 
 import typer
 

@@ -24,7 +24,7 @@ from app.foundation.http.protocol import USUAL_STATUS
 from app.foundation.jobs import FINAL, JobKind, JobState
 
 command = typer.Typer(help="Background jobs: list, show and cancel them.", no_args_is_help=True)
-JobId = Annotated[str, typer.Argument(help="As `jobs list` shows it.")]
+JobId = Annotated[str, typer.Argument(help="Id of a job, as in `jobs list`.")]
 _POLL_INTERVAL_S: Final = 0.3
 _COLUMNS = ("created", "job", "state", "done %>", "finished", "error")
 
@@ -56,7 +56,7 @@ def show(job: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
 
 @command.command()
 def cancel(job: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """Stop a job; its finished steps are not undone."""
+    """Cancel a job; its finished steps are not undone."""
     with report_errors(as_json) as output:
         response = asyncio.run(Client(url).post(f"/jobs/{quote_segment(job)}/cancel"))
         if not output.print_if_json(response):

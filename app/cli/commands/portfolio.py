@@ -81,13 +81,13 @@ def _parse_decimal(text: str) -> Decimal:
 
 
 def _exact_option(help_text: str, *names: str) -> Any:
-    """Declares an option whose number is sent exactly as it was written."""
+    """Declares an option whose number is sent exactly as it was entered."""
     return typer.Option(*names, parser=_parse_decimal, metavar="NUMBER", help=help_text)
 
 
 Balance = Annotated[Decimal, _exact_option("Equity in the quote currency.", "--balance")]
 Leverage = Annotated[Decimal | None, _exact_option("1 by default.", "--leverage")]
-ProposalId = Annotated[str, typer.Argument(help="The id of a proposal.")]
+ProposalId = Annotated[str, typer.Argument(help="Id of a proposal.")]
 Since = Annotated[str | None, typer.Option("--from", help="ISO 8601 time with its zone.")]
 Until = Annotated[str | None, typer.Option("--to", help="ISO 8601 time with its zone.")]
 
@@ -214,7 +214,7 @@ def approve(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Carry out a proposal."""
+    """Execute a proposal."""
     path = f"/portfolio/proposals/{quote_segment(proposal)}/approve"
     _change(path, {"reason": reason}, key, as_json, url)
 
@@ -227,7 +227,7 @@ def decline(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Close a proposal without carrying it out."""
+    """Close a proposal without executing it."""
     path = f"/portfolio/proposals/{quote_segment(proposal)}/decline"
     _change(path, {"reason": reason}, key, as_json, url)
 
@@ -253,7 +253,7 @@ def position_size(
     """Show the lots of a symbol for a balance, and the caps that limit them."""
     kelly = (wins, losses, payoff_ratio)
     if any(value is None for value in kelly) and any(value is not None for value in kelly):
-        raise typer.BadParameter("--wins, --losses and --payoff-ratio are given together.")
+        raise typer.BadParameter("--wins, --losses and --payoff-ratio need each other.")
     query = drop_missing(
         {
             "account_balance": balance,
@@ -301,7 +301,7 @@ def report(
     with report_errors(as_json) as output:
         query = urlencode(drop_missing({"from": since, "to": until}))
         path = "/portfolio/report" + (f"?{query}" if query else "")
-        response = run_job(output, Client(url), "making the report", path, "GET")
+        response = run_job(output, Client(url), "report", path, "GET")
         if not output.print_if_json(response):
             _print_report(output, response.document["result"])
 
@@ -369,6 +369,10 @@ def _print_plan(output: Output, plan: Mapping[str, Any]) -> None:
         output.console.print(f"lots: {text}")
     facts = ("turnover", "estimated_cost", "total_changes", "run_id")
     output.console.print(", ".join(f"{name} {format_value(plan.get(name))}" for name in facts))
+    refusal = plan.get("would_be_refused")
+    if refusal is not None:
+        said = f"it would be refused now: {refusal['code']}: {refusal['detail']}"
+        output.console.print(said, markup=False)
 
 
 def _create_changes_table(title: str, changes: Sequence[Mapping[str, Any]]) -> Table:
@@ -474,6 +478,6 @@ def _print_report(output: Output, report: Mapping[str, Any]) -> None:
         lines = [tuple(line[field] for field in columns.values()) for line in report[name]]
         output.console.print(create_table(name, tuple(columns), lines))
     output.console.print(
-        f"version {report['version']}, made at {report['made_at']}; "
+        f"version {report['version']}, created at {report['made_at']}; "
         "as a page: GET /portfolio/report"
     )

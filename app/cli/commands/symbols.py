@@ -22,9 +22,9 @@ def sync(
 ) -> None:
     """Read all contracts from the exchange now."""
     with report_errors(as_json) as output:
-        title, path = "reading contracts", "/symbols/sync"
+        title, path = "syncing contracts", "/symbols/sync"
         if history:
-            title, path = "filling up", "/symbols/sync?history=true"
+            title, path = "loading history", "/symbols/sync?history=true"
         response = run_job(output, Client(url), title, path)
         if not output.print_if_json(response):
             output.console.print(create_fact_table("contracts", response.document["result"]))

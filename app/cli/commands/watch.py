@@ -82,7 +82,7 @@ def watch(
     resume_from: Annotated[
         int | None, typer.Option(min=0, help="Sequence of the last event that was seen.")
     ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Exit after so many events.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Exit after this many events.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document per line on stdout.")
     ] = False,

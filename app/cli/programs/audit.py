@@ -1,4 +1,4 @@
-"""Program of `my-symbols audit verify`: proves the history or names its first break."""
+"""Program of `my-symbols audit verify`: verifies the history or reports its first break."""
 
 import asyncio
 from typing import Any
@@ -10,7 +10,7 @@ from app.cli.output import Output, create_table, report_errors
 from app.cli.programs.settings import read_settings
 from app.foundation.errors import ServiceError
 from app.operations.domain.history_audit import HistoryFindings
-from app.operations.storage.audit import inspect
+from app.operations.storage import audit
 
 
 def verify_history(database: str | None, as_json: bool) -> None:
@@ -19,7 +19,7 @@ def verify_history(database: str | None, as_json: bool) -> None:
         options = {} if database is None else {"database": {"url": database}}
         url = read_settings(options).database.url
         try:
-            findings = asyncio.run(inspect(url))
+            findings = asyncio.run(audit.verify_history(url))
         except ValueError as error:
             raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", str(error)) from None
         except ServiceError as error:
@@ -32,13 +32,13 @@ def _print_findings(findings: HistoryFindings, output: Output) -> None:
     if output.as_json:
         output.print_document(_create_document(findings))
     elif findings.ok:
-        caveat = "" if findings.caveat is None else f"; but {findings.caveat}"
+        caveat = "" if findings.caveat is None else f"; caveat: {findings.caveat}"
         output.console.print(
-            f"{findings.events} events: no gap, every hash holds, the state follows from them"
+            f"{findings.events} events: no gap, every hash is valid, and they give the stored state"
             f"{caveat}"
         )
     else:
-        rows = [(found.seq, found.detail) for found in findings.breaks]
+        rows = [(one.seq, one.detail) for one in findings.breaks]
         output.console.print(create_table("history", ("seq>", "break"), rows))
         output.console.print(f"the history breaks at event {findings.first_break}")
 
@@ -48,6 +48,6 @@ def _create_document(findings: HistoryFindings) -> dict[str, Any]:
         "ok": findings.ok,
         "events": findings.events,
         "first_broken_seq": findings.first_break,
-        "breaks": [{"sequence": found.seq, "detail": found.detail} for found in findings.breaks],
+        "breaks": [{"sequence": one.seq, "detail": one.detail} for one in findings.breaks],
         "caveat": findings.caveat,
     }

@@ -12,9 +12,9 @@ import typer
 from app.configuration.domain.fields import (
     SettingEntry,
     entries,
-    info_of,
     is_section,
     setting_fields,
+    setting_info,
 )
 from app.configuration.domain.model import Configuration
 from app.settings import Variable, variables
@@ -33,7 +33,7 @@ Names that end in `_s` are seconds, in `_bp` basis points.
 
 
 def list_settings(section: str, as_json: bool) -> None:
-    """Prints the settings and environment variables whose name begins with `section`."""
+    """Prints settings and environment variables whose name begins with `section`."""
     settings = [_row(one) for one in entries(Configuration()) if one.path.startswith(section)]
     environment = [asdict(one) for one in variables() if one.name.startswith(section)]
     if as_json:
@@ -57,16 +57,16 @@ def create_markdown() -> str:
     groups: dict[str, list[Variable]] = {}
     for one in variables():
         groups.setdefault(one.group, []).append(one)
-    for group, found in groups.items():
+    for group, members in groups.items():
         rows = (
-            (f"`{one.name}`", _code(one.default), one.allowed, one.description) for one in found
+            (f"`{one.name}`", _code(one.default), one.allowed, one.description) for one in members
         )
         parts.append(f"### {group}\n\n{_table('variable', rows)}")
     return "\n".join(parts)
 
 
 def _sections(section: Any, prefix: str, title: str) -> list[str]:
-    """A table of the settings of a section, then those of its groups."""
+    """Returns a table of the settings of a section, then those of its groups."""
     own = [one for one in entries(section, prefix) if "." not in one.path.removeprefix(prefix)]
     rows = (
         (f"`{row['path']}`", _code(row["default"]), row["allowed"], row["description"])
@@ -77,21 +77,21 @@ def _sections(section: Any, prefix: str, title: str) -> list[str]:
         if is_section(one.type):
             group = getattr(section, one.name)
             name = f"{prefix}{one.name}"
-            parts += _sections(group, f"{name}.", f"`{name}`: {info_of(one).description}")
+            parts += _sections(group, f"{name}.", f"`{name}`: {setting_info(one).description}")
     return parts
 
 
 def _row(entry: SettingEntry) -> Mapping[str, str]:
     return {
         "path": entry.path,
-        "default": _shown(entry.default),
+        "default": _default_text(entry.default),
         "allowed": _allowed(entry),
         "unit": entry.info.unit,
         "description": entry.info.description,
     }
 
 
-def _shown(value: Any) -> str:
+def _default_text(value: Any) -> str:
     if isinstance(value, Mapping):
         inner = {str(key): _plain(one) for key, one in value.items()}
         return json.dumps(inner)

@@ -20,7 +20,7 @@ from app.cli.programs.sandbox import ExchangeOptions, parse_day, require_file, r
 from app.cli.programs.service import Server, listening, run
 from app.cli.programs.settings import read_settings
 from app.foundation.data_status import DataSource
-from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePlaceError, FileLock
+from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePathError, FileLock
 from app.foundation.sql.job_store import jobs_file
 from app.settings import Settings
 
@@ -36,7 +36,7 @@ _MAX_REFUSALS: Final = 15
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """Responses of the service; `choice` is None when the portfolio had members already."""
+    """Responses of the service; `choice` is None if the portfolio already had members."""
 
     url: str
     portfolio: Mapping[str, Any]
@@ -48,12 +48,12 @@ class DemoResult:
 
     @property
     def scores(self) -> Sequence[Mapping[str, Any]]:
-        """The scored lines of the board."""
+        """Scored lines of the board."""
         return [score for score in self.rankings["items"] if score["status"] == "scored"]
 
     @property
     def refusals(self) -> Sequence[Mapping[str, Any]]:
-        """The candidates that the choice of members refused."""
+        """Candidates that were refused as members."""
         return list(self.choice["refused"]) if self.choice else []
 
 
@@ -154,7 +154,7 @@ def _create_document(result: DemoResult, seconds: float) -> dict[str, Any]:
 
 
 # KuCoin allows 2000 per 30 s and address. At that pace the first fill (daily and hourly candles of
-# about 500 contracts) takes minutes, so the demo's own exchange allows more.
+# about 500 contracts) takes minutes, so the exchange of the demo allows more.
 DEMO_QUOTA: Final = 100_000
 HOST: Final = "127.0.0.1"
 _POLL_INTERVAL_S: Final = 0.2
@@ -182,7 +182,7 @@ def run_demo(
         exchange = ExchangeOptions(seed, DEMO_QUOTA, require_file(replay), day, contracts)
         with listening(HOST, port) as listener, run_exchange(exchange) as base_url:
             settings = _create_settings(base_url, database, port)
-            # After port and exchange are ready: a demo that cannot start keeps the last one's data.
+            # After port and exchange are ready: a demo that cannot start keeps the earlier data.
             delete_database(database)
 
             async def form_and_print(server: Server) -> None:
@@ -207,7 +207,7 @@ def _create_settings(base_url: str, database: Path, port: int) -> Settings:
                 "source": DataSource.SANDBOX,
                 "quota_per_window": DEMO_QUOTA,
             },
-            # On a busy machine a change may wait for the candles of the whole market.
+            # On a busy machine a change may wait for a write of candles of the whole market.
             "database": {"url": f"sqlite+aiosqlite:///{database}", "pool_wait_s": 60.0},
             "http": {"host": HOST, "port": port},
             "log": {"level": log_level, "form": "console"},
@@ -222,14 +222,14 @@ def delete_database(database: Path) -> None:
     be created there.
     """
     try:
-        lock = FileLock.taken(str(database))
+        lock = FileLock.acquire(str(database))
     except DatabaseInUseError as error:
         raise CommandError(
             ExitCode.CONFIGURATION,
             "database_in_use",
             f"{error.detail}, by `--database`. It was left unchanged.",
         ) from None
-    except DatabasePlaceError as error:
+    except DatabasePathError as error:
         raise CommandError(exit_code_of_error(error), error.code, error.detail) from None
     # The service takes the lock again. Another demo that takes it in between may also delete the
     # file, but never while it is open: the later process is refused.
@@ -267,8 +267,8 @@ async def _form_portfolio(
 async def _score_until_complete(client: Client, started: float) -> tuple[str, float | None]:
     """Returns the newest run, and the seconds from `started` to the first complete board.
 
-    Simultaneous calls share one run: the first call may join a run that began before the last
-    candle arrived, the second cannot.
+    Simultaneous calls share one run. The first call may join a run that began before the last
+    candle arrived; the second cannot.
     """
     usable_s: float | None = None
     for attempt in range(_MAX_SCORINGS):
@@ -283,7 +283,7 @@ async def _score_until_complete(client: Client, started: float) -> tuple[str, fl
 
 
 async def _wait_for_fill(client: Client, server: Server, progress: Progress) -> None:
-    """Follows the first fill, stage by stage. Raises CommandError on time-out or shutdown."""
+    """Follows the first fill by stages. Raises CommandError on timeout or shutdown."""
     tasks: dict[str, TaskID] = {}
     try:
         async with asyncio.timeout(_FILL_TIMEOUT_S):

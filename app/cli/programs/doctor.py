@@ -48,7 +48,7 @@ class CheckResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DoctorCheck:
-    """Outcome of one check with advice and, for a failed one, the exit code."""
+    """Result of one check with advice and, for a failed one, the exit code."""
 
     name: str
     verdict: CheckResult
@@ -58,7 +58,7 @@ class DoctorCheck:
 
 
 def run_checks(as_json: bool, url: str) -> None:
-    """Prints all checks; the exit code is that of the worst failed one."""
+    """Prints all checks; exits with the code of the worst failed one."""
     with report_errors(as_json) as output:
         checks = [*asyncio.run(_check_setup()), *asyncio.run(check_service(url))]
         _print_checks(checks, output)
@@ -121,8 +121,8 @@ async def _check_database(settings: Settings) -> AsyncIterator[DoctorCheck]:
     elif present is None:
         advice = "nothing to do: `my-symbols serve` creates it"
         yield DoctorCheck("schema", CheckResult.WARNING, f"none yet, {needed} is needed", advice)
-    elif migrations.knows(present):
-        advice = "nothing to do: `my-symbols serve` brings it up to date"
+    elif migrations.is_known(present):
+        advice = "nothing to do: `my-symbols serve` upgrades it"
         yield DoctorCheck(
             "schema", CheckResult.WARNING, f"revision {present}, {needed} is needed", advice
         )
@@ -154,8 +154,8 @@ async def _check_exchange(settings: Settings) -> AsyncIterator[DoctorCheck]:
             took_s = time.monotonic() - sent_s
     except ServiceError as error:
         advice = (
-            "check the network and MYSYMBOLS_KUCOIN__BASE_URL; the service stays up meanwhile, "
-            "shows no score and keeps trying"
+            "check the network and MYSYMBOLS_KUCOIN__BASE_URL; the service stays up, "
+            "shows no score and keeps retrying"
         )
         detail = f"{kucoin.base_url}: {error.code}: {error.detail}"
         yield DoctorCheck("exchange", CheckResult.FAILED, detail, advice, ExitCode.UNAVAILABLE)
@@ -166,7 +166,7 @@ async def _check_exchange(settings: Settings) -> AsyncIterator[DoctorCheck]:
         "exchange",
         CheckResult.OK if open_now else CheckResult.WARNING,
         f"{status}, answered in {took_s * 1000:.0f} ms",
-        "" if open_now else "wait until its maintenance is over: no new decisions until then",
+        "" if open_now else "wait for the end of its maintenance: no new decisions until then",
     )
     offset = timedelta(milliseconds=stamp_ms) - _since_epoch() + timedelta(seconds=took_s / 2)
     yield _check_clock(offset, kucoin.data_source)
@@ -252,7 +252,7 @@ def _check_component(component: Mapping[str, Any]) -> DoctorCheck:
 
 
 def _format_levels(health: Mapping[str, Any]) -> str:
-    """Formats the service levels that are known."""
+    """Formats the service levels that have samples."""
     known = [level for level in health["service_levels"] if level["share"] is not None]
     texts = [
         f"{level['name']} {100 * level['share']:.2f} % of {level['samples']} samples within"

@@ -1,4 +1,4 @@
-"""Programs that record the exchange to a file, alone or beside the service, and replay the file."""
+"""Programs that record market sessions, alone or beside the service, and replay them."""
 
 import asyncio
 import re
@@ -16,8 +16,15 @@ from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.output import Output, report_errors
 from app.cli.programs.settings import read_settings
 from app.configuration.domain.model import Configuration
+from app.container.recording import (
+    RecordingListener,
+    ReplayResult,
+    SystemTime,
+    read_stored_settings,
+    record,
+    replay,
+)
 from app.container.runtime_values import utc_now
-from app.container.tape import Around, Ears, ReplayResult, record, replay, settings_in_force
 from app.foundation.errors import ServiceError
 from app.research.domain.recording import BoardLine, Step, TapeError
 from app.settings import Settings
@@ -43,7 +50,7 @@ def refuse_existing(file: Path) -> None:
 
 
 async def record_beside(file: Path, settings: Settings, ending: asyncio.Event) -> None:
-    """Records with the current business settings until `ending`; errors do not end the service."""
+    """Records with the current business settings until `ending`; errors never end the service."""
     async with asyncio.TaskGroup() as group:
         reader = _ConfigurationReader(settings.database.url)
         tasks = [
@@ -57,17 +64,17 @@ async def record_beside(file: Path, settings: Settings, ending: asyncio.Event) -
 
 @dataclass(slots=True)
 class _ConfigurationReader:
-    """Latest business settings of the database, polled."""
+    """Polls the business settings of the database."""
 
     database_url: str
     configuration: Configuration | None = None
     has_read: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def follow(self) -> None:
-        """Polls the settings; waits for a database that is away, as a replay needs them."""
+        """Polls the settings; waits for an unavailable database, because a replay needs them."""
         while True:
             try:
-                self.configuration = await settings_in_force(self.database_url)
+                self.configuration = await read_stored_settings(self.database_url)
             except ServiceError as error:
                 _log.warning("recording_waits_for_database", cause=str(error.code))
                 await asyncio.sleep(_RETRY_S)
@@ -87,12 +94,12 @@ async def _record(file: Path, settings: Settings, reader: _ConfigurationReader) 
         lost = await record(
             file,
             settings.kucoin,
-            Around(utc_now, time.monotonic, asyncio.sleep),
-            Ears(_log_board, _log_failure),
+            SystemTime(utc_now, time.monotonic, asyncio.sleep),
+            RecordingListener(_log_board, _log_failure),
             for_s=float("inf"),
             is_streaming=settings.feed.mode == "stream",
             configuration=configuration,
-            newest=reader,
+            read_settings=reader,
         )
     except OSError as error:
         _log.error("recording_not_written", file=str(file), cause=error.strerror)
@@ -122,14 +129,14 @@ def record_tape(file: Path, duration: str, board_every: str | None, as_json: boo
         settings = read_settings()
         is_streaming = settings.feed.mode == "stream"
         progress = _Progress(output)
-        around = Around(utc_now, time.monotonic, asyncio.sleep)
+        time_source = SystemTime(utc_now, time.monotonic, asyncio.sleep)
         configuration = asyncio.run(_read_configuration(settings.database.url))
         try:
             recording = record(
                 file,
                 settings.kucoin,
-                around,
-                progress.ears,
+                time_source,
+                progress.listener,
                 duration_s,
                 interval_s,
                 is_streaming,
@@ -164,7 +171,7 @@ def replay_tape(file: Path, as_json: bool) -> None:
     with report_errors(as_json) as output:
         progress = _Progress(output)
         try:
-            result = asyncio.run(replay(file, progress.ears))
+            result = asyncio.run(replay(file, progress.listener))
         except TapeError as error:
             raise CommandError(ExitCode.CONFIGURATION, "tape_unusable", f"{error}.") from None
         except OSError as error:
@@ -176,15 +183,15 @@ def replay_tape(file: Path, as_json: bool) -> None:
 
 @dataclass(slots=True)
 class _Progress:
-    """Boards and failed steps so far, printed as they come."""
+    """Boards and failed steps so far, printed as they arrive."""
 
     output: Output
     boards: list[BoardLine] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
-    ears: Ears = field(init=False)
+    listener: RecordingListener = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ears = Ears(self._add_board, self._add_failure)
+        self.listener = RecordingListener(self._add_board, self._add_failure)
         configure_logging(level="error", form="console")
 
     def _add_board(self, board: BoardLine) -> None:
@@ -264,7 +271,7 @@ async def _run_until_signal(recording: Awaitable[int]) -> int | None:
 async def _read_configuration(database_url: str) -> Configuration:
     """Returns the stored business settings. Raises CommandError (69) if they cannot be read."""
     try:
-        return await settings_in_force(database_url)
+        return await read_stored_settings(database_url)
     except ServiceError as error:
         detail = f"The business settings cannot be read: {error.detail}."
         raise CommandError(ExitCode.UNAVAILABLE, error.code.value, detail) from error

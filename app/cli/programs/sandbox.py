@@ -48,8 +48,8 @@ class ExchangeOptions:
 def run_exchange(options: ExchangeOptions) -> Iterator[str]:
     """Runs the exchange on a free port and yields its address; stops it at the end.
 
-    Its standard input is our pipe: when this process dies, the exchange reads the end and stops.
-    In its own session, a Ctrl-C at the terminal does not stop it before this process.
+    The standard input of the exchange is a pipe: when this process dies, the exchange reads its end
+    and stops. It has a session of its own, so Ctrl-C at the terminal does not stop it first.
     """
     command = [sys.executable, "-m", "app.cli", "sandbox", "--port", "0", "--json", "--until-eof"]
     child = Popen(  # noqa: S603  # this interpreter and module, options already checked
@@ -87,7 +87,7 @@ def _failed(detail: str) -> CommandError:
     )
 
 
-READY_DAYS: Final = 126  # days that a service requests at its start, generated beforehand
+READY_DAYS: Final = 126  # days of data that a service requests at its start, generated beforehand
 
 
 def run_sandbox(
@@ -152,7 +152,7 @@ async def _serve(options: SandboxOptions, output: Output, *, until_eof: bool) ->
         loop.add_signal_handler(name, stop.set)
     if until_eof:
         await loop.connect_read_pipe(lambda: _StopAtEof(stop), sys.stdin)
-    clock = time.time  # noqa: TID251  # this command composes the exchange: binds its clock
+    clock = time.time  # noqa: TID251  # the clock of this program
     async with serve_exchange(options, clock) as url:
         if output.as_json:
             output.print_document({"url": url, "seed": options.seed, "quota": options.quota})
@@ -163,7 +163,7 @@ async def _serve(options: SandboxOptions, output: Output, *, until_eof: bool) ->
 
 
 class _StopAtEof(asyncio.Protocol):
-    """Stops the exchange when the process that started it closes the pipe."""
+    """Stops the exchange when its parent process closes the pipe."""
 
     def __init__(self, stop: asyncio.Event) -> None:
         self._stop = stop

@@ -1,4 +1,4 @@
-"""Program of `my-symbols serve`: the HTTP server with its signals; `demo` runs it too."""
+"""Program of `my-symbols serve`: the HTTP server with its signals; `demo` uses it too."""
 
 import asyncio
 import os
@@ -29,38 +29,38 @@ from app.foundation.http.server import (
     server_config,
 )
 from app.main import create_app, tune_interpreter
-from app.settings import Role, Settings
+from app.settings import ProcessRole, Settings
 from app.workers.gauges import dump_stack_when_blocked
 
 _log = structlog.get_logger("service")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# What starts us (make, timeout, a terminal) may pass one request on twice.
+# The parent (make, timeout, a terminal) may deliver one request twice.
 SAME_REQUEST_S = 1.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with our signals: the first asks it to finish, a later one ends it at once.
+    """uvicorn server with own signals: the first stops it in order, a later one kills it.
 
-    At once is as by kill -9, which loses nothing; cancelling everything that runs is neither quick
-    nor quiet. `leave` does not return.
+    `exit_process` ends the process like kill -9, which loses no data; cancelling all tasks would be
+    slow and noisy. It does not return.
     """
 
     def __init__(
-        self, config: uvicorn.Config, url: str, leave: Callable[[int], object] = os._exit
+        self, config: uvicorn.Config, url: str, exit_process: Callable[[int], object] = os._exit
     ) -> None:
         super().__init__(config)
         self.url = url
-        self.leave = leave
+        self.exit_process = exit_process
         self.interrupted = False
-        self._asked_at_s: float | None = None
-        self.failure: Exception | None = None  # why it did not start
-        self.settled = asyncio.Event()  # requests are answered, or never will be
-        self.ending = asyncio.Event()  # somebody asked it to stop
+        self._first_signal_s: float | None = None
+        self.failure: Exception | None = None  # error of a failed start
+        self.settled = asyncio.Event()  # requests are answered, or the start has failed
+        self.ending = asyncio.Event()  # a stop was requested
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
             await super().startup(sockets)
-        except SystemExit:  # uvicorn would leave the process without a reason
+        except SystemExit:  # uvicorn would end the process without a reason
             self.should_exit = True
         self.settled.set()
 
@@ -73,10 +73,10 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn's own way dies by the signal in the end; ours ends with exit code 0."""
+        """Replaces uvicorn's handlers, which re-raise the signal: a stop has exit code 0."""
         loop = asyncio.get_running_loop()
         for name in _SIGNALS:
-            loop.add_signal_handler(name, self._asked_to_stop)
+            loop.add_signal_handler(name, self._on_signal)
         yield
         for name in _SIGNALS:
             loop.remove_signal_handler(name)
@@ -85,32 +85,32 @@ class Server(uvicorn.Server):
         self.should_exit = True
         self.ending.set()
 
-    def _asked_to_stop(self) -> None:
-        self.asked_to_stop(asyncio.get_running_loop().time())
+    def _on_signal(self) -> None:
+        self.handle_signal(asyncio.get_running_loop().time())
 
-    def asked_to_stop(self, now_s: float) -> None:
-        """A signal at `now_s` of a clock that only goes forward."""
-        if self._asked_at_s is None:
-            self._asked_at_s = now_s
+    def handle_signal(self, now_s: float) -> None:
+        """Handles a stop signal at `now_s` of a monotonic clock."""
+        if self._first_signal_s is None:
+            self._first_signal_s = now_s
             self.interrupted = True
             self.stop()
-        elif now_s - self._asked_at_s > SAME_REQUEST_S:
-            sys.stderr.write("interrupted: ended at once, on the second request\n")
+        elif now_s - self._first_signal_s > SAME_REQUEST_S:
+            sys.stderr.write("interrupted: ended at once by the second request\n")
             sys.stderr.flush()
-            self.leave(ExitCode.INTERRUPTED)
+            self.exit_process(ExitCode.INTERRUPTED)
 
 
 def serve(host: str | None, port: int | None, role: str | None, tape: Path | None) -> None:
     """Runs the service until a signal; options override the settings."""
     with report_errors(as_json=False) as output:
         settings = read_settings(
-            {"http": {"host": host, "port": port}}, None if role is None else Role(role)
+            {"http": {"host": host, "port": port}}, None if role is None else ProcessRole(role)
         )
         if tape is not None:
             refuse_existing(tape)
             settings = halve_quota(settings)
 
-        async def announce(server: Server) -> None:
+        async def print_address(server: Server) -> None:
             if output.notes.is_terminal:
                 output.notes.print(
                     f"My Symbols at {server.url}, docs at {server.url}/docs; "
@@ -122,13 +122,13 @@ def serve(host: str | None, port: int | None, role: str | None, tape: Path | Non
                 await record_beside(tape, settings, server.ending)
 
         with listening(settings.http.host, settings.http.port) as listener:
-            run(settings, listener, announce)
+            run(settings, listener, print_address)
 
 
 def run(
-    settings: Settings, listener: socket.socket, beside: Callable[[Server], Awaitable[None]]
+    settings: Settings, listener: socket.socket, companion: Callable[[Server], Awaitable[None]]
 ) -> None:
-    """Serves on `listener`, runs `beside` in the same loop; when either ends, so does the other."""
+    """Serves on `listener` and runs `companion` in the same loop; the end of one ends the other."""
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     app = _create_app(settings)
@@ -148,7 +148,7 @@ def run(
         on_stalled=lambda transport: evictions.labels(transport).inc(),
     )
     server = Server(config, url)
-    _note_failures(app, server)
+    _record_failures(app, server)
 
     def give_up(error: Exception) -> None:
         server.failure = error
@@ -156,31 +156,31 @@ def run(
 
     app.state.give_up = give_up
 
-    async def accompany() -> None:
+    async def run_companion() -> None:
         await server.settled.wait()
         try:
             if server.started:
-                await beside(server)
+                await companion(server)
         finally:
             server.stop()
 
-    async def both() -> None:
+    async def run_both() -> None:
         asyncio.get_running_loop().set_exception_handler(LoopErrorHandler())
         async with asyncio.TaskGroup() as group:
             watchdog = group.create_task(dump_stack_when_blocked())
-            ends = await asyncio.gather(
-                server.serve(sockets=[listener]), accompany(), return_exceptions=True
+            results = await asyncio.gather(
+                server.serve(sockets=[listener]), run_companion(), return_exceptions=True
             )
             watchdog.cancel()
         if server.failure is not None:
             raise _not_started(server.failure)
-        for end in ends:
-            if isinstance(end, BaseException):
-                raise end
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     try:
         tune_interpreter()
-        asyncio.run(both())
+        asyncio.run(run_both())
     except CommandError as error:
         if server.interrupted:
             raise CommandError(
@@ -190,60 +190,59 @@ def run(
 
 
 def _create_app(settings: Settings) -> Starlette:
-    """The application. Raises CommandError for a route without a permission."""
+    """Returns the application. Raises CommandError for a route without a permission."""
     try:
         return create_app(settings)
     except UndeclaredRouteError as error:
         raise CommandError(ExitCode.INTERNAL, "route_undeclared", str(error)) from None
 
 
-def _note_failures(app: Starlette, server: Server) -> None:
-    """Keeps what the lifespan raised: the server protocol only says that it did."""
-    opened = app.router.lifespan_context
+def _record_failures(app: Starlette, server: Server) -> None:
+    """Records the error of a failed lifespan: the server protocol reports only the failure."""
+    original = app.router.lifespan_context
 
     @asynccontextmanager
-    async def noting(api: Starlette) -> AsyncIterator[Any]:
+    async def lifespan(api: Starlette) -> AsyncIterator[Any]:
         try:
-            async with opened(api) as state:
+            async with original(api) as state:
                 yield state
         except Exception as error:
             server.failure = error
             raise
 
-    app.router.lifespan_context = noting
+    app.router.lifespan_context = lifespan
 
 
 def _without_traceback(app: ASGIApp) -> ASGIApp:
-    """The application, but a failed start carries no traceback for the server to log: what is
-    expected ends as one line, what is not is logged once, by us.
+    """Removes the traceback from a failed start, so that the server does not log it.
+
+    An expected failure is one line; this program logs an unexpected one once.
     """
 
-    async def serving(scope: Scope, receive: Receive, send: Send) -> None:
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             await app(scope, receive, send)
             return
 
         async def send_without_traceback(message: Message) -> None:
-            failed = message["type"] == "lifespan.startup.failed"
-            await send({"type": message["type"]} if failed else message)
+            has_failed = message["type"] == "lifespan.startup.failed"
+            await send({"type": message["type"]} if has_failed else message)
 
         await app(scope, receive, send_without_traceback)
 
-    return serving
+    return wrapped
 
 
 def _not_started(error: Exception) -> CommandError:
     if isinstance(error, ServiceError):
         return CommandError(exit_code_of_error(error), str(error.code), error.detail)
     _log.error("not_started", exc_info=error)
-    return CommandError(
-        ExitCode.INTERNAL, "service_not_started", "The reason stands in the log above."
-    )
+    return CommandError(ExitCode.INTERNAL, "service_not_started", "The log above has the reason.")
 
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """The address taken, given free on the way out. Raises CommandError if it cannot be had."""
+    """Listens on the address until the block ends. Raises CommandError if it is not available."""
     with _listener(host, port) as listener:
         yield listener
 
@@ -256,5 +255,5 @@ def _listener(host: str, port: int) -> socket.socket:
         raise CommandError(
             ExitCode.UNAVAILABLE,
             "address_not_available",
-            f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port.",
+            f"{host}:{port} is not available ({error.strerror}); choose another --port.",
         ) from None

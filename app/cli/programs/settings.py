@@ -1,4 +1,4 @@
-"""Reads the settings for a program: options override the environment, errors are sentences."""
+"""Reads the settings for a program: options override the environment, errors name the variable."""
 
 import json
 import os
@@ -10,57 +10,59 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from app.cli.exit_codes import CommandError, ExitCode
-from app.foundation.sql.engines import url_of
-from app.settings import PREFIX, Role, Settings, known_variables, variables
+from app.foundation.sql.engines import parse_database_url
+from app.settings import PREFIX, ProcessRole, Settings, known_variables, variables
 
 _DATABASES: Final = frozenset({"sqlite", "postgresql", "postgres"})
 
 
 def read_settings(
-    options: Mapping[str, Mapping[str, Any]] | None = None, role: Role | None = None
+    options: Mapping[str, Mapping[str, Any]] | None = None, role: ProcessRole | None = None
 ) -> Settings:
-    """The settings of the environment, with `options` (part -> name -> value) laid over them.
+    """Returns the settings of the environment, overridden by `options` (part -> name -> value).
 
-    Raises CommandError (78) that names each wrong variable, never its value.
+    Raises CommandError (78) that names each invalid variable, never its value.
     """
     try:
         settings = Settings()
     except ValidationError as error:
-        wrong = "; ".join(_sentence(one["loc"], one["msg"]) for one in error.errors())
-        raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", wrong) from None
+        invalid = "; ".join(_sentence(one["loc"], one["msg"]) for one in error.errors())
+        raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", invalid) from None
     except SettingsError as error:
-        wrong = "; ".join(f"{name}: a JSON list is needed" for name in _no_json()) or str(error)
-        raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", wrong) from None
-    if not _usable(settings.database.url):
-        detail = f"{PREFIX}DATABASE__URL: an sqlite or postgresql address is needed"
+        invalid = "; ".join(f"{name}: must be a JSON list" for name in _invalid_lists())
+        raise CommandError(
+            ExitCode.CONFIGURATION, "settings_invalid", invalid or str(error)
+        ) from None
+    if not _is_database_url(settings.database.url):
+        detail = f"{PREFIX}DATABASE__URL: must be an sqlite or postgresql address"
         raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", detail)
     try:
-        url_of(settings.database.url)
+        parse_database_url(settings.database.url)
     except ValueError as error:  # such as one in memory
         detail = f"{PREFIX}DATABASE__URL: {error}"
         raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", detail) from None
     parts = {
-        part: getattr(settings, part).model_copy(update=_given(values))
+        part: getattr(settings, part).model_copy(update=_without_none(values))
         for part, values in (options or {}).items()
     }
-    return settings.model_copy(update={**parts, **_given({"role": role})})
+    return settings.model_copy(update={**parts, **_without_none({"role": role})})
 
 
 def _sentence(place: tuple[int | str, ...], message: str) -> str:
-    """The variable, what is wrong with its value, and the values that it takes."""
-    said = message.removeprefix("Value error, ")
+    """Returns the variable, the error of its value, and the allowed values."""
+    text = message.removeprefix("Value error, ")
     if not place:
-        return said
+        return text
     name = f"{PREFIX}{'__'.join(map(str, place))}".upper()
     allowed = next((one.allowed for one in variables() if one.name == name), None)
-    return f"{name}: {said}" if allowed is None else f"{name}: {said} (allowed: {allowed})"
+    return f"{name}: {text}" if allowed is None else f"{name}: {text} (allowed: {allowed})"
 
 
-def _no_json() -> list[str]:
-    """The lists of the environment that cannot be read: pydantic names only their part."""
+def _invalid_lists() -> list[str]:
+    """Returns list variables that are not JSON: pydantic names only their part of the settings."""
     lists = {name for name, default in known_variables().items() if default == "()"}
-    given = {name: value for name, value in os.environ.items() if name.upper() in lists}
-    return sorted(name for name, value in given.items() if not _is_json(value))
+    values = {name: value for name, value in os.environ.items() if name.upper() in lists}
+    return sorted(name for name, value in values.items() if not _is_json(value))
 
 
 def _is_json(text: str) -> bool:
@@ -71,14 +73,14 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _usable(url: str) -> bool:
+def _is_database_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises where it is no number
+        _ = parts.port  # raises for an invalid number
     except ValueError:
         return False
     return "://" in url and parts.scheme.partition("+")[0] in _DATABASES
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Makes the HTTP models of the business settings from their declarations."""
+"""HTTP models of the business settings, generated from their declarations."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -9,7 +9,13 @@ from typing import Annotated, Any, Final, get_args, get_origin
 from pydantic import BaseModel, Field, create_model
 
 from app.configuration.domain.document import MAX_NAME_LENGTH, PLACES
-from app.configuration.domain.fields import MONEY, SettingInfo, info_of, is_section, setting_fields
+from app.configuration.domain.fields import (
+    MONEY,
+    SettingInfo,
+    is_section,
+    setting_fields,
+    setting_info,
+)
 from app.configuration.domain.model import Configuration
 from app.foundation.http.request_body import Body, DecimalIn
 from app.foundation.http.schemas import ChangeRequest, MoneyString, Out
@@ -25,8 +31,8 @@ _UNITS: Final = {
 }
 
 
-def sentence_of(info: SettingInfo) -> str:
-    """The description of a setting with its unit."""
+def describe(info: SettingInfo) -> str:
+    """Returns the description of a setting with its unit."""
     if not info.unit:
         return info.description
     return f"{info.description} In {_UNITS.get(info.unit, info.unit)}.".replace("In as", "As")
@@ -34,7 +40,7 @@ def sentence_of(info: SettingInfo) -> str:
 
 @cache
 def view_model(section: type) -> type[Out]:
-    """The response model of a section, named like it."""
+    """Returns the response model of a section, named like it."""
     return create_model(
         section.__name__, __base__=Out, __doc__=section.__doc__, **_view_fields(section)
     )
@@ -42,32 +48,35 @@ def view_model(section: type) -> type[Out]:
 
 @cache
 def update_model(section: type) -> type[Body]:
-    """The request model of a section: every setting may be left out, null is refused."""
+    """Returns the request model of a section: every setting is optional, null is rejected."""
     name = f"{section.__name__}Update"
     return create_model(name, __base__=Body, __doc__=section.__doc__, **_update_fields(section))
 
 
 def _view_fields(section: type) -> dict[str, Any]:
     return {
-        one.name: (_view_type(one.type, info_of(one)), _field(one.type, info_of(one)))
+        one.name: (_view_type(one.type, setting_info(one)), _field(one.type, setting_info(one)))
         for one in setting_fields(section)
     }
 
 
 def _update_fields(section: type) -> dict[str, Any]:
     return {
-        one.name: (_update_type(one.name, one.type, info_of(one)), _optional(info_of(one)))
+        one.name: (
+            _update_type(one.name, one.type, setting_info(one)),
+            _optional(setting_info(one)),
+        )
         for one in setting_fields(section)
     }
 
 
 def _field(kind: Any, info: SettingInfo) -> Any:
     bounds = _schema_bounds(info) if _is_plain_number(kind, info) else {}
-    return Field(description=sentence_of(info), json_schema_extra=bounds or None)
+    return Field(description=describe(info), json_schema_extra=bounds or None)
 
 
 def _is_plain_number(kind: Any, info: SettingInfo) -> bool:
-    """Whether the response has a JSON number: maps hold several, money is text."""
+    """Returns True for a JSON number: maps hold several numbers, money is text."""
     return get_origin(kind) is None and not (kind is Decimal and info.unit == MONEY)
 
 
@@ -85,7 +94,7 @@ def _optional(info: SettingInfo) -> Any:
     def without_default(schema: dict[str, Any]) -> None:
         schema.pop("default", None)
 
-    return Field(None, description=sentence_of(info), json_schema_extra=without_default)
+    return Field(None, description=describe(info), json_schema_extra=without_default)
 
 
 def _view_type(kind: Any, info: SettingInfo) -> Any:
@@ -128,7 +137,7 @@ def _map_type(key: Any, value: Any) -> Any:
 
 
 def _enumerated(name: str, keys: tuple[StrEnum, ...], inner: Any) -> type[BaseModel]:
-    """A map whose keys are known: a model, so that an unknown key has a place of its own."""
+    """Returns a model for a map with known keys, so that an unknown key is reported by its path."""
     title = "".join(part.capitalize() for part in name.split("_"))
     shape: dict[str, Any] = {key.value: (inner, _optional(SettingInfo(""))) for key in keys}
     return create_model(f"{title}Update", __base__=Body, **shape)
@@ -137,17 +146,17 @@ def _enumerated(name: str, keys: tuple[StrEnum, ...], inner: Any) -> type[BaseMo
 class ConfigurationRequest(ChangeRequest):
     """Changed settings in the shape of GET; omitted ones keep their value, null is refused."""
 
-    version: int | None = Field(None, description="If given, it must be the present version.")
+    version: int | None = Field(None, description="If given, it must be the current version.")
     evict_lowest: bool = Field(
         False,
-        description="Where fewer members are allowed than there are: remove those with the lowest "
-        "scores with the same change, pinned ones aside. Without it that is a 409.",
+        description="If fewer members are allowed than exist: remove those with the lowest scores"
+        " in the same change, except pinned ones. Without it, such a change is a 409.",
     )
 
     def changes(self) -> dict[str, Any]:
-        """The settings that were given."""
-        about = ConfigurationRequest.model_fields.keys()
-        return self.model_dump(exclude_unset=True, exclude=set(about))
+        """Returns the settings of the request body."""
+        own_fields = ConfigurationRequest.model_fields.keys()
+        return self.model_dump(exclude_unset=True, exclude=set(own_fields))
 
 
 ConfigurationUpdate: Final = create_model(
@@ -165,6 +174,6 @@ ConfigurationView: Final = create_model(
 )
 
 
-def view_of(settings: Configuration) -> Out:
-    """The settings as their response model."""
+def to_view(settings: Configuration) -> Out:
+    """Converts settings to the response model."""
     return ConfigurationView.model_validate(settings, from_attributes=True)

@@ -1,4 +1,4 @@
-"""Settings as a JSON document: reads changes by the declared types and checks them together."""
+"""JSON document of the settings: applies changes by declared types and validates them together."""
 
 import re
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, get_args, get_origin
 
-from app.configuration.domain.fields import SettingInfo, info_of, setting_fields
+from app.configuration.domain.fields import SettingInfo, setting_fields, setting_info
 from app.configuration.domain.model import FULL_PERCENT, Configuration
 from app.foundation.errors import Code, RefusedError
 
-MAX_NAME_LENGTH: Final = 64  # of a type or a source of signals
+MAX_NAME_LENGTH: Final = 64  # of a signal type or source
 PLACES: Final = 6  # decimals of an exact number
 
 
@@ -35,11 +35,11 @@ class ConfigurationRefusedError(RefusedError):
 
 
 def validate(changes: Mapping[str, object], present: Configuration) -> Configuration:
-    """`present` with `changes` applied, one version higher.
+    """Returns `present` with `changes` applied, one version higher.
 
-    `changes` is a JSON object in the shape of `as_document`; keys that are not named keep their
-    value. Raises ConfigurationRefusedError with every error: validation_failed for keys, types and
-    bounds, constraints_infeasible where single values are valid but contradict each other.
+    `changes` is a JSON object in the shape of `as_document`; omitted keys keep their value. Raises
+    ConfigurationRefusedError with every error: validation_failed for keys, types and bounds,
+    constraints_infeasible for valid values that contradict each other.
     """
     complaints: list[Complaint] = []
     proposed: Configuration = _apply(changes, present, "", complaints)
@@ -54,7 +54,7 @@ def validate(changes: Mapping[str, object], present: Configuration) -> Configura
 
 
 def echoed_key(key: str) -> str:
-    """The key if it could be a setting; arbitrary text is never given back."""
+    """Returns the key if it could be a setting, else "?": arbitrary text is never echoed."""
     return key if len(key) <= 64 and key.isascii() and key.isidentifier() else "?"
 
 
@@ -66,7 +66,7 @@ class _InvalidValueError(ValueError):
 
 
 def _apply(changes: Mapping[str, object], present: Any, path: str, out: list[Complaint]) -> Any:
-    """The section `present` with changes; errors are appended to `out`."""
+    """Returns the section `present` with changes; appends errors to `out`."""
     section: type = type(present)
     known = _fields_by_name(section)
     values: dict[str, object] = {}
@@ -90,7 +90,7 @@ def _apply(changes: Mapping[str, object], present: Any, path: str, out: list[Com
 
 @cache
 def _fields_by_name(section: type) -> Mapping[str, tuple[Any, SettingInfo]]:
-    return {one.name: (one.type, info_of(one)) for one in setting_fields(section)}
+    return {one.name: (one.type, setting_info(one)) for one in setting_fields(section)}
 
 
 def _map(
@@ -101,7 +101,7 @@ def _map(
     loc: str,
     out: list[Complaint],
 ) -> Mapping[Any, object]:
-    """A map as a whole; only where the keys are an enumeration, missing keys keep their value."""
+    """Returns the map; missing keys keep their value only if the keys are an enumeration."""
     key_kind, value_kind = get_args(kind)
     if issubclass(key_kind, StrEnum):
         merged: dict[Any, object] = dict(current)
@@ -131,7 +131,7 @@ def _is_key(key: str, info: SettingInfo) -> bool:
 
 
 def _value(value: object, kind: Any, info: SettingInfo, loc: str, out: list[Complaint]) -> object:
-    """`value` as an instance of `kind` within its bounds; None where it is invalid."""
+    """Returns `value` as an instance of `kind` within its bounds; None if it is invalid."""
     read = next(reader for known, reader in _READERS if issubclass(get_origin(kind) or kind, known))
     try:
         return read(value, kind, info)
@@ -181,7 +181,7 @@ def _real(value: object, _kind: Any, info: SettingInfo) -> float:
 
 
 def _number(value: object, info: SettingInfo, kinds: tuple[type, ...]) -> Decimal:
-    """Bounds are checked first: converting a number with a million digits takes seconds."""
+    """Checks bounds before any conversion: a number with a million digits would take seconds."""
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise _InvalidValueError("number_type", "must be a number")
     try:
@@ -203,7 +203,7 @@ _SYMBOL: Final = re.compile(r"[A-Z0-9]{2,40}(-[A-Z0-9]{1,12})?", re.ASCII)
 _READERS: Final[tuple[tuple[type, Any], ...]] = (
     (StrEnum, _choice),
     (tuple, _currencies),
-    (bool, _flag),  # before int, which a bool is as well
+    (bool, _flag),  # before int: a bool is an int
     (int, _whole),
     (float, _real),
     (Decimal, _exact),
@@ -211,19 +211,19 @@ _READERS: Final[tuple[tuple[type, Any], ...]] = (
 
 
 def _contradictions(proposed: Configuration) -> tuple[Complaint, ...]:
-    """Errors between settings whose single values are in range."""
+    """Returns contradictions between settings whose single values are in range."""
     count = proposed.max_portfolio_symbols
     low, high = proposed.min_weight_percentage, proposed.max_weight_percentage
     total = sum(proposed.family_weights.values())
-    works = (FULL_PERCENT / count).quantize(Decimal("0.000001"), rounding="ROUND_FLOOR")
-    given = sum(proposed.rebalancing.fixed_weights.values(), Decimal(0))
+    limit = (FULL_PERCENT / count).quantize(Decimal("0.000001"), rounding="ROUND_FLOOR")
+    fixed = sum(proposed.rebalancing.fixed_weights.values(), Decimal(0))
     rules = (
         (
-            given > FULL_PERCENT,
+            fixed > FULL_PERCENT,
             Complaint(
                 "rebalancing.fixed_weights",
                 "infeasible",
-                f"rebalancing.fixed_weights must sum to at most 100, not {given}",
+                f"rebalancing.fixed_weights must sum to at most 100, not {fixed}",
             ),
         ),
         (
@@ -247,15 +247,15 @@ def _contradictions(proposed: Configuration) -> tuple[Complaint, ...]:
             Complaint(
                 "min_weight_percentage",
                 "infeasible",
-                f"with {count} symbols min_weight_percentage must be at most {works.normalize():f}",
+                f"with {count} symbols min_weight_percentage must be at most {limit.normalize():f}",
             ),
         ),
     )
-    return tuple(complaint for broken, complaint in rules if broken)
+    return tuple(complaint for is_broken, complaint in rules if is_broken)
 
 
 def as_document(configuration: Configuration) -> dict[str, Any]:
-    """The settings as JSON values without the version; exact numbers as decimal text."""
+    """Returns the settings as JSON values without the version; exact numbers as decimal text."""
     return {
         one.name: _plain(getattr(configuration, one.name)) for one in setting_fields(configuration)
     }
@@ -274,5 +274,5 @@ def _plain(value: Any) -> Any:
 
 
 def from_document(document: Mapping[str, object], version: int) -> Configuration:
-    """The stored settings of `version`; keys that it does not have take their default."""
+    """Returns the stored settings of `version`; missing keys take their default."""
     return replace(validate(document, Configuration()), version=version)

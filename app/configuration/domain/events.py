@@ -6,7 +6,7 @@ from typing import Final
 
 from app.configuration.domain.document import as_document, from_document
 from app.configuration.domain.model import Configuration
-from app.foundation.events import EventKind, Topic, ValueForm
+from app.foundation.events import EventKind, EventTopic, ValueCodec
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +17,11 @@ class ConfigurationChanged:
     occurred_at: datetime
 
 
-EVENTS: Final = (EventKind(ConfigurationChanged, "configuration_changed", Topic.CONFIGURATION),)
+EVENTS: Final = (
+    EventKind(ConfigurationChanged, "configuration_changed", EventTopic.CONFIGURATION),
+)
 FORMS: Final = (
-    ValueForm(
+    ValueCodec(
         Configuration,
         lambda value: {"version": value.version, "settings": as_document(value)},
         lambda raw: from_document(raw["settings"], raw["version"]),

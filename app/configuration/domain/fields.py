@@ -1,7 +1,7 @@
-"""Declares a business setting once, as a dataclass field, and lists what is declared."""
+"""Declaration of business settings: one dataclass field holds type, default, bounds and text."""
 
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ class SettingInfo:
     """Declaration of one setting beside its type and default.
 
     `minimum` and `maximum` are the closed interval of a number, or of each number of a map.
-    `keys` says what the keys of a map name.
+    `keys` describes the keys of a map.
     """
 
     description: str
@@ -44,41 +44,34 @@ def setting(
     unit: str = "",
     keys: str = "",
 ) -> Any:
-    """A dataclass field; a callable default makes the value of each new instance."""
+    """Returns a dataclass field; a callable default is a factory for each new instance."""
     info = SettingInfo(description, minimum, maximum, unit, keys)
     if callable(default):
         return field(default_factory=default, metadata={_KEY: info})
     return field(default=default, metadata={_KEY: info})
 
 
-def info_of(declared: "Field[Any]") -> SettingInfo:
-    """The declaration of a field made by `setting`. Raises KeyError for any other field."""
+def setting_info(declared: "Field[Any]") -> SettingInfo:
+    """Returns the declaration of a setting. Raises KeyError for any other field."""
     info: SettingInfo = declared.metadata[_KEY]
     return info
 
 
 def is_section(kind: Any) -> bool:
-    """Whether a type is a group of settings."""
+    """Returns True for a dataclass, which groups settings."""
     return isinstance(kind, type) and is_dataclass(kind)
 
 
 def setting_fields(section: Any) -> "tuple[Field[Any], ...]":
-    """The settings and groups of a section (a class or an instance), in their order."""
+    """Returns settings and groups of a section (a class or an instance) in declaration order."""
     return tuple(one for one in fields(section) if one.name != "version")
 
 
-def default_of(declared: "Field[Any]") -> Any:
-    """The default of a field, new for each call where a factory makes it."""
-    if declared.default_factory is not MISSING:
-        return declared.default_factory()
-    return declared.default
-
-
 def entries(section: Any, prefix: str = "") -> Iterator[SettingEntry]:
-    """Every setting of an instance and of its groups; the defaults are the instance's values."""
+    """Yields every setting of an instance and its groups; defaults are the instance's values."""
     for declared in setting_fields(section):
         value, path = getattr(section, declared.name), prefix + declared.name
         if is_dataclass(value):
             yield from entries(value, f"{path}.")
         else:
-            yield SettingEntry(path, declared.type, value, info_of(declared))
+            yield SettingEntry(path, declared.type, value, setting_info(declared))

@@ -1,4 +1,4 @@
-"""Business settings of one version, with their defaults and bounds; decisions name the version."""
+"""Business settings of one version with defaults and bounds; every decision names its version."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _DAY_S: Final = 86_400
 
 
 class WeightingMethod(StrEnum):
-    """Method that gives the members' shares before the bounds are applied."""
+    """Method that computes the members' shares before the bounds apply."""
 
     SCORE_TILTED = "score_tilted"
     INVERSE_VOLATILITY = "inverse_volatility"
@@ -40,7 +40,7 @@ class WeightingMethod(StrEnum):
 
 
 class CorrelationBasis(StrEnum):
-    """Returns that are correlated: without the market factor, or as they are."""
+    """Returns to correlate: without the market factor, or raw."""
 
     RESIDUAL = "residual"
     RAW = "raw"
@@ -226,7 +226,7 @@ class IntervalSettings:
 
     @property
     def order_book_max_age_s(self) -> float:
-        """A book of two rotations ago is too old for scoring."""
+        """Age limit of an order book for scoring: two rotations."""
         return 2.0 * self.order_books_s
 
     @property
@@ -338,29 +338,29 @@ class Configuration:
         return int(self.rebalance_interval_threshold * _MICRO)
 
     def age_limit_s(self, source: Source, *, streaming: bool = False) -> float:
-        """How old an input of `source` may be, in seconds; its half-life is the same number."""
-        return self.max_age_intervals * self.cadence_s(source, streaming=streaming)
+        """Returns the maximum age of an input in seconds, which is also its half-life."""
+        return self.max_age_intervals * self.update_interval_s(source, streaming=streaming)
 
-    def cadence_s(self, source: Source, *, streaming: bool = False) -> int:
-        """How often a source is heard of, in seconds; a stream never makes that more seldom."""
-        asked_s = _polling_interval_s(self.intervals, source)
+    def update_interval_s(self, source: Source, *, streaming: bool = False) -> int:
+        """Returns the update interval of a source in seconds; streaming only shortens it."""
+        polling_s = _polling_interval_s(self.intervals, source)
         return (
-            min(asked_s, _streamed_interval_s(self.feed, source) or asked_s)
+            min(polling_s, _streamed_interval_s(self.feed, source) or polling_s)
             if streaming
-            else asked_s
+            else polling_s
         )
 
     def quote_span_s(self, *, streaming: bool = False) -> float:
-        """Maximum time between the quotes of one scoring, in seconds.
+        """Returns the maximum time between the quotes of one scoring, in seconds.
 
-        Those that are asked for come in one answer. Of a stream the quiet ones are confirmed twice
-        in the time in which a quote has to be heard of: they are so much older by design.
+        Polled quotes come in one response. In a stream, quiet quotes are confirmed twice per update
+        interval, so they may be older by half of it.
         """
-        pause_s = self.cadence_s(Source.TICKERS, streaming=True) / 2 if streaming else 0.0
+        pause_s = self.update_interval_s(Source.TICKERS, streaming=True) / 2 if streaming else 0.0
         return self.quality.max_quote_time_spread_s + pause_s
 
     def warnings(self) -> tuple[str, ...]:
-        """Warnings about valid but unusual combinations."""
+        """Returns warnings about valid but unusual combinations."""
         most = self.max_weight_percentage * self.max_portfolio_symbols
         cash = FULL_PERCENT - most
         capped = (
@@ -375,7 +375,7 @@ class Configuration:
 
 
 def _streamed_interval_s(rules: FeedSettings, source: Source) -> int | None:
-    """None for data that is polled in either mode."""
+    """Returns the streamed interval; None for data that is polled in either mode."""
     return {
         Source.CONTRACTS: rules.contracts_s,
         Source.TICKERS: rules.tickers_s,

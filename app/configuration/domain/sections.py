@@ -14,12 +14,12 @@ _FRACTION: Final = "fraction"
 
 
 def empty_map() -> Mapping[str, Any]:
-    """Default of a setting whose keys are names that others give."""
+    """Returns the default of a map with free keys."""
     return MappingProxyType({})
 
 
 class AutomationMode(StrEnum):
-    """How far the service acts by itself."""
+    """Degree to which the service acts by itself."""
 
     OBSERVE = "observe"  # record the decision only
     PROPOSE = "propose"  # wait for an approval
@@ -28,7 +28,7 @@ class AutomationMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AutomationSettings:
-    """Automation of scheduled decisions; a request of an operator is carried out in any case."""
+    """Automation of scheduled decisions; requests of an operator are always executed."""
 
     rebalance: AutomationMode = setting(AutomationMode.AUTO, "Automation of scheduled rebalances.")
     replacement: AutomationMode = setting(
@@ -273,8 +273,8 @@ class NotificationSettings:
     )
 
     @property
-    def for_ordinary(self) -> int:
-        """The part of `per_minute` that is not reserved for critical notifications."""
+    def ordinary_per_minute(self) -> int:
+        """Part of `per_minute` that is not reserved for critical notifications."""
         return max(1, self.per_minute - self.per_minute // 3)
 
 
@@ -347,7 +347,7 @@ class QualitySettings:
     )
     history_days: int = setting(30, "Retention of quality verdicts.", 1, 365, unit="days")
     history_rows: int = setting(200, "Number of quality verdicts stored per symbol.", 1, 10_000)
-    # A scoring looks 250 days back: revisions of those candles stay as long.
+    # A scoring reads 250 days of candles: their revisions are stored as long.
     revision_days: int = setting(
         400, "Retention of earlier versions of closed candles.", 251, 3_650, unit="days"
     )
@@ -362,7 +362,7 @@ class RetentionSettings:
 
     # The longest cooldown of a rule, a week, counts from the end of its last alert.
     alerts_days: int = setting(90, "Retention of resolved alerts.", 8, 3_650, unit="days")
-    # A board that a decision rests on stays with its inputs for as long as the decision.
+    # A board that a decision used is stored with its inputs as long as the decision.
     boards_days: int = setting(
         7, "Retention of all boards; after that one an hour stays.", 1, 90, unit="days"
     )
@@ -370,7 +370,7 @@ class RetentionSettings:
         90, "Retention of hourly boards; after that one a day stays.", 1, 3_650, unit="days"
     )
     board_inputs_days: int = setting(
-        1, "Retention of the inputs of boards that no decision rests on.", 1, 90, unit="days"
+        1, "Retention of the inputs of boards that no decision used.", 1, 90, unit="days"
     )
     jobs_days: int = setting(14, "Retention of ended jobs.", 1, 365, unit="days")
     notifications_days: int = setting(

@@ -1,4 +1,4 @@
-"""The business settings in force, in memory, and the port that reads and changes them."""
+"""Current business settings in memory, and the port to read and change them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from app.configuration.domain.events import EVENTS, FORMS, ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import UnavailableError
-from app.foundation.events import EventCodec, EventRecord, Topic
+from app.foundation.events import EventCodec, EventRecord, EventTopic
 from app.foundation.idempotency import Command, CommandResult, Render
 from app.foundation.sql.database import Database
 
@@ -28,9 +28,9 @@ class ConfigurationChanges(Protocol):
         command: Command,
         render: Render[Configuration] | None = None,
     ) -> CommandResult[Configuration]:
-        """The present settings with `changes`, judged as a whole, as the next version.
+        """Applies `changes` to the current settings and stores them as the next version.
 
-        Raises ConfigurationRefusedError and what carrying the change out raises.
+        Raises ConfigurationRefusedError and the errors of the change.
         """
         ...
 
@@ -42,7 +42,7 @@ _log = structlog.get_logger("settings")
 
 @dataclass(slots=True)
 class CurrentSettings:
-    """Holder of the newest known settings; calling it returns them."""
+    """Newest known settings; calling the object returns them."""
 
     present: Configuration = field(default_factory=Configuration)
 
@@ -50,41 +50,44 @@ class CurrentSettings:
         return self.present
 
     async def load(self, database: Database, at: datetime) -> None:
-        """Load the stored settings; an empty database gets the defaults as version 1."""
+        """Loads the stored settings; an empty database gets the defaults as version 1."""
         async with database.write() as unit:
-            self.present = await unit.get(ConfigurationRepository).found(at, _AUTHOR)
+            self.present = await unit.get(ConfigurationRepository).get_or_create(at, _AUTHOR)
 
     async def reread(self, database: Database) -> None:
-        """Load the stored settings, even older ones: a failover may have lost a version.
+        """Loads the stored settings, even older ones: a failover may have lost a version.
 
-        Unreadable settings leave the current ones.
+        Unreadable settings leave the current ones in force.
         """
         before = self.present
         async with database.read() as unit:
             try:
                 stored = await unit.get(ConfigurationRepository).current()
             except UnavailableError as error:
-                _log.error("settings_not_read", cause=error.code, kept_version=before.version)
+                _log.error("settings_not_read", cause=error.code, current_version=before.version)
                 return
         if self.present is before:  # unchanged meanwhile
             self.present = stored
 
-    def hear(self, event: object) -> None:
-        """Apply committed settings; a late older version changes nothing."""
+    def on_event(self, event: object) -> None:
+        """Applies committed settings; a late older version changes nothing."""
         if isinstance(event, ConfigurationChanged):
             newer = event.settings.version > self.present.version
             self.present = event.settings if newer else self.present
 
-    def read(self, record: EventRecord) -> None:
-        """Apply settings committed by any process; unreadable ones leave the current ones.
+    def on_record(self, record: EventRecord) -> None:
+        """Applies settings committed by any process; unreadable ones change nothing.
 
-        Decisions name the stored version and refuse to be made with settings that they cannot read.
+        A decision names the stored version; with an unreadable one it is refused.
         """
-        if record.topic is not Topic.CONFIGURATION:
+        if record.topic is not EventTopic.CONFIGURATION:
             return
-        event = _CODEC.understood(record)
+        event = _CODEC.try_decode(record)
         if event is None:
-            kept = self.present.version
-            _log.error("settings_decode_failed", event_sequence=record.seq, kept_version=kept)
+            _log.error(
+                "settings_decode_failed",
+                event_sequence=record.seq,
+                current_version=self.present.version,
+            )
         else:
-            self.hear(event)
+            self.on_event(event)

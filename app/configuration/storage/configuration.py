@@ -39,7 +39,7 @@ configuration_versions = Table(
 )
 
 
-# Body as stored text: parsing is cached by text.
+# Stored text of the body: parsed documents are cached by text.
 _TEXTS: Final = select(
     configuration_versions.c.version, type_coerce(configuration_versions.c.body, Text).label("body")
 )
@@ -48,33 +48,33 @@ _CURRENT: Final = _TEXTS.order_by(configuration_versions.c.version.desc()).limit
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationRepository:
-    """The settings in force and all that came before."""
+    """All versions of the settings."""
 
     connection: AsyncConnection
 
     async def current(self) -> Configuration:
-        """Newest version; the defaults (version 1) where none is stored.
+        """Returns the newest version; the defaults (version 1) if none is stored.
 
-        Raises UnavailableError for one that this version of the service cannot read.
+        Raises UnavailableError if this version of the service cannot read it.
         """
         row = await self._first(_CURRENT)
         return Configuration() if row is None else _configuration(row)
 
     async def get(self, version: int) -> Configuration:
-        """Raises NotFoundError."""
+        """Returns one version. Raises NotFoundError."""
         row = await self._first(_TEXTS.where(configuration_versions.c.version == version))
         if row is None:
             raise NotFoundError(Code.NOT_FOUND, f"there is no configuration version {version}")
         return _configuration(row)
 
-    async def found(self, now: datetime, by: str) -> Configuration:
-        """Store the defaults as version 1 in an empty database; return the current version."""
+    async def get_or_create(self, now: datetime, by: str) -> Configuration:
+        """Stores the defaults as version 1 in an empty database; returns the current version."""
         first = insert(self.connection, configuration_versions).on_conflict_do_nothing()
         await self.connection.execute(first, self._row(Configuration(), now, by))
         return await self.current()
 
     async def add(self, configuration: Configuration, now: datetime, by: str) -> None:
-        """Raises ConflictError version_conflict if that version exists."""
+        """Stores a new version. Raises ConflictError (version_conflict) if it exists."""
         await self.connection.execute(
             configuration_versions.insert(), self._row(configuration, now, by)
         )
@@ -95,18 +95,18 @@ class ConfigurationRepository:
 
 
 def _configuration(row: Row[*tuple[object, ...]]) -> Configuration:
-    return _understood(row.body, row.version)
+    return _parse(row.body, row.version)
 
 
 @lru_cache(maxsize=8)
-def _understood(text: str, version: int) -> Configuration:
-    """Judging each setting anew takes longer than all statements of a change together."""
+def _parse(text: str, version: int) -> Configuration:
+    """Cached, because validating every setting takes longer than all statements of a change."""
     try:
         return from_document(json.loads(text), version)
-    except ConfigurationRefusedError as refused:  # stored by an earlier version: no 422
+    except ConfigurationRefusedError as refused:  # stored by another version: not a 422
         raise UnavailableError(
             Code.DATABASE_UNAVAILABLE,
-            f"the settings in force (version {version}) belong to a later version of the service:"
-            " run that one",
+            f"the current settings (version {version}) belong to a later version of the service:"
+            " run that version",
             retry_after_s=30,
         ) from refused

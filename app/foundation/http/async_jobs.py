@@ -1,4 +1,4 @@
-"""Jobs on the wire, and the 202 that stands for a call which became one."""
+"""HTTP models of jobs, and the 202 response of a call that becomes a job."""
 
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Self
@@ -28,17 +28,17 @@ class JobErrorOut(Out):
 
 
 class JobOut(Out):
-    """One job; times are null for what has not happened yet."""
+    """One job; times are null until the event has happened."""
 
     id: str = Field(examples=["contract_sync:8d0ae8a3-2d0b-4c1c-9c39-0a53a4b56a55"])
     kind: str = Field(examples=[JobKind.CONTRACT_SYNC.value])
     state: JobState
-    progress: Share = Field(description="The part that is done; 1 exactly when it is done.")
+    progress: Share = Field(description="Completed part; 1 exactly in state done.")
     created_at: UtcTime
     started_at: UtcTime | None
     finished_at: UtcTime | None
-    result: Json = Field(description="What came of it; null before, and where it failed.")
-    error: JobErrorOut | None = Field(description="Why it failed.")
+    result: Json = Field(description="Result; null before the end and after a failure.")
+    error: JobErrorOut | None = Field(description="Cause of a failure.")
 
     @classmethod
     def of(cls, job: Job) -> Self:
@@ -46,7 +46,7 @@ class JobOut(Out):
 
 
 class JobStepOut(Out):
-    """One step; what is done is not done again, also when the process dies."""
+    """One step; a finished step never runs again, even if the process dies."""
 
     name: str = Field(examples=["contracts"])
     state: StepState
@@ -89,13 +89,13 @@ def _fields(job: Job) -> dict[str, Any]:
     }
 
 
-# What an operation declares that can become a job.
+# OpenAPI responses of an operation that can become a job.
 ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
     202: {
         "model": JobDetailOut,
-        "description": "With `Prefer: respond-async`: the job that does it.",
+        "description": "With `Prefer: respond-async`: the job that runs the operation.",
         "headers": {
-            "Location": {"description": "Of the job.", "schema": {"type": "string"}},
+            "Location": {"description": "Address of the job.", "schema": {"type": "string"}},
             "Preference-Applied": {
                 "description": f"`{_ASYNC}`.",
                 "schema": {"type": "string"},
@@ -116,8 +116,8 @@ async def prefers_job(
         ),
     ] = None,
 ) -> bool:
-    """True if the caller prefers a job to waiting (Prefer: respond-async)."""
-    del prefer  # declared for the documentation; the header may be there more than once
+    """Returns True if the caller prefers a job to waiting (Prefer: respond-async)."""
+    del prefer  # declared for the documentation; the header may occur more than once
     named = ",".join(request.headers.getlist("prefer")).split(",")
     return any(one.split(";")[0].strip().lower() == _ASYNC for one in named)
 
@@ -132,8 +132,8 @@ async def begun(
     kind: JobKind,
     payload: Document = _NOTHING,
 ) -> Response:
-    """202 with the job of that kind, and where it is; the same key gives the same job."""
-    about = ",".join(f"{name}={value}" for name, value in sorted(payload.items()))
+    """Returns 202 with the job of that kind and its address; the same key gives the same job."""
+    scope = ",".join(f"{name}={value}" for name, value in sorted(payload.items()))
     key = None if command.idempotency_key is None else command.idempotency_key.key
 
     def render(job: Job) -> StoredResponse:
@@ -141,5 +141,5 @@ async def begun(
         return keep(JobDetailOut.from_job(job), 202, headers)
 
     return sent(
-        await commands.share(command, lambda: jobs.begin(kind, payload, key, about), render)
+        await commands.share(command, lambda: jobs.begin(kind, payload, key, scope), render)
     )

@@ -1,4 +1,4 @@
-"""One table translates errors into problem+json; no value of a request is ever echoed."""
+"""Maps errors to problem+json responses; never echoes a value of the request."""
 
 import math
 import re
@@ -30,7 +30,7 @@ from app.foundation.errors import (
 )
 from app.foundation.http.protocol import PREFIX, PROBLEM_JSON, STATUS_OF_CODE, USUAL_STATUS, phrase
 
-# Subclasses stand before their parents: the first match decides.
+# Subclasses come before their parents: the first match decides.
 STATUS_OF_CLASS: Final[tuple[tuple[type[ServiceError], int], ...]] = (
     (BadResponseError, 502),
     (ExchangeTimeoutError, 504),
@@ -47,7 +47,7 @@ Location = tuple[str | int, ...]
 
 
 class RequestError(ServiceError):
-    """The border refuses a request before any use case sees it; the code decides the status."""
+    """Request refused before any use case; the code decides the status."""
 
     def __init__(
         self, code: Code, detail: str, *, errors: Sequence[tuple[Location, str]] = ()
@@ -57,12 +57,12 @@ class RequestError(ServiceError):
 
 
 def invalid(place: str, name: str, kind: str, detail: str) -> RequestError:
-    """A 422 about one named part of the request; `kind` is a stable word such as 'repeated'."""
+    """Returns a 422 about one named part of the request; `kind` is stable, such as 'repeated'."""
     return RequestError(Code.VALIDATION_FAILED, detail, errors=[((place, name), kind)])
 
 
 class FieldError(BaseModel):
-    """Place and kind of one fault in the request; never the value."""
+    """Location and kind of one fault in the request, without the value."""
 
     loc: list[str | int] = Field(examples=[["body", "symbol"]])
     type: str = Field(examples=["missing"])
@@ -87,10 +87,10 @@ class Problem(BaseModel):
 
 
 def problems(*codes: Code, also: Iterable[int] = ()) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI `responses` of a route: `problems(Code.PORTFOLIO_FULL, Code.SYMBOL_UNKNOWN)`.
+    """Returns OpenAPI `responses` of a route: `problems(Code.PORTFOLIO_FULL, Code.SYMBOL_UNKNOWN)`.
 
-    The status of each code is the one that it usually has; `also` names further statuses.
-    What every route can answer (422, 500 and so on) is added by the application.
+    Each code has its usual status; `also` names further statuses. The application adds the errors
+    that every route can return (422, 500 and others).
     """
     table: dict[int, list[str]] = {status: [] for status in also}
     for code in codes:
@@ -101,7 +101,7 @@ def problems(*codes: Code, also: Iterable[int] = ()) -> dict[int | str, dict[str
 
 
 def describe(status: int, codes: Sequence[str]) -> str:
-    """Description of an error response: the HTTP phrase and the codes that it can carry."""
+    """Returns the description of an error response: its HTTP phrase and its possible codes."""
     names = ", ".join(f"`{name}`" for name in codes)
     return f"{phrase(status)}: {names}" if names else phrase(status)
 
@@ -113,8 +113,8 @@ _log = structlog.get_logger(component="api")
 DEFAULT_RETRY_S: Final = 5
 CHALLENGE: Final = 'Bearer realm="my-symbols"'
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-_SAME: Final = {"HEAD": "GET"}  # what can be read can be asked for without its body
-CLIENT_CLOSED: Final = 499  # status in the log for a caller that left; it is never sent
+_SAME: Final = {"HEAD": "GET"}  # every GET route also answers HEAD
+CLIENT_CLOSED: Final = 499  # logged for a disconnected client; never sent
 
 _CODE_OF_STATUS: Final[Mapping[int, Code]] = {
     404: Code.NOT_FOUND,
@@ -129,7 +129,7 @@ _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
 
 
 def status_of(error: ServiceError) -> int:
-    """HTTP status of a domain error; the border's own errors go by their code."""
+    """Returns the HTTP status of a domain error; a RequestError goes by its code."""
     if isinstance(error, RequestError):
         return STATUS_OF_CODE[error.code]
     return next((status for kind, status in STATUS_OF_CLASS if isinstance(error, kind)), 500)
@@ -146,14 +146,14 @@ def problem_response(
     facts: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Render one problem; 429 and 503 always say when to come back."""
+    """Renders one problem; 429 and 503 always have Retry-After."""
     body: dict[str, Any] = {
         "type": f"urn:my-symbols:problem:{code.value}",
         "title": phrase(status),
         "status": status,
         "code": code.value,
         "detail": detail,
-        # The template, not the path: what the caller wrote is never given back.
+        # The template, not the path: text of the caller is never echoed.
         "instance": template_of(request.scope) or "about:blank",
         "request_id": str(request.scope.get("state", {}).get("request_id", "")),
     }
@@ -171,7 +171,7 @@ def problem_response(
 
 
 async def on_service_error(request: Request, error: Exception) -> Response:
-    """Domain errors and those of the border."""
+    """Handles domain errors and request errors."""
     if not isinstance(error, ServiceError):
         raise error
     return problem_response(
@@ -187,7 +187,7 @@ async def on_service_error(request: Request, error: Exception) -> Response:
 
 
 def _headers(error: ServiceError) -> Mapping[str, str] | None:
-    """Challenge of an unauthenticated request; location of the rebalance run in progress."""
+    """Returns the challenge of a 401, or the Location of the rebalance run in progress."""
     if error.code is Code.UNAUTHENTICATED:
         return {"WWW-Authenticate": CHALLENGE}
     run_id = error.facts.get("run_id")
@@ -197,7 +197,7 @@ def _headers(error: ServiceError) -> Mapping[str, str] | None:
 
 
 async def on_invalid_request(request: Request, error: Exception) -> Response:
-    """Validation errors of pydantic: 422 with places and kinds; an impossible path is a 404."""
+    """Handles pydantic errors: 422 with locations and kinds; an impossible path is a 404."""
     if not isinstance(error, RequestValidationError):
         raise error
     found = [(tuple(item["loc"]), str(item["type"])) for item in error.errors()]
@@ -210,7 +210,7 @@ async def on_invalid_request(request: Request, error: Exception) -> Response:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """The framework's own refusals: unknown address, wrong method."""
+    """Handles errors of the framework: unknown address, wrong method."""
     if not isinstance(error, HTTPException):
         raise error
     status = error.status_code
@@ -227,7 +227,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def on_unhandled(request: Request, error: Exception) -> Response:
-    """A bug of ours: the log gets everything, the caller a request id to ask with."""
+    """Handles unexpected errors: the traceback goes to the log, a request id to the caller."""
     _log.error("unhandled_error", kind=type(error).__name__, exc_info=error)
     return problem_response(
         request,
@@ -238,13 +238,13 @@ async def on_unhandled(request: Request, error: Exception) -> Response:
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:
-    """The caller left while sending; the response is for the log alone."""
+    """Handles a client that disconnected while sending; the response is only logged."""
     del request, error
     return Response(status_code=CLIENT_CLOSED)
 
 
 def install(api: FastAPI) -> None:
-    """Register every handler."""
+    """Registers all handlers."""
     api.add_exception_handler(ServiceError, on_service_error)
     api.add_exception_handler(RequestValidationError, on_invalid_request)
     api.add_exception_handler(HTTPException, on_http_exception)
@@ -253,7 +253,7 @@ def install(api: FastAPI) -> None:
 
 
 def template_of(scope: Scope) -> str | None:
-    """The address of the route that answers, with {names} for values; None if none matched."""
+    """Returns the path template of the matched route; None if none matched."""
     path = getattr(scope.get("route"), "path_format", None)
     if not isinstance(path, str):
         return None
@@ -262,7 +262,7 @@ def template_of(scope: Scope) -> str | None:
 
 
 def _known_methods(request: Request) -> list[str]:
-    # The framework names the methods of the first route only; one address may have several.
+    # The framework names only the methods of the first route; one address may have several.
     return [
         method
         for method in _METHODS
@@ -290,7 +290,7 @@ def _bounded(found: Sequence[tuple[Location, str]]) -> Sequence[tuple[Location, 
 
 
 def _sentence(found: Sequence[tuple[Location, str]]) -> str:
-    """The first invalid places, each with pydantic's message (it never holds the input)."""
+    """Returns the first invalid locations with pydantic's messages, which never hold the input."""
     places = {".".join(str(_safe(part)) for part in loc): message for loc, message in found}
     shown = sorted(places.items())[:8]
     return "Invalid request: " + "; ".join(f"{place}: {message}" for place, message in shown) + "."

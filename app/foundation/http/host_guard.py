@@ -1,4 +1,4 @@
-"""Refuses requests for host names that are not ours: protection against DNS rebinding."""
+"""Host guard: refuses requests for unknown host names, against DNS rebinding."""
 
 import re
 from collections.abc import Collection
@@ -21,12 +21,12 @@ _REMEMBERED: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class HostGuard:
-    """Refuses requests, also reading ones, that name a host which is not ours.
+    """Refuses all requests, reads included, for a host name that is not allowed.
 
-    DNS rebinding: a page of evil.example has its name resolved to this machine and reads here as
-    its own origin; its requests carry its name. Numeric addresses cannot be bent like that, and
-    loopback names never leave the machine: both are let in, at any port. `allowed` are further
-    names. A caller that names no host is no browser.
+    DNS rebinding: the name of a malicious page resolves to this machine, so the page reads here as
+    its own origin; its requests carry its name. Numeric addresses cannot be rebound, and loopback
+    names never leave the machine: both are allowed, at any port. `allowed` has further names. A
+    client without a Host header is not a browser.
     """
 
     app: ASGIApp
@@ -50,7 +50,7 @@ class HostGuard:
         await refused(scope, receive, send)
 
     def _is_meant(self, scope: Scope) -> bool:
-        """True if every host name of the request is allowed."""
+        """Returns True if every host name of the request is allowed."""
         for name, value in scope["headers"]:
             if name == b"host" and not _is_ours(value, self.allowed):
                 return False
@@ -63,7 +63,7 @@ def _is_ours(authority: bytes, allowed: frozenset[str]) -> bool:
 
 
 def is_ours(authority: str, allowed: Collection[str]) -> bool:
-    """True for an IP address, a loopback name or one of `allowed`; any port."""
+    """Returns True for an IP address, a loopback name or one of `allowed`, at any port."""
     found = _AUTHORITY.fullmatch(authority.lower())
     if found is None:
         return False

@@ -1,4 +1,4 @@
-"""Around every request, in pure ASGI: id, limits, path hygiene, headers, log line, metrics."""
+"""Outermost ASGI middleware: request id, limits, path checks, headers, log line, metrics."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -47,7 +47,7 @@ Header: TypeAlias = tuple[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class _RouteMetrics:
-    """Metrics of the responses of one route with one method and status."""
+    """Metrics of one combination of route, method and status."""
 
     count: Callable[[], None]
     observe: Callable[[float], None]
@@ -55,9 +55,9 @@ class _RouteMetrics:
 
 @dataclass(frozen=True, slots=True)
 class RequestMiddleware:
-    """The outermost layer: it sees every response, also those of crashes and of limits.
+    """Outermost layer: processes every response, also those of errors and limits.
 
-    `has_log_line` is False where the log level drops the line of a request anyway.
+    `has_log_line` is False if the log level suppresses request lines.
     """
 
     app: ASGIApp
@@ -65,7 +65,7 @@ class RequestMiddleware:
     new_id: Callable[[], str]
     monotonic: Callable[[], float]
     has_log_line: bool = True
-    # Finding the children of a labelled metric takes longer than counting.
+    # Looking up labelled metrics takes longer than counting.
     _by_route: dict[tuple[str, str, int], _RouteMetrics] = field(default_factory=dict, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,9 +82,8 @@ class RequestMiddleware:
         self.metrics.http_requests_in_flight.inc()
         try:
             if is_head:
-                # What can be read can be asked for without its body; routes see only the GET,
-                # and a HEAD request starts no job.
-                # The server goes by its own scope: there it stays a HEAD.
+                # Every GET route also answers HEAD: routes see a GET, and a HEAD starts no job.
+                # The server keeps its own scope, in which the method stays HEAD.
                 headers = [pair for pair in scope["headers"] if pair[0] != b"prefer"]
                 scope = {**scope, "method": "GET", "headers": headers}
                 receive = answer.ended(receive)
@@ -127,7 +126,7 @@ class RequestMiddleware:
 
 @dataclass(frozen=True, slots=True)
 class LogContextMiddleware:
-    """Names the request in every log line that is written while it is carried out."""
+    """Adds the request id to every log line of the request."""
 
     app: ASGIApp
 
@@ -142,31 +141,31 @@ class LogContextMiddleware:
 async def _refuse(
     scope: Scope, receive: Receive, send: Send, status: int, code: Code, detail: str
 ) -> None:
-    # The rest of such a request cannot be trusted: the connection ends with it.
+    # The rest of such a request cannot be trusted: the connection is closed.
     ending = {"Connection": "close"} if status != 404 else None
     response = problem_response(Request(scope), status, code, detail, headers=ending)
     await response(scope, receive, send)
 
 
 def with_security_headers(headers: Iterable[Header]) -> list[Header]:
-    """Response headers with the security headers that the response does not set itself."""
+    """Returns the headers plus the security headers that the response does not set itself."""
     given = list(headers)
     present = {name.lower() for name, _ in given}
     return [*given, *(pair for pair in _HEADERS if pair[0] not in present)]
 
 
 def _completed(headers: Iterable[Header]) -> tuple[list[Header], bool]:
-    """Headers with those of every response; True if they mark the replay of a stored response."""
+    """Returns the complete headers, and True if they mark a replayed response."""
     completed = with_security_headers(headers)
     return completed, any(name.lower() == _REPLAYED for name, _ in completed)
 
 
-# Headers of a cached response are one tuple, the same for each hit.
+# Headers of a cached response are one tuple, the same object for each hit.
 _completed_once = lru_cache(_REMEMBERED_HEADERS)(_completed)
 
 
 class _Answer:
-    """Passes the answer on, adds our headers, remembers the status; to HEAD without the body."""
+    """Sends the response with the common headers, records the status, omits the body of HEAD."""
 
     def __init__(
         self,
@@ -178,7 +177,7 @@ class _Answer:
     ) -> None:
         self._send = send
         self._request_id = request_id.encode("ascii", "replace")
-        self._mode = mode  # None before the service stands
+        self._mode = mode  # None before the service is open
         self._is_over = False
         self.is_head = is_head
         self.status = CLIENT_CLOSED  # until the response starts
@@ -198,13 +197,13 @@ class _Answer:
         elif self.is_head:
             if self._is_over:
                 return
-            # The length that was said stays true; of a stream there is nothing to wait for.
+            # Content-Length stays valid; a streamed response ends here.
             message = {"type": "http.response.body", "body": b""}
             self._is_over = True
         await self._send(message)
 
     def ended(self, receive: Receive) -> Receive:
-        """`receive` that reports a disconnect once a HEAD has its headers, so that streams end."""
+        """Returns a `receive` that reports a disconnect after a HEAD, so that streams end."""
         if not self.is_head:
             return receive
 
@@ -216,9 +215,9 @@ class _Answer:
 
 @dataclass(slots=True)
 class _Head:
-    """Facts about the headers of a request, from one pass over them."""
+    """Facts about the request headers, from one pass over them."""
 
-    request_id: str | None  # that the client gave
+    request_id: str | None  # of the client
     size: int  # bytes
     framing: int  # _HAS_LENGTH, _HAS_CHUNKS or both
 
@@ -240,7 +239,7 @@ class _Head:
 
 
 def _refusal(scope: Scope, head: _Head) -> tuple[int, Code, str] | None:
-    """Limits and path hygiene; also makes `scope['path']` what the raw path says."""
+    """Returns a violated limit or path rule; sets `scope['path']` from the raw path."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     if len(raw) + len(scope["query_string"]) > MAX_URL_BYTES:
         return 414, Code.URI_TOO_LONG, f"An address may have up to {MAX_URL_BYTES} bytes."
@@ -257,7 +256,7 @@ def _refusal(scope: Scope, head: _Head) -> tuple[int, Code, str] | None:
 
 @lru_cache(_REMEMBERED_PATHS)
 def _path(raw: bytes) -> str | None:
-    """Decode each segment by itself, so that %2F stays inside it; None for what cannot be."""
+    """Decodes each segment separately, so that %2F stays inside it; None for an invalid path."""
     segments: list[str] = []
     for part in raw.split(b"/"):
         try:

@@ -1,4 +1,4 @@
-"""The docs UI from installed assets, and an OpenAPI document that names every error."""
+"""Docs UI from installed assets, and an OpenAPI document with every error response."""
 
 import asyncio
 import base64
@@ -37,8 +37,8 @@ Decides which KuCoin futures symbols to hold, with what weight and size, from li
   strings.
 * A symbol may be given in any spelling (`BTCUSDT`, `XBTUSDTM`, `BTC-USDT`, `BTC%2FUSDT:USDT`)
   or as its UUID; answers use the standard spelling.
-* What rests on market data says how old it is (`as_of`), who said it (`data_source`) and whether
-  to rely on it (`data_status`).
+* Data that depends on the market has a time (`as_of`), a source (`data_source`) and a freshness
+  (`data_status`).
 * Errors are `application/problem+json` (RFC 9457) with a stable `code`.
 * Changes accept `Idempotency-Key` and, where a version is known, `If-Match`.
 * Callers send an API key as `Authorization: Bearer` or `X-API-Key`; `x-required-role` of an
@@ -48,18 +48,18 @@ Decides which KuCoin futures symbols to hold, with what weight and size, from li
 TAGS: Final = (
     {"name": "portfolio", "description": "Members, weights, plans and their history."},
     {"name": "symbols", "description": "The registry of contracts and its spellings."},
-    {"name": "universe", "description": "Which contracts are eligible, and why others are not."},
-    {"name": "market", "description": "What the exchange says about one symbol."},
+    {"name": "universe", "description": "Eligible contracts, and reasons against the others."},
+    {"name": "market", "description": "Market data of one symbol."},
     {"name": "scoring", "description": "Scores, rankings and their explanation."},
     {
         "name": "signals",
         "description": "Signals of sources: votes, consensus and outcome.",
     },
-    {"name": "alerts", "description": "What needs attention."},
+    {"name": "alerts", "description": "Conditions that need attention."},
     {"name": "notifications", "description": "Notification channels and their delivery log."},
-    {"name": "stream", "description": "Events as they happen, and those that were missed."},
+    {"name": "stream", "description": "Events as they happen, and replay of missed ones."},
     {"name": "configuration", "description": "Weights, thresholds and limits, versioned."},
-    {"name": "jobs", "description": "What runs beside the requests and survives the process."},
+    {"name": "jobs", "description": "Background work that survives a restart of the process."},
     {"name": "keys", "description": "API keys of callers: roles, scopes, rotation."},
     {"name": "system", "description": "Health, status and sample data."},
     {"name": "probes", "description": "For orchestrators and Prometheus."},
@@ -69,7 +69,7 @@ _OPEN_BANNER: Final = (
     " key exists, so callers on this machine may do everything but live trading. End it with"
     " <code>my-symbols keys create NAME --role admin</code>.</p>"
 )
-# What any operation can answer, whatever it does.
+# Errors that any operation can return.
 _ALWAYS: Final = (
     Code.BAD_REQUEST,
     Code.INVALID_UTF8,
@@ -104,7 +104,7 @@ _PROBES: Final = "probes"
 
 
 def install_docs(api: FastAPI) -> None:
-    """Serve /docs with assets of this machine; a hash admits its one inline script."""
+    """Serves /docs with local assets; a hash in the policy admits its one inline script."""
     page = get_swagger_ui_html(
         openapi_url=OPENAPI_PATH,
         title=f"{TITLE}: HTTP API",
@@ -139,7 +139,7 @@ def install_docs(api: FastAPI) -> None:
     async def show_document(request: Request) -> Response:
         del request
         async with lock:
-            if not encoded:  # a second of computing, in which nothing else would be answered
+            if not encoded:  # takes a second of computing: runs in a thread
                 encoded.append(
                     await asyncio.to_thread(lambda: bytes(JSONResponse(api.openapi()).body))
                 )
@@ -151,7 +151,7 @@ def install_docs(api: FastAPI) -> None:
 
 
 def install_openapi(api: FastAPI) -> None:
-    """Complete the document once, when it is first asked for."""
+    """Completes the document at its first use."""
 
     def document() -> dict[str, Any]:
         if api.openapi_schema is None:
@@ -171,8 +171,9 @@ def install_openapi(api: FastAPI) -> None:
 
 
 def complete(schema: dict[str, Any]) -> dict[str, Any]:
-    """Give every operation all its error responses as problem+json, and say of parameters what is
-    true on the wire. Changes and returns it.
+    """Adds all error responses to every operation and removes null from optional parameters.
+
+    Changes and returns the schema.
     """
     schema.setdefault("components", {})["securitySchemes"] = dict(SECURITY_SCHEMES)
     parts = schema["components"].setdefault("schemas", {})
@@ -190,7 +191,7 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _never_null(shape: dict[str, Any]) -> None:
-    """A parameter that may be left out cannot be null: on the wire there is only text."""
+    """Removes null from an optional parameter: a parameter on the wire is always text."""
     kinds = [kind for kind in shape.get("anyOf", ()) if kind != {"type": "null"}]
     if len(kinds) == 1:
         shape |= kinds[0]

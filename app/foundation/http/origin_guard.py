@@ -1,4 +1,4 @@
-"""Keeps web pages of other sites from changing anything through a visitor's browser."""
+"""Origin guard: pages of other sites cannot change anything through a visitor's browser."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 class OriginGuard:
     """Refuses changes that a browser sends for a page of another origin.
 
-    A browser always names the page's origin with a request that may change something, and sends
-    one without a body to loopback without asking first; other clients send no `Origin` at all.
+    A browser names the page's origin with every request that may change something, and sends a
+    bodyless one to loopback without a preflight. Other clients send no `Origin`.
     """
 
     app: ASGIApp
@@ -28,7 +28,7 @@ class OriginGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and self._is_foreign(scope):
-            # Browsers let any page open one and read from it; before the handshake it is a 403.
+            # Browsers let any page open a WebSocket; a close before the handshake is a 403.
             await send({"type": "websocket.close", "code": FOREIGN_PAGE})
             return
         if scope["type"] == "http" and scope["method"] not in SAFE and self._is_foreign(scope):
@@ -52,7 +52,7 @@ class OriginGuard:
 
 
 def _place(origin: str) -> str | None:
-    """Host and port of an origin; None for `null` and what is none."""
+    """Returns host and port of an origin; None for `null` and an invalid one."""
     try:
         return urlsplit(origin).netloc or None
     except ValueError:

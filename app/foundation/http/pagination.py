@@ -1,4 +1,4 @@
-"""Keyset paging with signed cursors: a cursor works only for the list and filter it came from."""
+"""Keyset paging with signed cursors: a cursor is valid only for its own list and filter."""
 
 import base64
 import binascii
@@ -36,24 +36,24 @@ class Page(BaseModel, Generic[T]):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Cursors:
-    """Signs positions. `secret` is drawn at start or comes from the settings."""
+    """Signs positions; `secret` comes from the settings or is random."""
 
     secret: bytes
 
     def encode(self, listing: str, chosen: Filter, position: Key) -> str:
-        """Position in `listing` under the filter `chosen` -> opaque URL-safe text."""
+        """Encodes a position in `listing` under the filter `chosen` as opaque URL-safe text."""
         payload = json.dumps(position, separators=(",", ":"), allow_nan=False).encode()
         return _to_text(self._mac(listing, chosen, payload) + payload)
 
     def decode(self, listing: str, chosen: Filter, cursor: str | None) -> Key | None:
-        """None for no cursor; 422 for one that is forged or belongs to another list or filter."""
+        """Returns None without a cursor; 422 for a forged one or one of another list or filter."""
         if cursor is None:
             return None
         raw = _from_text(cursor)
         mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(listing, chosen, payload)):
             raise _forged()
-        # Only what we signed is parsed.
+        # Only signed payloads are parsed.
         return tuple(json.loads(payload))
 
     def _mac(self, listing: str, chosen: Filter, payload: bytes) -> bytes:
@@ -65,7 +65,7 @@ class Cursors:
 def cut(
     rows: Sequence[T], limit: int, position: Callable[[T], Key]
 ) -> tuple[Sequence[T], Key | None]:
-    """Up to limit + 1 fetched rows -> the page and the position to go on from, if any is left."""
+    """Returns the page of up to limit + 1 fetched rows, and the next position if rows are left."""
     page = rows[:limit]
     return page, position(page[-1]) if len(rows) > limit and page else None
 
@@ -73,18 +73,18 @@ def cut(
 def after(
     rows: Sequence[T], limit: int, position: Callable[[T], Key], start: Key | None
 ) -> tuple[Sequence[T], Key | None]:
-    """The same for a list in memory that is sorted by `position` ascending."""
+    """As `cut`, for a list in memory that is sorted by `position` in ascending order."""
     left = rows if start is None else [row for row in rows if position(row) > start]
     return cut(left[: limit + 1], limit, position)
 
 
 def moment(start: Key | None) -> datetime | None:
-    """The time that a position begins with, in a list by time; None for the first page."""
+    """Returns the time of a position in a list sorted by time; None for the first page."""
     return None if start is None else datetime.fromisoformat(str(start[0]))
 
 
 def moment_and_id(start: Key | None) -> tuple[datetime, str] | None:
-    """The same in a list by time and, of one time, by id."""
+    """Returns time and id of a position in a list sorted by both; None for the first page."""
     return None if start is None else (datetime.fromisoformat(str(start[0])), str(start[1]))
 
 
@@ -99,7 +99,7 @@ def _from_text(text: str) -> bytes:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise _forged() from None
-    if _to_text(raw) != text:  # one spelling only
+    if _to_text(raw) != text:  # only the canonical spelling
         raise _forged()
     return raw
 
@@ -113,13 +113,13 @@ To = Annotated[QueryTime | None, Query(description="Before this time.")]
 
 
 def require_order(since: datetime | None, to: datetime | None) -> None:
-    """Raises RequestError 422 for a period that ends before it begins."""
+    """Raises RequestError (422) for a period that ends before it begins."""
     if since is not None and to is not None and since >= to:
         raise invalid("query", "to", "reversed", "The period ends before it begins.")
 
 
 def named_period(since: datetime | None, to: datetime | None) -> dict[str, str | None]:
-    """Both ends by the names and in the form of the query; None where one was left out."""
+    """Returns both ends under the names of the query, in ISO 8601; None for an omitted one."""
     return {
         "from": None if since is None else since.isoformat(),
         "to": None if to is None else to.isoformat(),

@@ -12,7 +12,7 @@ PREFIX: Final = "/api/symbol-mgmt"
 PROBLEM_JSON: Final = "application/problem+json"
 
 
-# What the border itself refuses, before any use case is asked.
+# Errors of the HTTP layer itself, raised before any use case.
 STATUS_OF_CODE: Final[Mapping[Code, int]] = {
     Code.MALFORMED_JSON: 400,
     Code.INVALID_UTF8: 400,
@@ -75,7 +75,7 @@ _REFUSALS: Final = (
 )
 
 
-# For the documentation only: a live answer takes its status from the class of the error.
+# For the documentation only: the class of an error decides the status of a response.
 USUAL_STATUS: Final[Mapping[Code, int]] = {
     **dict.fromkeys(Code, 503),
     **dict.fromkeys(_CONFLICTS, 409),
@@ -89,7 +89,7 @@ USUAL_STATUS: Final[Mapping[Code, int]] = {
 }
 
 
-# RFC 9110 words; the standard library changes its own between Python versions.
+# RFC 9110 phrases; the standard library changes its own between Python versions.
 _PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
 
 

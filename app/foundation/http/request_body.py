@@ -1,4 +1,4 @@
-"""Strict JSON: read once within limits, refuse what parsers disagree about, echo nothing."""
+"""Strict JSON bodies: size limits, no ambiguous documents, no echo of the input."""
 
 import json
 import math
@@ -18,12 +18,12 @@ MAX_BODY_BYTES: Final = 64 * 1024
 MAX_DEPTH: Final = 32
 _MAX_NUMBER_CHARS: Final = 64
 _INT64: Final = 2**63
-MAX_EXPONENT: Final = 40  # of a decimal: 1e300 would mean hundreds of digits in later arithmetic
+MAX_EXPONENT: Final = 40  # of a decimal: 1e300 would need hundreds of digits in later arithmetic
 
-# A string (also an unterminated one) or a bracket; possessive, so that it stays linear.
+# A string (also an unterminated one) or a bracket; possessive, so that matching stays linear.
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
-# Controls (but tab, line feed, carriage return), zero-width, bidirectional, surrogates,
-# interlinear and tag characters: none of them can be meant, some of them deceive or break.
+# Controls (except tab, line feed, carriage return), zero-width, bidirectional, surrogate,
+# interlinear and tag characters: none is legitimate here, some deceive readers or break output.
 UNSAFE_TEXT: Final = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
@@ -35,13 +35,13 @@ _JSON_TYPE: Final = re.compile(
 
 
 class Body(BaseModel):
-    """Parent of every request body: no unknown field, no coercion, no infinity."""
+    """Base of request bodies: no unknown fields, no coercion, no infinity."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def _decimal(value: object) -> object:
-    """Text by a plain ASCII pattern, or a JSON number by its shortest spelling; nothing else."""
+    """Accepts text of a plain ASCII pattern, or a JSON number by its shortest spelling."""
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         return Decimal(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
@@ -66,7 +66,7 @@ NameText = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 async def read_json(request: Request, *, required: bool = True) -> Any:
-    """Read and parse the body; None stands for an empty one where the route allows that.
+    """Reads and parses the body; None for an empty body where the route allows it.
 
     Raises RequestError with 400, 413, 415 or 422. No byte beyond the limit is stored.
     """
@@ -89,7 +89,7 @@ async def read_json(request: Request, *, required: bool = True) -> Any:
 
 
 def parse(raw: bytes) -> Any:
-    """Parse strictly: one meaning or a RequestError with the code that says why."""
+    """Parses strictly. Raises RequestError with a code for any invalid or ambiguous document."""
     if _too_deep(raw):
         raise RequestError(Code.JSON_TOO_DEEP, f"Nested deeper than {MAX_DEPTH} levels.")
     try:
@@ -108,7 +108,7 @@ def parse(raw: bytes) -> Any:
         )
     except json.JSONDecodeError:
         document = _MALFORMED
-    if document is _MALFORMED:  # raised here, so that the text of the body is not in the chain
+    if document is _MALFORMED:  # raised here, so that the exception chain has no body text
         raise RequestError(Code.MALFORMED_JSON, "The body is not JSON.")
     _check_text(document)
     return document
@@ -131,7 +131,7 @@ async def _within_limit(chunks: AsyncIterator[bytes]) -> bytes:
 
 
 def _declared_type(request: Request) -> bool:
-    """True if JSON is declared; False without any declaration, 415 for anything else."""
+    """Returns True for declared JSON, False without a declaration; 415 for anything else."""
     types = request.headers.getlist("content-type")
     encodings = request.headers.getlist("content-encoding")
     if len(types) > 1 or any(word.strip().lower() != "identity" for word in encodings):

@@ -20,13 +20,13 @@ from app.foundation.state_version import Input, StateVersion, VersionSource
 
 VERSIONS: Final = "state_versions"  # key of the VersionSource in the state of the lifespan
 MAX_BYTES: Final = 16 * 1024 * 1024  # of all cached responses together
-MIN_GZIP_BYTES: Final = 4096  # below, compressing costs more than it saves
+MIN_GZIP_BYTES: Final = 4096  # below, compression costs more than it saves
 _GZIP_LEVEL: Final = 6
 _ENTRY_BYTES: Final = 1024  # of an entry beside its body and its key
 _MAX_KEY_BYTES: Final = 1024
 _MAX_ACCEPT_BYTES: Final = 255
 _CACHED_STATUSES: Final = frozenset({200, 304})
-# A request with one of these headers can get another response, or starts more than a response.
+# A request with one of these headers may get another response, or start more than a response.
 _BYPASS_HEADERS: Final = frozenset(
     {b"origin", b"content-length", b"transfer-encoding", b"prefer", b"cookie"}
 )
@@ -39,7 +39,7 @@ Key: TypeAlias = tuple[str, bytes, bytes, bool]  # path, query, If-None-Match, a
 
 @dataclass(slots=True)
 class _Recording:
-    """Declaration of the endpoint that answers, filled in while it runs."""
+    """Cache declaration of the running endpoint, filled in while it runs."""
 
     source: VersionSource
     depends_on: Input | None = None  # None: the response must not be cached
@@ -53,9 +53,9 @@ _RECORDING: Final[ContextVar[_Recording | None]] = ContextVar("recording", defau
 def cacheable(*, depends_on: Input, compress: bool = False) -> Callable[[Endpoint], Endpoint]:
     """Marks an endpoint whose responses depend on path, query, If-None-Match and state alone.
 
-    Its models are encoded here, without a second validation. `compress` gives large responses
-    with gzip to clients that accept it; their entity tags become weak, so a tag that If-Match
-    needs must not be compressed.
+    Its models are encoded here, without a second validation. `compress` sends large responses with
+    gzip to clients that accept it. Their entity tags become weak, so a tag that If-Match needs
+    must not be compressed.
     """
 
     def mark(endpoint: Endpoint) -> Endpoint:
@@ -63,20 +63,20 @@ def cacheable(*, depends_on: Input, compress: bool = False) -> Callable[[Endpoin
         async def run(**arguments: Any) -> Any:
             recording = _RECORDING.get()
             if recording is not None:
-                # Before the endpoint runs: a change during it makes the response outdated.
+                # Before the endpoint runs: a change during the run makes the response outdated.
                 recording.version = await _version(recording.source, depends_on)
                 recording.depends_on, recording.has_gzip = depends_on, compress
             result = await endpoint(**arguments)
             return answer(json_bytes(result)) if isinstance(result, BaseModel) else result
 
-        return cast("Endpoint", run)  # it takes the arguments of the endpoint
+        return cast("Endpoint", run)  # same arguments as the endpoint
 
     return mark
 
 
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
-    """Response as it is sent, and the version of the state that it was made of."""
+    """Response as sent, and the version of the state that it was built from."""
 
     status: int
     headers: Headers
@@ -89,7 +89,7 @@ class CachedResponse:
 
 @dataclass(slots=True)
 class LruCache:
-    """Responses by key, bounded in bytes; the least recently used one is dropped first."""
+    """Responses by key, bounded in bytes; evicts the least recently used first."""
 
     max_bytes: int = MAX_BYTES
     size: int = field(default=0, init=False)  # bytes
@@ -105,7 +105,7 @@ class LruCache:
         return found
 
     def put(self, key: Key, response: CachedResponse) -> None:
-        """Replaces the response of the key; one larger than the whole cache is not stored."""
+        """Replaces the response of the key; skips one larger than the whole cache."""
         self._drop(key)
         size = _size(key, response)
         if size > self.max_bytes:
@@ -128,7 +128,7 @@ def _size(key: Key, response: CachedResponse) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """Request under way that renews a cached response; later requests of its version wait."""
+    """Running request that renews a cached response; later requests of its version wait."""
 
     version: StateVersion
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -136,10 +136,10 @@ class _Flight:
 
 @dataclass(frozen=True, slots=True)
 class ResponseCacheMiddleware:
-    """Repeats a response while the state that it depends on has the same version.
+    """Returns a cached response while the state that it depends on has the same version.
 
-    Stands behind everything that refuses requests. All clients get the same response; a
-    permission that changes a response must become a part of the key.
+    It is behind every layer that refuses requests. All clients get the same response; a permission
+    that changes a response must become a part of the key.
     """
 
     app: ASGIApp
@@ -162,10 +162,10 @@ class ResponseCacheMiddleware:
                     await flight.done.wait()
                     cached, flight = self.cache.get(key), None
                     is_current = cached is not None and cached.version == version
-                else:  # it renews the response; requests that follow wait for it
+                else:  # this request renews the response; later ones wait for it
                     flight = self._flights[key] = _Flight(version)
             if is_current and cached is not None and may_use(cached.route, scope):
-                scope["route"] = cached.route  # the request is counted under it
+                scope["route"] = cached.route  # for the metrics of the request
                 await _send(cached, send)
                 return
         try:
@@ -218,11 +218,11 @@ async def _send(response: CachedResponse, send: Send) -> None:
 
 @dataclass(slots=True)
 class _Recorder:
-    """Holds back a whole response that can be cached; passes any other one on."""
+    """Withholds a complete response that can be cached; forwards any other one."""
 
     send: Send
     recording: _Recording
-    start: Message | None = None  # of the response that is held back
+    start: Message | None = None  # of the withheld response
     body: bytes = b""
 
     async def __call__(self, message: Message) -> None:
@@ -235,13 +235,13 @@ class _Recorder:
             if not message.get("more_body"):
                 self.body = message.get("body", b"")
                 return
-            start, self.start = self.start, None  # a stream: it is not for the cache
+            start, self.start = self.start, None  # a stream is not cached
             await self.send(start)
         await self.send(message)
 
 
 async def _version(source: VersionSource, depends_on: Input) -> StateVersion | None:
-    """None where the state cannot be read: the endpoint then refuses in its own words."""
+    """Returns the version; None if it cannot be read: the endpoint then reports the error."""
     try:
         version = source.version(depends_on)
         return await source.load_version(depends_on) if version is None else version
@@ -250,7 +250,7 @@ async def _version(source: VersionSource, depends_on: Input) -> StateVersion | N
 
 
 def key_of(scope: Scope) -> Key | None:
-    """Key of a GET request; None for a request that must reach its endpoint."""
+    """Returns the key of a GET request; None for a request that must reach its endpoint."""
     if scope["type"] != "http" or scope["method"] != "GET":
         return None
     tags = accepted = b""
@@ -268,7 +268,7 @@ def key_of(scope: Scope) -> Key | None:
 
 
 def accepts_gzip(accepted: bytes) -> bool:
-    """Whether an Accept-Encoding header allows gzip and does not prefer the plain body."""
+    """Returns True if Accept-Encoding allows gzip and does not prefer the plain body."""
     if len(accepted) > _MAX_ACCEPT_BYTES or (b"gzip" not in accepted and b"*" not in accepted):
         return False
     weights: dict[str, float] = {}
@@ -282,7 +282,7 @@ def accepts_gzip(accepted: bytes) -> bool:
 
 
 async def _encoded(response: CachedResponse, *, accepts_gzip: bool) -> CachedResponse:
-    """Response in the encoding of the client; only the plain body has a strong entity tag."""
+    """Returns the response in the client's encoding; only the plain body has a strong tag."""
     body = response.body
     is_packed = accepts_gzip and (response.status == 304 or len(body) >= MIN_GZIP_BYTES)
     headers = [

@@ -1,4 +1,4 @@
-"""JSON responses as bytes: fresh ones, stored ones and entity tags."""
+"""JSON responses as bytes: new ones, stored ones and entity tags."""
 
 import asyncio
 import json
@@ -11,45 +11,45 @@ from starlette.responses import Response
 from app.foundation.idempotency import CommandResult, StoredResponse
 
 REPLAYED: Final = "Idempotency-Replayed"
-_NO_NUMBERS: Final = ("NaN", "Infinity")  # what the quick encoder writes for such a number
+_NO_NUMBERS: Final = ("NaN", "Infinity")  # pydantic's encoder writes these for such numbers
 
 
 def json_bytes(model: BaseModel) -> bytes:
-    """The body of an answer. Raises ValueError for a number that JSON does not know."""
+    """Returns the body of a response. Raises ValueError for NaN and Infinity."""
     text = model.model_dump_json()
-    if any(word in text for word in _NO_NUMBERS):  # as a number, or within a text
+    if any(word in text for word in _NO_NUMBERS):  # a number, or a part of a text
         document: Any = model.model_dump(mode="json")
         text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode()
 
 
 async def large_json_bytes(build: Callable[[], BaseModel]) -> bytes:
-    """Body of a large answer; a thread builds and encodes the model, so the event loop stays free.
+    """Returns the body of a large response, built and encoded in a thread off the event loop.
 
-    `build` may only read values that do not change.
+    `build` may only read immutable values.
     """
     return await asyncio.to_thread(lambda: json_bytes(build()))
 
 
 def answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer whose bytes exist already."""
+    """Returns a JSON response of encoded bytes."""
     return Response(body, status, headers=dict(headers or {}), media_type="application/json")
 
 
 def replayed(body: bytes, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """A stored answer, byte for byte, marked as such."""
+    """Returns a stored response, byte for byte, marked as a replay."""
     return answer(body, status, {**(headers or {}), REPLAYED: "true"})
 
 
 def keep(
     model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> StoredResponse:
-    """Answer of a change, as the bytes that are stored with it and sent on a retry."""
+    """Returns the response of a change as the bytes that are stored and replayed on a retry."""
     return StoredResponse(status, dict(headers or {}), json_bytes(model))
 
 
 def sent(outcome: CommandResult[Any]) -> Response:
-    """The answer of a change; a replay is marked as such. Raises LookupError without an answer."""
+    """Returns the response of a change, a replay with its mark. Raises LookupError without one."""
     stored = outcome.answer
     if stored is None:
         raise LookupError("the change was carried out without a renderer")
@@ -58,10 +58,10 @@ def sent(outcome: CommandResult[Any]) -> Response:
 
 
 def etag(version: object) -> str:
-    """A strong entity tag of something that has a version: `etag(12)` is `"12"`."""
+    """Returns a strong entity tag of a version: `etag(12)` is `"12"`."""
     return f'"{version}"'
 
 
 def not_modified(tag: str) -> Response:
-    """304: the caller holds this version already."""
+    """Returns a 304: the caller has this version already."""
     return Response(status_code=304, headers={"ETag": tag})

@@ -1,4 +1,4 @@
-"""The route class of every endpoint: strict query, strict body, strict JSON out."""
+"""Route class of every endpoint: strict query, strict body, finite JSON."""
 
 import re
 from collections.abc import Callable, Coroutine, Sequence
@@ -27,15 +27,15 @@ from app.foundation.http.protocol import PREFIX
 from app.foundation.http.request_body import UNSAFE_TEXT, read_json
 
 MAX_QUERY_FIELDS: Final = 64
-_NAME: Final = re.compile(r"\?P<[^>]+>")  # of a group: the same name stands in many paths
+_NAME: Final = re.compile(r"\?P<[^>]+>")  # group names repeat across paths
 
 
 class FiniteJSONResponse(JSONResponse):
-    """JSON that cannot hold NaN or Infinity: rendering one raises, which is a 500 and a bug."""
+    """JSON without NaN or Infinity: rendering one raises, which is a 500 and a bug."""
 
 
 class _ReadRequest(Request):
-    """A request whose body has been read and judged already."""
+    """Request whose body has been read and validated already."""
 
     document: Any = None
 
@@ -47,7 +47,7 @@ class _ReadRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """Checks permission and query string and reads the body before FastAPI sees either."""
+    """Checks the permission, validates the query and reads the body before FastAPI does."""
 
     checks_permission = True
 
@@ -71,7 +71,7 @@ class StrictRoute(APIRoute):
                 return await handler(request)
             read = _ReadRequest(request.scope, request.receive)
             read.document = await read_json(request, required=field.field_info.is_required())
-            # Dependencies (the idempotency fingerprint) see the same document.
+            # Dependencies (the idempotency fingerprint) read the same document.
             request.scope["state"]["document"] = read.document
             return await handler(read)
 
@@ -79,7 +79,7 @@ class StrictRoute(APIRoute):
 
 
 def check_query(raw: bytes, known: frozenset[str]) -> None:
-    """Each parameter known and given once, text sound. Raises RequestError 400 or 422."""
+    """Raises RequestError (400 or 422) for an unknown or repeated parameter or invalid text."""
     try:
         pairs = parse_qsl(
             raw.decode("ascii"),
@@ -105,7 +105,7 @@ def check_query(raw: bytes, known: frozenset[str]) -> None:
 
 
 class QuickRouter(APIRouter):
-    """Says at once where none of its routes is meant: asking each takes longer than answering."""
+    """Excludes unmatched paths by one expression: trying each route costs more than a reply."""
 
     _paths: tuple[int, re.Pattern[str]] | None = None
 
@@ -126,13 +126,13 @@ class QuickRouter(APIRouter):
         return super().matches(scope) if self.may_have(scope["path"]) else (Match.NONE, {})
 
     def may_have(self, path: str) -> bool:
-        """False is certain; outside of the prefix nothing is said."""
+        """Returns False only if no route can match; always True outside of the prefix."""
         if not path.startswith(PREFIX):
             return True
         return self._any_route().fullmatch(path, len(PREFIX)) is not None
 
     def _any_route(self) -> re.Pattern[str]:
-        """Every path of its routes in one expression."""
+        """Returns one expression for the paths of all routes."""
         if self._paths is None or self._paths[0] != len(self.routes):
             patterns = (
                 _NAME.sub("?:", route.path_regex.pattern.strip("^$"))
@@ -144,5 +144,5 @@ class QuickRouter(APIRouter):
 
 
 def api_router(tag: str, prefix: str = "") -> APIRouter:
-    """A router whose routes are strict. Use it for every routes module."""
+    """Returns a router with strict routes, for every routes module."""
     return QuickRouter(prefix=prefix, tags=[tag], route_class=StrictRoute)

@@ -1,4 +1,4 @@
-"""Shapes that several routes share: exact percents, money as text, UTC times, freshness."""
+"""HTTP types that several routes share: exact percent, money as text, UTC times, freshness."""
 
 import math
 import re
@@ -28,7 +28,7 @@ MAX_LIMIT: Final = 500
 
 
 def one_of(*names: str | None) -> str:
-    """The one name that was given; refuses none and several."""
+    """Returns the one name that was given; raises PydanticCustomError for none or several."""
     given = [name for name in names if name is not None]
     if len(given) != 1:
         raise PydanticCustomError("one_of", "give exactly one of the names")
@@ -36,7 +36,7 @@ def one_of(*names: str | None) -> str:
 
 
 PERCENT_DIGITS: Final = 6
-ENCODED_SLASH: Final = "\x1f"  # how the middleware hands over a %2F inside a path segment
+ENCODED_SLASH: Final = "\x1f"  # stands for a %2F inside a path segment
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,18})?", re.ASCII)
 _DECIMAL_TEXT: Final = r"^-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?$"  # the same, for documents
@@ -44,10 +44,10 @@ _SEGMENT: Final = re.compile(r"[\x20-\x7e]{1,64}", re.ASCII)
 
 
 class Out(BaseModel):
-    """Parent of every response model: frozen, closed, finite."""
+    """Base of response models: frozen, closed, finite."""
 
-    # An infinity fails here (allow_inf_nan, and Json for free-form parts) or, where a model was
-    # built around validation, at rendering: pydantic's default would make it null in silence.
+    # An infinity fails here (allow_inf_nan, and Json for free-form parts) or, for an unvalidated
+    # model, at rendering; pydantic's default would write null without an error.
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
@@ -58,12 +58,12 @@ class Out(BaseModel):
 
 
 def percent(micro_percent: int) -> float:
-    """Micro-percent -> per cent; its shortest spelling has the exact (up to 6) decimals."""
+    """Converts micro-percent to per cent; the shortest spelling has the exact 6 decimals."""
     return micro_percent / 10**PERCENT_DIGITS
 
 
 def finite(value: float | None) -> float | None:
-    """A number fit for JSON: NaN (unknown) is null, infinity is a bug. Raises ValueError."""
+    """Returns a number for JSON: NaN (unknown) becomes None. Raises ValueError for infinity."""
     if value is None or math.isnan(value):
         return None
     if math.isinf(value):
@@ -84,7 +84,7 @@ def _plain(value: Decimal) -> str:
 
 
 def _integer(value: object) -> object:
-    """Query text -> int by plain ASCII digits; a default that is an int already passes."""
+    """Converts query text to int by plain ASCII digits; passes other values."""
     if isinstance(value, str):
         if not _INTEGER.fullmatch(value):
             raise PydanticCustomError("int_parsing", "not a whole number in plain digits")
@@ -125,7 +125,7 @@ _ISO: Final = re.compile(
 
 
 def _iso(value: object) -> object:
-    # Numbers would be read as epoch seconds or milliseconds by guess.
+    # pydantic would read numbers as epoch seconds or milliseconds by a guess.
     if isinstance(value, str):
         if not _ISO.fullmatch(value):
             raise PydanticCustomError("datetime_parsing", "not an ISO 8601 time")
@@ -137,7 +137,7 @@ def _iso(value: object) -> object:
 
 
 def _segment(value: object) -> object:
-    """Path text -> what was meant; anything that no symbol can be is not found."""
+    """Decodes path text; raises NotFoundError for text that no identifier can have."""
     if not isinstance(value, str):
         return value
     text = value.replace(ENCODED_SLASH, "/")
@@ -147,7 +147,7 @@ def _segment(value: object) -> object:
 
 
 def _spelling(value: object) -> object:
-    """Path text -> a spelling; letters of any script are one, which the registry then refuses."""
+    """Decodes path text as a spelling; the registry refuses letters of other scripts later."""
     if not isinstance(value, str):
         return value
     _segment("".join("x" if one.isalpha() else one for one in value))
@@ -181,13 +181,13 @@ Score = Annotated[float, Field(ge=0, le=1)]
 
 
 class Freshness(Out):
-    """Parent of responses that rest on market data: how old it is and who said it."""
+    """Base of responses with market data: its time, source and freshness."""
 
     as_of: UtcTime | None = Field(description="Exchange time up to which the live data is known.")
     data_source: DataSource
     data_status: DataStatus = Field(
-        description="The worst of all that the answer rests on, and never better than `/health`: "
-        "scores from before a start are `unavailable` until the exchange has answered again."
+        description="The worst status of all data in the response, never better than `/health`: "
+        "scores from before a start are `unavailable` until the exchange has responded again."
     )
 
 
@@ -217,7 +217,7 @@ SymbolPath = Annotated[
 IdPath = Annotated[str, BeforeValidator(_segment), Path(description="Identifier.")]
 
 
-DEFAULT_REASON = "requested"  # the reason where a caller gives none
+DEFAULT_REASON = "requested"  # reason if the caller gives none
 
 
 CHANGES = (Code.PRECONDITION_FAILED, Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)

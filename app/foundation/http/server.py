@@ -22,13 +22,13 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from app.foundation.errors import Code
 from app.foundation.http.protocol import PROBLEM_JSON
 
-MAX_HEAD_BYTES: Final = 256 * 1024  # above the limits of middleware.py, whose answers say more
+MAX_HEAD_BYTES: Final = 256 * 1024  # above the limits of middleware.py, which name the fault
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 TRY_AGAIN_LATER: Final = 1013  # close code of a WebSocket
-ENDLESS: Final = "endless"  # set in the state of a request whose answer ends with the connection
+ENDLESS: Final = "endless"  # set in the state of a request whose response never ends by itself
 CLIENT: Final = "client_connection"  # in the state of a WebSocket: its ClientConnection
 
-_MAX_PIPELINED: Final = 16  # requests behind the one that is answered
+_MAX_PIPELINED: Final = 16  # requests behind the current one
 _ACCEPTS_PER_TURN: Final = 256  # of the event loop; also the backlog of the socket
 _RESERVED_DESCRIPTORS: Final = 256
 _MAX_DESCRIPTORS: Final = 16_384
@@ -60,7 +60,7 @@ class ServerLimits:
     """Limits of one server: times in seconds, and numbers of open connections."""
 
     read_timeout_s: float = 10.0  # for first byte and head, and for the body
-    write_timeout_s: float = 5.0  # for a client that takes nothing of what is sent
+    write_timeout_s: float = 5.0  # for a client that reads nothing
     connections: int = 4096
     connections_per_address: int = 1024
     trusted_proxies: Collection[IPv4Network | IPv6Network] = ()  # no bound per address
@@ -75,7 +75,7 @@ class ServerLimits:
         connections_per_address: int,
         trusted_proxies: Collection[IPv4Network | IPv6Network],
     ) -> "ServerLimits":
-        """Limits that leave some of `descriptors` to database, exchange and files."""
+        """Returns limits that leave a reserve of `descriptors` for database, exchange and files."""
         reserve = min(_RESERVED_DESCRIPTORS, descriptors // 2)
         bound = min(connections, descriptors - reserve)
         return cls(
@@ -86,7 +86,7 @@ class ServerLimits:
         )
 
     def bounds_address(self, host: str) -> bool:
-        """True if connections of this address are counted separately."""
+        """Returns True if connections of this address are counted separately."""
         try:
             address = ip_address(host)
         except ValueError:
@@ -96,7 +96,7 @@ class ServerLimits:
 
 @dataclass(frozen=True, slots=True)
 class ClientConnection:
-    """Connection below a WebSocket, for the session that has to end it."""
+    """Connection below a WebSocket, for the session that has to close it."""
 
     abort: Callable[[], None]
     write_timeout_s: float
@@ -108,10 +108,10 @@ def _ignore(transport: str) -> None:
 
 
 class StrictHttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 by llhttp, with what uvicorn lacks.
+    """HTTP/1.1 by llhttp, with time limits and framing checks that uvicorn lacks.
 
-    Refused are requests that a proxy in front may read otherwise, for then a part of one request
-    could pass as another (request smuggling). A refusal ends the connection.
+    It refuses requests that a proxy in front may parse differently: a part of one request could
+    pass as another (request smuggling). A refusal closes the connection.
     """
 
     limits: ClassVar[ServerLimits] = ServerLimits()
@@ -122,7 +122,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._in_head = False
         self._head_bytes = 0
-        self._phase = 0  # counts heads and bodies that were received; odd: a body is due
+        self._phase = 0  # count of received heads and bodies; odd: a body is due
         self._timed_phase = 0
         self._read_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -167,7 +167,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
             raise ValueError("ambiguous framing")  # becomes a parser error
         self._in_head = False
         self._phase += 1
-        # httptools.parse_url fails for long addresses; those are refused with 414 later.
+        # httptools.parse_url fails for long addresses, which get a 414 later.
         target, self.url = self.url, b"/"
         super().on_headers_complete()
         self.url = target
@@ -175,7 +175,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         path = unquote(raw.decode("ascii"))
         self.scope.update({"path": path, "raw_path": raw, "query_string": query})
         if self.parser.should_upgrade() and not self._should_upgrade():
-            self.cycle.keep_alive = False  # after it the parser reads nothing more
+            self.cycle.keep_alive = False  # the parser reads nothing after it
 
     def on_message_complete(self) -> None:
         self._phase += 1
@@ -213,20 +213,20 @@ class StrictHttpProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def waits_until(self) -> float | None:
-        """Time of the loop at which this connection ends without data; None: it is in use."""
+        """Returns the loop time at which the idle connection ends; None if it is in use."""
         timer = self._read_timer or self.timeout_keep_alive_task
         return None if timer is None else timer.when()
 
     def _is_answering(self) -> bool:
-        cycle: Any = self.cycle  # None before the first request, whatever its type says
+        cycle: Any = self.cycle  # None before the first request, despite its type
         return cycle is not None and (bool(self.pipeline) or not cycle.response_complete)
 
     def _refuse(self, status: int) -> None:
-        """Answer unless that answer could be taken for another request's, and close."""
+        """Sends a refusal, unless it could be taken for another response, and closes."""
         if not self._is_answering():
             _send_refusal(self, status, *_REFUSALS[status])
         elif self._in_head:
-            self.cycle.keep_alive = False  # close behind the answers to what was sound before
+            self.cycle.keep_alive = False  # close after the responses to earlier valid requests
         elif self.pipeline or self.cycle.response_started:
             self.transport.close()
         else:  # the body of the current request is at fault
@@ -242,7 +242,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self._read_timer = self.loop.call_later(self.limits.read_timeout_s, self._end_silent)
 
     def _end_silent(self) -> None:
-        if self.flow.read_paused:  # by this server, which is the slow side
+        if self.flow.read_paused:  # the server is the slow side
             self._time_read()
         else:
             self.transport.close()
@@ -259,15 +259,15 @@ class StrictHttpProtocol(HttpToolsProtocol):
 
 
 def _send_without_delay(transport: asyncio.BaseTransport) -> None:
-    # asyncio sets it only for sockets that name their protocol. Without it an answer in two
-    # writes waits up to 40 ms for the client's acknowledgement of the first.
+    # asyncio sets it only for sockets that name their protocol. Without it a response in two writes
+    # waits up to 40 ms for the client's acknowledgement of the first.
     with suppress(OSError, AttributeError):  # closed already, or not TCP
         bound = transport.get_extra_info("socket")
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _is_sound(protocol: StrictHttpProtocol) -> bool:
-    """True if the head names one host, a local target and a framing that all readers agree on."""
+    """Returns True if the head has one host, a local target and unambiguous framing."""
     version, hosts = protocol.parser.get_http_version(), 0
     for name, value in protocol.headers:
         if name == b"host":
@@ -289,9 +289,9 @@ def _send_refusal(
 
 
 def _make_room(new: StrictHttpProtocol) -> bool:
-    """Close the connection that has waited longest where a bound is exceeded.
+    """Closes the connection that has waited longest if a bound is exceeded; False if none waits.
 
-    A client that sends nothing thus never keeps another one out. False if none waits.
+    An idle client thus never blocks another one.
     """
     limits = new.limits
     open_ones: Collection[Any] = new.connections  # also those of WebSockets
@@ -314,7 +314,7 @@ def _close_longest_waiting(new: StrictHttpProtocol, candidates: Iterable[Any]) -
     if not waiting:
         return False
     _, _, longest = min(waiting)
-    new.connections.discard(longest)  # at once: it is lost only in the next turn of the loop
+    new.connections.discard(longest)  # now: connection_lost runs only in the next turn of the loop
     longest.transport.abort()
     return True
 
@@ -345,7 +345,7 @@ def _problem(status: int, code: Code, title: str, detail: str, request_id: str) 
 
 
 def raise_descriptor_limit(most: int = _MAX_DESCRIPTORS) -> int:
-    """Raise the soft limit of open descriptors towards the hard one; returns what holds now."""
+    """Raises the soft limit of open descriptors towards the hard one; returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     infinite = resource.RLIM_INFINITY
     if soft == infinite:
@@ -360,7 +360,7 @@ def raise_descriptor_limit(most: int = _MAX_DESCRIPTORS) -> int:
 class LoopErrorHandler:
     """Logs failed accepts at most once a second; leaves other errors to the loop's own handler.
 
-    Without descriptors asyncio reports as many failures in a row as its backlog, every second.
+    Without descriptors asyncio reports a whole backlog of failures every second.
     """
 
     monotonic: Callable[[], float] = time.monotonic
@@ -389,9 +389,9 @@ def server_config(
     limits: ServerLimits | None = None,
     on_stalled: Callable[[str], None] = _ignore,
 ) -> uvicorn.Config:
-    """Configure uvicorn: own log line per request, bounded heads and connections, no banner.
+    """Configures uvicorn: own request log, bounded heads and connections, no banner.
 
-    `on_stalled` gets "http" or "websocket" for each client that took nothing for too long.
+    `on_stalled` receives "http" or "websocket" for each client that read nothing for too long.
     """
     bound = {
         "limits": ServerLimits() if limits is None else limits,

@@ -1,4 +1,4 @@
-"""Answers while the database is away and the service cannot start: alive, not ready, and why."""
+"""Startup guard: responses while the database is unavailable and the service cannot start."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ _ANSWERED: Final = frozenset({f"{PREFIX}/health"})
 
 @dataclass(slots=True)
 class StartupState:
-    """State of requests while the service starts; `stands` is the state of the started service."""
+    """State of requests during the start; `stands` is the state of the opened service."""
 
-    before: Mapping[str, Any]  # state that answers health and metrics until then
+    before: Mapping[str, Any]  # state for health and metrics until then
     stands: Mapping[str, Any] | None = None
 
     def state(self) -> Mapping[str, Any]:
@@ -37,9 +37,9 @@ class StartupState:
 
 @dataclass(frozen=True, slots=True)
 class StartupGuard:
-    """Answers for the service until it stands; probes, health, metrics and the docs are there.
+    """Answers API requests with 503 until the service is open, except health and the probes.
 
-    A service that stood at once has no StartupState, and requests pass unchanged.
+    A service that opened immediately has no StartupState, and its requests pass unchanged.
     """
 
     app: ASGIApp
@@ -65,7 +65,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
         Request(scope),
         503,
         Code.DATABASE_UNAVAILABLE,
-        "The database does not answer, so that the service has not begun; it goes on trying.",
+        "The database does not respond, so the service has not started; it keeps retrying.",
         retry_after_s=_RETRY_S,
     )
     await refused(scope, receive, send)

@@ -14,111 +14,117 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.foundation.data_status import DataSource
 from app.foundation.errors import Code, OperatorActionError, ServiceError, UnavailableError
 from app.foundation.events import EventDraft
-from app.foundation.sql.engines import DatabaseOptions, Engines, SlowStatement, opened, url_of
+from app.foundation.sql.engines import (
+    DatabaseOptions,
+    Engines,
+    SlowStatement,
+    create_engines,
+    parse_database_url,
+)
 from app.foundation.sql.errors import (
     CONNECT_ERRORS,
     RETRYABLE,
     WritesRefusedError,
-    contention,
-    overloaded,
+    contention_error,
+    overload_error,
+    schema_mismatch_error,
     sqlstate,
-    translated,
-    unavailable,
-    unmigrated,
+    translate,
+    unavailable_error,
 )
 from app.foundation.sql.events import EventRepository, listen
-from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.file_lock import FileLock
+from app.foundation.sql.key_value import KeyValueRepository
 
 T = TypeVar("T")
 
 
-async def shielded(work: Awaitable[T], undo: Callable[[T], Awaitable[None]] | None = None) -> T:
-    """The result of `work`, which a cancellation cannot cut in half.
+async def shield(work: Awaitable[T], undo: Callable[[T], Awaitable[None]] | None = None) -> T:
+    """Runs `work` to its end even if the caller is cancelled.
 
-    A cancellation is delivered after `work` has ended. Its result is then lost to the caller, so
-    `undo` gets it, to give back what was taken.
+    The cancellation is raised after `work` has ended. The caller then never gets the result, so
+    `undo` receives it and releases its resources.
     """
     task = asyncio.ensure_future(work)  # noqa: TID251  # ends before this returns
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        # Not an event that the work sets: the loop, when it closes, cancels the task as well, and
-        # one that never began sets nothing.
+        # The task is polled, not an event that `work` sets: a closing loop cancels the task as
+        # well, and a task that never started sets nothing.
         while not task.done():
             try:
                 await asyncio.wait({task})
             except asyncio.CancelledError:
-                continue  # once is enough; it is raised below
+                continue  # the cancellation is raised below, once
         failed = task.cancelled() or task.exception() is not None
         if undo is not None and not failed:
-            await shielded(undo(task.result()))
+            await shield(undo(task.result()))
         raise
 
 
 R = TypeVar("R")
-DraftsOf = Callable[[object], Sequence[EventDraft]]  # stored form of an event; none if unknown
+EncodeEvent = Callable[[object], Sequence[EventDraft]]  # no drafts for an unknown event class
 
 
 class UnitOfWork:
-    """Reads and writes of one use case, committed together or not at all."""
+    """Repositories of one transaction and the events to publish after its commit."""
 
     def __init__(
-        self, connection: AsyncConnection, drafts_of: DraftsOf, *, writes: bool = True
+        self, connection: AsyncConnection, encode_event: EncodeEvent, *, writes: bool = True
     ) -> None:
         self.connection = connection
         self.writes = writes
-        self._drafts_of = drafts_of
-        self.announced: list[object] = []
+        self._encode_event = encode_event
+        self.events: list[object] = []
         self._repositories: dict[object, object] = {}
 
     def get(self, repository: Callable[[AsyncConnection], R]) -> R:
-        """The repository of that class on this transaction's connection, made at its first use."""
+        """Returns the repository of that class on this connection; created at first use."""
         if repository not in self._repositories:
             self._repositories[repository] = repository(self.connection)
         return cast("R", self._repositories[repository])
 
-    def announce(self, event: object) -> None:
-        """Publishes `event` once the transaction is committed; a rollback forgets it.
+    def publish_after_commit(self, event: object) -> None:
+        """Publishes `event` after the commit; a rollback discards it.
 
-        What the event codec knows is stored in the same transaction.
+        Events known to the codec are stored in the same transaction.
         """
-        self.announced.append(event)
+        self.events.append(event)
 
-    async def store_announced(self) -> None:
-        """The last statements before a commit: numbers are given in the order of the commits."""
-        drafts = [draft for event in self.announced for draft in self._drafts_of(event)]
+    async def store_events(self) -> None:
+        """Stores the events last before the commit, so that numbers follow the commit order."""
+        drafts = [draft for event in self.events for draft in self._encode_event(event)]
         await self.get(EventRepository).append(drafts)
 
 
 ATTEMPTS: Final = 5
-BULK_STATEMENT_S: Final = 60.0  # a statement of work in bulk, for which no caller waits
-# What is tried where changes were refused: so much that no free rest of a page takes it.
-_TRIAL: Final = "trial_of_writing"
-_TRIAL_LINES: Final = 1_024  # of 64 characters
+BULK_STATEMENT_S: Final = 60.0  # limit of a bulk statement, which no request waits for
+# Probe written after a refused write: larger than the free rest of a page could take.
+_WRITE_PROBE: Final = "write_probe"
+_PROBE_LINES: Final = 1_024  # of 64 characters
 
 
 class DataSourceMismatchError(OperatorActionError):
-    """The stored data came from somewhere else; nothing may be mixed."""
+    """The database holds data of another source; sources must not mix."""
 
 
 def _ignore(_: object) -> None:
-    """Nobody listens."""
+    """Ignores the event: the default without a subscriber."""
 
 
 @dataclass(slots=True)
 class Database:
     """One database, opened once.
 
-    `monotonic` gives seconds, `jitter` numbers in 0..1; `drafts_of` makes the stored form of
-    announced events; `publish` gets each announced event after
-    its commit, `on_slow` each statement slower than the limit.
+    `monotonic` returns seconds, `jitter` numbers in 0..1. `encode_event` gives the stored form of
+    an event. `publish` receives each event after its commit, `on_slow` each statement slower than
+    the limit.
     """
 
     options: DatabaseOptions
     monotonic: Callable[[], float]
     jitter: Callable[[], float]
-    drafts_of: DraftsOf
+    encode_event: EncodeEvent
     publish: Callable[[object], None] = _ignore
     on_slow: Callable[[SlowStatement], None] = _ignore
     _engines: Engines | None = field(default=None, init=False)
@@ -126,41 +132,41 @@ class Database:
     _commits: int = field(default_factory=int, init=False)  # also in a class without slots
     _refusal: WritesRefusedError | None = field(default=None, init=False)
     _is_unreachable: bool = field(default=False, init=False)
-    _is_unfit: bool = field(default=False, init=False)  # it has another schema
+    _is_schema_wrong: bool = field(default=False, init=False)
 
     async def open(self, *, is_exclusive: bool = True) -> None:
-        """Takes the lock of an SQLite file and sets the pools up; connects to nothing yet.
+        """Takes the lock of an SQLite file and creates the pools; does not connect yet.
 
         Without `is_exclusive` a short command shares an SQLite file with a running service, whose
         event readers see its changes at their next commit. Raises DatabaseInUseError when another
         process has the file.
         """
-        url = url_of(self.options.url)
+        url = parse_database_url(self.options.url)
         if url.get_backend_name() == "sqlite" and is_exclusive:
-            self._lock = FileLock.taken(str(url.database))
-        self._engines = opened(self.options, self.monotonic, self.on_slow)
+            self._lock = FileLock.acquire(str(url.database))
+        self._engines = create_engines(self.options, self.monotonic, self.on_slow)
 
     async def close(self) -> None:
-        """Closes every connection and gives the file free; may be called twice."""
+        """Closes every connection and releases the file lock; may be called twice."""
         if self._engines is not None:
             engines, self._engines = self._engines, None
             for engine in engines.all():
-                await shielded(engine.dispose())
+                await shield(engine.dispose())
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     @asynccontextmanager
     async def write(self, statement_timeout_s: float | None = None) -> AsyncIterator[UnitOfWork]:
-        """One transaction, committed when the block ends, rolled back when it raises.
+        """Yields one transaction: committed at the end of the block, rolled back if it raises.
 
-        Events announced in it are published after the commit. `statement_timeout_s` replaces the
-        ordinary limit of a statement where bulk work is expected (PostgreSQL only).
-        Raises only domain errors for what the database refuses or cannot do.
+        Its events are published after the commit. `statement_timeout_s` replaces the ordinary
+        limit of a statement for bulk work (PostgreSQL only).
+        Raises only domain errors for database failures.
         """
-        engines = self._opened()
-        wait = contention if engines.single_writer else overloaded
-        async with self._transaction(engines.writer, wait) as unit:
+        engines = self._require_open()
+        on_pool_timeout = contention_error if engines.single_writer else overload_error
+        async with self._transaction(engines.writer, on_pool_timeout) as unit:
             if statement_timeout_s is not None and not engines.single_writer:
                 limit = text("SELECT set_config('statement_timeout', :limit, true)")
                 await unit.connection.execute(limit, {"limit": f"{statement_timeout_s * 1e3:.0f}"})
@@ -168,15 +174,15 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[UnitOfWork]:
-        """One consistent view over as many statements as wanted; writing fails."""
-        async with self._transaction(self._opened().reader, overloaded) as unit:
+        """Yields one consistent snapshot for any number of statements; writes fail."""
+        async with self._transaction(self._require_open().reader, overload_error) as unit:
             yield unit
 
     async def run(self, closure: Callable[[UnitOfWork], Awaitable[T]]) -> T:
-        """`closure` in one write transaction, begun again when the database asks for it.
+        """Runs `closure` in one write transaction and retries it on conflicts.
 
-        Serialisation failures and deadlocks repeat the whole closure, at most five times with
-        10-200 ms between; so it must do nothing outside the database. Then database_contention.
+        Serialisation failures and deadlocks restart the closure, at most five attempts, 10-200 ms
+        apart; so it must have no effect outside the database. Then raises database_contention.
         """
         attempt = 0
         while True:
@@ -192,61 +198,63 @@ class Database:
             await asyncio.sleep(0.01 + 0.19 * self.jitter())
 
     async def ping(self, within_s: float = 2.0, revision: str | None = None) -> None:
-        """One statement on a connection of its own, so that a full pool does not look like death.
+        """Runs one statement on the probe connection, so that a full pool is no outage.
 
-        With `revision` its schema must be that one: another process may migrate it under us.
+        With `revision`, the schema must be that one: another process may migrate the database.
         Raises UnavailableError.
         """
-        asked = text("SELECT 1" if revision is None else "SELECT version_num FROM alembic_version")
+        query = text("SELECT 1" if revision is None else "SELECT version_num FROM alembic_version")
         try:
-            async with asyncio.timeout(within_s), self._opened().probe.connect() as connection:
-                found = (await connection.execute(asked)).scalar()
-                await connection.commit()  # of what is read: on SQLite nobody waits for it
+            probe = self._require_open().probe
+            async with asyncio.timeout(within_s), probe.connect() as connection:
+                stored = (await connection.execute(query)).scalar()
+                await connection.commit()  # of a read: a no-op on SQLite
         except (SQLAlchemyError, *CONNECT_ERRORS) as e:
             self._is_unreachable = True
-            raise translated(e) or unavailable() from e
+            raise translate(e) or unavailable_error() from e
         self._is_unreachable = False
-        self._is_unfit = revision is not None and found != revision
-        if self._is_unfit:
-            raise unmigrated()
+        self._is_schema_wrong = revision is not None and stored != revision
+        if self._is_schema_wrong:
+            raise schema_mismatch_error()
 
     @property
-    def is_away(self) -> bool:
-        """Whether the last transaction or `ping` could not use it."""
-        return self._is_unreachable or self._is_unfit
+    def is_unavailable(self) -> bool:
+        """True if the last transaction or `ping` failed, or the schema is wrong."""
+        return self._is_unreachable or self._is_schema_wrong
 
     @property
     def refusal(self) -> WritesRefusedError | None:
-        """Why changes were refused last (disk full, read-only); None while they are taken."""
+        """Reason of the last refused write (disk full, read-only); None while writes succeed."""
         return self._refusal
 
-    async def try_writing(self) -> None:
-        """Ends `refusal` if a change can be committed again; without one it does nothing."""
+    async def retry_writes(self) -> None:
+        """Clears `refusal` once a probe can be committed; does nothing without a refusal."""
         if self._refusal is None:
             return
-        lines = (sha256(str(line).encode()).hexdigest() for line in range(_TRIAL_LINES))
+        lines = (sha256(str(line).encode()).hexdigest() for line in range(_PROBE_LINES))
         with suppress(ServiceError):
-            for value in ("".join(lines), ""):  # the second gives the room back
+            for value in ("".join(lines), ""):  # the empty value frees the space again
                 async with self.write() as unit:
-                    await unit.get(FactRepository).put(_TRIAL, value)
+                    await unit.get(KeyValueRepository).put(_WRITE_PROBE, value)
             self._refusal = None
 
     async def listen(self, hint: Callable[[], None], beat: Callable[[], None]) -> None:
-        """Calls `hint` whenever any process has committed events, until cancelled.
+        """Calls `hint` after each commit of events by any process, until cancelled.
 
-        Raises UnavailableError when the connection is lost. On SQLite, which has one process,
-        it returns at once: `publish` says the same.
+        Raises UnavailableError when the connection is lost. On SQLite, which has one process, it
+        returns at once: `publish` gives the same hints.
         """
-        engines = self._opened()
+        engines = self._require_open()
         if not engines.single_writer:
             await listen(engines.probe, hint, beat)
 
-    async def claim(self, source: DataSource) -> None:
-        """Binds the database to `source` for ever. Raises DataSourceMismatchError if it is bound
-        to another one.
+    async def bind_source(self, source: DataSource) -> None:
+        """Binds the database to `source` for ever.
+
+        Raises DataSourceMismatchError if it is bound to another source.
         """
         async with self.write() as unit:
-            stored = await unit.get(FactRepository).keep("data_source", source.value)
+            stored = await unit.get(KeyValueRepository).put_if_absent("data_source", source.value)
         if stored != source.value:
             raise DataSourceMismatchError(
                 Code.DATABASE_UNAVAILABLE,
@@ -257,105 +265,107 @@ class Database:
 
     @property
     def dialect(self) -> str:
-        return self._opened().writer.dialect.name
+        return self._require_open().writer.dialect.name
 
     @property
     def commits(self) -> int | None:
-        """Goes up with every commit; None where other processes may commit as well."""
-        return self._commits if self._opened().single_writer else None
+        """Number of commits so far; None where other processes may commit as well."""
+        return self._commits if self._require_open().single_writer else None
 
     @property
     def checked_out(self) -> int:
-        """Connections in use now; 0 when nobody works."""
-        return self._opened().checked_out()
+        """Number of pool connections in use."""
+        return self._require_open().checked_out()
 
-    def _opened(self) -> Engines:
+    def _require_open(self) -> Engines:
         if self._engines is None:
             raise UnavailableError(Code.SHUTTING_DOWN, "the database is closed", retry_after_s=5)
         return self._engines
 
     @asynccontextmanager
     async def _transaction(
-        self, engine: AsyncEngine, pool_wait: Callable[[], UnavailableError]
+        self, engine: AsyncEngine, on_pool_timeout: Callable[[], UnavailableError]
     ) -> AsyncIterator[UnitOfWork]:
         try:
-            connection = await shielded(_begun(engine), undo=_abandoned)
+            connection = await shield(_begin(engine), undo=_discard)
         except (SQLAlchemyError, *CONNECT_ERRORS) as e:
-            raise self._noted(translated(e, pool_wait), engine) or e from e
+            raise self._record_failure(translate(e, on_pool_timeout), engine) or e from e
         self._is_unreachable = False
         try:
             try:
                 unit = UnitOfWork(
-                    connection, self.drafts_of, writes=engine is self._opened().writer
+                    connection, self.encode_event, writes=engine is self._require_open().writer
                 )
                 yield unit
             except BaseException:
-                await shielded(_abandoned(connection))
+                await shield(_discard(connection))
                 raise
-            await shielded(self._committed(unit))
+            await shield(self._commit(unit))
         except SQLAlchemyError as e:
-            error = self._noted(translated(e, pool_wait), engine)
+            error = self._record_failure(translate(e, on_pool_timeout), engine)
             if error is None:
                 raise
             raise error from e
 
-    def _noted(self, error: ServiceError | None, engine: AsyncEngine) -> ServiceError | None:
-        # A reader that tries to write is told the same, and says nothing of the disk.
-        if isinstance(error, WritesRefusedError) and engine is self._opened().writer:
+    def _record_failure(
+        self, error: ServiceError | None, engine: AsyncEngine
+    ) -> ServiceError | None:
+        # A reader that writes gets the same error, which says nothing about the disk.
+        if isinstance(error, WritesRefusedError) and engine is self._require_open().writer:
             self._refusal = error
         if error is not None and error.code is Code.DATABASE_UNAVAILABLE:
             self._is_unreachable |= not isinstance(error, WritesRefusedError)
         return error
 
-    async def _committed(self, unit: UnitOfWork) -> None:
-        """What is committed is told, even when nobody waits for it any more."""
+    async def _commit(self, unit: UnitOfWork) -> None:
+        """Commits and publishes the events, even if the caller was cancelled."""
         try:
-            await unit.store_announced()
+            await unit.store_events()
             await unit.connection.commit()
         except BaseException:
-            await _abandoned(unit.connection)
+            await _discard(unit.connection)
             raise
         finally:
-            if unit.writes:  # also where nobody knows what became of it
+            if unit.writes:  # also counts a commit with an unknown outcome
                 self._commits += 1
         await unit.connection.close()
-        for event in unit.announced:
+        for event in unit.events:
             self.publish(event)
 
 
 @dataclass(slots=True)
 class CommitMark:
-    """Commit up to which a poller has found nothing to do.
+    """Commit count up to which a poller has found nothing to do.
 
-    While it is the newest one there is nothing to read. A database that other processes may
-    commit to, or that was away, is always read.
+    While it is the newest commit, polling reads nothing. A database that other processes may
+    commit to, or that was unavailable, is always read.
     """
 
     _commits: int | None = field(default=None, init=False)
 
     def is_newest(self, database: Database) -> bool:
-        """Raises UnavailableError once the database is closed."""
+        """Returns True if no commit followed. Raises UnavailableError if the database is closed."""
         commits = database.commits
-        return commits is not None and commits == self._commits and not database.is_away
+        return commits is not None and commits == self._commits and not database.is_unavailable
 
     def move(self, commits: int | None) -> None:
-        """`commits` is the count of before the reading: a commit during it is read later."""
+        """Sets the mark to the count before the read; a commit during the read is read later."""
         self._commits = commits
 
 
-async def _begun(engine: AsyncEngine) -> AsyncConnection:
+async def _begin(engine: AsyncEngine) -> AsyncConnection:
     connection = engine.connect()
     await connection.start()
     try:
         await connection.begin()
     except BaseException:
-        await _abandoned(connection)
+        await _discard(connection)
         raise
     return connection
 
 
-async def _abandoned(connection: AsyncConnection) -> None:
-    """Rolls back and gives the connection back; a dead one is thrown away."""
+async def _discard(connection: AsyncConnection) -> None:
+    """Rolls back and returns the connection to the pool; invalidates a broken one."""
     try:
         await connection.close()
     except (SQLAlchemyError, *CONNECT_ERRORS):

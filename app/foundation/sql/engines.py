@@ -1,4 +1,4 @@
-"""Engines of both kinds with their guards: who may write, how long to wait, what is slow."""
+"""Engines of both databases: who may write, time limits, and detection of slow statements."""
 
 import sqlite3
 from collections.abc import Callable
@@ -23,11 +23,11 @@ _DRIVERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class DatabaseOptions:
-    """Where the database is and how patient we are with it; times in seconds.
+    """Address and time limits of the database, in seconds.
 
-    Pool figures count per engine: one for writing and one for reading. SQLite has one writer,
-    which waits `busy_timeout_s` for other processes, and for its turn among our own changes as
-    long, or `pool_wait_s` if that is longer; PostgreSQL waits for a connection `pool_wait_s`.
+    Pool sizes count per engine: one engine writes and one reads. SQLite has one writer. It waits
+    `busy_timeout_s` for other processes, and the longer of `busy_timeout_s` and `pool_wait_s` for
+    its turn among writes of this process. PostgreSQL waits `pool_wait_s` for a connection.
     """
 
     url: str
@@ -45,7 +45,7 @@ class DatabaseOptions:
 
 @dataclass(frozen=True, slots=True)
 class SlowStatement:
-    """A statement that took longer than allowed; parameters are left out on purpose."""
+    """Statement slower than the limit, without its parameters, which may be confidential."""
 
     sql: str
     seconds: float
@@ -53,7 +53,7 @@ class SlowStatement:
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Three ways in: transactions that write, ones that read, and a probe beside their pools."""
+    """Engine for writes, engine for reads, and a probe outside of their pools."""
 
     writer: AsyncEngine
     reader: AsyncEngine
@@ -70,8 +70,8 @@ class Engines:
         )
 
 
-def url_of(address: str) -> URL:
-    """The URL with our drivers. Raises ValueError for a database that cannot serve us."""
+def parse_database_url(address: str) -> URL:
+    """Returns the URL with the supported driver. Raises ValueError for an unsupported database."""
     url = make_url(address)
     url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
     if url.drivername not in set(_DRIVERS.values()):
@@ -81,18 +81,18 @@ def url_of(address: str) -> URL:
     return url
 
 
-def opened(
+def create_engines(
     options: DatabaseOptions,
     monotonic: Callable[[], float],
     on_slow: Callable[[SlowStatement], None],
 ) -> Engines:
-    """The engines for `options`; nothing is connected yet."""
-    url = url_of(options.url)
+    """Returns the engines for `options`; connects to nothing yet."""
+    url = parse_database_url(options.url)
     make = _sqlite if url.get_backend_name() == "sqlite" else _postgresql
     engines = make(url, options)
     for engine in (engines.writer, engines.reader, engines.probe):
         if engine.pool is engines.writer.pool and engine is not engines.writer:
-            continue  # a view of the writer, which passes its events on
+            continue  # a view of the writer, which forwards its events
         _watch(engine, options.slow_statement_s, monotonic, on_slow)
     return engines
 
@@ -117,7 +117,7 @@ def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
         max_overflow=0,
         pool_timeout=options.pool_wait_s,
     )
-    # One connection that is kept: a thread and a file for each look took longer than the look.
+    # One pooled connection: opening a thread and a file for each check took longer than the check.
     probe = create_async_engine(
         url,
         connect_args=driver,
@@ -126,22 +126,22 @@ def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
         max_overflow=0,
         pool_timeout=options.pool_wait_s,
     )
-    _renewed_with_file(probe, Path(str(url.database)))
+    _reconnect_on_file_change(probe, Path(str(url.database)))
     _prepare(writer, "BEGIN IMMEDIATE", "query_only=OFF")
     _prepare(reader, "BEGIN", "query_only=ON")
     _prepare(probe, "BEGIN", "query_only=ON")
     return Engines(writer, reader, probe, single_writer=True)
 
 
-def _renewed_with_file(engine: AsyncEngine, path: Path) -> None:
-    """A connection to what is no longer the file of that name is not used again."""
+def _reconnect_on_file_change(engine: AsyncEngine, path: Path) -> None:
+    """Discards pooled connections once `path` names another file."""
 
     def identity() -> tuple[int, int] | None:
         try:
-            found = path.stat()
+            status = path.stat()
         except FileNotFoundError:
             return None
-        return found.st_dev, found.st_ino
+        return status.st_dev, status.st_ino
 
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(_connection: object, record: Any) -> None:
@@ -167,8 +167,8 @@ def _prepare(engine: AsyncEngine, begin: str, access: str) -> None:
 
     @event.listens_for(engine.sync_engine, "invalidate")
     def on_invalidate(connection: Any, _record: object, _error: object) -> None:
-        # Who was cancelled inside a statement leaves it unfinished, and SQLite keeps a closed
-        # connection open, with its lock, until the last statement is gone.
+        # A cancelled statement stays unfinished, and SQLite keeps a closed connection open, with
+        # its lock, until the last statement is finalised.
         with suppress(sqlite3.Error):
             connection.rollback()
 
@@ -198,13 +198,13 @@ def _postgresql(url: URL, options: DatabaseOptions) -> Engines:
         pool_recycle=options.pool_recycle_s,
         pool_pre_ping=options.pool_pre_ping,
     )
-    # Reads of several tables see one instant; they share the pool of the writer.
+    # Reads of several tables see one snapshot; they share the pool of the writer.
     reader = writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     probe = create_async_engine(url, connect_args=driver, poolclass=NullPool)
 
     @event.listens_for(writer.sync_engine, "handle_error")
     def on_error(context: ExceptionContext) -> None:
-        # A session that may only read may go on so after the server was promoted: all are renewed.
+        # A session may stay read-only after a failover: invalidate all connections.
         if sqlstate(context.original_exception) == READ_ONLY:
             context.is_disconnect = True
 

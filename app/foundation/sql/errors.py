@@ -1,4 +1,4 @@
-"""What a driver says when it fails, in the language of the domain."""
+"""Maps driver failures to domain errors."""
 
 import re
 import sqlite3
@@ -25,8 +25,8 @@ from app.foundation.sql.schema import metadata
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """What a caller is told when a constraint of this name is broken."""
+class ConstraintMapping:
+    """Domain error for a violation of one named constraint."""
 
     kind: type[ServiceError]
     code: Code
@@ -36,26 +36,28 @@ class Rule:
         return self.kind(self.code, self.detail)
 
 
-_RACE: Final = Rule(ConflictError, Code.VERSION_CONFLICT, "another change came first; read again")
-_MEMBER: Final = Rule(
+_RACE: Final = ConstraintMapping(
+    ConflictError, Code.VERSION_CONFLICT, "another change came first; read again"
+)
+_MEMBER: Final = ConstraintMapping(
     ConflictError, Code.SYMBOL_ALREADY_IN_PORTFOLIO, "the symbol is a member already"
 )
-_AMBIGUOUS: Final = Rule(
+_AMBIGUOUS: Final = ConstraintMapping(
     RefusedError, Code.SYMBOL_AMBIGUOUS, "two contracts would have one code or one name"
 )
-_WEIGHTS: Final = Rule(
+_WEIGHTS: Final = ConstraintMapping(
     RefusedError, Code.CONSTRAINTS_INFEASIBLE, "weights and cash must lie between 0 and 100 %"
 )
-_RUNNING: Final = Rule(
-    ConflictError, Code.REBALANCE_IN_PROGRESS, "a rebalance is being carried out"
+_RUNNING: Final = ConstraintMapping(
+    ConflictError, Code.REBALANCE_IN_PROGRESS, "a rebalance is still running"
 )
-_INTERNAL: Final = Rule(
-    ServiceError, Code.INTERNAL_ERROR, "a value of ours was refused by the database"
+_INTERNAL: Final = ConstraintMapping(
+    ServiceError, Code.INTERNAL_ERROR, "the database rejected a value of the service"
 )
 
-# Constraints that a caller can break; every other one is INTERNAL_ERROR.
-RULES: Final[dict[str, Rule]] = {
-    "uq_notification_channels_name": Rule(
+# Constraints that a caller can violate; every other violation is INTERNAL_ERROR.
+CONSTRAINTS: Final[dict[str, ConstraintMapping]] = {
+    "uq_notification_channels_name": ConstraintMapping(
         ConflictError, Code.CHANNEL_NAME_TAKEN, "another channel has this name"
     ),
     "uq_portfolio_members_symbol_id_active": _MEMBER,
@@ -70,16 +72,18 @@ RULES: Final[dict[str, Rule]] = {
     "uq_rebalance_runs_active": _RUNNING,
     "uq_alerts_rule_subject_live": _RACE,
     "uq_rebalance_runs_tick": _RUNNING,
-    "pk_idempotency_keys": Rule(
-        ConflictError, Code.IDEMPOTENCY_IN_PROGRESS, "the same request is being carried out"
+    "pk_idempotency_keys": ConstraintMapping(
+        ConflictError, Code.IDEMPOTENCY_IN_PROGRESS, "the same request is still running"
     ),
-    "fk_portfolio_members_symbol_id": Rule(
+    "fk_portfolio_members_symbol_id": ConstraintMapping(
         RefusedError, Code.SYMBOL_UNKNOWN, "the symbol is not in the registry"
     ),
-    "fk_trades_symbol_id": Rule(
+    "fk_trades_symbol_id": ConstraintMapping(
         RefusedError, Code.SYMBOL_UNKNOWN, "the symbol is not in the registry"
     ),
-    "pk_trades": Rule(ConflictError, Code.TRADE_ID_REUSED, "the trade is booked already"),
+    "pk_trades": ConstraintMapping(
+        ConflictError, Code.TRADE_ID_REUSED, "the trade is booked already"
+    ),
     "uq_trades_event_seq": _RACE,
     "uq_contracts_code_current": _AMBIGUOUS,
     "uq_contracts_symbol_current": _AMBIGUOUS,
@@ -89,10 +93,10 @@ RULES: Final[dict[str, Rule]] = {
 }
 
 
-@cache  # every table is declared by the first broken rule: the container imports them all
+@cache  # every table is declared before the first violation: the container imports them all
 def _unique_columns() -> dict[frozenset[str], str]:
-    """SQLite names the columns of a broken unique rule, not the rule."""
-    found: dict[frozenset[str], str] = {}
+    """Returns unique constraints by columns: SQLite names the columns, not the constraint."""
+    names: dict[frozenset[str], str] = {}
     for table in metadata.tables.values():
         rules: list[tuple[object, list[str]]] = [
             (index.name, [column.name for column in index.columns])
@@ -106,8 +110,8 @@ def _unique_columns() -> dict[frozenset[str], str]:
         ]
         rules.append((table.primary_key.name, [column.name for column in table.primary_key]))
         for name, columns in rules:
-            found[frozenset(f"{table.name}.{column}" for column in columns)] = str(name)
-    return found
+            names[frozenset(f"{table.name}.{column}" for column in columns)] = str(name)
+    return names
 
 
 _UNIQUE: Final = re.compile(r"UNIQUE constraint failed: (.+)$")
@@ -116,11 +120,11 @@ _TRIGGER: Final = re.compile(r"(\w+_append_only)")
 
 
 def constraint_name(error: IntegrityError) -> str | None:
-    """The name of the broken constraint; None where the database gives no way to tell."""
+    """Returns the name of the violated constraint; None if the database does not name it."""
     driver = getattr(error.orig, "__cause__", None)
-    named = getattr(driver, "constraint_name", None)
-    if named:
-        return str(named)
+    name = getattr(driver, "constraint_name", None)
+    if name:
+        return str(name)
     message = str(error.orig)
     if unique := _UNIQUE.search(message):
         return _unique_columns().get(frozenset(unique.group(1).split(", ")))
@@ -133,7 +137,7 @@ def constraint_name(error: IntegrityError) -> str | None:
 
 
 def _foreign_key(statement: str) -> str | None:
-    """SQLite does not say which; of the table written to, the one that a caller can break."""
+    """Returns the foreign key that a caller can violate: SQLite does not name the violated one."""
     written = [table for table in metadata.tables.values() if _names(statement, table)]
     names = [
         str(rule.name)
@@ -141,57 +145,57 @@ def _foreign_key(statement: str) -> str | None:
         for rule in table.constraints
         if isinstance(rule, ForeignKeyConstraint)
     ]
-    return next((name for name in names if name in RULES), next(iter(names), None))
+    return next((name for name in names if name in CONSTRAINTS), next(iter(names), None))
 
 
 def _names(statement: str, table: Table) -> bool:
     return re.search(rf"\b(INTO|UPDATE|FROM) {table.name}\b", statement) is not None
 
 
-def broken(error: IntegrityError) -> ServiceError:
-    """The domain error for a broken constraint; INTERNAL_ERROR unless RULES names it."""
+def constraint_error(error: IntegrityError) -> ServiceError:
+    """Returns the domain error of a violation; INTERNAL_ERROR unless CONSTRAINTS names it."""
     name = constraint_name(error)
-    return RULES.get(name or "", _INTERNAL).error()
+    return CONSTRAINTS.get(name or "", _INTERNAL).error()
 
 
-Say = Callable[[], ServiceError]
+ErrorFactory = Callable[[], ServiceError]
 
 
-def unavailable() -> UnavailableError:
+def unavailable_error() -> UnavailableError:
     return UnavailableError(
         Code.DATABASE_UNAVAILABLE, "the database cannot be reached", retry_after_s=5
     )
 
 
-def corrupt() -> CorruptDatabaseError:
+def corrupt_database_error() -> CorruptDatabaseError:
     return CorruptDatabaseError(
         Code.DATABASE_UNAVAILABLE,
-        "the database file is corrupt, or no SQLite database: put a backup in its place,"
-        " or move it away to begin with an empty one",
+        "the database file is corrupt or not an SQLite database: restore a backup,"
+        " or move the file away to start with an empty one",
     )
 
 
-def contention() -> UnavailableError:
+def contention_error() -> UnavailableError:
     return UnavailableError(
         Code.DATABASE_CONTENTION, "the database is busy with other changes", retry_after_s=1
     )
 
 
-def overloaded() -> UnavailableError:
+def overload_error() -> UnavailableError:
     return UnavailableError(Code.OVERLOADED, "all database connections are in use", retry_after_s=2)
 
 
 class WritesRefusedError(UnavailableError):
-    """The database can be read and takes no changes, whoever asks."""
+    """The database is readable but accepts no writes, from any caller."""
 
 
-def full() -> WritesRefusedError:
+def disk_full_error() -> WritesRefusedError:
     return WritesRefusedError(
         Code.STORAGE_FULL, "the disk of the database is full", retry_after_s=60
     )
 
 
-def locked() -> WritesRefusedError:
+def file_locked_error() -> WritesRefusedError:
     return WritesRefusedError(
         Code.DATABASE_CONTENTION,
         "another program holds the lock of the database file",
@@ -199,126 +203,128 @@ def locked() -> WritesRefusedError:
     )
 
 
-def no_memory() -> WritesRefusedError:
+def out_of_memory_error() -> WritesRefusedError:
     return WritesRefusedError(
-        Code.DATABASE_UNAVAILABLE, "the database got no memory", retry_after_s=5
+        Code.DATABASE_UNAVAILABLE, "the database is out of memory", retry_after_s=5
     )
 
 
-def read_only() -> WritesRefusedError:
+def read_only_error() -> WritesRefusedError:
     return WritesRefusedError(
-        Code.DATABASE_UNAVAILABLE, "the database can only be read at present", retry_after_s=5
+        Code.DATABASE_UNAVAILABLE, "the database is read-only at present", retry_after_s=5
     )
 
 
-def unmigrated() -> UnavailableError:
+def schema_mismatch_error() -> UnavailableError:
     return UnavailableError(
-        Code.DATABASE_UNAVAILABLE, "the database schema is not the one expected", retry_after_s=30
+        Code.DATABASE_UNAVAILABLE, "the database schema has another version", retry_after_s=30
     )
 
 
 class SchemaTooNewError(OperatorActionError):
-    """A later version of the service has migrated the database: this one must not touch it."""
+    """A later version of the service has migrated the database; this one must not use it."""
 
 
-def too_new() -> SchemaTooNewError:
+def schema_too_new_error() -> SchemaTooNewError:
     return SchemaTooNewError(
         Code.DATABASE_UNAVAILABLE,
-        "the database schema belongs to a later version of the service: run that one",
+        "the database schema belongs to a later version of the service: run that version",
         retry_after_s=30,
     )
 
 
 class SchemaTooOldError(OperatorActionError):
-    """The database was made before version 0.2.0, whose schema cannot be reached from there."""
+    """The database dates from before version 0.2.0, which no migration upgrades."""
 
 
-def too_old() -> SchemaTooOldError:
+def schema_too_old_error() -> SchemaTooOldError:
     return SchemaTooOldError(
         Code.DATABASE_UNAVAILABLE,
-        "the database was made by a version before 0.2.0 and cannot be upgraded: set"
+        "the database dates from before version 0.2.0 and cannot be upgraded: set"
         " MYSYMBOLS_DATABASE__URL to a new, empty database, or move the old file away",
         retry_after_s=30,
     )
 
 
-def unfit() -> ServiceError:
-    return ServiceError(Code.INTERNAL_ERROR, "a value of ours does not fit its column")
+def value_range_error() -> ServiceError:
+    return ServiceError(Code.INTERNAL_ERROR, "a value of the service does not fit its column")
 
 
 READ_ONLY: Final = "25006"
 # Exact SQLSTATE first, then its class (first two characters).
-_BY_STATE: Final[Mapping[str, Say]] = {
-    "40001": contention,  # serialisation failure
-    "40P01": contention,  # deadlock
-    "55P03": contention,  # lock time-out
-    "57014": contention,  # statement time-out
-    "53100": full,
-    "53300": overloaded,  # too many connections
-    READ_ONLY: read_only,  # a failover
-    "25P03": unavailable,  # idle in transaction too long
-    "42P01": unmigrated,
-    "42703": unmigrated,
-    "3D000": unavailable,
-    "08": unavailable,
-    "22": unfit,
-    "28": unavailable,
-    "53": unavailable,
-    "57": unavailable,
-    "58": unavailable,
-    "XX": unavailable,
+_BY_STATE: Final[Mapping[str, ErrorFactory]] = {
+    "40001": contention_error,  # serialisation failure
+    "40P01": contention_error,  # deadlock
+    "55P03": contention_error,  # lock time-out
+    "57014": contention_error,  # statement time-out
+    "53100": disk_full_error,
+    "53300": overload_error,  # too many connections
+    READ_ONLY: read_only_error,  # a failover
+    "25P03": unavailable_error,  # idle in transaction too long
+    "42P01": schema_mismatch_error,
+    "42703": schema_mismatch_error,
+    "3D000": unavailable_error,
+    "08": unavailable_error,
+    "22": value_range_error,
+    "28": unavailable_error,
+    "53": unavailable_error,
+    "57": unavailable_error,
+    "58": unavailable_error,
+    "XX": unavailable_error,
 }
-_BY_SQLITE: Final[Mapping[int, Say]] = {
-    sqlite3.SQLITE_BUSY: locked,
-    sqlite3.SQLITE_NOMEM: no_memory,
-    sqlite3.SQLITE_LOCKED: contention,
-    sqlite3.SQLITE_FULL: full,
-    sqlite3.SQLITE_IOERR: unavailable,
-    sqlite3.SQLITE_CANTOPEN: unavailable,
-    sqlite3.SQLITE_CORRUPT: corrupt,
-    sqlite3.SQLITE_NOTADB: corrupt,
-    sqlite3.SQLITE_READONLY: read_only,
+_BY_SQLITE: Final[Mapping[int, ErrorFactory]] = {
+    sqlite3.SQLITE_BUSY: file_locked_error,
+    sqlite3.SQLITE_NOMEM: out_of_memory_error,
+    sqlite3.SQLITE_LOCKED: contention_error,
+    sqlite3.SQLITE_FULL: disk_full_error,
+    sqlite3.SQLITE_IOERR: unavailable_error,
+    sqlite3.SQLITE_CANTOPEN: unavailable_error,
+    sqlite3.SQLITE_CORRUPT: corrupt_database_error,
+    sqlite3.SQLITE_NOTADB: corrupt_database_error,
+    sqlite3.SQLITE_READONLY: read_only_error,
 }
 RETRYABLE: Final = frozenset({"40001", "40P01"})
 CONNECT_ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def sqlstate(error: BaseException | None) -> str | None:
-    """PostgreSQL's five letters, from SQLAlchemy's or asyncpg's exception."""
+    """Returns the SQLSTATE of an SQLAlchemy or asyncpg exception."""
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     return str(state) if state else None
 
 
-def translated(error: Exception, pool_wait: Say = overloaded) -> ServiceError | None:
-    """The domain's error for a failure below; None when it is a mistake in our own SQL.
+def translate(
+    error: Exception, on_pool_timeout: ErrorFactory = overload_error
+) -> ServiceError | None:
+    """Returns the domain error of a database failure; None for a mistake in the service's SQL.
 
-    `pool_wait` says what waiting in vain for a connection means.
+    `on_pool_timeout` makes the error for a wait for a connection that timed out.
     """
     if isinstance(error, PoolTimeoutError):
-        return pool_wait()
+        return on_pool_timeout()
     if isinstance(error, IntegrityError):
-        return broken(error)
+        return constraint_error(error)
     if isinstance(error, DBAPIError):
-        return _driver(error)
+        return _translate_driver_error(error)
     if isinstance(error, CONNECT_ERRORS):
-        return (_of_state(sqlstate(error)) or unavailable)()
+        return (_factory_for_state(sqlstate(error)) or unavailable_error)()
     return None
 
 
-def _driver(error: DBAPIError) -> ServiceError | None:
-    say = _of_state(sqlstate(error.orig))
-    if say is None and isinstance(error.orig, sqlite3.Error):
+def _translate_driver_error(error: DBAPIError) -> ServiceError | None:
+    factory = _factory_for_state(sqlstate(error.orig))
+    if factory is None and isinstance(error.orig, sqlite3.Error):
         code = getattr(error.orig, "sqlite_errorcode", None)
         # The low byte is the kind, the rest detail.
-        say = None if code is None else _BY_SQLITE.get(code & 0xFF)
-        if say is None and "no such " in str(error.orig):
-            say = unmigrated
-    if say is None and error.connection_invalidated:
-        say = unavailable
-    return None if say is None else say()
+        factory = None if code is None else _BY_SQLITE.get(code & 0xFF)
+        if factory is None and "no such " in str(error.orig):
+            factory = schema_mismatch_error
+    if factory is None and error.connection_invalidated:
+        factory = unavailable_error
+    return None if factory is None else factory()
 
 
-def _of_state(state: str | None) -> Say | None:
+def _factory_for_state(state: str | None) -> ErrorFactory | None:
     if state is None:
         return None
     return _BY_STATE.get(state) or _BY_STATE.get(state[:2])

@@ -1,4 +1,4 @@
-"""Every event that was committed, in the order of the commits, for as long as it is kept."""
+"""Event log: committed events in commit order, until retention deletes them."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,17 +10,17 @@ from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.foundation.events import EventDraft, EventRecord, Topic
-from app.foundation.sql.errors import CONNECT_ERRORS, translated, unavailable
+from app.foundation.events import EventDraft, EventRecord, EventTopic
+from app.foundation.sql.errors import CONNECT_ERRORS, translate, unavailable_error
 from app.foundation.sql.tables import STREAM_ID, event_head
 from app.foundation.sql.tables import events as table
 
-CHANNEL: Final = "my_symbols_events"  # of PostgreSQL's NOTIFY: a hint that there is something new
-# Made once: putting a statement together takes as long as carrying it out.
+CHANNEL: Final = "my_symbols_events"  # of PostgreSQL's NOTIFY: hints that new events exist
+# Built once: building a statement takes as long as running it.
 _HEAD: Final = select(event_head.c.seq).where(event_head.c.id == STREAM_ID)
 _NEW: Final = (
     table.insert()
-    .inline()  # or its number would be asked for again
+    .inline()  # otherwise SQLAlchemy reads the number back
     .values(seq=_HEAD.scalar_subquery() - bindparam("behind"))
 )
 _AFTER: Final = (
@@ -34,68 +34,70 @@ _TAKE: Final = (
     .where(event_head.c.id == STREAM_ID)
     .values(seq=event_head.c.seq + bindparam("count"))
 )
-# Sent at the commit and to every process; who misses it looks by itself later.
-_TAKEN_AND_TOLD: Final = _TAKE.returning(func.pg_notify(CHANNEL, ""))
+# NOTIFY is sent at the commit to every process; a process that misses it polls later.
+_TAKE_AND_NOTIFY: Final = _TAKE.returning(func.pg_notify(CHANNEL, ""))
 
 
 @dataclass(frozen=True, slots=True)
 class EventRepository:
     """Events by their number, which has no gaps.
 
-    A reader that has seen number n and reads on after it misses nothing: the lock of the head
-    is held until the commit, so that no smaller number can become visible later.
+    A reader that continues after number n misses nothing. The head row stays locked until the
+    commit, so no smaller number can become visible later.
     """
 
     connection: AsyncConnection
 
     async def append(self, drafts: Sequence[EventDraft]) -> None:
-        """The drafts as the next events. Call it last: its lock is held until the commit."""
+        """Stores the drafts as the next events; call it last, its lock lasts until the commit."""
         if not drafts:
             return
-        tells = self.connection.dialect.name == "postgresql"
-        await self.connection.execute(_TAKEN_AND_TOLD if tells else _TAKE, {"count": len(drafts)})
+        has_notify = self.connection.dialect.name == "postgresql"
+        await self.connection.execute(
+            _TAKE_AND_NOTIFY if has_notify else _TAKE, {"count": len(drafts)}
+        )
         last = len(drafts) - 1
         await self.connection.execute(
             _NEW, [_row(draft, last - at) for at, draft in enumerate(drafts)]
         )
 
     async def head(self) -> int:
-        """The newest number; 0 while nothing has happened."""
+        """Returns the newest number; 0 before the first event."""
         return int((await self.connection.execute(_HEAD)).scalar_one())
 
     async def floor(self) -> int:
-        """The newest number that is no longer kept; 0 while everything is."""
+        """Returns the newest deleted number; 0 while no event is deleted."""
         oldest = (await self.connection.execute(select(func.min(table.c.seq)))).scalar()
         return await self.head() if oldest is None else int(oldest) - 1
 
     async def after(
-        self, seq: int, limit: int, topics: Sequence[Topic] | None = None
+        self, seq: int, limit: int, topics: Sequence[EventTopic] | None = None
     ) -> tuple[EventRecord, ...]:
-        """Oldest first, those after `seq`, at most `limit`; of some topics if wanted."""
-        wanted = _AFTER
+        """Returns events after `seq`, oldest first, at most `limit`, optionally of some topics."""
+        query = _AFTER
         if topics is not None:
-            wanted = wanted.where(table.c.topic.in_([topic.value for topic in topics]))
+            query = query.where(table.c.topic.in_([topic.value for topic in topics]))
         return tuple(
             _record(row)
-            for row in await self.connection.execute(wanted, {"seen": seq, "most": limit})
+            for row in await self.connection.execute(query, {"seen": seq, "most": limit})
         )
 
     async def forget(self, before: datetime, most: int) -> int:
-        """Drops what happened before `before`, and all but the newest `most`; how many.
+        """Deletes events older than `before` and all but the newest `most`; returns the number.
 
-        Only ever from the old end, so that what is kept has no hole.
+        Deletes only from the oldest end, so that the log has no hole.
         """
-        young = select(func.min(table.c.seq)).where(table.c.occurred_at >= before)
-        oldest_kept = (await self.connection.execute(young)).scalar()
+        recent = select(func.min(table.c.seq)).where(table.c.occurred_at >= before)
+        oldest = (await self.connection.execute(recent)).scalar()
         head = await self.head()
-        bound = max(head if oldest_kept is None else int(oldest_kept) - 1, head - most)
-        gone = await self.connection.execute(table.delete().where(table.c.seq <= bound))
-        return gone.rowcount
+        bound = max(head if oldest is None else int(oldest) - 1, head - most)
+        deleted = await self.connection.execute(table.delete().where(table.c.seq <= bound))
+        return deleted.rowcount
 
 
 def _row(draft: EventDraft, behind: int) -> dict[str, Any]:
     return {
-        "behind": behind,  # so much less than the newest number
+        "behind": behind,  # distance from the newest number
         "topic": draft.topic.value,
         "type": draft.type,
         "subject": draft.subject,
@@ -105,17 +107,19 @@ def _row(draft: EventDraft, behind: int) -> dict[str, Any]:
 
 
 def _record(row: Row[Any]) -> EventRecord:
-    return EventRecord(Topic(row.topic), row.type, row.subject, row.data, row.occurred_at, row.seq)
+    return EventRecord(
+        EventTopic(row.topic), row.type, row.subject, row.data, row.occurred_at, row.seq
+    )
 
 
-CHECK_S: Final = 10.0  # a connection that says nothing may be dead
+CHECK_S: Final = 10.0  # a silent connection is tested this often
 
 
 async def listen(engine: AsyncEngine, hint: Callable[[], None], beat: Callable[[], None]) -> None:
     """Calls `hint` at each commit of events by any process, on a connection of its own.
 
-    Returns never; raises UnavailableError when the connection is lost. `hint` is called once at
-    the beginning, for what came before.
+    Never returns; raises UnavailableError when the connection is lost. The first call of `hint`
+    comes at once, for events before the connection.
     """
     lost = asyncio.Event()
     try:
@@ -134,5 +138,5 @@ async def listen(engine: AsyncEngine, hint: Callable[[], None], beat: Callable[[
                     await driver.execute("SELECT 1")
             await connection.invalidate()
     except (SQLAlchemyError, *CONNECT_ERRORS) as e:
-        raise translated(e) or unavailable() from e
-    raise unavailable()
+        raise translate(e) or unavailable_error() from e
+    raise unavailable_error()

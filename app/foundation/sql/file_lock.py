@@ -1,4 +1,4 @@
-"""One process per SQLite file: a lock beside it that dies with its holder."""
+"""File lock beside an SQLite database: one process per file; released at process death."""
 
 import fcntl
 import os
@@ -9,27 +9,27 @@ from app.foundation.errors import Code, OperatorActionError
 
 
 class DatabaseInUseError(OperatorActionError):
-    """Another process has the file; a caller should exit with 78."""
+    """Another process has the file open; callers exit with 78."""
 
 
-class DatabasePlaceError(OperatorActionError):
-    """No file can be opened at that place; a caller should exit with 78."""
+class DatabasePathError(OperatorActionError):
+    """No file can be opened at that path; callers exit with 78."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileLock:
-    """Held from `taken` to `release`; the kernel releases it when the process dies."""
+    """Lock from `acquire` to `release`; the kernel releases it when the process dies."""
 
     descriptor: int
 
     @classmethod
-    def taken(cls, database: str) -> "FileLock":
-        """The lock of the file at `database`.
+    def acquire(cls, database: str) -> "FileLock":
+        """Takes the lock of the file at `database`.
 
-        Raises DatabaseInUseError if somebody holds it, DatabasePlaceError if it cannot be there.
+        Raises DatabaseInUseError if another process has it, DatabasePathError for a bad path.
         """
         path = Path(os.path.realpath(database))
-        descriptor = _opened(path)
+        descriptor = _open_lock_file(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -48,21 +48,21 @@ class FileLock:
         os.close(self.descriptor)
 
 
-def _opened(path: Path) -> int:
+def _open_lock_file(path: Path) -> int:
     if path.is_dir():
-        raise _no_place(path, "that is a directory")
+        raise _path_error(path, "the path is a directory")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except (FileExistsError, NotADirectoryError):
-        raise _no_place(path, "a part of its path is no directory") from None
+        raise _path_error(path, "a part of the path is not a directory") from None
     except OSError as error:
-        raise _no_place(path, str(error.strerror)) from None
+        raise _path_error(path, str(error.strerror)) from None
 
 
-def _no_place(path: Path, why: str) -> DatabasePlaceError:
-    return DatabasePlaceError(
+def _path_error(path: Path, reason: str) -> DatabasePathError:
+    return DatabasePathError(
         Code.DATABASE_UNAVAILABLE,
-        f"the database file {path.name} cannot be opened where it is to be ({why});"
-        " choose another place, or correct this one",
+        f"the database file {path.name} cannot be opened ({reason}): choose another path,"
+        " or correct this one",
     )

@@ -1,4 +1,4 @@
-"""Where durable runs are kept: a file of their own beside an SQLite database, or its PostgreSQL."""
+"""Store of durable runs: a second file beside an SQLite database, or the same PostgreSQL."""
 
 import sqlite3
 import time
@@ -9,23 +9,23 @@ from typing import Any, Final
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.foundation.sql.engines import url_of
+from app.foundation.sql.engines import parse_database_url
 
 _BUSY_TIMEOUT_MS: Final = 30_000
-# From here on SQLite's unixepoch knows 'subsec'; before, it answers NULL.
+# SQLite's unixepoch knows 'subsec' since this version; older ones return NULL.
 _SUBSEC_SINCE: Final = (3, 42, 0)
-# Spelt by asyncpg on the left, by libpq on the right; other asyncpg options mean nothing to libpq.
+# asyncpg option -> libpq option; other asyncpg options have no libpq equivalent.
 _OPTIONS: Final = {"host": "host", "port": "port", "ssl": "sslmode", "passfile": "passfile"}
 
 
 @dataclass(frozen=True, slots=True)
 class JobStore:
-    """An address in the spelling of synchronous drivers; `engine` where we set it up ourselves."""
+    """Address in the form of synchronous drivers; `engine` is set for SQLite only."""
 
     url: str
     engine: Engine | None
     is_shared: bool  # several processes may use it at once
-    errors: tuple[type[Exception], ...] = (SQLAlchemyError,)  # what it raises when it is away
+    errors: tuple[type[Exception], ...] = (SQLAlchemyError,)  # raised while it is unavailable
 
     def close(self) -> None:
         if self.engine is not None:
@@ -33,16 +33,16 @@ class JobStore:
 
 
 def jobs_file(database: Path) -> Path:
-    """The file with the jobs of the SQLite file `database`."""
+    """Returns the path of the job file that belongs to the SQLite file `database`."""
     return database.with_name(f"{database.stem}-jobs{database.suffix}")
 
 
-def job_store(database: str) -> JobStore:
-    """The store that belongs to the database at that address; nothing is connected yet.
+def create_job_store(database: str) -> JobStore:
+    """Returns the job store of the database at that address; connects to nothing yet.
 
-    Raises ValueError for a database that cannot serve us.
+    Raises ValueError for an unsupported database.
     """
-    url = url_of(database)
+    url = parse_database_url(database)
     if url.get_backend_name() != "sqlite":
         query = {_OPTIONS[name]: value for name, value in url.query.items() if name in _OPTIONS}
         shared = url.set(drivername="postgresql+psycopg", query=query)
@@ -54,11 +54,11 @@ def job_store(database: str) -> JobStore:
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _: object) -> None:
-        # Writers queue up instead of failing late; a log ahead makes a step cost a third.
+        # Writers queue instead of failing late; write-ahead logging makes a step cost a third.
         connection.isolation_level = "IMMEDIATE"
         if sqlite3.sqlite_version_info < _SUBSEC_SINCE:
-            # The engine takes for granted that Python 3.12 comes with a newer SQLite; many a
-            # Linux has an older one, where no job could be written.
+            # DBOS assumes the SQLite that ships with Python 3.12. On Linux distributions with an
+            # older one, no job could be written.
             connection.create_function("unixepoch", 1, _unix_epoch)
         cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", f"busy_timeout={_BUSY_TIMEOUT_MS}", "foreign_keys=ON"):
@@ -68,14 +68,14 @@ def job_store(database: str) -> JobStore:
     return JobStore(f"sqlite:///{beside}", engine, is_shared=False)
 
 
-def _unix_epoch(what: str) -> float | None:
-    """SQLite's unixepoch('subsec'), in seconds; None, as there, for what is no time."""
-    return time.time() if what == "subsec" else None  # noqa: TID251  # in place of SQLite's clock
+def _unix_epoch(modifier: str) -> float | None:
+    """Emulates SQLite's unixepoch('subsec'), in seconds; returns None for other modifiers."""
+    return time.time() if modifier == "subsec" else None  # noqa: TID251  # replaces SQLite's clock
 
 
 def key_file(url: str, purpose: str = "channels") -> Path | None:
-    """Where a key may lie beside an SQLite file; None where several machines share a database."""
-    parts = url_of(url)
+    """Returns the path for a key beside an SQLite file; None for a shared database."""
+    parts = parse_database_url(url)
     if parts.get_backend_name() != "sqlite":
         return None
     file = Path(str(parts.database))

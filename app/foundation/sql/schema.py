@@ -1,4 +1,4 @@
-"""Parts of every table: shared metadata, column types that lose nothing, append-only triggers."""
+"""Building blocks of tables: metadata, lossless column types, append-only triggers."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeEngine
 
-HUGE: Final = "1e300"  # an upper bound that NaN and Infinity do not pass
+HUGE: Final = "1e300"  # upper bound that excludes NaN and Infinity
 
 metadata = MetaData(
     naming_convention={
@@ -35,7 +35,7 @@ metadata = MetaData(
 
 
 def positive(column: str) -> tuple[CheckConstraint, CheckConstraint]:
-    """An exact number above zero: digits and a point where SQLite keeps it as text."""
+    """Returns checks for an exact number above zero, which SQLite stores as text."""
     return (
         CheckConstraint(
             f"{column} GLOB '*[1-9]*' AND {column} NOT GLOB '*[^0-9.]*'", name=f"{column}_positive"
@@ -47,7 +47,7 @@ def positive(column: str) -> tuple[CheckConstraint, CheckConstraint]:
 
 
 def exact(column: str) -> tuple[CheckConstraint, CheckConstraint]:
-    """An exact number of either sign, or none."""
+    """Returns checks for an exact number of either sign, or NULL."""
     return (
         CheckConstraint(
             f"{column} IS NULL OR ({column} GLOB '*[0-9]*'"
@@ -62,12 +62,12 @@ def exact(column: str) -> tuple[CheckConstraint, CheckConstraint]:
 
 
 def between(column: str, low: str, high: str) -> CheckConstraint:
-    """Both bounds, for NaN is greater than every number on PostgreSQL."""
+    """Returns a check of both bounds, because NaN exceeds every number on PostgreSQL."""
     return CheckConstraint(f"{column} >= {low} AND {column} <= {high}", name=f"{column}_range")
 
 
 def strict_json(value: Any) -> str:
-    """Compact JSON. Raises ValueError for NaN and Infinity."""
+    """Returns compact JSON. Raises ValueError for NaN and Infinity."""
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
@@ -84,8 +84,8 @@ type_of_uuid = String(36)
 class UtcInstant(TypeDecorator[datetime]):
     """Aware datetimes with microseconds.
 
-    timestamptz on PostgreSQL; on SQLite, whose own type drops offsets, ISO text of one fixed
-    width, so that text order is time order. Naive values are refused (ValueError).
+    timestamptz on PostgreSQL. On SQLite, whose own type drops offsets, ISO text of fixed width, so
+    that text order is time order. Raises ValueError for naive values.
     """
 
     impl = String(32)
@@ -115,11 +115,11 @@ class UtcInstant(TypeDecorator[datetime]):
 
 
 class ExactDecimal(TypeDecorator[Decimal]):
-    """Decimals with up to 20 digits before and 18 after the point, unchanged.
+    """Decimals with up to 20 digits before and 18 after the point, without rounding.
 
-    NUMERIC(38, 18) on PostgreSQL; on SQLite, which stores NUMERIC as binary floats, plain text.
-    Refused (ValueError): anything but a finite Decimal, and digits that would be rounded away.
-    What comes back has no trailing zeros and no exponent, so both databases answer alike.
+    NUMERIC(38, 18) on PostgreSQL; text on SQLite, which stores NUMERIC as binary floats.
+    Raises ValueError for non-finite values, other types, and digits that would be rounded.
+    Results have no trailing zeros and no exponent, so that both databases return the same text.
     """
 
     impl = String(48)
@@ -141,8 +141,8 @@ class ExactDecimal(TypeDecorator[Decimal]):
 
 
 def checked_decimal(value: Decimal) -> Decimal:
-    """`value` in plain form; ValueError where a column of ours could not hold it exactly."""
-    kind: type = type(value)  # callers may have come around the type checker
+    """Returns `value` in plain form. Raises ValueError if a column cannot hold it exactly."""
+    kind: type = type(value)  # untyped callers exist
     if not issubclass(kind, Decimal) or not value.is_finite():
         raise ValueError("a stored number must be a finite Decimal")
     if abs(value) >= _LIMIT:
@@ -154,7 +154,7 @@ def checked_decimal(value: Decimal) -> Decimal:
 
 
 def plain(value: Decimal) -> Decimal:
-    """The same number without trailing zeros, exponent or negative zero."""
+    """Returns the same number without trailing zeros, exponent or negative zero."""
     if not value:
         return Decimal(0)
     short = value.normalize(_WIDE)
@@ -163,7 +163,7 @@ def plain(value: Decimal) -> Decimal:
 
 
 class FiniteFloat(TypeDecorator[float]):
-    """Binary floats; NaN, which SQLite would turn into NULL, and Infinity are refused."""
+    """Binary floats. Raises ValueError for NaN, which SQLite would turn into NULL, and Infinity."""
 
     impl = Double
     cache_ok = True
@@ -175,7 +175,7 @@ class FiniteFloat(TypeDecorator[float]):
 
 
 class JsonText(TypeDecorator[Any]):
-    """JSON kept as compact text: the same characters on both databases, no NaN or Infinity."""
+    """JSON stored as compact text: equal characters on both databases, no NaN or Infinity."""
 
     impl = Text
     cache_ok = True
@@ -201,8 +201,8 @@ CREATE TRIGGER {table}_no_{verb} BEFORE {VERB} ON {table}
 FOR EACH {level} EXECUTE FUNCTION {table}_refuse()"""
 
 
-def statements(table: str, dialect: str) -> tuple[str, ...]:
-    """The DDL that makes `table` refuse UPDATE, DELETE and (PostgreSQL) TRUNCATE."""
+def append_only_statements(table: str, dialect: str) -> tuple[str, ...]:
+    """Returns the DDL that makes `table` refuse UPDATE, DELETE and (PostgreSQL) TRUNCATE."""
     if dialect == "sqlite":
         return tuple(
             _SQLITE.format(table=table, verb=verb, VERB=verb.upper())
@@ -218,10 +218,10 @@ def statements(table: str, dialect: str) -> tuple[str, ...]:
 
 
 def make_append_only(table: Table) -> None:
-    """Creates the triggers of `table` together with it."""
+    """Creates the append-only triggers of `table` together with the table."""
 
     def after_create(target: Any, connection: Any, **_: Any) -> None:
-        for statement in statements(table.name, connection.dialect.name):
+        for statement in append_only_statements(table.name, connection.dialect.name):
             connection.exec_driver_sql(statement)
 
     event.listen(table, "after_create", after_create)

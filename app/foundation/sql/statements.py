@@ -1,4 +1,4 @@
-"""INSERT with ON CONFLICT, which both databases know but SQLAlchemy spells once for each."""
+"""INSERT with ON CONFLICT for both dialects, and bulk inserts."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -10,28 +10,28 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 def insert(connection: AsyncConnection, table: Table) -> postgresql.Insert:
-    """An INSERT that can handle conflicts, for the database behind `connection`."""
+    """Returns an INSERT with conflict clauses for the dialect of `connection`."""
     return _insert(connection.dialect.name, table)
 
 
 def add_if_new(connection: AsyncConnection, table: Table) -> postgresql.Insert:
-    """INSERT that leaves a row with the same key as it is; `rowcount` says what it was."""
+    """Returns an INSERT that skips existing keys; `rowcount` is 0 for a skipped row."""
     return _add_if_new(connection.dialect.name, table)
 
 
 def upsert(connection: AsyncConnection, table: Table) -> postgresql.Insert:
-    """INSERT that overwrites every other column of a row with the same primary key."""
+    """Returns an INSERT that overwrites every other column of a row with the same primary key."""
     return _upsert(connection.dialect.name, table)
 
 
 def _insert(dialect: str, table: Table) -> postgresql.Insert:
     if dialect == "sqlite":
-        # Both classes have the same methods; the cast saves a union everywhere else.
+        # Both classes have the same methods; the cast avoids a union in all callers.
         return cast("postgresql.Insert", sqlite.insert(table))
     return postgresql.insert(table)
 
 
-# Made once for each: putting a statement together takes as long as carrying it out.
+# Cached: building a statement takes as long as running it.
 @cache
 def _add_if_new(dialect: str, table: Table) -> postgresql.Insert:
     return _insert(dialect, table).on_conflict_do_nothing()
@@ -52,10 +52,10 @@ def _upsert(dialect: str, table: Table) -> postgresql.Insert:
 async def add_rows(
     connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]
 ) -> None:
-    """Inserts `rows`, each with every column of `table`; nothing at all if one is refused.
+    """Inserts `rows`, each with every column of `table`; all of them or none.
 
-    PostgreSQL gets an array per column: one statement, where each row for itself would be parsed,
-    answered and counted for itself. SQLite, which runs in this process, gains nothing by it.
+    PostgreSQL gets one statement with an array per column, instead of parsing, answering and
+    counting each row. SQLite runs in this process and gains nothing from it.
     """
     if not rows:
         return
@@ -70,7 +70,7 @@ async def add_rows(
 
 @cache
 def _from_arrays(table: Table) -> Insert:
-    """INSERT ... SELECT unnest(a), unnest(b), ...: PostgreSQL takes them side by side."""
+    """Returns INSERT ... SELECT unnest(a), unnest(b), ...; PostgreSQL pairs the arrays by index."""
     arrays = [
         type_coerce(func.unnest(bindparam(column.name, type_=ARRAY(column.type))), column.type)
         for column in table.columns

@@ -1,4 +1,4 @@
-"""Tables of processes that share one database: who is alive, who has the feed, what it sees."""
+"""Tables shared by all processes: heartbeats, leases, market copies, events, idempotency keys."""
 
 from typing import Final
 
@@ -20,9 +20,9 @@ job_executors = Table(
     "job_executors",
     metadata,
     Column("executor_id", String(128), nullable=False),
-    # Milliseconds of the database's clock: those of the processes differ.
+    # Milliseconds of the database's clock: the clocks of the processes differ.
     Column("seen_ms", BigInteger, nullable=False, autoincrement=False),
-    # What it runs with; None of one that does not say.
+    # Profile of the process; NULL where it states none.
     Column("role", String(16)),
     Column("version", String(64)),
     Column("settings_hash", String(64)),
@@ -35,7 +35,7 @@ leases = Table(
     metadata,
     Column("name", String(32), nullable=False),
     Column("holder", String(128), nullable=False),
-    # Raised by every acquisition and never lowered: what an earlier holder writes is known by it.
+    # Raised by every acquisition and never lowered: it identifies writes of an earlier holder.
     Column("epoch", BigInteger, nullable=False, autoincrement=False),
     Column("expires_ms", BigInteger, nullable=False, autoincrement=False),
     PrimaryKeyConstraint("name"),
@@ -53,13 +53,13 @@ shared_markets = Table(
     PrimaryKeyConstraint("name"),
 )
 
-# Its names in the database stay: processes of an older version read it while newer ones start.
+# Requests of followers to the leader to read the contract list again.
 sync_requests = Table(
-    "feed_wishes",
+    "sync_requests",
     metadata,
-    Column("wish_id", String(64), nullable=False, key="request_id"),
-    Column("asked_ms", BigInteger, nullable=False, autoincrement=False),
-    # None while nobody has answered it.
+    Column("request_id", String(64), nullable=False),
+    Column("requested_ms", BigInteger, nullable=False, autoincrement=False),
+    # NULL until the leader has answered.
     Column("done_ms", BigInteger, autoincrement=False),
     Column("error", String(64)),
     Column("detail", String(500)),
@@ -69,7 +69,7 @@ sync_requests = Table(
 
 STREAM_ID: Final = "main"  # the one stream of events
 
-# One row: whoever holds its lock gives the next numbers, so they follow the order of commits.
+# One row: its lock orders the numbers of events by commit.
 event_head = Table(
     "event_head",
     metadata,

@@ -14,7 +14,7 @@ from app.configuration.domain.sections import QualitySettings
 from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import CandleSeries, Floats, Interval, Ints, Ticker
-from app.market.domain.panel import LONGEST_BRIDGE
+from app.market.domain.panel import LONGEST_BRIDGE, in_present_unit
 from app.market.domain.price_quarantine import deviation
 
 FUTURE_MS: Final = 5_000  # a time further ahead of the exchange's clock is no time
@@ -201,8 +201,10 @@ def volume_jump(hourly: CandleSeries) -> float | None:
 
     A market that moves trades more: where the price range is wider than the median range, the
     result is divided by the ratio of the two, and by five at most. None where the hour was seen on
-    fewer than seven other days, or where the volume is unknown.
+    fewer than seven other days, or where the volume is unknown. Hours before a redenomination
+    count other coins: they are left out.
     """
+    hourly = in_present_unit(hourly)
     if not len(hourly):
         return None
     same_hour = (hourly.opened_ms[-1] - hourly.opened_ms[:-1]) % Interval.DAY.ms == 0

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from app.foundation.events import EventKind, Topic
+from app.foundation.events import EventKind, EventTopic
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,4 +18,4 @@ class ModeChanged:
     occurred_at: datetime
 
 
-EVENTS: Final = (EventKind(ModeChanged, "mode_changed", Topic.MODE),)
+EVENTS: Final = (EventKind(ModeChanged, "mode_changed", EventTopic.MODE),)

@@ -248,6 +248,8 @@ _LEAST_POWER: Final = 1  # of ten: coins are exchanged one to ten, a hundred, a 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _FAR: Final = 5.0  # a smaller ratio is near no power of ten but the one itself
 _NEAR: Final = 0.15  # of a power of ten, in decimal logarithms: a day's move beside it
+# Within one bar; a hundredfold change of unit and a market that halves beside it.
+_WIDEST: Final = 50.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -294,13 +296,14 @@ def unit_changes(panel: Panel | None, symbol: str) -> tuple[Redenomination, ...]
 
 
 def unit_changes_of_lots(
-    panel: Panel | None, symbol: str, changes: Iterable[LotChange]
+    panel: Panel | None, symbol: str, changes: Iterable[LotChange], *, is_whole: bool = True
 ) -> tuple[Redenomination, ...]:
     """Redenominations that closes confirm after the multiplier changed by a power of ten.
 
     A lot keeps its value when the unit of the price changes. Closes that stay where they were
     show a lot of another size and nothing else. Where closes begin after the change, only its two
-    units are known: a price of the time before tells its own.
+    units are known: a price of the time before tells its own. Without `is_whole` the panel is a
+    part of the history, and such closes confirm nothing.
     """
     if panel is None or symbol not in panel.symbols:
         return ()
@@ -323,7 +326,7 @@ def unit_changes_of_lots(
             since, until = _end(panel, one), _end(panel, other)
             before = Decimal(repr(float(closes[one])))
             found.append(Redenomination(since, until, before, Decimal(repr(float(closes[other])))))
-        elif known and _begin(panel, known[0]) >= change.until:
+        elif is_whole and known and _begin(panel, known[0]) >= change.until:
             after = Decimal(repr(float(closes[known[0]])))
             before = EXACT.divide(EXACT.multiply(after, change.after), change.before)
             found.append(Redenomination(change.since, change.until, before, after))
@@ -377,10 +380,13 @@ def breaks(panel: Panel) -> Ints:
     """(N,) row of the first bar after the last break of each symbol; 0 without any.
 
     A break is a gap longer than a halt may be, or an open that stands a power of ten away from the
-    close before it: no market that never closes moves so between two bars.
+    close before it: no market that never closes moves so between two bars. A bar is a break itself
+    if its close stands so away from its open, or beyond 50-fold: its open, high and low may be in
+    the old unit. It belongs to no segment, and the bar after it is the first; the number of rows
+    where there is none yet.
     """
     halted, renamed = _breaks(panel)
-    return _last_row(halted | renamed)
+    return np.maximum(_last_row(halted | renamed), _last_row(_is_mixed(panel.open, panel.close), 1))
 
 
 @lru_cache(maxsize=4)  # by identity: each member of the portfolio asks about the same panel
@@ -405,8 +411,30 @@ def _breaks(panel: Panel) -> tuple[Bools, Bools]:
         return halted, follows & _is_power(panel.open / last)
 
 
-def _last_row(marks: Bools) -> Ints:
-    rows = np.arange(len(marks))[:, None]
+def _is_mixed(opened: Floats, closed: Floats) -> Bools:
+    """Which bars may hold prices of two units: they open in one and close in the other."""
+    with np.errstate(all="ignore"):
+        ratio = closed / opened
+        return _is_power(ratio) | (ratio > _WIDEST) | (ratio < 1.0 / _WIDEST)
+
+
+def in_present_unit(series: CandleSeries) -> CandleSeries:
+    """The candles after the last change of unit that they show, as `breaks`; halts are none."""
+    if len(series) == 0:
+        return series
+    marks = _is_mixed(series.open, series.close)
+    with np.errstate(all="ignore"):
+        marks[:-1] |= _is_power(series.open[1:] / series.close[:-1])
+    first = int(_last_row(marks[:, None], 1)[0])
+    if first == 0:
+        return series
+    fields = {name: getattr(series, name)[first:] for name in FIELDS}
+    return CandleSeries(series.opened_ms[first:], **fields)
+
+
+def _last_row(marks: Bools, beyond: int = 0) -> Ints:
+    """(N,) row of the last mark, or `beyond` rows after it; 0 without any."""
+    rows = np.arange(len(marks))[:, None] + beyond
     return np.asarray(np.max(np.where(marks, rows, 0), axis=0, initial=0), np.int64)
 
 

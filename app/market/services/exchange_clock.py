@@ -122,6 +122,15 @@ class ServerClock:
         """Exchange time now, aware."""
         return instant(self.now_ms())
 
+    def no_earlier(self, wall: datetime) -> datetime:
+        """`wall`, or the exchange's time where that is certainly later by more than `STEP_S`.
+
+        A stored time of a wall clock that is behind would look older once the clock is right.
+        """
+        now = self.now()
+        is_behind = self.synced and (now - wall).total_seconds() - self.doubt_s > STEP_S
+        return now if is_behind else wall
+
     def offset_s(self) -> float:
         """Exchange clock minus ours."""
         return self.now_ms() / 1000.0 - self.clock().timestamp()

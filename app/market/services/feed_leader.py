@@ -64,7 +64,7 @@ class FeedLease:
     async def look(self) -> Lease | None:
         """As it stands; None where nobody ever had it. Raises UnavailableError."""
         async with self.database.read() as unit:
-            present = self.seen = await unit.get(LeaseRepository).present(FEED)
+            present = self.seen = await unit.get(LeaseRepository).current(FEED)
         if present is not None:
             self._highest = max(self._highest, present.epoch)
         return present
@@ -125,7 +125,7 @@ async def require_epoch(unit: UnitOfWork, epoch: int) -> None:
 
     Raises UnavailableError(market_data_stale).
     """
-    if not await unit.get(LeaseRepository).is_present(FEED, epoch):
+    if not await unit.get(LeaseRepository).is_current(FEED, epoch):
         raise UnavailableError(
             Code.MARKET_DATA_STALE,
             "The market feed has another owner by now; what was seen before is not written.",

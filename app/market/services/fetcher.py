@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import structlog
 
 from app.configuration.domain.sections import Source
-from app.foundation.concurrency import each
+from app.foundation.concurrency import gather_bounded
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
@@ -183,7 +183,9 @@ class Fetcher:
         done: Done,
         source: Source,
     ) -> Failures:
-        failures = await each(entries, work, workers=self.workers, done=done, sleep=self.sleep)
+        failures = await gather_bounded(
+            entries, work, workers=self.workers, done=done, sleep=self.sleep
+        )
         if failures:
             _log.warning(
                 "symbols_failed",

@@ -7,7 +7,7 @@ from decimal import Decimal
 from app.foundation.data_status import DataStatus
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.sql.database import Database, UnitOfWork
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.market.domain.quality_report import QualityReport
 from app.market.domain.reference_prices import young
 from app.market.domain.symbols import SymbolEntry
@@ -114,13 +114,13 @@ class QualityService:
             made = Release(entry.symbol, at, reason, command.actor, held is not None)
             if held is None:
                 return made
-            told = dict(await unit.get(FactRepository).get_locked(RELEASES, {}))
+            told = dict(await unit.get(KeyValueRepository).get_locked(RELEASES, {}))
             told[entry.symbol_id] = {
                 "at_ms": moment.server_ms,
                 "reason": made.reason,
                 "by": made.released_by,
             }
-            await unit.get(FactRepository).put(RELEASES, told)
+            await unit.get(KeyValueRepository).put(RELEASES, told)
             return made
 
         return await self.idempotency.run(command, change, render)

@@ -15,7 +15,7 @@ from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import ServiceError
 from app.foundation.sql.database import Database
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.market.domain.data_quality import (
     bridged_bars,
     coverage,
@@ -279,7 +279,7 @@ class QualityKeeper:
             return
         async with self.database.read() as unit:
             newest = await unit.get(QualityRepository).newest()
-            self._lots = recalled(await unit.get(FactRepository).get(LOTS))
+            self._lots = recalled(await unit.get(KeyValueRepository).get(LOTS))
         self._stored = {symbol_id: one.verdict for symbol_id, one in newest.items()}
         moment = self.moment()
         states = dict(moment.market.quality)
@@ -295,7 +295,7 @@ class QualityKeeper:
 
     async def _release(self) -> None:
         async with self.database.read() as unit:
-            told = await unit.get(FactRepository).get(RELEASES) or {}
+            told = await unit.get(KeyValueRepository).get(RELEASES) or {}
         states = dict(self.live.market.quality)
         for entry in self.moment().known.index.entries:
             word, state = told.get(entry.symbol_id), states.get(entry.contract.code)
@@ -344,7 +344,7 @@ class QualityKeeper:
             await self.fence(unit)
             await unit.get(QualityRepository).note(news)
             if lots != self._lots:
-                await unit.get(FactRepository).put(LOTS, document(lots))
+                await unit.get(KeyValueRepository).put(LOTS, document(lots))
             if is_due:
                 before = at - timedelta(days=rules.history_days)
                 await unit.get(QualityRepository).forget(before, rules.history_rows)

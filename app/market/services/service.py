@@ -105,6 +105,7 @@ class MarketData:
 
     def __post_init__(self) -> None:
         self.server_clock = ServerClock(self.exchange, self.clock, self.monotonic)
+        self.registry.no_earlier = self.server_clock.no_earlier
         self.live = LiveMarket(self.server_clock, self.monotonic)
         asked = self.exchange, self.database, self.live, self.metrics, self.workers
         self.fetch = Fetcher(*asked, self.sleep, self.fence, self.registry.has)
@@ -290,11 +291,11 @@ class MarketData:
         too little, neither kind takes more than half of it from the other.
         """
         entries = await self.eligible_aside()
-        cadence_s = self.configuration().intervals.order_books_s
+        update_interval_s = self.configuration().intervals.order_books_s
         close = {one.symbol: one for one in map(self._traded, first) if one is not None}
         rest = [one for one in entries if one.symbol not in close]
-        ahead = self._next_books(close.values(), step_s, min(FIRST_BOOKS_S, cadence_s))
-        others = self._next_books(rest, step_s, cadence_s)
+        ahead = self._next_books(close.values(), step_s, min(FIRST_BOOKS_S, update_interval_s))
+        others = self._next_books(rest, step_s, update_interval_s)
         most = max(2, int(self.books_per_s * self.quota_share() * step_s))
         ahead = ahead[: most - min(len(others), most // 2)]
         await self.fetch.books([*ahead, *others[: most - len(ahead)]])

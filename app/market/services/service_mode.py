@@ -16,7 +16,7 @@ from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.foundation.health import Mode
 from app.foundation.ports import Clock, Monotonic, NewId
 from app.foundation.sql.database import Database, UnitOfWork
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.market.domain.events import ModeChanged
 
 KEEP_S: Final = 1.0  # so long the count of stale symbols serves; the rest is never kept
@@ -187,7 +187,7 @@ class StoredState(Protocol):
     """What the mode asks of the database."""
 
     @property
-    def is_away(self) -> bool: ...
+    def is_unavailable(self) -> bool: ...
 
     @property
     def refusal(self) -> ServiceError | None: ...
@@ -200,7 +200,7 @@ def mode_over(market: MarketLevels, database: StoredState, monotonic: Monotonic)
         refusal = database.refusal
         return None if refusal is None else halted_by(refusal)
 
-    return ModeNow(MarketGlance(market, monotonic), lambda: database.is_away, halted)
+    return ModeNow(MarketGlance(market, monotonic), lambda: database.is_unavailable, halted)
 
 
 LOOK_S: Final = 1.0
@@ -265,7 +265,7 @@ class ModeWatch:
 
     async def _tell(self, unit: UnitOfWork) -> None:
         await self.fence(unit)
-        told = await unit.get(FactRepository).get(MODE)
+        told = await unit.get(KeyValueRepository).get(MODE)
         # Before anything was known nothing was decided.
         was = Mode.FROZEN if told is None else Mode(told["mode"])
         last = None if told is None else told["id"]
@@ -275,9 +275,9 @@ class ModeWatch:
         for one in waiting[known[0] + 1 :] if known else waiting:
             if one.mode is was:
                 continue
-            unit.announce(
+            unit.publish_after_commit(
                 ModeChanged(was.value, one.mode.value, one.cause, one.stale_symbols, one.at)
             )
             was, last = one.mode, one.id
         if last is not None:
-            await unit.get(FactRepository).put(MODE, {"mode": was.value, "id": last})
+            await unit.get(KeyValueRepository).put(MODE, {"mode": was.value, "id": last})

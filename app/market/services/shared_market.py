@@ -15,9 +15,9 @@ from app.configuration.domain.sections import Source
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.health import ProcessFacts
 from app.foundation.ports import Monotonic
-from app.foundation.replicas import Replicas
+from app.foundation.processes import ProcessRegistry
 from app.foundation.sql.database import Database, UnitOfWork
-from app.foundation.sql.replicas import Makeup
+from app.foundation.sql.processes import ProcessProfile
 from app.market.domain.data_quality import EMPTY, merged
 from app.market.domain.models import (
     Book,
@@ -403,7 +403,7 @@ class FeedView:
     own_link: Callable[[], ExchangeLink]
     lease: FeedLease | None = None
     follower: MarketFollower | None = None
-    replicas: Replicas | None = None
+    registry: ProcessRegistry | None = None
 
     def is_owner(self) -> bool:
         """Whether this process may talk to the exchange."""
@@ -427,32 +427,32 @@ class FeedView:
 
     def drifted(self) -> tuple[str, ...] | None:
         """Processes that run with other code or settings; None where there can be none."""
-        if self.replicas is None or not self.replicas.peers:
+        if self.registry is None or not self.registry.processes:
             return None
-        ours = self.replicas.makeup
+        ours = self.registry.profile
         return tuple(
-            f"{peer.executor_id} ({_difference(peer.makeup, ours)})"
-            for peer in self.replicas.drifted()
+            f"{peer.executor_id} ({_difference(peer.profile, ours)})"
+            for peer in self.registry.mismatched_processes()
         )
 
     def processes(self) -> tuple[ProcessFacts, ...]:
         """Everybody who lives on this database; nobody where it cannot be shared."""
-        if self.replicas is None:
+        if self.registry is None:
             return ()
-        drifted = self.replicas.drifted()
+        drifted = self.registry.mismatched_processes()
         seen = None if self.lease is None else self.lease.seen
         return tuple(
             ProcessFacts(
                 name=peer.executor_id,
-                role=peer.makeup.role,
-                version=peer.makeup.version,
-                is_self=peer.executor_id == self.replicas.executor_id,
+                role=peer.profile.role,
+                version=peer.profile.version,
+                is_self=peer.executor_id == self.registry.executor_id,
                 leader_epoch=(
                     seen.epoch if seen is not None and seen.holder == peer.executor_id else None
                 ),
                 configuration_matches=peer not in drifted,
             )
-            for peer in self.replicas.living()
+            for peer in self.registry.live_processes()
         )
 
     async def fence(self, unit: UnitOfWork) -> None:
@@ -472,7 +472,7 @@ class FeedView:
         await require_epoch(unit, epoch)
 
 
-def _difference(theirs: Makeup, ours: Makeup) -> str:
+def _difference(theirs: ProcessProfile, ours: ProcessProfile) -> str:
     """In words; what stands for the settings is told to nobody, secrets went into it."""
     parts = []
     if theirs.version != ours.version:

@@ -379,6 +379,12 @@ class MarketMoment:
             for interval in (Interval.DAY, Interval.HOUR)
         )
         log = self.market.open_interest.before(as_of_ms)
+        coins_before = log.columns(codes)
+        for column, entry in enumerate(entries):
+            # Coins of another unit, or lots of another size: neither is compared with those of now.
+            for change in self.known.record(entry).lot_changes[-1:]:
+                since_ms = change.until.timestamp() * 1000.0
+                coins_before[log.times_ms < since_ms, column] = np.nan
         now_coins = np.array([[as_float(self.open_interest(one.contract)) for one in entries]])
         return ScoringInputs(
             symbols=names,
@@ -391,7 +397,7 @@ class MarketMoment:
             books=tuple(None if one is None else one.value for one in books),
             funding=tuple(() if one is None else one.value for one in funding),
             open_interest_ms=np.append(log.times_ms, np.int64(as_of_ms)),
-            open_interest=np.vstack([log.columns(codes), now_coins.reshape(1, len(codes))]),
+            open_interest=np.vstack([coins_before, now_coins.reshape(1, len(codes))]),
             ages_s={source: age_column(ages, source) for source in Source},
             half_lives_s={source: self._scoring_limit_s(source) for source in Source},
             excluded=passed.excluded,

@@ -143,7 +143,7 @@ def count_feed(
     """Set the gauges to `now`, and count what has come since `before`."""
     set_feed(metrics, now, is_streaming=is_streaming)
     metrics.feed_messages.inc(now.messages - before.messages)
-    metrics.feed_rotations.inc(now.reconnects_planned - before.reconnects_planned)
+    metrics.feed_planned_reconnects.inc(now.reconnects_planned - before.reconnects_planned)
     for reason, count in now.dropped.items():
         metrics.feed_dropped_messages.labels(reason).inc(count - before.dropped.get(reason, 0))
     for reason, count in now.failures.items():
@@ -383,7 +383,7 @@ class StreamedMarket:
     async def _ask(self, now: float) -> None:
         settings = self.data.configuration()
         # Twice in the time in which a quote has to be heard of: one answer may be lost.
-        pause_s = settings.cadence_s(Source.TICKERS, streaming=True) / 2
+        pause_s = settings.update_interval_s(Source.TICKERS, streaming=True) / 2
         if self._in_doubt or now - max(self._tried, self.data.quotes.asked) >= pause_s:
             after_gap, self._in_doubt = self._in_doubt, False
             self._tried = now

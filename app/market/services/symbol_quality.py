@@ -91,13 +91,12 @@ def next_funding(
 ) -> datetime | None:
     """When funding is next settled; None where it is not known or cannot be true.
 
-    True is only what lies in (now, now + interval]: a time that is one interval off is missing.
+    True is only what lies in (now, now + interval]: a time that is one interval off is missing,
+    and so is one of an unknown interval.
     """
     told = None if stats is None else stats.next_funding_ms
     interval = contract.funding_interval_ms
-    if told is None:
-        return None
-    if interval is not None and not is_funding_plausible(told, interval, server_ms):
+    if told is None or interval is None or not is_funding_plausible(told, interval, server_ms):
         return None
     return instant(told)
 

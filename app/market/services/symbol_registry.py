@@ -65,6 +65,10 @@ class Known:
         )
 
 
+def _as_it_is(wall: datetime) -> datetime:
+    return wall
+
+
 async def _nobody() -> Sequence[str]:
     return ()
 
@@ -86,6 +90,7 @@ class Registry:
     new_id: NewId
     held: Callable[[], Awaitable[Sequence[str]]] = _nobody
     fence: Fence = anybody
+    no_earlier: Callable[[datetime], datetime] = _as_it_is  # as `ServerClock.no_earlier`
     revision: int = 0  # raised with each change of what is stored
     known: Known = field(default_factory=lambda: Known(SymbolIndex.of(()), MappingProxyType({})))
     suspicion: Suspicion | None = None  # while a list is in quarantine
@@ -213,7 +218,7 @@ class Registry:
 
         What is there under a code of `anew` gets an id of its own.
         """
-        now = self.clock()
+        now = self.no_earlier(self.clock())
         known = dict(self.known.by_code)
         records = [
             self._record(

@@ -51,7 +51,7 @@ class SharedMarketRepository:
     async def publish(self, epoch: int, stamped_ms: int, payload: bytes) -> int:
         """Number of rows written: none by who no longer has the lease of `epoch`."""
         table = shared_markets
-        if not await LeaseRepository(self.connection).is_present(FEED, epoch):
+        if not await LeaseRepository(self.connection).is_current(FEED, epoch):
             return 0
         statement = insert(self.connection, table).values(
             name=FEED, epoch=epoch, version=1, stamped_ms=stamped_ms, payload=payload
@@ -93,11 +93,11 @@ class SharedMarketRepository:
         """Asks whoever has the feed for the list of contracts; old requests are forgotten."""
         table, now = sync_requests, now_ms(self.connection)
         await self.connection.execute(
-            table.delete().where(table.c.asked_ms < now - _KEEP_REQUESTS_MS)
+            table.delete().where(table.c.requested_ms < now - _KEEP_REQUESTS_MS)
         )
         await self.connection.execute(
             insert(self.connection, table)
-            .values(request_id=request_id, asked_ms=now)
+            .values(request_id=request_id, requested_ms=now)
             .on_conflict_do_nothing()
         )
 

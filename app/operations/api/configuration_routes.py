@@ -6,7 +6,7 @@ from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.configuration.api.schemas import ConfigurationUpdate, ConfigurationView, view_of
+from app.configuration.api.schemas import ConfigurationUpdate, ConfigurationView, to_view
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
 from app.foundation.errors import Code, PreconditionFailedError
@@ -52,7 +52,7 @@ class ConfigurationVersion(Out):
     settings: Json = Field(description="The whole document; numbers with fractions as text.")
 
     @classmethod
-    def of(cls, event: PortfolioEvent) -> Self:
+    def from_event(cls, event: PortfolioEvent) -> Self:
         return cls(
             version=event.payload["configuration_version"],
             created_at=event.occurred_at,
@@ -63,12 +63,12 @@ class ConfigurationVersion(Out):
         )
 
 
-@router.get("", summary="The settings in force", response_model=ConfigurationView)
+@router.get("", summary="Current settings", response_model=ConfigurationView)
 @requires(Role.VIEWER)
 async def configuration(configuration: Provided[ConfigurationService]) -> Response:
     """Weights, thresholds, limits and intervals. The ETag is the version."""
     settings = await configuration.current()
-    return answer(json_bytes(view_of(settings)), headers={"ETag": etag(settings.version)})
+    return answer(json_bytes(to_view(settings)), headers={"ETag": etag(settings.version)})
 
 
 @router.put(
@@ -95,7 +95,7 @@ async def put_configuration(
 ) -> Response:
     """Change settings: all are validated together and take effect as the next version.
 
-    `If-Match` is the version of the configuration. An empty change makes no version.
+    `If-Match` is the version of the configuration. An empty change creates no version.
     """
     if body.version is not None and command.if_match not in {None, body.version}:
         raise PreconditionFailedError(
@@ -104,7 +104,7 @@ async def put_configuration(
 
     def render(settings: Configuration) -> StoredResponse:
         shown = ConfigurationChangeResult(
-            configuration=view_of(settings), warnings=list(settings.warnings())
+            configuration=to_view(settings), warnings=list(settings.warnings())
         )
         return keep(shown, headers={"ETag": etag(settings.version)})
 
@@ -115,8 +115,8 @@ async def put_configuration(
             body.changes(), reason, who, render, evict_lowest=body.evict_lowest
         )
     except ConfigurationRefusedError as refused:
-        places = [(("body", *one.loc.split(".")), one.type) for one in refused.complaints]
-        return problem_response(request, 422, refused.code, refused.detail, errors=places)
+        errors = [(("body", *one.loc.split(".")), one.type) for one in refused.complaints]
+        return problem_response(request, 422, refused.code, refused.detail, errors=errors)
     return sent(done)
 
 
@@ -134,6 +134,6 @@ async def configuration_history(
     events = await configuration.history(before, limit + 1)
     page, last = cut(events, limit, lambda event: (event.seq,))
     return Page(
-        items=[ConfigurationVersion.of(event) for event in page],
+        items=[ConfigurationVersion.from_event(event) for event in page],
         next_cursor=None if last is None else cursors.encode("configuration_history", {}, last),
     )

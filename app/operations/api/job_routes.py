@@ -40,14 +40,14 @@ async def jobs(
 
     `progress` is exact only for ended jobs here; request a single job to follow it.
     """
-    chosen = {"kind": kind and kind.value, "state": state and state.value}
-    start = cursors.decode("jobs", chosen, cursor)
+    filters = {"kind": kind and kind.value, "state": state and state.value}
+    start = cursors.decode("jobs", filters, cursor)
     before = moment_and_id(start)
-    found = await jobs.list(kind, state, before, limit + 1)
-    page, last = cut(found, limit, lambda job: (job.created_at.isoformat(), job.run_id))
+    listed = await jobs.list(kind, state, before, limit + 1)
+    page, last = cut(listed, limit, lambda job: (job.created_at.isoformat(), job.run_id))
     return Page(
         items=[JobOut.of(job) for job in page],
-        next_cursor=None if last is None else cursors.encode("jobs", chosen, last),
+        next_cursor=None if last is None else cursors.encode("jobs", filters, last),
     )
 
 
@@ -60,7 +60,7 @@ async def job_detail(jobs: Provided[JobService], job_id: IdPath) -> JobDetailOut
 
 @router.post(
     "/{job_id}/cancel",
-    summary="Stop a job",
+    summary="Cancel a job",
     response_model=JobDetailOut,
     responses=problems(Code.NOT_FOUND),
 )

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.foundation.errors import Code, ServiceError, UnavailableError
-from app.foundation.events import Topic
+from app.foundation.events import EventTopic
 from app.foundation.http.dependencies import Provided
 from app.foundation.http.errors import RequestError, invalid, problems
 from app.foundation.http.permissions import (
@@ -37,28 +37,28 @@ from app.operations.services.event_stream import EventReader, EventStream, Reade
 TopicText = Annotated[str, Field(min_length=1, max_length=80, examples=["portfolio_change"])]
 _PREFIX: Final = f"{TICKER}:"
 _SECURITY_TOPIC: Final = Permission(Role.ADMIN)
-NAMES: Final = ", ".join(f"`{topic.value}`" for topic in Topic) + f", `{_PREFIX}SYMBOL`"
+NAMES: Final = ", ".join(f"`{topic.value}`" for topic in EventTopic) + f", `{_PREFIX}SYMBOL`"
 
 
-def asked(
+def parse_topics(
     names: Iterable[str], resolve: Callable[[str], SymbolEntry], principal: Principal
-) -> tuple[frozenset[Topic], frozenset[str]]:
-    """Parse topics and the symbols of `ticker:SYMBOL`, in any spelling.
+) -> tuple[frozenset[EventTopic], frozenset[str]]:
+    """Returns topics and the symbols of `ticker:SYMBOL`, which may have any spelling.
 
     Raises RequestError for an unknown topic (validation_failed) and for one that the principal
     may not read (forbidden), RefusedError for an unknown symbol.
     """
-    topics: set[Topic] = set()
+    topics: set[EventTopic] = set()
     symbols: set[str] = set()
     for at, name in enumerate(names):
         if name.startswith(_PREFIX):
             symbols.add(resolve(name.removeprefix(_PREFIX)).symbol)
-        elif name in set(Topic):
-            topics.add(Topic(name))
+        elif name in set(EventTopic):
+            topics.add(EventTopic(name))
         else:
             errors = [(("topics", at), "enum")]
             raise RequestError(Code.VALIDATION_FAILED, f"The topics are {NAMES}.", errors=errors)
-    if Topic.SECURITY in topics and not _SECURITY_TOPIC.allows(principal):
+    if EventTopic.SECURITY in topics and not _SECURITY_TOPIC.allows(principal):
         raise RequestError(
             Code.FORBIDDEN, f"The topic security needs {_SECURITY_TOPIC.describe()}."
         )
@@ -99,8 +99,8 @@ _MESSAGES: Final[TypeAdapter[Subscribe | Unsubscribe | Ping]] = TypeAdapter(
 )
 
 
-class _SentAwayError(Exception):
-    """Closes the connection with a code from the server side."""
+class _CloseError(Exception):
+    """Close of the connection by the server, with a WebSocket close code."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -127,30 +127,30 @@ class SocketSession:
         """Serve until the client leaves or the server closes."""
         head = self.stream.head
         self.reader.note(notice("hello", head, heartbeat_s=self.heartbeat_s))
-        farewell: _SentAwayError | None = None
+        close: _CloseError | None = None
         try:
             await self.socket.accept()
-            self._live()
+            self._schedule_heartbeat()
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(self._write())
                 await self._read()
                 writing.cancel()
         except* WebSocketDisconnect:
             pass  # disconnected during a write
-        except* _SentAwayError as away:
-            farewell = next(one for one in away.exceptions if isinstance(one, _SentAwayError))
+        except* _CloseError as group:
+            close = next(one for one in group.exceptions if isinstance(one, _CloseError))
         finally:
             if self._pulse is not None:
                 self._pulse.cancel()
-        if farewell is not None:
-            await self._close(farewell)
+        if close is not None:
+            await self._close(close)
 
-    async def _close(self, farewell: _SentAwayError) -> None:
-        """Send the close frame after pending data; abort if the client reads nothing."""
+    async def _close(self, close: _CloseError) -> None:
+        """Sends the close frame after pending data; aborts if the client reads nothing."""
         client: ClientConnection | None = getattr(self.socket.state, CLIENT, None)
         try:
             async with asyncio.timeout(_write_timeout_s(client)):
-                await self.socket.close(farewell.code, farewell.reason)
+                await self.socket.close(close.code, close.reason)
         except TimeoutError:
             if client is not None:
                 client.abort()
@@ -170,27 +170,27 @@ class SocketSession:
             except TimeoutError:
                 if client is not None:
                     client.on_stalled("websocket")
-                raise _SentAwayError(TRY_AGAIN_LATER, "too slow") from None
+                raise _CloseError(TRY_AGAIN_LATER, "too slow") from None
             self.sent += len(frames)
             await asyncio.sleep(0)  # a long replay must not block the event loop
 
-    def _live(self) -> None:
-        """Send heartbeats in idle times with a single timer."""
+    def _schedule_heartbeat(self) -> None:
+        """Sends heartbeats in idle times with a single timer."""
         loop = asyncio.get_running_loop()
         if self._pulse is None:
             self._sent_at = loop.time()
         elif loop.time() >= self._sent_at + self.heartbeat_s:
             self.reader.note(notice("heartbeat", self.stream.head))
             self._sent_at = loop.time()
-        self._pulse = loop.call_at(self._sent_at + self.heartbeat_s, self._live)
+        self._pulse = loop.call_at(self._sent_at + self.heartbeat_s, self._schedule_heartbeat)
 
     async def _next(self) -> Sequence[Frame]:
         try:
             return await self.reader.next()
         except ReaderEndedError:
-            raise _SentAwayError(WRONG_PRINCIPAL, Code.UNAUTHENTICATED.value) from None
+            raise _CloseError(WRONG_PRINCIPAL, Code.UNAUTHENTICATED.value) from None
         except ServiceError as error:  # replay unavailable now; the client may resume later
-            raise _SentAwayError(TRY_AGAIN_LATER, error.code.value) from error
+            raise _CloseError(TRY_AGAIN_LATER, error.code.value) from error
 
     async def _read(self) -> None:
         while True:
@@ -198,28 +198,28 @@ class SocketSession:
             if message["type"] != "websocket.receive":
                 return
             if self._is_flood():
-                raise _SentAwayError(TOO_MANY_MESSAGES, "too many messages")
+                raise _CloseError(TOO_MANY_MESSAGES, "too many messages")
             text = message.get("text")
             if text is None:
-                raise _SentAwayError(NOT_JSON, "send text")
+                raise _CloseError(NOT_JSON, "send text")
             await self._answer(text)
 
     async def _answer(self, text: str) -> None:
         try:
-            self.reader.note(await self._carried_out(_understood(text)))
+            self.reader.note(await self._execute(_parse_command(text)))
         except RequestError as error:
             errors = [{"loc": list(loc), "type": kind} for loc, kind in error.errors]
             self._refuse(error, errors=errors)
         except ServiceError as error:
             self._refuse(error)
 
-    async def _carried_out(self, message: Subscribe | Unsubscribe | Ping) -> Frame:
+    async def _execute(self, message: Subscribe | Unsubscribe | Ping) -> Frame:
         reader = self.reader
         if isinstance(message, Ping):
             return notice("pong", self.stream.head)
-        topics, symbols = asked(message.topics, self.resolve, self.principal)
+        topics, symbols = parse_topics(message.topics, self.resolve, self.principal)
         if isinstance(message, Unsubscribe):
-            reader.ask(reader.topics - topics, reader.symbols - symbols)
+            reader.subscribe(reader.topics - topics, reader.symbols - symbols)
             return notice("unsubscribed", topics=topic_names(reader))
         if len(reader.topics | topics) + len(reader.symbols | symbols) > MAX_TOPICS:
             errors = [(("topics",), "too_long")]
@@ -229,7 +229,7 @@ class SocketSession:
         if message.resume_from is not None:
             await reader.resume(message.resume_from)
         # The resume position is settled before a new topic delivers its first event.
-        reader.ask(reader.topics | topics, reader.symbols | symbols)
+        reader.subscribe(reader.topics | topics, reader.symbols | symbols)
         return notice("subscribed", reader.position, topics=topic_names(reader))
 
     def _refuse(self, error: ServiceError, **more: Any) -> None:
@@ -246,22 +246,21 @@ def _write_timeout_s(client: ClientConnection | None) -> float | None:
     return None if client is None else client.write_timeout_s
 
 
-def _understood(text: str) -> Subscribe | Unsubscribe | Ping:
-    """Parse a command. Raises RequestError, which never echoes the input."""
+def _parse_command(text: str) -> Subscribe | Unsubscribe | Ping:
+    """Parses a command. Raises RequestError, which never echoes the input."""
     document = parse(text.encode("utf-8", "surrogatepass"))
     try:
         return _MESSAGES.validate_python(document)
     except ValidationError as error:
         errors = [(tuple(one["loc"]), one["type"]) for one in error.errors(include_input=False)]
-    raise RequestError(Code.VALIDATION_FAILED, "The message is not as it should be.", errors=errors)
+    raise RequestError(Code.VALIDATION_FAILED, "The message has invalid fields.", errors=errors)
 
 
 router = api_router("stream")
 _RETRY_MS: Final = 2_000
 _DIGITS: Final = 18
-_ABOUT: Final = frozenset(
-    {"hello", "heartbeat"}
-)  # their number is the position of the stream, not an event id
+# The number of these frames is the position of the stream, not an event id.
+_POSITIONED: Final = frozenset({"hello", "heartbeat"})
 _log = structlog.get_logger(component="stream")
 
 
@@ -273,7 +272,7 @@ async def stream(
     registry: Provided[Registry],
     principal: PrincipalDep,
 ) -> None:
-    """Subscribe, unsubscribe and resume over one connection; README and /docs say how."""
+    """Subscribe, unsubscribe and resume over one connection; docs/streaming.md has the messages."""
     try:
         with (
             stream.reader("websocket") as reader,
@@ -288,17 +287,17 @@ async def stream(
         await websocket.close(TRY_AGAIN_LATER, error.code.value)
 
 
-class _HeldEvents(StreamingResponse):
+class _EventResponse(StreamingResponse):
     """Streaming response that releases its reader even if it never starts."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, content: AsyncIterator[bytes], held: ExitStack) -> None:
+    def __init__(self, content: AsyncIterator[bytes], resources: ExitStack) -> None:
         super().__init__(content)
-        self.held = held
+        self.resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self.held:
+        with self.resources:
             await super().__call__(scope, receive, send)
 
 
@@ -306,7 +305,7 @@ class _HeldEvents(StreamingResponse):
     "/events",
     summary="Events as they happen",
     status_code=200,
-    response_class=_HeldEvents,
+    response_class=_EventResponse,
     responses={
         **problems(Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.OVERLOADED),
         200: {
@@ -339,13 +338,13 @@ async def events(
         str | None,
         Query(
             pattern=f"^[0-9]{{1,{_DIGITS}}}$",
-            description="The newest sequence that the client has seen; what came after it is sent.",
+            description="Newest sequence that the client has seen; later events are sent.",
         ),
     ] = None,
     last_event_id: Annotated[
         str | None,
         Header(
-            description="The same, as browsers send it when they connect again; it wins.",
+            description="As `resume_from`; sent by browsers at a reconnect, and takes precedence.",
             json_schema_extra={"pattern": f"^[0-9]{{1,{_DIGITS}}}$"},
         ),
     ] = None,
@@ -363,7 +362,7 @@ async def events(
     if len(names) > MAX_TOPICS:
         raise invalid("query", "topics", "too_long", f"At most {MAX_TOPICS} topics.")
     try:
-        wanted = asked(names, registry.resolve, principal)
+        wanted = parse_topics(names, registry.resolve, principal)
     except RequestError as error:
         if error.code is Code.FORBIDDEN:
             raise
@@ -374,27 +373,27 @@ async def events(
         stack.enter_context(watch_principal(request.scope, reader.end))
         if after is not None:
             await reader.resume(after)
-        reader.ask(*wanted)
-        held = stack.pop_all()
+        reader.subscribe(*wanted)
+        resources = stack.pop_all()
     hello = notice("hello", reader.position, topics=topic_names(reader))
     request.scope["state"][ENDLESS] = True
-    return _HeldEvents(_sent(stream, reader, hello), held)
+    return _EventResponse(_frames(stream, reader, hello), resources)
 
 
 def _position(text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
-        raise invalid("header", "Last-Event-ID", "int_parsing", "An event has a number as its id.")
+        raise invalid("header", "Last-Event-ID", "int_parsing", "An event id is a number.")
     return int(text)
 
 
-async def _sent(stream: EventStream, reader: EventReader, hello: Frame) -> AsyncIterator[bytes]:
-    """Frames of one reader until the client disconnects."""
+async def _frames(stream: EventStream, reader: EventReader, hello: Frame) -> AsyncIterator[bytes]:
+    """Yields frames of one reader until the client disconnects."""
     count = stream.metrics.stream_frames.labels("sse").inc
     waiting = [hello]
     while True:
-        for piece in pieces(frame.written(_written) for frame in waiting):
+        for piece in pieces(frame.encoded(_encode) for frame in waiting):
             yield piece
         count(len(waiting))
         try:
@@ -409,8 +408,8 @@ async def _sent(stream: EventStream, reader: EventReader, hello: Frame) -> Async
             return  # the client reconnects and resumes from the last id
 
 
-def _written(frame: Frame) -> bytes:
-    is_stored = frame.sequence is not None and frame.kind not in _ABOUT
+def _encode(frame: Frame) -> bytes:
+    is_stored = frame.sequence is not None and frame.kind not in _POSITIONED
     return format_sse_event(
         data_str=frame.text,
         event=frame.kind.partition(":")[0],

@@ -45,7 +45,7 @@ integrity_router = api_router("portfolio", "/portfolio")
 class InvariantOut(Out):
     name: str = Field(examples=["sum_of_weights"])
     ok: bool
-    detail: str | None = Field(description="What is wrong.")
+    detail: str | None = Field(description="Description of the violation.")
 
 
 class IntegrityOut(Out):
@@ -56,7 +56,7 @@ class IntegrityOut(Out):
     invariants: list[InvariantOut]
 
     @classmethod
-    def of(cls, checked: Integrity) -> Self:
+    def from_integrity(cls, checked: Integrity) -> Self:
         return cls(
             ok=checked.ok,
             version=checked.version,
@@ -66,11 +66,11 @@ class IntegrityOut(Out):
         )
 
 
-@integrity_router.get("/integrity", summary="Are all invariants held", dependencies=EXPENSIVE)
+@integrity_router.get("/integrity", summary="Invariants of the portfolio", dependencies=EXPENSIVE)
 @requires(Role.VIEWER)
 async def integrity(checks: Provided[IntegrityService]) -> IntegrityOut:
-    """Check size, ranks, sums, bounds, scores, the hash chain and that events give the state."""
-    return IntegrityOut.of(await checks.check())
+    """Check size, ranks, sums, bounds, scores, the hash chain, and that events give the state."""
+    return IntegrityOut.from_integrity(await checks.check())
 
 
 class FeedMode(StrEnum):
@@ -83,7 +83,7 @@ class ConnectionOut(Out):
 
     phase: str = Field(examples=["live"])
     since_s: float = Field(description="Seconds in this phase.")
-    topics: int
+    topics: int = Field(description="Requested topics.")
     active_topics: int = Field(description="Acknowledged and without a gap.")
     seconds_since_last_message: float | None = Field(description="Null while it is not open.")
 
@@ -102,7 +102,7 @@ class StreamOut(Out):
     reconnects_planned: int = Field(description="Connections replaced before their expiry.")
 
     @classmethod
-    def of(cls, report: StreamReport | None) -> Self | None:
+    def from_report(cls, report: StreamReport | None) -> Self | None:
         """Response model; None where the market is only polled."""
         if report is None:
             return None
@@ -184,7 +184,7 @@ class HealthOut(Freshness):
     process: ProcessMetricsOut
 
     @classmethod
-    def of(cls, health: Health, access: Access) -> Self:
+    def from_health(cls, health: Health, access: Access) -> Self:
         return cls(
             status=health.status,
             mode=health.mode,
@@ -263,7 +263,7 @@ class StatusOut(Out):
     )
 
     @classmethod
-    def of(cls, status: ServiceStatus) -> Self:
+    def from_status(cls, status: ServiceStatus) -> Self:
         market, book, queue = status.market, status.portfolio, status.signals
         return cls(
             started_at=status.started_at,
@@ -281,7 +281,7 @@ class StatusOut(Out):
                 total=market.total,
                 ages_s={name: finite(age) for name, age in market.ages_s.items()},
             ),
-            stream=StreamOut.of(status.stream),
+            stream=StreamOut.from_report(status.stream),
             scoring=None if status.scoring is None else ScoringOut.model_validate(status.scoring),
             portfolio=PortfolioStatusOut(
                 version=book.version,
@@ -303,7 +303,7 @@ class SampleDataOut(Freshness):
     run_id: str = Field(description="The newest board.")
 
     @classmethod
-    def of(cls, loaded: SampleDataResult, market: MarketFacts) -> Self:
+    def from_result(cls, loaded: SampleDataResult, market: MarketFacts) -> Self:
         return cls(
             symbols=list(loaded.symbols),
             daily_candles=loaded.daily_candles,
@@ -320,21 +320,21 @@ async def get_metrics(request: Request) -> Metrics:
     return metrics
 
 
-@probes.get("/livez", summary="Is the process alive")
+@probes.get("/livez", summary="Liveness of the process")
 @public
 async def livez() -> AliveOut:
     """Liveness: answers while the event loop runs."""
     return AliveOut(status="alive")
 
 
-@probes.get("/readyz", summary="Can reads be served", responses=problems(Code.DATABASE_UNAVAILABLE))
+@probes.get("/readyz", summary="Readiness for reads", responses=problems(Code.DATABASE_UNAVAILABLE))
 @public
 async def readyz(status: Provided[StatusService], principal: PrincipalDep) -> ComponentOut:
     """Readiness: 200 while the database answers, else 503; times are shown to viewers only."""
     database: ComponentHealth = await status.ready()
     if database.state is ComponentState.DOWN:
         raise UnavailableError(
-            Code.DATABASE_UNAVAILABLE, "The database does not answer.", retry_after_s=5
+            Code.DATABASE_UNAVAILABLE, "The database does not respond.", retry_after_s=5
         )
     shown = ComponentOut.model_validate(database)
     if _DETAILS.allows(principal):
@@ -359,14 +359,14 @@ async def metrics_text(
 @requires(Role.VIEWER)
 async def get_health(status: Provided[StatusService], request: Request) -> HealthOut:
     """State of every component with its cause; always 200 while the process can answer."""
-    return HealthOut.of(await status.health(), access_of(request.scope))
+    return HealthOut.from_health(await status.health(), access_of(request.scope))
 
 
 @router.get("/status", summary="Current figures of the service")
 @requires(Role.VIEWER)
 async def get_status(status: Provided[StatusService]) -> StatusOut:
     """Portfolio, scoring, feed and background tasks in figures."""
-    return StatusOut.of(await status.status())
+    return StatusOut.from_status(await status.status())
 
 
 @router.post(
@@ -397,11 +397,11 @@ async def initialize_sample_data(
 ) -> Response:
     """Load candles of at least 12 symbols from the sandbox; a repetition changes nothing.
 
-    Only the sandbox allows it: elsewhere 409 `sandbox_only`.
+    Only the sandbox allows it; a live exchange answers 409 `sandbox_only`.
     """
 
     def render(loaded: SampleDataResult) -> StoredResponse:
-        return keep(SampleDataOut.of(loaded, status.market_facts()))
+        return keep(SampleDataOut.from_result(loaded, status.market_facts()))
 
     if as_job:
         sample_data.require_sandbox()

@@ -1,4 +1,4 @@
-"""Table of all stored events, and their codec."""
+"""Table of all stored events and their codec."""
 
 from typing import Final
 
@@ -24,8 +24,8 @@ CODEC: Final = EventCodec(
     ),
     configuration.FORMS,
 )
-# A new event needs a line in EVENTS of its capability or here; a test checks it.
-NOT_STORED: Final[frozenset[type]] = frozenset({signals.SignalOutcomesBooked})  # only counted
-drafts_of = CODEC.drafts_of
-event_of = CODEC.event_of
-understood = CODEC.understood
+# A new event class needs an entry in EVENTS of its capability or here; a test checks it.
+NOT_STORED: Final[frozenset[type]] = frozenset({signals.SignalOutcomesBooked})  # metrics only
+encode_event = CODEC.encode
+decode_event = CODEC.decode
+try_decode_event = CODEC.try_decode

@@ -19,7 +19,7 @@ from app.portfolio.domain.membership import write_floats_as_text
 from app.portfolio.domain.models import EMPTY, Portfolio
 from app.portfolio.domain.returns import BookedResult
 
-_MOST: Final = 20  # reported breaks; the first one matters
+_MAX_BREAKS: Final = 20  # reported; the first one matters
 UNRECORDED: Final = (
     "the history is older than the record of its head: only the stored state proves that its newest"
     " events are complete; the next change of the portfolio writes the record"
@@ -30,8 +30,8 @@ UNRECORDED: Final = (
 class StoredEvent:
     """Stored row of the history.
 
-    `event` is None where the row cannot be read; `fault` names a deviation of the stored text,
-    since another spelling of the same value was not written by the service.
+    `event` is None for an unreadable row. `fault` names a deviation of the stored text: the service
+    never writes another spelling of the same value.
     """
 
     seq: int
@@ -60,19 +60,19 @@ class HistoryFindings:
 
     @property
     def ok(self) -> bool:
-        """Whether no break was found."""
+        """True if no break was found."""
         return not self.breaks
 
     @property
     def first_break(self) -> int | None:
         """Smallest sequence number with a break."""
-        return min((found.seq for found in self.breaks), default=None)
+        return min((one.seq for one in self.breaks), default=None)
 
 
 def verify_events(findings: HistoryFindings, rows: Iterable[StoredEvent]) -> HistoryFindings:
-    """Findings after further rows, which must be in order of their numbers."""
+    """Returns the findings after further rows, which must be in order of their numbers."""
     for row in rows:
-        findings = _followed(findings, row)
+        findings = _with_row(findings, row)
     return findings
 
 
@@ -83,7 +83,7 @@ def conclude(
     *,
     is_older: bool = False,
 ) -> HistoryFindings:
-    """Final result after all rows.
+    """Returns the final result after all rows.
 
     `head` is the stored end of the chain (None: missing), `present` the stored state (None:
     unreadable). A history shorter than its head has lost its newest events. With `is_older` the
@@ -94,48 +94,54 @@ def conclude(
         if newest and is_older:
             findings = replace(findings, caveat=UNRECORDED)
         elif newest:
-            findings = _broken(findings, newest, "the end of the chain is not on record")
+            findings = _with_break(findings, newest, "the end of the chain is not on record")
     elif head.seq > newest:
-        findings = _broken(findings, findings.due, f"{_span(findings.due, head.seq)} missing")
+        findings = _with_break(findings, findings.due, f"{_span(findings.due, head.seq)} missing")
     elif head.seq < newest:
-        findings = _broken(findings, head.seq + 1, f"the record says that {head.seq} was the last")
+        findings = _with_break(
+            findings, head.seq + 1, f"the record says that {head.seq} was the last"
+        )
     elif findings.last_hash is not None and findings.last_hash != head.hash:
-        findings = _broken(findings, head.seq, "the record of the last event names another hash")
+        findings = _with_break(
+            findings, head.seq, "the record of the last event names another hash"
+        )
     if findings.ok and present != findings.state:
-        findings = _broken(findings, newest, "the history gives another state than the stored one")
+        findings = _with_break(
+            findings, newest, "the history gives another state than the stored one"
+        )
     return findings
 
 
 def with_breaks(findings: HistoryFindings, breaks: Iterable[HistoryBreak]) -> HistoryFindings:
-    """Findings with further breaks."""
-    return replace(findings, breaks=(*findings.breaks, *breaks)[:_MOST])
+    """Returns the findings with further breaks."""
+    return replace(findings, breaks=(*findings.breaks, *breaks)[:_MAX_BREAKS])
 
 
-def _followed(findings: HistoryFindings, row: StoredEvent) -> HistoryFindings:
+def _with_row(findings: HistoryFindings, row: StoredEvent) -> HistoryFindings:
     event, due = row.event, findings.due
-    wrong: list[HistoryBreak] = []
+    breaks: list[HistoryBreak] = []
     if row.seq > due:
-        wrong.append(HistoryBreak(due, f"{_span(due, row.seq - 1)} missing"))
+        breaks.append(HistoryBreak(due, f"{_span(due, row.seq - 1)} missing"))
     elif row.seq < due:
-        wrong.append(HistoryBreak(row.seq, f"event {row.seq} stands where {due} was due"))
+        breaks.append(HistoryBreak(row.seq, f"event {row.seq} is in the place of event {due}"))
     if row.fault is not None:
-        wrong.append(HistoryBreak(row.seq, f"event {row.seq}: {row.fault}"))
+        breaks.append(HistoryBreak(row.seq, f"event {row.seq}: {row.fault}"))
     if event is not None:
-        linked = findings.last_hash in {None, event.prev_hash}
-        if row.seq == due and not linked:
-            wrong.append(HistoryBreak(row.seq, f"event {row.seq} does not name its predecessor"))
+        is_linked = findings.last_hash in {None, event.prev_hash}
+        if row.seq == due and not is_linked:
+            breaks.append(HistoryBreak(row.seq, f"event {row.seq} does not name its predecessor"))
         if event.hash != _digest(event):
-            wrong.append(HistoryBreak(row.seq, f"event {row.seq} was altered"))
+            breaks.append(HistoryBreak(row.seq, f"event {row.seq} was altered"))
     state = None
-    if not wrong and event is not None and findings.state is not None:
-        state, wrong = _applied(findings.state, event)
+    if not breaks and event is not None and findings.state is not None:
+        state, breaks = _apply(findings.state, event)
     return replace(
         findings,
         events=findings.events + 1,
         due=max(row.seq + 1, due),
         last_hash=None if event is None else event.hash,
         state=state,
-        breaks=(*findings.breaks, *wrong)[:_MOST],
+        breaks=(*findings.breaks, *breaks)[:_MAX_BREAKS],
     )
 
 
@@ -146,16 +152,14 @@ def _digest(event: PortfolioEvent) -> str | None:
         return None  # a payload that the service never writes
 
 
-def _applied(
-    state: Portfolio, event: PortfolioEvent
-) -> tuple[Portfolio | None, list[HistoryBreak]]:
+def _apply(state: Portfolio, event: PortfolioEvent) -> tuple[Portfolio | None, list[HistoryBreak]]:
     try:
         return apply(state, event.type, event.payload, event.occurred_at), []
     except (KeyError, TypeError, ValueError):
         return None, [HistoryBreak(event.seq, f"event {event.seq} cannot be applied")]
 
 
-def _broken(findings: HistoryFindings, seq: int, detail: str) -> HistoryFindings:
+def _with_break(findings: HistoryFindings, seq: int, detail: str) -> HistoryFindings:
     return replace(findings, breaks=(*findings.breaks, HistoryBreak(seq, detail)))
 
 
@@ -184,7 +188,7 @@ class RecordedControls:
 
 
 def record_controls(before: RecordedControls, events: Iterable[PortfolioEvent]) -> RecordedControls:
-    """Controls after further events."""
+    """Returns the controls after further events."""
     for event in events:
         before = replace(before, newest=event.seq)
         match event.type:
@@ -204,14 +208,14 @@ def record_controls(before: RecordedControls, events: Iterable[PortfolioEvent]) 
 def result_breaks(
     events: Iterable[PortfolioEvent], stored: Mapping[int, BookedResult]
 ) -> tuple[HistoryBreak, ...]:
-    """Differences between booked results and their events; `stored` is keyed by event."""
+    """Returns differences between booked results and their events; `stored` is keyed by event."""
     due = {event.seq: _result(event) for event in events if event.type is EventType.PERFORMANCE}
     return tuple(
         HistoryBreak(
-            seq, f"the result that event {seq} booked is {'another' if seq in stored else 'gone'}"
+            seq, f"the result of event {seq} is {'different' if seq in stored else 'missing'}"
         )
         if seq in due
-        else HistoryBreak(seq, f"a result is stored that event {seq} did not book")
+        else HistoryBreak(seq, f"a stored result has no booking in event {seq}")
         for seq in sorted(due.keys() | stored.keys())
         if due.get(seq) != stored.get(seq)
     )
@@ -220,7 +224,7 @@ def result_breaks(
 def settings_breaks(
     events: Iterable[PortfolioEvent], stored: StoredControls
 ) -> tuple[HistoryBreak, ...]:
-    """Differences between stored versions of the settings and their events."""
+    """Returns differences between stored versions of the settings and their events."""
     return tuple(
         HistoryBreak(
             event.seq, f"the settings of version {version} are not those of event {event.seq}"
@@ -233,11 +237,11 @@ def settings_breaks(
 
 
 def control_breaks(recorded: RecordedControls, stored: StoredControls) -> tuple[HistoryBreak, ...]:
-    """Differences of switch, locks and versions of settings from the events."""
+    """Returns differences of switch, locks and settings versions from the events."""
     unknown = sorted(stored.settings.keys() - recorded.versions)
     return (
         *(
-            HistoryBreak(recorded.newest, f"no event made version {version} of the settings")
+            HistoryBreak(recorded.newest, f"no event created version {version} of the settings")
             for version in unknown
         ),
         *(
@@ -256,7 +260,7 @@ def control_breaks(recorded: RecordedControls, stored: StoredControls) -> tuple[
 
 
 def _lock_matches(due: Any, stored: Any, locked_at: datetime | None) -> bool:
-    """Whether a lock matches; one that had expired at the last change may be missing."""
+    """Returns True if a lock matches; one that had expired at the last change may be missing."""
     if due == stored:
         return True
     ends = None if due is None or stored is not None else due["expires_at"]

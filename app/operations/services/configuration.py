@@ -1,4 +1,4 @@
-"""Reads and changes the business configuration and keeps every version."""
+"""Reads and changes the business configuration; every version is stored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -54,22 +54,22 @@ class ConfigurationService:
         *,
         evict_lowest: bool = False,
     ) -> CommandResult[Configuration]:
-        """Apply `changes` to the current settings as the next version.
+        """Applies `changes` to the current settings as the next version.
 
-        A change without effect makes no version. If the new limit is below the number of members,
-        `evict_lowest` removes those with the lowest scores in the same version.
-        Fixed weights may name a symbol in any spelling.
-        Raises ConfigurationRefusedError, PreconditionFailedError, RefusedError for an
-        unknown or repeated symbol, ConflictError (portfolio_exceeds_limit; before an eviction
-        also rebalance_in_progress), UnavailableError where the scores are too old
-        to rank the members.
+        A change without effect creates no version. If the new limit is below the number of members,
+        `evict_lowest` removes those with the lowest scores in the same version. Fixed weights may
+        name a symbol in any spelling.
+        Raises ConfigurationRefusedError, PreconditionFailedError, RefusedError for an unknown or
+        repeated symbol, ConflictError (portfolio_exceeds_limit; with an eviction also
+        rebalance_in_progress), UnavailableError if the scores are too old to rank the members.
         """
 
         async def change(unit: UnitOfWork) -> Configuration:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
             present = await unit.get(ConfigurationRepository).current()
             command.require_version(present.version)
-            wanted = validate(_by_standard_name(changes, present, self.contexts.market), present)
+            renamed = _with_standard_names(changes, present, self.contexts.market)
+            wanted = validate(renamed, present)
             if "scoring" in changes:
                 require_sound(wanted, self.factors)
             if replace(wanted, version=present.version) == present:
@@ -78,8 +78,8 @@ class ConfigurationService:
             if most < size and not evict_lowest:
                 raise ConflictError(
                     Code.PORTFOLIO_EXCEEDS_LIMIT,
-                    f"The portfolio has {size} members: remove some before allowing only {most}, "
-                    "or let the lowest-scored go with the change (evict_lowest).",
+                    f"The portfolio has {size} members: remove some before a limit of {most}, "
+                    "or remove the lowest-scored ones with the change (evict_lowest).",
                 )
             context = replace(await self.contexts.of(unit), configuration=wanted)
             await unit.get(ConfigurationRepository).add(wanted, context.at, command.actor)
@@ -88,35 +88,35 @@ class ConfigurationService:
             )
             if most < size:
                 await require_no_active_run(unit, await self.idempotency.now(unit))
-                done = _without_the_lowest(done, portfolio, context, reason)
+                done = _without_lowest(done, portfolio, context, reason)
             await self.recorder.commit(unit, portfolio, done, context, command)
-            unit.announce(ConfigurationChanged(wanted, context.at))
+            unit.publish_after_commit(ConfigurationChanged(wanted, context.at))
             return wanted
 
         return await self.idempotency.run(command, change, render)
 
     async def history(self, before_seq: int | None, limit: int) -> tuple[PortfolioEvent, ...]:
-        """Events of new versions, newest first; the payload holds the settings."""
+        """Returns the events of new versions, newest first; their payload holds the settings."""
         async with self.database.read() as unit:
             return await unit.get(HistoryRepository).page(before_seq, limit, kind=EventType.CONFIG)
 
 
-def _by_standard_name(
+def _with_standard_names(
     changes: Mapping[str, object], present: Configuration, market: MarketView
 ) -> Mapping[str, object]:
-    """Changes with the symbols of fixed weights in standard spelling.
+    """Returns the changes with the symbols of fixed weights in standard spelling.
 
-    A weight under an unknown name would sell the intended member. Names already set stay, since
-    their contract may be delisted.
+    A weight under an unknown name would sell the intended member. Names that are already set stay,
+    since their contract may be delisted.
     """
     rules = changes.get("rebalancing")
-    given = rules.get("fixed_weights") if isinstance(rules, Mapping) else None
-    if not isinstance(rules, Mapping) or not isinstance(given, Mapping):
+    fixed_weights = rules.get("fixed_weights") if isinstance(rules, Mapping) else None
+    if not isinstance(rules, Mapping) or not isinstance(fixed_weights, Mapping):
         return changes
     named: dict[str, object] = {}
-    for text, weight in given.items():
-        kept = text in present.rebalancing.fixed_weights
-        symbol = text if kept else _resolved(text, market)
+    for text, weight in fixed_weights.items():
+        is_set = text in present.rebalancing.fixed_weights
+        symbol = text if is_set else _standard_name(text, market)
         if symbol in named:
             raise RefusedError(
                 Code.VALIDATION_FAILED, f"rebalancing.fixed_weights names {symbol} twice."
@@ -125,33 +125,33 @@ def _by_standard_name(
     return {**changes, "rebalancing": {**rules, "fixed_weights": named}}
 
 
-def _resolved(text: str, market: MarketView) -> str:
-    """Standard spelling of a symbol. Raises RefusedError, which names the symbol."""
+def _standard_name(text: str, market: MarketView) -> str:
+    """Returns the standard spelling of a symbol. Raises RefusedError, which names the symbol."""
     try:
         return market.resolve(text).symbol
     except RefusedError as error:
-        said = f"rebalancing.fixed_weights, {text[:MAX_SPELLING]!a}: {error.detail}"
-        raise RefusedError(error.code, said, facts=error.facts) from error
+        detail = f"rebalancing.fixed_weights, {text[:MAX_SPELLING]!a}: {error.detail}"
+        raise RefusedError(error.code, detail, facts=error.facts) from error
 
 
-def _without_the_lowest(
+def _without_lowest(
     change: PortfolioChange, portfolio: Portfolio, context: DecisionContext, reason: str
 ) -> PortfolioChange:
-    """Change without the surplus members, lowest scores first, and with new weights.
+    """Returns the change without the surplus members, lowest scores first, and with new weights.
 
     Pinned members and members without a score stay. Raises ConflictError
     (portfolio_exceeds_limit) if too few can be removed, UnavailableError on stale data.
     """
     context.require_fresh_members(portfolio)
     size, most = len(portfolio.members), context.configuration.max_portfolio_symbols
-    free = [one for one in by_score(portfolio, context) if not context.controls.is_pinned(one)]
-    if len(free) < size - most:
+    removable = [one for one in by_score(portfolio, context) if not context.controls.is_pinned(one)]
+    if len(removable) < size - most:
         raise ConflictError(
             Code.PORTFOLIO_EXCEEDS_LIMIT,
-            f"Of {size} members {size - most} would have to go, and only {len(free)} have a score "
-            "and are not pinned: remove some by name.",
+            f"{size - most} of {size} members have to be removed, but only {len(removable)} have a "
+            "score and are not pinned: remove some by name.",
         )
-    for symbol in free[: size - most]:
+    for symbol in removable[: size - most]:
         facts = last_facts(require_member(portfolio, symbol), context)
         change = remove_in_same_version(change, symbol, facts, context.at, reason)
     return with_new_weights(change, context, {}, reason)

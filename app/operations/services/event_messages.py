@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from app.foundation.events import EventRecord
 from app.market.services.snapshot import QuoteView
-from app.operations.domain.event_codec import event_of
+from app.operations.domain.event_codec import decode_event
 from app.portfolio.domain.events import PortfolioChanged
 from app.scoring.domain.events import ScoreChanged
 
@@ -25,26 +25,26 @@ class Frame:
     kind: str  # topic of an event, or hello, gap, heartbeat ...
     sequence: int | None
     text: str
-    _written: dict["Form", bytes] = field(default_factory=dict, compare=False, repr=False)
+    _encoded: dict["Encoder", bytes] = field(default_factory=dict, compare=False, repr=False)
 
-    def written(self, form: "Form") -> bytes:
-        """Encode for one transport, once for all of its readers."""
-        made = self._written.get(form)
-        if made is None:
-            made = self._written[form] = form(self)
-        return made
-
-
-Form = Callable[[Frame], bytes]
+    def encoded(self, encoder: "Encoder") -> bytes:
+        """Returns the encoding for one transport, computed once for all of its readers."""
+        data = self._encoded.get(encoder)
+        if data is None:
+            data = self._encoded[encoder] = encoder(self)
+        return data
 
 
-def pieces(written: Iterable[bytes]) -> Iterator[bytes]:
-    """Join frames into chunks of about 64 KiB."""
+Encoder = Callable[[Frame], bytes]
+
+
+def pieces(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """Joins encoded frames into chunks of about 64 KiB."""
     waiting: list[bytes] = []
     size = 0
-    for one in written:
-        waiting.append(one)
-        size += len(one)
+    for frame in frames:
+        waiting.append(frame)
+        size += len(frame)
         if size >= _PIECE:
             yield b"".join(waiting)
             waiting, size = [], 0
@@ -52,13 +52,13 @@ def pieces(written: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(waiting)
 
 
-def text_of(document: Mapping[str, Any]) -> str:
-    """Compact JSON. Raises ValueError for NaN and Infinity."""
+def to_json_text(document: Mapping[str, Any]) -> str:
+    """Returns compact JSON. Raises ValueError for NaN and Infinity."""
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def frame_of(record: EventRecord, since: float | None = None, *, merged: bool = False) -> Frame:
-    """Message of a stored event.
+def event_frame(record: EventRecord, since: float | None = None, *, merged: bool = False) -> Frame:
+    """Returns the message of a stored event.
 
     `merged` means that older changes of the symbol were left out; `since` is the score before
     them.
@@ -72,7 +72,7 @@ def frame_of(record: EventRecord, since: float | None = None, *, merged: bool = 
 
 
 def ticker_details(view: QuoteView, source: str) -> Details:
-    """Fields of a quote message; exact numbers are text, null is unknown."""
+    """Returns the fields of a quote message; exact numbers are text, null is unknown."""
     return {
         "symbol": view.entry.symbol,
         "contract": view.entry.contract.code,
@@ -89,32 +89,32 @@ def ticker_details(view: QuoteView, source: str) -> Details:
 
 
 def ticker_frame(view: QuoteView, details: Details) -> Frame:
-    """Quote message, dated by bid and ask; `as_of` also covers the older parts."""
+    """Returns a quote message, dated by bid and ask; `as_of` also covers the older parts."""
     at = view.told_at or view.as_of
     timestamp = None if at is None else _time(at)
     return _event(f"{TICKER}:{view.entry.symbol}", None, timestamp, details)
 
 
 def notice(kind: str, sequence: int | None = None, **facts: Any) -> Frame:
-    """Message about the stream itself."""
-    shown = {"type": kind, **({} if sequence is None else {"sequence": sequence}), **facts}
-    return Frame(kind, sequence, text_of(shown))
+    """Returns a message about the stream itself."""
+    document = {"type": kind, **({} if sequence is None else {"sequence": sequence}), **facts}
+    return Frame(kind, sequence, to_json_text(document))
 
 
 def _event(topic: str, sequence: int | None, timestamp: str | None, data: Details) -> Frame:
-    shown = {
+    document = {
         "type": "event",
         "topic": topic,
         "sequence": sequence,
         "timestamp": timestamp,
         "data": data,
     }
-    return Frame(topic, sequence, text_of(shown))
+    return Frame(topic, sequence, to_json_text(document))
 
 
 def _data(record: EventRecord) -> Details:
     view = _VIEWS.get(record.type)
-    return {"type": record.type, **record.data} if view is None else view(event_of(record))
+    return {"type": record.type, **record.data} if view is None else view(decode_event(record))
 
 
 def _portfolio(event: PortfolioChanged) -> Details:

@@ -10,9 +10,9 @@ from typing import Final
 
 import structlog
 
-from app.foundation.clock import SharedClock, agreed
+from app.foundation.clock import SharedClock, current_time
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.events import EventRecord, Topic
+from app.foundation.events import EventRecord, EventTopic
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock
 from app.foundation.sql.database import BULK_STATEMENT_S, CommitMark, Database
@@ -22,7 +22,7 @@ from app.market.services.snapshot import MarketMoment, QuoteView
 from app.operations.services.event_messages import (
     Details,
     Frame,
-    frame_of,
+    event_frame,
     notice,
     ticker_details,
     ticker_frame,
@@ -45,13 +45,13 @@ class StreamEntry:
     @property
     def frame(self) -> Frame:
         if self._frame is None:
-            self._frame = frame_of(self.record)
+            self._frame = event_frame(self.record)
         return self._frame
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvents:
-    """Page of stored events: complete up to `upto`; `floor` is the oldest kept number."""
+    """Page of stored events: complete up to `upto`; `floor` is the newest deleted number."""
 
     entries: tuple[StreamEntry, ...]
     upto: int
@@ -73,8 +73,8 @@ class RecentEvents:
         """Event with the number `head`; None if it was never read."""
         return self._entries[-1].record if self._entries else self._first
 
-    def begin(self, head: int, newest: EventRecord | None = None) -> None:
-        """Restart at `head`; `newest` is its event, None if it is no longer stored."""
+    def restart(self, head: int, newest: EventRecord | None = None) -> None:
+        """Restarts at `head`; `newest` is its event, None if it is no longer stored."""
         self.head, self._first = head, newest
         self._entries.clear()
 
@@ -88,7 +88,7 @@ class RecentEvents:
             del self._entries[: -self.capacity]
 
     def after(self, position: int, limit: int) -> list[StreamEntry] | None:
-        """Events after `position`, oldest first; None where the buffer starts later."""
+        """Returns events after `position`, oldest first; None if the buffer starts later."""
         first = self.head - len(self._entries)  # number before the oldest entry
         if position < first:
             return None
@@ -108,14 +108,14 @@ class EventReader:
     """
 
     recent: RecentEvents
-    stored: Callable[[int, frozenset[Topic]], Awaitable[StoredEvents]]
+    stored: Callable[[int, frozenset[EventTopic]], Awaitable[StoredEvents]]
     quotes: Mapping[str, Frame]
     conflated: Callable[[float], None]
-    topics: frozenset[Topic] = frozenset()
+    topics: frozenset[EventTopic] = frozenset()
     symbols: frozenset[str] = frozenset()
     position: int = field(init=False)
     _exact_upto: int = 0  # end of a replay without conflation
-    _asked: int = 0  # version of the subscriptions
+    _subscription: int = 0  # version of the subscriptions
     _notes: list[Frame] = field(default_factory=list)  # notices before the next event
     _pending: dict[str, None] = field(default_factory=dict)  # symbols with an unsent quote
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -124,26 +124,26 @@ class EventReader:
     def __post_init__(self) -> None:
         self.position = self.recent.head
 
-    def ask(self, topics: AbstractSet[Topic], symbols: AbstractSet[str]) -> None:
-        """Replace the subscriptions; new symbols get their current quote at once."""
+    def subscribe(self, topics: AbstractSet[EventTopic], symbols: AbstractSet[str]) -> None:
+        """Replaces the subscriptions; new symbols get their current quote at once."""
         self._pending |= dict.fromkeys(sorted((symbols - self.symbols) & self.quotes.keys()))
         self._pending = {name: None for name in self._pending if name in symbols}
         self.topics, self.symbols = frozenset(topics), frozenset(symbols)
-        self._asked += 1
+        self._subscription += 1
         self.wake()
 
     def note(self, frame: Frame) -> None:
-        """Queue a notice about the stream in order with the events."""
+        """Queues a notice about the stream in order with the events."""
         self._notes.append(frame)
         self.wake()
 
     async def resume(self, after: int) -> None:
-        """Resume after number `after`, or queue a gap and continue from now.
+        """Resumes after number `after`, or queues a gap and continues from now.
 
         Raises UnavailableError.
         """
         page = await self.stored(after, frozenset())
-        self._asked += 1
+        self._subscription += 1
         if page.floor <= after <= page.head:
             self.position, self._exact_upto = after, page.head
             self.note(notice("resumed", page.head, resume_from=after))
@@ -151,16 +151,16 @@ class EventReader:
             self.position = page.head
             self.note(_gap(after, page, TOO_OLD if after < page.floor else UNKNOWN))
 
-    def begin_anew(self, page: StoredEvents) -> None:
-        """Queue a gap after lost events and continue from `page`."""
-        self._asked += 1
+    def restart(self, page: StoredEvents) -> None:
+        """Queues a gap after lost events and continues from `page`."""
+        self._subscription += 1
         since, self.position, self._exact_upto = self.position, page.head, 0
         self.note(_gap(since, page, WENT_BACK))
 
     async def next(self) -> list[Frame]:
-        """Wait for frames and return at most one window of them.
+        """Waits for frames and returns at most one window of them.
 
-        Raises UnavailableError where a replay cannot be read, and ReaderEndedError after `end`.
+        Raises UnavailableError if a replay cannot be read, and ReaderEndedError after `end`.
         """
         while True:
             if self._is_ended:
@@ -178,12 +178,12 @@ class EventReader:
         self._woken.set()
 
     def end(self) -> None:
-        """Lets `next` raise ReaderEndedError from now on: its caller lost the right to read."""
+        """Makes `next` raise ReaderEndedError from now on: its caller lost the right to read."""
         self._is_ended = True
         self.wake()
 
-    def notify(self, topics: AbstractSet[Topic], since: int) -> None:
-        """Announce events of these topics after number `since`.
+    def notify(self, topics: AbstractSet[EventTopic], since: int) -> None:
+        """Notifies about events of these topics after number `since`.
 
         A reader without a matching subscription only advances its position.
         """
@@ -192,10 +192,10 @@ class EventReader:
         else:
             self.wake()
 
-    def quoted(self, symbols: AbstractSet[str]) -> None:
-        mine = self.symbols & symbols
-        if mine:
-            self._pending |= dict.fromkeys(sorted(mine))
+    def notify_quotes(self, symbols: AbstractSet[str]) -> None:
+        own = self.symbols & symbols
+        if own:
+            self._pending |= dict.fromkeys(sorted(own))
             self.wake()
 
     def _new_quotes(self) -> list[Frame]:
@@ -210,7 +210,7 @@ class EventReader:
                 break
             window = self.recent.after(self.position, WINDOW)
             if window is None:
-                frames = await self._past()
+                frames = await self._load_past()
                 continue
             is_replay = self.position < self._exact_upto
             self.position = window[-1].record.seq
@@ -219,18 +219,18 @@ class EventReader:
             frames = self._conflated(waiting) if many else [one.frame for one in waiting]
         return frames
 
-    async def _past(self) -> list[Frame]:
-        """Page from the database; deleted events are reported as a gap."""
-        since, asked = self.position, self._asked
+    async def _load_past(self) -> list[Frame]:
+        """Returns a page from the database; deleted events are reported as a gap."""
+        since, subscription = self.position, self._subscription
         page = await self.stored(since, self.topics)
-        if self._asked != asked:
+        if self._subscription != subscription:
             return []  # subscriptions changed during the read
         self.position = page.upto
         frames = [entry.frame for entry in page.entries]
         return frames if since >= page.floor else [_gap(since, page, TOO_OLD), *frames]
 
     def _conflated(self, waiting: list[StreamEntry]) -> list[Frame]:
-        """Conflate scores: the newest of each symbol, with the change since the last one sent."""
+        """Conflates scores: the newest of each symbol, with the change since the last one sent."""
         newest = {entry.record.subject: entry for entry in waiting if _is_score(entry)}
         before: dict[str | None, float | None] = {}
         frames: list[Frame] = []
@@ -240,7 +240,7 @@ class EventReader:
                 before.setdefault(subject, entry.record.data["old_score"])
                 self.conflated(1.0)
             elif _is_score(entry) and subject in before:
-                frames.append(frame_of(entry.record, before[subject], merged=True))
+                frames.append(event_frame(entry.record, before[subject], merged=True))
             else:
                 frames.append(entry.frame)
         return frames
@@ -251,14 +251,14 @@ def _gap(since: int, page: StoredEvents, reason: str) -> Frame:
 
 
 def _is_score(entry: StreamEntry) -> bool:
-    return entry.record.topic is Topic.SCORE_UPDATE
+    return entry.record.topic is EventTopic.SCORE_UPDATE
 
 
 MAX_READERS: Final = 1_000
 RECENT: Final = 4_096  # events in memory, shared by all readers
 POLL_S: Final = 1.0  # guaranteed interval; a hint shortens it
 KEEP: Final = timedelta(hours=24)
-MOST: Final = 500_000  # stored events of any age
+MAX_STORED: Final = 500_000  # events of any age
 _PAGE: Final = 500
 _GATHER_S: Final = 0.01  # close events are published together
 _REPLAY_PAGE: Final = 256
@@ -275,18 +275,18 @@ class EventStream:
     """Event stream of one process: reads committed events of all processes in order.
 
     Readers hold a position in a shared buffer and no queue, so that a slow reader costs nothing.
-    `heard` gets every event. A failover that lost the last commits is detected: every reader gets
-    a gap. `reread` runs then and at each start of following, since a lost connection may have
-    lost notifications.
+    `on_record` receives every event. A failover that lost the last commits is detected: every
+    reader gets a gap. `reread` runs then and at each start of following, since a lost connection
+    may have lost notifications.
     """
 
     database: Database
     clock: Clock
     metrics: Metrics
-    heard: Callable[[EventRecord], None] = lambda _: None
+    on_record: Callable[[EventRecord], None] = lambda _: None
     reread: Callable[[], Awaitable[None]] = no_reread
     max_readers: int = MAX_READERS
-    shared: SharedClock | None = None  # None: this process is the only one
+    shared: SharedClock | None = None  # None: no other process uses the database
     _recent: RecentEvents = field(default_factory=lambda: RecentEvents(RECENT))
     _readers: set[EventReader] = field(default_factory=set)
     _quotes: dict[str, Frame] = field(default_factory=dict)
@@ -294,18 +294,18 @@ class EventStream:
     _mark: CommitMark = field(default_factory=CommitMark, init=False)
 
     async def open(self) -> None:
-        """Start at the newest event; older ones are read from the database on demand."""
+        """Starts at the newest event; older ones are read from the database on demand."""
         async with self.database.read() as unit:
             head = await unit.get(EventRepository).head()
             newest = await unit.get(EventRepository).after(head - 1, 1)
-        self._recent.begin(head, _with(head, newest))
+        self._recent.restart(head, _with_number(head, newest))
 
-    def nudge(self) -> None:
-        """Poll now: there may be new events."""
+    def wake(self) -> None:
+        """Polls now: there may be new events."""
         self._hint.set()
 
     async def follow(self, beat: Callable[[], None]) -> None:
-        """Follow committed events until cancelled. Raises UnavailableError; call it again then."""
+        """Follows committed events until cancelled; restart it after UnavailableError."""
         await self.reread()
         while True:
             self._hint.clear()
@@ -319,7 +319,7 @@ class EventStream:
                 continue
 
     async def catch_up(self) -> None:
-        """Publish everything committed so far to the readers."""
+        """Publishes everything committed so far to the readers."""
         if self._mark.is_newest(self.database):
             return
         commits = self.database.commits
@@ -335,7 +335,7 @@ class EventStream:
                 else:
                     is_lost = not page and await unit.get(EventRepository).head() < known
             if is_lost:
-                await self._begin_anew()
+                await self._restart()
             if is_lost or not page:
                 self._mark.move(commits)
                 return
@@ -344,7 +344,7 @@ class EventStream:
             new = [record for record in page if record.seq > self._recent.head]
             self._recent.extend(StreamEntry(record) for record in new)
             for record in new:
-                self.heard(record)
+                self.on_record(record)
             topics = frozenset(record.topic for record in new)
             for reader in self._readers:
                 reader.notify(topics, since)
@@ -352,24 +352,24 @@ class EventStream:
                 self._mark.move(commits)
                 return
 
-    async def _begin_anew(self) -> None:
-        """Reset the readers after the database lost the last events."""
+    async def _restart(self) -> None:
+        """Resets the readers after the database lost the last events."""
         await self.reread()
         page = await self.stored(0, frozenset())
-        _log.error("events_went_back", known=self._recent.head, stored=page.head)
+        _log.error("event_sequence_went_back", known=self._recent.head, stored=page.head)
         async with self.database.read() as unit:
             newest = await unit.get(EventRepository).after(page.head - 1, 1)
-        self._recent.begin(page.head, _with(page.head, newest))
+        self._recent.restart(page.head, _with_number(page.head, newest))
         for reader in self._readers:
-            reader.begin_anew(page)
+            reader.restart(page)
 
     @property
     def head(self) -> int:
         """Newest sequence number in memory."""
         return self._recent.head
 
-    async def stored(self, after: int, topics: frozenset[Topic]) -> StoredEvents:
-        """Page from the database for a reader behind the buffer in memory."""
+    async def stored(self, after: int, topics: frozenset[EventTopic]) -> StoredEvents:
+        """Returns a page from the database for a reader behind the buffer in memory."""
         async with self.database.read() as unit:
             head, floor = (
                 await unit.get(EventRepository).head(),
@@ -381,14 +381,14 @@ class EventStream:
 
     @contextmanager
     def reader(self, transport: str) -> Iterator[EventReader]:
-        """Open a reader at the newest event without topics.
+        """Opens a reader at the newest event without topics.
 
         Raises UnavailableError (overloaded) at the limit of readers.
         """
         if len(self._readers) >= self.max_readers:
             raise UnavailableError(
                 Code.OVERLOADED,
-                f"{self.max_readers} readers are served already.",
+                f"The limit of {self.max_readers} readers is reached.",
                 retry_after_s=_RETRY_S,
             )
         reader = EventReader(
@@ -404,25 +404,25 @@ class EventStream:
             clients.dec()
 
     def wanted_symbols(self) -> frozenset[str]:
-        """Symbols with a subscribed quote."""
+        """Returns the symbols with a subscribed quote."""
         return frozenset().union(*(reader.symbols for reader in self._readers))
 
-    def quote(self, frames: Mapping[str, Frame]) -> None:
-        """Publish new quotes by symbol; only the newest of each is stored."""
+    def publish_quotes(self, frames: Mapping[str, Frame]) -> None:
+        """Publishes new quotes by symbol; only the newest of each is stored."""
         self._quotes.update(frames)
         for reader in self._readers:
-            reader.quoted(frames.keys())
+            reader.notify_quotes(frames.keys())
 
     async def forget_old(self) -> int:
-        """Delete events past the replay period; return their number."""
+        """Deletes events past the replay period; returns their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            now = await agreed(unit, self.shared, self.clock)
-            return await unit.get(EventRepository).forget(now - KEEP, MOST)
+            now = await current_time(unit, self.shared, self.clock)
+            return await unit.get(EventRepository).forget(now - KEEP, MAX_STORED)
 
 
-def _with(seq: int, found: Sequence[EventRecord]) -> EventRecord | None:
-    """First event if it has that number, else None."""
-    return found[0] if found and found[0].seq == seq else None
+def _with_number(seq: int, events: Sequence[EventRecord]) -> EventRecord | None:
+    """Returns the first event if it has that number, else None."""
+    return events[0] if events and events[0].seq == seq else None
 
 
 STEP_S: Final = 1.0
@@ -435,33 +435,35 @@ class QuoteFeed:
     market: MarketData
     stream: EventStream
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    _given: dict[str, Details] = field(default_factory=dict)
+    _published: dict[str, Details] = field(default_factory=dict)
 
     async def run(self, beat: Callable[[], None]) -> None:
         while True:
-            self.look()
+            self.publish_changes()
             beat()
             await self.sleep(STEP_S)
 
-    def look(self) -> None:
-        """Publish quotes that changed or became stale since the last call."""
+    def publish_changes(self) -> None:
+        """Publishes quotes that changed or became stale since the last call."""
         wanted = self.stream.wanted_symbols()
-        self._given = {name: given for name, given in self._given.items() if name in wanted}
+        self._published = {
+            name: details for name, details in self._published.items() if name in wanted
+        }
         moment = self.market.moment()
         frames: dict[str, Frame] = {}
         for name in sorted(wanted):
-            view = _quoted(name, moment)
+            view = _quote(name, moment)
             if view is None:
                 continue
             details = ticker_details(view, self.market.source.value)
-            if self._given.get(name) != details:
+            if self._published.get(name) != details:
                 frames[name] = ticker_frame(view, details)
-                self._given[name] = details
+                self._published[name] = details
         if frames:
-            self.stream.quote(frames)
+            self.stream.publish_quotes(frames)
 
 
-def _quoted(name: str, moment: MarketMoment) -> QuoteView | None:
+def _quote(name: str, moment: MarketMoment) -> QuoteView | None:
     entry = moment.known.index.find(name)
     if entry is None:
         return None  # delisted: the last quote keeps its time

@@ -18,7 +18,7 @@ from app.operations.services.health import StatusService
 
 @dataclass(frozen=True, slots=True)
 class GaugeReader:
-    """Sets the gauges from the sources of the API; an unavailable one becomes NaN.
+    """Sets the gauges from the same sources as the API; an unavailable source gives NaN.
 
     `levels` sets the gauges of the process itself.
     """
@@ -30,7 +30,7 @@ class GaugeReader:
     levels: Callable[[], None]
 
     async def read(self) -> None:
-        """Set all gauges."""
+        """Sets all gauges."""
         metrics = self.metrics
         self.levels()
         offset_s = self.server_clock.offset_s() if self.server_clock.synced else math.nan
@@ -75,14 +75,14 @@ class GaugeReader:
             self.metrics.signal_outcomes_open.set(queue.open_outcomes)
 
     async def _alerts(self) -> None:
-        found, _ = await self.alerts.list(AlertFilter())
-        counts = Counter(alert.severity for alert in found)
+        alerts, _ = await self.alerts.list(AlertFilter())
+        counts = Counter(alert.severity for alert in alerts)
         for severity in Severity:
             self.metrics.alerts_open.labels(severity.value).set(counts[severity])
 
 
 async def _or_unknown(read: Callable[[], Awaitable[None]], *gauges: Gauge) -> None:
-    """Run `read`; its gauges become NaN if it fails."""
+    """Runs `read`; sets its gauges to NaN if it fails."""
     try:
         await read()
     except ServiceError:

@@ -78,7 +78,7 @@ class StatusService:
     _since: dict[str, tuple[ComponentState, datetime]] = field(default_factory=dict)
 
     async def ready(self) -> ComponentHealth:
-        """State of the database: whether reads can be served."""
+        """Returns the health of the database, without which no read can be served."""
         return await self._database()
 
     async def alerts_evaluated(self) -> None:
@@ -90,13 +90,13 @@ class StatusService:
             await self.pulse.delivered()
 
     async def observe(self) -> None:
-        """Take a periodic sample for service levels and throughput."""
+        """Takes a periodic sample for service levels and throughput."""
         if self.pulse is not None:
             await self.pulse.look()
-        self.process.note()
+        self.process.sample()
         health = await self.health()
         states = {one.name: one.state for one in health.components}
-        self.levels.note(
+        self.levels.sample(
             feed_uptime=states["exchange"] is ComponentState.UP
             and health.data_status is not DataStatus.UNAVAILABLE,
             decision_freshness=states["scoring"] is ComponentState.UP
@@ -106,7 +106,7 @@ class StatusService:
     async def health(self) -> Health:
         await self.count_market()
         market = self.market_facts()
-        found = [
+        components = [
             await self._database(),
             exchange(self.exchange_link()),
             market_data(market),
@@ -116,12 +116,12 @@ class StatusService:
             *(background_task(task) for task in self.task_facts()),
         ]
         if self.pulse is not None:
-            found.append(alerting(self.pulse, self.started_at, self.clock()))
-        components = tuple(map(self._dated, found))
+            components.append(alerting(self.pulse, self.started_at, self.clock()))
+        dated = tuple(map(self._with_start, components))
         return Health(
-            status=worst(components),
+            status=worst(dated),
             mode=self.mode(),
-            components=components,
+            components=dated,
             levels=self.levels.levels(),
             process=self.process.read(),
             data_source=market.data_source,
@@ -155,7 +155,7 @@ class StatusService:
                 str(error.code),
                 error.detail,
                 None,
-                "each request tries again; nothing is changed until it answers",
+                "every request retries; no change is made until it responds",
             )
         self._down_since.pop("database", None)
         refusal = self.refusal()
@@ -167,12 +167,12 @@ class StatusService:
                 halted_by(refusal).value,
                 refusal.detail,
                 self.clock(),
-                "reads go on; every few seconds a change is tried: make room, or make it writable",
+                "reads continue; a write is retried every few seconds: free space, or allow writes",
             )
         return ComponentHealth("database", ComponentState.UP, None, None, None, self.clock(), None)
 
-    def _dated(self, component: ComponentHealth) -> ComponentHealth:
-        """Component with the start of its state if it has none itself."""
+    def _with_start(self, component: ComponentHealth) -> ComponentHealth:
+        """Returns the component with the start of its state, unless it has one itself."""
         known = self._since.get(component.name)
         if known is None or known[0] is not component.state:
             known = self._since[component.name] = (component.state, self.clock())
@@ -199,13 +199,13 @@ class StatusSources:
         mode: ModeNow,
         processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: (),
     ) -> StatusService:
-        """Status service of this process; concurrent requests share one ping."""
-        pinging: SingleFlight[None] = SingleFlight()
+        """Returns the status service of this process; concurrent requests share one ping."""
+        ping: SingleFlight[None] = SingleFlight()
         return StatusService(
             started_at=clock(),
             version=version,
             clock=clock,
-            ping_database=lambda: pinging(self.ping),
+            ping_database=lambda: ping(self.ping),
             exchange_link=exchange_link,
             market_facts=market_facts,
             count_market=count_market,
@@ -227,27 +227,27 @@ class StatusSources:
         )
 
     async def ping(self) -> None:
-        """Check that the database answers and has the schema of this version (B11).
+        """Checks that the database responds and has the schema of this version (B11).
 
         After a refused change a write is tried again (B08).
         """
         await self.database.ping(revision=migrations.head())
-        await self.database.try_writing()
+        await self.database.retry_writes()
 
     async def portfolio_facts(self) -> PortfolioStatus:
-        """Figures of the committed portfolio. Raises UnavailableError without a database."""
+        """Returns figures of the committed portfolio. Raises UnavailableError."""
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
         most = self.in_force().max_portfolio_symbols
         return PortfolioStatus(portfolio.version, len(portfolio.members), most, portfolio.cash_u)
 
     async def signal_queue(self) -> SignalQueue:
-        """Figures of waiting signals. Raises UnavailableError without a database."""
+        """Returns figures of waiting signals. Raises UnavailableError."""
         async with self.database.read() as unit:
             return await unit.get(SignalCountRepository).queue()
 
     def scoring_facts(self) -> ScoringFacts | None:
-        """Figures of the newest board; None before the first."""
+        """Returns figures of the newest board; None before the first."""
         board = self.scoring.latest()
         if board is None:
             return None

@@ -100,7 +100,7 @@ ALERTING_SILENT: Final = "alerting_silent"
 
 def exchange(link: ExchangeLink) -> ComponentHealth:
     """Health of the REST link to the exchange."""
-    again = None if link.retry_in_s is None else f"tries again in {link.retry_in_s:.0f} s"
+    retry = None if link.retry_in_s is None else f"retries in {link.retry_in_s:.0f} s"
     return ComponentHealth(
         "exchange",
         _LINK_STATES[link.state],
@@ -108,7 +108,7 @@ def exchange(link: ExchangeLink) -> ComponentHealth:
         link.cause,
         link.detail,
         link.last_success_at,
-        again if link.state is LinkState.DOWN else None,
+        retry if link.state is LinkState.DOWN else None,
     )
 
 
@@ -126,8 +126,8 @@ def market_data(market: MarketFacts) -> ComponentHealth:
         state, cause = ComponentState.DEGRADED, str(Code.CLOCK_UNSAFE)
     next_step = {
         ComponentState.STARTING: "decides once the market data is complete",
-        ComponentState.DEGRADED: "polls again with the next tick; stale symbols decide nothing",
-        ComponentState.DOWN: "polls again with the next tick; no decisions until then",
+        ComponentState.DEGRADED: "polls again at the next interval; stale symbols decide nothing",
+        ComponentState.DOWN: "polls again at the next interval; no decisions until then",
     }.get(state)
     return ComponentHealth("market_data", state, None, cause, detail, market.as_of, next_step)
 
@@ -137,20 +137,20 @@ def stream(report: StreamReport | None) -> tuple[ComponentHealth, ...]:
     if report is None or not report.is_owner:
         return ()
     facts = report.facts
-    heard = "no message yet"
+    message = "no message yet"
     if facts.seconds_since_last_message is not None:
-        heard = f"last message {facts.seconds_since_last_message:.0f} s ago"
-    lines = f"{len(facts.lines)} connections"
-    detail = f"{facts.active_topics} of {facts.topics} topics live on {lines}, {heard}"
+        message = f"last message {facts.seconds_since_last_message:.0f} s ago"
+    connections = f"{len(facts.lines)} connections"
+    detail = f"{facts.active_topics} of {facts.topics} topics live on {connections}, {message}"
     cause = next_step = None
     state = ComponentState.UP
     if not report.is_streaming:
         state = ComponentState.DEGRADED if report.was_streaming else ComponentState.STARTING
         cause = STREAM_AWAY if report.was_streaming else None
-        next_step = "polls the market instead; reconnects by itself"
+        next_step = "polls the market instead; reconnects automatically"
     elif facts.active_topics < _MIN_ACTIVE_SHARE * facts.topics:
         state, cause = ComponentState.DEGRADED, TOPICS_SILENT
-        next_step = "subscribes again by itself; silent symbols become stale"
+        next_step = "subscribes again automatically; silent symbols become stale"
     return (ComponentHealth("stream", state, None, cause, detail, None, next_step),)
 
 
@@ -163,7 +163,7 @@ def reference(report: ReferenceReport | None) -> tuple[ComponentHealth, ...]:
     state, next_step = ComponentState.UP, None
     if not report.is_told and report.failed is not None:
         state = ComponentState.DEGRADED
-        next_step = "polls again by itself; prices without an index stay unconfirmed until then"
+        next_step = "polls again automatically; prices without an index stay unconfirmed until then"
     elif not report.is_told and not report.has_answered:
         state, next_step = ComponentState.STARTING, "first poll"
     cause = report.failed if state is ComponentState.DEGRADED else None
@@ -190,7 +190,7 @@ def scoring(board: ScoringFacts | None) -> ComponentHealth:
         cause,
         f"run {board.run_id}",
         board.calculated_at,
-        None if cause is None else "scores again by itself",
+        None if cause is None else "scores again automatically",
     )
 
 
@@ -198,7 +198,7 @@ def background_task(task: TaskFacts) -> ComponentHealth:
     """Health of one supervised task."""
     state = ComponentState.DEGRADED if task.last_error else ComponentState.UP
     cause, detail = task.last_error, None
-    next_step = "restarts by itself" if task.last_error else None
+    next_step = "restarts automatically" if task.last_error else None
     if task.is_silent and task.limit_s is not None:
         left = task.limit_s - task.silent_s
         state, cause = ComponentState.DEGRADED, task.last_error or TASK_SILENT

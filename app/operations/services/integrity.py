@@ -18,7 +18,7 @@ from app.portfolio.storage.trades import TradeRepository
 from app.scoring.storage.runs import ScoringRepository
 
 _SCORE_TOLERANCE: Final = 0.1
-_SHOWN: Final = 5  # of the faults of one kind
+_SHOWN: Final = 5  # faults shown of one kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class IntegrityService:
     contexts: DecisionContextFactory
 
     async def check(self) -> Integrity:
-        """Check the invariants, the chain, and that the history folds to the state."""
+        """Checks the invariants, the chain, and that the history folds to the state."""
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
             events = await unit.get(HistoryRepository).all()
@@ -72,7 +72,7 @@ def invariants(
     stored: Mapping[str, float],
     totals: tuple[BookedTotal, ...],
 ) -> tuple[Invariant, ...]:
-    """Invariants with their faults; `stored` holds composites of the newest run by member."""
+    """Returns the invariants with their faults; `stored` has composites of the newest run."""
     settings = context.configuration
     size, most = len(portfolio.members), settings.max_portfolio_symbols
     ranks = [member.rank for member in portfolio.members]
@@ -81,21 +81,21 @@ def invariants(
     over = [one.symbol for one in portfolio.members if one.weight_u > settings.max_weight_u]
     chain = find_chain_faults(events, None)
     # A broken chain proves nothing about the state.
-    unfolded = "the chain of the history is broken" if chain else _unfolded(portfolio, events)
-    unsound = faults(portfolio, most)
-    apart = _apart(portfolio, context, stored)
-    wrong: tuple[tuple[str, str | None], ...] = (
+    unfolded = "the chain of the history is broken" if chain else _state_fault(portfolio, events)
+    member_faults = faults(portfolio, most)
+    differences = _score_differences(portfolio, context, stored)
+    results: tuple[tuple[str, str | None], ...] = (
         ("size", None if size <= most else f"{size} members, {most} are allowed"),
         ("ranks", None if ranks == list(range(1, size + 1)) else f"ranks are {ranks}"),
         ("unique_symbols", None if len(ids) == size else "a symbol is a member twice"),
         ("sum_of_weights", None if total == FULL else f"weights and cash are {total} of {FULL}"),
-        ("no_negative_weight", next((one for one in unsound if "negative" in one), None)),
+        ("no_negative_weight", next((one for one in member_faults if "negative" in one), None)),
         # Only the maximum: a member may stay below the minimum while it must not be bought.
         ("bounds", None if not over else f"above the maximum until rebalanced: {', '.join(over)}"),
         ("history_folds_to_state", unfolded),
-        ("kept_equity", unfolded or _first(equity_faults(events))),
+        ("stored_equity", unfolded or _first(equity_faults(events))),
         ("booked_totals", _first(total_faults(events, totals))),
-        ("scores_are_current", None if not apart else "; ".join(apart)),
+        ("scores_are_current", None if not differences else "; ".join(differences)),
         ("hash_chain", _first(chain)),
         (
             "configuration_version",
@@ -105,15 +105,15 @@ def invariants(
             f"{portfolio.configuration_version}",
         ),
     )
-    return tuple(Invariant(name, detail is None, detail) for name, detail in wrong)
+    return tuple(Invariant(name, detail is None, detail) for name, detail in results)
 
 
 def _first(faults_found: list[str]) -> str | None:
     return "; ".join(faults_found[:_SHOWN]) or None
 
 
-def _unfolded(portfolio: Portfolio, events: tuple[PortfolioEvent, ...]) -> str | None:
-    """Difference between the history and the state; None if they agree."""
+def _state_fault(portfolio: Portfolio, events: tuple[PortfolioEvent, ...]) -> str | None:
+    """Returns the difference between the history and the state; None if they agree."""
     try:
         state = fold_events(events)
     except (KeyError, ValueError):
@@ -121,10 +121,10 @@ def _unfolded(portfolio: Portfolio, events: tuple[PortfolioEvent, ...]) -> str |
     return None if state == portfolio else "the history gives another state"
 
 
-def _apart(
+def _score_differences(
     portfolio: Portfolio, context: DecisionContext, stored: Mapping[str, float]
 ) -> tuple[str, ...]:
-    """Members whose score differs from the newest stored run."""
+    """Returns members whose score differs from the newest stored run."""
     shown = {one.symbol: context.score(one.symbol) for one in portfolio.members}
     return tuple(
         f"{symbol} is shown with {score:.4f}, its latest composite is {stored[symbol]:.4f}"

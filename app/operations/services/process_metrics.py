@@ -17,7 +17,7 @@ _STATM: Final = Path("/proc/self/statm")
 
 
 def resident_bytes() -> int | None:
-    """Resident memory; None on systems without /proc."""
+    """Returns the resident memory; None on systems without /proc."""
     try:
         pages = int(_STATM.read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
@@ -27,7 +27,7 @@ def resident_bytes() -> int | None:
 
 _WINDOW_S: Final = 60.0
 _FRESH_S: Final = 1.0  # summing all counters costs as much as the rest of a health check
-_LEAST_S: Final = 4.0  # shortest period of a meaningful rate
+_MIN_PERIOD_S: Final = 4.0  # shortest period of a meaningful rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +61,25 @@ class ProcessMetrics:
 class ProcessMetricsCollector:
     """Collects process metrics; rates cover the last minute between samples."""
 
-    counted: Callable[[], Mapping[str, float]] = dict
+    read_counters: Callable[[], Mapping[str, float]] = dict
     buffers: Callable[[], tuple[BufferUsage, ...]] = tuple
     memory: Callable[[], int | None] = resident_bytes
     monotonic: Monotonic = time.monotonic
     _samples: deque[tuple[float, Mapping[str, float]]] = field(default_factory=deque)
     _throughput: tuple[float, tuple[Throughput, ...]] | None = field(default=None, init=False)
 
-    def note(self) -> None:
-        """Take a sample of the counters."""
+    def sample(self) -> None:
+        """Takes a sample of the counters."""
         now = self.monotonic()
-        self._samples.append((now, self.counted()))
+        self._samples.append((now, self.read_counters()))
         while len(self._samples) > 1 and now - self._samples[1][0] >= _WINDOW_S:
             self._samples.popleft()
 
     def read(self) -> ProcessMetrics:
-        """Current metrics."""
+        """Returns the current metrics."""
         now = self.monotonic()
         if self._throughput is None or not 0.0 <= now - self._throughput[0] < _FRESH_S:
-            counts = self.counted().items()
+            counts = self.read_counters().items()
             self._throughput = (
                 now,
                 tuple(Throughput(name, self._rate(name, count)) for name, count in counts),
@@ -89,15 +89,15 @@ class ProcessMetricsCollector:
     def _rate(self, name: str, count: float) -> float | None:
         if not self._samples:
             return None
-        begun, before = self._samples[0]
-        passed = self.monotonic() - begun
-        if passed < _LEAST_S:
+        started_at, before = self._samples[0]
+        period_s = self.monotonic() - started_at
+        if period_s < _MIN_PERIOD_S:
             return None
-        return round((count - before[name]) / passed * 60.0, 1)
+        return round((count - before[name]) / period_s * 60.0, 1)
 
 
 def work_counters(metrics: Metrics) -> Callable[[], Mapping[str, float]]:
-    """Source of the monotonic work counters."""
+    """Returns a reader of the monotonic work counters."""
     return lambda: {
         "requests": total(metrics.http_requests),
         "exchange_requests": total(metrics.exchange_requests),
@@ -108,9 +108,9 @@ def work_counters(metrics: Metrics) -> Callable[[], Mapping[str, float]]:
 
 
 def buffer_usage(bus: Bus, database: Database) -> Callable[[], tuple[BufferUsage, ...]]:
-    """Source of the buffers that can fill up."""
+    """Returns a reader of the buffers that can fill up."""
     return lambda: (
-        BufferUsage("bus", bus.fullest(), bus.capacity, bus.dropped),
+        BufferUsage("bus", bus.longest_queue(), bus.capacity, bus.dropped),
         BufferUsage("database_connections", database.checked_out, database.options.pool_size, None),
     )
 
@@ -131,7 +131,7 @@ class ServiceLevel:
 
 @dataclass(slots=True)
 class _Minute:
-    begun_s: float
+    started_s: float
     samples: int = 0
     good: dict[str, int] = field(default_factory=dict)
 
@@ -146,24 +146,24 @@ class ServiceLevels:
         default_factory=lambda: deque(maxlen=int(WINDOWS_S[-1] / _MINUTE_S))
     )
 
-    def note(self, **holds: bool) -> None:
-        """Record one sample: whether each service level holds now."""
+    def sample(self, **states: bool) -> None:
+        """Records one sample: whether each service level holds now."""
         now = self.monotonic()
-        self._names |= dict.fromkeys(holds)
-        if not self._minutes or now - self._minutes[-1].begun_s >= _MINUTE_S:
+        self._names |= dict.fromkeys(states)
+        if not self._minutes or now - self._minutes[-1].started_s >= _MINUTE_S:
             self._minutes.append(_Minute(now))
         minute = self._minutes[-1]
         minute.samples += 1
-        for name, good in holds.items():
-            minute.good[name] = minute.good.get(name, 0) + good
+        for name, is_good in states.items():
+            minute.good[name] = minute.good.get(name, 0) + is_good
 
     def levels(self) -> tuple[ServiceLevel, ...]:
-        """Every level over every window."""
+        """Returns every level over every window."""
         return tuple(self._level(name, window) for name in self._names for window in WINDOWS_S)
 
     def _level(self, name: str, window_s: int) -> ServiceLevel:
         first = self.monotonic() - window_s
-        inside = [one for one in self._minutes if one.begun_s > first]
-        samples = sum(one.samples for one in inside)
-        good = sum(one.good.get(name, 0) for one in inside)
+        minutes = [one for one in self._minutes if one.started_s > first]
+        samples = sum(one.samples for one in minutes)
+        good = sum(one.good.get(name, 0) for one in minutes)
         return ServiceLevel(name, window_s, good / samples if samples else None, samples)

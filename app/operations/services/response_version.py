@@ -14,7 +14,7 @@ from app.market.services.service_mode import MarketLevel
 from app.portfolio.services.state_cache import PortfolioState, PortfolioStateCache
 from app.scoring.domain.board import Board
 
-# Ends of locks and ages of books change a response with no other change of the state.
+# Expiry of locks and age of order books change a response without a change of the state.
 TICK_S: Final = 0.25
 
 
@@ -53,7 +53,7 @@ class BoardParts(Protocol):
     """Score boards in memory."""
 
     def own_status_of(self, board: Board) -> DataStatus:
-        """Freshness by the age of the board alone."""
+        """Returns the freshness by the age of the board alone."""
         ...
 
     def latest(self) -> Board | None: ...
@@ -65,7 +65,7 @@ class BoardParts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StateVersionSource:
-    """Versions of the state; freshness and mode are parts of them, so their flips change them."""
+    """Versions of the state, with freshness and mode as parts: their flips change the version."""
 
     database: Database
     states: PortfolioStateCache
@@ -76,14 +76,14 @@ class StateVersionSource:
     _numbers: dict[str, tuple[tuple[object, ...], int]] = field(default_factory=dict, init=False)
 
     def version(self, depends_on: Input) -> StateVersion | None:
-        """None where the database has to be asked. Raises UnavailableError once it is closed."""
+        """Returns the version; None if the database has to be read. Raises UnavailableError."""
         if Input.PORTFOLIO not in depends_on:
             return self._version(depends_on, None)
         state = self.states.known(self.database)
         return None if state is None else self._version(depends_on, state)
 
     async def load_version(self, depends_on: Input) -> StateVersion:
-        """Nothing committed before the call is missing. Raises UnavailableError."""
+        """Returns a version with every commit before the call. Raises UnavailableError."""
         if Input.PORTFOLIO not in depends_on:
             return self._version(depends_on, None)
         return self._version(depends_on, await self.states.newest(self.database))
@@ -112,7 +112,7 @@ class StateVersionSource:
         return None if board is None else self.boards.own_status_of(board)
 
     def _numbered(self, name: str, parts: tuple[object, ...]) -> int:
-        """Number that rises when a part is another object; a version must not hold the object."""
+        """Returns a number that rises when a part is another object; versions hold no object."""
         last, number = self._numbers.get(name, ((), 0))
         if len(last) != len(parts) or not all(map(is_, last, parts)):
             number += 1

@@ -1,4 +1,4 @@
-"""Deletes data older than its retention; history, intents and booked trades are kept."""
+"""Deletes data older than its retention; history, intents and booked trades stay."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Retention:
     boards: BoardRetention
 
     async def sweep(self, kind: str) -> int:
-        """Number of deleted rows of a kind of SWEEPS, by the settings in force."""
+        """Deletes rows of a kind of SWEEPS by the current settings; returns their number."""
         settings = await self.configuration.current()
         return await SWEEPS[kind](self, settings.retention)
 
@@ -67,9 +67,9 @@ SWEEPS: Final[Mapping[str, Sweep]] = MappingProxyType(
 
 
 async def find_decided_boards(unit: UnitOfWork, runs: Sequence[StoredRun]) -> frozenset[str]:
-    """Ids of runs that a stored decision used.
+    """Returns the ids of runs that a stored decision used.
 
-    Decisions are events of the portfolio's history, rebalance runs, and signals that were acted on.
+    Decisions are events of the portfolio history, rebalance runs, and executed signals.
     """
     if not runs:
         return frozenset()

@@ -9,7 +9,7 @@ from app.market.services.backfill import Progress, first_fill, unheard
 from app.market.services.service import MarketData
 from app.scoring.services.service import Scoring
 
-FEWEST: Final = 12  # symbols with candles that a demonstration needs
+MIN_SYMBOLS: Final = 12  # with candles, for a demonstration
 _RETRY_S: Final = 10.0
 
 
@@ -30,19 +30,19 @@ class SampleData:
     scoring: Scoring
 
     def require_sandbox(self) -> None:
-        """Raise ConflictError(sandbox_only) against live KuCoin."""
+        """Raises ConflictError (sandbox_only) against live KuCoin."""
         if self.market.source is not DataSource.SANDBOX:
             raise ConflictError(
                 Code.SANDBOX_ONLY, "Sample data is only loaded from the local exchange."
             )
 
     async def fill(self, progress: Progress = unheard) -> None:
-        """Fill all market data. Raises as `load` does."""
+        """Loads all market data. Raises as `load` does."""
         self.require_sandbox()
         await first_fill(self.market, progress)
 
     async def load(self) -> SampleDataResult:
-        """Load the data and score. Raises ConflictError(sandbox_only), UnavailableError."""
+        """Loads the data and scores. Raises ConflictError (sandbox_only), UnavailableError."""
         self.require_sandbox()
         if not self.market.scorable.is_set():
             await first_fill(self.market)
@@ -51,10 +51,10 @@ class SampleData:
             board = await self.scoring.calculate()
         entries = self.market.eligible()
         daily = self.market.live.market.daily
-        if len(entries) < FEWEST:
+        if len(entries) < MIN_SYMBOLS:
             raise UnavailableError(
                 Code.MARKET_DATA_STALE,
-                f"Only {len(entries)} symbols with candles, {FEWEST} are needed.",
+                f"Only {len(entries)} symbols have candles, {MIN_SYMBOLS} are needed.",
                 retry_after_s=_RETRY_S,
             )
         return SampleDataResult(

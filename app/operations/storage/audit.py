@@ -1,4 +1,4 @@
-"""Audits a database: reads the stored history as raw text and verifies it."""
+"""Audit of a database: reads the stored history as raw text and verifies it."""
 
 import json
 import sqlite3
@@ -22,20 +22,20 @@ from sqlalchemy import (
     cast,
     event,
     func,
+    inspect,
     literal,
     select,
     type_coerce,
 )
-from sqlalchemy import inspect as sqlalchemy_inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.configuration.storage.configuration import configuration_versions
 from app.foundation.errors import Code, NotFoundError, UnavailableError
-from app.foundation.events import Topic
-from app.foundation.sql.engines import url_of
-from app.foundation.sql.errors import CONNECT_ERRORS, translated
-from app.foundation.sql.facts import FactRepository
+from app.foundation.events import EventTopic
+from app.foundation.sql.engines import parse_database_url
+from app.foundation.sql.errors import CONNECT_ERRORS, translate
+from app.foundation.sql.key_value import KeyValueRepository
 from app.foundation.sql.tables import events, service_facts
 from app.operations.domain.history_audit import (
     HistoryBreak,
@@ -76,61 +76,61 @@ class RecordComparison:
     connection: AsyncConnection
     has_results: bool
     breaks: list[HistoryBreak] = field(default_factory=list)
-    _said: RecordedControls = field(default_factory=RecordedControls)
+    _recorded: RecordedControls = field(default_factory=RecordedControls)
     _stored: StoredControls | None = None
 
     @classmethod
-    async def begun(cls, connection: AsyncConnection) -> "RecordComparison":
-        """Start a comparison; an old schema has no table of results."""
-        has_results = await connection.run_sync(
-            lambda sync: sqlalchemy_inspect(sync).has_table(trades.name)
-        )
-        made = cls(connection, has_results)
+    async def start(cls, connection: AsyncConnection) -> "RecordComparison":
+        """Starts a comparison; an old schema has no table of results."""
+        has_results = await connection.run_sync(lambda sync: inspect(sync).has_table(trades.name))
+        comparison = cls(connection, has_results)
         try:
-            made._stored = await _beside(connection)
+            comparison._stored = await _stored_controls(connection)
         except _UNREADABLE:
-            made.breaks.append(HistoryBreak(1, "settings, switch or locks cannot be read"))
-        return made
+            comparison.breaks.append(HistoryBreak(1, "settings, switch or locks cannot be read"))
+        return comparison
 
     async def compare(self, events: Sequence[PortfolioEvent]) -> None:
-        """Compare further events in order of their numbers."""
+        """Compares further events in order of their numbers."""
         await self._results(events, max((event.seq for event in events), default=None))
         if self._stored is not None:
             self.breaks += settings_breaks(events, self._stored)
-        self._said = record_controls(self._said, events)
+        self._recorded = record_controls(self._recorded, events)
 
     async def conclude(self) -> tuple[HistoryBreak, ...]:
-        """All differences after the last event."""
+        """Returns all differences after the last event."""
         await self._results((), None)
         if self._stored is not None:
-            self.breaks += control_breaks(self._said, self._stored)
+            self.breaks += control_breaks(self._recorded, self._stored)
         return tuple(self.breaks)
 
     async def _results(self, events: Sequence[PortfolioEvent], upto: int | None) -> None:
-        """Compare booked results with `events`; no others may exist up to `upto` (None: at all)."""
+        """Compares booked results with `events`; others up to `upto` (None: any) are breaks."""
         try:
             stored = await self._booked(upto) if self.has_results else {}
             self.breaks += result_breaks(events, stored)
         except _UNREADABLE:
             self.breaks.append(
-                HistoryBreak(self._said.newest + 1, "a booked result cannot be read")
+                HistoryBreak(self._recorded.newest + 1, "a booked result cannot be read")
             )
 
     async def _booked(self, upto: int | None) -> dict[int, BookedResult]:
         fields = [trades.c[name] for name in BookedResult.__slots__]
-        wanted = select(trades.c.event_seq, *fields).where(trades.c.event_seq > self._said.newest)
+        query = select(trades.c.event_seq, *fields).where(
+            trades.c.event_seq > self._recorded.newest
+        )
         if upto is not None:
-            wanted = wanted.where(trades.c.event_seq <= upto)
-        rows = (await self.connection.execute(wanted)).all()
+            query = query.where(trades.c.event_seq <= upto)
+        rows = (await self.connection.execute(query)).all()
         return {seq: BookedResult(*rest) for seq, *rest in rows}
 
 
-async def _beside(connection: AsyncConnection) -> StoredControls:
+async def _stored_controls(connection: AsyncConnection) -> StoredControls:
     body = type_coerce(configuration_versions.c.body, Text).label("body")
     rows = (await connection.execute(select(configuration_versions.c.version, body))).all()
-    facts = await FactRepository(connection).several(SWITCH, LOCKS)
-    switch: Any = facts.get(SWITCH) or {"enabled": True}
-    locks: Any = facts.get(LOCKS) or {}
+    values = await KeyValueRepository(connection).get_many(SWITCH, LOCKS)
+    switch: Any = values.get(SWITCH) or {"enabled": True}
+    locks: Any = values.get(LOCKS) or {}
     return StoredControls(
         settings={row.version: json.loads(row.body) for row in rows},
         is_enabled=switch["enabled"],
@@ -142,27 +142,27 @@ _BATCH: Final = 1000
 _INTEGERS: Final = frozenset({"seq", "configuration_version"})
 
 
-async def inspect(url: str) -> HistoryFindings:
-    """Verify the history of the database at `url`, read-only and in one snapshot.
+async def verify_history(url: str) -> HistoryFindings:
+    """Verifies the history of the database at `url`, read-only and in one snapshot.
 
     The service may run meanwhile. Results, settings and controls are compared with an intact
-    history. Raises NotFoundError without a file, UnavailableError where the database cannot be
-    read or has no history yet.
+    history. Raises NotFoundError without a file, UnavailableError if the database cannot be read
+    or has no history yet.
     """
-    async with reading(url_of(url)) as connection:
-        findings, comparison = HistoryFindings(), await RecordComparison.begun(connection)
+    async with open_read_only(parse_database_url(url)) as connection:
+        findings, comparison = HistoryFindings(), await RecordComparison.start(connection)
         async for rows in _batches(connection):
             findings = verify_events(findings, rows)
             if findings.ok:
                 await comparison.compare([row.event for row in rows if row.event is not None])
         head, is_older = await _head(connection)
-        made = conclude(findings, head, await _state(connection), is_older=is_older)
-        return with_breaks(made, await comparison.conclude()) if made.ok else made
+        result = conclude(findings, head, await _state(connection), is_older=is_older)
+        return with_breaks(result, await comparison.conclude()) if result.ok else result
 
 
 @asynccontextmanager
-async def reading(url: URL) -> AsyncIterator[AsyncConnection]:
-    """Read-only connection in one snapshot transaction."""
+async def open_read_only(url: URL) -> AsyncIterator[AsyncConnection]:
+    """Opens a read-only connection in one snapshot transaction."""
     if url.get_backend_name() == "sqlite":
         engine = create_async_engine(
             _read_only(url),
@@ -178,7 +178,7 @@ async def reading(url: URL) -> AsyncIterator[AsyncConnection]:
         async with engine.connect() as connection:
             yield connection
     except (SQLAlchemyError, *CONNECT_ERRORS) as e:
-        raise translated(e) or UnavailableError(
+        raise translate(e) or UnavailableError(
             Code.DATABASE_UNAVAILABLE, "the database cannot be read"
         ) from e
     finally:
@@ -186,24 +186,24 @@ async def reading(url: URL) -> AsyncIterator[AsyncConnection]:
 
 
 def _read_only(url: URL) -> URL:
-    """URL of an existing file, opened read-only."""
+    """Returns the URL of an existing file, opened read-only."""
     path = Path(str(url.database))
     if not path.is_file():
         raise NotFoundError(Code.NOT_FOUND, f"there is no database file {path.name}")
-    place = f"file:{quote(str(path.absolute()))}"
-    return url.set(database=place, query={"mode": "ro", "uri": "true"})
+    file_uri = f"file:{quote(str(path.absolute()))}"
+    return url.set(database=file_uri, query={"mode": "ro", "uri": "true"})
 
 
 async def _batches(connection: AsyncConnection) -> AsyncIterator[list[StoredEvent]]:
     is_sqlite = connection.dialect.name == "sqlite"
-    wanted = select(*_columns(is_sqlite)).order_by(table.c.seq, table.c.aggregate)
-    async with connection.stream(wanted) as result:
+    query = select(*_columns(is_sqlite)).order_by(table.c.seq, table.c.aggregate)
+    async with connection.stream(query) as result:
         async for rows in result.partitions(_BATCH):
             yield [_stored(row, is_sqlite) for row in rows]
 
 
 def _columns(is_sqlite: bool) -> list[Any]:
-    """Query of every column in its stored text form."""
+    """Returns the columns of the query, each in its stored text form."""
     if not is_sqlite:
         return [
             type_coerce(column, Text).label(column.name) if column.name == "payload" else column
@@ -216,22 +216,22 @@ def _columns(is_sqlite: bool) -> list[Any]:
         kinds = kinds + func.typeof(column) + " "
     plain = [cast(column, LargeBinary).label(column.name) for column in table.columns]
     # A number stored as text is read with the other texts.
-    place = case((func.typeof(table.c.seq) == "integer", table.c.seq), else_=None)
-    return [place.label("place"), kinds.label("kinds"), *plain]
+    number = case((func.typeof(table.c.seq) == "integer", table.c.seq), else_=None)
+    return [number.label("place"), kinds.label("kinds"), *plain]
 
 
 def _stored(row: Row[Any], is_sqlite: bool) -> StoredEvent:
     seq = row.place if is_sqlite else row.seq
     try:
         fields = _texts(row) if is_sqlite else dict(row._mapping)  # noqa: SLF001  # its public name
-        found = _event(fields)
-        return StoredEvent(found.seq, found, _fault(row, fields, found, is_sqlite))
+        event = _event(fields)
+        return StoredEvent(event.seq, event, _fault(row, fields, event, is_sqlite))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return StoredEvent(seq if isinstance(seq, int) else 0, None, "cannot be read")
 
 
 def _texts(row: Row[Any]) -> dict[str, Any]:
-    """Decode a row. Raises ValueError for invalid text or a missing number."""
+    """Decodes a row. Raises ValueError for invalid text or a missing number."""
     fields: dict[str, Any] = {}
     for column in table.columns:
         value = getattr(row, column.name)
@@ -254,21 +254,21 @@ def _event(fields: Mapping[str, Any]) -> PortfolioEvent:
 
 
 def _fault(
-    row: Row[Any], fields: Mapping[str, Any], found: PortfolioEvent, is_sqlite: bool
+    row: Row[Any], fields: Mapping[str, Any], event: PortfolioEvent, is_sqlite: bool
 ) -> str | None:
-    """Fault outside the hash: another spelling of a value, or a row of another history."""
+    """Returns a fault outside the hash: another spelling of a value, or a foreign row."""
     if fields["aggregate"] != PORTFOLIO_ID:
-        return "belongs to no history of ours"
-    if json.dumps(found.payload, allow_nan=True, separators=(",", ":")) != fields["payload"]:
-        return "the payload is spelt otherwise than it was written"
+        return "belongs to another history"
+    if json.dumps(event.payload, allow_nan=True, separators=(",", ":")) != fields["payload"]:
+        return "the stored text of the payload differs from the written form"
     if not is_sqlite:
         return None
-    if instant_text(found.occurred_at) != fields["occurred_at"]:
-        return "the time is spelt otherwise than it was written"
+    if instant_text(event.occurred_at) != fields["occurred_at"]:
+        return "the stored text of the time differs from the written form"
     if any(str(fields[name]) != bytes(getattr(row, name)).decode() for name in _INTEGERS):
-        return "a number is spelt otherwise than it was written"
+        return "the stored text of a number differs from the written form"
     if row.kinds.split() != [_kind(column, fields[column.name]) for column in table.columns]:
-        return "a value is of another kind than it was written"
+        return "the stored type of a value differs from the written one"
     return None
 
 
@@ -279,27 +279,29 @@ def _kind(column: Column[Any], value: object) -> str:
 
 
 async def _head(connection: AsyncConnection) -> tuple[ChainHead | None, bool]:
-    """Stored head, and whether the history may predate head records."""
-    wanted = select(type_coerce(service_facts.c.value, Text)).where(service_facts.c.key == HEAD)
+    """Returns the stored head, and whether the history may predate head records."""
+    query = select(type_coerce(service_facts.c.value, Text)).where(service_facts.c.key == HEAD)
     try:
-        found = (await connection.execute(wanted)).scalars().all()
-        if not found:
+        values = (await connection.execute(query)).scalars().all()
+        if not values:
             return None, not await _has_published_change(connection)
-        return ChainHead.read(json.loads(found[0])), False
+        return ChainHead.read(json.loads(values[0])), False
     except (SQLAlchemyError, ValueError, TypeError):
         return None, False
 
 
 async def _has_published_change(connection: AsyncConnection) -> bool:
-    """Whether the event stream holds a change: then a head existed and was removed."""
-    if not await connection.run_sync(lambda sync: sqlalchemy_inspect(sync).has_table(events.name)):
+    """Returns True if the event stream has a change: then a head existed and was removed."""
+    if not await connection.run_sync(lambda sync: inspect(sync).has_table(events.name)):
         return False
-    recorded = select(events.c.seq).where(events.c.topic == Topic.PORTFOLIO_CHANGE.value).limit(1)
+    recorded = (
+        select(events.c.seq).where(events.c.topic == EventTopic.PORTFOLIO_CHANGE.value).limit(1)
+    )
     return (await connection.execute(recorded)).first() is not None
 
 
 async def _state(connection: AsyncConnection) -> Portfolio | None:
-    """Stored portfolio; None if unreadable."""
+    """Returns the stored portfolio; None if it is unreadable."""
     try:
         return await PortfolioRepository(connection).load()
     except (SQLAlchemyError, ValueError, sqlite3.Error):

@@ -8,7 +8,7 @@ from sqlalchemy import event
 
 from app.foundation.sql.schema import metadata
 
-# Newest complete board: the scores that decisions use.
+# Newest complete board: decisions use its scores.
 _NEWEST_RUN: Final = """\
 SELECT r.run_id FROM scoring_runs r
 JOIN scoring_run_coverage v ON v.run_id = r.run_id

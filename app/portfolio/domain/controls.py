@@ -1,8 +1,8 @@
 """The operator's controls: a switch for trading; pinned, banned and watched symbols."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -57,14 +57,17 @@ class Controls:
         watched = (lock for lock in self.locks.values() if lock.kind is LockKind.WATCH)
         return tuple(sorted(watched, key=lambda lock: lock.symbol))
 
-    def at(self, moment: datetime) -> "Controls":
-        """Without the locks that have expired: one that ends now is over."""
+    def in_force(self, since: Callable[[datetime], timedelta]) -> "Controls":
+        """Without the locks that have expired: one that ends now is over.
+
+        `since` gives the proven time since a timestamp. A lock lasts from its setting to its end.
+        """
         return Controls(
             self.switch,
             {
                 symbol: lock
                 for symbol, lock in self.locks.items()
-                if lock.expires_at is None or lock.expires_at > moment
+                if lock.expires_at is None or since(lock.set_at) < lock.expires_at - lock.set_at
             },
         )
 

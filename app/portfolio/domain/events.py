@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from app.foundation.events import EventKind, Topic
+from app.foundation.events import EventKind, EventTopic
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class ProposalDecided:
 
 
 EVENTS: Final = (
-    EventKind(PortfolioChanged, "portfolio_changed", Topic.PORTFOLIO_CHANGE, subject="symbol"),
-    EventKind(PlanCreated, "plan_created", Topic.REBALANCE),
-    EventKind(ProposalOpened, "proposal_opened", Topic.REBALANCE),
-    EventKind(ProposalDecided, "proposal_decided", Topic.REBALANCE),
+    EventKind(PortfolioChanged, "portfolio_changed", EventTopic.PORTFOLIO_CHANGE, subject="symbol"),
+    EventKind(PlanCreated, "plan_created", EventTopic.REBALANCE),
+    EventKind(ProposalOpened, "proposal_opened", EventTopic.REBALANCE),
+    EventKind(ProposalDecided, "proposal_decided", EventTopic.REBALANCE),
 )

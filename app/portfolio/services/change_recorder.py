@@ -149,7 +149,9 @@ class ChangeRecorder:
         Raises ConflictError where the operator's switch or locks forbid it.
         """
         if any(draft.type in HELD_BACK for draft in change.drafts):
-            (await unit.get(ControlRepository).load()).at(context.at).require(change.drafts)
+            (await unit.get(ControlRepository).load()).in_force(context.since).require(
+                change.drafts
+            )
         after = change.portfolio
         broken = faults(after, context.configuration.max_portfolio_symbols)
         if broken:
@@ -180,7 +182,7 @@ class ChangeRecorder:
         }:
             await unit.get(ReplacementRepository).forget(symbol)
         for event in events:
-            unit.announce(
+            unit.publish_after_commit(
                 PortfolioChanged(
                     version=after.version,
                     seq=event.seq,

@@ -185,6 +185,10 @@ class DecisionContext:
         """Timestamp that lies the proven time before this moment."""
         return self.at - self.since(stamp)
 
+    def now_after(self, stamp: datetime) -> datetime:
+        """This moment for what ends a time after `stamp`: the stamp and the proven time since."""
+        return stamp + self.since(stamp)
+
     def is_seat_given_up(self, vacancy: Vacancy) -> bool:
         """Whether the vacancy is older than `replacement.vacancy_max_age_s`."""
         most = timedelta(seconds=self.configuration.replacement.vacancy_max_age_s)
@@ -267,7 +271,8 @@ class DecisionContext:
     def redenominations(self, symbol: str) -> tuple[Redenomination, ...]:
         """Changes of the unit of its price: those of the bars, and one that no bar shows yet.
 
-        Stored changes of the multiplier prove one inside a daily bar without hourly bars.
+        Stored changes of the multiplier prove one inside a daily bar without hourly bars, and
+        inside an hourly bar before the day has closed.
         """
         hourly, daily = self.market.panel(Interval.HOUR), self.market.panel(Interval.DAY)
         quote = self.market.quote(symbol)
@@ -276,6 +281,7 @@ class DecisionContext:
             *unit_changes(daily, symbol),
             *unit_changes(hourly, symbol),
             *unit_changes_of_lots(daily, symbol, lots),
+            *unit_changes_of_lots(hourly, symbol, lots, is_whole=False),
         )
         mark, last = self.mark(symbol), newest_close(hourly, symbol) or newest_close(daily, symbol)
         if mark is None or last is None or not is_redenomination(float(last[1]), float(mark)):
@@ -469,12 +475,24 @@ class DecisionContext:
     def since_inclusion(self, member: Member) -> SinceInclusion:
         """Figures of a member from hourly closes, from daily ones where those do not reach back."""
         hourly, daily = self.market.panel(Interval.HOUR), self.market.panel(Interval.DAY)
-        mark, first = self.mark(member.symbol), member.inclusion_price
-        if mark is not None and first is not None:
-            changes = self.redenominations(member.symbol)
-            if crossed(changes, (member.included_at, first), (self.at, mark)) is not None:
-                return SinceInclusion(None, None, None)
+        mark = self.mark(member.symbol)
+        if self._is_redenominated_since(member, mark, hourly, daily):
+            return SinceInclusion(None, None, None)
         return figures(member, hourly, daily, None if mark is None else float(mark))
+
+    def _is_redenominated_since(
+        self, member: Member, mark: Decimal | None, hourly: Panel | None, daily: Panel | None
+    ) -> bool:
+        """Whether the unit of the member's price has changed since its inclusion.
+
+        Without a mark the newest close is its price; without an inclusion price times alone tell.
+        """
+        changes, first = self.redenominations(member.symbol), member.inclusion_price
+        if first is None:
+            return any(one.until > member.included_at for one in changes)
+        close = newest_close(hourly, member.symbol) or newest_close(daily, member.symbol)
+        last = close if mark is None else (self.at, mark)
+        return last is not None and crossed(changes, (member.included_at, first), last) is not None
 
 
 def _stale(detail: str) -> UnavailableError:
@@ -521,7 +539,7 @@ class DecisionContextFactory:
         """Context with the settings and weight prices that the transaction reads."""
         context = self(await unit.get(ConfigurationRepository).current())
         leaving = await unit.get(ReplacementRepository).confirmed()
-        controls = (await unit.get(ControlRepository).load()).at(context.at)
+        controls = (await unit.get(ControlRepository).load()).in_force(context.since)
         weighed = await unit.get(HistoryRepository).last_weighting()
         prices = {} if weighed is None else read_mark_prices(weighed.payload)
         return replace(context, set_at=prices, leaving=leaving, controls=controls)
@@ -530,7 +548,7 @@ class DecisionContextFactory:
         """Committed state and its decision context, for reads; raises UnavailableError."""
         state = await self.memory.newest(database)
         context = self(state.configuration)
-        controls = state.controls.at(context.at)
+        controls = state.controls.in_force(context.since)
         return state, replace(
             context,
             set_at=state.set_at,

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from app.foundation.sql.database import UnitOfWork
@@ -18,16 +18,19 @@ _BY: Final = "schedule"
 
 
 async def sync_open_proposals(
-    unit: UnitOfWork, kinds: Collection[ProposalKind], wanted: Sequence[Proposal], at: datetime
+    unit: UnitOfWork,
+    kinds: Collection[ProposalKind],
+    wanted: Sequence[Proposal],
+    context: DecisionContext,
 ) -> tuple[Proposal, ...]:
     """Open the `wanted` proposals, supersede all others of these kinds, and return the open ones.
 
     An equal proposal that is still open stays, so that operators decide once. To be
     called under the portfolio's lock.
     """
-    kept: list[Proposal] = []
+    kept, at = list[Proposal](), context.at
     for stored in await unit.get(ProposalRepository).all_open(kinds):
-        old = stored.at(at)
+        old = stored.at(context.now_after(stored.opened_at))
         if old.state is ProposalState.OPEN and any(old.is_same(new) for new in wanted):
             kept.append(old)
             continue
@@ -38,7 +41,7 @@ async def sync_open_proposals(
     fresh = [new for new in wanted if not any(new.is_same(old) for old in kept)]
     for new in fresh:
         await unit.get(ProposalRepository).open(new)
-        unit.announce(
+        unit.publish_after_commit(
             ProposalOpened(
                 new.proposal_id, new.kind.value, new.subject, new.version, new.expires_at, at
             )
@@ -50,7 +53,7 @@ async def close_proposal(unit: UnitOfWork, ended: Proposal) -> bool:
     """Store and publish the decision on a proposal; False if one exists already."""
     if ended.decision is None or not await unit.get(ProposalRepository).decide(ended):
         return False
-    unit.announce(
+    unit.publish_after_commit(
         ProposalDecided(
             ended.proposal_id,
             ended.kind.value,

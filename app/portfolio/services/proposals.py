@@ -23,6 +23,7 @@ from app.portfolio.domain.proposals import (
     ProposalKind,
     ProposalState,
 )
+from app.portfolio.services.decision_context import Elapsed, elapsed_by_wall
 from app.portfolio.services.membership import PortfolioService, ReplaceResult
 from app.portfolio.services.proposal_book import close_proposal
 from app.portfolio.services.rebalance_runs import RebalanceRequest, RebalanceResult
@@ -70,6 +71,7 @@ class ProposalService:
     rebalancing: Rebalancing
     portfolio: PortfolioService
     executors: Mapping[ProposalKind, Executor]  # of the kinds that other capabilities propose
+    elapsed: Elapsed = elapsed_by_wall
 
     async def page(
         self, before: tuple[datetime, str] | None, limit: int, kind: ProposalKind | None = None
@@ -78,8 +80,7 @@ class ProposalService:
         async with self.database.read() as unit:
             version = (await unit.get(PortfolioRepository).load()).version
             found = await unit.get(ProposalRepository).page(before, limit, kind)
-        now = self.clock()
-        return tuple(_shown(one.at(now), version) for one in found)
+        return tuple(_shown(self._now(one), version) for one in found)
 
     async def approve(
         self, proposal_id: str, reason: str, command: Command, render: Render[Proposal]
@@ -105,7 +106,7 @@ class ProposalService:
 
         async def end(unit: UnitOfWork, run_id: str | None, version: int) -> None:
             decision = Decision(self.clock(), command.actor, reason, run_id, version)
-            decided.append(await _ended(unit, found, ProposalState.APPROVED, decision))
+            decided.append(await self._ended(unit, found, ProposalState.APPROVED, decision))
 
         def rendered(_: object) -> StoredResponse:
             return render(decided[-1])
@@ -135,7 +136,7 @@ class ProposalService:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
             command.require_version(portfolio.version)
             decision = Decision(self.clock(), command.actor, reason)
-            return await _ended(unit, found, ProposalState.DECLINED, decision)
+            return await self._ended(unit, found, ProposalState.DECLINED, decision)
 
         return await self.idempotency.run(command, change, render)
 
@@ -172,6 +173,21 @@ class ProposalService:
             hooks,
         )
 
+    def _now(self, proposal: Proposal) -> Proposal:
+        """Proposal as it stands now; a step of the wall clock does not end it."""
+        opened_at = proposal.opened_at
+        return proposal.at(opened_at + self.elapsed(opened_at, self.clock()))
+
+    async def _ended(
+        self, unit: UnitOfWork, found: Proposal, state: ProposalState, decision: Decision
+    ) -> Proposal:
+        """Final state of `found`, which may have changed since it was read."""
+        stored = await unit.get(ProposalRepository).one(found.proposal_id)
+        ended = self._now(stored or found).ended(state, decision)
+        if not await close_proposal(unit, ended):
+            raise _has_ended("decided")
+        return ended
+
     async def _one(self, proposal_id: str) -> Proposal:
         async with self.database.read() as unit:
             found = await unit.get(ProposalRepository).one(proposal_id)
@@ -186,7 +202,7 @@ class ProposalService:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
             stored = await unit.get(ProposalRepository).one(proposal_id)
             now = self.clock()
-            proposal = None if stored is None else stored.at(now)
+            proposal = None if stored is None else self._now(stored)
             if proposal is None or proposal.state is not ProposalState.OPEN:
                 if proposal is not None:
                     await close_proposal(unit, proposal)
@@ -202,17 +218,6 @@ class ProposalService:
         refused = await self.database.run(look)
         if refused is not None:
             raise refused
-
-
-async def _ended(
-    unit: UnitOfWork, found: Proposal, state: ProposalState, decision: Decision
-) -> Proposal:
-    """Final state of `found`, which may have changed since it was read."""
-    stored = await unit.get(ProposalRepository).one(found.proposal_id)
-    ended = (stored or found).at(decision.at).ended(state, decision)
-    if not await close_proposal(unit, ended):
-        raise _has_ended("decided")
-    return ended
 
 
 def _has_ended(state: str) -> ConflictError:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from app.configuration.domain.model import WeightingMethod
-from app.foundation.clock import SharedClock, agreed
+from app.foundation.clock import SharedClock, current_time
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import (
     Code,
@@ -190,7 +190,7 @@ def publish_plan(
     unit: UnitOfWork, run_id: str, planned: RebalanceDecision, after: Portfolio, at: datetime
 ) -> None:
     """Publish the plan after the transaction commits."""
-    unit.announce(PlanCreated(run_id, after.version, len(planned.plan.changes), at))
+    unit.publish_after_commit(PlanCreated(run_id, after.version, len(planned.plan.changes), at))
 
 
 def _facts(run_id: str, planned: RebalanceDecision, method: WeightingMethod) -> dict[str, object]:
@@ -291,7 +291,7 @@ class RebalanceRuns:
 
     async def now(self, unit: UnitOfWork) -> datetime:
         """Time of the clock that ends leases."""
-        return await agreed(unit, self.shared, self.clock)
+        return await current_time(unit, self.shared, self.clock)
 
     async def forget_old(self, keep: timedelta) -> int:
         """Drops runs that ended longer ago; gives their number."""

@@ -278,7 +278,7 @@ class Rebalancing:
             )
             proposed = (wanted,) if planned.plan.changes else ()
             kinds = (ProposalKind.REBALANCE,)
-            now_open = await sync_open_proposals(unit, kinds, proposed, loaded.context.at)
+            now_open = await sync_open_proposals(unit, kinds, proposed, loaded.context)
             return next((one.proposal_id for one in now_open), None)
 
         return await self.database.run(change)
@@ -309,7 +309,7 @@ class Rebalancing:
         context, proposal_id = loaded.context, self.runs.new_id()
         wanted = proposal_from_plan(proposal_id, run.run_id, planned, loaded.portfolio, context)
         proposed = (wanted,) if state is RunState.PROPOSED else ()
-        now_open = await sync_open_proposals(unit, (ProposalKind.REBALANCE,), proposed, context.at)
+        now_open = await sync_open_proposals(unit, (ProposalKind.REBALANCE,), proposed, context)
         return [one.proposal_id for one in now_open]
 
 

@@ -227,7 +227,7 @@ class ReplacementService:
             for one in due
             if is_proposed
         ]
-        await sync_open_proposals(unit, (ProposalKind.REPLACEMENT,), wanted, context.at)
+        await sync_open_proposals(unit, (ProposalKind.REPLACEMENT,), wanted, context)
 
     async def _swap(
         self,

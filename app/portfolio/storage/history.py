@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.foundation.sql.tables import service_facts
 from app.portfolio.domain.event_log import (
     MOVES,
@@ -76,13 +76,13 @@ class HistoryRepository:
         if events:
             _require_intact(last, head)
             await self.connection.execute(_NEW, [_row(event) for event in events])
-            await FactRepository(self.connection).put(HEAD, ChainHead.of(events[-1]).fact())
+            await KeyValueRepository(self.connection).put(HEAD, ChainHead.of(events[-1]).fact())
         return events
 
     async def _last_and_head(self) -> tuple[PortfolioEvent | None, ChainHead | None]:
         row = (await self.connection.execute(_LAST_AND_HEAD)).first()
         if row is None:  # a head without events is what is looked for, too
-            return None, ChainHead.read(await FactRepository(self.connection).get(HEAD))
+            return None, ChainHead.read(await KeyValueRepository(self.connection).get(HEAD))
         return _event(row), ChainHead.read(row.head)
 
     async def last_weighting(self, until: datetime | None = None) -> PortfolioEvent | None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.configuration.storage.configuration import configuration_versions
 from app.foundation.errors import Code, ConflictError
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.portfolio.domain.controls import Controls, Lock, Switch, lock_payload, read_lock
 from app.portfolio.domain.event_log import instant, instant_text
 from app.portfolio.domain.models import Member, Portfolio
@@ -256,7 +256,7 @@ class ControlRepository:
 
     async def load(self) -> Controls:
         """As stored, with locks that have expired."""
-        facts = await FactRepository(self.connection).several(SWITCH, LOCKS)
+        facts = await KeyValueRepository(self.connection).get_many(SWITCH, LOCKS)
         switch, locks = facts.get(SWITCH), facts.get(LOCKS)
         held = {symbol: read_lock(one) for symbol, one in (locks or {}).items()}
         if switch is None:
@@ -275,11 +275,11 @@ class ControlRepository:
             "changed_at": None if moved is None else instant_text(moved),
             "changed_by": switch.changed_by,
         }
-        await FactRepository(self.connection).put(SWITCH, fact)
+        await KeyValueRepository(self.connection).put(SWITCH, fact)
 
     async def store_locks(self, locks: Mapping[str, Lock]) -> None:
         fact = {symbol: lock_payload(lock) for symbol, lock in sorted(locks.items())}
-        await FactRepository(self.connection).put(LOCKS, fact)
+        await KeyValueRepository(self.connection).put(LOCKS, fact)
 
 
 _confirmed = and_(

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from app.foundation.decimal_math import to_millionths
-from app.foundation.events import EventKind, Topic
+from app.foundation.events import EventKind, EventTopic
 from app.scoring.domain.board import Board
 
 
@@ -75,9 +75,9 @@ EVENTS: Final = (
     EventKind(
         ScoresUpdated,
         "scores_updated",
-        Topic.SCORING_RUN,
+        EventTopic.SCORING_RUN,
         time="calculated_at",
         split=_changes_then_run,
     ),
-    EventKind(ScoreChanged, "score_changed", Topic.SCORE_UPDATE, "calculated_at", "symbol"),
+    EventKind(ScoreChanged, "score_changed", EventTopic.SCORE_UPDATE, "calculated_at", "symbol"),
 )

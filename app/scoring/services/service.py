@@ -293,7 +293,7 @@ class Scoring:
         board = replace(board, seq=seq)
         if not board.is_provisional:
             await keep_seen(unit, prepared.draft, made_by, board.as_of.date())
-        unit.announce(
+        unit.publish_after_commit(
             ScoresUpdated(
                 board.run_id,
                 board.as_of,

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from app.foundation.events import EventKind, Topic
+from app.foundation.events import EventKind, EventTopic
 
 
 class KeyChange(StrEnum):
@@ -28,4 +28,4 @@ class ApiKeyChanged:
     occurred_at: datetime
 
 
-EVENTS: Final = (EventKind(ApiKeyChanged, "api_key_changed", Topic.SECURITY),)
+EVENTS: Final = (EventKind(ApiKeyChanged, "api_key_changed", EventTopic.SECURITY),)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from app.foundation.events import EventKind, Topic
+from app.foundation.events import EventKind, EventTopic
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,4 +33,4 @@ class SignalOutcomesBooked:
     occurred_at: datetime
 
 
-EVENTS: Final = (EventKind(SignalChanged, "signal_changed", Topic.SIGNAL, subject="symbol"),)
+EVENTS: Final = (EventKind(SignalChanged, "signal_changed", EventTopic.SIGNAL, subject="symbol"),)

@@ -102,7 +102,7 @@ def window_return(bars: Sequence[Bar], window: OutcomeWindow, *, is_over: bool) 
 
     `bars` ascend. A close is carried over bars without trades, up to five in a row; a delisted
     contract realises its last price. None where either price is missing, and across a
-    redenomination.
+    redenomination, also one inside a bar: no market moves by a power of ten within an hour.
     """
     begun = _start(bars, window)
     if begun is None:
@@ -111,6 +111,9 @@ def window_return(bars: Sequence[Bar], window: OutcomeWindow, *, is_over: bool) 
     within = [bar for bar in bars if first_ms <= bar.opened_ms < window.ends_ms]
     last = within[-1]
     if any(is_redenomination(one.close, other.open) for one, other in pairwise(within)):
+        return None
+    is_carried = first_ms < window.starts_ms  # the price is the close of the first bar
+    if any(is_redenomination(one.open, one.close) for one in within[is_carried:]):
         return None
     is_near = window.ends_ms - (last.opened_ms + HOUR_MS) <= REACH_MS
     if not is_near and not is_over:

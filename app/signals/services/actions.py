@@ -310,7 +310,7 @@ class SignalActions:
         for old in await unit.get(ProposalRepository).all_open(_KINDS):
             if old.subject == step.symbol:
                 said = Decision(context.at, "schedule", "a newer signal asks for it")
-                now = old.at(context.at)
+                now = old.at(context.now_after(old.opened_at))
                 is_open = now.state is ProposalState.OPEN
                 await close_proposal(
                     unit, now.ended(ProposalState.SUPERSEDED, said) if is_open else now
@@ -318,7 +318,7 @@ class SignalActions:
         lasts = timedelta(seconds=context.configuration.automation.proposal_ttl_s)
         made = make_proposal(self.new_id(), judged, step, version, context, lasts)
         await unit.get(ProposalRepository).open(made)
-        unit.announce(
+        unit.publish_after_commit(
             ProposalOpened(
                 made.proposal_id, made.kind.value, made.subject, version, made.expires_at,
                 context.at,

@@ -109,7 +109,7 @@ def publish_signals(unit: UnitOfWork, changed: Iterable[EvaluatedSignal], at: da
     for one in changed:
         signal, verdict = one.signal, one.verdict
         evaluation = None if verdict is None else verdict.evaluation
-        unit.announce(
+        unit.publish_after_commit(
             SignalChanged(
                 signal_id=signal.signal_id,
                 source=signal.claim.source,

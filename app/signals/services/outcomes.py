@@ -163,7 +163,7 @@ def _publish_outcomes(
     found = Counter(one.outcome.beat for one in bookings)
     booked = SignalOutcomesBooked(found[True], found[False], found[None], at)
     if found:
-        unit.announce(booked)
+        unit.publish_after_commit(booked)
     return booked
 
 

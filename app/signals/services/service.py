@@ -315,7 +315,7 @@ class SignalService:
         async def change(unit: UnitOfWork) -> RequeueResult:
             now = self.contexts.clock()
             failed = await unit.get(SignalRepository).failed(max_retries + 1, BATCH)
-            ended = [one.expired(now) for one in failed]
+            ended = [one.expired(self._now_after(one)) for one in failed]
             pairs = zip(ended, failed, strict=True)
             after = [one.again() if one is old else one for one, old in pairs]
             moved = [EvaluatedSignal(one) for one in after]
@@ -346,13 +346,17 @@ class SignalService:
 
     async def _cleared(self, unit: UnitOfWork, older_than: timedelta) -> CleanupResult:
         now = self.contexts.clock()
-        over = [
-            EvaluatedSignal(one.expired(now))
-            for one in await unit.get(SignalRepository).overdue(now)
-        ]
+        overdue = await unit.get(SignalRepository).overdue(now)
+        ended = [(one, one.expired(self._now_after(one))) for one in overdue]
+        over = [EvaluatedSignal(after) for before, after in ended if after is not before]
         await unit.get(SignalRepository).save(over)
         publish_signals(unit, over, now)
         return CleanupResult(len(over), await unit.get(SignalRepository).forget(now - older_than))
+
+    def _now_after(self, signal: Signal) -> datetime:
+        """This moment by the proven time since a signal came; a step of the clock ends none."""
+        came = signal.received_at
+        return came + self.contexts.elapsed(came, self.contexts.clock())
 
     def _settled(
         self,
@@ -363,7 +367,7 @@ class SignalService:
         asked: ExternalVotes,
     ) -> Iterable[EvaluatedSignal]:
         for signal in taken:
-            ended = signal.expired(context.at)
+            ended = signal.expired(context.now_after(signal.received_at))
             if ended is not signal:
                 yield EvaluatedSignal(ended)
             elif board is not None and self.judges.has_all_votes(signal, board, asked):

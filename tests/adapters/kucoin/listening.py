@@ -36,7 +36,7 @@ class Ear:
     newest: dict[tuple[Topic, type[Update]], Told] = field(default_factory=dict)
     heard: list[Told] = field(default_factory=list)
     backfills: int = 0
-    is_away: bool = False
+    is_unavailable: bool = False
     in_doubt: list[Topic] = field(default_factory=list)
 
     def told(self, news: Sequence[Told]) -> None:
@@ -45,7 +45,7 @@ class Ear:
             self.newest[one.topic, type(one.update)] = one
 
     async def catch_up(self) -> None:
-        if self.is_away:
+        if self.is_unavailable:
             raise UnavailableError(Code.EXCHANGE_UNAVAILABLE, "away")
         self.backfills += 1
 

@@ -56,7 +56,7 @@ async def test_a_channel_from_its_first_day_to_its_last(
         problem(await client.post(f"{PATH}/channels", json=wanted), 409, "channel_name_taken")
         tried = await client.post(f"{PATH}/test", json={"channel_id": channel["id"]})
         assert tried.json()["state"] == "pending"
-        await office.announce(change(1))
+        await office.publish(change(1))
         await office.work()
         assert got == [f"notice-{tried.json()['id']}", "event-1"]
     first = (await client.get(PATH, params={"limit": 1})).json()

@@ -28,7 +28,7 @@ from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import NotificationLimit, NotificationSettings, Severity
 from app.foundation.events import EventRecord
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged, ProposalOpened
 
 T0 = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -36,7 +36,7 @@ RULES = NotificationSettings()
 
 
 def record(event: object) -> EventRecord:
-    (draft,) = drafts_of(event)
+    (draft,) = encode_event(event)
     return EventRecord(draft.topic, draft.type, draft.subject, draft.data, draft.occurred_at, 9)
 
 

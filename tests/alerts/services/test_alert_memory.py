@@ -16,7 +16,7 @@ from app.alerts.services.facts import PairCorrelations, correlations
 from app.alerts.services.service import AlertBookCache
 from app.alerts.storage.alerts import AlertRepository
 from app.foundation.sql.database import Database
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.market.domain.models import Interval
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.replacement import ConfirmationCount
@@ -35,7 +35,7 @@ def statements(database: Database) -> Iterator[list[str]]:
     def note(_c: object, _cursor: object, sql: str, *_: object) -> None:
         asked.append(sql)
 
-    engines = [one.sync_engine for one in database._opened().all()]
+    engines = [one.sync_engine for one in database._require_open().all()]
     for one in engines:
         event.listen(one, "before_cursor_execute", note)
     yield asked
@@ -62,7 +62,7 @@ async def test_a_commit_elsewhere_costs_one_statement_for_state_and_book_each(de
     await shown(desk)
     await shown(desk)  # reads the row that the one before has written
     async with desk.database.write() as unit:
-        await unit.get(FactRepository).put("something", "else")
+        await unit.get(KeyValueRepository).put("something", "else")
     with statements(desk.database) as asked:
         assert await shown(desk)
     assert len([sql for sql in asked if "SELECT" in sql]) == 2

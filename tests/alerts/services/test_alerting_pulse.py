@@ -37,7 +37,7 @@ class Post:
 
     def silence(self, part: str) -> float:
         lines = self.metrics.render().decode().splitlines()
-        wanted = f'mysymbols_alerting_silence_seconds{{part="{part}"}} '
+        wanted = f'mysymbols_alerting_silence_seconds{{component="{part}"}} '
         return next(float(line.removeprefix(wanted)) for line in lines if wanted in line)
 
 
@@ -134,7 +134,7 @@ async def test_levels_are_the_share_of_looks_at_which_all_was_well() -> None:
 async def test_throughput_is_of_the_last_minute() -> None:
     status, seconds, count = World().status(), 0.0, 0.0
     process = status.process
-    process.monotonic, process.counted = (lambda: seconds), (lambda: {"requests": count})
+    process.monotonic, process.read_counters = (lambda: seconds), (lambda: {"requests": count})
     assert [one.per_minute for one in process.read().throughput] == [None]
     for look in range(100):
         seconds, count = look * 5.0, look * 50.0

@@ -59,7 +59,7 @@ async def test_the_database_holds_no_address_and_no_secret(
     async with receiver.listening() as url:
         address = f"{url}?token=canary-address"
         await office.channel("desk", address)
-        await office.announce(change(1))
+        await office.publish(change(1))
         await office.work()
         assert len(receiver.got) == 1, "sealed, and told all the same"
         text = await _stored(database) + capsys.readouterr().out
@@ -91,7 +91,7 @@ async def test_without_its_key_a_channel_is_told_nothing_until_it_is_named_anew(
     async with receiver.listening() as url:
         channel_id = await office.channel("desk", url)
         keyed(office, NEW)
-        await office.announce(change(1))
+        await office.publish(change(1))
         await office.work()
         (failed,) = await office.notifications.log(None, 9)
         assert (failed.state, receiver.got) == (DeliveryState.PENDING, [])

@@ -138,10 +138,10 @@ class Office:
         assert outcome.result is not None
         return outcome.result.id
 
-    async def announce(self, *events: object) -> None:
+    async def publish(self, *events: object) -> None:
         async with self.database.write() as unit:
             for event in events:
-                unit.announce(event)
+                unit.publish_after_commit(event)
 
     async def work(self, *couriers: NotificationDispatcher) -> None:
         """One round: notices of what happened, and a try over each channel."""
@@ -171,10 +171,10 @@ def office(database: Database) -> Office:
 async def test_S12_each_event_arrives_once_in_order_and_signed(office: Office) -> None:
     receiver = Receiver()
     async with receiver.listening() as url:
-        await office.announce(change(0))  # before there was a channel: no news for it
+        await office.publish(change(0))  # before there was a channel: no news for it
         await office.dispatcher.collect()
         await office.channel("desk", url)
-        await office.announce(
+        await office.publish(
             *(change(number) for number in range(1, 6)), PlanCreated("r", 1, 0, NOW)
         )
         await office.work()
@@ -199,7 +199,7 @@ async def test_U08_a_receiver_that_was_away_for_an_hour_gets_everything_in_order
         await office.channel("away", url)
         await office.channel("fine", other)
         for minute in range(60):
-            await office.announce(change(minute))
+            await office.publish(change(minute))
             await office.work()
             office.now += timedelta(minutes=1)
         assert away.got == []
@@ -222,7 +222,7 @@ async def test_U08_whatever_a_receiver_does_is_a_failure_with_a_next_try(
     async with receiver.listening() as url:
         address = "http://127.0.0.1:1/hook" if fault == "closed" else url
         await office.channel("desk", address)
-        await office.announce(change(1))
+        await office.publish(change(1))
         await office.work()
         (failed,) = await office.notifications.log(None, 10)
         assert (failed.state, failed.attempts) == (DeliveryState.PENDING, 1)
@@ -239,14 +239,14 @@ async def test_U08_what_is_given_up_is_seen_and_told_again_by_hand(office: Offic
     receiver = Receiver(status=500)
     async with receiver.listening() as url:
         await office.channel("desk", url)
-        await office.announce(change(1))
+        await office.publish(change(1))
         for _ in range(MAX_ATTEMPTS):
             assert await office.states() in ([], [DeliveryState.PENDING])
             await office.work()
             office.now += timedelta(hours=8)
         (dead,) = await office.notifications.log(None, 10, state=DeliveryState.DEAD)
         assert dead.attempts == MAX_ATTEMPTS
-        await office.announce(change(2))
+        await office.publish(change(2))
         receiver.status = 200
         await office.work()  # a dead one holds up nobody
         assert receiver.ids == ["event-2"]
@@ -264,7 +264,7 @@ async def test_K11_a_crash_between_the_telling_and_its_record_repeats_the_same_i
     receiver = Receiver()
     async with receiver.listening() as url:
         await office.channel("desk", url)
-        await office.announce(change(1), change(2))
+        await office.publish(change(1), change(2))
         (channel,) = await office.dispatcher.collect()
         async with office.database.write() as unit:
             claimed = await unit.get(NotificationRepository).claim(channel.id, office.now, 2)
@@ -284,7 +284,7 @@ async def test_C10_three_couriers_tell_everything_once_and_in_order(office: Offi
         await office.channel("desk", url)
         couriers = [office.another() for _ in range(3)]
         for start in range(0, 30, 10):
-            await office.announce(*(change(number) for number in range(start, start + 10)))
+            await office.publish(*(change(number) for number in range(start, start + 10)))
             await asyncio.gather(*(office.work(one) for one in couriers))
         await office.work()
     assert receiver.ids == [f"event-{number}" for number in range(1, 31)]
@@ -294,8 +294,8 @@ async def test_people_get_so_many_of_a_kind_and_the_rest_in_one_piece(office: Of
     receiver = Receiver()
     async with receiver.listening() as url:
         await office.channel("people", url.replace("http", "json", 1), ChannelKind.APPRISE)
-        await office.announce(*(alert(number) for number in range(14)))
-        await office.announce(alert(3), alert(99, Severity.CRITICAL))
+        await office.publish(*(alert(number) for number in range(14)))
+        await office.publish(alert(3), alert(99, Severity.CRITICAL))
         await office.work()
         titles = [json.loads(body)["title"] for _, body in receiver.got]
         assert len(titles) == 11  # ten an hour, and what is critical at once
@@ -320,8 +320,8 @@ async def test_new_limits_hold_from_the_next_notice_on(office: Office) -> None:
     async with receiver.listening() as url:
         await office.channel("people", url.replace("http", "json", 1), ChannelKind.APPRISE)
         changed = {"notifications": {"error": {"per_hour": 2, "cooldown_s": 30}}}
-        office.in_force.hear(ConfigurationChanged(validate(changed, Configuration()), NOW))
-        await office.announce(*(alert(number) for number in range(5)))
+        office.in_force.on_event(ConfigurationChanged(validate(changed, Configuration()), NOW))
+        await office.publish(*(alert(number) for number in range(5)))
         await office.work()
         assert len(receiver.got) == 2
         office.now += timedelta(seconds=30)
@@ -337,13 +337,13 @@ async def test_E06_a_storm_of_alerts_is_thirty_messages_a_minute_and_the_rest_is
     async with receiver.listening() as url:
         await office.channel("people", url.replace("http", "json", 1), ChannelKind.APPRISE)
         storm = [alert(number, Severity.CRITICAL) for number in range(MAX_HELD + 90)]
-        await office.announce(*storm, *(change(number) for number in range(40)))
+        await office.publish(*storm, *(change(number) for number in range(40)))
         minutes: list[int] = []
         for _ in range(3):
             for second in range(0, 60, 10):
                 office.now += timedelta(seconds=10)
                 if second < 20:  # the same storm again, in the same minute
-                    await office.announce(*storm[:3])
+                    await office.publish(*storm[:3])
                 before = len(receiver.got)
                 await office.work()
                 minutes.append(len(receiver.got) - before)
@@ -374,7 +374,7 @@ async def test_E11_a_backlog_drains_in_order_in_few_transactions(office: Office)
 
     async with receiver.listening() as url:
         await office.channel("desk", url)
-        await office.announce(*(change(number) for number in range(600)))
+        await office.publish(*(change(number) for number in range(600)))
         await office.work()
         office.now += timedelta(hours=24)
         receiver.status = 200
@@ -391,7 +391,7 @@ async def test_what_arrived_before_a_failure_is_not_told_again(office: Office) -
     receiver = Receiver(dies_after=3)
     async with receiver.listening() as url:
         await office.channel("desk", url)
-        await office.announce(*(change(number) for number in range(6)))
+        await office.publish(*(change(number) for number in range(6)))
         await office.work()
         states = await office.states()
         assert states == [DeliveryState.DELIVERED] * 3 + [DeliveryState.PENDING] * 3
@@ -409,7 +409,7 @@ async def test_the_same_thing_again_waits_for_its_cooldown(office: Office) -> No
         await office.channel("people", url.replace("http", "json", 1), ChannelKind.APPRISE)
         for seconds in (0, 299, 301):
             office.now = NOW + timedelta(seconds=seconds)
-            await office.announce(alert(1))
+            await office.publish(alert(1))
             await office.work()
     states = await office.states()
     assert states[:3] == [
@@ -431,7 +431,7 @@ async def test_U08_a_slow_receiver_holds_up_nobody_else(office: Office) -> None:
         try:
             async with asyncio.timeout(60):
                 for number in range(1, 6):
-                    await office.announce(change(number))
+                    await office.publish(change(number))
                     while len(fine.got) < number:
                         await asyncio.sleep(0.01)
         finally:
@@ -456,13 +456,13 @@ async def test_channels_can_be_changed_and_removed(office: Office) -> None:
         assert (kept.url, kept.secret, kept.kinds) == (url, SECRET, (NotificationKind.ERROR,))
         assert url not in repr(kept)
         assert SECRET not in repr(kept)
-        await office.announce(change(1), alert(1))
+        await office.publish(change(1), alert(1))
         await office.notifications.test(channel_id, WHO, no_answer)
         await office.work()
         assert receiver.ids == ["notice-1", "event-2"]
         off = replace(draft, enabled=False, url=None)
         await office.notifications.alter(channel_id, off, WHO, no_answer)
-        await office.announce(alert(2))
+        await office.publish(alert(2))
         await office.work()
         assert len(receiver.got) == 2
         people = replace(draft, kind=ChannelKind.APPRISE, url=None)
@@ -479,7 +479,7 @@ async def test_what_nobody_was_to_be_told_is_not_told_to_who_comes_later(office:
     receiver = Receiver()
     async with office.database.read() as unit:
         assert await unit.get(NotificationRepository).unseen() == 0
-    await office.announce(change(1), change(2))
+    await office.publish(change(1), change(2))
     async with office.database.read() as unit:
         assert await unit.get(NotificationRepository).unseen() == 2
     await office.work()
@@ -489,7 +489,7 @@ async def test_what_nobody_was_to_be_told_is_not_told_to_who_comes_later(office:
         await office.channel("desk", url)
         await office.work()
         assert receiver.ids == []
-        await office.announce(change(3))
+        await office.publish(change(3))
         await office.work()
     assert receiver.ids == ["event-3"]
 
@@ -499,7 +499,7 @@ async def test_a_round_without_news_writes_nothing(office: Office) -> None:
     receiver = Receiver()
     async with receiver.listening() as url:
         await office.channel("desk", url)
-        await office.announce(change(1))
+        await office.publish(change(1))
         before = office.database.commits
         await office.work()
         assert receiver.ids == ["event-1"]
@@ -507,7 +507,7 @@ async def test_a_round_without_news_writes_nothing(office: Office) -> None:
         before = office.database.commits
         await office.dispatcher.collect()
         assert office.database.commits == before
-        await office.announce(change(2))
+        await office.publish(change(2))
         await office.work()
         assert receiver.ids == ["event-1", "event-2"]
 
@@ -516,7 +516,7 @@ async def test_what_was_settled_long_ago_is_dropped(office: Office) -> None:
     receiver = Receiver()
     async with receiver.listening() as url:
         await office.channel("desk", url)
-        await office.announce(change(1))
+        await office.publish(change(1))
         await office.work()
         assert await office.notifications.forget_old(KEEP) == 0
         office.now += timedelta(days=31)

@@ -10,12 +10,12 @@ from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import CurrentSettings
 from app.configuration.storage.configuration import ConfigurationRepository, configuration_versions
-from app.container.feed import overheard
+from app.container.feed import create_event_handler
 from app.foundation.event_bus import Bus
 from app.foundation.events import EventRecord
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.operations.services.event_stream import EventStream
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -43,11 +43,11 @@ async def test_stored_settings_are_taken_up(database: Database) -> None:
     assert in_force() == NEWER
 
 
-def test_committed_settings_are_heard_and_late_ones_are_not() -> None:
+def test_committed_settings_apply_and_late_older_ones_do_not() -> None:
     in_force = CurrentSettings()
-    in_force.hear(ConfigurationChanged(NEWER, NOW))
-    in_force.hear(ConfigurationChanged(Configuration(), NOW))
-    in_force.hear("something else")
+    in_force.on_event(ConfigurationChanged(NEWER, NOW))
+    in_force.on_event(ConfigurationChanged(Configuration(), NOW))
+    in_force.on_event("something else")
 
     assert in_force() == NEWER
 
@@ -57,7 +57,7 @@ async def test_B12_settings_that_the_database_has_lost_are_in_force_no_longer(
 ) -> None:
     in_force = CurrentSettings()
     await in_force.load(database, NOW)
-    in_force.hear(ConfigurationChanged(NEWER, NOW))  # of a commit that a failover has lost
+    in_force.on_event(ConfigurationChanged(NEWER, NOW))  # of a commit that a failover has lost
     stream = EventStream(database, lambda: NOW, Metrics(), reread=lambda: in_force.reread(database))
     await stream.open()
     following = asyncio.ensure_future(stream.follow(asyncio.Event().set))
@@ -79,12 +79,12 @@ async def test_G11_stored_settings_that_cannot_be_read_are_not_taken_up(database
     with capture_logs() as said:
         await in_force.reread(database)
     assert in_force() == NEWER
-    assert [(one["event"], one["kept_version"]) for one in said] == [("settings_not_read", 2)]
+    assert [(one["event"], one["current_version"]) for one in said] == [("settings_not_read", 2)]
 
 
 def test_G11_settings_that_cannot_be_read_leave_the_last_good_ones_in_force() -> None:
     in_force, bus = CurrentSettings(), Bus()
-    heard = overheard(in_force, bus)
+    heard = create_event_handler(in_force, bus)
     readable = replace(drafted(NEWER), seq=1)
     heard(readable)
     assert in_force() == NEWER
@@ -98,12 +98,12 @@ def test_G11_settings_that_cannot_be_read_leave_the_last_good_ones_in_force() ->
         heard(told(2, 3, of_a_newer_version=1))
     assert in_force() == NEWER
     assert [one["event"] for one in said] == ["settings_decode_failed"]
-    assert said[0]["kept_version"] == 2
+    assert said[0]["current_version"] == 2
     heard(replace(readable, seq=3, type="of_a_newer_version"))  # not even its kind is known
     heard(told(4, 4, max_portfolio_symbols=9))
     assert (in_force().version, in_force().max_portfolio_symbols) == (4, 9)
 
 
 def drafted(settings: Configuration) -> EventRecord:
-    (draft,) = drafts_of(ConfigurationChanged(settings, NOW))
+    (draft,) = encode_event(ConfigurationChanged(settings, NOW))
     return EventRecord(draft.topic, draft.type, draft.subject, draft.data, draft.occurred_at, 0)

@@ -16,8 +16,9 @@ from tests.support.worlds import LATER, T0
 async def test_the_defaults_are_version_one(database: Database) -> None:
     async with database.write() as unit:
         assert await unit.get(ConfigurationRepository).current() == Configuration()
-        assert await unit.get(ConfigurationRepository).found(T0, "start") == Configuration()
-        assert await unit.get(ConfigurationRepository).found(LATER, "start") == Configuration()
+        assert await unit.get(ConfigurationRepository).get_or_create(T0, "start") == Configuration()
+        later = await unit.get(ConfigurationRepository).get_or_create(LATER, "start")
+        assert later == Configuration()
         assert await unit.get(ConfigurationRepository).get(1) == Configuration()
 
 
@@ -26,7 +27,7 @@ async def test_a_new_version_is_in_force_and_the_old_one_remains(database: Datab
         Configuration(), version=2, max_portfolio_symbols=15, rebalance_threshold=Decimal("0.5")
     )
     async with database.write() as unit:
-        await unit.get(ConfigurationRepository).found(T0, "start")
+        await unit.get(ConfigurationRepository).get_or_create(T0, "start")
         await unit.get(ConfigurationRepository).add(second, LATER, "operator")
     async with database.read() as unit:
         assert await unit.get(ConfigurationRepository).current() == second
@@ -45,7 +46,7 @@ async def test_G11_settings_of_a_later_version_are_nobodys_mistake_but_unavailab
     later = {**as_document(Configuration()), "of_a_later_version": 1}
     row = {"version": 2, "body": later, "created_at": LATER, "created_by": "another"}
     async with database.write() as unit:
-        await unit.get(ConfigurationRepository).found(T0, "start")
+        await unit.get(ConfigurationRepository).get_or_create(T0, "start")
         await unit.connection.execute(configuration_versions.insert(), row)
     async with database.read() as unit:
         with pytest.raises(UnavailableError, match="version 2") as caught:

@@ -225,7 +225,7 @@ def watched(body: bytes, note: Callable[[object, str, object], None]) -> None:
 
 
 def steps(body: bytes) -> int:
-    """How many calls refusing a body takes, of Python and of C: a clock that cannot be slow."""
+    """Number of Python and C calls to refuse a body: a measure without a clock."""
     calls = 0
 
     def count(_: object, event: str, __: object) -> None:

@@ -64,7 +64,7 @@ async def opened(
 
 
 async def read_to_end(reader: asyncio.StreamReader) -> bytes:
-    """What was sent until the server closed; fails if it does not close."""
+    """Returns the bytes sent until the server closed; fails if it does not close."""
     async with asyncio.timeout(PATIENCE_S):
         try:
             return await reader.read()
@@ -131,7 +131,7 @@ async def test_a_slow_answer_is_no_fault_of_the_client() -> None:
     ],
     ids=["all", "address"],
 )
-async def test_E01_who_waits_longest_makes_room_for_who_asks(
+async def test_E01_the_longest_idle_connection_is_closed_for_a_new_one(
     said: bytes, limits: ServerLimits
 ) -> None:
     async with limited(limits) as (server, port):

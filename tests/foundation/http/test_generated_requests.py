@@ -96,7 +96,7 @@ class World(Caller):
         self.known["symbol"] = [*members[: MEMBERS // 2], *others[: MEMBERS // 2]]
 
     def knows(self, name: str, path: str) -> list[str]:
-        """What `name` in `path` can stand for, from the list that is served before it."""
+        """Values of `name` in `path`, from the list that is served before it."""
         kind = "symbol" if name.endswith("symbol") else name
         if kind not in self.known:
             listing = path.partition(f"/{{{name}}}")[0]

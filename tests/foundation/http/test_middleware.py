@@ -268,7 +268,7 @@ async def test_HEAD_is_a_GET_without_the_body(client: httpx2.AsyncClient) -> Non
     assert (await client.get(f"{SAMPLES}/orders")).json()["symbol"] == "", "nothing was changed"
 
 
-async def test_a_HEAD_is_counted_as_what_it_is_and_does_not_read_a_stream_to_its_end() -> None:
+async def test_a_HEAD_is_counted_as_HEAD_and_ends_a_stream() -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:

@@ -104,7 +104,7 @@ def test_the_problem_lists_every_code_once(document: Operation) -> None:
 
 
 def test_codes_in_the_code_are_codes_of_the_registry() -> None:
-    """Every Code that is raised anywhere exists; nobody builds answers around validation."""
+    """Every raised Code exists; no response bypasses validation."""
     for path in Path(next(iter(app.__path__))).rglob("*.py"):
         text = path.read_text()
         named = set(re.findall(r"\bCode\.([A-Z0-9_]+)\b", text))
@@ -113,7 +113,7 @@ def test_codes_in_the_code_are_codes_of_the_registry() -> None:
 
 
 def test_no_schema_is_called_by_where_its_code_lies(document: Operation) -> None:
-    """Two models of one name would both be told apart by their modules."""
+    """Two models of one name would both get the names of their modules."""
     assert not [name for name in document["components"]["schemas"] if "__" in name]
 
 

@@ -225,7 +225,9 @@ async def test_I14_text_of_a_query_arrives_as_it_is(
         "/nowhere",
     ],
 )
-async def test_I15_what_cannot_be_is_not_found(client: httpx2.AsyncClient, path: str) -> None:
+async def test_I15_impossible_identifiers_are_not_found(
+    client: httpx2.AsyncClient, path: str
+) -> None:
     response = await client.get("/api/symbol-mgmt" + path)
     body = problem(response, 404, "not_found")
     assert body["detail"] == "There is nothing at this address."

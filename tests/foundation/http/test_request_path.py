@@ -1,4 +1,4 @@
-"""What a request costs before and after its use case: no thread, no search, nothing twice."""
+"""Cost of a request around its use case: no thread, no search, nothing twice."""
 
 import asyncio
 import inspect
@@ -52,7 +52,7 @@ def test_no_read_waits_for_a_thread(route: APIRoute) -> None:
 
 
 @pytest.mark.parametrize(("number", "path"), PATHS)
-def test_a_router_is_not_asked_about_what_only_others_have(number: int, path: str) -> None:
+def test_a_router_is_skipped_for_paths_of_other_routers(number: int, path: str) -> None:
     named = [at for at, router in enumerate(ROUTERS) if _may_have(router, path)]
     assert number in named
     assert len(named) <= 2  # /alerts/rules could be an alert, and the like
@@ -70,7 +70,7 @@ def test_B16_nothing_around_a_session_ends_it_when_its_client_has_gone() -> None
 
 
 @pytest.mark.parametrize("path", ["", "/", "/nothing", "/portfolio/", "/portfolio/a/b/c/d/e"])
-def test_what_no_router_has_is_looked_for_in_none(path: str) -> None:
+def test_an_unknown_path_is_matched_against_no_route(path: str) -> None:
     assert not any(_may_have(router, path) for router in ROUTERS)
 
 

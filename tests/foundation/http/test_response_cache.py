@@ -375,7 +375,7 @@ async def test_a_request_after_a_change_does_not_share_the_renewal_before_it() -
         assert (await ask(client))[1].endswith(b"[0, 0, 2, 0]")
 
 
-async def test_a_renewal_that_is_cancelled_or_fails_holds_up_nobody() -> None:
+async def test_a_cancelled_or_failed_renewal_blocks_no_request() -> None:
     source = Source()
     async with opened(source) as client:
         await ask(client)

@@ -97,13 +97,13 @@ def test_an_answer_in_bytes() -> None:
         {"other": 1},
     ],
 )
-def test_what_must_not_leave_does_not(changes: dict[str, object]) -> None:
+def test_infinite_and_naive_values_are_never_sent(changes: dict[str, object]) -> None:
     with pytest.raises((ValidationError, ValueError)):
         json_bytes(sample(**changes))
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_what_was_built_around_validation_fails_at_rendering(number: float) -> None:
+def test_unvalidated_models_fail_at_rendering(number: float) -> None:
     whole = sample()
     built = type(whole).model_construct(**{**dict(whole), "score": number})
     with pytest.raises(ValueError, match="JSON"):

@@ -236,7 +236,7 @@ async def test_head_and_trace_over_the_socket() -> None:
             assert (method == "HEAD") == (answer.body == b"")
 
 
-async def test_a_caller_that_leaves_halfway_disturbs_nobody() -> None:
+async def test_a_client_that_disconnects_early_affects_no_other() -> None:
     async with listening() as port:
         for _ in range(5):
             _, writer = await asyncio.open_connection("127.0.0.1", port)

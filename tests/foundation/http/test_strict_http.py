@@ -1,4 +1,4 @@
-"""What has two readings is refused before anybody acts on it; what came before is answered."""
+"""Ambiguous requests are refused before any effect; earlier requests are answered."""
 
 import json
 
@@ -39,7 +39,7 @@ async def all_of(port: int, *parts: str) -> bytes:
         f"{POST}Content-Length: 2, 2\r\n\r\n[]",
     ],
 )
-async def test_I18_what_has_two_readings_is_refused(request_text: str) -> None:
+async def test_I18_ambiguous_requests_are_refused(request_text: str) -> None:
     async with listening() as port:
         raw = await all_of(port, request_text + SMUGGLED)
     answer = Answer(raw)
@@ -80,13 +80,13 @@ async def test_requests_one_behind_the_other_are_answered_in_their_order() -> No
     assert answered == names
 
 
-async def test_nobody_has_us_read_ahead_without_end() -> None:
+async def test_pipelined_requests_are_bounded() -> None:
     async with listening() as port:
         raw = await all_of(port, f"{GET}\r\n" * 5_000)
     assert raw.count(b"HTTP/1.1 200") == 17
 
 
-async def test_what_follows_a_body_is_no_header_of_the_request() -> None:
+async def test_trailers_are_not_headers_of_the_request() -> None:
     chunk = f"{len(BODY):x}\r\n{BODY}\r\n"
     async with listening() as port:
         head = f"{POST}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
@@ -94,7 +94,7 @@ async def test_what_follows_a_body_is_no_header_of_the_request() -> None:
     assert Answer(raw).status == 201
 
 
-async def test_who_wants_another_protocol_gets_one_answer_in_ours() -> None:
+async def test_an_unsupported_upgrade_gets_one_http_response() -> None:
     async with listening() as port:
         raw = await all_of(port, f"{GET}Connection: upgrade\r\nUpgrade: h2c\r\n\r\n{SMUGGLED}")
     answer = Answer(raw)

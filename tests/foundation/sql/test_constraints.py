@@ -7,7 +7,7 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.container.tables import APPEND_ONLY
 from app.foundation.errors import Code, ServiceError
 from app.foundation.sql.database import Database
-from app.foundation.sql.errors import RULES
+from app.foundation.sql.errors import CONSTRAINTS
 from app.foundation.sql.schema import metadata
 from app.market.storage.symbols import SymbolRepository
 from app.portfolio.storage.history import HistoryRepository
@@ -19,7 +19,7 @@ def test_B05_every_rule_names_a_constraint() -> None:
     names = {str(rule.name) for table in tables for rule in table.constraints}
     names |= {str(index.name) for table in tables for index in table.indexes if index.unique}
     names |= {f"{table.name}_append_only" for table in APPEND_ONLY}
-    assert RULES.keys() <= names
+    assert CONSTRAINTS.keys() <= names
 
 
 _MEMBER = (
@@ -195,8 +195,8 @@ async def _carried_out(database: Database, statements: list[str]) -> None:
             await unit.connection.execute(text(statement))
 
 
-async def test_B05_each_broken_constraint_says_what_its_name_means(database: Database) -> None:
-    assert RULES.keys() <= _CASES.keys()
+async def test_B05_each_violated_constraint_has_its_own_error(database: Database) -> None:
+    assert CONSTRAINTS.keys() <= _CASES.keys()
     await listed(database, "BTC", "ETH")
     times = {
         "now": f"'{T0.strftime('%Y-%m-%dT%H:%M:%S.%fZ')}'",
@@ -205,12 +205,12 @@ async def test_B05_each_broken_constraint_says_what_its_name_means(database: Dat
     async with database.write() as unit:
         await unit.connection.execute(text(_MEMBER.format(**_SOUND, **times)))
         await unit.get(HistoryRepository).append([draft()], STAMP)
-        await unit.get(ConfigurationRepository).found(T0, "x")
+        await unit.get(ConfigurationRepository).get_or_create(T0, "x")
     for name, (statements, code) in _CASES.items():
         with pytest.raises(ServiceError) as caught:
             await _carried_out(database, [statement.format(**times) for statement in statements])
         assert (name, caught.value.code) == (name, code)
-        rule = RULES.get(name)
+        rule = CONSTRAINTS.get(name)
         assert type(caught.value) is (ServiceError if rule is None else rule.kind)
         # Nothing of the database's own words reaches a caller.
         assert name not in caught.value.detail

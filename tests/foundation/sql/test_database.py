@@ -12,8 +12,8 @@ from sqlalchemy import event, text
 
 from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.foundation.sql.database import ATTEMPTS, Database, UnitOfWork
-from app.foundation.sql.engines import DatabaseOptions, SlowStatement, url_of
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.engines import DatabaseOptions, SlowStatement, parse_database_url
+from app.foundation.sql.key_value import KeyValueRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.conftest import PATIENT, MakeDatabase
 
@@ -31,7 +31,7 @@ async def _refusal(database: Database, *statements: str) -> ServiceError:
     return caught.value
 
 
-async def test_a_block_that_raises_leaves_nothing_and_tells_nobody(
+async def test_a_failed_transaction_stores_and_publishes_nothing(
     database_url: str, make_database: MakeDatabase
 ) -> None:
     told: list[object] = []
@@ -39,23 +39,23 @@ async def test_a_block_that_raises_leaves_nothing_and_tells_nobody(
     await database.open()
 
     async def fail(unit: UnitOfWork) -> None:
-        await unit.get(FactRepository).put("a", 1)
-        unit.announce("never")
+        await unit.get(KeyValueRepository).put("a", 1)
+        unit.publish_after_commit("never")
         raise KeyError
 
     with pytest.raises(KeyError):
         await database.run(fail)
     async with database.write() as unit:
-        assert await unit.get(FactRepository).get("a") is None
-        await unit.get(FactRepository).put("a", 2)
-        unit.announce("first")
-        unit.announce("second")
+        assert await unit.get(KeyValueRepository).get("a") is None
+        await unit.get(KeyValueRepository).put("a", 2)
+        unit.publish_after_commit("first")
+        unit.publish_after_commit("second")
         assert told == []
     assert told == ["first", "second"]
     await database.close()
 
 
-async def test_a_commit_that_fails_tells_nobody(
+async def test_a_failed_commit_publishes_nothing(
     database_url: str, make_database: MakeDatabase
 ) -> None:
     told: list[object] = []
@@ -67,7 +67,7 @@ async def test_a_commit_that_fails_tells_nobody(
 
     async def insert(unit: UnitOfWork) -> None:
         await unit.connection.execute(text("INSERT INTO late VALUES ('none')"))
-        unit.announce("never")
+        unit.publish_after_commit("never")
 
     with pytest.raises(ServiceError):
         await database.run(insert)
@@ -78,15 +78,15 @@ async def test_a_commit_that_fails_tells_nobody(
 
 async def test_reading_sees_one_instant_and_cannot_write(database: Database) -> None:
     async with database.read() as reader:
-        assert await reader.get(FactRepository).get("a") is None
+        assert await reader.get(KeyValueRepository).get("a") is None
         async with database.write() as writer:
-            await writer.get(FactRepository).put("a", 1)
-        assert await reader.get(FactRepository).get("a") is None
+            await writer.get(KeyValueRepository).put("a", 1)
+        assert await reader.get(KeyValueRepository).get("a") is None
     with pytest.raises(UnavailableError):
         async with database.read() as reader:
-            await reader.get(FactRepository).put("a", 2)
+            await reader.get(KeyValueRepository).put("a", 2)
     async with database.read() as reader:
-        assert await reader.get(FactRepository).get("a") == 1
+        assert await reader.get(KeyValueRepository).get("a") == 1
 
 
 async def test_slow_statements_are_reported_without_their_values(
@@ -96,9 +96,9 @@ async def test_slow_statements_are_reported_without_their_values(
     database = make_database(database_url, on_slow=slow.append, slow_statement_s=0.0)
     await database.open()
     async with database.write() as unit:
-        await unit.get(FactRepository).put("a", "secret")
+        await unit.get(KeyValueRepository).put("a", "secret")
     async with database.read() as unit:
-        await unit.get(FactRepository).get("a")
+        await unit.get(KeyValueRepository).get("a")
     await database.close()
     texts = [one.sql for one in slow]
     assert sum("INSERT INTO service_facts" in one for one in texts) == 1
@@ -115,18 +115,18 @@ async def test_ordinary_statements_are_not_reported(
     database = make_database(database_url, on_slow=slow.append, slow_statement_s=30.0)
     await database.open()
     async with database.write() as unit:
-        await unit.get(FactRepository).put("a", 1)
+        await unit.get(KeyValueRepository).put("a", 1)
     await database.close()
     assert slow == []
 
 
 def test_addresses_get_our_drivers_and_memory_is_refused() -> None:
-    assert url_of("sqlite:///x.db").drivername == "sqlite+aiosqlite"
-    assert url_of("postgresql://h/d").drivername == "postgresql+asyncpg"
-    assert url_of("postgres://h/d").drivername == "postgresql+asyncpg"
+    assert parse_database_url("sqlite:///x.db").drivername == "sqlite+aiosqlite"
+    assert parse_database_url("postgresql://h/d").drivername == "postgresql+asyncpg"
+    assert parse_database_url("postgres://h/d").drivername == "postgresql+asyncpg"
     for wrong in ("sqlite://", "sqlite:///:memory:", "mysql://h/d", "postgresql+psycopg://h/d"):
         with pytest.raises(ValueError, match=r"SQLite database in memory|is not supported"):
-            url_of(wrong)
+            parse_database_url(wrong)
 
 
 async def test_a_closed_database_says_so(make_database: MakeDatabase, tmp_path: Path) -> None:
@@ -205,35 +205,35 @@ async def test_B02_a_connection_lost_on_the_way(database: Database) -> None:
             await other.connection.execute(end, {"pid": pid.scalar()})
 
     async def interrupted(unit: UnitOfWork) -> None:
-        await unit.get(FactRepository).put("a", 1)
+        await unit.get(KeyValueRepository).put("a", 1)
         await kill(unit)
-        await unit.get(FactRepository).put("b", 2)
+        await unit.get(KeyValueRepository).put("b", 2)
 
     with pytest.raises(UnavailableError) as caught:
         await database.run(interrupted)
     assert caught.value.code is Code.DATABASE_UNAVAILABLE
     assert database.checked_out == 0
-    assert database.is_away, "the mode says so before anybody has looked"
+    assert database.is_unavailable, "the mode says so before anybody has looked"
     async with database.write() as unit:
-        assert await unit.get(FactRepository).get("a") is None
-    assert not database.is_away
+        assert await unit.get(KeyValueRepository).get("a") is None
+    assert not database.is_unavailable
 
 
 @_ON_POSTGRES
 async def test_B04_a_deadlock_is_begun_again(database: Database) -> None:
     runs: list[str] = []
     async with database.write() as unit:
-        await unit.get(FactRepository).put("a", 0)
-        await unit.get(FactRepository).put("b", 0)
+        await unit.get(KeyValueRepository).put("a", 0)
+        await unit.get(KeyValueRepository).put("b", 0)
     both = asyncio.Barrier(2)
 
     async def cross(unit: UnitOfWork, first: str, second: str) -> None:
         runs.append(first)
         await unit.connection.execute(text("SET LOCAL deadlock_timeout = '50ms'"))
-        await unit.get(FactRepository).put(first, first)
+        await unit.get(KeyValueRepository).put(first, first)
         if len(runs) <= 2:
             await both.wait()  # now each has what the other wants
-        await unit.get(FactRepository).put(second, first)
+        await unit.get(KeyValueRepository).put(second, first)
 
     await asyncio.gather(
         database.run(lambda unit: cross(unit, "a", "b")),
@@ -241,14 +241,14 @@ async def test_B04_a_deadlock_is_begun_again(database: Database) -> None:
     )
     assert len(runs) == 3
     async with database.read() as unit:
-        assert await unit.get(FactRepository).get("a") == await unit.get(FactRepository).get("b")
+        assert await unit.get(KeyValueRepository).get("a") == await unit.get(
+            KeyValueRepository
+        ).get("b")
 
 
 @_ON_POSTGRES
 @pytest.mark.parametrize("state", ["40001", "40P01"])
-async def test_B04_who_is_always_refused_hears_of_contention(
-    database: Database, state: str
-) -> None:
+async def test_B04_repeated_conflicts_end_as_contention(database: Database, state: str) -> None:
     runs, drawn = 0, list[float]()
 
     def jitter() -> float:
@@ -260,7 +260,7 @@ async def test_B04_who_is_always_refused_hears_of_contention(
     async def always(unit: UnitOfWork) -> None:
         nonlocal runs
         runs += 1
-        await unit.get(FactRepository).put(f"run-{runs}", runs)
+        await unit.get(KeyValueRepository).put(f"run-{runs}", runs)
         body = f"BEGIN RAISE EXCEPTION USING ERRCODE = '{state}'; END"
         await unit.connection.execute(text(f"DO $$ {body} $$"))
 
@@ -273,10 +273,12 @@ async def test_B04_who_is_always_refused_hears_of_contention(
     assert len(drawn) == 4, "it waits between the attempts"
     assert time.monotonic() - started >= 4 * 0.01
     async with database.read() as unit:
-        assert [await unit.get(FactRepository).get(f"run-{n}") for n in range(1, 6)] == [None] * 5
+        assert [await unit.get(KeyValueRepository).get(f"run-{n}") for n in range(1, 6)] == [
+            None
+        ] * 5
 
 
-async def test_B04_what_another_attempt_cannot_heal_is_not_repeated(database: Database) -> None:
+async def test_B04_permanent_errors_are_not_retried(database: Database) -> None:
     runs = 0
 
     async def wrong(unit: UnitOfWork) -> None:
@@ -304,7 +306,7 @@ async def test_B06_a_full_pool_is_overload_and_not_death(
     assert caught.value.code is Code.OVERLOADED
     assert caught.value.retry_after_s is not None
     async with database.read() as unit:
-        assert await unit.get(FactRepository).get("a") is None
+        assert await unit.get(KeyValueRepository).get("a") is None
     assert DatabaseOptions(url="").pool_wait_s == 2.0
     await database.close()
 
@@ -315,7 +317,7 @@ async def test_looks_at_a_file_share_one_connection_until_another_file_has_its_n
     path, made = tmp_path / "x.sqlite3", list[object]()
     database = make_database(f"sqlite:///{path}")
     await database.open()
-    probe = database._opened().probe.sync_engine
+    probe = database._require_open().probe.sync_engine
     event.listen(probe, "connect", lambda connection, _: made.append(connection))
     for _ in range(3):
         await database.ping()
@@ -348,13 +350,13 @@ async def test_B07_locks_statements_and_idle_transactions_have_an_end(
     assert error.code is Code.DATABASE_CONTENTION
 
     async def dawdle(unit: UnitOfWork) -> None:
-        await unit.get(FactRepository).put("a", 1)
+        await unit.get(KeyValueRepository).put("a", 1)
         while await idle():
             await asyncio.sleep(0.05)
-        await unit.get(FactRepository).put("a", 2)
+        await unit.get(KeyValueRepository).put("a", 2)
 
     async def idle() -> int:
-        """How many wait within a transaction for their caller."""
+        """Number of callers that wait within a transaction."""
         query = (
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND state = 'idle in transaction'"
@@ -367,7 +369,7 @@ async def test_B07_locks_statements_and_idle_transactions_have_an_end(
     assert caught.value.code is Code.DATABASE_UNAVAILABLE
     async with database.write(statement_timeout_s=60) as unit:
         await unit.connection.execute(text("SELECT pg_sleep(3.2)"))
-        assert await unit.get(FactRepository).get("a") is None
+        assert await unit.get(KeyValueRepository).get("a") is None
     assert database.checked_out == 0
     await database.close()
     await other.close()
@@ -396,20 +398,20 @@ async def test_B07_a_connection_that_the_server_has_ended_while_it_was_idle_cost
         assert (error.code, error.retry_after_s) == (Code.DATABASE_UNAVAILABLE, 5)
         assert idle.checked_out == 0
     async with idle.write() as unit:
-        await unit.get(FactRepository).put("a", "said on another connection")
+        await unit.get(KeyValueRepository).put("a", "said on another connection")
     await idle.close()
 
 
 async def test_B08_a_full_disk_stops_writing_and_not_reading(database: Database) -> None:
     async with database.write() as unit:
-        await unit.get(FactRepository).put("a", "kept")
+        await unit.get(KeyValueRepository).put("a", "kept")
     if database.dialect == "sqlite":
         async with database.write() as unit:
             pages = (await unit.connection.execute(text("PRAGMA page_count"))).scalar()
             await unit.connection.execute(text(f"PRAGMA max_page_count = {pages}"))
         with pytest.raises(UnavailableError) as caught:
             async with database.write() as unit:
-                await unit.get(FactRepository).put("b", "x" * 1_000_000)
+                await unit.get(KeyValueRepository).put("b", "x" * 1_000_000)
         error: ServiceError = caught.value
     else:
         body = "BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full'; END"
@@ -424,19 +426,19 @@ async def test_B08_a_full_disk_stops_writing_and_not_reading(database: Database)
             "CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON service_facts"
             " EXECUTE FUNCTION full_disk()",
         )
-    await database.try_writing()
+    await database.retry_writes()
     assert _is_refused(database), "small changes may fit in; a trial does not"
     async with database.read() as unit:
-        assert await unit.get(FactRepository).get("a") == "kept"
-        assert await unit.get(FactRepository).get("b") is None
+        assert await unit.get(KeyValueRepository).get("a") == "kept"
+        assert await unit.get(KeyValueRepository).get("b") is None
     is_file = database.dialect == "sqlite"
     room = "PRAGMA max_page_count = 1000000" if is_file else "DROP FUNCTION full_disk CASCADE"
     await _says(database, room)
     assert _is_refused(database), "who changes something small has not tried"
-    await database.try_writing()
+    await database.retry_writes()
     assert not _is_refused(database)
     async with database.read() as unit:
-        assert await unit.get(FactRepository).get("trial_of_writing") == "", (
+        assert await unit.get(KeyValueRepository).get("write_probe") == "", (
             "nothing of the trial stays"
         )
 
@@ -457,17 +459,17 @@ async def test_B09_a_file_that_stays_busy_is_contention(
 ) -> None:
     database = make_database(database_url, busy_timeout_s=0.3)
     await database.open()
-    with closing(sqlite3.connect(str(url_of(database_url).database))) as other:
+    with closing(sqlite3.connect(str(parse_database_url(database_url).database))) as other:
         other.execute("BEGIN IMMEDIATE")
         started = time.monotonic()
         error = await _refusal(database, "SELECT 1")
         assert time.monotonic() - started >= 0.3
         async with database.read() as unit:
-            assert await unit.get(FactRepository).get("a") is None
+            assert await unit.get(KeyValueRepository).get("a") is None
     assert error.code is Code.DATABASE_CONTENTION
     assert DatabaseOptions(url="").busy_timeout_s == 5.0
     async with database.write() as unit:
-        await unit.get(FactRepository).put("a", 1)
+        await unit.get(KeyValueRepository).put("a", 1)
     async with database.write() as unit:  # the queue inside the process is the same thing
         assert (await _refusal(database)).code is Code.DATABASE_CONTENTION
     await database.close()
@@ -482,9 +484,9 @@ async def test_B16_cancelled_at_any_moment_a_transaction_is_whole_or_not_there(
 
     async def change(number: int) -> None:
         async with database.write() as unit:
-            await unit.get(FactRepository).put(f"{number}-a", number)
-            await unit.get(FactRepository).put(f"{number}-b", number)
-            unit.announce(number)
+            await unit.get(KeyValueRepository).put(f"{number}-a", number)
+            await unit.get(KeyValueRepository).put(f"{number}-b", number)
+            unit.publish_after_commit(number)
 
     for wave in range(12):
         tasks = [asyncio.ensure_future(change(wave * 5 + at)) for at in range(5)]

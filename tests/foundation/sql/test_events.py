@@ -10,12 +10,12 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from app.foundation.events import EventRecord, Topic
+from app.foundation.events import EventRecord, EventTopic
 from app.foundation.sql.database import Database, UnitOfWork
-from app.foundation.sql.engines import url_of
+from app.foundation.sql.engines import parse_database_url
 from app.foundation.sql.events import CHANNEL, EventRepository
-from app.foundation.sql.facts import FactRepository
-from app.operations.domain.event_codec import event_of
+from app.foundation.sql.key_value import KeyValueRepository
+from app.operations.domain.event_codec import decode_event
 from app.portfolio.domain.events import PlanCreated
 from app.scoring.domain.events import ScoreChanged, ScoresUpdated
 from tests.support.worlds import LATER, T0
@@ -26,7 +26,7 @@ PLAN = PlanCreated("run", 1, 0, T0)
 async def told(database: Database, *events: object) -> None:
     async with database.write() as unit:
         for event in events:
-            unit.announce(event)
+            unit.publish_after_commit(event)
 
 
 async def stored(database: Database, seq: int = 0, limit: int = 1_000) -> tuple[EventRecord, ...]:
@@ -34,12 +34,12 @@ async def stored(database: Database, seq: int = 0, limit: int = 1_000) -> tuple[
         return await unit.get(EventRepository).after(seq, limit)
 
 
-async def test_B1_what_is_announced_is_stored_with_the_change_or_not_at_all(
+async def test_B1_events_are_stored_with_the_change_or_not_at_all(
     database: Database,
 ) -> None:
     async def change(unit: UnitOfWork) -> None:
-        await unit.get(FactRepository).put("a", 1)
-        unit.announce(PLAN)
+        await unit.get(KeyValueRepository).put("a", 1)
+        unit.publish_after_commit(PLAN)
 
     async def broken(unit: UnitOfWork) -> None:
         await change(unit)
@@ -50,7 +50,7 @@ async def test_B1_what_is_announced_is_stored_with_the_change_or_not_at_all(
     assert await stored(database) == ()
     await database.run(change)
     (only,) = await stored(database)
-    assert (only.seq, only.topic, event_of(only)) == (1, Topic.REBALANCE, PLAN)
+    assert (only.seq, only.topic, decode_event(only)) == (1, EventTopic.REBALANCE, PLAN)
     async with database.read() as unit:
         assert (
             await unit.get(EventRepository).head(),
@@ -67,7 +67,9 @@ async def test_a_run_of_a_whole_market_is_stored_in_its_order(database: Database
     assert [one.subject for one in records[:600]] == names
     assert [one.type for one in records[600:]] == ["scores_updated", "plan_created"]
     async with database.read() as unit:
-        page = await unit.get(EventRepository).after(599, 10, [Topic.REBALANCE, Topic.SCORE_UPDATE])
+        page = await unit.get(EventRepository).after(
+            599, 10, [EventTopic.REBALANCE, EventTopic.SCORE_UPDATE]
+        )
     assert [one.seq for one in page] == [600, 602]
 
 
@@ -85,10 +87,10 @@ async def test_C10_a_reader_beside_many_writers_sees_every_number_once_and_in_or
     async def write(number: int) -> None:
         with suppress(KeyError):
             async with writers[number % len(writers)].write() as unit:
-                await unit.get(FactRepository).put(f"fact-{number}", number)
-                unit.announce(replace(PLAN, run_id=str(number)))
+                await unit.get(KeyValueRepository).put(f"fact-{number}", number)
+                unit.publish_after_commit(replace(PLAN, run_id=str(number)))
                 if number % 10 == 3:
-                    await unit.store_announced()
+                    await unit.store_events()
                     raise KeyError  # the number it had goes to the next
 
     async def read() -> None:
@@ -128,10 +130,10 @@ async def test_old_events_go_from_the_old_end_only(database: Database) -> None:
 
 
 @pytest.mark.parametrize("backend", ["postgres"], indirect=True)
-async def test_every_process_is_told_of_a_commit_and_of_no_rollback(
+async def test_every_process_is_notified_of_a_commit_and_of_no_rollback(
     database: Database, database_url: str
 ) -> None:
-    url = url_of(database_url)
+    url = parse_database_url(database_url)
     listener = await asyncpg.connect(
         host=str(url.query["host"]), user=url.username, database=url.database
     )
@@ -139,8 +141,8 @@ async def test_every_process_is_told_of_a_commit_and_of_no_rollback(
     await listener.add_listener(CHANNEL, lambda *said: heard.put_nowait(str(said[2])))
 
     async def broken(unit: UnitOfWork) -> None:
-        unit.announce(PLAN)
-        await unit.store_announced()
+        unit.publish_after_commit(PLAN)
+        await unit.store_events()
         raise KeyError
 
     with pytest.raises(KeyError):

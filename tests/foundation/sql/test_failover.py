@@ -17,7 +17,7 @@ async def _turned(database: Database, *, read_only: bool, ends: bool = True) -> 
     word = "on" if read_only else "off"
     async with database.read() as unit:
         name = (await unit.connection.execute(text("SELECT current_database()"))).scalar_one()
-    async with database._opened().probe.connect() as connection:
+    async with database._require_open().probe.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         await connection.execute(text("SET default_transaction_read_only = off"))
         await connection.execute(
@@ -33,7 +33,7 @@ async def _turned(database: Database, *, read_only: bool, ends: bool = True) -> 
 
 
 async def _is_refused(database: Database) -> bool:
-    await database.try_writing()
+    await database.retry_writes()
     return database.refusal is not None
 
 
@@ -55,7 +55,7 @@ async def test_B12_while_the_server_is_read_only_changes_are_503_and_reads_go_on
     # No connection is ended: the first that turns out to be one that may only read renews all.
     await asyncio.gather(*(desk.members() for _ in range(3)))
     await _turned(database, read_only=False, ends=False)
-    await database.try_writing()
+    await database.retry_writes()
     assert not await _is_refused(database)
     await desk.portfolio.remove(members[-1], "a test", WHO)
     assert await desk.members() == members[:-1]

@@ -1,4 +1,4 @@
-"""What drivers say, in our words."""
+"""Driver failures are translated to domain errors."""
 
 import sqlite3
 from pathlib import Path
@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.database import Database
-from app.foundation.sql.errors import translated
+from app.foundation.sql.errors import translate
 from tests.conftest import MakeDatabase
 
 
@@ -35,7 +35,7 @@ class _StateError(Exception):
     ],
 )
 def test_states_of_postgres_have_a_code(state: str, code: Code) -> None:
-    error = translated(DBAPIError("SELECT 1", {}, _StateError(state)))
+    error = translate(DBAPIError("SELECT 1", {}, _StateError(state)))
     assert error is not None
     assert error.code is code
     assert "driver" not in error.detail
@@ -57,17 +57,17 @@ def test_states_of_postgres_have_a_code(state: str, code: Code) -> None:
 def test_numbers_of_sqlite_have_a_code(number: int, code: Code) -> None:
     driver = sqlite3.OperationalError("as the driver says")
     driver.sqlite_errorcode = number
-    error = translated(OperationalError("SELECT 1", {}, driver))
+    error = translate(OperationalError("SELECT 1", {}, driver))
     assert error is not None
     assert error.code is code
 
 
-def test_mistakes_of_ours_stay_what_they_are() -> None:
-    assert translated(DBAPIError("SELEC 1", {}, _StateError("42601"))) is None
-    assert translated(OperationalError("", {}, sqlite3.OperationalError("syntax error"))) is None
-    assert translated(KeyError("x")) is None
+def test_errors_in_own_sql_are_not_translated() -> None:
+    assert translate(DBAPIError("SELEC 1", {}, _StateError("42601"))) is None
+    assert translate(OperationalError("", {}, sqlite3.OperationalError("syntax error"))) is None
+    assert translate(KeyError("x")) is None
     lost = DBAPIError("", {}, Exception("gone"), connection_invalidated=True)
-    error = translated(lost)
+    error = translate(lost)
     assert error is not None
     assert error.code is Code.DATABASE_UNAVAILABLE
 

@@ -8,24 +8,24 @@ import pytest
 
 from app.cli.exit_codes import ExitCode, exit_code_of_error
 from app.foundation.sql.database import Database
-from app.foundation.sql.facts import FactRepository
-from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePlaceError
+from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePathError
+from app.foundation.sql.key_value import KeyValueRepository
 from tests.conftest import MakeDatabase
 
 ROOT = Path(__file__).parents[3]
 _ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 _HOLD = (
     "import sys; from app.foundation.sql.file_lock import FileLock;"
-    "lock = FileLock.taken(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    "lock = FileLock.acquire(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
 )
 
 
-async def test_a_place_where_no_file_can_be_is_told_and_ends_as_a_setting(
+async def test_an_unusable_path_is_reported_and_exits_with_78(
     tmp_path: Path, make_database: MakeDatabase
 ) -> None:
     (tmp_path / "file").touch()
-    for place, why in (("file/x.sqlite3", "no directory"), ("", "is a directory")):
-        with pytest.raises(DatabasePlaceError, match=why) as caught:
+    for place, why in (("file/x.sqlite3", "not a directory"), ("", "is a directory")):
+        with pytest.raises(DatabasePathError, match=why) as caught:
             await make_database(f"sqlite:///{tmp_path}/{place}").open()
         assert "/" not in caught.value.detail
         assert exit_code_of_error(caught.value) is ExitCode.CONFIGURATION
@@ -40,11 +40,11 @@ async def test_B10_a_second_one_is_refused_and_the_first_unaffected(
         await second.open()
     assert "/" not in caught.value.detail
     async with database.write() as unit:
-        await unit.get(FactRepository).put("a", 1)
+        await unit.get(KeyValueRepository).put("a", 1)
     await database.close()
     await second.open()
     async with second.read() as unit:
-        assert await unit.get(FactRepository).get("a") == 1
+        assert await unit.get(KeyValueRepository).get("a") == 1
     await second.close()
     await database.open()
 

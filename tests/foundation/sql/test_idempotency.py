@@ -12,9 +12,9 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.idempotency import (
     LOCK,
     MAX_KEYS,
-    Claim,
     ClaimOutcome,
     IdempotencyRepository,
+    KeyClaim,
     ResponseRow,
 )
 from app.foundation.sql.tables import idempotency_keys
@@ -25,7 +25,7 @@ _ANSWER = ResponseRow(201, {"etag": '"1"', "content-type": "application/json"}, 
 
 async def _claim(
     database: Database, fingerprint: str = "f", later: timedelta = timedelta(), who: str = "me"
-) -> Claim:
+) -> KeyClaim:
     async with database.write() as unit:
         return await unit.get(IdempotencyRepository).claim(
             who, "key", "POST /x", fingerprint, T0 + later
@@ -39,8 +39,10 @@ async def test_claimed_done_and_replayed(database: Database) -> None:
     assert (await _claim(database, who="you")).outcome is ClaimOutcome.CLAIMED
     async with database.write() as unit:
         await unit.get(IdempotencyRepository).complete("me", "key", _ANSWER)
-    assert await _claim(database) == Claim(ClaimOutcome.REPLAY, _ANSWER)
-    assert await _claim(database, later=timedelta(hours=1)) == Claim(ClaimOutcome.REPLAY, _ANSWER)
+    assert await _claim(database) == KeyClaim(ClaimOutcome.REPLAY, _ANSWER)
+    assert await _claim(database, later=timedelta(hours=1)) == KeyClaim(
+        ClaimOutcome.REPLAY, _ANSWER
+    )
     assert (await _claim(database, "other")).outcome is ClaimOutcome.REUSED
     assert (await _claim(database, who="you")).outcome is ClaimOutcome.IN_PROGRESS
 
@@ -126,11 +128,11 @@ async def test_E05_a_flood_of_keys_ends_at_the_cap_of_its_principal(database: Da
         await repository.complete("me", "key", _ANSWER)
         for _ in range(2):
             refused = await repository.claim("me", "new", "POST /x", "f", T0)
-            assert refused == Claim(ClaimOutcome.OVER_CAP)
+            assert refused == KeyClaim(ClaimOutcome.OVER_CAP)
             assert await repository.answer("me", "new") is None
         others = await repository.claim("you", "new", "POST /x", "f", T0)
         assert others.outcome is ClaimOutcome.CLAIMED
-    assert await _claim(database) == Claim(ClaimOutcome.REPLAY, _ANSWER)
+    assert await _claim(database) == KeyClaim(ClaimOutcome.REPLAY, _ANSWER)
     async with database.write() as unit:
         assert await unit.get(IdempotencyRepository).forget(T0 + timedelta(seconds=1)) > 0
     assert (await _claim(database)).outcome is ClaimOutcome.CLAIMED

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from app.foundation.sql.job_store import job_store
+from app.foundation.sql.job_store import create_job_store
 
 
 def test_a_row_gets_the_time_by_itself_also_from_an_old_sqlite(tmp_path: Path) -> None:
     """As the engine declares its tables under Python 3.12 and later."""
-    store = job_store(f"sqlite+aiosqlite:///{tmp_path}/my.sqlite3")
+    store = create_job_store(f"sqlite+aiosqlite:///{tmp_path}/my.sqlite3")
     assert store.engine is not None
     before = int(time.time() * 1000)
     with store.engine.begin() as connection:

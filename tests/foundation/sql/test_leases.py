@@ -40,13 +40,13 @@ async def test_one_holds_it_and_the_others_get_it_when_it_has_run_out(database: 
     async with database.write() as unit:
         assert not await unit.get(LeaseRepository).renew(FEED, 1, TTL_MS)
         assert await unit.get(LeaseRepository).renew(FEED, 2, TTL_MS)
-        lease = await unit.get(LeaseRepository).present(FEED)
+        lease = await unit.get(LeaseRepository).current(FEED)
     assert lease is not None
     assert (lease.holder, lease.epoch) == ("two", 2)
     assert 0 < lease.left_ms <= TTL_MS
 
 
-async def test_C09_epochs_strictly_rise_whoever_acquires_and_however_it_ended(
+async def test_C09_each_acquisition_raises_the_epoch(
     database: Database,
 ) -> None:
     epochs = [await acquired(database, "one")]
@@ -82,7 +82,9 @@ async def test_B12_a_database_that_lost_its_last_commits_gives_no_epoch_away_aga
     assert await two.acquire() is None
 
 
-async def test_what_has_run_out_is_not_renewed_even_when_nobody_took_it(database: Database) -> None:
+async def test_an_expired_lease_is_not_renewed_even_without_a_new_holder(
+    database: Database,
+) -> None:
     assert await acquired(database, "one") == 1
     await run_out(database)
     async with database.write() as unit:
@@ -121,7 +123,7 @@ async def test_C09_twenty_at_once_have_one_winner(
         await database.close()
 
 
-async def test_T04_the_age_of_what_was_written_is_told_by_the_database(database: Database) -> None:
+async def test_T04_ages_of_rows_follow_the_database_clock(database: Database) -> None:
     assert await acquired(database, "one") == 1
     async with database.write() as unit:
         stamped = await unit.get(SharedMarketRepository).clock_ms() - 7_000

@@ -8,8 +8,8 @@ from sqlalchemy import text
 from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.engines import DatabaseOptions
-from app.foundation.sql.facts import FactRepository
-from app.operations.domain.event_codec import drafts_of
+from app.foundation.sql.key_value import KeyValueRepository
+from app.operations.domain.event_codec import encode_event
 
 ROWS = 1_000
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -31,9 +31,9 @@ async def test_all_rows_arrive_in_their_order(database: Database, limit: int) ->
 async def test_a_read_after_a_commit_sees_it_on_every_connection(database: Database) -> None:
     for value in range(3):
         async with database.write() as unit:
-            await unit.get(FactRepository).put("a", value)
+            await unit.get(KeyValueRepository).put("a", value)
         async with database.read() as unit:
-            assert await unit.get(FactRepository).get("a") == value
+            assert await unit.get(KeyValueRepository).get("a") == value
 
 
 @ON_SQLITE
@@ -45,32 +45,34 @@ async def test_a_failed_statement_undoes_the_whole_transaction(database: Databas
         await unit.connection.execute(twice)
 
     async def give_up(unit: UnitOfWork) -> None:
-        await unit.get(FactRepository).put("once", 2)
+        await unit.get(KeyValueRepository).put("once", 2)
         raise ZeroDivisionError
 
-    with pytest.raises(ServiceError, match="refused by the database"):
+    with pytest.raises(ServiceError, match="the database rejected"):
         await database.run(write_twice)
     with pytest.raises(ZeroDivisionError):
         await database.run(give_up)
     async with database.read() as unit:
-        assert await unit.get(FactRepository).get("once") is None
+        assert await unit.get(KeyValueRepository).get("once") is None
 
 
 @ON_SQLITE
 async def test_a_reading_transaction_refuses_to_write(database: Database) -> None:
-    with pytest.raises(UnavailableError, match="only be read"):
+    with pytest.raises(UnavailableError, match="read-only"):
         async with database.read() as unit:
-            await unit.get(FactRepository).put("a", 1)
+            await unit.get(KeyValueRepository).put("a", 1)
 
 
 async def test_a_file_that_is_no_database_is_reported_each_time(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(b"this is not a database" * 100)
     options = DatabaseOptions(f"sqlite+aiosqlite:///{path}")
-    database = Database(options, monotonic=lambda: 0.0, jitter=lambda: 0.0, drafts_of=drafts_of)
+    database = Database(
+        options, monotonic=lambda: 0.0, jitter=lambda: 0.0, encode_event=encode_event
+    )
     await database.open()
     for _ in range(3):
-        with pytest.raises(UnavailableError, match="no SQLite database") as caught:
+        with pytest.raises(UnavailableError, match="not an SQLite database") as caught:
             async with database.read():
                 pass
         assert caught.value.code is Code.DATABASE_UNAVAILABLE

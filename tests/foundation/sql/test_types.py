@@ -1,4 +1,4 @@
-"""What is written comes back the same, or is refused."""
+"""Stored values are read back unchanged, or refused."""
 
 import math
 from datetime import UTC, datetime, timedelta, timezone
@@ -136,7 +136,7 @@ _REFUSED: list[tuple[str, object]] = [
 ]
 
 
-async def test_B15_what_has_no_place_is_refused_by_the_type(scratch: Database) -> None:
+async def test_B15_types_refuse_values_that_do_not_fit(scratch: Database) -> None:
     for column, value in _REFUSED:
         with pytest.raises(StatementError) as caught:
             await _there_and_back(scratch, column, [value])
@@ -174,7 +174,7 @@ _ROUND_THE_TYPES = [
 ]
 
 
-async def test_B15_what_goes_round_the_types_is_refused_by_the_table(
+async def test_B15_tables_refuse_values_that_bypass_the_types(
     database: Database, backend: str
 ) -> None:
     for statement, sqlite, postgres in _ROUND_THE_TYPES:

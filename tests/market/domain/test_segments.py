@@ -16,12 +16,14 @@ from app.market.domain.panel import (
     is_redenomination,
     redenominations,
     unbroken,
+    until,
 )
 from app.market.domain.return_statistics import correlations
 from app.portfolio.domain.risk import compute_risk, value_at_risk
 from app.portfolio.domain.weighting import estimate_covariance
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
+from app.scoring.domain.score_stability import back_scores, noise_of_level, reliability
 from tests.support.market_files import DAILY_PANEL, needs_daily_panel
 from tests.support.scoring_inputs import make_inputs
 
@@ -52,6 +54,21 @@ def exchanged(panel: Panel, row: int, factor: float, column: int = 3) -> Panel:
             fields[name][:row, column] /= factor
 
     return changed(panel, change)
+
+
+def mixed(panel: Panel, row: int, factor: float, column: int = 3) -> Panel:
+    """As `exchanged`, inside the bar at that row: it opens in the old unit and closes in the new.
+
+    Its high and low are the outer ones of both units.
+    """
+
+    def change(fields: dict[str, np.ndarray]) -> None:
+        high, low = fields["high"][row, column], fields["low"][row, column]
+        fields["open"][row, column] /= factor
+        fields["high"][row, column] = max(high, high / factor)
+        fields["low"][row, column] = min(low, low / factor)
+
+    return changed(exchanged(panel, row, factor, column), change)
 
 
 def test_a_whole_history_is_left_as_it_is() -> None:
@@ -88,6 +105,45 @@ def test_a_redenomination_is_a_break(factor: float) -> None:
 @pytest.mark.parametrize("factor", [0.3, 0.5, 2.0, 4.0])
 def test_a_great_move_is_none(factor: float) -> None:
     assert not breaks(exchanged(INPUTS.daily, 120, factor)).any()
+    assert not breaks(mixed(INPUTS.daily, 120, factor)).any()
+
+
+@pytest.mark.parametrize("factor", [0.001, 0.01, 0.1, 10.0, 100.0, 1000.0])
+@pytest.mark.parametrize("interval", Interval)
+def test_a_bar_that_holds_two_units_belongs_to_no_segment(
+    factor: float, interval: Interval
+) -> None:
+    panel = INPUTS.daily if interval is Interval.DAY else INPUTS.hourly
+    broken = mixed(panel, 120, factor)
+    assert breaks(broken).tolist() == [0, 0, 0, 121, *[0] * 10]
+    after = unbroken(broken)
+    for name in FIELDS:
+        assert np.isnan(getattr(after, name)[:121, 3]).all()
+        np.testing.assert_array_equal(getattr(after, name)[121:], getattr(panel, name)[121:])
+        np.testing.assert_array_equal(getattr(after, name)[:, 4], getattr(panel, name)[:, 4])
+    # Bars alone do not tell a change of unit from a gain: positions keep their value.
+    assert not redenominations(broken).any()
+
+
+@pytest.mark.parametrize("factor", [0.001, 1000.0])
+@pytest.mark.parametrize("move", [0.3, 3.0])
+def test_a_great_move_does_not_hide_a_change_of_unit_inside_the_bar(
+    factor: float, move: float
+) -> None:
+    def change(fields: dict[str, np.ndarray]) -> None:
+        fields["open"][120, 3] *= move
+
+    assert breaks(changed(mixed(INPUTS.daily, 120, factor), change))[3] == 121
+
+
+def test_a_newest_bar_of_two_units_leaves_no_price() -> None:
+    last = len(INPUTS.daily.close) - 1
+    broken = mixed(INPUTS.daily, last, 0.001)
+    assert breaks(broken)[3] == last + 1
+    assert np.isnan(unbroken(broken).close[:, 3]).all()
+    found = compute_risk(broken, {INPUTS.symbols[3]: 1.0})
+    assert (found.volatility, found.reason) == (None, "0 common days, 30 are needed")
+    assert value_at_risk(broken, {INPUTS.symbols[3]: 1.0}, 0.95) is None
 
 
 def test_the_last_break_counts_and_the_bars_before_it_are_gone() -> None:
@@ -117,10 +173,32 @@ def test_no_window_reaches_back_over_a_redenomination() -> None:
     assert highs["nearness_to_high"] == seamless["nearness_to_high"]
 
 
-def test_neither_correlation_nor_covariance_reaches_back() -> None:
+@pytest.mark.parametrize("factor", [0.001, 1000.0])
+@pytest.mark.parametrize("has_hours", [True, False])
+def test_no_score_reaches_into_a_bar_of_two_units(factor: float, has_hours: bool) -> None:
+    """Every number of the symbol, and of all others beside it, is that of a younger listing."""
+    hourly = INPUTS.hourly if has_hours else until(INPUTS.hourly, 0)
+    row = len(INPUTS.hourly.close) - 100
+
+    def board(daily: Panel, hours: Panel) -> Any:
+        inputs = replace(INPUTS, daily=daily, hourly=hours)
+        past = reliability(daily, SPEC), noise_of_level(back_scores(daily, SPEC))
+        return replace(score(inputs, SPEC, past[0], noise=past[1]), input_hash="")
+
+    broken = board(
+        mixed(INPUTS.daily, 120, factor), mixed(hourly, row, factor) if has_hours else hourly
+    )
+    young = board(halted(INPUTS.daily, 0, 121), halted(hourly, 0, row + 1) if has_hours else hourly)
+    assert broken == young
+
+
+@pytest.mark.parametrize("make", [exchanged, mixed])
+def test_neither_correlation_nor_covariance_reaches_back(
+    make: Callable[[Panel, int, float], Panel],
+) -> None:
     pair = (INPUTS.symbols[3], INPUTS.symbols[4])
-    broken = exchanged(INPUTS.daily, 120, 0.01)
-    young = halted(INPUTS.daily, 0, 120)
+    broken = make(INPUTS.daily, 120, 0.01)
+    young = halted(INPUTS.daily, 0, 121 if make is mixed else 120)
     raw = CorrelationBasis.RAW
     np.testing.assert_array_equal(
         correlations(broken, pair, raw, 150), correlations(young, pair, raw, 150)
@@ -130,10 +208,15 @@ def test_neither_correlation_nor_covariance_reaches_back() -> None:
     )
 
 
-def test_the_risk_of_a_portfolio_does_not_reach_back_over_a_redenomination() -> None:
+@pytest.mark.parametrize("factor", [0.001, 1000.0])
+@pytest.mark.parametrize("make", [exchanged, mixed])
+def test_the_risk_of_a_portfolio_does_not_reach_back_over_a_redenomination(
+    make: Callable[[Panel, int, float], Panel], factor: float
+) -> None:
     """Differenced across it, one exchange of 1000 for 1 gave a volatility of 269."""
     weights = {INPUTS.symbols[3]: 0.6, INPUTS.symbols[4]: 0.4}
-    broken, young = exchanged(INPUTS.daily, 120, 0.001), halted(INPUTS.daily, 0, 120)
+    broken = make(INPUTS.daily, 120, factor)
+    young = halted(INPUTS.daily, 0, 121 if make is mixed else 120)
     found, expected = compute_risk(broken, weights), compute_risk(young, weights)
     assert found == expected
     assert found.volatility is not None

@@ -108,3 +108,17 @@ def test_the_longest_gap_counts_missing_candles() -> None:
     )  # fmt: skip
     assert longest_gap(holed, Interval.HOUR) == 3
     assert longest_gap(hourly(1), Interval.HOUR) == 0
+
+
+@pytest.mark.parametrize("unit", [0.001, 1000.0])
+@pytest.mark.parametrize("is_inside", [True, False])
+def test_hours_before_a_redenomination_count_other_coins(unit: float, is_inside: bool) -> None:
+    """Volume is compared again once the hour was seen on seven days in the new unit."""
+    whole = hourly()
+    for days, expected in ((8, 1.0), (6, None)):
+        row = len(whole) - days * 24
+        old = np.where(np.arange(len(whole)) < row, 1.0 / unit, 1.0)
+        fields = {name: getattr(whole, name) * old for name in ("open", "high", "low", "close")}
+        if is_inside:
+            fields["open"][row] /= unit
+        assert volume_jump(replace(whole, volume=whole.volume / old, **fields)) == expected

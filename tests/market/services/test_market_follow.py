@@ -162,14 +162,16 @@ async def test_a_contract_that_pauses_and_a_halt_reach_the_follower(live: LiveMa
     owner = await filled_owner(live)
     follower = process(live, "follower")
     await follower.follower.look()
-    code = owner.market.eligible()[3].contract.code
-    await live.fault("contract_status", symbol=code, status="Paused")
+    entry = owner.market.eligible()[3]
+    await live.fault("contract_status", symbol=entry.contract.code, status="Paused")
     owner.market.trading = ExchangeStatus.CLOSE
     await owner.market.sync_contracts()
     await owner.publisher.publish()
     await follower.follower.look()
     assert follower.market.funnel() == owner.market.funnel()
     assert follower.market.is_halted()
+    quotes = [one.market.quote(entry.symbol) for one in (owner, follower)]
+    assert [one and one.paused_since for one in quotes] == [live.clock.now()] * 2
     await _is_another_contract_for_both(live, owner, follower)
 
 
@@ -459,7 +461,7 @@ async def test_a_market_of_another_version_of_the_code_is_left_alone(live: LiveM
     assert not await follower.follower.look()
     assert follower.market.status() is DataStatus.UNAVAILABLE
     async with live.database.read() as unit:
-        present = await unit.get(LeaseRepository).present(FEED)
+        present = await unit.get(LeaseRepository).current(FEED)
     assert present is not None
     assert present.holder == "owner"
     await asyncio.sleep(0)

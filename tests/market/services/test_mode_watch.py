@@ -8,7 +8,7 @@ import pytest
 
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.events import Topic
+from app.foundation.events import EventTopic
 from app.foundation.health import Mode
 from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.events import EventRepository
@@ -21,7 +21,7 @@ from app.market.services.service_mode import (
     cause_of,
     mode_of,
 )
-from app.operations.domain.event_codec import event_of
+from app.operations.domain.event_codec import decode_event
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FRESH = MarketLevel(DataStatus.FRESH, 0)
@@ -69,7 +69,7 @@ class World:
     async def told(self) -> list[ModeChanged]:
         async with self.database.read() as unit:
             records = await unit.get(EventRepository).after(0, 99)
-        found = [event_of(one) for one in records if one.topic is Topic.MODE]
+        found = [decode_event(one) for one in records if one.topic is EventTopic.MODE]
         return [one for one in found if isinstance(one, ModeChanged)]
 
     async def modes(self) -> list[tuple[str, str, str]]:

@@ -354,6 +354,20 @@ async def test_D10_the_next_funding_lies_after_now_and_at_most_one_interval_ahea
 
 
 @ON_SQLITE
+async def test_D10_without_an_interval_the_next_funding_is_missing(live: LiveMarket) -> None:
+    data = await refreshed(live)
+    entry = data.resolve(ETH)
+    assert data.view(entry).next_funding is not None
+    for field in ("currentFundingRateGranularity", "fundingRateGranularity"):
+        await live.fault("malformed", CONTRACTS, symbol=CODE, field=field, value=None)
+    await later(live, data)
+    changed = data.resolve(ETH)
+    assert changed.contract.funding_interval_ms is None
+    assert data.view(changed).next_funding is None, "nothing proves that it is the next one"
+    assert data.view(changed).funding_rate is not None
+
+
+@ON_SQLITE
 async def test_D10_a_predicted_rate_of_null_is_missing(live: LiveMarket) -> None:
     data = await refreshed(live)
     entry = data.resolve(ETH)

@@ -3,19 +3,32 @@
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 
+from app.alerts.domain.models import AlertRule
+from app.alerts.services.service import AlertFilter
+from app.configuration.domain.model import Configuration
+from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
-from app.market.domain.panel import Panel
+from app.market.domain.panel import FIELDS, Panel
 from app.market.domain.price_quarantine import Doubt
+from app.market.services.backfill import first_fill
 from app.market.storage.symbols import SymbolRepository
 from app.portfolio.domain.returns import SinceInclusion
+from app.portfolio.domain.risk import Risk, compute_risk
 from app.portfolio.storage.history import HistoryRepository
+from app.scoring.domain.composite import AlgorithmSpec
+from app.scoring.domain.engine import score
+from app.trading.domain.position_sizing import PositionSize
 from tests.support.desk import SYMBOLS, WHO, Desk, panel, symbol_id
+from tests.support.live_market import open_market
 
 CHANGED = SYMBOLS[0]
+SPEC = AlgorithmSpec("default", Configuration().family_weights)
 RATIOS = pytest.mark.parametrize("ratio", [Decimal("0.001"), Decimal(1000)])
 
 
@@ -244,3 +257,182 @@ async def test_tenfold_price_with_the_same_lots_is_a_gain(desk: Desk) -> None:
     last = (await desk.performance.track()).days[-1]
     assert last.equity is not None
     assert last.equity > 2
+
+
+def _in_the_middle_of_a_bar(whole: Panel, ratio: Decimal, bars_ago: int) -> tuple[Panel, Panel]:
+    """The changed symbol opens one bar in the old unit and closes it in the new one.
+
+    And the same panel with its bars after that one only.
+    """
+    column, row = whole.symbols.index(CHANGED), len(whole.close) - bars_ago
+    close, opened = whole.close.copy(), np.vstack([whole.close[:1], whole.close[:-1]])
+    close[:row, column] /= float(ratio)
+    opened[: row + 1, column] /= float(ratio)
+    fields: dict[str, Any] = {
+        "open": opened,
+        "high": np.maximum(opened, close),
+        "low": np.minimum(opened, close),
+        "close": close,
+    }
+    young: dict[str, Any] = {name: values.copy() for name, values in fields.items()}
+    for values in young.values():
+        values[: row + 1, column] = np.nan
+    return replace(whole, **fields), replace(whole, **young)
+
+
+async def _numbers(desk: Desk) -> tuple[list[PositionSize], Risk, int]:
+    """Sizes of two members, hypothetical performance and the number of new technical signals."""
+    sizes = [
+        (await desk.trading.position_size(name, Decimal(10_000), Decimal(2)))[0].size
+        for name in (CHANGED, SYMBOLS[1])
+    ]
+    board = desk.boards.board
+    assert board is not None
+    desk.boards.board = replace(board, run_id=f"{board.run_id}+")
+    signals = await desk.signal_sources.look()
+    return sizes, (await desk.metrics.metrics()).risk, signals
+
+
+@RATIOS
+@pytest.mark.parametrize("has_hours", [True, False])
+async def test_redenomination_inside_a_bar_changes_no_size_risk_or_signal(
+    desk: Desk, ratio: Decimal, has_hours: bool
+) -> None:
+    """All numbers are those of a symbol whose history begins after the bar."""
+    await desk.filled(5)
+    limits = {"var_limit": 0.02, "volatility_target": 0.3}
+    await desk.configuration.put({"sizing": limits}, "calm", WHO)
+    daily = _in_the_middle_of_a_bar(panel(Interval.DAY, desk.now), ratio, 50)
+    hourly = _in_the_middle_of_a_bar(panel(Interval.HOUR, desk.now), ratio, 1)
+    found = []
+    for which in (1, 0, 1):
+        desk.market.panels[Interval.DAY] = daily[which]
+        desk.market.panels[Interval.HOUR] = hourly[which]
+        if not has_hours:
+            del desk.market.panels[Interval.HOUR]
+        found.append(await _numbers(desk))
+    young, broken, again = found
+    assert broken == again == young
+    sizes, risk, signals = young
+    assert [one.lots > 0 and one.binding == "portfolio_var" for one in sizes] == [True, True]
+    assert signals == 0
+    assert risk.volatility is not None
+    assert 0.1 < risk.volatility < 1.0
+
+
+@RATIOS
+async def test_lots_prove_a_redenomination_inside_an_hour_before_the_day_has_closed(
+    desk: Desk, ratio: Decimal
+) -> None:
+    """Its daily bar is not there yet, and the mark stands in the unit of the newest hour."""
+    await desk.filled(5)
+    _flat(desk, Decimal(1), at_hours_ago=None)
+    desk.later(hours=2, minutes=30)
+    await _lots_changed(desk, ratio)
+    desk.later(hours=1)
+    whole = panel(Interval.HOUR, desk.now)
+    column = whole.symbols.index(CHANGED)
+    close, opened = np.full_like(whole.close, 10.0), np.full_like(whole.close, 10.0)
+    close[-1, column] *= float(ratio)
+    high, low = np.maximum(opened, close), np.minimum(opened, close)
+    desk.market.panels[Interval.HOUR] = replace(whole, open=opened, high=high, low=low, close=close)
+    async with desk.database.read() as unit:
+        records = await unit.get(SymbolRepository).all()
+    (record,) = (one for one in records if one.symbol == CHANGED)
+    desk.quote(CHANGED, mark=10 * ratio, contract=record.contract, lot_changes=record.lot_changes)
+    desk.score({})
+    last = (await desk.performance.track()).days[-1]
+    assert last.equity is None
+    assert last.reason is not None
+    assert f"{CHANGED} was redenominated" in last.reason
+    for mark in (10 * ratio, None):  # None: the exchange gave no mark
+        desk.quote(CHANGED, mark=mark)
+        positions, _ = await desk.performance.positions()
+        assert positions[0].figures == SinceInclusion(None, None, None)
+    assert not await desk.rebalancing.has_drifted()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "is_anomaly"),
+    [(Decimal("0.001"), False), (Decimal(1000), False), (Decimal("0.75"), True)],
+)
+async def test_price_anomaly_needs_a_close_in_the_unit_of_the_mark(
+    desk: Desk, ratio: Decimal, is_anomaly: bool
+) -> None:
+    """Hourly bars show the exchange; the daily bar that contains it has not closed."""
+    await desk.filled(5)
+    desk.score({})
+    for interval in Interval:  # the newest close of both is 10
+        whole = panel(interval, desk.now)
+        close = whole.close / whole.close[-1:] * 10.0
+        opened = np.vstack([close[:1], close[:-1]])
+        if interval is Interval.HOUR:
+            for values in (opened, close):
+                values[-1, whole.symbols.index(CHANGED)] = 10.0 * float(ratio)
+        desk.market.panels[interval] = replace(
+            whole, open=opened, high=close, low=close, close=close
+        )
+    desk.quote(CHANGED, mark=10 * ratio)
+    alerts, _ = await desk.alerts.list(AlertFilter())
+    found = [one.subject for one in alerts if one.rule is AlertRule.PRICE_ANOMALY]
+    assert found == ([CHANGED] if is_anomaly else [])
+
+
+CODE, NAME, DAY_S = "ETHUSDTM", "ETHUSDT", 86_400
+
+
+def _begun(whole: Panel) -> tuple[Panel, int]:
+    """The panel with later bars of the symbol only than the one of two units; its place or -1."""
+    column = whole.symbols.index(NAME)
+    moved = np.abs(np.log10(whole.close[:, column] / whole.open[:, column]))
+    rows = np.flatnonzero(moved > 2.5).tolist()
+    fields = {name: getattr(whole, name).copy() for name in FIELDS}
+    for values, row in product(fields.values(), rows):
+        values[: row + 1, column] = np.nan
+    return replace(whole, **fields), max(rows, default=-1)
+
+
+@RATIOS
+@pytest.mark.parametrize(("days", "has_hours"), [(3, True), (60, False)])
+@pytest.mark.parametrize("is_restarted", [True, False])
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_exchange_that_redenominates_inside_a_day_is_scored_from_the_next_day_on(
+    database: Database, ratio: Decimal, days: int, has_hours: bool, is_restarted: bool
+) -> None:
+    """Over sockets; the day and the hour of the change hold both units."""
+    async with open_market(database, contracts=24) as live:
+        data = live.market()
+        await first_fill(data)
+        changed_ms = live.clock.wall() * 1000.0
+        event = {"kind": "redenomination", "symbol": CODE, "ratio": float(ratio)}
+        await live.post("events", event)
+        for _ in range(10):  # until the value of a lot is confirmed
+            live.clock.pass_(60)
+            await data.refresh_market()
+        live.clock.pass_(days * DAY_S)
+        if is_restarted:
+            data = live.market()
+            await data.registry.load()
+        await first_fill(data)
+        inputs = data.scoring_inputs()
+    daily, row = _begun(inputs.daily)
+    assert row == len(daily.close) - days
+    hourly, hour = _begun(inputs.hourly)
+    assert (hour >= 0) == has_hours
+    found = score(inputs, SPEC)
+    assert found.cards == score(replace(inputs, daily=daily, hourly=hourly), SPEC).cards
+    card = next(one for one in found.cards if one.symbol == NAME)
+    if has_hours:
+        assert (card.volatility, card.reason) == (None, "insufficient_inputs")
+    else:
+        assert card.volatility is not None
+        assert 0.1 < card.volatility < 2.0
+        assert card.composite is not None
+    coins = inputs.open_interest[inputs.open_interest_ms <= changed_ms]
+    is_changed = np.array([one == NAME for one in inputs.symbols])
+    assert len(coins) == (1 if has_hours else 0)  # sixteen days are in memory
+    assert np.isnan(coins[:, is_changed]).all()
+    assert np.isfinite(coins[:, ~is_changed]).all()
+    assert np.isfinite(inputs.open_interest[-1]).all()
+    weights = {NAME: 1.0}
+    assert compute_risk(inputs.daily, weights) == compute_risk(daily, weights)

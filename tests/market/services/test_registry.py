@@ -14,6 +14,7 @@ from app.market.storage.symbols import SymbolRepository
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market
 
 # Where no statement differs between the databases, one of them is enough.
+DAY_MS = 86_400_000
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 ONE = "/api/v1/contracts/{symbol}"
 
@@ -125,6 +126,27 @@ async def test_D14_the_start_of_a_pause_is_kept_and_survives_a_restart(
     assert since(registry) is since(third) is None
     fourth = await seen("Paused")
     assert since(registry) == since(fourth) == live.clock.now() > began
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(("behind", "late"), [(DAY_MS, True), (4_000, False), (-DAY_MS, False)])
+async def test_a_pause_is_never_stamped_by_a_clock_that_is_behind(
+    live: LiveMarket, behind: int, late: bool
+) -> None:
+    """Right again after a restart, that clock would make a minute look like a day."""
+    data = live.market()
+    await live.post("clock", {"advance_ms": behind})
+    await data.refresh_market()
+    await live.fault("contract_status", symbol="ETHUSDTM", status="Paused", listed=True)
+    live.clock.pass_(60)
+    await data.refresh_market()
+    again = live.registry()
+    await again.load()
+    for found in (data.registry, again):
+        began = found.record(found.resolve("ETHUSDT")).paused_since
+        assert began is not None
+        exact = data.server_clock.now() if late else live.clock.now()
+        assert abs(began - exact) < timedelta(seconds=1)
 
 
 async def test_a_vanished_contract_is_kept_marked_and_may_return(

@@ -102,7 +102,7 @@ async def test_each_verdict_forbids_what_it_must_and_nothing_else(database: Data
         data = live.market()
         await first_fill(data)
         async with database.write() as unit:
-            await unit.get(ConfigurationRepository).found(NOW, "test")
+            await unit.get(ConfigurationRepository).get_or_create(NOW, "test")
         desk = Desk(database, market=data, now=live.clock.now())  # type: ignore[arg-type]  # a real one
         symbols = [f"{name}USDT" for name in MEMBERS]
         desk.score(dict.fromkeys(symbols, 0.9))

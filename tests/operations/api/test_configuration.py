@@ -15,7 +15,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
 from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import membership_routes as portfolio_changes
-from app.workers.schedule import Tasks, table
+from app.workers.schedule import Tasks, create_schedule
 from tests.support.desk import NOW, SYMBOLS, Desk
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem
@@ -40,7 +40,7 @@ async def put(client: httpx2.AsyncClient, body: Any, **headers: str) -> httpx2.R
     return await client.put(PATH, json=body, headers=named)
 
 
-async def test_what_get_gives_put_takes(desk: Desk, client: httpx2.AsyncClient) -> None:
+async def test_put_accepts_the_document_of_get(desk: Desk, client: httpx2.AsyncClient) -> None:
     await desk.open()
     response = await client.get(PATH)
     document = response.json()
@@ -93,10 +93,10 @@ async def test_each_interval_is_a_setting_that_is_in_force_with_its_answer(
     assert shown == wanted
     async with desk.database.read() as unit:
         for record in await unit.get(EventRepository).after(0, 10):
-            in_force.read(record)  # as every process does with what any of them committed
+            in_force.on_record(record)  # as every process does with what any of them committed
     assert in_force().intervals == IntervalSettings(**wanted)
     work, jobs = cast("Tasks", MagicMock(is_provisional=bool)), cast("Jobs", None)
-    ticks = table(lambda: in_force().intervals, work, jobs, lambda: NOW, lambda: 0.0)
+    ticks = create_schedule(lambda: in_force().intervals, work, jobs, lambda: NOW, lambda: 0.0)
     used = {tick.interval_s() for tick in ticks}
     # Days of bars are asked for with the hours; the shorter of step and rotation counts.
     assert used == set(wanted.values()) - {

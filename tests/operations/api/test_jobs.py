@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from app.foundation.data_status import DataSource
-from app.foundation.events import Topic
+from app.foundation.events import EventTopic
 from app.foundation.sql.events import EventRepository
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
@@ -128,7 +128,7 @@ async def test_a_backfill_is_a_job_and_the_stream_tells_of_it(desk: Desk) -> Non
             for one in await unit.get(EventRepository).after(0, 1_000)
             if one.type == "job_changed"
         ]
-    assert {one.topic for one in records} == {Topic.JOB}
+    assert {one.topic for one in records} == {EventTopic.JOB}
     told = [one.data for one in records if one.data["job_id"] == begun["id"]]
     assert [one["change"] for one in (told[0], told[-1])] == ["started", "ended"]
     assert (told[-1]["state"], told[-1]["progress"]) == ("done", 1.0)
@@ -174,7 +174,7 @@ async def test_a_scoring_waits_until_there_is_something_to_score(desk: Desk) -> 
     assert (await desk.ended(begun["id"]))["state"] == "done"
 
 
-async def test_who_asks_for_the_same_meanwhile_is_shown_the_same_job(desk: Desk) -> None:
+async def test_a_second_request_gets_the_running_job(desk: Desk) -> None:
     first, second = await asyncio.gather(desk.begun("/symbols/sync"), desk.begun("/symbols/sync"))
     assert first["id"] == second["id"]
     await desk.ended(first["id"])
@@ -210,7 +210,7 @@ async def test_a_job_can_be_stopped_and_once_it_has_ended_nothing_changes(desk: 
         (told,) = [
             one.data
             for one in await unit.get(EventRepository).after(0, 99)
-            if one.topic is Topic.JOB
+            if one.topic is EventTopic.JOB
         ]
     assert (told["job_id"], told["change"], told["state"]) == (waiting["id"], "ended", "cancelled")
     assert stopped["finished_at"] is not None
@@ -248,7 +248,7 @@ async def test_the_list_by_kind_state_and_page(desk: Desk) -> None:
     problem(other, 422, "validation_failed")
 
 
-async def test_what_is_not_there_and_what_is_no_state(cut_off: Desk) -> None:
+async def test_unknown_jobs_and_states_are_refused(cut_off: Desk) -> None:
     client = cut_off.service.client
     problem(await client.get(f"{PREFIX}/jobs/scoring:none"), 404, "not_found")
     problem(await client.post(f"{PREFIX}/jobs/scoring:none/cancel"), 404, "not_found")

@@ -3,7 +3,7 @@
 from app.operations.services.event_messages import Frame, notice, pieces
 
 
-def test_a_frame_is_written_once_for_all_who_read_it() -> None:
+def test_a_frame_is_encoded_once_for_all_readers() -> None:
     made: list[Frame] = []
 
     def form(frame: Frame) -> bytes:
@@ -11,10 +11,10 @@ def test_a_frame_is_written_once_for_all_who_read_it() -> None:
         return frame.text.encode()
 
     frame = notice("pong", 7)
-    assert [frame.written(form) for _ in range(3)] == [b'{"type":"pong","sequence":7}'] * 3
+    assert [frame.encoded(form) for _ in range(3)] == [b'{"type":"pong","sequence":7}'] * 3
     assert made == [frame]
-    assert notice("pong", 7).written(len_of) == b"28"  # each form by itself, of its own frame
-    assert frame.written(len_of) == b"28"
+    assert notice("pong", 7).encoded(len_of) == b"28"  # each form by itself, of its own frame
+    assert frame.encoded(len_of) == b"28"
 
 
 def len_of(frame: Frame) -> bytes:

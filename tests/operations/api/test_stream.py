@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
-from app.foundation.events import Topic
+from app.foundation.events import EventTopic
 from app.foundation.http.server import ServerLimits
 from app.foundation.sql.database import Database
 from app.operations.services.event_stream import KEEP
@@ -38,7 +38,7 @@ async def open_stream(database: Database) -> AsyncIterator[Served]:
 async def announce(desk: StreamDesk, *events: object) -> None:
     async with desk.database.write() as unit:
         for event in events:
-            unit.announce(event)
+            unit.publish_after_commit(event)
 
 
 def scores(number: int, *values: float | None) -> ScoresUpdated:
@@ -79,7 +79,7 @@ async def test_a_change_arrives_as_the_contract_says(open_stream: Served) -> Non
     assert last["timestamp"].endswith("Z")
 
 
-async def test_a_score_says_what_it_was_and_by_how_much_it_changed(open_stream: Served) -> None:
+async def test_a_score_event_has_old_score_and_change(open_stream: Served) -> None:
     async with open_stream.client() as client:
         await client.subscribe("score_update")
         await announce(open_stream.desk, scores(1, 0.75, None), PLAN)
@@ -116,7 +116,7 @@ async def test_topics_can_be_added_and_taken_back(open_stream: Served) -> None:
         assert await client.hear() == {"type": "pong", "sequence": desk.stream.head}
 
 
-async def test_what_was_missed_is_replayed_whole_and_in_order(open_stream: Served) -> None:
+async def test_missed_events_are_replayed_completely_and_in_order(open_stream: Served) -> None:
     desk = open_stream.desk
     async with open_stream.client() as client:
         await client.subscribe("rebalance")
@@ -150,7 +150,7 @@ async def test_a_restarted_service_resumes_where_the_old_one_ended(database: Dat
     assert [one["sequence"] for one in heard] == [2, 3]
 
 
-async def test_what_cannot_be_replayed_is_said(open_stream: Served) -> None:
+async def test_events_that_cannot_be_replayed_are_a_gap(open_stream: Served) -> None:
     desk = open_stream.desk
     for number in range(5):
         age = KEEP + timedelta(hours=1) if number < 3 else timedelta()
@@ -173,7 +173,7 @@ async def test_what_cannot_be_replayed_is_said(open_stream: Served) -> None:
         assert [one["sequence"] for one in await client.events(3)] == [4, 5, 6]
 
 
-async def test_a_number_that_was_never_given_is_said(open_stream: Served) -> None:
+async def test_an_unknown_sequence_is_a_gap(open_stream: Served) -> None:
     async with open_stream.client() as client:
         await client.say(type="subscribe", topics=["rebalance"], resume_from=7)
         assert (await client.hear())["type"] == "hello"
@@ -218,7 +218,7 @@ async def test_a_number_that_was_never_given_is_said(open_stream: Served) -> Non
         ('{"type":"subscribe","topics":["ticker:NOSUCHUSDT"]}', "symbol_unknown", None),
     ],
 )
-async def test_what_is_no_message_gets_an_error_and_the_connection_stays(
+async def test_an_invalid_message_gets_an_error_and_the_connection_stays(
     open_stream: Served, text: str, code: str, errors: list[dict[str, Any]] | None
 ) -> None:
     async with open_stream.client() as client:
@@ -310,7 +310,9 @@ HEAVY = tuple(
 )
 
 
-async def test_E02_who_reads_nothing_is_sent_away_and_holds_up_nobody(database: Database) -> None:
+async def test_E02_a_client_that_reads_nothing_is_closed_and_blocks_no_other(
+    database: Database,
+) -> None:
     async with (
         served(database, limits=ServerLimits(write_timeout_s=1.5)) as opened,
         asyncio.timeout(PATIENCE_S),
@@ -340,7 +342,7 @@ async def test_E02_who_reads_nothing_is_sent_away_and_holds_up_nobody(database: 
 
 @pytest.mark.long  # whether a reader is in time is a matter of seconds, on any machine
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-async def test_E02_who_wakes_up_in_time_reads_why_it_was_sent_away(database: Database) -> None:
+async def test_E02_a_slow_client_reads_the_reason_of_the_close(database: Database) -> None:
     async with (
         served(database, limits=ServerLimits(write_timeout_s=2.0)) as opened,
         asyncio.timeout(PATIENCE_S),
@@ -360,7 +362,7 @@ async def test_E02_who_wakes_up_in_time_reads_why_it_was_sent_away(database: Dat
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-async def test_E02_server_sent_events_that_nobody_takes_are_cut_off(database: Database) -> None:
+async def test_E02_an_unread_event_stream_is_aborted(database: Database) -> None:
     async with (
         served(database, limits=ServerLimits(write_timeout_s=0.3)) as opened,
         asyncio.timeout(PATIENCE_S),
@@ -373,12 +375,12 @@ async def test_E02_server_sent_events_that_nobody_takes_are_cut_off(database: Da
         stuck.close()
 
 
-async def test_who_falls_behind_gets_the_newest_score_and_the_whole_change(
+async def test_a_slow_reader_gets_the_newest_score_and_the_total_change(
     open_stream: Served,
 ) -> None:
     desk = open_stream.desk
     with desk.stream.reader("websocket") as reader:
-        reader.ask({Topic.SCORE_UPDATE, Topic.REBALANCE}, frozenset())
+        reader.subscribe({EventTopic.SCORE_UPDATE, EventTopic.REBALANCE}, frozenset())
         for number in range(4):
             new = 0.6 + number / 10
             changes = tuple(
@@ -442,7 +444,7 @@ async def test_server_sent_events_are_the_same_and_resume_by_their_id(open_strea
         ("topics=ticker:NOSUCHUSDT", {}),
     ],
 )
-async def test_what_cannot_be_listened_to_is_a_problem(
+async def test_an_unknown_topic_is_a_problem(
     open_stream: Served, query: str, headers: dict[str, str]
 ) -> None:
     async with open_stream.sse(query, **headers) as client:
@@ -469,7 +471,7 @@ async def test_a_stopping_server_ends_every_stream(database: Database) -> None:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-async def test_silence_is_told_from_death_by_heartbeats(
+async def test_heartbeats_distinguish_silence_from_disconnection(
     open_stream: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.operations.api.stream_routes.HEARTBEAT_S", 0.05)
@@ -487,10 +489,10 @@ async def test_a_reader_that_changes_its_mind_while_the_past_is_read_misses_noth
         await announce(desk, replace(PLAN, run_id=str(number)))
     await desk.stream.catch_up()
     with desk.stream.reader("websocket") as reader:
-        desk.stream._recent.begin(20)  # nothing in memory: the past comes from the database
+        desk.stream._recent.restart(20)  # nothing in memory: the past comes from the database
         await reader.resume(10)
         assert json.loads((await reader.next())[0].text)["type"] == "resumed"
-        reader.ask({Topic.REBALANCE}, frozenset())
+        reader.subscribe({EventTopic.REBALANCE}, frozenset())
         reading = asyncio.ensure_future(reader.next())
         await asyncio.sleep(0)
         await reader.resume(0)

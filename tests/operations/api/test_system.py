@@ -17,7 +17,7 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.market.domain.models import LinkState
 from app.operations.services.health import StatusService
-from app.workers.supervisor import CRASHES
+from app.workers.supervisor import MAX_CRASHES
 from tests.operations.services.test_status import LINK, NOW, World
 from tests.support.harness import PREFIX, make_api, open_client
 from tests.support.judging import problem
@@ -98,20 +98,20 @@ async def test_W15_a_stream_whose_listener_fails_is_down_for_every_client_until_
         overall, part, task = await told()
         assert overall == part["state"] == "down"
         assert part["cause"] == "task_failed"
-        assert part["detail"] == f"KeyError, after {1 + CRASHES} crashes"
+        assert part["detail"] == f"KeyError, after {1 + MAX_CRASHES} crashes"
         assert part["next_step"].startswith("restarts at ")
         assert (task["running"], task["last_error"]) == (True, "KeyError")
         assert (await client.get("/livez")).status_code == 200, "no reason to kill the process"
         bench.broken = None
         bench.rested.set()
-        while len(bench.begun) < 2 + CRASHES:
+        while len(bench.begun) < 2 + MAX_CRASHES:
             await asyncio.sleep(0)
         overall, part, task = await told()
         assert overall == part["state"] == "up"
     await bench.supervisor.stop()
 
 
-async def test_health_names_the_cause_and_what_happens_next() -> None:
+async def test_health_names_cause_and_next_step() -> None:
     world = World()
     world.link = replace(
         LINK, state=LinkState.DOWN, cause="exchange_timeout", detail="no answer", retry_in_s=3.0
@@ -135,7 +135,7 @@ async def test_health_names_the_cause_and_what_happens_next() -> None:
         "cause": "exchange_timeout",
         "detail": "no answer",
         "last_success_at": "2026-01-02T03:04:00Z",
-        "next_step": "tries again in 3 s",
+        "next_step": "retries in 3 s",
     }
 
 

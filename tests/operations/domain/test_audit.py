@@ -57,7 +57,7 @@ def resealed(event: PortfolioEvent, **changed: Any) -> PortfolioEvent:
     return replace(other, hash=hash_event(other))
 
 
-def test_what_is_whole_passes() -> None:
+def test_an_intact_history_passes() -> None:
     found = tried(EVENTS)
     assert found.ok
     assert found.first_break is None
@@ -110,7 +110,7 @@ def test_an_event_sealed_anew_breaks_the_link_of_the_next() -> None:
 
 def test_a_number_that_was_there_already_is_named() -> None:
     found = tried((*EVENTS[:3], EVENTS[1], *EVENTS[3:]))
-    assert HistoryBreak(2, "event 2 stands where 4 was due") in found.breaks
+    assert HistoryBreak(2, "event 2 is in the place of event 4") in found.breaks
 
 
 def test_an_event_that_cannot_be_read_is_named_and_the_next_is_judged_on_its_own() -> None:
@@ -149,7 +149,7 @@ def test_another_state_than_the_stored_one_is_named() -> None:
     assert tried(EVENTS, HEAD, None).breaks == (HistoryBreak(5, said),)
 
 
-def test_not_every_break_is_told() -> None:
+def test_reported_breaks_are_bounded() -> None:
     events = tuple(replace(event, reason="x") for event in EVENTS)
     rows = [StoredEvent(event.seq, event) for _ in range(9) for event in events]
     assert len(verify_events(HistoryFindings(), rows).breaks) == 20

@@ -21,14 +21,14 @@ from app.foundation.events import (
     EventDraft,
     EventKind,
     EventRecord,
+    EventTopic,
     JobChange,
     JobChanged,
-    Topic,
-    ValueForm,
+    ValueCodec,
 )
 from app.foundation.jobs import JobState
 from app.market.domain.events import ModeChanged
-from app.operations.domain.event_codec import CODEC, NOT_STORED, drafts_of, event_of
+from app.operations.domain.event_codec import CODEC, NOT_STORED, decode_event, encode_event
 from app.portfolio.domain.events import (
     PlanCreated,
     PortfolioChanged,
@@ -80,7 +80,7 @@ def _events() -> set[type]:
         for module in declared
         for one in vars(module).values()
         if isinstance(one, type) and is_dataclass(one) and one.__module__ == module.__name__
-    } - {EventDraft, EventRecord, EventKind, ValueForm}
+    } - {EventDraft, EventRecord, EventKind, ValueCodec}
 
 
 def test_every_event_has_a_place_in_the_table_and_an_example() -> None:
@@ -92,34 +92,34 @@ def test_every_event_has_a_place_in_the_table_and_an_example() -> None:
 
 
 @pytest.mark.parametrize("event", EXAMPLES, ids=lambda one: type(one).__name__)
-def test_what_is_stored_comes_back_as_it_was(event: object) -> None:
-    (draft,) = drafts_of(event)
+def test_stored_events_are_read_back_unchanged(event: object) -> None:
+    (draft,) = encode_event(event)
     stored = replace(draft, data=json.loads(json.dumps(draft.data, allow_nan=False)))
-    assert event_of(stored) == event
+    assert decode_event(stored) == event
     assert draft.occurred_at == T0
 
 
 def test_a_run_is_stored_symbol_by_symbol_and_then_as_a_whole() -> None:
     other = replace(SCORE, symbol="ETHUSDT", new_score=0.5)
     run = ScoresUpdated("run", T0, 2, 0, 0.1, T0, (SCORE, other))
-    drafts = drafts_of(run)
+    drafts = encode_event(run)
     assert [(one.topic, one.subject) for one in drafts] == [
-        (Topic.SCORE_UPDATE, "BTCUSDT"),
-        (Topic.SCORE_UPDATE, "ETHUSDT"),
-        (Topic.SCORING_RUN, None),
+        (EventTopic.SCORE_UPDATE, "BTCUSDT"),
+        (EventTopic.SCORE_UPDATE, "ETHUSDT"),
+        (EventTopic.SCORING_RUN, None),
     ]
-    assert [event_of(one) for one in drafts] == [SCORE, other, replace(run, changes=())]
+    assert [decode_event(one) for one in drafts] == [SCORE, other, replace(run, changes=())]
 
 
-def test_what_is_no_event_of_ours_is_not_stored() -> None:
-    assert drafts_of("anything") == ()
+def test_unknown_events_are_not_stored() -> None:
+    assert encode_event("anything") == ()
     with pytest.raises(LookupError, match="never_heard"):
-        event_of(EventDraft(Topic.ALERT, "never_heard", None, {}, T0))
+        decode_event(EventDraft(EventTopic.ALERT, "never_heard", None, {}, T0))
 
 
 def test_times_are_written_in_utc_and_numbers_exactly() -> None:
     east = T0.astimezone(timezone(timedelta(hours=5)))
-    (draft,) = drafts_of(replace(SCORE, calculated_at=east))
+    (draft,) = encode_event(replace(SCORE, calculated_at=east))
     assert draft.data["calculated_at"] == "2026-03-04T05:06:07.000089Z"
     assert draft.data["old_score"] == 0.1 + 0.2
 
@@ -132,27 +132,27 @@ def test_times_are_written_in_utc_and_numbers_exactly() -> None:
         replace(SCORE, calculated_at=T0.replace(tzinfo=None)),
     ],
 )
-def test_what_json_cannot_hold_is_refused(wrong: ScoreChanged) -> None:
+def test_values_without_a_json_form_are_refused(wrong: ScoreChanged) -> None:
     with pytest.raises(ValueError, match="event"):
-        drafts_of(wrong)
+        encode_event(wrong)
 
 
 @pytest.mark.parametrize(
     ("value", "written"),
     [
         (Decimal("1.10"), "1.10"),
-        ([Topic.JOB, True], ["job", True]),
+        ([EventTopic.JOB, True], ["job", True]),
         ({"a": (1, None)}, {"a": [1, None]}),
     ],
 )
 def test_every_kind_of_value_has_one_form(value: Any, written: Any) -> None:
-    (draft,) = drafts_of(replace(SCORE, rank=value))
+    (draft,) = encode_event(replace(SCORE, rank=value))
     assert draft.data["rank"] == written
 
 
 def test_a_value_without_a_form_is_refused() -> None:
     with pytest.raises(TypeError, match="complex"):
-        drafts_of(replace(SCORE, rank=1j))  # type: ignore[arg-type]  # as a mistake would
+        encode_event(replace(SCORE, rank=1j))  # type: ignore[arg-type]  # as a mistake would
 
 
 def _card(symbol: str, score: float | None) -> Card:

@@ -69,7 +69,7 @@ async def test_G04_the_lowest_go_with_the_change_where_that_is_wished(desk: Desk
     assert (await desk.integrity.check()).ok
 
 
-async def test_G04_who_the_lowest_are_is_never_guessed(desk: Desk) -> None:
+async def test_G04_the_lowest_members_are_never_guessed(desk: Desk) -> None:
     await desk.filled(3)
     desk.score({SYMBOLS[0]: None, SYMBOLS[1]: None})
     wanted = {"max_portfolio_symbols": 1}

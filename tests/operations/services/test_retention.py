@@ -1,4 +1,4 @@
-"""What has ended long ago goes, when the settings say; what anything rests on stays."""
+"""Retention deletes ended records by the settings, and nothing that a decision used."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import NotFoundError
 from app.foundation.idempotency import IdempotentExecutor
-from app.foundation.job_service import JobNews, JobService
+from app.foundation.job_service import JobEventPublisher, JobService
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
@@ -58,7 +58,7 @@ def _service(desk: Desk, office: Office, jobs: Ended) -> Retention:
         EventStream(desk.database, clock, Metrics(), lambda _: None),
         office.notifications,
         desk.alerts,
-        JobService(cast("Jobs", jobs), clock, lambda: "id", JobNews(desk.database)),
+        JobService(cast("Jobs", jobs), clock, lambda: "id", JobEventPublisher(desk.database)),
         desk.rebalancing.runs,
         desk.signals,
         BoardRetention(desk.database, clock, find_decided_boards),
@@ -75,7 +75,7 @@ async def _everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
         }
 
 
-async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database) -> None:
+async def test_B18_only_old_ended_records_are_deleted(database: Database) -> None:
     desk = await Desk(database).filled(3)
     zero = Decimal(0)
     paid = ResultSubmission(
@@ -90,7 +90,7 @@ async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database
     await desk.rebalancing.rebalance(WHO)
     office = Office(database)
     await office.channel("desk", "http://127.0.0.1:1/hook")
-    await office.announce(change(1), change(2))
+    await office.publish(change(1), change(2))
     await office.work()
     log = await office.notifications.log(None, 10)
     async with database.write() as unit:  # one has arrived, one is still to be told
@@ -158,7 +158,7 @@ async def test_signals_go_a_month_after_they_were_refused_and_approved_ones_stay
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-async def test_runs_of_rebalances_go_after_a_year_and_what_they_decided_stays(
+async def test_rebalance_runs_are_deleted_after_a_year_and_history_stays(
     database: Database,
 ) -> None:
     desk = await Desk(database).filled(3)
@@ -181,10 +181,10 @@ async def test_runs_of_rebalances_go_after_a_year_and_what_they_decided_stays(
 
 
 @pytest.mark.parametrize("backend", ["postgres"], indirect=True)
-async def test_B07_what_clears_up_may_take_its_minute(
+async def test_B07_retention_may_run_for_a_minute(
     database_url: str, make_database: MakeDatabase
 ) -> None:
-    """Who deletes by the limit of a request would never get through a large table."""
+    """With the time limit of a request, a large table would never be cleared."""
     database = make_database(database_url, statement_timeout_s=30.0)
     await database.open()
     desk, office = await Desk(database).open(), Office(database)

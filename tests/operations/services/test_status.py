@@ -34,7 +34,7 @@ LINK = ExchangeLink(LinkState.UP, NOW, None, None, NOW, None)
 
 
 class World:
-    """What the components would say; each test bends one of them."""
+    """Facts of the components; each test changes one of them."""
 
     def __init__(self) -> None:
         self.now = NOW
@@ -115,7 +115,7 @@ async def test_an_exchange_that_is_away_gives_cause_and_next_try(cause: str) -> 
     exchange = next(c for c in health.components if c.name == "exchange")
 
     assert exchange.cause == cause
-    assert exchange.next_step == "tries again in 12 s"
+    assert exchange.next_step == "retries in 12 s"
     assert health.status is ComponentState.DOWN
     assert health.mode is Mode.FROZEN
 
@@ -150,9 +150,7 @@ async def test_stale_symbols_degrade_and_stale_data_freezes() -> None:
         (replace(BOARD, scored=0, unavailable=556), "no_symbol_scored"),
     ],
 )
-async def test_a_board_that_nobody_should_decide_on_is_not_up(
-    board: ScoringFacts, cause: str
-) -> None:
+async def test_an_unusable_board_is_not_up(board: ScoringFacts, cause: str) -> None:
     world = World()
     world.board = board
 
@@ -184,7 +182,7 @@ async def test_a_failing_task_is_shown_with_its_error() -> None:
     assert states["task:gone"] is ComponentState.DOWN
 
 
-async def test_E12_a_task_without_a_sign_of_life_is_named_and_what_happens_next() -> None:
+async def test_E12_a_silent_task_is_reported_with_its_next_step() -> None:
     world = World()
     world.tasks = tuple(
         TaskFacts(name, True, NOW, None, 0, silent_s, 120.0)
@@ -219,7 +217,7 @@ async def test_status_gathers_the_facts() -> None:
         (DataStatus.FRESH, 0, True, Mode.FROZEN),
     ],
 )
-async def test_the_mode_says_what_market_and_database_allow(
+async def test_the_mode_follows_market_and_database(
     status: DataStatus, stale: int, is_database_down: bool, mode: Mode
 ) -> None:
     world = World()
@@ -252,7 +250,7 @@ class Counting:
         return MarketLevel(self.status, stale_symbols)
 
 
-def test_stale_symbols_are_counted_once_a_second_and_what_freezes_is_seen_at_once() -> None:
+def test_stale_symbols_are_counted_once_a_second_and_a_freeze_at_once() -> None:
     market, clock = Counting(), ModeClock()
     told = ModeNow(MarketGlance(market, clock))
     assert {told() for _ in range(100)} == {Mode.NORMAL}

@@ -13,7 +13,7 @@ from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import CurrentSettings
 from app.foundation.errors import UnavailableError
-from app.foundation.events import EventRecord, Topic
+from app.foundation.events import EventRecord, EventTopic
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
@@ -30,7 +30,7 @@ PATIENCE_S = 60.0
 async def announce(database: Database, *events: object) -> None:
     async with database.write() as unit:
         for event in events:
-            unit.announce(event)
+            unit.publish_after_commit(event)
 
 
 def follower(database: Database, heard: list[EventRecord]) -> EventStream:
@@ -53,7 +53,7 @@ async def another(url: str, make_database: Callable[..., Database]) -> AsyncIter
 
 
 def silence(beat: object = None) -> None:
-    """Nobody counts."""
+    """Ignores conflated events."""
 
 
 @pytest.mark.parametrize("backend", ["postgres"], indirect=True)
@@ -72,7 +72,7 @@ async def test_events_of_another_process_arrive(
     async with another(database_url, make_database) as other, asyncio.TaskGroup() as group:
         tasks = [group.create_task(stream.follow(silence))]
         if by == "hint":
-            tasks.append(group.create_task(database.listen(stream.nudge, silence)))
+            tasks.append(group.create_task(database.listen(stream.wake, silence)))
         for number in range(5):
             await announce(other, replace(PLAN, run_id=str(number)))
             wanted = number + 1
@@ -121,7 +121,7 @@ async def test_one_process_needs_no_listener(database: Database) -> None:
 
 async def test_settings_of_another_process_come_into_force(database: Database) -> None:
     in_force = CurrentSettings()
-    stream = EventStream(database, lambda: NOW, Metrics(), in_force.read)
+    stream = EventStream(database, lambda: NOW, Metrics(), in_force.on_record)
     await stream.open()
     newer = replace(Configuration(), version=3, max_portfolio_symbols=7)
     await announce(database, PLAN, ConfigurationChanged(newer, NOW))
@@ -144,7 +144,7 @@ async def test_events_dropped_before_they_were_read_leave_no_hole_in_memory(
     async with database.write() as unit:
         await unit.get(EventRepository).forget(NOW, most=2)
     with stream.reader("websocket") as reader:
-        reader.ask({Topic.REBALANCE}, frozenset())
+        reader.subscribe({EventTopic.REBALANCE}, frozenset())
         await stream.catch_up()
         frames = await reader.next()
         while frames[-1].sequence != 6 or frames[-1].kind == "gap":
@@ -178,7 +178,7 @@ async def test_B12_a_database_that_lost_its_last_commits_is_a_gap_and_nothing_af
     await stream.open()
     with stream.reader("websocket") as reader, stream.reader("websocket") as other:
         for one in (reader, other):
-            one.ask({Topic.REBALANCE}, frozenset())
+            one.subscribe({EventTopic.REBALANCE}, frozenset())
         await announce(database, *(replace(PLAN, run_id=str(number)) for number in range(3)))
         await stream.catch_up()
         assert [one.sequence for one in await reader.next()] == [1, 2, 3]
@@ -209,7 +209,7 @@ async def test_B12_the_loss_is_noticed_also_where_other_events_have_taken_the_nu
     stream = follower(database, [])
     await stream.open()
     with stream.reader("websocket") as reader:
-        reader.ask({Topic.REBALANCE}, frozenset())
+        reader.subscribe({EventTopic.REBALANCE}, frozenset())
         following = asyncio.ensure_future(stream.follow(silence))
         await announce(database, PLAN, PLAN)
         assert [one.sequence for one in await reader.next()] == [1, 2]
@@ -237,7 +237,7 @@ async def test_B12_the_loss_is_noticed_although_no_connection_was_cut(
     stream = follower(database, [])
     await stream.open()
     with stream.reader("websocket") as reader:
-        reader.ask({Topic.REBALANCE}, frozenset())
+        reader.subscribe({EventTopic.REBALANCE}, frozenset())
         if has_read:
             await announce(database, PLAN)
             await stream.catch_up()
@@ -260,12 +260,12 @@ async def test_B12_the_loss_is_noticed_although_no_connection_was_cut(
 
 def _entries(first: int, last: int) -> list[StreamEntry]:
     return [
-        StreamEntry(EventRecord(Topic.REBALANCE, "plan_created", None, {}, NOW, seq))
+        StreamEntry(EventRecord(EventTopic.REBALANCE, "plan_created", None, {}, NOW, seq))
         for seq in range(first, last + 1)
     ]
 
 
-def test_X1_what_is_kept_in_memory_is_bounded() -> None:
+def test_X1_the_buffer_in_memory_is_bounded() -> None:
     recent = RecentEvents(10)
     for number in range(0, 1_000, 5):
         recent.extend(_entries(number + 1, number + 5))
@@ -283,39 +283,41 @@ async def test_only_the_newest_quote_waits_for_a_reader(database: Database) -> N
     stream = follower(database, [])
     await stream.open()
     with stream.reader("websocket") as reader, stream.reader("sse") as other:
-        reader.ask(frozenset(), {"A", "B"})
-        other.ask(frozenset(), {"C"})
+        reader.subscribe(frozenset(), {"A", "B"})
+        other.subscribe(frozenset(), {"C"})
         assert stream.wanted_symbols() == {"A", "B", "C"}
         for number in range(500):
-            stream.quote({"A": notice("ticker", None, number=number)})
-        stream.quote({"B": notice("ticker", None, number=-1), "D": notice("ticker")})
+            stream.publish_quotes({"A": notice("ticker", None, number=number)})
+        stream.publish_quotes({"B": notice("ticker", None, number=-1), "D": notice("ticker")})
         assert [one.text for one in await reader.next()] == [
             '{"type":"ticker","number":499}',
             '{"type":"ticker","number":-1}',
         ]
-        other.ask(frozenset(), {"C", "A"})  # the present quote comes at once
+        other.subscribe(frozenset(), {"C", "A"})  # the present quote comes at once
         assert [one.text for one in await other.next()] == ['{"type":"ticker","number":499}']
-        other.ask(frozenset(), {"C"})
-        stream.quote({"A": notice("ticker", None, number=500)})
+        other.subscribe(frozenset(), {"C"})
+        stream.publish_quotes({"A": notice("ticker", None, number=500)})
         assert other._new_quotes() == []
     assert stream.wanted_symbols() == frozenset()
 
 
-async def test_who_asked_for_none_of_the_new_events_is_not_woken_and_misses_nothing(
+async def test_an_unrelated_event_wakes_no_reader_and_none_is_missed(
     database: Database,
 ) -> None:
     stream = follower(database, [])
     await stream.open()
     with stream.reader("websocket") as idle, stream.reader("websocket") as wants:
-        idle.ask({Topic.ALERT}, frozenset())
-        wants.ask({Topic.REBALANCE}, frozenset())
+        idle.subscribe({EventTopic.ALERT}, frozenset())
+        wants.subscribe({EventTopic.REBALANCE}, frozenset())
         for one in (idle, wants):
             one._woken.clear()
         await announce(database, PLAN, PLAN)
         await stream.catch_up()
         assert (idle._woken.is_set(), idle.position) == (False, 2)
         assert (wants._woken.is_set(), wants.position) == (True, 0)
-        idle.ask({Topic.ALERT, Topic.REBALANCE}, frozenset())  # from now on, not from before
+        idle.subscribe(
+            {EventTopic.ALERT, EventTopic.REBALANCE}, frozenset()
+        )  # from now on, not from before
         await announce(database, PLAN)
         await stream.catch_up()
         assert [frame.sequence for frame in await idle.next()] == [3]

@@ -1,4 +1,4 @@
-"""The audit finds any flipped bit and any missing event, whoever goes round the triggers."""
+"""The audit finds any flipped bit and any missing event, even without the triggers."""
 
 # ruff: noqa: S608  # column names come from the table, numbers from the test
 
@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from app.foundation.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.foundation.sql.database import Database
 from app.operations.domain.history_audit import UNRECORDED, HistoryFindings
-from app.operations.storage.audit import inspect
+from app.operations.storage.audit import verify_history
 from app.portfolio.storage.tables import portfolio_history
 from tests.support.desk import SYMBOLS, WHO, Desk
 
@@ -53,9 +53,9 @@ def file_of(url: str) -> Path:
 
 
 async def test_a_history_that_was_lived_is_whole(desk: Desk, database_url: str) -> None:
-    assert (await inspect(database_url)).ok
+    assert (await verify_history(database_url)).ok
     length = await lived(desk)
-    found = await inspect(database_url)
+    found = await verify_history(database_url)
     assert (found.ok, found.events, found.breaks) == (True, length, ())
     assert found.state == (await desk.portfolio.view()).portfolio
 
@@ -84,12 +84,12 @@ async def test_B17_any_flipped_bit_is_found_in_a_file(desk: Desk, database_url: 
                 file.execute(change.format(as_kind), (flipped, row))
             except sqlite3.IntegrityError:  # a number that is taken, or none at all
                 continue
-            found = await inspect(database_url)
+            found = await verify_history(database_url)
             assert not found.ok, (seq, column, raw, flipped)
             # A number that moved leaves a hole; anything else breaks where it stands.
             assert column == "seq" or found.first_break == seq, (column, found.breaks)
             file.execute(change.format(kind), (raw, row))
-    assert (await inspect(database_url)).ok
+    assert (await verify_history(database_url)).ok
 
 
 @sqlite_only
@@ -101,7 +101,7 @@ async def test_B17_a_number_that_has_become_bytes_which_are_no_text_is_found_in_
         for trigger in TRIGGERS:
             file.execute(f"DROP TRIGGER {trigger}")
         file.execute("UPDATE portfolio_history SET seq = CAST(x'B1' AS TEXT) WHERE seq = 1")
-    found = await inspect(database_url)
+    found = await verify_history(database_url)
     assert not found.ok
 
 
@@ -119,22 +119,22 @@ async def test_B17_any_missing_event_is_found_in_a_file(desk: Desk, database_url
                     (first, first + count),
                 )
                 file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            found = await inspect(database_url)
+            found = await verify_history(database_url)
             assert found.first_break == first
             file_of(database_url).write_bytes(before)
-    assert (await inspect(database_url)).ok
+    assert (await verify_history(database_url)).ok
     await desk.database.open()
 
 
 async def _with(database: Database, url: str, sql: str, given: Any) -> HistoryFindings | None:
-    """What the audit says after the change; None where the database refused it."""
+    """Result of the audit after the change; None if the database refused the change."""
     try:
         async with database.write() as unit:
             changed = await unit.connection.execute(text(sql), given)
             assert changed.rowcount == 1
     except ServiceError:
         return None
-    return await inspect(url)
+    return await verify_history(url)
 
 
 def _bent(value: Any, dice: Random) -> Any:
@@ -174,7 +174,7 @@ async def test_B17_any_flipped_bit_is_found_on_postgresql(desk: Desk, database_u
         assert column == "seq" or found.first_break == seq, (column, found.breaks)
         back = {"new": value, "old": bent, "at": bent if column == "seq" else seq}
         assert await _with(database, database_url, change, back) is not None
-    assert (await inspect(database_url)).ok
+    assert (await verify_history(database_url)).ok
 
 
 @postgres_only
@@ -193,11 +193,11 @@ async def test_B17_any_missing_event_is_found_on_postgresql(desk: Desk, database
             async with desk.database.write() as unit:
                 delete = text(f"DELETE FROM portfolio_history {where}")
                 await unit.connection.execute(delete, span)
-            assert (await inspect(database_url)).first_break == first
+            assert (await verify_history(database_url)).first_break == first
             async with desk.database.write() as unit:
                 again = text(f"INSERT INTO portfolio_history SELECT * FROM kept {where}")
                 await unit.connection.execute(again, span)
-    assert (await inspect(database_url)).ok
+    assert (await verify_history(database_url)).ok
 
 
 async def _execute(desk: Desk, sql: str) -> None:
@@ -223,7 +223,7 @@ async def test_a_state_or_record_changed_by_hand_is_found(
 ) -> None:
     await lived(desk)
     await _execute(desk, sql)
-    assert not (await inspect(database_url)).ok
+    assert not (await verify_history(database_url)).ok
 
 
 async def test_a_history_from_before_the_record_of_its_end_says_so_until_the_next_change(
@@ -233,16 +233,16 @@ async def test_a_history_from_before_the_record_of_its_end_says_so_until_the_nex
     length = await lived(desk)
     await _execute(desk, "DELETE FROM service_facts WHERE key = 'history_head'")
     await _execute(desk, "DELETE FROM events")
-    found = await inspect(database_url)
+    found = await verify_history(database_url)
     assert (found.ok, found.events, found.caveat) == (True, length, UNRECORDED)
     await _execute(desk, "UPDATE portfolio SET version = version + 1")
-    assert not (await inspect(database_url)).ok
+    assert not (await verify_history(database_url)).ok
     await _execute(desk, "UPDATE portfolio SET version = version - 1")
     await desk.portfolio.remove(SYMBOLS[1], "out", WHO)
-    found = await inspect(database_url)
+    found = await verify_history(database_url)
     assert (found.ok, found.caveat) == (True, None)
     await _execute(desk, "DELETE FROM service_facts WHERE key = 'history_head'")
-    assert not (await inspect(database_url)).ok
+    assert not (await verify_history(database_url)).ok
 
 
 async def test_a_database_without_the_table_of_events_can_be_verified(
@@ -251,7 +251,7 @@ async def test_a_database_without_the_table_of_events_can_be_verified(
     length = await lived(desk)
     await _execute(desk, "DELETE FROM service_facts WHERE key = 'history_head'")
     await _execute(desk, "DROP TABLE events")
-    found = await inspect(database_url)
+    found = await verify_history(database_url)
     assert (found.ok, found.events, found.caveat) == (True, length, UNRECORDED)
 
 
@@ -263,29 +263,29 @@ async def test_B17_nothing_is_built_on_a_chain_that_was_cut(desk: Desk, database
     with pytest.raises(UnavailableError) as caught:
         await desk.portfolio.remove(SYMBOLS[1], "out", WHO)
     assert caught.value.code is Code.HISTORY_TAMPERED
-    found = await inspect(database_url)
+    found = await verify_history(database_url)
     assert (found.events, found.first_break) == (length - 1, length)
 
 
 @sqlite_only
 async def test_it_is_only_read(desk: Desk, database_url: str) -> None:
-    """Also while the service has the file, and when nobody has it."""
+    """Also while the service has the file open, and while it has not."""
     await lived(desk)
-    assert (await inspect(database_url)).ok
+    assert (await verify_history(database_url)).ok
     await desk.database.close()
     before = file_of(database_url).read_bytes()
-    assert (await inspect(database_url)).ok
+    assert (await verify_history(database_url)).ok
     assert file_of(database_url).read_bytes() == before
     await desk.database.open()
 
 
 @sqlite_only
-async def test_what_is_no_history(database_url: str, tmp_path: Path) -> None:
+async def test_a_missing_history_is_reported(database_url: str, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
-        await inspect(f"sqlite+aiosqlite:///{tmp_path}/missing.sqlite3")
+        await verify_history(f"sqlite+aiosqlite:///{tmp_path}/missing.sqlite3")
     assert not (tmp_path / "missing.sqlite3").exists()
     (tmp_path / "empty.sqlite3").touch()
     with pytest.raises(UnavailableError):
-        await inspect(f"sqlite+aiosqlite:///{tmp_path}/empty.sqlite3")
+        await verify_history(f"sqlite+aiosqlite:///{tmp_path}/empty.sqlite3")
     with pytest.raises(UnavailableError):
-        await inspect(f"postgresql+asyncpg://nobody@/none?host={tmp_path}")
+        await verify_history(f"postgresql+asyncpg://nobody@/none?host={tmp_path}")

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from app.foundation.sql.database import Database
-from app.operations.storage.audit import inspect
+from app.operations.storage.audit import verify_history
 from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.controls import LockKind
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
@@ -31,24 +31,22 @@ def desk(database: Database) -> Desk:
     return Desk(database)
 
 
-async def test_what_was_altered_beside_the_portfolio_is_found(
-    desk: Desk, database_url: str
-) -> None:
+async def test_changes_beside_the_portfolio_are_found(desk: Desk, database_url: str) -> None:
     await lived(desk)
-    assert (await inspect(database_url)).breaks == (), "a lock that has run out may be gone"
+    assert (await verify_history(database_url)).breaks == (), "a lock that has run out may be gone"
     is_sqlite = desk.database.dialect == "sqlite"
     for trigger, table in TRIGGERS.items():
         await execute(desk, f"DROP TRIGGER {trigger}{'' if is_sqlite else f' ON {table}'}")
     json = "text" if is_sqlite else "json"
     switch = '{{"enabled":{},"reason":"","changed_at":null,"changed_by":null}}'
     for altered, as_it_was, told in (
-        (PNL.format("12.6"), PNL.format("12.5"), ["the result that event 5 booked is another"]),
+        (PNL.format("12.6"), PNL.format("12.5"), ["the result of event 5 is different"]),
         (
             PLACE.format("+"),
             PLACE.format("-"),
             [
-                "the result that event 5 booked is gone",
-                "a result is stored that event 105 did not book",
+                "the result of event 5 is missing",
+                "a stored result has no booking in event 105",
             ],
         ),
         # PostgreSQL keeps times as times, and takes no word for one.
@@ -58,7 +56,7 @@ async def test_what_was_altered_beside_the_portfolio_is_found(
             VERSION.format(2, 3),
             [
                 "the settings of version 2 are not those of event 7",
-                "no event made version 3 of the settings",
+                "no event created version 3 of the settings",
             ],
         ),
         (
@@ -83,9 +81,9 @@ async def test_what_was_altered_beside_the_portfolio_is_found(
         ),
     ):
         await execute(desk, altered)
-        assert [one.detail for one in (await inspect(database_url)).breaks] == told
+        assert [one.detail for one in (await verify_history(database_url)).breaks] == told
         await execute(desk, as_it_was)
-    assert (await inspect(database_url)).ok
+    assert (await verify_history(database_url)).ok
 
 
 async def lived(desk: Desk) -> None:

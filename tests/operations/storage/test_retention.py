@@ -1,4 +1,4 @@
-"""What is forgotten in time, and what never is."""
+"""Records that retention deletes, and records that it never deletes."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -13,7 +13,7 @@ from app.foundation.sql.schema import metadata
 from app.foundation.sql.tables import events, idempotency_keys
 from app.market.storage.market_data import MarketRepository
 from app.market.storage.tables import market_snapshots
-from app.operations.storage.audit import inspect
+from app.operations.storage.audit import verify_history
 from app.scoring.storage.runs import ScoringRepository
 from app.scoring.storage.tables import scoring_runs
 from tests.support.desk import NOW, WHO, Desk
@@ -60,6 +60,6 @@ async def test_B18_retention_leaves_history_and_intents_alone(
     assert {name for name in before if before[name] != after[name]} <= FORGOTTEN
     assert before["events"]
     assert not after["events"]
-    findings = await inspect(database_url)
+    findings = await verify_history(database_url)
     assert findings.ok, findings.breaks
     assert findings.events == len(before["portfolio_history"])

@@ -217,7 +217,7 @@ async def test_without_a_panel_there_is_the_start_and_now(desk: Desk) -> None:
 async def test_H1_a_booked_trade_is_never_altered(desk: Desk, statement: str) -> None:
     await desk.filled(2)
     await desk.performance.book(SYMBOLS[0], claim(), "fill", WHO)
-    with pytest.raises(ServiceError, match="refused by the database"):
+    with pytest.raises(ServiceError, match="the database rejected"):
         async with desk.database.write() as unit:
             await unit.connection.exec_driver_sql(statement)
     (kept,) = await desk.performance.trades(None, 9)

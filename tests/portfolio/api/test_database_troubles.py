@@ -13,9 +13,10 @@ from sqlalchemy import make_url, text
 
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import UnavailableError
+from app.foundation.health import Mode
 from app.foundation.sql.database import ATTEMPTS, Database
-from app.foundation.sql.engines import DatabaseOptions, url_of
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.engines import DatabaseOptions, parse_database_url
+from app.foundation.sql.key_value import KeyValueRepository
 from app.market.services.service_mode import MarketLevel, mode_over
 from app.operations.api import system_routes as system
 from app.operations.services.health import StatusService
@@ -23,6 +24,9 @@ from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.storage.portfolio import PortfolioRepository
+from app.trading.api import routes as portfolio_trading
+from app.trading.services.position_sizing import Trading
+from app.trading.services.safety import Safety
 from tests.conftest import PATIENT, MakeDatabase
 from tests.operations.services.test_status import World
 from tests.processes.crew import proven
@@ -34,7 +38,7 @@ from tests.support.judging import problem
 
 _ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 _ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-MODULES = (portfolio, portfolio_changes, system)
+MODULES = (portfolio, portfolio_changes, portfolio_trading, system)
 HELD = 9
 
 
@@ -44,6 +48,8 @@ class Manned:
 
     portfolio: PortfolioService
     status: StatusService
+    trading: Trading
+    safety: Safety
 
 
 class FreshMarket:
@@ -97,6 +103,23 @@ class Front:
         assert answer.status_code == 200, answer.text
         return answer.json()["size"]
 
+    async def decides_by(self, mode: Mode) -> None:
+        """Decision path and header say this mode; neither looks at the database again."""
+        may = await self.client.get(f"{PREFIX}/portfolio/symbols/{SYMBOLS[0]}/should-trade")
+        safe = await self.client.get(f"{PREFIX}/portfolio/safety")
+        assert (may.status_code, safe.status_code) == (200, 200)
+        assert {one.headers["x-service-mode"] for one in (may, safe)} == {mode.value}
+        is_normal = mode is Mode.NORMAL
+        assert (may.json()["trade"], safe.json()["is_safe"]) == (is_normal, is_normal)
+        assert may.json()["reason"].startswith(f"the mode is {mode.value}") is not is_normal
+
+    async def has_one_mode(self, mode: Mode) -> None:
+        """Health, every header and the decision path say this mode, once health has looked."""
+        health = await self.client.get(f"{PREFIX}/health")
+        told = (health.json()["mode"], health.headers["x-service-mode"])
+        assert told == (mode.value, mode.value)
+        await self.decides_by(mode)
+
     async def says(self, *statements: str) -> None:
         """Statements of somebody else, each committed."""
         for statement in statements:
@@ -120,14 +143,15 @@ async def front(
 
         async def ping() -> None:
             await reached.ping()
-            await reached.try_writing()
+            await reached.retry_writes()
 
         mode = mode_over(FreshMarket(), reached, time.monotonic)
         desk.mode = mode
         status = replace(
             World().status(), ping_database=ping, refusal=lambda: reached.refusal, mode=mode
         )
-        state = {"my_symbols": Manned(desk.portfolio, status), "mode": mode}
+        manned = Manned(desk.portfolio, status, desk.trading, desk.safety)
+        state = {"my_symbols": manned, "mode": mode}
         client = await stack.enter_async_context(serve([one.router for one in MODULES], state))
         yield Front(client, reached, near)
         assert reached.checked_out == 0
@@ -224,7 +248,7 @@ async def test_B07_a_transaction_in_which_nothing_is_said_any_more_is_ended(
 async def fill(database: Database) -> None:
     for number in range(1_000):
         async with database.write() as unit:
-            await unit.get(FactRepository).put(f"ballast-{number}", "x" * 200)
+            await unit.get(KeyValueRepository).put(f"ballast-{number}", "x" * 200)
 
 
 @_ON_SQLITE
@@ -239,22 +263,28 @@ async def test_B08_on_a_full_disk_changes_hear_of_it_and_reads_go_on(
 
         async with database.read() as unit:
             used = (await unit.connection.execute(text("PRAGMA page_count"))).scalar_one()
+        await here.has_one_mode(Mode.NORMAL)
         await disk(int(used))
         # Somebody takes what is left of the last pages.
         with pytest.raises(UnavailableError):
             await fill(database)
+        await here.decides_by(Mode.HALTED)
+        await here.has_one_mode(Mode.HALTED)
         await here.refused("k", "storage_full")
         assert await here.reads() == HELD
         shown = await here.client.get("/readyz")
         assert (shown.status_code, shown.headers["x-service-mode"]) == (200, "HALTED")
         told = shown.json()
         assert (told["state"], told["cause"]) == ("degraded", "storage_full")
-        assert "make room" in told["next_step"]
+        assert "free space" in told["next_step"]
         health = (await here.client.get(f"{PREFIX}/health")).json()
         assert (health["mode"], health["status"]) == ("HALTED", "degraded")
         await disk(1_000_000)
+        await here.decides_by(Mode.HALTED)
         shown = await here.client.get("/readyz")
         assert (shown.json()["state"], shown.headers["x-service-mode"]) == ("up", "NORMAL")
+        await here.decides_by(Mode.NORMAL)
+        await here.has_one_mode(Mode.NORMAL)
         await here.carried_out("k")
 
 
@@ -265,7 +295,7 @@ async def test_B09_while_somebody_else_writes_the_file_changes_hear_of_it_and_re
     database = make_database(database_url, **{**PATIENT, "busy_timeout_s": 0.3, "pool_wait_s": 0.3})
     await database.open()
     async with front(database, make_database, database_url) as here:
-        with closing(sqlite3.connect(str(url_of(database_url).database))) as other:
+        with closing(sqlite3.connect(str(parse_database_url(database_url).database))) as other:
             other.execute("BEGIN IMMEDIATE")
             await here.refused("k", "database_contention")
             shown = await here.client.get("/readyz")

@@ -59,7 +59,8 @@ async def test_replacements_say_what_is_in_the_way(desk: Desk, client: httpx2.As
     assert (shown["version"], shown["required_confirmations"]) == (1, 3)
     assert shown["data_status"] == "fresh"
     first, second = shown["replacements"]
-    assert first["replace_symbol"], second["replace_symbol"] == (SYMBOLS[9], SYMBOLS[8])
+    replaced = (first["replace_symbol"], second["replace_symbol"])
+    assert replaced == (SYMBOLS[9], SYMBOLS[8])
     assert first["candidate_symbol"] == SYMBOLS[10]
     assert second["candidate_symbol"] == SYMBOLS[11]
     assert first["score_improvement"] == pytest.approx(-0.015)

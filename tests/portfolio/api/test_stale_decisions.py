@@ -1,7 +1,8 @@
 """What is refused while the market data is too old, what is skipped, and what never is."""
 
 from collections.abc import AsyncIterator
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import httpx2
@@ -18,9 +19,11 @@ from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
+from app.portfolio.domain.proposals import Proposal, ProposalKind, ProposalState
+from app.portfolio.storage.proposals import ProposalRepository
 from app.trading.api import routes as portfolio_trading
 from app.workers.activities import activities
-from app.workers.runs import runs
+from app.workers.runs import create_runs
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem
@@ -122,6 +125,86 @@ async def test_on_stale_data_nothing_is_opened_and_every_refusal_is_counted(
     assert (await post(client, f"/proposals/{swap}/approve")).status_code == 200
 
 
+def signalled(move: str, symbol: str, old: str | None, version: int) -> Proposal:
+    """Proposal of the membership change that a signal asked for."""
+    return Proposal(
+        proposal_id=f"signal-{move}",
+        kind=ProposalKind.SIGNAL,
+        subject=symbol,
+        state=ProposalState.OPEN,
+        version=version,
+        reason="a signal",
+        action={"signal_id": "none", "move": move, "symbol": symbol, "old_symbol": old},
+        opened_at=NOW,
+        expires_at=NOW + timedelta(days=1),
+    )
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("obstacle", "status", "code"),
+    [
+        ("market", 503, STALE),
+        ("board", 503, STALE),
+        ("newcomer", 503, STALE),
+        ("clock", 503, "clock_unsafe"),
+        ("closed", 422, "symbol_not_tradable"),
+    ],
+)
+async def test_an_approval_is_refused_like_the_change_that_it_carries_out(
+    desk: Desk, client: httpx2.AsyncClient, obstacle: str, status: int, code: str
+) -> None:
+    """Each kind of proposal and its change are answered alike, and the proposal stays open."""
+    await desk.portfolio.initialize(9, "start", WHO)
+    new, other, old = SYMBOLS[12], SYMBOLS[13], SYMBOLS[3]
+    await desk.configuration.put({"automation": {"rebalance": "propose"}}, "ask", WHO)
+    desk.score({SYMBOLS[0]: 0.61})
+    await desk.rebalancing.check(WHO)
+    version = (await desk.portfolio.view()).portfolio.version
+    swap = replace(
+        signalled("swap", old, old, version),
+        kind=ProposalKind.REPLACEMENT,
+        action={"old_symbol": old, "new_symbol": new},
+    )
+    async with desk.database.write() as unit:
+        for one in (
+            swap,
+            signalled("add", new, None, version),
+            signalled("replace", other, old, version),
+        ):
+            await unit.get(ProposalRepository).open(one)
+    opened = [one.proposal for one in await desk.proposals.page(None, 9)]
+    (rebalance,) = (one.proposal_id for one in opened if one.kind is ProposalKind.REBALANCE)
+    if obstacle == "market":
+        age(desk)
+    elif obstacle == "board":
+        desk.boards.whole = False
+    elif obstacle == "newcomer":
+        desk.stale(new, other)
+    elif obstacle == "clock":
+        desk.market.clock_safe = False
+    else:
+        for symbol in (new, other):
+            desk.status(symbol, ContractStatus.PAUSED)
+
+    changes: dict[str, tuple[str, dict[str, str]]] = {
+        "signal-swap": ("/replace-symbol", {"old_symbol": old, "new_symbol": new}),
+        "signal-add": ("/add-symbol", {"symbol": new}),
+        "signal-replace": ("/replace-symbol", {"old_symbol": old, "new_symbol": other}),
+        rebalance: ("/rebalance", {}),
+    }
+    if obstacle in {"newcomer", "closed"}:  # no obstacle to the weights of the members
+        del changes[rebalance]
+    for proposal_id, (path, body) in changes.items():
+        direct = await post(client, path, **body)
+        approved = await post(client, f"/proposals/{proposal_id}/approve")
+        said = [problem(one, status, code) for one in (direct, approved)]
+        told = [(one["detail"], one.get("retry_after_s")) for one in said]
+        assert told[0] == told[1], proposal_id
+    assert [one.proposal for one in await desk.proposals.page(None, 9)] == opened
+    assert (await desk.portfolio.view()).portfolio.version == version
+
+
 async def test_a_dry_run_on_stale_data_says_that_it_would_be_refused(
     desk: Desk, client: httpx2.AsyncClient
 ) -> None:
@@ -185,7 +268,7 @@ async def test_automatic_actions_on_stale_data_are_recorded_as_skipped(
     service = cast("MySymbolsServiceV2", Scheduled(desk))
     work = activities(service, cast("AlertScheduler", service), lambda: "request")
     skipped = {"skipped": STALE, "detail": "The market data is too old to decide on."}
-    jobs = {one.kind: one for one in runs(service, work, lambda _: {})}
+    jobs = {one.kind: one for one in create_runs(service, work, lambda _: {})}
     payload = {"scheduled_at": NOW.isoformat()}
     for name in ("rebalance_check", "replacement_check"):
         assert await jobs[name].work(Journal(), payload) == skipped, name
@@ -208,8 +291,8 @@ class Scheduled:
     def __getattr__(self, name: str) -> "Scheduled":
         return self
 
-    async def tell(self, *_: object) -> None:
-        """Nobody hears of jobs."""
+    async def publish(self, *_: object) -> None:
+        """Discards job events."""
 
     def clock(self) -> datetime:
         return NOW

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from app.alerts.domain.notifications import DeliveryState
 from app.alerts.services.delivery import NotificationDispatcher
 from app.container import assembly
-from app.foundation.clock import of_database, shared_by
+from app.foundation.clock import database_time, shared_clock
 from app.foundation.errors import Code, ConflictError
 from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.metrics import Metrics
@@ -48,7 +48,7 @@ def portfolio(desk: Desk, ahead: timedelta) -> PortfolioService:
     """Of a process whose clock is so far ahead."""
     return replace(
         desk.portfolio,
-        idempotency=IdempotentExecutor(desk.database, lambda: desk.now + ahead, of_database),
+        idempotency=IdempotentExecutor(desk.database, lambda: desk.now + ahead, database_time),
     )
 
 
@@ -61,7 +61,7 @@ async def aged(database: Database, table: str, column: str) -> None:
 
 async def test_T04_a_claimed_key_and_a_kept_answer_end_by_the_databases_clock(desk: Desk) -> None:
     await desk.filled(3)
-    assert shared_by(desk.database) is of_database, "so the service is put together"
+    assert shared_clock(desk.database) is database_time, "so the service is put together"
     slow, fast = portfolio(desk, -APART), portfolio(desk, APART)
     async with desk.database.write() as unit:
         claim = await slow.idempotency._claim(unit, "tester", Key())
@@ -83,7 +83,7 @@ async def test_T04_a_run_gives_way_by_the_databases_clock(desk: Desk) -> None:
     def runs(name: str, ahead: timedelta) -> RebalanceRuns:
         ids = iter(f"00000000-0000-4000-8000-{name:>012}" for _ in range(1))
         return RebalanceRuns(
-            desk.database, lambda: desk.now + ahead, lambda: next(ids), name, of_database
+            desk.database, lambda: desk.now + ahead, lambda: next(ids), name, database_time
         )
 
     held = await runs("1", -APART).claim(RebalanceRequest(), WHO)
@@ -105,9 +105,9 @@ async def test_T04_a_notice_is_due_by_the_databases_clock(database: Database) ->
     office = Office(database)
     slow, fast = office.another(), office.another()
     slow.clock, fast.clock = lambda: office.now - APART, lambda: office.now + APART
-    slow.shared = fast.shared = of_database
+    slow.shared = fast.shared = database_time
     await office.channel("desk", "http://127.0.0.1:9/nobody-listens")
-    await office.announce(change(1))
+    await office.publish(change(1))
     for dispatcher in (slow, fast, slow, fast):
         await office.work(dispatcher)
     (failed,) = await office.notifications.log(None, 9)
@@ -124,14 +124,14 @@ async def test_T04_what_was_delivered_is_stamped_and_dropped_by_the_databases_cl
     office, receiver = Office(database), Receiver()
     couriers = [office.another(), office.another()]
     for dispatcher, ahead in zip(couriers, (-APART, APART), strict=True):
-        dispatcher.clock, dispatcher.shared = lambda by=ahead: office.now + by, of_database  # type: ignore[misc]  # bound now
+        dispatcher.clock, dispatcher.shared = lambda by=ahead: office.now + by, database_time  # type: ignore[misc]  # bound now
     async with database.read() as unit:
-        at = await of_database(unit)
+        at = await database_time(unit)
     office.now = at
     async with receiver.listening() as url:
         await office.channel("desk", url)
         for number, dispatcher in enumerate(couriers):
-            await office.announce(change(number))
+            await office.publish(change(number))
             await office.work(dispatcher)
     told = await office.notifications.log(None, 9)
     assert len(told) == len(receiver.ids) == 2
@@ -140,12 +140,12 @@ async def test_T04_what_was_delivered_is_stamped_and_dropped_by_the_databases_cl
         assert abs(one.delivered_at - at) < APART / 2, "not by the clock of who delivered it"
     fast = replace(
         office.notifications,
-        idempotency=IdempotentExecutor(database, lambda: at + APART, of_database),
+        idempotency=IdempotentExecutor(database, lambda: at + APART, database_time),
     )
     assert await fast.forget_old(APART / 2) == 0, "it was told a moment ago"
-    stream = EventStream(database, lambda: at + APART, Metrics(), shared=of_database)
+    stream = EventStream(database, lambda: at + APART, Metrics(), shared=database_time)
     async with database.write() as unit:
-        unit.announce(PlanCreated("run", 1, 0, at))
+        unit.publish_after_commit(PlanCreated("run", 1, 0, at))
     async with database.read() as unit:
         head = await unit.get(EventRepository).head()
     await stream.forget_old()
@@ -173,4 +173,4 @@ async def test_T04_a_service_is_put_together_with_the_databases_clock(
             service.rebalancing.runs,
             service.stream, *made,
         )  # fmt: skip
-        assert [one.shared for one in users] == [of_database] * 5
+        assert [one.shared for one in users] == [database_time] * 5

@@ -4,12 +4,18 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from app.foundation.errors import Code, ConflictError
+from app.foundation.idempotency import StoredResponse
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
+from app.portfolio.domain.controls import LockKind
+from app.portfolio.domain.proposals import Proposal, ProposalState
 from app.portfolio.domain.replacement import ReplacementBlock
 from app.portfolio.services.decision_context import ElapsedTime
 from app.portfolio.services.replacement import ReplacementResult
+from app.signals.domain.models import SignalState
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
+from tests.support.signal_world import claim
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -19,6 +25,10 @@ HELD = SYMBOLS[2]
 @pytest.fixture
 def desk(database: Database) -> Desk:
     return Desk(database)
+
+
+def rendered(done: Proposal) -> StoredResponse:
+    return StoredResponse(200, {}, repr(done).encode())
 
 
 async def forced(desk: Desk) -> list[str]:
@@ -31,7 +41,9 @@ async def forced(desk: Desk) -> list[str]:
 
 def restarted(desk: Desk, ahead: timedelta) -> Desk:
     """Another process over the same database and market, with a wall clock of its own."""
-    other = Desk(desk.database, desk.market, desk.boards, now=desk.now, ahead=ahead)
+    other = Desk(
+        desk.database, desk.market, desk.boards, now=desk.now, ahead=ahead, process="again"
+    )
     other.score({})
     return other
 
@@ -148,6 +160,104 @@ async def _is_interval(desk: Desk) -> bool:
     plan = (await desk.rebalancing.rebalance(WHO, dry_run=True)).result
     assert plan is not None
     return "interval" in plan.plan.triggers
+
+
+async def proposal_states(desk: Desk) -> list[str]:
+    return [one.proposal.state.value for one in await desk.proposals.page(None, 10)]
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("ahead", [2 * DAY, -2 * DAY])
+async def test_a_proposal_stays_open_as_long_as_it_says(
+    desk: Desk, ahead: timedelta, *, is_restarted: bool
+) -> None:
+    """A clock that is set neither shows nor stores its end, and it can be approved."""
+    await desk.filled()
+    await desk.configuration.put({"automation": {"rebalance": "propose"}}, "careful", WHO)
+    desk.later(hours=1)
+    desk.score({SYMBOLS[0]: 0.61})
+    await desk.rebalancing.check(WHO)
+    desk.later(hours=1)
+    if is_restarted:
+        desk = restarted(desk, ahead)
+    desk.ahead = ahead
+    desk.score({SYMBOLS[0]: 0.61})
+    assert await proposal_states(desk) == ["open"]
+    await desk.rebalancing.check(WHO)
+    assert await proposal_states(desk) == ["open"], "the schedule leaves it, too"
+    desk.ahead = timedelta(0)
+    desk.later(hours=22, minutes=59)
+    assert await proposal_states(desk) == ["open"]
+    (shown,) = await desk.proposals.page(None, 10)
+    desk.ahead = ahead
+    desk.score({SYMBOLS[0]: 0.61})
+    proposal = shown.proposal
+    done = await desk.proposals.approve(proposal.proposal_id, "yes", WHO, rendered)
+    assert done.result is not None
+    assert done.result.state is ProposalState.APPROVED
+
+
+async def test_a_proposal_ends_when_its_time_is_over_by_all_clocks(desk: Desk) -> None:
+    await desk.filled()
+    await desk.configuration.put({"automation": {"rebalance": "propose"}}, "careful", WHO)
+    desk.ahead = 2 * DAY
+    desk.score({SYMBOLS[0]: 0.61})
+    desk.later(hours=1)
+    desk.score({SYMBOLS[0]: 0.61})
+    await desk.rebalancing.check(WHO)
+    assert await proposal_states(desk) == ["open"]
+    desk.ahead = timedelta(0)
+    desk.later(hours=23, minutes=59)
+    assert await proposal_states(desk) == ["open"]
+    desk.later(minutes=1)
+    assert await proposal_states(desk) == ["expired"], "though it was stamped two days ahead"
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_a_clock_that_runs_ahead_lifts_no_lock(desk: Desk, *, is_restarted: bool) -> None:
+    await desk.filled()
+    ends = desk.now + 2 * HOUR
+    await desk.controls.lock(SYMBOLS[20], LockKind.BAN, "hack", ends, WHO)
+    desk.later(hours=1)
+    if is_restarted:
+        desk = restarted(desk, DAY)
+    desk.ahead = DAY
+    desk.score({})
+    assert (await desk.controls.controls()).ban(SYMBOLS[20]) == "hack"
+    with pytest.raises(ConflictError) as refused:
+        await desk.portfolio.replace(SYMBOLS[9], SYMBOLS[20], "try", WHO)
+    assert refused.value.code is Code.SYMBOL_BANNED
+    # Another lock is stored beside it, not in its place.
+    await desk.controls.lock(SYMBOLS[21], LockKind.WATCH, "look", None, WHO)
+    desk.ahead = timedelta(0)
+    desk.score({})
+    assert set((await desk.controls.controls()).locks) == {SYMBOLS[20], SYMBOLS[21]}
+    desk.later(hours=1)
+    desk.score({})
+    assert set((await desk.controls.controls()).locks) == {SYMBOLS[21]}
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_a_clock_that_runs_ahead_ends_no_signal(desk: Desk, *, is_restarted: bool) -> None:
+    await desk.open()
+    desk.boards.board = None  # nothing is evaluated
+    await desk.signals.submit(claim(SYMBOLS[0]), WHO)
+    desk.later(hours=1)
+    if is_restarted:
+        desk = Desk(desk.database, desk.market, desk.boards, now=desk.now)
+    desk.ahead = 2 * DAY
+    assert await desk.signals.evaluate_pending() == 0
+    cleaned = (await desk.signals.cleanup(30 * DAY, WHO)).result
+    assert cleaned is not None
+    assert cleaned.expired == 0
+    (waiting,) = await desk.signals.pending(10)
+    assert waiting.claim.symbol == SYMBOLS[0]
+    desk.ahead = timedelta(0)
+    desk.later(hours=22, minutes=59)
+    assert await desk.signals.evaluate_pending() == 0
+    desk.later(minutes=1)
+    assert await desk.signals.evaluate_pending() == 1
+    assert (await desk.signals.get(waiting.signal_id)).signal.state is SignalState.EXPIRED
 
 
 class Clocks:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from app.foundation.sql.database import Database
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.event_log import ChainHead
 from app.portfolio.domain.models import Portfolio
@@ -71,7 +71,7 @@ async def _lost(database: Database) -> None:
             await unit.connection.execute(text(statement))
         await unit.get(ControlRepository).store_locks({})
         *_, last = await unit.get(HistoryRepository).all()
-        await unit.get(FactRepository).put(HEAD, ChainHead.of(last).fact())
+        await unit.get(KeyValueRepository).put(HEAD, ChainHead.of(last).fact())
 
 
 @ON_POSTGRES

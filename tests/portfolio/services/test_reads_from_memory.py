@@ -11,7 +11,7 @@ import pytest
 from app.foundation.data_status import DataStatus
 from app.foundation.idempotency import Command
 from app.foundation.sql.database import Database
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.market.domain.models import Interval
 from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.controls import LockKind
@@ -192,7 +192,7 @@ async def test_the_only_process_reads_without_a_statement_until_it_has_committed
     await read(desk)
     assert statements == []
     async with database.write() as unit:
-        await unit.get(FactRepository).put("apart", 1)
+        await unit.get(KeyValueRepository).put("apart", 1)
     statements.clear()
     await read(desk)
     # A commit may have changed the state: its revision is read once, and nothing is loaded.

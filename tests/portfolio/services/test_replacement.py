@@ -11,6 +11,7 @@ import pytest
 
 from app.alerts.domain.models import AlertRule
 from app.alerts.services.service import AlertFilter
+from app.configuration.domain.model import ReplacementSettings
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, ConflictError, UnavailableError
 from app.market.domain.models import PAUSED, ContractStatus, Interval, Level
@@ -204,7 +205,8 @@ async def test_one_board_counts_once_and_confirmations_survive_a_restart(cycles:
 async def test_a_confirmation_counts_once_in_eight_hours_and_survives_a_restart(
     desk: Desk,
 ) -> None:
-    cycles = await Cycles(desk).begin(confirmation_interval_s=28_800)
+    default_s = ReplacementSettings().confirmation_interval_s
+    cycles = await Cycles(desk).begin(confirmation_interval_s=default_s)
     found: list[int] = []
     for hour in range(17):
         if hour == 9:
@@ -429,6 +431,8 @@ async def test_D14_a_paused_member_keeps_its_weight_until_the_pause_is_too_long(
     desk.status(held, status)
     desk.score({held: None, SYMBOLS[1]: 0.3, SYMBOLS[4]: 0.99})
     assert not (await desk.trading.should_trade(held))[0].trade
+    sized, _ = await desk.trading.position_size(held, Decimal(100_000), Decimal(1))
+    assert (sized.size.lots, sized.size.reason) == (0, f"the contract is {status.value}")
     assert (await desk.alerts.list(AlertFilter(rule=AlertRule.NOT_TRADEABLE)))[0][0].subject == held
     for controls in (False, True):
         if controls:
@@ -437,7 +441,9 @@ async def test_D14_a_paused_member_keeps_its_weight_until_the_pause_is_too_long(
         assert plan is not None
         assert held not in {one.symbol for one in plan.plan.changes}
         assert plan.plan.allocation.weights_u[held] == before
-    assert (await desk.portfolio.view()).members[2].member.weight_u == before
+    await desk.portfolio.remove(SYMBOLS[0], "its weight goes to the others", WHO)
+    view = await desk.portfolio.view()
+    assert {one.member.symbol: one.member.weight_u for one in view.members}[held] == before
     desk.later(days=1)
     desk.score({held: None})
     done = (await desk.replacement.execute(WHO, unattended=True, forced_only=True)).result

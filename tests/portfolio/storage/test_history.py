@@ -115,7 +115,7 @@ async def test_B17_history_and_configuration_refuse_to_change(
 ) -> None:
     async with database.write() as unit:
         await unit.get(HistoryRepository).append([draft()], STAMP)
-        await unit.get(ConfigurationRepository).found(LATER, "operator")
+        await unit.get(ConfigurationRepository).get_or_create(LATER, "operator")
     with pytest.raises(ServiceError) as caught:
         async with database.write() as unit:
             await unit.connection.execute(text(statement))

@@ -406,7 +406,7 @@ async def test_a_keyed_run_holds_no_lock_while_it_calculates_and_is_shared(bench
     plain = asyncio.ensure_future(bench.scoring.calculate())
     try:
         async with asyncio.timeout(30), bench.database.write() as unit:
-            await unit.get(ConfigurationRepository).found(NOW, "test")
+            await unit.get(ConfigurationRepository).get_or_create(NOW, "test")
     finally:
         go_on.set()
     outcome, board = await keyed, await plain

@@ -69,6 +69,18 @@ def test_a_redenomination_within_the_window_has_no_gain() -> None:
     assert window_return(before, WINDOW, is_over=False) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("unit", [0.001, 1000.0])
+@pytest.mark.parametrize("hour", [0, 12, 23])
+def test_a_redenomination_inside_a_bar_of_the_window_has_no_gain(unit: float, hour: int) -> None:
+    every = [Bar(START + at * HOUR_MS, 10.0, 10.0) for at in range(hour)]
+    every += [Bar(START + hour * HOUR_MS, 10.0, 10.0 * unit)]
+    every += [Bar(START + at * HOUR_MS, 10.0 * unit, 10.0 * unit) for at in range(hour + 1, 24)]
+    assert window_return(every, WINDOW, is_over=False) is None
+    # A price that is the close of such a bar is in the new unit already.
+    carried = [Bar(START - HOUR_MS, 10.0 / unit, 10.0), *bars(*range(1, 24))]
+    assert window_return(carried, WINDOW, is_over=False) == pytest.approx(0.1)
+
+
 def test_what_is_over_realises_its_last_price() -> None:
     assert window_return(bars(0, 3), WINDOW, is_over=True) == pytest.approx(0.1)
     assert window_return((), WINDOW, is_over=True) is None

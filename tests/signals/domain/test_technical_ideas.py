@@ -157,6 +157,20 @@ def test_a_redenomination_is_no_signal(row: int) -> None:
     assert ideas(replace(given, **fields)) == []
 
 
+@pytest.mark.parametrize("row", [BARS - 1, BARS - 3, BARS - 30, BARS - 100])
+@pytest.mark.parametrize("unit", [0.001, 1000.0])
+def test_a_redenomination_inside_a_bar_is_no_signal(row: int, unit: float) -> None:
+    """The bar opens in the old unit and closes in the new one."""
+    given = panel(swaying(), turnover=spiked(row, 2.5))
+    old = np.where(np.arange(BARS)[:, None] < row, 1.0 / unit, 1.0)
+    opened = given.open * np.where(np.arange(BARS)[:, None] <= row, 1.0 / unit, 1.0)
+    close = given.close * old
+    high = np.maximum(np.maximum(given.high * old, opened), close)
+    low = np.minimum(np.minimum(given.low * old, opened), close)
+    assert ideas(given) == []
+    assert ideas(replace(given, open=opened, high=high, low=low, close=close)) == []
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_of_one_ulp_on_prices_that_stand_still_is_no_signal(seed: int) -> None:
     ulps = np.random.default_rng(seed).integers(-1, 2, (4, BARS)) * np.spacing(10.0)

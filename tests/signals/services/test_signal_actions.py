@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
+from app.alerts.services.monitor import AlertScheduler
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import AutomationMode, SignalSettings
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, ConflictError
 from app.foundation.sql.database import Database
+from app.market.domain.models import ContractStatus
+from app.my_symbols import MySymbolsServiceV2
 from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.domain.controls import LockKind
@@ -27,9 +32,11 @@ from app.signals.domain.models import (
     SignalState,
 )
 from app.signals.services.evaluation import SignalEvaluator
+from app.workers.activities import activities
 from tests.support.action_world import by_skill, eight_members, judged, put, told, version
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
+from tests.support.judging import problem
 from tests.support.signal_world import claim, informed
 
 NEW = SYMBOLS[20]
@@ -127,6 +134,28 @@ async def test_a_sale_proposes_removal_and_what_fits_nothing_says_why(desk: Desk
     assert (await effect(desk, signal_id)).note == f"{SYMBOLS[0]} is not a member"
 
 
+async def test_on_stale_data_an_approval_adds_nothing_and_still_removes(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    purchase = await told(desk, NEW)
+    sale = await told(desk, SYMBOLS[0], Direction.SELL)
+    assert await desk.signal_actions.act() == 2
+    desk.market.state = DataStatus.STALE
+
+    async def approve(signal_id: str) -> httpx2.Response:
+        proposal_id = (await effect(desk, signal_id)).proposal_id
+        path = f"{PREFIX}/portfolio/proposals/{proposal_id}/approve"
+        return await client.post(path, json={"reason": "yes"})
+
+    problem(await approve(purchase), 503, "market_data_stale")
+    assert (await effect(desk, purchase)).version is None
+    assert (await judged(desk, purchase)).signal.state is SignalState.APPROVED
+    removed = await approve(sale)
+    assert removed.status_code == 200, removed.text
+    members = await desk.members()
+    assert (NEW in members, SYMBOLS[0] in members) == (False, False)
+
+
 @pytest.mark.parametrize("policy", ["propose", "auto"])
 async def test_a_sale_of_a_pinned_member_is_not_even_proposed(desk: Desk, policy: str) -> None:
     await put(desk, automation=policy)
@@ -159,6 +188,23 @@ async def test_a_full_portfolio_makes_room_only_for_what_is_better_beyond_noise(
     assert (await effect(desk, signal_id)).step == MembershipStep(
         MembershipMove.REPLACE, NEW, SYMBOLS[7]
     )
+    desk.quote(SYMBOLS[7], paused_since=desk.now)
+    desk.status(SYMBOLS[7], ContractStatus.PAUSED)
+    signal_id = await told(desk, NEW, scores={NEW: 0.995})
+    await desk.signal_actions.act()
+    assert (await effect(desk, signal_id)).step == MembershipStep(
+        MembershipMove.REPLACE, NEW, SYMBOLS[6]
+    ), "the weakest keeps its weight during the pause"
+    desk.status(SYMBOLS[7], ContractStatus.OPEN)
+    for pinned, step, note in (
+        (SYMBOLS[7], MembershipStep(MembershipMove.REPLACE, NEW, SYMBOLS[6]), None),
+        (SYMBOLS[6], None, "the portfolio is full, and no member may be replaced"),
+    ):
+        await desk.controls.lock(pinned, LockKind.PIN, "market maker", None, WHO)
+        signal_id = await told(desk, NEW, scores={NEW: 0.995})
+        await desk.signal_actions.act()
+        found = await effect(desk, signal_id)
+        assert (found.step, found.note) == (step, note)
 
 
 async def test_a_conditional_verdict_is_no_approval(desk: Desk) -> None:
@@ -212,6 +258,36 @@ async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) 
     (event,) = [one for one in await desk.queries.history(None, 5) if one.symbol == SYMBOLS[11]]
     assert known in event.reason
     assert event.actor == "signals"
+
+
+class _Scheduled:
+    """The desk as the schedule knows the service."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.signals, self.signal_actions = desk.signals, desk.signal_actions
+
+    def __getattr__(self, name: str) -> "_Scheduled":
+        return self
+
+
+async def test_on_stale_data_the_schedule_skips_signals_and_acts_on_them_later(desk: Desk) -> None:
+    await put(desk, automation="auto")
+    await by_skill(desk)
+    signal_id = await told(desk, SYMBOLS[11])
+    service = cast("MySymbolsServiceV2", _Scheduled(desk))
+    work = activities(service, cast("AlertScheduler", service), lambda: "request")
+    desk.market.state = DataStatus.STALE
+    with capture_logs() as lines:
+        await work.signals()
+    skipped = [one for one in lines if one["event"] == "automatic_action_skipped"]
+    assert [one["code"] for one in skipped] == ["market_data_stale"]
+    assert desk.refused == [Code.MARKET_DATA_STALE]
+    found = await judged(desk, signal_id)
+    assert (found.signal.state, found.effect) == (SignalState.APPROVED, None)
+    assert SYMBOLS[11] not in await desk.members()
+    desk.market.state = DataStatus.FRESH
+    await work.signals()
+    assert SYMBOLS[11] in await desk.members()
 
 
 async def test_what_an_ordinary_rule_refuses_is_noted_and_not_tried_again(desk: Desk) -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from app.configuration.domain.model import Configuration
 from app.foundation.errors import Code, ConflictError
-from app.foundation.events import Topic
+from app.foundation.events import EventTopic
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
-from app.operations.domain.event_codec import event_of
+from app.operations.domain.event_codec import decode_event
 from app.operations.services.health import StatusSources
 from app.scoring.services.service import Scoring
 from app.signals.domain.events import SignalChanged
@@ -34,7 +34,7 @@ async def desk(database: Database) -> Desk:
 async def told(desk: Desk) -> list[SignalChanged]:
     async with desk.database.read() as unit:
         records = await unit.get(EventRepository).after(0, 1_000)
-    found = [event_of(one) for one in records if one.topic is Topic.SIGNAL]
+    found = [decode_event(one) for one in records if one.topic is EventTopic.SIGNAL]
     return [one for one in found if isinstance(one, SignalChanged)]
 
 

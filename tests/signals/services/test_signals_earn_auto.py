@@ -46,7 +46,7 @@ async def counted(
     database_url: str, make_database: MakeDatabase
 ) -> AsyncIterator[tuple[Database, Metrics]]:
     metrics = Metrics()
-    opened = make_database(database_url, publish=Meter(metrics).hear, **PATIENT)
+    opened = make_database(database_url, publish=Meter(metrics).on_event, **PATIENT)
     await opened.open()
     yield opened, metrics
     await opened.close()

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from app.foundation.errors import Code, RefusedError
+from app.market.domain.models import ContractKind
 from app.portfolio.services.tradeability import ENDING
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 
@@ -46,6 +47,20 @@ async def test_D15_a_member_leaves_as_soon_as_its_end_is_announced(desk: Desk) -
     assert done.result is not None
     assert SYMBOLS[1] not in await desk.members()
     assert len(await desk.members()) == 4
+
+
+async def test_D15_a_member_with_a_date_of_its_own_leaves_three_days_before_it(desk: Desk) -> None:
+    await desk.filled(4)
+    dated = replace(desk.market.quotes[SYMBOLS[1]].contract, kind=ContractKind.DATED)
+    desk.quote(SYMBOLS[1], contract=dated)
+    ends(desk, SYMBOLS[1], hours=73)
+    done = await desk.replacement.execute(WHO, unattended=True, forced_only=True)
+    assert done.result is not None
+    assert done.result.swaps == ()
+    ends(desk, SYMBOLS[1], hours=71)
+    done = await desk.replacement.execute(WHO, unattended=True, forced_only=True)
+    assert done.result is not None
+    assert [swap.old.symbol for swap in done.result.swaps] == [SYMBOLS[1]]
 
 
 async def test_D22_equal_scores_give_equal_weights_and_the_rank_goes_by_name(desk: Desk) -> None:

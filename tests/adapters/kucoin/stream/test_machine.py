@@ -52,7 +52,7 @@ def test_the_same_seed_gives_the_same_story() -> None:
 
 
 def test_W01_a_connection_is_replaced_within_its_day_without_losing_a_message() -> None:
-    world = live(3, step_s=2.0, cadence_s=5.0)
+    world = live(3, step_s=2.0, update_interval_s=5.0)
     first = next(iter(world.sockets.values()))
     world.until(lambda: first not in world.sockets.values(), 24 * HOUR_S)
     lived = world.now - first.born

@@ -133,7 +133,7 @@ async def test_W13_too_much_garbage_ends_the_connection() -> None:
 async def test_W14_after_a_close_it_is_back_and_has_caught_up_first(code: int) -> None:
     async with listening() as here:
         await live(here)
-        here.ear.is_away = True
+        here.ear.is_unavailable = True
         await here.post("stream/close", code=code)
         await here.until(
             lambda: any(one.phase == "catching_up" for one in here.stream.facts().lines)
@@ -142,7 +142,7 @@ async def test_W14_after_a_close_it_is_back_and_has_caught_up_first(code: int) -
         await here.moved(lambda: here.stream.facts().dropped.get("replaced", 0) >= 3)
         assert len(here.ear.heard) == heard
         assert here.stream.facts().failures == {f"closed_{code}": 1}
-        here.ear.is_away = False
+        here.ear.is_unavailable = False
         await here.until(here.all_live)
         assert here.ear.backfills == 2
         await here.until(lambda: len(here.ear.heard) > heard)

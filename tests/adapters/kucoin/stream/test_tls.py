@@ -116,14 +116,14 @@ async def test_W14_after_a_tls_connection_was_torn_in_a_frame_all_is_subscribed_
         monkeypatch.setattr(stream_socket, "_default_tls", lambda: trusting)
         async with hearing(url) as (stream, ear):
             await until(lambda: len(ear.said(QuoteUpdate)) == len(TOPICS))
-            ear.is_away = True
+            ear.is_unavailable = True
             hosts[0].tear()
             await until(lambda: any(one.phase == "catching_up" for one in stream.facts().lines))
             assert len(hosts) == 2
             assert set(hosts[1].asked) == {topic.code for topic in TOPICS}
             assert not stream.live(), "nothing is fresh before what was missed has been asked for"
             assert {one.stamped_ms for one in ear.heard} == {NOW_MS}
-            ear.is_away = False
+            ear.is_unavailable = False
             await until(lambda: stream.live().keys() == set(TOPICS))
             await until(lambda: len(ear.heard) == 2 * len(TOPICS))
             assert ear.backfills == 2

@@ -1,10 +1,10 @@
-"""What must not be cut in half is not, and cancellation still arrives."""
+"""Shielded work is never interrupted, and the cancellation still arrives."""
 
 import asyncio
 
 import pytest
 
-from app.foundation.sql.database import shielded
+from app.foundation.sql.database import shield
 
 
 async def _started(work: asyncio.Task[str]) -> None:
@@ -17,9 +17,9 @@ async def test_the_result_or_the_error_comes_through() -> None:
     async def fail() -> None:
         raise KeyError("x")
 
-    assert await shielded(asyncio.sleep(0, "done")) == "done"
+    assert await shield(asyncio.sleep(0, "done")) == "done"
     with pytest.raises(KeyError):
-        await shielded(fail())
+        await shield(fail())
 
 
 async def test_B16_cancelled_again_and_again_it_ends_is_undone_and_then_cancelled() -> None:
@@ -35,7 +35,7 @@ async def test_B16_cancelled_again_and_again_it_ends_is_undone_and_then_cancelle
         await asyncio.sleep(0)
         story.append(f"gave {what} back")
 
-    task = asyncio.ensure_future(shielded(work(), undo=give_back))
+    task = asyncio.ensure_future(shield(work(), undo=give_back))
     await _started(task)
     for _ in range(3):
         task.cancel()
@@ -56,7 +56,7 @@ async def test_cancelled_while_it_fails_there_is_nothing_to_undo() -> None:
     async def give_back(_: str) -> None:
         raise AssertionError("nothing was taken")
 
-    task = asyncio.ensure_future(shielded(fail(), undo=give_back))
+    task = asyncio.ensure_future(shield(fail(), undo=give_back))
     await _started(task)
     task.cancel()
     await _started(task)
@@ -72,7 +72,7 @@ async def test_the_end_of_the_loop_ends_it_even_before_it_began() -> None:
     async def work() -> None:
         began.append("began")
 
-    waiting = asyncio.ensure_future(shielded(work()))
+    waiting = asyncio.ensure_future(shield(work()))
     await asyncio.sleep(0)  # it waits for its work, which has not had its first turn
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
