@@ -19,7 +19,7 @@ from app.foundation.idempotency import Command, CommandResult, IdempotentExecuto
 from app.foundation.principals import LOCAL, Role, Scope
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
-from app.operations.domain.event_codec import drafts_of
+from app.operations.domain.event_codec import encode_event
 from app.security.domain.addresses import parse_networks
 from app.security.domain.keys import NAME_PATTERN, ApiKey, order_scopes
 from app.security.services.keys import ApiKeyService, IssuedKey, KeyDraft
@@ -141,7 +141,7 @@ async def _opened(settings: Settings) -> AsyncIterator[ApiKeyService]:
     """The use cases on a migrated database, which a running service may use as well."""
     await migrations.upgrade(settings.database.url)
     database = Database(
-        settings.database.options, time.monotonic, secrets.SystemRandom().random, drafts_of
+        settings.database.options, time.monotonic, secrets.SystemRandom().random, encode_event
     )
     await database.open(is_exclusive=False)
     try:

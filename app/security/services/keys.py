@@ -101,7 +101,7 @@ class ApiKeyService:
             issued = [wanted, local] if needs_local else [wanted]
             for one in issued:
                 await repository.add(one.key)
-                _announce(unit, one.key, KeyChange.CREATED, command, one.key.created_at)
+                _publish(unit, one.key, KeyChange.CREATED, command, one.key.created_at)
             await repository.renew_revision(self.new_id())
             return replace(wanted, has_local_key=needs_local)
 
@@ -149,7 +149,7 @@ class ApiKeyService:
             await repository.expire([old.id], now + grace)
             await repository.add(issued.key)
             await repository.renew_revision(self.new_id())
-            _announce(unit, issued.key, KeyChange.ROTATED, command, now)
+            _publish(unit, issued.key, KeyChange.ROTATED, command, now)
             return replace(issued, has_local_key=old.name == LOCAL_KEY)
 
         outcome = await self.idempotency.run(command, change, render)
@@ -170,7 +170,7 @@ class ApiKeyService:
             if key.revoked_at is None:
                 await repository.revoke([key_id], now)
                 await repository.renew_revision(self.new_id())
-                _announce(unit, key, KeyChange.REVOKED, command, now)
+                _publish(unit, key, KeyChange.REVOKED, command, now)
             return await repository.get(key_id)
 
         outcome = await self.idempotency.run(command, change, render)
@@ -235,11 +235,11 @@ class ApiKeyService:
             _log.error("local_key_not_written", cause=error.strerror)
 
 
-def _announce(
+def _publish(
     unit: UnitOfWork, key: ApiKey, change: KeyChange, command: Command, at: datetime
 ) -> None:
     role = None if key.role is None else key.role.value
     scopes = tuple(order_scopes(key.scopes))
-    unit.announce(
+    unit.publish_after_commit(
         ApiKeyChanged(key.id, key.name, key.prefix, change, role, scopes, command.actor, at)
     )

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.principals import Role, Scope
-from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.key_value import KeyValueRepository
 from app.security.domain.keys import ApiKey, order_scopes
 from app.security.storage.tables import api_keys as table
 
@@ -27,15 +27,15 @@ class ApiKeyRepository:
 
     async def revision(self) -> str | None:
         """Text that changes with every change of a key; None before the first one."""
-        stored = await FactRepository(self.connection).get(_REVISION)
+        stored = await KeyValueRepository(self.connection).get(_REVISION)
         return None if stored is None else str(stored)
 
     async def renew_revision(self, revision: str) -> None:
-        await FactRepository(self.connection).put(_REVISION, revision)
+        await KeyValueRepository(self.connection).put(_REVISION, revision)
 
     async def lock(self) -> None:
         """Makes other changes of keys wait until the end of the transaction."""
-        await FactRepository(self.connection).get_locked(_REVISION, "")
+        await KeyValueRepository(self.connection).get_locked(_REVISION, "")
 
     async def has_any(self) -> bool:
         """True once a key was created, whatever became of it."""

@@ -198,7 +198,7 @@ async def test_S10_the_topic_of_keys_is_for_admins(streams: Served, desk: KeyDes
         assert (await one.subscribe("alert"))["type"] == "subscribed", "the connection stays"
         assert (await other.subscribe("security"))["topics"] == ["security"]
         await desk.issue("new", Role.TRADER)
-        streams.desk.stream.nudge()
+        streams.desk.stream.wake()
         (event,) = await other.events(1)
         assert (event["topic"], event["data"]["name"]) == ("security", "new")
     async with streams.sse("topics=security", **bearer(viewer)) as refused_sse:

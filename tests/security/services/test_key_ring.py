@@ -180,26 +180,25 @@ async def test_stored_keys_without_their_pepper_are_a_clear_error(database: Data
 async def test_the_first_key_writes_pepper_and_local_key_for_their_owner_only(
     database: Database, tmp_path: Path
 ) -> None:
-    files = {"pepper_file": tmp_path / "pepper.key", "local_file": tmp_path / "local.key"}
-    desk = KeyDesk(database, peppers=(), **files)
-    assert not files["pepper_file"].exists()
+    pepper, local_key = tmp_path / "pepper.key", tmp_path / "local.key"
+    desk = KeyDesk(database, (), pepper, local_key)
+    assert _key_files(tmp_path) == []
     assert (await desk.issued("engine", Role.TRADER)).has_local_key
-    for path in files.values():
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [_mode(path) for path in (pepper, local_key)] == [0o600, 0o600]
     assert _key_files(tmp_path) == ["local.key", "pepper.key"], "no temporary file stays"
-    token = _content(files["local_file"])
+    token = _content(local_key)
     local = desk.ring.identify(token, LOOPBACK)
     assert local is not None
     assert (local.name, local.role, local.scopes) == (LOCAL_KEY, Role.ADMIN, frozenset())
     assert desk.ring.identify(token, "10.0.0.1") is None, "for this machine only"
     assert not (await desk.issued("second", Role.TRADER)).has_local_key
-    assert _content(files["local_file"]) == token
-    again = KeyDesk(database, peppers=(), **files)
+    assert _content(local_key) == token
+    again = KeyDesk(database, (), pepper, local_key)
     await again.ring.load()
     assert again.ring.identify(token, LOOPBACK) is not None, "the pepper is read from its file"
     key = await stored(desk, LOCAL_KEY)
     await desk.service.rotate(key.id, timedelta(0), SYSTEM)
-    renewed = _content(files["local_file"])
+    renewed = _content(local_key)
     assert renewed != token
     assert desk.ring.identify(renewed, LOOPBACK) is not None
     assert desk.ring.identify(token, LOOPBACK) is None
@@ -239,6 +238,10 @@ def _principal(desk: KeyDesk, token: str | None) -> Principal:
 
 def _key_files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if "key" in path.name)
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def _content(path: Path) -> str:
