@@ -94,4 +94,5 @@ def known_secrets(settings: Settings) -> list[str]:
         *([] if secret is None else [secret.get_secret_value()]),
         *([] if password is None else [password, unquote(password)]),
         *settings.notifications.key_list,
+        *settings.security.pepper_list,
     ]

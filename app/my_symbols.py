@@ -48,6 +48,7 @@ from app.portfolio.services.views import (
 )
 from app.scoring.domain.board import Board, Card
 from app.scoring.services.service import Scoring
+from app.security.services.keys import ApiKeyService
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import SignalService
@@ -89,6 +90,7 @@ class MySymbolsServiceV2:
     idempotency: IdempotentExecutor
     stream: EventStream
     notifications: NotificationService
+    keys: ApiKeyService
     jobs: JobService
     retention: Retention
     signals: SignalService

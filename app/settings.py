@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
@@ -27,9 +28,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.adapters.kucoin.limiter import KucoinLimits
 from app.foundation.data_status import DataSource
 from app.foundation.sql.engines import DatabaseOptions
+from app.security.domain.keys import MAX_PEPPERS, pepper_fault, split_peppers
+from app.security.services.peppers import NEW_PEPPER
 
 PREFIX = "MYSYMBOLS_"
-CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL"})  # read by the command line only
+# Read by the command line only.
+CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL", "MYSYMBOLS_KEY"})
 
 
 HostName = Annotated[
@@ -225,6 +229,46 @@ class NotificationVariables(_Part):
         return _listed(self.keys)
 
 
+class SecurityVariables(_Part):
+    """API keys."""
+
+    pepper: SecretStr | None = Field(
+        None,
+        description="Secret under which API keys are hashed, the same in every process; two during"
+        " a rotation, the newest first, separated by a comma. Without one a file beside an SQLite"
+        " database.",
+    )
+    pepper_file: Path | None = Field(None, description="File that holds the pepper instead.")
+    directory: Path | None = Field(
+        None,
+        description="Directory of the local key file; without it that of an SQLite database, and"
+        " none on PostgreSQL.",
+    )
+
+    @model_validator(mode="after")
+    def _has_good_peppers(self) -> Self:
+        if self.pepper is not None and self.pepper_file is not None:
+            raise ValueError("set either a pepper or a pepper_file")
+        try:
+            peppers = self.pepper_list
+        except (OSError, ValueError):
+            raise ValueError("the pepper_file cannot be read as text") from None
+        is_empty = self.pepper_file is not None and not peppers
+        if len(peppers) > MAX_PEPPERS or is_empty:
+            raise ValueError(f"one pepper is needed, or {MAX_PEPPERS} during a rotation")
+        for pepper in peppers:
+            if (fault := pepper_fault(pepper)) is not None:
+                raise ValueError(f"{fault}; create one with: {NEW_PEPPER}")
+        return self
+
+    @property
+    def pepper_list(self) -> tuple[str, ...]:
+        """Peppers, the newest first. Raises OSError and ValueError for an unreadable file."""
+        if self.pepper_file is not None:
+            return split_peppers(self.pepper_file.read_text(encoding="utf-8"))
+        return () if self.pepper is None else split_peppers(self.pepper.get_secret_value())
+
+
 def _listed(keys: SecretStr | None) -> tuple[str, ...]:
     text = "" if keys is None else keys.get_secret_value()
     return tuple(key.strip() for key in text.split(",") if key.strip())
@@ -267,6 +311,7 @@ class Settings(BaseSettings):
     reference: ReferenceVariables = ReferenceVariables()
     http: HttpVariables = HttpVariables()
     notifications: NotificationVariables = NotificationVariables()
+    security: SecurityVariables = SecurityVariables()
     log: LogVariables = LogVariables()
     run_background_tasks: bool = Field(
         True, description="Run feed, scoring and checks in this process."
@@ -286,6 +331,7 @@ class Settings(BaseSettings):
             None if secret is None else secret.get_secret_value(),
             self.notifications.allow_private_addresses,
             self.notifications.key_list,
+            self.security.pepper_list,
             self.feed.mode,  # age limits follow it
         )
         return hashlib.sha256(repr(shared_settings).encode()).hexdigest()[:12]

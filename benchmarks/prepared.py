@@ -30,6 +30,7 @@ from rich.table import Table
 from starlette.types import Receive, Scope, Send
 
 from app.container.application import create_api
+from app.foundation.http.permissions import public
 from app.foundation.http.server import server_config
 from app.foundation.metrics import Metrics
 from app.portfolio.api.portfolio_routes import PortfolioOut
@@ -104,10 +105,12 @@ def through_models(folder: Path) -> APIRouter:
     portfolio = PortfolioOut.model_validate_json((folder / "portfolio.json").read_bytes())
 
     @router.get("/scoring/rankings")
+    @public
     async def all_rankings() -> RankingsOut:
         return rankings
 
     @router.get("/portfolio")
+    @public
     async def whole_portfolio() -> PortfolioOut:
         return portfolio
 

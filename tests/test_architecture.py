@@ -247,7 +247,7 @@ VIOLATIONS = (
 )
 CAPABILITIES = (
     "alerts", "configuration", "market", "operations", "performance", "portfolio", "research",
-    "scoring", "signals", "trading",
+    "scoring", "security", "signals", "trading",
 )  # fmt: skip
 
 
@@ -292,11 +292,13 @@ def test_each_contract_breaks_when_it_is_violated(
 
 PURE = {
     "bisect", "collections", "collections.abc", "contextlib", "csv", "dataclasses", "datetime",
-    "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "importlib", "io",
-    "itertools", "json", "math", "operator", "re", "statistics", "types", "typing", "numpy",
-    "numpy.typing", "scipy.special",
+    "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "hmac", "importlib", "io",
+    "ipaddress", "itertools", "json", "math", "operator", "re", "statistics", "types", "typing",
+    "numpy", "numpy.typing", "scipy.special", "zlib",
 }  # fmt: skip
-FOUNDATION = {"clock", "data_status", "decimal_math", "errors", "events", "jobs"}
+FOUNDATION = {
+    "clock", "data_status", "decimal_math", "errors", "events", "jobs", "principals",
+}  # fmt: skip
 
 
 def _imported(path: Path) -> set[str]:

@@ -1,5 +1,6 @@
 """The application as a server runs it, put together from settings."""
 
+import asyncio
 import io
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -27,6 +28,7 @@ from app.settings import (
     NotificationVariables,
     Settings,
 )
+from tests.cli.command import here
 from tests.support.harness import PREFIX, open_client
 from tests.support.judging import problem
 
@@ -62,6 +64,10 @@ async def test_allowed_hosts_are_the_configured_names_and_the_bound_one(
     tmp_path: Path,
 ) -> None:
     given = settings(tmp_path, host="Bound.Example", allowed_hosts=("desk",))
+    url = given.database.url
+    key = ("keys", "create", "admin", "--role", "admin")  # another address needs one
+    created = await asyncio.to_thread(lambda: here(*key, MYSYMBOLS_DATABASE__URL=url))
+    assert created.code == 0
     async with running(given) as client:
         for name, status in {"bound.example": 200, "desk": 200, "service": 421}.items():
             answer = await client.get("/livez", headers={"Host": name})

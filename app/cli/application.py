@@ -1,16 +1,19 @@
 """The command line `my-symbols`: one lazy group of commands with documented exit codes."""
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from app.cli.credentials import KEY_FILE
 from app.cli.exit_codes import ExitCode
 from app.cli.lazy import LazyGroup
 
 _EPILOG = (
     "Exit codes: 0 done, 1 refused by the service (its problem code is printed), 2 wrong usage, "
     "69 service, exchange or database unavailable, 70 internal error, 74 damaged database, "
+    "77 not permitted (no key, or one without the role), "
     "78 configuration, 130 interrupted."
 )
 
@@ -44,8 +47,16 @@ def _options(
             "--version", callback=_print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="File with the API key; else MYSYMBOLS_KEY, else the local key of this machine.",
+        ),
+    ] = None,
 ) -> None:
     del print_version
+    KEY_FILE.set(key_file)
 
 
 def main() -> None:

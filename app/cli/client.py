@@ -9,12 +9,20 @@ from urllib.parse import quote
 
 import aiohttp
 
+from app.cli.credentials import find_credential
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_status
+from app.foundation.errors import Code
 from app.foundation.http.protocol import MODE, PREFIX
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 CONNECT_TIMEOUT_S: Final = 5.0
 _PROBLEM: Final = "application/problem+json"
+_NO_KEY: Final = (
+    "Set MYSYMBOLS_KEY or --key-file; on the machine of the service `my-symbols keys create NAME"
+    " --role ROLE` makes a key."
+)
+_NO_ROLE: Final = "Use a key that has it: set MYSYMBOLS_KEY or --key-file."
+_ADVICE: Final = {401: _NO_KEY, 403: _NO_ROLE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +36,14 @@ class CliResponse:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Client of the service at `url`; each call opens and closes its own connection."""
+    """Client of the service at `url`; each call opens and closes its own connection.
+
+    An anonymous one sends no key: the service of this process is in open mode.
+    """
 
     url: str = DEFAULT_URL
     timeout_s: float = 120.0
+    is_anonymous: bool = False
 
     async def get(self, path: str, **query: str | int) -> CliResponse:
         return await self.call("GET", path, query=query)
@@ -57,9 +69,31 @@ class Client:
         idempotency_key: str | None = None,
         prefer: str | None = None,
     ) -> CliResponse:
-        """Sends a request and returns its 2xx answer. Raises CommandError for any other."""
+        """Sends a request and returns its 2xx answer. Raises CommandError for any other.
+
+        A service that does not know the local key of this machine, such as a demo beside the
+        service of the settings, is asked once more without a key.
+        """
         optional = {"Idempotency-Key": idempotency_key, "Prefer": prefer}
         headers = {name: value for name, value in optional.items() if value}
+        credential = None if self.is_anonymous else find_credential(self.url)
+        keyed = headers if credential is None else {**headers, **credential.headers}
+        try:
+            return await self._send(method, path, query, body, keyed)
+        except CommandError as error:
+            is_unknown = error.code == Code.UNAUTHENTICATED.value
+            if credential is None or not credential.is_automatic or not is_unknown:
+                raise
+        return await self._send(method, path, query, body, headers)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | int] | None,
+        body: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+    ) -> CliResponse:
         limits = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
             async with (
@@ -118,7 +152,7 @@ def parse_response(response: aiohttp.ClientResponse, text: str, url: str) -> Cli
     code = None if document is None else document.get("code")
     if response.content_type == _PROBLEM and isinstance(code, str):
         problem = json.loads(text)
-        detail = str(problem.get("detail", ""))
+        detail = f"{problem.get('detail', '')} {_ADVICE.get(status, '')}".rstrip()
         raise CommandError(exit_code_of_status(status), code, detail, problem)
     raise not_our_service(status, url)
 

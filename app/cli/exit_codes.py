@@ -16,6 +16,7 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 69  # the service, its exchange or its database is unavailable
     INTERNAL = 70  # the service failed or sent an invalid response
     CORRUPT = 74  # the database is damaged or its history was altered: restore a backup
+    NOT_PERMITTED = 77  # the service answered 401 or 403: no valid key, or one that may not
     CONFIGURATION = 78  # a setting, a file or the schema must be changed first
     INTERRUPTED = 130  # Ctrl-C before the end of the command
 
@@ -47,6 +48,8 @@ def exit_code_of_error(error: ServiceError) -> ExitCode:
 
 def exit_code_of_status(status: int) -> ExitCode:
     """Maps the HTTP status of a refused request to an exit code."""
+    if status in {401, 403}:
+        return ExitCode.NOT_PERMITTED
     if status in {502, 503, 504}:
         return ExitCode.UNAVAILABLE
     return ExitCode.REFUSED if 400 <= status < 500 else ExitCode.INTERNAL

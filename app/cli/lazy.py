@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "jobs": "app.cli.commands.jobs",
     "configuration": "app.cli.commands.configuration",
     "audit": "app.cli.commands.audit",
+    "keys": "app.cli.commands.keys",
     "tape": "app.cli.commands.tape",
 }
 # Programs that load the service, its database or the sandbox: command -> module and function.
@@ -36,6 +37,10 @@ PROGRAMS: Final = {
     "configuration list": ("app.cli.programs.configuration_reference", "list_settings"),
     "configuration document": ("app.cli.programs.configuration_reference", "print_document"),
     "audit verify": ("app.cli.programs.audit", "verify_history"),
+    "keys create": ("app.cli.programs.keys", "create_key"),
+    "keys list": ("app.cli.programs.keys", "list_keys"),
+    "keys rotate": ("app.cli.programs.keys", "rotate_key"),
+    "keys revoke": ("app.cli.programs.keys", "revoke_key"),
     "tape record": ("app.cli.programs.recording", "record_tape"),
     "tape replay": ("app.cli.programs.recording", "replay_tape"),
 }

@@ -7,6 +7,7 @@ from typing import Any, Final, get_type_hints
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.types import Lifespan
 
 from app.alerts.api import alert_routes as alerts
@@ -25,6 +26,7 @@ from app.foundation.http.openapi import (
 )
 from app.foundation.http.origin_guard import OriginGuard
 from app.foundation.http.pagination import Cursors
+from app.foundation.http.permissions import AUTHENTICATOR, require_declarations
 from app.foundation.http.protocol import PREFIX
 from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.routing import FiniteJSONResponse
@@ -49,6 +51,8 @@ from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.services.membership import PortfolioService
 from app.scoring.api import routes as scoring
+from app.security.api import key_routes as keys
+from app.security.api.authentication import AuthenticationMiddleware
 from app.signals.api import routes as signals
 from app.trading.api import routes as portfolio_safety
 
@@ -76,12 +80,13 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     notifications.router,
     configuration.router,
     jobs.router,
+    keys.router,
     system.router,
 )
 # Response headers that a page of an allowed origin may read.
 _EXPOSED: Final = (
     *("ETag", "Location", "Retry-After", "X-Request-ID", "X-Service-Mode"),
-    *("Idempotency-Replayed", "Preference-Applied"),
+    *("Idempotency-Replayed", "Preference-Applied", "WWW-Authenticate"),
 )
 ROOT_ROUTERS: Final[tuple[APIRouter, ...]] = (system.probes,)
 
@@ -131,11 +136,16 @@ def create_api(
     if docs:
         install_docs(api)
     install_openapi(api)
+    own = (route for route in api.routes if isinstance(route, Route | WebSocketRoute | Mount))
+    require_declarations(
+        [*own, *(route for router in (*root_routers, *routers) for route in router.routes)]
+    )
     if cors_origins:
         api.add_middleware(CORSMiddleware, **_cors(cors_origins))
     # Outermost layers, also around Starlette's last-resort error handler.
     cached = ResponseCacheMiddleware(LogContextMiddleware(api.build_middleware_stack()))
-    guarded = OriginGuard(StartupGuard(cached), allowed=tuple(cors_origins))
+    authenticated = AuthenticationMiddleware(cached, monotonic)
+    guarded = OriginGuard(StartupGuard(authenticated), allowed=tuple(cors_origins))
     named = HostGuard(guarded, frozenset(allowed_hosts))
     api.middleware_stack = RequestMiddleware(named, metrics, new_id, monotonic, logs_requests)
     return api
@@ -149,7 +159,10 @@ def _cors(origins: Sequence[str]) -> dict[str, Any]:
     return {
         "allow_origins": list(origins),
         "allow_methods": ["GET", "POST", "PUT", "DELETE"],
-        "allow_headers": ["Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Prefer"],
+        "allow_headers": [
+            *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"),
+            *("Prefer", "X-API-Key"),
+        ],
         "expose_headers": list(_EXPOSED),
         "max_age": 600,
     }
@@ -181,4 +194,5 @@ def request_state(service: MySymbolsServiceV2) -> dict[str, Any]:
     }
     by_type[ConfigurationChanges] = service.configuration
     by_type[PortfolioMembers] = _Members(service.portfolio)
-    return {MY_SYMBOLS: service, USE_CASES: UseCases(by_type)}
+    use_cases = UseCases(by_type)
+    return {MY_SYMBOLS: service, USE_CASES: use_cases, AUTHENTICATOR: service.keys.ring}

@@ -32,7 +32,7 @@ from app.container.feed import (
 )
 from app.container.runtime_values import code_version, elapsed_s, full_version, new_id, utc_now
 from app.foundation.backoff import full_jitter
-from app.foundation.errors import ConflictError
+from app.foundation.errors import Code, ConflictError
 from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
 from app.foundation.processes import ProcessRegistry
@@ -52,6 +52,9 @@ from app.operations.services.process_metrics import buffer_usage
 from app.operations.services.response_version import LiveMarketParts, StateVersionSource
 from app.operations.storage import startup_check
 from app.performance.api.report_routes import report_document
+from app.security.domain.addresses import is_loopback
+from app.security.services.key_ring import OPEN_MODE, KeyRing
+from app.security.services.peppers import UnsafeStartError
 from app.settings import ProcessRole, Settings
 from app.telemetry import observers
 from app.telemetry.observers import Meter
@@ -261,6 +264,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         if settings.run_background_tasks:
             join_feed(feed, database, service, executor_id, is_shared=store.is_shared)
         await _load_state(service)
+        await open_keys(settings, service.keys.ring, supervisor)
         status = service.status
         status.process.buffers = buffer_usage(bus, database)
         work = activities(
@@ -348,6 +352,26 @@ def _engine_options(settings: Settings, store: JobStore) -> EngineOptions:
     executor_id = executor_id_for(store, f"{gethostname()}-{os.getpid()}-{new_id()}")
     works, poll_s = settings.role is not ProcessRole.API, settings.jobs.poll_s
     return EngineOptions(store, executor_id, works=works, poll_s=poll_s)
+
+
+async def open_keys(settings: Settings, ring: KeyRing, supervisor: Supervisor) -> None:
+    """Reads the keys and follows them. Raises UnsafeStartError where nobody could call safely.
+
+    Without a key only callers on this machine are let in, so no other address may be bound.
+    """
+    await ring.load()
+    if ring.is_open and not is_loopback(settings.http.host):
+        raise UnsafeStartError(
+            Code.UNAUTHENTICATED,
+            f"{settings.http.host} is reachable from other machines, and there is no API key;"
+            " create one, then start again:\n  my-symbols keys create admin --role admin\n"
+            f"  my-symbols serve --host {settings.http.host}",
+        )
+    if ring.is_open:
+        _log.warning("open_mode", detail=OPEN_MODE)
+    elif not ring.active_keys:
+        _log.warning("no_active_key", detail="every caller is refused; create a key")
+    supervisor.start("keys", ring.follow, lambda: SILENT_S)
 
 
 async def _load_state(service: MySymbolsServiceV2) -> None:

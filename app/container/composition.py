@@ -58,6 +58,10 @@ from app.portfolio.services.replacement import ReplacementService
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.service import BoardRetention, Scoring
+from app.security.domain.keys import LOCAL_KEY_FILE
+from app.security.services.key_ring import KeyRing
+from app.security.services.keys import ApiKeyService
+from app.security.services.peppers import PepperStore
 from app.settings import Settings
 from app.signals.services.actions import SignalActions, SignalProposalExecutor
 from app.signals.services.evaluation import SignalEvaluator
@@ -184,6 +188,7 @@ def compose(
         idempotency=idempotency,
         stream=stream,
         notifications=notifications,
+        keys=key_service(settings, database, idempotency, runtime),
         jobs=job_service,
         retention=Retention(
             configuration,
@@ -201,6 +206,21 @@ def compose(
         signal_outcomes=SignalOutcomes(database, context),
         signal_sources=SignalSources(signals, plugins.sources()),
     )
+
+
+def key_service(
+    settings: Settings,
+    database: Database,
+    idempotency: IdempotentExecutor,
+    runtime: RuntimeValues | None = None,
+) -> ApiKeyService:
+    """The use cases of API keys over an open database; nothing is read yet."""
+    runtime = runtime or RuntimeValues()
+    url, directory = settings.database.url, settings.security.directory
+    peppers = PepperStore(settings.security.pepper_list, key_file(url, "pepper"))
+    local = key_file(url, "local") if directory is None else directory / LOCAL_KEY_FILE
+    ring = KeyRing(database, runtime.now, peppers, runtime.new_id)
+    return ApiKeyService(database, runtime.now, runtime.new_id, idempotency, peppers, ring, local)
 
 
 def _market(

@@ -26,11 +26,14 @@ from app.market.services.health_facts import MarketFacts
 from app.market.services.service_mode import CurrentMode, MarketLevel
 from app.market.services.state import NOT_STARTED
 from app.operations.services.health import StatusService
+from app.security.services.peppers import UnsafeStartError
 from app.settings import Settings
 from app.workers.supervisor import Heartbeat, Supervisor
 
 # Errors that need an operator; a retry does not help.
-_NEED_OPERATOR: Final = (DatabaseInUseError, DataSourceMismatchError, CorruptDatabaseError)
+_NEED_OPERATOR: Final = (
+    DatabaseInUseError, DataSourceMismatchError, CorruptDatabaseError, UnsafeStartError,
+)  # fmt: skip
 _TASK: Final = "opening"
 
 

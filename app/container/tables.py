@@ -48,6 +48,7 @@ from app.scoring.storage.tables import (
     scoring_runs,
     symbol_scores,
 )
+from app.security.storage.tables import api_keys
 from app.signals.storage.tables import (
     signal_effects,
     signal_outcomes,
@@ -65,6 +66,7 @@ __all__ = [
     "PORTFOLIO_ID",
     "STREAM_ID",
     "alerts",
+    "api_keys",
     "booked_totals",
     "candle_revisions",
     "candles",

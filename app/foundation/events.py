@@ -45,6 +45,7 @@ class EventTopic(StrEnum):
     CONFIGURATION = "configuration"
     SCORING_RUN = "scoring_run"
     MODE = "mode"
+    SECURITY = "security"
 
 
 @dataclass(frozen=True, slots=True)

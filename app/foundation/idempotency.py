@@ -24,7 +24,7 @@ from app.foundation.sql.idempotency import (
 )
 
 T = TypeVar("T")
-_PRINCIPAL: Final = "api"  # one principal until API keys exist
+_AUTHOR_CHARS: Final = 128  # of the columns that hold an author
 _RETRY_S: Final = 1.0
 _CAP_RETRY_S: Final = 3600.0  # a job deletes old keys
 KEEP: Final = timedelta(hours=48)  # API.md promises 24 h
@@ -42,12 +42,24 @@ class IdempotencyKey(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Author and conditions of a change."""
+    """Author and conditions of a change.
+
+    `actor` is the authenticated principal; idempotency keys belong to it. `note` is the person that
+    the request names, which nothing verifies.
+    """
 
     actor: str
     request_id: str
     if_match: int | None = None  # the version that the caller decided on
     idempotency_key: IdempotencyKey | None = None
+    note: str | None = None
+
+    @property
+    def author(self) -> str:
+        """Actor and note in one text of at most 128 characters: `key:desk (ana)`."""
+        if self.note is None:
+            return self.actor
+        return f"{self.actor} ({self.note[: _AUTHOR_CHARS - len(self.actor) - 3]})"
 
     def on_version(self, version: int | None) -> "Command":
         """Returns the command with `version` as its precondition, unchanged for None."""
@@ -128,11 +140,13 @@ class IdempotentExecutor:
             result = await self.database.run(change)
             return CommandResult(result, None if render is None else render(result))
         if preparations:
-            return await self._run_claimed(key, preparations, change, render)
+            return await self._run_claimed(command.actor, key, preparations, change, render)
         try:
-            return await self.database.run(lambda unit: self._run_in(unit, key, change, render))
+            return await self.database.run(
+                lambda unit: self._run_in(unit, command.actor, key, change, render)
+            )
         except UnavailableError:
-            stored = await self._look_up(key)
+            stored = await self._look_up(command.actor, key)
             if stored is None:
                 raise
             return CommandResult(None, stored)
@@ -162,6 +176,7 @@ class IdempotentExecutor:
     async def _run_in(
         self,
         unit: UnitOfWork,
+        principal: str,
         key: IdempotencyKey,
         change: Callable[[UnitOfWork], Awaitable[T]],
         render: Render[T],
@@ -171,18 +186,19 @@ class IdempotentExecutor:
         """Claims, changes and stores the answer; `is_ours` if this request committed the claim."""
         if is_ours:
             # Locks the row: a request that took the claim over cannot run beside this one.
-            await unit.get(IdempotencyRepository).lock(_PRINCIPAL, key.key)
-        stored = _stored(await self._claim(unit, key), is_ours=is_ours)
+            await unit.get(IdempotencyRepository).lock(principal, key.key)
+        stored = _stored(await self._claim(unit, principal, key), is_ours=is_ours)
         if stored is not None:
             return CommandResult(None, stored, is_replay=True)
         result = await change(unit)
         answer = render(result)
         row = ResponseRow(answer.status, dict(answer.headers), answer.body)
-        await unit.get(IdempotencyRepository).complete(_PRINCIPAL, key.key, row)
+        await unit.get(IdempotencyRepository).complete(principal, key.key, row)
         return CommandResult(result, answer)
 
     async def _run_claimed(
         self,
+        principal: str,
         key: IdempotencyKey,
         preparations: list[Callable[[], Awaitable[object]]],
         change: Callable[[UnitOfWork], Awaitable[T]],
@@ -190,36 +206,36 @@ class IdempotentExecutor:
     ) -> CommandResult[T]:
         """Commits the claim, then runs the preparations and the change."""
         async with self.database.write() as unit:
-            stored = _stored(await self._claim(unit, key))
+            stored = _stored(await self._claim(unit, principal, key))
         if stored is not None:
             return CommandResult(None, stored, is_replay=True)
         try:
             for step in preparations:
                 await step()
             return await self.database.run(
-                lambda unit: self._run_in(unit, key, change, render, is_ours=True)
+                lambda unit: self._run_in(unit, principal, key, change, render, is_ours=True)
             )
         except BaseException as error:
             # The rows of a lost transaction stay locked until the database decides its outcome;
             # this DELETE waits for that.
             async with self.database.write() as unit:
-                await unit.get(IdempotencyRepository).release(_PRINCIPAL, key.key)
-                row = await unit.get(IdempotencyRepository).answer(_PRINCIPAL, key.key)
+                await unit.get(IdempotencyRepository).release(principal, key.key)
+                row = await unit.get(IdempotencyRepository).answer(principal, key.key)
             if row is None or not isinstance(error, UnavailableError):
                 raise
             return CommandResult(None, _answer(row))
 
-    async def _look_up(self, key: IdempotencyKey) -> StoredResponse | None:
+    async def _look_up(self, principal: str, key: IdempotencyKey) -> StoredResponse | None:
         """Returns the answer stored by a lost commit; waits until its outcome is decided."""
         async with self.database.write() as unit:
-            claim = await self._claim(unit, key)
+            claim = await self._claim(unit, principal, key)
             if claim.outcome is ClaimOutcome.CLAIMED:
-                await unit.get(IdempotencyRepository).release(_PRINCIPAL, key.key)
+                await unit.get(IdempotencyRepository).release(principal, key.key)
         return None if claim.answer is None else _answer(claim.answer)
 
-    async def _claim(self, unit: UnitOfWork, key: IdempotencyKey) -> KeyClaim:
+    async def _claim(self, unit: UnitOfWork, principal: str, key: IdempotencyKey) -> KeyClaim:
         return await unit.get(IdempotencyRepository).claim(
-            _PRINCIPAL, key.key, "", key.fingerprint, await self.now(unit)
+            principal, key.key, "", key.fingerprint, await self.now(unit)
         )
 
 

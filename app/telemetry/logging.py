@@ -11,12 +11,16 @@ from typing import Any, Final, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from app.security.domain.keys import BRAND
+
 MASK: Final = "***"
 _SHORTEST_SECRET: Final = 4  # create_mask shorter values would mask ordinary text
 _SECRET_NAME: Final = re.compile(
     r"password|passphrase|secret|token|authori[sz]ation|cookie|api[_-]?key|signature|credential",
     re.IGNORECASE,
 )
+_API_KEY: Final = re.compile(rf"({BRAND}[0-9A-Za-z]{{8}})[0-9A-Za-z]+")
+_WEBSOCKET_QUERY: Final = re.compile(r'("WebSocket [^\s"?]*)\?[^\s"]*')  # in uvicorn's own lines
 _USER_INFO: Final = re.compile(r"(://[^/\s:@]*):[^@\s/]+@")
 _UNPRINTABLE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
@@ -116,12 +120,16 @@ class LogSampler:
 
 
 def create_mask(secrets: Sequence[str]) -> Processor:
-    """Returns a processor that masks secret fields by name, and every known secret value."""
+    """Returns a processor that masks secret fields by name, known secret values and API keys."""
     known = sorted({text for text in secrets if len(text) >= _SHORTEST_SECRET}, key=len)
     values = re.compile("|".join(map(re.escape, reversed(known)))) if known else None
 
     def clean(text: str) -> str:
         text = _USER_INFO.sub(rf"\1:{MASK}@", text)
+        if BRAND in text:
+            text = _API_KEY.sub(rf"\1{MASK}", text)
+        if '"WebSocket ' in text:
+            text = _WEBSOCKET_QUERY.sub(rf"\1?{MASK}", text)
         return values.sub(MASK, text) if values else text
 
     def mask(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

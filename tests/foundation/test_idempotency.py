@@ -132,7 +132,7 @@ async def test_a_failure_gives_the_key_free(desk: Desk) -> None:
 async def test_a_claim_left_behind_is_taken_over_when_its_lock_runs_out(desk: Desk) -> None:
     await desk.filled(3)
     async with desk.database.write() as unit:
-        await unit.get(IdempotencyRepository).claim("api", "k1", "", "f1", desk.now)
+        await unit.get(IdempotencyRepository).claim("tester", "k1", "", "f1", desk.now)
     with pytest.raises(ConflictError) as caught:
         await add(desk, command())
     assert caught.value.code is Code.IDEMPOTENCY_IN_PROGRESS
@@ -148,7 +148,7 @@ async def test_one_that_slept_through_its_lock_finds_the_answer_of_the_other(des
     idempotency = desk.portfolio.idempotency
     key = Key("k1", "f1")
     async with desk.database.write() as unit:
-        await idempotency._claim(unit, key)
+        await idempotency._claim(unit, "tester", key)
     desk.now += timedelta(seconds=31)
     desk.score({})
     winner = await add(desk, command())
@@ -157,7 +157,7 @@ async def test_one_that_slept_through_its_lock_finds_the_answer_of_the_other(des
         raise AssertionError("a second effect")
 
     late = await desk.database.run(
-        lambda unit: idempotency._run_in(unit, key, never, rendered, is_ours=True)
+        lambda unit: idempotency._run_in(unit, "tester", key, never, rendered, is_ours=True)
     )
     assert late.is_replay
     assert late.answer == winner.answer
@@ -170,7 +170,7 @@ async def test_a_key_whose_lock_runs_out_during_its_change_is_not_taken_over(
     await desk.filled(3)
     idempotency, key = desk.portfolio.idempotency, Key("k1", "f1")
     async with desk.database.write() as unit:
-        await idempotency._claim(unit, key)
+        await idempotency._claim(unit, "tester", key)
     desk.now += timedelta(seconds=29)
     others: list[asyncio.Task[CommandResult[Switch]]] = []
 
@@ -182,7 +182,7 @@ async def test_a_key_whose_lock_runs_out_during_its_change_is_not_taken_over(
         return Switch(enabled=False, reason="late")
 
     async with desk.database.write() as unit:
-        late = await idempotency._run_in(unit, key, change, told, is_ours=True)
+        late = await idempotency._run_in(unit, "tester", key, change, told, is_ours=True)
     other = await others[0]
     assert other.is_replay
     assert other.answer == late.answer
@@ -265,7 +265,7 @@ async def test_a_claimed_key_is_not_taken_by_a_change_without_preparation(
 ) -> None:
     await desk.filled(3)
     async with desk.database.write() as unit:
-        await desk.portfolio.idempotency._claim(unit, Key("k1", "f1"))
+        await desk.portfolio.idempotency._claim(unit, "tester", Key("k1", "f1"))
     with pytest.raises(ConflictError) as caught:
         await switch(desk, command())
     assert caught.value.code is Code.IDEMPOTENCY_IN_PROGRESS

@@ -31,7 +31,7 @@ from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.proposals import ProposalState
 from app.portfolio.domain.rebalance_run import slot
-from app.portfolio.domain.weighting import Role
+from app.portfolio.domain.weighting import WeightRole
 from tests.stateful.deciding import decided_rightly
 from tests.stateful.twins import (
     Call,
@@ -370,7 +370,9 @@ class Life(RuleBasedStateMachine):
         assert self.runner.run(self.twins.each(read)) == [[], []]
         weights = self.runner.run(self.desk.rebalancing.weights())
         funded = {
-            line.member.symbol: line.target_u for line in weights.lines if line.role is Role.FUNDED
+            line.member.symbol: line.target_u
+            for line in weights.lines
+            if line.role is WeightRole.FUNDED
         }
         monotone(self.desk, funded)
         assert self.now() == self.known

@@ -37,7 +37,7 @@ from app.portfolio.domain.proposals import Proposal
 from app.portfolio.domain.rebalance_run import NEXT, RebalanceRun, RunState
 from app.portfolio.domain.returns import Trade
 from app.portfolio.domain.target_weights import drift_weights, read_mark_prices
-from app.portfolio.domain.weighting import Flag, Role
+from app.portfolio.domain.weighting import Flag, WeightRole
 from app.portfolio.services.rebalance_runs import RebalanceRequest
 from app.portfolio.services.views import WeightsReport
 from app.portfolio.storage.history import HistoryRepository
@@ -338,7 +338,7 @@ def within_bounds(now: WeightsReport) -> None:
     if {Flag.FLOOR_RELAXED, Flag.LOCKED_EXCEED} & set(now.flags):
         return
     for line in now.lines:
-        if line.role is Role.FUNDED:
+        if line.role is WeightRole.FUNDED:
             assert now.min_u <= line.target_u <= now.max_u, (line.member.symbol, now.flags)
 
 

@@ -1,7 +1,12 @@
 """Opens the real application in process: lifespan, state and client, as the server would."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import fields
 from functools import cache
 from itertools import count
@@ -13,9 +18,28 @@ from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.container.application import MY_SYMBOLS, create_api, request_state
+from app.foundation.http.permissions import AUTHENTICATOR
 from app.foundation.metrics import Metrics
+from app.foundation.principals import Principal
 from app.my_symbols import MySymbolsServiceV2
 
+
+class OpenAuthenticator:
+    """No key exists: callers on this machine need none."""
+
+    is_open = True
+
+    def identify(self, token: str, peer: str | None) -> None:
+        del token, peer
+
+    def watch(
+        self, principal: Principal, on_end: Callable[[], None]
+    ) -> AbstractContextManager[None]:
+        del principal, on_end
+        return nullcontext()
+
+
+OPEN = OpenAuthenticator()
 SECRET = b"a secret for tests only"
 PREFIX = "/api/symbol-mgmt"
 
@@ -25,7 +49,7 @@ def make_api(state: Mapping[str, Any] | None = None, **options: Any) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        yield {"effects": [], **_complete(state or {})}
+        yield {"effects": [], AUTHENTICATOR: OPEN, **_complete(state or {})}
 
     return make_api_with(lifespan, **options)
 
@@ -36,6 +60,7 @@ def _complete(state: Mapping[str, Any]) -> dict[str, Any]:
         return dict(state)
     names = [one.name for one in fields(MySymbolsServiceV2)]
     parts = SimpleNamespace(**{name: getattr(state[MY_SYMBOLS], name, None) for name in names})
+    parts.keys = parts.keys or SimpleNamespace(ring=OPEN)
     return {**request_state(cast("MySymbolsServiceV2", parts)), **state}
 
 
@@ -94,7 +119,7 @@ def _made_once(routers: Sequence[APIRouter], given: Mapping[str, Any]) -> FastAP
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        yield {"effects": [], **_complete(given)}
+        yield {"effects": [], AUTHENTICATOR: OPEN, **_complete(given)}
 
     return make_api_with(lifespan, routers=routers)
 

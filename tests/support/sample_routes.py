@@ -29,6 +29,7 @@ from app.foundation.http.dependencies import (
 )
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, after
+from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, DecimalIn, ReasonText, SymbolText
 from app.foundation.http.responses import etag, not_modified
 from app.foundation.http.routing import api_router
@@ -47,6 +48,7 @@ from app.foundation.http.schemas import (
     UtcTime,
     percent,
 )
+from app.foundation.principals import Role
 
 
 class Order(Body):
@@ -97,6 +99,7 @@ def sample_router() -> APIRouter:  # noqa: C901 - one router, many one-line rout
     router = api_router("portfolio", prefix="/samples")
 
     @router.post("/orders", summary="Take an order", status_code=201)
+    @requires(Role.VIEWER)
     async def take(request: Request, body: Order, idempotency: IdempotencyDep) -> Echo:
         request.state.effects.append(body.symbol)
         details = {"fingerprint": idempotency.fingerprint if idempotency else None}
@@ -110,18 +113,22 @@ def sample_router() -> APIRouter:  # noqa: C901 - one router, many one-line rout
         )
 
     @router.get("/orders", summary="What was taken")
+    @requires(Role.VIEWER)
     async def taken(request: Request) -> Echo:
         return _echo(",".join(request.state.effects))
 
     @router.post("/optional", summary="A body that may be left out")
+    @requires(Role.VIEWER)
     async def optional(body: Optional | None = None) -> Echo:
         return _echo("none" if body is None else str(body.symbol))
 
     @router.post("/bare", summary="No body at all")
+    @requires(Role.VIEWER)
     async def bare() -> Echo:
         return _echo("bare")
 
     @router.get("/items", summary="A list")
+    @requires(Role.VIEWER)
     async def items(
         cursors: CursorsDep, limit: Limit = 10, cursor: CursorText = None, prefix: str = "item"
     ) -> Page[Item]:
@@ -133,6 +140,7 @@ def sample_router() -> APIRouter:  # noqa: C901 - one router, many one-line rout
         return Page[Item](items=list(page), next_cursor=following)
 
     @router.get("/symbols/{symbol}", summary="One symbol", responses=problems(Code.NO_BOARD_YET))
+    @requires(Role.VIEWER)
     async def symbol(
         symbol: SymbolPath,
         amount: QueryDecimal | None = None,
@@ -143,14 +151,17 @@ def sample_router() -> APIRouter:  # noqa: C901 - one router, many one-line rout
         return _echo(symbol, amount=amount, at=since)
 
     @router.get("/numbers/{number}", summary="A number in the path")
+    @requires(Role.VIEWER)
     async def number(number: int) -> Echo:
         return _echo(str(number))
 
     @router.put("/versioned", summary="Change what has a version")
+    @requires(Role.VIEWER)
     async def change(body: Optional, version: IfMatchDep, request_id: RequestIdDep) -> Echo:
         return _echo(str(version), details={"request_id": request_id, "symbol": body.symbol})
 
     @router.get("/versioned", summary="Read what has a version")
+    @requires(Role.VIEWER)
     async def read(response: Response, tags: IfNoneMatchDep) -> Echo:
         tag = etag(12)
         if holds(tags, tag):
@@ -159,14 +170,17 @@ def sample_router() -> APIRouter:  # noqa: C901 - one router, many one-line rout
         return _echo("version 12")
 
     @router.get("/errors/{name}", summary="Fail in a known way")
+    @requires(Role.VIEWER)
     async def fail(name: str) -> Echo:
         raise ERRORS[name]
 
     @router.get("/crash", summary="Fail in an unknown way")
+    @requires(Role.VIEWER)
     async def crash() -> Echo:
         raise RuntimeError("SELECT secret FROM /srv/app/place.py")
 
     @router.get("/infinite/{way}", summary="Try to say infinity")
+    @requires(Role.VIEWER)
     async def infinite(way: str) -> Echo:
         bad = float("inf") if way != "nan" else float("nan")
         if way == "free":
@@ -174,6 +188,7 @@ def sample_router() -> APIRouter:  # noqa: C901 - one router, many one-line rout
         return _echo("x", weight=bad)
 
     @router.get("/naive", summary="Try to say a time without a zone")
+    @requires(Role.VIEWER)
     async def naive(request: Request) -> Echo:
         del request
         return _echo("x", at=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the point

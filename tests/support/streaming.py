@@ -19,6 +19,7 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.operations.api import stream_routes as routes
 from app.operations.services.event_stream import EventStream
+from app.security.services.keys import ApiKeyService
 from tests.support.desk import NOW, Desk
 from tests.support.harness import PREFIX, make_api
 
@@ -54,6 +55,7 @@ class StreamDesk(Desk):
     """A desk whose changes are followed by a stream, as in one process of the service."""
 
     metrics_registry: Metrics = field(default_factory=Metrics)
+    keys: ApiKeyService | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,15 +177,24 @@ class SseClient:
 
 
 @asynccontextmanager
-async def served(database: Database, **options: Any) -> AsyncIterator[Served]:
-    """The stream of a filled desk on a real socket, following the database."""
+async def served(
+    database: Database, *, keys: ApiKeyService | None = None, **options: Any
+) -> AsyncIterator[Served]:
+    """The stream of a filled desk on a real socket, following the database.
+
+    With `keys` callers need one of them; without, it is in open mode.
+    """
     desk = StreamDesk(database)
+    desk.keys = keys
     await desk.open()
     await desk.stream.open()
     api = make_api({"my_symbols": desk}, routers=[routes.router], **options.pop("api", {}))
     evictions = desk.metrics_registry.stream_evictions
     options.setdefault("on_stalled", lambda kind: evictions.labels(kind).inc())
     async with listening(api, **options) as server, asyncio.TaskGroup() as group:
-        following = group.create_task(desk.stream.follow(lambda: None))
+        following = [group.create_task(desk.stream.follow(lambda: None))]
+        if keys is not None:
+            following.append(group.create_task(keys.ring.follow(lambda: None)))
         yield Served(desk, server)
-        following.cancel()
+        for task in following:
+            task.cancel()

@@ -11,7 +11,7 @@ from app.configuration.domain.sections import Source
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs, without_future
 from app.market.domain.return_statistics import NotApplicable, correlations, pair_applies
 from app.portfolio.domain.candidate_selection import ScoredCandidate, select_candidates
-from app.portfolio.domain.weighting import Role, WeightRequest, allocate_weights, raw_share
+from app.portfolio.domain.weighting import WeightRequest, WeightRole, allocate_weights, raw_share
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.score_stability import reliability
@@ -154,7 +154,7 @@ def test_both_choose_and_weigh_the_same_ten(seed: int) -> None:
         assert z is not None
         assert sigma is not None
         claims.append(
-            WeightRequest(symbol, Role.FUNDED, raw_share(z, sigma, SETTINGS.score_tilt), 0)
+            WeightRequest(symbol, WeightRole.FUNDED, raw_share(z, sigma, SETTINGS.score_tilt), 0)
         )
     allocation = allocate_weights(claims, SETTINGS.min_weight_u, SETTINGS.max_weight_u)
     table = recompute(stored_of(inputs))

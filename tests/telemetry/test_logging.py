@@ -90,6 +90,22 @@ def test_S13_secrets_are_masked_by_name_and_by_value() -> None:
     assert len(lines(stream)) == 6
 
 
+def test_S02_keys_and_queries_of_websockets_are_masked() -> None:
+    stream = io.StringIO()
+    configure_logging(level="info", form="json", stream=stream)
+    key = "mysym_LoWeIWlSd7snWQXHA2ZmGzQwDEfYhp2pnOEcAqFwiaI4l0Pg1wq1pCg1p"
+    logging.getLogger("uvicorn.error").info(
+        '%s - "WebSocket %s" 403', "127.0.0.1:1", "/stream?token=another-secret&x=1"
+    )
+    logging.getLogger("library").warning("got %s", key)
+    structlog.get_logger().info("refused", text=f"?q={key}")
+    text = stream.getvalue()
+    for secret in (key, key[14:], "another-secret"):
+        assert secret not in text
+    assert lines(stream)[0]["event"] == f'127.0.0.1:1 - "WebSocket /stream?{MASK}" 403'
+    assert lines(stream)[1]["event"] == f"got {key[:14]}{MASK}"
+
+
 def test_short_values_do_not_mask_ordinary_text() -> None:
     mask = create_mask(["abc", ""])
     assert mask(None, "info", {"event": "abc"}) == {"event": "abc"}

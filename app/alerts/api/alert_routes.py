@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Path, Query, Request
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
@@ -22,16 +22,15 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
-    UNNAMED,
     CommandDep,
     CursorsDep,
-    IdempotencyDep,
     Provided,
-    RequestIdDep,
+    UnversionedDep,
     by,
 )
 from app.foundation.http.errors import problem_response, problems
 from app.foundation.http.pagination import after, cut, moment_and_id
+from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, NameText
 from app.foundation.http.responses import etag, keep, sent
 from app.foundation.http.routing import api_router
@@ -49,7 +48,8 @@ from app.foundation.http.schemas import (
     UtcTime,
     finite,
 )
-from app.foundation.idempotency import Command, StoredResponse
+from app.foundation.idempotency import StoredResponse
+from app.foundation.principals import Role
 from app.portfolio.api.schemas import freshness
 
 router = api_router("alerts", "/alerts")
@@ -137,19 +137,12 @@ class SnoozeIn(TransitionIn):
         return self.until if self.until is not None else timedelta(seconds=self.seconds or 0)
 
 
-def _unversioned(request_id: RequestIdDep, idempotency_key: IdempotencyDep) -> Command:
-    """Command without a version: alerts have a state only."""
-    return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency_key)
-
-
-UnversionedDep = Annotated[Command, Depends(_unversioned)]
-
-
 def _alert_response(alert: Alert) -> StoredResponse:
     return keep(AlertOut.of(alert))
 
 
 @router.get("", summary="Alerts, the open ones by default", responses=problems(*NAMES))
+@requires(Role.VIEWER)
 async def alerts(
     alerts: Provided[AlertService],
     cursors: CursorsDep,
@@ -194,6 +187,7 @@ def _resolved_position(alert: Alert) -> tuple[str, str]:
 
 
 @router.get("/{alert_id}", summary="One alert", responses=problems(Code.NOT_FOUND))
+@requires(Role.VIEWER)
 async def alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
     """Returns one alert in any state."""
     return AlertOut.of(await alerts.get(alert_id))
@@ -205,6 +199,7 @@ async def alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
     response_model=AlertOut,
     responses=problems(*_TRANSITION_ERRORS),
 )
+@requires(Role.OPERATOR)
 async def acknowledge(
     alerts: Provided[AlertService],
     command: UnversionedDep,
@@ -222,6 +217,7 @@ async def acknowledge(
     response_model=AlertOut,
     responses=problems(*_TRANSITION_ERRORS),
 )
+@requires(Role.OPERATOR)
 async def snooze(
     alerts: Provided[AlertService], command: UnversionedDep, alert_id: IdPath, body: SnoozeIn
 ) -> Response:
@@ -236,6 +232,7 @@ async def snooze(
     response_model=AlertOut,
     responses=problems(*_TRANSITION_ERRORS),
 )
+@requires(Role.OPERATOR)
 async def resolve(
     alerts: Provided[AlertService],
     command: UnversionedDep,
@@ -299,6 +296,7 @@ _SIDES = {ThresholdSide.STATE: "state", ThresholdSide.ABOVE: "above", ThresholdS
 
 
 @rule_router.get("", summary="Alert rules")
+@requires(Role.VIEWER)
 async def alert_rules(alert_rules: Provided[AlertRuleService]) -> AlertRulesOut:
     """Returns all rules, including disabled ones, with the version of the configuration."""
     rules, version = await alert_rules.all()
@@ -311,6 +309,7 @@ async def alert_rules(alert_rules: Provided[AlertRuleService]) -> AlertRulesOut:
     response_model=AlertRuleOut,
     responses=problems(*CHANGES),
 )
+@requires(Role.ADMIN)
 async def put_alert_rule(
     request: Request,
     alert_rules: Provided[AlertRuleService],

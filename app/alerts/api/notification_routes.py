@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Self
 
-from fastapi import Depends, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import Field, SecretStr
 
 from app.alerts.domain.notifications import (
@@ -15,20 +15,20 @@ from app.alerts.domain.notifications import (
 from app.alerts.services.notifications import ChannelDraft, NotificationService
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
-    UNNAMED,
     CursorsDep,
-    IdempotencyDep,
     Provided,
-    RequestIdDep,
+    UnversionedDep,
     by,
 )
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import cut
+from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, NameText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import CursorText, Limit, Out, UtcTime
-from app.foundation.idempotency import Command, StoredResponse
+from app.foundation.idempotency import StoredResponse
+from app.foundation.principals import Role
 
 router = api_router("notifications", "/notifications")
 _KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
@@ -169,14 +169,6 @@ class NotificationsOut(Out):
     next_cursor: str | None
 
 
-def _unversioned(request_id: RequestIdDep, idempotency: IdempotencyDep) -> Command:
-    """Command without a version: the last write wins."""
-    return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency)
-
-
-UnversionedDep = Annotated[Command, Depends(_unversioned)]
-
-
 def _created_response(channel: Channel) -> StoredResponse:
     return keep(ChannelOut.of(channel), 201)
 
@@ -190,6 +182,7 @@ def _delivery_response(delivery: Delivery) -> StoredResponse:
 
 
 @router.get("", summary="Delivery log", responses=problems())
+@requires(Role.VIEWER)
 async def log(
     notifications: Provided[NotificationService],
     cursors: CursorsDep,
@@ -211,6 +204,7 @@ async def log(
 
 
 @router.get("/channels", summary="Channels", responses=problems())
+@requires(Role.VIEWER)
 async def channels(notifications: Provided[NotificationService]) -> ChannelsOut:
     """Lists channels by name, without addresses and secrets."""
     stored = await notifications.channels()
@@ -224,6 +218,7 @@ async def channels(notifications: Provided[NotificationService]) -> ChannelsOut:
     response_model=ChannelOut,
     responses=problems(*_CHANNEL),
 )
+@requires(Role.ADMIN)
 async def create(
     notifications: Provided[NotificationService], command: UnversionedDep, body: ChannelIn
 ) -> Response:
@@ -244,6 +239,7 @@ async def create(
     response_model=ChannelOut,
     responses=problems(*_CHANNEL),
 )
+@requires(Role.ADMIN)
 async def alter(
     notifications: Provided[NotificationService],
     command: UnversionedDep,
@@ -263,6 +259,7 @@ async def alter(
     response_model=ChannelOut,
     responses=problems(*_KEYS),
 )
+@requires(Role.ADMIN)
 async def remove(
     notifications: Provided[NotificationService], command: UnversionedDep, channel_id: ChannelId
 ) -> Response:
@@ -276,6 +273,7 @@ async def remove(
     response_model=NotificationOut,
     responses=problems(Code.NOT_FOUND, *_KEYS),
 )
+@requires(Role.ADMIN)
 async def test(
     notifications: Provided[NotificationService], command: UnversionedDep, body: TestIn
 ) -> Response:
@@ -289,6 +287,7 @@ async def test(
     response_model=NotificationOut,
     responses=problems(Code.INVALID_STATE_TRANSITION, *_KEYS),
 )
+@requires(Role.OPERATOR)
 async def redrive(
     notifications: Provided[NotificationService],
     command: UnversionedDep,

@@ -296,7 +296,7 @@ class AlertService:
     ) -> CommandResult[Alert]:
         """Acknowledges an alert. Raises NotFoundError, ConflictError(alert_state)."""
         return await self._transition(
-            alert_id, command, lambda alert, now: alert.acknowledge(now, command.actor), render
+            alert_id, command, lambda alert, now: alert.acknowledge(now, command.author), render
         )
 
     async def snooze(
@@ -318,7 +318,7 @@ class AlertService:
                 raise RefusedError(
                     Code.VALIDATION_FAILED, "A snooze must end in the future, within 30 days."
                 )
-            return alert.snooze(end, command.actor)
+            return alert.snooze(end, command.author)
 
         return await self._transition(alert_id, command, apply_snooze, render)
 
@@ -332,7 +332,7 @@ class AlertService:
         return await self._transition(
             alert_id,
             command,
-            lambda alert, now: alert.resolve(now, Resolution.OPERATOR, command.actor),
+            lambda alert, now: alert.resolve(now, Resolution.OPERATOR, command.author),
             render,
         )
 

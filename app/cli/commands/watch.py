@@ -18,6 +18,7 @@ from app.cli.client import (
     parse_response,
     unreachable,
 )
+from app.cli.credentials import find_credential
 from app.cli.output import Output, Url, report_errors
 
 command = typer.Typer(add_completion=False)
@@ -38,6 +39,7 @@ class _EventReader:
     topics: str
     last_sequence: int | None
     has_connected: bool = False
+    uses_key: bool = True
 
     async def messages(self) -> AsyncIterator[dict[str, Any]]:
         """Yields messages until the connection ends. Raises CommandError for a refusal."""
@@ -46,12 +48,17 @@ class _EventReader:
         )
         last = self.last_sequence
         headers = {} if last is None else {"Last-Event-ID": str(last)}
+        credential = find_credential(self.url) if self.uses_key else None
+        headers |= {} if credential is None else credential.headers
         async with (
             aiohttp.ClientSession(timeout=limits) as session,
             session.get(
                 api_address(self.url, "/events"), params={"topics": self.topics}, headers=headers
             ) as response,
         ):
+            if response.status == 401 and credential is not None and credential.is_automatic:
+                self.uses_key = False  # this service does not know the key of this machine
+                return
             if response.status != 200 or response.content_type != _EVENT_STREAM:
                 parse_response(response, await response.text(), self.url)
                 raise not_our_service(response.status, self.url)
@@ -101,6 +108,8 @@ async def _print_events(reader: _EventReader, output: Output, count: int | None)
         except (aiohttp.ClientError, TimeoutError) as error:
             if not reader.has_connected:
                 raise unreachable(reader.url, error) from None
+        if not reader.has_connected:
+            continue  # once more, without a key
         output.notes.print("The connection ended; reconnecting.")
         await asyncio.sleep(_RECONNECT_PAUSE_S)
 

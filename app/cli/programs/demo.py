@@ -186,7 +186,8 @@ def run_demo(
             delete_database(database)
 
             async def form_and_print(server: Server) -> None:
-                result = await _form_portfolio(Client(server.url), server, output, started)
+                client = Client(server.url, is_anonymous=True)
+                result = await _form_portfolio(client, server, output, started)
                 print_result(result, output, time.monotonic() - started)
                 if not once:
                     output.notes.print(

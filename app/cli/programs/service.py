@@ -21,6 +21,7 @@ from app.cli.programs.recording import halve_quota, record_beside, refuse_existi
 from app.cli.programs.settings import read_settings
 from app.container.runtime_values import new_id
 from app.foundation.errors import ServiceError
+from app.foundation.http.permissions import UndeclaredRouteError
 from app.foundation.http.server import (
     LoopErrorHandler,
     ServerLimits,
@@ -130,7 +131,7 @@ def run(
     """Serves on `listener` and runs `companion` in the same loop; the end of one ends the other."""
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    app = create_app(settings)
+    app = _create_app(settings)
     evictions = app.state.metrics.stream_evictions
     config = server_config(
         _without_traceback(app),
@@ -186,6 +187,14 @@ def run(
                 ExitCode.INTERRUPTED, "interrupted", "Stopped by a signal."
             ) from error
         raise
+
+
+def _create_app(settings: Settings) -> Starlette:
+    """Returns the application. Raises CommandError for a route without a permission."""
+    try:
+        return create_app(settings)
+    except UndeclaredRouteError as error:
+        raise CommandError(ExitCode.INTERNAL, "route_undeclared", str(error)) from None
 
 
 def _record_failures(app: Starlette, server: Server) -> None:

@@ -14,13 +14,13 @@ from starlette.requests import HTTPConnection
 from app.foundation.errors import Code, PreconditionFailedError, UnavailableError
 from app.foundation.http.errors import invalid
 from app.foundation.http.pagination import Cursors
+from app.foundation.http.permissions import ActorDep
 from app.foundation.idempotency import Command
 
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _TAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"', re.ASCII)
 _VERSION: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 USE_CASES: Final = "use_cases"  # key in the state of the lifespan
-UNNAMED: Final = "api"
 _RETRY_S: Final = 2.0
 CURSORS: Final = "cursors"  # key in the state of the lifespan: signer that all processes share
 
@@ -100,11 +100,6 @@ async def get_cursors(request: Request) -> Cursors:
     """Returns the signer of paging cursors: that of the service, else the application's."""
     cursors: Cursors = request.scope["state"].get(CURSORS) or request.app.state.cursors
     return cursors
-
-
-def caller(claimed: str | None) -> str:
-    """Returns the actor for the history: `user` of the body, until API keys exist."""
-    return claimed or UNNAMED
 
 
 def _single(request: Request, name: str) -> str | None:
@@ -193,19 +188,29 @@ def holds(tags: frozenset[str], tag: str) -> bool:
 
 
 async def get_command(
+    actor: ActorDep,
     request_id: Annotated[str, Depends(get_request_id)],
     if_match: Annotated[int | None, Depends(get_if_match)],
     idempotency: Annotated[Idempotency | None, Depends(get_idempotency)],
 ) -> Command:
-    """Returns caller and preconditions of a change; `by` sets the actor that a body claims."""
+    """Returns principal and preconditions of a change; `by` adds the person in the body."""
     return Command(
-        actor=UNNAMED, request_id=request_id, if_match=if_match, idempotency_key=idempotency
+        actor=actor, request_id=request_id, if_match=if_match, idempotency_key=idempotency
     )
 
 
+async def get_unversioned_command(
+    actor: ActorDep,
+    request_id: Annotated[str, Depends(get_request_id)],
+    idempotency: Annotated[Idempotency | None, Depends(get_idempotency)],
+) -> Command:
+    """Principal and idempotency key of a change to something without a version."""
+    return Command(actor=actor, request_id=request_id, idempotency_key=idempotency)
+
+
 def by(command: Command, claimed: str | None) -> Command:
-    """Returns the command with the actor that the body claims."""
-    return replace(command, actor=caller(claimed))
+    """Returns the command with the person that the body names in `user` as a note."""
+    return replace(command, note=claimed)
 
 
 async def limit_expensive(request: Request) -> AsyncIterator[None]:
@@ -224,5 +229,6 @@ RequestIdDep = Annotated[str, Depends(get_request_id)]
 CursorsDep = Annotated[Cursors, Depends(get_cursors)]
 IdempotencyDep = Annotated[Idempotency | None, Depends(get_idempotency)]
 CommandDep = Annotated[Command, Depends(get_command)]
+UnversionedDep = Annotated[Command, Depends(get_unversioned_command)]
 IfMatchDep = Annotated[int | None, Depends(get_if_match)]
 IfNoneMatchDep = Annotated[frozenset[str], Depends(get_if_none_match)]

@@ -111,6 +111,7 @@ __all__ = ["RequestError", "install", "invalid", "problem_response", "problems"]
 _log = structlog.get_logger(component="api")
 
 DEFAULT_RETRY_S: Final = 5
+CHALLENGE: Final = 'Bearer realm="my-symbols"'
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _SAME: Final = {"HEAD": "GET"}  # every GET route also answers HEAD
 CLIENT_CLOSED: Final = 499  # logged for a disconnected client; never sent
@@ -181,12 +182,14 @@ async def on_service_error(request: Request, error: Exception) -> Response:
         retry_after_s=error.retry_after_s,
         errors=error.errors if isinstance(error, RequestError) else (),
         facts=error.facts,
-        headers=_location(error),
+        headers=_headers(error),
     )
 
 
-def _location(error: ServiceError) -> Mapping[str, str] | None:
-    """Returns the Location of the rebalance run in progress."""
+def _headers(error: ServiceError) -> Mapping[str, str] | None:
+    """Returns the challenge of a 401, or the Location of the rebalance run in progress."""
+    if error.code is Code.UNAUTHENTICATED:
+        return {"WWW-Authenticate": CHALLENGE}
     run_id = error.facts.get("run_id")
     if error.code is not Code.REBALANCE_IN_PROGRESS or run_id is None:
         return None

@@ -19,7 +19,9 @@ from starlette.staticfiles import StaticFiles
 from app.foundation.errors import Code
 from app.foundation.http.errors import Problem, describe
 from app.foundation.http.origin_guard import SAFE
+from app.foundation.http.permissions import SECURITY_SCHEMES, access_of, public
 from app.foundation.http.protocol import PROBLEM_JSON, USUAL_STATUS
+from app.foundation.principals import Access
 
 TITLE: Final = "My Symbols"
 DOCS_PATH: Final = "/docs"
@@ -39,6 +41,9 @@ Decides which KuCoin futures symbols to hold, with what weight and size, from li
   (`data_status`).
 * Errors are `application/problem+json` (RFC 9457) with a stable `code`.
 * Changes accept `Idempotency-Key` and, where a version is known, `If-Match`.
+* Callers send an API key as `Authorization: Bearer` or `X-API-Key`; `x-required-role` of an
+  operation names the least role (viewer < trader < operator < admin), `x-required-scope` the scope
+  that is enough by itself.
 """
 TAGS: Final = (
     {"name": "portfolio", "description": "Members, weights, plans and their history."},
@@ -55,8 +60,14 @@ TAGS: Final = (
     {"name": "stream", "description": "Events as they happen, and replay of missed ones."},
     {"name": "configuration", "description": "Weights, thresholds and limits, versioned."},
     {"name": "jobs", "description": "Background work that survives a restart of the process."},
+    {"name": "keys", "description": "API keys of callers: roles, scopes, rotation."},
     {"name": "system", "description": "Health, status and sample data."},
     {"name": "probes", "description": "For orchestrators and Prometheus."},
+)
+_OPEN_BANNER: Final = (
+    '<p style="background:#fff3cd;padding:12px;margin:0;font-family:sans-serif">Open mode: no API'
+    " key exists, so callers on this machine may do everything but live trading. End it with"
+    " <code>my-symbols keys create NAME --role admin</code>.</p>"
 )
 # Errors that any operation can return.
 _ALWAYS: Final = (
@@ -100,7 +111,11 @@ def install_docs(api: FastAPI) -> None:
         swagger_js_url=f"{_ASSETS_PATH}/swagger-ui-bundle.js",
         swagger_css_url=f"{_ASSETS_PATH}/swagger-ui.css",
         swagger_favicon_url=f"{_ASSETS_PATH}/favicon.png",
-        swagger_ui_parameters={"displayRequestDuration": True, "docExpansion": "list"},
+        swagger_ui_parameters={
+            "displayRequestDuration": True,
+            "docExpansion": "list",
+            "persistAuthorization": False,
+        },
     )
     html = bytes(page.body).decode()
     hashes = " ".join(f"'{_sha256(script)}'" for script in _INLINE_SCRIPT.findall(html))
@@ -110,12 +125,17 @@ def install_docs(api: FastAPI) -> None:
         "form-action 'none'; frame-ancestors 'none'"
     )
 
+    with_banner = html.replace("<body>", f"<body>{_OPEN_BANNER}", 1)
+
+    @public
     async def show(request: Request) -> Response:
-        del request
-        return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+        is_open = access_of(request.scope) is Access.OPEN
+        page = with_banner if is_open else html
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
     lock, encoded = asyncio.Lock(), list[bytes]()
 
+    @public
     async def show_document(request: Request) -> Response:
         del request
         async with lock:
@@ -127,7 +147,7 @@ def install_docs(api: FastAPI) -> None:
 
     api.add_route(OPENAPI_PATH, show_document, methods=["GET"], include_in_schema=False)
     api.add_route(DOCS_PATH, show, methods=["GET"], include_in_schema=False)
-    api.mount(_ASSETS_PATH, StaticFiles(directory=_ASSETS), name="docs-assets")
+    api.mount(_ASSETS_PATH, public(StaticFiles(directory=_ASSETS)), name="docs-assets")
 
 
 def install_openapi(api: FastAPI) -> None:
@@ -155,7 +175,8 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
 
     Changes and returns the schema.
     """
-    parts = schema.setdefault("components", {}).setdefault("schemas", {})
+    schema.setdefault("components", {})["securitySchemes"] = dict(SECURITY_SCHEMES)
+    parts = schema["components"].setdefault("schemas", {})
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     parts.update(problem.pop("$defs", {}))
     parts["Problem"] = problem
@@ -182,7 +203,9 @@ def _never_null(shape: dict[str, Any]) -> None:
 def _add_problems(operation: dict[str, Any], *, changes: bool, has_names: bool) -> None:
     responses: dict[str, Any] = operation.setdefault("responses", {})
     table: dict[int, list[str]] = {}
-    refusals = (Code.FORBIDDEN,) if changes else ()
+    refusals: tuple[Code, ...] = (Code.FORBIDDEN,) if changes else ()
+    if operation.get("security"):
+        refusals = (Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.RATE_LIMITED)
     for code in (*refusals, *_general_codes(operation, has_names=has_names)):
         table.setdefault(USUAL_STATUS[code], []).append(code.value)
     for status, names in sorted(table.items()):

@@ -22,6 +22,7 @@ STATUS_OF_CODE: Final[Mapping[Code, int]] = {
     Code.INVALID_STRING: 400,
     Code.JSON_TOO_DEEP: 400,
     Code.BAD_REQUEST: 400,
+    Code.UNAUTHENTICATED: 401,
     Code.FORBIDDEN: 403,
     Code.NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
@@ -55,6 +56,7 @@ _CONFLICTS: Final = (
     Code.SIGNAL_CONFLICT,
     Code.CHANNEL_NAME_TAKEN,
     Code.SECRETS_KEY_MISSING,
+    Code.KEY_NAME_TAKEN,
     Code.SANDBOX_ONLY,
 )
 

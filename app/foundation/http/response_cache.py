@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.foundation.errors import ServiceError
+from app.foundation.http.permissions import may_use
 from app.foundation.http.responses import answer, json_bytes
 from app.foundation.state_version import Input, StateVersion, VersionSource
 
@@ -27,7 +28,7 @@ _MAX_ACCEPT_BYTES: Final = 255
 _CACHED_STATUSES: Final = frozenset({200, 304})
 # A request with one of these headers may get another response, or start more than a response.
 _BYPASS_HEADERS: Final = frozenset(
-    {b"origin", b"content-length", b"transfer-encoding", b"prefer", b"authorization", b"cookie"}
+    {b"origin", b"content-length", b"transfer-encoding", b"prefer", b"cookie"}
 )
 _CODING: Final = re.compile(r"([!#$%&'*+.^_`|~0-9a-z\-]+)(?:\s*;\s*q=([01](?:\.[0-9]{0,3})?))?")
 
@@ -163,7 +164,7 @@ class ResponseCacheMiddleware:
                     is_current = cached is not None and cached.version == version
                 else:  # this request renews the response; later ones wait for it
                     flight = self._flights[key] = _Flight(version)
-            if is_current and cached is not None:
+            if is_current and cached is not None and may_use(cached.route, scope):
                 scope["route"] = cached.route  # for the metrics of the request
                 await _send(cached, send)
                 return

@@ -1,13 +1,13 @@
 """Route class of every endpoint: strict query, strict body, finite JSON."""
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter
 from fastapi.dependencies.utils import get_flat_params
-from fastapi.params import Query
+from fastapi.params import Depends, Query
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -16,6 +16,13 @@ from starlette.types import Scope
 
 from app.foundation.errors import Code
 from app.foundation.http.errors import RequestError, invalid
+from app.foundation.http.permissions import (
+    CHECKS_PERMISSION,
+    check_permission,
+    openapi_security,
+    permission_guard,
+    permission_of,
+)
 from app.foundation.http.protocol import PREFIX
 from app.foundation.http.request_body import UNSAFE_TEXT, read_json
 
@@ -40,11 +47,17 @@ class _ReadRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """Validates the query string and reads the body before FastAPI does."""
+    """Checks the permission, validates the query and reads the body before FastAPI does."""
+
+    checks_permission = True
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        extra = {**openapi_security(endpoint), **(options.pop("openapi_extra", None) or {})}
+        super().__init__(path, endpoint, openapi_extra=extra, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
-        field = self.body_field
+        field, permission = self.body_field, permission_of(self)
         known = frozenset(
             param.alias
             for param in get_flat_params(self.dependant)
@@ -52,6 +65,7 @@ class StrictRoute(APIRoute):
         )
 
         async def strict(request: Request) -> Response:
+            check_permission(request.scope, permission)
             check_query(request.scope["query_string"], known)
             if field is None:
                 return await handler(request)
@@ -94,6 +108,19 @@ class QuickRouter(APIRouter):
     """Excludes unmatched paths by one expression: trying each route costs more than a reply."""
 
     _paths: tuple[int, re.Pattern[str]] | None = None
+
+    def add_api_websocket_route(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        name: str | None = None,
+        *,
+        dependencies: Sequence[Depends] | None = None,
+    ) -> None:
+        """Adds a WebSocket whose permission is checked before it is accepted."""
+        guarded = [permission_guard(endpoint), *(dependencies or ())]
+        super().add_api_websocket_route(path, endpoint, name, dependencies=guarded)
+        setattr(self.routes[-1], CHECKS_PERMISSION, True)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         return super().matches(scope) if self.may_have(scope["path"]) else (Match.NONE, {})

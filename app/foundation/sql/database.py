@@ -134,13 +134,15 @@ class Database:
     _is_unreachable: bool = field(default=False, init=False)
     _is_schema_wrong: bool = field(default=False, init=False)
 
-    async def open(self) -> None:
+    async def open(self, *, is_exclusive: bool = True) -> None:
         """Takes the lock of an SQLite file and creates the pools; does not connect yet.
 
-        Raises DatabaseInUseError when another process has the file.
+        Without `is_exclusive` a short command shares an SQLite file with a running service, whose
+        event readers see its changes at their next commit. Raises DatabaseInUseError when another
+        process has the file.
         """
         url = parse_database_url(self.options.url)
-        if url.get_backend_name() == "sqlite":
+        if url.get_backend_name() == "sqlite" and is_exclusive:
             self._lock = FileLock.acquire(str(url.database))
         self._engines = create_engines(self.options, self.monotonic, self.on_slow)
 

@@ -12,6 +12,7 @@ from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import CursorsDep, Provided
 from app.foundation.http.errors import invalid, problems
+from app.foundation.http.permissions import requires
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
@@ -25,6 +26,7 @@ from app.foundation.http.schemas import (
     SymbolPath,
     UtcTime,
 )
+from app.foundation.principals import Role
 from app.foundation.state_version import Input
 from app.market.domain.models import CandleSeries, Interval
 from app.market.services.exchange_clock import instant
@@ -156,6 +158,7 @@ class CandlePage(Freshness):
 
 @router.get("/{symbol}", summary="Quote of one symbol", responses=problems(*_SYMBOL))
 @cacheable(depends_on=Input.MARKET)
+@requires(Role.VIEWER)
 async def quote(
     registry: Provided[Registry],
     quality: Provided[QualityService],
@@ -169,6 +172,7 @@ async def quote(
 
 
 @router.get("/{symbol}/candles", summary="Closed candles", responses=problems(*_SYMBOL))
+@requires(Role.VIEWER)
 async def candles(
     registry: Provided[Registry],
     market: Provided[MarketData],

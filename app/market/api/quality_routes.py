@@ -8,15 +8,14 @@ from starlette.responses import Response
 from app.foundation.data_status import DataSource
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
-    UNNAMED,
     CursorsDep,
-    IdempotencyDep,
     Provided,
-    RequestIdDep,
+    UnversionedDep,
     by,
 )
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import cut, moment
+from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, NameText, ReasonText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
@@ -30,7 +29,8 @@ from app.foundation.http.schemas import (
     SymbolPath,
     UtcTime,
 )
-from app.foundation.idempotency import Command, StoredResponse
+from app.foundation.idempotency import StoredResponse
+from app.foundation.principals import Role
 from app.market.domain.quality_report import Part, QualityVerdict
 from app.market.services.quality import PastVerdict, Quality, QualityService, Release
 from app.market.services.service import MarketData
@@ -146,6 +146,7 @@ def _release_response(release: Release) -> StoredResponse:
 
 
 @router.get("/{symbol}/quality", summary="Quality of one symbol's data", responses=problems(*NAMES))
+@requires(Role.VIEWER)
 async def quality(
     quality: Provided[QualityService],
     market: Provided[MarketData],
@@ -176,10 +177,10 @@ async def quality(
     response_model=ReleaseOut,
     responses=problems(*NAMES, Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED),
 )
+@requires(Role.OPERATOR)
 async def release(
     quality: Provided[QualityService],
-    request_id: RequestIdDep,
-    idempotency_key: IdempotencyDep,
+    command: UnversionedDep,
     symbol: SymbolPath,
     body: ReleaseIn,
 ) -> Response:
@@ -187,7 +188,5 @@ async def release(
 
     Prices that still contradict each other return to quarantine at once.
     """
-    command = by(
-        Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency_key), body.user
-    )
+    command = by(command, body.user)
     return sent(await quality.release(symbol, body.reason, command, _release_response))

@@ -10,14 +10,13 @@ from app.foundation.data_status import DataSource
 from app.foundation.errors import Code
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
 from app.foundation.http.dependencies import (
-    UNNAMED,
     CursorsDep,
-    IdempotencyDep,
     Provided,
-    RequestIdDep,
+    UnversionedDep,
 )
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import after
+from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body
 from app.foundation.http.responses import answer, keep, large_json_bytes, sent
 from app.foundation.http.routing import api_router
@@ -31,9 +30,10 @@ from app.foundation.http.schemas import (
     SearchText,
     SymbolPath,
 )
-from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
+from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
+from app.foundation.principals import Role
 from app.market.api.symbol_schemas import (
     EligibilityOut,
     FormatsOut,
@@ -78,6 +78,7 @@ class ValidateIn(Body):
 
 
 @router.get("", summary="All symbols", response_model=SymbolPage)
+@requires(Role.VIEWER)
 async def symbols(
     members: Provided[PortfolioMembers],
     market: Provided[MarketData],
@@ -122,6 +123,7 @@ async def symbols(
     summary="Resolve spellings",
     responses=problems(Code.EXCHANGE_UNAVAILABLE),
 )
+@requires(Role.VIEWER)
 async def validate_symbols(registry: Provided[Registry], body: ValidateIn) -> ValidatedOut:
     """Each spelling by its position: the symbol, or the reason and near matches."""
     return ValidatedOut.of(await validate(registry, body.symbols))
@@ -133,12 +135,12 @@ async def validate_symbols(registry: Provided[Registry], body: ValidateIn) -> Va
     response_model=SyncOut,
     responses={**ACCEPTED, **problems(*_EXCHANGE)},
 )
+@requires(Role.OPERATOR)
 async def sync_symbols(
     market: Provided[MarketData],
     commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
-    request_id: RequestIdDep,
-    idempotency_key: IdempotencyDep,
+    command: UnversionedDep,
     as_job: PrefersJobDep,
     history: Annotated[
         QueryFlag, Query(description="Also missing data that scoring reads; always a job.")
@@ -149,7 +151,6 @@ async def sync_symbols(
     def render(summary: SyncSummary) -> StoredResponse:
         return keep(SyncOut.of(market.moment(), market.source, summary))
 
-    command = Command(UNNAMED, request_id, idempotency_key=idempotency_key)
     if history:
         return await begun(commands, jobs, command, JobKind.BACKFILL)
     if as_job:
@@ -158,6 +159,7 @@ async def sync_symbols(
 
 
 @router.get("/{symbol}/formats", summary="Names at other venues", responses=problems(*_SYMBOL))
+@requires(Role.VIEWER)
 async def symbol_formats(registry: Provided[Registry], symbol: SymbolPath) -> FormatsOut:
     """Standard, KuCoin futures and spot, ccxt, Binance."""
     entry = registry.resolve(symbol)
@@ -167,6 +169,7 @@ async def symbol_formats(registry: Provided[Registry], symbol: SymbolPath) -> Fo
 @router.get(
     "/{symbol}/eligibility", summary="Eligibility of one symbol", responses=problems(*_SYMBOL)
 )
+@requires(Role.VIEWER)
 async def symbol_eligibility(
     registry: Provided[Registry], market: Provided[MarketData], symbol: SymbolPath
 ) -> EligibilityOut:
@@ -236,6 +239,7 @@ class FunnelOut(Freshness):
 @universe_router.get(
     "/funnel", summary="From all contracts to the eligible ones", response_model=FunnelOut
 )
+@requires(Role.VIEWER)
 async def funnel(market: Provided[MarketData]) -> Response:
     """Number of symbols that enter and fail each rule, and the rule that excludes each symbol."""
     moment = market.moment()

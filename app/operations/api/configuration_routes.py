@@ -13,6 +13,7 @@ from app.foundation.errors import Code, PreconditionFailedError
 from app.foundation.http.dependencies import CommandDep, CursorsDep, Provided, by
 from app.foundation.http.errors import problem_response, problems
 from app.foundation.http.pagination import Page, cut
+from app.foundation.http.permissions import requires
 from app.foundation.http.responses import answer, etag, json_bytes, keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
@@ -26,6 +27,7 @@ from app.foundation.http.schemas import (
     UtcTime,
 )
 from app.foundation.idempotency import StoredResponse
+from app.foundation.principals import Role
 from app.operations.services.configuration import ConfigurationService
 from app.portfolio.domain.event_log import PortfolioEvent
 
@@ -62,6 +64,7 @@ class ConfigurationVersion(Out):
 
 
 @router.get("", summary="Current settings", response_model=ConfigurationView)
+@requires(Role.VIEWER)
 async def configuration(configuration: Provided[ConfigurationService]) -> Response:
     """Weights, thresholds, limits and intervals. The ETag is the version."""
     settings = await configuration.current()
@@ -83,6 +86,7 @@ async def configuration(configuration: Provided[ConfigurationService]) -> Respon
         *CHANGES,
     ),
 )
+@requires(Role.ADMIN)
 async def put_configuration(
     request: Request,
     configuration: Provided[ConfigurationService],
@@ -117,6 +121,7 @@ async def put_configuration(
 
 
 @router.get("/history", summary="Versions of the settings")
+@requires(Role.VIEWER)
 async def configuration_history(
     configuration: Provided[ConfigurationService],
     cursors: CursorsDep,

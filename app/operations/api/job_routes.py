@@ -8,25 +8,26 @@ from starlette.responses import Response
 from app.foundation.errors import Code
 from app.foundation.http.async_jobs import JobDetailOut, JobOut
 from app.foundation.http.dependencies import (
-    UNNAMED,
     CursorsDep,
-    IdempotencyDep,
     Provided,
-    RequestIdDep,
+    UnversionedDep,
 )
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
+from app.foundation.http.permissions import requires
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import CursorText, IdPath, Limit
-from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
+from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import Job, JobKind, JobState
+from app.foundation.principals import Role
 
 router = api_router("jobs", "/jobs")
 
 
 @router.get("", summary="Jobs")
+@requires(Role.VIEWER)
 async def jobs(
     jobs: Provided[JobService],
     cursors: CursorsDep,
@@ -51,6 +52,7 @@ async def jobs(
 
 
 @router.get("/{job_id}", summary="One job", responses=problems(Code.NOT_FOUND))
+@requires(Role.VIEWER)
 async def job_detail(jobs: Provided[JobService], job_id: IdPath) -> JobDetailOut:
     """One job with its steps, progress and result."""
     return JobDetailOut.from_job(await jobs.job(job_id))
@@ -62,11 +64,11 @@ async def job_detail(jobs: Provided[JobService], job_id: IdPath) -> JobDetailOut
     response_model=JobDetailOut,
     responses=problems(Code.NOT_FOUND),
 )
+@requires(Role.OPERATOR)
 async def cancel_job(
     commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
-    request_id: RequestIdDep,
-    idempotency_key: IdempotencyDep,
+    command: UnversionedDep,
     job_id: IdPath,
 ) -> Response:
     """Cancel a job: no further step runs, finished steps stay. An ended job is unchanged."""
@@ -74,5 +76,4 @@ async def cancel_job(
     def render(job: Job) -> StoredResponse:
         return keep(JobDetailOut.from_job(job))
 
-    command = Command(UNNAMED, request_id, idempotency_key=idempotency_key)
     return sent(await commands.share(command, lambda: jobs.cancel(job_id), render))

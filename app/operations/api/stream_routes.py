@@ -19,26 +19,34 @@ from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.foundation.events import EventTopic
 from app.foundation.http.dependencies import Provided
 from app.foundation.http.errors import RequestError, invalid, problems
+from app.foundation.http.permissions import (
+    WRONG_PRINCIPAL,
+    PrincipalDep,
+    requires,
+    watch_principal,
+)
 from app.foundation.http.request_body import Body, parse
 from app.foundation.http.routing import api_router
 from app.foundation.http.server import CLIENT, ENDLESS, TRY_AGAIN_LATER, ClientConnection
+from app.foundation.principals import Permission, Principal, Role
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.symbol_registry import Registry
 from app.operations.services.event_messages import TICKER, Frame, notice, pieces
-from app.operations.services.event_stream import EventReader, EventStream
+from app.operations.services.event_stream import EventReader, EventStream, ReaderEndedError
 
 TopicText = Annotated[str, Field(min_length=1, max_length=80, examples=["portfolio_change"])]
 _PREFIX: Final = f"{TICKER}:"
+_SECURITY_TOPIC: Final = Permission(Role.ADMIN)
 NAMES: Final = ", ".join(f"`{topic.value}`" for topic in EventTopic) + f", `{_PREFIX}SYMBOL`"
 
 
 def parse_topics(
-    names: Iterable[str], resolve: Callable[[str], SymbolEntry]
+    names: Iterable[str], resolve: Callable[[str], SymbolEntry], principal: Principal
 ) -> tuple[frozenset[EventTopic], frozenset[str]]:
     """Returns topics and the symbols of `ticker:SYMBOL`, which may have any spelling.
 
-    Raises RequestError (validation_failed) for an unknown topic, RefusedError for an unknown
-    symbol.
+    Raises RequestError for an unknown topic (validation_failed) and for one that the principal
+    may not read (forbidden), RefusedError for an unknown symbol.
     """
     topics: set[EventTopic] = set()
     symbols: set[str] = set()
@@ -50,6 +58,10 @@ def parse_topics(
         else:
             errors = [(("topics", at), "enum")]
             raise RequestError(Code.VALIDATION_FAILED, f"The topics are {NAMES}.", errors=errors)
+    if EventTopic.SECURITY in topics and not _SECURITY_TOPIC.allows(principal):
+        raise RequestError(
+            Code.FORBIDDEN, f"The topic security needs {_SECURITY_TOPIC.describe()}."
+        )
     return frozenset(topics), frozenset(symbols)
 
 
@@ -104,6 +116,7 @@ class SocketSession:
     stream: EventStream
     resolve: Callable[[str], SymbolEntry]
     reader: EventReader
+    principal: Principal
     heartbeat_s: float = HEARTBEAT_S
     sent: int = 0
     _sent_at: float = 0.0  # loop time of the last frame
@@ -174,6 +187,8 @@ class SocketSession:
     async def _next(self) -> Sequence[Frame]:
         try:
             return await self.reader.next()
+        except ReaderEndedError:
+            raise _CloseError(WRONG_PRINCIPAL, Code.UNAUTHENTICATED.value) from None
         except ServiceError as error:  # replay unavailable now; the client may resume later
             raise _CloseError(TRY_AGAIN_LATER, error.code.value) from error
 
@@ -202,7 +217,7 @@ class SocketSession:
         reader = self.reader
         if isinstance(message, Ping):
             return notice("pong", self.stream.head)
-        topics, symbols = parse_topics(message.topics, self.resolve)
+        topics, symbols = parse_topics(message.topics, self.resolve, self.principal)
         if isinstance(message, Unsubscribe):
             reader.subscribe(reader.topics - topics, reader.symbols - symbols)
             return notice("unsubscribed", topics=topic_names(reader))
@@ -250,13 +265,20 @@ _log = structlog.get_logger(component="stream")
 
 
 @router.websocket("/stream")
+@requires(Role.VIEWER)
 async def stream(
-    websocket: WebSocket, stream: Provided[EventStream], registry: Provided[Registry]
+    websocket: WebSocket,
+    stream: Provided[EventStream],
+    registry: Provided[Registry],
+    principal: PrincipalDep,
 ) -> None:
     """Subscribe, unsubscribe and resume over one connection; docs/streaming.md has the messages."""
     try:
-        with stream.reader("websocket") as reader:
-            session = SocketSession(websocket, stream, registry.resolve, reader)
+        with (
+            stream.reader("websocket") as reader,
+            watch_principal(websocket.scope, reader.end),
+        ):
+            session = SocketSession(websocket, stream, registry.resolve, reader, principal)
             await session.run()
             stream.metrics.stream_frames.labels("websocket").inc(session.sent)
             _log.info("stream_ended", transport="websocket", frames=session.sent)
@@ -297,10 +319,12 @@ class _EventResponse(StreamingResponse):
         },
     },
 )
+@requires(Role.VIEWER)
 async def events(
     request: Request,
     registry: Provided[Registry],
     stream: Provided[EventStream],
+    principal: PrincipalDep,
     topics: Annotated[
         str,
         Query(
@@ -338,12 +362,15 @@ async def events(
     if len(names) > MAX_TOPICS:
         raise invalid("query", "topics", "too_long", f"At most {MAX_TOPICS} topics.")
     try:
-        wanted = parse_topics(names, registry.resolve)
+        wanted = parse_topics(names, registry.resolve, principal)
     except RequestError as error:
+        if error.code is Code.FORBIDDEN:
+            raise
         raise invalid("query", "topics", "enum", error.detail) from None
     after = _position(last_event_id if last_event_id is not None else resume_from)
     with ExitStack() as stack:
         reader = stack.enter_context(stream.reader("sse"))
+        stack.enter_context(watch_principal(request.scope, reader.end))
         if after is not None:
             await reader.resume(after)
         reader.subscribe(*wanted)
@@ -374,6 +401,8 @@ async def _frames(stream: EventStream, reader: EventReader, hello: Frame) -> Asy
                 waiting = await reader.next()
         except TimeoutError:
             waiting = [notice("heartbeat", stream.head)]
+        except ReaderEndedError:
+            return  # its key is no longer valid
         except ServiceError as error:
             _log.warning("stream_interrupted", cause=error.code.value)
             return  # the client reconnects and resumes from the last id

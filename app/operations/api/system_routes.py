@@ -1,7 +1,7 @@
 """Routes of the service itself: probes, health, status, integrity and sample data."""
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from fastapi import Depends, Request
 from pydantic import Field
@@ -12,21 +12,21 @@ from app.foundation.health import Mode
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
 from app.foundation.http.dependencies import (
     EXPENSIVE,
-    UNNAMED,
     USE_CASES,
-    IdempotencyDep,
     Provided,
-    RequestIdDep,
+    UnversionedDep,
     UseCases,
 )
 from app.foundation.http.errors import problems
+from app.foundation.http.permissions import PrincipalDep, access_of, public, requires
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, Out, Percent, Share, UtcTime, finite, percent
-from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
+from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
 from app.foundation.metrics import CONTENT_TYPE, Metrics
+from app.foundation.principals import Access, Permission, Role, Scope
 from app.market.services.health_facts import MarketFacts, StreamReport
 from app.operations.services.health import StatusService
 from app.operations.services.health_checks import (
@@ -67,6 +67,7 @@ class IntegrityOut(Out):
 
 
 @integrity_router.get("/integrity", summary="Invariants of the portfolio", dependencies=EXPENSIVE)
+@requires(Role.VIEWER)
 async def integrity(checks: Provided[IntegrityService]) -> IntegrityOut:
     """Check size, ranks, sums, bounds, scores, the hash chain, and that events give the state."""
     return IntegrityOut.from_integrity(await checks.check())
@@ -119,6 +120,7 @@ class StreamOut(Out):
         )
 
 
+_DETAILS: Final = Permission(Role.VIEWER)
 probes = api_router("probes")
 router = api_router("system")
 
@@ -173,15 +175,20 @@ class HealthOut(Freshness):
 
     status: ComponentState
     mode: Mode
+    access: Access = Field(
+        description="`open`: no key exists, and callers on this machine may do everything but live"
+        " trading; `keys`: every caller needs a key."
+    )
     components: list[ComponentOut]
     service_levels: list[LevelOut] = Field(description="Since the start of this process.")
     process: ProcessMetricsOut
 
     @classmethod
-    def from_health(cls, health: Health) -> Self:
+    def from_health(cls, health: Health, access: Access) -> Self:
         return cls(
             status=health.status,
             mode=health.mode,
+            access=access,
             components=[ComponentOut.model_validate(part) for part in health.components],
             service_levels=[LevelOut.model_validate(level) for level in health.levels],
             process=ProcessMetricsOut.model_validate(health.process),
@@ -314,23 +321,30 @@ async def get_metrics(request: Request) -> Metrics:
 
 
 @probes.get("/livez", summary="Liveness of the process")
+@public
 async def livez() -> AliveOut:
     """Liveness: answers while the event loop runs."""
     return AliveOut(status="alive")
 
 
 @probes.get("/readyz", summary="Readiness for reads", responses=problems(Code.DATABASE_UNAVAILABLE))
-async def readyz(status: Provided[StatusService]) -> ComponentOut:
-    """Readiness: 200 while the database answers, else 503."""
+@public
+async def readyz(status: Provided[StatusService], principal: PrincipalDep) -> ComponentOut:
+    """Readiness: 200 while the database answers, else 503; times are shown to viewers only."""
     database: ComponentHealth = await status.ready()
     if database.state is ComponentState.DOWN:
         raise UnavailableError(
             Code.DATABASE_UNAVAILABLE, "The database does not respond.", retry_after_s=5
         )
-    return ComponentOut.model_validate(database)
+    shown = ComponentOut.model_validate(database)
+    if _DETAILS.allows(principal):
+        return shown
+    hidden = dict.fromkeys(("since", "cause", "detail", "last_success_at", "next_step"))
+    return shown.model_copy(update=hidden)
 
 
 @probes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+@requires(Role.VIEWER, scope=Scope.METRICS)
 async def metrics_text(
     request: Request, metrics: Annotated[Metrics, Depends(get_metrics)]
 ) -> Response:
@@ -342,12 +356,14 @@ async def metrics_text(
 
 
 @router.get("/health", summary="State of every component")
-async def get_health(status: Provided[StatusService]) -> HealthOut:
+@requires(Role.VIEWER)
+async def get_health(status: Provided[StatusService], request: Request) -> HealthOut:
     """State of every component with its cause; always 200 while the process can answer."""
-    return HealthOut.from_health(await status.health())
+    return HealthOut.from_health(await status.health(), access_of(request.scope))
 
 
 @router.get("/status", summary="Current figures of the service")
+@requires(Role.VIEWER)
 async def get_status(status: Provided[StatusService]) -> StatusOut:
     """Portfolio, scoring, feed and background tasks in figures."""
     return StatusOut.from_status(await status.status())
@@ -370,13 +386,13 @@ async def get_status(status: Provided[StatusService]) -> StatusOut:
         ),
     },
 )
+@requires(Role.OPERATOR)
 async def initialize_sample_data(
     status: Provided[StatusService],
     sample_data: Provided[SampleData],
     commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
-    request_id: RequestIdDep,
-    idempotency_key: IdempotencyDep,
+    command: UnversionedDep,
     as_job: PrefersJobDep,
 ) -> Response:
     """Load candles of at least 12 symbols from the sandbox; a repetition changes nothing.
@@ -387,7 +403,6 @@ async def initialize_sample_data(
     def render(loaded: SampleDataResult) -> StoredResponse:
         return keep(SampleDataOut.from_result(loaded, status.market_facts()))
 
-    command = Command(UNNAMED, request_id, idempotency_key=idempotency_key)
     if as_job:
         sample_data.require_sandbox()
         return await begun(commands, jobs, command, JobKind.SAMPLE_DATA)

@@ -8,6 +8,7 @@ from app.foundation.events import JOB_EVENTS, EventCodec
 from app.market.domain import events as market
 from app.portfolio.domain import events as portfolio
 from app.scoring.domain import events as scoring
+from app.security.domain import events as security
 from app.signals.domain import events as signals
 
 CODEC: Final = EventCodec(
@@ -19,6 +20,7 @@ CODEC: Final = EventCodec(
         *alerts.EVENTS,
         *JOB_EVENTS,
         *market.EVENTS,
+        *security.EVENTS,
     ),
     configuration.FORMS,
 )

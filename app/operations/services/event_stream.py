@@ -96,6 +96,10 @@ class RecentEvents:
         return self._entries[start : start + limit]
 
 
+class ReaderEndedError(Exception):
+    """The reader was ended from outside."""
+
+
 @dataclass(slots=True, eq=False)
 class EventReader:
     """Position in the shared buffer; `next` returns the frames after it.
@@ -115,6 +119,7 @@ class EventReader:
     _notes: list[Frame] = field(default_factory=list)  # notices before the next event
     _pending: dict[str, None] = field(default_factory=dict)  # symbols with an unsent quote
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_ended: bool = False
 
     def __post_init__(self) -> None:
         self.position = self.recent.head
@@ -155,9 +160,11 @@ class EventReader:
     async def next(self) -> list[Frame]:
         """Waits for frames and returns at most one window of them.
 
-        Raises UnavailableError if a replay cannot be read.
+        Raises UnavailableError if a replay cannot be read, and ReaderEndedError after `end`.
         """
         while True:
+            if self._is_ended:
+                raise ReaderEndedError
             self._woken.clear()
             notes, self._notes = self._notes, []
             if notes:
@@ -169,6 +176,11 @@ class EventReader:
 
     def wake(self) -> None:
         self._woken.set()
+
+    def end(self) -> None:
+        """Makes `next` raise ReaderEndedError from now on: its caller lost the right to read."""
+        self._is_ended = True
+        self.wake()
 
     def notify(self, topics: AbstractSet[EventTopic], since: int) -> None:
         """Notifies about events of these topics after number `since`.

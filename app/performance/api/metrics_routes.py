@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field
 
 from app.foundation.http.dependencies import EXPENSIVE, Provided
+from app.foundation.http.permissions import requires
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     Freshness,
@@ -17,6 +18,7 @@ from app.foundation.http.schemas import (
     finite,
     percent,
 )
+from app.foundation.principals import Role
 from app.performance.api.schemas import HypotheticalOut, PerformanceFiguresOut, figures_fields
 from app.performance.services.analytics import (
     Analytics,
@@ -229,6 +231,7 @@ class AnalyticsOut(Freshness):
 @router.get(
     "/metrics", summary="Scores, sectors, performance, risk and correlation", dependencies=EXPENSIVE
 )
+@requires(Role.VIEWER)
 async def portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
     """Scores, sectors, performance, risk and correlation of the portfolio.
 
@@ -239,6 +242,7 @@ async def portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
 
 
 @router.get("/analytics", summary="Performance and risk", dependencies=EXPENSIVE)
+@requires(Role.VIEWER)
 async def analytics(summaries: Provided[PerformanceAnalytics]) -> AnalyticsOut:
     """Best and worst members and risk-adjusted figures; undefined ones are null."""
     return AnalyticsOut.of(await summaries.summary())

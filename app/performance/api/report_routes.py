@@ -8,14 +8,16 @@ from pydantic import Field
 from starlette.responses import HTMLResponse, Response
 
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
-from app.foundation.http.dependencies import EXPENSIVE, UNNAMED, Provided, RequestIdDep
+from app.foundation.http.dependencies import EXPENSIVE, Provided, RequestIdDep
 from app.foundation.http.pagination import From, To, named_period, require_order
+from app.foundation.http.permissions import ActorDep, requires
 from app.foundation.http.responses import answer, json_bytes
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, Out, Share, UtcTime, finite
 from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.job_service import JobService
 from app.foundation.jobs import Document, JobKind
+from app.foundation.principals import Role
 from app.performance.api.report_page import render, report_page
 from app.performance.api.schemas import (
     LATE_MARKS,
@@ -178,6 +180,7 @@ class ReplacementLedgerOut(Freshness):
 
 
 @router.get("/replacements/ledger", summary="Replacement ledger", dependencies=EXPENSIVE)
+@requires(Role.VIEWER)
 async def replacement_ledger(reporting: Provided[ReportService]) -> ReplacementLedgerOut:
     """Gain of each replacement net of fees, spread and funding, and the total.
 
@@ -193,10 +196,12 @@ async def replacement_ledger(reporting: Provided[ReportService]) -> ReplacementL
     dependencies=EXPENSIVE,
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **ACCEPTED},
 )
+@requires(Role.VIEWER)
 async def report(
     reporting: Provided[ReportService],
     commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
+    actor: ActorDep,
     request_id: RequestIdDep,
     as_job: PrefersJobDep,
     since: From = None,
@@ -217,7 +222,7 @@ async def report(
     require_order(since, to)
     wants_page = shape == "html" or (shape is None and _prefers_page(accept))
     if as_job and not wants_page:
-        command = Command(UNNAMED, request_id)
+        command = Command(actor, request_id)
         return await begun(commands, jobs, command, JobKind.REPORT, named_period(since, to))
     made = await reporting.report(since, to)
     if wants_page:

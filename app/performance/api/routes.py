@@ -21,6 +21,7 @@ from app.foundation.http.pagination import (
     named_period,
     require_order,
 )
+from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import DecimalIn
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.responses import keep, sent
@@ -41,6 +42,7 @@ from app.foundation.http.schemas import (
     UtcTime,
 )
 from app.foundation.idempotency import StoredResponse
+from app.foundation.principals import Role
 from app.foundation.state_version import Input
 from app.performance.api.schemas import (
     LATE_MARKS,
@@ -100,6 +102,7 @@ class AttributionOut(Freshness):
     response_model=TradeOut,
     responses=problems(Code.SYMBOL_NOT_IN_PORTFOLIO, Code.TRADE_ID_REUSED, *NAMES, *CHANGES),
 )
+@requires(Role.TRADER)
 async def book(
     performance: Provided[Performance], command: CommandDep, symbol: SymbolPath, body: ResultIn
 ) -> Response:
@@ -124,6 +127,7 @@ async def book(
 
 
 @router.get("/positions", summary="Positions")
+@requires(Role.VIEWER)
 async def positions(
     performance: Provided[Performance], since: From = None, to: To = None
 ) -> PositionsOut:
@@ -138,6 +142,7 @@ async def positions(
 
 
 @router.get("/equity", summary="Equity curve and daily P&L", dependencies=EXPENSIVE)
+@requires(Role.VIEWER)
 async def equity(
     performance: Provided[Performance],
     cursors: CursorsDep,
@@ -163,6 +168,7 @@ async def equity(
 
 @router.get("/trades", summary="Booked results", responses=problems(*NAMES))
 @cacheable(depends_on=Input.PORTFOLIO | Input.SYMBOLS)
+@requires(Role.VIEWER)
 async def trades(
     performance: Provided[Performance],
     cursors: CursorsDep,
@@ -188,6 +194,7 @@ async def trades(
 
 
 @router.get("/performance-attribution", summary="Performance attribution", dependencies=EXPENSIVE)
+@requires(Role.VIEWER)
 async def performance_attribution(
     performance: Provided[Performance],
     days: Annotated[QueryInt, Query(ge=1, le=3650, description="Length of the period.")] = 30,
@@ -229,6 +236,7 @@ class ValuationSnapshotOut(Out):
 
 
 @router.get("/marks", summary="Hourly valuations of the portfolio")
+@requires(Role.VIEWER)
 async def marks(
     performance_marks: Provided[ValuationSnapshots],
     cursors: CursorsDep,

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import CommandDep, Provided, by
 from app.foundation.http.errors import problems
+from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, NameText, ReasonText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
@@ -24,6 +25,7 @@ from app.foundation.http.schemas import (
     finite,
 )
 from app.foundation.idempotency import StoredResponse
+from app.foundation.principals import Role
 from app.portfolio.api.schemas import freshness
 from app.portfolio.domain.candidate_selection import CandidateRefusal
 from app.portfolio.domain.controls import Lock, LockKind, Switch
@@ -148,6 +150,7 @@ def _switch(done: Switch) -> StoredResponse:
 
 
 @router.get("/trading-switch", summary="Is trading on")
+@requires(Role.VIEWER)
 async def trading_switch(controls: Provided[ControlService]) -> SwitchOut:
     """State of the trading switch, with author, time and reason of the last change."""
     return SwitchOut.of((await controls.controls()).switch)
@@ -159,6 +162,7 @@ async def trading_switch(controls: Provided[ControlService]) -> SwitchOut:
     response_model=SwitchOut,
     responses=problems(*CHANGES),
 )
+@requires(Role.OPERATOR)
 async def put_trading_switch(
     controls: Provided[ControlService], command: CommandDep, body: SwitchIn
 ) -> Response:
@@ -168,6 +172,7 @@ async def put_trading_switch(
 
 
 @router.get("/locks", summary="Pinned, banned and watched symbols")
+@requires(Role.VIEWER)
 async def locks(controls: Provided[ControlService]) -> LocksOut:
     """Active locks, by symbol."""
     held = (await controls.controls()).locks
@@ -175,6 +180,7 @@ async def locks(controls: Provided[ControlService]) -> LocksOut:
 
 
 @router.get("/watch-list", summary="Watched symbols and their distance to entry")
+@requires(Role.VIEWER)
 async def watch_list(controls: Provided[ControlService]) -> WatchListOut:
     """Watched symbols with score, rank and distance to entry.
 
@@ -190,6 +196,7 @@ async def watch_list(controls: Provided[ControlService]) -> WatchListOut:
     summary="The lock of a symbol",
     responses=problems(Code.NOT_FOUND, *NAMES),
 )
+@requires(Role.VIEWER)
 async def lock(controls: Provided[ControlService], symbol: SymbolPath) -> LockOut:
     """404 if the symbol is neither pinned nor banned nor watched."""
     return LockOut.of(await controls.lock_of(symbol))
@@ -201,6 +208,7 @@ async def lock(controls: Provided[ControlService], symbol: SymbolPath) -> LockOu
     response_model=LockOut,
     responses=problems(*NAMES, *CHANGES),
 )
+@requires(Role.OPERATOR)
 async def put_lock(
     controls: Provided[ControlService], command: CommandDep, symbol: SymbolPath, body: LockIn
 ) -> Response:
@@ -223,6 +231,7 @@ async def put_lock(
     response_model=LockOut,
     responses=problems(Code.NOT_FOUND, *NAMES, *CHANGES),
 )
+@requires(Role.OPERATOR)
 async def delete_lock(
     controls: Provided[ControlService], command: CommandDep, symbol: SymbolPath
 ) -> Response:

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import CommandDep, Provided, by
 from app.foundation.http.errors import problems
+from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import SymbolText
 from app.foundation.http.responses import etag, keep, sent
 from app.foundation.http.routing import api_router
@@ -28,6 +29,7 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.foundation.idempotency import StoredResponse
+from app.foundation.principals import Role
 from app.portfolio.api.schemas import MemberChanged, MemberOut, freshness
 from app.portfolio.domain.candidate_selection import RefusedCandidate
 from app.portfolio.domain.models import Member
@@ -179,6 +181,7 @@ def _tag(version: int) -> dict[str, str]:
     response_model=InitializedOut,
     responses=problems(Code.PORTFOLIO_NOT_EMPTY, Code.TRADING_DISABLED, *DECIDES, *MEMBER_CHANGES),
 )
+@requires(Role.OPERATOR)
 async def initialize(
     portfolio: Provided[PortfolioService], command: CommandDep, body: InitializeIn | None = None
 ) -> Response:
@@ -208,6 +211,7 @@ async def initialize(
         *_ENTERS,
     ),
 )
+@requires(Role.OPERATOR)
 async def add_symbol(
     portfolio: Provided[PortfolioService], command: CommandDep, body: SymbolIn
 ) -> Response:
@@ -229,6 +233,7 @@ async def add_symbol(
     response_model=RemovedOut,
     responses=problems(Code.SYMBOL_NOT_IN_PORTFOLIO, Code.SYMBOL_PINNED, *NAMES, *MEMBER_CHANGES),
 )
+@requires(Role.OPERATOR)
 async def remove_symbol(
     portfolio: Provided[PortfolioService], command: CommandDep, body: SymbolIn
 ) -> Response:
@@ -257,6 +262,7 @@ async def remove_symbol(
         *_ENTERS,
     ),
 )
+@requires(Role.OPERATOR)
 async def replace_symbol(
     portfolio: Provided[PortfolioService], command: CommandDep, body: ReplaceIn
 ) -> Response:
@@ -364,6 +370,7 @@ class ReplacementsOut(Freshness):
 
 
 @router.get("/replacements", summary="Recommended replacements")
+@requires(Role.VIEWER)
 async def replacements(replacement: Provided[ReplacementService]) -> ReplacementsOut:
     """The weakest members, each with its best replacement of the whole universe.
 

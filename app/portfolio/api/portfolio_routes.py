@@ -10,6 +10,7 @@ from starlette.responses import Response
 from app.foundation.http.dependencies import EXPENSIVE, CursorsDep, Provided
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut
+from app.foundation.http.permissions import requires
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.responses import answer, etag, json_bytes
 from app.foundation.http.routing import api_router
@@ -27,6 +28,7 @@ from app.foundation.http.schemas import (
     UtcTime,
     percent,
 )
+from app.foundation.principals import Role
 from app.foundation.state_version import Input
 from app.portfolio.api.schemas import TARGET, MemberOut, freshness
 from app.portfolio.domain.event_log import EventType, PortfolioEvent
@@ -209,6 +211,7 @@ class CandidatesOut(Freshness):
 
 @router.get("", summary="The portfolio", response_model=PortfolioOut)
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.VIEWER)
 async def portfolio(portfolio: Provided[PortfolioService]) -> Response:
     """Members with current scores and figures. The ETag is the portfolio's version.
 
@@ -221,6 +224,7 @@ async def portfolio(portfolio: Provided[PortfolioService]) -> Response:
 
 @router.get("/statistics", summary="Averages and distribution")
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.VIEWER)
 async def statistics(queries: Provided[PortfolioQueries]) -> StatisticsOut:
     """Size, scores, sectors and average figures since inclusion."""
     return StatisticsOut.of(await queries.statistics())
@@ -228,12 +232,14 @@ async def statistics(queries: Provided[PortfolioQueries]) -> StatisticsOut:
 
 @router.get("/weights", summary="Weights, targets and drift", response_model=WeightsOut)
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.VIEWER)
 async def weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:
     """Weight of each member, its current target and the bound that limits it."""
     return WeightsOut.of(await rebalancing.weights())
 
 
 @router.get("/correlation", summary="Correlation of the members", dependencies=EXPENSIVE)
+@requires(Role.VIEWER)
 async def correlation(
     queries: Provided[PortfolioQueries],
     days: Annotated[QueryInt, Query(ge=2, le=365, description="Number of daily returns.")] = 30,
@@ -244,6 +250,7 @@ async def correlation(
 
 @router.get("/replacement-candidates", summary="The weakest members")
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.VIEWER)
 async def replacement_candidates(queries: Provided[PortfolioQueries]) -> CandidatesOut:
     """Lowest score first, priority 1 to n. Listed members are still traded."""
     found, facts = await queries.replacement_candidates()
@@ -300,6 +307,7 @@ class EventOut(Out):
     responses=problems(*NAMES),
 )
 @cacheable(depends_on=Input.PORTFOLIO | Input.SYMBOLS)
+@requires(Role.VIEWER)
 async def history(
     queries: Provided[PortfolioQueries],
     cursors: CursorsDep,

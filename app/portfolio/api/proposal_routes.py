@@ -10,6 +10,7 @@ from app.foundation.errors import Code
 from app.foundation.http.dependencies import CommandDep, CursorsDep, Provided, by
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
+from app.foundation.http.permissions import requires
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
@@ -28,6 +29,7 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.foundation.idempotency import StoredResponse
+from app.foundation.principals import Role
 from app.portfolio.domain.proposals import (
     Decision,
     MembershipMove,
@@ -188,6 +190,7 @@ def proposal_fields(one: Proposal) -> dict[str, Any]:
 
 
 @router.get("", summary="Proposals of the schedule")
+@requires(Role.VIEWER)
 async def proposals(
     proposals: Provided[ProposalService],
     cursors: CursorsDep,
@@ -239,6 +242,7 @@ async def proposals(
         Code.SECTOR_LIMIT,
     ),
 )
+@requires(Role.OPERATOR)
 async def approve_proposal(
     proposals: Provided[ProposalService],
     command: CommandDep,
@@ -267,6 +271,7 @@ async def approve_proposal(
     response_model=ProposalOut,
     responses=problems(*_DECIDED),
 )
+@requires(Role.OPERATOR)
 async def decline_proposal(
     proposals: Provided[ProposalService],
     command: CommandDep,

@@ -13,6 +13,7 @@ from app.foundation.errors import Code
 from app.foundation.http.dependencies import CommandDep, CursorsDep, Provided, by
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
+from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, DecimalIn
 from app.foundation.http.responses import etag, keep, sent
 from app.foundation.http.routing import api_router
@@ -36,6 +37,7 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.foundation.idempotency import StoredResponse
+from app.foundation.principals import Role
 from app.portfolio.api.schemas import RebalanceErrorOut, freshness
 from app.portfolio.domain.rebalance_plan import WeightChange
 from app.portfolio.domain.rebalance_run import (
@@ -206,6 +208,7 @@ class PlanOut(Freshness):
     response_model=PlanOut,
     responses=problems(Code.REBALANCE_IN_PROGRESS, Code.TRADING_DISABLED, *DECIDES, *CHANGES),
 )
+@requires(Role.TRADER)
 async def rebalance(
     rebalancing: Provided[Rebalancing], command: CommandDep, body: RebalanceIn | None = None
 ) -> Response:
@@ -283,6 +286,7 @@ class OptimizedOut(Freshness):
     summary="Weights by a method",
     responses=problems(*DECIDES),
 )
+@requires(Role.TRADER)
 async def optimize_weights(rebalancing: Provided[Rebalancing], body: OptimizeIn) -> OptimizedOut:
     """Proposed weights within the bounds, and the risk before and after; writes nothing."""
     return OptimizedOut.of(await rebalancing.optimize(WeightingMethod(body.method)))
@@ -399,6 +403,7 @@ def run_fields(run: RebalanceRun) -> dict[str, Any]:
 
 
 @router.get("/rebalances", summary="Rebalance runs")
+@requires(Role.VIEWER)
 async def rebalances(
     rebalancing: Provided[Rebalancing],
     cursors: CursorsDep,
@@ -423,6 +428,7 @@ async def rebalances(
 
 
 @router.get("/rebalances/{run_id}", summary="One rebalance run", responses=problems(Code.NOT_FOUND))
+@requires(Role.VIEWER)
 async def rebalance_run(
     rebalancing: Provided[Rebalancing], run_id: IdPath
 ) -> RebalanceRunDetailOut:

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from app.foundation.errors import Code, ConflictError
 from app.portfolio.domain.models import FULL, Portfolio
 from app.portfolio.domain.rebalance_plan import MemberStatus, Plan, Trigger, plan_toward
-from app.portfolio.domain.weighting import Allocation, Flag, Role, round_to_total
+from app.portfolio.domain.weighting import Allocation, Flag, WeightRole, round_to_total
 
 _UNCHANGED = "prices have moved it since the plan was made"
 
@@ -83,9 +83,9 @@ def plan_approved(
         for distance, text in apart:
             if abs(distance) > approved.tolerance_u:
                 raise _changed(text.format(symbol, _points(distance)))
-        if role is Role.LOCKED and not may_stay:
+        if role is WeightRole.LOCKED and not may_stay:
             raise _changed(f"{symbol} cannot be traded now: {constraint.reason}")
-        if role is Role.EXCLUDED and weights[symbol] > 0:
+        if role is WeightRole.EXCLUDED and weights[symbol] > 0:
             raise _changed(f"{symbol} may not be held: {constraint.reason}")
         if may_stay or abs(weights[symbol] - held) < least_u.get(symbol, 0):
             weights[symbol] = held

@@ -20,8 +20,8 @@ from app.portfolio.domain.weighting import (
     Allocation,
     Covariance,
     MethodInput,
-    Role,
     WeightRequest,
+    WeightRole,
     raw_shares,
 )
 
@@ -104,7 +104,7 @@ def constrain_member(
     The request has no raw share yet, because that depends on all members together.
     """
     score, z = status.score, status.z
-    locked, excluded = Role.LOCKED, Role.EXCLUDED
+    locked, excluded = WeightRole.LOCKED, WeightRole.EXCLUDED
     below = score is not None and not may_trade(score, member, configuration)
     kept = below and status.is_pinned
     unsized = status.volatility is None and method not in _WITHOUT_VOLATILITY
@@ -129,7 +129,7 @@ def constrain_member(
     )
     role, reason = next(
         ((role, reason) for applies, role, reason in rules if applies),
-        (Role.FUNDED, "score and volatility give its share"),
+        (WeightRole.FUNDED, "score and volatility give its share"),
     )
     return MemberConstraint(WeightRequest(member.symbol, role, 0.0, member.weight_u), reason)
 
@@ -164,7 +164,7 @@ def constrain_members(
             statuses[symbol].z or 0.0, statuses[symbol].volatility, configuration.score_tilt
         )
         for symbol, constraint in constraints.items()
-        if constraint.request.role is Role.FUNDED
+        if constraint.request.role is WeightRole.FUNDED
     }
     pulls = raw_shares(used, funded, known)
     asked = funded if used is not WeightingMethod.FIXED else configuration.rebalancing.fixed_weights
@@ -230,7 +230,7 @@ def plan_rebalance(
         if 0 < away_u < least_u.get(one.symbol, 0)
         and settled.weights_u[one.symbol] == one.weight_u
         and (
-            constraints[one.symbol].request.role is Role.EXCLUDED
+            constraints[one.symbol].request.role is WeightRole.EXCLUDED
             or away_u
             > _no_trade_band_u(
                 allocation.weights_u[one.symbol], statuses[one.symbol], configuration, threshold_u
@@ -260,7 +260,7 @@ def _without_excluded(
     """Current weights; those of excluded members become cash if the lot rule trades them."""
     weights = {
         one.symbol: 0
-        if constraints[one.symbol].request.role is Role.EXCLUDED
+        if constraints[one.symbol].request.role is WeightRole.EXCLUDED
         and one.weight_u >= least_u.get(one.symbol, 0)
         else one.weight_u
         for one in portfolio.members
@@ -359,13 +359,13 @@ def _triggers(
     outside = (
         not low <= one.weight_u <= high and one.weight_u != targets_u[one.symbol]
         for one in members
-        if constraints[one.symbol].request.role is Role.FUNDED
+        if constraints[one.symbol].request.role is WeightRole.FUNDED
     )
     is_due = interval_slot(portfolio, configuration, at) is not None and not is_interval_done
     late = is_due and any(beyond(configuration.rebalance_interval_threshold_u))
     # An excluded member leaves at once, unless the lot rule holds it back.
     leaves = any(
-        constraints[one.symbol].request.role is Role.EXCLUDED
+        constraints[one.symbol].request.role is WeightRole.EXCLUDED
         and one.weight_u >= least_u.get(one.symbol, 0)
         for one in drifted
     )

@@ -15,8 +15,8 @@ from app.portfolio.domain.weighting import (
     Allocation,
     Covariance,
     Flag,
-    Role,
     WeightRequest,
+    WeightRole,
     allocate_weights,
     round_to_total,
 )
@@ -65,17 +65,19 @@ def _fixed(requests: tuple[WeightRequest, ...], configuration: Configuration) ->
     A member without an operator weight gets 0. If no member has one, all keep their weights.
     """
     wanted = configuration.rebalancing.fixed_weights_u
-    held = {request.symbol: request.held_u for request in requests if request.role is Role.LOCKED}
+    held = {
+        request.symbol: request.held_u for request in requests if request.role is WeightRole.LOCKED
+    }
     funded = {
         request.symbol: min(wanted.get(request.symbol, 0), configuration.max_weight_u)
         for request in requests
-        if request.role is Role.FUNDED
+        if request.role is WeightRole.FUNDED
     }
     if not funded.keys() & wanted.keys():
         kept = {
             request.symbol: request.held_u
             for request in requests
-            if request.role is not Role.EXCLUDED
+            if request.role is not WeightRole.EXCLUDED
         }
         weights = {request.symbol: kept.get(request.symbol, 0) for request in requests}
         return Allocation(weights, FULL - sum(weights.values()), (Flag.FIXED_UNSET,))
@@ -132,7 +134,7 @@ def _with_fewest(
     ahead = {
         name: target.weights_u[name] - held[name]
         for name, one in constraints.items()
-        if _is(one, Role.FUNDED) and name not in stuck
+        if _is(one, WeightRole.FUNDED) and name not in stuck
     }
     must = sorted(
         name
@@ -141,7 +143,9 @@ def _with_fewest(
         or (by_u and (name in released or not low_u <= held[name] <= high_u))
     )
     kept = {name: held[name] for name in sorted(stuck)}
-    leaves = any(_is(one, Role.EXCLUDED) and held[name] > 0 for name, one in constraints.items())
+    leaves = any(
+        _is(one, WeightRole.EXCLUDED) and held[name] > 0 for name, one in constraints.items()
+    )
     if not must and not leaves:
         weights = {**target.weights_u, **{name: held[name] for name in ahead}, **kept}
         return Allocation(weights, FULL - sum(weights.values()), target.flags)
@@ -189,7 +193,7 @@ def _given(
     }
 
 
-def _is(constraint: MemberConstraint, role: Role) -> bool:
+def _is(constraint: MemberConstraint, role: WeightRole) -> bool:
     return constraint.request.role is role
 
 
@@ -203,7 +207,7 @@ def _not_grown(made: Allocation, requests: tuple[WeightRequest, ...]) -> Allocat
 def _calmed(
     made: Allocation, requests: tuple[WeightRequest, ...], known: Covariance, limit: float
 ) -> Allocation:
-    funded = {request.symbol for request in requests if request.role is Role.FUNDED}
+    funded = {request.symbol for request in requests if request.role is WeightRole.FUNDED}
 
     def scaled(share: int) -> dict[str, int]:
         return {

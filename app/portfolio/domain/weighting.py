@@ -30,7 +30,7 @@ class Flag(StrEnum):
     LOCKED_EXCEED = "locked_exceed"  # locked weights leave no room: all keep their weight
 
 
-class Role(StrEnum):
+class WeightRole(StrEnum):
     """Role of a member when weights are set."""
 
     FUNDED = "funded"
@@ -43,7 +43,7 @@ class WeightRequest:
     """One member's claim to weight; `raw_share` q = exp(kappa z) / sigma counts when funded."""
 
     symbol: str
-    role: Role
+    role: WeightRole
     raw_share: float
     held_u: int  # current weight, kept when locked
 
@@ -74,9 +74,11 @@ def allocate_weights(requests: Sequence[WeightRequest], low_u: int, high_u: int)
     Deterministic and independent of the order of requests. Weight beyond the maximums stays cash.
     Minimums that together exceed the room are scaled down and flagged.
     """
-    held = {request.symbol: request.held_u for request in requests if request.role is Role.LOCKED}
+    held = {
+        request.symbol: request.held_u for request in requests if request.role is WeightRole.LOCKED
+    }
     funded = sorted(
-        (request for request in requests if request.role is Role.FUNDED),
+        (request for request in requests if request.role is WeightRole.FUNDED),
         key=lambda request: request.symbol,
     )
     weights = {request.symbol: 0 for request in requests} | held

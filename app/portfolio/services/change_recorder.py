@@ -168,6 +168,9 @@ class ChangeRecorder:
             code_version=self.code_version,
         )
         drafts = await self.index_equity(unit, with_mark_prices(before, change, context), stamp)
+        if who.note is not None:
+            note = {"user": who.note}  # named by the request, not verified
+            drafts = tuple(replace(one, payload={**one.payload, **note}) for one in drafts)
         events = await unit.get(HistoryRepository).append(drafts, stamp)
         if entering := sum(draft.type is EventType.ADD for draft in drafts):
             seats = await unit.get(ReplacementRepository).vacancies()

@@ -23,7 +23,7 @@ from app.portfolio.domain.target_weights import (
     compute_targets,
     compute_volatility,
 )
-from app.portfolio.domain.weighting import Allocation, Covariance, Role
+from app.portfolio.domain.weighting import Allocation, Covariance, WeightRole
 from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.state_cache import PortfolioState
 from app.portfolio.services.tradeability import DataFacts, check_tradeability, describe_data
@@ -99,7 +99,7 @@ class WeightLine:
     marked_u: int  # that weight after price drift
     target_u: int
     bound: str | None  # "minimum" or "maximum" that limits the target, or None
-    role: Role | None  # None with stale data
+    role: WeightRole | None  # None with stale data
     reason: str
 
     @property
@@ -214,7 +214,7 @@ def report_weights(
     for member, moved in zip(portfolio.members, now.members, strict=True):
         constraint = constraints.get(member.symbol)
         target_u = allocation.weights_u[member.symbol]
-        funded = constraint is not None and constraint.request.role is Role.FUNDED
+        funded = constraint is not None and constraint.request.role is WeightRole.FUNDED
         binding = {high: "maximum", low: "minimum"}.get(target_u) if funded else None
         lines.append(
             WeightLine(

@@ -16,16 +16,15 @@ from app.foundation.http.dependencies import (
     EXPENSIVE,
     CommandDep,
     CursorsDep,
-    IdempotencyDep,
     IfNoneMatchDep,
     Provided,
-    RequestIdDep,
+    UnversionedDep,
     by,
-    caller,
     holds,
 )
 from app.foundation.http.errors import problem_response, problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
+from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, SymbolText
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.responses import answer, etag, keep, large_json_bytes, not_modified, sent
@@ -42,9 +41,10 @@ from app.foundation.http.schemas import (
     SymbolPath,
     UtcTime,
 )
-from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
+from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
+from app.foundation.principals import Role
 from app.foundation.state_version import Input
 from app.market.api.symbol_schemas import SpecificationOut, SymbolOut, fresh, instant_of
 from app.market.domain.models import Contract, ContractKind
@@ -105,13 +105,13 @@ class CalculateIn(Body):
         ),
     },
 )
+@requires(Role.TRADER)
 async def calculate(
     registry: Provided[Registry],
     scoring: Provided[Scoring],
     commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
-    request_id: RequestIdDep,
-    idempotency: IdempotencyDep,
+    command: UnversionedDep,
     as_job: PrefersJobDep,
     body: CalculateIn | None = None,
 ) -> Response:
@@ -127,7 +127,6 @@ async def calculate(
         status = scoring.status_of(board)
         return keep(CalculationOut.of(board, status, symbol))
 
-    command = Command(caller(None), request_id, idempotency_key=idempotency)
     if as_job:
         return await begun(commands, jobs, command, JobKind.SCORING)
     return sent(await scoring.calculate_once(command, render))
@@ -143,6 +142,7 @@ async def calculate(
     },
 )
 @cacheable(depends_on=Input.SCORES, compress=True)
+@requires(Role.VIEWER)
 async def rankings(
     scoring: Provided[Scoring],
     held: IfNoneMatchDep,
@@ -180,6 +180,7 @@ async def rankings(
     summary="Scores of one symbol over time",
     responses=problems(*_SYMBOL, *_NO_BOARD),
 )
+@requires(Role.VIEWER)
 async def symbol_scores(
     scoring: Provided[Scoring],
     registry: Provided[Registry],
@@ -208,6 +209,7 @@ async def symbol_scores(
     responses=problems(Code.NOT_FOUND, *_SYMBOL, *_NO_BOARD),
 )
 @cacheable(depends_on=Input.SCORES | Input.SYMBOLS, compress=True)
+@requires(Role.VIEWER)
 async def explain(
     scoring: Provided[Scoring],
     symbol: SymbolPath,
@@ -226,6 +228,7 @@ async def explain(
 
 
 @router.get("/algorithms", summary="Scoring algorithms")
+@requires(Role.VIEWER)
 async def algorithms(scoring: Provided[Scoring]) -> Page[AlgorithmOut]:
     """Returns the active algorithm with its version, family weights and factor table."""
     known = await scoring.algorithms()
@@ -238,6 +241,7 @@ async def algorithms(scoring: Provided[Scoring]) -> Page[AlgorithmOut]:
     response_model=AlgorithmChangedOut,
     responses=problems(Code.CONSTRAINTS_INFEASIBLE, *CHANGES),
 )
+@requires(Role.ADMIN)
 async def put_algorithm(
     request: Request,
     scoring: Provided[Scoring],
@@ -273,6 +277,7 @@ def _body_location(loc: str) -> list[str]:
 
 
 @router.get("/runs/{run_id}", summary="One scoring run", responses=problems(Code.NOT_FOUND))
+@requires(Role.VIEWER)
 async def run(scoring: Provided[Scoring], run_id: IdPath) -> RunOut:
     """Returns metadata, coverage per factor, score distribution and reasons for missing scores."""
     board = await scoring.run(run_id)
@@ -285,6 +290,7 @@ async def run(scoring: Provided[Scoring], run_id: IdPath) -> RunOut:
     dependencies=EXPENSIVE,
     responses=problems(Code.NOT_FOUND),
 )
+@requires(Role.TRADER)
 async def replay(scoring: Provided[Scoring], run_id: IdPath) -> ReplayOut:
     """Recomputes a run from its inputs and its algorithm version; nothing is written.
 
@@ -342,6 +348,7 @@ class SymbolDetailOut(Freshness):
 
 
 @symbol_router.get("/{symbol}", summary="One symbol", responses=problems(*_CONTRACT))
+@requires(Role.VIEWER)
 async def symbol_detail(
     members: Provided[PortfolioMembers],
     registry: Provided[Registry],

@@ -3,26 +3,26 @@
 from datetime import timedelta
 from typing import Annotated, Any, Final, Self
 
-from fastapi import Depends, Query
+from fastapi import Query
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
-    UNNAMED,
     CursorsDep,
-    IdempotencyDep,
     Provided,
-    RequestIdDep,
+    UnversionedDep,
 )
-from app.foundation.http.errors import problems
+from app.foundation.http.errors import RequestError, problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
+from app.foundation.http.permissions import PrincipalDep, requires
 from app.foundation.http.protocol import PREFIX
 from app.foundation.http.request_body import Body, NameText, SymbolText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import NAMES, CursorText, IdPath, Limit, Out, QueryInt, TimeIn
-from app.foundation.idempotency import Command, StoredResponse
+from app.foundation.idempotency import StoredResponse
+from app.foundation.principals import Role, Scope
 from app.signals.api.schemas import PendingSignalOut, SignalOut, SignalStatisticsOut
 from app.signals.domain.models import Direction, SignalClaim
 from app.signals.services.service import CleanupResult, IntakeResult, RequeueResult, SignalService
@@ -102,14 +102,6 @@ class ClearedOut(Out):
     removed: int = Field(description="Deleted signals: rejected, expired or failed before.")
 
 
-def _unversioned(request_id: RequestIdDep, idempotency_key: IdempotencyDep) -> Command:
-    """Command without `If-Match`, because signals have no version."""
-    return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency_key)
-
-
-UnversionedCommandDep = Annotated[Command, Depends(_unversioned)]
-
-
 @router.post(
     "",
     summary="Send a signal",
@@ -124,8 +116,12 @@ UnversionedCommandDep = Annotated[Command, Depends(_unversioned)]
         **problems(*_KEYS, *NAMES, Code.SIGNAL_CONFLICT, Code.SIGNAL_EXPIRED, Code.RATE_LIMITED),
     },
 )
+@requires(Role.TRADER, scope=Scope.SIGNALS)
 async def send_signal(
-    signals: Provided[SignalService], command: UnversionedCommandDep, body: SignalIn
+    signals: Provided[SignalService],
+    command: UnversionedDep,
+    principal: PrincipalDep,
+    body: SignalIn,
 ) -> Response:
     """Stores a signal and evaluates it at once, or once a board and earlier signals permit.
 
@@ -136,11 +132,15 @@ async def send_signal(
     agents, but never improve it. A signal below `signals.min_strength` or `min_confidence`, or
     without a symbol, is rejected without evaluation. A repeated `source_signal_id` of a source is
     the same signal: equal content is answered with 200, other content with 409 `signal_conflict`.
+    A key that is bound to sources may send signals of these only.
     """
+    if not principal.may_post_for(body.source_name):
+        raise RequestError(Code.FORBIDDEN, "This key is bound to other signal sources.")
     return sent(await signals.submit(body.claim(), command, _submission_response))
 
 
 @router.get("/pending", summary="Signals that wait for their evaluation")
+@requires(Role.VIEWER)
 async def pending_signals(
     signals: Provided[SignalService],
     cursors: CursorsDep,
@@ -158,6 +158,7 @@ async def pending_signals(
 
 
 @router.get("/processed", summary="Signals that have left the queue")
+@requires(Role.VIEWER)
 async def processed_signals(
     signals: Provided[SignalService],
     cursors: CursorsDep,
@@ -184,6 +185,7 @@ async def processed_signals(
 
 
 @router.get("/statistics", summary="Counts of signals and votes, and forecast records")
+@requires(Role.VIEWER)
 async def signal_statistics(
     signals: Provided[SignalService],
     days: Annotated[QueryInt, Query(ge=1, le=365, description="Length of the period.")] = 30,
@@ -204,8 +206,9 @@ async def signal_statistics(
     response_model=ClearedOut,
     responses=problems(*_KEYS),
 )
+@requires(Role.OPERATOR)
 async def clear_signals(
-    signals: Provided[SignalService], command: UnversionedCommandDep, body: ClearIn | None = None
+    signals: Provided[SignalService], command: UnversionedDep, body: ClearIn | None = None
 ) -> Response:
     """Expires overdue signals and deletes older rejected, expired and failed ones.
 
@@ -221,8 +224,9 @@ async def clear_signals(
     response_model=RequeuedOut,
     responses=problems(*_KEYS),
 )
+@requires(Role.OPERATOR)
 async def reprocess_failed_signals(
-    signals: Provided[SignalService], command: UnversionedCommandDep, body: RetryIn | None = None
+    signals: Provided[SignalService], command: UnversionedDep, body: RetryIn | None = None
 ) -> Response:
     """Requeues up to 100 signals that failed because too few agents could vote."""
     retries = (body or RetryIn()).max_retries
@@ -230,6 +234,7 @@ async def reprocess_failed_signals(
 
 
 @router.get("/{signal_id}", summary="One signal", responses=problems(Code.NOT_FOUND))
+@requires(Role.VIEWER)
 async def signal(signals: Provided[SignalService], signal_id: IdPath) -> SignalOut:
     """Returns a signal in any state, with its verdict and every vote."""
     return SignalOut.from_evaluated(await signals.get(signal_id))

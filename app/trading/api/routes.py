@@ -11,6 +11,7 @@ from app.foundation.decimal_math import total
 from app.foundation.errors import Code, RefusedError
 from app.foundation.http.dependencies import Provided
 from app.foundation.http.errors import problems
+from app.foundation.http.permissions import requires
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
@@ -27,6 +28,7 @@ from app.foundation.http.schemas import (
     finite,
     percent,
 )
+from app.foundation.principals import Role, Scope
 from app.foundation.state_version import Input
 from app.portfolio.api.schemas import freshness
 from app.portfolio.services.tradeability import Check, DataFacts, Tradeability
@@ -236,6 +238,7 @@ Specification = Annotated[
 
 @router.get("/tradeable", summary="Symbols that may be traded now")
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.VIEWER, scope=Scope.PAIRLIST)
 async def tradeable(trading: Provided[Trading]) -> TradeableListOut:
     """Returns the members that pass every check of should-trade, with their weights."""
     members, facts = await trading.tradeable()
@@ -249,6 +252,7 @@ async def tradeable(trading: Provided[Trading]) -> TradeableListOut:
     responses=problems(*NAMES),
 )
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.TRADER)
 async def should_trade(
     trading: Provided[Trading], symbol: SymbolPath, specification: Specification = None
 ) -> ShouldTradeOut:
@@ -269,6 +273,7 @@ async def should_trade(
     responses=problems(*NAMES),
 )
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.TRADER)
 async def position_size(
     trading: Provided[Trading],
     symbol: SymbolPath,
@@ -303,6 +308,7 @@ async def position_size(
 
 @router.get("/sizes", summary="Position sizes of all members")
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.TRADER)
 async def sizes(
     trading: Provided[Trading], account_balance: Balance, leverage: Leverage = Decimal(1)
 ) -> PositionSizesOut:
@@ -357,6 +363,7 @@ class SafetyOut(Freshness):
 
 @router.get("/safety", summary="Safety check of the portfolio")
 @cacheable(depends_on=Input.DECISION)
+@requires(Role.VIEWER)
 async def safety(safety: Provided[Safety]) -> SafetyOut:
     """Checks consistency, freshness, ending contracts, bounds and concentration."""
     return SafetyOut.of(await safety.validate())

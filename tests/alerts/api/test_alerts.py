@@ -78,7 +78,7 @@ async def test_an_alert_from_its_start_to_its_end(desk: Desk, client: httpx2.Asy
     first = await post(client, f"{path}/acknowledge", {"user": "ops"}, Idempotency_Key="k")
     again = await post(client, f"{path}/acknowledge", {"user": "ops"}, Idempotency_Key="k")
     assert first.json()["state"] == "acknowledged"
-    assert first.json()["acknowledged_by"] == "ops"
+    assert first.json()["acknowledged_by"] == "local (ops)"
     assert again.content == first.content
     assert again.headers["idempotency-replayed"] == "true"
     assert (await get(client))["items"] == []
@@ -187,7 +187,7 @@ async def test_rules_are_shown_and_changed(desk: Desk, client: httpx2.AsyncClien
     )
     problem(late, 412, "precondition_failed")
     history = (await client.get(f"{PREFIX}/configuration/history")).json()["items"]
-    assert (history[0]["created_by"], history[0]["reason"]) == ("ops", "why")
+    assert (history[0]["created_by"], history[0]["reason"]) == ("local", "why")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from fastapi.routing import APIRoute
 
 from app.container.application import ROUTERS
 from app.foundation.http.dependencies import EXPENSIVE, ExpensiveRequests, limit_expensive
+from app.foundation.http.permissions import requires
 from app.foundation.http.routing import api_router
+from app.foundation.principals import Role
 from tests.support.harness import PREFIX, make_api, open_client
 from tests.support.judging import problem
 
@@ -32,6 +34,7 @@ class Work:
         router = api_router("work")
 
         @router.get("/work", dependencies=EXPENSIVE)
+        @requires(Role.VIEWER)
         async def work() -> int:
             self.running += 1
             self.peak = max(self.peak, self.running)
@@ -42,6 +45,7 @@ class Work:
             return 1
 
         @router.get("/cheap")
+        @requires(Role.VIEWER)
         async def cheap() -> int:
             return self.running
 

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
-from tests.support.harness import make_api, open_client
+from app.foundation.http.permissions import AUTHENTICATOR
+from tests.support.harness import OPEN, make_api, open_client
 from tests.support.hostile import mutated
 from tests.support.judging import well_formed
 from tests.support.sample_routes import sample_router
@@ -99,7 +100,8 @@ async def ask(raw_path: bytes, query: bytes) -> httpx2.Response:
     scope: Scope = {
         "type": "http", "method": "GET", "http_version": "1.1", "scheme": "http", "headers": [],
         "path": raw_path.decode("latin-1"), "raw_path": raw_path, "query_string": query,
-        "server": ("s", 1), "client": ("c", 2), "root_path": "", "state": {},
+        "server": ("s", 1), "client": ("127.0.0.1", 2), "root_path": "",
+        "state": {AUTHENTICATOR: OPEN},
     }  # fmt: skip
     sent: list[Message] = []
 

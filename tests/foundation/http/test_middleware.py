@@ -14,9 +14,10 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Scope
 
 from app.foundation.health import Mode
+from app.foundation.http.permissions import AUTHENTICATOR, public
 from app.foundation.metrics import Metrics
 from app.telemetry.logging import configure_logging
-from tests.support.harness import make_api, open_client, serve
+from tests.support.harness import OPEN, make_api, open_client, serve
 from tests.support.judging import problem
 from tests.support.sample_routes import sample_router
 
@@ -106,7 +107,7 @@ async def test_one_canonical_line_per_request() -> None:
     async with logged() as (client, stream):
         await client.get(f"{SAMPLES}/symbols/BTCUSDT?amount=5")
         await client.get(f"{SAMPLES}/symbols/BTCUSDT?amount=x")
-        await client.get("/nowhere/secret-in-path?key=secret-in-query")
+        await client.get("/nowhere/secret-in-path?name=secret-in-query")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [(line["route"], line["status"], line.get("code")) for line in lines] == [
         (f"{SAMPLES}/symbols/{{symbol}}", 200, None),
@@ -160,7 +161,8 @@ async def test_a_caller_that_leaves_is_logged_as_gone() -> None:
     scope: Scope = {
         "type": "http", "method": "POST", "path": f"{SAMPLES}/orders", "query_string": b"",
         "raw_path": f"{SAMPLES}/orders".encode(), "http_version": "1.1", "scheme": "http",
-        "headers": [(b"content-type", b"application/json")], "server": ("s", 1), "client": ("c", 2),
+        "headers": [(b"content-type", b"application/json")], "server": ("s", 1),
+        "client": ("127.0.0.1", 2), "state": {AUTHENTICATOR: OPEN},
     }  # fmt: skip
     events: list[Message] = [{"type": "http.request", "body": b"{", "more_body": True}]
 
@@ -278,7 +280,7 @@ async def test_a_HEAD_is_counted_as_HEAD_and_ends_a_stream() -> None:
 
     router = APIRouter(prefix="/samples")
     router.add_api_route(
-        "/stream", lambda: StreamingResponse(endless(), media_type="text/event-stream")
+        "/stream", public(lambda: StreamingResponse(endless(), media_type="text/event-stream"))
     )
     metrics = Metrics()
     async with serve([router], metrics=metrics) as client, asyncio.timeout(60):

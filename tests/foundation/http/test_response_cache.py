@@ -18,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from app.foundation.errors import Code, NotFoundError, UnavailableError
 from app.foundation.http import response_cache
 from app.foundation.http.dependencies import IfNoneMatchDep, holds
+from app.foundation.http.permissions import requires
 from app.foundation.http.response_cache import (
     CachedResponse,
     LruCache,
@@ -29,6 +30,7 @@ from app.foundation.http.responses import answer, not_modified
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import MoneyString, Out, QueryInt, UtcTime
 from app.foundation.metrics import Metrics
+from app.foundation.principals import Role
 from app.foundation.state_version import Input, StateVersion
 from tests.support.harness import PREFIX, make_api, open_client, serve
 
@@ -82,6 +84,7 @@ def routes(source: Source) -> APIRouter:
 
     @router.get("/cached/{name}")
     @cacheable(depends_on=Input.DECISION)
+    @requires(Role.VIEWER)
     async def cached(name: str, held: IfNoneMatchDep, part: QueryInt = 0) -> Response:
         source.runs.append(name)
         if source.gate is not None:
@@ -100,12 +103,14 @@ def routes(source: Source) -> APIRouter:
 
     @router.get("/large")
     @cacheable(depends_on=Input.SCORES, compress=True)
+    @requires(Role.VIEWER)
     async def large(held: IfNoneMatchDep) -> Response:
         source.runs.append("large")
         return not_modified(TAG) if holds(held, TAG) else answer(LARGE, headers={"ETag": TAG})
 
     @router.get("/versioned")
     @cacheable(depends_on=Input.PORTFOLIO)
+    @requires(Role.VIEWER)
     async def versioned() -> Response:
         return answer(LARGE, headers={"ETag": TAG})
 
@@ -116,31 +121,37 @@ def routes(source: Source) -> APIRouter:
 def _add_uncached(router: APIRouter, source: Source) -> None:
     @router.get("/stream")
     @cacheable(depends_on=Input.SCORES)
+    @requires(Role.VIEWER)
     async def stream() -> Response:
         source.runs.append("stream")
         return StreamingResponse(iter(["one ", "two"]))
 
     @router.get("/model")
     @cacheable(depends_on=Input.DECISION)
+    @requires(Role.VIEWER)
     async def model() -> Sample:
         return SAMPLE
 
     @router.get("/plain-model")
+    @requires(Role.VIEWER)
     async def plain_model() -> Sample:
         return SAMPLE
 
     @router.get("/unmarked")
+    @requires(Role.VIEWER)
     async def unmarked(request: Request) -> dict[str, int]:
         source.runs.append(request.url.path)
         return {"number": len(source.runs)}
 
     @router.post("/cached/{name}")
+    @requires(Role.VIEWER)
     async def change(name: str) -> dict[str, str]:
         source.runs.append(f"POST {name}")
         return {"name": name}
 
 
 def of_part(source: Source, path: str, part: Input) -> Any:
+    @requires(Role.VIEWER)
     @cacheable(depends_on=part)
     async def give() -> Response:
         source.runs.append(path)
@@ -212,7 +223,6 @@ async def test_another_request_has_its_own_response(path: str, headers: Any) -> 
         {"Origin": "https://elsewhere.example"},
         {"Prefer": "respond-async"},
         {"Content-Length": "0"},
-        {"Authorization": "Bearer secret"},
         {"Cookie": "session=1"},
     ],
 )

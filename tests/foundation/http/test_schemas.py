@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import NotFoundError
-from app.foundation.http.dependencies import by, caller
+from app.foundation.http.dependencies import by
 from app.foundation.http.responses import (
     answer,
     etag,
@@ -164,8 +164,9 @@ def test_entity_tags() -> None:
     assert answer(b"{}").status_code == 200
 
 
-def test_the_claimed_actor_is_recorded() -> None:
-    command = Command(actor=caller(None), request_id="r")
-    assert command.actor == "api"
-    assert by(command, "ana").actor == "ana"
-    assert by(command, None) == command
+def test_a_claimed_person_is_a_note_beside_the_actor() -> None:
+    command = Command(actor="key:desk", request_id="r")
+    named = by(command, "ana")
+    assert (named.actor, named.note, named.author) == ("key:desk", "ana", "key:desk (ana)")
+    assert (command.author, by(command, None)) == ("key:desk", command)
+    assert len(by(command, "x" * 200).author) == 128

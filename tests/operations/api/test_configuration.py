@@ -121,7 +121,7 @@ async def test_the_eleventh_member(desk: Desk, client: httpx2.AsyncClient) -> No
     assert len((await desk.portfolio.view()).portfolio.members) == 11
     history = (await client.get(f"{PATH}/history")).json()
     assert [(one["version"], one["created_by"], one["reason"]) for one in history["items"]] == [
-        (2, "ops", "more")
+        (2, "local", "more")
     ]
     assert history["next_cursor"] is None
 

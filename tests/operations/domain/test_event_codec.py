@@ -37,6 +37,7 @@ from app.portfolio.domain.events import (
 )
 from app.scoring.domain.board import Board, Card, CardStatus
 from app.scoring.domain.events import ScoreChanged, ScoresUpdated, score_changes
+from app.security.domain.events import ApiKeyChanged, KeyChange
 from app.signals.domain.events import SignalChanged
 
 T0 = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
@@ -65,6 +66,9 @@ EXAMPLES: tuple[object, ...] = (
     ),
     ModeChanged("NORMAL", "FROZEN", "market_stale", 3, T0),
     ConfigurationChanged(replace(Configuration(), version=4, max_portfolio_symbols=7), T0),
+    ApiKeyChanged(
+        "id", "engine", "mysym_0aB3dE9x", KeyChange.ROTATED, "trader", ("signals",), "key:boss", T0
+    ),
 )
 
 

@@ -93,7 +93,8 @@ async def test_a_portfolio_from_nothing_to_ten(desk: Desk, client: httpx2.AsyncC
     same = await client.get(f"{PREFIX}/portfolio", headers={"If-None-Match": '"1"'})
     assert same.status_code == 200  # scores move without the version
     problem(await post(client, "/initialize"), 409, "portfolio_not_empty")
-    assert (await get(client, "/portfolio/history", limit=1))["items"][0]["actor"] == "ops"
+    event = (await get(client, "/portfolio/history", limit=1))["items"][0]
+    assert (event["actor"], event["details"]["user"]) == ("local", "ops")
 
 
 async def targets(client: httpx2.AsyncClient) -> list[dict[str, float]]:
@@ -445,7 +446,8 @@ async def test_history_pages(desk: Desk, client: httpx2.AsyncClient) -> None:
     assert [one["sequence"] for one in events] == [6, 5, 4, 3, 2, 1]
     assert rest["next_cursor"] is None
     removal = events[1]
-    assert (removal["action"], removal["actor"], removal["reason"]) == ("REMOVE", "eve", "weak")
+    assert (removal["action"], removal["actor"], removal["reason"]) == ("REMOVE", "local", "weak")
+    assert removal["details"]["user"] == "eve"
     assert removal["score"] == pytest.approx(0.975)
     assert removal["hash"] == events[0]["prev_hash"]
     assert removal["request_id"].startswith("request-")

@@ -48,7 +48,7 @@ async def test_the_switch(client: httpx2.AsyncClient) -> None:
     assert (status, first["enabled"], first["changed_at"]) == (200, True, None)
     asked = {"enabled": False, "reason": "halt", "user": "ops"}
     status, off = await send(client, "PUT", "/trading-switch", **asked)
-    assert (status, off["enabled"], off["changed_by"]) == (200, False, "ops")
+    assert (status, off["enabled"], off["changed_by"]) == (200, False, "local")
     status, refused = await send(client, "POST", "/rebalance", reason="now")
     assert (status, refused["code"]) == (409, "trading_disabled")
     _, answer = await send(client, "GET", f"/symbols/{SYMBOLS[0]}/should-trade")

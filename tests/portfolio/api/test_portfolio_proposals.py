@@ -82,7 +82,7 @@ async def test_a_rebalance_is_proposed_listed_and_approved(
     assert done.status_code == 200, done.text
     body = done.json()
     assert body["state"] == "approved"
-    assert (body["decision"]["by"], body["decision"]["reason"]) == ("kim", "looks right")
+    assert (body["decision"]["by"], body["decision"]["reason"]) == ("local", "looks right")
     carried_out = await get(client, f"/portfolio/rebalances/{body['decision']['run_id']}")
     assert carried_out["state"] == "done"
     assert carried_out["version_after"] == body["decision"]["version"] == one["version"] + 1

@@ -53,7 +53,7 @@ async def test_a_run_can_be_read_with_its_changes_and_steps(
     plan = (await rebalance(client, reason="tuned", user="kim")).json()
     assert plan["state"] == "done"
     run = await get(client, f"/rebalances/{plan['run_id']}")
-    assert (run["state"], run["reason"], run["actor"]) == ("done", "tuned", "kim")
+    assert (run["state"], run["reason"], run["actor"]) == ("done", "tuned", "local")
     assert (run["version_before"], run["version_after"]) == (1, 2)
     for name in ("triggers", "total_changes", "turnover", "estimated_cost"):
         assert run[name] == plan[name]

@@ -10,7 +10,7 @@ from app.portfolio.domain.models import EMPTY, Portfolio
 from app.portfolio.domain.proposals import ApprovedPlan, plan_approved
 from app.portfolio.domain.rebalance_plan import MemberStatus, Plan, Trigger
 from app.portfolio.domain.target_weights import MemberConstraint
-from app.portfolio.domain.weighting import Allocation, Role, WeightRequest
+from app.portfolio.domain.weighting import Allocation, WeightRequest, WeightRole
 from tests.support.portfolios import T0, newcomer
 
 A, B, C = "AAAUSDT", "BBBUSDT", "CCCUSDT"
@@ -34,10 +34,10 @@ def held(**weights: int) -> Portfolio:
     )
 
 
-def moment(targets_u: dict[str, int] | None = None, **roles: Role) -> Plan:
+def moment(targets_u: dict[str, int] | None = None, **roles: WeightRole) -> Plan:
     constraints = {
         name: MemberConstraint(
-            WeightRequest(name, roles.get(name[:3], Role.FUNDED), 1.0, 0), "the rule"
+            WeightRequest(name, roles.get(name[:3], WeightRole.FUNDED), 1.0, 0), "the rule"
         )
         for name in (A, B, C)
     }
@@ -70,8 +70,8 @@ def test_the_agreed_weights_are_reached_from_where_prices_have_carried_them() ->
     [
         (held(BBB=18 * POINT + 1), moment(), "prices have moved BBBUSDT by \\+1.00"),
         (held(), moment({A: 19 * POINT - 1}), "target of AAAUSDT is -1.00 percentage points away"),
-        (held(), moment(BBB=Role.LOCKED), "BBBUSDT cannot be traded now: the rule"),
-        (held(), moment(CCC=Role.EXCLUDED), "CCCUSDT may not be held: the rule"),
+        (held(), moment(BBB=WeightRole.LOCKED), "BBBUSDT cannot be traded now: the rule"),
+        (held(), moment(CCC=WeightRole.EXCLUDED), "CCCUSDT may not be held: the rule"),
         (replace(held(), members=held().members[:2]), moment(), "no room"),
     ],
 )
@@ -91,7 +91,7 @@ def test_the_tolerance_itself_is_within() -> None:
 
 def test_who_may_not_be_traded_and_was_to_stay_stays_and_cash_bears_it() -> None:
     now = held(CCC=10 * POINT + 9)
-    done = plan_approved(APPROVED, now, moment(CCC=Role.LOCKED), STANDINGS)
+    done = plan_approved(APPROVED, now, moment(CCC=WeightRole.LOCKED), STANDINGS)
     assert done.allocation.weights_u == {**AGREED, C: 10 * POINT + 9}
     assert done.allocation.cash_u == 55 * POINT - 9
 
@@ -105,7 +105,7 @@ def test_where_there_is_no_cash_the_moved_ones_make_room() -> None:
     )
     aims = {A: 76 * POINT, B: 14 * POINT}
     now = held(AAA=75 * POINT - 9, BBB=15 * POINT, CCC=10 * POINT + 9)
-    done = plan_approved(full, now, moment(aims, CCC=Role.LOCKED), STANDINGS)
+    done = plan_approved(full, now, moment(aims, CCC=WeightRole.LOCKED), STANDINGS)
     assert done.allocation.weights_u == {A: 76 * POINT - 8, B: 14 * POINT - 1, C: 10 * POINT + 9}
     assert done.allocation.cash_u == 0
     still = replace(full, weights_u=full.seen_u)
@@ -138,7 +138,7 @@ def test_making_room_breaks_neither_the_lot_rule_nor_the_minimum_weight(
         cash_u=0,
     )
     now = held(AAA=75 * POINT - 9, BBB=15 * POINT, CCC=10 * POINT + 9)
-    plan = moment({A: 76 * POINT, B: 14 * POINT}, CCC=Role.LOCKED)
+    plan = moment({A: 76 * POINT, B: 14 * POINT}, CCC=WeightRole.LOCKED)
     if why is None:
         made = plan_approved(full, now, plan, STANDINGS, least_u, low_u)
         assert made.allocation.weights_u[A] == 76 * POINT - 8

@@ -25,7 +25,7 @@ from app.portfolio.domain.event_log import (
 )
 from app.portfolio.domain.membership import PortfolioChange
 from app.portfolio.domain.models import EMPTY, FULL, Portfolio, faults
-from app.portfolio.domain.weighting import Role, WeightRequest, allocate_weights
+from app.portfolio.domain.weighting import WeightRequest, WeightRole, allocate_weights
 from tests.support.portfolios import HOUR, NAMES, T0, newcomer
 
 STAMP = EventOrigin("operator", "req-1", T0, 1, "hash", "test")
@@ -33,7 +33,7 @@ STAMP = EventOrigin("operator", "req-1", T0, 1, "hash", "test")
 
 def weighed(change: PortfolioChange) -> PortfolioChange:
     claims = [
-        WeightRequest(one.symbol, Role.FUNDED, 1.0, one.weight_u)
+        WeightRequest(one.symbol, WeightRole.FUNDED, 1.0, one.weight_u)
         for one in change.portfolio.members
     ]
     return membership.set_weights(

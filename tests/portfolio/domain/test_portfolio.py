@@ -8,13 +8,13 @@ from app.foundation.errors import Code, ConflictError
 from app.portfolio.domain import membership
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import EMPTY, Portfolio, faults
-from app.portfolio.domain.weighting import Role, WeightRequest, allocate_weights
+from app.portfolio.domain.weighting import WeightRequest, WeightRole, allocate_weights
 from tests.support.portfolios import HOUR, NAMES, T0, newcomer
 
 
 def of(*symbols: str) -> Portfolio:
     change = membership.add_members(EMPTY, map(newcomer, symbols), 99, T0, "start")
-    claims = [WeightRequest(symbol, Role.FUNDED, 1.0, 0) for symbol in symbols]
+    claims = [WeightRequest(symbol, WeightRole.FUNDED, 1.0, 0) for symbol in symbols]
     allocation = allocate_weights(claims, 5_000_000, 20_000_000)
     return membership.set_weights(change, allocation, {}, T0, "weights").portfolio
 

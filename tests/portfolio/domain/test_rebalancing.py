@@ -27,7 +27,7 @@ from app.portfolio.domain.rebalance_plan import (
     plan_rebalance,
 )
 from app.portfolio.domain.target_weights import compute_volatility
-from app.portfolio.domain.weighting import Covariance, Flag, Role
+from app.portfolio.domain.weighting import Covariance, Flag, WeightRole
 from tests.portfolio.domain.test_portfolio import of
 from tests.support.portfolios import HOUR, NAMES, T0, status
 
@@ -54,17 +54,19 @@ def done(portfolio: Portfolio, made: Plan) -> Portfolio:
 @pytest.mark.parametrize(
     ("known", "role", "said"),
     [
-        ({}, Role.FUNDED, "score"),
-        ({"is_open": False, "is_fresh": False}, Role.EXCLUDED, "not open"),
-        ({"is_halted": True}, Role.LOCKED, "halted"),
-        ({"is_fresh": False}, Role.LOCKED, "stale"),
-        ({"score": None}, Role.LOCKED, "no score"),
-        ({"score": 0.55}, Role.FUNDED, "score"),
-        ({"score": 0.5499}, Role.EXCLUDED, "below"),
-        ({"volatility": None}, Role.LOCKED, "volatility is not known"),
+        ({}, WeightRole.FUNDED, "score"),
+        ({"is_open": False, "is_fresh": False}, WeightRole.EXCLUDED, "not open"),
+        ({"is_halted": True}, WeightRole.LOCKED, "halted"),
+        ({"is_fresh": False}, WeightRole.LOCKED, "stale"),
+        ({"score": None}, WeightRole.LOCKED, "no score"),
+        ({"score": 0.55}, WeightRole.FUNDED, "score"),
+        ({"score": 0.5499}, WeightRole.EXCLUDED, "below"),
+        ({"volatility": None}, WeightRole.LOCKED, "volatility is not known"),
     ],
 )
-def test_the_first_rule_that_applies_decides(known: dict[str, Any], role: Role, said: str) -> None:
+def test_the_first_rule_that_applies_decides(
+    known: dict[str, Any], role: WeightRole, said: str
+) -> None:
     member = of(TEN[0]).members[0]
     constraint = constrain_member(member, status(TEN[0], **known), SETTINGS)
     assert constraint.request.role is role
@@ -78,15 +80,17 @@ def test_unknown_volatility_moves_no_weight_of_a_method_that_divides_by_it(
     known = statuses(**{TEN[0]: status(TEN[0], volatility=None)})
     needs = method not in (WeightingMethod.EQUAL, WeightingMethod.FIXED)
     constraint = constrain_members(of(*TEN), known, SETTINGS, method=method)[TEN[0]]
-    assert constraint.request.role is (Role.LOCKED if needs else Role.FUNDED)
+    assert constraint.request.role is (WeightRole.LOCKED if needs else WeightRole.FUNDED)
     made = plan_rebalance(of(*TEN), known, SETTINGS, T0 + HOUR, method=method)
     assert TEN[0] not in {change.symbol for change in made.changes if needs}
 
 
 def test_a_member_without_weight_needs_the_higher_threshold() -> None:
     idle = replace(of(TEN[0]).members[0], target_weight_u=0)
-    assert constrain_member(idle, status(TEN[0], 0.59), SETTINGS).request.role is Role.EXCLUDED
-    assert constrain_member(idle, status(TEN[0], 0.60), SETTINGS).request.role is Role.FUNDED
+    assert (
+        constrain_member(idle, status(TEN[0], 0.59), SETTINGS).request.role is WeightRole.EXCLUDED
+    )
+    assert constrain_member(idle, status(TEN[0], 0.60), SETTINGS).request.role is WeightRole.FUNDED
 
 
 def test_nothing_to_do_right_after_a_rebalance() -> None:
@@ -314,7 +318,7 @@ def test_who_stands_still_neither_grows_nor_gives_anything_up(
     made = plan_rebalance(of(*TEN), some, SETTINGS, T0)
     assert TEN[1] in {change.symbol for change in made.changes}
     assert TEN[0] not in {change.symbol for change in made.changes}
-    assert made.constraints[TEN[0]].request.role is Role.LOCKED
+    assert made.constraints[TEN[0]].request.role is WeightRole.LOCKED
 
 
 def test_an_empty_portfolio_has_nothing_to_plan() -> None:

@@ -23,7 +23,7 @@ from app.portfolio.domain.target_weights import (
     compute_targets,
     compute_volatility,
 )
-from app.portfolio.domain.weighting import Covariance, Flag, Role
+from app.portfolio.domain.weighting import Covariance, Flag, WeightRole
 from tests.portfolio.domain.test_portfolio import of
 from tests.support.portfolios import HOUR, NAMES, T0, status
 
@@ -182,7 +182,9 @@ def test_a_spared_plan_adds_up_and_a_second_one_changes_nothing(
     made = plan_rebalance(now, known, BY_COST, T0 + HOUR)
     weights = made.allocation.weights_u
     assert sum(weights.values()) + made.allocation.cash_u == FULL
-    funded = [name for name, one in made.constraints.items() if one.request.role is Role.FUNDED]
+    funded = [
+        name for name, one in made.constraints.items() if one.request.role is WeightRole.FUNDED
+    ]
     if not made.triggers:
         return
     assert all(SETTINGS.min_weight_u <= weights[name] <= SETTINGS.max_weight_u for name in funded)

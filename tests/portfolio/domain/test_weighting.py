@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.weighting import (
     Flag,
-    Role,
     WeightRequest,
+    WeightRole,
     allocate_weights,
     project_weights,
     raw_share,
@@ -25,7 +25,7 @@ GOLDEN = (0.4, 0.2, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.02)
 
 def requests(*raw_shares: float) -> list[WeightRequest]:
     return [
-        WeightRequest(f"S{number:02}USDT", Role.FUNDED, one, 0)
+        WeightRequest(f"S{number:02}USDT", WeightRole.FUNDED, one, 0)
         for number, one in enumerate(raw_shares)
     ]
 
@@ -68,7 +68,7 @@ def test_minimums_that_take_all_of_the_room_are_not_scaled() -> None:
 
 
 def test_the_last_millionth_of_a_percent_is_room() -> None:
-    locked = WeightRequest("AUSDT", Role.LOCKED, 1.0, FULL - 1)
+    locked = WeightRequest("AUSDT", WeightRole.LOCKED, 1.0, FULL - 1)
     given_out = allocate_weights([locked, *requests(1.0)], LOW, HIGH)
     assert Flag.LOCKED_EXCEED not in given_out.flags
     assert (given_out.weights_u["S00USDT"], given_out.cash_u) == (1, 0)
@@ -125,8 +125,8 @@ def test_golden_projection() -> None:
 
 def test_locked_keep_their_weight_and_excluded_have_none() -> None:
     some = [
-        WeightRequest("LOCKED", Role.LOCKED, 9.0, 17_000_001),
-        WeightRequest("GONE", Role.EXCLUDED, 9.0, 20 * PERCENT),
+        WeightRequest("LOCKED", WeightRole.LOCKED, 9.0, 17_000_001),
+        WeightRequest("GONE", WeightRole.EXCLUDED, 9.0, 20 * PERCENT),
         *requests(1.0, 1.0, 1.0, 1.0, 1.0),
     ]
     given_out = allocate_weights(some, LOW, HIGH)
@@ -138,14 +138,14 @@ def test_locked_keep_their_weight_and_excluded_have_none() -> None:
 
 
 def test_locked_weights_that_leave_no_room() -> None:
-    full = [WeightRequest("LOCKED", Role.LOCKED, 0.0, FULL), *requests(1.0)]
+    full = [WeightRequest("LOCKED", WeightRole.LOCKED, 0.0, FULL), *requests(1.0)]
     given_out = allocate_weights(full, LOW, HIGH)
     assert given_out.weights_u == {"LOCKED": FULL, "S00USDT": 0}
     assert given_out.flags == (Flag.LOCKED_EXCEED,)
 
 
 def test_room_below_one_minimum_is_taken_as_it_is() -> None:
-    almost = [WeightRequest("LOCKED", Role.LOCKED, 0.0, FULL - 3 * PERCENT), *requests(1.0)]
+    almost = [WeightRequest("LOCKED", WeightRole.LOCKED, 0.0, FULL - 3 * PERCENT), *requests(1.0)]
     assert allocate_weights(almost, LOW, HIGH).weights_u["S00USDT"] == 3 * PERCENT
 
 

@@ -64,7 +64,7 @@ async def test_T04_a_claimed_key_and_a_kept_answer_end_by_the_databases_clock(de
     assert shared_clock(desk.database) is database_time, "so the service is put together"
     slow, fast = portfolio(desk, -APART), portfolio(desk, APART)
     async with desk.database.write() as unit:
-        claim = await slow.idempotency._claim(unit, Key())
+        claim = await slow.idempotency._claim(unit, "tester", Key())
     assert claim.outcome is ClaimOutcome.CLAIMED
     for other in (slow, fast):
         with pytest.raises(ConflictError) as caught:

@@ -16,7 +16,7 @@ from app.market.domain.price_quarantine import QuarantineReason
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.rebalance_plan import Trigger
-from app.portfolio.domain.weighting import Role
+from app.portfolio.domain.weighting import WeightRole
 from app.portfolio.services.rebalance_runs import RebalanceResult
 from tests.support.desk import SYMBOLS, WHO, Desk
 
@@ -207,7 +207,7 @@ async def test_weights_show_targets_drift_and_bounds(desk: Desk) -> None:
     desk.score({SYMBOLS[0]: 0.4, SYMBOLS[1]: 1.0, SYMBOLS[9]: 0.6})
     shown = await desk.rebalancing.weights()
     lines = {line.member.symbol: line for line in shown.lines}
-    assert lines[SYMBOLS[0]].role is Role.EXCLUDED
+    assert lines[SYMBOLS[0]].role is WeightRole.EXCLUDED
     assert lines[SYMBOLS[0]].target_u == 0
     assert lines[SYMBOLS[0]].drift_u == lines[SYMBOLS[0]].member.weight_u
     assert lines[SYMBOLS[9]].bound == "minimum"
@@ -266,7 +266,7 @@ async def test_without_a_fresh_mark_the_weight_of_record_counts(desk: Desk) -> N
     await desk.filled()
     desk.quote(SYMBOLS[3], mark=Decimal(20), is_fresh=False)
     line = (await desk.rebalancing.weights()).lines[3]
-    assert (line.marked_u, line.role) == (line.member.weight_u, Role.LOCKED)
+    assert (line.marked_u, line.role) == (line.member.weight_u, WeightRole.LOCKED)
     assert (await rebalanced(desk)).plan.changes == ()
 
 

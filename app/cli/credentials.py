@@ -1,0 +1,78 @@
+"""API key of a command: from --key-file, MYSYMBOLS_KEY, or the local key file of this machine."""
+
+import os
+from contextvars import ContextVar
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from app.cli.exit_codes import CommandError, ExitCode
+from app.security.domain.keys import LOCAL_KEY_FILE
+
+KEY_FILE: Final[ContextVar[Path | None]] = ContextVar("key_file", default=None)
+KEY_VARIABLE: Final = "MYSYMBOLS_KEY"
+_DIRECTORY_VARIABLE: Final = "MYSYMBOLS_SECURITY__DIRECTORY"
+_DATABASE_VARIABLE: Final = "MYSYMBOLS_DATABASE__URL"
+_DATABASE: Final = "sqlite+aiosqlite:///var/my-symbols.sqlite3"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Key to send; `is_automatic` if nobody named it, so that a service may not know it."""
+
+    key: str
+    is_automatic: bool = False
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+
+def find_credential(url: str) -> Credential | None:
+    """Key for the service at `url`; None without one.
+
+    The local key is an administrator's: it is sent to this machine only. Raises CommandError for a
+    key file that cannot be read.
+    """
+    path = KEY_FILE.get()
+    if path is not None:
+        return Credential(_read(path))
+    if key := os.environ.get(KEY_VARIABLE, "").strip():
+        return Credential(key)
+    local = local_key_file()
+    if local is None or not _is_this_machine(url) or not local.is_file():
+        return None
+    return Credential(_read(local), is_automatic=True)
+
+
+def local_key_file() -> Path | None:
+    """Place of the local key file by the environment; None for a database without one."""
+    if directory := os.environ.get(_DIRECTORY_VARIABLE):
+        return Path(directory) / LOCAL_KEY_FILE
+    parts = urlsplit(os.environ.get(_DATABASE_VARIABLE, _DATABASE))
+    if parts.scheme.partition("+")[0] != "sqlite" or len(parts.path) < 2:
+        return None
+    database = Path(parts.path[1:])
+    return database.with_name(f"{database.stem}-local.key")
+
+
+def _read(path: Path) -> str:
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(
+            ExitCode.CONFIGURATION,
+            "key_file_unreadable",
+            f"{path} cannot be read as a key file ({type(error).__name__}).",
+        ) from None
+    return key
+
+
+def _is_this_machine(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

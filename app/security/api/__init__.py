@@ -1,0 +1,1 @@
+"""HTTP routes of security, their schemas, and the authentication of every request."""

@@ -1,0 +1,106 @@
+"""Authenticates every request before anything answers it: key, local caller or anonymous."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.foundation.http.permissions import AUTHENTICATOR, BLOCKED_S, PRINCIPAL, Authenticator
+from app.foundation.principals import ANONYMOUS, LOCAL, LOCAL_READER, Principal
+from app.security.domain.addresses import is_loopback, site_of
+from app.security.domain.failures import FailureCounter
+from app.security.domain.keys import BRAND
+
+_BEARER: Final = b"bearer"
+_FORWARDED_PREFIX: Final = b"x-forwarded"
+# A proxy on this machine makes every peer a local one: its headers tell that it is there.
+_FORWARDING: Final = frozenset({b"forwarded", b"x-real-ip", b"via", b"x-client-ip"})
+# Keys in a URL end up in logs and histories: such a request is never authenticated.
+_KEY_IN_QUERY: Final = re.compile(
+    rb"(?:^|[&;])(?:x[-_])?(?:api[-_]?key|access[-_]?token|token|key|authorization|auth)="
+    rb"|" + BRAND.encode(),
+    re.IGNORECASE,
+)
+_UNREADABLE: Final = ""  # stands for a credential of another scheme; no key is empty
+_log = structlog.get_logger("security")
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticationMiddleware:
+    """Puts the principal of each request into its state; routes check their permission later.
+
+    Outside of the response cache, inside of the guards for host, origin and start-up. A request
+    with an invalid key continues as an anonymous one, so that public routes answer it, and every
+    other route gives the same answer as without a key.
+    """
+
+    app: ASGIApp
+    monotonic: Callable[[], float]
+    failures: FailureCounter = field(default_factory=FailureCounter)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in {"http", "websocket"}:
+            scope.setdefault("state", {})[PRINCIPAL] = self._authenticate(scope)
+        await self.app(scope, receive, send)
+
+    def _authenticate(self, scope: Scope) -> Principal:
+        authenticator: Authenticator | None = scope["state"].get(AUTHENTICATOR)
+        peer = peer_of(scope)
+        tokens, is_forwarded = _read_headers(scope)
+        is_local = is_loopback(peer) and not is_forwarded
+        if authenticator is None:  # the service does not know its keys yet
+            return LOCAL_READER if is_local else ANONYMOUS
+        has_key_in_query = bool(scope["query_string"]) and is_key_in_query(scope["query_string"])
+        if not tokens and not has_key_in_query:
+            if authenticator.is_open and is_local:
+                return LOCAL
+        elif len(tokens) == 1 and not has_key_in_query:
+            principal = authenticator.identify(next(iter(tokens)), peer)
+            if principal is not None:
+                return principal
+            self._note_failure(peer)
+        else:
+            self._note_failure(peer)
+        if self.failures:
+            blocked_s = self.failures.blocked_s(site_of(peer), self.monotonic())
+            if blocked_s is not None:
+                scope["state"][BLOCKED_S] = blocked_s
+        return ANONYMOUS
+
+    def _note_failure(self, peer: str | None) -> None:
+        site, now_s = site_of(peer), self.monotonic()
+        if self.failures.blocked_s(site, now_s) is None:  # a flood must not fill the log
+            _log.warning("authentication_failed", address=site)
+        self.failures.add(site, now_s)
+
+
+def peer_of(scope: Scope) -> str | None:
+    """Address of the peer; None where the server does not know it."""
+    client = scope.get("client")
+    return None if client is None else str(client[0])
+
+
+def is_key_in_query(query: bytes) -> bool:
+    """True if the query string names a credential, also in percent-encoded form."""
+    text = unquote_to_bytes(query) if b"%" in query else query
+    return _KEY_IN_QUERY.search(text) is not None
+
+
+def _read_headers(scope: Scope) -> tuple[set[str], bool]:
+    """Distinct credentials of a request, and whether a proxy has forwarded it."""
+    tokens: set[str] = set()
+    is_forwarded = False
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, rest = value.strip().partition(b" ")
+            is_bearer = scheme.lower() == _BEARER
+            tokens.add(rest.strip().decode("latin-1") if is_bearer else _UNREADABLE)
+        elif name == b"x-api-key":
+            tokens.add(value.strip().decode("latin-1"))
+        elif name.startswith(_FORWARDED_PREFIX) or name in _FORWARDING:
+            is_forwarded = True
+    return tokens, is_forwarded

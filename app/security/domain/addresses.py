@@ -1,0 +1,55 @@
+"""Network addresses of peers: loopback, networks of an allow list, and the key of a counter."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final
+
+LOOPBACK_NAME: Final = "localhost"
+_REMEMBERED: Final = 1_024
+_IPV6_SITE_BITS: Final = 64  # one client usually owns a whole network of that size
+
+
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Address without zone, an IPv4-mapped one as IPv4; None for any other text."""
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address if mapped is None else mapped
+
+
+@lru_cache(_REMEMBERED)
+def is_loopback(host: str | None) -> bool:
+    """True for a loopback address and for the name localhost."""
+    if host is None:
+        return False
+    address = parse_address(host)
+    return host.lower() == LOOPBACK_NAME if address is None else address.is_loopback
+
+
+def parse_network(text: str) -> str:
+    """Canonical CIDR notation of a network. Raises ValueError for any other text."""
+    return str(ip_network(text.strip(), strict=False))
+
+
+@lru_cache(_REMEMBERED)
+def networks_contain(networks: tuple[str, ...], host: str) -> bool:
+    """True if one of the networks contains the address of `host`."""
+    address = parse_address(host)
+    return address is not None and any(address in ip_network(one) for one in networks)
+
+
+@lru_cache(_REMEMBERED)
+def site_of(host: str | None) -> str:
+    """Key under which a peer is counted: its IPv4 address, or its /64 network of IPv6."""
+    address = None if host is None else parse_address(host)
+    if isinstance(address, IPv6Address):
+        return str(ip_network((address, _IPV6_SITE_BITS), strict=False))
+    return host or "" if address is None else str(address)
+
+
+def parse_networks(texts: Iterable[str]) -> tuple[str, ...]:
+    """Canonical networks, each once. Raises ValueError."""
+    return tuple(dict.fromkeys(parse_network(text) for text in texts))

@@ -1,0 +1,31 @@
+"""Events that security publishes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from app.foundation.events import EventKind, EventTopic
+
+
+class KeyChange(StrEnum):
+    CREATED = "created"
+    ROTATED = "rotated"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeyChanged:
+    """An API key was created, rotated or revoked; `role` is None for a key of scopes alone."""
+
+    key_id: str
+    name: str
+    prefix: str
+    change: KeyChange
+    role: str | None
+    scopes: tuple[str, ...]
+    actor: str
+    occurred_at: datetime
+
+
+EVENTS: Final = (EventKind(ApiKeyChanged, "api_key_changed", EventTopic.SECURITY),)

@@ -1,0 +1,1 @@
+"""Use cases of security and the ports that they need."""

@@ -1,0 +1,194 @@
+"""Valid keys in memory: verifies a key without the database and notices changes within a second."""
+
+import asyncio
+import hmac
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from app.foundation.errors import ServiceError
+from app.foundation.ports import Clock, NewId
+from app.foundation.principals import Principal, PrincipalKind
+from app.foundation.sql.database import Database
+from app.security.domain.keys import ApiKey, KeyState, Pepper, prefix_of
+from app.security.services.peppers import PepperStore, pepper_missing
+from app.security.storage.keys import ApiKeyRepository
+
+OPEN_MODE: Final = (
+    "no API key exists: callers on this machine may do everything but live trading; end it with"
+    " `my-symbols keys create NAME --role admin`"
+)
+POLL_S: Final = 0.4  # a change must hold everywhere within a second
+USE_INTERVAL: Final = timedelta(minutes=1)  # between two stored times of use of one key
+_NO_PEPPER: Final = Pepper(b"no pepper of this key is known", "")
+_NO_HASH: Final = "0" * 64
+_log = structlog.get_logger("security")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Key with the values that each of its requests needs."""
+
+    key: ApiKey
+    pepper: Pepper
+    principal: Principal
+
+
+@dataclass(slots=True, eq=False)
+class _Watch:
+    """Open stream of a principal."""
+
+    principal: Principal
+    on_end: Callable[[], None]
+
+
+@dataclass(slots=True)
+class KeyRing:
+    """Authenticator over the keys of the database; every process polls their revision.
+
+    A database that is away leaves the keys as they were read last.
+    """
+
+    database: Database
+    clock: Clock
+    peppers: PepperStore
+    new_id: NewId
+    _entries: dict[str, _Entry] = field(default_factory=dict, init=False)  # by prefix
+    _by_id: dict[str, _Entry] = field(default_factory=dict, init=False)
+    _revision: str | None = field(default=None, init=False)
+    _has_keys: bool = field(default=False, init=False)
+    _watches: set[_Watch] = field(default_factory=set, init=False)
+    _used: dict[str, datetime] = field(default_factory=dict, init=False)  # to be stored, by id
+    _stored_use: dict[str, datetime] = field(default_factory=dict, init=False)
+    _tokens: dict[str, str] = field(default_factory=dict, init=False)  # to be hashed anew, by id
+
+    @property
+    def is_open(self) -> bool:
+        """True while no key was ever created."""
+        return not self._has_keys
+
+    @property
+    def active_keys(self) -> int:
+        """Number of keys that authenticate somebody now."""
+        now = self.clock()
+        return sum(entry.key.state(now) is KeyState.ACTIVE for entry in self._entries.values())
+
+    def identify(self, token: str, peer: str | None) -> Principal | None:
+        """The principal of a valid key; None for any other text, in the same time."""
+        prefix = prefix_of(token)
+        if prefix is None:
+            return None
+        entry = self._entries.get(prefix)
+        pepper = _NO_PEPPER if entry is None else entry.pepper
+        expected = _NO_HASH if entry is None else entry.key.hash
+        is_same = hmac.compare_digest(pepper.hash(token), expected)
+        if entry is None or not is_same:
+            return None
+        now = self.clock()
+        if entry.key.state(now) is not KeyState.ACTIVE or not entry.key.admits(peer):
+            return None
+        self._note_use(entry, token, now)
+        return entry.principal
+
+    def _note_use(self, entry: _Entry, token: str, now: datetime) -> None:
+        key_id = entry.key.id
+        before = self._stored_use.get(key_id) or entry.key.last_used_at
+        if before is None or now - before >= USE_INTERVAL:
+            self._used[key_id] = now
+        if entry.pepper is not self.peppers.known()[0]:
+            self._tokens[key_id] = token
+
+    @contextmanager
+    def watch(self, principal: Principal, on_end: Callable[[], None]) -> Iterator[None]:
+        """Calls `on_end` once, within a second after the principal lost its credential."""
+        watch = _Watch(principal, on_end)
+        self._watches.add(watch)
+        try:
+            yield
+        finally:
+            self._watches.discard(watch)
+
+    async def load(self) -> None:
+        """Reads the keys if their revision has changed.
+
+        Raises PepperMissingError if keys are active and no pepper of any of them is known, and
+        UnavailableError.
+        """
+        async with self.database.read() as unit:
+            repository = unit.get(ApiKeyRepository)
+            # Before the keys: a change between the two reads is then read again.
+            revision = await repository.revision()
+            if revision is None or revision == self._revision:
+                return
+            keys = await repository.all()
+        self._take_over(keys)
+        self._revision = revision
+
+    def _take_over(self, keys: tuple[ApiKey, ...]) -> None:
+        peppers = {pepper.id: pepper for pepper in self.peppers.known()}
+        now = self.clock()
+        self._has_keys = self._has_keys or bool(keys)
+        active = [key for key in keys if key.state(now) is KeyState.ACTIVE]
+        entries = {
+            key.prefix: _Entry(key, peppers[key.pepper_id], key.principal())
+            for key in active
+            if key.pepper_id in peppers
+        }
+        if active and not entries:
+            raise pepper_missing("The stored keys were hashed under another pepper")
+        unknown = sorted(key.name for key in active if key.pepper_id not in peppers)
+        if unknown:
+            _log.warning("keys_without_pepper", keys=unknown)
+        self._entries = entries
+        self._by_id = {entry.key.id: entry for entry in entries.values()}
+
+    async def follow(self, beat: Callable[[], None]) -> None:
+        """Follows the keys until cancelled. Raises UnavailableError; call it again then."""
+        while True:
+            try:
+                await self.load()
+            finally:
+                self._end_watches()
+            await self._store_uses()
+            beat()
+            await asyncio.sleep(POLL_S)
+
+    def _end_watches(self) -> None:
+        for watch in [one for one in self._watches if not self._is_current(one.principal)]:
+            self._watches.discard(watch)
+            watch.on_end()
+
+    def _is_current(self, principal: Principal) -> bool:
+        if principal.kind is PrincipalKind.LOCAL:
+            return self.is_open
+        entry = self._by_id.get(principal.credential_id or "")
+        return entry is not None and entry.key.state(self.clock()) is KeyState.ACTIVE
+
+    async def _store_uses(self) -> None:
+        """Stores times of use and hashes under the newest pepper; a failure is tried again."""
+        if not self._used and not self._tokens:
+            return
+        used, tokens = dict(self._used), dict(self._tokens)
+        newest = self.peppers.newest()
+        try:
+            async with self.database.write() as unit:
+                repository = unit.get(ApiKeyRepository)
+                for key_id, at in used.items():
+                    await repository.used(key_id, at)
+                for key_id, token in tokens.items():
+                    if (entry := self._by_id.get(key_id)) is not None:
+                        await repository.rehash(
+                            key_id, entry.key.hash, newest.hash(token), newest.id
+                        )
+                if tokens:
+                    await repository.renew_revision(self.new_id())
+        except ServiceError as error:
+            _log.warning("key_use_not_stored", cause=error.code.value)
+            return
+        self._stored_use |= used
+        self._used = {key_id: at for key_id, at in self._used.items() if key_id not in used}
+        self._tokens.clear()

@@ -1,0 +1,35 @@
+"""Table of API keys: hashes under a pepper, never the keys themselves."""
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+from app.foundation.sql.schema import JsonText, UtcInstant, metadata
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(36), nullable=False),
+    Column("name", String(40), nullable=False),
+    Column("prefix", String(16), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("pepper_id", String(16), nullable=False),
+    Column("role", String(16)),
+    Column("scopes", JsonText, nullable=False),
+    Column("sources", JsonText, nullable=False),
+    Column("allow", JsonText, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Column("created_at", UtcInstant, nullable=False),
+    Column("expires_at", UtcInstant),
+    Column("last_used_at", UtcInstant),
+    Column("revoked_at", UtcInstant),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("prefix"),
+    CheckConstraint("role IN ('viewer', 'trader', 'operator', 'admin')", name="role_known"),
+    CheckConstraint("role IS NOT NULL OR scopes <> '[]'", name="has_permission"),
+)

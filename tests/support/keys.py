@@ -1,0 +1,68 @@
+"""API keys over a database of a test: a service with a clock that the test moves."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from app.foundation.idempotency import Command, IdempotentExecutor
+from app.foundation.principals import Role, Scope
+from app.foundation.sql.database import Database
+from app.security.services.key_ring import KeyRing
+from app.security.services.keys import ApiKeyService, IssuedKey, KeyDraft
+from app.security.services.peppers import PepperStore
+from tests.support.desk import NOW
+
+PEPPER = "a pepper of the tests, 0123456789abcdef"
+OTHER_PEPPER = "another pepper of them, fedcba9876543210"
+SYSTEM = Command("local", "request")
+
+
+@dataclass
+class KeyDesk:
+    """One process: its keys in memory and its use cases."""
+
+    database: Database
+    peppers: tuple[str, ...] = (PEPPER,)
+    pepper_file: Path | None = None
+    local_file: Path | None = None
+    now: datetime = NOW
+    _numbers: Any = field(default_factory=lambda: count(1))
+
+    def __post_init__(self) -> None:
+        self.store = PepperStore(self.peppers, self.pepper_file)
+        self.ring = KeyRing(self.database, self.clock, self.store, self.new_id)
+        executor = IdempotentExecutor(self.database, self.clock)
+        self.service = ApiKeyService(
+            self.database, self.clock, self.new_id, executor, self.store, self.ring,
+            self.local_file,
+        )  # fmt: skip
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def new_id(self) -> str:
+        return f"00000000-0000-0000-0000-{id(self) % 10**6:06d}{next(self._numbers):06d}"
+
+    async def issue(self, name: str, role: Role | None = None, *scopes: Scope, **more: Any) -> str:
+        """The text of a new key."""
+        return (await self.issued(name, role, *scopes, **more)).token
+
+    async def issued(
+        self,
+        name: str,
+        role: Role | None = None,
+        *scopes: Scope,
+        sources: frozenset[str] = frozenset(),
+        allow: tuple[str, ...] = (),
+        lifetime: timedelta = timedelta(days=1),
+    ) -> IssuedKey:
+        draft = KeyDraft(name, role, frozenset(scopes), sources, allow, lifetime)
+        outcome = await self.service.create(draft, SYSTEM)
+        assert outcome.result is not None
+        return outcome.result
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
