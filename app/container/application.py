@@ -7,7 +7,7 @@ from typing import Any, Final, get_type_hints
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import Lifespan
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from app.alerts.api import alert_routes as alerts
 from app.alerts.api import alert_rule_routes as alert_rules
@@ -90,6 +90,19 @@ _EXPOSED: Final = (
 ROOT_ROUTERS: Final[tuple[APIRouter, ...]] = (system.probes,)
 
 
+class HttpApi(FastAPI):
+    """FastAPI behind guards and response cache: a cached response never reaches the framework."""
+
+    outermost: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.outermost(scope, receive, send)
+
+    async def run_framework(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Middleware of FastAPI and Starlette, router and endpoint."""
+        await super().__call__(scope, receive, send)
+
+
 def create_api(
     lifespan: Lifespan[FastAPI],
     *,
@@ -104,13 +117,13 @@ def create_api(
     logs_requests: bool = True,
     routers: Sequence[APIRouter] = ROUTERS,
     root_routers: Sequence[APIRouter] = ROOT_ROUTERS,
-) -> FastAPI:
+) -> HttpApi:
     """The ASGI application. `lifespan` yields the state of requests, made by `state_of`.
 
     Nothing is started before the lifespan runs. Routers can be given, so that tests can add
     routes of their own.
     """
-    api = FastAPI(
+    api = HttpApi(
         title=TITLE,
         version=version,
         description=DESCRIPTION,
@@ -139,10 +152,10 @@ def create_api(
     if cors_origins:
         api.add_middleware(CORSMiddleware, **_cors(cors_origins))
     # Outside of everything, also of Starlette's own last resort for crashes.
-    cached = ResponseCacheMiddleware(LogContextMiddleware(api.build_middleware_stack()))
+    cached = ResponseCacheMiddleware(LogContextMiddleware(api.run_framework))
     guarded = OriginGuard(StartupGuard(cached), allowed=tuple(cors_origins))
     named = HostGuard(guarded, frozenset(allowed_hosts))
-    api.middleware_stack = RequestMiddleware(named, metrics, new_id, monotonic, logs_requests)
+    api.outermost = RequestMiddleware(named, metrics, new_id, monotonic, logs_requests)
     return api
 
 

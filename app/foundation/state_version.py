@@ -14,7 +14,8 @@ class Input(Flag):
     DECISION = SCORES | SYMBOLS | MARKET | PORTFOLIO
 
 
-# Small values that hold no part of the state: equal if nothing changed between the two.
+# Small values that hold no part of the state: equal if nothing changed between the two. The mode
+# of the service is one of them in every version, because every response carries it.
 StateVersion: TypeAlias = tuple[object, ...]
 
 

@@ -209,16 +209,15 @@ def _without_traceback(app: ASGIApp) -> ASGIApp:
     expected ends as one line, what is not is logged once, by us.
     """
 
-    async def serving(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await app(scope, receive, send)
-            return
-
+    async def starting(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_without_traceback(message: Message) -> None:
             failed = message["type"] == "lifespan.startup.failed"
             await send({"type": message["type"]} if failed else message)
 
         await app(scope, receive, send_without_traceback)
+
+    def serving(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return (starting if scope["type"] == "lifespan" else app)(scope, receive, send)
 
     return serving
 

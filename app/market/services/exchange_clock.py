@@ -90,7 +90,9 @@ class ServerClock:
     @property
     def stepped_s(self) -> float:
         """By how much our wall clock has run ahead since the exchange was asked; 0 for a trifle."""
-        step_s = 0.0 if self._anchor is None else self._now_ahead_s - self._ahead_s
+        if self._anchor is None:
+            return 0.0
+        step_s = self.clock().timestamp() - self.monotonic() - self._ahead_s
         return step_s if step_s > STEP_S else 0.0
 
     def carry(self, server_ms: float, mono: float, doubt_s: float) -> None:

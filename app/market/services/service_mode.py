@@ -120,7 +120,7 @@ class ModeState:
 
     mode: Mode
     cause: Cause
-    stale_symbols: int
+    market: MarketLevel
 
     @classmethod
     def of(
@@ -129,8 +129,12 @@ class ModeState:
         return cls(
             mode_of(market, is_database_down=is_database_down, halted=halted),
             cause_of(market, is_database_down=is_database_down, halted=halted),
-            market.stale_symbols,
+            market,
         )
+
+    @property
+    def stale_symbols(self) -> int:
+        return self.market.stale_symbols
 
     @property
     def refusal(self) -> UnavailableError | None:
@@ -162,26 +166,33 @@ class MarketGlance:
         return self.market.level_with(self._counted[1])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ModeNow:
     """The present mode, computed here for everybody who tells it or decides by it.
 
-    Nothing is kept: an answer says the mode by which a decision of this moment is made.
-    `is_database_down` and `halted` say what was last seen.
+    Each call reads market and database: an answer says the mode by which a decision of this
+    moment is made. `is_database_down` and `halted` say what was last seen.
     """
 
     market: Callable[[], MarketLevel]
     is_database_down: Callable[[], bool] = lambda: False
     halted: Callable[[], Cause | None] = lambda: None
+    _last: tuple[MarketLevel, bool, Cause | None, ModeState] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
     def __call__(self) -> Mode:
-        is_down = self.is_database_down()
-        return mode_of(self.market(), is_database_down=is_down, halted=self.halted())
+        return self.state().mode
 
     def state(self) -> ModeState:
-        return ModeState.of(
-            self.market(), is_database_down=self.is_database_down(), halted=self.halted()
-        )
+        """Mode and cause; the same object while nothing changes."""
+        market, is_down, halted = self.market(), self.is_database_down(), self.halted()
+        last = self._last
+        if last is not None and last[0] is market and last[1] is is_down and last[2] is halted:
+            return last[3]
+        state = ModeState.of(market, is_database_down=is_down, halted=halted)
+        self._last = (market, is_down, halted, state)
+        return state
 
 
 class StoredState(Protocol):

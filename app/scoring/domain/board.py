@@ -98,13 +98,17 @@ class Board:
     def card(self, symbol: str) -> Card | None:
         return self._by_symbol.get(symbol)
 
-    def is_future(self, at: datetime) -> bool:
-        """Whether a clock that was wrong stamped it: its age is not known then."""
-        return self.calculated_at - at > CLOCK_TOLERANCE
+    def valid_span(self, limit: timedelta) -> tuple[datetime, datetime]:
+        """First and last time at which its age is known and at most `limit`.
+
+        A board from the future was stamped by a wrong clock.
+        """
+        return self.calculated_at - CLOCK_TOLERANCE, self.calculated_at + limit
 
     def is_within(self, limit: timedelta, at: datetime) -> bool:
         """Whether it is at most `limit` old at `at`; no if its age is not known."""
-        return at - self.calculated_at <= limit and not self.is_future(at)
+        first, last = self.valid_span(limit)
+        return first <= at <= last
 
 
 @dataclass(frozen=True, slots=True)

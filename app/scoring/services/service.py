@@ -97,6 +97,10 @@ class Scoring:
     _complete: Board | None = field(default=None, init=False)
     _running: asyncio.Future[Board] | None = field(default=None, init=False)
     _runs_whole: bool = field(default=False, init=False)  # it began after the first fill
+    # Board and settings that own_status_of judged last, and the times between which it is fresh.
+    _valid_span: tuple[Board, Configuration, datetime, datetime] | None = field(
+        default=None, init=False
+    )
 
     def __post_init__(self) -> None:
         self.entries = Entries(self.factors)
@@ -165,10 +169,12 @@ class Scoring:
 
     def own_status_of(self, board: Board) -> DataStatus:
         """By its age alone, whatever the market is."""
-        settings = self.configuration()
-        limit = timedelta(seconds=settings.max_age_intervals * settings.intervals.scoring_s)
-        young = board.is_within(limit, self.clock())
-        return DataStatus.FRESH if young else DataStatus.STALE
+        settings, known = self.configuration(), self._valid_span
+        if known is None or known[0] is not board or known[1] is not settings:
+            limit = timedelta(seconds=settings.max_age_intervals * settings.intervals.scoring_s)
+            known = self._valid_span = (board, settings, *board.valid_span(limit))
+        is_young = known[2] <= self.clock() <= known[3]
+        return DataStatus.FRESH if is_young else DataStatus.STALE
 
     async def calculate(self) -> Board:
         """Score the universe as it is known now; a call during a run shares that run's board.
