@@ -97,7 +97,7 @@ stateful: setup ## random lives of the portfolio on both databases, many more th
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \
 		$(RUN) $(ENDLESS) tests/stateful
 
-bench: setup ## how long things take, each beside a peer of the same run, and one table of all: BENCH="scoring saving" for some
+bench: setup ## how long things take, each beside a peer of the same run, and one table of all: BENCH="scoring board_writes" for some
 	$(RUN) benchmarks $(BENCH)
 
 chaos: setup ## days of faults in the feed, what is refused while it dies; a day without refusals and the history of an hour with faults; three real processes, and how long each fault takes to heal
@@ -113,7 +113,7 @@ golden: setup ## record the golden hours anew and rewrite tests/golden (say why 
 	OPENBLAS_NUM_THREADS=1 $(RUN) tests.golden $(if $(KEEP),--keep)
 
 mutants: setup ## one mistake at a time in weights and scores, and which of them no test notices (an hour; MUTANTS_EVERY=6 a part)
-	OPENBLAS_NUM_THREADS=1 MUTANTS_EVERY=$(MUTANTS_EVERY) $(RUN) benchmarks.mutants
+	OPENBLAS_NUM_THREADS=1 MUTANTS_EVERY=$(MUTANTS_EVERY) $(RUN) benchmarks.mutation_testing
 
 lock: setup ## resolve pyproject.toml anew into both locks
 	$(RUN) uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \

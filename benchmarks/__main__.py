@@ -13,11 +13,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rows import FILE, noted
+from benchmarks.result_table import FILE, noted
 
 NAMES = (
-    "scoring", "saving", "prepared", "correlation", "hostile", "http", "idle",
-    "holds", "feed", "stream", "stream_rate", "notifications", "signals",
+    "scoring", "board_writes", "cached_responses", "correlation", "hostile", "http", "idle",
+    "loop_stalls", "feed", "stream", "stream_rate", "notifications", "signals", "failover",
 )  # fmt: skip
 SAID = {True: "yes", False: "NO", None: ""}
 

@@ -26,7 +26,7 @@ from app.operations.domain.event_codec import drafts_of
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.factors import FACTORS
 from app.scoring.storage.runs import ScoringRepository
-from benchmarks import rows
+from benchmarks import result_table
 from tests.support import postgres
 
 SYMBOLS, ROUNDS = 600, 15
@@ -122,7 +122,11 @@ def main() -> None:
     table.add_row("ours, with the run", f"{mine:.1f}", f"{min(ours):.1f}", ratio, "<= 3 x")
     Console().print(table)
     what = "saving 3000 scores, beside COPY by the server"
-    rows.note(rows.Row(what, f"{mine:.1f} ms", f"{peer:.1f} ms", ratio, "<= 3 x", mine <= 3 * peer))
+    result_table.note(
+        result_table.Row(
+            what, f"{mine:.1f} ms", f"{peer:.1f} ms", ratio, "<= 3 x", mine <= 3 * peer
+        )
+    )
 
 
 if __name__ == "__main__":

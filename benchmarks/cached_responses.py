@@ -37,7 +37,7 @@ from app.scoring.api.schemas import RankingsOut
 from app.telemetry.logging import configure_logging
 from benchmarks.http import PREFIX, Server, free_port, process, service, until_up
 from benchmarks.http_load import Ask, Pace, Run, flat_out, once, paced, request
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 
 CONNECTIONS, SECONDS = 100, float(os.environ.get("MYBENCH_SECONDS", "4"))
 PACE = Pace(CONNECTIONS, 3.0, SECONDS)  # 300 requests a second, for the tail
@@ -87,14 +87,18 @@ def give(folder: Path, port: int) -> None:
         root_routers=(),
     )
     configure_logging(level="warning", form="json")  # as the service of this run
-    uvicorn.Server(server_config(api, host="127.0.0.1", port=port, new_id=new_id)).run()
+    asyncio.run(
+        uvicorn.Server(server_config(api, host="127.0.0.1", port=port, new_id=new_id)).serve()
+    )
 
 
 def give_alone(folder: Path, port: int) -> None:
     """FastAPI with our models, and neither borders nor counters."""
     api = FastAPI()
     api.include_router(through_models(folder), prefix=PREFIX)
-    uvicorn.run(api, host="127.0.0.1", port=port, http="httptools", access_log=False)
+    uvicorn.run(
+        api, host="127.0.0.1", port=port, http="httptools", loop="asyncio", access_log=False
+    )
 
 
 def through_models(folder: Path) -> APIRouter:
@@ -125,7 +129,13 @@ def give_bare(folder: Path, port: int) -> None:
         await send({"type": "http.response.body", "body": body})
 
     uvicorn.run(
-        bare, host="127.0.0.1", port=port, http="httptools", access_log=False, lifespan="off"
+        bare,
+        host="127.0.0.1",
+        port=port,
+        http="httptools",
+        loop="asyncio",
+        access_log=False,
+        lifespan="off",
     )
 
 
@@ -133,7 +143,7 @@ def give_bare(folder: Path, port: int) -> None:
 async def peer(folder: Path, kind: str = "model") -> AsyncIterator[Server]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with process(["-m", "benchmarks.prepared", str(folder), str(port), kind]) as pid:
+    with process(["-m", "benchmarks.cached_responses", str(folder), str(port), kind]) as pid:
         await until_up(url, PREFIX + PORTFOLIO)
         yield Server(url, pid)
 

@@ -11,7 +11,7 @@ from app.configuration.domain.model import CorrelationBasis
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import Panel
 from app.market.domain.return_statistics import correlations
-from benchmarks import rows
+from benchmarks import result_table
 
 SYMBOLS = ("BTCUSDT", *(f"C{number:03}USDT" for number in range(599)))
 BARS, TURNS = 200, 50
@@ -65,8 +65,8 @@ def main() -> None:
                 f"{max(took):.2f}",
                 f"{median(took) / floor:.1f}",
             )
-            rows.note(
-                rows.Row(
+            result_table.note(
+                result_table.Row(
                     f"correlation of 600 symbols, {basis.value}, {days} days, beside a product",
                     f"{median(took):.2f} ms",
                     f"{floor:.2f} ms",

@@ -25,7 +25,7 @@ from websockets.asyncio.client import connect
 
 from benchmarks.feed_ends import Far, far_end, our_end, until
 from benchmarks.feed_sender import Script, prices_of
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 
 AT_ONCE, PEER_AT_ONCE = 200_000, 100_000
 PACE, PACE_S = 10_000, 20.0

@@ -16,7 +16,7 @@ from app.foundation.http.errors import RequestError
 from app.foundation.http.request_body import parse
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 from tests.support.running import Running, running, settings_for
 
 TURNS = 50

@@ -37,7 +37,7 @@ from benchmarks.http_plan import (
     questions,
     switching,
 )
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 
 SECONDS = float(os.environ.get("MYBENCH_SECONDS", "10"))
 RUNS = int(os.environ.get("MYBENCH_RUNS", "3"))

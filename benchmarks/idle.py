@@ -19,7 +19,7 @@ from rich.table import Table
 from benchmarks.http import Server, document, peer, service
 from benchmarks.http_load import Ask, Pace, Run, once, paced, request
 from benchmarks.http_plan import PREFIX
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 
 SECONDS = float(os.environ.get("MYBENCH_SECONDS", "30"))
 JOBS = int(os.environ.get("MYBENCH_JOBS", "60"))

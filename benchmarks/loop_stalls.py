@@ -22,7 +22,7 @@ from rich.table import Table
 from app.cli.programs.local_exchange import ExchangeOptions, run_exchange
 from app.main import create_app, tune_interpreter
 from app.settings import DatabaseVariables, KucoinVariables, LogVariables, Settings
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 
 CYCLES = int(os.environ.get("MYBENCH_CYCLES", "5"))
 SECONDS = float(os.environ.get("MYBENCH_SECONDS", "10"))

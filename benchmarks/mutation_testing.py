@@ -1,7 +1,7 @@
 """Do the tests of weights and scores notice a mistake? One is made at a time, and they are run.
 
 Each mutant is one changed operator, bound or number; it is killed when a test fails. `python -m
-benchmarks.mutants [MODULE...]` prints the survivors and ends with 1 below 85 % of a module;
+benchmarks.mutation_testing [MODULE...]` prints the survivors and ends with 1 below 85 % of a module;
 `MUTANTS_EVERY=5` takes every fifth of them. What is named in EQUAL changes no answer, so that no
 test can notice it: it is counted as alive and said to be equal.
 """

@@ -37,7 +37,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.foundation.sql.facts import FactRepository
 from app.operations.domain.event_codec import drafts_of
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 from tests.support.desk import SYMBOLS, Desk
 
 BACKLOG = int(os.environ.get("BENCH_BACKLOG", "20000"))

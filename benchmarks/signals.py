@@ -25,7 +25,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import drafts_of
 from app.signals.api import routes as signals
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 from tests.support import postgres
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve

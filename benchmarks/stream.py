@@ -22,7 +22,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import drafts_of
 from app.portfolio.domain.events import PlanCreated
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 from tests.support.desk import NOW
 from tests.support.streaming import masked, served
 
