@@ -5,8 +5,7 @@ from decimal import Decimal
 
 from app.alerts.domain.models import Alert
 from app.alerts.services.notifications import NotificationService
-from app.alerts.services.rule_settings import AlertRuleService
-from app.alerts.services.service import AlertFilter, AlertService
+from app.alerts.services.service import AlertFilter, AlertRuleService, AlertService
 from app.configuration.domain.model import WeightingMethod
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor
 from app.foundation.job_service import JobService
@@ -19,11 +18,14 @@ from app.operations.services.health import StatusService
 from app.operations.services.integrity import Integrity, IntegrityService
 from app.operations.services.retention import Retention
 from app.operations.services.sample_data import SampleData
-from app.performance.services.analytics import Analytics, PerformanceAnalytics
-from app.performance.services.portfolio_metrics import MetricsService, PortfolioMetrics
+from app.performance.services.analytics import (
+    Analytics,
+    MetricsService,
+    PerformanceAnalytics,
+    PortfolioMetrics,
+)
 from app.performance.services.report import ReportService
-from app.performance.services.service import Performance, ResultSubmission
-from app.performance.services.snapshots import ValuationSnapshots
+from app.performance.services.service import Performance, ResultSubmission, ValuationSnapshots
 from app.portfolio.domain.event_log import PortfolioEvent
 from app.portfolio.domain.returns import Trade
 from app.portfolio.services.controls import ControlService

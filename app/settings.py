@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import KucoinLimits
 from app.foundation.data_status import DataSource
 from app.foundation.sql.engines import DatabaseOptions
 

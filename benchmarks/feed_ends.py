@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import KucoinLimits
 from app.adapters.kucoin.stream.market_stream import KucoinStream
 from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
 from app.configuration.domain.model import Configuration

@@ -28,9 +28,8 @@ from sqlalchemy import select
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.engines import DatabaseOptions
-from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.storage.symbols import SymbolRepository
 from app.operations.domain.event_codec import drafts_of
 from app.portfolio.domain.event_log import EventType, PortfolioEvent, instant

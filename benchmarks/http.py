@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.programs.local_exchange import ExchangeOptions, run_exchange
+from app.cli.programs.sandbox import ExchangeOptions, run_exchange
 from benchmarks.http_load import Make, Pace, Run, Taken, flat_out, once, paced, request
 from benchmarks.http_plan import (
     GOAL_MS,

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.programs.local_exchange import ExchangeOptions, run_exchange
+from app.cli.programs.sandbox import ExchangeOptions, run_exchange
 from app.main import create_app, tune_interpreter
 from app.settings import DatabaseVariables, KucoinVariables, LogVariables, Settings
 from benchmarks.result_table import Row, note

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.adapters.notifications.egress import Egress
-from app.adapters.notifications.webhook import WebhookNotifier
+from app.adapters.notifications.senders import WebhookNotifier
 from app.alerts.domain.notifications import (
     Channel,
     ChannelKind,
@@ -29,7 +29,7 @@ from app.alerts.domain.notifications import (
     NotificationKind,
 )
 from app.alerts.services.delivery import NotificationDispatcher
-from app.alerts.services.notifier import by_kind
+from app.alerts.services.notifications import by_kind
 from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.metrics import Metrics
 from app.foundation.sql import migrations

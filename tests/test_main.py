@@ -15,8 +15,8 @@ from sqlalchemy import text
 from app.container.startup import open_service
 from app.foundation.data_status import DataSource
 from app.foundation.errors import UnavailableError
+from app.foundation.health import Mode
 from app.foundation.metrics import Metrics
-from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 from app.main import create_app, known_secrets

@@ -10,9 +10,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from app.alerts.api import alert_routes as alerts
-from app.alerts.api import alert_rule_routes as alert_rules
 from app.alerts.api import notification_routes as notifications
-from app.configuration.services.changes import ConfigurationChanges
+from app.configuration.services.current import ConfigurationChanges
 from app.foundation.http import errors
 from app.foundation.http.dependencies import USE_CASES, ExpensiveRequests, UseCases
 from app.foundation.http.host_guard import HostGuard
@@ -34,11 +33,9 @@ from app.foundation.metrics import Metrics
 from app.market.api import market_routes as market
 from app.market.api import quality_routes as market_quality
 from app.market.api import symbol_routes as symbols
-from app.market.api import universe_routes as universe
 from app.market.services.ports import PortfolioMembers
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.api import configuration_routes as configuration
-from app.operations.api import integrity_routes as portfolio_integrity
 from app.operations.api import job_routes as jobs
 from app.operations.api import stream_routes as stream
 from app.operations.api import system_routes as system
@@ -52,14 +49,13 @@ from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.services.membership import PortfolioService
 from app.scoring.api import routes as scoring
-from app.scoring.api import symbol_routes as scored_symbols
 from app.signals.api import routes as signals
 from app.trading.api import routes as portfolio_safety
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     symbols.router,
-    scored_symbols.router,
-    universe.router,
+    scoring.symbol_router,
+    symbols.universe_router,
     market.router,
     market_quality.router,
     scoring.router,
@@ -69,11 +65,11 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     portfolio_proposals.router,
     portfolio_rebalance.router,
     portfolio_safety.router,
-    portfolio_integrity.router,
+    system.integrity_router,
     portfolio_metrics.router,
     portfolio_performance.router,
     portfolio_report.router,
-    alert_rules.router,
+    alerts.rule_router,
     alerts.router,
     signals.router,
     stream.router,

@@ -1,4 +1,4 @@
-"""Opens everything in order and closes it in reverse."""
+"""Opens the service with its background tasks in order, and closes it in reverse."""
 
 import asyncio
 import os
@@ -16,13 +16,21 @@ import structlog
 import app.container.tables  # noqa: F401 - declares every table
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.adapters.kucoin.limiter import WHOLE, PoolShare
+from app.alerts.services.delivery import NotificationDispatcher
 from app.alerts.services.monitor import AlertScheduler
 from app.configuration.services.current import CurrentSettings
-from app.container.background import Background
 from app.container.composition import compose
-from app.container.feed import farewell, heartbeat, join, overheard
-from app.container.reference import referring
-from app.container.runtime_values import code_version, full_version, new_id, utc_now
+from app.container.feed import (
+    FeedTasks,
+    farewell,
+    heartbeat,
+    hinted,
+    join,
+    overheard,
+    referring,
+    streamed_market,
+)
+from app.container.runtime_values import code_version, elapsed_s, full_version, new_id, utc_now
 from app.foundation.backoff import full_jitter
 from app.foundation.errors import ConflictError
 from app.foundation.event_bus import Bus
@@ -32,24 +40,110 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.job_store import JobStore, job_store
 from app.foundation.sql.replicas import Makeup
-from app.market.services.follower import FeedView
 from app.market.services.health_facts import ExchangeWatch
 from app.market.services.service_mode import ModeNow
+from app.market.services.shared_market import FeedView
+from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
+from app.operations.services.gauges import GaugeReader
 from app.operations.services.process_metrics import buffer_usage
 from app.operations.services.response_version import LiveMarketParts, StateVersionSource
 from app.operations.storage import preparation
 from app.performance.api.report_routes import report_document
 from app.settings import Role, Settings
 from app.telemetry import observers
-from app.telemetry.meter import Meter
+from app.telemetry.observers import Meter
 from app.workers.activities import activities
 from app.workers.durable import EngineOptions, executor_of
 from app.workers.engine import Engine
+from app.workers.gauges import Gauges
+from app.workers.reactions import (
+    ALERT_REACTIONS,
+    DRIFT_REACTIONS,
+    SILENT_S,
+    alert_reactions,
+    drift_reactions,
+    stream_events,
+)
 from app.workers.runs import runs
+from app.workers.schedule import Tasks, table
 from app.workers.supervisor import Supervisor
+from app.workers.watchdog import Watchdog
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """Starts the tasks of this process; the supervisor ends them."""
+
+    settings: Settings
+    metrics: Metrics
+    dice: Random
+    bus: Bus
+    in_force: CurrentSettings
+    database: Database
+    exchange: KucoinExchange
+    supervisor: Supervisor
+    engine: Engine
+    feed: FeedView
+    service: MySymbolsServiceV2
+
+    def start(self, work: Tasks) -> None:
+        """Each as a supervised task."""
+        status, supervisor, metrics = self.service.status, self.supervisor, self.metrics
+        gauges = Gauges(
+            metrics, time.monotonic, self.database, self.feed, self.bus, supervisor, status.mode,
+            status.observe,
+        )  # fmt: skip
+        gauges.watch_mode()
+        supervisor.start("gauges", gauges.run, lambda: SILENT_S)
+        service, server_clock = self.service, self.service.market.server_clock
+        status.read_gauges = GaugeReader(
+            metrics, status, service.alerts, server_clock, gauges.set_levels
+        ).read
+        supervisor.start_watchdog(lambda: self.database.is_away)
+        duty = self._feed_tasks(work).start()
+        stream_events(supervisor, self.service, self._courier(), hinted(self.database.listen, duty))
+        if self.feed.replicas is not None:
+            watchdog = Watchdog(self.feed.replicas, metrics)
+            supervisor.start("watchdog", watchdog.run, lambda: SILENT_S)
+
+    def _feed_tasks(self, work: Tasks) -> FeedTasks:
+        has_drifted = self.service.rebalancing.has_drifted
+        return FeedTasks(
+            self.settings.role,
+            self.database,
+            self.service,
+            self.feed,
+            self.supervisor,
+            table(lambda: self.in_force().intervals, work, self.engine, utc_now, elapsed_s),
+            work,
+            {
+                ALERT_REACTIONS: alert_reactions(self.bus, utc_now, work.alerts),
+                DRIFT_REACTIONS: drift_reactions(self.bus, has_drifted, self.engine),
+            },
+            self._streamed(),
+        )
+
+    def _streamed(self) -> StreamedMarket | None:
+        """None where the market is only ever asked for."""
+        if self.settings.feed.mode == "poll":
+            return None
+        return streamed_market(self.service, self.exchange.stream(), self.in_force)
+
+    def _courier(self) -> NotificationDispatcher:
+        return NotificationDispatcher(
+            self.database,
+            utc_now,
+            self.dice.random,
+            self.service.notifications.notifiers,
+            self.metrics,
+            lambda: self.in_force().notifications,
+            self.service.status.notifications_delivered,
+            shared=self.service.portfolio.idempotency.shared,
+        )
+
 
 _BYTES: Final = 32
 _FACT: Final = "cursor_secret"

@@ -6,14 +6,17 @@ from socket import gethostname
 from typing import Final
 
 from app.adapters.notifications.egress import Egress
-from app.adapters.notifications.people import TIMEOUT_S, PeopleNotifier
-from app.adapters.notifications.webhook import WebhookNotifier
+from app.adapters.notifications.senders import TIMEOUT_S, PeopleNotifier, WebhookNotifier
 from app.adapters.vault import FernetCipher
 from app.alerts.services.facts import SystemView
-from app.alerts.services.notifications import NotificationService
-from app.alerts.services.notifier import ChannelSecrets, DecryptingNotifier, Notifiers, by_kind
-from app.alerts.services.rule_settings import AlertRuleService
-from app.alerts.services.service import AlertService
+from app.alerts.services.notifications import (
+    ChannelSecrets,
+    DecryptingNotifier,
+    NotificationService,
+    Notifiers,
+    by_kind,
+)
+from app.alerts.services.service import AlertRuleService, AlertService
 from app.configuration.services.current import CurrentSettings
 from app.container import plugins
 from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
@@ -24,12 +27,12 @@ from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
-from app.market.services.follower import FeedView
 from app.market.services.health_facts import ExchangeWatch
 from app.market.services.ports import Exchange
 from app.market.services.quality import QualityService
 from app.market.services.service import BOOKS_PER_S, WHOLE_QUOTA, MarketData
 from app.market.services.service_mode import mode_over
+from app.market.services.shared_market import FeedView
 from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.configuration import ConfigurationService
@@ -38,12 +41,10 @@ from app.operations.services.health import StatusSources
 from app.operations.services.integrity import IntegrityService
 from app.operations.services.retention import Retention, find_decided_boards
 from app.operations.services.sample_data import SampleData
-from app.performance.services.analytics import PerformanceAnalytics
+from app.performance.services.analytics import MetricsService, PerformanceAnalytics
 from app.performance.services.equity_reader import with_equity_index
-from app.performance.services.portfolio_metrics import MetricsService
 from app.performance.services.report import ReportService
-from app.performance.services.service import Performance
-from app.performance.services.snapshots import ValuationSnapshots
+from app.performance.services.service import Performance, ValuationSnapshots
 from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.controls import ControlService
@@ -56,8 +57,7 @@ from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.replacement import ReplacementService
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
-from app.scoring.services.board_retention import BoardRetention
-from app.scoring.services.service import Scoring
+from app.scoring.services.service import BoardRetention, Scoring
 from app.settings import Settings
 from app.signals.services.actions import ProposedSignals, SignalActions
 from app.signals.services.evaluation import SignalEvaluator

@@ -1,8 +1,10 @@
 """Wiring of the market feed: one process reads the exchange, the others follow it."""
 
+import asyncio
+import importlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -17,21 +19,63 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.replicas import Makeup
 from app.market.services.contract_sync import SyncRequests
 from app.market.services.feed_leader import FeedLease, LeaseTimes
-from app.market.services.follower import FeedView, MarketFollower
 from app.market.services.ports import MarketStream
-from app.market.services.publisher import MarketPublisher
+from app.market.services.reference_prices import References
 from app.market.services.service_mode import ModeWatch
+from app.market.services.shared_market import FeedView, MarketFollower, MarketPublisher
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import understood
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.rescoring import Rescoring
-from app.settings import Role
+from app.settings import Role, Settings
 from app.workers.feed import FEED, FeedDuty, Sharing
-from app.workers.reactions import ALERT_REACTIONS, DRIFT_REACTIONS
+from app.workers.reactions import ALERT_REACTIONS, DRIFT_REACTIONS, SILENT_S
 from app.workers.schedule import ASKING_S, ScheduledTask, Tasks, begin, begin_feed
-from app.workers.streaming import SILENT_S
 from app.workers.supervisor import Heartbeat, Supervisor, Work
+
+REFERENCE, REFERENCE_STREAM = "reference", "reference_stream"
+
+
+@asynccontextmanager
+async def referring(
+    settings: Settings,
+    supervisor: Supervisor,
+    service: MySymbolsServiceV2,
+    is_owner: Callable[[], bool],
+) -> AsyncIterator[None]:
+    """Asks and hears the second source while this is open; without one there is nothing to do.
+
+    The tasks must be stopped before it closes.
+    """
+    wanted = settings.reference
+    if wanted.exchange == "none" or not settings.run_background_tasks:
+        yield
+        return
+    # It takes seconds to load and knows a hundred exchanges.
+    extra = await asyncio.to_thread(importlib.import_module, "app.adapters.ccxt_extra")
+    async with extra.open_reference(
+        wanted.exchange, wanted.base_url, wanted.timeout_s, _now_ms, _bases(service)
+    ) as source:
+        asked = References(
+            source, service.market.quality, is_owner, wanted.interval_s, wanted.exchange
+        )
+        supervisor.start(REFERENCE, asked.run, lambda: wanted.interval_s + ASKING_S)
+        if source.streams and settings.feed.mode == "stream":
+            supervisor.start(REFERENCE_STREAM, asked.hear, lambda: wanted.interval_s + ASKING_S)
+        service.status.reference_report = asked.report
+        yield
+
+
+def _bases(service: MySymbolsServiceV2) -> Callable[[], frozenset[str]]:
+    """Coins of the contracts that are known at present."""
+    registry = service.market.registry
+    return lambda: frozenset(entry.contract.base for entry in registry.index.entries)
+
+
+def _now_ms() -> int:
+    return round(utc_now().timestamp() * 1000)
+
 
 _DECISIONS: Final = frozenset({Topic.PORTFOLIO_CHANGE, Topic.CONFIGURATION, Topic.SCORING_RUN})
 _LIMITS: Final[Mapping[str, float]] = {

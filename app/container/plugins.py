@@ -1,12 +1,16 @@
-"""Agents, sources of signals, factors and algorithms of other packages, by entry points."""
+"""Plug-ins by entry points: agents, signal sources, factors, algorithms; faults isolated."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
+import numpy as np
 import structlog
 
-from app.container.plugin_isolation import guarded, is_sound
+from app.configuration.domain.sections import Family, Source
+from app.market.domain.models import Floats
+from app.market.domain.panel import ScoringInputs
 from app.scoring.domain.factors import FACTORS, Factor
 from app.scoring.domain.plugins import as_factor
 from app.signals.domain.agents import AGENTS, Agent
@@ -14,11 +18,59 @@ from app.signals.domain.consensus import SOURCE
 from app.signals.domain.sources import LONGEST_NAME
 from app.signals.services.sources import BUILT_IN, SignalSource
 
+_log = structlog.get_logger("plugins")
+
+
+def is_sound(factor: Any) -> bool:
+    """True if a factor can stand in the table."""
+    return (
+        isinstance(factor.family, Family)
+        and factor.orientation in {-1, 1}
+        and isinstance(factor.weight, int | float)
+        and 0.0 <= factor.weight <= 1.0
+        and bool(factor.sources)
+        and all(isinstance(one, Source) for one in factor.sources)
+        and callable(factor.measure)
+    )
+
+
+def guarded(factor: Factor) -> Factor:
+    """The same; where it fails, or gives no number per symbol, none is known."""
+
+    def measure(inputs: ScoringInputs) -> Floats:
+        count = len(inputs.symbols)
+        try:
+            values = np.asarray(factor.measure(inputs), np.float64)
+        except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
+            _failed(factor, type(error).__name__)
+            return np.full(count, np.nan)
+        if values.shape != (count,):
+            _failed(factor, f"shape {values.shape}")
+            return np.full(count, np.nan)
+        return values
+
+    def support(inputs: ScoringInputs) -> Sequence[Mapping[str, Any] | None]:
+        nothing: list[Mapping[str, Any] | None] = [None] * len(inputs.symbols)
+        if factor.support is None:
+            return nothing
+        try:
+            said = list(factor.support(inputs))
+        except Exception as error:  # noqa: BLE001  # as above
+            _failed(factor, type(error).__name__)
+            return nothing
+        return said if len(said) == len(nothing) else nothing
+
+    return replace(factor, measure=measure, support=None if factor.support is None else support)
+
+
+def _failed(factor: Factor, reason: str) -> None:
+    _log.warning("factor_failed", factor=factor.name, reason=reason)
+
+
 AGENT_GROUP: Final = "my_symbols.signal_agents"  # each names an `Agent`
 SOURCE_GROUP: Final = "my_symbols.signal_sources"  # each names a `SignalSource`
 FACTOR_GROUP: Final = "my_symbols.factors"  # each names a `Factor`
 ALGORITHM_GROUP: Final = "my_symbols.algorithms"  # each names a `ScoringAlgorithm`
-_log = structlog.get_logger("plugins")
 
 
 def agents() -> tuple[Agent, ...]:

@@ -3,8 +3,8 @@
 from typing import Final
 
 from app.alerts.storage.tables import alerts, notification_channels, notifications
-from app.configuration.storage.tables import configuration_versions
-from app.foundation.sql.metadata import metadata
+from app.configuration.storage.configuration import configuration_versions
+from app.foundation.sql.schema import make_append_only, metadata
 from app.foundation.sql.tables import (
     STREAM_ID,
     event_head,
@@ -16,8 +16,7 @@ from app.foundation.sql.tables import (
     shared_markets,
     sync_requests,
 )
-from app.foundation.sql.triggers import make_append_only
-from app.market.storage.candle_revisions import candle_revisions
+from app.market.storage.candles import candle_revisions
 from app.market.storage.quality import quality_verdicts
 from app.market.storage.tables import (
     candles,

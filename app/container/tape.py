@@ -41,9 +41,9 @@ from app.foundation.ports import Monotonic
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions, url_of
 from app.foundation.sql.job_store import JobStore, job_store
-from app.market.services.follower import FeedView
 from app.market.services.health_facts import ExchangeWatch
 from app.market.services.ports import Exchange
+from app.market.services.shared_market import FeedView
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream

@@ -4,9 +4,8 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from app.foundation.ports import Clock
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.leases import LeaseRepository
-from app.foundation.sql.unit_of_work import UnitOfWork
 
 SharedClock = Callable[[UnitOfWork], Awaitable[datetime]]
 

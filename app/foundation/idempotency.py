@@ -15,9 +15,8 @@ from app.foundation.errors import (
     UnavailableError,
 )
 from app.foundation.ports import Clock
-from app.foundation.sql.database import BULK_STATEMENT_S, Database
+from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork
 from app.foundation.sql.idempotency import Claim, ClaimOutcome, IdempotencyRepository, ResponseRow
-from app.foundation.sql.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
 _PRINCIPAL: Final = "api"  # until there are keys to tell callers apart

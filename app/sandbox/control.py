@@ -6,8 +6,7 @@ import msgspec
 from aiohttp import web
 
 from app.sandbox.exchange import LocalExchange
-from app.sandbox.market_events import MarketEvent, apply_event
-from app.sandbox.market_overrides import MarketOverride, apply_override
+from app.sandbox.market_events import MarketEvent, MarketOverride, apply_event, apply_override
 from app.sandbox.routes import EXCHANGE, HIDDEN
 from app.sandbox.stream.server import STREAM
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from app.sandbox.history.daily_history import DailyHistory
+from app.sandbox.history.bars import DailyHistory
 from app.sandbox.history.replay import replayed_history
 from app.sandbox.history.synthetic import synthetic_history
 from app.sandbox.history.universe import DAY_MS

@@ -1,6 +1,7 @@
-"""Observers of adapters and storage: count and log their events."""
+"""Observers of events, adapters and storage: they count and log."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -8,6 +9,31 @@ import structlog
 from app.foundation.errors import Code
 from app.foundation.metrics import Metrics
 from app.market.domain.models import Rejection
+from app.portfolio.domain.events import PortfolioChanged
+from app.scoring.domain.events import ScoresUpdated
+from app.signals.domain.events import SignalChanged, SignalOutcomesBooked
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    metrics: Metrics
+
+    def hear(self, event: object) -> None:
+        """Other events move nothing."""
+        match event:
+            case ScoresUpdated():
+                self.metrics.scoring_runs.inc()
+                self.metrics.scoring_seconds.observe(event.duration_s)
+            case PortfolioChanged():
+                self.metrics.portfolio_changes.labels(event.type).inc()
+            case SignalChanged():
+                self.metrics.signals.labels(event.state).inc()
+            case SignalOutcomesBooked():
+                for result in ("beat", "missed", "unknown"):
+                    self.metrics.signal_outcomes.labels(result).inc(getattr(event, result))
+            case _:
+                pass
+
 
 _log = structlog.get_logger("observers")
 

@@ -1,20 +1,41 @@
-"""Measures the process itself: lag of the event loop, resources in use, readers behind."""
+"""Measures the process itself: event-loop lag and stacks when blocked, resources, slow readers."""
 
 import asyncio
+import faulthandler
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import IO, Final, Protocol
 
 import structlog
 
 from app.foundation.event_bus import Bus
+from app.foundation.health import Mode
 from app.foundation.metrics import Metrics
-from app.foundation.mode import Mode
 from app.foundation.ports import Monotonic
 from app.market.domain.models import ExchangeLink, LinkState
-from app.workers.loop_watch import LIMIT_S
 from app.workers.supervisor import Heartbeat, Supervisor
+
+CHECK_S: Final = 0.5
+LIMIT_S: Final = 2.0
+_STDERR: Final = 2
+
+
+async def dump_stack_when_blocked(
+    file: IO[str] | int = _STDERR, check_s: float = CHECK_S, limit_s: float = LIMIT_S
+) -> None:
+    """Write the stacks of all threads to `file` (stderr) once the loop is blocked for `limit_s`.
+
+    The timer runs in C beside the interpreter, so that it also sees a loop that holds the GIL. The
+    dump holds files, lines and functions, no values. One process has one such timer.
+    """
+    try:
+        while True:
+            faulthandler.dump_traceback_later(limit_s, file=file)
+            await asyncio.sleep(check_s)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
 
 _log = structlog.get_logger("loop")
 STEP_S: Final = 0.5

@@ -1,20 +1,23 @@
-"""Reacts to decisions and price moves: evaluates alerts, and checks the drift of weights."""
+"""Reactions to committed events: alerts, drift checks, stream readers and notifications."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
+from app.alerts.services.delivery import NotificationDispatcher
 from app.configuration.domain.events import ConfigurationChanged
 from app.foundation.event_bus import Bus
 from app.foundation.jobs import JobKind
 from app.foundation.ports import Clock, Jobs
 from app.market.domain.events import ModeChanged
+from app.my_symbols import MySymbolsServiceV2
+from app.operations.services.event_stream import QuoteFeed
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.events import PortfolioChanged
 from app.scoring.domain.events import ScoresUpdated
 from app.workers.schedule import UseCase
-from app.workers.supervisor import Heartbeat, Work
+from app.workers.supervisor import Heartbeat, Supervisor, Work
 
 ALERT_REACTIONS: Final = "alert_reactions"
 _REST_S: Final = 0.5
@@ -103,3 +106,25 @@ def drift_reactions(
                 beat()
 
     return react
+
+
+SILENT_S: Final = 120.0  # each of them beats every ten seconds at least
+BACKLOG_S: Final = 600.0  # a round makes notices of all that happened since the last one
+Listen = Callable[[Callable[[], None], Heartbeat], Awaitable[None]]
+
+
+def stream_events(
+    supervisor: Supervisor,
+    service: MySymbolsServiceV2,
+    dispatcher: NotificationDispatcher,
+    listen: Listen,
+) -> None:
+    """Start it all as supervised tasks; `listen` calls its first argument at each commit."""
+
+    async def hints(beat: Heartbeat) -> None:
+        await listen(service.stream.nudge, beat)
+
+    supervisor.start("events", service.stream.follow, lambda: SILENT_S)
+    supervisor.start("event_hints", hints, lambda: SILENT_S)
+    supervisor.start("quotes", QuoteFeed(service.market, service.stream).run, lambda: SILENT_S)
+    supervisor.start("notifications", dispatcher.run, lambda: BACKLOG_S)

@@ -11,10 +11,9 @@ import pytest
 from aiohttp import web
 
 from app.adapters.notifications.egress import Egress, is_public
-from app.adapters.notifications.people import SERVICES, PeopleNotifier
-from app.adapters.notifications.webhook import WebhookNotifier
+from app.adapters.notifications.senders import SERVICES, PeopleNotifier, WebhookNotifier
 from app.alerts.domain.notifications import ChannelKind
-from app.alerts.services.notifier import Notifier
+from app.alerts.services.notifications import Notifier
 from app.foundation.errors import Code, RefusedError, UnavailableError
 from tests.adapters.test_people import BOT, DISCORD, SLACK, post_office
 from tests.adapters.test_webhook import DELIVERY, channel

@@ -18,8 +18,7 @@ from aiohttp.test_utils import TestServer
 from structlog.testing import capture_logs
 
 from app.adapters.notifications.egress import Egress
-from app.adapters.notifications.mail import Mailer
-from app.adapters.notifications.people import SERVICES, PeopleNotifier
+from app.adapters.notifications.senders import SERVICES, Mailer, PeopleNotifier
 from app.alerts.domain.notifications import ChannelKind
 from app.foundation.errors import Code, RefusedError, UnavailableError
 from tests.adapters.kucoin.test_faults import certificate_in

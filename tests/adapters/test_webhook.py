@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app.adapters.notifications.egress import Egress, addresses
-from app.adapters.notifications.webhook import WebhookNotifier
+from app.adapters.notifications.senders import WebhookNotifier
 from app.alerts.domain.notifications import (
     Channel,
     ChannelKind,

@@ -20,8 +20,7 @@ import pytest
 
 from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.output import Output
-from app.cli.programs.demo import DEMO_QUOTA, delete_database
-from app.cli.programs.demo_report import DemoResult, print_result
+from app.cli.programs.demo import DEMO_QUOTA, DemoResult, delete_database, print_result
 from app.foundation.sql.file_lock import FileLock
 from app.settings import KucoinVariables
 from tests.cli.command import PATIENCE_S, Ended, alone, ended, here, started

@@ -18,7 +18,7 @@ from app.adapters.kucoin.recording.entries import (
     RecordingReader,
 )
 from app.cli.exit_codes import ExitCode
-from app.cli.programs.recording_beside import halve_quota, record_beside
+from app.cli.programs.recording import halve_quota, record_beside
 from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Configuration, IntervalSettings
 from app.configuration.domain.sections import Family

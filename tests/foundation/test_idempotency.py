@@ -19,9 +19,8 @@ from app.foundation.errors import (
 )
 from app.foundation.idempotency import Command, CommandResult, StoredResponse
 from app.foundation.sql import idempotency
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.idempotency import IdempotencyRepository
-from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.controls import Switch
 from app.portfolio.services.views import MemberView
 from tests.support.desk import SYMBOLS, Desk

@@ -12,7 +12,7 @@ from app.foundation.replicas import Replicas
 from app.foundation.sql.database import Database
 from app.foundation.sql.replicas import Makeup, ReplicaRepository
 from app.market.domain.models import ExchangeLink
-from app.market.services.follower import FeedView
+from app.market.services.shared_market import FeedView
 from app.settings import Role
 from tests.conftest import MakeDatabase
 

@@ -7,10 +7,10 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from app.adapters.notifications.egress import Egress
-from app.adapters.notifications.webhook import WebhookNotifier
+from app.adapters.notifications.senders import WebhookNotifier
 from app.adapters.vault import FernetCipher
 from app.alerts.services.delivery import NotificationDispatcher
-from app.alerts.services.notifier import ChannelSecrets, DecryptingNotifier, by_kind
+from app.alerts.services.notifications import ChannelSecrets, DecryptingNotifier, by_kind
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions

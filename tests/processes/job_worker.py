@@ -22,7 +22,7 @@ from app.foundation.sql.job_store import job_store
 from app.operations.domain.event_codec import drafts_of
 from app.workers.durable import DurableRun, EngineOptions
 from app.workers.engine import Engine
-from app.workers.scheduled_runs import OncePerSlotTask
+from app.workers.schedule import OncePerSlotTask
 
 HELD = "held"
 EVERY_S = 3.0

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.errors import unavailable
-from app.foundation.sql.unit_of_work import UnitOfWork
 from tests.support.cutting import Cut, Way
 
 

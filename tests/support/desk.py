@@ -10,16 +10,14 @@ from uuid import UUID
 
 import numpy as np
 
-from app.alerts.services.rule_settings import AlertRuleService
-from app.alerts.services.service import AlertService
+from app.alerts.services.service import AlertRuleService, AlertService
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Family
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
 from app.foundation.idempotency import Command, IdempotentExecutor
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.models import Book, ContractStatus, Interval, Level
 from app.market.domain.panel import Panel
 from app.market.domain.sectors import UNCLASSIFIED
@@ -29,12 +27,10 @@ from app.market.services.view import Quote
 from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.integrity import IntegrityService
-from app.performance.services.analytics import PerformanceAnalytics
+from app.performance.services.analytics import MetricsService, PerformanceAnalytics
 from app.performance.services.equity_reader import with_equity_index
-from app.performance.services.portfolio_metrics import MetricsService
 from app.performance.services.report import ReportService
-from app.performance.services.service import Performance
-from app.performance.services.snapshots import ValuationSnapshots
+from app.performance.services.service import Performance, ValuationSnapshots
 from app.portfolio.domain.event_log import Draft, EventOrigin
 from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.services.change_recorder import ChangeRecorder, IndexEquity

@@ -13,7 +13,7 @@ from uuid import UUID
 import aiohttp
 
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import KucoinLimits
 from app.configuration.domain.model import Configuration
 from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics

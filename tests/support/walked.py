@@ -13,8 +13,8 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import FeedSettings
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ServiceError
+from app.foundation.health import Mode
 from app.foundation.idempotency import IdempotentExecutor
-from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
 from app.market.domain.stream import TopicKind
 from app.market.services.backfill import first_fill

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import KucoinLimits
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.settings import KucoinVariables

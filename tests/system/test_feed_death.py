@@ -7,10 +7,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import KucoinLimits
 from app.configuration.domain.sections import Source
 from app.foundation.errors import Code
-from app.foundation.mode import Mode
+from app.foundation.health import Mode
 from app.foundation.sql.database import Database
 from app.operations.api import system_routes as system
 from app.operations.services.health import StatusService

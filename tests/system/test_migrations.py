@@ -19,7 +19,7 @@ from app.container.tables import APPEND_ONLY
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql import migrations
 from app.foundation.sql.errors import SchemaTooNewError, SchemaTooOldError
-from app.foundation.sql.metadata import metadata
+from app.foundation.sql.schema import metadata
 from app.operations.storage import views  # noqa: F401  # declared on the metadata
 from tests.processes.migration_worker import migrate
 from tests.support import nursery

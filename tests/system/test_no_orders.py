@@ -3,13 +3,13 @@
 import pytest
 from pydantic import ValidationError
 
-from app.adapters.kucoin import limits
+from app.adapters.kucoin import limiter
 from app.settings import Settings, known_variables
 from tests.support.harness import openapi_document
 
 
 def test_G06_only_public_market_data_is_asked_of_the_exchange() -> None:
-    endpoints = [one for one in vars(limits).values() if isinstance(one, limits.Endpoint)]
+    endpoints = [one for one in vars(limiter).values() if isinstance(one, limiter.Endpoint)]
     assert len(endpoints) > 10
     assert {one.path for one in endpoints if one.method != "GET"} == {"/api/v1/bullet-public"}
     private = ("order", "position", "account", "transfer", "withdraw", "bullet-private", "fills")

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from app.adapters.kucoin.exchange import open_exchange
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import KucoinLimits
 from app.container.assembly import SharedQuota
 from app.container.runtime_values import utc_now
 from app.foundation.data_status import DataSource

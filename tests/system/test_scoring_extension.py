@@ -13,7 +13,7 @@ import pytest
 
 from app.configuration.domain.sections import Family, Source
 from app.container import plugins
-from app.container.plugin_isolation import guarded
+from app.container.plugins import guarded
 from app.foundation.errors import NotFoundError
 from app.foundation.sql.database import Database
 from app.market.domain.panel import ScoringInputs

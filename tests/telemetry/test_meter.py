@@ -8,7 +8,7 @@ from app.foundation.metrics import Metrics
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
 from app.scoring.domain.events import ScoresUpdated
 from app.signals.domain.events import SignalChanged, SignalOutcomesBooked
-from app.telemetry.meter import Meter
+from app.telemetry.observers import Meter
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ from app.foundation.jobs import Document, JobState
 from app.foundation.ports import Journal
 from app.foundation.sql.database import Database
 from app.workers.durable import DurableRun
-from app.workers.job_progress import report_progress
+from app.workers.runs import report_progress
 from tests.support.desk import NOW
 
 

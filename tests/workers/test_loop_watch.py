@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.workers.loop_watch import dump_stack_when_blocked
+from app.workers.gauges import dump_stack_when_blocked
 
 PATIENCE_LOOKS = 10_000_000
 

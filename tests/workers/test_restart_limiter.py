@@ -12,11 +12,9 @@ from app.alerts.services.facts import job_facts
 from app.alerts.services.service import AlertFilter, AlertService
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.database import Database
-from app.operations.services.health_checks import TASK_FAILED, background_task
-from app.operations.services.health_models import ComponentState
+from app.operations.services.health_checks import TASK_FAILED, ComponentState, background_task
 from app.portfolio.services.decision_context import DecisionContext
-from app.workers.restart_limiter import COOLDOWN_S, CRASHES
-from app.workers.supervisor import Heartbeat, Supervisor
+from app.workers.supervisor import COOLDOWN_S, CRASHES, Heartbeat, Supervisor
 from tests.support.desk import Desk
 
 START = datetime(2026, 11, 21, tzinfo=UTC)

@@ -13,7 +13,7 @@ from app.foundation.jobs import Document, JobKind, JobState
 from app.foundation.ports import Journal
 from app.workers.durable import DurableRun
 from app.workers.engine import Engine
-from app.workers.scheduled_runs import OncePerSlotTask
+from app.workers.schedule import OncePerSlotTask
 from tests.workers.engines import engine_at
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

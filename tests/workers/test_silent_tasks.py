@@ -20,10 +20,10 @@ from app.foundation.event_bus import Bus
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.market.domain.stream import BarUpdate, Told, Topic, TopicKind
-from app.market.services.follower import FeedView
 from app.market.services.reference_prices import References, ReferenceSource
 from app.market.services.service import MarketData
 from app.market.services.service_mode import MarketLevel, ModeNow
+from app.market.services.shared_market import FeedView
 from app.market.services.state import Filling
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2

@@ -11,7 +11,7 @@ from app.alerts.services.facts import job_facts
 from app.alerts.services.service import AlertFilter, AlertService
 from app.foundation.sql.database import Database
 from app.portfolio.services.decision_context import DecisionContext
-from app.workers.streaming import SILENT_S
+from app.workers.reactions import SILENT_S
 from app.workers.supervisor import Heartbeat, Supervisor
 from tests.support.desk import Desk
 

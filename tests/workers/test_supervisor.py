@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import KucoinLimits
 from app.foundation.backoff import full_jitter
 from app.foundation.errors import Code, UnavailableError
 from app.workers.schedule import TURN_S, ScheduledTask, begin

@@ -10,11 +10,10 @@ from typing import Final, Self, TypeVar
 
 import aiohttp
 
-from app.adapters.kucoin import limits as routes
+from app.adapters.kucoin import limiter as routes
 from app.adapters.kucoin import parse, parse_contracts
 from app.adapters.kucoin.fields import is_code
-from app.adapters.kucoin.limiter import PoolShare, whole_pool
-from app.adapters.kucoin.limits import Endpoint, KucoinLimits, RandomSource
+from app.adapters.kucoin.limiter import Endpoint, KucoinLimits, PoolShare, RandomSource, whole_pool
 from app.adapters.kucoin.parse import CandleRows
 from app.adapters.kucoin.rest import OnRequest, RestApi, RestClient, RestDependencies
 from app.adapters.kucoin.stream import protocol

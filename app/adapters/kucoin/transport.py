@@ -15,8 +15,7 @@ import msgspec
 from yarl import URL
 
 from app.adapters.kucoin.fields import number_from_text
-from app.adapters.kucoin.limiter import QuotaHeaders
-from app.adapters.kucoin.limits import Endpoint, KucoinLimits
+from app.adapters.kucoin.limiter import Endpoint, KucoinLimits, QuotaHeaders
 from app.foundation.errors import (
     BadResponseError,
     Code,

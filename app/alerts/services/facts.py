@@ -22,8 +22,8 @@ from app.alerts.domain.lifecycle import ResolvedAlert
 from app.alerts.domain.models import AlertRule, Resolution
 from app.alerts.storage.alerts import AlertRepository
 from app.configuration.domain.model import Configuration, CorrelationBasis
-from app.foundation.health_facts import TaskFacts
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.health import TaskFacts
+from app.foundation.sql.database import UnitOfWork
 from app.market.domain.models import (
     DELISTED,
     Contract,

@@ -1,29 +1,182 @@
-"""Evaluates, lists and changes alerts."""
+"""Evaluates, lists and changes alerts, and changes the alert rules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
 from app.alerts.domain.events import alert_raised, alert_resolved
 from app.alerts.domain.facts import PortfolioFacts, SystemFacts
-from app.alerts.domain.lifecycle import Evaluation, evaluate
-from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution
-from app.alerts.services.cache import AlertBook, AlertBookCache
-from app.alerts.services.facts import UnknownSystem, facts_at, portfolio_facts
-from app.alerts.storage.alerts import LOOK_BACK, AlertRepository
+from app.alerts.domain.lifecycle import Evaluation, Key, ResolvedAlert, evaluate
+from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution, ThresholdSide
+from app.alerts.domain.rules import RULES, ActiveRule, in_force
+from app.alerts.services.facts import (
+    PairCorrelations,
+    ScoreHistory,
+    UnknownSystem,
+    correlations,
+    facts_at,
+    past_of,
+    portfolio_facts,
+)
+from app.alerts.storage.alerts import LOOK_BACK, AlertMark, AlertRepository
+from app.configuration.domain.document import Complaint, ConfigurationRefusedError
+from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
+from app.configuration.services.current import ConfigurationChanges
 from app.foundation.concurrency import SingleFlight
 from app.foundation.errors import Code, ConflictError, RefusedError, UnavailableError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
+from app.foundation.memoize import ViewCache
 from app.foundation.ports import NewId
-from app.foundation.sql.database import BULK_STATEMENT_S, Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork
+from app.market.domain.models import Interval
+from app.portfolio.domain.models import Portfolio
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
+from app.portfolio.services.state_cache import PortfolioState
 from app.portfolio.services.tradeability import DataFacts, describe_data
 from app.portfolio.storage.portfolio import PortfolioRepository
+
+
+@dataclass(frozen=True, slots=True)
+class AlertBook:
+    """Stored alerts and the score history of the members."""
+
+    active: tuple[Alert, ...]
+    ended: Mapping[Key, ResolvedAlert]
+    past: ScoreHistory
+
+    @classmethod
+    async def load(
+        cls,
+        unit: UnitOfWork,
+        portfolio: Portfolio,
+        context: DecisionContext,
+        before: ScoreHistory | None = None,
+    ) -> "AlertBook":
+        """Load the book in a transaction; `before` as in `past_of`."""
+        return cls(
+            await unit.get(AlertRepository).active(),
+            await unit.get(AlertRepository).ended(context.at - LOOK_BACK),
+            await past_of(unit, portfolio, context.configuration, before),
+        )
+
+    def ended_since(self, since: datetime) -> dict[Key, ResolvedAlert]:
+        """Ends after `since`; the book may be older than that."""
+        return {key: end for key, end in self.ended.items() if end.at > since}
+
+
+@dataclass(slots=True)
+class AlertBookCache:
+    """Newest alert book, read again only after one of its tables has changed.
+
+    Where no other process can write, a count of own commits avoids asking; otherwise one statement
+    gives the mark of the tables.
+    """
+
+    _cached: tuple[int | None, AlertMark, PortfolioState, AlertBook] | None = None
+    _views: ViewCache = field(default_factory=ViewCache)
+
+    async def load(
+        self, database: Database, state: PortfolioState, context: DecisionContext
+    ) -> AlertBook:
+        """Book with every commit before the call. Raises UnavailableError."""
+        # Counted before reading: a commit during the read makes the next call read again.
+        commits, cached = database.commits, self._cached
+        is_of_state = cached is not None and cached[2] is state
+        if cached is not None and is_of_state and commits is not None and cached[0] == commits:
+            return cached[3]
+        async with database.read() as unit:
+            mark = await unit.get(AlertRepository).mark()
+            if cached is not None and is_of_state and cached[1] == mark:
+                book = cached[3]
+            else:
+                before = cached[3].past if cached is not None and is_of_state else None
+                book = await AlertBook.load(unit, state.portfolio, context, before)
+        self._cached = (commits, mark, state, book)
+        return book
+
+    def pairs(self, state: PortfolioState, context: DecisionContext) -> PairCorrelations:
+        """Cached correlations of the members; they cost as much as all other facts together."""
+        portfolio, panel = state.portfolio, context.market.panel(Interval.DAY)
+        key = (portfolio.members, panel, context.configuration)
+        return self._views.get("pairs", key, lambda: correlations(portfolio, context))
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRuleService:
+    """Use cases of alert rules; a change is a new version of the business settings."""
+
+    configuration: ConfigurationChanges
+
+    async def all(self) -> tuple[tuple[ActiveRule, ...], int]:
+        """Every active rule and the version of the settings."""
+        settings = await self.configuration.current()
+        return tuple(in_force(rule, settings) for rule in AlertRule), settings.version
+
+    async def change(
+        self,
+        rule: AlertRule,
+        wanted: Mapping[str, object],
+        reason: str,
+        command: Command,
+        render: Render[Configuration] | None = None,
+    ) -> CommandResult[Configuration]:
+        """Change a rule.
+
+        `wanted` may name enabled, severity, duration_s, cooldown_s, limit and clear_limit.
+
+        Raises ConfigurationRefusedError for invalid values, and the errors of a settings change.
+        """
+        present = await self.configuration.current()
+        changes = changes_of(rule, wanted, present)
+        return await self.configuration.put(changes, reason, command, render)
+
+
+def changes_of(
+    rule: AlertRule, wanted: Mapping[str, object], present: Configuration
+) -> dict[str, Any]:
+    """Convert a rule change to a settings change; a clear limit becomes a clear margin."""
+    own = dict(wanted)
+    force = in_force(rule, present)
+    numeric = [name for name in ("limit", "clear_limit") if name in own]
+    if force.side is ThresholdSide.STATE and not hasattr(force.settings, "limit") and numeric:
+        raise _refused(numeric[0], "unknown_key", f"{rule.value} is about a state: it has no limit")
+    changes: dict[str, Any] = {}
+    limit = own.pop("limit", None)
+    if limit is not None:
+        place = RULES[rule].limit_at
+        if place is None:
+            own["limit"] = limit
+        else:
+            group, name = place
+            changes[group] = {name: limit}
+    clear = own.pop("clear_limit", None)
+    if clear is not None:
+        own["clear_margin"] = _margin(force, limit if limit is not None else force.limit, clear)
+    if own:
+        changes.setdefault("alerts", {})["rules"] = {rule.value: own}
+    return changes
+
+
+def _margin(force: ActiveRule, limit: object, clear: object) -> float:
+    numbers = [float(one) for one in (limit, clear) if isinstance(one, int | float)]
+    if len(numbers) < 2:
+        raise _refused("clear_limit", "number_type", "clear_limit must be a number")
+    beyond = (
+        numbers[0] - numbers[1] if force.side is ThresholdSide.ABOVE else numbers[1] - numbers[0]
+    )
+    if beyond < 0.0:
+        side = "above" if force.side is ThresholdSide.ABOVE else "below"
+        raise _refused("clear_limit", "order", f"clear_limit must not lie {side} limit")
+    return round(beyond, 9)
+
+
+def _refused(loc: str, kind: str, message: str) -> ConfigurationRefusedError:
+    return ConfigurationRefusedError(Code.VALIDATION_FAILED, (Complaint(loc, kind, message),))
+
 
 _log = structlog.get_logger("alerts")
 

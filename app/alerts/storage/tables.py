@@ -17,8 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import text as sql
 
-from app.foundation.sql.metadata import HUGE, between, metadata
-from app.foundation.sql.types import FiniteFloat, JsonText, UtcInstant
+from app.foundation.sql.schema import HUGE, FiniteFloat, JsonText, UtcInstant, between, metadata
 
 _LIVE: Final = "state <> 'resolved'"
 

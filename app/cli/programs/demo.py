@@ -3,23 +3,155 @@
 import asyncio
 import os
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from rich.progress import Progress, TaskID
+from rich.table import Table
 
 from app.cli.client import Client
+from app.cli.commands.portfolio import exact_decimal, format_sum, sum_weights
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
-from app.cli.output import Output, report_errors
-from app.cli.programs.demo_report import DemoResult, print_result
-from app.cli.programs.local_exchange import ExchangeOptions, run_exchange
-from app.cli.programs.sandbox import parse_day, require_file
+from app.cli.output import Output, create_table, format_number, report_errors
+from app.cli.programs.sandbox import ExchangeOptions, parse_day, require_file, run_exchange
 from app.cli.programs.service import Server, listening, run
 from app.cli.programs.settings import read_settings
 from app.foundation.data_status import DataSource
 from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePlaceError, FileLock
 from app.foundation.sql.job_store import jobs_file
 from app.settings import Settings
+
+_FAMILIES: Final = ("technical_score", "fundamental_score", "market_structure_score", "risk_score")
+_MEMBER_COLUMNS: Final = (
+    "rank>", "symbol", "contract", "weight %>", "score>", "confidence>", "technical>",
+    "fundamental>", "structure>", "risk>",
+)  # fmt: skip
+_FUNNEL_COLUMNS: Final = ("rule", "", "limit", "entered>", "failed>")
+_REFUSAL_COLUMNS: Final = ("symbol", "score>", "reason", "against", "correlation>")
+_MAX_REFUSALS: Final = 15
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """Responses of the service; `choice` is None when the portfolio had members already."""
+
+    url: str
+    portfolio: Mapping[str, Any]
+    choice: Mapping[str, Any] | None
+    rankings: Mapping[str, Any]
+    run: Mapping[str, Any]
+    funnel: Mapping[str, Any]
+    usable_s: float | None  # from the start to the first complete board; None without one
+
+    @property
+    def scores(self) -> Sequence[Mapping[str, Any]]:
+        """The scored lines of the board."""
+        return [score for score in self.rankings["items"] if score["status"] == "scored"]
+
+    @property
+    def refusals(self) -> Sequence[Mapping[str, Any]]:
+        """The candidates that the choice of members refused."""
+        return list(self.choice["refused"]) if self.choice else []
+
+
+def print_result(result: DemoResult, output: Output, seconds: float) -> None:
+    """Prints one JSON document, or the tables."""
+    if output.as_json:
+        output.print_document(_create_document(result, seconds))
+        return
+    output.console.print(_create_members_table(result))
+    output.console.print(format_sum(result.portfolio))
+    output.console.print(_create_coverage_table(result.run))
+    output.console.print(_format_spread(result.run))
+    output.console.print(_create_funnel_table(result.funnel))
+    output.console.print(_create_refusals(result))
+    source, as_of = result.run["data_source"], result.run["as_of"]
+    output.console.print(f"data of {source}, as of {as_of}; from start to table: {seconds:.1f} s")
+    usable = "none yet" if result.usable_s is None else f"after {result.usable_s:.1f} s"
+    output.console.print(f"first usable board: {usable}")
+
+
+def _create_members_table(result: DemoResult) -> Table:
+    scores = {score["symbol"]: score for score in result.scores}
+    rows = []
+    for member in result.portfolio["members"]:
+        score = scores.get(member["symbol"], {})
+        rows.append(
+            (
+                member["position_rank"],
+                member["symbol"],
+                member["contract"],
+                format_number(member["weight_percentage"], 6),
+                format_number(score.get("composite_score"), 4),
+                format_number(score.get("confidence_level"), 2),
+                *(format_number(score.get(family)) for family in _FAMILIES),
+            )
+        )
+    return create_table("portfolio", _MEMBER_COLUMNS, rows)
+
+
+def _create_coverage_table(run: Mapping[str, Any]) -> Table:
+    rows = [(factor, f"{float(share):.1%}") for factor, share in run["coverage"].items()]
+    title = "coverage of the eligible symbols, per factor"
+    return create_table(title, ("factor", "covered>"), rows)
+
+
+def _format_spread(run: Mapping[str, Any]) -> str:
+    spread = run["score_spread"] or {}
+    figures = (f"{name.replace('_', ' ')} {format_number(value)}" for name, value in spread.items())
+    confidence = format_number(run["median_confidence"], 2)
+    return (
+        f"{run['scores_calculated']} scores: {', '.join(figures)}; median confidence {confidence}"
+    )
+
+
+def _create_funnel_table(funnel: Mapping[str, Any]) -> Table:
+    rows = [
+        (stage["name"], stage["title"], stage["limit"], stage["entered"], stage["failed"])
+        for stage in funnel["stages"]
+    ]
+    title = f"funnel: {funnel['universe']} contracts, {funnel['eligible']} eligible"
+    return create_table(title, _FUNNEL_COLUMNS, rows)
+
+
+def _create_refusals(result: DemoResult) -> Table | str:
+    refusals = result.refusals
+    if not refusals:
+        below = len(result.scores) - len(result.portfolio["members"])
+        return f"refused candidates: none; {below} scored symbols rank below the members"
+    counts = Counter(str(refusal["reason"]) for refusal in refusals)
+    summary = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
+    rows = [
+        (
+            refusal["symbol"],
+            format_number(refusal["score"], 4),
+            refusal["reason"],
+            refusal["conflicting_symbol"],
+            format_number(refusal["correlation"]),
+        )
+        for refusal in refusals[:_MAX_REFUSALS]
+    ]
+    title = f"refused candidates: {summary} (the first {len(rows)} of {len(refusals)})"
+    return create_table(title, _REFUSAL_COLUMNS, rows)
+
+
+def _create_document(result: DemoResult, seconds: float) -> dict[str, Any]:
+    cash = exact_decimal(result.portfolio["cash_percentage"])
+    return {
+        "url": result.url,
+        "seconds": round(seconds, 3),
+        "first_usable_board_seconds": result.usable_s,
+        "portfolio": result.portfolio,
+        "weights_and_cash": sum_weights(result.portfolio) + cash,
+        "run": result.run,
+        "funnel": result.funnel,
+        "refused": result.refusals,
+        "board": result.scores,
+    }
+
 
 # KuCoin allows 2000 per 30 s and address. At that pace the first fill (daily and hourly candles of
 # about 500 contracts) takes minutes, so the demo's own exchange allows more.

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import typer
 
 from app.adapters.kucoin.exchange import open_exchange
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import KucoinLimits
 from app.cli.client import Client
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
 from app.cli.output import Output, create_table, report_errors

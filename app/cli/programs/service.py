@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
 from app.cli.output import report_errors
-from app.cli.programs.recording_beside import halve_quota, record_beside, refuse_existing
+from app.cli.programs.recording import halve_quota, record_beside, refuse_existing
 from app.cli.programs.settings import read_settings
 from app.container.runtime_values import new_id
 from app.foundation.errors import ServiceError
@@ -29,7 +29,7 @@ from app.foundation.http.server import (
 )
 from app.main import create_app, tune_interpreter
 from app.settings import Role, Settings
-from app.workers.loop_watch import dump_stack_when_blocked
+from app.workers.gauges import dump_stack_when_blocked
 
 _log = structlog.get_logger("service")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -1,8 +1,9 @@
-"""The business settings in force, in memory for those that read them between two requests."""
+"""The business settings in force, in memory, and the port that reads and changes them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -11,7 +12,28 @@ from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import UnavailableError
 from app.foundation.events import EventCodec, EventRecord, Topic
+from app.foundation.idempotency import Command, CommandResult, Render
 from app.foundation.sql.database import Database
+
+
+class ConfigurationChanges(Protocol):
+    """Versioned configuration; `operations` implements it, with audit and evictions."""
+
+    async def current(self) -> Configuration: ...
+
+    async def put(
+        self,
+        changes: Mapping[str, object],
+        reason: str,
+        command: Command,
+        render: Render[Configuration] | None = None,
+    ) -> CommandResult[Configuration]:
+        """The present settings with `changes`, judged as a whole, as the next version.
+
+        Raises ConfigurationRefusedError and what carrying the change out raises.
+        """
+        ...
+
 
 _CODEC: Final = EventCodec(EVENTS, FORMS)
 _AUTHOR: Final = "service"

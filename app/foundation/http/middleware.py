@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.foundation.errors import Code
+from app.foundation.health import Mode
 from app.foundation.http.errors import CLIENT_CLOSED, problem_response, template_of
 from app.foundation.http.request_body import UNSAFE_TEXT
 from app.foundation.http.responses import REPLAYED, CompleteHeaders, Header
 from app.foundation.http.schemas import ENCODED_SLASH
 from app.foundation.metrics import Metrics
-from app.foundation.mode import Mode
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_URL_BYTES: Final = 8 * 1024

@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.foundation.errors import Code
+from app.foundation.health import Mode
 from app.foundation.http.errors import problem_response
 from app.foundation.http.protocol import PREFIX
-from app.foundation.mode import Mode
 
 STARTUP_STATE: Final = "opening"
 _RETRY_S: Final = 5.0

@@ -1,11 +1,11 @@
-"""The database: engines, transactions, and the guards that make both kinds safe."""
+"""Database: one unit of work per use case, and transactions that are safe on both engines."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.foundation.data_status import DataSource
 from app.foundation.errors import Code, OperatorActionError, ServiceError, UnavailableError
+from app.foundation.events import EventDraft
 from app.foundation.sql.engines import DatabaseOptions, Engines, SlowStatement, opened, url_of
 from app.foundation.sql.errors import (
     CONNECT_ERRORS,
@@ -25,13 +26,71 @@ from app.foundation.sql.errors import (
     unavailable,
     unmigrated,
 )
-from app.foundation.sql.events import listen
+from app.foundation.sql.events import EventRepository, listen
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.file_lock import FileLock
-from app.foundation.sql.shielded import shielded
-from app.foundation.sql.unit_of_work import DraftsOf, UnitOfWork
 
 T = TypeVar("T")
+
+
+async def shielded(work: Awaitable[T], undo: Callable[[T], Awaitable[None]] | None = None) -> T:
+    """The result of `work`, which a cancellation cannot cut in half.
+
+    A cancellation is delivered after `work` has ended. Its result is then lost to the caller, so
+    `undo` gets it, to give back what was taken.
+    """
+    task = asyncio.ensure_future(work)  # noqa: TID251  # ends before this returns
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        # Not an event that the work sets: the loop, when it closes, cancels the task as well, and
+        # one that never began sets nothing.
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:
+                continue  # once is enough; it is raised below
+        failed = task.cancelled() or task.exception() is not None
+        if undo is not None and not failed:
+            await shielded(undo(task.result()))
+        raise
+
+
+R = TypeVar("R")
+DraftsOf = Callable[[object], Sequence[EventDraft]]  # stored form of an event; none if unknown
+
+
+class UnitOfWork:
+    """Reads and writes of one use case, committed together or not at all."""
+
+    def __init__(
+        self, connection: AsyncConnection, drafts_of: DraftsOf, *, writes: bool = True
+    ) -> None:
+        self.connection = connection
+        self.writes = writes
+        self._drafts_of = drafts_of
+        self.announced: list[object] = []
+        self._repositories: dict[object, object] = {}
+
+    def get(self, repository: Callable[[AsyncConnection], R]) -> R:
+        """The repository of that class on this transaction's connection, made at its first use."""
+        if repository not in self._repositories:
+            self._repositories[repository] = repository(self.connection)
+        return cast("R", self._repositories[repository])
+
+    def announce(self, event: object) -> None:
+        """Publishes `event` once the transaction is committed; a rollback forgets it.
+
+        What the event codec knows is stored in the same transaction.
+        """
+        self.announced.append(event)
+
+    async def store_announced(self) -> None:
+        """The last statements before a commit: numbers are given in the order of the commits."""
+        drafts = [draft for event in self.announced for draft in self._drafts_of(event)]
+        await self.get(EventRepository).append(drafts)
+
+
 ATTEMPTS: Final = 5
 BULK_STATEMENT_S: Final = 60.0  # a statement of work in bulk, for which no caller waits
 # What is tried where changes were refused: so much that no free rest of a page takes it.

@@ -21,7 +21,7 @@ from app.foundation.errors import (
     ServiceError,
     UnavailableError,
 )
-from app.foundation.sql.metadata import metadata
+from app.foundation.sql.schema import metadata
 
 
 @dataclass(frozen=True, slots=True)

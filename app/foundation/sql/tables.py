@@ -14,8 +14,7 @@ from sqlalchemy import (
     Table,
 )
 
-from app.foundation.sql.metadata import metadata
-from app.foundation.sql.types import JsonText, UtcInstant
+from app.foundation.sql.schema import JsonText, UtcInstant, metadata
 
 job_executors = Table(
     "job_executors",

@@ -8,9 +8,8 @@ from typing import Final
 from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.foundation.ports import NewId
 from app.foundation.sql.database import Database
-from app.market.services.follower import MarketFollower
-from app.market.services.publisher import MarketPublisher
 from app.market.services.service import MarketData
+from app.market.services.shared_market import MarketFollower, MarketPublisher
 from app.market.services.symbol_registry import SyncSummary
 from app.market.storage.shared_market import SharedMarketRepository
 

@@ -8,9 +8,8 @@ import structlog
 
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.ports import Monotonic
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.leases import Lease, LeaseRepository
-from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.storage.shared_market import FEED
 
 TTL_S: Final = 9.0

@@ -6,9 +6,8 @@ from decimal import Decimal
 
 from app.foundation.data_status import DataStatus
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.facts import FactRepository
-from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.quality_report import QualityReport
 from app.market.domain.reference_prices import young
 from app.market.domain.symbols import SymbolEntry
@@ -16,7 +15,7 @@ from app.market.services.exchange_clock import instant
 from app.market.services.quality_monitor import RELEASES, quality_of
 from app.market.services.service import MarketData
 from app.market.services.symbol_quality import doubt_of
-from app.market.storage.candle_revisions import CandleRevisionRepository
+from app.market.storage.candles import CandleRevisionRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
 
 PastVerdict = StoredVerdict

@@ -38,7 +38,7 @@ from app.market.services.symbol_quality import (
     reading_of,
     volume_jump_of,
 )
-from app.market.storage.candle_revisions import CandleRevisionRepository
+from app.market.storage.candles import CandleRevisionRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
 
 _BP = 10_000.0

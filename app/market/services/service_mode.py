@@ -13,11 +13,10 @@ import structlog
 
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, ServiceError, UnavailableError
-from app.foundation.mode import Mode
+from app.foundation.health import Mode
 from app.foundation.ports import Clock, Monotonic, NewId
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.facts import FactRepository
-from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.events import ModeChanged
 
 KEEP_S: Final = 1.0  # so long the count of stale symbols serves; the rest is never kept

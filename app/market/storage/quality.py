@@ -8,9 +8,15 @@ from typing import Any, Final
 from sqlalchemy import Column, Index, PrimaryKeyConstraint, Row, String, Table, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.foundation.sql.metadata import between, metadata
+from app.foundation.sql.schema import (
+    FiniteFloat,
+    JsonText,
+    UtcInstant,
+    between,
+    metadata,
+    type_of_uuid,
+)
 from app.foundation.sql.statements import upsert
-from app.foundation.sql.types import FiniteFloat, JsonText, UtcInstant, type_of_uuid
 from app.market.domain.quality_report import QualityVerdict
 
 # Like other market data it has no foreign key: symbols never go.

@@ -15,8 +15,17 @@ from sqlalchemy import (
     text,
 )
 
-from app.foundation.sql.metadata import HUGE, between, exact, metadata, positive
-from app.foundation.sql.types import ExactDecimal, FiniteFloat, UtcInstant, type_of_uuid
+from app.foundation.sql.schema import (
+    HUGE,
+    ExactDecimal,
+    FiniteFloat,
+    UtcInstant,
+    between,
+    exact,
+    metadata,
+    positive,
+    type_of_uuid,
+)
 
 contracts = Table(
     "contracts",

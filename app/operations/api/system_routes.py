@@ -1,4 +1,4 @@
-"""Probes, health, status and sample data."""
+"""Routes of the service itself: probes, health, status, integrity and sample data."""
 
 from enum import StrEnum
 from typing import Annotated, Self
@@ -8,8 +8,10 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.foundation.errors import Code, UnavailableError
+from app.foundation.health import Mode
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
 from app.foundation.http.dependencies import (
+    EXPENSIVE,
     UNNAMED,
     USE_CASES,
     IdempotencyDep,
@@ -25,17 +27,49 @@ from app.foundation.idempotency import Command, IdempotentExecutor, StoredRespon
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
 from app.foundation.metrics import CONTENT_TYPE, Metrics
-from app.foundation.mode import Mode
 from app.market.services.health_facts import MarketFacts, StreamReport
 from app.operations.services.health import StatusService
-from app.operations.services.health_models import (
+from app.operations.services.health_checks import (
     ComponentHealth,
     ComponentState,
     Health,
     ServiceStatus,
 )
+from app.operations.services.integrity import Integrity, IntegrityService
 from app.operations.services.sample_data import SampleData, SampleDataResult
 from app.signals.api.schemas import SignalQueueOut
+
+integrity_router = api_router("portfolio", "/portfolio")
+
+
+class InvariantOut(Out):
+    name: str = Field(examples=["sum_of_weights"])
+    ok: bool
+    detail: str | None = Field(description="What is wrong.")
+
+
+class IntegrityOut(Out):
+    ok: bool
+    version: int
+    events: int
+    checked_at: UtcTime
+    invariants: list[InvariantOut]
+
+    @classmethod
+    def of(cls, checked: Integrity) -> Self:
+        return cls(
+            ok=checked.ok,
+            version=checked.version,
+            events=checked.events,
+            checked_at=checked.checked_at,
+            invariants=[InvariantOut.model_validate(one) for one in checked.invariants],
+        )
+
+
+@integrity_router.get("/integrity", summary="Are all invariants held", dependencies=EXPENSIVE)
+async def integrity(checks: Provided[IntegrityService]) -> IntegrityOut:
+    """Check size, ranks, sums, bounds, scores, the hash chain and that events give the state."""
+    return IntegrityOut.of(await checks.check())
 
 
 class FeedMode(StrEnum):

@@ -9,8 +9,7 @@ from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ConflictError, RefusedError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.symbols import MAX_SPELLING
 from app.market.services.view import MarketView
 from app.portfolio.domain.event_log import EventType, PortfolioEvent

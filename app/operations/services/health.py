@@ -9,9 +9,8 @@ from app.configuration.domain.model import Configuration
 from app.foundation.concurrency import SingleFlight
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import ServiceError
-from app.foundation.health_facts import ProcessFacts, TaskFacts
+from app.foundation.health import Mode, ProcessFacts, TaskFacts
 from app.foundation.metrics import Metrics
-from app.foundation.mode import Mode
 from app.foundation.ports import Clock
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
@@ -19,6 +18,12 @@ from app.market.domain.models import ExchangeLink
 from app.market.services.health_facts import MarketFacts, ReferenceReport, StreamReport
 from app.market.services.service_mode import ModeNow, halted_by
 from app.operations.services.health_checks import (
+    ComponentHealth,
+    ComponentState,
+    Health,
+    PortfolioStatus,
+    ScoringFacts,
+    ServiceStatus,
     alerting,
     background_task,
     exchange,
@@ -27,14 +32,6 @@ from app.operations.services.health_checks import (
     scoring,
     stream,
     worst,
-)
-from app.operations.services.health_models import (
-    ComponentHealth,
-    ComponentState,
-    Health,
-    PortfolioStatus,
-    ScoringFacts,
-    ServiceStatus,
 )
 from app.operations.services.process_metrics import (
     ProcessMetricsCollector,

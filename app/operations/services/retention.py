@@ -9,16 +9,16 @@ from typing import Final
 from app.alerts.services.notifications import NotificationService
 from app.alerts.services.service import AlertService
 from app.configuration.domain.sections import RetentionSettings
-from app.configuration.services.changes import ConfigurationChanges
+from app.configuration.services.current import ConfigurationChanges
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.job_service import JobService
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import UnitOfWork
 from app.operations.services.event_stream import EventStream
 from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from app.scoring.domain.board_retention import StoredRun
-from app.scoring.services.board_retention import BoardRetention
+from app.scoring.services.service import BoardRetention
 from app.signals.services.service import SignalService
 from app.signals.storage.signals import SignalEffectRepository
 

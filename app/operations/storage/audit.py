@@ -30,7 +30,7 @@ from sqlalchemy import inspect as sqlalchemy_inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from app.configuration.storage.tables import configuration_versions
+from app.configuration.storage.configuration import configuration_versions
 from app.foundation.errors import Code, NotFoundError, UnavailableError
 from app.foundation.events import Topic
 from app.foundation.sql.engines import url_of

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import event
 
-from app.foundation.sql.metadata import metadata
+from app.foundation.sql.schema import metadata
 
 # Newest complete board: the scores that decisions use.
 _NEWEST_RUN: Final = """\

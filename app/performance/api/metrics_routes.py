@@ -18,8 +18,12 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.performance.api.schemas import EarnedOut, HypotheticalOut, earned_fields
-from app.performance.services.analytics import Analytics, PerformanceAnalytics
-from app.performance.services.portfolio_metrics import MetricsService, PortfolioMetrics
+from app.performance.services.analytics import (
+    Analytics,
+    MetricsService,
+    PerformanceAnalytics,
+    PortfolioMetrics,
+)
 from app.portfolio.api.schemas import freshness
 from app.portfolio.domain.risk import Risk
 

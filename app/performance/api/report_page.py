@@ -11,8 +11,7 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from app.performance.domain.attribution import Attribution
-from app.performance.domain.brinson import ActiveReturn
+from app.performance.domain.attribution import ActiveReturn, Attribution
 from app.performance.domain.replacement_outcomes import ReplacementOutcome
 from app.performance.services.report import Report
 from app.portfolio.domain.returns import Figures

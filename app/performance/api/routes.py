@@ -52,8 +52,7 @@ from app.performance.api.schemas import (
     TradeOut,
 )
 from app.performance.domain.equity_curve import ValuationSnapshot
-from app.performance.services.service import Performance, ResultSubmission
-from app.performance.services.snapshots import ValuationSnapshots
+from app.performance.services.service import Performance, ResultSubmission, ValuationSnapshots
 from app.portfolio.api.schemas import freshness
 from app.portfolio.domain.returns import Trade
 

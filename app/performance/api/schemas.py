@@ -5,9 +5,8 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field
 
 from app.foundation.http.schemas import MoneyString, Out, Percent, Share, UtcTime, finite, percent
-from app.performance.domain.attribution import Attribution, AttributionLine
+from app.performance.domain.attribution import ActiveReturn, Attribution, AttributionLine
 from app.performance.domain.backfilled_marks import BackfilledMark
-from app.performance.domain.brinson import ActiveReturn
 from app.performance.domain.equity_curve import Day
 from app.performance.services.service import PositionPerformance
 from app.portfolio.domain.returns import Figures, Trade

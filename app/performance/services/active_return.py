@@ -11,7 +11,7 @@ import numpy as np
 from app.foundation.decimal_math import EXACT, total
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import Panel, unbroken
-from app.performance.domain.brinson import CASH, ActiveReturn, MarketDay, explained, unknown
+from app.performance.domain.attribution import CASH, ActiveReturn, MarketDay, explained, unknown
 from app.performance.domain.equity_curve import Point
 from app.performance.services.equity_reader import EquityHistory, period_ends
 

@@ -1,16 +1,104 @@
-"""Analytics: current scores of the members and risk-adjusted performance."""
+"""Portfolio metrics and analytics: scores, sectors, performance, risk and correlation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import fmean, stdev
+from typing import Final
 
 from app.foundation.decimal_math import to_millionths
 from app.foundation.sql.database import Database
+from app.market.domain.models import Interval
 from app.performance.services.equity_reader import EquityQuery, load_equity
+from app.portfolio.domain.models import FULL, Portfolio
 from app.portfolio.domain.returns import Figures
-from app.portfolio.services.decision_context import DecisionContextFactory
-from app.portfolio.services.queries import mean_known
+from app.portfolio.domain.risk import Risk, compute_risk
+from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
+from app.portfolio.services.queries import CorrelationReport, correlation_report, mean_known
 from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.services.views import portfolio_view, weakest
+
+_PLACES: Final = 4  # decimals of the weights (fractions) for the risk figures
+
+
+@dataclass(frozen=True, slots=True)
+class Concentration:
+    """Sector concentration of the invested weight; None without investment."""
+
+    weights_u: Mapping[str, int]  # micro-percent by sector
+    hhi: float | None  # sum of the squared shares
+
+    @property
+    def diversification(self) -> float | None:
+        return None if self.hhi is None else 1.0 - self.hhi
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioMetrics:
+    """Metrics of one moment; None where a figure is undefined."""
+
+    scores: tuple[float, ...]
+    score_spread: float | None  # sample standard deviation
+    sectors: Concentration
+    moves: tuple[float, ...]  # performance since inclusion, where known
+    risk: Risk
+    correlation: CorrelationReport
+    facts: DataFacts
+    earned: Figures  # by the weights of each day
+
+    @property
+    def share_of_gainers(self) -> float | None:
+        """Share of the members above their inclusion price."""
+        return fmean(move > 0.0 for move in self.moves) if self.moves else None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsService:
+    """Read-only metrics of one consistent snapshot."""
+
+    database: Database
+    contexts: DecisionContextFactory
+
+    async def metrics(self) -> PortfolioMetrics:
+        """Metrics of one state and one market. Raises UnavailableError."""
+        async with self.database.read() as unit:
+            track = await load_equity(unit, self.contexts, EquityQuery(has_figures=True))
+            context = await self.contexts.of(unit)
+        portfolio, daily = track.portfolio, context.market.panel(Interval.DAY)
+        view = portfolio_view(portfolio, context)
+        scores = tuple(one.score for one in view.members if one.score is not None)
+        by_sector: dict[str, int] = {}
+        for member in portfolio.members:
+            sector = context.sector(member.symbol)
+            by_sector[sector] = by_sector.get(sector, 0) + member.weight_u
+        invested = sum(by_sector.values())
+        hhi = sum((one / invested) ** 2 for one in by_sector.values()) if invested else None
+        moves = (one.figures.performance for one in view.members)
+        weights = present_weights(portfolio, context)
+        return PortfolioMetrics(
+            scores=scores,
+            score_spread=stdev(scores) if len(scores) > 1 else None,
+            sectors=Concentration(dict(sorted(by_sector.items())), hhi),
+            moves=tuple(move for move in moves if move is not None),
+            # Depends on daily bars and weights alone and costs more than the rest.
+            risk=self.contexts.views.get(
+                "metrics_risk",
+                (daily, tuple(weights.items())),
+                lambda: compute_risk(daily, weights),
+            ),
+            correlation=correlation_report(view, context),
+            facts=view.facts,
+            earned=track.figures(),
+        )
+
+
+def present_weights(portfolio: Portfolio, context: DecisionContext) -> dict[str, float]:
+    """Drifted weights as fractions, rounded to a hundredth of a percentage point.
+
+    Further digits change with every quote.
+    """
+    held = context.at_current_prices(portfolio).members
+    return {member.symbol: round(member.weight_u / FULL, _PLACES) for member in held}
 
 
 @dataclass(frozen=True, slots=True)

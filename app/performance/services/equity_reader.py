@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import UnitOfWork
 from app.market.domain.models import Interval
 from app.performance.domain.backfilled_marks import (
     INDEX,

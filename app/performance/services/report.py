@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import UnitOfWork
 from app.market.domain.models import DELISTED, Funding, Interval
 from app.market.storage.market_data import MarketRepository
-from app.performance.domain.attribution import Attribution
+from app.performance.domain.attribution import ActiveReturn, Attribution
 from app.performance.domain.backfilled_marks import BackfilledMark, with_backfilled_marks
-from app.performance.domain.brinson import ActiveReturn
 from app.performance.domain.equity_curve import Day, EquityStep, equity_steps
 from app.performance.domain.replacement_outcomes import (
     ReplacementLedger,
@@ -19,8 +18,8 @@ from app.performance.domain.replacement_outcomes import (
     replacement_ledger,
 )
 from app.performance.services.active_return import active_return
+from app.performance.services.analytics import present_weights
 from app.performance.services.equity_reader import EquityHistory, EquityQuery, load_equity
-from app.performance.services.portfolio_metrics import present_weights
 from app.performance.services.service import (
     Performance,
     PositionPerformance,

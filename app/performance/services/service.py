@@ -1,4 +1,4 @@
-"""Books results and measures the performance of the notional portfolio."""
+"""Books results, measures the notional portfolio and records valuation snapshots."""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,18 +10,18 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.decimal_math import total
 from app.foundation.errors import Code, ConflictError, RefusedError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
-from app.foundation.sql.database import Database
-from app.foundation.sql.types import plain
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
+from app.foundation.sql.schema import plain
 from app.performance.domain.attribution import (
+    ActiveReturn,
     Attribution,
     attribution_from_curve,
     attribution_from_results,
 )
-from app.performance.domain.brinson import ActiveReturn
-from app.performance.domain.equity_curve import Position
+from app.performance.domain.equity_curve import Position, ValuationSnapshot
 from app.performance.services.active_return import active_return
 from app.performance.services.equity_reader import EquityHistory, EquityQuery, load_equity
+from app.performance.storage.snapshots import ValuationSnapshotRepository
 from app.portfolio.domain.event_log import Draft, EventType, instant_text, number_text
 from app.portfolio.domain.membership import PortfolioChange
 from app.portfolio.domain.models import Member, Portfolio
@@ -29,6 +29,7 @@ from app.portfolio.domain.returns import BookedResult, SinceInclusion, Trade
 from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.tradeability import DataFacts
+from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
 
@@ -300,3 +301,48 @@ def position_performance(
         currency=entry.contract.settle,
         reason=next((why for applies, why in reasons if applies), None),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ValuationSnapshots:
+    """Records scheduled valuations; times without a running service stay without one."""
+
+    performance: Performance
+
+    async def note(self, slot: datetime) -> ValuationSnapshot | None:
+        """Valuation of a scheduled time, recorded now unless it exists.
+
+        None without a portfolio, and for a time before its first member.
+        """
+        async with self.performance.database.write() as unit:
+            begun = await unit.get(HistoryRepository).first_move_at()
+            if begun is None or slot < begun:
+                return None
+            context = self.performance.contexts
+            # Only the moment of now is asked for: the history is read from the last weighing on.
+            track = await load_equity(unit, context, EquityQuery(has_days=False))
+            if not track.days:
+                return None
+            now = track.days[-1]
+            marks = {one.symbol: track.context.mark(one.symbol) for one in track.portfolio.members}
+            mark = ValuationSnapshot(
+                slot=slot,
+                at=track.context.at,
+                version=track.portfolio.version,
+                equity=now.equity,
+                reason=now.reason,
+                prices={symbol: price for symbol, price in marks.items() if price is not None},
+            )
+            await unit.get(ValuationSnapshotRepository).note(mark)
+        return mark
+
+    async def page(
+        self,
+        limit: int,
+        after: datetime | None,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> tuple[ValuationSnapshot, ...]:
+        """Oldest first."""
+        async with self.performance.database.read() as unit:
+            return await unit.get(ValuationSnapshotRepository).page(limit, after, since, until)

@@ -8,9 +8,8 @@ from typing import Any, Final
 from sqlalchemy import CheckConstraint, Column, Integer, PrimaryKeyConstraint, Row, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.foundation.sql.metadata import metadata
+from app.foundation.sql.schema import JsonText, UtcInstant, metadata
 from app.foundation.sql.statements import insert
-from app.foundation.sql.types import JsonText, UtcInstant
 from app.performance.domain.equity_curve import ValuationSnapshot
 from app.portfolio.domain.event_log import number_text
 

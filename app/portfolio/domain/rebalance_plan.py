@@ -12,7 +12,7 @@ from app.foundation.decimal_math import to_millionths
 from app.portfolio.domain.models import FULL, Member, Portfolio
 from app.portfolio.domain.target_weights import (
     MemberConstraint,
-    apply_no_trade_region,
+    apply_no_trade_band,
     compute_targets,
     compute_volatility,
 )
@@ -217,7 +217,7 @@ def plan_rebalance(
         made = plan_toward(portfolio, allocation, triggers, reasons, constraints, statuses)
         return replace(made, waits_until=waits_until)
     by_interval = Trigger.INTERVAL in triggers
-    settled = within_bands(
+    settled = keep_within_no_trade_bands(
         allocation, constraints, statuses, configuration, known, least_u, by_interval=by_interval
     )
     if waits_until is not None:
@@ -233,7 +233,7 @@ def plan_rebalance(
         and (
             constraints[one.symbol].request.role is Role.EXCLUDED
             or away_u
-            > _allowed_u(
+            > _no_trade_band_u(
                 allocation.weights_u[one.symbol], statuses[one.symbol], configuration, threshold_u
             )
         )
@@ -269,7 +269,7 @@ def _without_excluded(
     return Allocation(weights, FULL - sum(weights.values()), target.flags)
 
 
-def within_bands(
+def keep_within_no_trade_bands(
     target: Allocation,
     constraints: Mapping[str, MemberConstraint],
     statuses: Mapping[str, MemberStatus],
@@ -286,24 +286,24 @@ def within_bands(
     """
     threshold_u = _threshold_u(configuration, by_interval=by_interval)
     bands = {
-        symbol: _allowed_u(target.weights_u[symbol], statuses[symbol], configuration, threshold_u)
+        symbol: _no_trade_band_u(
+            target.weights_u[symbol], statuses[symbol], configuration, threshold_u
+        )
         for symbol in constraints
     }
     low, high = configuration.min_weight_u, configuration.max_weight_u
-    fewer = apply_no_trade_region(target, constraints, bands, low, high, least_u)
+    fewer = apply_no_trade_band(target, constraints, bands, low, high, least_u)
     above = sorted(
         bands, key=lambda name: (target.weights_u[name] - constraints[name].request.held_u, name)
     )
     for count in range(1, len(above) + 1):
         if not _is_too_volatile(fewer.weights_u, configuration, known):
             return fewer
-        fewer = apply_no_trade_region(
+        fewer = apply_no_trade_band(
             target, constraints, bands, low, high, least_u, frozenset(above[:count])
         )
     if _is_too_volatile(fewer.weights_u, configuration, known):
-        return apply_no_trade_region(
-            target, constraints, dict.fromkeys(bands, 0), low, high, least_u
-        )
+        return apply_no_trade_band(target, constraints, dict.fromkeys(bands, 0), low, high, least_u)
     return fewer
 
 
@@ -348,7 +348,9 @@ def _triggers(
             one
             for one in members
             if abs(targets_u[one.symbol] - one.weight_u)
-            > _allowed_u(targets_u[one.symbol], statuses[one.symbol], configuration, threshold_u)
+            > _no_trade_band_u(
+                targets_u[one.symbol], statuses[one.symbol], configuration, threshold_u
+            )
         )
 
     drifted = beyond(configuration.rebalance_threshold_u)
@@ -400,7 +402,7 @@ def _threshold_u(configuration: Configuration, *, by_interval: bool) -> int:
     return configuration.rebalance_threshold_u
 
 
-def _allowed_u(
+def _no_trade_band_u(
     aim_u: int, status: MemberStatus, configuration: Configuration, threshold_u: int
 ) -> int:
     """How far a weight may be from its target: the threshold, or its band by cost if wider."""

@@ -90,7 +90,7 @@ def _fixed(requests: tuple[WeightRequest, ...], configuration: Configuration) ->
     return Allocation(weights, FULL - sum(weights.values()), flags)
 
 
-def apply_no_trade_region(
+def apply_no_trade_band(
     target: Allocation,
     constraints: Mapping[str, MemberConstraint],
     bands_u: Mapping[str, int],
@@ -131,7 +131,7 @@ def _with_fewest(
     stuck: AbstractSet[str],
     released: AbstractSet[str],
 ) -> Allocation:
-    """As `apply_no_trade_region`, while the members of `stuck` keep their weight."""
+    """As `apply_no_trade_band`, while the members of `stuck` keep their weight."""
     held = {name: one.request.held_u for name, one in constraints.items()}
     ahead = {
         name: target.weights_u[name] - held[name]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from app.foundation.idempotency import Command
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import UnitOfWork
 from app.market.domain.panel import Redenomination
 from app.portfolio.domain.controls import HELD_BACK
 from app.portfolio.domain.event_log import (
@@ -19,7 +19,7 @@ from app.portfolio.domain.event_log import (
 from app.portfolio.domain.events import PortfolioChanged
 from app.portfolio.domain.membership import PortfolioChange, set_weights
 from app.portfolio.domain.models import Portfolio, faults
-from app.portfolio.domain.rebalance_plan import constrain_members, within_bands
+from app.portfolio.domain.rebalance_plan import constrain_members, keep_within_no_trade_bands
 from app.portfolio.domain.target_weights import compute_targets
 from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.services.lot_plan import derive_lot_rule
@@ -66,7 +66,7 @@ def with_new_weights(
     constraints = constrain_members(
         context.at_current_prices(state), statuses, context.configuration, known
     )
-    allocation = within_bands(
+    allocation = keep_within_no_trade_bands(
         compute_targets(constraints, context.configuration, known),
         constraints,
         statuses,

@@ -7,8 +7,7 @@ from datetime import datetime
 from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, NotFoundError, RefusedError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.candidate_selection import RefusedCandidate, find_refusal
 from app.portfolio.domain.controls import (
     Controls,

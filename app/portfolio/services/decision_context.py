@@ -17,8 +17,7 @@ from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, RefusedError, UnavailableError
 from app.foundation.memoize import ViewCache
 from app.foundation.ports import Clock, Monotonic
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.data_quality import worst
 from app.market.domain.models import DAYS_A_YEAR, PAUSED, ContractKind, ContractStatus, Interval
 from app.market.domain.panel import (

@@ -12,8 +12,7 @@ from app.foundation.idempotency import (
     Render,
     TransactionHooks,
 )
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.eligibility import RULES
 from app.portfolio.domain.candidate_selection import (
     RefusedCandidate,

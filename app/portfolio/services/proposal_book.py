@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import UnitOfWork
 from app.portfolio.domain.events import ProposalDecided, ProposalOpened
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.proposals import WHOLE, Decision, Proposal, ProposalKind, ProposalState

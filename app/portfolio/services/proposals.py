@@ -15,8 +15,7 @@ from app.foundation.idempotency import (
     TransactionHooks,
 )
 from app.foundation.ports import Clock
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.proposals import (
     ApprovedPlan,
     Decision,

@@ -24,8 +24,7 @@ from app.foundation.errors import (
 )
 from app.foundation.idempotency import Command
 from app.foundation.ports import Clock, NewId
-from app.foundation.sql.database import BULK_STATEMENT_S, Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork
 from app.portfolio.domain.event_log import Draft, EventType, instant, instant_text, number_text
 from app.portfolio.domain.events import PlanCreated
 from app.portfolio.domain.membership import PortfolioChange, set_weights

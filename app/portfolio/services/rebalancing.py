@@ -16,8 +16,7 @@ from app.foundation.idempotency import (
     Render,
     TransactionHooks,
 )
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.domain.rebalance_plan import Trigger
 from app.portfolio.domain.rebalance_run import RebalanceRun, RebalanceStepName, RunState, slot

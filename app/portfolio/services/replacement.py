@@ -8,8 +8,7 @@ from app.configuration.domain.sections import AutomationMode
 from app.foundation.data_status import DataStatus
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import NewId
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.sectors import UNCLASSIFIED
 from app.portfolio.domain.event_log import number_text
 from app.portfolio.domain.membership import (

@@ -9,8 +9,7 @@ from decimal import Decimal
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.concurrency import SingleFlight
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.controls import Controls
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.target_weights import read_mark_prices

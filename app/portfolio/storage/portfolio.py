@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Row, and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.configuration.storage.tables import configuration_versions
+from app.configuration.storage.configuration import configuration_versions
 from app.foundation.errors import Code, ConflictError
 from app.foundation.sql.facts import FactRepository
 from app.portfolio.domain.controls import Controls, Lock, Switch, lock_payload, read_lock

@@ -18,8 +18,16 @@ from sqlalchemy import (
     text,
 )
 
-from app.foundation.sql.metadata import between, exact, metadata
-from app.foundation.sql.types import ExactDecimal, FiniteFloat, JsonText, UtcInstant, type_of_uuid
+from app.foundation.sql.schema import (
+    ExactDecimal,
+    FiniteFloat,
+    JsonText,
+    UtcInstant,
+    between,
+    exact,
+    metadata,
+    type_of_uuid,
+)
 
 # Events of the history that move members or weights: the condition of an index, as written there.
 MOVED: Final = "type IN ('ADD', 'REBALANCE', 'REMOVE', 'REPLACE', 'WEIGHTS')"

@@ -7,15 +7,16 @@ from typing import Final
 import numpy as np
 
 from app.market.domain.models import Floats
-from app.research.domain.indicator_kernel import (
+from app.research.domain.kernels import (
     ADD_BARS,
     BAND_POSITION,
     INDICATORS,
+    RANKED_ROWS,
     RSI,
     initial_state,
     macd_in_ranges,
+    normal_scores,
 )
-from app.research.domain.rank_kernel import RANKED_ROWS, normal_scores
 from app.scoring.domain.composite import AlgorithmSpec, Standard, composite_scores
 from app.scoring.domain.historical_moments import LEAST_UNIVERSE, Moments, by_moments
 from app.scoring.domain.price_factors import HOURLY_BARS

@@ -1,9 +1,11 @@
-"""Bars on an integer tick grid, and their exact split into finer bars."""
+"""Bars on an integer tick grid, their exact split into finer bars, and the daily history."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from app.sandbox.history.universe import ListedContract
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -177,3 +179,30 @@ def path_at(ticks: Ints, part: Floats) -> Ints:
     start, end = corner[index, leg], corner[index, leg + 1]
     answer: Ints = np.rint(start + (end - start) * (part * 3 - leg)).astype(np.int64)
     return answer
+
+
+@dataclass(frozen=True, slots=True)
+class DailyHistory:
+    """Daily bars (N, D) of the listed contracts, past and future, and slow daily state.
+
+    Day 0 opens at `first_day * 86400000`. `first_bar`, `last_bar` (N,) bound the trading days
+    of a contract, both included. `premium` (N, D) is the perpetual's daily premium (fraction),
+    known at the end of its day; `open_interest` (N, D) lots at the end of the day. `sway` (N,)
+    is the share, 0..1, of an hour's move that follows the market. `start_ms` is the exchange
+    time at the start. Market overrides may write to the arrays.
+    """
+
+    listings: tuple[ListedContract, ...]
+    first_day: int
+    start_ms: int
+    daily: Bars
+    premium: Floats
+    open_interest: Floats
+    first_bar: Ints
+    last_bar: Ints
+    sway: Floats
+
+    @property
+    def days(self) -> int:
+        """Number of days."""
+        return int(self.daily.lots.shape[1])

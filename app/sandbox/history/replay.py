@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.sandbox.history.bars import CLOSE, HIGH, LOW, OPEN, Bars, Bools, Floats, Ints
-from app.sandbox.history.daily_history import DailyHistory
+from app.sandbox.history.bars import CLOSE, HIGH, LOW, OPEN, Bars, Bools, DailyHistory, Floats, Ints
 from app.sandbox.history.synthetic import daily_premium, swinging_interest
 from app.sandbox.history.universe import DAY_MS, KNOWN, ListedContract, multiplier_for
 

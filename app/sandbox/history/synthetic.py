@@ -5,8 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from app.sandbox.history.bars import CLOSE, HIGH, LOW, OPEN, Bars, Floats, Ints
-from app.sandbox.history.daily_history import DailyHistory
+from app.sandbox.history.bars import CLOSE, HIGH, LOW, OPEN, Bars, DailyHistory, Floats, Ints
 from app.sandbox.history.universe import (
     DAY_MS,
     HOUR_MS,

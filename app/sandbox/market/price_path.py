@@ -12,6 +12,7 @@ from app.sandbox.history.bars import (
     OPEN,
     Bars,
     Bools,
+    DailyHistory,
     Floats,
     Ints,
     aggregate_bars,
@@ -20,7 +21,6 @@ from app.sandbox.history.bars import (
     split_bars,
     within,
 )
-from app.sandbox.history.daily_history import DailyHistory
 from app.sandbox.history.universe import DAY_MS, HOUR_MS
 
 MINUTE_MS = 60_000

@@ -8,10 +8,8 @@ import msgspec
 
 from app.sandbox.market.contracts import ACTIVE
 from app.sandbox.stream.connection import Connection
-from app.sandbox.stream.feed import Feed
-from app.sandbox.stream.frames import RENDERERS
-from app.sandbox.stream.market_snapshot import InstantMarket
-from app.sandbox.stream.registry import SubscriptionRegistry
+from app.sandbox.stream.frames import RENDERERS, InstantMarket
+from app.sandbox.stream.registry import Feed, SubscriptionRegistry
 from app.sandbox.stream.session_limits import AccessTokens
 from app.sandbox.stream.topics import MarketTopic
 

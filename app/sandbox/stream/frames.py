@@ -2,17 +2,60 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import msgspec
+import numpy as np
 
+from app.sandbox.exchange import LocalExchange
 from app.sandbox.history.universe import DAY_MS
 from app.sandbox.market.candles import candles
 from app.sandbox.market.contracts import text
-from app.sandbox.market.price_path import MINUTE_MS
-from app.sandbox.stream.feed import Feed
-from app.sandbox.stream.market_snapshot import InstantMarket
+from app.sandbox.market.order_books import Tops
+from app.sandbox.market.price_path import MINUTE_MS, InstantPrices
+from app.sandbox.stream.registry import Feed
 from app.sandbox.stream.topics import CANDLES
+
+
+class InstantMarket:
+    """Quotes at `now_ms`, each computed at its first use."""
+
+    def __init__(self, exchange: LocalExchange, now_ms: int) -> None:
+        self.exchange = exchange
+        self.now_ms = now_ms
+        self.quote_ms = exchange.market.clamp(now_ms)
+
+    @cached_property
+    def moment(self) -> InstantPrices:
+        """State of the market."""
+        return self.exchange.market.moment(self.now_ms)
+
+    @cached_property
+    def tops(self) -> Tops:
+        """Best bids and asks of all contracts."""
+        return self.exchange.books.tops(self.now_ms)
+
+    @cached_property
+    def prices(self) -> tuple[np.ndarray, np.ndarray]:
+        """Index and mark prices of all contracts."""
+        return self.exchange.contracts.index_and_mark(self.now_ms)
+
+    def top(self, row: int) -> tuple[int, int, int, int]:
+        """Bid, bid lots, ask and ask lots of one contract."""
+        tops = self.tops
+        return (
+            int(tops.bid[row]),
+            int(tops.bid_size[row]),
+            int(tops.ask[row]),
+            int(tops.ask_size[row]),
+        )
+
+    def ticker(self, row: int) -> dict[str, Any]:
+        """Ticker of one contract in REST form."""
+        ticker: dict[str, Any] = self.exchange.contracts.tickers(self.now_ms, [row])[0]
+        return ticker
+
 
 Json = dict[str, Any]
 Frames = list[bytes]

@@ -1,14 +1,15 @@
-"""Scores: calculate, rank, explain, look back."""
+"""Routes of scores: calculate, rank, explain, look back, and one symbol with its newest score."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 from fastapi import Path, Query, Request
+from pydantic import Field
 from starlette.responses import Response
 
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
-from app.configuration.services.changes import ConfigurationChanges
-from app.foundation.data_status import DataStatus
+from app.configuration.services.current import ConfigurationChanges
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
 from app.foundation.http.dependencies import (
@@ -33,16 +34,29 @@ from app.foundation.http.schemas import (
     CHANGES,
     DEFAULT_REASON,
     CursorText,
+    Freshness,
     IdPath,
     Limit,
     QueryFlag,
     QueryInt,
     SymbolPath,
+    UtcTime,
 )
 from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
 from app.foundation.state_version import Input
+from app.market.api.symbol_schemas import SpecificationOut, SymbolOut, fresh, instant_of
+from app.market.domain.models import Contract, ContractKind
+from app.market.services.ports import PortfolioMembers
+from app.market.services.service import MarketData
+from app.market.services.snapshot import MarketMoment
+from app.market.services.symbol_queries import (
+    SpecificationVersion,
+    SymbolRow,
+    specifications,
+    symbol_row,
+)
 from app.market.services.symbol_registry import Registry
 from app.scoring.api.schemas import (
     AlgorithmChangedOut,
@@ -272,3 +286,64 @@ async def replay(scoring: Provided[Scoring], run_id: IdPath) -> ReplayOut:
     Inputs are kept for a day. Candles that were revised since are taken as they were.
     """
     return ReplayOut.of(await scoring.replaying.replay(run_id))
+
+
+symbol_router = api_router("symbols", "/symbols")
+_CONTRACT: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)
+
+
+class SymbolDetailOut(Freshness):
+    """A symbol with its contract, every specification that it had, and its newest score."""
+
+    symbol: SymbolOut
+    kind: ContractKind
+    settle: str
+    listed_at: UtcTime | None
+    expires_at: UtcTime | None = Field(description="On a perpetual: delisting is announced.")
+    market_stage: str | None
+    market_type: str | None
+    specification: SpecificationOut
+    specification_history: list[SpecificationOut] = Field(description="Oldest first.")
+    score: ScoreOut | None = Field(description="Its line on the newest board; null before one.")
+
+    @classmethod
+    def of(
+        cls,
+        moment: MarketMoment,
+        source: DataSource,
+        row: SymbolRow,
+        versions: tuple[SpecificationVersion, ...],
+        board: Board | None,
+    ) -> Self:
+        contract: Contract = row.entry.contract
+        history = [SpecificationOut.of(one) for one in versions]
+        card = None if board is None else board.card(row.entry.symbol)
+        return cls(
+            symbol=SymbolOut.of(row),
+            kind=contract.kind,
+            settle=contract.settle,
+            listed_at=instant_of(contract.listed_ms),
+            expires_at=instant_of(contract.expires_ms),
+            market_stage=contract.market_stage,
+            market_type=contract.market_type,
+            specification=history[-1],
+            specification_history=history,
+            score=None if board is None or card is None else ScoreOut.of(board, card, card.rank),
+            **fresh(moment, source),
+        )
+
+
+@symbol_router.get("/{symbol}", summary="One symbol", responses=problems(*_CONTRACT))
+async def symbol_detail(
+    members: Provided[PortfolioMembers],
+    registry: Provided[Registry],
+    market: Provided[MarketData],
+    scoring: Provided[Scoring],
+    symbol: SymbolPath,
+) -> SymbolDetailOut:
+    """Contract, specifications with their validity, newest score, membership."""
+    entry = registry.resolve(symbol)
+    moment = market.moment()
+    row = symbol_row(moment, entry, await members.symbols(), moment.funnel().excluded)
+    versions = await specifications(registry, entry)
+    return SymbolDetailOut.of(moment, market.source, row, versions, scoring.latest())

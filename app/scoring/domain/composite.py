@@ -16,8 +16,7 @@ from app.configuration.domain.sections import Family
 from app.foundation.decimal_math import ONE, all_to_millionths, to_millionths
 from app.market.domain.models import Floats, Ints
 from app.market.domain.panel import Bools
-from app.scoring.domain.cross_section import rank_to_normal, rounded_significant
-from app.scoring.domain.factors import FACTORS, Factor
+from app.scoring.domain.factors import FACTORS, Factor, rank_to_normal, rounded_significant
 from app.scoring.domain.historical_moments import (
     LEAST_UNIVERSE,
     DayMoments,

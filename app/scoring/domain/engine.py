@@ -1,4 +1,4 @@
-"""score(inputs, spec) -> BoardDraft: every eligible symbol against all others, explained.
+"""Scores every eligible symbol against all others, with the parts of each score.
 
 z comes from `composite`; here it is shrunk towards neutral by confidence, turned into 0..1 by Phi,
 ranked, and written on cards. Confidence = completeness (share of all weight that had a value) x
@@ -11,8 +11,9 @@ stored candles). Bars before a break of a history count nowhere.
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -23,7 +24,10 @@ from app.configuration.domain.sections import Family, Source
 from app.foundation.decimal_math import all_to_millionths, to_millionths
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import (
+    Panel,
     ScoringInputs,
+    UnbrokenPanel,
+    bridged,
     covered,
     known_at,
     log_returns,
@@ -39,10 +43,57 @@ from app.scoring.domain.composite import (
     composite_scores,
 )
 from app.scoring.domain.factors import Factor, Measurement, measure
-from app.scoring.domain.feature_cache import FeatureCache, prepared
 from app.scoring.domain.historical_moments import HistoricMoments
 from app.scoring.domain.input_hash import input_hash
 from app.scoring.domain.market_factors import book_levels, ends, settlements
+
+_CANDLES: Final[Mapping[Source, str]] = {
+    Source.DAILY_CANDLES: "daily",
+    Source.HOURLY_CANDLES: "hourly",
+}
+
+
+@dataclass(slots=True)
+class FeatureCache:
+    """Newest values of each factor whose sources are candles alone. One scoring runs at a time.
+
+    A panel is one object until a bar of it changes, a symbol comes or goes: then all columns are
+    computed, because 10 ms for a universe are not worth bookkeeping by column. `computed` and
+    `reused` count values, one for each symbol and factor, of all runs.
+    """
+
+    computed: int = field(default=0, init=False)
+    reused: int = field(default=0, init=False)
+    _known: dict[str, tuple[Factor, tuple[Panel, ...], Floats]] = field(
+        default_factory=dict, init=False
+    )
+
+    def measure(self, factor: Factor, inputs: ScoringInputs) -> Floats:
+        """(N,) raw values of one factor, which nobody may write to."""
+        if not factor.sources or not set(factor.sources) <= _CANDLES.keys():
+            self.computed += len(inputs.symbols)
+            return factor.measure(inputs)
+        panels = tuple(getattr(inputs, _CANDLES[source]) for source in factor.sources)
+        known = self._known.get(factor.name)
+        if (
+            known is not None
+            and known[0].measure is factor.measure
+            and len(known[1]) == len(panels)
+            and all(one is other for one, other in zip(known[1], panels, strict=True))
+        ):
+            self.reused += len(inputs.symbols)
+            return known[2]
+        values = factor.measure(inputs)
+        self.computed += len(inputs.symbols)
+        self._known[factor.name] = factor, panels, values
+        return values
+
+
+@lru_cache(maxsize=2)  # by identity: daily and hourly bars serve every run until one closes
+def prepared(panel: Panel) -> UnbrokenPanel:
+    """The bars after the last break of each symbol, with short gaps filled."""
+    return bridged(unbroken(panel))[0]
+
 
 NOT_ELIGIBLE: Final = "not_eligible"
 NO_MARKET_DATA: Final = "no_market_data"

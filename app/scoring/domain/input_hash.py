@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs
 from app.scoring.domain.board import Board
 from app.scoring.domain.historical_moments import HistoricMoments
-from app.scoring.domain.market_arrays import BookLevels, Settlements
+from app.scoring.domain.market_factors import BookLevels, Settlements
 
 _OF_THE_RUN: Final = frozenset({"run_id", "seq", "duration_ms"})
 

@@ -1,18 +1,202 @@
-"""Factors of closed bars: fast ones on hourly bars, slow ones on daily bars.
+"""Factors of closed bars: indicators at the newest hourly bar, slow factors on daily bars.
+
+A recursive mean is a weighted sum of its seed and of every later value, so that a whole universe
+takes a few passes over its arrays. Sums run along axis 0 of C-ordered arrays, row after row: the
+same order on every processor (a matrix product has another one on each). Closes count as
+differences to the last close: no digit is lost on a price of 1e-5, and of a coin that stands still
+nothing remains but zeros.
 
 Each takes the scoring inputs and gives (N,) raw values, NaN where there are too few bars. A window
 of W days needs three quarters of them, so that a listing of 90 days has every factor.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 
 from app.market.domain import return_statistics as measures
 from app.market.domain.liquidity import illiquidity
-from app.market.domain.models import Floats
-from app.market.domain.panel import ScoringInputs, UnbrokenPanel, log_returns, unbroken
-from app.scoring.domain.last_bar import LastBarIndicators, indicators_at_last_bar
+from app.market.domain.models import Floats, Ints
+from app.market.domain.panel import Bools, ScoringInputs, UnbrokenPanel, log_returns, unbroken
+
+STILL_BARS: Final = 100  # at one close: MACD is then what rounding leaves of moves long ago
+_WILDER_BARS: Final = 14
+_BAND_BARS: Final = 20
+_FAST, _SLOW, _SIGNAL = 12, 26, 9
+_BLOCK: Final = 96  # symbols at a time: their arrays stay in the processor's cache
+_MACD_BARS: Final = _SLOW + _SIGNAL - 1  # bars of the first MACD with a signal
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LastBarIndicators:
+    """(N,) each; NaN for a symbol with too few bars."""
+
+    rsi: Floats  # Wilder, 14 bars, 0..100; 50 where the price never moved
+    macd_in_ranges: Floats  # histogram of MACD(12, 26, 9) in ATR14; NaN after 100 equal closes
+    band_position: Floats  # %b of 20 bars, 2 population sd; NaN after 20 equal closes
+
+
+def indicators_at_last_bar(
+    high: Floats, low: Floats, close: Floats, volume: Floats
+) -> LastBarIndicators:
+    """Indicators of (T, N) bars; a row without one of the four figures is no bar of that symbol.
+
+    Values, seeds and warm-up are those of TA-Lib; the deviations are in the fields' comments.
+    """
+    blocks = [
+        _of_block(*(field[:, begin : begin + _BLOCK] for field in (high, low, close, volume)))
+        for begin in range(0, max(close.shape[1], 1), _BLOCK)
+    ]
+    return LastBarIndicators(*np.concatenate(blocks, axis=1))
+
+
+def _of_block(high: Floats, low: Floats, close: Floats, volume: Floats) -> Floats:
+    """(3, N) the fields of `LastBarIndicators`."""
+    rows, symbols = close.shape
+    if rows < _MACD_BARS or symbols < 2:  # numpy adds up a lone column in another order
+        missing = (max(_MACD_BARS - rows, 0), 0), (0, max(2 - symbols, 0))
+        wide = (np.pad(one, missing, constant_values=np.nan) for one in (high, low, close, volume))
+        return _of_block(*wide)[:, :symbols]
+    first, high, low, close = _aligned(high, low, close, volume)
+    bars = rows - first
+    still = _still_bars(close, first)
+    row = np.arange(rows)[:, None]
+    is_later = row[1:] > first  # a change belongs to the later of its two bars
+    before = close[:-1]
+    change = np.where(is_later, close[1:] - before, 0.0)
+    ranges = np.where(is_later, np.maximum(high[1:], before) - np.minimum(low[1:], before), 0.0)
+    drift, moved, reach = _wilder((change, np.abs(change), ranges), first)
+    strength = 50.0 + 50.0 * (drift / np.where(moved > 0.0, moved, 1.0))
+    has_macd = (bars >= _MACD_BARS) & (still < STILL_BARS) & (reach > 0.0)
+    away = np.where(row >= first, close - close[-1], 0.0)
+    histogram = _macd_histogram(away, first)
+    position = _band_position(away[-_BAND_BARS:])
+    has_band = (bars >= _BAND_BARS) & (still < _BAND_BARS)
+    return np.array(
+        [
+            np.where(bars > _WILDER_BARS, strength, np.nan),
+            np.where(has_macd, histogram / np.where(has_macd, reach, 1.0), np.nan),
+            np.where(has_band, position, np.nan),
+        ]
+    )
+
+
+def _aligned(
+    high: Floats, low: Floats, close: Floats, volume: Floats
+) -> tuple[Ints, Floats, Floats, Floats]:
+    """(N,) row of each first bar, and prices with all bars of a symbol at the end of its column.
+
+    Rows before the first bar hold anything.
+    """
+    is_bar = np.isfinite(high + low + close + volume)
+    first = len(close) - is_bar.sum(axis=0)
+    apart = np.flatnonzero((is_bar != (np.arange(len(close))[:, None] >= first)).any(axis=0))
+    prices: list[Floats] = [np.ascontiguousarray(field) for field in (high, low, close)]
+    if len(apart):
+        order = np.argsort(is_bar[:, apart], axis=0, kind="stable")
+        prices = [field.copy() for field in prices]
+        for field in prices:
+            field[:, apart] = np.take_along_axis(field[:, apart], order, axis=0)
+    return np.asarray(first, np.int64), prices[0], prices[1], prices[2]
+
+
+def _still_bars(close: Floats, first: Ints) -> Ints:
+    """(N,) number of newest bars at the last close, counted up to `STILL_BARS`."""
+    newest = close[-STILL_BARS:]
+    rows = np.arange(len(close) - len(newest), len(close))[:, None]
+    differs = (newest != close[-1]) | (rows < first)
+    return np.where(differs.any(axis=0), np.argmax(differs[::-1], axis=0), len(newest))
+
+
+def _wilder(changes: Sequence[Floats], first: Ints) -> list[Floats]:
+    """(N,) Wilder's mean of each (T - 1, N) at the last row; it begins with a plain mean."""
+    rows, bars = len(changes[0]), _WILDER_BARS
+    decay = _powers(1.0 - 1.0 / bars, rows + 1)
+    weights = _of_later_bars(decay[rows - 1 :: -1] / bars, first + bars)
+    seed_weight = decay[np.maximum(rows - first - bars, 0)] / bars
+    return [
+        (weights * values).sum(axis=0) + seed_weight * _first_rows(values, first, bars).sum(axis=0)
+        for values in changes
+    ]
+
+
+def _macd_histogram(away: Floats, first: Ints) -> Floats:
+    """(N,) MACD line less its signal at the last row of (T, N) closes less the last close.
+
+    The first 34 bars give both means and the signal their values by recursion; what is left of
+    these at the last row, and what each later bar adds, are powers of the three decays.
+    """
+    seed = _first_rows(away, first, _MACD_BARS)
+    fast, slow = seed[_SLOW - _FAST : _SLOW].sum(axis=0) / _FAST, seed[:_SLOW].sum(axis=0) / _SLOW
+    line = fast - slow
+    signal = line
+    for row in range(_SLOW, _MACD_BARS):
+        fast = fast + _pace(_FAST) * (seed[row] - fast)
+        slow = slow + _pace(_SLOW) * (seed[row] - slow)
+        line = fast - slow
+        signal = signal + line
+    signal = signal / _SIGNAL
+    added, fast_left, slow_left, signal_left = _macd_weights(len(away) + 1)
+    since = np.maximum(len(away) - first - _MACD_BARS, 0)
+    weights = _of_later_bars(added[len(away) - 1 :: -1], first + _MACD_BARS)
+    rest = fast_left[since] * fast - slow_left[since] * slow - signal_left[since] * signal
+    return np.asarray((weights * away).sum(axis=0) + rest, np.float64)
+
+
+@lru_cache(maxsize=4)
+def _macd_weights(rows: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """(rows,) each, by bars that have passed since.
+
+    What the histogram still holds of a close, and of the fast mean, the slow mean and the signal.
+    """
+    signal_decay = _powers(1.0 - _pace(_SIGNAL), rows)
+    added, left = np.zeros(rows), []
+    for bars, sign in ((_FAST, 1.0), (_SLOW, -1.0)):
+        decay = _powers(1.0 - _pace(bars), rows)
+        in_signal = np.empty(rows)  # of a mean that was 1 and decays, seen at each bar since
+        level = 0.0
+        for row in range(rows):
+            level += _pace(_SIGNAL) * (float(decay[row]) - level)
+            in_signal[row] = level
+        added += sign * _pace(bars) * (decay - in_signal)
+        left.append(decay - (in_signal - _pace(_SIGNAL) * signal_decay))
+    return added, left[0], left[1], signal_decay
+
+
+def _band_position(away: Floats) -> Floats:
+    """(N,) place of the last close between the bands; the last row of `away` is 0."""
+    mean = away.sum(axis=0) / _BAND_BARS
+    sd = np.sqrt(((away - mean) ** 2).sum(axis=0) / _BAND_BARS)
+    return np.asarray((2.0 * sd - mean) / (4.0 * np.where(sd > 0.0, sd, np.nan)), np.float64)
+
+
+def _pace(bars: int) -> float:
+    """Weight of the newest value in an exponential mean of so many bars."""
+    return 2.0 / (bars + 1)
+
+
+@lru_cache(maxsize=16)
+def _powers(decay: float, rows: int) -> Floats:
+    """decay ** (0, 1, ... rows - 1) by multiplication: `pow` differs between processors."""
+    powers = np.full(rows, decay)
+    powers[:1] = 1.0
+    return np.multiply.accumulate(powers)
+
+
+def _first_rows(values: Floats, first: Ints, count: int) -> Floats:
+    """(count, N) first values of each column; the last row repeats where there are fewer."""
+    rows = np.minimum(first + np.arange(count)[:, None], len(values) - 1)
+    return np.take_along_axis(values, rows, axis=0)
+
+
+def _of_later_bars(weights: Floats, begin: Ints) -> Floats:
+    """(T, N) the weights (T,) from row `begin` (N,) of each column on, 0 before it."""
+    is_later: Bools = np.arange(len(weights))[:, None] >= begin
+    return np.where(is_later, weights[:, None], 0.0)
+
 
 HOURLY_BARS = 250  # below it the seed of a recursive indicator still shows
 _HOURLY_LAG = 3  # bars; an hour without trades has no candle

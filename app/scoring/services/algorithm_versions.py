@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from app.configuration.domain.sections import Family
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import UnitOfWork
 from app.scoring.domain.algorithm import made
 from app.scoring.domain.composite import FORMULA, AlgorithmSpec
 from app.scoring.domain.factors import FACTORS, Factor

@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from app.configuration.domain.sections import Source
 from app.foundation.errors import Code, NotFoundError
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.models import Book, CandleSeries, Floats, Funding, Interval, Level
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs
-from app.market.storage.candle_revisions import CandleRevisionRepository, Revision
-from app.market.storage.candles import CandleRepository
+from app.market.storage.candles import CandleRepository, CandleRevisionRepository, Revision
 from app.market.storage.symbols import SymbolRepository
 from app.scoring.domain.board import Board
 from app.scoring.domain.engine import score

@@ -1,41 +1,91 @@
-"""Scores the universe, saves boards, announces them and answers questions about scores."""
+"""Scores the universe, stores, retains and publishes boards, and answers questions on them."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import RetentionSettings
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock, Monotonic, NewId
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork
 from app.market.domain.data_quality import worst
 from app.market.domain.panel import ScoringInputs
 from app.market.services.feed_leader import Fence, anybody
 from app.scoring.domain.algorithm import algorithm, changes_of
 from app.scoring.domain.board import Board, BoardDraft, Card
+from app.scoring.domain.board_retention import StoredRun, runs_to_delete
 from app.scoring.domain.composite import AlgorithmSpec
-from app.scoring.domain.engine import score
+from app.scoring.domain.counterfactual import Entry, entry
+from app.scoring.domain.engine import FeatureCache, score
 from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS, Factor
-from app.scoring.domain.feature_cache import FeatureCache
 from app.scoring.domain.historical_moments import HistoricMoments, historic
 from app.scoring.domain.input_hash import panel_hash
 from app.scoring.domain.ranking import AlgorithmType, Ranked, ranked
 from app.scoring.services.algorithm_versions import AlgorithmFacts, in_force, kept
-from app.scoring.services.counterfactuals import Entries
 from app.scoring.services.inputs import RETRY_S, ScoringMarket, ScoringMoment, refuse_unknown
 from app.scoring.services.replay import Replaying, pack
 from app.scoring.services.score_reliability import ScoreReliabilityCache
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import ScoringRepository
+
+# Ids of the runs, among those given, that a stored decision rests on.
+FindDecided = Callable[[UnitOfWork, Sequence[StoredRun]], Awaitable[Collection[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class BoardRetention:
+    """Thins out stored boards; a board that a decision rests on stays whole, with its inputs."""
+
+    database: Database
+    clock: Clock
+    find_decided: FindDecided
+
+    async def forget_old(self, rules: RetentionSettings) -> int:
+        """Number of deleted boards, by the settings in force."""
+        now = self.clock()
+        full, inputs = timedelta(days=rules.boards_days), timedelta(days=rules.board_inputs_days)
+        async with self.database.write(BULK_STATEMENT_S) as unit:
+            repository = unit.get(ScoringRepository)
+            runs = await repository.stored_runs(now - min(full, inputs))
+            decided = await self.find_decided(unit, runs)
+            gone = runs_to_delete(
+                runs, now, full, timedelta(days=rules.hourly_boards_days), decided
+            )
+            await repository.delete_runs(gone)
+            stay = {*gone, *decided}
+            emptied = [run.run_id for run in runs if run.has_inputs and run.is_before(now - inputs)]
+            await repository.drop_inputs([run_id for run_id in emptied if run_id not in stay])
+        return len(gone)
+
+
+_MOST: Final = 1_000  # answers kept of one board
+
+
+@dataclass(slots=True)
+class Entries:
+    """Answers of one board; another board forgets them."""
+
+    factors: tuple[Factor, ...]
+    _run_id: str = field(default="", init=False)
+    _known: dict[tuple[str, int], Entry | None] = field(default_factory=dict, init=False)
+
+    async def of(self, board: Board, symbol: str, top: int) -> Entry | None:
+        """As `counterfactual.entry`; the first time it takes up to a quarter of a second."""
+        if board.run_id != self._run_id or len(self._known) >= _MOST:
+            self._run_id, self._known = board.run_id, {}
+        known, key = self._known, (symbol, top)
+        if key not in known:
+            known[key] = await asyncio.to_thread(entry, board, self.factors, symbol, top)
+        return known[key]
 
 
 async def earlier(database: Database, spec: AlgorithmSpec) -> dict[str, HistoricMoments]:

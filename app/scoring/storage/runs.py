@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.configuration.domain.sections import Family
 from app.foundation.data_status import DataSource
+from app.foundation.sql.schema import strict_json
 from app.foundation.sql.statements import add_rows, insert
-from app.foundation.sql.types import strict_json
 from app.market.storage.tables import contracts as listings
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.board_retention import StoredRun

@@ -17,8 +17,15 @@ from sqlalchemy import (
     exists,
 )
 
-from app.foundation.sql.metadata import HUGE, between, metadata
-from app.foundation.sql.types import FiniteFloat, JsonText, UtcInstant, type_of_uuid
+from app.foundation.sql.schema import (
+    HUGE,
+    FiniteFloat,
+    JsonText,
+    UtcInstant,
+    between,
+    metadata,
+    type_of_uuid,
+)
 
 scoring_algorithms = Table(
     "scoring_algorithms",

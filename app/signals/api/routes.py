@@ -25,8 +25,7 @@ from app.foundation.http.schemas import NAMES, CursorText, IdPath, Limit, Out, Q
 from app.foundation.idempotency import Command, StoredResponse
 from app.signals.api.schemas import PendingSignalOut, SignalOut, SignalStatisticsOut
 from app.signals.domain.models import Direction, SignalClaim
-from app.signals.services.intake import IntakeResult
-from app.signals.services.service import CleanupResult, RequeueResult, SignalService
+from app.signals.services.service import CleanupResult, IntakeResult, RequeueResult, SignalService
 
 router = api_router("signals", "/signals")
 _KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)

@@ -1,8 +1,9 @@
-"""Signal with its consensus, effect and outcome, and its state after an evaluation."""
+"""Signal with its consensus, effect and outcome; the automation level once it is approved."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from app.configuration.domain.sections import AutomationMode, SignalSettings
 from app.signals.domain.consensus import Consensus, SignalEvaluation
 from app.signals.domain.models import Signal, SignalEffect, SignalState
 from app.signals.domain.outcomes import OutcomeWindow, SignalOutcome
@@ -53,3 +54,21 @@ def _next_state(verdict: Consensus) -> SignalState:
         return SignalState.FAILED
     approved = verdict.evaluation in {SignalEvaluation.APPROVE, SignalEvaluation.STRONG_APPROVE}
     return SignalState.APPROVED if approved else SignalState.REJECTED
+
+
+def policy_for(signal: Signal, verdict: Consensus, rules: SignalSettings) -> AutomationMode:
+    """Automation level of a signal.
+
+    While the skill of every agent is unknown an operator decides: `auto` becomes `propose`.
+    """
+    wanted = rules.automation_by_type.get(signal.claim.type, rules.automation)
+    if wanted is AutomationMode.AUTO and not verdict.is_weighed_by_skill:
+        return AutomationMode.PROPOSE
+    return wanted
+
+
+def format_reason(judged: EvaluatedSignal) -> str:
+    """Reason of a change for the history: the signal and its verdict."""
+    claim = judged.signal.claim
+    said = f"signal {judged.signal.signal_id}: {claim.direction.value} by {claim.source}"
+    return f"{said}, {judged.signal.reason}"[:500]

@@ -9,8 +9,7 @@ from app.configuration.domain.sections import AutomationMode
 from app.foundation.errors import ConflictError, PreconditionFailedError, RefusedError
 from app.foundation.idempotency import Command, CommandResult, Render, TransactionHooks
 from app.foundation.ports import Clock, NewId
-from app.foundation.sql.database import CommitMark, Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import CommitMark, Database, UnitOfWork
 from app.portfolio.domain.candidate_selection import find_refusal
 from app.portfolio.domain.events import ProposalOpened
 from app.portfolio.domain.models import Portfolio
@@ -32,7 +31,7 @@ from app.portfolio.services.views import MemberView, weakest
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
 from app.portfolio.storage.replacements import ReplacementRepository
-from app.signals.domain.evaluated_signal import EvaluatedSignal
+from app.signals.domain.evaluated_signal import EvaluatedSignal, format_reason, policy_for
 from app.signals.domain.models import (
     Direction,
     MembershipStep,
@@ -40,8 +39,7 @@ from app.signals.domain.models import (
     SignalEffect,
     SignalState,
 )
-from app.signals.domain.signal_action import format_reason, policy_for
-from app.signals.services.signal_news import publish_signals
+from app.signals.services.evaluation import publish_signals
 from app.signals.storage.signals import SignalEffectRepository, SignalRepository
 
 # A signal replaces the confirmation on several boards.

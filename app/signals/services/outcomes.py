@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.services.decision_context import DecisionContextFactory
 from app.scoring.storage.hourly_bars import HourlyBarRepository
 from app.signals.domain.events import SignalOutcomesBooked

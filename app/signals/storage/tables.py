@@ -18,8 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-from app.foundation.sql.metadata import between, metadata
-from app.foundation.sql.types import FiniteFloat, JsonText, UtcInstant
+from app.foundation.sql.schema import FiniteFloat, JsonText, UtcInstant, between, metadata
 
 _APPROVED: Final = "state = 'approved'"
 _WAITS: Final = "state IN ('received', 'validated', 'evaluating')"

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import KucoinLimits
 from app.foundation.data_status import DataSource
 from app.foundation.errors import ServiceError
 from app.market.domain.models import Rejection

@@ -4,8 +4,7 @@ import copy
 import json
 from typing import Any
 
-from app.adapters.kucoin.limiter import SILENT
-from app.adapters.kucoin.limits import CONTRACTS
+from app.adapters.kucoin.limiter import CONTRACTS, SILENT
 from app.adapters.kucoin.transport import (
     ExchangeResponse,
     RequestFailure,

@@ -1,7 +1,7 @@
 """R09 in small: when the breaker opens, how it probes, and what makes it forget."""
 
-from app.adapters.kucoin.limits import KucoinLimits
-from app.adapters.kucoin.resilience import CircuitBreaker
+from app.adapters.kucoin.limiter import KucoinLimits
+from app.adapters.kucoin.rest import CircuitBreaker
 from tests.adapters.kucoin.harness import VirtualTime
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import KucoinLimits
 from app.adapters.kucoin.parse_contracts import contracts as parse_listing
 from app.adapters.kucoin.rest import RestClient
 from app.foundation.data_status import DataSource

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import KucoinLimits
 from app.foundation.errors import BadResponseError, Code, ExchangeTimeoutError, UnavailableError
 from app.market.domain.models import ExchangeStatus, LinkState
 from tests.adapters.kucoin.harness import (

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.adapters.kucoin.limiter import SILENT, QuotaHeaders, RequestPool
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import SILENT, KucoinLimits, QuotaHeaders, RequestPool
 from app.foundation.errors import Code, ServiceError
 from tests.adapters.kucoin.harness import RealTime, VirtualTime, asking, local_exchange, refused
 

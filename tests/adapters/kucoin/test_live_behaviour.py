@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from app.adapters.kucoin.exchange import KucoinExchange
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import KucoinLimits
 from app.market.domain.models import ExchangeLink, LinkState
 from tests.adapters.kucoin.harness import RealTime, asking, local_exchange, refused, serving
 

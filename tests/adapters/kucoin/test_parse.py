@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from app.adapters.kucoin import fields, parse, parse_contracts
 from app.adapters.kucoin.exchange import candle_pages, find_gap, funding_pages, next_older_ms
+from app.adapters.kucoin.limiter import KLINE as KLINE_ROUTE
 from app.adapters.kucoin.limiter import SILENT
-from app.adapters.kucoin.limits import KLINE as KLINE_ROUTE
 from app.adapters.kucoin.transport import (
     ExchangeResponse,
     RequestFailure,

@@ -8,8 +8,7 @@ import msgspec
 import pytest
 
 from app.adapters.kucoin import parse, parse_contracts
-from app.adapters.kucoin.limiter import SILENT
-from app.adapters.kucoin.limits import CONTRACTS
+from app.adapters.kucoin.limiter import CONTRACTS, SILENT
 from app.adapters.kucoin.transport import (
     ExchangeResponse,
     RequestFailure,

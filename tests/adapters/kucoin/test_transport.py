@@ -2,8 +2,7 @@
 
 import pytest
 
-from app.adapters.kucoin.limiter import QuotaHeaders
-from app.adapters.kucoin.limits import KLINE
+from app.adapters.kucoin.limiter import KLINE, QuotaHeaders
 from app.adapters.kucoin.transport import (
     ExchangeResponse,
     HealthEvidence,

@@ -12,7 +12,6 @@ import httpx2
 import pytest
 
 from app.alerts.api import alert_routes as alerts
-from app.alerts.api import alert_rule_routes as alert_rules
 from app.alerts.storage.alerts import AlertRepository
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
@@ -22,7 +21,7 @@ from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem
 
 ALERTS = f"{PREFIX}/alerts"
-MODULES = (alert_rules, alerts, configuration)
+ROUTERS = (alerts.rule_router, alerts.router, configuration.router)
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def desk(database: Database) -> Desk:
 
 @pytest.fixture
 async def client(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serve([one.router for one in MODULES], {"my_symbols": desk}) as opened:
+    async with serve(ROUTERS, {"my_symbols": desk}) as opened:
         yield opened
 
 
@@ -255,7 +254,7 @@ async def test_U10_what_came_and_went_while_nobody_ran_is_told_after_the_start(
     again.__post_init__()
     again.score({SYMBOLS[1]: 0.3})
     again.status(SYMBOLS[0], ContractStatus.PAUSED)
-    async with serve([one.router for one in MODULES], {"my_symbols": again}) as reader:
+    async with serve(ROUTERS, {"my_symbols": again}) as reader:
         for _ in range(2):
             first, second = (await get(reader))["items"]
             assert (first["rule"], first["subject"]) == ("not_tradeable", SYMBOLS[0])
@@ -280,7 +279,7 @@ async def test_C11_three_replicas_that_look_at_once_have_one_alert(
             other.__post_init__()
             ids = (f"{number}-{at}" for at in count())
             other.alerts = replace(other.alerts, new_id=ids.__next__)
-            served = serve([one.router for one in MODULES], {"my_symbols": other})
+            served = serve(ROUTERS, {"my_symbols": other})
             asked.append(await stack.enter_async_context(served))
         shown = await asyncio.gather(*(get(one) for one in asked for _ in range(3)))
     found = {tuple(one["id"] for one in answer["items"]) for answer in shown}

@@ -11,9 +11,9 @@ from sqlalchemy import event
 
 from app.alerts.domain.lifecycle import TOUCH_S, ResolvedAlert
 from app.alerts.domain.models import AlertRule, AlertState, Resolution
-from app.alerts.services import cache as module
-from app.alerts.services.cache import AlertBookCache
+from app.alerts.services import service
 from app.alerts.services.facts import PairCorrelations, correlations
+from app.alerts.services.service import AlertBookCache
 from app.alerts.storage.alerts import AlertRepository
 from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
@@ -180,7 +180,7 @@ async def test_correlations_are_worked_out_for_each_day_and_each_set_of_members(
         worked.append(len(portfolio.members))
         return correlations(portfolio, context)
 
-    monkeypatch.setattr(module, "correlations", counted)
+    monkeypatch.setattr(service, "correlations", counted)
     await shown(desk)
     desk.quote(SYMBOLS[0], mark=Decimal("9.9"))
     await shown(desk)

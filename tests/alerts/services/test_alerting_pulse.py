@@ -12,7 +12,7 @@ from app.foundation.errors import Code, UnavailableError
 from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
-from app.operations.services.health_models import ComponentHealth, ComponentState
+from app.operations.services.health_checks import ComponentHealth, ComponentState
 from app.operations.services.process_metrics import buffer_usage
 from tests.operations.services.test_status import NOW, World
 

@@ -10,14 +10,18 @@ from sqlalchemy import select
 
 from app.adapters.vault import FernetCipher
 from app.alerts.domain.notifications import ChannelKind, DeliveryState, NotificationKind
-from app.alerts.services.notifications import ChannelDraft
-from app.alerts.services.notifier import ChannelSecrets, DecryptingNotifier, by_kind
+from app.alerts.services.notifications import (
+    ChannelDraft,
+    ChannelSecrets,
+    DecryptingNotifier,
+    by_kind,
+)
 from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import Code, ConflictError
 from app.foundation.idempotency import StoredResponse
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
-from app.foundation.sql.metadata import metadata
+from app.foundation.sql.schema import metadata
 from app.settings import NotificationVariables
 from tests.alerts.services.test_notifications import SECRET, Office, Receiver, change
 from tests.support.desk import WHO

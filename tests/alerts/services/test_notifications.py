@@ -15,8 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app.adapters.notifications.egress import Egress
-from app.adapters.notifications.people import PeopleNotifier
-from app.adapters.notifications.webhook import WebhookNotifier
+from app.adapters.notifications.senders import PeopleNotifier, WebhookNotifier
 from app.adapters.vault import FernetCipher
 from app.alerts.domain.events import AlertRaised
 from app.alerts.domain.models import AlertRule
@@ -28,8 +27,13 @@ from app.alerts.domain.notifications import (
     NotificationKind,
 )
 from app.alerts.services.delivery import NotificationDispatcher
-from app.alerts.services.notifications import ChannelDraft, NotificationService
-from app.alerts.services.notifier import ChannelSecrets, DecryptingNotifier, by_kind
+from app.alerts.services.notifications import (
+    ChannelDraft,
+    ChannelSecrets,
+    DecryptingNotifier,
+    NotificationService,
+    by_kind,
+)
 from app.alerts.storage.notifications import NotificationRepository
 from app.configuration.domain.document import validate
 from app.configuration.domain.events import ConfigurationChanged
@@ -39,8 +43,7 @@ from app.configuration.services.current import CurrentSettings
 from app.foundation.errors import Code, ConflictError, NotFoundError, RefusedError
 from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.metrics import Metrics
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
 from tests.support.desk import NOW, WHO
 

@@ -9,8 +9,7 @@ from structlog.testing import capture_logs
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import CurrentSettings
-from app.configuration.storage.configuration import ConfigurationRepository
-from app.configuration.storage.tables import configuration_versions
+from app.configuration.storage.configuration import ConfigurationRepository, configuration_versions
 from app.container.feed import overheard
 from app.foundation.event_bus import Bus
 from app.foundation.events import EventRecord

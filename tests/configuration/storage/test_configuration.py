@@ -7,8 +7,7 @@ import pytest
 
 from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Configuration
-from app.configuration.storage.configuration import ConfigurationRepository
-from app.configuration.storage.tables import configuration_versions
+from app.configuration.storage.configuration import ConfigurationRepository, configuration_versions
 from app.foundation.errors import Code, ConflictError, NotFoundError, UnavailableError
 from app.foundation.sql.database import Database
 from tests.support.worlds import LATER, T0

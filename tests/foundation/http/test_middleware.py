@@ -13,8 +13,8 @@ from fastapi import APIRouter, FastAPI
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Scope
 
+from app.foundation.health import Mode
 from app.foundation.metrics import Metrics
-from app.foundation.mode import Mode
 from app.telemetry.logging import configure_logging
 from tests.support.harness import make_api, open_client, serve
 from tests.support.judging import problem

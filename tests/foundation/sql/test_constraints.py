@@ -8,7 +8,7 @@ from app.container.tables import APPEND_ONLY
 from app.foundation.errors import Code, ServiceError
 from app.foundation.sql.database import Database
 from app.foundation.sql.errors import RULES
-from app.foundation.sql.metadata import metadata
+from app.foundation.sql.schema import metadata
 from app.market.storage.symbols import SymbolRepository
 from app.portfolio.storage.history import HistoryRepository
 from tests.support.worlds import LATER, STAMP, T0, draft, listed, record, symbol_id

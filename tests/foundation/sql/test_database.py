@@ -11,10 +11,9 @@ import pytest
 from sqlalchemy import event, text
 
 from app.foundation.errors import Code, ServiceError, UnavailableError
-from app.foundation.sql.database import ATTEMPTS, Database
+from app.foundation.sql.database import ATTEMPTS, Database, UnitOfWork
 from app.foundation.sql.engines import DatabaseOptions, SlowStatement, url_of
 from app.foundation.sql.facts import FactRepository
-from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.conftest import PATIENT, MakeDatabase
 

@@ -11,11 +11,10 @@ import pytest
 from sqlalchemy import text
 
 from app.foundation.events import EventRecord, Topic
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.engines import url_of
 from app.foundation.sql.events import CHANNEL, EventRepository
 from app.foundation.sql.facts import FactRepository
-from app.foundation.sql.unit_of_work import UnitOfWork
 from app.operations.domain.event_codec import event_of
 from app.portfolio.domain.events import PlanCreated
 from app.scoring.domain.events import ScoreChanged, ScoresUpdated

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.foundation.sql.shielded import shielded
+from app.foundation.sql.database import shielded
 
 
 async def _started(work: asyncio.Task[str]) -> None:

@@ -6,10 +6,9 @@ import pytest
 from sqlalchemy import text
 
 from app.foundation.errors import Code, ServiceError, UnavailableError
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.engines import DatabaseOptions
 from app.foundation.sql.facts import FactRepository
-from app.foundation.sql.unit_of_work import UnitOfWork
 from app.operations.domain.event_codec import drafts_of
 
 ROWS = 1_000

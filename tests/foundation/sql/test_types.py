@@ -13,7 +13,7 @@ from sqlalchemy.exc import StatementError
 
 from app.foundation.errors import Code, ServiceError
 from app.foundation.sql.database import Database
-from app.foundation.sql.types import ExactDecimal, FiniteFloat, JsonText, UtcInstant
+from app.foundation.sql.schema import ExactDecimal, FiniteFloat, JsonText, UtcInstant
 
 _SCRATCH = Table(
     "scratch",

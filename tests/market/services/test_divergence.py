@@ -9,8 +9,8 @@ from app.foundation.data_status import DataStatus
 from app.foundation.sql.database import Database
 from app.market.domain.quality_report import QualityVerdict
 from app.market.domain.stream import QuoteUpdate
-from app.market.services.publisher import packed, shared, unpacked
 from app.market.services.quality_monitor import quality_of
+from app.market.services.shared_market import packed, shared, unpacked
 from tests.market.services.test_market_stream import Scene, frozen_scene
 from tests.market.services.test_quality import COURSE
 

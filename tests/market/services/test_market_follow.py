@@ -20,9 +20,8 @@ from app.market.domain.models import ContractStatus, ExchangeStatus, Interval, L
 from app.market.services.backfill import first_fill
 from app.market.services.contract_sync import SyncRequests
 from app.market.services.feed_leader import FeedLease, LeaseTimes
-from app.market.services.follower import FeedView, MarketFollower
-from app.market.services.publisher import MarketPublisher
 from app.market.services.service import MarketData
+from app.market.services.shared_market import FeedView, MarketFollower, MarketPublisher
 from app.market.storage.shared_market import FEED, SharedMarketRepository
 from app.market.storage.tables import candles, funding_rates, market_snapshots
 from app.scoring.services.service import Scoring

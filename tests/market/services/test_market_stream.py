@@ -34,8 +34,7 @@ from app.market.services.quality_monitor import quality_of
 from app.market.services.service import MarketData
 from app.market.services.stream_consumer import StreamedMarket
 from app.operations.services.event_messages import ticker_details, ticker_frame
-from app.operations.services.health_checks import STREAM_AWAY, TOPICS_SILENT, stream
-from app.operations.services.health_models import ComponentState
+from app.operations.services.health_checks import STREAM_AWAY, TOPICS_SILENT, ComponentState, stream
 from tests.support.followed_market import PATIENCE_S, followed
 from tests.support.live_market import LiveMarket, open_market
 

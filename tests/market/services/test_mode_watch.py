@@ -9,10 +9,9 @@ import pytest
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.events import Topic
-from app.foundation.mode import Mode
-from app.foundation.sql.database import Database
+from app.foundation.health import Mode
+from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.events import EventRepository
-from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.events import ModeChanged
 from app.market.services.service_mode import (
     Cause,

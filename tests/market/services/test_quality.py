@@ -13,18 +13,16 @@ from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import IdempotentExecutor
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.models import CandleSeries, ExchangeLink, Interval, LinkState
 from app.market.domain.price_quarantine import Doubt
 from app.market.domain.quality_report import QualityVerdict
 from app.market.domain.reference_prices import ReferencePrice
 from app.market.services import quality_monitor as quality_keeper
-from app.market.services.publisher import Course, packed, shared, unpacked
 from app.market.services.quality import QualityService
 from app.market.services.service import MarketData
-from app.market.storage.candle_revisions import CandleRevisionRepository
-from app.market.storage.candles import CandleRepository
+from app.market.services.shared_market import Course, packed, shared, unpacked
+from app.market.storage.candles import CandleRepository, CandleRevisionRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
 from tests.support.desk import WHO
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market

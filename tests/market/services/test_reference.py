@@ -19,8 +19,7 @@ from app.market.services.quality import QualityService
 from app.market.services.quality_monitor import QualityKeeper
 from app.market.services.reference_prices import SHOW_S, References
 from app.market.services.service import MarketData
-from app.operations.services.health_checks import reference
-from app.operations.services.health_models import ComponentState
+from app.operations.services.health_checks import ComponentState, reference
 from app.scoring.domain.input_hash import input_hash, panel_hash
 from tests.support.live_market import open_market
 

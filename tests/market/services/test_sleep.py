@@ -7,8 +7,8 @@ import pytest
 from app.configuration.domain.model import Configuration
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
+from app.foundation.health import Mode
 from app.foundation.idempotency import IdempotentExecutor
-from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
 from app.market.services.service import MarketData

@@ -9,8 +9,12 @@ from sqlalchemy import text
 from app.foundation.sql.database import Database
 from app.market.domain.models import CandleSeries, Interval
 from app.market.storage import candles
-from app.market.storage.candle_revisions import VALUES, CandleRevisionRepository
-from app.market.storage.candles import CandleRepository, SavedCandles
+from app.market.storage.candles import (
+    VALUES,
+    CandleRepository,
+    CandleRevisionRepository,
+    SavedCandles,
+)
 from tests.conftest import PATIENT, MakeDatabase
 from tests.support.worlds import listed, series, symbol_id
 

@@ -12,12 +12,12 @@ import pytest
 from app.alerts.services.monitor import AlertingHeartbeat
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.health_facts import TaskFacts
+from app.foundation.health import TaskFacts
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.market.domain.models import LinkState
 from app.operations.services.health import StatusService
-from app.workers.restart_limiter import CRASHES
+from app.workers.supervisor import CRASHES
 from tests.operations.services.test_status import LINK, NOW, World
 from tests.support.harness import PREFIX, make_api, open_client
 from tests.support.judging import problem

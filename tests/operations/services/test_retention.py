@@ -15,11 +15,11 @@ from app.foundation.job_service import JobNews, JobService
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
-from app.foundation.sql.metadata import metadata
+from app.foundation.sql.schema import metadata
 from app.operations.services.event_stream import EventStream
 from app.operations.services.retention import SWEEPS, Retention, find_decided_boards
 from app.performance.services.service import ResultSubmission
-from app.scoring.services.board_retention import BoardRetention
+from app.scoring.services.service import BoardRetention
 from app.signals.domain.models import SignalState
 from tests.alerts.services.test_notifications import Office, change
 from tests.conftest import MakeDatabase

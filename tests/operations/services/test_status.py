@@ -8,13 +8,12 @@ import pytest
 from app.alerts.services.monitor import AlertingHeartbeat
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.health_facts import TaskFacts
-from app.foundation.mode import Mode
+from app.foundation.health import Mode, TaskFacts
 from app.market.domain.models import ExchangeLink, LinkState
 from app.market.services.health_facts import MarketFacts
 from app.market.services.service_mode import KEEP_S, MarketGlance, MarketLevel, ModeNow
 from app.operations.services.health import StatusService
-from app.operations.services.health_models import ComponentState, PortfolioStatus, ScoringFacts
+from app.operations.services.health_checks import ComponentState, PortfolioStatus, ScoringFacts
 from app.signals.domain.track_record import SignalQueue
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)

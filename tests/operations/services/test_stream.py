@@ -19,8 +19,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
 from app.operations.services import event_stream as module
 from app.operations.services.event_messages import notice
-from app.operations.services.event_stream import EventStream
-from app.operations.services.event_subscription import RecentEvents, StreamEntry
+from app.operations.services.event_stream import EventStream, RecentEvents, StreamEntry
 from app.portfolio.domain.events import PlanCreated
 from tests.support.desk import NOW
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
 from app.foundation.sql.idempotency import IdempotencyRepository
-from app.foundation.sql.metadata import metadata
+from app.foundation.sql.schema import metadata
 from app.foundation.sql.tables import events, idempotency_keys
 from app.market.storage.market_data import MarketRepository
 from app.market.storage.tables import market_snapshots

@@ -14,9 +14,14 @@ import pytest
 
 from app.foundation.data_status import DataSource, DataStatus
 from app.performance.api.report_page import Table, render, report_page
-from app.performance.domain.attribution import Attribution, AttributionLine, AttributionMethod
+from app.performance.domain.attribution import (
+    ActiveReturn,
+    Attribution,
+    AttributionLine,
+    AttributionMethod,
+    SectorEffects,
+)
 from app.performance.domain.backfilled_marks import BackfilledMark
-from app.performance.domain.brinson import ActiveReturn, SectorEffects
 from app.performance.domain.equity_curve import Day
 from app.performance.domain.replacement_outcomes import ReplacementOutcome, ReturnPair
 from app.performance.services.report import Report

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.performance.domain.brinson import CASH, ActiveReturn, MarketDay, explained, sum_of
+from app.performance.domain.attribution import CASH, ActiveReturn, MarketDay, explained, sum_of
 from tests.support.portfolios import HOUR, T0
 
 D = Decimal

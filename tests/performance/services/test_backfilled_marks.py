@@ -12,7 +12,7 @@ from app.market.domain.models import CandleSeries, Interval
 from app.market.domain.price_quarantine import Doubt
 from app.market.storage.candles import CandleRepository
 from app.performance.domain.backfilled_marks import PATIENCE, BackfilledMark
-from app.performance.services.snapshots import ValuationSnapshots
+from app.performance.services.service import ValuationSnapshots
 from app.portfolio.storage.history import HistoryRepository
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk, symbol_id
 

@@ -16,7 +16,7 @@ from app.alerts.api import alert_routes as alerts
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
 from app.operations.api import configuration_routes as configuration
-from app.operations.api import integrity_routes as portfolio_integrity
+from app.operations.api.system_routes import integrity_router
 from app.performance.api import metrics_routes as portfolio_metrics
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import portfolio_routes as portfolio
@@ -31,7 +31,6 @@ from tests.support.worlds import STAMP, draft
 MODULES = (
     portfolio,
     portfolio_changes,
-    portfolio_integrity,
     portfolio_metrics,
     portfolio_rebalance,
     portfolio_trading,
@@ -48,7 +47,9 @@ def desk(database: Database) -> Desk:
 
 @pytest.fixture
 async def client(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serve([one.router for one in MODULES], {"my_symbols": desk}) as opened:
+    async with serve(
+        [*(one.router for one in MODULES), integrity_router], {"my_symbols": desk}
+    ) as opened:
         yield opened
 
 

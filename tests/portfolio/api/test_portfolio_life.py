@@ -10,7 +10,7 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus, Interval
-from app.operations.api import integrity_routes as portfolio_integrity
+from app.operations.api.system_routes import integrity_router
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import membership_routes as portfolio_replacement
 from app.portfolio.api import portfolio_routes as portfolio
@@ -24,7 +24,6 @@ from tests.support.judging import problem
 MODULES = (
     portfolio,
     portfolio_changes,
-    portfolio_integrity,
     portfolio_rebalance,
     portfolio_replacement,
     portfolio_safety,
@@ -38,7 +37,9 @@ def desk(database: Database) -> Desk:
 
 @pytest.fixture
 async def client(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serve([one.router for one in MODULES], {"my_symbols": desk}) as opened:
+    async with serve(
+        [*(one.router for one in MODULES), integrity_router], {"my_symbols": desk}
+    ) as opened:
         yield opened
 
 

@@ -19,7 +19,7 @@ from app.portfolio.domain.weighting import (
     shrink_covariance,
 )
 from app.scoring.domain import indicators
-from app.scoring.domain.cross_section import rank_to_normal
+from app.scoring.domain.factors import rank_to_normal
 from tests.support.market_files import TEN, needs_daily_panel, perpetual
 
 Floats = NDArray[np.float64]

@@ -19,7 +19,7 @@ from app.portfolio.domain.rebalance_plan import (
     plan_rebalance,
 )
 from app.portfolio.domain.target_weights import (
-    apply_no_trade_region,
+    apply_no_trade_band,
     compute_targets,
     compute_volatility,
 )
@@ -93,7 +93,7 @@ def test_what_does_not_fit_into_the_bands_moves_everybody() -> None:
     now = drifted(-9_000_000, *(1_000_000 for _ in TEN[1:]))
     constraints = constrain_members(now, tight, SETTINGS)
     target = compute_targets(constraints, SETTINGS)
-    made = apply_no_trade_region(target, constraints, dict.fromkeys(TEN, 0), 5_000_000, 20_000_000)
+    made = apply_no_trade_band(target, constraints, dict.fromkeys(TEN, 0), 5_000_000, 20_000_000)
     assert made == target
 
 
@@ -107,14 +107,14 @@ def test_a_weight_outside_its_bounds_is_not_left_alone() -> None:
         for name, one in constraints.items()
     }
     bands = dict.fromkeys(few, 2_000_000)
-    made = apply_no_trade_region(target, moved, bands, 5_000_000, 20_000_000)
+    made = apply_no_trade_band(target, moved, bands, 5_000_000, 20_000_000)
     assert set(made.weights_u.values()) == {20_000_000}
     outside = {
         name: replace(one, request=replace(one.request, held_u=1))
         for name, one in constraints.items()
     }
     assert (
-        apply_no_trade_region(target, outside, bands, 5_000_000, 20_000_000) == target
+        apply_no_trade_band(target, outside, bands, 5_000_000, 20_000_000) == target
     )  # there is nothing to keep
 
 

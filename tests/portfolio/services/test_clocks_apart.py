@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from app.alerts.domain.notifications import DeliveryState
 from app.alerts.services.delivery import NotificationDispatcher
-from app.container import assembly, background
+from app.container import assembly
 from app.foundation.clock import of_database, shared_by
 from app.foundation.errors import Code, ConflictError
 from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
@@ -163,7 +163,7 @@ async def test_T04_a_service_is_put_together_with_the_databases_clock(
         made.append(NotificationDispatcher(*given, **named))
         return made[-1]
 
-    monkeypatch.setattr(background, "NotificationDispatcher", dispatcher)
+    monkeypatch.setattr(assembly, "NotificationDispatcher", dispatcher)
     settings = settings_for("http://127.0.0.1:9", database_url, background=False)
     async with assembly.assemble(settings, Metrics()) as services:
         service = services.my_symbols

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import UnitOfWork
 from app.market.domain.models import Interval
 from app.market.domain.panel import Panel
 from app.performance.services.report import ReportService

@@ -8,7 +8,7 @@ import pytest
 
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ServiceError
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import UnitOfWork
 from app.market.domain.models import ContractStatus
 from app.portfolio.domain.event_log import find_chain_faults, fold_events
 from app.portfolio.domain.membership import PortfolioChange

@@ -10,8 +10,7 @@ import pytest
 
 from app.foundation.errors import Code, ConflictError, NotFoundError, ServiceError
 from app.foundation.idempotency import Command, StoredResponse, TransactionHooks
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.rebalance_run import (
     RebalanceRun,
     RebalanceStep,

@@ -8,8 +8,7 @@ from sqlalchemy import text
 
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ConflictError, ServiceError
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.event_log import EventType, find_chain_faults
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository

@@ -7,8 +7,7 @@ from itertools import pairwise
 import pytest
 
 from app.foundation.errors import Code, ConflictError, ServiceError
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.models import EMPTY, FULL, Portfolio
 from app.portfolio.storage.portfolio import Departure, MembershipStatus, PortfolioRepository
 from tests.support.worlds import LATER, T0, listed, member, portfolio, symbol_id

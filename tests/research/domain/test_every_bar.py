@@ -11,7 +11,7 @@ from app.research.domain.every_bar import MEASURES, composite_at_every_bar
 from app.scoring.domain.composite import COMPOSITE, AlgorithmSpec, composite_scores
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.historical_moments import Moments
-from app.scoring.domain.last_bar import indicators_at_last_bar
+from app.scoring.domain.price_factors import indicators_at_last_bar
 from tests.research.domain.test_indicator_kernel import bars
 
 pytestmark = pytest.mark.xdist_group("kernels")

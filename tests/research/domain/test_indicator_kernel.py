@@ -9,23 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.market.domain.models import Floats
-from app.research.domain.compilation import Kernel
-from app.research.domain.indicator_kernel import (
+from app.research.domain.kernels import (
     ADD_BARS,
     ATR,
     BAND_POSITION,
     HISTOGRAM,
     INDICATORS,
+    RANKED_ROWS,
     RSI,
     WIDTH,
+    Kernel,
     add_bars,
     initial_state,
     macd_in_ranges,
+    normal_scores,
+    ranked_rows,
 )
-from app.research.domain.rank_kernel import RANKED_ROWS, normal_scores, ranked_rows
 from app.scoring.domain import indicators as plain
-from app.scoring.domain.cross_section import rank_to_normal, rounded_significant
-from app.scoring.domain.last_bar import LastBarIndicators, indicators_at_last_bar
+from app.scoring.domain.factors import rank_to_normal, rounded_significant
+from app.scoring.domain.price_factors import LastBarIndicators, indicators_at_last_bar
 from tests.scoring.domain.test_indicators import SAWTOOTH, sawtooth
 from tests.support.market_files import (
     BARS,

@@ -10,8 +10,7 @@ import pytest
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
-from app.market.storage.candle_revisions import CandleRevisionRepository
-from app.market.storage.candles import CandleRepository
+from app.market.storage.candles import CandleRepository, CandleRevisionRepository
 from app.operations.services.configuration import ConfigurationService
 from app.scoring.api import routes
 from app.scoring.services.service import Scoring

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.scoring.domain.cross_section import average_ranks, rank_to_normal, rounded_significant
+from app.scoring.domain.factors import average_ranks, rank_to_normal, rounded_significant
 
 NAN = float("nan")
 

@@ -11,8 +11,7 @@ from app.market.domain.models import Interval
 from app.market.domain.panel import Panel, ScoringInputs
 from app.market.services.snapshot import PanelCache
 from app.scoring.domain.algorithm import algorithm
-from app.scoring.domain.engine import score
-from app.scoring.domain.feature_cache import FeatureCache
+from app.scoring.domain.engine import FeatureCache, score
 from app.scoring.domain.input_hash import board_hash
 from tests.support.scoring_inputs import AS_OF_MS, make_inputs, names, walk
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.market.domain import liquidity
 from app.market.domain.models import Book, Funding, Level
 from app.scoring.domain.factors import FACTORS, measure
-from app.scoring.domain.market_arrays import BookLevels, Settlements
+from app.scoring.domain.market_factors import BookLevels, Settlements
 from tests.support.scoring_inputs import AS_OF_MS, HOUR_MS, make_inputs
 
 TABLE = {factor.name: factor for factor in FACTORS}

@@ -19,8 +19,7 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, NotFoundError, RefusedError, UnavailableError
 from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.panel import COVERING, ScoringInputs, source_coverage
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
 from app.scoring.domain.board import Board
@@ -28,10 +27,9 @@ from app.scoring.domain.board_retention import StoredRun
 from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.ranking import AlgorithmType
-from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.replay import unpack
 from app.scoring.services.score_reliability import ScoreReliabilityCache
-from app.scoring.services.service import Scoring
+from app.scoring.services.service import BoardRetention, Scoring
 from app.scoring.storage.hourly_bars import HourlyBarRepository
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import ScoringRepository

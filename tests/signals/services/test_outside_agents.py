@@ -11,8 +11,7 @@ from app.foundation.sql.database import Database
 from app.signals.domain.agents import AGENTS, Abstention, Agent, AgentVote, SignalFeatures
 from app.signals.domain.consensus import Vote
 from app.signals.domain.models import SignalState
-from app.signals.services.evaluation import SignalEvaluator
-from app.signals.services.external_agents import ExternalAgents
+from app.signals.services.evaluation import ExternalAgents, SignalEvaluator
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.evidence import evidence
 from tests.support.signal_world import claim, informed

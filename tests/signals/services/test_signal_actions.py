@@ -19,13 +19,13 @@ from app.portfolio.domain.proposals import MembershipMove
 from app.signals.api import routes as signals
 from app.signals.domain.agents import Agent, AgentVote
 from app.signals.domain.consensus import Consensus, SignalEvaluation
+from app.signals.domain.evaluated_signal import policy_for
 from app.signals.domain.models import (
     Direction,
     MembershipStep,
     SignalEffect,
     SignalState,
 )
-from app.signals.domain.signal_action import policy_for
 from app.signals.services.evaluation import SignalEvaluator
 from tests.support.action_world import by_skill, eight_members, judged, put, told, version
 from tests.support.desk import SYMBOLS, WHO, Desk

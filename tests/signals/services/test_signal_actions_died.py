@@ -6,8 +6,7 @@ from typing import TypeVar
 
 import pytest
 
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.signals.domain.models import SignalState
 from tests.support.action_world import by_skill, eight_members, judged, put, told, version
 from tests.support.desk import SYMBOLS, Desk

@@ -13,14 +13,13 @@ from sqlalchemy import text
 
 from app.foundation.errors import Code, RateLimitedError, ServiceError, UnavailableError
 from app.foundation.idempotency import StoredResponse
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.events import EventRepository
-from app.foundation.sql.unit_of_work import UnitOfWork
 from app.signals.api import routes as signals
 from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import SignalClaim
 from app.signals.services.evaluation import SignalEvaluator
-from app.signals.services.intake import IntakeResult
+from app.signals.services.service import IntakeResult
 from app.signals.storage.signals import SignalRepository
 from tests.conftest import PATIENT, MakeDatabase
 from tests.support.desk import SYMBOLS, WHO, Desk

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.foundation.sql.database import Database
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.scoring.storage.runs import ScoringRepository
 from app.signals.api.schemas import VerdictOut
 from app.signals.domain.agents import SignalFeatures, UniverseContext

@@ -18,7 +18,7 @@ from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.signals.api import routes as signals
 from app.signals.domain.agents import Agent
 from app.signals.services.evaluation import SignalEvaluator
-from app.telemetry.meter import Meter
+from app.telemetry.observers import Meter
 from tests.conftest import PATIENT, MakeDatabase
 from tests.support.desk import SYMBOLS, Desk, symbol_id
 from tests.support.harness import PREFIX, serve

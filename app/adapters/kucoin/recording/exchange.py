@@ -1,14 +1,19 @@
-"""Exchange of a recorded session: live with recording, or replayed from the file."""
+"""Exchange of a recorded session: live with recording, or replayed from the file.
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+The seam lies below the parser: a recording holds the exchange's own answers. Rate limits, retries
+and the breaker act during the recording only; a replay gets their results.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
+from typing import Final, TypeVar
 
-from app.adapters.kucoin import limits as routes
+from app.adapters.kucoin import limiter as routes
 from app.adapters.kucoin.exchange import KucoinExchange, ignore_request
-from app.adapters.kucoin.limits import KucoinLimits, RandomSource
-from app.adapters.kucoin.recording.rest import RecordingRest, RecordingTransport, ReplayedRest
+from app.adapters.kucoin.limiter import SILENT, Endpoint, KucoinLimits, RandomSource
+from app.adapters.kucoin.recording.entries import RecordedAttempt
 from app.adapters.kucoin.recording.sessions import SessionPlayer, SessionRecorder
 from app.adapters.kucoin.recording.stream import (
     FrameStream,
@@ -16,12 +21,136 @@ from app.adapters.kucoin.recording.stream import (
     ReplayedStream,
     connect_player,
 )
-from app.adapters.kucoin.rest import RestClient, RestDependencies
+from app.adapters.kucoin.rest import LinkTracker, RestApi, RestClient, RestDependencies
 from app.adapters.kucoin.stream import protocol
 from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
-from app.adapters.kucoin.transport import AiohttpTransport, open_session
+from app.adapters.kucoin.transport import (
+    AiohttpTransport,
+    ExchangeResponse,
+    HttpTransport,
+    RequestFailure,
+    RequestSuccess,
+    interpret_response,
+    open_session,
+)
 from app.foundation.data_status import DataSource
-from app.research.domain.recording import TapeClock
+from app.foundation.errors import ServiceError
+from app.market.domain.models import ExchangeLink
+from app.research.domain.recording import TapeClock, TapeError
+
+T = TypeVar("T")
+_NO_WAIT: Final = 0.0
+
+
+class RecordingTransport:
+    """Transport that keeps the attempts of one request; other requests pass unrecorded."""
+
+    def __init__(self, wire: HttpTransport) -> None:
+        self._wire = wire
+        self._path = ""
+        self._attempts: list[RecordedAttempt] = []
+
+    def expect(self, path: str) -> None:
+        """Record the attempts of requests with this path from now on."""
+        self._path = path
+        self._attempts.clear()
+
+    async def ask(
+        self, method: str, path: str, params: Mapping[str, str], within_s: float
+    ) -> ExchangeResponse | RequestFailure:
+        outcome = await self._wire.ask(method, path, params, within_s)
+        if path != self._path:
+            return outcome
+        if isinstance(outcome, ExchangeResponse):
+            self._attempts.append(RecordedAttempt(outcome.status, outcome.body))
+        else:
+            self._attempts.append(RecordedAttempt(None, b"", outcome.error.detail))
+        return outcome
+
+    def emptied(self) -> tuple[RecordedAttempt, ...]:
+        """Return the recorded attempts and stop recording."""
+        found = tuple(self._attempts)
+        self.expect("")
+        return found
+
+
+class RecordingRest:
+    """Sequential requests; each is in the recording before its answer is used."""
+
+    def __init__(self, rest: RestApi, wire: RecordingTransport, tape: SessionRecorder) -> None:
+        self._rest = rest
+        self._wire = wire
+        self._tape = tape
+
+    def link(self) -> ExchangeLink:
+        return self._rest.link()
+
+    async def get(
+        self,
+        endpoint: Endpoint,
+        read: Callable[[object], T],
+        params: Mapping[str, str],
+        *,
+        symbol: str = "",
+        patience_s: float,
+    ) -> T:
+        """As `RestClient.get`."""
+        found: list[object] = []
+
+        def kept(data: object) -> None:
+            found.append(data)
+
+        path = endpoint.path.format(symbol=symbol)
+        self._wire.expect(path)
+        self._tape.asked(endpoint.method, path, params)
+        try:
+            await self._rest.get(endpoint, kept, params, symbol=symbol, patience_s=patience_s)
+        except ServiceError as error:
+            self._tape.answered(self._wire.emptied(), error)
+            raise
+        self._tape.answered(self._wire.emptied(), None)
+        return read(found[0])
+
+
+class ReplayedRest:
+    """Requests answered from a recording, without a network."""
+
+    def __init__(self, tape: SessionPlayer, clock: TapeClock) -> None:
+        self._tape = tape
+        self._clock = clock
+        self._link = LinkTracker(now=clock.now, monotonic=clock.monotonic)
+
+    def link(self) -> ExchangeLink:
+        return self._link.report(_NO_WAIT)
+
+    async def get(
+        self,
+        endpoint: Endpoint,
+        read: Callable[[object], T],
+        params: Mapping[str, str],
+        *,
+        symbol: str = "",
+        patience_s: float,
+    ) -> T:
+        """As `RestClient.get`. Raises TapeError where the recording has another request."""
+        del patience_s  # a replay never waits
+        path = endpoint.path.format(symbol=symbol)
+        self._tape.asked(endpoint.method, path, params)
+        sent_at = self._clock.monotonic()
+        given = self._tape.answered()
+        if given.refusal is not None:
+            error = given.refusal.error()
+            self._link.failure(error)
+            raise error
+        last = given.attempts[-1] if given.attempts else None
+        if last is None or last.status is None:
+            raise TapeError(f"the tape has data of {path}, and no answer that holds it")
+        outcome = interpret_response(ExchangeResponse(last.status, SILENT, last.body), endpoint)
+        if not isinstance(outcome, RequestSuccess):
+            raise TapeError(f"the answer to {path} was data when it was recorded")
+        self._link.success(sent_at)
+        return read(outcome.data)
+
 
 _NOWHERE = "http://tape.invalid"  # no request is sent to it
 

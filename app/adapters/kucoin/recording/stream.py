@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from app.adapters.kucoin.limits import RandomSource
+from app.adapters.kucoin.limiter import RandomSource
 from app.adapters.kucoin.recording.entries import FrameReceived, FramesApplied, LiveTopicsChanged
 from app.adapters.kucoin.recording.sessions import SessionPlayer, SessionRecorder
 from app.adapters.kucoin.stream.frames import StreamFrame, parse_frame, topic_name

@@ -3,10 +3,9 @@
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from app.adapters.kucoin.limits import RandomSource
-from app.adapters.kucoin.stream.connection import Phase, StreamConnection
+from app.adapters.kucoin.limiter import RandomSource
+from app.adapters.kucoin.stream.connection import Phase, StreamConnection, Subscriptions
 from app.adapters.kucoin.stream.protocol import Action, Close, Control, StreamLimits, StreamTicket
-from app.adapters.kucoin.stream.topics import Subscriptions
 from app.market.domain.stream import Topic
 
 

@@ -11,7 +11,7 @@ import structlog
 from yarl import URL
 
 from app.adapters.kucoin.fields import UnreadableError
-from app.adapters.kucoin.limits import RandomSource
+from app.adapters.kucoin.limiter import RandomSource
 from app.adapters.kucoin.stream.connection_pool import ConnectionPool
 from app.adapters.kucoin.stream.frames import (
     CONTROL,

@@ -6,10 +6,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from app.adapters.kucoin.fields import UnreadableError
-from app.adapters.kucoin.stream.frames import StreamFrame, conflation_key, message_stamp, topic_name
+from app.adapters.kucoin.stream.connection import Subscriptions
+from app.adapters.kucoin.stream.frames import (
+    StreamFrame,
+    conflation_key,
+    message_stamp,
+    parse_quote,
+    parse_update,
+    topic_name,
+)
 from app.adapters.kucoin.stream.socket import Message
-from app.adapters.kucoin.stream.topics import Subscriptions
-from app.adapters.kucoin.stream.updates import parse_quote, parse_update
 from app.market.domain.stream import AHEAD_MS, MessageOrder, Newest, Told, Topic, TopicKind, Update
 
 HEAD: Final = 64  # leading bytes that contain a message's topic

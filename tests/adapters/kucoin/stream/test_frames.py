@@ -16,10 +16,10 @@ from app.adapters.kucoin.stream.frames import (
     message_stamp,
     parse_control,
     parse_frame,
+    parse_update,
     topic_name,
 )
 from app.adapters.kucoin.stream.protocol import Control, Send
-from app.adapters.kucoin.stream.updates import parse_update
 from app.market.domain.models import Book, Level
 from app.market.domain.stream import (
     BarUpdate,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.limiter import KucoinLimits
 from app.adapters.kucoin.stream.protocol import HOUR_S, Control, Send, StreamLimits
 from app.market.domain.stream import MessageOrder, Newest, Topic
 from tests.adapters.kucoin.stream_world import Heard, World, quotes

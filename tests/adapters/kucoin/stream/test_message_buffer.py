@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from app.adapters.kucoin.stream.connection import Subscriptions
 from app.adapters.kucoin.stream.frames import parse_frame
 from app.adapters.kucoin.stream.market_stream import PORTION, KucoinStream
 from app.adapters.kucoin.stream.message_buffer import MessageBuffer
 from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
-from app.adapters.kucoin.stream.topics import Subscriptions
 from app.market.domain.stream import QuoteUpdate, Told, Topic, TopicKind
 
 TOPIC = Topic(TopicKind.QUOTE, "XBTUSDTM")
