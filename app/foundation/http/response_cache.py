@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.foundation.errors import ServiceError
+from app.foundation.health import Mode
 from app.foundation.http.responses import CompleteHeaders, Header, answer, json_bytes
-from app.foundation.mode import Mode
 from app.foundation.state_version import Input, StateVersion, VersionSource
 
 VERSIONS: Final = "state_versions"  # key of the VersionSource in the state of the lifespan

@@ -8,9 +8,9 @@ from typing import Any, Final, TypeAlias
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from app.foundation.health import Mode
 from app.foundation.http.protocol import MODE
 from app.foundation.idempotency import CommandResult, StoredResponse
-from app.foundation.mode import Mode
 
 Header: TypeAlias = tuple[bytes, bytes]
 

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from app.foundation.errors import Code, NotFoundError, UnavailableError
+from app.foundation.health import Mode
 from app.foundation.http import response_cache
 from app.foundation.http.dependencies import IfNoneMatchDep, holds
 from app.foundation.http.response_cache import (
@@ -29,7 +30,6 @@ from app.foundation.http.responses import answer, not_modified
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import MoneyString, Out, QueryInt, UtcTime
 from app.foundation.metrics import Metrics
-from app.foundation.mode import Mode
 from app.foundation.state_version import Input, StateVersion
 from tests.support.harness import PREFIX, make_api, open_client, serve
 
