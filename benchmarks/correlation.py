@@ -1,4 +1,4 @@
-"""How long correlations of 600 symbols take; prints one table, asserts nothing."""
+"""Time of the correlations of 600 symbols; prints one table, asserts nothing."""
 
 import time
 from statistics import median
@@ -30,7 +30,7 @@ def panel() -> Panel:
 
 
 def took_ms(daily: Panel, basis: CorrelationBasis, days: int) -> list[float]:
-    """Of each turn, in order."""
+    """Milliseconds of each turn, in order."""
     took = []
     for _ in range(TURNS):
         begun = time.perf_counter()
@@ -40,7 +40,7 @@ def took_ms(daily: Panel, basis: CorrelationBasis, days: int) -> list[float]:
 
 
 def product_ms(days: int) -> list[float]:
-    """The peer of the same run: one bare matrix product of that size, which no answer can beat."""
+    """The peer of the same run: one plain matrix product of that size, as the lower bound."""
     values: Floats = np.random.default_rng(1).normal(size=(days, len(SYMBOLS)))
     took = []
     for _ in range(TURNS):

@@ -1,4 +1,4 @@
-"""How long hostile bodies and search texts take (rows I07, I14); prints one table."""
+"""Time of hostile bodies and search texts (rows I07, I14); prints one table."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ TEXTS = ("BTC", "%", "' OR 1=1 --", "(a+)+$", "(.*)*x", "A" * 63 + "!")
 
 
 def refused(body: bytes) -> None:
-    """The body is parsed and must be refused."""
+    """Parses the body, which must be refused."""
     try:
         parse(body)
     except RequestError:

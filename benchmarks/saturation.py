@@ -1,7 +1,7 @@
-"""Load process that keeps a server busy: each connection asks again as soon as it has its answer.
+"""Saturating load from one process: each connection asks again as soon as it has its answer.
 
-It reads sockets without asyncio and parses only status and length, so that it takes a fraction of
-the processor time of the server that it measures.
+It reads sockets without asyncio and parses only status and length, so that a core of its own is
+enough for it while the server is busy.
 """
 
 import selectors

@@ -147,7 +147,7 @@ class FilledMarket:
 
 
 def served(scoring: Scoring) -> bytes:
-    """The encoded answer of GET /scoring/rankings."""
+    """Encoded answer of GET /scoring/rankings."""
     board, lines = scoring.rankings(AlgorithmType.COMPOSITE)
     status = scoring.status_of(board)
     answer = RankingsOut.of(board, status, AlgorithmType.COMPOSITE, lines, SYMBOLS)

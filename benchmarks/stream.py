@@ -1,6 +1,6 @@
-"""Two hundred clients of the stream, twenty of them stuck: how late events arrive, what it costs.
+"""Delay and cost of the event stream with two hundred clients, twenty of which read nothing.
 
-Everything on a real socket of the loopback interface, clients in a process of their own.
+Clients run in a process of their own, on sockets of the loopback interface.
 """
 
 import asyncio
