@@ -1,4 +1,4 @@
-"""The two ends of a measured feed: the process that sends, and a streamed market that reads."""
+"""Both ends of a measured feed: the process that sends, and a streamed market that reads."""
 
 import asyncio
 import sys
@@ -36,7 +36,7 @@ DICE: Final = Random(1)  # noqa: S311  # jitter needs no secrecy
 
 @dataclass(frozen=True, slots=True)
 class Far:
-    """The process at the other end."""
+    """The sending process."""
 
     exchange_url: str
     port: int
@@ -78,7 +78,7 @@ async def nobody() -> tuple[str, ...]:
 
 @dataclass
 class Ours:
-    """A streamed market; `shown` is what became visible: when (ns), contract, stamp (ms)."""
+    """A streamed market; `shown` has what became visible: when (ns), contract, stamp (ms)."""
 
     data: MarketData
     stream: KucoinStream
@@ -96,7 +96,7 @@ class Ours:
             self.shown.append((time.time_ns(), at))
 
     async def catch_up(self) -> None:
-        """There was nothing before the first message."""
+        """Nothing was missed before the first message."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.streamed, name)

@@ -42,7 +42,7 @@ from app.operations.domain.event_codec import encode_event
 from app.scoring.api.schemas import RankingsOut
 from app.scoring.domain.ranking import AlgorithmType
 from app.scoring.services.service import Scoring
-from benchmarks import rows
+from benchmarks import result_table
 from tests.support.portfolios import contract
 from tests.support.scoring_inputs import AS_OF_MS, HOUR_MS, make_inputs
 
@@ -147,7 +147,7 @@ class FilledMarket:
 
 
 def served(scoring: Scoring) -> bytes:
-    """The encoded answer of GET /scoring/rankings."""
+    """Encoded answer of GET /scoring/rankings."""
     board, lines = scoring.rankings(AlgorithmType.COMPOSITE)
     status = scoring.status_of(board)
     answer = RankingsOut.of(board, status, AlgorithmType.COMPOSITE, lines, SYMBOLS)
@@ -223,8 +223,8 @@ def main() -> None:
         table.add_row(what, f"{median(took):.0f}", f"{min(took):.0f}", "")
     table.add_row("a copy of the panels", f"{peer:.1f}", f"{min(found.copy):.1f}", "")
     Console().print(table)
-    rows.note(
-        rows.Row(
+    result_table.note(
+        result_table.Row(
             "600 contracts, closed candles to board served", f"{mine:.0f} ms", f"{peer:.1f} ms",
             f"{mine / peer:.0f} x", goal, mine <= GOAL_MS,
         )

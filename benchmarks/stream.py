@@ -1,6 +1,6 @@
-"""Two hundred clients of the stream, twenty of them stuck: how late events arrive, what it costs.
+"""Delay and cost of the event stream with two hundred clients, twenty of which read nothing.
 
-Everything on a real socket of the loopback interface, clients in a process of their own.
+Clients run in a process of their own, on sockets of the loopback interface.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
 from app.portfolio.domain.events import PlanCreated
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 from tests.support.desk import NOW
 from tests.support.streaming import masked, served
 

@@ -94,7 +94,9 @@ class ServerClock:
     @property
     def wall_step_s(self) -> float:
         """Seconds by which our wall clock has run ahead since the last answer; 0 up to `STEP_S`."""
-        step_s = 0.0 if self._anchor is None else self._now_ahead_s - self._ahead_s
+        if self._anchor is None:
+            return 0.0
+        step_s = self.clock().timestamp() - self.monotonic() - self._ahead_s
         return step_s if step_s > STEP_S else 0.0
 
     def adopt_sample(self, server_ms: float, mono: float, uncertainty_s: float) -> None:

@@ -101,6 +101,7 @@ class MarketData:
     _reading_bars: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _recalled: bool = field(default=False, init=False)
     trading: ExchangeStatus | None = field(default=None, init=False)  # last known status
+    _level: MarketLevel | None = field(default=None, init=False, repr=False)
     _panels: dict[Interval, tuple[object, object, Panel]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -196,8 +197,16 @@ class MarketData:
         return self.level_with(self.stale_symbols())
 
     def level_with(self, stale_symbols: int) -> MarketLevel:
-        """Returns the level with a given count of stale symbols."""
-        return MarketLevel(self.status(), stale_symbols, self.is_clock_safe())
+        """Returns the level for a count of stale symbols; the same object while nothing changes."""
+        status, is_safe, last = self.status(), self.server_clock.is_safe, self._level
+        if (
+            last is None
+            or last.status is not status
+            or last.stale_symbols != stale_symbols
+            or last.is_clock_safe is not is_safe
+        ):
+            last = self._level = MarketLevel(status, stale_symbols, is_safe)
+        return last
 
     def stale_symbols(self) -> int:
         market, registry = self.live.market, self.registry

@@ -123,7 +123,7 @@ class ModeState:
 
     mode: Mode
     cause: Cause
-    stale_symbols: int
+    market: MarketLevel
 
     @classmethod
     def from_level(
@@ -132,8 +132,12 @@ class ModeState:
         return cls(
             determine_mode(market, is_database_down=is_database_down, halted=halted),
             determine_cause(market, is_database_down=is_database_down, halted=halted),
-            market.stale_symbols,
+            market,
         )
+
+    @property
+    def stale_symbols(self) -> int:
+        return self.market.stale_symbols
 
     @property
     def refusal(self) -> UnavailableError | None:
@@ -165,26 +169,33 @@ class CachedMarketLevel:
         return self.market.level_with(self._counted[1])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CurrentMode:
     """Present mode, computed here for every reader.
 
-    It is not cached, so a response states the mode of a decision at the same moment.
-    `is_database_down` and `halted` return the last observation.
+    Each call reads market and database, so that a response states the mode of a decision at the
+    same moment. `is_database_down` and `halted` return the last observation.
     """
 
     market: Callable[[], MarketLevel]
     is_database_down: Callable[[], bool] = lambda: False
     halted: Callable[[], Cause | None] = lambda: None
+    _last: tuple[MarketLevel, bool, Cause | None, ModeState] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
     def __call__(self) -> Mode:
-        is_down = self.is_database_down()
-        return determine_mode(self.market(), is_database_down=is_down, halted=self.halted())
+        return self.state().mode
 
     def state(self) -> ModeState:
-        return ModeState.from_level(
-            self.market(), is_database_down=self.is_database_down(), halted=self.halted()
-        )
+        """Returns mode and cause; the same object while nothing changes."""
+        market, is_down, halted = self.market(), self.is_database_down(), self.halted()
+        last = self._last
+        if last is not None and last[0] is market and last[1] is is_down and last[2] is halted:
+            return last[3]
+        state = ModeState.from_level(market, is_database_down=is_down, halted=halted)
+        self._last = (market, is_down, halted, state)
+        return state
 
 
 class StoredState(Protocol):

@@ -98,13 +98,17 @@ class Board:
     def card(self, symbol: str) -> Card | None:
         return self._by_symbol.get(symbol)
 
-    def is_future(self, at: datetime) -> bool:
-        """True if a wrong clock stamped the board, so that its age is unknown."""
-        return self.calculated_at - at > CLOCK_TOLERANCE
+    def valid_span(self, limit: timedelta) -> tuple[datetime, datetime]:
+        """Returns the first and the last time at which the age is known and at most `limit`.
+
+        A wrong clock stamped a board from the future.
+        """
+        return self.calculated_at - CLOCK_TOLERANCE, self.calculated_at + limit
 
     def is_within(self, limit: timedelta, at: datetime) -> bool:
         """True if the board is at most `limit` old at `at`; False if its age is unknown."""
-        return at - self.calculated_at <= limit and not self.is_future(at)
+        first, last = self.valid_span(limit)
+        return first <= at <= last
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,6 +157,10 @@ class Scoring:
     _complete: Board | None = field(default=None, init=False)
     _running: asyncio.Future[Board] | None = field(default=None, init=False)
     _is_run_filled: bool = field(default=False, init=False)  # the run began with filled market data
+    # Board and settings that own_status_of judged last, and the times between which it is fresh.
+    _valid_span: tuple[Board, Configuration, datetime, datetime] | None = field(
+        default=None, init=False
+    )
 
     def __post_init__(self) -> None:
         self.counterfactuals = CounterfactualCache(self.factors)
@@ -224,10 +228,12 @@ class Scoring:
         return tuple(card.symbol for card in cards[:count] if card.rank is not None)
 
     def age_status(self, board: Board) -> DataStatus:
-        """Status of a board by its age alone, without the status of the market."""
-        settings = self.configuration()
-        limit = timedelta(seconds=settings.max_age_intervals * settings.intervals.scoring_s)
-        is_fresh = board.is_within(limit, self.clock())
+        """Returns the status of the board by its age alone, whatever the market."""
+        settings, known = self.configuration(), self._valid_span
+        if known is None or known[0] is not board or known[1] is not settings:
+            limit = timedelta(seconds=settings.max_age_intervals * settings.intervals.scoring_s)
+            known = self._valid_span = (board, settings, *board.valid_span(limit))
+        is_fresh = known[2] <= self.clock() <= known[3]
         return DataStatus.FRESH if is_fresh else DataStatus.STALE
 
     async def calculate(self) -> Board:
