@@ -72,7 +72,9 @@ async def recorded(for_s: float = FOR_S) -> bytes:
         path, lean = Path(folder) / "market.tape", Path(folder) / "lean.tape"
         acts = {at: act for at, act in faults().items() if at < for_s}
         studio = Studio(path, acts)
-        await studio.recorded(for_s, None, CONTRACTS, configuration=configuration(), named=False)
+        await studio.recorded(
+            for_s, None, CONTRACTS, configuration=configuration(), includes_settings=False
+        )
         _strip(path, lean)
         return lzma.compress(lean.read_bytes(), preset=9 | lzma.PRESET_EXTREME)
 

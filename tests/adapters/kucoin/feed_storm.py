@@ -103,7 +103,7 @@ class Storm(World):
     def _speak(self) -> None:
         """Whatever has moved since is told where it was asked for."""
         for code, price in self.prices.items():
-            if self.chance.random() < self.cadence_s / price.pace_s:
+            if self.chance.random() < self.update_interval_s / price.pace_s:
                 price.begun.append(self.now)
                 self._tell(StreamTopic(TopicKind.QUOTE, code), price.at(self.now))
         due = [one for one in self._late if one[0] <= self.now]

@@ -48,12 +48,12 @@ class Socket:
 
 @dataclass
 class World:
-    """`step_s` apart; every topic says something every `cadence_s`, with the next sequence."""
+    """`step_s` apart; topics have an update every `update_interval_s`, with the next sequence."""
 
     terms: StreamLimits = field(default_factory=StreamLimits)
     seed: int = 1
     step_s: float = 0.1
-    cadence_s: float = 1.0
+    update_interval_s: float = 1.0
     now: float = 1_000.0
     # what goes wrong
     tickets: Callable[[int], bool] = lambda number: True
@@ -92,7 +92,7 @@ class World:
                 self._perform(self._later.pop(0)[1]())
             self._perform(self.fleet.tick(self.now))
             if self.now >= self._next:
-                self._next = self.now + self.cadence_s
+                self._next = self.now + self.update_interval_s
                 self._speak()
 
     def until(self, holds: Callable[[], bool], within_s: float) -> float:
