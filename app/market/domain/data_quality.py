@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import fields
 from decimal import Decimal
-from functools import lru_cache
 from math import isfinite
 from typing import Final
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from app.configuration.domain.sections import QualitySettings
 from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
+from app.market.domain.identity_cache import cached_while_alive
 from app.market.domain.models import CandleSeries, Floats, Interval, Ints, Ticker
 from app.market.domain.panel import MAX_FORWARD_FILL, in_present_unit
 from app.market.domain.price_quarantine import deviation
@@ -194,7 +194,7 @@ def average_price_deviation(
     return min(max(below, average / high - 1.0, 0.0), _MOST)
 
 
-@lru_cache(maxsize=1024)  # by identity: the series of a symbol changes once an hour
+@cached_while_alive  # the series of a symbol changes once an hour
 def newest_price_deviation(hourly: CandleSeries) -> float | None:
     """Returns `average_price_deviation` of the newest candle; None without candles."""
     if not len(hourly):
@@ -203,7 +203,7 @@ def newest_price_deviation(hourly: CandleSeries) -> float | None:
     return average_price_deviation(*(float(values[-1]) for values in figures))
 
 
-@lru_cache(maxsize=1024)
+@cached_while_alive
 def volume_jump(hourly: CandleSeries) -> float | None:
     """Returns the volume of the newest hour over the median of the same hour on other days.
 

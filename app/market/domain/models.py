@@ -226,7 +226,7 @@ class MarkPrice:
     stamped_ms: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class CandleSeries:
     """Closed candles of one contract, oldest first, without duplicates; all arrays are (T,).
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final, TypeVar
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from app.configuration.domain.sections import Source
 from app.foundation.decimal_math import EXACT, all_to_millionths, to_millionths
+from app.market.domain.identity_cache import cached_while_alive
 from app.market.domain.models import (
     Book,
     CandleSeries,
@@ -39,7 +39,7 @@ COVERING: Final = (
 )  # a board is provisional while one of these covers too few symbols
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Panel:
     """Closed bars of N symbols, oldest first; (T, N) each, NaN where a symbol has no bar."""
 
@@ -107,7 +107,7 @@ def truncate(panel: AnyPanel, rows: int) -> AnyPanel:
     return replace(panel, opened_ms=panel.opened_ms[:rows], **fields)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ScoringInputs:
     """Immutable inputs of one scoring run; (N,) arrays follow `symbols`.
 
@@ -349,7 +349,7 @@ def newest_close(panel: Panel | None, symbol: str) -> tuple[datetime, Decimal] |
     return _end(panel, row), Decimal(repr(float(closes[row])))
 
 
-@lru_cache(maxsize=4)  # by identity, as `_cut`
+@cached_while_alive
 def _unit_changes(panel: Panel) -> Mapping[str, tuple[Redenomination, ...]]:
     found: dict[str, tuple[Redenomination, ...]] = {}
     for row, column in np.argwhere(_breaks(panel)[1]).tolist():
@@ -393,7 +393,7 @@ def history_breaks(panel: Panel) -> Ints:
     return np.maximum(_last_row(halted | renamed), _last_row(_is_mixed(panel.open, panel.close), 1))
 
 
-@lru_cache(maxsize=4)  # by identity: all portfolio members share one panel
+@cached_while_alive  # all portfolio members share one panel
 def redenominations(panel: Panel) -> Ints:
     """Returns (N,) row of the first bar in each symbol's present denomination; 0 without a change.
 
@@ -490,7 +490,7 @@ def _is_power(ratio: Floats) -> Bools:
     return found
 
 
-@lru_cache(maxsize=4)  # by identity: one panel serves a whole run and all reads after it
+@cached_while_alive  # one panel serves a whole run and all reads after it
 def _cut(panel: Panel) -> ContiguousPanel:
     return _after_breaks(panel)
 

@@ -5,13 +5,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.market.domain.identity_cache import cached_while_alive
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs
 from app.scoring.domain.board import Board
 from app.scoring.domain.historical_moments import HistoricMoments
@@ -43,7 +43,7 @@ def input_hash(
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=4)  # by identity: a panel serves several runs until a bar closes
+@cached_while_alive  # a panel serves several runs until a bar closes
 def panel_hash(panel: Panel) -> str:
     """SHA-256 (hex) over the symbols and every bar of a panel."""
     digest = hashlib.sha256(_text([panel.symbols, panel.interval.ms, panel.close.shape]))

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
 
 import numpy as np
 
 from app.market.domain import liquidity
+from app.market.domain.identity_cache import cached_while_alive
 from app.market.domain.liquidity import MAX_SPREAD_BP
 from app.market.domain.models import Book, Floats, Funding, Ints
 from app.market.domain.panel import Bools, ScoringInputs
@@ -199,13 +199,13 @@ def impact_support(
     return tuple({"censored": "thin_book"} if one == 1.0 else None for one in thin.tolist())
 
 
-@lru_cache(maxsize=1)  # by identity: three factors read the same books
+@cached_while_alive  # three factors read the same books
 def book_levels(inputs: ScoringInputs) -> BookLevels:
     """Order books of the inputs as arrays."""
     return BookLevels.of(inputs.books)
 
 
-@lru_cache(maxsize=1)
+@cached_while_alive
 def settlements(inputs: ScoringInputs) -> Settlements:
     """Settled funding of the inputs as arrays."""
     return Settlements.of(inputs.funding)
