@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +20,7 @@ from app.foundation.http.schemas import Out
 from app.foundation.principals import Role
 from app.foundation.sql.database import Database
 from app.foundation.state_version import Input, StateVersion
-from app.security.domain.keys import ENTROPY_BYTES, create_token
+from app.security.domain.keys import ENTROPY_BYTES, create_token, prefix_of
 from tests.support.harness import PREFIX, make_api
 from tests.support.keys import OTHER_PEPPER, SYSTEM, KeyDesk, bearer
 from tests.support.streaming import listening, port_of
@@ -147,6 +147,17 @@ async def test_S01_every_unauthenticated_request_gets_the_same_answer(site: Site
     assert (await site.ask(**bearer(valid)))[0] == 200
     status, document, _ = await site.ask("/open", **bearer(UNKNOWN))
     assert (status, document["actor"]) == (200, "anonymous"), "a public route asks for no key"
+
+
+@ON_SQLITE
+async def test_S06_the_whole_secret_counts_not_the_prefix(site: Site) -> None:
+    service = site.desk.service
+    site.desk.service = replace(service, entropy=lambda number: bytes([1]) * number)
+    valid = await site.desk.issue("engine", Role.ADMIN)
+    forged = create_token(bytes([1]) * 6 + bytes([2]) * (ENTROPY_BYTES - 6))
+    assert prefix_of(forged) == prefix_of(valid)
+    assert (await site.ask(**bearer(forged)))[0] == 401
+    assert (await site.ask(**bearer(valid)))[0] == 200
 
 
 @ON_SQLITE
