@@ -31,7 +31,7 @@ from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.domain.board import Board
 from benchmarks.history_check import check_url, report
 from tests.golden.scenario import event, fault, heal, plant
-from tests.support.taping import Act, Studio
+from tests.support.recording_fixtures import Act, Studio
 
 HOURS: Final = float(os.environ.get("MYBENCH_QUIET_HOURS", "24"))
 FAULTY_S: Final = 3_600.0

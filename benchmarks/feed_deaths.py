@@ -20,7 +20,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
 from app.operations.storage import startup_check
-from tests.support.walked import FAULTS, Walk, heal, walking
+from tests.support.stepped_service import FAULTS, Walk, heal, walking
 
 BEGUN_S, LIMIT_S, HEALED_S, END_S = 10, 30, 130, 150
 REFUSED_FROM_S = {"both dead": BEGUN_S + LIMIT_S}

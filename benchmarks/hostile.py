@@ -17,7 +17,7 @@ from app.foundation.http.request_body import parse
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from benchmarks.result_table import Row, note
-from tests.support.running import Running, running, settings_for
+from tests.support.service_in_process import Running, running, settings_for
 
 TURNS = 50
 BODIES = {

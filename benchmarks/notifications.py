@@ -38,7 +38,7 @@ from app.foundation.sql.engines import DatabaseOptions
 from app.foundation.sql.key_value import KeyValueRepository
 from app.operations.domain.event_codec import encode_event
 from benchmarks.result_table import Row, note
-from tests.support.desk import SYMBOLS, Desk
+from tests.support.trading_desk import SYMBOLS, Desk
 
 BACKLOG = int(os.environ.get("BENCH_BACKLOG", "20000"))
 LOOKS = 100

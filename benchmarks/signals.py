@@ -26,9 +26,9 @@ from app.operations.domain.event_codec import encode_event
 from app.signals.api import routes as signals
 from benchmarks.result_table import Row, note
 from tests.support import postgres
-from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.signal_world import informed
+from tests.support.signal_fixtures import informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 RATE = float(os.environ.get("BENCH_SIGNALS_RATE", "50"))  # a second
 SECONDS = float(os.environ.get("BENCH_SIGNALS_SECONDS", "60"))

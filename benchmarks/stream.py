@@ -23,8 +23,8 @@ from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
 from app.portfolio.domain.events import PlanCreated
 from benchmarks.result_table import Row, note
-from tests.support.desk import NOW
 from tests.support.streaming import masked, served
+from tests.support.trading_desk import NOW
 
 CLIENTS, STUCK, EVENTS, PER_SECOND = 200, 20, 400, 20
 PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -26,8 +26,8 @@ from app.operations.domain.event_codec import encode_event
 from app.operations.services.event_messages import event_frame
 from app.portfolio.domain.events import PlanCreated
 from benchmarks.result_table import Row, note
-from tests.support.desk import NOW
 from tests.support.streaming import masked, served
+from tests.support.trading_desk import NOW
 
 CLIENTS, EVENTS, TOGETHER, GOAL = 200, 10_000, 50, 1_000
 PLAN = PlanCreated("run", 1, 0, NOW)

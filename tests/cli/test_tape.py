@@ -16,7 +16,7 @@ from app.research.domain.recording import RecordingError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.cli.command import PATIENCE_S, ended, environment, here, started
-from tests.support.taping import PLENTY
+from tests.support.recording_fixtures import PLENTY
 
 
 @pytest.fixture(autouse=True)

@@ -32,8 +32,8 @@ from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.settings import Settings
 from tests.cli.command import PATIENCE_S, ended, environment, here, started
-from tests.support.running import settings_for
-from tests.support.taping import PLENTY, replayed
+from tests.support.recording_fixtures import PLENTY, replayed
+from tests.support.service_in_process import settings_for
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 CHANGED = replace(

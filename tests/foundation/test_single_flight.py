@@ -10,7 +10,7 @@ from app.alerts.services.service import AlertService
 from app.foundation.concurrency import SingleFlight
 from app.foundation.errors import Code, UnavailableError
 from app.portfolio.services.decision_context import DecisionContext
-from tests.support.desk import Desk
+from tests.support.trading_desk import Desk
 
 
 async def test_a_call_during_a_run_gets_a_later_run() -> None:

@@ -14,7 +14,7 @@ from app.container.recording import RecordingListener, replay
 from tests.golden.decisions import Decisions
 from tests.golden.rows import Names, Row, as_text, from_text, hashes_of
 from tests.golden.scenario import CONTRACTS, FOR_S, configuration, faults
-from tests.support.taping import Studio
+from tests.support.recording_fixtures import Studio
 
 FOLDER: Final = Path(__file__).parent
 MOST_BYTES: Final = 10_000_000

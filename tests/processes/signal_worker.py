@@ -10,9 +10,9 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
 from tests.processes.worker import _arm, die
-from tests.support.desk import SYMBOLS, WHO, Desk
-from tests.support.outcome_world import pass_on
-from tests.support.signal_world import claim, informed
+from tests.support.outcome_fixtures import pass_on
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 SENT = 12  # the second half of them without a board to judge them on
 

@@ -15,10 +15,10 @@ from app.signals.domain.models import SignalState
 from app.signals.storage.signals import SignalRepository
 from app.signals.storage.statistics import SignalRecordRepository
 from tests.processes.signal_worker import SENT, name_of, run
-from tests.support import nursery
-from tests.support.desk import NOW, SYMBOLS, Desk
-from tests.support.outcome_world import keep_board, moved
-from tests.support.signal_world import informed
+from tests.support import child_processes
+from tests.support.outcome_fixtures import keep_board, moved
+from tests.support.signal_fixtures import informed
+from tests.support.trading_desk import NOW, SYMBOLS, Desk
 
 pytestmark = [pytest.mark.long, pytest.mark.parametrize("backend", ["postgres"], indirect=True)]
 
@@ -28,7 +28,7 @@ UP = {symbol: 0.01 * (at % 5) for at, symbol in enumerate(SYMBOLS)}
 
 def lived(url: str, failpoint: str, at_once: int) -> tuple[list[str], int | None]:
     """What it has said until its end, and how that was."""
-    process, link = nursery.born(run, url, failpoint, at_once)
+    process, link = child_processes.born(run, url, failpoint, at_once)
     with link, link.makefile() as said:
         try:
             lines = said.read().split()

@@ -28,8 +28,8 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
 from app.portfolio.domain.models import faults
-from tests.stateful.twins import Key, rendered
-from tests.support.desk import NOW, Desk
+from tests.stateful.differential import Key, rendered
+from tests.support.trading_desk import NOW, Desk
 
 Act = Mapping[str, Any]
 PATIENCE_S = 50.0  # a busy machine reads slowly

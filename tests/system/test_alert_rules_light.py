@@ -15,7 +15,7 @@ import pytest
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX
-from tests.support.running import running, settings_for
+from tests.support.service_in_process import running, settings_for
 from tests.system.test_alert_light import CONTRACTS, Scene
 
 pytestmark = pytest.mark.long

@@ -18,8 +18,8 @@ from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.trading.api import routes as portfolio_trading
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
-from tests.support.walked import (
+from tests.support.problem_assertions import problem
+from tests.support.stepped_service import (
     Second,
     Walk,
     both_dead,

@@ -15,7 +15,7 @@ from app.market.services.stream_consumer import StreamConsumer
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX
-from tests.support.running import PATIENCE_S, running, settings_for
+from tests.support.service_in_process import PATIENCE_S, running, settings_for
 
 pytestmark = pytest.mark.long
 QUICK: Mapping[str, Any] = {"intervals": {"market_s": 2}, "max_age_intervals": 3.0}

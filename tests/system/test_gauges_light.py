@@ -20,7 +20,7 @@ from app.operations.api import stream_routes
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX, make_api
-from tests.support.running import PATIENCE_S, Running, running, settings_for
+from tests.support.service_in_process import PATIENCE_S, Running, running, settings_for
 from tests.support.streaming import listening, port_of
 
 Samples = dict[tuple[str, str], float]

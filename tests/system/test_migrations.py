@@ -22,7 +22,7 @@ from app.foundation.sql.errors import SchemaTooNewError, SchemaTooOldError
 from app.foundation.sql.schema import metadata
 from app.operations.storage import views  # noqa: F401  # declared on the metadata
 from tests.processes.migration_worker import migrate
-from tests.support import nursery
+from tests.support import child_processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -220,7 +220,7 @@ async def test_K13_killed_in_the_midst_of_it_the_next_start_completes_it(
     database_url: str, empty_database_url: str, after: int
 ) -> None:
     url = empty_database_url
-    process, link = await asyncio.to_thread(nursery.born, migrate, url, after)
+    process, link = await asyncio.to_thread(child_processes.born, migrate, url, after)
     with link:
         await asyncio.to_thread(process.join)
     assert process.exitcode == -signal.SIGKILL, "it was over before it could be killed"

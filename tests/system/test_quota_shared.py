@@ -20,7 +20,7 @@ from app.foundation.sql.processes import ProcessProfile
 from app.market.services.ports import Exchange
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from tests.support.running import PATIENCE_S, running, settings_for
+from tests.support.service_in_process import PATIENCE_S, running, settings_for
 
 QUOTA = 400
 TICKER_WEIGHT = 2

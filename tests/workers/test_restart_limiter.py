@@ -15,7 +15,7 @@ from app.foundation.sql.database import Database
 from app.operations.services.health_checks import TASK_FAILED, ComponentState, background_task
 from app.portfolio.services.decision_context import DecisionContext
 from app.workers.supervisor import COOLDOWN_S, MAX_CRASHES, Heartbeat, Supervisor
-from tests.support.desk import Desk
+from tests.support.trading_desk import Desk
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 

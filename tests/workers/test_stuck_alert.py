@@ -20,7 +20,7 @@ from app.portfolio.services.decision_context import DecisionContext
 from app.workers.reactions import SILENT_S
 from app.workers.schedule import MAX_RUN_S, Tasks, create_schedule, start_tasks
 from app.workers.supervisor import Heartbeat, Supervisor
-from tests.support.desk import Desk
+from tests.support.trading_desk import Desk
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 

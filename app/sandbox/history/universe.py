@@ -286,7 +286,7 @@ def full_universe(now_ms: int) -> list[ListedContract]:
 
 
 def select_contracts(listings: list[ListedContract], count: int | None) -> list[int]:
-    """Returns the positions of `count` contracts: special ones, then liquid coins, then the rest."""
+    """Returns the positions of `count` contracts: special ones, liquid coins, then the rest."""
     if count is None or count >= len(listings):
         return list(range(len(listings)))
     symbols = {listing.symbol: index for index, listing in enumerate(listings)}

@@ -24,7 +24,7 @@ from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.storage.runs import ScoringRepository
 from tests.alerts.services.test_alerts import filled, shown
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from app.foundation.sql.events import EventRepository
 from app.market.domain.models import ContractStatus, Interval
 from app.market.domain.price_quarantine import QuarantineReason
 from tests.conftest import MakeDatabase
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 ME = Command("me", "request-9")
 

@@ -24,7 +24,7 @@ from app.foundation.sql.job_store import key_file
 from app.foundation.sql.schema import metadata
 from app.settings import NotificationVariables
 from tests.alerts.services.test_notifications import SECRET, Office, Receiver, change
-from tests.support.desk import WHO
+from tests.support.trading_desk import WHO
 
 # Where the database is no matter.
 SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

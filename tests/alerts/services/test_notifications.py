@@ -45,7 +45,7 @@ from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
-from tests.support.desk import NOW, WHO
+from tests.support.trading_desk import NOW, WHO
 
 SECRET = "a secret of the receiver"
 KEEP = timedelta(days=30)
@@ -96,7 +96,7 @@ class Counting:
 
 
 class Office:
-    """Notifications and couriers over one database, with a clock to turn."""
+    """Notifications and dispatchers over one database, with a clock to turn."""
 
     def __init__(self, database: Database) -> None:
         self.database, self.now, self.numbers = database, NOW, iter(range(1, 10_000))
@@ -143,9 +143,9 @@ class Office:
             for event in events:
                 unit.publish_after_commit(event)
 
-    async def work(self, *couriers: NotificationDispatcher) -> None:
+    async def work(self, *dispatchers: NotificationDispatcher) -> None:
         """One round: notices of what happened, and a try over each channel."""
-        for dispatcher in couriers or (self.dispatcher,):
+        for dispatcher in dispatchers or (self.dispatcher,):
             for channel in await dispatcher.collect():
                 await dispatcher.drain(channel)
 
@@ -278,14 +278,14 @@ async def test_K11_a_crash_between_the_telling_and_its_record_repeats_the_same_i
     assert receiver.got[0][1] == receiver.got[1][1]
 
 
-async def test_C10_three_couriers_tell_everything_once_and_in_order(office: Office) -> None:
+async def test_C10_three_dispatchers_tell_everything_once_and_in_order(office: Office) -> None:
     receiver = Receiver()
     async with receiver.listening() as url:
         await office.channel("desk", url)
-        couriers = [office.another() for _ in range(3)]
+        dispatchers = [office.another() for _ in range(3)]
         for start in range(0, 30, 10):
             await office.publish(*(change(number) for number in range(start, start + 10)))
-            await asyncio.gather(*(office.work(one) for one in couriers))
+            await asyncio.gather(*(office.work(one) for one in dispatchers))
         await office.work()
     assert receiver.ids == [f"event-{number}" for number in range(1, 31)]
 

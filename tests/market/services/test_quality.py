@@ -33,8 +33,8 @@ from app.market.services.shared_market import (
 from app.market.services.symbol_quality import turnover_price_deviation
 from app.market.storage.candles import CandleRepository, CandleRevisionRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
-from tests.support.desk import WHO
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market
+from tests.support.trading_desk import WHO
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 TICKERS = "/api/v1/allTickers"

@@ -24,8 +24,8 @@ from app.portfolio.storage.history import HistoryRepository
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.trading.domain.position_sizing import PositionSize
-from tests.support.desk import SYMBOLS, WHO, Desk, panel, symbol_id
 from tests.support.live_market import open_market
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, panel, symbol_id
 
 CHANGED = SYMBOLS[0]
 SPEC = AlgorithmSpec("default", Configuration().family_weights)

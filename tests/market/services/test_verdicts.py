@@ -17,8 +17,8 @@ from app.market.services.service import MarketData
 from app.portfolio.services.tradeability import FRESH, QUALITY
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
-from tests.support.desk import NOW, WHO, Desk
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market
+from tests.support.trading_desk import NOW, WHO, Desk
 
 TICKERS, DEPTH = "/api/v1/allTickers", "/api/v1/level2/depth100"
 SPEC = AlgorithmSpec("default", Configuration().family_weights)

@@ -16,7 +16,7 @@ from app.market.storage.candles import (
     SavedCandles,
 )
 from tests.conftest import PATIENT, MakeDatabase
-from tests.support.worlds import listed, series, symbol_id
+from tests.support.stored_values import listed, series, symbol_id
 
 HOUR = Interval.HOUR.ms
 DAY = Interval.DAY.ms

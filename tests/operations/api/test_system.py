@@ -20,7 +20,7 @@ from app.operations.services.health import StatusService
 from app.workers.supervisor import MAX_CRASHES
 from tests.operations.services.test_status import LINK, NOW, World
 from tests.support.harness import PREFIX, make_api, open_client
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
 from tests.workers.test_restart_limiter import Bench
 
 

@@ -17,7 +17,7 @@ from app.market.domain.symbols import SymbolIndex
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 
 async def test_raising_the_size_lets_the_eleventh_in(desk: Desk) -> None:

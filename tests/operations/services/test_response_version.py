@@ -25,7 +25,7 @@ from tests.portfolio.services.test_reads_from_memory import (
     _booked,
     _switched,
 )
-from tests.support.desk import Desk
+from tests.support.trading_desk import Desk
 
 PARTS = (Input.SCORES, Input.SYMBOLS, Input.MARKET, Input.PORTFOLIO)
 

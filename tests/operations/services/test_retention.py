@@ -23,8 +23,8 @@ from app.scoring.services.service import BoardRetention
 from app.signals.domain.models import SignalState
 from tests.alerts.services.test_notifications import Office, change
 from tests.conftest import MakeDatabase
-from tests.support.desk import SYMBOLS, WHO, Desk, settings
-from tests.support.signal_world import claim, informed
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, settings
 
 KEPT = {
     "portfolio_history",

@@ -16,7 +16,7 @@ from app.market.storage.tables import market_snapshots
 from app.operations.storage.audit import verify_history
 from app.scoring.storage.runs import ScoringRepository
 from app.scoring.storage.tables import scoring_runs
-from tests.support.desk import NOW, WHO, Desk
+from tests.support.trading_desk import NOW, WHO, Desk
 
 # What may go: market data and boards made of it, answers kept for a caller, the stream's memory.
 FORGOTTEN = {table.name for table in (events, idempotency_keys, market_snapshots, scoring_runs)} | {

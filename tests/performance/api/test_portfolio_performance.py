@@ -19,9 +19,9 @@ from app.performance.api import routes as portfolio_performance
 from app.portfolio.api import portfolio_routes as portfolio
 from tests.performance.services.test_backfilled_marks import bar
 from tests.portfolio.services.test_portfolio import with_market
-from tests.support.desk import SYMBOLS, WHO, Desk, panel
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, panel
 
 MODULES = (
     portfolio,

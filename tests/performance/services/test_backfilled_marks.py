@@ -14,7 +14,7 @@ from app.market.storage.candles import CandleRepository
 from app.performance.domain.backfilled_marks import MAX_GAP_AGE, BackfilledMark
 from app.performance.services.service import ValuationSnapshots
 from app.portfolio.storage.history import HistoryRepository
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk, symbol_id
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk, symbol_id
 
 GONE = SYMBOLS[0]
 SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

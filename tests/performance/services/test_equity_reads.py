@@ -36,7 +36,7 @@ from app.portfolio.domain.event_log import Draft, EventType
 from app.portfolio.storage import history, trades
 from app.portfolio.storage.history import HistoryRepository
 from tests.performance.services.test_performance import claim
-from tests.support.desk import SYMBOLS, WHO, Desk, panel
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, panel
 
 REBALANCES, RESULTS, SHOWN = 16, 9, 4  # SHOWN: days that the panel holds
 

@@ -21,7 +21,7 @@ from app.portfolio.domain.event_log import EventType, fold_events, instant_text
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk, panel
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk, panel
 
 
 def claim(trade_id: str = "t1", pnl: str = "12.5", **changed: object) -> ResultSubmission:

@@ -7,9 +7,9 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.performance.api import routes as portfolio_marks
-from tests.support.desk import NOW, WHO, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import NOW, WHO, Desk
 
 HOUR = timedelta(hours=1)
 # Where the database is no matter.

@@ -29,12 +29,12 @@ from app.trading.services.position_sizing import Trading
 from app.trading.services.safety import Safety
 from tests.conftest import PATIENT, MakeDatabase
 from tests.operations.services.test_status import World
-from tests.processes.crew import proven
+from tests.processes.worker_processes import proven
 from tests.support import postgres
-from tests.support.cutting import Cut, cutting
-from tests.support.desk import SYMBOLS, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.network_cut import Cut, cutting
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import SYMBOLS, Desk
 
 _ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 _ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

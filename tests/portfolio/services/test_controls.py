@@ -11,7 +11,7 @@ from app.portfolio.domain.candidate_selection import CandidateRefusal
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.services.tradeability import BAN, SWITCH
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 
 async def version(desk: Desk) -> int:

@@ -27,8 +27,8 @@ from app.portfolio.domain.models import FULL, faults
 from app.portfolio.services.rebalance_runs import RebalanceRequest
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk, panel, symbol_id
 from tests.support.portfolios import contract
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk, panel, symbol_id
 
 
 async def refused_code(call: Awaitable[object]) -> Code:

@@ -21,7 +21,7 @@ from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.returns import SinceInclusion
 from app.portfolio.domain.risk import compute_risk
 from app.scoring.domain.board import Board, Card
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk, panel
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk, panel
 
 
 def _grown(desk: Desk, interval: Interval, bars: int, step: float) -> None:

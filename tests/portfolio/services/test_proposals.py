@@ -18,7 +18,7 @@ from app.portfolio.domain.rebalance_run import RunState
 from app.portfolio.services.proposals import ProposalView
 from app.portfolio.services.rebalance_runs import RebalanceRequest
 from tests.conftest import MakeDatabase
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 OPERATOR = Command("kim", "request-2")
 

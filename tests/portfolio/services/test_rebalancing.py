@@ -18,7 +18,7 @@ from app.portfolio.domain.models import FULL
 from app.portfolio.domain.rebalance_plan import Trigger
 from app.portfolio.domain.weighting import WeightRole
 from app.portfolio.services.rebalance_runs import RebalanceResult
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 
 async def rebalanced(desk: Desk, **options: Any) -> RebalanceResult:

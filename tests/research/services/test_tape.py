@@ -34,7 +34,7 @@ from app.research.domain.recording import (
     SessionStep,
 )
 from app.research.services.recording import LiveSession
-from tests.support.taping import Act, StreamStudio, Studio, alone, replayed
+from tests.support.recording_fixtures import Act, StreamStudio, Studio, alone, replayed
 
 pytestmark = pytest.mark.xdist_group("tape")  # one recording for all of them
 

@@ -16,9 +16,9 @@ from app.scoring.api import routes
 from app.scoring.services.service import Scoring
 from tests.scoring.services.test_replay import IDS, INPUTS, changed, stored
 from tests.scoring.services.test_scoring import Bench, Market
-from tests.support.desk import Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import Desk
 
 PATH = f"{PREFIX}/scoring/algorithms"
 OWN = f"{PATH}/cross_sectional"

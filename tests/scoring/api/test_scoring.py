@@ -21,7 +21,7 @@ from app.scoring.storage.runs import ScoringRepository
 from tests.scoring.domain.test_counterfactual import SPEC, board_of, rank_of, supposing
 from tests.scoring.services.test_scoring import INPUTS, NOW, Bench, Market, older
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
 from tests.support.scoring_inputs import make_inputs
 
 SCORING = f"{PREFIX}/scoring"

@@ -20,7 +20,7 @@ from app.scoring.services.replay import RunReplayer
 from app.scoring.storage.runs import ScoringRepository
 from tests.scoring.services.test_scoring import Bench
 from tests.support.scoring_inputs import make_inputs
-from tests.support.worlds import record
+from tests.support.stored_values import record
 
 INPUTS = make_inputs(16, daily=120, hourly=260, excluded={"ZUSDT": "status_open"})
 IDS = {symbol: record(symbol.removesuffix("USDT")).id for symbol in INPUTS.symbols}

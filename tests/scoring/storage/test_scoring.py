@@ -16,7 +16,7 @@ from app.scoring.domain.historical_moments import MAX_DAYS, DayMoments, Historic
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import ScoringRepository, StoredAlgorithm
 from app.scoring.storage.tables import scoring_moments, symbol_scores
-from tests.support.worlds import LATER, T0, listed, record, symbol_id
+from tests.support.stored_values import LATER, T0, listed, record, symbol_id
 
 _READING = FactorReading("momentum", Family.TECHNICAL, 0.1 + 0.2, "log", -1.5, 0.25, 1e-17, None)
 _SCORED = Card(

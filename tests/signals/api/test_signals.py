@@ -10,10 +10,10 @@ import pytest
 from app.foundation.sql.database import Database
 from app.operations.api import configuration_routes as configuration
 from app.signals.api import routes as signals
-from tests.support.desk import SYMBOLS, Desk, symbol_id
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
-from tests.support.signal_world import BEST, informed
+from tests.support.problem_assertions import problem
+from tests.support.signal_fixtures import BEST, informed
+from tests.support.trading_desk import SYMBOLS, Desk, symbol_id
 
 SIGNAL = {
     "source_name": "desk",

@@ -13,7 +13,7 @@ from app.signals.domain.agents import (
     SignalFeatures,
     UniverseContext,
 )
-from tests.support.evidence import COSTS, evidence
+from tests.support.signal_features import COSTS, evidence
 
 RULES = SignalSettings()
 BY_NAME = {agent.name: agent for agent in AGENTS}

@@ -18,7 +18,7 @@ from app.signals.domain.models import (
     receive_signal,
 )
 from app.signals.domain.outcomes import OutcomeWindow, SignalOutcome
-from tests.support.evidence import evidence
+from tests.support.signal_features import evidence
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RULES = SignalSettings()

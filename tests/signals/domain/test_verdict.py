@@ -21,7 +21,7 @@ from app.signals.domain.consensus import (
 )
 from app.signals.domain.models import Direction
 from app.signals.domain.track_record import CalibrationBin, ForecastRecord
-from tests.support.evidence import evidence
+from tests.support.signal_features import evidence
 
 RULES = SignalSettings()
 BUY = Direction.BUY

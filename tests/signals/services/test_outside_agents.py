@@ -12,9 +12,9 @@ from app.signals.domain.agents import AGENTS, Abstention, Agent, AgentVote, Sign
 from app.signals.domain.consensus import Vote
 from app.signals.domain.models import SignalState
 from app.signals.services.evaluation import ExternalAgents, SignalEvaluator
-from tests.support.desk import SYMBOLS, WHO, Desk
-from tests.support.evidence import evidence
-from tests.support.signal_world import claim, informed
+from tests.support.signal_features import evidence
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 RULES = SignalSettings(agent_timeout_s=30.0)
 SURE = AgentVote(0.9, 0.8, {"news": 3.0})

@@ -10,10 +10,10 @@ from app.market.domain.models import Interval
 from app.market.storage.candles import CandleRepository
 from app.signals.domain.track_record import agent_weights
 from app.signals.services.evaluation import SignalEvaluator
-from tests.support.desk import SYMBOLS, WHO, Desk, symbol_id
-from tests.support.outcome_world import keep_board, pass_on
-from tests.support.planted_world import A_DAY, DAYS, END, planted, replayed, winners
-from tests.support.signal_world import claim, informed
+from tests.support.outcome_fixtures import keep_board, pass_on
+from tests.support.planted_signal_fixtures import A_DAY, DAYS, END, planted, replayed, winners
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, symbol_id
 
 pytestmark = pytest.mark.long
 

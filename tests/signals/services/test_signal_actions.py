@@ -33,11 +33,11 @@ from app.signals.domain.models import (
 )
 from app.signals.services.evaluation import SignalEvaluator
 from app.workers.activities import activities
-from tests.support.action_world import by_skill, eight_members, judged, put, told, version
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.action_fixtures import by_skill, eight_members, judged, put, told, version
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
-from tests.support.signal_world import claim, informed
+from tests.support.problem_assertions import problem
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 NEW = SYMBOLS[20]
 

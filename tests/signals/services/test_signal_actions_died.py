@@ -8,8 +8,8 @@ import pytest
 
 from app.foundation.sql.database import Database, UnitOfWork
 from app.signals.domain.models import SignalState
-from tests.support.action_world import by_skill, eight_members, judged, put, told, version
-from tests.support.desk import SYMBOLS, Desk
+from tests.support.action_fixtures import by_skill, eight_members, judged, put, told, version
+from tests.support.trading_desk import SYMBOLS, Desk
 
 T = TypeVar("T")
 

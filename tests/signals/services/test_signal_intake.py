@@ -22,9 +22,9 @@ from app.signals.services.evaluation import SignalEvaluator
 from app.signals.services.service import IntakeResult
 from app.signals.storage.signals import SignalRepository
 from tests.conftest import PATIENT, MakeDatabase
-from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.signal_world import claim, informed
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 PATH = f"{PREFIX}/signals"

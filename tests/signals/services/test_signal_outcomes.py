@@ -15,9 +15,9 @@ from app.signals.domain.outcomes import SignalOutcome
 from app.signals.domain.track_record import ForecastRecord, SourceKey
 from app.signals.services.outcomes import BookingResult
 from app.signals.storage.statistics import SignalRecordRepository
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
-from tests.support.outcome_world import keep_board, moved, pass_on
-from tests.support.signal_world import BEST, claim, informed
+from tests.support.outcome_fixtures import keep_board, moved, pass_on
+from tests.support.signal_fixtures import BEST, claim, informed
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 UP = {symbol: 0.01 * (at % 5) for at, symbol in enumerate(SYMBOLS)}  # the median is 0.02
 

@@ -14,9 +14,9 @@ from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Direction
 from app.signals.domain.track_record import CalibrationBin, ForecastRecord
 from app.signals.storage.statistics import SignalRecordRepository
-from tests.support.desk import SYMBOLS, WHO, Desk
-from tests.support.outcome_world import keep_board
-from tests.support.signal_world import claim, informed
+from tests.support.outcome_fixtures import keep_board
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 HOURS = 24
 PROVEN = ForecastRecord(

@@ -13,8 +13,8 @@ from app.signals.domain.models import SignalState
 from app.signals.domain.track_record import ForecastRecord
 from app.signals.services.evaluation import SignalEvaluator
 from app.signals.storage.statistics import SignalRecordRepository
-from tests.support.desk import WHO, Desk
-from tests.support.signal_world import claim, informed
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import WHO, Desk
 
 
 def saying(probability: float) -> Callable[[SignalFeatures, SignalSettings], AgentVote]:

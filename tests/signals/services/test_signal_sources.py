@@ -14,8 +14,8 @@ from app.market.domain.panel import Panel
 from app.signals.domain.models import Direction, Signal
 from app.signals.domain.sources import GeneratedSignal, SourceInput
 from app.signals.services.sources import BUILT_IN, SignalSources
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
-from tests.support.signal_world import BEST, claim, informed
+from tests.support.signal_fixtures import BEST, claim, informed
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from app.signals.domain.events import SignalChanged
 from app.signals.domain.models import SignalState
 from app.signals.domain.track_record import SignalQueue
 from app.signals.services.evaluation import SignalEvaluator
-from tests.support.desk import SYMBOLS, WHO, Desk
-from tests.support.signal_world import claim, informed
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 
 @pytest.fixture

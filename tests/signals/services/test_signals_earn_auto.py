@@ -20,11 +20,19 @@ from app.signals.domain.agents import Agent
 from app.signals.services.evaluation import SignalEvaluator
 from app.telemetry.observers import Meter
 from tests.conftest import PATIENT, MakeDatabase
-from tests.support.desk import SYMBOLS, Desk, symbol_id
 from tests.support.harness import PREFIX, serve
-from tests.support.outcome_world import keep_board, pass_on
-from tests.support.planted_world import A_DAY, DAYS, END, leaning, planted, replayed, winners
-from tests.support.signal_world import informed
+from tests.support.outcome_fixtures import keep_board, pass_on
+from tests.support.planted_signal_fixtures import (
+    A_DAY,
+    DAYS,
+    END,
+    leaning,
+    planted,
+    replayed,
+    winners,
+)
+from tests.support.signal_fixtures import informed
+from tests.support.trading_desk import SYMBOLS, Desk, symbol_id
 
 pytestmark = [pytest.mark.long, pytest.mark.parametrize("backend", ["sqlite"], indirect=True)]
 ROUTERS = [

@@ -12,7 +12,7 @@ from app.portfolio.domain.risk import compute_risk
 from app.portfolio.domain.weighting import estimate_covariance
 from app.portfolio.services.tradeability import FRESH, MARKET, MEMBER, OPEN, QUALITY, SCORE
 from app.trading.domain.position_sizing import Cap
-from tests.support.desk import SYMBOLS, WHO, Desk, book
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, book
 
 
 async def failed(desk: Desk, symbol: str) -> list[str]:

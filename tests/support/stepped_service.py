@@ -22,8 +22,8 @@ from app.market.services.service_mode import create_current_mode
 from app.market.services.stream_consumer import StreamConsumer
 from app.scoring.services.service import Scoring
 from tests.market.services.test_market_stream import Mouth, Scene
-from tests.support.desk import WHO, Desk
 from tests.support.live_market import open_market
+from tests.support.trading_desk import WHO, Desk
 
 CONTRACTS: Final = 40
 MEMBERS: Final = 5

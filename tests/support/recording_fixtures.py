@@ -23,7 +23,7 @@ from app.research.domain.recording import BoardFingerprint, EndOfRecordingError,
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.settings import KucoinVariables
-from tests.support import nursery
+from tests.support import child_processes
 
 PLENTY = 100_000
 PATIENCE_S = 240.0
@@ -169,7 +169,7 @@ async def replayed(path: Path) -> tuple[Studio, ReplayResult]:
 
 def alone(path: Path) -> tuple[int | None, Any]:
     """`my-symbols tape replay` in a process without a network: its exit code and document."""
-    process, link = nursery.born(offline, str(path))
+    process, link = child_processes.born(offline, str(path))
     with link, link.makefile(encoding="utf-8") as said:
         text = said.read()
     process.join(PATIENCE_S)

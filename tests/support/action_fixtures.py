@@ -8,8 +8,8 @@ from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Direction, SignalState
 from app.signals.domain.track_record import CalibrationBin, ForecastRecord
 from app.signals.storage.statistics import SignalRecordRepository
-from tests.support.desk import WHO, Desk
-from tests.support.signal_world import claim, informed
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import WHO, Desk
 
 SKILLED = ("technical", "fundamental")
 BAD = {"nearness_to_high": -1.5, "funding_rate": 3.0, "volatility": 2.0, "impact": 99.0}
