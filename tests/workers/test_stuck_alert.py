@@ -1,8 +1,10 @@
 """A task that hangs is an alert while it hangs, and before it is begun again."""
 
 import asyncio
-from dataclasses import fields
+from collections.abc import Awaitable, Callable
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -77,7 +79,7 @@ async def test_E12_an_alert_names_the_task_that_hangs_and_ends_when_it_goes_on(
 
 
 class AtOnce:
-    """Durable runs that are done as soon as they are asked for."""
+    """Durable runs that end at once."""
 
     async def enqueue(self, kind: str, payload: Any, *, run_id: str, key: Any = None) -> Enqueued:
         del kind, payload, key
@@ -88,21 +90,34 @@ class AtOnce:
 
 
 async def scheduled(tasks: Watched) -> dict[str, float]:
-    """Every job of the schedule has run once and waits; its interval by its name."""
+    """Every job of the schedule has run once and hangs from then on; its interval by its name."""
+    has_run = False
 
-    async def at_once(*_: object) -> None:
-        return
+    async def run(*_: object) -> None:
+        if has_run:  # however long the test takes
+            await asyncio.Event().wait()
 
-    work: Any = {one.name: at_once for one in fields(Tasks)}
+    work: Any = {one.name: run for one in fields(Tasks)}
     work["is_provisional"] = lambda: False
     jobs = cast("Jobs", AtOnce())  # the part of the port that ticks use
-    schedule = create_schedule(
-        IntervalSettings, Tasks(**work), jobs, lambda: tasks.now, lambda: tasks.mono
-    )
+    schedule = [
+        replace(one, run=partial(_both, run, one.run))
+        for one in create_schedule(
+            IntervalSettings, Tasks(**work), jobs, lambda: tasks.now, lambda: tasks.mono
+        )
+    ]
     start_tasks(tasks.supervisor, schedule, lambda: tasks.mono)
     while any(one.last_success_at is None for one in tasks.supervisor.facts()):
         await asyncio.sleep(0)
+    has_run = True
     return {tick.name: tick.interval_s() for tick in schedule}
+
+
+async def _both(
+    first: Callable[[], Awaitable[None]], then: Callable[[], Awaitable[object]]
+) -> None:
+    await first()
+    await then()
 
 
 def judged_by(desk: Desk, tasks: Watched) -> AlertService:

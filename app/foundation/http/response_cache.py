@@ -173,8 +173,9 @@ class ResponseCacheMiddleware:
             await self.app(scope, receive, send)
             return
         cached = self.cache.get(key)
-        if cached is not None and cached.is_surely_current(source):
-            scope["route"] = cached.route  # the request is counted under it
+        is_current = cached is not None and cached.is_surely_current(source)
+        if cached is not None and is_current and may_use(cached.route, scope):
+            scope["route"] = cached.route  # for the metrics of the request
             await send(cached.start())
             await send({"type": "http.response.body", "body": cached.body})
         else:
@@ -189,7 +190,7 @@ class ResponseCacheMiddleware:
         receive: Receive,
         send: Send,
     ) -> None:
-        """Asks the database for the version if need be, then the application."""
+        """Repeats the cached response if its version is confirmed, else asks the application."""
         flight = None
         if cached is not None and cached.source is source:
             version = await _version(source, cached.depends_on)

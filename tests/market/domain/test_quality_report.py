@@ -81,7 +81,7 @@ def test_each_fault_has_its_flag_and_its_price(
         ({"turnover_24h": Decimal("999.99")}, "thin_volume", "min_volume", 999.0),
         ({"hourly_gap": 6}, "hourly_gap", "max_gap", 6),
         (
-            {"off_price": 0.1001},
+            {"price_deviation": 0.1001},
             "turnover_off_price",
             "max_turnover_price_deviation",
             0.1002,

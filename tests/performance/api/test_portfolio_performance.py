@@ -331,7 +331,7 @@ async def test_the_ledger_of_replacements_is_net_of_their_costs(
         "high": pytest.approx(total + half),
         "counted": 2,
         "unknown": 1,
-        "reason": "1 of 3 have no net figure and are not in it",
+        "reason": "1 of 3 have no net figure and are left out",
     }
 
 
