@@ -97,7 +97,7 @@ stateful: setup ## random portfolio histories on both databases, many more than 
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \
 		$(RUN) $(ENDLESS) tests/stateful
 
-bench: setup ## benchmarks, each compared with a reference of the same run, in one table: BENCH="scoring saving" selects some
+bench: setup ## benchmarks, each compared with a reference of the same run, in one table: BENCH="scoring board_writes" selects some
 	$(RUN) benchmarks $(BENCH)
 
 chaos: setup ## fault injection: feed faults and refused decisions, a day of decisions with faults, and recovery times of three real processes
@@ -113,7 +113,7 @@ golden: setup ## record the golden hours again and rewrite tests/golden (give th
 	OPENBLAS_NUM_THREADS=1 $(RUN) tests.golden $(if $(KEEP),--keep)
 
 mutants: setup ## mutation tests of weights and scores: lists mutants that no test detects (an hour; MUTANTS_EVERY=6 for a part)
-	OPENBLAS_NUM_THREADS=1 MUTANTS_EVERY=$(MUTANTS_EVERY) $(RUN) benchmarks.mutants
+	OPENBLAS_NUM_THREADS=1 MUTANTS_EVERY=$(MUTANTS_EVERY) $(RUN) benchmarks.mutation_testing
 
 lock: setup ## resolve pyproject.toml into both lock files
 	$(RUN) uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \

@@ -15,11 +15,11 @@ from app.market.domain.models import (
     Interval,
     Level,
 )
-from app.market.domain.panel import Panel, ScoringInputs, UnbrokenPanel, unbroken
+from app.market.domain.panel import ContiguousPanel, Panel, ScoringInputs, contiguous
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.factors import Factor
 from app.scoring.domain.historical_moments import HistoricMoments
-from app.scoring.domain.plugins import Opinion, ScoringAlgorithm
+from app.scoring.domain.plugins import AlgorithmScores, ScoringAlgorithm
 from app.signals.domain.agents import Abstention, Agent, AgentVote, SignalFeatures, UniverseContext
 from app.signals.domain.models import Direction, SignalClaim
 from app.signals.domain.sources import GeneratedSignal, SourceInput
@@ -29,6 +29,7 @@ __all__ = [
     "Abstention",
     "Agent",
     "AgentVote",
+    "AlgorithmScores",
     "AutomationMode",
     "Board",
     "Book",
@@ -36,6 +37,7 @@ __all__ = [
     "Card",
     "CardStatus",
     "Confidence",
+    "ContiguousPanel",
     "DataSource",
     "Direction",
     "Factor",
@@ -47,7 +49,6 @@ __all__ = [
     "HistoricMoments",
     "Interval",
     "Level",
-    "Opinion",
     "Panel",
     "ScoringAlgorithm",
     "ScoringInputs",
@@ -57,7 +58,6 @@ __all__ = [
     "SignalSource",
     "Source",
     "SourceInput",
-    "UnbrokenPanel",
     "UniverseContext",
-    "unbroken",
+    "contiguous",
 ]

@@ -1,7 +1,7 @@
-"""Every benchmark in a process of its own, and one table of what all of them found.
+"""Runs every benchmark in a process of its own and prints one table of all results.
 
-`python -m benchmarks [NAME...]`; ends with 1 if one of them could not be run to its end. A goal
-that is missed is a row, not a failure: times are true on a quiet machine only.
+`python -m benchmarks [NAME...]` ends with 1 if a benchmark could not be run to its end. A missed
+goal is a row, not a failure: times are true on a quiet machine only.
 """
 
 import os
@@ -13,17 +13,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rows import FILE, noted
+from benchmarks.result_table import FILE, noted
 
 NAMES = (
-    "scoring", "saving", "prepared", "correlation", "hostile", "http", "idle",
-    "holds", "feed", "stream", "stream_rate", "notifications", "signals",
+    "scoring", "board_writes", "cached_responses", "correlation", "hostile", "http", "idle",
+    "loop_stalls", "feed", "stream", "stream_rate", "notifications", "signals", "failover",
 )  # fmt: skip
 SAID = {True: "yes", False: "NO", None: ""}
 
 
 def main() -> int:
-    """Runs them one after the other: two at once would measure each other."""
+    """Runs the benchmarks one after the other: two at a time would measure each other."""
     failed = []
     with tempfile.TemporaryDirectory() as room:
         file = Path(room) / "rows"

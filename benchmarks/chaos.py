@@ -1,10 +1,9 @@
-"""How long healing takes: `python -m benchmarks.chaos`, or `make chaos`.
+"""Recovery times after faults: `python -m benchmarks.chaos`, or `make chaos`.
 
-Three real processes on one real PostgreSQL, in front of the local exchange. A line is printed for
-each fault as soon as it is healed: the seconds from the end of the fault (for a death: from the
-death) until every process that lives decides on fresh data again, and for runs until one that is
-asked for then is done. Quotes are asked for every two seconds here instead of every minute, so
-that what is measured is healing and not the wait for the next minute.
+Three processes of the service share one PostgreSQL in front of the local exchange. Each line gives
+the seconds from the end of a fault (for a death: from the death) until every living process
+decides on fresh data, and for runs until a run requested at that moment is done. Quotes are polled
+every two seconds instead of every minute: recovery is measured, not the wait for the next poll.
 """
 
 import asyncio
@@ -43,7 +42,7 @@ class Healed:
 
 
 async def decided(running: Fleet) -> float:
-    """Seconds until all that live decide."""
+    """Seconds until all living processes decide."""
 
     async def all_decide() -> bool:
         return all([await running.decides(one) for one in running.alive()])
@@ -52,7 +51,7 @@ async def decided(running: Fleet) -> float:
 
 
 async def ran(running: Fleet) -> float:
-    """Seconds until a job that is asked for now is done."""
+    """Seconds until a run requested now is done."""
     begun = time.monotonic()
     one = running.alive()[0]
 
@@ -79,7 +78,7 @@ async def exchange_away(running: Fleet, away_s: float) -> list[Healed]:
 
 
 async def long_away(running: Fleet) -> list[Healed]:
-    """To those who come back the exchange is ten minutes further on."""
+    """After the outage the exchange's clock is ten minutes further on."""
     await running.fault("reset")
     await asyncio.sleep(REALLY_S)
     await running.later(SIMULATED_S - REALLY_S)
@@ -89,7 +88,7 @@ async def long_away(running: Fleet) -> list[Healed]:
 
 
 async def dead_feed(running: Fleet) -> list[Healed]:
-    """The connections of the stream stay, and nothing comes or goes on them any more."""
+    """The connections of the stream stay open, and no message passes on them."""
     before = await running.told()
     for connection in before:
         await running.fault("stream_half_open", connection=connection)
@@ -107,10 +106,10 @@ async def dead_feed(running: Fleet) -> list[Healed]:
 
 
 async def stuck_task(running: Fleet) -> list[Healed]:
-    """Requests that are never answered hold up both tasks that ask for quotes.
+    """Requests without an answer block both tasks that poll quotes.
 
-    The stream goes on meanwhile, so that nobody need stop deciding. Neither asks again before its
-    own request has ended: one more than have hung shows that one of them is free.
+    The stream goes on, so that no process has to stop deciding. Each task waits for its own
+    request: one request more than have hung shows that one of the tasks is free.
     """
     before = await running.asked(TICKERS)
     await running.fault("hang", TICKERS, times=ASKERS)
@@ -148,7 +147,7 @@ async def database_away(running: Fleet) -> list[Healed]:
 
 
 async def owner_gone(running: Fleet, number: int, fault: str) -> list[Healed]:
-    """The owner of the feed is killed or stopped; the others go on without it."""
+    """The owner of the feed is killed or stopped; the other processes go on without it."""
     owner, (_, before, _) = await running.owner(), await running.lease()
     owner.signal(number)
     begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""How long correlations of 600 symbols take; prints one table, asserts nothing."""
+"""Time of the correlations of 600 symbols; prints one table, asserts nothing."""
 
 import time
 from statistics import median
@@ -11,7 +11,7 @@ from app.configuration.domain.model import CorrelationBasis
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import Panel
 from app.market.domain.return_statistics import correlations
-from benchmarks import rows
+from benchmarks import result_table
 
 SYMBOLS = ("BTCUSDT", *(f"C{number:03}USDT" for number in range(599)))
 BARS, TURNS = 200, 50
@@ -30,7 +30,7 @@ def panel() -> Panel:
 
 
 def took_ms(daily: Panel, basis: CorrelationBasis, days: int) -> list[float]:
-    """Of each turn, in order."""
+    """Milliseconds of each turn, in order."""
     took = []
     for _ in range(TURNS):
         begun = time.perf_counter()
@@ -40,7 +40,7 @@ def took_ms(daily: Panel, basis: CorrelationBasis, days: int) -> list[float]:
 
 
 def product_ms(days: int) -> list[float]:
-    """The peer of the same run: one bare matrix product of that size, which no answer can beat."""
+    """The peer of the same run: one plain matrix product of that size, as the lower bound."""
     values: Floats = np.random.default_rng(1).normal(size=(days, len(SYMBOLS)))
     took = []
     for _ in range(TURNS):
@@ -65,8 +65,8 @@ def main() -> None:
                 f"{max(took):.2f}",
                 f"{median(took) / floor:.1f}",
             )
-            rows.note(
-                rows.Row(
+            result_table.note(
+                result_table.Row(
                     f"correlation of 600 symbols, {basis.value}, {days} days, beside a product",
                     f"{median(took):.2f} ms",
                     f"{floor:.2f} ms",

@@ -1,9 +1,9 @@
 """Decisions in virtual time: `python -m benchmarks.decisions`, part of `make chaos`.
 
-A day without faults, on a walked clock, in which nothing may be refused after the first usable
-board: should-trade is asked for at every pause of the feed, which is when quotes are oldest, and
-all that runs by itself after each board. Then an hour with faults, whose history is read by
-`benchmarks.history_check`.
+First a day without faults on a simulated clock: nothing may be refused after the first usable
+board. should-trade is asked at every pause of the feed, when quotes are oldest, and the scheduled
+decisions run after each board. Then an hour with faults, whose history `benchmarks.history_check`
+reads.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.domain.board import Board
 from benchmarks.history_check import check_url, report
 from tests.golden.scenario import event, fault, heal, plant
-from tests.support.taping import Act, Studio
+from tests.support.recording_fixtures import Act, Studio
 
 HOURS: Final = float(os.environ.get("MYBENCH_QUIET_HOURS", "24"))
 FAULTY_S: Final = 3_600.0
@@ -59,7 +59,7 @@ class Decider(Studio):
             await self._probe()
 
     async def _probe(self) -> None:
-        """Whether each member may be traded right now, by the clock as it has moved on."""
+        """Asks for each member whether it may be traded now, on the clock as it has moved on."""
         if self.taped is None:
             return
         self.taped.clock.move(self.clock.monotonic())
@@ -76,7 +76,7 @@ class Decider(Studio):
             return tuple(one.symbol for one in (await unit.get(PortfolioRepository).load()).members)
 
     async def decide(self, taped: RecordedService, board: Board | None) -> None:
-        """All that runs by itself after a board; what is refused is counted by the service."""
+        """Runs the scheduled decisions after a board; the service counts refusals."""
         self.taped = taped
         service, work = taped.service, taped.work
         if not await self._members():
@@ -106,26 +106,26 @@ class Decider(Studio):
             structlog.get_logger("benchmark").warning("refused", code=str(error.code))
 
     def refused(self) -> Counter[str]:
-        """By code, since the first usable board."""
+        """Refusals by code, since the first usable board."""
         return Counter() if self.taped is None else refusals(self.taped) - self.before
 
 
 def refusals(taped: RecordedService) -> Counter[str]:
-    """As they stand in /metrics."""
+    """Counts of refused decisions as /metrics has them."""
     families = taped.metrics.registry.collect()
     samples = (one for family in families for one in family.samples if one.name == REFUSED)
     return Counter({one.labels["code"]: int(one.value) for one in samples})
 
 
 def settings() -> Configuration:
-    """The defaults as version 2; trades are judged by lots."""
+    """The defaults as version 2, with a reference balance, so that trades are judged by lots."""
     return validate({"sizing": {"reference_balance": str(BALANCE)}}, Configuration())
 
 
 async def decided(
     path: Path, for_s: float, acts: dict[float, Act] | None = None, url: str | None = None
 ) -> Decider:
-    """Records for so long and decides meanwhile."""
+    """Records for a while and decides meanwhile."""
     decider = Decider(path, acts or {})
     await decider.recorded(
         for_s,
@@ -139,7 +139,7 @@ async def decided(
 
 
 async def quiet_day(console: Console, folder: Path) -> bool:
-    """Whether nothing was refused."""
+    """True if nothing was refused."""
     decider = await decided(folder / "quiet.tape", HOURS * 3_600)
     refused = +decider.refused()
     denied = {name: count for name, count in decider.denied.items() if name in _UNDECIDED}
@@ -156,7 +156,7 @@ _UNDECIDED: Final = frozenset({"data_fresh", "clock_known", "service_decides"})
 
 
 def faults() -> dict[float, Act]:
-    """Those of an hour, by their second."""
+    """Faults of an hour, by their second."""
     return {
         400.0: fault(kind="status", path="/api/v1/allTickers", status=503),
         800.0: heal,
@@ -173,7 +173,7 @@ def faults() -> dict[float, Act]:
 
 
 async def faulty_hour(console: Console, folder: Path) -> bool:
-    """Whether its history holds no decision that should not have been made."""
+    """True if the history holds no decision that had to be refused."""
     url = f"sqlite+aiosqlite:///{folder}/faulty.sqlite3"
     decider = await decided(folder / "faulty.tape", FAULTY_S, faults(), url)
     found = await check_url(url)

@@ -1,9 +1,9 @@
-"""What a streamed market costs: beside a peer, at a pace, and in a flood.
+"""Cost of a streamed market: beside a peer, at a fixed rate, and in a burst.
 
-A process of its own sends the frames, and is the exchange that is asked beside the stream. Ours is
-the stream of the service from the socket to the market that every answer is made of. The peer is
-`websockets` and `json`, which keeps the newest record of each symbol and does nothing else. Age is
-from the stamp of each message until the market shows it, or a newer one of its contract.
+A process of its own sends the frames and serves the REST interface. The service's part is the
+stream, from the socket to the market that answers are made of. The peer is `websockets` and `json`
+with the newest record of each symbol. The age of a message runs from its stamp until the market
+shows it or a newer one of the same contract.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from websockets.asyncio.client import connect
 
 from benchmarks.feed_ends import Far, far_end, our_end, until
 from benchmarks.feed_sender import Script, prices_of
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 
 AT_ONCE, PEER_AT_ONCE = 200_000, 100_000
 PACE, PACE_S = 10_000, 20.0
@@ -36,7 +36,7 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 async def peer(far: Far) -> float:
-    """Processor seconds a message of `websockets` and `json`, newest record of each symbol kept."""
+    """Processor seconds a message of `websockets` and `json`, newest record per symbol."""
     newest: dict[str, Any] = {}
     url = f"ws://127.0.0.1:{far.port}/"
     async with connect(url, compression=None) as connection, asyncio.TaskGroup() as group:
@@ -51,7 +51,7 @@ async def peer(far: Far) -> float:
 
 
 async def at_once(far: Far, room: Path) -> float:
-    """Processor seconds a message of ours, to the market."""
+    """Processor seconds a message of the service, up to the market."""
     async with our_end(far, room, is_watched=False) as ours, asyncio.TaskGroup() as group:
         before = ours.came()
         sending = group.create_task(far.go(count=AT_ONCE))
@@ -65,7 +65,7 @@ async def at_once(far: Far, room: Path) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Paced:
-    """Of one pace: ages, share of a core, p99 of the lag, and how much memory grew by."""
+    """Result of one rate: ages, share of a core, p99 of the loop lag, growth of memory."""
 
     ages: np.ndarray[Any, Any]  # ms; none where it was not noted
     core: float
@@ -79,7 +79,7 @@ def resident() -> int:
 
 
 async def lags(into: list[float]) -> None:
-    """How much later than asked for the loop comes back."""
+    """Delay of the event loop's timers."""
     while True:
         begun = time.perf_counter()
         await asyncio.sleep(0.005)
@@ -87,7 +87,7 @@ async def lags(into: list[float]) -> None:
 
 
 async def paced(far: Far, room: Path, per_second: int, seconds: float, *, is_noting: bool) -> Paced:
-    """Notes for the ages take memory themselves: where growth is measured none are made."""
+    """Notes of ages take memory: a run that measures growth makes none."""
     kept = room / f"stamps-{per_second}.npy"
     async with our_end(far, room, is_watched=True) as ours:
         said = await far.go(per_second=per_second, seconds=3.0)  # until all has grown once
@@ -117,7 +117,7 @@ async def paced(far: Far, room: Path, per_second: int, seconds: float, *, is_not
 def ages_ms(
     shown: list[tuple[int, list[tuple[str, int]]]], quotes: list[tuple[str | None, int]]
 ) -> np.ndarray[Any, Any]:
-    """From each quote's stamp until it, or a newer one of its contract, was visible."""
+    """Milliseconds from each quote's stamp until it or a newer one of its contract was visible."""
     seen: dict[str | None, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for at_ns, told in shown:
         for code, stamped_ms in told:
@@ -168,7 +168,7 @@ async def bench() -> None:
 
 
 def noted(theirs: float, our: float, pace: Paced, flood: Paced) -> None:
-    """The goals, for the table of all benchmarks."""
+    """Adds the goals to the table of all benchmarks."""
     times, goal = theirs / our, GOALS["times"]
     note(
         Row(

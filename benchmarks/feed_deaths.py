@@ -1,8 +1,8 @@
-"""What is decided while the feed dies, on a walked clock: `python -m benchmarks.feed_deaths`.
+"""Decisions while the feed dies, on a simulated clock: `python -m benchmarks.feed_deaths`.
 
-A line for each change of the mode or of what is refused, for stream dead, REST dead, both, and one
-topic dead; the fault begins at second 10 and is over at second 130. Fails where anything was
-decided on quotes older than their limit, or refused while they were younger.
+Prints a line for each change of the mode or of the refusals: stream dead, REST dead, both, and one
+topic dead. The fault lasts from second 10 to second 130. Fails where a decision used quotes older
+than their limit, or was refused while they were younger.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
 from app.operations.storage import startup_check
-from tests.support.walked import FAULTS, Walk, heal, walking
+from tests.support.stepped_service import FAULTS, Walk, heal, walking
 
 BEGUN_S, LIMIT_S, HEALED_S, END_S = 10, 30, 130, 150
 REFUSED_FROM_S = {"both dead": BEGUN_S + LIMIT_S}
 
 
 def lines(fault: str, walk: Walk) -> list[str]:
-    """The time line."""
+    """Time line of modes and refusals."""
     shown = []
     for one in walk.changes():
         refused = "nothing" if one.refused is None else one.refused.value
@@ -40,7 +40,7 @@ def lines(fault: str, walk: Walk) -> list[str]:
 
 
 def is_well(fault: str, walk: Walk) -> bool:
-    """Whether the whole market was refused just where it was too old, and is decided on again."""
+    """True if decisions were refused exactly while the market was too old."""
     first = REFUSED_FROM_S.get(fault)
     frozen = [one.at_s for one in walk.seconds if one.mode is Mode.FROZEN]
     refused = [one.at_s for one in walk.seconds if one.refused is not None]

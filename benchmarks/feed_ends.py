@@ -1,4 +1,4 @@
-"""The two ends of a measured feed: the process that sends, and a streamed market that reads."""
+"""Both ends of a measured feed: the process that sends, and a streamed market that reads."""
 
 import asyncio
 import sys
@@ -24,9 +24,9 @@ from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.main import tune_interpreter
-from app.market.domain.stream import Told
+from app.market.domain.stream import MarketUpdate
 from app.market.services.service import MarketData
-from app.market.services.stream_consumer import StreamedMarket
+from app.market.services.stream_consumer import StreamConsumer
 from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.operations.domain.event_codec import encode_event
 from benchmarks.feed_sender import CLOSE, prices_of
@@ -36,7 +36,7 @@ DICE: Final = Random(1)  # noqa: S311  # jitter needs no secrecy
 
 @dataclass(frozen=True, slots=True)
 class Far:
-    """The process at the other end."""
+    """The sending process."""
 
     exchange_url: str
     port: int
@@ -78,25 +78,25 @@ async def nobody() -> tuple[str, ...]:
 
 @dataclass
 class Ours:
-    """A streamed market; `shown` is what became visible: when (ns), contract, stamp (ms)."""
+    """A streamed market; `shown` has what became visible: when (ns), contract, stamp (ms)."""
 
     data: MarketData
     stream: KucoinStream
-    streamed: StreamedMarket
+    streamed: StreamConsumer
     shown: list[tuple[int, list[tuple[str, int]]]] = field(default_factory=list)
     is_noting: bool = False
 
-    def told(self, news: Sequence[Told]) -> None:
-        self.streamed.told(news)
+    def on_updates(self, updates: Sequence[MarketUpdate]) -> None:
+        self.streamed.on_updates(updates)
         if self.is_noting:
             tickers = self.data.live.market.tickers
-            at = [(one.topic.code, one.stamped_ms) for one in news if one.topic.kind == "quote"]
+            at = [(one.topic.code, one.stamped_ms) for one in updates if one.topic.kind == "quote"]
             if any(tickers[code].at_ms < ms for code, ms in at):
                 raise RuntimeError("what was told does not show")
             self.shown.append((time.time_ns(), at))
 
     async def catch_up(self) -> None:
-        """There was nothing before the first message."""
+        """Nothing was missed before the first message."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.streamed, name)
@@ -124,7 +124,7 @@ async def our_end(far: Far, room: Path, *, is_watched: bool) -> AsyncIterator[Ou
     ) as exchange, asyncio.TaskGroup() as group:  # fmt: skip
         ours = await assembled(exchange, database, far)
         tasks = [group.create_task(ours.stream.run(ours, lambda: None))]
-        await ours.streamed.look()
+        await ours.streamed.check()
         if is_watched:
             tasks.append(group.create_task(ours.streamed.watch(lambda: None)))
         try:
@@ -141,7 +141,7 @@ async def assembled(exchange: KucoinExchange, database: Database, far: Far) -> O
     settings = Configuration()
     registry = Registry(
         exchange=exchange, database=database, sectors=shipped_sectors(), clock=utc_now,
-        monotonic=time.monotonic, new_id=new_id, held=nobody,
+        monotonic=time.monotonic, new_id=new_id, member_codes=nobody,
     )  # fmt: skip
     data = MarketData(
         exchange, database, registry, lambda: settings, utc_now, time.monotonic, Metrics()
@@ -159,4 +159,4 @@ async def assembled(exchange: KucoinExchange, database: Database, far: Far) -> O
         return tuple(first)
 
     stream = KucoinStream(ticket, terms=StreamLimits(), monotonic=time.monotonic, dice=DICE)
-    return Ours(data, stream, StreamedMarket(data, stream, closest))
+    return Ours(data, stream, StreamConsumer(data, stream, closest))

@@ -1,8 +1,8 @@
-"""A process that sends a market's messages as fast as it is asked to: the far end of `feed`.
+"""Process that sends market messages at full speed or at a rate: the far end of `feed`.
 
-It speaks KuCoin's protocol as far as a client needs it (welcome, ack, pong), and sends frames that
-were built before they are due, because what is measured is who reads them. A client that has
-subscribed to nothing gets everything. Of a hundred messages 93 are quotes, 4 marks and 3 books.
+It speaks KuCoin's protocol as far as a client needs it (welcome, ack, pong). Frames are built
+before they are due, because the reader is measured. A client without subscriptions gets every
+message. Of a hundred messages 93 are quotes, 4 marks and 3 books.
 """
 
 import asyncio
@@ -54,14 +54,14 @@ def framed(text: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What the messages of one contract say."""
+    """Content of the messages of one contract."""
 
     code: str
     bid: str
     ask: str
 
     def pattern(self, kind: str) -> bytes:
-        """With room for the numbers that change."""
+        """A frame with room for the numbers that change."""
         code, bid, ask = self.code, self.bid, self.ask
         if kind == "quote":
             return (_QUOTE % (code, code, bid, ask)).encode()
@@ -72,7 +72,7 @@ class Price:
 
 
 class Script:
-    """Which message comes when: quotes of all in turn, marks and books of the first ones."""
+    """Order of messages: quotes of all contracts in turn, marks and books of the first ones."""
 
     def __init__(self, prices: list[Price], close: int = CLOSE) -> None:
         turns = {
@@ -88,7 +88,7 @@ class Script:
             self._round.append((kind, one.code, pattern))
 
     def frame(self, number: int, now_ns: int) -> Message:
-        """A message that is stamped so."""
+        """A frame with this stamp."""
         kind, code, pattern = self._round[number % len(self._round)]
         sequence = _FIRST + number
         if kind == "quote":
@@ -99,7 +99,7 @@ class Script:
         return (kind, code), framed(pattern % (sequence, sequence, stamp_ms, stamp_ms))
 
     def quoted(self, number: int) -> str | None:
-        """The contract whose quote a message is."""
+        """Contract of the quote of a message."""
         kind, code, _ = self._round[number % len(self._round)]
         return code if kind == "quote" else None
 
@@ -167,7 +167,7 @@ class Sender:
         return ws
 
     async def go(self, request: web.Request) -> web.Response:
-        """{per_second, seconds} paced, or {count} at once; `stamps` is where they are kept."""
+        """{per_second, seconds} for a rate, or {count} at once; `stamps` collects the stamps."""
         asked: dict[str, Any] = await request.json()
         count = int(asked.get("count") or asked["per_second"] * asked["seconds"])
         per_second = asked.get("per_second")
@@ -187,7 +187,7 @@ class Sender:
         return web.json_response({"given": given, "seconds": time.perf_counter() - began})
 
     async def _tell(self, made: list[Message]) -> int:
-        """How many there were of what somebody wants."""
+        """Number of messages that match the subscriptions."""
         count = 0
         for one in list(self.clients):
             frames = one.chosen(made)
@@ -196,7 +196,7 @@ class Sender:
         return count
 
     async def _at_once(self, count: int) -> int:
-        """All is built first: whoever reads is not to wait for it."""
+        """All frames are built first, so that the reader never waits for the sender."""
         now_ns = time.time_ns()
         made = [self.script.frame(n, now_ns + n) for n in range(count)]
         chosen = [(one, one.chosen(made)) for one in self.clients]
@@ -214,7 +214,7 @@ class Sender:
 
 
 async def prices_of(exchange_url: str) -> list[Price]:
-    """As the exchange answers them now; a market without a side has no messages here."""
+    """Prices as the exchange answers them now; a market without a side has no messages here."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{exchange_url}/api/v1/allTickers") as answer,

@@ -1,8 +1,8 @@
-"""Simulated days of faults in the feed, a line for each seed: `python -m benchmarks.feed_storms`.
+"""Simulated days of faults in the feed, one line per seed: `python -m benchmarks.feed_storms`.
 
-Storms of ten minutes, each with up to a dozen faults at a time, over the machine of the connections
-and the quotes of the market, in virtual time. Fails where anything stale was called fresh, or where
-a contract was not fresh and true within a minute after the faults had stopped.
+Storms last ten minutes, with up to a dozen faults at a time, over the state machine of the
+connections and the quotes, in virtual time. Fails where stale data was called fresh, or where a
+contract was not fresh within a minute after the faults had stopped.
 """
 
 import os
@@ -20,7 +20,7 @@ STORM_S, DAY_S = 600.0, 86_400.0
 
 
 def lived(seed: int) -> tuple[Storm, int, float]:
-    """A world, how many storms it had, and the longest that it took to heal."""
+    """A simulated world, its number of storms, and its longest recovery."""
     world, storms, worst = Storm(seed), 0, 0.0
     world.want(quotes(len(world.prices)))
     begun = world.now

@@ -1,4 +1,4 @@
-"""How long hostile bodies and search texts take (rows I07, I14); prints one table."""
+"""Time of hostile bodies and search texts (rows I07, I14); prints one table."""
 
 import asyncio
 import logging
@@ -16,8 +16,8 @@ from app.foundation.http.errors import RequestError
 from app.foundation.http.request_body import parse
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from benchmarks.rows import Row, note
-from tests.support.running import Running, running, settings_for
+from benchmarks.result_table import Row, note
+from tests.support.service_in_process import Running, running, settings_for
 
 TURNS = 50
 BODIES = {
@@ -30,7 +30,7 @@ TEXTS = ("BTC", "%", "' OR 1=1 --", "(a+)+$", "(.*)*x", "A" * 63 + "!")
 
 
 def refused(body: bytes) -> None:
-    """The body is parsed and must be refused."""
+    """Parses the body, which must be refused."""
     try:
         parse(body)
     except RequestError:

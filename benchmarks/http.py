@@ -1,8 +1,8 @@
-"""How fast the service answers: 20 clients with 10 requests a second each, and 10 writes a second.
+"""Latency at 200 reads and 10 writes a second while the universe is scored every two seconds.
 
 Exchange, service, peer and load are processes of their own on this machine. The peer is a bare
-FastAPI handler that gives away bodies of the same lengths to the same clients; what counts is the
-ratio to it in the same run. Prints what was measured beside the goals, asserts nothing.
+FastAPI handler that returns bodies of the same lengths to the same clients in the same run. Prints
+the percentiles beside the goals, asserts nothing.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from benchmarks.http_plan import (
     GOAL_MS,
     MEMORY,
     PREFIX,
+    SCORING,
     SQL,
     WRITE,
     Question,
@@ -35,22 +36,24 @@ from benchmarks.http_plan import (
     in_turns,
     mixed,
     questions,
+    scoring,
     switching,
 )
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 
 SECONDS = float(os.environ.get("MYBENCH_SECONDS", "10"))
 RUNS = int(os.environ.get("MYBENCH_RUNS", "3"))
 CLIENTS = int(os.environ.get("MYBENCH_CLIENTS", "20"))  # 200 requests a second
 READERS = Pace(CLIENTS, 10.0, SECONDS)
 WRITERS = Pace(10, 1.0, SECONDS)  # every second of them books, the others switch
+SCORER = Pace(1, 0.5, SECONDS)  # a scoring run every two seconds, more than a service ever has
 FLAT_OUT_S = 3.0
 START_S = 180.0
 
 
 @contextmanager
 def process(arguments: list[str], **variables: str) -> Iterator[int]:
-    """A child of ours that ends with us; gives its process id."""
+    """Child process that ends with this one; gives its process id."""
     child = subprocess.Popen(  # noqa: S603  # our own interpreter and modules
         [sys.executable, *arguments],
         env={**os.environ, **variables},
@@ -163,7 +166,7 @@ async def turned(server: Server, other: Server, asks: list[Question], member: st
     bare, bare_cost = await costed(other, (bare_mix, READERS))
     reads = (mixed(asks, messages), READERS)
     writes = (in_turns(booking(member), switching()), WRITERS)
-    ours, cost = await costed(server, reads, writes)
+    ours, cost = await costed(server, reads, writes, (scoring(), SCORER))
     return Turn(load, ours, bare, cost, bare_cost)
 
 
@@ -177,7 +180,7 @@ async def costed(server: Server, *loads: tuple[Make, Pace]) -> tuple[Run, float 
 
 def kinds(asks: list[Question], run: Run) -> dict[str, Taken]:
     """All reads from memory, all with SQL, and all writes."""
-    known = {one.name: one.kind for one in asks}
+    known = {one.name: one.kind for one in asks} | {SCORING: SCORING}
     return {
         kind: run.of([name for name in run.named if known.get(name, WRITE) == kind])
         for kind in (MEMORY, SQL, WRITE)
@@ -247,7 +250,8 @@ async def measure(console: Console) -> None:
                     raise SystemExit(f"GET {one.path}: {status} {body.decode()}")
             console.print(
                 f"{READERS.connections} clients, {READERS.per_second:.0f} requests/s each, and"
-                f" {WRITERS.connections} writes/s beside them; one uvicorn worker,"
+                f" {WRITERS.connections} writes/s, {SCORER.per_second:g} scoring runs/s;"
+                f" one uvicorn worker,"
                 f" {os.cpu_count()} processors for service, load, peer and exchange"
             )
             turns = []

@@ -1,4 +1,4 @@
-"""Paced load over real sockets: each connection sends on its own schedule, late or not."""
+"""Load at a fixed rate over real sockets: each connection sends by its own schedule."""
 
 import asyncio
 import math
@@ -12,7 +12,7 @@ _PATIENCE = 2.0  # times the length of a run; what was not sent until then is no
 
 @dataclass(frozen=True)
 class Ask:
-    """One request, counted under a name."""
+    """One request and the name under which it is counted."""
 
     name: str
     message: bytes
@@ -23,7 +23,7 @@ Make = Callable[[int, int], Ask]  # connection, turn -> what it asks
 
 @dataclass(frozen=True)
 class Pace:
-    """So many connections, each with so many requests a second, evenly staggered."""
+    """A number of connections with a number of requests a second each, evenly staggered."""
 
     connections: int
     per_second: float
@@ -32,7 +32,7 @@ class Pace:
 
 @dataclass
 class Taken:
-    """What was measured under one name; times are from when a request was due: queues count."""
+    """Latencies under one name, from when a request was due: queueing counts."""
 
     ms: list[float] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
@@ -44,14 +44,14 @@ class Taken:
         self.size = size
 
     def share(self, part: float) -> float:
-        """The time within which `part` of the requests were answered, ms (nearest rank)."""
+        """Latency in ms within which `part` of the requests were answered (nearest rank)."""
         ordered = sorted(self.ms)
         return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
 @dataclass
 class Run:
-    """All that was asked in one run."""
+    """Result of one run."""
 
     named: dict[str, Taken] = field(default_factory=dict)
     seconds: float = 0.0
@@ -71,7 +71,7 @@ class Run:
 
     @property
     def own_share(self) -> float:
-        """How much of one processor the load itself took: the service had to do without it."""
+        """Share of one processor that the load itself took."""
         return self.own_s / self.seconds
 
     def of(self, names: Sequence[str]) -> Taken:
@@ -88,7 +88,7 @@ class Run:
 def request(
     method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b""
 ) -> bytes:
-    """One HTTP/1.1 request on a connection that is kept."""
+    """One HTTP/1.1 request on a kept connection."""
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     if body:
@@ -97,7 +97,7 @@ def request(
 
 
 async def paced(url: str, *loads: tuple[Make, Pace]) -> Run:
-    """Every load at its own pace, all at the same time."""
+    """All loads at their own rates, at the same time."""
     run = Run()
     begin, spent = time.perf_counter() + 0.2, time.process_time()
     async with asyncio.TaskGroup() as group:
@@ -131,7 +131,7 @@ async def _connection(
 
 
 async def flat_out(url: str, make: Make, connections: int, seconds: float) -> Run:
-    """Each connection asks again as soon as it has its answer: what can be done at most."""
+    """Each connection asks again as soon as it has its answer."""
     run = Run()
     begin = time.perf_counter()
 

@@ -1,4 +1,4 @@
-"""The peer of the HTTP benchmark: FastAPI with nothing behind it. Argument: port."""
+"""Peer of the HTTP benchmark: FastAPI with a handler that returns bytes. Argument: port."""
 
 import sys
 from functools import cache
@@ -20,4 +20,11 @@ async def give(size: int) -> Response:
 
 
 if __name__ == "__main__":
-    uvicorn.run(api, host="127.0.0.1", port=int(sys.argv[1]), http="httptools", access_log=False)
+    uvicorn.run(
+        api,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        http="httptools",
+        loop="asyncio",
+        access_log=False,
+    )

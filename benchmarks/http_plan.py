@@ -1,4 +1,4 @@
-"""What the clients of the HTTP benchmark ask for, how often, and how quick it should be."""
+"""Requests of the HTTP benchmark: what is asked, how often, and the latency goals."""
 
 import json
 import os
@@ -11,12 +11,13 @@ from benchmarks.http_load import Ask, Make, request
 
 PREFIX = "/api/symbol-mgmt"
 MEMORY, SQL, WRITE = "memory", "SQL", "write"
+SCORING = "score the universe"  # beside the others, without a goal of its own
 GOAL_MS = {MEMORY: 20.0, SQL: 50.0, WRITE: 100.0}
 
 
 @dataclass(frozen=True)
 class Question:
-    """`share` of a hundred requests ask it."""
+    """One request; `share` of a hundred are of this kind."""
 
     name: str
     kind: str
@@ -30,7 +31,7 @@ class Question:
 
 
 def questions(member: str, board: str) -> list[Question]:
-    """Mostly what a trading engine and a screen ask all the time; some that need the database."""
+    """Reads of a trading engine and a screen; a few of them need the database."""
     one = f"/portfolio/symbols/{member}"
     return [
         Question("portfolio", MEMORY, 15, "/portfolio"),
@@ -52,7 +53,7 @@ def questions(member: str, board: str) -> list[Question]:
 
 
 def mixed(asks: Sequence[Question], messages: Sequence[bytes]) -> Make:
-    """Each client goes through the same hundred in an order of its own."""
+    """Each client sends the same hundred requests in an order of its own."""
     plan = [
         Ask(one.name, message)
         for one, message in zip(asks, messages, strict=True)
@@ -63,7 +64,7 @@ def mixed(asks: Sequence[Question], messages: Sequence[bytes]) -> Make:
 
 
 def booking(symbol: str) -> Make:
-    """A realised result under a key: claim, effect, event, answer."""
+    """A realised result under an idempotency key."""
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     path, begun = f"{PREFIX}/portfolio/symbols/{symbol}/performance", time.monotonic_ns()
 
@@ -77,7 +78,7 @@ def booking(symbol: str) -> Make:
 
 
 def switching() -> Make:
-    """Trading off and on again: one event of the history each."""
+    """Trading off and on again: one history event each."""
 
     def make(number: int, turn: int) -> Ask:
         body = {"enabled": (number + turn) % 2 == 0, "reason": "bench"}
@@ -85,6 +86,12 @@ def switching() -> Make:
         return Ask("trading off and on", request("PUT", path, {}, json.dumps(body).encode()))
 
     return make
+
+
+def scoring() -> Make:
+    """A scoring run of the whole universe, answered when it is committed."""
+    message = request("POST", f"{PREFIX}/scoring/calculate", {}, b"{}")
+    return lambda number, turn: Ask(SCORING, message)
 
 
 def in_turns(*makes: Make) -> Make:

@@ -1,8 +1,8 @@
-"""A receiver that was away for a day: how fast what waits for it drains once it is back.
+"""Throughput of notifications to a receiver that comes back after a day.
 
 The backlog is written as the outbox writes it; the receiver is a process of its own on the
-loopback interface. Beside it the same receiver is told as fast as one connection can. Also: what
-a look at the alert rules costs when nothing, the prices or something stored has changed.
+loopback interface. The peer is the same receiver, called as fast as one connection can. Also
+measured: an evaluation of the alert rules after no change, a price change and a stored change.
 """
 
 import asyncio
@@ -37,8 +37,8 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.foundation.sql.key_value import KeyValueRepository
 from app.operations.domain.event_codec import encode_event
-from benchmarks.rows import Row, note
-from tests.support.desk import SYMBOLS, Desk
+from benchmarks.result_table import Row, note
+from tests.support.trading_desk import SYMBOLS, Desk
 
 BACKLOG = int(os.environ.get("BENCH_BACKLOG", "20000"))
 LOOKS = 100
@@ -50,7 +50,7 @@ def now() -> datetime:
 
 
 async def receive() -> None:
-    """Takes everything, on a port that it prints."""
+    """Accepts every delivery, on a port that it prints."""
 
     async def take(request: web.Request) -> web.Response:
         await request.read()
@@ -67,7 +67,7 @@ async def receive() -> None:
 
 
 async def bare(url: str, body: bytes, count: int) -> float:
-    """Deliveries a second over one connection with nothing noted down."""
+    """Deliveries a second over one connection without any record."""
     async with aiohttp.ClientSession() as session:
         begun = time.perf_counter()
         for _ in range(count):
@@ -107,12 +107,12 @@ async def looks(database: Database) -> dict[str, float]:
 
     spent: dict[str, float] = {}
     for change in (nothing, prices, committed):
-        await desk.alerts.look()
+        await desk.alerts.evaluate()
         used = 0.0
         for number in range(LOOKS):
             await change(number)
             begun = time.process_time()
-            await desk.alerts.look()
+            await desk.alerts.evaluate()
             used += time.process_time() - begun
         spent[change.__name__] = 1e3 * used / LOOKS
     return spent

@@ -17,8 +17,8 @@ from pyarrow import parquet
 from app.configuration.domain.model import Configuration
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import Panel
-from app.scoring.domain.algorithm import algorithm
-from app.scoring.domain.score_stability import back_scores, noise_of_level
+from app.scoring.domain.algorithm import build_algorithm
+from app.scoring.domain.score_stability import back_scores, weekly_noise
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "../shared/market"
 SYMBOLS: Final = 60
@@ -33,12 +33,12 @@ _FIELDS: Final = ("open", "high", "low", "close", "volume", "turnover")
 def main(folder: Path = FOLDER) -> float:
     """Print noise and threshold; the median D of the defaults."""
     settings = Configuration()
-    rules, spec = settings.replacement, algorithm(settings)
+    rules, spec = settings.replacement, build_algorithm(settings)
     cost = COST / (rules.return_per_z * rules.horizon_days)
     pairs: list[Floats] = []
     noises: list[Floats] = []
     for panel in _panels(folder / "daily_panel.parquet"):
-        noise = noise_of_level(back_scores(panel, spec))
+        noise = weekly_noise(back_scores(panel, spec))
         noise = noise[np.isfinite(noise)]
         one, other = np.triu_indices(len(noise), 1)
         pairs.append(np.hypot(noise[one], noise[other]))

@@ -37,12 +37,12 @@ from app.market.domain.sectors import SectorTable
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
 from app.market.services.snapshot import BARS, MarketMoment, PanelCache
 from app.market.services.state import Market, Received
-from app.market.services.symbol_registry import Known, shipped_sectors
+from app.market.services.symbol_registry import KnownContracts, shipped_sectors
 from app.operations.domain.event_codec import encode_event
 from app.scoring.api.schemas import RankingsOut
 from app.scoring.domain.ranking import AlgorithmType
 from app.scoring.services.service import Scoring
-from benchmarks import rows
+from benchmarks import result_table
 from tests.support.portfolios import contract
 from tests.support.scoring_inputs import AS_OF_MS, HOUR_MS, make_inputs
 
@@ -64,7 +64,7 @@ class FilledMarket:
     """A market of 600 eligible contracts in memory, as the feed leaves it."""
 
     market: Market = field(init=False)
-    known: Known = field(init=False)
+    known: KnownContracts = field(init=False)
     configuration: Configuration = field(default_factory=Configuration)
     server_ms: int = AS_OF_MS
     source: DataSource = DataSource.SANDBOX
@@ -83,8 +83,8 @@ class FilledMarket:
             for code, symbol in zip(codes, inputs.symbols, strict=True)
         }
         numbers = {code: str(UUID(int=at)) for at, code in enumerate(codes)}
-        index = SymbolIndex.of((numbers[code], one) for code, one in contracts.items())
-        self.known = Known(index, {})
+        index = SymbolIndex.from_contracts((numbers[code], one) for code, one in contracts.items())
+        self.known = KnownContracts(index, {})
         daily, self.hourly = series_of(inputs.daily), series_of(inputs.hourly)
         stats, tickers, books, funding = {}, {}, {}, {}
         for at, code in enumerate(codes):
@@ -147,7 +147,7 @@ class FilledMarket:
 
 
 def served(scoring: Scoring) -> bytes:
-    """The encoded answer of GET /scoring/rankings."""
+    """Encoded answer of GET /scoring/rankings."""
     board, lines = scoring.rankings(AlgorithmType.COMPOSITE)
     status = scoring.status_of(board)
     answer = RankingsOut.of(board, status, AlgorithmType.COMPOSITE, lines, SYMBOLS)
@@ -223,8 +223,8 @@ def main() -> None:
         table.add_row(what, f"{median(took):.0f}", f"{min(took):.0f}", "")
     table.add_row("a copy of the panels", f"{peer:.1f}", f"{min(found.copy):.1f}", "")
     Console().print(table)
-    rows.note(
-        rows.Row(
+    result_table.note(
+        result_table.Row(
             "600 contracts, closed candles to board served", f"{mine:.0f} ms", f"{peer:.1f} ms",
             f"{mine / peer:.0f} x", goal, mine <= GOAL_MS,
         )

@@ -1,9 +1,8 @@
 """Signals at 50 a second for a minute, on a PostgreSQL that flushes each commit to the disk.
 
-Sent one by one over the HTTP interface, in process, each under a name of its own and judged by all
-agents before it is answered; so the processor time is that of service and client together. Beside
-it: how fast a queue drains that filled while there was no board, and what is answered when it is
-full.
+Each signal goes over the HTTP interface, in process, under an id of its own. All agents judge it
+before the answer; the processor time is that of service and client together. Also measured: the
+drain rate of a queue that filled without a board, and the answers of a full queue.
 """
 
 import asyncio
@@ -25,11 +24,11 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
 from app.signals.api import routes as signals
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 from tests.support import postgres
-from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.signal_world import informed
+from tests.support.signal_fixtures import informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 RATE = float(os.environ.get("BENCH_SIGNALS_RATE", "50"))  # a second
 SECONDS = float(os.environ.get("BENCH_SIGNALS_SECONDS", "60"))
@@ -40,7 +39,7 @@ DICE = Random(1).random  # noqa: S311  # jitter of a bench
 
 
 async def prepared(server: postgres.Server) -> str:
-    """A migrated database on a server that loses nothing; its address."""
+    """URL of a migrated database on a server with durable commits."""
     admin = await asyncpg.connect(host=str(server.room), user="postgres", database="postgres")
     for setting in DURABLE:
         await admin.execute(f"ALTER SYSTEM SET {setting}")
@@ -65,7 +64,7 @@ def body(number: int) -> dict[str, Any]:
 
 
 async def paced(client: httpx2.AsyncClient, count: int) -> tuple[list[float], Counter[int]]:
-    """Seconds from when each was due to its answer, and the answers."""
+    """Seconds from when each signal was due to its answer, and the answers by status."""
     took: list[float] = []
     answers: Counter[int] = Counter()
     begun = time.perf_counter()
@@ -82,7 +81,7 @@ async def paced(client: httpx2.AsyncClient, count: int) -> tuple[list[float], Co
 
 
 async def overflowed(desk: Desk, client: httpx2.AsyncClient) -> tuple[Counter[int], str, float]:
-    """Answers without a board, what they say of a retry, and signals judged a second after it."""
+    """Answers without a board, their Retry-After, and signals judged a second afterwards."""
     board, desk.boards.board = desk.boards.board, None
     await desk.configuration.put({"signals": {"max_pending": QUEUE}}, "a bench", WHO)
     answers: Counter[int] = Counter()
@@ -93,7 +92,7 @@ async def overflowed(desk: Desk, client: httpx2.AsyncClient) -> tuple[Counter[in
         retry = answer.headers.get("retry-after", retry)
     desk.boards.board = board
     begun = time.perf_counter()
-    drained = await desk.signals.clear_queue()
+    drained = await desk.signals.process_queue()
     return answers, retry, drained / (time.perf_counter() - begun)
 
 

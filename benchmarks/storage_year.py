@@ -22,10 +22,10 @@ from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
-from app.scoring.domain.algorithm import algorithm
+from app.scoring.domain.algorithm import build_algorithm
 from app.scoring.domain.board import Board
 from app.scoring.domain.engine import score
-from app.scoring.services.replay import pack
+from app.scoring.services.replay import pack_inputs
 from app.scoring.storage.runs import ScoringRepository, pack_details
 from tests.support.scoring_inputs import make_inputs
 
@@ -40,13 +40,13 @@ GIB = 1024**3
 def drafted() -> tuple[Board, bytes]:
     excluded = {f"X{at:03}USDT": "turnover_24h" for at in range(EXCLUDED)}
     inputs = make_inputs(SCORED, daily=DAILY_BARS, hourly=HOURLY_BARS, excluded=excluded)
-    draft = score(inputs, algorithm(Configuration()))
-    board = draft.issued(
+    draft = score(inputs, build_algorithm(Configuration()))
+    board = draft.to_board(
         run_id="", algorithm="cross_sectional", algorithm_version=1, configuration_version=1,
         calculated_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=100.0,
         data_source=DataSource.SANDBOX, is_provisional=False,
     )  # fmt: skip
-    return board, pack(inputs)
+    return board, pack_inputs(inputs)
 
 
 async def bytes_per_board(board: Board, inputs: bytes | None, room: Path, name: str) -> float:

@@ -1,6 +1,6 @@
-"""Two hundred clients of the stream, twenty of them stuck: how late events arrive, what it costs.
+"""Delay and cost of the event stream with two hundred clients, twenty of which read nothing.
 
-Everything on a real socket of the loopback interface, clients in a process of their own.
+Clients run in a process of their own, on sockets of the loopback interface.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
 from app.portfolio.domain.events import PlanCreated
-from benchmarks.rows import Row, note
-from tests.support.desk import NOW
+from benchmarks.result_table import Row, note
 from tests.support.streaming import masked, served
+from tests.support.trading_desk import NOW
 
 CLIENTS, STUCK, EVENTS, PER_SECOND = 200, 20, 400, 20
 PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -2,7 +2,7 @@
 
 Events are stored in transactions of fifty, as a scoring run stores them. The readers, in a process
 of their own, only look for the last event. The peer writes the same bytes to as many connections
-and does nothing else: it is what the sockets alone cost.
+and does nothing else.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
 from app.operations.services.event_messages import event_frame
 from app.portfolio.domain.events import PlanCreated
-from benchmarks.rows import Row, note
-from tests.support.desk import NOW
+from benchmarks.result_table import Row, note
 from tests.support.streaming import masked, served
+from tests.support.trading_desk import NOW
 
 CLIENTS, EVENTS, TOGETHER, GOAL = 200, 10_000, 50, 1_000
 PLAN = PlanCreated("run", 1, 0, NOW)
@@ -42,7 +42,7 @@ _UPGRADE = (
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Of one pass: seconds on the clock and of our processor."""
+    """Seconds of one pass, by the wall clock and of the service's processor time."""
 
     seconds: float
     processor_s: float
@@ -54,7 +54,7 @@ class Pace:
 
 
 async def readers(port: int, *, is_bare: bool) -> None:
-    """Ask for the events and read until the last one has come to everybody."""
+    """Subscribes and reads until the last event has reached every reader."""
 
     async def one() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -78,7 +78,7 @@ async def readers(port: int, *, is_bare: bool) -> None:
 async def paced(
     kind: str, port: int, ready: Callable[[], bool], tell: Callable[[], Awaitable[None]]
 ) -> Pace:
-    """From the first event on until every reader has the last one."""
+    """Seconds from the first event until every reader has the last one."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.stream_rate", str(port), kind
     )

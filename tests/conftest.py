@@ -29,7 +29,7 @@ from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions, SlowStatement
 from app.operations.domain.event_codec import encode_event
-from tests.support import compiled, postgres
+from tests.support import postgres, statement_cache
 
 pytest_plugins = ["tests.support.services_fixtures", "tests.support.api_fixtures"]
 
@@ -70,7 +70,7 @@ def pytest_sessionstart() -> None:
     back, here whole services: a fifth of many tests' time.
     """
     signal.signal(signal.SIGINT, _interrupted)
-    compiled.share()
+    statement_cache.share()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

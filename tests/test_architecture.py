@@ -96,7 +96,7 @@ def _names_of(module: str) -> set[str]:
 
 def test_who_may_know_a_price_of_another_exchange_confirms_or_shows_it() -> None:
     """Whatever is scored, weighed, sized or traded by cannot even name such a price."""
-    named = re.compile(r"elsewhere(_ms|_at)?\b(?!:)|domain\.reference_prices import")
+    named = re.compile(r"reference_(price|ms|source)\b(?!:)|domain\.reference_prices import")
     reads = {_shown(path) for path in MODULES if named.search(_code_of(path))}
     assert reads == {
         "app/market/domain/reference_prices.py",
@@ -294,7 +294,7 @@ PURE = {
     "bisect", "collections", "collections.abc", "contextlib", "csv", "dataclasses", "datetime",
     "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "hmac", "importlib", "io",
     "ipaddress", "itertools", "json", "math", "operator", "re", "statistics", "types", "typing",
-    "numpy", "numpy.typing", "scipy.special", "zlib",
+    "numpy", "numpy.typing", "scipy.special", "weakref", "zlib",
 }  # fmt: skip
 FOUNDATION = {
     "clock", "data_status", "decimal_math", "errors", "events", "jobs", "principals",
@@ -353,13 +353,13 @@ READS_RAW_PRICES = {
 
 
 def _safe_names(function: ast.AST) -> set[str]:
-    """Names in a function that hold what `unbroken` gave, or came in as an UnbrokenPanel."""
+    """Names in a function that hold what `contiguous` gave, or came in as an ContiguousPanel."""
     found = set()
     for node in ast.walk(function):
         if isinstance(node, ast.arg) and node.annotation is not None:
-            if ast.unparse(node.annotation) == "UnbrokenPanel":
+            if ast.unparse(node.annotation) == "ContiguousPanel":
                 found.add(node.arg)
-        elif isinstance(node, ast.Assign) and "unbroken(" in ast.unparse(node.value):
+        elif isinstance(node, ast.Assign) and "contiguous(" in ast.unparse(node.value):
             target = node.targets[0]
             first = target.elts[0] if isinstance(target, ast.Tuple) else target
             found |= {first.id} if isinstance(first, ast.Name) else set()
@@ -376,13 +376,13 @@ def _raw_price_reads(tree: ast.Module) -> list[str]:
             if not isinstance(node, ast.Attribute) or node.attr not in PRICES:
                 continue
             of = ast.unparse(node.value)
-            if id(node) not in called and of not in safe and not of.startswith("unbroken("):
+            if id(node) not in called and of not in safe and not of.startswith("contiguous("):
                 found.append(f"{of}.{node.attr}, line {node.lineno}")
     return found
 
 
 def test_prices_are_differenced_only_after_their_last_break() -> None:
-    """One accessor, `unbroken`: a return over a redenomination would be a loss of 99.9 %."""
+    """One accessor, `contiguous`: a return over a redenomination would be a loss of 99.9 %."""
     raw = {}
     for path in MODULES:
         if {"domain", "services"} & set(path.parts):
@@ -391,7 +391,7 @@ def test_prices_are_differenced_only_after_their_last_break() -> None:
                 raw[_shown(path)] = reads
     assert {place: reads for place, reads in raw.items() if place not in READS_RAW_PRICES} == {}
     assert set(READS_RAW_PRICES) == set(raw), "an exception is not needed any more"
-    bad = "def f(daily):\n    safe = unbroken(daily)\n    return daily.close / safe.close\n"
+    bad = "def f(daily):\n    safe = contiguous(daily)\n    return daily.close / safe.close\n"
     assert _raw_price_reads(ast.parse(bad)) == ["daily.close, line 3"]
 
 

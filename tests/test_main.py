@@ -30,7 +30,7 @@ from app.settings import (
 )
 from tests.cli.command import here
 from tests.support.harness import PREFIX, open_client
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 NEW_KEY, OLD_KEY = f"canary{'n' * 37}=", f"canary{'o' * 37}="

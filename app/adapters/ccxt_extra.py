@@ -21,7 +21,7 @@ EXCHANGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "coinbase": ("coinbase", ("USDT", "USD")),
 }
 # Streams of all markets at once; the others need a list of markets.
-_TOLD_WHOLE: Final = frozenset({"binance"})
+_STREAMS_ALL: Final = frozenset({"binance"})
 _RETRY_S: Final = 60.0
 _SILENCE: Final = 3.0  # allowed silence of a stream, in time-outs of an answer
 # Errors that ccxt raises itself on malformed answers.
@@ -46,7 +46,7 @@ class CcxtPrices:
 
     @property
     def streams(self) -> bool:
-        """Whether the exchange streams its prices."""
+        """True if the exchange streams its prices."""
         return bool(self.client.has.get("watchTickers"))
 
     async def prices(self) -> Mapping[str, ReferencePrice]:
@@ -61,15 +61,15 @@ class CcxtPrices:
             raise self._unavailable() from error
         return self._best(tickers)
 
-    async def told(self) -> Mapping[str, ReferencePrice]:
+    async def updates(self) -> Mapping[str, ReferencePrice]:
         """Streamed prices by base coin since the last call, as soon as one arrives.
 
         Opens the stream if needed. Raises UnavailableError when it breaks or stays silent
-        too long; call `hang_up` then.
+        too long; call `close_stream` then.
         """
         try:
             await self.client.load_markets()
-            if self._named is None and self.name not in _TOLD_WHOLE:
+            if self._named is None and self.name not in _STREAMS_ALL:
                 self._named = self._wanted()
             async with asyncio.timeout(_SILENCE * self.timeout_s):
                 await self.client.watch_tickers(self._named)
@@ -84,8 +84,8 @@ class CcxtPrices:
         self._seen.update(fresh)
         return self._best(fresh)
 
-    async def hang_up(self) -> None:
-        """Close the stream; the next `told` opens another one."""
+    async def close_stream(self) -> None:
+        """Close the stream; the next `updates` opens another one."""
         self._named = None
         with suppress(TimeoutError):  # a missing close frame does not matter
             async with asyncio.timeout(self.timeout_s):
@@ -138,8 +138,8 @@ async def open_reference(
     bases: Callable[[], Collection[str]] = tuple,
 ) -> AsyncIterator[CcxtPrices]:
     """Open the exchange called `name`, at `base_url` instead of its own address if given."""
-    theirs, quotes = EXCHANGES[name]
-    client = getattr(exchanges, theirs)({"timeout": round(timeout_s * 1000)})
+    ccxt_name, quotes = EXCHANGES[name]
+    client = getattr(exchanges, ccxt_name)({"timeout": round(timeout_s * 1000)})
     client.aiohttp_trust_env = True
     client.has["fetchCurrencies"] = False  # needs an API key, and no price depends on it
     if base_url is not None:
@@ -151,7 +151,7 @@ async def open_reference(
 
 
 def _is_priced(market: Mapping[str, Any], quote: str) -> bool:
-    """Whether a market prices a coin in `quote`: spot, or a linear perpetual."""
+    """True if a market prices a coin in `quote`: spot, or a linear perpetual."""
     is_coin = market.get("spot") or (market.get("swap") and market.get("linear"))
     return bool(is_coin) and market["quote"] == quote
 

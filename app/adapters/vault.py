@@ -30,7 +30,7 @@ class FernetCipher:
         if not keys:
             raise ConflictError(
                 Code.SECRETS_KEY_MISSING,
-                "There is no key to seal addresses and secrets with: set "
+                "There is no key to encrypt addresses and secrets: set "
                 "MYSYMBOLS_NOTIFICATIONS__KEYS of every process to the same one.",
             )
         return _SEALED + _box(keys).encrypt(text.encode()).decode()
@@ -47,7 +47,7 @@ class FernetCipher:
             pass
         raise ConflictError(
             Code.SECRETS_KEY_MISSING,
-            "The key that this channel was sealed with is not at hand: set "
+            "The key that encrypted this channel is missing: set "
             "MYSYMBOLS_NOTIFICATIONS__KEYS, or name its address and secret again.",
         ) from None
 

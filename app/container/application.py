@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.types import Lifespan
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from app.alerts.api import alert_routes as alerts
 from app.alerts.api import notification_routes as notifications
@@ -91,6 +91,19 @@ _EXPOSED: Final = (
 ROOT_ROUTERS: Final[tuple[APIRouter, ...]] = (system.probes,)
 
 
+class HttpApi(FastAPI):
+    """FastAPI behind guards and response cache: a cached response never reaches the framework."""
+
+    outermost: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.outermost(scope, receive, send)
+
+    async def run_framework(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Middleware of FastAPI and Starlette, router and endpoint."""
+        await super().__call__(scope, receive, send)
+
+
 def create_api(
     lifespan: Lifespan[FastAPI],
     *,
@@ -105,12 +118,12 @@ def create_api(
     logs_requests: bool = True,
     routers: Sequence[APIRouter] = ROUTERS,
     root_routers: Sequence[APIRouter] = ROOT_ROUTERS,
-) -> FastAPI:
+) -> HttpApi:
     """Returns the ASGI application; `lifespan` yields the result of `request_state`.
 
     Nothing starts before the lifespan runs. Tests may pass `routers` of their own.
     """
-    api = FastAPI(
+    api = HttpApi(
         title=TITLE,
         version=version,
         description=DESCRIPTION,
@@ -143,11 +156,11 @@ def create_api(
     if cors_origins:
         api.add_middleware(CORSMiddleware, **_cors(cors_origins))
     # Outermost layers, also around Starlette's last-resort error handler.
-    cached = ResponseCacheMiddleware(LogContextMiddleware(api.build_middleware_stack()))
+    cached = ResponseCacheMiddleware(LogContextMiddleware(api.run_framework))
     authenticated = AuthenticationMiddleware(cached, monotonic)
     guarded = OriginGuard(StartupGuard(authenticated), allowed=tuple(cors_origins))
     named = HostGuard(guarded, frozenset(allowed_hosts))
-    api.middleware_stack = RequestMiddleware(named, metrics, new_id, monotonic, logs_requests)
+    api.outermost = RequestMiddleware(named, metrics, new_id, monotonic, logs_requests)
     return api
 
 

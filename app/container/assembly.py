@@ -40,10 +40,10 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import JobStore, create_job_store
 from app.foundation.sql.key_value import KeyValueRepository
 from app.foundation.sql.processes import ProcessProfile
-from app.market.services.health_facts import ExchangeWatch
-from app.market.services.service_mode import ModeNow
-from app.market.services.shared_market import FeedView
-from app.market.services.stream_consumer import StreamedMarket
+from app.market.services.health_facts import EndpointErrors
+from app.market.services.service_mode import CurrentMode
+from app.market.services.shared_market import FeedOwnership
+from app.market.services.stream_consumer import StreamConsumer
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import encode_event
 from app.operations.services.event_stream import EventStream
@@ -89,7 +89,7 @@ class Background:
     exchange: KucoinExchange
     supervisor: Supervisor
     engine: Engine
-    feed: FeedView
+    feed: FeedOwnership
     service: MySymbolsServiceV2
 
     def start(self, work: Tasks) -> None:
@@ -132,7 +132,7 @@ class Background:
             self._streamed_market(),
         )
 
-    def _streamed_market(self) -> StreamedMarket | None:
+    def _streamed_market(self) -> StreamConsumer | None:
         """Returns the streamed market; None if the market is only polled."""
         if self.settings.feed.mode == "poll":
             return None
@@ -199,7 +199,7 @@ class Services:
     my_symbols: MySymbolsServiceV2
     bus: Bus
     supervisor: Supervisor
-    mode: ModeNow
+    mode: CurrentMode
     versions: StateVersionSource
     cursor_secret: bytes
 
@@ -212,7 +212,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
     unusable. An unreachable exchange is no error here: the feed keeps retrying.
     """
     dice = Random()  # noqa: S311  # jitter needs no secrecy
-    in_force, meter, bus, watch = CurrentSettings(), Meter(metrics), Bus(), ExchangeWatch()
+    in_force, meter, bus, watch = CurrentSettings(), Meter(metrics), Bus(), EndpointErrors()
 
     def publish(event: object) -> None:
         in_force.on_event(event)
@@ -255,7 +255,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             else None
         )
         quota.registry = registry
-        feed = FeedView(exchange.link, registry=registry)
+        feed = FeedOwnership(exchange.link, registry=registry)
         service = compose(
             settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine,
             feed, is_streamed=settings.run_background_tasks and settings.feed.mode == "stream",
@@ -323,14 +323,14 @@ def _versions(service: MySymbolsServiceV2, database: Database) -> StateVersionSo
 
 
 def _exchange(
-    settings: Settings, metrics: Metrics, dice: Random, watch: ExchangeWatch, quota: SharedQuota
+    settings: Settings, metrics: Metrics, dice: Random, watch: EndpointErrors, quota: SharedQuota
 ) -> AbstractAsyncContextManager[KucoinExchange]:
     """Returns the exchange client, whose requests are counted and watched."""
     count = observers.exchange_request(metrics)
 
     def requested(path: str, outcome: str, seconds: float) -> None:
         count(path, outcome, seconds)
-        watch.requested(path, outcome, seconds)
+        watch.on_request(path, outcome, seconds)
 
     return open_exchange(
         base_url=settings.kucoin.base_url,
@@ -343,7 +343,7 @@ def _exchange(
         on_request=requested,
         on_rejection=observers.rejected_record(metrics),
         share=quota,
-        on_answer=watch.answered,
+        on_answer=watch.on_answer,
     )
 
 

@@ -27,12 +27,12 @@ from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
-from app.market.services.health_facts import ExchangeWatch
+from app.market.services.health_facts import EndpointErrors
 from app.market.services.ports import Exchange
 from app.market.services.quality import QualityService
 from app.market.services.service import BOOKS_PER_S, WHOLE_QUOTA, MarketData
-from app.market.services.service_mode import mode_over
-from app.market.services.shared_market import FeedView
+from app.market.services.service_mode import create_current_mode
+from app.market.services.shared_market import FeedOwnership
 from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.configuration import ConfigurationService
@@ -63,7 +63,7 @@ from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService
 from app.security.services.peppers import PepperStore
 from app.settings import Settings
-from app.signals.services.actions import ProposedSignals, SignalActions
+from app.signals.services.actions import SignalActions, SignalProposalExecutor
 from app.signals.services.evaluation import SignalEvaluator
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import SignalService
@@ -83,10 +83,10 @@ def compose(
     exchange: Exchange,
     in_force: CurrentSettings,
     supervisor: Supervisor,
-    watch: ExchangeWatch,
+    watch: EndpointErrors,
     stream: EventStream,
     jobs: Jobs,
-    feed: FeedView,
+    feed: FeedOwnership,
     *,
     is_streamed: bool,
     runtime: RuntimeValues | None = None,
@@ -97,7 +97,7 @@ def compose(
     utc_now, new_id = runtime.now, runtime.new_id
     market = _market(settings, metrics, database, exchange, in_force, feed, runtime)
     market.is_streamed = is_streamed
-    mode = mode_over(market, database, runtime.monotonic)
+    mode = create_current_mode(market, database, runtime.monotonic)
     # The stream was built before the database was open, which knows whether it is shared.
     shared = stream.shared = shared_clock(database)
     idempotency = IdempotentExecutor(database, utc_now, shared)
@@ -127,7 +127,7 @@ def compose(
         refusals=Refusals(observers.refused_decision(metrics)),
         elapsed=elapsed,
     )
-    vault = ChannelSecrets(
+    secrets = ChannelSecrets(
         FernetCipher(settings.notifications.key_list, key_file(settings.database.url))
     )
     recorder = ChangeRecorder(code_version(), with_equity_index)
@@ -137,7 +137,7 @@ def compose(
     configuration = ConfigurationService(database, context, idempotency, recorder, scoring.factors)
     performance = Performance(database, context, idempotency, recorder)
     portfolio = PortfolioService(database, context, idempotency, recorder)
-    executors = {ProposalKind.SIGNAL: ProposedSignals(portfolio, utc_now)}
+    executors = {ProposalKind.SIGNAL: SignalProposalExecutor(portfolio, utc_now)}
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
     rebalancing = Rebalancing(database, context, idempotency, recorder, runs)
     signals = SignalService(
@@ -147,7 +147,7 @@ def compose(
     sources = StatusSources(database, scoring, in_force, metrics)
     alerts = AlertService(database, context, idempotency, new_id, system)
     notifications = NotificationService(
-        database, utc_now, new_id, idempotency, _notifiers(settings, vault, runtime), vault
+        database, utc_now, new_id, idempotency, _notifiers(settings, secrets, runtime), secrets
     )
     job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
     return MySymbolsServiceV2(
@@ -229,7 +229,7 @@ def _market(
     database: Database,
     exchange: Exchange,
     in_force: CurrentSettings,
-    feed: FeedView,
+    feed: FeedOwnership,
     runtime: RuntimeValues,
 ) -> MarketData:
     """Returns the market with its contract registry; only the feed leader writes contracts."""
@@ -251,7 +251,7 @@ def _market(
         clock=runtime.now,
         monotonic=runtime.monotonic,
         new_id=runtime.new_id,
-        held=member_contracts,
+        member_codes=member_contracts,
         fence=feed.fence,
     )
     return MarketData(
@@ -267,15 +267,15 @@ def _market(
         sleep=runtime.sleep,
         is_owner=feed.is_owner,
         fence=feed.fence,
-        open_swaps=open_swaps,
+        open_replacements=open_swaps,
     )
 
 
-def _notifiers(settings: Settings, vault: ChannelSecrets, runtime: RuntimeValues) -> Notifiers:
+def _notifiers(settings: Settings, secrets: ChannelSecrets, runtime: RuntimeValues) -> Notifiers:
     """Returns notifiers that decrypt a channel only to send."""
     local = settings.notifications.allow_private_addresses
     senders = (
         WebhookNotifier(lambda: int(runtime.now().timestamp()), Egress(local)),
         PeopleNotifier(Egress(local, timeout_s=TIMEOUT_S)),
     )
-    return by_kind(DecryptingNotifier(sender, vault) for sender in senders)
+    return by_kind(DecryptingNotifier(sender, secrets) for sender in senders)

@@ -18,12 +18,12 @@ from app.foundation.processes import API, OrphanedRuns, ProcessRegistry
 from app.foundation.sql.database import Database
 from app.foundation.sql.processes import ProcessProfile
 from app.market.services.contract_sync import SyncRequests
-from app.market.services.feed_leader import FeedLease, LeaseTimes
+from app.market.services.feed_leader import LeaderLease, LeaseTimes
 from app.market.services.ports import MarketStream
-from app.market.services.reference_prices import References
-from app.market.services.service_mode import ModeWatch
-from app.market.services.shared_market import FeedView, MarketFollower, MarketPublisher
-from app.market.services.stream_consumer import StreamedMarket
+from app.market.services.reference_prices import ReferencePriceFeed
+from app.market.services.service_mode import ModePublisher
+from app.market.services.shared_market import FeedOwnership, MarketFollower, MarketPublisher
+from app.market.services.stream_consumer import StreamConsumer
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import try_decode_event
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -63,14 +63,16 @@ async def reference_feed(
     async with extra.open_reference(
         options.exchange, options.base_url, options.timeout_s, _now_ms, _bases(service)
     ) as source:
-        references = References(
+        references = ReferencePriceFeed(
             source, service.market.quality, is_owner, options.interval_s, options.exchange
         )
         limit_s = options.interval_s + EXCHANGE_SILENT_S
         supervisor.start(REFERENCE, references.run, lambda: limit_s)
         if source.streams and settings.feed.mode == "stream":
             supervisor.start(
-                REFERENCE_STREAM, references.hear, lambda: options.interval_s + EXCHANGE_SILENT_S
+                REFERENCE_STREAM,
+                references.run_stream,
+                lambda: options.interval_s + EXCHANGE_SILENT_S,
             )
         service.status.reference_report = references.report
         yield
@@ -103,7 +105,7 @@ Listen = Callable[[Callable[[], None], Heartbeat], Awaitable[None]]
 
 
 def join_feed(
-    feed: FeedView,
+    feed: FeedOwnership,
     database: Database,
     service: MySymbolsServiceV2,
     holder: str,
@@ -116,7 +118,7 @@ def join_feed(
     """
     unshared = LeaseTimes(ttl_s=15.0, renew_s=5.0, demote_s=float("inf"))
     times = LeaseTimes() if is_shared else unshared
-    feed.lease = FeedLease(database, holder, time.monotonic, times)
+    feed.lease = LeaderLease(database, holder, time.monotonic, times)
     service.market.metrics.leader_epoch.set_function(feed.own_epoch)
     if is_shared:
         feed.follower = MarketFollower(database, service.market, service.scoring, time.monotonic)
@@ -129,17 +131,19 @@ class FeedTasks:
     role: ProcessRole
     database: Database
     service: MySymbolsServiceV2
-    view: FeedView
+    view: FeedOwnership
     supervisor: Supervisor
     ticks: tuple[ScheduledTask, ...]
     work: Tasks
     reactions: Mapping[str, Work]
-    streamed: StreamedMarket | None = None  # None: the market is only polled
+    streamed: StreamConsumer | None = None  # None: the market is only polled
     _running: tuple[str, ...] = field(default=(), init=False)
-    _mode: ModeWatch = field(init=False)  # one for all leaderships: it knows what is unpublished
+    _mode: ModePublisher = field(
+        init=False
+    )  # one for all leaderships: it knows what is unpublished
 
     def __post_init__(self) -> None:
-        self._mode = ModeWatch(
+        self._mode = ModePublisher(
             self.database, self.service.status.mode.state, self.view.fence, utc_now, new_id
         )
 
@@ -162,7 +166,7 @@ class FeedTasks:
             start_tasks(self.supervisor, shared, time.monotonic)
         return leader_task
 
-    def _sharing(self, lease: FeedLease) -> Sharing | None:
+    def _sharing(self, lease: LeaderLease) -> Sharing | None:
         follower, service = self.view.follower, self.service
         if follower is None:
             return None
@@ -212,14 +216,14 @@ class FeedTasks:
 
 def create_streamed_market(
     service: MySymbolsServiceV2, stream: MarketStream, in_force: CurrentSettings
-) -> StreamedMarket:
+) -> StreamConsumer:
     """Returns the streamed market; members, watched and best symbols get the closest updates."""
 
     async def closest() -> tuple[str, ...]:
         first = await service.controls.first_symbols()
         return (*first, *service.scoring.best(in_force().feed.candidates))
 
-    streamed = StreamedMarket(service.market, stream, closest)
+    streamed = StreamConsumer(service.market, stream, closest)
     service.status.stream_report = streamed.report
     return streamed
 

@@ -12,10 +12,10 @@ from app.configuration.domain.sections import Family, Source
 from app.market.domain.models import Floats
 from app.market.domain.panel import ScoringInputs
 from app.scoring.domain.factors import FACTORS, Factor
-from app.scoring.domain.plugins import as_factor
+from app.scoring.domain.plugins import to_factor
 from app.signals.domain.agents import AGENTS, Agent
 from app.signals.domain.consensus import SOURCE
-from app.signals.domain.sources import LONGEST_NAME
+from app.signals.domain.sources import MAX_NAME_LENGTH
 from app.signals.services.sources import BUILT_IN, SignalSource
 
 _log = structlog.get_logger("plugins")
@@ -82,7 +82,7 @@ def agents() -> tuple[Agent, ...]:
     for point, loaded in _load_entry_points(AGENT_GROUP):
         taken = {SOURCE, *(one.name for one in (*AGENTS, *plugins))}
         if isinstance(loaded, Agent) and _is_name(loaded.name, taken):
-            plugins.append(Agent(loaded.name, loaded.needs, loaded.judge, loaded.may_veto, True))
+            plugins.append(Agent(loaded.name, loaded.needs, loaded.estimate, loaded.may_veto, True))
         else:
             _log_rejection(point, "it is no Agent with a unique name")
     return (*AGENTS, *plugins)
@@ -93,7 +93,7 @@ def sources() -> tuple[SignalSource, ...]:
     plugins: list[SignalSource] = []
     for point, loaded in _load_entry_points(SOURCE_GROUP):
         taken = {one.name for one in (*BUILT_IN, *plugins)}
-        if callable(getattr(loaded, "ideas", None)) and _is_name(
+        if callable(getattr(loaded, "generate", None)) and _is_name(
             getattr(loaded, "name", None), taken
         ):
             plugins.append(loaded)
@@ -112,7 +112,7 @@ def factors() -> tuple[Factor, ...]:
         for point, loaded in _load_entry_points(group):
             taken = {one.name for one in (*FACTORS, *plugins)}
             try:
-                factor = loaded if group == FACTOR_GROUP else as_factor(loaded)
+                factor = loaded if group == FACTOR_GROUP else to_factor(loaded)
             except AttributeError:
                 factor = None
             if (
@@ -137,7 +137,7 @@ def _load_entry_points(group: str) -> Iterable[tuple[EntryPoint, Any]]:
 
 
 def _is_name(name: object, taken: set[str]) -> bool:
-    return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name not in taken
+    return isinstance(name, str) and 0 < len(name) <= MAX_NAME_LENGTH and name not in taken
 
 
 def _log_rejection(point: EntryPoint, reason: str) -> None:

@@ -41,16 +41,22 @@ from app.foundation.ports import Monotonic
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions, parse_database_url
 from app.foundation.sql.job_store import JobStore, create_job_store
-from app.market.services.health_facts import ExchangeWatch
+from app.market.services.health_facts import EndpointErrors
 from app.market.services.ports import Exchange
-from app.market.services.shared_market import FeedView
+from app.market.services.shared_market import FeedOwnership
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import encode_event
 from app.operations.services.event_stream import EventStream
 from app.operations.storage import startup_check
 from app.operations.storage.audit import open_read_only
-from app.research.domain.recording import BoardLine, Schedule, Step, TapeClock, TapeError
-from app.research.services.recording import LiveSteps, PlayedSteps, Steps, TapedMarket
+from app.research.domain.recording import (
+    BoardFingerprint,
+    RecordingClock,
+    RecordingError,
+    Schedule,
+    SessionStep,
+)
+from app.research.services.recording import LiveSession, RecordedSession, ReplaySession, Session
 from app.scoring.domain.board import Board
 from app.settings import DatabaseVariables, KucoinVariables, Settings
 from app.workers.activities import activities
@@ -62,8 +68,8 @@ from app.workers.supervisor import Supervisor
 # One request at a time, so that every replay receives the same answers in the same order.
 _WORKERS: Final = 1
 _AUTHOR: Final = "tape"
-OnBoard = Callable[[BoardLine], None]
-OnFailure = Callable[[Step, str], None]
+OnBoard = Callable[[BoardFingerprint], None]
+OnFailure = Callable[[SessionStep, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ class RecordedService:
     work: Tasks
     database: Database
     metrics: Metrics
-    clock: TapeClock
+    clock: RecordingClock
     events: list[object] = field(default_factory=list)  # committed events since the last decision
 
 
@@ -145,7 +151,7 @@ async def record(
     """
     initial = configuration or Configuration()
     zero, started = time_source.monotonic(), _truncate_to_ms(time_source.now())
-    clock = TapeClock(started, zero, zero)
+    clock = RecordingClock(started, zero, zero)
     header = RecordingHeader(
         source=settings.data_source.value,
         code_version=full_version(),
@@ -174,10 +180,10 @@ async def record(
             def apply_new_settings() -> None:
                 present = in_force.present if read_settings is None else read_settings()
                 if present.version > in_force.present.version:
-                    recorder.configured(as_document(present), present.version)
+                    recorder.record_configuration(as_document(present), present.version)
                     in_force.present, schedule.intervals = present, present.intervals
 
-            steps = LiveSteps(
+            steps = LiveSession(
                 schedule,
                 recorder,
                 stream,
@@ -192,7 +198,7 @@ async def record(
                     options = _RunOptions(listener, decide, database_url, is_streaming)
                     await _run(exchange, stream, clock, in_force, steps, options, runtime)
             finally:
-                recorder.ended()
+                recorder.record_end()
             return stream.lost
 
 
@@ -234,15 +240,15 @@ async def replay(
             configuration or from_document(header.configuration, header.configuration_version)
         )
         started = datetime.fromtimestamp(header.started_ms / 1000, UTC)
-        clock = TapeClock(started, header.zero, header.zero)
+        clock = RecordingClock(started, header.zero, header.zero)
         player = SessionPlayer(reader, clock)
 
         def configured(entry: ConfigurationApplied) -> None:
             """Applies settings that changed during the recording."""
             in_force.present = from_document(entry.configuration, entry.version)
 
-        player.configured = configured
-        steps = PlayedSteps(player)
+        player.on_configuration = configured
+        steps = ReplaySession(player)
         async with open_replay(
             player,
             clock,
@@ -273,7 +279,9 @@ class _RunOptions:
     is_streaming: bool
 
 
-def _runtime_values(clock: TapeClock, sleep: Callable[[float], Awaitable[None]]) -> RuntimeValues:
+def _runtime_values(
+    clock: RecordingClock, sleep: Callable[[float], Awaitable[None]]
+) -> RuntimeValues:
     numbers = count(1)
     return RuntimeValues(clock.now, clock.monotonic, sleep, lambda: str(UUID(int=next(numbers))))
 
@@ -281,9 +289,9 @@ def _runtime_values(clock: TapeClock, sleep: Callable[[float], Awaitable[None]])
 async def _run(
     exchange: Exchange,
     stream: ReplayedStream,
-    clock: TapeClock,
+    clock: RecordingClock,
     in_force: CurrentSettings,
-    steps: Steps,
+    steps: Session,
     options: _RunOptions,
     runtime: RuntimeValues,
 ) -> None:
@@ -311,7 +319,7 @@ async def _run(
                 events.clear()
 
             service, listener = recorded.service, options.listener
-            market = TapedMarket(
+            market = RecordedSession(
                 service.market,
                 service.scoring,
                 stream,
@@ -329,7 +337,7 @@ def _compose(
     store: JobStore,
     exchange: Exchange,
     in_force: CurrentSettings,
-    clock: TapeClock,
+    clock: RecordingClock,
     events: list[object],
     runtime: RuntimeValues,
     *,
@@ -344,10 +352,10 @@ def _compose(
         exchange,
         in_force,
         Supervisor(runtime.now, lambda: full_jitter(dice.random), monotonic=runtime.monotonic),
-        ExchangeWatch(),
+        EndpointErrors(),
         EventStream(database, runtime.now, metrics),
         Engine(EngineOptions(store, _AUTHOR, works=False)),  # never opened: no durable runs
-        FeedView(exchange.link),
+        FeedOwnership(exchange.link),
         is_streamed=is_streamed,
         runtime=runtime,
     )
@@ -356,7 +364,7 @@ def _compose(
 
 
 async def _store_settings(
-    database: Database, configuration: Configuration, clock: TapeClock
+    database: Database, configuration: Configuration, clock: RecordingClock
 ) -> None:
     """Stores the settings, because decisions use the stored version."""
     async with database.write() as unit:
@@ -394,7 +402,7 @@ def _source(header: RecordingHeader) -> DataSource:
     try:
         return DataSource(header.source)
     except ValueError as error:
-        raise TapeError(f"the recording is of {header.source!r}, an unknown source") from error
+        raise RecordingError(f"the recording is of {header.source!r}, an unknown source") from error
 
 
 def _truncate_to_ms(time: datetime) -> datetime:

@@ -23,7 +23,7 @@ from app.foundation.sql.engines import parse_database_url
 from app.foundation.sql.file_lock import DatabaseInUseError
 from app.market.domain.models import ExchangeLink, LinkState
 from app.market.services.health_facts import MarketFacts
-from app.market.services.service_mode import MarketLevel, ModeNow
+from app.market.services.service_mode import CurrentMode, MarketLevel
 from app.market.services.state import NOT_STARTED
 from app.operations.services.health import StatusService
 from app.security.services.peppers import UnsafeStartError
@@ -108,7 +108,7 @@ class _StartupRetry:
             scoring_facts=lambda: None,
             portfolio_facts=self._raise_error,
             task_facts=self.supervisor.facts,
-            mode=ModeNow(lambda: MarketLevel(status, 0), lambda: True),
+            mode=CurrentMode(lambda: MarketLevel(status, 0), lambda: True),
         )
 
     async def _raise_error(self) -> NoReturn:

@@ -22,8 +22,9 @@ class TaskFacts:
     """State of one background task: last success and errors since.
 
     `silent_s` is the time since the last heartbeat, `limit_s` its limit; None while the task still
-    waits for its start condition. `failed_until` is set while the task counts as failed, after
-    `crashes` unexpected errors.
+    waits for its start condition. `rest_s` is its usual wait between two runs. `since_success_s`
+    counts from `last_success_at` by monotonic time, so that no step of the wall clock moves it.
+    `failed_until` is set while the task counts as failed, after `crashes` unexpected errors.
     """
 
     name: str
@@ -35,11 +36,13 @@ class TaskFacts:
     limit_s: float | None = None
     crashes: int = 0
     failed_until: datetime | None = None
+    since_success_s: float | None = None
+    rest_s: float = 0.0
 
     @property
     def is_silent(self) -> bool:
-        """True once silence exceeds half of the limit."""
-        return self.limit_s is not None and self.silent_s > self.limit_s / 2
+        """True once silence beyond the usual wait exceeds half of what the limit leaves."""
+        return self.limit_s is not None and self.silent_s > (self.limit_s + self.rest_s) / 2
 
 
 @dataclass(frozen=True, slots=True)

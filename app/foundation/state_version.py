@@ -15,6 +15,7 @@ class Input(Flag):
 
 
 # Small values without a reference to the state; equal if nothing changed between two of them.
+# Every version contains the service mode, because every response carries it.
 StateVersion: TypeAlias = tuple[object, ...]
 
 

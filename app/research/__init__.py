@@ -1,4 +1,4 @@
-"""Research: recorded sessions and figures over whole histories.
+"""Research: recorded sessions and indicators over whole histories.
 
-It uses market data and scores.
+Uses market data and scores.
 """

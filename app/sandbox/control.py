@@ -134,7 +134,7 @@ async def limits(request: web.Request) -> web.Response:
     asked = msgspec.json.decode(await request.read())
     pool.quota = int(asked.get("quota", pool.quota))
     pool.window_s = float(asked.get("window_s", pool.window_s))
-    pool.fresh()
+    pool.reset()
     return _answer({"quota": pool.quota, "window_s": pool.window_s})
 
 
@@ -143,7 +143,7 @@ async def reset(request: web.Request) -> web.Response:
     exchange = request.app[EXCHANGE]
     exchange.faults.disarm()
     exchange.contracts.statuses.clear()
-    exchange.pool.fresh()
+    exchange.pool.reset()
     exchange.pool.tally = type(exchange.pool.tally)()
     request.app[STREAM].reset()
     exchange.forget_answers()

@@ -81,8 +81,8 @@ class LocalExchange:
         return body
 
     @property
-    def over(self) -> bool:
-        """Whether the known future is used up."""
+    def is_over(self) -> bool:
+        """True if the known future is used up."""
         return self.clock.now_ms() >= self.market.end_ms
 
 

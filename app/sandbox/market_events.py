@@ -52,17 +52,17 @@ def apply_event(exchange: LocalExchange, event: MarketEvent) -> dict[str, int]:
         stop_trading(exchange, row, from_ms, until_ms, _price(exchange, row, from_ms - 1, CLOSE))
         times["until_ms"] = until_ms
     elif event.kind == "delist":
-        _respecify(exchange, row, expire_ms=from_ms, announced_ms=None)
+        _replace_listing(exchange, row, expire_ms=from_ms, announced_ms=None)
         stop_trading(
             exchange, row, from_ms, market.end_ms, _price(exchange, row, from_ms - 1, CLOSE)
         )
     elif event.kind == "list":
-        _respecify(exchange, row, first_open_ms=from_ms, status="Open")
+        _replace_listing(exchange, row, first_open_ms=from_ms, status="Open")
         market.history.first_bar[row] = from_ms // DAY_MS - market.history.first_day
         begin = market.history.first_day * DAY_MS
         stop_trading(exchange, row, begin, from_ms, _price(exchange, row, from_ms, OPEN))
     elif event.kind == "multiplier":
-        _relot(exchange, row, event.multiplier)
+        _change_multiplier(exchange, row, event.multiplier)
         times["from_ms"] = market.clamp(now_ms)
     elif event.kind == "redenomination":
         _redenominate(exchange, row, event.ratio, market.clamp(now_ms))
@@ -76,13 +76,13 @@ def apply_event(exchange: LocalExchange, event: MarketEvent) -> dict[str, int]:
     return times
 
 
-def _respecify(exchange: LocalExchange, row: int, **changes: object) -> ListedContract:
+def _replace_listing(exchange: LocalExchange, row: int, **changes: object) -> ListedContract:
     """Replace a contract's listing."""
     history = exchange.market.history
     listing: ListedContract = replace(history.listings[row], **changes)  # type: ignore[arg-type]  # its own fields
     listings = (*history.listings[:row], listing, *history.listings[row + 1 :])
     exchange.market.history = replace(history, listings=listings)
-    exchange.contracts.respecify(row)
+    exchange.contracts.render_specification(row)
     return listing
 
 
@@ -92,7 +92,7 @@ def _price(exchange: LocalExchange, row: int, at_ms: int, which: int) -> int:
     return int(minutes.ticks[row, at_ms // MINUTE_MS % 60, which])
 
 
-def _relot(exchange: LocalExchange, row: int, multiplier: float | None) -> None:
+def _change_multiplier(exchange: LocalExchange, row: int, multiplier: float | None) -> None:
     """Restate a contract's lots; manually changed minutes are derived again."""
     history = exchange.market.history
     old = history.listings[row]
@@ -103,9 +103,9 @@ def _relot(exchange: LocalExchange, row: int, multiplier: float | None) -> None:
     restated = np.maximum(np.rint(lots * factor), 1).astype(np.int64)
     history.daily.lots[row] = np.where(lots > 0, restated, 0)
     history.open_interest[row] *= factor
-    _respecify(exchange, row, multiplier=multiplier)
-    exchange.books.relot(row, multiplier)
-    exchange.market.remake(row)
+    _replace_listing(exchange, row, multiplier=multiplier)
+    exchange.books.set_contract_size(row, multiplier)
+    exchange.market.regenerate(row)
 
 
 def _redenominate(exchange: LocalExchange, row: int, ratio: float | None, now_ms: int) -> None:
@@ -114,8 +114,8 @@ def _redenominate(exchange: LocalExchange, row: int, ratio: float | None, now_ms
     if old.inverse or ratio is None or ratio <= 0.0:
         raise ValueError("a ratio must be positive, and inverse contracts have a fixed multiplier")
     multiplier = old.multiplier / ratio
-    _respecify(exchange, row, multiplier=multiplier)
-    exchange.books.relot(row, multiplier)
+    _replace_listing(exchange, row, multiplier=multiplier)
+    exchange.books.set_contract_size(row, multiplier)
     scale_from_now_on(exchange, row, now_ms, ratio, unit=ratio)
 
 
@@ -133,13 +133,13 @@ def stop_trading(
         whole = from_ms <= day * DAY_MS and (day + 1) * DAY_MS <= until_ms
         hours = market.cached_hours(day) if whole else market.hours(day)
         if hours is None:
-            daily.still(row, slice(day - first_day, day - first_day + 1), ticks)
+            daily.stop_trades(row, slice(day - first_day, day - first_day + 1), ticks)
             continue
         for hour in range(day * 24, day * 24 + 24):
             _silence_hour(exchange, row, hour, (from_ms, until_ms), ticks)
         one = aggregate_bars(hours.take(slice(row, row + 1)))
         if whole:
-            daily.still(row, slice(day - first_day, day - first_day + 1), ticks)
+            daily.stop_trades(row, slice(day - first_day, day - first_day + 1), ticks)
         else:
             daily.ticks[row, day - first_day] = one.ticks[0]
             daily.lots[row, day - first_day] = one.lots[0]
@@ -160,12 +160,12 @@ def _silence_hour(
     if (first, last) == (0, 60):
         minutes = market.cached_minutes(hour)
         if minutes is not None:
-            minutes.still(row, slice(0, 60), ticks)
-        hours.still(row, place, ticks)
+            minutes.stop_trades(row, slice(0, 60), ticks)
+        hours.stop_trades(row, place, ticks)
         return
     market.pin(hour)
     minutes = market.minutes(hour)
-    minutes.still(row, slice(first, last), ticks)
+    minutes.stop_trades(row, slice(first, last), ticks)
     one = aggregate_bars(minutes.take(slice(row, row + 1)))
     hours.ticks[row, hour % 24] = one.ticks[0]
     hours.lots[row, hour % 24] = one.lots[0]
@@ -202,7 +202,7 @@ def apply_override(exchange: LocalExchange, change: MarketOverride) -> None:
     exchange.books.depth_factor[row] *= change.depth_factor
     exchange.books.changed()
     if change.funding_rate is not None:
-        exchange.funding.plant(row, now_ms - change.days * DAY_MS, change.funding_rate)
+        exchange.funding.override_rate(row, now_ms - change.days * DAY_MS, change.funding_rate)
     column = now_ms // DAY_MS - exchange.market.history.first_day
     exchange.market.history.open_interest[row, column:] *= change.open_interest_factor
     if change.volume_factor != 1.0 or change.range_factor != 1.0:

@@ -286,7 +286,7 @@ async def timestamp(request: web.Request) -> web.Response:
 async def status(request: web.Request) -> web.Response:
     exchange = request.app[EXCHANGE]
     data = {"msg": "", "status": "open"}
-    if exchange.over:
+    if exchange.is_over:
         data = {"msg": "the recorded market has ended", "status": "close"}
     # JSON as text/plain: a quirk of the real exchange.
     return respond(request, encode_success(data), content_type="text/plain;charset=UTF-8")

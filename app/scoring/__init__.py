@@ -1,4 +1,4 @@
 """Scores of the universe: factors, composite, boards, explanations and their replay.
 
-It uses market data, the configuration and the foundation.
+Uses market data, the configuration and the foundation.
 """

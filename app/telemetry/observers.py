@@ -31,7 +31,7 @@ class Meter:
             case SignalChanged():
                 self.metrics.signals.labels(event.state).inc()
             case SignalOutcomesBooked():
-                for result in ("beat", "missed", "unknown"):
+                for result in ("outperformed", "underperformed", "unknown"):
                     self.metrics.signal_outcomes.labels(result).inc(getattr(event, result))
             case _:
                 pass

@@ -1,4 +1,4 @@
 """Decisions on trades: position sizes, tradeable symbols and the safety of the portfolio.
 
-It uses performance, the portfolio and everything below them.
+Uses performance, the portfolio and everything below them.
 """

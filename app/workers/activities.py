@@ -54,7 +54,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertScheduler, new_id: NewId
 
     async def fill(beat: Heartbeat) -> None:
         await first_fill(service.market, lambda *_: beat())
-        if not service.scoring.is_whole():
+        if not service.scoring.has_complete_board():
             await service.scoring.calculate()
         # The market of 600 contracts is some 900,000 objects, nearly all of them permanent.
         # Without freeze, each full collection blocks the event loop for a quarter of a second.
@@ -71,17 +71,17 @@ def activities(service: MySymbolsServiceV2, watch: AlertScheduler, new_id: NewId
         await service.market.refresh_books(step_s, first)
 
     async def signals() -> None:
-        await service.signals.clear_queue()
-        await skip_if_stale(service.signal_actions.act())
+        await service.signals.process_queue()
+        await skip_if_stale(service.signal_actions.apply_approved())
 
     async def signal_sources() -> None:
-        await service.signal_sources.look()
+        await service.signal_sources.poll()
 
     return Tasks(
         first_fill=fill,
         scorable=service.market.scorable.wait,
         filled=service.market.filled.wait,
-        scored=service.scoring.whole.wait,
+        scored=service.scoring.complete_board_ready.wait,
         market=service.market.refresh_market,
         candles=service.market.refresh_candles,
         books=books,
@@ -91,7 +91,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertScheduler, new_id: NewId
         rebalance_check=rebalance_check,
         replacement_check=replacement_check,
         forced_replacement=forced_replacement,
-        alerts=watch.look,
+        alerts=watch.evaluate,
         signals=signals,
         signal_sources=signal_sources,
     )

@@ -125,6 +125,9 @@ _SHARE: Final = "share"
 _SAME_TIME: Final = 50  # upper bound of runs with the same creation time
 _DELETE_BATCH: Final = 500  # runs deleted in one call
 _THREADS: Final = 32  # of the engine, which also replaces the pool of asyncio.to_thread
+# Runs of one kind that work at a time. The engine starts all waiting runs at once, and each takes
+# its share of every turn of the event loop: reads beside sixty reports waited 220 ms.
+_RUNS_PER_KIND: Final = 2
 _STORE_CALLS: Final = 4  # concurrent calls to the store
 _CONNECTIONS: Final = 5
 _NO_STORE: Final = "The job store does not respond."
@@ -166,7 +169,7 @@ class Engine:
     on_end: Callable[[str, str], None] = lambda _kind, _outcome: None
     _runs: Mapping[str, DurableRun] = field(default_factory=dict)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
-    _waiting: set[asyncio.Task[Any]] = field(default_factory=set)  # for their gate
+    _waiting: set[asyncio.Task[Any]] = field(default_factory=set)  # for their gate or turn
     _closing: bool = False
     _store_threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_STORE_CALLS, thread_name_prefix="jobs-store")
@@ -346,6 +349,7 @@ class Engine:
 
     def _workflow(self, run: DurableRun) -> Callable[[Document], Awaitable[Document]]:
         """Returns the function that DBOS calls for a run of this kind."""
+        turns = asyncio.Semaphore(_RUNS_PER_KIND)
 
         async def execute(payload: Document) -> Document:
             task = asyncio.current_task()
@@ -353,12 +357,13 @@ class Engine:
                 raise asyncio.CancelledError  # the run stays pending and is resumed later
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            if run.gate is not None:
-                self._waiting.add(task)
-                try:
+            self._waiting.add(task)
+            try:
+                if run.gate is not None:
                     await run.gate()
-                finally:
-                    self._waiting.discard(task)
+                await turns.acquire()
+            finally:
+                self._waiting.discard(task)
             try:
                 result = await run.work(
                     _Journal(str(DBOS.workflow_id), self._store_threads), payload
@@ -371,6 +376,8 @@ class Engine:
                 _log.exception("job_failed", kind=run.kind)
                 self.on_end(run.kind, Code.INTERNAL_ERROR.value)
                 raise
+            finally:
+                turns.release()
             self.on_end(run.kind, JobState.DONE.value)
             return result
 

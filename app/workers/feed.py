@@ -10,7 +10,7 @@ import structlog
 
 from app.foundation.errors import ServiceError
 from app.foundation.ports import Monotonic
-from app.market.services.feed_leader import FeedLease
+from app.market.services.feed_leader import LeaderLease
 from app.workers.supervisor import Heartbeat
 
 CHECK_INTERVAL_S: Final = 1.0  # upper bound; a hint shortens the wait
@@ -28,7 +28,7 @@ class Publisher(Protocol):
 class Follower(Protocol):
     """Reads the market of the leader."""
 
-    async def look(self) -> bool: ...
+    async def refresh(self) -> bool: ...
 
 
 class LeaderRequests(Protocol):
@@ -54,7 +54,7 @@ class FeedLeaderTask:
     on a database that cannot be shared. `may_own` is checked before each attempt to get the lease.
     """
 
-    lease: FeedLease
+    lease: LeaderLease
     monotonic: Monotonic
     begin: Callable[[], None]
     end: Callable[[], Awaitable[None]]
@@ -91,21 +91,21 @@ class FeedLeaderTask:
 
     async def _run_round(self) -> None:
         if self._is_leader:
-            await self.lease.keep()
+            await self.lease.renew()
             if self.lease.epoch is not None:
                 await self._share()
             return
         if not self.may_own():
-            await self.lease.look()  # so that every process knows the leader
+            await self.lease.read()  # so that every process knows the leader
         elif await self.lease.acquire() is not None:
             if self.sharing is not None:
                 with suppress(ServiceError):  # the last market of the previous leader
-                    await self.sharing.follower.look()
+                    await self.sharing.follower.refresh()
             self._is_leader = True
             self.begin()
             return
         if self.sharing is not None:
-            await self.sharing.follower.look()
+            await self.sharing.follower.refresh()
 
     async def _share(self) -> None:
         if self.sharing is None:

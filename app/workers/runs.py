@@ -165,9 +165,9 @@ class _RunWork:
             return {
                 "listed": summary.listed,
                 "added": list(summary.added),
-                "specification_changed": list(summary.respecified),
+                "specification_changed": list(summary.specification_changed),
                 "updated": list(summary.updated),
-                "delisted": list(summary.vanished),
+                "delisted": list(summary.delisted),
                 "rejected": len(summary.rejections),
                 "quarantined": summary.quarantined,
             }
@@ -209,7 +209,7 @@ class _RunWork:
         slot = datetime.fromisoformat(str(payload["scheduled_at"]))
 
         async def mark() -> Document:
-            snapshot = await self.service.performance_marks.note(slot)
+            snapshot = await self.service.performance_marks.record(slot)
             return {"version": None if snapshot is None else snapshot.version}
 
         return await journal.step("mark", mark)

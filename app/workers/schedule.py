@@ -242,14 +242,18 @@ def start_tasks(
         guarded = replace(task, run=run)
         return lambda beat: repeat(guarded, beat, monotonic)
 
-    def limit(task: ScheduledTask) -> Callable[[], float]:
+    def longest(task: ScheduledTask, more_s: float) -> Callable[[], float]:
         # A step of the wall clock moves a slotted task by half an interval at most.
         factor = 1.0 if task.due_in_s is None else 1.5
-        return lambda: factor * task.interval_s() + MAX_RUN_S
+        return lambda: factor * task.interval_s() + more_s
 
     for task in tasks:
         supervisor.start(
-            task.name, looping(task), limit(task), is_watchdog_enabled=task.gate is None
+            task.name,
+            looping(task),
+            longest(task, MAX_RUN_S),
+            rest_s=longest(task, 0.0),
+            is_watchdog_enabled=task.gate is None,
         )
 
 

@@ -70,9 +70,11 @@ class _Task:
     work: Work
     since: datetime
     limit_s: Limit
+    rest_s: Limit
     task: asyncio.Task[None] | None = None
     finished: bool = False
     last_success_at: datetime | None = None
+    succeeded_s: float | None = None  # the same moment by monotonic time
     last_error: str | None = None
     failures: int = 0  # since it last succeeded
     restarts: int = 0
@@ -103,18 +105,27 @@ class Supervisor:
     _tasks: dict[str, _Task] = field(default_factory=dict)
 
     def start(
-        self, name: str, work: Work, limit_s: Limit, *, is_watchdog_enabled: bool = True
+        self,
+        name: str,
+        work: Work,
+        limit_s: Limit,
+        *,
+        rest_s: Limit = lambda: 0.0,
+        is_watchdog_enabled: bool = True,
     ) -> None:
         """Runs `work` until it returns; restarts it after a pause when it raises.
 
         A task without a heartbeat for `limit_s` is cancelled and restarted; without
-        `is_watchdog_enabled` that counts from its first heartbeat.
+        `is_watchdog_enabled` that counts from its first heartbeat. A task counts as silent only
+        beyond `rest_s`, its usual wait between two heartbeats.
         Raises ValueError if a task of this name is running.
         """
         known = self._tasks.get(name)
         if known is not None and not known.finished:
             raise ValueError(f"task {name} is running already")
-        task = _Task(name, work, self.clock(), limit_s, is_watchdog_enabled=is_watchdog_enabled)
+        task = _Task(
+            name, work, self.clock(), limit_s, rest_s, is_watchdog_enabled=is_watchdog_enabled
+        )
         self._tasks[name] = task
         runner = self._run_task(task)
         task.task = asyncio.create_task(runner, name=name)  # noqa: TID251 - the owner of all tasks
@@ -184,8 +195,12 @@ class Supervisor:
                 failures=task.failures,
                 silent_s=task.silent_s,
                 limit_s=task.limit_s() if task.is_watchdog_enabled else None,
+                rest_s=task.rest_s(),
                 crashes=task.budget.crashes,
                 failed_until=self._to_wall_time(task.budget.failed_until_s),
+                since_success_s=(
+                    None if task.succeeded_s is None else self.monotonic() - task.succeeded_s
+                ),
             )
             for task in self._tasks.values()
             if not task.finished
@@ -202,8 +217,8 @@ class Supervisor:
         pause = 0.0
 
         def beat() -> None:
-            task.last_success_at = self.clock()
-            task.budget.record_heartbeat(self.monotonic())
+            task.last_success_at, task.succeeded_s = self.clock(), self.monotonic()
+            task.budget.record_heartbeat(task.succeeded_s)
             task.last_error = None
             task.failures = 0
             task.silent_s = 0.0

@@ -37,7 +37,7 @@ async def opened(
 async def told_on(source: CcxtPrices) -> None:
     """For ever: frames that were on their way may still come."""
     while True:
-        await source.told()
+        await source.updates()
 
 
 @each
@@ -58,7 +58,7 @@ async def test_what_is_asked_and_what_is_told_are_the_same_prices(
         assert {one.exchange for one in asked.values()} == {name}
         told: dict[str, ReferencePrice] = {}
         while set(told) != set(bases):
-            told |= await source.told()
+            told |= await source.updates()
         assert {base: one.price for base, one in told.items()} == {
             base: one.price for base, one in asked.items()
         }
@@ -68,9 +68,9 @@ async def test_what_is_asked_and_what_is_told_are_the_same_prices(
         stamp_ms = LATER_MS if name == "kraken" else NOW_MS  # which gives no time with a price
         assert {one.at_ms for one in told.values()} == {stamp_ms}
         await there.tell({markets[0]: "65000.5"})
-        news = await source.told()
+        news = await source.updates()
         while news.get(bases[0]) == told[bases[0]] or bases[0] not in news:
-            news = await source.told()
+            news = await source.updates()
         assert news[bases[0]].price == Decimal("65000.5")
         assert bases[1] not in news, "what was not told of again is not as young as the rest"
         assert len(there.streams) == 1
@@ -87,17 +87,17 @@ async def test_a_stream_that_was_cut_is_told_so_and_opened_anew(
     del other
     there = kind(prices={markets[0]: "64000.5"})
     async with opened(name, there, bases) as source:
-        assert bases[0] in await source.told()
+        assert bases[0] in await source.updates()
         await there.cut()
         with pytest.raises(UnavailableError):
             await told_on(source)
-        await source.hang_up()
+        await source.close_stream()
         there.prices = {markets[0]: "61000.5"}
-        assert (await source.told())[bases[0]].price == Decimal("61000.5")
+        assert (await source.updates())[bases[0]].price == Decimal("61000.5")
         there.refuses_streams = True
-        await source.hang_up()
+        await source.close_stream()
         with pytest.raises(UnavailableError):
-            await source.told()
+            await source.updates()
         assert (await source.prices())[bases[0]].price == Decimal("61000.5"), "it still answers"
 
 
@@ -106,16 +106,16 @@ async def test_a_stream_that_says_nothing_is_given_up() -> None:
     async with opened("kraken", there, ("BTC",), timeout_s=5.0) as source:
         source.timeout_s = 0.05
         with pytest.raises(UnavailableError):
-            await source.told()
-        await source.hang_up()
+            await source.updates()
+        await source.close_stream()
         source.timeout_s, there.is_mute = 5.0, False
         there.prices = {"BTC/USDT": "64000"}
-        assert set(await source.told()) == {"BTC"}
+        assert set(await source.updates()) == {"BTC"}
 
 
 async def test_only_the_coins_that_are_wanted_are_subscribed() -> None:
     there = KrakenTeller(prices={"SOL/USD": "150"})
     async with opened("kraken", there, ("SOL", "NOSUCH")) as source:
-        await source.told()
+        await source.updates()
     (said,) = (one for one in there.said if one.get("method") == "subscribe")
     assert said["params"]["symbol"] == ["SOL/USD"]

@@ -24,7 +24,7 @@ T0 = datetime(2026, 3, 4, tzinfo=UTC)
 DELIVERY = Delivery(
     id=1,
     channel_id="c",
-    notice=Notification(NotificationKind.STATUS, False, "k", "Title", "Body", {}, 7),
+    notification=Notification(NotificationKind.STATUS, False, "k", "Title", "Body", {}, 7),
     state=DeliveryState.PENDING,
     attempts=0,
     created_at=T0,

@@ -10,7 +10,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from app.cli.application import application
-from tests.support import nursery
+from tests.support import child_processes
 
 PATIENCE_S = 240
 
@@ -43,12 +43,12 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, "COLUMNS": "200", **variables}
 
 
-def started(*arguments: str, cwd: Path, **variables: str) -> nursery.Command:
+def started(*arguments: str, cwd: Path, **variables: str) -> child_processes.Command:
     """The command as a process of its own with pipes."""
-    return nursery.command(*arguments, cwd=cwd, environment=environment(**variables))
+    return child_processes.command(*arguments, cwd=cwd, environment=environment(**variables))
 
 
-def ended(child: nursery.Command) -> Ended:
+def ended(child: child_processes.Command) -> Ended:
     """Waits for the end of a process."""
     out, err = child.communicate(PATIENCE_S)
     return Ended(child.wait(), out, err)

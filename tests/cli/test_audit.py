@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from app.cli.exit_codes import ExitCode
 from app.foundation.sql.database import Database
 from tests.cli.command import alone, here
-from tests.support.desk import Desk
+from tests.support.trading_desk import Desk
 
 ROOT = Path(__file__).resolve().parents[2]
 

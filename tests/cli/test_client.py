@@ -403,7 +403,7 @@ def test_a_report_is_made_by_a_job_and_shown_as_tables() -> None:
     why = "12 observations, 30 are needed"
     made = {
         "version": 7,
-        "made_at": "2026-03-04T00:00:00Z",
+        "created_at": "2026-03-04T00:00:00Z",
         "figures": {**figures, "sharpe": 1.25, "ratios_reason": why},
         "hypothetical": {
             "hypothetical_growth": 2.5,

@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from app.cli.exit_codes import ExitCode
 from app.foundation.sql.database import Database
 from tests.cli.command import Ended, alone
-from tests.support.desk import Desk
+from tests.support.trading_desk import Desk
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 

@@ -24,7 +24,7 @@ from app.cli.programs.demo import DEMO_QUOTA, DemoResult, delete_database, print
 from app.foundation.sql.file_lock import FileLock
 from app.settings import KucoinVariables
 from tests.cli.command import PATIENCE_S, Ended, alone, ended, here, started
-from tests.support import nursery
+from tests.support import child_processes
 
 # One demo serves all tests of this file: with xdist, keep them together (--dist loadgroup).
 pytestmark = pytest.mark.xdist_group("demo")
@@ -35,7 +35,7 @@ CONTRACTS = "150"
 class Demo:
     url: str
     document: dict[str, Any]
-    child: nursery.Command
+    child: child_processes.Command
     cwd: Path
 
     def ask(self, *command: str) -> Ended:

@@ -12,11 +12,11 @@ import pytest
 
 from app.adapters.kucoin.recording.entries import BoardComputed, RecordingReader
 from app.cli.exit_codes import ExitCode
-from app.research.domain.recording import TapeError
+from app.research.domain.recording import RecordingError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.cli.command import PATIENCE_S, ended, environment, here, started
-from tests.support.taping import PLENTY
+from tests.support.recording_fixtures import PLENTY
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def boards(path: Path) -> int:
     try:
         with RecordingReader(path) as reader:
             return sum(isinstance(entry, BoardComputed) for entry in reader)
-    except (FileNotFoundError, TapeError):
+    except (FileNotFoundError, RecordingError):
         return 0
 
 

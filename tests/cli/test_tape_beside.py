@@ -27,13 +27,13 @@ from app.container.recording import read_stored_settings
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.database import Database
 from app.operations.storage import startup_check
-from app.research.domain.recording import TapeError
+from app.research.domain.recording import RecordingError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.settings import Settings
 from tests.cli.command import PATIENCE_S, ended, environment, here, started
-from tests.support.running import settings_for
-from tests.support.taping import PLENTY, replayed
+from tests.support.recording_fixtures import PLENTY, replayed
+from tests.support.service_in_process import settings_for
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 CHANGED = replace(
@@ -61,7 +61,7 @@ def boards(path: Path, after: type[Entry] | None = None) -> int:
     try:
         with RecordingReader(path) as reader:
             entries = list(reader)
-    except (FileNotFoundError, TapeError):
+    except (FileNotFoundError, RecordingError):
         return 0
     if after is not None:
         entries = list(dropwhile(lambda entry: not isinstance(entry, after), entries))

@@ -10,8 +10,8 @@ from app.cli.exit_codes import ExitCode
 from app.foundation.sql.database import Database
 from app.portfolio.domain.events import PlanCreated
 from tests.cli.command import Ended, alone
-from tests.support.desk import NOW
 from tests.support.streaming import Served, served
+from tests.support.trading_desk import NOW
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 

@@ -23,7 +23,7 @@ from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.idempotency import IdempotencyRepository
 from app.portfolio.domain.controls import Switch
 from app.portfolio.services.views import MemberView
-from tests.support.desk import SYMBOLS, Desk
+from tests.support.trading_desk import SYMBOLS, Desk
 
 T = TypeVar("T")
 

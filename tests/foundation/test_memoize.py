@@ -11,12 +11,17 @@ from app.configuration.domain.model import Configuration, EligibilitySettings
 from app.configuration.domain.sections import Source
 from app.foundation.memoize import ViewCache
 from app.foundation.sql.database import Database
-from app.market.domain.eligibility import Candidate, Funnel, Limits, first_failure
+from app.market.domain.eligibility import (
+    EligibilityCandidate,
+    EligibilityLimits,
+    Funnel,
+    first_failure,
+)
 from app.market.services.backfill import first_fill
 from app.market.services.service import MarketData
 from app.market.services.snapshot import COUNT_S
 from app.market.services.state import DailyFacts, Market
-from app.market.services.view import quoted
+from app.market.services.view import quote_until
 from tests.support.live_market import LiveMarket, open_market
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -36,7 +41,7 @@ def seen(data: MarketData) -> tuple[Funnel, int]:
     assert found == (anew.funnel(), anew.stale_symbols())
     assert moment.status() is anew.status()
     for symbol in (*(entry.symbol for entry in moment.known.index.entries), "NOSUCH"):
-        assert data.quote(symbol) == quoted(anew, symbol)[0]
+        assert data.quote(symbol) == quote_until(anew, symbol)[0]
     return found
 
 
@@ -75,7 +80,7 @@ async def test_it_is_worked_out_once_and_anew_when_something_turns(live: LiveMar
 
 def _without_turnover(market: Market, code: str) -> Market:
     was = market.stats[code]
-    poor = was.saying(replace(was.value, turnover_24h=Decimal(1)))
+    poor = was.with_value(replace(was.value, turnover_24h=Decimal(1)))
     return replace(market, stats={**market.stats, code: poor})
 
 
@@ -89,7 +94,7 @@ def _young(market: Market, code: str) -> Market:
 
 def _doubted(market: Market, code: str) -> Market:
     was = market.tickers[code]
-    strange = was.saying(was.value._replace(last=was.value.last * 1000))
+    strange = was.with_value(was.value._replace(last=was.value.last * 1000))
     return replace(market, tickers={**market.tickers, code: strange})
 
 
@@ -111,7 +116,7 @@ async def test_a_change_of_one_symbol_recomputes_that_symbol_alone(
     data.live.market = change(data.live.market, entry.contract.code)
     judged: list[str] = []
 
-    def judge(one: Candidate, limits: Limits) -> str | None:
+    def judge(one: EligibilityCandidate, limits: EligibilityLimits) -> str | None:
         judged.append(one.symbol)
         return first_failure(one, limits)
 
@@ -141,7 +146,7 @@ async def test_eligibility_is_computed_off_the_event_loop(
     await first_fill(data)
     before = data.facts().eligible
 
-    def judge(one: Candidate, limits: Limits) -> str | None:
+    def judge(one: EligibilityCandidate, limits: EligibilityLimits) -> str | None:
         judges.add(threading.current_thread())
         return first_failure(one, limits)
 
@@ -155,6 +160,6 @@ async def test_eligibility_is_computed_off_the_event_loop(
             await data.count()
             assert data.facts().eligible == wanted
         else:
-            assert len(await data.eligible_aside()) == wanted
+            assert len(await data.eligible_in_thread()) == wanted
         assert judges
         assert threading.main_thread() not in judges

@@ -12,7 +12,7 @@ from app.foundation.processes import ProcessRegistry
 from app.foundation.sql.database import Database
 from app.foundation.sql.processes import ProcessProfile, ProcessRepository
 from app.market.domain.models import ExchangeLink
-from app.market.services.shared_market import FeedView
+from app.market.services.shared_market import FeedOwnership
 from app.settings import ProcessRole
 from tests.conftest import MakeDatabase
 
@@ -193,7 +193,7 @@ def _link() -> ExchangeLink:
 
 
 def test_an_unshared_database_has_no_mismatched_processes() -> None:
-    view = FeedView(_link)
+    view = FeedOwnership(_link)
     assert (view.drifted(), view.processes(), view.epoch()) == (None, (), None)
     assert view.is_owner()
 
@@ -205,7 +205,7 @@ def made(role: str = "all", version: str = "1.2.0+aaaa", settings: str = "same")
 def may_lead(process: ProcessRegistry, role: ProcessRole = ProcessRole.ALL) -> bool:
     """As the process asks before it takes the lease of the feed."""
     tasks = object.__new__(FeedTasks)
-    tasks.role, tasks.view = role, FeedView(_link, registry=process)
+    tasks.role, tasks.view = role, FeedOwnership(_link, registry=process)
     return tasks._may_own()
 
 
@@ -229,7 +229,7 @@ async def test_G09_other_code_or_settings_are_reported_and_the_older_version_doe
     assert one.is_outdated(), "1.10 is newer than 1.2"
     assert not may_lead(one)
     assert may_lead(two)
-    view = FeedView(_link, registry=one)
+    view = FeedOwnership(_link, registry=one)
     assert view.drifted() == ("three (other settings)", "two (code 1.10.0+bbbb)")
     assert [(seen.name, seen.is_self, seen.configuration_matches) for seen in view.processes()] == [
         ("one", True, True),

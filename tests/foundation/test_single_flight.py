@@ -10,7 +10,7 @@ from app.alerts.services.service import AlertService
 from app.foundation.concurrency import SingleFlight
 from app.foundation.errors import Code, UnavailableError
 from app.portfolio.services.decision_context import DecisionContext
-from tests.support.desk import Desk
+from tests.support.trading_desk import Desk
 
 
 async def test_a_call_during_a_run_gets_a_later_run() -> None:
@@ -80,9 +80,9 @@ class Looks:
     def __init__(self) -> None:
         self.count = 0
 
-    def look(self, context: DecisionContext) -> SystemFacts:
+    def collect(self, context: DecisionContext) -> SystemFacts:
         self.count += 1
-        return UnknownSystem().look(context)
+        return UnknownSystem().collect(context)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -93,10 +93,10 @@ async def test_simultaneous_alert_requests_share_one_evaluation(desk: Desk) -> N
     alerts = AlertService(
         desk.database, desk.alerts.contexts, idempotency, lambda: next(ids), system
     )
-    await alerts.look()
+    await alerts.evaluate()
     system.count = 0
-    answers = await asyncio.gather(*(alerts.look() for _ in range(20)))
+    answers = await asyncio.gather(*(alerts.evaluate() for _ in range(20)))
     assert system.count == 2
     assert all(active == answers[0][0] for active, _ in answers)
-    await alerts.look()
+    await alerts.evaluate()
     assert system.count == 3

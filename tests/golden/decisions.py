@@ -250,7 +250,7 @@ class _Desk:
             self.note(
                 "effect",
                 judged.signal.claim.symbol,
-                verdict=effect.policy.value,
+                verdict=effect.automation.value,
                 reason=None if step is None else step.move.value,
             )
 
@@ -380,7 +380,7 @@ class _Desk:
         )
         await self.note_runs()
 
-    def policy(self, name: str) -> Callable[[], Awaitable[None]]:
+    def automation(self, name: str) -> Callable[[], Awaitable[None]]:
         async def put() -> None:
             changes = {"automation": {"rebalance": name}}
             configuration = self.taped.service.configuration
@@ -400,9 +400,9 @@ _ACTIONS: Final[dict[int, Act]] = {
     19: _Desk.halt,
     21: _Desk.resume,
     23: _Desk.add,
-    26: lambda desk: desk.policy("propose")(),
-    37: lambda desk: desk.policy("observe")(),
-    42: lambda desk: desk.policy("auto")(),
+    26: lambda desk: desk.automation("propose")(),
+    37: lambda desk: desk.automation("observe")(),
+    42: lambda desk: desk.automation("auto")(),
     45: _Desk.ban_member,
     49: _Desk.remove,
     52: _Desk.add,

@@ -14,7 +14,7 @@ from app.container.recording import RecordingListener, replay
 from tests.golden.decisions import Decisions
 from tests.golden.rows import Names, Row, as_text, from_text, hashes_of
 from tests.golden.scenario import CONTRACTS, FOR_S, configuration, faults
-from tests.support.taping import Studio
+from tests.support.recording_fixtures import Studio
 
 FOLDER: Final = Path(__file__).parent
 MOST_BYTES: Final = 10_000_000
@@ -72,7 +72,9 @@ async def recorded(for_s: float = FOR_S) -> bytes:
         path, lean = Path(folder) / "market.tape", Path(folder) / "lean.tape"
         acts = {at: act for at, act in faults().items() if at < for_s}
         studio = Studio(path, acts)
-        await studio.recorded(for_s, None, CONTRACTS, configuration=configuration(), named=False)
+        await studio.recorded(
+            for_s, None, CONTRACTS, configuration=configuration(), includes_settings=False
+        )
         _strip(path, lean)
         return lzma.compress(lean.read_bytes(), preset=9 | lzma.PRESET_EXTREME)
 

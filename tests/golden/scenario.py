@@ -18,7 +18,7 @@ from app.configuration.domain.sections import (
     SizingSettings,
 )
 from app.signals.domain.models import Direction, SignalClaim
-from tests.support.taping import Act, Studio
+from tests.support.recording_fixtures import Act, Studio
 
 FOR_S: Final = 12 * 3_600.0
 CONTRACTS: Final = 20

@@ -42,7 +42,7 @@ async def _rotate(url: str) -> None:
 
         def die() -> bool:
             facts = here.stream.facts()
-            if facts.reconnects_planned == 1 and [line.phase for line in facts.lines] == [
+            if facts.reconnects_planned == 1 and [line.phase for line in facts.connections] == [
                 "live",
                 "live",
             ]:

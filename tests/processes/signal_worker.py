@@ -10,9 +10,9 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
 from tests.processes.worker import _arm, die
-from tests.support.desk import SYMBOLS, WHO, Desk
-from tests.support.outcome_world import pass_on
-from tests.support.signal_world import claim, informed
+from tests.support.outcome_fixtures import pass_on
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 SENT = 12  # the second half of them without a board to judge them on
 
@@ -47,7 +47,7 @@ async def _run(url: str, failpoint: str, at_once: int) -> None:
         desk.boards.board = board if first < SENT // 2 else None
         await asyncio.gather(*(send(number) for number in range(first, first + at_once)))
     desk.boards.board = board
-    await desk.signals.clear_queue()
+    await desk.signals.process_queue()
     _say("judged")
     pass_on(desk, hours=25)
     await desk.signal_outcomes.book()

@@ -21,9 +21,9 @@ from app.portfolio.domain.models import FULL
 from app.portfolio.domain.rebalance_run import RebalanceRun, RunState
 from tests.alerts.services.test_notifications import Office, Receiver
 from tests.conftest import MakeDatabase
-from tests.processes.crew import proven, runs_of, worker
-from tests.stateful.twins import Key, rendered
-from tests.support.desk import SYMBOLS, Desk
+from tests.processes.worker_processes import proven, runs_of, worker
+from tests.stateful.differential import Key, rendered
+from tests.support.trading_desk import SYMBOLS, Desk
 
 pytestmark = pytest.mark.xdist_group("processes")
 REBALANCE = {"do": "rebalance", "key": "k", "request": "the-run"}

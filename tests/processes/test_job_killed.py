@@ -19,7 +19,7 @@ from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.workers.durable import EngineOptions
 from tests.cli.command import started
-from tests.support import nursery
+from tests.support import child_processes
 from tests.support.harness import PREFIX
 
 pytestmark = pytest.mark.long
@@ -34,7 +34,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def service(
-    room: Path, exchange: str, port: int, children: list[nursery.Command] | None = None
+    room: Path, exchange: str, port: int, children: list[child_processes.Command] | None = None
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """`my-symbols serve` as a process of its own; in the end it is killed, if it still runs.
 
@@ -78,7 +78,7 @@ async def test_K15_asked_to_end_it_takes_on_nothing_and_leaves_what_runs_for_lat
     tmp_path: Path,
 ) -> None:
     options = SandboxOptions(quota=1_000_000, contracts=60)
-    children: list[nursery.Command] = []
+    children: list[child_processes.Command] = []
     async with (
         serve_exchange(options, time.time) as exchange,
         aiohttp.ClientSession() as control,

@@ -13,8 +13,8 @@ import pytest
 from app.foundation.jobs import Document, Job, JobState
 from app.foundation.ports import StepJournal
 from app.workers.durable import DurableRun
-from tests.processes.crew import ROOT
 from tests.processes.job_worker import HELD
+from tests.processes.worker_processes import ROOT
 from tests.workers.engines import engine_at
 
 pytestmark = [

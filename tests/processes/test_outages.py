@@ -16,12 +16,12 @@ from app.market.services.backfill import first_fill
 from app.operations.services.event_stream import EventStream
 from tests.alerts.services.test_notifications import Office, Receiver
 from tests.conftest import MakeDatabase
-from tests.processes.crew import proven, worker
 from tests.processes.fill_worker import CONTRACTS, fill, rotate
-from tests.support import nursery
-from tests.support.desk import NOW, SYMBOLS, Desk
+from tests.processes.worker_processes import proven, worker
+from tests.support import child_processes
 from tests.support.followed_market import followed
 from tests.support.live_market import open_market
+from tests.support.trading_desk import NOW, SYMBOLS, Desk
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
 HOUR_MS = 3_600_000
@@ -49,8 +49,8 @@ async def test_K10_what_a_killed_process_committed_is_told_later_and_once_to_eac
         assert (len(first.ids), len(second.ids)) == (told, told)
         missed = [entry for entry in await _changes(database) if entry[0] > last]
         assert [kind for _, kind in missed] == ["REPLACE", "WEIGHTS"]
-        couriers = [office.another() for _ in range(3)]
-        await asyncio.gather(*(office.work(each) for each in couriers))
+        dispatchers = [office.another() for _ in range(3)]
+        await asyncio.gather(*(office.work(each) for each in dispatchers))
         await office.work()
     for receiver in (first, second):
         bodies = [json.loads(body)["event"] for _, body in receiver.got[told:]]
@@ -98,7 +98,7 @@ async def _changes(database: Database) -> list[tuple[int, str]]:
 async def test_K14_killed_while_it_wrote_candles_the_next_fill_brings_each_once(
     database_url: str, make_database: MakeDatabase, tmp_path: Path, place: str, after: int
 ) -> None:
-    process, link = await asyncio.to_thread(nursery.born, fill, database_url, place, after)
+    process, link = await asyncio.to_thread(child_processes.born, fill, database_url, place, after)
     with link:
         await asyncio.to_thread(process.join)
     assert process.exitcode == -signal.SIGKILL, "it was over before it could be killed"
@@ -120,7 +120,7 @@ async def test_K14_killed_while_it_wrote_candles_the_next_fill_brings_each_once(
 async def test_K14_killed_while_a_connection_was_replaced_the_next_one_misses_no_candle(
     database_url: str, make_database: MakeDatabase
 ) -> None:
-    process, link = await asyncio.to_thread(nursery.born, rotate, database_url)
+    process, link = await asyncio.to_thread(child_processes.born, rotate, database_url)
     with link:
         await asyncio.to_thread(process.join)
     assert process.exitcode == -signal.SIGKILL, "no connection was ever replaced"
@@ -128,7 +128,7 @@ async def test_K14_killed_while_a_connection_was_replaced_the_next_one_misses_no
     await database.open()
     held = _by_series(await _candles(database))
     async with followed(database, later_s=2 * HOUR_MS / 1_000) as here:
-        await here.until(lambda: {one.phase for one in here.stream.facts().lines} == {"live"})
+        await here.until(lambda: {one.phase for one in here.stream.facts().connections} == {"live"})
         hourly, rows = 0, await _candles(database)
         assert len({row[:3] for row in rows}) == len(rows), "no candle twice"
         for (contract, interval), times in _by_series(rows).items():

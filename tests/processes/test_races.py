@@ -11,8 +11,8 @@ from app.foundation.errors import Code
 from app.foundation.sql.database import Database
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.rebalance_run import RunState
-from tests.processes.crew import crew, proven, runs_of, together, worker
-from tests.support.desk import SYMBOLS, Desk
+from tests.processes.worker_processes import crew, proven, runs_of, together, worker
+from tests.support.trading_desk import SYMBOLS, Desk
 
 pytestmark = [
     pytest.mark.parametrize("backend", ["postgres"], indirect=True),

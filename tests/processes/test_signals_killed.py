@@ -15,10 +15,10 @@ from app.signals.domain.models import SignalState
 from app.signals.storage.signals import SignalRepository
 from app.signals.storage.statistics import SignalRecordRepository
 from tests.processes.signal_worker import SENT, name_of, run
-from tests.support import nursery
-from tests.support.desk import NOW, SYMBOLS, Desk
-from tests.support.outcome_world import keep_board, moved
-from tests.support.signal_world import informed
+from tests.support import child_processes
+from tests.support.outcome_fixtures import keep_board, moved
+from tests.support.signal_fixtures import informed
+from tests.support.trading_desk import NOW, SYMBOLS, Desk
 
 pytestmark = [pytest.mark.long, pytest.mark.parametrize("backend", ["postgres"], indirect=True)]
 
@@ -28,7 +28,7 @@ UP = {symbol: 0.01 * (at % 5) for at, symbol in enumerate(SYMBOLS)}
 
 def lived(url: str, failpoint: str, at_once: int) -> tuple[list[str], int | None]:
     """What it has said until its end, and how that was."""
-    process, link = nursery.born(run, url, failpoint, at_once)
+    process, link = child_processes.born(run, url, failpoint, at_once)
     with link, link.makefile() as said:
         try:
             lines = said.read().split()
@@ -65,7 +65,9 @@ async def test_signals_of_a_killed_process_are_all_there_and_count_once(
         assert heard == [name_of(number) for number in range(accepted)]
         async with database.read() as unit:
             for line in heard:
-                assert (await unit.get(SignalRepository).named("desk", line)).signal.signal_id
+                assert (
+                    await unit.get(SignalRepository).by_source_id("desk", line)
+                ).signal.signal_id
         said, ended = await asyncio.to_thread(lived, database_url, "", at_once)
     assert (said[-2:], ended) == (["judged", "booked"], 0)
     found = (await desk.signals.statistics(30)).counts
@@ -73,10 +75,10 @@ async def test_signals_of_a_killed_process_are_all_there_and_count_once(
     async with database.read() as unit:
         records = await unit.get(EventRepository).after(0, 1_000)
         names = [
-            (await unit.get(SignalRepository).named("desk", name_of(at))).signal
+            (await unit.get(SignalRepository).by_source_id("desk", name_of(at))).signal
             for at in range(SENT)
         ]
-        agents, sources = await unit.get(SignalRecordRepository).of(None)
+        agents, sources = await unit.get(SignalRecordRepository).load(None)
     assert {one.state for one in names} <= {SignalState.APPROVED, SignalState.REJECTED}
     events = [decode_event(one) for one in records if one.topic is EventTopic.SIGNAL]
     judged = [

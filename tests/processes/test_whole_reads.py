@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.processes.fleet import PREFIX, fleet, until
-from tests.support.serving import serving
+from tests.support.service_over_socket import serving
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("fleet")]
 

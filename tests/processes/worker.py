@@ -28,8 +28,8 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
 from app.portfolio.domain.models import faults
-from tests.stateful.twins import Key, rendered
-from tests.support.desk import NOW, Desk
+from tests.stateful.differential import Key, rendered
+from tests.support.trading_desk import NOW, Desk
 
 Act = Mapping[str, Any]
 PATIENCE_S = 50.0  # a busy machine reads slowly
@@ -120,7 +120,7 @@ async def _ended(desk: Desk, act: Act) -> Any:
         desk.score(act["changed"])
         return None
     if act["do"] == "look":  # as every process does at its start
-        active, _ = await desk.alerts.look()
+        active, _ = await desk.alerts.evaluate()
         return [[one.rule.value, one.subject, one.id] for one in active]
     if act["do"] == "durability":
         return await _durability(desk)

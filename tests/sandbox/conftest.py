@@ -45,7 +45,7 @@ def whole(_whole: Shop) -> Iterator[Shop]:
     _whole.monotonic.now += 1000.0
     _whole.exchange.faults.disarm()
     _whole.exchange.contracts.statuses.clear()
-    _whole.exchange.pool.fresh()
+    _whole.exchange.pool.reset()
     _whole.exchange.pool.quota = 2000
     _whole.exchange.pool.tally = type(_whole.exchange.pool.tally)()
     _whole.exchange.clock.set(START_MS, 1.0)
@@ -71,7 +71,7 @@ def few(_few: Shop) -> Iterator[Shop]:
     exchange = _few.exchange
     exchange.faults.disarm()
     exchange.contracts.statuses.clear()
-    exchange.pool.fresh()
+    exchange.pool.reset()
     exchange.pool.tally = type(exchange.pool.tally)()
     exchange.clock.set(START_MS, 1.0)
     exchange.forget_answers()

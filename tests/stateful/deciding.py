@@ -3,7 +3,7 @@
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.proposals import NEXT, Proposal, ProposalKind, ProposalState
 from app.portfolio.domain.rebalance_run import RunState
-from tests.stateful.twins import Seen
+from tests.stateful.differential import Seen
 
 
 def decided_rightly(before: Seen, after: Seen) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.errors import unavailable_error
-from tests.support.cutting import Cut, Way
+from tests.support.network_cut import Cut, Way
 
 
 @dataclass

@@ -33,7 +33,7 @@ from app.portfolio.domain.proposals import ProposalState
 from app.portfolio.domain.rebalance_run import slot
 from app.portfolio.domain.weighting import WeightRole
 from tests.stateful.deciding import decided_rightly
-from tests.stateful.twins import (
+from tests.stateful.differential import (
     Call,
     Key,
     Place,
@@ -50,8 +50,8 @@ from tests.stateful.twins import (
     within_bounds,
 )
 from tests.support import postgres
-from tests.support.cutting import Cut
-from tests.support.desk import NOW, SYMBOLS, Desk
+from tests.support.network_cut import Cut
+from tests.support.trading_desk import NOW, SYMBOLS, Desk
 
 EXAMPLES = int(os.environ.get("MYTESTS_STATEFUL_EXAMPLES", "4"))
 STEPS = int(os.environ.get("MYTESTS_STATEFUL_STEPS", "24"))
@@ -361,7 +361,7 @@ class Life(RuleBasedStateMachine):
 
         async def read(desk: Desk) -> Any:
             await desk.portfolio.view()
-            await desk.alerts.look()
+            await desk.alerts.evaluate()
             await desk.analytics.summary()
             await desk.trading.tradeable()
             checked = await desk.integrity.check()

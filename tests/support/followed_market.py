@@ -10,7 +10,7 @@ from app.adapters.kucoin.stream.protocol import StreamLimits
 from app.foundation.sql.database import Database
 from app.market.services.backfill import first_fill
 from app.market.services.service import MarketData
-from app.market.services.stream_consumer import StreamedMarket
+from app.market.services.stream_consumer import StreamConsumer
 from tests.support.live_market import LiveMarket, open_market
 
 PATIENCE_S = 120.0
@@ -25,7 +25,7 @@ class Followed:
     live: LiveMarket
     data: MarketData
     stream: KucoinStream
-    streamed: StreamedMarket
+    streamed: StreamConsumer
 
     async def until(self, holds: Callable[[], bool], step_s: float = 1.0) -> None:
         """For exchange, stream and service alike it is later by `step_s` at each look."""
@@ -33,7 +33,7 @@ class Followed:
             while not holds():
                 self.live.clock.pass_(step_s)
                 await asyncio.sleep(0.02)
-                await self.streamed.look()
+                await self.streamed.check()
 
 
 @asynccontextmanager
@@ -51,8 +51,8 @@ async def followed(
             return ("BTCUSDT",)
 
         stream = live.exchange.stream(terms)
-        streamed = StreamedMarket(data, stream, closest)
-        data.quotes.told_of = streamed.quotes_told
+        streamed = StreamConsumer(data, stream, closest)
+        data.quotes.streamed_since = streamed.streamed_quotes
         running = asyncio.ensure_future(streamed.run(lambda: None))
         try:
             yield Followed(live, data, stream, streamed)

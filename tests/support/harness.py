@@ -17,7 +17,7 @@ import httpx2
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.container.application import MY_SYMBOLS, create_api, request_state
+from app.container.application import MY_SYMBOLS, HttpApi, create_api, request_state
 from app.foundation.http.permissions import AUTHENTICATOR
 from app.foundation.metrics import Metrics
 from app.foundation.principals import Principal
@@ -44,7 +44,7 @@ SECRET = b"a secret for tests only"
 PREFIX = "/api/symbol-mgmt"
 
 
-def make_api(state: Mapping[str, Any] | None = None, **options: Any) -> FastAPI:
+def make_api(state: Mapping[str, Any] | None = None, **options: Any) -> HttpApi:
     """An application whose lifespan yields `state`, such as {"my_symbols": service}."""
 
     @asynccontextmanager
@@ -64,7 +64,7 @@ def _complete(state: Mapping[str, Any]) -> dict[str, Any]:
     return {**request_state(cast("MySymbolsServiceV2", parts)), **state}
 
 
-def make_api_with(lifespan: Any, **options: Any) -> FastAPI:
+def make_api_with(lifespan: Any, **options: Any) -> HttpApi:
     numbers = count(1)
     ticks = count()
     given = {

@@ -18,7 +18,7 @@ from app.configuration.domain.model import Configuration
 from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
-from app.market.services.feed_leader import Fence, anybody
+from app.market.services.feed_leader import Fence, no_fencing
 from app.market.services.service import MarketData
 from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.sandbox.options import SandboxOptions
@@ -84,11 +84,11 @@ class LiveMarket:
             clock=self.clock.now,
             monotonic=self.clock.monotonic,
             new_id=lambda: str(UUID(int=next(self.numbers))),
-            held=held,
+            member_codes=held,
         )
 
     def market(
-        self, configuration: Configuration | None = None, fence: Fence = anybody
+        self, configuration: Configuration | None = None, fence: Fence = no_fencing
     ) -> MarketData:
         settings = configuration or Configuration()
         return MarketData(

@@ -636,7 +636,7 @@ def recompute(
     if market is None and MARKET in stored["symbols"]:
         market = Coin(stored, stored["symbols"].index(MARKET))
     chosen: list[str] = []
-    sectors: Mapping[str, str] = stored.get("sectors", {})  # of those that anybody classified
+    sectors: Mapping[str, str] = stored.get("sectors", {})  # of those that no_fencing classified
     for symbol in sorted(found, key=lambda name: (-found[name][1], name)):
         if len(chosen) == size or found[symbol][0] < enter:
             break

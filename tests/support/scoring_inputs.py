@@ -98,8 +98,8 @@ def make_inputs(
     return ScoringInputs(
         symbols=symbols,
         as_of_ms=AS_OF_MS,
-        daily=Panel.of(slow, symbols, Interval.DAY, AS_OF_MS, daily),
-        hourly=Panel.of(fast, symbols, Interval.HOUR, AS_OF_MS, hourly),
+        daily=Panel.from_series(slow, symbols, Interval.DAY, AS_OF_MS, daily),
+        hourly=Panel.from_series(fast, symbols, Interval.HOUR, AS_OF_MS, hourly),
         bid=mids - half_spread,
         ask=mids + half_spread,
         multiplier=np.ones(count),

@@ -6,7 +6,7 @@ import pytest
 
 from app.foundation.sql.database import Database
 from tests.conftest import PATIENT, MakeDatabase
-from tests.support.desk import Desk
+from tests.support.trading_desk import Desk
 
 
 @pytest.fixture

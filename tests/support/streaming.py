@@ -20,8 +20,8 @@ from app.foundation.sql.database import Database
 from app.operations.api import stream_routes as routes
 from app.operations.services.event_stream import EventStream
 from app.security.services.keys import ApiKeyService
-from tests.support.desk import NOW, Desk
 from tests.support.harness import PREFIX, make_api
+from tests.support.trading_desk import NOW, Desk
 
 PATIENCE_S = 60.0
 

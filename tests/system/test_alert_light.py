@@ -20,7 +20,7 @@ from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.settings import KucoinVariables
 from tests.support.harness import PREFIX
-from tests.support.running import PATIENCE_S, Running, running, settings_for
+from tests.support.service_in_process import PATIENCE_S, Running, running, settings_for
 
 # One service and its exchange for all but one of the tests: each ends what it has begun.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("alerts")]

@@ -15,7 +15,7 @@ import pytest
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX
-from tests.support.running import running, settings_for
+from tests.support.service_in_process import running, settings_for
 from tests.system.test_alert_light import CONTRACTS, Scene
 
 pytestmark = pytest.mark.long
@@ -133,13 +133,13 @@ async def test_what_becomes_of_a_contract(tmp_path: Path) -> None:
         await here.over("delisting_announced", first["symbol"])
 
         await here.arm("contract_status", symbol=second["contract"], status="Closed")
-        await here.about("support_lost", second["symbol"])
+        await here.about("contract_delisted", second["symbol"])
         await here.about("not_tradeable", second["symbol"])
         # A member that nobody can trade any more is one that the portfolio does not have.
         small = await here.about("portfolio_below_size", "portfolio")
         assert (small["value"], small["limit"]) == (2.0, 3.0)
         await here.disarm()
-        await here.over("support_lost", second["symbol"])
+        await here.over("contract_delisted", second["symbol"])
         await here.over("not_tradeable", second["symbol"])
         await here.over("portfolio_below_size", "portfolio")
 

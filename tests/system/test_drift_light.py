@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running import PATIENCE_S
+from tests.support.service_in_process import PATIENCE_S
 from tests.system.test_alert_rules_light import morning, stage
 
 pytestmark = pytest.mark.long

@@ -13,7 +13,7 @@ from app.foundation.events import EventTopic
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX, openapi_document
-from tests.support.running import PATIENCE_S, Running, running, settings_for
+from tests.support.service_in_process import PATIENCE_S, Running, running, settings_for
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HTML = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>"

@@ -14,8 +14,8 @@ from app.adapters.kucoin.limiter import KucoinLimits
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX
-from tests.support.judging import problem
-from tests.support.running import PATIENCE_S, running, settings_for
+from tests.support.problem_assertions import problem
+from tests.support.service_in_process import PATIENCE_S, running, settings_for
 
 pytestmark = pytest.mark.long
 FAILS_FOR_S = 300.0

@@ -18,8 +18,8 @@ from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.trading.api import routes as portfolio_trading
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
-from tests.support.walked import (
+from tests.support.problem_assertions import problem
+from tests.support.stepped_service import (
     Second,
     Walk,
     both_dead,
@@ -81,13 +81,13 @@ async def test_with_both_dead_everything_is_refused_from_the_age_limit_to_the_fi
 
     await heal(walk)
     walk.is_stream_dead = True
-    asked = walk.scene.data.quotes.asked
+    asked = walk.scene.data.quotes.last_poll
     while refused(one := await walk.second()):
         age_s = walk.scene.data.moment().age_s(Source.TICKERS)
         assert age_s is None or age_s > LIMIT_S
     assert one.may_trade, walk.changes()
     assert one.refused is None
-    assert walk.scene.data.quotes.asked > asked
+    assert walk.scene.data.quotes.last_poll > asked
     await walk.second()  # stale symbols are counted once a second
     assert decided(walk.seconds[-1]), walk.changes()
 

@@ -11,11 +11,11 @@ import pytest
 
 from app.container import assembly
 from app.market.services.service import MarketData
-from app.market.services.stream_consumer import StreamedMarket
+from app.market.services.stream_consumer import StreamConsumer
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX
-from tests.support.running import PATIENCE_S, running, settings_for
+from tests.support.service_in_process import PATIENCE_S, running, settings_for
 
 pytestmark = pytest.mark.long
 QUICK: Mapping[str, Any] = {"intervals": {"market_s": 2}, "max_age_intervals": 3.0}
@@ -39,7 +39,7 @@ async def test_W15_who_fails_while_he_is_told_is_called_failed_and_the_market_is
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assembly, "full_jitter", lambda _: itertools.repeat(0.05))
-    monkeypatch.setattr(StreamedMarket, "told", fails)
+    monkeypatch.setattr(StreamConsumer, "on_updates", fails)
     options = SandboxOptions(contracts=40, quota=1_000_000)
     async with serve_exchange(options, time.time) as url:
         settings = settings_for(url, f"sqlite+aiosqlite:///{tmp_path}/failed.sqlite3")

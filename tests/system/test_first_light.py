@@ -21,7 +21,7 @@ import pytest
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.recompute import recompute, sectors_in
-from tests.support.running import PATIENCE_S, Running, running, settings_for
+from tests.support.service_in_process import PATIENCE_S, Running, running, settings_for
 
 CONTRACTS = 100
 # 2026-11-18T11:06:40Z at the exchange, whatever it is here: no bar closes while a test compares

@@ -20,7 +20,7 @@ from app.operations.api import stream_routes
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX, make_api
-from tests.support.running import PATIENCE_S, Running, running, settings_for
+from tests.support.service_in_process import PATIENCE_S, Running, running, settings_for
 from tests.support.streaming import listening, port_of
 
 Samples = dict[tuple[str, str], float]
@@ -122,8 +122,14 @@ async def test_gauges_of_what_runs_by_itself_follow_what_they_are_about(tmp_path
         async with running(settings_for(exchange, url)) as service:
             await service.until("/status", is_streamed)
             before = await service.get("/status")
+            metrics = service.services.my_symbols.market.metrics
+            for gauge in (metrics.feed_streaming, metrics.feed_last_message_age_seconds):
+                gauge.set(-1.0)  # a scrape rests on nothing that was set before it
+            for state in ("wanted", "live"):
+                metrics.feed_topics.labels(state).set(-1.0)
             found = await scraped(service)
             after = await service.get("/status")
+            assert found["feed_streaming", ""] == 1.0
             compare_stream(found, before["stream"], after["stream"])
             compare_tasks(found, before["tasks"], after["tasks"])
             # The exchange's clock is a day ahead, to within what asking it took.
@@ -138,6 +144,41 @@ async def test_gauges_of_what_runs_by_itself_follow_what_they_are_about(tmp_path
         async with service.services.my_symbols.alerts.database.read():
             assert (await scraped(service))[used] == 1.0
         assert (await scraped(service))[used] == 0.0
+
+
+async def test_gauges_of_the_process_count_what_it_has(tmp_path: Path) -> None:
+    async with serve_exchange(SandboxOptions(contracts=12, quota=100_000), time.time) as exchange:
+        url = f"sqlite+aiosqlite:///{tmp_path}/process.sqlite3"
+        async with running(settings_for(exchange, url, background=False)) as service:
+            before = await scraped(service)
+            waiting = [asyncio.ensure_future(asyncio.Event().wait()) for _ in range(100)]
+            bus = service.services.bus
+            with bus.subscribe():  # and never read
+                for number in range(bus.capacity + 3):
+                    bus.publish(number)
+                found = await scraped(service)
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            buffers = (await service.get("/health"))["process"]["buffers"]
+            (dropped,) = (one["dropped"] for one in buffers if one["name"] == "bus")
+            assert found["bus_dropped_events", ""] == dropped >= 3
+            tasks = ("event_loop_tasks", "")
+            # The scrapes themselves run as tasks, too.
+            assert found[tasks] - before[tasks] == pytest.approx(100, abs=10)
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_the_epoch_is_that_of_the_feed_which_this_process_owns(database_url: str) -> None:
+    def owned(status: dict[str, Any]) -> bool:
+        return any(one["leader_epoch"] is not None for one in status["processes"])
+
+    async with serve_exchange(SandboxOptions(contracts=12, quota=100_000), time.time) as exchange:
+        async with running(settings_for(exchange, database_url)) as service:
+            (told,) = (await service.until("/status", owned))["processes"]
+            assert (await scraped(service))["leader_epoch", ""] == told["leader_epoch"]
+        async with running(settings_for(exchange, database_url, background=False)) as service:
+            assert math.isnan((await scraped(service))["leader_epoch", ""])
 
 
 def is_streamed(status: dict[str, Any]) -> bool:

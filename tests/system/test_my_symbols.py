@@ -12,7 +12,7 @@ from app.my_symbols import MySymbolsServiceV2
 from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.models import FULL
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 
 def face(desk: Desk) -> MySymbolsServiceV2:

@@ -21,7 +21,7 @@ SAME = Agent("risk", (), lambda seen, rules: AgentVote(0.7, 0.9, {}))
 class Chain:
     name = "chain"
 
-    async def ideas(self, seen):
+    async def generate(self, source_input):
         return []
 
 
@@ -69,7 +69,7 @@ def test_without_other_packages_there_are_our_own() -> None:
 def test_an_installed_agent_is_asked_as_one_from_outside() -> None:
     *ours, news = plugins.agents()
     assert tuple(ours) == AGENTS
-    assert (news.name, news.is_outside, news.may_veto) == ("news", True, True)
+    assert (news.name, news.is_external, news.may_veto) == ("news", True, True)
 
 
 @pytest.mark.usefixtures("installed")

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from app.adapters.kucoin.exchange import open_exchange
-from app.adapters.kucoin.limiter import KucoinLimits
+from app.adapters.kucoin.limiter import DEPTH100, KucoinLimits
 from app.container.assembly import SharedQuota
 from app.container.runtime_values import utc_now
 from app.foundation.data_status import DataSource
@@ -20,7 +20,7 @@ from app.foundation.sql.processes import ProcessProfile
 from app.market.services.ports import Exchange
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from tests.support.running import PATIENCE_S, running, settings_for
+from tests.support.service_in_process import PATIENCE_S, running, settings_for
 
 QUOTA = 400
 TICKER_WEIGHT = 2
@@ -135,6 +135,9 @@ async def test_R22_processes_use_four_fifths_of_the_quota_together_in_equal_part
         await until(lambda: len(whole.status.processes()) == 4)
         await until(lambda: all(one.count_exchange_clients() == 3 for one in asking))
         assert await used(url) == 0
+        market = whole.market
+        books = market.books_per_s * market.quota_share() * KucoinLimits().window_s
+        assert books * DEPTH100.weight == pytest.approx(POOL / 3 / 2), "half of its share"
         await ask(whole.market.exchange)
         assert POOL / 3 - TICKER_WEIGHT <= await used(url) <= POOL / 3
         await asyncio.gather(*(ask(exchange) for _, exchange in others[:2]))

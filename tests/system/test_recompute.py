@@ -8,14 +8,14 @@ import pytest
 
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
-from app.market.domain.panel import FIELDS, Panel, ScoringInputs, known_at
+from app.market.domain.panel import FIELDS, Panel, ScoringInputs, without_future
 from app.market.domain.return_statistics import NotApplicable, correlations, pair_applies
-from app.portfolio.domain.candidate_selection import Candidate, select_candidates
+from app.portfolio.domain.candidate_selection import ScoredCandidate, select_candidates
 from app.portfolio.domain.weighting import WeightRequest, WeightRole, allocate_weights, raw_share
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.score_stability import reliability
-from app.scoring.services.replay import pack, unpack
+from app.scoring.services.replay import pack_inputs, unpack_inputs
 from tests.support.recompute import project, recompute, scores
 from tests.support.scoring_inputs import make_inputs
 
@@ -25,7 +25,7 @@ SPEC = AlgorithmSpec("default", SETTINGS.family_weights)
 
 def stored_of(inputs: ScoringInputs) -> dict[str, Any]:
     """As a run keeps it, with the candles that the database would give."""
-    kept = unpack(pack(inputs))
+    kept = unpack_inputs(pack_inputs(inputs))
     kept["candles"] = {"daily": _candles(inputs.daily), "hourly": _candles(inputs.hourly)}
     return kept
 
@@ -79,7 +79,7 @@ def test_both_give_the_same_scores(seed: int, whole: bool) -> None:
     inputs = inputs if whole else torn(inputs, seed)
     draft = score(inputs, SPEC)
     mine = {card.symbol: card for card in draft.cards if card.composite is not None}
-    theirs = scores(stored_of(known_at(inputs)))
+    theirs = scores(stored_of(without_future(inputs)))
     assert mine.keys() == theirs.keys()
     assert whole == (len(mine) == 40)
     for symbol, (value, z) in theirs.items():
@@ -100,11 +100,11 @@ def test_both_find_the_same_reliability_and_the_same_breaks() -> None:
     steady = reliability(inputs.daily, SPEC, 12)
     assert np.isfinite(steady).all()
     draft = score(inputs, SPEC, steady)
-    theirs = scores(stored_of(known_at(inputs)), steady_days=12)
+    theirs = scores(stored_of(without_future(inputs)), steady_days=12)
     mine = {card.symbol: card.z for card in draft.cards if card.z is not None}
     assert mine.keys() == theirs.keys()
     assert {name: z for name, (_, z) in theirs.items()} == pytest.approx(mine, abs=1e-9)
-    assert scores(stored_of(known_at(inputs))) != theirs
+    assert scores(stored_of(without_future(inputs))) != theirs
 
 
 def test_both_say_nothing_of_prices_that_stand_still() -> None:
@@ -115,7 +115,7 @@ def test_both_say_nothing_of_prices_that_stand_still() -> None:
             fields[name][-still:, column] = inputs.hourly.close[-still, column]
     inputs = replace(inputs, hourly=replace(inputs.hourly, **fields))
     draft = score(inputs, SPEC)
-    theirs = scores(stored_of(known_at(inputs)))
+    theirs = scores(stored_of(without_future(inputs)))
     mine = {card.symbol: card.z for card in draft.cards if card.z is not None}
     assert {name: z for name, (_, z) in theirs.items()} == pytest.approx(mine, abs=1e-9)
     gone = {
@@ -146,7 +146,7 @@ def test_both_choose_and_weigh_the_same_ten(seed: int) -> None:
         rho = float(matrix[place[one], place[other]])
         return None if np.isnan(rho) else rho
 
-    candidates = [Candidate(card.symbol, True, True, card.composite) for card in draft.cards]
+    candidates = [ScoredCandidate(card.symbol, True, True, card.composite) for card in draft.cards]
     chosen = select_candidates(candidates, correlation, 10, SETTINGS).chosen
     claims = []
     for symbol in chosen:

@@ -12,7 +12,7 @@ from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.settings import ReferenceVariables
 from tests.adapters.tellers import BinanceTeller, telling
-from tests.support.running import running, settings_for
+from tests.support.service_in_process import running, settings_for
 
 QUOTE = "/market/BTCUSDT"
 

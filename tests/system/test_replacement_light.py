@@ -9,7 +9,7 @@ import aiohttp
 from app.market.services.backfill import first_fill
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from tests.support.running import running, settings_for
+from tests.support.service_in_process import running, settings_for
 
 
 async def arm(url: str, **fault: Any) -> None:

@@ -19,8 +19,8 @@ from app.foundation.sql.database import Database
 from app.market.domain.panel import ScoringInputs
 from app.scoring.api import routes
 from app.scoring.domain.factors import FACTORS, Factor
-from app.scoring.domain.plugins import Opinion, as_factor
-from app.scoring.services.replay import Replaying
+from app.scoring.domain.plugins import AlgorithmScores, to_factor
+from app.scoring.services.replay import RunReplayer
 from tests.scoring.api.test_scoring import Face
 from tests.scoring.services.test_replay import INPUTS, stored
 from tests.scoring.services.test_scoring import Bench
@@ -80,9 +80,9 @@ async def test_its_contributions_appear_in_explanation_and_rankings(
     assert {"week_return", "calm_flow"} <= rankings[3]["supporting_data"]["contributions"].keys()
     meanings = {one["name"]: one["meaning"] for one in told["parameters"]["factors"]}
     assert "1.2.0" in meanings["calm_flow"]
-    assert (await bench.scoring.replaying.replay(board.run_id)).is_identical
+    assert (await bench.scoring.replayer.replay(board.run_id)).is_identical
     with pytest.raises(NotFoundError):
-        await Replaying(database).replay(board.run_id)
+        await RunReplayer(database).replay(board.run_id)
 
 
 def broken(measure: Callable[[ScoringInputs], Any]) -> Factor:
@@ -109,18 +109,18 @@ class Silly:
     sources = (Source.DAILY_CANDLES,)
     asked = 0
 
-    def score(self, inputs: ScoringInputs) -> Opinion:
+    def score(self, inputs: ScoringInputs) -> AlgorithmScores:
         self.asked += 1
         count = len(inputs.symbols)
         scores, confidence = np.linspace(-0.1, 1.1, count), np.full(count, 0.5)
         confidence[5], scores[6] = 1.5, np.nan
         said = [{"list": [1], "nan": np.nan, "flag": True, "none": None, "text": "a"}] * count
-        return Opinion(scores, confidence, said)  # type: ignore[arg-type]  # a list is none
+        return AlgorithmScores(scores, confidence, said)  # type: ignore[arg-type]  # a list is none
 
 
 def test_an_opinion_is_drawn_towards_neutral_and_what_is_none_is_missing() -> None:
     silly = Silly()
-    factor = as_factor(silly)
+    factor = to_factor(silly)
     values = factor.measure(INPUTS)
     assert np.flatnonzero(np.isnan(values)).tolist() == [0, 1, 5, 6, 14, 15]
     assert values[4] == pytest.approx(0.5 + 0.5 * (np.linspace(-0.1, 1.1, 16)[4] - 0.5))

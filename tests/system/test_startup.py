@@ -21,9 +21,9 @@ from app.settings import DatabaseVariables, KucoinVariables, Settings
 from tests.cli.command import PATIENCE_S, ended, started
 from tests.conftest import MakeDatabase
 from tests.support import postgres
-from tests.support.database_away import reachable
+from tests.support.database_outage import reachable
 from tests.support.harness import PREFIX, open_client
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
 from tests.system.test_exchange_away import free_port
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there

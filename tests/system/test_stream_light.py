@@ -17,7 +17,7 @@ from app.foundation.metrics import Metrics
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX, make_api_with
-from tests.support.running import settings_for
+from tests.support.service_in_process import settings_for
 from tests.support.streaming import Client, listening, port_of
 
 ALL = ("portfolio_change", "score_update", "scoring_run", "ticker:XBTUSDTM")

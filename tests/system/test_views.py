@@ -14,7 +14,7 @@ from app.operations.storage.views import VIEWS
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.storage.runs import ScoringRepository
 from tests.scoring.storage.test_scoring import _SCORED, _board
-from tests.support.desk import SYMBOLS, Desk
+from tests.support.trading_desk import SYMBOLS, Desk
 
 COLUMNS = {
     "symbols": (

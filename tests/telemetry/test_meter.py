@@ -36,8 +36,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         (
             SignalOutcomesBooked(3, 2, 1, NOW),
             (
-                'mysymbols_signal_outcomes_total{result="beat"} 3.0',
-                'mysymbols_signal_outcomes_total{result="missed"} 2.0',
+                'mysymbols_signal_outcomes_total{result="outperformed"} 3.0',
+                'mysymbols_signal_outcomes_total{result="underperformed"} 2.0',
                 'mysymbols_signal_outcomes_total{result="unknown"} 1.0',
             ),
         ),

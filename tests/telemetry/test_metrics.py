@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from app.foundation.metrics import Metrics
 from app.market.domain.stream import NO_STREAM
-from app.market.services.stream_consumer import count_feed
+from app.market.services.stream_consumer import count_stream_metrics
 
 
 def test_two_services_in_one_process_do_not_clash() -> None:
@@ -35,9 +35,9 @@ def test_an_unmeasured_gauge_is_nan() -> None:
     text = metrics.render().decode()
     assert "mysymbols_exchange_clock_offset_seconds NaN" in text
     assert "mysymbols_feed_last_message_age_seconds NaN" in text
-    count_feed(metrics, NO_STREAM, heard, is_streaming=True)
+    count_stream_metrics(metrics, NO_STREAM, heard, is_streaming=True)
     assert "mysymbols_feed_last_message_age_seconds 2.0" in metrics.render().decode()
-    count_feed(metrics, heard, NO_STREAM, is_streaming=False)
+    count_stream_metrics(metrics, heard, NO_STREAM, is_streaming=False)
     assert "mysymbols_feed_last_message_age_seconds NaN" in metrics.render().decode()
 
 

@@ -24,8 +24,8 @@ from app.scoring.services.service import Scoring
 from app.scoring.storage.runs import ScoringRepository
 from app.workers.activities import activities
 from app.workers.runs import create_runs
-from tests.support.desk import NOW
 from tests.support.live_market import LiveMarket, open_market
+from tests.support.trading_desk import NOW
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 

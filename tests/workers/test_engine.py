@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 
 from app.foundation.errors import Code, NotFoundError, UnavailableError
-from app.foundation.jobs import Job, JobError, JobState, StepState
+from app.foundation.jobs import Document, Job, JobError, JobState, StepState
+from app.foundation.ports import StepJournal
 from app.workers.durable import DurableRun
 from app.workers.engine import Engine
 from tests.workers.engines import Notes, ended, engine_at, until
@@ -147,6 +148,43 @@ async def test_cancelled_it_takes_no_further_step_and_gives_its_key_free(
         assert (await engine.cancel("r-2")).state is JobState.DONE, "too late changes nothing"
         with pytest.raises(NotFoundError):
             await engine.cancel("r-3")
+
+
+async def test_two_runs_of_a_kind_work_at_a_time_and_no_other_kind_waits_for_them(
+    database_url: str,
+) -> None:
+    counts = {"reading": 0, "other": 0}
+    most, go_on = dict(counts), asyncio.Event()
+
+    def work(kind: str) -> DurableRun:
+        async def run(journal: StepJournal, _: Document) -> Document:
+            counts[kind] += 1
+            most[kind] = max(most[kind], counts[kind])
+            await journal.step("waits", wait)
+            counts[kind] -= 1
+            return {}
+
+        return DurableRun(kind, ("waits",), run)
+
+    async def wait() -> Document:
+        await go_on.wait()
+        return {}
+
+    async with engine_at(database_url, [work("reading"), work("other")]) as engine:
+        for number in range(6):
+            await engine.enqueue("reading", {}, run_id=f"r-{number}")
+        await engine.enqueue("other", {}, run_id="o-1")
+
+        async def both() -> bool:
+            states = [(await engine.job(f"r-{number}")).state for number in range(6)]
+            begun = all(state is JobState.RUNNING for state in states)
+            return begun and counts == {"reading": 2, "other": 1}
+
+        await until(both)
+        go_on.set()
+        jobs = [await ended(engine, run) for run in ("o-1", *(f"r-{at}" for at in range(6)))]
+    assert {job.state for job in jobs} == {JobState.DONE}
+    assert most == {"reading": 2, "other": 1}
 
 
 async def test_closing_waits_for_running_work(database_url: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.jobs import JobState
-from tests.support import database_away, postgres
+from tests.support import database_outage, postgres
 from tests.workers.engines import Notes, ended, engine_at, until
 
 pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
@@ -19,7 +19,7 @@ def reachable(database_url: str, postgres_server: postgres.Server) -> Switch:
     """Lets connections to the database be made, or cuts them and makes none."""
 
     async def switch(on: bool) -> None:
-        await database_away.reachable(postgres_server.room, database_url, on=on)
+        await database_outage.reachable(postgres_server.room, database_url, on=on)
 
     return switch
 

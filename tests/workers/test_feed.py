@@ -10,7 +10,7 @@ import pytest
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.database import Database
 from app.foundation.sql.leases import LeaseRepository
-from app.market.services.feed_leader import FeedLease, LeaseTimes
+from app.market.services.feed_leader import LeaderLease, LeaseTimes
 from app.market.storage.shared_market import FEED, SharedMarketRepository
 from app.workers.feed import FeedLeaderTask, Sharing
 
@@ -27,11 +27,11 @@ class Process:
     fails: bool = False
     stopped: float | None = None
     times: LeaseTimes = QUICK
-    lease: FeedLease = field(init=False)
+    lease: LeaderLease = field(init=False)
 
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
-        self.lease = FeedLease(self.database, self.name, loop.time, self.times)
+        self.lease = LeaderLease(self.database, self.name, loop.time, self.times)
         self.duty = FeedLeaderTask(
             self.lease,
             loop.time,
@@ -55,10 +55,10 @@ class Process:
                 epoch, stamped_ms, self.name.encode()
             )
         if not written:
-            self.lease.lost()
+            self.lease.give_up()
         return bool(written)
 
-    async def look(self) -> bool:
+    async def refresh(self) -> bool:
         return False
 
     async def answer(self) -> None:
@@ -168,7 +168,7 @@ async def test_an_owner_that_is_cut_off_while_it_ends_its_tasks_ends_them_all_th
     one.duty.end = end
     async with one.running() as running:
         await until(noted, "one begins")
-        one.lease.lost()
+        one.lease.give_up()
         await until(noted, "end 1")
         running.cancel()
     assert noted[-1] == "end 2"

@@ -15,7 +15,7 @@ from app.foundation.ports import StepJournal
 from app.foundation.sql.database import Database
 from app.workers.durable import DurableRun
 from app.workers.runs import report_progress
-from tests.support.desk import NOW
+from tests.support.trading_desk import NOW
 
 
 @dataclass

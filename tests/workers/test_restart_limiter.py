@@ -15,7 +15,7 @@ from app.foundation.sql.database import Database
 from app.operations.services.health_checks import TASK_FAILED, ComponentState, background_task
 from app.portfolio.services.decision_context import DecisionContext
 from app.workers.supervisor import COOLDOWN_S, MAX_CRASHES, Heartbeat, Supervisor
-from tests.support.desk import Desk
+from tests.support.trading_desk import Desk
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -63,11 +63,9 @@ class Bench:
         while self.pauses.count(COOLDOWN_S) < times:
             await asyncio.sleep(0)
 
-    def look(self, context: DecisionContext) -> SystemFacts:
+    def collect(self, context: DecisionContext) -> SystemFacts:
         tasks = self.supervisor.facts()
-        return SystemFacts(
-            jobs=tuple(job_facts(one, context.configuration, context.at) for one in tasks)
-        )
+        return SystemFacts(jobs=tuple(job_facts(one, context.configuration) for one in tasks))
 
 
 async def test_W15_after_five_restarts_in_a_minute_it_has_failed_and_health_says_so() -> None:

@@ -19,13 +19,13 @@ from app.foundation.data_status import DataStatus
 from app.foundation.event_bus import Bus
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
-from app.market.domain.stream import BarUpdate, Told, Topic, TopicKind
-from app.market.services.reference_prices import References, ReferenceSource
+from app.market.domain.stream import BarUpdate, MarketUpdate, StreamTopic, TopicKind
+from app.market.services.reference_prices import ReferencePriceFeed, ReferenceSource
 from app.market.services.service import MarketData
-from app.market.services.service_mode import MarketLevel, ModeNow
-from app.market.services.shared_market import FeedView
-from app.market.services.state import Filling
-from app.market.services.stream_consumer import StreamedMarket
+from app.market.services.service_mode import CurrentMode, MarketLevel
+from app.market.services.shared_market import FeedOwnership
+from app.market.services.state import FillQueue
+from app.market.services.stream_consumer import StreamConsumer
 from app.my_symbols import MySymbolsServiceV2
 from app.scoring.domain.events import ScoresUpdated
 from app.settings import ProcessRole
@@ -59,7 +59,9 @@ class Part:
     """Stands for a part of the service of which little is used."""
 
     hang: Hang
-    mode: ModeNow = field(default_factory=lambda: ModeNow(lambda: MarketLevel(DataStatus.FRESH, 0)))
+    mode: CurrentMode = field(
+        default_factory=lambda: CurrentMode(lambda: MarketLevel(DataStatus.FRESH, 0))
+    )
     filled: asyncio.Event = field(default_factory=asyncio.Event)
     exchange: None = None
     live: Any = field(default_factory=lambda: SimpleNamespace(market=None, stamps=lambda: None))
@@ -73,10 +75,10 @@ class Part:
     async def prices(self) -> Any:
         return await self.hang()
 
-    async def told(self) -> Any:
+    async def updates(self) -> Any:
         return await self.hang()
 
-    async def hang_up(self) -> None:
+    async def close_stream(self) -> None:
         """It goes at once."""
 
     def level(self) -> MarketLevel:
@@ -91,7 +93,7 @@ class Part:
     def monotonic(self) -> float:
         return 0.0
 
-    def refer(self, _: object) -> None:
+    def apply_reference_prices(self, _: object) -> None:
         """It had nothing to tell."""
 
     @property
@@ -119,7 +121,7 @@ class Owner:
     bus: Bus = field(default_factory=Bus)
     supervisor: Supervisor = field(init=False)
     restarts: list[str] = field(default_factory=list)
-    streamed: StreamedMarket = field(init=False)
+    streamed: StreamConsumer = field(init=False)
     bars: Iterator[int] = field(default_factory=lambda: count(1))
 
     def __post_init__(self) -> None:
@@ -157,14 +159,14 @@ class Owner:
         counters = Counters()
         counters.work = replace(counters.work, first_fill=fill)
         bars, market = part("stream_bars"), part("market")
-        self.streamed = StreamedMarket(
+        self.streamed = StreamConsumer(
             cast("MarketData", bars), cast("Any", Part(Hang())), nobody, idle_s=0.01
         )
         FeedTasks(
             ProcessRole.ALL,
             cast("Database", part("mode")),
             cast("MySymbolsServiceV2", Face(market, market, market)),
-            FeedView(lambda: LINK),
+            FeedOwnership(lambda: LINK),
             self.supervisor,
             (),
             counters.work,
@@ -180,17 +182,17 @@ class Owner:
         )._begin()
         if name.startswith("reference"):
             source = cast("ReferenceSource", part(name))
-            asking = References(source, cast("Any", Part(Hang())), lambda: True, 60.0)
-            work = asking.run if name == "reference" else asking.hear
+            asking = ReferencePriceFeed(source, cast("Any", Part(Hang())), lambda: True, 60.0)
+            work = asking.run if name == "reference" else asking.run_stream
             self.supervisor.start(name, work, lambda: 60.0 + EXCHANGE_SILENT_S)
 
     def tell(self) -> None:
         """Wakes the tasks that wait for an event."""
         self.bus.publish(ConfigurationChanged(Configuration(), T0))
         self.bus.publish(ScoresUpdated("run", T0, 1, 0, 0.1, T0))
-        topic = Topic(TopicKind.HOUR_BAR, "XBTUSDTM")
+        topic = StreamTopic(TopicKind.HOUR_BAR, "XBTUSDTM")
         for _ in range(2):
-            self.streamed.told([Told(topic, BarUpdate(next(self.bars)), 0, 0.0)])
+            self.streamed.on_updates([MarketUpdate(topic, BarUpdate(next(self.bars)), 0, 0.0)])
 
 
 async def component(client: httpx2.AsyncClient, world: World, owner: Owner, name: str) -> Any:
@@ -261,18 +263,18 @@ def _has_beaten(owner: Owner, name: str) -> bool:
 
 
 async def test_a_wait_for_another_fill_reports_its_progress() -> None:
-    filling, heard = Filling(), list[str]()
+    filling, heard = FillQueue(), list[str]()
     began = asyncio.Event()
 
     async def second() -> None:
         began.set()
-        async with filling.turn(lambda stage, *_: heard.append(f"second: {stage}")):
-            filling.tell("books", 1, 1)
+        async with filling.wait_turn(lambda stage, *_: heard.append(f"second: {stage}")):
+            filling.report("books", 1, 1)
 
-    async with filling.turn(lambda stage, *_: heard.append(f"first: {stage}")):
+    async with filling.wait_turn(lambda stage, *_: heard.append(f"first: {stage}")):
         waiting = asyncio.ensure_future(second())
         await began.wait()
-        filling.tell("contracts", 1, 1)
+        filling.report("contracts", 1, 1)
     await waiting
-    filling.tell("complete", 1, 1)
+    filling.report("complete", 1, 1)
     assert heard == ["first: contracts", "second: contracts", "second: books"]

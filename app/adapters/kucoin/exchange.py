@@ -27,10 +27,10 @@ from app.market.domain.models import (
     CandleSeries,
     Contract,
     ContractListing,
+    CurrentFunding,
     ExchangeLink,
     ExchangeStatus,
     Funding,
-    FundingNow,
     Interval,
     MarkPrice,
     Rejection,
@@ -185,7 +185,7 @@ class KucoinExchange:
         return listing
 
     async def contract(self, code: str) -> ContractListing:
-        read = partial(parse_contracts.contract, asked=code, received_ms=self._now_ms())
+        read = partial(parse_contracts.contract, requested=code, received_ms=self._now_ms())
         listing = await self._get(routes.CONTRACT, read, symbol=code)
         self._report(routes.CONTRACT, listing.rejections, code)
         return listing
@@ -196,20 +196,20 @@ class KucoinExchange:
         return listing
 
     async def ticker(self, code: str) -> Ticker:
-        read = partial(parse.ticker, asked=code)
+        read = partial(parse.ticker, requested=code)
         return await self._get(routes.TICKER, read, {"symbol": code}, symbol=code)
 
     async def book(self, code: str) -> Book:
         """Order book with up to 100 levels a side."""
-        read = partial(parse.book, asked=code)
+        read = partial(parse.book, requested=code)
         return await self._get(routes.DEPTH100, read, {"symbol": code}, symbol=code)
 
-    async def funding_now(self, code: str) -> FundingNow:
-        read = partial(parse.funding_now, asked=code)
+    async def funding_now(self, code: str) -> CurrentFunding:
+        read = partial(parse.funding_now, requested=code)
         return await self._get(routes.FUNDING_NOW, read, symbol=code)
 
     async def mark_price(self, code: str) -> MarkPrice:
-        read = partial(parse.mark_price, asked=code)
+        read = partial(parse.mark_price, requested=code)
         return await self._get(routes.MARK_PRICE, read, symbol=code)
 
     async def candles(
@@ -251,7 +251,7 @@ class KucoinExchange:
     async def funding_history(self, code: str, start_ms: int, end_ms: int) -> tuple[Funding, ...]:
         """Settled rates in [start_ms, end_ms], oldest first, paged backwards."""
         found: list[Funding] = []
-        read = partial(parse.funding_rows, asked=code)
+        read = partial(parse.funding_rows, requested=code)
         for first, last in funding_pages(start_ms, end_ms, self._limits.funding_page_days):
             until: int | None = last
             while until is not None:
@@ -275,7 +275,7 @@ class KucoinExchange:
         symbol: str = "",
     ) -> T:
         if symbol and not is_code(symbol):
-            raise RefusedError(Code.SYMBOL_UNKNOWN, "no contract of the exchange is called so")
+            raise RefusedError(Code.SYMBOL_UNKNOWN, "the exchange has no contract of this name")
         unreadable: list[Rejection] = []
 
         def judged(data: object) -> T:
@@ -283,7 +283,7 @@ class KucoinExchange:
                 return read(data)
             except BadResponseError as error:
                 name = error.facts.get("field", "data")
-                unreadable.append(Rejection(symbol or "?", name, "the answer makes no sense"))
+                unreadable.append(Rejection(symbol or "?", name, "the answer is invalid"))
                 raise
 
         try:

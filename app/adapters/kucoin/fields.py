@@ -151,12 +151,12 @@ def code(value: object) -> str:
 
 
 def is_code(value: str) -> bool:
-    """Whether a text is safe to send as a contract code."""
+    """True if a text is safe to send as a contract code."""
     return _CODE.fullmatch(value) is not None
 
 
 def is_absent(value: object) -> bool:
-    """Whether a value is null, missing or the empty text."""
+    """True if a value is null, missing or the empty text."""
     return value is None or value == ""
 
 
@@ -172,7 +172,7 @@ class FieldReader:
     faults: list[InvalidFieldError] = field(default_factory=list)
 
     @classmethod
-    def of(cls, value: object, name: str) -> "FieldReader":
+    def from_value(cls, value: object, name: str) -> "FieldReader":
         if not isinstance(value, dict):
             raise InvalidFieldError(name, "not an object")
         return cls(value)

@@ -95,7 +95,7 @@ class QuotaHeaders:
     reset_ms: int | None
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> "QuotaHeaders":
+    def from_headers(cls, headers: Mapping[str, str]) -> "QuotaHeaders":
         return cls(*(_whole(headers.get(f"gw-ratelimit-{n}")) for n in _NAMES))
 
 
@@ -161,8 +161,8 @@ class RequestPool:
         self._ends: float | None = None
         self._used = 0  # by all processes, as far as known
         self._own = 0  # by this process
-        self._flying = 0
-        self._queued = 0
+        self._in_flight = 0
+        self._queued_weight = 0
         self._closed_until = -math.inf
         self._reset_at = -math.inf
 
@@ -171,22 +171,22 @@ class RequestPool:
 
         Raises exchange_rate_limited at once when the room cannot come in time.
         """
-        self._refuse_hopeless(self._estimate(weight), deadline)
-        self._queued += weight
+        self._raise_if_too_late(self._estimate(weight), deadline)
+        self._queued_weight += weight
         try:
             async with asyncio.timeout(max(0.0, deadline - self._monotonic())), self._turn:
                 while (wait := self._wait(weight)) > 0:
-                    self._refuse_hopeless(wait, deadline)
+                    self._raise_if_too_late(wait, deadline)
                     await self._sleep(wait)
                 return self._reserve(weight)
         except TimeoutError:
             raise self._limited(self._estimate(weight)) from None
         finally:
-            self._queued -= weight
+            self._queued_weight -= weight
 
     def give_back(self, ticket: RequestPermit) -> None:
         """Return a permit whose request was never sent."""
-        self._flying -= ticket.weight
+        self._in_flight -= ticket.weight
         if ticket.window == self._window:
             self._used -= ticket.weight
             self._own -= ticket.weight
@@ -198,11 +198,11 @@ class RequestPool:
         window, so it may replace our own guess (sending time plus window), which may be
         early.
         """
-        self._flying -= ticket.weight
+        self._in_flight -= ticket.weight
         self._quota = quota.limit or self._quota
         now = self._monotonic()
-        self._roll(now)
-        ends = self._end_said(now, quota)
+        self._start_new_window(now)
+        ends = self._stated_end(now, quota)
         if self._ends is None or (ticket.window != self._window and ends is None):
             return
         if ends is None:
@@ -211,7 +211,7 @@ class RequestPool:
         elif ends > self._ends + _LATER_S and now >= self._closed_until:
             self._window += 1
             self._ends = ends
-            self._used = self._own = self._flying + ticket.weight
+            self._used = self._own = self._in_flight + ticket.weight
         elif ticket.window == self._window and not self._is_closed(now):
             self._ends = ends if ticket.first else min(self._ends, ends)
         if quota.remaining is not None and (ends is None or ends >= self._ends - _LATER_S):
@@ -250,21 +250,21 @@ class RequestPool:
         return min(most, math.floor(self._quota * share))
 
     def _fits(self, weight: int) -> bool:
-        """Whether a weight fits the common part and our own; an oversized weight fits alone."""
+        """True if a weight fits the common part and our own; an oversized weight fits alone."""
         share = self._share()
         together = self._used + weight <= self._room(share.together) or self._used == 0
         return together and (self._own + weight <= self._room(share.own) or self._own == 0)
 
-    def _roll(self, now: float) -> None:
+    def _start_new_window(self, now: float) -> None:
         """Start a new window after the end; requests in flight may count in the next one."""
         if self._ends is not None and now >= self._ends + _GRACE_S and not self._is_closed(now):
             self._window += 1
             self._ends = None
-            self._used = self._own = self._flying
+            self._used = self._own = self._in_flight
 
     def _wait(self, weight: int) -> float:
         now = self._monotonic()
-        self._roll(now)
+        self._start_new_window(now)
         if self._is_closed(now):
             return self._closed_until + _GRACE_S - now
         if self._ends is not None and now >= self._ends:
@@ -276,8 +276,8 @@ class RequestPool:
 
     def _estimate(self, weight: int) -> float:
         """Seconds that a new waiter waits behind the queue."""
-        wait = self._wait(weight + self._queued)
-        behind = max(0, self._queued + weight - 1) // max(1, self._room(self._share().own))
+        wait = self._wait(weight + self._queued_weight)
+        behind = max(0, self._queued_weight + weight - 1) // max(1, self._room(self._share().own))
         return wait + behind * self._limits.window_s if wait else 0.0
 
     def _reserve(self, weight: int) -> RequestPermit:
@@ -286,16 +286,16 @@ class RequestPool:
             self._ends = self._monotonic() + self._limits.window_s
         self._used += weight
         self._own += weight
-        self._flying += weight
+        self._in_flight += weight
         return RequestPermit(weight, self._window, first)
 
-    def _end_said(self, now: float, quota: QuotaHeaders) -> float | None:
+    def _stated_end(self, now: float, quota: QuotaHeaders) -> float | None:
         if quota.reset_ms is None:
             return None
         reset = quota.reset_ms / 1000
         return now + reset if reset <= _LONGEST_WINDOW * self._limits.window_s else None
 
-    def _refuse_hopeless(self, wait: float, deadline: float) -> None:
+    def _raise_if_too_late(self, wait: float, deadline: float) -> None:
         if wait > 0 and self._monotonic() + wait > deadline:
             raise self._limited(wait)
 

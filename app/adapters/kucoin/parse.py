@@ -37,10 +37,10 @@ from app.market.domain.models import (
     Book,
     CandleSeries,
     Contract,
+    CurrentFunding,
     ExchangeStatus,
     Floats,
     Funding,
-    FundingNow,
     Ints,
     Level,
     MarkPrice,
@@ -60,7 +60,7 @@ def malformed_answer(name: str, reason: str) -> BadResponseError:
     """Create the error for a malformed answer; it never echoes a value."""
     return BadResponseError(
         Code.EXCHANGE_BAD_RESPONSE,
-        f"the exchange's answer makes no sense at {name}: {reason}",
+        f"the exchange's answer is invalid at {name}: {reason}",
         facts={"field": name},
     )
 
@@ -92,9 +92,9 @@ def rejection(item: object, position: int, error: InvalidFieldError) -> Rejectio
     return Rejection(key_of(item, position), error.field, error.reason)
 
 
-def refuse_repeated(name: str, kept: Container[str]) -> None:
+def refuse_repeated(name: str, accepted: Container[str]) -> None:
     """Keep the first record of each contract and reject repeated ones."""
-    if name in kept:
+    if name in accepted:
         raise InvalidFieldError("symbol", "repeated")
 
 
@@ -108,7 +108,7 @@ def server_time(data: object) -> int:
 
 def status(data: object) -> ExchangeStatus:
     def read() -> ExchangeStatus:
-        word = FieldReader.of(data, "data").need("status", text)
+        word = FieldReader.from_value(data, "data").need("status", text)
         try:
             return ExchangeStatus(word)
         except ValueError:
@@ -117,29 +117,29 @@ def status(data: object) -> ExchangeStatus:
     return whole_answer(read)
 
 
-def ticker(data: object, asked: str) -> Ticker:
-    """Ticker of `asked`; an answer about another contract is refused."""
+def ticker(data: object, requested: str) -> Ticker:
+    """Ticker of `requested`; an answer about another contract is refused."""
     answer = whole_answer(lambda: _ticker(data))
-    if answer.code != asked:
+    if answer.code != requested:
         raise malformed_answer("symbol", "an answer about another contract")
     return answer
 
 
 def tickers(data: object) -> TickerListing:
-    kept: dict[str, Ticker] = {}
+    accepted: dict[str, Ticker] = {}
     rejections: list[Rejection] = []
     for position, item in enumerate(items(data)):
         try:
             one = _ticker(item)
-            refuse_repeated(one.code, kept)
-            kept[one.code] = one
+            refuse_repeated(one.code, accepted)
+            accepted[one.code] = one
         except InvalidFieldError as error:
             rejections.append(rejection(item, position, error))
-    return TickerListing(tuple(kept.values()), tuple(rejections))
+    return TickerListing(tuple(accepted.values()), tuple(rejections))
 
 
 def _ticker(item: object) -> Ticker:
-    record = FieldReader.of(item, "data")
+    record = FieldReader.from_value(item, "data")
     answer = Ticker(
         code=record.need("symbol", code),
         last=record.need("price", positive),
@@ -156,16 +156,16 @@ def _ticker(item: object) -> Ticker:
     return answer
 
 
-def book(data: object, asked: str) -> Book:
+def book(data: object, requested: str) -> Book:
     """Book with levels sorted best first; levels without size are dropped, a side may be empty."""
 
     def read() -> Book:
-        record = FieldReader.of(data, "data")
-        if record.need("symbol", code) != asked:
+        record = FieldReader.from_value(data, "data")
+        if record.need("symbol", code) != requested:
             raise InvalidFieldError("symbol", "an answer about another contract")
         bids, asks = _levels(record, "bids"), _levels(record, "asks")
         return Book(
-            code=asked,
+            code=requested,
             sequence=record.need("sequence", whole),
             bids=tuple(sorted(bids, key=lambda level: level.price, reverse=True)),
             asks=tuple(sorted(asks, key=lambda level: level.price)),
@@ -194,13 +194,13 @@ def _level(row: object, name: str) -> Level:
         raise InvalidFieldError(name, str(error)) from None
 
 
-def mark_price(data: object, asked: str) -> MarkPrice:
+def mark_price(data: object, requested: str) -> MarkPrice:
     def read() -> MarkPrice:
-        record = FieldReader.of(data, "data")
-        if record.need("symbol", code) != asked:
+        record = FieldReader.from_value(data, "data")
+        if record.need("symbol", code) != requested:
             raise InvalidFieldError("symbol", "an answer about another contract")
         answer = MarkPrice(
-            code=asked,
+            code=requested,
             mark=record.need("value", positive),
             index=record.maybe("indexPrice", positive),
             stamped_ms=record.need("timePoint", instant_ms),
@@ -212,39 +212,39 @@ def mark_price(data: object, asked: str) -> MarkPrice:
     return whole_answer(read)
 
 
-def funding_now(data: object, asked: str) -> FundingNow:
+def funding_now(data: object, requested: str) -> CurrentFunding:
     """Funding of the running interval; `timePoint` is the settlement that began it.
 
     The next settlement is `fundingTime`; older answers lack it, there it is one interval later.
     """
 
-    def read() -> FundingNow:
-        record = FieldReader.of(data, "data")
+    def read() -> CurrentFunding:
+        record = FieldReader.from_value(data, "data")
         started = record.need("timePoint", instant_ms)
         interval = record.need("granularity", some_lots)
         settles = started + interval
         if not is_absent(record.values.get("fundingTime")):
             settles = record.need("fundingTime", instant_ms)
-        return FundingNow(asked, record.need("value", decimal), interval, started, settles)
+        return CurrentFunding(requested, record.need("value", decimal), interval, started, settles)
 
     return whole_answer(read)
 
 
-def funding_rows(data: object, asked: str) -> tuple[list[Funding], list[Rejection]]:
+def funding_rows(data: object, requested: str) -> tuple[list[Funding], list[Rejection]]:
     """Settled rates in their order, without intervals; the caller pages, sorts and links them."""
     rows: list[Funding] = []
     rejections: list[Rejection] = []
     for position, item in enumerate(items(data)):
         try:
-            rows.append(_funding(item, asked))
+            rows.append(_funding(item, requested))
         except InvalidFieldError as error:
             rejections.append(rejection(item, position, error))
     return rows, rejections
 
 
-def _funding(item: object, asked: str) -> Funding:
-    record = FieldReader.of(item, "data")
-    if record.need("symbol", code) != asked:
+def _funding(item: object, requested: str) -> Funding:
+    record = FieldReader.from_value(item, "data")
+    if record.need("symbol", code) != requested:
         raise InvalidFieldError("symbol", "a record of another contract")
     moment = record.need("timepoint", instant_ms)
     return Funding(moment, record.need("fundingRate", decimal), interval_ms=None)
@@ -306,20 +306,20 @@ def candle_rows(data: object) -> tuple[CandleRows, list[Rejection]]:
     whole = _parse_vectorized(sent)
     if whole is not None:
         return whole, []
-    kept: list[_Row] = []
+    accepted: list[_Row] = []
     rejections: list[Rejection] = []
     for position, item in enumerate(sent):
         try:
-            kept.append(_row(item))
+            accepted.append(_row(item))
         except InvalidFieldError as error:
             rejections.append(Rejection(f"#{position}", error.field, error.reason))
-    return _table(kept), rejections
+    return _table(accepted), rejections
 
 
 def _parse_vectorized(sent: Sequence[object]) -> CandleRows | None:
     """Parse all rows in one numpy call, an order of magnitude faster than one by one.
 
-    None unless every row holds plain numbers in the usual form: `_row` alone decides doubtful
+    None unless every row holds plain numbers in the usual form: `_row` alone decides restarted
     rows and gives their reasons.
     """
     if set(map(type, sent)) != {list}:

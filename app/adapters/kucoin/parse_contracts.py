@@ -57,7 +57,7 @@ def contracts(data: object, received_ms: int) -> ContractListing:
     rejections: list[Rejection] = []
     for position, item in enumerate(items(data)):
         try:
-            record = FieldReader.of(item, "data")
+            record = FieldReader.from_value(item, "data")
             contract = _contract(record)
             refuse_repeated(contract.code, listed)
             listed[contract.code] = contract
@@ -68,13 +68,13 @@ def contracts(data: object, received_ms: int) -> ContractListing:
     return ContractListing(tuple(listed.values()), tuple(stats), tuple(rejections))
 
 
-def contract(data: object, asked: str, received_ms: int) -> ContractListing:
+def contract(data: object, requested: str, received_ms: int) -> ContractListing:
     """The requested contract as a listing; an answer about another one is refused."""
     listing = contracts([data], received_ms)
     if not listing.contracts:
         fault = listing.rejections[0]
         raise malformed_answer(fault.field, fault.reason)
-    if listing.contracts[0].code != asked:
+    if listing.contracts[0].code != requested:
         raise malformed_answer("symbol", "an answer about another contract")
     return listing
 

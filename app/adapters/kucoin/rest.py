@@ -60,7 +60,7 @@ class TemporaryBans:
     def close(self, endpoint: Endpoint) -> None:
         self._endpoints[endpoint] = self._monotonic() + self._limits.endpoint_closed_s
 
-    def passed(self, sent_at: float) -> None:
+    def record_success(self, sent_at: float) -> None:
         """End any ban: the exchange itself answered a request sent at `sent_at`."""
         if sent_at >= self._banned_until:
             self._ban_s = 0.0
@@ -100,43 +100,43 @@ class CircuitBreaker:
         self._limits = limits
         self._monotonic = monotonic
         self._calls: deque[tuple[float, bool]] = deque()
-        self._row = 0
+        self._failures_in_a_row = 0
         self._probe_at: float | None = None  # None while closed
-        self._probing = False
+        self._is_probing = False
 
     def wait(self) -> float:
         """Seconds until a request may leave; zero when it may now."""
         if self._probe_at is None:
             return 0.0
         left = self._probe_at - self._monotonic()
-        if left <= 0 and self._probing:
+        if left <= 0 and self._is_probing:
             return self._limits.breaker_probe_s
         return max(0.0, left)
 
     def enter(self) -> bool:
         """Register a departing request; true makes it the probe. Requires `wait()` of zero."""
-        self._probing = self._probe_at is not None
-        return self._probing
+        self._is_probing = self._probe_at is not None
+        return self._is_probing
 
     def abandon(self, probe: bool) -> None:
         """Drop a request that ended without evidence about the exchange."""
-        self._probing = self._probing and not probe
+        self._is_probing = self._is_probing and not probe
 
     def success(self, probe: bool) -> None:
-        self._row = 0
+        self._failures_in_a_row = 0
         if probe:
             self._probe_at = None
-            self._probing = False
+            self._is_probing = False
             self._calls.clear()
         self._note(failed=False)
 
     def failure(self, probe: bool) -> None:
         """Count a failure; while open, only a probe's failure delays the next probe."""
-        self._row += 1
+        self._failures_in_a_row += 1
         self._note(failed=True)
         if probe or (self._probe_at is None and self._is_bad()):
             self._probe_at = self._monotonic() + self._limits.breaker_probe_s
-            self._probing = False
+            self._is_probing = False
 
     def _note(self, *, failed: bool) -> None:
         now = self._monotonic()
@@ -148,7 +148,7 @@ class CircuitBreaker:
         limits = self._limits
         failed = sum(failed for _, failed in self._calls)
         many = len(self._calls) >= limits.breaker_calls
-        return self._row >= limits.breaker_consecutive or (
+        return self._failures_in_a_row >= limits.breaker_consecutive or (
             many and failed >= limits.breaker_share * len(self._calls)
         )
 
@@ -158,16 +158,16 @@ class RetryBudget:
 
     def __init__(self, limits: KucoinLimits) -> None:
         self._limits = limits
-        self._saved = limits.retry_reserve
+        self._tokens = limits.retry_reserve
 
     def call(self) -> None:
-        self._saved = min(self._saved + self._limits.retry_share, self._limits.retry_reserve)
+        self._tokens = min(self._tokens + self._limits.retry_share, self._limits.retry_reserve)
 
     def spend(self) -> bool:
         """Take one retry from the budget; False when it is used up."""
-        if self._saved < 1:
+        if self._tokens < 1:
             return False
-        self._saved -= 1
+        self._tokens -= 1
         return True
 
 
@@ -311,55 +311,55 @@ class RestClient:
         deadline = self._around.monotonic() + patience_s
         path = endpoint.path.format(symbol=symbol)
         self._budget.call()
-        tried = 0
+        attempts = 0
         fault: RequestFailure | None = None
         while True:
             try:
-                leave = await self._turn(endpoint, deadline)
+                permit = await self._wait_for_permit(endpoint, deadline)
             except UnavailableError:
                 if fault is not None:  # the original error explains more than the refusal to retry
                     raise self._with_retry_time(fault, endpoint) from None
                 raise
-            tried += 1
-            outcome, size = await self._send(endpoint, leave, path, params, deadline)
+            attempts += 1
+            outcome, size = await self._send(endpoint, permit, path, params, deadline)
             if isinstance(outcome, RequestSuccess):
                 return await self._run_aside(size, read, outcome.data)
             fault = outcome
-            pause = self._pause(fault, tried)
+            pause = self._pause(fault, attempts)
             if pause is None or self._around.monotonic() + pause >= deadline:
                 raise self._with_retry_time(fault, endpoint)
             if pause:
                 await self._around.sleep(pause)
 
-    async def _turn(self, endpoint: Endpoint, deadline: float) -> _SendPermit:
+    async def _wait_for_permit(self, endpoint: Endpoint, deadline: float) -> _SendPermit:
         """Wait until pool, bans and breaker all allow a request; raises when that is too late."""
         monotonic = self._around.monotonic
         while True:
-            self._refuse_when_broken()
+            self._require_closed_breaker()
             while (wait := self._bans.wait(endpoint)) > 0:
                 if monotonic() + wait > deadline:
                     raise self._bans.refusal(endpoint)
                 await self._around.sleep(wait)
             ticket = await self._pool.take(endpoint.weight, deadline)
-            # Doors may have closed while we stood in the queue; from here to the wire nothing
-            # is awaited, so what is open now is open then.
+            # Bans and breaker may have changed during the wait. Nothing is awaited from here to
+            # the request, so the state holds until then.
             if self._bans.wait(endpoint) == 0 and self._circuit_breaker.wait() == 0:
                 return _SendPermit(ticket, self._circuit_breaker.enter(), monotonic())
             self._pool.give_back(ticket)
 
-    def _refuse_when_broken(self) -> None:
+    def _require_closed_breaker(self) -> None:
         wait = self._circuit_breaker.wait()
         if wait > 0:
             raise UnavailableError(
                 Code.EXCHANGE_UNAVAILABLE,
-                "the exchange keeps failing; it is asked again shortly",
+                "the exchange keeps failing; the next request follows shortly",
                 retry_after_s=wait,
             )
 
     async def _send(
         self,
         endpoint: Endpoint,
-        leave: _SendPermit,
+        permit: _SendPermit,
         path: str,
         params: Mapping[str, str],
         deadline: float,
@@ -367,7 +367,7 @@ class RestClient:
         """Send one request, update pool, bans, breaker and link; returns outcome and body size."""
         size, quota = 0, SILENT
         try:
-            within_s = deadline - leave.sent_at
+            within_s = deadline - permit.sent_at
             answer = await self._wire.ask(endpoint.method, path, params, within_s)
             outcome: RequestSuccess | RequestFailure
             if isinstance(answer, ExchangeResponse):
@@ -376,53 +376,53 @@ class RestClient:
             else:
                 outcome = answer
         except BaseException:  # cancelled: no evidence, but pool and breaker must be released
-            self._pool.settle(leave.ticket, SILENT)
-            self._circuit_breaker.abandon(leave.probe)
+            self._pool.settle(permit.ticket, SILENT)
+            self._circuit_breaker.abandon(permit.probe)
             raise
-        self._pool.settle(leave.ticket, quota)
+        self._pool.settle(permit.ticket, quota)
         if isinstance(outcome, RequestFailure) and outcome.remedy is RetryAction.POOL:
             self._pool.close(quota)
-        self._learn(endpoint, leave, outcome)
+        self._record_outcome(endpoint, permit, outcome)
         return outcome, size
 
-    def _learn(
-        self, endpoint: Endpoint, leave: _SendPermit, outcome: RequestSuccess | RequestFailure
+    def _record_outcome(
+        self, endpoint: Endpoint, permit: _SendPermit, outcome: RequestSuccess | RequestFailure
     ) -> None:
         fault = outcome if isinstance(outcome, RequestFailure) else None
         health = fault.health if fault else HealthEvidence.ALIVE
         if health is HealthEvidence.ALIVE:
-            self._circuit_breaker.success(leave.probe)
-            self._bans.passed(leave.sent_at)
+            self._circuit_breaker.success(permit.probe)
+            self._bans.record_success(permit.sent_at)
         elif health is HealthEvidence.SICK:
-            self._circuit_breaker.failure(leave.probe)
+            self._circuit_breaker.failure(permit.probe)
         else:
-            self._circuit_breaker.abandon(leave.probe)
+            self._circuit_breaker.abandon(permit.probe)
         if fault and fault.remedy is RetryAction.BAN:
-            self._bans.ban(leave.sent_at)
+            self._bans.ban(permit.sent_at)
         if fault and fault.remedy is RetryAction.ENDPOINT:
             self._bans.close(endpoint)
         if fault and (health is not HealthEvidence.ALIVE or fault.remedy is RetryAction.POOL):
             self._link.failure(fault.error)
         else:
-            self._link.success(leave.sent_at)
-        seconds = self._around.monotonic() - leave.sent_at
+            self._link.success(permit.sent_at)
+        seconds = self._around.monotonic() - permit.sent_at
         self._around.on_request(endpoint.path, fault.error.code.value if fault else OK, seconds)
 
-    def _pause(self, fault: RequestFailure, tried: int) -> float | None:
+    def _pause(self, fault: RequestFailure, attempts: int) -> float | None:
         """Seconds before the next try, None to give up; pool and bans set their own waits."""
-        if fault.remedy is RetryAction.NONE or tried >= self._limits.tries:
+        if fault.remedy is RetryAction.NONE or attempts >= self._limits.tries:
             return None
         if fault.remedy in {RetryAction.POOL, RetryAction.ENDPOINT, RetryAction.BAN}:
             return 0.0
         if fault.remedy is RetryAction.SHORT_PAUSE:
-            if tried > self._limits.capacity_retries or not self._budget.spend():
+            if attempts > self._limits.capacity_retries or not self._budget.spend():
                 return None
             return capacity_wait_s(self._limits, self._around.dice)
         if not self._budget.spend():
             return None
         limits = self._limits
         return full_jitter_s(
-            tried, limits.backoff_first_s, limits.backoff_cap_s, self._around.dice.random()
+            attempts, limits.backoff_first_s, limits.backoff_cap_s, self._around.dice.random()
         )
 
     def _with_retry_time(self, fault: RequestFailure, endpoint: Endpoint) -> ServiceError:

@@ -42,7 +42,7 @@ class HealthEvidence(Enum):
 
     ALIVE = auto()
     SICK = auto()
-    UNTOLD = auto()
+    UNKNOWN = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def _malformed_response(answer: ExchangeResponse, reason: str, name: str) -> Req
         return RequestFailure(
             BadResponseError(
                 Code.EXCHANGE_REDIRECTED,
-                "the exchange points to another address, which is not followed",
+                "the exchange redirects to another address, which is not followed",
                 facts={"field": "status"},
             ),
             RetryAction.NONE,
@@ -199,7 +199,7 @@ def too_big(limit: int) -> RequestFailure:
 
 def server_failure(status: int) -> RequestFailure:
     error = UnavailableError(
-        Code.EXCHANGE_UNAVAILABLE, f"the exchange failed inside (HTTP status {status})"
+        Code.EXCHANGE_UNAVAILABLE, f"internal error of the exchange (HTTP status {status})"
     )
     return RequestFailure(error, RetryAction.BACKOFF, HealthEvidence.SICK)
 
@@ -239,7 +239,7 @@ def banned() -> RequestFailure:
     error = UnavailableError(
         Code.EXCHANGE_BANNED, "the exchange's front end has blocked this address for a while"
     )
-    return RequestFailure(error, RetryAction.BAN, HealthEvidence.UNTOLD)
+    return RequestFailure(error, RetryAction.BAN, HealthEvidence.UNKNOWN)
 
 
 _Judgement = Callable[[str, Endpoint], RequestFailure]
@@ -305,14 +305,14 @@ class AiohttpTransport:
             async with self._session.request(
                 method, url, timeout=timeout, allow_redirects=False, headers=_HEADERS
             ) as response:
-                quota = QuotaHeaders.of(response.headers)
+                quota = QuotaHeaders.from_headers(response.headers)
                 return ExchangeResponse(response.status, quota, await self._body(response))
         except TimeoutError:
             return timed_out()
         except _TooBigError:
             return too_big(limits.body_bytes)
         except (_BrokenBodyError, aiohttp.ClientPayloadError, zlib.error):
-            return broken("the answer broke off or cannot be unpacked")
+            return broken("the answer ended early or cannot be decompressed")
         except aiohttp.ClientResponseError:
             return broken("the answer is not HTTP")
         except (aiohttp.ClientError, OSError) as error:
@@ -338,11 +338,11 @@ class AiohttpTransport:
 
 _REASONS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (aiohttp.ClientConnectorCertificateError, "its certificate is not trusted"),
-    (aiohttp.ClientSSLError, "no secure connection comes about"),
-    (ssl.SSLError, "no secure connection comes about"),
+    (aiohttp.ClientSSLError, "the TLS handshake fails"),
+    (ssl.SSLError, "the TLS handshake fails"),
     (aiohttp.ClientConnectorDNSError, "its name cannot be resolved"),
     (aiohttp.ClientConnectorError, "the connection is refused"),
-    (aiohttp.ServerDisconnectedError, "it hangs up without an answer"),
+    (aiohttp.ServerDisconnectedError, "it closes the connection without an answer"),
 )
 
 

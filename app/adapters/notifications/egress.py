@@ -73,7 +73,7 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # the whole of IPv4, seen
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to the public internet."""
+    """True if an address belongs to the public internet."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in _SPECIAL_V4)
     if address in _NAT64:
@@ -121,7 +121,7 @@ class Egress:
         if not self.allow_private and not all(
             is_public(ipaddress.ip_address(one)) for one in found
         ):
-            raise forbidden("its name leads to an address that is not public")
+            raise forbidden("its name resolves to an address that is not public")
         return found
 
     async def connect(self, host: str, port: int) -> socket.socket:
@@ -197,8 +197,8 @@ class PinnedHttp:
             raise undelivered(f"answered {status}")
 
     async def _post(self, body: bytes, headers: dict[str, str] | None) -> int:
-        asked = self.session.post(self.url, data=body, headers=headers, allow_redirects=False)
-        async with asked as answer:
+        posting = self.session.post(self.url, data=body, headers=headers, allow_redirects=False)
+        async with posting as answer:
             await answer.content.read(MAX_ANSWER_BYTES)
             return answer.status
 

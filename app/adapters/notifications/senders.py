@@ -129,13 +129,13 @@ def letter_of(url: str, egress: Egress) -> MailChannel:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise malformed("It is no complete mailto:// URL.") from None
+        raise malformed("It is not a complete mailto:// URL.") from None
     query = query_of(parts.query, _KEYS)
     domain = (parts.hostname or "").lower()
     user = query.get("user") or unquote(parts.username or "")
     password = query.get("pass") or unquote(parts.password or "")
     if not domain or parts.fragment or (bool(password) and not user):
-        raise malformed("It is no complete mailto:// URL.")
+        raise malformed("It is not a complete mailto:// URL.")
     host, usual = _PROVIDERS.get(domain, (domain, None))
     if domain in _PROVIDERS and user and "@" not in user:
         user = f"{user}@{domain}"
@@ -149,7 +149,7 @@ def letter_of(url: str, egress: Egress) -> MailChannel:
     to = _mailboxes(f"{path},{query.get('to', '')}") or _mailboxes(sender)
     cc, bcc = _mailboxes(query.get("cc", "")), _mailboxes(query.get("bcc", ""))
     if not _MAILBOX.fullmatch(sender):
-        raise malformed("Its sender is no mailbox.")
+        raise malformed("Its sender is not a mailbox.")
     if len(to) + len(cc) + len(bcc) > _MOST or not (query.get("name") or "x").isprintable():
         raise malformed(f"It has more than {_MOST} recipients, or a name that cannot be shown.")
     return MailChannel(
@@ -166,7 +166,7 @@ def letter_of(url: str, egress: Egress) -> MailChannel:
 
 def message_of(letter: MailChannel, delivery: Delivery) -> EmailMessage:
     """Create the mail, equal for every attempt."""
-    notice, message = delivery.notice, EmailMessage()
+    notice, message = delivery.notification, EmailMessage()
     message["Subject"] = " ".join(notice.title.split())
     message["From"] = letter.sender
     message["To"] = ", ".join(letter.to)
@@ -197,7 +197,7 @@ def _mode(
 def _mailboxes(text: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(one.strip() for one in text.split(",") if one.strip()))
     if not all(_MAILBOX.fullmatch(one) for one in found):
-        raise malformed("It names a mailbox that is none.")
+        raise malformed("It names an invalid mailbox.")
     return found
 
 
@@ -250,13 +250,13 @@ class WebhookNotifier:
 
 def event_id(delivery: Delivery) -> str:
     """Event id, equal for every attempt, so that a receiver can drop duplicates."""
-    seq = delivery.notice.event_seq
+    seq = delivery.notification.event_seq
     return f"notice-{delivery.id}" if seq is None else f"event-{seq}"
 
 
 def content(delivery: Delivery) -> bytes:
     """Request body, with the same bytes at every attempt."""
-    notice = delivery.notice
+    notice = delivery.notification
     document: dict[str, Any] = {
         "id": event_id(delivery),
         "kind": notice.kind.value,
@@ -341,7 +341,7 @@ class PeopleNotifier:
         async with self.egress.http(url) as http:
 
             async def tell(delivery: Delivery) -> None:
-                for document in documents(delivery.notice):
+                for document in documents(delivery.notification):
                     await http.post(json.dumps(document, ensure_ascii=False).encode())
 
             yield tell
@@ -364,7 +364,7 @@ class PeopleNotifier:
             return f"{base}/api/webhooks/{found[1]}/{found[2]}", _discord
         if scheme == "slack" and (found := _SLACK.fullmatch(rest)):
             return f"{base}/services/{found[1]}/{found[2]}/{found[3]}", _slack
-        raise malformed(f"It is no complete {scheme}:// URL.")
+        raise malformed(f"It is not a complete {scheme}:// URL.")
 
 
 def _scheme(url: str) -> str:

@@ -7,8 +7,15 @@ from fastapi import Path, Query, Request
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
-from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution, ThresholdSide, rank
-from app.alerts.domain.rules import ActiveRule, in_force
+from app.alerts.domain.models import (
+    Alert,
+    AlertRule,
+    AlertState,
+    Resolution,
+    ThresholdSide,
+    sort_key,
+)
+from app.alerts.domain.rules import ActiveRule, activate_rule
 from app.alerts.services.service import AlertFilter, AlertRuleService, AlertService
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
@@ -46,7 +53,7 @@ from app.foundation.principals import Role
 from app.portfolio.api.schemas import freshness
 
 router = api_router("alerts", "/alerts")
-_MOVES = (
+_TRANSITION_ERRORS = (
     Code.NOT_FOUND,
     Code.ALERT_STATE,
     Code.IDEMPOTENCY_IN_PROGRESS,
@@ -66,12 +73,12 @@ class AlertOut(Out):
     symbols: list[str]
     severity: Severity
     state: AlertState
-    value: float | None = Field(description="At the last evaluation; null for a state.")
+    value: float | None = Field(description="Value at the last evaluation; null for a state.")
     limit: float | None
     message: str
     since: UtcTime = Field(description="Start of the condition.")
     last_seen_at: UtcTime
-    opened_at: UtcTime | None = Field(description="Null while it is pending.")
+    opened_at: UtcTime | None = Field(description="Null for a pending alert.")
     acknowledged_at: UtcTime | None
     acknowledged_by: str | None
     snoozed_until: UtcTime | None
@@ -110,11 +117,11 @@ class AlertsOut(Freshness):
     next_cursor: str | None
 
 
-class MoveIn(Body):
+class TransitionIn(Body):
     user: NameText | None = Field(None, description="Recorded as the claimed actor.")
 
 
-class SnoozeIn(MoveIn):
+class SnoozeIn(TransitionIn):
     """Length of a snooze: either `until` or `seconds`."""
 
     until: TimeIn | None = None
@@ -130,8 +137,8 @@ class SnoozeIn(MoveIn):
         return self.until if self.until is not None else timedelta(seconds=self.seconds or 0)
 
 
-def _alert(done: Alert) -> StoredResponse:
-    return keep(AlertOut.of(done))
+def _alert_response(alert: Alert) -> StoredResponse:
+    return keep(AlertOut.of(alert))
 
 
 @router.get("", summary="Alerts, the open ones by default", responses=problems(*NAMES))
@@ -148,10 +155,10 @@ async def alerts(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> AlertsOut:
-    """Alerts about members, exchange and service, evaluated at the request.
+    """Evaluates the rules and returns alerts about members, exchange and service.
 
-    Order: critical first, then by rule and subject; `resolved` ones newest first. `pending` ones
-    have not held for `duration_s` yet, or recur within the `cooldown_s` of their rule.
+    Order: critical first, then by rule and subject; `resolved` alerts newest first. The condition
+    of a `pending` alert has not held for `duration_s` yet, or recurs within `cooldown_s`.
     """
     chosen = {
         "state": state.value,
@@ -159,15 +166,15 @@ async def alerts(
         "rule": None if rule is None else rule.value,
         "symbol": symbol,
     }
-    wanted = AlertFilter(state, rule, severity, symbol)
+    criteria = AlertFilter(state, rule, severity, symbol)
     start = cursors.decode("alerts", chosen, cursor)
     if state is AlertState.RESOLVED:
         before = moment_and_id(start)
-        past, facts = await alerts.past(wanted, limit + 1, before)
-        page, last = cut(past, limit, _ended)
+        resolved, facts = await alerts.load_resolved(criteria, limit + 1, before)
+        page, last = cut(resolved, limit, _resolved_position)
     else:
-        found, facts = await alerts.list(wanted)
-        page, last = after(found, limit, rank, start)
+        active, facts = await alerts.list(criteria)
+        page, last = after(active, limit, sort_key, start)
     return AlertsOut(
         items=[AlertOut.of(alert) for alert in page],
         next_cursor=None if last is None else cursors.encode("alerts", chosen, last),
@@ -175,14 +182,14 @@ async def alerts(
     )
 
 
-def _ended(alert: Alert) -> tuple[str, str]:
+def _resolved_position(alert: Alert) -> tuple[str, str]:
     return (alert.resolved_at or alert.since).isoformat(), alert.id
 
 
 @router.get("/{alert_id}", summary="One alert", responses=problems(Code.NOT_FOUND))
 @requires(Role.VIEWER)
 async def alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
-    """One alert in any state."""
+    """Returns one alert in any state."""
     return AlertOut.of(await alerts.get(alert_id))
 
 
@@ -190,51 +197,51 @@ async def alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
     "/{alert_id}/acknowledge",
     summary="Acknowledge an alert",
     response_model=AlertOut,
-    responses=problems(*_MOVES),
+    responses=problems(*_TRANSITION_ERRORS),
 )
 @requires(Role.OPERATOR)
 async def acknowledge(
     alerts: Provided[AlertService],
     command: UnversionedDep,
     alert_id: IdPath,
-    body: MoveIn | None = None,
+    body: TransitionIn | None = None,
 ) -> Response:
-    """Acknowledge an alert; it stays active until its cause ends. A repetition changes nothing."""
-    who = by(command, None if body is None else body.user)
-    return sent(await alerts.acknowledge(alert_id, who, _alert))
+    """Acknowledges an alert, which stays active until its cause ends; repeatable."""
+    actor = by(command, None if body is None else body.user)
+    return sent(await alerts.acknowledge(alert_id, actor, _alert_response))
 
 
 @router.post(
     "/{alert_id}/snooze",
     summary="Snooze an alert",
     response_model=AlertOut,
-    responses=problems(*_MOVES),
+    responses=problems(*_TRANSITION_ERRORS),
 )
 @requires(Role.OPERATOR)
 async def snooze(
     alerts: Provided[AlertService], command: UnversionedDep, alert_id: IdPath, body: SnoozeIn
 ) -> Response:
-    """Snooze an alert for at most 30 days; it reopens then while its cause lasts."""
-    who = by(command, body.user)
-    return sent(await alerts.snooze(alert_id, body.end(), who, _alert))
+    """Snoozes an alert for at most 30 days; it then reopens while its cause lasts."""
+    actor = by(command, body.user)
+    return sent(await alerts.snooze(alert_id, body.end(), actor, _alert_response))
 
 
 @router.post(
     "/{alert_id}/resolve",
     summary="Resolve an alert",
     response_model=AlertOut,
-    responses=problems(*_MOVES),
+    responses=problems(*_TRANSITION_ERRORS),
 )
 @requires(Role.OPERATOR)
 async def resolve(
     alerts: Provided[AlertService],
     command: UnversionedDep,
     alert_id: IdPath,
-    body: MoveIn | None = None,
+    body: TransitionIn | None = None,
 ) -> Response:
-    """Resolve an alert; while its cause lasts it reopens after a cooldown of 10 minutes or more."""
-    who = by(command, None if body is None else body.user)
-    return sent(await alerts.resolve(alert_id, who, _alert))
+    """Resolves an alert; while its cause lasts it reopens after at least 10 minutes."""
+    actor = by(command, None if body is None else body.user)
+    return sent(await alerts.resolve(alert_id, actor, _alert_response))
 
 
 rule_router = api_router("alerts", "/alerts/rules")
@@ -267,7 +274,7 @@ class AlertRuleOut(Out):
 
 
 class AlertRulesOut(Out):
-    version: int = Field(description="Of the configuration that they are part of.")
+    version: int = Field(description="Version of the configuration.")
     rules: list[AlertRuleOut]
 
 
@@ -288,10 +295,10 @@ class AlertRuleIn(ChangeRequest):
 _SIDES = {ThresholdSide.STATE: "state", ThresholdSide.ABOVE: "above", ThresholdSide.BELOW: "below"}
 
 
-@rule_router.get("", summary="The alert rules in force")
+@rule_router.get("", summary="Alert rules")
 @requires(Role.VIEWER)
 async def alert_rules(alert_rules: Provided[AlertRuleService]) -> AlertRulesOut:
-    """All rules, disabled ones included, with the version of the configuration."""
+    """Returns all rules, including disabled ones, with the version of the configuration."""
     rules, version = await alert_rules.all()
     return AlertRulesOut(version=version, rules=[AlertRuleOut.of(rule) for rule in rules])
 
@@ -310,16 +317,16 @@ async def put_alert_rule(
     name: Annotated[AlertRule, Path(description="One of `GET /alerts/rules`.")],
     body: AlertRuleIn,
 ) -> Response:
-    """Change a rule as a new version of the configuration; `If-Match` names the current one."""
+    """Changes a rule as a new version of the configuration; `If-Match` is the current version."""
 
     def render(settings: Configuration) -> StoredResponse:
-        shown = AlertRuleOut.of(in_force(name, settings))
-        return keep(shown, headers={"ETag": etag(settings.version)})
+        changed = AlertRuleOut.of(activate_rule(name, settings))
+        return keep(changed, headers={"ETag": etag(settings.version)})
 
-    who, reason = by(command, body.user), body.reason or DEFAULT_REASON
+    actor, reason = by(command, body.user), body.reason or DEFAULT_REASON
     try:
-        done = await alert_rules.change(name, body.changes(), reason, who, render)
+        result = await alert_rules.change(name, body.changes(), reason, actor, render)
     except ConfigurationRefusedError as refused:
         places = [(("body", one.loc.rsplit(".", 1)[-1]), one.type) for one in refused.complaints]
         return problem_response(request, 422, refused.code, refused.detail, errors=places)
-    return sent(done)
+    return sent(result)

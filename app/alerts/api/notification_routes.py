@@ -39,10 +39,10 @@ _CHANNEL: Final = (
     Code.WEBHOOK_URL_FORBIDDEN,
 )
 ChannelId = Annotated[
-    str, Path(min_length=1, max_length=36, pattern=r"^[0-9a-f\-]+$", description="Of a channel.")
+    str, Path(min_length=1, max_length=36, pattern=r"^[0-9a-f\-]+$", description="Channel id.")
 ]
 NotificationId = Annotated[
-    int, Path(ge=1, le=2**53, description="Of a notification, from the delivery log.")
+    int, Path(ge=1, le=2**53, description="Id of a notification in the delivery log.")
 ]
 
 
@@ -130,7 +130,9 @@ class NotificationOut(Out):
 
     id: int
     channel_id: str
-    event_sequence: int | None = Field(description="Of the stream; null for tests and digests.")
+    event_sequence: int | None = Field(
+        description="Sequence number in the event stream; null for tests and digests."
+    )
     kind: NotificationKind
     critical: bool
     title: str
@@ -143,21 +145,22 @@ class NotificationOut(Out):
     error: str | None = Field(description="Reason of the last failure.")
 
     @classmethod
-    def of(cls, one: Delivery) -> Self:
+    def of(cls, delivery: Delivery) -> Self:
+        notification = delivery.notification
         return cls(
-            id=one.id,
-            channel_id=one.channel_id,
-            event_sequence=one.notice.event_seq,
-            kind=one.notice.kind,
-            critical=one.notice.is_critical,
-            title=one.notice.title,
-            body=one.notice.body,
-            state=one.state,
-            attempts=one.attempts,
-            created_at=one.created_at,
-            next_attempt_at=one.next_attempt_at,
-            delivered_at=one.delivered_at,
-            error=one.error,
+            id=delivery.id,
+            channel_id=delivery.channel_id,
+            event_sequence=notification.event_seq,
+            kind=notification.kind,
+            critical=notification.is_critical,
+            title=notification.title,
+            body=notification.body,
+            state=delivery.state,
+            attempts=delivery.attempts,
+            created_at=delivery.created_at,
+            next_attempt_at=delivery.next_attempt_at,
+            delivered_at=delivery.delivered_at,
+            error=delivery.error,
         )
 
 
@@ -166,15 +169,15 @@ class NotificationsOut(Out):
     next_cursor: str | None
 
 
-def _created(channel: Channel) -> StoredResponse:
+def _created_response(channel: Channel) -> StoredResponse:
     return keep(ChannelOut.of(channel), 201)
 
 
-def _channel(channel: Channel) -> StoredResponse:
+def _channel_response(channel: Channel) -> StoredResponse:
     return keep(ChannelOut.of(channel))
 
 
-def _notice(delivery: Delivery) -> StoredResponse:
+def _delivery_response(delivery: Delivery) -> StoredResponse:
     return keep(NotificationOut.of(delivery))
 
 
@@ -183,12 +186,12 @@ def _notice(delivery: Delivery) -> StoredResponse:
 async def log(
     notifications: Provided[NotificationService],
     cursors: CursorsDep,
-    channel_id: Annotated[str | None, Query(max_length=36, description="Of one channel.")] = None,
-    state: Annotated[DeliveryState | None, Query(description="In one state.")] = None,
+    channel_id: Annotated[str | None, Query(max_length=36, description="One channel.")] = None,
+    state: Annotated[DeliveryState | None, Query(description="One state.")] = None,
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> NotificationsOut:
-    """Deliveries, newest first; settled ones stay for `retention.notifications_days` days."""
+    """Lists deliveries, newest first; completed ones stay for `retention.notifications_days`."""
     chosen = {"channel_id": channel_id, "state": None if state is None else state.value}
     start: Any = cursors.decode("notifications", chosen, cursor)
     before = None if start is None else int(start[0])
@@ -203,9 +206,9 @@ async def log(
 @router.get("/channels", summary="Channels", responses=problems())
 @requires(Role.VIEWER)
 async def channels(notifications: Provided[NotificationService]) -> ChannelsOut:
-    """Channels by name, without addresses and secrets."""
-    found = await notifications.channels()
-    return ChannelsOut(items=[ChannelOut.of(channel) for channel in found])
+    """Lists channels by name, without addresses and secrets."""
+    stored = await notifications.channels()
+    return ChannelsOut(items=[ChannelOut.of(channel) for channel in stored])
 
 
 @router.post(
@@ -219,15 +222,15 @@ async def channels(notifications: Provided[NotificationService]) -> ChannelsOut:
 async def create(
     notifications: Provided[NotificationService], command: UnversionedDep, body: ChannelIn
 ) -> Response:
-    """Add a channel; it receives events from now on.
+    """Adds a channel, which receives events from now on.
 
     A webhook gets each event once per `X-Event-Id`, in order, signed with
-    `X-Signature: t=<Unix seconds>,v1=<HMAC-SHA256 of "t.body">`; refuse stamps older than five
-    minutes. For people the settings `notifications` limit each kind per hour and all per minute;
-    the rest is combined into a digest. Critical notifications are sent first and at once.
+    `X-Signature: t=<Unix seconds>,v1=<HMAC-SHA256 of "t.body">`; receivers should refuse times
+    older than five minutes. For people the settings `notifications` limit each kind per hour and
+    all per minute; others are combined into a digest. Critical notifications are sent first.
     """
-    who = by(command, body.user)
-    return sent(await notifications.create(body.draft(), who, _created))
+    actor = by(command, body.user)
+    return sent(await notifications.create(body.draft(), actor, _created_response))
 
 
 @router.put(
@@ -243,9 +246,11 @@ async def alter(
     channel_id: ChannelId,
     body: ChannelIn,
 ) -> Response:
-    """Change a channel; pending deliveries go to the new address."""
-    who = by(command, body.user)
-    return sent(await notifications.alter(channel_id, body.draft(), who, _channel))
+    """Changes a channel; pending deliveries go to the new address."""
+    actor = by(command, body.user)
+    return sent(
+        await notifications.update_channel(channel_id, body.draft(), actor, _channel_response)
+    )
 
 
 @router.delete(
@@ -258,8 +263,8 @@ async def alter(
 async def remove(
     notifications: Provided[NotificationService], command: UnversionedDep, channel_id: ChannelId
 ) -> Response:
-    """Remove a channel with its log and its pending deliveries."""
-    return sent(await notifications.remove(channel_id, command, _channel))
+    """Removes a channel with its log and its pending deliveries."""
+    return sent(await notifications.remove(channel_id, command, _channel_response))
 
 
 @router.post(
@@ -272,8 +277,8 @@ async def remove(
 async def test(
     notifications: Provided[NotificationService], command: UnversionedDep, body: TestIn
 ) -> Response:
-    """Send a test notification; the delivery log shows its result."""
-    return sent(await notifications.test(body.channel_id, command, _notice))
+    """Sends a test notification; the delivery log shows its result."""
+    return sent(await notifications.test(body.channel_id, command, _delivery_response))
 
 
 @router.post(
@@ -288,5 +293,5 @@ async def redrive(
     command: UnversionedDep,
     notification_id: NotificationId,
 ) -> Response:
-    """Retry a delivery that is dead after twenty attempts; it keeps its event id."""
-    return sent(await notifications.redrive(notification_id, command, _notice))
+    """Retries a delivery that is dead after twenty attempts, with the same event id."""
+    return sent(await notifications.redrive(notification_id, command, _delivery_response))

@@ -64,7 +64,7 @@ def alert_raised(alert: Alert, at: datetime) -> AlertRaised:
     )
 
 
-def alert_resolved(alert: Alert, how: Resolution, at: datetime) -> AlertResolved:
+def alert_resolved(alert: Alert, resolution: Resolution, at: datetime) -> AlertResolved:
     """Event of an alert that ended at `at`."""
     return AlertResolved(
         alert.id,
@@ -72,7 +72,7 @@ def alert_resolved(alert: Alert, how: Resolution, at: datetime) -> AlertResolved
         alert.subject,
         alert.symbols,
         alert.severity,
-        how,
+        resolution,
         alert.resolved_by,
         alert.message,
         at,

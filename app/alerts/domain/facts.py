@@ -20,14 +20,14 @@ class MemberFacts:
     score: float | None
     performance: float | None  # fraction since inclusion
     is_fresh: bool | None = None
-    is_lost: bool | None = None  # contract closed, settled or delisted
+    is_delisted: bool | None = None  # contract closed, settled or delisted
     is_ending: bool | None = None  # contract listed, end announced
     former_score: float | None = None  # `alerts.score_drop_runs` boards ago
     drawdown: float | None = None  # since inclusion, positive
     excess: float | None = None  # percentage points of weight beyond its bounds; 0 within
     funding: float | None = None  # of the running interval, as a fraction per 8 hours
     jump: float | None = None  # since the last daily close, in daily standard deviations
-    rival: str | None = None  # candidate of a confirmed replacement
+    candidate: str | None = None  # candidate of a confirmed replacement
     is_doubted: bool | None = None  # quarantined or without trades
     doubt: str | None = None  # why
 

@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app.alerts.domain.facts import Facts
-from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution, RuleReading, rank
-from app.alerts.domain.rules import RULES, ActiveRule, in_force
+from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution, RuleReading, sort_key
+from app.alerts.domain.rules import RULES, ActiveRule, activate_rule
 from app.configuration.domain.model import Configuration
 
-# Minimum pause before an alert that an operator resolved may reopen.
-REST_S: Final = 600
+# Minimum seconds before an alert that an operator resolved may reopen.
+MANUAL_COOLDOWN_S: Final = 600
 # Interval at which an unchanged alert stores its time and number again.
-TOUCH_S: Final = 30.0
+REFRESH_S: Final = 30.0
 
 Key = tuple[AlertRule, str]
 
@@ -23,7 +23,7 @@ class ResolvedAlert:
     """Last end of an alert with one rule and subject."""
 
     at: datetime
-    how: Resolution
+    resolution: Resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,72 +37,72 @@ class Evaluation:
     ended: tuple[Alert, ...]
 
     @property
-    def is_news(self) -> bool:
-        """Whether anything has to be stored."""
+    def has_changes(self) -> bool:
+        """True if a change has to be stored."""
         return bool(self.saved or self.dropped)
 
 
 @dataclass(slots=True)
-class _Pass:
-    """Accumulated state of one walk over the rules."""
+class _EvaluationState:
+    """State accumulated while the rules are evaluated in order."""
 
     now: datetime
     ended: Mapping[Key, ResolvedAlert]
     new_id: Callable[[], str]
-    left: dict[Key, Alert]
-    kept: list[Alert]
+    remaining: dict[Key, Alert]
+    active: list[Alert]
     saved: list[Alert]
     dropped: list[str]
     raised: list[Alert]
-    over: list[Alert]
+    resolved: list[Alert]
 
-    def fires(self, force: ActiveRule, seen: RuleReading) -> None:
-        """Open or update the alert of a reading that exceeds its limit."""
-        known = self.left.pop((force.rule, seen.subject), None)
+    def raise_or_update(self, active_rule: ActiveRule, reading: RuleReading) -> None:
+        """Raises or updates the alert of a reading beyond its limit."""
+        known = self.remaining.pop((active_rule.rule, reading.subject), None)
         if known is None:
-            fresh = _new(force, seen, self.now, self.new_id())
-            self.keep(self.opened(fresh, force), is_new=True)
+            new = _create_alert(active_rule, reading, self.now, self.new_id())
+            self.add_active(self.open_if_due(new, active_rule), is_new=True)
             return
         alert = replace(
             known,
-            symbols=seen.symbols,
-            severity=force.settings.severity,
-            value=seen.value,
-            limit=force.limit,
-            message=seen.message,
+            symbols=reading.symbols,
+            severity=active_rule.settings.severity,
+            value=reading.value,
+            limit=active_rule.limit,
+            message=reading.message,
         )
         if alert.state is AlertState.PENDING:
-            alert = self.opened(alert, force)
+            alert = self.open_if_due(alert, active_rule)
         elif alert.snoozed_until is not None and alert.snoozed_until <= self.now:
-            alert = alert.awake()
+            alert = alert.wake()
             self.raised.append(alert)
-        # A changed number alone is not stored: it would be written at every evaluation.
-        same = replace(alert, value=known.value, message=known.message) == known
-        touched = (self.now - known.last_seen_at).total_seconds() >= TOUCH_S
-        if touched or not same:
+        # A changed number alone is not stored, because every evaluation would write it.
+        is_same = replace(alert, value=known.value, message=known.message) == known
+        is_stale = (self.now - known.last_seen_at).total_seconds() >= REFRESH_S
+        if is_stale or not is_same:
             alert = replace(alert, last_seen_at=self.now)
-        self.keep(alert, is_new=touched or not same)
+        self.add_active(alert, is_new=is_stale or not is_same)
 
-    def opened(self, alert: Alert, force: ActiveRule) -> Alert:
-        """Open a pending alert once its duration and cooldown have passed."""
-        if self.now < _due(alert, force, self.ended.get(alert.key)):
+    def open_if_due(self, alert: Alert, active_rule: ActiveRule) -> Alert:
+        """Opens a pending alert once its duration and cooldown have passed."""
+        if self.now < _earliest_opening(alert, active_rule, self.ended.get(alert.key)):
             return alert
-        alert = alert.raised(self.now)
+        alert = alert.open(self.now)
         self.raised.append(alert)
         return alert
 
-    def keep(self, alert: Alert, *, is_new: bool) -> None:
-        self.kept.append(alert)
+    def add_active(self, alert: Alert, *, is_new: bool) -> None:
+        self.active.append(alert)
         if is_new:
             self.saved.append(alert)
 
-    def ends(self, alert: Alert, how: Resolution) -> None:
+    def end(self, alert: Alert, resolution: Resolution) -> None:
         if alert.state is AlertState.PENDING:
             self.dropped.append(alert.id)
             return
-        done = alert.resolved(self.now, how)
-        self.saved.append(done)
-        self.over.append(done)
+        resolved = alert.resolve(self.now, resolution)
+        self.saved.append(resolved)
+        self.resolved.append(resolved)
 
 
 def evaluate(
@@ -112,81 +112,92 @@ def evaluate(
     ended: Mapping[Key, ResolvedAlert],
     new_id: Callable[[], str],
 ) -> Evaluation:
-    """Evaluate every rule over `facts`.
+    """Evaluates every rule over `facts`.
 
-    An alert opens when its rule has fired for `duration_s` and `cooldown_s` have passed since the
-    last one ended; it ends when the number is back beyond the clear limit, when its subject is
-    gone or when its rule is switched off. Unknown inputs change nothing.
+    An alert opens when its condition has held for `duration_s` and `cooldown_s` have passed since
+    the last one ended. It ends when the number is back beyond the clear limit, when its subject
+    no longer exists or when its rule is disabled. Unknown inputs change nothing.
     """
     found = {alert.key: alert for alert in active}
-    walk = _Pass(facts.at, ended, new_id, found, [], [], [], [], [])
+    state = _EvaluationState(facts.at, ended, new_id, found, [], [], [], [], [])
     for rule in RULES:
-        _ask(walk, rule, facts, configuration)
+        _evaluate_rule(state, rule, facts, configuration)
     return Evaluation(
-        tuple(sorted(walk.kept, key=rank)),
-        tuple(walk.saved),
-        tuple(walk.dropped),
-        tuple(walk.raised),
-        tuple(walk.over),
+        tuple(sorted(state.active, key=sort_key)),
+        tuple(state.saved),
+        tuple(state.dropped),
+        tuple(state.raised),
+        tuple(state.resolved),
     )
 
 
-def _ask(walk: _Pass, rule: AlertRule, facts: Facts, configuration: Configuration) -> None:
-    force = in_force(rule, configuration)
-    if not force.settings.enabled:
-        for alert in _of(rule, walk.left):
-            walk.ends(alert, Resolution.DISABLED)
+def _evaluate_rule(
+    state: _EvaluationState, rule: AlertRule, facts: Facts, configuration: Configuration
+) -> None:
+    active_rule = activate_rule(rule, configuration)
+    if not active_rule.settings.enabled:
+        for alert in _take_alerts(rule, state.remaining):
+            state.end(alert, Resolution.DISABLED)
         return
     seen = RULES[rule].read(facts, configuration)
     if seen is None:
-        for alert in _of(rule, walk.left):
-            walk.keep(alert, is_new=False)
+        for alert in _take_alerts(rule, state.remaining):
+            state.add_active(alert, is_new=False)
         return
     for reading in seen:
-        _judge(walk, force, reading)
-    for alert in _of(rule, walk.left):
-        walk.ends(alert, Resolution.CLEARED)
+        _evaluate_reading(state, active_rule, reading)
+    for alert in _take_alerts(rule, state.remaining):
+        state.end(alert, Resolution.CLEARED)
 
 
-def _judge(walk: _Pass, force: ActiveRule, reading: RuleReading) -> None:
-    known = walk.left.get((force.rule, reading.subject))
+def _evaluate_reading(
+    state: _EvaluationState, active_rule: ActiveRule, reading: RuleReading
+) -> None:
+    known = state.remaining.get((active_rule.rule, reading.subject))
     is_open = known is not None and known.state is not AlertState.PENDING
-    verdict = reading.fires(force.side, force.clear_limit if is_open else force.limit)
-    if verdict is None:
+    is_exceeded = reading.is_exceeded(
+        active_rule.side, active_rule.clear_limit if is_open else active_rule.limit
+    )
+    if is_exceeded is None:
         if known is not None:
-            walk.keep(walk.left.pop(known.key), is_new=False)
+            state.add_active(state.remaining.pop(known.key), is_new=False)
         return
-    if verdict:
-        walk.fires(force, reading)
+    if is_exceeded:
+        state.raise_or_update(active_rule, reading)
 
 
-def _of(rule: AlertRule, found: dict[Key, Alert]) -> Iterator[Alert]:
-    """Remove and yield the remaining alerts of a rule."""
+def _take_alerts(rule: AlertRule, found: dict[Key, Alert]) -> Iterator[Alert]:
+    """Removes and yields the remaining alerts of a rule."""
     for key in [key for key in found if key[0] is rule]:
         yield found.pop(key)
 
 
-def _new(force: ActiveRule, seen: RuleReading, at: datetime, alert_id: str) -> Alert:
+def _create_alert(
+    active_rule: ActiveRule, reading: RuleReading, at: datetime, alert_id: str
+) -> Alert:
     return Alert(
         id=alert_id,
-        rule=force.rule,
-        subject=seen.subject,
-        symbols=seen.symbols,
-        severity=force.settings.severity,
+        rule=active_rule.rule,
+        subject=reading.subject,
+        symbols=reading.symbols,
+        severity=active_rule.settings.severity,
         state=AlertState.PENDING,
-        value=seen.value,
-        limit=force.limit,
-        message=seen.message,
+        value=reading.value,
+        limit=active_rule.limit,
+        message=reading.message,
         since=at,
         last_seen_at=at,
     )
 
 
-def _due(alert: Alert, force: ActiveRule, ended: ResolvedAlert | None) -> datetime:
+def _earliest_opening(
+    alert: Alert, active_rule: ActiveRule, ended: ResolvedAlert | None
+) -> datetime:
     """Earliest time at which a pending alert may open."""
-    held = alert.since + timedelta(seconds=force.settings.duration_s)
+    after_duration = alert.since + timedelta(seconds=active_rule.settings.duration_s)
     if ended is None:
-        return held
-    by_hand = ended.how is Resolution.OPERATOR
-    rest = max(force.settings.cooldown_s, REST_S) if by_hand else force.settings.cooldown_s
-    return max(held, ended.at + timedelta(seconds=rest))
+        return after_duration
+    cooldown = active_rule.settings.cooldown_s
+    if ended.resolution is Resolution.OPERATOR:
+        cooldown = max(cooldown, MANUAL_COOLDOWN_S)
+    return max(after_duration, ended.at + timedelta(seconds=cooldown))

@@ -20,7 +20,7 @@ class AlertRule(StrEnum):
     HIGH_CORRELATION = "high_correlation"
     HIGH_RAW_CORRELATION = "high_raw_correlation"
     POOR_PERFORMANCE = "poor_performance"
-    SUPPORT_LOST = "support_lost"
+    CONTRACT_DELISTED = "contract_delisted"
     QUARANTINED = "quarantined"
     DELISTING_ANNOUNCED = "delisting_announced"
     SCORE_DROPPED = "score_dropped"
@@ -57,9 +57,9 @@ class ThresholdSide(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RuleReading:
-    """Observation of one subject: a number, or whether a state holds.
+    """Observation of one subject: a number, or a state that holds or not.
 
-    None is unknown: it neither raises nor ends an alert.
+    None is unknown, which neither raises nor ends an alert.
     """
 
     subject: str  # a symbol, a pair A-B in alphabetical order, an endpoint or a task
@@ -68,14 +68,14 @@ class RuleReading:
     value: float | None = None
     holds: bool | None = None
 
-    def fires(self, side: ThresholdSide, limit: float | None) -> bool | None:
-        """Whether the number lies strictly beyond `limit`; None where it is unknown."""
+    def is_exceeded(self, side: ThresholdSide, limit: float | None) -> bool | None:
+        """True if the state holds or the number is strictly beyond `limit`; None if unknown."""
         if side is ThresholdSide.STATE:
             return self.holds
         if self.value is None or limit is None:
             return None
-        seen, most = to_millionths(self.value), to_millionths(limit)
-        return seen > most if side is ThresholdSide.ABOVE else seen < most
+        value, threshold = to_millionths(self.value), to_millionths(limit)
+        return value > threshold if side is ThresholdSide.ABOVE else value < threshold
 
 
 class AlertState(StrEnum):
@@ -101,12 +101,12 @@ class AlertTransition(StrEnum):
 class Resolution(StrEnum):
     """Reason for the end of an alert."""
 
-    CLEARED = "cleared"  # the cause is gone
+    CLEARED = "cleared"  # the condition no longer holds
     OPERATOR = "operator"  # resolved by hand
-    DISABLED = "disabled"  # the rule was switched off
+    DISABLED = "disabled"  # the rule was disabled
 
 
-# No transition leaves RESOLVED: a recurrence is a new alert.
+# No transition leaves RESOLVED; a recurrence is a new alert.
 TRANSITIONS: Final[Mapping[tuple[AlertState, AlertTransition], AlertState]] = MappingProxyType(
     {
         (AlertState.PENDING, AlertTransition.RAISE): AlertState.OPEN,
@@ -126,7 +126,7 @@ TRANSITIONS: Final[Mapping[tuple[AlertState, AlertTransition], AlertState]] = Ma
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One rule that fires for one subject; `value` and `limit` are None where it is a state."""
+    """Alert of one rule for one subject; `value` and `limit` are None for a state."""
 
     id: str
     rule: AlertRule
@@ -153,7 +153,7 @@ class Alert:
         """Unique key among the unresolved alerts."""
         return self.rule, self.subject
 
-    def _moved(self, step: AlertTransition) -> "Alert":
+    def _transition(self, step: AlertTransition) -> "Alert":
         state = TRANSITIONS.get((self.state, step))
         if state is None:
             raise ConflictError(
@@ -161,38 +161,41 @@ class Alert:
             )
         return replace(self, state=state)
 
-    def raised(self, at: datetime) -> "Alert":
-        return replace(self._moved(AlertTransition.RAISE), opened_at=at)
+    def open(self, at: datetime) -> "Alert":
+        return replace(self._transition(AlertTransition.RAISE), opened_at=at)
 
-    def acknowledged(self, at: datetime, by: str) -> "Alert":
-        """Acknowledge an active alert. Raises ConflictError in any other state."""
-        moved = self._moved(AlertTransition.ACKNOWLEDGE)
+    def acknowledge(self, at: datetime, by: str) -> "Alert":
+        """Acknowledges an active alert. Raises ConflictError in any other state."""
+        moved = self._transition(AlertTransition.ACKNOWLEDGE)
         if self.state is AlertState.ACKNOWLEDGED:
             return self
         return replace(moved, acknowledged_at=at, acknowledged_by=by, snoozed_until=None)
 
-    def snoozed(self, until: datetime, by: str) -> "Alert":
-        """Snooze an active alert. Raises ConflictError in any other state."""
-        return replace(self._moved(AlertTransition.SNOOZE), snoozed_until=until, snoozed_by=by)
+    def snooze(self, until: datetime, by: str) -> "Alert":
+        """Snoozes an active alert. Raises ConflictError in any other state."""
+        return replace(self._transition(AlertTransition.SNOOZE), snoozed_until=until, snoozed_by=by)
 
-    def awake(self) -> "Alert":
-        return replace(self._moved(AlertTransition.WAKE), snoozed_until=None)
+    def wake(self) -> "Alert":
+        return replace(self._transition(AlertTransition.WAKE), snoozed_until=None)
 
-    def resolved(self, at: datetime, how: Resolution, by: str | None = None) -> "Alert":
-        """Resolve an active alert. Raises ConflictError in any other state."""
+    def resolve(self, at: datetime, resolution: Resolution, by: str | None = None) -> "Alert":
+        """Resolves an active alert. Raises ConflictError in any other state."""
         return replace(
-            self._moved(AlertTransition.RESOLVE), resolved_at=at, resolution=how, resolved_by=by
+            self._transition(AlertTransition.RESOLVE),
+            resolved_at=at,
+            resolution=resolution,
+            resolved_by=by,
         )
 
 
-_GRAVEST: Final = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)
+_BY_SEVERITY: Final = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)
 
 
-def gravity(severity: Severity) -> int:
+def severity_rank(severity: Severity) -> int:
     """Rank of a severity; 0 is critical."""
-    return _GRAVEST.index(severity)
+    return _BY_SEVERITY.index(severity)
 
 
-def rank(alert: Alert) -> tuple[int, str, str]:
+def sort_key(alert: Alert) -> tuple[int, str, str]:
     """Sort key: critical first, then by rule and subject."""
-    return gravity(alert.severity), alert.rule.value, alert.subject
+    return severity_rank(alert.severity), alert.rule.value, alert.subject

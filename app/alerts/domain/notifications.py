@@ -41,7 +41,7 @@ MINUTE: Final = timedelta(minutes=1)
 MAX_ATTEMPTS: Final = 20
 DIGEST_LINES: Final = 20
 MAX_HELD: Final = 1_000  # per channel; further ones are only counted
-_LEFT_OUT: Final = "left_out"
+_SUPPRESSED: Final = "left_out"
 _PAUSES_S: Final = (60, 120, 240, 480, 960, 1_800, 3_600, 7_200, 14_400, 21_600)
 _JITTER: Final = 0.2  # a pause is up to a fifth longer
 
@@ -86,7 +86,7 @@ class Delivery:
 
     id: int
     channel_id: str
-    notice: Notification
+    notification: Notification
     state: DeliveryState
     attempts: int
     created_at: datetime
@@ -104,8 +104,8 @@ class RecentNotification:
     at: datetime
 
 
-def notification_of(record: EventRecord) -> Notification | None:
-    """Notification about an event; None for event types without one."""
+def notification_from_event(record: EventRecord) -> Notification | None:
+    """Returns the notification about an event; None for event types without one."""
     data = record.data
     event = {
         "type": record.type,
@@ -131,7 +131,7 @@ def notification_of(record: EventRecord) -> Notification | None:
             )
         case "alert_resolved":
             key = f"{data['rule']}:{data['subject']}"
-            title = f"Over: {data['rule']} ({data['subject']})"
+            title = f"Resolved: {data['rule']} ({data['subject']})"
             return notification(NotificationKind.STATUS, key, title, str(data["message"]))
         case "portfolio_changed":
             change = " ".join(str(part) for part in (data["type"], data["symbol"]) if part)
@@ -144,64 +144,64 @@ def notification_of(record: EventRecord) -> Notification | None:
                 NotificationKind.STATUS, f"proposal:{proposal}", f"Proposed: {proposal}", body
             )
         case "configuration_changed":
-            title = f"Settings: version {data['settings']['version']} is in force"
+            title = f"Settings: version {data['settings']['version']} is active"
             return notification(NotificationKind.STATUS, "configuration", title, "")
         case _:
             return None
 
 
-def limit_of(kind: NotificationKind, rules: NotificationSettings) -> NotificationLimit:
-    """Rate limit of one kind."""
+def rate_limit(kind: NotificationKind, rules: NotificationSettings) -> NotificationLimit:
+    """Returns the rate limit of one kind."""
     limit: NotificationLimit = getattr(rules, kind.value)
     return limit
 
 
 def is_admitted(
-    notice: Notification,
+    notification: Notification,
     recent: Sequence[RecentNotification],
     waiting: int,
     at: datetime,
     rules: NotificationSettings,
 ) -> bool:
-    """Whether a notification is sent on its own; `recent` covers the last hour.
+    """True if a notification is sent on its own; `recent` covers the last hour.
 
-    With a minute's quota already waiting, critical ones go into a digest too: otherwise a storm
+    With a minute's quota already waiting, critical ones go into a digest too; otherwise a storm
     of alerts would be delivered for hours.
     """
     if waiting >= rules.per_minute:
         return False
-    if notice.is_critical:
+    if notification.is_critical:
         return True
-    limit = limit_of(notice.kind, rules)
-    alike = [one for one in recent if one.kind is notice.kind and at - one.at < HOUR]
-    cooling = timedelta(seconds=limit.cooldown_s)
-    again = any(one.key == notice.key and at - one.at < cooling for one in alike)
-    return len(alike) < limit.per_hour and not again
+    limit = rate_limit(notification.kind, rules)
+    same_kind = [one for one in recent if one.kind is notification.kind and at - one.at < HOUR]
+    cooldown = timedelta(seconds=limit.cooldown_s)
+    is_repeated = any(one.key == notification.key and at - one.at < cooldown for one in same_kind)
+    return len(same_kind) < limit.per_hour and not is_repeated
 
 
 def is_digest_due(
     held: Sequence[Notification], oldest: datetime, at: datetime, rules: NotificationSettings
 ) -> bool:
-    """Whether the held notifications of one kind are due as a digest."""
-    cooldown = timedelta(seconds=limit_of(held[0].kind, rules).cooldown_s)
+    """True if the held notifications of one kind are due as a digest."""
+    cooldown = timedelta(seconds=rate_limit(held[0].kind, rules).cooldown_s)
     if any(one.is_critical for one in held):
         cooldown = min(cooldown, MINUTE)
     return at - oldest >= cooldown
 
 
 def suppressed_count(kind: NotificationKind, number: int) -> Notification:
-    """Placeholder for `number` notifications that exceeded the held limit."""
-    title = f"{number} that are not named here"
-    return Notification(kind, False, _LEFT_OUT, title, "", {_LEFT_OUT: number})
+    """Returns a placeholder for `number` notifications above the limit of held ones."""
+    title = f"{number} more without titles"
+    return Notification(kind, False, _SUPPRESSED, title, "", {_SUPPRESSED: number})
 
 
 def digest(held: Sequence[Notification]) -> Notification:
-    """Digest of held notifications, critical ones first."""
+    """Returns the digest of held notifications, critical ones first."""
     kind = held[0].kind
-    count = sum(int(one.event.get(_LEFT_OUT, 1)) for one in held)
+    count = sum(int(one.event.get(_SUPPRESSED, 1)) for one in held)
     named = sorted(held, key=lambda one: not one.is_critical)[:DIGEST_LINES]
     lines = [one.title for one in named]
-    if (unnamed := count - sum(int(one.event.get(_LEFT_OUT, 1)) for one in named)) > 0:
+    if (unnamed := count - sum(int(one.event.get(_SUPPRESSED, 1)) for one in named)) > 0:
         lines.append(f"and {unnamed} more")
     title = f"{count} more of kind {kind.value}"
     sequences = [one.event_seq for one in held if one.event_seq is not None]
@@ -212,16 +212,16 @@ def digest(held: Sequence[Notification]) -> Notification:
 
 
 def remaining_quota(delivered: int, rules: NotificationSettings) -> tuple[int, int]:
-    """Remaining deliveries to people this minute: in total, and of those not critical.
+    """Returns the remaining deliveries to people this minute: in total, and of non-critical ones.
 
-    `delivered` went out in the last minute. A part of the quota is reserved for critical ones.
+    `delivered` counts the last minute. A part of the quota is reserved for critical ones.
     """
     return max(0, rules.per_minute - delivered), max(0, rules.ordinary_per_minute - delivered)
 
 
-def retry_delay_s(attempts: int, dice: float) -> float:
-    """Seconds until the next attempt after `attempts` failures: one minute to six hours.
+def retry_delay_s(attempts: int, jitter: float) -> float:
+    """Returns the seconds until the next attempt after `attempts` failures, 1 min to 6 h.
 
-    `dice` in 0..1 adds a jitter of up to a fifth, which spreads retries.
+    `jitter` in 0..1 adds up to a fifth, which spreads retries.
     """
-    return _PAUSES_S[min(attempts, len(_PAUSES_S)) - 1] * (1.0 + _JITTER * dice)
+    return _PAUSES_S[min(attempts, len(_PAUSES_S)) - 1] * (1.0 + _JITTER * jitter)

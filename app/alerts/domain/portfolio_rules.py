@@ -15,19 +15,19 @@ from app.market.domain.return_statistics import pair_applies
 Describe = Callable[[MemberFacts], str]
 
 
-def _alone(one: MemberFacts) -> tuple[str, ...]:
+def _own_symbol(one: MemberFacts) -> tuple[str, ...]:
     return (one.symbol,)
 
 
-def _with_rival(one: MemberFacts) -> tuple[str, ...]:
-    return (one.symbol, one.rival) if one.rival else (one.symbol,)
+def _with_candidate(one: MemberFacts) -> tuple[str, ...]:
+    return (one.symbol, one.candidate) if one.candidate else (one.symbol,)
 
 
 @dataclass(frozen=True, slots=True)
 class MemberRule:
-    """Rule that yields one reading per member; `decides` gives None where unknown."""
+    """Rule that yields one reading per member; `measure` returns None where unknown."""
 
-    decides: Callable[[MemberFacts], float | bool | None]
+    measure: Callable[[MemberFacts], float | bool | None]
     describe: Describe
     about: Callable[[MemberFacts], tuple[str, ...]]
     is_state: bool
@@ -36,24 +36,24 @@ class MemberRule:
         return [self._reading(one) for one in facts.portfolio.members]
 
     def _reading(self, one: MemberFacts) -> RuleReading:
-        decides, said, about = self.decides(one), self.describe(one), self.about(one)
+        value, message, about = self.measure(one), self.describe(one), self.about(one)
         if self.is_state:
             return RuleReading(
-                one.symbol, said, about, holds=None if decides is None else bool(decides)
+                one.symbol, message, about, holds=None if value is None else bool(value)
             )
-        return RuleReading(one.symbol, said, about, decides)
+        return RuleReading(one.symbol, message, about, value)
 
 
 def _state(
     holds: Callable[[MemberFacts], bool | None],
     describe: Describe,
-    about: Callable[[MemberFacts], tuple[str, ...]] = _alone,
+    about: Callable[[MemberFacts], tuple[str, ...]] = _own_symbol,
 ) -> MemberRule:
     return MemberRule(holds, describe, about, is_state=True)
 
 
 def _number(value: Callable[[MemberFacts], float | None], describe: Describe) -> MemberRule:
-    return MemberRule(value, describe, _alone, is_state=False)
+    return MemberRule(value, describe, _own_symbol, is_state=False)
 
 
 # A member whose contract is not Open.
@@ -63,18 +63,18 @@ not_tradeable: Final = _state(
 )
 
 # The contract is closed, settled or delisted.
-support_lost: Final = _state(
-    lambda one: one.is_lost,
+contract_delisted: Final = _state(
+    lambda one: one.is_delisted,
     lambda one: f"KuCoin no longer supports {one.symbol}: its contract is {one.status}",
 )
 
-# Its prices are quarantined, or it has no trades while its index moves.
+# The prices of the contract are quarantined, or it has no trades while its index moves.
 quarantined: Final = _state(
     lambda one: one.is_doubted,
     lambda one: f"The data of {one.symbol} is in quarantine: {one.doubt or 'no longer'}",
 )
 
-# The contract is still listed, and its end is announced.
+# The contract is still listed, and its delisting is announced.
 delisting_announced: Final = _state(
     lambda one: one.is_ending,
     lambda one: f"The delisting of {one.symbol} is announced; its contract is {one.status}",
@@ -82,15 +82,15 @@ delisting_announced: Final = _state(
 
 # A replacement is confirmed by the required number of evaluations.
 replacement_recommended: Final = _state(
-    lambda one: one.rival is not None,
-    lambda one: f"{one.rival} should replace {one.symbol}",
-    _with_rival,
+    lambda one: one.candidate is not None,
+    lambda one: f"{one.candidate} should replace {one.symbol}",
+    _with_candidate,
 )
 
 # Composite score, 0..1.
 low_score: Final = _number(
     lambda one: one.score,
-    lambda one: f"{one.symbol} scores {_two(one.score)}",
+    lambda one: f"{one.symbol} scores {_two_decimals(one.score)}",
 )
 
 # Price since inclusion, as a fraction.
@@ -110,57 +110,62 @@ drawdown: Final = _number(
 # Percentage points by which a weight has drifted beyond its bounds.
 weight_out_of_bounds: Final = _number(
     lambda one: one.excess,
-    lambda one: f"The weight of {one.symbol} is {_two(one.excess)} points beyond its bounds",
+    lambda one: (
+        f"The weight of {one.symbol} is {_two_decimals(one.excess)} points beyond its bounds"
+    ),
 )
 
 # Absolute current funding rate per 8 hours.
 funding_extreme: Final = _number(
     lambda one: None if one.funding is None else abs(one.funding),
-    lambda one: f"The funding of {one.symbol} is {_fine(one.funding)} in 8 hours",
+    lambda one: f"The funding of {one.symbol} is {_fine_percent(one.funding)} in 8 hours",
 )
 
 # Move since the last daily close, in daily standard deviations.
 price_anomaly: Final = _number(
     lambda one: one.jump,
-    lambda one: f"{one.symbol} has moved {_two(one.jump)} daily deviations since the last close",
+    lambda one: (
+        f"{one.symbol} has moved {_two_decimals(one.jump)} daily deviations since the last close"
+    ),
 )
 
 
 def score_dropped(facts: Facts, configuration: Configuration) -> Sequence[RuleReading]:
-    """Fall of the composite score over `alerts.score_drop_runs` boards."""
+    """Reads the fall of the composite score over `alerts.score_drop_runs` boards."""
     runs = configuration.alerts.score_drop_runs
     dropped = _number(
         lambda one: _fall(one.former_score, one.score),
         lambda one: (
-            f"{one.symbol} scores {_two(one.score)}, {_two(one.former_score)} {runs} boards ago"
+            f"{one.symbol} scores {_two_decimals(one.score)},"
+            f" {_two_decimals(one.former_score)} {runs} boards ago"
         ),
     )
     return dropped(facts, configuration)
 
 
 def high_correlation(facts: Facts, configuration: Configuration) -> Sequence[RuleReading]:
-    """Correlation of each pair on the configured basis; pairs with the market are left out."""
+    """Reads the correlation of each pair on the configured basis, without market pairs."""
     basis = configuration.correlation.basis
     return [
         reading
-        for reading in _pairs(facts, facts.portfolio.correlations, "move together")
+        for reading in _pair_readings(facts, facts.portfolio.correlations, "move together")
         if pair_applies(reading.symbols[0], reading.symbols[1], basis)
     ]
 
 
 def high_raw_correlation(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
-    """Raw correlation of each pair, the common market factor included."""
-    said = "move together, the market's part included"
-    return _pairs(facts, facts.portfolio.raw_correlations, said)
+    """Reads the raw correlation of each pair, the common market factor included."""
+    text = "move together, market factor included"
+    return _pair_readings(facts, facts.portfolio.raw_correlations, text)
 
 
-def _pairs(facts: Facts, correlations: Correlations, said: str) -> list[RuleReading]:
+def _pair_readings(facts: Facts, correlations: Correlations, text: str) -> list[RuleReading]:
     known = {tuple(sorted(pair)): rho for pair, rho in correlations.items()}
     symbols = sorted(one.symbol for one in facts.portfolio.members)
     return [
         RuleReading(
             "-".join(pair),
-            f"{' and '.join(pair)} {said}: {_two(known.get(pair))}",
+            f"{' and '.join(pair)} {text}: {_two_decimals(known.get(pair))}",
             pair,
             known.get(pair),
         )
@@ -172,7 +177,7 @@ def _fall(before: float | None, now: float | None) -> float | None:
     return None if before is None or now is None else round(before - now, 9)
 
 
-def _two(value: float | None) -> str:
+def _two_decimals(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f}"
 
 
@@ -180,7 +185,7 @@ def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1%}"
 
 
-def _fine(value: float | None) -> str:
+def _fine_percent(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3%}"
 
 
@@ -190,27 +195,29 @@ PORTFOLIO: Final = "portfolio"
 def portfolio_below_size(
     facts: Facts, configuration: Configuration
 ) -> Sequence[RuleReading] | None:
-    """Number of members with a listed contract, once a portfolio was formed.
+    """Reads the number of members with a listed contract, once a portfolio was formed.
 
-    The number is None where it depends on contracts whose state is unknown.
+    The number is None if it depends on contracts with an unknown state.
     """
-    held = facts.portfolio
-    if not held.was_formed:
+    portfolio = facts.portfolio
+    if not portfolio.was_formed:
         return None
-    size = len(held.members)
-    lost = sum(one.is_lost is True for one in held.members)
-    unknown = sum(one.is_lost is None for one in held.members)
+    size = len(portfolio.members)
+    delisted = sum(member.is_delisted is True for member in portfolio.members)
+    unknown = sum(member.is_delisted is None for member in portfolio.members)
     rule = configuration.alerts.rules.portfolio_below_size
-    most = size - lost
+    maximum = size - delisted
     # Undecided if the unknown contracts alone make the difference to the limit.
-    is_open = unknown > 0 and most >= rule.limit and most - unknown < rule.limit + rule.clear_margin
-    said = f"The portfolio has {size} members"
-    gone = f", of which KuCoin no longer supports {lost}" if lost else ""
-    return [RuleReading(PORTFOLIO, f"{said}{gone}.", value=None if is_open else float(most))]
+    is_undecided = (
+        unknown > 0 and maximum >= rule.limit and maximum - unknown < rule.limit + rule.clear_margin
+    )
+    suffix = f", {delisted} of them delisted" if delisted else ""
+    message = f"The portfolio has {size} members{suffix}."
+    return [RuleReading(PORTFOLIO, message, value=None if is_undecided else float(maximum))]
 
 
 def sector_concentration(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
-    """Share of each sector in the invested weight."""
+    """Reads the share of each sector in the invested weight."""
     return [
         RuleReading(
             sector, f"{share:.0%} of the invested weight is in {sector}.", value=round(share, 6)
@@ -220,34 +227,34 @@ def sector_concentration(facts: Facts, _: Configuration) -> Sequence[RuleReading
 
 
 def var_above_limit(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
-    """One-day value at risk at 95 %, as a fraction of equity."""
+    """Reads the one-day value at risk at 95 %, as a fraction of equity."""
     risk = facts.portfolio.value_at_risk
-    said = "unknown" if risk is None else f"{risk:.1%}"
-    return [RuleReading(PORTFOLIO, f"The value at risk of a day is {said} of equity.", value=risk)]
+    share = "unknown" if risk is None else f"{risk:.1%}"
+    return [RuleReading(PORTFOLIO, f"The one-day value at risk is {share} of equity.", value=risk)]
 
 
 def rebalance_done(facts: Facts, configuration: Configuration) -> Sequence[RuleReading]:
-    """Recent rebalance; holds for the configured time."""
+    """Reads the last rebalance; the state holds for the configured time."""
     if facts.portfolio.rebalanced is None:
         return []
     event, at = facts.portfolio.rebalanced
-    said = f"The portfolio was rebalanced: event {event} of its history."
-    shown = _is_news(facts, at, configuration.alerts.rules.rebalance_done)
-    return [RuleReading(f"event {event}", said, holds=shown)]
+    message = f"The portfolio was rebalanced: event {event} of its history."
+    is_recent = _is_recent(facts, at, configuration.alerts.rules.rebalance_done)
+    return [RuleReading(f"event {event}", message, holds=is_recent)]
 
 
 def recovered(facts: Facts, configuration: Configuration) -> Sequence[RuleReading]:
-    """Recent recovery of the service or its exchange; holds for the configured time."""
+    """Reads recoveries of the service or its exchange; each holds for the configured time."""
     rule = configuration.alerts.rules.recovered
     return [
         RuleReading(
             f"{name}:{subject}",
             f"{subject} has recovered from {name}.",
-            holds=_is_news(facts, at, rule),
+            holds=_is_recent(facts, at, rule),
         )
         for name, subject, at in facts.system.recoveries
     ]
 
 
-def _is_news(facts: Facts, at: datetime, rule: LimitRule) -> bool:
+def _is_recent(facts: Facts, at: datetime, rule: LimitRule) -> bool:
     return facts.at - at < timedelta(seconds=rule.limit)

@@ -1,4 +1,4 @@
-"""Table of the alert rules: a predicate over the facts of one moment each."""
+"""Table of the alert rules, each a predicate over the facts of one moment."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Final
 from app.alerts.domain.facts import Facts
 from app.alerts.domain.models import AlertRule, RuleReading, ThresholdSide
 from app.alerts.domain.portfolio_rules import (
+    contract_delisted,
     delisting_announced,
     drawdown,
     funding_extreme,
@@ -24,7 +25,6 @@ from app.alerts.domain.portfolio_rules import (
     replacement_recommended,
     score_dropped,
     sector_concentration,
-    support_lost,
     var_above_limit,
     weight_out_of_bounds,
 )
@@ -79,7 +79,7 @@ RULES: Final[Mapping[AlertRule, RuleSpec]] = MappingProxyType(
         AlertRule.POOR_PERFORMANCE: RuleSpec(
             poor_performance, ThresholdSide.BELOW, ("alerts", "poor_performance")
         ),
-        AlertRule.SUPPORT_LOST: RuleSpec(support_lost),
+        AlertRule.CONTRACT_DELISTED: RuleSpec(contract_delisted),
         AlertRule.QUARANTINED: RuleSpec(quarantined),
         AlertRule.DELISTING_ANNOUNCED: RuleSpec(delisting_announced),
         AlertRule.SCORE_DROPPED: RuleSpec(score_dropped, ThresholdSide.ABOVE),
@@ -108,15 +108,15 @@ RULES: Final[Mapping[AlertRule, RuleSpec]] = MappingProxyType(
 )
 
 
-def in_force(rule: AlertRule, configuration: Configuration) -> ActiveRule:
-    """Rule with its limits from the current settings."""
+def activate_rule(rule: AlertRule, configuration: Configuration) -> ActiveRule:
+    """Returns a rule with its limits from the settings."""
     spec = RULES[rule]
     settings: StateRule = getattr(configuration.alerts.rules, rule.value)
     limit = _limit(spec, settings, configuration)
     clear = limit
     if limit is not None and isinstance(settings, MarginRule):
-        away = settings.clear_margin
-        clear = round(limit - away if spec.side is ThresholdSide.ABOVE else limit + away, 9)
+        margin = settings.clear_margin
+        clear = round(limit - margin if spec.side is ThresholdSide.ABOVE else limit + margin, 9)
     return ActiveRule(rule, spec.side, settings, limit, clear)
 
 

@@ -14,9 +14,9 @@ from app.market.domain.models import LinkState
 EXCHANGE: Final = "exchange"
 REPLICAS: Final = "replicas"
 MARKET: Final = "market"
-# A local exchange may run on its own time: a larger offset is no clock skew.
-OWN_TIME: Final = timedelta(hours=1)
-_NAMED: Final = 5  # symbols that a message names
+# A sandbox exchange may run on simulated time; a larger offset is no clock skew.
+MAX_SANDBOX_OFFSET: Final = timedelta(hours=1)
+_MAX_NAMED: Final = 5  # symbols that a message names
 
 
 def exchange_banned(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
@@ -25,8 +25,8 @@ def exchange_banned(facts: Facts, _: Configuration) -> Sequence[RuleReading] | N
     if link is None or link.state is LinkState.UNTRIED:
         return None
     banned = link.cause == Code.EXCHANGE_BANNED
-    said = "The exchange has blocked this address; requests stop until the ban ends."
-    return [RuleReading(EXCHANGE, said, holds=banned)]
+    message = "The exchange has blocked this address; requests stop until the ban ends."
+    return [RuleReading(EXCHANGE, message, holds=banned)]
 
 
 def exchange_disconnected(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
@@ -51,8 +51,8 @@ def universe_anomaly(facts: Facts, _: Configuration) -> Sequence[RuleReading] | 
     if not facts.system.universe_known:
         return None
     reason = facts.system.anomaly
-    said = f"The list of contracts is not applied until it is confirmed: {reason}."
-    return [RuleReading(EXCHANGE, said, holds=reason is not None)]
+    message = f"The list of contracts is not applied until it is confirmed: {reason}."
+    return [RuleReading(EXCHANGE, message, holds=reason is not None)]
 
 
 def schema_drift(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
@@ -61,7 +61,7 @@ def schema_drift(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
         RuleReading(
             f"{one.endpoint}:{one.field}",
             f"{one.count} records of {one.endpoint} are refused for {one.field} ({one.reason})"
-            f"{_of(one.symbols)}.",
+            f"{_list_symbols(one.symbols)}.",
             one.symbols,
             float(one.count),
             holds=True,
@@ -75,9 +75,10 @@ def unknown_contract_status(facts: Facts, _: Configuration) -> Sequence[RuleRead
     if not facts.system.universe_known:
         return None
     odd = facts.system.odd_status
-    said = f"{len(odd)} contracts have a status that is not known{_of(odd)}; they are not traded."
+    names = _list_symbols(odd)
+    message = f"{len(odd)} contracts have an unknown status{names}; they are not traded."
     count = float(len(odd)) if odd else None
-    return [RuleReading(EXCHANGE, said, odd, count, holds=bool(odd))]
+    return [RuleReading(EXCHANGE, message, odd, count, holds=bool(odd))]
 
 
 def data_stale(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None:
@@ -107,7 +108,7 @@ def clock_offset(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
     """Lower bound of the offset to the exchange's clock, in seconds."""
     system = facts.system
     offset = system.clock_offset_s
-    if offset is not None and offset > OWN_TIME.total_seconds():
+    if offset is not None and offset > MAX_SANDBOX_OFFSET.total_seconds():
         offset = None if system.data_source is DataSource.SANDBOX else offset
     value = None if offset is None else round(offset, 1)
     return [
@@ -143,12 +144,12 @@ def config_drift(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None
     if drifted is None:
         return None
     named = ", ".join(drifted)
-    said = f"Other code or other settings than here: {named}."
-    return [RuleReading(REPLICAS, said, value=float(len(drifted)), holds=bool(drifted))]
+    message = f"Other code or other settings than here: {named}."
+    return [RuleReading(REPLICAS, message, value=float(len(drifted)), holds=bool(drifted))]
 
 
-def _of(symbols: tuple[str, ...]) -> str:
+def _list_symbols(symbols: tuple[str, ...]) -> str:
     if not symbols:
         return ""
-    more = "" if len(symbols) <= _NAMED else f" and {len(symbols) - _NAMED} more"
-    return f": {', '.join(symbols[:_NAMED])}{more}"
+    more = "" if len(symbols) <= _MAX_NAMED else f" and {len(symbols) - _MAX_NAMED} more"
+    return f": {', '.join(symbols[:_MAX_NAMED])}{more}"

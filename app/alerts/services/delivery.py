@@ -24,12 +24,12 @@ from app.alerts.domain.notifications import (
     digest,
     is_admitted,
     is_digest_due,
-    notification_of,
+    notification_from_event,
     remaining_quota,
     retry_delay_s,
     suppressed_count,
 )
-from app.alerts.services.monitor import no_op
+from app.alerts.services.monitor import do_nothing
 from app.alerts.services.notifications import Notifiers
 from app.alerts.storage.notifications import NotificationRepository
 from app.configuration.domain.sections import NotificationSettings
@@ -54,11 +54,11 @@ class Outbox:
     shared: SharedClock | None = None  # None: this process is the only one
 
     async def collect(self) -> tuple[Channel, ...]:
-        """Turn committed events into notifications and return all channels."""
+        """Turns committed events into notifications and returns all channels."""
         while True:
             async with self.database.read() as unit:
                 channels = await unit.get(NotificationRepository).channels()
-                is_behind = await unit.get(NotificationRepository).unseen() > 0
+                is_behind = await unit.get(NotificationRepository).backlog() > 0
             # A digest becomes due without an event.
             to_people = any(one.enabled and one.kind is ChannelKind.APPRISE for one in channels)
             if not (is_behind or to_people):
@@ -67,14 +67,18 @@ class Outbox:
                 return channels
 
     async def _page(self, unit: UnitOfWork, channels: tuple[Channel, ...]) -> bool:
-        """Process one page of events; True when none are left."""
+        """Processes one page of events; True if none are left."""
         if not any(channel.enabled for channel in channels):
-            # This lock delays every writer: without a receiver the events need not be read.
-            await unit.get(NotificationRepository).seen_all()
+            # The lock delays every writer, so without a receiver the events are skipped unread.
+            await unit.get(NotificationRepository).skip_to_newest()
             return True
         position = await unit.get(NotificationRepository).position()
         records = await unit.get(EventRepository).after(position, _PAGE)
-        notices = [notice for record in records if (notice := notification_of(record)) is not None]
+        notices = [
+            notification
+            for record in records
+            if (notification := notification_from_event(record)) is not None
+        ]
         at = await current_time(unit, self.shared, self.clock)
         for channel in channels:
             wanted = [one for one in notices if channel.enabled and one.kind in channel.kinds]
@@ -82,12 +86,12 @@ class Outbox:
                 if channel.enabled:
                     await _PeopleChannel(unit, channel, self, at).add(wanted)
                 continue
-            for notice in wanted:  # webhooks get everything
+            for notification in wanted:  # webhooks have no rate limits
                 await unit.get(NotificationRepository).add(
-                    channel.id, notice, at, DeliveryState.PENDING
+                    channel.id, notification, at, DeliveryState.PENDING
                 )
         if records:
-            await unit.get(NotificationRepository).seen(records[-1].seq)
+            await unit.get(NotificationRepository).set_position(records[-1].seq)
         return len(records) < _PAGE
 
 
@@ -108,15 +112,15 @@ class _PeopleChannel:
         waiting = await log.waiting(self.channel.id, rules.per_minute)
         recent = [*await log.sent_since(self.channel.id, at - HOUR)] if notices else []
         stored, dropped = len(held), Counter[NotificationKind]()
-        for notice in notices:
-            if is_admitted(notice, recent, waiting, at, rules):
-                if await log.add(self.channel.id, notice, at, DeliveryState.PENDING):
-                    recent.append(RecentNotification(notice.kind, notice.key, at))
+        for notification in notices:
+            if is_admitted(notification, recent, waiting, at, rules):
+                if await log.add(self.channel.id, notification, at, DeliveryState.PENDING):
+                    recent.append(RecentNotification(notification.kind, notification.key, at))
                     waiting += 1
             elif stored < MAX_HELD:
-                stored += await log.add(self.channel.id, notice, at, DeliveryState.HELD)
+                stored += await log.add(self.channel.id, notification, at, DeliveryState.HELD)
             else:
-                dropped[notice.kind] += 1
+                dropped[notification.kind] += 1
         for kind, number in dropped.items():
             await log.add(self.channel.id, suppressed_count(kind, number), at, DeliveryState.HELD)
             self._count("dropped", number)
@@ -127,8 +131,8 @@ class _PeopleChannel:
     ) -> None:
         at, log = self.at, self.unit.get(NotificationRepository)
         for kind in NotificationKind:
-            same_kind = [one for one in held if one.notice.kind is kind]
-            notices = [one.notice for one in same_kind]
+            same_kind = [one for one in held if one.notification.kind is kind]
+            notices = [one.notification for one in same_kind]
             if not same_kind or waiting >= rules.per_minute:
                 continue
             if is_digest_due(notices, same_kind[0].created_at, at, rules):
@@ -153,17 +157,17 @@ _log = structlog.get_logger("notifications")
 class NotificationDispatcher:
     """Dispatches notifications; several processes share the work by claims in the database.
 
-    `rounded` runs after each round, `dice` gives numbers in 0..1. A crash between a delivery and
-    its record repeats the delivery with the same event id.
+    `after_round` runs after each round; `random` returns numbers in 0..1. A crash between a
+    delivery and its record repeats the delivery with the same event id.
     """
 
     database: Database
     clock: Clock
-    dice: Callable[[], float]
+    random: Callable[[], float]
     notifiers: Notifiers
     metrics: Metrics
     rules: Callable[[], NotificationSettings] = NotificationSettings
-    rounded: Callable[[], Awaitable[None]] = no_op
+    after_round: Callable[[], Awaitable[None]] = do_nothing
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     shared: SharedClock | None = None  # None: this process is the only one
     _busy: set[str] = field(default_factory=set)
@@ -171,7 +175,7 @@ class NotificationDispatcher:
     _mark: CommitMark = field(default_factory=CommitMark, init=False)
 
     async def run(self, beat: Callable[[], None]) -> None:
-        """Dispatch until cancelled; a slow receiver delays only its own channel."""
+        """Dispatches until cancelled; a slow receiver delays only its own channel."""
         async with asyncio.TaskGroup() as group:
             while True:
                 for channel in await self.collect():
@@ -179,26 +183,26 @@ class NotificationDispatcher:
                         self._busy.add(channel.id)
                         group.create_task(self._drain_alone(channel))
                 beat()
-                await self.rounded()
+                await self.after_round()
                 await self.sleep(STEP_S)
 
     async def collect(self) -> tuple[Channel, ...]:
-        """Turn committed events into notifications and return all channels."""
+        """Turns committed events into notifications and returns all channels."""
         # A digest becomes due without an event.
         has_digests = any(one.kind is ChannelKind.APPRISE for one in self._channels)
         if has_digests or not self._mark.is_newest(self.database):
             commits = self.database.commits
-            made = self.database, self.clock, self.metrics, self.rules, self.shared
-            self._channels = await Outbox(*made).collect()
+            outbox = Outbox(self.database, self.clock, self.metrics, self.rules, self.shared)
+            self._channels = await outbox.collect()
             self._mark.move(commits)
         return self._channels
 
     async def drain(self, channel: Channel) -> None:
-        """Deliver what is due over one channel, oldest first, until the first failure."""
+        """Delivers due notifications over one channel, oldest first, until the first failure."""
         while True:
             async with self.database.write() as unit:
                 claimed = await self._claim(unit, channel)
-            if not claimed or not await self._delivered(channel, claimed):
+            if not claimed or not await self._deliver_batch(channel, claimed):
                 return
 
     async def _drain_alone(self, channel: Channel) -> None:
@@ -208,70 +212,70 @@ class NotificationDispatcher:
             self._busy.discard(channel.id)
 
     async def _claim(self, unit: UnitOfWork, channel: Channel) -> tuple[Delivery, ...]:
-        """Claim deliveries: webhooks all in order, people critical ones first within the quota."""
+        """Claims deliveries: all in order for webhooks, critical ones first for people."""
         at, log = (
             await current_time(unit, self.shared, self.clock),
             unit.get(NotificationRepository),
         )
         if channel.kind is ChannelKind.WEBHOOK:
             return await log.claim(channel.id, at, _BATCH)
-        left, ordinary = remaining_quota(
+        remaining, ordinary = remaining_quota(
             await log.delivered_since(channel.id, at - MINUTE), self.rules()
         )
-        grave = await log.claim(channel.id, at, critical=True) if left else ()
-        return grave or (await log.claim(channel.id, at, critical=False) if ordinary else ())
+        critical = await log.claim(channel.id, at, critical=True) if remaining else ()
+        return critical or (await log.claim(channel.id, at, critical=False) if ordinary else ())
 
-    async def _delivered(self, channel: Channel, claimed: tuple[Delivery, ...]) -> bool:
-        """Deliver a batch; whether every delivery succeeded."""
-        begun = noted = self.clock()
+    async def _deliver_batch(self, channel: Channel, claimed: tuple[Delivery, ...]) -> bool:
+        """Delivers a batch; True if every delivery succeeded."""
+        started = recorded = self.clock()
         done: list[tuple[Delivery, datetime]] = []
-        left = list(claimed)
+        remaining = list(claimed)
         try:
-            async with self.notifiers[channel.kind].line(channel) as tell:
-                while left and self.clock() - begun < _LATEST:
-                    await tell(left[0])
-                    done.append((left.pop(0), self.clock()))
-                    if self.clock() - noted >= _RECORD_INTERVAL:
-                        await self._note(channel, done)
-                        noted, done = self.clock(), []
+            async with self.notifiers[channel.kind].line(channel) as send:
+                while remaining and self.clock() - started < _LATEST:
+                    await send(remaining[0])
+                    done.append((remaining.pop(0), self.clock()))
+                    if self.clock() - recorded >= _RECORD_INTERVAL:
+                        await self._record_deliveries(channel, done)
+                        recorded, done = self.clock(), []
         except ServiceError as error:
-            await self._failed(channel, left[0], error, (done, left[1:]))
+            await self._record_failure(channel, remaining[0], error, (done, remaining[1:]))
             return False
-        await self._note(channel, done, left)
+        await self._record_deliveries(channel, done, remaining)
         return True
 
-    async def _note(
+    async def _record_deliveries(
         self,
         channel: Channel,
         done: list[tuple[Delivery, datetime]],
-        left: list[Delivery] | None = None,
+        remaining: list[Delivery] | None = None,
     ) -> None:
         async with self.database.write() as unit:
             ahead = self.clock() - await current_time(unit, self.shared, self.clock)
             await unit.get(NotificationRepository).delivered(_stamped(done, ahead))
-            await unit.get(NotificationRepository).release(left or [])
+            await unit.get(NotificationRepository).release(remaining or [])
         self.metrics.notifications.labels(channel.kind.value, "delivered").inc(len(done))
 
-    async def _failed(
+    async def _record_failure(
         self,
         channel: Channel,
         delivery: Delivery,
         error: ServiceError,
-        around: tuple[list[tuple[Delivery, datetime]], list[Delivery]],
+        others: tuple[list[tuple[Delivery, datetime]], list[Delivery]],
     ) -> None:
-        """Record a failure with the deliveries before it; later ones are released."""
+        """Records a failure and the deliveries before it; releases later ones."""
         attempts = delivery.attempts + 1
-        pause = timedelta(seconds=retry_delay_s(attempts, self.dice()))
-        done, behind = around
+        pause = timedelta(seconds=retry_delay_s(attempts, self.random()))
+        done, later = others
         async with self.database.write() as unit:
             now = await current_time(unit, self.shared, self.clock)
-            again = None if attempts >= MAX_ATTEMPTS else now + pause
+            next_attempt_at = None if attempts >= MAX_ATTEMPTS else now + pause
             await unit.get(NotificationRepository).delivered(_stamped(done, self.clock() - now))
-            await unit.get(NotificationRepository).release(behind)
+            await unit.get(NotificationRepository).release(later)
             await unit.get(NotificationRepository).failed(
-                delivery, f"{error.code}: {error.detail}", again
+                delivery, f"{error.code}: {error.detail}", next_attempt_at
             )
-        outcome = "dead" if again is None else "failed"
+        outcome = "dead" if next_attempt_at is None else "failed"
         self.metrics.notifications.labels(channel.kind.value, "delivered").inc(len(done))
         self.metrics.notifications.labels(channel.kind.value, outcome).inc()
         _log.warning(

@@ -1,4 +1,4 @@
-"""Gathers the inputs of the alert rules: portfolio, exchange, market and jobs."""
+"""Collects the inputs of the alert rules: portfolio, exchange, market and jobs."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -32,11 +32,11 @@ from app.market.domain.models import (
     ExchangeLink,
     Interval,
 )
-from app.market.domain.panel import crossed, log_returns, newest_close, unbroken
+from app.market.domain.panel import contiguous, find_crossed_change, log_returns, newest_close
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.services.exchange_clock import ServerClock
-from app.market.services.health_facts import ExchangeWatch
-from app.market.services.symbol_registry import Known, Registry
+from app.market.services.health_facts import EndpointErrors
+from app.market.services.symbol_registry import KnownContracts, Registry
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL, Member, Portfolio
 from app.portfolio.domain.risk import value_at_risk
@@ -50,13 +50,13 @@ class SystemView:
     """Source of facts about the service and its exchange, all in memory."""
 
     link: Callable[[], ExchangeLink]
-    watch: ExchangeWatch
+    watch: EndpointErrors
     registry: Registry
     clock: ServerClock
     tasks: Callable[[], tuple[TaskFacts, ...]]
     drifted: Callable[[], tuple[str, ...] | None] = lambda: None
 
-    def look(self, context: DecisionContext) -> SystemFacts:
+    def collect(self, context: DecisionContext) -> SystemFacts:
         synced = self.registry.last_sync
         known = self.registry.known
         settings = context.configuration
@@ -74,9 +74,9 @@ class SystemView:
             ),
             data_source=market.source,
             data_status=market.status() if market.is_filled() else None,
-            clock_offset_s=self.clock.certain_offset_s(),
+            clock_offset_s=self.clock.min_offset_s(),
             drifted=self.drifted(),
-            jobs=tuple(job_facts(task, settings, context.at) for task in self.tasks()),
+            jobs=tuple(job_facts(task, settings) for task in self.tasks()),
         )
 
 
@@ -84,20 +84,20 @@ class SystemView:
 class UnknownSystem:
     """Source without a service: every fact is unknown."""
 
-    def look(self, context: DecisionContext) -> SystemFacts:
+    def collect(self, context: DecisionContext) -> SystemFacts:
         return SystemFacts(data_source=context.market.source)
 
 
-def facts_at(
+def collect_facts(
     portfolio: PortfolioFacts,
     context: DecisionContext,
     system: SystemFacts,
     ended: Mapping[tuple[AlertRule, str], ResolvedAlert],
 ) -> Facts:
-    """All facts at the time of the decision context."""
+    """Returns all facts at the time of the decision context."""
     as_of = context.market.as_of() or context.at
-    seen = replace(system, recoveries=_recoveries(ended))
-    return Facts(context.at, as_of, portfolio, seen)
+    with_recoveries = replace(system, recoveries=_recoveries(ended))
+    return Facts(context.at, as_of, portfolio, with_recoveries)
 
 
 def _recoveries(
@@ -107,7 +107,7 @@ def _recoveries(
     return tuple(
         (rule.value, subject, end.at)
         for (rule, subject), end in sorted(ended.items())
-        if rule in _RECOVERS and end.how is Resolution.CLEARED
+        if rule in _RECOVERS and end.resolution is Resolution.CLEARED
     )
 
 
@@ -127,80 +127,80 @@ _RECOVERS: Final = frozenset(
 )
 
 
-# Floor of an interval: a shortened one takes effect late, and a run takes time.
-_LEAST_INTERVAL_S: Final = 20.0
+# Minimum interval: a shortened one takes effect late, and a run takes time.
+_MIN_INTERVAL_S: Final = 20.0
 
 
-def _refused(watch: ExchangeWatch, registry: Registry) -> tuple[RefusedRecords, ...]:
-    """Refused records grouped by endpoint and field: one schema change is one alert."""
-    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+def _refused(watch: EndpointErrors, registry: Registry) -> tuple[RefusedRecords, ...]:
+    """Refused records grouped by endpoint and field, so that one schema change is one alert."""
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for path, code, record in watch.refused():
-        if _is_gone(code, registry.known):  # delisted: never requested again
+        if _is_delisted(code, registry.known):  # never requested again
             continue
-        found.setdefault((path, record.field), []).append((code, record.reason))
-    for record in registry.refused_names:
-        found.setdefault(("contract names", record.field), []).append((record.key, record.reason))
+        groups.setdefault((path, record.field), []).append((code, record.reason))
+    for record in registry.rejected_names:
+        groups.setdefault(("contract names", record.field), []).append((record.key, record.reason))
     return tuple(
         RefusedRecords(
             endpoint,
             field,
-            seen[0][1],
-            len(seen),
-            tuple(sorted({_symbol(code, registry.known) for code, _ in seen} - {""})),
+            records[0][1],
+            len(records),
+            tuple(sorted({_symbol(code, registry.known) for code, _ in records} - {""})),
         )
-        for (endpoint, field), seen in sorted(found.items())
+        for (endpoint, field), records in sorted(groups.items())
     )
 
 
-def _symbol(code: str, known: Known) -> str:
+def _symbol(code: str, known: KnownContracts) -> str:
     """Standard symbol of a contract code; empty for an unknown one."""
     record = known.by_code.get(code)
     return "" if record is None else record.symbol
 
 
-def _is_gone(code: str, known: Known) -> bool:
+def _is_delisted(code: str, known: KnownContracts) -> bool:
     record = known.by_code.get(code)
     return record is not None and record.vanished_at is not None
 
 
-def job_facts(task: TaskFacts, settings: Configuration, at: datetime) -> JobFacts:
-    """Facts of one background task, its lateness in units of its interval."""
+def job_facts(task: TaskFacts, settings: Configuration) -> JobFacts:
+    """Returns facts of a background task; lateness is monotonic, in units of its interval."""
     interval = _intervals(settings).get(task.name)
     late = None
     if interval is None and task.limit_s is not None:
-        late = round(task.silent_s * _BEATS / task.limit_s, 1)
-    if interval is not None and task.last_success_at is not None:
-        least = max(interval, _LEAST_INTERVAL_S)
-        late = round((at - task.last_success_at).total_seconds() / least, 1)
+        beyond_s = max(0.0, task.silent_s - task.rest_s)
+        late = round(beyond_s * _BEATS / (task.limit_s - task.rest_s), 1)
+    if interval is not None and task.since_success_s is not None:
+        late = round(task.since_success_s / max(interval, _MIN_INTERVAL_S), 1)
     return JobFacts(task.name, max(task.failures, task.crashes), task.last_error, late)
 
 
-# Interval of a task without a schedule, as a part of its allowed silence: with the default limit
-# the task is late at half of that, before the supervisor ends it.
+# Interval of a task without a schedule, as a part of its allowed silence beyond its rest: with the
+# default limit the task is late at half of that, before the supervisor ends it.
 _BEATS: Final = 6
 
 
 def _intervals(settings: Configuration) -> Mapping[str, float]:
     """Expected seconds between two successes, by task."""
-    every = settings.intervals
+    intervals = settings.intervals
     return {
-        "market": every.market_s,
-        "forced_replacement": every.market_s,
-        "candles": every.hourly_candles_s,
-        "books": every.order_books_s,
-        "funding": every.funding_s,
-        "scoring": every.scoring_s,
-        "rebalance_check": every.rebalance_check_s,
-        "replacement_check": every.replacement_check_s,
-        "alerts": every.alerts_s,
-        "performance_marks": every.valuation_snapshots_s,
+        "market": intervals.market_s,
+        "forced_replacement": intervals.market_s,
+        "candles": intervals.hourly_candles_s,
+        "books": intervals.order_books_s,
+        "funding": intervals.funding_s,
+        "scoring": intervals.scoring_s,
+        "rebalance_check": intervals.rebalance_check_s,
+        "replacement_check": intervals.replacement_check_s,
+        "alerts": intervals.alerts_s,
+        "performance_marks": intervals.valuation_snapshots_s,
     }
 
 
 _MICRO: Final = 1_000_000  # micro-percent in one percentage point
 _FUNDING_HOURS: Final = 8
 _DAYS: Final = 30  # returns that estimate the daily volatility
-_LEAST_DAYS: Final = 20
+_MIN_DAYS: Final = 20
 _LEVEL: Final = 0.95
 
 
@@ -209,35 +209,35 @@ class ScoreHistory:
     """Former scores, confirmed replacements and the last rebalance (event and time)."""
 
     scores: Mapping[str, float]
-    rivals: Mapping[str, str]
+    candidates: Mapping[str, str]
     rebalanced: tuple[int, datetime] | None
     was_formed: bool
     run_id: str | None  # board of the scores
 
 
-async def past_of(
+async def load_score_history(
     unit: UnitOfWork,
     portfolio: Portfolio,
     configuration: Configuration,
     before: ScoreHistory | None = None,
 ) -> ScoreHistory:
-    """Load the history of the members.
+    """Loads the score history of the members.
 
-    `before` is an earlier result for the same portfolio; only what changed is read again.
+    `before` is an earlier result for the same portfolio; only changed parts are read again.
     """
     symbols = [member.symbol for member in portfolio.members]
     run_id = await unit.get(AlertRepository).former_run(configuration.alerts.score_drop_runs)
-    tallies = await unit.get(ReplacementRepository).confirmation_counts()
-    rivals = {one.symbol: one.candidate for one in tallies.values() if one.is_confirmed}
+    counts = await unit.get(ReplacementRepository).confirmation_counts()
+    candidates = {count.symbol: count.candidate for count in counts.values() if count.is_confirmed}
     if before is not None and before.run_id == run_id:
-        return before if before.rivals == rivals else replace(before, rivals=rivals)
-    scores = {} if run_id is None else await unit.get(AlertRepository).scores_of(run_id, symbols)
+        return before if before.candidates == candidates else replace(before, candidates=candidates)
+    scores = {} if run_id is None else await unit.get(AlertRepository).load_scores(run_id, symbols)
     if before is not None:
-        return replace(before, rivals=rivals, scores=scores, run_id=run_id)
+        return replace(before, candidates=candidates, scores=scores, run_id=run_id)
     last = await unit.get(HistoryRepository).page(None, 1, kind=EventType.REBALANCE)
     return ScoreHistory(
         scores,
-        rivals,
+        candidates,
         (last[0].seq, last[0].occurred_at) if last else None,
         bool(await unit.get(HistoryRepository).page(None, 1, kind=EventType.ADD)),
         run_id,
@@ -252,8 +252,8 @@ class PairCorrelations:
     raw: Correlations
 
 
-def correlations(portfolio: Portfolio, context: DecisionContext) -> PairCorrelations:
-    """Correlation of each pair of members; it changes once a day."""
+def load_pair_correlations(portfolio: Portfolio, context: DecisionContext) -> PairCorrelations:
+    """Computes the correlation of each pair of members, which changes once a day."""
     symbols = tuple(member.symbol for member in portfolio.members)
     days = context.configuration.correlation.days
     return PairCorrelations(
@@ -268,8 +268,8 @@ def portfolio_facts(
     past: ScoreHistory,
     pairs: PairCorrelations | None = None,
 ) -> PortfolioFacts:
-    """Facts of the portfolio now; `pairs` are cached correlations."""
-    known = correlations(portfolio, context) if pairs is None else pairs
+    """Returns the facts of the portfolio now; `pairs` are cached correlations."""
+    known = load_pair_correlations(portfolio, context) if pairs is None else pairs
     marked = context.at_current_prices(portfolio)
     weights = {member.symbol: member.weight_u / FULL for member in marked.members}
     daily = context.market.panel(Interval.DAY)
@@ -291,31 +291,31 @@ def _member(member: Member, context: DecisionContext, past: ScoreHistory) -> Mem
     status, figures = context.status_of(symbol), context.since_inclusion(member)
     contract = None if quote is None else quote.contract
     is_open = context.is_open(symbol)
-    still = "no trades while its index moves" if context.is_frozen(symbol) else None
-    doubt = context.doubt(symbol) or still
+    frozen = "no trades while its index moves" if context.is_frozen(symbol) else None
+    doubt = context.doubt(symbol) or frozen
     return MemberFacts(
         symbol=symbol,
         status=status.value,
         is_open=is_open,
         score=context.score(symbol),
         performance=figures.performance,
-        # A closed contract has no quotes: it is delisted, not stale.
+        # A closed contract has no quotes; it is delisted rather than stale.
         is_fresh=quote.is_fresh if quote is not None and is_open else None,
-        is_lost=None if contract is None else status in DELISTED,
+        is_delisted=None if contract is None else status in DELISTED,
         is_ending=None if contract is None else _is_ending(contract),
         former_score=past.scores.get(symbol),
         drawdown=figures.max_drawdown,
         excess=_excess(member, context.configuration),
         funding=None if quote is None else _funding(quote.funding_rate, quote.contract),
         jump=_jump(symbol, context),
-        rival=past.rivals.get(symbol),
+        candidate=past.candidates.get(symbol),
         is_doubted=None if quote is None else doubt is not None,
         doubt=doubt,
     )
 
 
 def _is_ending(contract: Contract) -> bool:
-    """Whether a perpetual contract has an expiry or is being settled."""
+    """True if a perpetual contract has an expiry or is being settled."""
     ends = contract.kind is ContractKind.PERPETUAL and contract.expires_ms is not None
     return contract.status is ContractStatus.BEING_SETTLED or (
         ends and contract.status not in DELISTED
@@ -346,13 +346,13 @@ def _jump(symbol: str, context: DecisionContext) -> float | None:
         return None
     newest = newest_close(panel, symbol)
     changes = context.redenominations(symbol)
-    if newest is None or crossed(changes, newest, (context.at, mark)) is not None:
+    if newest is None or find_crossed_change(changes, newest, (context.at, mark)) is not None:
         return None
-    prices, column = unbroken(panel), panel.symbols.index(symbol)
+    prices, column = contiguous(panel), panel.symbols.index(symbol)
     returns = log_returns(prices, _DAYS)[:, column]
     returns = returns[np.isfinite(returns)]
     last = float(prices.close[-1, column])
-    usual = float(np.std(returns, ddof=1)) if len(returns) >= _LEAST_DAYS else 0.0
+    usual = float(np.std(returns, ddof=1)) if len(returns) >= _MIN_DAYS else 0.0
     if usual <= 0.0 or not math.isfinite(last):
         return None
     return round(abs(math.log(float(mark) / last)) / usual, 2)

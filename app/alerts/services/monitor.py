@@ -1,8 +1,9 @@
 """Evaluates the alert rules on schedule and monitors that alerting is alive."""
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from typing import Final
@@ -12,27 +13,27 @@ from app.alerts.services.service import AlertService
 from app.configuration.domain.sections import Severity
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
-from app.foundation.ports import Clock
+from app.foundation.ports import Clock, Monotonic
 from app.foundation.sql.database import Database
 from app.foundation.sql.key_value import KeyValueRepository
 
 
-async def no_op() -> None:
+async def do_nothing() -> None:
     """Default callback without effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlertScheduler:
-    """Evaluates the rules and updates the gauges; `looked` runs after each evaluation."""
+    """Evaluates the rules and updates the gauges, then calls `after_evaluation`."""
 
     alerts: AlertService
     metrics: Metrics
-    looked: Callable[[], Awaitable[None]] = no_op
+    after_evaluation: Callable[[], Awaitable[None]] = do_nothing
 
-    async def look(self) -> None:
-        """Evaluate once and set the gauges of open alerts."""
-        active, _ = await self.alerts.look()
-        await self.looked()
+    async def evaluate(self) -> None:
+        """Evaluates once and sets the gauges of open alerts."""
+        active, _ = await self.alerts.evaluate()
+        await self.after_evaluation()
         for severity in Severity:
             count = sum(
                 alert.severity is severity and alert.state is AlertState.OPEN for alert in active
@@ -41,7 +42,7 @@ class AlertScheduler:
 
 
 SILENT_S: Final = 120.0  # silence after which alerting itself counts as failed
-_PUBLISH_INTERVAL: Final = timedelta(seconds=15)  # of the heartbeat to other processes
+_PUBLISH_INTERVAL_S: Final = 15.0  # of the heartbeat to other processes
 
 
 class AlertingComponent(StrEnum):
@@ -55,7 +56,9 @@ class AlertingComponent(StrEnum):
 class AlertingHeartbeat:
     """Heartbeat of alerting, shared by all processes through the database.
 
-    `interval_s` is the interval of evaluations: a long one extends the allowed silence.
+    `interval_s` is the interval of evaluations; a long one extends the allowed silence. Ages are
+    monotonic: a step of the wall clock neither makes alerting silent nor hides that it is. Only the
+    age of the first heartbeat read from the database is that of the wall clock.
     """
 
     database: Database
@@ -63,14 +66,19 @@ class AlertingHeartbeat:
     metrics: Metrics
     interval_s: Callable[[], float]
     started_at: datetime
-    _seen: dict[AlertingComponent, datetime] = field(default_factory=dict)
-    _noted: dict[AlertingComponent, datetime] = field(default_factory=dict)
+    monotonic: Monotonic = time.monotonic
+    _seen: dict[AlertingComponent, tuple[datetime, float]] = field(default_factory=dict)
+    _published: dict[AlertingComponent, float] = field(default_factory=dict)
+    _stored: dict[AlertingComponent, str] = field(default_factory=dict)  # last known of each
+    _started_s: float = field(init=False)
+    _looked_s: float = field(default=float("-inf"), init=False)
 
     def __post_init__(self) -> None:
-        # Evaluated at each scrape: the gauge rises even while this process hangs.
-        for part in AlertingComponent:
-            age = self.metrics.alerting_silence_seconds.labels(part.value)
-            age.set_function(partial(self.age_s, part))
+        self._started_s = self.monotonic()
+        # Evaluated at each scrape, so that the gauge rises even while this process hangs.
+        for component in AlertingComponent:
+            age = self.metrics.alerting_silence_seconds.labels(component.value)
+            age.set_function(partial(self.age_s, component))
 
     async def evaluated(self) -> None:
         await self._beat(AlertingComponent.EVALUATION)
@@ -78,41 +86,48 @@ class AlertingHeartbeat:
     async def delivered(self) -> None:
         await self._beat(AlertingComponent.DELIVERY)
 
-    async def _beat(self, part: AlertingComponent) -> None:
-        now = self.clock()
-        self._seen[part] = now
-        if part in self._noted and now - self._noted[part] < _PUBLISH_INTERVAL:
+    async def _beat(self, component: AlertingComponent) -> None:
+        at, now = self.clock(), self.monotonic()
+        self._seen[component] = at, now
+        if component in self._published and now - self._published[component] < _PUBLISH_INTERVAL_S:
             return
         try:
             async with self.database.write() as unit:
-                await unit.get(KeyValueRepository).put(_key(part), now.isoformat())
+                await unit.get(KeyValueRepository).put(_fact_key(component), at.isoformat())
         except ServiceError:
-            return  # the database reports its own outage
-        self._noted[part] = now
+            return  # database outages are reported elsewhere
+        self._published[component], self._stored[component] = now, at.isoformat()
 
-    async def look(self) -> None:
-        """Read the heartbeats of other processes; a database error keeps the known ones."""
+    async def refresh(self) -> None:
+        """Reads the heartbeats of other processes; a database error leaves the known ones."""
         try:
             async with self.database.read() as unit:
-                noted = {
-                    part: await unit.get(KeyValueRepository).get(_key(part))
-                    for part in AlertingComponent
+                stored = {
+                    component: await unit.get(KeyValueRepository).get(_fact_key(component))
+                    for component in AlertingComponent
                 }
         except ServiceError:
             return
-        for part, text in noted.items():
-            if text is not None:
-                at = datetime.fromisoformat(text)
-                self._seen[part] = max(at, self._seen.get(part, at))
+        now, since_look_s = self.monotonic(), self.monotonic() - self._looked_s
+        self._looked_s = now
+        for component, text in stored.items():
+            if text is None or text == self._stored.get(component):
+                continue
+            at = datetime.fromisoformat(text)
+            # It came since the last look, whatever the wall clock says.
+            age_s = min(max(0.0, (self.clock() - at).total_seconds()), since_look_s)
+            self._stored[component] = text
+            if component not in self._seen or now - age_s > self._seen[component][1]:
+                self._seen[component] = at, now - age_s
 
     def seen(self) -> Mapping[AlertingComponent, datetime]:
-        """Last heartbeat of each component."""
-        return dict(self._seen)
+        """Returns the last heartbeat of each component."""
+        return {component: at for component, (at, _) in self._seen.items()}
 
-    def age_s(self, part: AlertingComponent) -> float:
+    def age_s(self, component: AlertingComponent) -> float:
         """Seconds since the last heartbeat, at most since the start of this process."""
-        last = max(self._seen.get(part, self.started_at), self.started_at)
-        return max(0.0, (self.clock() - last).total_seconds())
+        last_s = self._seen[component][1] if component in self._seen else self._started_s
+        return self.monotonic() - max(last_s, self._started_s)
 
     def limits_s(self) -> Mapping[AlertingComponent, float]:
         return {
@@ -121,5 +136,5 @@ class AlertingHeartbeat:
         }
 
 
-def _key(part: AlertingComponent) -> str:
-    return f"alerting.{part.value}"
+def _fact_key(component: AlertingComponent) -> str:
+    return f"alerting.{component.value}"

@@ -30,13 +30,13 @@ class Notifier(Protocol):
     def kind(self) -> ChannelKind: ...
 
     def check(self, channel: Channel) -> None:
-        """Validate a channel. Raises RefusedError for one that can never work."""
+        """Validates a channel. Raises RefusedError for one that can never work."""
         ...
 
     def line(self, channel: Channel) -> AbstractAsyncContextManager[Send]:
-        """Connection for several deliveries within half a minute.
+        """Opens a connection for several deliveries within half a minute.
 
-        Opening and sending raise ServiceError where nothing was delivered; its text names no
+        Opening and sending raise ServiceError if nothing was delivered; its text contains no
         address.
         """
         ...
@@ -46,7 +46,7 @@ Notifiers = Mapping[ChannelKind, Notifier]
 
 
 def by_kind(notifiers: Iterable[Notifier]) -> Notifiers:
-    """Notifiers by kind of channel."""
+    """Returns the notifiers by kind of channel."""
     return {notifier.kind: notifier for notifier in notifiers}
 
 
@@ -64,25 +64,25 @@ class SecretCipher(Protocol):
 class ChannelSecrets:
     """Encrypts and decrypts the secret fields of channels."""
 
-    vault: SecretCipher
+    secrets: SecretCipher
 
-    def sealed(self, channel: Channel) -> Channel:
-        secret = None if channel.secret is None else self.vault.seal(channel.secret)
-        return replace(channel, url=self.vault.seal(channel.url), secret=secret)
+    def seal(self, channel: Channel) -> Channel:
+        secret = None if channel.secret is None else self.secrets.seal(channel.secret)
+        return replace(channel, url=self.secrets.seal(channel.url), secret=secret)
 
-    def opened(self, channel: Channel) -> Channel:
-        secret = None if channel.secret is None else self.vault.open(channel.secret)
-        return replace(channel, url=self.vault.open(channel.url), secret=secret)
+    def unseal(self, channel: Channel) -> Channel:
+        secret = None if channel.secret is None else self.secrets.open(channel.secret)
+        return replace(channel, url=self.secrets.open(channel.url), secret=secret)
 
-    def shown(self, channel: Channel) -> Channel:
-        """Decrypted channel for a list; without its key the address is empty."""
+    def unseal_or_hide(self, channel: Channel) -> Channel:
+        """Returns the decrypted channel for display; without its key the address is empty."""
         try:
-            return self.opened(channel)
+            return self.unseal(channel)
         except ConflictError:
             return replace(channel, url="")
 
     def is_sealed(self, channel: Channel) -> bool:
-        return self.vault.is_sealed(channel.url)
+        return self.secrets.is_sealed(channel.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class DecryptingNotifier:
     """Notifier that decrypts stored channels before use."""
 
     notifier: Notifier
-    vault: ChannelSecrets
+    secrets: ChannelSecrets
 
     @property
     def kind(self) -> ChannelKind:
@@ -101,8 +101,8 @@ class DecryptingNotifier:
 
     @asynccontextmanager
     async def line(self, channel: Channel) -> AsyncIterator[Send]:
-        async with self.notifier.line(self.vault.opened(channel)) as tell:
-            yield tell
+        async with self.notifier.line(self.secrets.unseal(channel)) as send:
+            yield send
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,21 +126,21 @@ class NotificationService:
     new_id: NewId
     idempotency: IdempotentExecutor
     notifiers: Notifiers
-    vault: ChannelSecrets
+    secrets: ChannelSecrets
 
     async def channels(self) -> tuple[Channel, ...]:
         async with self.database.read() as unit:
-            found = await unit.get(NotificationRepository).channels()
-        return tuple(map(self.vault.shown, found))
+            channels = await unit.get(NotificationRepository).channels()
+        return tuple(map(self.secrets.unseal_or_hide, channels))
 
     async def seal_stored(self) -> int:
-        """Encrypt channels stored without a key; return their number. Raises ConflictError."""
+        """Encrypts channels stored without a key; returns their number. Raises ConflictError."""
         async with self.database.write() as unit:
-            found = await unit.get(NotificationRepository).channels()
-            bare = [channel for channel in found if not self.vault.is_sealed(channel)]
-            for channel in bare:
-                await unit.get(NotificationRepository).save_channel(self.vault.sealed(channel))
-        return len(bare)
+            channels = await unit.get(NotificationRepository).channels()
+            plain = [channel for channel in channels if not self.secrets.is_sealed(channel)]
+            for channel in plain:
+                await unit.get(NotificationRepository).save_channel(self.secrets.seal(channel))
+        return len(plain)
 
     async def log(
         self,
@@ -149,14 +149,14 @@ class NotificationService:
         channel_id: str | None = None,
         state: DeliveryState | None = None,
     ) -> tuple[Delivery, ...]:
-        """Page of the delivery log, newest first, before id `before`."""
+        """Returns a page of the delivery log, newest first, before id `before`."""
         async with self.database.read() as unit:
             return await unit.get(NotificationRepository).page(before, limit, channel_id, state)
 
     async def create(
         self, draft: ChannelDraft, command: Command, render: Render[Channel]
     ) -> CommandResult[Channel]:
-        """Create a channel. Raises RefusedError (webhook_url_forbidden, validation_failed).
+        """Creates a channel. Raises RefusedError (webhook_url_forbidden, validation_failed).
 
         Raises ConflictError(secrets_key_missing) without an encryption key.
         """
@@ -173,21 +173,27 @@ class NotificationService:
         self.notifiers[channel.kind].check(channel)
 
         async def change(unit: UnitOfWork) -> Channel:
-            await unit.get(NotificationRepository).save_channel(self.vault.sealed(channel))
+            await unit.get(NotificationRepository).save_channel(self.secrets.seal(channel))
             return channel
 
         return await self.idempotency.run(command, change, render)
 
-    async def alter(
+    async def update_channel(
         self, channel_id: str, draft: ChannelDraft, command: Command, render: Render[Channel]
     ) -> CommandResult[Channel]:
-        """Change a channel. Raises as `create`, and NotFoundError."""
+        """Changes a channel. Raises as `create`, and NotFoundError."""
 
         async def change(unit: UnitOfWork) -> Channel:
             stored = await unit.get(NotificationRepository).channel(channel_id)
-            keeps = draft.url is None or (draft.secret is None and stored.secret is not None)
-            present = self.vault.opened(stored) if keeps else self.vault.shown(stored)
-            is_same_kind = present.kind is draft.kind  # an address is valid for one kind
+            keeps_secrets = draft.url is None or (
+                draft.secret is None and stored.secret is not None
+            )
+            present = (
+                self.secrets.unseal(stored)
+                if keeps_secrets
+                else self.secrets.unseal_or_hide(stored)
+            )
+            is_same_kind = present.kind is draft.kind  # an address is valid for one kind only
             channel = replace(
                 present,
                 name=draft.name,
@@ -198,7 +204,7 @@ class NotificationService:
                 enabled=draft.enabled,
             )
             self.notifiers[channel.kind].check(channel)
-            await unit.get(NotificationRepository).save_channel(self.vault.sealed(channel))
+            await unit.get(NotificationRepository).save_channel(self.secrets.seal(channel))
             return channel
 
         return await self.idempotency.run(command, change, render)
@@ -206,10 +212,12 @@ class NotificationService:
     async def remove(
         self, channel_id: str, command: Command, render: Render[Channel]
     ) -> CommandResult[Channel]:
-        """Remove a channel with its deliveries. Raises NotFoundError."""
+        """Removes a channel with its deliveries. Raises NotFoundError."""
 
         async def change(unit: UnitOfWork) -> Channel:
-            channel = self.vault.shown(await unit.get(NotificationRepository).channel(channel_id))
+            channel = self.secrets.unseal_or_hide(
+                await unit.get(NotificationRepository).channel(channel_id)
+            )
             await unit.get(NotificationRepository).drop_channel(channel_id)
             return channel
 
@@ -218,8 +226,8 @@ class NotificationService:
     async def test(
         self, channel_id: str, command: Command, render: Render[Delivery]
     ) -> CommandResult[Delivery]:
-        """Queue a test notification past the rate limits. Raises NotFoundError."""
-        notice = Notification(
+        """Queues a test notification, without rate limits. Raises NotFoundError."""
+        notification = Notification(
             NotificationKind.STATUS, False, "test", "My Symbols: a test", "This channel works."
         )
 
@@ -227,7 +235,7 @@ class NotificationService:
             channel = await unit.get(NotificationRepository).channel(channel_id)
             at = await self.idempotency.now(unit)
             await unit.get(NotificationRepository).add(
-                channel.id, notice, at, DeliveryState.PENDING
+                channel.id, notification, at, DeliveryState.PENDING
             )
             return await unit.get(NotificationRepository).newest(channel.id)
 
@@ -236,7 +244,7 @@ class NotificationService:
     async def redrive(
         self, delivery_id: int, command: Command, render: Render[Delivery]
     ) -> CommandResult[Delivery]:
-        """Queue a dead delivery again. Raises NotFoundError, or ConflictError if it is not dead."""
+        """Queues a dead delivery again. Raises NotFoundError; ConflictError if it is not dead."""
 
         async def change(unit: UnitOfWork) -> Delivery:
             delivery = await unit.get(NotificationRepository).get(delivery_id)
@@ -252,9 +260,9 @@ class NotificationService:
 
         return await self.idempotency.run(command, change, render)
 
-    async def forget_old(self, keep: timedelta) -> int:
-        """Delete settled deliveries older than `keep`; return their number."""
+    async def delete_old(self, max_age: timedelta) -> int:
+        """Deletes completed deliveries older than `max_age`; returns their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.get(NotificationRepository).forget(
-                await self.idempotency.now(unit) - keep
+            return await unit.get(NotificationRepository).delete_old(
+                await self.idempotency.now(unit) - max_age
             )

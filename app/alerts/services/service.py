@@ -11,17 +11,17 @@ from app.alerts.domain.events import alert_raised, alert_resolved
 from app.alerts.domain.facts import PortfolioFacts, SystemFacts
 from app.alerts.domain.lifecycle import Evaluation, Key, ResolvedAlert, evaluate
 from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution, ThresholdSide
-from app.alerts.domain.rules import RULES, ActiveRule, in_force
+from app.alerts.domain.rules import RULES, ActiveRule, activate_rule
 from app.alerts.services.facts import (
     PairCorrelations,
     ScoreHistory,
     UnknownSystem,
-    correlations,
-    facts_at,
-    past_of,
+    collect_facts,
+    load_pair_correlations,
+    load_score_history,
     portfolio_facts,
 )
-from app.alerts.storage.alerts import LOOK_BACK, AlertMark, AlertRepository
+from app.alerts.storage.alerts import LOOKBACK, AlertMark, AlertRepository
 from app.configuration.domain.document import Complaint, ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
@@ -46,7 +46,7 @@ class AlertBook:
 
     active: tuple[Alert, ...]
     ended: Mapping[Key, ResolvedAlert]
-    past: ScoreHistory
+    history: ScoreHistory
 
     @classmethod
     async def load(
@@ -56,11 +56,11 @@ class AlertBook:
         context: DecisionContext,
         before: ScoreHistory | None = None,
     ) -> "AlertBook":
-        """Load the book in a transaction; `before` as in `past_of`."""
+        """Loads the book in a transaction; `before` as in `load_score_history`."""
         return cls(
             await unit.get(AlertRepository).active(),
-            await unit.get(AlertRepository).ended(context.at - LOOK_BACK),
-            await past_of(unit, portfolio, context.configuration, before),
+            await unit.get(AlertRepository).ended(context.at - LOOKBACK),
+            await load_score_history(unit, portfolio, context.configuration, before),
         )
 
     def ended_since(self, since: datetime) -> dict[Key, ResolvedAlert]:
@@ -70,10 +70,10 @@ class AlertBook:
 
 @dataclass(slots=True)
 class AlertBookCache:
-    """Newest alert book, read again only after one of its tables has changed.
+    """Cache of the newest alert book, read again only after one of its tables has changed.
 
-    Where no other process can write, a count of own commits avoids asking; otherwise one statement
-    gives the mark of the tables.
+    Without other processes, a count of own commits avoids queries; otherwise one statement reads
+    the mark of the tables.
     """
 
     _cached: tuple[int | None, AlertMark, PortfolioState, AlertBook] | None = None
@@ -82,8 +82,8 @@ class AlertBookCache:
     async def load(
         self, database: Database, state: PortfolioState, context: DecisionContext
     ) -> AlertBook:
-        """Book with every commit before the call. Raises UnavailableError."""
-        # Counted before reading: a commit during the read makes the next call read again.
+        """Loads the book with every commit before the call. Raises UnavailableError."""
+        # Counted before reading, so that a commit during the read invalidates the cache.
         commits, cached = database.commits, self._cached
         is_of_state = cached is not None and cached[2] is state
         if cached is not None and is_of_state and commits is not None and cached[0] == commits:
@@ -93,16 +93,16 @@ class AlertBookCache:
             if cached is not None and is_of_state and cached[1] == mark:
                 book = cached[3]
             else:
-                before = cached[3].past if cached is not None and is_of_state else None
+                before = cached[3].history if cached is not None and is_of_state else None
                 book = await AlertBook.load(unit, state.portfolio, context, before)
         self._cached = (commits, mark, state, book)
         return book
 
     def pairs(self, state: PortfolioState, context: DecisionContext) -> PairCorrelations:
-        """Cached correlations of the members; they cost as much as all other facts together."""
+        """Returns cached correlations of the members, as costly as all other facts together."""
         portfolio, panel = state.portfolio, context.market.panel(Interval.DAY)
         key = (portfolio.members, panel, context.configuration)
-        return self._views.get("pairs", key, lambda: correlations(portfolio, context))
+        return self._views.get("pairs", key, lambda: load_pair_correlations(portfolio, context))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +112,9 @@ class AlertRuleService:
     configuration: ConfigurationChanges
 
     async def all(self) -> tuple[tuple[ActiveRule, ...], int]:
-        """Every active rule and the version of the settings."""
+        """Returns every rule and the version of the settings."""
         settings = await self.configuration.current()
-        return tuple(in_force(rule, settings) for rule in AlertRule), settings.version
+        return tuple(activate_rule(rule, settings) for rule in AlertRule), settings.version
 
     async def change(
         self,
@@ -124,26 +124,30 @@ class AlertRuleService:
         command: Command,
         render: Render[Configuration] | None = None,
     ) -> CommandResult[Configuration]:
-        """Change a rule.
+        """Changes a rule.
 
         `wanted` may name enabled, severity, duration_s, cooldown_s, limit and clear_limit.
 
         Raises ConfigurationRefusedError for invalid values, and the errors of a settings change.
         """
         present = await self.configuration.current()
-        changes = changes_of(rule, wanted, present)
+        changes = settings_change(rule, wanted, present)
         return await self.configuration.put(changes, reason, command, render)
 
 
-def changes_of(
+def settings_change(
     rule: AlertRule, wanted: Mapping[str, object], present: Configuration
 ) -> dict[str, Any]:
-    """Convert a rule change to a settings change; a clear limit becomes a clear margin."""
+    """Converts a rule change to a settings change; a clear limit becomes a clear margin."""
     own = dict(wanted)
-    force = in_force(rule, present)
+    active_rule = activate_rule(rule, present)
     numeric = [name for name in ("limit", "clear_limit") if name in own]
-    if force.side is ThresholdSide.STATE and not hasattr(force.settings, "limit") and numeric:
-        raise _refused(numeric[0], "unknown_key", f"{rule.value} is about a state: it has no limit")
+    if (
+        active_rule.side is ThresholdSide.STATE
+        and not hasattr(active_rule.settings, "limit")
+        and numeric
+    ):
+        raise _refused(numeric[0], "unknown_key", f"{rule.value} is a state and has no limit")
     changes: dict[str, Any] = {}
     limit = own.pop("limit", None)
     if limit is not None:
@@ -155,23 +159,27 @@ def changes_of(
             changes[group] = {name: limit}
     clear = own.pop("clear_limit", None)
     if clear is not None:
-        own["clear_margin"] = _margin(force, limit if limit is not None else force.limit, clear)
+        own["clear_margin"] = _margin(
+            active_rule, limit if limit is not None else active_rule.limit, clear
+        )
     if own:
         changes.setdefault("alerts", {})["rules"] = {rule.value: own}
     return changes
 
 
-def _margin(force: ActiveRule, limit: object, clear: object) -> float:
-    numbers = [float(one) for one in (limit, clear) if isinstance(one, int | float)]
+def _margin(active_rule: ActiveRule, limit: object, clear: object) -> float:
+    numbers = [float(value) for value in (limit, clear) if isinstance(value, int | float)]
     if len(numbers) < 2:
         raise _refused("clear_limit", "number_type", "clear_limit must be a number")
-    beyond = (
-        numbers[0] - numbers[1] if force.side is ThresholdSide.ABOVE else numbers[1] - numbers[0]
+    margin = (
+        numbers[0] - numbers[1]
+        if active_rule.side is ThresholdSide.ABOVE
+        else numbers[1] - numbers[0]
     )
-    if beyond < 0.0:
-        side = "above" if force.side is ThresholdSide.ABOVE else "below"
-        raise _refused("clear_limit", "order", f"clear_limit must not lie {side} limit")
-    return round(beyond, 9)
+    if margin < 0.0:
+        side = "above" if active_rule.side is ThresholdSide.ABOVE else "below"
+        raise _refused("clear_limit", "order", f"clear_limit must not be {side} limit")
+    return round(margin, 9)
 
 
 def _refused(loc: str, kind: str, message: str) -> ConfigurationRefusedError:
@@ -180,14 +188,14 @@ def _refused(loc: str, kind: str, message: str) -> ConfigurationRefusedError:
 
 _log = structlog.get_logger("alerts")
 
-LONGEST_SNOOZE: Final = timedelta(days=30)
+MAX_SNOOZE: Final = timedelta(days=30)
 ACTIVE: Final = frozenset(AlertState) - {AlertState.RESOLVED}
 
 
 class SystemFactSource(Protocol):
     """Port to facts about the service and its exchange."""
 
-    def look(self, context: DecisionContext) -> SystemFacts: ...
+    def collect(self, context: DecisionContext) -> SystemFacts: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +212,8 @@ class AlertFilter:
 class AlertService:
     """Use cases of alerts.
 
-    Evaluations in one process are serialized; across processes each is repeated under the
-    portfolio's lock before it is saved, so that it sees what the others saved.
+    Evaluations in one process are serialized. Before saving, an evaluation is repeated under the
+    portfolio's lock, so that it includes changes of other processes.
     """
 
     database: Database
@@ -214,69 +222,69 @@ class AlertService:
     new_id: NewId
     system: SystemFactSource = field(default_factory=UnknownSystem)
     _books: AlertBookCache = field(default_factory=AlertBookCache)
-    _looking: SingleFlight[tuple[tuple[Alert, ...], DecisionContext]] = field(
+    _single_flight: SingleFlight[tuple[tuple[Alert, ...], DecisionContext]] = field(
         default_factory=SingleFlight
     )
 
-    async def look(self) -> tuple[tuple[Alert, ...], DecisionContext]:
-        """Evaluate all rules, store changes and return the unresolved alerts.
+    async def evaluate(self) -> tuple[tuple[Alert, ...], DecisionContext]:
+        """Evaluates all rules, stores changes and returns the unresolved alerts.
 
-        If the database cannot be written, the result is returned and stored the next time.
+        If the database cannot be written, the result is returned and stored by the next evaluation.
         Calls during an evaluation share the next one.
         """
-        return await self._looking(self._look)
+        return await self._single_flight(self._evaluate_once)
 
-    async def _look(self) -> tuple[tuple[Alert, ...], DecisionContext]:
+    async def _evaluate_once(self) -> tuple[tuple[Alert, ...], DecisionContext]:
         state, context = await self.contexts.present(self.database)
         book = await self._books.load(self.database, state, context)
         pairs = self._books.pairs(state, context)
-        members = portfolio_facts(state.portfolio, context, book.past, pairs)
-        seen = self._seen(book, members, context)
-        if not seen.is_news:
-            return seen.active, context
+        members = portfolio_facts(state.portfolio, context, book.history, pairs)
+        evaluation = self._evaluate_facts(book, members, context)
+        if not evaluation.has_changes:
+            return evaluation.active, context
         try:
-            seen, context = await self.database.run(self._kept)
+            evaluation, context = await self.database.run(self._evaluate_and_save)
         except (ConflictError, UnavailableError) as error:
-            _log.warning("alerts_not_kept", cause=str(error.code))
-            return seen.active, context
-        for alert in seen.raised:
-            _log.warning("alert_raised", **_said(alert))
-        for alert in seen.ended:
-            _log.info("alert_ended", **_said(alert))
-        return seen.active, context
+            _log.warning("alerts_not_saved", cause=str(error.code))
+            return evaluation.active, context
+        for alert in evaluation.raised:
+            _log.warning("alert_raised", **_log_fields(alert))
+        for alert in evaluation.ended:
+            _log.info("alert_ended", **_log_fields(alert))
+        return evaluation.active, context
 
     async def list(self, criteria: AlertFilter) -> tuple[tuple[Alert, ...], DataFacts]:
-        """Active alerts of one state, critical first.
+        """Returns active alerts of one state, critical first.
 
         Raises RefusedError for an unknown symbol.
         """
-        active, context = await self.look()
-        wanted = _symbol(criteria, context)
-        found = tuple(
+        active, context = await self.evaluate()
+        symbol = _symbol(criteria, context)
+        alerts = tuple(
             alert
             for alert in active
             if alert.state is criteria.state
             and criteria.rule in {None, alert.rule}
             and criteria.severity in {None, alert.severity}
-            and (wanted is None or wanted in alert.symbols)
+            and (symbol is None or symbol in alert.symbols)
         )
-        return found, describe_data(context)
+        return alerts, describe_data(context)
 
-    async def past(
+    async def load_resolved(
         self, criteria: AlertFilter, limit: int, before: tuple[datetime, str] | None = None
     ) -> tuple[tuple[Alert, ...], DataFacts]:
-        """Resolved alerts, newest first. Raises RefusedError for an unknown symbol."""
-        _, context = await self.look()
-        wanted = _symbol(criteria, context)
+        """Returns resolved alerts, newest first. Raises RefusedError for an unknown symbol."""
+        _, context = await self.evaluate()
+        symbol = _symbol(criteria, context)
         async with self.database.read() as unit:
-            found = await unit.get(AlertRepository).resolved(
-                limit, before, criteria.rule, criteria.severity, wanted
+            alerts = await unit.get(AlertRepository).resolved(
+                limit, before, criteria.rule, criteria.severity, symbol
             )
-        return found, describe_data(context)
+        return alerts, describe_data(context)
 
     async def get(self, alert_id: str) -> Alert:
-        """Return one alert. Raises NotFoundError."""
-        active, _ = await self.look()
+        """Returns one alert. Raises NotFoundError."""
+        active, _ = await self.evaluate()
         for alert in active:  # newer than the stored row
             if alert.id == alert_id:
                 return alert
@@ -286,9 +294,9 @@ class AlertService:
     async def acknowledge(
         self, alert_id: str, command: Command, render: Render[Alert] | None = None
     ) -> CommandResult[Alert]:
-        """Acknowledge an alert. Raises NotFoundError, ConflictError(alert_state)."""
-        return await self._move(
-            alert_id, command, lambda alert, now: alert.acknowledged(now, command.author), render
+        """Acknowledges an alert. Raises NotFoundError, ConflictError(alert_state)."""
+        return await self._transition(
+            alert_id, command, lambda alert, now: alert.acknowledge(now, command.author), render
         )
 
     async def snooze(
@@ -298,93 +306,93 @@ class AlertService:
         command: Command,
         render: Render[Alert] | None = None,
     ) -> CommandResult[Alert]:
-        """Snooze an alert until a time or for a duration; it reopens while its cause lasts.
+        """Snoozes an alert until a time or for a duration; it reopens while its cause lasts.
 
         Raises RefusedError for an end in the past or more than 30 days ahead,
         NotFoundError, ConflictError(alert_state).
         """
 
-        def snoozed(alert: Alert, now: datetime) -> Alert:
+        def apply_snooze(alert: Alert, now: datetime) -> Alert:
             end = now + until if isinstance(until, timedelta) else until
-            if not now < end <= now + LONGEST_SNOOZE:
+            if not now < end <= now + MAX_SNOOZE:
                 raise RefusedError(
-                    Code.VALIDATION_FAILED, "A snooze ends in the future, within 30 days."
+                    Code.VALIDATION_FAILED, "A snooze must end in the future, within 30 days."
                 )
-            return alert.snoozed(end, command.author)
+            return alert.snooze(end, command.author)
 
-        return await self._move(alert_id, command, snoozed, render)
+        return await self._transition(alert_id, command, apply_snooze, render)
 
     async def resolve(
         self, alert_id: str, command: Command, render: Render[Alert] | None = None
     ) -> CommandResult[Alert]:
-        """Resolve an alert; while its cause lasts it reopens after the cooldown.
+        """Resolves an alert; while its cause lasts it reopens after the cooldown.
 
         Raises NotFoundError, ConflictError(alert_state).
         """
-        return await self._move(
+        return await self._transition(
             alert_id,
             command,
-            lambda alert, now: alert.resolved(now, Resolution.OPERATOR, command.author),
+            lambda alert, now: alert.resolve(now, Resolution.OPERATOR, command.author),
             render,
         )
 
-    async def forget_old(self, keep: timedelta) -> int:
-        """Delete alerts resolved longer ago than `keep`; return their number."""
+    async def delete_old(self, max_age: timedelta) -> int:
+        """Deletes alerts resolved longer ago than `max_age`; returns their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.get(AlertRepository).forget(self.contexts.clock() - keep)
+            return await unit.get(AlertRepository).delete_old(self.contexts.clock() - max_age)
 
-    async def _move(
+    async def _transition(
         self,
         alert_id: str,
         command: Command,
-        move: Callable[[Alert, datetime], Alert],
+        transition: Callable[[Alert, datetime], Alert],
         render: Render[Alert] | None,
     ) -> CommandResult[Alert]:
         async def change(unit: UnitOfWork) -> Alert:
             await unit.get(PortfolioRepository).load(for_update=True)
             alert = await unit.get(AlertRepository).get(alert_id)
             now = self.contexts.clock()
-            moved = move(alert, now)
-            if moved != alert:
-                await unit.get(AlertRepository).save([moved])
-            if moved.resolution is not None:
-                unit.publish_after_commit(alert_resolved(moved, moved.resolution, now))
-            return moved
+            changed = transition(alert, now)
+            if changed != alert:
+                await unit.get(AlertRepository).save([changed])
+            if changed.resolution is not None:
+                unit.publish_after_commit(alert_resolved(changed, changed.resolution, now))
+            return changed
 
         return await self.idempotency.run(command, change, render)
 
-    async def _evaluated(self, unit: UnitOfWork) -> tuple[Evaluation, DecisionContext]:
+    async def _evaluate_stored(self, unit: UnitOfWork) -> tuple[Evaluation, DecisionContext]:
         portfolio = await unit.get(PortfolioRepository).load()
         context = await self.contexts.of(unit)
         book = await AlertBook.load(unit, portfolio, context)
-        members = portfolio_facts(portfolio, context, book.past)
-        return self._seen(book, members, context), context
+        members = portfolio_facts(portfolio, context, book.history)
+        return self._evaluate_facts(book, members, context), context
 
-    def _seen(
+    def _evaluate_facts(
         self, book: AlertBook, members: PortfolioFacts, context: DecisionContext
     ) -> Evaluation:
-        ended = book.ended_since(context.at - LOOK_BACK)
-        facts = facts_at(members, context, self.system.look(context), ended)
+        ended = book.ended_since(context.at - LOOKBACK)
+        facts = collect_facts(members, context, self.system.collect(context), ended)
         return evaluate(book.active, facts, context.configuration, ended, self.new_id)
 
-    async def _kept(self, unit: UnitOfWork) -> tuple[Evaluation, DecisionContext]:
+    async def _evaluate_and_save(self, unit: UnitOfWork) -> tuple[Evaluation, DecisionContext]:
         await unit.get(PortfolioRepository).load(for_update=True)
-        seen, context = await self._evaluated(unit)
-        await unit.get(AlertRepository).drop(seen.dropped)
-        await unit.get(AlertRepository).save(seen.saved)
-        for alert in seen.raised:
+        evaluation, context = await self._evaluate_stored(unit)
+        await unit.get(AlertRepository).drop(evaluation.dropped)
+        await unit.get(AlertRepository).save(evaluation.saved)
+        for alert in evaluation.raised:
             unit.publish_after_commit(alert_raised(alert, context.at))
-        for alert in seen.ended:
+        for alert in evaluation.ended:
             if alert.resolution is not None:
                 unit.publish_after_commit(alert_resolved(alert, alert.resolution, context.at))
-        return seen, context
+        return evaluation, context
 
 
 def _symbol(criteria: AlertFilter, context: DecisionContext) -> str | None:
     return None if criteria.symbol is None else context.resolve(criteria.symbol).symbol
 
 
-def _said(alert: Alert) -> dict[str, str]:
+def _log_fields(alert: Alert) -> dict[str, str]:
     return {
         "rule": alert.rule.value,
         "subject": alert.subject,

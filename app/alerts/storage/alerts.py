@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Row, Text, and_, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.alerts.domain.lifecycle import REST_S, ResolvedAlert
+from app.alerts.domain.lifecycle import MANUAL_COOLDOWN_S, ResolvedAlert
 from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution
 from app.alerts.storage.tables import alerts as table
 from app.configuration.domain.sections import Severity
@@ -20,7 +20,7 @@ from app.portfolio.storage.tables import PORTFOLIO_ID, portfolio, replacement_co
 from app.scoring.storage.tables import IS_PROVISIONAL, scoring_runs, symbol_scores
 
 # Longest cooldown of the settings plus the pause after a manual resolution.
-LOOK_BACK: Final = timedelta(days=7, seconds=REST_S)
+LOOKBACK: Final = timedelta(days=7, seconds=MANUAL_COOLDOWN_S)
 
 
 _SAVES: Final = "alerts.saves"  # counts the changes of stored alerts
@@ -52,7 +52,7 @@ class AlertMark:
 
     saves: int | None
     scored_at: datetime | None
-    rivals: frozenset[tuple[str, str]]  # member and candidate
+    candidates: frozenset[tuple[str, str]]  # member and candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class AlertRepository:
         return tuple(map(_alert, await self.connection.execute(wanted)))
 
     async def get(self, alert_id: str) -> Alert:
-        """Return one alert. Raises NotFoundError."""
+        """Returns one alert. Raises NotFoundError."""
         wanted = select(table).where(table.c.id == alert_id)
         row = (await self.connection.execute(wanted)).first()
         if row is None:
@@ -95,15 +95,15 @@ class AlertRepository:
         }
 
     async def former_run(self, runs: int) -> str | None:
-        """Complete board `runs` before the newest; None where there is none."""
+        """Id of the complete board `runs` boards before the newest; None without one."""
         order = (scoring_runs.c.calculated_at.desc(), scoring_runs.c.run_id.desc())
         complete = select(scoring_runs.c.run_id).where(~IS_PROVISIONAL)
         before = complete.order_by(*order).offset(runs).limit(1)
-        found: str | None = (await self.connection.execute(before)).scalar()
-        return found
+        run_id: str | None = (await self.connection.execute(before)).scalar()
+        return run_id
 
-    async def scores_of(self, run_id: str, symbols: Collection[str]) -> dict[str, float]:
-        """Composite scores of a board; they never change."""
+    async def load_scores(self, run_id: str, symbols: Collection[str]) -> dict[str, float]:
+        """Composite scores of a board, which never change."""
         lines = symbol_scores
         wanted = select(lines.c.symbol, lines.c.composite).where(
             lines.c.run_id == run_id,
@@ -113,15 +113,15 @@ class AlertRepository:
         return {row.symbol: row.composite for row in await self.connection.execute(wanted)}
 
     async def save(self, alerts: Iterable[Alert]) -> None:
-        """Insert or update alerts. Raises ConflictError if the same key is already active."""
+        """Inserts or updates alerts. Raises ConflictError if the same key is already active."""
         changed = list(alerts)
         for alert in changed:
             await self.connection.execute(upsert(self.connection, table), _row(alert))
         if changed:
-            await self._counted()
+            await self._count_change()
 
     async def drop(self, ids: Iterable[str]) -> None:
-        """Delete pending alerts that never opened."""
+        """Deletes pending alerts that never opened."""
         wanted = list(ids)
         if wanted:
             await self.connection.execute(
@@ -129,17 +129,17 @@ class AlertRepository:
                     table.c.id.in_(wanted), table.c.state == AlertState.PENDING.value
                 )
             )
-            await self._counted()
+            await self._count_change()
 
-    async def _counted(self) -> None:
-        """Increment the change counter; the portfolio's lock prevents lost updates."""
+    async def _count_change(self) -> None:
+        """Increments the change counter; the portfolio's lock prevents lost updates."""
         facts = KeyValueRepository(self.connection)
         await facts.put(_SAVES, (await facts.get(_SAVES) or 0) + 1)
 
-    async def forget(self, before: datetime) -> int:
-        """Delete alerts resolved before `before`; return their number."""
-        gone = await self.connection.execute(table.delete().where(table.c.resolved_at < before))
-        return gone.rowcount
+    async def delete_old(self, before: datetime) -> int:
+        """Deletes alerts resolved before `before`; returns their number."""
+        deleted = await self.connection.execute(table.delete().where(table.c.resolved_at < before))
+        return deleted.rowcount
 
     async def resolved(
         self,
@@ -160,7 +160,7 @@ class AlertRepository:
         if severity is not None:
             wanted = wanted.where(table.c.severity == severity.value)
         if symbol is not None:
-            # a list of standard symbols as JSON text: a name stands between quotes
+            # `symbols` is a JSON list as text, in which a symbol is quoted
             listed = type_coerce(table.c.symbols, Text)
             wanted = wanted.where(listed.contains(f'"{symbol}"', autoescape=True))
         newest = wanted.order_by(table.c.resolved_at.desc(), table.c.id.desc()).limit(limit)

@@ -24,7 +24,7 @@ from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.statements import insert, upsert
 from app.foundation.sql.tables import STREAM_ID, event_head
 
-CLAIM: Final = timedelta(seconds=60)  # after it another process may take over a delivery
+CLAIM: Final = timedelta(seconds=60)  # after which another process may take over a delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,37 +47,37 @@ class NotificationRepository:
         return _channel(row)
 
     async def save_channel(self, channel: Channel) -> None:
-        """Insert or update a channel. Raises ConflictError if its name is taken."""
+        """Inserts or updates a channel. Raises ConflictError if its name is taken."""
         row = {**asdict(channel), "kind": channel.kind.value}
         row["kinds"] = [kind.value for kind in channel.kinds]
         await self.connection.execute(upsert(self.connection, notification_channels), row)
 
     async def drop_channel(self, channel_id: str) -> None:
-        """Delete a channel with its deliveries. Raises NotFoundError."""
+        """Deletes a channel with its deliveries. Raises NotFoundError."""
         await self.channel(channel_id)
         await self.connection.execute(table.delete().where(table.c.channel_id == channel_id))
-        gone = notification_channels.delete().where(notification_channels.c.id == channel_id)
-        await self.connection.execute(gone)
+        statement = notification_channels.delete().where(notification_channels.c.id == channel_id)
+        await self.connection.execute(statement)
 
     async def position(self) -> int:
         """Last processed event; the row stays locked until the end of the transaction."""
-        return await self._seen(event_head.c.seq)
+        return await self._set_position(event_head.c.seq)
 
-    async def seen(self, seq: int) -> None:
-        await self._seen(seq)
+    async def set_position(self, seq: int) -> None:
+        await self._set_position(seq)
 
-    async def unseen(self) -> int:
+    async def backlog(self) -> int:
         """Number of events committed since the last processed one."""
         heads = select(event_head.c.id, event_head.c.seq)
-        found = {head.id: head.seq for head in await self.connection.execute(heads)}
-        return int(found[STREAM_ID]) - int(found[NOTIFIED])
+        by_id = {head.id: head.seq for head in await self.connection.execute(heads)}
+        return int(by_id[STREAM_ID]) - int(by_id[NOTIFIED])
 
-    async def seen_all(self) -> None:
-        """Mark every committed event as processed without reading it."""
+    async def skip_to_newest(self) -> None:
+        """Marks every committed event as processed without reading it."""
         newest = select(event_head.c.seq).where(event_head.c.id == STREAM_ID)
-        await self._seen(newest.scalar_subquery())
+        await self._set_position(newest.scalar_subquery())
 
-    async def _seen(self, seq: Any) -> int:
+    async def _set_position(self, seq: Any) -> int:
         moved = await self.connection.execute(
             event_head.update()
             .where(event_head.c.id == NOTIFIED)
@@ -87,15 +87,15 @@ class NotificationRepository:
         return int(moved.scalar_one())
 
     async def add(
-        self, channel_id: str, notice: Notification, at: datetime, state: DeliveryState
+        self, channel_id: str, notification: Notification, at: datetime, state: DeliveryState
     ) -> bool:
-        """Add a delivery; False where the channel already has this event."""
+        """Adds a delivery; False if the channel already has this event."""
         row = {
             "channel_id": channel_id,
-            **{name: getattr(notice, name) for name in _SHARED},
-            "kind": notice.kind.value,
-            "key": notice.key[:255],
-            "event": dict(notice.event),
+            **{name: getattr(notification, name) for name in _SHARED},
+            "kind": notification.kind.value,
+            "key": notification.key[:255],
+            "event": dict(notification.event),
             "state": state.value,
             "attempts": 0,
             "created_at": at,
@@ -138,15 +138,15 @@ class NotificationRepository:
     async def claim(
         self, channel_id: str, at: datetime, most: int = 1, *, critical: bool | None = None
     ) -> tuple[Delivery, ...]:
-        """Claim the oldest pending deliveries that are due and unclaimed.
+        """Claims the oldest pending deliveries that are due and unclaimed.
 
-        Claims start at the oldest, which keeps the order. `critical` selects critical or other
-        deliveries; each of the two then has its own order.
+        Claims start at the oldest, to preserve the order. `critical` selects critical or other
+        deliveries; each of the two has its own order.
         """
         wanted = select(table).where(self._pending(channel_id, critical))
         rows = (await self.connection.execute(wanted.order_by(table.c.id).limit(most))).all()
         ready = list(takewhile(lambda row: row.next_attempt_at <= at, rows))
-        # Every process begins at the oldest: its claim covers those behind it.
+        # Every process begins at the oldest, so that its claim covers the later ones.
         if not ready or not await self._claimed([ready[0].id], at):
             return ()
         if len(ready) > 1:
@@ -164,7 +164,7 @@ class NotificationRepository:
         return taken.rowcount == len(ids)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Release claimed deliveries that were not attempted."""
+        """Releases claimed deliveries that were not attempted."""
         await self._set([one.id for one in deliveries], claimed_until=None)
 
     async def waiting(self, channel_id: str, most: int) -> int:
@@ -185,10 +185,10 @@ class NotificationRepository:
         return int(counted.scalar_one())
 
     async def delivered(self, done: Sequence[tuple[Delivery, datetime]]) -> None:
-        """Record successful deliveries with their times."""
+        """Records successful deliveries with their times."""
         arrived = (
             table.update()
-            .where(table.c.id == bindparam("one"))
+            .where(table.c.id == bindparam("delivery_id"))
             .values(
                 state=DeliveryState.DELIVERED.value,
                 attempts=table.c.attempts + 1,
@@ -199,12 +199,14 @@ class NotificationRepository:
             )
         )
         if done:
-            await self.connection.execute(arrived, [{"one": one.id, "at": at} for one, at in done])
+            await self.connection.execute(
+                arrived, [{"delivery_id": delivery.id, "at": at} for delivery, at in done]
+            )
 
     async def failed(
         self, delivery: Delivery, error: str, next_attempt_at: datetime | None
     ) -> None:
-        """Record a failed attempt; without a next one the delivery is dead."""
+        """Records a failed attempt; without a next one the delivery is dead."""
         state = DeliveryState.DEAD if next_attempt_at is None else DeliveryState.PENDING
         await self._set(
             [delivery.id],
@@ -216,7 +218,7 @@ class NotificationRepository:
         )
 
     async def redrive(self, delivery_id: int, at: datetime) -> None:
-        """Queue a dead delivery again with a fresh attempt count."""
+        """Queues a dead delivery again with an attempt count of 0."""
         values = {"state": DeliveryState.PENDING.value, "attempts": 0, "next_attempt_at": at}
         await self._set([delivery_id], **values)
 
@@ -245,13 +247,13 @@ class NotificationRepository:
             wanted = wanted.where(table.c.state == state.value)
         return tuple(_delivery(row) for row in await self.connection.execute(wanted))
 
-    async def forget(self, before: datetime) -> int:
-        """Delete settled deliveries created before `before`; return their number."""
-        settled = (DeliveryState.DELIVERED.value, DeliveryState.DIGESTED.value)
-        gone = await self.connection.execute(
-            table.delete().where(table.c.created_at < before, table.c.state.in_(settled))
+    async def delete_old(self, before: datetime) -> int:
+        """Deletes completed deliveries created before `before`; returns their number."""
+        completed = (DeliveryState.DELIVERED.value, DeliveryState.DIGESTED.value)
+        deleted = await self.connection.execute(
+            table.delete().where(table.c.created_at < before, table.c.state.in_(completed))
         )
-        return gone.rowcount
+        return deleted.rowcount
 
     def _pending(self, channel_id: str, critical: bool | None = None) -> ColumnElement[bool]:
         due = (table.c.channel_id == channel_id) & (table.c.state == DeliveryState.PENDING.value)
@@ -286,7 +288,7 @@ def _delivery(row: Row[Any]) -> Delivery:
     return Delivery(
         id=row.id,
         channel_id=row.channel_id,
-        notice=Notification(
+        notification=Notification(
             kind=NotificationKind(row.kind), key=row.key, event=row.event, **shared
         ),
         state=DeliveryState(row.state),

@@ -67,7 +67,7 @@ Index(
 )
 
 
-NOTIFIED: Final = "notified"  # the row of event_head that says up to where notices were made
+NOTIFIED: Final = "notified"  # row of event_head with the last event turned into notifications
 
 notification_channels = Table(
     "notification_channels",

@@ -478,6 +478,6 @@ def _print_report(output: Output, report: Mapping[str, Any]) -> None:
         lines = [tuple(line[field] for field in columns.values()) for line in report[name]]
         output.console.print(create_table(name, tuple(columns), lines))
     output.console.print(
-        f"version {report['version']}, created at {report['made_at']}; "
+        f"version {report['version']}, created at {report['created_at']}; "
         "as a page: GET /portfolio/report"
     )

@@ -26,7 +26,7 @@ from app.container.recording import (
 )
 from app.container.runtime_values import utc_now
 from app.foundation.errors import ServiceError
-from app.research.domain.recording import BoardLine, Step, TapeError
+from app.research.domain.recording import BoardFingerprint, RecordingError, SessionStep
 from app.settings import Settings
 from app.telemetry.logging import configure_logging
 
@@ -109,11 +109,11 @@ async def _record(file: Path, settings: Settings, reader: _ConfigurationReader) 
         _log.info("recording_ended", file=str(file), lost=lost)
 
 
-def _log_board(board: BoardLine) -> None:
+def _log_board(board: BoardFingerprint) -> None:
     _log.info("recording_board", number=board.number, board_hash=board.board_hash)
 
 
-def _log_failure(step: Step, code: str) -> None:
+def _log_failure(step: SessionStep, code: str) -> None:
     _log.warning("recording_step_failed", step=step.value, cause=code)
 
 
@@ -172,7 +172,7 @@ def replay_tape(file: Path, as_json: bool) -> None:
         progress = _Progress(output)
         try:
             result = asyncio.run(replay(file, progress.listener))
-        except TapeError as error:
+        except RecordingError as error:
             raise CommandError(ExitCode.CONFIGURATION, "tape_unusable", f"{error}.") from None
         except OSError as error:
             detail = f"{file} cannot be read: {error.strerror}."
@@ -186,7 +186,7 @@ class _Progress:
     """Boards and failed steps so far, printed as they arrive."""
 
     output: Output
-    boards: list[BoardLine] = field(default_factory=list)
+    boards: list[BoardFingerprint] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
     listener: RecordingListener = field(init=False)
 
@@ -194,7 +194,7 @@ class _Progress:
         self.listener = RecordingListener(self._add_board, self._add_failure)
         configure_logging(level="error", form="console")
 
-    def _add_board(self, board: BoardLine) -> None:
+    def _add_board(self, board: BoardFingerprint) -> None:
         self.boards.append(board)
         if self.output.as_json:
             return
@@ -205,7 +205,7 @@ class _Progress:
             f"  inputs {board.input_hash}\n  board  {board.board_hash}"
         )
 
-    def _add_failure(self, step: Step, code: str) -> None:
+    def _add_failure(self, step: SessionStep, code: str) -> None:
         self.failed.append({"step": step.value, "code": code})
         self.output.notes.print(f"{step.value}: {code}", markup=False)
 

@@ -219,18 +219,17 @@ def _without_traceback(app: ASGIApp) -> ASGIApp:
     An expected failure is one line; this program logs an unexpected one once.
     """
 
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await app(scope, receive, send)
-            return
-
+    async def starting(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_without_traceback(message: Message) -> None:
             has_failed = message["type"] == "lifespan.startup.failed"
             await send({"type": message["type"]} if has_failed else message)
 
         await app(scope, receive, send_without_traceback)
 
-    return wrapped
+    def serving(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return (starting if scope["type"] == "lifespan" else app)(scope, receive, send)
+
+    return serving
 
 
 def _not_started(error: Exception) -> CommandError:

@@ -108,7 +108,9 @@ class AlertRules:
         MarginRule(cooldown_s=_COOLDOWN_S, clear_margin=0.02),
         "The return of a member is below `alerts.poor_performance`.",
     )
-    support_lost: StateRule = setting(_CRITICAL, "KuCoin no longer lists the contract of a member.")
+    contract_delisted: StateRule = setting(
+        _CRITICAL, "KuCoin no longer lists the contract of a member."
+    )
     quarantined: StateRule = setting(_WARNING, "The prices of a member are quarantined.")
     delisting_announced: StateRule = setting(
         _CRITICAL, "KuCoin has announced the delisting of a member."

@@ -43,6 +43,7 @@ STATUS_OF_CLASS: Final[tuple[tuple[type[ServiceError], int], ...]] = (
 )
 
 
+_BELOW_PREFIX: Final = PREFIX + "/"
 Location = tuple[str | int, ...]
 
 
@@ -257,7 +258,7 @@ def template_of(scope: Scope) -> str | None:
     path = getattr(scope.get("route"), "path_format", None)
     if not isinstance(path, str):
         return None
-    below = scope["path"].startswith(PREFIX + "/") and not path.startswith(PREFIX)
+    below = scope["path"].startswith(_BELOW_PREFIX) and not path.startswith(PREFIX)
     return PREFIX + path if below else path
 
 

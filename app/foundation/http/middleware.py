@@ -1,10 +1,11 @@
 """Outermost ASGI middleware: request id, limits, path checks, headers, log line, metrics."""
 
+import asyncio
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import structlog
@@ -14,9 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.foundation.errors import Code
 from app.foundation.health import Mode
 from app.foundation.http.errors import CLIENT_CLOSED, problem_response, template_of
-from app.foundation.http.protocol import MODE
 from app.foundation.http.request_body import UNSAFE_TEXT
-from app.foundation.http.responses import REPLAYED
+from app.foundation.http.responses import REPLAYED, CompleteHeaders, Header
 from app.foundation.http.schemas import ENCODED_SLASH
 from app.foundation.metrics import Metrics
 
@@ -24,25 +24,12 @@ MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_URL_BYTES: Final = 8 * 1024
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_\-]{8,64}")
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
-_API_CSP: Final = b"default-src 'none'; frame-ancestors 'none'"
-_HEADERS: Final = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", _API_CSP),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-frame-options", b"DENY"),
-    (b"cache-control", b"no-store"),
-)
 _REPLAYED: Final = REPLAYED.lower().encode()
 _HAS_LENGTH, _HAS_CHUNKS = 1, 2
 _REMEMBERED_PATHS: Final = 256
-_REMEMBERED_HEADERS: Final = 256
 UNMATCHED: Final = "unmatched"
-_MODE_HEADERS: Final = {mode: (MODE, mode.value.encode()) for mode in Mode}
 
 _log = structlog.get_logger(component="api")
-
-
-Header: TypeAlias = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +40,7 @@ class _RouteMetrics:
     observe: Callable[[float], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestMiddleware:
     """Outermost layer: processes every response, also those of errors and limits.
 
@@ -67,6 +54,10 @@ class RequestMiddleware:
     has_log_line: bool = True
     # Looking up labelled metrics takes longer than counting.
     _by_route: dict[tuple[str, str, int], _RouteMetrics] = field(default_factory=dict, init=False)
+    _in_flight: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics.http_requests_in_flight.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -79,7 +70,7 @@ class RequestMiddleware:
         is_head = scope["method"] == "HEAD"
         answer = _Answer(send, request_id, state.get("mode"), is_head=is_head)
         started = self.monotonic()
-        self.metrics.http_requests_in_flight.inc()
+        self._in_flight += 1
         try:
             if is_head:
                 # Every GET route also answers HEAD: routes see a GET, and a HEAD starts no job.
@@ -93,7 +84,7 @@ class RequestMiddleware:
             else:
                 await _refuse(scope, receive, answer, *refusal)
         finally:
-            self.metrics.http_requests_in_flight.dec()
+            self._in_flight -= 1
             self._report(scope, answer, self.monotonic() - started)
 
     def _report(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
@@ -147,23 +138,6 @@ async def _refuse(
     await response(scope, receive, send)
 
 
-def with_security_headers(headers: Iterable[Header]) -> list[Header]:
-    """Returns the headers plus the security headers that the response does not set itself."""
-    given = list(headers)
-    present = {name.lower() for name, _ in given}
-    return [*given, *(pair for pair in _HEADERS if pair[0] not in present)]
-
-
-def _completed(headers: Iterable[Header]) -> tuple[list[Header], bool]:
-    """Returns the complete headers, and True if they mark a replayed response."""
-    completed = with_security_headers(headers)
-    return completed, any(name.lower() == _REPLAYED for name, _ in completed)
-
-
-# Headers of a cached response are one tuple, the same object for each hit.
-_completed_once = lru_cache(_REMEMBERED_HEADERS)(_completed)
-
-
 class _Answer:
     """Sends the response with the common headers, records the status, omits the body of HEAD."""
 
@@ -183,24 +157,23 @@ class _Answer:
         self.status = CLIENT_CLOSED  # until the response starts
         self.is_replay = False
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
+        # Not a coroutine itself: a cached response passes here twice, and each one takes time.
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = message["headers"]
-            complete = _completed_once if isinstance(headers, tuple) else _completed
-            completed, self.is_replay = complete(headers)
-            own = (b"x-request-id", self._request_id)
-            if self._mode is None:
-                message["headers"] = [*completed, own]
-            else:
-                message["headers"] = [*completed, _MODE_HEADERS[self._mode()], own]
+            if not isinstance(headers, CompleteHeaders):
+                self.is_replay = any(name.lower() == _REPLAYED for name, _ in headers)
+                mode = None if self._mode is None else self._mode()
+                headers = CompleteHeaders.of(headers, mode)
+            message["headers"] = [*headers, (b"x-request-id", self._request_id)]
         elif self.is_head:
             if self._is_over:
-                return
+                return asyncio.sleep(0)
             # Content-Length stays valid; a streamed response ends here.
             message = {"type": "http.response.body", "body": b""}
             self._is_over = True
-        await self._send(message)
+        return self._send(message)
 
     def ended(self, receive: Receive) -> Receive:
         """Returns a `receive` that reports a disconnect after a HEAD, so that streams end."""

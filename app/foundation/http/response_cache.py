@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.foundation.errors import ServiceError
+from app.foundation.health import Mode
 from app.foundation.http.permissions import may_use
-from app.foundation.http.responses import answer, json_bytes
+from app.foundation.http.responses import CompleteHeaders, Header, answer, json_bytes
 from app.foundation.state_version import Input, StateVersion, VersionSource
 
 VERSIONS: Final = "state_versions"  # key of the VersionSource in the state of the lifespan
@@ -33,7 +34,6 @@ _BYPASS_HEADERS: Final = frozenset(
 _CODING: Final = re.compile(r"([!#$%&'*+.^_`|~0-9a-z\-]+)(?:\s*;\s*q=([01](?:\.[0-9]{0,3})?))?")
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 Key: TypeAlias = tuple[str, bytes, bytes, bool]  # path, query, If-None-Match, accepts gzip
 
 
@@ -42,9 +42,14 @@ class _Recording:
     """Cache declaration of the running endpoint, filled in while it runs."""
 
     source: VersionSource
+    mode: Callable[[], Mode] | None  # None: responses carry no mode
     depends_on: Input | None = None  # None: the response must not be cached
     version: StateVersion | None = None
+    version_mode: Mode | None = None  # mode that is a part of the version
     has_gzip: bool = False
+
+    def present_mode(self) -> Mode | None:
+        return None if self.mode is None else self.mode()
 
 
 _RECORDING: Final[ContextVar[_Recording | None]] = ContextVar("recording", default=None)
@@ -65,6 +70,7 @@ def cacheable(*, depends_on: Input, compress: bool = False) -> Callable[[Endpoin
             if recording is not None:
                 # Before the endpoint runs: a change during the run makes the response outdated.
                 recording.version = await _version(recording.source, depends_on)
+                recording.version_mode = recording.present_mode()
                 recording.depends_on, recording.has_gzip = depends_on, compress
             result = await endpoint(**arguments)
             return answer(json_bytes(result)) if isinstance(result, BaseModel) else result
@@ -79,17 +85,31 @@ class CachedResponse:
     """Response as sent, and the version of the state that it was built from."""
 
     status: int
-    headers: Headers
+    headers: tuple[Header, ...]
     body: bytes
     route: object
     source: VersionSource
     depends_on: Input
     version: StateVersion
 
+    def start(self) -> Message:
+        return {
+            "type": "http.response.start",
+            "status": self.status,
+            "headers": self.headers,
+        }
+
+    def is_surely_current(self, source: VersionSource) -> bool:
+        """True if no statement is needed to know that the state has not changed."""
+        try:
+            return self.source is source and self.version == source.version(self.depends_on)
+        except ServiceError:
+            return False
+
 
 @dataclass(slots=True)
 class LruCache:
-    """Responses by key, bounded in bytes; evicts the least recently used first."""
+    """Responses by key, bounded in bytes; evicts the least recently used one first."""
 
     max_bytes: int = MAX_BYTES
     size: int = field(default=0, init=False)  # bytes
@@ -152,7 +172,25 @@ class ResponseCacheMiddleware:
         if source is None or key is None:
             await self.app(scope, receive, send)
             return
-        cached, flight = self.cache.get(key), None
+        cached = self.cache.get(key)
+        if cached is not None and cached.is_surely_current(source):
+            scope["route"] = cached.route  # the request is counted under it
+            await send(cached.start())
+            await send({"type": "http.response.body", "body": cached.body})
+        else:
+            await self._renew(key, cached, source, scope, receive, send)
+
+    async def _renew(
+        self,
+        key: Key,
+        cached: CachedResponse | None,
+        source: VersionSource,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Asks the database for the version if need be, then the application."""
+        flight = None
         if cached is not None and cached.source is source:
             version = await _version(source, cached.depends_on)
             is_current = version is not None and cached.version == version
@@ -179,7 +217,7 @@ class ResponseCacheMiddleware:
     async def _ask_app(
         self, key: Key, source: VersionSource, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        recording = _Recording(source)
+        recording = _Recording(source, scope["state"].get("mode"))
         recorder = _Recorder(send, recording)
         token = _RECORDING.set(recording)
         try:
@@ -200,19 +238,15 @@ class ResponseCacheMiddleware:
         )
         if recording.has_gzip:
             response = await _encoded(response, accepts_gzip=key[3])
-        if version is not None:
+        mode = recording.present_mode()
+        response = replace(response, headers=CompleteHeaders.of(response.headers, mode))
+        if version is not None and mode is recording.version_mode:
             self.cache.put(key, response)
         await _send(response, send)
 
 
 async def _send(response: CachedResponse, send: Send) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": response.status,
-            "headers": response.headers,
-        }
-    )
+    await send(response.start())
     await send({"type": "http.response.body", "body": response.body})
 
 

@@ -2,16 +2,43 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from app.foundation.health import Mode
+from app.foundation.http.protocol import MODE
 from app.foundation.idempotency import CommandResult, StoredResponse
 
+Header: TypeAlias = tuple[bytes, bytes]
+
 REPLAYED: Final = "Idempotency-Replayed"
+_API_CSP: Final = b"default-src 'none'; frame-ancestors 'none'"
+_SECURITY_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", _API_CSP),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cache-control", b"no-store"),
+)
+_MODE_HEADERS: Final = {mode: (MODE, mode.value.encode()) for mode in Mode}
 _NO_NUMBERS: Final = ("NaN", "Infinity")  # pydantic's encoder writes these for such numbers
+
+
+class CompleteHeaders(tuple[Header, ...]):
+    """Headers of a response, the security headers and the service mode among them."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, headers: Iterable[Header], mode: Mode | None) -> "CompleteHeaders":
+        """A security header that the response sets itself stays; no mode before the start."""
+        given = tuple(headers)
+        present = {name.lower() for name, _ in given}
+        missing = [pair for pair in _SECURITY_HEADERS if pair[0] not in present]
+        return cls((*given, *missing, *(() if mode is None else (_MODE_HEADERS[mode],))))
 
 
 def json_bytes(model: BaseModel) -> bytes:

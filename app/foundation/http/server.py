@@ -107,6 +107,16 @@ def _ignore(transport: str) -> None:
     """Default observer of stalled clients."""
 
 
+class _Discarded(list[tuple[bytes, bytes]]):
+    """List of headers that stays empty."""
+
+    def append(self, header: tuple[bytes, bytes]) -> None:
+        del header
+
+
+_NO_TRAILERS: Final = _Discarded()
+
+
 class StrictHttpProtocol(HttpToolsProtocol):
     """HTTP/1.1 by llhttp, with time limits and framing checks that uvicorn lacks.
 
@@ -158,10 +168,6 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # uvicorn appends trailers to the headers of the request
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         if not _is_sound(self):
             raise ValueError("ambiguous framing")  # becomes a parser error
@@ -174,7 +180,9 @@ class StrictHttpProtocol(HttpToolsProtocol):
         raw, _, query = target.partition(b"?")
         path = unquote(raw.decode("ascii"))
         self.scope.update({"path": path, "raw_path": raw, "query_string": query})
-        if self.parser.should_upgrade() and not self._should_upgrade():
+        if not self.parser.should_upgrade():
+            self.headers = _NO_TRAILERS  # uvicorn appends trailers to the headers of the request
+        elif not self._should_upgrade():
             self.cycle.keep_alive = False  # the parser reads nothing after it
 
     def on_message_complete(self) -> None:
@@ -400,6 +408,7 @@ def server_config(
     }
     return uvicorn.Config(
         app,
+        interface="asgi3",
         host=host,
         port=port,
         http=type("BoundHttpProtocol", (StrictHttpProtocol,), bound),

@@ -78,7 +78,7 @@ def is_known(revision: str) -> bool:
 
 def is_before_first_release(revision: str) -> bool:
     """Returns True for revisions before version 0.2.0, which no version upgrades."""
-    return re.fullmatch(r"00[0-9]{2}", revision) is not None
+    return re.fullmatch(r"0[01][0-9]{2}", revision) is not None
 
 
 def configuration() -> Config:

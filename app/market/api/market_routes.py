@@ -1,4 +1,4 @@
-"""The market of one symbol: quote, funding, open interest, book, each with its age; candles."""
+"""Routes of one symbol's market: quote, funding, open interest, book with ages, and candles."""
 
 from decimal import Decimal
 from enum import StrEnum
@@ -30,7 +30,7 @@ from app.foundation.principals import Role
 from app.foundation.state_version import Input
 from app.market.domain.models import CandleSeries, Interval
 from app.market.services.exchange_clock import instant
-from app.market.services.quality import Elsewhere, QualityService
+from app.market.services.quality import QualityService, ReferencePriceView
 from app.market.services.service import MarketData
 from app.market.services.snapshot import Aged, QuoteView
 from app.market.services.state import CANDLE_SOURCE
@@ -38,23 +38,23 @@ from app.market.services.symbol_registry import Registry
 
 
 class ReferenceOut(Out):
-    """Of another exchange: it confirms KuCoin's prices and is never scored or traded."""
+    """Price at another exchange: it confirms KuCoin's prices, and is never scored or traded."""
 
     source: str = Field(description="Exchange and currency.", examples=["binance USDT"])
     price: MoneyString
-    at: UtcTime = Field(description="When it was known there.")
-    is_fresh: bool = Field(description="Young enough to confirm anything.")
+    at: UtcTime = Field(description="Time at the other exchange.")
+    is_fresh: bool = Field(description="Fresh enough to confirm a price.")
 
     @classmethod
-    def of(cls, found: Elsewhere | None) -> Self | None:
-        if found is None:
+    def of(cls, view: ReferencePriceView | None) -> Self | None:
+        if view is None:
             return None
-        return cls(source=found.source, price=found.price, at=found.at, is_fresh=found.is_fresh)
+        return cls(source=view.source, price=view.price, at=view.at, is_fresh=view.is_fresh)
 
 
 router = api_router("market", "/market")
 _SYMBOL: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)
-_LATEST_MS: Final = 4_102_444_800_000  # 2100: beyond it is no time of a candle
+_LATEST_MS: Final = 4_102_444_800_000  # 2100: no candle opens later
 
 
 class CandleInterval(StrEnum):
@@ -66,7 +66,7 @@ _INTERVALS: Final = {CandleInterval.HOUR: Interval.HOUR, CandleInterval.DAY: Int
 
 
 class AgeOut(Out):
-    """How old one input is, against its age limit."""
+    """Age of one input, with its freshness."""
 
     age_s: float | None = Field(description="Seconds since it was last known to be true.")
     status: DataStatus
@@ -77,7 +77,7 @@ class AgeOut(Out):
 
 
 class QuoteOut(Freshness):
-    """What the exchange says of one symbol now; null is not known. `ages` tells each part's age."""
+    """Market of one symbol; null is unknown. `ages` has the age of each part."""
 
     symbol: str = Field(examples=["BTCUSDT"])
     contract: str = Field(examples=["XBTUSDTM"])
@@ -99,11 +99,11 @@ class QuoteOut(Freshness):
     depth_50bp: float | None = Field(description="Quote currency near mid, thinner side.")
     ages: dict[Source, AgeOut]
     reference: ReferenceOut | None = Field(
-        description="The price at another exchange, also while KuCoin is away."
+        description="Price at another exchange, also while KuCoin is unavailable."
     )
 
     @classmethod
-    def of(cls, view: QuoteView, source: DataSource, elsewhere: ReferenceOut | None) -> Self:
+    def of(cls, view: QuoteView, source: DataSource, reference: ReferenceOut | None) -> Self:
         change = view.change_24h
         return cls(
             symbol=view.entry.symbol,
@@ -125,7 +125,7 @@ class QuoteOut(Freshness):
             spread_bp=view.spread_bp,
             depth_50bp=view.depth,
             ages={name: AgeOut.of(aged) for name, aged in view.ages.items()},
-            reference=elsewhere,
+            reference=reference,
             as_of=view.as_of,
             data_source=source,
             data_status=view.status,
@@ -133,7 +133,7 @@ class QuoteOut(Freshness):
 
 
 class CandleOut(Out):
-    """One closed candle."""
+    """Closed candle."""
 
     opened_at: UtcTime
     open: MoneyString
@@ -147,7 +147,7 @@ class CandleOut(Out):
 class CandlePage(Freshness):
     """Closed candles, oldest first; a time without trades has none.
 
-    `as_of` is when the newest known one closed.
+    `as_of` is the closing time of the newest known one.
     """
 
     symbol: str
@@ -167,8 +167,8 @@ async def quote(
 ) -> QuoteOut:
     """Ticker, mark, index, funding, open interest, spread and depth, with the age of each."""
     entry = registry.resolve(symbol)
-    elsewhere = ReferenceOut.of(quality.elsewhere(entry))
-    return QuoteOut.of(market.view(entry), market.source, elsewhere)
+    reference = ReferenceOut.of(quality.reference_price(entry))
+    return QuoteOut.of(market.view(entry), market.source, reference)
 
 
 @router.get("/{symbol}/candles", summary="Closed candles", responses=problems(*_SYMBOL))
@@ -192,7 +192,7 @@ async def candles(
     moment = market.moment()
     running_ms = moment.server_ms // bar.ms * bar.ms
     end_ms = running_ms if to is None else _stamp(to.timestamp())
-    newest_ms = min(end_ms, running_ms)  # what is still to open is none of the newest
+    newest_ms = min(end_ms, running_ms)  # candles after the running one do not exist yet
     start_ms = newest_ms - limit * bar.ms if from_ is None else _stamp(from_.timestamp())
     if to is not None and start_ms > end_ms:
         raise invalid("query", "from", "range", "The range ends before it begins.")
@@ -205,20 +205,22 @@ async def candles(
     position = cursors.decode("candles", scope, cursor)
     if position is not None:
         start_ms = int(position[0]) + 1
-    found = await market.candles(entry, bar, start_ms, end_ms, limit + 1)
-    rows = _rows(found)[:limit]
-    more = len(found) > limit
+    series = await market.candles(entry, bar, start_ms, end_ms, limit + 1)
+    rows = _rows(series)[:limit]
+    has_more = len(series) > limit
     aged = moment.ages(entry)[CANDLE_SOURCE[bar]]
     return CandlePage(
         symbol=entry.symbol,
         interval=interval,
         items=rows,
         next_cursor=(
-            cursors.encode("candles", scope, (int(found.opened_ms[limit - 1]),)) if more else None
+            cursors.encode("candles", scope, (int(series.opened_ms[limit - 1]),))
+            if has_more
+            else None
         ),
         as_of=None if aged.age_s is None else instant(moment.server_ms - round(aged.age_s * 1e3)),
         data_source=market.source,
-        # what the database remembers from before this start is there, but nobody vouches for it
+        # candles stored before this start are not confirmed yet
         data_status=DataStatus.STALE if rows and aged.age_s is None else aged.status,
     )
 

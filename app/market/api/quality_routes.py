@@ -1,4 +1,4 @@
-"""The quality of one symbol's data: verdict, score with its parts, history; the operator's word."""
+"""Routes of one symbol's data quality: verdict, score with parts, history, and release."""
 
 from typing import Self
 
@@ -39,12 +39,12 @@ router = api_router("market", "/market")
 
 
 class PartOut(Out):
-    """One part of the score: 0 is worthless, 1 faultless."""
+    """Part of the score: 0 is worthless, 1 faultless."""
 
     name: str = Field(examples=["prices"])
     score: Score
     weight: Score = Field(description="Of this part in the score.")
-    flag: str | None = Field(description="A stable word for what is wrong; null: nothing.")
+    flag: str | None = Field(description="Stable code of a fault; null without one.")
     reason: str
 
     @classmethod
@@ -55,7 +55,7 @@ class PartOut(Out):
 
 
 class PastVerdictOut(Out):
-    """It held from `at` on, until the next one."""
+    """Verdict valid from `at` until the next one."""
 
     at: UtcTime
     verdict: QualityVerdict
@@ -68,21 +68,22 @@ class PastVerdictOut(Out):
 
 
 class QualityOut(Freshness):
-    """`quarantined`: its prices are not believed, so it gets no score, its weight stays, it may
-    not be traded and does not come in. `flagged`: what needs the part that is wrong is missing.
+    """Data quality of one symbol.
+
+    `quarantined`: untrusted prices, so no score, an unchanged weight, no trades and no entry into
+    the portfolio. `flagged`: values that need a faulty part are missing.
     """
 
     symbol: str
     verdict: QualityVerdict
     quality_score: Score = Field(
-        description="Mean of the parts by weight; 0 for what is in quarantine or not there."
+        description="Mean of the parts by weight; 0 in quarantine or without data."
     )
     flags: list[str]
     parts: list[PartOut]
     quarantined_since: UtcTime | None
     revised_candles: int = Field(
-        description="How often the exchange has changed a candle after its close; the former word "
-        "is kept."
+        description="Number of changes of candles after their close; former values are stored."
     )
     history: list[PastVerdictOut] = Field(
         description="Changes of the verdict, newest first, for `quality.history_days`."
@@ -92,26 +93,26 @@ class QualityOut(Freshness):
     @classmethod
     def of(
         cls,
-        found: Quality,
+        current: Quality,
         past: list[PastVerdictOut],
         next_cursor: str | None,
         source: DataSource,
         revised: int,
     ) -> Self:
-        report = found.report
+        report = current.report
         return cls(
-            symbol=found.entry.symbol,
+            symbol=current.entry.symbol,
             verdict=report.verdict,
             quality_score=report.score,
             flags=list(report.flags),
             parts=[PartOut.of(part) for part in report.parts],
-            quarantined_since=found.quarantined_since,
+            quarantined_since=current.quarantined_since,
             revised_candles=revised,
             history=past,
             next_cursor=next_cursor,
-            as_of=found.as_of,
+            as_of=current.as_of,
             data_source=source,
-            data_status=found.status,
+            data_status=current.status,
         )
 
 
@@ -121,27 +122,27 @@ class ReleaseIn(Body):
 
 
 class ReleaseOut(Out):
-    """It is taken up with the next refresh of the market, by whoever reads the exchange."""
+    """Release, which the process that reads the exchange applies with its next refresh."""
 
     symbol: str
     released_at: UtcTime
     reason: str
     released_by: str
-    was_quarantined: bool = Field(description="False: there was nothing to release.")
+    was_quarantined: bool = Field(description="False without a quarantine to release.")
 
     @classmethod
-    def of(cls, done: Release) -> Self:
+    def of(cls, release: Release) -> Self:
         return cls(
-            symbol=done.symbol,
-            released_at=done.at,
-            reason=done.reason,
-            released_by=done.released_by,
-            was_quarantined=done.was_quarantined,
+            symbol=release.symbol,
+            released_at=release.at,
+            reason=release.reason,
+            released_by=release.released_by,
+            was_quarantined=release.was_quarantined,
         )
 
 
-def _released(done: Release) -> StoredResponse:
-    return keep(ReleaseOut.of(done))
+def _release_response(release: Release) -> StoredResponse:
+    return keep(ReleaseOut.of(release))
 
 
 @router.get("/{symbol}/quality", summary="Quality of one symbol's data", responses=problems(*NAMES))
@@ -154,25 +155,25 @@ async def quality(
     limit: Limit = 20,
     cursor: CursorText = None,
 ) -> QualityOut:
-    """Verdict, score 0..1 with its parts, each with its reason, and how the verdict changed."""
-    found = quality.now(symbol)
-    chosen = {"symbol": found.entry.symbol_id}
+    """Verdict, score 0..1 with its parts and their reasons, and changes of the verdict."""
+    current = quality.now(symbol)
+    chosen = {"symbol": current.entry.symbol_id}
     start = cursors.decode("quality", chosen, cursor)
     before = moment(start)
-    rows = await quality.history(found.entry.symbol_id, before, limit + 1)
+    rows = await quality.history(current.entry.symbol_id, before, limit + 1)
     page, last = cut(rows, limit, lambda one: (one.at.isoformat(),))
     return QualityOut.of(
-        found,
+        current,
         [PastVerdictOut.of(one) for one in page],
         None if last is None else cursors.encode("quality", chosen, last),
         market.source,
-        await quality.revised(found.entry.symbol_id),
+        await quality.count_revised_candles(current.entry.symbol_id),
     )
 
 
 @router.post(
     "/{symbol}/quality/release",
-    summary="End a quarantine by your word",
+    summary="Release a quarantine",
     response_model=ReleaseOut,
     responses=problems(*NAMES, Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED),
 )
@@ -183,9 +184,9 @@ async def release(
     symbol: SymbolPath,
     body: ReleaseIn,
 ) -> Response:
-    """For a price that no index will confirm, as after a change of the size of a lot.
+    """Releases prices that no index will confirm, as after a change of the contract size.
 
-    Prices that still contradict each other go back into quarantine at once.
+    Prices that still contradict each other return to quarantine at once.
     """
-    who = by(command, body.user)
-    return sent(await quality.release(symbol, body.reason, who, _released))
+    command = by(command, body.user)
+    return sent(await quality.release(symbol, body.reason, command, _release_response))

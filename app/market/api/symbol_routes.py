@@ -67,7 +67,7 @@ _EXCHANGE: Final = (
     Code.EXCHANGE_REDIRECTED,
     Code.EXCHANGE_TIMEOUT,
 )
-# Longer texts than any symbol are let in: they are judged one by one, like the others.
+# Longer than any symbol: each text gets its own result, like all others.
 Spelling = Annotated[str, Field(max_length=256, examples=["BTC/USDT:USDT"])]
 
 
@@ -120,12 +120,12 @@ async def symbols(
 
 @router.post(
     "/validate",
-    summary="What spellings stand for",
+    summary="Resolve spellings",
     responses=problems(Code.EXCHANGE_UNAVAILABLE),
 )
 @requires(Role.VIEWER)
 async def validate_symbols(registry: Provided[Registry], body: ValidateIn) -> ValidatedOut:
-    """Each spelling by its position: the symbol, or why not and what may have been meant."""
+    """Each spelling by its position: the symbol, or the reason and near matches."""
     return ValidatedOut.of(await validate(registry, body.symbols))
 
 
@@ -143,10 +143,10 @@ async def sync_symbols(
     command: UnversionedDep,
     as_job: PrefersJobDep,
     history: Annotated[
-        QueryFlag, Query(description="Also whatever a scoring reads and is missing: always a job.")
+        QueryFlag, Query(description="Also missing data that scoring reads; always a job.")
     ] = False,
 ) -> Response:
-    """New, changed and vanished contracts; a list that loses too many is not believed at once."""
+    """New, changed and vanished contracts; an implausible list is not accepted at once."""
 
     def render(summary: SyncSummary) -> StoredResponse:
         return keep(SyncOut.of(market.moment(), market.source, summary))
@@ -158,7 +158,7 @@ async def sync_symbols(
     return sent(await commands.share(command, market.sync_contracts, render))
 
 
-@router.get("/{symbol}/formats", summary="Spellings of others", responses=problems(*_SYMBOL))
+@router.get("/{symbol}/formats", summary="Names at other venues", responses=problems(*_SYMBOL))
 @requires(Role.VIEWER)
 async def symbol_formats(registry: Provided[Registry], symbol: SymbolPath) -> FormatsOut:
     """Standard, KuCoin futures and spot, ccxt, Binance."""
@@ -166,12 +166,14 @@ async def symbol_formats(registry: Provided[Registry], symbol: SymbolPath) -> Fo
     return FormatsOut.of(entry.symbol_id, entry.formats)
 
 
-@router.get("/{symbol}/eligibility", summary="Why or why not", responses=problems(*_SYMBOL))
+@router.get(
+    "/{symbol}/eligibility", summary="Eligibility of one symbol", responses=problems(*_SYMBOL)
+)
 @requires(Role.VIEWER)
 async def symbol_eligibility(
     registry: Provided[Registry], market: Provided[MarketData], symbol: SymbolPath
 ) -> EligibilityOut:
-    """Each rule of the funnel with value, limit and verdict."""
+    """Each rule of the funnel with value, limit and result."""
     entry = registry.resolve(symbol)
     moment = market.moment()
     checks = moment.eligibility(entry)
@@ -182,7 +184,7 @@ universe_router = api_router("universe", "/universe")
 
 
 class StageOut(Out):
-    """One rule applied to those that passed the ones before."""
+    """Rule applied to the symbols that passed the rules before it."""
 
     name: str = Field(examples=["status"])
     title: str
@@ -205,7 +207,7 @@ class StageOut(Out):
 
 class ExclusionOut(Out):
     symbol: str = Field(examples=["USDCUSDT"])
-    rule: str = Field(description="First rule that it fails.", examples=["asset_class"])
+    rule: str = Field(description="First failed rule.", examples=["asset_class"])
 
 
 class FunnelOut(Freshness):
@@ -216,7 +218,7 @@ class FunnelOut(Freshness):
     stages: list[StageOut]
     excluded: list[ExclusionOut] = Field(description="By symbol.")
     sectors: dict[str, int] = Field(description="Symbols of the universe per sector.")
-    unclassified: int = Field(description="Symbols whose sector nobody has named.")
+    unclassified: int = Field(description="Symbols of no known sector.")
 
     @classmethod
     def of(cls, moment: MarketMoment, source: DataSource, view: UniverseView) -> Self:
@@ -239,7 +241,7 @@ class FunnelOut(Freshness):
 )
 @requires(Role.VIEWER)
 async def funnel(market: Provided[MarketData]) -> Response:
-    """How many enter and fail each rule, and the rule that stops each excluded symbol."""
+    """Number of symbols that enter and fail each rule, and the rule that excludes each symbol."""
     moment = market.moment()
     return answer(
         await large_json_bytes(lambda: FunnelOut.of(moment, market.source, universe_view(moment)))

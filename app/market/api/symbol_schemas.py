@@ -1,4 +1,4 @@
-"""Shapes of symbols: lines of the list, contract, spellings, rules, validation, sync."""
+"""Schemas of symbols: list, contract, names, eligibility rules, validation, sync."""
 
 from datetime import datetime
 from typing import Self, TypedDict
@@ -13,7 +13,7 @@ from app.market.domain.models import ContractStatus
 from app.market.domain.symbols import SymbolFormats, specification_of
 from app.market.services.exchange_clock import instant
 from app.market.services.snapshot import MarketMoment
-from app.market.services.symbol_queries import SpecificationVersion, SymbolRow, Validated
+from app.market.services.symbol_queries import SpecificationVersion, SpellingResult, SymbolRow
 from app.market.services.symbol_registry import SyncSummary
 
 
@@ -24,12 +24,12 @@ class Fresh(TypedDict):
 
 
 def fresh(moment: MarketMoment, source: DataSource) -> Fresh:
-    """How old the market is as a whole, and who said it."""
+    """Returns age and source of the market as a whole."""
     return {"as_of": moment.as_of(), "data_source": source, "data_status": moment.status()}
 
 
 class SymbolOut(Out):
-    """One line of the list."""
+    """Line of the list."""
 
     symbol_id: str = Field(examples=["2825b398-414e-46a6-920b-2d8d81fa7f5d"])
     symbol: str = Field(examples=["BTCUSDT"])
@@ -40,7 +40,7 @@ class SymbolOut(Out):
     sector: str = Field(examples=["layer1"])
     market_cap_category: str = Field(examples=["large"])
     eligible: bool
-    excluded_by: str | None = Field(description="First rule that it fails.", examples=[None])
+    excluded_by: str | None = Field(description="First failed rule.", examples=[None])
     in_portfolio: bool
 
     @classmethod
@@ -62,18 +62,18 @@ class SymbolOut(Out):
 
 
 class SymbolPage(Freshness):
-    """One page by symbol; `next_cursor` is null on the last one."""
+    """Page by symbol; `next_cursor` is null on the last one."""
 
     items: list[SymbolOut]
     next_cursor: str | None = Field(description="Pass as `cursor` to get the next page.")
 
 
 class SpecificationOut(Out):
-    """The numbers of a contract while they were valid; the open one has no end."""
+    """Specification of a contract and its validity; the current one has no end."""
 
     valid_from: UtcTime
     valid_to: UtcTime | None
-    specification: str = Field(description="Another one with other lots, ticks or multiplier.")
+    specification: str = Field(description="Hash of lots, ticks and multiplier.")
     is_inverse: bool
     multiplier: MoneyString = Field(description="Base coins per lot; USD per lot if inverse.")
     lot_size: int = Field(description="Smallest order step, in lots.")
@@ -108,7 +108,7 @@ class SpecificationOut(Out):
 
 
 class FormatsOut(Out):
-    """The contract in the spelling of others; null where no name for the same thing exists."""
+    """Names of the contract at other venues; null where no name for the same thing exists."""
 
     symbol_id: str
     standard: str = Field(examples=["BTCUSDT"])
@@ -116,7 +116,7 @@ class FormatsOut(Out):
     kucoin_spot: str | None = Field(examples=["BTC-USDT"])
     ccxt: str | None = Field(examples=["BTC/USDT:USDT"])
     binance: str | None = Field(
-        description="By the naming there; that it is listed is not implied.", examples=["BTCUSDT"]
+        description="By its naming convention; a listing is not implied.", examples=["BTCUSDT"]
     )
 
     @classmethod
@@ -132,11 +132,11 @@ class FormatsOut(Out):
 
 
 class RuleOut(Out):
-    """One rule of the funnel applied to one symbol; amounts are decimal strings."""
+    """Rule of the funnel applied to one symbol; amounts are decimal strings."""
 
     name: str = Field(examples=["turnover_24h"])
     title: str
-    value: MoneyString | str | int | float | bool | None = Field(description="null: not known.")
+    value: MoneyString | str | int | float | bool | None = Field(description="null: unknown.")
     limit: MoneyString | str | int | float | bool | None
     passed: bool
 
@@ -174,30 +174,30 @@ class EligibilityOut(Freshness):
 
 
 class ValidOut(Out):
-    position: int = Field(description="Place in the list that was sent, from 0.")
+    position: int = Field(description="Position in the request's list, from 0.")
     symbol_id: str
     symbol: str = Field(examples=["BTCUSDT"])
     contract: str = Field(examples=["XBTUSDTM"])
 
 
 class InvalidOut(Out):
-    position: int = Field(description="Place in the list that was sent, from 0.")
+    position: int = Field(description="Position in the request's list, from 0.")
     code: Code
     reason: str
     near_matches: list[str]
 
 
 class ValidatedOut(Out):
-    """What each spelling stands for; the texts themselves are not repeated."""
+    """Result for each spelling; the texts themselves are not repeated."""
 
     valid: list[ValidOut]
     invalid: list[InvalidOut]
 
     @classmethod
-    def of(cls, found: tuple[Validated, ...]) -> Self:
+    def of(cls, results: tuple[SpellingResult, ...]) -> Self:
         valid: list[ValidOut] = []
         invalid: list[InvalidOut] = []
-        for position, one in enumerate(found):
+        for position, one in enumerate(results):
             if one.entry is not None:
                 valid.append(
                     ValidOut(
@@ -221,13 +221,13 @@ class ValidatedOut(Out):
 
 
 class RejectionOut(Out):
-    contract: str = Field(description="`?` where not even the name can be shown.")
+    contract: str = Field(description="`?` for an invalid name.")
     field: str
     reason: str
 
 
 class SyncOut(Freshness):
-    """What the exchange's list changed; `quarantined` says why it was not believed."""
+    """Changes by the exchange's list; `quarantined` is the reason if it was not accepted."""
 
     synced_at: UtcTime
     listed: int
@@ -237,7 +237,7 @@ class SyncOut(Freshness):
     delisted: list[str]
     rejected: list[RejectionOut]
     quarantined: str | None
-    confirmations: int = Field(description="How often the doubtful list came; 3 convince.")
+    confirmations: int = Field(description="Times the implausible list arrived; 3 confirm it.")
 
     @classmethod
     def of(cls, moment: MarketMoment, source: DataSource, summary: SyncSummary) -> Self:
@@ -245,9 +245,9 @@ class SyncOut(Freshness):
             synced_at=summary.at,
             listed=summary.listed,
             added=list(summary.added),
-            specification_changed=list(summary.respecified),
+            specification_changed=list(summary.specification_changed),
             updated=list(summary.updated),
-            delisted=list(summary.vanished),
+            delisted=list(summary.delisted),
             rejected=[
                 RejectionOut(contract=one.key, field=one.field, reason=one.reason)
                 for one in summary.rejections
@@ -259,7 +259,7 @@ class SyncOut(Freshness):
 
 
 def instant_of(stamp_ms: int | None) -> datetime | None:
-    """UTC time of a stamp of the exchange."""
+    """Converts epoch milliseconds to UTC; None stays None."""
     return None if stamp_ms is None else instant(stamp_ms)
 
 

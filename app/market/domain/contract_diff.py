@@ -1,4 +1,4 @@
-"""Reconciles a new list of contracts with the known universe, and says when not to believe it."""
+"""Compares a new contract list with the known contracts, and detects implausible lists."""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -14,45 +14,44 @@ CONFIRMATION_GAP_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Reconciled:
-    """A list against the known universe; contracts by code, `known` ones keep their place."""
+class ContractDiff:
+    """Result of comparing a contract list with the known contracts, by contract code."""
 
-    listed: tuple[Contract, ...]  # those of the list that can be taken
-    changed: tuple[Contract, ...]  # of them: new, respecified, other status, or back again
-    vanished: tuple[Contract, ...]  # known, not in the list any more; status Vanished
+    listed: tuple[Contract, ...]  # the valid contracts of the list
+    changed: tuple[Contract, ...]  # of them: new, changed, or listed again
+    vanished: tuple[Contract, ...]  # known but missing in the list; status Vanished
     rejections: tuple[Rejection, ...]
 
-    def anomalous(self, live: int) -> bool:
-        """Whether it loses too much of `live` known contracts to be believed at once."""
+    def is_implausible(self, live: int) -> bool:
+        """True if the list lacks too many of `live` known contracts to be accepted at once."""
         if live == 0:
             return False
         return not self.listed or len(self.vanished) > MAX_VANISHING * live
 
 
 @dataclass(frozen=True, slots=True)
-class Suspicion:
-    """The same doubtful list, seen `times` times, at `last_s` on the monotonic clock."""
+class ListAnomaly:
+    """An implausible list, seen `times` times, last at `last_s` on the monotonic clock."""
 
     codes: frozenset[str]
     times: int
     last_s: float
 
     @property
-    def dispelled(self) -> bool:
+    def is_confirmed(self) -> bool:
         return self.times >= CONFIRMATIONS
 
 
-def listed_anew(
+def find_relisted(
     listing: ContractListing, known: Mapping[str, Contract], seen_ms: Mapping[str, int]
 ) -> frozenset[str]:
-    """Codes under which the exchange now lists another contract than the one that we know.
+    """Returns the codes under which the exchange now lists another contract than the known one.
 
-    Each listing has an opening date of its own. A date that we do not know proves nothing, nor
-    does one that is put off before the contract has opened. Of a contract that is still there
-    (`seen_ms`: when we first saw it) a date before that is a correction of the exchange's: what
-    was there then cannot have been listed by it later.
+    Each listing has its own opening date. An unknown date proves nothing; neither does a date that
+    was moved before the contract opened. For a contract that is still listed, a date before its
+    first sighting (`seen_ms`) is a correction: the exchange cannot have listed it later.
     """
-    found = set()
+    relisted = set()
     for one in listing.contracts:
         old = known.get(one.code)
         if old is None or one.listed_ms is None or old.listed_ms is None:
@@ -60,12 +59,12 @@ def listed_anew(
         if one.listed_ms == old.listed_ms or old.status is ContractStatus.INIT:
             continue
         if old.status is ContractStatus.VANISHED or one.listed_ms > seen_ms[one.code]:
-            found.add(one.code)
-    return frozenset(found)
+            relisted.add(one.code)
+    return frozenset(relisted)
 
 
-def wants_an_old_name(listing: ContractListing, known: Mapping[str, Contract]) -> bool:
-    """Whether a contract would have the name of one that has vanished."""
+def reuses_vanished_name(listing: ContractListing, known: Mapping[str, Contract]) -> bool:
+    """True if a listed contract would take the name of a vanished one."""
     old = {standard_symbol(one) for one in known.values() if one.status not in _LIVE_STATUSES}
     return any(nameable(one) and standard_symbol(one) in old for one in listing.contracts)
 
@@ -73,28 +72,28 @@ def wants_an_old_name(listing: ContractListing, known: Mapping[str, Contract]) -
 def reconcile(
     listing: ContractListing,
     known: Mapping[str, Contract],
-    held: AbstractSet[str] = frozenset(),
-    anew: AbstractSet[str] = frozenset(),
-) -> Reconciled:
-    """Compare a list with the known contracts, by code.
+    members: AbstractSet[str] = frozenset(),
+    relisted: AbstractSet[str] = frozenset(),
+) -> ContractDiff:
+    """Compares a list with the known contracts, by code.
 
-    Refused are names that we could not store or show, codes listed twice, and contracts whose
-    standard name another one has; a contract that we know keeps its name against a newcomer, one
-    of `held` (codes) also after it has vanished: its price must not become that of the newcomer.
-    Under the codes of `anew` stand newcomers; what we know under them has vanished. A record that
-    the border rejected says that the contract is there: it does not vanish.
+    Rejected are invalid names, codes listed twice, and contracts whose standard name belongs to
+    another contract. A known contract keeps its name against a new one. A contract of `members`
+    (codes) keeps it even after it has vanished: its price must not become that of the new contract.
+    Codes of `relisted` now name new contracts; the known contracts under them have vanished. A
+    contract whose record was rejected by the parser still exists and does not vanish.
     """
-    gone = {standard_symbol(one): one.code for one in known.values() if one.code in held}
+    gone = {standard_symbol(one): one.code for one in known.values() if one.code in members}
     owners = gone | {
         standard_symbol(one): one.code
         for code, one in known.items()
-        if one.status in _LIVE_STATUSES and code not in anew
+        if one.status in _LIVE_STATUSES and code not in relisted
     }
-    refused = anew & held
+    refused = relisted & members
     rejections: list[Rejection] = list(listing.rejections)
     listed: dict[str, Contract] = {}
     in_known_order = sorted(
-        listing.contracts, key=lambda one: one.code not in known or one.code in anew
+        listing.contracts, key=lambda one: one.code not in known or one.code in relisted
     )
     for contract in in_known_order:
         problem = _problem(contract, listed, owners, refused)
@@ -107,23 +106,23 @@ def reconcile(
     vanished = tuple(
         replace(one, status=ContractStatus.VANISHED)
         for code, one in sorted(known.items())
-        if (code not in there or code in anew) and one.status in _LIVE_STATUSES
+        if (code not in there or code in relisted) and one.status in _LIVE_STATUSES
     )
     changed = tuple(one for one in listed.values() if known.get(one.code) != one)
-    return Reconciled(tuple(listed.values()), changed, vanished, tuple(rejections))
+    return ContractDiff(tuple(listed.values()), changed, vanished, tuple(rejections))
 
 
-def suspect(former: Suspicion | None, codes: frozenset[str], now_s: float) -> Suspicion:
-    """Count a doubtful list: the same one again, long enough after the last time, counts."""
+def count_anomaly(former: ListAnomaly | None, codes: frozenset[str], now_s: float) -> ListAnomaly:
+    """Counts an implausible list; the same list counts again after `CONFIRMATION_GAP_S`."""
     if former is None or former.codes != codes:
-        return Suspicion(codes, 1, now_s)
+        return ListAnomaly(codes, 1, now_s)
     if now_s - former.last_s < CONFIRMATION_GAP_S:
         return former
-    return Suspicion(codes, former.times + 1, now_s)
+    return ListAnomaly(codes, former.times + 1, now_s)
 
 
 def live(contracts: Sequence[Contract]) -> int:
-    """How many are still in the exchange's list."""
+    """Returns the number of contracts that the exchange still lists."""
     return sum(one.status in _LIVE_STATUSES for one in contracts)
 
 
@@ -137,14 +136,16 @@ def _problem(
     refused: AbstractSet[str],
 ) -> Rejection | None:
     if not nameable(contract):
-        # the name is hostile: it is not repeated
+        # An invalid name may be hostile, so the rejection does not repeat it.
         return Rejection("?", "symbol", "not a name that can be stored")
     if contract.code in listed:
         return Rejection(contract.code, "symbol", "listed twice")
     if contract.code in refused:
-        return Rejection(contract.code, "firstOpenDate", "its former listing is a member still")
+        return Rejection(
+            contract.code, "firstOpenDate", "its former listing is still a portfolio member"
+        )
     name = standard_symbol(contract)
     owner = owners.get(name, contract.code)
     if owner != contract.code:
-        return Rejection(contract.code, "symbol", f"{owner} is {name} already")
+        return Rejection(contract.code, "symbol", f"{owner} already has the name {name}")
     return None

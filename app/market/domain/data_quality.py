@@ -1,9 +1,8 @@
-"""Data-quality verdicts: fresh or stale, closed or running, sound or rejected, whole or gapped."""
+"""Data quality of candles and quotes: freshness, closed and valid candles, gaps, divergence."""
 
 from collections.abc import Iterable
 from dataclasses import fields
 from decimal import Decimal
-from functools import lru_cache
 from math import isfinite
 from typing import Final
 
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 from app.configuration.domain.sections import QualitySettings
 from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
+from app.market.domain.identity_cache import cached_while_alive
 from app.market.domain.models import CandleSeries, Floats, Interval, Ints, Ticker
-from app.market.domain.panel import LONGEST_BRIDGE, in_present_unit
+from app.market.domain.panel import MAX_FORWARD_FILL, in_present_unit
 from app.market.domain.price_quarantine import deviation
 
-FUTURE_MS: Final = 5_000  # a time further ahead of the exchange's clock is no time
-CLOSE_MARGIN_MS: Final = 2_000  # the exchange's servers agree on a close only after a moment
+FUTURE_MS: Final = 5_000  # a time further ahead of the exchange's clock is invalid
+CLOSE_MARGIN_MS: Final = 2_000  # the exchange's servers agree on a close with this delay
 _FIELDS: Final = tuple(field.name for field in fields(CandleSeries))
 _ORDER: Final = (DataStatus.FRESH, DataStatus.STALE, DataStatus.UNAVAILABLE)
 
@@ -26,21 +26,21 @@ EMPTY: Final = CandleSeries(np.empty(0, dtype=np.int64), *(np.empty(0) for _ in 
 
 
 def freshness(age_s: float | None, limit_s: float) -> DataStatus:
-    """Fresh up to the limit, stale after it, unavailable when there never was a value."""
+    """Returns fresh up to the limit, stale after it, unavailable for an unknown age."""
     if age_s is None:
         return DataStatus.UNAVAILABLE
     return DataStatus.FRESH if age_s <= limit_s else DataStatus.STALE
 
 
 def worst(verdicts: Iterable[DataStatus]) -> DataStatus:
-    """The least reliable of several verdicts; of none: unavailable."""
+    """Returns the least reliable of several verdicts; unavailable for none."""
     return max(verdicts, key=_ORDER.index, default=DataStatus.UNAVAILABLE)
 
 
 def is_untimely(stamp_ms: int, held_ms: int | None, server_now_ms: int) -> bool:
-    """Whether a tick comes late, after a newer one, or from the future: then it is dropped.
+    """True if a tick is older than the stored one or lies in the future; such a tick is dropped.
 
-    A held tick that lies in the future itself says nothing: the exchange's clock was set back.
+    A stored tick in the future does not count: the exchange's clock was set back.
     """
     horizon_ms = server_now_ms + FUTURE_MS
     if stamp_ms > horizon_ms:
@@ -49,25 +49,25 @@ def is_untimely(stamp_ms: int, held_ms: int | None, server_now_ms: int) -> bool:
 
 
 def closed_by_ms(server_now_ms: int) -> int:
-    """Bars that end at or before this instant are closed, by the exchange's clock."""
+    """Returns the time up to which bars are closed, by the exchange's clock."""
     return server_now_ms - CLOSE_MARGIN_MS
 
 
 def last_closed_open_ms(interval: Interval, server_now_ms: int) -> int:
-    """When the newest closed bar opened."""
+    """Returns the opening time of the newest closed bar."""
     return closed_by_ms(server_now_ms) // interval.ms * interval.ms - interval.ms
 
 
-def closed_part(series: CandleSeries, interval: Interval, server_now_ms: int) -> CandleSeries:
-    """Only the candles that have closed: the running one never leaves this function."""
+def closed_candles(series: CandleSeries, interval: Interval, server_now_ms: int) -> CandleSeries:
+    """Returns only the closed candles; the running one never leaves this function."""
     return _select(series, series.opened_ms + interval.ms <= closed_by_ms(server_now_ms))
 
 
-def sound_part(series: CandleSeries, interval: Interval) -> CandleSeries:
-    """Only candles that make sense; a rejected one is a gap.
+def valid_candles(series: CandleSeries, interval: Interval) -> CandleSeries:
+    """Returns only the valid candles; a rejected one is a gap.
 
-    Sound: open time on the grid, prices positive and finite, low <= open, close <= high,
-    volume and turnover finite and not negative.
+    Valid: open time on the grid, prices positive and finite, low <= open, close <= high, volume and
+    turnover finite and not negative.
     """
     prices = np.stack([series.open, series.high, series.low, series.close])
     flows = np.stack([series.volume, series.turnover])
@@ -84,29 +84,31 @@ def sound_part(series: CandleSeries, interval: Interval) -> CandleSeries:
 
 
 def merged(old: CandleSeries, new: CandleSeries, bars: int) -> CandleSeries:
-    """Both series in order, the newer word winning on the same open time; the last `bars`."""
+    """Merges both series in order and returns the last `bars`; `new` wins on equal open times."""
     opened: Ints = np.concatenate([new.opened_ms, old.opened_ms])
-    kept = np.unique(opened, return_index=True)[1][-bars:]
+    rows = np.unique(opened, return_index=True)[1][-bars:]
     return CandleSeries(
-        *(np.concatenate([getattr(new, name), getattr(old, name)])[kept] for name in _FIELDS)
+        *(np.concatenate([getattr(new, name), getattr(old, name)])[rows] for name in _FIELDS)
     )
 
 
-def news_in(answer: CandleSeries, held: CandleSeries) -> CandleSeries:
-    """What an answer says that is not held yet: later bars, and bars that were changed."""
-    if not len(held) or not len(answer):
+def changed_candles(answer: CandleSeries, stored: CandleSeries) -> CandleSeries:
+    """Returns the candles of an answer that are new or differ from the stored ones."""
+    if not len(stored) or not len(answer):
         return answer
-    place = np.minimum(np.searchsorted(held.opened_ms, answer.opened_ms), len(held) - 1)
-    same = np.all([getattr(answer, name) == getattr(held, name)[place] for name in _FIELDS], axis=0)
+    place = np.minimum(np.searchsorted(stored.opened_ms, answer.opened_ms), len(stored) - 1)
+    same = np.all(
+        [getattr(answer, name) == getattr(stored, name)[place] for name in _FIELDS], axis=0
+    )
     return _select(answer, ~same)
 
 
-def wanted_from_ms(
+def first_missing_ms(
     series: CandleSeries, interval: Interval, bars: int, server_now_ms: int
 ) -> int | None:
-    """Open time of the first bar to ask for, or None when the newest closed bar is here.
+    """Returns the open time of the first bar to request, None when the newest closed bar is stored.
 
-    Continues after the last known bar; starts `bars` back where nothing (or only old) is known.
+    Continues after the last stored bar, at most `bars` back.
     """
     newest = last_closed_open_ms(interval, server_now_ms)
     oldest = newest - (bars - 1) * interval.ms
@@ -117,20 +119,20 @@ def wanted_from_ms(
 
 
 def coverage(series: CandleSeries, interval: Interval, bars: int, server_now_ms: int) -> float:
-    """Share of the last `bars` closed bars that are here, 0..1."""
+    """Returns the share of the last `bars` closed bars that are present, 0..1."""
     newest = last_closed_open_ms(interval, server_now_ms)
     inside = series.opened_ms > newest - bars * interval.ms
     return float(np.count_nonzero(inside & (series.opened_ms <= newest))) / bars
 
 
-def bridged_bars(series: CandleSeries, interval: Interval) -> int:
-    """How many bars a scoring puts into short gaps, flat and without volume."""
+def forward_filled_bars(series: CandleSeries, interval: Interval) -> int:
+    """Returns the number of bars that scoring fills into short gaps, flat and without volume."""
     gaps = np.diff(series.opened_ms) // interval.ms - 1
-    return int(gaps[gaps <= LONGEST_BRIDGE].sum())
+    return int(gaps[gaps <= MAX_FORWARD_FILL].sum())
 
 
 def median_turnover(series: CandleSeries, days: int) -> Decimal | None:
-    """Median turnover of the last `days` candles in quote currency; None with fewer."""
+    """Returns the median turnover of the last `days` candles in quote currency; None with fewer."""
     if len(series) < days:
         return None
     return Decimal(str(round(float(np.median(series.turnover[-days:])), 2)))
@@ -143,14 +145,15 @@ def _select(series: CandleSeries, rows: NDArray[np.bool_]) -> CandleSeries:
     return CandleSeries(series.opened_ms[rows], *picked)
 
 
-def parted_since(
-    since: float | None, told: Ticker, answered: Ticker, at: float, rules: QualitySettings
+def diverged_since(
+    since: float | None, streamed: Ticker, polled: Ticker, at: float, rules: QualitySettings
 ) -> float | None:
-    """Since which second both ways differ, after one more look at them; None while they agree.
+    """Returns the monotonic second since which streamed and polled quotes differ, else None.
 
-    Mid prices are compared. Where one side of a quote is missing nothing is learned.
+    `since` is the result of the previous comparison. Mid prices are compared; a quote with a
+    missing side leaves `since` unchanged.
     """
-    away = deviation(_mid(told), _mid(answered))
+    away = deviation(_mid(streamed), _mid(polled))
     if away is None:
         return since
     if to_millionths(away) <= to_millionths(rules.max_quote_divergence):
@@ -159,7 +162,7 @@ def parted_since(
 
 
 def has_diverged(since: float, at: float, rules: QualitySettings) -> bool:
-    """Whether both ways have differed for so long that neither is believed."""
+    """True if streamed and polled quotes have differed for too long to accept either."""
     return at - since >= rules.quote_divergence_after_s
 
 
@@ -169,15 +172,20 @@ def _mid(quote: Ticker) -> Decimal | None:
     return (quote.bid + quote.ask) / 2
 
 
-_LEAST_HOURS: Final = 7  # days on which the hour was seen
-_MOST: Final = 1e6  # that is told of a deviation
-_MOST_CONFIRMED: Final = 5.0  # times a usual volume that a wide price range explains at most
+_LEAST_HOURS: Final = 7  # days with a known volume of the hour
+_MOST: Final = 1e6  # cap of a reported deviation
+_MOST_CONFIRMED: Final = (
+    5.0  # largest multiple of the usual volume that a wide price range explains
+)
 
 
-def turnover_off_price(turnover: float, volume: float, low: float, high: float) -> float | None:
-    """How far the average price, turnover / volume, lies beyond `low` and `high`; 0 between them.
+def average_price_deviation(
+    turnover: float, volume: float, low: float, high: float
+) -> float | None:
+    """Returns how far the average price, turnover / volume, lies outside `low` and `high`.
 
-    A fraction; None without volume or prices. For linear contracts: turnover in quote currency.
+    A fraction, 0 between them; None without volume or prices. For linear contracts, with turnover
+    in quote currency.
     """
     if not (volume > 0.0 and turnover >= 0.0 and 0.0 < low <= high):
         return None
@@ -186,23 +194,23 @@ def turnover_off_price(turnover: float, volume: float, low: float, high: float) 
     return min(max(below, average / high - 1.0, 0.0), _MOST)
 
 
-@lru_cache(maxsize=1024)  # by identity: the series of a symbol changes once an hour
-def newest_off_price(hourly: CandleSeries) -> float | None:
-    """`turnover_off_price` of the newest candle."""
+@cached_while_alive  # the series of a symbol changes once an hour
+def newest_price_deviation(hourly: CandleSeries) -> float | None:
+    """Returns `average_price_deviation` of the newest candle; None without candles."""
     if not len(hourly):
         return None
     figures = (hourly.turnover, hourly.volume, hourly.low, hourly.high)
-    return turnover_off_price(*(float(values[-1]) for values in figures))
+    return average_price_deviation(*(float(values[-1]) for values in figures))
 
 
-@lru_cache(maxsize=1024)
+@cached_while_alive
 def volume_jump(hourly: CandleSeries) -> float | None:
-    """Volume of the newest hour over the median of the same hour of other days.
+    """Returns the volume of the newest hour over the median of the same hour on other days.
 
-    A market that moves trades more: where the price range is wider than the median range, the
-    result is divided by the ratio of the two, and by five at most. None where the hour was seen on
-    fewer than seven other days, or where the volume is unknown. Hours before a redenomination
-    count other coins: they are left out.
+    A moving market trades more. Where the price range is wider than the median range, the result is
+    divided by the ratio of the two, at most by five. None where fewer than seven other days have
+    the hour, or where the volume is unknown. Hours before a redenomination count other coins and
+    are left out.
     """
     hourly = in_present_unit(hourly)
     if not len(hourly):
@@ -216,7 +224,10 @@ def volume_jump(hourly: CandleSeries) -> float | None:
 
 
 def _confirmed(hourly: CandleSeries) -> float:
-    """Times a usual volume that the newest price range explains: 1 where a range is unknown."""
+    """Returns the multiple of the usual volume that the newest price range explains.
+
+    1 where a range is unknown.
+    """
     known = (hourly.low > 0.0) & np.isfinite(hourly.high)
     others = known[:-1]
     if not known[-1] or not others.any():
@@ -227,7 +238,7 @@ def _confirmed(hourly: CandleSeries) -> float:
 
 
 def longest_gap(series: CandleSeries, interval: Interval) -> int:
-    """Most candles in a row that are missing between two that are here."""
+    """Returns the largest number of consecutive missing candles between two present ones."""
     if len(series) < 2:
         return 0
     return int(np.max(np.diff(series.opened_ms)) // interval.ms - 1)

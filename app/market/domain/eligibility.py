@@ -1,4 +1,4 @@
-"""The filter funnel as a table of rules: what is measured, the limit, and who fails where."""
+"""Eligibility funnel: rules with measured values and limits, and the symbols that fail them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,42 +13,42 @@ from app.market.domain.models import Contract, ContractKind, ContractStatus
 from app.market.domain.sectors import AssetClass
 
 MEDIAN_DAYS: Final = 30
-TOO_FEW_BARS: Final = "daily_bars"  # a rule
+DAILY_BARS_RULE: Final = "daily_bars"  # a rule
 TURNOVER_24H: Final = "turnover_24h"  # a rule
-Measured = str | int | float | Decimal | bool | None  # None: not known
+Measured = str | int | float | Decimal | bool | None  # None: unknown
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """What the funnel looks at for one symbol; None is unknown and never passes."""
+class EligibilityCandidate:
+    """Inputs of the eligibility rules for one symbol; None is unknown and never passes."""
 
     symbol: str
     contract: Contract
     asset_class: AssetClass
     turnover_24h: Decimal | None  # quote currency
-    daily_bars: int  # closed ones
+    daily_bars: int  # closed bars
     median_turnover: Decimal | None  # of the last 30 closed days, quote currency
     ticker_age_s: float | None
-    doubt: str | None = None  # why its prices are not believed
+    quarantine_reason: str | None = None  # the reason while its prices are in quarantine
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """The numbers of one configuration version."""
+class EligibilityLimits:
+    """EligibilityLimits of one configuration version."""
 
     floors: EligibilitySettings
     ticker_age_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """One stage of the funnel; `needs_history` marks what listing and turnover cannot answer."""
+class EligibilityRule:
+    """Stage of the funnel; `needs_history` marks rules that listing and turnover cannot decide."""
 
     name: str
     title: str
-    measure: Callable[[Candidate], Measured]
-    limit: Callable[[Limits], Measured]
-    passes: Callable[[Candidate, Limits], bool]
+    measure: Callable[[EligibilityCandidate], Measured]
+    limit: Callable[[EligibilityLimits], Measured]
+    passes: Callable[[EligibilityCandidate, EligibilityLimits], bool]
     needs_history: bool = False
 
 
@@ -65,7 +65,7 @@ class RuleCheck:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One rule applied to the universe: entered = failed + those who enter the next stage."""
+    """One rule applied to the universe: entered = failed + entered of the next stage."""
 
     name: str
     title: str
@@ -76,7 +76,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """Every symbol is either eligible or excluded by exactly one rule: its first failing one."""
+    """Partition of the universe: each symbol is eligible or excluded by its first failing rule."""
 
     universe: int
     stages: tuple[Stage, ...]
@@ -92,15 +92,15 @@ def _day(stamp_ms: int | None) -> str | None:
     return None if stamp_ms is None else f"{datetime.fromtimestamp(stamp_ms / 1000, UTC):%Y-%m-%d}"
 
 
-RULES: Final[tuple[Rule, ...]] = (
-    Rule(
+RULES: Final[tuple[EligibilityRule, ...]] = (
+    EligibilityRule(
         "perpetual",
         "It is a perpetual contract",
         lambda one: one.contract.kind.value,
         lambda _: ContractKind.PERPETUAL.value,
         lambda one, _: one.contract.kind is ContractKind.PERPETUAL,
     ),
-    Rule(
+    EligibilityRule(
         "settlement",
         "It is linear and settled in an accepted currency",
         lambda one: f"{'inverse' if one.contract.is_inverse else 'linear'} {one.contract.settle}",
@@ -111,15 +111,15 @@ RULES: Final[tuple[Rule, ...]] = (
             and one.contract.quote in limits.floors.quotes
         ),
     ),
-    Rule(
+    EligibilityRule(
         "status",
         "The exchange lets it trade",
         lambda one: one.contract.status.value,
         lambda _: ContractStatus.OPEN.value,
         lambda one, _: one.contract.status is ContractStatus.OPEN,
     ),
-    # Contracts of before 2025 say neither stage nor type: silence there means normal crypto.
-    Rule(
+    # Contracts listed before 2025 have neither stage nor type: both absent mean normal crypto.
+    EligibilityRule(
         "market",
         "It is a crypto contract past its pre-market",
         lambda one: (
@@ -131,36 +131,36 @@ RULES: Final[tuple[Rule, ...]] = (
             and one.contract.market_type in {None, "CRYPTO"}
         ),
     ),
-    Rule(
+    EligibilityRule(
         "delisting",
         "No delisting is announced",
         lambda one: _day(one.contract.expires_ms),
         lambda _: None,
         lambda one, _: one.contract.expires_ms is None,
     ),
-    Rule(
+    EligibilityRule(
         "asset_class",
         "It is a coin, not a stablecoin, fiat, wrapped coin, index or commodity",
         lambda one: one.asset_class.value,
         lambda _: AssetClass.COIN.value,
         lambda one, _: one.asset_class is AssetClass.COIN,
     ),
-    Rule(
+    EligibilityRule(
         TURNOVER_24H,
         "It was traded enough in the last 24 hours",
         lambda one: one.turnover_24h,
         lambda limits: limits.floors.min_turnover,
         lambda one, limits: _known_at_least(one.turnover_24h, limits.floors.min_turnover),
     ),
-    Rule(
-        TOO_FEW_BARS,
+    EligibilityRule(
+        DAILY_BARS_RULE,
         "It has enough closed daily candles",
         lambda one: one.daily_bars,
         lambda limits: limits.floors.min_daily_bars,
         lambda one, limits: one.daily_bars >= limits.floors.min_daily_bars,
         needs_history=True,
     ),
-    Rule(
+    EligibilityRule(
         "median_turnover",
         f"It was traded enough on the median of its last {MEDIAN_DAYS} days",
         lambda one: one.median_turnover,
@@ -168,15 +168,15 @@ RULES: Final[tuple[Rule, ...]] = (
         lambda one, limits: _known_at_least(one.median_turnover, limits.floors.min_turnover),
         needs_history=True,
     ),
-    Rule(
+    EligibilityRule(
         "quarantine",
-        "Its prices are believed",
-        lambda one: one.doubt,
+        "Its prices are not in quarantine",
+        lambda one: one.quarantine_reason,
         lambda _: None,
-        lambda one, _: one.doubt is None,
+        lambda one, _: one.quarantine_reason is None,
         needs_history=True,
     ),
-    Rule(
+    EligibilityRule(
         "ticker",
         "Its quote is fresh (age in seconds)",
         lambda one: one.ticker_age_s,
@@ -189,10 +189,12 @@ RULES: Final[tuple[Rule, ...]] = (
 )
 
 
-def check(
-    candidate: Candidate, limits: Limits, rules: Sequence[Rule] = RULES
+def check_rules(
+    candidate: EligibilityCandidate,
+    limits: EligibilityLimits,
+    rules: Sequence[EligibilityRule] = RULES,
 ) -> tuple[RuleCheck, ...]:
-    """Every rule applied to one symbol, in order."""
+    """Applies every rule to one symbol, in order."""
     return tuple(
         RuleCheck(
             rule.name,
@@ -206,30 +208,36 @@ def check(
 
 
 def first_failure(
-    candidate: Candidate, limits: Limits, rules: Sequence[Rule] = RULES
+    candidate: EligibilityCandidate,
+    limits: EligibilityLimits,
+    rules: Sequence[EligibilityRule] = RULES,
 ) -> str | None:
-    """The name of the first rule that the symbol fails; None when it is eligible."""
+    """Returns the name of the first rule that the symbol fails; None when it is eligible."""
     return next((rule.name for rule in rules if not rule.passes(candidate, limits)), None)
 
 
-def worth_history(candidate: Candidate, limits: Limits) -> bool:
-    """Whether listing and turnover pass, so that fetching its candles pays."""
+def is_worth_history(candidate: EligibilityCandidate, limits: EligibilityLimits) -> bool:
+    """True if listing and turnover pass, so that its candles are worth fetching."""
     listing = [rule for rule in RULES if not rule.needs_history]
     return first_failure(candidate, limits, listing) is None
 
 
 def funnel(
-    candidates: Iterable[Candidate], limits: Limits, rules: Sequence[Rule] = RULES
+    candidates: Iterable[EligibilityCandidate],
+    limits: EligibilityLimits,
+    rules: Sequence[EligibilityRule] = RULES,
 ) -> Funnel:
-    """The universe through all rules; the counts of the stages add up to it."""
+    """Applies all rules to the universe; the counts of the stages add up to it."""
     failures = {one.symbol: first_failure(one, limits, rules) for one in candidates}
-    return counted(failures, limits, rules)
+    return build_funnel(failures, limits, rules)
 
 
-def counted(
-    failures: Mapping[str, str | None], limits: Limits, rules: Sequence[Rule] = RULES
+def build_funnel(
+    failures: Mapping[str, str | None],
+    limits: EligibilityLimits,
+    rules: Sequence[EligibilityRule] = RULES,
 ) -> Funnel:
-    """The funnel of what `first_failure` has said of each symbol."""
+    """Builds the funnel from the first failed rule of each symbol; None is eligible."""
     counts = Counter(failures.values())
     left = len(failures)
     stages: list[Stage] = []

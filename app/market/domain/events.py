@@ -9,7 +9,7 @@ from app.foundation.events import EventKind, EventTopic
 
 @dataclass(frozen=True, slots=True)
 class ModeChanged:
-    """The service decides more or less than before; `cause` is a stable word."""
+    """Change of the service mode; `cause` is a stable word."""
 
     was: str
     mode: str

@@ -1,4 +1,4 @@
-"""What trading costs: spread, depth and impact of live books, and liquidity risk of past bars."""
+"""Trading costs: spread, depth and impact of live books, and illiquidity of past bars."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -9,36 +9,34 @@ from app.market.domain.models import Book, Contract, Floats, Level
 from app.market.domain.symbols import notional
 
 _BP = 10_000.0
-WIDEST_BP = 500.0  # a wider quote is none: nobody means to trade at it
+MAX_SPREAD_BP = 500.0  # a wider quote counts as missing: it is not meant to be traded
 
 
 def spread_bp(bid: Floats, ask: Floats) -> Floats:
-    """(ask - bid) / mid in basis points, (N,).
+    """Returns (ask - bid) / mid in basis points, (N,).
 
-    NaN for a missing, crossed or locked quote, and for one wider than `WIDEST_BP`.
+    NaN for a missing, crossed or locked quote, and for one wider than `MAX_SPREAD_BP`.
     """
-    right = (bid > 0.0) & (ask > bid)
-    mid = np.where(right, (bid + ask) / 2.0, np.nan)
+    valid = (bid > 0.0) & (ask > bid)
+    mid = np.where(valid, (bid + ask) / 2.0, np.nan)
     width = (ask - bid) / mid * _BP
-    return np.asarray(np.where(width <= WIDEST_BP, width, np.nan), np.float64)
+    return np.asarray(np.where(width <= MAX_SPREAD_BP, width, np.nan), np.float64)
 
 
 def depth(book: Book, multiplier: float, band_bp: float) -> float:
-    """Quote currency offered within `band_bp` of mid on the thinner side.
+    """Returns the quote currency offered within `band_bp` of mid on the thinner side.
 
-    NaN for a broken book and for one whose levels end inside the band on either side: what lies
-    beyond them is not known, and a lower bound is not the amount. `multiplier` is base coins per
-    lot.
+    NaN for a broken book, and for a book whose levels end inside the band on either side: the rest
+    is unknown, and a lower bound is not the amount. `multiplier` is base coins per lot.
     """
     sides = [value if reach >= band_bp else np.nan for value, reach in _within(book, band_bp)]
     return float(np.min(sides) * multiplier)
 
 
 def depth_shown(book: Book, contract: Contract, band_bp: float) -> Decimal | None:
-    """Value (quote currency, USD for inverse) shown within `band_bp` of mid, the thinner side.
+    """Returns the value within `band_bp` of mid on the thinner side (USD for inverse, else quote).
 
-    What a book that ends inside the band does not show is not counted: it is at least this much.
-    None for a broken book.
+    A lower bound where the levels end inside the band. None for a broken book.
     """
     mid = _mid(book)
     if np.isnan(mid):
@@ -54,22 +52,23 @@ def depth_shown(book: Book, contract: Contract, band_bp: float) -> Decimal | Non
 
 
 def depth_density(book: Book, multiplier: float, band_bp: float) -> float:
-    """Quote currency per basis point of distance from mid on the thinner side; NaN if broken.
+    """Returns quote currency per basis point of distance from mid on the thinner side.
 
-    A feed gives a fixed number of levels, which ends within one basis point where ticks are fine
-    and far outside the band where they are coarse. So each side is measured over `band_bp` or, if
-    it ends earlier, over what it reaches, and divided by that length: an amount would rank the
-    books that are cut, most of them the best ones, below those that are not. It takes the density
-    near mid for that of the whole band where the rest is not shown.
+    A feed has a fixed number of levels. They end within one basis point where ticks are fine, and
+    far outside the band where they are coarse. Each side is therefore measured over `band_bp`, or
+    over its own reach if that is shorter, and divided by that length. An amount would rank
+    truncated books, most of them the best ones, below complete ones. The density near mid stands
+    for the whole band where the rest is not shown. NaN for a broken book.
     """
     sides = [value / min(reach, band_bp) for value, reach in _within(book, band_bp)]
     return float(np.min(sides) * multiplier)
 
 
 def impact_bp(book: Book, multiplier: float, notional: float) -> float:
-    """Average price of sweeping `notional` (quote currency) against mid, in basis points.
+    """Returns the average price of sweeping `notional` against mid, in basis points.
 
-    The dearer of buying and selling; NaN when a side holds less than that: never extrapolated.
+    `notional` is in quote currency. The larger impact of buying and selling; NaN when a side holds
+    less: never extrapolated.
     """
     mid = _mid(book)
     buy = _sweep(book.asks, multiplier, notional)
@@ -78,21 +77,21 @@ def impact_bp(book: Book, multiplier: float, notional: float) -> float:
 
 
 def net_impact_bp(book: Book, multiplier: float, notional: float) -> float:
-    """Average price of sweeping `notional` against the best price, in basis points of mid.
+    """Returns the average price of sweeping `notional` against the best price, in bp of mid.
 
-    The dearer of buying and selling: the impact without half the spread, which is measured by
-    itself. A side that holds less than `notional`, or costs more, counts as `WIDEST_BP`: it is
-    censored, not missing. NaN for a broken book.
+    The larger impact of buying and selling, without half the spread, which is measured by itself. A
+    side that holds less than `notional`, or costs more, counts as `MAX_SPREAD_BP`: censored, not
+    missing. NaN for a broken book.
     """
     mid = _mid(book)
     if np.isnan(mid):
         return np.nan
     slips = (_slip(side, multiplier, notional) for side in (book.bids, book.asks))
-    return min(max(slips) / mid * _BP, WIDEST_BP)
+    return min(max(slips) / mid * _BP, MAX_SPREAD_BP)
 
 
 def is_thinner(book: Book, multiplier: float, notional: float) -> bool:
-    """Whether a side of an unbroken book holds less than `notional`."""
+    """True if a side of an unbroken book holds less than `notional`."""
     return not np.isnan(_mid(book)) and any(
         sum(price * lots for price, lots in _ladder(side)) * multiplier < notional
         for side in (book.bids, book.asks)
@@ -100,7 +99,7 @@ def is_thinner(book: Book, multiplier: float, notional: float) -> bool:
 
 
 def illiquidity(returns: Floats, turnover: Floats, least: int) -> tuple[Floats, Floats]:
-    """Mean and sample sd of |return| per unit of quote turnover over the rows given; (N,) each.
+    """Returns mean and sample sd of |return| per unit of quote turnover over the rows; (N,) each.
 
     Days without turnover are left out; fewer than `least` days give NaN.
     """
@@ -118,7 +117,7 @@ def _ladder(side: Sequence[Level]) -> list[tuple[float, int]]:
 
 
 def _within(book: Book, band_bp: float) -> list[tuple[float, float]]:
-    """Bids and asks: (value per multiplier inside the band, bp from mid to the last level)."""
+    """Returns (value per multiplier in the band, bp from mid to the last level) of each side."""
     mid = _mid(book)
     if np.isnan(mid):
         return [(np.nan, np.nan)]
@@ -131,16 +130,16 @@ def _within(book: Book, band_bp: float) -> list[tuple[float, float]]:
 
 
 def _mid(book: Book) -> float:
-    """Mid price; NaN when a side is empty or the book is crossed, locked or too wide."""
+    """Returns the mid price; NaN for a book with an empty side, crossed, locked or too wide."""
     if not book.bids or not book.asks:
         return np.nan
     bid, ask = float(book.bids[0].price), float(book.asks[0].price)
     mid = (bid + ask) / 2.0
-    return mid if 0.0 < bid < ask and (ask - bid) / mid * _BP <= WIDEST_BP else np.nan
+    return mid if 0.0 < bid < ask and (ask - bid) / mid * _BP <= MAX_SPREAD_BP else np.nan
 
 
 def _sweep(side: Sequence[Level], multiplier: float, notional: float) -> float:
-    """Average price at which `notional` is filled; NaN when the side is thinner."""
+    """Returns the average fill price of `notional`; NaN when the side is thinner."""
     left, coins = notional, 0.0
     for price, lots in _ladder(side):
         value = min(left, price * lots * multiplier)
@@ -152,7 +151,7 @@ def _sweep(side: Sequence[Level], multiplier: float, notional: float) -> float:
 
 
 def _slip(side: Sequence[Level], multiplier: float, notional: float) -> float:
-    """Distance of the average price of a sweep from the best price; inf when the side is thinner.
+    """Returns the distance of a sweep's average price from the best price; inf for a thinner side.
 
     Exactly 0 where the best level is enough: an average minus the best price would be noise.
     """

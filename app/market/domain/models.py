@@ -1,4 +1,4 @@
-"""What the market says: contracts, tickers, books, funding, candles, and where each came from."""
+"""Market data: contracts, tickers, books, funding, candles, and the state of the exchange link."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -32,7 +32,7 @@ class ContractKind(StrEnum):
 
 
 class ContractStatus(StrEnum):
-    """KuCoin's contract states; UNKNOWN stands for a word that we have not met."""
+    """KuCoin's contract states; UNKNOWN stands for any other word."""
 
     INIT = "Init"
     OPEN = "Open"
@@ -41,13 +41,13 @@ class ContractStatus(StrEnum):
     PAUSED = "Paused"
     CLOSED = "Closed"
     CANCEL_ONLY = "CancelOnly"
-    VANISHED = "Vanished"  # ours: it is no longer in the exchange's list
+    VANISHED = "Vanished"  # internal: missing in the exchange's list
     UNKNOWN = "Unknown"
 
 
 # Trading has stopped for a time; the exchange may open the contract again.
 PAUSED: Final = frozenset({ContractStatus.PAUSED, ContractStatus.CANCEL_ONLY})
-# Nobody will trade it again.
+# Trading has ended for good.
 DELISTED: Final = frozenset(
     {ContractStatus.VANISHED, ContractStatus.CLOSED, ContractStatus.SETTLED}
 )
@@ -60,7 +60,7 @@ class ExchangeStatus(StrEnum):
 
 
 class LinkState(StrEnum):
-    """How the exchange is reached: untried, up, or down with a cause."""
+    """State of the link to the exchange: untried, up, or down with a cause."""
 
     UNTRIED = "untried"
     UP = "up"
@@ -69,7 +69,7 @@ class LinkState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExchangeLink:
-    """What an adapter knows of its own connection; `cause` is a stable error code."""
+    """Connection state as its adapter reports it; `cause` is a stable error code."""
 
     state: LinkState
     since: datetime
@@ -81,7 +81,7 @@ class ExchangeLink:
 
 @dataclass(frozen=True, slots=True)
 class LotChange:
-    """A change of the multiplier that was seen at `until`; `since` is a time before it."""
+    """Change of a multiplier, first seen at `until`; `since` is a time before it."""
 
     since: datetime
     until: datetime
@@ -91,7 +91,7 @@ class LotChange:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """KuCoin's listing with its specification, in standard words (base BTC, never XBT).
+    """KuCoin's contract with its specification, in standard names (base BTC, never XBT).
 
     `multiplier` is positive: base coins per lot for linear contracts, 1 USD per lot for inverse.
     Times are epoch milliseconds.
@@ -115,20 +115,20 @@ class Contract:
     taker_fee: Decimal | None
     funding_interval_ms: int | None
     listed_ms: int | None
-    expires_ms: int | None  # on a perpetual: the delisting is announced
+    expires_ms: int | None  # on a perpetual: announced delisting
     market_stage: str | None  # NORMAL, PRE_MARKET
     market_type: str | None  # CRYPTO, NASDAQ
 
 
 @dataclass(frozen=True, slots=True)
 class ContractStats:
-    """The moving half of a contract object; None where the exchange said nothing."""
+    """Prices and statistics of a contract; None where the exchange sent nothing."""
 
     code: str
     mark_price: Decimal | None
     index_price: Decimal | None
     last_price: Decimal | None
-    funding_rate: Decimal | None  # fraction per interval in force
+    funding_rate: Decimal | None  # fraction per current interval
     predicted_funding_rate: Decimal | None
     next_funding_ms: int | None
     open_interest_lots: int | None
@@ -141,23 +141,23 @@ class ContractStats:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A record that was refused at the border, and why."""
+    """Record rejected by a parser, with the reason."""
 
-    key: str  # contract code, or position in the answer where there is none
+    key: str  # contract code, else position in the answer
     field: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ContractListing:
-    """One answer to "which contracts are there", with the records that made no sense."""
+    """Contracts of one answer, with its rejected records."""
 
     contracts: tuple[Contract, ...]
     stats: tuple[ContractStats, ...]
     rejections: tuple[Rejection, ...]
 
 
-class Ticker(NamedTuple):  # made some thousand times a second, as are levels
+class Ticker(NamedTuple):  # created some thousand times a second, as are levels
     """Last trade and best quotes; `traded_ms` is the time of the trade, not of the quote."""
 
     code: str
@@ -183,7 +183,7 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """Best levels first on both sides; either side may be empty."""
+    """Order book, best levels first on both sides; either side may be empty."""
 
     code: str
     sequence: int
@@ -192,15 +192,15 @@ class Book:
     stamped_ms: int
 
     def top(self, levels: int) -> "Book":
-        """The same with at most so many levels a side."""
+        """Returns the book with at most `levels` levels a side."""
         if max(len(self.bids), len(self.asks)) <= levels:
             return self
         return replace(self, bids=self.bids[:levels], asks=self.asks[:levels])
 
 
 @dataclass(frozen=True, slots=True)
-class FundingNow:
-    """The rate of the running interval."""
+class CurrentFunding:
+    """Funding rate of the running interval."""
 
     code: str
     rate: Decimal
@@ -211,11 +211,11 @@ class FundingNow:
 
 @dataclass(frozen=True, slots=True)
 class Funding:
-    """One settled rate: fraction of notional per `interval_ms`; longs pay when positive."""
+    """Settled rate: fraction of notional per `interval_ms`; longs pay when positive."""
 
     settled_ms: int
     rate: Decimal
-    interval_ms: int | None  # None where it cannot be told from the neighbours
+    interval_ms: int | None  # None where its neighbours do not show it
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class MarkPrice:
     stamped_ms: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class CandleSeries:
     """Closed candles of one contract, oldest first, without duplicates; all arrays are (T,).
 
@@ -245,7 +245,7 @@ class CandleSeries:
         return len(self.opened_ms)
 
 
-OVER: Final = frozenset(
+TRADING_ENDED: Final = frozenset(
     {
         ContractStatus.BEING_SETTLED,
         ContractStatus.SETTLED,

@@ -1,10 +1,9 @@
-"""Panels: one (T, N) array per field on a shared time axis, and everything that a scoring reads."""
+"""Panels: one (T, N) array per field on a shared time axis; the inputs of a scoring run."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final, TypeVar
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from app.configuration.domain.sections import Source
 from app.foundation.decimal_math import EXACT, all_to_millionths, to_millionths
+from app.market.domain.identity_cache import cached_while_alive
 from app.market.domain.models import (
     Book,
     CandleSeries,
@@ -26,8 +26,8 @@ from app.market.domain.models import (
 Bools = NDArray[np.bool_]
 
 FIELDS: Final = ("open", "high", "low", "close", "volume", "turnover")
-LONGEST_BRIDGE: Final = 5  # bars in a row that nobody traded in
-NO_QUOTE: Final = "ticker"  # the funnel's rule that a symbol without a fresh quote fails
+MAX_FORWARD_FILL: Final = 5  # consecutive bars without trades
+NO_QUOTE: Final = "ticker"  # the rule of the funnel that a symbol without a fresh quote fails
 
 
 COVERING: Final = (
@@ -39,7 +39,7 @@ COVERING: Final = (
 )  # a board is provisional while one of these covers too few symbols
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Panel:
     """Closed bars of N symbols, oldest first; (T, N) each, NaN where a symbol has no bar."""
 
@@ -54,16 +54,17 @@ class Panel:
     turnover: Floats  # quote currency
 
     @staticmethod
-    def of(
+    def from_series(
         series: Mapping[str, CandleSeries],
         symbols: tuple[str, ...],
         interval: Interval,
         closed_by_ms: int,
         bars: int,
     ) -> "Panel":
-        """The last `bars` bars closed at or before `closed_by_ms`, for `symbols` in their order.
+        """Creates the panel of the last `bars` bars closed by `closed_by_ms`.
 
-        A bar is closed when opened + length <= closed_by_ms: the running bar never enters.
+        Its columns follow `symbols`. A bar is closed when opened + length <= closed_by_ms: the
+        running bar is never included.
         """
         last = closed_by_ms // interval.ms * interval.ms - interval.ms
         opened = np.arange(last - (bars - 1) * interval.ms, last + 1, interval.ms, dtype=np.int64)
@@ -73,7 +74,7 @@ class Panel:
             if one is not None and len(one)
         ]
         fields = {}
-        # One row a symbol while they are written, as each series lies in memory.
+        # One row per symbol while writing, as each series lies in memory.
         lines = np.empty((len(symbols), bars))
         for name in FIELDS:
             lines.fill(np.nan)
@@ -86,10 +87,10 @@ class Panel:
 def _places(
     opened_ms: Ints, first_ms: int, step_ms: int, bars: int
 ) -> tuple[slice | Ints, slice | Bools]:
-    """Places of bars on a grid that begins at `first_ms`, and which of them lie on it."""
+    """Returns places of bars on a grid that begins at `first_ms`, and the bars that lie on it."""
     first, last = int(opened_ms[0]) - first_ms, int(opened_ms[-1]) - first_ms
     if first % step_ms == 0 and last - first == (len(opened_ms) - 1) * step_ms:
-        begin, end = first // step_ms, last // step_ms + 1  # without a gap: ascending, no doubles
+        begin, end = first // step_ms, last // step_ms + 1  # no gap: ascending, no duplicates
         taken = slice(max(-begin, 0), max(len(opened_ms) - max(end - bars, 0), 0))
         return slice(max(begin, 0), max(min(end, bars), 0)), taken
     rows = (opened_ms - first_ms) // step_ms
@@ -100,20 +101,20 @@ def _places(
 AnyPanel = TypeVar("AnyPanel", bound=Panel)
 
 
-def until(panel: AnyPanel, rows: int) -> AnyPanel:
-    """The first `rows` bars; a negative number leaves out so many of the last ones."""
+def truncate(panel: AnyPanel, rows: int) -> AnyPanel:
+    """Returns the first `rows` bars; a negative number drops as many of the last ones."""
     fields = {name: getattr(panel, name)[:rows] for name in FIELDS}
     return replace(panel, opened_ms=panel.opened_ms[:rows], **fields)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ScoringInputs:
-    """All that one scoring run may look at, frozen; (N,) arrays follow `symbols`.
+    """Immutable inputs of one scoring run; (N,) arrays follow `symbols`.
 
     NaN or None is missing. `ages_s` are seconds since the value was last known to be true;
-    `half_lives_s` one number per source. `excluded` names the symbols that are not eligible,
-    with the first rule that they fail. `unread` counts those of them that are not eligible only
-    because their daily candles have not been read yet, or their 24 h turnover is not known.
+    `half_lives_s` one number per source. `excluded` maps ineligible symbols to the first rule that
+    they fail. `unread` counts those that are excluded only because their daily candles have not
+    been loaded yet, or their 24 h turnover is unknown.
     """
 
     symbols: tuple[str, ...]
@@ -140,8 +141,8 @@ class ScoringInputs:
             raise ValueError("every source needs its ages and its half-life")
 
 
-def known_at(inputs: ScoringInputs) -> ScoringInputs:
-    """The same inputs without anything that was not yet known at `as_of_ms`: no look-ahead."""
+def without_future(inputs: ScoringInputs) -> ScoringInputs:
+    """Removes inputs that were not known at `as_of_ms`: no look-ahead."""
     now = inputs.as_of_ms
     seen = inputs.open_interest_ms <= now
     return replace(
@@ -167,18 +168,18 @@ def _closed_by(panel: Panel, now_ms: int) -> Panel:
     return replace(panel, opened_ms=panel.opened_ms[closed], **fields)
 
 
-def bridged(panel: AnyPanel) -> tuple[AnyPanel, Bools]:
-    """The same with flat bars without volume in short gaps, and which those are, (T, N).
+def forward_fill(panel: AnyPanel) -> tuple[AnyPanel, Bools]:
+    """Returns the panel with flat bars without volume in short gaps, and their places, (T, N).
 
-    The exchange publishes no bar where nobody traded: up to `LONGEST_BRIDGE` of them in a row, with
-    a bar on either side, had the close before them as their price. Longer gaps stay gaps.
+    The exchange publishes no bar without trades. Up to `MAX_FORWARD_FILL` missing bars in a row,
+    with a bar on either side, take the close before them as their price. Longer gaps stay gaps.
     """
     known = np.isfinite(panel.close)
     rows = np.arange(len(known))[:, None]
     before = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
     after = np.minimum.accumulate(np.where(known, rows, len(known))[::-1], axis=0)[::-1]
     inside = ~known & (before >= 0) & (after < len(known))
-    synthetic = inside & (after - before - 1 <= LONGEST_BRIDGE)
+    synthetic = inside & (after - before - 1 <= MAX_FORWARD_FILL)
     if not synthetic.any():
         return panel, synthetic
     price = np.take_along_axis(panel.close, np.maximum(before, 0), axis=0)
@@ -191,8 +192,8 @@ def bridged(panel: AnyPanel) -> tuple[AnyPanel, Bools]:
     return replace(panel, **fields), synthetic
 
 
-def covered(panel: Panel) -> Floats:
-    """(N,) share of the bars that are here since the first one of each symbol; NaN without any."""
+def coverage_since_start(panel: Panel) -> Floats:
+    """Returns (N,) share of bars present since each symbol's first one; NaN without any."""
     known = np.isfinite(panel.close)
     if not len(known):
         return np.full(len(panel.symbols), np.nan)
@@ -215,51 +216,54 @@ _PRESENT: Final[Mapping[Source, Callable[[ScoringInputs], Bools]]] = {
 }
 
 
-def present(inputs: ScoringInputs, source: Source) -> Bools:
-    """(N,) whether a symbol has anything at all from a source."""
+def has_data(inputs: ScoringInputs, source: Source) -> Bools:
+    """Returns (N,) whether a symbol has any data of a source."""
     return _PRESENT[source](inputs)
 
 
-def fresh(inputs: ScoringInputs, source: Source) -> Bools:
-    """(N,) whether it is young enough; the age limit is the half-life, an unknown age is not."""
+def has_fresh_data(inputs: ScoringInputs, source: Source) -> Bools:
+    """Returns (N,) whether data is fresh by the half-life as age limit; an unknown age is stale."""
     limit = to_millionths(inputs.half_lives_s[source])
     return np.asarray(all_to_millionths(inputs.ages_s[source]) <= limit, np.bool_)
 
 
 def source_coverage(inputs: ScoringInputs) -> dict[Source, float]:
-    """Share of the eligible symbols that each exchange source covers with a fresh value.
+    """Returns the share of eligible symbols with a fresh value, per exchange source.
 
     Symbols that only lack a quote or unread daily candles count as eligible and uncovered: the
-    funnel drops them, and a half-loaded market would look complete. 0 without an eligible symbol:
-    nothing shows that the sources cover anything.
+    funnel drops them, and a half-loaded market would look complete. 0 without an eligible symbol,
+    because nothing shows that the sources cover anything.
     """
     unquoted = sum(rule == NO_QUOTE for rule in inputs.excluded.values())
     absent = {Source.TICKERS: unquoted, Source.DAILY_CANDLES: inputs.unread}
     shares = {}
     for source in COVERING:
-        known = int(np.sum(present(inputs, source) & fresh(inputs, source)))
+        known = int(np.sum(has_data(inputs, source) & has_fresh_data(inputs, source)))
         of = len(inputs.symbols) + absent.get(source, 0)
         shares[source] = known / of if of else 0.0
     return shares
 
 
-_HALT: Final = {Interval.DAY: LONGEST_BRIDGE, Interval.HOUR: 24}  # bars; more in a row are a break
-_LEAST_POWER: Final = 1  # of ten: coins are exchanged one to ten, a hundred, a thousand
+_HALT: Final = {
+    Interval.DAY: MAX_FORWARD_FILL,
+    Interval.HOUR: 24,
+}  # bars; a longer gap is a break
+_LEAST_POWER: Final = 1  # exponent of ten: coins are exchanged one to ten, a hundred, a thousand
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
-_FAR: Final = 5.0  # a smaller ratio is near no power of ten but the one itself
-_NEAR: Final = 0.15  # of a power of ten, in decimal logarithms: a day's move beside it
-# Within one bar; a hundredfold change of unit and a market that halves beside it.
+_FAR: Final = 5.0  # a smaller ratio is near no power of ten except one
+_NEAR: Final = 0.15  # decimal logarithms from a power of ten: room for a day's move
+# Largest move within one bar: a hundredfold change of unit and a market that halves beside it.
 _WIDEST: Final = 50.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class UnbrokenPanel(Panel):
-    """Bars after the last break of each symbol; made by `unbroken` alone."""
+class ContiguousPanel(Panel):
+    """Bars after the last break of each symbol; created by `contiguous` only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redenomination:
-    """A change of the unit of a price between `since` and `until`: no return reaches across it."""
+    """Change of the price unit between `since` and `until`; no return spans it."""
 
     since: datetime
     until: datetime
@@ -267,23 +271,23 @@ class Redenomination:
     after: Decimal  # the first price in the new one
 
     def is_nearer_after(self, price: Decimal) -> bool:
-        """Whether the price is nearer to that after the change than before it, in logarithms."""
+        """True if a price is nearer to the one after the change than before it, in logarithms."""
         square, middle = EXACT.multiply(price, price), EXACT.multiply(self.before, self.after)
         return square > middle if self.after > self.before else square < middle
 
     def is_past(self, at: datetime, price: Decimal) -> bool:
-        """Whether a price of that moment is in the new unit; during the change the price tells."""
+        """True if a price at that moment is in the new unit; within the change by its value."""
         if self.since <= at < self.until:
             return self.is_nearer_after(price)
         return at >= self.until
 
 
-def crossed(
+def find_crossed_change(
     changes: Iterable[Redenomination],
     first: tuple[datetime, Decimal],
     last: tuple[datetime, Decimal],
 ) -> Redenomination | None:
-    """The first change of unit between two prices, each with its moment; None without any."""
+    """Returns the first change of unit between two prices with their moments; None without any."""
     return next(
         (one for one in changes if one.is_past(*last) and not one.is_past(*first)),
         None,
@@ -291,19 +295,19 @@ def crossed(
 
 
 def unit_changes(panel: Panel | None, symbol: str) -> tuple[Redenomination, ...]:
-    """The redenominations of a symbol that the panel shows, oldest first."""
+    """Returns the redenominations of a symbol in the panel, oldest first."""
     return () if panel is None else _unit_changes(panel).get(symbol, ())
 
 
 def unit_changes_of_lots(
     panel: Panel | None, symbol: str, changes: Iterable[LotChange], *, is_whole: bool = True
 ) -> tuple[Redenomination, ...]:
-    """Redenominations that closes confirm after the multiplier changed by a power of ten.
+    """Returns redenominations that closes confirm after a multiplier changed by a power of ten.
 
-    A lot keeps its value when the unit of the price changes. Closes that stay where they were
-    show a lot of another size and nothing else. Where closes begin after the change, only its two
-    units are known: a price of the time before tells its own. Without `is_whole` the panel is a
-    part of the history, and such closes confirm nothing.
+    A lot keeps its value when the price unit changes. Unmoved closes show only another lot size.
+    Where closes begin after the change, only its two units are known: a price from before decides
+    its own unit. Without `is_whole` the panel is a part of the history, and such closes confirm
+    nothing.
     """
     if panel is None or symbol not in panel.symbols:
         return ()
@@ -334,7 +338,7 @@ def unit_changes_of_lots(
 
 
 def newest_close(panel: Panel | None, symbol: str) -> tuple[datetime, Decimal] | None:
-    """The last known close of a symbol, with the end of its bar."""
+    """Returns the last known close of a symbol, with the end of its bar."""
     if panel is None or symbol not in panel.symbols:
         return None
     closes = panel.close[:, panel.symbols.index(symbol)]
@@ -345,7 +349,7 @@ def newest_close(panel: Panel | None, symbol: str) -> tuple[datetime, Decimal] |
     return _end(panel, row), Decimal(repr(float(closes[row])))
 
 
-@lru_cache(maxsize=4)  # by identity, as `_cut`
+@cached_while_alive
 def _unit_changes(panel: Panel) -> Mapping[str, tuple[Redenomination, ...]]:
     found: dict[str, tuple[Redenomination, ...]] = {}
     for row, column in np.argwhere(_breaks(panel)[1]).tolist():
@@ -370,36 +374,36 @@ def _end(panel: Panel, row: int) -> datetime:
 
 
 def is_redenomination(before: float, after: float) -> bool:
-    """Whether a price and the next one stand a power of ten apart: a coin became ten, or so."""
+    """True if two consecutive prices are a power of ten apart."""
     if not (before > 0.0 and after > 0.0):
         return False
     return bool(_is_power(np.array([after / before]))[0])
 
 
-def breaks(panel: Panel) -> Ints:
-    """(N,) row of the first bar after the last break of each symbol; 0 without any.
+def history_breaks(panel: Panel) -> Ints:
+    """Returns (N,) row of the first bar after the last break of each symbol; 0 without any.
 
-    A break is a gap longer than a halt may be, or an open that stands a power of ten away from the
-    close before it: no market that never closes moves so between two bars. A bar is a break itself
-    if its close stands so away from its open, or beyond 50-fold: its open, high and low may be in
-    the old unit. It belongs to no segment, and the bar after it is the first; the number of rows
-    where there is none yet.
+    A break is a gap longer than a halt may be, or an open a power of ten away from the close before
+    it: a market that never closes does not move so far between two bars. A bar is a break itself if
+    its close is that far from its open, or beyond 50-fold: its open, high and low may be in the old
+    unit. It belongs to no segment, and the bar after it is the first one; the result is the number
+    of rows where there is none yet.
     """
     halted, renamed = _breaks(panel)
     return np.maximum(_last_row(halted | renamed), _last_row(_is_mixed(panel.open, panel.close), 1))
 
 
-@lru_cache(maxsize=4)  # by identity: each member of the portfolio asks about the same panel
+@cached_while_alive  # all portfolio members share one panel
 def redenominations(panel: Panel) -> Ints:
-    """(N,) row of the first bar in the present denomination of each symbol; 0 without a change.
+    """Returns (N,) row of the first bar in each symbol's present denomination; 0 without a change.
 
-    A halt is none: the price after it is worth as much as the price before it.
+    A halt is no redenomination: prices before and after it have the same unit.
     """
     return _last_row(_breaks(panel)[1])
 
 
 def _breaks(panel: Panel) -> tuple[Bools, Bools]:
-    """(T, N) each: bars after a halt, and bars after a redenomination."""
+    """Returns (T, N) each: bars after a halt, and bars after a redenomination."""
     known = np.isfinite(panel.close)
     rows = np.arange(len(known))[:, None]
     seen = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
@@ -412,14 +416,14 @@ def _breaks(panel: Panel) -> tuple[Bools, Bools]:
 
 
 def _is_mixed(opened: Floats, closed: Floats) -> Bools:
-    """Which bars may hold prices of two units: they open in one and close in the other."""
+    """Returns the bars that may open in one price unit and close in another one."""
     with np.errstate(all="ignore"):
         ratio = closed / opened
         return _is_power(ratio) | (ratio > _WIDEST) | (ratio < 1.0 / _WIDEST)
 
 
 def in_present_unit(series: CandleSeries) -> CandleSeries:
-    """The candles after the last change of unit that they show, as `breaks`; halts are none."""
+    """Returns the candles after their last change of unit, as `history_breaks` without halts."""
     if len(series) == 0:
         return series
     marks = _is_mixed(series.open, series.close)
@@ -433,18 +437,18 @@ def in_present_unit(series: CandleSeries) -> CandleSeries:
 
 
 def _last_row(marks: Bools, beyond: int = 0) -> Ints:
-    """(N,) row of the last mark, or `beyond` rows after it; 0 without any."""
+    """Returns (N,) row of the last mark, or `beyond` rows after it; 0 without any."""
     rows = np.arange(len(marks))[:, None] + beyond
     return np.asarray(np.max(np.where(marks, rows, 0), axis=0, initial=0), np.int64)
 
 
-def unbroken(panel: Panel) -> UnbrokenPanel:
-    """The same without the bars before the last break of each symbol."""
-    return panel if isinstance(panel, UnbrokenPanel) else _cut(panel)
+def contiguous(panel: Panel) -> ContiguousPanel:
+    """Returns the panel without the bars before the last break of each symbol."""
+    return panel if isinstance(panel, ContiguousPanel) else _cut(panel)
 
 
-def log_returns(prices: UnbrokenPanel, bars: int | None = None) -> Floats:
-    """ln(c_t / c_t-1) of the last `bars` bars or of all, (T, N).
+def log_returns(prices: ContiguousPanel, bars: int | None = None) -> Floats:
+    """Returns ln(c_t / c_t-1) of the last `bars` bars or of all, (T, N).
 
     NaN where either close is missing or not positive.
     """
@@ -454,25 +458,30 @@ def log_returns(prices: UnbrokenPanel, bars: int | None = None) -> Floats:
     return np.asarray(np.diff(logs, axis=0), np.float64)
 
 
-def simple_returns(prices: UnbrokenPanel, bars: int | None = None) -> Floats:
-    """c_t / c_t-1 - 1 of the last `bars` bars or of all, (T, N); NaN where either is missing."""
+def simple_returns(prices: ContiguousPanel, bars: int | None = None) -> Floats:
+    """Returns c_t / c_t-1 - 1 of the last `bars` bars or of all, (T, N).
+
+    NaN where either close is missing.
+    """
     close = _last(prices, bars)
     return np.asarray(close[1:] / close[:-1] - 1.0, np.float64)
 
 
-def newest(series: CandleSeries, interval: Interval, bars: int) -> UnbrokenPanel:
-    """The last `bars` of one symbol up to its newest candle, short gaps bridged."""
+def newest(series: CandleSeries, interval: Interval, bars: int) -> ContiguousPanel:
+    """Returns the last `bars` bars of one symbol up to its newest candle, short gaps filled."""
     end = int(series.opened_ms[-1]) + interval.ms if len(series) else 0
-    # Uncached: one symbol after the other would push the panels of whole universes out.
-    return bridged(_after_breaks(Panel.of({"": series}, ("",), interval, end, bars)))[0]
+    # Uncached: single symbols would evict the panels of whole universes.
+    return forward_fill(_after_breaks(Panel.from_series({"": series}, ("",), interval, end, bars)))[
+        0
+    ]
 
 
-def _last(prices: UnbrokenPanel, bars: int | None) -> Floats:
+def _last(prices: ContiguousPanel, bars: int | None) -> Floats:
     return prices.close if bars is None else prices.close[-(bars + 1) :]
 
 
 def _is_power(ratio: Floats) -> Bools:
-    # Hardly a bar is so far from the one before it: logarithms of all take most of the time.
+    # Few bars are that far from the previous one, and logarithms of all take most of the time.
     far = (ratio > _FAR) | (ratio < 1.0 / _FAR)
     power = np.log10(ratio[far])
     whole = np.rint(power)
@@ -481,15 +490,15 @@ def _is_power(ratio: Floats) -> Bools:
     return found
 
 
-@lru_cache(maxsize=4)  # by identity: the same panel serves a whole run, and every read after it
-def _cut(panel: Panel) -> UnbrokenPanel:
+@cached_while_alive  # one panel serves a whole run and all reads after it
+def _cut(panel: Panel) -> ContiguousPanel:
     return _after_breaks(panel)
 
 
-def _after_breaks(panel: Panel) -> UnbrokenPanel:
-    first = breaks(panel)
+def _after_breaks(panel: Panel) -> ContiguousPanel:
+    first = history_breaks(panel)
     fields = {name: getattr(panel, name) for name in FIELDS}
     if first.any():
         there = np.arange(len(panel.opened_ms))[:, None] >= first
         fields = {name: np.where(there, values, np.nan) for name, values in fields.items()}
-    return UnbrokenPanel(panel.interval, panel.symbols, panel.opened_ms, **fields)
+    return ContiguousPanel(panel.interval, panel.symbols, panel.opened_ms, **fields)

@@ -1,4 +1,4 @@
-"""Prices of other exchanges: they confirm or are shown as such, and are never scored or traded."""
+"""Reference prices of other exchanges, which confirm KuCoin's and are never scored or traded."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -8,49 +8,49 @@ from typing import Final
 from app.market.domain.price_quarantine import PriceState
 from app.market.domain.symbols import SymbolEntry
 
-FRESH_MS: Final = 180_000  # an older price from elsewhere confirms nothing
+FRESH_MS: Final = 180_000  # an older reference price confirms nothing
 
 
 @dataclass(frozen=True, slots=True)
 class ReferencePrice:
-    """The last trade of one coin at another exchange; `at_ms` is when it was known there."""
+    """Last trade of one coin at another exchange at `at_ms`, the other exchange's time."""
 
     exchange: str
-    base: str  # in our spelling
-    quote: str  # USDT, or USD where the exchange has no tether
+    base: str  # standard name
+    quote: str  # USDT, or USD where the exchange lists no tether
     price: Decimal
     at_ms: int
 
 
-def referred(
+def with_reference_prices(
     states: Mapping[str, PriceState],
     entries: Iterable[SymbolEntry],
     prices: Mapping[str, ReferencePrice],
     server_ms: int,
 ) -> dict[str, PriceState]:
-    """The states with the price of each coin elsewhere; `prices` by base coin.
+    """Returns the states with the reference price of each coin; `prices` by base coin.
 
-    A coin without one keeps its former price, which grows old.
+    A coin without one keeps its former price, which ages.
     """
     out = dict(states)
     for entry in entries:
-        contract, found = entry.contract, prices.get(entry.contract.base)
-        if found is None or contract.is_inverse:
+        contract, reference = entry.contract, prices.get(entry.contract.base)
+        if reference is None or contract.is_inverse:
             continue
         state = out.get(contract.code)
-        if state is None:  # nothing of KuCoin's is known since the start
+        if state is None:  # no KuCoin price has arrived since the start
             state = PriceState(server_ms, 0, contract.multiplier, None)
         out[contract.code] = replace(
             state,
-            elsewhere=found.price,
-            elsewhere_ms=min(found.at_ms, server_ms),
-            elsewhere_at=f"{found.exchange} {found.quote}",
+            reference_price=reference.price,
+            reference_ms=min(reference.at_ms, server_ms),
+            reference_source=f"{reference.exchange} {reference.quote}",
         )
     return out
 
 
-def young(state: PriceState | None, server_ms: int) -> Decimal | None:
-    """The price elsewhere while it is young enough to confirm anything; None otherwise."""
-    if state is None or state.elsewhere_ms is None or server_ms - state.elsewhere_ms > FRESH_MS:
+def fresh_reference_price(state: PriceState | None, server_ms: int) -> Decimal | None:
+    """Returns the reference price while it is fresh enough to confirm anything; None otherwise."""
+    if state is None or state.reference_ms is None or server_ms - state.reference_ms > FRESH_MS:
         return None
-    return state.elsewhere
+    return state.reference_price

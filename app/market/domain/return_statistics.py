@@ -1,6 +1,6 @@
-"""Risk along time: returns, volatility, market model, drawdown, correlation of symbols.
+"""Risk statistics along time: volatility, market model, drawdown, correlation of symbols.
 
-(T, N) arrays in, (N,) out unless said otherwise. NaN bars are left out; an answer from fewer than
+(T, N) arrays in, (N,) out unless stated otherwise. NaN bars are left out; a result from fewer than
 `least` observations is NaN. Volatilities are annualised fractions (365 days).
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from app.configuration.domain.model import CorrelationBasis
 from app.market.domain.models import DAYS_A_YEAR, Floats, Ints
-from app.market.domain.panel import Panel, log_returns, unbroken
+from app.market.domain.panel import Panel, contiguous, log_returns
 
 MARKET = "BTCUSDT"  # the market factor
 LEAST_COMMON = 30  # common returns below which a correlation is unknown
@@ -20,7 +20,7 @@ _NO_RESIDUAL = 1e-12  # share of variance below which a residual is rounding noi
 
 
 class NotApplicable(StrEnum):
-    """Why a figure cannot be asked for, which is another thing than that it is not known."""
+    """Reason why a figure does not apply, as distinct from an unknown value."""
 
     IS_THE_MARKET = "is_the_market"
 
@@ -35,7 +35,7 @@ class MarketModel:
 
 
 def ewma_volatility(returns: Floats, least: int = 30, decay: float = _DECAY) -> Floats:
-    """Annualised root of s2_t = decay s2_t-1 + (1-decay) r_t^2, started at the first r^2."""
+    """Returns the annualised root of s2_t = decay s2_t-1 + (1-decay) r_t^2, from the first r^2."""
     known = np.isfinite(returns)
     later = np.cumsum(known[::-1], axis=0)[::-1] - known  # returns after each one
     weight = decay**later * np.where(later == known.sum(axis=0) - 1, 1.0, 1.0 - decay)
@@ -44,16 +44,16 @@ def ewma_volatility(returns: Floats, least: int = 30, decay: float = _DECAY) -> 
 
 
 def garman_klass(open_: Floats, high: Floats, low: Floats, close: Floats, least: int) -> Floats:
-    """Annualised range volatility: sqrt(mean(0.5 ln(H/L)^2 - (2 ln 2 - 1) ln(C/O)^2))."""
+    """Returns annualised range volatility: sqrt(mean(0.5 ln(H/L)^2 - (2 ln 2 - 1) ln(C/O)^2))."""
     daily = 0.5 * np.log(high / low) ** 2 - (2.0 * np.log(2.0) - 1.0) * np.log(close / open_) ** 2
     mean = _mean(daily)
     return _enough(np.sqrt(np.where(mean >= 0.0, mean, np.nan) * DAYS_A_YEAR), daily, least)
 
 
 def market_model(returns: Floats, market: Floats, least: int) -> MarketModel:
-    """Least squares on the market's returns (T,) over the rows that both have.
+    """Fits least squares on the market's returns (T,) over the rows that both have.
 
-    `residual_volatility` is annualised, ddof 1. A market that did not move leaves all unknown.
+    `residual_volatility` is annualised, ddof 1. All results are unknown for a market without moves.
     """
     own, reference = _aligned(returns, market)
     shift, base = own - _mean(own), reference - _mean(reference)
@@ -68,21 +68,21 @@ def market_model(returns: Floats, market: Floats, least: int) -> MarketModel:
 
 
 def highest_return(returns: Floats, least: int) -> Floats:
-    """MAX: the largest daily log return."""
+    """Returns MAX, the largest daily log return."""
     return _enough(np.fmax.reduce(returns), returns, least)
 
 
 def worst_drawdown(close: Floats, least: int) -> Floats:
-    """The deepest fall from an earlier high, as a negative fraction; 0 if it never fell."""
+    """Returns the deepest fall from an earlier high, as a negative fraction; 0 if it never fell."""
     peak = np.fmax.accumulate(close)
     return _enough(np.fmin.reduce(close / peak - 1.0), close, least)
 
 
 def variance_ratio(returns: Floats, q: int, least: int) -> Floats:
-    """Lo-MacKinlay VR(q) with overlapping sums and unbiased denominators.
+    """Returns Lo-MacKinlay VR(q) with overlapping sums and unbiased denominators.
 
-    A column uses its unbroken returns up to the last one; NaN if they are fewer than `least`, did
-    not move, or the series has no spread.
+    A column uses its unbroken returns up to the last one. NaN if they are fewer than `least` or did
+    not move, or if the series has no spread.
     """
     out = np.full(returns.shape[1], np.nan)
     known = np.isfinite(returns)
@@ -107,16 +107,16 @@ def correlations(
     days: int,
     least: int = LEAST_COMMON,
 ) -> Floats:
-    """Correlation matrix (M, M) of `symbols` over the last `days` daily log returns.
+    """Returns the correlation matrix (M, M) of `symbols` over the last `days` daily log returns.
 
-    Residual: of what the market (BTCUSDT) leaves of each return. The market has no residual: its
-    pairs are NaN, and `pair_applies` tells them from unknown ones. NaN where fewer than `least`
-    common returns are known, for a symbol that the panel does not have, for one that is only the
-    market over again, and, on the residual basis, everywhere if there is no market. The diagonal
-    of known symbols is 1.
+    The residual basis uses the part of each return that the market (BTCUSDT) does not explain. The
+    market has no residual: its pairs are NaN, and `pair_applies` separates them from unknown ones.
+    NaN also for fewer than `least` common returns, for a symbol missing in the panel, and for one
+    that only repeats the market. On the residual basis without a market everything is NaN. The
+    diagonal of known symbols is 1.
     """
     place = {symbol: column for column, symbol in enumerate(daily.symbols)}
-    returns = log_returns(unbroken(daily), days)
+    returns = log_returns(contiguous(daily), days)
     if basis is CorrelationBasis.RESIDUAL:
         returns = _residuals(returns, place.get(MARKET))
     columns = [place.get(symbol, -1) for symbol in symbols]
@@ -131,7 +131,7 @@ def correlations(
 
 
 def pair_applies(one: str, other: str, basis: CorrelationBasis) -> bool:
-    """Whether two symbols can be correlated at all: the market leaves no residual of itself."""
+    """True if two symbols can be correlated at all: the market leaves no residual of itself."""
     return basis is CorrelationBasis.RAW or one == other or MARKET not in {one, other}
 
 
@@ -149,10 +149,10 @@ def _residuals(returns: Floats, market: int | None) -> Floats:
 
 
 def _pairwise(returns: Floats, least: int) -> Floats:
-    """Pearson correlation of every pair of columns over their common rows.
+    """Returns Pearson correlations of every pair of columns over their common rows.
 
-    Columns without a hole share all rows, so that one product of unit vectors holds their pairs;
-    only columns with holes need the sums over common rows, pair by pair.
+    Columns without a hole share all rows, so one product of unit vectors gives their pairs; only
+    columns with holes need sums over common rows, pair by pair.
     """
     known = np.isfinite(returns)
     count = known.sum(axis=0)
@@ -169,7 +169,7 @@ def _pairwise(returns: Floats, least: int) -> Floats:
     holes = np.flatnonzero(~whole & (count >= least))
     block = _over_common_rows(filled, known.astype(np.float64), holes, least)
     both = block[:, holes]
-    block[:, holes] = (both + both.T) / 2.0  # the same to the last digit either way round
+    block[:, holes] = (both + both.T) / 2.0  # symmetric to the last digit
     matrix[holes], matrix[:, holes] = block, block.T
     diagonal = np.einsum("ii->i", matrix)
     diagonal[np.isfinite(diagonal)] = 1.0
@@ -177,7 +177,7 @@ def _pairwise(returns: Floats, least: int) -> Floats:
 
 
 def _over_common_rows(filled: Floats, ones: Floats, columns: Ints, least: int) -> Floats:
-    """(K, N) correlations of some columns with all; `ones` is 1 where a return is known, else 0."""
+    """Returns (K, N) correlations of some columns with all; `ones` is 1 for known returns."""
     own, seen, squared = filled[:, columns].T, ones[:, columns].T, filled**2
     count, sums, other = seen @ ones, own @ ones, seen @ filled
     covariance = count * (own @ filled) - sums * other
@@ -190,7 +190,7 @@ def _over_common_rows(filled: Floats, ones: Floats, columns: Ints, least: int) -
 
 
 def _aligned(returns: Floats, market: Floats) -> tuple[Floats, Floats]:
-    """Both as (T, N) with NaN wherever either is missing."""
+    """Returns both as (T, N) with NaN wherever either is missing."""
     common = np.isfinite(returns) & np.isfinite(market)[:, None]
     return np.where(common, returns, np.nan), np.where(common, market[:, None], np.nan)
 
@@ -207,7 +207,7 @@ def _sample_sd(values: Floats) -> Floats:
 
 
 def _positive(values: Floats) -> Floats:
-    """The values as divisors: NaN where they are not above zero."""
+    """Returns the values as divisors: NaN where they are not above zero."""
     return np.where(values > 0.0, values, np.nan)
 
 

@@ -1,4 +1,4 @@
-"""What kind of thing a base coin is, which sector it belongs to and how large it is."""
+"""Classification of base coins: asset class, sector and market capitalisation."""
 
 import csv
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _COLUMNS: Final = ("base", "asset_class", "sector", "cap_category")
 
 
 class AssetClass(StrEnum):
-    """Only coins are scored; the others do not move like coins or are not what they trade."""
+    """Kind of asset; only coins are scored, because the others move differently."""
 
     COIN = "coin"
     STABLE = "stable"
@@ -24,7 +24,7 @@ class AssetClass(StrEnum):
 
 
 class CapCategory(StrEnum):
-    """Order of magnitude of the market capitalisation: > 10 G, > 1 G, > 100 M, the rest (USD)."""
+    """Market capitalisation in USD: > 10 G, > 1 G, > 100 M, the rest."""
 
     LARGE = "large"
     MID = "mid"
@@ -40,24 +40,24 @@ class Classification:
     cap_category: CapCategory
 
 
-# A coin that nobody has classified is still a coin: only known others are kept out.
+# An unclassified base counts as a coin: only known other kinds are excluded.
 _UNKNOWN: Final = Classification(AssetClass.COIN, UNCLASSIFIED, CapCategory.UNCLASSIFIED)
 
 
 @dataclass(frozen=True, slots=True)
 class SectorTable:
-    """Base coin -> classification; what is not in it is an unclassified coin."""
+    """Base coin -> classification; a missing base is an unclassified coin."""
 
     rows: Mapping[str, Classification]
 
-    def of(self, base: str) -> Classification:
+    def classify(self, base: str) -> Classification:
         return self.rows.get(base, _UNKNOWN)
 
 
 def parse_sectors(text: str) -> SectorTable:
-    """Read the table: CSV with a header, # starts a comment line.
+    """Parses the table: CSV with a header; # starts a comment line.
 
-    Raises ValueError naming the line for a wrong header, an unknown word or a base given twice.
+    Raises ValueError naming the line for a wrong header, an unknown word or a repeated base.
     """
     lines = [
         (number, line)

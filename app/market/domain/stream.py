@@ -1,4 +1,4 @@
-"""What a stream of market data says: topics, single updates, and which of two is the newer."""
+"""Updates of a market data stream: topics, values, their order, and the status of the stream."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,34 +9,34 @@ from typing import Final, NamedTuple, Protocol
 
 from app.market.domain.models import Book
 
-AHEAD_MS: Final = 5_000  # nothing is true that much later than now
-LATE_IN_A_ROW: Final = 10  # then it is not they that are late: the exchange began to count anew
+MAX_AHEAD_MS: Final = 5_000  # a message that much later than now is invalid
+MAX_LATE_IN_A_ROW: Final = 10  # late messages in a row that show a restarted sequence
 
 
 class TopicKind(StrEnum):
-    """What a topic tells of one contract."""
+    """Kind of data that a topic delivers for one contract."""
 
     QUOTE = "quote"  # best bid and ask
     INSTRUMENT = "instrument"  # mark, index, funding rates
     DAY = "day"  # last price and figures of 24 hours
     BOOK = "book"
     HOUR_BAR = "hour_bar"
-    TRADE = "trade"  # each of them
+    TRADE = "trade"  # every trade
 
-    # Topics are looked up thousands of times a second: that of members is written in Python.
+    # Topics are looked up thousands of times a second; Enum's own hash is written in Python.
     __hash__ = str.__hash__
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Topic:
-    """One kind of news of one contract, by the exchange's code."""
+class StreamTopic:
+    """Subscription to one kind of data of one contract, by the exchange's code."""
 
     kind: TopicKind
     code: str
 
 
-class QuoteUpdate(NamedTuple):  # made some thousand times a second: a tuple takes half as long
-    """Best quotes; None where nobody bids or asks."""
+class QuoteUpdate(NamedTuple):  # some thousand a second: a tuple takes half as long
+    """Best quotes; None for an empty side."""
 
     bid: Decimal | None
     bid_lots: int | None
@@ -52,7 +52,7 @@ class MarkUpdate:
 
 @dataclass(frozen=True, slots=True)
 class FundingUpdate:
-    """Fraction per interval in force; `is_predicted` while the interval runs."""
+    """Fraction per current interval; `is_predicted` while the interval runs."""
 
     rate: Decimal
     is_predicted: bool
@@ -60,7 +60,7 @@ class FundingUpdate:
 
 @dataclass(frozen=True, slots=True)
 class DayUpdate:
-    """Units as in `ContractStats`."""
+    """24-hour figures with the units of `ContractStats`."""
 
     last: Decimal
     high: Decimal
@@ -72,7 +72,7 @@ class DayUpdate:
 
 @dataclass(frozen=True, slots=True)
 class TradeUpdate:
-    """The last trade: its price, its lots and when it was made, ms."""
+    """Last trade: price, lots and time in ms."""
 
     price: Decimal
     lots: int
@@ -81,7 +81,7 @@ class TradeUpdate:
 
 @dataclass(frozen=True, slots=True)
 class BarUpdate:
-    """A bar runs that opened then: the one before it has closed."""
+    """Start of a new bar, which closes the one before it."""
 
     opened_ms: int
 
@@ -89,84 +89,84 @@ class BarUpdate:
 Update = QuoteUpdate | MarkUpdate | FundingUpdate | DayUpdate | BarUpdate | TradeUpdate | Book
 
 
-class Told(NamedTuple):
-    """One update: exchange time of the value, and our monotonic time of its arrival."""
+class MarketUpdate(NamedTuple):
+    """Update with the exchange time of its value and our monotonic time of its arrival."""
 
-    topic: Topic
+    topic: StreamTopic
     update: Update
     stamped_ms: int
     mono: float
 
 
 class Listener(Protocol):
-    """Who hears what a stream tells."""
+    """Receiver of a stream's updates."""
 
-    def told(self, news: Sequence[Told]) -> None:
-        """The newest of each kind; none of these topics has missed anything."""
+    def on_updates(self, updates: Sequence[MarketUpdate]) -> None:
+        """Handles the newest update of each kind, for topics without a gap."""
         ...
 
     async def catch_up(self) -> None:
-        """Bring what was missed by other ways. Raises UnavailableError."""
+        """Loads missed data over REST. Raises UnavailableError."""
         ...
 
-    def doubted(self, topic: Topic) -> None:
-        """The exchange began to count anew: what is held of it should be asked for."""
+    def on_sequence_restart(self, topic: StreamTopic) -> None:
+        """Handles a restarted message sequence: the stored value of the topic should be polled."""
         ...
 
     def exchange_ms(self) -> int:
-        """The exchange's time now."""
+        """Returns the exchange's current time."""
         ...
 
 
-class MessageOrder(Enum):
-    """What a message is, beside the last one of the same kind."""
+class UpdateOrder(Enum):
+    """Order of a message relative to the last one of the same kind."""
 
     NEWER = auto()
     REPEATED = auto()
     LATE = auto()
-    AHEAD = auto()  # of the time it is: no message can know that
-    RESTARTED = auto()  # taken, but whatever was counted before says nothing any more
+    AHEAD = auto()  # stamped in the future
+    RESTARTED = auto()  # accepted; earlier sequence numbers no longer count
 
 
 @dataclass(slots=True)
-class Newest:
+class LatestUpdate:
     """Time and sequence of the newest message of one kind.
 
-    A message that is older is dropped; a sequence that falls while time goes on, or a row of
-    messages that all seem old, is an exchange that began to count anew: it is followed.
+    An older message is dropped. A sequence that falls while time goes on, or `MAX_LATE_IN_A_ROW`
+    late messages, show that the exchange restarted its sequence, which is then followed.
     """
 
-    stamped_ms: int = -1  # exchange time; before any before the first message
-    number: int = -1  # of a message without a sequence, which is told by its time alone
+    stamped_ms: int = -1  # exchange time; -1 before the first message
+    number: int = -1  # sequence; -1 for a message that has only a time
     _late: int = 0  # in a row
 
-    def judge(self, stamped_ms: int, sequence: int | None, now_ms: int) -> MessageOrder:
-        """`now_ms` is exchange time."""
+    def classify(self, stamped_ms: int, sequence: int | None, now_ms: int) -> UpdateOrder:
+        """Classifies a message and stores it if it is newer; `now_ms` is exchange time."""
         number = -1 if sequence is None else sequence
-        # Nearly all of them are such; the other answers may take longer.
-        if self.stamped_ms < stamped_ms <= now_ms + AHEAD_MS and number >= self.number:
-            order = MessageOrder.NEWER
+        # The common case first; the others may take longer.
+        if self.stamped_ms < stamped_ms <= now_ms + MAX_AHEAD_MS and number >= self.number:
+            order = UpdateOrder.NEWER
         else:
-            order = self._beside(stamped_ms, number, now_ms)
-            if order is not MessageOrder.NEWER and order is not MessageOrder.RESTARTED:
+            order = self._classify_unusual(stamped_ms, number, now_ms)
+            if order is not UpdateOrder.NEWER and order is not UpdateOrder.RESTARTED:
                 return order
         self.stamped_ms, self.number, self._late = stamped_ms, number, 0
         return order
 
-    def _beside(self, stamped_ms: int, number: int, now_ms: int) -> MessageOrder:
-        if stamped_ms > now_ms + AHEAD_MS:
-            return MessageOrder.AHEAD
+    def _classify_unusual(self, stamped_ms: int, number: int, now_ms: int) -> UpdateOrder:
+        if stamped_ms > now_ms + MAX_AHEAD_MS:
+            return UpdateOrder.AHEAD
         if stamped_ms > self.stamped_ms:
-            return MessageOrder.RESTARTED
+            return UpdateOrder.RESTARTED
         if stamped_ms == self.stamped_ms and number >= self.number:
-            return MessageOrder.NEWER if number > self.number else MessageOrder.REPEATED
+            return UpdateOrder.NEWER if number > self.number else UpdateOrder.REPEATED
         self._late += 1
-        return MessageOrder.LATE if self._late < LATE_IN_A_ROW else MessageOrder.RESTARTED
+        return UpdateOrder.LATE if self._late < MAX_LATE_IN_A_ROW else UpdateOrder.RESTARTED
 
 
 @dataclass(frozen=True, slots=True)
-class LineFacts:
-    """One connection of the stream."""
+class ConnectionStatus:
+    """Status of one connection of the stream."""
 
     phase: str
     since_s: float  # in this phase
@@ -176,19 +176,19 @@ class LineFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamFacts:
-    """What the stream does; counts are since the start of this process."""
+class StreamStatus:
+    """Status of the stream; counters start with the process."""
 
-    lines: tuple[LineFacts, ...]
-    topics: int  # wanted
+    connections: tuple[ConnectionStatus, ...]
+    topics: int  # requested
     active_topics: int
     seconds_since_last_message: (
         float | None
-    )  # since the last message that was taken; None before one
+    )  # since the last accepted message; None before the first
     messages: int
     dropped: Mapping[str, int]  # by reason
-    failures: Mapping[str, int]  # connections that had to be replaced, by reason
+    failures: Mapping[str, int]  # failed connections, by reason
     reconnects_planned: int  # connections replaced before the exchange ends them
 
 
-NO_STREAM: Final = StreamFacts((), 0, 0, None, 0, MappingProxyType({}), MappingProxyType({}), 0)
+NO_STREAM: Final = StreamStatus((), 0, 0, None, 0, MappingProxyType({}), MappingProxyType({}), 0)

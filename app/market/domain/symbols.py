@@ -1,4 +1,4 @@
-"""Symbols: the registry that resolves every spelling, and arithmetic on ticks and lots."""
+"""Symbol index that resolves every accepted spelling, and arithmetic on ticks and lots."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ _NAME: Final = re.compile(r"[A-Z0-9]{1,24}")
 _CODE: Final = re.compile(r"[A-Z0-9]{2,32}")
 _MONTH_CODES: Final = "FGHJKMNQUVXZ"
 
-# One coin has two names. It is a table, because XBT inside another name means nothing.
+# The only coin with two names; a table, because XBT inside another name means nothing.
 _BASE_ALIASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"BTC": ("BTC", "XBT")})
 
 # KuCoin contracts on a scaled coin, an index or a metal: no spot market trades the same unit.
@@ -38,7 +38,7 @@ _NO_SPOT: Final = _SCALED_ELSEWHERE | {
 # Scales that Binance does not use for the same coin: the same text would mean another unit.
 _NO_BINANCE: Final = _SCALED_ELSEWHERE | {"ETHBTC"}
 
-# Letters that look Latin and are not; read only to say what was probably meant.
+# Letters that only look Latin; used only to suggest near matches.
 _LOOK_ALIKES: Final = str.maketrans(
     "АВЕКМНОРСТУХавекмнорстухΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
     "ABEKMHOPCTYXABEKMHOPCTYXABEZHIKMNOPTYX",
@@ -67,9 +67,9 @@ _DATED_FORMS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SymbolFormats:
-    """One contract in the spellings of others; None where no name for the same thing exists.
+    """Names of one contract at other venues; None where no name for the same thing exists.
 
-    The Binance and spot names follow the convention there; that it is listed is not implied.
+    Binance and spot names follow the naming convention there; a listing is not implied.
     """
 
     standard: str
@@ -81,7 +81,7 @@ class SymbolFormats:
 
 @dataclass(frozen=True, slots=True)
 class SymbolEntry:
-    """A contract as the registry knows it: our id, our spelling, the listing, other spellings."""
+    """Registered contract: id, standard symbol, listing, and names at other venues."""
 
     symbol_id: str
     symbol: str
@@ -91,15 +91,15 @@ class SymbolEntry:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SymbolIndex:
-    """Every accepted spelling in a dictionary made beforehand; nothing is ever cut or guessed."""
+    """Dictionary of every accepted spelling; no input is truncated or guessed."""
 
     entries: tuple[SymbolEntry, ...]  # by standard symbol
     _exact: Mapping[str, SymbolEntry]  # id, standard symbol, contract code
     _other: Mapping[str, tuple[SymbolEntry, ...]]
 
     @classmethod
-    def of(cls, registered: Iterable[tuple[str, Contract]]) -> "SymbolIndex":
-        """Index of (registry id, contract) pairs.
+    def from_contracts(cls, registered: Iterable[tuple[str, Contract]]) -> "SymbolIndex":
+        """Builds the index of (registry id, contract) pairs.
 
         Raises RefusedError(symbol_ambiguous) naming both when two contracts have one name.
         """
@@ -127,9 +127,9 @@ class SymbolIndex:
         return cls(tuple(entries), MappingProxyType(exact), MappingProxyType(spellings))
 
     def resolve(self, text: str) -> SymbolEntry:
-        """The one contract that a spelling, in any case, or a registry id stands for.
+        """Returns the one contract of a spelling, in any case, or of a registry id.
 
-        Raises RefusedError: symbol_unknown or symbol_ambiguous, with what may have been meant.
+        Raises RefusedError: symbol_unknown or symbol_ambiguous, with near matches.
         """
         if not readable(text):
             raise self._refusal(Code.SYMBOL_UNKNOWN, text, ())
@@ -137,26 +137,26 @@ class SymbolIndex:
         entry = self._exact.get(key)
         if entry is not None:
             return entry
-        found = self._other.get(key, ())
-        if len(found) == 1 and key not in _bases(found[0].contract):
-            return found[0]
-        code = Code.SYMBOL_AMBIGUOUS if len(found) > 1 else Code.SYMBOL_UNKNOWN
-        raise self._refusal(code, text, tuple(entry.symbol for entry in found))
+        matches = self._other.get(key, ())
+        if len(matches) == 1 and key not in _bases(matches[0].contract):
+            return matches[0]
+        code = Code.SYMBOL_AMBIGUOUS if len(matches) > 1 else Code.SYMBOL_UNKNOWN
+        raise self._refusal(code, text, tuple(entry.symbol for entry in matches))
 
     def find(self, symbol: str) -> SymbolEntry | None:
-        """The entry of a standard symbol, contract code or id as we write them, else None."""
+        """Returns the entry of a standard symbol, contract code or id, else None."""
         return self._exact.get(symbol.upper())
 
     def to_kucoin(self, text: str) -> str:
-        """KuCoin's contract code, whatever the spelling; raises as `resolve`."""
+        """Returns KuCoin's contract code for any spelling; raises as `resolve`."""
         return self.resolve(text).contract.code
 
     def to_standard(self, text: str) -> str:
-        """The standard symbol, whatever the spelling; raises as `resolve`."""
+        """Returns the standard symbol for any spelling; raises as `resolve`."""
         return self.resolve(text).symbol
 
     def near(self, text: str) -> tuple[str, ...]:
-        """Standard symbols that look like `text`, best first."""
+        """Returns standard symbols similar to `text`, best first."""
         wanted = text[:MAX_SPELLING].translate(_LOOK_ALIKES).upper()
         symbols = {entry.symbol: entry.symbol for entry in self.entries}
         codes = {entry.contract.code: entry.symbol for entry in self.entries}
@@ -166,27 +166,27 @@ class SymbolIndex:
 
     def _refusal(self, code: Code, text: str, meant: tuple[str, ...]) -> RefusedError:
         near = meant or self.near(text)
-        said = {
+        message = {
             Code.SYMBOL_AMBIGUOUS: "Several contracts have this spelling",
             Code.SYMBOL_UNKNOWN: "No contract has this spelling",
         }[code]
         hint = f"; perhaps one of: {', '.join(near)}." if near else "."
-        return RefusedError(code, said + hint, facts={"near_matches": ", ".join(near)})
+        return RefusedError(code, message + hint, facts={"near_matches": ", ".join(near)})
 
 
 def readable(text: str) -> bool:
-    """Whether `text` can be a spelling at all: short, ASCII, letters, digits and / : _ . -"""
+    """True if `text` can be a spelling: short ASCII of letters, digits and / : _ . -"""
     return len(text) <= MAX_SPELLING and _SPELLING.fullmatch(text) is not None
 
 
 def nameable(contract: Contract) -> bool:
-    """Whether the names in a listing are of the kind that we store and show."""
+    """True if the names of a listing are valid for storage and display."""
     coins = (contract.base, contract.quote, contract.settle)
     return _CODE.fullmatch(contract.code) is not None and all(map(_NAME.fullmatch, coins))
 
 
 def standard_symbol(contract: Contract) -> str:
-    """BTCUSDT, BTCUSD for inverse, BTCUSD-260327 for dated; else the exchange's own code."""
+    """Returns BTCUSDT, BTCUSD for inverse, BTCUSD-260327 for dated, else the exchange's code."""
     if contract.kind is ContractKind.PERPETUAL:
         return f"{contract.base}{contract.quote}"
     date = _expiry(contract)
@@ -196,7 +196,7 @@ def standard_symbol(contract: Contract) -> str:
 
 
 def formats_of(contract: Contract) -> SymbolFormats:
-    """How others call the contract."""
+    """Returns the names of the contract at other venues."""
     base, quote, settle = contract.base, contract.quote, contract.settle
     date = _expiry(contract) if contract.kind is ContractKind.DATED else None
     pair = f"{base}/{quote}:{settle}"
@@ -215,7 +215,7 @@ def formats_of(contract: Contract) -> SymbolFormats:
 
 
 def spellings_of(contract: Contract) -> frozenset[str]:
-    """Every upper-case spelling that is accepted for the contract besides its proper names."""
+    """Returns every accepted upper-case spelling of the contract besides its proper names."""
     date = _expiry(contract)
     words = {"quote": contract.quote, "date": "", "month": "", "year": ""}
     forms: tuple[str, ...] = ()
@@ -238,7 +238,7 @@ def spellings_of(contract: Contract) -> frozenset[str]:
 
 
 def _bases(contract: Contract) -> tuple[str, ...]:
-    # a coin alone is no contract: it is kept to say which ones it may have meant
+    # A coin alone names no contract; its spelling only serves near matches.
     return _BASE_ALIASES.get(contract.base, (contract.base,))
 
 
@@ -249,7 +249,7 @@ def _expiry(contract: Contract) -> datetime | None:
 
 
 def specification_of(contract: Contract) -> str:
-    """A name for the numbers that an order depends on: another one as soon as one of them is."""
+    """Returns a hash of the numbers that an order depends on."""
     numbers = (
         contract.is_inverse,
         contract.multiplier.normalize(),
@@ -261,25 +261,25 @@ def specification_of(contract: Contract) -> str:
 
 
 def round_to_tick(price: Decimal, tick: Decimal, rounding: str = ROUND_HALF_EVEN) -> Decimal:
-    """`price` on the grid of `tick`, exactly; raises ValueError unless tick is positive."""
+    """Rounds `price` to the grid of `tick`, exactly; raises ValueError unless tick is positive."""
     if tick <= 0:
         raise ValueError("tick must be positive")
     return (price / tick).to_integral_value(rounding) * tick
 
 
 def base_quantity(contract: Contract, lots: int, price: Decimal) -> Decimal:
-    """Base coins in `lots`; for inverse contracts a lot is one USD, so the price decides."""
+    """Returns the base coins in `lots`; an inverse lot is one USD, so the price decides."""
     amount = lots * contract.multiplier
     return amount / price if contract.is_inverse else amount
 
 
 def notional(contract: Contract, lots: int, price: Decimal) -> Decimal:
-    """Value of `lots` in quote currency (USD for inverse)."""
+    """Returns the value of `lots` in quote currency (USD for inverse)."""
     amount = lots * contract.multiplier
     return amount if contract.is_inverse else amount * price
 
 
 def lots_for(contract: Contract, value: Decimal, price: Decimal) -> int:
-    """Most lots whose notional is not above `value`, a multiple of the contract's lot step."""
+    """Returns the most lots, a multiple of the lot step, whose notional is at most `value`."""
     step = notional(contract, contract.lot_size, price)
     return int((value / step).to_integral_value(ROUND_DOWN)) * contract.lot_size

@@ -1,4 +1,4 @@
-"""The first fill, in the order that pays: a first board after minutes, the rest behind it."""
+"""First fill in the order that allows an early board: it is possible after minutes."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from app.market.services.state import FillProgress, Received
 Progress = Callable[[str, int, int], None]  # stage, done, total
 Fetch = Callable[[Sequence[SymbolEntry], Callable[[], None]], Awaitable[Failures]]
 
-FIRST_BOOKS: Final = 30  # of the most traded: enough for a first board, which is provisional
+FIRST_BOOKS: Final = 30  # of the most traded symbols: enough for a first, provisional board
 STAGES: Final = (
     "contracts",
     "daily_candles",
@@ -26,23 +26,23 @@ STAGES: Final = (
 )
 
 
-def unheard(stage: str, done: int, total: int) -> None:
-    """Nobody watches."""
+def ignore_progress(stage: str, done: int, total: int) -> None:
+    """Progress callback that does nothing."""
 
 
-async def first_fill(data: MarketData, progress: Progress = unheard) -> None:
-    """Bring everything up to date that a scoring reads.
+async def first_fill(data: MarketData, progress: Progress = ignore_progress) -> None:
+    """Loads everything that a scoring run reads.
 
-    What was stored before, or came in before an outage, is not asked for again: calling it again
-    goes on, and who calls it while it runs hears how far that is, waits and finds the work done.
-    After the first books `data.scorable` is set, at the end `data.filled`. Raises UnavailableError
-    when the exchange does not answer; the failure of a single symbol is reported and passed over.
-    Where another process reads the exchange for all, it waits until that has brought everything.
+    Stored values, and values received before an outage, are not requested again: another call
+    continues. A call during a running fill reports the progress of that fill, waits, and finds its
+    work done. `data.scorable` is set after the first books, `data.filled` at the end. Raises
+    UnavailableError when the exchange does not answer; failures of single symbols are logged and
+    skipped. In a process that does not own the feed the call waits for the owner's fill.
     """
     if not data.is_owner():
         await data.filled.wait()
         return
-    async with data.filling.turn(progress):
+    async with data.filling.wait_turn(progress):
         await _Fill(data).run()
 
 
@@ -52,25 +52,25 @@ class _Fill:
 
     async def run(self) -> None:
         data = self.data
-        self.tell("contracts", 0, 1)
+        self.report("contracts", 0, 1)
         await data.sync_clock()
         await data.recall()
         await data.refresh_market()
-        self.tell("contracts", 1, 1)
-        await self.stage("daily_candles", data.worth_history(), self.candles(Interval.DAY))
+        self.report("contracts", 1, 1)
+        await self.stage("daily_candles", data.history_candidates(), self.candles(Interval.DAY))
         await self.stage("first_books", self.bookless()[:FIRST_BOOKS], data.fetch.books)
         data.scorable.set()
         await self.stage("books", self.bookless(), data.fetch.books)
         cadence_s, rates = data.configuration().intervals.funding_s, data.live.market.funding
-        unpaid = _due(data, await data.with_funding(), rates, cadence_s)
+        unpaid = _due(data, await data.funding_candidates(), rates, cadence_s)
         await self.stage("funding", unpaid, data.fetch.funding)
         await self.stage("hourly_candles", data.eligible(), self.candles(Interval.HOUR))
-        # A bar that closed meanwhile is there only for who was asked late: now for everybody.
+        # Only symbols requested late have a bar that closed meanwhile: fetch it for all.
         await data.refresh_candles()
-        # Books are scored up to the time up to which the market is known: now that of all of them.
+        # Books are scored up to the market's known time: move it past all of them.
         await data.refresh_market()
         data.filled.set()
-        self.tell(COMPLETE, 1, 1)
+        self.report(COMPLETE, 1, 1)
 
     def bookless(self) -> Sequence[SymbolEntry]:
         cadence_s = self.data.configuration().intervals.order_books_s
@@ -78,27 +78,27 @@ class _Fill:
 
     async def stage(self, name: str, entries: Sequence[SymbolEntry], fetch: Fetch) -> None:
         counted = count(1)
-        self.tell(name, 0, len(entries))
-        await fetch(entries, lambda: self.tell(name, next(counted), len(entries)))
+        self.report(name, 0, len(entries))
+        await fetch(entries, lambda: self.report(name, next(counted), len(entries)))
 
     def candles(self, interval: Interval) -> Fetch:
         return lambda entries, done: self.data.fetch.candles(entries, interval, done)
 
-    def tell(self, stage: str, done: int, total: int) -> None:
+    def report(self, stage: str, done: int, total: int) -> None:
         self.data.fill = FillProgress(stage, done, total)
-        self.data.filling.tell(stage, done, total)
+        self.data.filling.report(stage, done, total)
 
 
 def _due(
     data: MarketData,
     entries: Sequence[SymbolEntry],
-    held: Mapping[str, Received[object]],
+    received: Mapping[str, Received[object]],
     cadence_s: float,
 ) -> Sequence[SymbolEntry]:
-    """Those of whom nothing is held, or nothing younger than a cadence."""
+    """Entries without a value, or with a value older than `cadence_s`."""
     now = data.monotonic()
     return [
         entry
         for entry in entries
-        if (one := held.get(entry.contract.code)) is None or now - one.mono > cadence_s
+        if (one := received.get(entry.contract.code)) is None or now - one.mono > cadence_s
     ]

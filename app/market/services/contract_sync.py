@@ -1,4 +1,4 @@
-"""The list of contracts, asked for now: by the owner of the feed itself, by others through it."""
+"""Contract sync on request, carried out by the feed's owner for all processes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,16 +13,17 @@ from app.market.services.shared_market import MarketFollower, MarketPublisher
 from app.market.services.symbol_registry import SyncSummary
 from app.market.storage.shared_market import SharedMarketRepository
 
-PATIENCE_S: Final = 30.0
-LOOK_S: Final = 0.25
+TIMEOUT_S: Final = 30.0
+POLL_S: Final = 0.25
 _RETRY_S: Final = 10.0
 
 
 @dataclass(slots=True)
 class SyncRequests:
-    """Only the owner of the feed talks to the exchange: the others leave a request and wait.
+    """Requests to the feed's owner, the only process that talks to the exchange.
 
-    Whoever owns the feed when a request is found answers it, so it outlives an owner.
+    Whichever process owns the feed when it finds a request answers it, so a request survives its
+    owner.
     """
 
     database: Database
@@ -30,36 +31,39 @@ class SyncRequests:
     publisher: MarketPublisher
     follower: MarketFollower
     new_id: NewId
-    patience_s: float = PATIENCE_S
+    timeout_s: float = TIMEOUT_S
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def sync_contracts(self) -> SyncSummary:
-        """Raises UnavailableError as the exchange does, or when nobody has the feed."""
+        """Requests a sync and waits for it.
+
+        Raises UnavailableError as the exchange does, or when no process owns the feed.
+        """
         request_id = self.new_id()
         async with self.database.write() as unit:
             await unit.get(SharedMarketRepository).request_sync(request_id)
         try:
-            async with asyncio.timeout(self.patience_s):
+            async with asyncio.timeout(self.timeout_s):
                 while True:
                     async with self.database.read() as unit:
                         request = await unit.get(SharedMarketRepository).sync_request(request_id)
                     if request is not None and request.is_done:
                         break
-                    await self.sleep(LOOK_S)
+                    await self.sleep(POLL_S)
         except TimeoutError:
-            raise _nobody() from None
+            raise _no_leader_error() from None
         if request.error is not None:
             raise UnavailableError(
                 Code(request.error), request.detail or "", retry_after_s=_RETRY_S
             )
-        await self.follower.look()
+        await self.follower.refresh()
         summary = self.market.registry.last_sync
         if summary is None:
-            raise _nobody()
+            raise _no_leader_error()
         return summary
 
     async def answer(self) -> None:
-        """Does what others have asked for. Raises UnavailableError without the database."""
+        """Answers the open requests. Raises UnavailableError without the database."""
         async with self.database.read() as unit:
             requests = await unit.get(SharedMarketRepository).open_sync_requests()
         if not requests:
@@ -67,7 +71,7 @@ class SyncRequests:
         error = None
         try:
             await self.market.fetch_contracts()
-            await self.publisher.publish()  # they read it as soon as they hear that it is done
+            await self.publisher.publish()  # followers read it as soon as the request is done
         except ServiceError as refused:
             error = refused
         async with self.database.write() as unit:
@@ -78,9 +82,9 @@ class SyncRequests:
             )
 
 
-def _nobody() -> UnavailableError:
+def _no_leader_error() -> UnavailableError:
     return UnavailableError(
         Code.EXCHANGE_UNAVAILABLE,
-        "No process answers that reads the exchange.",
+        "No process that reads the exchange answers.",
         retry_after_s=_RETRY_S,
     )

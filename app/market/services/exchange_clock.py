@@ -1,4 +1,4 @@
-"""The exchange's clock, carried forward on our monotonic one."""
+"""Exchange clock, extrapolated with the monotonic clock of this process."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,38 +9,40 @@ from app.foundation.ports import Clock, Monotonic
 from app.market.services.ports import Exchange
 
 SAMPLES: Final = 5  # of the exchange's clock; their median counts
-MAX_DOUBT_S: Final = 1.0  # an answer took more than two seconds: nothing is decided by it
-STEP_S: Final = 5.0  # our two clocks part by more only where one was set, or stood still
-_DRIFT_MS: Final = 100.0  # two clocks may part by so much between two samples
+MAX_UNCERTAINTY_S: Final = 1.0  # an answer took two seconds; a larger error allows no decision
+STEP_S: Final = 5.0  # a larger drift of our clocks means that one was set or stood still
+_DRIFT_MS: Final = 100.0  # allowed drift between two samples
 
 
 @dataclass(frozen=True, slots=True)
 class _Anchor:
     server_ms: float
     mono: float
-    doubt_s: float  # by so much it may be wrong: nobody knows where on the way time was read
+    uncertainty_s: (
+        float  # largest error: the moment of the reading within the round trip is unknown
+    )
 
     @property
     def zero_ms(self) -> float:
-        """Exchange time when our monotonic clock was at zero."""
+        """Exchange time at the zero of our monotonic clock."""
         return self.server_ms - self.mono * 1000.0
 
     def agrees(self, other: "_Anchor") -> bool:
-        """Whether both can be right; if not, one of the clocks was set."""
-        doubt_ms = (self.doubt_s + other.doubt_s) * 1000.0
-        return abs(self.zero_ms - other.zero_ms) <= doubt_ms + _DRIFT_MS
+        """True if both can be right; if not, one of the clocks was set."""
+        uncertainty_ms = (self.uncertainty_s + other.uncertainty_s) * 1000.0
+        return abs(self.zero_ms - other.zero_ms) <= uncertainty_ms + _DRIFT_MS
 
 
 @dataclass(slots=True)
 class ServerClock:
-    """Exchange time decides what is closed and what `as_of` says; a step of our clock does not.
+    """Exchange time, which decides what is closed and sets `as_of`, whatever our wall clock does.
 
-    The median of the last samples counts, so that one slow answer moves nothing; samples that the
-    newest one contradicts are from before the exchange's clock was set. Before the first answer it
-    is our own clock.
+    The median of the last samples counts, so one slow answer changes nothing. Samples that
+    contradict the newest one precede a change of the exchange's clock and are dropped. Before the
+    first answer our own clock is used.
 
-    While a machine sleeps its monotonic clock may stand still. A wall clock that has run ahead of
-    it was set, or we slept: until the exchange has said which of them its time is in doubt.
+    The monotonic clock may stand still while a machine sleeps. A wall clock that has run ahead of
+    it was set, or the machine slept: the time is uncertain until the next answer.
     """
 
     exchange: Exchange
@@ -48,38 +50,40 @@ class ServerClock:
     monotonic: Monotonic
     _anchor: _Anchor | None = field(default=None)
     _samples: tuple[_Anchor, ...] = field(default=(), init=False)
-    _ahead_s: float = field(default=0.0, init=False)  # wall before monotonic, when last asked
+    _ahead_s: float = field(
+        default=0.0, init=False
+    )  # wall minus monotonic clock at the last answer
     _missed_s: float = field(default=0.0, init=False)
 
     async def sync(self) -> None:
-        """Ask the exchange for its time, again at once while that is not known well enough."""
+        """Requests the exchange's time, up to `SAMPLES` times until it is safe."""
         for _ in range(SAMPLES):
-            await self._ask()
+            await self._take_sample()
             if self.is_safe:
                 return
 
-    async def _ask(self) -> None:
-        """Half of the way there and back is taken off."""
+    async def _take_sample(self) -> None:
+        """Takes one sample; half of the round trip is subtracted."""
         sent = self.monotonic()
         server_ms = await self.exchange.server_time_ms()
         received = self.monotonic()
         half_s = (received - sent) / 2.0
         newest = _Anchor(server_ms + half_s * 1000.0, received, half_s)
-        self._note(newest)
+        self._update_reference(newest)
         agreed = [one for one in self._samples if one.agrees(newest)]
         self._samples = (*agreed, newest)[-SAMPLES:]
         middle = median_low(one.zero_ms for one in self._samples)
         self._anchor = next(one for one in self._samples if one.zero_ms == middle)
 
-    def _note(self, newest: _Anchor) -> None:
-        """Time of the exchange that passed without us; our wall clock is believed from here on."""
+    def _update_reference(self, newest: _Anchor) -> None:
+        """Adds time that passed only at the exchange, and resets our wall clock's reference."""
         if self._anchor is not None and not newest.agrees(self._anchor):
             gap_s = (newest.zero_ms - self._anchor.zero_ms) / 1000.0
             self._missed_s += gap_s if gap_s > STEP_S else 0.0
         self._ahead_s = self._now_ahead_s
 
-    def missed_s(self) -> float:
-        """Seconds that passed at the exchange and not here, since this was last asked."""
+    def take_missed_s(self) -> float:
+        """Returns the seconds that passed only at the exchange since the last call."""
         missed, self._missed_s = self._missed_s, 0.0
         return missed
 
@@ -88,60 +92,62 @@ class ServerClock:
         return self.clock().timestamp() - self.monotonic()
 
     @property
-    def stepped_s(self) -> float:
-        """By how much our wall clock has run ahead since the exchange was asked; 0 for a trifle."""
-        step_s = 0.0 if self._anchor is None else self._now_ahead_s - self._ahead_s
+    def wall_step_s(self) -> float:
+        """Seconds by which our wall clock has run ahead since the last answer; 0 up to `STEP_S`."""
+        if self._anchor is None:
+            return 0.0
+        step_s = self.clock().timestamp() - self.monotonic() - self._ahead_s
         return step_s if step_s > STEP_S else 0.0
 
-    def carry(self, server_ms: float, mono: float, doubt_s: float) -> None:
-        """Takes over what another process heard: exchange time at our monotonic time `mono`."""
-        self._anchor = _Anchor(server_ms, mono, doubt_s)
+    def adopt_sample(self, server_ms: float, mono: float, uncertainty_s: float) -> None:
+        """Takes over another process's sample: exchange time at our monotonic time."""
+        self._anchor = _Anchor(server_ms, mono, uncertainty_s)
         self._ahead_s = self._now_ahead_s
 
     @property
-    def doubt_s(self) -> float:
-        """By so much it may be wrong; nothing is said of our own clock before the first answer."""
-        return 0.0 if self._anchor is None else self._anchor.doubt_s + self.stepped_s
+    def uncertainty_s(self) -> float:
+        """Largest error in seconds; 0 for our own clock before the first answer."""
+        return 0.0 if self._anchor is None else self._anchor.uncertainty_s + self.wall_step_s
 
     @property
     def is_safe(self) -> bool:
-        """Whether the exchange's time is known, and well enough to decide by."""
-        return self._anchor is not None and self.doubt_s <= MAX_DOUBT_S
+        """True if the exchange's time is certain enough for decisions."""
+        return self._anchor is not None and self.uncertainty_s <= MAX_UNCERTAINTY_S
 
     @property
     def synced(self) -> bool:
         return self._anchor is not None
 
     def now_ms(self) -> int:
-        """Exchange time now, epoch milliseconds."""
+        """Returns the exchange's time, epoch milliseconds."""
         if self._anchor is None:
             return int(self.clock().timestamp() * 1000)
         return int(self._anchor.server_ms + (self.monotonic() - self._anchor.mono) * 1000.0)
 
     def now(self) -> datetime:
-        """Exchange time now, aware."""
+        """Returns the exchange's time, aware."""
         return instant(self.now_ms())
 
     def no_earlier(self, wall: datetime) -> datetime:
-        """`wall`, or the exchange's time where that is certainly later by more than `STEP_S`.
+        """Returns `wall`, or the exchange's time if that is surely more than `STEP_S` later.
 
         A stored time of a wall clock that is behind would look older once the clock is right.
         """
         now = self.now()
-        is_behind = self.synced and (now - wall).total_seconds() - self.doubt_s > STEP_S
+        is_behind = self.synced and (now - wall).total_seconds() - self.uncertainty_s > STEP_S
         return now if is_behind else wall
 
     def offset_s(self) -> float:
-        """Exchange clock minus ours."""
+        """Returns the exchange's clock minus ours."""
         return self.now_ms() / 1000.0 - self.clock().timestamp()
 
-    def certain_offset_s(self) -> float | None:
-        """How far the clocks are apart at least, without sign; None before the first answer."""
+    def min_offset_s(self) -> float | None:
+        """Returns the smallest possible clock difference, unsigned; None before an answer."""
         if self._anchor is None:
             return None
-        return max(0.0, abs(self.offset_s()) - self.doubt_s)
+        return max(0.0, abs(self.offset_s()) - self.uncertainty_s)
 
 
 def instant(stamp_ms: int) -> datetime:
-    """Epoch milliseconds as an aware time."""
+    """Converts epoch milliseconds to an aware time."""
     return datetime.fromtimestamp(stamp_ms / 1000, UTC)

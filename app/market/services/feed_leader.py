@@ -1,4 +1,4 @@
-"""The lease of the market feed: one process at a time talks to the exchange."""
+"""Leader election for the market feed: one process at a time talks to the exchange."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -18,18 +18,21 @@ DEMOTE_S: Final = 6.0
 _RETRY_S: Final = 5.0
 _log = structlog.get_logger("feed")
 
-# Refuses to write for who is no longer the one to do it: raises UnavailableError.
+# Fencing check inside a transaction: raises UnavailableError in a process that lost the lease.
 Fence = Callable[[UnitOfWork], Awaitable[None]]
 
 
-async def anybody(unit: UnitOfWork) -> None:
-    """The fence where one process alone writes: nobody has to be refused."""
+async def no_fencing(unit: UnitOfWork) -> None:
+    """Fencing check of a single process: does nothing."""
     del unit
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
-    """Seconds. Whoever could not renew for `demote_s` stops before others may begin at `ttl_s`."""
+    """Times of the lease in seconds.
+
+    A leader that could not renew for `demote_s` stops; another process may start after `ttl_s`.
+    """
 
     ttl_s: float = TTL_S
     renew_s: float = RENEW_S
@@ -37,32 +40,31 @@ class LeaseTimes:
 
 
 @dataclass(slots=True)
-class FeedLease:
-    """Times of the database decide who may have it, our monotonic clock when we must stop.
+class LeaderLease:
+    """Lease of the feed: the database's clock decides its holder, our monotonic clock when to stop.
 
-    A process that slept believes in a lease that is no longer its own: therefore what it writes
-    for others carries its epoch and is refused by the database (`require`).
+    A process that slept may still act on a lost lease. Its writes carry its epoch, so the database
+    refuses them (`require_epoch`).
     """
 
     database: Database
     holder: str
     monotonic: Monotonic
     times: LeaseTimes = field(default_factory=LeaseTimes)
-    seen: Lease | None = field(default=None, init=False)  # as it stood when we last looked
+    seen: Lease | None = field(default=None, init=False)  # as last read
     _epoch: int | None = field(default=None, init=False)
-    _highest: int = field(default=0, init=False)  # of all epochs that we have seen
-    _renewed: float = field(default=0.0, init=False)  # when the last renewal was sent
+    _highest: int = field(default=0, init=False)  # highest epoch seen
+    _renewed: float = field(default=0.0, init=False)  # monotonic time of the last renewal request
 
     @property
     def epoch(self) -> int | None:
-        """Ours at present; None without the lease, and as soon as it may be another's."""
-        held = self._epoch
-        if held is None or self.monotonic() - self._renewed >= self.times.demote_s:
+        """Epoch of our lease; None without it, and as soon as another process may have it."""
+        if self.monotonic() - self._renewed >= self.times.demote_s:
             return None
-        return held
+        return self._epoch
 
-    async def look(self) -> Lease | None:
-        """As it stands; None where nobody ever had it. Raises UnavailableError."""
+    async def read(self) -> Lease | None:
+        """Reads the lease; None if no process ever had it. Raises UnavailableError."""
         async with self.database.read() as unit:
             present = self.seen = await unit.get(LeaseRepository).current(FEED)
         if present is not None:
@@ -70,9 +72,9 @@ class FeedLease:
         return present
 
     async def acquire(self) -> int | None:
-        """The new epoch, or None while another process has the lease. Raises UnavailableError."""
+        """Returns the new epoch; None while another process leads. Raises UnavailableError."""
         sent = self.monotonic()
-        present = await self.look()
+        present = await self.read()
         if present is not None and present.left_ms >= 0 and present.holder != self.holder:
             return None
         async with self.database.write() as unit:
@@ -85,35 +87,35 @@ class FeedLease:
             _log.info("feed_acquired", epoch=epoch, holder=self.holder)
         return epoch
 
-    async def keep(self) -> None:
-        """Renews it when that is due; `epoch` is None after it was lost.
+    async def renew(self) -> None:
+        """Renews the lease when due; `epoch` is None after it was lost.
 
-        Raises UnavailableError: nothing is lost by that before `demote_s` have passed.
+        Raises UnavailableError, which loses nothing before `demote_s` have passed.
         """
         sent = self.monotonic()
         if self.epoch is None or sent - self._renewed < self.times.renew_s:
             return
-        held = self.epoch
+        epoch = self.epoch
         async with self.database.write() as unit:
-            renewed = await unit.get(LeaseRepository).renew(FEED, held, self._ttl_ms)
+            renewed = await unit.get(LeaseRepository).renew(FEED, epoch, self._ttl_ms)
         if renewed:
             self._renewed = sent
         else:
-            self.lost()
+            self.give_up()
 
-    def lost(self) -> None:
-        """Somebody has seen that it is no longer ours."""
+    def give_up(self) -> None:
+        """Gives the lease up after a write was refused."""
         if self._epoch is not None:
             _log.warning("feed_lost", epoch=self._epoch, holder=self.holder)
         self._epoch = None
 
     async def release(self) -> None:
-        """Others may have it at once. Raises UnavailableError."""
-        held, self._epoch = self._epoch, None
-        if held is not None:
+        """Releases the lease to other processes at once. Raises UnavailableError."""
+        epoch, self._epoch = self._epoch, None
+        if epoch is not None:
             async with self.database.write() as unit:
-                await unit.get(LeaseRepository).release(FEED, held)
-            _log.info("feed_released", epoch=held, holder=self.holder)
+                await unit.get(LeaseRepository).release(FEED, epoch)
+            _log.info("feed_released", epoch=epoch, holder=self.holder)
 
     @property
     def _ttl_ms(self) -> int:
@@ -121,13 +123,13 @@ class FeedLease:
 
 
 async def require_epoch(unit: UnitOfWork, epoch: int) -> None:
-    """Refuses what rests on the market of an earlier owner, up to the end of the transaction.
+    """Refuses writes based on the market of an earlier leader, until the end of the transaction.
 
     Raises UnavailableError(market_data_stale).
     """
     if not await unit.get(LeaseRepository).is_current(FEED, epoch):
         raise UnavailableError(
             Code.MARKET_DATA_STALE,
-            "The market feed has another owner by now; what was seen before is not written.",
+            "The market feed has a new owner; data of the former one is not written.",
             retry_after_s=_RETRY_S,
         )

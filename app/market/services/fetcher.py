@@ -1,4 +1,4 @@
-"""Fetches what is asked for symbol by symbol: candles, books and funding, bounded, in batches."""
+"""Fetches candles, books and funding symbol by symbol, with bounded concurrency and in batches."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -15,16 +15,16 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.market.domain.data_quality import (
     EMPTY,
-    closed_part,
+    changed_candles,
+    closed_candles,
+    first_missing_ms,
     last_closed_open_ms,
     merged,
-    news_in,
-    sound_part,
-    wanted_from_ms,
+    valid_candles,
 )
 from app.market.domain.models import CandleSeries, Funding, Interval
 from app.market.domain.symbols import SymbolEntry
-from app.market.services.feed_leader import Fence, anybody
+from app.market.services.feed_leader import Fence, no_fencing
 from app.market.services.ports import Exchange
 from app.market.services.snapshot import BARS
 from app.market.services.state import CANDLE_SOURCE, LiveMarket, joined
@@ -38,19 +38,19 @@ Done = Callable[[], None]
 Failures = list[tuple[SymbolEntry, ServiceError]]
 
 BATCH: Final = 64  # symbols per transaction
-TRIES_PER_BAR: Final = 3  # a bar without trades is never published: stop asking
+TRIES_PER_BAR: Final = 3  # a bar without trades is never published
 DAY_MS: Final = 86_400_000
-FUNDING_DAYS: Final = 8  # of the first request: the factors look back 7
-FUNDING_KEEP_MS: Final = 15 * DAY_MS
+FUNDING_DAYS: Final = 8  # span of the first request; the factors look back 7
+FUNDING_RETENTION_MS: Final = 15 * DAY_MS
 
 
-def _ignore() -> None:
-    """Nobody counts."""
+def _ignore_done() -> None:
+    """Progress callback that does nothing."""
 
 
 @contextmanager
-def _put_back(taken: dict[SymbolEntry, T], fresh: dict[SymbolEntry, T]) -> Iterator[None]:
-    """A batch that the database refused now is stored with the next one, not lost."""
+def _requeue_on_error(taken: dict[SymbolEntry, T], fresh: dict[SymbolEntry, T]) -> Iterator[None]:
+    """Returns a batch refused by the database to `fresh`, to be stored with the next one."""
     try:
         yield
     except ServiceError:
@@ -60,7 +60,7 @@ def _put_back(taken: dict[SymbolEntry, T], fresh: dict[SymbolEntry, T]) -> Itera
 
 @dataclass(slots=True)
 class Fetcher:
-    """Asks the exchange a few symbols at a time; results go to the database, then to memory."""
+    """Requests data of a few symbols at a time; results go to the database, then to memory."""
 
     exchange: Exchange
     database: Database
@@ -68,29 +68,30 @@ class Fetcher:
     metrics: Metrics
     workers: int
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    fence: Fence = anybody
-    is_present: Callable[[SymbolEntry], bool] = lambda _: True  # still what its code stands for
+    fence: Fence = no_fencing
+    # True if the code of the entry still names its contract.
+    is_current: Callable[[SymbolEntry], bool] = lambda _: True
     _tries: dict[tuple[str, Interval], tuple[int, int]] = field(default_factory=dict)
 
     async def candles(
         self,
         entries: Sequence[SymbolEntry],
         interval: Interval,
-        done: Done = _ignore,
+        done: Done = _ignore_done,
         batch: int = BATCH,
     ) -> Failures:
-        """The closed bars that are missing of `entries`.
+        """Fetches the missing closed bars of `entries`.
 
-        Stored `batch` symbols to a transaction and shown only then; with a batch of all of them
-        the universe moves on to a new bar at once.
+        Each transaction stores `batch` symbols, which become visible after it. With one batch for
+        all, the universe moves to a new bar at once.
         """
         fresh: dict[SymbolEntry, CandleSeries] = {}
 
         async def flush() -> None:
             taken = dict(fresh)
             fresh.clear()
-            with _put_back(taken, fresh):
-                await self._keep_candles(taken, interval)
+            with _requeue_on_error(taken, fresh):
+                await self._store_candles(taken, interval)
 
         async def one(entry: SymbolEntry) -> None:
             series = await self._new_bars(entry, interval)
@@ -105,29 +106,29 @@ class Fetcher:
         try:
             return await self._each(wanted, one, done, CANDLE_SOURCE[interval])
         finally:
-            await flush()  # what came before an outage is not asked for again
+            await flush()  # bars received before an outage are not requested again
 
-    async def books(self, entries: Sequence[SymbolEntry], done: Done = _ignore) -> Failures:
-        """The order books of `entries`; each is shown as soon as it is here."""
+    async def books(self, entries: Sequence[SymbolEntry], done: Done = _ignore_done) -> Failures:
+        """Fetches the order books of `entries`; each is visible as soon as it arrives."""
 
         async def one(entry: SymbolEntry) -> None:
             book = await self.exchange.book(entry.contract.code)
-            held = self.live.market.with_deep_book(self.live.received(book))
-            self.live.publish(held, Source.BOOKS)
+            market = self.live.market.with_deep_book(self.live.received(book))
+            self.live.publish(market, Source.BOOKS)
 
         return await self._each(entries, one, done, Source.BOOKS)
 
     async def funding(
-        self, entries: Sequence[SymbolEntry], done: Done = _ignore, batch: int = BATCH
+        self, entries: Sequence[SymbolEntry], done: Done = _ignore_done, batch: int = BATCH
     ) -> Failures:
-        """Rates of `entries` that were settled since the last known one."""
+        """Fetches rates of `entries` that were settled since the last known one."""
         fresh: dict[SymbolEntry, tuple[Funding, ...]] = {}
 
         async def flush() -> None:
             taken = dict(fresh)
             fresh.clear()
-            with _put_back(taken, fresh):
-                await self._keep_funding(taken)
+            with _requeue_on_error(taken, fresh):
+                await self._store_funding(taken)
 
         async def one(entry: SymbolEntry) -> None:
             fresh[entry] = await self._new_rates(entry)
@@ -140,7 +141,7 @@ class Fetcher:
             await flush()
 
     async def load(self, entries: Sequence[SymbolEntry]) -> None:
-        """Take up what was stored before, so that only what is missing will be asked for."""
+        """Loads stored values, so that only missing ones are requested."""
         ids = [entry.symbol_id for entry in entries]
         code_of = {entry.symbol_id: entry.contract.code for entry in entries}
         now_ms = self.live.server_clock.now_ms()
@@ -151,26 +152,26 @@ class Fetcher:
                 )
                 for interval, bars in BARS.items()
             }
-            rates = await unit.get(MarketRepository).funding(ids, now_ms - FUNDING_KEEP_MS)
+            rates = await unit.get(MarketRepository).funding(ids, now_ms - FUNDING_RETENTION_MS)
         market = self.live.market
         for interval, found in stored.items():
-            # a local exchange may have been set back: what lies ahead of its clock is not known
+            # A local exchange may have been set back: drop values ahead of its clock.
             closed = {
-                code_of[symbol_id]: closed_part(series, interval, now_ms)
+                code_of[symbol_id]: closed_candles(series, interval, now_ms)
                 for symbol_id, series in found.items()
             }
-            recalled = {
-                code: self.live.recalled(series, int(series.opened_ms[-1]) + interval.ms)
+            restored = {
+                code: self.live.restored(series, int(series.opened_ms[-1]) + interval.ms)
                 for code, series in closed.items()
                 if len(series)
             }
-            market = market.with_candles(interval, joined(recalled, market.series(interval)))
+            market = market.with_candles(interval, joined(restored, market.series(interval)))
         settled = {
             code_of[symbol_id]: tuple(one for one in found if one.settled_ms <= now_ms)
             for symbol_id, found in rates.items()
         }
         funding = {
-            code: self.live.recalled(found, found[-1].settled_ms)
+            code: self.live.restored(found, found[-1].settled_ms)
             for code, found in settled.items()
             if found
         }
@@ -199,35 +200,37 @@ class Fetcher:
 
     def _is_due(self, entry: SymbolEntry, interval: Interval) -> bool:
         code, now_ms = entry.contract.code, self.live.server_clock.now_ms()
-        held = self.live.market.series(interval).get(code)
-        series = EMPTY if held is None else held.value
-        if wanted_from_ms(series, interval, BARS[interval], now_ms) is None:
+        current = self.live.market.series(interval).get(code)
+        series = EMPTY if current is None else current.value
+        if first_missing_ms(series, interval, BARS[interval], now_ms) is None:
             return False
         newest, tries = self._tries.get((code, interval), (0, 0))
         return newest != last_closed_open_ms(interval, now_ms) or tries < TRIES_PER_BAR
 
     async def _new_bars(self, entry: SymbolEntry, interval: Interval) -> CandleSeries:
         code, now_ms = entry.contract.code, self.live.server_clock.now_ms()
-        held = self.live.market.series(interval).get(code)
-        series = EMPTY if held is None else held.value
+        current = self.live.market.series(interval).get(code)
+        series = EMPTY if current is None else current.value
         newest = last_closed_open_ms(interval, now_ms)
-        start_ms = wanted_from_ms(series, interval, BARS[interval], now_ms)
+        start_ms = first_missing_ms(series, interval, BARS[interval], now_ms)
         if start_ms is None:
             return EMPTY
-        asked, tries = self._tries.get((code, interval), (newest, 0))
-        self._tries[code, interval] = (newest, tries + 1 if asked == newest else 1)
-        # The last bar that is held is asked for again: it may have been changed after its close.
+        requested, tries = self._tries.get((code, interval), (newest, 0))
+        self._tries[code, interval] = (newest, tries + 1 if requested == newest else 1)
+        # Request the last stored bar again: the exchange may have changed it after its close.
         begin_ms = start_ms - interval.ms if len(series) else start_ms
         answer = await self.exchange.candles(
             entry.contract, interval, begin_ms, newest + interval.ms
         )
-        return news_in(closed_part(sound_part(answer, interval), interval, now_ms), series)
+        return changed_candles(
+            closed_candles(valid_candles(answer, interval), interval, now_ms), series
+        )
 
-    async def _keep_candles(
+    async def _store_candles(
         self, fresh: Mapping[SymbolEntry, CandleSeries], interval: Interval
     ) -> None:
-        # What was asked for of a former listing may be an answer about the one after it.
-        fresh = {entry: one for entry, one in fresh.items() if self.is_present(entry)}
+        # A request for a former listing may have been answered with its successor's data.
+        fresh = {entry: one for entry, one in fresh.items() if self.is_current(entry)}
         if not fresh:
             return
         async with self.database.write(BULK_STATEMENT_S) as unit:
@@ -237,30 +240,30 @@ class Fetcher:
             )
         self.metrics.market_candles_stored.labels(interval.name.lower()).inc(saved.written)
         market, bars = self.live.market, BARS[interval]
-        held = market.series(interval)
-        news = {
+        current = market.series(interval)
+        updates = {
             entry.contract.code: self.live.received(
                 merged(
-                    held[entry.contract.code].value if entry.contract.code in held else EMPTY,
+                    current[entry.contract.code].value if entry.contract.code in current else EMPTY,
                     series,
                     bars,
                 )
             )
             for entry, series in fresh.items()
         }
-        self.live.publish(market.with_candles(interval, news), CANDLE_SOURCE[interval])
+        self.live.publish(market.with_candles(interval, updates), CANDLE_SOURCE[interval])
 
     async def _new_rates(self, entry: SymbolEntry) -> tuple[Funding, ...]:
-        """Rates after the last known one; a day of overlap tells the interval of the first."""
-        held = self.live.market.funding.get(entry.contract.code)
-        last_ms = held.value[-1].settled_ms if held is not None and held.value else None
+        """Fetches rates after the last known one; a day of overlap shows the first interval."""
+        current = self.live.market.funding.get(entry.contract.code)
+        last_ms = current.value[-1].settled_ms if current is not None and current.value else None
         now_ms = self.live.server_clock.now_ms()
         start_ms = now_ms - FUNDING_DAYS * DAY_MS if last_ms is None else last_ms - DAY_MS
         rates = await self.exchange.funding_history(entry.contract.code, start_ms, now_ms)
         return tuple(one for one in rates if last_ms is None or one.settled_ms > last_ms)
 
-    async def _keep_funding(self, fresh: Mapping[SymbolEntry, tuple[Funding, ...]]) -> None:
-        fresh = {entry: one for entry, one in fresh.items() if self.is_present(entry)}
+    async def _store_funding(self, fresh: Mapping[SymbolEntry, tuple[Funding, ...]]) -> None:
+        fresh = {entry: one for entry, one in fresh.items() if self.is_current(entry)}
         if not fresh:
             return
         if any(fresh.values()):
@@ -270,12 +273,12 @@ class Fetcher:
                     {entry.symbol_id: rates for entry, rates in fresh.items()}
                 )
         market = self.live.market
-        since_ms = self.live.server_clock.now_ms() - FUNDING_KEEP_MS
-        news = {}
+        since_ms = self.live.server_clock.now_ms() - FUNDING_RETENTION_MS
+        updates = {}
         for entry, rates in fresh.items():
-            held = market.funding.get(entry.contract.code)
-            both = (*(() if held is None else held.value), *rates)
-            kept = tuple(one for one in both if one.settled_ms >= since_ms)
-            news[entry.contract.code] = self.live.received(kept)
-        funding = joined(market.funding, news)
+            current = market.funding.get(entry.contract.code)
+            both = (*(() if current is None else current.value), *rates)
+            recent = tuple(one for one in both if one.settled_ms >= since_ms)
+            updates[entry.contract.code] = self.live.received(recent)
+        funding = joined(market.funding, updates)
         self.live.publish(replace(market, funding=funding), Source.FUNDING)

@@ -1,4 +1,4 @@
-"""Health of market data: figures for health answers, and the last error per endpoint."""
+"""Health figures of market data, and the last error of each exchange endpoint."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,14 +8,14 @@ from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
 from app.market.domain.models import Rejection
-from app.market.domain.stream import StreamFacts
+from app.market.domain.stream import StreamStatus
 from app.market.services.snapshot import MarketMoment, count
 from app.market.services.state import FillProgress
 
 
 @dataclass(frozen=True, slots=True)
 class MarketFacts:
-    """What the market data service says of itself."""
+    """Health figures of the market data service."""
 
     data_source: DataSource
     data_status: DataStatus
@@ -23,33 +23,33 @@ class MarketFacts:
     contracts: int
     eligible: int
     stale_symbols: int
-    stage: str  # the step of the first fill that runs, or "complete"
+    stage: str  # current stage of the first fill, or "complete"
     done: int
     total: int
-    ages_s: Mapping[str, float | None]  # source -> age of its oldest fresh-kept value
-    is_clock_safe: bool = True  # the exchange's time is known well enough to decide by
+    ages_s: Mapping[str, float | None]  # source -> age of its last answer
+    is_clock_safe: bool = True  # the exchange's time is certain enough for decisions
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceReport:
-    """How the prices of another exchange come in; `failed` is the code of the last asking."""
+    """State of the reference prices; `failed` is the error code of the last poll."""
 
     name: str
-    is_owner: bool  # else another process asks it
-    is_told: bool  # its stream tells them
+    is_owner: bool  # this process polls; else another one does
+    is_streaming: bool  # prices arrive through its stream
     has_answered: bool
     failed: str | None
-    every_s: float
+    poll_interval_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class StreamReport:
-    """How the market comes in, and what the stream does in this process."""
+    """Feed mode and state of the stream in this process."""
 
-    is_owner: bool  # of the feed; who is not hears nothing itself
-    is_streaming: bool  # else it is asked for
-    was_streaming: bool  # at some time since this process owns it
-    facts: StreamFacts
+    is_owner: bool  # of the feed; other processes have no stream
+    is_streaming: bool  # else the market is polled
+    was_streaming: bool  # at any time since this process owns the feed
+    facts: StreamStatus
 
 
 def market_facts(
@@ -59,7 +59,7 @@ def market_facts(
     *,
     is_clock_safe: bool,
 ) -> MarketFacts:
-    """Of one moment; an age is that of the last answer of a source, None before the first."""
+    """Returns figures of one moment; ages are those of the last answers, None before the first."""
     stale = moment.stale_symbols()
     eligible = count(moment)
     ages = {one.value: moment.age_s(one) for one in Source}
@@ -79,29 +79,29 @@ def market_facts(
 
 
 @dataclass(slots=True)
-class ExchangeWatch:
-    """The newest answer of an endpoint, about a symbol where it has one, replaces the former.
+class EndpointErrors:
+    """Last outcome of each endpoint, per symbol where it has one.
 
-    So what was wrong is over as soon as the same question is answered rightly.
+    An error disappears as soon as the same request succeeds.
     """
 
-    _outcomes: dict[str, str] = field(default_factory=dict)  # path -> "ok" or an error code
+    _outcomes: dict[str, str] = field(default_factory=dict)  # path -> "ok" or error code
     _refused: dict[tuple[str, str], tuple[Rejection, ...]] = field(default_factory=dict)
 
-    def requested(self, path: str, outcome: str, seconds: float) -> None:
-        """One request to the path template has ended."""
+    def on_request(self, path: str, outcome: str, seconds: float) -> None:
+        """Records the outcome of a request to a path template."""
         del seconds
         self._outcomes[path] = outcome
 
-    def answered(self, path: str, symbol: str, refused: Sequence[Rejection]) -> None:
-        """An answer was read; `refused` are those of its records that made no sense."""
+    def on_answer(self, path: str, symbol: str, refused: Sequence[Rejection]) -> None:
+        """Records the rejected records of an answer."""
         if refused:
             self._refused[path, symbol] = tuple(refused)
         else:
             self._refused.pop((path, symbol), None)
 
     def redirected(self) -> tuple[str, ...]:
-        """Endpoints whose last answer pointed to another address."""
+        """Returns the endpoints whose last answer was a redirect."""
         return tuple(
             sorted(
                 path
@@ -111,7 +111,7 @@ class ExchangeWatch:
         )
 
     def refused(self) -> tuple[tuple[str, str, Rejection], ...]:
-        """Path, contract code and record of everything that is refused at present."""
+        """Returns path, contract code and record of all current rejections."""
         return tuple(
             (path, symbol or record.key, record)
             for (path, symbol), records in sorted(self._refused.items())

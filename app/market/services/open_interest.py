@@ -1,4 +1,4 @@
-"""Our own record of open interest: one snapshot an hour, because the exchange keeps no history."""
+"""Hourly snapshots of open interest, recorded here because the exchange keeps no history."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ import numpy as np
 
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.market.domain.symbols import SymbolEntry
-from app.market.services.feed_leader import Fence, anybody
+from app.market.services.feed_leader import Fence, no_fencing
 from app.market.services.snapshot import MarketMoment
 from app.market.services.state import LiveMarket, OpenInterestLog
 from app.market.storage.market_data import MarketRepository, MarketSnapshot
@@ -20,15 +20,15 @@ RETENTION_MS: Final = 60 * 24 * HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)
-class OpenInterestKeeper:
-    """Thins what comes in every minute to one row an hour, in memory and in the database."""
+class OpenInterestRecorder:
+    """Thins open interest to one row an hour, in memory and in the database."""
 
     database: Database
     live: LiveMarket
-    fence: Fence = anybody
+    fence: Fence = no_fencing
 
-    async def note(self, moment: MarketMoment) -> None:
-        """Keep what `moment` says, if its hour has nothing yet."""
+    async def record(self, moment: MarketMoment) -> None:
+        """Records the values of `moment`, unless its hour has a row already."""
         now_ms, log = moment.server_ms, moment.market.open_interest
         if len(log.times_ms) and now_ms // HOUR_MS <= int(log.times_ms[-1]) // HOUR_MS:
             return
@@ -53,13 +53,13 @@ class OpenInterestKeeper:
         async with self.database.write(BULK_STATEMENT_S) as unit:
             await self.fence(unit)
             await unit.get(MarketRepository).save_snapshots(taken)
-            await unit.get(MarketRepository).forget_snapshots(now_ms - RETENTION_MS)
+            await unit.get(MarketRepository).prune_snapshots(now_ms - RETENTION_MS)
         market = self.live.market
-        longer = market.open_interest.with_row(now_ms, row, IN_MEMORY_MS)
-        self.live.publish(replace(market, open_interest=longer))
+        log = market.open_interest.with_row(now_ms, row, IN_MEMORY_MS)
+        self.live.publish(replace(market, open_interest=log))
 
     async def load(self, entries: Sequence[SymbolEntry]) -> None:
-        """Take up the snapshots of the last days."""
+        """Loads the snapshots of the last days."""
         now_ms = self.live.server_clock.now_ms()
         async with self.database.read() as unit:
             stored = await unit.get(MarketRepository).snapshot_times(now_ms - IN_MEMORY_MS)

@@ -1,4 +1,4 @@
-"""Ports of the market: boards, members of the portfolio, the exchange's REST API and stream."""
+"""Ports of market data: scoring boards, portfolio members, the exchange's REST API and stream."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
@@ -10,46 +10,46 @@ from app.market.domain.models import (
     CandleSeries,
     Contract,
     ContractListing,
+    CurrentFunding,
     ExchangeLink,
     ExchangeStatus,
     Funding,
-    FundingNow,
     Interval,
     MarkPrice,
     Ticker,
     TickerListing,
 )
-from app.market.domain.stream import Listener, StreamFacts, Topic
+from app.market.domain.stream import Listener, StreamStatus, StreamTopic
 
 
 class ScoringRun(Protocol):
-    """A board of scores, as far as the market names it to other processes."""
+    """Scoring run, as far as the market publishes it to other processes."""
 
     @property
     def run_id(self) -> str: ...
 
 
 class SharedBoards(Protocol):
-    """Boards in memory, which the market's publisher names and its followers take over."""
+    """Boards in memory, announced by the market's publisher and loaded by its followers."""
 
     @property
-    def whole(self) -> asyncio.Event:
-        """Set once a complete board was made after the first fill."""
+    def complete_board_ready(self) -> asyncio.Event:
+        """Event that is set with the first complete board after the first fill."""
         ...
 
-    def in_force(self) -> ScoringRun | None:
-        """The newest complete board; None before the first one."""
+    def latest_complete(self) -> ScoringRun | None:
+        """Returns the newest complete board; None before the first one."""
         ...
 
-    def is_whole(self) -> bool: ...
+    def has_complete_board(self) -> bool: ...
 
     async def refresh(self) -> object:
-        """Takes over the newest stored board. Raises UnavailableError."""
+        """Loads the newest stored board. Raises UnavailableError."""
         ...
 
 
 class PortfolioMembers(Protocol):
-    """Symbols of the portfolio, which the list of symbols marks and filters by."""
+    """Symbols of the portfolio, for marking and filtering in the list of symbols."""
 
     async def symbols(self) -> frozenset[str]: ...
 
@@ -57,9 +57,9 @@ class PortfolioMembers(Protocol):
 class Exchange(Protocol):
     """Public market data of one exchange.
 
-    Every method raises only errors of `domain.errors` (UnavailableError and its kinds,
-    RefusedError for a symbol that the exchange does not know). Records that make no sense are
-    reported as rejections, they do not fail the answer.
+    Every method raises only errors of `foundation.errors`: UnavailableError and its kinds, or
+    RefusedError for an unknown symbol. Invalid records become rejections and do not fail the
+    answer.
     """
 
     @property
@@ -82,39 +82,39 @@ class Exchange(Protocol):
     async def candles(
         self, contract: Contract, interval: Interval, start_ms: int, end_ms: int
     ) -> CandleSeries:
-        """Candles opened in [start_ms, end_ms), the running one included if it is in range."""
+        """Returns candles opened in [start_ms, end_ms), a running one included."""
         ...
 
     async def book(self, code: str) -> Book:
-        """Up to 100 levels a side."""
+        """Returns up to 100 levels a side."""
         ...
 
-    async def funding_now(self, code: str) -> FundingNow: ...
+    async def funding_now(self, code: str) -> CurrentFunding: ...
 
     async def funding_history(self, code: str, start_ms: int, end_ms: int) -> tuple[Funding, ...]:
-        """Settled rates in [start_ms, end_ms], oldest first."""
+        """Returns settled rates in [start_ms, end_ms], oldest first."""
         ...
 
     async def mark_price(self, code: str) -> MarkPrice: ...
 
 
 class MarketStream(Protocol):
-    """What one exchange tells of its market by itself."""
+    """Market data stream of one exchange."""
 
-    def want(self, topics: Collection[Topic]) -> None:
-        """From now on these, and no others."""
+    def want(self, topics: Collection[StreamTopic]) -> None:
+        """Replaces the requested topics."""
         ...
 
-    def live(self) -> Mapping[Topic, float]:
-        """What is heard without having missed anything, and since which monotonic time."""
+    def live(self) -> Mapping[StreamTopic, float]:
+        """Returns the topics without a gap, and the monotonic time since which each has none."""
         ...
 
-    def deaf(self, topics: Collection[Topic]) -> None:
-        """These have moved, as others know, and were not told of."""
+    def resubscribe(self, topics: Collection[StreamTopic]) -> None:
+        """Resubscribes topics that changed at the exchange without an update."""
         ...
 
-    def facts(self) -> StreamFacts: ...
+    def facts(self) -> StreamStatus: ...
 
     async def run(self, listener: Listener, beat: Callable[[], None]) -> None:
-        """Until it is cancelled."""
+        """Runs until cancelled."""
         ...

@@ -1,4 +1,4 @@
-"""What is thought of the data of a symbol: now, before, and the operator's word on it."""
+"""Data quality of a symbol: current report, history of verdicts, and release by the operator."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,12 +9,12 @@ from app.foundation.idempotency import Command, CommandResult, IdempotentExecuto
 from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.key_value import KeyValueRepository
 from app.market.domain.quality_report import QualityReport
-from app.market.domain.reference_prices import young
+from app.market.domain.reference_prices import fresh_reference_price
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.exchange_clock import instant
-from app.market.services.quality_monitor import RELEASES, quality_of
+from app.market.services.quality_monitor import RELEASES, quality_report
 from app.market.services.service import MarketData
-from app.market.services.symbol_quality import doubt_of
+from app.market.services.symbol_quality import find_quarantine_reason
 from app.market.storage.candles import CandleRevisionRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
 
@@ -23,7 +23,7 @@ PastVerdict = StoredVerdict
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """The report of one symbol at one moment; `quarantined_since` by the exchange's clock."""
+    """Quality report of one symbol at one moment; `quarantined_since` in exchange time."""
 
     entry: SymbolEntry
     report: QualityReport
@@ -33,75 +33,75 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """The last price of a coin at another exchange; `source` names that and the currency."""
+class ReferencePriceView:
+    """Reference price of a coin; `source` names the other exchange and the currency."""
 
     source: str
     price: Decimal
     at: datetime
-    is_fresh: bool  # enough to confirm anything
+    is_fresh: bool  # fresh enough to confirm a price
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The operator vouches for the price as it was at `at`, by the exchange's clock."""
+    """Release of a quarantine by the operator, for the price at exchange time `at`."""
 
     symbol: str
     at: datetime
     reason: str
     released_by: str
-    was_quarantined: bool  # else there was nothing to release, and nothing was kept
+    was_quarantined: bool  # else there was nothing to release or to store
 
 
 @dataclass(frozen=True, slots=True)
 class QualityService:
-    """Reads from memory and the stored verdicts; a release is taken up with the next refresh."""
+    """Queries of data quality, and the release command, which the next refresh applies."""
 
     market: MarketData
     database: Database
     idempotency: IdempotentExecutor
 
     def now(self, text: str) -> Quality:
-        """Raises RefusedError (symbol_unknown, symbol_ambiguous)."""
+        """Returns the report. Raises RefusedError (symbol_unknown, symbol_ambiguous)."""
         entry = self.market.resolve(text)
         moment = self.market.moment()
         state = moment.market.quality.get(entry.contract.code)
-        since = None if state is None or state.doubt is None else state.since_ms
+        since = None if state is None or state.quarantine_reason is None else state.since_ms
         view = moment.quote(entry)
         return Quality(
             entry,
-            quality_of(moment, entry),
+            quality_report(moment, entry),
             None if since is None else instant(since),
             view.as_of,
             view.status,
         )
 
-    def elsewhere(self, entry: SymbolEntry) -> Elsewhere | None:
-        """None where nobody else is asked, or has no such coin."""
+    def reference_price(self, entry: SymbolEntry) -> ReferencePriceView | None:
+        """Returns the reference price; None without another exchange or without the coin there."""
         moment = self.market.moment()
         state = moment.market.quality.get(entry.contract.code)
-        if state is None or state.elsewhere is None or state.elsewhere_ms is None:
+        if state is None or state.reference_price is None or state.reference_ms is None:
             return None
-        is_fresh = young(state, moment.server_ms) is not None
-        at = instant(state.elsewhere_ms)
-        return Elsewhere(state.elsewhere_at or "", state.elsewhere, at, is_fresh)
+        is_fresh = fresh_reference_price(state, moment.server_ms) is not None
+        at = instant(state.reference_ms)
+        return ReferencePriceView(state.reference_source or "", state.reference_price, at, is_fresh)
 
-    async def revised(self, symbol_id: str) -> int:
-        """How often the exchange has changed a candle of the symbol after its close."""
+    async def count_revised_candles(self, symbol_id: str) -> int:
+        """Returns how often the exchange changed a candle of the symbol after its close."""
         async with self.database.read() as unit:
             return await unit.get(CandleRevisionRepository).count(symbol_id)
 
     async def history(
         self, symbol_id: str, before: datetime | None, limit: int
     ) -> tuple[StoredVerdict, ...]:
-        """Changes of the verdict, newest first."""
+        """Returns changes of the verdict, newest first."""
         async with self.database.read() as unit:
             return await unit.get(QualityRepository).page(symbol_id, before, limit)
 
     async def release(
         self, text: str, reason: str, command: Command, render: Render[Release] | None = None
     ) -> CommandResult[Release]:
-        """End a quarantine by word of the operator; what still contradicts itself goes back.
+        """Releases a quarantine; a price that still contradicts itself returns to quarantine.
 
         Raises RefusedError for an unknown symbol.
         """
@@ -109,18 +109,18 @@ class QualityService:
         async def change(unit: UnitOfWork) -> Release:
             entry, moment = self.market.resolve(text), self.market.moment()
             rules = moment.configuration.quality
-            held = doubt_of(moment.market, entry.contract.code, rules)
+            reason_code = find_quarantine_reason(moment.market, entry.contract.code, rules)
             at = instant(moment.server_ms)
-            made = Release(entry.symbol, at, reason, command.actor, held is not None)
-            if held is None:
-                return made
-            told = dict(await unit.get(KeyValueRepository).get_locked(RELEASES, {}))
-            told[entry.symbol_id] = {
+            release = Release(entry.symbol, at, reason, command.actor, reason_code is not None)
+            if reason_code is None:
+                return release
+            releases = dict(await unit.get(KeyValueRepository).get_locked(RELEASES, {}))
+            releases[entry.symbol_id] = {
                 "at_ms": moment.server_ms,
-                "reason": made.reason,
-                "by": made.released_by,
+                "reason": release.reason,
+                "by": release.released_by,
             }
-            await unit.get(KeyValueRepository).put(RELEASES, told)
-            return made
+            await unit.get(KeyValueRepository).put(RELEASES, releases)
+            return release
 
         return await self.idempotency.run(command, change, render)

@@ -1,4 +1,4 @@
-"""Asks and hears another exchange, so that somebody else than KuCoin confirms an outlier."""
+"""Reference prices: polls and streams another exchange, whose prices confirm or refute outliers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,99 +10,102 @@ import structlog
 from app.foundation.errors import ServiceError
 from app.market.domain.reference_prices import ReferencePrice
 from app.market.services.health_facts import ReferenceReport
-from app.market.services.quality_monitor import QualityKeeper
+from app.market.services.quality_monitor import QualityMonitor
 
-SHOW_S: Final = 5.0  # what is told meanwhile is taken up together
+SHOW_S: Final = 5.0  # updates received within it are applied together
 _log = structlog.get_logger("reference")
 
 
 class ReferenceSource(Protocol):
-    """Another exchange; only its last prices are asked for."""
+    """Last prices of another exchange."""
 
     @property
     def streams(self) -> bool:
-        """Whether it tells its prices by itself."""
+        """True if the exchange streams its prices."""
         ...
 
     async def prices(self) -> Mapping[str, ReferencePrice]:
-        """By base coin. Raises UnavailableError."""
+        """Returns polled prices by base coin. Raises UnavailableError."""
         ...
 
-    async def told(self) -> Mapping[str, ReferencePrice]:
-        """What was told since the last time, once there is anything. Raises UnavailableError."""
+    async def updates(self) -> Mapping[str, ReferencePrice]:
+        """Returns prices streamed since the last call, once one arrives.
+
+        Raises UnavailableError.
+        """
         ...
 
-    async def hang_up(self) -> None: ...
+    async def close_stream(self) -> None: ...
 
 
 @dataclass(slots=True)
-class References:
-    """Only the owner of the feed asks; the others see the prices in the shared market.
+class ReferencePriceFeed:
+    """Runs in the feed's owner only; other processes read the prices from the shared market.
 
-    What is told comes in between; where nobody tells, asking goes on alone.
+    Streamed prices arrive between polls; polling continues without a stream.
     """
 
     source: ReferenceSource
-    quality: QualityKeeper
+    quality: QualityMonitor
     is_owner: Callable[[], bool]
-    every_s: float
+    poll_interval_s: float
     name: str = "another exchange"
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    is_told: bool = field(default=False, init=False)
-    _failed: str | None = field(default=None, init=False)  # the code of the last answer
+    is_streaming: bool = field(default=False, init=False)
+    _error_code: str | None = field(default=None, init=False)  # error code of the last poll
     _has_answered: bool = field(default=False, init=False)
 
     async def run(self, beat: Callable[[], None]) -> None:
-        """Asks for ever; an exchange that is away is no reason to stop."""
+        """Polls until cancelled; an unavailable exchange does not end it."""
         while True:
             if self.is_owner():
                 await self.refresh()
             beat()
-            await self.sleep(self.every_s)
+            await self.sleep(self.poll_interval_s)
 
     async def refresh(self) -> int:
-        """How many prices there are now; none where the other exchange does not answer."""
+        """Polls once; returns the number of prices, 0 if the other exchange does not answer."""
         try:
-            found = await self.source.prices()
+            prices = await self.source.prices()
         except ServiceError as error:
-            self._failed = str(error.code)
-            _log.warning("reference_unavailable", cause=self._failed)
+            self._error_code = str(error.code)
+            _log.warning("reference_unavailable", cause=self._error_code)
             return 0
-        self._failed, self._has_answered = None, True
-        self.quality.refer(found)
-        return len(found)
+        self._error_code, self._has_answered = None, True
+        self.quality.apply_reference_prices(prices)
+        return len(prices)
 
-    async def hear(self, beat: Callable[[], None]) -> None:
-        """Hears its stream for ever, and opens it again when it has broken."""
+    async def run_stream(self, beat: Callable[[], None]) -> None:
+        """Reads the stream until cancelled, and reopens it after a failure."""
         try:
             while True:
-                heard = self.is_owner() and await self.listen()
+                has_prices = self.is_owner() and await self.receive()
                 beat()
-                await self.sleep(SHOW_S if heard else self.every_s)
+                await self.sleep(SHOW_S if has_prices else self.poll_interval_s)
         finally:
-            self.is_told = False
-            await self.source.hang_up()
+            self.is_streaming = False
+            await self.source.close_stream()
 
-    async def listen(self) -> bool:
-        """Takes up what was told; False where the stream is away."""
+    async def receive(self) -> bool:
+        """Applies the streamed prices; False while the stream is away."""
         try:
-            found = await self.source.told()
+            prices = await self.source.updates()
         except ServiceError as error:
-            if self.is_told:
+            if self.is_streaming:
                 _log.warning("reference_stream_away", cause=str(error.code))
-            self.is_told = False
-            await self.source.hang_up()
+            self.is_streaming = False
+            await self.source.close_stream()
             return False
-        self.is_told = True
-        self.quality.refer(found)
+        self.is_streaming = True
+        self.quality.apply_reference_prices(prices)
         return True
 
     def report(self) -> ReferenceReport:
         return ReferenceReport(
             name=self.name,
             is_owner=self.is_owner(),
-            is_told=self.is_told,
+            is_streaming=self.is_streaming,
             has_answered=self._has_answered,
-            failed=self._failed,
-            every_s=self.every_s,
+            failed=self._error_code,
+            poll_interval_s=self.poll_interval_s,
         )

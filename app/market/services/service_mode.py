@@ -1,4 +1,4 @@
-"""Mode of the service, from market level and write state, and its announcement."""
+"""Service mode from the market level and the database's write state, and its events."""
 
 import asyncio
 from collections import deque
@@ -19,35 +19,35 @@ from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.key_value import KeyValueRepository
 from app.market.domain.events import ModeChanged
 
-KEEP_S: Final = 1.0  # so long the count of stale symbols serves; the rest is never kept
+CACHE_S: Final = 1.0  # cache time of the count of stale symbols; nothing else is cached
 _RETRY_S: Final = 30.0
 
 
 class Cause(StrEnum):
-    """Why it is this mode: the first of these that holds."""
+    """Cause of the mode: the first one that applies."""
 
     DATABASE_UNAVAILABLE = "database_unavailable"
     STORAGE_FULL = "storage_full"
     DATABASE_LOCKED = "database_locked"  # by another program, beyond the time-out
     DATABASE_READ_ONLY = "database_read_only"
-    MARKET_UNAVAILABLE = "market_unavailable"  # nothing is known of it yet
+    MARKET_UNAVAILABLE = "market_unavailable"  # before the first data
     MARKET_STALE = "market_stale"
-    CLOCK_UNSAFE = "clock_unsafe"  # nobody knows the exchange's time well enough
+    CLOCK_UNSAFE = "clock_unsafe"  # the exchange's time is too uncertain
     SYMBOLS_STALE = "symbols_stale"  # some of them
     ALL_FRESH = "all_fresh"
 
 
 @dataclass(frozen=True, slots=True)
 class MarketLevel:
-    """How much of the market is known: as a whole, and how many symbols are stale in it."""
+    """Freshness of the market as a whole, and the number of stale symbols."""
 
     status: DataStatus
     stale_symbols: int
     is_clock_safe: bool = True
 
 
-def halted_by(refusal: ServiceError) -> Cause:
-    """Why the database takes no changes, though it can be read."""
+def halt_cause(refusal: ServiceError) -> Cause:
+    """Returns the cause for a readable database that refuses changes."""
     causes = {
         Code.STORAGE_FULL: Cause.STORAGE_FULL,
         Code.DATABASE_CONTENTION: Cause.DATABASE_LOCKED,
@@ -55,10 +55,12 @@ def halted_by(refusal: ServiceError) -> Cause:
     return causes.get(refusal.code, Cause.DATABASE_READ_ONLY)
 
 
-def mode_of(market: MarketLevel, *, is_database_down: bool, halted: Cause | None = None) -> Mode:
-    """Without the database, the market or its time nothing is decided.
+def determine_mode(
+    market: MarketLevel, *, is_database_down: bool, halted: Cause | None = None
+) -> Mode:
+    """Returns the mode; without database, market or exchange time nothing is decided.
 
-    `halted` is why the database takes no changes, though it can be read.
+    `halted` is the cause why a readable database refuses changes.
     """
     is_known = market.status is DataStatus.FRESH and market.is_clock_safe
     if halted is not None and not is_database_down:
@@ -68,8 +70,10 @@ def mode_of(market: MarketLevel, *, is_database_down: bool, halted: Cause | None
     return Mode.DEGRADED if market.stale_symbols else Mode.NORMAL
 
 
-def cause_of(market: MarketLevel, *, is_database_down: bool, halted: Cause | None = None) -> Cause:
-    """Why `mode_of` the same says what it says."""
+def determine_cause(
+    market: MarketLevel, *, is_database_down: bool, halted: Cause | None = None
+) -> Cause:
+    """Returns the cause of the mode that `determine_mode` returns for the same arguments."""
     if is_database_down:
         return Cause.DATABASE_UNAVAILABLE
     if halted is not None:
@@ -82,24 +86,24 @@ def cause_of(market: MarketLevel, *, is_database_down: bool, halted: Cause | Non
     return Cause.MARKET_UNAVAILABLE if never else Cause.MARKET_STALE
 
 
-# Why nothing is decided: the code and the sentence of a refusal.
+# Code and message of the refusal, for each cause without decisions.
 _REFUSALS: Final[Mapping[Cause, tuple[Code, str]]] = MappingProxyType(
     {
         Cause.DATABASE_UNAVAILABLE: (
             Code.DATABASE_UNAVAILABLE,
-            "The database does not answer: nothing is decided.",
+            "The database does not answer; no decisions are taken.",
         ),
         Cause.STORAGE_FULL: (
             Code.STORAGE_FULL,
-            "The disk of the database is full: nothing is decided.",
+            "The disk of the database is full; no decisions are taken.",
         ),
         Cause.DATABASE_READ_ONLY: (
             Code.DATABASE_UNAVAILABLE,
-            "The database takes no changes: nothing is decided.",
+            "The database accepts no changes; no decisions are taken.",
         ),
         Cause.MARKET_UNAVAILABLE: (
             Code.MARKET_DATA_STALE,
-            "Nothing is known of the market yet.",
+            "No market data has arrived yet.",
         ),
         Cause.MARKET_STALE: (
             Code.MARKET_DATA_STALE,
@@ -107,7 +111,7 @@ _REFUSALS: Final[Mapping[Cause, tuple[Code, str]]] = MappingProxyType(
         ),
         Cause.CLOCK_UNSAFE: (
             Code.CLOCK_UNSAFE,
-            "The exchange's time is not known well enough.",
+            "The exchange's time is too uncertain for decisions.",
         ),
     }
 )
@@ -115,31 +119,35 @@ _REFUSALS: Final[Mapping[Cause, tuple[Code, str]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class ModeState:
-    """The mode with its cause, at one moment."""
+    """Mode with its cause at one moment."""
 
     mode: Mode
     cause: Cause
-    stale_symbols: int
+    market: MarketLevel
 
     @classmethod
-    def of(
+    def from_level(
         cls, market: MarketLevel, *, is_database_down: bool = False, halted: Cause | None = None
     ) -> "ModeState":
         return cls(
-            mode_of(market, is_database_down=is_database_down, halted=halted),
-            cause_of(market, is_database_down=is_database_down, halted=halted),
-            market.stale_symbols,
+            determine_mode(market, is_database_down=is_database_down, halted=halted),
+            determine_cause(market, is_database_down=is_database_down, halted=halted),
+            market,
         )
 
     @property
+    def stale_symbols(self) -> int:
+        return self.market.stale_symbols
+
+    @property
     def refusal(self) -> UnavailableError | None:
-        """Why nothing is decided; None while the service decides."""
+        """Error for a refused decision; None while the service decides."""
         refused = _REFUSALS.get(self.cause)
         return None if refused is None else UnavailableError(*refused, retry_after_s=_RETRY_S)
 
 
 class MarketLevels(Protocol):
-    """What the mode asks of the market; `level_with` is cheap, `stale_symbols` counts them all."""
+    """Source of market levels; `level_with` is cheap, `stale_symbols` counts all symbols."""
 
     def stale_symbols(self) -> int: ...
 
@@ -147,8 +155,8 @@ class MarketLevels(Protocol):
 
 
 @dataclass(slots=True)
-class MarketGlance:
-    """The market's level, in which only the count of stale symbols may be `KEEP_S` old."""
+class CachedMarketLevel:
+    """Market level; only its count of stale symbols may be up to `CACHE_S` old."""
 
     market: MarketLevels
     monotonic: Monotonic
@@ -156,35 +164,42 @@ class MarketGlance:
 
     def __call__(self) -> MarketLevel:
         now = self.monotonic()
-        if self._counted is None or now - self._counted[0] > KEEP_S:
+        if self._counted is None or now - self._counted[0] > CACHE_S:
             self._counted = (now, self.market.stale_symbols())
         return self.market.level_with(self._counted[1])
 
 
-@dataclass(frozen=True, slots=True)
-class ModeNow:
-    """The present mode, computed here for everybody who tells it or decides by it.
+@dataclass(slots=True)
+class CurrentMode:
+    """Present mode, computed here for every reader.
 
-    Nothing is kept: an answer says the mode by which a decision of this moment is made.
-    `is_database_down` and `halted` say what was last seen.
+    Each call reads market and database, so that a response states the mode of a decision at the
+    same moment. `is_database_down` and `halted` return the last observation.
     """
 
     market: Callable[[], MarketLevel]
     is_database_down: Callable[[], bool] = lambda: False
     halted: Callable[[], Cause | None] = lambda: None
+    _last: tuple[MarketLevel, bool, Cause | None, ModeState] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
     def __call__(self) -> Mode:
-        is_down = self.is_database_down()
-        return mode_of(self.market(), is_database_down=is_down, halted=self.halted())
+        return self.state().mode
 
     def state(self) -> ModeState:
-        return ModeState.of(
-            self.market(), is_database_down=self.is_database_down(), halted=self.halted()
-        )
+        """Returns mode and cause; the same object while nothing changes."""
+        market, is_down, halted = self.market(), self.is_database_down(), self.halted()
+        last = self._last
+        if last is not None and last[0] is market and last[1] is is_down and last[2] is halted:
+            return last[3]
+        state = ModeState.from_level(market, is_database_down=is_down, halted=halted)
+        self._last = (market, is_down, halted, state)
+        return state
 
 
 class StoredState(Protocol):
-    """What the mode asks of the database."""
+    """Availability of the database."""
 
     @property
     def is_unavailable(self) -> bool: ...
@@ -193,24 +208,28 @@ class StoredState(Protocol):
     def refusal(self) -> ServiceError | None: ...
 
 
-def mode_over(market: MarketLevels, database: StoredState, monotonic: Monotonic) -> ModeNow:
-    """The mode of a service over this market and this database."""
+def create_current_mode(
+    market: MarketLevels, database: StoredState, monotonic: Monotonic
+) -> CurrentMode:
+    """Creates the mode of a service over this market and this database."""
 
     def halted() -> Cause | None:
         refusal = database.refusal
-        return None if refusal is None else halted_by(refusal)
+        return None if refusal is None else halt_cause(refusal)
 
-    return ModeNow(MarketGlance(market, monotonic), lambda: database.is_unavailable, halted)
+    return CurrentMode(
+        CachedMarketLevel(market, monotonic), lambda: database.is_unavailable, halted
+    )
 
 
-LOOK_S: Final = 1.0
-MODE: Final = "mode"  # the fact: which mode was told last, and with which change
-_MOST: Final = 100  # changes that wait for the database; of more the oldest are not told
+CHECK_S: Final = 1.0
+MODE: Final = "mode"  # key: the last published mode and its change id
+_MOST: Final = 100  # changes waiting for the database; beyond that the oldest are dropped
 _log = structlog.get_logger("mode")
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _ModeChange:
     id: str
     mode: Mode
     cause: str
@@ -219,12 +238,12 @@ class _Seen:
 
 
 @dataclass(slots=True)
-class ModeWatch:
-    """Only the owner of the feed looks, so that of many processes one tells.
+class ModePublisher:
+    """Publishes mode changes; runs in the feed's owner only, so that one process publishes them.
 
-    What was told last is stored with the event, so that neither a restart nor another owner
-    repeats it. Without the database changes wait, each with the time at which it was seen.
-    `fence` refuses to write for who is no longer the owner.
+    The last published mode is stored with its event, so neither a restart nor another owner repeats
+    it. Without the database changes wait, each with the time of its detection. `fence` refuses
+    writes of a process that lost the feed.
     """
 
     database: Database
@@ -233,44 +252,44 @@ class ModeWatch:
     clock: Clock
     new_id: NewId
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    _waiting: deque[_Seen] = field(default_factory=lambda: deque(maxlen=_MOST), init=False)
+    _waiting: deque[_ModeChange] = field(default_factory=lambda: deque(maxlen=_MOST), init=False)
     _newest: Mode | None = field(default=None, init=False)
 
     async def run(self, beat: Callable[[], None]) -> None:
-        """Looks once a second, for ever."""
-        self._newest = None  # another owner may have told of it since
+        """Checks once a second until cancelled."""
+        self._newest = None  # another owner may have published one since
         while True:
-            await self.look()
+            await self.check()
             beat()
-            await self.sleep(LOOK_S)
+            await self.sleep(CHECK_S)
 
-    async def look(self) -> None:
-        """Notes the present mode if it is another one, and tells what has not been told yet."""
+    async def check(self) -> None:
+        """Detects a change of the mode, and publishes waiting changes."""
         state = self.state()
         if state.mode is not self._newest:
             self._newest = state.mode
             cause = state.cause.value
             self._waiting.append(
-                _Seen(self.new_id(), state.mode, cause, state.stale_symbols, self.clock())
+                _ModeChange(self.new_id(), state.mode, cause, state.stale_symbols, self.clock())
             )
-            _log.info("mode_seen", mode=state.mode.value, cause=cause)
+            _log.info("mode_changed_to", mode=state.mode.value, cause=cause)
         if not self._waiting:
             return
         try:
-            await self.database.run(self._tell)
+            await self.database.run(self._publish)
         except ServiceError as error:
-            _log.warning("mode_not_told", mode=state.mode.value, cause=str(error.code))
+            _log.warning("mode_not_published", mode=state.mode.value, cause=str(error.code))
         else:
             self._waiting.clear()
 
-    async def _tell(self, unit: UnitOfWork) -> None:
+    async def _publish(self, unit: UnitOfWork) -> None:
         await self.fence(unit)
-        told = await unit.get(KeyValueRepository).get(MODE)
-        # Before anything was known nothing was decided.
-        was = Mode.FROZEN if told is None else Mode(told["mode"])
-        last = None if told is None else told["id"]
+        published = await unit.get(KeyValueRepository).get(MODE)
+        # Before the first data nothing was decided.
+        was = Mode.FROZEN if published is None else Mode(published["mode"])
+        last = None if published is None else published["id"]
         waiting = list(self._waiting)
-        # The commit before may have come through although we were told that it had not.
+        # The previous commit may have succeeded although it returned an error.
         known = [at for at, one in enumerate(waiting) if one.id == last]
         for one in waiting[known[0] + 1 :] if known else waiting:
             if one.mode is was:

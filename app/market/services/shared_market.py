@@ -29,8 +29,8 @@ from app.market.domain.models import (
     Ticker,
 )
 from app.market.domain.price_quarantine import PriceState
-from app.market.services.feed_leader import FeedLease, require_epoch
-from app.market.services.fetcher import FUNDING_KEEP_MS
+from app.market.services.feed_leader import LeaderLease, require_epoch
+from app.market.services.fetcher import FUNDING_RETENTION_MS
 from app.market.services.open_interest import IN_MEMORY_MS
 from app.market.services.ports import SharedBoards
 from app.market.services.service import MarketData
@@ -45,34 +45,34 @@ FORMAT: Final = 2
 _LEVEL: Final = 3
 T = TypeVar("T")
 
-Aged = tuple[int, int, T]  # age at writing and exchange time of arrival in ms, value
-Mark = tuple[int, int, int, int]  # age, arrival, how many, the newest one's time; all ms
+Aged = tuple[int, int, T]  # age at writing and exchange time of arrival (ms), value
+Mark = tuple[int, int, int, int]  # age and arrival (ms), count, time of the newest (ms)
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """How far the owner of the feed is, and how it reaches the exchange."""
+class LeaderState:
+    """Progress of the feed's leader, and its link to the exchange."""
 
-    server_ms: float | None  # the exchange's time at writing; None while it was never asked
-    doubt_s: float
+    server_ms: float | None  # exchange time at writing; None before its first answer
+    uncertainty_s: float
     trading: ExchangeStatus | None
     link: ExchangeLink
     fill: tuple[str, int, int]
     is_scorable: bool
     is_filled: bool
-    is_whole: bool  # a complete board was made after its first fill
+    is_whole: bool  # a complete board was computed after its first fill
     registry: int  # raised with each change of the stored contracts
-    synced: SyncSummary | None  # what its newest list of contracts changed
+    synced: SyncSummary | None  # changes of its newest contract list
     is_streaming: bool = False
-    board_id: str | None = None  # of the complete board that it decides on
+    board_id: str | None = None  # run id of its newest complete board
 
 
 @dataclass(frozen=True, slots=True)
-class SharedMarket:
-    """One moment of the owner's market."""
+class SharedMarketMessage:
+    """Message with the leader's market at one moment."""
 
     format: int
-    course: Course
+    leader: LeaderState
     stats: dict[str, Aged[ContractStats]]
     tickers: dict[str, Aged[Ticker]]
     books: dict[str, Aged[Book]]
@@ -80,16 +80,16 @@ class SharedMarket:
     daily: dict[str, Mark]
     hourly: dict[str, Mark]
     funding: dict[str, Mark]
-    open_interest: tuple[int, int]  # instants, the newest one
+    open_interest: tuple[int, int]  # number of snapshots, time of the newest
     quality: dict[str, PriceState] = field(default_factory=dict)
     diverged: frozenset[str] = frozenset()
 
 
-def shared(market: Market, course: Course, mono: float) -> SharedMarket:
-    """`market` as it stands at the monotonic time `mono`."""
+def create_message(market: Market, leader: LeaderState, mono: float) -> SharedMarketMessage:
+    """Creates the message from `market` at the monotonic time `mono`."""
 
-    def aged(held: Mapping[str, Received[T]]) -> dict[str, Aged[T]]:
-        return {code: (*_age(one, mono), one.value) for code, one in held.items()}
+    def aged(current: Mapping[str, Received[T]]) -> dict[str, Aged[T]]:
+        return {code: (*_age(one, mono), one.value) for code, one in current.items()}
 
     log = market.open_interest.times_ms
     bars = {
@@ -104,9 +104,9 @@ def shared(market: Market, course: Course, mono: float) -> SharedMarket:
         code: (*_age(one, mono), len(one.value), one.value[-1].settled_ms if one.value else 0)
         for code, one in market.funding.items()
     }
-    return SharedMarket(
+    return SharedMarketMessage(
         format=FORMAT,
-        course=course,
+        leader=leader,
         stats=aged(market.stats),
         tickers=aged(market.tickers),
         books=aged(market.books),
@@ -120,27 +120,30 @@ def shared(market: Market, course: Course, mono: float) -> SharedMarket:
     )
 
 
-def packed(market: SharedMarket) -> bytes:
-    """Takes processor time: call it in a thread."""
+def encode_message(market: SharedMarketMessage) -> bytes:
+    """Encodes and compresses the message; takes processor time, so call it in a thread."""
     return zlib.compress(msgspec.msgpack.encode(market), _LEVEL)
 
 
-def unpacked(payload: bytes) -> SharedMarket:
-    """Takes processor time: call it in a thread. Raises ValueError for what is none of ours."""
+def decode_message(payload: bytes) -> SharedMarketMessage:
+    """Decodes a message; takes processor time, so call it in a thread.
+
+    Raises ValueError for a message of another version.
+    """
     try:
-        return msgspec.msgpack.decode(zlib.decompress(payload), type=SharedMarket)
+        return msgspec.msgpack.decode(zlib.decompress(payload), type=SharedMarketMessage)
     except (zlib.error, msgspec.MsgspecError) as error:
         raise ValueError("not a shared market of this version") from error
 
 
-def received(aged: Mapping[str, Aged[T]], mono: float) -> dict[str, Received[T]]:
-    """As it is held by who reads it; `mono` is our monotonic time of its writing."""
+def with_local_times(aged: Mapping[str, Aged[T]], mono: float) -> dict[str, Received[T]]:
+    """Returns the values with our times; `mono` is our monotonic time of their writing."""
     return {code: Received(value, at, mono - age / 1000) for code, (age, at, value) in
             aged.items()}  # fmt: skip
 
 
-def stamped(value: T, mark: Mark | tuple[int, int], mono: float) -> Received[T]:
-    """A loaded value with the age and arrival of its mark."""
+def with_mark_times(value: T, mark: Mark | tuple[int, int], mono: float) -> Received[T]:
+    """Returns a loaded value with the age and arrival of its mark."""
     return Received(value, mark[1], mono - mark[0] / 1000)
 
 
@@ -150,57 +153,57 @@ def _age(one: Received[object], mono: float) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class MarketPublisher:
-    """One row, only when something has changed, and only under the present epoch."""
+    """Writes the leader's market to one row, only after a change and under the present epoch."""
 
     database: Database
     market: MarketData
     boards: SharedBoards
-    lease: FeedLease
+    lease: LeaderLease
     link: Callable[[], ExchangeLink]
     monotonic: Monotonic
     _sent: tuple[Market, object] | None = field(default=None, init=False)
 
     async def publish(self) -> bool:
-        """Whether something was written; the lease is lost if it was refused.
+        """Publishes a change; returns whether it was written, and gives the lease up if refused.
 
         Raises UnavailableError.
         """
         epoch, market = self.lease.epoch, self.market.live.market
-        course = self._course()
-        # The time of the last answer changes with each request and is no news.
-        news = epoch, course.fill, course.trading, course.link.state, course.registry, (
-            course.is_scorable, course.is_filled, course.is_whole, course.synced,
-            course.board_id,
+        leader = self._leader_state()
+        # The time of the last answer changes with each request, so it does not count as a change.
+        state = epoch, leader.fill, leader.trading, leader.link.state, leader.registry, (
+            leader.is_scorable, leader.is_filled, leader.is_whole, leader.synced,
+            leader.board_id,
         )  # fmt: skip
         if epoch is None or (
-            self._sent is not None and self._sent[0] is market and self._sent[1] == news
+            self._sent is not None and self._sent[0] is market and self._sent[1] == state
         ):
             return False
-        # Ages are taken after the time of writing: a pause in between makes nothing younger.
+        # Ages are computed after the writing time: a pause in between makes no value younger.
         async with self.database.read() as unit:
             stamped_ms = await unit.get(SharedMarketRepository).clock_ms()
-        moment = shared(market, self._course(), self.monotonic())
-        payload = await asyncio.to_thread(packed, moment)
+        moment = create_message(market, self._leader_state(), self.monotonic())
+        payload = await asyncio.to_thread(encode_message, moment)
         async with self.database.write() as unit:
             written = await unit.get(SharedMarketRepository).publish(epoch, stamped_ms, payload)
         if not written:
-            self.lease.lost()
+            self.lease.give_up()
             return False
-        self._sent = market, news
+        self._sent = market, state
         return True
 
-    def _course(self) -> Course:
+    def _leader_state(self) -> LeaderState:
         data, clock = self.market, self.market.server_clock
-        board = self.boards.in_force()
-        return Course(
+        board = self.boards.latest_complete()
+        return LeaderState(
             server_ms=float(clock.now_ms()) if clock.synced else None,
-            doubt_s=clock.doubt_s,
+            uncertainty_s=clock.uncertainty_s,
             trading=data.trading,
             link=self.link(),
             fill=(data.fill.stage, data.fill.done, data.fill.total),
             is_scorable=data.scorable.is_set(),
             is_filled=data.is_filled(),
-            is_whole=self.boards.is_whole(),
+            is_whole=self.boards.has_complete_board(),
             registry=data.registry.revision,
             synced=data.registry.last_sync,
             is_streaming=data.live.market.is_streaming,
@@ -214,10 +217,10 @@ _log = structlog.get_logger("feed")
 
 @dataclass(slots=True)
 class MarketFollower:
-    """Reads the shared market and the newest board whenever they have changed.
+    """Loads the leader's market and newest board whenever they change.
 
-    Ages go on from those at writing by the database's clock, so that without an owner everything
-    turns stale by itself. `link` is the owner's way to the exchange; None before the first word.
+    Ages continue from those at writing by the database's clock, so without a leader everything
+    turns stale. `link` is the leader's link to the exchange, None before the first message.
     """
 
     database: Database
@@ -230,11 +233,11 @@ class MarketFollower:
 
     @property
     def epoch(self) -> int | None:
-        """Of the owner whose market this is; None before the first word of one."""
+        """Epoch of the leader whose market is loaded; None before the first message."""
         return None if self._seen is None else self._seen[0]
 
-    async def look(self) -> bool:
-        """Whether there was something new. Raises UnavailableError."""
+    async def refresh(self) -> bool:
+        """Loads a new message; returns whether there was one. Raises UnavailableError."""
         found = None
         sent = self.monotonic()
         async with self.database.read() as unit:
@@ -242,77 +245,77 @@ class MarketFollower:
             if stamp is not None and (stamp.epoch, stamp.version) != self._seen:
                 sent = self.monotonic()
                 found = await unit.get(SharedMarketRepository).newest()
-        heard = self.monotonic()
+        read_at = self.monotonic()
         await self.boards.refresh()
         if found is None:
             return False
         stamp, payload = found
         try:
-            market = await asyncio.to_thread(unpacked, payload)
+            market = await asyncio.to_thread(decode_message, payload)
         except ValueError:
-            # Written by another version of the code: its owner is followed once we are updated.
+            # Written by another version of the code: its leader is followed after an update.
             _log.warning("shared_market_unreadable", epoch=stamp.epoch)
             return False
-        await self._take(market, stamp, sent, heard)
+        await self._apply(market, stamp, sent, read_at)
         self._seen = stamp.epoch, stamp.version
         return True
 
-    async def _take(self, sent: SharedMarket, stamp: Stamped, asked: float, heard: float) -> None:
-        course, data = sent.course, self.market
-        # The earliest that it can have been: nothing seems younger than it is.
-        mono = asked - stamp.elapsed_s
-        if course.server_ms is not None:
-            half_s = (heard - asked) / 2
-            data.server_clock.carry(course.server_ms, mono + half_s, course.doubt_s + half_s)
-        if self._registry != (stamp.epoch, course.registry):
+    async def _apply(
+        self, message: SharedMarketMessage, stamp: Stamped, sent: float, read_at: float
+    ) -> None:
+        leader, data = message.leader, self.market
+        # The earliest possible time of writing: no value seems younger than it is.
+        mono = sent - stamp.elapsed_s
+        if leader.server_ms is not None:
+            half_s = (read_at - sent) / 2
+            data.server_clock.adopt_sample(
+                leader.server_ms, mono + half_s, leader.uncertainty_s + half_s
+            )
+        if self._registry != (stamp.epoch, leader.registry):
             former = data.registry.known
             await data.registry.load()
-            data.live.forget(data.registry.known.others_than(former))
-            self._registry = stamp.epoch, course.registry
-        data.registry.last_sync = course.synced
-        await self._load_bars(Interval.DAY, sent.daily, mono)
-        await self._load_bars(Interval.HOUR, sent.hourly, mono)
-        funding = await self._funding(sent.funding, mono)
-        await self._load_open_interest(sent.open_interest)
-        held = data.live.market
-        news = Market(
-            stats=joined(held.stats, received(sent.stats, mono)),
-            tickers=joined(held.tickers, received(sent.tickers, mono)),
-            books=joined(held.books, received(sent.books, mono)),
-            funding=joined(held.funding, funding),
-            answers=joined(
-                held.answers,
-                {source: stamped(None, mark, mono) for source, mark in sent.answers.items()},
-            ),
-        )
+            data.live.forget(data.registry.known.relisted_since(former))
+            self._registry = stamp.epoch, leader.registry
+        data.registry.last_sync = leader.synced
+        await self._load_bars(Interval.DAY, message.daily, mono)
+        await self._load_bars(Interval.HOUR, message.hourly, mono)
+        funding = await self._funding(message.funding, mono)
+        await self._load_open_interest(message.open_interest)
+        present = data.live.market
         data.live.publish(
             replace(
-                held,
-                stats=news.stats,
-                tickers=news.tickers,
-                books=news.books,
-                funding=news.funding,
-                answers=news.answers,
-                quality=sent.quality,
-                diverged=sent.diverged,
-                is_streaming=course.is_streaming,
+                present,
+                stats=joined(present.stats, with_local_times(message.stats, mono)),
+                tickers=joined(present.tickers, with_local_times(message.tickers, mono)),
+                books=joined(present.books, with_local_times(message.books, mono)),
+                funding=joined(present.funding, funding),
+                answers=joined(
+                    present.answers,
+                    {
+                        source: with_mark_times(None, mark, mono)
+                        for source, mark in message.answers.items()
+                    },
+                ),
+                quality=message.quality,
+                diverged=message.diverged,
+                is_streaming=leader.is_streaming,
             )
         )
-        data.trading, data.fill, self.link = course.trading, FillProgress(*course.fill), course.link
-        if course.is_scorable:
+        data.trading, data.fill, self.link = leader.trading, FillProgress(*leader.fill), leader.link
+        if leader.is_scorable:
             data.scorable.set()
-        if course.is_filled:
+        if leader.is_filled:
             data.filled.set()
-        board = self.boards.in_force()
-        if course.is_whole and board is not None and board.run_id == course.board_id:
-            self.boards.whole.set()
+        board = self.boards.latest_complete()
+        if leader.is_whole and board is not None and board.run_id == leader.board_id:
+            self.boards.complete_board_ready.set()
 
     async def _load_bars(self, interval: Interval, marks: Mapping[str, Mark], mono: float) -> None:
-        """Bars that the owner has and we do not: the new ones, or all where there was a gap."""
-        held = self.market.live.market.series(interval)
+        """Loads bars that only the leader has: the new ones, or all after a gap."""
+        current = self.market.live.market.series(interval)
         more: dict[str, int] = {}  # code -> since when
         for code, (_, _, count, last_ms) in marks.items():
-            series = held[code].value if code in held else EMPTY
+            series = current[code].value if code in current else EMPTY
             ours_ms = int(series.opened_ms[-1]) if len(series) else 0
             if last_ms <= ours_ms and count <= len(series) + _BAR_OF_GRACE:
                 continue
@@ -325,10 +328,10 @@ class MarketFollower:
         async with self.database.read() as unit:
             found = await unit.get(CandleRepository).load(list(ids), interval, min(more.values()))
         market = self.market.live.market
-        held = market.series(interval)
+        current = market.series(interval)
         fresh = {
-            code: stamped(
-                merged(held[code].value if code in held else EMPTY, series, BARS[interval]),
+            code: with_mark_times(
+                merged(current[code].value if code in current else EMPTY, series, BARS[interval]),
                 marks[code],
                 mono,
             )
@@ -340,13 +343,13 @@ class MarketFollower:
     async def _funding(
         self, marks: Mapping[str, Mark], mono: float
     ) -> dict[str, Received[tuple[Funding, ...]]]:
-        """Rates of everybody, with the ages that they have for the owner."""
-        held = self.market.live.market.funding
-        rates = {code: held[code].value if code in held else () for code in marks}
+        """Returns the leader's funding rates with their ages."""
+        current = self.market.live.market.funding
+        rates = {code: current[code].value if code in current else () for code in marks}
         last = {code: found[-1].settled_ms if found else 0 for code, found in rates.items()}
         behind = {code for code, mark in marks.items() if mark[3] > last[code]}
         if ids := self._ids(behind):
-            oldest_ms = self.market.server_clock.now_ms() - FUNDING_KEEP_MS
+            oldest_ms = self.market.server_clock.now_ms() - FUNDING_RETENTION_MS
             since_ms = max(oldest_ms, min(last[code] for code in ids.values()))
             async with self.database.read() as unit:
                 found = await unit.get(MarketRepository).funding(list(ids), since_ms)
@@ -355,7 +358,7 @@ class MarketFollower:
                 news = tuple(one for one in settled if one.settled_ms > last[code])
                 kept = tuple(one for one in rates[code] if one.settled_ms >= oldest_ms)
                 rates[code] = (*kept, *news)
-        return {code: stamped(found, marks[code], mono) for code, found in rates.items()}
+        return {code: with_mark_times(found, marks[code], mono) for code, found in rates.items()}
 
     async def _load_open_interest(self, mark: tuple[int, int]) -> None:
         data, (_, last_ms) = self.market, mark
@@ -382,7 +385,7 @@ class MarketFollower:
         data.live.publish(replace(data.live.market, open_interest=log))
 
     def _ids(self, codes: Collection[str]) -> dict[str, str]:
-        """Symbol id -> code of those that we know."""
+        """Returns symbol id -> code of the known ones."""
         return {
             entry.symbol_id: entry.contract.code
             for entry in self.market.registry.index.entries
@@ -394,39 +397,40 @@ _RETRY_S = 5.0
 
 
 @dataclass(slots=True)
-class FeedView:
-    """`lease` is None where nothing runs by itself: then callers have the exchange asked.
+class FeedOwnership:
+    """Feed as this process sees it: its leader, the link to the exchange, and all processes.
 
-    `follower` is None where no other process can use the database.
+    `lease` is None in a process without background tasks. `follower` is None where no other process
+    can use the database.
     """
 
     own_link: Callable[[], ExchangeLink]
-    lease: FeedLease | None = None
+    lease: LeaderLease | None = None
     follower: MarketFollower | None = None
     registry: ProcessRegistry | None = None
 
     def is_owner(self) -> bool:
-        """Whether this process may talk to the exchange."""
+        """True if this process may talk to the exchange."""
         return self.follower is None or (self.lease is not None and self.lease.epoch is not None)
 
     def epoch(self) -> int | None:
-        """Of the market in memory; None before the first one was seen, or without a lease."""
+        """Returns the epoch of the market in memory; None before the first, or without a lease."""
         if self.lease is not None and self.lease.epoch is not None:
             return self.lease.epoch
         return None if self.follower is None else self.follower.epoch
 
     def own_epoch(self) -> float:
-        """Of the feed while this process owns it, for a gauge; else NaN."""
-        held = None if self.lease is None else self.lease.epoch
-        return math.nan if held is None else float(held)
+        """Returns the epoch while this process leads, for a gauge; else NaN."""
+        epoch = None if self.lease is None else self.lease.epoch
+        return math.nan if epoch is None else float(epoch)
 
     def link(self) -> ExchangeLink:
-        """How the exchange is reached by whoever reads it."""
+        """Returns the leader's link to the exchange."""
         followed = None if self.follower is None else self.follower.link
         return self.own_link() if self.is_owner() or followed is None else followed
 
     def drifted(self) -> tuple[str, ...] | None:
-        """Processes that run with other code or settings; None where there can be none."""
+        """Returns processes with other code or settings than ours; None for a single process."""
         if self.registry is None or not self.registry.processes:
             return None
         ours = self.registry.profile
@@ -436,7 +440,7 @@ class FeedView:
         )
 
     def processes(self) -> tuple[ProcessFacts, ...]:
-        """Everybody who lives on this database; nobody where it cannot be shared."""
+        """Returns all processes of this database; empty where it cannot be shared."""
         if self.registry is None:
             return ()
         drifted = self.registry.mismatched_processes()
@@ -456,7 +460,7 @@ class FeedView:
         )
 
     async def fence(self, unit: UnitOfWork) -> None:
-        """Refuses to write what rests on the market of an earlier owner.
+        """Refuses writes based on the market of an earlier leader.
 
         Raises UnavailableError(market_data_stale).
         """
@@ -466,17 +470,17 @@ class FeedView:
         if epoch is None:
             raise UnavailableError(
                 Code.MARKET_DATA_STALE,
-                "No process has read the market yet.",
+                "No market data has arrived yet.",
                 retry_after_s=_RETRY_S,
             )
         await require_epoch(unit, epoch)
 
 
-def _difference(theirs: ProcessProfile, ours: ProcessProfile) -> str:
-    """In words; what stands for the settings is told to nobody, secrets went into it."""
+def _difference(peer: ProcessProfile, own: ProcessProfile) -> str:
+    """Describes the difference; the hash of the settings stays secret."""
     parts = []
-    if theirs.version != ours.version:
-        parts.append(f"code {theirs.version}")
-    if theirs.settings_hash != ours.settings_hash:
+    if peer.version != own.version:
+        parts.append(f"code {peer.version}")
+    if peer.settings_hash != own.settings_hash:
         parts.append("other settings")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""What can be said of the market at one moment: funnel, quotes, freshness, inputs of a scoring."""
+"""Immutable view of the market at one moment: funnel, quotes, freshness, scoring inputs."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +15,14 @@ from app.foundation.data_status import DataStatus
 from app.foundation.memoize import ViewCache
 from app.market.domain.data_quality import closed_by_ms, freshness, worst
 from app.market.domain.eligibility import (
-    TOO_FEW_BARS,
+    DAILY_BARS_RULE,
     TURNOVER_24H,
-    Candidate,
+    EligibilityCandidate,
+    EligibilityLimits,
     Funnel,
-    Limits,
     RuleCheck,
-    check,
-    worth_history,
+    check_rules,
+    is_worth_history,
 )
 from app.market.domain.liquidity import depth
 from app.market.domain.models import (
@@ -37,16 +37,16 @@ from app.market.domain.models import (
 from app.market.domain.panel import Panel, ScoringInputs
 from app.market.domain.sectors import SectorTable
 from app.market.domain.symbols import SymbolEntry, base_quantity
-from app.market.services.eligibility import Sieve, turns
+from app.market.services.eligibility import FunnelInputs, fresh_until
 from app.market.services.exchange_clock import instant
 from app.market.services.state import CANDLE_SOURCE, LIVE, Market, Received
 from app.market.services.symbol_quality import next_funding
-from app.market.services.symbol_registry import Known
+from app.market.services.symbol_registry import KnownContracts
 
 
 @dataclass(frozen=True, slots=True)
 class Aged:
-    """A value with its age in seconds and the verdict on it."""
+    """Age of a value in seconds, with its freshness."""
 
     age_s: float | None
     status: DataStatus
@@ -54,7 +54,7 @@ class Aged:
 
 @dataclass(frozen=True, slots=True)
 class QuoteView:
-    """One symbol as the market shows it now; None where nothing is known."""
+    """Market values of one symbol; None is unknown."""
 
     entry: SymbolEntry
     last: Decimal | None
@@ -75,30 +75,32 @@ class QuoteView:
     depth: float | None  # quote currency within 50 bp of mid, thinner side
     settled_funding: tuple[Funding, ...]
     ages: Mapping[Source, Aged]
-    told_at: datetime | None  # exchange time of bid and ask; a contract is asked about more rarely
-    as_of: datetime | None  # what all of it is known up to; each part has its own age
+    quoted_at: (
+        datetime | None
+    )  # exchange time of bid and ask, which are newer than the contract's statistics
+    as_of: datetime | None  # time up to which all parts are known; each part has its own age
     status: DataStatus
 
 
 def spread(bid: Decimal | None, ask: Decimal | None) -> float | None:
-    """Basis points of mid; None for a missing, crossed or locked quote."""
+    """Returns the spread in basis points of mid; None for a missing, crossed or locked quote."""
     if bid is None or ask is None or not 0 < bid < ask:
         return None
     return float((ask - bid) / (ask + bid) * 20_000)
 
 
-_QUORUM: Final = 0.5  # of the symbols must have a bar before a panel ends with it
+_QUORUM: Final = 0.5  # share of symbols that must have a bar before a panel ends with it
 
 
 @dataclass(slots=True)
 class PanelCache:
-    """The newest panel of each interval: one object for as long as no closed candle changes."""
+    """LatestUpdate panel of each interval; the same object while no closed candle changes."""
 
     _known: dict[Interval, tuple[tuple[CandleSeries | None, ...], Panel]] = field(
         default_factory=dict, init=False
     )
 
-    def of(
+    def get(
         self,
         series: Mapping[str, CandleSeries],
         symbols: tuple[str, ...],
@@ -106,7 +108,7 @@ class PanelCache:
         closed_by_ms: int,
         bars: int,
     ) -> Panel:
-        """As `Panel.of`; series that did not change are the same objects."""
+        """Returns `Panel.from_series`, cached; unchanged series must be the same objects."""
         own = tuple(map(series.get, symbols))
         last_ms = closed_by_ms // interval.ms * interval.ms - interval.ms
         former, panel = self._known.get(interval, ((), None))
@@ -118,14 +120,14 @@ class PanelCache:
             and all(one is other for one, other in zip(own, former, strict=True))
         ):
             return panel
-        panel = Panel.of(series, symbols, interval, closed_by_ms, bars)
+        panel = Panel.from_series(series, symbols, interval, closed_by_ms, bars)
         self._known[interval] = own, panel
         return panel
 
 
 BuildPanel = Callable[
     [Mapping[str, CandleSeries], tuple[str, ...], Interval, int, int], Panel
-]  # as Panel.of
+]  # as Panel.from_series
 
 
 def agreed_panel(
@@ -134,11 +136,11 @@ def agreed_panel(
     interval: Interval,
     closed_ms: int,
     bars: int,
-    build: BuildPanel = Panel.of,
+    build: BuildPanel = Panel.from_series,
 ) -> Panel:
-    """The last `bars` that closed by `closed_ms` of `symbols`, or of all by name without them.
+    """Returns the last `bars` bars closed by `closed_ms` of `symbols`, None meaning all by name.
 
-    It ends with the newest bar that at least half of them have.
+    The panel ends with the newest bar that at least half of the symbols have.
     """
     names = tuple(sorted(series)) if symbols is None else symbols
     last = [int(series[name].opened_ms[-1]) for name in names if len(series.get(name, ()))]
@@ -149,52 +151,52 @@ def agreed_panel(
 
 
 def as_float(value: Decimal | None) -> float:
-    """NaN where it is not known."""
+    """Returns NaN for None."""
     return np.nan if value is None else float(value)
 
 
 def age_column(ages: Sequence[Mapping[Source, float | None]], source: Source) -> Floats:
-    """(N,) ages in seconds of one source; NaN where there never was a value."""
+    """Returns (N,) ages in seconds of one source; NaN where there never was a value."""
     known = (one[source] for one in ages)
     return np.array([np.nan if age is None else age for age in known], dtype=np.float64)
 
 
-DAILY_BARS: Final = 250  # a full sample of the confidence
+DAILY_BARS: Final = 250  # full sample of the confidence
 HOURLY_BARS: Final = 400
 BARS: Final[Mapping[Interval, int]] = {Interval.DAY: DAILY_BARS, Interval.HOUR: HOURLY_BARS}
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MarketMoment:
-    """The market frozen at one instant; every method is a pure function of it."""
+    """Market at one instant; every method is a pure function of it."""
 
     market: Market
-    known: Known
+    known: KnownContracts
     configuration: Configuration
     sectors: SectorTable
     mono: float
     server_ms: int
-    memory: ViewCache = field(default_factory=ViewCache)  # shared by moments of one market
-    panels: PanelCache = field(default_factory=PanelCache)  # as well
-    clock_doubt_s: float = 0.0  # by so much `server_ms` may be wrong
-    is_streamed: bool = False  # the configured feed mode: age limits never follow the present one
+    memory: ViewCache = field(default_factory=ViewCache)  # shared by all moments of one market
+    panels: PanelCache = field(default_factory=PanelCache)  # shared likewise
+    clock_uncertainty_s: float = 0.0  # largest error of `server_ms`
+    is_streamed: bool = False  # configured feed mode, which age limits follow; not the present one
 
     @property
-    def limits(self) -> Limits:
-        return Limits(self.configuration.eligibility, self.age_limit_s(Source.TICKERS))
+    def limits(self) -> EligibilityLimits:
+        return EligibilityLimits(self.configuration.eligibility, self.age_limit_s(Source.TICKERS))
 
     def age_limit_s(self, source: Source) -> float:
-        """How old an input may be in the configured feed mode."""
+        """Returns the age limit of an input in the configured feed mode."""
         return self.configuration.age_limit_s(source, streaming=self.is_streamed)
 
     @property
     def quote_span_s(self) -> float:
-        """Quotes of one scoring may be so far apart, in seconds."""
+        """Largest time span in seconds between the quotes of one scoring run."""
         return self.configuration.quote_span_s(streaming=self.is_streamed)
 
     @property
-    def _sieve(self) -> Sieve:
-        return Sieve(
+    def _funnel_inputs(self) -> FunnelInputs:
+        return FunnelInputs(
             self.market,
             self.known,
             self.configuration,
@@ -204,65 +206,68 @@ class MarketMoment:
             self.memory,
         )
 
-    def candidate(self, contract: Contract, symbol: str) -> Candidate:
-        """What the funnel asks of one contract."""
-        return self._sieve.candidate(contract, symbol)
+    def candidate(self, contract: Contract, symbol: str) -> EligibilityCandidate:
+        """Returns the inputs of the eligibility rules for one contract."""
+        return self._funnel_inputs.candidate(contract, symbol)
 
     def funnel(self) -> Funnel:
-        return self._sieve.funnel()
+        return self._funnel_inputs.funnel()
 
     def eligibility(self, entry: SymbolEntry) -> tuple[RuleCheck, ...]:
-        return check(self.candidate(entry.contract, entry.symbol), self.limits)
+        return check_rules(self.candidate(entry.contract, entry.symbol), self.limits)
 
     def status(self) -> DataStatus:
-        """Of the market as a whole: the listings that everything else hangs on."""
+        """Returns the freshness of the listings, on which all other market data depends."""
         return self.status_until()[0]
 
     def status_until(self) -> tuple[DataStatus, float]:
-        """Status, and the last monotonic second at which it holds without a new answer."""
-        asked = ((self.market.answers.get(one), self.age_limit_s(one)) for one in LIVE)
-        ends = (one.mono + limit_s for one, limit_s in asked if one is not None)
-        turns = min((end for end in ends if self.mono <= end), default=np.inf)
-        return worst(map(self._verdict, LIVE)), turns
+        """Returns the status, and the last monotonic second at which it holds unchanged."""
+        answers = ((self.market.answers.get(one), self.age_limit_s(one)) for one in LIVE)
+        ends = (one.mono + limit_s for one, limit_s in answers if one is not None)
+        until = min((end for end in ends if self.mono <= end), default=np.inf)
+        return worst(map(self._freshness, LIVE)), until
 
     def unknown(self) -> tuple[Source, ...]:
-        """What as a whole is too old to score by or was never there."""
-        stale = [source for source in LIVE if self._verdict(source) is not DataStatus.FRESH]
+        """Returns the sources that are too old to score by, or missing."""
+        stale = [source for source in LIVE if self._freshness(source) is not DataStatus.FRESH]
         return (*stale, *(() if self.market.daily else (Source.DAILY_CANDLES,)))
 
     def as_of(self) -> datetime | None:
-        """Exchange time that everything live is known up to; None until all of it has answered."""
+        """Returns the exchange time up to which all listings are known; None before all answer."""
         known_ms = self.market.known_until_ms()
         return None if known_ms is None else instant(known_ms)
 
     def age_s(self, source: Source) -> float | None:
-        """Seconds since the source last answered."""
+        """Returns the seconds since the source last answered."""
         return self._age(self.market.answers.get(source))
 
-    def _verdict(self, source: Source) -> DataStatus:
+    def _freshness(self, source: Source) -> DataStatus:
         return freshness(self.age_s(source), self.age_limit_s(source))
 
     def ages(self, entry: SymbolEntry) -> dict[Source, Aged]:
-        """Age and verdict of each input of one symbol."""
+        """Returns age and freshness of each input of one symbol."""
         code = entry.contract.code
-        found = {
+        aged = {
             source: Aged(age, freshness(age, self.age_limit_s(source)))
             for source, age in self._ages_of(code).items()
         }
         if code in self.market.diverged:
-            quote = found[Source.TICKERS]
-            found[Source.TICKERS] = Aged(quote.age_s, worst((quote.status, DataStatus.STALE)))
-        return found
+            quote = aged[Source.TICKERS]
+            aged[Source.TICKERS] = Aged(quote.age_s, worst((quote.status, DataStatus.STALE)))
+        return aged
 
     def _live_limits_s(self) -> tuple[float, float]:
         return self.age_limit_s(Source.CONTRACTS), self.age_limit_s(Source.TICKERS)
 
     def is_fresh(self, entry: SymbolEntry) -> bool:
-        """Whether contract and ticker are within their age limits and not contradicted."""
+        """True if contract and ticker are within their age limits and not contradicted."""
         return self._is_fresh(entry.contract.code, self._live_limits_s())
 
     def _is_fresh(self, code: str, limits_s: tuple[float, float]) -> bool:
-        """`limits_s` are those of LIVE: finding them for each symbol takes longer than the rest."""
+        """True if contract and ticker are within `limits_s`, those of LIVE.
+
+        Computing the limits for each symbol takes longer than the rest.
+        """
         if code in self.market.diverged:
             return False
         stats, ticker = self.market.stats.get(code), self.market.tickers.get(code)
@@ -272,19 +277,23 @@ class MarketMoment:
         return all(age_s <= limit_s for age_s, limit_s in zip(ages_s, limits_s, strict=True))
 
     def book(self, entry: SymbolEntry) -> Book | None:
-        """The book of a symbol while it is within its age limit."""
-        held = self.market.books.get(entry.contract.code)
-        return held.value if held is not None and self._is_young(Source.BOOKS, held) else None
+        """Returns the book of a symbol while it is within its age limit."""
+        current = self.market.books.get(entry.contract.code)
+        return (
+            current.value
+            if current is not None and self._is_fresh_value(Source.BOOKS, current)
+            else None
+        )
 
-    def _is_young(self, source: Source, received: Received[object] | None) -> bool:
+    def _is_fresh_value(self, source: Source, received: Received[object] | None) -> bool:
         return freshness(self._age(received), self.age_limit_s(source)) is DataStatus.FRESH
 
     def stale_symbols(self) -> int:
-        """Open contracts whose contract or ticker data is too old or missing."""
+        """Returns the number of open contracts with stale or missing contract or ticker data."""
         return self.stale_symbols_until()[0]
 
     def stale_symbols_until(self) -> tuple[int, float]:
-        """Their number, and the last monotonic second at which it holds without new data."""
+        """Returns their number, and the last monotonic second at which it holds unchanged."""
         limits_s = self._live_limits_s()
         stale = sum(
             entry.contract.status is ContractStatus.OPEN
@@ -292,17 +301,17 @@ class MarketMoment:
             for entry in self.known.index.entries
         )
         both = zip((self.market.stats, self.market.tickers), limits_s, strict=True)
-        return stale, min(turns(received, most_s, self.mono) for received, most_s in both)
+        return stale, min(fresh_until(received, most_s, self.mono) for received, most_s in both)
 
     def quote(self, entry: SymbolEntry) -> QuoteView:
         code, contract = entry.contract.code, entry.contract
         ages = self.ages(entry)
-        held = self.market.stats.get(code), self.market.tickers.get(code)
-        stats = None if held[0] is None else held[0].value
-        ticker = None if held[1] is None else held[1].value
+        received = self.market.stats.get(code), self.market.tickers.get(code)
+        stats = None if received[0] is None else received[0].value
+        ticker = None if received[1] is None else received[1].value
         book = self.market.books.get(code)
         settled = self.market.funding.get(code)
-        times = [one.at for one in held if one is not None]
+        times = [one.at for one in received if one is not None]
         bid, ask = (None, None) if ticker is None else (ticker.bid, ticker.ask)
         shown = None if book is None else depth(book.value, float(contract.multiplier), 50.0)
         return QuoteView(
@@ -325,13 +334,13 @@ class MarketMoment:
             depth=None if shown is None or np.isnan(shown) or contract.is_inverse else shown,
             settled_funding=() if settled is None else settled.value,
             ages=ages,
-            told_at=None if held[1] is None else held[1].at,
+            quoted_at=None if received[1] is None else received[1].at,
             as_of=min(times, default=None),
             status=worst(ages[source].status for source in LIVE),
         )
 
     def open_interest(self, contract: Contract) -> Decimal | None:
-        """Open interest now in base coins; None without it or without a price."""
+        """Returns the current open interest in base coins; None without it or without a price."""
         stats = self.market.stats.get(contract.code)
         if stats is None or stats.value.open_interest_lots is None:
             return None
@@ -345,14 +354,14 @@ class MarketMoment:
         interval: Interval,
         symbols: tuple[str, ...] | None = None,
         until_ms: int | None = None,
-        build: BuildPanel = Panel.of,
+        build: BuildPanel = Panel.from_series,
     ) -> Panel:
-        """Bars of `symbols` (all that have any, if not given) closed now or by `until_ms`."""
-        held = self.market.series(interval)
+        """Returns bars closed by now, or by `until_ms`, of `symbols`, or of all that have any."""
+        current = self.market.series(interval)
         series = {
-            entry.symbol: held[entry.contract.code].value
+            entry.symbol: current[entry.contract.code].value
             for entry in self.known.index.entries
-            if entry.contract.code in held
+            if entry.contract.code in current
         }
         closed = closed_by_ms(self.server_ms)
         if until_ms is not None:
@@ -360,7 +369,7 @@ class MarketMoment:
         return agreed_panel(series, symbols, interval, closed, BARS[interval], build)
 
     def scoring_inputs(self) -> ScoringInputs:
-        """Everything one scoring run may look at, for the symbols that pass the funnel."""
+        """Returns the inputs of one scoring run, for the symbols that pass the funnel."""
         passed = self.funnel()
         names = passed.eligible
         entries = [entry for entry in map(self.known.index.find, names) if entry is not None]
@@ -375,13 +384,13 @@ class MarketMoment:
         tickers = [self.market.tickers.get(code) for code in codes]
         funding = [self.market.funding.get(code) for code in codes]
         daily, hourly = (
-            self.panel(interval, names, as_of_ms, self.panels.of)
+            self.panel(interval, names, as_of_ms, self.panels.get)
             for interval in (Interval.DAY, Interval.HOUR)
         )
         log = self.market.open_interest.before(as_of_ms)
         coins_before = log.columns(codes)
         for column, entry in enumerate(entries):
-            # Coins of another unit, or lots of another size: neither is compared with those of now.
+            # Coins of another unit, or lots of another size, are not compared with present ones.
             for change in self.known.record(entry).lot_changes[-1:]:
                 since_ms = change.until.timestamp() * 1000.0
                 coins_before[log.times_ms < since_ms, column] = np.nan
@@ -405,28 +414,28 @@ class MarketMoment:
         )
 
     def _scoring_limit_s(self, source: Source) -> float:
-        """As `age_limit_s`; only books that are asked for in rotation are scored."""
+        """Returns `age_limit_s`; for books the limit of the polled ones, which alone are scored."""
         if source is Source.BOOKS:
             return self.configuration.intervals.order_book_max_age_s
         return self.age_limit_s(source)
 
     def _is_unread(self, excluded: tuple[str, str]) -> bool:
-        """Whether a symbol is not eligible only because an input of the funnel is not known yet.
+        """True if a symbol is excluded only because an input of the funnel is not known yet.
 
-        That is its 24 h turnover, without which no candles are asked for, or its daily candles.
+        That is its 24 h turnover, without which no candles are fetched, or its daily candles.
         """
         symbol, rule = excluded
         entry = self.known.index.find(symbol)
         if rule == TURNOVER_24H and entry is not None:
             stats = self.market.stats.get(entry.contract.code)
             return stats is None or stats.value.turnover_24h is None
-        if rule != TOO_FEW_BARS or entry is None or entry.contract.code in self.market.daily:
+        if rule != DAILY_BARS_RULE or entry is None or entry.contract.code in self.market.daily:
             return False
-        listed_ms = entry.contract.listed_ms  # a listing of yesterday or today has no candle
+        listed_ms = entry.contract.listed_ms  # a listing since yesterday has no candle
         return listed_ms is None or listed_ms < self.server_ms - 2 * Interval.DAY.ms
 
     def _ages_of(self, code: str) -> dict[Source, float | None]:
-        """Seconds since each input of a contract was last known to be true.
+        """Returns the seconds since each input of a contract was last known to be true.
 
         For candles: since the newest one closed, whenever it arrived.
         """
@@ -438,10 +447,10 @@ class MarketMoment:
             Source.FUNDING: self._age(market.funding.get(code)),
         }
         for interval, source in CANDLE_SOURCE.items():
-            held = market.series(interval).get(code)
+            current = market.series(interval).get(code)
             closed = None
-            if held is not None and len(held.value):
-                closed = int(held.value.opened_ms[-1]) + interval.ms
+            if current is not None and len(current.value):
+                closed = int(current.value.opened_ms[-1]) + interval.ms
             ages[source] = None if closed is None else max(0.0, (self.server_ms - closed) / 1000)
         return ages
 
@@ -449,43 +458,42 @@ class MarketMoment:
         return None if received is None else max(0.0, self.mono - received.mono)
 
 
-# So much later may the number of eligible symbols be seen: it is for people and their screens.
-COUNT_S: Final = 5.0
+COUNT_S: Final = 5.0  # cache time of the number of eligible symbols, which is for display only
 _COUNT: Final = "eligible"
 
 
-def worth(moment: MarketMoment) -> tuple[SymbolEntry, ...]:
-    """Symbols that listing and turnover let through, the most traded first."""
-    found = (
+def history_candidates(moment: MarketMoment) -> tuple[SymbolEntry, ...]:
+    """Returns symbols that pass the rules on listing and turnover, the most traded first."""
+    aged = (
         (candidate.turnover_24h or 0, entry)
         for entry in moment.known.index.entries
         for candidate in (moment.candidate(entry.contract, entry.symbol),)
-        if worth_history(candidate, moment.limits)
+        if is_worth_history(candidate, moment.limits)
     )
-    ranked = sorted(found, key=lambda pair: (-pair[0], pair[1].symbol))
+    ranked = sorted(aged, key=lambda pair: (-pair[0], pair[1].symbol))
     return tuple(entry for _, entry in ranked)
 
 
 def eligible(moment: MarketMoment) -> tuple[SymbolEntry, ...]:
-    """Symbols that pass the whole funnel, the most traded first."""
+    """Returns symbols that pass the whole funnel, the most traded first."""
     passed = set(moment.funnel().eligible)
-    return tuple(entry for entry in worth(moment) if entry.symbol in passed)
+    return tuple(entry for entry in history_candidates(moment) if entry.symbol in passed)
 
 
 def count(moment: MarketMoment) -> int:
-    """How many pass the whole funnel; up to COUNT_S old."""
+    """Returns the number of eligible symbols, up to COUNT_S old."""
 
     def counted() -> tuple[int, float]:
         return len(moment.funnel().eligible), moment.mono + COUNT_S
 
-    return moment.memory.get_until(_COUNT, _rests_on(moment), moment.mono, counted)
+    return moment.memory.get_until(_COUNT, _depends_on(moment), moment.mono, counted)
 
 
-async def count_aside(moment: MarketMoment) -> None:
-    """Has the number ready for `count`, in a thread where it has to be worked out."""
-    if not moment.memory.has(_COUNT, _rests_on(moment), moment.mono):
+async def count_in_thread(moment: MarketMoment) -> None:
+    """Computes the number for `count`, in a thread unless it is cached."""
+    if not moment.memory.has(_COUNT, _depends_on(moment), moment.mono):
         await asyncio.to_thread(count, moment)
 
 
-def _rests_on(moment: MarketMoment) -> tuple[object, ...]:
+def _depends_on(moment: MarketMoment) -> tuple[object, ...]:
     return (moment.known, moment.configuration)

@@ -1,4 +1,4 @@
-"""Live market state as immutable values: what was received, when, and our own open interest log."""
+"""Live market state as immutable values: received data with times, open interest history."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -37,16 +37,16 @@ CANDLE_SOURCE: Final[Mapping[Interval, Source]] = MappingProxyType(
 )
 
 
-LIVE: Final = (Source.CONTRACTS, Source.TICKERS)  # the listings that everything else hangs on
-SHOWN_LEVELS: Final = 20  # a side, as many as are taken of the stream
+LIVE: Final = (Source.CONTRACTS, Source.TICKERS)  # the listings that all else depends on
+SHOWN_LEVELS: Final = 20  # levels a side, as many as the stream provides
 
 
-def _none_yet() -> Mapping[Any, Any]:
+def _empty_mapping() -> Mapping[Any, Any]:
     return MappingProxyType({})
 
 
 class Received(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
-    """A value with the exchange time of its arrival (ms) and our monotonic time of it."""
+    """Value with the exchange time (ms) and our monotonic time at which it was last true."""
 
     value: T_co
     at_ms: int
@@ -56,14 +56,14 @@ class Received(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
     def at(self) -> datetime:
         return instant(self.at_ms)
 
-    def saying(self, value: T) -> "Received[T]":
-        """Another value, as old as this one."""
+    def with_value(self, value: T) -> "Received[T]":
+        """Returns another value with the same times."""
         return Received(value, self.at_ms, self.mono)
 
 
 @dataclass(frozen=True, slots=True)
 class FillProgress:
-    """How far the first fill has come."""
+    """Progress of the first fill."""
 
     stage: str
     done: int
@@ -74,30 +74,30 @@ NOT_STARTED: Final = FillProgress("not_started", 0, 0)
 
 
 @dataclass(slots=True)
-class Filling:
-    """One fill at a time; who waits for its turn hears how far the other one is."""
+class FillQueue:
+    """Admits one fill at a time; waiting callers receive the progress of the running one."""
 
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _watched_by: list[Callable[[str, int, int], None]] = field(default_factory=list)
+    _listeners: list[Callable[[str, int, int], None]] = field(default_factory=list)
 
     @asynccontextmanager
-    async def turn(self, watch: Callable[[str, int, int], None]) -> AsyncIterator[None]:
-        """Ours once nobody else has it; `watch` is told of all progress from here to the end."""
-        self._watched_by.append(watch)
+    async def wait_turn(self, watch: Callable[[str, int, int], None]) -> AsyncIterator[None]:
+        """Waits for the turn; `watch` receives all progress from now to the end of the turn."""
+        self._listeners.append(watch)
         try:
             async with self._lock:
                 yield
         finally:
-            self._watched_by.remove(watch)
+            self._listeners.remove(watch)
 
-    def tell(self, stage: str, done: int, total: int) -> None:
-        for watch in tuple(self._watched_by):
+    def report(self, stage: str, done: int, total: int) -> None:
+        for watch in tuple(self._listeners):
             watch(stage, done, total)
 
 
 @dataclass(frozen=True, slots=True)
 class DailyFacts:
-    """What the funnel asks of daily candles, worked out once per change."""
+    """Inputs of the funnel from daily candles, computed once per change."""
 
     bars: int
     median_turnover: Decimal | None
@@ -105,38 +105,38 @@ class DailyFacts:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OpenInterestLog:
-    """Our own hourly snapshots in base coins: (S,) instants, (S, K) values, NaN unknown."""
+    """Hourly snapshots of open interest in base coins: (S,) times, (S, K) values, NaN unknown."""
 
     codes: tuple[str, ...] = ()
     times_ms: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     values: Floats = field(default_factory=lambda: np.empty((0, 0)))
 
     def with_row(self, taken_ms: int, row: Mapping[str, float], keep_ms: int) -> "OpenInterestLog":
-        """One instant more; what is older than `keep_ms` before it is dropped."""
+        """Adds a snapshot and drops those older than `keep_ms` before it."""
         codes = (*self.codes, *(code for code in row if code not in set(self.codes)))
         wider = np.full((len(self.times_ms), len(codes)), np.nan)
         wider[:, : len(self.codes)] = self.values
         last = np.array([[row.get(code, np.nan) for code in codes]])
-        kept = (self.times_ms > taken_ms - keep_ms) & (self.times_ms < taken_ms)
+        recent = (self.times_ms > taken_ms - keep_ms) & (self.times_ms < taken_ms)
         return OpenInterestLog(
             codes,
-            np.append(self.times_ms[kept], np.int64(taken_ms)),
-            np.vstack([wider[kept], last]),
+            np.append(self.times_ms[recent], np.int64(taken_ms)),
+            np.vstack([wider[recent], last]),
         )
 
     def without(self, gone: Collection[str]) -> "OpenInterestLog":
-        """As if nothing had been taken of these codes."""
-        kept = [at for at, code in enumerate(self.codes) if code not in gone]
-        codes = tuple(self.codes[at] for at in kept)
-        return OpenInterestLog(codes, self.times_ms, self.values[:, kept])
+        """Removes the columns of these codes."""
+        columns = [at for at, code in enumerate(self.codes) if code not in gone]
+        codes = tuple(self.codes[at] for at in columns)
+        return OpenInterestLog(codes, self.times_ms, self.values[:, columns])
 
     def before(self, instant_ms: int) -> "OpenInterestLog":
-        """Only what was taken before an instant."""
-        seen = self.times_ms < instant_ms
-        return OpenInterestLog(self.codes, self.times_ms[seen], self.values[seen])
+        """Returns only the snapshots before an instant."""
+        earlier = self.times_ms < instant_ms
+        return OpenInterestLog(self.codes, self.times_ms[earlier], self.values[earlier])
 
     def columns(self, codes: tuple[str, ...]) -> Floats:
-        """(S, N) for `codes` in their order."""
+        """Returns (S, N) values for `codes` in their order."""
         column_of = {code: at for at, code in enumerate(self.codes)}
         out = np.full((len(self.times_ms), len(codes)), np.nan)
         for at, code in enumerate(codes):
@@ -148,60 +148,62 @@ class OpenInterestLog:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Market:
-    """Everything known of the market at one moment, by contract code; replaced as a whole.
+    """KnownContracts market data at one moment, by contract code; replaced as a whole.
 
-    It has no repr: a log line or a traceback that shows it would print a million numbers.
+    Without a repr, because one in a log line or traceback would print a million numbers.
     """
 
-    stats: Mapping[str, Received[ContractStats]] = field(default_factory=_none_yet)
-    tickers: Mapping[str, Received[Ticker]] = field(default_factory=_none_yet)
-    books: Mapping[str, Received[Book]] = field(default_factory=_none_yet)  # told or asked for
-    # Answers of 100 levels, which are scored, and the ones before them: the newest that was
-    # stamped by the time up to which the market was known when the newer one came.
-    deep_books: Mapping[str, Received[Book]] = field(default_factory=_none_yet)
-    former_deep_books: Mapping[str, Received[Book]] = field(default_factory=_none_yet)
-    funding: Mapping[str, Received[tuple[Funding, ...]]] = field(default_factory=_none_yet)
-    daily: Mapping[str, Received[CandleSeries]] = field(default_factory=_none_yet)
-    hourly: Mapping[str, Received[CandleSeries]] = field(default_factory=_none_yet)
-    daily_facts: Mapping[str, DailyFacts] = field(default_factory=_none_yet)
+    stats: Mapping[str, Received[ContractStats]] = field(default_factory=_empty_mapping)
+    tickers: Mapping[str, Received[Ticker]] = field(default_factory=_empty_mapping)
+    books: Mapping[str, Received[Book]] = field(
+        default_factory=_empty_mapping
+    )  # streamed or polled
+    # Polled books of 100 levels, which are scored, and their predecessors: the newest one stamped
+    # by the market's known time at the arrival of its successor.
+    deep_books: Mapping[str, Received[Book]] = field(default_factory=_empty_mapping)
+    former_deep_books: Mapping[str, Received[Book]] = field(default_factory=_empty_mapping)
+    funding: Mapping[str, Received[tuple[Funding, ...]]] = field(default_factory=_empty_mapping)
+    daily: Mapping[str, Received[CandleSeries]] = field(default_factory=_empty_mapping)
+    hourly: Mapping[str, Received[CandleSeries]] = field(default_factory=_empty_mapping)
+    daily_facts: Mapping[str, DailyFacts] = field(default_factory=_empty_mapping)
     open_interest: OpenInterestLog = field(default_factory=OpenInterestLog)
-    answers: Mapping[Source, Received[None]] = field(default_factory=_none_yet)
-    quality: Mapping[str, PriceState] = field(default_factory=_none_yet)
-    diverged: frozenset[str] = frozenset()  # told and answered quotes contradict each other
-    is_streaming: bool = False  # its quotes are told, not asked for: other ages are too old
+    answers: Mapping[Source, Received[None]] = field(default_factory=_empty_mapping)
+    quality: Mapping[str, PriceState] = field(default_factory=_empty_mapping)
+    diverged: frozenset[str] = frozenset()  # streamed and polled quotes contradict each other
+    is_streaming: bool = False  # quotes are streamed, not polled, with other age limits
 
     def known_until_ms(self) -> int | None:
-        """Exchange time up to which all listings are known; None until all have answered."""
+        """Returns the exchange time up to which all listings are known; None before all answer."""
         answers = [self.answers.get(source) for source in LIVE]
         times = [one.at_ms for one in answers if one is not None]
         return min(times) if len(times) == len(LIVE) else None
 
     def with_deep_book(self, book: Received[Book]) -> "Market":
-        """The same with an answer of 100 levels; its best levels are the book that is shown."""
+        """Adds a polled book of 100 levels; its best levels become the displayed book."""
         code, until_ms = book.value.code, self.known_until_ms()
         former, older = self.deep_books.get(code), self.former_deep_books
         if former is not None and until_ms is not None and former.value.stamped_ms <= until_ms:
             older = joined(older, {code: former})
         return replace(
             self,
-            books=joined(self.books, {code: book.saying(book.value.top(SHOWN_LEVELS))}),
+            books=joined(self.books, {code: book.with_value(book.value.top(SHOWN_LEVELS))}),
             deep_books=joined(self.deep_books, {code: book}),
             former_deep_books=older,
         )
 
     def deep_book(self, code: str, until_ms: int) -> Received[Book] | None:
-        """The newest answer of 100 levels that is held and was stamped by `until_ms`."""
-        held = (self.deep_books.get(code), self.former_deep_books.get(code))
-        return next((one for one in held if one and one.value.stamped_ms <= until_ms), None)
+        """Returns the newest stored polled book that was stamped by `until_ms`."""
+        stored = (self.deep_books.get(code), self.former_deep_books.get(code))
+        return next((one for one in stored if one and one.value.stamped_ms <= until_ms), None)
 
     def series(self, interval: Interval) -> Mapping[str, Received[CandleSeries]]:
         return self.daily if interval is Interval.DAY else self.hourly
 
     def without(self, gone: Collection[str]) -> "Market":
-        """As if nothing had been received of these codes."""
+        """Removes all data of these codes."""
 
-        def others(held: Mapping[str, T]) -> Mapping[str, T]:
-            return MappingProxyType({code: one for code, one in held.items() if code not in gone})
+        def others(values: Mapping[str, T]) -> Mapping[str, T]:
+            return MappingProxyType({code: one for code, one in values.items() if code not in gone})
 
         return replace(
             self,
@@ -222,7 +224,7 @@ class Market:
     def with_candles(
         self, interval: Interval, fresh: Mapping[str, Received[CandleSeries]]
     ) -> "Market":
-        """The same with the given series in place of the former ones."""
+        """Replaces the series of some contracts."""
         if interval is Interval.HOUR:
             return replace(self, hourly=joined(self.hourly, fresh))
         facts = {
@@ -240,40 +242,41 @@ K = TypeVar("K")
 
 
 def joined(old: Mapping[K, T], new: Mapping[K, T]) -> Mapping[K, T]:
-    """A new mapping with the newer word winning; nobody who reads the old one notices."""
-    # Unpacking a proxy asks it for each key: a copy takes a tenth of that.
+    """Returns a new mapping in which `new` wins; readers of the old one see no change."""
+    # Unpacking a proxy looks up each key: a copy takes a tenth of that.
     merged = old.copy() if isinstance(old, MappingProxyType) else dict(old)
     merged.update(new)
     return MappingProxyType(merged)
 
 
 class Stamping(Protocol):
-    """As `LiveMarket.stamped`."""
+    """Signature of `LiveMarket.stamped`."""
 
     def __call__(self, value: T, stamped_ms: int, arrived: float) -> Received[T]: ...
 
 
 @dataclass(slots=True)
 class LiveMarket:
-    """The one mutable cell: the present `Market`, and the clocks that stamp what comes in."""
+    """The one mutable cell: the present `Market`, and the clocks that stamp received data."""
 
     server_clock: ServerClock
     monotonic: Monotonic
     market: Market = field(default_factory=Market)
 
     def received(self, value: T) -> Received[T]:
-        """`value` as it arrives now."""
+        """Stamps a value that arrives now."""
         return Received(value, self.server_clock.now_ms(), self.monotonic())
 
     def stamped(self, value: T, stamped_ms: int, arrived: float) -> Received[T]:
-        """`value` that the exchange stamped so and that came at that monotonic time.
+        """Stamps a value with its exchange time and our monotonic time of arrival.
 
-        Its age counts from its stamp; where the clocks differ it is never younger than its coming.
+        Its age counts from the exchange time; where the clocks differ, it is at least the time
+        since the arrival.
         """
         return self.stamps()(value, stamped_ms, arrived)
 
     def stamps(self) -> "Stamping":
-        """`stamped` for many values of one moment: both clocks are looked at once."""
+        """Returns `stamped` for many values of one moment; both clocks are read once."""
         now, now_ms = self.monotonic(), self.server_clock.now_ms()
 
         def stamped(value: T, stamped_ms: int, arrived: float) -> Received[T]:
@@ -282,32 +285,32 @@ class LiveMarket:
 
         return stamped
 
-    def recalled(self, value: T, true_ms: int) -> Received[T]:
-        """A stored `value` that was last known to be true at `true_ms` of exchange time."""
+    def restored(self, value: T, true_ms: int) -> Received[T]:
+        """Stamps a stored value that was last known to be true at `true_ms` of exchange time."""
         age_s = max(0.0, (self.server_clock.now_ms() - true_ms) / 1000)
         return Received(value, true_ms, self.monotonic() - age_s)
 
     def publish(self, market: Market, *answered: Source) -> None:
-        """Put `market` in place of the present one; the sources named have just answered.
+        """Replaces the present market; `answered` names the sources that have just answered.
 
-        Made from the present market without waiting in between, or a change would be lost.
+        Derive `market` from the present one without awaiting in between, or a change is lost.
         """
         answers = {source: self.received(None) for source in answered}
         self.market = replace(market, answers=joined(market.answers, answers))
 
     def forget(self, gone: Collection[str]) -> None:
-        """Another contract has these codes now: what was heard of the former ones is not of it."""
+        """Removes data of codes that now belong to another contract."""
         if gone:
             self.market = self.market.without(gone)
 
-    def slept(self, missed_s: float) -> None:
-        """So much time has passed that our monotonic clock knows nothing of: all is older by it."""
+    def age_by(self, missed_s: float) -> None:
+        """Ages all data by a time that our monotonic clock did not measure."""
 
-        def older(held: Mapping[K, Received[T]]) -> Mapping[K, Received[T]]:
+        def older(values: Mapping[K, Received[T]]) -> Mapping[K, Received[T]]:
             return MappingProxyType(
                 {
                     name: Received(one.value, one.at_ms, one.mono - missed_s)
-                    for name, one in held.items()
+                    for name, one in values.items()
                 }
             )
 

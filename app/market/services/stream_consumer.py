@@ -1,4 +1,4 @@
-"""Applies stream updates to the market, detects silent topics and falls back to polling."""
+"""Applies stream updates to the market, detects stalled topics, and falls back to polling."""
 
 import asyncio
 import math
@@ -21,11 +21,11 @@ from app.market.domain.stream import (
     BarUpdate,
     DayUpdate,
     FundingUpdate,
+    MarketUpdate,
     MarkUpdate,
     QuoteUpdate,
-    StreamFacts,
-    Told,
-    Topic,
+    StreamStatus,
+    StreamTopic,
     TopicKind,
     TradeUpdate,
 )
@@ -34,8 +34,8 @@ from app.market.services.ports import Exchange, MarketStream
 from app.market.services.service import MarketData
 from app.market.services.state import SHOWN_LEVELS, LiveMarket, Market, Received, joined
 
-# Three times the pause of a topic that speaks by the clock, and ten seconds at least; of what
-# speaks only when somebody trades silence is nothing new.
+# Silence before a check: three times the period of a periodic topic, at least ten seconds.
+# Topics that follow trades may be silent for long.
 SILENCE_S: Final[Mapping[TopicKind, float]] = MappingProxyType(
     {
         TopicKind.INSTRUMENT: 10.0,
@@ -45,25 +45,24 @@ SILENCE_S: Final[Mapping[TopicKind, float]] = MappingProxyType(
         TopicKind.HOUR_BAR: 30.0,
     }
 )
-AT_ONCE: Final = 4  # topics that are asked about in one look
-GRACE_MS: Final = 2_000  # what is on its way so long is not missing
+MAX_POLLS: Final = 4  # topics polled in one check
+GRACE_MS: Final = 2_000  # an update in flight for that long is not missing
 
 
 @dataclass(slots=True)
-class SilenceWatch:
-    """Asks about the topics that were silent for longest; the same value is a quiet market.
+class StaleTopicDetector:
+    """Polls the topics that were silent for longest; an equal value means a quiet market.
 
-    Another value of a book is shown as it was answered, another mark or last price comes with
-    the next list of contracts, a later trade with the next list of quotes; whatever differs, the
-    topic is named as deaf.
+    A different value means a stalled topic. A different book is shown as polled. A different mark
+    or last price arrives with the next contract list, a later trade with the next list of quotes.
     """
 
     exchange: Exchange
     live: LiveMarket
-    heard: dict[Topic, float] = field(default_factory=dict)  # told of, or asked about
+    last_update: dict[StreamTopic, float] = field(default_factory=dict)  # last update or poll
 
-    async def deaf(self, told: Mapping[Topic, float]) -> list[Topic]:
-        """Of the topics that are live, with the time since when: those that were found deaf."""
+    async def find_stalled(self, live: Mapping[StreamTopic, float]) -> list[StreamTopic]:
+        """Returns the stalled topics of `live`, which has the time since which each is live."""
         ways: dict[TopicKind, Callable[[str, float], Awaitable[bool]]] = {
             TopicKind.INSTRUMENT: self._same_mark,
             TopicKind.BOOK: self._same_book,
@@ -73,59 +72,59 @@ class SilenceWatch:
         }
         now = self.live.monotonic()
         last = {
-            topic: max(since, self.heard.get(topic, _NEVER))
-            for topic, since in told.items()
+            topic: max(since, self.last_update.get(topic, _NEVER))
+            for topic, since in live.items()
             if topic.kind in ways
         }
-        self.heard = {topic: last[topic] for topic in last}
+        self.last_update = {topic: last[topic] for topic in last}
         silent = sorted(
             (at, topic) for topic, at in last.items() if now - at >= SILENCE_S[topic.kind]
         )
-        found: list[Topic] = []
-        for at, topic in silent[:AT_ONCE]:
+        stalled: list[StreamTopic] = []
+        for at, topic in silent[:MAX_POLLS]:
             try:
                 is_quiet = await ways[topic.kind](topic.code, at)
             except ServiceError:
-                continue  # nothing was learned: asked again with the next look
-            if self.heard.get(topic) != at:
-                continue  # it spoke meanwhile
-            self.heard[topic] = self.live.monotonic()
+                continue  # unknown: polled again in the next check
+            if self.last_update.get(topic) != at:
+                continue  # an update arrived meanwhile
+            self.last_update[topic] = self.live.monotonic()
             if not is_quiet:
-                found.append(topic)
-        return found
+                stalled.append(topic)
+        return stalled
 
     async def _same_mark(self, code: str, at: float) -> bool:
         del at
         answer = await self.exchange.mark_price(code)
-        held = self.live.market.stats.get(code)
-        return held is not None and held.value.mark_price == answer.mark
+        current = self.live.market.stats.get(code)
+        return current is not None and current.value.mark_price == answer.mark
 
     async def _same_book(self, code: str, at: float) -> bool:
         del at
         answer = (await self.exchange.book(code)).top(SHOWN_LEVELS)
         market = self.live.market
-        held = market.books.get(code)
-        if held is not None and held.value.sequence > answer.sequence:
-            return True  # what is held is newer
+        current = market.books.get(code)
+        if current is not None and current.value.sequence > answer.sequence:
+            return True  # the stored book is newer
         books = joined(market.books, {code: self.live.received(answer)})
         self.live.publish(replace(market, books=books), Source.BOOKS)
-        return held is not None and _levels(held.value) == _levels(answer)
+        return current is not None and _levels(current.value) == _levels(answer)
 
     async def _same_last(self, code: str, at: float) -> bool:
-        """Sums over a day change by what leaves it, too: the price tells whether it moved."""
+        """Compares the last price only: 24-hour sums also change by what leaves the window."""
         del at
         listing = await self.exchange.contract(code)
-        held = self.live.market.stats.get(code)
-        return held is not None and all(
-            one.last_price == held.value.last_price for one in listing.stats if one.code == code
+        current = self.live.market.stats.get(code)
+        return current is not None and all(
+            one.last_price == current.value.last_price for one in listing.stats if one.code == code
         )
 
     async def _untraded(self, code: str, at: float) -> bool:
-        """Whether nobody has traded since that monotonic time."""
+        """True if there was no trade since that monotonic time."""
         clock, silent_ms = self.live.server_clock, (self.live.monotonic() - at) * 1000
-        heard_ms = clock.now_ms() - silent_ms
+        updated_ms = clock.now_ms() - silent_ms
         answer = await self.exchange.ticker(code)
-        return answer.traded_ms <= heard_ms + GRACE_MS
+        return answer.traded_ms <= updated_ms + GRACE_MS
 
 
 def _levels(book: Book) -> tuple[object, object]:
@@ -137,11 +136,11 @@ _PHASES = (
 )  # fmt: skip
 
 
-def count_feed(
-    metrics: Metrics, before: StreamFacts, now: StreamFacts, *, is_streaming: bool
+def count_stream_metrics(
+    metrics: Metrics, before: StreamStatus, now: StreamStatus, *, is_streaming: bool
 ) -> None:
-    """Set the gauges to `now`, and count what has come since `before`."""
-    set_feed(metrics, now, is_streaming=is_streaming)
+    """Sets the gauges to `now`, and adds the difference to `before` to the counters."""
+    set_stream_gauges(metrics, now, is_streaming=is_streaming)
     metrics.feed_messages.inc(now.messages - before.messages)
     metrics.feed_planned_reconnects.inc(now.reconnects_planned - before.reconnects_planned)
     for reason, count in now.dropped.items():
@@ -150,10 +149,10 @@ def count_feed(
         metrics.feed_reconnects.labels(reason).inc(count - before.failures.get(reason, 0))
 
 
-def set_feed(metrics: Metrics, now: StreamFacts, *, is_streaming: bool) -> None:
-    """Set the gauges to `now`."""
+def set_stream_gauges(metrics: Metrics, now: StreamStatus, *, is_streaming: bool) -> None:
+    """Sets the gauges to `now`."""
     metrics.feed_streaming.set(is_streaming)
-    phases = Counter(line.phase for line in now.lines)
+    phases = Counter(line.phase for line in now.connections)
     for phase in _PHASES:
         metrics.feed_connections.labels(phase).set(phases[phase])
     metrics.feed_topics.labels("wanted").set(now.topics)
@@ -164,21 +163,21 @@ def set_feed(metrics: Metrics, now: StreamFacts, *, is_streaming: bool) -> None:
 
 STEP_S: Final = 1.0
 TOPICS_S: Final = 5.0
-IDLE_S: Final = 10.0  # who waits for a bar to close says so often that it listens
-BAR_S: Final = 0.5  # after the margin in which the exchange's servers may differ on a close
-_ENOUGH: Final = 0.5  # of the quotes must be told, or it is no stream
-_CLOSE: Final = tuple(kind for kind in TopicKind if kind is not TopicKind.QUOTE)
+IDLE_S: Final = 10.0  # heartbeat interval while waiting for a bar to close
+BAR_S: Final = 0.5  # after the margin within which the exchange's servers agree on a close
+_ENOUGH: Final = 0.5  # share of quotes that must be streamed for the streaming mode
+_CLOSE_KINDS: Final = tuple(kind for kind in TopicKind if kind is not TopicKind.QUOTE)
 _NEVER: Final = float("-inf")
 _log = structlog.get_logger("stream")
 
 
 @dataclass(slots=True)
-class StreamedMarket:
-    """Hears the stream of the owner of the feed, and keeps the live market up to it.
+class StreamConsumer:
+    """Reads the stream in the feed's owner, and applies its updates to the live market.
 
-    Quotes of all open contracts are told; marks, figures, books, trades and bars of those that
-    `closest` names. Whether a quote is quiet or its topic deaf is seen by asking for all quotes
-    beside it. Where too little is told for too long, answers take the place of the stream.
+    All open contracts have streamed quotes; only the symbols of `closest` have streamed marks,
+    figures, books, trades and bars. Polls of all quotes show whether a silent topic is quiet or
+    stalled. Where too little is streamed for too long, polled quotes replace the stream.
     """
 
     data: MarketData
@@ -186,56 +185,56 @@ class StreamedMarket:
     closest: Callable[[], Awaitable[Collection[str]]]  # symbols, the most important first
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     idle_s: float = IDLE_S
-    silence: SilenceWatch = field(init=False)
-    _mode_since: float | None = field(default=None, init=False)  # too little is told since
-    _tried: float = field(default=_NEVER, init=False)
-    _placed: float = field(default=_NEVER, init=False)
+    silence: StaleTopicDetector = field(init=False)
+    _too_few_since: float | None = field(default=None, init=False)  # too few streamed quotes since
+    _last_try: float = field(default=_NEVER, init=False)
+    _topics_set_at: float = field(default=_NEVER, init=False)
     _closest: tuple[str, ...] = field(default=(), init=False)
-    _counted: StreamFacts = field(default=NO_STREAM, init=False)
+    _last_status: StreamStatus = field(default=NO_STREAM, init=False)
     _was_streaming: bool = field(default=False, init=False)
-    _in_doubt: bool = field(default=False, init=False)
-    _bar_ms: int = field(default=0, init=False)  # when the newest bar that was told of opened
+    _has_restarted: bool = field(default=False, init=False)
+    _bar_ms: int = field(default=0, init=False)  # opening time of the newest streamed bar
     _bar_closed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def __post_init__(self) -> None:
-        self.silence = SilenceWatch(self.data.exchange, self.data.live)
+        self.silence = StaleTopicDetector(self.data.exchange, self.data.live)
 
-    # --- what the stream tells
+    # --- updates of the stream
 
-    def told(self, news: Sequence[Told]) -> None:
-        """All of it becomes visible at once."""
+    def on_updates(self, updates: Sequence[MarketUpdate]) -> None:
+        """Applies all updates at once."""
         market = self.data.live.market
         tickers: dict[str, Received[Ticker]] = {}
         stats: dict[str, Received[ContractStats]] = {}
         books: dict[str, Received[Book]] = {}
         stamped, is_quoted = self.data.live.stamps(), False
-        for one in news:
+        for one in updates:
             code, update = one.topic.code, one.update
-            if isinstance(update, QuoteUpdate):  # nearly all of them are such
-                held = tickers.get(code) or market.tickers.get(code)
-                quote = held and self.data.quotes.told(held, one, update, stamped)
+            if isinstance(update, QuoteUpdate):  # the common case
+                current = tickers.get(code) or market.tickers.get(code)
+                quote = current and self.data.quotes.apply_streamed(current, one, update, stamped)
                 if quote is not None:
                     tickers[code], is_quoted = quote, True
                 continue
-            self.silence.heard[one.topic] = one.mono
+            self.silence.last_update[one.topic] = one.mono
             match update:
                 case Book():
                     books[code] = stamped(update, one.stamped_ms, one.mono)
                 case TradeUpdate():
-                    held = tickers.get(code) or market.tickers.get(code)
-                    if traded := held and self.data.quotes.traded(held, update):
+                    current = tickers.get(code) or market.tickers.get(code)
+                    if traded := current and self.data.quotes.apply_trade(current, update):
                         tickers[code] = traded
                 case BarUpdate():
-                    self._bar_runs(update.opened_ms)
+                    self._on_bar(update.opened_ms)
                 case MarkUpdate() | FundingUpdate() | DayUpdate():
                     known = stats.get(code) or market.stats.get(code)
                     if known is not None:
-                        # Its age stays that of the answer: not everything in it was told.
-                        stats[code] = known.saying(self._moved(known.value, update))
+                        # Its age stays that of the poll: only a part was updated.
+                        stats[code] = known.with_value(self._with_update(known.value, update))
         sources = ((Source.TICKERS, is_quoted), (Source.BOOKS, bool(books)))
-        self._show(market, tickers, stats, books, [one for one, is_told in sources if is_told])
+        self._publish(market, tickers, stats, books, [one for one, is_new in sources if is_new])
 
-    def _show(
+    def _publish(
         self,
         market: Market,
         tickers: Mapping[str, Received[Ticker]],
@@ -245,37 +244,37 @@ class StreamedMarket:
     ) -> None:
         if not (tickers or stats or books):
             return
-        news = replace(
+        new_market = replace(
             market,
             tickers=joined(market.tickers, tickers) if tickers else market.tickers,
             stats=joined(market.stats, stats) if stats else market.stats,
             books=joined(market.books, books) if books else market.books,
         )
-        self.data.live.publish(news, *answered)
+        self.data.live.publish(new_market, *answered)
 
-    def _bar_runs(self, opened_ms: int) -> None:
+    def _on_bar(self, opened_ms: int) -> None:
         if opened_ms > self._bar_ms > 0:
             self._bar_closed.set()
         self._bar_ms = max(self._bar_ms, opened_ms)
 
-    def _moved(
-        self, held: ContractStats, update: MarkUpdate | FundingUpdate | DayUpdate
+    def _with_update(
+        self, current: ContractStats, update: MarkUpdate | FundingUpdate | DayUpdate
     ) -> ContractStats:
         match update:
             case MarkUpdate(mark, index):
-                return replace(held, mark_price=mark, index_price=index)
+                return replace(current, mark_price=mark, index_price=index)
             case FundingUpdate(rate, is_predicted):
                 if is_predicted:
-                    return replace(held, predicted_funding_rate=rate)
-                return replace(held, funding_rate=rate)
+                    return replace(current, predicted_funding_rate=rate)
+                return replace(current, funding_rate=rate)
             case DayUpdate():
-                contract = self._contract(held.code)
+                contract = self._contract(current.code)
                 turnover = update.turnover
                 if contract is not None and contract.is_inverse:
-                    # They report base coins; there the lots are the USD.
+                    # Inverse contracts report base coins; their lots are USD.
                     turnover = update.volume * contract.multiplier
                 return replace(
-                    held,
+                    current,
                     last_price=update.last,
                     high_24h=update.high,
                     low_24h=update.low,
@@ -289,18 +288,18 @@ class StreamedMarket:
         return None if record is None else record.contract
 
     async def catch_up(self) -> None:
-        """Quotes and closed bars that were missed. Raises UnavailableError."""
+        """Loads missed quotes and closed bars. Raises UnavailableError."""
         await self.data.refresh_tickers(after_gap=True)
         await self.data.refresh_candles()
 
-    def doubted(self, topic: Topic) -> None:
-        _log.warning("stream_began_anew", topic=topic.kind.value, code=topic.code)
-        self._in_doubt = True
+    def on_sequence_restart(self, topic: StreamTopic) -> None:
+        _log.warning("stream_sequence_restarted", topic=topic.kind.value, code=topic.code)
+        self._has_restarted = True
 
     def exchange_ms(self) -> int:
         return self.data.server_clock.now_ms()
 
-    def facts(self) -> StreamFacts:
+    def facts(self) -> StreamStatus:
         return self.stream.facts()
 
     def report(self) -> StreamReport:
@@ -310,13 +309,13 @@ class StreamedMarket:
         )
 
     async def run(self, beat: Callable[[], None]) -> None:
-        """Hear it until cancelled."""
+        """Reads the stream until cancelled."""
         await self.stream.run(self, beat)
 
-    # --- what is watched
+    # --- supervision
 
-    def quotes_told(self) -> dict[str, float]:
-        """Contracts whose quotes are told at present, and since when without a break."""
+    def streamed_quotes(self) -> dict[str, float]:
+        """Returns contracts with streamed quotes, and the time since which each has no gap."""
         return {
             topic.code: since
             for topic, since in self.stream.live().items()
@@ -324,31 +323,31 @@ class StreamedMarket:
         }
 
     async def watch(self, beat: Callable[[], None]) -> None:
-        """A look a second, once the first fill has brought what the stream goes on from."""
+        """Checks once a second, after the first fill has loaded the base of the stream."""
         await self._wait_for_fill()
-        self.data.quotes.told_of = self.quotes_told
+        self.data.quotes.streamed_since = self.streamed_quotes
         try:
             while True:
-                await self.look()
+                await self.check()
                 beat()
                 await self.sleep(STEP_S)
         finally:
             self.stream.want(())
             self._set_streaming(False)
-            self._was_streaming, self._mode_since, self._placed = False, None, _NEVER
+            self._was_streaming, self._too_few_since, self._topics_set_at = False, None, _NEVER
 
     async def _wait_for_fill(self) -> None:
-        """Quotes are asked for meanwhile: the age limits are those of a stream from the start."""
+        """Polls quotes meanwhile, because the age limits are those of a stream from the start."""
         while not self.data.filled.is_set():
-            if self.data.quotes.asked > _NEVER:
+            if self.data.quotes.last_poll > _NEVER:
                 with suppress(ServiceError):
-                    await self._ask(self.data.monotonic())
+                    await self._poll_if_due(self.data.monotonic())
             with suppress(TimeoutError):
                 async with asyncio.timeout(STEP_S):
                     await self.data.filled.wait()
 
     async def bars(self, beat: Callable[[], None]) -> None:
-        """Reads the bars of everybody as soon as one was seen to have closed."""
+        """Fetches the bars of all symbols as soon as a bar has closed."""
         while True:
             try:
                 async with asyncio.timeout(self.idle_s):
@@ -362,67 +361,72 @@ class StreamedMarket:
             await self.data.refresh_candles()
             beat()
 
-    async def look(self) -> None:
-        """Wants what is traded, decides on the mode, and asks where somebody may be deaf."""
+    async def check(self) -> None:
+        """Updates topics and mode, and polls where a topic may be stalled."""
         now = self.data.monotonic()
-        if now - self._placed >= TOPICS_S:
-            self._placed = now
+        if now - self._topics_set_at >= TOPICS_S:
+            self._topics_set_at = now
             self.stream.want(await self.topics())
-        self._judge_mode(now)
+        self._update_mode(now)
         self._count()
-        deaf = [Topic(TopicKind.QUOTE, code) for code in self.data.quotes.deaf()]
-        deaf += await self.silence.deaf(self.stream.live())
-        if deaf:
-            _log.warning("topics_deaf", count=len(deaf), first=deaf[0].code)
-            self.stream.deaf(deaf)
+        stalled = [StreamTopic(TopicKind.QUOTE, code) for code in self.data.quotes.take_stalled()]
+        stalled += await self.silence.find_stalled(self.stream.live())
+        if stalled:
+            _log.warning("topics_stalled", count=len(stalled), first=stalled[0].code)
+            self.stream.resubscribe(stalled)
         try:
-            await self._ask(now)
+            await self._poll_if_due(now)
         except ServiceError as error:
             _log.warning("quotes_not_confirmed", cause=str(error.code))
 
-    async def _ask(self, now: float) -> None:
+    async def _poll_if_due(self, now: float) -> None:
         settings = self.data.configuration()
-        # Twice in the time in which a quote has to be heard of: one answer may be lost.
+        # Twice within the quotes' interval, because one answer may be lost.
         pause_s = settings.update_interval_s(Source.TICKERS, streaming=True) / 2
-        if self._in_doubt or now - max(self._tried, self.data.quotes.asked) >= pause_s:
-            after_gap, self._in_doubt = self._in_doubt, False
-            self._tried = now
+        if self._has_restarted or now - max(self._last_try, self.data.quotes.last_poll) >= pause_s:
+            after_gap, self._has_restarted = self._has_restarted, False
+            self._last_try = now
             await self.data.refresh_tickers(after_gap=after_gap)
 
-    async def topics(self) -> list[Topic]:
-        """Quotes of all that is traded, and everything of the closest."""
+    async def topics(self) -> list[StreamTopic]:
+        """Returns quotes of all open contracts, and all topics of the closest symbols."""
         index = self.data.registry.index
         traded = {
             entry.symbol: entry.contract.code
             for entry in index.entries
             if entry.contract.status is ContractStatus.OPEN
         }
-        with suppress(ServiceError):  # without the database they stay those that they were
+        with suppress(ServiceError):  # without the database the former ones stay
             self._closest = tuple(await self.closest())
         close = [traded[name] for name in self._closest if name in traded]
-        topics = [Topic(TopicKind.QUOTE, code) for code in traded.values()]
-        return [*topics, *(Topic(kind, code) for code in dict.fromkeys(close) for kind in _CLOSE)]
+        topics = [StreamTopic(TopicKind.QUOTE, code) for code in traded.values()]
+        return [
+            *topics,
+            *(StreamTopic(kind, code) for code in dict.fromkeys(close) for kind in _CLOSE_KINDS),
+        ]
 
-    def _judge_mode(self, now: float) -> None:
-        """A stream as soon as enough is told; none any more after a while with too little."""
+    def _update_mode(self, now: float) -> None:
+        """Sets streaming mode with enough streamed quotes, polling mode after a while without."""
         wanted = [one for one in self.data.registry.index.entries
                   if one.contract.status is ContractStatus.OPEN]  # fmt: skip
-        told = self.quotes_told()
-        enough = bool(wanted) and len(told) >= _ENOUGH * len(wanted)
+        streamed = self.streamed_quotes()
+        enough = bool(wanted) and len(streamed) >= _ENOUGH * len(wanted)
         self.data.quotes.is_stream_away = not enough
         if enough:
-            self._mode_since = None
+            self._too_few_since = None
             self._set_streaming(True)
             return
-        if self._mode_since is None:
-            self._mode_since = now
-        if now - self._mode_since >= self.data.configuration().feed.polling_fallback_after_s:
+        if self._too_few_since is None:
+            self._too_few_since = now
+        if now - self._too_few_since >= self.data.configuration().feed.polling_fallback_after_s:
             self._set_streaming(False)
 
     def _count(self) -> None:
-        before, now = self._counted, self.stream.facts()
-        self._counted = now
-        count_feed(self.data.metrics, before, now, is_streaming=self.data.live.market.is_streaming)
+        before, now = self._last_status, self.stream.facts()
+        self._last_status = now
+        count_stream_metrics(
+            self.data.metrics, before, now, is_streaming=self.data.live.market.is_streaming
+        )
 
     def _set_streaming(self, is_streaming: bool) -> None:
         live = self.data.live

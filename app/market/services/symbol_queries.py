@@ -1,4 +1,4 @@
-"""Symbols as they are shown and looked for: registry, eligibility and membership put together."""
+"""Queries of symbols: registry, eligibility and portfolio membership in one view."""
 
 import asyncio
 from collections import Counter
@@ -17,10 +17,10 @@ from app.market.storage.symbols import SpecificationVersion, SymbolRepository
 
 __all__ = [
     "SpecificationVersion",
+    "SpellingResult",
     "SymbolFilter",
     "SymbolRow",
     "UniverseView",
-    "Validated",
     "list_symbols",
     "specifications",
     "symbol_row",
@@ -31,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class SymbolFilter:
-    """None does not restrict. `search` is literal text, in any case."""
+    """Filter of the list; None does not restrict. `search` is literal text in any case."""
 
     search: str | None = None
     eligible: bool | None = None
@@ -42,7 +42,7 @@ class SymbolFilter:
 
 @dataclass(frozen=True, slots=True)
 class SymbolRow:
-    """One line of the list; `excluded_by` is the first rule that it fails."""
+    """Line of the list; `excluded_by` is the first failed rule."""
 
     entry: SymbolEntry
     sector: str
@@ -53,7 +53,7 @@ class SymbolRow:
 
 @dataclass(frozen=True, slots=True)
 class UniverseView:
-    """The funnel with the sectors of the symbols in it; those of no known sector are counted."""
+    """Funnel with the number of symbols per sector; `unclassified` have no known sector."""
 
     funnel: Funnel
     sectors: Mapping[str, int]
@@ -61,8 +61,8 @@ class UniverseView:
 
 
 @dataclass(frozen=True, slots=True)
-class Validated:
-    """What became of one spelling: the entry, or why it was refused."""
+class SpellingResult:
+    """Result for one spelling: the entry, or the refusal."""
 
     entry: SymbolEntry | None
     refusal: RefusedError | None
@@ -77,39 +77,39 @@ _TESTS: Final[tuple[tuple[str, Callable[[SymbolRow], object]], ...]] = (
 
 
 def list_symbols(
-    moment: MarketMoment, held: Collection[str], chosen: SymbolFilter
+    moment: MarketMoment, members: Collection[str], chosen: SymbolFilter
 ) -> tuple[SymbolRow, ...]:
-    """Every known symbol that fits `chosen`, by name."""
+    """Returns every known symbol that matches `chosen`, by name."""
     excluded = moment.funnel().excluded
-    rows = (symbol_row(moment, entry, held, excluded) for entry in moment.known.index.entries)
+    rows = (symbol_row(moment, entry, members, excluded) for entry in moment.known.index.entries)
     return tuple(row for row in rows if _fits(row, chosen))
 
 
 def symbol_row(
     moment: MarketMoment,
     entry: SymbolEntry,
-    held: Collection[str],
+    members: Collection[str],
     excluded: Mapping[str, str],
 ) -> SymbolRow:
-    classified = moment.sectors.of(entry.contract.base)
+    classified = moment.sectors.classify(entry.contract.base)
     return SymbolRow(
         entry=entry,
         sector=classified.sector,
         cap_category=classified.cap_category.value,
         excluded_by=excluded.get(entry.symbol),
-        in_portfolio=entry.symbol in held,
+        in_portfolio=entry.symbol in members,
     )
 
 
 def universe_view(moment: MarketMoment) -> UniverseView:
     counts = Counter(
-        moment.sectors.of(entry.contract.base).sector for entry in moment.known.index.entries
+        moment.sectors.classify(entry.contract.base).sector for entry in moment.known.index.entries
     )
     return UniverseView(moment.funnel(), dict(sorted(counts.items())), counts[UNCLASSIFIED])
 
 
-async def validate(registry: Registry, texts: Sequence[str]) -> tuple[Validated, ...]:
-    """Each spelling by itself, in order; looking for near matches stays off the event loop."""
+async def validate(registry: Registry, texts: Sequence[str]) -> tuple[SpellingResult, ...]:
+    """Resolves each spelling, in order; the search for near matches runs in a thread."""
     if texts:
         registry.require_known()
     return await asyncio.to_thread(_validate, registry.index, texts)
@@ -118,19 +118,19 @@ async def validate(registry: Registry, texts: Sequence[str]) -> tuple[Validated,
 async def specifications(
     registry: Registry, entry: SymbolEntry
 ) -> tuple[SpecificationVersion, ...]:
-    """Every specification that the contract has had, oldest first."""
+    """Returns every specification of the contract, oldest first."""
     async with registry.database.read() as unit:
         return await unit.get(SymbolRepository).specifications(entry.symbol_id)
 
 
-def _validate(index: SymbolIndex, texts: Sequence[str]) -> tuple[Validated, ...]:
-    found: list[Validated] = []
+def _validate(index: SymbolIndex, texts: Sequence[str]) -> tuple[SpellingResult, ...]:
+    results: list[SpellingResult] = []
     for text in texts:
         try:
-            found.append(Validated(index.resolve(text), None))
+            results.append(SpellingResult(index.resolve(text), None))
         except RefusedError as refusal:
-            found.append(Validated(None, refusal))
-    return tuple(found)
+            results.append(SpellingResult(None, refusal))
+    return tuple(results)
 
 
 def _fits(row: SymbolRow, chosen: SymbolFilter) -> bool:

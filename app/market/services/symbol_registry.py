@@ -1,4 +1,4 @@
-"""The registry: every contract that there is or was, under our own ids and names."""
+"""Registry of all present and former contracts, under our own ids and names."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,18 +14,18 @@ from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.foundation.ports import Clock, Monotonic, NewId
 from app.foundation.sql.database import Database
 from app.market.domain.contract_diff import (
-    Reconciled,
-    Suspicion,
-    listed_anew,
+    ContractDiff,
+    ListAnomaly,
+    count_anomaly,
+    find_relisted,
     live,
     reconcile,
-    suspect,
-    wants_an_old_name,
+    reuses_vanished_name,
 )
 from app.market.domain.models import PAUSED, Contract, ContractListing, ContractStatus, Rejection
 from app.market.domain.sectors import SectorTable, parse_sectors
 from app.market.domain.symbols import SymbolEntry, SymbolIndex, standard_symbol
-from app.market.services.feed_leader import Fence, anybody
+from app.market.services.feed_leader import Fence, no_fencing
 from app.market.services.ports import Exchange
 from app.market.storage.symbols import SavedSymbols, SymbolRecord, SymbolRepository
 
@@ -34,22 +34,22 @@ _log = structlog.get_logger("registry")
 
 @dataclass(frozen=True, slots=True)
 class SyncSummary:
-    """What one list of contracts changed; `quarantined` says why nothing was believed."""
+    """Changes by one contract list; `quarantined` is the reason if the list was not accepted."""
 
     at: datetime
     listed: int
     added: tuple[str, ...]
-    respecified: tuple[str, ...]
-    updated: tuple[str, ...]  # another status or listing attribute
-    vanished: tuple[str, ...]
+    specification_changed: tuple[str, ...]
+    updated: tuple[str, ...]  # changed status or listing attribute
+    delisted: tuple[str, ...]
     rejections: tuple[Rejection, ...]
     quarantined: str | None
     confirmations: int
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Known:
-    """The universe at one moment; replaced as a whole. Of a code it has the newest listing."""
+class KnownContracts:
+    """Known contracts at one moment; replaced as a whole. A code names its newest listing."""
 
     index: SymbolIndex
     by_code: Mapping[str, SymbolRecord]
@@ -57,29 +57,29 @@ class Known:
     def record(self, entry: SymbolEntry) -> SymbolRecord:
         return self.by_code[entry.contract.code]
 
-    def others_than(self, former: "Known") -> frozenset[str]:
-        """Codes that stood for another contract then."""
+    def relisted_since(self, former: "KnownContracts") -> frozenset[str]:
+        """Returns the codes that named another contract in `former`."""
         old = former.by_code
         return frozenset(
             code for code, one in self.by_code.items() if code in old and old[code].id != one.id
         )
 
 
-def _as_it_is(wall: datetime) -> datetime:
+def _unchanged(wall: datetime) -> datetime:
     return wall
 
 
-async def _nobody() -> Sequence[str]:
+async def _no_members() -> Sequence[str]:
     return ()
 
 
 @dataclass(slots=True)
 class Registry:
-    """Keeps the universe in step with the exchange, and never loses what it knew.
+    """Synchronises the known contracts with the exchange; former contracts are kept.
 
-    `held` names the contract codes of the portfolio's members: when a whole list is doubted,
-    they are looked at one by one, and nobody takes their names. `fence` refuses to write for who
-    is no longer the one to do it.
+    `member_codes` returns the contract codes of portfolio members. They are checked one by one
+    while a whole list is implausible, and no other contract takes their names. `fence` refuses
+    writes of a process that lost the feed.
     """
 
     exchange: Exchange
@@ -88,15 +88,19 @@ class Registry:
     clock: Clock
     monotonic: Monotonic
     new_id: NewId
-    held: Callable[[], Awaitable[Sequence[str]]] = _nobody
-    fence: Fence = anybody
-    no_earlier: Callable[[datetime], datetime] = _as_it_is  # as `ServerClock.no_earlier`
-    revision: int = 0  # raised with each change of what is stored
-    known: Known = field(default_factory=lambda: Known(SymbolIndex.of(()), MappingProxyType({})))
-    suspicion: Suspicion | None = None  # while a list is in quarantine
+    member_codes: Callable[[], Awaitable[Sequence[str]]] = _no_members
+    fence: Fence = no_fencing
+    no_earlier: Callable[[datetime], datetime] = _unchanged  # as `ServerClock.no_earlier`
+    revision: int = 0  # incremented with each stored change
+    known: KnownContracts = field(
+        default_factory=lambda: KnownContracts(SymbolIndex.from_contracts(()), MappingProxyType({}))
+    )
+    pending_anomaly: ListAnomaly | None = None  # while a list is implausible
     last_sync: SyncSummary | None = None
-    strangers: frozenset[str] = frozenset()  # codes whose prices are not those of what we know
-    refused_names: tuple[Rejection, ...] = ()  # of the newest list; the border let them pass
+    relisted_codes: frozenset[str] = (
+        frozenset()
+    )  # codes whose prices belong to another contract than the known one
+    rejected_names: tuple[Rejection, ...] = ()  # of the newest list, after parsing
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -105,118 +109,118 @@ class Registry:
 
     @property
     def anomaly(self) -> str | None:
-        """Why the newest list is not believed; None when it is."""
+        """Reason why the newest list was not accepted; None if it was."""
         return self.last_sync.quarantined if self.last_sync else None
 
     def resolve(self, text: str) -> SymbolEntry:
-        """Any spelling or id -> the entry.
+        """Returns the entry of any spelling or id.
 
         Raises RefusedError (symbol_unknown, symbol_ambiguous), or UnavailableError while no
-        contract is known at all.
+        contract is known.
         """
         self.require_known()
         return self.known.index.resolve(text)
 
     def require_known(self) -> None:
-        """Raises UnavailableError while no contract is known: then nothing can be told apart."""
+        """Raises UnavailableError while no contract is known, because nothing can be resolved."""
         if not self.known.by_code:
             raise UnavailableError(
                 Code.EXCHANGE_UNAVAILABLE,
-                "No contract is known yet: the exchange has not been reached.",
+                "No contract is known yet: the exchange has not answered.",
                 retry_after_s=10,
             )
 
     def record(self, entry: SymbolEntry) -> SymbolRecord:
         return self.known.record(entry)
 
-    def has(self, entry: SymbolEntry) -> bool:
-        """Whether it still is what stands under its code."""
+    def is_current(self, entry: SymbolEntry) -> bool:
+        """True if the entry's code still names this contract."""
         return self.known.record(entry).id == entry.symbol_id
 
     async def load(self) -> int:
-        """Take up what was stored before; the number of contracts."""
+        """Loads stored contracts; returns their number."""
         async with self.database.read() as unit:
             records = await unit.get(SymbolRepository).all()
-        # Of two listings of a code the one that is there, else the one that was seen last.
+        # Of two listings of a code: the present one, else the one last seen.
         ordered = sorted(records, key=lambda one: (one.vanished_at is None, one.last_seen))
         self.known = _known({one.contract.code: one for one in ordered})
         return len(records)
 
     async def sync(self) -> tuple[ContractListing, SyncSummary]:
-        """Ask the exchange for its contracts and take over what can be believed."""
+        """Fetches the contract list and applies it if it is plausible."""
         async with self._one_at_a_time:
             listing = await self.exchange.contracts()
-            summary = await self._take(listing)
+            summary = await self._apply(listing)
         self.last_sync = summary
-        self.refused_names = summary.rejections[len(listing.rejections) :]
-        if summary.quarantined or summary.added or summary.vanished or summary.rejections:
+        self.rejected_names = summary.rejections[len(listing.rejections) :]
+        if summary.quarantined or summary.added or summary.delisted or summary.rejections:
             _log.info(
                 "contracts_synced",
                 listed=summary.listed,
                 added=len(summary.added),
-                respecified=len(summary.respecified),
-                vanished=len(summary.vanished),
+                specification_changed=len(summary.specification_changed),
+                delisted=len(summary.delisted),
                 rejected=len(summary.rejections),
                 quarantined=summary.quarantined,
             )
         return listing, summary
 
-    async def _take(self, listing: ContractListing) -> SyncSummary:
+    async def _apply(self, listing: ContractListing) -> SyncSummary:
         known = {code: record.contract for code, record in self.known.by_code.items()}
-        anew = self._anew(listing)
-        asked = anew or wants_an_old_name(listing, known)
-        held = frozenset(await self.held()) if asked else frozenset[str]()
-        news = reconcile(listing, known, held, anew)
+        relisted = self._find_relisted(listing)
+        needs_members = relisted or reuses_vanished_name(listing, known)
+        members = frozenset(await self.member_codes()) if needs_members else frozenset[str]()
+        diff = reconcile(listing, known, members, relisted)
         alive = live(list(known.values()))
-        if news.anomalous(alive):
-            codes = frozenset(one.code for one in news.listed)
-            self.suspicion = suspect(self.suspicion, codes, self.monotonic())
-            if not self.suspicion.dispelled:
-                self.strangers = anew
-                return await self._quarantine(news, alive, self.suspicion.times)
-        self.suspicion = None
-        self.strangers = anew & held
-        # What is over goes first: another contract may stand under its code now.
-        saved = await self._save((*news.vanished, *news.changed), news.listed, anew)
-        return self._summary(news, saved)
+        if diff.is_implausible(alive):
+            codes = frozenset(one.code for one in diff.listed)
+            self.pending_anomaly = count_anomaly(self.pending_anomaly, codes, self.monotonic())
+            if not self.pending_anomaly.is_confirmed:
+                self.relisted_codes = relisted
+                return await self._quarantine(diff, alive, self.pending_anomaly.times)
+        self.pending_anomaly = None
+        self.relisted_codes = relisted & members
+        # Vanished contracts first: their codes may name other contracts now.
+        saved = await self._save((*diff.vanished, *diff.changed), diff.listed, relisted)
+        return self._summary(diff, saved)
 
-    async def _quarantine(self, news: Reconciled, alive: int, times: int) -> SyncSummary:
-        """Nothing of a doubtful list is taken; held contracts are asked for one by one."""
-        missing = {one.code for one in news.vanished}
-        looked_at: list[Contract] = []
-        for code in await self.held():
+    async def _quarantine(self, diff: ContractDiff, alive: int, times: int) -> SyncSummary:
+        """Applies nothing of an implausible list; fetches missing members one by one."""
+        missing = {one.code for one in diff.vanished}
+        confirmed: list[Contract] = []
+        for code in await self.member_codes():
             if code in missing:
-                looked_at.extend(await self._look(code))
-        await self._save(looked_at, ())
+                confirmed.extend(await self._confirm(code))
+        await self._save(confirmed, ())
         reason = f"{len(missing)} of {alive} contracts vanished at once"
         _log.warning("universe_anomaly", reason=reason, seen=times)
-        summary = self._summary(news, SavedSymbols((), ()))
-        return replace(summary, updated=(), vanished=(), quarantined=reason, confirmations=times)
+        summary = self._summary(diff, SavedSymbols((), ()))
+        return replace(summary, updated=(), delisted=(), quarantined=reason, confirmations=times)
 
-    async def _look(self, code: str) -> Sequence[Contract]:
+    async def _confirm(self, code: str) -> Sequence[Contract]:
         try:
             listing = await self.exchange.contract(code)
         except ServiceError as error:
             _log.warning("contract_not_confirmed", contract=code, cause=str(error.code))
             return ()
-        known, anew = {code: self.known.by_code[code].contract}, self._anew(listing)
-        return reconcile(listing, known, frozenset({code}), anew).changed
+        known, relisted = {code: self.known.by_code[code].contract}, self._find_relisted(listing)
+        return reconcile(listing, known, frozenset({code}), relisted).changed
 
-    def _anew(self, listing: ContractListing) -> frozenset[str]:
+    def _find_relisted(self, listing: ContractListing) -> frozenset[str]:
         known = self.known.by_code
         seen_ms = {code: round(one.first_seen.timestamp() * 1000) for code, one in known.items()}
         contracts = {code: one.contract for code, one in known.items()}
-        return listed_anew(listing, contracts, seen_ms)
+        return find_relisted(listing, contracts, seen_ms)
 
     async def _save(
         self,
-        news: Sequence[Contract],
+        changed: Sequence[Contract],
         seen: Sequence[Contract],
-        anew: AbstractSet[str] = frozenset(),
+        relisted: AbstractSet[str] = frozenset(),
     ) -> SavedSymbols:
-        """Store the changed ones; what was merely seen again is noted in memory only.
+        """Stores changed contracts; contracts merely seen again are updated in memory only.
 
-        What is there under a code of `anew` gets an id of its own.
+        A new contract under a code of `relisted` gets its own id.
         """
         now = self.no_earlier(self.clock())
         known = dict(self.known.by_code)
@@ -224,18 +228,18 @@ class Registry:
             self._record(
                 one,
                 None
-                if one.code in anew and one.status is not ContractStatus.VANISHED
+                if one.code in relisted and one.status is not ContractStatus.VANISHED
                 else known.get(one.code),
                 now,
             )
-            for one in news
+            for one in changed
         ]
         saved = SavedSymbols((), ())
         if records:
             async with self.database.write() as unit:
                 await self.fence(unit)
                 saved = await unit.get(SymbolRepository).save(records, now)
-                if saved.respecified:
+                if saved.specification_changed:
                     lots = await unit.get(SymbolRepository).lot_changes()
                     records = [replace(one, lot_changes=lots.get(one.id, ())) for one in records]
             self.revision += 1
@@ -245,14 +249,14 @@ class Registry:
         if records:
             self.known = _known(known)
         else:
-            self.known = Known(self.known.index, MappingProxyType(known))
+            self.known = KnownContracts(self.known.index, MappingProxyType(known))
         return saved
 
     def _record(
         self, contract: Contract, known: SymbolRecord | None, now: datetime
     ) -> SymbolRecord:
         gone = contract.status is ContractStatus.VANISHED
-        classified = self.sectors.of(contract.base)
+        classified = self.sectors.classify(contract.base)
         was_paused = None if known is None else known.paused_since
         return SymbolRecord(
             id=known.id if known else self.new_id(),
@@ -267,29 +271,29 @@ class Registry:
             lot_changes=known.lot_changes if known else (),
         )
 
-    def _summary(self, news: Reconciled, saved: SavedSymbols) -> SyncSummary:
-        fresh = {*saved.added, *saved.respecified}
-        changed = (standard_symbol(one) for one in news.changed)
+    def _summary(self, diff: ContractDiff, saved: SavedSymbols) -> SyncSummary:
+        fresh = {*saved.added, *saved.specification_changed}
+        changed = (standard_symbol(one) for one in diff.changed)
         return SyncSummary(
             at=self.clock(),
-            listed=len(news.listed),
+            listed=len(diff.listed),
             added=saved.added,
-            respecified=saved.respecified,
+            specification_changed=saved.specification_changed,
             updated=tuple(sorted(name for name in changed if name not in fresh)),
-            vanished=tuple(standard_symbol(one) for one in news.vanished),
-            rejections=news.rejections,
+            delisted=tuple(standard_symbol(one) for one in diff.vanished),
+            rejections=diff.rejections,
             quarantined=None,
             confirmations=0,
         )
 
 
 def shipped_sectors() -> SectorTable:
-    """The sector table that comes with the product. Raises ValueError naming a wrong line."""
+    """Loads the packaged sector table. Raises ValueError naming an invalid line."""
     return parse_sectors((files("app.market.domain") / "sectors.csv").read_text(encoding="utf-8"))
 
 
-def _known(records: Mapping[str, SymbolRecord]) -> Known:
-    """Index them; a vanished contract gives its name up where a present one has taken it."""
+def _known(records: Mapping[str, SymbolRecord]) -> KnownContracts:
+    """Indexes the records; a present contract takes the name of a vanished one."""
     taken = {one.symbol for one in records.values() if one.vanished_at is None}
     indexed: dict[str, SymbolRecord] = {}
     for one in sorted(records.values(), key=lambda record: record.last_seen, reverse=True):
@@ -298,5 +302,5 @@ def _known(records: Mapping[str, SymbolRecord]) -> Known:
         elif one.symbol not in taken:
             taken.add(one.symbol)
             indexed[one.id] = one
-    index = SymbolIndex.of((one.id, one.contract) for one in indexed.values())
-    return Known(index, MappingProxyType(dict(records)))
+    index = SymbolIndex.from_contracts((one.id, one.contract) for one in indexed.values())
+    return KnownContracts(index, MappingProxyType(dict(records)))

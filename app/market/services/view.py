@@ -1,4 +1,4 @@
-"""The market as decisions see it: reads from memory, nothing waits."""
+"""Market as decisions read it: from memory, without waiting."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,15 +10,15 @@ from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
 from app.market.domain.models import Book, Contract, Interval, LotChange
 from app.market.domain.panel import Panel
-from app.market.domain.price_quarantine import Doubt
+from app.market.domain.price_quarantine import QuarantineReason
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.snapshot import MarketMoment
-from app.market.services.symbol_quality import doubt_of, frozen
+from app.market.services.symbol_quality import find_quarantine_reason, is_without_trades
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """One contract now; prices are None where the exchange gave none."""
+    """Contract with its present prices; None where the exchange sent none."""
 
     contract: Contract
     sector: str
@@ -29,14 +29,14 @@ class Quote:
     is_fresh: bool  # contract and ticker are within their age limits
     book: Book | None = None  # within its age limit
     funding_rate: Decimal | None = None  # of the running interval, as a fraction
-    doubt: Doubt | None = None  # why its prices are not believed
-    is_frozen: bool = False  # nobody trades it while its index moves on
+    quarantine_reason: QuarantineReason | None = None  # reason of a quarantine
+    is_frozen: bool = False  # no trades while its index moves
     paused_since: datetime | None = None  # first seen Paused or CancelOnly, while it still is
     lot_changes: tuple[LotChange, ...] = ()  # of its multiplier, oldest first
 
 
 class MarketView(Protocol):
-    """The market in memory; nothing here waits."""
+    """Market in memory; no method waits."""
 
     @property
     def source(self) -> DataSource: ...
@@ -46,23 +46,23 @@ class MarketView(Protocol):
         ...
 
     def quote(self, symbol: str) -> Quote | None:
-        """None for a symbol that was never seen."""
+        """Returns None for an unknown symbol."""
         ...
 
     def is_halted(self) -> bool:
-        """Whether the exchange as a whole is not trading."""
+        """True if the exchange as a whole is not trading."""
         ...
 
     def is_clock_safe(self) -> bool:
-        """Whether the exchange's time is known well enough to decide by."""
+        """True if the exchange's time is certain enough for decisions."""
         ...
 
     def is_filled(self) -> bool:
-        """Whether everything that a scoring reads has been asked for since the start."""
+        """True if everything that scoring reads has been requested since the start."""
         ...
 
     def panel(self, interval: Interval) -> Panel | None:
-        """Closed bars of the symbols that have any; None before the first fill."""
+        """Returns closed bars of the symbols that have any; None before the first fill."""
         ...
 
     def as_of(self) -> datetime | None: ...
@@ -71,8 +71,8 @@ class MarketView(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class MarketOnce:
-    """A market that is asked for each quote once: a decision sees one price of a symbol."""
+class QuoteSnapshot:
+    """Market that reads each quote once, so that a decision sees one price per symbol."""
 
     market: MarketView
     quotes: dict[str, Quote | None] = field(default_factory=dict)
@@ -108,10 +108,10 @@ class MarketOnce:
         return self.market.status()
 
 
-def quoted(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]:
-    """Contract and prices of a standard symbol, None for one that was never seen.
+def quote_until(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]:
+    """Returns contract and prices of a standard symbol, None for an unknown one, and an expiry.
 
-    With it the last monotonic second at which nothing in it has turned stale that is fresh now.
+    The expiry is the last monotonic second at which no part that is fresh now has turned stale.
     """
     entry = moment.known.index.find(symbol)
     if entry is None:
@@ -119,7 +119,7 @@ def quoted(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]:
     market, code = moment.market, entry.contract.code
     stats, ticker, book = market.stats.get(code), market.tickers.get(code), market.books.get(code)
     limit_s, rules = moment.age_limit_s, moment.configuration.quality
-    turns = [
+    expiries = [
         one.mono + limit_s(source)
         for source, one in (
             (Source.CONTRACTS, stats),
@@ -130,7 +130,7 @@ def quoted(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]:
     ]
     quote = Quote(
         contract=entry.contract,
-        sector=moment.sectors.of(entry.contract.base).sector,
+        sector=moment.sectors.classify(entry.contract.base).sector,
         mark=None if stats is None else stats.value.mark_price,
         bid=None if ticker is None else ticker.value.bid,
         ask=None if ticker is None else ticker.value.ask,
@@ -138,9 +138,9 @@ def quoted(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]:
         is_fresh=moment.is_fresh(entry),
         book=moment.book(entry),
         funding_rate=None if stats is None else stats.value.funding_rate,
-        doubt=doubt_of(market, code, rules),
+        quarantine_reason=find_quarantine_reason(market, code, rules),
         paused_since=moment.known.record(entry).paused_since,
         lot_changes=moment.known.record(entry).lot_changes,
-        is_frozen=frozen(market, entry.contract, moment.server_ms, rules),
+        is_frozen=is_without_trades(market, entry.contract, moment.server_ms, rules),
     )
-    return quote, min(turns, default=inf)
+    return quote, min(expiries, default=inf)

@@ -37,7 +37,7 @@ _INTO: Final = (
     f"INSERT INTO candles (symbol_id, interval_min, opened_ms, {', '.join(_VALUES)}, revision)"
 )
 _SQLITE: Final = f"{_INTO} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1){_CONFLICT}"
-# Arrays cross the wire once; a row by row insert would take ten times as long.
+# Arrays are sent once; an insert row by row would take ten times as long.
 _UNNESTED: Final = (
     " SELECT *, 1 FROM unnest($1::text[], $2::int[], $3::bigint[], $4::float8[],"
     " $5::float8[], $6::float8[], $7::float8[], $8::float8[], $9::float8[])"
@@ -47,7 +47,7 @@ _POSTGRESQL: Final = _INTO + _UNNESTED + _CONFLICT
 
 @dataclass(frozen=True, slots=True)
 class SavedCandles:
-    """`written` are new or revised; `refused` make no sense and count as gaps."""
+    """Counts: `written` are new or revised, `refused` are invalid and count as gaps."""
 
     written: int
     refused: int
@@ -60,11 +60,11 @@ class CandleRepository:
     connection: AsyncConnection
 
     async def save(self, series: Mapping[str, CandleSeries], interval: Interval) -> SavedCandles:
-        """Inserts many symbols at once; a candle that says something new is revised.
+        """Inserts many symbols at once; a changed candle becomes a revision.
 
-        Refused are candles with inconsistent, non-positive or non-finite values.
+        Refuses candles with inconsistent, non-positive or non-finite values.
         """
-        # Off the loop: a hundred thousand rows take longer to arrange than a request may wait.
+        # In a thread: arranging a hundred thousand rows takes longer than a request may wait.
         columns, refused = await asyncio.to_thread(_columns, series, interval)
         written = 0
         for start in range(0, len(columns[0]), _CHUNK):
@@ -80,22 +80,22 @@ class CandleRepository:
     async def load(
         self, symbol_ids: Sequence[str], interval: Interval, since_ms: int = 0
     ) -> dict[str, CandleSeries]:
-        """Candles opened at or after `since_ms`; symbols without any are absent."""
+        """Returns candles opened at or after `since_ms`; symbols without any are absent."""
         statement = self._of(symbol_ids, interval).where(candles.c.opened_ms >= since_ms)
         return await self._series(statement.order_by(candles.c.symbol_id, candles.c.opened_ms))
 
     async def page(
         self, symbol_id: str, interval: Interval, start_ms: int, end_ms: int, limit: int
     ) -> CandleSeries:
-        """The first `limit` candles opened in [start_ms, end_ms), oldest first."""
+        """Returns the first `limit` candles opened in [start_ms, end_ms), oldest first."""
         statement = (
             self._of([symbol_id], interval)
             .where(candles.c.opened_ms >= start_ms, candles.c.opened_ms < end_ms)
             .order_by(candles.c.opened_ms)
             .limit(limit)
         )
-        found = await self._series(statement)
-        return found.get(symbol_id) or _assembled([])
+        series = await self._series(statement)
+        return series.get(symbol_id) or _assembled([])
 
     @staticmethod
     def _of(symbol_ids: Sequence[str], interval: Interval) -> Select[Any]:
@@ -105,7 +105,7 @@ class CandleRepository:
         )
 
     async def _series(self, statement: Select[Any]) -> dict[str, CandleSeries]:
-        """Rows become arrays as they stream in: a million of them would fill the memory."""
+        """Converts rows to arrays while streaming: a million row objects would fill the memory."""
         parts: dict[str, list[np.ndarray[Any, Any]]] = {}
         async with self.connection.stream(statement) as rows:
             async for chunk in rows.partitions(10_000):
@@ -119,7 +119,7 @@ class CandleRepository:
 
 
 def _columns(series: Mapping[str, CandleSeries], interval: Interval) -> tuple[list[list[Any]], int]:
-    """Column lists of all sound candles, and how many were not."""
+    """Returns column lists of all valid candles, and the number of invalid ones."""
     columns: list[list[Any]] = [[] for _ in range(3 + len(_VALUES))]
     refused = 0
     for symbol_id, one in series.items():
@@ -135,7 +135,7 @@ def _columns(series: Mapping[str, CandleSeries], interval: Interval) -> tuple[li
 
 
 def _assembled(blocks: Sequence[np.ndarray[Any, Any]]) -> CandleSeries:
-    """Blocks of (rows, 7) as one series; milliseconds are exact in float64 up to 2**53."""
+    """Joins blocks of (rows, 7) to one series; milliseconds are exact in float64 up to 2**53."""
     table = np.concatenate(blocks) if blocks else np.empty((0, 1 + len(_VALUES)))
     values = {name: np.ascontiguousarray(table[:, 1 + at]) for at, name in enumerate(_VALUES)}
     return CandleSeries(opened_ms=table[:, 0].astype(np.int64), **values)
@@ -151,7 +151,7 @@ def _sound(one: CandleSeries) -> np.ndarray[Any, np.dtype[np.bool_]]:
 VALUES: Final = ("open", "high", "low", "close", "volume", "turnover")
 _KEY: Final = ("symbol_id", "interval_min", "opened_ms", "revision")
 
-# They were checked when they were candles.
+# No checks: the values passed them as candles.
 candle_revisions: Final = Table(
     "candle_revisions",
     metadata,
@@ -166,17 +166,17 @@ candle_revisions: Final = Table(
 
 _COLUMNS: Final = ", ".join((*_KEY, *VALUES))
 _OLD: Final = ", ".join(f"OLD.{name}" for name in (*_KEY, *VALUES))
-_KEEP: Final = f"INSERT INTO candle_revisions ({_COLUMNS}) VALUES ({_OLD});"  # noqa: S608  # names of ours
+_COPY_OLD: Final = f"INSERT INTO candle_revisions ({_COLUMNS}) VALUES ({_OLD});"  # noqa: S608  # names of ours
 _FUNCTION: Final = (
     "CREATE FUNCTION candles_keep_revision() RETURNS trigger LANGUAGE plpgsql AS $$\n"
-    f"BEGIN\n  {_KEEP}\n  RETURN NULL;\nEND $$"
+    f"BEGIN\n  {_COPY_OLD}\n  RETURN NULL;\nEND $$"
 )
 _ON_EACH_ROW: Final = (
     "CREATE TRIGGER candles_revised AFTER UPDATE ON candles\n"
     "FOR EACH ROW EXECUTE FUNCTION candles_keep_revision()"
 )
-_MADE: Final[Mapping[str, Sequence[str]]] = {
-    "sqlite": (f"CREATE TRIGGER candles_revised AFTER UPDATE ON candles\nBEGIN {_KEEP} END",),
+_TRIGGERS: Final[Mapping[str, Sequence[str]]] = {
+    "sqlite": (f"CREATE TRIGGER candles_revised AFTER UPDATE ON candles\nBEGIN {_COPY_OLD} END",),
     "postgresql": (_FUNCTION, _ON_EACH_ROW),
 }
 
@@ -184,13 +184,13 @@ _MADE: Final[Mapping[str, Sequence[str]]] = {
 @event.listens_for(candles, "after_create")
 def _trigger(target: Any, connection: Any, **_: Any) -> None:
     del target
-    for statement in _MADE[connection.dialect.name]:
+    for statement in _TRIGGERS[connection.dialect.name]:
         connection.exec_driver_sql(statement)
 
 
 @dataclass(frozen=True, slots=True)
-class Revision:
-    """One candle as it was until it was changed; `revision` counts from 1."""
+class CandleRevision:
+    """Former values of a candle; `revision` counts from 1."""
 
     opened_ms: int
     revision: int
@@ -199,12 +199,12 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class CandleRevisionRepository:
-    """Former words of the exchange, by symbol id."""
+    """Former values of changed candles, by symbol id."""
 
     connection: AsyncConnection
 
-    async def of(self, symbol_id: str, interval: Interval) -> tuple[Revision, ...]:
-        """In the order of their candles, each from its first word on."""
+    async def all(self, symbol_id: str, interval: Interval) -> tuple[CandleRevision, ...]:
+        """Returns revisions in the order of their candles, each from the first one on."""
         table = candle_revisions
         rows = await self.connection.execute(
             select(table)
@@ -215,8 +215,8 @@ class CandleRevisionRepository:
 
     async def since(
         self, symbol_ids: Sequence[str], interval: Interval, since_ms: int
-    ) -> dict[str, tuple[Revision, ...]]:
-        """Of candles opened at or after `since_ms`, by symbol; who was never revised is absent."""
+    ) -> dict[str, tuple[CandleRevision, ...]]:
+        """Returns revisions of candles opened at or after `since_ms`, for symbols that have any."""
         table = candle_revisions
         rows = await self.connection.execute(
             select(table)
@@ -227,23 +227,25 @@ class CandleRevisionRepository:
             )
             .order_by(table.c.opened_ms, table.c.revision)
         )
-        found: dict[str, list[Revision]] = {}
+        revisions: dict[str, list[CandleRevision]] = {}
         for row in rows:
-            found.setdefault(str(row.symbol_id), []).append(_revision(row))
-        return {symbol_id: tuple(said) for symbol_id, said in found.items()}
+            revisions.setdefault(str(row.symbol_id), []).append(_revision(row))
+        return {symbol_id: tuple(former) for symbol_id, former in revisions.items()}
 
     async def count(self, symbol_id: str) -> int:
-        """How often a candle of a symbol was changed after its close."""
+        """Returns how often a candle of a symbol was changed after its close."""
         table = candle_revisions
         counted = select(func.count()).select_from(table).where(table.c.symbol_id == symbol_id)
         return int((await self.connection.execute(counted)).scalar_one())
 
-    async def forget(self, before_ms: int) -> int:
-        """Drops what was said of candles that opened before `before_ms`; how many that were."""
+    async def prune(self, before_ms: int) -> int:
+        """Deletes revisions of candles opened before `before_ms`; returns their number."""
         table = candle_revisions
         dropped = await self.connection.execute(table.delete().where(table.c.opened_ms < before_ms))
         return dropped.rowcount
 
 
-def _revision(row: Row[Any]) -> Revision:
-    return Revision(row.opened_ms, row.revision, {name: getattr(row, name) for name in VALUES})
+def _revision(row: Row[Any]) -> CandleRevision:
+    return CandleRevision(
+        row.opened_ms, row.revision, {name: getattr(row, name) for name in VALUES}
+    )

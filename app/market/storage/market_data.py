@@ -1,4 +1,4 @@
-"""What moves but is no candle: open interest snapshots and settled funding rates."""
+"""Repository of open interest snapshots and settled funding rates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from app.market.storage.tables import funding_rates, market_snapshots
 
 @dataclass(frozen=True, slots=True)
 class MarketSnapshot:
-    """One symbol at one instant; None is what the exchange did not say."""
+    """Values of one symbol at one instant; None is unknown."""
 
     symbol_id: str
-    taken_ms: int  # the same for all symbols of one refresh
+    taken_ms: int  # equal for all symbols of one refresh
     open_interest: float | None  # base coins
     mark_price: float | None
     turnover_24h: float | None  # quote currency
@@ -30,7 +30,7 @@ class MarketRepository:
     connection: AsyncConnection
 
     async def save_snapshots(self, snapshots: Sequence[MarketSnapshot]) -> None:
-        """Later words on the same symbol and instant replace earlier ones."""
+        """Saves snapshots; a later one of the same symbol and instant replaces the earlier one."""
         if not snapshots:
             return
         rows = [
@@ -46,7 +46,7 @@ class MarketRepository:
         await self.connection.execute(upsert(self.connection, market_snapshots), rows)
 
     async def snapshot_times(self, since_ms: int = 0) -> tuple[int, ...]:
-        """Instants at or after `since_ms`, oldest first; keep a thinned choice of them small."""
+        """Returns the instants at or after `since_ms`, oldest first."""
         table = market_snapshots
         statement = (
             select(table.c.taken_ms)
@@ -57,7 +57,7 @@ class MarketRepository:
         return tuple((await self.connection.execute(statement)).scalars())
 
     async def open_interest(self, symbol_ids: Sequence[str], times: Sequence[int]) -> Floats:
-        """(S, N) base coins at `times` for `symbol_ids`, NaN where nothing is known."""
+        """Returns (S, N) base coins at `times` for `symbol_ids`, NaN where unknown."""
         table = market_snapshots
         out = np.full((len(times), len(symbol_ids)), np.nan)
         statement = select(table.c.taken_ms, table.c.symbol_id, table.c.open_interest).where(
@@ -70,14 +70,14 @@ class MarketRepository:
                 out[row_of[taken], column_of[symbol_id]] = value
         return out
 
-    async def forget_snapshots(self, before_ms: int) -> int:
-        """Deletes what was taken before `before_ms`; the number of rows."""
+    async def prune_snapshots(self, before_ms: int) -> int:
+        """Deletes snapshots taken before `before_ms`; returns the number of rows."""
         table = market_snapshots
-        gone = await self.connection.execute(table.delete().where(table.c.taken_ms < before_ms))
-        return gone.rowcount
+        deleted = await self.connection.execute(table.delete().where(table.c.taken_ms < before_ms))
+        return deleted.rowcount
 
     async def save_funding(self, rates: Mapping[str, Sequence[Funding]]) -> None:
-        """Settled rates by symbol id; a rate that is known already stays as it is."""
+        """Saves settled rates by symbol id; a stored rate stays unchanged."""
         rows = [
             {
                 "symbol_id": symbol_id,
@@ -95,15 +95,15 @@ class MarketRepository:
     async def funding(
         self, symbol_ids: Sequence[str], since_ms: int = 0
     ) -> dict[str, tuple[Funding, ...]]:
-        """Settled rates at or after `since_ms`, oldest first; symbols without any are absent."""
+        """Returns settled rates at or after `since_ms`, oldest first, for symbols that have any."""
         table = funding_rates
         statement = (
             select(table)
             .where(table.c.symbol_id.in_(symbol_ids), table.c.settled_ms >= since_ms)
             .order_by(table.c.symbol_id, table.c.settled_ms)
         )
-        found: dict[str, list[Funding]] = {}
+        rates_by_symbol: dict[str, list[Funding]] = {}
         for row in await self.connection.execute(statement):
             one = Funding(row.settled_ms, row.rate, row.interval_ms)
-            found.setdefault(row.symbol_id, []).append(one)
-        return {symbol_id: tuple(rates) for symbol_id, rates in found.items()}
+            rates_by_symbol.setdefault(row.symbol_id, []).append(one)
+        return {symbol_id: tuple(rates) for symbol_id, rates in rates_by_symbol.items()}

@@ -1,4 +1,4 @@
-"""What was thought of the data of each symbol: one row per change of the verdict."""
+"""Repository of data-quality verdicts: one row per change of a symbol's verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from app.foundation.sql.schema import (
 from app.foundation.sql.statements import upsert
 from app.market.domain.quality_report import QualityVerdict
 
-# Like other market data it has no foreign key: symbols never go.
+# Without a foreign key, like other market data: symbols are never deleted.
 quality_verdicts: Final = Table(
     "quality_verdicts",
     metadata,
@@ -37,7 +37,7 @@ Index("ix_quality_verdicts_at", quality_verdicts.c.at)
 
 @dataclass(frozen=True, slots=True)
 class StoredVerdict:
-    """From `at` on, until the next one of the symbol; `flags` are the codes of what was wrong."""
+    """Verdict valid from `at` until the next one of the symbol; `flags` are codes of faults."""
 
     symbol_id: str
     at: datetime
@@ -48,12 +48,12 @@ class StoredVerdict:
 
 @dataclass(frozen=True, slots=True)
 class QualityRepository:
-    """Verdicts by symbol, newest first."""
+    """Verdicts by symbol."""
 
     connection: AsyncConnection
 
-    async def note(self, verdicts: Sequence[StoredVerdict]) -> None:
-        """A later word on the same symbol and instant replaces the earlier one."""
+    async def save(self, verdicts: Sequence[StoredVerdict]) -> None:
+        """Saves verdicts; a later one of the same symbol and instant replaces the earlier one."""
         rows = [
             {
                 "symbol_id": one.symbol_id,
@@ -68,7 +68,7 @@ class QualityRepository:
             await self.connection.execute(upsert(self.connection, quality_verdicts), rows)
 
     async def newest(self) -> dict[str, StoredVerdict]:
-        """The last verdict of each symbol, by symbol id."""
+        """Returns the last verdict of each symbol, by symbol id."""
         table = quality_verdicts
         last = select(table.c.symbol_id, func.max(table.c.at).label("at")).group_by(
             table.c.symbol_id
@@ -84,7 +84,7 @@ class QualityRepository:
     async def page(
         self, symbol_id: str, before: datetime | None, limit: int
     ) -> tuple[StoredVerdict, ...]:
-        """Newest first, those before `before`."""
+        """Returns verdicts before `before`, newest first."""
         table = quality_verdicts
         wanted = select(table).where(table.c.symbol_id == symbol_id)
         if before is not None:
@@ -92,8 +92,8 @@ class QualityRepository:
         rows = await self.connection.execute(wanted.order_by(table.c.at.desc()).limit(limit))
         return tuple(_verdict(row) for row in rows)
 
-    async def forget(self, before: datetime, keep: int) -> int:
-        """Drops what was replaced before `before`, and all but the last `keep` of a symbol.
+    async def prune(self, before: datetime, keep: int) -> int:
+        """Deletes verdicts replaced before `before`, and all but the last `keep` of a symbol.
 
         The last verdict of a symbol stays whatever its age.
         """

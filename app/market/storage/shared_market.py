@@ -1,4 +1,4 @@
-"""What the owner of the feed sees, for the other processes: one row, written anew each time."""
+"""Repository of the leader's market for other processes (one row), and of sync requests."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +17,7 @@ _KEEP_REQUESTS_MS: Final = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class Stamped:
-    """Which row it is, and when by the database's clock it was written and read."""
+    """Version of the row, and the database's times at its writing and reading."""
 
     epoch: int
     version: int
@@ -31,7 +31,7 @@ class Stamped:
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """What became of asking the owner of the feed for the contracts; `error` is a stable code."""
+    """State of a sync request to the feed's leader; `error` is a stable code."""
 
     is_done: bool
     error: str | None
@@ -40,16 +40,16 @@ class SyncRequest:
 
 @dataclass(frozen=True, slots=True)
 class SharedMarketRepository:
-    """The row and the requests to whoever writes it."""
+    """The shared row, and the requests to its writer."""
 
     connection: AsyncConnection
 
     async def clock_ms(self) -> int:
-        """The database's time."""
+        """Returns the database's time."""
         return int((await self.connection.execute(select(now_ms(self.connection)))).scalar_one())
 
     async def publish(self, epoch: int, stamped_ms: int, payload: bytes) -> int:
-        """Number of rows written: none by who no longer has the lease of `epoch`."""
+        """Writes the row; returns the number of rows, 0 without the lease of `epoch`."""
         table = shared_markets
         if not await LeaseRepository(self.connection).is_current(FEED, epoch):
             return 0
@@ -73,12 +73,12 @@ class SharedMarketRepository:
         return written.rowcount
 
     async def stamp(self) -> Stamped | None:
-        """None before the first one was written."""
+        """Returns the version of the row; None before the first write."""
         row = (await self.connection.execute(self._wanted())).one_or_none()
         return None if row is None else Stamped(row[0], row[1], row[2], row[3])
 
     async def newest(self) -> tuple[Stamped, bytes] | None:
-        """With what was written."""
+        """Returns version and payload of the row; None before the first write."""
         wanted = self._wanted().add_columns(shared_markets.c.payload)
         row: Any = (await self.connection.execute(wanted)).one_or_none()
         return None if row is None else (Stamped(*row[:4]), row.payload)
@@ -90,7 +90,7 @@ class SharedMarketRepository:
         ).where(table.c.name == FEED)
 
     async def request_sync(self, request_id: str) -> None:
-        """Asks whoever has the feed for the list of contracts; old requests are forgotten."""
+        """Adds a request for the contract list, and deletes old requests."""
         table, now = sync_requests, now_ms(self.connection)
         await self.connection.execute(
             table.delete().where(table.c.requested_ms < now - _KEEP_REQUESTS_MS)
@@ -102,7 +102,7 @@ class SharedMarketRepository:
         )
 
     async def open_sync_requests(self) -> tuple[str, ...]:
-        """Those that nobody has answered."""
+        """Returns the ids of unanswered requests."""
         table = sync_requests
         wanted = select(table.c.request_id).where(table.c.done_ms.is_(None))
         return tuple(await self.connection.scalars(wanted))
@@ -110,7 +110,7 @@ class SharedMarketRepository:
     async def answer_sync_requests(
         self, request_ids: tuple[str, ...], error: str | None, detail: str | None
     ) -> None:
-        """They are done, or failed with a code."""
+        """Marks requests as done, or as failed with a code."""
         table = sync_requests
         await self.connection.execute(
             table.update()
@@ -123,7 +123,7 @@ class SharedMarketRepository:
         )
 
     async def sync_request(self, request_id: str) -> SyncRequest | None:
-        """None for one that is not known."""
+        """Returns a request; None for an unknown id."""
         table = sync_requests
         wanted = select(table.c.done_ms, table.c.error, table.c.detail).where(
             table.c.request_id == request_id

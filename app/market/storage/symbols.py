@@ -1,4 +1,4 @@
-"""Symbols the exchange has or had, and every specification of theirs with its validity."""
+"""Repository of present and former contracts, and of their specifications over time."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from app.foundation.sql.statements import upsert
 from app.market.domain.models import Contract, ContractKind, ContractStatus, LotChange
 from app.market.storage.tables import contract_specs, contracts
 
-# A change of one of these makes a new version of the specification.
+# A change of one of these starts a new version of the specification.
 SPECIFICATION: Final = (
     "is_inverse",
     "multiplier",
@@ -31,10 +31,10 @@ SPECIFICATION: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SymbolRecord:
-    """A symbol under its own id; `contract` is what the exchange said last."""
+    """Contract under its own id, as last received from the exchange."""
 
     id: str  # UUID text
-    symbol: str  # standard spelling, unique among those that are not vanished
+    symbol: str  # standard name, unique among present contracts
     contract: Contract
     sector: str
     cap_category: str
@@ -47,7 +47,7 @@ class SymbolRecord:
 
 @dataclass(frozen=True, slots=True)
 class SpecificationVersion:
-    """A contract as specified in [valid_from, valid_to); None: in force."""
+    """Contract as specified in [valid_from, valid_to); None: still valid."""
 
     valid_from: datetime
     valid_to: datetime | None
@@ -56,35 +56,35 @@ class SpecificationVersion:
 
 @dataclass(frozen=True, slots=True)
 class SavedSymbols:
-    """Standard names by what happened to them; both empty when nothing was new."""
+    """Standard names of added and changed contracts."""
 
     added: tuple[str, ...]
-    respecified: tuple[str, ...]
+    specification_changed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SymbolRepository:
-    """Symbols and their specifications, by our own id."""
+    """Contracts and their specifications, by our own id."""
 
     connection: AsyncConnection
 
     async def all(self) -> tuple[SymbolRecord, ...]:
-        """By standard name, with those that left the exchange."""
+        """Returns all contracts, vanished ones included, by standard name."""
         records, changes = await self._records(), await self.lot_changes()
         return tuple(replace(one, lot_changes=changes.get(one.id, ())) for one in records)
 
     async def lot_changes(self) -> dict[str, tuple[LotChange, ...]]:
-        """Changes of the multiplier by symbol id, oldest first; symbols without one are absent."""
+        """Returns multiplier changes by symbol id, oldest first; symbols without are absent."""
         statement = select(
             contract_specs.c.symbol_id, contract_specs.c.valid_from, contract_specs.c.multiplier
         ).order_by(contract_specs.c.symbol_id, contract_specs.c.valid_from)
         rows = (await self.connection.execute(statement)).all()
-        found: dict[str, tuple[LotChange, ...]] = {}
+        changes: dict[str, tuple[LotChange, ...]] = {}
         for old, new in pairwise(rows):
             if old.symbol_id == new.symbol_id and old.multiplier != new.multiplier:
                 change = LotChange(old.valid_from, new.valid_from, old.multiplier, new.multiplier)
-                found[new.symbol_id] = (*found.get(new.symbol_id, ()), change)
-        return found
+                changes[new.symbol_id] = (*changes.get(new.symbol_id, ()), change)
+        return changes
 
     async def get(self, symbol_id: str) -> SymbolRecord | None:
         return next(iter(await self._records(contracts.c.id == symbol_id)), None)
@@ -96,7 +96,7 @@ class SymbolRepository:
         """
         if not records:
             return SavedSymbols((), ())
-        # Codes and names are free again once their holders are marked as vanished: those go first.
+        # Vanished contracts first: that releases their codes and names.
         ordered = sorted(records, key=lambda one: (one.vanished_at is None, one.symbol))
         known = {row.symbol_id: row for row in await self._open_specifications(records)}
         added = tuple(one for one in ordered if one.id not in known)
@@ -125,7 +125,7 @@ class SymbolRepository:
         )
 
     async def specifications(self, symbol_id: str) -> tuple[SpecificationVersion, ...]:
-        """All versions, oldest first."""
+        """Returns all versions, oldest first."""
         statement = (
             select(contracts, contract_specs)
             .join(contract_specs, contract_specs.c.symbol_id == contracts.c.id)

@@ -50,7 +50,7 @@ contracts = Table(
     Column("paused_since", UtcInstant),
     PrimaryKeyConstraint("id"),
 )
-# A code and a name may be used again once their contract has left the exchange.
+# A code and a name may be reused after their contract has vanished.
 Index(
     "uq_contracts_code_current",
     contracts.c.code,
@@ -102,7 +102,7 @@ Index(
     postgresql_where=text("valid_to IS NULL"),
 )
 
-# Market data has no foreign key: it comes in by the hundred thousand, and symbols never go.
+# Market data has no foreign key: inserts are large, and symbols are never deleted.
 candles = Table(
     "candles",
     metadata,
@@ -135,7 +135,7 @@ market_snapshots = Table(
     Column("open_interest", FiniteFloat),
     Column("mark_price", FiniteFloat),
     Column("turnover_24h", FiniteFloat),
-    # Time first: a refresh writes all symbols at one instant, and they are read together.
+    # Time first: all symbols of one instant are written and read together.
     PrimaryKeyConstraint("taken_ms", "symbol_id"),
     between("open_interest", "0", HUGE),
     between("mark_price", "0", HUGE),

@@ -109,7 +109,7 @@ class StreamOut(Out):
         facts = report.facts
         return cls(
             mode=FeedMode.STREAM if report.is_streaming else FeedMode.POLL,
-            connections=[ConnectionOut.model_validate(line) for line in facts.lines],
+            connections=[ConnectionOut.model_validate(line) for line in facts.connections],
             topics=facts.topics,
             active_topics=facts.active_topics,
             seconds_since_last_message=facts.seconds_since_last_message,

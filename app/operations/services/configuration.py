@@ -27,7 +27,7 @@ from app.portfolio.services.rebalance_runs import require_no_active_run
 from app.portfolio.services.views import by_score
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
-from app.scoring.domain.algorithm import require_sound
+from app.scoring.domain.algorithm import validate_factor_weights
 from app.scoring.domain.factors import FACTORS, Factor
 
 
@@ -71,7 +71,7 @@ class ConfigurationService:
             renamed = _with_standard_names(changes, present, self.contexts.market)
             wanted = validate(renamed, present)
             if "scoring" in changes:
-                require_sound(wanted, self.factors)
+                validate_factor_weights(wanted, self.factors)
             if replace(wanted, version=present.version) == present:
                 return present
             size, most = len(portfolio.members), wanted.max_portfolio_symbols

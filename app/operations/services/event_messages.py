@@ -90,7 +90,7 @@ def ticker_details(view: QuoteView, source: str) -> Details:
 
 def ticker_frame(view: QuoteView, details: Details) -> Frame:
     """Returns a quote message, dated by bid and ask; `as_of` also covers the older parts."""
-    at = view.told_at or view.as_of
+    at = view.quoted_at or view.as_of
     timestamp = None if at is None else _time(at)
     return _event(f"{TICKER}:{view.entry.symbol}", None, timestamp, details)
 

@@ -12,7 +12,7 @@ from app.configuration.domain.sections import Severity
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
 from app.market.services.exchange_clock import ServerClock
-from app.market.services.stream_consumer import set_feed
+from app.market.services.stream_consumer import set_stream_gauges
 from app.operations.services.health import StatusService
 
 
@@ -37,7 +37,7 @@ class GaugeReader:
         metrics.exchange_clock_offset_seconds.set(offset_s)
         stream = self.status.stream_report()
         if stream is not None:
-            set_feed(metrics, stream.facts, is_streaming=stream.is_streaming)
+            set_stream_gauges(metrics, stream.facts, is_streaming=stream.is_streaming)
         await self._market()
         board = self.status.scoring_facts()
         metrics.scoring_symbols.labels("scored").set(0 if board is None else board.scored)

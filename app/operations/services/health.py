@@ -16,7 +16,7 @@ from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.market.domain.models import ExchangeLink
 from app.market.services.health_facts import MarketFacts, ReferenceReport, StreamReport
-from app.market.services.service_mode import ModeNow, halted_by
+from app.market.services.service_mode import CurrentMode, halt_cause
 from app.operations.services.health_checks import (
     ComponentHealth,
     ComponentState,
@@ -61,7 +61,7 @@ class StatusService:
     scoring_facts: Callable[[], ScoringFacts | None]
     portfolio_facts: Callable[[], Awaitable[PortfolioStatus]]
     task_facts: Callable[[], tuple[TaskFacts, ...]]
-    mode: ModeNow  # same value for header, health and decisions
+    mode: CurrentMode  # same value for header, health and decisions
     processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: ()
     stream_report: Callable[[], StreamReport | None] = lambda: None  # None: polling only
     reference_report: Callable[[], ReferenceReport | None] = lambda: (
@@ -92,7 +92,7 @@ class StatusService:
     async def observe(self) -> None:
         """Takes a periodic sample for service levels and throughput."""
         if self.pulse is not None:
-            await self.pulse.look()
+            await self.pulse.refresh()
         self.process.sample()
         health = await self.health()
         states = {one.name: one.state for one in health.components}
@@ -116,7 +116,7 @@ class StatusService:
             *(background_task(task) for task in self.task_facts()),
         ]
         if self.pulse is not None:
-            components.append(alerting(self.pulse, self.started_at, self.clock()))
+            components.append(alerting(self.pulse, self.started_at))
         dated = tuple(map(self._with_start, components))
         return Health(
             status=worst(dated),
@@ -164,7 +164,7 @@ class StatusService:
                 "database",
                 ComponentState.DEGRADED,
                 None,
-                halted_by(refusal).value,
+                halt_cause(refusal).value,
                 refusal.detail,
                 self.clock(),
                 "reads continue; a write is retried every few seconds: free space, or allow writes",
@@ -196,7 +196,7 @@ class StatusSources:
         market_facts: Callable[[], MarketFacts],
         task_facts: Callable[[], tuple[TaskFacts, ...]],
         count_market: Callable[[], Awaitable[None]],
-        mode: ModeNow,
+        mode: CurrentMode,
         processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: (),
     ) -> StatusService:
         """Returns the status service of this process; concurrent requests share one ping."""

@@ -140,7 +140,7 @@ def stream(report: StreamReport | None) -> tuple[ComponentHealth, ...]:
     message = "no message yet"
     if facts.seconds_since_last_message is not None:
         message = f"last message {facts.seconds_since_last_message:.0f} s ago"
-    connections = f"{len(facts.lines)} connections"
+    connections = f"{len(facts.connections)} connections"
     detail = f"{facts.active_topics} of {facts.topics} topics live on {connections}, {message}"
     cause = next_step = None
     state = ComponentState.UP
@@ -158,13 +158,13 @@ def reference(report: ReferenceReport | None) -> tuple[ComponentHealth, ...]:
     """Health of the reference prices, only in the process that polls them."""
     if report is None or not report.is_owner:
         return ()
-    polled = f"polled every {report.every_s:g} s"
-    how = f"streamed and {polled}" if report.is_told else f"{polled}; no stream now"
+    polled = f"polled every {report.poll_interval_s:g} s"
+    how = f"streamed and {polled}" if report.is_streaming else f"{polled}; no stream now"
     state, next_step = ComponentState.UP, None
-    if not report.is_told and report.failed is not None:
+    if not report.is_streaming and report.failed is not None:
         state = ComponentState.DEGRADED
         next_step = "polls again automatically; prices without an index stay unconfirmed until then"
-    elif not report.is_told and not report.has_answered:
+    elif not report.is_streaming and not report.has_answered:
         state, next_step = ComponentState.STARTING, "first poll"
     cause = report.failed if state is ComponentState.DEGRADED else None
     detail = f"{report.name} is {how}"
@@ -225,7 +225,7 @@ def background_task(task: TaskFacts) -> ComponentHealth:
     )
 
 
-def alerting(pulse: AlertingHeartbeat, started_at: datetime, now: datetime) -> ComponentHealth:
+def alerting(pulse: AlertingHeartbeat, started_at: datetime) -> ComponentHealth:
     """Health of alerting: evaluations and deliveries of any process."""
     seen = pulse.seen()
     late = [part for part, limit_s in pulse.limits_s().items() if pulse.age_s(part) > limit_s]
@@ -236,7 +236,7 @@ def alerting(pulse: AlertingHeartbeat, started_at: datetime, now: datetime) -> C
     if late:
         state = ComponentState.DOWN
     ages = ", ".join(
-        f"{part.value} {(now - seen[part]).total_seconds():.0f} s ago" if part in seen
+        f"{part.value} {pulse.age_s(part):.0f} s ago" if part in seen
         else f"no {part.value} seen"
         for part in pulse.limits_s()
     )  # fmt: skip

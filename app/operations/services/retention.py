@@ -52,16 +52,16 @@ SWEEPS: Final[Mapping[str, Sweep]] = MappingProxyType(
     {
         "idempotency_keys": lambda all_, _: all_.commands.forget_old(),
         "events": lambda all_, _: all_.stream.forget_old(),
-        "notifications": lambda all_, rules: all_.notifications.forget_old(
+        "notifications": lambda all_, rules: all_.notifications.delete_old(
             _days(rules.notifications_days)
         ),
-        "alerts": lambda all_, rules: all_.alerts.forget_old(_days(rules.alerts_days)),
+        "alerts": lambda all_, rules: all_.alerts.delete_old(_days(rules.alerts_days)),
         "jobs": lambda all_, rules: all_.jobs.forget_old(_days(rules.jobs_days)),
-        "rebalance_runs": lambda all_, rules: all_.rebalance_runs.forget_old(
+        "rebalance_runs": lambda all_, rules: all_.rebalance_runs.delete_old(
             _days(rules.rebalance_runs_days)
         ),
-        "boards": lambda all_, rules: all_.boards.forget_old(rules),
-        "signals": lambda all_, rules: all_.signals.forget_old(_days(rules.signals_days)),
+        "boards": lambda all_, rules: all_.boards.delete_old(rules),
+        "signals": lambda all_, rules: all_.signals.delete_old(_days(rules.signals_days)),
     }
 )
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from app.foundation.data_status import DataSource
 from app.foundation.errors import Code, ConflictError, UnavailableError
-from app.market.services.backfill import Progress, first_fill, unheard
+from app.market.services.backfill import Progress, first_fill, ignore_progress
 from app.market.services.service import MarketData
 from app.scoring.services.service import Scoring
 
@@ -36,7 +36,7 @@ class SampleData:
                 Code.SANDBOX_ONLY, "Sample data is only loaded from the local exchange."
             )
 
-    async def fill(self, progress: Progress = unheard) -> None:
+    async def fill(self, progress: Progress = ignore_progress) -> None:
         """Loads all market data. Raises as `load` does."""
         self.require_sandbox()
         await first_fill(self.market, progress)
@@ -47,7 +47,7 @@ class SampleData:
         if not self.market.scorable.is_set():
             await first_fill(self.market)
         board = self.scoring.latest()
-        if board is None or (self.market.is_filled() and not self.scoring.is_whole()):
+        if board is None or (self.market.is_filled() and not self.scoring.has_complete_board()):
             board = await self.scoring.calculate()
         entries = self.market.eligible()
         daily = self.market.live.market.daily

@@ -19,7 +19,7 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.foundation.principals import Role
-from app.performance.api.schemas import EarnedOut, HypotheticalOut, earned_fields
+from app.performance.api.schemas import HypotheticalOut, PerformanceFiguresOut, figures_fields
 from app.performance.services.analytics import (
     Analytics,
     MetricsService,
@@ -45,7 +45,7 @@ class SectorAnalysis(Out):
     diversification: float | None = Field(description="1 - hhi.")
 
 
-class PerformanceAnalysis(EarnedOut):
+class PerformanceAnalysis(PerformanceFiguresOut):
     """Performance of the members since inclusion and of the positions held, as in the report."""
 
     average_performance: Share | None = Field(description="Of the members since inclusion.")
@@ -140,7 +140,7 @@ class MetricsOut(Freshness):
             performance_analysis=PerformanceAnalysis(
                 average_performance=fmean(made.moves) if made.moves else None,
                 share_of_gainers=made.share_of_gainers,
-                **earned_fields(made.earned),
+                **figures_fields(made.figures),
             ),
             hypothetical=HypotheticalOut.of(made.risk.hypothetical),
             risk_analysis=RiskAnalysis.of(made.risk),

@@ -15,6 +15,7 @@ from app.performance.domain.attribution import ActiveReturn, Attribution
 from app.performance.domain.replacement_outcomes import ReplacementOutcome
 from app.performance.services.report import Report
 from app.portfolio.domain.returns import Figures
+from app.portfolio.services.queries import CorrelationReport
 
 UNKNOWN = "unknown"
 _WIDTH, _HEIGHT, _LEFT, _MARGIN = 720, 220, 56, 8
@@ -158,12 +159,12 @@ def report_page(report: Report) -> ReportPage:
         ("Profit factor", measured.profit_factor),
     )
     facts = (
-        ("Made at", _time(report.made_at)),
+        ("Created at", _time(report.created_at)),
         ("Portfolio version", str(report.version)),
         ("Data", f"{report.facts.data_source.value}, {report.facts.data_status.value}"),
         ("Equity (index, 1 at the start)", f"{_money(last.equity if last else None)}{why}"),
         ("Growth", _share(measured.growth)),
-        ("Deepest fall", _share(measured.max_drawdown)),
+        ("Maximum drawdown", _share(measured.max_drawdown)),
         ("Sharpe", sharpe or ratio),
         *((name, ratio if value is None else f"{value:.2f}") for name, value in figures),
         ("Days with a gain", ratio if measured.win_rate is None else _share(measured.win_rate)),
@@ -181,9 +182,10 @@ def report_page(report: Report) -> ReportPage:
         *map(_attribution, report.ledgers),
         _active_return(report.active),
         _replacements(report),
+        _correlation(report.correlation),
         _hypothetical(report.hypothetical),
     )
-    replacements = (plot for outcome in report.swaps for plot in _replacement_plots(outcome))
+    replacements = (plot for outcome in report.replacements for plot in _replacement_plots(outcome))
     return ReportPage(
         "Portfolio report",
         facts,
@@ -205,7 +207,7 @@ def _curves(report: Report) -> tuple[Plot, ...]:
 def _positions(report: Report) -> Table:
     return Table(
         "Positions",
-        ("Symbol", "Weight", "Since inclusion", "Deepest fall", "Volatility", "Booked", "Note"),
+        ("Symbol", "Weight", "Since inclusion", "Maximum drawdown", "Volatility", "Booked", "Note"),
         tuple(
             (
                 position.member.symbol,
@@ -220,7 +222,7 @@ def _positions(report: Report) -> Table:
             )
             for position in report.positions
         ),
-        "Weights of record; figures of the price since each member came in.",
+        "Recorded weights; price figures since the inclusion of each member.",
     )
 
 
@@ -309,7 +311,7 @@ def _replacements(report: Report) -> Table:
                 paid[outcome.outperformed],
                 outcome.net_reason or "; ".join(_notes(outcome)),
             )
-            for outcome in report.swaps
+            for outcome in report.replacements
         ),
         "Prices since the replacement; net of fees, spread and funding.",
     )
@@ -319,7 +321,26 @@ def _notes(outcome: ReplacementOutcome) -> Iterable[str]:
     if outcome.ended_at is not None:
         yield f"left {_time(outcome.ended_at)}"
     for name in outcome.delisted:
-        yield f"{name} is delisted, its last price stands"
+        yield f"{name} is delisted; its last price is used"
+
+
+def _correlation(known: CorrelationReport) -> Table:
+    average = ("Average", _rho(known.average), _rho(known.raw_average), "")
+    pairs = tuple(
+        (
+            one.pair,
+            "not applicable" if one.pair in known.not_applicable else _rho(one.correlation),
+            _rho(one.raw_correlation),
+            one.reason or "",
+        )
+        for one in known.pairs
+    )
+    return Table(
+        "Correlation of the members",
+        ("Pair", known.basis.capitalize(), "Raw", "Note"),
+        (*pairs, average) if pairs else (),
+        f"Daily returns of {known.days} days; raw returns include the market's part.",
+    )
 
 
 def _hypothetical(figures: Figures) -> Table:
@@ -334,7 +355,7 @@ def _hypothetical(figures: Figures) -> Table:
         (
             ("Days", str(figures.observations)),
             ("Growth", _share(figures.growth)),
-            ("Deepest fall", _share(figures.max_drawdown)),
+            ("Maximum drawdown", _share(figures.max_drawdown)),
             ("Sharpe", ratio(figures.sharpe)),
             ("Sortino", ratio(figures.sortino)),
             ("Calmar", ratio(figures.calmar)),
@@ -387,6 +408,10 @@ def _money(amount: Decimal | None) -> str:
 
 def _exact(share: Decimal | None) -> str:
     return UNKNOWN if share is None else f"{share:.4%}"
+
+
+def _rho(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2f}"
 
 
 def _share(value: float | None) -> str:

@@ -20,16 +20,17 @@ from app.foundation.jobs import Document, JobKind
 from app.foundation.principals import Role
 from app.performance.api.report_page import render, report_page
 from app.performance.api.schemas import (
-    LATE,
+    LATE_MARKS,
     ActiveOut,
     DayOut,
-    EarnedOut,
     HypotheticalOut,
     LateMarkOut,
     LedgerOut,
+    PairsOut,
+    PerformanceFiguresOut,
     PositionOut,
     TradeOut,
-    earned_fields,
+    figures_fields,
 )
 from app.performance.domain.replacement_outcomes import (
     ReplacementLedger,
@@ -44,7 +45,7 @@ router = api_router("portfolio", "/portfolio")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
-class MomentOut(Out):
+class ReturnPairOut(Out):
     at: UtcTime
     old_return: Share | None
     new_return: Share | None
@@ -54,7 +55,7 @@ class MomentOut(Out):
         return cls(at=one.at, old_return=finite(one.old), new_return=finite(one.new))
 
 
-class SwapOut(Out):
+class ReplacementOutcomeOut(Out):
     """Replacement with the returns since then, before and after costs."""
 
     at: UtcTime
@@ -78,7 +79,7 @@ class SwapOut(Out):
         description="Delisted ones of the two: their last known price is used from then on."
     )
     reason: str | None = Field(description="Reason for unknown returns.")
-    path: list[MomentOut]
+    path: list[ReturnPairOut]
 
     @classmethod
     def of(cls, one: ReplacementOutcome) -> Self:
@@ -100,35 +101,39 @@ class SwapOut(Out):
             ended_at=one.ended_at,
             delisted=list(one.delisted),
             reason=one.reason,
-            path=[MomentOut.of(moment) for moment in one.path],
+            path=[ReturnPairOut.of(moment) for moment in one.path],
         )
 
 
 class ReportOut(Freshness):
-    made_at: UtcTime
+    created_at: UtcTime
     version: int
     equity: list[DayOut]
-    figures: EarnedOut = Field(description="Figures of the positions held in the period.")
+    figures: PerformanceFiguresOut = Field(
+        description="Figures of the positions held in the period."
+    )
     hypothetical: HypotheticalOut
+    correlation: PairsOut
     positions: list[PositionOut]
     attribution: list[LedgerOut]
     active: ActiveOut = Field(description="Active return against the equal-weighted universe.")
-    replacements: list[SwapOut] = Field(description="Replacements of the period.")
+    replacements: list[ReplacementOutcomeOut] = Field(description="Replacements of the period.")
     trades: list[TradeOut] = Field(description="Last 50 trades of the period.")
-    late_marks: list[LateMarkOut] = Field(description=LATE)
+    late_marks: list[LateMarkOut] = Field(description=LATE_MARKS)
 
     @classmethod
     def of(cls, made: Report) -> Self:
         return cls(
-            made_at=made.made_at,
+            created_at=made.created_at,
             version=made.version,
             equity=[DayOut.of(day) for day in made.days],
-            figures=EarnedOut(**earned_fields(made.figures)),
+            figures=PerformanceFiguresOut(**figures_fields(made.figures)),
             hypothetical=HypotheticalOut.of(made.hypothetical),
+            correlation=PairsOut.of(made.correlation),
             positions=[PositionOut.of(one) for one in made.positions],
             attribution=[LedgerOut.of(one) for one in made.ledgers],
             active=ActiveOut.of(made.active),
-            replacements=[SwapOut.of(one) for one in made.swaps],
+            replacements=[ReplacementOutcomeOut.of(one) for one in made.replacements],
             trades=[TradeOut.of(one) for one in made.trades],
             late_marks=[LateMarkOut.of(one) for one in made.late_marks],
             **freshness(made.facts),
@@ -162,14 +167,14 @@ class LedgerTotalOut(Out):
 class ReplacementLedgerOut(Freshness):
     version: int = Field(description="Of the portfolio.")
     total: LedgerTotalOut
-    replacements: list[SwapOut] = Field(description="All replacements, oldest first.")
+    replacements: list[ReplacementOutcomeOut] = Field(description="All replacements, oldest first.")
 
     @classmethod
     def of(cls, made: ReplacementReport) -> Self:
         return cls(
             version=made.version,
             total=LedgerTotalOut.of(made.ledger),
-            replacements=[SwapOut.of(one) for one in made.ledger.lines],
+            replacements=[ReplacementOutcomeOut.of(one) for one in made.ledger.lines],
             **freshness(made.facts),
         )
 
@@ -227,13 +232,13 @@ async def report(
 
 
 def report_document(made: Report) -> Document:
-    """Report as the result of a job: the JSON of the response."""
+    """JSON of the response, as the result of a job."""
     document: Document = ReportOut.of(made).model_dump(mode="json")
     return document
 
 
 def _prefers_page(accept: str) -> bool:
-    """Whether the first supported media type of the Accept header is HTML."""
+    """True if the first supported media type of the Accept header is HTML."""
     kinds = [part.split(";")[0].strip().lower() for part in accept.split(",")]
     ours = [kind for kind in kinds if kind in {"text/html", "application/json", "*/*"}]
     return bool(ours) and ours[0] == "text/html"

@@ -45,7 +45,7 @@ from app.foundation.idempotency import StoredResponse
 from app.foundation.principals import Role
 from app.foundation.state_version import Input
 from app.performance.api.schemas import (
-    LATE,
+    LATE_MARKS,
     ActiveOut,
     DayOut,
     LateMarkOut,
@@ -69,7 +69,7 @@ class ResultIn(ChangeRequest):
     trade_id: str = Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["fill-20260301-17"])
     pnl: Amount = Field(description="Price P&L before fees and funding.")
     currency: str = Field(pattern=r"^[A-Za-z0-9]{1,16}$", examples=["USDT"])
-    fees: Amount = Field(Decimal(0), description="Paid; a rebate is negative.")
+    fees: Amount = Field(Decimal(0), description="Fees paid; a rebate is negative.")
     funding: Amount = Field(Decimal(0), description="Received; paid funding is negative.")
     occurred_at: TimeIn
 
@@ -84,7 +84,7 @@ class EquityOut(Freshness):
 
     items: list[DayOut]
     next_cursor: str | None = Field(description="Pass as `cursor` to get the next page.")
-    late_marks: list[LateMarkOut] = Field(description=LATE)
+    late_marks: list[LateMarkOut] = Field(description=LATE_MARKS)
 
 
 class AttributionOut(Freshness):
@@ -133,11 +133,11 @@ async def positions(
 ) -> PositionsOut:
     """Notional positions at current mark prices with the results booked in the period."""
     require_order(since, to)
-    held, track = await performance.positions(since, to)
+    held, history = await performance.positions(since, to)
     return PositionsOut(
-        version=track.portfolio.version,
+        version=history.portfolio.version,
         positions=[PositionOut.of(one) for one in held],
-        **freshness(track.facts),
+        **freshness(history.facts),
     )
 
 
@@ -155,14 +155,14 @@ async def equity(
     require_order(since, to)
     chosen = named_period(since, to)
     start = cursors.decode("portfolio_equity", chosen, cursor)
-    track = await performance.track(since)
-    inside = track.within(since, to)
+    history = await performance.load_history(since)
+    inside = history.within(since, to)
     page, last = after(inside, limit, lambda day: (day.at.isoformat(),), start)
     return EquityOut(
         items=[DayOut.of(day) for day in page],
         next_cursor=_next(cursors, "portfolio_equity", chosen, last),
-        late_marks=[LateMarkOut.of(one) for one in track.late_within(since, to)],
-        **freshness(track.facts),
+        late_marks=[LateMarkOut.of(one) for one in history.late_within(since, to)],
+        **freshness(history.facts),
     )
 
 
@@ -218,7 +218,7 @@ def _next(cursors: Cursors, listing: str, chosen: Any, last: Any) -> str | None:
     return None if last is None else cursors.encode(listing, chosen, last)
 
 
-class MarkOut(Out):
+class ValuationSnapshotOut(Out):
     """Valuation at one scheduled time; later revisions of prices do not change it."""
 
     slot: UtcTime
@@ -244,7 +244,7 @@ async def marks(
     to: To = None,
     limit: Limit = 500,
     cursor: CursorText = None,
-) -> Page[MarkOut]:
+) -> Page[ValuationSnapshotOut]:
     """Valuations as recorded, oldest first; times without a running service are missing."""
     require_order(since, to)
     chosen = named_period(since, to)
@@ -253,6 +253,6 @@ async def marks(
     found = await performance_marks.page(limit + 1, last_seen, since, to)
     page, last = cut(found, limit, lambda mark: (mark.slot.isoformat(),))
     return Page(
-        items=[MarkOut.of(mark) for mark in page],
+        items=[ValuationSnapshotOut.of(mark) for mark in page],
         next_cursor=None if last is None else cursors.encode("portfolio_marks", chosen, last),
     )

@@ -10,8 +10,11 @@ from app.performance.domain.backfilled_marks import BackfilledMark
 from app.performance.domain.equity_curve import Day
 from app.performance.services.service import PositionPerformance
 from app.portfolio.domain.returns import Figures, Trade
+from app.portfolio.services.queries import CorrelationReport
 
-LATE: Final = "Of changes in the period: prices that stand for marks which were not known then."
+LATE_MARKS: Final = (
+    "Of changes in the period: prices that stand for marks which were not known then."
+)
 
 
 class TradeOut(Out):
@@ -120,7 +123,41 @@ class HypotheticalOut(Out):
         )
 
 
-class EarnedOut(Out):
+class PairOut(Out):
+    """Correlation of two members; null with the reason where there is none."""
+
+    pair: str = Field(examples=["BTCUSDT-ETHUSDT"])
+    correlation: float | None = Field(description="On the basis of the settings.")
+    raw_correlation: float | None = Field(
+        description="Of returns as they are, the market's part included."
+    )
+    reason: str | None = Field(
+        description="`is_the_market`: the pair has no correlation on this basis;"
+        " `not_enough_history`: it is not known."
+    )
+
+
+class PairsOut(Out):
+    """Correlations of all pairs of members, beside the raw ones."""
+
+    days: int
+    basis: str
+    average_correlation: float | None
+    average_raw_correlation: float | None
+    pairs: list[PairOut]
+
+    @classmethod
+    def of(cls, made: CorrelationReport) -> Self:
+        return cls(
+            days=made.days,
+            basis=made.basis,
+            average_correlation=made.average,
+            average_raw_correlation=made.raw_average,
+            pairs=[PairOut.model_validate(one) for one in made.pairs],
+        )
+
+
+class PerformanceFiguresOut(Out):
     """Figures of the index by the weights of each day; 365 days a year.
 
     Growth and drawdown use every known point, the start and now included; the ratios are null
@@ -142,9 +179,9 @@ class EarnedOut(Out):
     profit_factor: float | None
 
 
-def earned_fields(made: Figures) -> dict[str, Any]:
+def figures_fields(made: Figures) -> dict[str, Any]:
     """Fields of `EarnedOut`."""
-    names = [name for name in EarnedOut.model_fields if name != "ratios_reason"]
+    names = [name for name in PerformanceFiguresOut.model_fields if name != "ratios_reason"]
     return {name: getattr(made, name) for name in names} | {"ratios_reason": made.reason}
 
 

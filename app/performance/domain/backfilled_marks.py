@@ -1,8 +1,8 @@
 """Backfills mark prices that were missing at a change from stored hourly bars.
 
-The close of the bar that contains or ends at the moment is used: a price at most an hour later, at
-which the decision could have been executed. Other hours are never used, nor is the close of an
-hour without trades, which is older.
+The substitute is the close of the bar that contains or ends at the moment: a price at most an hour
+later, at which the decision could have been executed. Other hours are never used, nor the close of
+an hour without trades, which is older.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +16,8 @@ from app.performance.domain.equity_curve import EquityStep
 from app.portfolio.domain.event_log import PortfolioEvent, instant, instant_text, number_text
 
 INDEX: Final = "index"  # key in the payload of a rebalance: the equity behind its weights
-# Bars of an outage are backfilled within hours; after a week a gap is final.
-PATIENCE: Final = timedelta(days=7)
+# Maximum age of a gap: bars of an outage are backfilled within hours.
+MAX_GAP_AGE: Final = timedelta(days=7)
 _HOUR: Final = timedelta(hours=1)
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
@@ -48,14 +48,14 @@ class BackfilledMark:
     opened_at: datetime
 
     @classmethod
-    def of(cls, missing: MissingMark, close: float) -> "BackfilledMark":
+    def from_close(cls, missing: MissingMark, close: float) -> "BackfilledMark":
         opened_at = _EPOCH + timedelta(milliseconds=missing.opened_ms)
         price = Decimal(repr(close))
         return cls(missing.version, missing.at, missing.symbol, price, opened_at)
 
 
 def missing_marks(changes: Iterable[EquityStep]) -> tuple[MissingMark, ...]:
-    """Missing marks that a bar may replace; quarantined prices are not among them."""
+    """Returns missing marks that a bar may replace, without quarantined prices."""
     return tuple(
         MissingMark(step.version, step.at, symbol, symbol_id)
         for step in changes
@@ -64,43 +64,44 @@ def missing_marks(changes: Iterable[EquityStep]) -> tuple[MissingMark, ...]:
 
 
 def with_backfilled_marks(
-    changes: Sequence[EquityStep], found: Iterable[BackfilledMark]
+    changes: Sequence[EquityStep], marks: Iterable[BackfilledMark]
 ) -> tuple[EquityStep, ...]:
-    """Steps with backfilled marks; a known mark is never replaced.
+    """Returns the steps with backfilled marks; a known mark is never replaced.
 
-    Of two for the same moment the first is used.
+    Of two marks for the same moment the first is used.
     """
     prices: dict[int, dict[str, Decimal]] = {}
-    for one in found:
-        prices.setdefault(one.version, {}).setdefault(one.symbol, one.price)
+    for mark in marks:
+        prices.setdefault(mark.version, {}).setdefault(mark.symbol, mark.price)
     return tuple(
-        _with(step, prices[step.version]) if step.version in prices else step for step in changes
+        _with_marks(step, prices[step.version]) if step.version in prices else step
+        for step in changes
     )
 
 
-def _with(step: EquityStep, prices: Mapping[str, Decimal]) -> EquityStep:
-    late = {symbol: price for symbol, price in prices.items() if symbol in step.absent}
-    absent = {symbol: one for symbol, one in step.absent.items() if symbol not in late}
-    return replace(step, marks={**step.marks, **late}, absent=absent)
+def _with_marks(step: EquityStep, prices: Mapping[str, Decimal]) -> EquityStep:
+    added = {symbol: price for symbol, price in prices.items() if symbol in step.absent}
+    absent = {symbol: key for symbol, key in step.absent.items() if symbol not in added}
+    return replace(step, marks={**step.marks, **added}, absent=absent)
 
 
-def payload_of(found: Iterable[BackfilledMark]) -> list[dict[str, Any]]:
-    """Payload of a rebalance that lists the backfilled marks behind its equity."""
+def marks_to_payload(marks: Iterable[BackfilledMark]) -> list[dict[str, Any]]:
+    """Returns the payload of a rebalance with the backfilled marks behind its equity."""
     return [
         {
-            "version": one.version,
-            "at": instant_text(one.at),
-            "symbol": one.symbol,
-            "mark": number_text(one.price),
+            "version": mark.version,
+            "at": instant_text(mark.at),
+            "symbol": mark.symbol,
+            "mark": number_text(mark.price),
             "source": "hourly_bar",
-            "opened_at": instant_text(one.opened_at),
+            "opened_at": instant_text(mark.opened_at),
         }
-        for one in found
+        for mark in marks
     ]
 
 
-def backfilled_marks_of(event: PortfolioEvent) -> tuple[BackfilledMark, ...]:
-    """Backfilled marks that a rebalance used first."""
+def marks_from_event(event: PortfolioEvent) -> tuple[BackfilledMark, ...]:
+    """Returns the backfilled marks that a rebalance was the first to use."""
     index = event.payload.get(INDEX) or {}
     return tuple(
         BackfilledMark(
@@ -114,16 +115,16 @@ def backfilled_marks_of(event: PortfolioEvent) -> tuple[BackfilledMark, ...]:
     )
 
 
-def broken_since(event: PortfolioEvent) -> datetime | None:
-    """Time since which the equity of a rebalance is unknown; None where it is known.
+def unknown_since(event: PortfolioEvent) -> datetime | None:
+    """Returns the time since which the equity of a rebalance is unknown; None if it is known.
 
-    Older rebalances do not record the time: None, and no mark is looked up.
+    None also for older rebalances, which do not record the time; then no mark is backfilled.
     """
     since = (event.payload.get(INDEX) or {}).get("broken_at")
     return None if since is None else instant(since)
 
 
-def is_given_up(event: PortfolioEvent) -> bool:
-    """Whether a rebalance came too long after the gap to wait for a bar."""
-    since = broken_since(event)
-    return since is not None and event.occurred_at - since > PATIENCE
+def is_gap_final(event: PortfolioEvent) -> bool:
+    """True if a rebalance is too long after the gap to wait for a bar."""
+    since = unknown_since(event)
+    return since is not None and event.occurred_at - since > MAX_GAP_AGE

@@ -1,8 +1,8 @@
 """Notional equity curve: an index from 1 that follows recorded weights and prices.
 
-Every change of weights closes and opens positions at the mark of that moment; between changes a
-position moves with its price. All amounts are exact multiples of 1e-18 of the index, so that the
-gains of the symbols add up to the change of the equity to the last digit.
+Every change of weights closes and opens positions at the marks of that moment; between changes a
+position follows its price. All amounts are exact multiples of 1e-18 of the index: the gains of
+the symbols add up exactly to the change of the equity.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from app.foundation.decimal_math import EXACT, total
-from app.market.domain.panel import Redenomination, crossed
+from app.market.domain.panel import Redenomination, find_crossed_change
 from app.portfolio.domain.event_log import (
     MOVES,
     WEIGHS,
@@ -26,7 +26,7 @@ from app.portfolio.domain.event_log import (
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.returns import Figures, compute_equity_figures, compute_figures
 
-_Held = dict[str, tuple[str, int]]  # symbol and micro-percent, by symbol id
+_Weights = dict[str, tuple[str, int]]  # symbol and micro-percent, by symbol id
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class RecordedReplacement:
     new_id: str = ""
     # Fractions of the traded value, both legs together; None: unknown or not recorded.
     fees: Decimal | None = None
-    spread: Decimal | None = None  # half of it per leg
+    spread: Decimal | None = None  # half the spread per leg
     improvement_z: float | None = None  # None: requested by the operator
     threshold_z: float | None = None
 
@@ -51,9 +51,9 @@ class EquityStep:
     at: datetime
     version: int
     weights: Mapping[str, int]  # micro-percent of every member after it, by symbol
-    is_weighed: bool  # all weights were set; otherwise only leavers were closed
+    is_weighed: bool  # all weights were set; False: only positions of leavers were closed
     marks: Mapping[str, Decimal]  # of members before and after, where known
-    swaps: tuple[RecordedReplacement, ...]
+    replacements: tuple[RecordedReplacement, ...]
     # Ids of members without a mark by symbol; quarantined prices are not among them.
     absent: Mapping[str, str] = field(default_factory=dict)
     # Redenominations by symbol, as known at the change.
@@ -61,38 +61,38 @@ class EquityStep:
 
 
 def equity_steps(events: Iterable[PortfolioEvent]) -> tuple[EquityStep, ...]:
-    """Convert events, oldest first, to versions with weights and marks; others are skipped.
+    """Converts events, oldest first, to versions with weights and marks; others are skipped.
 
     The events are the whole history or start with a rebalance, which names every member.
     """
-    held: _Held = {}
-    found: list[EquityStep] = []
+    weights: _Weights = {}
+    steps: list[EquityStep] = []
     moves = (event for event in events if event.type in MOVES)
     for version, group in groupby(moves, lambda event: int(event.payload["version"])):
-        together = tuple(group)
-        for event in together:
-            held = _after(held, event.type, event.payload)
-        found.append(
+        same_version = tuple(group)
+        for event in same_version:
+            weights = _apply_event(weights, event.type, event.payload)
+        steps.append(
             EquityStep(
                 # A clock that was set back does not change the order of events.
-                at=max([together[-1].occurred_at, *(step.at for step in found[-1:])]),
+                at=max([same_version[-1].occurred_at, *(step.at for step in steps[-1:])]),
                 version=version,
-                weights=dict(held.values()),
-                is_weighed=any(event.type in WEIGHS for event in together),
-                marks=_marks(together),
-                swaps=tuple(
-                    _swap(event.other_symbol, event.symbol, event.payload)
-                    for event in together
+                weights=dict(weights.values()),
+                is_weighed=any(event.type in WEIGHS for event in same_version),
+                marks=_marks(same_version),
+                replacements=tuple(
+                    _recorded_replacement(event.other_symbol, event.symbol, event.payload)
+                    for event in same_version
                     if event.type is EventType.REPLACE and event.other_symbol and event.symbol
                 ),
-                absent=_absent(together),
-                redenominated=_redenominated(together),
+                absent=_absent(same_version),
+                redenominated=_redenominated(same_version),
             )
         )
-    return tuple(found)
+    return tuple(steps)
 
 
-def _swap(old: str, new: str, payload: Mapping[str, Any]) -> RecordedReplacement:
+def _recorded_replacement(old: str, new: str, payload: Mapping[str, Any]) -> RecordedReplacement:
     legs = payload.get("costs") or {"old": {}, "new": {}}
 
     def both(name: str) -> Decimal | None:
@@ -114,20 +114,22 @@ def _swap(old: str, new: str, payload: Mapping[str, Any]) -> RecordedReplacement
     )
 
 
-def _after(held: _Held, kind: EventType, payload: Mapping[str, Any]) -> _Held:
+def _apply_event(present: _Weights, kind: EventType, payload: Mapping[str, Any]) -> _Weights:
     if kind in WEIGHS:
         weights = payload["weights"].items()
         return {key: (one["symbol"], one["weight_u"]) for key, one in weights}
     member = payload["member"]
     new = (member["symbol"], member["weight_u"])
     if kind is EventType.ADD:
-        return {**held, member["symbol_id"]: new}
+        return {**present, member["symbol_id"]: new}
     if kind is EventType.REMOVE:
-        return {key: one for key, one in held.items() if key != member["symbol_id"]}
-    gone = payload["old"]["symbol_id"]
-    kept = [(member["symbol_id"], new) if key == gone else (key, held[key]) for key in held]
-    # A partial history may first name a member when it leaves.
-    return dict(kept) if gone in held else {**held, member["symbol_id"]: new}
+        return {key: one for key, one in present.items() if key != member["symbol_id"]}
+    old_id = payload["old"]["symbol_id"]
+    replaced = [
+        (member["symbol_id"], new) if key == old_id else (key, present[key]) for key in present
+    ]
+    # In a partial history the first event of a member may be its removal.
+    return dict(replaced) if old_id in present else {**present, member["symbol_id"]: new}
 
 
 def _marks(events: Sequence[PortfolioEvent]) -> dict[str, Decimal]:
@@ -143,12 +145,12 @@ def _redenominated(events: Sequence[PortfolioEvent]) -> dict[str, tuple[Redenomi
     return {
         one["symbol"]: tuple(
             Redenomination(
-                instant(kept["since"]),
-                instant(kept["until"]),
-                Decimal(kept["before"]),
-                Decimal(kept["after"]),
+                instant(change["since"]),
+                instant(change["until"]),
+                Decimal(change["before"]),
+                Decimal(change["after"]),
             )
-            for kept in one["redenominated"]
+            for change in one["redenominated"]
         )
         for event in events
         for one in event.payload.get("marks", {}).values()
@@ -185,25 +187,25 @@ class Position:
     """Notional position since weights were last set, in units of the index."""
 
     opened_at: datetime
-    entry: Decimal  # the mark at which it was opened
-    notional: Decimal  # its value then
-    value: Decimal  # at its last known price
+    entry: Decimal  # mark price at the opening
+    notional: Decimal  # value at the opening
+    value: Decimal  # value at the last known price
 
     def at_price(self, price: Decimal) -> Decimal:
-        worth = EXACT.divide(EXACT.multiply(self.notional, price), self.entry)
-        return worth.quantize(_GRAIN, context=EXACT)
+        value = EXACT.divide(EXACT.multiply(self.notional, price), self.entry)
+        return value.quantize(_GRAIN, context=EXACT)
 
     def redenominated(
         self, changes: Iterable[Redenomination], at: datetime, price: Decimal
     ) -> str | None:
-        """Reason why a price cannot value the position after a redenomination, else None."""
-        change = crossed(changes, (self.opened_at, self.entry), (at, price))
+        """Returns the redenomination that makes `price` incomparable, as text; None without one."""
+        change = find_crossed_change(changes, (self.opened_at, self.entry), (at, price))
         return None if change is None else f"was redenominated after {change.since:%Y-%m-%d %H:%M}"
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Equity at one moment; None with the reason where a price was unknown.
+    """Equity at one moment; None, with the reason, if a price was unknown.
 
     `gains` are the gains of each symbol since its last valuation; 1 plus all gains up to a known
     point is its equity.
@@ -236,14 +238,14 @@ class Curve:
     positions: Mapping[str, Position]
     cash: Decimal
     broken: str | None  # reason for an unknown equity
-    broken_at: datetime | None = None  # change since which it is unknown
+    broken_at: datetime | None = None  # time of the change since which it is unknown
 
 
 @dataclass(frozen=True, slots=True)
 class EquityOpening:
     """Equity right after a rebalance, from which the curve can continue.
 
-    `begun_at` is the inclusion of the first member; None leaves it out of the curve.
+    `begun_at` is the inclusion of the first member; None omits the beginning from the curve.
     """
 
     equity: Decimal | None
@@ -260,12 +262,12 @@ class _State:
     broken_at: datetime | None = None
 
 
-def walk(
+def build_curve(
     changes: Sequence[EquityStep],
     valuations: Sequence[Valuation],
     opening: EquityOpening | None = None,
 ) -> Curve:
-    """Compute the equity at every step and, from the first step on, at every valuation.
+    """Computes the equity at every step and, from the first step on, at every valuation.
 
     With an `opening` the first of `changes` is its rebalance and the curve begins there; every
     later point equals the one computed from the whole history.
@@ -280,29 +282,29 @@ def walk(
         queue.remove(first)
         state, points = _opening(opening, first)
     queue += (one for one in valuations if one.at > first.at or (opening and one.at == first.at))
-    # A step comes before a valuation of the same moment; sorting keeps that order.
+    # A step comes before a valuation of the same moment; the sort is stable.
     for item in sorted(queue, key=lambda one: one.at):
         if isinstance(item, EquityStep):
-            state, point = _stepped(state, item)
+            state, point = _apply_step(state, item)
         else:
-            state, point = _valued(state, item, item.prices, is_step=False)
+            state, point = _value_positions(state, item, item.prices, is_step=False)
         points.append(point)
     return Curve(tuple(points), state.positions, state.cash, state.broken, state.broken_at)
 
 
-def days(curve: Curve) -> tuple[Day, ...]:
-    """Start and every valuation; P&L and return need both ends, so a gap has neither."""
-    found: list[Day] = []
+def daily_equity(curve: Curve) -> tuple[Day, ...]:
+    """Returns the start and every valuation; P&L and return across a gap are unknown."""
+    days: list[Day] = []
     for point in curve.points:
-        if point.is_step and found:
+        if point.is_step and days:
             continue
-        before = found[-1].equity if found else None
+        before = days[-1].equity if days else None
         pnl = change = None
         if before is not None and point.equity is not None:
-            pnl = _minus(point.equity, before)
+            pnl = _difference(point.equity, before)
             change = float(pnl) / float(before) if before > 0 else None
-        found.append(Day(point.at, point.equity, pnl, change, point.reason))
-    return tuple(found)
+        days.append(Day(point.at, point.equity, pnl, change, point.reason))
+    return tuple(days)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,18 +315,18 @@ class KnownEquity:
     equity: Decimal
 
 
-def track_record(
+def compute_track_figures(
     curve: Curve,
     earlier: Sequence[KnownEquity] = (),
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Figures:
-    """Performance figures at or after `since` and before `until`.
+    """Computes performance figures at or after `since` and before `until`.
 
-    Growth and drawdown use every known point, the last one at or before `since` included:
-    start, changes of weights, closes, and now. Returns are those from one close to the next, and
-    from and to the first and the last point; a partial day and a gap count as one observation
-    each, so that no gain or loss is left out. A change of weights divides a gap.
+    Growth and drawdown use every known point from the last one at or before `since` on: start,
+    changes of weights, closes, and now. Returns are taken between consecutive closes, and from the
+    first and to the last point. A partial day and a gap count as one observation each, so that no
+    gain or loss is left out. A change of weights divides a gap.
     """
     known = [(one.at, one.equity, True) for one in earlier]
     known += [
@@ -332,7 +334,7 @@ def track_record(
         for point in curve.points
         if point.equity is not None
     ]
-    known.sort(key=lambda one: one[0])  # a step stays before a valuation of the same moment
+    known.sort(key=lambda one: one[0])  # stable: a step stays before a valuation of the same moment
     known = [one for one in known if until is None or one[0] < until]
     if since is not None:
         first = max((at for at, one in enumerate(known) if one[0] <= since), default=0)
@@ -356,58 +358,59 @@ def _opening(opening: EquityOpening, first: EquityStep) -> tuple[_State, list[Po
     points = [*start, Point(first.at, equity, {}, opening.broken, is_step=True)]
     if equity is None:
         return _State(ONE, {}, opening.broken, opening.broken_at), points
-    wanted = {symbol: weight for symbol, weight in first.weights.items() if weight > 0}
-    return _opened(equity, wanted, first), points
+    weights = {symbol: weight for symbol, weight in first.weights.items() if weight > 0}
+    return _open_positions(equity, weights, first), points
 
 
-def _stepped(state: _State, step: EquityStep) -> tuple[_State, Point]:
-    state, point = _valued(state, step, step.marks, is_step=True)
-    left = [symbol for symbol in state.positions if symbol not in step.weights]
-    if state.broken is not None or not (step.is_weighed or left):
+def _apply_step(state: _State, step: EquityStep) -> tuple[_State, Point]:
+    state, point = _value_positions(state, step, step.marks, is_step=True)
+    leavers = [symbol for symbol in state.positions if symbol not in step.weights]
+    if state.broken is not None or not (step.is_weighed or leavers):
         return state, point
-    wanted = {symbol: weight for symbol, weight in step.weights.items() if weight > 0}
-    closed = list(state.positions) if step.is_weighed else left
-    needed = [*closed, *wanted] if step.is_weighed else left
+    weights = {symbol: weight for symbol, weight in step.weights.items() if weight > 0}
+    closed = list(state.positions) if step.is_weighed else leavers
+    needed = [*closed, *weights] if step.is_weighed else leavers
     missing = next((symbol for symbol in needed if symbol not in step.marks), None)
-    unlike = _unlike({name: state.positions[name] for name in closed}, step, step.marks)
-    if missing is not None or unlike is not None:
-        why = unlike or f"the mark of {missing} was not known when version {step.version} was made"
-        said = point if point.reason is None else replace(point, reason=why)
-        return replace(state, broken=why, broken_at=step.at), said
+    positions = {name: state.positions[name] for name in closed}
+    redenominated = _redenomination_reason(positions, step, step.marks)
+    if missing is not None or redenominated is not None:
+        reason = redenominated or f"the mark of {missing} at version {step.version} is unknown"
+        unknown = point if point.reason is None else replace(point, reason=reason)
+        return replace(state, broken=reason, broken_at=step.at), unknown
     if step.is_weighed:
-        return _opened(_worth(state), wanted, step), point
-    # Leavers are settled even if a remaining member has no price.
-    settled = {name: state.positions[name].at_price(step.marks[name]) for name in left}
-    moved = {name: _minus(settled[name], state.positions[name].value) for name in left}
-    kept = {name: one for name, one in state.positions.items() if name in step.weights}
-    after = _State(total((state.cash, *settled.values())), kept)
-    return after, replace(point, gains={**moved, **point.gains})
+        return _open_positions(_equity(state), weights, step), point
+    # Positions of leavers are closed even if a remaining member has no price.
+    proceeds = {name: state.positions[name].at_price(step.marks[name]) for name in leavers}
+    gains = {name: _difference(proceeds[name], state.positions[name].value) for name in leavers}
+    remaining = {name: one for name, one in state.positions.items() if name in step.weights}
+    after = _State(total((state.cash, *proceeds.values())), remaining)
+    return after, replace(point, gains={**gains, **point.gains})
 
 
-def _opened(equity: Decimal, wanted: Mapping[str, int], step: EquityStep) -> _State:
+def _open_positions(equity: Decimal, weights: Mapping[str, int], step: EquityStep) -> _State:
     positions = {}
-    for symbol, weight_u in wanted.items():
+    for symbol, weight_u in weights.items():
         share = EXACT.divide(EXACT.multiply(equity, Decimal(weight_u)), Decimal(FULL))
         notional = share.quantize(_GRAIN, context=EXACT)
         positions[symbol] = Position(step.at, step.marks[symbol], notional, notional)
     invested = total(one.notional for one in positions.values())
-    return _State(_minus(equity, invested), positions)
+    return _State(_difference(equity, invested), positions)
 
 
-def _unlike(
+def _redenomination_reason(
     positions: Mapping[str, Position], moment: EquityStep | Valuation, prices: Mapping[str, Decimal]
 ) -> str | None:
     """Reason why a redenominated position has no value; None without one."""
-    for symbol, one in positions.items():
+    for symbol, position in positions.items():
         changes = moment.redenominated.get(symbol, ())
         if changes and symbol in prices:
-            why = one.redenominated(changes, moment.at, prices[symbol])
-            if why is not None:
-                return f"{symbol} {why}: what it earned across that is not known"
+            reason = position.redenominated(changes, moment.at, prices[symbol])
+            if reason is not None:
+                return f"{symbol} {reason}, so its gain is unknown"
     return None
 
 
-def _valued(
+def _value_positions(
     state: _State, moment: EquityStep | Valuation, prices: Mapping[str, Decimal], *, is_step: bool
 ) -> tuple[_State, Point]:
     at = moment.at
@@ -416,26 +419,27 @@ def _valued(
     missing = next((symbol for symbol in state.positions if symbol not in prices), None)
     if missing is not None:
         return state, Point(at, None, {}, f"no price of {missing} is known", is_step)
-    unlike = _unlike(state.positions, moment, prices)
-    if unlike is not None:
-        return state, Point(at, None, {}, unlike, is_step)
+    redenominated = _redenomination_reason(state.positions, moment, prices)
+    if redenominated is not None:
+        return state, Point(at, None, {}, redenominated, is_step)
     after = {
         symbol: replace(one, value=one.at_price(prices[symbol]))
         for symbol, one in state.positions.items()
     }
     gains = {
-        symbol: _minus(one.value, state.positions[symbol].value) for symbol, one in after.items()
+        symbol: _difference(one.value, state.positions[symbol].value)
+        for symbol, one in after.items()
     }
     valued = replace(state, positions=after)
     values = {symbol: one.value for symbol, one in after.items()}
-    return valued, Point(at, _worth(valued), gains, None, is_step, values)
+    return valued, Point(at, _equity(valued), gains, None, is_step, values)
 
 
-def _worth(state: _State) -> Decimal:
+def _equity(state: _State) -> Decimal:
     return total((state.cash, *(one.value for one in state.positions.values())))
 
 
-def _minus(one: Decimal, other: Decimal) -> Decimal:
+def _difference(one: Decimal, other: Decimal) -> Decimal:
     return EXACT.subtract(one, other)
 
 
@@ -443,8 +447,8 @@ def _minus(one: Decimal, other: Decimal) -> Decimal:
 class ValuationSnapshot:
     """Valuation at one scheduled time; later revisions of prices do not change it.
 
-    `equity` is that of the notional index, None with the reason where a price was unknown;
-    `prices` are the mark prices of the members that had one.
+    `equity` is the value of the notional index, None with the reason if a price was unknown;
+    `prices` are the known mark prices of the members.
     """
 
     slot: datetime

@@ -14,11 +14,11 @@ from scipy.special import stdtrit
 
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import Funding
-from app.market.domain.panel import Redenomination, crossed
+from app.market.domain.panel import Redenomination, find_crossed_change
 from app.performance.domain.equity_curve import EquityStep, RecordedReplacement, Valuation
 
 _UPPER: Final = 0.975
-_USUAL_MS: Final = 8 * 3_600_000  # for a rate without an interval
+_DEFAULT_INTERVAL_MS: Final = 8 * 3_600_000  # of a rate without an interval
 _LATE_MS: Final = 2 * 3_600_000  # settlements are polled once an hour
 
 
@@ -62,9 +62,9 @@ class ReplacementOutcome:
     @property
     def net(self) -> float | None:
         """Gain after fees, spread and funding."""
-        gained, costs = self.difference, (self.fees, self.spread, self.funding)
-        known = [one for one in costs if one is not None]
-        return None if gained is None or len(known) < len(costs) else gained - sum(known)
+        gross, costs = self.difference, (self.fees, self.spread, self.funding)
+        known = [cost for cost in costs if cost is not None]
+        return None if gross is None or len(known) < len(costs) else gross - sum(known)
 
     @property
     def net_reason(self) -> str | None:
@@ -73,7 +73,7 @@ class ReplacementOutcome:
 
     @property
     def outperformed(self) -> bool | None:
-        """Whether the net gain is positive; None if unknown."""
+        """True if the net gain is positive; None if unknown."""
         return None if self.net is None else to_millionths(self.net) > 0
 
 
@@ -93,13 +93,15 @@ class ReplacementLedger:
         return len(self.lines) - self.counted
 
 
-def replacement_ledger(lines: Sequence[ReplacementOutcome]) -> ReplacementLedger:
-    """Ledger of replacements, which count as independent of one another."""
+def create_ledger(lines: Sequence[ReplacementOutcome]) -> ReplacementLedger:
+    """Creates the ledger of replacements, which count as independent of one another."""
     nets = [one.net for one in lines if one.net is not None]
     count, missing = len(nets), len(lines) - len(nets)
-    reason = f"{missing} of {len(lines)} have no net figure and are not in it" if missing else None
+    reason = f"{missing} of {len(lines)} have no net figure and are left out" if missing else None
     if not nets:
-        return ReplacementLedger(tuple(lines), None, None, None, 0, reason or "there were none")
+        return ReplacementLedger(
+            tuple(lines), None, None, None, 0, reason or "there are no replacements"
+        )
     total, half = fsum(nets), None
     if count > 1:
         half = float(stdtrit(count - 1, _UPPER)) * stdev(nets) * sqrt(count)
@@ -107,112 +109,126 @@ def replacement_ledger(lines: Sequence[ReplacementOutcome]) -> ReplacementLedger
     return ReplacementLedger(tuple(lines), total, low, high, count, reason)
 
 
-def outcomes(
+def compute_outcomes(
     changes: Sequence[EquityStep],
     valuations: Sequence[Valuation],
     delisted: Collection[str] = (),
     rates: Mapping[str, Sequence[Funding]] = MappingProxyType({}),
 ) -> tuple[ReplacementOutcome, ...]:
-    """Outcome of every replacement, oldest first, valued at `valuations` in time order.
+    """Computes the outcome of every replacement, oldest first, at `valuations` in time order.
 
     A `delisted` symbol has realised its last price (QUANT.md section 0). `rates` are the settled
     funding rates by symbol id, oldest first, from before the first replacement on.
     """
     return tuple(
-        _outcome(step, swap, changes[number + 1 :], valuations, delisted, rates)
+        _outcome(step, replacement, changes[number + 1 :], valuations, delisted, rates)
         for number, step in enumerate(changes)
-        for swap in step.swaps
+        for replacement in step.replacements
     )
 
 
 def _outcome(
     step: EquityStep,
-    swap: RecordedReplacement,
+    replacement: RecordedReplacement,
     later: Sequence[EquityStep],
     valuations: Sequence[Valuation],
     delisted: Collection[str],
     rates: Mapping[str, Sequence[Funding]],
 ) -> ReplacementOutcome:
-    left = next((one for one in later if swap.new not in one.weights), None)
-    gone = tuple(name for name in (swap.old, swap.new) if name in delisted)
-    moments = _moments(step, swap, left, valuations)
-    path = tuple(_path(step, swap, moments, gone))
-    pair = (swap.old, swap.new)
-    changed = next((name for name in pair if moments and _is_changed(step, name, *moments[-1])), "")
-    last = path[-1] if path else ReturnPair(step.at, None, None)
-    unknown = next((name for name in (swap.old, swap.new) if name not in step.marks), None)
-    reasons = (
-        (unknown is not None, f"the mark of {unknown} was not known at the swap"),
-        (not path, "no price is known since"),
-        (changed != "", f"{changed} was redenominated since: its return is not known"),
-        (last.old is None, f"no price of {swap.old} is known"),
-        (last.new is None, f"no price of {swap.new} is known"),
+    left = next((one for one in later if replacement.new not in one.weights), None)
+    ended = tuple(name for name in (replacement.old, replacement.new) if name in delisted)
+    moments = _valuation_moments(step, replacement, left, valuations)
+    path = tuple(_path(step, replacement, moments, ended))
+    pair = (replacement.old, replacement.new)
+    changed = next(
+        (name for name in pair if moments and _is_redenominated(step, name, *moments[-1])), ""
     )
-    old_paid = _paid(rates.get(swap.old_id, ()), step.at, [(one.at, one.old) for one in path],
-                     is_over=swap.old in gone)  # fmt: skip
-    new_paid = _paid(rates.get(swap.new_id, ()), step.at, [(one.at, one.new) for one in path],
-                     is_over=swap.new in gone)  # fmt: skip
+    last = path[-1] if path else ReturnPair(step.at, None, None)
+    unknown = next(
+        (name for name in (replacement.old, replacement.new) if name not in step.marks), None
+    )
+    reasons = (
+        (unknown is not None, f"the mark of {unknown} at the replacement is unknown"),
+        (not path, "no price is known since"),
+        (changed != "", f"{changed} was redenominated since, so its return is unknown"),
+        (last.old is None, f"no price of {replacement.old} is known"),
+        (last.new is None, f"no price of {replacement.new} is known"),
+    )
+    old_paid = _funding_paid(
+        rates.get(replacement.old_id, ()),
+        step.at,
+        [(moment.at, moment.old) for moment in path],
+        is_delisted=replacement.old in ended,
+    )
+    new_paid = _funding_paid(
+        rates.get(replacement.new_id, ()),
+        step.at,
+        [(moment.at, moment.new) for moment in path],
+        is_delisted=replacement.new in ended,
+    )
     costs = (
-        (swap.fees is None, "the fees at the swap are not known"),
-        (swap.spread is None, "the spread at the swap is not known"),
-        (old_paid is None, f"the funding of {swap.old} since the swap is not known"),
-        (new_paid is None, f"the funding of {swap.new} since the swap is not known"),
+        (replacement.fees is None, "the fees at the replacement are unknown"),
+        (replacement.spread is None, "the spread at the replacement is unknown"),
+        (old_paid is None, f"the funding of {replacement.old} since the replacement is unknown"),
+        (new_paid is None, f"the funding of {replacement.new} since the replacement is unknown"),
     )
     return ReplacementOutcome(
-        fees=None if swap.fees is None else float(swap.fees),
-        spread=None if swap.spread is None else float(swap.spread),
+        fees=None if replacement.fees is None else float(replacement.fees),
+        spread=None if replacement.spread is None else float(replacement.spread),
         funding=None if old_paid is None or new_paid is None else new_paid - old_paid,
-        cost_reason=next((why for applies, why in costs if applies), None),
-        improvement_z=swap.improvement_z,
-        threshold_z=swap.threshold_z,
+        cost_reason=next((reason for applies, reason in costs if applies), None),
+        improvement_z=replacement.improvement_z,
+        threshold_z=replacement.threshold_z,
         at=step.at,
-        old=swap.old,
-        new=swap.new,
+        old=replacement.old,
+        new=replacement.new,
         path=path,
         ended_at=None if left is None else left.at,
-        delisted=gone,
+        delisted=ended,
         old_return=last.old,
         new_return=last.new,
-        reason=next((why for applies, why in reasons if applies), None),
+        reason=next((reason for applies, reason in reasons if applies), None),
     )
 
 
-def _paid(
+def _funding_paid(
     rates: Sequence[Funding],
     begin: datetime,
     returns: Sequence[tuple[datetime, float | None]],
     *,
-    is_over: bool,
+    is_delisted: bool,
 ) -> float | None:
     """Funding paid by a long from `begin` to the last of `returns`, as a fraction of `begin`.
 
-    None where a settlement may be missing: no rate before `begin`, two rates further apart than
+    None if a settlement may be missing: no rate before `begin`, two rates further apart than
     their interval, or a last one older than the interval plus the polling time.
     """
     if not returns:
         return None
     begin_ms, end_ms = (round(one.timestamp() * 1000) for one in (begin, returns[-1][0]))
-    past = [one for one in rates if one.settled_ms <= begin_ms]
-    since = [one for one in rates if begin_ms < one.settled_ms <= end_ms]
+    past = [rate for rate in rates if rate.settled_ms <= begin_ms]
+    since = [rate for rate in rates if begin_ms < rate.settled_ms <= end_ms]
     chain = [*past[-1:], *since]
     if not past or any(
-        two.settled_ms - one.settled_ms > (two.interval_ms or _USUAL_MS) + _LATE_MS
-        for one, two in pairwise(chain)
+        second.settled_ms - first.settled_ms
+        > (second.interval_ms or _DEFAULT_INTERVAL_MS) + _LATE_MS
+        for first, second in pairwise(chain)
     ):
         return None
     if (
-        not is_over
-        and end_ms - chain[-1].settled_ms > (chain[-1].interval_ms or _USUAL_MS) + _LATE_MS
+        not is_delisted
+        and end_ms - chain[-1].settled_ms
+        > (chain[-1].interval_ms or _DEFAULT_INTERVAL_MS) + _LATE_MS
     ):
         return None
     total = 0.0
-    for one in since:
+    for rate in since:
         known = [
             gain
             for at, gain in returns
-            if gain is not None and at.timestamp() * 1000 <= one.settled_ms
+            if gain is not None and at.timestamp() * 1000 <= rate.settled_ms
         ]
-        total += float(one.rate) * (1.0 + (known[-1] if known else 0.0))
+        total += float(rate.rate) * (1.0 + (known[-1] if known else 0.0))
     return total
 
 
@@ -220,34 +236,37 @@ _Changes = Mapping[str, tuple[Redenomination, ...]]
 _PricesAt = tuple[datetime, Mapping[str, Decimal], _Changes]
 
 
-def _moments(
+def _valuation_moments(
     step: EquityStep,
-    swap: RecordedReplacement,
+    replacement: RecordedReplacement,
     left: EquityStep | None,
     valuations: Sequence[Valuation],
 ) -> list[_PricesAt]:
-    found: list[_PricesAt] = [
+    moments: list[_PricesAt] = [
         (one.at, one.prices, one.redenominated)
         for one in valuations
         if one.at > step.at and (left is None or one.at < left.at)
     ]
-    if left is not None and {swap.old, swap.new} <= left.marks.keys():
-        found.append((left.at, left.marks, left.redenominated))
-    return found
+    if left is not None and {replacement.old, replacement.new} <= left.marks.keys():
+        moments.append((left.at, left.marks, left.redenominated))
+    return moments
 
 
-def _is_changed(
+def _is_redenominated(
     step: EquityStep, name: str, at: datetime, prices: Mapping[str, Decimal], changes: _Changes
 ) -> bool:
-    """Whether a redenomination lies between the mark at the replacement and the price."""
+    """True if a redenomination lies between the mark at the replacement and the price."""
     if name not in prices or name not in step.marks:
         return False
     first, last = (step.at, step.marks[name]), (at, prices[name])
-    return crossed(changes.get(name, ()), first, last) is not None
+    return find_crossed_change(changes.get(name, ()), first, last) is not None
 
 
 def _path(
-    step: EquityStep, swap: RecordedReplacement, moments: Sequence[_PricesAt], gone: Collection[str]
+    step: EquityStep,
+    replacement: RecordedReplacement,
+    moments: Sequence[_PricesAt],
+    gone: Collection[str],
 ) -> Iterator[ReturnPair]:
     last = {name: step.marks[name] for name in gone if name in step.marks}
     for at, prices, changes in moments:
@@ -257,8 +276,8 @@ def _path(
             float(known[name] / step.marks[name]) - 1.0
             if name in known
             and name in step.marks
-            and not _is_changed(step, name, at, known, changes)
+            and not _is_redenominated(step, name, at, known, changes)
             else None
-            for name in (swap.old, swap.new)
+            for name in (replacement.old, replacement.new)
         )
         yield ReturnPair(at, *returns)

@@ -35,7 +35,7 @@ class Concentration:
 
 @dataclass(frozen=True, slots=True)
 class PortfolioMetrics:
-    """Metrics of one moment; None where a figure is undefined."""
+    """Metrics of one moment; None if a figure is undefined."""
 
     scores: tuple[float, ...]
     score_spread: float | None  # sample standard deviation
@@ -44,7 +44,7 @@ class PortfolioMetrics:
     risk: Risk
     correlation: CorrelationReport
     facts: DataFacts
-    earned: Figures  # by the weights of each day
+    figures: Figures  # by the weights of each day
 
     @property
     def share_of_gainers(self) -> float | None:
@@ -60,11 +60,11 @@ class MetricsService:
     contexts: DecisionContextFactory
 
     async def metrics(self) -> PortfolioMetrics:
-        """Metrics of one state and one market. Raises UnavailableError."""
+        """Returns the metrics of one state and one market. Raises UnavailableError."""
         async with self.database.read() as unit:
-            track = await load_equity(unit, self.contexts, EquityQuery(has_figures=True))
+            history = await load_equity(unit, self.contexts, EquityQuery(has_figures=True))
             context = await self.contexts.of(unit)
-        portfolio, daily = track.portfolio, context.market.panel(Interval.DAY)
+        portfolio, daily = history.portfolio, context.market.panel(Interval.DAY)
         view = portfolio_view(portfolio, context)
         scores = tuple(one.score for one in view.members if one.score is not None)
         by_sector: dict[str, int] = {}
@@ -80,25 +80,25 @@ class MetricsService:
             score_spread=stdev(scores) if len(scores) > 1 else None,
             sectors=Concentration(dict(sorted(by_sector.items())), hhi),
             moves=tuple(move for move in moves if move is not None),
-            # Depends on daily bars and weights alone and costs more than the rest.
+            # Depends on daily bars and weights alone, and costs more than all other metrics.
             risk=self.contexts.views.get(
                 "metrics_risk",
                 (daily, tuple(weights.items())),
                 lambda: compute_risk(daily, weights),
             ),
-            correlation=correlation_report(view, context),
+            correlation=correlation_report(portfolio, context),
             facts=view.facts,
-            earned=track.figures(),
+            figures=history.figures(),
         )
 
 
 def present_weights(portfolio: Portfolio, context: DecisionContext) -> dict[str, float]:
-    """Drifted weights as fractions, rounded to a hundredth of a percentage point.
+    """Returns drifted weights as fractions, rounded to 0.01 percentage points.
 
-    Further digits change with every quote.
+    More digits would change with every quote.
     """
-    held = context.at_current_prices(portfolio).members
-    return {member.symbol: round(member.weight_u / FULL, _PLACES) for member in held}
+    members = context.at_current_prices(portfolio).members
+    return {member.symbol: round(member.weight_u / FULL, _PLACES) for member in members}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +127,9 @@ class PerformanceAnalytics:
 
     async def summary(self) -> Analytics:
         async with self.database.read() as unit:
-            track = await load_equity(unit, self.contexts, EquityQuery(has_figures=True))
+            history = await load_equity(unit, self.contexts, EquityQuery(has_figures=True))
             context = await self.contexts.of(unit)
-        view = portfolio_view(track.portfolio, context)
+        view = portfolio_view(history.portfolio, context)
         scores = [(one.member.symbol, one.score) for one in view.members if one.score is not None]
         moves = [
             (one.member.symbol, one.figures.performance)
@@ -150,7 +150,7 @@ class PerformanceAnalytics:
             lowest_scorers=tuple(
                 sorted(scores, key=lambda one: (to_millionths(one[1]), one[0]))[:3]
             ),
-            figures=track.figures(),
+            figures=history.figures(),
             updated_at=None if context.board is None else context.board.calculated_at,
             facts=view.facts,
         )

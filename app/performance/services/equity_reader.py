@@ -14,11 +14,11 @@ from app.market.domain.models import Interval
 from app.performance.domain.backfilled_marks import (
     INDEX,
     BackfilledMark,
-    backfilled_marks_of,
-    broken_since,
-    is_given_up,
+    is_gap_final,
+    marks_from_event,
+    marks_to_payload,
     missing_marks,
-    payload_of,
+    unknown_since,
     with_backfilled_marks,
 )
 from app.performance.domain.equity_curve import (
@@ -28,10 +28,10 @@ from app.performance.domain.equity_curve import (
     EquityStep,
     KnownEquity,
     Valuation,
-    days,
+    build_curve,
+    compute_track_figures,
+    daily_equity,
     equity_steps,
-    track_record,
-    walk,
 )
 from app.portfolio.domain.event_log import (
     WEIGHS,
@@ -53,93 +53,99 @@ from app.scoring.storage.hourly_bars import HourlyBarRepository
 
 @dataclass(frozen=True, slots=True)
 class EquityHistoryWindow:
-    """Latest part of the history; without an opening it is the whole history."""
+    """Latest part of the history; the whole history without an opening."""
 
     changes: tuple[EquityStep, ...]
     opening: EquityOpening | None
     late: tuple[BackfilledMark, ...] = ()  # backfilled marks of these changes
-    is_given_up: bool = False  # missing marks are final
+    is_gap_final: bool = False  # missing marks are final
 
 
 async def load_window(
     unit: UnitOfWork, until: datetime, begun_at: datetime, *, has_start: bool
 ) -> EquityHistoryWindow:
-    """Changes from the last rebalance at or before `until` on, with its equity as the opening.
+    """Loads changes from the last rebalance at or before `until` on, with its equity as opening.
 
-    The history began at `begun_at`; `has_start` puts that into the opening. A rebalance without a
-    recorded equity requires the whole history; one whose equity is unknown for a mark that may
-    still be backfilled requires the history from before that mark.
+    The history began at `begun_at`; `has_start` includes that in the opening. A rebalance without
+    a recorded equity requires the whole history. If its equity is unknown because of a mark that
+    may still be backfilled, the history from before that mark is required.
     """
-    weighing = await _sound(unit, await unit.get(HistoryRepository).last_weighting(until))
+    weighing = await _find_opening_event(
+        unit, await unit.get(HistoryRepository).last_weighting(until)
+    )
     if weighing is not None and weighing.occurred_at <= begun_at:
         weighing = None  # the beginning itself
-    return await _from(unit, weighing, begun_at if has_start else None)
+    return await _load_from(unit, weighing, begun_at if has_start else None)
 
 
 async def compute_curve(
     unit: UnitOfWork, read: EquityHistoryWindow, valuations: Sequence[Valuation]
 ) -> tuple[EquityHistoryWindow, Curve]:
-    """Compute the curve; marks that interrupt it are looked up among the hourly bars."""
-    curve = walk(read.changes, valuations, read.opening)
+    """Computes the curve; missing marks are backfilled from hourly bars."""
+    curve = build_curve(read.changes, valuations, read.opening)
     is_lost = read.opening is not None and read.opening.broken is not None
-    if curve.broken is None or is_lost or read.is_given_up:
+    if curve.broken is None or is_lost or read.is_gap_final:
         return read, curve
-    wanted = missing_marks(read.changes)
+    missing = missing_marks(read.changes)
     closes = await unit.get(HourlyBarRepository).closes(
-        {(one.symbol_id, one.opened_ms) for one in wanted}
+        {(mark.symbol_id, mark.opened_ms) for mark in missing}
     )
-    found = [
-        BackfilledMark.of(one, closes[one.symbol_id, one.opened_ms])
-        for one in wanted
-        if (one.symbol_id, one.opened_ms) in closes
+    marks = [
+        BackfilledMark.from_close(mark, closes[mark.symbol_id, mark.opened_ms])
+        for mark in missing
+        if (mark.symbol_id, mark.opened_ms) in closes
     ]
-    if not found:
+    if not marks:
         return read, curve
-    whole = replace(
-        read, changes=with_backfilled_marks(read.changes, found), late=(*read.late, *found)
+    filled = replace(
+        read, changes=with_backfilled_marks(read.changes, marks), late=(*read.late, *marks)
     )
-    return whole, walk(whole.changes, valuations, whole.opening)
+    return filled, build_curve(filled.changes, valuations, filled.opening)
 
 
 async def known_equities_before(unit: UnitOfWork, version: int) -> tuple[KnownEquity, ...]:
-    """Equities recorded by rebalances before a version, oldest first."""
-    found = []
-    for at, made, index in await unit.get(HistoryRepository).weightings(INDEX):
-        if made < version and index is not None and index["equity"] is not None:
-            found.append(KnownEquity(at, Decimal(index["equity"])))
-    return tuple(found)
+    """Loads the equities recorded by rebalances before a version, oldest first."""
+    equities = []
+    for at, recorded, index in await unit.get(HistoryRepository).weightings(INDEX):
+        if recorded < version and index is not None and index["equity"] is not None:
+            equities.append(KnownEquity(at, Decimal(index["equity"])))
+    return tuple(equities)
 
 
 async def with_equity_index(
     unit: UnitOfWork, drafts: Sequence[Draft], stamp: EventOrigin
 ) -> tuple[Draft, ...]:
-    """Add the current equity to the draft of a rebalance, so that later reads begin there.
+    """Adds the current equity to the draft of a rebalance, so that later reads begin there.
 
-    Backfilled marks behind it are added unless an event names them, so that the history proves it.
+    Backfilled marks behind it are added unless an event has them, so that the history proves it.
     """
     if not any(draft.type in WEIGHS for draft in drafts):
         return tuple(drafts)
-    before = await _from(
-        unit, await _sound(unit, await unit.get(HistoryRepository).last_weighting()), None
+    before = await _load_from(
+        unit,
+        await _find_opening_event(unit, await unit.get(HistoryRepository).last_weighting()),
+        None,
     )
     # The position in the chain is unknown yet and does not affect the equity.
     step = equity_steps(seal_events(drafts, stamp, None))[-1]
     read = replace(before, changes=(*before.changes, step))
-    whole, curve = await compute_curve(unit, read, ())
+    filled, curve = await compute_curve(unit, read, ())
     equity = None if curve.broken is not None else curve.points[-1].equity
     index: dict[str, Any] = {"equity": number_text(equity), "broken": curve.broken}
     if curve.broken_at is not None:
         index["broken_at"] = instant_text(curve.broken_at)
-    if whole.late != before.late:
-        index["late_marks"] = payload_of(whole.late[len(before.late) :])
+    if filled.late != before.late:
+        index["late_marks"] = marks_to_payload(filled.late[len(before.late) :])
     *others, last = drafts
     return (*others, replace(last, payload={**last.payload, INDEX: index}))
 
 
-async def _sound(unit: UnitOfWork, weighing: PortfolioEvent | None) -> PortfolioEvent | None:
-    """Rebalance, or an earlier one if its equity is unknown and may still be backfilled."""
-    while weighing is not None and not is_given_up(weighing):
-        since = broken_since(weighing)
+async def _find_opening_event(
+    unit: UnitOfWork, weighing: PortfolioEvent | None
+) -> PortfolioEvent | None:
+    """Returns `weighing`, or an earlier rebalance if its equity may still be backfilled."""
+    while weighing is not None and not is_gap_final(weighing):
+        since = unknown_since(weighing)
         if since is None:
             break
         earlier = await unit.get(HistoryRepository).last_weighting(since - datetime.resolution)
@@ -148,27 +154,27 @@ async def _sound(unit: UnitOfWork, weighing: PortfolioEvent | None) -> Portfolio
     return weighing
 
 
-async def _from(
+async def _load_from(
     unit: UnitOfWork, weighing: PortfolioEvent | None, begun_at: datetime | None
 ) -> EquityHistoryWindow:
     index = None if weighing is None else weighing.payload.get(INDEX)
     if weighing is None or index is None:
         events = await unit.get(HistoryRepository).moves()
-        return _stretch(events, equity_steps(events), None)
+        return _create_window(events, equity_steps(events), None)
     equity = None if index["equity"] is None else Decimal(index["equity"])
-    opening = EquityOpening(equity, index["broken"], begun_at, broken_since(weighing))
+    opening = EquityOpening(equity, index["broken"], begun_at, unknown_since(weighing))
     events = await unit.get(HistoryRepository).moves(weighing=weighing)
     version = int(weighing.payload["version"])
     changes = tuple(step for step in equity_steps(events) if step.version >= version)
-    return _stretch(events, changes, opening)
+    return _create_window(events, changes, opening)
 
 
-def _stretch(
+def _create_window(
     events: Sequence[PortfolioEvent], changes: tuple[EquityStep, ...], opening: EquityOpening | None
 ) -> EquityHistoryWindow:
-    late = tuple(one for event in events for one in backfilled_marks_of(event))
-    given_up = any(is_given_up(event) for event in events)
-    return EquityHistoryWindow(with_backfilled_marks(changes, late), opening, late, given_up)
+    late = tuple(one for event in events for one in marks_from_event(event))
+    is_final = any(is_gap_final(event) for event in events)
+    return EquityHistoryWindow(with_backfilled_marks(changes, late), opening, late, is_final)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +190,11 @@ class EquityHistory:
     earlier: tuple[KnownEquity, ...] = ()  # recorded by rebalances before the curve
 
     def figures(self, since: datetime | None = None, until: datetime | None = None) -> Figures:
-        """Figures at or after `since` and before `until`."""
-        return track_record(self.curve, self.earlier, since, until)
+        """Returns the figures at or after `since` and before `until`."""
+        return compute_track_figures(self.curve, self.earlier, since, until)
 
     def within(self, since: datetime | None, until: datetime | None) -> tuple[Day, ...]:
-        """Days at or after `since` and before `until`."""
+        """Returns the days at or after `since` and before `until`."""
         return tuple(
             day
             for day in self.days
@@ -198,7 +204,7 @@ class EquityHistory:
     def late_within(
         self, since: datetime | None, until: datetime | None
     ) -> tuple[BackfilledMark, ...]:
-        """Backfilled marks of changes at or after `since` and before `until`."""
+        """Returns backfilled marks of changes at or after `since` and before `until`."""
         return tuple(
             one
             for one in self.late
@@ -207,7 +213,7 @@ class EquityHistory:
 
     @property
     def days(self) -> tuple[Day, ...]:
-        return days(self.curve)
+        return daily_equity(self.curve)
 
     @property
     def facts(self) -> DataFacts:
@@ -219,7 +225,7 @@ class EquityHistory:
 
 @dataclass(frozen=True, slots=True)
 class EquityQuery:
-    """Requested content of an equity history; the rest may be missing."""
+    """Requested content of an equity history; other parts may be missing."""
 
     days_since: datetime | None = None  # None: since the first member
     has_days: bool = True
@@ -227,7 +233,7 @@ class EquityQuery:
     has_figures: bool = False  # of all points from `days_since` on
 
     def first(self, begun_at: datetime, context: DecisionContext) -> datetime:
-        """Start of the required data; a day needs the close before it."""
+        """Returns the start of the required data; a day needs the close before it."""
         closes = [end for _, end in period_ends(context)]
         needed = [context.at]
         if self.gains_since is not None:
@@ -246,29 +252,33 @@ class EquityQuery:
 async def load_equity(
     unit: UnitOfWork,
     contexts: DecisionContextFactory,
-    need: EquityQuery,
-    swaps: Sequence[EquityStep] = (),
+    query: EquityQuery,
+    replacements: Sequence[EquityStep] = (),
 ) -> EquityHistory:
-    """Load what `need` requests in a transaction; symbols of `swaps` are valued, too."""
+    """Loads the history for `query`; symbols of `replacements` are valued, too."""
     portfolio = await unit.get(PortfolioRepository).load()
     context = contexts(await unit.get(ConfigurationRepository).current())
     begun_at = await unit.get(HistoryRepository).first_move_at()
     if begun_at is None:
-        return EquityHistory(portfolio, (), (), walk((), ()), context)
-    has_start = need.is_from_the_start(begun_at)
-    read = await load_window(unit, need.first(begun_at, context), begun_at, has_start=has_start)
+        return EquityHistory(portfolio, (), (), build_curve((), ()), context)
+    has_start = query.is_from_the_start(begun_at)
+    read = await load_window(unit, query.first(begun_at, context), begun_at, has_start=has_start)
     symbols = {symbol for change in read.changes for symbol in change.weights}
-    symbols |= {name for step in swaps for one in step.swaps for name in (one.old, one.new)}
+    symbols |= {
+        name for step in replacements for one in step.replacements for name in (one.old, one.new)
+    }
     changes = {name: found for name in symbols if (found := context.redenominations(name))}
     now = Valuation(context.at, _marks(symbols, context))
     valuations = tuple(
         replace(one, redenominated=changes) for one in (*_closes(symbols, context), now)
     )
-    whole, curve = await compute_curve(unit, read, valuations)
+    filled, curve = await compute_curve(unit, read, valuations)
     earlier: tuple[KnownEquity, ...] = ()
-    if need.has_figures and has_start and whole.opening is not None:
-        earlier = await known_equities_before(unit, whole.changes[0].version)
-    return EquityHistory(portfolio, whole.changes, valuations, curve, context, whole.late, earlier)
+    if query.has_figures and has_start and filled.opening is not None:
+        earlier = await known_equities_before(unit, filled.changes[0].version)
+    return EquityHistory(
+        portfolio, filled.changes, valuations, curve, context, filled.late, earlier
+    )
 
 
 def _marks(symbols: set[str], context: DecisionContext) -> dict[str, Decimal]:
@@ -277,7 +287,7 @@ def _marks(symbols: set[str], context: DecisionContext) -> dict[str, Decimal]:
 
 
 def period_ends(context: DecisionContext) -> Iterator[tuple[int, datetime]]:
-    """Completed rows of the daily panel with the time of their close."""
+    """Yields completed rows of the daily panel with the time of their close."""
     panel = context.market.panel(Interval.DAY)
     epoch = datetime.fromtimestamp(0, context.at.tzinfo)
     for row, opened in enumerate([] if panel is None else panel.opened_ms.tolist()):
@@ -287,16 +297,16 @@ def period_ends(context: DecisionContext) -> Iterator[tuple[int, datetime]]:
 
 
 def _closes(symbols: set[str], context: DecisionContext) -> tuple[Valuation, ...]:
-    """Closes of every completed day for the symbols that have one."""
+    """Valuations at the closes of every completed day."""
     panel = context.market.panel(Interval.DAY)
     if panel is None:
         return ()
     columns = [(name, at) for at, name in enumerate(panel.symbols) if name in symbols]
-    found = []
+    valuations = []
     for row, at in period_ends(context):
         closes = ((name, float(panel.close[row, column])) for name, column in columns)
         prices = {
             name: Decimal(repr(close)) for name, close in closes if np.isfinite(close) and close > 0
         }
-        found.append(Valuation(at, prices))
-    return tuple(found)
+        valuations.append(Valuation(at, prices))
+    return tuple(valuations)

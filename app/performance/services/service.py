@@ -1,4 +1,4 @@
-"""Books results, measures the notional portfolio and records valuation snapshots."""
+"""Books results, values the notional portfolio and records valuation snapshots."""
 
 import asyncio
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from app.performance.domain.attribution import (
     attribution_from_results,
 )
 from app.performance.domain.equity_curve import Position, ValuationSnapshot
-from app.performance.services.active_return import active_return
+from app.performance.services.active_return import compute_active_return
 from app.performance.services.equity_reader import EquityHistory, EquityQuery, load_equity
 from app.performance.storage.snapshots import ValuationSnapshotRepository
 from app.portfolio.domain.event_log import Draft, EventType, instant_text, number_text
@@ -33,7 +33,7 @@ from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
 
-_AHEAD = timedelta(minutes=5)  # tolerated clock difference
+_MAX_CLOCK_SKEW = timedelta(minutes=5)  # tolerated clock difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Performance:
         command: Command,
         render: Render[Trade] | None = None,
     ) -> CommandResult[Trade]:
-        """Book a result once per trade id; a repetition changes nothing.
+        """Books a result once per trade id; a repetition changes nothing.
 
         Raises RefusedError for an unknown symbol, another currency than the contract's, or a time
         in the future or before the first membership; ConflictError (trade_id_reused, and
@@ -89,23 +89,23 @@ class Performance:
 
         async def change(unit: UnitOfWork) -> Trade:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
-            # Under the lock the known state does not change.
-            known = self.contexts.memory.known(self.database)
+            # Under the lock the cached state does not change.
+            cached = self.contexts.memory.known(self.database)
             context = self.contexts(
                 await unit.get(ConfigurationRepository).current()
-                if known is None
-                else known.configuration
+                if cached is None
+                else cached.configuration
             )
             result = _result(text, claim, context)
             booked = await unit.get(TradeRepository).find(result.trade_id)
             if booked is not None:
                 if booked.result != result:
                     raise ConflictError(
-                        Code.TRADE_ID_REUSED, "This trade id belongs to another result already."
+                        Code.TRADE_ID_REUSED, "This trade id already belongs to another result."
                     )
                 return booked
             command.require_version(portfolio.version)
-            _require_held(result, await _came_in(unit, portfolio, result))
+            _require_member(result, await _find_inclusion(unit, portfolio, result))
             draft = Draft(EventType.PERFORMANCE, result.symbol, None, _payload(result), reason)
             done = PortfolioChange(portfolio, ()).then(draft, context.at)
             events = await self.recorder.commit(unit, portfolio, done, context, command)
@@ -124,79 +124,82 @@ class Performance:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> tuple[Trade, ...]:
-        """Booked results, newest first. Raises RefusedError for an unknown symbol."""
+        """Returns booked results, newest first. Raises RefusedError for an unknown symbol."""
         async with self.database.read() as unit:
-            wanted = None
+            symbol_id = None
             if symbol is not None:
                 context = self.contexts(await unit.get(ConfigurationRepository).current())
-                wanted = context.resolve(symbol).symbol_id
+                symbol_id = context.resolve(symbol).symbol_id
             return await unit.get(TradeRepository).page(
-                before_seq, limit, symbol_id=wanted, since=since, until=until
+                before_seq, limit, symbol_id=symbol_id, since=since, until=until
             )
 
-    async def track(self, since: datetime | None = None) -> EquityHistory:
-        """Equity at daily closes and at current marks; values before `since` may be missing."""
+    async def load_history(self, since: datetime | None = None) -> EquityHistory:
+        """Loads the equity at daily closes and current marks; earlier values may be missing."""
         async with self.database.read() as unit:
             return await load_equity(unit, self.contexts, EquityQuery(since))
 
     async def positions(
         self, since: datetime | None = None, until: datetime | None = None
     ) -> tuple[tuple[PositionPerformance, ...], EquityHistory]:
-        """Positions of the current members with the results booked in the period."""
+        """Returns positions of the current members with the results booked in the period."""
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
             begun = min((one.included_at for one in portfolio.members), default=None)
-            track = await load_equity(
+            history = await load_equity(
                 unit, self.contexts, EquityQuery(gains_since=begun, has_days=False)
             )
-            realized = await realized_in(unit, portfolio, since, until)
+            realized = await load_realized(unit, portfolio, since, until)
         return tuple(
-            position_performance(one, track, realized) for one in track.portfolio.members
-        ), track
+            position_performance(one, history, realized) for one in history.portfolio.members
+        ), history
 
     async def attribution(
         self, days: int
     ) -> tuple[tuple[Attribution, ...], ActiveReturn, DataFacts]:
-        """Attribution of the index and of each booked currency over the last `days`.
+        """Returns the attribution of the index and of each booked currency over the last `days`.
 
         Includes the active return of the index against the universe.
         """
         async with self.database.read() as unit:
             begin = self.contexts.clock() - timedelta(days=days)
-            need = EquityQuery(days_since=begin, gains_since=begin)
-            track = await load_equity(unit, self.contexts, need)
-            end = track.context.at
-            ledgers = await attribution_ledgers(unit, track, end - timedelta(days=days), end)
-        # The universe of many days takes too long for the event loop.
-        beside = await asyncio.to_thread(active_return, track, end - timedelta(days=days), end)
-        return ledgers, beside, track.facts
+            query = EquityQuery(days_since=begin, gains_since=begin)
+            history = await load_equity(unit, self.contexts, query)
+            end = history.context.at
+            ledgers = await attribution_ledgers(unit, history, end - timedelta(days=days), end)
+        # In a thread, because a universe of many days would block the event loop.
+        active = await asyncio.to_thread(
+            compute_active_return, history, end - timedelta(days=days), end
+        )
+        return ledgers, active, history.facts
 
 
 async def attribution_ledgers(
-    unit: UnitOfWork, track: EquityHistory, since: datetime, until: datetime
+    unit: UnitOfWork, history: EquityHistory, since: datetime, until: datetime
 ) -> tuple[Attribution, ...]:
-    """Ledgers of a period: the index, then one per currency."""
-    weights = {member.symbol: member.weight_u for member in track.portfolio.members}
+    """Returns the ledgers of a period: the index, then one per currency."""
+    weights = {member.symbol: member.weight_u for member in history.portfolio.members}
     late = [one.result for one in await unit.get(TradeRepository).between(since, None)]
     after = [one for one in late if one.occurred_at > since]
     totals = await unit.get(TradeRepository).totals()
     return (
-        attribution_from_curve(track.curve.points, since, until, weights, track.sector),
-        *attribution_from_results(totals, after, since, until, weights, track.sector),
+        attribution_from_curve(history.curve.points, since, until, weights, history.sector),
+        *attribution_from_results(totals, after, since, until, weights, history.sector),
     )
 
 
-async def realized_in(
+async def load_realized(
     unit: UnitOfWork, portfolio: Portfolio, since: datetime | None, until: datetime | None
 ) -> dict[str, Decimal]:
-    """Realised results of the period by symbol id; without a period all of them."""
+    """Loads the realised results of the period by symbol id; without a period all of them."""
     if since is None and until is None:
         return await unit.get(TradeRepository).realized()
-    found: dict[str, Decimal] = {}
+    realized: dict[str, Decimal] = {}
     for trade in await unit.get(TradeRepository).between(since, until):
-        one = trade.result
-        found[one.symbol_id] = total((found.get(one.symbol_id, Decimal(0)), one.net))
-    return found
+        result = trade.result
+        known = realized.get(result.symbol_id, Decimal(0))
+        realized[result.symbol_id] = total((known, result.net))
+    return realized
 
 
 def _result(text: str, claim: ResultSubmission, context: DecisionContext) -> BookedResult:
@@ -205,11 +208,11 @@ def _result(text: str, claim: ResultSubmission, context: DecisionContext) -> Boo
         raise RefusedError(
             Code.VALIDATION_FAILED, f"{entry.symbol} settles in {entry.contract.settle}."
         )
-    if claim.occurred_at > context.at + _AHEAD:
+    if claim.occurred_at > context.at + _MAX_CLOCK_SKEW:
         now = f"{context.at:%Y-%m-%dT%H:%M:%SZ}"
         raise RefusedError(
             Code.VALIDATION_FAILED,
-            f"`occurred_at` is in the future: it is {now}, and clocks may differ by five minutes.",
+            f"`occurred_at` is more than five minutes after the current time {now}.",
             facts={"field": "occurred_at"},
         )
     return BookedResult(
@@ -217,7 +220,7 @@ def _result(text: str, claim: ResultSubmission, context: DecisionContext) -> Boo
         symbol_id=entry.symbol_id,
         symbol=entry.symbol,
         contract=entry.contract.code,
-        # As read from the database, so that the first response equals later ones.
+        # In the form read from the database, so that the first response equals later ones.
         pnl=plain(claim.pnl),
         currency=claim.currency,
         fees=plain(claim.fees),
@@ -226,25 +229,29 @@ def _result(text: str, claim: ResultSubmission, context: DecisionContext) -> Boo
     )
 
 
-async def _came_in(unit: UnitOfWork, portfolio: Portfolio, result: BookedResult) -> datetime | None:
-    """Inclusion of the membership begun by `at`, else the first one; None if never a member."""
-    for one in portfolio.members:
-        if one.symbol_id == result.symbol_id and one.included_at <= result.occurred_at:
-            return one.included_at
-    stays = await unit.get(PortfolioRepository).memberships(result.symbol_id)
-    return min((stay.member.included_at for stay in stays), default=None)
+async def _find_inclusion(
+    unit: UnitOfWork, portfolio: Portfolio, result: BookedResult
+) -> datetime | None:
+    """Inclusion of the membership at the result's time, else the first one; None without any."""
+    for member in portfolio.members:
+        if member.symbol_id == result.symbol_id and member.included_at <= result.occurred_at:
+            return member.included_at
+    past = await unit.get(PortfolioRepository).memberships(result.symbol_id)
+    return min((membership.member.included_at for membership in past), default=None)
 
 
-def _require_held(result: BookedResult, came_in: datetime | None) -> None:
-    """Raises ConflictError for a symbol that never was a member, RefusedError before it was one."""
-    if came_in is None:
-        raise ConflictError(Code.SYMBOL_NOT_IN_PORTFOLIO, f"{result.symbol} never was a member.")
-    if result.occurred_at < came_in:
-        said = instant_text(came_in)
+def _require_member(result: BookedResult, included_at: datetime | None) -> None:
+    """Raises ConflictError for a symbol without membership, RefusedError before the first one."""
+    if included_at is None:
+        raise ConflictError(
+            Code.SYMBOL_NOT_IN_PORTFOLIO, f"{result.symbol} has never been a member."
+        )
+    if result.occurred_at < included_at:
+        text = instant_text(included_at)
         raise RefusedError(
             Code.VALIDATION_FAILED,
-            f"{result.symbol} came into the portfolio at {said}: `occurred_at` is before that.",
-            facts={"field": "occurred_at", "included_at": said},
+            f"`occurred_at` is before the inclusion of {result.symbol} at {text}.",
+            facts={"field": "occurred_at", "included_at": text},
         )
 
 
@@ -265,25 +272,25 @@ def _payload(result: BookedResult) -> dict[str, object]:
 
 
 def position_performance(
-    member: Member, track: EquityHistory, realized: Mapping[str, Decimal]
+    member: Member, history: EquityHistory, realized: Mapping[str, Decimal]
 ) -> PositionPerformance:
-    """A member's position now, with what was realised, by symbol id."""
-    curve, mark = track.curve, track.context.mark(member.symbol)
+    """Returns a member's position now, with its realised result from `realized` by symbol id."""
+    curve, mark = history.curve, history.context.mark(member.symbol)
     position = None if curve.broken else curve.positions.get(member.symbol)
-    entry = track.context.market.resolve(member.symbol)
-    unlike = None
+    entry = history.context.market.resolve(member.symbol)
+    redenominated = None
     if position is not None and mark is not None:
-        changes = track.context.redenominations(member.symbol)
-        unlike = position.redenominated(changes, track.context.at, mark)
+        changes = history.context.redenominations(member.symbol)
+        redenominated = position.redenominated(changes, history.context.at, mark)
     reasons = (
         (curve.broken is not None, curve.broken),
-        (mark is None, "its mark is not known"),
-        (unlike is not None, f"it {unlike}"),
+        (mark is None, "its mark price is unknown"),
+        (redenominated is not None, f"it {redenominated}"),
     )
-    is_unpriced = position is not None and (mark is None or unlike is not None)
+    is_unpriced = position is not None and (mark is None or redenominated is not None)
     unknown = curve.broken is not None or is_unpriced
     unrealized = None
-    if position is not None and mark is not None and unlike is None:
+    if position is not None and mark is not None and redenominated is None:
         unrealized = position.at_price(mark) - position.notional
     gains = total(
         point.gains.get(member.symbol, Decimal(0))
@@ -296,45 +303,47 @@ def position_performance(
         mark=mark,
         unrealized=unrealized,
         since_inclusion=None if unknown else gains,
-        figures=track.context.since_inclusion(member),
+        figures=history.context.since_inclusion(member),
         realized=realized.get(member.symbol_id),
         currency=entry.contract.settle,
-        reason=next((why for applies, why in reasons if applies), None),
+        reason=next((reason for applies, reason in reasons if applies), None),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ValuationSnapshots:
-    """Records scheduled valuations; times without a running service stay without one."""
+    """Records scheduled valuations; times without a running service have none."""
 
     performance: Performance
 
-    async def note(self, slot: datetime) -> ValuationSnapshot | None:
-        """Valuation of a scheduled time, recorded now unless it exists.
+    async def record(self, slot: datetime) -> ValuationSnapshot | None:
+        """Returns the valuation of a scheduled time, recorded now unless it exists.
 
-        None without a portfolio, and for a time before its first member.
+        Returns None without a portfolio, and for a time before its first member.
         """
         async with self.performance.database.write() as unit:
             begun = await unit.get(HistoryRepository).first_move_at()
             if begun is None or slot < begun:
                 return None
             context = self.performance.contexts
-            # Only the moment of now is asked for: the history is read from the last weighing on.
-            track = await load_equity(unit, context, EquityQuery(has_days=False))
-            if not track.days:
+            # Without days, so that the history is read from the last rebalance on.
+            history = await load_equity(unit, context, EquityQuery(has_days=False))
+            if not history.days:
                 return None
-            now = track.days[-1]
-            marks = {one.symbol: track.context.mark(one.symbol) for one in track.portfolio.members}
-            mark = ValuationSnapshot(
+            now = history.days[-1]
+            marks = {
+                one.symbol: history.context.mark(one.symbol) for one in history.portfolio.members
+            }
+            snapshot = ValuationSnapshot(
                 slot=slot,
-                at=track.context.at,
-                version=track.portfolio.version,
+                at=history.context.at,
+                version=history.portfolio.version,
                 equity=now.equity,
                 reason=now.reason,
                 prices={symbol: price for symbol, price in marks.items() if price is not None},
             )
-            await unit.get(ValuationSnapshotRepository).note(mark)
-        return mark
+            await unit.get(ValuationSnapshotRepository).record(snapshot)
+        return snapshot
 
     async def page(
         self,
@@ -343,6 +352,6 @@ class ValuationSnapshots:
         since: datetime | None,
         until: datetime | None,
     ) -> tuple[ValuationSnapshot, ...]:
-        """Oldest first."""
+        """Returns snapshots, oldest first, after the slot `after`, in [since, until)."""
         async with self.performance.database.read() as unit:
             return await unit.get(ValuationSnapshotRepository).page(limit, after, since, until)

@@ -1,4 +1,4 @@
-"""Marks of the portfolio, one for each slot; never altered."""
+"""Stores valuation snapshots, one for each scheduled time; they never change."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,18 +29,23 @@ performance_marks: Final = Table(
 class ValuationSnapshotRepository:
     connection: AsyncConnection
 
-    async def note(self, mark: ValuationSnapshot) -> bool:
-        """False where its slot is noted already: the first one stands."""
+    async def record(self, snapshot: ValuationSnapshot) -> bool:
+        """Inserts a snapshot; False if its slot already has one, which stays."""
         document = {
-            "equity": None if mark.equity is None else number_text(mark.equity),
-            "reason": mark.reason,
-            "prices": {symbol: number_text(price) for symbol, price in mark.prices.items()},
+            "equity": None if snapshot.equity is None else number_text(snapshot.equity),
+            "reason": snapshot.reason,
+            "prices": {symbol: number_text(price) for symbol, price in snapshot.prices.items()},
         }
-        row = {"slot": mark.slot, "at": mark.at, "version": mark.version, "mark": document}
-        noted = await self.connection.execute(
+        row = {
+            "slot": snapshot.slot,
+            "at": snapshot.at,
+            "version": snapshot.version,
+            "mark": document,
+        }
+        inserted = await self.connection.execute(
             insert(self.connection, performance_marks).on_conflict_do_nothing(), row
         )
-        return noted.rowcount == 1
+        return inserted.rowcount == 1
 
     async def page(
         self,
@@ -49,7 +54,7 @@ class ValuationSnapshotRepository:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> tuple[ValuationSnapshot, ...]:
-        """Oldest first, those after the slot `after`, in [since, until)."""
+        """Snapshots after the slot `after`, in [since, until), oldest first."""
         slot = performance_marks.c.slot
         wanted = select(performance_marks).order_by(slot).limit(limit)
         if after is not None:

@@ -27,7 +27,7 @@ from app.foundation.http.schemas import (
 from app.foundation.idempotency import StoredResponse
 from app.foundation.principals import Role
 from app.portfolio.api.schemas import freshness
-from app.portfolio.domain.candidate_selection import Refusal
+from app.portfolio.domain.candidate_selection import CandidateRefusal
 from app.portfolio.domain.controls import Lock, LockKind, Switch
 from app.portfolio.services.controls import ControlService, WatchedSymbol
 
@@ -35,7 +35,7 @@ router = api_router("portfolio", "/portfolio")
 
 
 class SwitchOut(Out):
-    """While it is off: nothing to trade, no rebalance, no new member; removing goes on."""
+    """While it is off there is no trade, rebalance or new member; removals are still allowed."""
 
     enabled: bool
     reason: str
@@ -59,15 +59,15 @@ class SwitchIn(Body):
 
 
 class LockOut(Out):
-    """A pinned symbol is neither replaced, removed nor sold off; a banned one never comes in.
+    """A pinned symbol is neither replaced, removed nor sold off; a banned one cannot enter.
 
-    A watched one is on the watch list and its book is looked at first; nothing is forbidden.
+    A watched symbol is on the watch list and its book is read first, without any restriction.
     """
 
     symbol: str
     kind: LockKind
     reason: str
-    expires_at: UtcTime | None = Field(description="Null: until it is lifted.")
+    expires_at: UtcTime | None = Field(description="Null: no expiry.")
     set_at: UtcTime
     set_by: str
 
@@ -95,25 +95,27 @@ class LockIn(Body):
 
 
 class WatchedOut(Out):
-    """A watched symbol as it stands now; null is not known."""
+    """A watched symbol with its current figures; null means unknown."""
 
     symbol: str
     reason: str
-    expires_at: UtcTime | None = Field(description="Null: until it is lifted.")
+    expires_at: UtcTime | None = Field(description="Null: no expiry.")
     set_at: UtcTime
     set_by: str
     current_score: Score | None
     confidence: Score | None
     rank: int | None = Field(description="On the board of all symbols.")
     entry_score: Score = Field(
-        description="Needed to come in: the threshold, or that of the weakest member when full."
+        description="Needed to enter: the threshold, or that of the weakest member when full."
     )
-    distance_to_entry: float | None = Field(description="Score that is missing; 0 or less: none.")
+    distance_to_entry: float | None = Field(description="Missing score; 0 or less means none.")
     is_member: bool
-    refused_because: Refusal | None = Field(
-        description="What would keep it out beside the members."
+    refused_because: CandidateRefusal | None = Field(
+        description="Refusal that it would meet beside the members."
     )
-    conflicting_symbol: str | None = Field(description="The member it is too close to.")
+    conflicting_symbol: str | None = Field(
+        description="Member that it correlates with too closely."
+    )
 
     @classmethod
     def of(cls, one: WatchedSymbol) -> Self:
@@ -150,7 +152,7 @@ def _switch(done: Switch) -> StoredResponse:
 @router.get("/trading-switch", summary="Is trading on")
 @requires(Role.VIEWER)
 async def trading_switch(controls: Provided[ControlService]) -> SwitchOut:
-    """State of the trading switch, with the author, time and reason of its last change."""
+    """State of the trading switch, with author, time and reason of the last change."""
     return SwitchOut.of((await controls.controls()).switch)
 
 
@@ -172,17 +174,17 @@ async def put_trading_switch(
 @router.get("/locks", summary="Pinned, banned and watched symbols")
 @requires(Role.VIEWER)
 async def locks(controls: Provided[ControlService]) -> LocksOut:
-    """Those in force, by symbol."""
+    """Active locks, by symbol."""
     held = (await controls.controls()).locks
     return LocksOut(locks=[LockOut.of(held[symbol]) for symbol in sorted(held)])
 
 
-@router.get("/watch-list", summary="Watched symbols and what keeps them out")
+@router.get("/watch-list", summary="Watched symbols and their distance to entry")
 @requires(Role.VIEWER)
 async def watch_list(controls: Provided[ControlService]) -> WatchListOut:
-    """By symbol, with score, rank and distance to entry.
+    """Watched symbols with score, rank and distance to entry.
 
-    `PUT /portfolio/locks/{symbol}` puts a symbol on it.
+    `PUT /portfolio/locks/{symbol}` adds a symbol.
     """
     found = await controls.watch_list()
     shown = [WatchedOut.of(one) for one in found.lines]
@@ -196,7 +198,7 @@ async def watch_list(controls: Provided[ControlService]) -> WatchListOut:
 )
 @requires(Role.VIEWER)
 async def lock(controls: Provided[ControlService], symbol: SymbolPath) -> LockOut:
-    """404 where the symbol is neither pinned nor banned nor watched."""
+    """404 if the symbol is neither pinned nor banned nor watched."""
     return LockOut.of(await controls.lock_of(symbol))
 
 
@@ -210,9 +212,7 @@ async def lock(controls: Provided[ControlService], symbol: SymbolPath) -> LockOu
 async def put_lock(
     controls: Provided[ControlService], command: CommandDep, symbol: SymbolPath, body: LockIn
 ) -> Response:
-    """In place of what was said of it before (a symbol is one of the three); it ends by itself at
-    `expires_at`.
-    """
+    """Replaces an existing lock of the symbol; it expires at `expires_at`."""
     return sent(
         await controls.lock(
             symbol,
@@ -235,5 +235,5 @@ async def put_lock(
 async def delete_lock(
     controls: Provided[ControlService], command: CommandDep, symbol: SymbolPath
 ) -> Response:
-    """Answers with the lock that was lifted."""
+    """Returns the removed lock."""
     return sent(await controls.unlock(symbol, DEFAULT_REASON, command, _lock))

@@ -45,7 +45,7 @@ from app.portfolio.services.views import MemberView
 
 router = api_router("portfolio", "/portfolio")
 MEMBER_CHANGES = (Code.REBALANCE_IN_PROGRESS, *CHANGES)
-# What may keep a symbol from coming in.
+# Refusals of a new member.
 _ENTERS = (
     Code.SYMBOL_ALREADY_IN_PORTFOLIO,
     Code.SYMBOL_BANNED,
@@ -79,12 +79,14 @@ class ReplaceIn(ChangeRequest):
 
 
 class RefusedOut(Out):
-    """A candidate that was passed over, and why."""
+    """Refused candidate with its reason."""
 
     symbol: str
     score: Score | None
     reason: str = Field(examples=["correlation_limit"])
-    conflicting_symbol: str | None = Field(description="The member that it moves too closely with.")
+    conflicting_symbol: str | None = Field(
+        description="Member that it correlates with too closely."
+    )
     correlation: float | None
 
     @classmethod
@@ -183,9 +185,9 @@ def _tag(version: int) -> dict[str, str]:
 async def initialize(
     portfolio: Provided[PortfolioService], command: CommandDep, body: InitializeIn | None = None
 ) -> Response:
-    """Best of the board first, within the correlation limit; each refusal says why.
+    """Best of the board first, within the correlation limit; each refusal has a reason.
 
-    Fewer members than asked for is right when no more qualify.
+    The result has fewer members than requested if no more qualify.
     """
     asked = body or InitializeIn()
 
@@ -213,7 +215,7 @@ async def initialize(
 async def add_symbol(
     portfolio: Provided[PortfolioService], command: CommandDep, body: SymbolIn
 ) -> Response:
-    """Last in rank; the weights of all members are set anew in the same change."""
+    """The new member is last in rank; all weights are set again in the same change."""
 
     def render(done: MemberView) -> StoredResponse:
         return keep(MemberChanged.of(done), 201, _tag(done.version))
@@ -235,9 +237,9 @@ async def add_symbol(
 async def remove_symbol(
     portfolio: Provided[PortfolioService], command: CommandDep, body: SymbolIn
 ) -> Response:
-    """Works on stale data too: then the weight goes to cash and the others stay as they are.
+    """Allowed with stale data too: the weight then goes to cash and the others are unchanged.
 
-    A pinned member stays until its pin is lifted.
+    A pinned member cannot be removed.
     """
 
     def render(done: RemoveResult) -> StoredResponse:
@@ -281,7 +283,7 @@ async def replace_symbol(
 
 
 class ReplacementOut(Out):
-    """One member and the best symbol in its place; nothing blocks a swap that is due."""
+    """One member and its best replacement; a swap without blocks is due."""
 
     replace_symbol: str
     replace_score: Score | None = Field(description="Null for a member that is not scored.")
@@ -298,11 +300,11 @@ class ReplacementOut(Out):
         description="Fees, spread, impact and the difference of funding over the horizon, in z."
     )
     recommendation_strength: Score | None = Field(
-        description="How likely it pays for its cost, times the confidence; null if unknown."
+        description="Probability that it exceeds its cost, times the confidence; null if unknown."
     )
     confirmations: int = Field(description="Consecutive evaluations above the threshold.")
-    forced: bool = Field(description="The member cannot stay: it is replaced at once.")
-    reason: str | None = Field(description="Why it is forced.")
+    forced: bool = Field(description="True: the member cannot stay and is replaced at once.")
+    reason: str | None = Field(description="Reason that it is forced.")
     blocked_by: list[ReplacementBlock]
 
     @classmethod
@@ -327,10 +329,10 @@ class ReplacementOut(Out):
 
 
 class VacancyOut(Out):
-    """The seat of a member that was forced out while no complete board named a replacement."""
+    """Seat of a member that was forced out while no complete board named a replacement."""
 
     symbol: str = Field(description="The member that left for cash.")
-    reason: str = Field(description="Why it could not stay.")
+    reason: str = Field(description="Reason of the forced exit.")
     vacated_at: UtcTime
     state: Literal["waiting", "given_up"] = Field(
         description="waiting: the next complete board fills it. given_up: it has waited longer "
@@ -370,11 +372,11 @@ class ReplacementsOut(Freshness):
 @router.get("/replacements", summary="Recommended replacements")
 @requires(Role.VIEWER)
 async def replacements(replacement: Provided[ReplacementService]) -> ReplacementsOut:
-    """The weakest members, each with the best symbol of the whole universe in its place.
+    """The weakest members, each with its best replacement of the whole universe.
 
-    A candidate passes eligibility, the limits on correlation and sectors, and the confidence asked
-    for. A swap needs an improvement beyond noise and cost, confirmed on distinct boards, a minimum
-    holding time and a pause after the last one; a member that is no longer Open is replaced at
-    once. The schedule counts confirmations; this call counts nothing.
+    A candidate must be eligible, within the correlation and sector limits, and confident enough.
+    A swap needs an improvement beyond noise and cost, confirmed on distinct boards. It also needs a
+    minimum holding time and a pause after the last swap. A member that is no longer Open is
+    replaced at once. The schedule counts confirmations; this call does not.
     """
     return ReplacementsOut.of(await replacement.evaluate())

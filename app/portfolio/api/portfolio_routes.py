@@ -71,7 +71,7 @@ class ScoreRange(Out):
 
 
 class PerformanceMetrics(Out):
-    """Averages over the members for which the figure is known."""
+    """Averages over the members with a known figure."""
 
     avg_performance_since_inclusion: Share | None
     avg_max_drawdown: Share | None
@@ -110,8 +110,8 @@ class StatisticsOut(Freshness):
 
 class WeightOut(Out):
     symbol: str
-    weight_percentage: Percent = Field(description="Of record: as it was last set.")
-    current_weight_percentage: Percent = Field(description="As prices have carried it.")
+    weight_percentage: Percent = Field(description="As last set.")
+    current_weight_percentage: Percent = Field(description="After price drift.")
     target_weight_percentage: Percent = Field(description=TARGET)
     drift: float = Field(description="Current minus target, percentage points.")
     binding_bound: str | None = Field(description="minimum, maximum or null.")
@@ -133,7 +133,7 @@ class WeightOut(Out):
 
 
 class WeightsOut(Freshness):
-    """Weights of record beside those that a rebalance would set now."""
+    """Recorded weights beside those that a rebalance would set now."""
 
     version: int
     weights: list[WeightOut]
@@ -158,17 +158,17 @@ class WeightsOut(Freshness):
 
 
 class CorrelationOut(Freshness):
-    """Of all pairs of members; a pair without enough history is named, never taken as zero."""
+    """Correlations of all pairs of members; a pair without enough history is listed, not zero."""
 
     days: int
     basis: str
     correlations: dict[str, float | None] = Field(
-        description="On the basis; null where a pair cannot have one, for the reason stated.",
+        description="On the basis; null for a pair that cannot have one, with the reason.",
         examples=[{"BTCUSDT-ETHUSDT": None, "ETHUSDT-SOLUSDT": 0.12}],
     )
     not_applicable: dict[str, str] = Field(examples=[{"BTCUSDT-ETHUSDT": "is_the_market"}])
     raw_correlations: dict[str, float] = Field(
-        description="Of returns as they are, the market's part included.",
+        description="Of raw returns, including the market factor.",
         examples=[{"BTCUSDT-ETHUSDT": 0.81, "ETHUSDT-SOLUSDT": 0.74}],
     )
     warnings: list[str]
@@ -179,7 +179,7 @@ class CorrelationOut(Freshness):
     pairs_without_history: list[str]
     symbols: list[str] = Field(description="Members in rank order: rows and columns.")
     matrix: list[list[float | None]] = Field(
-        description="For a heat map; null where a pair has not enough history or cannot have one.",
+        description="For a heat map; null for a pair without enough history or correlation.",
         examples=[[[1.0, 0.12], [0.12, 1.0]]],
     )
     raw_matrix: list[list[float | None]] = Field(examples=[[[1.0, 0.74], [0.74, 1.0]]])
@@ -213,9 +213,9 @@ class CandidatesOut(Freshness):
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
 async def portfolio(portfolio: Provided[PortfolioService]) -> Response:
-    """Members with scores and figures of the moment. The ETag is the portfolio's version.
+    """Members with current scores and figures. The ETag is the portfolio's version.
 
-    It is meant for `If-Match` of a change. Scores move without it, so there is no 304 here.
+    Use the ETag for `If-Match` of a change. Scores change without it, so there is no 304 here.
     """
     view = await portfolio.view()
     headers = {"ETag": etag(view.portfolio.version)}
@@ -234,7 +234,7 @@ async def statistics(queries: Provided[PortfolioQueries]) -> StatisticsOut:
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
 async def weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:
-    """Weight of each member, its current target, and the bound that decides it."""
+    """Weight of each member, its current target and the bound that limits it."""
     return WeightsOut.of(await rebalancing.weights())
 
 
@@ -242,7 +242,7 @@ async def weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:
 @requires(Role.VIEWER)
 async def correlation(
     queries: Provided[PortfolioQueries],
-    days: Annotated[QueryInt, Query(ge=2, le=365, description="Daily returns to look at.")] = 30,
+    days: Annotated[QueryInt, Query(ge=2, le=365, description="Number of daily returns.")] = 30,
 ) -> CorrelationOut:
     """Pairwise, on the configured basis (residual: after removing the market factor)."""
     return CorrelationOut.of(await queries.correlation(days))
@@ -252,13 +252,13 @@ async def correlation(
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
 async def replacement_candidates(queries: Provided[PortfolioQueries]) -> CandidatesOut:
-    """Lowest score first, priority 1 to n. Being one of them does not stop trading."""
+    """Lowest score first, priority 1 to n. Listed members are still traded."""
     found, facts = await queries.replacement_candidates()
     return CandidatesOut(candidates=[MemberOut.of(member) for member in found], **freshness(facts))
 
 
 class EventOut(Out):
-    """One link of the chain; `details` holds weights as integer micro-percent."""
+    """One event of the chain; `details` holds weights as integer micro-percent."""
 
     sequence: int
     action: EventType
@@ -318,7 +318,7 @@ async def history(
     ] = None,
     action: Annotated[EventType | None, Query(description="One kind of event.")] = None,
 ) -> Page[EventOut]:
-    """Newest first: who, when, why, on which inputs, chained by hashes."""
+    """Newest first, with actor, time, reason and inputs, chained by hashes."""
     chosen = {"symbol": symbol, "action": None if action is None else action.value}
     start = cursors.decode("portfolio_history", chosen, cursor)
     before = None if start is None else int(start[0])

@@ -53,12 +53,12 @@ class ProposedChangeOut(Out):
 
 
 class ProposedRebalanceOut(Out):
-    """The plan; approving carries out this very one, while it holds."""
+    """Plan that an approval executes while it is valid."""
 
     changes: list[ProposedChangeOut]
     triggers: list[str] = Field(examples=[["drift"]])
     turnover: float = Field(description="Sum of the absolute changes, percentage points.")
-    estimated_cost: Share | None = Field(description="Of equity; null where it is not known.")
+    estimated_cost: Share | None = Field(description="Of equity; null if unknown.")
 
     @classmethod
     def of(cls, action: Any) -> Self:
@@ -89,7 +89,7 @@ class ProposedReplacementOut(Out):
     threshold_z: float | None
     recommendation_strength: Score | None
     confirmations: int
-    forced_reason: str | None = Field(description="Why the member cannot stay.")
+    forced_reason: str | None = Field(description="Reason that the member cannot stay.")
 
     @classmethod
     def of(cls, action: Any) -> Self:
@@ -107,12 +107,12 @@ class ProposedReplacementOut(Out):
 
 
 class ProposedBySignalOut(Out):
-    """The change of the membership that an approved signal asks for."""
+    """Change of the membership that an approved signal requests."""
 
     signal_id: str
     move: MembershipMove
     symbol: str
-    old_symbol: str | None = Field(description="The member that makes room.")
+    old_symbol: str | None = Field(description="Member that is replaced.")
     evaluation: str | None = Field(examples=["APPROVE"])
     consensus_score: Score | None
 
@@ -143,7 +143,7 @@ class DecisionOut(Out):
 
 
 class ProposalOut(Out):
-    """One proposal; `rebalance`, `replacement` or `signal` says what would be done."""
+    """One proposal, with its action in `rebalance`, `replacement` or `signal`."""
 
     proposal_id: str
     kind: ProposalKind
@@ -164,9 +164,9 @@ class ProposalOut(Out):
 
 
 class ListedProposalOut(ProposalOut):
-    """A proposal beside the portfolio of the moment."""
+    """A proposal compared with the current portfolio."""
 
-    is_outdated: bool = Field(description="Open, but the portfolio has another version by now.")
+    is_outdated: bool = Field(description="True: open, but the portfolio version has changed.")
 
 
 def proposal_fields(one: Proposal) -> dict[str, Any]:
@@ -200,9 +200,9 @@ async def proposals(
 ) -> Page[ListedProposalOut]:
     """Newest first, open and ended ones.
 
-    Where `policy` in the configuration says "propose", the schedule does not act but opens a
-    proposal. It is decided once: approved, declined, expired, or superseded because the portfolio
-    or the recommendation became another one.
+    With automation `propose` in the configuration, the schedule opens a proposal instead of acting.
+    A proposal is decided once: approved, declined, expired, or superseded by a change of the
+    portfolio or the recommendation.
     """
     chosen = {"kind": None if kind is None else kind.value}
     start = cursors.decode("proposals", chosen, cursor)
@@ -249,14 +249,13 @@ async def approve_proposal(
     proposal_id: IdPath,
     body: ChangeRequest | None = None,
 ) -> Response:
-    """Carries the action out and ends the proposal, in one transaction.
+    """Executes the action and closes the proposal, in one transaction.
 
-    A rebalance is the plan that was proposed, a replacement that of the two symbols; every rule
-    of safety is looked at again. Made for another version of the portfolio, it is superseded: 409
-    `version_conflict`. Where a price has moved a weight, or the target of a member has moved, by
-    more than `rebalance_threshold` since, or a rule forbids a part of it now, nothing is changed
-    and the plan of this moment is proposed in its place: 409 `plan_changed`, with its
-    `proposal_id`. Where the action is refused or cannot be done now, it stays open.
+    The proposed plan or swap is executed after checking every safety rule again. A proposal for
+    another version of the portfolio is superseded: 409 `version_conflict`. If weights or targets
+    have moved by more than `rebalance_threshold`, or a rule now forbids a part, nothing changes.
+    The current plan is then proposed instead: 409 `plan_changed` with its `proposal_id`. If the
+    action is refused or unavailable, the proposal stays open.
     """
     said = body or ChangeRequest()
     return sent(
@@ -279,7 +278,7 @@ async def decline_proposal(
     proposal_id: IdPath,
     body: ChangeRequest | None = None,
 ) -> Response:
-    """Ends the proposal; the portfolio stays as it is. The schedule may propose the same again."""
+    """Closes the proposal without effect. The schedule may propose the same again."""
     said = body or ChangeRequest()
     return sent(
         await proposals.decline(

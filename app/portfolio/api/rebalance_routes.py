@@ -62,10 +62,10 @@ class RebalanceIn(ChangeRequest):
     dry_run: bool = False
     method: MethodName | None = Field(None, description="In place of the configured one.")
     account_balance: Annotated[DecimalIn, Field(gt=0, le=10**12)] | None = Field(
-        None, description="Equity in the quote currency; with it the plan names lots."
+        None, description="Equity in the quote currency; adds lots to the plan."
     )
     scheduled_at: TimeIn | None = Field(
-        None, description="The tick of a schedule: it is carried out once, however often it comes."
+        None, description="The tick of a schedule; each tick is executed once."
     )
 
 
@@ -76,7 +76,7 @@ class ChangeOut(Out):
     change: float = Field(description="Percentage points.")
     action: str = Field(examples=["enter", "exit", "increase", "decrease"])
     reason: str
-    lots: int | None = Field(description="Of the new weight, where a balance was given.")
+    lots: int | None = Field(description="Of the new weight; null without a balance.")
 
     @classmethod
     def of(cls, change: WeightChange, lots: int | None) -> Self:
@@ -94,7 +94,7 @@ class ChangeOut(Out):
 class LotsOut(Out):
     """Whole lots of all weights together; an error is realised minus target."""
 
-    lots: dict[str, int | None] = Field(description="Null where there is no price.")
+    lots: dict[str, int | None] = Field(description="Null without a price.")
     rounding_errors: dict[str, float] = Field(description="Fractions of equity.")
     minimum_capital: MoneyString = Field(
         description="Equity from which rounding misses no target by over one percentage point."
@@ -117,13 +117,13 @@ class LotsOut(Out):
 
 
 class LotRuleOut(Out):
-    """Nothing below one lot or `sizing.min_notional` is traded, where the equity is known."""
+    """With known equity, changes below one lot or `sizing.min_notional` are not traded."""
 
     status: Literal["applied", "not_applicable"]
-    balance: MoneyString | None = Field(description="The equity that changes are judged by.")
+    balance: MoneyString | None = Field(description="Equity that the rule uses.")
     source: Literal["account_balance", "sizing.reference_balance"] | None
-    reason: str | None = Field(description="Why the rule is not applicable.")
-    held_back: list[str] = Field(description="Members whose change is due and too small to trade.")
+    reason: str | None = Field(description="Reason that the rule is not applicable.")
+    held_back: list[str] = Field(description="Members whose due change is too small to trade.")
 
     @classmethod
     def of(cls, rule: LotRule, held_back: tuple[str, ...]) -> Self:
@@ -142,12 +142,12 @@ class LotRuleOut(Out):
 
 
 class PlanOut(Freshness):
-    """The plan; empty when nothing calls for a rebalance."""
+    """The plan; empty without a trigger."""
 
     run_id: str = Field(description="Of `GET /portfolio/rebalances/{run_id}`.")
-    state: RunState | None = Field(description="How the run ended; null for a dry run.")
+    state: RunState | None = Field(description="Final state of the run; null for a dry run.")
     dry_run: bool
-    version: int = Field(description="The version made, or the present one.")
+    version: int = Field(description="The version created, or the current one.")
     triggers: list[str] = Field(examples=[["drift"]])
     changes: list[ChangeOut]
     total_changes: int
@@ -157,16 +157,16 @@ class PlanOut(Freshness):
         "where a price is missing or a book is too thin."
     )
     cost_includes_impact: bool
-    lots: LotsOut | None = Field(description="Of all members, where a balance was given.")
-    lot_rule: LotRuleOut | None = Field(description="Null for runs that are older than the rule.")
+    lots: LotsOut | None = Field(description="Of all members; null without a balance.")
+    lot_rule: LotRuleOut | None = Field(description="Null for runs older than the rule.")
     waits_until: UtcTime | None = Field(
-        description="Until when drift waits: `rebalance_min_spacing_s` after the last rebalance. "
+        description="End of the drift wait: `rebalance_min_spacing_s` after the last rebalance. "
         "Only excluded members leave before."
     )
     cash_percentage: Percent
     flags: list[str]
     would_be_refused: RebalanceErrorOut | None = Field(
-        description="Of a dry run: the problem that carrying it out would meet now."
+        description="For a dry run: the problem that a real run would return now."
     )
 
     @classmethod
@@ -212,13 +212,12 @@ class PlanOut(Freshness):
 async def rebalance(
     rebalancing: Provided[Rebalancing], command: CommandDep, body: RebalanceIn | None = None
 ) -> Response:
-    """When a drift exceeds the threshold, a bound is broken, members changed or it is time.
+    """Triggers are drift beyond the threshold, a broken bound, changed members or the interval.
 
-    Each call is a run, and a portfolio has one at a time: while it is active, others get 409
+    Each call is a run, and only one run is active at a time. Meanwhile other calls get 409
     `rebalance_in_progress` with its `run_id` and `Location`. A second call right after the first
-    changes nothing; the same `scheduled_at` again returns the same run. `dry_run` shows the
-    plan and writes nothing; where the data is too old to decide on, it says so in
-    `would_be_refused` instead of failing.
+    changes nothing; the same `scheduled_at` returns the same run. `dry_run` returns the plan and
+    writes nothing; with stale data it reports that in `would_be_refused` instead of failing.
     """
     asked = body or RebalanceIn()
 
@@ -244,7 +243,7 @@ class OptimizeIn(Body):
 
 class ProposedOut(Out):
     symbol: str
-    weight_percentage: Percent = Field(description="Now, as prices have carried it.")
+    weight_percentage: Percent = Field(description="Current weight, after price drift.")
     proposed_percentage: Percent
     reason: str
 
@@ -294,16 +293,16 @@ async def optimize_weights(rebalancing: Provided[Rebalancing], body: OptimizeIn)
 
 
 class RebalanceRunOut(Out):
-    """One run; figures are null while it is active and where it came to nothing."""
+    """One run; figures are null while it is active and if it failed."""
 
     run_id: str
     state: RunState
     reason: str
-    method: str | None = Field(description="Null: the configured one.")
-    scheduled_at: UtcTime | None = Field(description="The tick that it is of.")
+    method: str | None = Field(description="Null means the configured one.")
+    scheduled_at: UtcTime | None = Field(description="Its tick of the schedule.")
     actor: str
     request_id: str
-    owner: str = Field(description="The process that carried it out.")
+    owner: str = Field(description="Process that executed it.")
     requested_at: UtcTime
     started_at: UtcTime | None
     finished_at: UtcTime | None
@@ -312,8 +311,8 @@ class RebalanceRunOut(Out):
     triggers: list[str] | None = Field(examples=[["drift"]])
     total_changes: int | None
     turnover: float | None = Field(description="Sum of the absolute changes, percentage points.")
-    estimated_cost: Share | None = Field(description="Of equity; null where it is not known.")
-    error: RebalanceErrorOut | None = Field(description="Why it came to nothing.")
+    estimated_cost: Share | None = Field(description="Of equity; null if unknown.")
+    error: RebalanceErrorOut | None = Field(description="Reason that it failed.")
 
     @classmethod
     def of(cls, run: RebalanceRun) -> Self:
@@ -341,7 +340,7 @@ class RebalanceChangeOut(Out):
 
 
 class RebalanceStepOut(Out):
-    """One step; of a run whose process died none is known."""
+    """One step; a run whose process ended early has none."""
 
     name: RebalanceStepName
     state: RebalanceStepState
@@ -361,7 +360,7 @@ class RebalanceStepOut(Out):
 
 
 class RebalanceRunDetailOut(RebalanceRunOut):
-    """One run with what it changed and how it went."""
+    """One run with its changes and steps."""
 
     changes: list[RebalanceChangeOut] | None
     steps: list[RebalanceStepOut]
@@ -412,10 +411,10 @@ async def rebalances(
     cursor: CursorText = None,
     state: Annotated[RunState | None, Query(description="Only runs in this state.")] = None,
 ) -> Page[RebalanceRunOut]:
-    """Newest first: who asked when and why, how it ended, what it changed and cost.
+    """Newest first, with actor, time, reason, final state, changes and cost.
 
-    A dry run is no run. `planned` and `running` are the active states, of which there is one run at
-    most; one whose process died gives way after 30 seconds.
+    Dry runs are not listed. At most one run is active (`planned` or `running`); if its process
+    ends early, another run may start after 30 seconds.
     """
     chosen = {"state": None if state is None else state.value}
     start = cursors.decode("rebalances", chosen, cursor)
@@ -433,5 +432,5 @@ async def rebalances(
 async def rebalance_run(
     rebalancing: Provided[Rebalancing], run_id: IdPath
 ) -> RebalanceRunDetailOut:
-    """One run with its changes and its steps: load, plan, commit, announce."""
+    """One run with its changes and its steps load, plan, commit and announce."""
     return RebalanceRunDetailOut.from_run(*await rebalancing.runs.one(run_id))

@@ -19,11 +19,11 @@ from app.portfolio.domain.rebalance_run import RunFailure
 from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.services.views import MemberView
 
-TARGET = "What a rebalance would set now; while market data is stale, what the last change set."
+TARGET = "Weight that a rebalance would set now; with stale data that of the last change."
 
 
 class MemberOut(Out):
-    """A member with its score and figures of the moment; null is not known."""
+    """A member with its current score and figures; null means unknown."""
 
     symbol_id: str
     symbol: str = Field(examples=["BTCUSDT"])
@@ -31,11 +31,11 @@ class MemberOut(Out):
     position_rank: int
     inclusion_date: UtcTime
     inclusion_reason: str
-    inclusion_price: MoneyString | None = Field(description="Mark price when it came in.")
+    inclusion_price: MoneyString | None = Field(description="Mark price at inclusion.")
     current_score: Score | None
     confidence: Score | None
-    weight_percentage: Percent = Field(description="As it was last set.")
-    current_weight_percentage: Percent = Field(description="As prices have carried it since.")
+    weight_percentage: Percent = Field(description="As last set.")
+    current_weight_percentage: Percent = Field(description="After price drift.")
     target_weight_percentage: Percent = Field(description=TARGET)
     status: str = Field(examples=["Active"])
     is_replacement_candidate: bool
@@ -46,7 +46,7 @@ class MemberOut(Out):
     max_drawdown_since_inclusion: Share | None
     volatility_since_inclusion: Share | None = Field(description="Annualised fraction.")
     realized_pnl: MoneyString | None = Field(description="Null until a result is booked.")
-    last_validation: UtcTime | None = Field(description="When it was last scored.")
+    last_validation: UtcTime | None = Field(description="Time of the last score.")
 
     @classmethod
     def of(cls, view: MemberView) -> Self:
@@ -54,7 +54,7 @@ class MemberOut(Out):
 
 
 class MemberChanged(MemberOut, Freshness):
-    """A member right after the change that brought it in, and the version made by it."""
+    """A new member and the portfolio version that added it."""
 
     version: int
 
@@ -93,7 +93,7 @@ def fields_of(view: MemberView) -> dict[str, Any]:
 
 
 def freshness(facts: DataFacts) -> dict[str, Any]:
-    """as_of, data_source and data_status of a response."""
+    """Fields as_of, data_source and data_status of a response."""
     return {
         "as_of": facts.as_of,
         "data_source": facts.data_source,
@@ -103,7 +103,7 @@ def freshness(facts: DataFacts) -> dict[str, Any]:
 
 class RebalanceErrorOut(Out):
     code: str = Field(
-        description='That of the problem which the caller got, or "interrupted".',
+        description='Problem code that the caller received, or "interrupted".',
         examples=["market_data_stale"],
     )
     detail: str

@@ -10,7 +10,7 @@ from app.market.domain.return_statistics import NotApplicable
 from app.market.domain.sectors import UNCLASSIFIED
 
 
-class Refusal(StrEnum):
+class CandidateRefusal(StrEnum):
     """Reason that keeps a candidate out."""
 
     NOT_TRADEABLE = "not_tradeable"
@@ -23,7 +23,7 @@ class Refusal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ScoredCandidate:
     """Scored symbol of the board at this moment."""
 
     symbol: str
@@ -35,11 +35,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class RefusedCandidate:
-    """A candidate that was passed over; `conflicting_symbol` is the member it is too close to."""
+    """Refused candidate; `conflicting_symbol` is the member that it correlates with."""
 
     symbol: str
     score: float | None
-    reason: Refusal
+    reason: CandidateRefusal
     conflicting_symbol: str | None
     correlation: float | None
 
@@ -56,12 +56,12 @@ Correlation = Callable[[str, str], float | NotApplicable | None]  # None is unkn
 
 
 def select_candidates(
-    candidates: Iterable[Candidate],
+    candidates: Iterable[ScoredCandidate],
     correlation: Correlation,
     size: int,
     configuration: Configuration,
 ) -> Selection:
-    """Up to `size` candidates, which come best first; fewer is right when no more qualify."""
+    """Select up to `size` of the candidates, which are given best first."""
     chosen: list[str] = []
     sectors: list[str] = []
     refused: list[RefusedCandidate] = []
@@ -78,33 +78,33 @@ def select_candidates(
 
 
 def find_refusal(
-    candidate: Candidate,
+    candidate: ScoredCandidate,
     members: Iterable[str],
     correlation: Correlation,
     configuration: Configuration,
     sectors: Iterable[str] = (),
 ) -> RefusedCandidate | None:
-    """Why the candidate may not join `members`, who are of `sectors`; None if it may."""
+    """Reason that the candidate may not join `members` of `sectors`; None if it may."""
     score = candidate.score
     own = (
-        (not candidate.is_tradeable, Refusal.NOT_TRADEABLE),
-        (not candidate.is_fresh, Refusal.STALE),
-        (score is None, Refusal.NO_SCORE),
+        (not candidate.is_tradeable, CandidateRefusal.NOT_TRADEABLE),
+        (not candidate.is_fresh, CandidateRefusal.STALE),
+        (score is None, CandidateRefusal.NO_SCORE),
         (
             score is not None and is_above(configuration.entry_score, score),
-            Refusal.LOW_SCORE,
+            CandidateRefusal.LOW_SCORE,
         ),
     )
     for applies, reason in own:
         if applies:
             return RefusedCandidate(candidate.symbol, score, reason, None, None)
     if exceeds_sector_limit(candidate.sector, sectors, configuration):
-        return RefusedCandidate(candidate.symbol, score, Refusal.SECTOR_LIMIT, None, None)
+        return RefusedCandidate(candidate.symbol, score, CandidateRefusal.SECTOR_LIMIT, None, None)
     return find_conflicting_member(candidate.symbol, score, members, correlation, configuration)
 
 
 def exceeds_sector_limit(sector: str, sectors: Iterable[str], configuration: Configuration) -> bool:
-    """Whether one more of `sector` beside `sectors` is more than a sector may hold.
+    """True if one more of `sector` beside `sectors` exceeds the sector limit.
 
     Unclassified symbols count toward no sector.
     """
@@ -119,7 +119,7 @@ def find_conflicting_member(
     correlation: Correlation,
     configuration: Configuration,
 ) -> RefusedCandidate | None:
-    """The first member with which the correlation is above the limit or unknown; None: no such.
+    """First member with a correlation above the limit or unknown; None without one.
 
     A pair of which a correlation cannot be asked for blocks nothing.
     """
@@ -128,7 +128,9 @@ def find_conflicting_member(
         if isinstance(rho, NotApplicable):
             continue
         if rho is None:
-            return RefusedCandidate(symbol, score, Refusal.CORRELATION_UNKNOWN, member, None)
+            return RefusedCandidate(
+                symbol, score, CandidateRefusal.CORRELATION_UNKNOWN, member, None
+            )
         if is_above(rho, configuration.correlation.limit):
-            return RefusedCandidate(symbol, score, Refusal.CORRELATION_LIMIT, member, rho)
+            return RefusedCandidate(symbol, score, CandidateRefusal.CORRELATION_LIMIT, member, rho)
     return None

@@ -1,4 +1,4 @@
-"""The operator's controls: a switch for trading; pinned, banned and watched symbols."""
+"""Operator controls: a switch for trading; pinned, banned and watched symbols."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ from app.portfolio.domain.models import Portfolio
 
 class LockKind(StrEnum):
     PIN = "pin"  # neither replaced nor sold off by a rebalance
-    BAN = "ban"  # never comes in; a member goes to weight 0
-    WATCH = "watch"  # on the watch list: forbids nothing, its book is looked at first
+    BAN = "ban"  # cannot enter; a member goes to weight 0
+    WATCH = "watch"  # on the watch list; its book is read first
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """While it is off nothing is bought; what a member weighs may only go to cash."""
+    """Trading switch; while off, weights may only move to cash."""
 
     enabled: bool = True
     reason: str = "never switched"
@@ -41,10 +41,10 @@ class Switch:
 @dataclass(frozen=True, slots=True)
 class Controls:
     switch: Switch = Switch()
-    locks: Mapping[str, Lock] = field(default_factory=dict)  # by symbol; only those in force
+    locks: Mapping[str, Lock] = field(default_factory=dict)  # active ones, by symbol
 
     def ban(self, symbol: str) -> str | None:
-        """The reason of a ban."""
+        """Reason of the symbol's ban; None without one."""
         lock = self.locks.get(symbol)
         return lock.reason if lock is not None and lock.kind is LockKind.BAN else None
 
@@ -53,12 +53,12 @@ class Controls:
         return lock is not None and lock.kind is LockKind.PIN
 
     def watched(self) -> tuple[Lock, ...]:
-        """The watch list, by symbol."""
+        """Watched symbols, sorted."""
         watched = (lock for lock in self.locks.values() if lock.kind is LockKind.WATCH)
         return tuple(sorted(watched, key=lambda lock: lock.symbol))
 
     def in_force(self, since: Callable[[datetime], timedelta]) -> "Controls":
-        """Without the locks that have expired: one that ends now is over.
+        """Controls without expired locks; a lock that ends now is expired.
 
         `since` gives the proven time since a timestamp. A lock lasts from its setting to its end.
         """
@@ -72,7 +72,7 @@ class Controls:
         )
 
     def require(self, drafts: Iterable[Draft]) -> None:
-        """Raises ConflictError: trading_disabled, symbol_banned, symbol_pinned."""
+        """Check drafts; raises ConflictError (trading_disabled, symbol_banned, symbol_pinned)."""
         for draft in drafts:
             if draft.type in _BUYS and not self.switch.enabled:
                 raise ConflictError(
@@ -91,11 +91,11 @@ class Controls:
 FREE: Final = Controls()  # nothing forbidden
 _ENTERS: Final = frozenset({EventType.ADD, EventType.REPLACE})
 _BUYS: Final = _ENTERS | {EventType.REBALANCE}
-HELD_BACK: Final = _BUYS | {EventType.REMOVE}  # kinds of events that switch or locks may forbid
+HELD_BACK: Final = _BUYS | {EventType.REMOVE}  # events that switch or locks may forbid
 
 
 def record_lock(portfolio: Portfolio, lock: Lock) -> PortfolioChange:
-    """The event of a lock; members and weights stay as they are."""
+    """Event of a lock, without a change of members or weights."""
     payload = {"lock": lock_payload(lock)}
     draft = Draft(EventType.LOCK, lock.symbol, None, payload, lock.reason)
     return PortfolioChange(portfolio, ()).then(draft, lock.set_at)

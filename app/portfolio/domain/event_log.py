@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from app.portfolio.domain.models import EMPTY, Member, Portfolio
 
-GENESIS: Final = "0" * 64  # what the first event names as its predecessor
+GENESIS: Final = "0" * 64  # predecessor hash of the first event
 
 
 class EventType(StrEnum):
@@ -30,12 +30,12 @@ class EventType(StrEnum):
 class Draft:
     """Event before it has a place in the hash chain.
 
-    `payload` holds text, integers, booleans, null, lists and objects only: binary floating point
-    would not survive every database unchanged, so such numbers are written as text.
+    `payload` holds text, integers, booleans, null, lists and objects only. Not every database
+    stores binary floating point unchanged, so such numbers are written as text.
     """
 
     type: EventType
-    symbol: str | None  # the member concerned; the new one where one replaces another
+    symbol: str | None  # the member concerned; in a replacement the new one
     other_symbol: str | None  # the replaced one
     payload: Mapping[str, Any]
     reason: str
@@ -49,13 +49,13 @@ class EventOrigin:
     request_id: str
     occurred_at: datetime
     configuration_version: int
-    input_hash: str | None  # of the board that was looked at; None where none was
+    input_hash: str | None  # of the board used; None without one
     code_version: str
 
 
 @dataclass(frozen=True, slots=True)
 class PortfolioEvent:
-    """One link: `hash` covers everything else, and through `prev_hash` all that came before."""
+    """One event of the chain; `hash` covers all other fields, including `prev_hash`."""
 
     seq: int
     type: EventType
@@ -76,7 +76,7 @@ class PortfolioEvent:
 def seal_events(
     drafts: Iterable[Draft], stamp: EventOrigin, last: PortfolioEvent | None
 ) -> tuple[PortfolioEvent, ...]:
-    """The drafts as the next links after `last` (None: the chain begins)."""
+    """Number and hash the drafts as the events after `last` (None: the chain begins)."""
     sealed: list[PortfolioEvent] = []
     for draft in drafts:
         before = sealed[-1] if sealed else last
@@ -120,7 +120,7 @@ def hash_event(event: PortfolioEvent) -> str:
 
 
 def canonical_json(value: object) -> bytes:
-    """One spelling for one JSON value: sorted keys, no spaces, UTF-8.
+    """Canonical JSON: sorted keys, no spaces, UTF-8.
 
     Raises TypeError for binary floating point and for anything that is not JSON.
     """
@@ -131,7 +131,7 @@ def canonical_json(value: object) -> bytes:
 
 def _refuse_floats(value: object) -> None:
     if isinstance(value, float):
-        raise TypeError("binary floating point has no place in the history")
+        raise TypeError("the history must not contain binary floating point")
     if isinstance(value, Mapping):
         _refuse_floats(list(value.values()))
     elif isinstance(value, list | tuple):
@@ -166,7 +166,7 @@ def instant(text: str) -> datetime:
 
 
 def number_text(value: float | Decimal | None) -> str | None:
-    """A number as text that reads back to the very same number; None stays None."""
+    """Convert a number to text that reads back to the same number; None stays None."""
     if value is None:
         return None
     return format(value, "f") if isinstance(value, Decimal) else repr(value)
@@ -212,7 +212,7 @@ def fold_events(events: Iterable[PortfolioEvent], start: Portfolio = EMPTY) -> P
 
 
 def apply(state: Portfolio, kind: EventType, payload: Mapping[str, Any], at: datetime) -> Portfolio:
-    """One event's effect; changes are computed with it too, so that folding cannot disagree."""
+    """Apply one event; changes are computed with it too, so folding gives the same state."""
     return replace(_AFTER[kind](state, payload, at), version=payload["version"])
 
 
@@ -259,7 +259,7 @@ def _after_config(state: Portfolio, payload: Mapping[str, Any], _at: datetime) -
 
 
 def _unmoved(state: Portfolio, _payload: Mapping[str, Any], _at: datetime) -> Portfolio:
-    # Neither a booked result nor an operator's control moves a weight: they stand beside it.
+    # Booked results and operator controls move no weight.
     return state
 
 
@@ -279,13 +279,13 @@ _AFTER: Final = {
 WEIGHS: Final = frozenset({EventType.REBALANCE, EventType.WEIGHTS})
 
 
-# What moves members or weights; nothing else has a part in the equity.
+# Events that change members or weights; no other event affects the equity.
 MOVES: Final = WEIGHS | {EventType.ADD, EventType.REMOVE, EventType.REPLACE}
 
 
 @dataclass(frozen=True, slots=True)
 class ChainHead:
-    """Where the chain ended when the last change was committed, kept apart from the events."""
+    """Last event at the last commit, stored apart from the events."""
 
     seq: int
     hash: str
@@ -296,7 +296,7 @@ class ChainHead:
 
     @classmethod
     def read(cls, stored: object) -> "ChainHead | None":
-        """From the stored fact; None where it is none."""
+        """Read the stored fact; None if it is malformed."""
         if not isinstance(stored, Mapping):
             return None
         seq, digits = stored.get("seq"), stored.get("hash")

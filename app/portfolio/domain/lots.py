@@ -1,4 +1,4 @@
-"""Weights become whole lots together, solved in integers: the same on every processor."""
+"""Round all weights to whole lots together, in integers: the same on every processor."""
 
 import math
 from bisect import bisect_left
@@ -8,8 +8,8 @@ from fractions import Fraction
 from typing import Final, NamedTuple
 
 ACCURACY: Final = Fraction(1, 100)  # one percentage point of equity
-_CASES: Final = 2_000  # bounds taken: on random instances of ten symbols 1 in 100 needs more
-_PRICES: Final = 32  # prices of giving up that are prepared for each symbol
+_CASES: Final = 2_000  # limit of bounds; of random ten-symbol instances 1 in 100 needs more
+_PRICES: Final = 32  # prices prepared for each symbol
 _REFINED: Final = 4  # prices tried between two prepared ones
 
 
@@ -18,11 +18,11 @@ class LotAllocation:
     """Steps of the lot size by symbol, in the order asked for; errors are fractions of equity."""
 
     steps: tuple[int, ...]
-    errors: tuple[Fraction, ...]  # realised minus wanted
+    errors: tuple[Fraction, ...]  # realised minus target
 
     @property
     def is_accurate(self) -> bool:
-        """Whether every weight is within one percentage point of its target."""
+        """True if every weight is within one percentage point of its target."""
         return all(abs(error) <= ACCURACY for error in self.errors)
 
 
@@ -32,10 +32,14 @@ def allocate_lots(
     """Whole steps whose values come closest to `weights`, together at most the whole equity.
 
     `sizes` is the value of one step of each symbol, as a fraction of equity and above zero.
-    Order of comparison: every weight is within one percentage point of its target;
-    no weight that should be at least `minimum` is a step or more below it; the sum of squared
-    errors is least; the least cash is left; the symbol that was named first has more steps.
-    The search ends after a fixed number of cases: until then its result is the best of all.
+    Results are compared by these criteria in order:
+
+    - Every weight is within one percentage point of its target.
+    - No weight that should be at least `minimum` is a step or more below it.
+    - The sum of squared errors is the smallest, then the cash left.
+    - The symbol named first has more steps.
+
+    The search ends after a fixed number of cases; within that number its result is optimal.
     """
     if not weights:
         return LotAllocation((), ())
@@ -50,16 +54,16 @@ def allocate_lots(
 
 
 def minimum_capital(values: Sequence[float]) -> float:
-    """Equity from which on rounding costs no symbol more than one percentage point.
+    """Equity above which rounding errors stay within one percentage point.
 
-    `values` is what one step of each symbol is worth; an error is at most half a step.
+    `values` is the value of one step of each symbol; an error is at most half a step.
     """
     return max(values, default=0.0) / (2.0 * float(ACCURACY))
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """Targets, the value of one step, and the demands on a choice, all in one integer unit."""
+    """Targets, value of one step and constraints, all in one integer unit."""
 
     wanted: list[int]
     lots: list[int]
@@ -70,8 +74,8 @@ class _Task:
     def solve(self) -> list[int]:
         """The best number of steps of each symbol.
 
-        More than the nearest number would be further from the target and cost more, so that the
-        choice is how many of its nearest steps each symbol gives up to meet the budget.
+        More steps than the nearest number are further from the target and cost more. The search
+        therefore chooses how many of its nearest steps each symbol gives up to meet the budget.
         """
         pairs = list(zip(self.wanted, self.lots, strict=True))
         nearest = [(2 * want + lot) // (2 * lot) for want, lot in pairs]  # halves go up
@@ -80,7 +84,7 @@ class _Task:
         if excess <= 0:
             return nearest
         spare = [n - one for n, one in zip(nearest, self._fewest(nearest, budget), strict=True)]
-        # The dearest steps are decided on first: the others fill up.
+        # Start with the most expensive steps; smaller ones fill the remainder.
         order = sorted(range(len(pairs)), key=lambda at: (-self.lots[at], at))
         options = [
             _Option(nearest[at] * self.lots[at] - self.wanted[at], self.lots[at], spare[at])
@@ -90,7 +94,7 @@ class _Task:
         return [n - one for n, one in zip(nearest, given, strict=True)]
 
     def _fewest(self, nearest: list[int], budget: int) -> list[int]:
-        """The fewest steps of each symbol under the strictest demands that the budget can meet."""
+        """Smallest steps of each symbol under the strictest constraints within the budget."""
         pairs = list(zip(self.wanted, self.lots, strict=True))
         accurate = [max(-((self.accuracy - want) // lot), 0) for want, lot in pairs]
         bounded = [self.minimum // lot if want >= self.minimum else 0 for want, lot in pairs]
@@ -108,7 +112,7 @@ class _Task:
 
 
 class _Option(NamedTuple):
-    """One symbol in the search: what it may give up, and the error that it starts from."""
+    """One symbol in the search: steps that it may give up, and its initial error."""
 
     error: int  # of the nearest number of steps
     lot: int
@@ -129,7 +133,7 @@ class _Option(NamedTuple):
 
 
 class _Best(NamedTuple):
-    """A complete choice; the least in this order is the best."""
+    """Complete solution; the smallest in this order is the best."""
 
     squares: int
     cash: int  # given up beyond the excess
@@ -140,25 +144,25 @@ class _Best(NamedTuple):
 class _Search:
     """Branch and bound over the steps given up, symbol by symbol.
 
-    A lower bound on the squared errors of the symbols still to come, which have to give up
-    `excess` together, is price * excess + sum(min(square - price * value)) for any price.
+    The remaining symbols must give up `excess` together. For any price, a lower bound on their
+    squared errors is price * excess + sum(min(square - price * value)).
     """
 
     options: list[_Option]
-    order: list[int]  # the place of each option in what was asked for
+    order: list[int]  # position of each option in the request
     cases: int = _CASES  # left
     best: _Best | None = None
     path: list[int] = field(default_factory=list)
     prices: list[int] = field(default_factory=list)
-    given: list[list[int]] = field(default_factory=list)  # by first symbol, then price: the value
-    rest: list[list[int]] = field(default_factory=list)  # likewise, the sum of the bound
-    spare: list[int] = field(default_factory=list)  # by first symbol: all that may be given up
+    given: list[list[int]] = field(default_factory=list)  # value by first symbol and price
+    rest: list[list[int]] = field(default_factory=list)  # sum of the bound, likewise
+    spare: list[int] = field(default_factory=list)  # largest value to give up, by first symbol
     squares: list[int] = field(default_factory=list)  # by first symbol, with nothing given up
 
     def run(self, excess: int) -> list[int]:
-        """How many steps each symbol gives up, in the order asked for."""
+        """Number of steps that each symbol gives up, in the order of the request."""
         self._prepare()
-        self._look(0, excess, 0)
+        self._search(0, excess, 0)
         if self.best is None:
             raise AssertionError("the fewest steps are affordable")
         return self.best.given
@@ -185,23 +189,23 @@ class _Search:
             self.spare.insert(0, self.spare[0] + one.spare * one.lot)
             self.squares.insert(0, self.squares[0] + one.square(0))
 
-    def _look(self, at: int, excess: int, squares: int) -> None:
-        """The ways of the symbols from `at` on to give up `excess` that may be better."""
+    def _search(self, at: int, excess: int, squares: int) -> None:
+        """Search the symbols from `at` on for better ways to give up `excess`."""
         if excess <= 0:
-            self._end(squares + self.squares[at], excess, [0] * (len(self.options) - at))
+            self._record(squares + self.squares[at], excess, [0] * (len(self.options) - at))
             return
         one = self.options[at]
         fewest = max(-((self.spare[at + 1] - excess) // one.lot), 0)
         most = min(-(-excess // one.lot), one.spare)
         if at == len(self.options) - 1:
-            self._end(squares + one.square(fewest), excess - fewest * one.lot, [fewest])
+            self._record(squares + one.square(fewest), excess - fewest * one.lot, [fewest])
             return
 
         bound, price = self._bound(at, excess)
         cheapest = one.worth(price)
         base = squares + bound - one.square(cheapest) + price * cheapest * one.lot
 
-        # At a fixed price the bound is convex in the steps: it only rises away from the cheapest.
+        # At a fixed price the bound is convex in the steps, so it rises away from the cheapest.
         start = min(max(cheapest, fewest), most)
         down, up = start, start + 1
         while open_ends := [steps for steps in (down, up) if fewest <= steps <= most]:
@@ -215,14 +219,14 @@ class _Search:
                 self.best.squares
             ):
                 self.path.append(steps)
-                self._look(at + 1, excess - given, cost)
+                self._search(at + 1, excess - given, cost)
                 self.path.pop()
             if steps == down:
                 down -= 1
             else:
                 up += 1
 
-    def _end(self, squares: int, excess: int, rest: list[int]) -> None:
+    def _record(self, squares: int, excess: int, rest: list[int]) -> None:
         given = [0] * len(self.options)
         for place, steps in zip(self.order, [*self.path, *rest], strict=True):
             given[place] = steps
@@ -231,7 +235,7 @@ class _Search:
             self.best = made
 
     def _bound(self, at: int, excess: int) -> tuple[int, int]:
-        """The squared errors of the symbols from `at` on at least, and the price that shows it."""
+        """Lower bound of the squared errors from symbol `at` on, and the price that gives it."""
         self.cases -= 1
         if excess <= 0:
             return self.squares[at], 0
@@ -247,7 +251,7 @@ class _Search:
                 break
             price = below + (over - below) * (excess - less) // (more - less)
             price = min(max(price, below + 1), over - 1)
-            value, sums = self._at(at, price)
+            value, sums = self._sum_at(at, price)
             found = max(found, (price * excess + sums, price))
             if value >= excess:
                 over, more = price, value
@@ -255,7 +259,7 @@ class _Search:
                 below, less = price, value
         return found
 
-    def _at(self, at: int, price: int) -> tuple[int, int]:
+    def _sum_at(self, at: int, price: int) -> tuple[int, int]:
         """Units given up at a price, and the sum of the bound."""
         value = sums = 0
         for one in self.options[at:]:

@@ -14,7 +14,7 @@ from app.portfolio.domain.weighting import Allocation
 
 @dataclass(frozen=True, slots=True)
 class NewMember:
-    """A symbol that may come in; figures are those of the moment, None where unknown."""
+    """Symbol that may enter, with its current figures; None means unknown."""
 
     symbol_id: str
     symbol: str
@@ -26,13 +26,13 @@ class NewMember:
 
 @dataclass(frozen=True, slots=True)
 class PortfolioChange:
-    """The state after a change and the events that lead there; empty when nothing changed."""
+    """State after a change and its events; without events nothing changed."""
 
     portfolio: Portfolio
     drafts: tuple[Draft, ...]
 
     def then(self, draft: Draft, at: datetime) -> "PortfolioChange":
-        """One more event of the same change: the version does not rise again."""
+        """Add an event to the change, within the same version."""
         version = self.portfolio.version if self.drafts else self.portfolio.version + 1
         stamped = replace(draft, payload={**draft.payload, "version": version})
         state = apply(self.portfolio, stamped.type, stamped.payload, at)
@@ -40,28 +40,28 @@ class PortfolioChange:
 
 
 def add_members(
-    portfolio: Portfolio, newcomers: Iterable[NewMember], most: int, at: datetime, reason: str
+    portfolio: Portfolio, new_members: Iterable[NewMember], limit: int, at: datetime, reason: str
 ) -> PortfolioChange:
-    """The newcomers as last members, in their order, with weight 0.
+    """Add the new members last, in their order, with weight 0.
 
-    Raises ConflictError: symbol_already_in_portfolio, portfolio_full (`most` members are allowed).
+    Raises ConflictError: symbol_already_in_portfolio, portfolio_full (more than `limit` members).
     """
     change = PortfolioChange(portfolio, ())
-    for newcomer in newcomers:
+    for new_member in new_members:
         state = change.portfolio
-        if _holds(state, newcomer.symbol_id):
+        if _holds(state, new_member.symbol_id):
             raise ConflictError(
-                Code.SYMBOL_ALREADY_IN_PORTFOLIO, f"{newcomer.symbol} is a member already."
+                Code.SYMBOL_ALREADY_IN_PORTFOLIO, f"{new_member.symbol} is a member already."
             )
-        if len(state.members) >= most:
+        if len(state.members) >= limit:
             raise ConflictError(
-                Code.PORTFOLIO_FULL, f"The portfolio holds its maximum of {most} symbols."
+                Code.PORTFOLIO_FULL, f"The portfolio holds its maximum of {limit} symbols."
             )
-        member = _member(newcomer, len(state.members) + 1, at, reason)
+        member = _member(new_member, len(state.members) + 1, at, reason)
         payload = {
             "member": member_payload(member),
-            "score": number_text(newcomer.score),
-            "confidence": number_text(newcomer.confidence),
+            "score": number_text(new_member.score),
+            "confidence": number_text(new_member.confidence),
         }
         change = change.then(Draft(EventType.ADD, member.symbol, None, payload, reason), at)
     return change
@@ -70,7 +70,7 @@ def add_members(
 def remove_member(
     portfolio: Portfolio, symbol: str, facts: Mapping[str, Any], at: datetime, reason: str
 ) -> PortfolioChange:
-    """Without the member; its weight goes to cash and the ranks close up.
+    """Remove a member; its weight goes to cash and the ranks close up.
 
     `facts` (JSON-able) are kept with the event. Raises ConflictError(symbol_not_in_portfolio).
     """
@@ -80,7 +80,7 @@ def remove_member(
 def remove_in_same_version(
     change: PortfolioChange, symbol: str, facts: Mapping[str, Any], at: datetime, reason: str
 ) -> PortfolioChange:
-    """The same as one more event of `change`: its version does not rise again."""
+    """Remove a member as another event of `change`, within the same version."""
     member = require_member(change.portfolio, symbol)
     payload = {**facts, "member": member_payload(member)}
     return change.then(Draft(EventType.REMOVE, member.symbol, None, payload, reason), at)
@@ -89,27 +89,27 @@ def remove_in_same_version(
 def replace_member(
     portfolio: Portfolio,
     old_symbol: str,
-    newcomer: NewMember,
+    new_member: NewMember,
     facts: Mapping[str, Any],
     at: datetime,
     reason: str,
 ) -> PortfolioChange:
-    """The newcomer in place and rank of the old member, with weight 0.
+    """Replace a member; the new one takes its rank, with weight 0.
 
     Raises ConflictError: symbol_not_in_portfolio, symbol_already_in_portfolio.
     """
     old = require_member(portfolio, old_symbol)
-    if _holds(portfolio, newcomer.symbol_id):
+    if _holds(portfolio, new_member.symbol_id):
         raise ConflictError(
-            Code.SYMBOL_ALREADY_IN_PORTFOLIO, f"{newcomer.symbol} is a member already."
+            Code.SYMBOL_ALREADY_IN_PORTFOLIO, f"{new_member.symbol} is a member already."
         )
-    new = _member(newcomer, old.rank, at, reason)
+    new = _member(new_member, old.rank, at, reason)
     payload = {
         **facts,
         "member": member_payload(new),
         "old": member_payload(old),
-        "score": number_text(newcomer.score),
-        "confidence": number_text(newcomer.confidence),
+        "score": number_text(new_member.score),
+        "confidence": number_text(new_member.confidence),
     }
     draft = Draft(EventType.REPLACE, new.symbol, old.symbol, payload, reason)
     return PortfolioChange(portfolio, ()).then(draft, at)
@@ -123,7 +123,7 @@ def set_weights(
     reason: str,
     kind: EventType = EventType.WEIGHTS,
 ) -> PortfolioChange:
-    """The weights of `allocation` for the members after `change`, in the same version."""
+    """Set the weights of `allocation` after `change`, within the same version."""
     payload = {
         **facts,
         "weights": {
@@ -144,14 +144,14 @@ def set_weights(
 def apply_configuration(
     portfolio: Portfolio, version: int, document: Mapping[str, Any], at: datetime, reason: str
 ) -> PortfolioChange:
-    """The portfolio under new settings; `document` is the whole of them, JSON-able."""
+    """Apply new settings; `document` holds all of them, JSON-able."""
     payload = {"configuration_version": version, "settings": write_floats_as_text(document)}
     draft = Draft(EventType.CONFIG, None, None, payload, reason)
     return PortfolioChange(portfolio, ()).then(draft, at)
 
 
 def write_floats_as_text(value: Any) -> Any:
-    """The same JSON value with every floating-point number written as text."""
+    """Convert every floating-point number of a JSON value to text."""
     if isinstance(value, Mapping):
         return {key: write_floats_as_text(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -160,7 +160,7 @@ def write_floats_as_text(value: Any) -> Any:
 
 
 def require_member(portfolio: Portfolio, symbol: str) -> Member:
-    """Raises ConflictError(symbol_not_in_portfolio)."""
+    """Return a member; raises ConflictError(symbol_not_in_portfolio)."""
     member = portfolio.member(symbol)
     if member is None:
         raise ConflictError(Code.SYMBOL_NOT_IN_PORTFOLIO, f"{symbol} is not a member.")
@@ -171,16 +171,16 @@ def _holds(portfolio: Portfolio, symbol_id: str) -> bool:
     return any(member.symbol_id == symbol_id for member in portfolio.members)
 
 
-def _member(newcomer: NewMember, rank: int, at: datetime, reason: str) -> Member:
+def _member(new_member: NewMember, rank: int, at: datetime, reason: str) -> Member:
     return Member(
-        symbol_id=newcomer.symbol_id,
-        symbol=newcomer.symbol,
-        contract=newcomer.contract,
+        symbol_id=new_member.symbol_id,
+        symbol=new_member.symbol,
+        contract=new_member.contract,
         rank=rank,
         included_at=at,
         inclusion_reason=reason,
-        inclusion_price=newcomer.price,
-        inclusion_score=newcomer.score,
+        inclusion_price=new_member.price,
+        inclusion_score=new_member.score,
         weight_u=0,
         target_weight_u=0,
     )

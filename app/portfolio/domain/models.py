@@ -12,8 +12,8 @@ FULL: Final = 100_000_000  # micro-percent: 100 % exactly
 class Member:
     """A symbol in the portfolio; weights are integer micro-percent of equity.
 
-    A member is being traded while its target weight is above zero: that is the memory of the
-    hysteresis between the enter and the leave threshold, and it moves only with committed changes.
+    A member is traded while its target weight is above zero. The target weight is the state of the
+    hysteresis between the enter and leave thresholds; only committed changes modify it.
     """
 
     symbol_id: str
@@ -22,7 +22,7 @@ class Member:
     rank: int
     included_at: datetime
     inclusion_reason: str
-    inclusion_price: Decimal | None  # mark price when it came in; None if there was none
+    inclusion_price: Decimal | None  # mark price at inclusion; None if unknown
     inclusion_score: float | None
     weight_u: int
     target_weight_u: int
@@ -30,13 +30,13 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Portfolio:
-    """Members in rank order. Invariants P1-P4 of the design hold in every instance."""
+    """Portfolio with its members in rank order; invariants P1-P4 of the design always hold."""
 
     version: int
     configuration_version: int
     members: tuple[Member, ...]
     cash_u: int
-    weighted_at: datetime | None = None  # when a board last weighted these very members
+    weighted_at: datetime | None = None  # when these members were last weighted
 
     def member(self, symbol: str) -> Member | None:
         return next((member for member in self.members if member.symbol == symbol), None)
@@ -46,7 +46,7 @@ EMPTY: Final = Portfolio(version=0, configuration_version=1, members=(), cash_u=
 
 
 def faults(portfolio: Portfolio, most: int) -> tuple[str, ...]:
-    """Every broken invariant in words; empty when the portfolio is sound.
+    """Describe every broken invariant; empty for a valid portfolio.
 
     `most` is the largest number of members that the configuration in force allows.
     """

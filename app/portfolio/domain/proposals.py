@@ -1,4 +1,4 @@
-"""Proposed actions: each is decided once, in time, and only while it fits the portfolio."""
+"""Proposed actions, each decided once before it expires and only while it fits the portfolio."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,19 +18,19 @@ _UNCHANGED = "prices have moved it since the plan was made"
 
 @dataclass(frozen=True, slots=True)
 class ApprovedPlan:
-    """Weights are micro-percent by symbol: those of the plan, and those that it set out from."""
+    """Target and initial weights of an approved plan, in micro-percent by symbol."""
 
     weights_u: Mapping[str, int]
     cash_u: int
     flags: tuple[Flag, ...]
     seen_u: Mapping[str, int]
-    tolerance_u: int  # how far weights may be from what was seen, and targets from what was agreed
+    tolerance_u: int  # largest distance of weights from `seen_u`, and of targets from `weights_u`
     triggers: tuple[Trigger, ...]
     reasons: Mapping[str, str]
 
     @classmethod
     def of(cls, action: Mapping[str, Any]) -> Self | None:
-        """From what a proposal keeps; None for one that was stored before it kept the weights."""
+        """Read a stored action; None if it was stored before actions held weights."""
         if "weights_u" not in action:
             return None
         return cls(
@@ -44,7 +44,7 @@ class ApprovedPlan:
         )
 
     def is_like(self, other: "ApprovedPlan") -> bool:
-        """Whether agreeing to one is agreeing to the other."""
+        """True if approving one plan also approves the other."""
         pairs = ((self.weights_u, other.weights_u), (self.seen_u, other.seen_u))
         return all(one.keys() == two.keys() for one, two in pairs) and all(
             abs(one[symbol] - two[symbol]) <= self.tolerance_u
@@ -61,13 +61,12 @@ def plan_approved(
     least_u: Mapping[str, int] = MappingProxyType({}),
     low_u: int = 0,
 ) -> Plan:
-    """The approved weights as the plan of this moment; members that the plan left alone stay.
+    """Current plan that sets the approved weights; members without an approved change stay.
 
-    `marked` has the weights as prices have carried them, `moment` is what would be planned now.
-    What a member that stays has moved since goes to or comes from cash, and so does a change that
-    is smaller than `least_u` of its symbol. Raises ConflictError(plan_changed) where prices,
-    targets or rules are others by more than the tolerance, or where making room for what stays
-    leaves a change below `least_u` or a weight below `low_u`.
+    `marked` has the weights after price drift, `moment` is the plan by the current rules.
+    The drift of members that stay is settled in cash, as are changes below `least_u`.
+    Raises ConflictError(plan_changed) if prices, targets or rules moved by more than the tolerance.
+    Raises it too if making room leaves a change below `least_u` or a weight below `low_u`.
     """
     weights = dict(approved.weights_u)
     for member in marked.members:
@@ -81,9 +80,9 @@ def plan_approved(
             (held - approved.seen_u[symbol], "prices have moved {} by {} since it was made"),
             (target_u - weights[symbol], "the target of {} is {} away from it now"),
         )
-        for distance, said in apart:
+        for distance, text in apart:
             if abs(distance) > approved.tolerance_u:
-                raise _changed(said.format(symbol, _points(distance)))
+                raise _changed(text.format(symbol, _points(distance)))
         if role is WeightRole.LOCKED and not may_stay:
             raise _changed(f"{symbol} cannot be traded now: {constraint.reason}")
         if role is WeightRole.EXCLUDED and weights[symbol] > 0:
@@ -96,7 +95,7 @@ def plan_approved(
     weights |= absorbed
     cash_u = FULL - sum(weights.values())
     if cash_u < 0 or weights.keys() != held_u.keys():
-        raise _changed("what stays has grown, and leaves no room for the rest")
+        raise _changed("members that stay have grown and leave no room for the rest")
     allocation = Allocation(weights, cash_u, approved.flags)
     reasons = {one.symbol: approved.reasons.get(one.symbol, _UNCHANGED) for one in marked.members}
     return plan_toward(marked, allocation, approved.triggers, reasons, moment.constraints, statuses)
@@ -105,9 +104,9 @@ def plan_approved(
 def _absorbed(
     weights: Mapping[str, int], held: Mapping[str, int], approved: ApprovedPlan
 ) -> dict[str, int]:
-    """Weights of the moved ones where what stays has grown into more than the cash.
+    """Reduced weights of the moved members if members that stay have grown beyond the cash.
 
-    Each gives up its share, none of them more than the tolerance.
+    Each gives up its share, at most the tolerance.
     """
     lacking = sum(weights.values()) - FULL
     moved = sorted(name for name in weights if weights[name] not in {0, held.get(name)})
@@ -129,9 +128,9 @@ def _require_traded(
 ) -> None:
     for symbol, weight_u in absorbed.items():
         if weight_u < low_u <= weights[symbol]:
-            raise _changed(f"what stays has grown, and takes {symbol} below the minimum weight")
+            raise _changed(f"members that stay push {symbol} below the minimum weight")
         if 0 < abs(weight_u - held.get(symbol, 0)) < least_u.get(symbol, 0):
-            raise _changed(f"what stays has grown, and leaves less than a lot of {symbol} to trade")
+            raise _changed(f"members that stay leave under a lot of {symbol} to trade")
 
 
 def _points(distance_u: int) -> str:
@@ -140,7 +139,7 @@ def _points(distance_u: int) -> str:
 
 def _changed(why: str) -> ConflictError:
     return ConflictError(
-        Code.PLAN_CHANGED, f"The approved plan does not hold any more: {why}. Nothing was changed."
+        Code.PLAN_CHANGED, f"The approved plan is no longer valid: {why}. Nothing was changed."
     )
 
 
@@ -160,17 +159,17 @@ class ProposalKind(StrEnum):
 
 class ProposalState(StrEnum):
     OPEN = "open"
-    APPROVED = "approved"  # and carried out, in the same moment
+    APPROVED = "approved"  # and executed in the same transaction
     DECLINED = "declined"
     EXPIRED = "expired"
-    SUPERSEDED = "superseded"  # the portfolio or the recommendation is another one by now
+    SUPERSEDED = "superseded"  # the portfolio or the recommendation has changed
 
 
-# Every way that there is; a state that is not named is final.
+# Allowed transitions; a state that is not named is final.
 NEXT: Final[Mapping[ProposalState, frozenset[ProposalState]]] = MappingProxyType(
     {ProposalState.OPEN: frozenset(ProposalState) - {ProposalState.OPEN}}
 )
-WHOLE: Final = "portfolio"  # the subject of what concerns no single member
+WHOLE: Final = "portfolio"  # subject of a proposal that concerns no single member
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +185,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """An action that waits; it was made for one version of the portfolio."""
+    """Action that waits for a decision, made for one version of the portfolio."""
 
     proposal_id: str
     kind: ProposalKind
@@ -194,21 +193,21 @@ class Proposal:
     state: ProposalState
     version: int
     reason: str
-    action: Mapping[str, Any]  # what would be done, JSON-able
+    action: Mapping[str, Any]  # to execute on approval, JSON-able
     opened_at: datetime
     expires_at: datetime
     run_id: str | None = None  # of the run that proposed it
     decision: Decision | None = None
 
     def at(self, now: datetime) -> "Proposal":
-        """As it stands now: an open one whose time is over has expired."""
+        """State at `now`: an open proposal past its end has expired."""
         if self.state is not ProposalState.OPEN or now < self.expires_at:
             return self
         expiry = Decision(self.expires_at, "schedule", "not decided in time")
         return self.ended(ProposalState.EXPIRED, expiry)
 
     def ended(self, state: ProposalState, decision: Decision) -> "Proposal":
-        """Raises ConflictError(invalid_state_transition): it is decided once."""
+        """Close the proposal; raises ConflictError(invalid_state_transition) if it is closed."""
         if state not in NEXT.get(self.state, frozenset()):
             raise ConflictError(
                 Code.INVALID_STATE_TRANSITION,
@@ -218,10 +217,9 @@ class Proposal:
         return replace(self, state=state, decision=decision)
 
     def is_same(self, other: "Proposal") -> bool:
-        """Whether deciding on one is deciding on the other.
+        """True if a decision on one proposal also decides the other.
 
-        A rebalance is of one plan, as near to the other as its tolerance says; a swap is of two
-        symbols.
+        Two rebalances must have plans within the tolerance, two swaps the same symbols.
         """
         pairs = tuple(one.action.get("new_symbol") for one in (self, other))
         return (

@@ -1,4 +1,4 @@
-"""Drift, triggers and the plan: what a rebalance would change, and why."""
+"""Drift, triggers and the plan of weight changes with their reasons."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from app.portfolio.domain.weighting import (
     raw_shares,
 )
 
-_CALM: Final = 1.05  # how far above its target volatility may be before it is a reason
+_CALM: Final = 1.05  # multiple of the target volatility above which the risk trigger fires
 
 
 class Trigger(StrEnum):
@@ -42,16 +42,16 @@ class MemberStatus:
 
     symbol: str
     is_open: bool  # the contract's status is Open
-    is_halted: bool  # the market stands still: the exchange is not trading
-    is_fresh: bool  # quotes and score are young enough to be acted on
+    is_halted: bool  # the exchange is not trading
+    is_fresh: bool  # quotes and score are within their age limits
     score: float | None
     z: float | None
     volatility: float | None
     trading_cost: float | None  # fraction of the traded value: fee plus half the spread
-    ban: str | None = None  # the reason, where the operator wants none of it
-    is_pinned: bool = False  # the operator wants it kept
-    is_leaving: bool = False  # a better symbol in its place is confirmed
-    doubt: str | None = None  # why its prices are not believed
+    ban: str | None = None  # the operator's reason for the ban
+    is_pinned: bool = False  # the operator keeps it
+    is_leaving: bool = False  # its replacement is confirmed
+    doubt: str | None = None  # reason of the price quarantine
     is_ending: bool = False  # its contract is open and about to end
     is_frozen: bool = False  # no trades while its index moves
     is_paused: bool = False  # the exchange has stopped trading in it for a time
@@ -82,8 +82,8 @@ class Plan:
     constraints: Mapping[str, MemberConstraint]
     turnover_u: int  # sum of the absolute changes
     cost: float | None  # fraction of equity; None if it is unknown for one of the changes
-    waits_until: datetime | None = None  # a drift that calls for a change waits so long
-    held_back: tuple[str, ...] = ()  # due to move, by less than is traded
+    waits_until: datetime | None = None  # time until which the drift trigger waits
+    held_back: tuple[str, ...] = ()  # due to change, by less than the lot rule trades
 
 
 def may_trade(score: float, member: Member, configuration: Configuration) -> bool:
@@ -99,9 +99,9 @@ def constrain_member(
     configuration: Configuration,
     method: WeightingMethod = WeightingMethod.SCORE_TILTED,
 ) -> MemberConstraint:
-    """Whether the member is funded, locked or excluded; the first rule that applies decides.
+    """Role of the member and its reason; the first rule that applies decides.
 
-    The request has no raw share yet: that depends on all members together.
+    The request has no raw share yet, because that depends on all members together.
     """
     score, z = status.score, status.z
     locked, excluded = WeightRole.LOCKED, WeightRole.EXCLUDED
@@ -189,14 +189,13 @@ def plan_rebalance(
     is_interval_done: bool = False,
     least_u: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
-    """The change that brings weights back to their targets, a plan without changes if none is due.
+    """Plan that brings weights back to their targets; empty without a trigger.
 
-    `portfolio` has the weights as prices have carried them. A drift of exactly the threshold does
-    not call for a change. Members inside their band stay, the others absorb the rest, and a second
-    plan right after the first has no changes. `rebalanced_at`: what drift alone calls for waits for
-    `rebalance_min_spacing_s` since then, except that excluded members leave into cash.
-    `is_interval_done`: a check found nothing to do since `interval_slot`. `least_u` is the smallest
-    change of a symbol that is traded.
+    `portfolio` has the weights after price drift. A drift of exactly the threshold is no trigger.
+    Members inside their band stay, the others absorb the rest, and a second plan right after the
+    first is empty. Drift waits for `rebalance_min_spacing_s` after `rebalanced_at`; only excluded
+    members leave into cash before. `is_interval_done` means that a check since `interval_slot`
+    found nothing to do. `least_u` is the smallest traded change by symbol.
     """
     constraints = constrain_members(portfolio, statuses, configuration, known, method)
     allocation = compute_targets(constraints, configuration, known, method)
@@ -244,7 +243,7 @@ def plan_rebalance(
 def interval_slot(
     portfolio: Portfolio, configuration: Configuration, at: datetime
 ) -> datetime | None:
-    """When the interval last passed since weights were set; None where it has not passed yet."""
+    """Latest end of a whole interval since weights were set; None before the first."""
     if portfolio.weighted_at is None:
         return None
     interval = timedelta(seconds=configuration.rebalance_interval_s)
@@ -258,7 +257,7 @@ def _without_excluded(
     constraints: Mapping[str, MemberConstraint],
     least_u: Mapping[str, int],
 ) -> Allocation:
-    """The weights held now; those of excluded members are cash where they are traded."""
+    """Current weights; those of excluded members become cash if the lot rule trades them."""
     weights = {
         one.symbol: 0
         if constraints[one.symbol].request.role is WeightRole.EXCLUDED
@@ -279,10 +278,10 @@ def keep_within_no_trade_bands(
     *,
     by_interval: bool = False,
 ) -> Allocation:
-    """The targets without the trades that the bands save, as far as the portfolio stays calm.
+    """Targets without the trades within the bands, while the volatility target is met.
 
-    Where the spared weights are too volatile further members move, one by one, first those that
-    stand furthest above their targets; the bands of the others hold.
+    If the unchanged weights are too volatile, further members move one by one, those furthest
+    above their targets first; the bands of the others apply.
     """
     threshold_u = _threshold_u(configuration, by_interval=by_interval)
     bands = {
@@ -315,7 +314,7 @@ def plan_toward(
     constraints: Mapping[str, MemberConstraint],
     statuses: Mapping[str, MemberStatus],
 ) -> Plan:
-    """The plan that takes every member to its weight of `allocation`, if there is a trigger."""
+    """Plan that moves every member to its weight of `allocation`; empty without a trigger."""
     changes = tuple(
         WeightChange(member.symbol, member.weight_u, new_u, _action(member.weight_u, new_u), why)
         for member in portfolio.members
@@ -340,7 +339,7 @@ def _triggers(
     *,
     is_interval_done: bool,
 ) -> tuple[tuple[Trigger, ...], datetime | None]:
-    """Triggers, and the time until which all but exits of excluded members wait."""
+    """Triggers that fire, and the time until which all but exits of excluded members wait."""
     members, targets_u = portfolio.members, allocation.weights_u
 
     def beyond(threshold_u: int) -> tuple[Member, ...]:
@@ -356,7 +355,7 @@ def _triggers(
     drifted = beyond(configuration.rebalance_threshold_u)
     slack = configuration.rebalancing.weight_bound_tolerance_u
     low, high = configuration.min_weight_u - slack, configuration.max_weight_u + slack
-    # A weight that stands at its target is where the rules put it, inside its bounds or not.
+    # A weight at its target breaks no bound, because the rules put it there.
     outside = (
         not low <= one.weight_u <= high and one.weight_u != targets_u[one.symbol]
         for one in members
@@ -382,7 +381,7 @@ def _triggers(
             _is_too_volatile({one.symbol: one.weight_u for one in members}, configuration, known),
         ),
     )
-    # Prices alone carry weights out of their bounds: that is drift as well.
+    # A weight that prices carry out of its bounds counts as drift and waits like it.
     fired = (
         (Trigger.DRIFT, bool(drifted) and (is_free or leaves)),
         (Trigger.BOUND, is_outside and is_free),
@@ -405,7 +404,7 @@ def _threshold_u(configuration: Configuration, *, by_interval: bool) -> int:
 def _no_trade_band_u(
     aim_u: int, status: MemberStatus, configuration: Configuration, threshold_u: int
 ) -> int:
-    """How far a weight may be from its target: the threshold, or its band by cost if wider."""
+    """Allowed distance of a weight from its target: the threshold or the wider band by cost."""
     rules = configuration.rebalancing
     if not rules.cost_based_no_trade_band or status.trading_cost is None:
         return threshold_u
@@ -428,7 +427,7 @@ def _is_too_volatile(
     if limit == 0.0 or known is None:
         return False
     now = compute_volatility(weights_u, known)
-    # Prices alone move it about its target after every change: that is no reason to trade.
+    # Prices move the volatility around its target after every change; small excess is ignored.
     return now is not None and to_millionths(now) > to_millionths(limit * _CALM)
 
 

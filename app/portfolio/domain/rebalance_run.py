@@ -1,4 +1,4 @@
-"""A rebalance as a run: its states and the ways between them, its steps, what is kept of it."""
+"""Rebalance run: states and transitions, steps and outcome."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,16 +10,16 @@ from typing import Any, Final
 from app.foundation.errors import Code
 from app.portfolio.domain.rebalance_plan import Trigger, WeightChange
 
-LEASE: Final = timedelta(seconds=30)  # so long may a run be silent before another takes its place
+LEASE: Final = timedelta(seconds=30)  # silence after which another run may take over
 
 
 class RunState(StrEnum):
-    PLANNED = "planned"  # it has the portfolio for itself, nothing is written yet
+    PLANNED = "planned"  # it has claimed the portfolio, nothing is written yet
     RUNNING = "running"
     DONE = "done"  # weights were set
-    UNCHANGED = "unchanged"  # nothing called for a change
-    OBSERVED = "observed"  # what it would do was only written down
-    PROPOSED = "proposed"  # what it would do waits for an approval
+    UNCHANGED = "unchanged"  # no trigger fired
+    OBSERVED = "observed"  # the plan was only recorded
+    PROPOSED = "proposed"  # the plan waits for an approval
     FAILED = "failed"
     ABORTED_STALE = "aborted_stale"  # data was too old to decide on
     ABORTED_KILLED = "aborted_killed"  # trading was switched off
@@ -37,7 +37,7 @@ _ENDS_WITHOUT: Final = frozenset(
 _ENDS_WITH: Final = frozenset(
     {RunState.DONE, RunState.UNCHANGED, RunState.OBSERVED, RunState.PROPOSED}
 )
-# Every way that there is; a state that is not named is final.
+# Allowed transitions; a state that is not named is final.
 NEXT: Final[Mapping[RunState, frozenset[RunState]]] = MappingProxyType(
     {
         RunState.PLANNED: _ENDS_WITHOUT | {RunState.RUNNING},
@@ -50,10 +50,10 @@ ACTIVE: Final = frozenset(NEXT)
 class RebalanceStepName(StrEnum):
     """The steps of a run, in their order."""
 
-    LOAD = "load"  # portfolio, board, market, and whether they are fresh
+    LOAD = "load"  # portfolio, board and market, and their freshness
     PLAN = "plan"
     COMMIT = "commit"  # weights, version and history in one transaction
-    ANNOUNCE = "announce"  # what leaves with that transaction
+    ANNOUNCE = "announce"  # messages written in that transaction
 
 
 class RebalanceStepState(StrEnum):
@@ -73,7 +73,7 @@ class RebalanceStep:
 
 @dataclass(frozen=True, slots=True)
 class RunFailure:
-    """Why a run ended without effect: a code of the problems, or "interrupted"."""
+    """Reason that a run ended without effect; `code` is a problem code or "interrupted"."""
 
     code: str
     detail: str
@@ -94,13 +94,13 @@ class RebalanceOutcome:
 
 @dataclass(frozen=True, slots=True)
 class RebalanceRun:
-    """One run as it stands."""
+    """One run and its current state."""
 
     run_id: str
     state: RunState
     reason: str
     method: str | None  # None: the configured one
-    scheduled_at: datetime | None  # the tick that it is of
+    scheduled_at: datetime | None  # its tick of the schedule
     actor: str
     request_id: str
     key: str | None  # the caller's Idempotency-Key
@@ -117,11 +117,11 @@ class RebalanceRun:
         return self.state in ACTIVE
 
     def has_lapsed(self, now: datetime) -> bool:
-        """Whether the run is active and its lease has expired."""
+        """True if the run is active and its lease has expired."""
         return self.is_active and self.lease_until <= now
 
     def to(self, state: RunState, at: datetime) -> "RebalanceRun":
-        """The run in its next state; raises ValueError for a way that does not exist."""
+        """Move the run to `state`; raises ValueError for a transition that is not allowed."""
         if state not in NEXT.get(self.state, frozenset()):
             raise ValueError(f"a run that is {self.state} cannot become {state}")
         if state in ACTIVE:
@@ -162,6 +162,6 @@ def workflow_id(portfolio: str, scheduled_at: datetime) -> str:
 
 
 def slot(now: datetime, every_s: int) -> datetime:
-    """The last instant up to `now` at which something is due `every_s` seconds."""
+    """Latest multiple of `every_s` seconds up to `now`."""
     seconds = int(now.timestamp()) // every_s * every_s
     return datetime.fromtimestamp(seconds, UTC)

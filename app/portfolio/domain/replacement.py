@@ -1,4 +1,4 @@
-"""Replacing a weak member: an improvement beyond noise and cost, confirmed, with what blocks it."""
+"""Replacement of a weak member: improvement beyond noise and cost, confirmations, blocks."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +13,8 @@ from app.configuration.domain.model import Configuration, ReplacementSettings
 from app.foundation.decimal_math import is_above, to_millionths
 from app.market.domain.models import DAYS_A_YEAR
 from app.portfolio.domain.candidate_selection import (
-    Candidate,
     Correlation,
+    ScoredCandidate,
     exceeds_sector_limit,
     find_refusal,
 )
@@ -50,33 +50,33 @@ class ReplacementSide:
     z: float | None
     confidence: float | None
     trading_cost: float | None  # fraction of the traded value, one way
-    funding: float | None = None  # that longs pay, annualised fraction
+    funding: float | None = None  # paid by longs, annualised fraction
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMember:
-    """A member that may have to go."""
+    """Member that may be replaced."""
 
     side: ReplacementSide
     held: timedelta
-    forced: str | None  # why it cannot stay, or None
+    forced: str | None  # reason that it cannot stay, or None
     is_pinned: bool
-    is_paused: bool = False  # no order is taken in its contract now
+    is_paused: bool = False  # its contract takes no orders now
 
 
 @dataclass(frozen=True, slots=True)
 class IncomingCandidate:
-    """A symbol of the board that may come in."""
+    """Symbol of the board that may enter."""
 
     side: ReplacementSide
-    candidate: Candidate  # not tradeable if it is banned
+    candidate: ScoredCandidate  # not tradeable if it is banned
 
 
 @dataclass(frozen=True, slots=True)
 class ConfirmationCount:
-    """How often in a row `candidate` was found better than the member by more than the threshold.
+    """Consecutive evaluations in which `candidate` beat the member by more than the threshold.
 
-    `is_confirmed`: nothing stood in the way at the last count; such a member is not funded.
+    `is_confirmed`: nothing blocked the swap at the last count; such a member is not funded.
     """
 
     symbol: str  # the member
@@ -89,20 +89,20 @@ class ConfirmationCount:
 
 @dataclass(frozen=True, slots=True)
 class Vacancy:
-    """The seat of a member that was forced out while no complete board named a replacement."""
+    """Seat of a member that was forced out while no complete board named a replacement."""
 
     symbol: str  # of that member
-    reason: str  # why it could not stay
+    reason: str  # of the forced exit
     vacated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The candidate against the member in composite z; None where something is not known."""
+    """Candidate against member in composite z; None means unknown."""
 
     improvement: float | None
     noise: float | None  # of the difference
-    cost: float | None  # what the swap costs, in z
+    cost: float | None  # of the swap, in z
 
     def threshold(self, rules: ReplacementSettings) -> float | None:
         if self.noise is None or self.cost is None:
@@ -110,7 +110,7 @@ class Comparison:
         return rules.noise_multiple * self.noise + self.cost
 
     def exceeds(self, rules: ReplacementSettings) -> bool:
-        """Strictly more than the threshold; no if anything is unknown."""
+        """True if the improvement is above the threshold; False if anything is unknown."""
         limit = self.threshold(rules)
         if limit is None or self.improvement is None:
             return False
@@ -119,7 +119,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ReplacementProposal:
-    """A member, the best symbol in its place, and what blocks the swap; nothing: it is due."""
+    """Member, best candidate and the blocks of the swap; due without blocks."""
 
     outgoing: OutgoingMember
     candidate: ReplacementSide | None
@@ -145,7 +145,7 @@ class ReplacementProposal:
 
 
 def noise_or_default(measured: float | None, rules: ReplacementSettings) -> float | None:
-    """The measured noise of a composite z, else the default of the settings; None: not known."""
+    """Measured noise of a composite z, else the default of the settings; None if unknown."""
     return rules.noise_default or None if measured is None else measured
 
 
@@ -174,9 +174,9 @@ def filter_admissible(
 def adds_to_full_sector(
     sector: str, left: str, others: Iterable[ReplacementSide], configuration: Configuration
 ) -> bool:
-    """Whether one of `sector` in place of one of `left` is more than a sector may hold.
+    """True if replacing sector `left` by `sector` exceeds the sector limit.
 
-    Like for like makes nothing worse.
+    A swap within a sector is always allowed.
     """
     return sector != left and exceeds_sector_limit(
         sector, (other.sector for other in others), configuration
@@ -188,9 +188,9 @@ def select_preferred(
     pending: ConfirmationCount | None,
     wanted: Callable[[IncomingCandidate], bool],
 ) -> IncomingCandidate | None:
-    """The best one, or the one being confirmed while it is still `wanted`; None without candidates.
+    """Best candidate, or the one being confirmed while it is `wanted`; None without candidates.
 
-    Without that preference two equal rivals would take turns and neither be confirmed.
+    Without that preference two equal candidates would alternate and neither would be confirmed.
     """
     best: IncomingCandidate | None = None
     for candidate in incoming:
@@ -210,8 +210,8 @@ def compare_symbols(
 ) -> Comparison:
     """Improvement, noise and cost of putting `new` in place of `old`, all in z.
 
-    The cost of both legs, and on request what funding differs, is spread over the return that a
-    unit of z brings within the horizon. Source: QUANT section 7.
+    The cost covers both legs and, with `count_funding`, the difference of funding. It is divided
+    by the return of one unit of z over the horizon. Source: QUANT section 7.
     """
     improvement = None if old.z is None or new.z is None else new.z - old.z
     sides = noise.get(old.symbol), noise.get(new.symbol)
@@ -241,11 +241,11 @@ def count_confirmation(
     since: timedelta | None = None,
     exceeds: bool,
 ) -> ConfirmationCount | None:
-    """The tally after one more look, None where it does not exceed.
+    """Count after one more evaluation; None if the improvement does not exceed the threshold.
 
-    A board counts once, and within `interval` of a counted look no other is counted. `since` is
-    the proven time since that look, by default that between the stamps. A look that is still to
-    come by its stamp was stamped by a wrong clock: it counts as one of now.
+    A board counts once, and at most one evaluation counts per `interval`. `since` is the proven
+    time since the last count, by default the difference of the timestamps. A last count in the
+    future comes from a wrong clock and is moved to `at`.
     """
     if not exceeds:
         return None
@@ -267,9 +267,9 @@ def propose_replacement(
     since_swap: timedelta | None,
     rules: ReplacementSettings,
 ) -> ReplacementProposal:
-    """Judge one pair; `since_swap` is the time since the last swap, None if there was none.
+    """Evaluate one pair; `since_swap` is the time since the last swap, None if there was none.
 
-    A forced one needs a candidate and nothing else; but what the operator pins stays.
+    A forced replacement only needs a candidate and a member that is not pinned.
     """
     if candidate is None:
         nothing = Comparison(None, None, None)
@@ -294,7 +294,7 @@ def propose_replacement(
 def limit_per_cycle(
     proposals: Iterable[ReplacementProposal], rules: ReplacementSettings
 ) -> tuple[ReplacementProposal, ...]:
-    """The same, with those blocked that are more than one cycle may carry out; forced come free."""
+    """Block due proposals beyond the limit per cycle; forced ones do not count."""
     out: list[ReplacementProposal] = []
     left = rules.max_per_cycle
     for proposal in proposals:
@@ -335,7 +335,7 @@ def _blocks(
 def _strength(
     outgoing: OutgoingMember, candidate: ReplacementSide, comparison: Comparison
 ) -> float | None:
-    """How likely the improvement pays for its cost, given the noise, times the confidence."""
+    """Probability that the improvement exceeds its cost, given the noise, times the confidence."""
     if outgoing.forced is not None:
         return 1.0
     gain, noise, cost = comparison.improvement, comparison.noise, comparison.cost

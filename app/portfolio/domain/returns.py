@@ -1,4 +1,4 @@
-"""Figures since inclusion: of one member, and of the members together; unknown is None."""
+"""Figures since inclusion, of one member and of all together; None means unknown."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,8 +11,8 @@ import numpy as np
 from app.foundation.decimal_math import EXACT, net
 from app.market.domain.models import DAYS_A_YEAR, Floats
 
-SUFFICIENT: Final = 30  # observations from which on the figures say something
-_LEAST = 2  # observations below which no figure of a series is given
+SUFFICIENT: Final = 30  # observations needed for the ratios
+_MIN_OBSERVATIONS = 2  # below it no figure of a series is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class SinceInclusion:
 class Figures:
     """Figures of an equity curve; None where a figure is not defined.
 
-    Growth and drawdown are of all known points. The other figures, called ratios, are of the
+    Growth and drawdown use all known points. The other figures, called ratios, use the
     returns and None below `SUFFICIENT` of them.
     """
 
@@ -46,12 +46,12 @@ class Figures:
 
     @property
     def is_sufficient(self) -> bool:
-        """Whether there are observations enough to conclude anything."""
+        """True if there are enough observations for the ratios."""
         return self.observations >= SUFFICIENT
 
     @property
     def reason(self) -> str | None:
-        """Why no ratio is known."""
+        """Reason that no ratio is known."""
         if self.is_sufficient:
             return None
         return f"{self.observations} observations, {SUFFICIENT} are needed"
@@ -79,7 +79,7 @@ class BookedResult:
 
 @dataclass(frozen=True, slots=True)
 class BookedTotal:
-    """The sum of booked results of one symbol in one currency, to the last digit."""
+    """Exact sum of the booked results of one symbol in one currency."""
 
     symbol_id: str
     currency: str
@@ -119,7 +119,7 @@ class Trade:
 def since_inclusion(
     price: float | None, mark: float | None, closes: Floats, bars_a_year: float
 ) -> SinceInclusion:
-    """`price` when it came in, `mark` now, closes (T,) of the bars between; NaN bars are left out.
+    """Figures from the inclusion `price`, the current `mark` and the closes (T,); NaN is left out.
 
     The drawdown needs two known prices of any kind, volatility three closes.
     """
@@ -129,10 +129,10 @@ def since_inclusion(
         performance = mark / price - 1.0
     ends = ([price] if price else [], [mark] if mark else [])
     path = np.concatenate([np.array(ends[0]), known, np.array(ends[1])])
-    fall = _fall(path) if len(path) >= _LEAST else None
+    fall = _fall(path) if len(path) >= _MIN_OBSERVATIONS else None
     returns = np.diff(np.log(known))
     volatility = None
-    if len(returns) >= _LEAST:
+    if len(returns) >= _MIN_OBSERVATIONS:
         volatility = float(np.std(returns, ddof=1) * math.sqrt(bars_a_year))
     return SinceInclusion(performance, fall, volatility)
 
@@ -146,13 +146,13 @@ def compute_figures(returns: Floats) -> Figures:
 def compute_equity_figures(equity: Floats, returns: Floats, days: float) -> Figures:
     """Sharpe, Sortino, Calmar and the like, annualised with 365 days, rf = 0.
 
-    `equity` (P,) holds all known points over `days`, `returns` (T,) the observations among them,
-    which need not be equally long: mean and variance are per time that has passed.
+    `equity` (P,) holds all known points over `days`, `returns` (T,) the observations among them.
+    Observations may differ in length: mean and variance are per elapsed time.
     Source: QUANT section 10.
     """
     count = len(returns)
     fall = growth = None
-    if len(equity) >= _LEAST:
+    if len(equity) >= _MIN_OBSERVATIONS:
         fall, growth = _fall(equity), float(equity[-1] / equity[0]) - 1.0
     nothing = Figures(count, None, None, None, fall, None, None, growth=growth)
     if not nothing.is_sufficient or fall is None or growth is None:
@@ -194,11 +194,11 @@ def _sharpe_error(away: Floats, ratio: float | None) -> float | None:
 
 
 def _fall(path: Floats) -> float:
-    """The deepest fall from an earlier high, as a positive fraction; 0 if it never fell."""
+    """Maximum drawdown as a positive fraction; 0 without one."""
     peak = np.maximum.accumulate(path)
     return float(np.max(1.0 - path / peak))
 
 
 def _ratio(above: float, below: float) -> float | None:
-    # A spread that is only rounding noise would make any mean look enormous.
+    # A spread of rounding noise alone would make the ratio enormous.
     return above / below if below > 1e-12 else None

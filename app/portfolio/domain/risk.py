@@ -1,4 +1,4 @@
-"""Risk of the members at their weights of today, over the days on which all of them traded."""
+"""Risk of the members at current weights, over the days on which all of them traded."""
 
 import math
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ import numpy as np
 
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import DAYS_A_YEAR, Floats
-from app.market.domain.panel import Panel, simple_returns, unbroken
+from app.market.domain.panel import Panel, contiguous, simple_returns
 from app.market.domain.return_statistics import MARKET
 from app.portfolio.domain.returns import Figures, compute_figures
 from app.portfolio.domain.value_at_risk import Method, count_exceptions, run_kupiec_test, var_cvar
 
-LEAST: Final = 30  # common days below which no risk is spoken of
+LEAST: Final = 30  # common days needed for a risk figure
 LEVELS: Final = (0.95, 0.99)
-WINDOW: Final = 90  # returns that the VaR of a day in the past is taken from
+WINDOW: Final = 90  # returns behind the VaR of a past day
 _SIGNIFICANT: Final = 0.05
 
 
@@ -27,18 +27,18 @@ class TailRisk:
     level: float
     var: float | None
     cvar: float | None
-    backtest: "TailBacktest | None" = None  # None without a day that could be judged
+    backtest: "TailBacktest | None" = None  # None without a day that can be tested
 
 
 @dataclass(frozen=True, slots=True)
 class TailBacktest:
-    """How often the VaR of the days before a day was exceeded on it; no day is proxied.
+    """Days whose loss exceeded the VaR of the days before; no day is proxied.
 
-    Kupiec: the p-value is how likely as wrong a count is where the VaR is right.
+    `p_value` (Kupiec) is the probability of a count at least as wrong if the VaR is right.
     """
 
-    window: int  # days that each VaR was taken from
-    days: int  # that were judged
+    window: int  # days behind each VaR
+    days: int  # tested
     exceptions: int
     expected: float
     likelihood_ratio: float | None
@@ -46,7 +46,7 @@ class TailBacktest:
 
     @property
     def is_rejected(self) -> bool | None:
-        """Whether the VaR is wrong, at 5 %."""
+        """True if the VaR is rejected at 5 %."""
         if self.p_value is None:
             return None
         return to_millionths(self.p_value) < to_millionths(_SIGNIFICANT)
@@ -56,8 +56,8 @@ class TailBacktest:
 class Risk:
     """None where not defined; `reason` says why.
 
-    The tails alone rest on more than the common days: `proxied` holds the days by symbol on which
-    a young member's return was put together from the market's.
+    The tails also use days with proxied returns. `proxied` is the number of days by symbol on
+    which a young member's return was derived from the market's.
     """
 
     observations: int  # common days
@@ -71,10 +71,10 @@ class Risk:
 
 
 def compute_risk(daily: Panel | None, weights: Mapping[str, float]) -> Risk:
-    """Of `weights` (fractions of equity by symbol; the rest is cash), filtered historical tails.
+    """Risk of `weights` (fractions of equity by symbol; the rest is cash).
 
-    A day counts only if every symbol has a return on it: no gap is filled in. For the tails the
-    days before a young member's first are proxied.
+    A day counts only if every symbol has a return on it. The tails are filtered historical, with
+    the days before a young member's first proxied.
     """
     held = {symbol: weight for symbol, weight in weights.items() if weight > 0.0}
     if not held:
@@ -106,7 +106,7 @@ def compute_risk(daily: Panel | None, weights: Mapping[str, float]) -> Risk:
 def value_at_risk(daily: Panel | None, weights: Mapping[str, float], level: float) -> float | None:
     """One-day loss exceeded on a share 1 - level of the days, filtered historical, as a fraction.
 
-    The same returns as the tails of `risk_of`; 0 if nothing is held, None if it is not known.
+    The returns are those of the tails of `compute_risk`; 0 if nothing is held, None if unknown.
     """
     held = {symbol: weight for symbol, weight in weights.items() if weight > 0.0}
     if not held:
@@ -126,7 +126,7 @@ def _missing(daily: Panel | None, held: Mapping[str, float]) -> str | None:
 def _returns(daily: Panel, held: Mapping[str, float]) -> tuple[Floats, Floats]:
     """Simple returns of the symbols held (T, N) and of the market (T,), NaN where unknown."""
     columns = {name: at for at, name in enumerate(daily.symbols)}
-    simple = simple_returns(unbroken(daily))
+    simple = simple_returns(contiguous(daily))
     market = simple[:, columns[MARKET]] if MARKET in columns else np.full(len(simple), np.nan)
     return simple[:, [columns[symbol] for symbol in held]], market
 
@@ -134,11 +134,11 @@ def _returns(daily: Panel, held: Mapping[str, float]) -> tuple[Floats, Floats]:
 def _proxied(
     own: Floats, market: Floats, symbols: tuple[str, ...]
 ) -> tuple[Floats, Mapping[str, int]]:
-    """The returns (T, N) with the days before each symbol's first filled in; days by symbol.
+    """Returns (T, N) with the days before each symbol's first filled in; filled days by symbol.
 
-    beta * market + a draw from its own residuals, seeded by its name: the same history gives the
-    same answer. A symbol with fewer than 30 returns beside the market's is left as it is, and so
-    are gaps after its first day: days that are not complete are left out. Source: QUANT section 9.
+    A filled return is beta * market plus a draw from the symbol's residuals, seeded by its name.
+    Symbols with fewer than 30 returns common with the market are not filled, nor are later gaps.
+    Incomplete days are left out. Source: QUANT section 9.
     """
     filled, days = own.copy(), dict[str, int]()
     for at, symbol in enumerate(symbols):
@@ -155,7 +155,7 @@ def _proxied(
 
 
 def _tails(returns: Floats, whole: Floats) -> tuple[TailRisk, ...]:
-    """Of `returns` (T,), judged by those of the days that are `whole`."""
+    """Tail risk of `returns` (T,), with a backtest on the complete days `whole`."""
     return tuple(
         TailRisk(level, *var_cvar(returns, level, Method.FILTERED), _backtest(whole, level))
         for level in LEVELS
@@ -180,7 +180,7 @@ def beta(returns: Floats, market: Floats) -> float | None:
 
 
 def _contributions(returns: Floats, shares: Floats) -> list[float]:
-    """w_i (S w)_i / w'S w, (N,); empty where nothing moved."""
+    """Risk contributions w_i (S w)_i / w'S w, (N,); empty without any variance."""
     covariance = np.atleast_2d(np.cov(returns, rowvar=False))
     parts = shares * (covariance @ shares)
     variance = float(parts.sum())

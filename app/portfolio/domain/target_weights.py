@@ -1,4 +1,4 @@
-"""Target weights of the members by method: within bounds, as the operator set them, or calmer."""
+"""Target weights by method, within bounds and scaled down to a volatility target."""
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
@@ -24,7 +24,7 @@ from app.portfolio.domain.weighting import (
 
 @dataclass(frozen=True, slots=True)
 class MemberConstraint:
-    """A member's role and the reason for it."""
+    """Role of a member and the reason for it."""
 
     request: WeightRequest
     reason: str
@@ -38,9 +38,8 @@ def compute_targets(
 ) -> Allocation:
     """Target weights of the constrained members; `method` stands in for the configured one.
 
-    With a volatility target the funded weights shrink together until the portfolio is not more
-    volatile than that, below their minimum if need be; what they give up is cash. Where the
-    volatility is not known no funded weight grows.
+    With a volatility target the funded weights shrink together until it is met, below their
+    minimum if necessary; the rest is cash. If the volatility is unknown, no funded weight grows.
     """
     requests = tuple(constraint.request for constraint in constraints.values())
     if (method or configuration.rebalancing.method) is WeightingMethod.FIXED:
@@ -56,15 +55,14 @@ def compute_targets(
 
 
 def compute_volatility(weights_u: Mapping[str, int], known: Covariance) -> float | None:
-    """Annualised, of weights in micro-percent; None where a held symbol is not covered."""
+    """Annualised volatility of weights in micro-percent; None if a held symbol is not covered."""
     return known.volatility({symbol: weight / FULL for symbol, weight in weights_u.items()})
 
 
 def _fixed(requests: tuple[WeightRequest, ...], configuration: Configuration) -> Allocation:
-    """Operator weights, capped by the maximum and scaled down where locked weights leave less.
+    """Operator weights, capped by the maximum and scaled down to the room beside locked weights.
 
-    A member that no weight was set for has none. Where that is so of all of them nothing was
-    decided: they keep theirs.
+    A member without an operator weight gets 0. If no member has one, all keep their weights.
     """
     wanted = configuration.rebalancing.fixed_weights_u
     held = {
@@ -101,15 +99,13 @@ def apply_no_trade_band(
     least_u: Mapping[str, int] = MappingProxyType({}),
     released: AbstractSet[str] = frozenset(),
 ) -> Allocation:
-    """The targets, but funded members inside their band and bounds stay where they are.
+    """Targets in which funded members inside their band and bounds keep their weight.
 
-    Members of `released` move although they are inside their band.
-
-    `bands_u` is how far each may be from its target. The others go to their targets (lots are
-    whole: the edge of the band is no cheaper), and what the first ones hold more or less than
-    theirs is taken from or given to these, none of them beyond its band or bounds. Where that does
-    not fit further members move as well, first those whose own distance helps. No change is
-    smaller than `least_u` of its symbol. Source: QUANT section 6.
+    `bands_u` is the allowed distance of each member from its target. Members of `released` move
+    even inside their band. Members outside move to their targets, not to the edge of the band.
+    They absorb the excess or shortfall of the unchanged ones, within their bands and bounds.
+    If that does not fit, further members move, first those whose own distance helps.
+    No change is smaller than `least_u` of its symbol. Source: QUANT section 6.
     """
     stuck: set[str] = set()
     while True:
@@ -133,7 +129,7 @@ def _with_fewest(
     stuck: AbstractSet[str],
     released: AbstractSet[str],
 ) -> Allocation:
-    """As `apply_no_trade_band`, while the members of `stuck` keep their weight."""
+    """`apply_no_trade_band` with the members of `stuck` keeping their weight."""
     held = {name: one.request.held_u for name, one in constraints.items()}
     ahead = {
         name: target.weights_u[name] - held[name]
@@ -164,7 +160,7 @@ def _with_fewest(
         given = _given(moved[:count], left, target, bands_u, low_u, high_u)
         if given is not None:
             return Allocation({**target.weights_u, **left, **given}, target.cash_u, target.flags)
-    # Only reductions are sure to fit beside what is stuck; they free cash.
+    # Only reductions always fit beside the stuck members; they free cash.
     reduced = {name: min(held[name], target.weights_u[name]) for name in must}
     weights = {**target.weights_u, **{name: held[name] for name in others}, **kept, **reduced}
     return Allocation(weights, FULL - sum(weights.values()), target.flags)
@@ -178,7 +174,7 @@ def _given(
     low_u: int,
     high_u: int,
 ) -> dict[str, int] | None:
-    """Weights of the moved so that all add up; None if their bands and bounds have no room."""
+    """Weights of the moved members that complete the total; None if bands and bounds forbid it."""
     short = sum(target.weights_u[name] - held for name, held in kept.items())
     ways = {name: target.weights_u[name] for name in moved}
     rooms = [
@@ -231,7 +227,7 @@ def _calmed(
 
 
 def _largest(fits: Callable[[int], bool]) -> int:
-    """The largest share in millionths that fits, where the whole does not; 0 where none does."""
+    """Largest share in millionths below the whole that fits; 0 if none does."""
     low, high = 0, ONE
     while high - low > 1:
         middle = (low + high) // 2
@@ -242,11 +238,11 @@ def _largest(fits: Callable[[int], bool]) -> int:
 def drift_weights(
     portfolio: Portfolio, set_at: Mapping[str, Decimal], now: Mapping[str, Decimal]
 ) -> Portfolio:
-    """The portfolio with every weight moved by its price, relative to the equity index.
+    """Portfolio with every weight moved by its price, relative to the equity index.
 
-    `set_at` and `now` are mark prices by symbol: of the moment when weights were last set, and of
-    this one. A member without both keeps its weight of record; the others and the cash share
-    what is left in proportion to what they are worth now. Weights and cash stay exactly FULL.
+    `set_at` and `now` are mark prices by symbol, when weights were last set and now. A member
+    without both keeps its recorded weight. The others and the cash share the rest in proportion
+    to their current value. Weights and cash stay exactly FULL.
     """
     moved = {
         one.symbol: one.weight_u * Fraction(now[one.symbol]) / Fraction(set_at[one.symbol])
@@ -269,6 +265,6 @@ def drift_weights(
 
 
 def read_mark_prices(payload: Mapping[str, Any]) -> dict[str, Decimal]:
-    """The known mark prices that an event carries, by symbol."""
+    """Known mark prices of an event, by symbol."""
     marks = payload.get("marks", {}).values()
     return {one["symbol"]: Decimal(one["mark"]) for one in marks if one["mark"] is not None}

@@ -1,4 +1,4 @@
-"""Value at risk and expected shortfall of daily returns, and the test whether they were right.
+"""Value at risk and expected shortfall of daily returns, with a backtest.
 
 Horizon one day; losses are positive fractions. Source: QUANT section 9.
 """
@@ -13,19 +13,19 @@ from scipy.special import chdtrc, ndtri, xlogy
 from app.foundation.decimal_math import ONE, to_millionths
 from app.market.domain.models import Floats
 
-LEAST: Final = 30  # returns below which a tail is not spoken of
-_SEED: Final = 30  # returns that start the variance of the filter; their own are not used
+LEAST: Final = 30  # returns needed for a tail
+_SEED: Final = 30  # returns that start the variance of the filter and are not used otherwise
 _DECAY: Final = 0.94
-_FAR: Final = -4.0  # of a normal variable: one day in thirty thousand
+_FAR: Final = -4.0  # normal quantile of one day in thirty thousand
 
 
 class Method(StrEnum):
-    """How the tail is taken."""
+    """Method that estimates the tail."""
 
     HISTORICAL = "historical"
-    CORNISH_FISHER = "cornish_fisher"  # normal, bent by skewness and kurtosis
-    EWMA = "ewma"  # normal, with the variance of today
-    FILTERED = "filtered_historical"  # past surprises, scaled to the variance of today
+    CORNISH_FISHER = "cornish_fisher"  # normal, adjusted by skewness and kurtosis
+    EWMA = "ewma"  # normal, with the current variance
+    FILTERED = "filtered_historical"  # standardised past returns, scaled to the current variance
 
 
 def var_cvar(
@@ -38,20 +38,20 @@ def var_cvar(
     mean of the k+1 lowest, k = int((T-1)(1-level)). Raises ValueError for a level not in (0, 1).
     """
     if not 0.0 < level < 1.0:
-        raise ValueError("a level lies between 0 and 1")
+        raise ValueError("the level must lie between 0 and 1")
     known = returns[np.isfinite(returns)]
     share = round(1.0 - level, 12)  # 1 - 0.9 is a hair below a tenth
     if method is Method.EWMA:
         return _normal(known, share)
     if method is Method.CORNISH_FISHER:
-        return _bent(known, share)
+        return _cornish_fisher(known, share)
     if method is Method.HISTORICAL:
         return _tail(known, share)
     if len(known) < _SEED + LEAST:
         return None, None
     variances = _variances(known)
     sigma = np.sqrt(variances)
-    # Days whose variance is nil say nothing of how large a surprise they were.
+    # A day of zero variance has no standardised return.
     surprises = known[_SEED:][sigma[:-1] > 0.0] / sigma[:-1][sigma[:-1] > 0.0]
     return _tail(surprises, share, float(sigma[-1]))
 
@@ -59,13 +59,13 @@ def var_cvar(
 def run_kupiec_test(
     exceptions: int, observations: int, share: float
 ) -> tuple[float | None, float | None]:
-    """Likelihood ratio and p-value of `exceptions` days beyond a VaR that should have `share`.
+    """Likelihood ratio and p-value of `exceptions` days beyond a VaR of expected `share`.
 
     Chi-squared with one degree of freedom; (None, None) without observations. Raises ValueError
-    for counts or a share that cannot be.
+    for impossible counts or shares.
     """
     if not 0 <= exceptions <= observations or not 0.0 < share < 1.0:
-        raise ValueError("exceptions are among the observations, the share between 0 and 1")
+        raise ValueError("need 0 <= exceptions <= observations and 0 < share < 1")
     if observations == 0:
         return None, None
     quiet, seen = observations - exceptions, exceptions / observations
@@ -76,9 +76,9 @@ def run_kupiec_test(
 
 
 def count_exceptions(returns: Floats, level: float, window: int, method: Method) -> tuple[int, int]:
-    """Days whose loss was beyond the VaR of the `window` returns before, and the days judged.
+    """Days whose loss exceeded the VaR of the `window` returns before, and the days tested.
 
-    Every VaR sees only returns before its day; NaN returns are left out beforehand.
+    Each VaR uses only returns before its day; NaN returns are left out first.
     """
     known = returns[np.isfinite(returns)]
     if method is Method.FILTERED:
@@ -95,9 +95,9 @@ def count_exceptions(returns: Floats, level: float, window: int, method: Method)
 
 
 def _filtered_before(known: Floats, share: float, window: int) -> Floats | None:
-    """The filtered VaR of every day after the first `window`, all at once, as `var_cvar` has it.
+    """Filtered VaR of every day after the first `window`, vectorised and equal to `var_cvar`.
 
-    None where there is none for each of them: windows too short, or a variance of nil.
+    None if any day lacks one: the window is too short or a variance is zero.
     """
     if window < _SEED + LEAST or len(known) <= window:
         return None
@@ -129,11 +129,11 @@ def _normal(values: Floats, share: float) -> tuple[float, float] | tuple[None, N
     return -z * sigma, density / share * sigma
 
 
-def _bent(values: Floats, share: float) -> tuple[float, float] | tuple[None, None]:
-    """Quantile and mean of the tail with the sample's skewness and excess kurtosis.
+def _cornish_fisher(values: Floats, share: float) -> tuple[float, float] | tuple[None, None]:
+    """Tail quantile and mean, adjusted by the sample's skewness and excess kurtosis.
 
-    (None, None) where the expansion is no quantile function, which it is for small ones only: it
-    must rise from a day in thirty thousand to the quantile, or a rarer day would lose less.
+    (None, None) if the expansion does not rise from a day in thirty thousand to the quantile:
+    a rarer day would then lose less. Large skewness or kurtosis causes that.
     """
     mean, sd = (float(values.mean()), float(values.std())) if len(values) >= LEAST else (0.0, 0.0)
     if not sd > 0.0:
@@ -142,22 +142,22 @@ def _bent(values: Floats, share: float) -> tuple[float, float] | tuple[None, Non
     excess = float(np.mean(((values - mean) / sd) ** 4)) - 3.0
     z = float(ndtri(share))
     a, b, c = excess / 8.0 - skew**2 / 6.0, skew / 3.0, 1.0 - excess / 8.0 + 5.0 * skew**2 / 36.0
-    # The slope is lowest at an end, or where a parabola that opens upwards turns.
+    # The slope is lowest at an end, or at the vertex of an upward parabola.
     turn = min(max(-b / (2.0 * a), _FAR), z) if a > 0.0 else z
     if min((a * at + b) * at + c for at in (_FAR, turn, z)) <= 0.0:
         return None, None
     hazard = math.exp(-z * z / 2.0) / math.sqrt(2.0 * math.pi) / share
 
-    def bent(first: float, second: float, third: float) -> float:
+    def adjusted(first: float, second: float, third: float) -> float:
         moved = first + (second - 1.0) * skew / 6.0 + (third - 3.0 * first) * excess / 24.0
         return mean + sd * (moved - (2.0 * third - 5.0 * first) * skew**2 / 36.0)
 
     # The moments of a normal variable below z give the mean of the expansion below its quantile.
-    return -bent(z, z * z, z**3), -bent(-hazard, 1.0 - z * hazard, -(z * z + 2.0) * hazard)
+    return -adjusted(z, z * z, z**3), -adjusted(-hazard, 1.0 - z * hazard, -(z * z + 2.0) * hazard)
 
 
 def _variances(returns: Floats) -> Floats:
-    """Variance foreseen for each day after the seed, and for the day after the last; mean 0."""
+    """Forecast variance of each day after the seed and of the day after the last; mean 0."""
     variance = float(np.mean(returns[:_SEED] ** 2))
     out = [variance]
     for one in returns[_SEED:]:

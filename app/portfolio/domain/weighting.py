@@ -13,28 +13,28 @@ import numpy as np
 from app.configuration.domain.model import WeightingMethod
 from app.foundation.decimal_math import all_to_millionths, to_significant
 from app.market.domain.models import Floats
-from app.market.domain.panel import Panel, simple_returns, unbroken
+from app.market.domain.panel import Panel, contiguous, simple_returns
 from app.market.domain.return_statistics import ewma_volatility
 from app.portfolio.domain.models import FULL
 
 
 class Flag(StrEnum):
-    """Remarkable property of a set of weights."""
+    """Property of an allocation that the caller should know."""
 
     CAP_BOUND_CASH = "cap_bound_cash"  # all at their maximum, the rest is cash
-    FLOOR_RELAXED = "floor_relaxed"  # the minimums alone exceed what there is to give
+    FLOOR_RELAXED = "floor_relaxed"  # the minimums together exceed the available weight
     ZERO_SCORE_FILL = "zero_score_fill"  # the rest went to symbols without a raw share
-    VOLATILITY_TARGET = "volatility_target"  # weights shrunk until the portfolio is calm enough
-    VOLATILITY_UNKNOWN = "volatility_unknown"  # nothing grows: a target needs it and it is missing
-    FIXED_UNSET = "fixed_unset"  # the operator set a weight for no member: all keep theirs
-    LOCKED_EXCEED = "locked_exceed"  # what may not move leaves no room: all keep their weight
+    VOLATILITY_TARGET = "volatility_target"  # weights scaled down to the volatility target
+    VOLATILITY_UNKNOWN = "volatility_unknown"  # the target cannot be checked: no weight grows
+    FIXED_UNSET = "fixed_unset"  # no member has an operator weight: all keep theirs
+    LOCKED_EXCEED = "locked_exceed"  # locked weights leave no room: all keep their weight
 
 
 class WeightRole(StrEnum):
     """Role of a member when weights are set."""
 
     FUNDED = "funded"
-    LOCKED = "locked"  # keeps its weight and may not grow: its data or market stands still
+    LOCKED = "locked"  # keeps its weight, because its data or market is not current
     EXCLUDED = "excluded"  # weight 0: below the threshold or no longer tradeable
 
 
@@ -45,7 +45,7 @@ class WeightRequest:
     symbol: str
     role: WeightRole
     raw_share: float
-    held_u: int  # present weight, kept when locked
+    held_u: int  # current weight, kept when locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Allocation:
     flags: tuple[Flag, ...]
 
 
-_MAX_EXPONENT: Final = 700.0  # exp() of more is no longer a float
+_MAX_EXPONENT: Final = 700.0  # exp() of more exceeds a float
 
 
 def raw_share(z: float, volatility: float, tilt: float) -> float:
@@ -71,9 +71,8 @@ def raw_share(z: float, volatility: float, tilt: float) -> float:
 def allocate_weights(requests: Sequence[WeightRequest], low_u: int, high_u: int) -> Allocation:
     """Fund each request within [low_u, high_u]; locked members keep their weight.
 
-    Deterministic and independent of the order of requests. Bounds are never stretched: what the
-    maximums leave over is cash. Minimums that together exceed the room are scaled down and
-    flagged.
+    Deterministic and independent of the order of requests. Weight beyond the maximums stays cash.
+    Minimums that together exceed the room are scaled down and flagged.
     """
     held = {
         request.symbol: request.held_u for request in requests if request.role is WeightRole.LOCKED
@@ -127,7 +126,7 @@ def project_weights(
     positive = [one for one in exact if one > 0]
     spare = room_u - (count - len(positive)) * low
     if positive and len(positive) * high < spare:
-        # Symbols with a raw share are full: the rest is spread evenly over the others.
+        # Symbols with a raw share are at the maximum; spread the rest evenly over the others.
         rest = (room_u - Fraction(len(positive) * high)) / (count - len(positive))
         filled = [Fraction(high) if one > 0 else rest for one in exact]
         return round_to_total(filled, room_u), [*flags, Flag.ZERO_SCORE_FILL]
@@ -154,19 +153,19 @@ def _level(
     def filled(level: Fraction) -> Fraction:
         return sum((_clip(level * one, low, high) for one in raw_shares), Fraction(0))
 
-    # The sum grows with lambda and is linear between two breakpoints: find the stretch, then solve.
+    # The sum grows with lambda, linearly between breakpoints: find the segment, then solve.
     first, last = 0, len(breaks) - 1
     while last - first > 1:
         middle = (first + last) // 2
         first, last = (middle, last) if filled(breaks[middle]) <= total else (first, middle)
     left, right = breaks[first], breaks[last]
     below, above = filled(left), filled(right)
-    # low < high here, so the sum does grow on the stretch that the search ends on.
+    # low < high here, so the sum grows on that segment.
     return left + (right - left) * (total - below) / (above - below)
 
 
 def round_to_total(shares: Sequence[Fraction], room_u: int) -> list[int]:
-    """Integers below the exact shares, and the missing units to the largest remainders."""
+    """Round down to integers and give the missing units to the largest remainders."""
     units = [math.floor(share) for share in shares]
     missing = room_u - sum(units)
     by_remainder = sorted(range(len(shares)), key=lambda i: (units[i] - shares[i], i))
@@ -178,11 +177,11 @@ def round_to_total(shares: Sequence[Fraction], room_u: int) -> list[int]:
 def hierarchical_parity(matrix: Floats) -> Floats:
     """Shares (N,) for a covariance (N, N) with a positive diagonal: none negative, the sum is 1.
 
-    Clusters by Ward's linkage of the distances sqrt((1 - correlation) / 2), puts what is alike
-    side by side, then halves that order again and again and gives each half the inverse of its
-    variance at inverse-variance shares. Nothing is inverted: a singular matrix is no harm. Between
-    distances whose squares are equal to 6 decimals the earlier pair is joined. Source: QUANT
-    section 5, Lopez de Prado 2016.
+    Ward's linkage of the distances sqrt((1 - correlation) / 2) orders similar symbols side by side.
+    The order is bisected repeatedly; each half gets a share by the inverse of its variance at
+    inverse-variance shares. No matrix is inverted, so a singular one is allowed. Of distances with
+    squares equal to 6 decimals the earlier pair is joined. Source: QUANT section 5, Lopez de
+    Prado 2016.
     """
     size = len(matrix)
     shares = np.ones(size)
@@ -208,7 +207,7 @@ def _distances(matrix: Floats) -> Floats:
 
 
 def _order(distances: Floats) -> list[int]:
-    """The leaves of the tree from left to right; the cluster that is older stands on the left."""
+    """Leaves of the tree from left to right; the older cluster is on the left."""
     size = len(distances)
     leaves = {at: [at] for at in range(size)}
     squares = np.full((2 * size, 2 * size), np.inf)
@@ -224,7 +223,7 @@ def _order(distances: Floats) -> list[int]:
             count = len(leaves[third])
             to_one = squares[min(one, third), max(one, third)]
             to_other = squares[min(other, third), max(other, third)]
-            # Lance-Williams: Ward's distance from the third to the two as one.
+            # Lance-Williams: Ward's distance from the third cluster to the merged two.
             squares[third, new] = (
                 (counts[0] + count) * to_one + (counts[1] + count) * to_other - count * near
             ) / (sum(counts) + count)
@@ -234,7 +233,7 @@ def _order(distances: Floats) -> list[int]:
 
 
 def _variance(matrix: Floats, part: list[int]) -> float:
-    """Of a cluster whose members are held in proportion to the inverse of their variances."""
+    """Variance of a cluster at inverse-variance shares."""
     inner = matrix[np.ix_(part, part)]
     shares = 1.0 / np.diag(inner)
     shares /= shares.sum()
@@ -245,7 +244,7 @@ COVARIANCE_DAYS: Final = 250
 _LEAST_DAYS: Final = 30
 _SWEEPS: Final = 500
 _LEAST_BUDGET: Final = 1e-9
-_EXACT: Final = 1e-14  # relative change of a share at which the descent has arrived
+_EXACT: Final = 1e-14  # relative change of a share at which the descent ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,14 +263,13 @@ class Covariance:
 
 
 def estimate_covariance(daily: Panel, symbols: tuple[str, ...]) -> Covariance:
-    """Of the symbols with enough closed daily bars, over their common days.
+    """Covariance of the symbols with enough closed daily bars, over at most the last 250 days.
 
-    Correlations over those days, shrunk, times EWMA volatilities over each one's own days: coins
-    differ so much in variance that shrinking that would make the calm wild and the wild calm. The
-    last 250 days at most; a symbol without 30 returns of its own is left out, and so is one that
-    leaves the others without 30 days in common.
+    It is the shrunk correlation over the common days, times EWMA volatilities over each symbol's
+    own days. Variances are not shrunk, because coins differ too much in variance. A symbol is
+    left out if it has under 30 returns, or if it leaves the others under 30 common days.
     """
-    simple = simple_returns(unbroken(daily), COVARIANCE_DAYS)
+    simple = simple_returns(contiguous(daily), COVARIANCE_DAYS)
     returns = {name: simple[:, at] for at, name in enumerate(daily.symbols) if name in symbols}
     lengths = {name: int(np.isfinite(one).sum()) for name, one in returns.items()}
     common = np.ones(len(simple), dtype=np.bool_)
@@ -291,9 +289,9 @@ def estimate_covariance(daily: Panel, symbols: tuple[str, ...]) -> Covariance:
 
 
 def estimate_correlation(returns: Floats) -> Floats:
-    """(N, N) correlation of (T, N) returns without holes, shrunk towards none at all.
+    """(N, N) correlation of (T, N) returns without gaps, shrunk towards zero.
 
-    A symbol without moves correlates with itself only.
+    A symbol of constant price correlates with itself only.
     """
     spread = returns.std(axis=0)
     moved = np.flatnonzero(spread > 0.0)
@@ -318,11 +316,11 @@ def shrink_covariance(returns: Floats) -> tuple[Floats, float]:
 
 
 def risk_parity(matrix: Floats, budgets: Floats | None = None, most: int = _SWEEPS) -> Floats:
-    """Shares (N,) that contribute risk as `budgets` (N,) say, by cyclical coordinate descent.
+    """Shares (N,) whose risk contributions are proportional to `budgets` (N,).
 
-    The same each without budgets; only their proportions count, and they are positive. `matrix`
-    has a positive diagonal. x_i = (-q_i + sqrt(q_i^2 + 4 S_ii b_i)) / (2 S_ii) with q_i = sum over
-    j != i of S_ij x_j, then normalised. A dozen sweeps suffice; after `most` it ends in any case.
+    Without budgets all contribute the same; budgets and the diagonal of `matrix` are positive.
+    Cyclical coordinate descent, at most `most` sweeps: with q_i = sum over j != i of S_ij x_j,
+    x_i = (-q_i + sqrt(q_i^2 + 4 S_ii b_i)) / (2 S_ii), then normalised.
     """
     size = len(matrix)
     diagonal = np.diag(matrix)
@@ -335,7 +333,7 @@ def risk_parity(matrix: Floats, budgets: Floats | None = None, most: int = _SWEE
         for i in range(size):
             q = float(matrix[i] @ shares - diagonal[i] * shares[i])
             root = np.sqrt(q * q + 4.0 * diagonal[i] * wanted[i])
-            # The same root without the cancellation that a large positive q would bring.
+            # Equal to the other branch, without cancellation at a large positive q.
             shares[i] = (
                 2.0 * wanted[i] / (q + root) if q > 0.0 else (root - q) / (2.0 * diagonal[i])
             )
@@ -357,9 +355,8 @@ def raw_shares(
 ) -> dict[str, float]:
     """Raw share of every member; only the proportions count, 0 means none.
 
-    `fixed` is not a matter of proportions: its weights are the operator's. A member that the
-    covariance does not cover gets, under both parities, the mean of the others in proportion to
-    the inverse of its volatility.
+    The method `fixed` ignores them. Under both parities a member that the covariance does not
+    cover gets the mean of the others, scaled by the inverse of its volatility.
     """
     return {
         WeightingMethod.SCORE_TILTED: _tilted,
@@ -386,7 +383,7 @@ def _equal(members: Mapping[str, MethodInput], _known: Covariance | None) -> dic
 
 
 def _parity(members: Mapping[str, MethodInput], known: Covariance | None) -> dict[str, float]:
-    """Each contributes risk in proportion to exp(tilt * z): better scores may bring more of it."""
+    """Risk contributions proportional to exp(tilt * z): better scores take more risk."""
 
     def by_score(matrix: Floats, names: Sequence[str]) -> Floats:
         own = [members[name] for name in names]
@@ -409,7 +406,7 @@ def _by_risk(
     inverse = _inverse(members, known)
     if known is None:
         return inverse
-    # By name, so that ranks that change places move no weight.
+    # By name, so that a change of ranks moves no weight.
     moving = sorted(
         (
             at

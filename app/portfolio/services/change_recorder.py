@@ -56,7 +56,7 @@ def with_new_weights(
 ) -> PortfolioChange:
     """Change with new weights for the resulting members; unchanged if data is stale.
 
-    Members inside their band stay where prices have carried them, as in a rebalance.
+    Members inside their band keep their drifted weight, as in a rebalance.
     While trading is switched off no weight grows: freed weight stays cash.
     """
     state = change.portfolio
@@ -80,12 +80,11 @@ def with_new_weights(
 def with_mark_prices(
     before: Portfolio, change: PortfolioChange, context: DecisionContext
 ) -> tuple[Draft, ...]:
-    """The drafts with the age of their data, the last with every mark price around the change.
+    """Add the data age to all drafts and the mark prices around the change to the last one.
 
-    `data_as_of` is the exchange time that the market was known up to; null where it was unknown.
-    From the marks the equity can be reconstructed. An unknown mark is written as null, with the
-    doubt where one was there and not believed; a change that moves neither members nor weights has
-    none.
+    `data_as_of` is the exchange time of the market data; null if unknown. The equity can be
+    reconstructed from the marks. An unknown mark is null, with the reason if it is in quarantine.
+    A change of neither members nor weights has no marks.
     """
     if not any(draft.type in _MARKED for draft in change.drafts):
         return change.drafts
@@ -109,7 +108,11 @@ def _mark(symbol: str, context: DecisionContext) -> dict[str, object]:
             payload["redenominated"] = _redenominations_payload(changes)
         return payload
     quote = context.market.quote(symbol)
-    return {"symbol": symbol, "mark": None, "doubt": None if quote is None else quote.doubt}
+    return {
+        "symbol": symbol,
+        "mark": None,
+        "doubt": None if quote is None else quote.quarantine_reason,
+    }
 
 
 def _redenominations_payload(changes: Iterable[Redenomination]) -> list[dict[str, str]]:
@@ -125,7 +128,7 @@ def _redenominations_payload(changes: Iterable[Redenomination]) -> list[dict[str
     ]
 
 
-# Adds the equity of the moment to drafts that set weights; performance implements it.
+# Adds the current equity to drafts that set weights; performance implements it.
 IndexEquity = Callable[[UnitOfWork, Sequence[Draft], EventOrigin], Awaitable[tuple[Draft, ...]]]
 
 
@@ -171,7 +174,7 @@ class ChangeRecorder:
         events = await unit.get(HistoryRepository).append(drafts, stamp)
         if entering := sum(draft.type is EventType.ADD for draft in drafts):
             seats = await unit.get(ReplacementRepository).vacancies()
-            # Newcomers take the seats that still wait before those that wait no longer.
+            # New members fill waiting seats before expired ones.
             seats = tuple(sorted(seats, key=context.is_seat_given_up))
             await unit.get(ReplacementRepository).fill_vacancies(seats[:entering])
         await unit.get(PortfolioRepository).save(

@@ -29,23 +29,21 @@ from app.portfolio.storage.portfolio import ControlRepository, PortfolioReposito
 
 @dataclass(frozen=True, slots=True)
 class WatchedSymbol:
-    """Watched symbol; None means unknown."""
+    """Watched symbol with score and rank; None means unknown."""
 
     lock: Lock
     score: float | None
     confidence: float | None
     rank: int | None  # on the board
     entry_score: (
-        float  # needed to come in: the threshold, or the weakest member of a full portfolio
+        float  # needed to enter: the threshold, or that of the weakest member of a full portfolio
     )
     is_member: bool
-    refused: (
-        RefusedCandidate | None
-    )  # why it could not come in beside the members; None for a member
+    refused: RefusedCandidate | None  # refusal beside the members; None for a member
 
     @property
     def distance(self) -> float | None:
-        """How much score is missing; 0 or less: none is."""
+        """Score that is missing for entry; 0 or less means none."""
         return None if self.score is None else self.entry_score - self.score
 
 
@@ -99,8 +97,8 @@ def _entry_score(members: tuple[str, ...], context: DecisionContext) -> float:
 class ControlService:
     """Stores operator controls; each change is one history event, a repetition none.
 
-    The controls themselves stand beside the portfolio: the history says when they were moved, and
-    folding it gives the members and weights, which they do not touch.
+    Controls change neither members nor weights. They are stored apart from the portfolio state;
+    the history records their changes.
     """
 
     database: Database
@@ -165,7 +163,7 @@ class ControlService:
     ) -> CommandResult[Lock]:
         """Pin, ban or watch a symbol; replaces its former lock.
 
-        Raises RefusedError for an unknown symbol and for an end that has passed already.
+        Raises RefusedError for an unknown symbol and for an end in the past.
         """
 
         async def change(unit: UnitOfWork) -> Lock:

@@ -23,21 +23,21 @@ from app.market.domain.models import DAYS_A_YEAR, PAUSED, ContractKind, Contract
 from app.market.domain.panel import (
     Panel,
     Redenomination,
-    crossed,
+    find_crossed_change,
     is_redenomination,
     newest_close,
     redenominations,
     unit_changes,
     unit_changes_of_lots,
 )
-from app.market.domain.price_quarantine import MEANING
+from app.market.domain.price_quarantine import QUARANTINE_TEXTS
 from app.market.domain.return_statistics import correlations
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.service_mode import MarketLevel, ModeState
 from app.market.services.snapshot import spread
-from app.market.services.view import MarketOnce, MarketView
-from app.portfolio.domain.candidate_selection import Candidate
+from app.market.services.view import MarketView, QuoteSnapshot
+from app.portfolio.domain.candidate_selection import ScoredCandidate
 from app.portfolio.domain.controls import FREE, Controls
 from app.portfolio.domain.membership import NewMember
 from app.portfolio.domain.models import Member, Portfolio
@@ -59,7 +59,7 @@ def _ignore(_: Code) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """Passes the code of each refusal to `note`; a negative rule is a decision, no refusal."""
+    """Passes the code of each refusal to `note`; a negative decision is no refusal."""
 
     note: Callable[[Code], None] = _ignore
 
@@ -73,22 +73,21 @@ class Refusals:
             raise
 
 
-# A stamp and the moment of the decision -> proven time between them.
+# Timestamp and moment of the decision -> proven time between them.
 Elapsed = Callable[[datetime, datetime], timedelta]
 
-AGREEMENT: Final = timedelta(seconds=5)  # two clocks that are closer to one another agree
-CAPACITY: Final = 4_096  # stamps; far more than pauses, members and seats at one time
+AGREEMENT: Final = timedelta(seconds=5)  # largest difference of two clocks that agree
+CAPACITY: Final = 4_096  # timestamps; far more than pauses, members and seats at one time
 _ZERO: Final = timedelta(0)
 
 
 @dataclass(slots=True)
 class ElapsedTime:
-    """Time since a stored stamp: at first sight what both clocks prove, from then on monotonic.
+    """Proven time since a stored timestamp, independent of wrong or stepping clocks.
 
-    At first sight the earlier of the wall clock and the exchange's clock counts, so that one of
-    them may run ahead. Later the monotonic clock counts, so that a step of either changes nothing.
-    A stamp in the future was made by a wrong clock: its time begins at first sight. Before the
-    exchange has said its time nothing is proven.
+    On first use the earlier of the wall clock and the exchange's clock counts. Afterwards the
+    monotonic clock counts, so that steps of either clock have no effect. The time of a future
+    timestamp begins at first use. Before the exchange's first answer the time is 0.
     """
 
     monotonic: Monotonic
@@ -109,7 +108,7 @@ class ElapsedTime:
         if len(self._seen) > CAPACITY:
             self._seen.popitem(last=False)
         by_monotonic = first + timedelta(seconds=mono - seen)
-        # Where they agree the stamp is exact, and every process comes to the same figure.
+        # If both clocks agree the timestamp is exact, and all processes compute the same time.
         return by_clocks if abs(by_clocks - by_monotonic) <= AGREEMENT else by_monotonic
 
 
@@ -134,7 +133,7 @@ def figures(
         first = int(redenominations(panel)[column])
         if first and panel.opened_ms[first] > begin:
             return SinceInclusion(None, None, None)
-        # A bar counts if it closed after the member came in.
+        # A bar counts if it closed after the inclusion.
         closes = panel.close[panel.opened_ms + panel.interval.ms > begin, column]
         bars = DAYS_A_YEAR * Interval.DAY.ms / panel.interval.ms
     price = member.inclusion_price
@@ -156,8 +155,8 @@ def pairwise(
     }
 
 
-DELISTING_MARGIN = timedelta(hours=72)  # nothing is added that ends sooner
-_FRESH_PERCENT = 80  # of the members, below which no plan is made
+DELISTING_MARGIN = timedelta(hours=72)  # a contract that ends sooner may not enter
+_FRESH_PERCENT = 80  # share of fresh members needed for a plan
 _RETRY_S = 30.0
 
 
@@ -167,11 +166,11 @@ class DecisionContext:
 
     at: datetime
     configuration: Configuration
-    board: Board | None  # the newest complete one: a provisional board is never decided on
+    board: Board | None  # the newest complete one; provisional boards are not used
     market: MarketView
-    is_whole: bool  # a complete board was made after the first fill of this process
-    mode: ModeState  # of the service: the one that answers and health say
-    # Mark prices of the moment when weights were last set, by symbol: prices drift from there.
+    has_complete_board: bool  # a complete board was made after the first fill of this process
+    mode: ModeState  # of the service, as reported in responses
+    # Mark prices when weights were last set, by symbol; drift starts there.
     set_at: Mapping[str, Decimal] = field(default_factory=dict)
     controls: Controls = FREE
     leaving: frozenset[str] = frozenset()  # members whose replacement is confirmed
@@ -190,7 +189,7 @@ class DecisionContext:
         return stamp + self.since(stamp)
 
     def is_seat_given_up(self, vacancy: Vacancy) -> bool:
-        """Whether the vacancy is older than `replacement.vacancy_max_age_s`."""
+        """True if the vacancy is older than `replacement.vacancy_max_age_s`."""
         most = timedelta(seconds=self.configuration.replacement.vacancy_max_age_s)
         return self.since(vacancy.vacated_at) > most
 
@@ -232,14 +231,14 @@ class DecisionContext:
         return ContractStatus.UNKNOWN if quote is None else quote.contract.status
 
     def is_open(self, symbol: str) -> bool:
-        """Whether trading is open as far as known; an unseen contract counts as open."""
+        """True unless the contract is known not to be open."""
         return self.market.quote(symbol) is None or self.status_of(symbol) is ContractStatus.OPEN
 
     def must_leave(self, symbol: str) -> str | None:
         """Reason why the contract must leave the portfolio; None if it may stay or is unknown.
 
-        Being settled, settled, closed or gone, an announced delisting, or a pause that is longer
-        than `replacement.max_pause_s`.
+        Reasons are settlement, a closed or missing contract, an announced delisting, or a pause
+        longer than `replacement.max_pause_s`.
         """
         quote = self.market.quote(symbol)
         if quote is None:
@@ -260,16 +259,16 @@ class DecisionContext:
         return None
 
     def is_paused(self, symbol: str) -> bool:
-        """Whether a temporary trading stop keeps the member in the portfolio."""
+        """True if a temporary trading stop keeps the member in the portfolio."""
         return self.status_of(symbol) in PAUSED and self.must_leave(symbol) is None
 
     def mark(self, symbol: str) -> Decimal | None:
         """Mark price; None also while its prices are in quarantine."""
         quote = self.market.quote(symbol)
-        return None if quote is None or quote.doubt is not None else quote.mark
+        return None if quote is None or quote.quarantine_reason is not None else quote.mark
 
     def redenominations(self, symbol: str) -> tuple[Redenomination, ...]:
-        """Changes of the unit of its price: those of the bars, and one that no bar shows yet.
+        """Changes of the price unit, from the bars and a pending one that no bar shows yet.
 
         Stored changes of the multiplier prove one inside a daily bar without hourly bars, and
         inside an hourly bar before the day has closed.
@@ -291,10 +290,14 @@ class DecisionContext:
     def doubt(self, symbol: str) -> str | None:
         """Reason why the prices are in quarantine; None if they are not."""
         quote = self.market.quote(symbol)
-        return None if quote is None or quote.doubt is None else MEANING[quote.doubt]
+        return (
+            None
+            if quote is None or quote.quarantine_reason is None
+            else QUARANTINE_TEXTS[quote.quarantine_reason]
+        )
 
     def is_frozen(self, symbol: str) -> bool:
-        """Whether the contract has no trades while its index moves."""
+        """True if the contract has no trades while its index moves."""
         quote = self.market.quote(symbol)
         return quote is not None and quote.is_frozen
 
@@ -343,7 +346,7 @@ class DecisionContext:
         return drift_weights(portfolio, self.set_at, now)
 
     def _is_other_unit(self, symbol: str, mark: Decimal) -> bool:
-        """Whether the mark is in another unit than when weights were set, as prices tell."""
+        """True if the prices show another unit than when weights were set."""
         first = self.set_at.get(symbol)
         return first is not None and any(
             one.is_nearer_after(mark) and not one.is_nearer_after(first)
@@ -355,7 +358,7 @@ class DecisionContext:
         return replace(self, set_at={})
 
     def covariance(self, portfolio: Portfolio) -> Covariance | None:
-        """Of the members, from daily closes; None before the first fill."""
+        """Covariance of the members from daily closes; None before the first fill."""
         panel = self.market.panel(Interval.DAY)
         if panel is None:
             return None
@@ -364,8 +367,8 @@ class DecisionContext:
     def member_statuses(self, portfolio: Portfolio) -> dict[str, MemberStatus]:
         return {member.symbol: self.member_status(member.symbol) for member in portfolio.members}
 
-    def candidate(self, symbol: str) -> Candidate:
-        return Candidate(
+    def candidate(self, symbol: str) -> ScoredCandidate:
+        return ScoredCandidate(
             symbol=symbol,
             is_tradeable=self.may_enter(symbol),
             is_fresh=self.is_fresh(symbol),
@@ -374,7 +377,7 @@ class DecisionContext:
         )
 
     def sector(self, symbol: str) -> str:
-        """UNCLASSIFIED also for a symbol that the market does not have now."""
+        """Sector of a symbol; UNCLASSIFIED also if the market lacks it."""
         quote = self.market.quote(symbol)
         return UNCLASSIFIED if quote is None else quote.sector
 
@@ -383,20 +386,20 @@ class DecisionContext:
         return sound and self.is_tradeable(symbol) and self.controls.ban(symbol) is None
 
     def is_tradeable(self, symbol: str) -> bool:
-        """Whether the contract may enter: Open, and without an announced delisting."""
+        """True if the contract is Open without an announced delisting."""
         quote = self.market.quote(symbol)
         if quote is None or quote.contract.status is not ContractStatus.OPEN:
             return False
         ends = quote.contract.expires_ms
-        now = self.market.as_of() or self.at  # a replay has a time of its own
+        now = self.market.as_of() or self.at  # a replay has its own time
         return ends is None or ends / 1000 > (now + DELISTING_MARGIN).timestamp()
 
     def is_ending(self, symbol: str) -> bool:
-        """Whether the contract is open with a delisting ahead: no new positions."""
+        """True if the contract is open with an announced delisting: no new positions."""
         quote = self.market.quote(symbol)
         return quote is not None and self.is_open(symbol) and not self.is_tradeable(symbol)
 
-    def newcomer(self, entry: SymbolEntry) -> NewMember:
+    def new_member(self, entry: SymbolEntry) -> NewMember:
         return NewMember(
             symbol_id=entry.symbol_id,
             symbol=entry.symbol,
@@ -427,15 +430,15 @@ class DecisionContext:
             )
         if not self.is_board_fresh:
             raise _stale("The last scores are too old to decide on.")
-        if not self.is_whole:
+        if not self.has_complete_board:
             raise _stale("These scores are older than the first fill; new ones are on their way.")
         if (refusal := self.mode.refusal) is not None:
             raise refusal
         return self.board
 
     def has_board_in_force(self) -> bool:
-        """Whether a complete board is within its age limit."""
-        return self.board is not None and self.is_board_fresh and self.is_whole
+        """True if a complete board is within its age limit."""
+        return self.board is not None and self.is_board_fresh and self.has_complete_board
 
     def require_fresh(self, symbol: str) -> None:
         """Raises UnavailableError(market_data_stale)."""
@@ -443,9 +446,9 @@ class DecisionContext:
             raise _stale(f"The market data of {symbol} is too old to decide on.")
 
     def require_fresh_members(self, portfolio: Portfolio) -> None:
-        """Most members must be fresh for a plan; raises UnavailableError(market_data_stale).
+        """Check that enough members are fresh; raises UnavailableError(market_data_stale).
 
-        A contract that is known to be closed has no quotes any more: it does not count.
+        A closed contract has no quotes and does not count.
         """
         self.require_board()
         members = [member for member in portfolio.members if self.is_open(member.symbol)]
@@ -454,7 +457,7 @@ class DecisionContext:
             raise _stale(f"Only {fresh} of {len(members)} members have fresh market data.")
 
     def is_sound(self, portfolio: Portfolio) -> bool:
-        """Whether weights may be set: the board and most members are fresh."""
+        """True if weights may be set: the board and enough members are fresh."""
         try:
             self.require_fresh_members(portfolio)
         except UnavailableError:
@@ -466,14 +469,14 @@ class DecisionContext:
     ) -> dict[tuple[str, str], float]:
         """Known correlations of all pairs in the order of `symbols`; a missing pair has none.
 
-        `basis` is that of the settings, if it is not given.
+        Without `basis` that of the settings applies.
         """
         panel, rules = self.market.panel(Interval.DAY), self.configuration.correlation
         rules = rules if basis is None else replace(rules, basis=basis)
         return pairwise(panel, symbols, days, rules)
 
     def since_inclusion(self, member: Member) -> SinceInclusion:
-        """Figures of a member from hourly closes, from daily ones where those do not reach back."""
+        """Figures of a member from hourly closes, or daily ones if hourly history is short."""
         hourly, daily = self.market.panel(Interval.HOUR), self.market.panel(Interval.DAY)
         mark = self.mark(member.symbol)
         if self._is_redenominated_since(member, mark, hourly, daily):
@@ -492,7 +495,10 @@ class DecisionContext:
             return any(one.until > member.included_at for one in changes)
         close = newest_close(hourly, member.symbol) or newest_close(daily, member.symbol)
         last = close if mark is None else (self.at, mark)
-        return last is not None and crossed(changes, (member.included_at, first), last) is not None
+        return (
+            last is not None
+            and find_crossed_change(changes, (member.included_at, first), last) is not None
+        )
 
 
 def _stale(detail: str) -> UnavailableError:
@@ -500,18 +506,18 @@ def _stale(detail: str) -> UnavailableError:
 
 
 class BoardView(Protocol):
-    """Scores in memory; no call waits."""
+    """Scores in memory."""
 
-    def in_force(self) -> Board | None:
+    def latest_complete(self) -> Board | None:
         """The newest complete board; None before the first one."""
 
-    def is_whole(self) -> bool:
-        """Whether a complete board was made after the first fill of this process."""
+    def has_complete_board(self) -> bool:
+        """True if a complete board was made after the first fill of this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionContextFactory:
-    """Creates the decision context of the present moment."""
+    """Creates the current decision context."""
 
     boards: BoardView
     market: MarketView
@@ -523,17 +529,19 @@ class DecisionContextFactory:
     elapsed: Elapsed = elapsed_by_wall
 
     def __call__(self, configuration: Configuration) -> DecisionContext:
-        board, is_whole = self.boards.in_force(), self.boards.is_whole()
-        market = MarketOnce(self.market)
+        board, has_complete_board = self.boards.latest_complete(), self.boards.has_complete_board()
+        market = QuoteSnapshot(self.market)
         mode, elapsed = self._mode(), self.elapsed
         return DecisionContext(
-            self.clock(), configuration, board, market, is_whole, mode, elapsed=elapsed
+            self.clock(), configuration, board, market, has_complete_board, mode, elapsed=elapsed
         )
 
     def _mode(self) -> ModeState:
         if self.mode is not None:
             return self.mode()
-        return ModeState.of(MarketLevel(self.market.status(), 0, self.market.is_clock_safe()))
+        return ModeState.from_level(
+            MarketLevel(self.market.status(), 0, self.market.is_clock_safe())
+        )
 
     async def of(self, unit: UnitOfWork) -> DecisionContext:
         """Context with the settings and weight prices that the transaction reads."""

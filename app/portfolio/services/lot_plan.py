@@ -18,7 +18,7 @@ from app.portfolio.services.decision_context import DecisionContext
 
 @dataclass(frozen=True, slots=True)
 class LotPlan:
-    """Lots by symbol, None where there is no price."""
+    """Lots by symbol; None without a price."""
 
     lots: Mapping[str, int | None]
     rounding_errors: Mapping[str, float]  # realised minus target, fractions of equity
@@ -34,10 +34,9 @@ def plan_lots(
     context: DecisionContext,
     prices: Mapping[str, Decimal] = MappingProxyType({}),
 ) -> LotPlan:
-    """The lots of all weights together, at the mark prices; `prices` stand in for some of them.
+    """Allocate lots for all weights together at mark prices, which `prices` may override.
 
-    The rebalance plan, the position size of one symbol and the sizes of all members share this
-    function, so that their lots agree.
+    The rebalance plan and all position sizes use this function, so that their lots agree.
     """
     steps: dict[str, tuple[Decimal, int]] = {}  # value and lots of one step
     pinned: dict[str, str] = {}
@@ -79,9 +78,9 @@ class LotRule:
 def derive_lot_rule(
     symbols: Iterable[str], balance: Decimal | None, context: DecisionContext
 ) -> LotRule:
-    """No change below one lot or the minimum notional, by `balance` or the configured one.
+    """Smallest change by lot and minimum notional, from `balance` or the configured one.
 
-    A symbol whose price is not known or not believed keeps its weight while its contract is open.
+    A symbol without a usable price keeps its weight while its contract is open.
     """
     rules = context.configuration.sizing
     reference = rules.reference_balance or None
@@ -109,9 +108,8 @@ def estimate_trading_costs(
 ) -> tuple[float | None, bool]:
     """Cost of the changes as a fraction of equity, and whether it includes the books' impact.
 
-    Taker fee and half the spread; with a balance and the books of all that is traded what
-    sweeping them costs instead of half the spread. None where a quote is missing, or where a book
-    is too thin for the order: that is never extrapolated.
+    The cost is taker fee plus half the spread. With a balance and all order books, sweeping the
+    book replaces half the spread. None if a quote is missing or a book is too thin.
     """
     quotes = [context.market.quote(change.symbol) for change in changes]
     impact = balance is not None and all(one is not None and one.book is not None for one in quotes)
@@ -130,8 +128,8 @@ def estimate_trading_costs(
 def estimate_leg_cost(symbol: str, amount: float, context: DecisionContext) -> float | None:
     """Cost of trading `amount` (quote currency) once, as a fraction of it.
 
-    Taker fee and the larger of half the spread and sweeping the book; an amount of 0 sweeps
-    nothing. None where a quote or the book is missing, or the book is too thin.
+    The cost is taker fee plus the larger of half the spread and sweeping the book; an amount of 0
+    sweeps nothing. None if a quote or the book is missing, or the book is too thin.
     """
     cost, quote = context.trading_cost(symbol), context.market.quote(symbol)
     if amount == 0.0 or cost is None or quote is None:
@@ -140,7 +138,7 @@ def estimate_leg_cost(symbol: str, amount: float, context: DecisionContext) -> f
 
 
 def _with_impact(cost: float, quote: Quote, amount: float) -> float | None:
-    """`cost` with what sweeping the book costs in place of half the spread, if that is more."""
+    """`cost` with sweeping the book in place of half the spread, if that is more."""
     contract, bid, ask = quote.contract, quote.bid, quote.ask
     if quote.book is None or bid is None or ask is None or contract.is_inverse:
         return None

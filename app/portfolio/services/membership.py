@@ -94,8 +94,8 @@ class ReplaceResult:
 class PortfolioService:
     """Reads and changes of the membership.
 
-    Every change locks the portfolio first and then reads board and market from memory, so that
-    decisions use the current state and do not wait for the network.
+    Every change first locks the portfolio, then reads board and market from memory. Decisions
+    thus use the current state and do not wait for the network.
     """
 
     database: Database
@@ -104,7 +104,7 @@ class PortfolioService:
     recorder: ChangeRecorder
 
     async def view(self) -> PortfolioView:
-        """The portfolio with what is known of its members now."""
+        """Portfolio with the current figures of its members."""
         state, context = await self.contexts.present(self.database)
         views = self.contexts.views
         return views.get(
@@ -140,9 +140,9 @@ class PortfolioService:
                     Code.VALIDATION_FAILED, f"The portfolio may have up to {most} symbols."
                 )
             selection = _selected(context, most if size is None else size)
-            newcomers = [context.newcomer(context.resolve(name)) for name in selection.chosen]
-            if newcomers:
-                done = add_members(portfolio, newcomers, most, context.at, reason)
+            new_members = [context.new_member(context.resolve(name)) for name in selection.chosen]
+            if new_members:
+                done = add_members(portfolio, new_members, most, context.at, reason)
                 portfolio = await self._commit(unit, portfolio, done, context, command)
             realized = await unit.get(TradeRepository).realized()
             shown = portfolio_view(portfolio, context.with_weights_just_set(), realized)
@@ -163,14 +163,14 @@ class PortfolioService:
 
         Raises RefusedError (symbol_unknown, symbol_ambiguous, symbol_not_tradable,
         correlation_limit, sector_limit), ConflictError (portfolio_full,
-        symbol_already_in_portfolio), UnavailableError where data is too old to decide on.
+        symbol_already_in_portfolio), UnavailableError with stale data.
         """
 
         async def change(unit: UnitOfWork) -> MemberView:
             portfolio, context = await self._locked(unit, command)
             entry = context.resolve(text)
             most = context.configuration.max_portfolio_symbols
-            done = add_members(portfolio, [context.newcomer(entry)], most, context.at, reason)
+            done = add_members(portfolio, [context.new_member(entry)], most, context.at, reason)
             others = tuple(member.symbol for member in portfolio.members)
             _require_admissible(entry.symbol, others, done.portfolio, context)
             _require_room(entry.symbol, None, others, context)
@@ -230,12 +230,12 @@ class PortfolioService:
             old = _member_named(old_text, portfolio, context)
             entry = context.resolve(new_text)
             _require_another(old.symbol, entry.symbol)
-            newcomer = context.newcomer(entry)
+            new_member = context.new_member(entry)
             facts = {
                 "old_facts": last_facts(old, context),
                 "costs": swap_costs(old.symbol, entry.symbol, context),
             }
-            done = replace_member(portfolio, old.symbol, newcomer, facts, context.at, reason)
+            done = replace_member(portfolio, old.symbol, new_member, facts, context.at, reason)
             others = tuple(one.symbol for one in portfolio.members if one is not old)
             _require_admissible(entry.symbol, others, done.portfolio, context)
             _require_room(entry.symbol, old.symbol, others, context)

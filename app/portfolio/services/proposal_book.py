@@ -86,7 +86,7 @@ def proposal_from_plan(
         "cash_u": allocation.cash_u,
         "flags": [flag.value for flag in allocation.flags],
         "seen_u": {member.symbol: member.weight_u for member in seen},
-        # The drift below which a weight difference is no reason to trade.
+        # Weight difference below which drift does not trigger.
         "tolerance_u": context.configuration.rebalance_threshold_u,
     }
     kind = ProposalKind.REBALANCE

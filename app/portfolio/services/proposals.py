@@ -87,10 +87,9 @@ class ProposalService:
     ) -> CommandResult[Proposal]:
         """Execute the action by its ordinary use case and close the proposal with it.
 
-        A rebalance is the plan that was proposed, a replacement that of the two symbols; every
-        rule of safety is looked at again. A proposal that was made for another version of the
-        portfolio is superseded. A plan that does not hold any more is, too, and the one of this
-        moment is proposed in its place. Where the action is refused or cannot be done now, the
+        It executes the proposed plan or swap after checking every safety rule again. A proposal
+        for another version of the portfolio is superseded. So is a plan that is no longer valid,
+        and the current plan is proposed instead. If the action is refused or unavailable, the
         proposal stays open. Raises NotFoundError, ConflictError (invalid_state_transition,
         version_conflict, plan_changed), PreconditionFailedError and what the action raises.
         """
@@ -115,7 +114,7 @@ class ProposalService:
         try:
             answer = await self._execute(Approval(found, reason, who, ready, end, rendered))
         except PreconditionFailedError:
-            await ready()  # it says what became of the proposal
+            await ready()  # raises for a closed proposal
             raise
         except ConflictError as error:
             if error.code is not Code.PLAN_CHANGED:
@@ -231,9 +230,9 @@ def _has_ended(state: str) -> ConflictError:
 def _renewed(error: ConflictError, proposal_id: str | None) -> ConflictError:
     """Refusal that names the new proposal."""
     if proposal_id is None:
-        said, facts = "Nothing calls for a rebalance now.", {}
+        said, facts = "No rebalance is needed now.", {}
     else:
-        said, facts = "The plan of this moment is proposed.", {"proposal_id": proposal_id}
+        said, facts = "The current plan is proposed.", {"proposal_id": proposal_id}
     return ConflictError(error.code, f"{error.detail} {said}", facts=facts)
 
 

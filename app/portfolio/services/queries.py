@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import combinations
 from operator import itemgetter
 from statistics import fmean
+from typing import Final
 
 from app.configuration.domain.model import CorrelationBasis
 from app.foundation.decimal_math import is_above
@@ -17,7 +18,7 @@ from app.portfolio.domain.event_log import EventType, PortfolioEvent
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.replacement_candidates import correlation_of
-from app.portfolio.services.tradeability import DataFacts
+from app.portfolio.services.tradeability import DataFacts, describe_data
 from app.portfolio.services.views import MemberView, PortfolioView, portfolio_view, weakest
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -25,7 +26,7 @@ from app.portfolio.storage.portfolio import PortfolioRepository
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Averages are over the members for which the figure is known; None where there are none."""
+    """Statistics of the members; an average uses the known figures, None without any."""
 
     total_symbols: int
     max_portfolio_size: int
@@ -41,12 +42,25 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
+class PairCorrelation:
+    """Correlation of two members on the configured basis beside the raw one."""
+
+    pair: str  # "A-B" in rank order
+    correlation: float | None
+    raw_correlation: float | None
+    reason: str | None  # why there is no correlation
+
+
+NOT_ENOUGH_HISTORY: Final = "not_enough_history"
+
+
+@dataclass(frozen=True, slots=True)
 class CorrelationReport:
     days: int
     basis: str
     correlations: Mapping[str, float | None]  # "A-B" in rank order; None is not applicable
-    not_applicable: Mapping[str, str]  # why, by pair
-    raw: Mapping[str, float]  # of returns as they are, whatever the basis
+    not_applicable: Mapping[str, str]  # reason by pair
+    raw: Mapping[str, float]  # of raw returns, independent of the basis
     raw_average: float | None
     raw_highest: float | None
     raw_matrix: tuple[tuple[float | None, ...], ...]
@@ -58,10 +72,20 @@ class CorrelationReport:
     matrix: tuple[tuple[float | None, ...], ...]  # None is unknown
     facts: DataFacts
 
+    @property
+    def pairs(self) -> tuple[PairCorrelation, ...]:
+        """All pairs in rank order."""
+        return tuple(
+            PairCorrelation(pair, rho, self.raw.get(pair), None if rho is not None else why)
+            for pair in map("-".join, combinations(self.symbols, 2))
+            for rho in (self.correlations.get(pair),)
+            for why in (self.not_applicable.get(pair, NOT_ENOUGH_HISTORY),)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PortfolioQueries:
-    """Answers questions about the members; nothing here changes them."""
+    """Reads over the members."""
 
     database: Database
     contexts: DecisionContextFactory
@@ -84,8 +108,9 @@ class PortfolioQueries:
         )
 
     async def correlation(self, days: int | None = None) -> CorrelationReport:
-        """Of all pairs of members over `days` (default: the window of the alert)."""
-        return correlation_report(*await self._view(), days)
+        """Correlations of all pairs of members over `days` (default: the window of the alert)."""
+        view, context = await self._view()
+        return correlation_report(view.portfolio, context, days)
 
     async def replacement_candidates(self) -> tuple[tuple[MemberView, ...], DataFacts]:
         """The weakest members, priority 1 first."""
@@ -125,18 +150,18 @@ def _sectors(portfolio: Portfolio, context: DecisionContext) -> dict[str, int]:
 
 
 def mean_known(values: "list[float | None] | list[float]") -> float | None:
-    """Mean of the values that are known; None where there are none."""
+    """Mean of the known values; None without any."""
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
 
 
 def correlation_report(
-    view: PortfolioView, context: DecisionContext, days: int | None = None
+    portfolio: Portfolio, context: DecisionContext, days: int | None = None
 ) -> CorrelationReport:
-    """Of all pairs of members over `days` (default: the window of the alert)."""
+    """Correlations of all pairs of members over `days` (default: the window of the alert)."""
     rules = context.configuration.correlation
     window = rules.days if days is None else days
-    symbols = tuple(one.member.symbol for one in view.members)
+    symbols = tuple(member.symbol for member in portfolio.members)
     pairs = tuple(combinations(symbols, 2))
     rho_of = correlation_of(symbols, context, window)
     raw_of = correlation_of(symbols, context, window, CorrelationBasis.RAW)
@@ -175,12 +200,12 @@ def correlation_report(
         highest=max(values, default=None),
         symbols=symbols,
         matrix=_matrix(symbols, rho_of),
-        facts=view.facts,
+        facts=describe_data(context),
     )
 
 
 def _matrix(symbols: tuple[str, ...], rho_of: Correlation) -> tuple[tuple[float | None, ...], ...]:
-    """None where a correlation is not known or not applicable."""
+    """Correlation of a pair; None if unknown or not applicable."""
 
     def known(one: str, other: str) -> float | None:
         rho = rho_of(one, other)

@@ -64,12 +64,12 @@ class RebalanceRequest:
     """Parameters of one rebalance."""
 
     reason: str = "requested"
-    account_balance: Decimal | None = None  # with it the plan names lots
+    account_balance: Decimal | None = None  # adds lots to the plan
     method: WeightingMethod | None = None  # in place of the configured one
-    scheduled_at: datetime | None = None  # the tick; the same tick is carried out once
+    scheduled_at: datetime | None = None  # the tick, which is executed once
     is_dry_run: bool = False
-    approved: ApprovedPlan | None = None  # the plan to carry out, in place of that of the moment
-    is_unattended: bool = False  # by the schedule: then the policy says how far it goes
+    approved: ApprovedPlan | None = None  # plan to execute instead of the current one
+    is_unattended: bool = False  # by the schedule, subject to the automation settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class RebalanceInput:
     portfolio: Portfolio
     context: DecisionContext
     rebalanced_at: datetime | None  # when weights were last set by a rebalance
-    is_interval_done: bool = False  # since the interval last passed a check found nothing to do
+    is_interval_done: bool = False  # a check since the last interval found nothing to do
     refusal: RunFailure | None = None  # the error that a real run would raise; dry runs only
 
 
@@ -89,7 +89,7 @@ class RebalanceDecision:
 
     plan: Plan
     cost: float | None
-    has_impact: bool  # whether the cost holds what the order moves the price
+    has_impact: bool  # the cost includes the price impact of the order
     lots: LotPlan | None
     lot_rule: LotRule
 
@@ -154,7 +154,7 @@ def decide_rebalance(loaded: RebalanceInput, request: RebalanceRequest) -> Rebal
         low_u = context.configuration.min_weight_u
         made = plan_approved(request.approved, held, made, statuses, smallest.least_u, low_u)
     cost, has_impact = estimate_trading_costs(made.changes, balance, context)
-    # Without a reason to trade the weights in force stay, and with them the lots.
+    # Without a trigger the current weights and lots stay.
     kept = {member.symbol: member.weight_u for member in portfolio.members}
     weights_u = made.allocation.weights_u if made.triggers else kept
     lots = None if balance is None else plan_lots(weights_u, balance, context)
@@ -257,7 +257,7 @@ _RETRY_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RebalanceResult:
-    """The plan; `version` is the one that it made, or the present one where it changed nothing.
+    """Plan of the run; `version` is the one created, or the current one without a change.
 
     A result read from a stored run has no constraints in its plan.
     """
@@ -265,10 +265,10 @@ class RebalanceResult:
     run_id: str
     state: RunState | None  # None for a dry run, which is no run
     plan: Plan
-    lots: LotPlan | None  # where a balance was given
+    lots: LotPlan | None  # None without a balance
     cost: float | None  # fraction of equity
-    has_impact: bool  # whether the cost holds what the order moves the price
-    lot_rule: LotRule | None  # None: a run of before the rule
+    has_impact: bool  # the cost includes the price impact of the order
+    lot_rule: LotRule | None  # None for a run older than the rule
     version: int
     cash_u: int
     facts: DataFacts
@@ -286,25 +286,24 @@ class RebalanceRuns:
     database: Database
     clock: Clock
     new_id: NewId
-    owner: str  # names this process to people
+    owner: str  # readable name of this process
     shared: SharedClock | None = None  # None: this process is the only one
 
     async def now(self, unit: UnitOfWork) -> datetime:
         """Time of the clock that ends leases."""
         return await current_time(unit, self.shared, self.clock)
 
-    async def forget_old(self, keep: timedelta) -> int:
-        """Drops runs that ended longer ago; gives their number."""
+    async def delete_old(self, keep: timedelta) -> int:
+        """Delete runs that ended longer ago and return their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.get(RebalanceRunRepository).forget(await self.now(unit) - keep)
+            return await unit.get(RebalanceRunRepository).delete_old(await self.now(unit) - keep)
 
     async def claim(self, request: RebalanceRequest, command: Command) -> RebalanceRun:
         """Claim a run with exclusive use of the portfolio, or get the ended run of the same tick.
 
-        It is committed before any work begins, so that every process sees it. A tick of the
-        schedule has one executor at a time: a new executor continues the run that another
-        process started. Raises ConflictError(rebalance_in_progress) with the id of the run
-        that is active.
+        The claim is committed before any work begins, so that every process sees it. A tick of
+        the schedule has one executor at a time: a new executor continues the run that another
+        process started. Raises ConflictError(rebalance_in_progress) with the id of the active run.
         """
         now = self.clock()
         wanted = RebalanceRun(
@@ -348,9 +347,9 @@ class RebalanceRuns:
     ) -> RebalanceRun | None:
         """Close `run`, which failed with `error`, and return its stored state.
 
-        A transaction with an unknown outcome may have been committed: then the run is closed
-        already and stays unchanged. None where the database cannot tell now, and of a run for
-        another version of the portfolio, which is dropped: it never began.
+        A transaction with an unknown outcome may have been committed: the run is then closed
+        already and stays unchanged. A run for another version of the portfolio never began and is
+        deleted. None for such a run and while the database is unavailable.
         """
         try:
             async with self.database.write() as unit:
@@ -383,7 +382,7 @@ class RebalanceRuns:
 async def end_run(unit: UnitOfWork, run: RebalanceRun, steps: Iterable[RebalanceStep]) -> None:
     """Close `run` in the transaction of its effect.
 
-    Raises ConflictError where another process has taken its place: then nothing may be committed.
+    Raises ConflictError if another process took over; the transaction must not commit then.
     """
     if not await unit.get(RebalanceRunRepository).close(run, steps):
         raise lost_run_error(run)
@@ -392,7 +391,7 @@ async def end_run(unit: UnitOfWork, run: RebalanceRun, steps: Iterable[Rebalance
 async def require_no_active_run(unit: UnitOfWork, now: datetime) -> None:
     """Check that no run is about to set weights; raises ConflictError(rebalance_in_progress).
 
-    To be asked under the portfolio's lock, by what changes its members.
+    Changes of the membership call it under the portfolio's lock.
     """
     active = await unit.get(RebalanceRunRepository).active()
     if active is not None and not active.has_lapsed(now):

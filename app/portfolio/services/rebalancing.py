@@ -65,7 +65,7 @@ class Rebalancing:
     runs: RebalanceRuns
 
     async def weights(self) -> WeightsReport:
-        """Weights of record beside the targets; with stale data those of the last change."""
+        """Recorded weights beside the targets; with stale data the targets of the last change."""
         state, context = await self.contexts.present(self.database)
         views = self.contexts.views
         made = views.get(
@@ -78,9 +78,9 @@ class Rebalancing:
         return replace(made, version=state.portfolio.version)
 
     async def has_drifted(self) -> bool:
-        """Whether a check would move weights now because one is too far from its target; a read.
+        """True if a check would change weights now because of drift; a read.
 
-        No where nothing may be decided or set. Raises UnavailableError without the database.
+        False while decisions are not allowed. Raises UnavailableError without the database.
         """
         state, context = await self.contexts.present(self.database)
         portfolio = state.portfolio
@@ -114,9 +114,9 @@ class Rebalancing:
     ) -> CommandResult[RebalanceResult]:
         """Execute the current plan, by the configured method or another one.
 
-        Without a trigger the portfolio stays as it is. Every call is a run, and there is one at a
-        time; the tick `scheduled_at` has one run, and later calls get its stored result. A
-        dry run is no run and writes nothing; it says why the run would be refused now.
+        Without a trigger the portfolio is unchanged. Every call is a run; only one is active at a
+        time. The tick `scheduled_at` has one run, and later calls get its stored result. A dry run
+        writes nothing and returns the reason for which a run would be refused now.
         Raises UnavailableError (no_board_yet, market_data_stale), PreconditionFailedError,
         ConflictError (rebalance_in_progress with the id of the active run, trading_disabled).
         """
@@ -128,10 +128,10 @@ class Rebalancing:
         return await self.run(request, command, render)
 
     async def check(self, command: Command, scheduled_at: datetime | None = None) -> None:
-        """The rebalance of one tick of the schedule; the same tick again does nothing.
+        """Run the rebalance of one tick of the schedule; a repeated tick does nothing.
 
-        Without `scheduled_at` it is the tick that the configured interval last came to. How far it
-        goes is a matter of the policy: write down, propose, or carry out.
+        The default tick is the latest one of the configured interval. The automation settings
+        decide if the plan is recorded, proposed or executed.
         """
         if scheduled_at is None:
             async with self.database.read() as unit:
@@ -183,7 +183,7 @@ class Rebalancing:
             (run,) = claimed
             if not run.is_active:
                 return result_from_run(run)
-            recorder.steps.clear()  # the closure may be begun again
+            recorder.steps.clear()  # the transaction may be retried
             return await self.execute(unit, run, request, command, recorder)
 
         try:
@@ -194,13 +194,13 @@ class Rebalancing:
             for run in ours:
                 record = await self.runs.give_up(run, error, recorder.steps)
                 is_done = record is not None and record.outcome is not None
-                # By this very call, unheard, or by another executor of the same tick.
+                # Done by this call with its response lost, or by another executor of the tick.
                 if record is not None and is_done and isinstance(error, ServiceError):
                     result = result_from_run(record)
                     return CommandResult(result, None if render is None else render(result))
             raise
         if outcome.is_replay:
-            # Another took the key over, and was done before us: our run has nothing left to do.
+            # Another process took over the key and finished first: close our run.
             for run in claimed:
                 if run.is_active:
                     await self.runs.give_up(run, answered_elsewhere_error(), ())
@@ -265,8 +265,7 @@ class Rebalancing:
     async def propose_anew(self, command: Command) -> str | None:
         """Propose the current plan in place of one that is no longer valid.
 
-        The id of its proposal; None where nothing calls for a rebalance now. Raises what `check`
-        raises.
+        Returns the proposal id; None without a trigger. Raises the errors of `check`.
         """
         proposal_id, request = self.runs.new_id(), RebalanceRequest(CHECK, is_unattended=True)
 

@@ -76,8 +76,8 @@ class ReplacementResult:
     version: int
     swaps: tuple[ReplaceResult, ...]
     proposals: tuple[ReplacementProposal, ...]
-    exits: tuple[str, ...] = ()  # members that left for cash: no complete board was in force
-    entries: tuple[str, ...] = ()  # symbols that came in for such members later
+    exits: tuple[str, ...] = ()  # members that left for cash, without a complete board
+    entries: tuple[str, ...] = ()  # symbols that filled such seats later
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class ReplacementService:
     new_id: NewId
 
     async def evaluate(self) -> ReplacementOverview:
-        """Evaluate replacements and what blocks them; counts and writes nothing."""
+        """Evaluate replacements and their blocks; counts and writes nothing."""
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
             context = await self.contexts.of(unit)
@@ -113,11 +113,10 @@ class ReplacementService:
     ) -> CommandResult[ReplacementResult]:
         """Count one evaluation, then execute the due replacements, each as one version.
 
-        `unattended`: only the kinds that the settings let happen by themselves; the others are
-        proposed, if that is the policy. `forced_only`:
-        only members that cannot stay, and nothing is counted. Without a complete board in force
-        such members leave for cash, and their seats are filled once there is one. Raises
-        UnavailableError (no_board_yet, market_data_stale), PreconditionFailedError.
+        With `unattended` only kinds of automation `auto` are executed; others may be proposed.
+        With `forced_only` only members that cannot stay are replaced, and nothing is counted.
+        Without a complete board such members leave for cash; a later board fills their seats.
+        Raises UnavailableError (no_board_yet, market_data_stale), PreconditionFailedError.
         """
 
         async def change(unit: UnitOfWork) -> ReplacementResult:
@@ -195,7 +194,7 @@ class ReplacementService:
         for vacancy in vacancies[: max(0, most - len(portfolio.members))]:
             found = find_replacement_candidates(portfolio, context)
             others = tuple(describe_symbol(one.symbol, context) for one in portfolio.members)
-            # That member has left: a newcomer of its sector is one more of that sector.
+            # The member has left, so a new one of its sector adds to that sector.
             left = replace(describe_symbol(vacancy.symbol, context), sector=UNCLASSIFIED)
             gone = OutgoingMember(left, timedelta(0), vacancy.reason, False)
             free = filter_admissible(
@@ -204,13 +203,13 @@ class ReplacementService:
             best = next(iter(free), None)
             if best is None:
                 break
-            newcomer = context.newcomer(context.resolve(best.side.symbol))
+            new_member = context.new_member(context.resolve(best.side.symbol))
             reason = f"in place of {vacancy.symbol}: {vacancy.reason}"
-            added = add_members(portfolio, [newcomer], most, context.at, reason)
+            added = add_members(portfolio, [new_member], most, context.at, reason)
             weighed = with_new_weights(added, context, {}, reason)
             await self.recorder.commit(unit, portfolio, weighed, context, who)
             portfolio = weighed.portfolio
-            entries.append(newcomer.symbol)
+            entries.append(new_member.symbol)
         return tuple(entries), portfolio
 
     async def _offer(
@@ -220,7 +219,7 @@ class ReplacementService:
         portfolio: Portfolio,
         context: DecisionContext,
     ) -> None:
-        """Propose waiting replacements if the policy says so; supersede all other proposals."""
+        """Propose waiting replacements if automation is `propose`; supersede other proposals."""
         is_proposed = context.configuration.automation.replacement is AutomationMode.PROPOSE
         wanted = [
             proposal_from_replacement(self.new_id(), one, portfolio.version, context)
@@ -247,8 +246,8 @@ class ReplacementService:
             "confirmations": proposal.confirmations,
         }
         reason = proposal.outgoing.forced or IMPROVED
-        newcomer = context.newcomer(context.resolve(candidate.symbol))
-        swapped = replace_member(portfolio, old.symbol, newcomer, facts, context.at, reason)
+        new_member = context.new_member(context.resolve(candidate.symbol))
+        swapped = replace_member(portfolio, old.symbol, new_member, facts, context.at, reason)
         weighed = with_new_weights(swapped, context, {}, reason)
         await self.recorder.commit(unit, portfolio, weighed, context, who)
         after = weighed.portfolio
@@ -289,20 +288,20 @@ class ReplacementService:
 
 
 def _may_force(context: DecisionContext) -> bool:
-    """Whether the schedule may act on members that cannot stay."""
+    """True if the schedule may act on members that cannot stay."""
     rules, policy = context.configuration.replacement, context.configuration.automation
     return rules.auto_execute_forced or policy.replacement is AutomationMode.AUTO
 
 
 def _must_exit_to_cash(context: DecisionContext) -> bool:
-    """Whether no complete board is in force; contract states must be known and trading allowed."""
+    """True without a complete board, if contract states are known and trading is allowed."""
     is_known = context.mode.refusal is None and context.market.status() is DataStatus.FRESH
     is_allowed = context.controls.switch.enabled and not context.market.is_halted()
     return is_known and is_allowed and not context.has_board_in_force()
 
 
 def _may(proposal: ReplacementProposal, context: DecisionContext) -> bool:
-    """Whether the schedule may execute it without approval."""
+    """True if the schedule may execute it without approval."""
     if proposal.is_forced:
         return _may_force(context)
     rules, policy = context.configuration.replacement, context.configuration.automation
@@ -310,7 +309,7 @@ def _may(proposal: ReplacementProposal, context: DecisionContext) -> bool:
 
 
 def known_noises(symbols: Iterable[str], context: DecisionContext) -> dict[str, float]:
-    """Noise of the composite z by symbol; those for which it is not known are left out."""
+    """Noise of the composite z by symbol, without unknown ones."""
     rules = context.configuration.replacement
     cards = {symbol: context.card(symbol) for symbol in symbols}
     known = {

@@ -10,7 +10,7 @@ from app.configuration.domain.model import CorrelationBasis
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import Interval
 from app.market.domain.return_statistics import NotApplicable, correlations, pair_applies
-from app.portfolio.domain.candidate_selection import Candidate, Correlation
+from app.portfolio.domain.candidate_selection import Correlation, ScoredCandidate
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.replacement import (
     ConfirmationCount,
@@ -51,7 +51,7 @@ class ReplacementCandidates:
         offered: list[ReplacementSide] = []
         for outgoing in self.outgoing:
             old = outgoing.side
-            # Another swap of this cycle may or may not happen: it must fit either way.
+            # The swap must fit with and without the other swaps of this cycle.
             others = (*(one for one in self.staying if one.symbol != old.symbol), *offered)
             free = (one for one in self.incoming if one.side not in offered)
             best = select_preferred(
@@ -140,10 +140,10 @@ def _funding(card: Card | None) -> float | None:
     return next((one.raw for one in readings if one.name == _FUNDING), None)
 
 
-def _candidate(card: Card, context: DecisionContext) -> Candidate:
+def _candidate(card: Card, context: DecisionContext) -> ScoredCandidate:
     symbol = card.symbol
     fresh, sector = context.is_fresh(symbol), context.sector(symbol)
-    return Candidate(symbol, context.may_enter(symbol), fresh, card.composite, sector)
+    return ScoredCandidate(symbol, context.may_enter(symbol), fresh, card.composite, sector)
 
 
 def correlation_of(

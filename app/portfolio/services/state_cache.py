@@ -31,7 +31,7 @@ class PortfolioState:
     portfolio: Portfolio
     configuration: Configuration
     controls: Controls  # as stored, with locks that have expired
-    # Mark prices of the moment when weights were last set, by symbol.
+    # Mark prices when weights were last set, by symbol.
     set_at: Mapping[str, Decimal]
     rebalanced_at: datetime | None  # when a rebalance last set them
     realized: Mapping[str, Decimal]  # booked results by symbol id, in their own currencies
@@ -78,7 +78,7 @@ class PortfolioStateCache:
         return await self._flight(lambda: self._load(database)) if known is None else known
 
     async def _load(self, database: Database) -> PortfolioState:
-        # Counted before reading: a commit during it makes the next read ask again.
+        # Counted before reading, so that a commit meanwhile invalidates the cache.
         commits = database.commits
         async with database.read() as unit:
             revision = await unit.get(RevisionRepository).now()

@@ -29,7 +29,7 @@ SWITCH, BAN, MEMBER, OPEN, ENDING, MARKET, CLOCK, MODE, FRESH, QUALITY, SCORE, S
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One condition; `value` and `limit` where it is a number."""
+    """One condition; a numeric one has `value` and `limit`."""
 
     name: str
     passed: bool
@@ -40,7 +40,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Tradeability:
-    """`reason` is the detail of the first check that failed, or why it may be traded."""
+    """Result of all checks; `reason` is the detail of the first failed one, if any."""
 
     symbol: str
     trade: bool
@@ -63,13 +63,13 @@ def describe_data(context: DecisionContext) -> DataFacts:
 
 
 def check_tradeability(
-    symbol: str, portfolio: Portfolio, context: DecisionContext, counted_by: str | None = None
+    symbol: str, portfolio: Portfolio, context: DecisionContext, specification: str | None = None
 ) -> Tradeability:
     """Check every condition for trading a symbol, in the order of the response.
 
-    `counted_by` names the specification of lots that wait to be ordered; None: there are none.
-    Hysteresis: a member with a target weight stays tradeable down to the leave threshold, one
-    without needs the enter threshold. That memory moves only with committed changes.
+    `specification` is that of lots to be ordered; None without lots. Hysteresis: a member with a
+    target weight stays tradeable down to the leave threshold, others need the enter threshold.
+    Target weights change only with committed changes.
     """
     member = portfolio.member(symbol)
     score = context.score(symbol)
@@ -100,7 +100,7 @@ def check_tradeability(
         Check(FRESH, fresh, None, None, f"the market data is {'fresh' if fresh else 'stale'}"),
         _quality(symbol, context),
         Check(SCORE, enough, score, limit, f"it {known}, {limit:g} is needed"),
-        *(() if counted_by is None else (_specification(symbol, context, counted_by),)),
+        *(() if specification is None else (_specification(symbol, context, specification),)),
     )
     failed = next((check for check in checks if not check.passed), None)
     reason = "all checks passed" if failed is None else failed.detail
@@ -108,22 +108,22 @@ def check_tradeability(
 
 
 def _decides(context: DecisionContext) -> str:
-    """Whether the mode lets anything be decided."""
+    """Check that the mode allows decisions."""
     refusal = context.mode.refusal
     said = f"the mode is {context.mode.mode.value}"
     return said if refusal is None else f"{said}: {refusal.detail}"
 
 
-def _specification(symbol: str, context: DecisionContext, counted_by: str) -> Check:
-    """Whether a lot is still what it was when lots were counted: else they are void."""
+def _specification(symbol: str, context: DecisionContext, specification: str) -> Check:
+    """Check that the contract specification is unchanged since the lots were computed."""
     quote = context.market.quote(symbol)
-    is_same = quote is not None and specification_of(quote.contract) == counted_by
+    is_same = quote is not None and specification_of(quote.contract) == specification
     said = "the contract is as it was" if is_same else "the contract is specified otherwise by now"
     return Check(SPECIFICATION, is_same, None, None, f"{said} when the lots were counted")
 
 
 def _quality(symbol: str, context: DecisionContext) -> Check:
-    """Whether prices and quote are believed; an order needs a quote that makes sense."""
+    """Check that prices are not in quarantine and the quote is plausible."""
     doubt, quote = context.doubt(symbol), context.market.quote(symbol)
     if doubt is not None:
         return Check(QUALITY, False, None, None, f"its prices are in quarantine: {doubt}")

@@ -43,7 +43,7 @@ def portfolio_key(state: PortfolioState, context: DecisionContext) -> tuple[obje
 
 
 def members_key(state: PortfolioState, context: DecisionContext) -> tuple[object, ...]:
-    """Key of a view without version and booked results, which most commits leave as it is."""
+    """Key of a view without version and booked results; most commits leave it unchanged."""
     return (
         *_portfolio_parts(state, context),
         context.market.panel(Interval.HOUR),
@@ -80,14 +80,14 @@ def _market_parts(state: PortfolioState, context: DecisionContext) -> tuple[obje
     market, as_of = context.market, context.market.as_of()
     return (
         tuple(market.quote(member.symbol) for member in state.portfolio.members),
-        context.is_whole,
+        context.has_complete_board,
         context.is_board_fresh,
         market.is_halted(),
         market.is_clock_safe(),
         market.status(),
         None if context.mode.refusal is None else context.mode.cause,
         as_of,
-        context.at if as_of is None else None,  # then our own clock stands in for it
+        context.at if as_of is None else None,  # own clock in place of the exchange's
     )
 
 
@@ -95,11 +95,11 @@ def _market_parts(state: PortfolioState, context: DecisionContext) -> tuple[obje
 class WeightLine:
     """One member's weight; the target is the one that a rebalance would set now."""
 
-    member: Member  # with the weight of record
-    marked_u: int  # that weight as prices have carried it
+    member: Member  # with the recorded weight
+    marked_u: int  # that weight after price drift
     target_u: int
-    bound: str | None  # "minimum" or "maximum" where one binds the target
-    role: WeightRole | None  # None where data is too old to say
+    bound: str | None  # "minimum" or "maximum" that limits the target, or None
+    role: WeightRole | None  # None with stale data
     reason: str
 
     @property
@@ -111,7 +111,7 @@ class WeightLine:
 class WeightsReport:
     version: int
     lines: tuple[WeightLine, ...]
-    cash_u: int  # as prices have carried it
+    cash_u: int  # after price drift
     target_cash_u: int
     min_u: int
     max_u: int
@@ -121,7 +121,7 @@ class WeightsReport:
 
 @dataclass(frozen=True, slots=True)
 class ProposedWeight:
-    """One member's weight now, as prices have carried it, and by the method."""
+    """Weight of one member after price drift and by the method."""
 
     symbol: str
     weight_u: int
@@ -175,7 +175,7 @@ class TargetWeights:
     """Target weights and their reasons; every response uses these targets."""
 
     allocation: Allocation
-    constraints: Mapping[str, MemberConstraint]  # none where data is too old to say
+    constraints: Mapping[str, MemberConstraint]  # empty with stale data
 
 
 def compute_target_weights(
@@ -199,7 +199,7 @@ def compute_target_weights(
 def report_weights(
     portfolio: Portfolio, context: DecisionContext, kept: TargetWeights | None = None
 ) -> WeightsReport:
-    """Weights of record beside the targets; with stale data those of the last change.
+    """Recorded weights beside the targets; with stale data the targets of the last change.
 
     `target` is the result of `compute_target_weights` if the caller has it already.
     """
@@ -273,10 +273,10 @@ NONE_BOOKED: Final[Realized] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class MemberView:
-    """A member and what is known of it now; None is not known."""
+    """Member with its current figures; None means unknown."""
 
     member: Member
-    marked_u: int  # its weight as prices have carried it
+    marked_u: int  # weight after price drift
     target_u: int  # the weight that a rebalance would set now
     score: float | None
     confidence: float | None
@@ -284,7 +284,7 @@ class MemberView:
     is_tradeable: bool
     not_tradeable_reason: str | None
     figures: SinceInclusion
-    realized: Decimal | None  # booked, after fees and funding; None where nothing was
+    realized: Decimal | None  # booked, after fees and funding; None without any
     validated_at: datetime | None  # when it was last scored
     version: int  # of the portfolio
     facts: DataFacts
@@ -316,7 +316,7 @@ def by_score(portfolio: Portfolio, context: DecisionContext) -> tuple[str, ...]:
 def member_view(
     member: Member, portfolio: Portfolio, context: DecisionContext, realized: Realized = NONE_BOOKED
 ) -> MemberView:
-    """`realized` are the booked results by symbol id, as the trades know them."""
+    """Member views; `realized` holds the booked results by symbol id."""
     targets_u = compute_target_weights(portfolio, context).allocation.weights_u
     marked_u = _marked(portfolio, context)
     return _member_view(member, portfolio, context, realized, targets_u, marked_u)
@@ -360,7 +360,7 @@ def portfolio_view(
     realized: Realized = NONE_BOOKED,
     kept: TargetWeights | None = None,
 ) -> PortfolioView:
-    """`target` is the result of `compute_target_weights` if the caller has it already."""
+    """Weight lines; `target` is the result of `compute_target_weights` if known already."""
     targets_u = (kept or compute_target_weights(portfolio, context)).allocation.weights_u
     marked_u = _marked(portfolio, context)
     members = tuple(

@@ -26,10 +26,10 @@ from app.portfolio.domain.event_log import (
 from app.portfolio.storage.tables import MOVED, PORTFOLIO_ID
 from app.portfolio.storage.tables import portfolio_history as table
 
-# Word for word the condition of the index, so that both databases see that they may use it.
+# Identical to the condition of the index, so that both databases use it.
 _MOVED: Final = text(MOVED)
 _WEIGHINGS: Final = tuple(sorted(kind.value for kind in WEIGHS))
-# In the order of an event's fields: naming each of fifty rows takes longer than reading them.
+# In the order of an event's fields: positional access to fifty rows is faster than by name.
 _FIELDS: Final = tuple(table.c[name] for name in PortfolioEvent.__slots__)
 _EVENTS: Final = select(*_FIELDS)
 _LAST: Final = (
@@ -41,19 +41,19 @@ _WEIGHING: Final = (
     .order_by(table.c.seq.desc())
     .limit(1)
 )
-HEAD: Final = "history_head"  # the fact that remembers the newest event apart from the events
+HEAD: Final = "history_head"  # fact of the newest event, stored apart from the events
 _HEAD_VALUE: Final = select(service_facts.c.value).where(service_facts.c.key == HEAD)
 _LAST_AND_HEAD: Final = _LAST.add_columns(_HEAD_VALUE.scalar_subquery().label("head"))
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryRepository:
-    """Events by sequence number, which has no gaps."""
+    """Stores events by a sequence number without gaps."""
 
     connection: AsyncConnection
 
     async def input_hashes(self, since: datetime) -> frozenset[str]:
-        """Hashes of the inputs of boards that events since then rest on."""
+        """Input hashes of the boards behind events since then."""
         wanted = (
             select(table.c.input_hash)
             .where(table.c.occurred_at >= since, table.c.input_hash.is_not(None))
@@ -64,12 +64,11 @@ class HistoryRepository:
     async def append(
         self, drafts: Iterable[Draft], stamp: EventOrigin
     ) -> tuple[PortfolioEvent, ...]:
-        """The drafts as the next events, with their number and hash.
+        """Append the drafts as the next events, with number and hash.
 
-        Call it after `portfolio.load(for_update=True)`: that lock is what keeps the numbers
-        without gaps. Raises ConflictError version_conflict when another transaction was first,
-        UnavailableError history_tampered where the newest event is not the one on record: no
-        change may extend a broken chain.
+        Call it after `portfolio.load(for_update=True)`, whose lock keeps the numbers without
+        gaps. Raises ConflictError(version_conflict) if another transaction was first.
+        Raises UnavailableError(history_tampered) if the newest event differs from the stored head.
         """
         last, head = await self._last_and_head()
         events = seal_events(drafts, stamp, last)
@@ -81,12 +80,12 @@ class HistoryRepository:
 
     async def _last_and_head(self) -> tuple[PortfolioEvent | None, ChainHead | None]:
         row = (await self.connection.execute(_LAST_AND_HEAD)).first()
-        if row is None:  # a head without events is what is looked for, too
+        if row is None:  # a head without events is also a fault
             return None, ChainHead.read(await KeyValueRepository(self.connection).get(HEAD))
         return _event(row), ChainHead.read(row.head)
 
     async def last_weighting(self, until: datetime | None = None) -> PortfolioEvent | None:
-        """The event that set the weights of record, now or at `until`; None before the first."""
+        """Event that set the recorded weights, now or at `until`; None before the first."""
         wanted = _WEIGHING
         if until is not None:
             wanted = wanted.where(table.c.occurred_at <= until)
@@ -94,7 +93,7 @@ class HistoryRepository:
         return None if row is None else _event(row)
 
     async def last_rebalance(self) -> datetime | None:
-        """When a rebalance last set weights."""
+        """Time at which a rebalance last set weights."""
         wanted = (
             select(table.c.occurred_at)
             .where(table.c.aggregate == PORTFOLIO_ID, table.c.type == EventType.REBALANCE.value)
@@ -112,7 +111,7 @@ class HistoryRepository:
         symbol: str | None = None,
         kind: EventType | None = None,
     ) -> tuple[PortfolioEvent, ...]:
-        """Newest first, those before `before_seq`; of one symbol or kind if wanted."""
+        """Events before `before_seq`, newest first; optionally of one symbol or kind."""
         wanted = self._all().order_by(table.c.seq.desc()).limit(limit)
         if before_seq is not None:
             wanted = wanted.where(table.c.seq < before_seq)
@@ -123,7 +122,7 @@ class HistoryRepository:
         return tuple(_event(row) for row in await self.connection.execute(wanted))
 
     async def weightings(self, field: str) -> tuple[tuple[datetime, int, Any], ...]:
-        """Time, version and one field of the payload of every weighing, oldest first."""
+        """Time, version and one payload field of every weighing, oldest first."""
         wanted = (
             select(
                 table.c.occurred_at,
@@ -140,7 +139,7 @@ class HistoryRepository:
         )
 
     async def first_move_at(self) -> datetime | None:
-        """When members or weights first moved; None while they have not."""
+        """Time of the first change of members or weights; None without one."""
         first = select(table.c.occurred_at).where(table.c.aggregate == PORTFOLIO_ID, _MOVED)
         found = await self.connection.execute(first.order_by(table.c.seq).limit(1))
         return found.scalar_one_or_none()
@@ -152,10 +151,10 @@ class HistoryRepository:
         since: datetime | None = None,
         without: frozenset[EventType] = frozenset(),
     ) -> tuple[PortfolioEvent, ...]:
-        """Events that moved members or weights, oldest first, except the kinds `without`.
+        """Events that changed members or weights, oldest first, except the kinds `without`.
 
-        Those from `weighing` on come with what happened after the weighing before it: some of
-        that is part of its own version.
+        With `weighing` the events begin after the weighing before it, because some of them belong
+        to its version.
         """
         wanted = self._all().where(_MOVED)
         if weighing is not None:
@@ -164,14 +163,14 @@ class HistoryRepository:
             kinds = sorted(kind.value for kind in MOVES - without)
             wanted = wanted.where(table.c.type.in_(kinds))
         if since is not None:
-            # Numbers are found by the index, times are not.
+            # The index covers numbers but not times.
             earlier = _weighing_where(table.c.occurred_at < since)
             wanted = wanted.where(table.c.seq > earlier, table.c.occurred_at >= since)
         rows = await self.connection.execute(wanted.order_by(table.c.seq))
         return tuple(_event(row) for row in rows)
 
     async def all(self, after_seq: int = 0) -> tuple[PortfolioEvent, ...]:
-        """Oldest first, those after `after_seq`."""
+        """Events after `after_seq`, oldest first."""
         wanted = self._all().where(table.c.seq > after_seq).order_by(table.c.seq)
         return tuple(_event(row) for row in await self.connection.execute(wanted))
 
@@ -190,14 +189,14 @@ def _require_intact(last: PortfolioEvent | None, head: ChainHead | None) -> None
 
 
 def _in_payload(connection: AsyncConnection, field: str) -> ColumnElement[str]:
-    """A field of the payload as JSON text: the database reads the rest of it, Python does not."""
+    """Payload field as JSON text, extracted by the database."""
     if connection.dialect.name == "sqlite":
         return cast(func.json_extract(table.c.payload, f"$.{field}"), Text)
     return cast(cast(cast(table.c.payload, Text), JSONB)[field], Text)
 
 
 def _weighing_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    """The number of the last weighing that meets the condition, 0 without one."""
+    """Number of the last weighing that meets the condition; 0 without one."""
     weighings = select(table.c.seq).where(
         table.c.aggregate == PORTFOLIO_ID, _MOVED, table.c.type.in_(_WEIGHINGS), condition
     )

@@ -23,7 +23,7 @@ from app.portfolio.storage.tables import (
     replacement_confirmations,
 )
 
-_ASIDE: Final = 1_000_000  # ranks are moved out of the way by this while they are exchanged
+_ASIDE: Final = 1_000_000  # temporary offset of ranks while they are exchanged
 
 
 class MembershipStatus(StrEnum):
@@ -32,7 +32,7 @@ class MembershipStatus(StrEnum):
     REPLACED = "Replaced"
 
 
-# Made once: putting a statement together takes as long as carrying it out.
+# Built once: building a statement takes as long as executing it.
 _LOCKED_HEAD: Final = select(portfolio).where(portfolio.c.id == PORTFOLIO_ID).with_for_update()
 _OF_HEAD: Final = {
     name: portfolio.c[name].label(f"head_{name}")
@@ -75,7 +75,7 @@ _SWAP: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """How and why a member leaves."""
+    """Exit of a member, with its status and reason."""
 
     status: MembershipStatus  # REMOVED or REPLACED
     reason: str
@@ -83,7 +83,7 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """One stay in the portfolio, finished or not."""
+    """One membership, ended or current."""
 
     member: Member
     status: MembershipStatus
@@ -96,18 +96,18 @@ class PortfolioRepository:
     """Stores one portfolio; its row lock serialises all changes."""
 
     connection: AsyncConnection
-    # As it was loaded under the lock of this transaction, until it is saved.
+    # Portfolio loaded under the lock of this transaction, until it is saved.
     _locked: list[Portfolio] = field(default_factory=list, init=False)
 
     async def load(self, *, for_update: bool = False) -> Portfolio:
-        """The committed version; `for_update` must be the first statement of its transaction.
+        """Load the committed version; `for_update` must be the first statement of its transaction.
 
-        It waits for its turn (PostgreSQL: the row; SQLite: the whole write transaction did).
+        `for_update` waits for the row lock (PostgreSQL) or the write transaction (SQLite).
         """
         if self._locked:  # the lock excludes other writers
             return self._locked[0]
         if for_update and self.connection.dialect.name == "postgresql":
-            # Who has waited for the row sees it anew, but what is joined to it as it was before.
+            # After a wait for the row, joined rows are still stale: lock the row first.
             await self.connection.execute(_LOCKED_HEAD)
         rows = (await self.connection.execute(_WHOLE)).all()
         head = rows[0]
@@ -129,11 +129,10 @@ class PortfolioRepository:
         now: datetime,
         departures: Mapping[str, Departure] | None = None,
     ) -> None:
-        """Replaces `old`, which was loaded in this transaction, by `new`.
+        """Replace `old`, which was loaded in this transaction, by `new`.
 
-        `departures` says by symbol id how members of `old` that are not in `new` leave; without
-        a word they count as removed.
-        Raises ConflictError version_conflict when another version was committed meanwhile.
+        `departures` describes the exits of members by symbol id; by default they are removed.
+        Raises ConflictError(version_conflict) if another version was committed meanwhile.
         """
         self._locked.clear()
         await self._save_head(old, new, now)
@@ -152,7 +151,7 @@ class PortfolioRepository:
             await self.connection.execute(portfolio_members.insert(), rows)
 
     async def memberships(self, symbol_id: str | None = None) -> tuple[Membership, ...]:
-        """Every stay, oldest first, of one symbol or of all."""
+        """Memberships of one symbol or of all, oldest first."""
         if symbol_id is None:
             rows = await self.connection.execute(_STAYS)
         else:
@@ -204,7 +203,7 @@ class PortfolioRepository:
 
     async def _save_staying(self, changed: list[Member], *, reordered: bool) -> None:
         if reordered:
-            # Uniqueness is checked row by row: two ranks cannot be exchanged in place.
+            # Uniqueness is checked row by row, so two ranks cannot be exchanged in place.
             aside = portfolio_members.c.rank + _ASIDE
             moved = [member.symbol_id for member in changed]
             await self.connection.execute(
@@ -250,12 +249,12 @@ LOCKS: Final = "symbol_locks"
 
 @dataclass(frozen=True, slots=True)
 class ControlRepository:
-    """Written only under the portfolio's lock, in the transaction of their event."""
+    """Stores the operator controls, in the transaction of their event."""
 
     connection: AsyncConnection
 
     async def load(self) -> Controls:
-        """As stored, with locks that have expired."""
+        """Load the stored controls, including expired locks."""
         facts = await KeyValueRepository(self.connection).get_many(SWITCH, LOCKS)
         switch, locks = facts.get(SWITCH), facts.get(LOCKS)
         held = {symbol: read_lock(one) for symbol, one in (locks or {}).items()}
@@ -309,13 +308,13 @@ _NOW: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """Equal revisions mean no commit in between; None means no row yet."""
+    """Revision of the state; equal revisions mean no commit in between, None no row yet."""
 
     portfolio: int
-    history: int | None  # weights, switch, locks and booked results are events of it
+    history: int | None  # covers weights, switch, locks and booked results
     configuration: int | None
-    tip: str | None  # hash of the last event: numbers come again where a failover lost commits
-    leaving: frozenset[str]  # members whose replacement is confirmed, which is no event
+    tip: str | None  # hash of the last event; numbers repeat if a failover lost commits
+    leaving: frozenset[str]  # members whose replacement is confirmed, which has no event
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,19 +19,19 @@ _PLAIN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ProposalRepository:
-    """Proposals of the one portfolio; written only under its lock."""
+    """Stores the proposals of the portfolio, under its lock."""
 
     connection: AsyncConnection
 
     async def open(self, proposal: Proposal) -> None:
-        """Raises ConflictError where another one for the same thing is open."""
+        """Store a new proposal; raises ConflictError if one for the same subject is open."""
         row = {name: getattr(proposal, name) for name in _PLAIN}
         row |= {"action": dict(proposal.action), "portfolio_id": PORTFOLIO_ID}
         row |= {"kind": proposal.kind.value, "state": proposal.state.value}
         await self.connection.execute(table.insert(), row)
 
     async def decide(self, proposal: Proposal) -> bool:
-        """Keeps the end of an open proposal; False, and nothing is written, if it had one."""
+        """Store the end of an open proposal; False without a write if it was closed."""
         decision = proposal.decision
         if decision is None:
             raise ValueError("an open proposal has no decision to keep")
@@ -51,13 +51,13 @@ class ProposalRepository:
         return ended.rowcount == 1
 
     async def one(self, proposal_id: str) -> Proposal | None:
-        wanted = _ours().where(table.c.proposal_id == proposal_id)
+        wanted = _select().where(table.c.proposal_id == proposal_id)
         row = (await self.connection.execute(wanted)).first()
         return None if row is None else _proposal(row)
 
     async def all_open(self, kinds: Collection[ProposalKind]) -> tuple[Proposal, ...]:
-        """Those stored as open, also if their time is over; oldest first."""
-        wanted = _ours().where(
+        """Proposals stored as open, including expired ones, oldest first."""
+        wanted = _select().where(
             table.c.state == ProposalState.OPEN.value,
             table.c.kind.in_([kind.value for kind in kinds]),
         )
@@ -70,7 +70,9 @@ class ProposalRepository:
         self, before: tuple[datetime, str] | None, limit: int, kind: ProposalKind | None = None
     ) -> tuple[Proposal, ...]:
         """Newest first; `before` is (opened_at, proposal_id) of the last of the page before."""
-        wanted = _ours().order_by(table.c.opened_at.desc(), table.c.proposal_id.desc()).limit(limit)
+        wanted = (
+            _select().order_by(table.c.opened_at.desc(), table.c.proposal_id.desc()).limit(limit)
+        )
         if before is not None:
             wanted = wanted.where(tuple_(table.c.opened_at, table.c.proposal_id) < before)
         if kind is not None:
@@ -78,7 +80,7 @@ class ProposalRepository:
         return tuple(_proposal(row) for row in await self.connection.execute(wanted))
 
 
-def _ours() -> Select[Any]:
+def _select() -> Select[Any]:
     return select(table).where(table.c.portfolio_id == PORTFOLIO_ID)
 
 

@@ -25,7 +25,7 @@ from app.portfolio.storage.tables import PORTFOLIO_ID
 from app.portfolio.storage.tables import rebalance_run_steps as steps_table
 from app.portfolio.storage.tables import rebalance_runs as table
 
-_TRIES: Final = 5  # each is lost only to a run that ended in this very moment
+_TRIES: Final = 5  # one fails only if another run ended at the same moment
 _ACTIVE: Final = tuple(sorted(ACTIVE))
 _IN_VAIN: Final = (
     RunState.FAILED,
@@ -33,7 +33,7 @@ _IN_VAIN: Final = (
     RunState.ABORTED_KILLED,
     RunState.ABORTED_EXPIRED,
 )
-# Written when the run is claimed, and never again.
+# Columns written only when the run is claimed.
 _GIVEN: Final = (
     "run_id", "reason", "method", "scheduled_at", "actor", "request_id", "key", "owner",
     "requested_at",
@@ -42,15 +42,15 @@ _GIVEN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class RebalanceRunRepository:
-    """Runs of the one portfolio, newest first."""
+    """Stores the runs of the portfolio."""
 
     connection: AsyncConnection
 
     async def claim(self, run: RebalanceRun, now: datetime) -> RebalanceRun:
-        """`run` itself if it is now the active one, else the run that stands in its place.
+        """Make `run` the active one and return it, else the active run or that of the same tick.
 
-        That is the run of the same tick, or the one that is active; an active one that has
-        lapsed is closed first. To be called in a transaction of its own, so that others see it.
+        An active run with an expired lease is closed first. Call it in a separate transaction, so
+        that other processes see the claim.
         """
         for _ in range(_TRIES):
             new = insert(self.connection, table).on_conflict_do_nothing()
@@ -68,11 +68,11 @@ class RebalanceRunRepository:
         )
 
     async def active(self) -> RebalanceRun | None:
-        wanted = _ours().where(table.c.state.in_(_ACTIVE))
+        wanted = _select().where(table.c.state.in_(_ACTIVE))
         return await self._one(wanted)
 
     async def take_over(self, run: RebalanceRun) -> bool:
-        """`run` is carried out by its new owner; False if it has gone on or ended meanwhile."""
+        """Store the new owner of `run`; False if it has advanced or ended meanwhile."""
         taken = await self.connection.execute(
             table.update()
             .where(table.c.run_id == run.run_id, table.c.state == RunState.PLANNED.value)
@@ -81,11 +81,11 @@ class RebalanceRunRepository:
         return taken.rowcount == 1
 
     async def start(self, run: RebalanceRun) -> bool:
-        """`run`, which was claimed, is under way; False if it is no longer ours to carry out."""
+        """Mark the claimed `run` as running; False if another process took over."""
         return await self._move(run, (RunState.PLANNED,))
 
     async def close(self, run: RebalanceRun, steps: Iterable[RebalanceStep]) -> bool:
-        """`run` has ended; False, and nothing is written, if it had ended before."""
+        """Store the end of `run` and its steps; False without a write if it had ended."""
         if not await self._move(run, _ACTIVE):
             return False
         rows = [
@@ -110,10 +110,10 @@ class RebalanceRunRepository:
         await self.connection.execute(gone)
 
     async def one(self, run_id: str) -> RebalanceRun | None:
-        return await self._one(_ours().where(table.c.run_id == run_id))
+        return await self._one(_select().where(table.c.run_id == run_id))
 
     async def board_ids(self, since: datetime) -> frozenset[str]:
-        """Boards that runs since then have loaded; see `Rebalancing.execute`."""
+        """Boards loaded by runs since then; see `Rebalancing.execute`."""
         details = await self.connection.scalars(
             select(steps_table.c.detail).where(steps_table.c.started_at >= since)
         )
@@ -137,7 +137,7 @@ class RebalanceRunRepository:
         self, before: tuple[datetime, str] | None, limit: int, state: RunState | None = None
     ) -> tuple[RebalanceRun, ...]:
         """Up to `limit` runs; `before` is (requested_at, run_id) of the last of the page before."""
-        wanted = _ours().order_by(table.c.requested_at.desc(), table.c.run_id.desc()).limit(limit)
+        wanted = _select().order_by(table.c.requested_at.desc(), table.c.run_id.desc()).limit(limit)
         if before is not None:
             wanted = wanted.where(tuple_(table.c.requested_at, table.c.run_id) < before)
         if state is not None:
@@ -145,9 +145,9 @@ class RebalanceRunRepository:
         return tuple(_run(row) for row in await self.connection.execute(wanted))
 
     async def has_found_nothing(self, since: datetime, until: datetime) -> bool:
-        """Whether a run by the configured method found nothing to do, and nothing that waits.
+        """True if a run by the configured method found no trigger and no waiting drift.
 
-        Runs that were requested after `until` bear the stamp of a wrong clock and do not count.
+        Runs requested after `until` have the timestamp of a wrong clock and do not count.
         """
         wanted = select(table.c.details).where(
             table.c.portfolio_id == PORTFOLIO_ID,
@@ -159,8 +159,8 @@ class RebalanceRunRepository:
         found = await self.connection.execute(wanted.order_by(table.c.requested_at))
         return any(one is not None and one.get("waits_until") is None for one in found.scalars())
 
-    async def forget(self, before: datetime) -> int:
-        """Drops those that ended before, with their steps; how many."""
+    async def delete_old(self, before: datetime) -> int:
+        """Delete runs that ended before, with their steps, and return their number."""
         old = table.c.finished_at < before
         gone = select(table.c.run_id).where(old)
         await self.connection.execute(steps_table.delete().where(steps_table.c.run_id.in_(gone)))
@@ -169,7 +169,7 @@ class RebalanceRunRepository:
     async def _of_tick(self, scheduled_at: datetime | None) -> RebalanceRun | None:
         if scheduled_at is None:
             return None
-        wanted = _ours().where(
+        wanted = _select().where(
             table.c.scheduled_at == scheduled_at,
             table.c.state.not_in([state.value for state in _IN_VAIN]),
         )
@@ -180,7 +180,7 @@ class RebalanceRunRepository:
         return None if row is None else _run(row)
 
     async def _move(self, run: RebalanceRun, from_states: Iterable[RunState]) -> bool:
-        """Compare and set: only a run that is where its next state is reached from is moved."""
+        """Store the new state if the stored one is in `from_states` (compare and set)."""
         row = {name: value for name, value in _row(run).items() if name not in _GIVEN}
         moved = await self.connection.execute(
             table.update()
@@ -191,7 +191,7 @@ class RebalanceRunRepository:
         return moved.rowcount == 1
 
 
-def _ours() -> Select[Any]:
+def _select() -> Select[Any]:
     return select(table).where(table.c.portfolio_id == PORTFOLIO_ID)
 
 

@@ -25,7 +25,7 @@ class ReplacementRepository:
     connection: AsyncConnection
 
     async def confirmation_counts(self) -> dict[str, ConfirmationCount]:
-        """By member."""
+        """Confirmation counts by member."""
         table = replacement_confirmations
         wanted = select(table).where(table.c.portfolio_id == PORTFOLIO_ID)
         rows = await self.connection.execute(wanted.order_by(table.c.symbol))
@@ -61,7 +61,7 @@ class ReplacementRepository:
             await self.connection.execute(table.insert(), rows)
 
     async def confirmed(self) -> frozenset[str]:
-        """Members whose replacement waits for nothing but being carried out."""
+        """Members whose replacement is confirmed and not yet executed."""
         table = replacement_confirmations
         wanted = select(table.c.symbol).where(
             table.c.portfolio_id == PORTFOLIO_ID, table.c.is_confirmed
@@ -69,13 +69,13 @@ class ReplacementRepository:
         return frozenset((await self.connection.execute(wanted)).scalars())
 
     async def forget(self, symbol: str) -> None:
-        """The member is gone: if it comes back, it begins anew."""
+        """Delete the count of a member that left."""
         table = replacement_confirmations
         of = (table.c.portfolio_id == PORTFOLIO_ID) & (table.c.symbol == symbol)
         await self.connection.execute(table.delete().where(of))
 
     async def vacate(self, vacancy: Vacancy) -> None:
-        """The seat of a member that left without a replacement waits to be filled."""
+        """Store the vacant seat of a member that left without a replacement."""
         table = vacancies
         await self.connection.execute(
             upsert(self.connection, table),
@@ -88,7 +88,7 @@ class ReplacementRepository:
         )
 
     async def vacancies(self) -> tuple[Vacancy, ...]:
-        """Seats that wait to be filled, the longest waiting first."""
+        """Vacant seats, the longest vacant first."""
         table = vacancies
         wanted = (
             select(table.c.symbol, table.c.reason, table.c.vacated_at)
@@ -99,7 +99,7 @@ class ReplacementRepository:
         return tuple(Vacancy(row.symbol, row.reason, row.vacated_at) for row in rows)
 
     async def fill_vacancies(self, filled: Iterable[Vacancy]) -> None:
-        """Forgets these seats: members came in for them."""
+        """Delete filled seats."""
         symbols = [one.symbol for one in filled]
         if symbols:
             table = vacancies
@@ -107,7 +107,7 @@ class ReplacementRepository:
             await self.connection.execute(table.delete().where(of))
 
     async def last_swap(self) -> datetime | None:
-        """When a member was last replaced by another symbol."""
+        """Time of the last replacement."""
         table = portfolio_members
         wanted = select(func.max(table.c.left_at)).where(
             table.c.portfolio_id == PORTFOLIO_ID, table.c.status == MembershipStatus.REPLACED.value

@@ -29,9 +29,9 @@ from app.foundation.sql.schema import (
     type_of_uuid,
 )
 
-# Events of the history that move members or weights: the condition of an index, as written there.
+# Events that change members or weights; identical to the condition of an index.
 MOVED: Final = "type IN ('ADD', 'REBALANCE', 'REMOVE', 'REPLACE', 'WEIGHTS')"
-PORTFOLIO_ID: Final = "main"  # the one portfolio, and the aggregate of its history
+PORTFOLIO_ID: Final = "main"  # the only portfolio, and the aggregate of its history
 
 portfolio = Table(
     "portfolio",
@@ -52,7 +52,7 @@ portfolio_members = Table(
     metadata,
     Column("portfolio_id", String(36), nullable=False),
     Column("symbol_id", type_of_uuid, nullable=False),
-    # The version that brought the member in: a symbol that returns is another row.
+    # Version that added the member: a returning symbol gets another row.
     Column("entered_version", Integer, nullable=False),
     Column("symbol", String(64), nullable=False),
     Column("contract", String(64), nullable=False),
@@ -120,7 +120,7 @@ trades = Table(
     "trades",
     metadata,
     Column("trade_id", String(128), nullable=False),
-    # The event that booked it: gives the order of booking, and its proof.
+    # Event that booked it; defines the order of booking.
     Column("event_seq", BigInteger, nullable=False, autoincrement=False),
     Column("symbol_id", type_of_uuid, nullable=False),
     Column("symbol", String(64), nullable=False),
@@ -142,7 +142,7 @@ trades = Table(
     Index("ix_trades_symbol_id", "symbol_id", "event_seq"),
 )
 
-# All that was ever booked, summed as it is booked: no read has to add up the whole of it.
+# Running totals of booked results, so that reads need not sum all rows.
 booked_totals = Table(
     "booked_totals",
     metadata,
@@ -176,7 +176,7 @@ replacement_confirmations = Table(
     CheckConstraint("confirmations >= 1", name="confirmations_positive"),
 )
 
-# Seats of members that had to leave while no complete board named a replacement.
+# Seats of members that were forced out without a complete board.
 vacancies = Table(
     "vacancies",
     metadata,
@@ -230,7 +230,7 @@ proposals = Table(
 
 
 _ACTIVE: Final = "state IN ('planned', 'running')"
-# A tick that came to nothing may be tried again; any other has its one run.
+# A tick whose run failed may be retried; any other has one run.
 _EFFECTIVE: Final = (
     "scheduled_at IS NOT NULL"
     " AND state IN ('planned', 'running', 'done', 'unchanged', 'observed', 'proposed')"
@@ -240,7 +240,7 @@ rebalance_runs = Table(
     "rebalance_runs",
     metadata,
     Column("run_id", String(64), nullable=False),
-    # No foreign key: checking it would wait for the lock on the portfolio row.
+    # No foreign key, because its check would wait for the lock on the portfolio row.
     Column("portfolio_id", String(36), nullable=False),
     Column("state", String(32), nullable=False),
     Column("reason", Text, nullable=False),
@@ -294,7 +294,7 @@ rebalance_run_steps = Table(
     metadata,
     Column("run_id", String(64), nullable=False),
     Column("position", Integer, nullable=False),
-    # The column keeps its name: processes of an older version write it while newer ones start.
+    # The column keeps its name, because older processes write it during an update.
     Column("beat", String(16), nullable=False, key="name"),
     Column("state", String(16), nullable=False),
     Column("started_at", UtcInstant, nullable=False),

@@ -15,8 +15,8 @@ from app.portfolio.domain.returns import BookedResult, BookedTotal, Trade
 from app.portfolio.storage.tables import booked_totals
 from app.portfolio.storage.tables import trades as table
 
-# Made once: putting a statement together takes as long as carrying it out.
-# In the order of a trade's fields: naming each of fifty rows takes longer than reading them.
+# Built once: building a statement takes as long as executing it.
+# In the order of a trade's fields: positional access to fifty rows is faster than by name.
 _FIELDS: Final = tuple(table.c[name] for name in BookedResult.__slots__)
 _TRADES: Final = select(*_FIELDS, table.c.event_seq, table.c.booked_at)
 _ONE: Final = _TRADES.where(table.c.trade_id == bindparam("wanted"))
@@ -27,14 +27,14 @@ _SUMS_OF: Final = _SUMS.where(booked_totals.c.symbol_id == bindparam("symbol"))
 
 @dataclass(frozen=True, slots=True)
 class TradeRepository:
-    """Trades by id, and newest first."""
+    """Stores booked results and their totals."""
 
     connection: AsyncConnection
 
     async def book(self, trade: Trade) -> Decimal:
-        """Writes a trade whose id is new; the caller holds the portfolio's lock.
+        """Store a trade with a new id under the portfolio's lock.
 
-        Gives what was realised of its symbol by now, as `realized` does.
+        Returns the realised total of its symbol, as in `realized`.
         """
         result = trade.result
         row = {name: getattr(result, name) for name in BookedResult.__slots__}
@@ -53,7 +53,7 @@ class TradeRepository:
         return _by_symbol(sums.values())[result.symbol_id]
 
     async def totals(self) -> tuple[BookedTotal, ...]:
-        """All that was ever booked, by symbol and currency."""
+        """Totals of all booked results by symbol and currency."""
         return tuple(_total(row) for row in await self.connection.execute(_SUMS))
 
     async def find(self, trade_id: str) -> Trade | None:
@@ -69,7 +69,7 @@ class TradeRepository:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> tuple[Trade, ...]:
-        """Last booked first; those that occurred at or after `since` and before `until`."""
+        """Trades that occurred at or after `since` and before `until`, last booked first."""
         wanted = _between(since, until).order_by(table.c.event_seq.desc()).limit(limit)
         if before_seq is not None:
             wanted = wanted.where(table.c.event_seq < before_seq)
@@ -78,7 +78,7 @@ class TradeRepository:
         return tuple(_trade(row) for row in await self.connection.execute(wanted))
 
     async def between(self, since: datetime | None, until: datetime | None) -> tuple[Trade, ...]:
-        """All that occurred at or after `since` and before `until`, in the order of booking."""
+        """Trades that occurred at or after `since` and before `until`, in the order of booking."""
         rows = await self.connection.execute(_between(since, until).order_by(table.c.event_seq))
         return tuple(_trade(row) for row in rows)
 

@@ -1,7 +1,7 @@
 """Kernels of the extra `research`: hourly indicators and ranks at every bar, compiled with numba.
 
-`app.scoring.domain.price_factors` computes the same at the newest bar alone, in closed form. A
-symbol's state is all that its next bar needs, so that a history may come in pieces.
+`app.scoring.domain.price_factors` computes the same at the newest bar alone, in closed form. The
+state of a symbol is sufficient for its next bar, so that a history can be processed in blocks.
 """
 
 from collections.abc import Callable
@@ -23,23 +23,23 @@ R = TypeVar("R")
 
 @dataclass(slots=True, eq=False)
 class Kernel(Generic[P, R]):
-    """`source` as machine code: one thread, without the interpreter's lock, strict IEEE arithmetic.
+    """`source` compiled to machine code: one thread, without the GIL, strict IEEE arithmetic.
 
-    The machine code is compiled at the first call and cached where numba may write.
+    It is compiled at the first call and cached on disk if numba can write there.
     """
 
     source: Callable[P, R]
     _compiled: Any = field(default=None, init=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The result of `source`; division by zero is IEEE's, not an error.
+        """Calls `source`; division by zero follows IEEE and is no error.
 
         Raises ModuleNotFoundError without the extra `research`.
         """
         if self._compiled is None:
-            # Python's own division would check each divisor, and no loop over columns be vectors.
+            # Python's division checks each divisor, which prevents vectorised loops over columns.
             compiled = import_module("numba").njit(nogil=True, error_model="numpy")(self.source)
-            with suppress(RuntimeError):  # no folder can be written: compiled anew in each process
+            with suppress(RuntimeError):  # without a writable folder each process compiles again
                 compiled.enable_caching()
             self._compiled = compiled
         return cast("R", self._compiled(*args, **kwargs))
@@ -47,7 +47,7 @@ class Kernel(Generic[P, R]):
 
 @lru_cache(maxsize=2)
 def normal_scores(most: int) -> Floats:
-    """Phi^-1((r - 0.5) / n) for n = 1..most, one after the other: r = 1, 1.5, 2, ... n of each."""
+    """Phi^-1((r - 0.5) / n) for n = 1..most, concatenated, with r = 1, 1.5, 2, ... n each."""
     sizes = np.arange(1, most + 1)
     many = 2 * sizes - 1
     begin = np.repeat(np.cumsum(many) - many, many)
@@ -57,13 +57,13 @@ def normal_scores(most: int) -> Floats:
     return scores
 
 
-def ranked_rows(values: Floats, scores: Floats, out: Floats) -> None:  # noqa: C901  # as add_bars
-    """(R, N) to (R, N): `rank_to_normal` of each row; ties share, what is not finite is NaN.
+def rank_rows(values: Floats, scores: Floats, out: Floats) -> None:  # noqa: C901  # as add_bars
+    """Applies `rank_to_normal` to each row, (R, N) to (R, N); ties share a rank, others are NaN.
 
-    Sorted by the bytes of the numbers, lowest first: no comparison that the processor has to guess.
+    A radix sort by the bytes of the numbers avoids mispredicted comparisons.
     """
     rows, symbols = values.shape
-    held, bits = np.empty(symbols), np.empty(symbols, np.int64)
+    values_copy, bits = np.empty(symbols), np.empty(symbols, np.int64)
     order, later = np.empty(symbols, np.int64), np.empty(symbols, np.int64)
     begin = np.empty(256, np.int64)
     for row in range(rows):
@@ -73,10 +73,10 @@ def ranked_rows(values: Floats, scores: Floats, out: Floats) -> None:  # noqa: C
             out[row, j] = np.nan
             order[n] = j
             n += 1 if np.isfinite(value) else 0
-            held[j] = value
-        raw = held.view(np.int64)
+            values_copy[j] = value
+        raw = values_copy.view(np.int64)
         for j in range(symbols):
-            # As integers negative numbers are in reverse, and behind the positive ones.
+            # The mask corrects the order of negative floats, reversed and last as integers.
             bits[j] = raw[j] ^ ((raw[j] >> 63) | (-1 << 63))
         for shift in range(0, 64, 8):
             begin[:] = 0
@@ -97,7 +97,7 @@ def ranked_rows(values: Floats, scores: Floats, out: Floats) -> None:  # noqa: C
         first = 0
         while first < n:
             last = first
-            while last + 1 < n and held[order[last + 1]] == held[order[first]]:
+            while last + 1 < n and values_copy[order[last + 1]] == values_copy[order[first]]:
                 last += 1
             score = scores[(n - 1) * (n - 1) + first + last]
             for i in range(first, last + 1):
@@ -105,38 +105,38 @@ def ranked_rows(values: Floats, scores: Floats, out: Floats) -> None:  # noqa: C
             first = last + 1
 
 
-RANKED_ROWS: Final = Kernel(ranked_rows)
+RANK_ROWS: Final = Kernel(rank_rows)
 
 
-# Rows of an answer, NaN where a symbol has too few bars.
+# Rows of the result, NaN where a symbol has too few bars.
 RSI: Final = 0  # 14 bars, 0..100; 50 while the price has never moved
 HISTOGRAM: Final = 1  # MACD(12, 26, 9), price units; NaN after 100 bars at one close
 ATR: Final = 2  # 14 bars, price units
 BAND_POSITION: Final = 3  # %b of 20 bars, 2 population sd; NaN after 20 bars at one close
 INDICATORS: Final = 4
 
-# A state is made of blocks of symbols: few enough for the processor's first cache, so many that it
-# fetches a row ahead. Each of the following is where one number of a block begins. Constant
-# distances and loops over columns without a call are what lets the compiler use vectors.
+# A state has blocks of symbols: small enough for the first-level cache, large enough to prefetch a
+# row. The following constants are offsets of the values in a block. Constant offsets and loops
+# over columns without calls let the compiler vectorise.
 WIDTH: Final = 304
-_LINE: Final = 312  # more than WIDTH: addresses 4096 bytes apart hold each other up
+_LINE: Final = 312  # more than WIDTH, because addresses 4096 bytes apart collide
 _BARS, _CLOSE, _DRIFT, _MOVE, _RANGE, _FAST, _SLOW, _TRIGGER = range(0, 8 * _LINE, _LINE)
-_STILL: Final = 8 * _LINE  # bars up to the newest one whose close is that of the newest one
+_STILL: Final = 8 * _LINE  # number of newest bars at the last close
 _FADE, _SHARE, _FAST_PACE, _SLOW_PACE, _TRIGGER_PACE = range(9 * _LINE, 14 * _LINE, _LINE)
 _SUM, _SQUARES = range(14 * _LINE, 16 * _LINE, _LINE)
-_ROWS: Final = 16 * _LINE  # one number: rows taken so far
+_ROWS: Final = 16 * _LINE  # one number: processed rows
 _CLOSES: Final = 17 * _LINE
 _WINDOW: Final = 20
 _DEPTH: Final = _CLOSES + _WINDOW * _LINE
-_WARM: Final = 34  # bars after which no mean is still being begun
-_FADING: Final = 13.0 / 14.0  # what is left of Wilder's sum of 14 after a bar
+_WARM: Final = 34  # bars after which every mean is seeded
+_FADING: Final = 13.0 / 14.0  # decay of Wilder's sum of 14 per bar
 
 
-def _paces() -> Floats:
+def _mean_weights() -> Floats:
     """(5, 36) by bar number: decay of strength and range, their share, weights of three means.
 
-    A mean is begun with 1, 1/2, 1/3, ...: the plain mean of its first n. Strength and range are
-    sums, fourteen times Wilder's mean: one operation fewer in each row.
+    A mean is seeded with weights 1, 1/2, 1/3, ..., the plain mean of its first n bars. Strength
+    and range are sums, 14 times Wilder's mean, which saves one operation per row.
     """
     bar = np.arange(_WARM + 2.0)
     weights = (
@@ -149,11 +149,11 @@ def _paces() -> Floats:
     return np.array(weights)
 
 
-_PACES: Final = _paces()
+_MEAN_WEIGHTS: Final = _mean_weights()
 
 
 def initial_state(symbols: int) -> Floats:
-    """The state of symbols without a bar."""
+    """Returns the state of symbols without a bar."""
     state = np.zeros((-(-symbols // WIDTH), _DEPTH))
     state[:, _CLOSES:] = np.nan
     return state
@@ -162,7 +162,7 @@ def initial_state(symbols: int) -> Floats:
 def add_bars(  # noqa: C901, PLR0912, PLR0915  # a call for each row costs more than the row
     state: Floats, high: Floats, low: Floats, close: Floats, volume: Floats, out: Floats
 ) -> None:
-    """Takes (T, N) bars into `state`; a row without one of its four figures is no bar.
+    """Adds (T, N) bars to `state`; a row that lacks one of the four values is no bar.
 
     `out` is (4, T, N), NaN in rows without a bar.
     """
@@ -179,9 +179,12 @@ def add_bars(  # noqa: C901, PLR0912, PLR0915  # a call for each row costs more 
             for j in range(n):
                 whole = (h[j] + lo[j]) + (c[j] + v[j])
                 bar = min(int(own[_BARS + j]), _WARM) + 1 if whole - whole == 0.0 else 0
-                own[_FADE + j], own[_SHARE + j] = _PACES[0, bar], _PACES[1, bar]
-                own[_FAST_PACE + j], own[_SLOW_PACE + j] = _PACES[2, bar], _PACES[3, bar]
-                own[_TRIGGER_PACE + j] = _PACES[4, bar]
+                own[_FADE + j], own[_SHARE + j] = _MEAN_WEIGHTS[0, bar], _MEAN_WEIGHTS[1, bar]
+                own[_FAST_PACE + j], own[_SLOW_PACE + j] = (
+                    _MEAN_WEIGHTS[2, bar],
+                    _MEAN_WEIGHTS[3, bar],
+                )
+                own[_TRIGGER_PACE + j] = _MEAN_WEIGHTS[4, bar]
                 own[_BARS + j] += 1.0 if bar > 0 else 0.0
                 gaps += 1 if bar == 0 else 0
             for j in range(n):
@@ -207,8 +210,8 @@ def add_bars(  # noqa: C901, PLR0912, PLR0915  # a call for each row costs more 
                 own[_CLOSE + j] = price
             turn = (seen + row) % _WINDOW
             if gaps:
-                # A symbol without a bar keeps its twenty: they move on by one, and the newest is
-                # written below.
+                # A symbol without a bar keeps its 20 closes: they shift by one place, and the
+                # newest is written below.
                 for j in range(n):
                     if own[_SLOW_PACE + j] == 0.0 and own[_BARS + j] > 0.0:
                         moving = own[_CLOSES + turn * _LINE + j]
@@ -218,7 +221,7 @@ def add_bars(  # noqa: C901, PLR0912, PLR0915  # a call for each row costs more 
             line = own[_CLOSES + turn * _LINE : _CLOSES + turn * _LINE + n]
             for j in range(n):
                 line[j] = own[_CLOSE + j]
-            # Sums about one of the window's own numbers lose no digits: it is near their mean.
+            # Sums about a value of the window lose no digits, because it is near the mean.
             for j in range(n):
                 own[_SUM + j] = own[_SQUARES + j] = 0.0
             for i in range(0, _WINDOW, 5):
@@ -254,6 +257,6 @@ ADD_BARS: Final = Kernel(add_bars)
 
 
 def macd_in_ranges(indicators: Floats) -> Floats:
-    """MACD histogram in ATR14, comparable between coins: (4, ...) to (...), NaN for no range."""
+    """MACD histogram in units of ATR14, (4, ...) to (...); NaN if the range is 0."""
     reach = indicators[ATR]
     return np.asarray(indicators[HISTOGRAM] / np.where(reach > 0.0, reach, np.nan), np.float64)

@@ -1,4 +1,4 @@
-"""A tape of the exchange's own words: its clock, what was done with them, and the boards of it."""
+"""Recording of a session with the exchange: clock, steps, schedule and board fingerprints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,24 +8,24 @@ from typing import Final
 
 from app.configuration.domain.model import IntervalSettings
 
-RETRY_S: Final = 5.0  # after a first fill that did not come to its end
-LOOK_S: Final = 1.0
+RETRY_S: Final = 5.0  # after a failed first fill
+STREAM_CHECK_S: Final = 1.0
 
 
-class TapeError(Exception):
-    """The tape cannot be used: it is none, of another version, or tells another story."""
+class RecordingError(Exception):
+    """The recording is invalid, of another version, or does not match the replay."""
 
 
-class EndOfTapeError(TapeError):
-    """There is nothing more on it."""
+class EndOfRecordingError(RecordingError):
+    """The recording has no further entry."""
 
 
-class Step(StrEnum):
-    """What is done with the market; one after the other, never two at once."""
+class SessionStep(StrEnum):
+    """Step of a session; steps run one after the other."""
 
     FILL = "first_fill"
-    CATCH_UP = "catch_up"  # what a new connection has missed; when one asks for it
-    LOOK = "look"  # at the stream: what is wanted of it, and who may be deaf
+    CATCH_UP = "catch_up"  # loads updates missed by a new connection, on its request
+    LOOK = "look"  # checks the stream: wanted topics and stale ones
     MARKET = "market"
     CANDLES = "candles"
     BOOKS = "books"
@@ -34,11 +34,11 @@ class Step(StrEnum):
 
 
 @dataclass(slots=True)
-class TapeClock:
-    """Time as the tape tells it: it stands still between two entries and never goes back.
+class RecordingClock:
+    """Clock of a recording: it advances with the entries only and never goes back.
 
-    `started` is the wall clock at the monotonic second `zero`; a step of the wall clock while the
-    tape runs is not on it.
+    `started` is the wall clock at the monotonic second `zero`; adjustments of the wall clock
+    during the session are not recorded.
     """
 
     started: datetime
@@ -56,59 +56,62 @@ class TapeClock:
 
 
 @dataclass(frozen=True, slots=True)
-class BoardLine:
-    """One board by its fingerprints: equal inputs, equal scores, equal hashes."""
+class BoardFingerprint:
+    """Hashes and counts of one board: equal inputs and scores give equal fingerprints."""
 
     number: int  # from 1
     as_of: datetime  # exchange time
     scored: int
     unavailable: int
-    quarantined: tuple[str, ...]  # symbols whose prices are not believed
+    quarantined: tuple[str, ...]  # symbols with quarantined prices
     input_hash: str
     board_hash: str
 
 
 @dataclass(slots=True)
 class Schedule:
-    """What is due when; of several that are due the first one in the order of `Step`.
+    """Schedule of a session; of several due steps the first in the order of `SessionStep` runs.
 
-    Until the first fill has come to its end nothing else is done.
+    No other step runs before the first fill has succeeded.
     """
 
     intervals: IntervalSettings
-    board_every_s: float | None = None  # None: the cadence of scoring
-    is_streaming: bool = False  # else the market is only ever asked
+    board_interval_s: float | None = None  # None: the scoring interval
+    is_streaming: bool = False  # False: polling only
     is_filled: bool = field(default=False, init=False)
-    _last: dict[Step, float] = field(default_factory=dict, init=False)
+    _last: dict[SessionStep, float] = field(default_factory=dict, init=False)
 
-    def due(self, now: float) -> tuple[Step, float]:
-        """The next step, and the monotonic second from which on it is due."""
+    def next_due(self, now: float) -> tuple[SessionStep, float]:
+        """Returns the next step and the monotonic second at which it is due."""
         if not self.is_filled:
-            last = self._last.get(Step.FILL)
-            return Step.FILL, now if last is None else last + RETRY_S
-        every = self._every()
-        found = {step: self._last.get(step, now - every[step]) + every[step] for step in every}
-        for step, at in found.items():
+            last = self._last.get(SessionStep.FILL)
+            return SessionStep.FILL, now if last is None else last + RETRY_S
+        intervals = self._intervals()
+        due = {
+            step: self._last.get(step, now - interval) + interval
+            for step, interval in intervals.items()
+        }
+        for step, at in due.items():
             if at <= now:
                 return step, at
-        return min(found.items(), key=lambda pair: pair[1])
+        return min(due.items(), key=lambda pair: pair[1])
 
-    def began(self, step: Step, at: float) -> None:
+    def start_step(self, step: SessionStep, at: float) -> None:
         self._last[step] = at
 
-    def filled(self, at: float) -> None:
-        """All of it has just been asked for; due are the first board and the stream."""
+    def finish_fill(self, at: float) -> None:
+        """Marks all data as requested at `at`; the first board and the stream check are due."""
         self.is_filled = True
-        done = self._every().keys() - {Step.SCORING, Step.LOOK}
+        done = self._intervals().keys() - {SessionStep.SCORING, SessionStep.LOOK}
         self._last |= dict.fromkeys(done, at)
 
-    def _every(self) -> Mapping[Step, float]:
+    def _intervals(self) -> Mapping[SessionStep, float]:
         intervals = self.intervals
-        looks = {Step.LOOK: LOOK_S} if self.is_streaming else {}
-        return looks | {
-            Step.MARKET: intervals.market_s,
-            Step.CANDLES: intervals.candle_check_s,
-            Step.BOOKS: intervals.order_book_check_s,
-            Step.FUNDING: intervals.funding_s,
-            Step.SCORING: self.board_every_s or intervals.scoring_s,
+        checks = {SessionStep.LOOK: STREAM_CHECK_S} if self.is_streaming else {}
+        return checks | {
+            SessionStep.MARKET: intervals.market_s,
+            SessionStep.CANDLES: intervals.candle_check_s,
+            SessionStep.BOOKS: intervals.order_book_check_s,
+            SessionStep.FUNDING: intervals.funding_s,
+            SessionStep.SCORING: self.board_interval_s or intervals.scoring_s,
         }

@@ -1,4 +1,4 @@
-"""Does what a tape holds, step by step: the same whether it is being recorded or played."""
+"""Runs a session step by step; a live session is recorded, a recorded one is replayed."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,9 +11,14 @@ from app.foundation.ports import Monotonic
 from app.market.domain.stream import Listener
 from app.market.services.backfill import first_fill
 from app.market.services.ports import MarketStream
-from app.market.services.service import MarketData, no_swaps
-from app.market.services.stream_consumer import StreamedMarket
-from app.research.domain.recording import BoardLine, EndOfTapeError, Schedule, Step
+from app.market.services.service import MarketData, no_replacements
+from app.market.services.stream_consumer import StreamConsumer
+from app.research.domain.recording import (
+    BoardFingerprint,
+    EndOfRecordingError,
+    Schedule,
+    SessionStep,
+)
 from app.scoring.domain.board import Board
 from app.scoring.domain.input_hash import board_hash
 from app.scoring.services.service import Scoring
@@ -21,135 +26,135 @@ from app.scoring.services.service import Scoring
 _log = structlog.get_logger("tape")
 
 
-class Steps(Protocol):
-    """Says what is done next, and hears what came of it."""
+class Session(Protocol):
+    """Source of steps; it receives their results."""
 
-    async def next(self) -> Step:
-        """The next step, once it is due. Raises EndOfTapeError when there is none."""
+    async def next(self) -> SessionStep:
+        """Returns the next step once it is due. Raises EndOfRecordingError after the last one."""
         ...
 
-    def ended(self, step: Step, error: ServiceError | None) -> None:
-        """It has come to its end, or to that error."""
+    def finish_step(self, step: SessionStep, error: ServiceError | None) -> None:
+        """Receives the result of a step: `error`, or None for success."""
         ...
 
-    def scored(self, board: BoardLine) -> None: ...
+    def record_board(self, board: BoardFingerprint) -> None: ...
 
 
-class Journal(Protocol):
-    """Where a recording is written; each entry moves the clock to its time."""
+class RecordingJournal(Protocol):
+    """Journal of a recording; each entry moves the clock to its time."""
 
-    def began(self, step: Step) -> None: ...
+    def record_step(self, step: SessionStep) -> None: ...
 
-    def scored(self, board: BoardLine) -> None: ...
+    def record_board(self, board: BoardFingerprint) -> None: ...
 
     def flush(self) -> None:
-        """Nothing may come for a while: what was written must be safe by now."""
+        """Writes buffered entries, before a wait."""
         ...
 
 
-class Stream(MarketStream, Protocol):
-    """What is told is used between the steps, when `drain` is called."""
+class BufferedMarketStream(MarketStream, Protocol):
+    """Stream whose updates are applied between the steps, by `InputSource.drain`."""
 
     listener: Listener | None
 
 
-class Inflow(Protocol):
-    """What comes in by itself while a recording runs."""
+class InputSource(Protocol):
+    """Unsolicited input of a live session: updates of the stream."""
 
     @property
     def is_behind(self) -> bool:
-        """Whether a connection asks for what it has missed."""
+        """True if a connection needs the updates that it has missed."""
         ...
 
     def drain(self) -> None: ...
 
-    def catching_up(self) -> None: ...
+    def begin_catch_up(self) -> None: ...
 
-    def caught_up(self, error: ServiceError | None) -> None: ...
+    def end_catch_up(self, error: ServiceError | None) -> None: ...
 
 
-class Script(Protocol):
-    """What a recording said. Both raise TapeError where it says something else."""
+class StepSequence(Protocol):
+    """Steps and boards of a recording. Both methods raise RecordingError for another entry."""
 
-    def began(self) -> Step: ...
+    def next_step(self) -> SessionStep: ...
 
-    def scored(self) -> BoardLine | None:
-        """None where the recording has no such board."""
+    def next_board(self) -> BoardFingerprint | None:
+        """Returns the recorded board; None without one."""
         ...
 
 
-def _as_before() -> None:
-    """Nobody changes the settings."""
+def _keep_settings() -> None:
+    """Applies no change of the settings."""
 
 
-async def decide_nothing(board: Board | None) -> None:
-    """Boards are made and nothing rests on them."""
+async def ignore_board(board: Board | None) -> None:
+    """Makes no decision about the board."""
 
 
 @dataclass(slots=True)
-class LiveSteps:
-    """The schedule of a recording, which ends `for_s` seconds after its first fill.
+class LiveSession:
+    """Live session that ends `duration_s` seconds after its first fill.
 
-    `wait` returns after so many seconds, or earlier. `settle` takes up other business settings:
-    it is called right before each step, so that all of a step goes by the same.
+    `wait` returns after the given seconds or earlier. `apply_settings` loads changed business
+    settings right before each step, so that a step uses one version.
     """
 
     schedule: Schedule
-    journal: Journal
-    inflow: Inflow
+    journal: RecordingJournal
+    inflow: InputSource
     monotonic: Monotonic
     wait: Callable[[float], Awaitable[None]]
-    for_s: float
-    settle: Callable[[], None] = _as_before
+    duration_s: float
+    apply_settings: Callable[[], None] = _keep_settings
     _until: float = field(default=float("inf"), init=False)
 
-    async def next(self) -> Step:
+    async def next(self) -> SessionStep:
         while True:
             if self.schedule.is_filled:
                 self.inflow.drain()
             now = self.monotonic()
-            step, due = self.schedule.due(now)
+            step, due = self.schedule.next_due(now)
             if self.schedule.is_filled and self.inflow.is_behind:
-                step, due = Step.CATCH_UP, now
-                self.inflow.catching_up()
+                step, due = SessionStep.CATCH_UP, now
+                self.inflow.begin_catch_up()
             if min(now, due) >= self._until:
-                raise EndOfTapeError("the time is over")
+                raise EndOfRecordingError("the session has ended")
             if due <= now:
-                self.settle()
-                self.journal.began(step)
-                self.schedule.began(step, now)
+                self.apply_settings()
+                self.journal.record_step(step)
+                self.schedule.start_step(step, now)
                 return step
             self.journal.flush()
             await self.wait(min(due, self._until) - now)
 
-    def ended(self, step: Step, error: ServiceError | None) -> None:
+    def finish_step(self, step: SessionStep, error: ServiceError | None) -> None:
         now = self.monotonic()
-        if step is Step.CATCH_UP:
-            self.inflow.caught_up(error)
-        elif step is Step.FILL and error is None:
-            self.schedule.filled(now)
-            self._until = now + self.for_s
+        if step is SessionStep.CATCH_UP:
+            self.inflow.end_catch_up(error)
+        elif step is SessionStep.FILL and error is None:
+            self.schedule.finish_fill(now)
+            self._until = now + self.duration_s
 
-    def scored(self, board: BoardLine) -> None:
-        self.journal.scored(board)
+    def record_board(self, board: BoardFingerprint) -> None:
+        self.journal.record_board(board)
 
 
 @dataclass(slots=True)
-class PlayedSteps:
-    """The steps of a recording, and which boards are not those of it."""
+class ReplaySession:
+    """Steps of a recording; it compares the boards with the recorded ones."""
 
-    script: Script
+    sequence: StepSequence
     different: list[int] = field(default_factory=list)
     compared: int = 0
 
-    async def next(self) -> Step:
-        return self.script.began()
+    async def next(self) -> SessionStep:
+        return self.sequence.next_step()
 
-    def ended(self, step: Step, error: ServiceError | None) -> None:
-        del step, error  # what follows stands on the tape
+    def finish_step(self, step: SessionStep, error: ServiceError | None) -> None:
+        del step, error  # the next entry comes from the recording
 
-    def scored(self, board: BoardLine) -> None:
-        recorded = self.script.scored()
+    def record_board(self, board: BoardFingerprint) -> None:
+        recorded = self.sequence.next_board()
         if recorded is not None:
             self.compared += 1
             if recorded != board:
@@ -157,50 +162,52 @@ class PlayedSteps:
 
 
 @dataclass(slots=True)
-class TapedMarket:
-    """One market, its scores, and `decide`, which is called after each scoring.
+class RecordedSession:
+    """Runs the steps of a session on one market and its scoring.
 
-    It gets the new board; None where there is none, so that the last one is decided on or refused.
-    The requests to the exchange are those of the market alone, whatever is decided.
+    `decide` receives each new board, or None after a failed scoring, so that decisions use or
+    refuse the last one. Requests to the exchange never depend on decisions.
     """
 
     data: MarketData
     scoring: Scoring
-    stream: Stream
-    steps: Steps
-    tell: Callable[[BoardLine], None]
-    missed: Callable[[Step, str], None]  # with the code of the error
-    decide: Callable[[Board | None], Awaitable[None]] = decide_nothing
+    stream: BufferedMarketStream
+    session: Session
+    on_board: Callable[[BoardFingerprint], None]
+    on_error: Callable[[SessionStep, str], None]  # step and error code
+    decide: Callable[[Board | None], Awaitable[None]] = ignore_board
     _boards: int = field(default=0, init=False)
 
     async def run(self) -> None:
-        """Until there is no further step. Raises TapeError."""
-        streamed = StreamedMarket(self.data, self.stream, self._best)
-        self.data.registry.held = self._best_contracts
-        self.data.open_swaps = no_swaps  # of the ledger, which depends on decisions
+        """Runs all steps. Raises RecordingError."""
+        streamed = StreamConsumer(self.data, self.stream, self._top_symbols)
+        self.data.registry.member_codes = self._top_contracts
+        self.data.open_replacements = (
+            no_replacements  # replacements are decisions, and requests must not depend on them
+        )
         self.stream.listener = streamed
-        self.data.quotes.told_of = streamed.quotes_told
-        actions: Mapping[Step, Callable[[], Awaitable[object]]] = {
-            Step.FILL: lambda: first_fill(self.data),
-            Step.CATCH_UP: streamed.catch_up,
-            Step.LOOK: streamed.look,
-            Step.MARKET: self.data.refresh_market,
-            Step.CANDLES: self.data.refresh_candles,
-            Step.BOOKS: self._books,
-            Step.FUNDING: self.data.refresh_funding,
-            Step.SCORING: self._score,
+        self.data.quotes.streamed_since = streamed.streamed_quotes
+        actions: Mapping[SessionStep, Callable[[], Awaitable[object]]] = {
+            SessionStep.FILL: lambda: first_fill(self.data),
+            SessionStep.CATCH_UP: streamed.catch_up,
+            SessionStep.LOOK: streamed.check,
+            SessionStep.MARKET: self.data.refresh_market,
+            SessionStep.CANDLES: self.data.refresh_candles,
+            SessionStep.BOOKS: self._refresh_books,
+            SessionStep.FUNDING: self.data.refresh_funding,
+            SessionStep.SCORING: self._score,
         }
         try:
             while True:
-                step = await self.steps.next()
+                step = await self.session.next()
                 try:
                     await actions[step]()
                 except ServiceError as error:
-                    self.missed(step, str(error.code))
-                    self.steps.ended(step, error)
+                    self.on_error(step, str(error.code))
+                    self.session.finish_step(step, error)
                 else:
-                    self.steps.ended(step, None)
-        except EndOfTapeError:
+                    self.session.finish_step(step, None)
+        except EndOfRecordingError:
             _log.debug("tape_ended", boards=self._boards)
 
     async def _score(self) -> None:
@@ -210,34 +217,36 @@ class TapedMarket:
             await self.decide(None)
             raise
         self._boards += 1
-        line = self._line(board)
-        self.steps.scored(line)
-        self.tell(line)
+        fingerprint = self._fingerprint(board)
+        self.session.record_board(fingerprint)
+        self.on_board(fingerprint)
         await self.decide(board)
 
-    async def _best(self) -> tuple[str, ...]:
-        """In place of members, on whom requests would depend: the best are asked for first."""
+    async def _top_symbols(self) -> tuple[str, ...]:
+        """Best symbols, requested first; members would make requests depend on decisions."""
         return self.scoring.best(self.data.configuration().feed.candidates)
 
-    async def _books(self) -> None:
+    async def _refresh_books(self) -> None:
         step_s = self.data.configuration().intervals.order_book_check_s
-        await self.data.refresh_books(step_s, await self._best())
+        await self.data.refresh_books(step_s, await self._top_symbols())
 
-    async def _best_contracts(self) -> tuple[str, ...]:
+    async def _top_contracts(self) -> tuple[str, ...]:
         resolve = self.data.registry.resolve
-        return tuple(resolve(symbol).contract.code for symbol in await self._best())
+        return tuple(resolve(symbol).contract.code for symbol in await self._top_symbols())
 
-    def _line(self, board: Board) -> BoardLine:
+    def _fingerprint(self, board: Board) -> BoardFingerprint:
         market = self.data.live.market
-        doubted = {code for code, state in market.quality.items() if state.doubt is not None}
+        quarantined = {
+            code for code, state in market.quality.items() if state.quarantine_reason is not None
+        }
         entries = self.data.registry.index.entries
-        return BoardLine(
+        return BoardFingerprint(
             number=self._boards,
             as_of=board.as_of,
             scored=board.universe_size,
             unavailable=len(board.cards) - board.universe_size,
             quarantined=tuple(
-                sorted(one.symbol for one in entries if one.contract.code in doubted)
+                sorted(entry.symbol for entry in entries if entry.contract.code in quarantined)
             ),
             input_hash=board.input_hash,
             board_hash=board_hash(board),

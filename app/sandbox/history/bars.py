@@ -46,7 +46,7 @@ class Bars:
             one.turnover[0],
         )
 
-    def still(self, row: int, span: slice, ticks: int) -> None:
+    def stop_trades(self, row: int, span: slice, ticks: int) -> None:
         """Make a contract not trade in a span, in place."""
         self.ticks[row, span], self.lots[row, span], self.turnover[row, span] = ticks, 0, 0.0
 
@@ -126,7 +126,7 @@ def split_bars(parent: Bars, count: int, noise: Floats, season: Floats, quiet: F
 
 
 def _live(parent: Bars, count: int, draw: Floats, quiet: Floats) -> Bools:
-    """Which children trade: at most as many as there are lots, at least one if any."""
+    """Returns which children trade: at most as many as there are lots, at least one if any."""
     live = np.broadcast_to((parent.lots > 0)[:, None], draw.shape).copy()
     scarce = np.flatnonzero((parent.lots < 3 * count) | (quiet > 0.0))
     if scarce.size:

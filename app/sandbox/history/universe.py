@@ -106,7 +106,7 @@ class ListedContract:
 
     @property
     def inverse(self) -> bool:
-        """Whether it is margined and settled in the base coin."""
+        """True if it is margined and settled in the base coin."""
         return self.kind != "linear"
 
     @property
@@ -286,14 +286,13 @@ def full_universe(now_ms: int) -> list[ListedContract]:
 
 
 def select_contracts(listings: list[ListedContract], count: int | None) -> list[int]:
-    """Positions kept of `count` contracts: the special ones, then the liquid ones."""
+    """Returns the positions of `count` contracts: special ones, liquid coins, then the rest."""
     if count is None or count >= len(listings):
         return list(range(len(listings)))
     symbols = {listing.symbol: index for index, listing in enumerate(listings)}
     keep = [symbols[name] for name in SHOWCASE[: count // 3] if name in symbols]
     if count >= 6:
         keep.append(len(listings) - 1)
-    liquid = (i for i, item in enumerate(listings) if item.nature == "coin" and i not in keep)
-    while len(keep) < count:
-        keep.append(next(liquid))
-    return sorted(keep)
+    others = [position for position in range(len(listings)) if position not in keep]
+    others.sort(key=lambda position: listings[position].nature != "coin")
+    return sorted([*keep, *others[: count - len(keep)]])

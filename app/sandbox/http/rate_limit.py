@@ -93,7 +93,7 @@ class PublicPool:
         """Close the pool for all addresses: every request gets 429 for that time."""
         self.closure = ForcedClosure(self._monotonic() + seconds, reset)
 
-    def fresh(self) -> None:
+    def reset(self) -> None:
         """Drop all windows; counters stay."""
         self._windows.clear()
         self.closure = None

@@ -140,7 +140,7 @@ class Contracts:
             if item.announced_ms is not None
         }
 
-    def respecify(self, row: int) -> None:
+    def render_specification(self, row: int) -> None:
         """Render a contract's specification again after a manual change."""
         self._heads[row] = head(self.market.history.listings[row])
         self._unannounced.pop(row, None)
@@ -160,8 +160,8 @@ class Contracts:
         """Rows that contracts/active lists."""
         rows = []
         for row, listing in enumerate(self.market.history.listings):
-            planted = self.statuses.get(listing.symbol)
-            listed = self.status(row, now_ms) in ACTIVE if planted is None else planted[1]
+            override = self.statuses.get(listing.symbol)
+            listed = self.status(row, now_ms) in ACTIVE if override is None else override[1]
             if listed:
                 rows.append(row)
         return rows

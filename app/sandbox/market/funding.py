@@ -41,7 +41,7 @@ class FundingBook:
     def __init__(self, market: SimulatedMarket) -> None:
         self.market = market
         self._premiums: dict[int, Floats] = {}
-        self._planted: dict[int, tuple[int, float]] = {}
+        self._overrides: dict[int, tuple[int, float]] = {}
         self._changes: dict[int, tuple[int, int, int]] = {}
         rng = np.random.default_rng([market.seed, 4])
         self._noise = rng.normal(0.0, 2.0e-5, 8192)
@@ -58,10 +58,10 @@ class FundingBook:
         """
         before = self.step(row, now_ms)
         if before is None or hours not in (1, 2, 4, 8):
-            raise ValueError("funding is every 1, 2, 4 or 8 hours, and not of dated contracts")
+            raise ValueError("funding intervals are 1, 2, 4 or 8 hours; dated contracts have none")
         running = self._changes.get(row)
         if running is not None and now_ms < running[0]:
-            raise ValueError("the interval is about to change already")
+            raise ValueError("another change of the interval is pending")
         common = math.lcm(before, hours * HOUR_MS)
         since = (now_ms // common + 1) * common
         self._changes[row] = (since, before // HOUR_MS, hours)
@@ -91,16 +91,16 @@ class FundingBook:
         self._premiums[now_ms] = answer
         return answer
 
-    def plant(self, row: int, since_ms: int, rate: float) -> None:
+    def override_rate(self, row: int, since_ms: int, rate: float) -> None:
         """Override the rate of every cycle that runs at `since_ms` or later."""
         step = self.step(row, since_ms) or DAY_MS
-        self._planted[row] = (since_ms // step * step, rate)
+        self._overrides[row] = (since_ms // step * step, rate)
 
     def rate(self, row: int, start_ms: int) -> float:
         """Rate of the cycle that starts at `start_ms`, fraction per interval."""
-        since, planted = self._planted.get(row, (start_ms + 1, 0.0))
+        since, override = self._overrides.get(row, (start_ms + 1, 0.0))
         if start_ms >= since:
-            return planted
+            return override
         listing = self.market.history.listings[row]
         hours = (self.step(row, start_ms) or 8 * HOUR_MS) / HOUR_MS
         premium = float(self.premium(start_ms)[row])

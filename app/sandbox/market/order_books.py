@@ -116,11 +116,11 @@ class OrderBooks:
         self.changed()
 
     def halted(self, row: int, now_ms: int) -> bool:
-        """Whether a book is frozen now."""
+        """True if a book is frozen now."""
         from_ms, until_ms = self._halts.get(row, (0, 0))
         return from_ms <= now_ms < until_ms
 
-    def relot(self, row: int, lot: float) -> None:
+    def set_contract_size(self, row: int, lot: float) -> None:
         """Change the size of a lot."""
         self._lot[row] = lot
         self.changed()

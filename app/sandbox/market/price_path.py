@@ -132,7 +132,7 @@ class SimulatedMarket:
         quiet = np.tile(np.maximum(0.0, self.quiet[rows] - 0.7), len(days))
         return split_bars(parents, 24, np.concatenate(noises), HOUR_SEASON, quiet)
 
-    def remake(self, row: int) -> None:
+    def regenerate(self, row: int) -> None:
         """Generate a contract's hours and minutes again after a change of its days."""
         rows = slice(row, row + 1)
         for day, block in self._hours.items():

@@ -43,7 +43,7 @@ class Connection:
 
     @property
     def is_half_open(self) -> bool:
-        """Whether a fault leaves the socket open but dead."""
+        """True if a fault leaves the socket open but dead."""
         return self._registry.find_half_open_fault(self.connect_id) is not None
 
     def enqueue(self, frame: bytes) -> None:

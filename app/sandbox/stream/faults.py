@@ -61,7 +61,7 @@ def match_fault(board: FaultBoard, kind: str, path: str, connect_id: str) -> Inj
 
 
 def applies_to(fault: InjectedFault, connect_id: str) -> bool:
-    """Whether a fault is armed for this connection."""
+    """True if a fault is armed for this connection."""
     return str(fault.params.get("connection", connect_id)) == connect_id
 
 

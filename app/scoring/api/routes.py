@@ -1,4 +1,4 @@
-"""Routes of scores: calculate, rank, explain, look back, and one symbol with its newest score."""
+"""Routes of scores: calculation, ranking, explanation, history and details of one symbol."""
 
 from typing import Annotated, Final, Self
 
@@ -63,7 +63,7 @@ from app.scoring.api.schemas import (
     AlgorithmIn,
     AlgorithmName,
     AlgorithmOut,
-    CalculatedOut,
+    CalculationOut,
     ExplanationOut,
     RankingsOut,
     ReplayOut,
@@ -81,7 +81,7 @@ router = api_router("scoring", "/scoring")
 
 
 class CalculateIn(Body):
-    """Scores are relative to all others: the universe is scored whole, whatever is asked about."""
+    """Symbol to return; the run always scores the whole universe, because scores are relative."""
 
     symbol: SymbolText | None = None
     symbol_id: SymbolText | None = None
@@ -90,7 +90,7 @@ class CalculateIn(Body):
 @router.post(
     "/calculate",
     summary="Score the universe now",
-    response_model=CalculatedOut,
+    response_model=CalculationOut,
     responses={
         **ACCEPTED,
         **problems(
@@ -117,15 +117,15 @@ async def calculate(
 ) -> Response:
     """Scores every eligible symbol and saves the board; simultaneous calls share one run.
 
-    `symbol` (or `symbol_id`) narrows the answer to one symbol. 503 `market_data_stale` instead of
-    scores of stale data.
+    `symbol` (or `symbol_id`) narrows the response to one symbol. Stale market data is answered
+    with 503 `market_data_stale`; no board is saved.
     """
     text = None if body is None else body.symbol or body.symbol_id
     symbol = None if text is None else registry.resolve(text).symbol
 
     def render(board: Board) -> StoredResponse:
         status = scoring.status_of(board)
-        return keep(CalculatedOut.of(board, status, symbol))
+        return keep(CalculationOut.of(board, status, symbol))
 
     if as_job:
         return await begun(commands, jobs, command, JobKind.SCORING)
@@ -136,7 +136,10 @@ async def calculate(
     "/rankings",
     summary="All scores, best first",
     response_model=RankingsOut,
-    responses={304: {"description": "The caller holds this board."}, **problems(Code.NO_BOARD_YET)},
+    responses={
+        304: {"description": "The client has this board already."},
+        **problems(Code.NO_BOARD_YET),
+    },
 )
 @cacheable(depends_on=Input.SCORES, compress=True)
 @requires(Role.VIEWER)
@@ -144,7 +147,7 @@ async def rankings(
     scoring: Provided[Scoring],
     held: IfNoneMatchDep,
     algorithm_type: Annotated[
-        AlgorithmType, Query(description="By the composite or by one family.")
+        AlgorithmType, Query(description="Score to rank by: the composite or one family.")
     ] = AlgorithmType.COMPOSITE,
     limit: Annotated[
         QueryInt, Query(ge=1, le=MAX_RANKINGS, description=f"Lines, 1 to {MAX_RANKINGS}.")
@@ -153,9 +156,10 @@ async def rankings(
         QueryFlag, Query(description="Leave out symbols that are not eligible.")
     ] = False,
 ) -> Response:
-    """The newest board from memory. ETag is the run; once the board is stale, another one.
+    """Returns the newest board from memory.
 
-    With `Accept-Encoding: gzip` it comes compressed, under the same tag made weak.
+    The ETag is the run id; it changes once the board is stale. With `Accept-Encoding: gzip` the
+    response is compressed, and its tag is weak.
     """
     board = scoring.board()
     status = scoring.status_of(board)
@@ -185,8 +189,8 @@ async def symbol_scores(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[ScoreOut]:
-    """Newest first; runs are kept for some days."""
-    scoring.board()  # before the first one there is nothing to look back on
+    """Scores on stored complete boards, newest first."""
+    scoring.board()  # raises no_board_yet before the first run
     name = registry.resolve(symbol).symbol
     chosen = {"symbol": name}
     start = cursors.decode("symbol_scores", chosen, cursor)
@@ -201,7 +205,7 @@ async def symbol_scores(
 
 @router.get(
     "/symbol/{symbol}/explain",
-    summary="Where a score comes from",
+    summary="Explanation of a score",
     responses=problems(Code.NOT_FOUND, *_SYMBOL, *_NO_BOARD),
 )
 @cacheable(depends_on=Input.SCORES | Input.SYMBOLS, compress=True)
@@ -210,29 +214,30 @@ async def explain(
     scoring: Provided[Scoring],
     symbol: SymbolPath,
     top: Annotated[
-        QueryInt, Query(ge=1, le=MAX_RANKINGS, description="The places that `entry` speaks of.")
+        QueryInt, Query(ge=1, le=MAX_RANKINGS, description="Rank that `counterfactual` aims at.")
     ] = 10,
 ) -> ExplanationOut:
     """Raw value, z, weight and contribution of each factor; contributions add up to z.
 
-    `entry` says what would bring the symbol among the first `top`: the least change that was found.
+    `counterfactual` is the smallest change found that would bring the symbol among the first
+    `top` ranks.
     """
     board, card = scoring.explain(symbol)
-    entry = await scoring.entries.of(board, card.symbol, top)
-    return ExplanationOut.of(board, card, scoring.status_of(board), entry)
+    counterfactual = await scoring.counterfactuals.get(board, card.symbol, top)
+    return ExplanationOut.of(board, card, scoring.status_of(board), counterfactual)
 
 
-@router.get("/algorithms", summary="How scores are made")
+@router.get("/algorithms", summary="Scoring algorithms")
 @requires(Role.VIEWER)
 async def algorithms(scoring: Provided[Scoring]) -> Page[AlgorithmOut]:
-    """The algorithm in force with its version, family weights and factor table."""
+    """Returns the active algorithm with its version, family weights and factor table."""
     known = await scoring.algorithms()
     return Page(items=[AlgorithmOut.of(one) for one in known], next_cursor=None)
 
 
 @router.put(
     "/algorithms/{name}",
-    summary="Change how scores are made",
+    summary="Change a scoring algorithm",
     response_model=AlgorithmChangedOut,
     responses=problems(Code.CONSTRAINTS_INFEASIBLE, *CHANGES),
 )
@@ -245,53 +250,54 @@ async def put_algorithm(
     name: Annotated[AlgorithmName, Path(description="One of `GET /scoring/algorithms`.")],
     body: AlgorithmIn,
 ) -> Response:
-    """Parameters and weights are a part of the configuration: a change is a new version of it.
+    """Changes parameters and weights, which creates a new version of the configuration.
 
-    Its first run gives the algorithm its own next version, which every board names. What is left
-    out keeps its value; `If-Match` is the version of the configuration.
+    The first run with it gives the algorithm its next version, which every board names. Omitted
+    fields keep their values; `If-Match` is the version of the configuration.
     """
 
     def render(settings: Configuration) -> StoredResponse:
-        shown = AlgorithmChangedOut.of(name, scoring.algorithm_under(settings), settings)
-        return keep(shown, headers={"ETag": etag(settings.version)})
+        changed = AlgorithmChangedOut.of(name, scoring.algorithm_for(settings), settings)
+        return keep(changed, headers={"ETag": etag(settings.version)})
 
-    who, reason = by(command, body.user), body.reason or DEFAULT_REASON
+    author, reason = by(command, body.user), body.reason or DEFAULT_REASON
     try:
         present = await configuration.current()
-        changes = scoring.changes_of(body.changes(), present)
-        done = await configuration.put(changes, reason, who, render)
+        changes = scoring.settings_changes(body.changes(), present)
+        result = await configuration.put(changes, reason, author, render)
     except ConfigurationRefusedError as refused:
-        places = [(("body", *_asked(one.loc)), one.type) for one in refused.complaints]
+        places = [(("body", *_body_location(one.loc)), one.type) for one in refused.complaints]
         return problem_response(request, 422, refused.code, refused.detail, errors=places)
-    return sent(done)
+    return sent(result)
 
 
-def _asked(loc: str) -> list[str]:
-    """Where in the body it was asked for: there the settings of the scoring stand at the top."""
+def _body_location(loc: str) -> list[str]:
+    """Location in the request body, which has the settings of section `scoring` at its top."""
     return loc.removeprefix("scoring.").split(".")
 
 
 @router.get("/runs/{run_id}", summary="One scoring run", responses=problems(Code.NOT_FOUND))
 @requires(Role.VIEWER)
 async def run(scoring: Provided[Scoring], run_id: IdPath) -> RunOut:
-    """Circumstances, coverage per factor, spread of the scores and why others have none."""
+    """Returns metadata, coverage per factor, score distribution and reasons for missing scores."""
     board = await scoring.run(run_id)
     return RunOut.of(board, scoring.status_of(board))
 
 
 @router.post(
     "/runs/{run_id}/replay",
-    summary="Recompute a scoring run from what it kept",
+    summary="Replay a scoring run from its stored inputs",
     dependencies=EXPENSIVE,
     responses=problems(Code.NOT_FOUND),
 )
 @requires(Role.TRADER)
 async def replay(scoring: Provided[Scoring], run_id: IdPath) -> ReplayOut:
-    """The same inputs, the same version of the algorithm, byte for byte; nothing is written.
+    """Recomputes a run from its inputs and its algorithm version; nothing is written.
 
-    Inputs are kept for a day. Candles that were revised since are taken as they were.
+    Inputs are stored for `retention.board_inputs_days`. Candles revised since the run are
+    restored to their values at that time.
     """
-    return ReplayOut.of(await scoring.replaying.replay(run_id))
+    return ReplayOut.of(await scoring.replayer.replay(run_id))
 
 
 symbol_router = api_router("symbols", "/symbols")
@@ -299,18 +305,20 @@ _CONTRACT: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UN
 
 
 class SymbolDetailOut(Freshness):
-    """A symbol with its contract, every specification that it had, and its newest score."""
+    """A symbol with its contract, the history of its specification and its newest score."""
 
     symbol: SymbolOut
     kind: ContractKind
     settle: str
     listed_at: UtcTime | None
-    expires_at: UtcTime | None = Field(description="On a perpetual: delisting is announced.")
+    expires_at: UtcTime | None = Field(
+        description="Set on a perpetual whose delisting is announced."
+    )
     market_stage: str | None
     market_type: str | None
     specification: SpecificationOut
     specification_history: list[SpecificationOut] = Field(description="Oldest first.")
-    score: ScoreOut | None = Field(description="Its line on the newest board; null before one.")
+    score: ScoreOut | None = Field(description="Score on the newest board; null without a board.")
 
     @classmethod
     def of(
@@ -348,7 +356,7 @@ async def symbol_detail(
     scoring: Provided[Scoring],
     symbol: SymbolPath,
 ) -> SymbolDetailOut:
-    """Contract, specifications with their validity, newest score, membership."""
+    """Returns contract, specifications with their validity, newest score and membership."""
     entry = registry.resolve(symbol)
     moment = market.moment()
     row = symbol_row(moment, entry, await members.symbols(), moment.funnel().excluded)

@@ -1,4 +1,4 @@
-"""Shapes of scores: a card on a board, its explanation, a run."""
+"""Response models of scores, explanations, runs and algorithms."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -16,10 +16,10 @@ from app.foundation.http.schemas import ChangeRequest, Freshness, Json, Out, Sco
 from app.scoring.domain.algorithm import CROSS_SECTIONAL
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence
 from app.scoring.domain.composite import AlgorithmSpec
-from app.scoring.domain.counterfactual import Entry
-from app.scoring.domain.ranking import AlgorithmType, Ranked
-from app.scoring.services.algorithm_versions import AlgorithmFacts, body_of
-from app.scoring.services.replay import Replayed
+from app.scoring.domain.counterfactual import Counterfactual
+from app.scoring.domain.ranking import AlgorithmType, RankedCard
+from app.scoring.services.algorithm_versions import AlgorithmVersion, spec_to_json
+from app.scoring.services.replay import RunReplayResult
 
 
 class FactorOut(Out):
@@ -32,17 +32,17 @@ class FactorOut(Out):
     z: float | None
     weight: float
     contribution: float | None
-    reason: str | None = Field(description="Why it has no value.")
-    supporting: Json | None = Field(None, description="What an extension says of it.")
+    reason: str | None = Field(description="Reason for a missing value.")
+    supporting: Json | None = Field(None, description="Supporting data of a plug-in.")
 
 
 class FixedMomentsOut(Out):
-    """What stood for a rank: too few symbols of this board have a value of it to be ranked."""
+    """Moments of earlier boards that replace a rank where too few symbols have a value."""
 
-    of: str = Field(description="A factor, a family (the mean of its factors), or `composite`.")
+    name: str = Field(description="A factor, a family (the mean of its factors), or `composite`.")
     mean: float
     sd: float = Field(description="z is (value - mean) / sd within +-3, oriented.")
-    symbols: int = Field(description="Values of earlier boards, one board a day, taken together.")
+    symbols: int = Field(description="Number of values on the earlier boards, one board a day.")
     days: int = Field(description="Days with enough symbols to rank.")
     first: date = Field(description="UTC day of the oldest of these boards.")
     last: date = Field(description="UTC day of the newest one.")
@@ -50,16 +50,16 @@ class FixedMomentsOut(Out):
 
     @classmethod
     def of_board(cls, board: Board) -> list[Self]:
-        """By name."""
+        """Returns the moments that `board` used, sorted by name."""
         today = board.as_of.date()
         return [
-            cls(of=name, age_days=(today - one.last).days, **asdict(one))
-            for name, one in sorted(board.moments.items())
+            cls(name=name, age_days=(today - moments.last).days, **asdict(moments))
+            for name, moments in sorted(board.moments.items())
         ]
 
 
-class NeededOut(Out):
-    """A factor and the raw value that it would need."""
+class FactorChangeOut(Out):
+    """A factor with its raw value and the raw value that it would need."""
 
     factor: str
     unit: str
@@ -67,26 +67,29 @@ class NeededOut(Out):
     needed: float
 
 
-class EntryOut(Out):
-    """What brings the symbol among the first `top`: all changes in full; half is too little."""
+class CounterfactualOut(Out):
+    """Smallest change found that brings the symbol among the first `top` ranks.
+
+    All changes together and in full are enough; half of each is not.
+    """
 
     top: int
     rank: int
     is_reachable: bool = Field(
-        description="False where not even the best value of every factor would do: its "
+        description="False where even the best value of every factor is not enough, because the "
         "confidence is too low."
     )
-    changes: list[NeededOut] = Field(
-        description="Empty where it is there already, or cannot get there."
+    changes: list[FactorChangeOut] = Field(
+        description="Empty where the rank is reached already, or cannot be reached."
     )
 
     @classmethod
-    def of(cls, entry: Entry) -> Self:
+    def of(cls, found: Counterfactual) -> Self:
         return cls(
-            top=entry.top,
-            rank=entry.rank,
-            is_reachable=bool(entry.changes) or entry.rank <= entry.top,
-            changes=[NeededOut.model_validate(one) for one in entry.changes],
+            top=found.top,
+            rank=found.rank,
+            is_reachable=bool(found.changes) or found.rank <= found.top,
+            changes=[FactorChangeOut.model_validate(change) for change in found.changes],
         )
 
 
@@ -94,7 +97,7 @@ IsProvisional = Annotated[
     bool,
     Field(
         description="An exchange source covers less than `scoring.min_coverage` of the eligible"
-        " symbols: the scores are shown, no decision uses them."
+        " symbols: the scores are shown, and no decision uses them."
     ),
 ]
 SourceCoverage = Annotated[
@@ -104,11 +107,11 @@ SourceCoverage = Annotated[
 
 
 class ConfidenceOut(Out):
-    """How far a score is shrunk towards neutral; the level is the product of the known parts."""
+    """Confidence that shrinks a score towards neutral; `level` is the product of known parts."""
 
     level: Score
     completeness: Score = Field(
-        description="Share of the factor weight that can apply which had a value."
+        description="Share of the applicable factor weight that had a value."
     )
     freshness: Score = Field(description="Mean of 2^(-age/half-life) over the sources used.")
     sample: Score = Field(description="n/(n+30) of the daily bars, 1 from 250 on.")
@@ -126,7 +129,7 @@ class ConfidenceOut(Out):
 
 
 class ScoreOut(Out):
-    """One symbol's line. Scores are 0..1, 0.5 is neutral; null is unavailable, never zero."""
+    """Scores of one symbol: 0..1, 0.5 is neutral; null is unavailable, never zero."""
 
     symbol: str = Field(examples=["BTCUSDT"])
     technical_score: Score | None
@@ -135,14 +138,14 @@ class ScoreOut(Out):
     risk_score: Score | None
     composite_score: Score | None
     confidence_level: Score | None
-    rank: int | None = Field(description="Place in the order asked for.")
+    rank: int | None = Field(description="Rank by the requested score.")
     calculation_timestamp: UtcTime
     supporting_data: Json = Field(
-        description="z, volatility, confidence parts, contribution per factor, what is missing."
+        description="z, volatility, confidence parts, contribution per factor, missing factors."
     )
     data_source: DataSource
     status: CardStatus
-    reason: str | None = Field(description="Why there is no score.", examples=["not_eligible"])
+    reason: str | None = Field(description="Reason for a missing score.", examples=["not_eligible"])
 
     @classmethod
     def of(cls, board: Board, card: Card, rank: int | None) -> Self:
@@ -158,7 +161,7 @@ class ScoreOut(Out):
             confidence_level=None if confidence is None else confidence.level,
             rank=rank,
             calculation_timestamp=board.calculated_at,
-            supporting_data=_supporting(board, card),
+            supporting_data=_supporting_data(board, card),
             data_source=board.data_source,
             status=card.status,
             reason=card.reason,
@@ -166,7 +169,7 @@ class ScoreOut(Out):
 
 
 class RankingsOut(Freshness):
-    """Best first; after the scored ones, by symbol, those without this score."""
+    """Symbols with the requested score, best first, then all others by symbol."""
 
     run_id: str
     algorithm_type: AlgorithmType
@@ -183,7 +186,7 @@ class RankingsOut(Freshness):
         board: Board,
         status: DataStatus,
         algorithm: AlgorithmType,
-        lines: tuple[Ranked, ...],
+        lines: tuple[RankedCard, ...],
         limit: int,
     ) -> Self:
         return cls(
@@ -202,7 +205,7 @@ class RankingsOut(Freshness):
 
 
 class ExplanationOut(Freshness):
-    """Where a score comes from: z is the sum of contributions, the score is Phi(z)."""
+    """Explanation of a score: z is the sum of contributions, the score is Phi(z)."""
 
     run_id: str
     algorithm: str
@@ -213,20 +216,28 @@ class ExplanationOut(Freshness):
     z: float | None
     sum_of_contributions: float | None
     confidence: ConfidenceOut | None
-    detail: str | None = Field(description="The failed rule, or what is missing most.")
+    detail: str | None = Field(
+        description="Failed eligibility rule, or the heaviest missing input."
+    )
     universe_size: int
     is_provisional: IsProvisional
     source_coverage: SourceCoverage
     factors: list[FactorOut]
     fixed_moments: list[FixedMomentsOut] = Field(
-        description="Where under ten symbols are known: the earlier boards they are measured by."
+        description="Moments of earlier boards, used where fewer than ten symbols have a value."
     )
-    entry: EntryOut | None = Field(
-        description="What it takes to enter the first `top`; null for a symbol without a rank."
+    counterfactual: CounterfactualOut | None = Field(
+        description="Change needed to rank among the first `top`; null for an unranked symbol."
     )
 
     @classmethod
-    def of(cls, board: Board, card: Card, status: DataStatus, entry: Entry | None) -> Self:
+    def of(
+        cls,
+        board: Board,
+        card: Card,
+        status: DataStatus,
+        counterfactual: Counterfactual | None,
+    ) -> Self:
         shares = [one.contribution for one in card.factors if one.contribution is not None]
         return cls(
             as_of=board.as_of,
@@ -247,7 +258,7 @@ class ExplanationOut(Freshness):
             source_coverage=dict(board.source_coverage),
             factors=[FactorOut.model_validate(one) for one in card.factors],
             fixed_moments=FixedMomentsOut.of_board(board),
-            entry=None if entry is None else EntryOut.of(entry),
+            counterfactual=None if counterfactual is None else CounterfactualOut.of(counterfactual),
         )
 
 
@@ -268,7 +279,7 @@ class SpreadOut(Out):
 
 
 class RunOut(Freshness):
-    """One scoring run: circumstances, coverage, spread of its scores."""
+    """One scoring run: metadata, coverage and distribution of its scores."""
 
     run_id: str
     algorithm: str
@@ -313,8 +324,8 @@ class RunOut(Freshness):
         )
 
 
-class CalculatedOut(Freshness):
-    """What a calculation did; with `symbol` given, the counts and lists speak of it alone."""
+class CalculationOut(Freshness):
+    """Result of a calculation; with `symbol`, counts and lists cover that symbol alone."""
 
     run_id: str
     symbols_processed: int
@@ -323,7 +334,7 @@ class CalculatedOut(Freshness):
     is_provisional: IsProvisional
     source_coverage: SourceCoverage
     duration_ms: float
-    score: ScoreOut | None = Field(description="The score of the symbol asked for.")
+    score: ScoreOut | None = Field(description="The score of the requested symbol.")
 
     @classmethod
     def of(cls, board: Board, status: DataStatus, symbol: str | None) -> Self:
@@ -348,7 +359,7 @@ class CalculatedOut(Freshness):
 
 
 class AlgorithmOut(Out):
-    """An algorithm in force: what it ranks by, its weights and its factor table."""
+    """An active algorithm: rankings that it offers, weights and factor table."""
 
     name: str
     version: int
@@ -357,7 +368,7 @@ class AlgorithmOut(Out):
     created_at: UtcTime | None = Field(description="Null until its first run.")
 
     @classmethod
-    def of(cls, facts: AlgorithmFacts) -> Self:
+    def of(cls, facts: AlgorithmVersion) -> Self:
         return cls(
             name=facts.name,
             version=facts.version,
@@ -374,7 +385,7 @@ def _spread(scores: list[float]) -> SpreadOut:
     )
 
 
-def _supporting(board: Board, card: Card) -> dict[str, object]:
+def _supporting_data(board: Board, card: Card) -> dict[str, object]:
     confidence = card.confidence
     return {
         "run_id": board.run_id,
@@ -403,18 +414,18 @@ class AlgorithmName(StrEnum):
 
 
 class AlgorithmIn(ChangeRequest):
-    """What is left out keeps its value. Null is refused."""
+    """Changes of an algorithm; omitted fields keep their values, null is refused."""
 
     family_weights: dict[str, float] | None = Field(
-        None, description="Shares of the composite by family; together 1.", max_length=16
+        None, description="Shares of the composite by family; they add up to 1.", max_length=16
     )
     factor_weights: dict[str, float] | None = Field(
         None,
-        description="Shares of its family, 0..1, by factor; 0 shows it and does not count it.",
+        description="Share of the family, 0..1, by factor; 0 shows the factor without counting it.",
         max_length=256,
     )
     impact_notional: float | None = Field(
-        None, description="Quote currency that `impact` sweeps a book with."
+        None, description="Notional of the factor `impact`, in quote currency."
     )
 
     def changes(self) -> dict[str, Any]:
@@ -422,19 +433,19 @@ class AlgorithmIn(ChangeRequest):
 
 
 class AlgorithmChangedOut(Out):
-    """What the next run goes by."""
+    """Algorithm of the next run."""
 
     name: AlgorithmName
     configuration_version: int
-    parameters: Json = Field(description="As `GET /scoring/algorithms` gives them.")
+    parameters: Json = Field(description="As returned by `GET /scoring/algorithms`.")
 
     @classmethod
     def of(cls, name: AlgorithmName, spec: AlgorithmSpec, settings: Configuration) -> Self:
-        return cls(name=name, configuration_version=settings.version, parameters=body_of(spec))
+        return cls(name=name, configuration_version=settings.version, parameters=spec_to_json(spec))
 
 
 class ReplayOut(Out):
-    """A stored board and the one that its inputs make now; equal where their hashes are."""
+    """A stored board compared with its replay; equal hashes mean equal boards."""
 
     run_id: str
     algorithm: str
@@ -443,21 +454,21 @@ class ReplayOut(Out):
     is_identical: bool
     input_hash: str
     replayed_input_hash: str
-    board_hash: str = Field(description="Over everything that the board says, to the last bit.")
+    board_hash: str = Field(description="Hash of all values of the board, to the last bit.")
     replayed_board_hash: str
-    differing: list[str] = Field(description="Symbols whose scores are not the same.")
+    differing: list[str] = Field(description="Symbols whose scores differ.")
 
     @classmethod
-    def of(cls, found: Replayed) -> Self:
+    def of(cls, result: RunReplayResult) -> Self:
         return cls(
-            run_id=found.board.run_id,
-            algorithm=found.board.algorithm,
-            algorithm_version=found.board.algorithm_version,
-            calculated_at=found.board.calculated_at,
-            is_identical=found.is_identical,
-            input_hash=found.board.input_hash,
-            replayed_input_hash=found.again.input_hash,
-            board_hash=found.board_hash,
-            replayed_board_hash=found.again_hash,
-            differing=list(found.differing),
+            run_id=result.board.run_id,
+            algorithm=result.board.algorithm,
+            algorithm_version=result.board.algorithm_version,
+            calculated_at=result.board.calculated_at,
+            is_identical=result.is_identical,
+            input_hash=result.board.input_hash,
+            replayed_input_hash=result.replayed.input_hash,
+            board_hash=result.board_hash,
+            replayed_board_hash=result.replayed_hash,
+            differing=list(result.differing),
         )

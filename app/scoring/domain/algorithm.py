@@ -1,4 +1,4 @@
-"""The scoring algorithm that settings describe, and the settings that a change of it means."""
+"""Builds the scoring algorithm from the settings, and settings from a change of the algorithm."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -24,42 +24,42 @@ _IMPACT: Final = "impact"
 _WEIGHTS: Final = "scoring.factor_weights"
 
 
-def algorithm(settings: Configuration, table: tuple[Factor, ...] = FACTORS) -> AlgorithmSpec:
-    """The algorithm in force under these settings."""
+def build_algorithm(settings: Configuration, table: tuple[Factor, ...] = FACTORS) -> AlgorithmSpec:
+    """Returns the algorithm that `settings` describe, with the factors of `table`."""
     rules = settings.scoring
-    weighed = tuple(
+    weighted = tuple(
         replace(factor, weight=rules.factor_weights.get(factor.name, factor.weight))
         for factor in table
     )
-    return made(
-        CROSS_SECTIONAL, settings.family_weights, weighed, {_NOTIONAL: rules.impact_notional}
+    return with_parameters(
+        CROSS_SECTIONAL, settings.family_weights, weighted, {_NOTIONAL: rules.impact_notional}
     )
 
 
-def made(
+def with_parameters(
     name: str,
     weights: Mapping[Family, float],
     factors: Iterable[Factor],
     parameters: Mapping[str, float],
 ) -> AlgorithmSpec:
-    """An algorithm whose factors measure with these parameters."""
+    """Returns an algorithm whose factors use `parameters`."""
     impact = partial(factors_market.impact, notional=parameters[_NOTIONAL])
     support = partial(factors_market.impact_support, notional=parameters[_NOTIONAL])
-    told = tuple(
-        replace(one, measure=impact, support=support) if one.name == _IMPACT else one
-        for one in factors
+    configured = tuple(
+        replace(factor, measure=impact, support=support) if factor.name == _IMPACT else factor
+        for factor in factors
     )
-    return AlgorithmSpec(name, weights, told, parameters=parameters)
+    return AlgorithmSpec(name, weights, configured, parameters=parameters)
 
 
-def changes_of(
+def settings_changes(
     wanted: Mapping[str, object], present: Configuration, table: tuple[Factor, ...] = FACTORS
 ) -> dict[str, Any]:
-    """A change of the algorithm as a change of the settings.
+    """Translates a change of the algorithm into a change of the settings.
 
-    `wanted` may name family_weights, factor_weights (those that are not named keep theirs) and
-    impact_notional. Raises ConfigurationRefusedError for what cannot be: a factor that there is
-    not, a family that counts while none of its factors does.
+    `wanted` may contain family_weights, factor_weights (omitted factors keep their weights) and
+    impact_notional. Raises ConfigurationRefusedError for an unknown factor, or for a weighted
+    family whose factors all have weight 0.
     """
     weights = wanted.get("factor_weights", {})
     named = {**present.scoring.factor_weights, **(weights if isinstance(weights, Mapping) else {})}
@@ -68,24 +68,24 @@ def changes_of(
         changes["scoring"][_NOTIONAL] = wanted[_NOTIONAL]
     if "family_weights" in wanted:
         changes["family_weights"] = wanted["family_weights"]
-    require_sound(validate(changes, present), table)
+    validate_factor_weights(validate(changes, present), table)
     return changes
 
 
-def require_sound(settings: Configuration, table: tuple[Factor, ...] = FACTORS) -> None:
-    """Only factors of the table have weights, and a family that counts has a factor that does.
+def validate_factor_weights(settings: Configuration, table: tuple[Factor, ...] = FACTORS) -> None:
+    """Raises ConfigurationRefusedError unless the factor weights fit `table`.
 
-    Raises ConfigurationRefusedError.
+    Every weighted factor must be in the table, and every weighted family needs a weighted factor.
     """
     known = {factor.name for factor in table}
     wrong = [
-        Complaint(f"{_WEIGHTS}.{echoed_key(name)}", "unknown_key", "there is no such factor")
+        Complaint(f"{_WEIGHTS}.{echoed_key(name)}", "unknown_key", "unknown factor")
         for name in settings.scoring.factor_weights
         if name not in known
     ]
     if wrong:
         raise ConfigurationRefusedError(Code.VALIDATION_FAILED, tuple(wrong))
-    spec = algorithm(settings, table)
+    spec = build_algorithm(settings, table)
     empty = [
         family
         for family, weight in spec.weights.items()

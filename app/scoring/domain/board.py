@@ -19,7 +19,7 @@ class CardStatus(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-class FactorReading(NamedTuple):  # made twelve thousand times a run, as are levels of books
+class FactorReading(NamedTuple):  # cheaper than a dataclass: 12,000 instances per run
     """One factor of one symbol. `contribution` is its exact share of the composite z."""
 
     name: str
@@ -29,13 +29,13 @@ class FactorReading(NamedTuple):  # made twelve thousand times a run, as are lev
     z: float | None
     weight: float
     contribution: float | None
-    reason: str | None  # why raw is None
-    supporting: Mapping[str, Any] | None = None  # what an extension says of it
+    reason: str | None  # set where raw is None
+    supporting: Mapping[str, Any] | None = None  # supporting data of a plug-in
 
 
 @dataclass(frozen=True, slots=True)
 class Confidence:
-    """Four parts in 0..1; a part that is not known yet is None and does not multiply."""
+    """Four factors in 0..1; `reliability` is None while unknown and is then left out."""
 
     completeness: float
     freshness: float
@@ -50,7 +50,7 @@ class Confidence:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One symbol's line. Scores are 0..1; None means unavailable and `reason` says why."""
+    """Scores of one symbol on a board: 0..1; None is unavailable, with `reason`."""
 
     symbol: str
     status: CardStatus
@@ -63,7 +63,7 @@ class Card:
     volatility: float | None  # EWMA, annualised fraction: the sigma of the weights
     factors: tuple[FactorReading, ...]
     detail: str | None = None  # the failed rule, or the heaviest reason among the factors
-    noise: float | None = None  # of z over a week, before it is shrunk
+    noise: float | None = None  # of z over a week, before shrinking
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +79,15 @@ class Board:
     duration_ms: float
     data_source: DataSource
     input_hash: str
-    universe_size: int  # symbols that were ranked
+    universe_size: int  # ranked symbols
     coverage: Mapping[str, float]  # factor -> share of eligible symbols with a value
     cards: tuple[Card, ...]
-    # Of earlier boards, that stood for ranks of too few values; by factor, family, `composite`.
+    # Moments of earlier boards used in place of ranks; by factor, family or `composite`.
     moments: Mapping[str, HistoricMoments] = field(default_factory=dict)
-    # Exchange source -> share of the eligible symbols that it covered.
+    # Exchange source -> covered share of the eligible symbols.
     source_coverage: Mapping[str, float] = field(default_factory=dict)
-    is_provisional: bool = False  # a source covered too few symbols: shown, never decided on
-    # Place among the stored runs; 0 for one that is not stored. Stamps may repeat and go back.
+    is_provisional: bool = False  # a source covered too few symbols: no decision uses the board
+    # Order of the stored runs, because timestamps may repeat or go back; 0 if not stored.
     seq: int = field(default=0, compare=False)
 
     _by_symbol: dict[str, Card] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -98,34 +98,38 @@ class Board:
     def card(self, symbol: str) -> Card | None:
         return self._by_symbol.get(symbol)
 
-    def is_future(self, at: datetime) -> bool:
-        """Whether a clock that was wrong stamped it: its age is not known then."""
-        return self.calculated_at - at > CLOCK_TOLERANCE
+    def valid_span(self, limit: timedelta) -> tuple[datetime, datetime]:
+        """Returns the first and the last time at which the age is known and at most `limit`.
+
+        A wrong clock stamped a board from the future.
+        """
+        return self.calculated_at - CLOCK_TOLERANCE, self.calculated_at + limit
 
     def is_within(self, limit: timedelta, at: datetime) -> bool:
-        """Whether it is at most `limit` old at `at`; no if its age is not known."""
-        return at - self.calculated_at <= limit and not self.is_future(at)
+        """True if the board is at most `limit` old at `at`; False if its age is unknown."""
+        first, last = self.valid_span(limit)
+        return first <= at <= last
 
 
 @dataclass(frozen=True, slots=True)
 class BoardDraft:
-    """What scoring decides by itself: a board without the circumstances of its run."""
+    """Result of scoring: a board without the metadata of its run."""
 
     as_of: datetime
     input_hash: str
     universe_size: int
     coverage: Mapping[str, float]
     cards: tuple[Card, ...]
-    moments: Mapping[str, HistoricMoments]  # that were used
-    seen: Mapping[str, DayMoments]  # for boards after it
+    moments: Mapping[str, HistoricMoments]  # used in place of ranks
+    day_moments: Mapping[str, DayMoments]  # of this board, for later ones
     source_coverage: Mapping[str, float]
 
     def is_provisional(self, min_coverage: float) -> bool:
-        """Whether an exchange source covers less than `min_coverage` of the eligible symbols."""
+        """True if an exchange source covers less than `min_coverage` of the eligible symbols."""
         least = to_millionths(min_coverage)
         return any(to_millionths(share) < least for share in self.source_coverage.values())
 
-    def issued(
+    def to_board(
         self,
         *,
         run_id: str,

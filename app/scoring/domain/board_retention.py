@@ -26,16 +26,16 @@ def runs_to_delete(
     hourly: timedelta,
     protected: Collection[str],
 ) -> tuple[str, ...]:
-    """Ids of runs that may go.
+    """Returns the ids of runs beyond retention.
 
-    All runs younger than `full` stay; of those younger than `hourly` the newest of each UTC hour
-    stays, of older ones the newest of each UTC day: the newest complete one where there is one.
-    `protected` run ids stay in any case.
+    Runs younger than `full` stay. Of runs younger than `hourly` the newest of each UTC hour stays,
+    of older runs the newest of each UTC day; complete runs take precedence over provisional ones.
+    Run ids in `protected` always stay.
     """
     old = [run for run in runs if run.is_before(now - full)]
     newest: dict[str, str] = {}
     for run in sorted(old, key=lambda run: (not run.is_provisional, run.calculated_at, run.run_id)):
         is_hourly = not run.is_before(now - hourly)
         newest[run.calculated_at.strftime("%Y-%m-%d %H" if is_hourly else "%Y-%m-%d")] = run.run_id
-    kept = {*newest.values(), *protected}
-    return tuple(run.run_id for run in old if run.run_id not in kept)
+    retained = {*newest.values(), *protected}
+    return tuple(run.run_id for run in old if run.run_id not in retained)

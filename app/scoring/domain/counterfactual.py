@@ -1,7 +1,7 @@
-"""What would bring a symbol into the first places: the least change that was found, on a board.
+"""Counterfactual explanation: smallest change found that moves a symbol to a wanted rank.
 
-A board holds the raw value of every factor of every symbol and each one's confidence, which is all
-that ranks are made of. So a supposed value is ranked as the scoring itself would rank it.
+A board holds the raw value of every factor and the confidence of every symbol, the only inputs of
+ranks. A supposed value is therefore ranked exactly as scoring would rank it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,13 +18,13 @@ from app.scoring.domain.board import Board, Card
 from app.scoring.domain.composite import AlgorithmSpec, composite_scores
 from app.scoring.domain.factors import Factor
 
-_HALVINGS: Final = 20  # of the stretch between a change that is too small and one that is enough
-_LEVERS: Final = 3  # single factors that are looked into, the heaviest first
+_BISECTIONS: Final = 20  # between an insufficient and a sufficient change
+_MAX_SINGLE_FACTORS: Final = 3  # single factors that are searched, the heaviest first
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """The raw value that a factor would need in place of the one that it has."""
+class FactorChange:
+    """Raw value of a factor, and the raw value that it would need."""
 
     factor: str
     unit: str
@@ -33,23 +33,25 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """How a symbol comes to a place among the first `top`.
+class Counterfactual:
+    """Changes that bring a symbol among the first `top` ranks.
 
-    All changes together and in full bring it there; in half they do not. Without any it is there
-    already if `rank` says so, else not even the best known value of every factor would do.
+    All changes together and in full are enough; half of each is not. `changes` is empty if `rank`
+    is within `top`, or if even the best known value of every factor is not enough.
     """
 
     top: int
     rank: int
-    changes: tuple[Change, ...]
+    changes: tuple[FactorChange, ...]
 
 
-def entry(board: Board, factors: Iterable[Factor], symbol: str, top: int) -> Entry | None:
-    """The least change found for `symbol`; one factor if one is enough, else the heaviest ones.
+def find_counterfactual(
+    board: Board, factors: Iterable[Factor], symbol: str, top: int
+) -> Counterfactual | None:
+    """Searches the smallest change: one factor if one is enough, else the heaviest ones.
 
-    `factors` is the table that the board was made with, or one that has its factors. None for a
-    symbol that is not ranked, and where the board has a factor that the table has not.
+    `factors` must contain the factors of the board. Returns None for an unranked symbol, and where
+    a factor of the board is missing in `factors`.
     """
     card = board.card(symbol)
     if card is None or card.rank is None:
@@ -58,15 +60,15 @@ def entry(board: Board, factors: Iterable[Factor], symbol: str, top: int) -> Ent
     if not {one.name for one in card.factors} <= table.keys():
         return None
     if card.rank <= top:
-        return Entry(top, card.rank, ())
-    return Entry(top, card.rank, _Universe.of(board, card, table).changes(card, top))
+        return Counterfactual(top, card.rank, ())
+    return Counterfactual(top, card.rank, _Universe.of(board, card, table).find_changes(card, top))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Universe:
     spec: AlgorithmSpec
     raw: Floats  # (K, N)
-    level: Floats  # (N,), NaN for those that have no score
+    level: Floats  # (N,), NaN for a symbol without a score
     names: tuple[str, ...]
     own: int  # column of the symbol
 
@@ -76,7 +78,7 @@ class _Universe:
         raw = [[_number(reading.raw) for reading in one.factors] for one in cards]
         levels = [np.nan if one.confidence is None else one.confidence.level for one in cards]
         return cls(
-            _spec(board, card, table),
+            _spec_from_board(board, card, table),
             np.array(raw, dtype=np.float64).T,
             np.array(levels, dtype=np.float64),
             tuple(one.symbol for one in cards),
@@ -84,77 +86,83 @@ class _Universe:
         )
 
     def rank(self, needed: Floats) -> int:
-        """The place of the symbol if its values were `needed` (K,)."""
+        """Rank of the symbol if its raw values were `needed` (K,)."""
         raw = self.raw.copy()
         raw[:, self.own] = needed
         z = all_to_millionths(self.level * composite_scores(raw, self.spec).z)
-        before = (z > z[self.own]) | ((z == z[self.own]) & self._named_before)
+        before = (z > z[self.own]) | ((z == z[self.own]) & self._sorts_before)
         return 1 + int(before.sum())
 
     @property
-    def _named_before(self) -> Bools:
+    def _sorts_before(self) -> Bools:
         return np.array([name < self.names[self.own] for name in self.names], np.bool_)
 
-    def changes(self, card: Card, top: int) -> tuple[Change, ...]:
-        have, best = self.raw[:, self.own], self._best()
-        levers = self._levers(have, best)
-        alone = [[one] for one in levers if self.rank(_moved(have, best, [one], 1.0)) <= top]
-        ways = alone[:_LEVERS] or self._together(have, best, levers, top)
-        needed = [self._least(have, best, way, top) for way in ways]
+    def find_changes(self, card: Card, top: int) -> tuple[FactorChange, ...]:
+        current, best = self.raw[:, self.own], self._best()
+        improvable = self._improvable(current, best)
+        single = [
+            [one]
+            for one in improvable
+            if self.rank(_interpolated(current, best, [one], 1.0)) <= top
+        ]
+        options = single[:_MAX_SINGLE_FACTORS] or self._smallest_set(current, best, improvable, top)
+        needed = [self._bisect(current, best, chosen, top) for chosen in options]
         if not needed:
             return ()
-        least = min(needed, key=lambda one: self._overtaken(have, one))
+        least = min(needed, key=lambda one: self._count_overtaken(current, one))
         return tuple(
-            Change(reading.name, reading.unit, reading.raw, float(value))
+            FactorChange(reading.name, reading.unit, reading.raw, float(value))
             for reading, value in zip(card.factors, least, strict=True)
             if reading.raw is not None and reading.raw != value
         )
 
     def _best(self) -> Floats:
-        """(K,) the best value that any symbol has; NaN where nobody has one."""
+        """(K,) best value of any symbol; NaN where no symbol has one."""
         sign = np.array([factor.orientation for factor in self.spec.factors], np.float64)
         return np.asarray(sign * np.fmax.reduce(sign[:, None] * self.raw, axis=1), np.float64)
 
-    def _levers(self, have: Floats, best: Floats) -> list[int]:
-        """Factors that count and could be better, the heaviest first."""
+    def _improvable(self, current: Floats, best: Floats) -> list[int]:
+        """Weighted factors with a value below the best one, the heaviest first."""
         weight = np.array([factor.weight for factor in self.spec.factors])
-        movable = np.isfinite(have) & (best != have) & (weight > 0.0)
+        movable = np.isfinite(current) & (best != current) & (weight > 0.0)
         return [one for one in np.argsort(-weight, kind="stable").tolist() if movable[one]]
 
-    def _together(
-        self, have: Floats, best: Floats, levers: Sequence[int], top: int
+    def _smallest_set(
+        self, current: Floats, best: Floats, improvable: Sequence[int], top: int
     ) -> list[Sequence[int]]:
-        """As many of the heaviest as it takes; nothing where all of them do not suffice."""
-        for count in range(2, len(levers) + 1):
-            if self.rank(_moved(have, best, levers[:count], 1.0)) <= top:
-                return [levers[:count]]
+        """Smallest number of the heaviest factors that is enough; empty if all are not."""
+        for count in range(2, len(improvable) + 1):
+            if self.rank(_interpolated(current, best, improvable[:count], 1.0)) <= top:
+                return [improvable[:count]]
         return []
 
-    def _least(self, have: Floats, best: Floats, way: Sequence[int], top: int) -> Floats:
-        """As far towards the best as it takes: half of it is too little, or it would be taken."""
+    def _bisect(self, current: Floats, best: Floats, chosen: Sequence[int], top: int) -> Floats:
+        """(K,) values with the smallest sufficient share of the way to the best, by bisection."""
         short, enough = 0.0, 1.0
-        for _ in range(_HALVINGS):
+        for _ in range(_BISECTIONS):
             middle = (short + enough) / 2.0
-            if self.rank(_moved(have, best, way, middle)) <= top:
+            if self.rank(_interpolated(current, best, chosen, middle)) <= top:
                 enough = middle
             else:
                 short = middle
-        return _moved(have, best, way, enough)
+        return _interpolated(current, best, chosen, enough)
 
-    def _overtaken(self, have: Floats, needed: Floats) -> int:
-        """How many values of others lie on the way: what makes a change great or small."""
-        low, high = np.fmin(have, needed)[:, None], np.fmax(have, needed)[:, None]
+    def _count_overtaken(self, current: Floats, needed: Floats) -> int:
+        """Number of other symbols' values passed by the change: its size in ranks."""
+        low, high = np.fmin(current, needed)[:, None], np.fmax(current, needed)[:, None]
         return int(((self.raw > low) & (self.raw < high)).sum())
 
 
-def _moved(have: Floats, best: Floats, way: Sequence[int], share: float) -> Floats:
-    out = have.copy()
-    out[way] = best[way] if share == 1.0 else have[way] + share * (best[way] - have[way])
+def _interpolated(current: Floats, best: Floats, chosen: Sequence[int], share: float) -> Floats:
+    out = current.copy()
+    out[chosen] = (
+        best[chosen] if share == 1.0 else current[chosen] + share * (best[chosen] - current[chosen])
+    )
     return out
 
 
-def _spec(board: Board, card: Card, table: Mapping[str, Factor]) -> AlgorithmSpec:
-    """The weights and moments that the board was made with, as it says them."""
+def _spec_from_board(board: Board, card: Card, table: Mapping[str, Factor]) -> AlgorithmSpec:
+    """Algorithm with the weights and moments that the board records."""
     factors = tuple(replace(table[one.name], weight=one.weight) for one in card.factors)
     weights = {
         family: sum(one.weight for one in card.factors if one.family is family) for family in Family

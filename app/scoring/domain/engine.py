@@ -1,11 +1,15 @@
-"""Scores every eligible symbol against all others, with the parts of each score.
+"""Scores every eligible symbol against all others and explains each score by its parts.
 
-z comes from `composite`; here it is shrunk towards neutral by confidence, turned into 0..1 by Phi,
-ranked, and written on cards. Confidence = completeness (share of all weight that had a value) x
-freshness (mean of 2^(-age/half-life) over the sources of the factors that a symbol has, by factor
-weight; candles age from one bar after their close on, when the next one is due) x sample (n/(n+30)
-of its daily bars, 1 from 250 on) x reliability (how steady the scores of the last month are, from
-stored candles). Bars before a break of a history count nowhere.
+`composite` computes z. The engine shrinks z towards neutral by confidence, maps it to 0..1 by Phi,
+ranks it and fills the cards. Confidence = completeness x freshness x sample x reliability:
+
+- completeness: share of the applicable weight that has a value;
+- freshness: mean of 2^(-age/half-life) over the sources of the factors with a value, by factor
+  weight; a candle ages from one bar after its close, when the next one is due;
+- sample: n/(n+30) of the daily bars, 1 from 250 on;
+- reliability: stability of the scores of the last month, computed from stored candles.
+
+Bars before a break of the history are ignored.
 """
 
 import math
@@ -24,20 +28,20 @@ from app.configuration.domain.sections import Family, Source
 from app.foundation.decimal_math import all_to_millionths, to_millionths
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import (
+    ContiguousPanel,
     Panel,
     ScoringInputs,
-    UnbrokenPanel,
-    bridged,
-    covered,
-    known_at,
+    contiguous,
+    coverage_since_start,
+    forward_fill,
     log_returns,
     source_coverage,
-    unbroken,
+    without_future,
 )
 from app.market.domain.return_statistics import ewma_volatility
 from app.scoring.domain.board import BoardDraft, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.composite import (
-    LEAST_COVERAGE,
+    MIN_COVERAGE,
     AlgorithmSpec,
     CompositeResult,
     composite_scores,
@@ -45,7 +49,7 @@ from app.scoring.domain.composite import (
 from app.scoring.domain.factors import Factor, Measurement, measure
 from app.scoring.domain.historical_moments import HistoricMoments
 from app.scoring.domain.input_hash import input_hash
-from app.scoring.domain.market_factors import book_levels, ends, settlements
+from app.scoring.domain.market_factors import book_levels, settlements, with_end_snapshots
 
 _CANDLES: Final[Mapping[Source, str]] = {
     Source.DAILY_CANDLES: "daily",
@@ -55,11 +59,11 @@ _CANDLES: Final[Mapping[Source, str]] = {
 
 @dataclass(slots=True)
 class FeatureCache:
-    """Newest values of each factor whose sources are candles alone. One scoring runs at a time.
+    """Cache of factors whose sources are candles alone. One scoring runs at a time.
 
-    A panel is one object until a bar of it changes, a symbol comes or goes: then all columns are
-    computed, because 10 ms for a universe are not worth bookkeeping by column. `computed` and
-    `reused` count values, one for each symbol and factor, of all runs.
+    The key is the identity of the panels. A changed bar or symbol makes a new panel, and all
+    columns are recomputed: 10 ms for a universe do not justify bookkeeping by column. `computed`
+    and `reused` count values of all runs, one per symbol and factor.
     """
 
     computed: int = field(default=0, init=False)
@@ -69,7 +73,7 @@ class FeatureCache:
     )
 
     def measure(self, factor: Factor, inputs: ScoringInputs) -> Floats:
-        """(N,) raw values of one factor, which nobody may write to."""
+        """(N,) raw values of one factor; the array is shared and must not be modified."""
         if not factor.sources or not set(factor.sources) <= _CANDLES.keys():
             self.computed += len(inputs.symbols)
             return factor.measure(inputs)
@@ -89,10 +93,10 @@ class FeatureCache:
         return values
 
 
-@lru_cache(maxsize=2)  # by identity: daily and hourly bars serve every run until one closes
-def prepared(panel: Panel) -> UnbrokenPanel:
-    """The bars after the last break of each symbol, with short gaps filled."""
-    return bridged(unbroken(panel))[0]
+@lru_cache(maxsize=2)  # by identity: a panel serves every run until a bar closes
+def prepare_panel(panel: Panel) -> ContiguousPanel:
+    """Returns the bars after the last break of each symbol, with short gaps filled."""
+    return forward_fill(contiguous(panel))[0]
 
 
 NOT_ELIGIBLE: Final = "not_eligible"
@@ -100,9 +104,9 @@ NO_MARKET_DATA: Final = "no_market_data"
 INSUFFICIENT_INPUTS: Final = "insufficient_inputs"
 UNIVERSE_TOO_SMALL: Final = "universe_too_small"
 INSUFFICIENT_HISTORY: Final = "insufficient_history"
-_LEAST_HISTORY: Final = 0.80  # share of the daily bars since the first one
+_MIN_HISTORY: Final = 0.80  # share of the daily bars since the first one
 _FULL_SAMPLE: Final = 250  # daily bars
-_DUE_S: Final = {  # after its close a candle is the newest one for so long: age is what is beyond
+_BAR_LENGTH_S: Final = {  # a closed candle stays the newest one for so long; age counts from then
     Source.DAILY_CANDLES: Interval.DAY.ms / 1000,
     Source.HOURLY_CANDLES: Interval.HOUR.ms / 1000,
 }
@@ -116,14 +120,14 @@ class _Confidences:
     completeness: Floats
     freshness: Floats
     sample: Floats
-    reliability: Floats  # NaN where it is not known: it does not multiply
+    reliability: Floats  # NaN where unknown: then left out of the product
 
     @property
     def level(self) -> Floats:
         known = np.where(np.isfinite(self.reliability), self.reliability, 1.0)
         return self.completeness * self.freshness * self.sample * known
 
-    def of(self, column: int) -> Confidence:
+    def at(self, column: int) -> Confidence:
         parts = (self.completeness, self.freshness, self.sample)
         completeness, freshness, sample = (float(part[column]) for part in parts)
         return Confidence(completeness, freshness, sample, _known(self.reliability[column]))
@@ -137,35 +141,37 @@ def score(
     noise: Floats | None = None,
     features: FeatureCache | None = None,
 ) -> BoardDraft:
-    """All eligible symbols against each other; nothing after `inputs.as_of_ms` is looked at.
+    """Scores all eligible symbols against each other, using no data after `inputs.as_of_ms`.
 
-    `reliability` (N,) is that of `back_scoring`, None where nobody asked for it. `earlier` are the
-    moments of former boards of the same algorithm: what has too few values to rank is measured by
-    them, and is unavailable where there are none. `features` reuses values of unchanged candles.
+    `reliability` and `noise` (N,) come from `score_stability`; None leaves them unknown. `earlier`
+    are moments of former boards of the same algorithm: values too few to rank are standardized by
+    them, and are unavailable without them. `features` reuses values of unchanged candles.
 
-    Cards: the scored by rank (ties by symbol), then the unavailable ones by symbol. Composite and
+    Scored cards come by rank (ties by symbol), then unavailable ones by symbol. Composite and
     families are 0..1; the contributions of a scored card add up to its z.
     """
-    inputs = ends(known_at(inputs))
+    inputs = with_end_snapshots(without_future(inputs))
     coverage = {
-        Source.DAILY_CANDLES: covered(inputs.daily),
-        Source.HOURLY_CANDLES: covered(inputs.hourly),
+        Source.DAILY_CANDLES: coverage_since_start(inputs.daily),
+        Source.HOURLY_CANDLES: coverage_since_start(inputs.hourly),
     }
-    daily, hourly = prepared(inputs.daily), prepared(inputs.hourly)
+    daily, hourly = prepare_panel(inputs.daily), prepare_panel(inputs.hourly)
     whole = replace(inputs, daily=daily, hourly=hourly)
     compute = None if features is None else features.measure
     measured = tuple(measure(factor, whole, coverage, compute) for factor in spec.factors)
     raw, spec = np.array([one.values for one in measured]), replace(spec, moments=earlier)
     result = composite_scores(raw, spec, applies=np.array([one.applies for one in measured]))
-    used = {name: earlier[name] for name in sorted(result.too_few(raw, spec) & earlier.keys())}
+    used = {
+        name: earlier[name] for name in sorted(result.unranked_names(raw, spec) & earlier.keys())
+    }
     trust = _confidences(
         inputs,
         spec.factors,
         result,
         np.full(len(inputs.symbols), np.nan) if reliability is None else reliability,
     )
-    holed = all_to_millionths(coverage[Source.DAILY_CANDLES]) < to_millionths(_LEAST_HISTORY)
-    z = np.where(holed, np.nan, trust.level * result.z)
+    has_gaps = all_to_millionths(coverage[Source.DAILY_CANDLES]) < to_millionths(_MIN_HISTORY)
+    z = np.where(has_gaps, np.nan, trust.level * result.z)
     exact = all_to_millionths(z)
     scored = sorted(
         np.flatnonzero(np.isfinite(z)).tolist(),
@@ -181,16 +187,16 @@ def score(
             readings[column],
             _by_family(families[:, column]),
             float(z[column]),
-            trust.of(column),
+            trust.at(column),
             rank.get(column),
             _known(volatility[column]),
-            is_holed=bool(holed[column]),
+            has_gaps=bool(has_gaps[column]),
             noise=None if noise is None else _known(noise[column]),
         )
         for column in range(len(inputs.symbols))
     ]
     absent = [card for card in cards if card.rank is None] + [
-        _excluded(symbol, rule) for symbol, rule in inputs.excluded.items()
+        _excluded_card(symbol, rule) for symbol, rule in inputs.excluded.items()
     ]
     return BoardDraft(
         as_of=datetime.fromtimestamp(inputs.as_of_ms / 1000, UTC),
@@ -206,7 +212,7 @@ def score(
             *sorted(absent, key=lambda card: card.symbol),
         ),
         moments=MappingProxyType(used),
-        seen=MappingProxyType(result.moments_seen(raw, spec)),
+        day_moments=MappingProxyType(result.day_moments(raw, spec)),
         source_coverage=MappingProxyType(
             {source.value: share for source, share in source_coverage(inputs).items()}
         ),
@@ -218,7 +224,7 @@ def _confidences(
 ) -> _Confidences:
     decay = {
         source: np.exp2(
-            -np.maximum(ages - _DUE_S.get(source, 0.0), 0.0) / inputs.half_lives_s[source]
+            -np.maximum(ages - _BAR_LENGTH_S.get(source, 0.0), 0.0) / inputs.half_lives_s[source]
         )
         for source, ages in inputs.ages_s.items()
     }
@@ -227,7 +233,7 @@ def _confidences(
     )
     weight = np.where(np.isfinite(result.factor_z), result.factor_weight[:, None], 0.0)
     total = weight.sum(axis=0)
-    bars = np.isfinite(unbroken(inputs.daily).close).sum(axis=0)
+    bars = np.isfinite(contiguous(inputs.daily).close).sum(axis=0)
     full = _FULL_SAMPLE / (_FULL_SAMPLE + _PRIOR_SAMPLE)
     mean = np.where(weight > 0.0, weight * fresh, 0.0).sum(axis=0)
     return _Confidences(
@@ -249,8 +255,8 @@ def _readings(
     for index, one in enumerate(measured):
         factor, weight = one.factor, float(result.factor_weight[index])
         figures = (one.values, result.factor_z[index], contributions[index])
-        nothing = [None] * len(inputs.symbols)
-        said = nothing if factor.support is None else factor.support(inputs)
+        no_support = [None] * len(inputs.symbols)
+        supporting = no_support if factor.support is None else factor.support(inputs)
         columns.append(
             [
                 FactorReading(
@@ -265,7 +271,7 @@ def _readings(
                     support,
                 )
                 for raw, z, share, reason, support in zip(
-                    *map(_all_known, figures), one.reasons, said, strict=True
+                    *map(_all_known, figures), one.reasons, supporting, strict=True
                 )
             ]
         )
@@ -281,11 +287,11 @@ def _card(
     rank: int | None,
     volatility: float | None,
     *,
-    is_holed: bool,
+    has_gaps: bool,
     noise: float | None = None,
 ) -> Card:
-    reason, detail = (None, None) if rank is not None else _why_unavailable(readings)
-    if is_holed:
+    reason, detail = (None, None) if rank is not None else _unavailable_reason(readings)
+    if has_gaps:
         reason = INSUFFICIENT_HISTORY
     return Card(
         symbol=symbol,
@@ -303,8 +309,8 @@ def _card(
     )
 
 
-def _why_unavailable(readings: Sequence[FactorReading]) -> tuple[str, str]:
-    """The reason in one word, and the reason that takes most weight away from the composite."""
+def _unavailable_reason(readings: Sequence[FactorReading]) -> tuple[str, str]:
+    """Reason code, and the factor reason that removes most weight from the composite."""
     lost: defaultdict[str, float] = defaultdict(float)
     for reading in readings:
         if reading.reason is not None:
@@ -315,12 +321,12 @@ def _why_unavailable(readings: Sequence[FactorReading]) -> tuple[str, str]:
         return NO_MARKET_DATA, heaviest
     return (
         UNIVERSE_TOO_SMALL
-        if to_millionths(known) >= to_millionths(LEAST_COVERAGE)
+        if to_millionths(known) >= to_millionths(MIN_COVERAGE)
         else INSUFFICIENT_INPUTS
     ), heaviest
 
 
-def _excluded(symbol: str, rule: str) -> Card:
+def _excluded_card(symbol: str, rule: str) -> Card:
     return Card(
         symbol=symbol,
         status=CardStatus.UNAVAILABLE,

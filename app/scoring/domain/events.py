@@ -11,7 +11,7 @@ from app.scoring.domain.board import Board
 
 @dataclass(frozen=True, slots=True)
 class ScoreChanged:
-    """A symbol's score is another one than on the board before; None is "unavailable"."""
+    """A symbol's score differs from the previous board; None is "unavailable"."""
 
     run_id: str
     symbol: str
@@ -29,11 +29,11 @@ class ScoreChanged:
 
 
 def score_changes(before: Board | None, after: Board) -> tuple[ScoreChanged, ...]:
-    """Who scores otherwise on `after` than on `before`, by symbol; without `before` all scores."""
+    """Returns changed scores from `before` to `after`, by symbol; without `before` all scores."""
     old = {} if before is None else {card.symbol: card.composite for card in before.cards}
     new = {card.symbol: card for card in after.cards}
-    was = {symbol: _rounded(score) for symbol, score in old.items()}
-    now = {card.symbol: _rounded(card.composite) for card in after.cards}
+    old_rounded = {symbol: _rounded(score) for symbol, score in old.items()}
+    new_rounded = {card.symbol: _rounded(card.composite) for card in after.cards}
     return tuple(
         ScoreChanged(
             run_id=after.run_id,
@@ -44,7 +44,7 @@ def score_changes(before: Board | None, after: Board) -> tuple[ScoreChanged, ...
             calculated_at=after.calculated_at,
         )
         for symbol in sorted(old.keys() | new.keys())
-        if was.get(symbol) != now.get(symbol)
+        if old_rounded.get(symbol) != new_rounded.get(symbol)
     )
 
 
@@ -63,11 +63,11 @@ class ScoresUpdated:
     duration_s: float
     calculated_at: datetime
     changes: tuple[ScoreChanged, ...] = ()
-    is_provisional: bool = False  # shown, never decided on: it tells of no change of a score
+    is_provisional: bool = False  # no decision uses the board, and `changes` is empty
 
 
 def _changes_then_run(event: ScoresUpdated) -> tuple[object, ...]:
-    """The run comes last: its reader has seen every score of it."""
+    """Events in order: the score changes first, then the run."""
     return (*event.changes, replace(event, changes=()))
 
 

@@ -1,4 +1,4 @@
-"""The factor table: each measured feature with its family, orientation and weight.
+"""Factor table: each measured feature with its family, orientation and weight.
 
 A new factor is one row here and one function in its family's module.
 """
@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from app.configuration.domain.sections import Family, Source
 from app.market.domain.models import Floats
-from app.market.domain.panel import Bools, ScoringInputs, fresh, present
+from app.market.domain.panel import Bools, ScoringInputs, has_data, has_fresh_data
 from app.market.domain.return_statistics import MARKET
 from app.scoring.domain import market_factors as factors_market
 from app.scoring.domain import price_factors as factors_price
@@ -21,9 +21,9 @@ _TINY = 1e-280  # below it the scale would overflow
 
 
 def rounded_significant(values: Floats, digits: int = 12) -> Floats:
-    """Rounded to significant digits, so that what is equal in truth is equal in fact.
+    """Values rounded to significant digits, so that mathematically equal values compare equal.
 
-    Two sums of the same terms in another order differ in their last bits; a rank must not.
+    Sums of the same terms in another order differ in their last bits; ranks must not.
     """
     size = np.abs(values)
     known = np.isfinite(values) & (size > _TINY)
@@ -48,7 +48,7 @@ def rank_to_normal(values: Floats) -> Floats:
 
 
 IS_THE_MARKET: Final = "is_the_market"
-LEAST_BARS: Final = 0.95  # share of the bars since the first one, below which none are used
+MIN_BAR_SHARE: Final = 0.95  # minimum share of the bars since the first one
 _DAILY = (Source.DAILY_CANDLES,)
 _HOURLY = (Source.HOURLY_CANDLES,)
 _BOOKS = (Source.BOOKS, Source.CONTRACTS)
@@ -58,13 +58,13 @@ _BOOKS = (Source.BOOKS, Source.CONTRACTS)
 class Factor:
     """One measured feature.
 
-    `orientation` is +1 where a higher raw value is better and -1 where a lower one is; `weight` is
-    its share of the family, 0 for one that is measured and shown but not counted; `measure` gives
-    (N,) raw values of its `sources` alone (they are reused while candles do not change), NaN where
-    it cannot be told; `gap` is the reason to state when all its sources are there and the value
-    still is not. A factor `against_market` compares with the market symbol,
-    which itself has no such value: against itself it would hold the best one by construction,
-    whatever it does. `support` says more of each value, for those who ask where it comes from.
+    `orientation` is +1 where a higher raw value is better, -1 where a lower one is. `weight` is
+    the share of the family; 0 measures and shows the factor without counting it. `measure` returns
+    (N,) raw values, NaN where missing; it may read its `sources` alone, because values are reused
+    while candles do not change. `gap` is the reason for a missing value when all sources are
+    present. A factor `against_market` compares with the market symbol, which itself has no such
+    value: compared with itself it would always have the best one. `support` returns details of
+    each value for explanations.
     """
 
     name: str
@@ -85,7 +85,7 @@ Compute = Callable[[Factor, ScoringInputs], Floats]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurement:
-    """Raw values of one factor, (N,); where one is NaN, `reasons` says why."""
+    """Raw values (N,) of one factor; `reasons` has the reason of each NaN."""
 
     factor: Factor
     values: Floats
@@ -93,12 +93,12 @@ class Measurement:
 
     @property
     def applies(self) -> Bools:
-        """(N,) whether the factor can apply to a symbol at all, known or not."""
+        """(N,) True where the factor can apply to the symbol, with a value or without."""
         return np.array([reason != IS_THE_MARKET for reason in self.reasons], np.bool_)
 
 
-# Weights follow the evidence: the signs that held in every period carry a family, indicators that
-# hardly predict count little, and what has no sign yet counts nothing.
+# Weights follow the evidence. Signals with a stable sign in every period carry a family, weak
+# predictors count little, and factors without a stable sign count nothing.
 FACTORS: Final = (
     Factor(
         "nearness_to_high", Family.TECHNICAL, +1, 0.78, "log", _DAILY,
@@ -116,7 +116,7 @@ FACTORS: Final = (
         "bollinger_position", Family.TECHNICAL, -1, 0.08, "0..1", _HOURLY,
         factors_price.bollinger_position, "too_few_bars", "%b of hourly closes, 20 bars, 2 sd",
     ),
-    Factor(  # 0: its rank correlation with next week's return changes sign from year to year
+    Factor(  # 0: rank correlation with next week's return changes sign from year to year
         "volume_trend", Family.TECHNICAL, -1, 0.0, "log", _DAILY,
         factors_price.volume_trend, "too_few_bars", "ln(mean turnover 5 d / mean turnover 30 d)",
     ),
@@ -135,7 +135,7 @@ FACTORS: Final = (
         factors_market.funding_stability, "too_few_settlements",
         "minus the sd of annualised funding rates over 7 days",
     ),
-    Factor(  # 0: known for few coins so far, and none of what was measured differs from chance
+    Factor(  # 0: known for few coins so far, and no measured effect differs from chance
         "open_interest_change", Family.FUNDAMENTAL, -1, 0.0, "log", (Source.CONTRACTS,),
         factors_market.open_interest_change, "too_few_snapshots",
         "ln(open interest in coins / the same 7 days ago), own snapshots",
@@ -199,28 +199,27 @@ def measure(
     coverage: Mapping[Source, Floats] | None = None,
     compute: Compute | None = None,
 ) -> Measurement:
-    """Raw values of one factor; a value whose source is absent, too old or has gaps is missing.
+    """Measures one factor; a value whose source is absent, too old or has gaps is missing.
 
-    The age limit of a source is its half-life (one setting rules both). An unknown age is too old.
-    `coverage` is the share of bars that are here, (N,) by source; below `LEAST_BARS` they are not
-    enough. `compute` gives the values in place of `factor.measure`, by default that itself.
-    Values have twelve significant digits.
+    The age limit of a source is its half-life (one setting for both); an unknown age is too old.
+    `coverage` is the share of present bars, (N,) by source, with `MIN_BAR_SHARE` as its minimum.
+    `compute` replaces `factor.measure`. Values have twelve significant digits.
     """
     with np.errstate(all="ignore"):
         raw = factor.measure(inputs) if compute is None else compute(factor, inputs)
         values = rounded_significant(raw)
-    # First of all: against itself the market has no value, whatever is known of it.
+    # The market symbol has no value against itself; that reason takes precedence.
     is_market = np.array([symbol == MARKET for symbol in inputs.symbols], np.bool_)
-    words: list[str | None] = [None, IS_THE_MARKET]
+    codes: list[str | None] = [None, IS_THE_MARKET]
     failed: list[Bools] = [is_market & factor.against_market]
     for source in factor.sources:
-        words += [f"missing_{source}", f"stale_{source}"]
-        failed += [~present(inputs, source), ~fresh(inputs, source)]
+        codes += [f"missing_{source}", f"stale_{source}"]
+        failed += [~has_data(inputs, source), ~has_fresh_data(inputs, source)]
         if coverage is not None and source in coverage:
-            words.append(f"gaps_{source}")
-            failed.append(np.asarray(coverage[source] < LEAST_BARS, np.bool_))
-    words.append(factor.gap)
+            codes.append(f"gaps_{source}")
+            failed.append(np.asarray(coverage[source] < MIN_BAR_SHARE, np.bool_))
+    codes.append(factor.gap)
     failed.append(~np.isfinite(values))
-    first = np.select(failed, range(1, len(words)), default=0)
-    reasons = tuple(words[code] for code in first.tolist())
+    first = np.select(failed, range(1, len(codes)), default=0)
+    reasons = tuple(codes[index] for index in first.tolist())
     return Measurement(factor, np.where(first == 0, values, np.nan), reasons)

@@ -1,9 +1,9 @@
-"""Series of indicators with the values of TA-Lib: (T, N) bars in, (T, N) out, no look-ahead.
+"""Series of technical indicators with TA-Lib's values: (T, N) bars in, (T, N) out, no look-ahead.
 
-Every column is a symbol and counts its own bars only: rows where it has none (before its listing,
-or a gap) are skipped and stay NaN, so a young listing warms up from its own first bar.
-Deviations from TA-Lib, all decided on closes and not on what rounding leaves of them: RSI of a
-market that never moved is 50, not 0; %b is missing after 20 bars at one close, MACD after 100.
+Each column is a symbol. Rows without a bar (before its listing, or a gap) are skipped and stay
+NaN, so a new listing warms up from its own first bar. Deviations from TA-Lib, decided on closes
+rather than on rounding residues: RSI of a market that never moved is 50, not 0; %b is missing
+after 20 bars at one close, MACD after 100.
 """
 
 from dataclasses import dataclass
@@ -27,15 +27,15 @@ def wilder(values: Floats, n: int) -> Floats:
 
 
 def rsi(close: Floats, n: int = 14) -> Floats:
-    """Relative strength 0..100; first at a column's index n; 50 while it has never moved."""
+    """Relative strength 0..100; first at a column's index n; 50 while the close has never moved."""
     own = _OwnBars.of(close)
     change = np.diff(own.pack(close), axis=0)
     gain = _smooth(np.maximum(change, 0.0), n, n - 1, 1.0 / n)
     loss = _smooth(np.maximum(-change, 0.0), n, n - 1, 1.0 / n)
     moved = gain + loss
     strength = 100.0 * gain / np.where(moved > 0.0, moved, np.nan)
-    never = np.isfinite(moved) & (np.add.accumulate(np.nan_to_num(np.abs(change))) == 0.0)
-    return own.unpack(_late(np.where(never, 50.0, strength)))
+    never_moved = np.isfinite(moved) & (np.add.accumulate(np.nan_to_num(np.abs(change))) == 0.0)
+    return own.unpack(_shifted_down(np.where(never_moved, 50.0, strength)))
 
 
 def atr(high: Floats, low: Floats, close: Floats, n: int = 14) -> Floats:
@@ -85,12 +85,12 @@ def bollinger_position(close: Floats, n: int = 20, width: float = 2.0) -> Floats
     return (close - lower) / np.where((gap > 0.0) & (still < n), gap, np.nan)
 
 
-STILL_BARS = 100  # at one close: MACD is then what rounding leaves of moves long ago
+STILL_BARS = 100  # equal closes after which MACD is only a rounding residue of old moves
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _OwnBars:
-    """Which bars each column has; packed, they all start at row 0 and NaN follows the last."""
+    """Bars of each column; packed, they start at row 0 and NaN follows the last."""
 
     there: NDArray[np.bool_]
     packed: NDArray[np.bool_]
@@ -112,7 +112,7 @@ class _OwnBars:
 
 
 def _smooth(values: Floats, n: int, start: int, alpha: float) -> Floats:
-    """Recursive mean of packed bars; at row `start` it is the plain mean of n rows to there."""
+    """Recursive mean of packed bars, seeded at row `start` with the plain mean of the last n."""
     out = np.full(values.shape, np.nan)
     if len(values) <= start:
         return out
@@ -124,30 +124,30 @@ def _smooth(values: Floats, n: int, start: int, alpha: float) -> Floats:
     return out
 
 
-def _late(values: Floats) -> Floats:
-    """One row down: a change belongs to the later of its two bars."""
+def _shifted_down(values: Floats) -> Floats:
+    """Shifts values one row down, because a change belongs to the later of its two bars."""
     return np.concatenate([np.full((1, values.shape[1]), np.nan), values])
 
 
 def _atr(high: Floats, low: Floats, close: Floats, n: int) -> Floats:
     before = close[:-1]
     reach = np.maximum(high[1:], before) - np.minimum(low[1:], before)
-    return _late(_smooth(reach, n, n - 1, 1.0 / n))
+    return _shifted_down(_smooth(reach, n, n - 1, 1.0 / n))
 
 
 def _macd(close: Floats, fast: int, slow: int, signal: int) -> tuple[Floats, Floats]:
-    """Line and signal, both from row slow + signal - 2."""
+    """MACD line and signal, both from row slow + signal - 2 on."""
     moves = _still(close) < STILL_BARS
     quick = _smooth(close, fast, slow - 1, 2.0 / (fast + 1))
     line = quick - _smooth(close, slow, slow - 1, 2.0 / (slow + 1))
     first = slow + signal - 2
     trigger = _smooth(line, signal, first, 2.0 / (signal + 1))
-    told = np.isfinite(trigger) & moves
-    return np.where(told, line, np.nan), np.where(told, trigger, np.nan)
+    is_known = np.isfinite(trigger) & moves
+    return np.where(is_known, line, np.nan), np.where(is_known, trigger, np.nan)
 
 
 def _still(close: Floats) -> Ints:
-    """(T, N) how many packed bars up to each one have its close; 0 without a bar."""
+    """(T, N) number of consecutive packed bars with an equal close; 0 without a bar."""
     rows = np.arange(len(close))[:, None]
     changed = np.ones(close.shape, np.bool_)
     changed[1:] = close[1:] != close[:-1]

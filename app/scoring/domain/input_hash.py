@@ -1,23 +1,23 @@
-"""The fingerprint of scoring inputs: equal inputs, equal hash, on every machine."""
+"""Hashes of scoring inputs and boards: equal values give equal hashes on every machine."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.market.domain.identity_cache import cached_while_alive
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs
 from app.scoring.domain.board import Board
 from app.scoring.domain.historical_moments import HistoricMoments
 from app.scoring.domain.market_factors import BookLevels, Settlements
 
-_OF_THE_RUN: Final = frozenset({"run_id", "seq", "duration_ms"})
+_RUN_FIELDS: Final = frozenset({"run_id", "seq", "duration_ms"})
 
 
 def input_hash(
@@ -26,11 +26,12 @@ def input_hash(
     levels: BookLevels | None = None,
     paid: Settlements | None = None,
 ) -> str:
-    """SHA-256 (hex) over the canonical bytes of everything that a scoring may look at.
+    """SHA-256 (hex) over the canonical bytes of all data that scoring may read.
 
-    `moments` are those of earlier boards that stood for ranks, `levels` and `paid` the books and
-    the settlements of `inputs` as arrays, where they exist already.
-    Numbers count as the floats that scoring sees, so 1.10 and 1.1 are the same price."""
+    `moments` are the moments of earlier boards used in place of ranks. `levels` and `paid` are the
+    books and settlements of `inputs` as arrays, if computed already. Numbers are hashed as the
+    floats that scoring uses, so 1.10 and 1.1 are the same price.
+    """
     digest = hashlib.sha256()
     levels = BookLevels.of(inputs.books) if levels is None else levels
     paid = Settlements.of(inputs.funding) if paid is None else paid
@@ -42,7 +43,7 @@ def input_hash(
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=4)  # by identity: a panel serves several runs until a bar closes
+@cached_while_alive  # a panel serves several runs until a bar closes
 def panel_hash(panel: Panel) -> str:
     """SHA-256 (hex) over the symbols and every bar of a panel."""
     digest = hashlib.sha256(_text([panel.symbols, panel.interval.ms, panel.close.shape]))
@@ -77,28 +78,26 @@ def _array(values: NDArray[np.float64] | NDArray[np.int64]) -> bytes:
 
 
 def _text(value: object) -> bytes:
-    made = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
-    return made.encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    return text.encode()
 
 
 def _plain(value: object) -> object:
-    """The JSON form of what JSON does not know. Raises TypeError for anything else."""
+    """JSON form of dates, mappings and dataclasses. Raises TypeError for other types."""
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Mapping):
         return dict(value)
     if is_dataclass(value):
         return _fields(value)
-    raise TypeError(f"a fingerprint cannot hold a {type(value).__name__}")
+    raise TypeError(f"cannot hash a {type(value).__name__}")
 
 
 def _fields(value: Any) -> dict[str, object]:
-    return {one.name: getattr(value, one.name) for one in fields(value) if one.init}
+    return {field.name: getattr(value, field.name) for field in fields(value) if field.init}
 
 
 def board_hash(board: Board) -> str:
-    """SHA-256 (hex) of a board without its run, its sequence number and its duration.
-
-    Scores count to the last bit."""
-    said = {name: value for name, value in _fields(board).items() if name not in _OF_THE_RUN}
-    return hashlib.sha256(_text(said)).hexdigest()
+    """SHA-256 (hex) of a board, to the last bit, without run id, sequence number and duration."""
+    values = {name: value for name, value in _fields(board).items() if name not in _RUN_FIELDS}
+    return hashlib.sha256(_text(values)).hexdigest()

@@ -1,15 +1,15 @@
-"""Factors of quotes, books, funding and open interest, computed from padded arrays per symbol."""
+"""Factors of quotes, order books, funding and open interest, computed on padded arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
 
 import numpy as np
 
 from app.market.domain import liquidity
-from app.market.domain.liquidity import WIDEST_BP
+from app.market.domain.identity_cache import cached_while_alive
+from app.market.domain.liquidity import MAX_SPREAD_BP
 from app.market.domain.models import Book, Floats, Funding, Ints
 from app.market.domain.panel import Bools, ScoringInputs
 
@@ -20,7 +20,7 @@ _BP = 10_000.0
 class BookLevels:
     """Levels of N order books, best first: (L, 2, N) with bids before asks.
 
-    Beyond the last level the price is NaN and the lots are 0; so they are without a book.
+    Beyond the last level, and without a book, the price is NaN and the lots are 0.
     """
 
     price: Floats
@@ -46,15 +46,15 @@ class BookLevels:
             return np.full(self.count.shape[1], np.nan)
         bid, ask = self.price[0]
         mid = (bid + ask) / 2.0
-        is_sound = (bid > 0.0) & (ask > bid) & ((ask - bid) / mid * _BP <= WIDEST_BP)
+        is_sound = (bid > 0.0) & (ask > bid) & ((ask - bid) / mid * _BP <= MAX_SPREAD_BP)
         return np.where(is_sound, mid, np.nan)
 
     def depth_density(self, multiplier: Floats, band_bp: float) -> Floats:
         """(N,) as `liquidity.depth_density` of each book."""
         mid = self.mid
-        away = np.abs(self.price - mid) / mid * _BP
-        inside = np.where(away <= band_bp, self.price * self.lots, 0.0).sum(axis=0)
-        reach = np.fmax.reduce(away, axis=0, initial=np.nan)  # the last level is the farthest
+        distance = np.abs(self.price - mid) / mid * _BP
+        inside = np.where(distance <= band_bp, self.price * self.lots, 0.0).sum(axis=0)
+        reach = np.fmax.reduce(distance, axis=0, initial=np.nan)  # the last level is the farthest
         return np.asarray(
             (inside / np.minimum(reach, band_bp)).min(axis=0) * multiplier, np.float64
         )
@@ -65,22 +65,24 @@ class BookLevels:
         if not len(total):
             return mid
         taken = np.diff(np.minimum(total, notional), axis=0, prepend=0.0)
-        price = np.where(np.isfinite(self.price), self.price, 1.0)  # nothing is taken beyond
+        price = np.where(
+            np.isfinite(self.price), self.price, 1.0
+        )  # no volume is taken beyond the last level
         coins = (taken / price).sum(axis=0)
         excess = (taken * np.abs(1.0 - price[0] / price)).sum(axis=0)
         is_filled = total[-1] >= notional
         slip = np.where(is_filled, excess / np.where(is_filled, coins, 1.0), np.inf)
-        return np.asarray(np.minimum(slip.max(axis=0) / mid * _BP, WIDEST_BP), np.float64)
+        return np.asarray(np.minimum(slip.max(axis=0) / mid * _BP, MAX_SPREAD_BP), np.float64)
 
     def is_thinner(self, multiplier: Floats, notional: float) -> Floats:
-        """(N,) 1 where a side of a sound book holds less than `notional`, else 0; NaN without."""
+        """(N,) 1 where a side of a sound book is thinner than `notional`, else 0; NaN without."""
         mid, total = self.mid, self._worth(multiplier)
         if not len(total):
             return mid
         return np.where(np.isfinite(mid), (total[-1] < notional).any(axis=0), np.nan)
 
     def _worth(self, multiplier: Floats) -> Floats:
-        """(L, 2, N) value of each side up to a level."""
+        """(L, 2, N) cumulated value of each side up to a level."""
         price = np.where(np.isfinite(self.price), self.price, 0.0)
         return np.asarray(np.cumsum(price * self.lots * multiplier, axis=0), np.float64)
 
@@ -89,7 +91,7 @@ class BookLevels:
 class Settlements:
     """Settled funding rates of N symbols, oldest first: (K, N) each, padded with 0.
 
-    `length_ms` is the time that a rate was paid for, 0 where it is not known.
+    `length_ms` is the funding interval of a rate, 0 where unknown.
     """
 
     settled_ms: Ints
@@ -108,7 +110,7 @@ class Settlements:
 
 
 def _padded(flat: np.ndarray, count: Ints, missing: float) -> np.ndarray:
-    """(K, N) columns of so many of the values, one after the other."""
+    """(K, N) columns with `count` (N,) values each, taken from `flat` in order."""
     out = np.full((int(count.max(initial=0)), len(count)), missing, flat.dtype)
     row = np.arange(len(flat)) - np.repeat(np.cumsum(count) - count, count)
     out[row, np.repeat(np.arange(len(count)), count)] = flat
@@ -117,7 +119,7 @@ def _padded(flat: np.ndarray, count: Ints, missing: float) -> np.ndarray:
 
 _DAY_MS = 86_400_000
 _YEAR_MS = 365 * _DAY_MS
-NOTIONAL: Final = 20_000.0  # quote currency: the largest position (20 %) of an account of 100 000
+NOTIONAL: Final = 20_000.0  # quote currency: the largest position (20 %) of an account of 100,000
 DEPTH_BP: Final = 25.0
 _COVERED = 0.5  # share of a funding window that settlements must cover
 _SNAPSHOT_LAG_MS = _DAY_MS
@@ -125,7 +127,7 @@ OPEN_INTEREST_MS: Final = 7 * _DAY_MS
 
 
 def funding_rate(inputs: ScoringInputs) -> Floats:
-    """Mean settled rate of 3 days, per year: sum of rates over the time that they were paid for."""
+    """Mean settled rate of 3 days, per year: sum of rates over the sum of their intervals."""
     paid = settlements(inputs)
     within, is_covered = _paid_within(inputs, 3 * _DAY_MS)
     rates = np.where(within, paid.rate, 0.0).sum(axis=0)
@@ -141,30 +143,30 @@ def funding_stability(inputs: ScoringInputs) -> Floats:
     highest = np.where(within, pace, -np.inf).max(axis=0, initial=-np.inf)
     count = within.sum(axis=0)
     many = np.maximum(count, 2)
-    # As differences to one of them: the sd of equal rates is 0, not what rounding leaves.
-    away = np.where(within, pace - highest, 0.0)
-    mean = away.sum(axis=0) / many
-    square = np.where(within, (away - mean) ** 2, 0.0).sum(axis=0) / (many - 1)
+    # Differences to one of the rates: the sd of equal rates is exactly 0.
+    distance = np.where(within, pace - highest, 0.0)
+    mean = distance.sum(axis=0) / many
+    square = np.where(within, (distance - mean) ** 2, 0.0).sum(axis=0) / (many - 1)
     return np.where(is_covered & (count > 2), -np.sqrt(square) * _YEAR_MS, np.nan)
 
 
 def open_interest_change(inputs: ScoringInputs) -> Floats:
-    """ln(open interest now / 7 days ago) in coins, from our own snapshots.
+    """ln(open interest now / 7 days ago) in coins, from stored snapshots.
 
-    Each end is the newest snapshot within a day before its moment; without one it is missing.
+    Each end is the newest snapshot within the day before it; without one the value is missing.
     """
     now = snapshot(inputs, inputs.as_of_ms)
     before = snapshot(inputs, inputs.as_of_ms - OPEN_INTEREST_MS)
     return np.log(now / before)
 
 
-def ends(inputs: ScoringInputs) -> ScoringInputs:
-    """The same with the two snapshots of open interest that are looked at, and no others."""
+def with_end_snapshots(inputs: ScoringInputs) -> ScoringInputs:
+    """Returns `inputs` reduced to the two snapshots of open interest that scoring uses."""
     at = (inputs.as_of_ms - OPEN_INTEREST_MS, inputs.as_of_ms)
     return replace(
         inputs,
         open_interest_ms=np.array(at, dtype=np.int64),
-        open_interest=np.vstack([snapshot(inputs, one) for one in at]),
+        open_interest=np.vstack([snapshot(inputs, end) for end in at]),
     )
 
 
@@ -173,37 +175,37 @@ def spread(inputs: ScoringInputs) -> Floats:
 
 
 def depth(inputs: ScoringInputs, band_bp: float = DEPTH_BP) -> Floats:
-    """Quote currency per bp within `band_bp` of mid, or within what the book reaches of them.
+    """Quote currency per bp of the thinner side, within `band_bp` of mid or the book's reach.
 
-    The thinner side counts. A density, not an amount: a hundred levels of BTC end within a few
-    basis points, and books that are cut must not rank below books that are not.
+    A density rather than an amount: a hundred levels of BTC end within a few basis points, and
+    truncated books must not rank below complete ones.
     """
     multiplier = _known_multiplier(inputs)
     return book_levels(inputs).depth_density(multiplier, band_bp)
 
 
 def impact(inputs: ScoringInputs, notional: float = NOTIONAL) -> Floats:
-    """bp of sweeping `notional` (quote currency) beyond half the spread; the thinner books last."""
+    """Impact in bp of sweeping `notional` (quote currency), beyond half the spread."""
     multiplier = _known_multiplier(inputs)
-    found = book_levels(inputs).net_impact_bp(multiplier, notional)
-    return np.where(np.isfinite(multiplier), found, np.nan)
+    impact_bp = book_levels(inputs).net_impact_bp(multiplier, notional)
+    return np.where(np.isfinite(multiplier), impact_bp, np.nan)
 
 
 def impact_support(
     inputs: ScoringInputs, notional: float = NOTIONAL
 ) -> tuple[Mapping[str, Any] | None, ...]:
-    """Names the symbols whose book is thinner than `notional`, so that the impact is censored."""
+    """Marks symbols whose book is thinner than `notional`: their impact is censored."""
     thin = book_levels(inputs).is_thinner(_known_multiplier(inputs), notional)
     return tuple({"censored": "thin_book"} if one == 1.0 else None for one in thin.tolist())
 
 
-@lru_cache(maxsize=1)  # by identity: three factors read the same books
+@cached_while_alive  # three factors read the same books
 def book_levels(inputs: ScoringInputs) -> BookLevels:
     """Order books of the inputs as arrays."""
     return BookLevels.of(inputs.books)
 
 
-@lru_cache(maxsize=1)
+@cached_while_alive
 def settlements(inputs: ScoringInputs) -> Settlements:
     """Settled funding of the inputs as arrays."""
     return Settlements.of(inputs.funding)
@@ -214,7 +216,7 @@ def _known_multiplier(inputs: ScoringInputs) -> Floats:
 
 
 def _paid_within(inputs: ScoringInputs, window_ms: int) -> tuple[Bools, Bools]:
-    """(K, N) settlements of known length within the window, and (N,) whether they cover half."""
+    """(K, N) settlements of known length within the window; (N,) True if they cover half of it."""
     paid = settlements(inputs)
     within = (paid.settled_ms > inputs.as_of_ms - window_ms) & (paid.length_ms > 0)
     covered_ms = np.where(within, paid.length_ms, 0).sum(axis=0)

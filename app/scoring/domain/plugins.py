@@ -1,7 +1,7 @@
-"""A whole scoring algorithm from outside, as one more factor of the composite.
+"""Plug-in scoring algorithm as a factor of the composite.
 
-Its score is drawn towards neutral by its own confidence and then ranked like any factor: it gets a
-line in every explanation, with what it says in support, and moves a score by its weight alone.
+The plug-in's score is shrunk towards neutral by its own confidence and ranked like any factor.
+Explanations list it with its supporting data, and it moves a score by its weight alone.
 """
 
 import math
@@ -16,14 +16,14 @@ from app.market.domain.models import Floats
 from app.market.domain.panel import ScoringInputs
 from app.scoring.domain.factors import Factor
 
-NO_OPINION: Final = "no_opinion"
+NO_SCORE: Final = "no_plugin_score"
 _NEUTRAL: Final = 0.5
 Support = Mapping[str, str | float | bool | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opinion:
-    """Of every symbol, (N,): score and confidence in 0..1, NaN where it has none; and why."""
+class AlgorithmScores:
+    """Scores and confidence (N,) in 0..1, NaN where missing, with supporting data per symbol."""
 
     scores: Floats
     confidence: Floats
@@ -31,7 +31,7 @@ class Opinion:
 
 
 class ScoringAlgorithm(Protocol):
-    """What an entry point of `my_symbols.algorithms` names."""
+    """Interface of an entry point of `my_symbols.algorithms`."""
 
     @property
     def name(self) -> str: ...
@@ -44,20 +44,20 @@ class ScoringAlgorithm(Protocol):
 
     @property
     def weight(self) -> float:
-        """Share of the family beside the factors of the table."""
+        """Share of the family, in addition to the factors of the table."""
         ...
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """What it looks at; where one is missing or too old it is not counted."""
+        """Data sources of the algorithm; a missing or stale source makes its score missing."""
         ...
 
-    def score(self, inputs: ScoringInputs) -> Opinion: ...
+    def score(self, inputs: ScoringInputs) -> AlgorithmScores: ...
 
 
-def as_factor(algorithm: ScoringAlgorithm) -> Factor:
-    """The algorithm as a row of the factor table."""
-    opinions = _Opinions(algorithm)
+def to_factor(algorithm: ScoringAlgorithm) -> Factor:
+    """Returns the algorithm as a row of the factor table."""
+    cached = _CachedAlgorithm(algorithm)
     return Factor(
         algorithm.name,
         algorithm.family,
@@ -65,41 +65,41 @@ def as_factor(algorithm: ScoringAlgorithm) -> Factor:
         algorithm.weight,
         "0..1",
         algorithm.sources,
-        opinions.measure,
-        NO_OPINION,
-        f"{algorithm.name} {algorithm.version}, drawn towards neutral by its confidence",
-        support=opinions.support,
+        cached.measure,
+        NO_SCORE,
+        f"{algorithm.name} {algorithm.version}, shrunk towards neutral by its confidence",
+        support=cached.support,
     )
 
 
 @dataclass(slots=True)
-class _Opinions:
-    """Asks once for the same inputs: the score and what supports it are one answer."""
+class _CachedAlgorithm:
+    """Calls the algorithm once per inputs: score and supporting data come from one call."""
 
     algorithm: ScoringAlgorithm
-    _last: tuple[ScoringInputs, Opinion] | None = field(default=None, init=False)
+    _last: tuple[ScoringInputs, AlgorithmScores] | None = field(default=None, init=False)
 
     def measure(self, inputs: ScoringInputs) -> Floats:
-        told = self._of(inputs)
-        drawn = _NEUTRAL + told.confidence * (told.scores - _NEUTRAL)
-        known = (told.scores >= 0.0) & (told.scores <= 1.0)
-        known &= (told.confidence >= 0.0) & (told.confidence <= 1.0)
-        return np.where(known, drawn, np.nan)
+        result = self._scores(inputs)
+        shrunk = _NEUTRAL + result.confidence * (result.scores - _NEUTRAL)
+        is_valid = (result.scores >= 0.0) & (result.scores <= 1.0)
+        is_valid &= (result.confidence >= 0.0) & (result.confidence <= 1.0)
+        return np.where(is_valid, shrunk, np.nan)
 
     def support(self, inputs: ScoringInputs) -> tuple[Support, ...]:
-        told = self._of(inputs)
+        result = self._scores(inputs)
         return tuple(
             {
                 "score": _known(score),
                 "confidence": _known(confidence),
-                **{str(name): _plain(value) for name, value in said.items()},
+                **{str(name): _plain(value) for name, value in supporting.items()},
             }
-            for score, confidence, said in zip(
-                told.scores.tolist(), told.confidence.tolist(), told.supporting, strict=True
+            for score, confidence, supporting in zip(
+                result.scores.tolist(), result.confidence.tolist(), result.supporting, strict=True
             )
         )
 
-    def _of(self, inputs: ScoringInputs) -> Opinion:
+    def _scores(self, inputs: ScoringInputs) -> AlgorithmScores:
         if self._last is None or self._last[0] is not inputs:
             self._last = inputs, self.algorithm.score(inputs)
         return self._last[1]
@@ -110,7 +110,7 @@ def _known(value: float) -> float | None:
 
 
 def _plain(value: object) -> str | float | bool | None:
-    """What JSON knows; anything else as its text."""
+    """Value as a JSON scalar; other types become text."""
     if isinstance(value, float):
         return _known(value)
     return value if value is None or isinstance(value, str | int | bool) else str(value)

@@ -2,11 +2,11 @@
 
 A recursive mean is a weighted sum of its seed and of every later value, so that a whole universe
 takes a few passes over its arrays. Sums run along axis 0 of C-ordered arrays, row after row: the
-same order on every processor (a matrix product has another one on each). Closes count as
-differences to the last close: no digit is lost on a price of 1e-5, and of a coin that stands still
-nothing remains but zeros.
+same order on every processor (the order of a matrix product differs between processors). Closes
+are differences to the last close: a price of 1e-5 loses no digit, and an unchanged price gives
+exact zeros.
 
-Each takes the scoring inputs and gives (N,) raw values, NaN where there are too few bars. A window
+Each factor takes the scoring inputs and returns (N,) raw values, NaN with too few bars. A window
 of W days needs three quarters of them, so that a listing of 90 days has every factor.
 """
 
@@ -20,13 +20,13 @@ import numpy as np
 from app.market.domain import return_statistics as measures
 from app.market.domain.liquidity import illiquidity
 from app.market.domain.models import Floats, Ints
-from app.market.domain.panel import Bools, ScoringInputs, UnbrokenPanel, log_returns, unbroken
+from app.market.domain.panel import Bools, ContiguousPanel, ScoringInputs, contiguous, log_returns
 
-STILL_BARS: Final = 100  # at one close: MACD is then what rounding leaves of moves long ago
+STILL_BARS: Final = 100  # equal closes after which MACD is only a rounding residue of old moves
 _WILDER_BARS: Final = 14
 _BAND_BARS: Final = 20
 _FAST, _SLOW, _SIGNAL = 12, 26, 9
-_BLOCK: Final = 96  # symbols at a time: their arrays stay in the processor's cache
+_BLOCK: Final = 96  # symbols at a time, so that their arrays fit the processor's cache
 _MACD_BARS: Final = _SLOW + _SIGNAL - 1  # bars of the first MACD with a signal
 
 
@@ -42,7 +42,7 @@ class LastBarIndicators:
 def indicators_at_last_bar(
     high: Floats, low: Floats, close: Floats, volume: Floats
 ) -> LastBarIndicators:
-    """Indicators of (T, N) bars; a row without one of the four figures is no bar of that symbol.
+    """Indicators of (T, N) bars; a row that lacks one of the four values is no bar of that symbol.
 
     Values, seeds and warm-up are those of TA-Lib; the deviations are in the fields' comments.
     """
@@ -54,9 +54,9 @@ def indicators_at_last_bar(
 
 
 def _of_block(high: Floats, low: Floats, close: Floats, volume: Floats) -> Floats:
-    """(3, N) the fields of `LastBarIndicators`."""
+    """(3, N) fields of `LastBarIndicators`."""
     rows, symbols = close.shape
-    if rows < _MACD_BARS or symbols < 2:  # numpy adds up a lone column in another order
+    if rows < _MACD_BARS or symbols < 2:  # numpy sums a single column in another order
         missing = (max(_MACD_BARS - rows, 0), 0), (0, max(2 - symbols, 0))
         wide = (np.pad(one, missing, constant_values=np.nan) for one in (high, low, close, volume))
         return _of_block(*wide)[:, :symbols]
@@ -87,9 +87,9 @@ def _of_block(high: Floats, low: Floats, close: Floats, volume: Floats) -> Float
 def _aligned(
     high: Floats, low: Floats, close: Floats, volume: Floats
 ) -> tuple[Ints, Floats, Floats, Floats]:
-    """(N,) row of each first bar, and prices with all bars of a symbol at the end of its column.
+    """(N,) row of each first bar, and prices with the bars of a symbol at the end of its column.
 
-    Rows before the first bar hold anything.
+    Rows before the first bar have arbitrary values.
     """
     is_bar = np.isfinite(high + low + close + volume)
     first = len(close) - is_bar.sum(axis=0)
@@ -104,7 +104,7 @@ def _aligned(
 
 
 def _still_bars(close: Floats, first: Ints) -> Ints:
-    """(N,) number of newest bars at the last close, counted up to `STILL_BARS`."""
+    """(N,) number of newest bars equal to the last close, up to `STILL_BARS`."""
     newest = close[-STILL_BARS:]
     rows = np.arange(len(close) - len(newest), len(close))[:, None]
     differs = (newest != close[-1]) | (rows < first)
@@ -112,7 +112,7 @@ def _still_bars(close: Floats, first: Ints) -> Ints:
 
 
 def _wilder(changes: Sequence[Floats], first: Ints) -> list[Floats]:
-    """(N,) Wilder's mean of each (T - 1, N) at the last row; it begins with a plain mean."""
+    """(N,) Wilder's mean of each (T - 1, N) at the last row, seeded with a plain mean."""
     rows, bars = len(changes[0]), _WILDER_BARS
     decay = _powers(1.0 - 1.0 / bars, rows + 1)
     weights = _of_later_bars(decay[rows - 1 :: -1] / bars, first + bars)
@@ -126,16 +126,16 @@ def _wilder(changes: Sequence[Floats], first: Ints) -> list[Floats]:
 def _macd_histogram(away: Floats, first: Ints) -> Floats:
     """(N,) MACD line less its signal at the last row of (T, N) closes less the last close.
 
-    The first 34 bars give both means and the signal their values by recursion; what is left of
-    these at the last row, and what each later bar adds, are powers of the three decays.
+    Recursion over the first 34 bars seeds both means and the signal. The remainder of the seeds at
+    the last row, and the effect of each later bar, are powers of the three decays.
     """
     seed = _first_rows(away, first, _MACD_BARS)
     fast, slow = seed[_SLOW - _FAST : _SLOW].sum(axis=0) / _FAST, seed[:_SLOW].sum(axis=0) / _SLOW
     line = fast - slow
     signal = line
     for row in range(_SLOW, _MACD_BARS):
-        fast = fast + _pace(_FAST) * (seed[row] - fast)
-        slow = slow + _pace(_SLOW) * (seed[row] - slow)
+        fast = fast + _ewma_weight(_FAST) * (seed[row] - fast)
+        slow = slow + _ewma_weight(_SLOW) * (seed[row] - slow)
         line = fast - slow
         signal = signal + line
     signal = signal / _SIGNAL
@@ -148,33 +148,33 @@ def _macd_histogram(away: Floats, first: Ints) -> Floats:
 
 @lru_cache(maxsize=4)
 def _macd_weights(rows: int) -> tuple[Floats, Floats, Floats, Floats]:
-    """(rows,) each, by bars that have passed since.
+    """(rows,) each: remaining weights in the histogram, by number of bars passed since.
 
-    What the histogram still holds of a close, and of the fast mean, the slow mean and the signal.
+    Weights of a close, of the fast mean, of the slow mean and of the signal.
     """
-    signal_decay = _powers(1.0 - _pace(_SIGNAL), rows)
+    signal_decay = _powers(1.0 - _ewma_weight(_SIGNAL), rows)
     added, left = np.zeros(rows), []
     for bars, sign in ((_FAST, 1.0), (_SLOW, -1.0)):
-        decay = _powers(1.0 - _pace(bars), rows)
-        in_signal = np.empty(rows)  # of a mean that was 1 and decays, seen at each bar since
+        decay = _powers(1.0 - _ewma_weight(bars), rows)
+        in_signal = np.empty(rows)  # share in the signal of a mean that was 1 and decays
         level = 0.0
         for row in range(rows):
-            level += _pace(_SIGNAL) * (float(decay[row]) - level)
+            level += _ewma_weight(_SIGNAL) * (float(decay[row]) - level)
             in_signal[row] = level
-        added += sign * _pace(bars) * (decay - in_signal)
-        left.append(decay - (in_signal - _pace(_SIGNAL) * signal_decay))
+        added += sign * _ewma_weight(bars) * (decay - in_signal)
+        left.append(decay - (in_signal - _ewma_weight(_SIGNAL) * signal_decay))
     return added, left[0], left[1], signal_decay
 
 
 def _band_position(away: Floats) -> Floats:
-    """(N,) place of the last close between the bands; the last row of `away` is 0."""
+    """(N,) position of the last close between the bands; the last row of `away` is 0."""
     mean = away.sum(axis=0) / _BAND_BARS
     sd = np.sqrt(((away - mean) ** 2).sum(axis=0) / _BAND_BARS)
     return np.asarray((2.0 * sd - mean) / (4.0 * np.where(sd > 0.0, sd, np.nan)), np.float64)
 
 
-def _pace(bars: int) -> float:
-    """Weight of the newest value in an exponential mean of so many bars."""
+def _ewma_weight(bars: int) -> float:
+    """Weight of the newest value in an exponential mean of `bars` bars."""
     return 2.0 / (bars + 1)
 
 
@@ -193,44 +193,44 @@ def _first_rows(values: Floats, first: Ints, count: int) -> Floats:
 
 
 def _of_later_bars(weights: Floats, begin: Ints) -> Floats:
-    """(T, N) the weights (T,) from row `begin` (N,) of each column on, 0 before it."""
+    """(T, N) weights (T,) from row `begin` (N,) of each column on, 0 before it."""
     is_later: Bools = np.arange(len(weights))[:, None] >= begin
     return np.where(is_later, weights[:, None], 0.0)
 
 
-HOURLY_BARS = 250  # below it the seed of a recursive indicator still shows
+HOURLY_BARS = 250  # with fewer bars the seed of a recursive indicator still has an effect
 _HOURLY_LAG = 3  # bars; an hour without trades has no candle
 _DAILY_LAG = 2  # bars; the candle of yesterday arrives some time after midnight
 
 
 def nearness_to_high(inputs: ScoringInputs) -> Floats:
     """ln(last close / highest close of 60 days), at most 0."""
-    close = unbroken(inputs.daily).close[-60:]
+    close = contiguous(inputs.daily).close[-60:]
     value = np.log(_latest(close, _DAILY_LAG) / np.fmax.reduce(close, initial=np.nan))
-    return _enough(value, close, 45)
+    return _with_min_bars(value, close, 45)
 
 
 def rsi_14(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, _at_last_bar(unbroken(inputs.hourly)).rsi)
+    return _hourly_value(inputs, _at_last_bar(contiguous(inputs.hourly)).rsi)
 
 
 def macd_histogram(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, _at_last_bar(unbroken(inputs.hourly)).macd_in_ranges)
+    return _hourly_value(inputs, _at_last_bar(contiguous(inputs.hourly)).macd_in_ranges)
 
 
 def bollinger_position(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, _at_last_bar(unbroken(inputs.hourly)).band_position)
+    return _hourly_value(inputs, _at_last_bar(contiguous(inputs.hourly)).band_position)
 
 
 def volume_trend(inputs: ScoringInputs) -> Floats:
     """ln(mean turnover of 5 days / mean turnover of 30 days)."""
-    turnover = unbroken(inputs.daily).turnover
+    turnover = contiguous(inputs.daily).turnover
     return np.log(_mean(turnover[-5:], 4) / _mean(turnover[-30:], 23))
 
 
 def volume_growth(inputs: ScoringInputs) -> Floats:
     """ln(mean turnover of 30 days / mean turnover of the 60 days before)."""
-    turnover = unbroken(inputs.daily).turnover
+    turnover = contiguous(inputs.daily).turnover
     return np.log(_mean(turnover[-30:], 23) / _mean(turnover[-90:-30], 45))
 
 
@@ -240,12 +240,12 @@ def efficiency(inputs: ScoringInputs) -> Floats:
 
 
 def volatility(inputs: ScoringInputs) -> Floats:
-    """EWMA volatility over all daily returns at hand, annualised."""
-    return measures.ewma_volatility(log_returns(unbroken(inputs.daily)))
+    """EWMA volatility over all available daily returns, annualised."""
+    return measures.ewma_volatility(log_returns(contiguous(inputs.daily)))
 
 
 def range_volatility(inputs: ScoringInputs) -> Floats:
-    bars = unbroken(inputs.daily)
+    bars = contiguous(inputs.daily)
     return measures.garman_klass(
         bars.open[-30:], bars.high[-30:], bars.low[-30:], bars.close[-30:], 23
     )
@@ -264,18 +264,18 @@ def highest_return(inputs: ScoringInputs) -> Floats:
 
 
 def drawdown(inputs: ScoringInputs) -> Floats:
-    return measures.worst_drawdown(unbroken(inputs.daily).close[-90:], 68)
+    return measures.worst_drawdown(contiguous(inputs.daily).close[-90:], 68)
 
 
 def liquidity_risk(inputs: ScoringInputs) -> Floats:
     """ln of the sd of |return| / turnover over 30 days."""
     returns = _returns(inputs, 30)
-    turnover = unbroken(inputs.daily).turnover[1:][-30:]
+    turnover = contiguous(inputs.daily).turnover[1:][-30:]
     return np.log(illiquidity(returns, turnover, 23)[1])
 
 
 def _market_model(inputs: ScoringInputs) -> measures.MarketModel:
-    """60 daily returns on BTC's; all unknown where BTC is not among the symbols."""
+    """Market model of 60 daily returns on BTC's; all NaN if BTC is not among the symbols."""
     returns = _returns(inputs, 60)
     known = measures.MARKET in inputs.symbols
     market = (
@@ -287,24 +287,24 @@ def _market_model(inputs: ScoringInputs) -> measures.MarketModel:
 
 
 def _returns(inputs: ScoringInputs, days: int) -> Floats:
-    return log_returns(unbroken(inputs.daily), days)
+    return log_returns(contiguous(inputs.daily), days)
 
 
 @lru_cache(maxsize=1)
-def _at_last_bar(bars: UnbrokenPanel) -> LastBarIndicators:
-    """Computed once for the three factors of one panel."""
+def _at_last_bar(bars: ContiguousPanel) -> LastBarIndicators:
+    """Indicators of a panel, computed once for three factors."""
     return indicators_at_last_bar(bars.high, bars.low, bars.close, bars.volume)
 
 
-def _fast(inputs: ScoringInputs, values: Floats) -> Floats:
-    """Where a symbol's last bar is not too old, and enough are before it."""
-    close = unbroken(inputs.hourly).close
-    young = np.isfinite(close[-_HOURLY_LAG:]).any(axis=0)
-    return _enough(np.where(young, values, np.nan), close, HOURLY_BARS)
+def _hourly_value(inputs: ScoringInputs, values: Floats) -> Floats:
+    """`values` of symbols with a recent bar and enough bars before it; others NaN."""
+    close = contiguous(inputs.hourly).close
+    is_recent = np.isfinite(close[-_HOURLY_LAG:]).any(axis=0)
+    return _with_min_bars(np.where(is_recent, values, np.nan), close, HOURLY_BARS)
 
 
 def _latest(values: Floats, lag: int) -> Floats:
-    """The newest known value among the last `lag` rows."""
+    """(N,) newest known value among the last `lag` rows."""
     out = np.full(values.shape[1], np.nan)
     for row in values[-lag:]:
         out = np.where(np.isfinite(row), row, out)
@@ -312,8 +312,10 @@ def _latest(values: Floats, lag: int) -> Floats:
 
 
 def _mean(values: Floats, least: int) -> Floats:
-    return _enough(np.nansum(values, axis=0) / np.isfinite(values).sum(axis=0), values, least)
+    return _with_min_bars(
+        np.nansum(values, axis=0) / np.isfinite(values).sum(axis=0), values, least
+    )
 
 
-def _enough(values: Floats, observed: Floats, least: int) -> Floats:
+def _with_min_bars(values: Floats, observed: Floats, least: int) -> Floats:
     return np.where(np.isfinite(observed).sum(axis=0) >= least, values, np.nan)

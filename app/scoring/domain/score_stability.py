@@ -1,8 +1,8 @@
-"""Reliability of scores: the composite of every past day, computed again from candles alone.
+"""Reliability of scores: stability of the composite on past days, recomputed from candles alone.
 
 Reliability = s2_between / (s2_between + s2_noise). The noise of a symbol is half the variance of
-its daily changes over the last 30 days, what lies between symbols the variance of the newest day.
-Quotes, books and funding of those days are not stored: what they say weighs nothing here.
+its daily changes over the last 30 days; s2_between is the variance between symbols on the newest
+day. Quotes, books and funding of past days are not stored, so their factors are left out.
 """
 
 from dataclasses import replace
@@ -16,56 +16,56 @@ from app.market.domain.models import CandleSeries, Floats, Interval
 from app.market.domain.panel import (
     Panel,
     ScoringInputs,
-    bridged,
+    contiguous,
+    forward_fill,
     log_returns,
     newest,
-    unbroken,
-    until,
+    truncate,
 )
 from app.scoring.domain.composite import AlgorithmSpec, composite_scores
 from app.scoring.domain.factors import measure
-from app.scoring.domain.historical_moments import LEAST_UNIVERSE
+from app.scoring.domain.historical_moments import MIN_UNIVERSE
 
 DAYS: Final = 30
 NOISE_DAYS: Final = 7
-_LEAST_CHANGES: Final = 10  # below it nobody knows how steady a score is
+_MIN_CHANGES: Final = 10  # minimum number of changes to estimate a variance
 
 
 def back_scores(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
     """(days + 1, N) composite z at the close of each of the last days, oldest first.
 
-    Every day sees its own past only: bars are cut off before gaps are bridged, because a bridge
+    Each day uses its own past only: later bars are cut off before gaps are filled, because filling
     needs the bar after the gap. NaN where a symbol had no score, and on days before the last
     break of its history.
     """
-    candles = _of_candles(spec)
-    found = np.full((days + 1, len(daily.symbols)), np.nan)
-    if candles is None or len(daily.symbols) < LEAST_UNIVERSE:
-        return found
-    whole = unbroken(daily)
+    candles = _daily_candle_part(spec)
+    scores = np.full((days + 1, len(daily.symbols)), np.nan)
+    if candles is None or len(daily.symbols) < MIN_UNIVERSE:
+        return scores
+    whole = contiguous(daily)
     for back in range(min(days, len(daily.opened_ms) - 2) + 1):  # a return needs two bars
-        seen = _inputs(bridged(until(whole, len(whole.opened_ms) - back))[0])
-        measured = [measure(factor, seen) for factor in candles.factors]
+        past = _candle_inputs(forward_fill(truncate(whole, len(whole.opened_ms) - back))[0])
+        measured = [measure(factor, past) for factor in candles.factors]
         raw = np.array([one.values for one in measured])
         applies = np.array([one.applies for one in measured])
-        found[days - back] = composite_scores(raw, candles, applies=applies).z
-    return found
+        scores[days - back] = composite_scores(raw, candles, applies=applies).z
+    return scores
 
 
 def reliability(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
-    """(N,) in 0..1; NaN with fewer than ten daily changes, or where nothing tells symbols apart."""
-    return reliability_of(back_scores(daily, spec, days))
+    """(N,) in 0..1; NaN with fewer than ten daily changes, or without variance between symbols."""
+    return reliability_from_scores(back_scores(daily, spec, days))
 
 
-def reliability_of(scores: Floats) -> Floats:
-    """(N,) of back scores (days + 1, N); as `reliability`."""
+def reliability_from_scores(scores: Floats) -> Floats:
+    """(N,) reliability, as `reliability`, from back scores (days + 1, N)."""
     noise = _variance_of_changes(scores, 1) / 2.0
     newest = scores[-1][np.isfinite(scores[-1])]
     between = float(newest.var()) if len(newest) else 0.0
     return between / (between + noise) if between > 0.0 else np.full(len(noise), np.nan)
 
 
-def noise_of_level(scores: Floats) -> Floats:
+def weekly_noise(scores: Floats) -> Floats:
     """(N,) noise of the composite z over a week: sd of its 7-day changes over the root of two.
 
     NaN with fewer than ten such changes.
@@ -76,37 +76,37 @@ def noise_of_level(scores: Floats) -> Floats:
 
 
 def _variance_of_changes(scores: Floats, days: int) -> Floats:
-    """(N,) sample variance of the changes over so many days; NaN with fewer than ten."""
+    """(N,) sample variance of the changes over `days` days; NaN with fewer than ten."""
     changes = scores[days:] - scores[:-days]
     count = np.isfinite(changes).sum(axis=0)
-    enough = np.where(count >= _LEAST_CHANGES, count, np.nan)
+    enough = np.where(count >= _MIN_CHANGES, count, np.nan)
     mean = np.nansum(changes, axis=0) / enough
     return np.asarray(np.nansum((changes - mean) ** 2, axis=0) / (enough - 1.0), np.float64)
 
 
-def _of_candles(spec: AlgorithmSpec) -> AlgorithmSpec | None:
-    """The part of an algorithm that daily candles alone can tell; None if that is nothing."""
+def _daily_candle_part(spec: AlgorithmSpec) -> AlgorithmSpec | None:
+    """Part of an algorithm that uses daily candles alone; None if it has no weight."""
     factors = tuple(one for one in spec.factors if one.sources == (Source.DAILY_CANDLES,))
-    weighed = {one.family for one in factors if one.weight > 0.0}
-    total = sum(weight for family, weight in spec.weights.items() if family in weighed)
+    weighted = {one.family for one in factors if one.weight > 0.0}
+    total = sum(weight for family, weight in spec.weights.items() if family in weighted)
     if not total > 0.0:
         return None
     weights = {
-        family: spec.weights[family] / total if family in weighed else 0.0 for family in Family
+        family: spec.weights[family] / total if family in weighted else 0.0 for family in Family
     }
-    # Moments are those of the whole algorithm: the sums of a part of it have others.
+    # Moments belong to the sums of the whole algorithm, not to those of a part.
     return replace(spec, factors=factors, weights=weights, moments={})
 
 
-def _inputs(daily: Panel) -> ScoringInputs:
-    """Daily candles and nothing else."""
+def _candle_inputs(daily: Panel) -> ScoringInputs:
+    """Scoring inputs with daily candles alone."""
     count = len(daily.symbols)
     unknown = np.full(count, np.nan)
     return ScoringInputs(
         symbols=daily.symbols,
         as_of_ms=int(daily.opened_ms[-1]) + daily.interval.ms,
         daily=daily,
-        hourly=until(daily, 0),
+        hourly=truncate(daily, 0),
         bid=unknown,
         ask=unknown,
         multiplier=unknown,
@@ -129,14 +129,14 @@ def hourly_volatility(hourly: CandleSeries) -> float | None:
     returns = log_returns(newest(hourly, Interval.HOUR, HOURS + 1))
     if not np.isfinite(returns).all():
         return None
-    found = float(returns.std(ddof=1))
-    return found if found > 0 else None
+    deviation = float(returns.std(ddof=1))
+    return deviation if deviation > 0 else None
 
 
 def has_moved(before: float, now: float, volatility: float | None, rules: FeedSettings) -> bool:
-    """Whether the way from one price to the other is beyond a limit that is set.
+    """True if the price change exceeds one of the configured limits.
 
-    Without a volatility only the limit in basis points can be judged.
+    Without a volatility only the limit in basis points applies.
     """
     if before <= 0 or now <= 0:
         return False

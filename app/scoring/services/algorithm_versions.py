@@ -1,4 +1,4 @@
-"""Versions of an algorithm: equal parameters have one version, and versions never change."""
+"""Versions of an algorithm: equal parameters share one immutable version."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,17 +7,17 @@ from typing import Any, Final
 
 from app.configuration.domain.sections import Family
 from app.foundation.sql.database import UnitOfWork
-from app.scoring.domain.algorithm import made
-from app.scoring.domain.composite import FORMULA, AlgorithmSpec
+from app.scoring.domain.algorithm import with_parameters
+from app.scoring.domain.composite import FORMULA_VERSION, AlgorithmSpec
 from app.scoring.domain.factors import FACTORS, Factor
-from app.scoring.storage.runs import Algorithm, ScoringRepository
+from app.scoring.storage.runs import ScoringRepository, StoredAlgorithm
 
 _AUTHOR: Final = "service"
 
 
 @dataclass(frozen=True, slots=True)
-class AlgorithmFacts:
-    """Parameters in force; `created_at` is None until a first run has stored the version."""
+class AlgorithmVersion:
+    """Active parameters; `created_at` is None until the first run has stored the version."""
 
     name: str
     version: int
@@ -25,29 +25,31 @@ class AlgorithmFacts:
     created_at: datetime | None
 
 
-async def in_force(unit: UnitOfWork, spec: AlgorithmSpec) -> AlgorithmFacts:
-    """The newest stored version if its parameters are these, else the version after it."""
-    body = body_of(spec)
-    stored = {one.name: one for one in await unit.get(ScoringRepository).algorithms()}
-    newest = stored.get(spec.name)
+async def current_version(unit: UnitOfWork, spec: AlgorithmSpec) -> AlgorithmVersion:
+    """Returns the newest stored version if it equals `spec`, else its unstored successor."""
+    body = spec_to_json(spec)
+    algorithms = await unit.get(ScoringRepository).algorithms()
+    newest = {algorithm.name: algorithm for algorithm in algorithms}.get(spec.name)
     if newest is not None and newest.body == body:
-        return AlgorithmFacts(spec.name, newest.version, body, newest.created_at)
-    return AlgorithmFacts(spec.name, newest.version + 1 if newest else 1, body, None)
+        return AlgorithmVersion(spec.name, newest.version, body, newest.created_at)
+    return AlgorithmVersion(spec.name, newest.version + 1 if newest else 1, body, None)
 
 
-async def kept(unit: UnitOfWork, spec: AlgorithmSpec, at: datetime) -> AlgorithmFacts:
-    """The same, stored."""
-    facts = await in_force(unit, spec)
-    if facts.created_at is None:
-        version = Algorithm(facts.name, facts.version, facts.body, at, _AUTHOR)
-        await unit.get(ScoringRepository).keep_algorithm(version)
-    return facts
+async def get_or_create_version(
+    unit: UnitOfWork, spec: AlgorithmSpec, at: datetime
+) -> AlgorithmVersion:
+    """Returns the current version; stores it if it is new."""
+    version = await current_version(unit, spec)
+    if version.created_at is None:
+        row = StoredAlgorithm(version.name, version.version, version.body, at, _AUTHOR)
+        await unit.get(ScoringRepository).insert_algorithm(row)
+    return version
 
 
-def body_of(spec: AlgorithmSpec) -> dict[str, Any]:
-    """Parameters of an algorithm as plain JSON: what a version stands for."""
+def spec_to_json(spec: AlgorithmSpec) -> dict[str, Any]:
+    """Returns the definition of an algorithm as plain JSON, the content of a version."""
     return {
-        "formula": FORMULA,
+        "formula": FORMULA_VERSION,
         "family_weights": {family.value: weight for family, weight in spec.weights.items()},
         "parameters": dict(spec.parameters),
         "factors": [
@@ -65,15 +67,15 @@ def body_of(spec: AlgorithmSpec) -> dict[str, Any]:
     }
 
 
-def spec_of(
+def spec_from_json(
     name: str, body: Mapping[str, Any], table: tuple[Factor, ...] = FACTORS
 ) -> AlgorithmSpec | None:
-    """The algorithm that a stored version stands for.
+    """Returns the algorithm of a stored version.
 
-    None where a factor of it is gone, or where factors became scores by another formula then.
+    None if one of its factors no longer exists, or if its formula version is another one.
     """
     known = {factor.name: factor for factor in table}
-    if body.get("formula") != FORMULA or "parameters" not in body:
+    if body.get("formula") != FORMULA_VERSION or "parameters" not in body:
         return None
     if not {one["name"] for one in body["factors"]} <= known.keys():
         return None
@@ -82,4 +84,4 @@ def spec_of(
         for one in body["factors"]
     )
     weights = {Family(family): weight for family, weight in body["family_weights"].items()}
-    return made(name, weights, factors, body["parameters"])
+    return with_parameters(name, weights, factors, body["parameters"])

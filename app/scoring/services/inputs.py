@@ -1,4 +1,4 @@
-"""What a scoring asks of the market, and when it knows too little of it to score."""
+"""Market data that scoring needs, and the checks that refuse to score an unknown market."""
 
 from collections.abc import Mapping
 from typing import Final, Protocol
@@ -8,40 +8,40 @@ import numpy as np
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.market.domain.panel import NO_QUOTE, ScoringInputs, fresh
+from app.market.domain.panel import NO_QUOTE, ScoringInputs, has_fresh_data
 from app.market.domain.symbols import SymbolEntry
-from app.market.services.exchange_clock import MAX_DOUBT_S
+from app.market.services.exchange_clock import MAX_UNCERTAINTY_S
 
 RETRY_S: Final = 5.0
 _LIVE: Final = (Source.CONTRACTS, Source.TICKERS, Source.DAILY_CANDLES)
-_FRESH_SHARE: Final = 0.5  # of the symbols; below it the market as a whole is not known
-_APART_SHARE: Final = 0.1  # so many may lag: a few are their own fault and turn stale alone
+_MIN_FRESH_SHARE: Final = 0.5  # of the symbols; below it the whole market counts as unknown
+_MAX_LATE_SHARE: Final = 0.1  # of the symbols; a few late quotes turn stale on their own
 
 
 class ScoringMoment(Protocol):
-    """The market frozen at one instant."""
+    """Market data frozen at one instant."""
 
     @property
-    def clock_doubt_s(self) -> float:
-        """By so much the exchange's time may be wrong, in seconds."""
+    def clock_uncertainty_s(self) -> float:
+        """Uncertainty of the exchange's time, in seconds."""
         ...
 
     @property
     def quote_span_s(self) -> float:
-        """The quotes of one run may be so far apart, in seconds."""
+        """Maximum time between the quotes of one run, in seconds."""
         ...
 
     def unknown(self) -> tuple[Source, ...]:
-        """Sources that as a whole never answered or are beyond their age limits."""
+        """Sources without any answer, or beyond their age limits as a whole."""
         ...
 
     def scoring_inputs(self) -> ScoringInputs:
-        """Takes processor time: called in a thread."""
+        """Inputs of a scoring; CPU-bound, so call it in a thread."""
         ...
 
 
 class ScoringMarket(Protocol):
-    """Where the inputs come from."""
+    """Source of the scoring inputs."""
 
     @property
     def source(self) -> DataSource: ...
@@ -49,55 +49,55 @@ class ScoringMarket(Protocol):
     def moment(self) -> ScoringMoment: ...
 
     def status(self) -> DataStatus:
-        """Of the market as a whole."""
+        """Status of the market as a whole."""
         ...
 
     def is_filled(self) -> bool:
-        """Whether everything that a scoring reads has been asked for since the start."""
+        """True once all data that scoring reads has been requested since the start."""
         ...
 
     def resolve(self, text: str) -> SymbolEntry:
-        """Raises RefusedError (symbol_unknown, symbol_ambiguous)."""
+        """Finds a symbol in any spelling. Raises RefusedError (symbol_unknown or _ambiguous)."""
         ...
 
 
-def refuse_unknown(moment: ScoringMoment, inputs: ScoringInputs) -> None:
-    """No board is better than one of a market that is not known: single gaps are not meant.
+def require_known_market(moment: ScoringMoment, inputs: ScoringInputs) -> None:
+    """Raises UnavailableError if the market as a whole is stale, unknown or inconsistent.
 
-    Who has no fresh quote is left out before the scoring: they count here nevertheless, or an
-    outage would look like a market in which nobody is eligible.
+    Gaps of single symbols are allowed. Symbols without a fresh quote are excluded before scoring,
+    but count here; otherwise an outage would look like a market without eligible symbols.
     """
     if not inputs.symbols and not inputs.excluded:
         raise _stale("No contract is known yet.", {})
-    if moment.clock_doubt_s > MAX_DOUBT_S:
+    if moment.clock_uncertainty_s > MAX_UNCERTAINTY_S:
         raise UnavailableError(
             Code.CLOCK_UNSAFE,
-            f"The time of the exchange is known to {moment.clock_doubt_s:.1f} s only.",
+            f"The exchange time is uncertain by {moment.clock_uncertainty_s:.1f} s.",
             retry_after_s=RETRY_S,
         )
     for source in moment.unknown():
-        raise _stale(f"The {_words(source)} as a whole are not fresh.", {"source": source})
-    silent = sum(rule == NO_QUOTE for rule in inputs.excluded.values())
-    if not inputs.symbols and not silent:
-        return  # a board that says why nobody is eligible
+        raise _stale(f"Source {_source_name(source)} is not fresh.", {"source": source})
+    without_quote = sum(rule == NO_QUOTE for rule in inputs.excluded.values())
+    if not inputs.symbols and not without_quote:
+        return  # the board states why no symbol is eligible
     for source in _LIVE:
-        known = int(np.sum(fresh(inputs, source)))
-        of = len(inputs.symbols) + (silent if source is Source.TICKERS else 0)
-        if known < _FRESH_SHARE * of:
+        known = int(np.sum(has_fresh_data(inputs, source)))
+        total = len(inputs.symbols) + (without_quote if source is Source.TICKERS else 0)
+        if known < _MIN_FRESH_SHARE * total:
             raise _stale(
-                f"Only {known} of {of} symbols have fresh {_words(source)}.",
-                {"source": source, "fresh_share": f"{known / of:.4f}"},
+                f"Only {known} of {total} symbols have fresh {_source_name(source)}.",
+                {"source": source, "fresh_share": f"{known / total:.4f}"},
             )
-    _refuse_apart(inputs, moment.quote_span_s)
+    _require_consistent_quotes(inputs, moment.quote_span_s)
 
 
-def _refuse_apart(inputs: ScoringInputs, span_s: float) -> None:
-    """No board of a market that was half looked at now and half a while ago."""
+def _require_consistent_quotes(inputs: ScoringInputs, span_s: float) -> None:
+    """Raises UnavailableError if too many quotes are more than `span_s` older than the newest."""
     ages = inputs.ages_s[Source.TICKERS]
     if not len(ages):
         return
     late = int(np.sum(ages > np.nanmin(ages) + span_s))
-    if late > _APART_SHARE * len(ages):
+    if late > _MAX_LATE_SHARE * len(ages):
         raise UnavailableError(
             Code.ABORTED_INCONSISTENT,
             f"The quotes of {late} of {len(ages)} symbols are more than {span_s:g} s older than"
@@ -107,7 +107,7 @@ def _refuse_apart(inputs: ScoringInputs, span_s: float) -> None:
         )
 
 
-def _words(source: Source) -> str:
+def _source_name(source: Source) -> str:
     return source.replace("_", " ")
 
 

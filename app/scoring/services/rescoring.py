@@ -1,4 +1,4 @@
-"""Scores anew when the market of a member moves, not only by the clock."""
+"""Triggers a scoring when the price of a portfolio member moves, in addition to the schedule."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
@@ -12,7 +12,7 @@ from app.market.services.service import MarketData
 from app.scoring.domain.board import Board
 from app.scoring.domain.score_stability import has_moved, hourly_volatility
 
-STEP_S: Final = 5.0  # each look reads the members from the database
+CHECK_INTERVAL_S: Final = 5.0  # each check reads the members from the database
 _log = structlog.get_logger("rescoring")
 
 
@@ -20,7 +20,7 @@ _log = structlog.get_logger("rescoring")
 class Rescoring:
     """Compares the members' mid prices with those at the newest board.
 
-    However wildly prices move, scorings that they bring about keep their pause.
+    Triggered scorings are at least `feed.rescore_min_interval_s` apart.
     """
 
     data: MarketData
@@ -29,52 +29,52 @@ class Rescoring:
     score: Callable[[], Awaitable[object]]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _run_id: str | None = field(default=None, init=False)
-    _mids: dict[str, float] = field(default_factory=dict, init=False)  # when it was scored
-    _scored: float = field(default=float("-inf"), init=False)
+    _mids: dict[str, float] = field(default_factory=dict, init=False)  # at the newest board
+    _triggered_at: float = field(default=float("-inf"), init=False)
 
     async def run(self, beat: Callable[[], None]) -> None:
         while True:
-            await self.look()
+            await self.check()
             beat()
-            await self.sleep(STEP_S)
+            await self.sleep(CHECK_INTERVAL_S)
 
-    async def look(self) -> None:
-        """Score if a member has moved, and enough time has passed since that happened last."""
+    async def check(self) -> None:
+        """Triggers a scoring if a member has moved and the minimum interval has passed."""
         board, now = self.latest(), self.data.monotonic()
         if board is None:
             return
-        mids = self._mids_of(await self._known_members())
+        mids = self._mids_of(await self._load_members())
         if board.run_id != self._run_id:
             self._run_id, self._mids = board.run_id, mids
             return
-        self._mids = mids | self._mids  # who joined since is watched from now on
-        if now - self._scored < self.data.configuration().feed.rescore_min_interval_s:
+        self._mids = mids | self._mids  # adds members that joined since the board
+        if now - self._triggered_at < self.data.configuration().feed.rescore_min_interval_s:
             return
         moved = [symbol for symbol in mids if self._has_moved(symbol, mids[symbol])]
         if moved:
-            self._scored = now
+            self._triggered_at = now
             _log.info("members_moved", symbols=moved)
             await self.score()
 
-    async def _known_members(self) -> Collection[str]:
+    async def _load_members(self) -> Collection[str]:
         try:
             return await self.members()
         except ServiceError:
             return self._mids.keys()
 
     def _mids_of(self, symbols: Collection[str]) -> dict[str, float]:
-        """Of those whose quote is fresh and whole."""
-        found = {}
+        """Mid prices of symbols with a fresh quote of both sides."""
+        mids = {}
         for symbol in symbols:
             quote = self.data.quote(symbol)
             if quote is not None and quote.is_fresh and quote.bid and quote.ask:
-                found[symbol] = float(quote.bid + quote.ask) / 2.0
-        return found
+                mids[symbol] = float(quote.bid + quote.ask) / 2.0
+        return mids
 
     def _has_moved(self, symbol: str, mid: float) -> bool:
         entry = self.data.registry.index.find(symbol)
         if entry is None:
             return False
-        held = self.data.live.market.hourly.get(entry.contract.code)
-        volatility = None if held is None else hourly_volatility(held.value)
+        candles = self.data.live.market.hourly.get(entry.contract.code)
+        volatility = None if candles is None else hourly_volatility(candles.value)
         return has_moved(self._mids[symbol], mid, volatility, self.data.configuration().feed)

@@ -1,40 +1,45 @@
-"""Cache of score reliability and noise: a month of past scores takes thirty scorings."""
+"""Cache of score reliability and noise, which cost thirty scorings to compute."""
 
 import json
 from dataclasses import dataclass, field
 
 from app.market.domain.models import Floats
-from app.market.domain.panel import ScoringInputs, known_at
+from app.market.domain.panel import ScoringInputs, without_future
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.input_hash import panel_hash
-from app.scoring.domain.score_stability import DAYS, back_scores, noise_of_level, reliability_of
-from app.scoring.services.algorithm_versions import body_of
+from app.scoring.domain.score_stability import (
+    DAYS,
+    back_scores,
+    reliability_from_scores,
+    weekly_noise,
+)
+from app.scoring.services.algorithm_versions import spec_to_json
 
 
 @dataclass(slots=True)
 class ScoreReliabilityCache:
-    """Reliability of scores, computed anew when daily candles or the algorithm change.
+    """Reliability and noise of scores, recomputed when daily candles or the algorithm change.
 
-    `days` is the number of past days. One scoring runs at a time, so that no lock is needed.
+    `days` is the number of past days. One scoring runs at a time, so no lock is needed.
     """
 
     days: int = DAYS
     _cached: tuple[tuple[str, str], Floats, Floats] | None = field(default=None, init=False)
 
-    def of(self, inputs: ScoringInputs, spec: AlgorithmSpec) -> Floats:
-        """(N,) in 0..1, NaN where it is not known."""
+    def reliability(self, inputs: ScoringInputs, spec: AlgorithmSpec) -> Floats:
+        """(N,) reliability in 0..1, NaN where unknown."""
         return self._current(inputs, spec)[1]
 
     def noise(self, inputs: ScoringInputs, spec: AlgorithmSpec) -> Floats:
-        """(N,) noise of the composite z over a week, NaN where it is not known."""
+        """(N,) noise of the composite z over a week, NaN where unknown."""
         return self._current(inputs, spec)[2]
 
     def _current(
         self, inputs: ScoringInputs, spec: AlgorithmSpec
     ) -> tuple[tuple[str, str], Floats, Floats]:
-        daily = known_at(inputs).daily
-        key = panel_hash(daily), json.dumps(body_of(spec))
+        daily = without_future(inputs).daily
+        key = panel_hash(daily), json.dumps(spec_to_json(spec))
         if self._cached is None or self._cached[0] != key:
             scores = back_scores(daily, spec, self.days)
-            self._cached = key, reliability_of(scores), noise_of_level(scores)
+            self._cached = key, reliability_from_scores(scores), weekly_noise(scores)
         return self._cached

@@ -1,4 +1,4 @@
-"""Scores the universe, stores, retains and publishes boards, and answers questions on them."""
+"""Scores the universe, stores and publishes boards, and answers queries about them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -18,100 +18,110 @@ from app.foundation.ports import Clock, Monotonic, NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork
 from app.market.domain.data_quality import worst
 from app.market.domain.panel import ScoringInputs
-from app.market.services.feed_leader import Fence, anybody
-from app.scoring.domain.algorithm import algorithm, changes_of
+from app.market.services.feed_leader import Fence, no_fencing
+from app.scoring.domain.algorithm import build_algorithm, settings_changes
 from app.scoring.domain.board import Board, BoardDraft, Card
 from app.scoring.domain.board_retention import StoredRun, runs_to_delete
 from app.scoring.domain.composite import AlgorithmSpec
-from app.scoring.domain.counterfactual import Entry, entry
+from app.scoring.domain.counterfactual import Counterfactual, find_counterfactual
 from app.scoring.domain.engine import FeatureCache, score
 from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS, Factor
-from app.scoring.domain.historical_moments import HistoricMoments, historic
+from app.scoring.domain.historical_moments import HistoricMoments, pool_by_name
 from app.scoring.domain.input_hash import panel_hash
-from app.scoring.domain.ranking import AlgorithmType, Ranked, ranked
-from app.scoring.services.algorithm_versions import AlgorithmFacts, in_force, kept
-from app.scoring.services.inputs import RETRY_S, ScoringMarket, ScoringMoment, refuse_unknown
-from app.scoring.services.replay import Replaying, pack
+from app.scoring.domain.ranking import AlgorithmType, RankedCard, rank_cards
+from app.scoring.services.algorithm_versions import (
+    AlgorithmVersion,
+    current_version,
+    get_or_create_version,
+)
+from app.scoring.services.inputs import RETRY_S, ScoringMarket, ScoringMoment, require_known_market
+from app.scoring.services.replay import RunReplayer, pack_inputs
 from app.scoring.services.score_reliability import ScoreReliabilityCache
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import ScoringRepository
 
-# Ids of the runs, among those given, that a stored decision rests on.
+# Returns the ids of those given runs that a stored decision used.
 FindDecided = Callable[[UnitOfWork, Sequence[StoredRun]], Awaitable[Collection[str]]]
 
 
 @dataclass(frozen=True, slots=True)
 class BoardRetention:
-    """Thins out stored boards; a board that a decision rests on stays whole, with its inputs."""
+    """Deletes old boards; a board used by a decision stays complete, with its inputs."""
 
     database: Database
     clock: Clock
     find_decided: FindDecided
 
-    async def forget_old(self, rules: RetentionSettings) -> int:
-        """Number of deleted boards, by the settings in force."""
+    async def delete_old(self, rules: RetentionSettings) -> int:
+        """Deletes boards and inputs beyond `rules`; returns the number of deleted boards."""
         now = self.clock()
         full, inputs = timedelta(days=rules.boards_days), timedelta(days=rules.board_inputs_days)
         async with self.database.write(BULK_STATEMENT_S) as unit:
             repository = unit.get(ScoringRepository)
             runs = await repository.stored_runs(now - min(full, inputs))
             decided = await self.find_decided(unit, runs)
-            gone = runs_to_delete(
+            expired = runs_to_delete(
                 runs, now, full, timedelta(days=rules.hourly_boards_days), decided
             )
-            await repository.delete_runs(gone)
-            stay = {*gone, *decided}
-            emptied = [run.run_id for run in runs if run.has_inputs and run.is_before(now - inputs)]
-            await repository.drop_inputs([run_id for run_id in emptied if run_id not in stay])
-        return len(gone)
+            await repository.delete_runs(expired)
+            excluded = {*expired, *decided}
+            old = [run.run_id for run in runs if run.has_inputs and run.is_before(now - inputs)]
+            await repository.drop_inputs([run_id for run_id in old if run_id not in excluded])
+        return len(expired)
 
 
-_MOST: Final = 1_000  # answers kept of one board
+_MAX_CACHED: Final = 1_000  # entries of one board
 
 
 @dataclass(slots=True)
-class Entries:
-    """Answers of one board; another board forgets them."""
+class CounterfactualCache:
+    """Cache of counterfactuals of one board; another board clears it."""
 
     factors: tuple[Factor, ...]
     _run_id: str = field(default="", init=False)
-    _known: dict[tuple[str, int], Entry | None] = field(default_factory=dict, init=False)
+    _known: dict[tuple[str, int], Counterfactual | None] = field(default_factory=dict, init=False)
 
-    async def of(self, board: Board, symbol: str, top: int) -> Entry | None:
-        """As `counterfactual.entry`; the first time it takes up to a quarter of a second."""
-        if board.run_id != self._run_id or len(self._known) >= _MOST:
+    async def get(self, board: Board, symbol: str, top: int) -> Counterfactual | None:
+        """Returns `find_counterfactual`, cached; the first call takes up to 0.25 s in a thread."""
+        if board.run_id != self._run_id or len(self._known) >= _MAX_CACHED:
             self._run_id, self._known = board.run_id, {}
         known, key = self._known, (symbol, top)
         if key not in known:
-            known[key] = await asyncio.to_thread(entry, board, self.factors, symbol, top)
+            known[key] = await asyncio.to_thread(
+                find_counterfactual, board, self.factors, symbol, top
+            )
         return known[key]
 
 
-async def earlier(database: Database, spec: AlgorithmSpec) -> dict[str, HistoricMoments]:
-    """By factor, family and `composite`; who never had enough values is left out.
+async def load_historic_moments(
+    database: Database, spec: AlgorithmSpec
+) -> dict[str, HistoricMoments]:
+    """Loads moments by factor, family and `composite`; names without enough values are left out.
 
-    Of the version in force alone: a change of weights makes other sums.
+    Only moments of the current version count, because other weights give other sums.
     """
     async with database.read() as unit:
-        facts = await in_force(unit, spec)
-        return historic(await unit.get(MomentRepository).days(facts.name, facts.version))
+        version = await current_version(unit, spec)
+        return pool_by_name(await unit.get(MomentRepository).days(version.name, version.version))
 
 
-async def keep_seen(
-    unit: UnitOfWork, draft: BoardDraft, made_by: AlgorithmFacts, day: date
+async def save_day_moments(
+    unit: UnitOfWork, draft: BoardDraft, algorithm: AlgorithmVersion, day: date
 ) -> None:
-    """A board of too few symbols leaves what is known as it is. `day` is its UTC day."""
-    if draft.seen:
-        await unit.get(MomentRepository).keep(made_by.name, made_by.version, day, draft.seen)
+    """Stores the moments of a board of UTC day `day`; a board with too few symbols has none."""
+    if draft.day_moments:
+        await unit.get(MomentRepository).save_day(
+            algorithm.name, algorithm.version, day, draft.day_moments
+        )
 
 
 _log = structlog.get_logger("scoring")
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A board that still has to be saved."""
+class _UnsavedBoard:
+    """A computed board before it is saved."""
 
     draft: BoardDraft
     packed: bytes
@@ -121,12 +131,12 @@ class _Prepared:
 
 @dataclass(slots=True)
 class Scoring:
-    """Holds the newest board and the newest complete one; readers need no lock and no SQL.
+    """Holds the newest board and the newest complete one in memory; reads need no lock or SQL.
 
-    A provisional board is shown; decisions use the complete one until its age limit.
-    `configuration` gives the settings in force. `whole` is set once a complete board stands that
-    was made after the first fill of this process: what decides by itself waits for it. `fence`
-    refuses a board of a market that is no longer the present one.
+    A provisional board is shown; decisions use the newest complete one until its age limit.
+    `configuration` returns the current settings. `complete_board_ready` is set once a complete
+    board was computed after this process filled its market data: automatic decisions wait for it.
+    `fence` refuses to save a board after another process has taken over the market feed.
     """
 
     market: ScoringMarket
@@ -136,23 +146,27 @@ class Scoring:
     new_id: NewId
     configuration: Callable[[], Configuration]
     idempotency: IdempotentExecutor
-    fence: Fence = anybody
-    reliability: ScoreReliabilityCache = field(default_factory=ScoreReliabilityCache)
+    fence: Fence = no_fencing
+    score_reliability: ScoreReliabilityCache = field(default_factory=ScoreReliabilityCache)
     factors: tuple[Factor, ...] = FACTORS
     metrics: Metrics = field(default_factory=Metrics)
     features: FeatureCache = field(default_factory=FeatureCache, init=False)
-    whole: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-    entries: Entries = field(init=False)
+    complete_board_ready: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    counterfactuals: CounterfactualCache = field(init=False)
     _latest: Board | None = field(default=None, init=False)
     _complete: Board | None = field(default=None, init=False)
     _running: asyncio.Future[Board] | None = field(default=None, init=False)
-    _runs_whole: bool = field(default=False, init=False)  # it began after the first fill
+    _is_run_filled: bool = field(default=False, init=False)  # the run began with filled market data
+    # Board and settings that own_status_of judged last, and the times between which it is fresh.
+    _valid_span: tuple[Board, Configuration, datetime, datetime] | None = field(
+        default=None, init=False
+    )
 
     def __post_init__(self) -> None:
-        self.entries = Entries(self.factors)
+        self.counterfactuals = CounterfactualCache(self.factors)
 
     async def load(self) -> Board | None:
-        """Take up the newest stored board, and the newest complete one."""
+        """Loads the newest stored board and the newest complete one."""
         async with self.database.read() as unit:
             latest = self._latest = await unit.get(ScoringRepository).latest()
             is_complete = latest is None or not latest.is_provisional
@@ -162,39 +176,39 @@ class Scoring:
         return latest
 
     async def refresh(self) -> None:
-        """Take up a board that another process has made since."""
+        """Loads a newer board saved by another process."""
         async with self.database.read() as unit:
             newest = await unit.get(ScoringRepository).newest_run_id()
             if newest is None or (self._latest is not None and newest == self._latest.run_id):
                 return
             board = await unit.get(ScoringRepository).run(newest)
-            # A complete board may have come between two looks.
-            passed = None
+            # A complete board may have been saved before this provisional one.
+            complete = None
             if board is not None and board.is_provisional:
-                passed = await unit.get(ScoringRepository).latest_complete()
-        for one in (passed, board):
-            if one is not None:
-                self._keep_newer(one)
+                complete = await unit.get(ScoringRepository).latest_complete()
+        for newer in (complete, board):
+            if newer is not None:
+                self._set_if_newer(newer)
 
     def latest(self) -> Board | None:
-        """The newest board, provisional or not: to be shown."""
+        """Newest board for display, provisional or not."""
         return self._latest
 
-    def in_force(self) -> Board | None:
-        """The newest complete board: decisions use it while it is within its age limit."""
+    def latest_complete(self) -> Board | None:
+        """Newest complete board; decisions use it while it is within its age limit."""
         return self._complete
 
-    def is_whole(self) -> bool:
-        """Whether a complete board was made after the first fill of this process."""
-        return self.whole.is_set()
+    def has_complete_board(self) -> bool:
+        """True once a complete board was computed after this process filled its market data."""
+        return self.complete_board_ready.is_set()
 
     def is_provisional(self) -> bool:
-        """Whether a market that was filled once gave a provisional board."""
+        """True if the newest board is provisional although market data was filled."""
         board = self._latest
         return board is not None and board.is_provisional and self.market.is_filled()
 
     def board(self) -> Board:
-        """The newest board. Raises UnavailableError no_board_yet before the first one."""
+        """Returns the newest board. Raises UnavailableError (no_board_yet) before the first one."""
         if self._latest is None:
             raise UnavailableError(
                 Code.NO_BOARD_YET, "No scores have been calculated yet.", retry_after_s=RETRY_S
@@ -202,72 +216,76 @@ class Scoring:
         return self._latest
 
     def status_of(self, board: Board) -> DataStatus:
-        """Stale beyond the age limit of scores, and never better than the market is known now.
+        """Status of a board: the worse of its own age and the current status of the market.
 
-        A board from before this start is as little known as the market, until that answers.
+        A board from before this start is as unknown as the market until market data arrives.
         """
-        return worst((self.own_status_of(board), self.market.status()))
+        return worst((self.age_status(board), self.market.status()))
 
     def best(self, count: int) -> tuple[str, ...]:
-        """The best symbols of the newest board."""
-        ranked = () if self._latest is None else self._latest.cards  # the scored ones come first
-        return tuple(card.symbol for card in ranked[:count] if card.rank is not None)
+        """Returns up to `count` best symbols of the newest board."""
+        cards = () if self._latest is None else self._latest.cards  # scored cards come first
+        return tuple(card.symbol for card in cards[:count] if card.rank is not None)
 
-    def own_status_of(self, board: Board) -> DataStatus:
-        """By its age alone, whatever the market is."""
-        settings = self.configuration()
-        limit = timedelta(seconds=settings.max_age_intervals * settings.intervals.scoring_s)
-        young = board.is_within(limit, self.clock())
-        return DataStatus.FRESH if young else DataStatus.STALE
+    def age_status(self, board: Board) -> DataStatus:
+        """Returns the status of the board by its age alone, whatever the market."""
+        settings, known = self.configuration(), self._valid_span
+        if known is None or known[0] is not board or known[1] is not settings:
+            limit = timedelta(seconds=settings.max_age_intervals * settings.intervals.scoring_s)
+            known = self._valid_span = (board, settings, *board.valid_span(limit))
+        is_fresh = known[2] <= self.clock() <= known[3]
+        return DataStatus.FRESH if is_fresh else DataStatus.STALE
 
     async def calculate(self) -> Board:
-        """Score the universe as it is known now; a call during a run shares that run's board.
+        """Scores the universe now; a call during a run shares the board of that run.
 
-        Not that of a run which began before the first fill was complete, if it is complete now.
-        Raises UnavailableError: market_data_stale rather than a board of stale data.
+        A run that began before market data was filled is not shared once it is filled. Raises
+        UnavailableError (market_data_stale) if the market data is stale.
         """
         is_filled = self.market.is_filled()
         while (running := self._running) is not None:
-            suffices = self._runs_whole or not is_filled
+            suffices = self._is_run_filled or not is_filled
             await asyncio.wait([running])
             if suffices and not running.cancelled():
                 return running.result()
         running = self._running = asyncio.get_running_loop().create_future()
-        self._runs_whole = is_filled = self.market.is_filled()
+        self._is_run_filled = is_filled = self.market.is_filled()
         try:
             prepared = await self._prepare()
             board = await self.database.run(lambda unit: self._save(unit, prepared))
         except ServiceError as e:
             running.set_exception(e)
-            running.exception()  # seen: nobody may have waited
+            running.exception()  # retrieved, because there may be no waiter
             raise
         else:
-            self._take(board)
+            self._publish_board(board)
             if is_filled and self._complete is board:
-                self.whole.set()
+                self.complete_board_ready.set()
             running.set_result(board)
             return board
         finally:
             self._running = None
-            running.cancel()  # does nothing once there is a result; else a waiter takes over
+            running.cancel()  # no effect after a result; otherwise a waiter takes over
 
     async def calculate_once(self, command: Command, render: Render[Board]) -> CommandResult[Board]:
-        """`calculate` for a caller; the run is shared with everybody, the answer is the key's."""
+        """Runs `calculate` for a command: the run is shared, the response belongs to the key."""
         return await self.idempotency.share(command, self.calculate, render)
 
-    async def _prepare(self) -> _Prepared:
+    async def _prepare(self) -> _UnsavedBoard:
         configuration = self.configuration()
-        begun = self.monotonic()
-        spec = self.algorithm_under(configuration)
-        known = await earlier(self.database, spec)
+        started = self.monotonic()
+        spec = self.algorithm_for(configuration)
+        moments = await load_historic_moments(self.database, spec)
         before = self.features.computed, self.features.reused
-        inputs = await asyncio.to_thread(_known_inputs, self.market.moment())
+        inputs = await asyncio.to_thread(_load_inputs, self.market.moment())
         draft, packed = await asyncio.gather(
-            asyncio.to_thread(_scored, inputs, spec, self.reliability, known, self.features),
-            asyncio.to_thread(_packed, inputs),
+            asyncio.to_thread(
+                _score_inputs, inputs, spec, self.score_reliability, moments, self.features
+            ),
+            asyncio.to_thread(_pack_inputs, inputs),
         )
         self._count_features(before)
-        return _Prepared(draft, packed, configuration, (self.monotonic() - begun) * 1e3)
+        return _UnsavedBoard(draft, packed, configuration, (self.monotonic() - started) * 1e3)
 
     def _count_features(self, before: tuple[int, int]) -> None:
         computed, reused = before
@@ -275,14 +293,14 @@ class Scoring:
         counter.labels("computed").inc(self.features.computed - computed)
         counter.labels("reused").inc(self.features.reused - reused)
 
-    async def _save(self, unit: UnitOfWork, prepared: _Prepared) -> Board:
+    async def _save(self, unit: UnitOfWork, prepared: _UnsavedBoard) -> Board:
         await self.fence(unit)
         at, configuration = self.clock(), prepared.configuration
-        made_by = await kept(unit, self.algorithm_under(configuration), at)
-        board = prepared.draft.issued(
+        algorithm = await get_or_create_version(unit, self.algorithm_for(configuration), at)
+        board = prepared.draft.to_board(
             run_id=self.new_id(),
-            algorithm=made_by.name,
-            algorithm_version=made_by.version,
+            algorithm=algorithm.name,
+            algorithm_version=algorithm.version,
             configuration_version=configuration.version,
             calculated_at=at,
             duration_ms=prepared.duration_ms,
@@ -292,7 +310,7 @@ class Scoring:
         seq = await unit.get(ScoringRepository).save(board, prepared.packed)
         board = replace(board, seq=seq)
         if not board.is_provisional:
-            await keep_seen(unit, prepared.draft, made_by, board.as_of.date())
+            await save_day_moments(unit, prepared.draft, algorithm, board.as_of.date())
         unit.publish_after_commit(
             ScoresUpdated(
                 board.run_id,
@@ -307,15 +325,15 @@ class Scoring:
         )
         return board
 
-    def _keep_newer(self, board: Board) -> None:
+    def _set_if_newer(self, board: Board) -> None:
         if self._latest is None or self._latest.seq <= board.seq:
             self._latest = board
         complete = self._complete
         if not board.is_provisional and (complete is None or complete.seq <= board.seq):
             self._complete = board
 
-    def _take(self, board: Board) -> None:
-        self._keep_newer(board)
+    def _publish_board(self, board: Board) -> None:
+        self._set_if_newer(board)
         _log.info(
             "scored",
             run_id=board.run_id,
@@ -327,16 +345,16 @@ class Scoring:
 
     def rankings(
         self, order: AlgorithmType, *, eligible_only: bool = False
-    ) -> tuple[Board, tuple[Ranked, ...]]:
-        """The newest board's cards, best first by composite or by one family."""
+    ) -> tuple[Board, tuple[RankedCard, ...]]:
+        """Returns the newest board and its cards, best first by composite or by one family."""
         board = self.board()
-        return board, ranked(board, order, eligible_only=eligible_only)
+        return board, rank_cards(board, order, eligible_only=eligible_only)
 
     def explain(self, text: str) -> tuple[Board, Card]:
-        """The newest card of a symbol in any spelling.
+        """Returns the newest board and its card of a symbol in any spelling.
 
-        Raises RefusedError (symbol_unknown, symbol_ambiguous), NotFoundError when the board is
-        older than the symbol.
+        Raises RefusedError (symbol_unknown, symbol_ambiguous), or NotFoundError if the board has
+        no card of the symbol.
         """
         board, symbol = self.board(), self.market.resolve(text).symbol
         card = board.card(symbol)
@@ -347,64 +365,66 @@ class Scoring:
     async def history(
         self, text: str, before: tuple[datetime, str] | None, limit: int
     ) -> tuple[Board, ...]:
-        """Past complete boards, newest first, each with the card of one symbol alone.
+        """Returns past complete boards, newest first, each with the card of one symbol alone.
 
-        `before` is (calculated_at, run_id) of the last one of the page before.
+        `before` is (calculated_at, run_id) of the last board of the previous page.
         """
         symbol = self.market.resolve(text).symbol
         async with self.database.read() as unit:
             return await unit.get(ScoringRepository).history(symbol, before, limit)
 
     async def run(self, run_id: str) -> Board:
-        """A stored board. Raises NotFoundError."""
+        """Returns a stored board. Raises NotFoundError for an unknown run id."""
         async with self.database.read() as unit:
             board = await unit.get(ScoringRepository).run(run_id)
         if board is None:
-            raise NotFoundError(Code.NOT_FOUND, "There is no scoring run of that id.")
+            raise NotFoundError(Code.NOT_FOUND, "There is no scoring run with this id.")
         return board
 
     @property
-    def replaying(self) -> Replaying:
-        """Runs that are made again."""
-        return Replaying(self.database, self.factors)
+    def replayer(self) -> RunReplayer:
+        """Replays stored runs."""
+        return RunReplayer(self.database, self.factors)
 
-    def algorithm_under(self, settings: Configuration) -> AlgorithmSpec:
-        """The algorithm that these settings describe."""
-        return algorithm(settings, self.factors)
+    def algorithm_for(self, settings: Configuration) -> AlgorithmSpec:
+        """Returns the algorithm that `settings` describe."""
+        return build_algorithm(settings, self.factors)
 
-    def changes_of(self, wanted: Mapping[str, object], present: Configuration) -> dict[str, Any]:
-        """A change of the algorithm as one of the settings; raises ConfigurationRefusedError."""
-        return changes_of(wanted, present, self.factors)
+    def settings_changes(
+        self, wanted: Mapping[str, object], present: Configuration
+    ) -> dict[str, Any]:
+        """Translates a change of the algorithm; raises ConfigurationRefusedError."""
+        return settings_changes(wanted, present, self.factors)
 
-    async def algorithms(self) -> tuple[AlgorithmFacts, ...]:
-        """What is in force, in its stored version; version 1 unstored before the first run."""
+    async def algorithms(self) -> tuple[AlgorithmVersion, ...]:
+        """Returns the active algorithms; version 1 is not stored before the first run."""
         async with self.database.read() as unit:
-            return (await in_force(unit, self.algorithm_under(self.configuration())),)
+            return (await current_version(unit, self.algorithm_for(self.configuration())),)
 
 
-def _known_inputs(moment: ScoringMoment) -> ScoringInputs:
-    """Inputs of one board. Raises UnavailableError for those that are not known well enough."""
+def _load_inputs(moment: ScoringMoment) -> ScoringInputs:
+    """Inputs of one board. Raises UnavailableError if the market is not known well enough."""
     inputs = moment.scoring_inputs()
-    refuse_unknown(moment, inputs)
+    require_known_market(moment, inputs)
     return inputs
 
 
-def _packed(inputs: ScoringInputs) -> bytes:
-    """Inputs as a replay reads them, and hashes of both panels.
+def _pack_inputs(inputs: ScoringInputs) -> bytes:
+    """Inputs packed for a replay.
 
-    Runs beside `_scored`, which needs the hashes at its end.
+    Also computes the cached hashes of both panels for `_score_inputs`, which runs in parallel.
     """
     for panel in (inputs.daily, inputs.hourly):
         panel_hash(panel)
-    return pack(inputs)
+    return pack_inputs(inputs)
 
 
-def _scored(
+def _score_inputs(
     inputs: ScoringInputs,
     spec: AlgorithmSpec,
     past: ScoreReliabilityCache,
-    known: Mapping[str, HistoricMoments],
+    moments: Mapping[str, HistoricMoments],
     features: FeatureCache,
 ) -> BoardDraft:
-    reliability, noise = past.of(inputs, spec), past.noise(inputs, spec)
-    return score(inputs, spec, reliability, known, noise, features)
+    reliability, noise = past.reliability(inputs, spec), past.noise(inputs, spec)
+    return score(inputs, spec, reliability, moments, noise, features)

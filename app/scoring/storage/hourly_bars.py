@@ -1,4 +1,4 @@
-"""What outcomes are read from: who was scored, which contracts are over, hourly bars."""
+"""Data for signal outcomes: scored symbols, ended contracts and hourly bars."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.market.domain.models import OVER, Bar, ContractStatus, Interval
+from app.market.domain.models import TRADING_ENDED, Bar, ContractStatus, Interval
 from app.market.storage.tables import candles, contracts
 from app.scoring.domain.board import CardStatus
 from app.scoring.storage.tables import IS_PROVISIONAL, scoring_runs, symbol_scores
@@ -15,21 +15,21 @@ from app.scoring.storage.tables import IS_PROVISIONAL, scoring_runs, symbol_scor
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A contract that has or had this name."""
+    """A contract that has or had this symbol."""
 
     symbol_id: str
     symbol: str
-    is_over: bool
+    is_delisted: bool
 
 
 @dataclass(frozen=True, slots=True)
 class HourlyBarRepository:
-    """Read only."""
+    """Reads scored universes, listings and hourly bars."""
 
     connection: AsyncConnection
 
     async def universe(self, at: datetime) -> frozenset[str]:
-        """Symbols that were scored on the newest complete board kept of the market up to `at`."""
+        """Symbols scored on the newest stored complete board with market data up to `at`."""
         runs, scores = scoring_runs, symbol_scores
         newest = (
             select(runs.c.run_id)
@@ -44,7 +44,7 @@ class HourlyBarRepository:
         return frozenset(row.symbol for row in await self.connection.execute(wanted))
 
     async def listings(self, names: Iterable[str]) -> tuple[Listing, ...]:
-        """All that ever had one of these names, the older first."""
+        """All listings, past and present, of these symbols, oldest first."""
         wanted = (
             select(contracts.c.id, contracts.c.symbol, contracts.c.status, contracts.c.vanished_at)
             .where(contracts.c.symbol.in_([*names]))
@@ -54,7 +54,7 @@ class HourlyBarRepository:
             Listing(
                 row.id,
                 row.symbol,
-                row.vanished_at is not None or ContractStatus(row.status) in OVER,
+                row.vanished_at is not None or ContractStatus(row.status) in TRADING_ENDED,
             )
             for row in await self.connection.execute(wanted)
         )
@@ -62,7 +62,7 @@ class HourlyBarRepository:
     async def bars(
         self, symbol_ids: Sequence[str], spans: Iterable[tuple[int, int]]
     ) -> dict[str, list[Bar]]:
-        """Those opened within one of `spans` [start, end) in epoch milliseconds, ascending."""
+        """Bars opened within one of `spans` [start, end) in epoch milliseconds, ascending."""
         opened = candles.c.opened_ms
         wanted = (
             select(candles.c.symbol_id, opened, candles.c.open, candles.c.close)
@@ -73,17 +73,17 @@ class HourlyBarRepository:
             )
             .order_by(candles.c.symbol_id, opened)
         )
-        found: dict[str, list[Bar]] = {}
+        bars: dict[str, list[Bar]] = {}
         for row in await self.connection.execute(wanted):
             bar = Bar(row.opened_ms, row.open, row.close)
-            found.setdefault(row.symbol_id, []).append(bar)
-        return found
+            bars.setdefault(row.symbol_id, []).append(bar)
+        return bars
 
     async def closes(self, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], float]:
-        """Of bars in which somebody traded, by symbol id and opening time in epoch milliseconds."""
+        """Closes of bars with trades, by symbol id and opening time in epoch milliseconds."""
         if not wanted:
             return {}
-        asked = select(candles.c.symbol_id, candles.c.opened_ms, candles.c.close).where(
+        query = select(candles.c.symbol_id, candles.c.opened_ms, candles.c.close).where(
             candles.c.interval_min == Interval.HOUR.value,
             candles.c.volume > 0,
             or_(
@@ -93,5 +93,5 @@ class HourlyBarRepository:
                 )
             ),
         )
-        rows = await self.connection.execute(asked)
+        rows = await self.connection.execute(query)
         return {(row.symbol_id, row.opened_ms): row.close for row in rows}

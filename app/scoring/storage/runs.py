@@ -1,7 +1,7 @@
-"""Boards with the inputs they were computed from, and the scores of a symbol over time.
+"""Stores boards with their inputs, and reads the scores of a symbol over time.
 
-Symbols that did not pass the funnel, half of the universe, are one entry in the run's row; key
-figures are columns, supporting data is one compressed document per run.
+Symbols excluded by eligibility, half of the universe, are JSON in the run's row. Key figures are
+columns; supporting data is one compressed document per run.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from app.foundation.sql.statements import add_rows, insert
 from app.market.storage.tables import contracts as listings
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.board_retention import StoredRun
-from app.scoring.storage.moments import historic_moments, historic_row
+from app.scoring.storage.moments import moments_from_json, moments_to_json
 from app.scoring.storage.tables import (
     IS_PROVISIONAL,
     scoring_algorithms,
@@ -40,7 +40,7 @@ _COMPRESSION: Final = 1
 
 
 def absent_card(symbol: str, reason: str | None, detail: str | None) -> Card:
-    """The card of a symbol that did not pass the funnel."""
+    """Returns the card of a symbol excluded by eligibility."""
     return Card(
         symbol=symbol,
         status=CardStatus.UNAVAILABLE,
@@ -57,11 +57,11 @@ def absent_card(symbol: str, reason: str | None, detail: str | None) -> Card:
 
 
 def excluded_card(card: Card) -> Card:
-    """`card` itself if its reason and detail say everything, else another one."""
+    """Returns `card` reduced to symbol, reason and detail; equal to `card` if it has no more."""
     return absent_card(card.symbol, card.reason, card.detail)
 
 
-def card_row(board: Board, card: Card) -> dict[str, Any]:
+def card_to_row(board: Board, card: Card) -> dict[str, Any]:
     confidence = card.confidence
     return {
         "run_id": board.run_id,
@@ -94,13 +94,13 @@ def _document(card: Card) -> dict[str, Any]:
 
 
 def _is_plain(card: Card) -> bool:
-    """Whether all numbers are finite, by one sum, and supporting values are plain text."""
+    """True if all numbers are finite, by one sum, and supporting values are plain text."""
     total = card.noise or 0.0
     if (parts := card.confidence) is not None:
         total += parts.level + parts.completeness + parts.freshness + parts.sample
     for reading in card.factors:
         supporting = reading.supporting
-        if supporting is not None and not all(type(one) is str for one in supporting.values()):
+        if supporting is not None and not all(type(value) is str for value in supporting.values()):
             return False
         total += reading.weight
         total += (reading.raw or 0.0) + (reading.z or 0.0) + (reading.contribution or 0.0)
@@ -108,32 +108,32 @@ def _is_plain(card: Card) -> bool:
 
 
 def pack_details(cards: Iterable[Card]) -> bytes:
-    """Supporting data of `cards` as zlib-compressed JSON; raises ValueError for NaN."""
+    """Returns supporting data of `cards` as zlib-compressed JSON; raises ValueError for NaN."""
     documents = {card.symbol: _document(card) for card in cards}
     return zlib.compress(msgspec.json.encode(documents), _COMPRESSION)
 
 
 def unpack_details(packed: bytes, symbols: Collection[str] | None = None) -> dict[str, Any]:
-    """Documents by symbol; of `symbols` only, if given: the others are not decoded."""
-    found = msgspec.json.decode(zlib.decompress(packed), type=dict[str, msgspec.Raw])
+    """Returns documents by symbol; with `symbols`, the others are not decoded."""
+    documents = msgspec.json.decode(zlib.decompress(packed), type=dict[str, msgspec.Raw])
     return {
         symbol: msgspec.json.decode(raw)
-        for symbol, raw in found.items()
+        for symbol, raw in documents.items()
         if symbols is None or symbol in symbols
     }
 
 
 def _values(value: Confidence | FactorReading) -> list[Any]:
-    """Fields in their order: names would be written a million times a day.
+    """Field values in order, without names, which would be written a million times a day.
 
-    What an extension says is the last one and left out where there is nothing.
+    Supporting data of a plug-in comes last and is omitted if missing.
     """
     if isinstance(value, FactorReading):
         return list(value[:-1] if value.supporting is None else value)
     return [getattr(value, name) for name in type(value).__slots__]
 
 
-def card_of(row: Row[Any], supporting: dict[str, Any]) -> Card:
+def card_from_row(row: Row[Any], supporting: dict[str, Any]) -> Card:
     parts = supporting["confidence"]
     return Card(
         symbol=row.symbol,
@@ -188,8 +188,8 @@ _RUN_KEYS: Final = frozenset({"run_id", "calculated_at"})  # both tables have th
 
 
 @dataclass(frozen=True, slots=True)
-class Algorithm:
-    """A version of how scores are made; versions never change."""
+class StoredAlgorithm:
+    """An immutable version of a scoring algorithm."""
 
     name: str
     version: int
@@ -200,17 +200,17 @@ class Algorithm:
 
 @dataclass(frozen=True, slots=True)
 class ScoringRepository:
-    """Runs, newest first."""
+    """Stores and reads scoring runs."""
 
     connection: AsyncConnection
 
     async def save(self, board: Board, inputs: bytes | None) -> int:
-        """The whole board; `inputs` is what a replay needs, compressed by the caller.
+        """Saves the board; `inputs` are the compressed inputs for a replay.
 
-        Returns the place of the run among all runs: the newest one has the highest.
+        Returns the sequence number of the run: the newest run has the highest.
         """
-        # In a thread: on the event loop every request would wait for it.
-        excluded, rows, details = await asyncio.to_thread(_divided, board)
+        # In a thread, because it would block the event loop.
+        excluded, rows, details = await asyncio.to_thread(_split_board, board)
         newest = await self.connection.execute(select(func.max(scoring_runs.c.seq)))
         seq = (newest.scalar() or 0) + 1
         run = {
@@ -237,7 +237,7 @@ class ScoringRepository:
         }
         await self.connection.execute(scoring_run_coverage.insert(), coverage)
         if board.moments:
-            used = {"run_id": board.run_id, "moments": historic_row(board.moments)}
+            used = {"run_id": board.run_id, "moments": moments_to_json(board.moments)}
             await self.connection.execute(scoring_run_moments.insert(), used)
         await self.connection.execute(
             scoring_run_details.insert(), {"run_id": board.run_id, "packed": details}
@@ -246,36 +246,36 @@ class ScoringRepository:
         return seq
 
     async def latest(self) -> Board | None:
-        """The board of the newest run, whatever its stamp says; None before the first run."""
+        """Board of the newest run by sequence number; None before the first run."""
         return await self._board(_newest(select(*_RUN)))
 
     async def latest_complete(self) -> Board | None:
-        """The newest board that is not provisional."""
+        """Newest board that is not provisional; None before the first one."""
         return await self._board(_complete(_newest(select(*_RUN))))
 
     async def newest_run_id(self) -> str | None:
-        """Of the newest run by any process; None before the first."""
-        found: str | None = (
+        """Id of the newest run of any process; None before the first run."""
+        run_id: str | None = (
             await self.connection.execute(_newest(select(scoring_runs.c.run_id)))
         ).scalar()
-        return found
+        return run_id
 
     async def run(self, run_id: str) -> Board | None:
         return await self._board(select(*_RUN).where(scoring_runs.c.run_id == run_id))
 
     async def inputs(self, run_id: str) -> bytes | None:
-        """What `save` was given; None where there is no such run or its inputs were dropped."""
+        """Inputs given to `save`; None for an unknown run or deleted inputs."""
         wanted = select(scoring_runs.c.inputs).where(scoring_runs.c.run_id == run_id)
-        found: bytes | None = (await self.connection.execute(wanted)).scalar()
-        return found
+        inputs: bytes | None = (await self.connection.execute(wanted)).scalar()
+        return inputs
 
     async def history(
         self, symbol: str, before: tuple[datetime, str] | None, limit: int
     ) -> tuple[Board, ...]:
         """Past complete boards, newest first, each with the card of `symbol` alone.
 
-        Scores of a former listing of that name are not among them. `before` is (calculated_at,
-        run_id) of the last one of the page before.
+        Scores of a former listing of the symbol are excluded. `before` is (calculated_at, run_id)
+        of the last board of the previous page.
         """
         runs, lines = scoring_runs, symbol_scores
         own = tuple(column for column in lines.columns if column.name not in _RUN_KEYS)
@@ -287,26 +287,26 @@ class ScoringRepository:
             .order_by(runs.c.calculated_at.desc(), runs.c.run_id.desc())
             .limit(limit)
         )
-        begun = (await self._begun((symbol,))).get(symbol)
-        if begun is not None:
-            wanted = wanted.where(runs.c.calculated_at >= begun)
+        listed_at = (await self._first_seen((symbol,))).get(symbol)
+        if listed_at is not None:
+            wanted = wanted.where(runs.c.calculated_at >= listed_at)
         if before is not None:
             wanted = wanted.where(tuple_(runs.c.calculated_at, runs.c.run_id) < before)
         rows = (await self.connection.execute(wanted)).all()
-        return await asyncio.to_thread(_boards_of, symbol, rows)
+        return await asyncio.to_thread(_boards_from_rows, symbol, rows)
 
-    async def _begun(self, names: Iterable[str]) -> dict[str, datetime]:
-        """When what bears these names now was first seen; nothing of what never had a contract."""
+    async def _first_seen(self, names: Iterable[str]) -> dict[str, datetime]:
+        """First sight of the current listing by symbol; symbols without a contract are left out."""
         wanted = (
-            select(listings.c.symbol, func.max(listings.c.first_seen).label("begun"))
+            select(listings.c.symbol, func.max(listings.c.first_seen).label("first_seen"))
             .where(listings.c.symbol.in_(tuple(names)))
             .group_by(listings.c.symbol)
         )
         rows = await self.connection.execute(wanted)
-        return {row.symbol: row.begun for row in rows}
+        return {row.symbol: row.first_seen for row in rows}
 
     async def latest_composites(self, symbols: Iterable[str]) -> dict[str, float]:
-        """Composite scores of `symbols` on the newest complete board; who has none is left out."""
+        """Composite scores of `symbols` on the newest complete board, without unscored ones."""
         scores = symbol_scores
         newest = _complete(_newest(select(scoring_runs.c.run_id))).scalar_subquery()
         wanted = select(scores.c.symbol, scores.c.composite).where(
@@ -333,41 +333,41 @@ class ScoringRepository:
         return tuple(StoredRun(*row) for row in rows)
 
     async def delete_runs(self, run_ids: Collection[str]) -> None:
-        """Deletes runs with everything that belongs to them."""
-        gone = [{"gone": run_id} for run_id in run_ids]
-        if gone:
+        """Deletes runs with all dependent rows."""
+        keys = [{"key": run_id} for run_id in run_ids]
+        if keys:
             table = scoring_runs
             await self.connection.execute(
-                table.delete().where(table.c.run_id == bindparam("gone")), gone
+                table.delete().where(table.c.run_id == bindparam("key")), keys
             )
 
     async def drop_inputs(self, run_ids: Collection[str]) -> None:
-        """Deletes the inputs of runs, but keeps their scores."""
-        emptied = [{"emptied": run_id} for run_id in run_ids]
-        if emptied:
+        """Deletes the inputs of runs; their scores stay."""
+        keys = [{"key": run_id} for run_id in run_ids]
+        if keys:
             table = scoring_runs
             await self.connection.execute(
-                table.update().where(table.c.run_id == bindparam("emptied")).values(inputs=None),
-                emptied,
+                table.update().where(table.c.run_id == bindparam("key")).values(inputs=None),
+                keys,
             )
 
-    async def algorithms(self) -> tuple[Algorithm, ...]:
-        """The newest version of each, by name."""
+    async def algorithms(self) -> tuple[StoredAlgorithm, ...]:
+        """Newest version of each algorithm, by name."""
         table = scoring_algorithms
         rows = await self.connection.execute(select(table).order_by(table.c.name, table.c.version))
         newest = {row.name: row for row in rows}
         return tuple(_algorithm(row) for row in newest.values())
 
-    async def algorithm(self, name: str, version: int) -> Algorithm | None:
-        """One version; None if there is none of that number."""
+    async def algorithm(self, name: str, version: int) -> StoredAlgorithm | None:
+        """One version of an algorithm; None if unknown."""
         table = scoring_algorithms
         wanted = select(table).where(table.c.name == name, table.c.version == version)
         row = (await self.connection.execute(wanted)).first()
         return None if row is None else _algorithm(row)
 
-    async def keep_algorithm(self, algorithm: Algorithm) -> None:
-        """Stores this version; if it is known already, nothing changes."""
-        row = {name: getattr(algorithm, name) for name in Algorithm.__slots__}
+    async def insert_algorithm(self, algorithm: StoredAlgorithm) -> None:
+        """Stores a version; an existing one stays unchanged."""
+        row = {name: getattr(algorithm, name) for name in StoredAlgorithm.__slots__}
         statement = insert(self.connection, scoring_algorithms).on_conflict_do_nothing()
         await self.connection.execute(statement, row)
 
@@ -380,32 +380,32 @@ class ScoringRepository:
             select(table).where(table.c.run_id == run.run_id).order_by(table.c.rank, table.c.symbol)
         )
         details = await asyncio.to_thread(unpack_details, run.details)
-        cards = [card_of(row, details[row.symbol]) for row in rows]
+        cards = [card_from_row(row, details[row.symbol]) for row in rows]
         ranked = [card for card in cards if card.rank is not None]
         rest = [card for card in cards if card.rank is None]
-        rest += [absent_card(symbol, *why) for symbol, why in run.excluded.items()]
+        rest += [absent_card(symbol, *reason) for symbol, reason in run.excluded.items()]
         return _board(run, (*ranked, *sorted(rest, key=lambda card: card.symbol)))
 
 
-def _algorithm(row: Row[Any]) -> Algorithm:
-    return Algorithm(row.name, row.version, row.body, row.created_at, row.created_by)
+def _algorithm(row: Row[Any]) -> StoredAlgorithm:
+    return StoredAlgorithm(row.name, row.version, row.body, row.created_at, row.created_by)
 
 
-def _divided(board: Board) -> tuple[dict[str, Card], list[dict[str, Any]], bytes]:
-    """Symbols that did not pass the funnel, the rows of all others, and their packed details."""
+def _split_board(board: Board) -> tuple[dict[str, Card], list[dict[str, Any]], bytes]:
+    """Excluded symbols, rows of all others, and their packed details."""
     excluded = {card.symbol: card for card in board.cards if card == excluded_card(card)}
     cards = [card for card in board.cards if card.symbol not in excluded]
-    return excluded, [card_row(board, card) for card in cards], pack_details(cards)
+    return excluded, [card_to_row(board, card) for card in cards], pack_details(cards)
 
 
-def _boards_of(symbol: str, rows: Sequence[Row[Any]]) -> tuple[Board, ...]:
-    """Boards with the card of `symbol` alone; unpacks a run's details per row."""
+def _boards_from_rows(symbol: str, rows: Sequence[Row[Any]]) -> tuple[Board, ...]:
+    """Boards with the card of `symbol` alone; unpacks the details of each run."""
     boards = []
     for row in rows:
         if row.symbol is None:
             card = absent_card(symbol, *row.excluded[symbol])
         else:
-            card = card_of(row, unpack_details(row.details, (symbol,))[symbol])
+            card = card_from_row(row, unpack_details(row.details, (symbol,))[symbol])
         boards.append(_board(row, (card,)))
     return tuple(boards)
 
@@ -432,7 +432,7 @@ def _board(row: Row[Any], cards: tuple[Card, ...]) -> Board:
         universe_size=row.universe_size,
         coverage=row.coverage,
         cards=cards,
-        moments=historic_moments(row.moments),
+        moments=moments_from_json(row.moments),
         source_coverage=row.source_coverage or {},
         is_provisional=row.is_provisional,
         seq=row.seq,

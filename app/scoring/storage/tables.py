@@ -54,7 +54,7 @@ scoring_runs = Table(
     Column("coverage", JsonText, nullable=False),
     Column("excluded", JsonText, nullable=False),  # symbol -> [reason, detail]
     Column("inputs", LargeBinary),
-    # Order of the runs: their stamps are those of clocks that may be set back.
+    # Order of the runs; timestamps are unsuitable because clocks may be set back.
     Column("seq", BigInteger, nullable=False, server_default="0"),
     PrimaryKeyConstraint("run_id"),
     between("universe_size", "0", "1000000"),
@@ -108,7 +108,7 @@ scoring_run_details = Table(
     ForeignKeyConstraint(["run_id"], ["scoring_runs.run_id"], ondelete="CASCADE"),
 )
 
-# Mean and spread of what a universe looked like, by day: smaller ones are measured by them.
+# Mean and standard deviation of a universe's values, by day; smaller universes use them.
 scoring_moments = Table(
     "scoring_moments",
     metadata,
@@ -119,7 +119,7 @@ scoring_moments = Table(
     PrimaryKeyConstraint("algorithm", "algorithm_version", "day"),
 )
 
-# Runs that used such moments; most do not.
+# Moments used by a run; most runs use none.
 scoring_run_moments = Table(
     "scoring_run_moments",
     metadata,
@@ -141,8 +141,8 @@ scoring_run_coverage = Table(
     ForeignKeyConstraint(["run_id"], ["scoring_runs.run_id"], ondelete="CASCADE"),
 )
 
-# Condition on `scoring_runs`: a source covered too few symbols, so that no decision used the run.
-# Runs from before coverage was kept have no row: it is not known, and they count as provisional.
+# Condition on `scoring_runs`: a source covered too few symbols, so no decision uses the run.
+# A run without a coverage row counts as provisional.
 IS_PROVISIONAL = ~exists().where(
     and_(
         scoring_run_coverage.c.run_id == scoring_runs.c.run_id,

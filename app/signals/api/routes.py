@@ -1,4 +1,4 @@
-"""HTTP routes of signals: send, look up, list, count, retry and clear."""
+"""HTTP routes of signals: submission, lists, statistics, retry and clean-up."""
 
 from datetime import timedelta
 from typing import Annotated, Any, Final, Self
@@ -29,34 +29,36 @@ from app.signals.services.service import CleanupResult, IntakeResult, RequeueRes
 
 router = api_router("signals", "/signals")
 _KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
-_DAYS_KEPT: Final = 30
-Part = Annotated[float, Field(ge=0, le=1)]
+_DEFAULT_RETENTION_DAYS: Final = 30
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
 SourceText = Annotated[str, Field(min_length=1, max_length=64, examples=["my-desk"])]
 
 
 class SignalIn(Body):
-    """Statement of a source about a symbol; `symbol` and `symbol_id` name the same thing."""
+    """Claim of a source about a symbol, named by `symbol` or `symbol_id`."""
 
     source_name: SourceText
     signal_type: Annotated[str, Field(min_length=1, max_length=64, examples=["momentum"])]
-    signal_strength: Part
-    confidence_level: Part
+    signal_strength: UnitInterval
+    confidence_level: UnitInterval
     symbol: SymbolText | None = Field(None, description="In any spelling, or the UUID.")
     symbol_id: SymbolText | None = Field(None, description="The same as `symbol`.")
     signal_direction: Direction = Field(Direction.NEUTRAL, strict=False)
     signal_data: dict[str, Any] | None = Field(
         None,
-        description="The source's own. `timeframe` (15m, 4h, 1d, 2w; up to 90 days) is the horizon "
-        "over which the signal is to prove right, an hour at least; the answer names all other "
-        "fields in `unused_fields`, and a `timeframe` that cannot be read.",
+        description="Free-form data. `timeframe` (15m, 4h, 1d, 2w; up to 90 days) is the horizon "
+        "of the outcome, at least one hour. `unused_fields` of the response names all other "
+        "fields, and an unreadable `timeframe`.",
         examples=[{"timeframe": "4h"}],
     )
     source_signal_id: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
-        None, description="Names the signal at its source; the same name twice is one signal."
+        None, description="Id of the signal at its source; a repeated id is the same signal."
     )
-    signal_timestamp: TimeIn | None = Field(None, description="When it was said; not ahead of us.")
+    signal_timestamp: TimeIn | None = Field(
+        None, description="Time of the claim; not in the future."
+    )
     expiry_timestamp: TimeIn | None = Field(
-        None, description="Without it `signals.ttl_s` of the settings, a day by default."
+        None, description="By default `signals.ttl_s` after the claim (one day)."
     )
 
     @model_validator(mode="after")
@@ -75,29 +77,29 @@ class SignalIn(Body):
             direction=self.signal_direction,
             data=self.signal_data,
             source_id=self.source_signal_id,
-            said_at=self.signal_timestamp,
+            claimed_at=self.signal_timestamp,
             expires_at=self.expiry_timestamp,
         )
 
 
 class RetryIn(Body):
-    max_retries: int = Field(3, ge=1, le=100, description="Not for those retried so often.")
+    max_retries: int = Field(3, ge=1, le=100, description="Signals with more retries stay failed.")
     user: NameText | None = Field(None, description="Recorded as the claimed actor.")
 
 
 class ClearIn(Body):
-    older_than_days: int = Field(_DAYS_KEPT, ge=1, le=3_650)
+    older_than_days: int = Field(_DEFAULT_RETENTION_DAYS, ge=1, le=3_650)
     user: NameText | None = Field(None, description="Recorded as the claimed actor.")
 
 
 class RequeuedOut(Out):
     queued: int
-    expired: int = Field(description="Their time was over.")
+    expired: int = Field(description="Signals past their expiry.")
 
 
 class ClearedOut(Out):
-    expired: int = Field(description="Waited, or had failed, until their time was over.")
-    removed: int = Field(description="Rejected, expired or failed before.")
+    expired: int = Field(description="Waiting or failed signals past their expiry.")
+    removed: int = Field(description="Deleted signals: rejected, expired or failed before.")
 
 
 @router.post(
@@ -107,7 +109,10 @@ class ClearedOut(Out):
     response_model=SignalOut,
     responses={
         200: {"model": SignalOut, "description": "The source has sent it before."},
-        202: {"model": SignalOut, "description": "It waits to be judged; see `Location`."},
+        202: {
+            "model": SignalOut,
+            "description": "The signal waits for its evaluation; see `Location`.",
+        },
         **problems(*_KEYS, *NAMES, Code.SIGNAL_CONFLICT, Code.SIGNAL_EXPIRED, Code.RATE_LIMITED),
     },
 )
@@ -118,23 +123,23 @@ async def send_signal(
     principal: PrincipalDep,
     body: SignalIn,
 ) -> Response:
-    """Send a signal; agents evaluate it at once, or as soon as a board and earlier signals permit.
+    """Stores a signal and evaluates it at once, or once a board and earlier signals permit.
 
-    Each agent gives the probability that the symbol beats the median of the universe, and so
-    does the source: 1/2 +- 1/2 x k x strength x confidence, k = 0.2 + 0.8 x n / (n + 50) x
-    max(0, skill) of its n outcomes of this type. They are pooled by weighted log-odds, and
-    every vote is stored. The vote of a source without skill may worsen the verdict of the
-    agents, never improve it. A signal below `signals.min_strength` or `min_confidence` is
-    rejected without evaluation, and so is one without a symbol. The same `source_signal_id` of
-    the same source is the same signal: the same content is answered with 200, other content
-    with 409 `signal_conflict`. A key that is bound to sources may send signals of these only.
+    Each agent estimates the probability that the symbol outperforms the median of the universe.
+    The source votes 1/2 +- 1/2 x k x strength x confidence, with k = 0.2 + 0.8 x n / (n + 50) x
+    max(0, skill) of its n outcomes of this type. Probabilities are pooled by weighted log-odds,
+    and every vote is stored. The vote of a source without skill may worsen the verdict of the
+    agents, but never improve it. A signal below `signals.min_strength` or `min_confidence`, or
+    without a symbol, is rejected without evaluation. A repeated `source_signal_id` of a source is
+    the same signal: equal content is answered with 200, other content with 409 `signal_conflict`.
+    A key that is bound to sources may send signals of these only.
     """
     if not principal.may_post_for(body.source_name):
         raise RequestError(Code.FORBIDDEN, "This key is bound to other signal sources.")
     return sent(await signals.submit(body.claim(), command, _submission_response))
 
 
-@router.get("/pending", summary="SignalService that wait to be judged")
+@router.get("/pending", summary="Signals that wait for their evaluation")
 @requires(Role.VIEWER)
 async def pending_signals(
     signals: Provided[SignalService],
@@ -142,7 +147,7 @@ async def pending_signals(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[PendingSignalOut]:
-    """List waiting signals, oldest first."""
+    """Lists waiting signals, oldest first."""
     start = moment_and_id(cursors.decode("signals_pending", {}, cursor))
     found = await signals.pending(limit + 1, start)
     page, last = cut(found, limit, lambda one: (one.received_at.isoformat(), one.signal_id))
@@ -152,16 +157,16 @@ async def pending_signals(
     )
 
 
-@router.get("/processed", summary="SignalService that have left the queue")
+@router.get("/processed", summary="Signals that have left the queue")
 @requires(Role.VIEWER)
 async def processed_signals(
     signals: Provided[SignalService],
     cursors: CursorsDep,
-    hours: Annotated[QueryInt, Query(ge=1, le=8_760, description="How far back.")] = 24,
+    hours: Annotated[QueryInt, Query(ge=1, le=8_760, description="Length of the period.")] = 24,
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[SignalOut]:
-    """List processed signals, newest first, each with its verdict and every vote."""
+    """Lists processed signals, newest first, each with its verdict and every vote."""
     chosen = {"hours": hours}
     start = moment_and_id(cursors.decode("signals_processed", chosen, cursor))
     found = await signals.processed(hours, limit + 1, start)
@@ -174,30 +179,30 @@ async def processed_signals(
         ),
     )
     return Page(
-        items=[SignalOut.shown(one) for one in page],
+        items=[SignalOut.from_evaluated(one) for one in page],
         next_cursor=None if last is None else cursors.encode("signals_processed", chosen, last),
     )
 
 
-@router.get("/statistics", summary="How many signals, what the agents said, and what came of it")
+@router.get("/statistics", summary="Counts of signals and votes, and forecast records")
 @requires(Role.VIEWER)
 async def signal_statistics(
     signals: Provided[SignalService],
-    days: Annotated[QueryInt, Query(ge=1, le=365, description="How far back.")] = 30,
+    days: Annotated[QueryInt, Query(ge=1, le=365, description="Length of the period.")] = 30,
 ) -> SignalStatisticsOut:
-    """Count signals by state, source, evaluation and agent.
+    """Returns counts of signals by state, source, evaluation and agent, and forecast records.
 
     After the horizon (`signals.horizon_days`, or the signal's `timeframe`) closed hourly bars
-    show whether the symbol beat the median of the universe. These outcomes set the weight of
+    decide if the symbol outperformed the median of the universe. These outcomes set the weight of
     agents (`record`) and the trust in sources. While the skill of every agent is unknown, all
-    weigh the same, and no signal is applied automatically.
+    weights are equal, and no signal is applied automatically.
     """
     return SignalStatisticsOut.of(await signals.statistics(days), days)
 
 
 @router.post(
     "/cleanup",
-    summary="Clear signals away",
+    summary="Expire and delete old signals",
     response_model=ClearedOut,
     responses=problems(*_KEYS),
 )
@@ -205,7 +210,7 @@ async def signal_statistics(
 async def clear_signals(
     signals: Provided[SignalService], command: UnversionedDep, body: ClearIn | None = None
 ) -> Response:
-    """Expire overdue signals and delete older rejected, expired and failed ones.
+    """Expires overdue signals and deletes older rejected, expired and failed ones.
 
     Approved signals stay. One call expires up to 1000 signals.
     """
@@ -215,7 +220,7 @@ async def clear_signals(
 
 @router.post(
     "/reprocess-failed",
-    summary="Have failed signals judged again",
+    summary="Requeue failed signals",
     response_model=RequeuedOut,
     responses=problems(*_KEYS),
 )
@@ -223,7 +228,7 @@ async def clear_signals(
 async def reprocess_failed_signals(
     signals: Provided[SignalService], command: UnversionedDep, body: RetryIn | None = None
 ) -> Response:
-    """Requeue up to 100 signals that failed because too few agents knew their symbol."""
+    """Requeues up to 100 signals that failed because too few agents could vote."""
     retries = (body or RetryIn()).max_retries
     return sent(await signals.reprocess_failed(retries, command, _requeue_response))
 
@@ -231,20 +236,20 @@ async def reprocess_failed_signals(
 @router.get("/{signal_id}", summary="One signal", responses=problems(Code.NOT_FOUND))
 @requires(Role.VIEWER)
 async def signal(signals: Provided[SignalService], signal_id: IdPath) -> SignalOut:
-    """Show a signal in any state, with its verdict and every vote."""
-    return SignalOut.shown(await signals.get(signal_id))
+    """Returns a signal in any state, with its verdict and every vote."""
+    return SignalOut.from_evaluated(await signals.get(signal_id))
 
 
-def _submission_response(taken: IntakeResult) -> StoredResponse:
-    one = taken.judged.signal
-    status = 200 if not taken.is_new else 202 if one.is_pending else 201
-    headers = {"Location": f"{PREFIX}/signals/{one.signal_id}"}
-    return keep(SignalOut.shown(taken.judged), status, headers)
+def _submission_response(result: IntakeResult) -> StoredResponse:
+    signal = result.evaluated.signal
+    status = 200 if not result.is_new else 202 if signal.is_pending else 201
+    headers = {"Location": f"{PREFIX}/signals/{signal.signal_id}"}
+    return keep(SignalOut.from_evaluated(result.evaluated), status, headers)
 
 
-def _cleanup_response(done: CleanupResult) -> StoredResponse:
-    return keep(ClearedOut.model_validate(done))
+def _cleanup_response(result: CleanupResult) -> StoredResponse:
+    return keep(ClearedOut.model_validate(result))
 
 
-def _requeue_response(done: RequeueResult) -> StoredResponse:
-    return keep(RequeuedOut.model_validate(done))
+def _requeue_response(result: RequeueResult) -> StoredResponse:
+    return keep(RequeuedOut.model_validate(result))

@@ -19,21 +19,21 @@ from app.signals.services.service import SignalStatistics
 class VoteOut(Out):
     """Vote of one agent, or of the signal's source; an abstention has no probability."""
 
-    agent: str = Field(examples=["technical"], description="`source` for that of the source.")
+    agent: str = Field(examples=["technical"], description="`source` for the vote of the source.")
     is_source: bool = Field(
-        description="The source votes 1/2 +- 1/2 x trust x strength x confidence, with the trust "
-        "that its record for this type of signal has earned; see `figures`."
+        description="True for the vote of the source: 1/2 +- 1/2 x trust x strength x confidence, "
+        "with the trust of its record for this type of signal; see `figures`."
     )
-    weight: Share = Field(description="Of all agents; the source weighs as much as their mean.")
+    weight: Share = Field(description="Share of all agents; the source has their mean weight.")
     probability: Score | None = Field(
-        description="That the symbol beats the median of the universe over the horizon."
+        description="Probability that the symbol outperforms the median over the horizon."
     )
     recommendation: Recommendation | None
     confidence: Score | None
-    figures: dict[str, float] = Field(description="The numbers used.")
-    reason: str | None = Field(description="Of an abstention or a veto.")
+    figures: dict[str, float] = Field(description="Figures that the vote used.")
+    reason: str | None = Field(description="Reason of an abstention or a veto.")
     is_veto: bool
-    is_dissent: bool = Field(description="It recommended the opposite of what came out.")
+    is_dissent: bool = Field(description="True for a recommendation against the verdict.")
 
     @classmethod
     def of(cls, vote: Vote) -> Self:
@@ -44,29 +44,29 @@ class VerdictOut(Out):
     """Verdict of the agents and its basis."""
 
     evaluation: SignalEvaluation | None = Field(
-        description="Null where too few agents have voted. CONDITIONAL is likely to be right, but "
-        "most votes do not say so: it is no approval."
+        description="Null where too few agents have voted. CONDITIONAL is probable but without a "
+        "majority of votes, and is no approval."
     )
     consensus_score: Score | None = Field(description="Probability that the signal is right.")
-    approval_share: Share = Field(description="Of the weight that voted.")
-    voted_share: Share = Field(description="Of the weight of all agents.")
+    approval_share: Share = Field(description="Share of approving votes, by weight.")
+    voted_share: Share = Field(description="Share of agents that voted, by weight.")
     reason: str
-    is_weighed_by_skill: bool = Field(description="Else every agent weighs the same.")
-    board_id: str | None = Field(description="The scoring run that the agents looked at.")
+    is_skill_weighted: bool = Field(description="False while all agents have equal weights.")
+    board_id: str | None = Field(description="Scoring run that the agents used.")
     configuration_version: int | None
     votes: list[VoteOut]
 
     @classmethod
-    def of(cls, verdict: Consensus, judged: EvaluatedSignal) -> Self:
+    def of(cls, verdict: Consensus, evaluated: EvaluatedSignal) -> Self:
         return cls(
             evaluation=verdict.evaluation,
             consensus_score=verdict.score,
             approval_share=verdict.approvals,
             voted_share=verdict.voted,
             reason=verdict.reason,
-            is_weighed_by_skill=verdict.is_weighed_by_skill,
-            board_id=judged.board_id,
-            configuration_version=judged.configuration_version,
+            is_skill_weighted=verdict.is_skill_weighted,
+            board_id=evaluated.board_id,
+            configuration_version=evaluated.configuration_version,
             votes=[VoteOut.of(vote) for vote in verdict.votes],
         )
 
@@ -74,22 +74,20 @@ class VerdictOut(Out):
 class EffectOut(Out):
     """Effect of an approved signal on the portfolio."""
 
-    automation: AutomationMode = Field(description="That applied.")
-    move: MembershipMove | None = Field(
-        description="The change of the membership that it asked for."
-    )
+    automation: AutomationMode = Field(description="Automation level that applied.")
+    move: MembershipMove | None = Field(description="Membership change that the signal requests.")
     symbol: str | None
-    old_symbol: str | None = Field(description="The member that makes room.")
-    note: str | None = Field(description="Why it came to no more.")
+    old_symbol: str | None = Field(description="Member to be replaced.")
+    note: str | None = Field(description="Reason of a missing effect.")
     at: UtcTime
     proposal_id: str | None
-    version: int | None = Field(description="Of the portfolio that it made.")
+    version: int | None = Field(description="Resulting version of the portfolio.")
 
     @classmethod
     def of(cls, effect: SignalEffect) -> Self:
         step = effect.step
         return cls(
-            automation=effect.policy,
+            automation=effect.automation,
             move=None if step is None else step.move,
             symbol=None if step is None else step.symbol,
             old_symbol=None if step is None else step.old_symbol,
@@ -105,12 +103,12 @@ class OutcomeOut(Out):
 
     starts_at: UtcTime = Field(description="The first full hour after the verdict.")
     ends_at: UtcTime
-    booked_at: UtcTime | None = Field(description="Null while it is open.")
-    outperformed_median: bool | None = Field(description="Null while it is not known.")
-    gain: float | None = Field(description="Of the symbol, as a fraction.")
-    median: float | None = Field(description="Of the universe, as a fraction.")
-    universe_size: int | None = Field(description="Symbols whose median it is.")
-    reason: str | None = Field(description="Why it stays unknown.")
+    booked_at: UtcTime | None = Field(description="Null while the outcome is open.")
+    outperformed_median: bool | None = Field(description="Null while unknown.")
+    gain: float | None = Field(description="Return of the symbol, as a fraction.")
+    median: float | None = Field(description="Median return of the universe, as a fraction.")
+    universe_size: int | None = Field(description="Number of symbols in the median.")
+    reason: str | None = Field(description="Reason of an unknown outcome.")
 
     @classmethod
     def of(cls, outcome: SignalOutcome) -> Self:
@@ -118,7 +116,7 @@ class OutcomeOut(Out):
             starts_at=outcome.window.starts_at,
             ends_at=outcome.window.ends_at,
             booked_at=outcome.booked_at,
-            outperformed_median=outcome.beat,
+            outperformed_median=outcome.outperformed,
             gain=outcome.gain,
             median=outcome.median,
             universe_size=outcome.universe_size,
@@ -137,17 +135,17 @@ class PendingSignalOut(Out):
     signal_direction: Direction
     signal_strength: Score
     confidence_level: Score
-    signal_data: Json = Field(description="The source's own.")
+    signal_data: Json = Field(description="Data of the source.")
     unused_fields: list[str] = Field(
-        description="What nothing here uses.", examples=[["signal_data.rule"]]
+        description="Fields that the service does not use.", examples=[["signal_data.rule"]]
     )
     signal_timestamp: UtcTime | None
     received_at: UtcTime
     expires_at: UtcTime
     state: SignalState
-    reason: str | None = Field(description="Of the state.")
-    attempts: int = Field(description="How often it was tried to judge it.")
-    completed_at: UtcTime | None = Field(description="When it left the queue.")
+    reason: str | None = Field(description="Reason of the state.")
+    attempts: int = Field(description="Number of evaluation attempts.")
+    completed_at: UtcTime | None = Field(description="Time when the signal left the queue.")
 
     @classmethod
     def of(cls, signal: Signal) -> Self:
@@ -157,16 +155,16 @@ class PendingSignalOut(Out):
 class SignalOut(PendingSignalOut):
     """Signal with its last verdict."""
 
-    verdict: VerdictOut | None = Field(description="Null until it was judged.")
-    effect: EffectOut | None = Field(description="Null until that is decided.")
-    outcome: OutcomeOut | None = Field(description="Null without a verdict to hold to it.")
+    verdict: VerdictOut | None = Field(description="Null before the evaluation.")
+    effect: EffectOut | None = Field(description="Null until decided.")
+    outcome: OutcomeOut | None = Field(description="Null without a verdict.")
 
     @classmethod
-    def shown(cls, judged: EvaluatedSignal) -> Self:
-        verdict = None if judged.verdict is None else VerdictOut.of(judged.verdict, judged)
-        effect = None if judged.effect is None else EffectOut.of(judged.effect)
-        outcome = None if judged.outcome is None else OutcomeOut.of(judged.outcome)
-        fields = signal_fields(judged.signal)
+    def from_evaluated(cls, evaluated: EvaluatedSignal) -> Self:
+        verdict = None if evaluated.verdict is None else VerdictOut.of(evaluated.verdict, evaluated)
+        effect = None if evaluated.effect is None else EffectOut.of(evaluated.effect)
+        outcome = None if evaluated.outcome is None else OutcomeOut.of(evaluated.outcome)
+        fields = signal_fields(evaluated.signal)
         return cls(**fields, verdict=verdict, effect=effect, outcome=outcome)
 
 
@@ -184,7 +182,7 @@ def signal_fields(signal: Signal) -> Mapping[str, Any]:
         "confidence_level": claim.confidence,
         "signal_data": claim.data,
         "unused_fields": list(claim.unused_fields),
-        "signal_timestamp": claim.said_at,
+        "signal_timestamp": claim.claimed_at,
         "received_at": signal.received_at,
         "expires_at": signal.expires_at,
         "state": signal.state,
@@ -194,19 +192,19 @@ def signal_fields(signal: Signal) -> Mapping[str, Any]:
     }
 
 
-_NOBODY = ForecastRecord()
+_NO_RECORD = ForecastRecord()
 
 
 class SignalQueueOut(Out):
     """Number and age of waiting signals."""
 
-    waiting: int = Field(description="To be judged.")
+    waiting: int = Field(description="Signals that wait for their evaluation.")
     oldest_received_at: UtcTime | None = Field(description="Arrival of the oldest waiting signal.")
-    failed: int = Field(description="Could not be evaluated; may be retried.")
-    open_outcomes: int = Field(description="Verdicts of which it is not known yet what came.")
+    failed: int = Field(description="Signals that could not be evaluated; may be retried.")
+    open_outcomes: int = Field(description="Verdicts whose outcome is not known yet.")
 
 
-class BinOut(Out):
+class CalibrationBinOut(Out):
     """Forecasts of similar probability and their outcomes."""
 
     from_probability: float = Field(examples=[0.7])
@@ -215,27 +213,28 @@ class BinOut(Out):
     observed_frequency: Score
 
     @classmethod
-    def of(cls, one: CalibrationBin) -> Self:
+    def of(cls, calibration_bin: CalibrationBin) -> Self:
+        outcomes = calibration_bin.outcomes
         return cls(
-            from_probability=one.number / BINS,
-            outcomes=one.outcomes,
-            mean_forecast=one.said / one.outcomes,
-            observed_frequency=one.came / one.outcomes,
+            from_probability=calibration_bin.number / BINS,
+            outcomes=outcomes,
+            mean_forecast=calibration_bin.forecast_sum / outcomes,
+            observed_frequency=calibration_bin.occurrences / outcomes,
         )
 
 
 class RecordOut(Out):
     """Track record of all time; null before the first outcome."""
 
-    outcomes: int = Field(description="Those of one symbol whose times overlap count once.")
-    brier_score: Score | None = Field(description="Who always says one half has 0.25.")
+    outcomes: int = Field(description="Overlapping windows of one symbol count once.")
+    brier_score: Score | None = Field(description="A constant forecast of one half has 0.25.")
     skill: float | None = Field(
         description="1 - BS / 0.25, with 50 outcomes of chance before the first: 0 is chance."
     )
     calibration_error: Score | None = Field(
-        description="Mean distance of what was said from what came, over bins of a tenth."
+        description="Mean distance of forecast and observed frequency, over bins of a tenth."
     )
-    calibration: list[BinOut]
+    calibration: list[CalibrationBinOut]
 
     @classmethod
     def of(cls, record: ForecastRecord) -> Self:
@@ -244,7 +243,7 @@ class RecordOut(Out):
             brier_score=record.brier,
             skill=record.skill if record.outcomes else None,
             calibration_error=record.calibration_error,
-            calibration=[BinOut.of(one) for one in record.bins],
+            calibration=[CalibrationBinOut.of(one) for one in record.bins],
         )
 
 
@@ -253,11 +252,11 @@ class SourceRecordOut(Out):
 
     signal_type: str
     trust: Score = Field(
-        description="The part of its claim that counts: 0.2 + 0.8 x n / (n + 50) x max(0, skill)."
+        description="Factor of the source's claim: 0.2 + 0.8 x n / (n + 50) x max(0, skill)."
     )
     record: RecordOut = Field(
-        description="Its claim, 1/2 + 1/2 x strength x confidence, against whether its signals "
-        "were right, as far as judged. `skill` has the factor n / (n + 50)."
+        description="Claimed probability, 1/2 + 1/2 x strength x confidence, against the outcomes "
+        "of evaluated signals. `skill` has the factor n / (n + 50)."
     )
 
 
@@ -281,7 +280,7 @@ class AgentStatisticsOut(Out):
     vetoes: int
     dissents: int
     mean_probability: Score | None
-    weight: Score | None = Field(description="By skill; null while all agents weigh the same.")
+    weight: Score | None = Field(description="Weight by skill; null while all weights are equal.")
     record: RecordOut
 
     @classmethod
@@ -294,11 +293,11 @@ class AgentStatisticsOut(Out):
 
 
 class OutcomeCountsOut(Out):
-    """Number of verdicts by known, unknown and open outcome."""
+    """Numbers of verdicts with known, unknown and open outcome."""
 
     open: int
     decided: int
-    unknown: int = Field(description="A price, or most of the universe, was missing.")
+    unknown: int = Field(description="Outcomes without a price or a median.")
 
 
 class SignalStatisticsOut(Out):
@@ -309,13 +308,13 @@ class SignalStatisticsOut(Out):
     states: dict[str, int] = Field(examples=[{"approved": 3, "rejected": 5}])
     evaluations: dict[str, int] = Field(examples=[{"APPROVE": 3, "REJECT": 5}])
     outcomes: OutcomeCountsOut
-    is_weighed_by_skill: bool = Field(description="Else every agent weighs the same.")
+    is_skill_weighted: bool = Field(description="False while all agents have equal weights.")
     sources: list[SourceStatisticsOut]
     agents: list[AgentStatisticsOut]
 
     @classmethod
-    def of(cls, found: SignalStatistics, days: int) -> Self:
-        counts = found.counts
+    def of(cls, statistics: SignalStatistics, days: int) -> Self:
+        counts = statistics.counts
         states = {one.source: dict(one.states) for one in counts.sources}
         agents = {one.agent: one for one in counts.agents}
         return cls(
@@ -323,8 +322,8 @@ class SignalStatisticsOut(Out):
             total=counts.total,
             states=counts.states,
             evaluations=dict(counts.evaluations),
-            outcomes=OutcomeCountsOut.model_validate(found.outcomes),
-            is_weighed_by_skill=found.weights is not None,
+            outcomes=OutcomeCountsOut.model_validate(statistics.outcomes),
+            is_skill_weighted=statistics.weights is not None,
             sources=[
                 SourceStatisticsOut(
                     source=name,
@@ -334,19 +333,19 @@ class SignalStatisticsOut(Out):
                             signal_type=type_, trust=trust(record), record=RecordOut.of(record)
                         )
                         for (source, type_), record in sorted(
-                            found.sources.items(), key=lambda one: one[0]
+                            statistics.sources.items(), key=lambda one: one[0]
                         )
                         if source == name
                     ],
                 )
-                for name in sorted(states.keys() | {source for source, _ in found.sources})
+                for name in sorted(states.keys() | {source for source, _ in statistics.sources})
             ],
             agents=[
                 AgentStatisticsOut.of(
-                    agents.get(name, AgentCounts.silent(name)),
-                    found.agents.get(name, _NOBODY),
-                    found.weights,
+                    agents.get(name, AgentCounts.empty(name)),
+                    statistics.agents.get(name, _NO_RECORD),
+                    statistics.weights,
                 )
-                for name in sorted(agents.keys() | found.agents.keys())
+                for name in sorted(agents.keys() | statistics.agents.keys())
             ],
         )

@@ -18,7 +18,7 @@ from app.signals.domain.opinion_pool import clip_probability
 
 _HIGH_DAYS: Final = 60.0  # days of the reference high
 _HALF_BP: Final = 0.5
-Known = Mapping[str, float]
+Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class UniverseContext:
     @classmethod
     def of(cls, board: Board) -> "UniverseContext":
         scored = [card for card in board.cards if card.status is CardStatus.SCORED]
-        costs = (_cost_bp(_raw(card)) for card in scored)
-        moves = [card.volatility for card in scored if card.volatility is not None]
+        costs = (_cost_bp(_raw_factors(card)) for card in scored)
+        volatilities = [card.volatility for card in scored if card.volatility is not None]
         return cls(
-            costs_bp=tuple(sorted(one for one in costs if one is not None)),
-            volatility=median(moves) if moves else None,
+            costs_bp=tuple(sorted(cost for cost in costs if cost is not None)),
+            volatility=median(volatilities) if volatilities else None,
         )
 
 
@@ -44,30 +44,30 @@ class SignalFeatures:
     """Figures available to agents; an unknown figure is absent."""
 
     symbol: str
-    figures: Known  # raw factors of the board by name, and "volatility"
+    figures: Figures  # raw factors of the board by name, and "volatility"
     confidence: float | None  # of the symbol's score
-    surroundings: UniverseContext
-    obstacle: str | None = None  # reason against trading now
+    universe: UniverseContext
+    blocking_reason: str | None = None  # reason against trading now
 
     @classmethod
     def of(
-        cls, card: Card, around: UniverseContext, obstacle: str | None = None
+        cls, card: Card, universe: UniverseContext, blocking_reason: str | None = None
     ) -> "SignalFeatures":
-        figures = dict(_raw(card))
+        figures = dict(_raw_factors(card))
         if card.volatility is not None and isfinite(card.volatility) and card.volatility > 0.0:
             # Sigma of the weighting, not the factor of the same name.
             figures["volatility"] = card.volatility
         confidence = None if card.confidence is None else card.confidence.level
-        return cls(card.symbol, MappingProxyType(figures), confidence, around, obstacle)
+        return cls(card.symbol, MappingProxyType(figures), confidence, universe, blocking_reason)
 
 
 @dataclass(frozen=True, slots=True)
 class AgentVote:
-    """Probability that the symbol beats the universe median over the horizon, with a reason."""
+    """Probability that the symbol outperforms the universe median over the horizon."""
 
     probability: float
     confidence: float
-    figures: Known  # figures used
+    figures: Figures  # figures used
     veto: str | None = None  # reason against any purchase
 
 
@@ -84,97 +84,102 @@ class Agent:
 
     name: str
     needs: tuple[str, ...]
-    judge: Callable[[SignalFeatures, SignalSettings], AgentVote | Abstention]
+    estimate: Callable[[SignalFeatures, SignalSettings], AgentVote | Abstention]
     may_veto: bool = False
-    is_outside: bool = False  # may be slow, so its answer is requested before the evaluation
+    is_external: bool = False  # plug-in, asked before the evaluation because it may be slow
 
-    def __call__(self, evidence: SignalFeatures, rules: SignalSettings) -> AgentVote | Abstention:
-        """Vote; equal features give an equal vote at any time."""
-        missing = [name for name in self.needs if name not in evidence.figures]
+    def __call__(self, features: SignalFeatures, rules: SignalSettings) -> AgentVote | Abstention:
+        """Votes; equal features give an equal vote at any time."""
+        missing = [name for name in self.needs if name not in features.figures]
         if missing:
-            return Abstention(f"not known: {', '.join(missing)}")
-        if evidence.confidence is None:
+            return Abstention(f"unknown: {', '.join(missing)}")
+        if features.confidence is None:
             return Abstention("the symbol has no score")
-        return self.judge(evidence, rules)
+        return self.estimate(features, rules)
 
 
-def technical(evidence: SignalFeatures, _: SignalSettings) -> AgentVote | Abstention:
-    """Logistic of trend less half the stretch.
+def technical(features: SignalFeatures, _: SignalSettings) -> AgentVote | Abstention:
+    """Votes by the logistic of trend less half the stretch.
 
     Trend is the distance of the close below its 60-day high in units of the symbol's volatility
     over that time, from +1 (at the high) to -1 (two units below). Stretch is the mean of RSI
     and %b, from -1 (oversold) to +1 (overbought), which tends to revert within days.
     """
-    figures = evidence.figures
+    figures = features.figures
     unit = figures["volatility"] * sqrt(_HIGH_DAYS / DAYS_A_YEAR)
-    trend = _within(1.0 + figures["nearness_to_high"] / unit, 1.0)
+    trend = _clip(1.0 + figures["nearness_to_high"] / unit, 1.0)
     strength = (figures["rsi_14"] - 50.0) / 50.0
-    stretch = _within((strength + 2.0 * figures["bollinger_position"] - 1.0) / 2.0, 1.0)
-    return _opinion(
+    stretch = _clip((strength + 2.0 * figures["bollinger_position"] - 1.0) / 2.0, 1.0)
+    return _create_vote(
         1.0 / (1.0 + exp(-(trend - 0.5 * stretch))),
-        evidence,
+        features,
         {"trend": trend, "stretch": stretch},
         ("nearness_to_high", "rsi_14", "bollinger_position", "volatility"),
     )
 
 
-def fundamental(evidence: SignalFeatures, _: SignalSettings) -> AgentVote | Abstention:
-    """Normal probability of half the carry less crowding.
+def fundamental(features: SignalFeatures, _: SignalSettings) -> AgentVote | Abstention:
+    """Votes by the normal probability of half the carry less crowding.
 
     Carry is the yearly funding income of a holder in units of yearly volatility, within two of
     them; crowding is a fourth of the log growth of turnover.
     """
-    figures = evidence.figures
-    carry = _within(-figures["funding_rate"] / figures["volatility"], 2.0)
-    crowding = 0.25 * _within(figures["volume_growth"], 2.0)
-    return _opinion(
+    figures = features.figures
+    carry = _clip(-figures["funding_rate"] / figures["volatility"], 2.0)
+    crowding = 0.25 * _clip(figures["volume_growth"], 2.0)
+    return _create_vote(
         float(ndtr(0.5 * carry - crowding)),
-        evidence,
+        features,
         {"carry": carry, "crowding": crowding},
         ("funding_rate", "volume_growth", "volatility"),
     )
 
 
-def market_structure(evidence: SignalFeatures, _: SignalSettings) -> AgentVote | Abstention:
-    """Share of scored symbols with higher trading costs, ties half, shrunk half way to 1/2.
+def market_structure(features: SignalFeatures, _: SignalSettings) -> AgentVote | Abstention:
+    """Votes by the share of symbols with higher trading costs, ties half, shrunk half way to 1/2.
 
     The cost is half the spread and the impact of a small order. Liquidity alone says little
     about a return: the probability stays within 0.25 and 0.75.
     """
-    costs, cost = evidence.surroundings.costs_bp, _cost_bp(evidence.figures)
+    costs, cost = features.universe.costs_bp, _cost_bp(features.figures)
     if cost is None or not costs:
-        return Abstention("what trading costs is not known")
+        return Abstention("the trading cost is unknown")
     below, upto = bisect_left(costs, cost), bisect_right(costs, cost)
-    dearer = (len(costs) - (below + upto) / 2.0) / len(costs)
-    return _opinion(
-        0.25 + 0.5 * dearer, evidence, {"cost_bp": cost, "dearer": dearer}, ("spread", "impact")
+    more_expensive = (len(costs) - (below + upto) / 2.0) / len(costs)
+    return _create_vote(
+        0.25 + 0.5 * more_expensive,
+        features,
+        {"cost_bp": cost, "more_expensive": more_expensive},
+        ("spread", "impact"),
     )
 
 
-def risk(evidence: SignalFeatures, rules: SignalSettings) -> AgentVote | Abstention:
-    """Median variance as a share of itself and the symbol's: calm symbols hold up better.
+def risk(features: SignalFeatures, rules: SignalSettings) -> AgentVote | Abstention:
+    """Votes by the median variance as a share of itself and the symbol's: calm symbols fall less.
 
     Vetoes a purchase above the configured volatility or drawdown, and of symbols that cannot be
     traded now.
     """
-    figures, usual = evidence.figures, evidence.surroundings.volatility
+    figures, usual = features.figures, features.universe.volatility
     if usual is None or usual <= 0.0:
-        return Abstention("the volatility of the others is not known")
-    moves, fall = figures["volatility"], -figures["drawdown"]
-    calm = usual**2 / (usual**2 + moves**2)
+        return Abstention("the volatility of the universe is unknown")
+    volatility, fall = figures["volatility"], -figures["drawdown"]
+    calm = usual**2 / (usual**2 + volatility**2)
     vetoes = (
-        (evidence.obstacle is not None, evidence.obstacle),
+        (features.blocking_reason is not None, features.blocking_reason),
         (
-            is_above(moves, rules.veto_volatility),
-            f"its volatility {moves:.2f} is above the limit",
+            is_above(volatility, rules.veto_volatility),
+            f"its volatility {volatility:.2f} is above the limit",
         ),
         (
             is_above(fall, rules.veto_drawdown),
-            f"it has fallen by {fall:.0%}, beyond the limit",
+            f"its drawdown {fall:.0%} is beyond the limit",
         ),
     )
-    veto = next((said for holds, said in vetoes if holds), None)
-    return _opinion(calm, evidence, {"median_volatility": usual}, ("volatility", "drawdown"), veto)
+    veto = next((reason for applies, reason in vetoes if applies), None)
+    return _create_vote(
+        calm, features, {"median_volatility": usual}, ("volatility", "drawdown"), veto
+    )
 
 
 AGENTS: Final[tuple[Agent, ...]] = (
@@ -189,27 +194,27 @@ AGENTS: Final[tuple[Agent, ...]] = (
 )
 
 
-def _opinion(
+def _create_vote(
     probability: float,
-    evidence: SignalFeatures,
-    made: Known,
+    features: SignalFeatures,
+    derived: Figures,
     used: Sequence[str],
     veto: str | None = None,
 ) -> AgentVote:
-    numbers = {name: evidence.figures[name] for name in used} | dict(made)
-    sure = evidence.confidence or 0.0
-    return AgentVote(clip_probability(probability), sure, MappingProxyType(numbers), veto)
+    numbers = {name: features.figures[name] for name in used} | dict(derived)
+    confidence = features.confidence or 0.0
+    return AgentVote(clip_probability(probability), confidence, MappingProxyType(numbers), veto)
 
 
-def _raw(card: Card) -> dict[str, float]:
+def _raw_factors(card: Card) -> dict[str, float]:
     return {one.name: one.raw for one in card.factors if one.raw is not None and isfinite(one.raw)}
 
 
-def _cost_bp(figures: Known) -> float | None:
+def _cost_bp(figures: Figures) -> float | None:
     if "spread" not in figures or "impact" not in figures:
         return None
     return to_millionths(_HALF_BP * figures["spread"] + figures["impact"]) / ONE
 
 
-def _within(value: float, bound: float) -> float:
+def _clip(value: float, bound: float) -> float:
     return min(max(value, -bound), bound)

@@ -28,7 +28,7 @@ class SignalEvaluation(StrEnum):
 
 
 SOURCE: Final = "source"  # name of the source's own vote
-_UNASKED: Final = Abstention("it was not asked")
+_NOT_ASKED: Final = Abstention("no answer was requested")
 _WORST_FIRST: Final = (
     None,
     SignalEvaluation.REJECT,
@@ -57,8 +57,8 @@ class Vote:
     """
 
     agent: str
-    weight: float  # share of all agents, before abstentions; the source weighs as their mean
-    probability: float | None = None  # probability that the symbol beats the universe median
+    weight: float  # share of all agents, before abstentions; the source has their mean weight
+    probability: float | None = None  # probability that the symbol outperforms the median
     recommendation: Recommendation | None = None
     confidence: float | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -78,22 +78,22 @@ class Consensus:
     voted: float  # share of the agents' weight
     votes: tuple[Vote, ...]
     reason: str
-    is_weighed_by_skill: bool  # else all weigh the same, and the signal may only be proposed
+    is_skill_weighted: bool  # False: equal weights, and the signal may only be proposed
 
 
 def reach_consensus(
     direction: Direction,
-    evidence: SignalFeatures,
+    features: SignalFeatures,
     rules: SignalSettings,
     weights: Mapping[str, float] | None = None,
     agents: Sequence[Agent] = AGENTS,
     answers: Mapping[str, AgentVote | Abstention] = MappingProxyType({}),
     source: SourceClaim | None = None,
 ) -> Consensus:
-    """Consensus of `agents` on a signal; without `weights`, which follow skill, all are equal.
+    """Computes the consensus of `agents` on a signal; without `weights` by skill all are equal.
 
-    `answers` are those of external agents, by name. `source` is one more voter. A pure function
-    of its arguments: the order of the agents does not matter.
+    `answers` are the answers of external agents, by name. `source` is an additional voter. The
+    result does not depend on the order of the agents.
     """
     ordered = sorted(agents, key=lambda agent: agent.name)
     equal = 1.0 / len(ordered) if ordered else 0.0
@@ -102,7 +102,7 @@ def reach_consensus(
             agent,
             equal if weights is None else weights.get(agent.name, 0.0),
             direction,
-            answers.get(agent.name, _UNASKED) if agent.is_outside else agent(evidence, rules),
+            answers.get(agent.name, _NOT_ASKED) if agent.is_external else agent(features, rules),
             rules,
         )
         for agent in ordered
@@ -123,50 +123,50 @@ def _cast_vote(
     agent: Agent,
     weight: float,
     direction: Direction,
-    said: AgentVote | Abstention,
+    answer: AgentVote | Abstention,
     rules: SignalSettings,
 ) -> Vote:
-    if isinstance(said, Abstention):
-        return Vote(agent.name, weight, reason=said.reason)
-    vetoes = agent.may_veto and said.veto is not None and direction is not Direction.SELL
-    right = probability_right(direction, said.probability)
+    if isinstance(answer, Abstention):
+        return Vote(agent.name, weight, reason=answer.reason)
+    is_veto = agent.may_veto and answer.veto is not None and direction is not Direction.SELL
+    right = probability_right(direction, answer.probability)
     return Vote(
         agent=agent.name,
         weight=weight,
-        probability=said.probability,
-        recommendation=Recommendation.REJECT if vetoes else _recommend(right, rules),
-        confidence=said.confidence,
-        figures=said.figures,
-        reason=said.veto if vetoes else None,
-        is_veto=vetoes,
+        probability=answer.probability,
+        recommendation=Recommendation.REJECT if is_veto else _recommend(right, rules),
+        confidence=answer.confidence,
+        figures=answer.figures,
+        reason=answer.veto if is_veto else None,
+        is_veto=is_veto,
     )
 
 
 def _cast_source_vote(
     source: SourceClaim, weight: float, direction: Direction, rules: SignalSettings
 ) -> Vote:
-    """Source's vote 1/2 +- k / 2 x strength x confidence: up for a purchase, down for a sale.
+    """Vote of the source, 1/2 +- k / 2 x strength x confidence: up to buy, down to sell.
 
-    Rounded to millionths: a stronger or surer signal never has a lower probability.
+    Rounded to millionths, so that a stronger or more confident signal is never less probable.
     """
     if direction is Direction.NEUTRAL:
-        said = "a neutral signal leans to no side"
-        return Vote(SOURCE, weight, confidence=source.confidence, reason=said, is_source=True)
-    believed = trust(source.record)
-    away = believed * (claimed_probability(source.strength, source.confidence) - 0.5)
-    right = to_millionths(clip_probability(0.5 + away))
-    beats = _MILLION - right if direction is Direction.SELL else right
+        reason = "a neutral signal has no direction"
+        return Vote(SOURCE, weight, confidence=source.confidence, reason=reason, is_source=True)
+    trust_factor = trust(source.record)
+    offset = trust_factor * (claimed_probability(source.strength, source.confidence) - 0.5)
+    right = to_millionths(clip_probability(0.5 + offset))
+    outperforms = _MILLION - right if direction is Direction.SELL else right
     figures = {
         "strength": source.strength,
         "confidence": source.confidence,
-        "trust": believed,
+        "trust": trust_factor,
         "skill": source.record.skill,
         "outcomes": float(source.record.outcomes),
     }
     return Vote(
         agent=SOURCE,
         weight=weight,
-        probability=beats / _MILLION,
+        probability=outperforms / _MILLION,
         recommendation=_recommend(right / _MILLION, rules),
         confidence=source.confidence,
         figures=figures,
@@ -182,45 +182,45 @@ def conclude(
     is_by_skill: bool,
     is_source_proven: bool = False,
 ) -> Consensus:
-    """Consensus of votes; an abstention drops out of the weights.
+    """Computes the consensus of votes; an abstention has no weight.
 
     The quorum counts agents only. The vote of a source without proven skill may worsen the
     consensus, but never improve it.
     """
-    whole = _count_votes(direction, votes, rules)
-    evaluation, reason = whole.evaluation, whole.reason
+    consensus = _count_votes(direction, votes, rules)
+    evaluation, reason = consensus.evaluation, consensus.reason
     if not is_source_proven and any(vote.is_source for vote in votes):
         agents = [vote for vote in votes if not vote.is_source]
-        alone = _count_votes(direction, agents, rules)
-        if _WORST_FIRST.index(alone.evaluation) < _WORST_FIRST.index(evaluation):
-            evaluation = alone.evaluation
-            reason = f"without its source, whose skill is not proven: {alone.reason}"
+        of_agents = _count_votes(direction, agents, rules)
+        if _WORST_FIRST.index(of_agents.evaluation) < _WORST_FIRST.index(evaluation):
+            evaluation = of_agents.evaluation
+            reason = f"without its source, whose skill is not proven: {of_agents.reason}"
     return replace(
-        whole,
+        consensus,
         evaluation=evaluation,
         votes=tuple(_mark_dissent(vote, evaluation) for vote in votes),
         reason=reason,
-        is_weighed_by_skill=is_by_skill,
+        is_skill_weighted=is_by_skill,
     )
 
 
 def _count_votes(direction: Direction, votes: Sequence[Vote], rules: SignalSettings) -> Consensus:
-    spoken = [vote for vote in votes if vote.probability is not None]
+    cast = [vote for vote in votes if vote.probability is not None]
     total = sum(vote.weight for vote in votes if not vote.is_source)
-    present = sum(vote.weight for vote in spoken if not vote.is_source)
+    present = sum(vote.weight for vote in cast if not vote.is_source)
     voted = present / total if total > 0.0 else 0.0
     score = pool_probabilities(
         [
             probability_right(direction, vote.probability)
-            for vote in spoken
+            for vote in cast
             if vote.probability is not None
         ],
-        [vote.weight for vote in spoken],
+        [vote.weight for vote in cast],
     )
-    heard = sum(vote.weight for vote in spoken)
-    favour = sum(vote.weight for vote in spoken if vote.recommendation is Recommendation.APPROVE)
-    approvals = favour / heard if heard > 0.0 else 0.0
-    evaluation, reason = _classify(score, approvals, voted, spoken, rules)
+    cast_weight = sum(vote.weight for vote in cast)
+    approving = sum(vote.weight for vote in cast if vote.recommendation is Recommendation.APPROVE)
+    approvals = approving / cast_weight if cast_weight > 0.0 else 0.0
+    evaluation, reason = _classify(score, approvals, voted, cast, rules)
     return Consensus(evaluation, score, approvals, voted, tuple(votes), reason, False)
 
 
@@ -242,33 +242,33 @@ def _classify(
     score: float | None,
     approvals: float,
     voted: float,
-    spoken: Sequence[Vote],
+    cast: Sequence[Vote],
     rules: SignalSettings,
 ) -> tuple[SignalEvaluation | None, str]:
-    veto = next((vote for vote in spoken if vote.is_veto), None)
+    veto = next((vote for vote in cast if vote.is_veto), None)
     if veto is not None:
-        return SignalEvaluation.REJECT, f"{veto.agent} forbids it: {veto.reason}"
+        return SignalEvaluation.REJECT, f"vetoed by {veto.agent}: {veto.reason}"
     is_quorum = voted > 0.0 and to_millionths(voted) >= to_millionths(rules.quorum)
     if score is None or not is_quorum:
         return None, f"only {voted:.0%} of the weight has voted"
-    said = f"{score:.0%} likely to be right, {approvals:.0%} of the votes approve"
+    reason = f"{score:.0%} likely to be right, {approvals:.0%} of the votes approve"
     likely, in_favour = to_millionths(score), to_millionths(approvals)
     if likely < to_millionths(rules.min_consensus):
-        return SignalEvaluation.REJECT, said
+        return SignalEvaluation.REJECT, reason
     if in_favour < _HALF:
-        return SignalEvaluation.CONDITIONAL, said
+        return SignalEvaluation.CONDITIONAL, reason
     is_strong = min(likely, in_favour) >= to_millionths(rules.strong_consensus)
-    return (SignalEvaluation.STRONG_APPROVE if is_strong else SignalEvaluation.APPROVE), said
+    return (SignalEvaluation.STRONG_APPROVE if is_strong else SignalEvaluation.APPROVE), reason
 
 
 def _mark_dissent(vote: Vote, evaluation: SignalEvaluation | None) -> Vote:
-    """The vote, marked if it recommended the opposite of the consensus."""
-    against = {
+    """Returns the vote, marked if it recommended the opposite of the consensus."""
+    opposite = {
         SignalEvaluation.REJECT: Recommendation.APPROVE,
         SignalEvaluation.APPROVE: Recommendation.REJECT,
         SignalEvaluation.STRONG_APPROVE: Recommendation.REJECT,
         SignalEvaluation.CONDITIONAL: Recommendation.APPROVE,
     }
-    if evaluation is None or vote.recommendation is not against[evaluation]:
+    if evaluation is None or vote.recommendation is not opposite[evaluation]:
         return vote
     return replace(vote, is_dissent=True)

@@ -29,24 +29,25 @@ def with_consensus(
     window: OutcomeWindow,
     at: datetime,
 ) -> EvaluatedSignal:
-    """Apply a consensus: approved, rejected, or failed after too few votes.
+    """Applies a consensus: approved, rejected, or failed after too few votes.
 
     CONDITIONAL is no approval. A consensus is compared with the symbol's outcome in `window`,
     unless the signal is retried. Raises ConflictError(invalid_state_transition) for a signal
     that is not pending.
     """
-    begun = signal.to(SignalState.EVALUATING)
-    said = f"{verdict.evaluation.value}: {verdict.reason}" if verdict.evaluation else verdict.reason
-    after = begun.to(_next_state(verdict), said)
-    after = replace(after, attempts=signal.attempts + 1, completed_at=at)
-    outcome = None if verdict.evaluation is None else SignalOutcome(window)
-    return EvaluatedSignal(after, verdict, board_id, configuration_version, outcome=outcome)
+    evaluating = signal.transition_to(SignalState.EVALUATING)
+    evaluation = verdict.evaluation
+    reason = f"{evaluation.value}: {verdict.reason}" if evaluation else verdict.reason
+    completed = evaluating.transition_to(_next_state(verdict), reason)
+    completed = replace(completed, attempts=signal.attempts + 1, completed_at=at)
+    outcome = None if evaluation is None else SignalOutcome(window)
+    return EvaluatedSignal(completed, verdict, board_id, configuration_version, outcome=outcome)
 
 
 def without_consensus(signal: Signal, reason: str, at: datetime) -> EvaluatedSignal:
-    """Fail a signal without data for an evaluation, to be retried."""
-    after = signal.to(SignalState.EVALUATING).to(SignalState.FAILED, reason)
-    return EvaluatedSignal(replace(after, attempts=signal.attempts + 1, completed_at=at))
+    """Marks a signal without data for an evaluation as failed; it may be retried."""
+    failed = signal.transition_to(SignalState.EVALUATING).transition_to(SignalState.FAILED, reason)
+    return EvaluatedSignal(replace(failed, attempts=signal.attempts + 1, completed_at=at))
 
 
 def _next_state(verdict: Consensus) -> SignalState:
@@ -56,19 +57,19 @@ def _next_state(verdict: Consensus) -> SignalState:
     return SignalState.APPROVED if approved else SignalState.REJECTED
 
 
-def policy_for(signal: Signal, verdict: Consensus, rules: SignalSettings) -> AutomationMode:
-    """Automation level of a signal.
+def automation_for(signal: Signal, verdict: Consensus, rules: SignalSettings) -> AutomationMode:
+    """Returns the automation level of a signal.
 
-    While the skill of every agent is unknown an operator decides: `auto` becomes `propose`.
+    While the skill of every agent is unknown, an operator decides: `auto` becomes `propose`.
     """
-    wanted = rules.automation_by_type.get(signal.claim.type, rules.automation)
-    if wanted is AutomationMode.AUTO and not verdict.is_weighed_by_skill:
+    level = rules.automation_by_type.get(signal.claim.type, rules.automation)
+    if level is AutomationMode.AUTO and not verdict.is_skill_weighted:
         return AutomationMode.PROPOSE
-    return wanted
+    return level
 
 
-def format_reason(judged: EvaluatedSignal) -> str:
-    """Reason of a change for the history: the signal and its verdict."""
-    claim = judged.signal.claim
-    said = f"signal {judged.signal.signal_id}: {claim.direction.value} by {claim.source}"
-    return f"{said}, {judged.signal.reason}"[:500]
+def format_reason(evaluated: EvaluatedSignal) -> str:
+    """Returns the reason of a change for the history: the signal and its verdict."""
+    claim = evaluated.signal.claim
+    origin = f"signal {evaluated.signal.signal_id}: {claim.direction.value} by {claim.source}"
+    return f"{origin}, {evaluated.signal.reason}"[:500]

@@ -25,10 +25,10 @@ class SignalChanged:
 
 @dataclass(frozen=True, slots=True)
 class SignalOutcomesBooked:
-    """Number of recorded outcomes: outperformed the median, did not, or unknown."""
+    """Numbers of recorded outcomes: above the median, not above it, or unknown."""
 
-    beat: int
-    missed: int
+    outperformed: int
+    underperformed: int
     unknown: int
     occurred_at: datetime
 

@@ -13,9 +13,9 @@ from app.foundation.errors import Code, ConflictError, RefusedError
 from app.portfolio.domain.proposals import MembershipMove
 
 # Clocks of sources may run slightly ahead.
-AHEAD: Final = timedelta(seconds=5)
+MAX_CLOCK_SKEW: Final = timedelta(seconds=5)
 TIMEFRAME: Final = "timeframe"  # the only field of `SignalClaim.data` in use
-LONGEST_TIMEFRAME: Final = timedelta(days=90)
+MAX_TIMEFRAME: Final = timedelta(days=90)
 _TIMEFRAME: Final = re.compile(r"([1-9][0-9]{0,4})([mhdw])")  # 15m, 4h, 1d, 2w
 _UNITS: Final[Mapping[str, timedelta]] = MappingProxyType(
     {
@@ -73,27 +73,27 @@ class SignalClaim:
     direction: Direction = Direction.NEUTRAL
     data: Mapping[str, Any] | None = None  # JSON of the source
     source_id: str | None = None  # id of the signal at its source
-    said_at: datetime | None = None
+    claimed_at: datetime | None = None
     expires_at: datetime | None = None  # None: after the configured time
 
     @property
     def timeframe(self) -> timedelta | None:
         """Horizon in the source's data; None without a readable one."""
-        given = None if self.data is None else self.data.get(TIMEFRAME)
-        found = _TIMEFRAME.fullmatch(given) if isinstance(given, str) else None
-        if found is None:
+        text = None if self.data is None else self.data.get(TIMEFRAME)
+        match = _TIMEFRAME.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
             return None
-        lasts = int(found[1]) * _UNITS[found[2]]
-        return lasts if lasts <= LONGEST_TIMEFRAME else None
+        duration = int(match[1]) * _UNITS[match[2]]
+        return duration if duration <= MAX_TIMEFRAME else None
 
     @property
     def unused_fields(self) -> tuple[str, ...]:
-        """Names of data fields without a use here."""
+        """Names of data fields that the service does not use."""
         used = set() if self.timeframe is None else {TIMEFRAME}
         return tuple(f"signal_data.{name}" for name in sorted({*(self.data or ())} - used))
 
-    def same_content(self, other: "SignalClaim") -> bool:
-        """Whether a second delivery has the content of the first one."""
+    def has_same_content(self, other: "SignalClaim") -> bool:
+        """True if a second delivery has the content of the first one."""
         return self == other
 
 
@@ -106,16 +106,16 @@ class Signal:
     state: SignalState
     received_at: datetime
     expires_at: datetime
-    attempts: int = 0  # number of evaluations tried
-    completed_at: datetime | None = None  # time when it left the queue
+    attempts: int = 0  # number of evaluation attempts
+    completed_at: datetime | None = None  # time when the signal left the queue
     reason: str | None = None  # readable reason of the state
 
     @property
     def is_pending(self) -> bool:
         return self.state in PENDING
 
-    def to(self, state: SignalState, reason: str | None = None) -> "Signal":
-        """Move to another state; raises ConflictError(invalid_state_transition) if not allowed."""
+    def transition_to(self, state: SignalState, reason: str | None = None) -> "Signal":
+        """Returns the signal in `state`. Raises ConflictError(invalid_state_transition)."""
         if state not in NEXT[self.state]:
             raise ConflictError(
                 Code.INVALID_STATE_TRANSITION,
@@ -124,48 +124,50 @@ class Signal:
             )
         return replace(self, state=state, reason=reason)
 
-    def expired(self, now: datetime) -> "Signal":
-        """The signal, expired if its time is over."""
+    def expire_if_due(self, now: datetime) -> "Signal":
+        """Returns the signal, expired if its expiry has passed."""
         if now < self.expires_at or SignalState.EXPIRED not in NEXT[self.state]:
             return self
         return replace(
-            self.to(SignalState.EXPIRED, "its time was over"), completed_at=self.expires_at
+            self.transition_to(SignalState.EXPIRED, "expired"), completed_at=self.expires_at
         )
 
-    def again(self) -> "Signal":
-        """The failed signal, back in the queue."""
-        return replace(self.to(SignalState.VALIDATED), completed_at=None)
+    def requeue(self) -> "Signal":
+        """Returns a failed signal to the queue."""
+        return replace(self.transition_to(SignalState.VALIDATED), completed_at=None)
 
 
 def receive_signal(
     signal_id: str, claim: SignalClaim, now: datetime, rules: SignalSettings
 ) -> Signal:
-    """New signal: in the queue, or rejected below the thresholds.
+    """Creates a signal: in the queue, or rejected below the thresholds.
 
-    Raises RefusedError: signal_expired for one that is already over; validation_failed for one
-    from the future, or one that ends before its own time.
+    Raises RefusedError: signal_expired after its expiry; validation_failed for a claim from the
+    future, or with an expiry before its own time.
     """
-    if claim.said_at is not None and claim.said_at > now + AHEAD:
-        raise RefusedError(Code.VALIDATION_FAILED, "The signal's time lies in the future.")
-    begun = now if claim.said_at is None else claim.said_at
-    default = begun + timedelta(seconds=rules.ttl_s)
-    ends = default if claim.expires_at is None else claim.expires_at
-    if claim.said_at is not None and ends <= claim.said_at:
-        raise RefusedError(Code.VALIDATION_FAILED, "The signal ends before it was said.")
-    if ends <= now:
-        raise RefusedError(Code.SIGNAL_EXPIRED, "The signal's time is over already.")
-    came = Signal(signal_id, claim, SignalState.RECEIVED, received_at=now, expires_at=ends)
-    for name, given, least in (
+    if claim.claimed_at is not None and claim.claimed_at > now + MAX_CLOCK_SKEW:
+        raise RefusedError(Code.VALIDATION_FAILED, "The signal's time is in the future.")
+    starts_at = now if claim.claimed_at is None else claim.claimed_at
+    default = starts_at + timedelta(seconds=rules.ttl_s)
+    expires_at = default if claim.expires_at is None else claim.expires_at
+    if claim.claimed_at is not None and expires_at <= claim.claimed_at:
+        raise RefusedError(Code.VALIDATION_FAILED, "The signal expires before its own time.")
+    if expires_at <= now:
+        raise RefusedError(Code.SIGNAL_EXPIRED, "The signal has already expired.")
+    received = Signal(
+        signal_id, claim, SignalState.RECEIVED, received_at=now, expires_at=expires_at
+    )
+    for name, value, minimum in (
         ("strength", claim.strength, rules.min_strength),
         ("confidence", claim.confidence, rules.min_confidence),
     ):
-        if given < least:
-            said = f"its {name} {given:g} is below {least:g}"
-            return replace(came.to(SignalState.REJECTED, said), completed_at=now)
+        if value < minimum:
+            reason = f"its {name} {value:g} is below {minimum:g}"
+            return replace(received.transition_to(SignalState.REJECTED, reason), completed_at=now)
     if claim.symbol is None:
-        said = "it names no symbol that could be judged"
-        return replace(came.to(SignalState.REJECTED, said), completed_at=now)
-    return came.to(SignalState.VALIDATED)
+        reason = "it has no symbol to evaluate"
+        return replace(received.transition_to(SignalState.REJECTED, reason), completed_at=now)
+    return received.transition_to(SignalState.VALIDATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,7 @@ class SignalEffect:
     """Effect of an approved signal; `note` gives the reason of a missing one."""
 
     signal_id: str
-    policy: AutomationMode  # automation policy in force
+    automation: AutomationMode  # automation level at the decision
     step: MembershipStep | None
     note: str | None
     at: datetime

@@ -4,28 +4,28 @@ from collections.abc import Mapping, Sequence
 from math import exp, log
 from typing import Final
 
-# Bounds of a probability: a single vote of 0 or 1 would decide alone.
-LEAST: Final = 0.02
-MOST: Final = 0.98
-CHANCE: Final = 0.25  # Brier score of a constant one half
-PRIOR: Final = 50.0  # outcomes of chance in the prior
+# Bounds of a probability, because a single vote of 0 or 1 would decide alone.
+MIN_PROBABILITY: Final = 0.02
+MAX_PROBABILITY: Final = 0.98
+CHANCE_BRIER: Final = 0.25  # Brier score of a constant one half
+PRIOR_OUTCOMES: Final = 50.0  # outcomes of chance in the prior
 
 
 def clip_probability(probability: float) -> float:
-    """Probability within [0.02, 0.98]."""
-    return min(max(probability, LEAST), MOST)
+    """Clips a probability to [0.02, 0.98]."""
+    return min(max(probability, MIN_PROBABILITY), MAX_PROBABILITY)
 
 
 def pool_probabilities(
     probabilities: Sequence[float], weights: Sequence[float], amplification: float = 1.0
 ) -> float | None:
-    """Probability of the weighted mean log-odds times `amplification`.
+    """Pools probabilities by their weighted mean log-odds times `amplification`.
 
-    Weights are taken in proportion; None where none is above zero. Raises ValueError for a
-    negative weight or lengths that differ.
+    Weights need not add up to 1; None without a positive weight. Raises ValueError for a negative
+    weight or different lengths.
     """
     if len(probabilities) != len(weights) or any(weight < 0.0 for weight in weights):
-        raise ValueError("each probability needs a weight that is not negative")
+        raise ValueError("each probability needs a non-negative weight")
     # Sorted, so that the order of votes does not change the last digit.
     pairs = sorted(zip(weights, map(clip_probability, probabilities), strict=True))
     total = sum(weight for weight, _ in pairs)
@@ -49,17 +49,17 @@ def brier_score(probabilities: Sequence[float], outcomes: Sequence[bool]) -> flo
     if not outcomes:
         return None
     pairs = zip(probabilities, outcomes, strict=True)
-    return sum((said - came) ** 2 for said, came in pairs) / len(outcomes)
+    return sum((forecast - occurred) ** 2 for forecast, occurred in pairs) / len(outcomes)
 
 
 def shrunk_brier_score(total: float, outcomes: int) -> float:
     """Brier score with `PRIOR` outcomes of chance added; `total` is the sum of the squares."""
-    return (total + PRIOR * CHANCE) / (outcomes + PRIOR)
+    return (total + PRIOR_OUTCOMES * CHANCE_BRIER) / (outcomes + PRIOR_OUTCOMES)
 
 
 def brier_skill(shrunk: float) -> float:
     """1 - BS / 0.25: 0 is chance, below it is worse than chance."""
-    return 1.0 - shrunk / CHANCE
+    return 1.0 - shrunk / CHANCE_BRIER
 
 
 def weights_from_skill(skills: Mapping[str, float]) -> dict[str, float] | None:

@@ -1,4 +1,4 @@
-"""Outcome of a signal: whether the symbol beat the median of the universe over the horizon."""
+"""Outcome of a signal: return of the symbol against the median of the universe."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from app.market.domain.models import Bar, Interval
 from app.market.domain.panel import is_redenomination
 
 HOUR_MS: Final = Interval.HOUR.ms
-# A price is carried over this number of bars without trades.
-REACH_MS: Final = 5 * HOUR_MS
-# Missing data is final after this time.
+# Maximum time that a price is carried over bars without trades.
+MAX_CARRY_MS: Final = 5 * HOUR_MS
+# Data still missing after this time is final.
 GRACE: Final = timedelta(hours=6)
-LEAST_NAMES: Final = 15  # smallest universe with a meaningful median; source: QUANT section 12
-LEAST_SHARE: Final = 0.8  # share of the universe with a known return
+MIN_SYMBOLS: Final = 15  # smallest universe with a meaningful median; source: QUANT section 12
+MIN_SHARE: Final = 0.8  # share of the universe with a known return
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +47,18 @@ class OutcomeWindow:
 class SignalOutcome:
     """Outcome of a symbol after a verdict; open until it is recorded.
 
-    A recorded one without `beat` stays unknown, and `reason` says why.
+    A recorded outcome without `outperformed` is unknown, with a `reason`.
     """
 
     window: OutcomeWindow
     booked_at: datetime | None = None
-    beat: bool | None = None
+    outperformed: bool | None = None
     gain: float | None = None  # return of the symbol, as a fraction
     median: float | None = None  # median return of the universe
     universe_size: int | None = None  # number of symbols in the median
     reason: str | None = None
 
-    def unknown(self, reason: str, at: datetime) -> "SignalOutcome":
+    def as_unknown(self, reason: str, at: datetime) -> "SignalOutcome":
         return replace(self, booked_at=at, reason=reason)
 
 
@@ -74,40 +74,44 @@ class UniverseReturns:
     def of(cls, gains: Mapping[str, float], universe: Iterable[str]) -> "UniverseReturns":
         members = set(universe)
         known = [gains[symbol] for symbol in sorted(members & gains.keys())]
-        enough = len(known) >= LEAST_NAMES and len(known) >= LEAST_SHARE * len(members)
+        enough = len(known) >= MIN_SYMBOLS and len(known) >= MIN_SHARE * len(members)
         return cls(gains, median(known) if enough else None, len(known))
 
-    def decided(self, outcome: SignalOutcome, symbol: str, at: datetime) -> SignalOutcome | None:
-        """Final outcome; None as long as its price or the median is unknown.
+    def decide(self, outcome: SignalOutcome, symbol: str, at: datetime) -> SignalOutcome | None:
+        """Returns the final outcome; None while its price or the median is unknown.
 
-        A return equal to the median did not beat it.
+        A return equal to the median is no outperformance.
         """
         gain = self.gains.get(symbol)
         if gain is None or self.median is None:
             return None
         return replace(
-            outcome, booked_at=at, beat=is_above(gain, self.median), gain=gain, median=self.median,
+            outcome,
+            booked_at=at,
+            outperformed=is_above(gain, self.median),
+            gain=gain,
+            median=self.median,
             universe_size=self.universe_size,
-        )  # fmt: skip
+        )
 
-    def why_unknown(self, symbol: str) -> str:
-        """Readable reason of an undecided outcome."""
+    def unknown_reason(self, symbol: str) -> str:
+        """Returns the readable reason of an undecided outcome."""
         if self.median is None:
             return f"only {self.universe_size} symbols have a return"
         return f"there is no price of {symbol}"
 
 
-def window_return(bars: Sequence[Bar], window: OutcomeWindow, *, is_over: bool) -> float | None:
-    """Return of holding the symbol through the window, as a fraction.
+def window_return(bars: Sequence[Bar], window: OutcomeWindow, *, is_delisted: bool) -> float | None:
+    """Computes the return of holding the symbol through the window, as a fraction.
 
     `bars` ascend. A close is carried over bars without trades, up to five in a row; a delisted
     contract realises its last price. None where either price is missing, and across a
     redenomination, also one inside a bar: no market moves by a power of ten within an hour.
     """
-    begun = _start(bars, window)
-    if begun is None:
+    entry = _entry_price(bars, window)
+    if entry is None:
         return None
-    first_ms, price = begun
+    first_ms, price = entry
     within = [bar for bar in bars if first_ms <= bar.opened_ms < window.ends_ms]
     last = within[-1]
     if any(is_redenomination(one.close, other.open) for one, other in pairwise(within)):
@@ -115,17 +119,17 @@ def window_return(bars: Sequence[Bar], window: OutcomeWindow, *, is_over: bool) 
     is_carried = first_ms < window.starts_ms  # the price is the close of the first bar
     if any(is_redenomination(one.open, one.close) for one in within[is_carried:]):
         return None
-    is_near = window.ends_ms - (last.opened_ms + HOUR_MS) <= REACH_MS
-    if not is_near and not is_over:
+    is_near = window.ends_ms - (last.opened_ms + HOUR_MS) <= MAX_CARRY_MS
+    if not is_near and not is_delisted:
         return None
     return last.close / price - 1.0
 
 
-def _start(bars: Sequence[Bar], window: OutcomeWindow) -> tuple[int, float] | None:
+def _entry_price(bars: Sequence[Bar], window: OutcomeWindow) -> tuple[int, float] | None:
     """First bar of the window and its purchase price."""
     at = window.starts_ms
     for bar in bars:
         if bar.opened_ms == at:
             return at, bar.open
-    before = [bar for bar in bars if at - REACH_MS <= bar.opened_ms < at]
+    before = [bar for bar in bars if at - MAX_CARRY_MS <= bar.opened_ms < at]
     return (before[-1].opened_ms, before[-1].close) if before else None

@@ -13,18 +13,18 @@ import numpy as np
 from app.configuration.domain.sections import SignalSettings
 from app.foundation.decimal_math import all_to_millionths, is_above, to_millionths, to_significant
 from app.market.domain.models import Floats
-from app.market.domain.panel import Panel, UnbrokenPanel, until
+from app.market.domain.panel import ContiguousPanel, Panel, truncate
 from app.scoring.domain.board import Board, Card
 from app.signals.domain.models import Direction, SignalClaim
 
-LONGEST_NAME: Final = 64  # length of a source's name, as over HTTP
+MAX_NAME_LENGTH: Final = 64  # length of a source's name, as over HTTP
 
 
 @dataclass(frozen=True, slots=True)
 class SourceInput:
-    """Market data for signal sources; `hourly` holds closed bars only, None before the fill.
+    """Market data for signal sources; `hourly` has closed bars only, None before the fill.
 
-    Bars before a redenomination or a long halt are absent: the others are safe to difference.
+    Bars before a redenomination or a long halt are absent, so differences of the others are valid.
     """
 
     board: Board
@@ -34,7 +34,7 @@ class SourceInput:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedSignal:
-    """Statement of a source about a symbol; rule and time identify it, to send it once."""
+    """Signal of a source; symbol, rule and time identify it, so that it is sent once."""
 
     symbol: str
     rule: str
@@ -44,8 +44,8 @@ class GeneratedSignal:
     confidence: float  # 0..1
     figures: Mapping[str, float] = field(default_factory=dict)
 
-    def is_worth_it(self, rules: SignalSettings) -> bool:
-        """Whether it exceeds the configured thresholds."""
+    def is_significant(self, rules: SignalSettings) -> bool:
+        """True if strength and confidence reach the configured thresholds."""
         return not (
             is_above(rules.source_strength, self.strength)
             or is_above(rules.source_confidence, self.confidence)
@@ -57,11 +57,11 @@ class GeneratedSignal:
 
     @property
     def key(self) -> str:
-        """Id at its source, stable across restarts."""
+        """Id at the source, stable across restarts."""
         return f"{self.symbol}:{self.rule}:{self.moment}"
 
     def claim(self, source: str) -> SignalClaim:
-        """Claim by `source`; the same signal gives the same claim at any time."""
+        """Returns the claim by `source`; the same signal gives the same claim at any time."""
         data: dict[str, Any] = {"rule": self.rule, "at": self.moment, **self.figures}
         return SignalClaim(
             source=source,
@@ -85,21 +85,21 @@ class RuleReadings:
     figures: Mapping[str, Floats]
 
 
-Rule = Callable[[UnbrokenPanel], RuleReadings | None]  # None: the panel is too short
+Rule = Callable[[ContiguousPanel], RuleReadings | None]  # None: the panel is too short
 
 
 def significant_sides(readings: RuleReadings, rules: SignalSettings) -> Floats:
     """(N,) the side where the reading exceeds the thresholds, else 0."""
     strong = all_to_millionths(readings.strength) >= to_millionths(rules.source_strength)
-    sure = all_to_millionths(readings.confidence) >= to_millionths(rules.source_confidence)
-    return np.where(strong & sure, readings.side, 0.0)
+    confident = all_to_millionths(readings.confidence) >= to_millionths(rules.source_confidence)
+    return np.where(strong & confident, readings.side, 0.0)
 
 
 def find_new_signals(
-    name: str, rule: Rule, panel: UnbrokenPanel, rules: SignalSettings, at: datetime
+    name: str, rule: Rule, panel: ContiguousPanel, rules: SignalSettings, at: datetime
 ) -> list[GeneratedSignal]:
-    """Signals of the last bar that were absent one bar before: a lasting one is sent once."""
-    now, before = rule(panel), rule(until(panel, -1))
+    """Finds signals of the last bar that were absent one bar before."""
+    now, before = rule(panel), rule(truncate(panel, -1))
     if now is None:
         return []
     sides = significant_sides(now, rules)
@@ -120,78 +120,81 @@ def find_new_signals(
 
 
 def select_signals(
-    ideas: Iterable[GeneratedSignal], board: Board, rules: SignalSettings
+    signals: Iterable[GeneratedSignal], board: Board, rules: SignalSettings
 ) -> list[GeneratedSignal]:
-    """Significant signals about scored symbols, the strongest first."""
-    worth = [
-        one
-        for one in ideas
-        if one.is_worth_it(rules)
-        and (card := board.card(one.symbol)) is not None
+    """Selects significant signals about scored symbols, the strongest first."""
+    significant = [
+        signal
+        for signal in signals
+        if signal.is_significant(rules)
+        and (card := board.card(signal.symbol)) is not None
         and card.composite is not None
     ]
-    return sorted(worth, key=lambda one: (-to_millionths(one.strength), one.symbol, one.rule))
+    return sorted(significant, key=lambda one: (-to_millionths(one.strength), one.symbol, one.rule))
 
 
 FUNDAMENTAL: Final = "fundamental"
-LEAST_NAMES: Final = 15  # among fewer nothing is extreme
-_MAD: Final = 1.4826  # of the standard deviation of a normal variable
-_HALF_STRONG: Final = 3.0  # robust deviations from the median: strength one half
+MIN_SYMBOLS: Final = 15  # minimum number of symbols to call one extreme
+_MAD: Final = 1.4826  # median absolute deviations per standard deviation of a normal variable
+_HALF_STRENGTH_DEVIATION: Final = 3.0  # robust deviations from the median with strength one half
 
 
 @dataclass(frozen=True, slots=True)
-class Extreme:
-    """A factor far from its median speaks against what is high, and for what is low."""
+class ExtremeRule:
+    """Rule: sell symbols far above the median of a factor, buy symbols far below it."""
 
     factor: str
-    is_of_highs_only: bool = False
+    is_high_only: bool = False
 
 
-RULES: Final[Mapping[str, Extreme]] = MappingProxyType(
+RULES: Final[Mapping[str, ExtremeRule]] = MappingProxyType(
     {
-        "funding_extreme": Extreme("funding_rate"),
-        "open_interest_surge": Extreme("open_interest_change", is_of_highs_only=True),
-        "volume_regime": Extreme("volume_growth"),
+        "funding_extreme": ExtremeRule("funding_rate"),
+        "open_interest_surge": ExtremeRule("open_interest_change", is_high_only=True),
+        "volume_regime": ExtremeRule("volume_growth"),
     }
 )
 
 
-def find_fundamental_signals(seen: SourceInput) -> list[GeneratedSignal]:
-    """Each rule once a day for a symbol; as sure as the symbol's score is."""
-    return [idea for name, rule in RULES.items() for idea in _ideas(name, rule, seen.board)]
+def find_fundamental_signals(source_input: SourceInput) -> list[GeneratedSignal]:
+    """Finds extremes, each rule once a day and symbol; confidence is that of the score."""
+    board = source_input.board
+    return [
+        signal for name, rule in RULES.items() for signal in _extreme_signals(name, rule, board)
+    ]
 
 
-def _ideas(name: str, rule: Extreme, board: Board) -> list[GeneratedSignal]:
+def _extreme_signals(name: str, rule: ExtremeRule, board: Board) -> list[GeneratedSignal]:
     at = board.as_of.replace(hour=0, minute=0, second=0, microsecond=0)
     known = {
         card.symbol: raw for card in board.cards if (raw := _raw(card, rule.factor)) is not None
     }
-    if len(known) < LEAST_NAMES:
+    if len(known) < MIN_SYMBOLS:
         return []
     middle = median(known.values())
     spread = _MAD * median(abs(raw - middle) for raw in known.values())
     if spread <= 0.0:
         return []
-    ideas = []
+    signals = []
     for symbol, raw in known.items():
         card, deviation = board.card(symbol), (raw - middle) / spread
-        if card is None or card.confidence is None or (rule.is_of_highs_only and deviation < 0.0):
+        if card is None or card.confidence is None or (rule.is_high_only and deviation < 0.0):
             continue
-        ideas.append(
+        signals.append(
             GeneratedSignal(
                 symbol=symbol,
                 rule=name,
                 at=at,
                 direction=Direction.SELL if deviation > 0.0 else Direction.BUY,
-                strength=abs(deviation) / (abs(deviation) + _HALF_STRONG),
+                strength=abs(deviation) / (abs(deviation) + _HALF_STRENGTH_DEVIATION),
                 confidence=card.confidence.level,
                 figures={rule.factor: raw, "median": middle, "deviation": deviation},
             )
         )
-    return ideas
+    return signals
 
 
 def _raw(card: Card, factor: str) -> float | None:
-    """Rounded: where all are equal there is no spread, and no side of the median."""
+    """Raw value, rounded so that equal values have no deviation from the median."""
     raw = next((one.raw for one in card.factors if one.name == factor), None)
     return float(to_significant(raw)) if raw is not None and isfinite(raw) else None

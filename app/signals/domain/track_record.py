@@ -1,4 +1,4 @@
-"""How good the probabilities of an agent or a source have been, and the weight that they earn."""
+"""Forecast records of agents and sources: calibration, Brier skill and resulting weights."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,127 +11,135 @@ from app.foundation.decimal_math import ONE, to_millionths
 from app.signals.domain.models import Direction
 from app.signals.domain.opinion_pool import brier_skill, shrunk_brier_score, weights_from_skill
 
-BINS: Final = 10  # of probabilities, equally wide
+BINS: Final = 10  # probability bins of equal width
 UNPROVEN: Final = 0.2  # trust in a source without skill
 SourceKey = tuple[str, str]  # a source and one of its signal types
 
 
 class ForecastKind(StrEnum):
-    """Whose probabilities they are."""
+    """Kind of forecaster, which defines the forecast event."""
 
-    AGENT = "agent"  # that the symbol beats the median
-    SOURCE = "source"  # that the signal is right: what it claims
+    AGENT = "agent"  # event: the symbol outperforms the median
+    SOURCE = "source"  # event: the signal is right
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationBin:
-    """Forecasts of about the same probability."""
+    """Forecasts of similar probability and their outcomes."""
 
     number: int  # 0..9, from the lowest
     outcomes: int = 0
-    said: float = 0.0  # sum of the probabilities
-    came: int = 0  # how often it came so
-    squares: float = 0.0  # sum of the squared distances
+    forecast_sum: float = 0.0  # sum of the probabilities
+    occurrences: int = 0  # number of outcomes in which the event occurred
+    squared_error_sum: float = 0.0  # of forecasts from outcomes
 
-    def add_forecast(self, probability: float, came: bool) -> "CalibrationBin":
-        """Add one forecast and its outcome."""
+    def add_forecast(self, probability: float, occurred: bool) -> "CalibrationBin":
+        """Returns the record with one more forecast and its outcome."""
         return replace(
             self,
             outcomes=self.outcomes + 1,
-            said=self.said + probability,
-            came=self.came + came,
-            squares=self.squares + (probability - came) ** 2,
+            forecast_sum=self.forecast_sum + probability,
+            occurrences=self.occurrences + occurred,
+            squared_error_sum=self.squared_error_sum + (probability - occurred) ** 2,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ForecastRecord:
-    """All forecasts of one agent or source whose outcome is known, by how sure they were."""
+    """Forecasts with known outcome of one agent or source, in bins of probability."""
 
-    bins: tuple[CalibrationBin, ...] = ()  # that are not empty, ascending
+    bins: tuple[CalibrationBin, ...] = ()  # non-empty bins, ascending
 
     @property
     def outcomes(self) -> int:
         return sum(one.outcomes for one in self.bins)
 
     @property
-    def came(self) -> int:
-        return sum(one.came for one in self.bins)
+    def occurrences(self) -> int:
+        return sum(one.occurrences for one in self.bins)
 
     @property
     def brier(self) -> float | None:
         """Brier score; None without any outcome."""
-        return sum(one.squares for one in self.bins) / self.outcomes if self.outcomes else None
+        return (
+            sum(one.squared_error_sum for one in self.bins) / self.outcomes
+            if self.outcomes
+            else None
+        )
 
     @property
     def skill(self) -> float:
         """1 - BS / 0.25 with 50 outcomes of chance as prior: 0 without any outcome."""
-        return brier_skill(shrunk_brier_score(sum(one.squares for one in self.bins), self.outcomes))
+        return brier_skill(
+            shrunk_brier_score(sum(one.squared_error_sum for one in self.bins), self.outcomes)
+        )
 
     @property
     def calibration_error(self) -> float | None:
-        """Mean distance, over all forecasts, of a bin's mean forecast from its frequency."""
+        """Mean distance of forecast and observed frequency of a bin, weighted by forecasts."""
         if not self.outcomes:
             return None
-        return sum(abs(one.said - one.came) for one in self.bins) / self.outcomes
+        return sum(abs(one.forecast_sum - one.occurrences) for one in self.bins) / self.outcomes
 
-    def add_forecast(self, probability: float, came: bool) -> "ForecastRecord":
-        """Add one forecast and its outcome."""
+    def add_forecast(self, probability: float, occurred: bool) -> "ForecastRecord":
+        """Returns the record with one more forecast and its outcome."""
         number = bin_index(probability)
         known = {one.number: one for one in self.bins}
-        known[number] = known.get(number, CalibrationBin(number)).add_forecast(probability, came)
+        known[number] = known.get(number, CalibrationBin(number)).add_forecast(
+            probability, occurred
+        )
         return ForecastRecord(tuple(known[one] for one in sorted(known)))
 
 
 def claimed_probability(strength: float, confidence: float) -> float:
-    """Probability of being right that a source claims: from 1/2 to 1."""
+    """Returns the probability of being right that a source claims: from 1/2 to 1."""
     return 0.5 + 0.5 * strength * confidence
 
 
 def trust(record: ForecastRecord) -> float:
-    """Factor k of a source's claim: 0.2 + 0.8 n / (n + 50) max(0, skill).
+    """Returns factor k of a source's claim: 0.2 + 0.8 n / (n + 50) max(0, skill).
 
-    `ForecastRecord.skill` has the factor n / (n + 50) already.
+    `ForecastRecord.skill` includes the factor n / (n + 50).
     """
     return UNPROVEN + (1.0 - UNPROVEN) * max(0.0, record.skill)
 
 
-def is_proven(record: ForecastRecord, least: int) -> bool:
-    """Whether a source has skill; unknown, hence false, below `least` outcomes."""
-    return record.outcomes >= least and to_millionths(record.skill) > 0
+def is_proven(record: ForecastRecord, min_outcomes: int) -> bool:
+    """True if a source has positive skill over at least `min_outcomes` outcomes."""
+    return record.outcomes >= min_outcomes and to_millionths(record.skill) > 0
 
 
 def bin_index(probability: float) -> int:
-    """Bin 0..9 of a probability; one half begins the sixth."""
+    """Returns the bin 0..9 of a probability; one half is the lower bound of the sixth bin."""
     return min(to_millionths(probability) * BINS // ONE, BINS - 1)
 
 
 def agent_weights(
-    records: Mapping[str, ForecastRecord], agents: Iterable[str], least: int
+    records: Mapping[str, ForecastRecord], agents: Iterable[str], min_outcomes: int
 ) -> dict[str, float] | None:
-    """Weights that follow skill; None, for equal weights, without any skilled agent.
+    """Computes weights by skill; None, for equal weights, without any skilled agent.
 
-    An agent with fewer than `least` outcomes has no known skill: it weighs nothing beside one
-    with known skill.
+    An agent with fewer than `min_outcomes` outcomes has no known skill, hence no weight beside an
+    agent with known skill.
     """
     known = {
         name: records[name].skill
         for name in agents
-        if name in records and records[name].outcomes >= least
+        if name in records and records[name].outcomes >= min_outcomes
     }
     return weights_from_skill(known)
 
 
-def outcome_matches(direction: Direction, beat: bool) -> bool | None:
-    """Whether a signal was right; None for a neutral one."""
+def outcome_matches(direction: Direction, outperformed: bool) -> bool | None:
+    """True if a signal was right; None for a neutral one."""
     if direction is Direction.NEUTRAL:
         return None
-    return beat is (direction is Direction.BUY)
+    return outperformed is (direction is Direction.BUY)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceCounts:
-    """How many signals of one source are in which state."""
+    """Number of signals of one source by state."""
 
     source: str
     states: Mapping[str, int]
@@ -152,8 +160,8 @@ class AgentCounts:
     mean_probability: float | None
 
     @classmethod
-    def silent(cls, agent: str) -> "AgentCounts":
-        """Of one that was not asked."""
+    def empty(cls, agent: str) -> "AgentCounts":
+        """Counts of an agent without votes."""
         return cls(agent, 0, 0, 0, 0, 0, 0, 0, None)
 
 
@@ -165,7 +173,7 @@ class SignalCounts:
 
     @property
     def states(self) -> dict[str, int]:
-        """Over all sources."""
+        """Number of signals of all sources by state."""
         total: Counter[str] = Counter()
         for one in self.sources:
             total.update(one.states)
@@ -180,7 +188,7 @@ class SignalCounts:
 class SignalQueue:
     """Number and age of waiting signals."""
 
-    waiting: int  # to be judged
-    oldest_received_at: datetime | None  # when the first of those came in
-    failed: int  # could not be evaluated
-    open_outcomes: int  # verdicts of which it is not known yet what came
+    waiting: int  # signals that wait for their evaluation
+    oldest_received_at: datetime | None  # arrival of the oldest waiting signal
+    failed: int  # signals that could not be evaluated
+    open_outcomes: int  # verdicts whose outcome is not known yet

@@ -1,4 +1,4 @@
-"""Approved signals become proposals or changes of the portfolio, each at most once."""
+"""Applies approved signals as proposals or changes of the portfolio, each at most once."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,7 +31,7 @@ from app.portfolio.services.views import MemberView, weakest
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
 from app.portfolio.storage.replacements import ReplacementRepository
-from app.signals.domain.evaluated_signal import EvaluatedSignal, format_reason, policy_for
+from app.signals.domain.evaluated_signal import EvaluatedSignal, automation_for, format_reason
 from app.signals.domain.models import (
     Direction,
     MembershipStep,
@@ -49,11 +49,11 @@ _WAIVED = frozenset({ReplacementBlock.UNCONFIRMED})
 async def plan_step(
     signal: Signal, portfolio: Portfolio, context: DecisionContext, unit: UnitOfWork
 ) -> MembershipStep | str:
-    """Membership change of a signal, or the reason for none."""
+    """Returns the membership change of a signal, or the reason for none."""
     symbol = signal.claim.symbol
     members = tuple(member.symbol for member in portfolio.members)
     if symbol is None or signal.claim.direction is Direction.NEUTRAL:
-        return "it asks for nothing"
+        return "it requests no change"
     if signal.claim.direction is Direction.SELL:
         if symbol not in members:
             return f"{symbol} is not a member"
@@ -73,9 +73,9 @@ async def _plan_replacement(
 ) -> MembershipStep | str:
     """Replacement of the weakest member, if the gain exceeds noise and cost."""
     names = [
-        one
-        for one in weakest(portfolio, context)
-        if not context.controls.is_pinned(one) and not context.is_paused(one)
+        name
+        for name in weakest(portfolio, context)
+        if not context.controls.is_pinned(name) and not context.is_paused(name)
     ]
     if not names:
         return "the portfolio is full, and no member may be replaced"
@@ -113,71 +113,73 @@ def _refusal_reason(symbol: str, others: tuple[str, ...], context: DecisionConte
         context.configuration,
         map(context.sector, others),
     )
-    return None if refused is None else f"{symbol} may not come in: {refused.reason.value}"
+    return None if refused is None else f"{symbol} cannot be added: {refused.reason.value}"
 
 
-Ready = Callable[[], Awaitable[None]]
-Within = Callable[[UnitOfWork, int], Awaitable[None]]
-Changed = CommandResult[MemberView] | CommandResult[RemoveResult] | CommandResult[ReplaceResult]
+Prepare = Callable[[], Awaitable[None]]
+InTransaction = Callable[[UnitOfWork, int], Awaitable[None]]
+StepResult = CommandResult[MemberView] | CommandResult[RemoveResult] | CommandResult[ReplaceResult]
 
 
 async def execute_step(
     portfolio: PortfolioService,
     step: MembershipStep,
     reason: str,
-    who: Command,
-    ready: Ready,
-    within: Within,
+    command: Command,
+    prepare: Prepare,
+    in_transaction: InTransaction,
     render: Render[Any] | None = None,
-) -> Changed:
-    """Create one version of the portfolio, `within` in the same transaction; raises its errors."""
+) -> StepResult:
+    """Changes the portfolio, with `in_transaction` in the same transaction; raises its errors."""
 
-    async def ends(unit: UnitOfWork, done: MemberView | RemoveResult | ReplaceResult) -> None:
-        await within(unit, done.version)
+    async def finish(unit: UnitOfWork, result: MemberView | RemoveResult | ReplaceResult) -> None:
+        await in_transaction(unit, result.version)
 
-    hooks: TransactionHooks[Any] = TransactionHooks(ready, ends)
+    hooks: TransactionHooks[Any] = TransactionHooks(prepare, finish)
     if step.move is MembershipMove.ADD:
-        return await portfolio.add(step.symbol, reason, who, render, hooks)
+        return await portfolio.add(step.symbol, reason, command, render, hooks)
     if step.move is MembershipMove.REMOVE:
         return await portfolio.remove(
-            step.symbol, reason, who, render, TransactionHooks(ready, ends)
+            step.symbol, reason, command, render, TransactionHooks(prepare, finish)
         )
     old = step.old_symbol or ""
     return await portfolio.replace(
-        old, step.symbol, reason, who, render, TransactionHooks(ready, ends)
+        old, step.symbol, reason, command, render, TransactionHooks(prepare, finish)
     )
 
 
 async def mark_applied(unit: UnitOfWork, signal_id: str, version: int, at: datetime) -> None:
-    """Mark a signal as applied in this version of the portfolio.
+    """Marks a signal as applied in `version` of the portfolio.
 
-    Raises ConflictError(invalid_state_transition) for one that is not approved.
+    Raises ConflictError(invalid_state_transition) for a signal that is not approved.
     """
-    judged = await unit.get(SignalRepository).one(signal_id)
-    signal = judged.signal.to(SignalState.APPLIED, f"version {version} of the portfolio")
-    done = replace(judged, signal=signal)
-    await unit.get(SignalRepository).save([done])
-    publish_signals(unit, [done], at)
+    evaluated = await unit.get(SignalRepository).one(signal_id)
+    signal = evaluated.signal.transition_to(
+        SignalState.APPLIED, f"version {version} of the portfolio"
+    )
+    applied = replace(evaluated, signal=signal)
+    await unit.get(SignalRepository).save([applied])
+    publish_signals(unit, [applied], at)
 
 
 def step_from_action(action: Mapping[str, Any]) -> MembershipStep:
-    """Membership change stored in a proposal."""
+    """Returns the membership change stored in a proposal."""
     return MembershipStep(MembershipMove(action["move"]), action["symbol"], action["old_symbol"])
 
 
-def make_proposal(
+def create_proposal(
     proposal_id: str,
-    judged: EvaluatedSignal,
+    evaluated: EvaluatedSignal,
     step: MembershipStep,
     version: int,
     context: DecisionContext,
-    lasts: timedelta,
+    ttl: timedelta,
 ) -> Proposal:
-    """Proposal of the change of a signal; it expires with the signal at the latest."""
-    verdict = judged.verdict
+    """Creates the proposal of a signal's change; it expires with the signal at the latest."""
+    verdict = evaluated.verdict
     evaluation = None if verdict is None else verdict.evaluation
     action = {
-        "signal_id": judged.signal.signal_id,
+        "signal_id": evaluated.signal.signal_id,
         "move": step.move.value,
         "symbol": step.symbol,
         "old_symbol": step.old_symbol,
@@ -191,38 +193,38 @@ def make_proposal(
         subject=step.symbol,
         state=ProposalState.OPEN,
         version=version,
-        reason=format_reason(judged),
+        reason=format_reason(evaluated),
         action=action,
         opened_at=context.at,
-        expires_at=min(context.at + lasts, judged.signal.expires_at),
+        expires_at=min(context.at + ttl, evaluated.signal.expires_at),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class ProposedSignals:
-    """Executes approved proposals that a signal led to."""
+class SignalProposalExecutor:
+    """Executes approved proposals of signals."""
 
     portfolio: PortfolioService
     clock: Clock
 
-    async def __call__(self, approval: Approval) -> Changed:
+    async def __call__(self, approval: Approval) -> StepResult:
         """Changes the portfolio; signal, effect and proposal end in the same transaction."""
         action = approval.proposal.action
 
-        async def signal_ends(unit: UnitOfWork, version: int) -> None:
+        async def finish(unit: UnitOfWork, version: int) -> None:
             signal_id = action["signal_id"]
-            await unit.get(SignalEffectRepository).carried_out(signal_id, version)
+            await unit.get(SignalEffectRepository).set_version(signal_id, version)
             await mark_applied(unit, signal_id, version, self.clock())
             await approval.end(unit, None, version)
 
-        why = f"{approval.reason} ({approval.proposal.reason})"[:500]
+        reason = f"{approval.reason} ({approval.proposal.reason})"[:500]
         return await execute_step(
             self.portfolio,
             step_from_action(action),
-            why,
+            reason,
             approval.command,
             approval.ready,
-            signal_ends,
+            finish,
             approval.render,
         )
 
@@ -237,17 +239,17 @@ async def _no_preparation() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """A change that the policy lets happen by itself."""
+class AutomaticStep:
+    """A membership change that automation executes without a proposal."""
 
-    judged: EvaluatedSignal
+    evaluated: EvaluatedSignal
     step: MembershipStep
     version: int  # of the portfolio at the decision
 
 
 @dataclass(frozen=True, slots=True)
 class SignalActions:
-    """Applies approved signals; each effect is stored in its own transaction, so it acts once."""
+    """Applies approved signals, each once: its effect is stored in the same transaction."""
 
     database: Database
     contexts: DecisionContextFactory
@@ -255,8 +257,8 @@ class SignalActions:
     new_id: NewId
     _mark: CommitMark = field(default_factory=CommitMark, init=False)
 
-    async def act(self) -> int:
-        """Apply, propose or note all approved signals without an effect; returns their number."""
+    async def apply_approved(self) -> int:
+        """Applies, proposes or records approved signals without an effect; returns their number."""
         if self._mark.is_newest(self.database):
             return 0
         now, commits = self.contexts.clock(), self.database.commits
@@ -266,33 +268,35 @@ class SignalActions:
             self._mark.move(commits)
         for signal_id in waiting:
             with self.contexts.refusals.counted():
-                due = await self.database.run(self._deciding(signal_id))
-            if due is not None:
-                await self._carry_out(due)
+                automatic = await self.database.run(self._decision(signal_id))
+            if automatic is not None:
+                await self._execute(automatic)
         return len(waiting)
 
-    def _deciding(self, signal_id: str) -> Callable[[UnitOfWork], Awaitable[Due | None]]:
-        async def decide(unit: UnitOfWork) -> Due | None:
+    def _decision(self, signal_id: str) -> Callable[[UnitOfWork], Awaitable[AutomaticStep | None]]:
+        async def decide(unit: UnitOfWork) -> AutomaticStep | None:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
-            if await unit.get(SignalEffectRepository).of([signal_id]):
-                return None  # another process was first
+            if await unit.get(SignalEffectRepository).load([signal_id]):
+                return None  # another process has decided
             context = await self.contexts.of(unit)
             context.require_fresh_members(portfolio)
-            judged = await unit.get(SignalRepository).one(signal_id)
-            if judged.verdict is None:
+            evaluated = await unit.get(SignalRepository).one(signal_id)
+            if evaluated.verdict is None:
                 return None
             rules = context.configuration.signals
-            policy = policy_for(judged.signal, judged.verdict, rules)
-            step = await plan_step(judged.signal, portfolio, context, unit)
+            automation = automation_for(evaluated.signal, evaluated.verdict, rules)
+            step = await plan_step(evaluated.signal, portfolio, context, unit)
             if isinstance(step, str):
-                effect = SignalEffect(signal_id, policy, None, step, context.at)
-            elif policy is AutomationMode.AUTO:
-                return Due(judged, step, portfolio.version)
-            elif policy is AutomationMode.PROPOSE:
-                made = await self._propose(unit, judged, step, portfolio.version, context)
-                effect = SignalEffect(signal_id, policy, step, None, context.at, made.proposal_id)
+                effect = SignalEffect(signal_id, automation, None, step, context.at)
+            elif automation is AutomationMode.AUTO:
+                return AutomaticStep(evaluated, step, portfolio.version)
+            elif automation is AutomationMode.PROPOSE:
+                proposal = await self._propose(unit, evaluated, step, portfolio.version, context)
+                effect = SignalEffect(
+                    signal_id, automation, step, None, context.at, proposal.proposal_id
+                )
             else:
-                effect = SignalEffect(signal_id, policy, step, "only observed", context.at)
+                effect = SignalEffect(signal_id, automation, step, "only observed", context.at)
             await unit.get(SignalEffectRepository).add(effect)
             return None
 
@@ -301,56 +305,57 @@ class SignalActions:
     async def _propose(
         self,
         unit: UnitOfWork,
-        judged: EvaluatedSignal,
+        evaluated: EvaluatedSignal,
         step: MembershipStep,
         version: int,
         context: DecisionContext,
     ) -> Proposal:
-        """Open a proposal; it supersedes an older one about the same symbol."""
+        """Opens a proposal, which supersedes older ones about the same symbol."""
         for old in await unit.get(ProposalRepository).all_open(_KINDS):
             if old.subject == step.symbol:
-                said = Decision(context.at, "schedule", "a newer signal asks for it")
-                now = old.at(context.now_after(old.opened_at))
-                is_open = now.state is ProposalState.OPEN
+                decision = Decision(context.at, "schedule", "superseded by a newer signal")
+                current = old.at(context.now_after(old.opened_at))
+                is_open = current.state is ProposalState.OPEN
                 await close_proposal(
-                    unit, now.ended(ProposalState.SUPERSEDED, said) if is_open else now
+                    unit, current.ended(ProposalState.SUPERSEDED, decision) if is_open else current
                 )
-        lasts = timedelta(seconds=context.configuration.automation.proposal_ttl_s)
-        made = make_proposal(self.new_id(), judged, step, version, context, lasts)
-        await unit.get(ProposalRepository).open(made)
+        ttl = timedelta(seconds=context.configuration.automation.proposal_ttl_s)
+        proposal = create_proposal(self.new_id(), evaluated, step, version, context, ttl)
+        await unit.get(ProposalRepository).open(proposal)
         unit.publish_after_commit(
             ProposalOpened(
-                made.proposal_id, made.kind.value, made.subject, version, made.expires_at,
-                context.at,
+                proposal.proposal_id, proposal.kind.value, proposal.subject, version,
+                proposal.expires_at, context.at,
             )
         )  # fmt: skip
-        return made
+        return proposal
 
-    async def _carry_out(self, due: Due) -> None:
-        """Run the ordinary use case; store its refusal, without a retry."""
-        who = Command(_ACTOR, self.new_id(), if_match=due.version)
-        signal_id = due.judged.signal.signal_id
+    async def _execute(self, automatic: AutomaticStep) -> None:
+        """Executes the ordinary use case; a refusal is stored as the effect, without a retry."""
+        command = Command(_ACTOR, self.new_id(), if_match=automatic.version)
+        signal_id = automatic.evaluated.signal.signal_id
+        reason = format_reason(automatic.evaluated)
 
-        async def within(unit: UnitOfWork, version: int) -> None:
+        async def store_effect(unit: UnitOfWork, version: int) -> None:
             now = self.contexts.clock()
-            made = SignalEffect(
-                signal_id, AutomationMode.AUTO, due.step, None, now, version=version
+            effect = SignalEffect(
+                signal_id, AutomationMode.AUTO, automatic.step, None, now, version=version
             )
-            await unit.get(SignalEffectRepository).add(made)
+            await unit.get(SignalEffectRepository).add(effect)
             await mark_applied(unit, signal_id, version, now)
 
         try:
             await execute_step(
-                self.portfolio, due.step, format_reason(due.judged), who, _no_preparation, within
+                self.portfolio, automatic.step, reason, command, _no_preparation, store_effect
             )
         except PreconditionFailedError:
-            return  # the portfolio has changed: the next run decides again
+            return  # the portfolio has changed, so the next run decides again
         except (RefusedError, ConflictError) as error:
             now = self.contexts.clock()
             failed = SignalEffect(
-                signal_id, AutomationMode.AUTO, due.step, f"{error.code}: {error.detail}", now
+                signal_id, AutomationMode.AUTO, automatic.step, f"{error.code}: {error.detail}", now
             )
             async with self.database.write() as unit:
                 await unit.get(PortfolioRepository).load(for_update=True)
-                if not await unit.get(SignalEffectRepository).of([signal_id]):
+                if not await unit.get(SignalEffectRepository).load([signal_id]):
                     await unit.get(SignalEffectRepository).add(failed)

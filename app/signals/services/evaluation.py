@@ -32,82 +32,86 @@ from app.signals.domain.outcomes import OutcomeWindow
 from app.signals.domain.track_record import ForecastRecord, SourceKey, agent_weights
 from app.signals.storage.statistics import SignalRecordRepository
 
-Answer = AgentVote | Abstention
+AgentAnswer = AgentVote | Abstention
 _log = structlog.get_logger("signals")
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalVotes:
-    """Answers by symbol and agent, on one board."""
+    """Answers of external agents by symbol and agent, on one board."""
 
     board_id: str | None = None
-    answers: Mapping[str, Mapping[str, Answer]] = field(default_factory=dict)
+    answers: Mapping[str, Mapping[str, AgentAnswer]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class ExternalAgents:
-    """One question at a time for each agent; a hanging one gets no other meanwhile."""
+    """Asks external agents, one request at a time for each agent, also if it hangs."""
 
     agents: tuple[Agent, ...]
-    _asked: dict[str, "Future[Answer]"] = field(default_factory=dict)
+    _pending: dict[str, "Future[AgentAnswer]"] = field(default_factory=dict)
 
     @classmethod
     def from_agents(cls, agents: Iterable[Agent]) -> "ExternalAgents":
-        return cls(tuple(agent for agent in agents if agent.is_outside))
+        return cls(tuple(agent for agent in agents if agent.is_external))
 
-    async def answers(self, evidence: SignalFeatures, rules: SignalSettings) -> dict[str, Answer]:
-        """Answers by name within `rules.agent_timeout` seconds; an error is an abstention."""
-        said = await asyncio.gather(*(self._answer(one, evidence, rules) for one in self.agents))
-        return {agent.name: one for agent, one in zip(self.agents, said, strict=True)}
+    async def answers(
+        self, features: SignalFeatures, rules: SignalSettings
+    ) -> dict[str, AgentAnswer]:
+        """Requests answers within `rules.agent_timeout_s`; an error is an abstention."""
+        answers = await asyncio.gather(
+            *(self._answer(agent, features, rules) for agent in self.agents)
+        )
+        return {agent.name: answer for agent, answer in zip(self.agents, answers, strict=True)}
 
     async def _answer(
-        self, agent: Agent, evidence: SignalFeatures, rules: SignalSettings
-    ) -> Answer:
-        before = self._asked.get(agent.name)
-        if before is not None and not before.done():
-            return Abstention("it is still busy with an earlier question")
-        asked = self._asked[agent.name] = _ask_in_thread(agent, evidence, rules)
+        self, agent: Agent, features: SignalFeatures, rules: SignalSettings
+    ) -> AgentAnswer:
+        earlier = self._pending.get(agent.name)
+        if earlier is not None and not earlier.done():
+            return Abstention("it is still busy with an earlier request")
+        pending = self._pending[agent.name] = _request_in_thread(agent, features, rules)
         try:
             async with asyncio.timeout(rules.agent_timeout_s):
-                return await asyncio.shield(asyncio.wrap_future(asked))
+                return await asyncio.shield(asyncio.wrap_future(pending))
         except TimeoutError:
             return Abstention(f"it did not answer within {rules.agent_timeout_s:g} s")
 
 
-def _ask_in_thread(
-    agent: Agent, evidence: SignalFeatures, rules: SignalSettings
-) -> "Future[Answer]":
-    """A daemon thread: one that never ends must not keep the process from ending."""
-    future: Future[Answer] = Future()
+def _request_in_thread(
+    agent: Agent, features: SignalFeatures, rules: SignalSettings
+) -> "Future[AgentAnswer]":
+    """Calls the agent in a daemon thread, so that a hanging agent cannot block the shutdown."""
+    future: Future[AgentAnswer] = Future()
 
-    def ask() -> None:
+    def call() -> None:
         try:
-            future.set_result(_valid_vote(agent(evidence, rules)))
+            future.set_result(_valid_vote(agent(features, rules)))
         except Exception as error:  # noqa: BLE001  # a plug-in may raise any error
             _log.warning("agent_failed", agent=agent.name, cause=type(error).__name__)
             future.set_result(Abstention(f"it failed: {type(error).__name__}"))
 
-    threading.Thread(target=ask, name=f"agent-{agent.name}", daemon=True).start()
+    threading.Thread(target=call, name=f"agent-{agent.name}", daemon=True).start()
     return future
 
 
-def _valid_vote(said: object) -> Answer:
-    """Answer of an agent, as an abstention if it is no valid vote."""
-    if isinstance(said, Abstention):
-        return said
-    if not isinstance(said, AgentVote):
-        return Abstention("it gave no opinion")
-    numbers = (said.probability, said.confidence, *said.figures.values())
-    if not all(isfinite(one) for one in numbers) or not 0.0 <= said.probability <= 1.0:
-        return Abstention("it gave a number that cannot be")
-    sure = min(max(said.confidence, 0.0), 1.0)
-    return replace(said, probability=clip_probability(said.probability), confidence=sure)
+def _valid_vote(answer: object) -> AgentAnswer:
+    """Returns the answer of an agent, or an abstention if it is no valid vote."""
+    if isinstance(answer, Abstention):
+        return answer
+    if not isinstance(answer, AgentVote):
+        return Abstention("it gave no vote")
+    numbers = (answer.probability, answer.confidence, *answer.figures.values())
+    if not all(isfinite(number) for number in numbers) or not 0.0 <= answer.probability <= 1.0:
+        return Abstention("it gave an invalid number")
+    confidence = min(max(answer.confidence, 0.0), 1.0)
+    return replace(answer, probability=clip_probability(answer.probability), confidence=confidence)
 
 
 def publish_signals(unit: UnitOfWork, changed: Iterable[EvaluatedSignal], at: datetime) -> None:
-    """Publish the current state of each signal after the commit."""
-    for one in changed:
-        signal, verdict = one.signal, one.verdict
+    """Publishes the current state of each signal after the commit."""
+    for evaluated in changed:
+        signal, verdict = evaluated.signal, evaluated.verdict
         evaluation = None if verdict is None else verdict.evaluation
         unit.publish_after_commit(
             SignalChanged(
@@ -125,14 +129,14 @@ def publish_signals(unit: UnitOfWork, changed: Iterable[EvaluatedSignal], at: da
         )
 
 
-_STALE = "the market data of {} is too old to judge it"
+_STALE = "the market data of {} is too old to evaluate it"
 _ABSENT = "{} is not on the board"
-_NOBODY = ExternalVotes()
-_NEW = ForecastRecord()  # record of an unknown source
+_NO_VOTES = ExternalVotes()
+_NO_RECORD = ForecastRecord()  # record of an unknown source
 
 
 @dataclass(frozen=True, slots=True)
-class Skills:
+class ForecastSkills:
     """Skill of agents and sources in one transaction."""
 
     weights: Mapping[str, float] | None = None  # by skill; None for equal weights
@@ -144,59 +148,61 @@ class SignalEvaluator:
     """Evaluates signals; the context of all symbols is cached per board."""
 
     agents: tuple[Agent, ...] = AGENTS
-    outside: ExternalAgents = field(init=False)
-    _around: dict[str, UniverseContext] = field(default_factory=dict)
+    external: ExternalAgents = field(init=False)
+    _universe_by_board: dict[str, UniverseContext] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.outside = ExternalAgents.from_agents(self.agents)
+        self.external = ExternalAgents.from_agents(self.agents)
 
     @property
     def needs_external_votes(self) -> bool:
-        """Whether external agents must be asked first, outside any transaction."""
-        return bool(self.outside.agents)
+        """True if external agents must vote first, outside of a transaction."""
+        return bool(self.external.agents)
 
-    async def ask(
+    async def request_votes(
         self, signals: Iterable[Signal], context: DecisionContext, board: Board
     ) -> ExternalVotes:
-        """Answers of external agents about the symbols of `signals`, one question each."""
-        symbols = {one.claim.symbol for one in signals if one.claim.symbol is not None}
+        """Requests votes of external agents on the symbols of `signals`, one request each."""
+        symbols = {signal.claim.symbol for signal in signals if signal.claim.symbol is not None}
         answers = {}
         for symbol in sorted(symbols):
             card = board.card(symbol)
             if card is not None:
-                seen = self._evidence(card, context, board)
-                answers[symbol] = await self.outside.answers(seen, context.configuration.signals)
+                features = self._features(card, context, board)
+                answers[symbol] = await self.external.answers(
+                    features, context.configuration.signals
+                )
         return ExternalVotes(board.run_id, answers)
 
-    def has_all_votes(self, signal: Signal, board: Board, asked: ExternalVotes) -> bool:
-        """Whether the answers of external agents are complete and of this board."""
+    def has_all_votes(self, signal: Signal, board: Board, external: ExternalVotes) -> bool:
+        """True if the answers of external agents are complete and of this board."""
         symbol = signal.claim.symbol
         if not self.needs_external_votes or symbol is None or board.card(symbol) is None:
             return True
-        return asked.board_id == board.run_id and symbol in asked.answers
+        return external.board_id == board.run_id and symbol in external.answers
 
     def evaluate(
         self,
         signal: Signal,
         context: DecisionContext,
         board: Board,
-        skills: Skills,
-        asked: ExternalVotes = _NOBODY,
+        skills: ForecastSkills,
+        external: ExternalVotes = _NO_VOTES,
     ) -> EvaluatedSignal:
-        """Signal after its evaluation; failed, to be retried, without data."""
+        """Evaluates a signal; without data it fails and may be retried."""
         claim, symbol = signal.claim, signal.claim.symbol
         card = None if symbol is None else board.card(symbol)
         if symbol is None or card is None:
             return without_consensus(signal, _ABSENT.format(symbol), context.at)
         if not context.is_fresh(symbol):
             return without_consensus(signal, _STALE.format(symbol), context.at)
-        evidence = self._evidence(card, context, board)
+        features = self._features(card, context, board)
         rules = context.configuration.signals
-        answers = asked.answers.get(symbol, {})
-        record = skills.sources.get((claim.source, claim.type), _NEW)
+        answers = external.answers.get(symbol, {})
+        record = skills.sources.get((claim.source, claim.type), _NO_RECORD)
         source = SourceClaim(claim.strength, claim.confidence, record)
         verdict = reach_consensus(
-            claim.direction, evidence, rules, skills.weights, self.agents, answers, source
+            claim.direction, features, rules, skills.weights, self.agents, answers, source
         )
         version = context.configuration.version
         horizon = claim.timeframe or timedelta(days=rules.horizon_days)
@@ -205,33 +211,31 @@ class SignalEvaluator:
 
     async def skills(
         self, unit: UnitOfWork, rules: SignalSettings, claims: Iterable[SignalClaim] | None
-    ) -> Skills:
-        """Skills in this transaction, of the sources of `claims`; None: of all sources."""
-        keys = None if claims is None else {(one.source, one.type) for one in claims}
-        agents, sources = await unit.get(SignalRecordRepository).of(keys)
-        return Skills(self.weights(agents, rules), sources)
+    ) -> ForecastSkills:
+        """Loads the skills of agents and of the sources of `claims`; None for all sources."""
+        keys = None if claims is None else {(claim.source, claim.type) for claim in claims}
+        agents, sources = await unit.get(SignalRecordRepository).load(keys)
+        return ForecastSkills(self.weights(agents, rules), sources)
 
     def weights(
         self, records: Mapping[str, ForecastRecord], rules: SignalSettings
     ) -> dict[str, float] | None:
-        """Weights of the agents by skill; None while they weigh the same."""
-        return agent_weights(records, [one.name for one in self.agents], rules.min_outcomes)
+        """Returns the weights of the agents by skill; None while all are equal."""
+        return agent_weights(records, [agent.name for agent in self.agents], rules.min_outcomes)
 
-    def _evidence(self, card: Card, context: DecisionContext, board: Board) -> SignalFeatures:
-        return SignalFeatures.of(
-            card, self._surroundings(board), blocking_reason(card.symbol, context)
-        )
+    def _features(self, card: Card, context: DecisionContext, board: Board) -> SignalFeatures:
+        return SignalFeatures.of(card, self._universe(board), blocking_reason(card.symbol, context))
 
-    def _surroundings(self, board: Board) -> UniverseContext:
-        known = self._around.get(board.run_id)
-        if known is None:
-            known = UniverseContext.of(board)
-            self._around = {board.run_id: known}
-        return known
+    def _universe(self, board: Board) -> UniverseContext:
+        universe = self._universe_by_board.get(board.run_id)
+        if universe is None:
+            universe = UniverseContext.of(board)
+            self._universe_by_board = {board.run_id: universe}
+        return universe
 
 
 def usable_board(context: DecisionContext) -> Board | None:
-    """Current board if it permits decisions."""
+    """Returns the current board if it permits decisions."""
     try:
         return context.require_board()
     except UnavailableError:
@@ -239,12 +243,12 @@ def usable_board(context: DecisionContext) -> Board | None:
 
 
 def blocking_reason(symbol: str, context: DecisionContext) -> str | None:
-    """Reason against a purchase now; None without one."""
+    """Returns the reason against a purchase now; None without one."""
     doubt = context.doubt(symbol)
     reasons = (
         (context.market.is_halted(), "the exchange is not trading"),
-        (doubt is not None, f"its prices are not believed: {doubt}"),
-        (context.is_frozen(symbol), "nobody trades it"),
+        (doubt is not None, f"its prices are quarantined: {doubt}"),
+        (context.is_frozen(symbol), "it has no trades"),
         (not context.is_tradeable(symbol), "it is not open for new positions"),
     )
-    return next((said for holds, said in reasons if holds), None)
+    return next((reason for applies, reason in reasons if applies), None)

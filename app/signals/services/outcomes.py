@@ -14,7 +14,7 @@ from app.signals.domain.opinion_pool import clip_probability
 from app.signals.domain.outcomes import (
     GRACE,
     HOUR_MS,
-    REACH_MS,
+    MAX_CARRY_MS,
     OutcomeWindow,
     UniverseReturns,
     window_return,
@@ -47,7 +47,7 @@ class SignalOutcomes:
     batch: int = BATCH
 
     async def book(self) -> BookingResult:
-        """Record every outcome whose window is over and whose prices are known.
+        """Records every outcome whose window has ended and whose prices are known.
 
         An outcome without a price or a median waits for six hours and is then recorded as
         unknown. Without market data nothing is recorded.
@@ -60,112 +60,115 @@ class SignalOutcomes:
         decided = unknown = 0
         for window in windows:
             async with self.database.read() as unit:
-                field = await _universe_returns(unit, window)
+                returns = await _universe_returns(unit, window)
+            is_late = now >= window.ends_at + GRACE
             while True:
-                some = await self._some(window, field, is_late=now >= window.ends_at + GRACE)
-                decided += some.decided
-                unknown += some.unknown
-                if some.decided + some.unknown < self.batch:
+                batch = await self._book_batch(window, returns, is_late=is_late)
+                decided += batch.decided
+                unknown += batch.unknown
+                if batch.decided + batch.unknown < self.batch:
                     break
         return BookingResult(decided, unknown)
 
-    async def _some(
-        self, window: OutcomeWindow, field: UniverseReturns, *, is_late: bool
+    async def _book_batch(
+        self, window: OutcomeWindow, returns: UniverseReturns, *, is_late: bool
     ) -> BookingResult:
-        if field.median is None and not is_late:
+        if returns.median is None and not is_late:
             return BookingResult(0, 0)
-        wanted = None if is_late else field.gains
+        symbols = None if is_late else returns.gains
 
         async def change(unit: UnitOfWork) -> BookingResult:
-            waiting = await unit.get(SignalOutcomeRepository).take(window, self.batch, wanted)
-            bookings = await self._bookings(unit, waiting, field)
+            waiting = await unit.get(SignalOutcomeRepository).take(window, self.batch, symbols)
+            bookings = await self._create_bookings(unit, waiting, returns)
             await unit.get(SignalOutcomeRepository).book(bookings)
             await _record_outcomes(unit, waiting, bookings)
             booked = _publish_outcomes(unit, bookings, self.contexts.clock())
-            return BookingResult(booked.beat + booked.missed, booked.unknown)
+            return BookingResult(booked.outperformed + booked.underperformed, booked.unknown)
 
         return await self.database.run(change)
 
-    async def _bookings(
-        self, unit: UnitOfWork, waiting: Iterable[OpenOutcome], field: UniverseReturns
+    async def _create_bookings(
+        self, unit: UnitOfWork, waiting: Iterable[OpenOutcome], returns: UniverseReturns
     ) -> list[Booking]:
-        """Outcomes to record; of overlapping windows of one symbol only the first counts.
+        """Creates bookings; of overlapping windows of one symbol only the first one counts.
 
-        They are one event: a source that repeats itself each minute proves nothing more.
-        Each type of a source's signals has its own record.
+        Overlapping windows are one event, so that repeated signals add no evidence. Each type of
+        a source's signals has its own record.
         """
-        names = {one.symbol for one in waiting}
+        names = {pending.symbol for pending in waiting}
         agents, sources = await unit.get(SignalOutcomeRepository).counted_until(names)
         at = self.contexts.clock()
         bookings = []
-        for one in waiting:
-            outcome = field.decided(one.outcome, one.symbol, at)
+        for pending in waiting:
+            outcome = returns.decide(pending.outcome, pending.symbol, at)
             if outcome is None:
-                missing = one.outcome.unknown(field.why_unknown(one.symbol), at)
-                bookings.append(Booking(one.signal_id, missing, False, False))
+                unknown = pending.outcome.as_unknown(returns.unknown_reason(pending.symbol), at)
+                bookings.append(Booking(pending.signal_id, unknown, False, False))
                 continue
-            key = (one.source, one.type, one.symbol)
-            leans = outcome_matches(one.direction, bool(outcome.beat)) is not None
-            free = _is_free(agents.get(one.symbol), outcome.window)
-            first = leans and _is_free(sources.get(key), outcome.window)
-            if free:
-                agents[one.symbol] = outcome.window.ends_at
-            if first:
+            key = (pending.source, pending.type, pending.symbol)
+            match = outcome_matches(pending.direction, bool(outcome.outperformed))
+            for_agents = _is_after(agents.get(pending.symbol), outcome.window)
+            for_source = match is not None and _is_after(sources.get(key), outcome.window)
+            if for_agents:
+                agents[pending.symbol] = outcome.window.ends_at
+            if for_source:
                 sources[key] = outcome.window.ends_at
-            bookings.append(Booking(one.signal_id, outcome, free, first))
+            bookings.append(Booking(pending.signal_id, outcome, for_agents, for_source))
         return bookings
 
 
 async def _universe_returns(unit: UnitOfWork, window: OutcomeWindow) -> UniverseReturns:
-    """Returns within the window of the symbols scored at its start."""
+    """Computes returns within the window of the symbols scored at its start."""
     universe = await unit.get(HourlyBarRepository).universe(window.starts_at)
     names = universe | await unit.get(SignalOutcomeRepository).symbols(window)
     listings = await unit.get(HourlyBarRepository).listings(names)
-    ends = (window.starts_ms - REACH_MS, window.starts_ms + HOUR_MS)
-    last = (window.ends_ms - REACH_MS - HOUR_MS, window.ends_ms)
-    ids = [one.symbol_id for one in listings]
-    bars = await unit.get(HourlyBarRepository).bars(ids, (ends, last))
+    first = (window.starts_ms - MAX_CARRY_MS, window.starts_ms + HOUR_MS)
+    last = (window.ends_ms - MAX_CARRY_MS - HOUR_MS, window.ends_ms)
+    ids = [listing.symbol_id for listing in listings]
+    bars = await unit.get(HourlyBarRepository).bars(ids, (first, last))
     # A delisted contract has its last price within the window.
-    gone = [one.symbol_id for one in listings if one.is_over]
-    if gone:
-        bars |= await unit.get(HourlyBarRepository).bars(gone, [(ends[0], window.ends_ms)])
+    delisted = [listing.symbol_id for listing in listings if listing.is_delisted]
+    if delisted:
+        bars |= await unit.get(HourlyBarRepository).bars(delisted, [(first[0], window.ends_ms)])
     gains = {}
-    for one in listings:
-        gain = window_return(bars.get(one.symbol_id, ()), window, is_over=one.is_over)
+    for listing in listings:
+        own_bars = bars.get(listing.symbol_id, ())
+        gain = window_return(own_bars, window, is_delisted=listing.is_delisted)
         if gain is not None:
-            gains[one.symbol] = gain
+            gains[listing.symbol] = gain
     return UniverseReturns.of(gains, universe)
 
 
 async def _record_outcomes(
     unit: UnitOfWork, waiting: Iterable[OpenOutcome], bookings: Iterable[Booking]
 ) -> None:
-    """Add counted outcomes to the records of voting agents and of sources."""
-    booked = {one.signal_id: one for one in bookings}
-    counted = [one.signal_id for one in booked.values() if one.counts_for_agents]
+    """Adds counted outcomes to the records of voting agents and of sources."""
+    by_signal = {booking.signal_id: booking for booking in bookings}
+    counted = [booking.signal_id for booking in by_signal.values() if booking.counts_for_agents]
     agents: dict[str, ForecastRecord] = {}
     for signal_id, agent, probability in await unit.get(SignalRepository).forecasts(counted):
-        beat = bool(booked[signal_id].outcome.beat)
-        agents[agent] = agents.get(agent, ForecastRecord()).add_forecast(probability, beat)
+        outperformed = bool(by_signal[signal_id].outcome.outperformed)
+        record = agents.get(agent, ForecastRecord())
+        agents[agent] = record.add_forecast(probability, outperformed)
     sources: dict[SourceKey, ForecastRecord] = {}
-    for one in waiting:
-        booking, key = booked[one.signal_id], (one.source, one.type)
-        right = outcome_matches(one.direction, bool(booking.outcome.beat))
-        if booking.counts_for_source and right is not None:
-            said = clip_probability(claimed_probability(one.strength, one.confidence))
-            sources[key] = sources.get(key, ForecastRecord()).add_forecast(said, right)
+    for pending in waiting:
+        booking, key = by_signal[pending.signal_id], (pending.source, pending.type)
+        is_right = outcome_matches(pending.direction, bool(booking.outcome.outperformed))
+        if booking.counts_for_source and is_right is not None:
+            forecast = clip_probability(claimed_probability(pending.strength, pending.confidence))
+            sources[key] = sources.get(key, ForecastRecord()).add_forecast(forecast, is_right)
     await unit.get(SignalRecordRepository).add(agents, sources)
 
 
 def _publish_outcomes(
     unit: UnitOfWork, bookings: Iterable[Booking], at: datetime
 ) -> SignalOutcomesBooked:
-    found = Counter(one.outcome.beat for one in bookings)
-    booked = SignalOutcomesBooked(found[True], found[False], found[None], at)
-    if found:
-        unit.publish_after_commit(booked)
-    return booked
+    counts = Counter(booking.outcome.outperformed for booking in bookings)
+    event = SignalOutcomesBooked(counts[True], counts[False], counts[None], at)
+    if counts:
+        unit.publish_after_commit(event)
+    return event
 
 
-def _is_free(until: datetime | None, window: OutcomeWindow) -> bool:
+def _is_after(until: datetime | None, window: OutcomeWindow) -> bool:
     return until is None or until <= window.starts_at

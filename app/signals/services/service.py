@@ -18,8 +18,8 @@ from app.signals.domain.models import Signal, SignalClaim, receive_signal
 from app.signals.domain.track_record import ForecastRecord, SignalCounts, SourceKey
 from app.signals.services.evaluation import (
     ExternalVotes,
+    ForecastSkills,
     SignalEvaluator,
-    Skills,
     publish_signals,
     usable_board,
 )
@@ -36,13 +36,13 @@ _RETRY_S: Final = 5.0
 class IntakeResult:
     """Signal after its intake; `is_new` is false for a repeated delivery."""
 
-    judged: EvaluatedSignal
+    evaluated: EvaluatedSignal
     is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Signal of one caller; without `render` no response is stored for the command's key."""
+    """Signal of one caller; without `render` no response is stored for the idempotency key."""
 
     claim: SignalClaim
     command: Command
@@ -51,12 +51,12 @@ class Submission:
 
 @dataclass(slots=True)
 class SignalIntake:
-    """Stores each signal in a transaction of its own; a few at a time, the others wait."""
+    """Stores each signal in its own transaction, with a limit on concurrent transactions."""
 
     contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
     new_id: NewId
-    judges: SignalEvaluator
+    evaluator: SignalEvaluator
     concurrency: int = CONCURRENCY
     max_waiting: int = MAX_WAITING
     _waiting: int = field(default=0, init=False)
@@ -66,11 +66,11 @@ class SignalIntake:
         self._slots = asyncio.Semaphore(self.concurrency)
 
     async def submit(self, submission: Submission) -> CommandResult[IntakeResult]:
-        """Take in a signal; raises its own error, and RateLimitedError when too many wait."""
+        """Stores a signal; raises its own error, or RateLimitedError when too many wait."""
         if self._waiting >= self.max_waiting:
             raise RateLimitedError(
                 Code.RATE_LIMITED,
-                f"{self._waiting} signals wait to be stored.",
+                f"{self._waiting} signals are waiting to be stored.",
                 retry_after_s=_RETRY_S,
             )
         self._waiting += 1
@@ -86,7 +86,7 @@ class SignalIntake:
     async def _store(self, submission: Submission) -> CommandResult[IntakeResult]:
         async def change(unit: UnitOfWork) -> IntakeResult:
             context = self.contexts(await unit.get(ConfigurationRepository).current())
-            return await self._take_in(
+            return await self._admit(
                 unit, _with_standard_symbol(submission.claim, context), context
             )
 
@@ -94,51 +94,53 @@ class SignalIntake:
             return await self.idempotency.run(submission.command, change, submission.render)
         except UnavailableError as error:
             if error.code is Code.OVERLOADED:
-                # All connections are in use: too much at once, not an outage.
+                # All connections are in use: overload, not an outage.
                 raise RateLimitedError(
                     Code.RATE_LIMITED, error.detail, retry_after_s=error.retry_after_s
                 ) from error
             raise
 
-    async def _take_in(
+    async def _admit(
         self, unit: UnitOfWork, claim: SignalClaim, context: DecisionContext
     ) -> IntakeResult:
         signals, name = unit.get(SignalRepository), _name(claim)
-        if name is not None and name in (known := await signals.all_named([name])):
-            return _find_repeated(claim, known[name])
-        skills = await self.judges.skills(unit, context.configuration.signals, [claim])
-        gate = _Gate(context, self.judges, skills, await signals.pending_count())
-        judged = gate.admit(self.new_id, claim)
-        if not await signals.add([judged]):
-            # A concurrent transaction has stored a signal of this name meanwhile.
-            return _find_repeated(claim, await signals.named(claim.source, claim.source_id or ""))
-        publish_signals(unit, [judged], context.at)
-        return IntakeResult(judged, is_new=True)
+        if name is not None and name in (known := await signals.by_source_ids([name])):
+            return _existing_signal(claim, known[name])
+        skills = await self.evaluator.skills(unit, context.configuration.signals, [claim])
+        gate = _Admission(context, self.evaluator, skills, await signals.pending_count())
+        evaluated = gate.admit(self.new_id, claim)
+        if not await signals.add([evaluated]):
+            # A concurrent transaction has stored a signal with this source id.
+            return _existing_signal(
+                claim, await signals.by_source_id(claim.source, claim.source_id or "")
+            )
+        publish_signals(unit, [evaluated], context.at)
+        return IntakeResult(evaluated, is_new=True)
 
 
 @dataclass(slots=True)
-class _Gate:
-    """Checks of new signals: thresholds, queue and evaluator."""
+class _Admission:
+    """Admission of a new signal: queue limit, thresholds and immediate evaluation."""
 
     context: DecisionContext
-    judges: SignalEvaluator
-    skills: Skills
+    evaluator: SignalEvaluator
+    skills: ForecastSkills
     waiting: int
 
     def admit(self, new_id: NewId, claim: SignalClaim) -> EvaluatedSignal:
-        """Raises RateLimitedError and RefusedError."""
+        """Returns the stored form of a claim. Raises RateLimitedError or RefusedError."""
         rules = self.context.configuration.signals
         if self.waiting >= rules.max_pending:
             raise RateLimitedError(
                 Code.RATE_LIMITED,
-                f"{self.waiting} signals wait to be judged.",
+                f"{self.waiting} signals are waiting to be evaluated.",
                 retry_after_s=_RETRY_S,
             )
         signal = receive_signal(new_id(), claim, self.context.at, rules)
         board = usable_board(self.context)
-        may_wait = self.waiting or self.judges.needs_external_votes
+        may_wait = self.waiting or self.evaluator.needs_external_votes
         if signal.is_pending and board is not None and not may_wait:
-            return self.judges.evaluate(signal, self.context, board, self.skills)
+            return self.evaluator.evaluate(signal, self.context, board, self.skills)
         self.waiting += signal.is_pending
         return EvaluatedSignal(signal)
 
@@ -148,20 +150,20 @@ def _name(claim: SignalClaim) -> Name | None:
 
 
 def _with_standard_symbol(claim: SignalClaim, context: DecisionContext) -> SignalClaim:
-    """The claim with the standard spelling of its symbol. Raises RefusedError."""
+    """Returns the claim with the standard spelling of its symbol. Raises RefusedError."""
     if claim.symbol is None:
         return claim
     return replace(claim, symbol=context.resolve(claim.symbol).symbol)
 
 
-def _find_repeated(claim: SignalClaim, found: EvaluatedSignal) -> IntakeResult:
-    """The signal stored earlier under this name. Raises ConflictError unless it says the same."""
-    if found.signal.claim.same_content(claim):
-        return IntakeResult(found, is_new=False)
+def _existing_signal(claim: SignalClaim, stored: EvaluatedSignal) -> IntakeResult:
+    """Returns the stored signal with this source id. Raises ConflictError for other content."""
+    if stored.signal.claim.has_same_content(claim):
+        return IntakeResult(stored, is_new=False)
     raise ConflictError(
         Code.SIGNAL_CONFLICT,
-        "Its source has sent another signal under this name.",
-        facts={"signal_id": found.signal.signal_id},
+        "The source has already sent another signal with this id.",
+        facts={"signal_id": stored.signal.signal_id},
     )
 
 
@@ -171,7 +173,7 @@ Position = tuple[datetime, str]
 
 @dataclass(frozen=True, slots=True)
 class RequeueResult:
-    """Numbers of requeued and expired signals."""
+    """Numbers of requeued and of expired signals."""
 
     queued: int
     expired: int
@@ -179,13 +181,15 @@ class RequeueResult:
 
 @dataclass(frozen=True, slots=True)
 class CleanupResult:
+    """Numbers of expired and of deleted signals."""
+
     expired: int
     removed: int
 
 
 @dataclass(frozen=True, slots=True)
 class SignalStatistics:
-    """Counts and records; `weights` are the current ones, None while all agents weigh the same."""
+    """Counts and records; `weights` are the current ones, None while all agents weigh equally."""
 
     counts: SignalCounts
     outcomes: OutcomeCounts
@@ -202,7 +206,7 @@ class SignalService:
     contexts: DecisionContextFactory
     idempotency: IdempotentExecutor
     new_id: NewId
-    judges: SignalEvaluator = field(default_factory=SignalEvaluator)
+    evaluator: SignalEvaluator = field(default_factory=SignalEvaluator)
     batch: int = BATCH  # evaluations per transaction
     max_waiting: int = MAX_WAITING  # submissions that wait for their transaction
     _intake: SignalIntake = field(init=False)
@@ -213,7 +217,7 @@ class SignalService:
             self.contexts,
             self.idempotency,
             self.new_id,
-            self.judges,
+            self.evaluator,
             max_waiting=self.max_waiting,
         )
         object.__setattr__(self, "_intake", intake)
@@ -221,7 +225,7 @@ class SignalService:
     async def submit(
         self, claim: SignalClaim, command: Command, render: Render[IntakeResult] | None = None
     ) -> CommandResult[IntakeResult]:
-        """Store a signal and evaluate it at once if no earlier one waits.
+        """Stores a signal and evaluates it at once if no earlier one waits.
 
         A repeated delivery returns the existing signal. Raises RefusedError
         (validation_failed, signal_expired, symbol_unknown, symbol_ambiguous), ConflictError
@@ -230,35 +234,43 @@ class SignalService:
         return await self._intake.submit(Submission(claim, command, render))
 
     async def evaluate_pending(self, limit: int | None = None) -> int:
-        """Evaluate the oldest waiting signals; returns the number that left the queue.
+        """Evaluates the oldest waiting signals; returns the number that left the queue.
 
         Without a usable board they keep waiting until they expire.
         """
-        most = self.batch if limit is None else limit
-        asked = await self._asked(most) if self.judges.needs_external_votes else ExternalVotes()
+        max_signals = self.batch if limit is None else limit
+        external = ExternalVotes()
+        if self.evaluator.needs_external_votes:
+            external = await self._external_votes(max_signals)
 
         async def change(unit: UnitOfWork) -> int:
             context = self.contexts(await unit.get(ConfigurationRepository).current())
-            taken = await unit.get(SignalRepository).take(most)
-            claims = [one.claim for one in taken]
-            skills = await self.judges.skills(unit, context.configuration.signals, claims)
-            done = list(self._settled(taken, context, usable_board(context), skills, asked))
+            pending = await unit.get(SignalRepository).take(max_signals)
+            claims = [signal.claim for signal in pending]
+            skills = await self.evaluator.skills(unit, context.configuration.signals, claims)
+            done = list(
+                self._evaluate_all(pending, context, usable_board(context), skills, external)
+            )
             await unit.get(SignalRepository).save(done)
             publish_signals(unit, done, context.at)
             return len(done)
 
         return await self.database.run(change)
 
-    async def _asked(self, limit: int) -> ExternalVotes:
-        """Answers of external agents about the oldest waiting signals; holds no lock."""
+    async def _external_votes(self, limit: int) -> ExternalVotes:
+        """Requests votes of external agents on the oldest waiting signals; holds no lock."""
         async with self.database.read() as unit:
             waiting = await unit.get(SignalRepository).pending(limit)
             context = self.contexts(await unit.get(ConfigurationRepository).current())
         board = usable_board(context)
-        return ExternalVotes() if board is None else await self.judges.ask(waiting, context, board)
+        return (
+            ExternalVotes()
+            if board is None
+            else await self.evaluator.request_votes(waiting, context, board)
+        )
 
-    async def clear_queue(self) -> int:
-        """Evaluate all waiting signals that can be; returns the number that left the queue.
+    async def process_queue(self) -> int:
+        """Evaluates all waiting signals that can be; returns the number that left the queue.
 
         Without waiting signals nothing is written.
         """
@@ -269,106 +281,107 @@ class SignalService:
                 if not await unit.get(SignalRepository).pending_count():
                     self._mark.move(commits)
                     return done
-            some = await self.evaluate_pending()
-            done += some
-            if some < self.batch:
+            evaluated = await self.evaluate_pending()
+            done += evaluated
+            if evaluated < self.batch:
                 break
         return done
 
     async def get(self, signal_id: str) -> EvaluatedSignal:
-        """Signal by id; raises NotFoundError."""
+        """Returns a signal by id. Raises NotFoundError."""
         async with self.database.read() as unit:
             return await unit.get(SignalRepository).one(signal_id)
 
     async def pending(self, limit: int, after: Position | None = None) -> tuple[Signal, ...]:
-        """Waiting signals, oldest first; `after` is (received_at, signal_id) of the last seen."""
+        """Returns waiting signals, oldest first, after (received_at, signal_id) of a signal."""
         async with self.database.read() as unit:
             return await unit.get(SignalRepository).pending(limit, after)
 
     async def processed(
         self, hours: int, limit: int, before: Position | None = None
     ) -> tuple[EvaluatedSignal, ...]:
-        """Signals that left the queue within the last `hours`, newest first."""
+        """Returns signals that left the queue within the last `hours`, newest first."""
         since = self.contexts.clock() - timedelta(hours=hours)
         async with self.database.read() as unit:
             return await unit.get(SignalRepository).processed(since, limit, before)
 
     async def statistics(self, days: int) -> SignalStatistics:
-        """Counts of the signals received within the last `days`; records are of all time."""
+        """Returns counts of the signals received within the last `days`, and all-time records."""
         since = self.contexts.clock() - timedelta(days=days)
         async with self.database.read() as unit:
             rules = (await unit.get(ConfigurationRepository).current()).signals
-            agents, sources = await unit.get(SignalRecordRepository).of(None)
+            agents, sources = await unit.get(SignalRecordRepository).load(None)
             return SignalStatistics(
                 counts=await unit.get(SignalCountRepository).since(since),
                 outcomes=await unit.get(SignalOutcomeRepository).counts(since),
                 agents=agents,
                 sources=sources,
-                weights=self.judges.weights(agents, rules),
+                weights=self.evaluator.weights(agents, rules),
             )
 
     async def reprocess_failed(
         self, max_retries: int, command: Command, render: Render[RequeueResult] | None = None
     ) -> CommandResult[RequeueResult]:
-        """Requeue signals that could not be evaluated, up to a number of attempts."""
+        """Requeues failed signals with up to `max_retries` retries."""
 
         async def change(unit: UnitOfWork) -> RequeueResult:
             now = self.contexts.clock()
             failed = await unit.get(SignalRepository).failed(max_retries + 1, BATCH)
-            ended = [one.expired(self._now_after(one)) for one in failed]
-            pairs = zip(ended, failed, strict=True)
-            after = [one.again() if one is old else one for one, old in pairs]
-            moved = [EvaluatedSignal(one) for one in after]
-            await unit.get(SignalRepository).save(moved)
-            publish_signals(unit, moved, now)
-            queued = sum(one.is_pending for one in after)
-            return RequeueResult(queued, len(after) - queued)
+            checked = [signal.expire_if_due(self._now_after(signal)) for signal in failed]
+            pairs = zip(checked, failed, strict=True)
+            signals = [new.requeue() if new is old else new for new, old in pairs]
+            changed = [EvaluatedSignal(signal) for signal in signals]
+            await unit.get(SignalRepository).save(changed)
+            publish_signals(unit, changed, now)
+            queued = sum(signal.is_pending for signal in signals)
+            return RequeueResult(queued, len(signals) - queued)
 
         return await self.idempotency.run(command, change, render)
 
     async def cleanup(
         self, older_than: timedelta, command: Command, render: Render[CleanupResult] | None = None
     ) -> CommandResult[CleanupResult]:
-        """Expire overdue signals (up to 1000); delete older rejected, expired or failed ones.
+        """Expires overdue signals (up to 1000); deletes older rejected, expired or failed ones.
 
-        Approved signals stay: effects refer to them.
+        Approved signals stay, because effects refer to them.
         """
 
         async def change(unit: UnitOfWork) -> CleanupResult:
-            return await self._cleared(unit, older_than)
+            return await self._clean_up(unit, older_than)
 
         return await self.idempotency.run(command, change, render)
 
-    async def forget_old(self, older_than: timedelta) -> int:
+    async def delete_old(self, older_than: timedelta) -> int:
         """Scheduled cleanup; returns the number of deleted signals."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return (await self._cleared(unit, older_than)).removed
+            return (await self._clean_up(unit, older_than)).removed
 
-    async def _cleared(self, unit: UnitOfWork, older_than: timedelta) -> CleanupResult:
+    async def _clean_up(self, unit: UnitOfWork, older_than: timedelta) -> CleanupResult:
         now = self.contexts.clock()
         overdue = await unit.get(SignalRepository).overdue(now)
-        ended = [(one, one.expired(self._now_after(one))) for one in overdue]
-        over = [EvaluatedSignal(after) for before, after in ended if after is not before]
-        await unit.get(SignalRepository).save(over)
-        publish_signals(unit, over, now)
-        return CleanupResult(len(over), await unit.get(SignalRepository).forget(now - older_than))
+        checked = [(signal, signal.expire_if_due(self._now_after(signal))) for signal in overdue]
+        expired = [EvaluatedSignal(after) for before, after in checked if after is not before]
+        await unit.get(SignalRepository).save(expired)
+        publish_signals(unit, expired, now)
+        deleted = await unit.get(SignalRepository).delete_old(now - older_than)
+        return CleanupResult(len(expired), deleted)
 
     def _now_after(self, signal: Signal) -> datetime:
-        """This moment by the proven time since a signal came; a step of the clock ends none."""
-        came = signal.received_at
-        return came + self.contexts.elapsed(came, self.contexts.clock())
+        """Returns the receipt of a signal plus the proven time since; a clock step ends none."""
+        received_at = signal.received_at
+        return received_at + self.contexts.elapsed(received_at, self.contexts.clock())
 
-    def _settled(
+    def _evaluate_all(
         self,
-        taken: Iterable[Signal],
+        pending: Iterable[Signal],
         context: DecisionContext,
         board: Board | None,
-        skills: Skills,
-        asked: ExternalVotes,
+        skills: ForecastSkills,
+        external: ExternalVotes,
     ) -> Iterable[EvaluatedSignal]:
-        for signal in taken:
-            ended = signal.expired(context.now_after(signal.received_at))
-            if ended is not signal:
-                yield EvaluatedSignal(ended)
-            elif board is not None and self.judges.has_all_votes(signal, board, asked):
-                yield self.judges.evaluate(signal, context, board, skills, asked)
+        for signal in pending:
+            checked = signal.expire_if_due(context.now_after(signal.received_at))
+            if checked is not signal:
+                yield EvaluatedSignal(checked)
+            elif board is not None and self.evaluator.has_all_votes(signal, board, external):
+                yield self.evaluator.evaluate(signal, context, board, skills, external)

@@ -11,7 +11,7 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ConflictError, RateLimitedError, RefusedError
 from app.foundation.idempotency import Command
 from app.market.domain.models import Interval
-from app.market.domain.panel import unbroken
+from app.market.domain.panel import contiguous
 from app.signals.domain.sources import (
     FUNDAMENTAL,
     GeneratedSignal,
@@ -29,28 +29,28 @@ _log = structlog.get_logger("signals")
 
 
 class SignalSource(Protocol):
-    """Source of signals; `name` (up to 64 characters) is also its switch in the settings."""
+    """Source of signals; the settings enable it by `name` (up to 64 characters)."""
 
     @property
     def name(self) -> str: ...
 
-    async def ideas(self, seen: SourceInput) -> Sequence[GeneratedSignal]:
-        """Current signals; repeated ones are allowed."""
+    async def generate(self, source_input: SourceInput) -> Sequence[GeneratedSignal]:
+        """Returns the current signals; repeated ones are allowed."""
         ...
 
 
 class TechnicalSource:
     name = TECHNICAL
 
-    async def ideas(self, seen: SourceInput) -> Sequence[GeneratedSignal]:
-        return await asyncio.to_thread(find_technical_signals, seen)
+    async def generate(self, source_input: SourceInput) -> Sequence[GeneratedSignal]:
+        return await asyncio.to_thread(find_technical_signals, source_input)
 
 
 class FundamentalSource:
     name = FUNDAMENTAL
 
-    async def ideas(self, seen: SourceInput) -> Sequence[GeneratedSignal]:
-        return find_fundamental_signals(seen)
+    async def generate(self, source_input: SourceInput) -> Sequence[GeneratedSignal]:
+        return find_fundamental_signals(source_input)
 
 
 BUILT_IN: Final[tuple[SignalSource, ...]] = (TechnicalSource(), FundamentalSource())
@@ -66,11 +66,10 @@ class SignalSources:
     _board_id: str | None = field(default=None, init=False)
     _sent: frozenset[tuple[str, str]] = field(default=frozenset(), init=False)
 
-    async def look(self) -> int:
-        """Poll each enabled source about the newest board; returns the number of new signals.
+    async def poll(self) -> int:
+        """Polls each enabled source once per board; returns the number of new signals.
 
-        A board is polled once. After a restart it may be polled again; the ids of the
-        signals prevent duplicates.
+        After a restart a board may be polled again; the ids of the signals prevent duplicates.
         """
         async with self.signals.database.read() as unit:
             configuration = await unit.get(ConfigurationRepository).current()
@@ -80,38 +79,46 @@ class SignalSources:
             return 0
         rules = configuration.signals
         hourly = context.market.panel(Interval.HOUR)
-        seen = SourceInput(board, None if hourly is None else unbroken(hourly), rules)
-        new, said = 0, set()
+        source_input = SourceInput(board, None if hourly is None else contiguous(hourly), rules)
+        new, keys = 0, set()
         for source in self.sources:
             if rules.sources.get(source.name, True):
-                ideas = select_signals(await self._said(source, seen), board, rules)
-                new += await self._send(source.name, ideas)
-                said |= {(source.name, idea.key) for idea in ideas}
-        self._board_id, self._sent = board.run_id, frozenset(said)
+                generated = await self._generate(source, source_input)
+                signals = select_signals(generated, board, rules)
+                new += await self._send(source.name, signals)
+                keys |= {(source.name, signal.key) for signal in signals}
+        self._board_id, self._sent = board.run_id, frozenset(keys)
         return new
 
-    async def _said(self, source: SignalSource, seen: SourceInput) -> Sequence[GeneratedSignal]:
+    async def _generate(
+        self, source: SignalSource, source_input: SourceInput
+    ) -> Sequence[GeneratedSignal]:
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await source.ideas(seen)
+                return await source.generate(source_input)
         except Exception as error:  # noqa: BLE001  # a plug-in may raise any error
             _log.warning("source_failed", source=source.name, cause=type(error).__name__)
             return ()
 
-    async def _send(self, name: str, ideas: Sequence[GeneratedSignal]) -> int:
-        """Send signals; raises RateLimitedError when too many wait, to poll again later."""
+    async def _send(self, name: str, signals: Sequence[GeneratedSignal]) -> int:
+        """Submits signals; raises RateLimitedError when too many wait, to poll again later."""
         new = 0
-        for idea in ideas:
-            if (name, idea.key) in self._sent:
+        for signal in signals:
+            if (name, signal.key) in self._sent:
                 continue
             command = Command(_ACTOR, self.signals.new_id())
             try:
-                taken = (await self.signals.submit(idea.claim(name), command)).result
+                intake = (await self.signals.submit(signal.claim(name), command)).result
             except RateLimitedError:
                 raise
             except (ConflictError, RefusedError) as error:
-                # Bars may be corrected later: the first signal stands.
-                _log.info("idea_refused", source=name, symbol=idea.symbol, code=error.code.value)
+                # Bars may be corrected later; the first signal remains valid.
+                _log.info(
+                    "generated_signal_refused",
+                    source=name,
+                    symbol=signal.symbol,
+                    code=error.code.value,
+                )
                 continue
-            new += taken is not None and taken.is_new
+            new += intake is not None and intake.is_new
         return new

@@ -1,4 +1,4 @@
-"""SQL of outcomes: one row for each verdict to compare, open until it is recorded."""
+"""SQL of outcomes: one row for each verdict, open until its outcome is recorded."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from app.signals.storage.tables import signal_outcomes as table
 from app.signals.storage.tables import signals
 
 _BOOKED: Final = (
-    "booked_at", "beat", "gain", "median", "names", "reason", "counts_for_agents",
+    "booked_at", "outperformed", "gain", "median", "universe_size", "reason", "counts_for_agents",
     "counts_for_source",
 )  # fmt: skip
 
@@ -56,8 +56,8 @@ class OutcomeCounts:
 class SignalOutcomeRepository:
     connection: AsyncConnection
 
-    async def open(self, judged: Iterable[EvaluatedSignal]) -> None:
-        """Add open outcomes; verdicts without one are skipped, existing rows stay."""
+    async def insert_open(self, evaluated: Iterable[EvaluatedSignal]) -> None:
+        """Inserts open outcomes; verdicts without one are skipped, existing rows stay."""
         rows = [
             {
                 "signal_id": one.signal.signal_id,
@@ -69,7 +69,7 @@ class SignalOutcomeRepository:
                 "counts_for_agents": False,
                 "counts_for_source": False,
             }
-            for one in judged
+            for one in evaluated
             if one.outcome is not None and one.signal.claim.symbol is not None
         ]
         if rows:
@@ -77,13 +77,15 @@ class SignalOutcomeRepository:
                 insert(self.connection, table).on_conflict_do_nothing(), rows
             )
 
-    async def of(self, signal_ids: Iterable[str]) -> dict[str, SignalOutcome]:
+    async def load(self, signal_ids: Iterable[str]) -> dict[str, SignalOutcome]:
         """Outcomes by signal; signals without one are left out."""
         wanted = select(table).where(table.c.signal_id.in_([*signal_ids]))
-        return {row.signal_id: _outcome(row) for row in await self.connection.execute(wanted)}
+        return {
+            row.signal_id: _outcome_from_row(row) for row in await self.connection.execute(wanted)
+        }
 
     async def windows(self, now: datetime) -> tuple[OutcomeWindow, ...]:
-        """Windows that ended by then with an open outcome, the first end first."""
+        """Windows that ended by `now` with an open outcome, in the order of their ends."""
         wanted = (
             select(table.c.starts_at, table.c.ends_at)
             .where(table.c.booked_at.is_(None), table.c.ends_at <= now)
@@ -98,7 +100,7 @@ class SignalOutcomeRepository:
         """Open outcomes of a window, of some symbols or of all; locked, ordered by id."""
         claimed = (signals.c.direction, signals.c.strength, signals.c.confidence)
         wanted = (
-            select(table, *(column.label(f"said_{column.name}") for column in claimed))
+            select(table, *(column.label(f"claim_{column.name}") for column in claimed))
             .join(signals, signals.c.signal_id == table.c.signal_id)
             .where(table.c.booked_at.is_(None))
             .where(table.c.starts_at == window.starts_at, table.c.ends_at == window.ends_at)
@@ -108,7 +110,7 @@ class SignalOutcomeRepository:
         )
         if symbols is not None:
             wanted = wanted.where(table.c.symbol.in_([*symbols]))
-        return tuple(_open(row) for row in await self.connection.execute(wanted))
+        return tuple(_open_outcome_from_row(row) for row in await self.connection.execute(wanted))
 
     async def symbols(self, window: OutcomeWindow) -> frozenset[str]:
         """Symbols with an open outcome in the window."""
@@ -122,7 +124,7 @@ class SignalOutcomeRepository:
     async def counted_until(
         self, symbols: Iterable[str]
     ) -> tuple[dict[str, datetime], dict[tuple[str, str, str], datetime]]:
-        """Last counted end: by symbol for agents, by source, type and symbol."""
+        """Last counted end by symbol for agents, and by source, type and symbol for sources."""
         wanted = (
             select(table.c.symbol, func.max(table.c.ends_at).label("ends"))
             .where(table.c.symbol.in_([*symbols]), table.c.counts_for_agents)
@@ -144,58 +146,57 @@ class SignalOutcomeRepository:
 
     async def book(self, bookings: Sequence[Booking]) -> None:
         values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in _BOOKED}
-        statement = table.update().where(table.c.signal_id == bindparam("of")).values(values)
+        statement = table.update().where(table.c.signal_id == bindparam("key")).values(values)
         if bookings:
-            await self.connection.execute(statement, [_booked(one) for one in bookings])
+            await self.connection.execute(statement, [_booking_to_row(one) for one in bookings])
 
     async def counts(self, since: datetime) -> OutcomeCounts:
-        """Counts for the signals received since then."""
-        beat, booked = table.c.beat, table.c.booked_at
+        """Counts for the signals received since `since`."""
         wanted = (
-            select(func.count(), func.count(booked), func.count(beat))
+            select(func.count(), func.count(table.c.booked_at), func.count(table.c.outperformed))
             .select_from(table)
             .join(signals, signals.c.signal_id == table.c.signal_id)
             .where(signals.c.received_at >= since)
         )
-        every, settled, decided = (await self.connection.execute(wanted)).one()
-        return OutcomeCounts(every - settled, decided, settled - decided)
+        total, booked, decided = (await self.connection.execute(wanted)).one()
+        return OutcomeCounts(total - booked, decided, booked - decided)
 
 
-def _booked(booking: Booking) -> Mapping[str, Any]:
-    one = booking.outcome
+def _booking_to_row(booking: Booking) -> Mapping[str, Any]:
+    outcome = booking.outcome
     return {
-        "of": booking.signal_id,
-        "new_booked_at": one.booked_at,
-        "new_beat": one.beat,
-        "new_gain": one.gain,
-        "new_median": one.median,
-        "new_names": one.universe_size,
-        "new_reason": one.reason,
+        "key": booking.signal_id,
+        "new_booked_at": outcome.booked_at,
+        "new_outperformed": outcome.outperformed,
+        "new_gain": outcome.gain,
+        "new_median": outcome.median,
+        "new_universe_size": outcome.universe_size,
+        "new_reason": outcome.reason,
         "new_counts_for_agents": booking.counts_for_agents,
         "new_counts_for_source": booking.counts_for_source,
     }
 
 
-def _open(row: Row[Any]) -> OpenOutcome:
+def _open_outcome_from_row(row: Row[Any]) -> OpenOutcome:
     return OpenOutcome(
         signal_id=row.signal_id,
         source=row.source,
         type=row.type,
         symbol=row.symbol,
-        direction=Direction(row.said_direction),
-        strength=row.said_strength,
-        confidence=row.said_confidence,
-        outcome=_outcome(row),
+        direction=Direction(row.claim_direction),
+        strength=row.claim_strength,
+        confidence=row.claim_confidence,
+        outcome=_outcome_from_row(row),
     )
 
 
-def _outcome(row: Row[Any]) -> SignalOutcome:
+def _outcome_from_row(row: Row[Any]) -> SignalOutcome:
     return SignalOutcome(
         window=OutcomeWindow(row.starts_at, row.ends_at),
         booked_at=row.booked_at,
-        beat=row.beat,
+        outperformed=row.outperformed,
         gain=row.gain,
         median=row.median,
-        universe_size=row.names,
+        universe_size=row.universe_size,
         reason=row.reason,
     )

@@ -46,13 +46,13 @@ class SignalEffectRepository:
         )
         return tuple(row.signal_id for row in await self.connection.execute(wanted))
 
-    async def of(self, signal_ids: Iterable[str]) -> dict[str, SignalEffect]:
+    async def load(self, signal_ids: Iterable[str]) -> dict[str, SignalEffect]:
         """Effects by signal; signals without one are left out."""
         wanted = select(table).where(table.c.signal_id.in_([*signal_ids]))
         return {row.signal_id: _effect(row) for row in await self.connection.execute(wanted)}
 
     async def board_ids(self, since: datetime) -> frozenset[str]:
-        """Boards of signals that led to a proposal or a change since then."""
+        """Boards of signals with a proposal or a change of the portfolio since `since`."""
         acted = table.c.proposal_id.is_not(None) | table.c.version.is_not(None)
         wanted = (
             select(signals.c.board_id)
@@ -65,7 +65,7 @@ class SignalEffectRepository:
         step = effect.step
         row = {
             "signal_id": effect.signal_id,
-            "policy": effect.policy.value,
+            "automation": effect.automation.value,
             "move": None if step is None else step.move.value,
             "symbol": None if step is None else step.symbol,
             "old_symbol": None if step is None else step.old_symbol,
@@ -76,8 +76,8 @@ class SignalEffectRepository:
         }
         await self.connection.execute(table.insert(), row)
 
-    async def carried_out(self, signal_id: str, version: int) -> None:
-        """Store the portfolio version of an approved proposal."""
+    async def set_version(self, signal_id: str, version: int) -> None:
+        """Stores the portfolio version of an approved proposal."""
         await self.connection.execute(
             table.update().where(table.c.signal_id == signal_id).values(version=version)
         )
@@ -91,7 +91,7 @@ def _effect(row: Row[Any]) -> SignalEffect:
     )
     return SignalEffect(
         signal_id=row.signal_id,
-        policy=AutomationMode(row.policy),
+        automation=AutomationMode(row.automation),
         step=step,
         note=row.note,
         at=row.at,
@@ -105,8 +105,8 @@ _FIGURES: Final = (
 )  # fmt: skip
 
 
-def row_of(judged: EvaluatedSignal) -> dict[str, Any]:
-    signal, claim, verdict = judged.signal, judged.signal.claim, judged.verdict
+def signal_to_row(evaluated: EvaluatedSignal) -> dict[str, Any]:
+    signal, claim, verdict = evaluated.signal, evaluated.signal.claim, evaluated.verdict
     row = {
         "signal_id": signal.signal_id,
         "source": claim.source,
@@ -117,8 +117,8 @@ def row_of(judged: EvaluatedSignal) -> dict[str, Any]:
         "strength": claim.strength,
         "confidence": claim.confidence,
         "data": None if claim.data is None else dict(claim.data),
-        "said_at": claim.said_at,
-        "claimed_end": claim.expires_at,
+        "claimed_at": claim.claimed_at,
+        "claimed_expires_at": claim.expires_at,
         "received_at": signal.received_at,
         "expires_at": signal.expires_at,
         "state": signal.state.value,
@@ -135,22 +135,22 @@ def row_of(judged: EvaluatedSignal) -> dict[str, Any]:
         "approvals": verdict.approvals,
         "voted": verdict.voted,
         "verdict_reason": verdict.reason,
-        "by_skill": verdict.is_weighed_by_skill,
-        "board_id": judged.board_id,
-        "configuration_version": judged.configuration_version,
+        "is_skill_weighted": verdict.is_skill_weighted,
+        "board_id": evaluated.board_id,
+        "configuration_version": evaluated.configuration_version,
     }
 
 
-def vote_row_of(signal_id: str, vote: Vote) -> dict[str, Any]:
-    advice = vote.recommendation
+def vote_to_row(signal_id: str, vote: Vote) -> dict[str, Any]:
+    recommendation = vote.recommendation
     return {name: getattr(vote, name) for name in _FIGURES} | {
         "signal_id": signal_id,
-        "recommendation": None if advice is None else advice.value,
+        "recommendation": None if recommendation is None else recommendation.value,
         "figures": dict(vote.figures),
     }
 
 
-def signal_of(row: Row[Any]) -> Signal:
+def signal_from_row(row: Row[Any]) -> Signal:
     claim = SignalClaim(
         source=row.source,
         type=row.type,
@@ -160,8 +160,8 @@ def signal_of(row: Row[Any]) -> Signal:
         direction=Direction(row.direction),
         data=row.data,
         source_id=row.source_id,
-        said_at=row.said_at,
-        expires_at=row.claimed_end,
+        claimed_at=row.claimed_at,
+        expires_at=row.claimed_expires_at,
     )
     return Signal(
         signal_id=row.signal_id,
@@ -175,9 +175,9 @@ def signal_of(row: Row[Any]) -> Signal:
     )
 
 
-def judged_of(row: Row[Any], votes: Sequence[Vote]) -> EvaluatedSignal:
+def evaluated_signal_from_row(row: Row[Any], votes: Sequence[Vote]) -> EvaluatedSignal:
     if row.verdict_reason is None:
-        return EvaluatedSignal(signal_of(row))
+        return EvaluatedSignal(signal_from_row(row))
     verdict = Consensus(
         evaluation=None if row.evaluation is None else SignalEvaluation(row.evaluation),
         score=row.score,
@@ -185,25 +185,25 @@ def judged_of(row: Row[Any], votes: Sequence[Vote]) -> EvaluatedSignal:
         voted=row.voted,
         votes=tuple(votes),
         reason=row.verdict_reason,
-        is_weighed_by_skill=row.by_skill,
+        is_skill_weighted=row.is_skill_weighted,
     )
-    return EvaluatedSignal(signal_of(row), verdict, row.board_id, row.configuration_version)
+    return EvaluatedSignal(signal_from_row(row), verdict, row.board_id, row.configuration_version)
 
 
-def vote_of(row: Row[Any]) -> Vote:
-    advice = row.recommendation
+def vote_from_row(row: Row[Any]) -> Vote:
+    recommendation = row.recommendation
     return Vote(
         **{name: getattr(row, name) for name in _FIGURES},
-        recommendation=None if advice is None else Recommendation(advice),
+        recommendation=None if recommendation is None else Recommendation(recommendation),
         figures=row.figures,
     )
 
 
 _WAITS: Final = [state.value for state in PENDING]
-_FORGETTABLE: Final = [
+_DELETABLE: Final = [
     state.value for state in (SignalState.REJECTED, SignalState.EXPIRED, SignalState.FAILED)
 ]
-_NOTHING: Final = dict.fromkeys(signals.c.keys())  # rows of one statement have all columns
+_NULL_ROW: Final = dict.fromkeys(signals.c.keys())  # rows of one statement have all columns
 Name = tuple[str, str]  # source and its id of the signal
 Position = tuple[datetime, str]
 
@@ -214,41 +214,41 @@ class SignalRepository:
 
     connection: AsyncConnection
 
-    async def add(self, judged: Sequence[EvaluatedSignal]) -> frozenset[str]:
-        """Insert signals at once; returns the ids of the new ones.
+    async def add(self, evaluated: Sequence[EvaluatedSignal]) -> frozenset[str]:
+        """Inserts signals at once; returns the ids of the new ones.
 
-        A source's id of a signal is stored once, within the call and across processes.
+        Each source id of a source is stored once, within the call and across processes.
         """
-        if not judged:
+        if not evaluated:
             return frozenset()
         added = await self.connection.execute(
             insert(self.connection, signals)
             .on_conflict_do_nothing(index_elements=["source", "source_id"])
             .returning(signals.c.signal_id),
-            [_NOTHING | row_of(one) for one in judged],
+            [_NULL_ROW | signal_to_row(one) for one in evaluated],
         )
         new = frozenset(row.signal_id for row in added)
-        await self._cast([one for one in judged if one.signal.signal_id in new])
+        await self._insert_votes([one for one in evaluated if one.signal.signal_id in new])
         return new
 
-    async def named(self, source: str, source_id: str) -> EvaluatedSignal:
-        """Signal by its id at the source. Raises NotFoundError."""
-        return _only([*(await self.all_named([(source, source_id)])).values()])
+    async def by_source_id(self, source: str, source_id: str) -> EvaluatedSignal:
+        """Signal by source and source id. Raises NotFoundError."""
+        return _require_one([*(await self.by_source_ids([(source, source_id)])).values()])
 
-    async def all_named(self, names: Iterable[Name]) -> dict[Name, EvaluatedSignal]:
-        """Signals by their ids at the sources; unknown ids are left out."""
+    async def by_source_ids(self, names: Iterable[Name]) -> dict[Name, EvaluatedSignal]:
+        """Signals by source and source id; unknown ids are left out."""
         wanted = [*names]
         if not wanted:
             return {}
         named = tuple_(signals.c.source, signals.c.source_id).in_(wanted)
         return {
             (one.signal.claim.source, one.signal.claim.source_id or ""): one
-            for one in await self._some(named, len(wanted))
+            for one in await self._load(named, len(wanted))
         }
 
     async def one(self, signal_id: str) -> EvaluatedSignal:
         """Signal by id; raises NotFoundError."""
-        return _only(await self._some(signals.c.signal_id == signal_id))
+        return _require_one(await self._load(signals.c.signal_id == signal_id))
 
     async def pending_count(self) -> int:
         wanted = select(func.count()).select_from(signals).where(signals.c.state.in_(_WAITS))
@@ -263,7 +263,7 @@ class SignalRepository:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return tuple(map(signal_of, await self.connection.execute(wanted)))
+        return tuple(map(signal_from_row, await self.connection.execute(wanted)))
 
     async def failed(self, most_attempts: int, limit: int) -> tuple[Signal, ...]:
         """Failed signals below a number of attempts; locked, oldest first."""
@@ -275,10 +275,10 @@ class SignalRepository:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return tuple(map(signal_of, await self.connection.execute(wanted)))
+        return tuple(map(signal_from_row, await self.connection.execute(wanted)))
 
     async def overdue(self, now: datetime, limit: int = 1_000) -> tuple[Signal, ...]:
-        """Signals without approval whose time is over; locked."""
+        """Signals without approval past their expiry; locked."""
         waits = [*_WAITS, SignalState.FAILED.value]
         wanted = (
             select(signals)
@@ -287,16 +287,16 @@ class SignalRepository:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return tuple(map(signal_of, await self.connection.execute(wanted)))
+        return tuple(map(signal_from_row, await self.connection.execute(wanted)))
 
-    async def save(self, judged: Iterable[EvaluatedSignal]) -> None:
-        """Store new states at once; a consensus replaces earlier votes."""
+    async def save(self, evaluated: Iterable[EvaluatedSignal]) -> None:
+        """Stores new states at once; a consensus replaces earlier votes."""
         with_verdict: list[EvaluatedSignal] = []
         without: list[EvaluatedSignal] = []
-        for one in judged:
+        for one in evaluated:
             (without if one.verdict is None else with_verdict).append(one)
-        for some in (without, with_verdict):
-            rows = [row_of(one) for one in some]
+        for batch in (without, with_verdict):
+            rows = [signal_to_row(one) for one in batch]
             if rows:
                 new: dict[str, Any] = {
                     name: bindparam(f"new_{name}") for name in rows[0] if name != "signal_id"
@@ -304,26 +304,26 @@ class SignalRepository:
                 statement = signals.update().where(
                     signals.c.signal_id == bindparam("new_signal_id")
                 )
-                given = [{f"new_{name}": value for name, value in row.items()} for row in rows]
-                await self.connection.execute(statement.values(new), given)
+                values = [{f"new_{name}": value for name, value in row.items()} for row in rows]
+                await self.connection.execute(statement.values(new), values)
         if with_verdict:
-            theirs = [one.signal.signal_id for one in with_verdict]
+            signal_ids = [one.signal.signal_id for one in with_verdict]
             await self.connection.execute(
-                delete(signal_votes).where(signal_votes.c.signal_id.in_(theirs))
+                delete(signal_votes).where(signal_votes.c.signal_id.in_(signal_ids))
             )
-            await self._cast(with_verdict)
+            await self._insert_votes(with_verdict)
 
-    async def _cast(self, judged: Sequence[EvaluatedSignal]) -> None:
-        """Insert votes, and their open outcomes."""
+    async def _insert_votes(self, evaluated: Sequence[EvaluatedSignal]) -> None:
+        """Inserts votes and open outcomes."""
         votes = [
-            vote_row_of(one.signal.signal_id, vote)
-            for one in judged
+            vote_to_row(one.signal.signal_id, vote)
+            for one in evaluated
             if one.verdict is not None
             for vote in one.verdict.votes
         ]
         if votes:
             await self.connection.execute(signal_votes.insert(), votes)
-        await SignalOutcomeRepository(self.connection).open(judged)
+        await SignalOutcomeRepository(self.connection).insert_open(evaluated)
 
     async def forecasts(self, signal_ids: Sequence[str]) -> tuple[tuple[str, str, float], ...]:
         """(signal, agent, probability) of all votes, ordered by id."""
@@ -344,36 +344,38 @@ class SignalRepository:
             same = (signals.c.received_at == at) & (signals.c.signal_id > signal_id)
             wanted = wanted.where((signals.c.received_at > at) | same)
         wanted = wanted.order_by(signals.c.received_at, signals.c.signal_id).limit(limit)
-        return tuple(map(signal_of, await self.connection.execute(wanted)))
+        return tuple(map(signal_from_row, await self.connection.execute(wanted)))
 
     async def processed(
         self, since: datetime, limit: int, before: Position | None = None
     ) -> tuple[EvaluatedSignal, ...]:
-        """Signals that left the queue since then, newest first, with their votes."""
+        """Signals that left the queue since `since`, newest first, with their votes."""
         wanted = signals.c.completed_at >= since
         if before is not None:
             at, signal_id = before
             same = (signals.c.completed_at == at) & (signals.c.signal_id < signal_id)
             wanted &= (signals.c.completed_at < at) | same
-        return await self._some(wanted, limit)
+        return await self._load(wanted, limit)
 
-    async def forget(self, before: datetime) -> int:
-        """Delete older rejected, expired or failed signals; returns their number.
+    async def delete_old(self, before: datetime) -> int:
+        """Deletes older rejected, expired or failed signals; returns their number.
 
         Approved signals stay, because effects refer to them. Signals with an open outcome
         stay too: otherwise only good outcomes would count.
         """
-        open_ones = select(signal_outcomes.c.signal_id).where(
+        undecided = select(signal_outcomes.c.signal_id).where(
             (signal_outcomes.c.booked_at.is_(None)) | (signal_outcomes.c.ends_at >= before)
         )
-        old = (signals.c.completed_at < before) & signals.c.state.in_(_FORGETTABLE)
-        old &= signals.c.signal_id.not_in(open_ones)
-        theirs = select(signals.c.signal_id).where(old)
-        for part in (signal_votes, signal_outcomes):
-            await self.connection.execute(delete(part).where(part.c.signal_id.in_(theirs)))
+        old = (signals.c.completed_at < before) & signals.c.state.in_(_DELETABLE)
+        old &= signals.c.signal_id.not_in(undecided)
+        signal_ids = select(signals.c.signal_id).where(old)
+        for dependent in (signal_votes, signal_outcomes):
+            await self.connection.execute(
+                delete(dependent).where(dependent.c.signal_id.in_(signal_ids))
+            )
         return (await self.connection.execute(delete(signals).where(old))).rowcount
 
-    async def _some(self, condition: Any, limit: int = 1) -> tuple[EvaluatedSignal, ...]:
+    async def _load(self, condition: Any, limit: int = 1) -> tuple[EvaluatedSignal, ...]:
         order = (signals.c.completed_at.desc(), signals.c.signal_id.desc())
         wanted = select(signals).where(condition).order_by(*order).limit(limit)
         rows = (await self.connection.execute(wanted)).all()
@@ -382,12 +384,12 @@ class SignalRepository:
         votes: dict[str, list[Vote]] = {row.signal_id: [] for row in rows}
         cast = select(signal_votes).where(signal_votes.c.signal_id.in_(votes))
         for vote in await self.connection.execute(cast.order_by(signal_votes.c.agent)):
-            votes[vote.signal_id].append(vote_of(vote))
-        effects = await SignalEffectRepository(self.connection).of(votes)
-        outcomes = await SignalOutcomeRepository(self.connection).of(votes)
+            votes[vote.signal_id].append(vote_from_row(vote))
+        effects = await SignalEffectRepository(self.connection).load(votes)
+        outcomes = await SignalOutcomeRepository(self.connection).load(votes)
         return tuple(
             replace(
-                judged_of(row, votes[row.signal_id]),
+                evaluated_signal_from_row(row, votes[row.signal_id]),
                 effect=effects.get(row.signal_id),
                 outcome=outcomes.get(row.signal_id),
             )
@@ -395,7 +397,7 @@ class SignalRepository:
         )
 
 
-def _only(found: Sequence[EvaluatedSignal]) -> EvaluatedSignal:
-    if not found:
+def _require_one(signals: Sequence[EvaluatedSignal]) -> EvaluatedSignal:
+    if not signals:
         raise NotFoundError(Code.NOT_FOUND, "There is no signal with this id.")
-    return found[0]
+    return signals[0]

@@ -33,7 +33,7 @@ class SignalCountRepository:
     connection: AsyncConnection
 
     async def since(self, since: datetime) -> SignalCounts:
-        """Counts of the signals received since then."""
+        """Counts of the signals received since `since`."""
         by_source: dict[str, dict[str, int]] = {}
         states = (
             select(signals.c.source, signals.c.state, func.count().label("number"))
@@ -48,10 +48,12 @@ class SignalCountRepository:
             .where(signals.c.received_at >= since, signals.c.evaluation.is_not(None))
             .group_by(signals.c.evaluation)
         )
-        judged = {row.evaluation: row.number for row in await self.connection.execute(evaluations)}
+        by_evaluation = {
+            row.evaluation: row.number for row in await self.connection.execute(evaluations)
+        }
         agents = await self._agents(since)
         sources = tuple(SourceCounts(source, states) for source, states in by_source.items())
-        return SignalCounts(sources, judged, agents)
+        return SignalCounts(sources, by_evaluation, agents)
 
     async def queue(self) -> SignalQueue:
         """Number and age of waiting signals."""
@@ -91,10 +93,10 @@ class SignalCountRepository:
             .group_by(votes.agent)
             .order_by(votes.agent)
         )
-        return tuple(_agent(row) for row in await self.connection.execute(wanted))
+        return tuple(_agent_counts_from_row(row) for row in await self.connection.execute(wanted))
 
 
-def _agent(row: Any) -> AgentCounts:
+def _agent_counts_from_row(row: Any) -> AgentCounts:
     return AgentCounts(
         agent=row.agent,
         votes=int(row.votes),
@@ -115,10 +117,10 @@ _NONE: Final[Mapping[SourceKey, ForecastRecord]] = MappingProxyType({})
 class SignalRecordRepository:
     connection: AsyncConnection
 
-    async def of(
+    async def load(
         self, sources: Collection[SourceKey] | None
     ) -> tuple[dict[str, ForecastRecord], dict[SourceKey, ForecastRecord]]:
-        """Records of all agents, and of these sources (None: of all).
+        """Records of all agents, and of `sources` (None for all).
 
         An agent or source without an outcome is left out.
         """
@@ -126,14 +128,16 @@ class SignalRecordRepository:
         if sources is not None:
             named = tuple_(table.c.name, table.c.type).in_([*sources])
             wanted = wanted.where(or_(table.c.kind == ForecastKind.AGENT.value, named))
-        found: dict[tuple[str, str, str], list[CalibrationBin]] = {}
+        bins_by_key: dict[tuple[str, str, str], list[CalibrationBin]] = {}
         order = (table.c.kind, table.c.name, table.c.type, table.c.bin)
         for row in await self.connection.execute(wanted.order_by(*order)):
-            one = CalibrationBin(row.bin, row.outcomes, row.said, row.came, row.squares)
-            found.setdefault((row.kind, row.name, row.type), []).append(one)
+            one = CalibrationBin(
+                row.bin, row.outcomes, row.forecast_sum, row.occurrences, row.squared_error_sum
+            )
+            bins_by_key.setdefault((row.kind, row.name, row.type), []).append(one)
         agents: dict[str, ForecastRecord] = {}
         known: dict[SourceKey, ForecastRecord] = {}
-        for (kind, name, type_), bins in found.items():
+        for (kind, name, type_), bins in bins_by_key.items():
             if kind == ForecastKind.AGENT.value:
                 agents[name] = ForecastRecord(tuple(bins))
             else:
@@ -145,8 +149,8 @@ class SignalRecordRepository:
         agents: Mapping[str, ForecastRecord],
         sources: Mapping[SourceKey, ForecastRecord] = _NONE,
     ) -> None:
-        """Add new outcomes to the stored records."""
-        gathered = [
+        """Adds new outcomes to the stored records."""
+        records = [
             *((ForecastKind.AGENT, name, "", record) for name, record in sorted(agents.items())),
             *((ForecastKind.SOURCE, *key, record) for key, record in sorted(sources.items())),
         ]
@@ -157,21 +161,21 @@ class SignalRecordRepository:
                 "type": type_,
                 "bin": one.number,
                 "outcomes": one.outcomes,
-                "said": one.said,
-                "came": one.came,
-                "squares": one.squares,
+                "forecast_sum": one.forecast_sum,
+                "occurrences": one.occurrences,
+                "squared_error_sum": one.squared_error_sum,
             }
-            for kind, name, type_, record in gathered
+            for kind, name, type_, record in records
             for one in record.bins
         ]
         if not rows:
             return
         new = insert(self.connection, table)
-        grown = {
+        sums = {
             name: table.c[name] + new.excluded[name]
-            for name in ("outcomes", "said", "came", "squares")
+            for name in ("outcomes", "forecast_sum", "occurrences", "squared_error_sum")
         }
         keys = ["kind", "name", "type", "bin"]
         await self.connection.execute(
-            new.on_conflict_do_update(index_elements=keys, set_=grown), rows
+            new.on_conflict_do_update(index_elements=keys, set_=sums), rows
         )

@@ -35,8 +35,8 @@ signals = Table(
     Column("strength", FiniteFloat, nullable=False),
     Column("confidence", FiniteFloat, nullable=False),
     Column("data", JsonText),
-    Column("said_at", UtcInstant),
-    Column("claimed_end", UtcInstant),
+    Column("claimed_at", UtcInstant),
+    Column("claimed_expires_at", UtcInstant),
     Column("received_at", UtcInstant, nullable=False),
     Column("expires_at", UtcInstant, nullable=False),
     Column("state", String(16), nullable=False),
@@ -48,7 +48,7 @@ signals = Table(
     Column("approvals", FiniteFloat),
     Column("voted", FiniteFloat),
     Column("verdict_reason", Text),
-    Column("by_skill", Boolean),
+    Column("is_skill_weighted", Boolean),
     Column("board_id", String(36)),
     Column("configuration_version", Integer),
     PrimaryKeyConstraint("signal_id"),
@@ -84,7 +84,7 @@ signal_effects = Table(
     "signal_effects",
     metadata,
     Column("signal_id", String(36), nullable=False),
-    Column("policy", String(16), nullable=False),
+    Column("automation", String(16), nullable=False),
     Column("move", String(16)),
     Column("symbol", String(64)),
     Column("old_symbol", String(64)),
@@ -94,7 +94,7 @@ signal_effects = Table(
     Column("version", Integer),
     PrimaryKeyConstraint("signal_id"),
     ForeignKeyConstraint(["signal_id"], ["signals.signal_id"]),
-    CheckConstraint("policy IN ('observe', 'propose', 'auto')", name="policy_known"),
+    CheckConstraint("automation IN ('observe', 'propose', 'auto')", name="automation_known"),
     CheckConstraint(
         "(move IS NULL) = (symbol IS NULL) AND (move IS NULL OR move IN ('add', 'remove',"
         " 'replace'))",
@@ -125,7 +125,7 @@ signal_votes = Table(
 
 _OPEN: Final = "booked_at IS NULL"
 
-# Symbol, source and type repeat here: recording searches the last counted one of each.
+# Symbol, source and type are repeated here, to find the last counted outcome of each.
 signal_outcomes = Table(
     "signal_outcomes",
     metadata,
@@ -136,17 +136,17 @@ signal_outcomes = Table(
     Column("starts_at", UtcInstant, nullable=False),
     Column("ends_at", UtcInstant, nullable=False),
     Column("booked_at", UtcInstant),
-    Column("beat", Boolean),
+    Column("outperformed", Boolean),
     Column("gain", FiniteFloat),
     Column("median", FiniteFloat),
-    Column("names", Integer),
+    Column("universe_size", Integer),
     Column("reason", Text),
     Column("counts_for_agents", Boolean, nullable=False),
     Column("counts_for_source", Boolean, nullable=False),
     PrimaryKeyConstraint("signal_id"),
     ForeignKeyConstraint(["signal_id"], ["signals.signal_id"]),
     CheckConstraint("ends_at > starts_at", name="window"),
-    CheckConstraint(f"beat IS NULL OR NOT ({_OPEN})", name="beat_booked"),
+    CheckConstraint(f"outperformed IS NULL OR NOT ({_OPEN})", name="outperformed_booked"),
     Index(
         "ix_signal_outcomes_open",
         "ends_at",
@@ -167,11 +167,11 @@ signal_records = Table(
     Column("type", String(64), nullable=False),  # type of a source's signals; empty for an agent
     Column("bin", Integer, nullable=False),
     Column("outcomes", Integer, nullable=False),
-    Column("said", FiniteFloat, nullable=False),
-    Column("came", Integer, nullable=False),
-    Column("squares", FiniteFloat, nullable=False),
+    Column("forecast_sum", FiniteFloat, nullable=False),
+    Column("occurrences", Integer, nullable=False),
+    Column("squared_error_sum", FiniteFloat, nullable=False),
     PrimaryKeyConstraint("kind", "name", "type", "bin"),
     CheckConstraint("kind IN ('agent', 'source')", name="kind_known"),
-    CheckConstraint("came >= 0 AND came <= outcomes", name="came_counted"),
+    CheckConstraint("occurrences >= 0 AND occurrences <= outcomes", name="occurrences_counted"),
     between("bin", "0", "9"),
 )

@@ -1,4 +1,4 @@
-"""Answers for the trading engine: which symbols, whether now, and how much."""
+"""HTTP routes for the trading engine: tradeable symbols, position sizes and safety."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -46,16 +46,16 @@ class TradeableOut(Out):
     score: Score
 
     @classmethod
-    def of(cls, one: Tradeable) -> Self:
+    def of(cls, member: Tradeable) -> Self:
         return cls(
-            symbol=one.symbol,
-            contract=one.contract,
-            weight_percentage=percent(one.weight_u),
-            score=one.score,
+            symbol=member.symbol,
+            contract=member.contract,
+            weight_percentage=percent(member.weight_u),
+            score=member.score,
         )
 
 
-class TradeablesOut(Freshness):
+class TradeableListOut(Freshness):
     """Members that may be traded now, by rank."""
 
     symbols: list[TradeableOut]
@@ -80,7 +80,7 @@ class CheckOut(Out):
 
 
 class ShouldTradeOut(Freshness):
-    """`reason` is that of the first check that failed."""
+    """Decision with all checks; `reason` is that of the first failed check."""
 
     symbol: str
     trade: bool
@@ -99,10 +99,10 @@ class ShouldTradeOut(Freshness):
 
 
 class CapOut(Out):
-    """One thing that holds a position back, in the order in which they are looked at.
+    """A cap on a position, in order of application.
 
-    `value` is what the position would have had; the limit is a maximum, except that of
-    `liquidation_distance`, which is a minimum.
+    `value` is the value before the cap; `limit` is a maximum, except for `liquidation_distance`,
+    where it is a minimum.
     """
 
     name: CapName
@@ -129,81 +129,81 @@ class CapOut(Out):
         )
 
 
-class SizeOut(Out):
-    """Whole lots of one member; 0 with the reason where there are none."""
+class MemberSizeOut(Out):
+    """Whole lots of one member; `reason` explains 0 lots."""
 
     symbol: str
     contract: str
-    price: MoneyString | None = Field(description="The given price, else the mark price.")
+    price: MoneyString | None = Field(description="The requested price, else the mark price.")
     weight_percentage: Percent
-    wanted_notional: MoneyString = Field(description="After caps, before rounding.")
+    wanted_notional: MoneyString = Field(description="Notional after caps, before rounding.")
     notional: MoneyString
     lots: int
     specification: str = Field(
-        description="Of the contract that the lots were counted by; once `GET /symbols/{symbol}` "
-        "shows another one they are void."
+        description="Id of the contract specification of the lots; they are void once "
+        "`GET /symbols/{symbol}` shows another one."
     )
-    quantity: MoneyString = Field(description="In base coins.")
+    quantity: MoneyString = Field(description="Base coins.")
     margin: MoneyString
-    leverage: MoneyString = Field(description="The one that the caps leave.")
+    leverage: MoneyString = Field(description="Leverage after caps.")
     rounding_error: MoneyString = Field(
-        description="Wanted minus realised; below zero where the lots are rounded up."
+        description="Wanted minus realised notional; negative where lots are rounded up."
     )
     liquidation_price: MoneyString | None = Field(
-        description="Of a long that rests on this margin alone; 0: nowhere. Null without lots."
+        description="For a long with this margin alone; 0: never liquidated. Null without lots."
     )
     caps: list[str] = Field(
-        description="The caps that made it smaller, by name.", examples=[["gross_leverage"]]
+        description="Names of the caps that reduced the position.", examples=[["gross_leverage"]]
     )
-    binding_cap: str | None = Field(description="Without this one it would be larger.")
-    limits: list[CapOut] = Field(description="Every cap that was looked at; empty if none was.")
+    binding_cap: str | None = Field(description="Cap without which the position would be larger.")
+    limits: list[CapOut] = Field(description="All caps in order; empty if none was checked.")
     reason: str | None = Field(
-        description="Why there are no lots: a check that failed, something unknown, a cap."
+        description="Reason for 0 lots: a failed check, an unknown input or a cap."
     )
 
     @classmethod
     def of(cls, sized: SizedPosition) -> Self:
-        made = sized.size
+        size = sized.size
         return cls(
             symbol=sized.symbol,
             contract=sized.contract,
             price=sized.price,
             weight_percentage=percent(sized.weight_u),
-            wanted_notional=made.wanted,
-            notional=made.notional,
-            lots=made.lots,
+            wanted_notional=size.wanted,
+            notional=size.notional,
+            lots=size.lots,
             specification=sized.specification,
-            quantity=made.quantity,
-            margin=made.margin,
-            leverage=made.leverage,
-            rounding_error=made.rounding_error,
-            liquidation_price=made.liquidation_price,
-            caps=list(made.applied),
-            binding_cap=made.binding,
-            limits=[CapOut.of(cap) for cap in made.caps],
-            reason=made.reason,
+            quantity=size.quantity,
+            margin=size.margin,
+            leverage=size.leverage,
+            rounding_error=size.rounding_error,
+            liquidation_price=size.liquidation_price,
+            caps=list(size.applied),
+            binding_cap=size.binding,
+            limits=[CapOut.of(cap) for cap in size.caps],
+            reason=size.reason,
         )
 
 
-class PositionSizeOut(SizeOut, Freshness):
-    """Whole lots of one symbol, counted together with those of all members."""
+class PositionSizeOut(MemberSizeOut, Freshness):
+    """Whole lots of one symbol, allocated together with those of all members."""
 
 
-class SizesOut(Freshness):
-    """Whole lots of all members by rank, counted together."""
+class PositionSizesOut(Freshness):
+    """Whole lots of all members by rank, allocated together."""
 
     account_balance: MoneyString
-    sizes: list[SizeOut]
+    sizes: list[MemberSizeOut]
     total_notional: MoneyString
     total_margin: MoneyString
 
     @classmethod
-    def of(cls, balance: Decimal, found: Sequence[SizedPosition], facts: DataFacts) -> Self:
+    def of(cls, balance: Decimal, positions: Sequence[SizedPosition], facts: DataFacts) -> Self:
         return cls(
             account_balance=balance,
-            sizes=[SizeOut.of(one) for one in found],
-            total_notional=total(one.size.notional for one in found),
-            total_margin=total(one.size.margin for one in found),
+            sizes=[MemberSizeOut.of(position) for position in positions],
+            total_notional=total(position.size.notional for position in positions),
+            total_margin=total(position.size.margin for position in positions),
             **freshness(facts),
         )
 
@@ -214,23 +214,24 @@ Balance = Annotated[
 Leverage = Annotated[QueryDecimal, Query(gt=0, le=1000, description="Capped by the contract.")]
 Price = Annotated[
     QueryDecimal | None,
-    Query(ge=Decimal("1e-12"), le=10**12, description="In place of the mark price."),
+    Query(ge=Decimal("1e-12"), le=10**12, description="Replaces the mark price."),
 ]
-Confidence = Annotated[
-    QueryDecimal | None, Query(ge=0, le=1, description="Scales the position when given.")
-]
+Confidence = Annotated[QueryDecimal | None, Query(ge=0, le=1, description="Scales the position.")]
 Count = Annotated[
-    QueryInt | None, Query(ge=0, le=10**6, description="Of such positions; needs all three.")
+    QueryInt | None,
+    Query(ge=0, le=10**6, description="Number of past positions; requires all three."),
 ]
 Payoff = Annotated[
     QueryDecimal | None,
-    Query(ge=Decimal("0.001"), le=1000, description="Mean gain over mean loss; needs all three."),
+    Query(
+        ge=Decimal("0.001"), le=1000, description="Mean gain over mean loss; requires all three."
+    ),
 ]
-CountedBy = Annotated[
+Specification = Annotated[
     str | None,
     Query(
         pattern=r"^[0-9a-f]{1,64}$",
-        description="`specification` that waiting lots were counted by; asked about where given.",
+        description="`specification` of lots to be ordered; adds a check that it is unchanged.",
     ),
 ]
 
@@ -238,36 +239,37 @@ CountedBy = Annotated[
 @router.get("/tradeable", summary="Symbols that may be traded now")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER, scope=Scope.PAIRLIST)
-async def tradeable(trading: Provided[Trading]) -> TradeablesOut:
-    """Members that pass every check of should-trade, with their weight."""
-    found, facts = await trading.tradeable()
-    return TradeablesOut(symbols=[TradeableOut.of(one) for one in found], **freshness(facts))
+async def tradeable(trading: Provided[Trading]) -> TradeableListOut:
+    """Returns the members that pass every check of should-trade, with their weights."""
+    members, facts = await trading.tradeable()
+    symbols = [TradeableOut.of(member) for member in members]
+    return TradeableListOut(symbols=symbols, **freshness(facts))
 
 
 @router.get(
     "/symbols/{symbol}/should-trade",
-    summary="May this symbol be traded now",
+    summary="Trading decision for one symbol",
     responses=problems(*NAMES),
 )
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.TRADER)
 async def should_trade(
-    trading: Provided[Trading], symbol: SymbolPath, specification: CountedBy = None
+    trading: Provided[Trading], symbol: SymbolPath, specification: Specification = None
 ) -> ShouldTradeOut:
-    """Member, contract open, exchange open, data fresh, score above the threshold: each check.
+    """Checks membership, contract, exchange, data freshness and score.
 
-    A member with a target weight is traded until its score falls below the leave threshold; one
-    without needs the enter threshold. That state moves only when weights are set.
+    A member with a target weight is traded until its score falls below the exit threshold; a
+    member without one needs the entry threshold. This state changes only when weights are set.
 
-    Right before an order: with the `specification` of its lots it is refused as soon as a lot,
-    a tick or the largest order is another one. Then plan anew.
+    Before an order, pass the `specification` of its lots: the check fails once lot, tick or
+    maximum order size have changed, and the lots must be planned again.
     """
     return ShouldTradeOut.of(*await trading.should_trade(symbol, specification))
 
 
 @router.get(
     "/symbols/{symbol}/position-size",
-    summary="How many lots",
+    summary="Position size of one symbol",
     responses=problems(*NAMES),
 )
 @cacheable(depends_on=Input.DECISION)
@@ -283,15 +285,15 @@ async def position_size(
     losses: Count = None,
     payoff_ratio: Payoff = None,
 ) -> PositionSizeOut:
-    """Weight times balance times leverage, capped, in whole lots of the contract.
+    """Computes weight times balance times leverage, capped, in whole lots of the contract.
 
-    The lots of all members are counted together, as `GET /portfolio/sizes` and a rebalance with a
-    balance count them; a position that a cap holds back is rounded down.
+    The lots of all members are allocated together, as in `GET /portfolio/sizes` and in a rebalance
+    with a balance; a capped position is rounded down.
 
     Caps: weight, leverage of the contract, gross leverage of the portfolio, its volatility target
-    if one is set, distance of liquidation, value at risk of the portfolio, confidence, a fraction
-    of the Kelly stake where a record (`wins`, `losses`, `payoff_ratio`) is given, turnover of the
-    day, depth of the book. What a cap needs and is not known gives no position, with the reason.
+    (if set), liquidation distance, value at risk of the portfolio, confidence, a fraction of the
+    Kelly stake (with `wins`, `losses` and `payoff_ratio`), daily turnover, depth of the book. If
+    the input of a cap is unknown, there is no position, with the reason.
     """
     sized, facts = await trading.position_size(
         symbol,
@@ -301,23 +303,23 @@ async def position_size(
         None if confidence is None else float(confidence),
         _record(wins, losses, payoff_ratio),
     )
-    return PositionSizeOut(**dict(SizeOut.of(sized)), **freshness(facts))
+    return PositionSizeOut(**dict(MemberSizeOut.of(sized)), **freshness(facts))
 
 
-@router.get("/sizes", summary="How many lots of every member")
+@router.get("/sizes", summary="Position sizes of all members")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.TRADER)
 async def sizes(
     trading: Provided[Trading], account_balance: Balance, leverage: Leverage = Decimal(1)
-) -> SizesOut:
-    """The position sizes of all members, as `position-size` says of each.
+) -> PositionSizesOut:
+    """Computes the position sizes of all members, equal to `position-size` of each.
 
-    Lots are counted for all members together: every weight within one percentage point of its
-    target where that is possible, no weight a lot below the minimum, then the least squared error,
-    the least cash and the order of the symbols. A rebalance counts the same way.
+    Lots are allocated for all members together, as in a rebalance. Criteria in order: every weight
+    within one percentage point of its target, no weight a lot below the minimum, least squared
+    error, least cash, order of the symbols.
     """
-    found, facts = await trading.sizes(account_balance, leverage)
-    return SizesOut.of(account_balance, found, facts)
+    positions, facts = await trading.sizes(account_balance, leverage)
+    return PositionSizesOut.of(account_balance, positions, facts)
 
 
 def _record(wins: int | None, losses: int | None, payoff: Decimal | None) -> TrackRecord | None:
@@ -325,21 +327,21 @@ def _record(wins: int | None, losses: int | None, payoff: Decimal | None) -> Tra
         return None
     if wins is None or losses is None or payoff is None:
         raise RefusedError(
-            Code.VALIDATION_FAILED, "A record needs wins, losses and payoff_ratio, or none of them."
+            Code.VALIDATION_FAILED, "wins, losses and payoff_ratio must be given together."
         )
     return TrackRecord(wins, losses, float(payoff))
 
 
 class FindingOut(Out):
     code: str = Field(examples=["market_data_stale"])
-    symbol: str | None = Field(description="The member that it concerns.")
+    symbol: str | None = Field(description="Member concerned; null for the portfolio.")
     detail: str
 
 
 class SafetyOut(Freshness):
-    """Issues forbid trading the portfolio as a whole; warnings are to be looked at."""
+    """Issues forbid trading the portfolio as a whole; warnings do not."""
 
-    is_safe: bool = Field(description="There are no issues.")
+    is_safe: bool = Field(description="True without issues.")
     version: int
     checked_at: UtcTime
     issues: list[FindingOut]
@@ -359,9 +361,9 @@ class SafetyOut(Freshness):
         )
 
 
-@router.get("/safety", summary="May the portfolio be traded as it stands")
+@router.get("/safety", summary="Safety check of the portfolio")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
 async def safety(safety: Provided[Safety]) -> SafetyOut:
-    """Soundness, freshness, contracts that end, bounds, concentration; and who may be traded."""
+    """Checks consistency, freshness, ending contracts, bounds and concentration."""
     return SafetyOut.of(await safety.validate())

@@ -1,4 +1,4 @@
-"""A weight becomes whole lots within caps, and the error of rounding is stated."""
+"""Converts a weight into whole lots within caps, with the rounding error."""
 
 import math
 from dataclasses import dataclass, replace
@@ -14,11 +14,11 @@ from app.portfolio.domain.models import FULL
 
 
 class CapName(StrEnum):
-    """In the order in which they are applied."""
+    """Caps in order of application."""
 
-    WEIGHT = "weight"  # the largest weight of one symbol
-    LEVERAGE = "leverage"  # the contract's
-    GROSS_LEVERAGE = "gross_leverage"  # value of all members over equity
+    WEIGHT = "weight"  # maximum weight of one symbol
+    LEVERAGE = "leverage"  # maximum leverage of the contract
+    GROSS_LEVERAGE = "gross_leverage"  # notional of all members over equity
     VOLATILITY_TARGET = "volatility_target"  # of the portfolio
     LIQUIDATION_DISTANCE = "liquidation_distance"
     PORTFOLIO_VAR = "portfolio_var"
@@ -30,9 +30,9 @@ class CapName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """`value` is what the position would have had when the cap was looked at.
+    """A cap with the value before it was applied.
 
-    It is a maximum, except the distance of liquidation, which is a minimum.
+    `limit` is a maximum, except for the liquidation distance, where it is a minimum.
     """
 
     name: CapName
@@ -43,78 +43,82 @@ class Cap:
     is_applied: bool
 
 
-_ANY: Final = Decimal(10) ** 9  # more leverage than any contract has
+_UNLIMITED: Final = Decimal(10) ** 9  # more than the leverage of any contract
 
 
 @dataclass(frozen=True, slots=True)
-class Lever:
-    """A cap of leverage on something that grows in proportion to it."""
+class LeverageCap:
+    """Cap on a quantity proportional to leverage."""
 
     name: CapName
-    per_unit: Decimal  # what a leverage of 1 brings
+    per_unit: Decimal  # quantity at leverage 1
     limit: Decimal
     unit: str
     source: str
 
     @property
-    def most(self) -> Decimal:
-        """The largest leverage within the limit."""
-        return _leverage(self.limit / self.per_unit) if self.per_unit > 0 else _ANY
+    def max_leverage(self) -> Decimal:
+        """Maximum leverage within the limit."""
+        return _leverage(self.limit / self.per_unit) if self.per_unit > 0 else _UNLIMITED
 
     def cap(self, leverage: Decimal) -> Cap:
-        """What `leverage` would bring, against the limit."""
-        value, applied = leverage * self.per_unit, leverage > self.most
+        """Returns the cap with the quantity at `leverage`."""
+        value, applied = leverage * self.per_unit, leverage > self.max_leverage
         return Cap(self.name, value, self.limit, self.unit, self.source, applied)
 
 
 @dataclass(frozen=True, slots=True)
-class Distance:
-    """A long may not be closed by force before its price has lost `least`, a fraction.
+class LiquidationDistance:
+    """Cap on leverage by the distance of a long from liquidation, at least `min_distance`.
 
-    Its margin is value / leverage, and nothing else stands by it. Of a linear contract 1/L less
-    the maintenance margin counts (QUANT section 8). An inverse one loses coins the faster the
-    deeper it falls: (1/L - m) / (1 + 1/L) is the exact distance.
+    The margin is value / leverage alone. A linear contract at leverage L has the distance 1/L - m
+    with maintenance margin m (QUANT section 8), an inverse one (1/L - m) / (1 + 1/L), because its
+    losses in coins accelerate.
     """
 
-    least: Decimal
+    min_distance: Decimal
     maintenance_margin: Decimal
     is_inverse: bool
 
     @property
-    def most(self) -> Decimal:
-        """The largest leverage that keeps the distance; 0 where none does."""
-        needed = self.least + self.maintenance_margin
-        room = max(1 - self.least, Decimal(0)) if self.is_inverse else Decimal(1)
-        return _leverage(room / needed) if needed > 0 else _ANY
+    def max_leverage(self) -> Decimal:
+        """Maximum leverage with the distance; 0 without one."""
+        needed = self.min_distance + self.maintenance_margin
+        room = max(1 - self.min_distance, Decimal(0)) if self.is_inverse else Decimal(1)
+        return _leverage(room / needed) if needed > 0 else _UNLIMITED
 
     def cap(self, leverage: Decimal) -> Cap:
-        """How far away `leverage` would leave it, against the least."""
+        """Returns the cap with the liquidation distance at `leverage`."""
         value = 1 / leverage - self.maintenance_margin
         if self.is_inverse:
             value /= 1 + 1 / leverage
-        name, applied = CapName.LIQUIDATION_DISTANCE, leverage > self.most
-        return Cap(name, value, self.least, "fraction", "daily_candles", applied)
+        name, applied = CapName.LIQUIDATION_DISTANCE, leverage > self.max_leverage
+        return Cap(name, value, self.min_distance, "fraction", "daily_candles", applied)
 
 
-def amount(name: CapName, wanted: Decimal, limit: Decimal, source: str) -> Cap:
-    """A cap of the value in quote currency."""
+def amount_cap(name: CapName, wanted: Decimal, limit: Decimal, source: str) -> Cap:
+    """Returns a cap on the notional in quote currency."""
     return Cap(name, wanted, limit, "quote", source, limit < wanted)
 
 
 def _leverage(exact: Decimal) -> Decimal:
-    """Six decimals, never more than exact."""
-    return min(exact, _ANY).quantize(Decimal("0.000001"), ROUND_DOWN)
+    """Leverage with six decimals, rounded down."""
+    return min(exact, _UNLIMITED).quantize(Decimal("0.000001"), ROUND_DOWN)
 
 
-_HARD: Final = {CapName.KELLY, CapName.TURNOVER, CapName.DEPTH}  # amounts that rounding keeps
-_PERCENT: Final = Decimal(FULL) / 100  # micro-percent in one per cent
+_AMOUNT_CAPS: Final = {
+    CapName.KELLY,
+    CapName.TURNOVER,
+    CapName.DEPTH,
+}  # caps on the notional that rounding up must not exceed
+_PERCENT: Final = Decimal(FULL) / 100  # micro-percent in one percent
 
 
-class Refusal(StrEnum):
-    """Why there is no position at all; what is not known is never guessed."""
+class SizingRefusal(StrEnum):
+    """Reason for no position; an unknown input is never estimated."""
 
     NO_WEIGHT = "no_weight"
-    NOTHING_WANTED = "nothing_wanted"
+    NO_NOTIONAL = "no_notional"
     BELOW_MIN_LOT = "below_min_lot"
     TURNOVER_UNKNOWN = "turnover_unknown"
     BOOK_UNKNOWN = "book_unknown"
@@ -127,7 +131,7 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrackRecord:
-    """How such positions went before: counts, and the mean gain over the mean loss."""
+    """Past positions of the kind: counts of wins and losses, mean gain over mean loss."""
 
     wins: int
     losses: int
@@ -135,44 +139,44 @@ class TrackRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be sized; money in the quote currency (USD for inverse contracts)."""
+class SizingRequest:
+    """Position to be sized; money in the quote currency (USD for inverse contracts)."""
 
     weight_u: int
     balance: Decimal
     leverage: Decimal
     price: Decimal
-    confidence: float | None = None  # scales the position when given
-    record: TrackRecord | None = None  # caps it by a fraction of the Kelly stake when given
+    confidence: float | None = None  # scales the position
+    record: TrackRecord | None = None  # caps the position by a fraction of the Kelly stake
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
-    """What the caps are measured against; None is not known.
+class MarketConditions:
+    """Inputs of the caps; None is unknown.
 
-    The figures of the portfolio are those at leverage 1, with every member at its weight.
+    Figures of the portfolio are at leverage 1, with every member at its weight.
     """
 
-    invested_u: int  # the weights of all members together
+    invested_u: int  # sum of the weights of all members
     turnover_24h: Decimal | None
-    depth: Decimal | None  # quote currency shown within the band, thinner side
+    depth: Decimal | None  # quote currency within the band, thinner side
     volatility: float | None  # of the symbol, annualised fraction
     portfolio_volatility: float | None  # annualised fraction
-    portfolio_var: float | None  # one-day loss at the level of the rules, fraction of equity
+    portfolio_var: float | None  # one-day loss at the configured level, fraction of equity
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SizingLimits:
     max_weight_u: int
-    liquidity_share: float  # of the day's turnover
+    liquidity_share: float  # maximum share of the daily turnover
     rules: SizingSettings
 
 
 @dataclass(frozen=True, slots=True)
 class PositionSize:
-    """Lots of a weight; where a cap holds it back they realise at most the wanted notional.
+    """Lots of a position; a capped position realises at most the wanted notional.
 
-    `reason` says why they are none.
+    `reason` explains 0 lots.
     """
 
     wanted: Decimal  # notional after caps, before rounding
@@ -180,196 +184,201 @@ class PositionSize:
     lots: int
     quantity: Decimal  # base coins
     margin: Decimal
-    leverage: Decimal  # the one used
-    rounding_error: Decimal  # wanted - notional; below zero where the allocator rounds up
-    liquidation_price: Decimal | None  # of a long with this margin and no other; None without lots
-    caps: tuple[Cap, ...]  # all that were looked at, in order
+    leverage: Decimal  # leverage after caps
+    rounding_error: Decimal  # wanted - notional; negative where the allocation rounds up
+    liquidation_price: Decimal | None  # of a long with this margin alone; None without lots
+    caps: tuple[Cap, ...]  # in order of application
     reason: str | None
 
     @property
     def applied(self) -> tuple[str, ...]:
-        """The caps that made the position smaller."""
+        """Names of the caps that reduced the position."""
         return tuple(cap.name.value for cap in self.caps if cap.is_applied)
 
     @property
     def binding(self) -> str | None:
-        """The cap without which the position would be larger now."""
+        """Name of the cap without which the position would be larger."""
         return self.applied[-1] if self.applied else None
 
 
-def size(
+def size_position(
     contract: Contract,
-    order: Order,
-    known: Conditions,
-    limits: Limits,
+    request: SizingRequest,
+    conditions: MarketConditions,
+    limits: SizingLimits,
     allocated: int | None = None,
 ) -> PositionSize:
-    """Weight times balance times leverage, capped, in whole lots of the contract.
+    """Computes weight times balance times leverage, capped, in whole lots of the contract.
 
-    `allocated` are the lots that all members together leave for this weight. They count as long as
-    no cap holds the position back; else, and without them, lots are rounded down.
+    `allocated` are the lots of this weight in the allocation of all members. They are used unless
+    a cap reduces the position; otherwise lots are rounded down.
 
-    Caps in order: the largest weight; then those of leverage (the contract's, gross leverage of
-    the portfolio, its volatility target, the distance of liquidation, its value at risk); then
-    those of the amount (confidence, Kelly, turnover, depth). Every cap that is asked for needs
-    its input: without it there is no position. Source: QUANT section 8.
+    Caps in order: maximum weight; caps on leverage (contract, gross leverage, volatility target,
+    liquidation distance, value at risk); caps on the notional (confidence, Kelly, turnover,
+    depth). An unknown input of an active cap gives no position. Source: QUANT section 8.
     """
-    refusal = _refusal(contract, order, known, limits.rules)
+    refusal = _find_refusal(contract, request, conditions, limits.rules)
     if refusal is not None:
-        return nothing(order.leverage, refusal)
-    weight_u = min(order.weight_u, limits.max_weight_u)
+        return no_position(request.leverage, refusal)
+    weight_u = min(request.weight_u, limits.max_weight_u)
     caps = [
         Cap(
             name=CapName.WEIGHT,
-            value=order.weight_u / _PERCENT,
+            value=request.weight_u / _PERCENT,
             limit=limits.max_weight_u / _PERCENT,
             unit="percent",
             source="configuration",
-            is_applied=weight_u < order.weight_u,
+            is_applied=weight_u < request.weight_u,
         )
     ]
-    leverage = order.leverage
-    for one in _levers(contract, known, limits.rules):
+    leverage = request.leverage
+    for leverage_cap in _leverage_caps(contract, conditions, limits.rules):
         if leverage > 0:
-            made = one.cap(leverage)
-            caps.append(made)
-            leverage = one.most if made.is_applied else leverage
-    wanted = order.balance * weight_u / FULL * leverage
-    for name, limit, source in _amounts(order, known, limits, wanted):
-        caps.append(amount(name, wanted, limit, source))
+            cap = leverage_cap.cap(leverage)
+            caps.append(cap)
+            leverage = leverage_cap.max_leverage if cap.is_applied else leverage
+    wanted = request.balance * weight_u / FULL * leverage
+    for name, limit, source in _amount_limits(request, conditions, limits, wanted):
+        caps.append(amount_cap(name, wanted, limit, source))
         wanted = min(wanted, limit)
-    lots = lots_for(contract, wanted, order.price)
+    lots = lots_for(contract, wanted, request.price)
     if allocated is not None and not any(cap.is_applied for cap in caps):
-        most = min((cap.limit for cap in caps if cap.name in _HARD), default=wanted)
-        lots = min(allocated, lots_for(contract, most, order.price))
-    return _rounded(contract, order, wanted, leverage, tuple(caps), lots)
+        maximum = min((cap.limit for cap in caps if cap.name in _AMOUNT_CAPS), default=wanted)
+        lots = min(allocated, lots_for(contract, maximum, request.price))
+    return _create_position(contract, request, wanted, leverage, tuple(caps), lots)
 
 
-def nothing(leverage: Decimal, reason: str) -> PositionSize:
-    """No position, and why."""
+def no_position(leverage: Decimal, reason: str) -> PositionSize:
+    """Returns no position, with its reason."""
     zero = Decimal(0)
     return PositionSize(zero, zero, 0, zero, zero, leverage, zero, None, (), reason)
 
 
-def kelly(probability: float, payoff: float) -> float:
-    """Share of equity to stake on a gain of `payoff` times the stake, else its loss; at least 0."""
+def kelly_stake(probability: float, payoff: float) -> float:
+    """Kelly stake as a share of equity, for a gain of `payoff` stakes or a loss of one; min. 0."""
     return max(0.0, (probability * (payoff + 1.0) - 1.0) / payoff)
 
 
-def stake_share(record: TrackRecord, confidence: float | None, rules: SizingSettings) -> float:
-    """The fraction of the Kelly stake that a record is good for, times the confidence.
+def record_stake(record: TrackRecord, confidence: float | None, rules: SizingSettings) -> float:
+    """Fractional Kelly stake of a record, times the confidence.
 
-    The share of wins is shrunk towards one half as if `kelly_prior` wins and as many losses had
-    been seen before: a short record says little.
+    The share of wins is shrunk towards one half with a prior of `kelly_prior` wins and as many
+    losses.
     """
-    seen = record.wins + record.losses + 2.0 * rules.kelly_prior
-    share = (record.wins + rules.kelly_prior) / seen
-    sure = 1.0 if confidence is None else confidence
-    return rules.kelly_fraction * sure * kelly(share, record.payoff)
+    count = record.wins + record.losses + 2.0 * rules.kelly_prior
+    win_share = (record.wins + rules.kelly_prior) / count
+    scale = 1.0 if confidence is None else confidence
+    return rules.kelly_fraction * scale * kelly_stake(win_share, record.payoff)
 
 
 def liquidation_price(contract: Contract, leverage: Decimal, price: Decimal) -> Decimal | None:
-    """Where a long that rests on its own margin alone is closed by force; 0 if nowhere.
+    """Mark price at which a long with its own margin alone is liquidated; 0 if never.
 
-    Margin and loss meet the maintenance margin at the mark price. Rounded up to a tick, never
-    further away than it is; None without that margin.
+    Margin less loss equals the maintenance margin there. Rounded up to a tick, so that the
+    distance is never overstated; None if the maintenance margin is unknown.
     """
-    kept = contract.maintenance_margin
-    if kept is None:
+    margin = contract.maintenance_margin
+    if margin is None:
         return None
     if contract.is_inverse:
-        exact = price * (1 + kept) / (1 + 1 / leverage)
+        exact = price * (1 + margin) / (1 + 1 / leverage)
     else:
-        exact = max(price * (1 - 1 / leverage) / (1 - kept), Decimal(0)) if kept < 1 else price
+        exact = max(price * (1 - 1 / leverage) / (1 - margin), Decimal(0)) if margin < 1 else price
     return round_to_tick(exact, contract.tick_size, ROUND_UP)
 
 
-def _refusal(
-    contract: Contract, order: Order, known: Conditions, rules: SizingSettings
-) -> Refusal | None:
-    levered = order.leverage > 1  # any contract allows 1
-    margin, distance = contract.maintenance_margin, rules.liquidation_sigmas > 0.0
-    volatile = known.portfolio_volatility is None and rules.volatility_target > 0.0
+def _find_refusal(
+    contract: Contract, request: SizingRequest, conditions: MarketConditions, rules: SizingSettings
+) -> SizingRefusal | None:
+    is_leveraged = request.leverage > 1  # any contract allows 1
+    margin, has_distance = contract.maintenance_margin, rules.liquidation_sigmas > 0.0
+    lacks_volatility = conditions.portfolio_volatility is None and rules.volatility_target > 0.0
     rows = (
-        (order.weight_u == 0, Refusal.NO_WEIGHT),
-        (known.turnover_24h is None, Refusal.TURNOVER_UNKNOWN),
-        (known.depth is None, Refusal.BOOK_UNKNOWN),
-        (levered and contract.max_leverage is None, Refusal.MAX_LEVERAGE_UNKNOWN),
-        (distance and known.volatility is None, Refusal.VOLATILITY_UNKNOWN),
-        (distance and margin is None, Refusal.MAINTENANCE_MARGIN_UNKNOWN),
-        (volatile, Refusal.PORTFOLIO_VOLATILITY_UNKNOWN),
-        (rules.var_limit > 0.0 and known.portfolio_var is None, Refusal.PORTFOLIO_VAR_UNKNOWN),
+        (request.weight_u == 0, SizingRefusal.NO_WEIGHT),
+        (conditions.turnover_24h is None, SizingRefusal.TURNOVER_UNKNOWN),
+        (conditions.depth is None, SizingRefusal.BOOK_UNKNOWN),
+        (is_leveraged and contract.max_leverage is None, SizingRefusal.MAX_LEVERAGE_UNKNOWN),
+        (has_distance and conditions.volatility is None, SizingRefusal.VOLATILITY_UNKNOWN),
+        (has_distance and margin is None, SizingRefusal.MAINTENANCE_MARGIN_UNKNOWN),
+        (lacks_volatility, SizingRefusal.PORTFOLIO_VOLATILITY_UNKNOWN),
+        (
+            rules.var_limit > 0.0 and conditions.portfolio_var is None,
+            SizingRefusal.PORTFOLIO_VAR_UNKNOWN,
+        ),
     )
     return next((refusal for applies, refusal in rows if applies), None)
 
 
-def _levers(contract: Contract, known: Conditions, rules: SizingSettings) -> list[Lever | Distance]:
-    """The caps of leverage that are asked for; their inputs are known."""
+def _leverage_caps(
+    contract: Contract, conditions: MarketConditions, rules: SizingSettings
+) -> list[LeverageCap | LiquidationDistance]:
+    """Active caps on leverage, in order; their inputs are known."""
     risks = (
-        (CapName.VOLATILITY_TARGET, known.portfolio_volatility, rules.volatility_target),
-        (CapName.PORTFOLIO_VAR, known.portfolio_var, rules.var_limit),
+        (CapName.VOLATILITY_TARGET, conditions.portfolio_volatility, rules.volatility_target),
+        (CapName.PORTFOLIO_VAR, conditions.portfolio_var, rules.var_limit),
     )
     target, loss = (
-        [Lever(name, _exact(value), _exact(limit), "fraction", "daily_candles")]
+        [LeverageCap(name, _exact(value), _exact(limit), "fraction", "daily_candles")]
         if limit > 0.0 and value is not None
         else []
         for name, value, limit in risks
     )
-    invested, gross = Decimal(known.invested_u) / FULL, _exact(rules.max_gross_leverage)
-    found: list[Lever | Distance] = []
+    invested, gross = Decimal(conditions.invested_u) / FULL, _exact(rules.max_gross_leverage)
+    caps: list[LeverageCap | LiquidationDistance] = []
     if contract.max_leverage is not None:
-        most = Decimal(contract.max_leverage)
-        found.append(Lever(CapName.LEVERAGE, Decimal(1), most, "times", "contract"))
-    found += [Lever(CapName.GROSS_LEVERAGE, invested, gross, "times", "portfolio"), *target]
-    kept = contract.maintenance_margin
-    if rules.liquidation_sigmas > 0.0 and known.volatility is not None and kept is not None:
-        away = rules.liquidation_sigmas * known.volatility / math.sqrt(DAYS_A_YEAR)
-        found.append(Distance(_exact(away), kept, contract.is_inverse))
-    return [*found, *loss]
+        maximum = Decimal(contract.max_leverage)
+        caps.append(LeverageCap(CapName.LEVERAGE, Decimal(1), maximum, "times", "contract"))
+    caps += [LeverageCap(CapName.GROSS_LEVERAGE, invested, gross, "times", "portfolio"), *target]
+    margin = contract.maintenance_margin
+    if rules.liquidation_sigmas > 0.0 and conditions.volatility is not None and margin is not None:
+        distance = rules.liquidation_sigmas * conditions.volatility / math.sqrt(DAYS_A_YEAR)
+        caps.append(LiquidationDistance(_exact(distance), margin, contract.is_inverse))
+    return [*caps, *loss]
 
 
-def _amounts(
-    order: Order, known: Conditions, limits: Limits, wanted: Decimal
+def _amount_limits(
+    request: SizingRequest, conditions: MarketConditions, limits: SizingLimits, wanted: Decimal
 ) -> list[tuple[CapName, Decimal, str]]:
-    """Most that each cap of the amount allows, in quote currency."""
+    """Limits of the caps on the notional, in quote currency, in order."""
     rules = limits.rules
-    found: list[tuple[CapName, Decimal, str]] = []
-    if order.confidence is not None:
-        found.append((CapName.CONFIDENCE, wanted * _exact(order.confidence), "request"))
-    if order.record is not None:
-        share = stake_share(order.record, order.confidence, rules)
-        found.append((CapName.KELLY, order.balance * _exact(share), "request"))
-    turnover, depth = known.turnover_24h or Decimal(0), known.depth or Decimal(0)
-    found.append((CapName.TURNOVER, turnover * _exact(limits.liquidity_share), "ticker"))
-    found.append((CapName.DEPTH, depth * _exact(rules.max_depth_share), "book"))
-    return found
+    amounts: list[tuple[CapName, Decimal, str]] = []
+    if request.confidence is not None:
+        amounts.append((CapName.CONFIDENCE, wanted * _exact(request.confidence), "request"))
+    if request.record is not None:
+        share = record_stake(request.record, request.confidence, rules)
+        amounts.append((CapName.KELLY, request.balance * _exact(share), "request"))
+    turnover, depth = conditions.turnover_24h or Decimal(0), conditions.depth or Decimal(0)
+    amounts.append((CapName.TURNOVER, turnover * _exact(limits.liquidity_share), "ticker"))
+    amounts.append((CapName.DEPTH, depth * _exact(rules.max_depth_share), "book"))
+    return amounts
 
 
-def _rounded(
+def _create_position(
     contract: Contract,
-    order: Order,
+    request: SizingRequest,
     wanted: Decimal,
     leverage: Decimal,
     caps: tuple[Cap, ...],
     lots: int,
 ) -> PositionSize:
-    value = notional(contract, lots, order.price)
-    made = PositionSize(
+    value = notional(contract, lots, request.price)
+    position = PositionSize(
         wanted=wanted,
         notional=value,
         lots=lots,
-        quantity=base_quantity(contract, lots, order.price),
+        quantity=base_quantity(contract, lots, request.price),
         margin=value / leverage if lots else Decimal(0),
         leverage=leverage,
         rounding_error=wanted - value,
-        liquidation_price=liquidation_price(contract, leverage, order.price) if lots else None,
+        liquidation_price=liquidation_price(contract, leverage, request.price) if lots else None,
         caps=caps,
         reason=None,
     )
     if lots:
-        return made
-    why = Refusal.BELOW_MIN_LOT if wanted > 0 else made.binding or Refusal.NOTHING_WANTED
-    return replace(made, reason=str(why))
+        return position
+    empty = position.binding or SizingRefusal.NO_NOTIONAL
+    reason = SizingRefusal.BELOW_MIN_LOT if wanted > 0 else empty
+    return replace(position, reason=str(reason))
 
 
 def _exact(value: float) -> Decimal:

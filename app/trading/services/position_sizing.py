@@ -1,4 +1,4 @@
-"""May it be traded, and how much: answers for the trading engine, each with its reasons."""
+"""Queries of the trading engine: tradeable members, trading decisions and position sizes."""
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -26,13 +26,13 @@ from app.portfolio.services.tradeability import (
 )
 from app.portfolio.services.views import members_key
 from app.trading.domain.position_sizing import (
-    Conditions,
-    Limits,
-    Order,
+    MarketConditions,
     PositionSize,
+    SizingLimits,
+    SizingRequest,
     TrackRecord,
-    nothing,
-    size,
+    no_position,
+    size_position,
 )
 
 
@@ -48,14 +48,14 @@ class Tradeable:
 class SizedPosition:
     symbol: str
     contract: str
-    specification: str  # that the lots were counted by
+    specification: str  # contract specification of the lots
     price: Decimal | None
     weight_u: int
     size: PositionSize
 
 
-def refused_by(verdict: Tradeability, context: DecisionContext) -> Code | None:
-    """The code of the refusal where nothing could be decided; None for a decision."""
+def find_refusal_code(verdict: Tradeability, context: DecisionContext) -> Code | None:
+    """Returns the refusal code if no decision was possible; None for a decision."""
     failed = next((check.name for check in verdict.checks if not check.passed), None)
     if failed not in {CLOCK, MODE, FRESH}:
         return None
@@ -65,27 +65,29 @@ def refused_by(verdict: Tradeability, context: DecisionContext) -> Code | None:
 
 @dataclass(frozen=True, slots=True)
 class Trading:
-    """Reads for the trading engine."""
+    """Answers the queries of the trading engine from memory."""
 
     database: Database
     contexts: DecisionContextFactory
 
     async def tradeable(self) -> tuple[tuple[Tradeable, ...], DataFacts]:
-        """Members that may be traded now, by rank."""
+        """Returns the members that may be traded now, by rank."""
         state, context = await self.contexts.present(self.database)
-        found = self.contexts.views.get(
-            "tradeable", members_key(state, context), lambda: _tradeable(state.portfolio, context)
+        members = self.contexts.views.get(
+            "tradeable",
+            members_key(state, context),
+            lambda: _find_tradeable(state.portfolio, context),
         )
-        return found, describe_data(context)
+        return members, describe_data(context)
 
     async def should_trade(
-        self, text: str, counted_by: str | None = None
+        self, text: str, specification: str | None = None
     ) -> tuple[Tradeability, DataFacts]:
-        """`counted_by` as in `judge`. Raises RefusedError for a symbol that is not known."""
+        """Checks a symbol as `check_tradeability`. Raises RefusedError for an unknown symbol."""
         portfolio, context = await self._load()
         symbol = context.resolve(text).symbol
-        verdict = check_tradeability(symbol, portfolio, context, counted_by)
-        self._note(verdict, context)
+        verdict = check_tradeability(symbol, portfolio, context, specification)
+        self._count_refusal(verdict, context)
         return verdict, describe_data(context)
 
     async def position_size(
@@ -97,96 +99,98 @@ class Trading:
         confidence: float | None = None,
         record: TrackRecord | None = None,
     ) -> tuple[SizedPosition, DataFacts]:
-        """Lots for the member's present weight; none, with the reason, if it may not be traded.
+        """Computes the lots of a member's weight; 0 with the reason if it may not be traded.
 
-        `price` stands in for the mark price; a `record` of such positions caps by its Kelly stake.
-        Raises RefusedError for an unknown symbol.
+        `price` replaces the mark price; `record` adds a cap by the Kelly stake. Raises
+        RefusedError for an unknown symbol.
         """
         state, context = await self.contexts.present(self.database)
         symbol = context.resolve(text).symbol
         mark = context.mark(symbol)
-        wish = Order(0, balance, leverage, price or mark or Decimal(0), confidence, record)
-        sized = self._sized(symbol, wish, state, context)
-        return sized, describe_data(context)
+        request = SizingRequest(
+            0, balance, leverage, price or mark or Decimal(0), confidence, record
+        )
+        return self._size(symbol, request, state, context), describe_data(context)
 
     async def sizes(
         self, balance: Decimal, leverage: Decimal = Decimal(1)
     ) -> tuple[tuple[SizedPosition, ...], DataFacts]:
-        """Lots of every member by rank, each as `position_size` says of it."""
+        """Computes the lots of every member by rank, each equal to `position_size`."""
         state, context = await self.contexts.present(self.database)
-        found = []
+        positions = []
         for member in state.portfolio.members:
             price = context.mark(member.symbol) or Decimal(0)
-            wish = Order(0, balance, leverage, price)
-            found.append(self._sized(member.symbol, wish, state, context))
-        return tuple(found), describe_data(context)
+            request = SizingRequest(0, balance, leverage, price)
+            positions.append(self._size(member.symbol, request, state, context))
+        return tuple(positions), describe_data(context)
 
-    def _sized(
-        self, symbol: str, wish: Order, state: PortfolioState, context: DecisionContext
+    def _size(
+        self, symbol: str, request: SizingRequest, state: PortfolioState, context: DecisionContext
     ) -> SizedPosition:
-        """What is wished for at the member's weight; a price of 0 is not known."""
+        """Sizes the request at the member's weight; a price of 0 is unknown."""
         portfolio = state.portfolio
         entry = context.resolve(symbol)
         member = portfolio.member(symbol)
         quote = context.market.quote(symbol)
-        order = replace(wish, weight_u=0 if member is None else member.weight_u)
+        request = replace(request, weight_u=0 if member is None else member.weight_u)
         verdict = check_tradeability(symbol, portfolio, context)
-        self._note(verdict, context)
+        self._count_refusal(verdict, context)
         if not verdict.trade:
-            made = nothing(order.leverage, verdict.reason)
-        elif quote is None or not order.price:
-            made = nothing(order.leverage, "price_unknown")
+            size = no_position(request.leverage, verdict.reason)
+        elif quote is None or not request.price:
+            size = no_position(request.leverage, "price_unknown")
         else:
             settings = context.configuration
-            made = size(
+            size = size_position(
                 quote.contract,
-                order,
-                _conditions(portfolio, quote, context, symbol, self._risk(state, context)),
-                Limits(settings.max_weight_u, settings.liquidity_share, settings.sizing),
-                self._allocated(symbol, order, portfolio, context),
+                request,
+                _conditions(portfolio, quote, context, symbol, self._load_risk(state, context)),
+                SizingLimits(settings.max_weight_u, settings.liquidity_share, settings.sizing),
+                self._allocate_lots(symbol, request, portfolio, context),
             )
         return SizedPosition(
             symbol,
             entry.contract.code,
             specification_of(entry.contract if quote is None else quote.contract),
-            order.price or None,
-            order.weight_u,
-            made,
+            request.price or None,
+            request.weight_u,
+            size,
         )
 
-    def _allocated(
-        self, symbol: str, order: Order, portfolio: Portfolio, context: DecisionContext
+    def _allocate_lots(
+        self, symbol: str, request: SizingRequest, portfolio: Portfolio, context: DecisionContext
     ) -> int | None:
-        """The lots of the symbol when all members get theirs; worked out once for one moment."""
+        """Lots of the symbol in the allocation of all members, cached for equal inputs."""
         weights_u = {member.symbol: member.weight_u for member in portfolio.members}
-        given = {} if order.price == context.mark(symbol) else {symbol: order.price}
-        equity = order.balance * order.leverage
+        is_mark = request.price == context.mark(symbol)
+        other_prices = {} if is_mark else {symbol: request.price}
+        equity = request.balance * request.leverage
         quotes = [context.market.quote(name) for name in weights_u]
-        contracts = tuple(None if one is None else one.contract for one in quotes)
+        contracts = tuple(None if quote is None else quote.contract for quote in quotes)
         prices = tuple(context.mark(name) for name in weights_u)
-        kept = (portfolio.members, context.configuration, contracts, equity, prices, given)
-        made = self.contexts.views.get(
-            "lots", kept, lambda: plan_lots(weights_u, equity, context, given)
+        key = (portfolio.members, context.configuration, contracts, equity, prices, other_prices)
+        plan = self.contexts.views.get(
+            "lots", key, lambda: plan_lots(weights_u, equity, context, other_prices)
         )
-        return made.lots[symbol]
+        return plan.lots[symbol]
 
-    def _note(self, verdict: Tradeability, context: DecisionContext) -> None:
-        code = refused_by(verdict, context)
+    def _count_refusal(self, verdict: Tradeability, context: DecisionContext) -> None:
+        code = find_refusal_code(verdict, context)
         if code is not None:
             self.contexts.refusals.note(code)
 
-    def _risk(self, state: PortfolioState, context: DecisionContext) -> "_Risk":
-        """Worked out once for daily bars and members: it asks nothing else of the market."""
-        held, panel = state.portfolio.members, context.market.panel(Interval.DAY)
-        daily = (held, state.configuration, panel)
-        return self.contexts.views.get("risk", daily, lambda: _risk_of(state.portfolio, context))
+    def _load_risk(self, state: PortfolioState, context: DecisionContext) -> "_PortfolioRisk":
+        """Portfolio risk, cached by members, settings and daily bars, its only inputs."""
+        panel = context.market.panel(Interval.DAY)
+        key = (state.portfolio.members, state.configuration, panel)
+        return self.contexts.views.get("risk", key, lambda: _compute_risk(state.portfolio, context))
 
     async def _load(self) -> tuple[Portfolio, DecisionContext]:
         state, context = await self.contexts.present(self.database)
         return state.portfolio, context
 
 
-def _tradeable(portfolio: Portfolio, context: DecisionContext) -> tuple[Tradeable, ...]:
+def _find_tradeable(portfolio: Portfolio, context: DecisionContext) -> tuple[Tradeable, ...]:
     return tuple(
         Tradeable(member.symbol, member.contract, member.weight_u, score)
         for member in portfolio.members
@@ -196,29 +200,30 @@ def _tradeable(portfolio: Portfolio, context: DecisionContext) -> tuple[Tradeabl
 
 
 @dataclass(frozen=True, slots=True)
-class _Risk:
-    """Of the portfolio by its weights of record; None is not known."""
+class _PortfolioRisk:
+    """Risk of the portfolio at its weights of record; None is unknown."""
 
     volatility: float | None
     value_at_risk: float | None
 
 
-def _risk_of(portfolio: Portfolio, context: DecisionContext) -> _Risk:
-    known, level = context.covariance(portfolio), context.configuration.sizing.var_level
-    held = {member.symbol: member.weight_u for member in portfolio.members}
-    shares = {name: weight / FULL for name, weight in held.items()}
-    return _Risk(
-        volatility=None if known is None else compute_volatility(held, known),
+def _compute_risk(portfolio: Portfolio, context: DecisionContext) -> _PortfolioRisk:
+    covariance = context.covariance(portfolio)
+    level = context.configuration.sizing.var_level
+    weights_u = {member.symbol: member.weight_u for member in portfolio.members}
+    shares = {name: weight / FULL for name, weight in weights_u.items()}
+    return _PortfolioRisk(
+        volatility=None if covariance is None else compute_volatility(weights_u, covariance),
         value_at_risk=value_at_risk(context.market.panel(Interval.DAY), shares, level),
     )
 
 
 def _conditions(
-    portfolio: Portfolio, quote: Quote, context: DecisionContext, symbol: str, risk: _Risk
-) -> Conditions:
-    """What the caps are measured against, each from data that is young enough; else None."""
+    portfolio: Portfolio, quote: Quote, context: DecisionContext, symbol: str, risk: _PortfolioRisk
+) -> MarketConditions:
+    """Inputs of the caps from fresh data; None is unknown."""
     card, band = context.card(symbol), context.configuration.sizing.depth_band_bp
-    return Conditions(
+    return MarketConditions(
         invested_u=sum(member.weight_u for member in portfolio.members),
         turnover_24h=quote.turnover_24h,
         depth=None if quote.book is None else depth_shown(quote.book, quote.contract, band),

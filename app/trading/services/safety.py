@@ -1,4 +1,4 @@
-"""Whether the portfolio may be traded as it stands: what forbids it and what to look at."""
+"""Safety check of the portfolio: issues that forbid trading, and warnings."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,12 +16,12 @@ from app.portfolio.services.replacement_candidates import describe_symbol
 from app.portfolio.services.tradeability import DataFacts, check_tradeability, describe_data
 from app.portfolio.services.views import members_key
 
-Pairs = Mapping[tuple[str, str], float]
+Correlations = Mapping[tuple[str, str], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found: a stable code, the member where it concerns one, and a sentence."""
+    """Result of a check: a stable code, the member concerned (if any) and a sentence."""
 
     code: str
     symbol: str | None
@@ -46,37 +46,39 @@ class SafetyReport:
 
 @dataclass(frozen=True, slots=True)
 class Safety:
-    """Looks at everything that a trading engine should know before it acts."""
+    """Checks the portfolio for a trading engine."""
 
     database: Database
     contexts: DecisionContextFactory
 
     async def validate(self) -> SafetyReport:
-        """Judge the portfolio of the moment; old data is an issue, never an error."""
+        """Checks the current portfolio; stale data is an issue, never an error."""
         state, context = await self.contexts.present(self.database)
         portfolio, views = state.portfolio, self.contexts.views
-        # Of daily bars and members alone: most of what is committed moves neither.
+        # Cached by daily bars and members alone, which most commits do not change.
         daily = (context.market.panel(Interval.DAY), portfolio.members, state.configuration)
-        pairs = views.get("safety_pairs", daily, lambda: _pairs(portfolio, context))
-        of = members_key(state, context)
-        made = views.get("safety", of, lambda: _report(portfolio, context, pairs))
-        return replace(made, version=portfolio.version, checked_at=context.at)
+        pairs = views.get("safety_pairs", daily, lambda: _load_correlations(portfolio, context))
+        key = members_key(state, context)
+        report = views.get("safety", key, lambda: _create_report(portfolio, context, pairs))
+        return replace(report, version=portfolio.version, checked_at=context.at)
 
 
-def _pairs(portfolio: Portfolio, context: DecisionContext) -> Pairs:
-    symbols = tuple(one.symbol for one in portfolio.members)
+def _load_correlations(portfolio: Portfolio, context: DecisionContext) -> Correlations:
+    symbols = tuple(member.symbol for member in portfolio.members)
     return context.correlations(symbols, context.configuration.correlation.days)
 
 
-def _report(portfolio: Portfolio, context: DecisionContext, pairs: Pairs) -> SafetyReport:
+def _create_report(
+    portfolio: Portfolio, context: DecisionContext, pairs: Correlations
+) -> SafetyReport:
     return SafetyReport(
         version=portfolio.version,
         issues=tuple(_issues(portfolio, context)),
         warnings=tuple(_warnings(portfolio, context, pairs)),
         tradeable=tuple(
-            one.symbol
-            for one in portfolio.members
-            if check_tradeability(one.symbol, portfolio, context).trade
+            member.symbol
+            for member in portfolio.members
+            if check_tradeability(member.symbol, portfolio, context).trade
         ),
         checked_at=context.at,
         facts=describe_data(context),
@@ -99,13 +101,19 @@ def _issues(portfolio: Portfolio, context: DecisionContext) -> Iterator[Finding]
     for member in portfolio.members:
         reason = context.must_leave(member.symbol)
         if reason is not None:
-            yield Finding(Code.SYMBOL_NOT_TRADABLE.value, member.symbol, f"It must go: {reason}.")
+            yield Finding(
+                Code.SYMBOL_NOT_TRADABLE.value,
+                member.symbol,
+                f"It must leave the portfolio: {reason}.",
+            )
         if member.weight_u > settings.max_weight_u:
-            detail = f"It weighs more than {settings.max_weight_percentage} %."
+            detail = f"Its weight is above {settings.max_weight_percentage} %."
             yield Finding("weight_above_maximum", member.symbol, detail)
 
 
-def _warnings(portfolio: Portfolio, context: DecisionContext, pairs: Pairs) -> Iterator[Finding]:
+def _warnings(
+    portfolio: Portfolio, context: DecisionContext, pairs: Correlations
+) -> Iterator[Finding]:
     for member in portfolio.members:
         verdict = check_tradeability(member.symbol, portfolio, context)
         for check in verdict.checks:
@@ -115,17 +123,18 @@ def _warnings(portfolio: Portfolio, context: DecisionContext, pairs: Pairs) -> I
 
 
 def _concentration(
-    portfolio: Portfolio, context: DecisionContext, pairs: Pairs
+    portfolio: Portfolio, context: DecisionContext, pairs: Correlations
 ) -> Iterator[Finding]:
     settings = context.configuration
-    most = settings.replacement.max_per_sector
-    sectors = Counter(describe_symbol(one.symbol, context).sector for one in portfolio.members)
+    limit = settings.replacement.max_per_sector
+    members = portfolio.members
+    sectors = Counter(describe_symbol(member.symbol, context).sector for member in members)
     for sector, count in sorted(sectors.items()):
-        if count > most and sector != UNCLASSIFIED:
-            detail = f"{count} members are of the sector {sector}, {most} are the limit of a swap."
+        if count > limit and sector != UNCLASSIFIED:
+            detail = f"{count} members are in sector {sector}; replacements allow {limit}."
             yield Finding("sector_crowded", None, detail)
     rules = settings.correlation
-    for (one, other), rho in pairs.items():
+    for (first, other), rho in pairs.items():
         if to_millionths(rho) > to_millionths(rules.alert):
             detail = f"Correlation with {other} is {rho:.3f}, above {rules.alert:g}."
-            yield Finding("correlation_high", one, detail)
+            yield Finding("correlation_high", first, detail)

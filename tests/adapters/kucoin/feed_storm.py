@@ -14,9 +14,16 @@ from app.adapters.kucoin.stream.protocol import Action, Backfill, Control, Send
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
 from app.market.domain.models import Ticker
-from app.market.domain.stream import MessageOrder, Newest, QuoteUpdate, Told, Topic, TopicKind
+from app.market.domain.stream import (
+    LatestUpdate,
+    MarketUpdate,
+    QuoteUpdate,
+    StreamTopic,
+    TopicKind,
+    UpdateOrder,
+)
 from app.market.services.exchange_clock import ServerClock, instant
-from app.market.services.quote_book import MarketQuotes
+from app.market.services.quote_book import QuoteBook
 from app.market.services.state import LiveMarket
 from tests.adapters.kucoin.stream_world import Heard, Socket, World, quotes
 
@@ -52,10 +59,10 @@ class Storm(World):
             for topic in quotes(contracts)
         }
         clock = ServerClock(None, self._wall, self._mono)  # type: ignore[arg-type]  # never asked
-        clock.carry(START_MS, self.now, 0.0)
+        clock.adopt_sample(START_MS, self.now, 0.0)
         self.live = LiveMarket(clock, self._mono)
-        self.quotes = MarketQuotes(self.live, told_of=self._told_of)
-        self.newest: dict[Topic, Newest] = {}
+        self.quotes = QuoteBook(self.live, streamed_since=self._told_of)
+        self.newest: dict[StreamTopic, LatestUpdate] = {}
         self.answers = self._answer
         self.accepts = self._accept
         self.tickets = lambda number: "no_ticket" not in self.faults
@@ -67,7 +74,7 @@ class Storm(World):
         self.is_short_since: float | None = None
         self.stale_decisions = self.looks = self.fresh_seen = 0
         self.storms: set[str] = set()
-        self._late: list[tuple[float, int, Topic, int, float]] = []
+        self._late: list[tuple[float, int, StreamTopic, int, float]] = []
         self._looked = self._asked = self._caught = 0.0
 
     def _wall(self) -> datetime:
@@ -96,15 +103,15 @@ class Storm(World):
     def _speak(self) -> None:
         """Whatever has moved since is told where it was asked for."""
         for code, price in self.prices.items():
-            if self.chance.random() < self.cadence_s / price.pace_s:
+            if self.chance.random() < self.update_interval_s / price.pace_s:
                 price.begun.append(self.now)
-                self._tell(Topic(TopicKind.QUOTE, code), price.at(self.now))
+                self._tell(StreamTopic(TopicKind.QUOTE, code), price.at(self.now))
         due = [one for one in self._late if one[0] <= self.now]
         self._late = [one for one in self._late if one[0] > self.now]
         for _, serial, topic, number, stamped in due:
             self._deliver(serial, topic, number, stamped)
 
-    def _tell(self, topic: Topic, number: int) -> None:
+    def _tell(self, topic: StreamTopic, number: int) -> None:
         for serial, socket in list(self.sockets.items()):
             if topic not in socket.topics or socket.is_dead or self.mute(serial, topic):
                 continue
@@ -117,23 +124,25 @@ class Storm(World):
             for _ in range(2 if "twice" in self.faults else 1):
                 self._deliver(serial, topic, number, self.now)
 
-    def _deliver(self, serial: int, topic: Topic, number: int, stamped: float) -> None:
+    def _deliver(self, serial: int, topic: StreamTopic, number: int, stamped: float) -> None:
         """As the stream does with a message, but at once."""
         if serial not in self.sockets or self.hear(serial, topic) is not Heard.WANTED:
             return
         stamped_ms = self._ms(stamped)
-        newest = self.newest.setdefault(topic, Newest())
-        order = newest.judge(stamped_ms, number, self.live.server_clock.now_ms())
+        newest = self.newest.setdefault(topic, LatestUpdate())
+        order = newest.classify(stamped_ms, number, self.live.server_clock.now_ms())
         held = self.live.market.tickers.get(topic.code)
         if (
-            order in {MessageOrder.NEWER, MessageOrder.RESTARTED}
+            order in {UpdateOrder.NEWER, UpdateOrder.RESTARTED}
             and self.is_live(topic)
             and held is not None
         ):
             side = Decimal(1000 + number)
             update = QuoteUpdate(side, 1, side + 1, 1)
-            one = Told(topic, update, stamped_ms, self.now)
-            if (told := self.quotes.told(held, one, update, self.live.stamps())) is not None:
+            one = MarketUpdate(topic, update, stamped_ms, self.now)
+            if (
+                told := self.quotes.apply_streamed(held, one, update, self.live.stamps())
+            ) is not None:
                 market = self.live.market
                 tickers = {**market.tickers, topic.code: told}
                 self.live.publish(replace(market, tickers=tickers), Source.TICKERS)
@@ -147,7 +156,7 @@ class Storm(World):
         for action in actions:
             if isinstance(action, Backfill):
                 self.backfills += 1
-                self.behind.append(action.line)
+                self.behind.append(action.connection)
             else:
                 super()._perform([action])
 
@@ -177,9 +186,9 @@ class Storm(World):
             is_streaming = market.is_streaming and away_s < SETTINGS.feed.polling_fallback_after_s
         self.live.market = replace(market, is_streaming=is_streaming)
         self.quotes.is_stream_away = self.is_short_since is not None
-        deaf = [Topic(TopicKind.QUOTE, code) for code in self.quotes.deaf()]
-        self._perform(self.fleet.deaf(deaf, self.now))
-        if self.now - max(self._asked, self.quotes.asked) >= ASK_S:
+        deaf = [StreamTopic(TopicKind.QUOTE, code) for code in self.quotes.take_stalled()]
+        self._perform(self.fleet.resubscribe(deaf, self.now))
+        if self.now - max(self._asked, self.quotes.last_poll) >= ASK_S:
             self._asked = self.now
             self._ask()
         self._decide()
@@ -192,7 +201,7 @@ class Storm(World):
         for code, price in self.prices.items():
             side, traded_ms = Decimal(1000 + price.at(self.now)), START_MS - 1_000
             answers.append(Ticker(code, side, 1, side, 1, side + 1, 1, traded_ms))
-        self.quotes.answered(answers, self.now, after_gap=after_gap)
+        self.quotes.apply_polled(answers, self.now, after_gap=after_gap)
         return True
 
     def limit_s(self) -> float:

@@ -15,7 +15,7 @@ from app.adapters.kucoin.stream.market_stream import KucoinStream
 from app.adapters.kucoin.stream.protocol import StreamLimits
 from app.foundation.data_status import DataSource
 from app.foundation.errors import Code, UnavailableError
-from app.market.domain.stream import Told, Topic, TopicKind, Update
+from app.market.domain.stream import MarketUpdate, StreamTopic, TopicKind, Update
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.live_market import FAST, PLENTY, HandClock
@@ -33,15 +33,15 @@ class Ear:
     """A listener that remembers."""
 
     now_ms: Callable[[], int]
-    newest: dict[tuple[Topic, type[Update]], Told] = field(default_factory=dict)
-    heard: list[Told] = field(default_factory=list)
+    newest: dict[tuple[StreamTopic, type[Update]], MarketUpdate] = field(default_factory=dict)
+    heard: list[MarketUpdate] = field(default_factory=list)
     backfills: int = 0
     is_unavailable: bool = False
-    in_doubt: list[Topic] = field(default_factory=list)
+    in_doubt: list[StreamTopic] = field(default_factory=list)
 
-    def told(self, news: Sequence[Told]) -> None:
-        self.heard.extend(news)
-        for one in news:
+    def on_updates(self, updates: Sequence[MarketUpdate]) -> None:
+        self.heard.extend(updates)
+        for one in updates:
             self.newest[one.topic, type(one.update)] = one
 
     async def catch_up(self) -> None:
@@ -49,13 +49,13 @@ class Ear:
             raise UnavailableError(Code.EXCHANGE_UNAVAILABLE, "away")
         self.backfills += 1
 
-    def doubted(self, topic: Topic) -> None:
+    def on_sequence_restart(self, topic: StreamTopic) -> None:
         self.in_doubt.append(topic)
 
     def exchange_ms(self) -> int:
         return self.now_ms()
 
-    def said(self, kind: type[Update]) -> Mapping[str, Told]:
+    def said(self, kind: type[Update]) -> Mapping[str, MarketUpdate]:
         return {topic.code: one for (topic, what), one in self.newest.items() if what is kind}
 
 
@@ -71,8 +71,8 @@ class Listening:
     control: aiohttp.ClientSession
     codes: list[str] = field(default_factory=list)
 
-    def topics(self, *kinds: TopicKind) -> list[Topic]:
-        return [Topic(kind, code) for kind in kinds for code in self.codes]
+    def topics(self, *kinds: TopicKind) -> list[StreamTopic]:
+        return [StreamTopic(kind, code) for kind in kinds for code in self.codes]
 
     async def post(self, where: str, /, **body: Any) -> Any:
         async with self.control.post(f"{self.base_url}/_control/{where}", json=body) as answer:

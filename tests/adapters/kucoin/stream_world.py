@@ -18,14 +18,14 @@ from app.adapters.kucoin.stream.protocol import (
     StreamLimits,
     StreamTicket,
 )
-from app.market.domain.stream import Topic, TopicKind
+from app.market.domain.stream import StreamTopic, TopicKind
 
 WAY_S = 0.03
 DAY_S = 86_400.0
 
 
-def quotes(count: int, first: int = 0) -> list[Topic]:
-    return [Topic(TopicKind.QUOTE, f"C{n:03d}USDTM") for n in range(first, first + count)]
+def quotes(count: int, first: int = 0) -> list[StreamTopic]:
+    return [StreamTopic(TopicKind.QUOTE, f"C{n:03d}USDTM") for n in range(first, first + count)]
 
 
 class Heard(Enum):
@@ -42,18 +42,18 @@ class Socket:
 
     token: str
     born: float
-    topics: set[Topic] = field(default_factory=set)
+    topics: set[StreamTopic] = field(default_factory=set)
     is_dead: bool = False  # half-open: nothing comes or goes any more
 
 
 @dataclass
 class World:
-    """`step_s` apart; every topic says something every `cadence_s`, with the next sequence."""
+    """`step_s` apart; topics have an update every `update_interval_s`, with the next sequence."""
 
     terms: StreamLimits = field(default_factory=StreamLimits)
     seed: int = 1
     step_s: float = 0.1
-    cadence_s: float = 1.0
+    update_interval_s: float = 1.0
     now: float = 1_000.0
     # what goes wrong
     tickets: Callable[[int], bool] = lambda number: True
@@ -61,14 +61,16 @@ class World:
     greets: bool = True
     early: bool = False
     answers: Callable[[Send], Control | None] = lambda command: Control("ack", command.number)
-    mute: Callable[[int, Topic], bool] = lambda serial, topic: False
+    mute: Callable[[int, StreamTopic], bool] = lambda serial, topic: False
     catches_up: bool = True
     # what happened
     opened: list[tuple[float, str]] = field(default_factory=list)
     sent: list[tuple[float, Send]] = field(default_factory=list)
     closed: list[tuple[float, str]] = field(default_factory=list)
     backfills: int = 0
-    taken: dict[Topic, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+    taken: dict[StreamTopic, list[tuple[float, int]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     heard: dict[Heard, int] = field(default_factory=lambda: defaultdict(int))
     sockets: dict[int, Socket] = field(default_factory=dict)
     _later: list[tuple[float, Callable[[], list[Action]]]] = field(default_factory=list)
@@ -79,7 +81,7 @@ class World:
     def __post_init__(self) -> None:
         self.fleet = ConnectionPool(self.terms, random.Random(self.seed))
 
-    def want(self, topics: Iterable[Topic]) -> None:
+    def want(self, topics: Iterable[StreamTopic]) -> None:
         self._perform(self.fleet.want(topics, self.now))
 
     def run(self, seconds: float, step_s: float | None = None) -> None:
@@ -90,7 +92,7 @@ class World:
                 self._perform(self._later.pop(0)[1]())
             self._perform(self.fleet.tick(self.now))
             if self.now >= self._next:
-                self._next = self.now + self.cadence_s
+                self._next = self.now + self.update_interval_s
                 self._speak()
 
     def until(self, holds: Callable[[], bool], within_s: float) -> float:
@@ -105,15 +107,15 @@ class World:
         wanted = self.fleet.wanted()
         return bool(wanted) and wanted <= self.fleet.live().keys()
 
-    def is_live(self, topic: Topic) -> bool:
+    def is_live(self, topic: StreamTopic) -> bool:
         return topic in self.fleet.live()
 
-    def hear(self, serial: int, topic: Topic) -> Heard:
+    def hear(self, serial: int, topic: StreamTopic) -> Heard:
         """A message comes, and the fleet is asked about it as the stream does."""
-        held = self.fleet.speaking(serial, self.now)
+        held = self.fleet.expect_messages(serial, self.now)
         if held is None:
             return Heard.EARLY
-        return Heard.WANTED if held.heard(topic) else Heard.STRANGE
+        return Heard.WANTED if held.on_message(topic) else Heard.STRANGE
 
     def cut(self, reason: str = "closed_1006") -> None:
         """The exchange ends every connection."""
@@ -174,7 +176,7 @@ class World:
             self._after(lambda: self.fleet.control(serial, word, self.now))
 
     def _obey(self, command: Send) -> None:
-        socket = self.sockets.get(command.line)
+        socket = self.sockets.get(command.connection)
         if socket is None or socket.is_dead:
             return
         word = Control("pong", command.number) if command.kind == "ping" else self.answers(command)
@@ -184,4 +186,4 @@ class World:
             socket.topics.update(command.topics)
         if command.kind == "unsubscribe":
             socket.topics.difference_update(command.topics)
-        self._after(lambda: self.fleet.control(command.line, word, self.now))
+        self._after(lambda: self.fleet.control(command.connection, word, self.now))

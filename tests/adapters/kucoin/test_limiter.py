@@ -201,9 +201,9 @@ def test_R01_the_jitter_is_up_to_a_tenth() -> None:
 @pytest.mark.parametrize("text", ["", "-1", "+5", "1.5", "abc", "٣", "9" * 13])
 def test_R02_headers_that_make_no_sense_are_unknown(text: str) -> None:
     names = ("gw-ratelimit-limit", "gw-ratelimit-remaining", "gw-ratelimit-reset")
-    assert QuotaHeaders.of(dict.fromkeys(names, text)) == SILENT
-    assert QuotaHeaders.of({}) == SILENT
-    assert QuotaHeaders.of(dict.fromkeys(names, "7")) == QuotaHeaders(7, 7, 7)
+    assert QuotaHeaders.from_headers(dict.fromkeys(names, text)) == SILENT
+    assert QuotaHeaders.from_headers({}) == SILENT
+    assert QuotaHeaders.from_headers(dict.fromkeys(names, "7")) == QuotaHeaders(7, 7, 7)
 
 
 @settings(max_examples=150, deadline=None)

@@ -468,7 +468,7 @@ def test_status_words() -> None:
     [
         parse.tickers,
         parse.candle_rows,
-        partial(parse.funding_rows, asked="X"),
+        partial(parse.funding_rows, requested="X"),
         partial(parse_contracts.contracts, received_ms=0),
     ],
 )
@@ -483,13 +483,13 @@ READERS: list[Callable[[object], object]] = [
     parse.status,
     parse.tickers,
     parse.candle_rows,
-    partial(parse.ticker, asked="XBTUSDTM"),
-    partial(parse.book, asked="XBTUSDM"),
-    partial(parse.mark_price, asked="XBTUSDTM"),
-    partial(parse.funding_now, asked="XBTUSDTM"),
-    partial(parse.funding_rows, asked="IDUSDTM"),
+    partial(parse.ticker, requested="XBTUSDTM"),
+    partial(parse.book, requested="XBTUSDM"),
+    partial(parse.mark_price, requested="XBTUSDTM"),
+    partial(parse.funding_now, requested="XBTUSDTM"),
+    partial(parse.funding_rows, requested="IDUSDTM"),
     partial(parse_contracts.contracts, received_ms=NOW_MS),
-    partial(parse_contracts.contract, asked="XBTUSDTM", received_ms=NOW_MS),
+    partial(parse_contracts.contract, requested="XBTUSDTM", received_ms=NOW_MS),
 ]
 
 

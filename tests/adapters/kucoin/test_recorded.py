@@ -60,23 +60,23 @@ def _candles(data: object) -> None:
 
 
 def _contract(code: str) -> Callable[[object], ContractListing]:
-    return partial(parse_contracts.contract, asked=code, received_ms=NOW_MS)
+    return partial(parse_contracts.contract, requested=code, received_ms=NOW_MS)
 
 
 READERS: dict[str, Callable[[object], object]] = {
     "GET_v1_contracts_active": _contracts,
     "GET_v1_contracts_symbol": _contract("XBTUSDTM"),
     "GET_v1_allTickers": _tickers,
-    "GET_v1_ticker__XBTUSDTM": partial(parse.ticker, asked="XBTUSDTM"),
-    "GET_v1_ticker": partial(parse.ticker, asked="XBTUSDM"),
+    "GET_v1_ticker__XBTUSDTM": partial(parse.ticker, requested="XBTUSDTM"),
+    "GET_v1_ticker": partial(parse.ticker, requested="XBTUSDM"),
     "GET_v1_kline_query": _candles,
-    "GET_v1_level2_snapshot__MYROUSDTM": partial(parse.book, asked="MYROUSDTM"),
-    "GET_v1_level2_snapshot__XBTUSDTM": partial(parse.book, asked="XBTUSDTM"),
-    "GET_v1_level2": partial(parse.book, asked="XBTUSDM"),
-    "GET_v1_funding_rate": partial(parse.funding_now, asked="XBTUSDTM"),
+    "GET_v1_level2_snapshot__MYROUSDTM": partial(parse.book, requested="MYROUSDTM"),
+    "GET_v1_level2_snapshot__XBTUSDTM": partial(parse.book, requested="XBTUSDTM"),
+    "GET_v1_level2": partial(parse.book, requested="XBTUSDM"),
+    "GET_v1_funding_rate": partial(parse.funding_now, requested="XBTUSDTM"),
     "GET_v1_contract_funding_rates__IDUSDTM": partial(_history, asked="IDUSDTM"),
     "GET_v1_contract_funding_rates": partial(_history, asked="XBTUSDTM"),
-    "GET_v1_mark_price": partial(parse.mark_price, asked="XBTUSDTM"),
+    "GET_v1_mark_price": partial(parse.mark_price, requested="XBTUSDTM"),
     "GET_v1_status": parse.status,
     "GET_v1_timestamp": parse.server_time,
 }

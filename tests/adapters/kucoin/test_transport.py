@@ -17,7 +17,7 @@ PLAIN = b"<html>hello, 1015 visitors</html>"
 LIMITED, REFUSED = Code.EXCHANGE_RATE_LIMITED, Code.EXCHANGE_REFUSED
 GONE, BAD = Code.EXCHANGE_UNAVAILABLE, Code.EXCHANGE_BAD_RESPONSE
 ELSEWHERE = Code.EXCHANGE_REDIRECTED
-A, S, U = HealthEvidence.ALIVE, HealthEvidence.SICK, HealthEvidence.UNTOLD
+A, S, U = HealthEvidence.ALIVE, HealthEvidence.SICK, HealthEvidence.UNKNOWN
 NONE = RetryAction.NONE
 
 

@@ -16,9 +16,9 @@ from app.alerts.storage.alerts import AlertRepository
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
 from app.operations.api import configuration_routes as configuration
-from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 ALERTS = f"{PREFIX}/alerts"
 ROUTERS = (alerts.rule_router, alerts.router, configuration.router)

@@ -13,7 +13,7 @@ from app.alerts.services.notifications import NotificationService
 from app.foundation.sql.database import Database
 from tests.alerts.services.test_notifications import Office, change
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
 
 PATH = f"{PREFIX}/notifications"
 CANARY = "canary-of-a-token"

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.alerts.domain.facts import Facts, MemberFacts, PortfolioFacts, SystemFacts
-from app.alerts.domain.lifecycle import REST_S, TOUCH_S, Evaluation, ResolvedAlert, evaluate
+from app.alerts.domain.lifecycle import (
+    MANUAL_COOLDOWN_S,
+    REFRESH_S,
+    Evaluation,
+    ResolvedAlert,
+    evaluate,
+)
 from app.alerts.domain.models import (
     TRANSITIONS,
     Alert,
@@ -133,7 +139,7 @@ def test_A3_a_service_that_knows_nothing_yet_changes_no_alert() -> None:
     seen = look(Facts(T0, T0, system=SystemFacts(link=link)))
     started = look(Facts(T0 + MINUTE, T0, system=SystemFacts()), seen.active)
     assert started.active == seen.active
-    assert not started.is_news
+    assert not started.has_changes
 
 
 def test_a_subject_that_is_gone_ends_its_alert() -> None:
@@ -160,14 +166,14 @@ def test_after_its_end_it_waits_for_its_cooldown() -> None:
 
 def test_what_somebody_ended_rests_for_ten_minutes_at_least() -> None:
     ended = {KEY: ResolvedAlert(T0, Resolution.OPERATOR)}
-    rest = timedelta(seconds=REST_S)
+    rest = timedelta(seconds=MANUAL_COOLDOWN_S)
     for at, state in ((rest - MINUTE, AlertState.PENDING), (rest, AlertState.OPEN)):
         seen = look(scored(0.4, T0 + at), (), None, ended)
         assert [one.state for one in seen.active] == [state]
 
 
 def test_a_snooze_ends_by_itself_and_is_told_again() -> None:
-    quiet = opened().snoozed(T0 + 5 * MINUTE, "me")
+    quiet = opened().snooze(T0 + 5 * MINUTE, "me")
     still = look(scored(0.4, T0 + 4 * MINUTE), [quiet])
     assert (still.active[0].state, still.raised) == (AlertState.SNOOZED, ())
     awake = look(scored(0.4, T0 + 5 * MINUTE), still.active)
@@ -178,7 +184,7 @@ def test_a_snooze_ends_by_itself_and_is_told_again() -> None:
 
 
 def test_an_acknowledged_alert_is_kept_as_such_while_it_is_seen() -> None:
-    known = opened().acknowledged(T0, "me")
+    known = opened().acknowledge(T0, "me")
     seen = look(scored(0.3, T0 + MINUTE), [known])
     (alert,) = seen.active
     assert (alert.state, alert.value, alert.last_seen_at) == (
@@ -191,10 +197,10 @@ def test_an_acknowledged_alert_is_kept_as_such_while_it_is_seen() -> None:
 
 def test_seen_again_without_news_is_written_seldom() -> None:
     alert = opened()
-    soon = look(scored(0.4, T0 + timedelta(seconds=TOUCH_S - 1)), [alert])
-    assert not soon.is_news
-    later = look(scored(0.4, T0 + timedelta(seconds=TOUCH_S)), [alert])
-    assert [one.last_seen_at for one in later.saved] == [T0 + timedelta(seconds=TOUCH_S)]
+    soon = look(scored(0.4, T0 + timedelta(seconds=REFRESH_S - 1)), [alert])
+    assert not soon.has_changes
+    later = look(scored(0.4, T0 + timedelta(seconds=REFRESH_S)), [alert])
+    assert [one.last_seen_at for one in later.saved] == [T0 + timedelta(seconds=REFRESH_S)]
     assert later.raised == ()
 
 
@@ -207,11 +213,11 @@ def test_settings_that_change_show_in_the_alert() -> None:
 def test_every_move_is_in_the_table_or_refused() -> None:
     alert = opened()
     moves: dict[AlertTransition, Any] = {
-        AlertTransition.RAISE: lambda one: one.raised(T0),
-        AlertTransition.ACKNOWLEDGE: lambda one: one.acknowledged(T0, "me"),
-        AlertTransition.SNOOZE: lambda one: one.snoozed(T0 + MINUTE, "me"),
-        AlertTransition.WAKE: lambda one: one.awake(),
-        AlertTransition.RESOLVE: lambda one: one.resolved(T0, Resolution.OPERATOR, "me"),
+        AlertTransition.RAISE: lambda one: one.open(T0),
+        AlertTransition.ACKNOWLEDGE: lambda one: one.acknowledge(T0, "me"),
+        AlertTransition.SNOOZE: lambda one: one.snooze(T0 + MINUTE, "me"),
+        AlertTransition.WAKE: lambda one: one.wake(),
+        AlertTransition.RESOLVE: lambda one: one.resolve(T0, Resolution.OPERATOR, "me"),
     }
     for state in AlertState:
         for step, move in moves.items():
@@ -226,8 +232,8 @@ def test_every_move_is_in_the_table_or_refused() -> None:
 
 
 def test_acknowledging_again_keeps_who_was_first() -> None:
-    first = opened().acknowledged(T0, "one")
-    assert first.acknowledged(T0 + MINUTE, "other") is first
+    first = opened().acknowledge(T0, "one")
+    assert first.acknowledge(T0 + MINUTE, "other") is first
 
 
 scores = st.lists(
@@ -249,7 +255,7 @@ def test_A1_whatever_is_seen_there_is_one_alert_and_none_ends_that_was_not_raise
         at = T0 + minute * MINUTE
         seen = look(scored(score, at), active, settings(rule), ended)
         again = look(scored(score, at), seen.active, settings(rule), ended)
-        assert not again.is_news, "a second look at the same finds nothing new"
+        assert not again.has_changes, "a second look at the same finds nothing new"
         active = seen.active
         assert len(active) <= 1
         balance += len(seen.raised) - len(seen.ended)

@@ -15,8 +15,8 @@ from app.alerts.domain.facts import (
     SystemFacts,
 )
 from app.alerts.domain.lifecycle import evaluate
-from app.alerts.domain.models import Alert, AlertRule, RuleReading, ThresholdSide, rank
-from app.alerts.domain.rules import RULES, in_force
+from app.alerts.domain.models import Alert, AlertRule, RuleReading, ThresholdSide, sort_key
+from app.alerts.domain.rules import RULES, activate_rule
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import AlertRules, Severity, StateRule
 from app.foundation.data_status import DataSource, DataStatus
@@ -40,7 +40,7 @@ def judge(facts: Facts, settings: Configuration) -> tuple[Alert, ...]:
     """What a first look opens."""
     numbers = count(1)
     seen = evaluate((), facts, settings, {}, lambda: f"alert-{next(numbers)}")
-    assert seen.active == tuple(sorted(seen.raised, key=rank)), "no rule waits by default"
+    assert seen.active == tuple(sorted(seen.raised, key=sort_key)), "no rule waits by default"
     return seen.active
 
 
@@ -105,8 +105,8 @@ def test_of_a_service_that_says_nothing_nothing_is_known() -> None:
     assert judge(system(link=untried), SETTINGS) == ()
     for rule, spec in RULES.items():
         for reading in spec.read(system(), SETTINGS) or ():
-            limit = in_force(rule, SETTINGS).limit
-            assert not reading.fires(spec.side, limit), rule
+            limit = activate_rule(rule, SETTINGS).limit
+            assert not reading.is_exceeded(spec.side, limit), rule
 
 
 def test_a_ban_is_one_critical_alert_and_no_disconnection() -> None:
@@ -195,7 +195,7 @@ def test_each_new_rule_of_a_member_fires_beyond_its_limit_only() -> None:
         True,
         0.75,
         0.0,
-        is_lost=False,
+        is_delisted=False,
         is_ending=False,
         former_score=0.9,
         drawdown=0.25,
@@ -207,20 +207,20 @@ def test_each_new_rule_of_a_member_fires_beyond_its_limit_only() -> None:
     wild = replace(
         calm,
         symbol="BBUSDT",
-        is_lost=True,
+        is_delisted=True,
         is_ending=True,
         score=0.7,
         drawdown=0.26,
         excess=0.51,
         funding=-0.0011,
         jump=6.1,
-        rival="CCUSDT",
+        candidate="CCUSDT",
         is_doubted=True,
     )
     alerts = judge(members(calm, wild), SETTINGS)
     assert [(one.rule, one.value) for one in alerts] == [
+        (AlertRule.CONTRACT_DELISTED, None),
         (AlertRule.DELISTING_ANNOUNCED, None),
-        (AlertRule.SUPPORT_LOST, None),
         (AlertRule.DRAWDOWN, 0.26),
         (AlertRule.FUNDING_EXTREME, 0.0011),
         (AlertRule.PRICE_ANOMALY, 6.1),
@@ -255,7 +255,7 @@ def test_the_portfolio_as_a_whole() -> None:
 def test_a_member_whose_contract_is_lost_does_not_count_for_the_size() -> None:
     def size(*lost: bool | None) -> RuleReading:
         held = tuple(
-            MemberFacts(f"{at}USDT", "Open", True, None, None, is_lost=one)
+            MemberFacts(f"{at}USDT", "Open", True, None, None, is_delisted=one)
             for at, one in enumerate(lost)
         )
         facts = Facts(T0, T0, PortfolioFacts(held, was_formed=True))
@@ -265,7 +265,7 @@ def test_a_member_whose_contract_is_lost_does_not_count_for_the_size() -> None:
     assert size(False, False, False).value == 3.0
     small = size(False, False, True)
     assert small.value == 2.0
-    assert small.message == "The portfolio has 3 members, of which KuCoin no longer supports 1."
+    assert small.message == "The portfolio has 3 members, 1 of them delisted."
     assert size(False, None, True).value == 2.0, "however the unknown one is, they are too few"
     assert size(False, False, None).value is None, "it depends on the unknown one"
     assert size(False, False, False, None).value == 4.0, "enough without the unknown one"
@@ -292,16 +292,16 @@ def test_news_are_shown_for_a_while_only() -> None:
 
 def test_a_number_ends_its_alert_only_beyond_the_margin() -> None:
     low, far, state = (
-        in_force(rule, SETTINGS)
+        activate_rule(rule, SETTINGS)
         for rule in (AlertRule.LOW_SCORE, AlertRule.CLOCK_OFFSET, AlertRule.NOT_TRADEABLE)
     )
     assert (low.limit, low.clear_limit) == (0.5, 0.52)
     assert (far.limit, far.clear_limit) == (1.0, 0.8)
     assert (state.limit, state.clear_limit) == (None, None)
     reading = RuleReading("AAUSDT", "", value=0.51)
-    assert reading.fires(ThresholdSide.BELOW, low.limit) is False
-    assert reading.fires(ThresholdSide.BELOW, low.clear_limit) is True
-    assert reading.fires(ThresholdSide.BELOW, None) is None
+    assert reading.is_exceeded(ThresholdSide.BELOW, low.limit) is False
+    assert reading.is_exceeded(ThresholdSide.BELOW, low.clear_limit) is True
+    assert reading.is_exceeded(ThresholdSide.BELOW, None) is None
 
 
 def test_G09_processes_that_run_with_something_else_are_one_alert_that_names_them() -> None:

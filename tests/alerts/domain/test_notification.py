@@ -18,8 +18,8 @@ from app.alerts.domain.notifications import (
     digest,
     is_admitted,
     is_digest_due,
-    limit_of,
-    notification_of,
+    notification_from_event,
+    rate_limit,
     remaining_quota,
     retry_delay_s,
     suppressed_count,
@@ -79,7 +79,7 @@ ALERT = AlertRaised("a", AlertRule.LOW_SCORE, "BTCUSDT", (), Severity.WARNING, 0
             ),
             NotificationKind.STATUS,
             False,
-            "Over: low_score (X)",
+            "Resolved: low_score (X)",
         ),
         (
             PortfolioChanged(1, 2, "ADD", "BTCUSDT", T0, reason="best"),
@@ -103,14 +103,14 @@ ALERT = AlertRaised("a", AlertRule.LOW_SCORE, "BTCUSDT", (), Severity.WARNING, 0
             ConfigurationChanged(Configuration(), T0),
             NotificationKind.STATUS,
             False,
-            "Settings: version 1 is in force",
+            "Settings: version 1 is active",
         ),
     ],
 )
 def test_an_event_that_is_news_is_told_with_its_number(
     event: object, kind: NotificationKind, critical: bool, title: str
 ) -> None:
-    told = notification_of(record(event))
+    told = notification_from_event(record(event))
     assert told is not None
     assert (told.kind, told.is_critical, told.title) == (kind, critical, title)
     assert (told.event_seq, told.event["sequence"]) == (9, 9)
@@ -118,11 +118,11 @@ def test_an_event_that_is_news_is_told_with_its_number(
 
 
 def test_what_is_no_news_is_not_told() -> None:
-    assert notification_of(record(PlanCreated("run", 1, 0, T0))) is None
+    assert notification_from_event(record(PlanCreated("run", 1, 0, T0))) is None
 
 
 def test_the_limits_are_those_that_were_asked_for() -> None:
-    limits = {kind: limit_of(kind, RULES) for kind in NotificationKind}
+    limits = {kind: rate_limit(kind, RULES) for kind in NotificationKind}
     assert limits == {
         NotificationKind.ERROR: NotificationLimit(10, 300),
         NotificationKind.TRADE: NotificationLimit(50, 60),
@@ -132,7 +132,7 @@ def test_the_limits_are_those_that_were_asked_for() -> None:
 
 @pytest.mark.parametrize("kind", NotificationKind)
 def test_a_kind_has_so_many_an_hour(kind: NotificationKind) -> None:
-    most = limit_of(kind, RULES).per_hour
+    most = rate_limit(kind, RULES).per_hour
     told = [RecentNotification(kind, f"k{number}", T0) for number in range(most)]
     assert is_admitted(notice("new", kind), told[1:], 0, T0, RULES)
     assert not is_admitted(notice("new", kind), told, 0, T0 + timedelta(minutes=59), RULES)
@@ -151,7 +151,7 @@ def test_a_kind_has_so_many_an_hour(kind: NotificationKind) -> None:
 
 @pytest.mark.parametrize("kind", NotificationKind)
 def test_the_same_thing_waits_and_what_is_critical_does_not(kind: NotificationKind) -> None:
-    cooldown = timedelta(seconds=limit_of(kind, RULES).cooldown_s)
+    cooldown = timedelta(seconds=rate_limit(kind, RULES).cooldown_s)
     told = [RecentNotification(kind, "k", T0)]
     early = T0 + cooldown - timedelta(seconds=1)
     assert not is_admitted(notice("k", kind), told, 0, early, RULES)
@@ -196,7 +196,7 @@ def test_E06_a_digest_counts_those_that_were_not_even_kept() -> None:
     few = digest([notice("a"), suppressed_count(NotificationKind.ERROR, 40)])
     assert (few.title, few.body) == (
         "41 more of kind error",
-        "about a\n40 that are not named here",
+        "about a\n40 more without titles",
     )
     many = [notice(f"k{number}") for number in range(DIGEST_LINES + 3)]
     assert (

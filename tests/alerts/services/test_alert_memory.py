@@ -9,10 +9,10 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import event
 
-from app.alerts.domain.lifecycle import TOUCH_S, ResolvedAlert
+from app.alerts.domain.lifecycle import REFRESH_S, ResolvedAlert
 from app.alerts.domain.models import AlertRule, AlertState, Resolution
 from app.alerts.services import service
-from app.alerts.services.facts import PairCorrelations, correlations
+from app.alerts.services.facts import PairCorrelations, load_pair_correlations
 from app.alerts.services.service import AlertBookCache
 from app.alerts.storage.alerts import AlertRepository
 from app.foundation.sql.database import Database
@@ -24,7 +24,7 @@ from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.storage.runs import ScoringRepository
 from tests.alerts.services.test_alerts import filled, shown
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 
 @contextmanager
@@ -143,7 +143,7 @@ async def test_what_another_part_of_the_service_commits_is_seen_by_the_next_look
     desk.alerts = replace(desk.alerts, _books=AlertBookCache())  # it has read the open one
     assert await shown(desk)
     async with desk.database.write() as unit:
-        await unit.get(AlertRepository).save([alert.acknowledged(desk.now, "somebody")])
+        await unit.get(AlertRepository).save([alert.acknowledge(desk.now, "somebody")])
     (seen,) = await shown(desk, state=AlertState.ACKNOWLEDGED)
     assert seen.acknowledged_by == "somebody"
     await desk.portfolio.remove(SYMBOLS[1], "out with it", WHO)
@@ -161,7 +161,7 @@ async def test_a_number_that_moves_is_shown_at_once_and_noted_after_a_while(desk
         assert (moved.id, moved.value) == (alert.id, 0.25)
         assert (await desk.alerts.get(alert.id)).value == 0.25
     assert not any("INSERT" in sql for sql in asked)
-    desk.now += timedelta(seconds=TOUCH_S)
+    desk.now += timedelta(seconds=REFRESH_S)
     desk.score({SYMBOLS[1]: 0.2})
     await shown(desk)
     async with desk.database.read() as unit:
@@ -178,9 +178,9 @@ async def test_correlations_are_worked_out_for_each_day_and_each_set_of_members(
 
     def counted(portfolio: Portfolio, context: DecisionContext) -> PairCorrelations:
         worked.append(len(portfolio.members))
-        return correlations(portfolio, context)
+        return load_pair_correlations(portfolio, context)
 
-    monkeypatch.setattr(service, "correlations", counted)
+    monkeypatch.setattr(service, "load_pair_correlations", counted)
     await shown(desk)
     desk.quote(SYMBOLS[0], mark=Decimal("9.9"))
     await shown(desk)

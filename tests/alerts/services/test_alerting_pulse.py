@@ -26,12 +26,17 @@ class Post:
     def __init__(self, world: World, database: Database, interval_s: float = 60.0) -> None:
         self.world, self.metrics = world, Metrics()
         self.pulse = AlertingHeartbeat(
-            database, lambda: world.now, self.metrics, lambda: interval_s, world.now
+            database,
+            lambda: world.now,
+            self.metrics,
+            lambda: interval_s,
+            world.now,
+            world.monotonic,
         )
 
     async def component(self) -> ComponentHealth:
         self.world.pulse = self.pulse
-        await self.pulse.look()
+        await self.pulse.refresh()
         health = await self.world.status().health()
         return next(one for one in health.components if one.name == "alerting")
 
@@ -82,6 +87,44 @@ async def test_what_one_process_does_the_others_see(database: Database) -> None:
         await worker.pulse.delivered()
     assert (await reader.component()).state is ComponentState.UP
     assert reader.silence("delivery") == 0.0
+
+
+@SQLITE
+@pytest.mark.parametrize("step_h", [1, -1, 24, -24])
+async def test_T03_a_step_of_the_clock_neither_silences_alerting_nor_hides_its_silence(
+    database: Database, step_h: int
+) -> None:
+    """Seen by the process that alerts and by another one, which knows it from the database."""
+    world = World()
+    worker, reader = Post(world, database), Post(world, database)
+    posts = (worker, reader)
+
+    async def beats() -> None:
+        await worker.pulse.evaluated()
+        await worker.pulse.delivered()
+
+    async def states() -> list[ComponentState]:
+        return [(await post.component()).state for post in posts]
+
+    await beats()
+    assert await states() == [ComponentState.UP] * 2
+    for step in (timedelta(hours=step_h), timedelta(hours=-step_h)):
+        world.now += timedelta(seconds=110)
+        assert await states() == [ComponentState.UP] * 2
+        world.now += timedelta(seconds=15)
+        await beats()
+        world.set_clock(step)  # before the other process has looked
+        assert await states() == [ComponentState.UP] * 2
+        assert worker.silence("delivery") == 0.0
+        assert 0.0 <= reader.silence("delivery") <= 15.0, "it came since the last look"
+        world.now += timedelta(seconds=20)
+        await beats()  # stored under the new clock, maybe before what was stored last
+        assert await states() == [ComponentState.UP] * 2
+        assert [post.silence("evaluation") for post in posts] == [0.0] * 2
+    world.set_clock(timedelta(hours=step_h))
+    world.now += timedelta(seconds=121)
+    assert await states() == [ComponentState.DOWN] * 2
+    assert [post.silence("delivery") for post in posts] == [121.0] * 2
 
 
 @SQLITE

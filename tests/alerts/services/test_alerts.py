@@ -12,7 +12,7 @@ from app.alerts.domain.events import AlertRaised, AlertResolved
 from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution, ThresholdSide
 from app.alerts.domain.rules import ActiveRule
 from app.alerts.services.monitor import AlertScheduler
-from app.alerts.services.service import LONGEST_SNOOZE, AlertFilter
+from app.alerts.services.service import MAX_SNOOZE, AlertFilter
 from app.alerts.storage.alerts import AlertRepository
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.sections import Severity
@@ -22,9 +22,9 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
 from app.market.domain.models import ContractStatus, Interval
-from app.market.domain.price_quarantine import Doubt
+from app.market.domain.price_quarantine import QuarantineReason
 from tests.conftest import MakeDatabase
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 ME = Command("me", "request-9")
 
@@ -48,7 +48,7 @@ async def shown(desk: Desk, **chosen: Any) -> tuple[Alert, ...]:
 
 
 async def past(desk: Desk, **chosen: Any) -> tuple[Alert, ...]:
-    return (await desk.alerts.past(AlertFilter(**chosen), 50))[0]
+    return (await desk.alerts.load_resolved(AlertFilter(**chosen), 50))[0]
 
 
 async def low(desk: Desk) -> Alert:
@@ -70,6 +70,31 @@ async def test_a_member_that_halves_minutes_after_it_came_in_raises_the_drawdown
     assert (alert.subject, alert.value) == (SYMBOLS[2], 0.5)
     view = await desk.portfolio.view()
     assert [one.figures.max_drawdown for one in view.members] == [0.0, 0.0, 0.5, 0.0, 0.0]
+
+
+async def test_members_that_move_with_the_market_raise_the_raw_alert_alone(desk: Desk) -> None:
+    """Their residuals are unrelated, and yet they fall together."""
+    await filled(desk, 5)
+    daily = desk.market.panels[Interval.DAY]
+    close = daily.close.copy()
+    for name in SYMBOLS[1:3]:  # a tenth of its own moves, and the market's
+        column = daily.symbols.index(name)
+        close[:, column] **= 0.1
+        close[:, column] *= close[:, daily.symbols.index("BTCUSDT")]
+    desk.market.panels[Interval.DAY] = replace(daily, close=close)
+    report = await desk.queries.correlation()
+    pair = f"{SYMBOLS[1]}-{SYMBOLS[2]}"
+    own, raw = report.correlations[pair], report.raw[pair]
+    assert own is not None
+    assert own < 0.5
+    assert raw > 0.9
+    assert await shown(desk, rule=AlertRule.HIGH_CORRELATION) == ()
+    (alert,) = await shown(desk, rule=AlertRule.HIGH_RAW_CORRELATION)
+    assert (alert.subject, alert.limit) == (pair, 0.9)
+    assert alert.value == pytest.approx(raw)
+    rules = {**UNREAL, "high_raw_correlation": {"limit": 0.999, "clear_margin": 0.0}}
+    await desk.configuration.put({"alerts": {"rules": rules}}, "another limit", WHO)
+    assert await shown(desk, rule=AlertRule.HIGH_RAW_CORRELATION) == ()
 
 
 async def test_all_four_rules_fire_and_can_be_chosen_from(desk: Desk) -> None:
@@ -165,7 +190,9 @@ async def test_C11_many_looks_at_once_make_one_alert(desk: Desk, database: Datab
         other.__post_init__()
         ids = iter(f"{number}-{at}" for at in range(100))
         other.alerts = replace(other.alerts, new_id=lambda ids=ids: next(ids))  # type: ignore[misc]  # bound now
-    looks = await asyncio.gather(*(one.alerts.look() for one in (desk, *others) for _ in range(3)))
+    looks = await asyncio.gather(
+        *(one.alerts.evaluate() for one in (desk, *others) for _ in range(3))
+    )
     assert {len(active) for active, _ in looks} == {1}
     async with database.read() as unit:
         stored = await unit.get(AlertRepository).active()
@@ -212,7 +239,7 @@ async def test_moves_that_cannot_be_are_refused(desk: Desk) -> None:
         timedelta(0),
         desk.now,
         desk.now - timedelta(seconds=1),
-        LONGEST_SNOOZE + timedelta(seconds=1),
+        MAX_SNOOZE + timedelta(seconds=1),
     ):
         with pytest.raises(RefusedError):
             await desk.alerts.snooze(alert.id, end, ME)
@@ -234,7 +261,7 @@ async def test_what_happens_is_told_after_the_commit(
         alert = await low(desk)
         (raised,) = [one for one in heard if isinstance(one, AlertRaised)]
         assert (raised.alert_id, raised.symbol, raised.value) == (alert.id, SYMBOLS[1], 0.3)
-        await desk.alerts.look()
+        await desk.alerts.evaluate()
         await desk.alerts.resolve(alert.id, ME)
         (ended,) = [one for one in heard if isinstance(one, AlertResolved)]
         assert (ended.alert_id, ended.resolution, ended.resolved_by) == (
@@ -273,16 +300,16 @@ async def test_pages_of_the_past_go_back_without_a_gap(desk: Desk) -> None:
     await filled(desk, 5)
     for _ in range(5):
         desk.score({SYMBOLS[1]: 0.3, SYMBOLS[2]: 0.2})
-        await desk.alerts.look()
+        await desk.alerts.evaluate()
         desk.later(minutes=11)
         desk.score({})
-        await desk.alerts.look()
+        await desk.alerts.evaluate()
         desk.later(minutes=11)
     whole = await past(desk)
     assert len(whole) == 10
     paged: list[Alert] = []
     before = None
-    while page := (await desk.alerts.past(AlertFilter(), 3, before))[0]:
+    while page := (await desk.alerts.load_resolved(AlertFilter(), 3, before))[0]:
         paged += page
         assert page[-1].resolved_at is not None
         before = page[-1].resolved_at, page[-1].id
@@ -294,13 +321,13 @@ async def test_the_watch_counts_what_is_open(desk: Desk) -> None:
     desk.status(SYMBOLS[0], ContractStatus.PAUSED)
     metrics = Metrics()
     watch = AlertScheduler(desk.alerts, metrics)
-    await watch.look()
+    await watch.evaluate()
     gauge = 'mysymbols_alerts_open{severity="%s"} %s'
     text = metrics.render().decode()
     assert gauge % ("critical", "1.0") in text
     assert gauge % ("warning", "1.0") in text
     await desk.alerts.acknowledge(alert.id, ME)
-    await watch.look()
+    await watch.evaluate()
     assert gauge % ("warning", "0.0") in metrics.render().decode()
 
 
@@ -354,10 +381,10 @@ async def test_a_rule_that_cannot_be_is_refused_and_named(
 async def test_D07_a_member_that_nobody_trades_or_believes_is_an_alert(desk: Desk) -> None:
     await filled(desk, 5)
     desk.quote(SYMBOLS[1], is_frozen=True)
-    desk.quote(SYMBOLS[2], doubt=Doubt.MARK_OFF_INDEX)
+    desk.quote(SYMBOLS[2], quarantine_reason=QuarantineReason.MARK_OFF_INDEX)
     found = await shown(desk, rule=AlertRule.QUARANTINED)
     assert [one.subject for one in found] == [SYMBOLS[1], SYMBOLS[2]]
     assert ["index" in one.message for one in found] == [True, True]
     del desk.market.quotes[SYMBOLS[1]]  # nothing is known of it any more
-    desk.quote(SYMBOLS[2], doubt=None)
+    desk.quote(SYMBOLS[2], quarantine_reason=None)
     assert [one.subject for one in await shown(desk, rule=AlertRule.QUARANTINED)] == [SYMBOLS[1]]

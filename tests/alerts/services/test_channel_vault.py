@@ -24,7 +24,7 @@ from app.foundation.sql.job_store import key_file
 from app.foundation.sql.schema import metadata
 from app.settings import NotificationVariables
 from tests.alerts.services.test_notifications import SECRET, Office, Receiver, change
-from tests.support.desk import WHO
+from tests.support.trading_desk import WHO
 
 # Where the database is no matter.
 SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -39,8 +39,8 @@ def keyed(office: Office, *keys: str, file: Path | None = None) -> Office:
     """The same office, started again with other keys."""
     vault = ChannelSecrets(FernetCipher(keys, file))
     known = (way for way in office.notifiers.values() if isinstance(way, DecryptingNotifier))
-    ways = by_kind(replace(way, vault=vault) for way in known)
-    office.notifications = replace(office.notifications, notifiers=ways, vault=vault)
+    ways = by_kind(replace(way, secrets=vault) for way in known)
+    office.notifications = replace(office.notifications, notifiers=ways, secrets=vault)
     office.notifiers, office.dispatcher.notifiers = ways, ways
     return office
 
@@ -99,10 +99,10 @@ async def test_without_its_key_a_channel_is_told_nothing_until_it_is_named_anew(
         draft = ChannelDraft("desk", ChannelKind.WEBHOOK, url, None, tuple(NotificationKind), True)
         for half in (draft, replace(draft, url=None, secret=SECRET)):
             with pytest.raises(ConflictError) as caught:  # what it keeps cannot be read
-                await office.notifications.alter(channel_id, half, WHO, no_answer)
+                await office.notifications.update_channel(channel_id, half, WHO, no_answer)
             assert caught.value.code is Code.SECRETS_KEY_MISSING
         whole = replace(draft, secret=SECRET)
-        await office.notifications.alter(channel_id, whole, WHO, no_answer)
+        await office.notifications.update_channel(channel_id, whole, WHO, no_answer)
         office.now = failed.next_attempt_at or office.now
         await office.work()
         assert len(receiver.got) == 1

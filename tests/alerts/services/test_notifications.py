@@ -45,7 +45,7 @@ from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
-from tests.support.desk import NOW, WHO
+from tests.support.trading_desk import NOW, WHO
 
 SECRET = "a secret of the receiver"
 KEEP = timedelta(days=30)
@@ -96,7 +96,7 @@ class Counting:
 
 
 class Office:
-    """Notifications and couriers over one database, with a clock to turn."""
+    """Notifications and dispatchers over one database, with a clock to turn."""
 
     def __init__(self, database: Database) -> None:
         self.database, self.now, self.numbers = database, NOW, iter(range(1, 10_000))
@@ -143,9 +143,9 @@ class Office:
             for event in events:
                 unit.publish_after_commit(event)
 
-    async def work(self, *couriers: NotificationDispatcher) -> None:
+    async def work(self, *dispatchers: NotificationDispatcher) -> None:
         """One round: notices of what happened, and a try over each channel."""
-        for dispatcher in couriers or (self.dispatcher,):
+        for dispatcher in dispatchers or (self.dispatcher,):
             for channel in await dispatcher.collect():
                 await dispatcher.drain(channel)
 
@@ -278,14 +278,14 @@ async def test_K11_a_crash_between_the_telling_and_its_record_repeats_the_same_i
     assert receiver.got[0][1] == receiver.got[1][1]
 
 
-async def test_C10_three_couriers_tell_everything_once_and_in_order(office: Office) -> None:
+async def test_C10_three_dispatchers_tell_everything_once_and_in_order(office: Office) -> None:
     receiver = Receiver()
     async with receiver.listening() as url:
         await office.channel("desk", url)
-        couriers = [office.another() for _ in range(3)]
+        dispatchers = [office.another() for _ in range(3)]
         for start in range(0, 30, 10):
             await office.publish(*(change(number) for number in range(start, start + 10)))
-            await asyncio.gather(*(office.work(one) for one in couriers))
+            await asyncio.gather(*(office.work(one) for one in dispatchers))
         await office.work()
     assert receiver.ids == [f"event-{number}" for number in range(1, 31)]
 
@@ -451,7 +451,7 @@ async def test_channels_can_be_changed_and_removed(office: Office) -> None:
         draft = ChannelDraft(
             "desk", ChannelKind.WEBHOOK, url, None, (NotificationKind.ERROR,), True
         )
-        await office.notifications.alter(channel_id, draft, WHO, no_answer)
+        await office.notifications.update_channel(channel_id, draft, WHO, no_answer)
         (kept,) = await office.notifications.channels()
         assert (kept.url, kept.secret, kept.kinds) == (url, SECRET, (NotificationKind.ERROR,))
         assert url not in repr(kept)
@@ -461,13 +461,13 @@ async def test_channels_can_be_changed_and_removed(office: Office) -> None:
         await office.work()
         assert receiver.ids == ["notice-1", "event-2"]
         off = replace(draft, enabled=False, url=None)
-        await office.notifications.alter(channel_id, off, WHO, no_answer)
+        await office.notifications.update_channel(channel_id, off, WHO, no_answer)
         await office.publish(alert(2))
         await office.work()
         assert len(receiver.got) == 2
         people = replace(draft, kind=ChannelKind.APPRISE, url=None)
         with pytest.raises(RefusedError):  # another kind needs an address of its own
-            await office.notifications.alter(channel_id, people, WHO, no_answer)
+            await office.notifications.update_channel(channel_id, people, WHO, no_answer)
         await office.notifications.remove(channel_id, WHO, no_answer)
         assert await office.notifications.channels() == ()
         assert await office.notifications.log(None, 10) == ()
@@ -478,13 +478,13 @@ async def test_channels_can_be_changed_and_removed(office: Office) -> None:
 async def test_what_nobody_was_to_be_told_is_not_told_to_who_comes_later(office: Office) -> None:
     receiver = Receiver()
     async with office.database.read() as unit:
-        assert await unit.get(NotificationRepository).unseen() == 0
+        assert await unit.get(NotificationRepository).backlog() == 0
     await office.publish(change(1), change(2))
     async with office.database.read() as unit:
-        assert await unit.get(NotificationRepository).unseen() == 2
+        assert await unit.get(NotificationRepository).backlog() == 2
     await office.work()
     async with office.database.read() as unit:
-        assert await unit.get(NotificationRepository).unseen() == 0
+        assert await unit.get(NotificationRepository).backlog() == 0
     async with receiver.listening() as url:
         await office.channel("desk", url)
         await office.work()
@@ -518,6 +518,6 @@ async def test_what_was_settled_long_ago_is_dropped(office: Office) -> None:
         await office.channel("desk", url)
         await office.publish(change(1))
         await office.work()
-        assert await office.notifications.forget_old(KEEP) == 0
+        assert await office.notifications.delete_old(KEEP) == 0
         office.now += timedelta(days=31)
-        assert await office.notifications.forget_old(KEEP) == 1
+        assert await office.notifications.delete_old(KEEP) == 1

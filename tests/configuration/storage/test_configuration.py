@@ -10,7 +10,7 @@ from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository, configuration_versions
 from app.foundation.errors import Code, ConflictError, NotFoundError, UnavailableError
 from app.foundation.sql.database import Database
-from tests.support.worlds import LATER, T0
+from tests.support.stored_values import LATER, T0
 
 
 async def test_the_defaults_are_version_one(database: Database) -> None:

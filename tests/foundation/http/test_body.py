@@ -11,7 +11,7 @@ import pytest
 
 from app.foundation.http.errors import RequestError
 from app.foundation.http.request_body import MAX_BODY_BYTES, MAX_DEPTH, parse
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
 
 ORDERS = "/api/symbol-mgmt/samples/orders"
 JSON = {"Content-Type": "application/json"}

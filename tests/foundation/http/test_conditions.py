@@ -12,9 +12,9 @@ from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
-from tests.support.desk import SYMBOLS, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import SYMBOLS, Desk
 
 MODULES = (portfolio_changes, portfolio_rebalance, configuration)
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from app.foundation.errors import Code, ServiceError
 from app.foundation.http.errors import describe, problem_response, status_of
 from app.foundation.http.protocol import STATUS_OF_CODE, USUAL_STATUS, phrase
-from tests.support.judging import problem, well_formed
+from tests.support.problem_assertions import problem, well_formed
 from tests.support.sample_routes import ERRORS
 
 SAMPLES = "/api/symbol-mgmt/samples"

@@ -15,7 +15,7 @@ from app.foundation.http.permissions import requires
 from app.foundation.http.routing import api_router
 from app.foundation.principals import Role
 from tests.support.harness import PREFIX, make_api, open_client
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
 
 LIMITS = ExpensiveRequests()
 CALLS = 100

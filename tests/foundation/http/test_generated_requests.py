@@ -18,7 +18,7 @@ import schemathesis
 from schemathesis.config import SchemathesisConfig
 
 from tests.support.harness import PREFIX, openapi_document
-from tests.support.serving import PATIENCE_S, Caller, serving
+from tests.support.service_over_socket import PATIENCE_S, Caller, serving
 
 EXAMPLES = int(os.environ.get("MYTESTS_GENERATED_EXAMPLES", "6"))
 AT_LENGTH = "MYTESTS_GENERATED_EXAMPLES" in os.environ

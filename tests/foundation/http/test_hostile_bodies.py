@@ -15,8 +15,8 @@ from starlette.types import Message, Scope
 
 from app.foundation.http.permissions import AUTHENTICATOR
 from tests.support.harness import OPEN, make_api, open_client
-from tests.support.hostile import mutated
-from tests.support.judging import well_formed
+from tests.support.hostile_inputs import mutated
+from tests.support.problem_assertions import well_formed
 from tests.support.sample_routes import sample_router
 
 API = make_api(routers=[sample_router()])

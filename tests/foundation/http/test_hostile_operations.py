@@ -16,8 +16,8 @@ import pytest
 
 from app.main import create_app
 from tests.support.harness import PREFIX, open_client, openapi_document
-from tests.support.hostile import VALUES, mutated
-from tests.support.judging import well_formed
+from tests.support.hostile_inputs import VALUES, mutated
+from tests.support.problem_assertions import well_formed
 from tests.test_main import settings
 
 pytestmark = pytest.mark.long

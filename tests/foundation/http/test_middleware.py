@@ -18,7 +18,7 @@ from app.foundation.http.permissions import AUTHENTICATOR, public
 from app.foundation.metrics import Metrics
 from app.telemetry.logging import configure_logging
 from tests.support.harness import OPEN, make_api, open_client, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
 from tests.support.sample_routes import sample_router
 
 SAMPLES = "/api/symbol-mgmt/samples"

@@ -14,7 +14,7 @@ from app.foundation.errors import Code
 from app.foundation.http.openapi import TAGS
 from app.foundation.http.protocol import USUAL_STATUS
 from tests.support.harness import make_api, open_client, openapi_document
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
 
 Operation = dict[str, Any]
 pytestmark = pytest.mark.xdist_group("openapi")  # the document takes a second: made once

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.foundation.http.host_guard import HostGuard
 from app.settings import HttpVariables
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
 from tests.support.sample_routes import sample_router
 
 ADD = f"{PREFIX}/samples/bare"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.foundation.http.errors import RequestError
 from app.foundation.http.pagination import Cursors, after, cut
 from tests.support.harness import SECRET
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
 
 ITEMS = "/api/symbol-mgmt/samples/items"
 SYMBOLS = "/api/symbol-mgmt/samples/symbols"

@@ -60,11 +60,13 @@ def test_a_router_is_skipped_for_paths_of_other_routers(number: int, path: str) 
 
 def test_B16_nothing_around_a_session_ends_it_when_its_client_has_gone() -> None:
     """As starlette's BaseHTTPMiddleware does: it runs what it wraps in a task of its own."""
-    layer: Any = make_api(cors_origins=("https://page.example",)).middleware_stack
+    api = make_api(cors_origins=("https://page.example",))
     around = []
-    while layer is not None:
-        around.append(type(layer))
-        layer = getattr(layer, "app", None)
+    for outermost in (api.outermost, api.build_middleware_stack()):
+        layer: Any = outermost
+        while layer is not None:
+            around.append(type(layer))
+            layer = getattr(layer, "app", None)
     assert {RequestMiddleware, ResponseCacheMiddleware, OriginGuard, CORSMiddleware} <= set(around)
     assert not [one for one in around if issubclass(one, BaseHTTPMiddleware)]
 

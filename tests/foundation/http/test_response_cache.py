@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from app.foundation.errors import Code, NotFoundError, UnavailableError
+from app.foundation.health import Mode
 from app.foundation.http import response_cache
 from app.foundation.http.dependencies import IfNoneMatchDep, holds
 from app.foundation.http.permissions import requires
@@ -45,6 +46,7 @@ class Source:
     """Versions that a test changes by hand, and the endpoints that have run."""
 
     numbers: dict[Input, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
+    mode: Mode = Mode.NORMAL
     has_to_ask: bool = False
     fails: bool = False
     runs: list[str] = field(default_factory=list)
@@ -63,7 +65,8 @@ class Source:
         return self._version(depends_on)
 
     def _version(self, depends_on: Input) -> StateVersion:
-        return tuple(number for part, number in self.numbers.items() if part in depends_on)
+        numbers = (number for part, number in self.numbers.items() if part in depends_on)
+        return self.mode, *numbers
 
     def change(self, part: Input = Input.MARKET) -> None:
         self.numbers[part] += 1
@@ -162,7 +165,8 @@ def of_part(source: Source, path: str, part: Input) -> Any:
 
 @asynccontextmanager
 async def opened(source: Source) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serve([routes(source)], {"state_versions": source}) as client:
+    state = {"state_versions": source, "mode": lambda: source.mode}
+    async with serve([routes(source)], state) as client:
         yield client
 
 
@@ -339,6 +343,37 @@ async def test_a_failed_renewal_is_a_problem_and_the_next_one_succeeds(
         assert (await ask(client))[0] == 200
 
 
+async def test_a_repeated_response_carries_the_present_mode() -> None:
+    source = Source()
+    async with opened(source) as client:
+
+        async def mode() -> str:
+            response = await client.get(f"{PREFIX}/cached/a")
+            assert response.headers["x-frame-options"] == "DENY"
+            return str(response.headers["x-service-mode"])
+
+        assert [await mode(), await mode()] == ["NORMAL", "NORMAL"]
+        assert len(source.runs) == 1
+        source.mode = Mode.DEGRADED
+        assert [await mode(), await mode()] == ["DEGRADED", "DEGRADED"]
+        assert len(source.runs) == 2
+
+
+async def test_a_response_during_whose_making_the_mode_turned_is_not_repeated() -> None:
+    source = Source()
+
+    def freeze() -> None:
+        source.mode = Mode.FROZEN
+
+    async with opened(source) as client:
+        source.during = freeze
+        first = await client.get(f"{PREFIX}/cached/a")
+        source.mode, source.during = Mode.NORMAL, lambda: None
+        second = await client.get(f"{PREFIX}/cached/a")
+    modes = [one.headers["x-service-mode"] for one in (first, second)]
+    assert (modes, len(source.runs)) == (["FROZEN", "NORMAL"], 2)
+
+
 async def renewing(source: Source, count: int) -> None:
     """Until `count` endpoints have begun."""
     while len(source.runs) < count:
@@ -487,7 +522,7 @@ async def get(client: httpx2.AsyncClient, path: str, encoding: str, **headers: s
 async def test_the_cache_is_bounded_in_bytes_and_drops_the_least_recently_used() -> None:
     source = Source()
     api = make_api({"state_versions": source}, routers=[routes(source)])
-    middleware: Any = api.middleware_stack
+    middleware: Any = api.outermost
     while not isinstance(middleware, ResponseCacheMiddleware):
         middleware = middleware.app
     middleware.cache.max_bytes = 3 * 1200

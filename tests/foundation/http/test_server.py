@@ -13,7 +13,7 @@ import uvicorn
 
 from app.foundation.http.server import server_config
 from tests.support.harness import make_api
-from tests.support.judging import REQUIRED
+from tests.support.problem_assertions import REQUIRED
 from tests.support.sample_routes import sample_router
 
 SAMPLES = "/api/symbol-mgmt/samples"

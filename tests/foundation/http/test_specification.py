@@ -9,8 +9,8 @@ from app.foundation.sql.database import Database
 from app.market.domain.symbols import specification_of
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.trading.api import routes as portfolio_trading
-from tests.support.desk import SYMBOLS, Desk
 from tests.support.harness import PREFIX, serve
+from tests.support.trading_desk import SYMBOLS, Desk
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 

@@ -11,7 +11,7 @@ from app.foundation.sql.errors import CONSTRAINTS
 from app.foundation.sql.schema import metadata
 from app.market.storage.symbols import SymbolRepository
 from app.portfolio.storage.history import HistoryRepository
-from tests.support.worlds import LATER, STAMP, T0, draft, listed, record, symbol_id
+from tests.support.stored_values import LATER, STAMP, T0, draft, listed, record, symbol_id
 
 
 def test_B05_every_rule_names_a_constraint() -> None:

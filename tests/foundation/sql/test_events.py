@@ -18,7 +18,7 @@ from app.foundation.sql.key_value import KeyValueRepository
 from app.operations.domain.event_codec import decode_event
 from app.portfolio.domain.events import PlanCreated
 from app.scoring.domain.events import ScoreChanged, ScoresUpdated
-from tests.support.worlds import LATER, T0
+from tests.support.stored_values import LATER, T0
 
 PLAN = PlanCreated("run", 1, 0, T0)
 

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.database import Database
-from tests.support.desk import WHO, Desk
+from tests.support.trading_desk import WHO, Desk
 
 pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 

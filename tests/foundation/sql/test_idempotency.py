@@ -18,7 +18,7 @@ from app.foundation.sql.idempotency import (
     ResponseRow,
 )
 from app.foundation.sql.tables import idempotency_keys
-from tests.support.worlds import T0
+from tests.support.stored_values import T0
 
 _ANSWER = ResponseRow(201, {"etag": '"1"', "content-type": "application/json"}, b'{"a":\xc3\xa9}\0')
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.database import Database
 from app.foundation.sql.leases import LeaseRepository
-from app.market.services.feed_leader import FeedLease, require_epoch
+from app.market.services.feed_leader import LeaderLease, require_epoch
 from app.market.storage.shared_market import FEED, SharedMarketRepository
 from tests.conftest import MakeDatabase
 
@@ -67,7 +67,7 @@ async def test_C09_each_acquisition_raises_the_epoch(
 async def test_B12_a_database_that_lost_its_last_commits_gives_no_epoch_away_again(
     database: Database,
 ) -> None:
-    one, two = (FeedLease(database, name, lambda: 0.0) for name in ("one", "two"))
+    one, two = (LeaderLease(database, name, lambda: 0.0) for name in ("one", "two"))
     assert await one.acquire() == 1
     await run_out(database)
     assert await two.acquire() == 2

@@ -9,7 +9,7 @@ import pytest
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX
-from tests.support.running import running, settings_for
+from tests.support.service_in_process import running, settings_for
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 QUALITY = "/market/ETHUSDT/quality"

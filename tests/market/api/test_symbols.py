@@ -23,8 +23,8 @@ from app.market.storage.candles import CandleRepository
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX
-from tests.support.judging import problem
-from tests.support.running import Running, running, settings_for
+from tests.support.problem_assertions import problem
+from tests.support.service_in_process import Running, running, settings_for
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 HOUR_MS = Interval.HOUR.ms

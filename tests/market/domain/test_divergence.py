@@ -6,7 +6,7 @@ import pytest
 
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import QualitySettings
-from app.market.domain.data_quality import has_diverged, parted_since
+from app.market.domain.data_quality import diverged_since, has_diverged
 from app.market.domain.models import Ticker
 
 RULES = QualitySettings()
@@ -21,19 +21,19 @@ def answered(mid: str) -> Ticker:
 
 
 def test_D18_half_a_per_cent_is_the_limit_and_agreement_ends_it() -> None:
-    assert parted_since(None, TOLD, answered("100.5"), 7.0, RULES) is None
-    assert parted_since(None, TOLD, answered("100.51"), 7.0, RULES) == 7.0
-    assert parted_since(None, TOLD, answered("99.49"), 7.0, RULES) == 7.0
-    assert parted_since(3.0, TOLD, answered("101"), 7.0, RULES) == 3.0, "it goes on"
-    assert parted_since(3.0, TOLD, answered("100.2"), 7.0, RULES) is None
+    assert diverged_since(None, TOLD, answered("100.5"), 7.0, RULES) is None
+    assert diverged_since(None, TOLD, answered("100.51"), 7.0, RULES) == 7.0
+    assert diverged_since(None, TOLD, answered("99.49"), 7.0, RULES) == 7.0
+    assert diverged_since(3.0, TOLD, answered("101"), 7.0, RULES) == 3.0, "it goes on"
+    assert diverged_since(3.0, TOLD, answered("100.2"), 7.0, RULES) is None
 
 
 @pytest.mark.parametrize("side", ["bid", "ask"])
 def test_D18_a_quote_without_one_side_tells_nothing(side: str) -> None:
     given = answered("200")
     cut = given._replace(bid=None) if side == "bid" else given._replace(ask=None)
-    assert parted_since(3.0, TOLD, cut, 7.0, RULES) == 3.0
-    assert parted_since(None, cut, TOLD, 7.0, RULES) is None
+    assert diverged_since(3.0, TOLD, cut, 7.0, RULES) == 3.0
+    assert diverged_since(None, cut, TOLD, 7.0, RULES) is None
 
 
 def test_D18_only_what_lasts_ten_seconds_counts() -> None:

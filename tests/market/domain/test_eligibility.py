@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from app.configuration.domain.model import EligibilitySettings
 from app.market.domain.eligibility import (
     RULES,
-    Candidate,
-    Limits,
-    check,
+    EligibilityCandidate,
+    EligibilityLimits,
+    check_rules,
     first_failure,
     funnel,
-    worth_history,
+    is_worth_history,
 )
 from app.market.domain.models import Contract, ContractKind, ContractStatus
 from app.market.domain.sectors import AssetClass
 
-LIMITS = Limits(EligibilitySettings(), 180.0)
+LIMITS = EligibilityLimits(EligibilitySettings(), 180.0)
 CONTRACT = Contract(
     code="ETHUSDTM",
     base="ETH",
@@ -45,7 +45,7 @@ CONTRACT = Contract(
     market_stage=None,
     market_type=None,
 )
-GOOD = Candidate(
+GOOD = EligibilityCandidate(
     symbol="ETHUSDT",
     contract=CONTRACT,
     asset_class=AssetClass.COIN,
@@ -56,7 +56,7 @@ GOOD = Candidate(
 )
 
 
-def listed(**changes: Any) -> Candidate:
+def listed(**changes: Any) -> EligibilityCandidate:
     return replace(GOOD, contract=replace(CONTRACT, **changes))
 
 
@@ -87,9 +87,11 @@ def listed(**changes: Any) -> Candidate:
         (replace(GOOD, ticker_age_s=None), "ticker", None),
     ],
 )
-def test_each_rule_refuses_with_its_value(candidate: Candidate, rule: str, value: object) -> None:
+def test_each_rule_refuses_with_its_value(
+    candidate: EligibilityCandidate, rule: str, value: object
+) -> None:
     assert first_failure(candidate, LIMITS) == rule
-    checks = {one.name: one for one in check(candidate, LIMITS)}
+    checks = {one.name: one for one in check_rules(candidate, LIMITS)}
     assert len(checks) == len(RULES)
     assert not checks[rule].passed
     assert checks[rule].value == value
@@ -98,8 +100,8 @@ def test_each_rule_refuses_with_its_value(candidate: Candidate, rule: str, value
 
 def test_a_good_symbol_passes_every_rule() -> None:
     assert first_failure(GOOD, LIMITS) is None
-    assert all(one.passed for one in check(GOOD, LIMITS))
-    assert {one.name: one.limit for one in check(GOOD, LIMITS)} == {
+    assert all(one.passed for one in check_rules(GOOD, LIMITS))
+    assert {one.name: one.limit for one in check_rules(GOOD, LIMITS)} == {
         "perpetual": "perpetual",
         "settlement": "linear USDT",
         "status": "Open",
@@ -121,13 +123,13 @@ def test_further_quotes_are_a_matter_of_configuration() -> None:
 
 def test_history_is_fetched_for_what_the_listing_lets_through() -> None:
     bare = replace(GOOD, daily_bars=0, median_turnover=None, ticker_age_s=None)
-    assert worth_history(bare, LIMITS)
-    assert not worth_history(replace(bare, turnover_24h=Decimal(1)), LIMITS)
-    assert not worth_history(listed(status=ContractStatus.INIT), LIMITS)
+    assert is_worth_history(bare, LIMITS)
+    assert not is_worth_history(replace(bare, turnover_24h=Decimal(1)), LIMITS)
+    assert not is_worth_history(listed(status=ContractStatus.INIT), LIMITS)
 
 
 candidates = st.builds(
-    Candidate,
+    EligibilityCandidate,
     symbol=st.text("ABC", min_size=1, max_size=3),
     contract=st.builds(
         lambda kind, status, quote: replace(CONTRACT, kind=kind, status=status, quote=quote),
@@ -144,7 +146,7 @@ candidates = st.builds(
 
 
 @given(st.lists(candidates, unique_by=lambda one: one.symbol))
-def test_counts_add_up_to_the_universe(universe: list[Candidate]) -> None:
+def test_counts_add_up_to_the_universe(universe: list[EligibilityCandidate]) -> None:
     result = funnel(universe, LIMITS)
     assert result.universe == len(universe)
     assert set(result.eligible) | result.excluded.keys() == {one.symbol for one in universe}
@@ -157,7 +159,7 @@ def test_counts_add_up_to_the_universe(universe: list[Candidate]) -> None:
         left -= stage.failed
     assert left == len(result.eligible)
     for one in universe:
-        failed = [item.name for item in check(one, LIMITS) if not item.passed]
+        failed = [item.name for item in check_rules(one, LIMITS) if not item.passed]
         assert result.excluded.get(one.symbol) == (failed[0] if failed else None)
 
 

@@ -7,7 +7,7 @@ from app.configuration.domain.model import CorrelationBasis
 from app.market.domain import return_statistics as measures
 from app.market.domain.liquidity import illiquidity
 from app.market.domain.models import Floats, Interval
-from app.market.domain.panel import Panel, UnbrokenPanel, log_returns, unbroken
+from app.market.domain.panel import ContiguousPanel, Panel, contiguous, log_returns
 from tests.support.market_files import needs_daily_panel, perpetual
 
 NAN = float("nan")
@@ -26,11 +26,11 @@ def panel_of(returns: Floats, symbols: tuple[str, ...]) -> Panel:
     return Panel(Interval.DAY, symbols, times, close, close, close, close, close, close)
 
 
-def steady(close: Floats) -> UnbrokenPanel:
+def steady(close: Floats) -> ContiguousPanel:
     """Closes of as many symbols, taken as they are."""
     names = tuple(f"C{number}USDT" for number in range(close.shape[1]))
     times = np.arange(len(close), dtype=np.int64) * Interval.DAY.ms
-    return UnbrokenPanel(Interval.DAY, names, times, close, close, close, close, close, close)
+    return ContiguousPanel(Interval.DAY, names, times, close, close, close, close, close, close)
 
 
 def test_log_returns_of_missing_and_impossible_prices() -> None:
@@ -188,7 +188,7 @@ def test_common_rows_only() -> None:
     daily = panel_of(returns, ("AUSDT", "BUSDT"))
     found = measures.correlations(daily, daily.symbols, RAW, 60)
     # the bar after a gap has no return either
-    common = np.isfinite(log_returns(unbroken(daily))).all(axis=1)
+    common = np.isfinite(log_returns(contiguous(daily))).all(axis=1)
     assert found[0, 1] == pytest.approx(_pearson(returns[common]), abs=1e-9)
 
 

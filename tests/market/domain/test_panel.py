@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from app.configuration.domain.sections import Source
 from app.market.domain.models import CandleSeries, Floats, Interval
-from app.market.domain.panel import Panel, bridged, covered, fresh, known_at, present
+from app.market.domain.panel import (
+    Panel,
+    coverage_since_start,
+    forward_fill,
+    has_data,
+    has_fresh_data,
+    without_future,
+)
 from tests.support.scoring_inputs import AS_OF_MS, make_inputs
 
 HOUR = Interval.HOUR.ms
@@ -24,7 +31,7 @@ def series(*opened_h: float) -> CandleSeries:
 def test_a_running_bar_never_enters() -> None:
     stored = {"AUSDT": series(7, 8, 9, 10), "BUSDT": series(8, 9.5), "CUSDT": series()}
     symbols = ("BUSDT", "AUSDT", "CUSDT", "DUSDT")
-    panel = Panel.of(stored, symbols, Interval.HOUR, 10 * HOUR + HOUR // 2, 3)
+    panel = Panel.from_series(stored, symbols, Interval.HOUR, 10 * HOUR + HOUR // 2, 3)
     np.testing.assert_array_equal(panel.opened_ms, [7 * HOUR, 8 * HOUR, 9 * HOUR])
     nan = np.nan
     np.testing.assert_array_equal(
@@ -34,9 +41,9 @@ def test_a_running_bar_never_enters() -> None:
 
 def test_known_at_keeps_what_is_known_and_nothing_else() -> None:
     inputs = make_inputs(3)
-    same = known_at(inputs)
+    same = without_future(inputs)
     assert same.daily is inputs.daily
-    earlier = known_at(replace(inputs, as_of_ms=AS_OF_MS - 2 * Interval.DAY.ms))
+    earlier = without_future(replace(inputs, as_of_ms=AS_OF_MS - 2 * Interval.DAY.ms))
     assert len(earlier.daily.close) == len(inputs.daily.close) - 2
     assert len(earlier.hourly.opened_ms) == len(inputs.hourly.opened_ms) - 48
     assert all(f.settled_ms <= earlier.as_of_ms for each in earlier.funding for f in each)
@@ -61,9 +68,11 @@ def test_presence_and_freshness_are_told_per_symbol() -> None:
     inputs = make_inputs(3)
     bid = inputs.bid.copy()
     bid[1] = np.nan
-    np.testing.assert_array_equal(present(replace(inputs, bid=bid), Source.TICKERS), [1, 0, 1])
+    np.testing.assert_array_equal(has_data(replace(inputs, bid=bid), Source.TICKERS), [1, 0, 1])
     ages = {**inputs.ages_s, Source.TICKERS: np.array([180.0, 180.1, np.nan])}
-    np.testing.assert_array_equal(fresh(replace(inputs, ages_s=ages), Source.TICKERS), [1, 0, 0])
+    np.testing.assert_array_equal(
+        has_fresh_data(replace(inputs, ages_s=ages), Source.TICKERS), [1, 0, 0]
+    )
 
 
 def test_an_age_is_compared_with_its_limit_in_millionths() -> None:
@@ -71,7 +80,7 @@ def test_an_age_is_compared_with_its_limit_in_millionths() -> None:
     inputs = make_inputs(3)
     ages = {**inputs.ages_s, Source.TICKERS: np.array([0.1 + 0.2, 0.300002, np.inf])}
     limits = {**inputs.half_lives_s, Source.TICKERS: 0.3}
-    known = fresh(replace(inputs, ages_s=ages, half_lives_s=limits), Source.TICKERS)
+    known = has_fresh_data(replace(inputs, ages_s=ages, half_lives_s=limits), Source.TICKERS)
     np.testing.assert_array_equal(known, [1, 0, 0])
 
 
@@ -81,8 +90,8 @@ def test_D05_short_gaps_are_flat_bars_without_volume_and_longer_ones_stay() -> N
         "BUSDT": series(*range(4, 19)),  # listed later
         "CUSDT": series(),
     }
-    panel = Panel.of(stored, tuple(stored), Interval.HOUR, 20 * HOUR, 20)
-    whole, synthetic = bridged(panel)
+    panel = Panel.from_series(stored, tuple(stored), Interval.HOUR, 20 * HOUR, 20)
+    whole, synthetic = forward_fill(panel)
     assert np.flatnonzero(synthetic[:, 0]).tolist() == [4, 5, 6, 7, 8]
     assert not synthetic[:, 1:].any()
     for name in ("open", "high", "low", "close"):
@@ -93,14 +102,14 @@ def test_D05_short_gaps_are_flat_bars_without_volume_and_longer_ones_stay() -> N
     assert np.isnan(whole.close[:2, 0]).all(), "nothing is known before the first bar"
     assert np.isnan(whole.close[19, 0]), "nothing is known after the last bar"
     np.testing.assert_array_equal(panel.close[4:9, 0], [np.nan] * 5)
-    np.testing.assert_allclose(covered(panel), [6 / 18, 15 / 16, np.nan])
-    assert bridged(whole)[0] is whole
+    np.testing.assert_allclose(coverage_since_start(panel), [6 / 18, 15 / 16, np.nan])
+    assert forward_fill(whole)[0] is whole
 
 
 def test_a_book_stamped_after_the_moment_is_not_known_at_it() -> None:
     inputs = make_inputs(3)
     late = [replace(book, stamped_ms=AS_OF_MS + at) for at, book in enumerate(inputs.books) if book]
-    known = known_at(replace(inputs, books=tuple(late))).books
+    known = without_future(replace(inputs, books=tuple(late))).books
     assert known == (late[0], None, None)
 
 
@@ -118,7 +127,7 @@ def test_every_closed_bar_on_the_grid_is_in_its_place(
         times = np.array([100 + hour for hour in hours], np.int64) * HOUR + off
         values = np.arange(1.0, len(times) + 1.0)
         one = CandleSeries(times, values, values, values, values, values, values)
-        panel = Panel.of({"AUSDT": one}, ("AUSDT",), Interval.HOUR, 110 * HOUR, 20)
+        panel = Panel.from_series({"AUSDT": one}, ("AUSDT",), Interval.HOUR, 110 * HOUR, 20)
         wanted = [
             next((v for t, v in zip(times, values, strict=True) if t == opened), np.nan)
             for opened in panel.opened_ms

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from app.foundation.data_status import DataStatus
 from app.market.domain.data_quality import (
     EMPTY,
-    bridged_bars,
-    closed_part,
+    changed_candles,
+    closed_candles,
     coverage,
+    first_missing_ms,
+    forward_filled_bars,
     freshness,
     last_closed_open_ms,
     median_turnover,
     merged,
-    news_in,
-    sound_part,
-    wanted_from_ms,
+    valid_candles,
     worst,
 )
 from app.market.domain.models import CandleSeries, Interval
@@ -53,7 +53,7 @@ def test_the_worst_verdict_counts() -> None:
 def test_D04_a_candle_is_closed_two_seconds_after_its_end(after_close_ms: int, closed: int) -> None:
     two = series(2)
     now = START + 2 * HOUR + after_close_ms
-    assert len(closed_part(two, Interval.HOUR, now)) == closed
+    assert len(closed_candles(two, Interval.HOUR, now)) == closed
     assert last_closed_open_ms(Interval.HOUR, now) == START + (closed - 1) * HOUR
 
 
@@ -74,11 +74,11 @@ def test_D04_a_candle_is_closed_two_seconds_after_its_end(after_close_ms: int, c
 def test_D03_an_inconsistent_candle_is_a_gap(field: str, value: float) -> None:
     bad = series(3)
     getattr(bad, field)[1] = value
-    kept = sound_part(bad, Interval.HOUR)
+    kept = valid_candles(bad, Interval.HOUR)
     assert kept.opened_ms.tolist() == [START, START + 2 * HOUR]
     assert kept.turnover.tolist() == [1.0, 3.0]
     whole = series(3)
-    assert sound_part(whole, Interval.HOUR) is whole
+    assert valid_candles(whole, Interval.HOUR) is whole
 
 
 def test_merging_prefers_the_newer_word_and_keeps_the_last() -> None:
@@ -105,10 +105,10 @@ def test_merging_sorts_and_never_repeats(old: list[int], new: list[int], bars: i
 
 def test_asks_only_for_what_is_missing() -> None:
     now = START + 10 * HOUR + 5_000
-    assert wanted_from_ms(EMPTY, Interval.HOUR, 4, now) == START + 6 * HOUR
-    assert wanted_from_ms(series(2), Interval.HOUR, 4, now) == START + 6 * HOUR
-    assert wanted_from_ms(series(8), Interval.HOUR, 4, now) == START + 8 * HOUR
-    assert wanted_from_ms(series(10), Interval.HOUR, 4, now) is None
+    assert first_missing_ms(EMPTY, Interval.HOUR, 4, now) == START + 6 * HOUR
+    assert first_missing_ms(series(2), Interval.HOUR, 4, now) == START + 6 * HOUR
+    assert first_missing_ms(series(8), Interval.HOUR, 4, now) == START + 8 * HOUR
+    assert first_missing_ms(series(10), Interval.HOUR, 4, now) is None
 
 
 def test_coverage_counts_the_bars_that_are_here() -> None:
@@ -126,25 +126,27 @@ def test_median_turnover_needs_all_its_days() -> None:
 
 def test_D06_only_what_is_new_or_changed_is_news() -> None:
     held = series(5)
-    assert news_in(EMPTY, held) is EMPTY
-    assert news_in(held, EMPTY) is held
-    assert len(news_in(series(1, START + 4 * HOUR), _last(held))) == 1, "another turnover"
-    assert len(news_in(_last(held), held)) == 0
+    assert changed_candles(EMPTY, held) is EMPTY
+    assert changed_candles(held, EMPTY) is held
+    assert len(changed_candles(series(1, START + 4 * HOUR), _last(held))) == 1, "another turnover"
+    assert len(changed_candles(_last(held), held)) == 0
     longer = series(7)
-    assert news_in(longer, held).opened_ms.tolist() == longer.opened_ms[5:].tolist()
+    assert changed_candles(longer, held).opened_ms.tolist() == longer.opened_ms[5:].tolist()
     changed = merged(held, series(1, START + 2 * HOUR, price=50.0), 5)
-    assert news_in(changed, held).opened_ms.tolist() == [START + 2 * HOUR]
+    assert changed_candles(changed, held).opened_ms.tolist() == [START + 2 * HOUR]
     earlier = series(2, START - 2 * HOUR)
-    assert len(news_in(earlier, held)) == 2
+    assert len(changed_candles(earlier, held)) == 2
 
 
 def _last(one: CandleSeries) -> CandleSeries:
-    return closed_part(merged(EMPTY, one, 1), Interval.HOUR, int(one.opened_ms[-1]) + HOUR + 2_000)
+    return closed_candles(
+        merged(EMPTY, one, 1), Interval.HOUR, int(one.opened_ms[-1]) + HOUR + 2_000
+    )
 
 
 def test_D05_bars_of_short_gaps_are_counted() -> None:
     holes = merged(series(3), series(2, START + 8 * HOUR), 9)  # five are missing
-    assert bridged_bars(holes, Interval.HOUR) == 5
-    assert bridged_bars(merged(holes, series(1, START + 16 * HOUR), 9), Interval.HOUR) == 5
-    assert bridged_bars(series(4), Interval.HOUR) == 0
-    assert bridged_bars(EMPTY, Interval.HOUR) == 0
+    assert forward_filled_bars(holes, Interval.HOUR) == 5
+    assert forward_filled_bars(merged(holes, series(1, START + 16 * HOUR), 9), Interval.HOUR) == 5
+    assert forward_filled_bars(series(4), Interval.HOUR) == 0
+    assert forward_filled_bars(EMPTY, Interval.HOUR) == 0

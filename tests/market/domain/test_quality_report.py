@@ -8,7 +8,7 @@ import pytest
 
 from app.configuration.domain.sections import QualitySettings
 from app.foundation.data_status import DataStatus
-from app.market.domain.price_quarantine import Doubt
+from app.market.domain.price_quarantine import QuarantineReason
 from app.market.domain.quality_report import QualityVerdict, SymbolData, report
 
 HOUR_MS = 3_600_000
@@ -20,7 +20,7 @@ GOOD = SymbolData(
     last=Decimal(100),
     mark=Decimal(100),
     index=Decimal(100),
-    doubt=None,
+    quarantine_reason=None,
     is_frozen=False,
     spread=0.0,
     has_quote=True,
@@ -52,7 +52,7 @@ def test_faultless_data_is_good_and_worth_all() -> None:
         ({"is_frozen": True}, "frozen", 0.95),
         ({"turnover_24h": None}, "volume_unknown", 0.95),
         ({"turnover_24h": Decimal("999.99")}, "thin_volume", 0.95),
-        ({"off_price": 0.1001}, "turnover_off_price", 0.95),
+        ({"price_deviation": 0.1001}, "turnover_off_price", 0.95),
         ({"volume_jump": 100.1}, "unconfirmed_volume", 0.95),
         ({"hourly_gap": 6}, "hourly_gap", 1.0),
         ({"book_status": DataStatus.UNAVAILABLE}, "no_book", 0.9),
@@ -76,6 +76,34 @@ def test_each_fault_has_its_flag_and_its_price(
 
 
 @pytest.mark.parametrize(
+    ("change", "flag", "setting", "looser"),
+    [
+        ({"turnover_24h": Decimal("999.99")}, "thin_volume", "min_volume", 999.0),
+        ({"hourly_gap": 6}, "hourly_gap", "max_gap", 6),
+        (
+            {"off_price": 0.1001},
+            "turnover_off_price",
+            "max_turnover_price_deviation",
+            0.1002,
+        ),
+        ({"volume_jump": 100.1}, "unconfirmed_volume", "max_volume_jump", 100.2),
+        ({"spread": 0.0501}, "wide_spread", "max_spread", 0.0502),
+    ],
+)
+def test_each_limit_is_a_setting(
+    change: dict[str, Any], flag: str, setting: str, looser: float
+) -> None:
+    data = replace(GOOD, **change)
+    assert report(data, RULES).flags == (flag,)
+    other: dict[str, Any] = {setting: looser}
+    assert report(data, replace(RULES, **other)).flags == ()
+    # A limit is the last value that is good.
+    assert report(replace(GOOD, hourly_gap=RULES.max_gap), RULES).flags == ()
+    least = Decimal(repr(RULES.min_volume))
+    assert report(replace(GOOD, turnover_24h=least), RULES).flags == ()
+
+
+@pytest.mark.parametrize(
     ("change", "verdict", "flag", "score"),
     [
         ({"status": DataStatus.STALE, "age_s": 60.0}, QualityVerdict.STALE, "stale", 0.8125),
@@ -83,8 +111,8 @@ def test_each_fault_has_its_flag_and_its_price(
          "never_seen", 0.0),
         ({"status": DataStatus.STALE, "has_diverged": True}, QualityVerdict.STALE,
          "feed_divergence", 0.75),
-        ({"doubt": Doubt.LAST_OFF_MARK}, QualityVerdict.QUARANTINED, Doubt.LAST_OFF_MARK.value,
-         0.0),
+        ({"quarantine_reason": QuarantineReason.LAST_OFF_MARK}, QualityVerdict.QUARANTINED,
+         QuarantineReason.LAST_OFF_MARK.value, 0.0),
     ],
 )  # fmt: skip
 def test_what_is_old_unknown_or_not_believed_is_said_so(

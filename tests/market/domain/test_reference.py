@@ -4,7 +4,12 @@ from decimal import Decimal
 
 from app.market.domain.models import Contract
 from app.market.domain.price_quarantine import PriceState
-from app.market.domain.reference_prices import FRESH_MS, ReferencePrice, referred, young
+from app.market.domain.reference_prices import (
+    FRESH_MS,
+    ReferencePrice,
+    fresh_reference_price,
+    with_reference_prices,
+)
 from app.market.domain.symbols import SymbolEntry, formats_of
 from tests.support.portfolios import contract
 
@@ -24,20 +29,20 @@ def test_each_coin_gets_its_own_and_an_inverse_contract_none() -> None:
     inverse = contract(code="XBTUSDM", quote="USD", settle="BTC", is_inverse=True)
     other = contract(code="ETHUSDTM", base="ETH")
     entries = [entry(one) for one in (linear, inverse, other)]
-    found = referred({}, entries, {"BTC": price("BTC")}, NOW)
+    found = with_reference_prices({}, entries, {"BTC": price("BTC")}, NOW)
     assert found.keys() == {"XBTUSDTM"}
-    assert found["XBTUSDTM"].elsewhere_at == "binance USDT"
-    assert young(found["XBTUSDTM"], NOW + FRESH_MS) == 100
-    assert young(found["XBTUSDTM"], NOW + FRESH_MS + 1) is None
+    assert found["XBTUSDTM"].reference_source == "binance USDT"
+    assert fresh_reference_price(found["XBTUSDTM"], NOW + FRESH_MS) == 100
+    assert fresh_reference_price(found["XBTUSDTM"], NOW + FRESH_MS + 1) is None
 
 
 def test_a_coin_without_one_keeps_its_former_price_which_grows_old() -> None:
-    known = referred({}, [entry(contract())], {"BTC": price("BTC")}, NOW)
-    assert referred(known, [entry(contract())], {}, NOW + 1) == known
+    known = with_reference_prices({}, [entry(contract())], {"BTC": price("BTC")}, NOW)
+    assert with_reference_prices(known, [entry(contract())], {}, NOW + 1) == known
 
 
 def test_no_price_comes_from_the_future_and_none_is_young_where_none_is_known() -> None:
-    found = referred({}, [entry(contract())], {"BTC": price("BTC", NOW + 5)}, NOW)
-    assert found["XBTUSDTM"].elsewhere_ms == NOW
-    assert young(None, NOW) is None
-    assert young(PriceState(NOW, 0, Decimal(1), None), NOW) is None
+    found = with_reference_prices({}, [entry(contract())], {"BTC": price("BTC", NOW + 5)}, NOW)
+    assert found["XBTUSDTM"].reference_ms == NOW
+    assert fresh_reference_price(None, NOW) is None
+    assert fresh_reference_price(PriceState(NOW, 0, Decimal(1), None), NOW) is None

@@ -13,8 +13,8 @@ HEADER = "base,asset_class,sector,cap_category\n"
 def test_the_shipped_table_knows_the_well_known() -> None:
     table = parse_sectors(SHIPPED.read_text())
     assert len(table.rows) >= 300
-    assert table.of("BTC").cap_category is CapCategory.LARGE
-    assert table.of("UNI").sector == "defi"
+    assert table.classify("BTC").cap_category is CapCategory.LARGE
+    assert table.classify("UNI").sector == "defi"
     kinds = {"USDC": "stable", "WBTC": "wrapped", "BTCDOM": "index", "ETHBTC": "index"}
     kinds |= {
         "PAXG": "commodity",
@@ -23,11 +23,11 @@ def test_the_shipped_table_knows_the_well_known() -> None:
         "SPX": "coin",
         "USDG": "stable",
     }
-    assert {base: table.of(base).asset_class.value for base in kinds} == kinds
+    assert {base: table.classify(base).asset_class.value for base in kinds} == kinds
 
 
 def test_an_unlisted_coin_is_an_unclassified_coin() -> None:
-    unknown = parse_sectors("# nothing yet\n\n" + HEADER).of("XYZ")
+    unknown = parse_sectors("# nothing yet\n\n" + HEADER).classify("XYZ")
     assert unknown.asset_class is AssetClass.COIN
     assert unknown.sector == UNCLASSIFIED
     assert unknown.cap_category is CapCategory.UNCLASSIFIED

@@ -12,18 +12,18 @@ from app.market.domain.models import CandleSeries, Interval
 from app.market.domain.panel import (
     FIELDS,
     Panel,
-    breaks,
+    contiguous,
+    history_breaks,
     is_redenomination,
     redenominations,
-    unbroken,
-    until,
+    truncate,
 )
 from app.market.domain.return_statistics import correlations
 from app.portfolio.domain.risk import compute_risk, value_at_risk
 from app.portfolio.domain.weighting import estimate_covariance
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
-from app.scoring.domain.score_stability import back_scores, noise_of_level, reliability
+from app.scoring.domain.score_stability import back_scores, reliability, weekly_noise
 from tests.support.market_files import DAILY_PANEL, needs_daily_panel
 from tests.support.scoring_inputs import make_inputs
 
@@ -72,40 +72,40 @@ def mixed(panel: Panel, row: int, factor: float, column: int = 3) -> Panel:
 
 
 def test_a_whole_history_is_left_as_it_is() -> None:
-    assert not breaks(INPUTS.daily).any()
-    whole = unbroken(INPUTS.daily)
+    assert not history_breaks(INPUTS.daily).any()
+    whole = contiguous(INPUTS.daily)
     assert whole.close is INPUTS.daily.close
-    assert unbroken(whole) is whole
+    assert contiguous(whole) is whole
     nothing = halted(INPUTS.daily, 0, 200, 5)
-    assert not breaks(nothing).any()
+    assert not history_breaks(nothing).any()
     empty = replace(
         INPUTS.daily,
         opened_ms=INPUTS.daily.opened_ms[:0],
         **{name: getattr(INPUTS.daily, name)[:0] for name in FIELDS},
     )
-    assert breaks(empty).tolist() == [0] * 14
+    assert history_breaks(empty).tolist() == [0] * 14
 
 
 @pytest.mark.parametrize(("bars", "first"), [(5, 0), (6, 106)])
 def test_a_gap_longer_than_a_halt_may_be_is_a_break(bars: int, first: int) -> None:
-    assert breaks(halted(INPUTS.daily, 100, bars)).tolist() == [0, 0, 0, first, *[0] * 10]
+    assert history_breaks(halted(INPUTS.daily, 100, bars)).tolist() == [0, 0, 0, first, *[0] * 10]
 
 
 @pytest.mark.parametrize(("bars", "first"), [(24, 0), (25, 125)])
 def test_an_hourly_gap_of_more_than_a_day_is_a_break(bars: int, first: int) -> None:
-    assert breaks(halted(INPUTS.hourly, 100, bars))[3] == first
+    assert history_breaks(halted(INPUTS.hourly, 100, bars))[3] == first
 
 
 @pytest.mark.parametrize("factor", [0.001, 0.01, 0.1, 10.0, 100.0])
 def test_a_redenomination_is_a_break(factor: float) -> None:
-    assert breaks(exchanged(INPUTS.daily, 120, factor))[3] == 120
-    assert breaks(exchanged(halted(INPUTS.daily, 117, 3), 120, factor))[3] == 120
+    assert history_breaks(exchanged(INPUTS.daily, 120, factor))[3] == 120
+    assert history_breaks(exchanged(halted(INPUTS.daily, 117, 3), 120, factor))[3] == 120
 
 
 @pytest.mark.parametrize("factor", [0.3, 0.5, 2.0, 4.0])
 def test_a_great_move_is_none(factor: float) -> None:
-    assert not breaks(exchanged(INPUTS.daily, 120, factor)).any()
-    assert not breaks(mixed(INPUTS.daily, 120, factor)).any()
+    assert not history_breaks(exchanged(INPUTS.daily, 120, factor)).any()
+    assert not history_breaks(mixed(INPUTS.daily, 120, factor)).any()
 
 
 @pytest.mark.parametrize("factor", [0.001, 0.01, 0.1, 10.0, 100.0, 1000.0])
@@ -115,8 +115,8 @@ def test_a_bar_that_holds_two_units_belongs_to_no_segment(
 ) -> None:
     panel = INPUTS.daily if interval is Interval.DAY else INPUTS.hourly
     broken = mixed(panel, 120, factor)
-    assert breaks(broken).tolist() == [0, 0, 0, 121, *[0] * 10]
-    after = unbroken(broken)
+    assert history_breaks(broken).tolist() == [0, 0, 0, 121, *[0] * 10]
+    after = contiguous(broken)
     for name in FIELDS:
         assert np.isnan(getattr(after, name)[:121, 3]).all()
         np.testing.assert_array_equal(getattr(after, name)[121:], getattr(panel, name)[121:])
@@ -133,14 +133,14 @@ def test_a_great_move_does_not_hide_a_change_of_unit_inside_the_bar(
     def change(fields: dict[str, np.ndarray]) -> None:
         fields["open"][120, 3] *= move
 
-    assert breaks(changed(mixed(INPUTS.daily, 120, factor), change))[3] == 121
+    assert history_breaks(changed(mixed(INPUTS.daily, 120, factor), change))[3] == 121
 
 
 def test_a_newest_bar_of_two_units_leaves_no_price() -> None:
     last = len(INPUTS.daily.close) - 1
     broken = mixed(INPUTS.daily, last, 0.001)
-    assert breaks(broken)[3] == last + 1
-    assert np.isnan(unbroken(broken).close[:, 3]).all()
+    assert history_breaks(broken)[3] == last + 1
+    assert np.isnan(contiguous(broken).close[:, 3]).all()
     found = compute_risk(broken, {INPUTS.symbols[3]: 1.0})
     assert (found.volatility, found.reason) == (None, "0 common days, 30 are needed")
     assert value_at_risk(broken, {INPUTS.symbols[3]: 1.0}, 0.95) is None
@@ -148,7 +148,7 @@ def test_a_newest_bar_of_two_units_leaves_no_price() -> None:
 
 def test_the_last_break_counts_and_the_bars_before_it_are_gone() -> None:
     panel = exchanged(halted(INPUTS.daily, 50, 10), 120, 0.01)
-    after = unbroken(panel)
+    after = contiguous(panel)
     for name in FIELDS:
         assert np.isnan(getattr(after, name)[:120, 3]).all()
         np.testing.assert_array_equal(getattr(after, name)[120:], getattr(panel, name)[120:])
@@ -177,12 +177,12 @@ def test_no_window_reaches_back_over_a_redenomination() -> None:
 @pytest.mark.parametrize("has_hours", [True, False])
 def test_no_score_reaches_into_a_bar_of_two_units(factor: float, has_hours: bool) -> None:
     """Every number of the symbol, and of all others beside it, is that of a younger listing."""
-    hourly = INPUTS.hourly if has_hours else until(INPUTS.hourly, 0)
+    hourly = INPUTS.hourly if has_hours else truncate(INPUTS.hourly, 0)
     row = len(INPUTS.hourly.close) - 100
 
     def board(daily: Panel, hours: Panel) -> Any:
         inputs = replace(INPUTS, daily=daily, hourly=hours)
-        past = reliability(daily, SPEC), noise_of_level(back_scores(daily, SPEC))
+        past = reliability(daily, SPEC), weekly_noise(back_scores(daily, SPEC))
         return replace(score(inputs, SPEC, past[0], noise=past[1]), input_hash="")
 
     broken = board(
@@ -233,7 +233,7 @@ def test_a_halt_is_no_redenomination() -> None:
     assert not redenominations(halted(INPUTS.daily, 100, 30)).any()
     both = exchanged(halted(INPUTS.daily, 150, 10), 120, 0.01)
     assert redenominations(both)[3] == 120
-    assert breaks(both)[3] == 160
+    assert history_breaks(both)[3] == 160
     assert is_redenomination(3.0, 3_100.0)
     assert is_redenomination(3.0, 0.31)
     assert not is_redenomination(3.0, 9.0)
@@ -265,7 +265,7 @@ def test_golden_redenominations_and_halts() -> None:
         series = CandleSeries(opened, *(one.astype(np.float64) for one in fields[1:]))
         bars = int((opened[-1] - opened[0]) // Interval.DAY.ms) + 1
         end = int(opened[-1]) + Interval.DAY.ms
-        panel = Panel.of({symbol: series}, (symbol,), Interval.DAY, end, bars)
-        first = int(breaks(panel)[0])
+        panel = Panel.from_series({symbol: series}, (symbol,), Interval.DAY, end, bars)
+        first = int(history_breaks(panel)[0])
         found = str(panel.opened_ms[first].astype("datetime64[ms]").astype("datetime64[D]"))
         assert (found if first else None) == day, symbol

@@ -68,7 +68,7 @@ def registered(*contracts: Contract) -> list[tuple[str, Contract]]:
 
 
 BITCOIN = contract("XBTUSDTM", "BTC")
-MARKET = SymbolIndex.of(
+MARKET = SymbolIndex.from_contracts(
     registered(
         BITCOIN,
         contract("XBTUSDCM", "BTC", "USDC"),
@@ -251,7 +251,7 @@ def test_every_format_of_every_contract_resolves_back() -> None:
 def test_contracts_without_a_date_or_of_unknown_kind_keep_their_code() -> None:
     strange = contract("XBTX99", "BTC", "USD", kind=ContractKind.OTHER)
     undated = dated("XBTMZ25", None)
-    index = SymbolIndex.of(registered(strange, undated))
+    index = SymbolIndex.from_contracts(registered(strange, undated))
     for one in (strange, undated):
         entry = index.resolve(one.code.lower())
         assert entry.symbol == one.code
@@ -264,7 +264,7 @@ def test_contracts_without_a_date_or_of_unknown_kind_keep_their_code() -> None:
 
 def test_two_contracts_of_one_name_are_an_error_that_lists_both() -> None:
     with pytest.raises(RefusedError) as refused:
-        SymbolIndex.of(registered(BITCOIN, contract("BTCXUSDTM", "BTC")))
+        SymbolIndex.from_contracts(registered(BITCOIN, contract("BTCXUSDTM", "BTC")))
     assert refused.value.code is Code.SYMBOL_AMBIGUOUS
     assert "XBTUSDTM" in refused.value.detail
     assert "BTCXUSDTM" in refused.value.detail
@@ -273,7 +273,7 @@ def test_two_contracts_of_one_name_are_an_error_that_lists_both() -> None:
 def test_a_spelling_of_two_contracts_is_ambiguous() -> None:
     week = 7 * 86_400_000
     weekly = dated("XBTMH26W", LAST_FRIDAY_OF_MARCH_2026 - week)
-    index = SymbolIndex.of(registered(dated(), weekly))
+    index = SymbolIndex.from_contracts(registered(dated(), weekly))
     assert index.resolve("BTC/USD:BTC-260320").contract is weekly
     with pytest.raises(RefusedError) as refused:
         index.resolve("BTCMH26")
@@ -321,7 +321,7 @@ def test_all_real_symbols_round_trip() -> None:
         assert parts is not None, code
         base = "BTC" if parts["base"] == "XBT" else parts["base"]
         contracts.append(contract(code, base, parts["quote"]))
-    index = SymbolIndex.of(registered(*contracts))
+    index = SymbolIndex.from_contracts(registered(*contracts))
     assert len(index.entries) == len(codes) == 556
     for code in codes:
         entry = index.resolve(code)

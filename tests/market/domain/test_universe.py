@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.market.domain.contract_diff import Reconciled, listed_anew, live, reconcile, suspect
+from app.market.domain.contract_diff import (
+    ContractDiff,
+    count_anomaly,
+    find_relisted,
+    live,
+    reconcile,
+)
 from app.market.domain.models import Contract, ContractListing, ContractStatus, Rejection
 from tests.market.domain.test_eligibility import CONTRACT
 
@@ -66,14 +72,14 @@ def test_D16_a_code_with_another_opening_date_is_another_contract(
     old: dict[str, Any], new: dict[str, Any], is_another: bool
 ) -> None:
     known, present = named("AA", **old), named("AA", **new)
-    found = listed_anew(listed(present, named("BB")), by_code(known), {"AAUSDTM": 20})
+    found = find_relisted(listed(present, named("BB")), by_code(known), {"AAUSDTM": 20})
     assert found == ({"AAUSDTM"} if is_another else set())
 
 
 def test_D16_what_is_listed_anew_is_new_and_what_was_there_has_vanished() -> None:
     old, new, other = named("AA", listed_ms=1), named("AA", listed_ms=2), named("BB")
     anew = frozenset({"AAUSDTM"})
-    news = reconcile(listed(new, other), by_code(old, other), anew=anew)
+    news = reconcile(listed(new, other), by_code(old, other), relisted=anew)
     assert news.changed == (new,)
     assert news.vanished == (replace(old, status=ContractStatus.VANISHED),)
     refused = reconcile(listed(new, other), by_code(old, other), anew, anew)
@@ -93,7 +99,7 @@ def test_one_name_one_contract_and_the_known_one_keeps_it() -> None:
     news = reconcile(listed(named("AA", "ZZUSDTM"), known), by_code(known))
     assert news.listed == (known,)
     (refused,) = news.rejections
-    assert refused == Rejection("ZZUSDTM", "symbol", "AAUSDTM is AAUSDT already")
+    assert refused == Rejection("ZZUSDTM", "symbol", "AAUSDTM already has the name AAUSDT")
     twice = reconcile(listed(known, known), {})
     assert twice.listed == (known,)
     assert twice.rejections[0].reason == "listed twice"
@@ -109,20 +115,20 @@ def test_R11_what_is_anomalous(
     alive: int, listed_count: int, vanished: int, *, anomalous: bool
 ) -> None:
     contracts = (CONTRACT,) * listed_count
-    news = Reconciled(contracts, (), (CONTRACT,) * vanished, ())
-    assert news.anomalous(alive) is anomalous
+    news = ContractDiff(contracts, (), (CONTRACT,) * vanished, ())
+    assert news.is_implausible(alive) is anomalous
 
 
 def test_R11_three_equal_lists_a_minute_apart_dispel_the_doubt() -> None:
     codes = frozenset({"A"})
-    doubt = suspect(None, codes, 0.0)
-    assert not doubt.dispelled
-    assert suspect(doubt, codes, 59.9) is doubt
-    doubt = suspect(doubt, codes, 60.0)
-    assert not doubt.dispelled
-    assert suspect(doubt, codes, 119.9) is doubt
-    assert suspect(doubt, codes, 120.0).dispelled
-    assert suspect(doubt, frozenset({"B"}), 500.0).times == 1
+    doubt = count_anomaly(None, codes, 0.0)
+    assert not doubt.is_confirmed
+    assert count_anomaly(doubt, codes, 59.9) is doubt
+    doubt = count_anomaly(doubt, codes, 60.0)
+    assert not doubt.is_confirmed
+    assert count_anomaly(doubt, codes, 119.9) is doubt
+    assert count_anomaly(doubt, codes, 120.0).is_confirmed
+    assert count_anomaly(doubt, frozenset({"B"}), 500.0).times == 1
 
 
 @given(

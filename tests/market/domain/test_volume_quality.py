@@ -8,13 +8,13 @@ import pytest
 
 from app.configuration.domain.sections import QualitySettings
 from app.market.domain.data_quality import (
+    average_price_deviation,
     longest_gap,
-    newest_off_price,
-    turnover_off_price,
+    newest_price_deviation,
     volume_jump,
 )
 from app.market.domain.models import CandleSeries, Interval
-from app.market.domain.price_quarantine import Doubt, volume_doubt
+from app.market.domain.price_quarantine import QuarantineReason, find_volume_contradiction
 
 HOUR_MS = Interval.HOUR.ms
 
@@ -47,15 +47,17 @@ def changed(series: CandleSeries, **newest: float) -> CandleSeries:
 def test_an_average_price_lies_between_low_and_high(
     turnover: float, volume: float, expected: float | None
 ) -> None:
-    found = turnover_off_price(turnover, volume, 9.0, 11.0)
+    found = average_price_deviation(turnover, volume, 9.0, 11.0)
     assert found == (None if expected is None else pytest.approx(expected))
 
 
 def test_the_newest_candle_is_looked_at() -> None:
-    assert newest_off_price(hourly()) == 0.0
-    assert newest_off_price(changed(hourly(), turnover=2_000.0)) == pytest.approx(8.9502, abs=1e-3)
-    assert newest_off_price(changed(hourly(), turnover=0.0)) == 1e6
-    assert newest_off_price(hourly(0)) is None
+    assert newest_price_deviation(hourly()) == 0.0
+    assert newest_price_deviation(changed(hourly(), turnover=2_000.0)) == pytest.approx(
+        8.9502, abs=1e-3
+    )
+    assert newest_price_deviation(changed(hourly(), turnover=0.0)) == 1e6
+    assert newest_price_deviation(hourly(0)) is None
 
 
 def test_an_hour_is_compared_with_the_same_hour_of_other_days() -> None:
@@ -64,13 +66,13 @@ def test_an_hour_is_compared_with_the_same_hour_of_other_days() -> None:
     assert volume_jump(hourly(7 * 24)) is None, "the hour was seen on six other days only"
 
 
-def doubt(series: CandleSeries) -> Doubt | None:
-    return volume_doubt(None, volume_jump(series), QualitySettings())
+def doubt(series: CandleSeries) -> QuarantineReason | None:
+    return find_volume_contradiction(None, volume_jump(series), QualitySettings())
 
 
 def test_a_move_of_the_price_confirms_a_volume() -> None:
     loud = changed(hourly(), volume=4_000.0)
-    assert doubt(loud) is Doubt.UNCONFIRMED_VOLUME
+    assert doubt(loud) is QuarantineReason.UNCONFIRMED_VOLUME
     assert doubt(changed(loud, high=10.5)) is None
     half = changed(hourly(), volume=4_000.0, high=10.0 * 1.005 * 1.005)
     found = volume_jump(half)
@@ -79,13 +81,15 @@ def test_a_move_of_the_price_confirms_a_volume() -> None:
 
 def test_no_move_of_the_price_confirms_a_volume_without_limit() -> None:
     assert volume_jump(changed(hourly(), volume=4_000.0, high=20.0)) == pytest.approx(40.0)
-    assert doubt(changed(hourly(), volume=20_000.0, high=20.0)) is Doubt.UNCONFIRMED_VOLUME
+    assert (
+        doubt(changed(hourly(), volume=20_000.0, high=20.0)) is QuarantineReason.UNCONFIRMED_VOLUME
+    )
 
 
 def test_a_price_that_never_moved_confirms_no_volume() -> None:
     still = hourly()
     still = replace(still, high=still.close.copy(), low=still.close.copy())
-    assert doubt(changed(still, volume=4_000.0, high=10.5)) is Doubt.UNCONFIRMED_VOLUME
+    assert doubt(changed(still, volume=4_000.0, high=10.5)) is QuarantineReason.UNCONFIRMED_VOLUME
 
 
 @pytest.mark.parametrize("low", [0.0, np.nan])

@@ -9,8 +9,8 @@ from app.foundation.data_status import DataStatus
 from app.foundation.sql.database import Database
 from app.market.domain.quality_report import QualityVerdict
 from app.market.domain.stream import QuoteUpdate
-from app.market.services.quality_monitor import quality_of
-from app.market.services.shared_market import packed, shared, unpacked
+from app.market.services.quality_monitor import quality_report
+from app.market.services.shared_market import create_message, decode_message, encode_message
 from tests.market.services.test_market_stream import Scene, frozen_scene
 from tests.market.services.test_quality import COURSE
 
@@ -41,7 +41,7 @@ async def talked(scene: Scene, said: QuoteUpdate, seconds: int) -> None:
 
 
 def flags(scene: Scene) -> tuple[QualityVerdict, tuple[str, ...]]:
-    found = quality_of(scene.data.moment(), scene.data.resolve(ETH))
+    found = quality_report(scene.data.moment(), scene.data.resolve(ETH))
     return found.verdict, found.flags
 
 
@@ -66,7 +66,9 @@ async def test_D18_told_and_answered_prices_that_differ_for_ten_seconds_are_stal
     verdict, found = flags(scene)
     assert verdict is QualityVerdict.STALE
     assert "feed_divergence" in found
-    sent = unpacked(packed(shared(data.live.market, COURSE, data.monotonic())))
+    sent = decode_message(
+        encode_message(create_message(data.live.market, COURSE, data.monotonic()))
+    )
     assert sent.diverged == {CODE}, "who follows sees it too"
 
     await talked(scene, true, 6)

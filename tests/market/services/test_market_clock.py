@@ -48,7 +48,7 @@ async def test_T01_a_host_clock_that_is_off_is_known_by_how_much(off_s: float) -
     clock = world.clock()
     await clock.sync()
     assert clock.offset_s() == pytest.approx(off_s, abs=0.01)
-    assert clock.certain_offset_s() == pytest.approx(max(0.0, abs(off_s) - 0.05), abs=0.01)
+    assert clock.min_offset_s() == pytest.approx(max(0.0, abs(off_s) - 0.05), abs=0.01)
     assert clock.now_ms() == pytest.approx(world.true_ms(), abs=2)
 
 
@@ -60,7 +60,7 @@ async def test_T01_one_slow_answer_among_five_moves_nothing() -> None:
         await clock.sync()
         world.passed_s += 60
     assert clock.now_ms() == pytest.approx(world.true_ms(), abs=5)
-    assert clock.doubt_s == pytest.approx(0.02)
+    assert clock.uncertainty_s == pytest.approx(0.02)
 
 
 async def test_T01_a_time_that_took_more_than_two_seconds_is_not_safe_and_asked_for_again() -> None:

@@ -16,9 +16,9 @@ from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database
-from app.market.domain.data_quality import EMPTY, bridged_bars
+from app.market.domain.data_quality import EMPTY, forward_filled_bars
 from app.market.domain.models import CandleSeries, Contract, ContractStatus, Interval
-from app.market.domain.panel import fresh, present
+from app.market.domain.panel import has_data, has_fresh_data
 from app.market.services.backfill import FIRST_BOOKS, STAGES, first_fill
 from app.market.services.service import MarketData
 from app.market.storage.candles import CandleRepository
@@ -79,8 +79,8 @@ async def test_first_fill_brings_what_a_scoring_reads_in_the_order_that_pays(
     assert len(inputs.symbols) >= 8
     assert inputs.symbols == tuple(sorted(inputs.symbols))
     for source in Source:
-        assert present(inputs, source).all(), source
-        assert fresh(inputs, source).all(), source
+        assert has_data(inputs, source).all(), source
+        assert has_fresh_data(inputs, source).all(), source
     assert inputs.daily.close.shape == (250, len(inputs.symbols))
     assert inputs.hourly.close.shape == (400, len(inputs.symbols))
     assert np.isfinite(inputs.daily.close[-1]).all()
@@ -89,7 +89,7 @@ async def test_first_fill_brings_what_a_scoring_reads_in_the_order_that_pays(
         one.symbol for one in data.registry.index.entries
     }
     # two pages a symbol bring the daily candles, and two the hourly ones
-    days = len(data.worth_history())
+    days = len(data.history_candidates())
     assert (await live.requests())[KLINE] == 2 * (days + len(inputs.symbols))
     async with database.read() as unit:
         entry = data.resolve("BTCUSDT")
@@ -107,7 +107,7 @@ async def test_D16_nothing_that_was_heard_of_a_former_listing_is_of_the_one_afte
 ) -> None:
     code = "ETHUSDTM"
     old, before = filled.resolve("ETHUSDT"), filled.live.market
-    await filled.open_interest.note(filled.moment())
+    await filled.open_interest.record(filled.moment())
     live.held = [code]
     opened_ms = round(live.clock.wall() * 1000) + 1
     await live.fault("malformed", CONTRACTS, symbol=code, field="firstOpenDate", value=opened_ms)
@@ -154,7 +154,7 @@ async def test_a_first_board_has_books_for_the_most_traded(database: Database) -
         inputs = data.scoring_inputs()
         assert len(inputs.symbols) > FIRST_BOOKS
         for source in Source:
-            assert present(inputs, source).mean() >= 0.95
+            assert has_data(inputs, source).mean() >= 0.95
 
 
 async def test_a_restart_asks_only_for_what_is_missing(
@@ -245,12 +245,12 @@ async def test_D05_a_hole_within_an_answer_is_asked_for_once_more_and_then_left_
     assert (await live.requests())[KLINE] == 3, "two pages, and the hole once more"
     held = data.live.market.daily[first.contract.code].value
     assert list(held.opened_ms) == list(range(end - 250 * day, end, day))
-    assert bridged_bars(held, Interval.DAY) == 0
+    assert forward_filled_bars(held, Interval.DAY) == 0
     await live.fault("gap", KLINE, **gap)
     assert await data.fetch.candles([second], Interval.DAY) == []
     held = data.live.market.daily[second.contract.code].value
     assert len(held) == 247
-    assert bridged_bars(held, Interval.DAY) == 3
+    assert forward_filled_bars(held, Interval.DAY) == 3
     await live.heal()
     assert await data.fetch.candles([first, second], Interval.DAY) == []
     assert (await live.requests())[KLINE] == 6, "once more, not again and again"
@@ -264,7 +264,7 @@ async def test_one_symbol_that_fails_does_not_stop_the_others(live: LiveMarket) 
     await first_fill(data)
     codes = {one.contract.code for one in data.eligible()}
     assert len(codes - data.live.market.books.keys()) <= 1
-    assert len(data.live.market.daily) == len(data.worth_history()), "it was asked once more"
+    assert len(data.live.market.daily) == len(data.history_candidates()), "it was asked once more"
 
 
 @ON_SQLITE
@@ -571,7 +571,7 @@ async def test_books_are_looked_at_in_a_rotation(filled: MarketData, live: LiveM
     assert len(books) >= count
     assert all(books[code].mono > mono for code, mono in first.items())
     inputs = filled.scoring_inputs()
-    assert fresh(inputs, Source.BOOKS).all()
+    assert has_fresh_data(inputs, Source.BOOKS).all()
     assert (await live.requests())[DEPTH] <= 4 * count
 
 
@@ -579,14 +579,20 @@ async def test_books_are_looked_at_in_a_rotation(filled: MarketData, live: LiveM
 async def test_a_book_is_scored_up_to_two_rotations_old(
     filled: MarketData, live: LiveMarket
 ) -> None:
-    live.clock.pass_(600)
-    assert fresh(filled.scoring_inputs(), Source.BOOKS).all()
-    live.clock.pass_(1)
-    assert not fresh(filled.scoring_inputs(), Source.BOOKS).any()
-    await filled.refresh_market()
+    async def aged(seconds: float) -> tuple[int, int]:
+        """Symbols with a book that may be scored, and all symbols; the quotes stay fresh."""
+        live.clock.pass_(seconds)
+        await filled.refresh_market()
+        is_fresh = has_fresh_data(filled.scoring_inputs(), Source.BOOKS)
+        return int(is_fresh.sum()), len(is_fresh)
+
+    count = len(filled.eligible())
+    assert count == 10
+    assert await aged(0) == (count, count)
+    assert await aged(600) == (count, count)
+    assert await aged(1) == (0, count)
     await filled.refresh_books(15)  # they are overdue: all of them at once
-    await filled.refresh_market()
-    assert fresh(filled.scoring_inputs(), Source.BOOKS).all()
+    assert await aged(0) == (count, count)
 
 
 @ON_SQLITE
@@ -810,7 +816,7 @@ async def test_two_first_fills_at_once_ask_once(live: LiveMarket) -> None:
     symbols = len(data.eligible())
     requests = await live.requests()
     assert requests[DEPTH] == requests[FUNDING] == symbols
-    assert requests[KLINE] == 2 * len(data.worth_history()) + 2 * symbols
+    assert requests[KLINE] == 2 * len(data.history_candidates()) + 2 * symbols
 
 
 @ON_SQLITE

@@ -19,9 +19,9 @@ from app.foundation.sql.leases import LeaseRepository
 from app.market.domain.models import ContractStatus, ExchangeStatus, Interval, LinkState
 from app.market.services.backfill import first_fill
 from app.market.services.contract_sync import SyncRequests
-from app.market.services.feed_leader import FeedLease, LeaseTimes
+from app.market.services.feed_leader import LeaderLease, LeaseTimes
 from app.market.services.service import MarketData
-from app.market.services.shared_market import FeedView, MarketFollower, MarketPublisher
+from app.market.services.shared_market import FeedOwnership, MarketFollower, MarketPublisher
 from app.market.storage.shared_market import FEED, SharedMarketRepository
 from app.market.storage.tables import candles, funding_rates, market_snapshots
 from app.scoring.services.service import Scoring
@@ -39,10 +39,10 @@ class Process:
 
     market: MarketData
     scoring: Scoring
-    lease: FeedLease
+    lease: LeaderLease
     publisher: MarketPublisher
     follower: MarketFollower
-    view: FeedView
+    view: FeedOwnership
 
     def held(self) -> int | None:
         return self.lease.epoch
@@ -55,9 +55,9 @@ class Process:
 
 def process(live: LiveMarket, name: str, times: LeaseTimes | None = None) -> Process:
     database, clock = live.database, live.clock
-    lease = FeedLease(database, name, clock.monotonic, times or LeaseTimes())
+    lease = LeaderLease(database, name, clock.monotonic, times or LeaseTimes())
 
-    view = FeedView(live.exchange.link, lease)
+    view = FeedOwnership(live.exchange.link, lease)
     market = live.market(fence=view.fence)
     market.registry.fence, market.is_owner = view.fence, view.is_owner
     scoring = Scoring(
@@ -125,14 +125,14 @@ async def test_a_follower_sees_what_the_owner_sees_and_asks_the_exchange_nothing
     owner = await filled_owner(live)
     follower = process(live, "follower")
     asked = await live.requests()
-    assert await follower.follower.look()
+    assert await follower.follower.refresh()
     assert await live.requests() == asked
     assert seen(follower) == seen(owner)
     assert follower.market.status() is DataStatus.FRESH
     assert follower.market.is_filled()
     assert follower.scoring.board() == owner.scoring.board()
     assert follower.follower.link is not None
-    assert not await follower.follower.look(), "nothing new"
+    assert not await follower.follower.refresh(), "nothing new"
 
 
 async def test_what_changes_reaches_the_follower_bars_and_open_interest_included(
@@ -140,7 +140,7 @@ async def test_what_changes_reaches_the_follower_bars_and_open_interest_included
 ) -> None:
     owner = await filled_owner(live)
     follower = process(live, "follower")
-    await follower.follower.look()
+    await follower.follower.refresh()
     first = follower.market.panel(Interval.HOUR)
     assert first is not None
     live.clock.pass_(2 * 3600 + 10)
@@ -150,7 +150,7 @@ async def test_what_changes_reaches_the_follower_bars_and_open_interest_included
     await owner.market.refresh_funding()
     await owner.publisher.publish()
     asked = await live.requests()
-    assert await follower.follower.look()
+    assert await follower.follower.refresh()
     second = follower.market.panel(Interval.HOUR)
     assert second is not None
     assert second.opened_ms[-1] > first.opened_ms[-1]
@@ -161,13 +161,13 @@ async def test_what_changes_reaches_the_follower_bars_and_open_interest_included
 async def test_a_contract_that_pauses_and_a_halt_reach_the_follower(live: LiveMarket) -> None:
     owner = await filled_owner(live)
     follower = process(live, "follower")
-    await follower.follower.look()
+    await follower.follower.refresh()
     entry = owner.market.eligible()[3]
     await live.fault("contract_status", symbol=entry.contract.code, status="Paused")
     owner.market.trading = ExchangeStatus.CLOSE
     await owner.market.sync_contracts()
     await owner.publisher.publish()
-    await follower.follower.look()
+    await follower.follower.refresh()
     assert follower.market.funnel() == owner.market.funnel()
     assert follower.market.is_halted()
     quotes = [one.market.quote(entry.symbol) for one in (owner, follower)]
@@ -185,7 +185,7 @@ async def _is_another_contract_for_both(
     await live.fault("malformed", CONTRACTS, symbol=code, field="firstOpenDate", value=opened_ms)
     await owner.market.sync_contracts()
     await owner.publisher.publish()
-    await follower.follower.look()
+    await follower.follower.refresh()
     for one in (owner.market, follower.market):
         assert one.resolve(code).contract.listed_ms == opened_ms
         assert code not in {**one.live.market.daily, **one.live.market.tickers}
@@ -196,10 +196,10 @@ async def test_without_its_owner_a_followers_market_turns_stale_by_itself(
 ) -> None:
     await filled_owner(live)
     follower = process(live, "follower")
-    await follower.follower.look()
+    await follower.follower.refresh()
     limit_s = Configuration().age_limit_s(Source.TICKERS)
     live.clock.pass_(limit_s + 1)
-    assert not await follower.follower.look()
+    assert not await follower.follower.refresh()
     assert follower.market.status() is DataStatus.STALE
     # Whoever comes later is told by the database how long ago it was written.
     async with live.database.write() as unit:
@@ -208,7 +208,7 @@ async def test_without_its_owner_a_followers_market_turns_stale_by_itself(
             {"ms": int(limit_s * 1000) + 1000},
         )
     newcomer = process(live, "newcomer")
-    await newcomer.follower.look()
+    await newcomer.follower.refresh()
     assert newcomer.market.status() is DataStatus.STALE
     age_s = newcomer.market.moment().age_s(Source.TICKERS)
     assert age_s is not None
@@ -218,7 +218,7 @@ async def test_without_its_owner_a_followers_market_turns_stale_by_itself(
 async def test_who_takes_over_goes_on_with_what_is_stored(live: LiveMarket) -> None:
     owner = await filled_owner(live)
     follower = process(live, "follower")
-    await follower.follower.look()
+    await follower.follower.refresh()
     await owner.lease.release()
     assert await follower.own() == 2
     before = await live.requests()
@@ -230,7 +230,7 @@ async def test_who_takes_over_goes_on_with_what_is_stored(live: LiveMarket) -> N
     assert not (await follower.scoring.calculate()).is_provisional
     board = await follower.scoring.calculate()
     assert await follower.publisher.publish()
-    await owner.follower.look()
+    await owner.follower.refresh()
     assert owner.follower.epoch == 2
     assert owner.scoring.board() == board
 
@@ -241,8 +241,8 @@ async def test_a_follower_decides_on_no_stored_board_that_its_owner_does_not_dec
     owner = await filled_owner(live)
     board = owner.scoring.board()
     early = process(live, "early")
-    await early.follower.look()
-    assert (early.scoring.in_force(), early.scoring.is_whole()) == (board, True)
+    await early.follower.refresh()
+    assert (early.scoring.latest_complete(), early.scoring.has_complete_board()) == (board, True)
     ahead = replace(
         board,
         run_id="00000000-0000-4000-9000-999999999999",
@@ -251,10 +251,10 @@ async def test_a_follower_decides_on_no_stored_board_that_its_owner_does_not_dec
     async with live.database.write() as unit:
         await unit.get(ScoringRepository).save(ahead, None)
     follower = process(live, "follower")
-    await follower.follower.look()
-    assert (owner.scoring.in_force(), follower.scoring.in_force()) == (board, ahead)
-    assert owner.scoring.is_whole()
-    assert not follower.scoring.is_whole()
+    await follower.follower.refresh()
+    assert (owner.scoring.latest_complete(), follower.scoring.latest_complete()) == (board, ahead)
+    assert owner.scoring.has_complete_board()
+    assert not follower.scoring.has_complete_board()
 
 
 async def test_K16_a_stopped_owner_that_wakes_writes_neither_board_nor_market_nor_contracts(
@@ -262,7 +262,7 @@ async def test_K16_a_stopped_owner_that_wakes_writes_neither_board_nor_market_no
 ) -> None:
     owner = await filled_owner(live)
     other = process(live, "other")
-    await other.follower.look()
+    await other.follower.refresh()
     async with live.database.write() as unit:
         await unit.connection.execute(text("UPDATE leases SET expires_ms = 1"))
     assert await other.own() == 2
@@ -298,7 +298,7 @@ async def test_K16_a_stopped_owner_that_wakes_stores_no_candle_no_rate_and_no_op
 ) -> None:
     owner = await filled_owner(live)
     other = process(live, "other")
-    await other.follower.look()
+    await other.follower.refresh()
     async with live.database.write() as unit:
         await unit.connection.execute(text("UPDATE leases SET expires_ms = 1"))
     live.clock.pass_(9 * 3600.0 + 10)  # bars have closed, a rate was settled, an hour has begun
@@ -312,7 +312,7 @@ async def test_K16_a_stopped_owner_that_wakes_stores_no_candle_no_rate_and_no_op
     for refresh in (
         owner.market.refresh_candles,
         owner.market.refresh_funding,
-        lambda: owner.market.open_interest.note(owner.market.moment()),
+        lambda: owner.market.open_interest.record(owner.market.moment()),
     ):
         with pytest.raises(UnavailableError) as caught:
             await refresh()
@@ -341,23 +341,23 @@ async def test_a_board_of_a_follower_stands_while_its_market_is_that_of_the_pres
     live: LiveMarket,
 ) -> None:
     owner, follower, heir = await filled_owner(live), process(live, "f"), process(live, "heir")
-    with pytest.raises(UnavailableError, match="No process has read the market yet"):
+    with pytest.raises(UnavailableError, match="No market data has arrived yet"):
         async with live.database.write() as unit:
             await follower.view.fence(unit)
-    await follower.follower.look()
+    await follower.follower.refresh()
     asked = await live.requests()
     board = await follower.scoring.calculate()
     assert await live.requests() == asked
-    await owner.follower.look()
+    await owner.follower.refresh()
     assert owner.scoring.board() == board, "all have the newest one, whoever made it"
-    await heir.follower.look()
+    await heir.follower.refresh()
     await owner.lease.release()
     assert await heir.own() == 2
     with pytest.raises(UnavailableError) as caught:
         await follower.scoring.calculate()
     assert caught.value.code is Code.MARKET_DATA_STALE
     assert await heir.publisher.publish()
-    await follower.follower.look()
+    await follower.follower.refresh()
     await follower.scoring.calculate()
 
 
@@ -372,7 +372,7 @@ async def test_a_follower_shows_the_owners_way_to_the_exchange_and_waits_for_its
     await first_fill(owner.market)
     assert not waiting.done()
     await owner.publisher.publish()
-    await follower.follower.look()
+    await follower.follower.refresh()
     await waiting
     assert follower.view.link().state is LinkState.UP
     assert follower.view.link() == follower.follower.link
@@ -386,11 +386,11 @@ async def test_who_could_not_renew_stops_by_its_own_clock_before_others_may_begi
     assert await owner.own() == 1
     for _ in range(4):
         live.clock.pass_(4.9)
-        await owner.lease.keep()
+        await owner.lease.renew()
         assert owner.held() == 1
     live.clock.pass_(10.0)
     assert owner.held() is None
-    await owner.lease.keep()
+    await owner.lease.renew()
     assert owner.held() is None, "it must acquire it anew"
     assert await owner.own() == 2
 
@@ -405,7 +405,7 @@ async def test_T05_who_slept_while_its_lease_ran_out_does_not_get_it_back_by_ren
         await unit.connection.execute(text("UPDATE leases SET expires_ms = 1"))
     live.clock.pass_(5.0)
     assert owner.held() == 1
-    await owner.lease.keep()
+    await owner.lease.renew()
     assert owner.held() is None
     assert await other.own() == 2
     assert await owner.lease.acquire() is None
@@ -413,7 +413,7 @@ async def test_T05_who_slept_while_its_lease_ran_out_does_not_get_it_back_by_ren
 
 async def test_a_follower_has_the_owner_ask_for_the_contracts(live: LiveMarket) -> None:
     owner, follower = await filled_owner(live), process(live, "follower")
-    await follower.follower.look()
+    await follower.follower.refresh()
 
     async def turn(_: float) -> None:
         await sync_requests(live, owner).answer()
@@ -431,8 +431,8 @@ async def test_a_follower_has_the_owner_ask_for_the_contracts(live: LiveMarket) 
         await follower.market.sync_contracts()
     assert refused.value.code is Code.EXCHANGE_UNAVAILABLE
     nobody = sync_requests(live, follower)
-    nobody.patience_s = 0.2
-    with pytest.raises(UnavailableError, match="No process answers"):
+    nobody.timeout_s = 0.2
+    with pytest.raises(UnavailableError, match="No process that reads the exchange answers"):
         await nobody.sync_contracts()
 
 
@@ -458,7 +458,7 @@ async def test_a_market_of_another_version_of_the_code_is_left_alone(live: LiveM
             epoch, await unit.get(SharedMarketRepository).clock_ms(), b"what?"
         )
     follower = process(live, "follower")
-    assert not await follower.follower.look()
+    assert not await follower.follower.refresh()
     assert follower.market.status() is DataStatus.UNAVAILABLE
     async with live.database.read() as unit:
         present = await unit.get(LeaseRepository).current(FEED)

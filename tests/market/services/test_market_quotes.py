@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from app.market.domain.models import Ticker
 from app.market.services.exchange_clock import ServerClock, instant
-from app.market.services.quote_book import MUTE, TRIAL_S, MarketQuotes
+from app.market.services.quote_book import MAX_MISSED_MOVES, TRIAL_S, QuoteBook
 from app.market.services.state import LiveMarket
 
 CODE, START_MS = "ETHUSDTM", 1_795_000_000_000
@@ -20,13 +20,13 @@ class Bench:
     now: float = 0.0
     since: float = 0.0  # the subscription
     live: LiveMarket = field(init=False)
-    quotes: MarketQuotes = field(init=False)
+    quotes: QuoteBook = field(init=False)
 
     def __post_init__(self) -> None:
         clock = ServerClock(None, self._wall, lambda: self.now)  # type: ignore[arg-type]  # never asked
-        clock.carry(START_MS, 0.0, 0.0)
+        clock.adopt_sample(START_MS, 0.0, 0.0)
         self.live = LiveMarket(clock, lambda: self.now)
-        self.quotes = MarketQuotes(self.live, told_of=lambda: {CODE: self.since})
+        self.quotes = QuoteBook(self.live, streamed_since=lambda: {CODE: self.since})
         self.ask(100)
         self.live.market = replace(self.live.market, is_streaming=True)
 
@@ -34,12 +34,12 @@ class Bench:
         return instant(round(self.now * 1000))
 
     def ask(self, bid: int) -> bool:
-        """Whether it is named as deaf before the next time."""
+        """Whether it is named as stalled before the next time."""
         side = Decimal(bid)
         one = Ticker(CODE, side, 1, side, 1, side + 1, 1, START_MS - 1_000)
-        self.quotes.answered([one], self.now)
+        self.quotes.apply_polled([one], self.now)
         self.now += ASK_S
-        return CODE in self.quotes.deaf()
+        return CODE in self.quotes.take_stalled()
 
     def shown(self) -> tuple[int, float]:
         """The bid that is shown, and since when it is known to be true."""
@@ -49,7 +49,7 @@ class Bench:
     def made_mute(self) -> None:
         self.ask(101)  # where a new subscription goes on from
         named = 0
-        while named < MUTE:
+        while named < MAX_MISSED_MOVES:
             named += self.ask(102)
         assert self.ask(102), "it was not subscribed anew"
         assert self.shown() == (101, ASK_S)

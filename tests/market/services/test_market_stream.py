@@ -21,18 +21,18 @@ from app.market.domain.stream import (
     DayUpdate,
     FundingUpdate,
     Listener,
+    MarketUpdate,
     MarkUpdate,
     QuoteUpdate,
-    StreamFacts,
-    Told,
-    Topic,
+    StreamStatus,
+    StreamTopic,
     TopicKind,
     Update,
 )
 from app.market.services.backfill import first_fill
-from app.market.services.quality_monitor import quality_of
+from app.market.services.quality_monitor import quality_report
 from app.market.services.service import MarketData
-from app.market.services.stream_consumer import StreamedMarket
+from app.market.services.stream_consumer import StreamConsumer
 from app.operations.services.event_messages import ticker_details, ticker_frame
 from app.operations.services.health_checks import STREAM_AWAY, TOPICS_SILENT, ComponentState, stream
 from tests.support.followed_market import PATIENCE_S, followed
@@ -46,21 +46,21 @@ TICKERS = "/api/v1/allTickers"
 class Mouth:
     """A stream that tells what the test says."""
 
-    wanted: list[Topic] = field(default_factory=list)
-    heard: dict[Topic, float] = field(default_factory=dict)
-    called_deaf: list[Topic] = field(default_factory=list)
-    shown: StreamFacts = NO_STREAM
+    wanted: list[StreamTopic] = field(default_factory=list)
+    heard: dict[StreamTopic, float] = field(default_factory=dict)
+    called_deaf: list[StreamTopic] = field(default_factory=list)
+    shown: StreamStatus = NO_STREAM
 
-    def want(self, topics: Collection[Topic]) -> None:
+    def want(self, topics: Collection[StreamTopic]) -> None:
         self.wanted = list(topics)
 
-    def live(self) -> Mapping[Topic, float]:
+    def live(self) -> Mapping[StreamTopic, float]:
         return self.heard
 
-    def deaf(self, topics: Collection[Topic]) -> None:
+    def resubscribe(self, topics: Collection[StreamTopic]) -> None:
         self.called_deaf.extend(topics)
 
-    def facts(self) -> StreamFacts:
+    def facts(self) -> StreamStatus:
         return self.shown
 
     async def run(self, listener: Listener, beat: Callable[[], None]) -> None:
@@ -72,17 +72,17 @@ class Scene:
     live: LiveMarket
     data: MarketData
     mouth: Mouth
-    streamed: StreamedMarket
+    streamed: StreamConsumer
 
     def codes(self) -> list[str]:
         return [topic.code for topic in self.mouth.wanted if topic.kind is TopicKind.QUOTE]
 
     async def tell_all(self) -> None:
         """Everything that is wanted is heard from now on."""
-        await self.streamed.look()
+        await self.streamed.check()
         now = self.data.monotonic()
         self.mouth.heard = dict.fromkeys(self.mouth.wanted, now)
-        await self.streamed.look()
+        await self.streamed.check()
         assert self.data.live.market.is_streaming
 
     def is_streaming(self) -> bool:
@@ -91,13 +91,13 @@ class Scene:
     def say(self, code: str, update: Update, kind: TopicKind = TopicKind.QUOTE) -> None:
         stamped_ms = self.data.server_clock.now_ms()
         mono = self.data.monotonic()
-        self.streamed.told([Told(Topic(kind, code), update, stamped_ms, mono)])
+        self.streamed.on_updates([MarketUpdate(StreamTopic(kind, code), update, stamped_ms, mono)])
 
     async def pass_(self, seconds: float) -> None:
         """A look a second."""
         for _ in range(round(seconds)):
             self.live.clock.pass_(1.0)
-            await self.streamed.look()
+            await self.streamed.check()
 
     async def hour(self) -> None:
         """An hour without a word, in which a bar closes."""
@@ -128,8 +128,8 @@ async def frozen_scene(database: Database) -> AsyncIterator[Scene]:
         async def closest() -> tuple[str, ...]:
             return ("BTCUSDT", "NOSUCHUSDT", "ETHUSDT", "BTCUSDT")
 
-        streamed = StreamedMarket(data, mouth, closest)
-        data.quotes.told_of = streamed.quotes_told
+        streamed = StreamConsumer(data, mouth, closest)
+        data.quotes.streamed_since = streamed.streamed_quotes
         yield Scene(live, data, mouth, streamed)
 
 
@@ -142,7 +142,7 @@ async def scene(database: Database) -> AsyncIterator[Scene]:
 async def test_quotes_of_all_that_is_traded_and_everything_of_the_closest_are_wanted(
     scene: Scene,
 ) -> None:
-    await scene.streamed.look()
+    await scene.streamed.check()
     entries = scene.data.registry.index.entries
     assert set(scene.codes()) == {
         one.contract.code for one in entries if one.contract.status == "Open"
@@ -154,7 +154,7 @@ async def test_quotes_of_all_that_is_traded_and_everything_of_the_closest_are_wa
 
 def _age_told(scene: Scene) -> str:
     """The sentence on the age of a symbol's data in the report on its quality."""
-    report = quality_of(scene.data.moment(), scene.data.resolve("ETHUSDT"))
+    report = quality_report(scene.data.moment(), scene.data.resolve("ETHUSDT"))
     return next(part.reason for part in report.parts if part.name == "age")
 
 
@@ -164,7 +164,7 @@ async def test_W03_a_quiet_quote_is_fresh_because_asking_confirms_it(scene: Scen
     assert all(map(scene.is_fresh, scene.codes()))
     assert not scene.mouth.called_deaf
     # The list of contracts is asked for once a minute: its age counts against its own limit.
-    assert "180 s may be" in _age_told(scene)
+    assert "the limit is 180 s" in _age_told(scene)
 
 
 async def test_a_quote_of_the_stream_is_dated_as_it_was_told_not_as_its_contract_was_asked(
@@ -189,7 +189,7 @@ async def test_W03_what_is_neither_told_nor_confirmed_turns_stale_by_the_limit_o
     assert all(map(scene.is_fresh, scene.codes()))
     await scene.pass_(6)
     assert not any(map(scene.is_fresh, scene.codes()))
-    assert "35.0 s old, 30 s may be" in _age_told(scene)
+    assert "35.0 s old; the limit is 30 s" in _age_told(scene)
     moment = scene.data.moment()
     assert moment.age_limit_s(Source.TICKERS) == 30.0
     assert replace(moment, is_streamed=False).age_limit_s(Source.TICKERS) == 180.0
@@ -206,7 +206,7 @@ async def test_W03_W16_one_deaf_topic_is_named_and_stale_and_the_others_decide(
     # What it was told last is not what the exchange says by now: it missed a move.
     scene.say(code, true._replace(bid=true.bid - 1))
     await scene.pass_(40)
-    assert Topic(TopicKind.QUOTE, code) in scene.mouth.called_deaf
+    assert StreamTopic(TopicKind.QUOTE, code) in scene.mouth.called_deaf
     assert {topic.code for topic in scene.mouth.called_deaf} == {code}
     assert not scene.is_fresh(code)
     others = [one for one in scene.codes() if one != code]
@@ -226,7 +226,7 @@ async def test_W03_after_subscribing_anew_the_answer_is_where_it_goes_on_from(
 ) -> None:
     await scene.tell_all()
     scene.live.clock.pass_(1.0)
-    code, topic = "ETHUSDTM", Topic(TopicKind.QUOTE, "ETHUSDTM")
+    code, topic = "ETHUSDTM", StreamTopic(TopicKind.QUOTE, "ETHUSDTM")
     true = scene.quote(code)
     assert true.bid is not None
     scene.say(code, true._replace(bid=true.bid - 1))  # the move after it was lost
@@ -247,7 +247,7 @@ async def test_W16_a_topic_that_stays_mute_is_stale_however_often_it_is_subscrib
     scene: Scene,
 ) -> None:
     await scene.tell_all()
-    topic = Topic(TopicKind.QUOTE, "ETHUSDTM")
+    topic = StreamTopic(TopicKind.QUOTE, "ETHUSDTM")
     for _ in range(60):
         await scene.live.post("clock", {"advance_ms": 5_000})  # its quote moves on
         await scene.data.sync_clock()
@@ -275,8 +275,8 @@ async def test_W03_marks_and_books_that_are_silent_are_asked_about(scene: Scene)
     assert not scene.mouth.called_deaf
     await scene.pass_(3)
     assert set(scene.mouth.called_deaf) == {
-        Topic(TopicKind.INSTRUMENT, code),
-        Topic(TopicKind.BOOK, code),
+        StreamTopic(TopicKind.INSTRUMENT, code),
+        StreamTopic(TopicKind.BOOK, code),
     }
     assert data.live.market.books[code].value.bids == book.bids, "shown as it was answered"
     after = await scene.live.requests()
@@ -287,7 +287,7 @@ async def test_W03_marks_and_books_that_are_silent_are_asked_about(scene: Scene)
 
 async def test_W06_a_topic_that_is_not_acknowledged_is_not_fresh(scene: Scene) -> None:
     await scene.tell_all()
-    del scene.mouth.heard[Topic(TopicKind.QUOTE, "ETHUSDTM")]
+    del scene.mouth.heard[StreamTopic(TopicKind.QUOTE, "ETHUSDTM")]
     await scene.pass_(35)
     assert not scene.is_fresh("ETHUSDTM")
     assert scene.is_fresh("XBTUSDTM")
@@ -301,8 +301,8 @@ async def test_W09_where_the_exchange_counts_anew_the_answers_are_where_it_goes_
     assert true.ask is not None
     scene.say("ETHUSDTM", true._replace(ask=true.ask * 2))
     scene.live.clock.pass_(1.0)
-    scene.streamed.doubted(Topic(TopicKind.QUOTE, "ETHUSDTM"))
-    await scene.streamed.look()
+    scene.streamed.on_sequence_restart(StreamTopic(TopicKind.QUOTE, "ETHUSDTM"))
+    await scene.streamed.check()
     assert scene.quote("ETHUSDTM") == true
 
 
@@ -362,8 +362,8 @@ async def test_what_is_told_becomes_visible_and_is_as_old_as_its_stamp(scene: Sc
     assert stats.mono == asked, "open interest in it was not told"
     book = replace(data.live.market.books[code].value, sequence=7)
     now_ms, mono = data.server_clock.now_ms(), data.monotonic()
-    data_of = Told(Topic(TopicKind.BOOK, code), book, now_ms - 2_000, mono)
-    scene.streamed.told([data_of])
+    data_of = MarketUpdate(StreamTopic(TopicKind.BOOK, code), book, now_ms - 2_000, mono)
+    scene.streamed.on_updates([data_of])
     held = data.live.market.books[code]
     assert held.value.sequence == 7
     assert data.monotonic() - held.mono == pytest.approx(2.0, abs=0.01)
@@ -373,10 +373,13 @@ async def test_W09_what_is_older_than_an_answer_does_not_replace_it(scene: Scene
     await scene.tell_all()
     true, data = scene.quote("XBTUSDTM"), scene.data
     late_ms = data.server_clock.now_ms() - 60_000
-    late = Told(
-        Topic(TopicKind.QUOTE, "XBTUSDTM"), true._replace(bid=Decimal(1)), late_ms, data.monotonic()
+    late = MarketUpdate(
+        StreamTopic(TopicKind.QUOTE, "XBTUSDTM"),
+        true._replace(bid=Decimal(1)),
+        late_ms,
+        data.monotonic(),
     )
-    scene.streamed.told([late])
+    scene.streamed.on_updates([late])
     assert scene.quote("XBTUSDTM") == true
 
 
@@ -418,7 +421,7 @@ async def test_a_bar_that_was_seen_to_close_is_read_for_everybody_without_waitin
 
 
 async def test_without_the_database_the_closest_stay_those_that_they_were(scene: Scene) -> None:
-    await scene.streamed.look()
+    await scene.streamed.check()
     before = set(scene.mouth.wanted)
 
     async def away() -> tuple[str, ...]:
@@ -447,9 +450,9 @@ async def test_health_and_metrics_say_what_the_stream_does(scene: Scene) -> None
     text = scene.data.metrics.render().decode()
     assert "mysymbols_feed_streaming 0.0" in text or "mysymbols_feed_streaming 1.0" in text
     scene.mouth.shown = replace(
-        scene.mouth.shown, active_topics=10, messages=9, failures={"deaf": 2}
+        scene.mouth.shown, active_topics=10, messages=9, failures={"stalled": 2}
     )
-    await scene.streamed.look()
+    await scene.streamed.check()
     (silent,) = stream(scene.streamed.report())
     assert (silent.state, silent.cause) == (ComponentState.DEGRADED, TOPICS_SILENT)
     text = scene.data.metrics.render().decode()
@@ -457,7 +460,7 @@ async def test_health_and_metrics_say_what_the_stream_does(scene: Scene) -> None
     assert 'mysymbols_feed_topics{state="live"} 10.0' in text
     assert "mysymbols_feed_messages_total 9.0" in text
     assert 'mysymbols_feed_dropped_messages_total{reason="late"} 3.0' in text
-    assert 'mysymbols_feed_reconnects_total{reason="deaf"} 2.0' in text
+    assert 'mysymbols_feed_reconnects_total{reason="stalled"} 2.0' in text
     scene.data.is_owner = lambda: False
     assert stream(scene.streamed.report()) == ()
     assert stream(None) == ()
@@ -466,10 +469,10 @@ async def test_health_and_metrics_say_what_the_stream_does(scene: Scene) -> None
 async def test_quotes_are_asked_for_while_the_first_fill_goes_on(scene: Scene) -> None:
     scene.data.filled.clear()
     watching = asyncio.ensure_future(scene.streamed.watch(lambda: None))
-    asked = scene.data.quotes.asked
+    asked = scene.data.quotes.last_poll
     scene.live.clock.pass_(6.0)
     async with asyncio.timeout(PATIENCE_S):
-        while scene.data.quotes.asked == asked:
+        while scene.data.quotes.last_poll == asked:
             await asyncio.sleep(0.05)
     assert scene.mouth.wanted == [], "nothing is wanted of the stream yet"
     watching.cancel()

@@ -8,9 +8,9 @@ import pytest
 
 from app.configuration.domain.sections import QualitySettings, Source
 from app.foundation.sql.database import Database
-from app.market.domain.price_quarantine import Doubt
-from app.market.domain.stream import MarkUpdate, Topic, TopicKind, TradeUpdate
-from app.market.services.symbol_quality import doubt_of
+from app.market.domain.price_quarantine import QuarantineReason
+from app.market.domain.stream import MarkUpdate, StreamTopic, TopicKind, TradeUpdate
+from app.market.services.symbol_quality import find_quarantine_reason
 from tests.market.services.test_market_stream import Scene, frozen_scene
 from tests.support.followed_market import followed
 
@@ -55,9 +55,12 @@ async def test_D02_a_trade_far_off_the_mark_is_doubted_at_once_and_the_next_one_
     assert mark is not None
     scene.say(CODE, MarkUpdate(mark, mark), TopicKind.INSTRUMENT)
     scene.say(CODE, TradeUpdate(mark * 1000, 1, traded_ms + 1), TopicKind.TRADE)
-    assert doubt_of(scene.data.live.market, CODE, rules) is Doubt.LAST_OFF_MARK
+    assert (
+        find_quarantine_reason(scene.data.live.market, CODE, rules)
+        is QuarantineReason.LAST_OFF_MARK
+    )
     scene.say(CODE, TradeUpdate(mark, 1, traded_ms + 2), TopicKind.TRADE)
-    assert doubt_of(scene.data.live.market, CODE, rules) is None
+    assert find_quarantine_reason(scene.data.live.market, CODE, rules) is None
 
 
 async def test_W03_figures_bars_and_trades_are_deaf_only_where_somebody_traded(
@@ -70,7 +73,7 @@ async def test_W03_figures_bars_and_trades_are_deaf_only_where_somebody_traded(
     scene.live.clock.pass_(600.0)
     await scene.data.sync_clock()
     await scene.pass_(3)
-    assert {Topic(kind, CODE) for kind in BY_TRADES} <= set(scene.mouth.called_deaf)
+    assert {StreamTopic(kind, CODE) for kind in BY_TRADES} <= set(scene.mouth.called_deaf)
 
 
 @pytest.mark.long
@@ -79,9 +82,9 @@ async def test_W03_over_real_sockets_mute_figures_bars_and_trades_are_subscribed
 ) -> None:
     async with followed(database) as market:
         live, data, stream = market.live, market.data, market.stream
-        mute = {Topic(kind, CODE) for kind in BY_TRADES}
+        mute = {StreamTopic(kind, CODE) for kind in BY_TRADES}
 
-        def anew() -> set[Topic]:
+        def anew() -> set[StreamTopic]:
             now = stream.live()
             return {one for one in mute if now.get(one, 0.0) > before[one]}
 
@@ -96,4 +99,4 @@ async def test_W03_over_real_sockets_mute_figures_bars_and_trades_are_subscribed
         healed = data.monotonic()
         # What is heard again, or asked about and found as it is held, is quiet.
         silence = market.streamed.silence
-        await market.until(lambda: all(silence.heard.get(one, 0.0) > healed for one in mute))
+        await market.until(lambda: all(silence.last_update.get(one, 0.0) > healed for one in mute))

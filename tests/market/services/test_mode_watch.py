@@ -15,11 +15,11 @@ from app.foundation.sql.events import EventRepository
 from app.market.domain.events import ModeChanged
 from app.market.services.service_mode import (
     Cause,
+    CurrentMode,
     MarketLevel,
-    ModeNow,
-    ModeWatch,
-    cause_of,
-    mode_of,
+    ModePublisher,
+    determine_cause,
+    determine_mode,
 )
 from app.operations.domain.event_codec import decode_event
 
@@ -41,16 +41,16 @@ class World:
     halted: Cause | None = None
     is_owner: bool = True
     now: datetime = NOW
-    watch: ModeWatch = field(init=False)
+    watch: ModePublisher = field(init=False)
 
     def __post_init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         """A new process, or a new owner."""
-        self.watch = ModeWatch(
+        self.watch = ModePublisher(
             self.database,
-            ModeNow(lambda: self.level, lambda: self.is_down, lambda: self.halted).state,
+            CurrentMode(lambda: self.level, lambda: self.is_down, lambda: self.halted).state,
             self._fence,
             lambda: self.now,
             lambda: str(uuid4()),
@@ -64,7 +64,7 @@ class World:
     async def see(self, *levels: MarketLevel) -> None:
         for self.level in levels:
             self.now += timedelta(seconds=1)
-            await self.watch.look()
+            await self.watch.check()
 
     async def told(self) -> list[ModeChanged]:
         async with self.database.read() as unit:
@@ -190,8 +190,8 @@ async def test_who_is_no_longer_the_owner_tells_nothing(world: World) -> None:
 def test_the_cause_goes_with_the_mode(
     level: MarketLevel, *, is_down: bool, halted: Cause | None
 ) -> None:
-    mode = mode_of(level, is_database_down=is_down, halted=halted)
-    cause = cause_of(level, is_database_down=is_down, halted=halted)
+    mode = determine_mode(level, is_database_down=is_down, halted=halted)
+    cause = determine_cause(level, is_database_down=is_down, halted=halted)
     assert (cause is halted) is (mode is Mode.HALTED)
     if mode is Mode.HALTED:
         return

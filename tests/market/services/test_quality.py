@@ -6,32 +6,41 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 
-from app.configuration.domain.sections import Source
+from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import QualitySettings, Source
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.models import CandleSeries, ExchangeLink, Interval, LinkState
-from app.market.domain.price_quarantine import Doubt
+from app.market.domain.panel import FIELDS
+from app.market.domain.price_quarantine import QuarantineReason
 from app.market.domain.quality_report import QualityVerdict
 from app.market.domain.reference_prices import ReferencePrice
 from app.market.services import quality_monitor as quality_keeper
 from app.market.services.quality import QualityService
 from app.market.services.service import MarketData
-from app.market.services.shared_market import Course, packed, shared, unpacked
+from app.market.services.shared_market import (
+    LeaderState,
+    create_message,
+    decode_message,
+    encode_message,
+)
+from app.market.services.symbol_quality import turnover_price_deviation
 from app.market.storage.candles import CandleRepository, CandleRevisionRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
-from tests.support.desk import WHO
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market
+from tests.support.trading_desk import WHO
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 TICKERS = "/api/v1/allTickers"
 ETH, CODE = "ETHUSDT", "ETHUSDTM"
 LINK = ExchangeLink(LinkState.UP, datetime(2026, 3, 1, tzinfo=UTC), None, None, None, None)
-COURSE = Course(None, 0.0, None, LINK, ("", 0, 0), False, False, False, 1, None)
+COURSE = LeaderState(None, 0.0, None, LINK, ("", 0, 0), False, False, False, 1, None)
 
 
 @pytest.fixture
@@ -54,10 +63,10 @@ async def later(live: LiveMarket, data: MarketData, times: int = 1) -> None:
         await data.refresh_market()
 
 
-def doubt(data: MarketData) -> Doubt | None:
+def doubt(data: MarketData) -> QuarantineReason | None:
     quote = data.quote(ETH)
     assert quote is not None
-    return quote.doubt
+    return quote.quarantine_reason
 
 
 def passes(data: MarketData) -> bool:
@@ -81,13 +90,13 @@ async def test_D02_a_price_a_thousand_times_too_high_waits_for_the_index(
     live: LiveMarket, database: Database
 ) -> None:
     data = await refreshed(live)
-    await data.fetch.candles(data.worth_history(), Interval.DAY)
+    await data.fetch.candles(data.history_candidates(), Interval.DAY)
     assert doubt(data) is None
     assert passes(data)
     assert ETH in data.scoring_inputs().symbols
     await thousandfold(live)
     await later(live, data)
-    assert doubt(data) is Doubt.LAST_OFF_MARK
+    assert doubt(data) is QuarantineReason.LAST_OFF_MARK
     assert not passes(data)
     assert data.scoring_inputs().excluded[ETH] == "quarantine", "it gets no score"
     assert "BTCUSDT" in data.scoring_inputs().symbols
@@ -96,7 +105,7 @@ async def test_D02_a_price_a_thousand_times_too_high_waits_for_the_index(
     assert quality.quarantined_since is not None
     await live.heal()
     await later(live, data, 2)
-    assert doubt(data) is Doubt.LAST_OFF_MARK, "two readings are not three"
+    assert doubt(data) is QuarantineReason.LAST_OFF_MARK, "two readings are not three"
     await later(live, data)
     assert doubt(data) is None
     assert passes(data)
@@ -110,11 +119,11 @@ async def test_a_turnover_in_another_unit_is_quarantined_like_a_price(live: Live
     data = await refreshed(live)
     known = data.live.market.stats[CODE].value.turnover_24h
     assert known is not None
-    assert {one.doubt for one in data.live.market.quality.values()} == {None}
+    assert {one.quarantine_reason for one in data.live.market.quality.values()} == {None}
     field = {"field": "turnoverOf24h", "value": float(known * 1000)}
     await live.fault("malformed", CONTRACTS, symbol=CODE, **field)
     await later(live, data)
-    assert doubt(data) is Doubt.TURNOVER_OFF_PRICE
+    assert doubt(data) is QuarantineReason.TURNOVER_OFF_PRICE
     assert not passes(data)
     await live.heal()
     await later(live, data, 3)
@@ -126,7 +135,7 @@ async def test_an_hour_of_far_too_much_volume_is_quarantined_where_no_move_confi
     live: LiveMarket,
 ) -> None:
     data = await refreshed(live)
-    await data.fetch.candles(data.worth_history(), Interval.HOUR)
+    await data.fetch.candles(data.history_candidates(), Interval.HOUR)
     held = data.live.market.hourly[CODE]
     volume = held.value.volume.copy()
     volume[-1] *= 1e6
@@ -136,13 +145,13 @@ async def test_an_hour_of_far_too_much_volume_is_quarantined_where_no_move_confi
     market = data.live.market
 
     def with_hour(series: CandleSeries) -> None:
-        hourly = {**market.hourly, CODE: held.saying(series)}
+        hourly = {**market.hourly, CODE: held.with_value(series)}
         data.live.market = replace(data.live.market, hourly=hourly)
 
     flat = replace(loud, low=low, high=high, open=held.value.close)
     with_hour(replace(flat, turnover=flat.volume * flat.close))
     await later(live, data)
-    assert doubt(data) is Doubt.UNCONFIRMED_VOLUME
+    assert doubt(data) is QuarantineReason.UNCONFIRMED_VOLUME
     quality = QualityService(
         data, live.database, IdempotentExecutor(live.database, live.clock.now)
     ).now(ETH)
@@ -150,6 +159,67 @@ async def test_an_hour_of_far_too_much_volume_is_quarantined_where_no_move_confi
     with_hour(held.value)
     await later(live, data, 3)
     assert doubt(data) is None
+
+
+@ON_SQLITE
+async def test_the_newest_hour_in_another_unit_is_quarantined_unless_the_contract_is_inverse(
+    live: LiveMarket,
+) -> None:
+    """The turnover of an inverse contract is made from its volume: it contradicts nothing."""
+    data = await refreshed(live)
+    await data.fetch.candles(data.history_candidates(), Interval.HOUR)
+    held, contract = data.live.market.hourly[CODE], data.resolve(ETH).contract
+    usual = turnover_price_deviation(data.live.market, contract)
+    assert usual is not None
+    assert usual < 0.01
+    turnover = held.value.turnover.copy()
+    turnover[-1] *= 1000.0
+    hourly = {
+        **data.live.market.hourly,
+        CODE: held.with_value(replace(held.value, turnover=turnover)),
+    }
+    data.live.market = replace(data.live.market, hourly=hourly)
+    assert turnover_price_deviation(data.live.market, replace(contract, is_inverse=True)) is None
+    await later(live, data)
+    assert doubt(data) is QuarantineReason.TURNOVER_OFF_PRICE
+    assert not passes(data)
+
+
+@ON_SQLITE
+async def test_volume_and_gaps_are_judged_by_the_limits_of_the_settings(live: LiveMarket) -> None:
+    data = await refreshed(live)
+    await data.fetch.candles(data.history_candidates(), Interval.HOUR)
+
+    def volume_flags(**limits: float) -> set[str]:
+        rules = replace(QualitySettings(), **limits)  # type: ignore[arg-type]  # a count among them
+        data.configuration = lambda: replace(Configuration(), quality=rules)
+        report = quality_keeper.quality_report(data.moment(), data.resolve(ETH))
+        parts = {one.name: one.flag for one in report.parts}
+        return {flag for name in ("volume", "hourly_candles") if (flag := parts[name])}
+
+    turnover = data.live.market.stats[CODE].value.turnover_24h
+    assert turnover is not None
+    assert volume_flags() == set()
+    assert volume_flags(min_volume=float(turnover) + 1.0) == {"thin_volume"}
+    assert volume_flags(min_volume=float(turnover) - 1.0) == set()
+
+    held = data.live.market.hourly[CODE]
+    kept = np.delete(np.arange(len(held.value)), np.arange(100, 106))
+    figures = (getattr(held.value, name)[kept] for name in ("opened_ms", *FIELDS))
+    hourly = {**data.live.market.hourly, CODE: held.with_value(CandleSeries(*figures))}
+    data.live.market = replace(data.live.market, hourly=hourly)
+    assert volume_flags() == {"hourly_gap"}, "six in a row are missing"
+    assert volume_flags(max_gap=6) == set()
+
+    odd = {"field": "turnoverOf24h", "value": float(turnover * 2)}
+    await live.fault("malformed", CONTRACTS, symbol=CODE, **odd)
+    data.configuration = Configuration
+    await later(live, data)
+    assert volume_flags(max_gap=6) == {"turnover_off_price"}
+    assert volume_flags(max_gap=6, max_turnover_price_deviation=2.0) == set()
+    assert doubt(data) is QuarantineReason.TURNOVER_OFF_PRICE, "it was read under the usual limit"
+    await later(live, data, 3)
+    assert doubt(data) is None, "under the wider one it is confirmed"
 
 
 @ON_SQLITE
@@ -163,9 +233,9 @@ async def test_D02_a_quarantine_outlives_a_restart_and_reaches_the_other_process
     again = live.market()
     await again.registry.load()
     await later(live, again)
-    assert doubt(again) is Doubt.LAST_OFF_MARK
+    assert doubt(again) is QuarantineReason.LAST_OFF_MARK
     market = data.live.market
-    sent = unpacked(packed(shared(market, COURSE, live.clock.monotonic())))
+    sent = decode_message(encode_message(create_message(market, COURSE, live.clock.monotonic())))
     assert sent.quality == dict(market.quality)
     await later(live, again, 3)
     assert doubt(again) is None
@@ -178,7 +248,7 @@ async def test_a_price_is_judged_before_anybody_has_looked_at_it(live: LiveMarke
     calm = data.live.market.quality
     await later(live, data)
     data.live.publish(replace(data.live.market, quality=calm))  # as if nobody had looked
-    assert doubt(data) is Doubt.LAST_OFF_MARK
+    assert doubt(data) is QuarantineReason.LAST_OFF_MARK
 
 
 @ON_SQLITE
@@ -198,7 +268,7 @@ async def test_judging_a_whole_market_lets_others_have_their_turns(
             known.append(len(data.live.market.quality))
             await asyncio.sleep(0)
 
-    await asyncio.gather(data.quality.observe(), others())
+    await asyncio.gather(data.quality.judge_prices(), others())
     assert data.live.market.quality.keys() == judged.keys()
     assert len(known) == (contracts - 1) // portion, "one turn between two portions"
 
@@ -215,7 +285,7 @@ async def test_what_changes_while_others_are_judged_is_not_undone(
     states = dict(data.live.market.quality)
     aged = {one: replace(state, stamp=state.stamp - 1) for one, state in states.items()}
     data.live.market = replace(data.live.market, quality=aged)
-    other = replace(aged[code], doubt=Doubt.LOT_CHANGED)
+    other = replace(aged[code], quarantine_reason=QuarantineReason.LOT_CHANGED)
 
     async def meanwhile() -> None:
         for _ in range(len(data.registry.index.entries) - 2):  # its own portion is over by then
@@ -223,7 +293,7 @@ async def test_what_changes_while_others_are_judged_is_not_undone(
         held = {**data.live.market.quality, code: other}
         data.live.market = replace(data.live.market, quality=held)
 
-    await asyncio.gather(data.quality.observe(), meanwhile())
+    await asyncio.gather(data.quality.judge_prices(), meanwhile())
     assert data.live.market.quality[code] is other
     others = states.keys() - {code}
     assert {one: data.live.market.quality[one].stamp for one in others} == {
@@ -246,9 +316,9 @@ async def test_D13_another_size_of_a_lot_waits_for_the_operator(
     )
     await later(live, data)
     assert data.resolve(ETH).contract.multiplier == old * 1000
-    assert doubt(data) is Doubt.LOT_CHANGED
+    assert doubt(data) is QuarantineReason.LOT_CHANGED
     await later(live, data, 4)
-    assert doubt(data) is Doubt.LOT_CHANGED
+    assert doubt(data) is QuarantineReason.LOT_CHANGED
     done = await service.release(ETH, "announced by the exchange", WHO)
     assert done.result is not None
     assert done.result.was_quarantined
@@ -281,7 +351,7 @@ async def test_D13_a_lot_that_changed_while_nobody_looked_is_noticed_after_the_s
     assert doubt(await restarted()) is None, "the same lots"
     await other_lots(live, old * 1000)
     changed = await restarted()
-    assert doubt(changed) is Doubt.LOT_CHANGED
+    assert doubt(changed) is QuarantineReason.LOT_CHANGED
     quote = (await restarted()).quote(ETH)
     assert quote is not None
     (change,) = quote.lot_changes
@@ -290,14 +360,14 @@ async def test_D13_a_lot_that_changed_while_nobody_looked_is_noticed_after_the_s
     close = Decimal(str(data.live.market.hourly[CODE].value.close[-1]))
     assert state.lot_value == close * old, "what one was worth when it was last looked at"
     await later(live, changed, 4)
-    assert doubt(changed) is Doubt.LOT_CHANGED
+    assert doubt(changed) is QuarantineReason.LOT_CHANGED
     # What it was worth is known after one more start, so the old lots prove themselves.
     again = await restarted()
-    assert doubt(again) is Doubt.LOT_CHANGED
+    assert doubt(again) is QuarantineReason.LOT_CHANGED
     assert again.live.market.quality[CODE].lot_value == close * old
     await other_lots(live, old)
     last = await restarted()
-    assert doubt(last) is Doubt.LOT_CHANGED
+    assert doubt(last) is QuarantineReason.LOT_CHANGED
     await later(live, last, 3)
     assert doubt(last) is None
 
@@ -404,13 +474,13 @@ async def test_D13_a_lot_worth_the_same_within_a_fifth_ends_the_quarantine(
         for name in names:
             await live.fault("malformed", path, symbol=CODE, field=name, value=str(price))
     await later(live, data)
-    assert doubt(data) is Doubt.LOT_CHANGED
+    assert doubt(data) is QuarantineReason.LOT_CHANGED
     await later(live, data, 2)
-    assert doubt(data) is Doubt.LOT_CHANGED, "two readings are not three"
+    assert doubt(data) is QuarantineReason.LOT_CHANGED, "two readings are not three"
     await later(live, data)
-    assert doubt(data) is (None if is_believed else Doubt.LOT_CHANGED)
+    assert doubt(data) is (None if is_believed else QuarantineReason.LOT_CHANGED)
     await later(live, data, 3)
-    assert doubt(data) is (None if is_believed else Doubt.LOT_CHANGED)
+    assert doubt(data) is (None if is_believed else QuarantineReason.LOT_CHANGED)
 
 
 async def test_verdicts_are_kept_for_a_while_and_so_many_of_a_symbol(database: Database) -> None:
@@ -422,17 +492,17 @@ async def test_verdicts_are_kept_for_a_while_and_so_many_of_a_symbol(database: D
         for day in range(10)
     ]
     async with database.write() as unit:
-        await unit.get(QualityRepository).note(rows)
-        await unit.get(QualityRepository).note(rows[:1])
+        await unit.get(QualityRepository).save(rows)
+        await unit.get(QualityRepository).save(rows[:1])
         assert await unit.get(QualityRepository).newest() == {names[0]: rows[9], names[1]: rows[19]}
         assert await unit.get(QualityRepository).page(names[0], rows[3].at, 2) == (rows[2], rows[1])
         # what was replaced before the fourth day is over
-        assert await unit.get(QualityRepository).forget(rows[4].at, 50) == 6
+        assert await unit.get(QualityRepository).prune(rows[4].at, 50) == 6
         assert len(await unit.get(QualityRepository).page(names[0], None, 50)) == 7
-        assert await unit.get(QualityRepository).forget(rows[4].at, 5) == 4
+        assert await unit.get(QualityRepository).prune(rows[4].at, 5) == 4
         assert await unit.get(QualityRepository).page(names[1], None, 50) == tuple(rows[:14:-1])
         # the last word stays, however old it is
-        assert await unit.get(QualityRepository).forget(start + timedelta(days=900), 50) == 8
+        assert await unit.get(QualityRepository).prune(start + timedelta(days=900), 50) == 8
         assert await unit.get(QualityRepository).newest() == {names[0]: rows[9], names[1]: rows[19]}
 
 
@@ -518,21 +588,23 @@ async def test_D02_another_exchange_confirms_or_refutes_what_has_no_index(
     def elsewhere(factor: str) -> None:
         price = mark * Decimal(factor)
         now_ms = data.server_clock.now_ms()
-        data.quality.refer({"ETH": ReferencePrice("binance", "ETH", "USDT", price, now_ms)})
+        data.quality.apply_reference_prices(
+            {"ETH": ReferencePrice("binance", "ETH", "USDT", price, now_ms)}
+        )
 
     elsewhere("0.5")
-    assert doubt(data) is Doubt.MARK_OFF_INDEX
+    assert doubt(data) is QuarantineReason.MARK_OFF_INDEX
     await later(live, data)
-    assert doubt(data) is Doubt.MARK_OFF_INDEX
+    assert doubt(data) is QuarantineReason.MARK_OFF_INDEX
     for _ in range(3):
         elsewhere("1.01")
         await later(live, data)
     assert doubt(data) is None
     elsewhere("0.5")
     await later(live, data, 4)  # 240 s later: too old to speak for or against anything
-    assert doubt(data) is Doubt.MARK_OFF_INDEX, "nothing confirms it either"
+    assert doubt(data) is QuarantineReason.MARK_OFF_INDEX, "nothing confirms it either"
     shown = QualityService(data, data.database, IdempotentExecutor(data.database, live.clock.now))
-    found = shown.elsewhere(data.resolve(ETH))
+    found = shown.reference_price(data.resolve(ETH))
     assert found is not None
     assert (found.source, found.is_fresh) == ("binance USDT", False)
     assert data.view(data.resolve(ETH)).index is None, "it is nobody's index"
@@ -563,7 +635,7 @@ async def test_D06_a_closed_candle_that_is_changed_is_revised_and_its_former_wor
     assert int(now.opened_ms[-1]) > at
     assert float(now.close[now.opened_ms == at][0]) == float(first.close[-1])
     async with database.read() as unit:
-        kept = await unit.get(CandleRevisionRepository).of(entry.symbol_id, Interval.HOUR)
+        kept = await unit.get(CandleRevisionRepository).all(entry.symbol_id, Interval.HOUR)
         assert await unit.get(CandleRevisionRepository).count(entry.symbol_id) == before + 1
     assert (kept[-1].opened_ms, kept[-1].values["close"]) == (at, float(first.low[-1]))
     live.clock.pass_(60)
@@ -578,7 +650,7 @@ async def test_D06_a_closed_candle_that_is_changed_is_revised_and_its_former_wor
     for passed, count in ((0, before + 1), (86_400, before + 1), (86_400, 0)):
         live.clock.pass_(passed)
         await data.sync_clock()
-        await data.quality.look()
+        await data.quality.check()
         async with database.read() as unit:
             assert await unit.get(CandleRevisionRepository).count(entry.symbol_id) == count
 
@@ -596,5 +668,5 @@ async def test_K16_who_has_lost_the_feed_stores_no_verdict(
     data.quality.fence = refused
     await thousandfold(live)
     await later(live, data)
-    assert doubt(data) is Doubt.LAST_OFF_MARK
+    assert doubt(data) is QuarantineReason.LAST_OFF_MARK
     assert await verdicts(database, data) == before

@@ -15,7 +15,7 @@ from app.configuration.domain.model import Configuration
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
 from app.market.domain.panel import FIELDS, Panel
-from app.market.domain.price_quarantine import Doubt
+from app.market.domain.price_quarantine import QuarantineReason
 from app.market.services.backfill import first_fill
 from app.market.storage.symbols import SymbolRepository
 from app.portfolio.domain.returns import SinceInclusion
@@ -24,8 +24,8 @@ from app.portfolio.storage.history import HistoryRepository
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.trading.domain.position_sizing import PositionSize
-from tests.support.desk import SYMBOLS, WHO, Desk, panel, symbol_id
 from tests.support.live_market import open_market
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, panel, symbol_id
 
 CHANGED = SYMBOLS[0]
 SPEC = AlgorithmSpec("default", Configuration().family_weights)
@@ -52,9 +52,9 @@ async def _redenominated(desk: Desk, ratio: Decimal, *, is_in_bars: bool) -> Non
     # The exchange comes at midnight, 60 hours ago, so that daily bars show it, too.
     _flat(desk, ratio, at_hours_ago=60 if is_in_bars else None)
     desk.score({})
-    desk.quote(CHANGED, mark=10 * ratio, doubt=Doubt.LOT_CHANGED)
-    assert (await desk.performance.track()).days[-1].equity is None
-    desk.quote(CHANGED, doubt=None)
+    desk.quote(CHANGED, mark=10 * ratio, quarantine_reason=QuarantineReason.LOT_CHANGED)
+    assert (await desk.performance.load_history()).days[-1].equity is None
+    desk.quote(CHANGED, quarantine_reason=None)
 
 
 @RATIOS
@@ -63,7 +63,7 @@ async def test_no_figure_reaches_across_a_redenomination(
     desk: Desk, ratio: Decimal, is_in_bars: bool
 ) -> None:
     await _redenominated(desk, ratio, is_in_bars=is_in_bars)
-    track = await desk.performance.track()
+    track = await desk.performance.load_history()
     first_unknown = next(day.at for day in track.days if day.equity is None)
     since = desk.now - timedelta(hours=36) if is_in_bars else desk.now
     assert first_unknown == since, "from the first price in the other unit on"
@@ -123,7 +123,7 @@ async def test_weighing_after_a_redenomination_keeps_why_the_equity_is_unknown(
             whole, open=close, high=close, low=close, close=close
         )
     desk.score({})
-    last = (await desk.performance.track()).days[-1]
+    last = (await desk.performance.load_history()).days[-1]
     assert (last.equity, last.reason) == (None, kept["broken"])
     assert (await desk.integrity.check()).ok
 
@@ -163,10 +163,10 @@ async def test_replacement_ledger_has_no_return_across_a_redenomination(
     (line,) = (await desk.reporting.replacements()).ledger.lines
     assert (line.old, line.new) == (old, new)
     assert (line.difference, line.net, line.outperformed) == (None, None, None)
-    assert line.reason == f"{CHANGED} was redenominated since: its return is not known"
+    assert line.reason == f"{CHANGED} was redenominated since, so its return is unknown"
     for moment in line.path:
         assert {moment.old, moment.new} <= {0.0, None}
-    assert (await desk.reporting.report(None, None)).swaps[0].reason == line.reason
+    assert (await desk.reporting.report(None, None)).replacements[0].reason == line.reason
 
 
 async def _lots_changed(desk: Desk, ratio: Decimal) -> None:
@@ -220,7 +220,7 @@ async def test_stored_lots_prove_a_redenomination_inside_one_daily_bar(
     begun = desk.now
     await _lots_changed(desk, ratio)
     await _restarted(desk, ratio, days=10)
-    track = await desk.performance.track()
+    track = await desk.performance.load_history()
     for day in track.days:
         known = day.at <= begun
         assert day.equity == (Decimal(1) if known else None)
@@ -247,14 +247,14 @@ async def test_lots_of_another_size_are_no_redenomination(desk: Desk) -> None:
     desk.later(days=2)
     await _lots_changed(desk, Decimal(1000))
     await _restarted(desk, Decimal(1), days=10)
-    assert {day.equity for day in (await desk.performance.track()).days} == {Decimal(1)}
+    assert {day.equity for day in (await desk.performance.load_history()).days} == {Decimal(1)}
 
 
 async def test_tenfold_price_with_the_same_lots_is_a_gain(desk: Desk) -> None:
     await desk.filled(5)
     desk.later(days=2)
     await _restarted(desk, Decimal(10), days=10)
-    last = (await desk.performance.track()).days[-1]
+    last = (await desk.performance.load_history()).days[-1]
     assert last.equity is not None
     assert last.equity > 2
 
@@ -289,7 +289,7 @@ async def _numbers(desk: Desk) -> tuple[list[PositionSize], Risk, int]:
     board = desk.boards.board
     assert board is not None
     desk.boards.board = replace(board, run_id=f"{board.run_id}+")
-    signals = await desk.signal_sources.look()
+    signals = await desk.signal_sources.poll()
     return sizes, (await desk.metrics.metrics()).risk, signals
 
 
@@ -341,7 +341,7 @@ async def test_lots_prove_a_redenomination_inside_an_hour_before_the_day_has_clo
     (record,) = (one for one in records if one.symbol == CHANGED)
     desk.quote(CHANGED, mark=10 * ratio, contract=record.contract, lot_changes=record.lot_changes)
     desk.score({})
-    last = (await desk.performance.track()).days[-1]
+    last = (await desk.performance.load_history()).days[-1]
     assert last.equity is None
     assert last.reason is not None
     assert f"{CHANGED} was redenominated" in last.reason

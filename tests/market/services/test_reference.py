@@ -16,8 +16,8 @@ from app.market.domain.models import Interval
 from app.market.domain.reference_prices import ReferencePrice
 from app.market.services.backfill import first_fill
 from app.market.services.quality import QualityService
-from app.market.services.quality_monitor import QualityKeeper
-from app.market.services.reference_prices import SHOW_S, References
+from app.market.services.quality_monitor import QualityMonitor
+from app.market.services.reference_prices import SHOW_S, ReferencePriceFeed
 from app.market.services.service import MarketData
 from app.operations.services.health_checks import ComponentState, reference
 from app.scoring.domain.input_hash import input_hash, panel_hash
@@ -44,13 +44,13 @@ class Source:
             raise self.answer
         return self.answer
 
-    async def told(self) -> Mapping[str, ReferencePrice]:
+    async def updates(self) -> Mapping[str, ReferencePrice]:
         word = self.words.pop(0)
         if isinstance(word, UnavailableError):
             raise word
         return word
 
-    async def hang_up(self) -> None:
+    async def close_stream(self) -> None:
         self.hung_up += 1
 
 
@@ -62,16 +62,21 @@ class World:
     owns: bool = True
     pauses: list[float] = field(default_factory=list)
     most: int = 4
-    referred: list[Mapping[str, ReferencePrice]] = field(default_factory=list)
+    with_reference_prices: list[Mapping[str, ReferencePrice]] = field(default_factory=list)
     beats: int = 0
 
     def __post_init__(self) -> None:
-        self.asked = References(
-            self.source, cast("QualityKeeper", self), lambda: self.owns, 60.0, "kraken", self._sleep
+        self.asked = ReferencePriceFeed(
+            self.source,
+            cast("QualityMonitor", self),
+            lambda: self.owns,
+            60.0,
+            "kraken",
+            self._sleep,
         )
 
-    def refer(self, prices: Mapping[str, ReferencePrice]) -> None:
-        self.referred.append(prices)
+    def apply_reference_prices(self, prices: Mapping[str, ReferencePrice]) -> None:
+        self.with_reference_prices.append(prices)
 
     def beat(self) -> None:
         self.beats += 1
@@ -90,21 +95,21 @@ class World:
 async def test_what_is_told_is_taken_up_and_a_broken_stream_is_tried_again_later() -> None:
     world = World(Source(words=[price("1"), price("2"), AWAY, price("3")]))
     with pytest.raises(asyncio.CancelledError):
-        await world.asked.hear(world.beat)
-    assert world.referred == [price("1"), price("2"), price("3")]
+        await world.asked.run_stream(world.beat)
+    assert world.with_reference_prices == [price("1"), price("2"), price("3")]
     assert world.pauses == [SHOW_S, SHOW_S, 60.0, SHOW_S]
     assert world.beats == 4
     assert world.source.hung_up == 2, "when it broke, and at the end"
-    assert not world.asked.is_told
+    assert not world.asked.is_streaming
 
 
 async def test_who_does_not_own_the_feed_neither_hears_nor_asks() -> None:
     world = World(Source(answer=price("1"), words=[price("1")]), owns=False, most=2)
-    for work in (world.asked.hear, world.asked.run):
+    for work in (world.asked.run_stream, world.asked.run):
         world.pauses.clear()
         with pytest.raises(asyncio.CancelledError):
             await work(world.beat)
-    assert world.referred == []
+    assert world.with_reference_prices == []
     assert reference(world.asked.report()) == ()
 
 
@@ -115,13 +120,13 @@ async def test_health_says_whether_it_is_told_or_only_asked_or_away() -> None:
     await world.asked.refresh()
     assert world.health()[:2] == (ComponentState.DEGRADED, "exchange_unavailable")
     world.source.words = [price("1"), AWAY]
-    assert await world.asked.listen()
+    assert await world.asked.receive()
     told = (ComponentState.UP, None, "kraken is streamed and polled every 60 s")
     assert world.health() == told
     world.source.answer = price("2")
     assert await world.asked.refresh() == 1
     assert world.health() == told
-    assert not await world.asked.listen()
+    assert not await world.asked.receive()
     assert world.health() == (
         ComponentState.UP, None, "kraken is polled every 60 s; no stream now",
     )  # fmt: skip
@@ -157,8 +162,8 @@ async def test_nothing_is_scored_or_traded_by_what_another_exchange_says(
             }
             data.live.market = replace(heard, quality=states)
             if factor is not None:
-                data.quality.refer(elsewhere(data, Decimal(factor)))
-            await data.quality.observe()
+                data.quality.apply_reference_prices(elsewhere(data, Decimal(factor)))
+            await data.quality.judge_prices()
             return decided_by(data)
 
         alone = await decided(None)
@@ -168,7 +173,7 @@ async def test_nothing_is_scored_or_traded_by_what_another_exchange_says(
         for factor in ("0.01", "1.02", "100"):
             assert await decided(factor) == alone
         shown = QualityService(data, database, IdempotentExecutor(database, live.clock.now))
-        found = shown.elsewhere(data.resolve("BTCUSDT"))
+        found = shown.reference_price(data.resolve("BTCUSDT"))
         assert found is not None, "it is shown, as what it is"
         # KuCoin is away: what is young elsewhere makes nothing of ours fresh.
         live.clock.pass_(600)

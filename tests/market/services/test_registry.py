@@ -41,7 +41,7 @@ async def test_first_sync_stores_everything_under_ids_of_ours(
     assert nothing.value.code is Code.EXCHANGE_UNAVAILABLE
     listing, summary = await registry.sync()
     assert len(listing.contracts) == summary.listed == len(summary.added) == 24
-    assert (summary.updated, summary.vanished, summary.respecified) == ((), (), ())
+    assert (summary.updated, summary.delisted, summary.specification_changed) == ((), (), ())
     entry = registry.resolve("xbt-usdt")
     assert registry.resolve(entry.symbol_id) == entry
     assert registry.record(entry).sector == "layer1"
@@ -57,7 +57,7 @@ async def test_a_second_sync_changes_nothing(registry: Registry, live: LiveMarke
     before = registry.known.index
     live.clock.pass_(60)
     _, summary = await registry.sync()
-    assert (summary.added, summary.updated, summary.vanished) == ((), (), ())
+    assert (summary.added, summary.updated, summary.delisted) == ((), (), ())
     assert registry.known.index is before
     entry = registry.resolve("BTCUSDT")
     record = registry.record(entry)
@@ -80,7 +80,7 @@ async def test_a_changed_specification_gets_a_version_with_validity(
     live.clock.pass_(600)
     await live.fault("malformed", CONTRACTS, symbol="ETHUSDTM", field="tickSize", value=0.05)
     _, summary = await registry.sync()
-    assert summary.respecified == ("ETHUSDT",)
+    assert summary.specification_changed == ("ETHUSDT",)
     async with database.read() as unit:
         old, new = await unit.get(SymbolRepository).specifications(entry.symbol_id)
     assert old.valid_to == new.valid_from == live.clock.now()
@@ -157,7 +157,7 @@ async def test_a_vanished_contract_is_kept_marked_and_may_return(
     live.clock.pass_(60)
     await live.fault("vanish", CONTRACTS, symbols=["ETHUSDTM"])
     _, summary = await registry.sync()
-    assert summary.vanished == ("ETHUSDT",)
+    assert summary.delisted == ("ETHUSDT",)
     gone = registry.resolve("ETHUSDT")
     assert gone.symbol_id == entry.symbol_id
     assert gone.contract.status is ContractStatus.VANISHED
@@ -167,7 +167,7 @@ async def test_a_vanished_contract_is_kept_marked_and_may_return(
     await again.load()
     assert again.resolve("ETHUSDT") == gone
     _, summary = await registry.sync()
-    assert summary.vanished == ()
+    assert summary.delisted == ()
     await live.heal()
     _, summary = await registry.sync()
     assert summary.updated == ("ETHUSDT",)
@@ -191,7 +191,7 @@ async def test_R11_a_list_that_loses_too_much_is_quarantined(
         _, summary = await registry.sync()
         assert summary.quarantined is not None
         assert summary.confirmations == 1
-        assert summary.vanished == ()
+        assert summary.delisted == ()
         live.clock.pass_(10)
     doubt = registry.anomaly
     assert doubt is not None
@@ -215,7 +215,7 @@ async def test_R11_a_list_that_loses_too_much_is_quarantined(
     _, summary = await registry.sync()
     assert summary.quarantined is None
     assert registry.anomaly is None
-    assert len(summary.vanished) > 0.2 * len(universe.entries)
+    assert len(summary.delisted) > 0.2 * len(universe.entries)
     assert len(registry.index.entries) == len(universe.entries)
 
 
@@ -230,8 +230,8 @@ async def test_R11_another_list_begins_the_count_anew(registry: Registry, live: 
     await live.heal()
     _, summary = await registry.sync()
     assert summary.quarantined is None
-    assert registry.suspicion is None
-    assert summary.vanished == ()
+    assert registry.pending_anomaly is None
+    assert summary.delisted == ()
 
 
 @ON_SQLITE
@@ -240,7 +240,7 @@ async def test_a_fifth_may_vanish_without_doubt(registry: Registry, live: LiveMa
     await live.fault("vanish", CONTRACTS, symbols=codes)
     _, summary = await registry.sync()
     assert summary.quarantined is None
-    assert len(summary.vanished) == 4
+    assert len(summary.delisted) == 4
 
 
 @ON_SQLITE
@@ -250,7 +250,7 @@ async def test_R13_a_rejected_record_is_no_vanished_contract(
     await live.fault("malformed", CONTRACTS, symbol="ETHUSDTM", field="multiplier", value=True)
     _, summary = await registry.sync()
     assert [one.key for one in summary.rejections] == ["ETHUSDTM"]
-    assert summary.vanished == ()
+    assert summary.delisted == ()
     assert registry.resolve("ETHUSDT").contract.status is ContractStatus.OPEN
 
 
@@ -259,7 +259,7 @@ async def test_a_list_given_twice_counts_once(registry: Registry, live: LiveMark
     await live.fault("duplicate", CONTRACTS)
     _, summary = await registry.sync()
     assert summary.listed == 24
-    assert (summary.added, summary.vanished) == ((), ())
+    assert (summary.added, summary.delisted) == ((), ())
 
 
 @ON_SQLITE
@@ -329,7 +329,7 @@ async def test_D16_a_code_that_is_listed_again_is_another_contract(
     )
     _, summary = await registry.sync()
     assert (summary.added, summary.updated) == (("ETHUSDT",), ())
-    assert summary.vanished == (() if is_gone_first else ("ETHUSDT",))
+    assert summary.delisted == (() if is_gone_first else ("ETHUSDT",))
     new = registry.resolve("ETHUSDT")
     assert new.symbol_id != old.symbol_id
     assert new.contract == replace(old.contract, listed_ms=opened_ms)
@@ -340,7 +340,7 @@ async def test_D16_a_code_that_is_listed_again_is_another_contract(
         with pytest.raises(RefusedError):
             known.resolve(old.symbol_id)
     _, summary = await again.sync()
-    assert (summary.added, summary.vanished, summary.updated) == ((), (), ())
+    assert (summary.added, summary.delisted, summary.updated) == ((), (), ())
     async with database.read() as unit:
         former = await unit.get(SymbolRepository).get(old.symbol_id)
     assert former is not None

@@ -12,7 +12,7 @@ from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
 from app.market.services.service import MarketData
-from app.market.services.service_mode import mode_of
+from app.market.services.service_mode import determine_mode
 from app.scoring.services.service import Scoring
 from tests.market.services.test_market_stream import Scene, frozen_scene
 
@@ -32,7 +32,7 @@ async def scene(database: Database) -> AsyncIterator[Scene]:
 
 
 def mode(data: MarketData) -> Mode:
-    return mode_of(data.level(), is_database_down=False)
+    return determine_mode(data.level(), is_database_down=False)
 
 
 def scoring(scene: Scene) -> Scoring:

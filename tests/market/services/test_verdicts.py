@@ -12,13 +12,13 @@ from app.foundation.errors import Code, ServiceError
 from app.foundation.sql.database import Database
 from app.market.domain.quality_report import QualityVerdict
 from app.market.services.backfill import first_fill
-from app.market.services.quality_monitor import quality_of
+from app.market.services.quality_monitor import quality_report
 from app.market.services.service import MarketData
 from app.portfolio.services.tradeability import FRESH, QUALITY
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
-from tests.support.desk import NOW, WHO, Desk
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market
+from tests.support.trading_desk import NOW, WHO, Desk
 
 TICKERS, DEPTH = "/api/v1/allTickers", "/api/v1/level2/depth100"
 SPEC = AlgorithmSpec("default", Configuration().family_weights)
@@ -120,7 +120,7 @@ async def test_each_verdict_forbids_what_it_must_and_nothing_else(database: Data
         weighed = {one.symbol for one in plan.plan.changes}
         for name, row in TABLE.items():
             symbol = f"{name}USDT"
-            report = quality_of(data.moment(), data.resolve(symbol))
+            report = quality_report(data.moment(), data.resolve(symbol))
             assert (report.verdict, row.flag) == (row.verdict, next(iter(report.flags), None)), name
             assert (report.score == 0.0) is (row.verdict is QualityVerdict.QUARANTINED), name
             card = cards[symbol]
@@ -141,7 +141,7 @@ async def test_each_verdict_forbids_what_it_must_and_nothing_else(database: Data
         await again.registry.load()
         blind = Desk(database, market=cast("Any", again), now=live.clock.now())
         blind.boards = desk.boards
-        report = quality_of(again.moment(), again.resolve("ETHUSDT"))
+        report = quality_report(again.moment(), again.resolve("ETHUSDT"))
         assert (report.verdict, report.score) == (QualityVerdict.UNAVAILABLE, 0.0)
         assert not (await blind.trading.should_trade("ETHUSDT"))[0].trade
         with pytest.raises(ServiceError):

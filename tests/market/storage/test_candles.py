@@ -16,7 +16,7 @@ from app.market.storage.candles import (
     SavedCandles,
 )
 from tests.conftest import PATIENT, MakeDatabase
-from tests.support.worlds import listed, series, symbol_id
+from tests.support.stored_values import listed, series, symbol_id
 
 HOUR = Interval.HOUR.ms
 DAY = Interval.DAY.ms
@@ -68,15 +68,15 @@ async def test_D06_a_candle_that_says_something_new_is_revised(database: Databas
         assert _same(
             (await unit.get(CandleRepository).load(["btc"], Interval.HOUR))["btc"], revised
         )
-        (former,) = await unit.get(CandleRevisionRepository).of("btc", Interval.HOUR)
+        (former,) = await unit.get(CandleRevisionRepository).all("btc", Interval.HOUR)
         assert (former.opened_ms, former.revision) == (int(first.opened_ms[3]), 1)
         assert former.values == {name: float(getattr(first, name)[3]) for name in VALUES}
         await unit.get(CandleRepository).save({"btc": first}, Interval.HOUR)
-        later = await unit.get(CandleRevisionRepository).of("btc", Interval.HOUR)
+        later = await unit.get(CandleRevisionRepository).all("btc", Interval.HOUR)
         assert [one.revision for one in later] == [1, 2]
         assert later[1].values["close"] == float(close[3])
         assert await unit.get(CandleRevisionRepository).count("btc") == 2
-        assert await unit.get(CandleRevisionRepository).of("btc", Interval.DAY) == ()
+        assert await unit.get(CandleRevisionRepository).all("btc", Interval.DAY) == ()
 
 
 @pytest.mark.parametrize(

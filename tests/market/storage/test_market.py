@@ -29,7 +29,7 @@ async def test_snapshots_are_a_panel_of_open_interest(database: Database) -> Non
     assert times == (2_000, 3_000)
     np.testing.assert_array_equal(panel, [[1.0, np.nan, np.nan], [3.0, np.nan, 12.25]])
     async with database.write() as unit:
-        assert await unit.get(MarketRepository).forget_snapshots(3_000) == 4
+        assert await unit.get(MarketRepository).prune_snapshots(3_000) == 4
         assert await unit.get(MarketRepository).snapshot_times() == (3_000,)
 
 

@@ -10,7 +10,7 @@ from app.foundation.errors import Code, RefusedError
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
 from app.market.storage.symbols import SavedSymbols, SymbolRepository
-from tests.support.worlds import LATER, T0, listed, record, symbol_id
+from tests.support.stored_values import LATER, T0, listed, record, symbol_id
 
 
 async def test_records_come_back_as_saved_by_name(database: Database) -> None:

@@ -16,9 +16,9 @@ from app.foundation.sql.events import EventRepository
 from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.workers.schedule import Tasks, create_schedule
-from tests.support.desk import NOW, SYMBOLS, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import NOW, SYMBOLS, Desk
 
 PATH = f"{PREFIX}/configuration"
 

@@ -20,8 +20,8 @@ from app.foundation.sql.database import Database
 from app.operations.services.event_stream import KEEP
 from app.portfolio.domain.events import PlanCreated
 from app.scoring.domain.events import ScoreChanged, ScoresUpdated
-from tests.support.desk import NOW, SYMBOLS, WHO
 from tests.support.streaming import PATIENCE_S, Client, Served, StreamDesk, masked, served
+from tests.support.trading_desk import NOW, SYMBOLS, WHO
 
 pytestmark = pytest.mark.long
 

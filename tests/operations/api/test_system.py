@@ -20,7 +20,7 @@ from app.operations.services.health import StatusService
 from app.workers.supervisor import MAX_CRASHES
 from tests.operations.services.test_status import LINK, NOW, World
 from tests.support.harness import PREFIX, make_api, open_client
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
 from tests.workers.test_restart_limiter import Bench
 
 
@@ -59,7 +59,9 @@ async def test_B01_readyz_follows_the_database() -> None:
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_U11_a_dead_alerting_path_is_in_health_and_in_the_metrics(database: Database) -> None:
     world, metrics = World(), Metrics()
-    pulse = world.pulse = AlertingHeartbeat(database, lambda: world.now, metrics, lambda: 60.0, NOW)
+    pulse = world.pulse = AlertingHeartbeat(
+        database, lambda: world.now, metrics, lambda: 60.0, NOW, world.monotonic
+    )
     api = make_api({"my_symbols": Face(world.status())}, metrics=metrics)
     async with open_client(api) as client:
 

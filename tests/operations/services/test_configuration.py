@@ -17,7 +17,7 @@ from app.market.domain.symbols import SymbolIndex
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 
 async def test_raising_the_size_lets_the_eleventh_in(desk: Desk) -> None:
@@ -135,5 +135,5 @@ async def test_fixed_weights_are_named_in_any_spelling_and_never_of_a_symbol_tha
     with pytest.raises(RefusedError, match="twice"):
         await put({contract: 12, meant.symbol: 13})
     assert (await desk.configuration.current()).version == 2
-    desk.market.names = SymbolIndex.of(())
+    desk.market.names = SymbolIndex.from_contracts(())
     assert await put({other.symbol: 10}) == {other.symbol: Decimal(10)}, "it is set already"

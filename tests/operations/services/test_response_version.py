@@ -9,7 +9,7 @@ import pytest
 from app.foundation.data_status import DataStatus
 from app.foundation.sql.database import Database
 from app.foundation.state_version import Input
-from app.market.services.service_mode import MarketLevel
+from app.market.services.service_mode import Cause, MarketLevel, ModeState
 from app.operations.services.response_version import (
     TICK_S,
     LiveMarketParts,
@@ -25,7 +25,7 @@ from tests.portfolio.services.test_reads_from_memory import (
     _booked,
     _switched,
 )
-from tests.support.desk import Desk
+from tests.support.trading_desk import Desk
 
 PARTS = (Input.SCORES, Input.SYMBOLS, Input.MARKET, Input.PORTFOLIO)
 
@@ -40,7 +40,7 @@ class Levers:
     stale: int = 0
     market_status: DataStatus = DataStatus.FRESH
     of_board: DataStatus = DataStatus.FRESH
-    mode: str = "normal"
+    halted: Cause | None = None
 
     def symbols(self) -> tuple[object, ...]:
         return (self.listing,)
@@ -48,29 +48,29 @@ class Levers:
     def quotes(self) -> tuple[object, ...]:
         return (self.prices,)
 
-    def status(self) -> DataStatus:
-        return self.market_status
+    def stale_symbols(self) -> int:
+        return self.stale
 
-    def level(self) -> MarketLevel:
-        return MarketLevel(self.market_status, self.stale)
+    def mode(self) -> ModeState:
+        return ModeState.from_level(MarketLevel(self.market_status, 0), halted=self.halted)
 
     def latest(self) -> Board | None:
         return self.desk.boards.latest()
 
-    def in_force(self) -> Board | None:
-        return self.desk.boards.in_force()
+    def latest_complete(self) -> Board | None:
+        return self.desk.boards.latest_complete()
 
-    def is_whole(self) -> bool:
-        return self.desk.boards.is_whole()
+    def has_complete_board(self) -> bool:
+        return self.desk.boards.has_complete_board()
 
-    def own_status_of(self, board: Board) -> DataStatus:
+    def age_status(self, board: Board) -> DataStatus:
         assert board is self.latest()
         return self.of_board
 
     def source(self) -> StateVersionSource:
         desk = self.desk
         return StateVersionSource(
-            desk.database, PortfolioStateCache(), self, self, lambda: desk.now, lambda: self.mode
+            desk.database, PortfolioStateCache(), self, self, lambda: desk.now, self.mode
         )
 
 
@@ -111,7 +111,7 @@ async def _the_board_turns_stale(levers: Levers) -> None:
 
 
 async def _mode(levers: Levers) -> None:
-    levers.mode = "frozen"
+    levers.halted = Cause.STORAGE_FULL
 
 
 async def _clock(levers: Levers) -> None:
@@ -122,6 +122,7 @@ async def _clock_set_back(levers: Levers) -> None:
     levers.desk.later(seconds=-1)
 
 
+WHOLE = Input.DECISION
 CHANGES = (
     (_commit, Input.PORTFOLIO),
     (_switch, Input.PORTFOLIO),
@@ -130,9 +131,9 @@ CHANGES = (
     (_board, Input.SCORES),
     (_first_fill, Input.SCORES),
     (_a_symbol_turns_stale, Input.MARKET),
-    (_the_market_turns_stale, Input.MARKET | Input.SCORES),
+    (_the_market_turns_stale, WHOLE),
     (_the_board_turns_stale, Input.SCORES),
-    (_mode, Input.MARKET),
+    (_mode, WHOLE),  # a header of every response
     (_clock, Input.MARKET),
     (_clock_set_back, Input.MARKET),
 )

@@ -23,8 +23,8 @@ from app.scoring.services.service import BoardRetention
 from app.signals.domain.models import SignalState
 from tests.alerts.services.test_notifications import Office, change
 from tests.conftest import MakeDatabase
-from tests.support.desk import SYMBOLS, WHO, Desk, settings
-from tests.support.signal_world import claim, informed
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, settings
 
 KEPT = {
     "portfolio_history",
@@ -96,10 +96,10 @@ async def test_B18_only_old_ended_records_are_deleted(database: Database) -> Non
     async with database.write() as unit:  # one has arrived, one is still to be told
         await unit.get(NotificationRepository).delivered([(log[0], desk.now)])
     desk.score({"C00USDT": 0.1, "C01USDT": 0.1})
-    await desk.alerts.look()
+    await desk.alerts.evaluate()
     desk.score({"C00USDT": 0.9, "C01USDT": 0.1})
     desk.later(minutes=20)
-    await desk.alerts.look()
+    await desk.alerts.evaluate()
     before = await _everything(database)
     assert all(before[name] for name in KEPT)
     states = [row[5] for row in before["alerts"]]
@@ -152,8 +152,8 @@ async def test_signals_go_a_month_after_they_were_refused_and_approved_ones_stay
     assert weak.result is not None
     assert good.result is not None
     with pytest.raises(NotFoundError):
-        await desk.signals.get(weak.result.judged.signal.signal_id)
-    kept = await desk.signals.get(good.result.judged.signal.signal_id)
+        await desk.signals.get(weak.result.evaluated.signal.signal_id)
+    kept = await desk.signals.get(good.result.evaluated.signal.signal_id)
     assert kept.signal.state is SignalState.APPROVED
 
 

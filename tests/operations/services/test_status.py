@@ -11,7 +11,7 @@ from app.foundation.errors import Code, UnavailableError
 from app.foundation.health import Mode, TaskFacts
 from app.market.domain.models import ExchangeLink, LinkState
 from app.market.services.health_facts import MarketFacts
-from app.market.services.service_mode import KEEP_S, MarketGlance, MarketLevel, ModeNow
+from app.market.services.service_mode import CACHE_S, CachedMarketLevel, CurrentMode, MarketLevel
 from app.operations.services.health import StatusService
 from app.operations.services.health_checks import ComponentState, PortfolioStatus, ScoringFacts
 from app.signals.domain.track_record import SignalQueue
@@ -38,12 +38,20 @@ class World:
 
     def __init__(self) -> None:
         self.now = NOW
+        self.step = timedelta()  # by which the wall clock was set
         self.database_error: UnavailableError | None = None
         self.link = LINK
         self.market = FRESH
         self.board: ScoringFacts | None = BOARD
         self.tasks: tuple[TaskFacts, ...] = ()
         self.pulse: AlertingHeartbeat | None = None
+
+    def monotonic(self) -> float:
+        return (self.now - self.step - NOW).total_seconds()
+
+    def set_clock(self, step: timedelta) -> None:
+        self.now += step
+        self.step += step
 
     async def ping(self) -> None:
         if self.database_error:
@@ -71,7 +79,7 @@ class World:
             portfolio_facts=self.portfolio,
             signal_queue=self.signals,
             task_facts=lambda: self.tasks,
-            mode=ModeNow(self.level, lambda: self.database_error is not None),
+            mode=CurrentMode(self.level, lambda: self.database_error is not None),
             pulse=self.pulse,
         )
 
@@ -252,10 +260,10 @@ class Counting:
 
 def test_stale_symbols_are_counted_once_a_second_and_a_freeze_at_once() -> None:
     market, clock = Counting(), ModeClock()
-    told = ModeNow(MarketGlance(market, clock))
+    told = CurrentMode(CachedMarketLevel(market, clock))
     assert {told() for _ in range(100)} == {Mode.NORMAL}
     market.stale = 1
-    clock.now += KEEP_S
+    clock.now += CACHE_S
     assert told() is Mode.NORMAL
     market.status = DataStatus.STALE
     assert told() is Mode.FROZEN

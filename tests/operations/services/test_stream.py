@@ -21,7 +21,7 @@ from app.operations.services import event_stream as module
 from app.operations.services.event_messages import notice
 from app.operations.services.event_stream import EventStream, RecentEvents, StreamEntry
 from app.portfolio.domain.events import PlanCreated
-from tests.support.desk import NOW
+from tests.support.trading_desk import NOW
 
 PLAN = PlanCreated("run", 1, 0, NOW)
 PATIENCE_S = 60.0

@@ -19,7 +19,7 @@ from app.foundation.sql.database import Database
 from app.operations.domain.history_audit import UNRECORDED, HistoryFindings
 from app.operations.storage.audit import verify_history
 from app.portfolio.storage.tables import portfolio_history
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 CASES = int(os.environ.get("MYTESTS_TAMPERINGS", "24"))
 COLUMNS = tuple(column.name for column in portfolio_history.columns)

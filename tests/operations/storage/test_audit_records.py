@@ -9,7 +9,7 @@ from app.foundation.sql.database import Database
 from app.operations.storage.audit import verify_history
 from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.controls import LockKind
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 UNREAD = "a booked result cannot be read"
 TRIGGERS = {

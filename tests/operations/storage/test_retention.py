@@ -16,7 +16,7 @@ from app.market.storage.tables import market_snapshots
 from app.operations.storage.audit import verify_history
 from app.scoring.storage.runs import ScoringRepository
 from app.scoring.storage.tables import scoring_runs
-from tests.support.desk import NOW, WHO, Desk
+from tests.support.trading_desk import NOW, WHO, Desk
 
 # What may go: market data and boards made of it, answers kept for a caller, the stream's memory.
 FORGOTTEN = {table.name for table in (events, idempotency_keys, market_snapshots, scoring_runs)} | {
@@ -51,7 +51,7 @@ async def test_B18_retention_leaves_history_and_intents_alone(
     async with database.write() as unit:
         await unit.get(IdempotencyRepository).forget(late)
         await unit.get(EventRepository).forget(late, 0)
-        await unit.get(MarketRepository).forget_snapshots(int(late.timestamp() * 1000))
+        await unit.get(MarketRepository).prune_snapshots(int(late.timestamp() * 1000))
         runs = [run.run_id for run in await unit.get(ScoringRepository).stored_runs(late)]
         await unit.get(ScoringRepository).drop_inputs(runs)
         await unit.get(ScoringRepository).delete_runs(runs)

@@ -1,6 +1,7 @@
 """Booked results and figures over HTTP, on both databases."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,9 +18,10 @@ from app.performance.api import report_routes as portfolio_report
 from app.performance.api import routes as portfolio_performance
 from app.portfolio.api import portfolio_routes as portfolio
 from tests.performance.services.test_backfilled_marks import bar
-from tests.support.desk import SYMBOLS, WHO, Desk, panel
+from tests.portfolio.services.test_portfolio import with_market
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, panel
 
 MODULES = (
     portfolio,
@@ -116,8 +118,8 @@ async def test_what_no_result_can_be(client: httpx2.AsyncClient, wrong: dict[str
     assert body.get("included_at") == (
         "2026-03-01T12:00:00.000000Z" if wrong is TOO_EARLY else None
     )
-    assert ("came into the portfolio" in body["detail"]) is (wrong is TOO_EARLY)
-    assert ("in the future" in body["detail"]) is (wrong is TOO_LATE)
+    assert ("before the inclusion" in body["detail"]) is (wrong is TOO_EARLY)
+    assert ("after the current time" in body["detail"]) is (wrong is TOO_LATE)
     assert (await get(client, "/trades"))["items"] == []
 
 
@@ -142,7 +144,7 @@ async def test_positions_equity_and_attribution(desk: Desk, client: httpx2.Async
     assert known["unrealized"] == "0.020000000000000000"
     assert (known["realized_pnl"], unknown["realized_pnl"]) == ("11", None)
     assert (unknown["mark_price"], unknown["unrealized"]) == (None, None)
-    assert unknown["reason"] == "its mark is not known"
+    assert unknown["reason"] == "its mark price is unknown"
     curve = await get(client, "/equity")
     assert (curve["items"][0]["equity"], curve["items"][-1]["equity"]) == ("1", None)
     assert curve["items"][-1]["reason"] == f"no price of {SYMBOLS[1]} is known"
@@ -158,7 +160,7 @@ async def test_positions_equity_and_attribution(desk: Desk, client: httpx2.Async
     index, booked = attributed["ledgers"]
     active = attributed["active"]
     assert (active["active_return"], active["sectors"]) == (None, [])
-    assert active["reason"] == "no whole day was held in the period"
+    assert active["reason"] == "there was no whole day with a position in the period"
     for ledger in (index, booked):
         for lines in (ledger["symbols"], ledger["sectors"]):
             assert sum(Decimal(one["contribution"]) for one in lines) == Decimal(ledger["change"])
@@ -220,7 +222,7 @@ async def test_an_empty_portfolio_has_no_curve(database: Database) -> None:
         assert (await get(client, "/equity"))["items"] == []
         assert (await get(client, "/positions"))["positions"] == []
         (ledger,) = (await get(client, "/performance-attribution", days=1))["ledgers"]
-        assert ledger["reason"] == "nothing was held in the period"
+        assert ledger["reason"] == "there was no position in the period"
         await desk.portfolio.initialize(2, "start", WHO)
         assert len((await get(client, "/equity"))["items"]) == 1
 
@@ -236,7 +238,7 @@ async def test_the_report_as_json(desk: Desk, client: httpx2.AsyncClient) -> Non
     assert (swap["old_symbol"], swap["new_symbol"]) == (SYMBOLS[1], SYMBOLS[4])
     assert swap["difference"] == pytest.approx(0.3)
     assert (swap["net"], swap["outperformed"]) == (None, None)
-    assert swap["net_reason"] == f"the funding of {SYMBOLS[1]} since the swap is not known"
+    assert swap["net_reason"] == f"the funding of {SYMBOLS[1]} since the replacement is unknown"
     assert [one["trade_id"] for one in made["trades"]] == ["fill-1"]
     assert made["figures"]["sharpe"] is made["figures"]["sharpe_standard_error"] is None
     assert made["figures"]["is_sufficient"] is False
@@ -290,7 +292,7 @@ async def test_the_ledger_of_replacements_is_net_of_their_costs(
         "high": None,
         "counted": 0,
         "unknown": 0,
-        "reason": "there were none",
+        "reason": "there are no replacements",
     }
     await settle(desk, "0.0001", SYMBOLS[1], SYMBOLS[2])
     await settle(desk, "0.02", SYMBOLS[4], SYMBOLS[5])
@@ -308,11 +310,29 @@ async def test_the_ledger_of_replacements_is_net_of_their_costs(
     assert first["net"] == pytest.approx(0.015 - 0.0012 - 0.002 - 0.0199)
     assert first["outperformed"] is False, "the prices alone say that it has"
     assert (second["net"], second["outperformed"]) == (None, None)
-    assert second["net_reason"] == "the spread at the swap is not known"
+    assert second["net_reason"] == "the spread at the replacement is unknown"
     assert shown["total"]["net"] == pytest.approx(first["net"])
     assert (shown["total"]["counted"], shown["total"]["unknown"]) == (1, 1)
     assert shown["total"]["low"] is shown["total"]["high"] is None
     assert (await get(client, "/report"))["replacements"] == shown["replacements"]
+
+    desk.score({})
+    await settle(desk, "0.0001", SYMBOLS[0], SYMBOLS[6])
+    await desk.portfolio.replace(SYMBOLS[0], SYMBOLS[6], "another one", WHO)
+    desk.later(hours=1)
+    desk.score({})
+    again = await get(client, "/replacements/ledger")
+    nets = [one["net"] for one in again["replacements"]]
+    assert nets == [pytest.approx(first["net"]), None, pytest.approx(-0.0012 - 0.002)]
+    total, half = nets[0] + nets[2], 12.7062047 * abs(nets[0] - nets[2])  # t of one degree
+    assert again["total"] == {
+        "net": pytest.approx(total),
+        "low": pytest.approx(total - half),
+        "high": pytest.approx(total + half),
+        "counted": 2,
+        "unknown": 1,
+        "reason": "1 of 3 have no net figure and are not in it",
+    }
 
 
 async def test_the_report_as_a_page(desk: Desk, client: httpx2.AsyncClient) -> None:
@@ -406,6 +426,52 @@ async def test_what_was_not_earned_is_called_hypothetical_wherever_it_is_shown(
     for name in ("metrics", "report"):
         said = paths[f"{PREFIX}/portfolio/{name}"]["get"]["description"]
         assert "nothing of it was earned" in " ".join(said.split())
+
+
+async def test_a_pair_with_the_market_is_not_applicable_in_every_answer(
+    database: Database,
+) -> None:
+    """It shows no 0, counts in no mean and blocks nobody; the raw figure stands beside it."""
+    desk = Desk(database)
+    await with_market(desk)
+    daily = desk.market.panels[Interval.DAY]
+    close = daily.close.copy()
+    market, coin = (daily.symbols.index(name) for name in ("BTCUSDT", SYMBOLS[0]))
+    close[:, market] **= 0.1
+    close[:, market] *= close[:, coin]  # nearly the same moves
+    desk.market.panels[Interval.DAY] = replace(daily, close=close)
+    await desk.portfolio.initialize(1, "start", WHO)
+    for one in SYMBOLS[:2]:
+        await desk.portfolio.add(one, "beside the market", WHO)
+    pairs, coins = [f"BTCUSDT-{one}" for one in SYMBOLS[:2]], f"{SYMBOLS[0]}-{SYMBOLS[1]}"
+    async with serve([one.router for one in MODULES], {"my_symbols": desk}) as client:
+        shown = await get(client, "/correlation")
+        metrics = (await get(client, "/metrics"))["correlation_analysis"]
+        report = (await get(client, "/report"))["correlation"]
+        page = (await client.get(f"{PREFIX}/portfolio/report", params={"format": "html"})).text
+    own, raw = shown["correlations"], shown["raw_correlations"]
+    assert [own[one] for one in pairs] == [None, None]
+    assert shown["not_applicable"] == dict.fromkeys(pairs, "is_the_market")
+    assert shown["matrix"][0][1:] == [row[0] for row in shown["matrix"][1:]] == [None, None]
+    assert shown["average_correlation"] == shown["max_correlation"] == own[coins]
+    assert raw.keys() == {*pairs, coins}
+    assert shown["average_raw_correlation"] == pytest.approx(sum(raw.values()) / 3)
+    assert shown["max_raw_correlation"] == raw[pairs[0]] == shown["raw_matrix"][0][1] > 0.9
+    assert shown["average_raw_correlation"] != pytest.approx(own[coins])
+    assert [one for one in shown["warnings"] if "raw" in one] == [
+        f"{pairs[0]}: raw {raw[pairs[0]]:.3f} is above 0.9"
+    ]
+    for name in ("average_correlation", "average_raw_correlation"):
+        assert metrics[name] == report[name] == shown[name]
+    assert metrics["max_raw_correlation"] == shown["max_raw_correlation"]
+    assert (metrics["pairs_not_applicable"], metrics["pairs_without_history"]) == (2, 0)
+    assert (report["days"], report["basis"]) == (30, "residual")
+    assert report["pairs"] == [
+        {"pair": one, "correlation": own[one], "raw_correlation": raw[one], "reason": why}
+        for one, why in ((pairs[0], "is_the_market"), (pairs[1], "is_the_market"), (coins, None))
+    ]
+    assert "Correlation of the members" in page
+    assert f"<td>not applicable</td><td>{raw[pairs[0]]:.2f}</td>" in "".join(page.split("\n"))
 
 
 async def test_win_rate_is_the_same_figure_everywhere(

@@ -29,6 +29,7 @@ from app.performance.services.service import PositionPerformance
 from app.portfolio.domain.membership import add_members
 from app.portfolio.domain.models import EMPTY
 from app.portfolio.domain.returns import BookedResult, Figures, SinceInclusion, Trade
+from app.portfolio.services.queries import CorrelationReport
 from app.portfolio.services.tradeability import DataFacts
 from tests.support.portfolios import HOUR, T0, newcomer
 
@@ -46,6 +47,24 @@ FIGURES = Figures(
     sharpe_standard_error=0.398,
 )
 
+CORRELATION = CorrelationReport(
+    days=30,
+    basis="residual",
+    correlations={"BTCUSDT-AAAUSDT": None, "AAAUSDT-BBBUSDT": 0.126},
+    not_applicable={"BTCUSDT-AAAUSDT": "is_the_market"},
+    raw={"BTCUSDT-AAAUSDT": 0.814, "AAAUSDT-BBBUSDT": 0.744},
+    raw_average=0.779,
+    raw_highest=0.814,
+    raw_matrix=(),
+    warnings=(),
+    unknown=("BTCUSDT-BBBUSDT",),
+    average=0.126,
+    highest=0.126,
+    symbols=("BTCUSDT", "AAAUSDT", "BBBUSDT"),
+    matrix=(),
+    facts=DataFacts(None, DataSource.SANDBOX, DataStatus.FRESH),
+)
+
 
 def made(
     name: str = "AAAUSDT",
@@ -57,7 +76,7 @@ def made(
     line = AttributionLine(name, name, 20_000_000, ONE, None, None, ONE)
     booked = BookedResult(name, "id", name, name, ONE, name, ONE, ONE, T0)
     report = Report(
-        made_at=T0 + 48 * HOUR,
+        created_at=T0 + 48 * HOUR,
         version=7,
         since=None,
         until=None,
@@ -68,6 +87,7 @@ def made(
         ),
         figures=FIGURES,
         hypothetical=FIGURES,
+        correlation=CORRELATION,
         positions=(
             PositionPerformance(
                 member, None, None, None, None, SinceInclusion(0.1, None, 0.8), ONE, name, why
@@ -89,7 +109,7 @@ def made(
             why,
         ),
         trades=(Trade(booked, 1, T0),),
-        swaps=(
+        replacements=(
             ReplacementOutcome(
                 at=T0,
                 old=name,
@@ -132,24 +152,35 @@ def test_the_sharpe_ratio_is_told_with_its_standard_error(
     assert facts(made(figures=replace(FIGURES, **changed)))["Sharpe"] == said  # type: ignore[arg-type]  # as named
 
 
+def test_correlations_stand_beside_the_raw_ones_and_say_why_there_is_none() -> None:
+    assert table_of("Correlation of the members", made()).rows == (
+        ("BTCUSDT-AAAUSDT", "not applicable", "0.81", "is_the_market"),
+        ("BTCUSDT-BBBUSDT", "unknown", "unknown", "not_enough_history"),
+        ("AAAUSDT-BBBUSDT", "0.13", "0.74", ""),
+        ("Average", "0.13", "0.78", ""),
+    )
+    alone = replace(CORRELATION, symbols=("AAAUSDT",))
+    assert table_of("Correlation of the members", made(correlation=alone)).rows == ()
+
+
 def test_the_other_figures_in_words() -> None:
     told = facts(made(why="no price of AAAUSDT is known"))
     assert told["Equity (index, 1 at the start)"] == "unknown (no price of AAAUSDT is known)"
     assert (told["Sortino"], told["Calmar"], told["Profit factor"]) == ("2.00", "unknown", "1.50")
-    assert (told["Deepest fall"], told["Days with a gain"]) == ("12.50%", "50.00%")
+    assert (told["Maximum drawdown"], told["Days with a gain"]) == ("12.50%", "50.00%")
     assert told["Daily returns behind these"] == "42"
     few = facts(made(figures=Figures(29, None, None, None, 0.125, None, None, growth=-0.1)))
     why = "unknown (29 observations, 30 are needed)"
     assert {few[name] for name in ("Sharpe", "Sortino", "Calmar", "Days with a gain")} == {why}
-    assert (few["Growth"], few["Deepest fall"]) == ("-10.00%", "12.50%")
-    assert told["Made at"] == "2026-01-03 00:00 UTC"
+    assert (few["Growth"], few["Maximum drawdown"]) == ("-10.00%", "12.50%")
+    assert told["Created at"] == "2026-01-03 00:00 UTC"
     assert told["Data"] == "sandbox, fresh"
     late = (BackfilledMark(2, T0, "AAAUSDT", Decimal("12.5"), T0 - HOUR),)
     assert facts(made(late_marks=late))["Mark of AAAUSDT at 2026-01-01 00:00 UTC"] == (
         "unknown then; 12.5 is the close of the hour 2025-12-31 23:00 UTC"
     )
     nothing = facts(made(days=(), figures=Figures(0, None, None, None, None, None, None)))
-    assert nothing["Equity (index, 1 at the start)"] == nothing["Deepest fall"] == "unknown"
+    assert nothing["Equity (index, 1 at the start)"] == nothing["Maximum drawdown"] == "unknown"
 
 
 def test_a_swap_that_a_delisting_forced_says_so() -> None:
@@ -161,7 +192,7 @@ def test_a_swap_that_a_delisting_forced_says_so() -> None:
         return table.rows[0][-1]
 
     assert note() == ""
-    assert note(delisted=("AAAUSDT",)) == "AAAUSDT is delisted, its last price stands"
+    assert note(delisted=("AAAUSDT",)) == "AAAUSDT is delisted; its last price is used"
     assert note(delisted=("AAAUSDT",), why="gap") == "gap"
 
 

@@ -11,18 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.performance.domain.backfilled_marks import (
-    PATIENCE,
+    MAX_GAP_AGE,
     BackfilledMark,
     MissingMark,
-    backfilled_marks_of,
-    broken_since,
-    is_given_up,
+    is_gap_final,
+    marks_from_event,
+    marks_to_payload,
     missing_marks,
-    payload_of,
+    unknown_since,
     with_backfilled_marks,
 )
 from app.performance.domain.equity_checks import equity_faults
-from app.performance.domain.equity_curve import EquityStep, equity_steps, walk
+from app.performance.domain.equity_curve import EquityStep, build_curve, equity_steps
 from app.portfolio.domain.event_log import (
     Draft,
     EventOrigin,
@@ -50,7 +50,7 @@ def test_the_bar_of_a_moment_contains_it_or_ends_at_it(after: timedelta, hour: i
     at = datetime(2026, 3, 1, 12, tzinfo=UTC) + after
     one = MissingMark(3, at, A, "id-a")
     assert one.opened_ms == datetime(2026, 3, 1, hour, tzinfo=UTC).timestamp() * 1000
-    found = BackfilledMark.of(one, 0.1)
+    found = BackfilledMark.from_close(one, 0.1)
     assert found.opened_at == datetime(2026, 3, 1, hour, tzinfo=UTC)
     assert found.price == Decimal("0.1")
     assert timedelta(0) <= found.opened_at + HOUR - at < HOUR
@@ -100,7 +100,7 @@ def _history(proof: Mapping[str, object]) -> list[PortfolioEvent]:
     """Three weighings: the second without the mark of A, the third with what was found for it."""
     half = {A: FULL // 2}
     one = _at(0, _weighing(1, half, {A: {"mark": "10"}}, {"equity": "1", "broken": None}), None)
-    why = f"the mark of {A} was not known when version 2 was made"
+    why = f"the mark of {A} at version 2 is unknown"
     lost = {"equity": None, "broken": why, "broken_at": instant_text(T0 + HOUR)}
     two = _at(1, _weighing(2, half, {A: {"mark": None, "doubt": None}}, lost), one)
     three = _at(2, _weighing(3, half, {A: {"mark": "24"}}, proof), two)
@@ -109,13 +109,13 @@ def _history(proof: Mapping[str, object]) -> list[PortfolioEvent]:
 
 def test_an_equity_that_rests_on_a_late_mark_is_proven_with_it_and_not_without() -> None:
     # 1 became 1.1 with the bar's 12, half of which doubled.
-    found = payload_of([late(2, A, "12")])
+    found = marks_to_payload([late(2, A, "12")])
     events = _history({"equity": "1.65", "broken": None, "late_marks": found})
-    assert backfilled_marks_of(events[2]) == (late(2, A, "12"),)
+    assert marks_from_event(events[2]) == (late(2, A, "12"),)
     assert equity_faults(events) == [], "the second did not know its equity, and says so"
     (fault,) = equity_faults(_history({"equity": "1.65", "broken": None}))
-    assert fault.startswith("event 3 keeps another equity")
-    other = payload_of([late(2, A, "13")])
+    assert fault.startswith("event 3 stores another equity")
+    other = marks_to_payload([late(2, A, "13")])
     assert len(equity_faults(_history({**events[2].payload["index"], "late_marks": other}))) == 1
     wrong = {**events[1].payload["index"], "broken_at": instant_text(T0)}
     altered = replace(events[1], payload={**events[1].payload, "index": wrong})
@@ -124,11 +124,11 @@ def test_an_equity_that_rests_on_a_late_mark_is_proven_with_it_and_not_without()
 
 def test_a_weighing_more_than_a_week_after_the_break_has_given_up() -> None:
     first, second, third = _history({"equity": "1.65", "broken": None})
-    assert [broken_since(one) for one in (first, second, third)] == [None, T0 + HOUR, None]
-    for past, given_up in ((PATIENCE, False), (PATIENCE + MICROSECOND, True)):
+    assert [unknown_since(one) for one in (first, second, third)] == [None, T0 + HOUR, None]
+    for past, given_up in ((MAX_GAP_AGE, False), (MAX_GAP_AGE + MICROSECOND, True)):
         late_one = replace(second, occurred_at=T0 + HOUR + past)
-        assert is_given_up(late_one) is given_up
-    assert not is_given_up(first)
+        assert is_gap_final(late_one) is given_up
+    assert not is_gap_final(first)
 
 
 PRICES = st.decimals(Decimal("0.01"), 900, places=2)
@@ -159,6 +159,6 @@ def test_with_every_missed_mark_found_the_curve_is_as_if_none_had_been_missed(
         whole.append(step)
         holed.append(replace(step, marks=kept, absent=absent))
         found += [late(step.version, name, str(marks[name])) for name in absent]
-    assert walk(with_backfilled_marks(holed, found), ()) == walk(whole, ())
-    broken = walk(holed, ())
+    assert build_curve(with_backfilled_marks(holed, found), ()) == build_curve(whole, ())
+    broken = build_curve(holed, ())
     assert (broken.broken is None) is (broken.broken_at is None)

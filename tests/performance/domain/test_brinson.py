@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.performance.domain.attribution import CASH, ActiveReturn, MarketDay, explained, sum_of
+from app.performance.domain.attribution import CASH, ActiveReturn, MarketDay, exact_sum, link_days
 from tests.support.portfolios import HOUR, T0
 
 D = Decimal
@@ -21,7 +21,7 @@ DAY = MarketDay(
 
 
 def of(*days: MarketDay) -> ActiveReturn:
-    return explained(days, T0, T0 + 24 * HOUR * len(days))
+    return link_days(days, T0, T0 + 24 * HOUR * len(days))
 
 
 def effects(made: ActiveReturn) -> dict[str, tuple[Decimal, Decimal, Decimal]]:
@@ -100,7 +100,7 @@ def test_a_day_on_which_all_is_lost_is_not_linked() -> None:
     lost = MarketDay({"x": D(1)}, {"x": D(-1)}, {"x": D(1)}, {"x": D("-0.9")})
     made = of(DAY, lost)
     assert (made.portfolio, made.active, made.sectors) == (None, None, ())
-    assert made.reason == "a day on which everything was lost cannot be linked"
+    assert made.reason == "a day with a total loss cannot be linked"
 
 
 PARTS = st.lists(st.integers(0, 30), min_size=4, max_size=4)
@@ -129,6 +129,6 @@ def test_effects_are_the_active_return_without_a_residual(days: list[MarketDay])
     assert made.portfolio is not None
     assert made.universe is not None
     assert made.active == made.portfolio - made.universe
-    assert sum_of(one.total for one in made.sectors) == made.active
+    assert exact_sum(one.total for one in made.sectors) == made.active
     grown = math.prod(1 + Fraction(sum(day.earned.values())) for day in days) - 1
     assert abs(Fraction(made.portfolio) - grown) < Fraction(1, 10**17)

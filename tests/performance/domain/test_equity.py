@@ -18,10 +18,10 @@ from app.performance.domain.equity_curve import (
     EquityStep,
     KnownEquity,
     Valuation,
-    days,
+    build_curve,
+    compute_track_figures,
+    daily_equity,
     equity_steps,
-    track_record,
-    walk,
 )
 from app.portfolio.domain.event_log import Draft, EventOrigin, EventType, seal_events
 from app.portfolio.domain.membership import add_members, replace_member, set_weights
@@ -54,8 +54,8 @@ def at(hours: int, **prices: object) -> Valuation:
 
 
 def test_without_a_change_there_is_no_curve() -> None:
-    assert walk((), (at(1, a=1),)).points == ()
-    assert days(walk((), ())) == ()
+    assert build_curve((), (at(1, a=1),)).points == ()
+    assert daily_equity(build_curve((), ())) == ()
 
 
 def test_positions_move_with_prices_and_are_set_anew_at_the_marks() -> None:
@@ -63,14 +63,14 @@ def test_positions_move_with_prices_and_are_set_anew_at_the_marks() -> None:
         step(0, {A: 50, B: 20}, {A: 10, B: 5}),
         step(4, {A: 20, B: 20}, {A: 12, B: 5}),
     )
-    curve = walk(changes, (at(-1, a=1, b=1), at(2, a=11, b=5), at(6, a=12, b="5.5")))
+    curve = build_curve(changes, (at(-1, a=1, b=1), at(2, a=11, b=5), at(6, a=12, b="5.5")))
     # 50 % of 1 gains a tenth; then a fifth in all; then 20 % of 1.1 gains a tenth.
     assert [point.equity for point in curve.points] == [1, D("1.05"), D("1.1"), D("1.122")]
     assert [point.is_step for point in curve.points] == [True, False, True, False]
     assert curve.cash == D("0.66")
     assert curve.positions[A].entry == 12
     assert curve.positions[B].value == D("0.242")
-    shown = days(curve)
+    shown = daily_equity(curve)
     assert [day.equity for day in shown] == [1, D("1.05"), D("1.122")]
     assert [day.pnl for day in shown] == [None, D("0.05"), D("0.072")]
     assert shown[1].change == pytest.approx(0.05)
@@ -82,28 +82,31 @@ def test_who_leaves_is_settled_and_the_others_go_on() -> None:
         step(1, {A: 50}, {B: 10}, weighed=False),  # A has no mark at that moment
         step(2, {A: 50, C: 0}, {}, weighed=False),
     )
-    curve = walk(changes, (at(3, a=11),))
+    curve = build_curve(changes, (at(3, a=11),))
     equities = [point.equity for point in curve.points]
     assert equities == [1, None, None, D("1.25")]
     assert curve.points[1].gains == {B: D("0.2")}
     assert curve.broken is None
     assert total(gain for point in curve.points for gain in point.gains.values()) == D("0.25")
     # The first day is the start; what cannot be valued says which price is missing.
-    assert days(walk(changes[:1], (at(1, a=10),)))[1].reason == f"no price of {B} is known"
-    whole = walk((changes[0], step(1, {A: 50}, {A: 10, B: 10}, weighed=False)), ())
+    assert (
+        daily_equity(build_curve(changes[:1], (at(1, a=10),)))[1].reason
+        == f"no price of {B} is known"
+    )
+    whole = build_curve((changes[0], step(1, {A: 50}, {A: 10, B: 10}, weighed=False)), ())
     assert whole.points[1].equity == D("1.2")
     assert whole.cash == D("0.7")
 
 
 def test_an_unknown_mark_at_a_change_is_never_guessed() -> None:
     changes = (step(0, {A: 50}, {A: 10}), step(1, {A: 20, B: 20}, {A: 12}))
-    curve = walk(changes, (at(2, a=12, b=12),))
+    curve = build_curve(changes, (at(2, a=12, b=12),))
     assert [point.equity for point in curve.points] == [1, D("1.1"), None]
-    assert curve.broken == f"the mark of {B} was not known when version 2 was made"
-    lost = walk((changes[0], step(1, {A: 20}, {}), step(2, {A: 20}, {A: 9})), ())
+    assert curve.broken == f"the mark of {B} at version 2 is unknown"
+    lost = build_curve((changes[0], step(1, {A: 20}, {}), step(2, {A: 20}, {A: 9})), ())
     assert [point.equity for point in lost.points] == [1, None, None]
     assert {point.reason for point in lost.points[1:]} == {lost.broken}
-    shown = days(walk(changes, (at(2, a=12), at(3, a=12))))
+    shown = daily_equity(build_curve(changes, (at(2, a=12), at(3, a=12))))
     assert [day.pnl for day in shown] == [None, None, None]
 
 
@@ -119,27 +122,27 @@ def test_figures_use_every_known_point_and_no_loss_is_left_out() -> None:
         at(82, a="5.5"),
         at(86, a=5),  # now
     )
-    curve = walk(changes, held)
-    made = track_record(curve)
+    curve = build_curve(changes, held)
+    made = compute_track_figures(curve)
     assert made.max_drawdown == pytest.approx(0.6)
     assert made.growth == pytest.approx(-0.5)
     assert made.observations == 4  # 10 to 6, 6 to 5, 5 to 5.5 over the gap, 5.5 to 5
     assert made.reason == "4 observations, 30 are needed"
     # A period begins at the last point known at or before it.
-    late = track_record(curve, since=T0 + 33 * HOUR)
+    late = compute_track_figures(curve, since=T0 + 33 * HOUR)
     assert late.growth == pytest.approx(5 / 4 - 1)
     assert late.observations == 3
-    assert track_record(curve, since=T0 + 34 * HOUR).growth == pytest.approx(0.0)
-    early = track_record(curve, until=T0 + 34 * HOUR)
+    assert compute_track_figures(curve, since=T0 + 34 * HOUR).growth == pytest.approx(0.0)
+    early = compute_track_figures(curve, until=T0 + 34 * HOUR)
     assert early.growth == pytest.approx(-0.6)
     assert early.observations == 2
     # Weighings from before the curve.
     known = (KnownEquity(T0 - 60 * HOUR, D(2)), KnownEquity(T0 - 59 * HOUR, D(4)))
-    longer = track_record(curve, known)
+    longer = compute_track_figures(curve, known)
     assert longer.growth == pytest.approx(-0.75)
     assert longer.max_drawdown == pytest.approx(0.9)
     assert longer.observations == 4 + 1
-    assert track_record(walk((), ())).growth is None
+    assert compute_track_figures(build_curve((), ())).growth is None
 
 
 def test_steps_are_the_versions_that_moved_something() -> None:
@@ -161,7 +164,7 @@ def test_steps_are_the_versions_that_moved_something() -> None:
     assert found[0].weights == weights
     assert (found[0].is_weighed, found[1].is_weighed) == (True, False)
     assert found[0].marks == {A: 10}  # neither an unknown mark nor nil is a price
-    assert [(one.old, one.new) for one in found[1].swaps] == [(B, C)]
+    assert [(one.old, one.new) for one in found[1].replacements] == [(B, C)]
     assert found[1].weights == {A: 50_000_000, C: 0}
 
 
@@ -185,7 +188,7 @@ def test_contributions_are_the_change_of_equity_without_a_residual(
         )
         for hour, (parts, prices) in enumerate(moves)
     )
-    curve = walk(changes, ())
+    curve = build_curve(changes, ())
     end = T0 + (len(moves) - 1) * HOUR
     made = attribution_from_curve(
         curve.points, T0, end, {A: 1}, lambda name: "x" if name == A else "y"
@@ -199,7 +202,7 @@ def test_contributions_are_the_change_of_equity_without_a_residual(
 
 def test_a_period_begins_at_the_last_equity_known_before_it() -> None:
     changes = (step(0, {A: 50, B: 20}, {A: 10, B: 5}),)
-    curve = walk(changes, (at(10, a=11, b=5), at(20, a=11), at(30, a=12, b=6), at(40, a=1)))
+    curve = build_curve(changes, (at(10, a=11, b=5), at(20, a=11), at(30, a=12, b=6), at(40, a=1)))
     sectors = {A: "layer-1", B: "meme"}
     weights = {A: 50_000_000, B: 20_000_000}
     made = attribution_from_curve(
@@ -226,7 +229,7 @@ def test_a_period_begins_at_the_last_equity_known_before_it() -> None:
     assert (none.change, none.symbols) == (None, ())
     assert none.reason == f"no price of {B} is known"
     nothing = attribution_from_curve((), T0, T0, {}, lambda name: name)
-    assert nothing.reason == "nothing was held in the period"
+    assert nothing.reason == "there was no position in the period"
 
 
 def result(number: int, symbol: str, pnl: str, hours: int, currency: str = "USDT") -> BookedResult:

@@ -11,7 +11,7 @@ import pytest
 from app.market.domain.models import Funding
 from app.performance.api.report_page import Plot, ReportPage, Series, Table, render
 from app.performance.domain.equity_curve import EquityStep, RecordedReplacement, Valuation
-from app.performance.domain.replacement_outcomes import outcomes, replacement_ledger
+from app.performance.domain.replacement_outcomes import compute_outcomes, create_ledger
 from tests.support.portfolios import HOUR, NAMES, T0
 
 A, B, C = NAMES[:3]
@@ -38,22 +38,22 @@ def test_the_path_of_the_old_symbol_against_the_new_one() -> None:
         Valuation(T0 + 6 * HOUR, prices(a=11)),
         Valuation(T0 + 9 * HOUR, prices(a=9, b=22)),
     )
-    (made,) = outcomes(changes, values)
+    (made,) = compute_outcomes(changes, values)
     assert [one.old for one in made.path] == pytest.approx([0.1, -0.1])
     assert made.path[0].new is None
     assert made.path[1].new == pytest.approx(0.1)
     assert made.difference == pytest.approx(0.2)
     assert (made.net, made.outperformed, made.reason, made.ended_at) == (None, None, None, None)
-    assert made.net_reason == "the fees at the swap are not known"
+    assert made.net_reason == "the fees at the replacement are unknown"
 
 
 def test_it_ends_when_the_new_member_leaves() -> None:
     swap = step(0, (B,), prices(a=10, b=10), RecordedReplacement(A, B))
     values = (Valuation(T0 + HOUR, prices(a=11, b=10)), Valuation(T0 + 9 * HOUR, prices(a=1, b=1)))
-    (made,) = outcomes((swap, step(5, (C,), prices(b=12))), values)
+    (made,) = compute_outcomes((swap, step(5, (C,), prices(b=12))), values)
     assert made.ended_at == T0 + 5 * HOUR
     assert made.difference == pytest.approx(-0.1)  # the old one has no mark at the leaving
-    (back, undone) = outcomes(
+    (back, undone) = compute_outcomes(
         (swap, step(5, (A,), prices(a=10, b=12), RecordedReplacement(B, A))), values
     )
     assert back.new_return == pytest.approx(0.2)
@@ -61,14 +61,14 @@ def test_it_ends_when_the_new_member_leaves() -> None:
 
 
 def test_what_is_not_known_of_a_swap() -> None:
-    (unknown,) = outcomes((step(0, (B,), prices(a=10), RecordedReplacement(A, B)),), ())
+    (unknown,) = compute_outcomes((step(0, (B,), prices(a=10), RecordedReplacement(A, B)),), ())
     assert (unknown.difference, unknown.outperformed) == (None, None)
-    assert unknown.reason == f"the mark of {B} was not known at the swap"
+    assert unknown.reason == f"the mark of {B} at the replacement is unknown"
     swap = step(0, (B,), prices(a=10, b=10), RecordedReplacement(A, B))
-    (fresh,) = outcomes((swap,), ())
+    (fresh,) = compute_outcomes((swap,), ())
     assert fresh.reason == "no price is known since"
     for known, missing in ((prices(b=9), A), (prices(a=9), B)):
-        (half,) = outcomes((swap,), (Valuation(T0 + HOUR, known),))
+        (half,) = compute_outcomes((swap,), (Valuation(T0 + HOUR, known),))
         assert half.reason == f"no price of {missing} is known"
         assert half.difference is None
 
@@ -80,16 +80,18 @@ def test_what_is_delisted_has_realised_its_last_price() -> None:
         Valuation(T0 + 2 * HOUR, prices(b=11)),
         Valuation(T0 + 3 * HOUR, prices(b=12)),
     )
-    (made,) = outcomes((swap,), values, {A, C})
+    (made,) = compute_outcomes((swap,), values, {A, C})
     assert [one.old for one in made.path] == pytest.approx([-0.6, -0.6, -0.6])
     assert made.difference == pytest.approx(0.8)
     assert (made.delisted, made.reason) == ((A,), None)
-    (at_once,) = outcomes((swap,), values[1:], {A})
+    (at_once,) = compute_outcomes((swap,), values[1:], {A})
     assert at_once.old_return == 0.0, "the mark at which it left was its last"
-    (listed,) = outcomes((swap,), values)
+    (listed,) = compute_outcomes((swap,), values)
     assert (listed.old_return, listed.delisted) == (None, ())
-    (never,) = outcomes((step(0, (B,), prices(b=10), RecordedReplacement(A, B)),), values[1:], {A})
-    assert never.reason == f"the mark of {A} was not known at the swap"
+    (never,) = compute_outcomes(
+        (step(0, (B,), prices(b=10), RecordedReplacement(A, B)),), values[1:], {A}
+    )
+    assert never.reason == f"the mark of {A} at the replacement is unknown"
     assert never.old_return is None
 
 
@@ -110,7 +112,7 @@ def net_of(
         Valuation(T0 + 7 * HOUR, prices(a=10, b=20)),
         Valuation(T0 + 20 * HOUR, prices(a=10, b=11)),
     )
-    (made,) = outcomes(changes, values, (), {"id-a": old, "id-b": new})
+    (made,) = compute_outcomes(changes, values, (), {"id-a": old, "id-b": new})
     assert made.difference == pytest.approx(0.1)
     return made.net, made.outperformed, made.net_reason
 
@@ -130,8 +132,12 @@ def test_the_net_figure_is_what_fees_spread_and_funding_leave() -> None:
 @pytest.mark.parametrize(
     ("new", "swap", "why"),
     [
-        (settled("0.001", -2, 6, 14), replace(COSTED, fees=None), "the fees at the swap"),
-        (settled("0.001", -2, 6, 14), replace(COSTED, spread=None), "the spread at the swap"),
+        (settled("0.001", -2, 6, 14), replace(COSTED, fees=None), "the fees at the replacement"),
+        (
+            settled("0.001", -2, 6, 14),
+            replace(COSTED, spread=None),
+            "the spread at the replacement",
+        ),
         ((), COSTED, f"the funding of {B}"),
         (settled("0.001", 6, 14), COSTED, f"the funding of {B}"),
         (settled("0.001", -2, 14), COSTED, f"the funding of {B}"),
@@ -145,29 +151,29 @@ def test_a_cost_that_is_not_known_leaves_no_net_figure(
     assert (net, paid) == (None, None)
     assert reason is not None
     assert why in reason
-    assert "not known" in reason
+    assert "unknown" in reason
 
 
 def test_the_ledger_adds_up_what_is_known_and_says_what_is_not() -> None:
     changes = (step(0, (B,), prices(a=10, b=10), COSTED),)
     value = Valuation(T0 + HOUR, prices(a=10, b=11))
     rates = {"id-a": settled("0", -2), "id-b": settled("0", -2)}
-    (good,) = outcomes(changes, (value,), (), rates)
-    (bad,) = outcomes(changes, (replace(value, prices=prices(a=11, b=10)),), (), rates)
-    (unknown,) = outcomes(changes, (value,), (), {})
-    made = replacement_ledger((good, bad, unknown))
+    (good,) = compute_outcomes(changes, (value,), (), rates)
+    (bad,) = compute_outcomes(changes, (replace(value, prices=prices(a=11, b=10)),), (), rates)
+    (unknown,) = compute_outcomes(changes, (value,), (), {})
+    made = create_ledger((good, bad, unknown))
     assert made.total == pytest.approx(-0.004)
     assert (made.counted, made.unknown) == (2, 1)
-    assert made.reason == "1 of 3 have no net figure and are not in it"
+    assert made.reason == "1 of 3 have no net figure and are left out"
     half = 12.706204736 * 0.1 * 2  # t of one degree; sd 0.1414 times the root of two
     assert made.low == pytest.approx(-0.004 - half)
     assert made.high == pytest.approx(-0.004 + half)
-    one = replacement_ledger((good,))
+    one = create_ledger((good,))
     assert one.total == pytest.approx(0.098)
     assert (one.low, one.high, one.reason) == (None, None, None)
-    nothing = replacement_ledger((unknown,))
+    nothing = create_ledger((unknown,))
     assert (nothing.total, nothing.counted, nothing.unknown) == (None, 0, 1)
-    assert replacement_ledger(()).reason == "there were none"
+    assert create_ledger(()).reason == "there are no replacements"
 
 
 HOSTILE = '<script>alert("x")</script>&\'"'

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from app.market.domain.models import CandleSeries, Interval
-from app.market.domain.price_quarantine import Doubt
+from app.market.domain.price_quarantine import QuarantineReason
 from app.market.storage.candles import CandleRepository
-from app.performance.domain.backfilled_marks import PATIENCE, BackfilledMark
+from app.performance.domain.backfilled_marks import MAX_GAP_AGE, BackfilledMark
 from app.performance.services.service import ValuationSnapshots
 from app.portfolio.storage.history import HistoryRepository
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk, symbol_id
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk, symbol_id
 
 GONE = SYMBOLS[0]
 SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -39,13 +39,15 @@ async def left_without_a_mark(desk: Desk, **changed: Any) -> None:
     desk.later(minutes=30)
     desk.quote(GONE, **{"mark": None, **changed})
     await desk.portfolio.remove(GONE, "out", WHO)
-    desk.quote(GONE, mark=Decimal(99), doubt=None)  # of later, which says nothing of then
+    desk.quote(
+        GONE, mark=Decimal(99), quarantine_reason=None
+    )  # of later, which says nothing of then
     desk.later(hours=1)
     desk.score({})
 
 
 async def now_of(desk: Desk) -> tuple[Decimal | None, str | None]:
-    day = (await desk.performance.track()).days[-1]
+    day = (await desk.performance.load_history()).days[-1]
     return day.equity, day.reason
 
 
@@ -65,7 +67,7 @@ async def test_a_member_that_left_without_a_mark_is_settled_at_the_close_of_that
     desk: Desk,
 ) -> None:
     await left_without_a_mark(desk)
-    lost = f"the mark of {GONE} was not known when version 2 was made"
+    lost = f"the mark of {GONE} at version 2 is unknown"
     assert await now_of(desk) == (None, lost)
     # Neither the hour before nor the one after is of that moment.
     await bar(desk, NOW - HOUR, 7.0)
@@ -76,13 +78,13 @@ async def test_a_member_that_left_without_a_mark_is_settled_at_the_close_of_that
     await bar(desk, NOW, 12.5)
     # A fifth gained a quarter; the marks of the desk are 10.
     assert await now_of(desk) == (Decimal("1.05"), None)
-    track = await desk.performance.track()
+    track = await desk.performance.load_history()
     stands = BackfilledMark(2, LEFT_AT, GONE, Decimal("12.5"), NOW)
     assert track.late == track.late_within(LEFT_AT, None) == (stands,)
     assert track.late_within(None, LEFT_AT) == track.late_within(LEFT_AT + HOUR, None) == ()
     report = await desk.reporting.report(None, None)
     assert report.late_marks == (stands,)
-    mark = await ValuationSnapshots(desk.performance).note(desk.now)
+    mark = await ValuationSnapshots(desk.performance).record(desk.now)
     assert mark is not None
     assert mark.equity == Decimal("1.05")
     held, _ = await desk.performance.positions()
@@ -137,20 +139,20 @@ async def test_weights_that_were_set_without_a_mark_are_measured_from_that_hour_
 async def test_a_price_that_was_not_believed_or_not_traded_at_stands_for_no_mark(
     desk: Desk, why: str
 ) -> None:
-    doubt = Doubt.MARK_OFF_INDEX if why == "not_believed" else None
-    await left_without_a_mark(desk, doubt=doubt)
+    doubt = QuarantineReason.MARK_OFF_INDEX if why == "not_believed" else None
+    await left_without_a_mark(desk, quarantine_reason=doubt)
     await bar(desk, NOW, 12.5, volume=0.0 if why == "nobody_traded" else 5.0)
     equity, reason = await now_of(desk)
     assert equity is None
     assert reason is not None
-    assert (await desk.performance.track()).late == ()
+    assert (await desk.performance.load_history()).late == ()
 
 
 @SQLITE
 async def test_what_is_missing_after_a_week_stays_unknown_whatever_is_asked(desk: Desk) -> None:
     await left_without_a_mark(desk)
     await weighed(desk)
-    desk.later(days=PATIENCE.days + 1)
+    desk.later(days=MAX_GAP_AGE.days + 1)
     desk.score({})
     given_up = await weighed(desk)
     assert given_up["equity"] is None
@@ -159,6 +161,6 @@ async def test_what_is_missing_after_a_week_stays_unknown_whatever_is_asked(desk
     desk.score({})
     assert (await weighed(desk))["broken_at"] == given_up["broken_at"]
     for since in (None, NOW, desk.now - HOUR):
-        track = await desk.performance.track(since)
+        track = await desk.performance.load_history(since)
         assert (track.days[-1].equity, track.late) == (None, ())
     assert (await desk.integrity.check()).ok

@@ -17,8 +17,15 @@ from app.market.domain.models import Interval
 from app.market.domain.panel import FIELDS
 from app.performance.domain.attribution import attribution_from_curve
 from app.performance.domain.equity_checks import equity_faults
-from app.performance.domain.equity_curve import Curve, Day, days, equity_steps, track_record, walk
-from app.performance.domain.replacement_outcomes import outcomes
+from app.performance.domain.equity_curve import (
+    Curve,
+    Day,
+    build_curve,
+    compute_track_figures,
+    daily_equity,
+    equity_steps,
+)
+from app.performance.domain.replacement_outcomes import compute_outcomes
 from app.performance.services.equity_reader import (
     EquityHistory,
     EquityQuery,
@@ -29,7 +36,7 @@ from app.portfolio.domain.event_log import Draft, EventType
 from app.portfolio.storage import history, trades
 from app.portfolio.storage.history import HistoryRepository
 from tests.performance.services.test_performance import claim
-from tests.support.desk import SYMBOLS, WHO, Desk, panel
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, panel
 
 REBALANCES, RESULTS, SHOWN = 16, 9, 4  # SHOWN: days that the panel holds
 
@@ -89,7 +96,7 @@ async def everything(desk: Desk) -> EquityHistory:
     async with desk.database.read() as unit:
         bounded = await load_equity(unit, desk.performance.contexts, EquityQuery(gains_since=START))
         changes = equity_steps(await unit.get(HistoryRepository).all())
-    curve = walk(changes, bounded.valuations)
+    curve = build_curve(changes, bounded.valuations)
     return replace(bounded, changes=changes, curve=curve)
 
 
@@ -118,21 +125,23 @@ async def _days_from_the_last_weighing_before_them(
     desk: Desk, whole: EquityHistory, rows: list[str]
 ) -> None:
     rows.clear()
-    track = await desk.performance.track()
-    assert track.days == days(whole.curve), "the start, every close, and now: digit for digit"
+    track = await desk.performance.load_history()
+    assert track.days == daily_equity(whole.curve), (
+        "the start, every close, and now: digit for digit"
+    )
     assert len(track.days) == SHOWN + 2
     assert "PERFORMANCE" not in rows
     assert len(rows) <= SHOWN + 8, "a rebalance a day, the opening, and the swap of these days"
 
     rows.clear()
     since = whole.days[-3].at
-    late = await desk.performance.track(since)
+    late = await desk.performance.load_history(since)
     assert late.within(since, None) == tuple(one for one in whole.days if one.at >= since)
     assert len(rows) < 8
 
     rows.clear()
     told = await desk.analytics.summary()
-    assert told.figures == track_record(whole.curve), "of every weighing, too"
+    assert told.figures == compute_track_figures(whole.curve), "of every weighing, too"
     assert len(rows) <= SHOWN + 8
 
 
@@ -178,20 +187,20 @@ async def _positions_from_the_oldest_inclusion_on(
 
 async def _a_report_of_its_period_with_every_swap_of_it(desk: Desk, whole: EquityHistory) -> None:
     report = await desk.reporting.report(None, None)
-    assert report.days == days(whole.curve)
-    assert report.swaps == outcomes(whole.changes, whole.valuations)
-    assert [(one.old, one.new) for one in report.swaps] == [
+    assert report.days == daily_equity(whole.curve)
+    assert report.replacements == compute_outcomes(whole.changes, whole.valuations)
+    assert [(one.old, one.new) for one in report.replacements] == [
         (SYMBOLS[1], SYMBOLS[5]),
         (SYMBOLS[2], SYMBOLS[6]),
     ]
     since = desk.now - timedelta(days=6)
     late = await desk.reporting.report(since, None)
-    assert report.figures == track_record(whole.curve)
-    assert late.figures == track_record(whole.curve, since=since)
+    assert report.figures == compute_track_figures(whole.curve)
+    assert late.figures == compute_track_figures(whole.curve, since=since)
     assert late.figures != report.figures
-    assert late.swaps == report.swaps[1:]
+    assert late.replacements == report.replacements[1:]
     assert late.days == tuple(one for one in report.days if one.at >= since)
-    assert (await desk.reporting.report(None, since)).swaps == report.swaps[:1]
+    assert (await desk.reporting.report(None, since)).replacements == report.replacements[:1]
 
 
 async def test_what_is_kept_to_read_less_is_proven_by_the_history(desk: Desk) -> None:
@@ -219,7 +228,7 @@ async def test_what_is_kept_to_read_less_is_proven_by_the_history(desk: Desk) ->
         altered = [*events]
         altered[at] = replace(events[at], payload={**events[at].payload, "index": index})
         (fault,) = equity_faults(altered)
-        assert fault.startswith(f"event {events[at].seq} keeps another equity")
+        assert fault.startswith(f"event {events[at].seq} stores another equity")
     assert equity_faults(events) == []
 
 
@@ -270,7 +279,7 @@ async def test_a_mark_that_was_not_known_breaks_later_stretches_too(desk: Desk) 
         desk.score({})
         await desk.portfolio.add(SYMBOLS[desk.now.day], "in", WHO)
     whole = await everything(desk)
-    day: Day = (await desk.performance.track(desk.now - timedelta(hours=1))).days[-1]
+    day: Day = (await desk.performance.load_history(desk.now - timedelta(hours=1))).days[-1]
     assert day == whole.days[-1]
     assert (day.equity, day.reason) == (None, whole.curve.broken)
     assert day.reason is not None
@@ -286,7 +295,7 @@ async def test_weighings_without_their_equity_are_read_from_the_beginning(
     desk.index_equity = bare
     await lived(desk, 3)
     whole = await everything(desk)
-    assert (await desk.performance.track()).days == days(whole.curve)
+    assert (await desk.performance.load_history()).days == daily_equity(whole.curve)
     desk.index_equity = with_equity_index
     desk.quote(whole.portfolio.members[0].symbol, mark=Decimal(22))
     desk.later(hours=1)

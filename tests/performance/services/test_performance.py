@@ -21,7 +21,7 @@ from app.portfolio.domain.event_log import EventType, fold_events, instant_text
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk, panel
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk, panel
 
 
 def claim(trade_id: str = "t1", pnl: str = "12.5", **changed: object) -> ResultSubmission:
@@ -77,7 +77,9 @@ async def test_what_cannot_be_booked(desk: Desk) -> None:
             await desk.performance.book(SYMBOLS[0], wrong, "x", WHO)
         assert caught.value.code is Code.VALIDATION_FAILED
     ahead = claim(occurred_at=NOW + timedelta(minutes=5, seconds=1))
-    with pytest.raises(RefusedError, match=r"in the future: it is 2026-03-01T12:00:00Z"):
+    with pytest.raises(
+        RefusedError, match=r"more than five minutes after the current time 2026-03-01T12:00:00Z"
+    ):
         await desk.performance.book(SYMBOLS[0], ahead, "x", WHO)
     near = claim("t8", occurred_at=NOW + timedelta(minutes=5))  # clocks of two machines differ
     await desk.performance.book(SYMBOLS[0], near, "x", WHO)
@@ -96,7 +98,7 @@ async def test_a_result_from_before_its_member_came_in_is_refused(desk: Desk) ->
     early = claim(occurred_at=NOW - timedelta(seconds=1))
 
     async def refused(one: ResultSubmission) -> RefusedError:
-        with pytest.raises(RefusedError, match=r"came into the portfolio at .* is before") as why:
+        with pytest.raises(RefusedError, match=r"before the inclusion of .* at ") as why:
             await desk.performance.book(SYMBOLS[0], one, "x", WHO)
         return why.value
 
@@ -147,15 +149,17 @@ async def test_the_equity_follows_weights_of_record_and_marks(desk: Desk) -> Non
     desk.later(hours=2)
     desk.score({})
     _mark(desk, {SYMBOLS[0]: "11"})
-    track = await desk.performance.track()
+    track = await desk.performance.load_history()
     assert track.days[0].equity == 1
     assert track.days[-1].equity == Decimal("1.02")
     await desk.portfolio.replace(SYMBOLS[0], SYMBOLS[2], "better", WHO)
     desk.later(hours=1)
     _mark(desk, {SYMBOLS[0]: "5", SYMBOLS[2]: "20"})
-    track = await desk.performance.track()
+    track = await desk.performance.load_history()
     assert track.days[-1].equity == Decimal("1.224")
-    assert [(one.old, one.new) for one in track.changes[-1].swaps] == [(SYMBOLS[0], SYMBOLS[2])]
+    assert [(one.old, one.new) for one in track.changes[-1].replacements] == [
+        (SYMBOLS[0], SYMBOLS[2])
+    ]
     held, _ = await desk.performance.positions()
     by_name = {one.member.symbol: one for one in held}
     assert by_name[SYMBOLS[2]].since_inclusion == Decimal("0.204")
@@ -174,7 +178,7 @@ async def test_closes_of_days_lie_between_the_changes(desk: Desk) -> None:
     desk.later(days=3)
     for interval in desk.market.panels:
         desk.market.panels[interval] = panel(interval, desk.now)
-    track = await desk.performance.track()
+    track = await desk.performance.load_history()
     ends = [day.at for day in track.days]
     assert len(ends) == 5
     assert {end.hour for end in ends[1:4]} == {0}
@@ -188,16 +192,16 @@ async def test_an_unknown_mark_makes_the_figure_unknown_with_its_reason(desk: De
     await desk.filled(2)
     desk.later(hours=1)
     _mark(desk, {SYMBOLS[0]: None})
-    track = await desk.performance.track()
+    track = await desk.performance.load_history()
     assert track.days[-1].equity is None
     assert track.days[-1].reason == f"no price of {SYMBOLS[0]} is known"
     held, _ = await desk.performance.positions()
     assert (held[0].unrealized, held[0].since_inclusion) == (None, None)
-    assert held[0].reason == "its mark is not known"
+    assert held[0].reason == "its mark price is unknown"
     await desk.portfolio.remove(SYMBOLS[0], "out", WHO)
     _mark(desk, {SYMBOLS[0]: "10"})
     desk.later(hours=1)
-    broken = await desk.performance.track()
+    broken = await desk.performance.load_history()
     assert broken.curve.broken is not None
     assert broken.days[-1].equity is None
     held, _ = await desk.performance.positions()
@@ -210,7 +214,7 @@ async def test_without_a_panel_there_is_the_start_and_now(desk: Desk) -> None:
     await desk.filled(2)
     desk.market.panels.clear()
     desk.later(days=2)
-    assert [day.equity for day in (await desk.performance.track()).days] == [1, 1]
+    assert [day.equity for day in (await desk.performance.load_history()).days] == [1, 1]
 
 
 @pytest.mark.parametrize("statement", ["UPDATE trades SET fees = fees", "DELETE FROM trades"])

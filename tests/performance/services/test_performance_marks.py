@@ -7,9 +7,9 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.performance.api import routes as portfolio_marks
-from tests.support.desk import NOW, WHO, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import NOW, WHO, Desk
 
 HOUR = timedelta(hours=1)
 # Where the database is no matter.
@@ -18,22 +18,22 @@ SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 async def test_each_slot_is_noted_once_and_with_the_prices_of_then(database: Database) -> None:
     desk = await Desk(database).filled(3)
-    first = await desk.performance_marks.note(NOW)
+    first = await desk.performance_marks.record(NOW)
     assert first is not None
     assert (first.equity, first.version, first.reason) == (Decimal(1), 1, None)
     assert first.prices == dict.fromkeys(await desk.members(), Decimal("10.0"))
     desk.quote("C00USDT", mark=Decimal("11.0"))
     desk.later(minutes=5)
-    await desk.performance_marks.note(NOW)  # as after a crash: the slot has its mark
+    await desk.performance_marks.record(NOW)  # as after a crash: the slot has its mark
     desk.later(minutes=55)
-    second = await desk.performance_marks.note(NOW + HOUR)
+    second = await desk.performance_marks.record(NOW + HOUR)
     assert second is not None
-    track = await desk.performance.track(None)
+    track = await desk.performance.load_history(None)
     assert second.equity == track.days[-1].equity
     assert second.equity is not None
     assert second.equity > 1
     desk.quote("C01USDT", mark=None)
-    third = await desk.performance_marks.note(NOW + 2 * HOUR)
+    third = await desk.performance_marks.record(NOW + 2 * HOUR)
     assert third is not None
     assert (third.equity, "C01USDT" in third.prices) == (None, False)
     assert third.reason is not None
@@ -43,7 +43,7 @@ async def test_each_slot_is_noted_once_and_with_the_prices_of_then(database: Dat
 @SQLITE
 async def test_without_a_portfolio_there_is_nothing_to_note(database: Database) -> None:
     desk = await Desk(database).open()
-    assert await desk.performance_marks.note(NOW) is None
+    assert await desk.performance_marks.record(NOW) is None
     assert await desk.performance_marks.page(9, None, None, None) == ()
 
 
@@ -55,9 +55,9 @@ async def test_a_slot_that_began_before_there_was_a_portfolio_stays_without_a_ma
     desk.later(minutes=3)
     await desk.portfolio.initialize(3, "start", WHO)
     desk.later(minutes=2)  # the run of the slot is late, or is tried again
-    assert await desk.performance_marks.note(NOW) is None
+    assert await desk.performance_marks.record(NOW) is None
     desk.later(minutes=55)
-    first = await desk.performance_marks.note(NOW + HOUR)
+    first = await desk.performance_marks.record(NOW + HOUR)
     assert first is not None
     assert await desk.performance_marks.page(9, None, None, None) == (first,)
 
@@ -66,7 +66,7 @@ async def test_a_slot_that_began_before_there_was_a_portfolio_stays_without_a_ma
 async def test_marks_are_read_page_by_page_and_by_period(database: Database) -> None:
     desk = await Desk(database).filled(2)
     for hour in range(5):
-        await desk.performance_marks.note(NOW + hour * HOUR)
+        await desk.performance_marks.record(NOW + hour * HOUR)
     path = f"{PREFIX}/portfolio/marks"
     async with serve([portfolio_marks.router], {"my_symbols": desk}) as client:
         first = (await client.get(path, params={"limit": 3})).json()

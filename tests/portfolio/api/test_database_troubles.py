@@ -17,7 +17,7 @@ from app.foundation.health import Mode
 from app.foundation.sql.database import ATTEMPTS, Database
 from app.foundation.sql.engines import DatabaseOptions, parse_database_url
 from app.foundation.sql.key_value import KeyValueRepository
-from app.market.services.service_mode import MarketLevel, mode_over
+from app.market.services.service_mode import MarketLevel, create_current_mode
 from app.operations.api import system_routes as system
 from app.operations.services.health import StatusService
 from app.portfolio.api import membership_routes as portfolio_changes
@@ -29,12 +29,12 @@ from app.trading.services.position_sizing import Trading
 from app.trading.services.safety import Safety
 from tests.conftest import PATIENT, MakeDatabase
 from tests.operations.services.test_status import World
-from tests.processes.crew import proven
+from tests.processes.worker_processes import proven
 from tests.support import postgres
-from tests.support.cutting import Cut, cutting
-from tests.support.desk import SYMBOLS, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.network_cut import Cut, cutting
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import SYMBOLS, Desk
 
 _ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 _ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -145,7 +145,7 @@ async def front(
             await reached.ping()
             await reached.retry_writes()
 
-        mode = mode_over(FreshMarket(), reached, time.monotonic)
+        mode = create_current_mode(FreshMarket(), reached, time.monotonic)
         desk.mode = mode
         status = replace(
             World().status(), ping_database=ping, refusal=lambda: reached.refusal, mode=mode

@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from tests.support.harness import PREFIX, openapi_document
-from tests.support.serving import FILE, PATIENCE_S, Caller, serving
+from tests.support.service_over_socket import FILE, PATIENCE_S, Caller, serving
 
 DOCUMENT = openapi_document()
 OPERATIONS = {

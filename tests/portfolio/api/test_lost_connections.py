@@ -13,12 +13,12 @@ from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.domain.rebalance_run import RunState
 from tests.conftest import MakeDatabase
-from tests.processes.crew import proven, runs_of
+from tests.processes.worker_processes import proven, runs_of
 from tests.support import postgres
-from tests.support.cutting import Cut, Way, cutting
-from tests.support.desk import SYMBOLS, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.network_cut import Cut, Way, cutting
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import SYMBOLS, Desk
 
 pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 MODULES = (portfolio_changes, portfolio_rebalance)

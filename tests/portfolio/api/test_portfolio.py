@@ -23,10 +23,10 @@ from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.storage.history import HistoryRepository
 from app.trading.api import routes as portfolio_trading
-from tests.support.desk import SYMBOLS, WHO, Desk, symbol_id
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
-from tests.support.worlds import STAMP, draft
+from tests.support.problem_assertions import problem
+from tests.support.stored_values import STAMP, draft
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, symbol_id
 
 MODULES = (
     portfolio,

@@ -11,9 +11,9 @@ from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.trading.api import routes as portfolio_safety
 from app.trading.api import routes as portfolio_trading
-from tests.support.desk import SYMBOLS, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import SYMBOLS, Desk
 
 MODULES = (
     portfolio,

@@ -13,9 +13,9 @@ from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
-from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 MODULES = (
     configuration,

@@ -11,9 +11,9 @@ from app.foundation.sql.database import Database
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.services.rebalance_runs import RebalanceRequest
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 MODULES = (portfolio_changes, portfolio_rebalance)
 TICK = "2026-03-01T12:00:00Z"

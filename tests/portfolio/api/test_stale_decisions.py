@@ -24,9 +24,9 @@ from app.portfolio.storage.proposals import ProposalRepository
 from app.trading.api import routes as portfolio_trading
 from app.workers.activities import activities
 from app.workers.runs import create_runs
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 MODULES = (
     portfolio,

@@ -122,9 +122,9 @@ def test_where_there_is_no_cash_the_moved_ones_make_room() -> None:
 @pytest.mark.parametrize(
     ("least_u", "low_u", "why"),
     [
-        ({A: POINT + 2}, 0, "leaves less than a lot of AAAUSDT"),
+        ({A: POINT + 2}, 0, "leave under a lot of AAAUSDT"),
         ({A: POINT + 1}, 0, None),
-        ({}, 14 * POINT, "takes BBBUSDT below the minimum weight"),
+        ({}, 14 * POINT, "push BBBUSDT below the minimum weight"),
         ({}, 14 * POINT - 1, None),
     ],
 )

@@ -100,6 +100,10 @@ def test_no_weight_is_a_step_below_its_minimum_unless_accuracy_demands_it() -> N
     accurate = allocate_lots(weights, bearable, minimum=Fraction(1, 20))
     assert accurate.steps == (46, 45, 3)
     assert accurate.is_accurate
+    # A symbol at its minimum gives up nothing: the others do, and all stay accurate.
+    among = exact(0.05, 0.25, 0.7), exact(0.001, 0.001, 0.1775)
+    assert allocate_lots(*among).steps == (45, 245, 4)
+    assert allocate_lots(*among, minimum=Fraction(1, 20)).steps == (50, 240, 4)
     free = allocate_lots(exact(0.049, 0.049, 0.902), dear, minimum=Fraction(1, 20))
     assert free.steps == (43, 42, 3)  # who is not to have the minimum is not held to it
 

@@ -16,7 +16,7 @@ from app.foundation.data_status import DataSource
 from app.market.domain.models import Floats
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs
 from app.market.domain.return_statistics import NotApplicable, correlations, pair_applies
-from app.portfolio.domain.candidate_selection import Candidate, select_candidates
+from app.portfolio.domain.candidate_selection import ScoredCandidate, select_candidates
 from app.portfolio.domain.lots import allocate_lots
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.rebalance_plan import plan_rebalance
@@ -123,7 +123,7 @@ def quiet() -> ScoringInputs:
 
 
 def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
-    board = score(inputs, SPEC).issued(
+    board = score(inputs, SPEC).to_board(
         run_id="one",
         algorithm="default",
         algorithm_version=1,
@@ -146,7 +146,7 @@ def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
         return float(rho[place[one], place[other]])
 
     selection = select_candidates(
-        (Candidate(one.symbol, True, True, one.composite) for one in board.cards),
+        (ScoredCandidate(one.symbol, True, True, one.composite) for one in board.cards),
         correlation,
         10,
         SETTINGS,

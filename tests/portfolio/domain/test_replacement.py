@@ -8,7 +8,7 @@ import pytest
 
 from app.configuration.domain.model import Configuration, ReplacementSettings
 from app.market.domain.sectors import UNCLASSIFIED
-from app.portfolio.domain.candidate_selection import Candidate
+from app.portfolio.domain.candidate_selection import ScoredCandidate
 from app.portfolio.domain.replacement import (
     Comparison,
     ConfirmationCount,
@@ -44,7 +44,7 @@ def outgoing(symbol: str = "OLD", z: float | None = 0.5, **changed: Any) -> Outg
 
 def entrant(symbol: str, *, tradeable: bool = True, **changed: Any) -> IncomingCandidate:
     one = side(symbol, **changed)
-    return IncomingCandidate(one, Candidate(symbol, tradeable, True, one.score))
+    return IncomingCandidate(one, ScoredCandidate(symbol, tradeable, True, one.score))
 
 
 def test_dearer_funding_over_the_horizon_is_a_cost() -> None:

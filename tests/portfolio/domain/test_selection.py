@@ -4,7 +4,11 @@ from dataclasses import replace
 
 from app.configuration.domain.model import Configuration
 from app.market.domain.sectors import UNCLASSIFIED
-from app.portfolio.domain.candidate_selection import Candidate, Refusal, select_candidates
+from app.portfolio.domain.candidate_selection import (
+    CandidateRefusal,
+    ScoredCandidate,
+    select_candidates,
+)
 
 SETTINGS = Configuration()
 RHO = {frozenset("AB"): 0.71, frozenset("AC"): 0.7, frozenset("AD"): -0.99}
@@ -16,8 +20,8 @@ def correlation(a: str, b: str) -> float | None:
 
 def candidate(
     symbol: str, score: float | None = 0.9, sector: str = UNCLASSIFIED, **changed: bool
-) -> Candidate:
-    return Candidate(
+) -> ScoredCandidate:
+    return ScoredCandidate(
         symbol, changed.get("is_tradeable", True), changed.get("is_fresh", True), score, sector
     )
 
@@ -41,12 +45,12 @@ def test_best_first_and_each_refusal_says_why() -> None:
     )
     assert chosen.chosen == ("A", "C", "D")
     assert [(one.symbol, one.reason, one.conflicting_symbol) for one in chosen.refused] == [
-        ("P", Refusal.NOT_TRADEABLE, None),
-        ("S", Refusal.STALE, None),
-        ("N", Refusal.NO_SCORE, None),
-        ("B", Refusal.CORRELATION_LIMIT, "A"),
-        ("X", Refusal.CORRELATION_UNKNOWN, "A"),
-        ("E", Refusal.LOW_SCORE, None),
+        ("P", CandidateRefusal.NOT_TRADEABLE, None),
+        ("S", CandidateRefusal.STALE, None),
+        ("N", CandidateRefusal.NO_SCORE, None),
+        ("B", CandidateRefusal.CORRELATION_LIMIT, "A"),
+        ("X", CandidateRefusal.CORRELATION_UNKNOWN, "A"),
+        ("E", CandidateRefusal.LOW_SCORE, None),
     ]
     assert chosen.refused[3].correlation == 0.71
 
@@ -62,7 +66,7 @@ def test_a_sector_takes_no_more_than_its_limit_and_the_next_one_comes_in() -> No
     )
     assert found.chosen == ("A", "C", "G", "H", "I", "J")  # what nobody classified is no sector
     (refused,) = found.refused
-    assert (refused.symbol, refused.reason) == ("F", Refusal.SECTOR_LIMIT)
+    assert (refused.symbol, refused.reason) == ("F", CandidateRefusal.SECTOR_LIMIT)
 
 
 def test_it_stops_when_there_are_enough() -> None:

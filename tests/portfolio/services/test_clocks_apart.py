@@ -24,8 +24,8 @@ from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.rebalance_runs import RebalanceRequest, RebalanceRuns
 from app.portfolio.services.views import MemberView
 from tests.alerts.services.test_notifications import Office, Receiver, change
-from tests.support.desk import SYMBOLS, WHO, Desk
-from tests.support.running import settings_for
+from tests.support.service_in_process import settings_for
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 # A file has one process; only PostgreSQL is shared.
 pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
@@ -122,15 +122,15 @@ async def test_T04_what_was_delivered_is_stamped_and_dropped_by_the_databases_cl
     database: Database,
 ) -> None:
     office, receiver = Office(database), Receiver()
-    couriers = [office.another(), office.another()]
-    for dispatcher, ahead in zip(couriers, (-APART, APART), strict=True):
+    dispatchers = [office.another(), office.another()]
+    for dispatcher, ahead in zip(dispatchers, (-APART, APART), strict=True):
         dispatcher.clock, dispatcher.shared = lambda by=ahead: office.now + by, database_time  # type: ignore[misc]  # bound now
     async with database.read() as unit:
         at = await database_time(unit)
     office.now = at
     async with receiver.listening() as url:
         await office.channel("desk", url)
-        for number, dispatcher in enumerate(couriers):
+        for number, dispatcher in enumerate(dispatchers):
             await office.publish(change(number))
             await office.work(dispatcher)
     told = await office.notifications.log(None, 9)
@@ -142,7 +142,7 @@ async def test_T04_what_was_delivered_is_stamped_and_dropped_by_the_databases_cl
         office.notifications,
         idempotency=IdempotentExecutor(database, lambda: at + APART, database_time),
     )
-    assert await fast.forget_old(APART / 2) == 0, "it was told a moment ago"
+    assert await fast.delete_old(APART / 2) == 0, "it was told a moment ago"
     stream = EventStream(database, lambda: at + APART, Metrics(), shared=database_time)
     async with database.write() as unit:
         unit.publish_after_commit(PlanCreated("run", 1, 0, at))

@@ -14,8 +14,8 @@ from app.portfolio.domain.replacement import ReplacementBlock
 from app.portfolio.services.decision_context import ElapsedTime
 from app.portfolio.services.replacement import ReplacementResult
 from app.signals.domain.models import SignalState
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
-from tests.support.signal_world import claim
+from tests.support.signal_fixtures import claim
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)

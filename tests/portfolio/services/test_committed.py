@@ -28,7 +28,7 @@ from tests.portfolio.services.test_reads_from_memory import (
     anew,
     read,
 )
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 
 async def _watched(desk: Desk) -> None:

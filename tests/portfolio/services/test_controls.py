@@ -7,11 +7,11 @@ import pytest
 
 from app.foundation.errors import Code, ConflictError, NotFoundError, RefusedError
 from app.market.domain.models import Interval
-from app.portfolio.domain.candidate_selection import Refusal
+from app.portfolio.domain.candidate_selection import CandidateRefusal
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.services.tradeability import BAN, SWITCH
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 
 async def version(desk: Desk) -> int:
@@ -124,7 +124,7 @@ async def test_a_watched_symbol_shows_where_it_stands_and_what_keeps_it_out(desk
     assert one.distance == pytest.approx(weakest - 0.69)
     assert (one.lock.reason, one.is_member, one.refused) == ("new chain", False, None)
     assert other.refused is not None
-    assert other.refused.reason is Refusal.LOW_SCORE
+    assert other.refused.reason is CandidateRefusal.LOW_SCORE
     # With a place free only the threshold counts; a copy of a member is too close to it.
     await desk.portfolio.remove(SYMBOLS[9], "room", WHO)
     assert desk.market.panels[Interval.DAY].symbols[21] == near
@@ -135,7 +135,7 @@ async def test_a_watched_symbol_shows_where_it_stands_and_what_keeps_it_out(desk
     assert (one.distance or 0.0) < 0.0
     assert one.refused is not None
     assert (one.refused.reason, one.refused.conflicting_symbol) == (
-        Refusal.CORRELATION_LIMIT,
+        CandidateRefusal.CORRELATION_LIMIT,
         SYMBOLS[0],
     )
     # It forbids nothing, and ends like any other lock.

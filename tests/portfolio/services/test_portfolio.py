@@ -20,15 +20,15 @@ from app.foundation.idempotency import Command
 from app.market.domain.models import ContractStatus, Interval
 from app.market.domain.symbols import SymbolIndex
 from app.market.storage.symbols import SymbolRecord, SymbolRepository
-from app.portfolio.domain.candidate_selection import Refusal
+from app.portfolio.domain.candidate_selection import CandidateRefusal
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.event_log import fold_events
 from app.portfolio.domain.models import FULL, faults
 from app.portfolio.services.rebalance_runs import RebalanceRequest
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk, panel, symbol_id
 from tests.support.portfolios import contract
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk, panel, symbol_id
 
 
 async def refused_code(call: Awaitable[object]) -> Code:
@@ -81,10 +81,10 @@ async def test_each_refusal_of_the_choice_has_its_reason(desk: Desk) -> None:
     done = await desk.portfolio.initialize(None, "start", WHO)
     assert done.result is not None
     assert {one.symbol: one.reason for one in done.result.refused} == {
-        SYMBOLS[1]: Refusal.CORRELATION_LIMIT,
-        SYMBOLS[2]: Refusal.CORRELATION_UNKNOWN,
-        SYMBOLS[3]: Refusal.NOT_TRADEABLE,
-        SYMBOLS[4]: Refusal.STALE,
+        SYMBOLS[1]: CandidateRefusal.CORRELATION_LIMIT,
+        SYMBOLS[2]: CandidateRefusal.CORRELATION_UNKNOWN,
+        SYMBOLS[3]: CandidateRefusal.NOT_TRADEABLE,
+        SYMBOLS[4]: CandidateRefusal.STALE,
     }
     assert len(await desk.members()) == 10
 
@@ -101,7 +101,7 @@ async def test_nobody_qualifies_and_nothing_is_written(desk: Desk) -> None:
     desk.score(dict.fromkeys(SYMBOLS, 0.3))
     done = await desk.portfolio.initialize(None, "start", WHO)
     assert done.result is not None
-    assert {one.reason for one in done.result.refused} == {Refusal.LOW_SCORE}
+    assert {one.reason for one in done.result.refused} == {CandidateRefusal.LOW_SCORE}
     assert (await desk.portfolio.view()).portfolio.version == 0
     assert await desk.queries.history(None, 10) == ()
 
@@ -175,13 +175,13 @@ async def test_a_sector_that_is_full_lets_nobody_in(desk: Desk) -> None:
     members = await desk.members()
     assert members == [*SYMBOLS[:4], *SYMBOLS[6:12]]  # the next best in place of two more memes
     passed_over = {one.symbol: one.reason for one in made.refused}
-    assert passed_over == dict.fromkeys(SYMBOLS[4:6], Refusal.SECTOR_LIMIT)
+    assert passed_over == dict.fromkeys(SYMBOLS[4:6], CandidateRefusal.SECTOR_LIMIT)
     await desk.portfolio.remove(SYMBOLS[11], "room", WHO)
     assert await refused_code(desk.portfolio.add(SYMBOLS[20], "try", WHO)) is Code.SECTOR_LIMIT
     await desk.controls.lock(SYMBOLS[20], LockKind.WATCH, "a fifth", None, WHO)
     (watched,) = (await desk.controls.watch_list()).lines
     assert watched.refused is not None
-    assert watched.refused.reason is Refusal.SECTOR_LIMIT
+    assert watched.refused.reason is CandidateRefusal.SECTOR_LIMIT
     await desk.configuration.put({"replacement": {"max_per_sector": 5}}, "more", WHO)
     assert (await desk.portfolio.add(SYMBOLS[20], "fits", WHO)).result
 
@@ -212,7 +212,7 @@ async def test_adding_needs_fresh_members_but_removing_does_not(desk: Desk) -> N
 
 async def test_remove_by_contract_when_the_registry_knows_nothing(desk: Desk) -> None:
     await desk.filled(2)
-    desk.market.names = type(desk.market.names).of(())
+    desk.market.names = type(desk.market.names).from_contracts(())
     gone = (await desk.portfolio.remove("c01usdtm", "out", WHO)).result
     assert gone is not None
     assert gone.member.symbol == SYMBOLS[1]
@@ -406,7 +406,7 @@ async def with_market(desk: Desk) -> None:
     one = contract()
     await desk.open()
     known = [(entry.symbol_id, entry.contract) for entry in desk.market.names.entries]
-    desk.market.names = SymbolIndex.of([*known, (symbol_id(60), one)])
+    desk.market.names = SymbolIndex.from_contracts([*known, (symbol_id(60), one)])
     record = SymbolRecord(symbol_id(60), "BTCUSDT", one, "layer-1", "large", NOW, NOW, None)
     async with desk.database.write() as unit:
         await unit.get(SymbolRepository).save([record], NOW)

@@ -21,7 +21,7 @@ from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.returns import SinceInclusion
 from app.portfolio.domain.risk import compute_risk
 from app.scoring.domain.board import Board, Card
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk, panel
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk, panel
 
 
 def _grown(desk: Desk, interval: Interval, bars: int, step: float) -> None:
@@ -179,7 +179,7 @@ async def test_analytics_and_report_tell_the_same_of_the_weights_in_force_each_d
     assert last is not None
     assert told.growth == pytest.approx(float(last) - 1.0)
     # Who left counts as long as it was held, and who came in from then on.
-    held = [set(step.weights) for step in (await desk.performance.track()).changes]
+    held = [set(step.weights) for step in (await desk.performance.load_history()).changes]
     assert (SYMBOLS[0] in held[0], SYMBOLS[0] in held[-1], SYMBOLS[30] in held[-1]) == (
         True,
         False,
@@ -196,7 +196,7 @@ async def test_the_report_attributes_all_of_its_equity_though_time_passes_meanwh
     context = replace(desk.performance.contexts, clock=lambda: next(moments))
     report = await ReportService(replace(desk.performance, contexts=context)).report(None, None)
     (index,) = report.ledgers
-    assert index.end_at == report.made_at == report.days[-1].at
+    assert index.end_at == report.created_at == report.days[-1].at
     assert index.change == (report.days[-1].equity or 0) - 1 > 0
 
 
@@ -255,7 +255,10 @@ async def test_the_active_return_of_what_is_not_known_is_null_with_its_reason(de
     await desk.filled(2)
     desk.later(hours=3)
     _, young, _ = await desk.performance.attribution(30)
-    assert (young.active, young.reason) == (None, "no whole day was held in the period")
+    assert (young.active, young.reason) == (
+        None,
+        "there was no whole day with a position in the period",
+    )
     desk.later(days=4)
     whole = panel(Interval.DAY, desk.now)
     lost = whole.close.copy()

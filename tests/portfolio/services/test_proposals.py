@@ -18,7 +18,7 @@ from app.portfolio.domain.rebalance_run import RunState
 from app.portfolio.services.proposals import ProposalView
 from app.portfolio.services.rebalance_runs import RebalanceRequest
 from tests.conftest import MakeDatabase
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 OPERATOR = Command("kim", "request-2")
 
@@ -143,8 +143,8 @@ async def test_an_approval_carries_it_out_and_says_what_came_of_it(careful: Desk
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
-        ({SYMBOLS[0]: 0.98}, "Nothing calls for a rebalance now."),
-        ({SYMBOLS[0]: 0.61, SYMBOLS[1]: 0.30}, "The plan of this moment is proposed."),
+        ({SYMBOLS[0]: 0.98}, "No rebalance is needed now."),
+        ({SYMBOLS[0]: 0.61, SYMBOLS[1]: 0.30}, "The current plan is proposed."),
     ],
 )
 async def test_targets_that_have_moved_too_far_are_not_what_was_approved(

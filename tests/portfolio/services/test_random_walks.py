@@ -16,7 +16,7 @@ from app.portfolio.domain.models import faults
 from app.portfolio.services.change_recorder import BrokenInvariantError
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 
 async def _step(desk: Desk, dice: Random) -> None:

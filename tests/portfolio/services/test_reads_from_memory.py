@@ -24,7 +24,7 @@ from app.portfolio.storage.replacements import ReplacementRepository
 from app.trading.services.position_sizing import Tradeable
 from app.trading.services.safety import SafetyReport
 from tests.conftest import PATIENT, MakeDatabase
-from tests.support.desk import SYMBOLS, WHO, Desk, panel
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, panel
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)

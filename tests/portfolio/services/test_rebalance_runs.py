@@ -20,7 +20,7 @@ from app.portfolio.domain.rebalance_run import (
 )
 from app.portfolio.services.rebalance_runs import RebalanceRequest, RebalanceResult, StepRecorder
 from app.portfolio.storage.history import HistoryRepository
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 TICK = NOW.replace(minute=0)
 LATE = timedelta(seconds=30)

@@ -12,13 +12,13 @@ from app.configuration.domain.model import WeightingMethod
 from app.foundation.errors import Code, ConflictError, PreconditionFailedError, UnavailableError
 from app.foundation.idempotency import Command
 from app.market.domain.models import Book, ContractStatus, Level
-from app.market.domain.price_quarantine import Doubt
+from app.market.domain.price_quarantine import QuarantineReason
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.rebalance_plan import Trigger
 from app.portfolio.domain.weighting import WeightRole
 from app.portfolio.services.rebalance_runs import RebalanceResult
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 
 async def rebalanced(desk: Desk, **options: Any) -> RebalanceResult:
@@ -396,7 +396,7 @@ async def test_a_member_without_a_believed_price_is_not_traded_by_the_lot_rule(d
     assert SYMBOLS[0] not in {one.symbol for one in made.plan.changes}
     assert SYMBOLS[1] in {one.symbol for one in made.plan.changes}
     assert SYMBOLS[0] in made.plan.held_back
-    desk.quote(SYMBOLS[0], mark=Decimal(10), doubt=Doubt.MARK_OFF_INDEX)
+    desk.quote(SYMBOLS[0], mark=Decimal(10), quarantine_reason=QuarantineReason.MARK_OFF_INDEX)
     doubted = await rebalanced(desk, dry_run=True, account_balance=Decimal(10_000))
     assert doubted.lots is not None
     assert doubted.lots.lots[SYMBOLS[0]] is None

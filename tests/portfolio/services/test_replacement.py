@@ -24,7 +24,7 @@ from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import ControlRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.storage.runs import ScoringRepository
-from tests.support.desk import SYMBOLS, WHO, Desk, book, funding, symbol_id
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, book, funding, symbol_id
 
 WEAKEST, SECOND = SYMBOLS[9], SYMBOLS[8]  # of the ten members
 PLANTED = SYMBOLS[30]

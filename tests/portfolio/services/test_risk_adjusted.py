@@ -8,7 +8,7 @@ from app.configuration.domain.model import WeightingMethod
 from app.portfolio.domain.rebalance_plan import Trigger
 from app.portfolio.domain.weighting import Flag
 from tests.portfolio.services.test_rebalancing import rebalanced
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 
 async def test_a_band_by_cost_saves_the_trades_of_those_who_stand_inside_it(desk: Desk) -> None:

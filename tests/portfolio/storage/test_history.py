@@ -12,7 +12,7 @@ from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.event_log import EventType, find_chain_faults
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
-from tests.support.worlds import LATER, STAMP, draft
+from tests.support.stored_values import LATER, STAMP, draft
 
 
 async def _append(database: Database, *symbols: str) -> None:

@@ -10,7 +10,7 @@ from app.foundation.errors import Code, ConflictError, ServiceError
 from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.models import EMPTY, FULL, Portfolio
 from app.portfolio.storage.portfolio import Departure, MembershipStatus, PortfolioRepository
-from tests.support.worlds import LATER, T0, listed, member, portfolio, symbol_id
+from tests.support.stored_values import LATER, T0, listed, member, portfolio, symbol_id
 
 
 @pytest.fixture(autouse=True)

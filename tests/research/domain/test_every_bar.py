@@ -58,7 +58,7 @@ def test_each_bar_of_a_history_is_scored_as_it_would_be_alone(
     symbols: int, spec: AlgorithmSpec
 ) -> None:
     field = bars(150, symbols)
-    every = composite_at_every_bar(*field, spec, least=40)
+    every = composite_at_every_bar(*field, spec, min_bars=40)
     assert np.isfinite(every[-1]).any()
     for row in (0, 38, 39, 63, 64, 90, 127, 128, 149):
         np.testing.assert_allclose(every[row], alone(field, row, spec, 40), rtol=0, atol=1e-12)
@@ -66,7 +66,7 @@ def test_each_bar_of_a_history_is_scored_as_it_would_be_alone(
 
 def test_later_bars_change_nothing_of_what_came_before() -> None:
     field = bars(150, 20)
-    whole = composite_at_every_bar(*field, SPEC, least=40)
+    whole = composite_at_every_bar(*field, SPEC, min_bars=40)
     for end in (1, 64, 101):
-        part = composite_at_every_bar(*cut(field, end), SPEC, least=40)
+        part = composite_at_every_bar(*cut(field, end), SPEC, min_bars=40)
         np.testing.assert_array_equal(part, whole[:end])

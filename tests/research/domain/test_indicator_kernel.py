@@ -15,7 +15,7 @@ from app.research.domain.kernels import (
     BAND_POSITION,
     HISTOGRAM,
     INDICATORS,
-    RANKED_ROWS,
+    RANK_ROWS,
     RSI,
     WIDTH,
     Kernel,
@@ -23,7 +23,7 @@ from app.research.domain.kernels import (
     initial_state,
     macd_in_ranges,
     normal_scores,
-    ranked_rows,
+    rank_rows,
 )
 from app.scoring.domain import indicators as plain
 from app.scoring.domain.factors import rank_to_normal, rounded_significant
@@ -275,7 +275,7 @@ def test_golden_btc_in_closed_form() -> None:
     golden(last_of(every_bar(ADD_BARS, *field), field[2]), expected, 1e-6)
 
 
-@pytest.mark.parametrize("of", [ranked_rows, RANKED_ROWS])
+@pytest.mark.parametrize("of", [rank_rows, RANK_ROWS])
 def test_ranks_of_rows_are_those_of_each_row_alone(of: Kernel[..., None]) -> None:
     dice = np.random.default_rng(5)
     values = np.round(dice.normal(size=(12, 30)), 1)  # many ties

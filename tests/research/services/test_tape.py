@@ -25,10 +25,16 @@ from app.adapters.kucoin.recording.entries import (
 from app.adapters.kucoin.recording.stream import ReplayedStream
 from app.configuration.domain.model import Configuration, IntervalSettings
 from app.configuration.domain.sections import FeedSettings
-from app.market.domain.stream import Topic, TopicKind
-from app.research.domain.recording import BoardLine, EndOfTapeError, Schedule, Step, TapeError
-from app.research.services.recording import LiveSteps
-from tests.support.taping import Act, StreamStudio, Studio, alone, replayed
+from app.market.domain.stream import StreamTopic, TopicKind
+from app.research.domain.recording import (
+    BoardFingerprint,
+    EndOfRecordingError,
+    RecordingError,
+    Schedule,
+    SessionStep,
+)
+from app.research.services.recording import LiveSession
+from tests.support.recording_fixtures import Act, StreamStudio, Studio, alone, replayed
 
 pytestmark = pytest.mark.xdist_group("tape")  # one recording for all of them
 
@@ -177,7 +183,7 @@ async def test_a_tape_that_asks_something_else_is_not_guessed_at(
             else one
         ),
     )
-    with pytest.raises(TapeError, match="elsewhere"):
+    with pytest.raises(RecordingError, match="elsewhere"):
         await replayed(path)
 
 
@@ -228,14 +234,14 @@ async def test_a_tape_is_never_written_over(studio: Studio) -> None:
         (b"", "is no tape"),
         (b"PAR1 something else", "is no tape"),
         (MAGIC.replace(b"1", b"2"), "another version"),
-        (MAGIC, "holds nothing"),
-        (MAGIC + b"\x08\x00", "holds nothing"),
+        (MAGIC, "is empty"),
+        (MAGIC + b"\x08\x00", "is empty"),
     ],
 )
 async def test_what_is_no_tape_is_named_so(content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / "some.tape"
     path.write_bytes(content)
-    with pytest.raises(TapeError, match=said):
+    with pytest.raises(RecordingError, match=said):
         await replayed(path)
 
 
@@ -250,10 +256,10 @@ class Notes:
     def monotonic(self) -> float:
         return self.now
 
-    def began(self, step: Step) -> None:
+    def record_step(self, step: SessionStep) -> None:
         self.seen.append(step.value)
 
-    def scored(self, board: BoardLine) -> None:
+    def record_board(self, board: BoardFingerprint) -> None:
         raise AssertionError(board)
 
     def flush(self) -> None:
@@ -262,10 +268,10 @@ class Notes:
     def drain(self) -> None:
         self.seen.append("drain")
 
-    def catching_up(self) -> None:
+    def begin_catch_up(self) -> None:
         self.is_behind = False
 
-    def caught_up(self, error: object) -> None:
+    def end_catch_up(self, error: object) -> None:
         self.seen.append(f"caught up: {error}")
 
     async def wait(self, seconds: float) -> None:
@@ -275,17 +281,17 @@ class Notes:
 
 async def test_before_it_waits_all_is_safe_and_what_was_told_comes_before_each_step() -> None:
     notes = Notes()
-    steps = LiveSteps(
-        Schedule(IntervalSettings()), notes, notes, notes.monotonic, notes.wait, for_s=20.0
+    steps = LiveSession(
+        Schedule(IntervalSettings()), notes, notes, notes.monotonic, notes.wait, duration_s=20.0
     )  # fmt: skip
-    assert await steps.next() is Step.FILL
-    steps.ended(Step.FILL, None)
-    assert await steps.next() is Step.SCORING
+    assert await steps.next() is SessionStep.FILL
+    steps.finish_step(SessionStep.FILL, None)
+    assert await steps.next() is SessionStep.SCORING
     notes.is_behind = True
-    assert await steps.next() is Step.CATCH_UP
-    steps.ended(Step.CATCH_UP, None)
-    assert await steps.next() is Step.BOOKS
-    with pytest.raises(EndOfTapeError):
+    assert await steps.next() is SessionStep.CATCH_UP
+    steps.finish_step(SessionStep.CATCH_UP, None)
+    assert await steps.next() is SessionStep.BOOKS
+    with pytest.raises(EndOfRecordingError):
         await steps.next()
     assert notes.seen == [
         *("first_fill", "drain", "scoring", "drain", "catch_up", "caught up: None"),
@@ -294,7 +300,10 @@ async def test_before_it_waits_all_is_safe_and_what_was_told_comes_before_each_s
 
 
 def test_what_the_recorded_stream_has_lost_the_played_one_has_not_either() -> None:
-    stream, first, second = ReplayedStream(), *(Topic(TopicKind.QUOTE, code) for code in (ETH, "X"))
+    stream, first, second = (
+        ReplayedStream(),
+        *(StreamTopic(TopicKind.QUOTE, code) for code in (ETH, "X")),
+    )
     stream.apply(LiveTopicsChanged(1.0, ((first, 1.0), (second, 1.0)), ()))
     stream.apply(LiveTopicsChanged(2.0, (), (first,)))
     assert stream.live() == {second: 1.0}, "a reconnect: nothing of it is believed meanwhile"

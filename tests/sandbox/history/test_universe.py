@@ -70,3 +70,5 @@ def test_a_short_list_keeps_the_odd_and_the_liquid() -> None:
         "ETHUSDTM",
     ]
     assert select_contracts(listings, None) == select_contracts(listings, 5_000) == list(range(556))
+    for count in range(1, 557):
+        assert len(set(select_contracts(listings, count))) == count

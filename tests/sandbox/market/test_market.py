@@ -157,10 +157,10 @@ def test_hours_move_with_the_market(whole: Shop) -> None:
 def test_time_after_the_known_future_stands_still(small: Shop) -> None:
     exchange = small.exchange
     exchange.clock.set(exchange.market.end_ms - 1)
-    assert not exchange.over
+    assert not exchange.is_over
     before = exchange.contracts.tickers(exchange.clock.now_ms(), [0])
     exchange.clock.set(exchange.market.end_ms + 10 * DAY_MS)
-    assert bool(exchange.over)
+    assert bool(exchange.is_over)
     assert exchange.contracts.tickers(exchange.clock.now_ms(), [0]) == before
 
 

@@ -18,7 +18,7 @@ from tests.sandbox.streaming import Json, Line, bullet, control, line, look
 Client = TestClient[Any, Any]
 RECORDED = Path(__file__).resolve().parents[3] / "../shared/kucoin/recorded"
 recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="no recorded payloads beside the tree")
-# Told apart since 2024: whose orders they were.
+# MarketUpdate apart since 2024: whose orders they were.
 GONE = {"makerUserId", "takerUserId"}
 
 # s text, n number, [..] a list of; by topic and subject.
@@ -158,7 +158,7 @@ async def test_a_replay_streams_until_its_market_ends(tmp_path: Path) -> None:
         first = await replayed(client, one, 0.0, clock)
         assert await replayed(client, one, 2.0, clock) != first
         last = await replayed(client, one, 3 * DAY_MS / 1000, clock)
-        assert exchange.over
+        assert exchange.is_over
         ticks = (await look(client))["tally"]["ticks"]
         clock[0] += 60.0
         await one.answer(type="ping")

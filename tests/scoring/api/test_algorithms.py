@@ -16,9 +16,9 @@ from app.scoring.api import routes
 from app.scoring.services.service import Scoring
 from tests.scoring.services.test_replay import IDS, INPUTS, changed, stored
 from tests.scoring.services.test_scoring import Bench, Market
-from tests.support.desk import Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
+from tests.support.trading_desk import Desk
 
 PATH = f"{PREFIX}/scoring/algorithms"
 OWN = f"{PATH}/cross_sectional"
@@ -176,7 +176,7 @@ async def test_D06_a_score_keeps_its_input_hash_when_a_candle_is_revised(
     assert (await client.get(run)).json() == before, "nothing of it has changed"
     symbol = INPUTS.daily.symbols[3]
     async with bench.database.read() as unit:
-        (kept,) = await unit.get(CandleRevisionRepository).of(IDS[symbol], Interval.DAY)
+        (kept,) = await unit.get(CandleRevisionRepository).all(IDS[symbol], Interval.DAY)
         held = (await unit.get(CandleRepository).load([IDS[symbol]], Interval.DAY))[IDS[symbol]]
     assert kept.values["close"] == INPUTS.daily.close[-1, 3]
     assert held.close[-1] == revised.close[-1, 3]

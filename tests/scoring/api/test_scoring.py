@@ -14,14 +14,14 @@ from app.configuration.domain.sections import Source
 from app.foundation.sql.database import Database
 from app.market.domain.panel import COVERING
 from app.scoring.api import routes
-from app.scoring.domain.counterfactual import Change
+from app.scoring.domain.counterfactual import FactorChange
 from app.scoring.domain.factors import FACTORS
 from app.scoring.services.service import Scoring
 from app.scoring.storage.runs import ScoringRepository
 from tests.scoring.domain.test_counterfactual import SPEC, board_of, rank_of, supposing
 from tests.scoring.services.test_scoring import INPUTS, NOW, Bench, Market, older
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
+from tests.support.problem_assertions import problem
 from tests.support.scoring_inputs import make_inputs
 
 SCORING = f"{PREFIX}/scoring"
@@ -226,7 +226,7 @@ async def test_explain_adds_up(client: httpx2.AsyncClient, bench: Bench) -> None
     bench.market.inputs = make_inputs(8, daily=120, hourly=260)
     await bench.scoring.calculate()
     few = (await client.get(f"{SCORING}/symbol/BTCUSDT/explain")).json()
-    measured = {one.pop("of"): one for one in few["fixed_moments"]}
+    measured = {one.pop("name"): one for one in few["fixed_moments"]}
     assert {"rsi_14", "risk", "composite"} < measured.keys()
     day = board.as_of.date().isoformat()
     told = {name: measured["composite"][name] for name in ("symbols", "days", "first", "last")}
@@ -241,18 +241,18 @@ async def test_explain_says_what_it_takes_to_enter_the_first_places(
     board = await bench.scoring.calculate()
     symbol = board.cards[9].symbol
     path = f"{SCORING}/symbol/{symbol}/explain"
-    entry = (await client.get(path, params={"top": "4"})).json()["entry"]
+    entry = (await client.get(path, params={"top": "4"})).json()["counterfactual"]
     assert (entry["top"], entry["rank"], entry["is_reachable"]) == (4, 10, True)
-    changes = [Change(**one) for one in entry["changes"]]
-    steady = bench.scoring.reliability.of(INPUTS, SPEC)
+    changes = [FactorChange(**one) for one in entry["changes"]]
+    steady = bench.scoring.score_reliability.reliability(INPUTS, SPEC)
     for share, there in ((1.0, True), (0.5, False)):
         supposed = board_of(INPUTS, supposing(symbol, changes, share), steady)
         assert (rank_of(supposed, symbol) <= 4) is there
-    again = (await client.get(path, params={"top": "4"})).json()["entry"]
+    again = (await client.get(path, params={"top": "4"})).json()["counterfactual"]
     assert again == entry
-    already = (await client.get(path)).json()["entry"]
+    already = (await client.get(path)).json()["counterfactual"]
     assert already == {"top": 10, "rank": 10, "is_reachable": True, "changes": []}
-    assert (await client.get(f"{SCORING}/symbol/ZUSDT/explain")).json()["entry"] is None
+    assert (await client.get(f"{SCORING}/symbol/ZUSDT/explain")).json()["counterfactual"] is None
     problem(await client.get(path, params={"top": "0"}), 422, "validation_failed")
 
 

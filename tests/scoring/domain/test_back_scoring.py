@@ -12,7 +12,7 @@ from app.market.domain.panel import FIELDS, Panel
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.factors import FACTORS
-from app.scoring.domain.score_stability import back_scores, noise_of_level, reliability
+from app.scoring.domain.score_stability import back_scores, reliability, weekly_noise
 from tests.support.scoring_inputs import make_inputs
 
 INPUTS = make_inputs(14)
@@ -52,14 +52,24 @@ def test_only_daily_candles_are_needed_and_their_weights_stay_in_proportion() ->
     assert (back_scores(INPUTS.daily, replace(SPEC, weights=half), 0)[0] != found).any()
 
 
+def test_the_market_is_scored_in_the_past_without_what_compares_it_with_itself() -> None:
+    """Most of the risk weight is such: it leaves the denominator of the market's own coverage."""
+    factors = tuple(replace(one, weight=5.0) if one.against_market else one for one in SPEC.factors)
+    found = back_scores(INPUTS.daily, replace(SPEC, factors=factors), 2)
+    assert np.isfinite(found[:, INPUTS.symbols.index("BTCUSDT")]).all()
+    alone = {**dict.fromkeys(SPEC.weights, 0.0), Family.RISK: 1.0}
+    only = replace(SPEC, factors=factors, weights=alone)
+    assert np.isfinite(back_scores(INPUTS.daily, only, 2)).all()
+
+
 def test_noise_is_the_deviation_of_weekly_changes_over_the_root_of_two() -> None:
     scores = back_scores(INPUTS.daily, SPEC, 20)
     weekly = np.array([scores[row + 7] - scores[row] for row in range(14)])
-    np.testing.assert_allclose(noise_of_level(scores), weekly.std(axis=0, ddof=1) / 2**0.5)
+    np.testing.assert_allclose(weekly_noise(scores), weekly.std(axis=0, ddof=1) / 2**0.5)
     few = scores.copy()
     few[:5, 2] = np.nan
-    assert np.isnan(noise_of_level(few)).tolist() == [at == 2 for at in range(14)]
-    assert np.isnan(noise_of_level(scores[:7])).all()
+    assert np.isnan(weekly_noise(few)).tolist() == [at == 2 for at in range(14)]
+    assert np.isnan(weekly_noise(scores[:7])).all()
 
 
 def test_reliability_by_hand() -> None:

@@ -9,7 +9,7 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Family
 from app.scoring.domain.composite import AlgorithmSpec, composite_scores, contributions
 from app.scoring.domain.factors import FACTORS
-from app.scoring.domain.historical_moments import Moments, by_moments
+from app.scoring.domain.historical_moments import Moments, standardize_by_moments
 
 NAN = float("nan")
 WEIGHTS = Configuration().family_weights
@@ -145,7 +145,10 @@ def test_who_has_one_to_nine_values_is_too_few_to_rank_and_who_has_none_is_not()
     raw = raw_values(missing=0.0)
     for row, many in enumerate((0, 1, 9, 10)):
         raw[row, many:] = NAN
-    assert composite_scores(raw, SPEC).too_few(raw, SPEC) == {FACTORS[1].name, FACTORS[2].name}
+    assert composite_scores(raw, SPEC).unranked_names(raw, SPEC) == {
+        FACTORS[1].name,
+        FACTORS[2].name,
+    }
 
 
 def test_sums_that_differ_by_a_rounding_share_a_rank_and_others_do_not() -> None:
@@ -160,7 +163,7 @@ def test_sums_that_differ_by_a_rounding_share_a_rank_and_others_do_not() -> None
 
 
 def test_moments_say_how_far_from_their_mean_in_their_own_spread() -> None:
-    found = by_moments(np.array([5.0, 9.0, 1.0, 400.0]), Moments(5.0, 4.0))
+    found = standardize_by_moments(np.array([5.0, 9.0, 1.0, 400.0]), Moments(5.0, 4.0))
     np.testing.assert_allclose(found, [0.0, 1.0, -1.0, 3.0])
 
 
@@ -184,7 +187,7 @@ def test_a_duplicate_factor_that_splits_the_weight_changes_nothing() -> None:
 
 
 def test_specification_refuses_what_makes_no_sense() -> None:
-    with pytest.raises(ValueError, match="above zero"):
+    with pytest.raises(ValueError, match="must be positive"):
         Moments(0.0, 0.0)
     with pytest.raises(ValueError, match="add up to 1"):
         AlgorithmSpec("default", dict.fromkeys(Family, 0.3))

@@ -14,7 +14,7 @@ from app.market.domain.models import Floats
 from app.market.domain.panel import ScoringInputs
 from app.scoring.domain.board import Board, CardStatus
 from app.scoring.domain.composite import AlgorithmSpec
-from app.scoring.domain.counterfactual import Change, entry
+from app.scoring.domain.counterfactual import FactorChange, find_counterfactual
 from app.scoring.domain.engine import score
 from app.scoring.domain.factors import FACTORS, Factor
 from app.scoring.domain.historical_moments import HistoricMoments
@@ -30,7 +30,7 @@ def board_of(
     steady: Floats | None = None,
     earlier: Mapping[str, HistoricMoments] = MappingProxyType({}),
 ) -> Board:
-    return score(inputs, spec, steady, earlier).issued(
+    return score(inputs, spec, steady, earlier).to_board(
         run_id="00000000-0000-4000-8000-000000000001",
         algorithm="default",
         algorithm_version=1,
@@ -45,7 +45,7 @@ def board_of(
 BOARD = board_of()
 
 
-def supposing(symbol: str, changes: Sequence[Change], share: float) -> AlgorithmSpec:
+def supposing(symbol: str, changes: Sequence[FactorChange], share: float) -> AlgorithmSpec:
     """The same algorithm in a world where `symbol` measures what is supposed of it."""
     needed = {one.factor: one.raw + share * (one.needed - one.raw) for one in changes}
 
@@ -74,7 +74,7 @@ def rank_of(board: Board, symbol: str) -> int:
 @pytest.mark.parametrize("top", [3, 5])
 def test_the_change_brings_it_there_and_half_of_it_does_not(place: int, top: int) -> None:
     symbol = BOARD.cards[place - 1].symbol
-    found = entry(BOARD, FACTORS, symbol, top)
+    found = find_counterfactual(BOARD, FACTORS, symbol, top)
     assert found is not None
     assert (found.top, found.rank) == (top, place)
     assert found.changes
@@ -83,7 +83,7 @@ def test_the_change_brings_it_there_and_half_of_it_does_not(place: int, top: int
 
 
 def test_one_factor_is_told_where_one_is_enough() -> None:
-    close = entry(BOARD, FACTORS, BOARD.cards[5].symbol, 5)
+    close = find_counterfactual(BOARD, FACTORS, BOARD.cards[5].symbol, 5)
     assert close is not None
     assert len(close.changes) == 1
     factor = {one.name: one for one in FACTORS}[close.changes[0].factor]
@@ -92,20 +92,22 @@ def test_one_factor_is_told_where_one_is_enough() -> None:
 
 
 def test_the_last_needs_several() -> None:
-    found = entry(BOARD, FACTORS, BOARD.cards[19].symbol, 1)
+    found = find_counterfactual(BOARD, FACTORS, BOARD.cards[19].symbol, 1)
     assert found is not None
     assert len(found.changes) > 1
 
 
 def test_who_is_there_needs_nothing_and_who_has_no_score_has_no_answer() -> None:
-    there = entry(BOARD, FACTORS, BOARD.cards[2].symbol, 3)
+    there = find_counterfactual(BOARD, FACTORS, BOARD.cards[2].symbol, 3)
     assert there is not None
     assert (there.rank, there.changes) == (3, ())
-    assert entry(BOARD, FACTORS, "NOSUCHUSDT", 3) is None
+    assert find_counterfactual(BOARD, FACTORS, "NOSUCHUSDT", 3) is None
     board = board_of(replace(INPUTS, ages_s={s: np.full(20, 1e9) for s in INPUTS.ages_s}))
     assert board.cards[0].status is CardStatus.UNAVAILABLE
-    assert entry(board, FACTORS, board.cards[0].symbol, 3) is None
-    assert entry(BOARD, FACTORS[1:], BOARD.cards[9].symbol, 3) is None, "another table"
+    assert find_counterfactual(board, FACTORS, board.cards[0].symbol, 3) is None
+    assert find_counterfactual(BOARD, FACTORS[1:], BOARD.cards[9].symbol, 3) is None, (
+        "another table"
+    )
 
 
 def test_where_confidence_is_too_low_nothing_helps() -> None:
@@ -115,7 +117,7 @@ def test_where_confidence_is_too_low_nothing_helps() -> None:
     for source, values in ages.items():
         values[column] = INPUTS.half_lives_s[source]
     board = board_of(replace(INPUTS, ages_s=ages))
-    found = entry(board, FACTORS, INPUTS.symbols[column], 1)
+    found = find_counterfactual(board, FACTORS, INPUTS.symbols[column], 1)
     assert found is not None
     assert found.changes == ()
     assert found.rank > 1

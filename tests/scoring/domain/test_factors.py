@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.configuration.domain.sections import Family, Source
+from app.configuration.domain.sections import Family, ScoringSettings, Source
 from app.market.domain.models import Funding, Level
-from app.market.domain.panel import FIELDS, Panel, ScoringInputs, known_at
-from app.scoring.domain.factors import FACTORS, Factor, measure
+from app.market.domain.panel import FIELDS, Panel, ScoringInputs, without_future
+from app.scoring.domain.factors import FACTORS, Factor, measure, rounded_significant
 from app.scoring.domain.market_factors import impact
 from tests.support.scoring_inputs import AS_OF_MS, DAY_MS, HOUR_MS, make_inputs
 
@@ -71,6 +71,14 @@ def test_weights_follow_the_evidence() -> None:
     assert min(weight.values()) == 0.0
 
 
+def test_impact_is_measured_at_a_notional_that_matters() -> None:
+    """The default setting and the default of the factor are one number, which moves the values."""
+    assert ScoringSettings().impact_notional == 20_000.0
+    usual = values("impact")
+    np.testing.assert_array_equal(usual, rounded_significant(impact(INPUTS, notional=20_000.0)))
+    assert (usual > impact(INPUTS, notional=2_000.0)).any()
+
+
 @every_factor
 def test_complete_inputs_leave_nothing_missing(factor: Factor) -> None:
     one = measure(factor, INPUTS)
@@ -127,7 +135,7 @@ def test_what_comes_later_changes_nothing(factor: Factor) -> None:
     at = AS_OF_MS - 5 * DAY_MS
 
     def at_instant(inputs: ScoringInputs) -> np.ndarray:
-        return measure(factor, known_at(replace(inputs, as_of_ms=at))).values
+        return measure(factor, without_future(replace(inputs, as_of_ms=at))).values
 
     def truncated(panel: Panel) -> Panel:
         closed = panel.opened_ms + panel.interval.ms <= at

@@ -10,13 +10,13 @@ from app.configuration.domain.sections import Source
 from app.market.domain.models import Interval
 from app.market.domain.panel import Panel, ScoringInputs
 from app.market.services.snapshot import PanelCache
-from app.scoring.domain.algorithm import algorithm
+from app.scoring.domain.algorithm import build_algorithm
 from app.scoring.domain.engine import FeatureCache, score
 from app.scoring.domain.input_hash import board_hash
 from tests.support.scoring_inputs import AS_OF_MS, make_inputs, names, walk
 
 SYMBOLS = 14
-SPEC = algorithm(Configuration())
+SPEC = build_algorithm(Configuration())
 DAILY = sum(factor.sources == (Source.DAILY_CANDLES,) for factor in SPEC.factors)
 HOURLY = sum(factor.sources == (Source.HOURLY_CANDLES,) for factor in SPEC.factors)
 ALL = len(SPEC.factors)
@@ -32,7 +32,7 @@ def counted(features: FeatureCache, inputs: ScoringInputs) -> tuple[int, int]:
         "calculated_at": found.as_of, "duration_ms": 0.0, "data_source": "sandbox",
         "is_provisional": False,
     }  # fmt: skip
-    assert board_hash(found.issued(**facts)) == board_hash(alone.issued(**facts))
+    assert board_hash(found.to_board(**facts)) == board_hash(alone.to_board(**facts))
     computed, reused = features.computed - before[0], features.reused - before[1]
     assert computed % SYMBOLS == reused % SYMBOLS == 0
     return computed // SYMBOLS, reused // SYMBOLS
@@ -68,8 +68,8 @@ def test_a_panel_is_one_object_until_a_candle_a_symbol_or_the_end_changes() -> N
     cache = PanelCache()
 
     def panel(symbols: tuple[str, ...] = names(4), end_ms: int = AS_OF_MS, bars: int = 30) -> Panel:
-        found = cache.of(series, symbols, hour, end_ms, bars)
-        wanted = Panel.of(series, symbols, hour, end_ms, bars)
+        found = cache.get(series, symbols, hour, end_ms, bars)
+        wanted = Panel.from_series(series, symbols, hour, end_ms, bars)
         for name in ("opened_ms", "open", "high", "low", "close", "volume", "turnover"):
             np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
         assert found.symbols == symbols

@@ -80,5 +80,5 @@ def test_layout_and_zero_sign_in_memory_do_not_count() -> None:
 
 def test_what_has_no_one_form_has_no_fingerprint() -> None:
     unordered: Any = {"CUSDT": {1, 2}}
-    with pytest.raises(TypeError, match="cannot hold a set"):
+    with pytest.raises(TypeError, match="cannot hash a set"):
         input_hash(replace(INPUTS, excluded=unordered))

@@ -10,10 +10,10 @@ import sys
 sys.modules["numba"] = None
 import app.container.application
 from app.configuration.domain.model import Configuration
-from app.scoring.domain.algorithm import algorithm
+from app.scoring.domain.algorithm import build_algorithm
 from app.scoring.domain.engine import score
 from tests.support.scoring_inputs import make_inputs
-board = score(make_inputs(14), algorithm(Configuration()))
+board = score(make_inputs(14), build_algorithm(Configuration()))
 print(sum(card.rank is not None for card in board.cards))
 print(sorted(name for name in sys.modules if name.startswith(("app.research.domain.", "llvmlite"))))
 """

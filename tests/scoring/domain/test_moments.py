@@ -9,25 +9,30 @@ import pytest
 from app.configuration.domain.sections import Family
 from app.scoring.domain.board import Board, CardStatus
 from app.scoring.domain.composite import COMPOSITE
-from app.scoring.domain.counterfactual import entry
+from app.scoring.domain.counterfactual import find_counterfactual
 from app.scoring.domain.engine import UNIVERSE_TOO_SMALL, score
 from app.scoring.domain.factors import FACTORS
-from app.scoring.domain.historical_moments import DayMoments, historic, observed, pooled
+from app.scoring.domain.historical_moments import (
+    DayMoments,
+    compute_day_moments,
+    pool_by_name,
+    pool_days,
+)
 from app.scoring.domain.input_hash import input_hash
 from tests.scoring.domain.test_counterfactual import SPEC, board_of, supposing
 from tests.support.scoring_inputs import make_inputs
 
 FIRST, LAST = date(2026, 2, 1), date(2026, 2, 5)
-SEEN = score(make_inputs(16, daily=120, hourly=260), SPEC).seen
-EARLIER = historic({LAST: SEEN, FIRST: SEEN})
+SEEN = score(make_inputs(16, daily=120, hourly=260), SPEC).day_moments
+EARLIER = pool_by_name({LAST: SEEN, FIRST: SEEN})
 FEW = make_inputs(8, seed=3, daily=120, hourly=260)
 SMALL = board_of(FEW, earlier=EARLIER)
 
 
 def test_days_together_are_one_sample_of_all_their_values() -> None:
     one, other = np.arange(10.0), 3.0 * np.arange(25.0) - 7.0
-    seen = [(LAST, observed(other)), (FIRST, observed(one))]
-    found = pooled([(day, moments) for day, moments in seen if moments is not None])
+    seen = [(LAST, compute_day_moments(other)), (FIRST, compute_day_moments(one))]
+    found = pool_days([(day, moments) for day, moments in seen if moments is not None])
     whole = np.concatenate([one, other])
     np.testing.assert_allclose([found.mean, found.sd], [whole.mean(), whole.std()], rtol=1e-14)
     assert (found.symbols, found.days, found.first, found.last) == (35, 2, FIRST, LAST)
@@ -35,18 +40,20 @@ def test_days_together_are_one_sample_of_all_their_values() -> None:
 
 def test_nine_values_and_ten_equal_ones_tell_nothing() -> None:
     nan = float("nan")
-    assert observed(np.array([*range(9), nan, np.inf], dtype=float)) is None
-    assert observed(np.array([0.1 + 0.2, *[0.3] * 9])) is None, "rounding is no spread"
-    assert observed(np.zeros(10)) is None
-    assert observed(np.array([*range(10), nan], dtype=float)) == DayMoments(4.5, 8.25**0.5, 10)
+    assert compute_day_moments(np.array([*range(9), nan, np.inf], dtype=float)) is None
+    assert compute_day_moments(np.array([0.1 + 0.2, *[0.3] * 9])) is None, "rounding is no spread"
+    assert compute_day_moments(np.zeros(10)) is None
+    assert compute_day_moments(np.array([*range(10), nan], dtype=float)) == DayMoments(
+        4.5, 8.25**0.5, 10
+    )
 
 
 def test_each_name_has_the_days_that_knew_it() -> None:
     one, other = DayMoments(1.0, 2.0, 10), DayMoments(3.0, 2.0, 10)
-    found = historic({LAST: {"a": other}, FIRST: {"a": one, "b": one}})
+    found = pool_by_name({LAST: {"a": other}, FIRST: {"a": one, "b": one}})
     assert (found["a"].mean, found["a"].days) == (2.0, 2)
     assert (found["b"].mean, found["b"].days, found["b"].last) == (1.0, 1, FIRST)
-    assert historic({}) == {}
+    assert pool_by_name({}) == {}
 
 
 def test_a_universe_under_ten_is_scored_by_moments_and_names_them() -> None:
@@ -85,7 +92,7 @@ def test_a_universe_that_is_large_enough_uses_none() -> None:
 
 
 def test_a_small_board_leaves_no_moments() -> None:
-    assert score(FEW, SPEC, earlier=EARLIER).seen == {}
+    assert score(FEW, SPEC, earlier=EARLIER).day_moments == {}
 
 
 def test_moments_are_a_part_of_the_inputs() -> None:
@@ -100,7 +107,7 @@ def test_in_a_small_universe_too_the_change_brings_it_there() -> None:
         return None if card is None else card.rank
 
     symbol = SMALL.cards[5].symbol
-    found = entry(SMALL, FACTORS, symbol, 3)
+    found = find_counterfactual(SMALL, FACTORS, symbol, 3)
     assert SMALL.cards[5].status is CardStatus.SCORED
     assert found is not None
     assert found.rank == rank(SMALL, symbol) == 6

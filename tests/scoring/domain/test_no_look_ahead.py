@@ -150,7 +150,7 @@ def test_of_real_coins_a_bar_of_delay_changes_little() -> None:
         series[symbol] = CandleSeries(every["ts"][own].astype(np.int64), *numbers)
     bars = 420
     end = int(every["ts"].max()) + DAY_MS
-    panel = Panel.of(series, tuple(series), Interval.DAY, end, bars)
+    panel = Panel.from_series(series, tuple(series), Interval.DAY, end, bars)
     liquid = np.argsort(-np.nansum(panel.turnover[:90], axis=0))[:40]
     fields: dict[str, Any] = {name: getattr(panel, name)[:, liquid] for name in FIELDS}
     chosen = tuple(panel.symbols[column] for column in liquid)

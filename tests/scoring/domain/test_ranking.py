@@ -8,7 +8,7 @@ import pytest
 from app.configuration.domain.sections import Family
 from app.foundation.data_status import DataSource
 from app.scoring.domain.board import Board, Card, CardStatus
-from app.scoring.domain.ranking import AlgorithmType, ranked
+from app.scoring.domain.ranking import AlgorithmType, rank_cards
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -29,7 +29,7 @@ BOARD = Board(
 
 
 def order(algorithm: AlgorithmType, *, eligible_only: bool = False) -> list[tuple[int | None, str]]:
-    lines = ranked(BOARD, algorithm, eligible_only=eligible_only)
+    lines = rank_cards(BOARD, algorithm, eligible_only=eligible_only)
     return [(line.rank, line.card.symbol) for line in lines]
 
 
@@ -54,4 +54,6 @@ def test_only_eligible(algorithm: AlgorithmType) -> None:
 
 def test_a_card_without_families_has_no_such_score() -> None:
     bare = replace(BOARD, cards=(replace(BOARD.cards[0], families={}),))
-    assert [line.rank for line in ranked(bare, AlgorithmType.RISK, eligible_only=False)] == [None]
+    assert [line.rank for line in rank_cards(bare, AlgorithmType.RISK, eligible_only=False)] == [
+        None
+    ]

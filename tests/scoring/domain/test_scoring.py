@@ -219,6 +219,13 @@ def test_equal_symbols_share_a_score_and_are_ordered_by_name() -> None:
     twins = [card for card in score(same, SPEC).cards if card.symbol != "BTCUSDT"]
     assert len({card.composite for card in twins}) == 1
     assert [card.symbol for card in twins] == list(names[1:])
+    # So are those whose scores differ by less than a millionth: each quote is a trifle older.
+    for step_s in (1e-6, -1e-6):
+        ages = np.array([1.0 + step_s * index for index in range(13)], np.float64)
+        nearly = score(replace(same, ages_s={**same.ages_s, Source.TICKERS: ages}), SPEC)
+        twins = [card for card in nearly.cards if card.symbol != "BTCUSDT"]
+        assert len({card.z for card in twins}) > 1
+        assert [card.symbol for card in twins] == list(names[1:])
 
 
 def test_the_order_of_symbols_does_not_matter() -> None:
@@ -272,7 +279,7 @@ def test_same_inputs_same_board_and_same_fingerprint() -> None:
 
 def test_a_draft_is_issued_with_the_circumstances_of_its_run() -> None:
     draft = score(make_inputs(12), SPEC)
-    board = draft.issued(
+    board = draft.to_board(
         run_id="r", algorithm="default", algorithm_version=1, configuration_version=3,
         calculated_at=datetime(2025, 1, 1, tzinfo=UTC), duration_ms=12.5,
         data_source=DataSource.SANDBOX,

@@ -14,13 +14,13 @@ from app.market.domain.models import CandleSeries, Interval
 from app.market.domain.panel import FIELDS, Panel
 from app.market.storage.candles import CandleRepository
 from app.market.storage.symbols import SymbolRepository
-from app.scoring.domain.algorithm import algorithm
-from app.scoring.services.algorithm_versions import body_of, spec_of
-from app.scoring.services.replay import Replaying
+from app.scoring.domain.algorithm import build_algorithm
+from app.scoring.services.algorithm_versions import spec_from_json, spec_to_json
+from app.scoring.services.replay import RunReplayer
 from app.scoring.storage.runs import ScoringRepository
 from tests.scoring.services.test_scoring import Bench
 from tests.support.scoring_inputs import make_inputs
-from tests.support.worlds import record
+from tests.support.stored_values import record
 
 INPUTS = make_inputs(16, daily=120, hourly=260, excluded={"ZUSDT": "status_open"})
 IDS = {symbol: record(symbol.removesuffix("USDT")).id for symbol in INPUTS.symbols}
@@ -60,20 +60,20 @@ def changed(panel: Panel, **cells: tuple[int, int, float]) -> Panel:
 
 
 def test_a_version_of_another_formula_is_not_repeated() -> None:
-    spec = algorithm(Configuration())
-    body = body_of(spec)
-    assert spec_of(spec.name, body) is not None
-    assert spec_of(spec.name, {**body, "formula": 1}) is None
+    spec = build_algorithm(Configuration())
+    body = spec_to_json(spec)
+    assert spec_from_json(spec.name, body) is not None
+    assert spec_from_json(spec.name, {**body, "formula": 1}) is None
 
 
 async def test_a_run_is_the_same_again_to_the_last_bit(bench: Bench) -> None:
     await stored(bench, INPUTS.daily, INPUTS.hourly)
     board = await bench.scoring.calculate()
-    found = await Replaying(bench.database).replay(board.run_id)
+    found = await RunReplayer(bench.database).replay(board.run_id)
     assert found.is_identical
     assert found.differing == ()
-    assert (found.again, found.again.input_hash) == (board, board.input_hash)
-    confidence = found.again.cards[0].confidence
+    assert (found.replayed, found.replayed.input_hash) == (board, board.input_hash)
+    confidence = found.replayed.cards[0].confidence
     assert confidence is not None
     assert confidence.reliability is not None, "it is recomputed as well"
 
@@ -94,7 +94,7 @@ async def test_candles_that_were_revised_or_came_late_since_are_seen_as_they_wer
     board = await bench.scoring.calculate()
     later = changed(INPUTS.daily, turnover=(-1, 3, 1.1))  # and the missing bar with it
     await stored(bench, changed(later, turnover=(-2, 3, 1.2)), INPUTS.hourly)
-    assert (await Replaying(bench.database).replay(board.run_id)).is_identical
+    assert (await RunReplayer(bench.database).replay(board.run_id)).is_identical
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -115,9 +115,9 @@ async def test_a_universe_that_became_small_is_measured_by_earlier_days_and_made
     assert (used.first, used.last) == (day - timedelta(days=1), day)
     bench.market.inputs = replace(INPUTS, as_of_ms=INPUTS.as_of_ms + 5 * Interval.DAY.ms)
     await bench.scoring.calculate()
-    found = await Replaying(bench.database).replay(board.run_id)
+    found = await RunReplayer(bench.database).replay(board.run_id)
     assert found.is_identical
-    assert found.board == found.again == board
+    assert found.board == found.replayed == board
     bench.market.inputs = small
     bench.settings = replace(
         bench.settings, scoring=replace(bench.settings.scoring, impact_notional=50.0)
@@ -131,9 +131,9 @@ async def test_what_is_not_the_same_is_told(bench: Bench) -> None:
     """Somebody changed a candle behind the service's back."""
     await stored(bench, changed(INPUTS.daily, close=(-1, 3, 0.9999)), INPUTS.hourly)
     board = await bench.scoring.calculate()
-    found = await Replaying(bench.database).replay(board.run_id)
+    found = await RunReplayer(bench.database).replay(board.run_id)
     assert not found.is_identical
-    assert found.again.input_hash != board.input_hash
+    assert found.replayed.input_hash != board.input_hash
     assert INPUTS.symbols[3] in found.differing
     assert found.board == board
 
@@ -146,15 +146,15 @@ async def test_other_settings_since_do_not_matter(bench: Bench) -> None:
     board = await bench.scoring.calculate()
     bench.settings = replace(bench.settings, version=2, scoring=type(weighed)())
     await bench.scoring.calculate()
-    found = await Replaying(bench.database).replay(board.run_id)
+    found = await RunReplayer(bench.database).replay(board.run_id)
     assert found.is_identical
-    assert found.again.algorithm_version == 1
+    assert found.replayed.algorithm_version == 1
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_without_its_inputs_or_its_algorithm_a_run_is_not_repeated(bench: Bench) -> None:
     await stored(bench, INPUTS.daily, INPUTS.hourly)
-    replaying, board = Replaying(bench.database), await bench.scoring.calculate()
+    replaying, board = RunReplayer(bench.database), await bench.scoring.calculate()
     async with bench.database.write() as unit:
         other = replace(board, run_id="00000000-0000-4000-8000-0000000000aa", algorithm="gone")
         await unit.get(ScoringRepository).save(

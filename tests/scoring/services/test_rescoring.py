@@ -49,7 +49,7 @@ class Desk:
         assert bid is not None
         assert ask is not None
         by = type(bid)(factor)
-        moved = held.saying(held.value._replace(bid=bid * by, ask=ask * by))
+        moved = held.with_value(held.value._replace(bid=bid * by, ask=ask * by))
         tickers = joined(market.tickers, {code: moved})
         self.data.live.publish(replace(market, tickers=tickers))
 
@@ -59,46 +59,46 @@ async def desk(database: Database) -> AsyncIterator[Desk]:
     async with open_market(database, contracts=14) as live:
         made = Desk(live)
         await first_fill(made.data)
-        await made.rescoring.look()
+        await made.rescoring.check()
         yield made
 
 
 async def test_a_member_that_moves_is_scored_again_and_the_pause_is_kept(desk: Desk) -> None:
-    await desk.rescoring.look()
+    await desk.rescoring.check()
     desk.move("XBTUSDTM", "1.005")
-    await desk.rescoring.look()
+    await desk.rescoring.check()
     assert desk.runs == 0, "half a per cent is less than the limit"
     desk.move("SOLUSDTM", "2")
-    await desk.rescoring.look()
+    await desk.rescoring.check()
     assert desk.runs == 0, "nobody holds it"
     desk.move("XBTUSDTM", "1.01")
-    await desk.rescoring.look()
+    await desk.rescoring.check()
     assert desk.runs == 1
-    await desk.rescoring.look()  # the new board is where it goes on from
+    await desk.rescoring.check()  # the new board is where it goes on from
     desk.move("XBTUSDTM", "0.9")
-    await desk.rescoring.look()
+    await desk.rescoring.check()
     assert desk.runs == 1, "the pause is not over"
     desk.live.clock.pass_(31.0)
-    await desk.rescoring.look()
+    await desk.rescoring.check()
     assert desk.runs == 2
 
 
 async def test_a_stale_or_one_sided_quote_brings_nothing_about(desk: Desk) -> None:
     desk.move("XBTUSDTM", "2")
     desk.live.clock.pass_(3_600.0)
-    await desk.rescoring.look()
+    await desk.rescoring.check()
     assert desk.runs == 0
 
 
 async def test_before_the_first_board_there_is_nothing_to_score_again(desk: Desk) -> None:
     desk.board = None
     desk.move("XBTUSDTM", "2")
-    await desk.rescoring.look()
+    await desk.rescoring.check()
     assert desk.runs == 0
 
 
 async def test_without_the_database_the_members_are_those_that_were_seen_last(desk: Desk) -> None:
     desk.away = True
     desk.move("ETHUSDTM", "1.5")
-    await desk.rescoring.look()
+    await desk.rescoring.check()
     assert desk.runs == 1

@@ -17,25 +17,25 @@ SPEC = AlgorithmSpec("default", Configuration().family_weights)
 
 def test_the_same_day_is_looked_into_once() -> None:
     steady = ScoreReliabilityCache(days=11)
-    first = steady.of(INPUTS, SPEC)
+    first = steady.reliability(INPUTS, SPEC)
     np.testing.assert_array_equal(first, reliability(INPUTS.daily, SPEC, 11))
     moved = replace(INPUTS, bid=INPUTS.bid * 1.01, as_of_ms=AS_OF_MS + 60_000)
-    assert steady.of(moved, SPEC) is first
+    assert steady.reliability(moved, SPEC) is first
     assert steady.noise(moved, SPEC) is steady.noise(INPUTS, SPEC)
 
 
 def test_another_bar_and_another_algorithm_are_looked_into_anew() -> None:
     steady = ScoreReliabilityCache(days=11)
-    first = steady.of(INPUTS, SPEC)
+    first = steady.reliability(INPUTS, SPEC)
     close = INPUTS.daily.close.copy()
     close[-1, 3] *= 1.5
     other = replace(INPUTS, daily=replace(INPUTS.daily, close=close))
-    assert (steady.of(other, SPEC) != first).any()
+    assert (steady.reliability(other, SPEC) != first).any()
     weights = {**SPEC.weights, Family.RISK: 0.1, Family.TECHNICAL: 0.45}
-    assert (steady.of(INPUTS, replace(SPEC, weights=weights)) != first).any()
+    assert (steady.reliability(INPUTS, replace(SPEC, weights=weights)) != first).any()
 
 
 def test_a_day_that_is_not_over_yet_is_not_known() -> None:
     early = replace(INPUTS, as_of_ms=AS_OF_MS - DAY_MS)
-    found = ScoreReliabilityCache(days=11).of(early, SPEC)
-    assert (found != ScoreReliabilityCache(days=11).of(INPUTS, SPEC)).any()
+    found = ScoreReliabilityCache(days=11).reliability(early, SPEC)
+    assert (found != ScoreReliabilityCache(days=11).reliability(INPUTS, SPEC)).any()

@@ -27,7 +27,7 @@ from app.scoring.domain.board_retention import StoredRun
 from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.ranking import AlgorithmType
-from app.scoring.services.replay import unpack
+from app.scoring.services.replay import unpack_inputs
 from app.scoring.services.score_reliability import ScoreReliabilityCache
 from app.scoring.services.service import BoardRetention, Scoring
 from app.scoring.storage.hourly_bars import HourlyBarRepository
@@ -42,7 +42,7 @@ INPUTS = make_inputs(16, excluded={"ZUSDT": "status_open"})
 
 
 def index_of(symbols: tuple[str, ...]) -> SymbolIndex:
-    return SymbolIndex.of(
+    return SymbolIndex.from_contracts(
         (f"00000000-0000-4000-8000-{number:012}", contract(base=base, code=f"{base}USDTM"))
         for number, base in enumerate(symbol.removesuffix("USDT") for symbol in symbols)
     )
@@ -59,7 +59,7 @@ class Market:
     source: DataSource = DataSource.SANDBOX
     asked: int = 0
     enter: Callable[[], object] = lambda: None
-    clock_doubt_s: float = 0.0
+    clock_uncertainty_s: float = 0.0
     quote_span_s: float = float("inf")
     known: SymbolIndex = field(default_factory=lambda: index_of((*names(16), "ZUSDT", "NEWUSDT")))
 
@@ -114,7 +114,7 @@ class Bench:
             new_id=lambda: f"00000000-0000-4000-8000-{next(self._numbers):012}",
             configuration=lambda: self.settings,
             idempotency=IdempotentExecutor(self.database, lambda: self.now),
-            reliability=STEADY,
+            score_reliability=STEADY,
         )
 
 
@@ -244,13 +244,13 @@ async def test_a_whole_board_is_one_that_was_begun_after_the_first_fill(bench: B
     bench.market.filled = False
     bench.market.enter = lambda: setattr(bench.market, "filled", True)  # while it is calculated
     await bench.scoring.calculate()
-    assert not bench.scoring.whole.is_set()
+    assert not bench.scoring.complete_board_ready.is_set()
     await bench.scoring.calculate()
-    assert bench.scoring.whole.is_set()
-    assert bench.scoring.is_whole()
+    assert bench.scoring.complete_board_ready.is_set()
+    assert bench.scoring.has_complete_board()
     restarted = bench.service()
     assert await restarted.load() is not None
-    assert not restarted.whole.is_set()
+    assert not restarted.complete_board_ready.is_set()
 
 
 async def test_a_call_after_the_first_fill_does_not_share_a_run_from_before_it(
@@ -278,7 +278,7 @@ async def test_a_call_after_the_first_fill_does_not_share_a_run_from_before_it(
     assert {one.result().run_id for one in late} == {bench.scoring.board().run_id}
     assert late[0].result().run_id != early.result().run_id
     assert bench.market.asked == 2
-    assert bench.scoring.is_whole()
+    assert bench.scoring.has_complete_board()
 
 
 async def test_nothing_known_is_not_an_empty_board(bench: Bench) -> None:
@@ -440,21 +440,21 @@ async def test_a_clock_that_jumps_a_day_ahead_and_back_freezes_no_board(bench: B
     await bench.scoring.calculate()
     bench.now += timedelta(days=1)
     jumped = await bench.scoring.calculate()
-    assert bench.scoring.in_force() is jumped
+    assert bench.scoring.latest_complete() is jumped
     bench.now = NOW + timedelta(minutes=5)
-    assert bench.scoring.own_status_of(jumped) is DataStatus.STALE, "its age is not known"
+    assert bench.scoring.age_status(jumped) is DataStatus.STALE, "its age is not known"
     restarted = bench.service()
     await restarted.load()
     assert restarted.latest() == jumped
-    assert restarted.own_status_of(jumped) is DataStatus.STALE
+    assert restarted.age_status(jumped) is DataStatus.STALE
     follower = bench.service()
     await follower.refresh()
     assert follower.latest() == jumped
     after = await bench.scoring.calculate()
-    assert (bench.scoring.latest(), bench.scoring.in_force()) == (after, after)
-    assert bench.scoring.own_status_of(after) is DataStatus.FRESH
+    assert (bench.scoring.latest(), bench.scoring.latest_complete()) == (after, after)
+    assert bench.scoring.age_status(after) is DataStatus.FRESH
     await follower.refresh()
-    assert (follower.latest(), follower.in_force()) == (after, after)
+    assert (follower.latest(), follower.latest_complete()) == (after, after)
 
 
 async def test_rankings_by_composite_and_by_family(bench: Bench) -> None:
@@ -508,7 +508,7 @@ async def thinned(bench: Bench, decided: Collection[str] = ()) -> int:
         return decided
 
     retention = BoardRetention(bench.database, lambda: bench.now, find)
-    return await retention.forget_old(RetentionSettings())
+    return await retention.delete_old(RetentionSettings())
 
 
 async def stored(bench: Bench, run_id: str) -> bytes | None:
@@ -565,7 +565,7 @@ async def test_inputs_are_kept_as_they_were_used(bench: Bench) -> None:
     async with bench.database.read() as unit:
         packed = await unit.get(ScoringRepository).inputs(board.run_id)
     assert packed is not None
-    kept = unpack(packed)
+    kept = unpack_inputs(packed)
     assert kept["symbols"] == list(INPUTS.symbols)
     assert kept["bid"][3] is None
     assert kept["bid"][4] == bid[4]
@@ -618,9 +618,9 @@ async def test_a_board_grows_old(bench: Bench) -> None:
 
 
 async def test_T01_nothing_is_scored_by_a_clock_that_nobody_knows(bench: Bench) -> None:
-    bench.market.clock_doubt_s = 1.0
+    bench.market.clock_uncertainty_s = 1.0
     board = await bench.scoring.calculate()
-    bench.market.clock_doubt_s = 1.01
+    bench.market.clock_uncertainty_s = 1.01
     with pytest.raises(UnavailableError) as caught:
         await bench.scoring.calculate()
     assert caught.value.code is Code.CLOCK_UNSAFE
@@ -686,8 +686,8 @@ async def test_a_board_is_provisional_below_the_least_coverage(
     assert board.is_provisional is is_provisional
     assert board.source_coverage["books"] == 1 - bookless / 16
     assert bench.scoring.board() == board  # shown either way
-    assert bench.scoring.in_force() == (None if is_provisional else board)
-    assert bench.scoring.is_whole() is not is_provisional
+    assert bench.scoring.latest_complete() == (None if is_provisional else board)
+    assert bench.scoring.has_complete_board() is not is_provisional
 
 
 async def test_the_last_complete_board_stays_in_force_behind_provisional_ones(
@@ -698,20 +698,20 @@ async def test_the_last_complete_board_stays_in_force_behind_provisional_ones(
     bench.market.inputs = covering(8)
     shown = await bench.scoring.calculate()
     assert bench.scoring.latest() == shown
-    assert bench.scoring.in_force() == complete
+    assert bench.scoring.latest_complete() == complete
     announced = bench.events[-1]
     assert isinstance(announced, ScoresUpdated)
     assert (announced.is_provisional, announced.changes) == (True, ())
     for read in (bench.service(), bench.service()):
         await read.load()
-        assert (read.latest(), read.in_force()) == (shown, complete)
+        assert (read.latest(), read.latest_complete()) == (shown, complete)
     follower = bench.service()
     await follower.refresh()
-    assert (follower.latest(), follower.in_force()) == (shown, complete)
+    assert (follower.latest(), follower.latest_complete()) == (shown, complete)
     bench.now += timedelta(minutes=5)
     bench.market.inputs = INPUTS
     again = await bench.scoring.calculate()
-    assert bench.scoring.in_force() == bench.scoring.latest() == again
+    assert bench.scoring.latest_complete() == bench.scoring.latest() == again
     announced = bench.events[-1]
     assert isinstance(announced, ScoresUpdated)
     assert announced.changes == score_changes(complete, again)  # not against the provisional one
@@ -723,7 +723,7 @@ async def test_a_board_without_an_eligible_symbol_replaces_no_complete_one(bench
     bench.market.inputs = nobody({"AUSDT": "turnover_24h", "BUSDT": "turnover_24h"})
     shown = await bench.scoring.calculate()
     assert (shown.is_provisional, set(shown.source_coverage.values())) == (True, {0.0})
-    assert (bench.scoring.latest(), bench.scoring.in_force()) == (shown, complete)
+    assert (bench.scoring.latest(), bench.scoring.latest_complete()) == (shown, complete)
 
 
 async def test_a_board_whose_coverage_was_not_kept_decides_nothing(bench: Bench) -> None:
@@ -734,7 +734,7 @@ async def test_a_board_whose_coverage_was_not_kept_decides_nothing(bench: Bench)
     await restarted.load()
     assert restarted.board().run_id == board.run_id  # shown
     assert restarted.board().is_provisional
-    assert restarted.in_force() is None
+    assert restarted.latest_complete() is None
 
 
 async def test_provisional_boards_count_in_no_history_or_outcome(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from app.market.domain.models import Book, Level
 from app.portfolio.domain.replacement import ReplacementBlock
 from app.scoring.domain.board import FactorReading
 from tests.portfolio.services.test_replacement import BETTER, PLANTED, WEAKEST, Cycles, cycles
-from tests.support.desk import WHO, Desk, book
+from tests.support.trading_desk import WHO, Desk, book
 
 __all__ = ["cycles"]  # the fixture
 A_UNIT = 10_000 / (4 * 28)  # z per fraction of the slot

@@ -12,11 +12,11 @@ from app.foundation.data_status import DataSource
 from app.foundation.sql.database import Database
 from app.market.storage.symbols import SymbolRepository
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
-from app.scoring.domain.historical_moments import MOST_DAYS, DayMoments, HistoricMoments
+from app.scoring.domain.historical_moments import MAX_DAYS, DayMoments, HistoricMoments
 from app.scoring.storage.moments import MomentRepository
-from app.scoring.storage.runs import Algorithm, ScoringRepository
+from app.scoring.storage.runs import ScoringRepository, StoredAlgorithm
 from app.scoring.storage.tables import scoring_moments, symbol_scores
-from tests.support.worlds import LATER, T0, listed, record, symbol_id
+from tests.support.stored_values import LATER, T0, listed, record, symbol_id
 
 _READING = FactorReading("momentum", Family.TECHNICAL, 0.1 + 0.2, "log", -1.5, 0.25, 1e-17, None)
 _SCORED = Card(
@@ -82,19 +82,19 @@ async def test_what_universes_looked_like_is_kept_by_day_for_thirty_days(
     database: Database,
 ) -> None:
     one, other = DayMoments(1.5, 0.25, 16), DayMoments(-2.0, 3.0, 12)
-    days = [date(2026, 1, 1) + timedelta(days=number) for number in range(MOST_DAYS + 1)]
+    days = [date(2026, 1, 1) + timedelta(days=number) for number in range(MAX_DAYS + 1)]
     used = {"risk": HistoricMoments(0.1, 0.2, 160, 10, days[0], days[9])}
     async with database.write() as unit:
-        await unit.get(MomentRepository).keep("a", 1, days[0], {"spread": one, "risk": one})
-        await unit.get(MomentRepository).keep("a", 1, days[0], {"risk": other})
-        await unit.get(MomentRepository).keep("b", 1, days[0], {"risk": one})
+        await unit.get(MomentRepository).save_day("a", 1, days[0], {"spread": one, "risk": one})
+        await unit.get(MomentRepository).save_day("a", 1, days[0], {"risk": other})
+        await unit.get(MomentRepository).save_day("b", 1, days[0], {"risk": one})
         assert await unit.get(MomentRepository).days("a", 1) == {
             days[0]: {"spread": one, "risk": other}
         }
         for day in days[1:]:
-            await unit.get(MomentRepository).keep("a", 1, day, {"risk": one})
+            await unit.get(MomentRepository).save_day("a", 1, day, {"risk": one})
         assert [*await unit.get(MomentRepository).days("a", 1)] == [*reversed(days[1:])]
-        await unit.get(MomentRepository).keep("a", 2, days[-1], {"risk": one})
+        await unit.get(MomentRepository).save_day("a", 2, days[-1], {"risk": one})
         left = await unit.get(MomentRepository).connection.execute(
             select(scoring_moments.c.algorithm, scoring_moments.c.algorithm_version)
         )
@@ -197,13 +197,13 @@ async def test_a_number_that_is_none_does_not_get_in(database: Database) -> None
 
 
 async def test_algorithms_keep_their_versions(database: Database) -> None:
-    first = Algorithm("composite", 1, {"weights": {"risk": 0.4}}, T0, "operator")
+    first = StoredAlgorithm("composite", 1, {"weights": {"risk": 0.4}}, T0, "operator")
     second = replace(first, version=2, created_at=LATER)
     other = replace(first, name="basic")
     async with database.write() as unit:
         assert await unit.get(ScoringRepository).algorithms() == ()
         for one in (first, second, other, replace(first, body={})):
-            await unit.get(ScoringRepository).keep_algorithm(one)
+            await unit.get(ScoringRepository).insert_algorithm(one)
         assert await unit.get(ScoringRepository).algorithms() == (other, second)
 
 

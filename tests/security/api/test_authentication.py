@@ -21,8 +21,8 @@ from app.foundation.principals import Role
 from app.foundation.sql.database import Database
 from app.foundation.state_version import Input, StateVersion
 from app.security.domain.keys import ENTROPY_BYTES, create_token, prefix_of
+from tests.support.api_keys import OTHER_PEPPER, SYSTEM, KeyDesk, bearer
 from tests.support.harness import PREFIX, make_api
-from tests.support.keys import OTHER_PEPPER, SYSTEM, KeyDesk, bearer
 from tests.support.streaming import listening, port_of
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

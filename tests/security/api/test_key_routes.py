@@ -13,11 +13,11 @@ from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database
 from app.security.api import key_routes
 from app.signals.api import routes as signal_routes
-from tests.support.desk import NOW, Desk
+from tests.support.api_keys import SYSTEM, KeyDesk, bearer
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
-from tests.support.keys import SYSTEM, KeyDesk, bearer
+from tests.support.problem_assertions import problem
 from tests.support.streaming import PATIENCE_S, Client, Served, served
+from tests.support.trading_desk import NOW, Desk
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 KEYS = f"{PREFIX}/keys"

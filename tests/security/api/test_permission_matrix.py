@@ -20,8 +20,8 @@ from app.foundation.http.permissions import (
 from app.foundation.http.routing import api_router
 from app.foundation.principals import LOCAL, Permission, Principal, PrincipalKind, Role, Scope
 from app.foundation.sql.database import Database
+from tests.support.api_keys import KeyDesk, bearer
 from tests.support.harness import PREFIX, make_api, open_client, openapi_document
-from tests.support.keys import KeyDesk, bearer
 from tests.support.streaming import listening, port_of
 
 pytestmark = pytest.mark.xdist_group("openapi")  # the document takes a second: made once

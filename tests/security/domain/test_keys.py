@@ -28,7 +28,7 @@ from app.security.domain.keys import (
     prefix_of,
     split_peppers,
 )
-from tests.support.desk import NOW
+from tests.support.trading_desk import NOW
 
 KEY = ApiKey(
     "id", "engine", "mysym_x", "hash", "pepper", Role.TRADER, frozenset({Scope.SIGNALS}),

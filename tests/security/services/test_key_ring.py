@@ -19,7 +19,7 @@ from app.security.services.keys import KeyDraft
 from app.security.services.peppers import PepperMissingError
 from app.security.storage.keys import ApiKeyRepository
 from tests.conftest import PATIENT, MakeDatabase
-from tests.support.keys import OTHER_PEPPER, PEPPER, SYSTEM, KeyDesk
+from tests.support.api_keys import OTHER_PEPPER, PEPPER, SYSTEM, KeyDesk
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 LOOPBACK = "127.0.0.1"

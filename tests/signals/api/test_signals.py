@@ -10,10 +10,10 @@ import pytest
 from app.foundation.sql.database import Database
 from app.operations.api import configuration_routes as configuration
 from app.signals.api import routes as signals
-from tests.support.desk import SYMBOLS, Desk, symbol_id
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
-from tests.support.signal_world import BEST, informed
+from tests.support.problem_assertions import problem
+from tests.support.signal_fixtures import BEST, informed
+from tests.support.trading_desk import SYMBOLS, Desk, symbol_id
 
 SIGNAL = {
     "source_name": "desk",
@@ -88,7 +88,7 @@ async def test_one_market_input_turns_the_verdict_over(
     informed(desk, drawdown=-0.9)
     forbidden = (await send(client)).json()
     assert (forbidden["state"], forbidden["verdict"]["evaluation"]) == ("rejected", "REJECT")
-    assert "risk forbids it" in forbidden["reason"]
+    assert "vetoed by risk" in forbidden["reason"]
     informed(desk, nearness_to_high=-1.5, funding_rate=3.0)
     assert (await send(client)).json()["verdict"]["evaluation"] == "REJECT"
     informed(desk, nearness_to_high=-1.5, funding_rate=3.0, volatility=2.0, impact=99.0)
@@ -299,7 +299,7 @@ async def test_statistics_count_states_sources_and_votes(
     assert [one["records"] for one in found["sources"]] == [[], []]
     assert "source" not in agents
     assert agents["risk"]["record"] == {**nothing, "calibration": []}
-    assert (found["is_weighed_by_skill"], agents["risk"]["weight"]) == (False, None)
+    assert (found["is_skill_weighted"], agents["risk"]["weight"]) == (False, None)
     assert found["outcomes"] == {"open": 2, "decided": 0, "unknown": 0}
     desk.later(days=8)
     assert (await get(client, "/statistics", days=7))["total"] == 0

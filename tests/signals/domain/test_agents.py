@@ -13,7 +13,7 @@ from app.signals.domain.agents import (
     SignalFeatures,
     UniverseContext,
 )
-from tests.support.evidence import COSTS, evidence
+from tests.support.signal_features import COSTS, evidence
 
 RULES = SignalSettings()
 BY_NAME = {agent.name: agent for agent in AGENTS}
@@ -37,7 +37,7 @@ def opinion(name: str, seen: SignalFeatures) -> AgentVote:
 def test_one_input_turns_the_agent_over(name: str, changed: dict[str, float]) -> None:
     good, bad = opinion(name, evidence()), opinion(name, evidence(None, **changed))
     if name == "risk":
-        assert (good.veto, bad.veto) == (None, "it has fallen by 85%, beyond the limit")
+        assert (good.veto, bad.veto) == (None, "its drawdown 85% is beyond the limit")
     else:
         assert good.probability >= RULES.min_consensus
         assert bad.probability <= 1.0 - RULES.min_consensus
@@ -52,7 +52,7 @@ def test_risk_prefers_the_calm_and_forbids_the_wild() -> None:
     assert (
         opinion("risk", evidence(volatility=3.1)).veto == "its volatility 3.10 is above the limit"
     )
-    assert opinion("risk", evidence(obstacle="nobody trades it")).veto == "nobody trades it"
+    assert opinion("risk", evidence(obstacle="it has no trades")).veto == "it has no trades"
 
 
 @pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.name)
@@ -69,7 +69,7 @@ def test_without_any_one_of_its_inputs_an_agent_abstains(agent: Agent) -> None:
 
 def test_a_symbol_without_a_score_and_a_board_without_others_are_abstentions() -> None:
     seen = evidence()
-    nobody = SignalFeatures(seen.symbol, seen.figures, None, seen.surroundings)
+    nobody = SignalFeatures(seen.symbol, seen.figures, None, seen.universe)
     alone = SignalFeatures(seen.symbol, seen.figures, 0.9, UniverseContext((), None))
     assert all(isinstance(agent(nobody, RULES), Abstention) for agent in AGENTS)
     for name in ("market_structure", "risk"):
@@ -85,7 +85,7 @@ def test_an_opinion_shows_the_numbers_it_rests_on(agent: Agent) -> None:
 
 
 def test_no_two_agents_have_one_formula() -> None:
-    bodies = [getsource(agent.judge).split('"""', 2)[2] for agent in AGENTS]
+    bodies = [getsource(agent.estimate).split('"""', 2)[2] for agent in AGENTS]
     assert len(set(bodies)) == len(AGENTS)
     answers = {
         agent.name: [

@@ -14,8 +14,8 @@ from app.signals.domain.sources import (
     find_fundamental_signals,
     select_signals,
 )
-from tests.support.desk import NOW
-from tests.support.evidence import card
+from tests.support.signal_features import card
+from tests.support.trading_desk import NOW
 
 RULES = SignalSettings()
 USUAL = [-0.02, -0.01, 0.0, 0.01, 0.02] * 4

@@ -41,7 +41,7 @@ def test_a_gain_is_from_the_first_open_to_the_last_close() -> None:
         *bars(*range(24)),
         Bar(START + 24 * HOUR_MS, 99.0, 99.0),
     ]
-    assert window_return(every, WINDOW, is_over=False) == pytest.approx(0.1)
+    assert window_return(every, WINDOW, is_delisted=False) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
@@ -57,16 +57,16 @@ def test_a_gain_is_from_the_first_open_to_the_last_close() -> None:
 def test_a_price_stands_for_five_hours_in_which_nobody_traded(
     hours: tuple[int, ...], gain: float | None
 ) -> None:
-    found = window_return(bars(*hours), WINDOW, is_over=False)
+    found = window_return(bars(*hours), WINDOW, is_delisted=False)
     assert found == (None if gain is None else pytest.approx(gain))
 
 
 def test_a_redenomination_within_the_window_has_no_gain() -> None:
     every = [Bar(START + hour * HOUR_MS, 10.0, 10.0) for hour in range(12)]
     every += [Bar(START + hour * HOUR_MS, 10_000.0, 10_000.0) for hour in range(12, 24)]
-    assert window_return(every, WINDOW, is_over=False) is None
+    assert window_return(every, WINDOW, is_delisted=False) is None
     before = [Bar(START - HOUR_MS, 0.01, 0.01), *bars(*range(24))]
-    assert window_return(before, WINDOW, is_over=False) == pytest.approx(0.1)
+    assert window_return(before, WINDOW, is_delisted=False) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("unit", [0.001, 1000.0])
@@ -75,15 +75,15 @@ def test_a_redenomination_inside_a_bar_of_the_window_has_no_gain(unit: float, ho
     every = [Bar(START + at * HOUR_MS, 10.0, 10.0) for at in range(hour)]
     every += [Bar(START + hour * HOUR_MS, 10.0, 10.0 * unit)]
     every += [Bar(START + at * HOUR_MS, 10.0 * unit, 10.0 * unit) for at in range(hour + 1, 24)]
-    assert window_return(every, WINDOW, is_over=False) is None
+    assert window_return(every, WINDOW, is_delisted=False) is None
     # A price that is the close of such a bar is in the new unit already.
     carried = [Bar(START - HOUR_MS, 10.0 / unit, 10.0), *bars(*range(1, 24))]
-    assert window_return(carried, WINDOW, is_over=False) == pytest.approx(0.1)
+    assert window_return(carried, WINDOW, is_delisted=False) == pytest.approx(0.1)
 
 
 def test_what_is_over_realises_its_last_price() -> None:
-    assert window_return(bars(0, 3), WINDOW, is_over=True) == pytest.approx(0.1)
-    assert window_return((), WINDOW, is_over=True) is None
+    assert window_return(bars(0, 3), WINDOW, is_delisted=True) == pytest.approx(0.1)
+    assert window_return((), WINDOW, is_delisted=True) is None
 
 
 def test_the_median_is_that_of_the_universe_alone() -> None:
@@ -91,15 +91,17 @@ def test_the_median_is_that_of_the_universe_alone() -> None:
     gains = {name: at / 100 for at, name in enumerate(universe)} | {"OTHER": 5.0}
     field = UniverseReturns.of(gains, universe)
     assert (field.median, field.universe_size) == (0.07, 15)
-    level = field.decided(SignalOutcome(WINDOW), "S7", AT)
+    level = field.decide(SignalOutcome(WINDOW), "S7", AT)
     assert level is not None
-    assert (level.beat, level.booked_at) == (False, AT), "level with the median is not above it"
-    better, outside = (field.decided(SignalOutcome(WINDOW), name, AT) for name in ("S8", "OTHER"))
+    assert (level.outperformed, level.booked_at) == (False, AT), (
+        "level with the median is not above it"
+    )
+    better, outside = (field.decide(SignalOutcome(WINDOW), name, AT) for name in ("S8", "OTHER"))
     assert better is not None
     assert outside is not None
-    assert (better.beat, outside.beat, outside.gain) == (True, True, 5.0)
-    assert field.decided(SignalOutcome(WINDOW), "NOBODY", AT) is None
-    assert field.why_unknown("NOBODY") == "there is no price of NOBODY"
+    assert (better.outperformed, outside.outperformed, outside.gain) == (True, True, 5.0)
+    assert field.decide(SignalOutcome(WINDOW), "NOBODY", AT) is None
+    assert field.unknown_reason("NOBODY") == "there is no price of NOBODY"
 
 
 @pytest.mark.parametrize(("names", "universe"), [(14, 14), (19, 24)])
@@ -107,5 +109,5 @@ def test_of_too_few_there_is_no_median(names: int, universe: int) -> None:
     gains = {f"S{number}": 0.1 for number in range(names)}
     field = UniverseReturns.of(gains, [f"S{number}" for number in range(universe)])
     assert field.median is None
-    assert field.decided(SignalOutcome(WINDOW), "S1", AT) is None
-    assert field.why_unknown("S1") == f"only {names} symbols have a return"
+    assert field.decide(SignalOutcome(WINDOW), "S1", AT) is None
+    assert field.unknown_reason("S1") == f"only {names} symbols have a return"

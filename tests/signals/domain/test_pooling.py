@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.signals.domain.opinion_pool import (
-    LEAST,
-    MOST,
+    MAX_PROBABILITY,
+    MIN_PROBABILITY,
     amplification,
     brier_score,
     brier_skill,
@@ -72,7 +72,7 @@ def test_the_pool_lies_within_the_votes(votes: list[tuple[float, float]]) -> Non
     found = pool_probabilities(*apart(votes))
     assert found is not None
     assert min(said) - 1e-12 <= found <= max(said) + 1e-12
-    assert LEAST - 1e-12 <= found <= MOST + 1e-12
+    assert MIN_PROBABILITY - 1e-12 <= found <= MAX_PROBABILITY + 1e-12
 
 
 @given(st.permutations([(0.6, 0.4), (0.7, 0.3), (0.55, 0.2), (0.4, 0.1), (0.9, 0.3)]))

@@ -18,7 +18,7 @@ from app.signals.domain.models import (
     receive_signal,
 )
 from app.signals.domain.outcomes import OutcomeWindow, SignalOutcome
-from tests.support.evidence import evidence
+from tests.support.signal_features import evidence
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RULES = SignalSettings()
@@ -47,10 +47,10 @@ def signal(state: SignalState) -> Signal:
 def test_only_the_ways_of_the_table_lead_on() -> None:
     for old, new in product(S, S):
         if new in DRAWN.get(old, set()):
-            assert signal(old).to(new).state is new
+            assert signal(old).transition_to(new).state is new
             continue
         with pytest.raises(ConflictError) as caught:
-            signal(old).to(new)
+            signal(old).transition_to(new)
         assert caught.value.code is Code.INVALID_STATE_TRANSITION
     assert NEXT[S.APPLIED] == NEXT[S.REJECTED] == NEXT[S.EXPIRED] == frozenset()
 
@@ -59,7 +59,7 @@ def test_a_sound_signal_waits_for_a_day_unless_its_source_says_otherwise() -> No
     came = receive_signal("s", CLAIM, NOW, RULES)
     assert (came.state, came.expires_at) == (S.VALIDATED, NOW + timedelta(days=1))
     said = NOW - timedelta(hours=2)
-    assert receive_signal("s", claim(said_at=said), NOW, RULES).expires_at == said + timedelta(
+    assert receive_signal("s", claim(claimed_at=said), NOW, RULES).expires_at == said + timedelta(
         days=1
     )
     ends = NOW + timedelta(seconds=1)
@@ -87,9 +87,9 @@ def test_the_thresholds_are_applied(changed: dict[str, object], said: str) -> No
     ("changed", "code"),
     [
         ({"expires_at": NOW}, Code.SIGNAL_EXPIRED),
-        ({"said_at": NOW - timedelta(days=2)}, Code.SIGNAL_EXPIRED),
-        ({"said_at": NOW + timedelta(seconds=6)}, Code.VALIDATION_FAILED),
-        ({"said_at": NOW, "expires_at": NOW - timedelta(hours=1)}, Code.VALIDATION_FAILED),
+        ({"claimed_at": NOW - timedelta(days=2)}, Code.SIGNAL_EXPIRED),
+        ({"claimed_at": NOW + timedelta(seconds=6)}, Code.VALIDATION_FAILED),
+        ({"claimed_at": NOW, "expires_at": NOW - timedelta(hours=1)}, Code.VALIDATION_FAILED),
     ],
 )
 def test_I23_expired_and_future_signals_are_refused(changed: dict[str, object], code: Code) -> None:
@@ -100,11 +100,11 @@ def test_I23_expired_and_future_signals_are_refused(changed: dict[str, object], 
 
 def test_what_waits_ends_at_its_time_and_not_before() -> None:
     waits = signal(S.VALIDATED)
-    assert waits.expired(waits.expires_at - timedelta(microseconds=1)) is waits
-    over = waits.expired(waits.expires_at + timedelta(days=1))
+    assert waits.expire_if_due(waits.expires_at - timedelta(microseconds=1)) is waits
+    over = waits.expire_if_due(waits.expires_at + timedelta(days=1))
     assert (over.state, over.completed_at) == (S.EXPIRED, waits.expires_at)
     done = signal(S.REJECTED)
-    assert done.expired(done.expires_at) is done
+    assert done.expire_if_due(done.expires_at) is done
 
 
 def test_a_verdict_settles_a_signal_and_a_failed_one_can_be_tried_again() -> None:
@@ -124,7 +124,7 @@ def test_a_verdict_settles_a_signal_and_a_failed_one_can_be_tried_again() -> Non
     assert nobody.signal.state is S.FAILED
     assert yes.outcome == no.outcome == SignalOutcome(WINDOW)
     assert nobody.outcome is None, "it is tried again"
-    again = without_consensus(nobody.signal.again(), "not on the board", NOW).signal
+    again = without_consensus(nobody.signal.requeue(), "not on the board", NOW).signal
     assert (again.state, again.attempts, again.reason) == (S.FAILED, 2, "not on the board")
     with pytest.raises(ConflictError):
         with_consensus(

@@ -14,8 +14,8 @@ from app.scoring.domain.board import Board
 from app.signals.domain.models import Direction
 from app.signals.domain.sources import GeneratedSignal, SourceInput, select_signals
 from app.signals.domain.technical_source import find_technical_signals
-from tests.support.desk import NOW
-from tests.support.evidence import card
+from tests.support.signal_features import card
+from tests.support.trading_desk import NOW
 
 BARS = 220
 OPENED = int(NOW.timestamp() * 1000) - np.arange(BARS, 0, -1, dtype=np.int64) * Interval.HOUR.ms

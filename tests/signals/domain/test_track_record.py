@@ -62,7 +62,7 @@ def test_a_record_knows_the_brier_score_of_what_it_was_told(said: list[tuple[flo
         record = record.add_forecast(probability, came)
     probabilities, outcomes = zip(*said, strict=True)
     assert record.brier == pytest.approx(brier_score(probabilities, outcomes), abs=1e-12)
-    assert (record.outcomes, record.came) == (len(said), sum(outcomes))
+    assert (record.outcomes, record.occurrences) == (len(said), sum(outcomes))
     assert [one.number for one in record.bins] == sorted({bin_index(one) for one in probabilities})
 
 

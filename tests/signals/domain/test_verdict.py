@@ -21,7 +21,7 @@ from app.signals.domain.consensus import (
 )
 from app.signals.domain.models import Direction
 from app.signals.domain.track_record import CalibrationBin, ForecastRecord
-from tests.support.evidence import evidence
+from tests.support.signal_features import evidence
 
 RULES = SignalSettings()
 BUY = Direction.BUY
@@ -210,7 +210,7 @@ def test_risk_forbids_what_all_others_approve_but_not_a_sale() -> None:
     wild = evidence(drawdown=-0.9)
     found = reach_consensus(BUY, wild, RULES)
     assert found.evaluation is SignalEvaluation.REJECT
-    assert found.reason.startswith("risk forbids it: it has fallen by 90%")
+    assert found.reason.startswith("vetoed by risk: its drawdown 90%")
     assert [one.agent for one in found.votes if one.is_veto] == ["risk"]
     assert reach_consensus(Direction.SELL, wild, RULES).reason != found.reason
     assert not any(one.is_veto for one in reach_consensus(Direction.SELL, wild, RULES).votes)
@@ -253,7 +253,7 @@ def test_the_order_of_the_agents_does_not_matter(agents: list[Any]) -> None:
 def test_weights_of_skill_decide_who_is_heard() -> None:
     alone = reach_consensus(BUY, evidence(funding_rate=4.0), RULES, {"technical": 1.0})
     assert alone.evaluation is not SignalEvaluation.REJECT
-    assert alone.is_weighed_by_skill
+    assert alone.is_skill_weighted
     carry = reach_consensus(BUY, evidence(funding_rate=4.0), RULES, {"fundamental": 1.0})
     assert carry.evaluation is SignalEvaluation.REJECT
 
@@ -262,5 +262,5 @@ def test_an_agent_that_is_added_is_asked() -> None:
     mute = replace(AGENTS[0], name="news", needs=("sentiment",))
     found = reach_consensus(BUY, evidence(), RULES, agents=(*AGENTS, mute))
     absent = next(one for one in found.votes if one.agent == "news")
-    assert (absent.probability, absent.reason) == (None, "not known: sentiment")
+    assert (absent.probability, absent.reason) == (None, "unknown: sentiment")
     assert found.voted == pytest.approx(0.8)

@@ -12,9 +12,9 @@ from app.signals.domain.agents import AGENTS, Abstention, Agent, AgentVote, Sign
 from app.signals.domain.consensus import Vote
 from app.signals.domain.models import SignalState
 from app.signals.services.evaluation import ExternalAgents, SignalEvaluator
-from tests.support.desk import SYMBOLS, WHO, Desk
-from tests.support.evidence import evidence
-from tests.support.signal_world import claim, informed
+from tests.support.signal_features import evidence
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 RULES = SignalSettings(agent_timeout_s=30.0)
 SURE = AgentVote(0.9, 0.8, {"news": 3.0})
@@ -34,7 +34,7 @@ async def desk(database: Database) -> Desk:
 
 
 def agent(judge: Judge, name: str = "news") -> Agent:
-    return Agent(name, (), judge, is_outside=True)
+    return Agent(name, (), judge, is_external=True)
 
 
 async def answer(judge: Judge, rules: SignalSettings = RULES) -> AgentVote | Abstention:
@@ -58,10 +58,10 @@ async def test_an_answer_that_makes_sense_is_a_vote() -> None:
     ("judge", "reason"),
     [
         (raising, "it failed: RuntimeError"),
-        (lambda *_: "yes", "it gave no opinion"),
-        (lambda *_: replace(SURE, probability=float("nan")), "it gave a number that cannot be"),
-        (lambda *_: replace(SURE, probability=1.5), "it gave a number that cannot be"),
-        (lambda *_: replace(SURE, figures={"x": float("inf")}), "it gave a number that cannot be"),
+        (lambda *_: "yes", "it gave no vote"),
+        (lambda *_: replace(SURE, probability=float("nan")), "it gave an invalid number"),
+        (lambda *_: replace(SURE, probability=1.5), "it gave an invalid number"),
+        (lambda *_: replace(SURE, figures={"x": float("inf")}), "it gave an invalid number"),
     ],
 )
 async def test_what_makes_no_sense_is_an_abstention(judge: Judge, reason: str) -> None:
@@ -81,7 +81,7 @@ async def test_who_does_not_answer_in_time_abstains_and_is_not_asked_again_meanw
     late = await outside.answers(evidence(), hasty)
     assert late["news"] == Abstention("it did not answer within 0.2 s")
     again = await outside.answers(evidence(), RULES)
-    assert again == {"news": Abstention("it is still busy with an earlier question"), "quick": SURE}
+    assert again == {"news": Abstention("it is still busy with an earlier request"), "quick": SURE}
     gate.set()
     while (back := await outside.answers(evidence(), RULES))["news"] != SURE:
         assert "busy" in str(back["news"])
@@ -89,7 +89,7 @@ async def test_who_does_not_answer_in_time_abstains_and_is_not_asked_again_meanw
 
 
 def with_agent(desk: Desk, *judges: Agent) -> None:
-    desk.signals = replace(desk.signals, judges=SignalEvaluator((*AGENTS, *judges)))
+    desk.signals = replace(desk.signals, evaluator=SignalEvaluator((*AGENTS, *judges)))
 
 
 async def votes(desk: Desk, signal_id: str) -> dict[str, Vote]:
@@ -109,11 +109,11 @@ async def test_a_signal_waits_until_agents_from_outside_were_asked_about_its_sym
 
     with_agent(desk, agent(judge))
     sent = [await desk.signals.submit(claim(), WHO) for _ in range(2)]
-    assert all(one.result is not None and one.result.judged.signal.is_pending for one in sent)
-    assert await desk.signals.clear_queue() == 2
+    assert all(one.result is not None and one.result.evaluated.signal.is_pending for one in sent)
+    assert await desk.signals.process_queue() == 2
     assert asked == [SYMBOLS[0]], "an opinion is about a symbol"
     assert sent[0].result is not None
-    cast = await votes(desk, sent[0].result.judged.signal.signal_id)
+    cast = await votes(desk, sent[0].result.evaluated.signal.signal_id)
     assert (cast["news"].probability, cast["news"].figures) == (0.9, {"news": 3.0})
     assert len(cast) == len(AGENTS) + 1 + 1, "and the source"
 
@@ -129,7 +129,7 @@ async def test_what_was_said_of_another_board_is_not_counted(desk: Desk) -> None
     with_agent(desk, agent(moving))
     sent = await desk.signals.submit(claim(), WHO)
     assert sent.result is not None
-    signal_id = sent.result.judged.signal.signal_id
+    signal_id = sent.result.evaluated.signal.signal_id
     assert await desk.signals.evaluate_pending() == 0
     assert (await desk.signals.get(signal_id)).signal.state is SignalState.VALIDATED
     assert await desk.signals.evaluate_pending() == 1
@@ -147,9 +147,9 @@ async def test_a_late_agent_leaves_the_verdict_to_the_others(desk: Desk) -> None
     await desk.configuration.put({"signals": {"agent_timeout_s": 0.05}}, "hasty", WHO)
     sent = await desk.signals.submit(claim(), WHO)
     assert sent.result is not None
-    assert await desk.signals.clear_queue() == 1
+    assert await desk.signals.process_queue() == 1
     gate.set()
-    found = await desk.signals.get(sent.result.judged.signal.signal_id)
+    found = await desk.signals.get(sent.result.evaluated.signal.signal_id)
     assert found.signal.state is SignalState.APPROVED
     assert found.verdict is not None
     assert found.verdict.voted == pytest.approx(0.8)
@@ -170,10 +170,10 @@ async def test_a_symbol_that_left_the_board_fails_without_anybody_being_asked(de
     assert board is not None
     left = tuple(one for one in board.cards if one.symbol != SYMBOLS[0])
     desk.boards.board = replace(board, cards=left)
-    assert await desk.signals.clear_queue() == 1
+    assert await desk.signals.process_queue() == 1
     assert asked == []
     assert sent.result is not None
-    found = await desk.signals.get(sent.result.judged.signal.signal_id)
+    found = await desk.signals.get(sent.result.evaluated.signal.signal_id)
     assert found.signal.state is SignalState.FAILED
 
 
@@ -181,4 +181,4 @@ async def test_without_a_board_agents_from_outside_wait_as_well(desk: Desk) -> N
     with_agent(desk, agent(lambda *_: SURE))
     desk.boards.board = None
     await desk.signals.submit(claim(), WHO)
-    assert await desk.signals.clear_queue() == 0
+    assert await desk.signals.process_queue() == 0

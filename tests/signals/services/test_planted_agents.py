@@ -10,10 +10,10 @@ from app.market.domain.models import Interval
 from app.market.storage.candles import CandleRepository
 from app.signals.domain.track_record import agent_weights
 from app.signals.services.evaluation import SignalEvaluator
-from tests.support.desk import SYMBOLS, WHO, Desk, symbol_id
-from tests.support.outcome_world import keep_board, pass_on
-from tests.support.planted_world import A_DAY, DAYS, END, planted, replayed, winners
-from tests.support.signal_world import claim, informed
+from tests.support.outcome_fixtures import keep_board, pass_on
+from tests.support.planted_signal_fixtures import A_DAY, DAYS, END, planted, replayed, winners
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, symbol_id
 
 pytestmark = pytest.mark.long
 
@@ -35,14 +35,16 @@ async def test_within_200_outcomes_of_a_replay_the_skilled_alone_is_heard(
         assert desk.boards.board is not None
         if day == 0:
             await keep_board(desk)
-        desk.signals = replace(desk.signals, judges=SignalEvaluator(planted(winners(prices, day))))
+        desk.signals = replace(
+            desk.signals, evaluator=SignalEvaluator(planted(winners(prices, day)))
+        )
         verdict = None
         for symbol in SYMBOLS[:A_DAY]:
             done = await desk.signals.submit(claim(symbol), WHO)
             assert done.result is not None
-            verdict = done.result.judged.verdict
+            verdict = done.result.evaluated.verdict
         assert verdict is not None
-        by_skill.append(verdict.is_weighed_by_skill)
+        by_skill.append(verdict.is_skill_weighted)
         pass_on(desk, days=1)
         assert (await desk.signal_outcomes.book()).decided == A_DAY
         learnt.append((await desk.signals.statistics(30)).agents)

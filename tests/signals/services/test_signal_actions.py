@@ -24,7 +24,7 @@ from app.portfolio.domain.proposals import MembershipMove
 from app.signals.api import routes as signals
 from app.signals.domain.agents import Agent, AgentVote
 from app.signals.domain.consensus import Consensus, SignalEvaluation
-from app.signals.domain.evaluated_signal import policy_for
+from app.signals.domain.evaluated_signal import automation_for
 from app.signals.domain.models import (
     Direction,
     MembershipStep,
@@ -33,11 +33,11 @@ from app.signals.domain.models import (
 )
 from app.signals.services.evaluation import SignalEvaluator
 from app.workers.activities import activities
-from tests.support.action_world import by_skill, eight_members, judged, put, told, version
-from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.action_fixtures import by_skill, eight_members, judged, put, told, version
 from tests.support.harness import PREFIX, serve
-from tests.support.judging import problem
-from tests.support.signal_world import claim, informed
+from tests.support.problem_assertions import problem
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 NEW = SYMBOLS[20]
 
@@ -70,10 +70,10 @@ async def test_by_default_a_purchase_is_proposed_and_carried_out_when_approved(
 ) -> None:
     signal_id = await told(desk, NEW)
     before = await version(desk)
-    assert await desk.signal_actions.act() == 1
+    assert await desk.signal_actions.apply_approved() == 1
     assert await version(desk) == before
     waits = await effect(desk, signal_id)
-    assert (waits.policy, waits.step) == (
+    assert (waits.automation, waits.step) == (
         AutomationMode.PROPOSE,
         MembershipStep(MembershipMove.ADD, NEW),
     )
@@ -93,12 +93,12 @@ async def test_by_default_a_purchase_is_proposed_and_carried_out_when_approved(
     assert any(signal_id in event.reason and event.symbol == NEW for event in history)
     again = await client.post(path, json={"reason": "yes"})
     assert again.json()["code"] == "invalid_state_transition"
-    assert await desk.signal_actions.act() == 0
+    assert await desk.signal_actions.apply_approved() == 0
 
 
 async def test_C13_of_approving_and_declining_at_once_one_wins(desk: Desk) -> None:
     signal_id = await told(desk, NEW)
-    await desk.signal_actions.act()
+    await desk.signal_actions.apply_approved()
     proposal_id = (await effect(desk, signal_id)).proposal_id or ""
 
     def none(_: object) -> Any:
@@ -120,17 +120,17 @@ async def test_a_sale_proposes_removal_and_what_fits_nothing_says_why(desk: Desk
     cases = (
         (SYMBOLS[0], Direction.SELL, MembershipStep(MembershipMove.REMOVE, SYMBOLS[0]), None),
         (SYMBOLS[1], Direction.BUY, None, f"{SYMBOLS[1]} is a member already"),
-        (SYMBOLS[20], Direction.NEUTRAL, None, "it asks for nothing"),
-        (SYMBOLS[35], Direction.BUY, None, f"{SYMBOLS[35]} may not come in: low_score"),
+        (SYMBOLS[20], Direction.NEUTRAL, None, "it requests no change"),
+        (SYMBOLS[35], Direction.BUY, None, f"{SYMBOLS[35]} cannot be added: low_score"),
     )
     for symbol, direction, step, note in cases:
         signal_id = await told(desk, symbol, direction)
-        await desk.signal_actions.act()
+        await desk.signal_actions.apply_approved()
         found = await effect(desk, signal_id)
         assert (found.step, found.note) == (step, note)
     await desk.portfolio.remove(SYMBOLS[0], "gone", WHO)
     signal_id = await told(desk, SYMBOLS[0], Direction.SELL)
-    await desk.signal_actions.act()
+    await desk.signal_actions.apply_approved()
     assert (await effect(desk, signal_id)).note == f"{SYMBOLS[0]} is not a member"
 
 
@@ -139,7 +139,7 @@ async def test_on_stale_data_an_approval_adds_nothing_and_still_removes(
 ) -> None:
     purchase = await told(desk, NEW)
     sale = await told(desk, SYMBOLS[0], Direction.SELL)
-    assert await desk.signal_actions.act() == 2
+    assert await desk.signal_actions.apply_approved() == 2
     desk.market.state = DataStatus.STALE
 
     async def approve(signal_id: str) -> httpx2.Response:
@@ -162,7 +162,7 @@ async def test_a_sale_of_a_pinned_member_is_not_even_proposed(desk: Desk, policy
     await by_skill(desk)
     await desk.controls.lock(SYMBOLS[0], LockKind.PIN, "market maker", None, WHO)
     signal_id = await told(desk, SYMBOLS[0], Direction.SELL)
-    await desk.signal_actions.act()
+    await desk.signal_actions.apply_approved()
     found = await effect(desk, signal_id)
     assert (found.step, found.note) == (None, f"{SYMBOLS[0]} is pinned")
     assert (found.proposal_id, found.version) == (None, None)
@@ -175,7 +175,7 @@ async def test_a_full_portfolio_makes_room_only_for_what_is_better_beyond_noise(
     full = {"max_portfolio_symbols": 8, "min_weight_percentage": "5"}
     await desk.configuration.put({**full, "max_weight_percentage": "20"}, "full", WHO)
     signal_id = await told(desk, NEW)
-    await desk.signal_actions.act()
+    await desk.signal_actions.apply_approved()
     found = await effect(desk, signal_id)
     assert found.step is None
     assert found.note is not None
@@ -184,14 +184,14 @@ async def test_a_full_portfolio_makes_room_only_for_what_is_better_beyond_noise(
     rules = {"noise_default": 0.001, "min_holding_s": 0, "return_per_z": 1_000.0}
     await desk.configuration.put({"replacement": rules}, "easy", WHO)
     signal_id = await told(desk, NEW, scores={NEW: 0.995})
-    await desk.signal_actions.act()
+    await desk.signal_actions.apply_approved()
     assert (await effect(desk, signal_id)).step == MembershipStep(
         MembershipMove.REPLACE, NEW, SYMBOLS[7]
     )
     desk.quote(SYMBOLS[7], paused_since=desk.now)
     desk.status(SYMBOLS[7], ContractStatus.PAUSED)
     signal_id = await told(desk, NEW, scores={NEW: 0.995})
-    await desk.signal_actions.act()
+    await desk.signal_actions.apply_approved()
     assert (await effect(desk, signal_id)).step == MembershipStep(
         MembershipMove.REPLACE, NEW, SYMBOLS[6]
     ), "the weakest keeps its weight during the pause"
@@ -202,7 +202,7 @@ async def test_a_full_portfolio_makes_room_only_for_what_is_better_beyond_noise(
     ):
         await desk.controls.lock(pinned, LockKind.PIN, "market maker", None, WHO)
         signal_id = await told(desk, NEW, scores={NEW: 0.995})
-        await desk.signal_actions.act()
+        await desk.signal_actions.apply_approved()
         found = await effect(desk, signal_id)
         assert (found.step, found.note) == (step, note)
 
@@ -214,31 +214,31 @@ async def test_a_conditional_verdict_is_no_approval(desk: Desk) -> None:
         return Agent(name, (), lambda _evidence, _rules: AgentVote(said[name], 0.9, {}))
 
     agents = tuple(map(agent, said))
-    desk.signals = replace(desk.signals, judges=SignalEvaluator(agents))
+    desk.signals = replace(desk.signals, evaluator=SignalEvaluator(agents))
     done = await desk.signals.submit(claim(NEW), WHO)
     assert done.result is not None
-    found = done.result.judged
+    found = done.result.evaluated
     assert found.verdict is not None
     assert found.verdict.evaluation is SignalEvaluation.CONDITIONAL
     assert found.signal.state is SignalState.REJECTED
-    assert await desk.signal_actions.act() == 0
+    assert await desk.signal_actions.apply_approved() == 0
     assert NEW not in await desk.members()
 
 
 async def test_observed_signals_change_nothing_and_policies_go_by_type(desk: Desk) -> None:
     await put(desk, automation_by_type={"momentum": "observe"})
     one = await told(desk, NEW)
-    await desk.signal_actions.act()
+    await desk.signal_actions.apply_approved()
     found = await effect(desk, one)
-    assert (found.policy, found.note, found.proposal_id) == (
+    assert (found.automation, found.note, found.proposal_id) == (
         AutomationMode.OBSERVE,
         "only observed",
         None,
     )
     await put(desk, automation_by_type={"breakout": "observe"})
     other = await told(desk, NEW)
-    await desk.signal_actions.act()
-    assert (await effect(desk, other)).policy is AutomationMode.PROPOSE
+    await desk.signal_actions.apply_approved()
+    assert (await effect(desk, other)).automation is AutomationMode.PROPOSE
 
 
 async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) -> None:
@@ -247,12 +247,12 @@ async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) 
     await by_skill(desk)
     known = await told(desk, SYMBOLS[11])
     before = await version(desk)
-    rounds = await asyncio.gather(*(desk.signal_actions.act() for _ in range(4)))
+    rounds = await asyncio.gather(*(desk.signal_actions.apply_approved() for _ in range(4)))
     assert max(rounds) == 2
-    await desk.signal_actions.act()
-    assert (await effect(desk, unknown)).policy is AutomationMode.PROPOSE
+    await desk.signal_actions.apply_approved()
+    assert (await effect(desk, unknown)).automation is AutomationMode.PROPOSE
     done = await effect(desk, known)
-    assert (done.policy, done.version) == (AutomationMode.AUTO, before + 1)
+    assert (done.automation, done.version) == (AutomationMode.AUTO, before + 1)
     assert await version(desk) == before + 1
     assert (await judged(desk, known)).signal.state is SignalState.APPLIED
     (event,) = [one for one in await desk.queries.history(None, 5) if one.symbol == SYMBOLS[11]]
@@ -295,13 +295,13 @@ async def test_what_an_ordinary_rule_refuses_is_noted_and_not_tried_again(desk: 
     await by_skill(desk)
     signal_id = await told(desk, NEW)
     await desk.controls.switch(False, "halt", WHO)
-    await desk.signal_actions.act()
+    await desk.signal_actions.apply_approved()
     found = await effect(desk, signal_id)
     assert found.version is None
     assert found.note is not None
     assert found.note.startswith("trading_disabled")
     assert (await judged(desk, signal_id)).signal.state is SignalState.APPROVED
-    assert await desk.signal_actions.act() == 0
+    assert await desk.signal_actions.apply_approved() == 0
 
 
 async def test_a_newer_signal_takes_the_place_of_an_older_proposal(
@@ -309,7 +309,7 @@ async def test_a_newer_signal_takes_the_place_of_an_older_proposal(
 ) -> None:
     for _ in range(2):
         await told(desk, NEW)
-        await desk.signal_actions.act()
+        await desk.signal_actions.apply_approved()
         desk.later(seconds=1)
     listed = (await client.get(f"{PREFIX}/portfolio/proposals")).json()["items"]
     assert [one["state"] for one in listed] == ["open", "superseded"]
@@ -319,7 +319,7 @@ async def test_an_approved_signal_leads_to_nothing_after_its_time(desk: Desk) ->
     await told(desk, NEW)
     desk.later(days=2)
     informed(desk)
-    assert await desk.signal_actions.act() == 0
+    assert await desk.signal_actions.apply_approved() == 0
 
 
 @pytest.mark.parametrize(
@@ -335,9 +335,9 @@ def test_who_is_not_sure_only_proposes(
 ) -> None:
     verdict = Consensus(evaluation, 0.8, 1.0, 1.0, (), "x", by_skill)
     rules = SignalSettings(automation=AutomationMode.AUTO)
-    assert policy_for(_signal(), verdict, rules) is policy
+    assert automation_for(_signal(), verdict, rules) is policy
     assert (
-        policy_for(_signal(), verdict, replace(rules, automation=AutomationMode.OBSERVE))
+        automation_for(_signal(), verdict, replace(rules, automation=AutomationMode.OBSERVE))
         is AutomationMode.OBSERVE
     )
     assert Configuration().signals.automation is AutomationMode.PROPOSE

@@ -8,8 +8,8 @@ import pytest
 
 from app.foundation.sql.database import Database, UnitOfWork
 from app.signals.domain.models import SignalState
-from tests.support.action_world import by_skill, eight_members, judged, put, told, version
-from tests.support.desk import SYMBOLS, Desk
+from tests.support.action_fixtures import by_skill, eight_members, judged, put, told, version
+from tests.support.trading_desk import SYMBOLS, Desk
 
 T = TypeVar("T")
 
@@ -56,10 +56,10 @@ async def test_a_process_that_dies_in_a_change_loses_none_and_makes_none_twice(
         dying = replace(desk.portfolio, database=(lost := Dying(desk.database, commits=commits)))
         dying = replace(dying, idempotency=replace(dying.idempotency, database=lost))
         with pytest.raises(DiedError):
-            await replace(desk.signal_actions, portfolio=dying).act()
+            await replace(desk.signal_actions, portfolio=dying).apply_approved()
         assert (await version(desk) - before, symbol in await desk.members()) == (commits, commits)
         for _ in range(2):
-            await desk.signal_actions.act()
+            await desk.signal_actions.apply_approved()
         assert (await version(desk) - before, symbol in await desk.members()) == (1, True)
         done = await judged(desk, signal_id)
         assert done.effect is not None

@@ -22,9 +22,9 @@ from app.signals.services.evaluation import SignalEvaluator
 from app.signals.services.service import IntakeResult
 from app.signals.storage.signals import SignalRepository
 from tests.conftest import PATIENT, MakeDatabase
-from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
-from tests.support.signal_world import claim, informed
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 PATH = f"{PREFIX}/signals"
@@ -73,8 +73,8 @@ async def sent(desk: Desk, *claims: SignalClaim) -> list[Any]:
 
 async def test_signals_that_come_at_once_are_judged_each_in_its_own_transaction(desk: Desk) -> None:
     taken = await sent(desk, *(claim(symbol) for symbol in SYMBOLS[:48]))
-    assert [one.judged.signal.claim.symbol for one in taken] == [*SYMBOLS[:48]], "each its own"
-    assert {len(one.judged.verdict.votes) for one in taken} == {4 + 1}
+    assert [one.evaluated.signal.claim.symbol for one in taken] == [*SYMBOLS[:48]], "each its own"
+    assert {len(one.evaluated.verdict.votes) for one in taken} == {4 + 1}
     assert (await desk.signals.statistics(1)).counts.total == 48
     assert await transactions(desk) == 48
     async with desk.database.read() as unit:
@@ -117,13 +117,13 @@ async def test_each_of_many_has_an_answer_or_an_error_of_its_own(desk: Desk) -> 
     assert (await desk.signals.statistics(1)).counts.total == 4
     (refused,) = await sent(desk, claim(SYMBOLS[9], source_id="9", strength=0.81))
     assert refused.code is Code.SIGNAL_CONFLICT
-    assert refused.facts["signal_id"] == found[3].judged.signal.signal_id
+    assert refused.facts["signal_id"] == found[3].evaluated.signal.signal_id
 
 
 async def test_of_one_name_at_once_one_is_new_and_all_get_the_same_signal(desk: Desk) -> None:
     found = await sent(desk, *(claim(SYMBOLS[1], source_id="1") for _ in range(12)))
     assert sorted(one.is_new for one in found) == [False] * 11 + [True]
-    assert len({one.judged.signal.signal_id for one in found}) == 1
+    assert len({one.evaluated.signal.signal_id for one in found}) == 1
     assert (await desk.signals.statistics(1)).counts.total == 1
 
 
@@ -153,7 +153,7 @@ async def test_one_that_breaks_the_judges_takes_nobody_with_it(desk: Desk) -> No
                 raise ZeroDivisionError
             return super().evaluate(signal, *given)
 
-    desk.signals = replace(desk.signals, judges=Stumbling())
+    desk.signals = replace(desk.signals, evaluator=Stumbling())
     found = await sent(desk, *(claim(symbol) for symbol in SYMBOLS[:6]))
     assert [at for at, one in enumerate(found) if isinstance(one, ZeroDivisionError)] == [3]
     assert (await desk.signals.statistics(1)).counts.total == 5
@@ -165,9 +165,9 @@ async def test_C12_a_name_that_another_process_takes_in_the_same_moment_is_its(
     """The second one waits in its INSERT for the first, and then finds that one's signal."""
     theirs = (await desk.signals.submit(claim(SYMBOLS[1], source_id="else"), WHO)).result
     assert theirs is not None
-    twin = replace(theirs.judged.signal, signal_id="twin", claim=claim(source_id="one"))
+    twin = replace(theirs.evaluated.signal, signal_id="twin", claim=claim(source_id="one"))
     async with database.write() as unit:
-        assert await unit.get(SignalRepository).add([replace(theirs.judged, signal=twin)]) == {
+        assert await unit.get(SignalRepository).add([replace(theirs.evaluated, signal=twin)]) == {
             "twin"
         }
         late = asyncio.ensure_future(desk.signals.submit(claim(source_id="one"), WHO))
@@ -175,7 +175,7 @@ async def test_C12_a_name_that_another_process_takes_in_the_same_moment_is_its(
             await asyncio.sleep(0.01)
     taken = (await late).result
     assert taken is not None
-    assert (taken.is_new, taken.judged.signal.signal_id) == (False, "twin")
+    assert (taken.is_new, taken.evaluated.signal.signal_id) == (False, "twin")
 
 
 async def _waits(database: Database) -> bool:
@@ -220,7 +220,7 @@ async def test_an_answer_that_was_lost_on_its_way_is_looked_up_under_its_key(
     desk: Desk, database: Database
 ) -> None:
     def render(taken: IntakeResult) -> StoredResponse:
-        return StoredResponse(201, {}, taken.judged.signal.signal_id.encode())
+        return StoredResponse(201, {}, taken.evaluated.signal.signal_id.encode())
 
     lossy = cast("Database", Losing(database))
     losing = replace(desk.signals, idempotency=replace(desk.signals.idempotency, database=lossy))

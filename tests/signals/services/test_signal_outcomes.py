@@ -15,9 +15,9 @@ from app.signals.domain.outcomes import SignalOutcome
 from app.signals.domain.track_record import ForecastRecord, SourceKey
 from app.signals.services.outcomes import BookingResult
 from app.signals.storage.statistics import SignalRecordRepository
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
-from tests.support.outcome_world import keep_board, moved, pass_on
-from tests.support.signal_world import BEST, claim, informed
+from tests.support.outcome_fixtures import keep_board, moved, pass_on
+from tests.support.signal_fixtures import BEST, claim, informed
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 UP = {symbol: 0.01 * (at % 5) for at, symbol in enumerate(SYMBOLS)}  # the median is 0.02
 
@@ -38,7 +38,7 @@ async def desk(database: Database) -> Desk:
 async def sent(desk: Desk, symbol: str = BEST, **changed: object) -> str:
     outcome = await desk.signals.submit(claim(symbol, **changed), WHO)
     assert outcome.result is not None
-    return outcome.result.judged.signal.signal_id
+    return outcome.result.evaluated.signal.signal_id
 
 
 async def outcome_of(desk: Desk, signal_id: str) -> SignalOutcome:
@@ -50,7 +50,7 @@ async def outcome_of(desk: Desk, signal_id: str) -> SignalOutcome:
 async def records(desk: Desk) -> tuple[dict[str, ForecastRecord], dict[SourceKey, ForecastRecord]]:
     """Of agents and of sources."""
     async with desk.database.read() as unit:
-        return await unit.get(SignalRecordRepository).of(None)
+        return await unit.get(SignalRecordRepository).load(None)
 
 
 @pytest.mark.parametrize("backend", ["sqlite", "postgres"])
@@ -65,17 +65,17 @@ async def test_what_beat_the_median_is_booked_once_however_many_book(desk: Desk)
     rounds = await asyncio.gather(*(desk.signal_outcomes.book() for _ in range(4)))
     assert sum(one.decided for one in rounds) == 3
     won, lost = await outcome_of(desk, best), await outcome_of(desk, worst)
-    assert (won.beat, won.universe_size, lost.beat) == (True, 60, False)
+    assert (won.outperformed, won.universe_size, lost.outperformed) == (True, 60, False)
     assert won.gain == pytest.approx(0.04)
     assert won.median == pytest.approx(0.02)
-    assert (await outcome_of(desk, sale)).beat is False
+    assert (await outcome_of(desk, sale)).outperformed is False
     agents, sources = await records(desk)
     assert {name: one.outcomes for name, one in agents.items()} == {
         "fundamental": 3, "market_structure": 3, "risk": 3, "technical": 3,
     }  # fmt: skip
-    assert {one.came for one in agents.values()} == {1}
+    assert {one.occurrences for one in agents.values()} == {1}
     right = sources["desk", "momentum"]
-    assert (right.outcomes, right.came) == (3, 2), "the sale was right as well"
+    assert (right.outcomes, right.occurrences) == (3, 2), "the sale was right as well"
     squares = 0.0
     for signal_id, beat in ((best, True), (worst, False), (sale, False)):
         verdict = (await desk.signals.get(signal_id)).verdict
@@ -140,9 +140,9 @@ async def test_what_has_no_price_waits_and_is_then_unknown(desk: Desk) -> None:
     pass_on(desk, hours=6)
     assert await desk.signal_outcomes.book() == BookingResult(0, 1)
     found = await outcome_of(desk, missing)
-    assert (found.beat, found.gain) == (None, None)
+    assert (found.outperformed, found.gain) == (None, None)
     assert found.reason == f"there is no price of {SYMBOLS[5]}"
-    assert (await outcome_of(desk, here)).beat is True
+    assert (await outcome_of(desk, here)).outperformed is True
     assert (await records(desk))[0]["risk"].outcomes == 1
 
 
@@ -170,7 +170,7 @@ async def test_a_contract_that_ends_realises_its_last_price(desk: Desk) -> None:
     pass_on(desk, hours=25)
     assert await desk.signal_outcomes.book() == BookingResult(1, 0)
     found = await outcome_of(desk, signal_id)
-    assert found.beat is False
+    assert found.outperformed is False
     assert found.gain == pytest.approx(-0.9)
 
 

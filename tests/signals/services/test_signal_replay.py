@@ -14,13 +14,17 @@ from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Direction
 from app.signals.domain.track_record import CalibrationBin, ForecastRecord
 from app.signals.storage.statistics import SignalRecordRepository
-from tests.support.desk import SYMBOLS, WHO, Desk
-from tests.support.outcome_world import keep_board
-from tests.support.signal_world import claim, informed
+from tests.support.outcome_fixtures import keep_board
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 HOURS = 24
-PROVEN = ForecastRecord((CalibrationBin(7, outcomes=80, said=60.0, came=64, squares=11.0),))
-LUCKY = ForecastRecord((CalibrationBin(6, outcomes=80, said=52.0, came=48, squares=18.3),))
+PROVEN = ForecastRecord(
+    (CalibrationBin(7, outcomes=80, forecast_sum=60.0, occurrences=64, squared_error_sum=11.0),)
+)
+LUCKY = ForecastRecord(
+    (CalibrationBin(6, outcomes=80, forecast_sum=52.0, occurrences=48, squared_error_sum=18.3),)
+)
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ async def again(unit: UnitOfWork, judged: EvaluatedSignal) -> str:
         signal.claim.direction,
         SignalFeatures.of(card, UniverseContext.of(board)),
         rules,
-        weights if verdict.is_weighed_by_skill else None,
+        weights if verdict.is_skill_weighted else None,
         source=SourceClaim(signal.claim.strength, signal.claim.confidence),
     )
     return VerdictOut.of(found, judged).model_dump_json()
@@ -78,7 +82,7 @@ async def test_a_day_of_signals_judged_again_gives_the_same_bytes(database: Data
         for one in stored:
             assert one.verdict is not None
             assert await again(unit, one) == VerdictOut.of(one.verdict, one).model_dump_json()
-            by_skill.append(one.verdict.is_weighed_by_skill)
+            by_skill.append(one.verdict.is_skill_weighted)
     assert set(by_skill) == {True, False}
     said = {one.verdict.evaluation for one in stored if one.verdict is not None}
     assert len(said) > 1, "a day of one verdict proves little"

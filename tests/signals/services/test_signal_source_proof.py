@@ -13,8 +13,8 @@ from app.signals.domain.models import SignalState
 from app.signals.domain.track_record import ForecastRecord
 from app.signals.services.evaluation import SignalEvaluator
 from app.signals.storage.statistics import SignalRecordRepository
-from tests.support.desk import WHO, Desk
-from tests.support.signal_world import claim, informed
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import WHO, Desk
 
 
 def saying(probability: float) -> Callable[[SignalFeatures, SignalSettings], AgentVote]:
@@ -45,9 +45,9 @@ async def test_a_source_with_few_right_outcomes_cannot_approve_itself(
         right = right.add_forecast(1.0, True)
     async with desk.database.write() as unit:
         await unit.get(SignalRecordRepository).add({}, {(sure.source, sure.type): right})
-    taken = await replace(desk.signals, judges=SignalEvaluator(AGENTS)).submit(sure, WHO)
+    taken = await replace(desk.signals, evaluator=SignalEvaluator(AGENTS)).submit(sure, WHO)
     assert taken.result is not None
-    judged = taken.result.judged
+    judged = taken.result.evaluated
     assert judged.verdict is not None
     assert (judged.verdict.evaluation, judged.signal.state) == (evaluation, state)
     is_waiting = judged.verdict.reason.startswith("without its source, whose skill is not proven")

@@ -14,8 +14,8 @@ from app.market.domain.panel import Panel
 from app.signals.domain.models import Direction, Signal
 from app.signals.domain.sources import GeneratedSignal, SourceInput
 from app.signals.services.sources import BUILT_IN, SignalSources
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
-from tests.support.signal_world import BEST, claim, informed
+from tests.support.signal_fixtures import BEST, claim, informed
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 
 @pytest.fixture
@@ -68,25 +68,25 @@ def loud(desk: Desk) -> None:
 
 
 async def test_what_a_source_says_is_a_signal_once_also_after_a_restart(desk: Desk) -> None:
-    assert await desk.signal_sources.look() == 1
+    assert await desk.signal_sources.poll() == 1
     (one,) = await signals(desk)
     claim = one.claim
     assert (claim.source, claim.type, claim.symbol) == ("fundamental", "funding_extreme", BEST)
     assert claim.direction is Direction.SELL
     assert claim.source_id == f"{BEST}:funding_extreme:2026-03-01T00:00Z"
-    assert await desk.signal_sources.look() == 0, "the same board"
+    assert await desk.signal_sources.poll() == 0, "the same board"
     crowded(desk, "board-2")
     commits = desk.database.commits
-    assert await desk.signal_sources.look() == 0
+    assert await desk.signal_sources.poll() == 0
     assert desk.database.commits == commits, "what was just said is not sent again"
-    assert await SignalSources(desk.signals).look() == 0, "a restart"
+    assert await SignalSources(desk.signals).poll() == 0, "a restart"
     assert len(await signals(desk)) == 1
 
 
 async def test_closed_bars_make_signals_of_the_technical_source(desk: Desk) -> None:
     informed(desk)
     loud(desk)
-    assert await desk.signal_sources.look() == 2
+    assert await desk.signal_sources.poll() == 2
     found = {one.claim.type: one.claim for one in await signals(desk)}
     assert set(found) == {"breakout", "volume_spike"}
     spike = found["volume_spike"]
@@ -98,19 +98,19 @@ async def test_each_source_can_be_switched_off_and_thresholds_are_settings(desk:
     await desk.configuration.put(
         {"signals": {"sources": {"fundamental": False, "technical": False}}}, "quiet", WHO
     )
-    assert await SignalSources(desk.signals).look() == 0
+    assert await SignalSources(desk.signals).poll() == 0
     strict = {"sources": {"fundamental": True}, "source_strength": 0.999}
     await desk.configuration.put({"signals": strict}, "strict", WHO)
-    assert await SignalSources(desk.signals).look() == 0
+    assert await SignalSources(desk.signals).poll() == 0
     await desk.configuration.put({"signals": {"source_strength": 0.6}}, "as before", WHO)
-    assert await SignalSources(desk.signals).look() == 3
+    assert await SignalSources(desk.signals).poll() == 3
     assert {one.claim.source for one in await signals(desk)} == {"fundamental", "technical"}
 
 
 async def test_a_corrected_bar_does_not_take_back_what_was_said(desk: Desk) -> None:
-    await desk.signal_sources.look()
+    await desk.signal_sources.poll()
     informed(desk, BEST, funding_rate=9.0)
-    assert await SignalSources(desk.signals).look() == 0, "the spread of the others is another"
+    assert await SignalSources(desk.signals).poll() == 0, "the spread of the others is another"
     assert len(await signals(desk)) == 1
 
 
@@ -123,7 +123,7 @@ class Other:
     error: Exception | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def ideas(self, seen: SourceInput) -> Sequence[GeneratedSignal]:
+    async def generate(self, seen: SourceInput) -> Sequence[GeneratedSignal]:
         assert seen.board is not None
         if self.error is not None:
             raise self.error
@@ -142,13 +142,13 @@ async def test_a_source_that_fails_or_hangs_does_not_silence_the_others(desk: De
         Other("news", (idea, weak, unknown)),
     )
     sources = SignalSources(desk.signals, (*others, BUILT_IN[1]), timeout_s=0.5)
-    assert await sources.look() == 2
+    assert await sources.poll() == 2
     assert {one.claim.source for one in await signals(desk)} == {"news", "fundamental"}
 
 
 async def test_without_a_board_to_decide_on_nobody_is_asked(desk: Desk) -> None:
     desk.boards.board = None
-    assert await desk.signal_sources.look() == 0
+    assert await desk.signal_sources.poll() == 0
 
 
 async def test_where_too_many_wait_the_board_is_looked_at_again(desk: Desk) -> None:
@@ -157,6 +157,6 @@ async def test_where_too_many_wait_the_board_is_looked_at_again(desk: Desk) -> N
     await desk.signals.submit(claim(), WHO)
     desk.boards.board = board
     with pytest.raises(RateLimitedError):
-        await desk.signal_sources.look()
-    await desk.signals.clear_queue()
-    assert await desk.signal_sources.look() == 1
+        await desk.signal_sources.poll()
+    await desk.signals.process_queue()
+    assert await desk.signal_sources.poll() == 1

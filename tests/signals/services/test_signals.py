@@ -20,8 +20,8 @@ from app.signals.domain.events import SignalChanged
 from app.signals.domain.models import SignalState
 from app.signals.domain.track_record import SignalQueue
 from app.signals.services.evaluation import SignalEvaluator
-from tests.support.desk import SYMBOLS, WHO, Desk
-from tests.support.signal_world import claim, informed
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ async def test_C12_a_hundred_duplicates_at_once_have_one_effect(desk: Desk) -> N
     outcomes = await asyncio.gather(*(desk.signals.submit(same, WHO) for _ in range(100)))
     taken = [one.result for one in outcomes if one.result is not None]
     assert Counter(one.is_new for one in taken) == {True: 1, False: 99}
-    assert len({one.judged.signal.signal_id for one in taken}) == 1
-    assert {one.judged.signal.state for one in taken} == {SignalState.APPROVED}
+    assert len({one.evaluated.signal.signal_id for one in taken}) == 1
+    assert {one.evaluated.signal.state for one in taken} == {SignalState.APPROVED}
     assert len(await told(desk)) == 1
     assert (await desk.signals.statistics(1)).counts.total == 1
 
@@ -85,7 +85,7 @@ async def test_what_was_not_committed_is_judged_by_the_next(desk: Desk) -> None:
         def evaluate(self, *_: Any) -> Any:
             raise DiedError
 
-    dying = replace(desk.signals, judges=Dying())
+    dying = replace(desk.signals, evaluator=Dying())
     with pytest.raises(DiedError):
         await dying.evaluate_pending()
     (waits,) = await desk.signals.pending(10)
@@ -98,8 +98,8 @@ async def test_the_same_board_gives_the_same_verdict_to_the_last_digit(desk: Des
     for _ in range(2):
         outcome = await desk.signals.submit(claim(), WHO)
         assert outcome.result is not None
-        stored = await desk.signals.get(outcome.result.judged.signal.signal_id)
-        assert stored == outcome.result.judged, "what is stored is what was said"
+        stored = await desk.signals.get(outcome.result.evaluated.signal.signal_id)
+        assert stored == outcome.result.evaluated, "what is stored is what was said"
         found.append(stored.verdict)
         informed(desk)
     assert found[0] == found[1]
@@ -113,13 +113,13 @@ async def test_the_queue_is_worked_off_in_batches_and_an_empty_one_writes_nothin
     for number in range(7):
         await desk.signals.submit(claim(SYMBOLS[number]), WHO)
     judges = replace(desk.signals, batch=3)
-    assert await judges.clear_queue() == 0
+    assert await judges.process_queue() == 0
     desk.boards.board = board
     before = desk.database.commits or 0
-    assert await judges.clear_queue() == 7
+    assert await judges.process_queue() == 7
     after = desk.database.commits or 0
     assert after - before == 3, "three batches"
-    assert await judges.clear_queue() == 0
+    assert await judges.process_queue() == 0
     assert desk.database.commits == after
 
 
@@ -133,5 +133,5 @@ async def test_what_waits_is_counted(desk: Desk) -> None:
     assert await sources.signal_queue() == SignalQueue(2, first, 0, 0)
     desk.boards.board = board
     desk.stale(SYMBOLS[1])
-    await desk.signals.clear_queue()
+    await desk.signals.process_queue()
     assert await sources.signal_queue() == SignalQueue(0, None, 1, 1)

@@ -20,11 +20,19 @@ from app.signals.domain.agents import Agent
 from app.signals.services.evaluation import SignalEvaluator
 from app.telemetry.observers import Meter
 from tests.conftest import PATIENT, MakeDatabase
-from tests.support.desk import SYMBOLS, Desk, symbol_id
 from tests.support.harness import PREFIX, serve
-from tests.support.outcome_world import keep_board, pass_on
-from tests.support.planted_world import A_DAY, DAYS, END, leaning, planted, replayed, winners
-from tests.support.signal_world import informed
+from tests.support.outcome_fixtures import keep_board, pass_on
+from tests.support.planted_signal_fixtures import (
+    A_DAY,
+    DAYS,
+    END,
+    leaning,
+    planted,
+    replayed,
+    winners,
+)
+from tests.support.signal_fixtures import informed
+from tests.support.trading_desk import SYMBOLS, Desk, symbol_id
 
 pytestmark = [pytest.mark.long, pytest.mark.parametrize("backend", ["sqlite"], indirect=True)]
 ROUTERS = [
@@ -77,7 +85,7 @@ async def bought(desk: Desk, client: httpx2.AsyncClient, symbols: tuple[str, ...
     for symbol in symbols:
         sent = await send(client, symbol, "momentum")
         if sent["state"] == "approved":
-            while await desk.signal_actions.act():
+            while await desk.signal_actions.apply_approved():
                 pass
             return await get(client, f"/signals/{sent['signal_id']}")
     raise AssertionError("no signal was approved")
@@ -104,10 +112,10 @@ async def test_auto_proposes_until_booked_outcomes_have_earned_weights_and_then_
             if day == 0:
                 await keep_board(desk)
             truth = winners(prices, day)
-            desk.signals = replace(desk.signals, judges=SignalEvaluator(judges(truth)))
+            desk.signals = replace(desk.signals, evaluator=SignalEvaluator(judges(truth)))
             before = await get(client, "/portfolio")
             statistics = await get(client, "/signals/statistics")
-            assert statistics["is_weighed_by_skill"] is (day == 2), "fifty outcomes are needed"
+            assert statistics["is_skill_weighted"] is (day == 2), "fifty outcomes are needed"
             found = await bought(desk, client, others)
             after = await get(client, "/portfolio")
             if day < 2:

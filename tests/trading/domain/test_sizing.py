@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 from app.configuration.domain.sections import SizingSettings
 from app.portfolio.domain.models import FULL
 from app.trading.domain.position_sizing import (
-    Conditions,
-    Limits,
-    Order,
+    MarketConditions,
+    SizingLimits,
+    SizingRequest,
     TrackRecord,
-    kelly,
+    kelly_stake,
     liquidation_price,
-    nothing,
-    size,
-    stake_share,
+    no_position,
+    record_stake,
+    size_position,
 )
 from tests.support.portfolios import contract
 
-ORDER = Order(10_000_000, Decimal(10_000), Decimal(1), Decimal(50_000))
-KNOWN = Conditions(
+ORDER = SizingRequest(10_000_000, Decimal(10_000), Decimal(1), Decimal(50_000))
+KNOWN = MarketConditions(
     invested_u=FULL,
     turnover_24h=Decimal("1e9"),
     depth=Decimal("1e7"),
@@ -34,16 +34,16 @@ KNOWN = Conditions(
     portfolio_var=0.04,
 )
 RULES = SizingSettings()
-LIMITS = Limits(20_000_000, 0.01, RULES)
+LIMITS = SizingLimits(20_000_000, 0.01, RULES)
 INVERSE = contract(code="XBTUSDM", quote="USD", is_inverse=True, multiplier=Decimal(1))
 
 
-def limits(**rules: Any) -> Limits:
+def limits(**rules: Any) -> SizingLimits:
     return replace(LIMITS, rules=replace(RULES, **rules))
 
 
 def test_linear_lots_are_rounded_down_and_the_rest_is_stated() -> None:
-    made = size(contract(), replace(ORDER, price=Decimal(51_000)), KNOWN, LIMITS)
+    made = size_position(contract(), replace(ORDER, price=Decimal(51_000)), KNOWN, LIMITS)
     assert made.lots == 19  # one lot is 0.001 BTC = 51 USDT
     assert made.notional == Decimal(969)
     assert made.quantity == Decimal("0.019")
@@ -54,7 +54,7 @@ def test_linear_lots_are_rounded_down_and_the_rest_is_stated() -> None:
 
 
 def test_inverse_lots_are_dollars() -> None:
-    made = size(INVERSE, replace(ORDER, leverage=Decimal(2)), KNOWN, LIMITS)
+    made = size_position(INVERSE, replace(ORDER, leverage=Decimal(2)), KNOWN, LIMITS)
     assert (made.lots, made.notional, made.margin) == (2_000, Decimal(2_000), Decimal(1_000))
     assert made.quantity == Decimal("0.04")
 
@@ -100,7 +100,9 @@ def test_each_cap_is_named_with_its_numbers(
     limit: str,
     notional: int,
 ) -> None:
-    made = size(contract(), replace(ORDER, **order), replace(KNOWN, **known), limits(**rules))
+    made = size_position(
+        contract(), replace(ORDER, **order), replace(KNOWN, **known), limits(**rules)
+    )
     assert made.applied == (cap,)
     assert made.binding == cap
     (shown,) = (one for one in made.caps if one.is_applied)
@@ -112,13 +114,13 @@ def test_each_cap_is_named_with_its_numbers(
 
 def test_the_cap_that_binds_is_the_last_one_that_made_it_smaller() -> None:
     order = replace(ORDER, weight_u=30_000_000, leverage=Decimal(4))
-    both = size(contract(), order, KNOWN, LIMITS)
+    both = size_position(contract(), order, KNOWN, LIMITS)
     assert both.applied == ("weight", "gross_leverage", "portfolio_var")
     assert both.binding == "portfolio_var"
     assert both.notional == Decimal(10_000) * Decimal("0.2") * Decimal("2.5")
-    without = size(contract(), order, KNOWN, limits(var_limit=0.0))
+    without = size_position(contract(), order, KNOWN, limits(var_limit=0.0))
     assert without.notional > both.notional
-    thin = size(contract(), order, replace(KNOWN, depth=Decimal(30_000)), LIMITS)
+    thin = size_position(contract(), order, replace(KNOWN, depth=Decimal(30_000)), LIMITS)
     assert (thin.binding, thin.notional) == ("depth", Decimal(3_000))
 
 
@@ -128,8 +130,8 @@ def test_a_long_survives_three_daily_deviations(one: Any, volatility: float) -> 
     known = replace(KNOWN, volatility=volatility)
     free = limits(var_limit=0.0, max_gross_leverage=100.0)
     fine = replace(one, tick_size=Decimal("1e-12"))
-    made = size(fine, replace(ORDER, leverage=Decimal(50)), known, free)
-    coarse = size(one, replace(ORDER, leverage=Decimal(50)), known, free).liquidation_price
+    made = size_position(fine, replace(ORDER, leverage=Decimal(50)), known, free)
+    coarse = size_position(one, replace(ORDER, leverage=Decimal(50)), known, free).liquidation_price
     assert made.binding == "liquidation_distance"
     (cap,) = (cap for cap in made.caps if cap.is_applied)
     away = 3.0 * volatility / math.sqrt(365.0)
@@ -156,17 +158,17 @@ def test_a_long_survives_three_daily_deviations(one: Any, volatility: float) -> 
 
 def test_an_inverse_contract_that_cannot_keep_the_distance_is_not_held() -> None:
     wild = replace(KNOWN, volatility=7.0)  # three daily deviations are more than the price
-    none = size(INVERSE, ORDER, wild, LIMITS)
+    none = size_position(INVERSE, ORDER, wild, LIMITS)
     assert none.lots == none.leverage == none.margin == 0
     assert (none.reason, none.liquidation_price) == ("liquidation_distance", None)
     assert none.applied == ("liquidation_distance",)
-    smaller = size(contract(), ORDER, wild, LIMITS)
+    smaller = size_position(contract(), ORDER, wild, LIMITS)
     assert 0 < smaller.notional < 1_000
 
 
 def test_a_contract_that_cannot_be_liquidated_needs_no_distance() -> None:
     free = contract(maintenance_margin=Decimal(0))
-    assert size(free, ORDER, replace(KNOWN, volatility=0.0), LIMITS).applied == ()
+    assert size_position(free, ORDER, replace(KNOWN, volatility=0.0), LIMITS).applied == ()
     assert liquidation_price(free, Decimal(2), Decimal(100)) == 50
     assert liquidation_price(contract(maintenance_margin=None), Decimal(2), Decimal(1)) is None
     all_of_it = contract(maintenance_margin=Decimal(1))
@@ -195,7 +197,7 @@ def test_what_a_cap_needs_and_nobody_knows_gives_no_position(
 ) -> None:
     order = replace(ORDER, leverage=Decimal("1.5"))
     unknown = replace(KNOWN, **known)
-    made = size(contract(**spec), order, unknown, limits(**rules))
+    made = size_position(contract(**spec), order, unknown, limits(**rules))
     assert made.lots == made.notional == 0
     assert (made.reason, made.caps) == (reason, ())
 
@@ -204,7 +206,7 @@ def test_a_cap_that_is_off_needs_nothing() -> None:
     bare = replace(KNOWN, volatility=None, portfolio_volatility=None, portfolio_var=None)
     off = limits(liquidation_sigmas=0.0, var_limit=0.0)
     spec = contract(max_leverage=None, maintenance_margin=None)
-    made = size(spec, ORDER, bare, off)
+    made = size_position(spec, ORDER, bare, off)
     assert (made.lots, made.liquidation_price) == (20, None)
     assert {cap.name.value for cap in made.caps} == {
         "weight",
@@ -218,39 +220,39 @@ def test_a_cap_that_is_off_needs_nothing() -> None:
     ("changed", "reason"),
     [
         ({"weight_u": 0}, "no_weight"),
-        ({"balance": Decimal(0)}, "nothing_wanted"),
+        ({"balance": Decimal(0)}, "no_notional"),
         ({"balance": Decimal(499)}, "below_min_lot"),
         ({"confidence": 0.0}, "confidence"),
         ({"record": TrackRecord(0, 100, 1.0)}, "kelly"),
     ],
 )
 def test_no_lots_come_with_a_reason(changed: dict[str, Any], reason: str) -> None:
-    made = size(contract(), replace(ORDER, **changed), KNOWN, LIMITS)
+    made = size_position(contract(), replace(ORDER, **changed), KNOWN, LIMITS)
     assert (made.lots, made.notional, made.reason) == (0, Decimal(0), reason)
 
 
 def test_nothing_says_why() -> None:
-    none = nothing(Decimal(2), "not_a_member")
+    none = no_position(Decimal(2), "not_a_member")
     assert (none.lots, none.leverage, none.reason) == (0, Decimal(2), "not_a_member")
 
 
 def test_kelly_as_published() -> None:
-    assert kelly(0.55, 1.2) == pytest.approx(0.175, abs=1e-15)
-    assert kelly(0.5, 1.0) == 0.0
-    assert kelly(0.1, 1.0) == 0.0  # nothing is staked against oneself
+    assert kelly_stake(0.55, 1.2) == pytest.approx(0.175, abs=1e-15)
+    assert kelly_stake(0.5, 1.0) == 0.0
+    assert kelly_stake(0.1, 1.0) == 0.0  # nothing is staked against oneself
 
 
 def test_a_record_is_shrunk_and_only_a_quarter_of_it_is_staked() -> None:
     # 55 of 100 with ten and ten beforehand: 65 of 120.
     expected = 0.25 * ((65 / 120) * 2.2 - 1.0) / 1.2
     record = TrackRecord(55, 45, 1.2)
-    assert stake_share(record, None, RULES) == pytest.approx(expected)
-    assert stake_share(record, 0.5, RULES) == pytest.approx(expected / 2.0)
-    assert stake_share(TrackRecord(0, 0, 1.0), None, RULES) == 0.0  # nothing seen, no edge
+    assert record_stake(record, None, RULES) == pytest.approx(expected)
+    assert record_stake(record, 0.5, RULES) == pytest.approx(expected / 2.0)
+    assert record_stake(TrackRecord(0, 0, 1.0), None, RULES) == 0.0  # nothing seen, no edge
     order = replace(ORDER, record=record)
-    made = size(contract(), order, KNOWN, LIMITS)
+    made = size_position(contract(), order, KNOWN, LIMITS)
     assert (made.binding, made.notional) == ("kelly", Decimal(350))  # 399.3 in lots of 50
-    half = size(contract(), replace(order, confidence=0.5), KNOWN, LIMITS)
+    half = size_position(contract(), replace(order, confidence=0.5), KNOWN, LIMITS)
     assert (half.applied, half.notional) == (("confidence", "kelly"), Decimal(150))
 
 
@@ -280,7 +282,7 @@ def test_no_cap_is_ever_exceeded_and_less_than_a_lot_is_lost(
     one = contract(multiplier=Decimal(multiplier), lot_size=step, is_inverse=inverse)
     order = replace(ORDER, weight_u=weight_u, balance=balance, price=price, leverage=leverage)
     known = replace(KNOWN, depth=depth, volatility=volatility)
-    made = size(one, order, known, LIMITS)
+    made = size_position(one, order, known, LIMITS)
     lot = Decimal(multiplier) * step * (1 if inverse else price)
     assert made.lots % step == 0
     assert 0 <= made.rounding_error < lot

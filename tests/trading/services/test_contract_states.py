@@ -10,8 +10,8 @@ from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
 from app.market.storage.market_data import MarketRepository
 from app.portfolio.services.tradeability import OPEN
-from tests.support.desk import SYMBOLS, Desk
 from tests.support.live_market import LiveMarket, open_market
+from tests.support.trading_desk import SYMBOLS, Desk
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 ETH, CODE = "ETHUSDT", "ETHUSDTM"

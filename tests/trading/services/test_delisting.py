@@ -8,7 +8,7 @@ import pytest
 from app.foundation.errors import Code, RefusedError
 from app.market.domain.models import ContractKind
 from app.portfolio.services.tradeability import ENDING
-from tests.support.desk import NOW, SYMBOLS, WHO, Desk
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 
 def ends(desk: Desk, symbol: str, **after: float) -> None:

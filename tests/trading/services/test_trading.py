@@ -7,12 +7,12 @@ import pytest
 
 from app.foundation.errors import Code, RefusedError
 from app.market.domain.models import ContractStatus, Interval
-from app.market.domain.price_quarantine import Doubt
+from app.market.domain.price_quarantine import QuarantineReason
 from app.portfolio.domain.risk import compute_risk
 from app.portfolio.domain.weighting import estimate_covariance
 from app.portfolio.services.tradeability import FRESH, MARKET, MEMBER, OPEN, QUALITY, SCORE
 from app.trading.domain.position_sizing import Cap
-from tests.support.desk import SYMBOLS, WHO, Desk, book
+from tests.support.trading_desk import SYMBOLS, WHO, Desk, book
 
 
 async def failed(desk: Desk, symbol: str) -> list[str]:
@@ -144,7 +144,7 @@ async def test_D02_a_symbol_in_quarantine_is_not_traded_and_its_weight_stays(des
     before = {
         one.member.symbol: one.member.weight_u for one in (await desk.portfolio.view()).members
     }
-    desk.quote(SYMBOLS[1], doubt=Doubt.LAST_OFF_MARK, mark=Decimal(10_000))
+    desk.quote(SYMBOLS[1], quarantine_reason=QuarantineReason.LAST_OFF_MARK, mark=Decimal(10_000))
     assert await failed(desk, SYMBOLS[1]) == [QUALITY]
     verdict, _ = await desk.trading.should_trade(SYMBOLS[1])
     assert "quarantine" in verdict.reason
@@ -159,7 +159,7 @@ async def test_D02_a_symbol_in_quarantine_is_not_traded_and_its_weight_stays(des
         one.member.symbol: one.member.weight_u for one in (await desk.portfolio.view()).members
     }
     assert after[SYMBOLS[1]] == before[SYMBOLS[1]]
-    desk.quote(SYMBOLS[9], doubt=Doubt.MARK_OFF_INDEX)
+    desk.quote(SYMBOLS[9], quarantine_reason=QuarantineReason.MARK_OFF_INDEX)
     with pytest.raises(RefusedError) as caught:
         await desk.portfolio.add(SYMBOLS[9], "try", WHO)
     assert caught.value.code is Code.SYMBOL_NOT_TRADABLE
@@ -182,7 +182,7 @@ async def test_D02_D07_a_portfolio_begins_without_what_nobody_trades_or_believes
     await desk.open()
     desk.score(dict.fromkeys(SYMBOLS, 0.8))
     desk.quote(SYMBOLS[0], is_frozen=True)
-    desk.quote(SYMBOLS[1], doubt=Doubt.MARK_OFF_INDEX)
+    desk.quote(SYMBOLS[1], quarantine_reason=QuarantineReason.MARK_OFF_INDEX)
     await desk.portfolio.initialize(8, "start", WHO)
     assert await desk.members() == list(SYMBOLS[2:10])
 
@@ -197,7 +197,7 @@ async def test_D02_D07_D21_who_stands_still_keeps_its_weight_whatever_sets_the_o
     await desk.filled(10)
     before, still = await held(), SYMBOLS[1:4]
     desk.quote(SYMBOLS[1], is_frozen=True)
-    desk.quote(SYMBOLS[2], doubt=Doubt.MARK_OFF_INDEX)
+    desk.quote(SYMBOLS[2], quarantine_reason=QuarantineReason.MARK_OFF_INDEX)
     desk.stale(SYMBOLS[3])
     desk.score({**dict.fromkeys(still, 0.999), SYMBOLS[0]: 0.3})
     shown = await desk.rebalancing.weights()

@@ -19,8 +19,8 @@ from app.foundation.errors import (
     ServiceError,
     UnavailableError,
 )
-from app.market.domain.stream import Topic
-from app.research.domain.recording import BoardLine, Step, TapeError
+from app.market.domain.stream import StreamTopic
+from app.research.domain.recording import BoardFingerprint, RecordingError, SessionStep
 
 _KINDS: Final[tuple[type[ServiceError], ...]] = (
     BadResponseError,
@@ -47,7 +47,7 @@ class StepStarted(msgspec.Struct, frozen=True, array_like=True, tag="began"):
     """Start of a step of the session."""
 
     at: float
-    step: Step
+    step: SessionStep
 
 
 class ConfigurationApplied(msgspec.Struct, frozen=True, array_like=True, tag="configured"):
@@ -85,7 +85,7 @@ class RecordedError(msgspec.Struct, frozen=True, array_like=True):
     facts: dict[str, str]
 
     @classmethod
-    def of(cls, error: ServiceError) -> "RecordedError":
+    def from_error(cls, error: ServiceError) -> "RecordedError":
         kind = next((one for one in _KINDS if isinstance(error, one)), UnavailableError)
         return cls(
             kind.__name__, error.code.value, error.detail, error.retry_after_s, dict(error.facts)
@@ -119,8 +119,10 @@ class LiveTopicsChanged(msgspec.Struct, frozen=True, array_like=True, tag="live"
     """Change of the live topics: those whose stream has no gap."""
 
     at: float
-    gained: tuple[tuple[Topic, float], ...]  # topic and monotonic second since which it is live
-    lost: tuple[Topic, ...]
+    gained: tuple[
+        tuple[StreamTopic, float], ...
+    ]  # topic and monotonic second since which it is live
+    lost: tuple[StreamTopic, ...]
 
 
 class FramesApplied(msgspec.Struct, frozen=True, array_like=True, tag="flushed"):
@@ -133,7 +135,7 @@ class BoardComputed(msgspec.Struct, frozen=True, array_like=True, tag="scored"):
     """Board computed during the recording."""
 
     at: float
-    board: BoardLine
+    board: BoardFingerprint
 
 
 class RecordingEnded(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
@@ -253,14 +255,14 @@ class RecordingReader:
         if magic != MAGIC:
             is_tape = magic.startswith(MAGIC.rpartition(b" ")[0])
             what = "is a tape of another version" if is_tape else "is no tape"
-            raise TapeError(f"{self.path} {what}")
+            raise RecordingError(f"{self.path} {what}")
         found = self._block()
         if not found:
-            raise TapeError(f"{self.path} holds nothing: {self.cut or 'it ends at once'}")
+            raise RecordingError(f"{self.path} is empty: {self.cut or 'it ends at once'}")
         try:
             self.header = _HEADER.decode(found[0])
         except msgspec.MsgspecError as error:
-            raise TapeError(f"{self.path} begins with what no tape begins with") from error
+            raise RecordingError(f"{self.path} has an invalid header") from error
         self._first = found[1:]
 
     def __iter__(self) -> Iterator[Entry]:
@@ -270,7 +272,9 @@ class RecordingReader:
                 try:
                     yield _ENTRY.decode(one)
                 except msgspec.MsgspecError as error:
-                    raise TapeError(f"{self.path} holds what this version cannot read") from error
+                    raise RecordingError(
+                        f"{self.path} has an entry that this version cannot read"
+                    ) from error
             packed = self._block()
 
     def _block(self) -> list[bytes] | None:

@@ -36,7 +36,7 @@ from app.adapters.kucoin.transport import (
 from app.foundation.data_status import DataSource
 from app.foundation.errors import ServiceError
 from app.market.domain.models import ExchangeLink
-from app.research.domain.recording import TapeClock, TapeError
+from app.research.domain.recording import RecordingClock, RecordingError
 
 T = TypeVar("T")
 _NO_WAIT: Final = 0.0
@@ -67,7 +67,7 @@ class RecordingTransport:
             self._attempts.append(RecordedAttempt(None, b"", outcome.error.detail))
         return outcome
 
-    def emptied(self) -> tuple[RecordedAttempt, ...]:
+    def take_attempts(self) -> tuple[RecordedAttempt, ...]:
         """Return the recorded attempts and stop recording."""
         found = tuple(self._attempts)
         self.expect("")
@@ -97,25 +97,25 @@ class RecordingRest:
         """As `RestClient.get`."""
         found: list[object] = []
 
-        def kept(data: object) -> None:
+        def keep(data: object) -> None:
             found.append(data)
 
         path = endpoint.path.format(symbol=symbol)
         self._wire.expect(path)
-        self._tape.asked(endpoint.method, path, params)
+        self._tape.record_request(endpoint.method, path, params)
         try:
-            await self._rest.get(endpoint, kept, params, symbol=symbol, patience_s=patience_s)
+            await self._rest.get(endpoint, keep, params, symbol=symbol, patience_s=patience_s)
         except ServiceError as error:
-            self._tape.answered(self._wire.emptied(), error)
+            self._tape.record_response(self._wire.take_attempts(), error)
             raise
-        self._tape.answered(self._wire.emptied(), None)
+        self._tape.record_response(self._wire.take_attempts(), None)
         return read(found[0])
 
 
 class ReplayedRest:
     """Requests answered from a recording, without a network."""
 
-    def __init__(self, tape: SessionPlayer, clock: TapeClock) -> None:
+    def __init__(self, tape: SessionPlayer, clock: RecordingClock) -> None:
         self._tape = tape
         self._clock = clock
         self._link = LinkTracker(now=clock.now, monotonic=clock.monotonic)
@@ -135,19 +135,19 @@ class ReplayedRest:
         """As `RestClient.get`. Raises TapeError where the recording has another request."""
         del patience_s  # a replay never waits
         path = endpoint.path.format(symbol=symbol)
-        self._tape.asked(endpoint.method, path, params)
+        self._tape.expect_request(endpoint.method, path, params)
         sent_at = self._clock.monotonic()
-        given = self._tape.answered()
+        given = self._tape.next_response()
         if given.refusal is not None:
             error = given.refusal.error()
             self._link.failure(error)
             raise error
         last = given.attempts[-1] if given.attempts else None
         if last is None or last.status is None:
-            raise TapeError(f"the tape has data of {path}, and no answer that holds it")
+            raise RecordingError(f"the tape has data of {path}, and no answer that holds it")
         outcome = interpret_response(ExchangeResponse(last.status, SILENT, last.body), endpoint)
         if not isinstance(outcome, RequestSuccess):
-            raise TapeError(f"the answer to {path} was data when it was recorded")
+            raise RecordingError(f"the answer to {path} was data when it was recorded")
         self._link.success(sent_at)
         return read(outcome.data)
 
@@ -158,7 +158,7 @@ _NOWHERE = "http://tape.invalid"  # no request is sent to it
 @asynccontextmanager
 async def open_recording(
     tape: SessionRecorder,
-    clock: TapeClock,
+    clock: RecordingClock,
     *,
     base_url: str,
     source: DataSource,
@@ -201,7 +201,7 @@ async def open_recording(
 @asynccontextmanager
 async def open_replay(
     tape: SessionPlayer,
-    clock: TapeClock,
+    clock: RecordingClock,
     *,
     source: DataSource,
     sleep: Callable[[float], Awaitable[None]],

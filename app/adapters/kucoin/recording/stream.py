@@ -17,9 +17,9 @@ from app.adapters.kucoin.stream.message_buffer import MessageBuffer
 from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
 from app.adapters.kucoin.stream.socket import Message
 from app.foundation.errors import ServiceError
-from app.market.domain.stream import NO_STREAM, Listener, StreamFacts, Told, Topic
+from app.market.domain.stream import NO_STREAM, Listener, MarketUpdate, StreamStatus, StreamTopic
 
-MOST_FRAMES: Final = 500_000  # most frames that wait during a request; further ones are lost
+MAX_FRAMES: Final = 500_000  # most frames that wait during a request; further ones are lost
 _Frame = tuple[float, int, bytes]  # arrival, connection, text
 
 
@@ -27,21 +27,21 @@ class ReplayedStream:
     """The `MarketStream` port over recorded entries; equal entries give equal updates."""
 
     def __init__(self) -> None:
-        self._topics: dict[str, Topic] = {}
-        self._inbox = MessageBuffer()
-        self._live: dict[Topic, float] = {}
+        self._topics: dict[str, StreamTopic] = {}
+        self._buffer = MessageBuffer()
+        self._live: dict[StreamTopic, float] = {}
         self.listener: Listener | None = None
 
-    def want(self, topics: Collection[Topic]) -> None:
+    def want(self, topics: Collection[StreamTopic]) -> None:
         self._topics = {topic_name(topic): topic for topic in topics}
 
-    def live(self) -> Mapping[Topic, float]:
+    def live(self) -> Mapping[StreamTopic, float]:
         return self._live
 
-    def deaf(self, topics: Collection[Topic]) -> None:
+    def resubscribe(self, topics: Collection[StreamTopic]) -> None:
         """Does nothing: the recording holds the effects."""
 
-    def facts(self) -> StreamFacts:
+    def facts(self) -> StreamStatus:
         return NO_STREAM
 
     async def run(self, listener: Listener, beat: Callable[[], None]) -> None:
@@ -52,26 +52,26 @@ class ReplayedStream:
         """Apply the next recorded entry."""
         match entry:
             case FrameReceived():
-                self._heard(entry.text, entry.at)
+                self._on_frame(entry.text, entry.at)
             case LiveTopicsChanged():
                 gone = set(entry.lost)
-                kept = {one: since for one, since in self._live.items() if one not in gone}
-                self._live = kept | dict(entry.gained)
+                remaining = {one: since for one, since in self._live.items() if one not in gone}
+                self._live = remaining | dict(entry.gained)
             case FramesApplied():
                 if (listener := self.listener) is None:
                     return
-                if updates := self._inbox.take(self._live, listener.exchange_ms()):
-                    listener.told(updates)
+                if updates := self._buffer.take(self._live, listener.exchange_ms()):
+                    listener.on_updates(updates)
 
-    def _heard(self, text: bytes, at: float) -> None:
+    def _on_frame(self, text: bytes, at: float) -> None:
         frame = parse_frame(text)
         topic, listener = self._topics.get(frame.topic), self.listener
         if topic is None or listener is None:
             return
-        self._inbox.put(topic, frame, text, at, listener.exchange_ms())
-        for one in self._inbox.doubtful:
-            listener.doubted(one)
-        self._inbox.doubtful.clear()
+        self._buffer.put(topic, frame, text, at, listener.exchange_ms())
+        for one in self._buffer.restarted:
+            listener.on_sequence_restart(one)
+        self._buffer.restarted.clear()
 
 
 class _PassThroughBuffer(MessageBuffer):
@@ -82,7 +82,7 @@ class _PassThroughBuffer(MessageBuffer):
         self._passed = passed
 
     def put(
-        self, topic: Topic, frame: StreamFrame, text: bytes, now: float, exchange_ms: int
+        self, topic: StreamTopic, frame: StreamFrame, text: bytes, now: float, exchange_ms: int
     ) -> None:
         del topic, frame, exchange_ms
         self.messages += 1
@@ -104,18 +104,18 @@ class FrameStream(KucoinStream):
         super().__init__(ticket, terms=terms, monotonic=monotonic, dice=dice)
         self.frames: deque[_Frame] = deque()
         self.lost = 0
-        self._arriving = 0  # number of the connection being read
-        self._inbox = _PassThroughBuffer(self._passed)
+        self._current_serial = 0  # number of the connection being read
+        self._buffer = _PassThroughBuffer(self._passed)
 
     def _received(self, serial: int, now: float, messages: Sequence[Message]) -> None:
-        self._arriving = serial
+        self._current_serial = serial
         super()._received(serial, now, messages)
 
     def _passed(self, now: float, text: bytes) -> None:
-        if len(self.frames) >= MOST_FRAMES:
+        if len(self.frames) >= MAX_FRAMES:
             self.lost += 1
         else:
-            self.frames.append((now, self._arriving, text))
+            self.frames.append((now, self._current_serial, text))
 
 
 class RecordedStream(ReplayedStream):
@@ -128,17 +128,17 @@ class RecordedStream(ReplayedStream):
         super().__init__()
         self._stream = stream
         self._tape = tape
-        self._behind: list[asyncio.Future[None]] = []
-        self._served: list[asyncio.Future[None]] = []
+        self._backfill_requests: list[asyncio.Future[None]] = []
+        self._running_backfills: list[asyncio.Future[None]] = []
 
-    def want(self, topics: Collection[Topic]) -> None:
+    def want(self, topics: Collection[StreamTopic]) -> None:
         super().want(topics)
         self._stream.want(topics)
 
-    def deaf(self, topics: Collection[Topic]) -> None:
-        self._stream.deaf(topics)
+    def resubscribe(self, topics: Collection[StreamTopic]) -> None:
+        self._stream.resubscribe(topics)
 
-    def facts(self) -> StreamFacts:
+    def facts(self) -> StreamStatus:
         return self._stream.facts()
 
     async def run(self, listener: Listener, beat: Callable[[], None]) -> None:
@@ -156,45 +156,45 @@ class RecordedStream(ReplayedStream):
         frames, before, now = self._stream.frames, self._live, dict(self._stream.live())
         waiting = len(frames)
         for _ in range(waiting):
-            self.apply(self._tape.heard(*frames.popleft()))
+            self.apply(self._tape.record_frame(*frames.popleft()))
         if now != before:
             gained = {one: since for one, since in now.items() if before.get(one) != since}
             lost = [one for one in before if one not in now]
-            self.apply(self._tape.live(gained, lost))
+            self.apply(self._tape.record_live_topics(gained, lost))
         if waiting or now != before:
-            self.apply(self._tape.flushed())
+            self.apply(self._tape.record_application())
 
     # --- backfill: requested by a connection, carried out as a step of its own
 
     @property
     def is_behind(self) -> bool:
-        return bool(self._behind)
+        return bool(self._backfill_requests)
 
-    def catching_up(self) -> None:
+    def begin_catch_up(self) -> None:
         """Start a backfill; later requests get another one."""
-        self._served, self._behind = self._behind, []
+        self._running_backfills, self._backfill_requests = self._backfill_requests, []
 
-    def caught_up(self, error: ServiceError | None) -> None:
-        for one in self._served:
+    def end_catch_up(self, error: ServiceError | None) -> None:
+        for one in self._running_backfills:
             if one.done():
                 continue  # its connection ended
             if error is None:
                 one.set_result(None)
             else:
                 one.set_exception(error)
-        self._served = []
+        self._running_backfills = []
 
     async def catch_up(self) -> None:
         """Request a backfill and wait for its end. Raises UnavailableError."""
-        asked = asyncio.get_running_loop().create_future()
-        self._behind.append(asked)
-        await asked
+        request = asyncio.get_running_loop().create_future()
+        self._backfill_requests.append(request)
+        await request
 
-    def told(self, news: Sequence[Told]) -> None:
+    def on_updates(self, updates: Sequence[MarketUpdate]) -> None:
         """Does nothing: `drain` takes the frames."""
 
-    def doubted(self, topic: Topic) -> None:
-        """As `told`."""
+    def on_sequence_restart(self, topic: StreamTopic) -> None:
+        """Does nothing, like `on_updates`."""
 
     def exchange_ms(self) -> int:
         return 0  # no message is compared there

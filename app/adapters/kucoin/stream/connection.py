@@ -20,11 +20,11 @@ from app.adapters.kucoin.stream.protocol import (
     StreamTicket,
 )
 from app.foundation.backoff import full_jitter_s
-from app.market.domain.stream import Topic
+from app.market.domain.stream import StreamTopic
 
 SUBSCRIBE: Final = "subscribe"
 UNSUBSCRIBE: Final = "unsubscribe"
-_NO_TOPIC: Final = frozenset({400, 404, 406})
+_UNKNOWN_TOPIC_CODES: Final = frozenset({400, 404, 406})
 _LIMIT: Final = 509
 
 
@@ -33,7 +33,7 @@ class SubscriptionCommand:
     """Command to the exchange with its number of earlier tries."""
 
     kind: str
-    topics: tuple[Topic, ...]
+    topics: tuple[StreamTopic, ...]
     tries: int = 0
 
 
@@ -45,61 +45,63 @@ class Subscriptions:
     """
 
     terms: StreamLimits
-    wanted: dict[Topic, None] = field(default_factory=dict)
-    acked: dict[Topic, float] = field(default_factory=dict)  # monotonic time of the acknowledgement
+    wanted: dict[StreamTopic, None] = field(default_factory=dict)
+    acked: dict[StreamTopic, float] = field(
+        default_factory=dict
+    )  # monotonic time of the acknowledgement
     changes: int = 0  # of acknowledged topics
-    displaced: list[Topic] = field(default_factory=list)
-    refused: list[Topic] = field(default_factory=list)
+    displaced: list[StreamTopic] = field(default_factory=list)
+    refused: list[StreamTopic] = field(default_factory=list)
     is_full: bool = False
     _queue: deque[SubscriptionCommand] = field(default_factory=deque)
     _pending: dict[str, tuple[SubscriptionCommand, float]] = field(default_factory=dict)
-    _nagged: dict[Topic, float] = field(default_factory=dict)
+    _resubscribed: dict[StreamTopic, float] = field(default_factory=dict)
     _next_send: float = 0.0
 
     def begin(self, now: float) -> None:
         """Start a new connection: all topics must be subscribed."""
         self.clear()
         self._next_send = now
-        self.say(SUBSCRIBE, self.wanted)
+        self.enqueue(SUBSCRIBE, self.wanted)
 
     def clear(self) -> None:
         """Forget commands and acknowledgements; requested topics stay."""
         self.changes += 1
-        for forgotten in (self.acked, self._pending, self._queue, self._nagged):
+        for forgotten in (self.acked, self._pending, self._queue, self._resubscribed):
             forgotten.clear()
 
     @property
     def is_settled(self) -> bool:
-        """Whether no topic waits for a command or an acknowledgement."""
+        """True if no topic waits for a command or an acknowledgement."""
         pending = (command.kind for command, _ in self._pending.values())
         return not self._queue and SUBSCRIBE not in pending
 
-    def add(self, topics: Iterable[Topic]) -> list[Topic]:
+    def add(self, topics: Iterable[StreamTopic]) -> list[StreamTopic]:
         """Request topics; returns the new ones."""
         new = [topic for topic in topics if topic not in self.wanted]
         self.wanted.update(dict.fromkeys(new))
         return new
 
-    def drop(self, topics: Iterable[Topic]) -> list[Topic]:
+    def drop(self, topics: Iterable[StreamTopic]) -> list[StreamTopic]:
         """Release topics; returns those requested before."""
         gone = [topic for topic in topics if topic in self.wanted]
         self.changes += len(gone)
         for topic in gone:
             del self.wanted[topic]
             self.acked.pop(topic, None)
-            self._nagged.pop(topic, None)
+            self._resubscribed.pop(topic, None)
         return gone
 
-    def say(self, kind: str, topics: Iterable[Topic]) -> None:
+    def enqueue(self, kind: str, topics: Iterable[StreamTopic]) -> None:
         """Queue commands, with a limited number of topics of one kind each."""
         for _, group in groupby(sorted(topics), key=lambda topic: topic.kind):
             while part := tuple(islice(group, self.terms.topics_per_message)):
                 self._queue.append(SubscriptionCommand(kind, part))
 
-    def heard(self, topic: Topic) -> bool:
+    def on_message(self, topic: StreamTopic) -> bool:
         """Register a message of a topic; False for one that was not requested."""
-        if self._nagged:
-            self._nagged.pop(topic, None)
+        if self._resubscribed:
+            self._resubscribed.pop(topic, None)
         return topic in self.wanted
 
     def acknowledged(self, number: str, now: float) -> None:
@@ -117,7 +119,9 @@ class Subscriptions:
         command = known[0]
         if command.kind != SUBSCRIBE:
             return True
-        if frame.code in _NO_TOPIC or (frame.code == _LIMIT and "per time" in frame.text):
+        if frame.code in _UNKNOWN_TOPIC_CODES or (
+            frame.code == _LIMIT and "per time" in frame.text
+        ):
             self._split(command)
             return True
         if frame.code == _LIMIT and "per session" in frame.text:
@@ -126,52 +130,54 @@ class Subscriptions:
             return True
         return self._again(command, now, self.terms.busy_s * (command.tries + 1))
 
-    def overdue(self, now: float) -> bool:
+    def retry_overdue(self, now: float) -> bool:
         """Retry unacknowledged commands; False when one had its last try."""
         late = [n for n, (_, sent) in self._pending.items() if now - sent >= self.terms.ack_s]
         commands = [self._pending.pop(number)[0] for number in late]
-        kept = [self._again(one, now, 0.0) for one in commands if one.kind == SUBSCRIBE]
-        return all(kept)
+        remaining = [self._again(one, now, 0.0) for one in commands if one.kind == SUBSCRIBE]
+        return all(remaining)
 
     def may_send(self, now: float) -> bool:
-        """Whether the exchange accepts a message now."""
+        """True if the exchange accepts a message now."""
         return now >= self._next_send
 
     def sent(self, now: float) -> None:
         """Count a sent message; the exchange counts all of them."""
         self._next_send = max(self._next_send, now + self.terms.send_every_s)
 
-    def pump(self, now: float, number: Callable[[], str]) -> list[tuple[str, SubscriptionCommand]]:
+    def take_commands(
+        self, now: float, number: Callable[[], str]
+    ) -> list[tuple[str, SubscriptionCommand]]:
         """Next commands to send, with their numbers."""
         sent: list[tuple[str, SubscriptionCommand]] = []
         while self._queue and self.may_send(now):
             command = self._queue.popleft()
             if command.kind == SUBSCRIBE:
-                kept = tuple(topic for topic in command.topics if topic in self.wanted)
-                command = SubscriptionCommand(SUBSCRIBE, kept, command.tries)
+                remaining = tuple(topic for topic in command.topics if topic in self.wanted)
+                command = SubscriptionCommand(SUBSCRIBE, remaining, command.tries)
             if command.topics:
                 sent.append((number(), command))
                 self._pending[sent[-1][0]] = (command, now)
                 self.sent(now)
         return sent
 
-    def nag(self, topics: Iterable[Topic], now: float) -> list[Topic]:
+    def resubscribe(self, topics: Iterable[StreamTopic], now: float) -> list[StreamTopic]:
         """Resubscribe silent topics; returns those still silent after that."""
         here = [topic for topic in topics if topic in self.wanted]
-        first = [topic for topic in here if topic not in self._nagged]
+        first = [topic for topic in here if topic not in self._resubscribed]
         self.changes += len(first)
         for topic in first:
-            self._nagged[topic] = now
+            self._resubscribed[topic] = now
             self.acked.pop(topic, None)
-        self.say(UNSUBSCRIBE, first)
-        self.say(SUBSCRIBE, first)
-        return [topic for topic in here if now - self._nagged[topic] >= self.terms.deaf_s]
+        self.enqueue(UNSUBSCRIBE, first)
+        self.enqueue(SUBSCRIBE, first)
+        return [topic for topic in here if now - self._resubscribed[topic] >= self.terms.stalled_s]
 
-    def displace(self, topics: Iterable[Topic]) -> None:
+    def displace(self, topics: Iterable[StreamTopic]) -> None:
         """Release topics for another connection."""
         gone = self.drop(topics)
         self.displaced.extend(gone)
-        self.say(UNSUBSCRIBE, gone)
+        self.enqueue(UNSUBSCRIBE, gone)
 
     def _split(self, command: SubscriptionCommand) -> None:
         """Split a refused list in half: one bad name spoils it."""
@@ -193,7 +199,7 @@ class Subscriptions:
 
 
 PING: Final = "ping"
-_NO_ENTRY: Final = frozenset({401, 403})
+_REFUSED_CODES: Final = frozenset({401, 403})
 _NEVER: Final = float("inf")
 
 
@@ -306,7 +312,7 @@ class StreamConnection:
             self.topics.acknowledged(frame.number, now)
             self._ready(now)
 
-    def speaks(self, now: float) -> bool:
+    def register_message(self, now: float) -> bool:
         """Register a market message; False before the connection may send any."""
         self.last_frame = now
         if not self.is_open:
@@ -328,27 +334,27 @@ class StreamConnection:
         if self.phase is Phase.CATCHING_UP:
             self._enter(Phase.LIVE, now)
 
-    def deaf(self, topics: Iterable[Topic], now: float) -> None:
+    def resubscribe(self, topics: Iterable[StreamTopic], now: float) -> None:
         """Resubscribe topics that are silent here but move elsewhere, then move them on."""
         if not self.is_live:
             return
-        still = self.topics.nag(topics, now)
+        still = self.topics.resubscribe(topics, now)
         if still and (self.is_own or 2 * len(still) >= len(self.topics.wanted)):
-            self.fail(now, "deaf")
+            self.fail(now, "stalled")
         elif still:
             self.topics.displace(still)
 
     # --- subscriptions
 
-    def add(self, topics: Iterable[Topic]) -> None:
+    def add(self, topics: Iterable[StreamTopic]) -> None:
         new = self.topics.add(topics)
         if self.is_open:
-            self.topics.say(SUBSCRIBE, new)
+            self.topics.enqueue(SUBSCRIBE, new)
 
-    def drop(self, topics: Iterable[Topic]) -> None:
+    def drop(self, topics: Iterable[StreamTopic]) -> None:
         gone = self.topics.drop(topics)
         if self.is_open:
-            self.topics.say(UNSUBSCRIBE, gone)
+            self.topics.enqueue(UNSUBSCRIBE, gone)
 
     # --- time
 
@@ -364,10 +370,10 @@ class StreamConnection:
             self.fail(now, f"no_{'welcome' if self.phase is Phase.GREETING else self.phase}")
         if self.is_open:
             self._beat(now)
-        if self.is_open and not self.topics.overdue(now):
-            self._had_its_tries(now)
+        if self.is_open and not self.topics.retry_overdue(now):
+            self._after_last_try(now)
         if self.is_open:
-            for number, command in self.topics.pump(now, self._number):
+            for number, command in self.topics.take_commands(now, self._number):
                 self.out.append(Send(self.serial, number, command.kind, command.topics))
             self._ready(now)
 
@@ -410,12 +416,12 @@ class StreamConnection:
         self.topics.begin(now)
 
     def _error(self, frame: Control, now: float) -> None:
-        if frame.code in _NO_ENTRY or not self.is_open:
+        if frame.code in _REFUSED_CODES or not self.is_open:
             self.fail(now, f"refused_{frame.code}")
         elif not self.topics.failed(frame, now):
-            self._had_its_tries(now)
+            self._after_last_try(now)
 
-    def _had_its_tries(self, now: float) -> None:
+    def _after_last_try(self, now: float) -> None:
         """Release topics after their last try; a connection without others fails."""
         if self.is_own:
             self.topics.add(self.topics.displaced)

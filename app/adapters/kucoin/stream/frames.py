@@ -1,8 +1,7 @@
 """Frames of the stream: commands, control frames, message order, and messages as market updates.
 
-Pure functions. An unusable frame raises UnreadableError, and no other error.
-
-Pure functions. Data that no market can have raises UnreadableError, and no other error.
+Pure functions. An unusable frame, or data that no market can have, raises UnreadableError and no
+other error.
 """
 
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from app.market.domain.stream import (
     FundingUpdate,
     MarkUpdate,
     QuoteUpdate,
-    Topic,
+    StreamTopic,
     TopicKind,
     TradeUpdate,
     Update,
@@ -85,8 +84,8 @@ _BARE: Final = msgspec.json.Decoder(_Bare)
 _encode = msgspec.json.Encoder().encode
 
 
-def topic_name(topic: Topic) -> str:
-    """Topic name in the exchange's frames."""
+def topic_name(topic: StreamTopic) -> str:
+    """StreamTopic name in the exchange's frames."""
     return f"{_CHANNELS[topic.kind]}:{topic.code}{_TAILS.get(topic.kind, '')}"
 
 
@@ -124,7 +123,7 @@ def parse_control(frame: StreamFrame) -> Control:
     try:
         code = None if frame.code is None else int(frame.code)
     except ValueError:
-        raise UnreadableError("an error without sense") from None
+        raise UnreadableError("an invalid error frame") from None
     return Control("error", number, code, frame.data if isinstance(frame.data, str) else "")
 
 
@@ -150,7 +149,7 @@ def stamp_from_data(found: MessageStamp) -> tuple[int, int | None]:
     return parse_ms(stamp), found.sequence
 
 
-def conflation_key(topic: Topic, frame: StreamFrame) -> object:
+def conflation_key(topic: StreamTopic, frame: StreamFrame) -> object:
     """Key of messages that replace each other: of these only the newest matters."""
     if topic.kind is not _INSTRUMENT:
         return frame.topic
@@ -238,7 +237,7 @@ _MATCH: Final = msgspec.json.Decoder(_Payload[_Match])
 _CANDLE: Final = msgspec.json.Decoder(_Payload[_Candle])
 
 
-def parse_update(topic: Topic, subject: str, text: bytes) -> Update:
+def parse_update(topic: StreamTopic, subject: str, text: bytes) -> Update:
     """Update of a message."""
     match topic.kind:
         case TopicKind.QUOTE:
@@ -289,7 +288,7 @@ def _day(found: _Day) -> DayUpdate:
     )
 
 
-def _book(topic: Topic, found: _Depth) -> Book:
+def _book(topic: StreamTopic, found: _Depth) -> Book:
     return Book(
         code=topic.code,
         sequence=found.sequence,
@@ -304,22 +303,22 @@ def _levels(rows: Sequence[tuple[Decimal, int]], *, is_falling: bool) -> tuple[L
     if not rows:
         return ()
     try:
-        held = sorted(rows, key=_PRICE, reverse=is_falling)
+        ordered = sorted(rows, key=_PRICE, reverse=is_falling)
     except InvalidOperation:  # not a number
         raise UnreadableError("not a price of a market") from None
-    for price, _ in (held[0], held[-1]):  # all others lie between them
+    for price, _ in (ordered[0], ordered[-1]):  # all others lie between them
         _price(price)
     _count(min(map(_LOTS, rows)))
-    filled = [row for row in islice(held, LEVELS) if row[1]]
+    filled = [row for row in islice(ordered, LEVELS) if row[1]]
     if len(filled) < LEVELS:  # some of the best levels are empty
-        filled = list(islice(filter(_LOTS, held), LEVELS))
+        filled = list(islice(filter(_LOTS, ordered), LEVELS))
     return tuple(map(Level._make, filled))
 
 
 def _bar(found: _Candle) -> BarUpdate:
     first = found.candles[0] if found.candles else ""
     if not first.isascii() or not first.isdigit() or len(first) > 19:
-        raise UnreadableError("a bar without its opening")
+        raise UnreadableError("a bar without its opening time")
     return BarUpdate(parse_ms(int(first)))
 
 

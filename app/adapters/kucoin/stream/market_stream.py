@@ -33,7 +33,13 @@ from app.adapters.kucoin.stream.protocol import (
 )
 from app.adapters.kucoin.stream.socket import Message, StreamSocket, UnreachableError, open_socket
 from app.foundation.errors import ServiceError
-from app.market.domain.stream import LineFacts, Listener, StreamFacts, Told, Topic
+from app.market.domain.stream import (
+    ConnectionStatus,
+    Listener,
+    MarketUpdate,
+    StreamStatus,
+    StreamTopic,
+)
 
 PORTION: Final = 150  # messages read in one turn of the event loop
 _log = structlog.get_logger("stream")
@@ -62,9 +68,9 @@ class KucoinStream:
         self._terms = terms
         self._monotonic = monotonic
         self._dice = dice
-        self._topics: dict[str, Topic] = {}
-        self._fleet = ConnectionPool(terms, dice)
-        self._inbox = MessageBuffer()
+        self._topics: dict[str, StreamTopic] = {}
+        self._pool = ConnectionPool(terms, dice)
+        self._buffer = MessageBuffer()
         self._sockets: dict[int, _Socket] = {}
         self._failures: Counter[str] = Counter()
         self._rotations = 0
@@ -73,41 +79,45 @@ class KucoinStream:
 
     # --- the port
 
-    def want(self, topics: Collection[Topic]) -> None:
+    def want(self, topics: Collection[StreamTopic]) -> None:
         """Replace the requested topics."""
         known = self._topics
         named = {topic_name(topic): topic for topic in topics}
         # Reuse the earlier objects: each message looks them up.
         self._topics = {name: known.get(name, topic) for name, topic in named.items()}
-        self._do(self._fleet.want(self._topics.values(), self._monotonic()))
+        self._do(self._pool.want(self._topics.values(), self._monotonic()))
 
-    def live(self) -> Mapping[Topic, float]:
-        return self._fleet.live()
+    def live(self) -> Mapping[StreamTopic, float]:
+        return self._pool.live()
 
-    def deaf(self, topics: Collection[Topic]) -> None:
-        self._do(self._fleet.deaf(topics, self._monotonic()))
+    def resubscribe(self, topics: Collection[StreamTopic]) -> None:
+        self._do(self._pool.resubscribe(topics, self._monotonic()))
 
-    def facts(self) -> StreamFacts:
+    def facts(self) -> StreamStatus:
         now = self._monotonic()
-        lines = tuple(
-            LineFacts(
-                phase=line.phase.value,
-                since_s=max(0.0, now - line.since),
-                topics=len(line.topics.wanted),
-                active_topics=len(line.topics.acked) if line.is_live else 0,
-                seconds_since_last_message=now - line.last_frame if line.is_open else None,
+        connections = tuple(
+            ConnectionStatus(
+                phase=connection.phase.value,
+                since_s=max(0.0, now - connection.since),
+                topics=len(connection.topics.wanted),
+                active_topics=len(connection.topics.acked) if connection.is_live else 0,
+                seconds_since_last_message=now - connection.last_frame
+                if connection.is_open
+                else None,
             )
-            for line in self._fleet.lines
+            for connection in self._pool.connections
         )
-        return StreamFacts(
-            lines=lines,
-            topics=len(self._fleet.wanted()),
-            active_topics=len(self._fleet.live()),
-            seconds_since_last_message=None if self._inbox.last is None else now - self._inbox.last,
-            messages=self._inbox.messages,
-            dropped=MappingProxyType(dict(self._inbox.dropped)),
-            failures=MappingProxyType(dict(self._failures + self._fleet.failures)),
-            reconnects_planned=self._rotations + self._fleet.rotations,
+        return StreamStatus(
+            connections=connections,
+            topics=len(self._pool.wanted()),
+            active_topics=len(self._pool.live()),
+            seconds_since_last_message=None
+            if self._buffer.last is None
+            else now - self._buffer.last,
+            messages=self._buffer.messages,
+            dropped=MappingProxyType(dict(self._buffer.dropped)),
+            failures=MappingProxyType(dict(self._failures + self._pool.failures)),
+            reconnects_planned=self._rotations + self._pool.rotations,
         )
 
     async def run(self, listener: Listener, beat: Callable[[], None]) -> None:
@@ -120,22 +130,22 @@ class KucoinStream:
                     now = self._monotonic()
                     if now - ticked >= self._terms.tick_s:
                         ticked = now
-                        self._do(self._fleet.tick(now))
+                        self._do(self._pool.tick(now))
                         beat()
                     await self._flush()
                     await asyncio.sleep(self._terms.flush_s)
         finally:
             self._group = None
-            self._begin_anew()
+            self._reset_connections()
 
-    def _begin_anew(self) -> None:
+    def _reset_connections(self) -> None:
         """Drop all connections; requested topics and counters stay."""
-        self._failures += self._fleet.failures
-        self._rotations += self._fleet.rotations
-        self._fleet = ConnectionPool(self._terms, self._dice)
-        self._fleet.want(self._topics.values(), self._monotonic())
+        self._failures += self._pool.failures
+        self._rotations += self._pool.rotations
+        self._pool = ConnectionPool(self._terms, self._dice)
+        self._pool.want(self._topics.values(), self._monotonic())
         self._sockets.clear()
-        self._inbox.clear()
+        self._buffer.clear()
 
     # --- actions of the pool
 
@@ -148,18 +158,20 @@ class KucoinStream:
                 case AskTicket(serial):
                     group.create_task(self._get_ticket(serial))
                 case Open():
-                    self._sockets[action.line] = _Socket(group.create_task(self._connect(action)))
+                    self._sockets[action.connection] = _Socket(
+                        group.create_task(self._connect(action))
+                    )
                 case Send():
                     self._send(action)
                 case Close(serial, reason):
-                    _log.info("stream_closed", line=serial, reason=reason)
+                    _log.info("stream_closed", connection=serial, reason=reason)
                     if (socket := self._sockets.pop(serial, None)) is not None:
                         socket.task.cancel()
                 case Backfill(serial):
                     group.create_task(self._catch_up(serial))
 
     def _send(self, action: Send) -> None:
-        socket = self._sockets.get(action.line)
+        socket = self._sockets.get(action.connection)
         if socket is not None and socket.opened is not None:
             socket.opened.send(encode_command(action))
 
@@ -167,30 +179,30 @@ class KucoinStream:
         try:
             ticket = await self._ticket()
         except ServiceError as error:
-            self._do(self._fleet.ended(serial, str(error.code), self._monotonic()))
+            self._do(self._pool.ended(serial, str(error.code), self._monotonic()))
         else:
-            self._do(self._fleet.ticket(serial, ticket, self._monotonic()))
+            self._do(self._pool.ticket(serial, ticket, self._monotonic()))
 
     async def _catch_up(self, serial: int) -> None:
         while self._listener is not None:
             try:
                 await self._listener.catch_up()
             except ServiceError as error:
-                _log.warning("stream_not_caught_up", line=serial, cause=str(error.code))
+                _log.warning("stream_backfill_failed", connection=serial, cause=str(error.code))
                 await asyncio.sleep(self._terms.again_s)
             else:
-                self._do(self._fleet.caught_up(serial, self._monotonic()))
+                self._do(self._pool.caught_up(serial, self._monotonic()))
                 return
 
     async def _connect(self, action: Open) -> None:
         """Serve one connection from its opening to its end."""
-        serial, ticket = action.line, action.ticket
+        serial, ticket = action.connection, action.ticket
         try:
             url = URL(ticket.endpoint).update_query(token=ticket.token, connectId=action.name)
             async with open_socket(str(url), self._terms, self._monotonic) as socket:
                 if (known := self._sockets.get(serial)) is not None:
                     known.opened = socket
-                self._do(self._fleet.opened(serial, self._monotonic()))
+                self._do(self._pool.opened(serial, self._monotonic()))
                 at, messages = await socket.read()
                 while messages:
                     self._received(serial, at, messages)
@@ -198,66 +210,66 @@ class KucoinStream:
                 reason = socket.end
         except UnreachableError:
             reason = "unreachable"
-        self._do(self._fleet.ended(serial, reason, self._monotonic()))
+        self._do(self._pool.ended(serial, reason, self._monotonic()))
 
     # --- incoming messages
 
     def _received(self, serial: int, now: float, messages: Sequence[Message]) -> None:
         """Handle messages of one connection, in their order."""
-        topics, inbox, listener = self._topics, self._inbox, self._listener
+        topics, inbox, listener = self._topics, self._buffer, self._listener
         exchange_ms = 0 if listener is None else listener.exchange_ms()
-        held = self._fleet.open_line(serial, now)
-        if held is not None and listener is not None:
+        subscriptions = self._pool.open_subscriptions(serial, now)
+        if subscriptions is not None and listener is not None:
             most = self._terms.frame_bytes
-            messages = inbox.sift(messages, held, now, exchange_ms, most)
-        held = None  # topics allowed there; read again after each other frame
+            messages = inbox.sift(messages, subscriptions, now, exchange_ms, most)
+        subscriptions = None  # topics allowed there; read again after each other frame
         for text in messages:
             if text is None or len(text) > self._terms.frame_bytes:
                 self._drop(serial, "binary" if text is None else "too_long")
-                held = None
+                subscriptions = None
                 continue
             try:
                 frame = parse_frame(text)
                 if frame.type in CONTROL:
-                    self._do(self._fleet.control(serial, parse_control(frame), now))
-                    held = None
+                    self._do(self._pool.control(serial, parse_control(frame), now))
+                    subscriptions = None
                     continue
             except UnreadableError:
                 self._drop(serial, "garbage")
-                held = None
+                subscriptions = None
                 continue
-            held = held or self._fleet.speaking(serial, now)
-            if held is None:
+            subscriptions = subscriptions or self._pool.expect_messages(serial, now)
+            if subscriptions is None:
                 inbox.dropped["early"] += 1
                 continue
             topic = topics.get(frame.topic)
-            if topic is None or not held.heard(topic):
+            if topic is None or not subscriptions.on_message(topic):
                 inbox.dropped["strange"] += 1
             elif listener is not None:
                 inbox.put(topic, frame, text, now, exchange_ms)
 
     def _drop(self, serial: int, reason: str) -> None:
-        self._inbox.dropped[reason] += 1
-        self._fleet.garbage(serial, self._monotonic())
+        self._buffer.dropped[reason] += 1
+        self._pool.garbage(serial, self._monotonic())
 
     async def _flush(self) -> None:
         """Pass live updates to the listener; the rest waits, the newest of each kind.
 
         Reading hundreds of messages blocks the loop, so other tasks run in between.
         """
-        inbox, listener = self._inbox, self._listener
+        inbox, listener = self._buffer, self._listener
         if inbox.is_empty or listener is None:
             return
-        live, updates = self._fleet.live(), list[Told]()
+        live, updates = self._pool.live(), list[MarketUpdate]()
         for begun in range(0, inbox.waiting, PORTION):
             if begun:
                 await asyncio.sleep(0)
-            updates += inbox.take(self._fleet.live(), listener.exchange_ms(), PORTION)
-        now_live = self._fleet.live()
+            updates += inbox.take(self._pool.live(), listener.exchange_ms(), PORTION)
+        now_live = self._pool.live()
         if now_live is not live:  # a topic of a connection that ended meanwhile may have a gap
             updates = [one for one in updates if one.topic in now_live]
-        for topic in inbox.doubtful:
-            listener.doubted(topic)
-        inbox.doubtful.clear()
+        for topic in inbox.restarted:
+            listener.on_sequence_restart(topic)
+        inbox.restarted.clear()
         if updates:
-            listener.told(updates)
+            listener.on_updates(updates)

@@ -16,12 +16,20 @@ from app.adapters.kucoin.stream.frames import (
     topic_name,
 )
 from app.adapters.kucoin.stream.socket import Message
-from app.market.domain.stream import AHEAD_MS, MessageOrder, Newest, Told, Topic, TopicKind, Update
+from app.market.domain.stream import (
+    MAX_AHEAD_MS,
+    LatestUpdate,
+    MarketUpdate,
+    StreamTopic,
+    TopicKind,
+    Update,
+    UpdateOrder,
+)
 
 HEAD: Final = 64  # leading bytes that contain a message's topic
 TAIL: Final = 26  # bytes of the time stamp in ns at the end of a quote
 _NONE: Final = b"~"  # greater than any tail: no message is newer
-_NEWER: Final = MessageOrder.NEWER
+_NEWER: Final = UpdateOrder.NEWER
 _QUOTE: Final = TopicKind.QUOTE
 
 
@@ -29,18 +37,18 @@ _QUOTE: Final = TopicKind.QUOTE
 class _ConflatedMessage:
     """Messages that replace each other, and the waiting one of them."""
 
-    topic: Topic
+    topic: StreamTopic
     subject: str
-    newest: Newest = field(default_factory=Newest)
+    newest: LatestUpdate = field(default_factory=LatestUpdate)
     waiting: bytes | None = None
     stamped_ms: int = 0
     mono: float = 0.0
-    is_judged: bool = True  # whether the waiting message was compared
+    is_compared: bool = True  # whether the waiting message was compared
     tail: bytes = _NONE  # tail of the newest message, where it ends with its stamp
     matched_by: Subscriptions | None = None  # subscriptions that matched last,
     matched_at: int = 0  # and their number of changes then
     is_live: bool = False
-    live_by: Mapping[Topic, float] | None = None  # the mapping behind `is_live`
+    live_by: Mapping[StreamTopic, float] | None = None  # the mapping behind `is_live`
 
 
 @dataclass(slots=True)
@@ -54,18 +62,25 @@ class MessageBuffer:
     messages: int = 0
     last: float | None = None  # monotonic time of the last accepted message
     dropped: Counter[str] = field(default_factory=Counter)
-    doubtful: list[Topic] = field(default_factory=list)  # topics with unreliable earlier messages
+    restarted: list[StreamTopic] = field(
+        default_factory=list
+    )  # topics with unreliable earlier messages
     _kinds: dict[object, _ConflatedMessage] = field(default_factory=dict)
     _heads: dict[bytes, _ConflatedMessage] = field(default_factory=dict)
     _waiting: list[_ConflatedMessage] = field(default_factory=list)
 
     def sift(
-        self, texts: Sequence[Message], held: Subscriptions, now: float, exchange_ms: int, most: int
+        self,
+        texts: Sequence[Message],
+        subscriptions: Subscriptions,
+        now: float,
+        exchange_ms: int,
+        most: int,
     ) -> list[Message]:
         """Accept messages that need no reading; return the others."""
         left: list[Message] = []
         heads, waiting, taken, replaced = self._heads, self._waiting, 0, 0
-        latest = tail_of(exchange_ms + AHEAD_MS)
+        latest = tail_of(exchange_ms + MAX_AHEAD_MS)
         for text in texts:
             if text is None or (kind := heads.get(text[:HEAD])) is None:
                 left.append(text)
@@ -75,16 +90,16 @@ class MessageBuffer:
             if not kind.tail < tail <= latest or len(text) > most:
                 left.append(text)
                 continue
-            if kind.matched_by is not held or kind.matched_at != held.changes:
-                if not held.heard(kind.topic):
+            if kind.matched_by is not subscriptions or kind.matched_at != subscriptions.changes:
+                if not subscriptions.on_message(kind.topic):
                     left.append(text)
                     continue
-                kind.matched_by, kind.matched_at = held, held.changes
+                kind.matched_by, kind.matched_at = subscriptions, subscriptions.changes
             if kind.waiting is None:
                 waiting.append(kind)
             else:
                 replaced += 1
-            kind.waiting, kind.tail, kind.mono, kind.is_judged = text, tail, now, False
+            kind.waiting, kind.tail, kind.mono, kind.is_compared = text, tail, now, False
             taken += 1
         if taken:
             self.messages += taken
@@ -94,7 +109,7 @@ class MessageBuffer:
         return left
 
     def put(
-        self, topic: Topic, frame: StreamFrame, text: bytes, now: float, exchange_ms: int
+        self, topic: StreamTopic, frame: StreamFrame, text: bytes, now: float, exchange_ms: int
     ) -> None:
         """Keep a message if it is newer than the waiting one."""
         try:
@@ -106,8 +121,8 @@ class MessageBuffer:
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds[key] = _ConflatedMessage(topic, frame.subject)
-        if not kind.is_judged and self._judged(kind, exchange_ms) is None:
-            kind.waiting, kind.is_judged = None, True
+        if not kind.is_compared and self._compare(kind, exchange_ms) is None:
+            kind.waiting, kind.is_compared = None, True
             self._waiting.remove(kind)
         if not self._is_newer(kind, stamped_ms, sequence, exchange_ms):
             return
@@ -119,7 +134,7 @@ class MessageBuffer:
             self.dropped["replaced"] += 1
         kind.waiting, kind.stamped_ms, kind.mono = text, stamped_ms, now
         if topic.kind is _QUOTE:
-            self._learn(kind, text, frame)
+            self._learn_layout(kind, text, frame)
 
     @property
     def is_empty(self) -> bool:
@@ -131,10 +146,10 @@ class MessageBuffer:
         return len(self._waiting)
 
     def take(
-        self, live: Mapping[Topic, float], exchange_ms: int, most: int | None = None
-    ) -> list[Told]:
+        self, live: Mapping[StreamTopic, float], exchange_ms: int, most: int | None = None
+    ) -> list[MarketUpdate]:
         """Updates of these topics among the first `most` waiting messages (None: all)."""
-        updates: list[Told] = []
+        updates: list[MarketUpdate] = []
         kinds = self._waiting[:most]
         del self._waiting[:most]
         for kind in kinds:
@@ -144,9 +159,9 @@ class MessageBuffer:
                 self._waiting.append(kind)
                 continue
             update = self._read(kind, exchange_ms)
-            kind.waiting, kind.is_judged = None, True
+            kind.waiting, kind.is_compared = None, True
             if update is not None:
-                updates.append(Told(kind.topic, update, kind.stamped_ms, kind.mono))
+                updates.append(MarketUpdate(kind.topic, update, kind.stamped_ms, kind.mono))
         return updates
 
     def clear(self) -> None:
@@ -157,15 +172,15 @@ class MessageBuffer:
 
     def _read(self, kind: _ConflatedMessage, exchange_ms: int) -> Update | None:
         """Update of a waiting message; None for one without news."""
-        if not kind.is_judged:
-            return self._judged(kind, exchange_ms)
+        if not kind.is_compared:
+            return self._compare(kind, exchange_ms)
         try:
             return parse_update(kind.topic, kind.subject, kind.waiting or b"")
         except UnreadableError:
             self.dropped["unreadable"] += 1
             return None
 
-    def _judged(self, kind: _ConflatedMessage, exchange_ms: int) -> Update | None:
+    def _compare(self, kind: _ConflatedMessage, exchange_ms: int) -> Update | None:
         """Compare a message accepted unread with the newest one that was read."""
         try:
             update, stamped_ms, sequence = parse_quote(kind.waiting or b"")
@@ -177,22 +192,22 @@ class MessageBuffer:
             kind.tail = _NONE
             self.messages -= 1
             return None
-        kind.stamped_ms, kind.is_judged = stamped_ms, True
+        kind.stamped_ms, kind.is_compared = stamped_ms, True
         return update
 
     def _is_newer(
         self, kind: _ConflatedMessage, stamped_ms: int, sequence: int | None, exchange_ms: int
     ) -> bool:
-        order = kind.newest.judge(stamped_ms, sequence, exchange_ms)
+        order = kind.newest.classify(stamped_ms, sequence, exchange_ms)
         if order is _NEWER:
             return True
-        if order is not MessageOrder.RESTARTED:
+        if order is not UpdateOrder.RESTARTED:
             self.dropped[order.name.lower()] += 1
             return False
-        self.doubtful.append(kind.topic)
+        self.restarted.append(kind.topic)
         return True
 
-    def _learn(self, kind: _ConflatedMessage, text: bytes, frame: StreamFrame) -> None:
+    def _learn_layout(self, kind: _ConflatedMessage, text: bytes, frame: StreamFrame) -> None:
         """Learn head and tail of a kind, to accept its next messages unread."""
         head, tail = text[:HEAD], text[-TAIL:]
         stamp = getattr(frame.data, "ts", None)

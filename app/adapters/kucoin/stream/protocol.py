@@ -7,7 +7,7 @@ from yarl import URL
 
 from app.adapters.kucoin.fields import FieldReader, InvalidFieldError, some_lots
 from app.adapters.kucoin.parse import whole_answer
-from app.market.domain.stream import Topic
+from app.market.domain.stream import StreamTopic
 
 HOUR_S: Final = 3_600.0
 
@@ -16,9 +16,9 @@ HOUR_S: Final = 3_600.0
 class StreamLimits:
     """Limits and time-outs in seconds, counts and bytes; defaults are those of the protocol."""
 
-    topics_per_line: int = 300
+    topics_per_connection: int = 300
     topics_per_message: int = 100
-    own_lines: int = 4  # extra connections for topics that fail elsewhere
+    own_connections: int = 4  # extra connections for topics that fail elsewhere
     send_every_s: float = 0.125  # the exchange takes 100 messages in 10 s
     token_s: float = 30.0
     open_s: float = 10.0
@@ -28,7 +28,7 @@ class StreamLimits:
     busy_s: float = 1.0  # times the number of tries, after "exceed max permits"
     silence_s: float = 10.0  # silence before a ping
     check_s: float = 5.0  # time limit of the pong
-    deaf_s: float = 5.0  # silence after a resubscription before a move
+    stalled_s: float = 5.0  # silence after a resubscription before a move
     refused_s: float = 600.0  # pause before a retry of an unknown topic
     backoff_first_s: float = 0.5
     # With 30 s it took up to 38 s after an outage until all topics were live again.
@@ -64,14 +64,14 @@ class StreamTicket:
 class AskTicket:
     """Action: request a new ticket for this connection."""
 
-    line: int
+    connection: int
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
     """Action: connect with this ticket; `name` comes back in the welcome."""
 
-    line: int
+    connection: int
     ticket: StreamTicket
     name: str
 
@@ -80,17 +80,17 @@ class Open:
 class Send:
     """Action: send a ping, subscribe or unsubscribe command."""
 
-    line: int
+    connection: int
     number: str
     kind: str
-    topics: tuple[Topic, ...] = ()
+    topics: tuple[StreamTopic, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
     """Action: close the connection in any state."""
 
-    line: int
+    connection: int
     reason: str
 
 
@@ -98,7 +98,7 @@ class Close:
 class Backfill:
     """Action: load missed data over REST, then call `caught_up`."""
 
-    line: int
+    connection: int
 
 
 Action = AskTicket | Open | Send | Close | Backfill
@@ -128,11 +128,11 @@ def parse_ticket(data: object, base_url: str) -> StreamTicket:
 
 
 def _ticket(data: object, base: URL) -> StreamTicket:
-    record = FieldReader.of(data, "data")
+    record = FieldReader.from_value(data, "data")
     servers = record.values.get("instanceServers")
     if not isinstance(servers, list) or not servers:
         raise InvalidFieldError("instanceServers", "not a list of servers")
-    server = FieldReader.of(servers[0], "instanceServers[0]")
+    server = FieldReader.from_value(servers[0], "instanceServers[0]")
     return StreamTicket(
         token=_text(record, "token"),
         endpoint=_endpoint(_text(server, "endpoint"), base),

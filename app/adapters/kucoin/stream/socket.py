@@ -17,7 +17,7 @@ from app.adapters.kucoin.stream.protocol import StreamLimits
 
 SLICE: Final = 500  # messages processed before other tasks run
 MOST: Final = 10_000  # waiting messages; beyond that, reading from the socket pauses
-_GOODBYE_S: Final = 1.0
+_HANDSHAKE_GRACE_S: Final = 1.0
 _CALM_S: Final = 0.05  # after a wait of so long for a message there is nothing to gather
 _ABNORMAL: Final = 1006  # code of an end without a close frame
 _NO_CODE: Final = 1005
@@ -57,9 +57,9 @@ class _SocketListener(WSListener):
     """Puts whole messages into the queue."""
 
     def __init__(
-        self, pile: _ReceiveQueue, terms: StreamLimits, monotonic: Callable[[], float]
+        self, queue: _ReceiveQueue, terms: StreamLimits, monotonic: Callable[[], float]
     ) -> None:
-        self._pile = pile
+        self._queue = queue
         self._terms = terms
         self._monotonic = monotonic
         self._parts: list[bytes] = []
@@ -80,15 +80,15 @@ class _SocketListener(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         del transport
-        self._pile.ended = self._code
-        self._pile.grew.set()
+        self._queue.ended = self._code
+        self._queue.grew.set()
 
     def _put(self, transport: WSTransport, message: Message) -> None:
-        pile, messages = self._pile, self._pile.messages
+        queue, messages = self._queue, self._queue.messages
         if not messages:
             # It may have arrived since the last read: take the earliest possible time.
-            pile.since = max(pile.rested, self._monotonic() - self._terms.rest_s)
-            pile.grew.set()
+            queue.since = max(queue.rested, self._monotonic() - self._terms.rest_s)
+            queue.grew.set()
         messages.append(message)
         if len(messages) == MOST:
             transport.underlying_transport.pause_reading()
@@ -112,45 +112,45 @@ class StreamSocket:
     """Open connection."""
 
     _transport: WSTransport
-    _pile: _ReceiveQueue
+    _queue: _ReceiveQueue
     _monotonic: Callable[[], float]
     _rest_s: float
     _keeps_up: bool = False
 
     def send(self, text: bytes) -> None:
         """Send a text; does nothing after the end."""
-        if self._pile.ended is None:
+        if self._queue.ended is None:
             self._transport.send(_TEXT, text)
 
     async def read(self) -> tuple[float, list[Message]]:
         """Arrival time and messages, some hundred at most; empty at the end."""
-        pile, asked = self._pile, self._monotonic()
+        queue, read_at = self._queue, self._monotonic()
         if self._keeps_up:
             await self._rest()
-        if pile.grew.is_set():
+        if queue.grew.is_set():
             await asyncio.sleep(0)  # other tasks run under any load
         else:
-            await pile.grew.wait()
-        was_full = len(pile.messages) >= MOST
-        part = pile.taken()
-        if was_full and len(pile.messages) < MOST and pile.ended is None:
+            await queue.grew.wait()
+        was_full = len(queue.messages) >= MOST
+        part = queue.taken()
+        if was_full and len(queue.messages) < MOST and queue.ended is None:
             self._transport.underlying_transport.resume_reading()
-        is_calm = self._monotonic() - asked > _CALM_S
-        self._keeps_up = bool(part) and not pile.grew.is_set() and not is_calm
-        return pile.since, part
+        is_calm = self._monotonic() - read_at > _CALM_S
+        self._keeps_up = bool(part) and not queue.grew.is_set() and not is_calm
+        return queue.since, part
 
     async def _rest(self) -> None:
         """Pause reading: messages wait in the socket, because each wake-up costs most."""
         transport = self._transport.underlying_transport
         transport.pause_reading()
-        self._pile.rested = self._monotonic()
+        self._queue.rested = self._monotonic()
         await asyncio.sleep(self._rest_s)
-        if self._pile.ended is None:
+        if self._queue.ended is None:
             transport.resume_reading()
 
     @property
     def end(self) -> str:
-        return f"closed_{self._pile.ended}"
+        return f"closed_{self._queue.ended}"
 
 
 @asynccontextmanager
@@ -158,9 +158,9 @@ async def open_socket(
     url: str, terms: StreamLimits, monotonic: Callable[[], float]
 ) -> AsyncIterator[StreamSocket]:
     """Open a connection and close it on exit. Raises UnreachableError."""
-    pile = _ReceiveQueue()
+    queue = _ReceiveQueue()
     connecting = picows.ws_connect(
-        lambda: _SocketListener(pile, terms, monotonic),
+        lambda: _SocketListener(queue, terms, monotonic),
         url,
         ssl_context=_default_tls() if url.startswith("wss:") else None,
         websocket_handshake_timeout=terms.open_s,
@@ -174,11 +174,11 @@ async def open_socket(
     except (OSError, TimeoutError, ValueError, picows.WSError) as error:
         raise UnreachableError from error
     try:
-        yield StreamSocket(transport, pile, monotonic, terms.rest_s)
+        yield StreamSocket(transport, queue, monotonic, terms.rest_s)
     finally:
-        if pile.ended is None:
+        if queue.ended is None:
             transport.send_close(WSCloseCode.OK)
-        await _let_go(transport)
+        await _disconnect(transport)
 
 
 async def _finish_handshake(
@@ -189,19 +189,19 @@ async def _finish_handshake(
     try:
         transport, listener = await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task}, timeout=_GOODBYE_S)
+        await asyncio.wait({task}, timeout=_HANDSHAKE_GRACE_S)
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
         elif task.exception() is None:
-            await _let_go(task.result()[0])
+            await _disconnect(task.result()[0])
         raise
     if not isinstance(listener, _SocketListener):
-        raise ConnectionResetError("it hung up within the handshake")
+        raise ConnectionResetError("closed within the handshake")
     return transport
 
 
-async def _let_go(transport: WSTransport) -> None:
+async def _disconnect(transport: WSTransport) -> None:
     transport.disconnect(graceful=False)
     with suppress(picows.WSProtocolError):  # the connection ended with the protocol error
         await transport.wait_disconnected()

@@ -26,16 +26,16 @@ from app.market.domain.stream import (
     FundingUpdate,
     MarkUpdate,
     QuoteUpdate,
-    Topic,
+    StreamTopic,
     TopicKind,
     TradeUpdate,
 )
 
-QUOTE = Topic(TopicKind.QUOTE, "XBTUSDTM")
-BOOK = Topic(TopicKind.BOOK, "XBTUSDTM")
-BAR = Topic(TopicKind.HOUR_BAR, "XBTUSDTM")
-INSTRUMENT = Topic(TopicKind.INSTRUMENT, "XBTUSDTM")
-TRADE = Topic(TopicKind.TRADE, "XBTUSDTM")
+QUOTE = StreamTopic(TopicKind.QUOTE, "XBTUSDTM")
+BOOK = StreamTopic(TopicKind.BOOK, "XBTUSDTM")
+BAR = StreamTopic(TopicKind.HOUR_BAR, "XBTUSDTM")
+INSTRUMENT = StreamTopic(TopicKind.INSTRUMENT, "XBTUSDTM")
+TRADE = StreamTopic(TopicKind.TRADE, "XBTUSDTM")
 TICKER = {
     "symbol": "XBTUSDTM",
     "sequence": 1729843266,
@@ -53,7 +53,7 @@ def said(**data: Any) -> bytes:
 
 def test_names_and_commands_are_those_of_the_exchange() -> None:
     assert topic_name(BAR) == "/contractMarket/limitCandle:XBTUSDTM_1hour"
-    other = Topic(TopicKind.HOUR_BAR, "ETHUSDTM")
+    other = StreamTopic(TopicKind.HOUR_BAR, "ETHUSDTM")
     sent = json.loads(encode_command(Send(1, "7", "subscribe", (BAR, other))))
     assert sent == {
         "id": "7",
@@ -167,7 +167,7 @@ def test_a_trade_is_the_price_that_was_matched_and_when() -> None:
         (BAR, {"candles": ["9" * 30]}),
     ],
 )
-def test_D01_what_no_market_says_is_refused(topic: Topic, data: dict[str, Any]) -> None:
+def test_D01_what_no_market_says_is_refused(topic: StreamTopic, data: dict[str, Any]) -> None:
     with pytest.raises(UnreadableError):
         parse_update(topic, "", said(**data))
 
@@ -182,7 +182,11 @@ READERS: tuple[Callable[[bytes], object], ...] = (
     lambda body: message_stamp(parse_frame(body)),
     lambda body: message_stamp(parse_frame(b'{"data":' + body + b"}")),
     *(
-        (lambda body, kind=kind: parse_update(Topic(kind, "X"), "", b'{"data":' + body + b"}"))
+        (
+            lambda body, kind=kind: parse_update(
+                StreamTopic(kind, "X"), "", b'{"data":' + body + b"}"
+            )
+        )
         for kind in TopicKind
     ),
 )

@@ -9,7 +9,7 @@ import pytest
 
 from app.adapters.kucoin.limiter import KucoinLimits
 from app.adapters.kucoin.stream.protocol import HOUR_S, Control, Send, StreamLimits
-from app.market.domain.stream import MessageOrder, Newest, Topic
+from app.market.domain.stream import LatestUpdate, StreamTopic, UpdateOrder
 from tests.adapters.kucoin.stream_world import Heard, World, quotes
 
 SOON_S = 30.0
@@ -22,11 +22,11 @@ def live(count: int = 20, **given: object) -> World:
     return world
 
 
-def gaps(world: World, topic: Topic) -> list[int]:
+def gaps(world: World, topic: StreamTopic) -> list[int]:
     """How far the sequences that were taken are apart, each taken once."""
-    newest, numbers = Newest(), []
+    newest, numbers = LatestUpdate(), []
     for now, number in world.taken[topic]:
-        if newest.judge(int(now * 1000), number, int(now * 1000)) is MessageOrder.NEWER:
+        if newest.classify(int(now * 1000), number, int(now * 1000)) is UpdateOrder.NEWER:
             numbers.append(number)
     return [after - before for before, after in itertools.pairwise(numbers)]
 
@@ -155,11 +155,11 @@ def test_W03_a_topic_that_others_see_move_is_asked_for_again_and_then_elsewhere(
     deaf = quotes(1)[0]
     first = next(iter(world.sockets))
     world.mute = lambda serial, topic: serial == first and topic == deaf
-    world.fleet.deaf([deaf], world.now)
+    world.fleet.resubscribe([deaf], world.now)
     assert not world.is_live(deaf), "what is not heard is not believed"
     assert world.is_live(quotes(2)[1])
     world.run(6.0)
-    world._perform(world.fleet.deaf([deaf], world.now))
+    world._perform(world.fleet.resubscribe([deaf], world.now))
     took = world.until(lambda: world.is_live(deaf), 10.0)
     assert took < 10.0
     assert len(world.sockets) == 2, "it has a connection of its own"
@@ -172,11 +172,11 @@ def test_W03_a_connection_that_says_nothing_at_all_is_replaced_within_20_seconds
     world.mute = lambda serial, topic: serial == first
     for _ in range(3):  # as the probe sees it every 5 s
         world.run(5.0)
-        world._perform(world.fleet.deaf(quotes(20), world.now))
+        world._perform(world.fleet.resubscribe(quotes(20), world.now))
     world.until(world.all_live, 20.0)
     assert first not in world.sockets
     assert world.now - begun < 20.0
-    assert world.fleet.failures == {"deaf": 1}
+    assert world.fleet.failures == {"stalled": 1}
 
 
 def test_W04_a_half_open_connection_is_found_without_waiting_for_the_next_ping() -> None:
@@ -224,8 +224,8 @@ def test_W06_what_is_not_acknowledged_is_asked_for_three_times_and_then_gets_its
     first: list[int] = []
 
     def answer(command: Send) -> Control | None:
-        first.append(command.line)
-        silent = bad in command.topics and command.line == first[0]
+        first.append(command.connection)
+        silent = bad in command.topics and command.connection == first[0]
         return None if silent else Control("ack", command.number)
 
     world.answers = answer
@@ -234,7 +234,7 @@ def test_W06_what_is_not_acknowledged_is_asked_for_three_times_and_then_gets_its
     assert not world.is_live(bad)
     world.until(world.all_live, 60.0)
     tries = [
-        command.line
+        command.connection
         for _, command in world.sent
         if bad in command.topics and command.kind == "subscribe"
     ]
@@ -271,7 +271,7 @@ def test_W06_exceeded_permits_are_waited_for_and_messages_are_never_more_than_8_
     world.until(world.all_live, 60.0)
     by_line: dict[int, list[float]] = {}
     for at, command in world.sent:
-        by_line.setdefault(command.line, []).append(at)
+        by_line.setdefault(command.connection, []).append(at)
     for times in by_line.values():
         for at in times:
             assert sum(at <= other < at + 1.0 for other in times) <= 8
@@ -290,7 +290,7 @@ def test_W06_pings_count_among_the_messages_and_do_not_have_to_wait_for_all_of_t
 
 def test_W06_topics_over_the_limit_of_a_session_go_to_another() -> None:
     def answer(command: Send) -> Control:
-        held = world.sockets[command.line].topics
+        held = world.sockets[command.connection].topics
         if command.kind == "subscribe" and len(held) + len(command.topics) > 100:
             text = "exceed max subscription count limitation of 100 per session"
             return Control("error", command.number, 509, text)
@@ -335,7 +335,7 @@ def test_W07_when_the_exchange_restarts_connects_are_spread_and_never_over_30_a_
 def test_W11_what_nobody_asked_for_is_told_apart() -> None:
     world = live(5)
     serial = next(iter(world.sockets))
-    stranger = Topic(quotes(1)[0].kind, "NOBODYASKEDUSDTM")
+    stranger = StreamTopic(quotes(1)[0].kind, "NOBODYASKEDUSDTM")
     assert world.hear(serial, stranger) is Heard.STRANGE
     assert world.hear(serial + 99, quotes(1)[0]) is Heard.EARLY
     world.want(quotes(4))

@@ -12,9 +12,9 @@ from app.adapters.kucoin.stream.frames import parse_frame
 from app.adapters.kucoin.stream.market_stream import PORTION, KucoinStream
 from app.adapters.kucoin.stream.message_buffer import MessageBuffer
 from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
-from app.market.domain.stream import QuoteUpdate, Told, Topic, TopicKind
+from app.market.domain.stream import MarketUpdate, QuoteUpdate, StreamTopic, TopicKind
 
-TOPIC = Topic(TopicKind.QUOTE, "XBTUSDTM")
+TOPIC = StreamTopic(TopicKind.QUOTE, "XBTUSDTM")
 NOW_MS = 1_729_843_266_123
 LIVE = {TOPIC: 0.0}
 LONGEST = 1_000
@@ -99,7 +99,7 @@ def test_D20_what_is_of_the_future_replaces_nothing(post: Post) -> None:
 def test_W09_a_sequence_that_falls_while_time_goes_on_is_followed_and_said(post: Post) -> None:
     post.came(quote(2, NOW_MS + 1, sequence=5))
     assert post.told() == [2]
-    assert post.inbox.doubtful == [TOPIC]
+    assert post.inbox.restarted == [TOPIC]
 
 
 def test_of_one_stamp_in_ms_the_sequence_tells_which_is_newer(post: Post) -> None:
@@ -141,9 +141,9 @@ def test_W11_who_no_longer_asks_for_it_is_not_told_unread(post: Post) -> None:
 
 
 def test_a_topic_that_was_called_deaf_and_speaks_unread_is_deaf_no_more(post: Post) -> None:
-    post.held.nag([TOPIC], 0.0)
+    post.held.resubscribe([TOPIC], 0.0)
     assert post.came(quote(2, NOW_MS + 1)) == []
-    assert post.held.nag([TOPIC], 100.0) == [], "it was asked for anew, and not given up"
+    assert post.held.resubscribe([TOPIC], 100.0) == [], "it was asked for anew, and not given up"
 
 
 def test_W13_what_is_too_long_or_no_text_is_left_to_whoever_counts_it(post: Post) -> None:
@@ -166,32 +166,32 @@ def test_other_layouts_are_read_as_before(post: Post, change: tuple[bytes, bytes
 class _Fleet:
     """Whose connections tell these topics."""
 
-    def __init__(self, held: dict[Topic, float]) -> None:
+    def __init__(self, held: dict[StreamTopic, float]) -> None:
         self.held = held
 
-    def live(self) -> dict[Topic, float]:
+    def live(self) -> dict[StreamTopic, float]:
         return self.held
 
 
 class _Hearer:
     def __init__(self) -> None:
-        self.news: list[list[Told]] = []
+        self.news: list[list[MarketUpdate]] = []
 
-    def told(self, news: list[Told]) -> None:
-        self.news.append(news)
+    def on_updates(self, updates: list[MarketUpdate]) -> None:
+        self.news.append(updates)
 
     def exchange_ms(self) -> int:
         return NOW_MS
 
 
-def streaming(topics: list[Topic]) -> tuple[KucoinStream, _Fleet, _Hearer]:
+def streaming(topics: list[StreamTopic]) -> tuple[KucoinStream, _Fleet, _Hearer]:
     """A stream with a message of each of these topics waiting."""
     stream: Any = KucoinStream(none, terms=StreamLimits(), monotonic=lambda: 0.0, dice=Random(7))
     fleet, hearer = _Fleet(dict.fromkeys(topics, 0.0)), _Hearer()
-    stream._fleet, stream._listener = fleet, hearer
+    stream._pool, stream._listener = fleet, hearer
     for topic in topics:
         text = quote(1, NOW_MS).replace(b"XBTUSDTM", topic.code.encode())
-        stream._inbox.put(topic, parse_frame(text), text, 7.0, NOW_MS)
+        stream._buffer.put(topic, parse_frame(text), text, 7.0, NOW_MS)
     return stream, fleet, hearer
 
 
@@ -200,23 +200,23 @@ async def none() -> StreamTicket:
 
 
 async def test_others_have_their_turn_while_hundreds_of_messages_are_read() -> None:
-    topics = [Topic(TopicKind.QUOTE, f"A{number}USDTM") for number in range(2 * PORTION + 1)]
+    topics = [StreamTopic(TopicKind.QUOTE, f"A{number}USDTM") for number in range(2 * PORTION + 1)]
     stream, _, hearer = streaming(topics)
     turns: list[int] = []
 
     async def others() -> None:
         while not hearer.news:
-            turns.append(stream._inbox.waiting)
+            turns.append(stream._buffer.waiting)
             await asyncio.sleep(0)
 
     await asyncio.gather(stream._flush(), others())
     assert turns[:2] == [PORTION + 1, 1]
     assert [[one.topic for one in news] for news in hearer.news] == [topics]
-    assert stream._inbox.is_empty
+    assert stream._buffer.is_empty
 
 
 async def test_nothing_is_told_of_a_connection_that_ended_while_its_messages_were_read() -> None:
-    topics = [Topic(TopicKind.QUOTE, f"A{number}USDTM") for number in range(PORTION + 2)]
+    topics = [StreamTopic(TopicKind.QUOTE, f"A{number}USDTM") for number in range(PORTION + 2)]
     stream, fleet, hearer = streaming(topics)
 
     async def ends() -> None:
@@ -224,4 +224,4 @@ async def test_nothing_is_told_of_a_connection_that_ended_while_its_messages_wer
 
     await asyncio.gather(stream._flush(), ends())
     assert [[one.topic for one in news] for news in hearer.news] == [topics[1:]]
-    assert stream._inbox.waiting == 0
+    assert stream._buffer.waiting == 0

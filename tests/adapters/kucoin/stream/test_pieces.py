@@ -101,7 +101,7 @@ async def test_W12_of_what_nobody_reads_so_much_waits_here_and_the_rest_at_the_e
         transport.send_close(WSCloseCode.OK)
 
     async with exchange(talk) as url, open_socket(url, TERMS, time.monotonic) as socket:
-        pile = socket._pile
+        pile = socket._queue
         async with asyncio.timeout(60.0):
             while len(pile.messages) < MOST:
                 await asyncio.sleep(0.01)

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.adapters.kucoin.recording.stream import FrameStream
 from app.adapters.kucoin.stream.frames import topic_name
-from app.market.domain.stream import QuoteUpdate, Topic, TopicKind
+from app.market.domain.stream import QuoteUpdate, StreamTopic, TopicKind
 from tests.adapters.kucoin.listening import PATIENCE_S, QUICK, Listening, listening
 
 # Nothing fails by a busy machine; a command for each topic.
@@ -42,8 +42,8 @@ async def test_W05_data_before_the_welcome_are_not_applied_and_end_the_connectio
 
 
 async def test_W06_what_is_not_acknowledged_is_not_fresh_and_gets_a_connection_of_its_own() -> None:
-    async with listening(terms=replace(PATIENT, ack_s=0.4, own_lines=20)) as here:
-        mute = Topic(TopicKind.QUOTE, "ETHUSDTM")
+    async with listening(terms=replace(PATIENT, ack_s=0.4, own_connections=20)) as here:
+        mute = StreamTopic(TopicKind.QUOTE, "ETHUSDTM")
         others = {topic for topic in here.topics(TopicKind.QUOTE) if topic != mute}
         await here.post("faults", kind="stream_no_ack", path="*:ETHUSDTM")
         here.stream.want([*others, mute])
@@ -88,21 +88,24 @@ async def test_W06_the_exchange_counts_no_more_than_8_messages_a_second_pings_in
 
 
 async def test_W01_while_connections_are_replaced_no_quote_grows_older_than_10_seconds() -> None:
-    step_ms, topics = 4_000, [Topic(TopicKind.QUOTE, code) for code in ("XBTUSDTM", "ETHUSDTM")]
+    step_ms, topics = (
+        4_000,
+        [StreamTopic(TopicKind.QUOTE, code) for code in ("XBTUSDTM", "ETHUSDTM")],
+    )
     async with listening(terms=replace(PATIENT, rotate_s=(0.2, 0.2), overlap_s=0.1)) as here:
         here.stream.want(topics)
         await here.until(lambda: len(here.ear.said(QuoteUpdate)) == len(topics))
         while here.stream.facts().reconnects_planned < 3:
             here.clock.pass_(step_ms / 1000)
             now_ms = here.ear.exchange_ms()
-            # Told of this very step, without a further one that would bring it, and without REST.
+            # Updates of this step, without a further one that would bring them and without REST.
             await here.until(lambda at=now_ms - step_ms: oldest_ms(here, topics) > at)  # type: ignore[misc]  # bound now
             assert here.all_live()
         assert now_ms - oldest_ms(here, topics) + step_ms <= 10_000
         assert here.ear.backfills == 1, "there was never a gap to close"
 
 
-def oldest_ms(here: Listening, topics: list[Topic]) -> int:
+def oldest_ms(here: Listening, topics: list[StreamTopic]) -> int:
     """When the exchange stamped the oldest of the newest quotes."""
     return min(here.ear.newest[one, QuoteUpdate].stamped_ms for one in topics)
 
@@ -113,7 +116,7 @@ async def test_W01_over_three_changes_of_the_connection_no_sequence_is_missing()
         stream = FrameStream(
             here.exchange.ticket, terms=terms, monotonic=time.monotonic, dice=random.Random(1)
         )
-        topic = Topic(TopicKind.QUOTE, "XBTUSDTM")
+        topic = StreamTopic(TopicKind.QUOTE, "XBTUSDTM")
         stream.want([topic])
         here.stream.want([topic])  # somebody always listens, whatever that one does
         running = asyncio.ensure_future(stream.run(here.ear, lambda: None))

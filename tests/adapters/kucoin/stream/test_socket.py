@@ -11,10 +11,10 @@ from app.market.domain.stream import (
     BarUpdate,
     DayUpdate,
     FundingUpdate,
+    MarketUpdate,
     MarkUpdate,
     QuoteUpdate,
-    Told,
-    Topic,
+    StreamTopic,
     TopicKind,
 )
 from app.market.services.state import SHOWN_LEVELS
@@ -60,7 +60,7 @@ async def test_every_topic_tells_what_the_exchange_answers_at_the_same_moment() 
             assert bar.opened_ms == here.ear.exchange_ms() // 3_600_000 * 3_600_000
         assert here.ear.backfills == 1
         facts = here.stream.facts()
-        assert [one.phase for one in facts.lines] == ["live"]
+        assert [one.phase for one in facts.connections] == ["live"]
         assert facts.messages >= len(here.codes) * 5
         assert not facts.failures
 
@@ -136,7 +136,7 @@ async def test_W14_after_a_close_it_is_back_and_has_caught_up_first(code: int) -
         here.ear.is_unavailable = True
         await here.post("stream/close", code=code)
         await here.until(
-            lambda: any(one.phase == "catching_up" for one in here.stream.facts().lines)
+            lambda: any(one.phase == "catching_up" for one in here.stream.facts().connections)
         )
         heard = len(here.ear.heard)
         await here.moved(lambda: here.stream.facts().dropped.get("replaced", 0) >= 3)
@@ -176,7 +176,7 @@ async def test_W04_a_half_open_connection_is_let_go() -> None:
 
 async def test_W06_a_topic_that_is_refused_as_unknown_leaves_the_others_alone() -> None:
     async with listening() as here:
-        stranger = Topic(TopicKind.QUOTE, "NOBODYUSDTM")
+        stranger = StreamTopic(TopicKind.QUOTE, "NOBODYUSDTM")
         here.stream.want([*here.topics(TopicKind.QUOTE), stranger])
         await here.until(here.all_live)
         assert here.stream.live().keys() == set(here.topics(TopicKind.QUOTE))
@@ -207,7 +207,7 @@ async def test_W15_whoever_listens_and_fails_ends_the_stream_and_the_next_one_be
 
 
 class Failing(Ear):
-    def told(self, news: Sequence[Told]) -> None:
+    def on_updates(self, updates: Sequence[MarketUpdate]) -> None:
         raise ValueError("a bug")
 
 

@@ -19,14 +19,14 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 from app.adapters.kucoin.stream import socket as stream_socket
 from app.adapters.kucoin.stream.market_stream import KucoinStream
 from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
-from app.market.domain.stream import QuoteUpdate, Topic, TopicKind
+from app.market.domain.stream import QuoteUpdate, StreamTopic, TopicKind
 from tests.adapters.kucoin.listening import PATIENCE_S, QUICK, Ear
 from tests.adapters.kucoin.test_faults import certificate_in
 
 NOW_MS = 1_729_843_266_123
 # On a busy machine nobody is late.
 PATIENT = replace(QUICK, welcome_s=60.0, open_s=60.0, ack_s=60.0, silence_s=60.0, check_s=60.0)
-TOPICS = [Topic(TopicKind.QUOTE, code) for code in ("XBTUSDTM", "ETHUSDTM")]
+TOPICS = [StreamTopic(TopicKind.QUOTE, code) for code in ("XBTUSDTM", "ETHUSDTM")]
 
 
 def quote(name: str, at_ms: int) -> bytes:
@@ -118,7 +118,9 @@ async def test_W14_after_a_tls_connection_was_torn_in_a_frame_all_is_subscribed_
             await until(lambda: len(ear.said(QuoteUpdate)) == len(TOPICS))
             ear.is_unavailable = True
             hosts[0].tear()
-            await until(lambda: any(one.phase == "catching_up" for one in stream.facts().lines))
+            await until(
+                lambda: any(one.phase == "catching_up" for one in stream.facts().connections)
+            )
             assert len(hosts) == 2
             assert set(hosts[1].asked) == {topic.code for topic in TOPICS}
             assert not stream.live(), "nothing is fresh before what was missed has been asked for"

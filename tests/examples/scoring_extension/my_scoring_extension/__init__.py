@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from app.plugins import Factor, Family, Opinion, ScoringInputs, Source
+from app.plugins import AlgorithmScores, Factor, Family, ScoringInputs, Source
 
 
 def week_return(inputs: ScoringInputs) -> NDArray[np.float64]:
@@ -35,7 +35,7 @@ class CalmFlow:
     sources = (Source.DAILY_CANDLES,)
 
     @staticmethod
-    def score(inputs: ScoringInputs) -> Opinion:
+    def score(inputs: ScoringInputs) -> AlgorithmScores:
         turnover = inputs.daily.turnover[-60:]
         days = np.isfinite(turnover).sum(axis=0)
         mean = np.nansum(turnover, axis=0) / np.maximum(days, 1)
@@ -45,4 +45,4 @@ class CalmFlow:
             {"days": int(count), "unrest": float(one)}
             for count, one in zip(days, unrest, strict=True)
         ]
-        return Opinion(np.exp(-unrest), days / 60.0, said)
+        return AlgorithmScores(np.exp(-unrest), days / 60.0, said)

@@ -8,7 +8,7 @@ import numpy as np
 from app.market.domain.models import CandleSeries, Interval
 from app.market.storage.candles import CandleRepository
 from app.scoring.storage.runs import ScoringRepository
-from tests.support.desk import SYMBOLS, Desk, symbol_id
+from tests.support.trading_desk import SYMBOLS, Desk, symbol_id
 
 HOUR_MS = Interval.HOUR.ms
 

@@ -18,12 +18,12 @@ from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database
 from app.market.domain.stream import TopicKind
 from app.market.services.backfill import first_fill
-from app.market.services.service_mode import mode_over
-from app.market.services.stream_consumer import StreamedMarket
+from app.market.services.service_mode import create_current_mode
+from app.market.services.stream_consumer import StreamConsumer
 from app.scoring.services.service import Scoring
 from tests.market.services.test_market_stream import Mouth, Scene
-from tests.support.desk import WHO, Desk
 from tests.support.live_market import open_market
+from tests.support.trading_desk import WHO, Desk
 
 CONTRACTS: Final = 40
 MEMBERS: Final = 5
@@ -69,7 +69,7 @@ class Walk:
         self.desk.now = scene.live.clock.now()
         if scene.data.is_streamed:
             self._tell()
-            await scene.streamed.look()
+            await scene.streamed.check()
         elif now % ASKED_S == 0:
             with suppress(ServiceError):
                 await scene.data.fetch_contracts()
@@ -144,8 +144,8 @@ async def walking(database: Database, *, is_streamed: bool = True) -> AsyncItera
         async def nobody() -> tuple[str, ...]:
             return ()
 
-        streamed = StreamedMarket(data, mouth, nobody)
-        data.quotes.told_of = streamed.quotes_told
+        streamed = StreamConsumer(data, mouth, nobody)
+        data.quotes.streamed_since = streamed.streamed_quotes
         scoring = Scoring(
             market=data,
             database=database,
@@ -163,7 +163,7 @@ async def walking(database: Database, *, is_streamed: bool = True) -> AsyncItera
             market=data,  # type: ignore[arg-type]  # a real one in place of the bench
             boards=scoring,  # type: ignore[arg-type]  # its boards as well
             now=live.clock.now(),
-            mode=mode_over(data, database, live.clock.monotonic),
+            mode=create_current_mode(data, database, live.clock.monotonic),
         )
         await desk.portfolio.initialize(MEMBERS, "start", WHO)
         yield Walk(Scene(live, data, mouth, streamed), desk, scoring)

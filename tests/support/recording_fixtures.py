@@ -19,11 +19,11 @@ from app.cli.application import application
 from app.configuration.domain.model import Configuration
 from app.container.recording import RecordingListener, ReplayResult, SystemTime, record, replay
 from app.foundation.data_status import DataSource
-from app.research.domain.recording import BoardLine, EndOfTapeError, TapeError
+from app.research.domain.recording import BoardFingerprint, EndOfRecordingError, RecordingError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.settings import KucoinVariables
-from tests.support import nursery
+from tests.support import child_processes
 
 PLENTY = 100_000
 PATIENCE_S = 240.0
@@ -58,7 +58,7 @@ class Studio:
     path: Path
     acts: dict[float, Act] = field(default_factory=dict)
     clock: WalkingClock = field(default_factory=WalkingClock)
-    boards: list[BoardLine] = field(default_factory=list)
+    boards: list[BoardFingerprint] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     base_url: str = ""
 
@@ -112,7 +112,7 @@ class StreamStudio(Studio):
     async def _rest(self, seconds: float) -> None:
         await asyncio.sleep(min(seconds, 0.1))
         if self._over:
-            raise EndOfTapeError("the script is over")
+            raise EndOfRecordingError("the script is over")
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -124,7 +124,7 @@ class StreamStudio(Studio):
         try:
             with RecordingReader(self.path) as reader:
                 return list(reader)
-        except (FileNotFoundError, TapeError):  # it has not begun
+        except (FileNotFoundError, RecordingError):  # it has not begun
             return []
 
     async def streamed(
@@ -169,7 +169,7 @@ async def replayed(path: Path) -> tuple[Studio, ReplayResult]:
 
 def alone(path: Path) -> tuple[int | None, Any]:
     """`my-symbols tape replay` in a process without a network: its exit code and document."""
-    process, link = nursery.born(offline, str(path))
+    process, link = child_processes.born(offline, str(path))
     with link, link.makefile(encoding="utf-8") as said:
         text = said.read()
     process.join(PATIENCE_S)

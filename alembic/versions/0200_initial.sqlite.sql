@@ -33,27 +33,6 @@ CREATE UNIQUE INDEX uq_alerts_rule_subject_live ON alerts (rule, subject) WHERE 
 
 CREATE INDEX ix_alerts_resolved_at ON alerts (resolved_at, id)
 
-CREATE TABLE api_keys (
-    id VARCHAR(36) NOT NULL,
-    name VARCHAR(40) NOT NULL,
-    prefix VARCHAR(16) NOT NULL,
-    hash VARCHAR(64) NOT NULL,
-    pepper_id VARCHAR(16) NOT NULL,
-    role VARCHAR(16),
-    scopes TEXT NOT NULL,
-    sources TEXT NOT NULL,
-    allow TEXT NOT NULL,
-    created_by VARCHAR(128) NOT NULL,
-    created_at VARCHAR(32) NOT NULL,
-    expires_at VARCHAR(32),
-    last_used_at VARCHAR(32),
-    revoked_at VARCHAR(32),
-    CONSTRAINT pk_api_keys PRIMARY KEY (id),
-    CONSTRAINT uq_api_keys_prefix UNIQUE (prefix),
-    CONSTRAINT ck_api_keys_role_known CHECK (role IN ('viewer', 'trader', 'operator', 'admin')),
-    CONSTRAINT ck_api_keys_has_permission CHECK (role IS NOT NULL OR scopes <> '[]')
-)
-
 CREATE TABLE notification_channels (
     id VARCHAR(36) NOT NULL,
     name VARCHAR(64) NOT NULL,
@@ -452,8 +431,8 @@ CREATE TABLE signals (
     strength DOUBLE NOT NULL,
     confidence DOUBLE NOT NULL,
     data TEXT,
-    said_at VARCHAR(32),
-    claimed_end VARCHAR(32),
+    claimed_at VARCHAR(32),
+    claimed_expires_at VARCHAR(32),
     received_at VARCHAR(32) NOT NULL,
     expires_at VARCHAR(32) NOT NULL,
     state VARCHAR(16) NOT NULL,
@@ -465,7 +444,7 @@ CREATE TABLE signals (
     approvals DOUBLE,
     voted DOUBLE,
     verdict_reason TEXT,
-    by_skill BOOLEAN,
+    is_skill_weighted BOOLEAN,
     board_id VARCHAR(36),
     configuration_version INTEGER,
     CONSTRAINT pk_signals PRIMARY KEY (signal_id),
@@ -490,12 +469,12 @@ CREATE TABLE signal_records (
     type VARCHAR(64) NOT NULL,
     bin INTEGER NOT NULL,
     outcomes INTEGER NOT NULL,
-    said DOUBLE NOT NULL,
-    came INTEGER NOT NULL,
-    squares DOUBLE NOT NULL,
+    forecast_sum DOUBLE NOT NULL,
+    occurrences INTEGER NOT NULL,
+    squared_error_sum DOUBLE NOT NULL,
     CONSTRAINT pk_signal_records PRIMARY KEY (kind, name, type, bin),
     CONSTRAINT ck_signal_records_kind_known CHECK (kind IN ('agent', 'source')),
-    CONSTRAINT ck_signal_records_came_counted CHECK (came >= 0 AND came <= outcomes),
+    CONSTRAINT ck_signal_records_occurrences_counted CHECK (occurrences >= 0 AND occurrences <= outcomes),
     CONSTRAINT ck_signal_records_bin_range CHECK (bin >= 0 AND bin <= 9)
 )
 
@@ -696,7 +675,7 @@ CREATE TABLE scoring_run_coverage (
 
 CREATE TABLE signal_effects (
     signal_id VARCHAR(36) NOT NULL,
-    policy VARCHAR(16) NOT NULL,
+    automation VARCHAR(16) NOT NULL,
     move VARCHAR(16),
     symbol VARCHAR(64),
     old_symbol VARCHAR(64),
@@ -706,7 +685,7 @@ CREATE TABLE signal_effects (
     version INTEGER,
     CONSTRAINT pk_signal_effects PRIMARY KEY (signal_id),
     CONSTRAINT fk_signal_effects_signal_id FOREIGN KEY(signal_id) REFERENCES signals (signal_id),
-    CONSTRAINT ck_signal_effects_policy_known CHECK (policy IN ('observe', 'propose', 'auto')),
+    CONSTRAINT ck_signal_effects_automation_known CHECK (automation IN ('observe', 'propose', 'auto')),
     CONSTRAINT ck_signal_effects_move_known CHECK ((move IS NULL) = (symbol IS NULL) AND (move IS NULL OR move IN ('add', 'remove', 'replace')))
 )
 
@@ -736,17 +715,17 @@ CREATE TABLE signal_outcomes (
     starts_at VARCHAR(32) NOT NULL,
     ends_at VARCHAR(32) NOT NULL,
     booked_at VARCHAR(32),
-    beat BOOLEAN,
+    outperformed BOOLEAN,
     gain DOUBLE,
     median DOUBLE,
-    names INTEGER,
+    universe_size INTEGER,
     reason TEXT,
     counts_for_agents BOOLEAN NOT NULL,
     counts_for_source BOOLEAN NOT NULL,
     CONSTRAINT pk_signal_outcomes PRIMARY KEY (signal_id),
     CONSTRAINT fk_signal_outcomes_signal_id FOREIGN KEY(signal_id) REFERENCES signals (signal_id),
     CONSTRAINT ck_signal_outcomes_window CHECK (ends_at > starts_at),
-    CONSTRAINT ck_signal_outcomes_beat_booked CHECK (beat IS NULL OR NOT (booked_at IS NULL))
+    CONSTRAINT ck_signal_outcomes_outperformed_booked CHECK (outperformed IS NULL OR NOT (booked_at IS NULL))
 )
 
 CREATE INDEX ix_signal_outcomes_open ON signal_outcomes (ends_at, starts_at, signal_id) WHERE booked_at IS NULL

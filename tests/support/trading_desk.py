@@ -22,7 +22,7 @@ from app.market.domain.models import Book, ContractStatus, Interval, Level
 from app.market.domain.panel import Panel
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
-from app.market.services.service_mode import MarketLevel, ModeNow, ModeState
+from app.market.services.service_mode import CurrentMode, MarketLevel, ModeState
 from app.market.services.view import Quote
 from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.operations.services.configuration import ConfigurationService
@@ -43,7 +43,7 @@ from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.replacement import ReplacementService
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
-from app.signals.services.actions import ProposedSignals, SignalActions
+from app.signals.services.actions import SignalActions, SignalProposalExecutor
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import SignalService
 from app.signals.services.sources import SignalSources
@@ -89,7 +89,7 @@ class Bench:
     clock_safe: bool = True
     quotes: dict[str, Quote] = field(default_factory=dict)
     panels: dict[Interval, Panel] = field(default_factory=dict)
-    names: SymbolIndex = field(default_factory=lambda: SymbolIndex.of(()))
+    names: SymbolIndex = field(default_factory=lambda: SymbolIndex.from_contracts(()))
     seen_at: datetime | None = NOW
 
     def resolve(self, text: str) -> SymbolEntry:
@@ -125,10 +125,10 @@ class Boards:
     def latest(self) -> Board | None:
         return self.board
 
-    def in_force(self) -> Board | None:
+    def latest_complete(self) -> Board | None:
         return None if self.board is None or self.board.is_provisional else self.board
 
-    def is_whole(self) -> bool:
+    def has_complete_board(self) -> bool:
         return self.whole
 
 
@@ -165,7 +165,7 @@ class Desk:
     now: datetime = NOW  # the true time, which the exchange has
     ahead: timedelta = timedelta(0)  # by which the wall clock of this process is wrong
     process: str = "run"  # begins the ids of its rebalance runs
-    mode: ModeNow | None = None  # None: that of the market alone
+    mode: CurrentMode | None = None  # None: that of the market alone
     index_equity: IndexEquity = with_equity_index
     refused: list[Code] = field(default_factory=list)  # decisions that could not be made
 
@@ -201,7 +201,7 @@ class Desk:
             idempotency,
             self.rebalancing,
             self.portfolio,
-            {ProposalKind.SIGNAL: ProposedSignals(self.portfolio, lambda: self.now)},
+            {ProposalKind.SIGNAL: SignalProposalExecutor(self.portfolio, lambda: self.now)},
             elapsed,
         )
         self.performance = Performance(self.database, context, idempotency, recorder)
@@ -240,7 +240,9 @@ class Desk:
     def _mode(self) -> ModeState:
         if self.mode is not None:
             return self.mode.state()
-        return ModeState.of(MarketLevel(self.market.status(), 0, self.market.is_clock_safe()))
+        return ModeState.from_level(
+            MarketLevel(self.market.status(), 0, self.market.is_clock_safe())
+        )
 
     async def open(self) -> "Desk":
         """Sixty listed contracts, fresh quotes, scores falling from 0.99 by 0.015."""
@@ -248,7 +250,7 @@ class Desk:
             contract(code=f"{name}USDTM", base=name, multiplier=Decimal("0.1")) for name in NAMES
         ]
         ids = [symbol_id(number) for number in range(len(listed))]
-        self.market.names = SymbolIndex.of(zip(ids, listed, strict=True))
+        self.market.names = SymbolIndex.from_contracts(zip(ids, listed, strict=True))
         records = [
             SymbolRecord(ids[at], SYMBOLS[at], one, "layer-1", "large", NOW, NOW, None)
             for at, one in enumerate(listed)

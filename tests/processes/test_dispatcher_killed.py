@@ -14,8 +14,8 @@ from aiohttp.test_utils import TestServer
 from app.alerts.domain.notifications import DeliveryState
 from app.foundation.sql.database import Database
 from tests.alerts.services.test_notifications import KEY, Office, change
-from tests.processes.courier_worker import deliver
-from tests.support import nursery
+from tests.processes.dispatcher_worker import deliver
+from tests.support import child_processes
 
 PATIENCE_S = 60.0
 EVENTS = 12
@@ -42,14 +42,14 @@ class Killer:
 
 
 def begun(url: str, ahead_s: float, killer: Killer) -> ForkServerProcess:
-    process, link = nursery.born(deliver, url, KEY, ahead_s)
+    process, link = child_processes.born(deliver, url, KEY, ahead_s)
     with link, link.makefile() as said:
         killer.pid = int(said.readline())
     return process
 
 
 @pytest.mark.parametrize("backend", ["postgres"], indirect=True)
-async def test_K11_a_courier_killed_before_it_noted_tells_it_again_under_the_same_id(
+async def test_K11_a_dispatcher_killed_before_it_noted_tells_it_again_under_the_same_id(
     database: Database, database_url: str
 ) -> None:
     office, killer = Office(database), Killer(at=5)

@@ -33,27 +33,6 @@ CREATE UNIQUE INDEX uq_alerts_rule_subject_live ON alerts (rule, subject) WHERE 
 
 CREATE INDEX ix_alerts_resolved_at ON alerts (resolved_at, id)
 
-CREATE TABLE api_keys (
-    id VARCHAR(36) NOT NULL,
-    name VARCHAR(40) NOT NULL,
-    prefix VARCHAR(16) NOT NULL,
-    hash VARCHAR(64) NOT NULL,
-    pepper_id VARCHAR(16) NOT NULL,
-    role VARCHAR(16),
-    scopes TEXT NOT NULL,
-    sources TEXT NOT NULL,
-    allow TEXT NOT NULL,
-    created_by VARCHAR(128) NOT NULL,
-    created_at TIMESTAMP WITH TIME ZONE NOT NULL,
-    expires_at TIMESTAMP WITH TIME ZONE,
-    last_used_at TIMESTAMP WITH TIME ZONE,
-    revoked_at TIMESTAMP WITH TIME ZONE,
-    CONSTRAINT pk_api_keys PRIMARY KEY (id),
-    CONSTRAINT uq_api_keys_prefix UNIQUE (prefix),
-    CONSTRAINT ck_api_keys_role_known CHECK (role IN ('viewer', 'trader', 'operator', 'admin')),
-    CONSTRAINT ck_api_keys_has_permission CHECK (role IS NOT NULL OR scopes <> '[]')
-)
-
 CREATE TABLE notification_channels (
     id VARCHAR(36) NOT NULL,
     name VARCHAR(64) NOT NULL,
@@ -471,8 +450,8 @@ CREATE TABLE signals (
     strength DOUBLE PRECISION NOT NULL,
     confidence DOUBLE PRECISION NOT NULL,
     data TEXT,
-    said_at TIMESTAMP WITH TIME ZONE,
-    claimed_end TIMESTAMP WITH TIME ZONE,
+    claimed_at TIMESTAMP WITH TIME ZONE,
+    claimed_expires_at TIMESTAMP WITH TIME ZONE,
     received_at TIMESTAMP WITH TIME ZONE NOT NULL,
     expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
     state VARCHAR(16) NOT NULL,
@@ -484,7 +463,7 @@ CREATE TABLE signals (
     approvals DOUBLE PRECISION,
     voted DOUBLE PRECISION,
     verdict_reason TEXT,
-    by_skill BOOLEAN,
+    is_skill_weighted BOOLEAN,
     board_id VARCHAR(36),
     configuration_version INTEGER,
     CONSTRAINT pk_signals PRIMARY KEY (signal_id),
@@ -509,12 +488,12 @@ CREATE TABLE signal_records (
     type VARCHAR(64) NOT NULL,
     bin INTEGER NOT NULL,
     outcomes INTEGER NOT NULL,
-    said DOUBLE PRECISION NOT NULL,
-    came INTEGER NOT NULL,
-    squares DOUBLE PRECISION NOT NULL,
+    forecast_sum DOUBLE PRECISION NOT NULL,
+    occurrences INTEGER NOT NULL,
+    squared_error_sum DOUBLE PRECISION NOT NULL,
     CONSTRAINT pk_signal_records PRIMARY KEY (kind, name, type, bin),
     CONSTRAINT ck_signal_records_kind_known CHECK (kind IN ('agent', 'source')),
-    CONSTRAINT ck_signal_records_came_counted CHECK (came >= 0 AND came <= outcomes),
+    CONSTRAINT ck_signal_records_occurrences_counted CHECK (occurrences >= 0 AND occurrences <= outcomes),
     CONSTRAINT ck_signal_records_bin_range CHECK (bin >= 0 AND bin <= 9)
 )
 
@@ -724,7 +703,7 @@ CREATE TABLE scoring_run_coverage (
 
 CREATE TABLE signal_effects (
     signal_id VARCHAR(36) NOT NULL,
-    policy VARCHAR(16) NOT NULL,
+    automation VARCHAR(16) NOT NULL,
     move VARCHAR(16),
     symbol VARCHAR(64),
     old_symbol VARCHAR(64),
@@ -734,7 +713,7 @@ CREATE TABLE signal_effects (
     version INTEGER,
     CONSTRAINT pk_signal_effects PRIMARY KEY (signal_id),
     CONSTRAINT fk_signal_effects_signal_id FOREIGN KEY(signal_id) REFERENCES signals (signal_id),
-    CONSTRAINT ck_signal_effects_policy_known CHECK (policy IN ('observe', 'propose', 'auto')),
+    CONSTRAINT ck_signal_effects_automation_known CHECK (automation IN ('observe', 'propose', 'auto')),
     CONSTRAINT ck_signal_effects_move_known CHECK ((move IS NULL) = (symbol IS NULL) AND (move IS NULL OR move IN ('add', 'remove', 'replace')))
 )
 
@@ -764,17 +743,17 @@ CREATE TABLE signal_outcomes (
     starts_at TIMESTAMP WITH TIME ZONE NOT NULL,
     ends_at TIMESTAMP WITH TIME ZONE NOT NULL,
     booked_at TIMESTAMP WITH TIME ZONE,
-    beat BOOLEAN,
+    outperformed BOOLEAN,
     gain DOUBLE PRECISION,
     median DOUBLE PRECISION,
-    names INTEGER,
+    universe_size INTEGER,
     reason TEXT,
     counts_for_agents BOOLEAN NOT NULL,
     counts_for_source BOOLEAN NOT NULL,
     CONSTRAINT pk_signal_outcomes PRIMARY KEY (signal_id),
     CONSTRAINT fk_signal_outcomes_signal_id FOREIGN KEY(signal_id) REFERENCES signals (signal_id),
     CONSTRAINT ck_signal_outcomes_window CHECK (ends_at > starts_at),
-    CONSTRAINT ck_signal_outcomes_beat_booked CHECK (beat IS NULL OR NOT (booked_at IS NULL))
+    CONSTRAINT ck_signal_outcomes_outperformed_booked CHECK (outperformed IS NULL OR NOT (booked_at IS NULL))
 )
 
 CREATE INDEX ix_signal_outcomes_open ON signal_outcomes (ends_at, starts_at, signal_id) WHERE booked_at IS NULL

@@ -1,4 +1,4 @@
-"""What a benchmark found, as rows of the one table that `make bench` ends with."""
+"""Rows of the result table that `make bench` prints at the end."""
 
 import json
 import os
@@ -10,7 +10,7 @@ FILE = "MYBENCH_ROWS"  # names the file that rows are noted in
 
 @dataclass(frozen=True)
 class Row:
-    """A figure beside that of its peer in the same run; `met` is None where there is no goal."""
+    """A figure beside that of its peer in the same run; `met` is None without a goal."""
 
     what: str
     figure: str
@@ -21,13 +21,13 @@ class Row:
 
 
 def note(row: Row) -> None:
-    """Keeps a row for the table of all; a benchmark that runs alone has its own table only."""
+    """Adds a row to the table of all benchmarks; does nothing in a benchmark that runs alone."""
     if name := os.environ.get(FILE):
         with Path(name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(row)) + "\n")
 
 
 def noted(file: Path) -> list[Row]:
-    """The rows in the order in which they were found."""
+    """Rows in the order in which they were noted."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return [Row(**json.loads(line)) for line in lines]

@@ -8,8 +8,8 @@ from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Direction, SignalState
 from app.signals.domain.track_record import CalibrationBin, ForecastRecord
 from app.signals.storage.statistics import SignalRecordRepository
-from tests.support.desk import WHO, Desk
-from tests.support.signal_world import claim, informed
+from tests.support.signal_fixtures import claim, informed
+from tests.support.trading_desk import WHO, Desk
 
 SKILLED = ("technical", "fundamental")
 BAD = {"nearness_to_high": -1.5, "funding_rate": 3.0, "volatility": 2.0, "impact": 99.0}
@@ -33,7 +33,7 @@ async def told(
     informed(desk, symbol, scores, **(BAD if direction is Direction.SELL else good))
     done = await desk.signals.submit(claim(symbol, direction=direction), WHO)
     assert done.result is not None
-    signal = done.result.judged.signal
+    signal = done.result.evaluated.signal
     assert signal.state is SignalState.APPROVED, signal.reason
     return signal.signal_id
 
@@ -52,6 +52,8 @@ async def put(desk: Desk, **settings: Any) -> None:
 
 async def by_skill(desk: Desk) -> None:
     """Two agents that were right each time."""
-    proven = ForecastRecord((CalibrationBin(7, outcomes=60, said=45.0, came=60, squares=4.0),))
+    proven = ForecastRecord(
+        (CalibrationBin(7, outcomes=60, forecast_sum=45.0, occurrences=60, squared_error_sum=4.0),)
+    )
     async with desk.database.write() as unit:
         await unit.get(SignalRecordRepository).add(dict.fromkeys(SKILLED, proven))

@@ -1,8 +1,8 @@
-"""How long a scoring cycle holds the event loop: refresh, score, save, publish, on a whole market.
+"""Longest blocks of the event loop during scoring: refresh, score, save, publish on a whole market.
 
-The service runs in this process and its local exchange in another. Every step that the loop takes
-is timed, by the clock and by the processor time of its thread: on a machine with other work only
-the latter is the step's own. Prints the longest steps beside the goal, asserts nothing.
+The service runs in this process, its local exchange in another. Each step of the loop is timed by
+the wall clock and by the processor time of its thread; on a busy machine only the latter belongs to
+the step. Prints the longest steps beside the goal, asserts nothing.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from rich.table import Table
 from app.cli.programs.sandbox import ExchangeOptions, run_exchange
 from app.main import create_app, tune_interpreter
 from app.settings import DatabaseVariables, KucoinVariables, LogVariables, Settings
-from benchmarks.rows import Row, note
+from benchmarks.result_table import Row, note
 
 CYCLES = int(os.environ.get("MYBENCH_CYCLES", "5"))
 SECONDS = float(os.environ.get("MYBENCH_SECONDS", "10"))
@@ -42,15 +42,15 @@ class Hold:
 
 @dataclass
 class Watch:
-    """The steps of the loop while it is on."""
+    """Collects the steps of the loop while `is_on`."""
 
     holds: list[Hold] = field(default_factory=list)
     is_on: bool = False
 
     @contextmanager
     def over_steps(self) -> Iterator[None]:
-        """Times each callback of asyncio's own loop, tasks' steps among them."""
-        plain: Any = events.Handle._run  # noqa: SLF001  # nothing else is told of each step
+        """Times each callback of asyncio's loop, steps of tasks among them."""
+        plain: Any = events.Handle._run  # noqa: SLF001  # asyncio has no hook per step
 
         def timed(handle: Any) -> Any:
             if not self.is_on:
@@ -72,7 +72,7 @@ class Watch:
 
 
 def _named(callback: Any) -> str:
-    """Whose step it is."""
+    """Task or callback of the step."""
     owner: Any = getattr(callback, "__self__", None)
     if isinstance(owner, asyncio.Task):
         coroutine: Any = owner.get_coro()
@@ -99,7 +99,7 @@ async def _rest() -> None:
 
 
 async def watched(watch: Watch, cycle: Callable[[], Any]) -> list[Hold]:
-    """The steps that were taken while `cycle` was done CYCLES times, the longest first."""
+    """Steps during CYCLES calls of `cycle`, the longest first."""
     watch.holds, watch.is_on = [], True
     for _ in range(CYCLES):
         await cycle()
@@ -123,7 +123,7 @@ def table(title: str, holds: list[Hold]) -> Table:
 
 
 def main() -> None:
-    """Does MYBENCH_CYCLES (5) scoring cycles on a market of about 550 contracts."""
+    """Runs MYBENCH_CYCLES (5) scoring cycles on a market of about 550 contracts."""
     choice, watch = ExchangeOptions(7, 100_000, None, None, None), Watch()
     with tempfile.TemporaryDirectory() as room, run_exchange(choice) as exchange:
         settings = Settings(

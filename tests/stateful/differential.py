@@ -47,8 +47,8 @@ from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from app.portfolio.storage.trades import TradeRepository
 from tests.stateful.losses import Fragile, Loss, lose
 from tests.support import postgres
-from tests.support.cutting import Cut, Way, cutting
-from tests.support.desk import Desk
+from tests.support.network_cut import Cut, Way, cutting
+from tests.support.trading_desk import Desk
 
 _MOST = 10_000  # more than any life has
 Call = Callable[[Desk, Command], Awaitable[CommandResult[Any]]]

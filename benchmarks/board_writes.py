@@ -1,7 +1,7 @@
-"""Saving 3000 scores on PostgreSQL beside the server's own COPY of the same rows from a file.
+"""Saving 3000 scores on PostgreSQL, beside the server's own COPY of the same rows from a file.
 
-600 symbols with a composite and four families each, and what explains them. Both end with a commit,
-both times are by the wall: the work is the server's. Prints one table, asserts nothing.
+The board has 600 symbols with a composite, four families each and the factor readings. Both writes
+end with a commit and are timed by the wall clock. Prints one table, asserts nothing.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from app.operations.domain.event_codec import encode_event
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.factors import FACTORS
 from app.scoring.storage.runs import ScoringRepository
-from benchmarks import rows
+from benchmarks import result_table
 from tests.support import postgres
 
 SYMBOLS, ROUNDS = 600, 15
@@ -61,7 +61,7 @@ def card(dice: Random, rank: int) -> Card:
 
 
 async def measure(server: postgres.Server) -> tuple[list[float], list[float]]:
-    """Milliseconds of each round, ours and the server's."""
+    """Milliseconds of each round: the service, and COPY."""
     plain = {"host": str(server.room), "user": "postgres"}
     admin = await asyncpg.connect(**plain, database="postgres")
     await admin.execute(f"DROP DATABASE IF EXISTS {NAME}")
@@ -109,7 +109,7 @@ async def measure(server: postgres.Server) -> tuple[list[float], list[float]]:
 
 
 def main() -> None:
-    """Measures both, round by round."""
+    """Measures both writes, round by round."""
     server = postgres.server(f"bench-{os.getpid()}")
     try:
         ours, theirs = asyncio.run(measure(server))
@@ -122,7 +122,11 @@ def main() -> None:
     table.add_row("ours, with the run", f"{mine:.1f}", f"{min(ours):.1f}", ratio, "<= 3 x")
     Console().print(table)
     what = "saving 3000 scores, beside COPY by the server"
-    rows.note(rows.Row(what, f"{mine:.1f} ms", f"{peer:.1f} ms", ratio, "<= 3 x", mine <= 3 * peer))
+    result_table.note(
+        result_table.Row(
+            what, f"{mine:.1f} ms", f"{peer:.1f} ms", ratio, "<= 3 x", mine <= 3 * peer
+        )
+    )
 
 
 if __name__ == "__main__":

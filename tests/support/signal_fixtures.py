@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from app.signals.domain.models import Direction, SignalClaim
-from tests.support.desk import SYMBOLS, Desk
-from tests.support.evidence import card
+from tests.support.signal_features import card
+from tests.support.trading_desk import SYMBOLS, Desk
 
 BEST = SYMBOLS[0]
 

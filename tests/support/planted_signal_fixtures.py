@@ -12,8 +12,8 @@ from app.sandbox.history.synthetic import synthetic_history
 from app.sandbox.market.candles import candles
 from app.sandbox.market.price_path import SimulatedMarket
 from app.signals.domain.agents import Agent, AgentVote, SignalFeatures
-from tests.support.desk import SYMBOLS
-from tests.support.outcome_world import HOUR_MS, ms
+from tests.support.outcome_fixtures import HOUR_MS, ms
+from tests.support.trading_desk import SYMBOLS
 
 END = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAYS, A_DAY = 5, 40  # 200 outcomes

@@ -1,6 +1,6 @@
 """Initial schema of version 0.2.0: tables, triggers and read-only views.
 
-Revision ID: 0100
+Revision ID: 0200
 Revises:
 
 Each database has one SQL file beside this module. Revisions are append-only: a test pins the
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0100"
+revision = "0200"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -20,7 +20,7 @@ depends_on = None
 def statements() -> list[str]:
     """Returns the statements for the dialect of the connection, in order."""
     dialect = op.get_bind().dialect.name
-    text = Path(__file__).with_name(f"0100_initial.{dialect}.sql").read_text("utf-8")
+    text = Path(__file__).with_name(f"0200_initial.{dialect}.sql").read_text("utf-8")
     return [part.strip() for part in text.split("\n\n") if not part.startswith("--")]
 
 

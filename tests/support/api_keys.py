@@ -12,7 +12,7 @@ from app.foundation.sql.database import Database
 from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService, IssuedKey, KeyDraft
 from app.security.services.peppers import PepperStore
-from tests.support.desk import NOW
+from tests.support.trading_desk import NOW
 
 PEPPER = "a pepper of the tests, 0123456789abcdef"
 OTHER_PEPPER = "another pepper of them, fedcba9876543210"

@@ -21,7 +21,7 @@ from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from tests.processes.worker import work
-from tests.support import nursery
+from tests.support import child_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0
@@ -89,7 +89,7 @@ def _is_stopped(pid: int) -> bool:
 @asynccontextmanager
 async def worker(url: str, *, minutes: float = 0, failpoint: str = "") -> AsyncIterator[Worker]:
     """One process on the database at `url`, whose clock is `minutes` after the start."""
-    process, pipe = await asyncio.to_thread(nursery.born, work, url, minutes, failpoint)
+    process, pipe = await asyncio.to_thread(child_processes.born, work, url, minutes, failpoint)
     reader, writer = await asyncio.open_connection(sock=pipe, limit=1 << 24)
     try:
         one = Worker(process, reader, writer)

@@ -1,9 +1,8 @@
-"""Do the tests of weights and scores notice a mistake? One is made at a time, and they are run.
+"""Mutation testing of weights and scores: one changed operator, bound or number at a time.
 
-Each mutant is one changed operator, bound or number; it is killed when a test fails. `python -m
-benchmarks.mutants [MODULE...]` prints the survivors and ends with 1 below 85 % of a module;
-`MUTANTS_EVERY=5` takes every fifth of them. What is named in EQUAL changes no answer, so that no
-test can notice it: it is counted as alive and said to be equal.
+A mutant is killed when a test fails. `python -m benchmarks.mutation_testing [MODULE...]` prints the
+survivors and ends with 1 below 85 % of a module; `MUTANTS_EVERY=5` takes every fifth. Mutants in
+EQUAL change no answer, so that no test can kill them: they count as alive, marked as equal.
 """
 
 import ast
@@ -126,7 +125,7 @@ class Mutant:
 
 
 def mutants(source: str) -> Iterator[Mutant]:
-    """Every change of the code; names of types, texts and declarations are left alone."""
+    """Every mutant of the source; names of types, texts and declarations stay."""
     tree = ast.parse(source)
     nodes = list(ast.walk(tree))
     silent = {id(one) for node in nodes for one in _annotations(node)}
@@ -142,7 +141,7 @@ def mutants(source: str) -> Iterator[Mutant]:
 
 
 def _annotations(node: ast.AST) -> Iterator[ast.AST]:
-    """Types and decorators, and `strict=` of a zip, which only tells that lengths agree."""
+    """Types and decorators, and `strict=` of a zip, which only checks lengths."""
     if isinstance(node, ast.keyword) and node.arg == "strict":
         yield node.value
     for name in ("annotation", "returns"):
@@ -189,7 +188,7 @@ def _number(node: ast.AST) -> str:
 
 
 class _Changed(MetaPathFinder, Loader):
-    """Gives the mutant in place of the module."""
+    """Import loader that gives the mutant in place of the module."""
 
     def __init__(self, name: str, tree: ast.Module) -> None:
         self.name, self.tree = name, tree
@@ -202,7 +201,7 @@ class _Changed(MetaPathFinder, Loader):
 
 
 def _begin(module: str, mutant: Mutant | None) -> int:
-    """A process that ends with 0 if every test passes."""
+    """Starts a process that ends with 0 if every test passes."""
     child = os.fork()
     if child:
         return child
@@ -233,7 +232,7 @@ def _begin(module: str, mutant: Mutant | None) -> int:
 
 
 def survivors(module: str) -> tuple[int, list[Mutant]]:
-    """How many mutants there were, and those that no test noticed."""
+    """Number of mutants, and those that no test killed."""
     source = _path(module).read_text(encoding="utf-8")
     _, status = os.waitpid(_begin(module, None), 0)
     if status:
@@ -260,7 +259,7 @@ def survivors(module: str) -> tuple[int, list[Mutant]]:
 
 
 def equal(module: str, line: str, change: str) -> str:
-    """Why a mutant gives the same answers; empty where it should have been noticed."""
+    """Reason why a mutant gives the same answers; empty for a real survivor."""
     for where, part, what, why in EQUAL:
         if where == module and part in line and what == change:
             return f"  (equal: {why})"
@@ -268,7 +267,7 @@ def equal(module: str, line: str, change: str) -> str:
 
 
 def main() -> int:
-    """0 if every module has its share."""
+    """0 if every module reaches its share."""
     short = everything = left = 0
     for module in sys.argv[1:] or TESTS:
         count, alive = survivors(module)

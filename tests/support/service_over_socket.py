@@ -18,7 +18,7 @@ from app.foundation.http.server import server_config
 from app.main import create_app
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from tests.support.running import settings_for
+from tests.support.service_in_process import settings_for
 
 PATIENCE_S = 120.0
 FILE = "served.sqlite3"
