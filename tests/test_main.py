@@ -74,6 +74,32 @@ async def test_allowed_hosts_are_the_configured_names_and_the_bound_one(
             assert answer.status_code == status
 
 
+async def test_the_open_mode_is_named_until_the_first_key_ends_it(tmp_path: Path) -> None:
+    async with running(settings(tmp_path)) as client:
+        assert (await client.get(f"{PREFIX}/health")).json()["access"] == "open"
+        assert "Open mode" in (await client.get("/docs")).text
+        assert (await client.get("/readyz")).json()["last_success_at"] is not None
+        wanted = {"name": "eye", "role": "viewer"}
+        created = await client.post(f"{PREFIX}/keys", json=wanted)
+        key = {"X-API-Key": created.json()["secret"]}
+        for path in (f"{PREFIX}/health", f"{PREFIX}/portfolio", "/metrics"):
+            problem(await client.get(path), 401, "unauthenticated")
+            assert (await client.get(path, headers=key)).status_code == 200
+        assert (await client.get(f"{PREFIX}/health", headers=key)).json()["access"] == "keys"
+        assert "Open mode" not in (await client.get("/docs")).text
+        hidden, shown = await client.get("/readyz"), await client.get("/readyz", headers=key)
+        assert (hidden.status_code, hidden.json()["state"]) == (200, "up")
+        assert {name for name, value in hidden.json().items() if value is not None} == {
+            "name", "state",
+        }  # fmt: skip
+        assert shown.json()["last_success_at"] is not None
+        assert (await client.get("/livez", headers={"X-API-Key": "wrong"})).status_code == 200
+    path = tmp_path / "test-local.key"
+    async with running(settings(tmp_path)) as client:
+        local = {"X-API-Key": path.read_text().strip()}
+        assert (await client.get(f"{PREFIX}/keys", headers=local)).status_code == 200
+
+
 async def test_it_starts_and_stays_up_without_an_exchange(tmp_path: Path) -> None:
     async with running(settings(tmp_path)) as client:
         assert (await client.get("/livez")).status_code == 200

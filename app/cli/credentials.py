@@ -20,7 +20,7 @@ _DATABASE: Final = "sqlite+aiosqlite:///var/my-symbols.sqlite3"
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Key to send; `is_automatic` if nobody named it, so that a service may not know it."""
+    """Key to send; an automatic one was found, not named, so a service may not know it."""
 
     key: str
     is_automatic: bool = False

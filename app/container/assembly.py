@@ -355,7 +355,7 @@ def _engine_options(settings: Settings, store: JobStore) -> EngineOptions:
 
 
 async def open_keys(settings: Settings, ring: KeyRing, supervisor: Supervisor) -> None:
-    """Reads the keys and follows them. Raises UnsafeStartError where nobody could call safely.
+    """Reads the keys and follows them. Raises UnsafeStartError for an unsafe address.
 
     Without a key only callers on this machine are let in, so no other address may be bound.
     """

@@ -30,7 +30,7 @@ _log = structlog.get_logger("security")
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _KeyEntry:
     """Key with the values that each of its requests needs."""
 
     key: ApiKey
@@ -57,8 +57,8 @@ class KeyRing:
     clock: Clock
     peppers: PepperStore
     new_id: NewId
-    _entries: dict[str, _Entry] = field(default_factory=dict, init=False)  # by prefix
-    _by_id: dict[str, _Entry] = field(default_factory=dict, init=False)
+    _entries: dict[str, _KeyEntry] = field(default_factory=dict, init=False)  # by prefix
+    _by_id: dict[str, _KeyEntry] = field(default_factory=dict, init=False)
     _revision: str | None = field(default=None, init=False)
     _has_keys: bool = field(default=False, init=False)
     _watches: set[_Watch] = field(default_factory=set, init=False)
@@ -73,7 +73,7 @@ class KeyRing:
 
     @property
     def active_keys(self) -> int:
-        """Number of keys that authenticate somebody now."""
+        """Number of keys that are valid now."""
         now = self.clock()
         return sum(entry.key.state(now) is KeyState.ACTIVE for entry in self._entries.values())
 
@@ -94,7 +94,7 @@ class KeyRing:
         self._note_use(entry, token, now)
         return entry.principal
 
-    def _note_use(self, entry: _Entry, token: str, now: datetime) -> None:
+    def _note_use(self, entry: _KeyEntry, token: str, now: datetime) -> None:
         key_id = entry.key.id
         before = self._stored_use.get(key_id) or entry.key.last_used_at
         if before is None or now - before >= USE_INTERVAL:
@@ -134,7 +134,7 @@ class KeyRing:
         self._has_keys = self._has_keys or bool(keys)
         active = [key for key in keys if key.state(now) is KeyState.ACTIVE]
         entries = {
-            key.prefix: _Entry(key, peppers[key.pepper_id], key.principal())
+            key.prefix: _KeyEntry(key, peppers[key.pepper_id], key.principal())
             for key in active
             if key.pepper_id in peppers
         }

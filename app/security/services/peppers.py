@@ -17,7 +17,7 @@ NEW_PEPPER: Final = (
 
 
 class UnsafeStartError(OperatorActionError):
-    """The service must not start like this: nobody could call it, or anybody."""
+    """The service must not start like this: no caller, or every caller, would be let in."""
 
 
 class PepperMissingError(UnsafeStartError):
