@@ -94,9 +94,9 @@ async def test_the_open_mode_is_named_until_the_first_key_ends_it(tmp_path: Path
         }  # fmt: skip
         assert shown.json()["last_success_at"] is not None
         assert (await client.get("/livez", headers={"X-API-Key": "wrong"})).status_code == 200
-    path = tmp_path / "test-local.key"
+    local_key = tmp_path / "test-local.key"
     async with running(settings(tmp_path)) as client:
-        local = {"X-API-Key": path.read_text().strip()}
+        local = {"X-API-Key": local_key.read_text().strip()}
         assert (await client.get(f"{PREFIX}/keys", headers=local)).status_code == 200
 
 

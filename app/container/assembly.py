@@ -49,7 +49,7 @@ from app.operations.domain.event_codec import encode_event
 from app.operations.services.event_stream import EventStream
 from app.operations.services.gauges import GaugeReader
 from app.operations.services.process_metrics import buffer_usage
-from app.operations.services.response_version import LiveMarketParts, StateVersionSource
+from app.operations.services.state_version_source import LiveMarketParts, StateVersionSource
 from app.operations.storage import startup_check
 from app.performance.api.report_routes import report_document
 from app.security.domain.addresses import is_loopback

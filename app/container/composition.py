@@ -57,7 +57,8 @@ from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.replacement import ReplacementService
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
-from app.scoring.services.service import BoardRetention, Scoring
+from app.scoring.services.board_retention import BoardRetention
+from app.scoring.services.service import Scoring
 from app.security.domain.keys import LOCAL_KEY_FILE
 from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService

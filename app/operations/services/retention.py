@@ -18,7 +18,7 @@ from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from app.scoring.domain.board_retention import StoredRun
-from app.scoring.services.service import BoardRetention
+from app.scoring.services.board_retention import BoardRetention
 from app.signals.services.service import SignalService
 from app.signals.storage.signals import SignalEffectRepository
 

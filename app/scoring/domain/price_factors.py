@@ -47,19 +47,21 @@ def indicators_at_last_bar(
     Values, seeds and warm-up are those of TA-Lib; the deviations are in the fields' comments.
     """
     blocks = [
-        _of_block(*(field[:, begin : begin + _BLOCK] for field in (high, low, close, volume)))
+        _indicators_of_block(
+            *(field[:, begin : begin + _BLOCK] for field in (high, low, close, volume))
+        )
         for begin in range(0, max(close.shape[1], 1), _BLOCK)
     ]
     return LastBarIndicators(*np.concatenate(blocks, axis=1))
 
 
-def _of_block(high: Floats, low: Floats, close: Floats, volume: Floats) -> Floats:
+def _indicators_of_block(high: Floats, low: Floats, close: Floats, volume: Floats) -> Floats:
     """(3, N) fields of `LastBarIndicators`."""
     rows, symbols = close.shape
     if rows < _MACD_BARS or symbols < 2:  # numpy sums a single column in another order
         missing = (max(_MACD_BARS - rows, 0), 0), (0, max(2 - symbols, 0))
         wide = (np.pad(one, missing, constant_values=np.nan) for one in (high, low, close, volume))
-        return _of_block(*wide)[:, :symbols]
+        return _indicators_of_block(*wide)[:, :symbols]
     first, high, low, close = _aligned(high, low, close, volume)
     bars = rows - first
     still = _still_bars(close, first)

@@ -1,7 +1,7 @@
-"""Scores the universe, stores and publishes boards, and answers queries about them."""
+"""Scores the universe, stores and publishes boards, and answers questions on scores."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Final
@@ -9,19 +9,17 @@ from typing import Any, Final
 import structlog
 
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.sections import RetentionSettings
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock, Monotonic, NewId
-from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork
+from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.data_quality import worst
 from app.market.domain.panel import ScoringInputs
 from app.market.services.feed_leader import Fence, no_fencing
 from app.scoring.domain.algorithm import build_algorithm, settings_changes
 from app.scoring.domain.board import Board, BoardDraft, Card
-from app.scoring.domain.board_retention import StoredRun, runs_to_delete
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.counterfactual import Counterfactual, find_counterfactual
 from app.scoring.domain.engine import FeatureCache, score
@@ -40,36 +38,6 @@ from app.scoring.services.replay import RunReplayer, pack_inputs
 from app.scoring.services.score_reliability import ScoreReliabilityCache
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import ScoringRepository
-
-# Returns the ids of those given runs that a stored decision used.
-FindDecided = Callable[[UnitOfWork, Sequence[StoredRun]], Awaitable[Collection[str]]]
-
-
-@dataclass(frozen=True, slots=True)
-class BoardRetention:
-    """Deletes old boards; a board used by a decision stays complete, with its inputs."""
-
-    database: Database
-    clock: Clock
-    find_decided: FindDecided
-
-    async def delete_old(self, rules: RetentionSettings) -> int:
-        """Deletes boards and inputs beyond `rules`; returns the number of deleted boards."""
-        now = self.clock()
-        full, inputs = timedelta(days=rules.boards_days), timedelta(days=rules.board_inputs_days)
-        async with self.database.write(BULK_STATEMENT_S) as unit:
-            repository = unit.get(ScoringRepository)
-            runs = await repository.stored_runs(now - min(full, inputs))
-            decided = await self.find_decided(unit, runs)
-            expired = runs_to_delete(
-                runs, now, full, timedelta(days=rules.hourly_boards_days), decided
-            )
-            await repository.delete_runs(expired)
-            excluded = {*expired, *decided}
-            old = [run.run_id for run in runs if run.has_inputs and run.is_before(now - inputs)]
-            await repository.drop_inputs([run_id for run_id in old if run_id not in excluded])
-        return len(expired)
-
 
 _MAX_CACHED: Final = 1_000  # entries of one board
 

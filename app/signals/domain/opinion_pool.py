@@ -53,7 +53,7 @@ def brier_score(probabilities: Sequence[float], outcomes: Sequence[bool]) -> flo
 
 
 def shrunk_brier_score(total: float, outcomes: int) -> float:
-    """Brier score with `PRIOR` outcomes of chance added; `total` is the sum of the squares."""
+    """Brier score with `PRIOR_OUTCOMES` outcomes of chance; `total` is the sum of squares."""
     return (total + PRIOR_OUTCOMES * CHANCE_BRIER) / (outcomes + PRIOR_OUTCOMES)
 
 

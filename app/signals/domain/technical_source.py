@@ -10,7 +10,7 @@ import numpy as np
 from app.foundation.decimal_math import ONE, all_to_millionths
 from app.market.domain.models import Floats
 from app.market.domain.panel import ContiguousPanel, contiguous, forward_fill, log_returns
-from app.scoring.domain.indicators import atr, rsi
+from app.scoring.domain.indicator_series import atr, rsi
 from app.signals.domain.sources import (
     GeneratedSignal,
     Rule,

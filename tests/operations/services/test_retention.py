@@ -19,7 +19,7 @@ from app.foundation.sql.schema import metadata
 from app.operations.services.event_stream import EventStream
 from app.operations.services.retention import SWEEPS, Retention, find_decided_boards
 from app.performance.services.service import ResultSubmission
-from app.scoring.services.service import BoardRetention
+from app.scoring.services.board_retention import BoardRetention
 from app.signals.domain.models import SignalState
 from tests.alerts.services.test_notifications import Office, change
 from tests.conftest import MakeDatabase

@@ -18,7 +18,7 @@ from app.portfolio.domain.weighting import (
     risk_parity,
     shrink_covariance,
 )
-from app.scoring.domain import indicators
+from app.scoring.domain import indicator_series
 from app.scoring.domain.factors import rank_to_normal
 from tests.support.market_files import TEN, needs_daily_panel, perpetual
 
@@ -43,13 +43,17 @@ def bars(seed: int, count: int, level: float, scale: float) -> tuple[Floats, Flo
 def test_talib_has_the_same_indicators(seed: int, count: int, level: float, scale: float) -> None:
     talib = pytest.importorskip("talib")
     high, low, close = bars(seed, count, level, scale)
-    line, signal, histogram = indicators.macd(close)
-    upper, middle, lower = indicators.bollinger(close)
+    line, signal, histogram = indicator_series.macd(close)
+    upper, middle, lower = indicator_series.bollinger(close)
     flat = close[:, 0]
     theirs = {
-        "rsi": (indicators.rsi(close), talib.RSI(flat, 14), 1e-9),
-        "atr": (indicators.atr(high, low, close), talib.ATR(high[:, 0], low[:, 0], flat, 14), 1e-9),
-        "ema": (indicators.ema(close, 12), talib.EMA(flat, 12), 1e-9),
+        "rsi": (indicator_series.rsi(close), talib.RSI(flat, 14), 1e-9),
+        "atr": (
+            indicator_series.atr(high, low, close),
+            talib.ATR(high[:, 0], low[:, 0], flat, 14),
+            1e-9,
+        ),
+        "ema": (indicator_series.ema(close, 12), talib.EMA(flat, 12), 1e-9),
     }
     macd, bands = talib.MACD(flat, 12, 26, 9), talib.BBANDS(flat, 20, 2.0, 2.0, 0)
     for name, mine, other in zip("lsh", (line, signal, histogram), macd, strict=True):
@@ -65,7 +69,7 @@ def test_talib_has_the_same_indicators(seed: int, count: int, level: float, scal
 def test_a_market_that_stands_still_is_neutral_where_talib_calls_it_weak() -> None:
     talib = pytest.importorskip("talib")
     still = np.full((40, 1), 7.0)
-    assert indicators.rsi(still)[-1, 0] == 50.0
+    assert indicator_series.rsi(still)[-1, 0] == 50.0
     assert talib.RSI(still[:, 0], 14)[-1] == 0.0
 
 

@@ -25,10 +25,10 @@ from app.research.domain.kernels import (
     normal_scores,
     rank_rows,
 )
-from app.scoring.domain import indicators as plain
+from app.scoring.domain import indicator_series as plain
 from app.scoring.domain.factors import rank_to_normal, rounded_significant
 from app.scoring.domain.price_factors import LastBarIndicators, indicators_at_last_bar
-from tests.scoring.domain.test_indicators import SAWTOOTH, sawtooth
+from tests.scoring.domain.test_indicator_series import SAWTOOTH, sawtooth
 from tests.support.market_files import (
     BARS,
     DAILY_PANEL,

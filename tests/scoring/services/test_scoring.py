@@ -27,9 +27,10 @@ from app.scoring.domain.board_retention import StoredRun
 from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.ranking import AlgorithmType
+from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.replay import unpack_inputs
 from app.scoring.services.score_reliability import ScoreReliabilityCache
-from app.scoring.services.service import BoardRetention, Scoring
+from app.scoring.services.service import Scoring
 from app.scoring.storage.hourly_bars import HourlyBarRepository
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import ScoringRepository

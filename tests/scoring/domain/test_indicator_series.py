@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from app.market.domain.models import Floats
-from app.scoring.domain import indicators
+from app.scoring.domain import indicator_series
 from tests.support.market_files import needs_daily_panel, perpetual
 
 NAN = float("nan")
@@ -23,16 +23,16 @@ def column(*values: float) -> Floats:
 
 # Every series as a function of closes alone, so that one table serves all properties.
 SERIES: dict[str, Callable[[Floats], Floats]] = {
-    "ema": lambda close: indicators.ema(close, 10),
-    "wilder": lambda close: indicators.wilder(close, 10),
-    "rsi": indicators.rsi,
-    "atr": lambda close: indicators.atr(close * 1.01, close * 0.98, close),
-    "macd": lambda close: indicators.macd(close)[0],
-    "macd_signal": lambda close: indicators.macd(close)[1],
-    "macd_histogram": lambda close: indicators.macd(close)[2],
-    "macd_in_ranges": lambda c: indicators.macd_in_ranges(c * 1.01, c * 0.98, c),
-    "bollinger_upper": lambda close: indicators.bollinger(close)[0],
-    "bollinger_position": indicators.bollinger_position,
+    "ema": lambda close: indicator_series.ema(close, 10),
+    "wilder": lambda close: indicator_series.wilder(close, 10),
+    "rsi": indicator_series.rsi,
+    "atr": lambda close: indicator_series.atr(close * 1.01, close * 0.98, close),
+    "macd": lambda close: indicator_series.macd(close)[0],
+    "macd_signal": lambda close: indicator_series.macd(close)[1],
+    "macd_histogram": lambda close: indicator_series.macd(close)[2],
+    "macd_in_ranges": lambda c: indicator_series.macd_in_ranges(c * 1.01, c * 0.98, c),
+    "bollinger_upper": lambda close: indicator_series.bollinger(close)[0],
+    "bollinger_position": indicator_series.bollinger_position,
 }
 FIRST = {
     "ema": 9, "wilder": 9, "rsi": 14, "atr": 14, "macd": 33, "macd_signal": 33,
@@ -88,13 +88,15 @@ def test_too_few_bars_give_nothing(name: str, rows: int) -> None:
 
 def test_ema_and_wilder_by_hand() -> None:
     values = column(1.0, 2.0, 3.0, 7.0)
-    np.testing.assert_allclose(indicators.ema(values, 3)[:, 0], [NAN, NAN, 2.0, 4.5])
-    np.testing.assert_allclose(indicators.wilder(values, 3)[:, 0], [NAN, NAN, 2.0, 11.0 / 3.0])
+    np.testing.assert_allclose(indicator_series.ema(values, 3)[:, 0], [NAN, NAN, 2.0, 4.5])
+    np.testing.assert_allclose(
+        indicator_series.wilder(values, 3)[:, 0], [NAN, NAN, 2.0, 11.0 / 3.0]
+    )
 
 
 def test_atr_by_hand() -> None:
     high, low, close = column(11, 13, 12, 20), column(9, 10, 11, 15), column(10, 12, 11, 18)
-    reach = indicators.atr(high, low, close, 2)[:, 0]  # true ranges 3, 1, 9
+    reach = indicator_series.atr(high, low, close, 2)[:, 0]  # true ranges 3, 1, 9
     np.testing.assert_allclose(reach, [NAN, NAN, 2.0, 5.5])
 
 
@@ -103,13 +105,13 @@ def test_atr_by_hand() -> None:
 )
 def test_rsi_of_one_way_markets(step: float, expected: float) -> None:
     close = 100.0 + step * np.arange(30.0)[:, None]
-    np.testing.assert_array_equal(indicators.rsi(close)[14:, 0], np.full(16, expected))
+    np.testing.assert_array_equal(indicator_series.rsi(close)[14:, 0], np.full(16, expected))
 
 
 def test_a_market_that_stands_still_has_no_band_and_no_range() -> None:
     close = np.full((40, 1), 5.0)
-    assert np.isnan(indicators.bollinger_position(close)).all()
-    assert np.isnan(indicators.macd_in_ranges(close, close, close)).all()
+    assert np.isnan(indicator_series.bollinger_position(close)).all()
+    assert np.isnan(indicator_series.macd_in_ranges(close, close, close)).all()
 
 
 def test_macd_seeds_the_fast_mean_with_the_last_twelve_of_twenty_six() -> None:
@@ -122,10 +124,10 @@ def test_macd_seeds_the_fast_mean_with_the_last_twelve_of_twenty_six() -> None:
         slow += (price - slow) * 2 / 27
         line.append(fast - slow)
     signal = float(np.mean(line[:9]))
-    np.testing.assert_allclose(indicators.macd(close)[0][33:, 0], line[8:])
+    np.testing.assert_allclose(indicator_series.macd(close)[0][33:, 0], line[8:])
     for offset, value in enumerate(line[9:], start=34):
         signal += (value - signal) * 2 / 10
-        assert indicators.macd(close)[1][offset, 0] == pytest.approx(signal)
+        assert indicator_series.macd(close)[1][offset, 0] == pytest.approx(signal)
 
 
 def sawtooth() -> tuple[Floats, Floats, Floats, Floats]:
@@ -151,11 +153,13 @@ SAWTOOTH = {
 
 def test_golden_sawtooth() -> None:
     high, low, close, _ = sawtooth()
-    line, signal, histogram = indicators.macd(close)
-    upper, middle, lower = indicators.bollinger(close)
+    line, signal, histogram = indicator_series.macd(close)
+    upper, middle, lower = indicator_series.bollinger(close)
     found = {
-        "rsi": indicators.rsi(close), "atr": indicators.atr(high, low, close), "macd": line,
-        "signal": signal, "histogram": histogram, "upper": upper, "middle": middle, "lower": lower,
+        "rsi": indicator_series.rsi(close),
+        "atr": indicator_series.atr(high, low, close),
+        "macd": line, "signal": signal, "histogram": histogram,
+        "upper": upper, "middle": middle, "lower": lower,
     }  # fmt: skip
     for name, figure in found.items():
         np.testing.assert_allclose(figure[[40, 59], 0], SAWTOOTH[name], rtol=1e-9, err_msg=name)
@@ -165,12 +169,13 @@ def test_golden_sawtooth() -> None:
 def test_golden_btc() -> None:
     bars = perpetual("BTCUSDT")
     high, low, close = bars["high"], bars["low"], bars["close"]
-    line, signal, histogram = indicators.macd(close)
-    upper, middle, lower = indicators.bollinger(close)
+    line, signal, histogram = indicator_series.macd(close)
+    upper, middle, lower = indicator_series.bollinger(close)
     found = [
         figure[-1, 0]
         for figure in (
-            indicators.rsi(close), indicators.atr(high, low, close), line, signal, histogram,
+            indicator_series.rsi(close), indicator_series.atr(high, low, close),
+            line, signal, histogram,
             upper, middle, lower,
         )
     ]  # fmt: skip
@@ -179,8 +184,8 @@ def test_golden_btc() -> None:
         109464.269693, 105661.415000, 101858.560307,
     ]  # fmt: skip
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    position = indicators.bollinger_position(close)[-1, 0]
+    position = indicator_series.bollinger_position(close)[-1, 0]
     assert position == pytest.approx((close[-1, 0] - lower[-1, 0]) / (upper[-1, 0] - lower[-1, 0]))
-    assert indicators.macd_in_ranges(high, low, close)[-1, 0] == pytest.approx(
+    assert indicator_series.macd_in_ranges(high, low, close)[-1, 0] == pytest.approx(
         275.421654 / 2648.464542, rel=1e-6
     )

@@ -10,7 +10,7 @@ from app.foundation.data_status import DataStatus
 from app.foundation.sql.database import Database
 from app.foundation.state_version import Input
 from app.market.services.service_mode import Cause, MarketLevel, ModeState
-from app.operations.services.response_version import (
+from app.operations.services.state_version_source import (
     TICK_S,
     LiveMarketParts,
     StateVersionSource,
