@@ -158,8 +158,9 @@ class _Flight:
 class ResponseCacheMiddleware:
     """Returns a cached response while the state that it depends on has the same version.
 
-    It is behind every layer that refuses requests. All clients get the same response; a permission
-    that changes a response must become a part of the key.
+    It is behind every layer that refuses requests but the routes, so it checks the permission of
+    the cached route. All clients that have it get the same response; a permission that changes a
+    response must become a part of the key.
     """
 
     app: ASGIApp
@@ -173,8 +174,9 @@ class ResponseCacheMiddleware:
             await self.app(scope, receive, send)
             return
         cached = self.cache.get(key)
-        is_current = cached is not None and cached.is_surely_current(source)
-        if cached is not None and is_current and may_use(cached.route, scope):
+        if cached is not None and not may_use(cached.route, scope):
+            await self.app(scope, receive, send)  # refuses with its own problem
+        elif cached is not None and cached.is_surely_current(source):
             scope["route"] = cached.route  # for the metrics of the request
             await send(cached.start())
             await send({"type": "http.response.body", "body": cached.body})
@@ -203,7 +205,7 @@ class ResponseCacheMiddleware:
                     is_current = cached is not None and cached.version == version
                 else:  # this request renews the response; later ones wait for it
                     flight = self._flights[key] = _Flight(version)
-            if is_current and cached is not None and may_use(cached.route, scope):
+            if is_current and cached is not None:
                 scope["route"] = cached.route  # for the metrics of the request
                 await _send(cached, send)
                 return

@@ -1,6 +1,6 @@
 """Candles in bulk."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -20,15 +20,15 @@ from tests.support.stored_values import listed, series, symbol_id
 
 HOUR = Interval.HOUR.ms
 DAY = Interval.DAY.ms
+NAMES = tuple(one.name for one in fields(CandleSeries))
 
 
 def _same(one: CandleSeries, other: CandleSeries) -> bool:
-    names = CandleSeries.__slots__
-    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in NAMES)
 
 
 def _part(one: CandleSeries, rows: slice) -> CandleSeries:
-    return CandleSeries(*(getattr(one, name)[rows] for name in CandleSeries.__slots__))
+    return CandleSeries(*(getattr(one, name)[rows] for name in NAMES))
 
 
 async def test_series_come_back_to_the_last_bit(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ async def test_D04_whatever_the_exchange_answers_of_a_running_bar_reaches_no_sco
         )
 
     monkeypatch.setattr(data.exchange, "candles", with_the_running_one)
-    cut = CandleSeries(*(getattr(whole.value, name)[:-1] for name in CandleSeries.__slots__))
+    cut = CandleSeries(*(getattr(whole.value, one.name)[:-1] for one in fields(CandleSeries)))
     for _ in range(6):  # seen again and again, with another price each time
         live.clock.pass_(120)
         await data.sync_clock()

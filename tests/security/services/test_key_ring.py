@@ -36,11 +36,12 @@ async def other_database(database_url: str, make_database: MakeDatabase) -> Asyn
 
 @asynccontextmanager
 async def following(desk: KeyDesk) -> AsyncIterator[None]:
-    task = asyncio.ensure_future(desk.ring.follow(lambda: None))
-    try:
-        yield
-    finally:
-        task.cancel()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(desk.ring.follow(lambda: None))
+        try:
+            yield
+        finally:
+            task.cancel()
 
 
 async def stored(desk: KeyDesk, name: str) -> ApiKey:
