@@ -106,13 +106,15 @@ async def test_auto_proposes_until_booked_outcomes_have_earned_weights_and_then_
         chosen = {"automation": "auto", "automation_by_type": {"learning": "observe"}}
         put = await client.put(f"{PREFIX}/configuration", json={"signals": chosen})
         assert put.status_code == 200, put.text
-        others = SYMBOLS[8:24]
-        for day in range(3):
-            informed(desk)
-            if day == 0:
-                await keep_board(desk)
-            truth = winners(prices, day)
-            desk.signals = replace(desk.signals, evaluator=SignalEvaluator(judges(truth)))
+    others = SYMBOLS[8:24]
+    for day in range(3):
+        informed(desk)
+        if day == 0:
+            await keep_board(desk)
+        truth = winners(prices, day)
+        desk.signals = replace(desk.signals, evaluator=SignalEvaluator(judges(truth)))
+        # Routes get the use cases of the moment when the application opens.
+        async with serve(ROUTERS, {"my_symbols": desk}) as client:
             before = await get(client, "/portfolio")
             statistics = await get(client, "/signals/statistics")
             assert statistics["is_skill_weighted"] is (day == 2), "fifty outcomes are needed"
