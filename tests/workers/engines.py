@@ -17,11 +17,11 @@ POLL_S = 0.05
 
 @asynccontextmanager
 async def engine_at(url: str, runs: Sequence[DurableRun], **options: Any) -> AsyncIterator[Engine]:
-    """An engine beside the database at `url`; `options` as `EngineOptions` has, and `ended`."""
+    """An engine beside the database at `url`; `options` as `EngineOptions` has, and `on_end`."""
     store = create_job_store(url)
     given = {"executor_id": "one", "poll_s": POLL_S, "drain_s": PATIENCE_S, **options}
-    ended = given.pop("ended", lambda _kind, _outcome: None)
-    engine = Engine(EngineOptions(store, **given), ended)
+    on_end = given.pop("on_end", lambda _kind, _outcome: None)
+    engine = Engine(EngineOptions(store, **given), on_end)
     await engine.open(runs)
     try:
         yield engine
