@@ -237,7 +237,7 @@ class WebhookNotifier:
         self.check(channel)
         async with self.egress.http(channel.url) as http:
 
-            async def tell(delivery: Delivery) -> None:
+            async def send(delivery: Delivery) -> None:
                 body = content(delivery)
                 headers = {
                     "X-Event-Id": event_id(delivery),
@@ -245,7 +245,7 @@ class WebhookNotifier:
                 }
                 await http.post(body, headers)
 
-            yield tell
+            yield send
 
 
 def event_id(delivery: Delivery) -> str:
@@ -340,11 +340,11 @@ class PeopleNotifier:
         url, documents = self._service(channel.url)
         async with self.egress.http(url) as http:
 
-            async def tell(delivery: Delivery) -> None:
+            async def send(delivery: Delivery) -> None:
                 for document in documents(delivery.notification):
                     await http.post(json.dumps(document, ensure_ascii=False).encode())
 
-            yield tell
+            yield send
 
     def _service(self, url: str) -> tuple[str, Documents]:
         """Address and documents of a service. Raises RefusedError (validation_failed)."""

@@ -190,7 +190,7 @@ def is_digest_due(
 
 
 def suppressed_count(kind: NotificationKind, number: int) -> Notification:
-    """Returns a placeholder for `number` notifications above the limit of held ones."""
+    """Returns the notification that stands for `number` others above the limit of held ones."""
     title = f"{number} more without titles"
     return Notification(kind, False, _SUPPRESSED, title, "", {_SUPPRESSED: number})
 

@@ -106,7 +106,7 @@ class _PeopleChannel:
 
     async def add(self, notices: list[Notification]) -> None:
         rules, at, log = self.outbox.rules(), self.at, self.unit.get(NotificationRepository)
-        held = list(await log.held(self.channel.id))
+        held = list(await log.list_held(self.channel.id))
         if not notices and not held:
             return
         waiting = await log.waiting(self.channel.id, rules.per_minute)
@@ -124,7 +124,9 @@ class _PeopleChannel:
         for kind, number in dropped.items():
             await log.add(self.channel.id, suppressed_count(kind, number), at, DeliveryState.HELD)
             self._count("dropped", number)
-        await self._digest(held if not notices else await log.held(self.channel.id), waiting, rules)
+        await self._digest(
+            held if not notices else await log.list_held(self.channel.id), waiting, rules
+        )
 
     async def _digest(
         self, held: tuple[Delivery, ...] | list[Delivery], waiting: int, rules: NotificationSettings

@@ -126,8 +126,8 @@ class NotificationRepository:
             for row in await self.connection.execute(wanted)
         )
 
-    async def held(self, channel_id: str) -> tuple[Delivery, ...]:
-        """Held deliveries, oldest first."""
+    async def list_held(self, channel_id: str) -> tuple[Delivery, ...]:
+        """Returns the deliveries held back for the digest, oldest first."""
         state = table.c.state == DeliveryState.HELD.value
         wanted = select(table).where(table.c.channel_id == channel_id, state).order_by(table.c.id)
         return tuple(_delivery(row) for row in await self.connection.execute(wanted))
