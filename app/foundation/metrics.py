@@ -166,7 +166,7 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     (
         "signal_outcomes",
         Counter,
-        "Recorded by comparison with the median.",
+        "Recorded signal outcomes by comparison with the median.",
         ("result",),
         _NONE,
     ),
