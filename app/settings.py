@@ -196,7 +196,14 @@ class HttpVariables(_Part):
         1_024, ge=4, le=100_000, description="At most half of all connections."
     )
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
-        (), description="Addresses or networks with no bound per address."
+        (),
+        description="Reverse proxies: their X-Forwarded-For and X-Forwarded-Proto count, and they"
+        " have no bound of connections per address. A JSON list of addresses and networks.",
+    )
+    allowed_addresses: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Addresses and networks of clients, as a JSON list; every other one is refused,"
+        " except this machine. An empty list allows all.",
     )
 
 

@@ -53,6 +53,7 @@ from app.portfolio.services.membership import PortfolioService
 from app.scoring.api import routes as scoring
 from app.security.api import key_routes as keys
 from app.security.api.authentication import AuthenticationMiddleware
+from app.security.api.client_address import ClientAddressMiddleware
 from app.signals.api import routes as signals
 from app.trading.api import routes as portfolio_safety
 
@@ -115,6 +116,8 @@ def create_api(
     docs: bool = True,
     cors_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
+    trusted_proxies: Sequence[str] = (),
+    allowed_addresses: Sequence[str] = (),
     logs_requests: bool = True,
     routers: Sequence[APIRouter] = ROUTERS,
     root_routers: Sequence[APIRouter] = ROOT_ROUTERS,
@@ -160,7 +163,8 @@ def create_api(
     authenticated = AuthenticationMiddleware(cached, monotonic)
     guarded = OriginGuard(StartupGuard(authenticated), allowed=tuple(cors_origins))
     named = HostGuard(guarded, frozenset(allowed_hosts))
-    api.outermost = RequestMiddleware(named, metrics, new_id, monotonic, logs_requests)
+    known = ClientAddressMiddleware(named, tuple(trusted_proxies), tuple(allowed_addresses))
+    api.outermost = RequestMiddleware(known, metrics, new_id, monotonic, logs_requests)
     return api
 
 

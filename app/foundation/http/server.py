@@ -91,6 +91,8 @@ class ServerLimits:
             address = ip_address(host)
         except ValueError:
             return True
+        # A socket for both versions reports IPv4 peers as ::ffff:192.0.2.1.
+        address = getattr(address, "ipv4_mapped", None) or address
         return not any(address in network for network in self.trusted_proxies)
 
 
