@@ -64,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         allowed_hosts=(*settings.http.allowed_hosts, settings.http.host.lower()),
         trusted_proxies=tuple(map(str, settings.http.trusted_proxies)),
         allowed_addresses=tuple(map(str, settings.http.allowed_addresses)),
+        rate_limits=settings.limits.rate_limits,
     )
     app.state.give_up = _log_failed_start
     return app

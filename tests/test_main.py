@@ -5,6 +5,7 @@ import io
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from pathlib import Path
 
 import httpx2
@@ -25,6 +26,7 @@ from app.settings import (
     DatabaseVariables,
     HttpVariables,
     KucoinVariables,
+    LimitVariables,
     NotificationVariables,
     Settings,
 )
@@ -98,6 +100,27 @@ async def test_the_open_mode_is_named_until_the_first_key_ends_it(tmp_path: Path
     async with running(settings(tmp_path)) as client:
         local = {"X-API-Key": local_key.read_text().strip()}
         assert (await client.get(f"{PREFIX}/keys", headers=local)).status_code == 200
+
+
+async def test_limits_proxies_and_allowed_addresses_come_from_the_settings(
+    tmp_path: Path,
+) -> None:
+    network = ip_network("198.51.100.0/24")
+    given = settings(
+        tmp_path, trusted_proxies=(ip_network("127.0.0.1"),), allowed_addresses=(network,)
+    ).model_copy(update={"limits": LimitVariables(open_mode_per_s=3, address_per_s=2)})
+    async with running(given) as client:
+        answers = [await client.get(f"{PREFIX}/health") for _ in range(20)]
+        assert answers[0].status_code == 200
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        found = problem(refused, 429, "rate_limited", extra=frozenset({"limit"}))
+        assert found["limit"] == "open_mode"
+        assert refused.headers["ratelimit-policy"] == '"open_mode";q=3;w=1'
+        for address, status in {"198.51.100.7": 401, "198.51.101.7": 403}.items():
+            named = {"X-Forwarded-For": address, "X-Forwarded-Proto": "https"}
+            answer = await client.get(f"{PREFIX}/health", headers=named)
+            assert answer.status_code == status
+            assert "strict-transport-security" in answer.headers
 
 
 async def test_it_starts_and_stays_up_without_an_exchange(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from app.security.domain.addresses import ClientAddress, client_of
 from app.security.domain.keys import ENTROPY_BYTES, create_token
 from tests.support.api_keys import KeyDesk
 from tests.support.harness import PREFIX, make_api
+from tests.support.peers import PeerAnswer, ask_from
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 PROXIES = ("10.9.0.0/16", "2001:db8::/32")
@@ -28,52 +29,15 @@ class Caller(Out):
 
 
 @dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    closed: int | None = None
-
-
-@dataclass
 class Gate:
     """An application with one guarded and one public route, called from any peer address."""
 
     desk: KeyDesk
     api: Any
 
-    async def ask(
-        self,
-        peer: str,
-        *headers: tuple[str, str],
-        token: str | None = None,
-        path: str = PREFIX + "/who",
-        kind: str = "http",
-    ) -> Answer:
-        sent: list[Any] = []
-        named = [*headers, *([] if token is None else [("authorization", f"Bearer {token}")])]
-        scope = {
-            "type": kind, "method": "GET", "http_version": "1.1",
-            "scheme": "http" if kind == "http" else "ws",
-            "path": path, "raw_path": path.encode(), "query_string": b"",
-            "headers": [(name.lower().encode(), value.encode()) for name, value in named],
-            "server": ("127.0.0.1", 80), "client": (peer, 1), "root_path": "",
-            "state": {AUTHENTICATOR: self.desk.ring},
-        }  # fmt: skip
-
-        async def receive() -> Any:
-            return {"type": "http.request" if kind == "http" else "websocket.connect"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await self.api(scope, receive, send)
-        first = sent[0]
-        if first["type"] == "websocket.close":
-            return Answer(403, {}, first["code"])
-        if first["type"] == "websocket.accept":
-            return Answer(101, {})
-        pairs = {name.decode(): value.decode() for name, value in first["headers"]}
-        return Answer(first["status"], pairs)
+    async def ask(self, peer: str, *headers: tuple[str, str], **more: Any) -> PeerAnswer:
+        state = {AUTHENTICATOR: self.desk.ring}
+        return await ask_from(peer, self.api, state, *headers, **more)
 
 
 def gate(desk: KeyDesk, *, proxies: Sequence[str] = PROXIES, allowed: Sequence[str] = ()) -> Gate:
