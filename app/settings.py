@@ -181,7 +181,9 @@ class HttpVariables(_Part):
         description="Host names of the service, as a JSON list; numeric addresses and localhost are"
         " always allowed.",
     )
-    docs: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
+    docs: bool = Field(
+        True, description="Serve `/docs` and `/openapi.json`; with keys, to viewers only."
+    )
     cursor_secret: SecretStr | None = Field(
         None,
         min_length=12,

@@ -76,7 +76,7 @@ async def test_allowed_hosts_are_the_configured_names_and_the_bound_one(
             assert answer.status_code == status
 
 
-async def test_the_open_mode_is_named_until_the_first_key_ends_it(tmp_path: Path) -> None:
+async def test_S17_the_open_mode_is_named_until_the_first_key_ends_it(tmp_path: Path) -> None:
     async with running(settings(tmp_path)) as client:
         assert (await client.get(f"{PREFIX}/health")).json()["access"] == "open"
         assert "Open mode" in (await client.get("/docs")).text
@@ -84,11 +84,14 @@ async def test_the_open_mode_is_named_until_the_first_key_ends_it(tmp_path: Path
         wanted = {"name": "eye", "role": "viewer"}
         created = await client.post(f"{PREFIX}/keys", json=wanted)
         key = {"X-API-Key": created.json()["secret"]}
-        for path in (f"{PREFIX}/health", f"{PREFIX}/portfolio", "/metrics"):
+        guarded = ("/metrics", "/docs", "/openapi.json")
+        for path in (f"{PREFIX}/health", f"{PREFIX}/portfolio", *guarded):
             problem(await client.get(path), 401, "unauthenticated")
             assert (await client.get(path, headers=key)).status_code == 200
         assert (await client.get(f"{PREFIX}/health", headers=key)).json()["access"] == "keys"
-        assert "Open mode" not in (await client.get("/docs")).text
+        page = await client.get("/docs", headers=key)
+        assert "Open mode" not in page.text
+        assert "swagger-ui" in page.text
         hidden, shown = await client.get("/readyz"), await client.get("/readyz", headers=key)
         assert (hidden.status_code, hidden.json()["state"]) == (200, "up")
         assert {name for name, value in hidden.json().items() if value is not None} == {
