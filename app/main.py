@@ -62,6 +62,9 @@ def create_app(settings: Settings) -> FastAPI:
         cors_origins=settings.http.cors_origins,
         logs_requests=settings.log.level in {"debug", "info"},
         allowed_hosts=(*settings.http.allowed_hosts, settings.http.host.lower()),
+        trusted_proxies=tuple(map(str, settings.http.trusted_proxies)),
+        allowed_addresses=tuple(map(str, settings.http.allowed_addresses)),
+        rate_limits=settings.limits.rate_limits,
     )
     app.state.give_up = _log_failed_start
     return app

@@ -29,9 +29,11 @@ from app.adapters.kucoin.limiter import KucoinLimits
 from app.foundation.data_status import DataSource
 from app.foundation.sql.engines import DatabaseOptions
 from app.security.domain.keys import MAX_PEPPERS, pepper_fault, split_peppers
+from app.security.domain.rate_limits import RateLimits
 from app.security.services.peppers import NEW_PEPPER
 
 PREFIX = "MYSYMBOLS_"
+_MAX_RATE = 1_000_000
 # Read by the command line only.
 CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL", "MYSYMBOLS_KEY"})
 
@@ -179,7 +181,9 @@ class HttpVariables(_Part):
         description="Host names of the service, as a JSON list; numeric addresses and localhost are"
         " always allowed.",
     )
-    docs: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
+    docs: bool = Field(
+        True, description="Serve `/docs` and `/openapi.json`; with keys, to viewers only."
+    )
     cursor_secret: SecretStr | None = Field(
         None,
         min_length=12,
@@ -196,7 +200,14 @@ class HttpVariables(_Part):
         1_024, ge=4, le=100_000, description="At most half of all connections."
     )
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
-        (), description="Addresses or networks with no bound per address."
+        (),
+        description="Reverse proxies: their X-Forwarded-For and X-Forwarded-Proto count, and they"
+        " have no bound of connections per address. A JSON list of addresses and networks.",
+    )
+    allowed_addresses: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Addresses and networks of clients, as a JSON list; every other one is refused,"
+        " except this machine. An empty list allows all.",
     )
 
 
@@ -269,6 +280,46 @@ class SecurityVariables(_Part):
         return () if self.pepper is None else split_peppers(self.pepper.get_secret_value())
 
 
+class LimitVariables(_Part):
+    """Rate limits of requests; beyond one of them the answer is 429."""
+
+    requests_per_s: int = Field(
+        50, ge=1, le=_MAX_RATE, description="Requests of one principal, such as an API key."
+    )
+    changes_per_s: int = Field(
+        20,
+        ge=1,
+        le=_MAX_RATE,
+        description="Requests of one trader or a higher role with another method than GET.",
+    )
+    signals_per_s: int = Field(
+        60, ge=1, le=_MAX_RATE, description="Signals of one principal with the scope `signals`."
+    )
+    heavy_per_min: int = Field(
+        6,
+        ge=1,
+        le=_MAX_RATE,
+        description="Scoring runs, replays of them and reports of one principal, each minute.",
+    )
+    address_per_s: int = Field(
+        100, ge=1, le=_MAX_RATE, description="Requests of one IPv4 address or /64 network of IPv6."
+    )
+    open_mode_per_s: int = Field(
+        500, ge=1, le=_MAX_RATE, description="Requests of all callers together in open mode."
+    )
+
+    @property
+    def rate_limits(self) -> RateLimits:
+        return RateLimits(
+            requests_per_s=self.requests_per_s,
+            changes_per_s=self.changes_per_s,
+            signals_per_s=self.signals_per_s,
+            heavy_per_min=self.heavy_per_min,
+            address_per_s=self.address_per_s,
+            open_mode_per_s=self.open_mode_per_s,
+        )
+
+
 def _listed(keys: SecretStr | None) -> tuple[str, ...]:
     text = "" if keys is None else keys.get_secret_value()
     return tuple(key.strip() for key in text.split(",") if key.strip())
@@ -312,6 +363,7 @@ class Settings(BaseSettings):
     http: HttpVariables = HttpVariables()
     notifications: NotificationVariables = NotificationVariables()
     security: SecurityVariables = SecurityVariables()
+    limits: LimitVariables = LimitVariables()
     log: LogVariables = LogVariables()
     run_background_tasks: bool = Field(
         True, description="Run feed, scoring and checks in this process."

@@ -113,6 +113,7 @@ async def service(room: Path) -> AsyncIterator[Server]:
             MYSYMBOLS_KUCOIN__SOURCE="sandbox",
             MYSYMBOLS_DATABASE__URL=f"sqlite+aiosqlite:///{room}/bench.sqlite3",
             MYSYMBOLS_LOG__LEVEL="warning",
+            MYSYMBOLS_LIMITS__OPEN_MODE_PER_S="1000000",
         ) as pid,
     ):
         url = f"http://127.0.0.1:{port}"

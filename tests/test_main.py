@@ -5,6 +5,7 @@ import io
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from pathlib import Path
 
 import httpx2
@@ -25,6 +26,7 @@ from app.settings import (
     DatabaseVariables,
     HttpVariables,
     KucoinVariables,
+    LimitVariables,
     NotificationVariables,
     Settings,
 )
@@ -74,7 +76,7 @@ async def test_allowed_hosts_are_the_configured_names_and_the_bound_one(
             assert answer.status_code == status
 
 
-async def test_the_open_mode_is_named_until_the_first_key_ends_it(tmp_path: Path) -> None:
+async def test_S17_the_open_mode_is_named_until_the_first_key_ends_it(tmp_path: Path) -> None:
     async with running(settings(tmp_path)) as client:
         assert (await client.get(f"{PREFIX}/health")).json()["access"] == "open"
         assert "Open mode" in (await client.get("/docs")).text
@@ -82,11 +84,14 @@ async def test_the_open_mode_is_named_until_the_first_key_ends_it(tmp_path: Path
         wanted = {"name": "eye", "role": "viewer"}
         created = await client.post(f"{PREFIX}/keys", json=wanted)
         key = {"X-API-Key": created.json()["secret"]}
-        for path in (f"{PREFIX}/health", f"{PREFIX}/portfolio", "/metrics"):
+        guarded = ("/metrics", "/docs", "/openapi.json")
+        for path in (f"{PREFIX}/health", f"{PREFIX}/portfolio", *guarded):
             problem(await client.get(path), 401, "unauthenticated")
             assert (await client.get(path, headers=key)).status_code == 200
         assert (await client.get(f"{PREFIX}/health", headers=key)).json()["access"] == "keys"
-        assert "Open mode" not in (await client.get("/docs")).text
+        page = await client.get("/docs", headers=key)
+        assert "Open mode" not in page.text
+        assert "swagger-ui" in page.text
         hidden, shown = await client.get("/readyz"), await client.get("/readyz", headers=key)
         assert (hidden.status_code, hidden.json()["state"]) == (200, "up")
         assert {name for name, value in hidden.json().items() if value is not None} == {
@@ -98,6 +103,27 @@ async def test_the_open_mode_is_named_until_the_first_key_ends_it(tmp_path: Path
     async with running(settings(tmp_path)) as client:
         local = {"X-API-Key": local_key.read_text().strip()}
         assert (await client.get(f"{PREFIX}/keys", headers=local)).status_code == 200
+
+
+async def test_limits_proxies_and_allowed_addresses_come_from_the_settings(
+    tmp_path: Path,
+) -> None:
+    network = ip_network("198.51.100.0/24")
+    given = settings(
+        tmp_path, trusted_proxies=(ip_network("127.0.0.1"),), allowed_addresses=(network,)
+    ).model_copy(update={"limits": LimitVariables(open_mode_per_s=3, address_per_s=2)})
+    async with running(given) as client:
+        answers = [await client.get(f"{PREFIX}/health") for _ in range(20)]
+        assert answers[0].status_code == 200
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        found = problem(refused, 429, "rate_limited", extra=frozenset({"limit"}))
+        assert found["limit"] == "open_mode"
+        assert refused.headers["ratelimit-policy"] == '"open_mode";q=3;w=1'
+        for address, status in {"198.51.100.7": 401, "198.51.101.7": 403}.items():
+            named = {"X-Forwarded-For": address, "X-Forwarded-Proto": "https"}
+            answer = await client.get(f"{PREFIX}/health", headers=named)
+            assert answer.status_code == status
+            assert "strict-transport-security" in answer.headers
 
 
 async def test_it_starts_and_stays_up_without_an_exchange(tmp_path: Path) -> None:

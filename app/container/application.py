@@ -29,6 +29,7 @@ from app.foundation.http.pagination import Cursors
 from app.foundation.http.permissions import AUTHENTICATOR, require_declarations
 from app.foundation.http.protocol import PREFIX
 from app.foundation.http.response_cache import ResponseCacheMiddleware
+from app.foundation.http.route_limits import RouteLimits
 from app.foundation.http.routing import FiniteJSONResponse
 from app.foundation.http.startup_guard import StartupGuard
 from app.foundation.metrics import Metrics
@@ -53,6 +54,10 @@ from app.portfolio.services.membership import PortfolioService
 from app.scoring.api import routes as scoring
 from app.security.api import key_routes as keys
 from app.security.api.authentication import AuthenticationMiddleware
+from app.security.api.client_address import ClientAddressMiddleware
+from app.security.api.rate_limiting import RateLimitMiddleware
+from app.security.domain.rate_limits import RateLimits
+from app.security.services.rate_limiter import RateLimiter
 from app.signals.api import routes as signals
 from app.trading.api import routes as portfolio_safety
 
@@ -87,6 +92,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
 _EXPOSED: Final = (
     *("ETag", "Location", "Retry-After", "X-Request-ID", "X-Service-Mode"),
     *("Idempotency-Replayed", "Preference-Applied", "WWW-Authenticate"),
+    *("RateLimit", "RateLimit-Policy"),
 )
 ROOT_ROUTERS: Final[tuple[APIRouter, ...]] = (system.probes,)
 
@@ -115,6 +121,9 @@ def create_api(
     docs: bool = True,
     cors_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
+    trusted_proxies: Sequence[str] = (),
+    allowed_addresses: Sequence[str] = (),
+    rate_limits: RateLimits | None = None,
     logs_requests: bool = True,
     routers: Sequence[APIRouter] = ROUTERS,
     root_routers: Sequence[APIRouter] = ROOT_ROUTERS,
@@ -122,6 +131,7 @@ def create_api(
     """Returns the ASGI application; `lifespan` yields the result of `request_state`.
 
     Nothing starts before the lifespan runs. Tests may pass `routers` of their own.
+    Without `rate_limits` no request is refused for its rate.
     """
     api = HttpApi(
         title=TITLE,
@@ -156,11 +166,19 @@ def create_api(
     if cors_origins:
         api.add_middleware(CORSMiddleware, **_cors(cors_origins))
     # Outermost layers, also around Starlette's last-resort error handler.
-    cached = ResponseCacheMiddleware(LogContextMiddleware(api.run_framework))
-    authenticated = AuthenticationMiddleware(cached, monotonic)
+    inner: ASGIApp = ResponseCacheMiddleware(LogContextMiddleware(api.run_framework))
+    if rate_limits is not None:
+        inner = RateLimitMiddleware(
+            inner,
+            RateLimiter(rate_limits, monotonic),
+            RouteLimits.of(routers, PREFIX),
+            metrics.rate_limited_requests,
+        )
+    authenticated = AuthenticationMiddleware(inner, monotonic)
     guarded = OriginGuard(StartupGuard(authenticated), allowed=tuple(cors_origins))
     named = HostGuard(guarded, frozenset(allowed_hosts))
-    api.outermost = RequestMiddleware(named, metrics, new_id, monotonic, logs_requests)
+    known = ClientAddressMiddleware(named, tuple(trusted_proxies), tuple(allowed_addresses))
+    api.outermost = RequestMiddleware(known, metrics, new_id, monotonic, logs_requests)
     return api
 
 

@@ -60,6 +60,8 @@ class Metrics:
     alerts_open: Gauge = field(init=False)
     decisions_refused: Counter = field(init=False)
 
+    rate_limited_requests: Counter = field(init=False)
+
     stream_clients: Gauge = field(init=False)
     stream_frames: Counter = field(init=False)
     stream_conflated_events: Counter = field(init=False)
@@ -173,6 +175,7 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("signal_outcomes_open", Gauge, "Verdicts without an outcome.", (), _NONE),
     ("alerts_open", Gauge, "Open alerts.", ("severity",), _NONE),
     ("decisions_refused", Counter, "Decisions that were refused.", ("code",), _NONE),
+    ("rate_limited_requests", Counter, "Requests beyond a rate limit.", ("limit",), _NONE),
     ("stream_clients", Gauge, "Clients of the event stream.", ("transport",), _NONE),
     ("stream_frames", Counter, "Messages sent to clients.", ("transport",), _NONE),
     ("stream_conflated_events", Counter, "Scores replaced by newer ones.", (), _NONE),

@@ -33,6 +33,13 @@ class Scope(StrEnum):
     LIVE = "live"
 
 
+class RouteLimit(StrEnum):
+    """Limit of a route beside the general ones."""
+
+    SIGNALS = "signals"  # replaces the limit of changes for callers with the scope `signals`
+    HEAVY = "heavy"  # long computations: scoring and reports
+
+
 class Access(StrEnum):
     """How callers are let in: those on this machine without a key, or everyone by keys."""
 

@@ -146,6 +146,7 @@ class Fleet:
             "MYSYMBOLS_DATABASE__URL": self.cluster.url,
             "MYSYMBOLS_KUCOIN__BASE_URL": self.exchange_url,
             "MYSYMBOLS_KUCOIN__QUOTA_PER_WINDOW": "100000",
+            "MYSYMBOLS_LIMITS__OPEN_MODE_PER_S": "1000000",
             "OPENBLAS_NUM_THREADS": "1",
             **variables,
         }

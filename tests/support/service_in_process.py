@@ -13,7 +13,13 @@ from app.container.application import request_state
 from app.container.assembly import Services, assemble
 from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
-from app.settings import DatabaseVariables, JobVariables, KucoinVariables, Settings
+from app.settings import (
+    DatabaseVariables,
+    JobVariables,
+    KucoinVariables,
+    LimitVariables,
+    Settings,
+)
 from tests.support.harness import PREFIX, make_api_with, open_client
 
 PATIENCE_S = 240.0  # passing tests do not wait; a busy machine may
@@ -67,6 +73,7 @@ def settings_for(
         # A machine with other work needs patience: it is not what is tested here.
         database=DatabaseVariables(url=database_url, pool_wait_s=60.0),
         jobs=JobVariables(poll_s=0.1),
+        limits=LimitVariables(open_mode_per_s=1_000_000),
         run_background_tasks=background,
     )
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import structlog
@@ -16,7 +16,13 @@ from app.foundation.errors import Code
 from app.foundation.health import Mode
 from app.foundation.http.errors import CLIENT_CLOSED, problem_response, template_of
 from app.foundation.http.request_body import UNSAFE_TEXT
-from app.foundation.http.responses import REPLAYED, CompleteHeaders, Header
+from app.foundation.http.responses import (
+    MORE_HEADERS,
+    REPLAYED,
+    TRANSPORT_SECURITY,
+    CompleteHeaders,
+    Header,
+)
 from app.foundation.http.schemas import ENCODED_SLASH
 from app.foundation.metrics import Metrics
 
@@ -68,7 +74,9 @@ class RequestMiddleware:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         is_head = scope["method"] == "HEAD"
-        answer = _Answer(send, request_id, state.get("mode"), is_head=is_head)
+        if scope.get("scheme") == "https":
+            state[MORE_HEADERS] = (TRANSPORT_SECURITY,)
+        answer = _Answer(send, request_id, state, is_head=is_head)
         started = self.monotonic()
         self._in_flight += 1
         try:
@@ -145,13 +153,15 @@ class _Answer:
         self,
         send: Send,
         request_id: str,
-        mode: Callable[[], Mode] | None,
+        state: Mapping[str, Any],
         *,
         is_head: bool,
     ) -> None:
         self._send = send
         self._request_id = request_id.encode("ascii", "replace")
-        self._mode = mode  # None before the service is open
+        self._state = state
+        # None before the service is open
+        self._mode: Callable[[], Mode] | None = state.get("mode")
         self._is_over = False
         self.is_head = is_head
         self.status = CLIENT_CLOSED  # until the response starts
@@ -166,7 +176,8 @@ class _Answer:
                 self.is_replay = any(name.lower() == _REPLAYED for name, _ in headers)
                 mode = None if self._mode is None else self._mode()
                 headers = CompleteHeaders.of(headers, mode)
-            message["headers"] = [*headers, (b"x-request-id", self._request_id)]
+            more: Sequence[Header] = self._state.get(MORE_HEADERS, ())
+            message["headers"] = [*headers, (b"x-request-id", self._request_id), *more]
         elif self.is_head:
             if self._is_over:
                 return asyncio.sleep(0)

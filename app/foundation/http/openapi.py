@@ -14,14 +14,22 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from app.foundation.errors import Code
 from app.foundation.http.errors import Problem, describe
 from app.foundation.http.origin_guard import SAFE
-from app.foundation.http.permissions import SECURITY_SCHEMES, access_of, public
+from app.foundation.http.permissions import (
+    CHECKS_PERMISSION,
+    SECURITY_SCHEMES,
+    access_of,
+    check_permission,
+    public,
+    requires,
+)
 from app.foundation.http.protocol import PROBLEM_JSON, USUAL_STATUS
-from app.foundation.principals import Access
+from app.foundation.principals import Access, Permission, Role
 
 TITLE: Final = "My Symbols"
 DOCS_PATH: Final = "/docs"
@@ -101,10 +109,14 @@ _WITH_KEY: Final = (
 )
 _WITH_VERSION: Final = (Code.PRECONDITION_FAILED,)
 _PROBES: Final = "probes"
+_READERS: Final = Permission(Role.VIEWER)
 
 
 def install_docs(api: FastAPI) -> None:
-    """Serves /docs with local assets; a hash in the policy admits its one inline script."""
+    """Serves /docs and the document to viewers; a hash in the policy admits the inline script.
+
+    The assets are public files of the docs UI.
+    """
     page = get_swagger_ui_html(
         openapi_url=OPENAPI_PATH,
         title=f"{TITLE}: HTTP API",
@@ -127,17 +139,16 @@ def install_docs(api: FastAPI) -> None:
 
     with_banner = html.replace("<body>", f"<body>{_OPEN_BANNER}", 1)
 
-    @public
     async def show(request: Request) -> Response:
+        check_permission(request.scope, _READERS)
         is_open = access_of(request.scope) is Access.OPEN
         page = with_banner if is_open else html
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
     lock, encoded = asyncio.Lock(), list[bytes]()
 
-    @public
     async def show_document(request: Request) -> Response:
-        del request
+        check_permission(request.scope, _READERS)
         async with lock:
             if not encoded:  # takes a second of computing: runs in a thread
                 encoded.append(
@@ -145,8 +156,10 @@ def install_docs(api: FastAPI) -> None:
                 )
         return Response(encoded[0], media_type="application/json")
 
-    api.add_route(OPENAPI_PATH, show_document, methods=["GET"], include_in_schema=False)
-    api.add_route(DOCS_PATH, show, methods=["GET"], include_in_schema=False)
+    for path, endpoint in ((OPENAPI_PATH, show_document), (DOCS_PATH, show)):
+        route = Route(path, requires(Role.VIEWER)(endpoint), include_in_schema=False)
+        setattr(route, CHECKS_PERMISSION, True)
+        api.router.routes.append(route)
     api.mount(_ASSETS_PATH, public(StaticFiles(directory=_ASSETS)), name="docs-assets")
 
 

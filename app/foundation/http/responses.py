@@ -16,13 +16,23 @@ Header: TypeAlias = tuple[bytes, bytes]
 
 REPLAYED: Final = "Idempotency-Replayed"
 _API_CSP: Final = b"default-src 'none'; frame-ancestors 'none'"
-_SECURITY_HEADERS: Final = (
+# Browsers warn about names that they do not know: these are the standard ones.
+_NO_FEATURES: Final = (
+    b"camera=(), display-capture=(), fullscreen=(), geolocation=(), microphone=(), payment=(),"
+    b" usb=()"
+)
+SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", _API_CSP),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
     (b"cache-control", b"no-store"),
+    (b"permissions-policy", _NO_FEATURES),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 )
+MORE_HEADERS: Final = "more_headers"  # in the state of a request: Headers of this response alone
+TRANSPORT_SECURITY: Final = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _MODE_HEADERS: Final = {mode: (MODE, mode.value.encode()) for mode in Mode}
 _NO_NUMBERS: Final = ("NaN", "Infinity")  # pydantic's encoder writes these for such numbers
 
@@ -37,7 +47,7 @@ class CompleteHeaders(tuple[Header, ...]):
         """A security header that the response sets itself stays; no mode before the start."""
         given = tuple(headers)
         present = {name.lower() for name, _ in given}
-        missing = [pair for pair in _SECURITY_HEADERS if pair[0] not in present]
+        missing = [pair for pair in SECURITY_HEADERS if pair[0] not in present]
         return cls((*given, *missing, *(() if mode is None else (_MODE_HEADERS[mode],))))
 
 

@@ -21,6 +21,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from app.foundation.errors import Code
 from app.foundation.http.protocol import PROBLEM_JSON
+from app.foundation.http.responses import SECURITY_HEADERS, TRANSPORT_SECURITY
 
 MAX_HEAD_BYTES: Final = 256 * 1024  # above the limits of middleware.py, which name the fault
 MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -91,6 +92,8 @@ class ServerLimits:
             address = ip_address(host)
         except ValueError:
             return True
+        # A socket for both versions reports IPv4 peers as ::ffff:192.0.2.1.
+        address = getattr(address, "ipv4_mapped", None) or address
         return not any(address in network for network in self.trusted_proxies)
 
 
@@ -292,7 +295,8 @@ def _send_refusal(
     protocol: StrictHttpProtocol, status: int, code: Code, title: str, detail: str
 ) -> None:
     request_id = type(protocol).new_id()
-    protocol.transport.write(_problem(status, code, title, detail, request_id))
+    scheme = protocol.scheme
+    protocol.transport.write(_problem(status, code, title, detail, request_id, scheme))
     protocol.transport.close()
 
 
@@ -327,7 +331,9 @@ def _close_longest_waiting(new: StrictHttpProtocol, candidates: Iterable[Any]) -
     return True
 
 
-def _problem(status: int, code: Code, title: str, detail: str, request_id: str) -> bytes:
+def _problem(
+    status: int, code: Code, title: str, detail: str, request_id: str, scheme: str | None
+) -> bytes:
     body = json.dumps(
         {
             "type": f"urn:my-symbols:problem:{code.value}",
@@ -344,12 +350,12 @@ def _problem(status: int, code: Code, title: str, detail: str, request_id: str) 
         f"HTTP/1.1 {status} {title}\r\n"
         f"content-type: {PROBLEM_JSON}\r\n"
         f"content-length: {len(body)}\r\n"
-        "x-content-type-options: nosniff\r\n"
-        "cache-control: no-store\r\n"
         f"x-request-id: {request_id}\r\n{retry}"
-        "connection: close\r\n\r\n"
+        "connection: close\r\n"
     )
-    return head.encode("ascii", "replace") + body
+    secure = SECURITY_HEADERS if scheme == "http" else (*SECURITY_HEADERS, TRANSPORT_SECURITY)
+    lines = b"".join(b"%b: %b\r\n" % pair for pair in secure)
+    return b"".join((head.encode("ascii", "replace"), lines, b"\r\n", body))
 
 
 def raise_descriptor_limit(most: int = _MAX_DESCRIPTORS) -> int:

@@ -12,12 +12,13 @@ from app.foundation.http.dependencies import EXPENSIVE, Provided, RequestIdDep
 from app.foundation.http.pagination import From, To, named_period, require_order
 from app.foundation.http.permissions import ActorDep, requires
 from app.foundation.http.responses import answer, json_bytes
+from app.foundation.http.route_limits import limited_by
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, Out, Share, UtcTime, finite
 from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.job_service import JobService
 from app.foundation.jobs import Document, JobKind
-from app.foundation.principals import Role
+from app.foundation.principals import Role, RouteLimit
 from app.performance.api.report_page import render, report_page
 from app.performance.api.schemas import (
     LATE_MARKS,
@@ -197,6 +198,7 @@ async def replacement_ledger(reporting: Provided[ReportService]) -> ReplacementL
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **ACCEPTED},
 )
 @requires(Role.VIEWER)
+@limited_by(RouteLimit.HEAVY)
 async def report(
     reporting: Provided[ReportService],
     commands: Provided[IdempotentExecutor],

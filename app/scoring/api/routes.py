@@ -28,6 +28,7 @@ from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, SymbolText
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.responses import answer, etag, keep, large_json_bytes, not_modified, sent
+from app.foundation.http.route_limits import limited_by
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
@@ -44,7 +45,7 @@ from app.foundation.http.schemas import (
 from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
-from app.foundation.principals import Role
+from app.foundation.principals import Role, RouteLimit
 from app.foundation.state_version import Input
 from app.market.api.symbol_schemas import SpecificationOut, SymbolOut, fresh, instant_of
 from app.market.domain.models import Contract, ContractKind
@@ -106,6 +107,7 @@ class CalculateIn(Body):
     },
 )
 @requires(Role.TRADER)
+@limited_by(RouteLimit.HEAVY)
 async def calculate(
     registry: Provided[Registry],
     scoring: Provided[Scoring],
@@ -291,6 +293,7 @@ async def run(scoring: Provided[Scoring], run_id: IdPath) -> RunOut:
     responses=problems(Code.NOT_FOUND),
 )
 @requires(Role.TRADER)
+@limited_by(RouteLimit.HEAVY)
 async def replay(scoring: Provided[Scoring], run_id: IdPath) -> ReplayOut:
     """Recomputes a run from its inputs and its algorithm version; nothing is written.
 

@@ -11,14 +11,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.foundation.http.permissions import AUTHENTICATOR, BLOCKED_S, PRINCIPAL, Authenticator
 from app.foundation.principals import ANONYMOUS, LOCAL, LOCAL_READER, Principal
-from app.security.domain.addresses import is_loopback, site_of
+from app.security.api.client_address import CLIENT_ADDRESS, is_forwarding
+from app.security.domain.addresses import ClientAddress, is_loopback, site_of
 from app.security.domain.failures import FailureCounter
 from app.security.domain.keys import BRAND
 
 _BEARER: Final = b"bearer"
-_FORWARDED_PREFIX: Final = b"x-forwarded"
-# A proxy on this machine makes every peer a local one: its headers tell that it is there.
-_FORWARDING: Final = frozenset({b"forwarded", b"x-real-ip", b"via", b"x-client-ip"})
 # Keys in a URL end up in logs and histories: such a request is never authenticated.
 _KEY_IN_QUERY: Final = re.compile(
     rb"(?:^|[&;])(?:x[-_])?(?:api[-_]?key|access[-_]?token|token|key|authorization|auth)="
@@ -49,9 +47,10 @@ class AuthenticationMiddleware:
 
     def _authenticate(self, scope: Scope) -> Principal:
         authenticator: Authenticator | None = scope["state"].get(AUTHENTICATOR)
-        peer = peer_of(scope)
+        client: ClientAddress = scope["state"][CLIENT_ADDRESS]
         tokens, is_forwarded = _read_headers(scope)
-        is_local = is_loopback(peer) and not is_forwarded
+        # A proxy on this machine makes every peer a local one: its headers tell that it is there.
+        is_local = is_loopback(client.proven) and not is_forwarded
         if authenticator is None:  # the service does not know its keys yet
             return LOCAL_READER if is_local else ANONYMOUS
         has_key_in_query = bool(scope["query_string"]) and is_key_in_query(scope["query_string"])
@@ -59,29 +58,23 @@ class AuthenticationMiddleware:
             if authenticator.is_open and is_local:
                 return LOCAL
         elif len(tokens) == 1 and not has_key_in_query:
-            principal = authenticator.identify(next(iter(tokens)), peer)
+            principal = authenticator.identify(next(iter(tokens)), client.proven)
             if principal is not None:
                 return principal
-            self._note_failure(peer)
+            self._note_failure(client)
         else:
-            self._note_failure(peer)
+            self._note_failure(client)
         if self.failures:
-            blocked_s = self.failures.blocked_s(site_of(peer), self.monotonic())
+            blocked_s = self.failures.blocked_s(site_of(client.counted), self.monotonic())
             if blocked_s is not None:
                 scope["state"][BLOCKED_S] = blocked_s
         return ANONYMOUS
 
-    def _note_failure(self, peer: str | None) -> None:
-        site, now_s = site_of(peer), self.monotonic()
+    def _note_failure(self, client: ClientAddress) -> None:
+        site, now_s = site_of(client.counted), self.monotonic()
         if self.failures.blocked_s(site, now_s) is None:  # a flood must not fill the log
             _log.warning("authentication_failed", address=site)
         self.failures.add(site, now_s)
-
-
-def peer_of(scope: Scope) -> str | None:
-    """Address of the peer; None where the server does not know it."""
-    client = scope.get("client")
-    return None if client is None else str(client[0])
 
 
 def is_key_in_query(query: bytes) -> bool:
@@ -101,6 +94,6 @@ def _read_headers(scope: Scope) -> tuple[set[str], bool]:
             tokens.add(rest.strip().decode("latin-1") if is_bearer else _UNREADABLE)
         elif name == b"x-api-key":
             tokens.add(value.strip().decode("latin-1"))
-        elif name.startswith(_FORWARDED_PREFIX) or name in _FORWARDING:
+        elif is_forwarding(name):
             is_forwarded = True
     return tokens, is_forwarded

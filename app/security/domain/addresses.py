@@ -1,6 +1,8 @@
 """Network addresses of peers: loopback, networks of an allow list, and the key of a counter."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
@@ -8,6 +10,8 @@ from typing import Final
 LOOPBACK_NAME: Final = "localhost"
 _REMEMBERED: Final = 1_024
 _IPV6_SITE_BITS: Final = 64  # one client usually owns a whole network of that size
+# Some proxies add the port of the client: 192.0.2.1:4711, [2001:db8::1]:4711.
+_WITH_PORT: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?", re.ASCII)
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
@@ -53,3 +57,42 @@ def site_of(host: str | None) -> str:
 def parse_networks(texts: Iterable[str]) -> tuple[str, ...]:
     """Canonical networks, each once. Raises ValueError."""
     return tuple(dict.fromkeys(parse_network(text) for text in texts))
+
+
+@dataclass(frozen=True, slots=True)
+class ClientAddress:
+    """Address of the client of a request.
+
+    `counted` is for counters and the log. `proven` is for allow lists; None if it is unknown.
+    """
+
+    counted: str | None
+    proven: str | None
+
+
+def client_of(
+    peer: str | None, forwarded_for: Sequence[str], trusted: tuple[str, ...]
+) -> ClientAddress:
+    """Client of a request that a trusted proxy has passed on.
+
+    `forwarded_for` has the values of X-Forwarded-For in their order. It is read from the right:
+    addresses of trusted proxies are skipped, and the next one is the client. If all of them are
+    trusted, it is the leftmost. An entry that is not an address leaves the client unknown.
+    """
+    client: str | None = None
+    for text in reversed([part.strip() for value in forwarded_for for part in value.split(",")]):
+        client = _parse_hop(text)
+        if client is None:
+            return ClientAddress(peer, None)
+        if not networks_contain(trusted, client):
+            break
+    return ClientAddress(peer, peer) if client is None else ClientAddress(client, client)
+
+
+def _parse_hop(text: str) -> str | None:
+    """Address of one entry without its port, an IPv4-mapped one as IPv4; None for garbage."""
+    if "%" in text:
+        return None
+    found = _WITH_PORT.fullmatch(text)
+    address = parse_address(text if found is None else found.group(1) or found.group(2))
+    return None if address is None else str(address)

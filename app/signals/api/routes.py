@@ -19,10 +19,11 @@ from app.foundation.http.permissions import PrincipalDep, requires
 from app.foundation.http.protocol import PREFIX
 from app.foundation.http.request_body import Body, NameText, SymbolText
 from app.foundation.http.responses import keep, sent
+from app.foundation.http.route_limits import limited_by
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import NAMES, CursorText, IdPath, Limit, Out, QueryInt, TimeIn
 from app.foundation.idempotency import StoredResponse
-from app.foundation.principals import Role, Scope
+from app.foundation.principals import Role, RouteLimit, Scope
 from app.signals.api.schemas import PendingSignalOut, SignalOut, SignalStatisticsOut
 from app.signals.domain.models import Direction, SignalClaim
 from app.signals.services.service import CleanupResult, IntakeResult, RequeueResult, SignalService
@@ -117,6 +118,7 @@ class ClearedOut(Out):
     },
 )
 @requires(Role.TRADER, scope=Scope.SIGNALS)
+@limited_by(RouteLimit.SIGNALS)
 async def send_signal(
     signals: Provided[SignalService],
     command: UnversionedDep,

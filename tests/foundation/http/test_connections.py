@@ -181,6 +181,13 @@ async def test_connections_of_a_configured_proxy_are_not_counted_by_address() ->
         close(clients)
 
 
+def test_a_proxy_is_recognised_on_a_socket_of_both_versions() -> None:
+    limits = replace(PATIENT, trusted_proxies=(ip_network("10.9.0.0/16"),))
+    bounded = {host: limits.bounds_address(host) for host in ("10.9.0.1", "::ffff:10.9.0.1")}
+    assert bounded == {"10.9.0.1": False, "::ffff:10.9.0.1": False}
+    assert all(map(limits.bounds_address, ("10.8.0.1", "::ffff:10.8.0.1", "2001:db8::1", "")))
+
+
 def test_some_descriptors_are_left_for_everything_else() -> None:
     asked: dict[str, Any] = {
         "read_timeout_s": 10.0,

@@ -47,11 +47,23 @@ async def test_an_unfit_id_is_replaced(client: httpx2.AsyncClient, text: str) ->
 
 
 async def test_answers_carry_security_headers(client: httpx2.AsyncClient) -> None:
-    for path in (f"{SAMPLES}/items", "/nowhere", f"{SAMPLES}/crash", "/openapi.json"):
+    paths = (f"{SAMPLES}/items", "/nowhere", f"{SAMPLES}/crash", "/openapi.json", "/docs", "/livez")
+    for path in (*paths, "/docs-assets/swagger-ui.css", "/" + "x" * 9_000):
         headers = (await client.get(path)).headers
+        policy = headers["content-security-policy"]
+        if path == "/docs":
+            assert policy.startswith("default-src 'none'; script-src 'self' 'sha256-")
+            assert policy.endswith("frame-ancestors 'none'")
+        else:
+            assert policy == "default-src 'none'; frame-ancestors 'none'"
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "camera=()" in headers["permissions-policy"]
+        assert headers["cross-origin-opener-policy"] == "same-origin"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
         assert headers["cache-control"] == "no-store"
+        assert "strict-transport-security" not in headers, "the connection has no TLS"
         assert "server" not in headers
         assert "access-control-allow-origin" not in headers
 

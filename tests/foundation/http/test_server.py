@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from app.foundation.http.responses import SECURITY_HEADERS
 from app.foundation.http.server import server_config
 from tests.support.harness import make_api
 from tests.support.problem_assertions import REQUIRED
@@ -63,6 +64,8 @@ class Answer:
         assert self.headers["content-type"] == "application/problem+json"
         document: dict[str, Any] = json.loads(self.body)
         assert document.keys() >= REQUIRED
+        for name, value in SECURITY_HEADERS:
+            assert self.headers[name.decode()] == value.decode()
         assert (document["code"], document["status"]) == (code, status)
         assert document["request_id"] == self.headers["x-request-id"]
         return document

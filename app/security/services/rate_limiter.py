@@ -1,0 +1,189 @@
+"""Counts requests against rate limits, in memory and with a monotonic clock."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Final
+
+from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
+from limits.aio.storage import Storage
+from limits.aio.storage.base import SlidingWindowCounterSupport
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+
+from app.security.domain.rate_limits import LimitName, RateLimits, WindowCount
+
+MAX_COUNTERS: Final = 10_000  # in memory; the one that was used longest ago is dropped
+_ITEMS: Final = {1: RateLimitItemPerSecond, 60: RateLimitItemPerMinute}
+
+
+@dataclass(slots=True)
+class _Window:
+    """Counts of one key; `number` of the current window since the start of the clock."""
+
+    expiry: int
+    number: int
+    current: int = 0
+    previous: int = 0
+
+
+class WindowStorage(Storage, SlidingWindowCounterSupport):
+    """Storage of `limits` in memory.
+
+    The storage of the library uses the wall clock, which can be set back, and starts a task with
+    every request that visits all keys.
+    """
+
+    STORAGE_SCHEME = None
+
+    def __init__(self, monotonic: Callable[[], float], max_counters: int = MAX_COUNTERS) -> None:
+        super().__init__()
+        self._monotonic = monotonic
+        self._max_counters = max_counters
+        self._windows: OrderedDict[str, _Window] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return ValueError
+
+    async def acquire_sliding_window_entry(
+        self, key: str, limit: int, expiry: int, amount: int = 1
+    ) -> bool:
+        window = self._window(key, expiry)
+        if self._count(window).used + amount > limit:
+            return False
+        window.current += amount
+        return True
+
+    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        count = self._count(self._window(key, expiry))
+        return count.previous, count.left_s, count.current, count.left_s + expiry
+
+    async def clear_sliding_window(self, key: str, expiry: int) -> None:
+        del expiry
+        await self.clear(key)
+
+    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        window = self._window(key, expiry)
+        window.current += amount
+        return window.current
+
+    async def get(self, key: str) -> int:
+        window = self._windows.get(key)
+        return 0 if window is None else self._window(key, window.expiry).current
+
+    async def get_expiry(self, key: str) -> float:
+        """End of the current window, in seconds of the monotonic clock."""
+        window = self._windows.get(key)
+        return self._monotonic() if window is None else (window.number + 1) * window.expiry
+
+    async def check(self) -> bool:
+        return True
+
+    async def reset(self) -> int | None:
+        number = len(self._windows)
+        self._windows.clear()
+        return number
+
+    async def clear(self, key: str) -> None:
+        self._windows.pop(key, None)
+
+    def _window(self, key: str, expiry: int) -> _Window:
+        number = int(self._monotonic() // expiry)
+        window = self._windows.get(key)
+        if window is None:
+            window = self._windows[key] = _Window(expiry, number)
+            if len(self._windows) > self._max_counters:
+                self._windows.popitem(last=False)
+            return window
+        self._windows.move_to_end(key)
+        if number != window.number:
+            window.previous = window.current if number == window.number + 1 else 0
+            window.number, window.current = number, 0
+        return window
+
+    def _count(self, window: _Window) -> WindowCount:
+        left_s = (window.number + 1) * window.expiry - self._monotonic()
+        return WindowCount(window.previous, window.current, left_s, window.expiry)
+
+
+@dataclass(slots=True)
+class _Counter:
+    """Quota of one limit, and the storage of its counts."""
+
+    item: RateLimitItem
+    storage: WindowStorage
+    strategy: SlidingWindowCounterRateLimiter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.strategy = SlidingWindowCounterRateLimiter(self.storage)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Result of a request; `limit` and its numbers are those of the tightest limit.
+
+    `retry_after_s` is None for an admitted request.
+    """
+
+    limit: LimitName
+    quota: int
+    window_s: int
+    remaining: int
+    reset_s: int
+    retry_after_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimiter:
+    """Counts requests by sliding windows of the library `limits`.
+
+    Addresses have a storage of their own: a caller with many of them drops no counter of a key.
+    """
+
+    quotas: RateLimits
+    monotonic: Callable[[], float]
+    _counters: dict[LimitName, "_Counter"] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        principals, addresses = WindowStorage(self.monotonic), WindowStorage(self.monotonic)
+        for limit in LimitName:
+            quota, window_s = self.quotas.quota(limit)
+            storage = addresses if limit is LimitName.ADDRESS else principals
+            item = _ITEMS[window_s](quota, namespace=limit.value)
+            self._counters[limit] = _Counter(item, storage)
+
+    async def admit(self, limits: Sequence[tuple[LimitName, str]]) -> Admission:
+        """Counts one request against each limit in turn, up to the first that refuses it."""
+        tightest: Admission | None = None
+        for limit, identity in limits:
+            admission = await self._count(limit, identity)
+            if admission.retry_after_s is not None:
+                return admission
+            if tightest is None or (
+                admission.remaining * tightest.quota < tightest.remaining * admission.quota
+            ):
+                tightest = admission
+        if tightest is None:
+            raise ValueError("a request needs at least one limit")
+        return tightest
+
+    async def _count(self, limit: LimitName, identity: str) -> Admission:
+        counter = self._counters[limit]
+        item, window_s = counter.item, counter.item.get_expiry()
+        is_admitted = await counter.strategy.hit(item, identity)
+        previous, left_s, current, _ = await counter.storage.get_sliding_window(
+            item.key_for(identity), window_s
+        )
+        count = WindowCount(previous, current, left_s, window_s)
+        return Admission(
+            limit,
+            item.amount,
+            window_s,
+            max(0, item.amount - count.used) if is_admitted else 0,
+            ceil(left_s),
+            None if is_admitted else count.wait_s(item.amount),
+        )
