@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from app.foundation.hash_chain import find_chain_faults
 from app.foundation.sql.database import Database
 from app.performance.domain.equity_checks import equity_faults, total_faults
-from app.portfolio.domain.event_log import PortfolioEvent, find_chain_faults, fold_events
+from app.portfolio.domain.event_log import PortfolioEvent, fold_events
 from app.portfolio.domain.models import FULL, Portfolio, faults
 from app.portfolio.domain.returns import BookedTotal
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory

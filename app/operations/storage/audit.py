@@ -33,31 +33,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from app.configuration.storage.configuration import configuration_versions
 from app.foundation.errors import Code, NotFoundError, UnavailableError
 from app.foundation.events import EventTopic
+from app.foundation.hash_chain import ChainBreak, ChainHead, StoredEvent, instant_text, with_breaks
 from app.foundation.sql.engines import parse_database_url
 from app.foundation.sql.errors import CONNECT_ERRORS, translate
 from app.foundation.sql.key_value import KeyValueRepository
 from app.foundation.sql.tables import events, service_facts
 from app.operations.domain.history_audit import (
-    HistoryBreak,
     HistoryFindings,
     RecordedControls,
     StoredControls,
-    StoredEvent,
     conclude,
     control_breaks,
     record_controls,
     result_breaks,
     settings_breaks,
     verify_events,
-    with_breaks,
 )
-from app.portfolio.domain.event_log import (
-    ChainHead,
-    EventType,
-    PortfolioEvent,
-    instant,
-    instant_text,
-)
+from app.portfolio.domain.event_log import EventType, PortfolioEvent, instant
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.returns import BookedResult
 from app.portfolio.storage.history import HEAD
@@ -75,7 +67,7 @@ class RecordComparison:
 
     connection: AsyncConnection
     has_results: bool
-    breaks: list[HistoryBreak] = field(default_factory=list)
+    breaks: list[ChainBreak] = field(default_factory=list)
     _recorded: RecordedControls = field(default_factory=RecordedControls)
     _stored: StoredControls | None = None
 
@@ -87,7 +79,7 @@ class RecordComparison:
         try:
             comparison._stored = await _stored_controls(connection)
         except _UNREADABLE:
-            comparison.breaks.append(HistoryBreak(1, "settings, switch or locks cannot be read"))
+            comparison.breaks.append(ChainBreak(1, "settings, switch or locks cannot be read"))
         return comparison
 
     async def compare(self, events: Sequence[PortfolioEvent]) -> None:
@@ -97,7 +89,7 @@ class RecordComparison:
             self.breaks += settings_breaks(events, self._stored)
         self._recorded = record_controls(self._recorded, events)
 
-    async def conclude(self) -> tuple[HistoryBreak, ...]:
+    async def conclude(self) -> tuple[ChainBreak, ...]:
         """Returns all differences after the last event."""
         await self._results((), None)
         if self._stored is not None:
@@ -111,7 +103,7 @@ class RecordComparison:
             self.breaks += result_breaks(events, stored)
         except _UNREADABLE:
             self.breaks.append(
-                HistoryBreak(self._recorded.newest + 1, "a booked result cannot be read")
+                ChainBreak(self._recorded.newest + 1, "a booked result cannot be read")
             )
 
     async def _booked(self, upto: int | None) -> dict[int, BookedResult]:
@@ -194,7 +186,7 @@ def _read_only(url: URL) -> URL:
     return url.set(database=file_uri, query={"mode": "ro", "uri": "true"})
 
 
-async def _batches(connection: AsyncConnection) -> AsyncIterator[list[StoredEvent]]:
+async def _batches(connection: AsyncConnection) -> AsyncIterator[list[StoredEvent[PortfolioEvent]]]:
     is_sqlite = connection.dialect.name == "sqlite"
     query = select(*_columns(is_sqlite)).order_by(table.c.seq, table.c.aggregate)
     async with connection.stream(query) as result:
@@ -220,7 +212,7 @@ def _columns(is_sqlite: bool) -> list[Any]:
     return [number.label("place"), kinds.label("kinds"), *plain]
 
 
-def _stored(row: Row[Any], is_sqlite: bool) -> StoredEvent:
+def _stored(row: Row[Any], is_sqlite: bool) -> StoredEvent[PortfolioEvent]:
     seq = row.place if is_sqlite else row.seq
     try:
         fields = _texts(row) if is_sqlite else dict(row._mapping)  # noqa: SLF001  # its public name

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from app.foundation.hash_chain import instant_text
 from app.foundation.idempotency import Command
 from app.foundation.sql.database import UnitOfWork
 from app.market.domain.panel import Redenomination
@@ -13,7 +14,6 @@ from app.portfolio.domain.event_log import (
     EventOrigin,
     EventType,
     PortfolioEvent,
-    instant_text,
     number_text,
 )
 from app.portfolio.domain.events import PortfolioChanged
