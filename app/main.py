@@ -96,6 +96,6 @@ def known_secrets(settings: Settings) -> list[str]:
     return [
         *([] if secret is None else [secret.get_secret_value()]),
         *([] if password is None else [password, unquote(password)]),
-        *settings.notifications.key_list,
         *settings.security.pepper_list,
+        *settings.security.sealing_key_list,
     ]

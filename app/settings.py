@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
@@ -19,7 +18,6 @@ from pydantic import (
     IPvAnyNetwork,
     SecretStr,
     StringConstraints,
-    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -30,7 +28,9 @@ from app.foundation.data_status import DataSource
 from app.foundation.sql.engines import DatabaseOptions
 from app.security.domain.keys import MAX_PEPPERS, pepper_fault, split_peppers
 from app.security.domain.rate_limits import RateLimits
+from app.security.domain.sealing import sealing_key_fault, split_sealing_keys
 from app.security.services.peppers import NEW_PEPPER
+from app.security.services.sealing import NEW_KEY
 
 PREFIX = "MYSYMBOLS_"
 _MAX_RATE = 1_000_000
@@ -217,31 +217,10 @@ class NotificationVariables(_Part):
     allow_private_addresses: bool = Field(
         False, description="Allow receivers at private addresses and over plain HTTP."
     )
-    keys: SecretStr | None = Field(
-        None,
-        description="Fernet keys that encrypt channel secrets, the newest first, separated by"
-        " commas; without one a file beside an SQLite database, and none on PostgreSQL.",
-    )
-
-    @field_validator("keys")
-    @classmethod
-    def _are_keys(cls, keys: SecretStr | None) -> SecretStr | None:
-        for key in _listed(keys):
-            try:
-                size = len(urlsafe_b64decode(key))
-            except ValueError:
-                size = 0
-            if size != 32:
-                raise ValueError("each key must be 32 bytes in URL-safe base64")
-        return keys
-
-    @property
-    def key_list(self) -> tuple[str, ...]:
-        return _listed(self.keys)
 
 
 class SecurityVariables(_Part):
-    """API keys."""
+    """API keys and stored secrets."""
 
     pepper: SecretStr | None = Field(
         None,
@@ -255,6 +234,38 @@ class SecurityVariables(_Part):
         description="Directory of the local key file; without it that of an SQLite database, and"
         " none on PostgreSQL.",
     )
+    sealing_keys: SecretStr | None = Field(
+        None,
+        description="Keys from `my-symbols secrets new-key` that seal stored secrets, the newest"
+        " first, separated by commas; the same in every process. Without one a file beside an"
+        " SQLite database, and none on PostgreSQL.",
+    )
+    sealing_keys_file: Path | None = Field(
+        None, description="File that holds the sealing keys instead; a change needs no restart."
+    )
+
+    @model_validator(mode="after")
+    def _has_good_sealing_keys(self) -> Self:
+        if self.sealing_keys is not None and self.sealing_keys_file is not None:
+            raise ValueError("set either sealing_keys or a sealing_keys_file")
+        try:
+            keys = self.sealing_key_list
+        except (OSError, ValueError):
+            raise ValueError("the sealing_keys_file cannot be read as text") from None
+        if self.sealing_keys_file is not None and not keys:
+            raise ValueError("the sealing_keys_file holds no key")
+        for key in keys:
+            if (fault := sealing_key_fault(key)) is not None:
+                raise ValueError(f"sealing_keys: {fault}; create one with: {NEW_KEY}")
+        return self
+
+    @property
+    def sealing_key_list(self) -> tuple[str, ...]:
+        """Sealing keys, the newest first. Raises OSError and ValueError for an unreadable file."""
+        if self.sealing_keys_file is not None:
+            return split_sealing_keys(self.sealing_keys_file.read_text(encoding="utf-8"))
+        keys = self.sealing_keys
+        return () if keys is None else split_sealing_keys(keys.get_secret_value())
 
     @model_validator(mode="after")
     def _has_good_peppers(self) -> Self:
@@ -320,11 +331,6 @@ class LimitVariables(_Part):
         )
 
 
-def _listed(keys: SecretStr | None) -> tuple[str, ...]:
-    text = "" if keys is None else keys.get_secret_value()
-    return tuple(key.strip() for key in text.split(",") if key.strip())
-
-
 class ProcessRole(StrEnum):
     """Part of the service that a process runs."""
 
@@ -382,7 +388,8 @@ class Settings(BaseSettings):
             self.kucoin.data_source.value,
             None if secret is None else secret.get_secret_value(),
             self.notifications.allow_private_addresses,
-            self.notifications.key_list,
+            # A changed file needs no restart, so processes may have read different ones.
+            () if self.security.sealing_keys_file else self.security.sealing_key_list,
             self.security.pepper_list,
             self.feed.mode,  # age limits follow it
         )

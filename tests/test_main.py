@@ -22,12 +22,14 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.key_value import KeyValueRepository
 from app.main import create_app, known_secrets
+from app.security.services.sealing import new_sealing_key
 from app.settings import (
     DatabaseVariables,
     HttpVariables,
     KucoinVariables,
     LimitVariables,
     NotificationVariables,
+    SecurityVariables,
     Settings,
 )
 from tests.cli.command import here
@@ -35,7 +37,7 @@ from tests.support.harness import PREFIX, open_client
 from tests.support.problem_assertions import problem
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
-NEW_KEY, OLD_KEY = f"canary{'n' * 37}=", f"canary{'o' * 37}="
+NEW_KEY, OLD_KEY = (f"canary{new_sealing_key()[6:]}" for _ in range(2))
 
 
 @pytest.fixture(autouse=True)
@@ -232,7 +234,7 @@ def test_S13_every_secret_of_the_settings_is_masked(
     given = settings(tmp_path, cursor_secret=SecretStr("canary-cursor")).model_copy(
         update={
             "database": DatabaseVariables(url="postgresql+asyncpg://me:canary%2Fdb@db/x"),
-            "notifications": NotificationVariables(keys=SecretStr(f"{NEW_KEY}, {OLD_KEY}")),
+            "security": SecurityVariables(sealing_keys=SecretStr(f"{NEW_KEY}, {OLD_KEY}")),
         }
     )
     secrets = ["canary-cursor", "canary%2Fdb", "canary/db", NEW_KEY, OLD_KEY]

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "configuration": "app.cli.commands.configuration",
     "audit": "app.cli.commands.audit",
     "keys": "app.cli.commands.keys",
+    "secrets": "app.cli.commands.secrets",
     "tape": "app.cli.commands.tape",
 }
 # Programs that load the service, its database or the sandbox: command -> module and function.
@@ -41,6 +42,10 @@ PROGRAMS: Final = {
     "keys list": ("app.cli.programs.keys", "list_keys"),
     "keys rotate": ("app.cli.programs.keys", "rotate_key"),
     "keys revoke": ("app.cli.programs.keys", "revoke_key"),
+    "secrets new-key": ("app.cli.programs.secrets", "print_new_key"),
+    "secrets list": ("app.cli.programs.secrets", "list_secrets"),
+    "secrets rotate": ("app.cli.programs.secrets", "rotate_secrets"),
+    "secrets discard": ("app.cli.programs.secrets", "discard_secrets"),
     "tape record": ("app.cli.programs.recording", "record_tape"),
     "tape replay": ("app.cli.programs.recording", "replay_tape"),
 }

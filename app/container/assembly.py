@@ -19,7 +19,7 @@ from app.adapters.kucoin.limiter import WHOLE, PoolShare
 from app.alerts.services.delivery import NotificationDispatcher
 from app.alerts.services.monitor import AlertScheduler
 from app.configuration.services.current import CurrentSettings
-from app.container.composition import compose
+from app.container.composition import compose, sealed_store
 from app.container.feed import (
     FeedTasks,
     create_event_handler,
@@ -313,6 +313,7 @@ async def _open_database(
     stack.push_async_callback(database.close)
     await startup_check.prepare(settings.database.url)
     await database.bind_source(settings.kucoin.data_source)
+    await sealed_store(settings, database).require_keys()
     await in_force.load(database, utc_now())
 
 

@@ -7,7 +7,6 @@ from typing import Final
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.senders import TIMEOUT_S, PeopleNotifier, WebhookNotifier
-from app.adapters.vault import FernetCipher
 from app.alerts.services.facts import SystemView
 from app.alerts.services.notifications import (
     ChannelSecrets,
@@ -17,6 +16,7 @@ from app.alerts.services.notifications import (
     by_kind,
 )
 from app.alerts.services.service import AlertRuleService, AlertService
+from app.alerts.storage.tables import SEALED_CHANNELS
 from app.configuration.services.current import CurrentSettings
 from app.container import plugins
 from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
@@ -63,6 +63,8 @@ from app.security.domain.keys import LOCAL_KEY_FILE
 from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService
 from app.security.services.peppers import PepperStore
+from app.security.services.sealed_store import SealedStore
+from app.security.services.sealing import SecretSealer
 from app.settings import Settings
 from app.signals.services.actions import SignalActions, SignalProposalExecutor
 from app.signals.services.evaluation import SignalEvaluator
@@ -128,9 +130,7 @@ def compose(
         refusals=Refusals(observers.refused_decision(metrics)),
         elapsed=elapsed,
     )
-    secrets = ChannelSecrets(
-        FernetCipher(settings.notifications.key_list, key_file(settings.database.url))
-    )
+    secrets = ChannelSecrets(secret_sealer(settings))
     recorder = ChangeRecorder(code_version(), with_equity_index)
     system = SystemView(
         feed.link, watch, market.registry, market.server_clock, supervisor.facts, feed.drifted
@@ -222,6 +222,22 @@ def key_service(
     local = key_file(url, "local") if directory is None else directory / LOCAL_KEY_FILE
     ring = KeyRing(database, runtime.now, peppers, runtime.new_id)
     return ApiKeyService(database, runtime.now, runtime.new_id, idempotency, peppers, ring, local)
+
+
+SEALED: Final = (SEALED_CHANNELS,)
+
+
+def secret_sealer(settings: Settings) -> SecretSealer:
+    """Seals and opens stored secrets; an SQLite database may have a key file beside it."""
+    security = settings.security
+    if security.sealing_keys_file is not None:
+        return SecretSealer(file=security.sealing_keys_file, may_create=False)
+    return SecretSealer(security.sealing_key_list, key_file(settings.database.url, "sealing"))
+
+
+def sealed_store(settings: Settings, database: Database) -> SealedStore:
+    """All sealed secrets of an open database; nothing is read yet."""
+    return SealedStore(database, secret_sealer(settings), SEALED)
 
 
 def _market(

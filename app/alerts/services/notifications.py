@@ -19,6 +19,7 @@ from app.foundation.errors import Code, ConflictError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import Clock, NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork
+from app.security.services.sealing import SecretSealer
 
 Send = Callable[[Delivery], Awaitable[None]]
 
@@ -50,21 +51,11 @@ def by_kind(notifiers: Iterable[Notifier]) -> Notifiers:
     return {notifier.kind: notifier for notifier in notifiers}
 
 
-class SecretCipher(Protocol):
-    """Encrypts texts; seal and open raise ConflictError(secrets_key_missing)."""
-
-    def seal(self, text: str) -> str: ...
-
-    def open(self, sealed: str) -> str: ...
-
-    def is_sealed(self, text: str) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True)
 class ChannelSecrets:
     """Encrypts and decrypts the secret fields of channels."""
 
-    secrets: SecretCipher
+    secrets: SecretSealer
 
     def seal(self, channel: Channel) -> Channel:
         secret = None if channel.secret is None else self.secrets.seal(channel.secret)

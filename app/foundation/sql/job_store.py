@@ -73,7 +73,7 @@ def _unix_epoch(modifier: str) -> float | None:
     return time.time() if modifier == "subsec" else None  # noqa: TID251  # replaces SQLite's clock
 
 
-def key_file(url: str, purpose: str = "channels") -> Path | None:
+def key_file(url: str, purpose: str) -> Path | None:
     """Returns the path for a key beside an SQLite file; None for a shared database."""
     parts = parse_database_url(url)
     if parts.get_backend_name() != "sqlite":

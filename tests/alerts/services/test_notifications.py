@@ -16,7 +16,6 @@ from aiohttp.test_utils import TestServer
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.senders import PeopleNotifier, WebhookNotifier
-from app.adapters.vault import FernetCipher
 from app.alerts.domain.events import AlertRaised
 from app.alerts.domain.models import AlertRule
 from app.alerts.domain.notifications import (
@@ -45,6 +44,7 @@ from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
+from app.security.services.sealing import SecretSealer
 from tests.support.trading_desk import NOW, WHO
 
 SECRET = "a secret of the receiver"
@@ -101,7 +101,7 @@ class Office:
     def __init__(self, database: Database) -> None:
         self.database, self.now, self.numbers = database, NOW, iter(range(1, 10_000))
         self.metrics, self.in_force = Metrics(), CurrentSettings()
-        self.vault = ChannelSecrets(FernetCipher((KEY,)))
+        self.vault = ChannelSecrets(SecretSealer((KEY,)))
         ways = (
             WebhookNotifier(
                 lambda: int(self.now.timestamp()), Egress(allow_private=True, timeout_s=0.5)
