@@ -49,6 +49,7 @@ from app.portfolio.services.views import (
 from app.scoring.domain.board import Board, Card
 from app.scoring.services.service import Scoring
 from app.security.services.keys import ApiKeyService
+from app.security.services.users import UserService
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import SignalService
@@ -91,6 +92,7 @@ class MySymbolsServiceV2:
     stream: EventStream
     notifications: NotificationService
     keys: ApiKeyService
+    users: UserService
     jobs: JobService
     retention: Retention
     signals: SignalService

@@ -358,20 +358,20 @@ def _engine_options(settings: Settings, store: JobStore) -> EngineOptions:
 async def open_keys(settings: Settings, ring: KeyRing, supervisor: Supervisor) -> None:
     """Reads the keys and follows them. Raises UnsafeStartError for an unsafe address.
 
-    Without a key only callers on this machine are let in, so no other address may be bound.
+    Without a key and a user only callers on this machine are let in: no other address may be bound.
     """
     await ring.load()
     if ring.is_open and not is_loopback(settings.http.host):
         raise UnsafeStartError(
             Code.UNAUTHENTICATED,
-            f"{settings.http.host} is reachable from other machines, and there is no API key;"
+            f"{settings.http.host} is reachable from other machines, and there is no key or user;"
             " create one, then start again:\n  my-symbols keys create admin --role admin\n"
             f"  my-symbols serve --host {settings.http.host}",
         )
     if ring.is_open:
         _log.warning("open_mode", detail=OPEN_MODE)
-    elif not ring.active_keys:
-        _log.warning("no_active_key", detail="every caller is refused; create a key")
+    elif not ring.active_keys and not ring.people.active_users:
+        _log.warning("no_active_key", detail="every caller is refused; create a key or a user")
     supervisor.start("keys", ring.follow, lambda: SILENT_S)
 
 

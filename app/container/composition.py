@@ -62,9 +62,12 @@ from app.scoring.services.service import Scoring
 from app.security.domain.keys import LOCAL_KEY_FILE
 from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService
+from app.security.services.passwords import PasswordHashing
 from app.security.services.peppers import PepperStore
 from app.security.services.sealed_store import SealedStore
 from app.security.services.sealing import SecretSealer
+from app.security.services.session_ring import SessionRing
+from app.security.services.users import UserService
 from app.settings import Settings
 from app.signals.services.actions import SignalActions, SignalProposalExecutor
 from app.signals.services.evaluation import SignalEvaluator
@@ -150,6 +153,7 @@ def compose(
     notifications = NotificationService(
         database, utc_now, new_id, idempotency, _notifiers(settings, secrets, runtime), secrets
     )
+    keys = key_service(settings, database, idempotency, runtime)
     job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
     return MySymbolsServiceV2(
         registry=market.registry,
@@ -189,7 +193,8 @@ def compose(
         idempotency=idempotency,
         stream=stream,
         notifications=notifications,
-        keys=key_service(settings, database, idempotency, runtime),
+        keys=keys,
+        users=user_service(keys),
         jobs=job_service,
         retention=Retention(
             configuration,
@@ -220,7 +225,8 @@ def key_service(
     url, directory = settings.database.url, settings.security.directory
     peppers = PepperStore(settings.security.pepper_list, key_file(url, "pepper"))
     local = key_file(url, "local") if directory is None else directory / LOCAL_KEY_FILE
-    ring = KeyRing(database, runtime.now, peppers, runtime.new_id)
+    people = SessionRing(database, runtime.now, peppers)
+    ring = KeyRing(database, runtime.now, peppers, runtime.new_id, people)
     return ApiKeyService(database, runtime.now, runtime.new_id, idempotency, peppers, ring, local)
 
 
@@ -238,6 +244,11 @@ def secret_sealer(settings: Settings) -> SecretSealer:
 def sealed_store(settings: Settings, database: Database) -> SealedStore:
     """All sealed secrets of an open database; nothing is read yet."""
     return SealedStore(database, secret_sealer(settings), SEALED)
+
+
+def user_service(keys: ApiKeyService) -> UserService:
+    """The use cases of users over the database of the keys."""
+    return UserService(keys, PasswordHashing())
 
 
 def _market(

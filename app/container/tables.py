@@ -48,7 +48,7 @@ from app.scoring.storage.tables import (
     scoring_runs,
     symbol_scores,
 )
-from app.security.storage.tables import api_keys
+from app.security.storage.tables import api_keys, sessions, users
 from app.signals.storage.tables import (
     signal_effects,
     signal_outcomes,
@@ -99,6 +99,7 @@ __all__ = [
     "scoring_run_moments",
     "scoring_runs",
     "service_facts",
+    "sessions",
     "shared_markets",
     "signal_effects",
     "signal_outcomes",
@@ -108,5 +109,6 @@ __all__ = [
     "symbol_scores",
     "sync_requests",
     "trades",
+    "users",
     "vacancies",
 ]

@@ -57,6 +57,8 @@ class Code(StrEnum):
     RECEIVER_UNAVAILABLE = "receiver_unavailable"
     SECRETS_KEY_MISSING = "secrets_key_missing"
     KEY_NAME_TAKEN = "key_name_taken"
+    USER_NAME_TAKEN = "user_name_taken"
+    LAST_ADMIN = "last_admin"
     SANDBOX_ONLY = "sandbox_only"
     MARKET_DATA_STALE = "market_data_stale"
     CLOCK_UNSAFE = "clock_unsafe"

@@ -51,6 +51,10 @@ class PrincipalKind(StrEnum):
     ANONYMOUS = "anonymous"  # no credential, or one that is not valid
     LOCAL = "local"  # caller on this machine while no key exists
     KEY = "key"
+    USER = "user"
+
+
+_NAMED: Final = frozenset({PrincipalKind.KEY, PrincipalKind.USER})  # an administrator named them
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ class Principal:
     """Authenticated caller of one request.
 
     `sources` names the signal sources that it may post for; an empty set allows every source.
-    `credential_id` identifies the API key; None for a caller without one.
+    `credential_id` identifies the API key or the user; None for a caller without one. `session_id`
+    identifies the session whose cookie has authenticated the caller; None for any other way.
     """
 
     kind: PrincipalKind
@@ -67,11 +72,12 @@ class Principal:
     scopes: frozenset[Scope] = frozenset()
     sources: frozenset[str] = frozenset()
     credential_id: str | None = None
+    session_id: str | None = None
 
     @property
     def actor(self) -> str:
-        """Name in history and audit; the kind keeps keys apart from parts of the service."""
-        return self.name if self.kind is not PrincipalKind.KEY else f"{self.kind.value}:{self.name}"
+        """Name in history and audit; the kind keeps callers apart from parts of the service."""
+        return f"{self.kind.value}:{self.name}" if self.kind in _NAMED else self.name
 
     def may_post_for(self, source: str) -> bool:
         """True if this principal may post signals in the name of `source`."""

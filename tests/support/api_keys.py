@@ -6,17 +6,25 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from argon2 import PasswordHasher
+
 from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database
+from app.security.domain.people import SessionPolicy, User
 from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService, IssuedKey, KeyDraft
+from app.security.services.passwords import PasswordHashing
 from app.security.services.peppers import PepperStore
+from app.security.services.session_ring import SessionRing
+from app.security.services.users import UserDraft, UserService
 from tests.support.trading_desk import NOW
 
 PEPPER = "a pepper of the tests, 0123456789abcdef"
 OTHER_PEPPER = "another pepper of them, fedcba9876543210"
 SYSTEM = Command("local", "request")
+PASSWORD = "violet harbor 71 kites"
+QUICK = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)  # a test takes no second of it
 
 
 @dataclass
@@ -28,16 +36,24 @@ class KeyDesk:
     pepper_file: Path | None = None
     local_file: Path | None = None
     now: datetime = NOW
+    policy: SessionPolicy = field(default_factory=SessionPolicy)
     _numbers: Any = field(default_factory=lambda: count(1))
 
     def __post_init__(self) -> None:
         self.store = PepperStore(self.peppers, self.pepper_file)
-        self.ring = KeyRing(self.database, self.clock, self.store, self.new_id)
+        people = SessionRing(self.database, self.clock, self.store, self.policy)
+        self.ring = KeyRing(self.database, self.clock, self.store, self.new_id, people)
         executor = IdempotentExecutor(self.database, self.clock)
         self.service = ApiKeyService(
             self.database, self.clock, self.new_id, executor, self.store, self.ring,
             self.local_file,
         )  # fmt: skip
+        self.users = UserService(self.service, PasswordHashing(QUICK))
+
+    async def person(self, name: str, role: Role, *scopes: Scope, password: str = PASSWORD) -> User:
+        """A new user."""
+        draft = UserDraft(name, role, frozenset(scopes))
+        return (await self.users.add(draft, password, SYSTEM)).user
 
     def clock(self) -> datetime:
         return self.now

@@ -57,6 +57,8 @@ _CONFLICTS: Final = (
     Code.CHANNEL_NAME_TAKEN,
     Code.SECRETS_KEY_MISSING,
     Code.KEY_NAME_TAKEN,
+    Code.USER_NAME_TAKEN,
+    Code.LAST_ADMIN,
     Code.SANDBOX_ONLY,
 )
 

@@ -91,23 +91,21 @@ class ApiKeyService:
                 Code.VALIDATION_FAILED, f"{LOCAL_KEY} is the name of the key in the local file."
             )
         wanted = self._issue(draft, command)
-        local = self._issue_local(command)
+        local = self.issue_local(command)
 
         async def change(unit: UnitOfWork) -> IssuedKey:
             repository = unit.get(ApiKeyRepository)
             await repository.lock()
-            needs_local = self.local_file is not None and not await repository.has_any()
+            has_local_key = await self.add_local_if_first(unit, local, command)
             await self._require_free(repository, draft.name)
-            issued = [wanted, local] if needs_local else [wanted]
-            for one in issued:
-                await repository.add(one.key)
-                _publish(unit, one.key, KeyChange.CREATED, command, one.key.created_at)
+            await repository.add(wanted.key)
+            _publish(unit, wanted.key, KeyChange.CREATED, command, wanted.key.created_at)
             await repository.renew_revision(self.new_id())
-            return replace(wanted, has_local_key=needs_local)
+            return replace(wanted, has_local_key=has_local_key)
 
         outcome = await self.idempotency.run(command, change, render)
         if outcome.result is not None and outcome.result.has_local_key:
-            self._write_local(local)
+            self.write_local(local)
         await self.ring.load()
         return outcome
 
@@ -154,7 +152,7 @@ class ApiKeyService:
 
         outcome = await self.idempotency.run(command, change, render)
         if outcome.result is not None and outcome.result.has_local_key:
-            self._write_local(outcome.result)
+            self.write_local(outcome.result)
         await self.ring.load()
         return outcome
 
@@ -186,6 +184,21 @@ class ApiKeyService:
             if name_or_id in {key.name, key.prefix, key.id} and key.state(now) is KeyState.ACTIVE
         )
 
+    async def add_local_if_first(
+        self, unit: UnitOfWork, local: IssuedKey, command: Command
+    ) -> bool:
+        """Stores the local key if no key was ever created; True if it did.
+
+        The transaction must hold the lock of the keys; `write_local` follows its commit.
+        """
+        repository = unit.get(ApiKeyRepository)
+        if self.local_file is None or await repository.has_any():
+            return False
+        await repository.add(local.key)
+        _publish(unit, local.key, KeyChange.CREATED, command, local.key.created_at)
+        await repository.renew_revision(self.new_id())
+        return True
+
     async def _require_free(self, repository: ApiKeyRepository, name: str) -> None:
         now = self.clock()
         if any(key.state(now) is KeyState.ACTIVE for key in await repository.named(name)):
@@ -196,7 +209,8 @@ class ApiKeyService:
     def _issue(self, draft: KeyDraft, command: Command) -> IssuedKey:
         return self._create(draft, command, self.clock() + draft.lifetime)
 
-    def _issue_local(self, command: Command) -> IssuedKey:
+    def issue_local(self, command: Command) -> IssuedKey:
+        """A key for the local key file, not stored yet. Raises PepperMissingError."""
         draft = KeyDraft(LOCAL_KEY, Role.ADMIN, allow=_LOOPBACK)
         return self._create(draft, command, None)
 
@@ -225,7 +239,7 @@ class ApiKeyService:
         )
         return IssuedKey(sealed, token)
 
-    def _write_local(self, local: IssuedKey) -> None:
+    def write_local(self, local: IssuedKey) -> None:
         """Writes the local key file; the command line names another key without it."""
         if self.local_file is None:
             return

@@ -195,7 +195,11 @@ async def test_a_changed_key_file_needs_no_restart(database: Database, tmp_path:
     assert [one.url[-5:] for one in await office.notifications.channels()] == ["1/old", "young"]
 
 
-@pytest.mark.parametrize("content", [b"", b"short", b"\xff", OLD.encode() + b"\nshort"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"short", b"\xff", OLD.encode() + b"\nshort"],
+    ids=["empty", "short", "not text", "one of two is short"],
+)
 @SQLITE
 async def test_an_unusable_key_file_is_named_and_stays_as_it_is(
     database: Database, tmp_path: Path, content: bytes
