@@ -54,6 +54,7 @@ def settings(folder: Path, *, source: DataSource = DataSource.SANDBOX, **http: o
         kucoin=KucoinVariables(base_url=NOBODY, source=source, connect_timeout_s=0.5),
         database=DatabaseVariables(url=f"sqlite+aiosqlite:///{folder}/test.sqlite3"),
         http=HttpVariables(**{"allowed_hosts": ("service",), **http}),
+        limits=LimitVariables(open_mode_per_s=1_000_000),
         run_background_tasks=False,
     )
 
