@@ -43,7 +43,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with open_service(settings, metrics, app.state.give_up) as state:
+        async with open_service(
+            settings, metrics, app.state.give_up, app.state.certificate
+        ) as state:
             yield state
 
     secret = settings.http.cursor_secret
@@ -67,6 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         rate_limits=settings.limits.rate_limits,
     )
     app.state.give_up = _log_failed_start
+    app.state.certificate = None  # of a server that speaks TLS
     return app
 
 

@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.adapters.kucoin.limiter import KucoinLimits
 from app.foundation.data_status import DataSource
+from app.foundation.http.certificate import CertificateFiles
 from app.foundation.sql.engines import DatabaseOptions
 from app.security.domain.keys import MAX_PEPPERS, pepper_fault, split_peppers
 from app.security.domain.rate_limits import RateLimits
@@ -35,7 +36,7 @@ from app.security.services.peppers import NEW_PEPPER
 PREFIX = "MYSYMBOLS_"
 _MAX_RATE = 1_000_000
 # Read by the command line only.
-CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL", "MYSYMBOLS_KEY"})
+CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL", "MYSYMBOLS_KEY", "MYSYMBOLS_CA_FILE"})
 
 
 HostName = Annotated[
@@ -190,6 +191,13 @@ class HttpVariables(_Part):
         description="Key that signs paging cursors; without it a random one is stored in the"
         " database.",
     )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the certificate and its chain; it switches TLS on."
+    )
+    tls_key: Path | None = Field(None, description="PEM file with the private key.")
+    tls_key_password_file: Path | None = Field(
+        None, description="File with the password of the private key, if it is encrypted."
+    )
     read_timeout_s: float = Field(
         10.0, ge=0.1, le=300, description="For first byte and head of a request, and for its body."
     )
@@ -209,6 +217,22 @@ class HttpVariables(_Part):
         description="Addresses and networks of clients, as a JSON list; every other one is refused,"
         " except this machine. An empty list allows all.",
     )
+
+    @model_validator(mode="after")
+    def _has_certificate_and_key(self) -> Self:
+        has_key = self.tls_key is not None
+        if has_key != (self.tls_certificate is not None):
+            raise ValueError("TLS needs both tls_certificate and tls_key")
+        if self.tls_key_password_file is not None and not has_key:
+            raise ValueError("tls_key_password_file needs a tls_key")
+        return self
+
+    @property
+    def certificate_files(self) -> CertificateFiles | None:
+        """Files of the certificate; None without TLS."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return CertificateFiles(self.tls_certificate, self.tls_key, self.tls_key_password_file)
 
 
 class NotificationVariables(_Part):
