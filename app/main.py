@@ -67,6 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
         trusted_proxies=tuple(map(str, settings.http.trusted_proxies)),
         allowed_addresses=tuple(map(str, settings.http.allowed_addresses)),
         rate_limits=settings.limits.rate_limits,
+        streams_per_principal=settings.limits.streams_per_principal,
     )
     app.state.give_up = _log_failed_start
     app.state.certificate = None  # of a server that speaks TLS

@@ -28,6 +28,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.adapters.kucoin.limiter import KucoinLimits
 from app.foundation.data_status import DataSource
 from app.foundation.http.certificate import CertificateFiles
+from app.foundation.http.stream_slots import STREAMS_PER_PRINCIPAL
 from app.foundation.sql.engines import DatabaseOptions
 from app.security.domain.keys import MAX_PEPPERS, pepper_fault, split_peppers
 from app.security.domain.rate_limits import RateLimits
@@ -330,6 +331,16 @@ class LimitVariables(_Part):
     )
     open_mode_per_s: int = Field(
         500, ge=1, le=_MAX_RATE, description="Requests of all callers together in open mode."
+    )
+
+    streams_per_principal: int = Field(
+        STREAMS_PER_PRINCIPAL,
+        ge=1,
+        le=_MAX_RATE,
+        description="Open event streams of one principal: WebSocket and server-sent events.",
+    )
+    streams: int = Field(
+        1_000, ge=1, le=_MAX_RATE, description="Open event streams of all callers together."
     )
 
     @property

@@ -238,6 +238,7 @@ async def assemble(
             metrics,
             create_event_handler(in_force, bus),
             reread=lambda: in_force.reread(database),
+            max_readers=settings.limits.streams,
         )
         await _open_database(database, settings, in_force, stack)
         quota = SharedQuota()
