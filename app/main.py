@@ -43,7 +43,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with open_service(settings, metrics, app.state.give_up) as state:
+        async with open_service(
+            settings, metrics, app.state.give_up, app.state.certificate
+        ) as state:
             yield state
 
     secret = settings.http.cursor_secret
@@ -65,8 +67,10 @@ def create_app(settings: Settings) -> FastAPI:
         trusted_proxies=tuple(map(str, settings.http.trusted_proxies)),
         allowed_addresses=tuple(map(str, settings.http.allowed_addresses)),
         rate_limits=settings.limits.rate_limits,
+        streams_per_principal=settings.limits.streams_per_principal,
     )
     app.state.give_up = _log_failed_start
+    app.state.certificate = None  # of a server that speaks TLS
     return app
 
 

@@ -25,6 +25,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.adapters.kucoin.limiter import KucoinLimits
 from app.foundation.data_status import DataSource
+from app.foundation.http.certificate import CertificateFiles
+from app.foundation.http.stream_slots import STREAMS_PER_PRINCIPAL
 from app.foundation.sql.engines import DatabaseOptions
 from app.security.domain.keys import MAX_PEPPERS, pepper_fault, split_peppers
 from app.security.domain.rate_limits import RateLimits
@@ -35,7 +37,7 @@ from app.security.services.sealing import NEW_KEY
 PREFIX = "MYSYMBOLS_"
 _MAX_RATE = 1_000_000
 # Read by the command line only.
-CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL", "MYSYMBOLS_KEY"})
+CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL", "MYSYMBOLS_KEY", "MYSYMBOLS_CA_FILE"})
 
 
 HostName = Annotated[
@@ -190,6 +192,13 @@ class HttpVariables(_Part):
         description="Key that signs paging cursors; without it a random one is stored in the"
         " database.",
     )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the certificate and its chain; it switches TLS on."
+    )
+    tls_key: Path | None = Field(None, description="PEM file with the private key.")
+    tls_key_password_file: Path | None = Field(
+        None, description="File with the password of the private key, if it is encrypted."
+    )
     read_timeout_s: float = Field(
         10.0, ge=0.1, le=300, description="For first byte and head of a request, and for its body."
     )
@@ -209,6 +218,22 @@ class HttpVariables(_Part):
         description="Addresses and networks of clients, as a JSON list; every other one is refused,"
         " except this machine. An empty list allows all.",
     )
+
+    @model_validator(mode="after")
+    def _has_certificate_and_key(self) -> Self:
+        has_key = self.tls_key is not None
+        if has_key != (self.tls_certificate is not None):
+            raise ValueError("TLS needs both tls_certificate and tls_key")
+        if self.tls_key_password_file is not None and not has_key:
+            raise ValueError("tls_key_password_file needs a tls_key")
+        return self
+
+    @property
+    def certificate_files(self) -> CertificateFiles | None:
+        """Files of the certificate; None without TLS."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return CertificateFiles(self.tls_certificate, self.tls_key, self.tls_key_password_file)
 
 
 class NotificationVariables(_Part):
@@ -317,6 +342,16 @@ class LimitVariables(_Part):
     )
     open_mode_per_s: int = Field(
         500, ge=1, le=_MAX_RATE, description="Requests of all callers together in open mode."
+    )
+
+    streams_per_principal: int = Field(
+        STREAMS_PER_PRINCIPAL,
+        ge=1,
+        le=_MAX_RATE,
+        description="Open event streams of one principal: WebSocket and server-sent events.",
+    )
+    streams: int = Field(
+        1_000, ge=1, le=_MAX_RATE, description="Open event streams of all callers together."
     )
 
     @property

@@ -115,6 +115,10 @@ async def test_limits_proxies_and_allowed_addresses_come_from_the_settings(
     given = settings(
         tmp_path, trusted_proxies=(ip_network("127.0.0.1"),), allowed_addresses=(network,)
     ).model_copy(update={"limits": LimitVariables(open_mode_per_s=3, address_per_s=2)})
+    given = given.model_copy(
+        update={"limits": given.limits.model_copy(update={"streams_per_principal": 4})}
+    )
+    assert create_app(given).state.stream_slots.per_principal == 4
     async with running(given) as client:
         answers = [await client.get(f"{PREFIX}/health") for _ in range(20)]
         assert answers[0].status_code == 200

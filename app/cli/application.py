@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.credentials import KEY_FILE
+from app.cli.credentials import CA_FILE, KEY_FILE
 from app.cli.exit_codes import ExitCode
 from app.cli.lazy import LazyGroup
 
@@ -54,9 +54,18 @@ def _options(
             help="File with the API key; else MYSYMBOLS_KEY, else the local key of this machine.",
         ),
     ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="File with trusted certificates for https addresses; else MYSYMBOLS_CA_FILE, else"
+            " those of the system.",
+        ),
+    ] = None,
 ) -> None:
     del print_version
     KEY_FILE.set(key_file)
+    CA_FILE.set(ca_file)
 
 
 def main() -> None:

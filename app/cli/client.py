@@ -1,6 +1,7 @@
 """HTTP client of a running service: one request returns its exact answer or a CommandError."""
 
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -9,7 +10,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from app.cli.credentials import find_credential
+from app.cli.credentials import find_credential, find_trust
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_status
 from app.foundation.errors import Code
 from app.foundation.http.protocol import MODE, PREFIX
@@ -105,6 +106,7 @@ class Client:
                     json=body,
                     headers=headers,
                     allow_redirects=False,
+                    ssl=trust_for(self.url),
                 ) as response,
             ):
                 text = await response.text()
@@ -119,6 +121,11 @@ class Client:
             raise unreachable(self.url, error) from None
 
 
+def trust_for(url: str) -> ssl.SSLContext | bool:
+    """Returns the TLS context of an https address; True, the default of aiohttp, for others."""
+    return find_trust() if url.lower().startswith("https:") else True
+
+
 def api_address(url: str, path: str) -> str:
     """Returns the address of a path of the API."""
     return f"{url.rstrip('/')}{PREFIX}{path}"
@@ -131,6 +138,13 @@ def quote_segment(text: str) -> str:
 
 def unreachable(url: str, error: Exception) -> CommandError:
     """Returns the error for an address at which no HTTP service responds."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return CommandError(
+            ExitCode.UNAVAILABLE,
+            "certificate_not_trusted",
+            f"The certificate of {url} is not trusted, or it names another host. Name the file of"
+            " its issuer with --ca-file or MYSYMBOLS_CA_FILE.",
+        )
     return CommandError(
         ExitCode.UNAVAILABLE,
         "service_unreachable",

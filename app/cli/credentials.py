@@ -1,6 +1,10 @@
-"""API key of a command: from --key-file, MYSYMBOLS_KEY, or the local key file of this machine."""
+"""API key of a command, and the certificates that it trusts.
+
+The key comes from --key-file, MYSYMBOLS_KEY, or the local key file of this machine.
+"""
 
 import os
+import ssl
 from contextvars import ContextVar
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -12,6 +16,8 @@ from app.cli.exit_codes import CommandError, ExitCode
 from app.security.domain.keys import LOCAL_KEY_FILE
 
 KEY_FILE: Final[ContextVar[Path | None]] = ContextVar("key_file", default=None)
+CA_FILE: Final[ContextVar[Path | None]] = ContextVar("ca_file", default=None)
+CA_VARIABLE: Final = "MYSYMBOLS_CA_FILE"
 KEY_VARIABLE: Final = "MYSYMBOLS_KEY"
 _DIRECTORY_VARIABLE: Final = "MYSYMBOLS_SECURITY__DIRECTORY"
 _DATABASE_VARIABLE: Final = "MYSYMBOLS_DATABASE__URL"
@@ -45,6 +51,24 @@ def find_credential(url: str) -> Credential | None:
     if local is None or not _is_this_machine(url) or not local.is_file():
         return None
     return Credential(_read(local), is_automatic=True)
+
+
+def find_trust() -> ssl.SSLContext:
+    """TLS context: trusts the certificates of --ca-file or MYSYMBOLS_CA_FILE, else the system's.
+
+    Raises CommandError for a file that cannot be used.
+    """
+    named = CA_FILE.get() or os.environ.get(CA_VARIABLE, "").strip() or None
+    if named is None:
+        return ssl.create_default_context()
+    try:
+        return ssl.create_default_context(cafile=named)
+    except (OSError, ssl.SSLError) as error:
+        raise CommandError(
+            ExitCode.CONFIGURATION,
+            "ca_file_unusable",
+            f"{named} cannot be read as certificates in PEM ({type(error).__name__}).",
+        ) from None
 
 
 def local_key_file() -> Path | None:

@@ -32,6 +32,7 @@ from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.route_limits import RouteLimits
 from app.foundation.http.routing import FiniteJSONResponse
 from app.foundation.http.startup_guard import StartupGuard
+from app.foundation.http.stream_slots import STREAMS_PER_PRINCIPAL, StreamSlots
 from app.foundation.metrics import Metrics
 from app.market.api import market_routes as market
 from app.market.api import quality_routes as market_quality
@@ -124,6 +125,7 @@ def create_api(
     trusted_proxies: Sequence[str] = (),
     allowed_addresses: Sequence[str] = (),
     rate_limits: RateLimits | None = None,
+    streams_per_principal: int = STREAMS_PER_PRINCIPAL,
     logs_requests: bool = True,
     routers: Sequence[APIRouter] = ROUTERS,
     root_routers: Sequence[APIRouter] = ROOT_ROUTERS,
@@ -150,6 +152,7 @@ def create_api(
     )
     api.state.cursors = Cursors(cursor_secret)
     api.state.expensive = ExpensiveRequests()
+    api.state.stream_slots = StreamSlots(streams_per_principal)
     api.state.metrics = metrics
     errors.install(api)
     for router in root_routers:

@@ -34,6 +34,7 @@ from app.container.runtime_values import code_version, elapsed_s, full_version, 
 from app.foundation.backoff import full_jitter
 from app.foundation.errors import Code, ConflictError
 from app.foundation.event_bus import Bus
+from app.foundation.http.certificate import ServerCertificate
 from app.foundation.metrics import Metrics
 from app.foundation.processes import ProcessRegistry
 from app.foundation.sql.database import Database
@@ -205,7 +206,9 @@ class Services:
 
 
 @asynccontextmanager
-async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
+async def assemble(
+    settings: Settings, metrics: Metrics, certificate: ServerCertificate | None = None
+) -> AsyncIterator[Services]:
     """Opens every part in order and closes them in reverse, also after a failure.
 
     Raises DatabaseInUseError, DataSourceMismatchError and UnavailableError if the database is
@@ -235,6 +238,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             metrics,
             create_event_handler(in_force, bus),
             reread=lambda: in_force.reread(database),
+            max_readers=settings.limits.streams,
         )
         await _open_database(database, settings, in_force, stack)
         quota = SharedQuota()
@@ -266,6 +270,9 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         await _load_state(service)
         await open_keys(settings, service.keys.ring, supervisor)
         status = service.status
+        if certificate is not None:
+            status.certificate_fault = lambda: certificate.fault
+            supervisor.start("certificate", certificate.follow, lambda: SILENT_S)
         status.process.buffers = buffer_usage(bus, database)
         work = activities(
             service, AlertScheduler(service.alerts, metrics, status.alerts_evaluated), new_id

@@ -13,6 +13,7 @@ from app.container.runtime_values import code_version, utc_now
 from app.foundation.backoff import full_jitter
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import CorruptDatabaseError, UnavailableError
+from app.foundation.http.certificate import ServerCertificate
 from app.foundation.http.dependencies import CURSORS, USE_CASES, UseCases
 from app.foundation.http.pagination import Cursors
 from app.foundation.http.response_cache import VERSIONS
@@ -39,7 +40,10 @@ _TASK: Final = "opening"
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, metrics: Metrics, give_up: Callable[[Exception], None]
+    settings: Settings,
+    metrics: Metrics,
+    give_up: Callable[[Exception], None],
+    certificate: ServerCertificate | None = None,
 ) -> AsyncIterator[dict[str, Any]]:
     """Yields the state of requests; closes the service on the way out.
 
@@ -50,11 +54,11 @@ async def open_service(
     async with AsyncExitStack() as stack:
         retry: _StartupRetry | None = None
         try:
-            services = await stack.enter_async_context(assemble(settings, metrics))
+            services = await stack.enter_async_context(assemble(settings, metrics, certificate))
         except UnavailableError as error:
             if not _is_recoverable(error, settings):
                 raise
-            retry = _StartupRetry(settings, metrics, give_up, error)
+            retry = _StartupRetry(settings, metrics, give_up, error, certificate)
         if retry is None:
             yield dict(_state(services))
             return
@@ -71,6 +75,7 @@ class _StartupRetry:
     metrics: Metrics
     give_up: Callable[[Exception], None]
     error: UnavailableError
+    certificate: ServerCertificate | None = None
     startup: StartupState = field(init=False)
     supervisor: Supervisor = field(init=False)
 
@@ -81,7 +86,7 @@ class _StartupRetry:
 
     async def run(self, beat: Heartbeat) -> None:
         try:
-            async with assemble(self.settings, self.metrics) as services:
+            async with assemble(self.settings, self.metrics, self.certificate) as services:
                 beat()
                 self.startup.stands = _state(services)
                 await asyncio.Event().wait()  # until the task is cancelled

@@ -16,6 +16,7 @@ from app.cli.client import (
     not_our_service,
     parse_document,
     parse_response,
+    trust_for,
     unreachable,
 )
 from app.cli.credentials import find_credential
@@ -53,7 +54,10 @@ class _EventReader:
         async with (
             aiohttp.ClientSession(timeout=limits) as session,
             session.get(
-                api_address(self.url, "/events"), params={"topics": self.topics}, headers=headers
+                api_address(self.url, "/events"),
+                params={"topics": self.topics},
+                headers=headers,
+                ssl=trust_for(self.url),
             ) as response,
         ):
             if response.status == 401 and credential is not None and credential.is_automatic:

@@ -200,7 +200,7 @@ def run_demo(
 
 def _create_settings(base_url: str, database: Path, port: int) -> Settings:
     log_level = None if "MYSYMBOLS_LOG__LEVEL" in os.environ else "error"
-    return read_settings(
+    settings = read_settings(
         {
             "kucoin": {
                 "base_url": base_url,
@@ -213,6 +213,9 @@ def _create_settings(base_url: str, database: Path, port: int) -> Settings:
             "log": {"level": log_level, "form": "console"},
         }
     )
+    # The demo speaks plain HTTP on loopback, whatever the environment says.
+    plain = {"tls_certificate": None, "tls_key": None, "tls_key_password_file": None}
+    return settings.model_copy(update={"http": settings.http.model_copy(update=plain)})
 
 
 def delete_database(database: Path) -> None:

@@ -21,6 +21,7 @@ from app.cli.programs.recording import halve_quota, record_beside, refuse_existi
 from app.cli.programs.settings import read_settings
 from app.container.runtime_values import new_id
 from app.foundation.errors import ServiceError
+from app.foundation.http.certificate import CertificateError, ServerCertificate
 from app.foundation.http.permissions import UndeclaredRouteError
 from app.foundation.http.server import (
     LoopErrorHandler,
@@ -130,8 +131,11 @@ def run(
 ) -> None:
     """Serves on `listener` and runs `companion` in the same loop; the end of one ends the other."""
     host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    certificate = _load_certificate(settings)
+    scheme = "http" if certificate is None else "https"
+    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     app = _create_app(settings)
+    app.state.certificate = certificate
     evictions = app.state.metrics.stream_evictions
     config = server_config(
         _without_traceback(app),
@@ -146,6 +150,7 @@ def run(
             trusted_proxies=settings.http.trusted_proxies,
         ),
         on_stalled=lambda transport: evictions.labels(transport).inc(),
+        certificate=certificate,
     )
     server = Server(config, url)
     _record_failures(app, server)
@@ -187,6 +192,15 @@ def run(
                 ExitCode.INTERRUPTED, "interrupted", "Stopped by a signal."
             ) from error
         raise
+
+
+def _load_certificate(settings: Settings) -> ServerCertificate | None:
+    """Returns the certificate; None without TLS. Raises CommandError (78) for unusable files."""
+    files = settings.http.certificate_files
+    try:
+        return None if files is None else ServerCertificate(files)
+    except CertificateError as error:
+        raise CommandError(ExitCode.CONFIGURATION, "certificate_unusable", f"{error}.") from None
 
 
 def _create_app(settings: Settings) -> Starlette:

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from app.foundation.errors import Code
+from app.foundation.http.certificate import ServerCertificate
 from app.foundation.http.protocol import PROBLEM_JSON
 from app.foundation.http.responses import SECURITY_HEADERS, TRANSPORT_SECURITY
 
@@ -402,8 +403,11 @@ def server_config(
     new_id: Callable[[], str],
     limits: ServerLimits | None = None,
     on_stalled: Callable[[str], None] = _ignore,
+    certificate: ServerCertificate | None = None,
 ) -> uvicorn.Config:
     """Configures uvicorn: own request log, bounded heads and connections, no banner.
+
+    With a certificate it speaks TLS alone.
 
     `on_stalled` receives "http" or "websocket" for each client that read nothing for too long.
     """
@@ -415,6 +419,7 @@ def server_config(
     return uvicorn.Config(
         app,
         interface="asgi3",
+        ssl_context_factory=None if certificate is None else lambda *_: certificate.context,
         host=host,
         port=port,
         http=type("BoundHttpProtocol", (StrictHttpProtocol,), bound),

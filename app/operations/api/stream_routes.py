@@ -11,11 +11,12 @@ import structlog
 from fastapi import Header, Query, Request
 from fastapi.sse import format_sse_event
 from pydantic import Field, TypeAdapter, ValidationError
+from starlette.requests import HTTPConnection
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.foundation.errors import Code, ServiceError, UnavailableError
+from app.foundation.errors import Code, RateLimitedError, ServiceError, UnavailableError
 from app.foundation.events import EventTopic
 from app.foundation.http.dependencies import Provided
 from app.foundation.http.errors import RequestError, invalid, problems
@@ -28,6 +29,7 @@ from app.foundation.http.permissions import (
 from app.foundation.http.request_body import Body, parse
 from app.foundation.http.routing import api_router
 from app.foundation.http.server import CLIENT, ENDLESS, TRY_AGAIN_LATER, ClientConnection
+from app.foundation.http.stream_slots import StreamSlots
 from app.foundation.principals import Permission, Principal, Role
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.symbol_registry import Registry
@@ -74,7 +76,7 @@ HEARTBEAT_S: Final = 15.0
 MAX_TOPICS: Final = 100
 MESSAGES_PER_S: Final = 20
 NOT_JSON: Final = 1003
-TOO_MANY_MESSAGES: Final = 4429
+TOO_MANY: Final = 4429  # messages, or streams of one principal
 
 
 class Subscribe(Body):
@@ -198,7 +200,7 @@ class SocketSession:
             if message["type"] != "websocket.receive":
                 return
             if self._is_flood():
-                raise _CloseError(TOO_MANY_MESSAGES, "too many messages")
+                raise _CloseError(TOO_MANY, "too many messages")
             text = message.get("text")
             if text is None:
                 raise _CloseError(NOT_JSON, "send text")
@@ -275,6 +277,7 @@ async def stream(
     """Subscribe, unsubscribe and resume over one connection; docs/streaming.md has the messages."""
     try:
         with (
+            stream_slots(websocket).take(principal),
             stream.reader("websocket") as reader,
             watch_principal(websocket.scope, reader.end),
         ):
@@ -282,9 +285,16 @@ async def stream(
             await session.run()
             stream.metrics.stream_frames.labels("websocket").inc(session.sent)
             _log.info("stream_ended", transport="websocket", frames=session.sent)
-    except UnavailableError as error:
+    except (UnavailableError, RateLimitedError) as error:
+        is_capped = isinstance(error, RateLimitedError)
         await websocket.accept()
-        await websocket.close(TRY_AGAIN_LATER, error.code.value)
+        await websocket.close(TOO_MANY if is_capped else TRY_AGAIN_LATER, error.code.value)
+
+
+def stream_slots(connection: HTTPConnection) -> StreamSlots:
+    """Slots of the application that serves the connection."""
+    slots: StreamSlots = connection.app.state.stream_slots
+    return slots
 
 
 class _EventResponse(StreamingResponse):
@@ -369,6 +379,7 @@ async def events(
         raise invalid("query", "topics", "enum", error.detail) from None
     after = _position(last_event_id if last_event_id is not None else resume_from)
     with ExitStack() as stack:
+        stack.enter_context(stream_slots(request).take(principal))
         reader = stack.enter_context(stream.reader("sse"))
         stack.enter_context(watch_principal(request.scope, reader.end))
         if after is not None:

@@ -26,6 +26,7 @@ from app.operations.services.health_checks import (
     ServiceStatus,
     alerting,
     background_task,
+    certificate,
     exchange,
     market_data,
     reference,
@@ -71,6 +72,7 @@ class StatusService:
     read_gauges: Callable[[], Awaitable[None]] = _no_op
     signal_queue: Callable[[], Awaitable[SignalQueue]] | None = None
     refusal: Callable[[], ServiceError | None] = lambda: None  # reason for refusing changes
+    certificate_fault: Callable[[], str | None] | None = None  # None: no TLS
     pulse: AlertingHeartbeat | None = None
     levels: ServiceLevels = field(default_factory=ServiceLevels)
     process: ProcessMetricsCollector = field(default_factory=ProcessMetricsCollector)
@@ -115,6 +117,8 @@ class StatusService:
             scoring(self.scoring_facts()),
             *(background_task(task) for task in self.task_facts()),
         ]
+        if self.certificate_fault is not None:
+            components.append(certificate(self.certificate_fault()))
         if self.pulse is not None:
             components.append(alerting(self.pulse, self.started_at))
         dated = tuple(map(self._with_start, components))

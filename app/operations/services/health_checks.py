@@ -95,6 +95,7 @@ TOPICS_SILENT: Final = "topics_silent"
 _MIN_ACTIVE_SHARE: Final = 0.9  # of the topics of a healthy stream
 TASK_SILENT: Final = "task_silent"
 TASK_FAILED: Final = "task_failed"
+CERTIFICATE_UNUSABLE: Final = "certificate_unusable"
 ALERTING_SILENT: Final = "alerting_silent"
 
 
@@ -191,6 +192,20 @@ def scoring(board: ScoringFacts | None) -> ComponentHealth:
         f"run {board.run_id}",
         board.calculated_at,
         None if cause is None else "scores again automatically",
+    )
+
+
+def certificate(fault: str | None) -> ComponentHealth:
+    """Health of the TLS certificate; `fault` says why its newest files are not in use."""
+    is_broken = fault is not None
+    return ComponentHealth(
+        "certificate",
+        ComponentState.DEGRADED if is_broken else ComponentState.UP,
+        None,
+        CERTIFICATE_UNUSABLE if is_broken else None,
+        fault,
+        None,
+        "serves the former certificate; write a usable pair of files" if is_broken else None,
     )
 
 

@@ -1,5 +1,7 @@
 """Rate limits of principals, addresses and routes over the whole application (S18)."""
 
+import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -7,6 +9,8 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 from starlette.websockets import WebSocket
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Close
 
 from app.foundation.http.dependencies import USE_CASES, UseCases
 from app.foundation.http.permissions import AUTHENTICATOR, ActorDep, public, requires
@@ -23,9 +27,10 @@ from app.operations.services.health import StatusService
 from app.operations.services.health_checks import ComponentHealth, ComponentState
 from app.security.domain.keys import ENTROPY_BYTES, create_token
 from app.security.domain.rate_limits import RateLimits
-from tests.support.api_keys import SYSTEM, KeyDesk
+from tests.support.api_keys import SYSTEM, KeyDesk, bearer
 from tests.support.harness import PREFIX, make_api
 from tests.support.peers import PeerAnswer, ask_from
+from tests.support.streaming import served
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 QUOTAS = RateLimits(
@@ -335,3 +340,42 @@ async def test_a_websocket_beyond_a_limit_is_refused(gate: Gate, is_able: bool) 
         assert found.headers["retry-after"] == "1"
     else:
         assert found.closed == 4429
+
+
+@ON_SQLITE
+async def test_a_principal_may_open_only_so_many_streams(database: Database) -> None:
+    desk = KeyDesk(database)
+    issued = await desk.issued("engine", Role.VIEWER)
+    engine, other = bearer(issued.token), bearer(await desk.issue("other", Role.VIEWER))
+    rotated = await desk.service.rotate(issued.key.id, timedelta(hours=1), SYSTEM)
+    assert rotated.result is not None
+    again = bearer(rotated.result.token)
+    options = {"streams_per_principal": 2}
+    async with (
+        served(database, keys=desk.service, api=options) as opened,
+        opened.client(additional_headers=engine) as first,
+        opened.sse("topics=alert", **again) as second,
+    ):
+        await first.hear()
+        await second.hear()
+        for headers in (engine, again):
+            async with opened.client(additional_headers=headers) as third:
+                with pytest.raises(ConnectionClosed) as closed:
+                    await third.hear()
+                assert closed.value.rcvd == Close(4429, "rate_limited")
+            async with opened.sse("topics=alert", **headers) as refused:
+                assert refused.answer.status == 429
+                problem = await refused.answer.json()
+                assert (problem["code"], problem["limit"]) == ("rate_limited", "streams")
+                assert int(refused.answer.headers["retry-after"]) >= 1
+        async with opened.client(additional_headers=other) as allowed:
+            assert (await allowed.hear())["type"] == "hello"
+        await first.connection.close()
+        async with asyncio.timeout(60), AsyncExitStack() as stack:
+            while True:  # until the server has noticed the end of the first
+                client = await stack.enter_async_context(opened.client(additional_headers=engine))
+                try:
+                    assert (await client.hear())["type"] == "hello"
+                    break
+                except ConnectionClosed:
+                    await asyncio.sleep(0.05)
