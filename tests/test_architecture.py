@@ -297,7 +297,7 @@ PURE = {
     "numpy", "numpy.typing", "scipy.special", "weakref", "zlib",
 }  # fmt: skip
 FOUNDATION = {
-    "clock", "data_status", "decimal_math", "errors", "events", "jobs", "principals",
+    "clock", "data_status", "decimal_math", "errors", "events", "hash_chain", "jobs", "principals",
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from app.foundation.http.openapi import (
 )
 from app.foundation.http.origin_guard import OriginGuard
 from app.foundation.http.pagination import Cursors
-from app.foundation.http.permissions import AUTHENTICATOR, require_declarations
+from app.foundation.http.permissions import AUDIT, AUTHENTICATOR, require_declarations
 from app.foundation.http.protocol import PREFIX
 from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.routing import FiniteJSONResponse
@@ -37,6 +37,7 @@ from app.market.api import quality_routes as market_quality
 from app.market.api import symbol_routes as symbols
 from app.market.services.ports import PortfolioMembers
 from app.my_symbols import MySymbolsServiceV2
+from app.operations.api import audit_routes as audit
 from app.operations.api import configuration_routes as configuration
 from app.operations.api import job_routes as jobs
 from app.operations.api import stream_routes as stream
@@ -53,6 +54,7 @@ from app.portfolio.services.membership import PortfolioService
 from app.scoring.api import routes as scoring
 from app.security.api import key_routes as keys
 from app.security.api.authentication import AuthenticationMiddleware
+from app.security.api.refusals import RefusalAuditMiddleware
 from app.signals.api import routes as signals
 from app.trading.api import routes as portfolio_safety
 
@@ -81,6 +83,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     configuration.router,
     jobs.router,
     keys.router,
+    audit.router,
     system.router,
 )
 # Response headers that a page of an allowed origin may read.
@@ -160,7 +163,8 @@ def create_api(
     authenticated = AuthenticationMiddleware(cached, monotonic)
     guarded = OriginGuard(StartupGuard(authenticated), allowed=tuple(cors_origins))
     named = HostGuard(guarded, frozenset(allowed_hosts))
-    api.outermost = RequestMiddleware(named, metrics, new_id, monotonic, logs_requests)
+    watched = RefusalAuditMiddleware(named)
+    api.outermost = RequestMiddleware(watched, metrics, new_id, monotonic, logs_requests)
     return api
 
 
@@ -208,4 +212,9 @@ def request_state(service: MySymbolsServiceV2) -> dict[str, Any]:
     by_type[ConfigurationChanges] = service.configuration
     by_type[PortfolioMembers] = _Members(service.portfolio)
     use_cases = UseCases(by_type)
-    return {MY_SYMBOLS: service, USE_CASES: use_cases, AUTHENTICATOR: service.keys.ring}
+    return {
+        MY_SYMBOLS: service,
+        USE_CASES: use_cases,
+        AUTHENTICATOR: service.keys.ring,
+        AUDIT: service.security_audit,
+    }

@@ -12,7 +12,7 @@ import structlog
 
 from app.foundation.errors import ServiceError
 from app.foundation.ports import Clock, NewId
-from app.foundation.principals import Principal, PrincipalKind
+from app.foundation.principals import ANONYMOUS, Principal, PrincipalKind
 from app.foundation.sql.database import Database
 from app.security.domain.keys import ApiKey, KeyState, Pepper, prefix_of
 from app.security.services.peppers import PepperStore, pepper_missing
@@ -59,6 +59,7 @@ class KeyRing:
     new_id: NewId
     _entries: dict[str, _KeyEntry] = field(default_factory=dict, init=False)  # by prefix
     _by_id: dict[str, _KeyEntry] = field(default_factory=dict, init=False)
+    _ended: dict[str, _KeyEntry] = field(default_factory=dict, init=False)  # by prefix
     _revision: str | None = field(default=None, init=False)
     _has_keys: bool = field(default=False, init=False)
     _watches: set[_Watch] = field(default_factory=set, init=False)
@@ -93,6 +94,25 @@ class KeyRing:
             return None
         self._note_use(entry, token, now)
         return entry.principal
+
+    def explain(self, token: str, peer: str | None) -> tuple[str, str]:
+        """Why `identify` knows no principal: a code, and the actor whom the key was made for.
+
+        The code is malformed, unknown, expired, revoked or address. The actor is anonymous unless
+        the text is the whole key.
+        """
+        prefix = prefix_of(token)
+        if prefix is None:
+            return "malformed", ANONYMOUS.actor
+        entry = self._entries.get(prefix) or self._ended.get(prefix)
+        pepper = _NO_PEPPER if entry is None else entry.pepper
+        expected = _NO_HASH if entry is None else entry.key.hash
+        is_same = hmac.compare_digest(pepper.hash(token), expected)
+        if entry is None or not is_same:
+            return "unknown", ANONYMOUS.actor
+        state = entry.key.state(self.clock())
+        code = "address" if state is KeyState.ACTIVE else state.value
+        return code, entry.principal.actor
 
     def _note_use(self, entry: _KeyEntry, token: str, now: datetime) -> None:
         key_id = entry.key.id
@@ -140,6 +160,11 @@ class KeyRing:
         }
         if active and not entries:
             raise pepper_missing("The stored keys were hashed under another pepper")
+        self._ended = {
+            key.prefix: _KeyEntry(key, peppers[key.pepper_id], key.principal())
+            for key in keys
+            if key.state(now) is not KeyState.ACTIVE and key.pepper_id in peppers
+        }
         unknown = sorted(key.name for key in active if key.pepper_id not in peppers)
         if unknown:
             _log.warning("keys_without_pepper", keys=unknown)

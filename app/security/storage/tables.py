@@ -1,8 +1,11 @@
-"""Table of API keys: hashes under a pepper, never the keys themselves."""
+"""Tables of API keys, whose texts are never stored, and of security events."""
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Column,
+    Index,
+    Integer,
     PrimaryKeyConstraint,
     String,
     Table,
@@ -32,4 +35,36 @@ api_keys = Table(
     UniqueConstraint("prefix"),
     CheckConstraint("role IN ('viewer', 'trader', 'operator', 'admin')", name="role_known"),
     CheckConstraint("role IS NOT NULL OR scopes <> '[]'", name="has_permission"),
+)
+
+security_anchors = Table(
+    "security_anchors",
+    metadata,
+    # Last event of the deleted part of the chain; the newest anchor counts.
+    Column("seq", BigInteger, nullable=False, autoincrement=False),
+    Column("hash", String(64), nullable=False),
+    Column("anchored_at", UtcInstant, nullable=False),
+    PrimaryKeyConstraint("seq"),
+    CheckConstraint("seq >= 1", name="seq_positive"),
+)
+
+security_events = Table(
+    "security_events",
+    metadata,
+    Column("seq", BigInteger, nullable=False, autoincrement=False),
+    Column("kind", String(32), nullable=False),
+    Column("principal", String(128), nullable=False),
+    Column("address", String(64)),
+    Column("code", String(64)),
+    Column("subject", String(128)),
+    Column("count", Integer, nullable=False),
+    Column("payload", JsonText, nullable=False),
+    Column("request_id", String(128)),
+    Column("occurred_at", UtcInstant, nullable=False),
+    Column("prev_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    PrimaryKeyConstraint("seq"),
+    CheckConstraint("seq >= 1", name="seq_positive"),
+    CheckConstraint("count >= 1", name="count_positive"),
+    Index("ix_security_events_occurred_at", "occurred_at", "seq"),
 )
