@@ -36,6 +36,7 @@ from app.foundation.errors import Code, ConflictError
 from app.foundation.event_bus import Bus
 from app.foundation.http.certificate import ServerCertificate
 from app.foundation.metrics import Metrics
+from app.foundation.principals import Access
 from app.foundation.processes import ProcessRegistry
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import JobStore, create_job_store
@@ -54,6 +55,7 @@ from app.operations.services.state_version_source import LiveMarketParts, StateV
 from app.operations.storage import startup_check
 from app.performance.api.report_routes import report_document
 from app.security.domain.addresses import is_loopback
+from app.security.domain.audit import SYSTEM, SecurityEventKind
 from app.security.services.key_ring import OPEN_MODE, KeyRing
 from app.security.services.peppers import UnsafeStartError
 from app.settings import ProcessRole, Settings
@@ -268,7 +270,10 @@ async def assemble(
         if settings.run_background_tasks:
             join_feed(feed, database, service, executor_id, is_shared=store.is_shared)
         await _load_state(service)
-        await open_keys(settings, service.keys.ring, supervisor)
+        # On the way out, after the tasks, the refusals of the running minute are stored.
+        stack.push_async_callback(service.security_audit.store_counts)
+        await open_keys(settings, service.keys.ring)
+        await record_start(settings, service)
         status = service.status
         if certificate is not None:
             status.certificate_fault = lambda: certificate.fault
@@ -287,6 +292,10 @@ async def assemble(
         )
         # On the way out, tasks stop first: they use every part opened before.
         stack.push_async_callback(supervisor.stop)
+        # Not before the engine is open: it migrates its store on this loop, and would wait for ever
+        # for a transaction that a task has open.
+        supervisor.start("keys", service.keys.ring.follow, lambda: SILENT_S)
+        supervisor.start("security_audit", service.security_audit.follow, lambda: SILENT_S)
         background = Background(
             settings=settings,
             metrics=metrics,
@@ -362,8 +371,19 @@ def _engine_options(settings: Settings, store: JobStore) -> EngineOptions:
     return EngineOptions(store, executor_id, works=works, poll_s=poll_s)
 
 
-async def open_keys(settings: Settings, ring: KeyRing, supervisor: Supervisor) -> None:
-    """Reads the keys and follows them. Raises UnsafeStartError for an unsafe address.
+async def record_start(settings: Settings, service: MySymbolsServiceV2) -> None:
+    """Records the start with the access mode as a security event. Raises UnavailableError."""
+    access = Access.OPEN if service.keys.ring.is_open else Access.KEYS
+    await service.security_audit.record(
+        SecurityEventKind.SERVICE_STARTED,
+        SYSTEM,
+        code=access.value,
+        payload={"role": settings.role.value, "version": full_version()},
+    )
+
+
+async def open_keys(settings: Settings, ring: KeyRing) -> None:
+    """Reads the keys. Raises UnsafeStartError for an unsafe address.
 
     Without a key and a user only callers on this machine are let in: no other address may be bound.
     """
@@ -379,7 +399,6 @@ async def open_keys(settings: Settings, ring: KeyRing, supervisor: Supervisor) -
         _log.warning("open_mode", detail=OPEN_MODE)
     elif not ring.active_keys and not ring.people.active_users:
         _log.warning("no_active_key", detail="every caller is refused; create a key or a user")
-    supervisor.start("keys", ring.follow, lambda: SILENT_S)
 
 
 async def _load_state(service: MySymbolsServiceV2) -> None:

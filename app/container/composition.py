@@ -35,6 +35,7 @@ from app.market.services.service_mode import create_current_mode
 from app.market.services.shared_market import FeedOwnership
 from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.my_symbols import MySymbolsServiceV2
+from app.operations.services.audit_log import AuditLog
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
@@ -60,6 +61,7 @@ from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.service import Scoring
 from app.security.domain.keys import LOCAL_KEY_FILE
+from app.security.services.audit import SecurityAudit
 from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService
 from app.security.services.passwords import PasswordHashing
@@ -155,6 +157,7 @@ def compose(
     )
     keys = key_service(settings, database, idempotency, runtime)
     job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
+    security_audit = SecurityAudit(database, utc_now)
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,
@@ -195,6 +198,8 @@ def compose(
         notifications=notifications,
         keys=keys,
         users=user_service(keys),
+        security_audit=security_audit,
+        audit_log=AuditLog(database),
         jobs=job_service,
         retention=Retention(
             configuration,
@@ -206,6 +211,7 @@ def compose(
             runs,
             signals,
             BoardRetention(database, utc_now, find_decided_boards),
+            security_audit,
         ),
         signals=signals,
         signal_actions=SignalActions(database, context, portfolio, new_id),

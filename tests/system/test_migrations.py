@@ -33,6 +33,7 @@ PINNED = {
     "0200_initial.sqlite.sql": "1290f70e6b5c1e60",
     "0201_api_keys.py": "8b7297f01cda0bbe",
     "0203_people.py": "3647bd2e74147274",
+    "0202_security_events.py": "ad420a4e8fa128f9",
 }
 
 # What PostgreSQL knows of a schema, one line each.
@@ -99,7 +100,13 @@ async def test_migrated_and_modelled_schema_are_the_same_to_the_last_check(
     assert await _look(database_url) == modelled
     wanted = [
         f"{table}_no_{verb}"
-        for table in ("configuration_versions", "portfolio_history", "trades")
+        for table in (
+            "configuration_versions",
+            "portfolio_history",
+            "trades",
+            "security_anchors",
+            "security_events",
+        )
         for verb in ("update", "delete")
     ]
     assert len(wanted) == 2 * len(APPEND_ONLY)

@@ -381,6 +381,9 @@ class RetentionSettings:
     rebalance_runs_days: int = setting(
         365, "Retention of rebalance runs with their steps.", 8, 3_650, unit="days"
     )
+    security_events_days: int = setting(
+        400, "Retention of security events; at most a million are stored.", 30, 3_650, unit="days"
+    )
     signals_days: int = setting(
         30, "Retention of rejected, expired and failed signals.", 1, 3_650, unit="days"
     )

@@ -69,6 +69,7 @@ TAGS: Final = (
     {"name": "configuration", "description": "Weights, thresholds and limits, versioned."},
     {"name": "jobs", "description": "Background work that survives a restart of the process."},
     {"name": "keys", "description": "API keys of callers: roles, scopes, rotation."},
+    {"name": "audit", "description": "Changes and refused requests with their actors."},
     {"name": "system", "description": "Health, status and sample data."},
     {"name": "probes", "description": "For orchestrators and Prometheus."},
 )

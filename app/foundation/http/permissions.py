@@ -22,6 +22,7 @@ from app.foundation.principals import (
 )
 
 AUTHENTICATOR: Final = "authenticator"  # key of the Authenticator in the state of the lifespan
+AUDIT: Final = "audit"  # key of the AccessAudit in the state of the lifespan
 PRINCIPAL: Final = "principal"  # in the state of a request
 BLOCKED_S: Final = "blocked_s"  # in the state: too many failures, seconds until the next attempt
 WRONG_PRINCIPAL: Final = 4401  # close code of a WebSocket whose credential is no longer valid
@@ -63,11 +64,23 @@ class Authenticator(Protocol):
         """The principal of a key that is valid for this peer address; None for any other text."""
         ...
 
+    def explain(self, token: str, peer: str | None) -> tuple[str, str]:
+        """Why `identify` knows no principal: a code, and the actor whom the key was made for."""
+        ...
+
     def watch(
         self, principal: Principal, on_end: Callable[[], None]
     ) -> AbstractContextManager[None]:
         """Calls `on_end` once, within a second after the principal lost its credential."""
         ...
+
+
+class AccessAudit(Protocol):
+    """Counts refused requests and invalid credentials; filled by the security capability."""
+
+    def note_refusal(self, principal: str, address: str | None, code: str | None) -> None: ...
+
+    def note_failure(self, principal: str, address: str | None, code: str) -> None: ...
 
 
 def requires(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Text, cast, func, or_, select, text
+from sqlalchemy import ColumnElement, Row, Text, cast, func, or_, select, text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -101,6 +101,30 @@ class HistoryRepository:
             wanted = wanted.where(or_(table.c.symbol == symbol, table.c.other_symbol == symbol))
         if kind is not None:
             wanted = wanted.where(table.c.type == kind.value)
+        return tuple(_event(row) for row in await self.connection.execute(wanted))
+
+    async def page_by_time(
+        self,
+        before: tuple[datetime, int] | None,
+        limit: int,
+        *,
+        actor: str | None = None,
+        kind: EventType | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> tuple[PortfolioEvent, ...]:
+        """Events before a time and number, newest first; `since` included, `until` not."""
+        wanted = self._all().order_by(table.c.occurred_at.desc(), table.c.seq.desc()).limit(limit)
+        if before is not None:
+            wanted = wanted.where(tuple_(table.c.occurred_at, table.c.seq) < before)
+        if actor is not None:
+            wanted = wanted.where(table.c.actor == actor)
+        if kind is not None:
+            wanted = wanted.where(table.c.type == kind.value)
+        if since is not None:
+            wanted = wanted.where(table.c.occurred_at >= since)
+        if until is not None:
+            wanted = wanted.where(table.c.occurred_at < until)
         return tuple(_event(row) for row in await self.connection.execute(wanted))
 
     async def weightings(self, field: str) -> tuple[tuple[datetime, int, Any], ...]:

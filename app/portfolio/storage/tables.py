@@ -114,6 +114,7 @@ portfolio_history = Table(
         sqlite_where=text(MOVED),
         postgresql_where=text(MOVED),
     ),
+    Index("ix_portfolio_history_occurred_at", "occurred_at", "seq"),
 )
 
 trades = Table(

@@ -9,7 +9,14 @@ from urllib.parse import unquote_to_bytes
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.foundation.http.permissions import AUTHENTICATOR, BLOCKED_S, PRINCIPAL, Authenticator
+from app.foundation.http.permissions import (
+    AUDIT,
+    AUTHENTICATOR,
+    BLOCKED_S,
+    PRINCIPAL,
+    AccessAudit,
+    Authenticator,
+)
 from app.foundation.principals import ANONYMOUS, LOCAL, LOCAL_READER, Principal
 from app.security.api.client_address import CLIENT_ADDRESS, is_forwarding
 from app.security.domain.addresses import ClientAddress, is_loopback, site_of
@@ -24,6 +31,7 @@ _KEY_IN_QUERY: Final = re.compile(
     re.IGNORECASE,
 )
 _UNREADABLE: Final = ""  # stands for a credential of another scheme; no key is empty
+FAILED: Final = "authentication_failed"  # in the state of a request with an invalid credential
 _log = structlog.get_logger("security")
 
 
@@ -58,23 +66,29 @@ class AuthenticationMiddleware:
             if authenticator.is_open and is_local:
                 return LOCAL
         elif len(tokens) == 1 and not has_key_in_query:
-            principal = authenticator.identify(next(iter(tokens)), client.proven)
+            token = next(iter(tokens))
+            principal = authenticator.identify(token, client.proven)
             if principal is not None:
                 return principal
-            self._note_failure(client)
+            self._note_failure(scope, client, *authenticator.explain(token, client.proven))
         else:
-            self._note_failure(client)
+            code = "key_in_query" if has_key_in_query else "several_keys"
+            self._note_failure(scope, client, code, ANONYMOUS.actor)
         if self.failures:
             blocked_s = self.failures.blocked_s(site_of(client.counted), self.monotonic())
             if blocked_s is not None:
                 scope["state"][BLOCKED_S] = blocked_s
         return ANONYMOUS
 
-    def _note_failure(self, client: ClientAddress) -> None:
+    def _note_failure(self, scope: Scope, client: ClientAddress, code: str, actor: str) -> None:
         site, now_s = site_of(client.counted), self.monotonic()
         if self.failures.blocked_s(site, now_s) is None:  # a flood must not fill the log
             _log.warning("authentication_failed", address=site)
         self.failures.add(site, now_s)
+        scope["state"][FAILED] = True
+        audit: AccessAudit | None = scope["state"].get(AUDIT)
+        if audit is not None:
+            audit.note_failure(actor, site, code)
 
 
 def is_key_in_query(query: bytes) -> bool:

@@ -12,7 +12,7 @@ import structlog
 
 from app.foundation.errors import ServiceError
 from app.foundation.ports import Clock, NewId
-from app.foundation.principals import Principal, PrincipalKind
+from app.foundation.principals import ANONYMOUS, Principal, PrincipalKind
 from app.foundation.sql.database import Database
 from app.security.domain.keys import ApiKey, KeyState, Pepper, prefix_of
 from app.security.domain.people import Session
@@ -62,6 +62,7 @@ class KeyRing:
     people: SessionRing
     _entries: dict[str, _KeyEntry] = field(default_factory=dict, init=False)  # by prefix
     _by_id: dict[str, _KeyEntry] = field(default_factory=dict, init=False)
+    _ended: dict[str, _KeyEntry] = field(default_factory=dict, init=False)  # by prefix
     _revision: str | None = field(default=None, init=False)
     _has_keys: bool = field(default=False, init=False)
     _watches: set[_Watch] = field(default_factory=set, init=False)
@@ -141,6 +142,25 @@ class KeyRing:
         is_active = entry is not None and entry.key.state(self.clock()) is KeyState.ACTIVE
         return entry if is_active else None
 
+    def explain(self, token: str, peer: str | None) -> tuple[str, str]:
+        """Why `identify` knows no principal: a code, and the actor whom the key was made for.
+
+        The code is malformed, unknown, expired, revoked or address. The actor is anonymous unless
+        the text is the whole key.
+        """
+        prefix = prefix_of(token)
+        if prefix is None:
+            return "malformed", ANONYMOUS.actor
+        entry = self._entries.get(prefix) or self._ended.get(prefix)
+        pepper = _NO_PEPPER if entry is None else entry.pepper
+        expected = _NO_HASH if entry is None else entry.key.hash
+        is_same = hmac.compare_digest(pepper.hash(token), expected)
+        if entry is None or not is_same:
+            return "unknown", ANONYMOUS.actor
+        state = entry.key.state(self.clock())
+        code = "address" if state is KeyState.ACTIVE else state.value
+        return code, entry.principal.actor
+
     def _note_use(self, entry: _KeyEntry, token: str, now: datetime) -> None:
         key_id = entry.key.id
         before = self._stored_use.get(key_id) or entry.key.last_used_at
@@ -188,6 +208,11 @@ class KeyRing:
         }
         if active and not entries:
             raise pepper_missing("The stored keys were hashed under another pepper")
+        self._ended = {
+            key.prefix: _KeyEntry(key, peppers[key.pepper_id], key.principal())
+            for key in keys
+            if key.state(now) is not KeyState.ACTIVE and key.pepper_id in peppers
+        }
         unknown = sorted(key.name for key in active if key.pepper_id not in peppers)
         if unknown:
             _log.warning("keys_without_pepper", keys=unknown)

@@ -10,10 +10,12 @@ from typing import Final
 import structlog
 
 from app.foundation.errors import Code, ConflictError, RefusedError
+from app.foundation.hash_chain import instant_text
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import Clock, NewId
 from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database, UnitOfWork
+from app.security.domain.audit import SecurityDraft, SecurityEventKind
 from app.security.domain.events import ApiKeyChanged, KeyChange
 from app.security.domain.keys import (
     ENTROPY_BYTES,
@@ -27,6 +29,7 @@ from app.security.domain.keys import (
 from app.security.services.key_ring import KeyRing
 from app.security.services.peppers import PepperStore
 from app.security.services.secret_files import replace_secret
+from app.security.storage.audit import SecurityEventRepository
 from app.security.storage.keys import ApiKeyRepository
 
 EXPIRY: Final = timedelta(days=365)  # of a key that names none
@@ -99,7 +102,7 @@ class ApiKeyService:
             has_local_key = await self.add_local_if_first(unit, local, command)
             await self._require_free(repository, draft.name)
             await repository.add(wanted.key)
-            _publish(unit, wanted.key, KeyChange.CREATED, command, wanted.key.created_at)
+            await _record(unit, wanted.key, KeyChange.CREATED, command, wanted.key.created_at)
             await repository.renew_revision(self.new_id())
             return replace(wanted, has_local_key=has_local_key)
 
@@ -147,7 +150,7 @@ class ApiKeyService:
             await repository.expire([old.id], now + grace)
             await repository.add(issued.key)
             await repository.renew_revision(self.new_id())
-            _publish(unit, issued.key, KeyChange.ROTATED, command, now)
+            await _record(unit, issued.key, KeyChange.ROTATED, command, now)
             return replace(issued, has_local_key=old.name == LOCAL_KEY)
 
         outcome = await self.idempotency.run(command, change, render)
@@ -168,7 +171,7 @@ class ApiKeyService:
             if key.revoked_at is None:
                 await repository.revoke([key_id], now)
                 await repository.renew_revision(self.new_id())
-                _publish(unit, key, KeyChange.REVOKED, command, now)
+                await _record(unit, key, KeyChange.REVOKED, command, now)
             return await repository.get(key_id)
 
         outcome = await self.idempotency.run(command, change, render)
@@ -195,7 +198,7 @@ class ApiKeyService:
         if self.local_file is None or await repository.has_any():
             return False
         await repository.add(local.key)
-        _publish(unit, local.key, KeyChange.CREATED, command, local.key.created_at)
+        await _record(unit, local.key, KeyChange.CREATED, command, local.key.created_at)
         await repository.renew_revision(self.new_id())
         return True
 
@@ -249,11 +252,38 @@ class ApiKeyService:
             _log.error("local_key_not_written", cause=error.strerror)
 
 
-def _publish(
+_KINDS: Final = {
+    KeyChange.CREATED: SecurityEventKind.KEY_CREATED,
+    KeyChange.ROTATED: SecurityEventKind.KEY_ROTATED,
+    KeyChange.REVOKED: SecurityEventKind.KEY_REVOKED,
+}
+
+
+async def _record(
     unit: UnitOfWork, key: ApiKey, change: KeyChange, command: Command, at: datetime
 ) -> None:
+    """Publishes the change and adds it to the chain of security events, in its transaction."""
     role = None if key.role is None else key.role.value
     scopes = tuple(order_scopes(key.scopes))
     unit.publish_after_commit(
         ApiKeyChanged(key.id, key.name, key.prefix, change, role, scopes, command.actor, at)
+    )
+    expires_at = None if key.expires_at is None else instant_text(key.expires_at)
+    await unit.get(SecurityEventRepository).append(
+        SecurityDraft(
+            _KINDS[change],
+            command.actor,
+            at,
+            subject=key.name,
+            payload={
+                "key_id": key.id,
+                "prefix": key.prefix,
+                "role": role,
+                "scopes": list(scopes),
+                "sources": sorted(key.sources),
+                "allow": list(key.allow),
+                "expires_at": expires_at,
+            },
+            request_id=command.request_id,
+        )
     )

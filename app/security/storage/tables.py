@@ -1,9 +1,12 @@
-"""Tables of API keys, users and sessions: hashes only, never the secrets themselves."""
+"""Tables of API keys, users and sessions, hashes only, and of security events."""
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Column,
     ForeignKeyConstraint,
+    Index,
+    Integer,
     PrimaryKeyConstraint,
     String,
     Table,
@@ -68,4 +71,34 @@ sessions = Table(
     ForeignKeyConstraint(["user_id"], ["users.id"]),
     ForeignKeyConstraint(["key_id"], ["api_keys.id"]),
     CheckConstraint("(user_id IS NULL) <> (key_id IS NULL)", name="has_one_owner"),
+security_anchors = Table(
+    "security_anchors",
+    metadata,
+    # Last event of the deleted part of the chain; the newest anchor counts.
+    Column("seq", BigInteger, nullable=False, autoincrement=False),
+    Column("hash", String(64), nullable=False),
+    Column("anchored_at", UtcInstant, nullable=False),
+    PrimaryKeyConstraint("seq"),
+    CheckConstraint("seq >= 1", name="seq_positive"),
+)
+
+security_events = Table(
+    "security_events",
+    metadata,
+    Column("seq", BigInteger, nullable=False, autoincrement=False),
+    Column("kind", String(32), nullable=False),
+    Column("principal", String(128), nullable=False),
+    Column("address", String(64)),
+    Column("code", String(64)),
+    Column("subject", String(128)),
+    Column("count", Integer, nullable=False),
+    Column("payload", JsonText, nullable=False),
+    Column("request_id", String(128)),
+    Column("occurred_at", UtcInstant, nullable=False),
+    Column("prev_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    PrimaryKeyConstraint("seq"),
+    CheckConstraint("seq >= 1", name="seq_positive"),
+    CheckConstraint("count >= 1", name="count_positive"),
+    Index("ix_security_events_occurred_at", "occurred_at", "seq"),
 )

@@ -124,6 +124,7 @@ admin     GET     {}/keys
 admin     POST    {}/keys
 admin     POST    {}/keys/{key_id}/rotate
 admin     DELETE  {}/keys/{key_id}
+admin     GET     {}/audit
 viewer    GET     {}/health
 viewer    GET     {}/status
 operator  POST    {}/initialize-sample-data

@@ -1,0 +1,46 @@
+"""Counts every request that is refused with 401, 403 or 429 for the chain of security events."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.foundation.http.permissions import AUDIT, AccessAudit, principal_of
+from app.security.api.authentication import FAILED
+from app.security.api.client_address import CLIENT_ADDRESS
+from app.security.domain.addresses import ClientAddress, site_of
+
+_CODES: Final = {401: "unauthenticated", 403: "forbidden", 429: "rate_limited"}
+_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalAuditMiddleware:
+    """Outside of all guards, so that their refusals count too.
+
+    A 401 for an invalid credential is counted as a failed authentication already.
+    """
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+
+        def watched(message: Message) -> object:
+            if message["type"] in _STARTS and message["status"] in _CODES:
+                _note(scope, message["status"])
+            return send(message)
+
+        await self.app(scope, receive, watched)  # type: ignore[arg-type]  # an awaitable will do
+
+
+def _note(scope: Scope, status: int) -> None:
+    state = scope.get("state", {})
+    audit: AccessAudit | None = state.get(AUDIT)
+    if audit is None or (status == 401 and state.get(FAILED)):
+        return
+    client: ClientAddress | None = state.get(CLIENT_ADDRESS)
+    code = state.get("problem_code") or _CODES[status]
+    audit.note_refusal(principal_of(scope).actor, site_of(None if client is None else client.counted), code)

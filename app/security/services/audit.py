@@ -1,0 +1,117 @@
+"""Records security events: at once, or as one event a minute for refusals that repeat."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import structlog
+
+from app.foundation.errors import ServiceError
+from app.foundation.ports import Clock
+from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork, shield
+from app.security.domain.audit import (
+    Refusal,
+    RefusalCounter,
+    SecurityDraft,
+    SecurityEventKind,
+)
+from app.security.storage.audit import SecurityEventRepository
+
+POLL_S: Final = 1.0  # between two looks for minutes that are over
+MAX_EVENTS: Final = 1_000_000  # stored; a flood of refusals must not fill the disk
+_log = structlog.get_logger("security")
+
+
+@dataclass(slots=True)
+class SecurityAudit:
+    """Security events of one process.
+
+    Refusals are counted in memory and stored when their minute is over, so a process that is
+    killed loses those of one minute; the log names them too.
+    """
+
+    database: Database
+    clock: Clock
+    counter: RefusalCounter = field(default_factory=RefusalCounter)
+
+    async def record(
+        self,
+        kind: SecurityEventKind,
+        principal: str,
+        *,
+        address: str | None = None,
+        code: str | None = None,
+        subject: str | None = None,
+        payload: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Records one event in a transaction of its own. Raises UnavailableError.
+
+        A change records its event in its own transaction instead: SecurityEventRepository.append.
+        """
+        draft = SecurityDraft(
+            kind,
+            principal,
+            self.clock(),
+            address,
+            code,
+            subject,
+            payload=payload or {},
+            request_id=request_id,
+        )
+
+        async def append(unit: UnitOfWork) -> None:
+            await unit.get(SecurityEventRepository).append(draft)
+
+        await self.database.run(append)
+
+    def note_refusal(self, principal: str, address: str | None, code: str | None) -> None:
+        """Counts a request that was refused with 401, 403 or 429."""
+        self._count(SecurityEventKind.REFUSED, principal, address, code)
+
+    def note_failure(self, principal: str, address: str | None, code: str) -> None:
+        """Counts an invalid credential; `principal` is anonymous where it names nobody."""
+        self._count(SecurityEventKind.AUTHENTICATION_FAILED, principal, address, code)
+
+    def _count(
+        self, kind: SecurityEventKind, principal: str, address: str | None, code: str | None
+    ) -> None:
+        self.counter.add(Refusal(kind, principal, address, code), self.clock())
+
+    async def follow(self, beat: Callable[[], None]) -> None:
+        """Stores the counts of minutes that are over, until cancelled."""
+        while True:
+            await self.store_counts(self.clock())
+            beat()
+            await asyncio.sleep(POLL_S)
+
+    async def store_counts(self, now: datetime | None = None) -> None:
+        """Stores the counts of all minutes but the running one, without `now` of all minutes.
+
+        A database that is away leaves them for the next call.
+        """
+        counts = self.counter.take(now)
+        if not counts:
+            return
+
+        async def append(unit: UnitOfWork) -> None:
+            await unit.get(SecurityEventRepository).append(*(count.draft() for count in counts))
+
+        async def store() -> None:
+            try:
+                await self.database.run(append)
+            except ServiceError as error:
+                self.counter.put_back(counts)
+                _log.warning("refusals_not_stored", cause=error.code.value)
+
+        await shield(store())  # a stopping process must not count them twice
+
+    async def delete_old(self, max_age: timedelta) -> int:
+        """Deletes events older than `max_age` and beyond MAX_EVENTS; returns their number."""
+        now = self.clock()
+        async with self.database.write(BULK_STATEMENT_S) as unit:
+            return await unit.get(SecurityEventRepository).delete_old(
+                now - max_age, MAX_EVENTS, now
+            )
