@@ -49,6 +49,7 @@ from app.portfolio.services.views import (
 from app.scoring.domain.board import Board, Card
 from app.scoring.services.service import Scoring
 from app.security.services.keys import ApiKeyService
+from app.security.services.sessions import SessionService
 from app.security.services.users import UserService
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
@@ -93,6 +94,7 @@ class MySymbolsServiceV2:
     notifications: NotificationService
     keys: ApiKeyService
     users: UserService
+    sessions: SessionService
     jobs: JobService
     retention: Retention
     signals: SignalService

@@ -5,6 +5,7 @@ import os
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum, StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,7 @@ from app.adapters.kucoin.limiter import KucoinLimits
 from app.foundation.data_status import DataSource
 from app.foundation.sql.engines import DatabaseOptions
 from app.security.domain.keys import MAX_PEPPERS, pepper_fault, split_peppers
+from app.security.domain.people import SessionPolicy
 from app.security.services.peppers import NEW_PEPPER
 
 PREFIX = "MYSYMBOLS_"
@@ -230,7 +232,7 @@ class NotificationVariables(_Part):
 
 
 class SecurityVariables(_Part):
-    """API keys."""
+    """API keys and sessions."""
 
     pepper: SecretStr | None = Field(
         None,
@@ -244,6 +246,23 @@ class SecurityVariables(_Part):
         description="Directory of the local key file; without it that of an SQLite database, and"
         " none on PostgreSQL.",
     )
+    session_idle_s: int = Field(
+        1_800, ge=60, le=86_400, description="An unused session ends after that time."
+    )
+    session_lifetime_s: int = Field(
+        43_200, ge=300, le=2_592_000, description="Each session ends after that time."
+    )
+    allow_plain_sessions: bool = Field(
+        False, description="Allow log-ins from other machines without TLS."
+    )
+
+    @property
+    def session_policy(self) -> SessionPolicy:
+        return SessionPolicy(
+            timedelta(seconds=self.session_idle_s),
+            timedelta(seconds=self.session_lifetime_s),
+            self.allow_plain_sessions,
+        )
 
     @model_validator(mode="after")
     def _has_good_peppers(self) -> Self:

@@ -52,6 +52,7 @@ from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.services.membership import PortfolioService
 from app.scoring.api import routes as scoring
 from app.security.api import key_routes as keys
+from app.security.api import session_routes as sessions
 from app.security.api.authentication import AuthenticationMiddleware
 from app.signals.api import routes as signals
 from app.trading.api import routes as portfolio_safety
@@ -81,6 +82,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     configuration.router,
     jobs.router,
     keys.router,
+    sessions.router,
     system.router,
 )
 # Response headers that a page of an allowed origin may read.

@@ -32,6 +32,9 @@ class OpenAuthenticator:
     def identify(self, token: str, peer: str | None) -> None:
         del token, peer
 
+    def identify_session(self, token: str, peer: str | None, *, is_protected: bool) -> None:
+        del token, peer, is_protected
+
     def watch(
         self, principal: Principal, on_end: Callable[[], None]
     ) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Authenticates every request before anything answers it: key, local caller or anonymous."""
+"""Authenticates every request before anything answers it: key, session, local or anonymous."""
 
 import re
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.foundation.http.permissions import AUTHENTICATOR, BLOCKED_S, PRINCIPAL, Authenticator
 from app.foundation.principals import ANONYMOUS, LOCAL, LOCAL_READER, Principal
+from app.security.api.cookies import is_encrypted, read_session_cookie
 from app.security.domain.addresses import is_loopback, site_of
 from app.security.domain.failures import FailureCounter
 from app.security.domain.keys import BRAND
@@ -50,12 +51,18 @@ class AuthenticationMiddleware:
     def _authenticate(self, scope: Scope) -> Principal:
         authenticator: Authenticator | None = scope["state"].get(AUTHENTICATOR)
         peer = peer_of(scope)
-        tokens, is_forwarded = _read_headers(scope)
+        tokens, is_forwarded, cookies = _read_headers(scope)
         is_local = is_loopback(peer) and not is_forwarded
         if authenticator is None:  # the service does not know its keys yet
             return LOCAL_READER if is_local else ANONYMOUS
         has_key_in_query = bool(scope["query_string"]) and is_key_in_query(scope["query_string"])
         if not tokens and not has_key_in_query:
+            token = None if not cookies else read_session_cookie(scope, cookies)
+            if token is not None:
+                is_protected = is_local or is_encrypted(scope)
+                principal = authenticator.identify_session(token, peer, is_protected=is_protected)
+                if principal is not None:
+                    return principal
             if authenticator.is_open and is_local:
                 return LOCAL
         elif len(tokens) == 1 and not has_key_in_query:
@@ -90,9 +97,16 @@ def is_key_in_query(query: bytes) -> bool:
     return _KEY_IN_QUERY.search(text) is not None
 
 
-def _read_headers(scope: Scope) -> tuple[set[str], bool]:
-    """Distinct credentials of a request, and whether a proxy has forwarded it."""
+def is_local_caller(scope: Scope) -> bool:
+    """True for a loopback peer whose request no proxy has forwarded."""
+    _, is_forwarded, _ = _read_headers(scope)
+    return is_loopback(peer_of(scope)) and not is_forwarded
+
+
+def _read_headers(scope: Scope) -> tuple[set[str], bool, list[bytes]]:
+    """Distinct credentials of a request, whether a proxy has forwarded it, and its cookies."""
     tokens: set[str] = set()
+    cookies: list[bytes] = []
     is_forwarded = False
     for name, value in scope["headers"]:
         if name == b"authorization":
@@ -103,4 +117,6 @@ def _read_headers(scope: Scope) -> tuple[set[str], bool]:
             tokens.add(value.strip().decode("latin-1"))
         elif name.startswith(_FORWARDED_PREFIX) or name in _FORWARDING:
             is_forwarded = True
-    return tokens, is_forwarded
+        elif name == b"cookie":
+            cookies.append(value)
+    return tokens, is_forwarded, cookies

@@ -37,8 +37,8 @@ async def test_the_first_user_ends_the_open_mode_and_writes_the_local_key(
     assert not second.has_local_key
     found = await desk.users.list()
     assert [(one.name, one.role, one.scopes) for one in found] == [
-        ("ana", Role.OPERATOR, {Scope.LIVE}),
-        ("bob", Role.VIEWER, set()),
+        ("ana", Role.OPERATOR, frozenset({Scope.LIVE})),
+        ("bob", Role.VIEWER, frozenset()),
     ]
     assert PASSWORD not in repr(found)
     assert found[0].password_hash.startswith("$argon2id$")
