@@ -36,6 +36,8 @@ READS: dict[str, Any] = {
 # The first key or user ends the open mode of the service: tests/security has them.
 CALLERS = (
     *("POST /keys", "POST /keys/{key_id}/rotate", "DELETE /keys/{key_id}"),
+    *("POST /users", "PATCH /users/{user_id}", "PUT /users/{user_id}/password"),
+    "PUT /users/me/password",
     *("POST /sessions", "DELETE /sessions/current", "DELETE /sessions/{session_id}"),
 )
 SWITCH = {"enabled": False, "reason": "a halt"}

@@ -139,6 +139,12 @@ public    POST    {}/sessions
 any       GET     {}/sessions
 any       DELETE  {}/sessions/current
 any       DELETE  {}/sessions/{session_id}
+any       GET     {}/users/me
+any       PUT     {}/users/me/password
+admin     GET     {}/users
+admin     POST    {}/users
+admin     PATCH   {}/users/{user_id}
+admin     PUT     {}/users/{user_id}/password
 viewer    GET     {}/health
 viewer    GET     {}/status
 operator  POST    {}/initialize-sample-data
