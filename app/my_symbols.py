@@ -51,6 +51,7 @@ from app.scoring.domain.board import Board, Card
 from app.scoring.services.service import Scoring
 from app.security.services.audit import SecurityAudit
 from app.security.services.keys import ApiKeyService
+from app.security.services.sessions import SessionService
 from app.security.services.users import UserService
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
@@ -97,6 +98,7 @@ class MySymbolsServiceV2:
     users: UserService
     security_audit: SecurityAudit
     audit_log: AuditLog
+    sessions: SessionService
     jobs: JobService
     retention: Retention
     signals: SignalService

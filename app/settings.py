@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum, StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,7 @@ from app.foundation.http.certificate import CertificateFiles
 from app.foundation.http.stream_slots import STREAMS_PER_PRINCIPAL
 from app.foundation.sql.engines import DatabaseOptions
 from app.security.domain.keys import MAX_PEPPERS, pepper_fault, split_peppers
+from app.security.domain.people import SessionPolicy
 from app.security.domain.rate_limits import RateLimits
 from app.security.domain.sealing import sealing_key_fault, split_sealing_keys
 from app.security.services.peppers import NEW_PEPPER
@@ -245,7 +247,7 @@ class NotificationVariables(_Part):
 
 
 class SecurityVariables(_Part):
-    """API keys and stored secrets."""
+    """API keys, sessions and stored secrets."""
 
     pepper: SecretStr | None = Field(
         None,
@@ -291,6 +293,24 @@ class SecurityVariables(_Part):
             return split_sealing_keys(self.sealing_keys_file.read_text(encoding="utf-8"))
         keys = self.sealing_keys
         return () if keys is None else split_sealing_keys(keys.get_secret_value())
+
+    session_idle_s: int = Field(
+        1_800, ge=60, le=86_400, description="An unused session ends after that time."
+    )
+    session_lifetime_s: int = Field(
+        43_200, ge=300, le=2_592_000, description="Each session ends after that time."
+    )
+    allow_plain_sessions: bool = Field(
+        False, description="Allow log-ins from other machines without TLS."
+    )
+
+    @property
+    def session_policy(self) -> SessionPolicy:
+        return SessionPolicy(
+            timedelta(seconds=self.session_idle_s),
+            timedelta(seconds=self.session_lifetime_s),
+            self.allow_plain_sessions,
+        )
 
     @model_validator(mode="after")
     def _has_good_peppers(self) -> Self:

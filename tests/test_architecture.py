@@ -294,8 +294,8 @@ PURE = {
     "base64",
     "bisect", "collections", "collections.abc", "contextlib", "csv", "dataclasses", "datetime",
     "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "hmac", "importlib", "io",
-    "ipaddress", "itertools", "json", "math", "operator", "re", "statistics", "types", "typing", "unicodedata",
-    "numpy", "numpy.typing", "scipy.special", "weakref", "zlib",
+    "ipaddress", "itertools", "json", "math", "operator", "re", "statistics", "types", "typing",
+    "unicodedata", "numpy", "numpy.typing", "scipy.special", "weakref", "zlib",
 }  # fmt: skip
 FOUNDATION = {
     "clock", "data_status", "decimal_math", "errors", "events", "hash_chain", "jobs", "principals",

@@ -423,7 +423,7 @@ def _operations() -> set[str]:
 def _named_operations(text: str) -> set[str]:
     return {
         f"{method} {PREFIX}{path}"
-        for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^`]*)`", text)
+        for method, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`]*)`", text)
     }
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 from alembic import op
 
 revision = "0203"
-down_revision = "0201"
+down_revision = "0202"
 branch_labels = None
 depends_on = None
 

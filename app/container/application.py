@@ -55,12 +55,14 @@ from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.services.membership import PortfolioService
 from app.scoring.api import routes as scoring
 from app.security.api import key_routes as keys
+from app.security.api import session_routes as sessions
+from app.security.api import user_routes as users
 from app.security.api.authentication import AuthenticationMiddleware
 from app.security.api.client_address import ClientAddressMiddleware
 from app.security.api.rate_limiting import RateLimitMiddleware
+from app.security.api.refusals import RefusalAuditMiddleware
 from app.security.domain.rate_limits import RateLimits
 from app.security.services.rate_limiter import RateLimiter
-from app.security.api.refusals import RefusalAuditMiddleware
 from app.signals.api import routes as signals
 from app.trading.api import routes as portfolio_safety
 
@@ -90,6 +92,8 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     jobs.router,
     keys.router,
     audit.router,
+    sessions.router,
+    users.router,
     system.router,
 )
 # Response headers that a page of an allowed origin may read.
@@ -197,7 +201,7 @@ def _operation_id(route: APIRoute) -> str:
 def _cors(origins: Sequence[str]) -> dict[str, Any]:
     return {
         "allow_origins": list(origins),
-        "allow_methods": ["GET", "POST", "PUT", "DELETE"],
+        "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
         "allow_headers": [
             *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"),
             *("Prefer", "X-API-Key"),

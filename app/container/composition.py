@@ -69,6 +69,7 @@ from app.security.services.peppers import PepperStore
 from app.security.services.sealed_store import SealedStore
 from app.security.services.sealing import SecretSealer
 from app.security.services.session_ring import SessionRing
+from app.security.services.sessions import SessionService
 from app.security.services.users import UserService
 from app.settings import Settings
 from app.signals.services.actions import SignalActions, SignalProposalExecutor
@@ -156,6 +157,7 @@ def compose(
         database, utc_now, new_id, idempotency, _notifiers(settings, secrets, runtime), secrets
     )
     keys = key_service(settings, database, idempotency, runtime)
+    users = user_service(keys)
     job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
     security_audit = SecurityAudit(database, utc_now)
     return MySymbolsServiceV2(
@@ -197,7 +199,8 @@ def compose(
         stream=stream,
         notifications=notifications,
         keys=keys,
-        users=user_service(keys),
+        users=users,
+        sessions=SessionService(users, runtime.monotonic),
         security_audit=security_audit,
         audit_log=AuditLog(database),
         jobs=job_service,
@@ -231,7 +234,7 @@ def key_service(
     url, directory = settings.database.url, settings.security.directory
     peppers = PepperStore(settings.security.pepper_list, key_file(url, "pepper"))
     local = key_file(url, "local") if directory is None else directory / LOCAL_KEY_FILE
-    people = SessionRing(database, runtime.now, peppers)
+    people = SessionRing(database, runtime.now, peppers, settings.security.session_policy)
     ring = KeyRing(database, runtime.now, peppers, runtime.new_id, people)
     return ApiKeyService(database, runtime.now, runtime.new_id, idempotency, peppers, ring, local)
 

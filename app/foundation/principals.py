@@ -94,22 +94,24 @@ LOCAL_READER: Final = Principal(PrincipalKind.LOCAL, "local", Role.VIEWER)
 class Permission:
     """Demand of an operation: a least role, or a scope that grants it alone.
 
-    Without a role the operation is open to everyone. `is_live` marks an operation that moves real
-    money: it needs the scope `live` in addition, whatever the role.
+    Without a role the operation is open to everyone, or with `needs_principal` to every caller with
+    a credential. `is_live` marks an operation that moves real money: it needs the scope `live` in
+    addition, whatever the role.
     """
 
     role: Role | None
     scope: Scope | None = None
     is_live: bool = False
+    needs_principal: bool = False
 
     @property
     def is_public(self) -> bool:
-        return self.role is None
+        return self.role is None and not self.needs_principal
 
     def allows(self, principal: Principal) -> bool:
         """True if `principal` may carry the operation out."""
         if self.role is None:
-            return True
+            return self.is_public or principal.kind is not PrincipalKind.ANONYMOUS
         if self.is_live and Scope.LIVE not in principal.scopes:
             return False
         if self.scope is not None and self.scope in principal.scopes:
@@ -119,10 +121,11 @@ class Permission:
     def describe(self) -> str:
         """The demand in words: `role trader or scope signals`."""
         if self.role is None:
-            return "nothing"
+            return "nothing" if self.is_public else "a credential"
         scope = "" if self.scope is None else f" or scope {self.scope.value}"
         live = f" and scope {Scope.LIVE.value}" if self.is_live else ""
         return f"role {self.role.value}{scope}{live}"
 
 
 PUBLIC: Final = Permission(None)
+AUTHENTICATED: Final = Permission(None, needs_principal=True)

@@ -36,6 +36,9 @@ class OpenAuthenticator:
         del token, peer
         return "unknown", "anonymous"
 
+    def identify_session(self, token: str, peer: str | None, *, is_protected: bool) -> None:
+        del token, peer, is_protected
+
     def watch(
         self, principal: Principal, on_end: Callable[[], None]
     ) -> AbstractContextManager[None]:

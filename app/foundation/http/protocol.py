@@ -24,6 +24,7 @@ STATUS_OF_CODE: Final[Mapping[Code, int]] = {
     Code.BAD_REQUEST: 400,
     Code.UNAUTHENTICATED: 401,
     Code.FORBIDDEN: 403,
+    Code.CSRF_REFUSED: 403,
     Code.NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
     Code.PAYLOAD_TOO_LARGE: 413,

@@ -1,4 +1,4 @@
-"""Authenticates every request before anything answers it: key, local caller or anonymous."""
+"""Authenticates every request before anything answers it: key, session, local or anonymous."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,8 @@ from app.foundation.http.permissions import (
     Authenticator,
 )
 from app.foundation.principals import ANONYMOUS, LOCAL, LOCAL_READER, Principal
-from app.security.api.client_address import CLIENT_ADDRESS, is_forwarding
+from app.security.api.client_address import client_of_request, is_forwarding
+from app.security.api.cookies import is_encrypted, read_session_cookie
 from app.security.domain.addresses import ClientAddress, is_loopback, site_of
 from app.security.domain.failures import FailureCounter
 from app.security.domain.keys import BRAND
@@ -55,14 +56,22 @@ class AuthenticationMiddleware:
 
     def _authenticate(self, scope: Scope) -> Principal:
         authenticator: Authenticator | None = scope["state"].get(AUTHENTICATOR)
-        client: ClientAddress = scope["state"][CLIENT_ADDRESS]
-        tokens, is_forwarded = _read_headers(scope)
+        client = client_of_request(scope)
+        tokens, is_forwarded, cookies = _read_headers(scope)
         # A proxy on this machine makes every peer a local one: its headers tell that it is there.
         is_local = is_loopback(client.proven) and not is_forwarded
         if authenticator is None:  # the service does not know its keys yet
             return LOCAL_READER if is_local else ANONYMOUS
         has_key_in_query = bool(scope["query_string"]) and is_key_in_query(scope["query_string"])
         if not tokens and not has_key_in_query:
+            session = None if not cookies else read_session_cookie(scope, cookies)
+            if session is not None:
+                is_protected = is_local or is_encrypted(scope)
+                principal = authenticator.identify_session(
+                    session, client.proven, is_protected=is_protected
+                )
+                if principal is not None:
+                    return principal
             if authenticator.is_open and is_local:
                 return LOCAL
         elif len(tokens) == 1 and not has_key_in_query:
@@ -97,9 +106,16 @@ def is_key_in_query(query: bytes) -> bool:
     return _KEY_IN_QUERY.search(text) is not None
 
 
-def _read_headers(scope: Scope) -> tuple[set[str], bool]:
-    """Distinct credentials of a request, and whether a proxy has forwarded it."""
+def is_local_caller(scope: Scope) -> bool:
+    """True for a caller on this machine whose request no proxy has forwarded."""
+    _, is_forwarded, _ = _read_headers(scope)
+    return is_loopback(client_of_request(scope).proven) and not is_forwarded
+
+
+def _read_headers(scope: Scope) -> tuple[set[str], bool, list[bytes]]:
+    """Distinct credentials of a request, whether a proxy has forwarded it, and its cookies."""
     tokens: set[str] = set()
+    cookies: list[bytes] = []
     is_forwarded = False
     for name, value in scope["headers"]:
         if name == b"authorization":
@@ -110,4 +126,6 @@ def _read_headers(scope: Scope) -> tuple[set[str], bool]:
             tokens.add(value.strip().decode("latin-1"))
         elif is_forwarding(name):
             is_forwarded = True
-    return tokens, is_forwarded
+        elif name == b"cookie":
+            cookies.append(value)
+    return tokens, is_forwarded, cookies

@@ -43,4 +43,6 @@ def _note(scope: Scope, status: int) -> None:
         return
     client: ClientAddress | None = state.get(CLIENT_ADDRESS)
     code = state.get("problem_code") or _CODES[status]
-    audit.note_refusal(principal_of(scope).actor, site_of(None if client is None else client.counted), code)
+    audit.note_refusal(
+        principal_of(scope).actor, site_of(None if client is None else client.counted), code
+    )

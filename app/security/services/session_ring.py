@@ -72,7 +72,12 @@ class SessionRing:
         session = self._by_id.get(session_id)
         return session if session is not None and self.is_live(session) else None
 
+    def live_sessions(self) -> tuple[Session, ...]:
+        """Live sessions, the oldest first."""
+        return tuple(session for session in self._by_id.values() if self.is_live(session))
+
     def is_live(self, session: Session) -> bool:
+        """True if neither its end nor its idle time has passed."""
         return session.is_live(self.clock(), self.last_use(session), self.policy.idle)
 
     def last_use(self, session: Session) -> datetime:
@@ -80,6 +85,7 @@ class SessionRing:
         return max(session.last_used_at, self._last_use.get(session.id, session.last_used_at))
 
     def note_use(self, session: Session) -> None:
+        """Counts the idle time from now."""
         now = self.clock()
         self._last_use[session.id] = now
         if now - self._stored.get(session.id, session.last_used_at) >= STORE_INTERVAL:

@@ -71,6 +71,8 @@ sessions = Table(
     ForeignKeyConstraint(["user_id"], ["users.id"]),
     ForeignKeyConstraint(["key_id"], ["api_keys.id"]),
     CheckConstraint("(user_id IS NULL) <> (key_id IS NULL)", name="has_one_owner"),
+)
+
 security_anchors = Table(
     "security_anchors",
     metadata,
