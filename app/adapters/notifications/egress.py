@@ -183,7 +183,7 @@ class PinnedHttp:
 
     egress: Egress
     session: aiohttp.ClientSession
-    url: str
+    url: str = field(repr=False)
 
     async def post(self, body: bytes, headers: dict[str, str] | None = None) -> None:
         """Raises UnavailableError for anything but success."""
