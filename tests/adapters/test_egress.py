@@ -353,8 +353,9 @@ async def test_S11_a_receiver_without_a_whole_head_is_a_failure_in_time(
         hook = WebhookNotifier(
             lambda: 0, Egress(allow_private=True, resolve=resolve, timeout_s=0.3)
         )
-        with pytest.raises(UnavailableError, match="no answer in time"):
-            await hook.send(channel(url), DELIVERY)
+        async with asyncio.timeout(30):
+            with pytest.raises(UnavailableError, match="no answer in time"):
+                await hook.send(channel(url), DELIVERY)
     finally:
         server.close()
 
