@@ -2,14 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from annotated_types import Gt
 from pydantic import (
@@ -19,6 +21,7 @@ from pydantic import (
     IPvAnyNetwork,
     SecretStr,
     StringConstraints,
+    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -76,8 +79,8 @@ class KucoinVariables(_Part):
     @model_validator(mode="after")
     def _known_scheme(self) -> Self:
         parts = urlsplit(self.base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("base_url must be an http or https address")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+            raise ValueError("base_url must be an http or https address without user and password")
         return self
 
     @property
@@ -103,6 +106,7 @@ class DatabaseVariables(_Part):
 
     url: str = Field(
         "sqlite+aiosqlite:///var/my-symbols.sqlite3",
+        repr=False,  # it may hold a password
         description="Address of the database, such as postgresql+asyncpg://user:password@host/name.",
     )
     pool_size: int = Field(10, ge=1, le=200, description="Number of pooled connections.")
@@ -164,6 +168,13 @@ class ReferenceVariables(_Part):
         if self.exchange != "none" and find_spec("ccxt") is None:
             raise ValueError("another exchange needs: pip install 'my-symbols[reference]'")
         return self
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_password(cls, base_url: str | None) -> str | None:
+        if base_url is not None and "@" in urlsplit(base_url).netloc:
+            raise ValueError("base_url must be an address without user and password")
+        return base_url
 
     @model_validator(mode="after")
     def _times_out_before_the_next_poll(self) -> Self:
@@ -457,6 +468,35 @@ class Settings(BaseSettings):
         if unknown:
             raise ValueError("unknown variables: " + ", ".join(unknown))
         return values
+
+
+def secret_values(settings: Settings) -> list[str]:
+    """Returns every secret of the settings, in each form that an output could contain.
+
+    These are all SecretStr fields, with each part of a list; the contents of their files; and the
+    passwords of addresses. A file that has gone since the start is left out.
+    """
+    return list(dict.fromkeys(text for text in _secrets_of(settings) if text))
+
+
+def _secrets_of(part: BaseModel) -> Iterator[str]:
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, BaseModel):
+            yield from _secrets_of(value)
+        elif isinstance(value, SecretStr):
+            yield from _forms_of(value.get_secret_value())
+        elif isinstance(value, Path) and name.removesuffix("_file") in type(part).model_fields:
+            with suppress(OSError, ValueError):
+                yield from _forms_of(value.read_text(encoding="utf-8"))
+        elif isinstance(value, str) and "://" in value:
+            password = urlsplit(value).password or ""
+            yield from (password, unquote(password))
+
+
+def _forms_of(text: str) -> Iterator[str]:
+    yield text.strip()
+    yield from re.split(r"[,\s]+", text.strip())
 
 
 def known_variables() -> dict[str, str]:

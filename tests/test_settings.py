@@ -62,6 +62,8 @@ def test_G05_a_misspelt_variable_refuses_to_start_and_is_named(
     ("variable", "value"),
     [
         ("MYSYMBOLS_KUCOIN__BASE_URL", "ftp://x"),
+        ("MYSYMBOLS_KUCOIN__BASE_URL", "https://user:password@x"),
+        ("MYSYMBOLS_REFERENCE__BASE_URL", "https://user:password@x"),
         ("MYSYMBOLS_KUCOIN__READ_TIMEOUT_S", "0"),
         ("MYSYMBOLS_HTTP__PORT", "70000"),
         ("MYSYMBOLS_LOG__LEVEL", "loud"),

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random  # noqa: TID251  # source of randomness of the program
 from socket import gethostname
 from typing import Final
@@ -204,7 +204,7 @@ class Services:
     supervisor: Supervisor
     mode: CurrentMode
     versions: StateVersionSource
-    cursor_secret: bytes
+    cursor_secret: bytes = field(repr=False)
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol
 
@@ -102,8 +102,8 @@ class ChannelDraft:
 
     name: str
     kind: ChannelKind
-    url: str | None
-    secret: str | None
+    url: str | None = field(repr=False)
+    secret: str | None = field(repr=False)
     kinds: tuple[NotificationKind, ...]
     enabled: bool
 

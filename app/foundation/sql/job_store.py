@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ _OPTIONS: Final = {"host": "host", "port": "port", "ssl": "sslmode", "passfile":
 class JobStore:
     """Address in the form of synchronous drivers; `engine` is set for SQLite only."""
 
-    url: str
+    url: str = field(repr=False)  # it may hold a password
     engine: Engine | None
     is_shared: bool  # several processes may use it at once
     errors: tuple[type[Exception], ...] = (SQLAlchemyError,)  # raised while it is unavailable

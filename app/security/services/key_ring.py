@@ -68,7 +68,9 @@ class KeyRing:
     _watches: set[_Watch] = field(default_factory=set, init=False)
     _used: dict[str, datetime] = field(default_factory=dict, init=False)  # to be stored, by id
     _stored_use: dict[str, datetime] = field(default_factory=dict, init=False)
-    _tokens: dict[str, str] = field(default_factory=dict, init=False)  # to be hashed anew, by id
+    _tokens: dict[str, str] = field(
+        default_factory=dict, init=False, repr=False
+    )  # to be hashed anew, by id
 
     @property
     def is_open(self) -> bool:

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -55,7 +55,7 @@ class IssuedKey:
     """New key with its text, which is shown once; `has_local_key`: the file was written too."""
 
     key: ApiKey
-    token: str
+    token: str = field(repr=False)
     has_local_key: bool = False
 
 

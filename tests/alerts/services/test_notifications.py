@@ -191,6 +191,45 @@ async def test_S12_each_event_arrives_once_in_order_and_signed(office: Office) -
     assert await office.states() == [DeliveryState.DELIVERED] * 5
 
 
+@SQLITE
+async def test_S11_a_failure_is_recorded_and_the_answer_is_not(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An answer that refuses, and a name that leads inside since the channel was created."""
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=418, text="canary-answer", headers={"X-Answer": "canary-answer"})
+
+    async def lead_inside(host: str, port: int) -> list[str]:
+        return ["10.0.0.1"]
+
+    app = web.Application()
+    app.router.add_post("/hook", refuse)
+    async with TestServer(app) as server:
+        channel_id = await office.channel("desk", f"http://127.0.0.1:{server.port}/hook")
+        await office.publish(change(1))
+        await office.work()
+        (failed,) = await office.notifications.log(None, 9)
+        assert (failed.state, failed.attempts) == (DeliveryState.PENDING, 1)
+        assert failed.error == "receiver_unavailable: answered 418"
+        assert "canary-answer" not in repr(failed) + capsys.readouterr().out
+        way = WebhookNotifier(lambda: 0, Egress(resolve=lead_inside))
+        office.notifiers = by_kind([DecryptingNotifier(way, office.vault)])
+        draft = ChannelDraft(
+            "desk", ChannelKind.WEBHOOK, "https://hooks.example.com/", None,
+            tuple(NotificationKind), enabled=True,
+        )  # fmt: skip
+        await office.notifications.update_channel(
+            channel_id, draft, WHO, lambda _: StoredResponse(200, {}, b"")
+        )
+        office.now = failed.next_attempt_at or office.now
+        await office.work(office.another())
+    (refused,) = await office.notifications.log(None, 9)
+    assert refused.attempts == 2
+    assert str(refused.error).startswith("webhook_url_forbidden: ")
+    assert "10.0.0.1" not in str(refused.error)
+
+
 async def test_U08_a_receiver_that_was_away_for_an_hour_gets_everything_in_order(
     office: Office,
 ) -> None:

@@ -1,6 +1,6 @@
 """Limits of the stream, and the events and actions of its state machines."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from yarl import URL
@@ -54,7 +54,7 @@ class StreamLimits:
 class StreamTicket:
     """Endpoint, token and ping interval from bullet-public, for one connection."""
 
-    token: str
+    token: str = field(repr=False)
     endpoint: str
     ping_interval_s: float
     ping_timeout_s: float
