@@ -1,7 +1,7 @@
 """Tables of users and their sessions.
 
 Revision ID: 0203
-Revises: 0201
+Revises: 0202
 """
 
 import sqlalchemy as sa

@@ -32,8 +32,8 @@ PINNED = {
     "0200_initial.py": "4956302882e0f7f7",
     "0200_initial.sqlite.sql": "1290f70e6b5c1e60",
     "0201_api_keys.py": "8b7297f01cda0bbe",
-    "0203_people.py": "3647bd2e74147274",
     "0202_security_events.py": "ad420a4e8fa128f9",
+    "0203_people.py": "714c9b7aa731e191",
 }
 
 # What PostgreSQL knows of a schema, one line each.
