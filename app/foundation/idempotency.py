@@ -45,7 +45,8 @@ class Command:
     """Author and conditions of a change.
 
     `actor` is the authenticated principal; idempotency keys belong to it. `note` is the person that
-    the request names, which nothing verifies.
+    the request names, which nothing verifies. `is_unkeyed` marks a request without an idempotency
+    key: the same request again is another change.
     """
 
     actor: str
@@ -53,6 +54,7 @@ class Command:
     if_match: int | None = None  # the version that the caller decided on
     idempotency_key: IdempotencyKey | None = None
     note: str | None = None
+    is_unkeyed: bool = False
 
     @property
     def author(self) -> str:

@@ -42,8 +42,9 @@ def new_sealing_key() -> str:
 class SecretSealer:
     """Seals texts with the first key and opens them with any.
 
-    Without `keys` they are read from `file` at each use, so that a changed file needs no restart;
-    `may_create` lets the first sealed text create that file, readable by its owner only.
+    Without `keys` they are read from `file` at each use, so that a changed file needs no restart.
+    With `may_create` the file is the service's own: the first sealed text creates it, and only its
+    owner may read it.
     """
 
     keys: tuple[str, ...] = field(default=(), repr=False)
@@ -92,7 +93,7 @@ class SecretSealer:
         if self.keys or self.file is None:
             return tuple(map(SealingKey, self.keys))
         try:
-            text = read_secret(self.file)
+            text = read_secret(self.file) if self.may_create else _read(self.file)
         except (OSError, ValueError):
             raise sealing_key_missing(f"The key file {self.file.name} cannot be read") from None
         keys = () if text is None else split_sealing_keys(text)
@@ -111,4 +112,12 @@ class SecretSealer:
             except InvalidToken:
                 continue
             return key
+        return None
+
+
+def _read(path: Path) -> str | None:
+    """Content of an operator's file, whose permissions stay; None if it does not exist."""
+    try:
+        return path.read_text(encoding="ascii")
+    except FileNotFoundError:
         return None

@@ -1,5 +1,6 @@
 """Sealed secrets of a real database: counts, rotation in batches, and the check at the start."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from app.security.domain.sealing import SealingKey, sealing_key_fault
 from app.security.services.peppers import UnsafeStartError
 from app.security.services.sealed_store import NOT_SEALED, UNKNOWN_KEY, SealedStore
 from app.security.services.sealing import SealingKeyError, SecretSealer, new_sealing_key
+from app.security.storage.sealed_columns import SealedColumnRepository
 from tests.alerts.services.test_channel_vault import keyed
 from tests.alerts.services.test_notifications import SECRET, Office
 
@@ -222,6 +224,33 @@ def test_a_sealing_key_is_random_and_shows_its_id_only() -> None:
     assert len(key.id) == 8
     assert OLD not in repr(key) + repr(SecretSealer((OLD,)))
     assert key.id != SealingKey(NEW).id
+
+
+async def test_writers_of_a_batch_wait_for_the_rotation_of_their_rows(database: Database) -> None:
+    await fill(database, 1, OLD)
+    change = notification_channels.update().values(url="changed beside it")
+
+    async def write() -> None:
+        async with database.write() as unit:
+            await unit.connection.execute(change)
+
+    async with database.write() as unit:
+        await unit.get(SealedColumnRepository).page(SEALED[0], lock=True)
+        writing = asyncio.create_task(write())
+        await asyncio.sleep(0.3)
+        assert not writing.done()
+    await writing
+    assert [row[3] for row in await rows(database)] == ["changed beside it"]
+
+
+def test_permissions_of_an_own_key_file_are_narrowed_and_others_stay(tmp_path: Path) -> None:
+    for may_create, mode in ((True, 0o600), (False, 0o640)):
+        file = tmp_path / f"{mode:o}"
+        file.write_text(OLD)
+        file.chmod(0o640)
+        sealer = SecretSealer(file=file, may_create=may_create)
+        assert sealer.open(sealer.seal("text")) == "text"
+        assert file.stat().st_mode & 0o777 == mode
 
 
 def test_a_named_key_file_is_never_created(tmp_path: Path) -> None:
