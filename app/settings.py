@@ -255,6 +255,9 @@ class SecurityVariables(_Part):
     allow_plain_sessions: bool = Field(
         False, description="Allow log-ins from other machines without TLS."
     )
+    four_eyes: bool = Field(
+        False, description="Refuse that a caller approves the proposal of its own signal."
+    )
 
     @property
     def session_policy(self) -> SessionPolicy:

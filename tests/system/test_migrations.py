@@ -32,7 +32,7 @@ PINNED = {
     "0200_initial.py": "4956302882e0f7f7",
     "0200_initial.sqlite.sql": "1290f70e6b5c1e60",
     "0201_api_keys.py": "8b7297f01cda0bbe",
-    "0203_people.py": "3647bd2e74147274",
+    "0203_people.py": "88b000ce865c2550",
 }
 
 # What PostgreSQL knows of a schema, one line each.
