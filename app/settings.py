@@ -354,6 +354,8 @@ class Settings(BaseSettings):
             self.notifications.allow_private_addresses,
             self.notifications.key_list,
             self.security.pepper_list,
+            self.security.session_policy,
+            self.security.four_eyes,
             self.feed.mode,  # age limits follow it
         )
         return hashlib.sha256(repr(shared_settings).encode()).hexdigest()[:12]
