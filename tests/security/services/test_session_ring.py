@@ -226,6 +226,33 @@ async def test_a_log_in_that_a_change_overtakes_is_refused(
 
 
 @ON_SQLITE
+async def test_a_slow_load_does_not_hide_a_new_session(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = KeyDesk(database)
+    await desk.person("ana", Role.ADMIN)
+    slow, has_read, goes_on = KeyDesk(database).ring, asyncio.Event(), asyncio.Event()
+    read_all = SessionRepository.all
+
+    async def paused(self: SessionRepository) -> Any:
+        found = await read_all(self)
+        if not has_read.is_set():
+            has_read.set()
+            await goes_on.wait()
+        return found
+
+    monkeypatch.setattr(SessionRepository, "all", paused)
+    first = asyncio.ensure_future(slow.load())
+    await has_read.wait()
+    issued = await desk.log_in("ana")
+    second = asyncio.ensure_future(slow.load())
+    await asyncio.sleep(0.1)
+    goes_on.set()
+    await asyncio.gather(first, second)
+    assert slow.identify_session(issued.token, PEER, is_protected=True) == issued.principal
+
+
+@ON_SQLITE
 async def test_the_settings_reach_sessions_and_proposals(database_url: str) -> None:
     security = SecurityVariables(
         session_idle_s=60, session_lifetime_s=300, allow_plain_sessions=True, four_eyes=True
