@@ -314,6 +314,9 @@ class SecurityVariables(_Part):
     allow_plain_sessions: bool = Field(
         False, description="Allow log-ins from other machines without TLS."
     )
+    four_eyes: bool = Field(
+        False, description="Refuse that a caller approves the proposal of its own signal."
+    )
 
     @property
     def session_policy(self) -> SessionPolicy:
@@ -457,6 +460,8 @@ class Settings(BaseSettings):
             # A changed file needs no restart, so processes may have read different ones.
             () if self.security.sealing_keys_file else self.security.sealing_key_list,
             self.security.pepper_list,
+            self.security.session_policy,
+            self.security.four_eyes,
             self.feed.mode,  # age limits follow it
         )
         return hashlib.sha256(repr(shared_settings).encode()).hexdigest()[:12]

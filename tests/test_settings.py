@@ -12,6 +12,7 @@ from app.settings import (
     KucoinVariables,
     NotificationVariables,
     ProcessRole,
+    SecurityVariables,
     Settings,
     known_variables,
     unknown_variables,
@@ -120,8 +121,10 @@ def test_G09_the_digest_covers_shared_settings_and_reveals_no_secret() -> None:
     away = Settings(kucoin=KucoinVariables(base_url="http://127.0.0.1:8100"))
     private = Settings(notifications=NotificationVariables(allow_private_addresses=True))
     polled = Settings(feed=FeedVariables(mode="poll"))
-    digests = {one.digest for one in (plain, secret, away, private, polled)}
-    assert len(digests) == 5
+    watched = Settings(security=SecurityVariables(four_eyes=True))
+    short = Settings(security=SecurityVariables(session_idle_s=60))
+    digests = {one.digest for one in (plain, secret, away, private, polled, watched, short)}
+    assert len(digests) == 7
     assert not any("hush" in digest or len(digest) != 12 for digest in digests)
 
 

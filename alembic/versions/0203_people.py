@@ -1,4 +1,4 @@
-"""Tables of users and their sessions.
+"""Tables of users and their sessions, and the callers behind signals and proposals.
 
 Revision ID: 0203
 Revises: 0202
@@ -53,8 +53,12 @@ def upgrade() -> None:
             "(user_id IS NULL) <> (key_id IS NULL)", name=op.f("ck_sessions_has_one_owner")
         ),
     )
+    op.add_column("signals", sa.Column("posted_by", sa.String(128)))
+    op.add_column("proposals", sa.Column("proposed_by", sa.String(128)))
 
 
 def downgrade() -> None:
+    op.drop_column("proposals", "proposed_by")
+    op.drop_column("signals", "posted_by")
     op.drop_table("sessions")
     op.drop_table("users")

@@ -169,7 +169,14 @@ def compose(
         rebalancing=rebalancing,
         replacement=ReplacementService(database, context, idempotency, recorder, new_id),
         proposals=ProposalService(
-            database, utc_now, idempotency, rebalancing, portfolio, executors, elapsed
+            database,
+            utc_now,
+            idempotency,
+            rebalancing,
+            portfolio,
+            executors,
+            elapsed,
+            needs_four_eyes=settings.security.four_eyes,
         ),
         performance=performance,
         performance_marks=ValuationSnapshots(performance),

@@ -27,7 +27,7 @@ class Ended:
         return json.loads(self.out)
 
 
-def here(*arguments: str, given: str | None = None, **variables: str) -> Ended:
+def here(*arguments: str, given: str | bytes | None = None, **variables: str) -> Ended:
     """The command in this process: `given` on standard input, `variables` in its environment."""
     result = CliRunner().invoke(
         application, arguments, given, {"COLUMNS": "200", **variables}, prog_name="my-symbols"

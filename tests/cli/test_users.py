@@ -66,6 +66,12 @@ def test_a_wrong_option_is_wrong_usage(room: Path, arguments: tuple[str, ...]) -
     assert not (room / "var").exists()
 
 
+def test_a_password_is_text(room: Path) -> None:
+    refused = here("users", "add", "ana", "--role", "admin", given=b"violet harbor \xff 71 kites\n")
+    assert (refused.code, "UTF-8" in refused.err) == (ExitCode.USAGE, True)
+    assert not (room / "var").exists()
+
+
 def test_a_weak_password_is_refused_without_an_echo(room: Path) -> None:
     del room
     refused = here("users", "add", "ana", "--role", "admin", given="Password1234")

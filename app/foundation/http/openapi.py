@@ -76,6 +76,12 @@ TAGS: Final = (
     {"name": "system", "description": "Health, status and sample data."},
     {"name": "probes", "description": "For orchestrators and Prometheus."},
 )
+# Changes by the cookie of a session need a header that only a page of this origin can send.
+_BUNDLE: Final = "SwaggerUIBundle({"
+_INTERCEPTOR: Final = (
+    'requestInterceptor: (request) => { request.headers["X-Requested-With"] = "docs";'
+    " return request; },"
+)
 _OPEN_BANNER: Final = (
     '<p style="background:#fff3cd;padding:12px;margin:0;font-family:sans-serif">Open mode: no API'
     " key exists, so callers on this machine may do everything but live trading. End it with"
@@ -133,7 +139,7 @@ def install_docs(api: FastAPI) -> None:
             "persistAuthorization": False,
         },
     )
-    html = bytes(page.body).decode()
+    html = bytes(page.body).decode().replace(_BUNDLE, _BUNDLE + _INTERCEPTOR, 1)
     hashes = " ".join(f"'{_sha256(script)}'" for script in _INLINE_SCRIPT.findall(html))
     policy = (
         f"default-src 'none'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; "

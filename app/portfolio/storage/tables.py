@@ -211,6 +211,7 @@ proposals = Table(
     Column("decision_reason", Text),
     Column("decision_run_id", String(64)),
     Column("decision_version", Integer),
+    Column("proposed_by", String(128)),
     PrimaryKeyConstraint("proposal_id"),
     CheckConstraint("kind IN ('rebalance', 'replacement', 'signal')", name="kind_known"),
     CheckConstraint(

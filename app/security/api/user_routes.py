@@ -32,7 +32,7 @@ UserId = Annotated[
 # Longer texts than allowed pass, so that the rule of the length explains itself.
 PasswordText = Annotated[
     SecretStr,
-    Field(min_length=1, max_length=1_024, description="12 to 256 characters of any kind."),
+    Field(min_length=1, max_length=1_024, description="12 to 256 visible characters."),
 ]
 RoleText = Annotated[Role, Field(strict=False)]
 

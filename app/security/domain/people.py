@@ -10,6 +10,8 @@ from app.foundation.principals import Principal, PrincipalKind, Role, Scope
 MIN_PASSWORD_CHARS: Final = 12
 MAX_PASSWORD_CHARS: Final = 256
 _MIN_SYMBOLS: Final = 5
+# Controls, formats, surrogates, line and paragraph separators: requests with them are refused.
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _MIN_OTHER_CHARS: Final = 6  # beside the user's name and common words
 _MIN_NAME_CHARS: Final = 3  # a shorter name occurs in many passwords by chance
 # The longest first: a word may be a part of another one.
@@ -40,8 +42,10 @@ def normalize_password(text: str) -> str:
 def password_fault(password: str, name: str) -> str | None:
     """Reason why a normalized password is refused for the user `name`; None for a good one.
 
-    No kind of character is demanded and none is refused.
+    No kind of character is demanded, and only invisible ones are refused.
     """
+    if not _INVISIBLE.isdisjoint(map(unicodedata.category, password)):
+        return "A password must not contain control characters or invisible ones."
     if len(password) < MIN_PASSWORD_CHARS:
         return f"A password needs at least {MIN_PASSWORD_CHARS} characters."
     if len(password) > MAX_PASSWORD_CHARS:

@@ -60,6 +60,8 @@ class KeyRing:
     peppers: PepperStore
     new_id: NewId
     people: SessionRing
+    # One at a time: a slow load must not put an older state over a newer one.
+    _loading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _entries: dict[str, _KeyEntry] = field(default_factory=dict, init=False)  # by prefix
     _by_id: dict[str, _KeyEntry] = field(default_factory=dict, init=False)
     _ended: dict[str, _KeyEntry] = field(default_factory=dict, init=False)  # by prefix
@@ -187,16 +189,15 @@ class KeyRing:
         Raises PepperMissingError if keys are active and no pepper of any of them is known, and
         UnavailableError.
         """
-        async with self.database.read() as unit:
+        async with self._loading, self.database.read() as unit:
             await self.people.load(unit)
             repository = unit.get(ApiKeyRepository)
             # Before the keys: a change between the two reads is then read again.
             revision = await repository.revision()
             if revision is None or revision == self._revision:
                 return
-            keys = await repository.all()
-        self._take_over(keys)
-        self._revision = revision
+            self._take_over(await repository.all())
+            self._revision = revision
 
     def _take_over(self, keys: tuple[ApiKey, ...]) -> None:
         peppers = {pepper.id: pepper for pepper in self.peppers.known()}

@@ -109,6 +109,7 @@ class Signal:
     attempts: int = 0  # number of evaluation attempts
     completed_at: datetime | None = None  # time when the signal left the queue
     reason: str | None = None  # readable reason of the state
+    posted_by: str | None = None  # actor that has sent it; None before this was recorded
 
     @property
     def is_pending(self) -> bool:

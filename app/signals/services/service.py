@@ -86,9 +86,8 @@ class SignalIntake:
     async def _store(self, submission: Submission) -> CommandResult[IntakeResult]:
         async def change(unit: UnitOfWork) -> IntakeResult:
             context = self.contexts(await unit.get(ConfigurationRepository).current())
-            return await self._admit(
-                unit, _with_standard_symbol(submission.claim, context), context
-            )
+            claim = _with_standard_symbol(submission.claim, context)
+            return await self._admit(unit, claim, context, submission.command.actor)
 
         try:
             return await self.idempotency.run(submission.command, change, submission.render)
@@ -101,14 +100,14 @@ class SignalIntake:
             raise
 
     async def _admit(
-        self, unit: UnitOfWork, claim: SignalClaim, context: DecisionContext
+        self, unit: UnitOfWork, claim: SignalClaim, context: DecisionContext, actor: str
     ) -> IntakeResult:
         signals, name = unit.get(SignalRepository), _name(claim)
         if name is not None and name in (known := await signals.by_source_ids([name])):
             return _existing_signal(claim, known[name])
         skills = await self.evaluator.skills(unit, context.configuration.signals, [claim])
         gate = _Admission(context, self.evaluator, skills, await signals.pending_count())
-        evaluated = gate.admit(self.new_id, claim)
+        evaluated = gate.admit(self.new_id, claim, actor)
         if not await signals.add([evaluated]):
             # A concurrent transaction has stored a signal with this source id.
             return _existing_signal(
@@ -127,7 +126,7 @@ class _Admission:
     skills: ForecastSkills
     waiting: int
 
-    def admit(self, new_id: NewId, claim: SignalClaim) -> EvaluatedSignal:
+    def admit(self, new_id: NewId, claim: SignalClaim, actor: str) -> EvaluatedSignal:
         """Returns the stored form of a claim. Raises RateLimitedError or RefusedError."""
         rules = self.context.configuration.signals
         if self.waiting >= rules.max_pending:
@@ -136,7 +135,8 @@ class _Admission:
                 f"{self.waiting} signals are waiting to be evaluated.",
                 retry_after_s=_RETRY_S,
             )
-        signal = receive_signal(new_id(), claim, self.context.at, rules)
+        received = receive_signal(new_id(), claim, self.context.at, rules)
+        signal = replace(received, posted_by=actor)
         board = usable_board(self.context)
         may_wait = self.waiting or self.evaluator.needs_external_votes
         if signal.is_pending and board is not None and not may_wait:

@@ -51,6 +51,7 @@ signals = Table(
     Column("is_skill_weighted", Boolean),
     Column("board_id", String(36)),
     Column("configuration_version", Integer),
+    Column("posted_by", String(128)),
     PrimaryKeyConstraint("signal_id"),
     UniqueConstraint("source", "source_id"),
     CheckConstraint(

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from argon2 import PasswordHasher
 
+from app.container.assembly import assemble
 from app.foundation.errors import Code, UnavailableError
+from app.foundation.metrics import Metrics
 from app.foundation.principals import PrincipalKind, Role
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
@@ -18,9 +20,11 @@ from app.security.services.passwords import PasswordHashing
 from app.security.services.sessions import IssuedSession
 from app.security.services.users import UserEdit
 from app.security.storage.people import SessionRepository
+from app.settings import SecurityVariables
 from tests.conftest import PATIENT, MakeDatabase
 from tests.security.services.test_key_ring import following
 from tests.support.api_keys import OTHER_PEPPER, PASSWORD, PEPPER, SYSTEM, KeyDesk
+from tests.support.service_in_process import settings_for
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 PEER = "127.0.0.1"
@@ -219,6 +223,50 @@ async def test_a_log_in_that_a_change_overtakes_is_refused(
             patched.setattr(PasswordHashing, "verify", overtaken)
             assert await desk.sessions.log_in("ana", password, PEER, None) is None
     assert await desk.sessions.list((await desk.log_in("boss")).principal) != ()
+
+
+@ON_SQLITE
+async def test_a_slow_load_does_not_hide_a_new_session(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = KeyDesk(database)
+    await desk.person("ana", Role.ADMIN)
+    slow, has_read, goes_on = KeyDesk(database).ring, asyncio.Event(), asyncio.Event()
+    read_all = SessionRepository.all
+
+    async def paused(self: SessionRepository) -> Any:
+        found = await read_all(self)
+        if not has_read.is_set():
+            has_read.set()
+            await goes_on.wait()
+        return found
+
+    monkeypatch.setattr(SessionRepository, "all", paused)
+    first = asyncio.ensure_future(slow.load())
+    await has_read.wait()
+    issued = await desk.log_in("ana")
+    second = asyncio.ensure_future(slow.load())
+    await asyncio.sleep(0.1)
+    goes_on.set()
+    await asyncio.gather(first, second)
+    assert slow.identify_session(issued.token, PEER, is_protected=True) == issued.principal
+
+
+@ON_SQLITE
+async def test_the_settings_reach_sessions_and_proposals(database_url: str) -> None:
+    security = SecurityVariables(
+        session_idle_s=60, session_lifetime_s=300, allow_plain_sessions=True, four_eyes=True
+    )
+    plain = settings_for("http://127.0.0.1:9", database_url, background=False)
+    wanted = SessionPolicy(timedelta(minutes=1), timedelta(minutes=5), allows_plain=True)
+    for settings, policy, needs_four_eyes in (
+        (plain, SessionPolicy(timedelta(minutes=30), timedelta(hours=12)), False),
+        (plain.model_copy(update={"security": security}), wanted, True),
+    ):
+        async with assemble(settings, Metrics()) as services:
+            service = services.my_symbols
+            assert service.sessions.policy == policy
+            assert service.proposals.needs_four_eyes is needs_four_eyes
 
 
 @ON_SQLITE
