@@ -56,6 +56,7 @@ from app.performance.api.report_routes import report_document
 from app.security.domain.addresses import is_loopback
 from app.security.services.key_ring import OPEN_MODE, KeyRing
 from app.security.services.peppers import UnsafeStartError
+from app.security.services.rate_limiter import SharedWindowStorage
 from app.settings import ProcessRole, Settings
 from app.telemetry import observers
 from app.telemetry.observers import Meter
@@ -203,6 +204,7 @@ class Services:
     mode: CurrentMode
     versions: StateVersionSource
     cursor_secret: bytes
+    shared_windows: SharedWindowStorage | None  # None: no other process uses the database
 
 
 @asynccontextmanager
@@ -309,6 +311,7 @@ async def assemble(
             status.mode,
             _versions(service, database),
             await cursor_secret(settings, database),
+            SharedWindowStorage(database, utc_now) if store.is_shared else None,
         )
 
 

@@ -48,7 +48,7 @@ from app.scoring.storage.tables import (
     scoring_runs,
     symbol_scores,
 )
-from app.security.storage.tables import api_keys
+from app.security.storage.tables import api_keys, rate_limit_windows
 from app.signals.storage.tables import (
     signal_effects,
     signal_outcomes,
@@ -89,6 +89,7 @@ __all__ = [
     "portfolio_members",
     "proposals",
     "quality_verdicts",
+    "rate_limit_windows",
     "rebalance_run_steps",
     "rebalance_runs",
     "replacement_confirmations",

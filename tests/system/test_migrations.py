@@ -32,6 +32,7 @@ PINNED = {
     "0200_initial.py": "4956302882e0f7f7",
     "0200_initial.sqlite.sql": "1290f70e6b5c1e60",
     "0201_api_keys.py": "8b7297f01cda0bbe",
+    "0204_rate_limits.py": "0acc821dfe3c0b80",
 }
 
 # What PostgreSQL knows of a schema, one line each.

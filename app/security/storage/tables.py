@@ -1,6 +1,7 @@
-"""Table of API keys: hashes under a pepper, never the keys themselves."""
+"""Tables of security: API keys as hashes under a pepper, and shared rate limits."""
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Column,
     PrimaryKeyConstraint,
@@ -32,4 +33,16 @@ api_keys = Table(
     UniqueConstraint("prefix"),
     CheckConstraint("role IN ('viewer', 'trader', 'operator', 'admin')", name="role_known"),
     CheckConstraint("role IS NOT NULL OR scopes <> '[]'", name="has_permission"),
+)
+
+# Unlogged on PostgreSQL: counts of the last minute need not survive a crash of the database.
+rate_limit_windows = Table(
+    "rate_limit_windows",
+    metadata,
+    Column("key", String(200), nullable=False),
+    Column("window_s", BigInteger, nullable=False),
+    Column("window_number", BigInteger, nullable=False),
+    Column("current_count", BigInteger, nullable=False),
+    Column("previous_count", BigInteger, nullable=False),
+    PrimaryKeyConstraint("key"),
 )
