@@ -17,7 +17,8 @@ from benchmarks.result_table import FILE, noted
 
 NAMES = (
     "scoring", "board_writes", "cached_responses", "authentication", "correlation", "hostile",
-    "http", "idle", "loop_stalls", "feed", "stream", "stream_rate", "notifications", "signals", "failover",
+    "http", "idle", "loop_stalls", "feed", "stream", "stream_rate", "notifications", "signals",
+    "failover",
 )  # fmt: skip
 SAID = {True: "yes", False: "NO", None: ""}
 
