@@ -16,8 +16,9 @@ from rich.table import Table
 from benchmarks.result_table import FILE, noted
 
 NAMES = (
-    "scoring", "board_writes", "cached_responses", "correlation", "hostile", "http", "idle",
-    "loop_stalls", "feed", "stream", "stream_rate", "notifications", "signals", "failover",
+    "scoring", "board_writes", "cached_responses", "authentication", "correlation", "hostile",
+    "http", "idle", "loop_stalls", "feed", "stream", "stream_rate", "notifications", "signals",
+    "failover",
 )  # fmt: skip
 SAID = {True: "yes", False: "NO", None: ""}
 

@@ -58,6 +58,7 @@ from app.security.domain.addresses import is_loopback
 from app.security.domain.audit import SYSTEM, SecurityEventKind
 from app.security.services.key_ring import OPEN_MODE, KeyRing
 from app.security.services.peppers import UnsafeStartError
+from app.security.services.rate_limiter import SharedWindowStorage
 from app.settings import ProcessRole, Settings
 from app.telemetry import observers
 from app.telemetry.observers import Meter
@@ -205,6 +206,7 @@ class Services:
     mode: CurrentMode
     versions: StateVersionSource
     cursor_secret: bytes = field(repr=False)
+    shared_windows: SharedWindowStorage | None  # None: no other process uses the database
 
 
 @asynccontextmanager
@@ -318,6 +320,7 @@ async def assemble(
             status.mode,
             _versions(service, database),
             await cursor_secret(settings, database),
+            SharedWindowStorage(database, utc_now) if store.is_shared else None,
         )
 
 

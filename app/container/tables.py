@@ -50,6 +50,7 @@ from app.scoring.storage.tables import (
 )
 from app.security.storage.tables import (
     api_keys,
+    rate_limit_windows,
     security_anchors,
     security_events,
     sessions,
@@ -97,6 +98,7 @@ __all__ = [
     "portfolio_members",
     "proposals",
     "quality_verdicts",
+    "rate_limit_windows",
     "rebalance_run_steps",
     "rebalance_runs",
     "replacement_confirmations",

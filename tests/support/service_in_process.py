@@ -22,6 +22,15 @@ from app.settings import (
 )
 from tests.support.harness import PREFIX, make_api_with, open_client
 
+_MANY = 1_000_000
+UNLIMITED = LimitVariables(  # tests ask faster than people and machines may
+    requests_per_s=_MANY,
+    changes_per_s=_MANY,
+    signals_per_s=_MANY,
+    heavy_per_min=_MANY,
+    address_per_s=_MANY,
+    open_mode_per_s=_MANY,
+)
 PATIENCE_S = 240.0  # passing tests do not wait; a busy machine may
 _EMPTY: Mapping[str, Any] = {}
 
@@ -73,7 +82,7 @@ def settings_for(
         # A machine with other work needs patience: it is not what is tested here.
         database=DatabaseVariables(url=database_url, pool_wait_s=60.0),
         jobs=JobVariables(poll_s=0.1),
-        limits=LimitVariables(open_mode_per_s=1_000_000),
+        limits=UNLIMITED,
         run_background_tasks=background,
     )
 

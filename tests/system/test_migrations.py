@@ -34,6 +34,7 @@ PINNED = {
     "0201_api_keys.py": "8b7297f01cda0bbe",
     "0202_security_events.py": "ad420a4e8fa128f9",
     "0203_people.py": "cc0d64d7f63206db",
+    "0204_rate_limits.py": "c179796fa2358165",
 }
 
 # What PostgreSQL knows of a schema, one line each.

@@ -244,10 +244,22 @@ def _add_problems(operation: dict[str, Any], *, changes: bool, has_names: bool) 
             }
         if status_text in {"429", "503"}:
             response["headers"] = _RETRY_AFTER
+        if status_text == "429":
+            response["headers"] = {**_RETRY_AFTER, **_RATE_LIMIT}
 
 
 _RETRY_AFTER: Final[Mapping[str, Any]] = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+}
+_RATE_LIMIT: Final[Mapping[str, Any]] = {
+    "RateLimit": {
+        "description": "Limit, requests left and seconds until its window ends.",
+        "schema": {"type": "string", "examples": ['"requests";r=0;t=1']},
+    },
+    "RateLimit-Policy": {
+        "description": "Quota and window in seconds of the limit.",
+        "schema": {"type": "string", "examples": ['"requests";q=50;w=1']},
+    },
 }
 
 

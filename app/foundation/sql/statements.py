@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 def insert(connection: AsyncConnection, table: Table) -> postgresql.Insert:
     """Returns an INSERT with conflict clauses for the dialect of `connection`."""
-    return _insert(connection.dialect.name, table)
+    return insert_into(connection.dialect.name, table)
 
 
 def add_if_new(connection: AsyncConnection, table: Table) -> postgresql.Insert:
@@ -24,7 +24,8 @@ def upsert(connection: AsyncConnection, table: Table) -> postgresql.Insert:
     return _upsert(connection.dialect.name, table)
 
 
-def _insert(dialect: str, table: Table) -> postgresql.Insert:
+def insert_into(dialect: str, table: Table) -> postgresql.Insert:
+    """Returns an INSERT with conflict clauses for a dialect, for a statement that is cached."""
     if dialect == "sqlite":
         # Both classes have the same methods; the cast avoids a union in all callers.
         return cast("postgresql.Insert", sqlite.insert(table))
@@ -34,12 +35,12 @@ def _insert(dialect: str, table: Table) -> postgresql.Insert:
 # Cached: building a statement takes as long as running it.
 @cache
 def _add_if_new(dialect: str, table: Table) -> postgresql.Insert:
-    return _insert(dialect, table).on_conflict_do_nothing()
+    return insert_into(dialect, table).on_conflict_do_nothing()
 
 
 @cache
 def _upsert(dialect: str, table: Table) -> postgresql.Insert:
-    statement = _insert(dialect, table)
+    statement = insert_into(dialect, table)
     keys = [column.name for column in table.primary_key]
     changed: dict[str, Any] = {
         column.name: statement.excluded[column.name]

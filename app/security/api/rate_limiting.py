@@ -20,6 +20,8 @@ from app.security.domain.addresses import ClientAddress, site_of
 from app.security.domain.rate_limits import limits_of
 from app.security.services.rate_limiter import Admission, RateLimiter
 
+# In the state of the lifespan: SharedWindowStorage where several processes use one database.
+SHARED_WINDOWS: Final = "shared_windows"
 TOO_MANY: Final = 4429  # close code of a WebSocket
 UNLIMITED: Final = frozenset({"/livez", "/readyz"})  # orchestrators must always get an answer
 _DENIAL: Final = "websocket.http.response"  # extension of servers that can refuse with a response
@@ -53,7 +55,8 @@ class RateLimitMiddleware:
                 site_of(client.counted),
                 is_change=method not in SAFE,
                 route=self.routes.find(method, scope["path"]),
-            )
+            ),
+            state.get(SHARED_WINDOWS),
         )
         state[MORE_HEADERS] = (*state.get(MORE_HEADERS, ()), *headers_of(admission))
         if admission.retry_after_s is None:

@@ -1,7 +1,8 @@
-"""Counts requests against rate limits, in memory and with a monotonic clock."""
+"""Counts requests against rate limits: in memory, and in the database for several processes."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Final
@@ -11,8 +12,14 @@ from limits.aio.storage import Storage
 from limits.aio.storage.base import SlidingWindowCounterSupport
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
+from app.foundation.errors import ServiceError
+from app.foundation.ports import Clock
+from app.foundation.sql.database import Database
 from app.security.domain.rate_limits import LimitName, RateLimits, WindowCount
+from app.security.storage.rate_limits import RateLimitRepository
 
+# The others hold for each process: a look into the database would double the time of a read.
+SHARED: Final = frozenset({LimitName.CHANGES, LimitName.SIGNALS, LimitName.HEAVY})
 MAX_COUNTERS: Final = 10_000  # in memory; the one that was used longest ago is dropped
 _ITEMS: Final = {1: RateLimitItemPerSecond, 60: RateLimitItemPerMinute}
 
@@ -110,12 +117,77 @@ class WindowStorage(Storage, SlidingWindowCounterSupport):
         return WindowCount(window.previous, window.current, left_s, window.expiry)
 
 
+class SharedWindowStorage(Storage, SlidingWindowCounterSupport):
+    """Storage of `limits` in a database that several processes use, by its clock."""
+
+    STORAGE_SCHEME = None
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        super().__init__()
+        self._database = database
+        self._clock = clock
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return ServiceError
+
+    async def acquire_sliding_window_entry(
+        self, key: str, limit: int, expiry: int, amount: int = 1
+    ) -> bool:
+        if amount > limit:
+            return False
+        async with self._database.write() as unit:
+            counted = await unit.get(RateLimitRepository).add(key, expiry, amount, limit)
+        return counted is not None
+
+    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        count = await self._read(key) or WindowCount(0, 0, float(expiry), expiry)
+        return count.previous, count.left_s, count.current, count.left_s + expiry
+
+    async def clear_sliding_window(self, key: str, expiry: int) -> None:
+        del expiry
+        await self.clear(key)
+
+    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        async with self._database.write() as unit:
+            count = await unit.get(RateLimitRepository).add(key, expiry, amount)
+        return 0 if count is None else count.current
+
+    async def get(self, key: str) -> int:
+        count = await self._read(key)
+        return 0 if count is None else count.current
+
+    async def get_expiry(self, key: str) -> float:
+        """End of the current window, as Unix time of this machine."""
+        count = await self._read(key)
+        return self._clock().timestamp() + (0.0 if count is None else count.left_s)
+
+    async def check(self) -> bool:
+        try:
+            await self._database.ping()
+        except ServiceError:
+            return False
+        return True
+
+    async def reset(self) -> int | None:
+        async with self._database.write() as unit:
+            return await unit.get(RateLimitRepository).forget()
+
+    async def clear(self, key: str) -> None:
+        async with self._database.write() as unit:
+            await unit.get(RateLimitRepository).forget(key)
+
+    async def _read(self, key: str) -> WindowCount | None:
+        async with self._database.read() as unit:
+            return await unit.get(RateLimitRepository).read(key)
+
+
 @dataclass(slots=True)
 class _Counter:
     """Quota of one limit, and the storage of its counts."""
 
     item: RateLimitItem
-    storage: WindowStorage
+    storage: WindowStorage | SharedWindowStorage
     strategy: SlidingWindowCounterRateLimiter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -156,12 +228,28 @@ class RateLimiter:
             item = _ITEMS[window_s](quota, namespace=limit.value)
             self._counters[limit] = _Counter(item, storage)
 
-    async def admit(self, limits: Sequence[tuple[LimitName, str]]) -> Admission:
-        """Counts one request against each limit in turn, up to the first that refuses it."""
+    async def admit(
+        self,
+        limits: Sequence[tuple[LimitName, str]],
+        shared: SharedWindowStorage | None = None,
+    ) -> Admission:
+        """Counts one request against each limit in turn, up to the first that refuses it.
+
+        With `shared` the limits of SHARED hold for all processes together. A request beyond the
+        quota within this process never reaches the database. While the database is away, the
+        limits hold for each process.
+        """
         tightest: Admission | None = None
         for limit, identity in limits:
-            admission = await self._count(limit, identity)
-            if admission.retry_after_s is not None:
+            counter = self._counters[limit]
+            is_admitted = await counter.strategy.hit(counter.item, identity)
+            if is_admitted and shared is not None and limit in SHARED:
+                together = _Counter(counter.item, shared)
+                with suppress(ServiceError):
+                    if not await together.strategy.hit(counter.item, identity):
+                        return await _admission(together, limit, identity, is_admitted=False)
+            admission = await _admission(counter, limit, identity, is_admitted=is_admitted)
+            if not is_admitted:
                 return admission
             if tightest is None or (
                 admission.remaining * tightest.quota < tightest.remaining * admission.quota
@@ -171,19 +259,20 @@ class RateLimiter:
             raise ValueError("a request needs at least one limit")
         return tightest
 
-    async def _count(self, limit: LimitName, identity: str) -> Admission:
-        counter = self._counters[limit]
-        item, window_s = counter.item, counter.item.get_expiry()
-        is_admitted = await counter.strategy.hit(item, identity)
-        previous, left_s, current, _ = await counter.storage.get_sliding_window(
-            item.key_for(identity), window_s
-        )
-        count = WindowCount(previous, current, left_s, window_s)
-        return Admission(
-            limit,
-            item.amount,
-            window_s,
-            max(0, item.amount - count.used) if is_admitted else 0,
-            ceil(left_s),
-            None if is_admitted else count.wait_s(item.amount),
-        )
+
+async def _admission(
+    counter: _Counter, limit: LimitName, identity: str, *, is_admitted: bool
+) -> Admission:
+    item, window_s = counter.item, counter.item.get_expiry()
+    previous, left_s, current, _ = await counter.storage.get_sliding_window(
+        item.key_for(identity), window_s
+    )
+    count = WindowCount(previous, current, left_s, window_s)
+    return Admission(
+        limit,
+        item.amount,
+        window_s,
+        max(0, item.amount - count.used) if is_admitted else 0,
+        ceil(left_s),
+        None if is_admitted else count.wait_s(item.amount),
+    )

@@ -1,4 +1,4 @@
-"""Tables of API keys, users and sessions, hashes only, and of security events."""
+"""Tables of security: keys, users and sessions as hashes, its events, and shared rate limits."""
 
 from sqlalchemy import (
     BigInteger,
@@ -103,4 +103,16 @@ security_events = Table(
     CheckConstraint("seq >= 1", name="seq_positive"),
     CheckConstraint("count >= 1", name="count_positive"),
     Index("ix_security_events_occurred_at", "occurred_at", "seq"),
+)
+
+# Unlogged on PostgreSQL: counts of the last minute need not survive a crash of the database.
+rate_limit_windows = Table(
+    "rate_limit_windows",
+    metadata,
+    Column("key", String(200), nullable=False),
+    Column("window_s", BigInteger, nullable=False),
+    Column("window_number", BigInteger, nullable=False),
+    Column("current_count", BigInteger, nullable=False),
+    Column("previous_count", BigInteger, nullable=False),
+    PrimaryKeyConstraint("key"),
 )

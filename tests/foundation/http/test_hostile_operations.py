@@ -18,6 +18,7 @@ from app.main import create_app
 from tests.support.harness import PREFIX, open_client, openapi_document
 from tests.support.hostile_inputs import VALUES, mutated
 from tests.support.problem_assertions import well_formed
+from tests.support.service_in_process import UNLIMITED
 from tests.test_main import settings
 
 pytestmark = pytest.mark.long
@@ -35,7 +36,8 @@ OPERATIONS = [
 async def product(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    async with open_client(create_app(settings(tmp_path))) as client:
+    given = settings(tmp_path).model_copy(update={"limits": UNLIMITED})
+    async with open_client(create_app(given)) as client:
         yield client
     root.handlers[:], root.level = handlers, level
 

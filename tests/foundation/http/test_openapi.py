@@ -65,6 +65,9 @@ def test_every_operation_names_its_errors(operations: list[tuple[str, Operation]
             assert "404" in errors, path
         for status in ("429", "503"):
             assert status not in errors or "Retry-After" in errors[status]["headers"], path
+        if operation.get("security"):
+            assert "`rate_limited`" in errors["429"]["description"], path
+            assert errors["429"]["headers"].keys() >= {"RateLimit", "RateLimit-Policy"}, path
 
 
 def test_every_answer_is_a_model(operations: list[tuple[str, Operation]]) -> None:

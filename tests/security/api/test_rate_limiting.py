@@ -25,12 +25,15 @@ from app.foundation.sql.database import Database
 from app.foundation.state_version import Input, StateVersion
 from app.operations.services.health import StatusService
 from app.operations.services.health_checks import ComponentHealth, ComponentState
+from app.security.api.rate_limiting import SHARED_WINDOWS
 from app.security.domain.keys import ENTROPY_BYTES, create_token
 from app.security.domain.rate_limits import RateLimits
+from app.security.services.rate_limiter import SharedWindowStorage
 from tests.support.api_keys import SYSTEM, KeyDesk, bearer
 from tests.support.harness import PREFIX, make_api
 from tests.support.peers import PeerAnswer, ask_from
 from tests.support.streaming import served
+from tests.support.trading_desk import NOW
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 QUOTAS = RateLimits(
@@ -379,3 +382,21 @@ async def test_a_principal_may_open_only_so_many_streams(database: Database) -> 
                     break
                 except ConnectionClosed:
                     await asyncio.sleep(0.05)
+
+
+@ON_SQLITE
+async def test_processes_of_one_database_share_the_quota_of_changes(database: Database) -> None:
+    desk = KeyDesk(database)
+    quotas = RateLimits(changes_per_s=50, heavy_per_min=4)
+    gates = [Gate(desk, quotas), Gate(desk, quotas)]
+    key = await desk.issue("trader", Role.TRADER)
+    for gate in gates:
+        gate.state[SHARED_WINDOWS] = SharedWindowStorage(database, lambda: NOW)
+    statuses = [
+        (await gate.ask("/score", token=key, method="POST")).status
+        for _ in range(4)
+        for gate in gates
+    ]
+    assert 4 <= statuses.count(200) <= 5, "a minute that ends meanwhile adds one"
+    found = await gates[0].ask("/score", token=key, method="POST")
+    assert (found.status, found.document["limit"]) == (429, "heavy")
