@@ -153,7 +153,12 @@ def compose(
         database, utc_now, new_id, idempotency, _notifiers(settings, secrets, runtime), secrets
     )
     job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
-    security_audit = SecurityAudit(database, utc_now)
+    security_audit = SecurityAudit(
+        database,
+        utc_now,
+        runtime.monotonic,
+        lambda: in_force().alerts.rules.authentication_burst.limit,
+    )
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,

@@ -38,6 +38,8 @@ from app.portfolio.services.decision_context import DecisionContext, DecisionCon
 from app.portfolio.services.state_cache import PortfolioState
 from app.portfolio.services.tradeability import DataFacts, describe_data
 from app.portfolio.storage.portfolio import PortfolioRepository
+from app.security.domain.bursts import Burst
+from app.security.storage.audit import SecurityEventRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class AlertBook:
     active: tuple[Alert, ...]
     ended: Mapping[Key, ResolvedAlert]
     history: ScoreHistory
+    bursts: tuple[Burst, ...]  # of failed authentications
 
     @classmethod
     async def load(
@@ -61,6 +64,7 @@ class AlertBook:
             await unit.get(AlertRepository).active(),
             await unit.get(AlertRepository).ended(context.at - LOOKBACK),
             await load_score_history(unit, portfolio, context.configuration, before),
+            await unit.get(SecurityEventRepository).bursts(),
         )
 
     def ended_since(self, since: datetime) -> dict[Key, ResolvedAlert]:
@@ -372,7 +376,7 @@ class AlertService:
         self, book: AlertBook, members: PortfolioFacts, context: DecisionContext
     ) -> Evaluation:
         ended = book.ended_since(context.at - LOOKBACK)
-        facts = collect_facts(members, context, self.system.collect(context), ended)
+        facts = collect_facts(members, context, self.system.collect(context), ended, book.bursts)
         return evaluate(book.active, facts, context.configuration, ended, self.new_id)
 
     async def _evaluate_and_save(self, unit: UnitOfWork) -> tuple[Evaluation, DecisionContext]:

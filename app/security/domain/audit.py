@@ -11,7 +11,6 @@ from app.foundation.hash_chain import instant_text
 MAX_ENTRIES: Final = 100  # different refusals counted in a minute; further ones are "others"
 OTHERS: Final = "others"  # principal of the event of refusals beyond that
 SYSTEM: Final = "service"  # principal of events that no caller causes
-EVERY_ADDRESS: Final = "all"  # subject of a burst from many addresses
 _MAX_TEXT: Final = 128  # of the columns
 _MAX_ADDRESS: Final = 64
 
