@@ -89,7 +89,7 @@ async def test_refusals_are_stored_when_their_minute_is_over(
     async with asyncio.TaskGroup() as group:
         task = group.create_task(audit.follow(lambda: None))
         async with asyncio.timeout(30):
-            while len(await events(database)) < 2:
+            while len(await events(database)) < 3:
                 await asyncio.sleep(0.05)
         task.cancel()
     shown = [
@@ -97,6 +97,7 @@ async def test_refusals_are_stored_when_their_minute_is_over(
         for one in await events(database)
     ]
     assert shown == [
+        ("authentication_burst", "service", None, None, 11, NOW),
         ("refused", "key:eye", "10.0.0.1", "forbidden", 500, NOW),
         ("authentication_failed", "anonymous", "10.0.0.1", "unknown", 500, NOW),
     ]
