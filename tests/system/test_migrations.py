@@ -33,6 +33,7 @@ PINNED = {
     "0200_initial.sqlite.sql": "1290f70e6b5c1e60",
     "0201_api_keys.py": "8b7297f01cda0bbe",
     "0202_security_events.py": "ad420a4e8fa128f9",
+    "0205_signal_rights.py": "fd25fae976b04dd9",
 }
 
 # What PostgreSQL knows of a schema, one line each.

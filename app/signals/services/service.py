@@ -47,6 +47,7 @@ class Submission:
     claim: SignalClaim
     command: Command
     render: Render[IntakeResult] | None
+    is_propose_only: bool = False
 
 
 @dataclass(slots=True)
@@ -86,8 +87,9 @@ class SignalIntake:
     async def _store(self, submission: Submission) -> CommandResult[IntakeResult]:
         async def change(unit: UnitOfWork) -> IntakeResult:
             context = self.contexts(await unit.get(ConfigurationRepository).current())
+            claim = _with_standard_symbol(submission.claim, context)
             return await self._admit(
-                unit, _with_standard_symbol(submission.claim, context), context
+                unit, claim, context, is_propose_only=submission.is_propose_only
             )
 
         try:
@@ -101,14 +103,19 @@ class SignalIntake:
             raise
 
     async def _admit(
-        self, unit: UnitOfWork, claim: SignalClaim, context: DecisionContext
+        self,
+        unit: UnitOfWork,
+        claim: SignalClaim,
+        context: DecisionContext,
+        *,
+        is_propose_only: bool,
     ) -> IntakeResult:
         signals, name = unit.get(SignalRepository), _name(claim)
         if name is not None and name in (known := await signals.by_source_ids([name])):
             return _existing_signal(claim, known[name])
         skills = await self.evaluator.skills(unit, context.configuration.signals, [claim])
         gate = _Admission(context, self.evaluator, skills, await signals.pending_count())
-        evaluated = gate.admit(self.new_id, claim)
+        evaluated = gate.admit(self.new_id, claim, is_propose_only=is_propose_only)
         if not await signals.add([evaluated]):
             # A concurrent transaction has stored a signal with this source id.
             return _existing_signal(
@@ -127,7 +134,7 @@ class _Admission:
     skills: ForecastSkills
     waiting: int
 
-    def admit(self, new_id: NewId, claim: SignalClaim) -> EvaluatedSignal:
+    def admit(self, new_id: NewId, claim: SignalClaim, *, is_propose_only: bool) -> EvaluatedSignal:
         """Returns the stored form of a claim. Raises RateLimitedError or RefusedError."""
         rules = self.context.configuration.signals
         if self.waiting >= rules.max_pending:
@@ -136,7 +143,9 @@ class _Admission:
                 f"{self.waiting} signals are waiting to be evaluated.",
                 retry_after_s=_RETRY_S,
             )
-        signal = receive_signal(new_id(), claim, self.context.at, rules)
+        signal = receive_signal(
+            new_id(), claim, self.context.at, rules, is_propose_only=is_propose_only
+        )
         board = usable_board(self.context)
         may_wait = self.waiting or self.evaluator.needs_external_votes
         if signal.is_pending and board is not None and not may_wait:
@@ -223,15 +232,21 @@ class SignalService:
         object.__setattr__(self, "_intake", intake)
 
     async def submit(
-        self, claim: SignalClaim, command: Command, render: Render[IntakeResult] | None = None
+        self,
+        claim: SignalClaim,
+        command: Command,
+        render: Render[IntakeResult] | None = None,
+        *,
+        is_propose_only: bool = False,
     ) -> CommandResult[IntakeResult]:
         """Stores a signal and evaluates it at once if no earlier one waits.
 
+        One of a sender that may only propose never changes the portfolio without an approval.
         A repeated delivery returns the existing signal. Raises RefusedError
         (validation_failed, signal_expired, symbol_unknown, symbol_ambiguous), ConflictError
         (signal_conflict) and RateLimitedError.
         """
-        return await self._intake.submit(Submission(claim, command, render))
+        return await self._intake.submit(Submission(claim, command, render, is_propose_only))
 
     async def evaluate_pending(self, limit: int | None = None) -> int:
         """Evaluates the oldest waiting signals; returns the number that left the queue.

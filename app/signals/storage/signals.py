@@ -125,6 +125,7 @@ def signal_to_row(evaluated: EvaluatedSignal) -> dict[str, Any]:
         "attempts": signal.attempts,
         "completed_at": signal.completed_at,
         "reason": signal.reason,
+        "is_propose_only": signal.is_propose_only,
     }
     if verdict is None:
         return row
@@ -172,6 +173,7 @@ def signal_from_row(row: Row[Any]) -> Signal:
         attempts=row.attempts,
         completed_at=row.completed_at,
         reason=row.reason,
+        is_propose_only=row.is_propose_only is not False,
     )
 
 
