@@ -38,6 +38,7 @@ from app.portfolio.services.decision_context import DecisionContext, DecisionCon
 from app.portfolio.services.state_cache import PortfolioState
 from app.portfolio.services.tradeability import DataFacts, describe_data
 from app.portfolio.storage.portfolio import PortfolioRepository
+from app.security.domain.audit import SecurityEventKind
 from app.security.domain.bursts import Burst
 from app.security.storage.audit import SecurityEventRepository
 
@@ -300,7 +301,11 @@ class AlertService:
     ) -> CommandResult[Alert]:
         """Acknowledges an alert. Raises NotFoundError, ConflictError(alert_state)."""
         return await self._transition(
-            alert_id, command, lambda alert, now: alert.acknowledge(now, command.author), render
+            alert_id,
+            command,
+            "acknowledged",
+            lambda alert, now: alert.acknowledge(now, command.author),
+            render,
         )
 
     async def snooze(
@@ -324,7 +329,7 @@ class AlertService:
                 )
             return alert.snooze(end, command.author)
 
-        return await self._transition(alert_id, command, apply_snooze, render)
+        return await self._transition(alert_id, command, "snoozed", apply_snooze, render)
 
     async def resolve(
         self, alert_id: str, command: Command, render: Render[Alert] | None = None
@@ -336,6 +341,7 @@ class AlertService:
         return await self._transition(
             alert_id,
             command,
+            "resolved",
             lambda alert, now: alert.resolve(now, Resolution.OPERATOR, command.author),
             render,
         )
@@ -349,6 +355,7 @@ class AlertService:
         self,
         alert_id: str,
         command: Command,
+        code: str,
         transition: Callable[[Alert, datetime], Alert],
         render: Render[Alert] | None,
     ) -> CommandResult[Alert]:
@@ -363,7 +370,13 @@ class AlertService:
                 unit.publish_after_commit(alert_resolved(changed, changed.resolution, now))
             return changed
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(
+            SecurityEventKind.ALERT_CHANGED,
+            code,
+            alert_id,
+            lambda alert: {"rule": alert.rule.value, "subject": alert.subject},
+        )
+        return await self.idempotency.run(audited, change, render)
 
     async def _evaluate_stored(self, unit: UnitOfWork) -> tuple[Evaluation, DecisionContext]:
         portfolio = await unit.get(PortfolioRepository).load()

@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 
 from app.foundation.errors import ServiceError
+from app.foundation.idempotency import AuditNote, Command, RecordAudit
 from app.foundation.ports import Clock, Monotonic
 from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork, shield
 from app.security.domain.audit import (
@@ -22,10 +23,11 @@ from app.security.domain.audit import (
 from app.security.domain.bursts import MAX_SUBJECTS, UNKNOWN_ADDRESS, Burst, BurstDetector
 from app.security.domain.events import AuthenticationBurst
 from app.security.domain.failures import MAX_FAILURES
-from app.security.storage.audit import SecurityEventRepository
+from app.security.storage.audit import DELETED_AT_ONCE, SecurityEventRepository
 
 POLL_S: Final = 1.0  # between two looks for minutes that are over
 MAX_EVENTS: Final = 1_000_000  # stored; a flood of refusals must not fill the disk
+_DELETIONS: Final = 50  # transactions of one sweep
 _log = structlog.get_logger("security")
 
 
@@ -152,8 +154,33 @@ class SecurityAudit:
 
     async def delete_old(self, max_age: timedelta) -> int:
         """Deletes events older than `max_age` and beyond MAX_EVENTS; returns their number."""
-        now = self.clock()
-        async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.get(SecurityEventRepository).delete_old(
-                now - max_age, MAX_EVENTS, now
-            )
+        now, number = self.clock(), 0
+        for _ in range(_DELETIONS):  # each of its own, since others wait for the chain meanwhile
+            async with self.database.write(BULK_STATEMENT_S) as unit:
+                repository = unit.get(SecurityEventRepository)
+                deleted = await repository.delete_old(now - max_age, MAX_EVENTS, now)
+            number += deleted
+            if deleted < DELETED_AT_ONCE:
+                break
+        return number
+
+
+def create_audit_recorder(clock: Clock) -> RecordAudit:
+    """Returns the recorder of audit notes, for the executor of commands."""
+
+    async def record(
+        unit: UnitOfWork, command: Command, note: AuditNote, details: Mapping[str, Any]
+    ) -> None:
+        named = {} if command.note is None else {"note": command.note}
+        draft = SecurityDraft(
+            SecurityEventKind(note.kind),
+            command.actor,
+            clock(),
+            code=note.code,
+            subject=note.subject,
+            payload={**details, **named},
+            request_id=command.request_id,
+        )
+        await unit.get(SecurityEventRepository).append(draft)
+
+    return record

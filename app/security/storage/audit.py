@@ -25,7 +25,7 @@ from app.security.storage.tables import security_events as table
 
 HEAD: Final = "security_head"  # fact of the newest event, stored apart from the events
 BURSTS: Final = "authentication_bursts"  # fact of the bursts that are not over
-DELETED_AT_ONCE: Final = 10_000
+DELETED_AT_ONCE: Final = 5_000
 _BATCH: Final = 1_000
 _FIELDS: Final = tuple(table.c[name] for name in SecurityEvent.__slots__)
 _EVENTS: Final = select(*_FIELDS)

@@ -13,6 +13,7 @@ from app.foundation.ports import NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, CommitMark, Database, UnitOfWork
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.scoring.domain.board import Board
+from app.security.domain.audit import SecurityEventKind
 from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Signal, SignalClaim, receive_signal
 from app.signals.domain.track_record import ForecastRecord, SignalCounts, SourceKey
@@ -351,7 +352,13 @@ class SignalService:
             queued = sum(signal.is_pending for signal in signals)
             return RequeueResult(queued, len(signals) - queued)
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(
+            SecurityEventKind.SIGNALS_CHANGED,
+            "requeued",
+            "signals",
+            lambda done: {"queued": done.queued, "expired": done.expired},
+        )
+        return await self.idempotency.run(audited, change, render)
 
     async def cleanup(
         self, older_than: timedelta, command: Command, render: Render[CleanupResult] | None = None
@@ -364,7 +371,13 @@ class SignalService:
         async def change(unit: UnitOfWork) -> CleanupResult:
             return await self._clean_up(unit, older_than)
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(
+            SecurityEventKind.SIGNALS_CHANGED,
+            "cleaned",
+            "signals",
+            lambda done: {"removed": done.removed, "expired": done.expired},
+        )
+        return await self.idempotency.run(audited, change, render)
 
     async def delete_old(self, older_than: timedelta) -> int:
         """Scheduled cleanup; returns the number of deleted signals."""
