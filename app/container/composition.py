@@ -61,7 +61,7 @@ from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.service import Scoring
 from app.security.domain.keys import LOCAL_KEY_FILE
-from app.security.services.audit import SecurityAudit
+from app.security.services.audit import SecurityAudit, create_audit_recorder
 from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService
 from app.security.services.passwords import PasswordHashing
@@ -109,7 +109,7 @@ def compose(
     mode = create_current_mode(market, database, runtime.monotonic)
     # The stream was built before the database was open, which knows whether it is shared.
     shared = stream.shared = shared_clock(database)
-    idempotency = IdempotentExecutor(database, utc_now, shared)
+    idempotency = IdempotentExecutor(database, utc_now, shared, create_audit_recorder(utc_now))
     scoring = Scoring(
         market=market,
         database=database,
@@ -159,7 +159,12 @@ def compose(
     keys = key_service(settings, database, idempotency, runtime)
     users = user_service(keys)
     job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
-    security_audit = SecurityAudit(database, utc_now)
+    security_audit = SecurityAudit(
+        database,
+        utc_now,
+        runtime.monotonic,
+        lambda: in_force().alerts.rules.authentication_burst.limit,
+    )
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,

@@ -35,6 +35,7 @@ PINNED = {
     "0202_security_events.py": "ad420a4e8fa128f9",
     "0203_people.py": "cc0d64d7f63206db",
     "0204_rate_limits.py": "c179796fa2358165",
+    "0205_signal_rights.py": "bdf6dafe6ca9e768",
 }
 
 # What PostgreSQL knows of a schema, one line each.

@@ -177,6 +177,10 @@ class AlertRules:
     config_drift: StateRule = setting(  # a rolling restart takes its time
         StateRule(duration_s=30), "Processes run with different environment settings."
     )
+    authentication_burst: LimitRule = setting(
+        LimitRule(limit=10.0),
+        "More authentications than the limit failed within a minute, from one address or in all.",
+    )
     recovered: LimitRule = setting(
         LimitRule(severity=Severity.INFO, limit=900.0),
         "The service recovered from a degraded mode; the alert stays open for the limit (seconds).",

@@ -30,6 +30,7 @@ from app.portfolio.services.rebalance_runs import RebalanceRequest, RebalanceRes
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
+from app.security.domain.audit import SecurityEventKind
 
 Ready = Callable[[], Awaitable[None]]
 End = Callable[[UnitOfWork, str | None, int], Awaitable[None]]
@@ -140,7 +141,13 @@ class ProposalService:
             decision = Decision(self.clock(), command.actor, reason)
             return await self._ended(unit, found, ProposalState.DECLINED, decision)
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(
+            SecurityEventKind.PROPOSAL_DECLINED,
+            found.kind.value,
+            proposal_id,
+            lambda _: {"subject": found.subject, "reason": reason},
+        )
+        return await self.idempotency.run(audited, change, render)
 
     async def _execute(self, approval: Approval) -> CommandResult[Any]:
         own: Mapping[ProposalKind, Executor] = {

@@ -97,7 +97,7 @@ class AuthenticationMiddleware:
         scope["state"][FAILED] = True
         audit: AccessAudit | None = scope["state"].get(AUDIT)
         if audit is not None:
-            audit.note_failure(actor, site, code)
+            audit.note_failure(actor, site or None, code)
 
 
 def is_key_in_query(query: bytes) -> bool:

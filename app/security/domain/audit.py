@@ -11,7 +11,6 @@ from app.foundation.hash_chain import instant_text
 MAX_ENTRIES: Final = 100  # different refusals counted in a minute; further ones are "others"
 OTHERS: Final = "others"  # principal of the event of refusals beyond that
 SYSTEM: Final = "service"  # principal of events that no caller causes
-EVERY_ADDRESS: Final = "all"  # subject of a burst from many addresses
 _MAX_TEXT: Final = 128  # of the columns
 _MAX_ADDRESS: Final = 64
 
@@ -29,9 +28,13 @@ class SecurityEventKind(StrEnum):
     LOGGED_IN = "logged_in"
     LOGGED_OUT = "logged_out"
     USER_CHANGED = "user_changed"
-    CHANNEL_CHANGED = "channel_changed"
-    ALERT_CHANGED = "alert_changed"
-    JOB_CHANGED = "job_changed"
+    CHANNEL_CHANGED = "channel_changed"  # `code`: created, changed, removed, tested, redriven
+    ALERT_CHANGED = "alert_changed"  # `code`: acknowledged, snoozed, resolved
+    JOB_CHANGED = "job_changed"  # `code`: started, cancelled
+    MANUAL_RUN = "manual_run"  # by a caller, without a job; `subject` names it
+    SIGNALS_CHANGED = "signals_changed"  # `code`: cleaned, requeued
+    PROPOSAL_DECLINED = "proposal_declined"  # an approved one is in the portfolio's history
+    QUARANTINE_RELEASED = "quarantine_released"
     EVENTS_DELETED = "events_deleted"  # by retention; names the anchor
 
 

@@ -65,8 +65,21 @@ class SessionChanged:
     occurred_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class AuthenticationBurst:
+    """More authentications than the limit failed within a minute; `subject` is an address, or all.
+
+    A burst that goes on is an event a minute.
+    """
+
+    subject: str
+    failures: int
+    occurred_at: datetime
+
+
 EVENTS: Final = (
     EventKind(ApiKeyChanged, "api_key_changed", EventTopic.SECURITY),
     EventKind(UserChanged, "user_changed", EventTopic.SECURITY),
     EventKind(SessionChanged, "session_changed", EventTopic.SECURITY),
+    EventKind(AuthenticationBurst, "authentication_burst", EventTopic.SECURITY),
 )

@@ -1,7 +1,9 @@
 """Records security events: at once, or as one event a minute for refusals that repeat."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -9,7 +11,8 @@ from typing import Any, Final
 import structlog
 
 from app.foundation.errors import ServiceError
-from app.foundation.ports import Clock
+from app.foundation.idempotency import AuditNote, Command, RecordAudit
+from app.foundation.ports import Clock, Monotonic
 from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork, shield
 from app.security.domain.audit import (
     Refusal,
@@ -17,10 +20,14 @@ from app.security.domain.audit import (
     SecurityDraft,
     SecurityEventKind,
 )
-from app.security.storage.audit import SecurityEventRepository
+from app.security.domain.bursts import MAX_SUBJECTS, UNKNOWN_ADDRESS, Burst, BurstDetector
+from app.security.domain.events import AuthenticationBurst
+from app.security.domain.failures import MAX_FAILURES
+from app.security.storage.audit import DELETED_AT_ONCE, SecurityEventRepository
 
 POLL_S: Final = 1.0  # between two looks for minutes that are over
 MAX_EVENTS: Final = 1_000_000  # stored; a flood of refusals must not fill the disk
+_DELETIONS: Final = 50  # transactions of one sweep
 _log = structlog.get_logger("security")
 
 
@@ -34,7 +41,12 @@ class SecurityAudit:
 
     database: Database
     clock: Clock
+    monotonic: Monotonic = time.monotonic
+    burst_limit: Callable[[], float] = lambda: MAX_FAILURES
     counter: RefusalCounter = field(default_factory=RefusalCounter)
+    detector: BurstDetector = field(default_factory=BurstDetector)
+    _bursts: list[Burst] = field(default_factory=list, init=False)  # to be stored
+    _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     async def record(
         self,
@@ -74,6 +86,10 @@ class SecurityAudit:
     def note_failure(self, principal: str, address: str | None, code: str) -> None:
         """Counts an invalid credential; `principal` is anonymous where it names nobody."""
         self._count(SecurityEventKind.AUTHENTICATION_FAILED, principal, address, code)
+        found = self.detector.add(address or UNKNOWN_ADDRESS, self.monotonic(), self.burst_limit())
+        if found is not None:
+            self._bursts.append(Burst(*found, self.clock()))
+            self._wake.set()
 
     def _count(
         self, kind: SecurityEventKind, principal: str, address: str | None, code: str | None
@@ -81,11 +97,39 @@ class SecurityAudit:
         self.counter.add(Refusal(kind, principal, address, code), self.clock())
 
     async def follow(self, beat: Callable[[], None]) -> None:
-        """Stores the counts of minutes that are over, until cancelled."""
+        """Stores bursts at once, and counts when their minute is over, until cancelled."""
         while True:
+            self._wake.clear()
+            await self.store_bursts()
             await self.store_counts(self.clock())
             beat()
-            await asyncio.sleep(POLL_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self._wake.wait()
+
+    async def store_bursts(self) -> None:
+        """Stores new bursts and publishes them; a database that is away leaves them."""
+        bursts, self._bursts = self._bursts, []
+        if not bursts:
+            return
+
+        async def append(unit: UnitOfWork) -> None:
+            await unit.get(SecurityEventRepository).append_bursts(*bursts)
+            for one in bursts:
+                unit.publish_after_commit(
+                    AuthenticationBurst(one.subject, one.failures, one.occurred_at)
+                )
+
+        async def store() -> None:
+            try:
+                await self.database.run(append)
+            except ServiceError as error:
+                self._bursts = [*bursts, *self._bursts][-MAX_SUBJECTS:]
+                _log.warning("bursts_not_stored", cause=error.code.value)
+
+        for one in bursts:
+            _log.warning("authentication_burst", subject=one.subject, failures=one.failures)
+        await shield(store())
 
     async def store_counts(self, now: datetime | None = None) -> None:
         """Stores the counts of all minutes but the running one, without `now` of all minutes.
@@ -110,8 +154,33 @@ class SecurityAudit:
 
     async def delete_old(self, max_age: timedelta) -> int:
         """Deletes events older than `max_age` and beyond MAX_EVENTS; returns their number."""
-        now = self.clock()
-        async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.get(SecurityEventRepository).delete_old(
-                now - max_age, MAX_EVENTS, now
-            )
+        now, number = self.clock(), 0
+        for _ in range(_DELETIONS):  # each of its own, since others wait for the chain meanwhile
+            async with self.database.write(BULK_STATEMENT_S) as unit:
+                repository = unit.get(SecurityEventRepository)
+                deleted = await repository.delete_old(now - max_age, MAX_EVENTS, now)
+            number += deleted
+            if deleted < DELETED_AT_ONCE:
+                break
+        return number
+
+
+def create_audit_recorder(clock: Clock) -> RecordAudit:
+    """Returns the recorder of audit notes, for the executor of commands."""
+
+    async def record(
+        unit: UnitOfWork, command: Command, note: AuditNote, details: Mapping[str, Any]
+    ) -> None:
+        named = {} if command.note is None else {"note": command.note}
+        draft = SecurityDraft(
+            SecurityEventKind(note.kind),
+            command.actor,
+            clock(),
+            code=note.code,
+            subject=note.subject,
+            payload={**details, **named},
+            request_id=command.request_id,
+        )
+        await unit.get(SecurityEventRepository).append(draft)
+
+    return record

@@ -19,11 +19,13 @@ from app.security.domain.audit import (
     SecurityEventKind,
     unsealed_security_events,
 )
+from app.security.domain.bursts import Burst, merge_bursts, read_bursts
 from app.security.storage.tables import security_anchors as anchors
 from app.security.storage.tables import security_events as table
 
 HEAD: Final = "security_head"  # fact of the newest event, stored apart from the events
-DELETED_AT_ONCE: Final = 10_000
+BURSTS: Final = "authentication_bursts"  # fact of the bursts that are not over
+DELETED_AT_ONCE: Final = 5_000
 _BATCH: Final = 1_000
 _FIELDS: Final = tuple(table.c[name] for name in SecurityEvent.__slots__)
 _EVENTS: Final = select(*_FIELDS)
@@ -61,6 +63,20 @@ class SecurityEventRepository:
         """
         await _CHAIN.lock(self.connection)
         return await _CHAIN.append(self.connection, unsealed_security_events(drafts))
+
+    async def append_bursts(self, *bursts: Burst) -> None:
+        """Appends bursts of failed authentications, and stores those that are not over as a fact.
+
+        The lock of the chain orders the changes of the fact.
+        """
+        await self.append(*(_burst_draft(burst) for burst in bursts))
+        facts = KeyValueRepository(self.connection)
+        newest = max(burst.occurred_at for burst in bursts)
+        await facts.put(BURSTS, merge_bursts(await facts.get(BURSTS), bursts, newest))
+
+    async def bursts(self) -> tuple[Burst, ...]:
+        """Newest burst of each subject; some may be over."""
+        return read_bursts(await KeyValueRepository(self.connection).get(BURSTS))
 
     async def page(
         self,
@@ -141,3 +157,13 @@ class SecurityEventRepository:
         )
         deleted = await self.connection.execute(table.delete().where(table.c.seq <= bound))
         return deleted.rowcount
+
+
+def _burst_draft(burst: Burst) -> SecurityDraft:
+    return SecurityDraft(
+        SecurityEventKind.AUTHENTICATION_BURST,
+        SYSTEM,
+        burst.occurred_at,
+        subject=burst.subject,
+        count=burst.failures,
+    )

@@ -126,6 +126,7 @@ def signal_to_row(evaluated: EvaluatedSignal) -> dict[str, Any]:
         "completed_at": signal.completed_at,
         "reason": signal.reason,
         "posted_by": signal.posted_by,
+        "is_propose_only": signal.is_propose_only,
     }
     if verdict is None:
         return row
@@ -174,6 +175,7 @@ def signal_from_row(row: Row[Any]) -> Signal:
         completed_at=row.completed_at,
         reason=row.reason,
         posted_by=row.posted_by,
+        is_propose_only=row.is_propose_only is not False,
     )
 
 

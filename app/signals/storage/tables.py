@@ -52,6 +52,8 @@ signals = Table(
     Column("board_id", String(36)),
     Column("configuration_version", Integer),
     Column("posted_by", String(128)),
+    # NULL: stored by a version that did not know it, which counts as true.
+    Column("is_propose_only", Boolean),
     PrimaryKeyConstraint("signal_id"),
     UniqueConstraint("source", "source_id"),
     CheckConstraint(

@@ -39,6 +39,7 @@ from app.scoring.domain.board import Board, Card, CardStatus
 from app.scoring.domain.events import ScoreChanged, ScoresUpdated, score_changes
 from app.security.domain.events import (
     ApiKeyChanged,
+    AuthenticationBurst,
     KeyChange,
     SessionChange,
     SessionChanged,
@@ -78,6 +79,7 @@ EXAMPLES: tuple[object, ...] = (
     ),
     UserChanged("id", "ana", UserChange.DISABLED, "admin", ("live",), "user:boss", T0),
     SessionChanged("id", "user:ana", SessionChange.ENDED, "user:boss", T0),
+    AuthenticationBurst("10.0.0.1", 11, T0),
 )
 
 

@@ -1,22 +1,27 @@
 """Security events on a database: one transaction with their change, append-only, retained."""
 
 import asyncio
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 
 from app.foundation.errors import Code, ConflictError, ServiceError, UnavailableError
+from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.principals import Role, Scope
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.key_value import KeyValueRepository
 from app.operations.storage.audit import verify_security_events
 from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.proposals import ProposalRepository
 from app.security.domain.audit import OTHERS, SecurityEvent, SecurityEventKind
-from app.security.services.audit import SecurityAudit
+from app.security.services.audit import SecurityAudit, create_audit_recorder
 from app.security.storage.audit import HEAD, SecurityEventRepository
+from tests.alerts.services.test_notifications import Office
+from tests.support.action_fixtures import eight_members, told
 from tests.support.api_keys import SYSTEM, KeyDesk
-from tests.support.trading_desk import NOW
+from tests.support.trading_desk import NOW, SYMBOLS
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
@@ -89,7 +94,7 @@ async def test_refusals_are_stored_when_their_minute_is_over(
     async with asyncio.TaskGroup() as group:
         task = group.create_task(audit.follow(lambda: None))
         async with asyncio.timeout(30):
-            while len(await events(database)) < 2:
+            while len(await events(database)) < 3:
                 await asyncio.sleep(0.05)
         task.cancel()
     shown = [
@@ -97,6 +102,7 @@ async def test_refusals_are_stored_when_their_minute_is_over(
         for one in await events(database)
     ]
     assert shown == [
+        ("authentication_burst", "service", None, None, 11, NOW),
         ("refused", "key:eye", "10.0.0.1", "forbidden", 500, NOW),
         ("authentication_failed", "anonymous", "10.0.0.1", "unknown", 500, NOW),
     ]
@@ -225,3 +231,106 @@ async def test_deleting_behind_a_forged_anchor_is_found(
     for table in ("security_anchors", "security_events"):
         with pytest.raises(ServiceError):
             await execute(database, f"DELETE FROM {table}")  # noqa: S608  # of the test
+
+
+NOTED = Command("user:ana", "request-9", note="by phone").audited(
+    "manual_run", "scoring", "universe", lambda number: {"number": number}
+)
+
+
+def executor(database: Database, clock: Moved) -> IdempotentExecutor:
+    return IdempotentExecutor(
+        database,
+        clock,  # type: ignore[arg-type]  # a clock
+        record_audit=create_audit_recorder(clock),  # type: ignore[arg-type]  # a clock
+    )
+
+
+def rendered(_: object) -> StoredResponse:
+    return StoredResponse(200, {}, b"done")
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    key: str
+    fingerprint: str = "same"
+
+
+async def test_an_audited_command_is_an_event_of_its_transaction_and_a_replay_is_none(
+    database: Database, clock: Moved
+) -> None:
+    commands = executor(database, clock)
+    keyed = replace(NOTED, idempotency_key=Keyed("one"))
+
+    async def change(unit: UnitOfWork) -> int:
+        await unit.get(KeyValueRepository).put("changed", 1)
+        return 7
+
+    async def refused(unit: UnitOfWork) -> int:
+        await change(unit)
+        raise ConflictError(Code.INVALID_STATE_TRANSITION, "no")
+
+    for _ in range(2):
+        await commands.run(keyed, change, rendered)
+    with pytest.raises(ConflictError):
+        await commands.run(NOTED, refused, rendered)
+
+    async def work() -> int:
+        assert len(await events(database)) == 1, "what is shared is recorded once it is done"
+        return 8
+
+    async def failed() -> int:
+        raise UnavailableError(Code.MARKET_DATA_STALE, "no")
+
+    await commands.share(NOTED, work, rendered)
+    with pytest.raises(UnavailableError):
+        await commands.share(NOTED, failed, rendered)
+    await commands.run(SYSTEM, change, rendered)
+    found = await events(database)
+    assert [one.payload for one in found] == [
+        {"number": 7, "note": "by phone"}, {"number": 8, "note": "by phone"},
+    ]  # fmt: skip
+    first = found[0]
+    assert (first.kind, first.code, first.subject) == ("manual_run", "scoring", "universe")
+    assert (first.principal, first.request_id) == ("user:ana", "request-9")
+
+
+async def test_an_event_that_cannot_be_recorded_undoes_its_change(
+    database: Database, clock: Moved
+) -> None:
+    async def change(unit: UnitOfWork) -> int:
+        await unit.get(KeyValueRepository).put("changed", 1)
+        await unit.get(KeyValueRepository).put(HEAD, {"seq": 5, "hash": "0" * 64})
+        return 7
+
+    with pytest.raises(UnavailableError) as raised:
+        await executor(database, clock).run(NOTED, change, rendered)
+    assert raised.value.code is Code.HISTORY_TAMPERED
+    async with database.read() as unit:
+        assert await unit.get(KeyValueRepository).get("changed") is None
+
+
+async def test_a_declined_proposal_and_a_delivery_sent_again_are_events(
+    database: Database, clock: Moved
+) -> None:
+    desk = await eight_members(database)
+    desk.proposals = replace(desk.proposals, idempotency=executor(database, clock))
+    await told(desk, SYMBOLS[20])
+    await desk.signal_actions.apply_approved()
+    async with database.read() as unit:
+        (opened,) = await unit.get(ProposalRepository).page(None, 5)
+    await desk.proposals.decline(opened.proposal_id, "not now", SYSTEM, rendered)
+    office = Office(database)
+    office.notifications = replace(office.notifications, idempotency=executor(database, clock))
+    channel = await office.channel("desk", "http://127.0.0.1:1/hook")
+    await office.notifications.test(channel, SYSTEM, rendered)
+    await execute(database, "UPDATE notifications SET state = 'dead', next_attempt_at = NULL")
+    (dead,) = await office.notifications.log(None, 5)
+    await office.notifications.redrive(dead.id, SYSTEM, rendered)
+    found = [(one.kind, one.code, one.subject) for one in await events(database)]
+    assert found == [
+        ("proposal_declined", "signal", opened.proposal_id),
+        ("channel_changed", "created", "desk"),
+        ("channel_changed", "tested", channel),
+        ("channel_changed", "redriven", str(dead.id)),
+    ]

@@ -386,5 +386,6 @@ def test_who_is_not_sure_only_proposes(
 def _signal() -> Any:
     class Named:
         claim = claim()
+        is_propose_only = False
 
     return Named()
