@@ -31,7 +31,7 @@ seed_option = $(if $(SEED),--seed $(SEED))
 port_option = $(if $(PORT),--port $(PORT))
 replay_option = $(if $(REPLAY),--replay $(REPLAY)) $(if $(REPLAY_FROM),--replay-from $(REPLAY_FROM))
 
-.PHONY: help service setup check test versions demo run sandbox fuzz long stateful bench chaos soak golden mutants lock docs format clean
+.PHONY: help service setup check test versions demo run sandbox fuzz long stateful bench chaos soak golden mutants lock audit docs format clean
 .DEFAULT_GOAL := help
 
 help: ## list of targets
@@ -123,6 +123,9 @@ lock: setup ## resolve pyproject.toml into both lock files
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" --constraint requirements.lock \
 		--group build pyproject.toml --output-file requirements-runtime.lock
+
+audit: setup ## bill of materials of the runtime lock (var/sbom.cdx.json), and its known vulnerabilities if a database answers
+	$(RUN) tests.supply_chain
 
 docs: service ## generate docs/configuration.md and docs/cli.md
 	@$(BIN)/my-symbols configuration document > docs/configuration.md

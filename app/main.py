@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import structlog
 from fastapi import FastAPI
@@ -17,7 +16,7 @@ from app.container.application import create_api
 from app.container.runtime_values import code_version, new_id
 from app.container.startup import open_service
 from app.foundation.metrics import Metrics
-from app.settings import Settings
+from app.settings import Settings, secret_values
 from app.telemetry.logging import configure_logging
 
 _SECRET_BYTES = 32
@@ -37,7 +36,7 @@ _log = structlog.get_logger("service")
 def create_app(settings: Settings) -> FastAPI:
     """Returns the whole service; opens nothing before the server starts its lifespan."""
     configure_logging(
-        level=settings.log.level, form=settings.log.format, secrets=known_secrets(settings)
+        level=settings.log.level, form=settings.log.format, secrets=secret_values(settings)
     )
     metrics = Metrics()
 
@@ -91,15 +90,3 @@ def tune_interpreter() -> None:
 def _log_failed_start(error: Exception) -> None:
     """Logs the error; a server may replace this callback by one that ends the process."""
     _log.error("service_not_started", cause=str(error))
-
-
-def known_secrets(settings: Settings) -> list[str]:
-    """Returns every secret value of the settings, in each form that could appear in a log."""
-    secret = settings.http.cursor_secret
-    password = urlsplit(settings.database.url).password
-    return [
-        *([] if secret is None else [secret.get_secret_value()]),
-        *([] if password is None else [password, unquote(password)]),
-        *settings.notifications.key_list,
-        *settings.security.pepper_list,
-    ]

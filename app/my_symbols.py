@@ -12,6 +12,7 @@ from app.foundation.job_service import JobService
 from app.market.services.quality import QualityService
 from app.market.services.service import MarketData
 from app.market.services.symbol_registry import Registry
+from app.operations.services.audit_log import AuditLog
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusService
@@ -48,7 +49,10 @@ from app.portfolio.services.views import (
 )
 from app.scoring.domain.board import Board, Card
 from app.scoring.services.service import Scoring
+from app.security.services.audit import SecurityAudit
 from app.security.services.keys import ApiKeyService
+from app.security.services.sessions import SessionService
+from app.security.services.users import UserService
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import SignalService
@@ -91,6 +95,10 @@ class MySymbolsServiceV2:
     stream: EventStream
     notifications: NotificationService
     keys: ApiKeyService
+    users: UserService
+    security_audit: SecurityAudit
+    audit_log: AuditLog
+    sessions: SessionService
     jobs: JobService
     retention: Retention
     signals: SignalService

@@ -2,14 +2,16 @@
 
 import hashlib
 import os
-from base64 import urlsafe_b64decode
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum, StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from annotated_types import Gt
 from pydantic import (
@@ -31,8 +33,11 @@ from app.foundation.http.certificate import CertificateFiles
 from app.foundation.http.stream_slots import STREAMS_PER_PRINCIPAL
 from app.foundation.sql.engines import DatabaseOptions
 from app.security.domain.keys import MAX_PEPPERS, pepper_fault, split_peppers
+from app.security.domain.people import SessionPolicy
 from app.security.domain.rate_limits import RateLimits
+from app.security.domain.sealing import sealing_key_fault, split_sealing_keys
 from app.security.services.peppers import NEW_PEPPER
+from app.security.services.sealing import NEW_KEY
 
 PREFIX = "MYSYMBOLS_"
 _MAX_RATE = 1_000_000
@@ -74,8 +79,8 @@ class KucoinVariables(_Part):
     @model_validator(mode="after")
     def _known_scheme(self) -> Self:
         parts = urlsplit(self.base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("base_url must be an http or https address")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+            raise ValueError("base_url must be an http or https address without user and password")
         return self
 
     @property
@@ -101,6 +106,7 @@ class DatabaseVariables(_Part):
 
     url: str = Field(
         "sqlite+aiosqlite:///var/my-symbols.sqlite3",
+        repr=False,  # it may hold a password
         description="Address of the database, such as postgresql+asyncpg://user:password@host/name.",
     )
     pool_size: int = Field(10, ge=1, le=200, description="Number of pooled connections.")
@@ -162,6 +168,13 @@ class ReferenceVariables(_Part):
         if self.exchange != "none" and find_spec("ccxt") is None:
             raise ValueError("another exchange needs: pip install 'my-symbols[reference]'")
         return self
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_password(cls, base_url: str | None) -> str | None:
+        if base_url is not None and "@" in urlsplit(base_url).netloc:
+            raise ValueError("base_url must be an address without user and password")
+        return base_url
 
     @model_validator(mode="after")
     def _times_out_before_the_next_poll(self) -> Self:
@@ -242,31 +255,10 @@ class NotificationVariables(_Part):
     allow_private_addresses: bool = Field(
         False, description="Allow receivers at private addresses and over plain HTTP."
     )
-    keys: SecretStr | None = Field(
-        None,
-        description="Fernet keys that encrypt channel secrets, the newest first, separated by"
-        " commas; without one a file beside an SQLite database, and none on PostgreSQL.",
-    )
-
-    @field_validator("keys")
-    @classmethod
-    def _are_keys(cls, keys: SecretStr | None) -> SecretStr | None:
-        for key in _listed(keys):
-            try:
-                size = len(urlsafe_b64decode(key))
-            except ValueError:
-                size = 0
-            if size != 32:
-                raise ValueError("each key must be 32 bytes in URL-safe base64")
-        return keys
-
-    @property
-    def key_list(self) -> tuple[str, ...]:
-        return _listed(self.keys)
 
 
 class SecurityVariables(_Part):
-    """API keys."""
+    """API keys, sessions and stored secrets."""
 
     pepper: SecretStr | None = Field(
         None,
@@ -280,6 +272,59 @@ class SecurityVariables(_Part):
         description="Directory of the local key file; without it that of an SQLite database, and"
         " none on PostgreSQL.",
     )
+    sealing_keys: SecretStr | None = Field(
+        None,
+        description="Keys from `my-symbols secrets new-key` that seal stored secrets, the newest"
+        " first, separated by commas; the same in every process. Without one a file beside an"
+        " SQLite database, and none on PostgreSQL.",
+    )
+    sealing_keys_file: Path | None = Field(
+        None, description="File that holds the sealing keys instead; a change needs no restart."
+    )
+
+    @model_validator(mode="after")
+    def _has_good_sealing_keys(self) -> Self:
+        if self.sealing_keys is not None and self.sealing_keys_file is not None:
+            raise ValueError("set either sealing_keys or a sealing_keys_file")
+        try:
+            keys = self.sealing_key_list
+        except (OSError, ValueError):
+            raise ValueError("the sealing_keys_file cannot be read as text") from None
+        if self.sealing_keys_file is not None and not keys:
+            raise ValueError("the sealing_keys_file holds no key")
+        for key in keys:
+            if (fault := sealing_key_fault(key)) is not None:
+                raise ValueError(f"sealing_keys: {fault}; create one with: {NEW_KEY}")
+        return self
+
+    @property
+    def sealing_key_list(self) -> tuple[str, ...]:
+        """Sealing keys, the newest first. Raises OSError and ValueError for an unreadable file."""
+        if self.sealing_keys_file is not None:
+            return split_sealing_keys(self.sealing_keys_file.read_text(encoding="utf-8"))
+        keys = self.sealing_keys
+        return () if keys is None else split_sealing_keys(keys.get_secret_value())
+
+    session_idle_s: int = Field(
+        1_800, ge=60, le=86_400, description="An unused session ends after that time."
+    )
+    session_lifetime_s: int = Field(
+        43_200, ge=300, le=2_592_000, description="Each session ends after that time."
+    )
+    allow_plain_sessions: bool = Field(
+        False, description="Allow log-ins from other machines without TLS."
+    )
+    four_eyes: bool = Field(
+        False, description="Refuse that a caller approves the proposal of its own signal."
+    )
+
+    @property
+    def session_policy(self) -> SessionPolicy:
+        return SessionPolicy(
+            timedelta(seconds=self.session_idle_s),
+            timedelta(seconds=self.session_lifetime_s),
+            self.allow_plain_sessions,
+        )
 
     @model_validator(mode="after")
     def _has_good_peppers(self) -> Self:
@@ -355,11 +400,6 @@ class LimitVariables(_Part):
         )
 
 
-def _listed(keys: SecretStr | None) -> tuple[str, ...]:
-    text = "" if keys is None else keys.get_secret_value()
-    return tuple(key.strip() for key in text.split(",") if key.strip())
-
-
 class ProcessRole(StrEnum):
     """Part of the service that a process runs."""
 
@@ -417,8 +457,11 @@ class Settings(BaseSettings):
             self.kucoin.data_source.value,
             None if secret is None else secret.get_secret_value(),
             self.notifications.allow_private_addresses,
-            self.notifications.key_list,
+            # A changed file needs no restart, so processes may have read different ones.
+            () if self.security.sealing_keys_file else self.security.sealing_key_list,
             self.security.pepper_list,
+            self.security.session_policy,
+            self.security.four_eyes,
             self.feed.mode,  # age limits follow it
         )
         return hashlib.sha256(repr(shared_settings).encode()).hexdigest()[:12]
@@ -430,6 +473,35 @@ class Settings(BaseSettings):
         if unknown:
             raise ValueError("unknown variables: " + ", ".join(unknown))
         return values
+
+
+def secret_values(settings: Settings) -> list[str]:
+    """Returns every secret of the settings, in each form that an output could contain.
+
+    These are all SecretStr fields, with each part of a list; the contents of their files; and the
+    passwords of addresses. A file that has gone since the start is left out.
+    """
+    return list(dict.fromkeys(text for text in _secrets_of(settings) if text))
+
+
+def _secrets_of(part: BaseModel) -> Iterator[str]:
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, BaseModel):
+            yield from _secrets_of(value)
+        elif isinstance(value, SecretStr):
+            yield from _forms_of(value.get_secret_value())
+        elif isinstance(value, Path) and name.removesuffix("_file") in type(part).model_fields:
+            with suppress(OSError, ValueError):
+                yield from _forms_of(value.read_text(encoding="utf-8"))
+        elif isinstance(value, str) and "://" in value:
+            password = urlsplit(value).password or ""
+            yield from (password, unquote(password))
+
+
+def _forms_of(text: str) -> Iterator[str]:
+    yield text.strip()
+    yield from re.split(r"[,\s]+", text.strip())
 
 
 def known_variables() -> dict[str, str]:

@@ -294,10 +294,10 @@ PURE = {
     "bisect", "collections", "collections.abc", "contextlib", "csv", "dataclasses", "datetime",
     "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "hmac", "importlib", "io",
     "ipaddress", "itertools", "json", "math", "operator", "re", "statistics", "types", "typing",
-    "numpy", "numpy.typing", "scipy.special", "weakref", "zlib",
+    "numpy", "numpy.typing", "scipy.special", "unicodedata", "weakref", "zlib",
 }  # fmt: skip
 FOUNDATION = {
-    "clock", "data_status", "decimal_math", "errors", "events", "jobs", "principals",
+    "clock", "data_status", "decimal_math", "errors", "events", "hash_chain", "jobs", "principals",
 }  # fmt: skip
 
 

@@ -19,8 +19,17 @@ import yaml
 from app.cli.application import application
 from app.cli.commands import sandbox as sandbox_command
 from app.cli.exit_codes import ExitCode
+from app.cli.programs.settings import read_settings
+from app.container.assembly import open_keys
+from app.container.composition import key_service
+from app.container.runtime_values import utc_now
 from app.foundation.events import EventTopic
 from app.foundation.http.protocol import PREFIX
+from app.foundation.idempotency import Command, IdempotentExecutor
+from app.foundation.principals import Role
+from app.foundation.sql.database import Database
+from app.security.services.keys import KeyDraft
+from app.security.services.peppers import PepperMissingError, UnsafeStartError
 from app.settings import CLIENT_VARIABLES, Settings, known_variables
 from tests.cli.command import here
 from tests.support.harness import openapi_document
@@ -328,6 +337,56 @@ def test_compose_services_are_confined_and_keep_their_data(name: str) -> None:
         )
 
 
+def test_S22_the_image_holds_no_secret_and_nobody_in_it_is_root() -> None:
+    text = re.sub(r"\\\n\s*", " ", _read("Dockerfile"))
+    final = text.rpartition("\nFROM ")[2]
+    assert re.findall(r"^USER (\S+)", final, re.MULTILINE) == ["my-symbols"]
+    assert re.search(r"useradd .*--uid [1-9]\d{3,} ", final)
+    assert not re.findall(r"^ARG", text, re.MULTILINE)
+    (line,) = re.findall(r"^ENV (.+)$", text, re.MULTILINE)
+    assert {word.partition("=")[0] for word in line.split()} == {
+        "PATH", "PYTHONUNBUFFERED", "OPENBLAS_NUM_THREADS",
+    }  # fmt: skip
+    sent = [one for one in _read(".dockerignore").splitlines() if one.startswith("!")]
+    assert _read(".dockerignore").startswith("*\n"), "nothing but what is named, no .env or key"
+    assert not [one for one in sent if re.search(r"env|key|var|git", one)]
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_S22_a_container_cannot_gain_rights(name: str) -> None:
+    one = SERVICES[name]
+    assert "no-new-privileges:true" in one["security_opt"]
+    assert not {"privileged", "user", "pid", "network_mode", "ipc", "devices"} & set(one)
+    assert not [volume for volume in one.get("volumes", ()) if volume[0] in "./~"], "host folders"
+    if name != "postgres":  # its image starts as root and gives that up by itself
+        assert one["read_only"] is True
+        assert one["cap_drop"] == ["ALL"]
+        assert set(one.get("cap_add", ())) <= {"NET_BIND_SERVICE"}
+        assert all(place in {"/tmp", "/data", "/config"} for place in one["tmpfs"])
+    assert ("database" in one.get("networks", ())) == (name in {"postgres", "service", *REPLICAS})
+    assert COMPOSE["networks"]["database"] == {"internal": True}
+
+
+@pytest.mark.parametrize("name", [one for one in OURS if one != "exchange"])
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_S22_compose_starts_closed(
+    name: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a first key it listens to nobody, whatever comes from outside."""
+    for variable, value in SERVICES[name]["environment"].items():
+        monkeypatch.setenv(variable, re.sub(r"\$\{\w+:-(\w*)\}", r"\1", value))
+    words = SERVICES[name]["command"]
+    host = words[words.index("--host") + 1]
+    settings = read_settings({"http": {"host": host}})
+    assert settings.http.host == EVERYWHERE
+    keys = key_service(settings, database, IdempotentExecutor(database, utc_now))
+    with pytest.raises(UnsafeStartError, match="my-symbols keys create admin --role admin"):
+        await open_keys(settings, keys.ring)
+    if settings.database.url.startswith("postgresql"):
+        with pytest.raises(PepperMissingError):  # nor can a first key be made without a pepper
+            await keys.create(KeyDraft("admin", Role.ADMIN), Command("local", "request"))
+
+
 def test_the_balancer_leads_to_the_api_processes_and_asks_them_whether_they_are_ready() -> None:
     balancer = SERVICES["balancer"]
     (source,) = (one["source"] for one in balancer["configs"])
@@ -423,7 +482,7 @@ def _operations() -> set[str]:
 def _named_operations(text: str) -> set[str]:
     return {
         f"{method} {PREFIX}{path}"
-        for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^`]*)`", text)
+        for method, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`]*)`", text)
     }
 
 

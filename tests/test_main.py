@@ -21,21 +21,24 @@ from app.foundation.health import Mode
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.key_value import KeyValueRepository
-from app.main import create_app, known_secrets
+from app.main import create_app
+from app.security.services.sealing import new_sealing_key
 from app.settings import (
     DatabaseVariables,
     HttpVariables,
     KucoinVariables,
     LimitVariables,
     NotificationVariables,
+    SecurityVariables,
     Settings,
+    secret_values,
 )
 from tests.cli.command import here
 from tests.support.harness import PREFIX, open_client
 from tests.support.problem_assertions import problem
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
-NEW_KEY, OLD_KEY = f"canary{'n' * 37}=", f"canary{'o' * 37}="
+NEW_KEY, OLD_KEY = (f"canary{new_sealing_key()[6:]}" for _ in range(2))
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +55,7 @@ def settings(folder: Path, *, source: DataSource = DataSource.SANDBOX, **http: o
         kucoin=KucoinVariables(base_url=NOBODY, source=source, connect_timeout_s=0.5),
         database=DatabaseVariables(url=f"sqlite+aiosqlite:///{folder}/test.sqlite3"),
         http=HttpVariables(**{"allowed_hosts": ("service",), **http}),
+        limits=LimitVariables(open_mode_per_s=1_000_000),
         run_background_tasks=False,
     )
 
@@ -236,11 +240,16 @@ def test_S13_every_secret_of_the_settings_is_masked(
     given = settings(tmp_path, cursor_secret=SecretStr("canary-cursor")).model_copy(
         update={
             "database": DatabaseVariables(url="postgresql+asyncpg://me:canary%2Fdb@db/x"),
-            "notifications": NotificationVariables(keys=SecretStr(f"{NEW_KEY}, {OLD_KEY}")),
+            "security": SecurityVariables(sealing_keys=SecretStr(f"{NEW_KEY}, {OLD_KEY}")),
         }
     )
     secrets = ["canary-cursor", "canary%2Fdb", "canary/db", NEW_KEY, OLD_KEY]
-    assert known_secrets(given) == secrets
+    assert secret_values(given) == [
+        *secrets[1:3],
+        secrets[0],
+        f"{NEW_KEY}, {OLD_KEY}",
+        *secrets[3:],
+    ]
     create_app(given)
     structlog.get_logger().info(" ".join(secrets), given=given)
     assert stream.getvalue()

@@ -12,6 +12,7 @@ from app.settings import (
     KucoinVariables,
     NotificationVariables,
     ProcessRole,
+    SecurityVariables,
     Settings,
     known_variables,
     unknown_variables,
@@ -62,6 +63,8 @@ def test_G05_a_misspelt_variable_refuses_to_start_and_is_named(
     ("variable", "value"),
     [
         ("MYSYMBOLS_KUCOIN__BASE_URL", "ftp://x"),
+        ("MYSYMBOLS_KUCOIN__BASE_URL", "https://user:password@x"),
+        ("MYSYMBOLS_REFERENCE__BASE_URL", "https://user:password@x"),
         ("MYSYMBOLS_KUCOIN__READ_TIMEOUT_S", "0"),
         ("MYSYMBOLS_HTTP__PORT", "70000"),
         ("MYSYMBOLS_LOG__LEVEL", "loud"),
@@ -118,8 +121,10 @@ def test_G09_the_digest_covers_shared_settings_and_reveals_no_secret() -> None:
     away = Settings(kucoin=KucoinVariables(base_url="http://127.0.0.1:8100"))
     private = Settings(notifications=NotificationVariables(allow_private_addresses=True))
     polled = Settings(feed=FeedVariables(mode="poll"))
-    digests = {one.digest for one in (plain, secret, away, private, polled)}
-    assert len(digests) == 5
+    watched = Settings(security=SecurityVariables(four_eyes=True))
+    short = Settings(security=SecurityVariables(session_idle_s=60))
+    digests = {one.digest for one in (plain, secret, away, private, polled, watched, short)}
+    assert len(digests) == 7
     assert not any("hush" in digest or len(digest) != 12 for digest in digests)
 
 

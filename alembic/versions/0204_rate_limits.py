@@ -1,7 +1,7 @@
 """Table of the rate limits that several processes share.
 
 Revision ID: 0204
-Revises: 0201
+Revises: 0203
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0204"
-down_revision = "0201"
+down_revision = "0203"
 branch_labels = None
 depends_on = None
 

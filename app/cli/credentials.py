@@ -6,7 +6,7 @@ The key comes from --key-file, MYSYMBOLS_KEY, or the local key file of this mach
 import os
 import ssl
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,7 @@ _DATABASE: Final = "sqlite+aiosqlite:///var/my-symbols.sqlite3"
 class Credential:
     """Key to send; an automatic one was found, not named, so a service may not know it."""
 
-    key: str
+    key: str = field(repr=False)
     is_automatic: bool = False
 
     @property

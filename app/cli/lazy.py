@@ -26,6 +26,8 @@ COMMANDS: Final = {
     "configuration": "app.cli.commands.configuration",
     "audit": "app.cli.commands.audit",
     "keys": "app.cli.commands.keys",
+    "secrets": "app.cli.commands.secrets",
+    "users": "app.cli.commands.users",
     "tape": "app.cli.commands.tape",
 }
 # Programs that load the service, its database or the sandbox: command -> module and function.
@@ -41,6 +43,15 @@ PROGRAMS: Final = {
     "keys list": ("app.cli.programs.keys", "list_keys"),
     "keys rotate": ("app.cli.programs.keys", "rotate_key"),
     "keys revoke": ("app.cli.programs.keys", "revoke_key"),
+    "secrets new-key": ("app.cli.programs.secrets", "print_new_key"),
+    "secrets list": ("app.cli.programs.secrets", "list_secrets"),
+    "secrets rotate": ("app.cli.programs.secrets", "rotate_secrets"),
+    "secrets discard": ("app.cli.programs.secrets", "discard_secrets"),
+    "users add": ("app.cli.programs.users", "add_user"),
+    "users list": ("app.cli.programs.users", "list_users"),
+    "users disable": ("app.cli.programs.users", "disable_user"),
+    "users enable": ("app.cli.programs.users", "enable_user"),
+    "users password": ("app.cli.programs.users", "set_password"),
     "tape record": ("app.cli.programs.recording", "record_tape"),
     "tape replay": ("app.cli.programs.recording", "replay_tape"),
 }

@@ -26,7 +26,7 @@ from app.foundation.http.openapi import (
 )
 from app.foundation.http.origin_guard import OriginGuard
 from app.foundation.http.pagination import Cursors
-from app.foundation.http.permissions import AUTHENTICATOR, require_declarations
+from app.foundation.http.permissions import AUDIT, AUTHENTICATOR, require_declarations
 from app.foundation.http.protocol import PREFIX
 from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.route_limits import RouteLimits
@@ -39,6 +39,7 @@ from app.market.api import quality_routes as market_quality
 from app.market.api import symbol_routes as symbols
 from app.market.services.ports import PortfolioMembers
 from app.my_symbols import MySymbolsServiceV2
+from app.operations.api import audit_routes as audit
 from app.operations.api import configuration_routes as configuration
 from app.operations.api import job_routes as jobs
 from app.operations.api import stream_routes as stream
@@ -54,9 +55,12 @@ from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.services.membership import PortfolioService
 from app.scoring.api import routes as scoring
 from app.security.api import key_routes as keys
+from app.security.api import session_routes as sessions
+from app.security.api import user_routes as users
 from app.security.api.authentication import AuthenticationMiddleware
 from app.security.api.client_address import ClientAddressMiddleware
 from app.security.api.rate_limiting import RateLimitMiddleware
+from app.security.api.refusals import RefusalAuditMiddleware
 from app.security.domain.rate_limits import RateLimits
 from app.security.services.rate_limiter import RateLimiter
 from app.signals.api import routes as signals
@@ -87,6 +91,9 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     configuration.router,
     jobs.router,
     keys.router,
+    audit.router,
+    sessions.router,
+    users.router,
     system.router,
 )
 # Response headers that a page of an allowed origin may read.
@@ -180,8 +187,10 @@ def create_api(
     authenticated = AuthenticationMiddleware(inner, monotonic)
     guarded = OriginGuard(StartupGuard(authenticated), allowed=tuple(cors_origins))
     named = HostGuard(guarded, frozenset(allowed_hosts))
-    known = ClientAddressMiddleware(named, tuple(trusted_proxies), tuple(allowed_addresses))
-    api.outermost = RequestMiddleware(known, metrics, new_id, monotonic, logs_requests)
+    watched = RefusalAuditMiddleware(
+        ClientAddressMiddleware(named, tuple(trusted_proxies), tuple(allowed_addresses))
+    )
+    api.outermost = RequestMiddleware(watched, metrics, new_id, monotonic, logs_requests)
     return api
 
 
@@ -192,7 +201,7 @@ def _operation_id(route: APIRoute) -> str:
 def _cors(origins: Sequence[str]) -> dict[str, Any]:
     return {
         "allow_origins": list(origins),
-        "allow_methods": ["GET", "POST", "PUT", "DELETE"],
+        "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
         "allow_headers": [
             *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"),
             *("Prefer", "X-API-Key"),
@@ -229,4 +238,9 @@ def request_state(service: MySymbolsServiceV2) -> dict[str, Any]:
     by_type[ConfigurationChanges] = service.configuration
     by_type[PortfolioMembers] = _Members(service.portfolio)
     use_cases = UseCases(by_type)
-    return {MY_SYMBOLS: service, USE_CASES: use_cases, AUTHENTICATOR: service.keys.ring}
+    return {
+        MY_SYMBOLS: service,
+        USE_CASES: use_cases,
+        AUTHENTICATOR: service.keys.ring,
+        AUDIT: service.security_audit,
+    }

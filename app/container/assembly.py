@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random  # noqa: TID251  # source of randomness of the program
 from socket import gethostname
 from typing import Final
@@ -19,7 +19,7 @@ from app.adapters.kucoin.limiter import WHOLE, PoolShare
 from app.alerts.services.delivery import NotificationDispatcher
 from app.alerts.services.monitor import AlertScheduler
 from app.configuration.services.current import CurrentSettings
-from app.container.composition import compose
+from app.container.composition import compose, sealed_store
 from app.container.feed import (
     FeedTasks,
     create_event_handler,
@@ -36,6 +36,7 @@ from app.foundation.errors import Code, ConflictError
 from app.foundation.event_bus import Bus
 from app.foundation.http.certificate import ServerCertificate
 from app.foundation.metrics import Metrics
+from app.foundation.principals import Access
 from app.foundation.processes import ProcessRegistry
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import JobStore, create_job_store
@@ -54,6 +55,7 @@ from app.operations.services.state_version_source import LiveMarketParts, StateV
 from app.operations.storage import startup_check
 from app.performance.api.report_routes import report_document
 from app.security.domain.addresses import is_loopback
+from app.security.domain.audit import SYSTEM, SecurityEventKind
 from app.security.services.key_ring import OPEN_MODE, KeyRing
 from app.security.services.peppers import UnsafeStartError
 from app.security.services.rate_limiter import SharedWindowStorage
@@ -203,7 +205,7 @@ class Services:
     supervisor: Supervisor
     mode: CurrentMode
     versions: StateVersionSource
-    cursor_secret: bytes
+    cursor_secret: bytes = field(repr=False)
     shared_windows: SharedWindowStorage | None  # None: no other process uses the database
 
 
@@ -270,7 +272,10 @@ async def assemble(
         if settings.run_background_tasks:
             join_feed(feed, database, service, executor_id, is_shared=store.is_shared)
         await _load_state(service)
-        await open_keys(settings, service.keys.ring, supervisor)
+        # On the way out, after the tasks, the refusals of the running minute are stored.
+        stack.push_async_callback(service.security_audit.store_counts)
+        await open_keys(settings, service.keys.ring)
+        await record_start(settings, service)
         status = service.status
         if certificate is not None:
             status.certificate_fault = lambda: certificate.fault
@@ -289,6 +294,10 @@ async def assemble(
         )
         # On the way out, tasks stop first: they use every part opened before.
         stack.push_async_callback(supervisor.stop)
+        # Not before the engine is open: it migrates its store on this loop, and would wait for ever
+        # for a transaction that a task has open.
+        supervisor.start("keys", service.keys.ring.follow, lambda: SILENT_S)
+        supervisor.start("security_audit", service.security_audit.follow, lambda: SILENT_S)
         background = Background(
             settings=settings,
             metrics=metrics,
@@ -323,6 +332,7 @@ async def _open_database(
     stack.push_async_callback(database.close)
     await startup_check.prepare(settings.database.url)
     await database.bind_source(settings.kucoin.data_source)
+    await sealed_store(settings, database).require_keys()
     await in_force.load(database, utc_now())
 
 
@@ -364,24 +374,34 @@ def _engine_options(settings: Settings, store: JobStore) -> EngineOptions:
     return EngineOptions(store, executor_id, works=works, poll_s=poll_s)
 
 
-async def open_keys(settings: Settings, ring: KeyRing, supervisor: Supervisor) -> None:
-    """Reads the keys and follows them. Raises UnsafeStartError for an unsafe address.
+async def record_start(settings: Settings, service: MySymbolsServiceV2) -> None:
+    """Records the start with the access mode as a security event. Raises UnavailableError."""
+    access = Access.OPEN if service.keys.ring.is_open else Access.KEYS
+    await service.security_audit.record(
+        SecurityEventKind.SERVICE_STARTED,
+        SYSTEM,
+        code=access.value,
+        payload={"role": settings.role.value, "version": full_version()},
+    )
 
-    Without a key only callers on this machine are let in, so no other address may be bound.
+
+async def open_keys(settings: Settings, ring: KeyRing) -> None:
+    """Reads the keys. Raises UnsafeStartError for an unsafe address.
+
+    Without a key and a user only callers on this machine are let in: no other address may be bound.
     """
     await ring.load()
     if ring.is_open and not is_loopback(settings.http.host):
         raise UnsafeStartError(
             Code.UNAUTHENTICATED,
-            f"{settings.http.host} is reachable from other machines, and there is no API key;"
+            f"{settings.http.host} is reachable from other machines, and there is no key or user;"
             " create one, then start again:\n  my-symbols keys create admin --role admin\n"
             f"  my-symbols serve --host {settings.http.host}",
         )
     if ring.is_open:
         _log.warning("open_mode", detail=OPEN_MODE)
-    elif not ring.active_keys:
-        _log.warning("no_active_key", detail="every caller is refused; create a key")
-    supervisor.start("keys", ring.follow, lambda: SILENT_S)
+    elif not ring.active_keys and not ring.people.active_users:
+        _log.warning("no_active_key", detail="every caller is refused; create a key or a user")
 
 
 async def _load_state(service: MySymbolsServiceV2) -> None:

@@ -7,7 +7,6 @@ from typing import Final
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.senders import TIMEOUT_S, PeopleNotifier, WebhookNotifier
-from app.adapters.vault import FernetCipher
 from app.alerts.services.facts import SystemView
 from app.alerts.services.notifications import (
     ChannelSecrets,
@@ -17,6 +16,7 @@ from app.alerts.services.notifications import (
     by_kind,
 )
 from app.alerts.services.service import AlertRuleService, AlertService
+from app.alerts.storage.tables import SEALED_CHANNELS
 from app.configuration.services.current import CurrentSettings
 from app.container import plugins
 from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
@@ -35,6 +35,7 @@ from app.market.services.service_mode import create_current_mode
 from app.market.services.shared_market import FeedOwnership
 from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.my_symbols import MySymbolsServiceV2
+from app.operations.services.audit_log import AuditLog
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
@@ -60,9 +61,16 @@ from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.service import Scoring
 from app.security.domain.keys import LOCAL_KEY_FILE
+from app.security.services.audit import SecurityAudit, create_audit_recorder
 from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService
+from app.security.services.passwords import PasswordHashing
 from app.security.services.peppers import PepperStore
+from app.security.services.sealed_store import SealedStore
+from app.security.services.sealing import SecretSealer
+from app.security.services.session_ring import SessionRing
+from app.security.services.sessions import SessionService
+from app.security.services.users import UserService
 from app.settings import Settings
 from app.signals.services.actions import SignalActions, SignalProposalExecutor
 from app.signals.services.evaluation import SignalEvaluator
@@ -101,7 +109,7 @@ def compose(
     mode = create_current_mode(market, database, runtime.monotonic)
     # The stream was built before the database was open, which knows whether it is shared.
     shared = stream.shared = shared_clock(database)
-    idempotency = IdempotentExecutor(database, utc_now, shared)
+    idempotency = IdempotentExecutor(database, utc_now, shared, create_audit_recorder(utc_now))
     scoring = Scoring(
         market=market,
         database=database,
@@ -128,9 +136,7 @@ def compose(
         refusals=Refusals(observers.refused_decision(metrics)),
         elapsed=elapsed,
     )
-    secrets = ChannelSecrets(
-        FernetCipher(settings.notifications.key_list, key_file(settings.database.url))
-    )
+    secrets = ChannelSecrets(secret_sealer(settings))
     recorder = ChangeRecorder(code_version(), with_equity_index)
     system = SystemView(
         feed.link, watch, market.registry, market.server_clock, supervisor.facts, feed.drifted
@@ -150,7 +156,15 @@ def compose(
     notifications = NotificationService(
         database, utc_now, new_id, idempotency, _notifiers(settings, secrets, runtime), secrets
     )
+    keys = key_service(settings, database, idempotency, runtime)
+    users = user_service(keys)
     job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
+    security_audit = SecurityAudit(
+        database,
+        utc_now,
+        runtime.monotonic,
+        lambda: in_force().alerts.rules.authentication_burst.limit,
+    )
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,
@@ -160,7 +174,14 @@ def compose(
         rebalancing=rebalancing,
         replacement=ReplacementService(database, context, idempotency, recorder, new_id),
         proposals=ProposalService(
-            database, utc_now, idempotency, rebalancing, portfolio, executors, elapsed
+            database,
+            utc_now,
+            idempotency,
+            rebalancing,
+            portfolio,
+            executors,
+            elapsed,
+            needs_four_eyes=settings.security.four_eyes,
         ),
         performance=performance,
         performance_marks=ValuationSnapshots(performance),
@@ -189,7 +210,11 @@ def compose(
         idempotency=idempotency,
         stream=stream,
         notifications=notifications,
-        keys=key_service(settings, database, idempotency, runtime),
+        keys=keys,
+        users=users,
+        sessions=SessionService(users, runtime.monotonic),
+        security_audit=security_audit,
+        audit_log=AuditLog(database),
         jobs=job_service,
         retention=Retention(
             configuration,
@@ -201,6 +226,7 @@ def compose(
             runs,
             signals,
             BoardRetention(database, utc_now, find_decided_boards),
+            security_audit,
         ),
         signals=signals,
         signal_actions=SignalActions(database, context, portfolio, new_id),
@@ -220,8 +246,30 @@ def key_service(
     url, directory = settings.database.url, settings.security.directory
     peppers = PepperStore(settings.security.pepper_list, key_file(url, "pepper"))
     local = key_file(url, "local") if directory is None else directory / LOCAL_KEY_FILE
-    ring = KeyRing(database, runtime.now, peppers, runtime.new_id)
+    people = SessionRing(database, runtime.now, peppers, settings.security.session_policy)
+    ring = KeyRing(database, runtime.now, peppers, runtime.new_id, people)
     return ApiKeyService(database, runtime.now, runtime.new_id, idempotency, peppers, ring, local)
+
+
+SEALED: Final = (SEALED_CHANNELS,)
+
+
+def secret_sealer(settings: Settings) -> SecretSealer:
+    """Seals and opens stored secrets; an SQLite database may have a key file beside it."""
+    security = settings.security
+    if security.sealing_keys_file is not None:
+        return SecretSealer(file=security.sealing_keys_file, may_create=False)
+    return SecretSealer(security.sealing_key_list, key_file(settings.database.url, "sealing"))
+
+
+def sealed_store(settings: Settings, database: Database) -> SealedStore:
+    """All sealed secrets of an open database; nothing is read yet."""
+    return SealedStore(database, secret_sealer(settings), SEALED)
+
+
+def user_service(keys: ApiKeyService) -> UserService:
+    """The use cases of users over the database of the keys."""
+    return UserService(keys, PasswordHashing())
 
 
 def _market(

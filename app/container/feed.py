@@ -89,7 +89,12 @@ def _now_ms() -> int:
 
 
 _DECISIONS: Final = frozenset(
-    {EventTopic.PORTFOLIO_CHANGE, EventTopic.CONFIGURATION, EventTopic.SCORING_RUN}
+    {
+        EventTopic.PORTFOLIO_CHANGE,
+        EventTopic.CONFIGURATION,
+        EventTopic.SCORING_RUN,
+        EventTopic.SECURITY,
+    }
 )
 _LIMITS: Final[Mapping[str, float]] = {
     ALERT_REACTIONS: SILENT_S,

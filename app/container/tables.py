@@ -48,7 +48,14 @@ from app.scoring.storage.tables import (
     scoring_runs,
     symbol_scores,
 )
-from app.security.storage.tables import api_keys, rate_limit_windows
+from app.security.storage.tables import (
+    api_keys,
+    rate_limit_windows,
+    security_anchors,
+    security_events,
+    sessions,
+    users,
+)
 from app.signals.storage.tables import (
     signal_effects,
     signal_outcomes,
@@ -57,9 +64,11 @@ from app.signals.storage.tables import (
     signals,
 )
 
-APPEND_ONLY: Final = (portfolio_history, configuration_versions, trades)
+APPEND_ONLY: Final = (
+    portfolio_history, configuration_versions, trades, security_anchors, security_events,
+)  # fmt: skip
 for _table in APPEND_ONLY:
-    make_append_only(_table)
+    make_append_only(_table, security_anchors if _table is security_events else None)
 
 __all__ = [
     "APPEND_ONLY",
@@ -99,7 +108,10 @@ __all__ = [
     "scoring_run_details",
     "scoring_run_moments",
     "scoring_runs",
+    "security_anchors",
+    "security_events",
     "service_facts",
+    "sessions",
     "shared_markets",
     "signal_effects",
     "signal_outcomes",
@@ -109,5 +121,6 @@ __all__ = [
     "symbol_scores",
     "sync_requests",
     "trades",
+    "users",
     "vacancies",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from app.foundation.clock import SharedClock, current_time
 from app.foundation.errors import (
@@ -40,12 +40,32 @@ class IdempotencyKey(Protocol):
     def fingerprint(self) -> str: ...
 
 
+def _no_details(_: Any) -> Mapping[str, Any]:
+    """No details: the default of an audit note."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class AuditNote:
+    """Entry of the audit log for a command that changes nothing in the portfolio's history.
+
+    `kind` is a kind of security events, `code` names the change, `subject` its object. `details`
+    makes JSON without binary floating point of the result.
+    """
+
+    kind: str
+    code: str
+    subject: str
+    details: Callable[[Any], Mapping[str, Any]] = _no_details
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """Author and conditions of a change.
 
     `actor` is the authenticated principal; idempotency keys belong to it. `note` is the person that
-    the request names, which nothing verifies.
+    the request names, which nothing verifies. `is_unkeyed` marks a request without an idempotency
+    key: the same request again is another change.
     """
 
     actor: str
@@ -53,6 +73,8 @@ class Command:
     if_match: int | None = None  # the version that the caller decided on
     idempotency_key: IdempotencyKey | None = None
     note: str | None = None
+    is_unkeyed: bool = False
+    audit: AuditNote | None = None  # recorded in the transaction of the change
 
     @property
     def author(self) -> str:
@@ -60,6 +82,16 @@ class Command:
         if self.note is None:
             return self.actor
         return f"{self.actor} ({self.note[: _AUTHOR_CHARS - len(self.actor) - 3]})"
+
+    def audited(
+        self,
+        kind: str,
+        code: str,
+        subject: str,
+        details: Callable[[Any], Mapping[str, Any]] = _no_details,
+    ) -> "Command":
+        """Returns the command with an entry of the audit log; see AuditNote."""
+        return replace(self, audit=AuditNote(kind, code, subject, details))
 
     def on_version(self, version: int | None) -> "Command":
         """Returns the command with `version` as its precondition, unchanged for None."""
@@ -83,6 +115,8 @@ class StoredResponse:
 
 
 Render = Callable[[T], StoredResponse]
+# Records the audit note of a command with the details of its result.
+RecordAudit = Callable[[UnitOfWork, Command, AuditNote, Mapping[str, Any]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +143,7 @@ class IdempotentExecutor:
     database: Database
     clock: Clock
     shared: SharedClock | None = None  # None: no other process uses the database
+    record_audit: RecordAudit | None = None
 
     async def now(self, unit: UnitOfWork) -> datetime:
         """Returns the time that locks and leases compare with."""
@@ -132,7 +167,7 @@ class IdempotentExecutor:
         """
         before = None if hooks is None else hooks.before
         preparations = [step for step in (before, prepare) if step is not None]
-        change = _with_hooks(change, hooks)
+        change = self._with_audit(command, _with_hooks(change, hooks))
         key = command.idempotency_key
         if key is None or render is None:
             for step in preparations:
@@ -172,6 +207,21 @@ class IdempotentExecutor:
         """Deletes answers older than `KEEP`; returns their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
             return await unit.get(IdempotencyRepository).forget(await self.now(unit) - KEEP)
+
+    def _with_audit(
+        self, command: Command, change: Callable[[UnitOfWork], Awaitable[T]]
+    ) -> Callable[[UnitOfWork], Awaitable[T]]:
+        """Records the audit note last: the chain is then locked for a short time only."""
+        record, note = self.record_audit, command.audit
+        if record is None or note is None:
+            return change
+
+        async def change_and_record(unit: UnitOfWork) -> T:
+            result = await change(unit)
+            await record(unit, command, note, note.details(result))
+            return result
+
+        return change_and_record
 
     async def _run_in(
         self,

@@ -25,8 +25,9 @@ class ViewCache:
     """Caches the newest value of each name; a value of another key replaces it.
 
     A key names every input of the value: versions, or immutable values. Large values (a market, a
-    panel) compare by identity. A value must not contain an age, only a verdict on one, with the
-    second at which the verdict changes as its expiry.
+    panel) compare by identity. Where many names depend on one, the key has a weak reference to it:
+    otherwise each seldom used name keeps another former value in memory. A value must not contain
+    an age, only a verdict on one, with the second at which the verdict changes as its expiry.
     """
 
     _entries: dict[str, _Entry] = field(default_factory=dict, init=False)

@@ -51,6 +51,10 @@ class PrincipalKind(StrEnum):
     ANONYMOUS = "anonymous"  # no credential, or one that is not valid
     LOCAL = "local"  # caller on this machine while no key exists
     KEY = "key"
+    USER = "user"
+
+
+_NAMED: Final = frozenset({PrincipalKind.KEY, PrincipalKind.USER})  # an administrator named them
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ class Principal:
     """Authenticated caller of one request.
 
     `sources` names the signal sources that it may post for; an empty set allows every source.
-    `credential_id` identifies the API key; None for a caller without one.
+    `credential_id` identifies the API key or the user; None for a caller without one. `session_id`
+    identifies the session whose cookie has authenticated the caller; None for any other way.
     """
 
     kind: PrincipalKind
@@ -67,11 +72,12 @@ class Principal:
     scopes: frozenset[Scope] = frozenset()
     sources: frozenset[str] = frozenset()
     credential_id: str | None = None
+    session_id: str | None = None
 
     @property
     def actor(self) -> str:
-        """Name in history and audit; the kind keeps keys apart from parts of the service."""
-        return self.name if self.kind is not PrincipalKind.KEY else f"{self.kind.value}:{self.name}"
+        """Name in history and audit; the kind keeps callers apart from parts of the service."""
+        return f"{self.kind.value}:{self.name}" if self.kind in _NAMED else self.name
 
     def may_post_for(self, source: str) -> bool:
         """True if this principal may post signals in the name of `source`."""
@@ -88,22 +94,24 @@ LOCAL_READER: Final = Principal(PrincipalKind.LOCAL, "local", Role.VIEWER)
 class Permission:
     """Demand of an operation: a least role, or a scope that grants it alone.
 
-    Without a role the operation is open to everyone. `is_live` marks an operation that moves real
-    money: it needs the scope `live` in addition, whatever the role.
+    Without a role the operation is open to everyone, or with `needs_principal` to every caller with
+    a credential. `is_live` marks an operation that moves real money: it needs the scope `live` in
+    addition, whatever the role.
     """
 
     role: Role | None
     scope: Scope | None = None
     is_live: bool = False
+    needs_principal: bool = False
 
     @property
     def is_public(self) -> bool:
-        return self.role is None
+        return self.role is None and not self.needs_principal
 
     def allows(self, principal: Principal) -> bool:
         """True if `principal` may carry the operation out."""
         if self.role is None:
-            return True
+            return self.is_public or principal.kind is not PrincipalKind.ANONYMOUS
         if self.is_live and Scope.LIVE not in principal.scopes:
             return False
         if self.scope is not None and self.scope in principal.scopes:
@@ -113,10 +121,11 @@ class Permission:
     def describe(self) -> str:
         """The demand in words: `role trader or scope signals`."""
         if self.role is None:
-            return "nothing"
+            return "nothing" if self.is_public else "a credential"
         scope = "" if self.scope is None else f" or scope {self.scope.value}"
         live = f" and scope {Scope.LIVE.value}" if self.is_live else ""
         return f"role {self.role.value}{scope}{live}"
 
 
 PUBLIC: Final = Permission(None)
+AUTHENTICATED: Final = Permission(None, needs_principal=True)

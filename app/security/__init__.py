@@ -1,4 +1,4 @@
-"""Security: API keys, authentication of every request, and the local key of this machine.
+"""Security: API keys, people, sessions, and the authentication of every request.
 
 Uses the configuration and everything below it.
 """

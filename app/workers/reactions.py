@@ -16,6 +16,7 @@ from app.operations.services.event_stream import QuoteFeed
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.events import PortfolioChanged
 from app.scoring.domain.events import ScoresUpdated
+from app.security.domain.events import AuthenticationBurst
 from app.workers.schedule import UseCase
 from app.workers.supervisor import Heartbeat, Supervisor, Work
 
@@ -37,7 +38,8 @@ def alert_reactions(
     pause: Callable[[], Awaitable[object]] = _pause,
     idle_s: float = IDLE_S,
 ) -> Work:
-    """Returns a task that evaluates alerts after changes of scores, members, settings or mode.
+    """Returns a task that evaluates alerts after changes of scores, members, settings or
+    mode, and after bursts of failed authentications.
 
     One evaluation covers all earlier events. A pause follows it: an evaluation costs as much as
     dozens of requests, and changes may come by the dozen. The first event is handled at once,
@@ -78,7 +80,7 @@ def _time(event: object) -> datetime | None:
             return event.calculated_at
         case PortfolioChanged() if event.type in _IGNORED:
             return None
-        case PortfolioChanged() | ConfigurationChanged() | ModeChanged():
+        case PortfolioChanged() | ConfigurationChanged() | ModeChanged() | AuthenticationBurst():
             return event.occurred_at
         case _:
             return None

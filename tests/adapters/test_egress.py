@@ -1,6 +1,7 @@
 """S11: channels of every kind connect to checked public addresses and to nothing else."""
 
 import asyncio
+import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -8,9 +9,12 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 import pytest
+import trustme
 from aiohttp import web
+from hypothesis import given, settings, strategies
+from yarl import URL
 
-from app.adapters.notifications.egress import Egress, is_public
+from app.adapters.notifications.egress import Egress, is_public, split_url
 from app.adapters.notifications.senders import SERVICES, PeopleNotifier, WebhookNotifier
 from app.alerts.domain.notifications import ChannelKind
 from app.alerts.services.notifications import Notifier
@@ -240,6 +244,120 @@ async def test_S11_an_endless_answer_is_cut_off(name: str) -> None:
     finally:
         server.close()
     assert sent < 32 * 1024 * 1024, "what the buffers of both sides hold"
+
+
+_HOSTILE = (
+    "hooks.example.com", "127.0.0.1", "[::1]", "@", ":", "/", "\\", "?", "#", "\t", "\n", " ",
+    "%2e", "%40", "%5b", "8443", "443", "\u3002", "\u2460", "\u017f", "..", ".", "x", "[", "]",
+    "%00", "\u00df", "xn--", "\u0130", "%6c", "localho\u017ft", "0x7f", "\u212a",
+)  # fmt: skip
+
+
+@settings(max_examples=3_000)
+@given(strategies.lists(strategies.sampled_from(_HOSTILE), min_size=1, max_size=6))
+def test_S11_the_client_reads_the_host_that_was_checked(parts: list[str]) -> None:
+    """Two readers of one URL must not differ: the second would skip the check of the first."""
+    url = f"https://{''.join(parts)}"
+    try:
+        WebhookNotifier(lambda: 0).check(channel(url))
+    except RefusedError:
+        return
+    try:
+        read = URL(url)
+    except ValueError:
+        return  # it cannot be sent
+    checked = split_url(url)
+    assert ((read.raw_host or "").lower(), read.port) == (checked.hostname, checked.port or 443)
+    assert (read.user, read.password) == (None, None)
+
+
+async def test_S11_a_name_of_the_certificate_is_that_of_the_url_and_not_of_the_address() -> None:
+    """SNI and Host carry the name, the connection goes to the pinned address."""
+    authority, heard = trustme.CA(), list[str | None]()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("hooks.example.com").configure_cert(server)
+    server.sni_callback = lambda _, name, __: heard.append(name)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    hosts: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        hosts.append(request.headers["Host"])
+        return web.Response()
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    app = web.Application()
+    app.router.add_post("/hook", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server).start()
+        port = runner.addresses[0][1]
+
+        async def send(name: str, tls: ssl.SSLContext | None) -> None:
+            hook = WebhookNotifier(lambda: 0, Egress(allow_private=True, resolve=resolve, tls=tls))
+            await hook.send(channel(f"https://{name}:{port}/hook"), DELIVERY)
+
+        await send("hooks.example.com", client)
+        for name, tls in (("other.example.com", client), ("hooks.example.com", None)):
+            with pytest.raises(UnavailableError):
+                await send(name, tls)
+    finally:
+        await runner.cleanup()
+    assert hosts == [f"hooks.example.com:{port}"]
+    assert heard == ["hooks.example.com", "other.example.com", "hooks.example.com"]
+
+
+async def test_S11_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    proxy, host = Host(), Host()
+    async with proxy.up(), host.up():
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+            monkeypatch.setenv(name.lower(), f"http://127.0.0.1:{proxy.port}")
+        hook = WebhookNotifier(lambda: 0, Egress(allow_private=True, resolve=resolve))
+        await hook.send(channel(f"http://hooks.example.com:{host.port}/hook"), DELIVERY)
+    assert (proxy.asked, host.asked) == ([], [("127.0.0.1", "/hook")])
+
+
+@pytest.mark.parametrize(
+    ("start", "drip"), [(b"", b""), (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x")], ids=["silent", "slow"]
+)
+async def test_S11_a_receiver_without_a_whole_head_is_a_failure_in_time(
+    start: bytes, drip: bytes
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(start)
+        try:
+            while True:
+                await asyncio.sleep(0.02)
+                writer.write(drip)
+                await writer.drain()
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        url, _ = local("webhook", server.sockets[0].getsockname()[1])
+
+        async def resolve(host: str, port: int) -> list[str]:
+            return ["127.0.0.1"]
+
+        hook = WebhookNotifier(
+            lambda: 0, Egress(allow_private=True, resolve=resolve, timeout_s=0.3)
+        )
+        async with asyncio.timeout(30):
+            with pytest.raises(UnavailableError, match="no answer in time"):
+                await hook.send(channel(url), DELIVERY)
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestServer
 from structlog.testing import capture_logs
 
 from app.adapters.notifications.egress import Egress
-from app.adapters.notifications.senders import SERVICES, Mailer, PeopleNotifier
+from app.adapters.notifications.senders import SERVICES, PeopleNotifier
 from app.alerts.domain.notifications import ChannelKind
 from app.foundation.errors import Code, RefusedError, UnavailableError
 from tests.adapters.kucoin.test_faults import certificate_in
@@ -146,8 +146,8 @@ async def post_office(
         server.close()
 
 
-def local(**given: Any) -> PeopleNotifier:
-    return PeopleNotifier(Egress(allow_private=True), **given)
+def local(tls: ssl.SSLContext | None = None) -> PeopleNotifier:
+    return PeopleNotifier(Egress(allow_private=True, tls=tls))
 
 
 async def mailed(url: str, people: PeopleNotifier | None = None) -> None:
@@ -207,10 +207,10 @@ def server_tls(tmp_path: Path) -> ssl.SSLContext:
 
 
 @pytest.fixture
-def trusting(server_tls: ssl.SSLContext, tmp_path: Path) -> Mailer:
+def trusting(server_tls: ssl.SSLContext, tmp_path: Path) -> ssl.SSLContext:
     """Trusts the certificate of the server, which is that of 127.0.0.1."""
     del server_tls  # its certificate is there
-    return Mailer(ssl.create_default_context(cafile=tmp_path / "server.pem"))
+    return ssl.create_default_context(cafile=tmp_path / "server.pem")
 
 
 LOGIN = base64.b64encode(b"\0us@example.com\0secret").decode()
@@ -219,10 +219,10 @@ CREDENTIALS = "us%40example.com:secret@127.0.0.1"
 
 @pytest.mark.parametrize("mode", ["", "?mode=starttls"])
 async def test_a_password_is_sent_after_starttls(
-    mode: str, server_tls: ssl.SSLContext, trusting: Mailer
+    mode: str, server_tls: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
     async with post_office(tls=server_tls, offers=(b"STARTTLS", b"AUTH PLAIN")) as office:
-        await mailed(f"mailto://{CREDENTIALS}:{office.port}{mode}", local(mailer=trusting))
+        await mailed(f"mailto://{CREDENTIALS}:{office.port}{mode}", local(trusting))
     assert len(office.letters) == 1
     sealed = [line for is_sealed, line in office.said if is_sealed]
     assert any(LOGIN in line for line in sealed)
@@ -233,11 +233,11 @@ async def test_a_password_is_sent_after_starttls(
 
 
 async def test_mail_over_tls_from_the_first_byte(
-    server_tls: ssl.SSLContext, trusting: Mailer
+    server_tls: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
     async with post_office(wrapped=server_tls) as office:
         url = f"mailtos://{CREDENTIALS}:{office.port}?mode=ssl"
-        await mailed(url, local(mailer=trusting))
+        await mailed(url, local(trusting))
     assert len(office.letters) == 1
 
 
@@ -250,14 +250,14 @@ async def test_a_password_is_kept_from_a_server_without_tls() -> None:
 
 
 async def test_a_mail_server_is_known_by_its_certificate(
-    server_tls: ssl.SSLContext, trusting: Mailer
+    server_tls: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
     async def resolve(host: str, port: int) -> list[str]:
         return ["127.0.0.1"]
 
     async with post_office(tls=server_tls, offers=(b"STARTTLS", b"AUTH PLAIN")) as office:
-        for host, mailer in (("mail.example.com", trusting), ("127.0.0.1", Mailer())):
-            people = PeopleNotifier(Egress(allow_private=True, resolve=resolve), mailer)
+        for host, tls in (("mail.example.com", trusting), ("127.0.0.1", None)):
+            people = PeopleNotifier(Egress(allow_private=True, resolve=resolve, tls=tls))
             url = f"mailto://us:secret@{host}:{office.port}?from=us@example.com"
             with pytest.raises(UnavailableError):
                 await mailed(url, people)

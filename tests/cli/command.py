@@ -27,10 +27,10 @@ class Ended:
         return json.loads(self.out)
 
 
-def here(*arguments: str, **variables: str) -> Ended:
-    """The command in this process, with `variables` in its environment."""
+def here(*arguments: str, given: str | bytes | None = None, **variables: str) -> Ended:
+    """The command in this process: `given` on standard input, `variables` in its environment."""
     result = CliRunner().invoke(
-        application, arguments, env={"COLUMNS": "200", **variables}, prog_name="my-symbols"
+        application, arguments, given, {"COLUMNS": "200", **variables}, prog_name="my-symbols"
     )
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

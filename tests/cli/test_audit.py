@@ -8,8 +8,10 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app.cli.exit_codes import ExitCode
+from app.foundation.principals import Role
 from app.foundation.sql.database import Database
 from tests.cli.command import alone, here
+from tests.support.api_keys import KeyDesk
 from tests.support.trading_desk import Desk
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,6 +22,7 @@ async def test_a_whole_history_passes_while_the_service_runs(
     database: Database, database_url: str
 ) -> None:
     await Desk(database).filled(3)
+    await KeyDesk(database).issue("engine", Role.VIEWER)
     said = alone(
         "audit",
         "verify",
@@ -34,6 +37,13 @@ async def test_a_whole_history_passes_while_the_service_runs(
         "first_broken_seq": None,
         "breaks": [],
         "caveat": None,
+        "security": {
+            "ok": True,
+            "events": 1,
+            "first_broken_seq": None,
+            "breaks": [],
+            "anchor": None,
+        },
     }
 
 
@@ -63,6 +73,24 @@ async def test_a_broken_history_says_where(database: Database, database_url: str
     told = alone("audit", "verify", "--database", database_url, cwd=ROOT)
     assert told.code == ExitCode.REFUSED
     assert "the history breaks at event 3" in told.out
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_broken_chain_of_security_events_says_where(
+    database: Database, database_url: str
+) -> None:
+    await KeyDesk(database).issue("engine", Role.VIEWER)
+    with closing(sqlite3.connect(str(make_url(database_url).database))) as file:
+        file.execute("DROP TRIGGER security_events_no_update")
+        file.execute("UPDATE security_events SET principal = 'another'")
+        file.commit()
+    said = alone("audit", "verify", "--json", "--database", database_url, cwd=ROOT)
+    assert said.code == ExitCode.REFUSED
+    assert (said.document["ok"], said.document["breaks"]) == (False, [])
+    assert said.document["security"]["breaks"] == [{"sequence": 1, "detail": "event 1 was altered"}]
+    told = alone("audit", "verify", "--database", database_url, cwd=ROOT)
+    assert told.code == ExitCode.REFUSED
+    assert "the chain of security events breaks at event 1" in told.out
 
 
 def test_an_unreadable_database_gives_no_verdict(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.senders import WebhookNotifier
-from app.adapters.vault import FernetCipher
 from app.alerts.services.delivery import NotificationDispatcher
 from app.alerts.services.notifications import ChannelSecrets, DecryptingNotifier, by_kind
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
+from app.security.services.sealing import SecretSealer
 
 
 def deliver(url: str, key: str, ahead_s: float) -> None:
@@ -33,7 +33,7 @@ async def _deliver(url: str, key: str, ahead: timedelta) -> None:
     )
     await database.open()
     way = WebhookNotifier(lambda: int(now().timestamp()), Egress(allow_private=True))
-    notifiers = by_kind([DecryptingNotifier(way, ChannelSecrets(FernetCipher((key,))))])
+    notifiers = by_kind([DecryptingNotifier(way, ChannelSecrets(SecretSealer((key,))))])
     dispatcher = NotificationDispatcher(
         database, now, dice, notifiers, Metrics(), sleep=lambda _: asyncio.sleep(0.02)
     )

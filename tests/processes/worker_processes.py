@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from app.configuration.storage.configuration import ConfigurationRepository
+from app.foundation.hash_chain import find_chain_faults
 from app.foundation.sql.database import Database
 from app.operations.storage.audit import verify_history
-from app.portfolio.domain.event_log import PortfolioEvent, find_chain_faults, fold_events
+from app.portfolio.domain.event_log import PortfolioEvent, fold_events
 from app.portfolio.domain.models import Portfolio, faults
 from app.portfolio.domain.rebalance_run import RebalanceRun
 from app.portfolio.storage.history import HistoryRepository

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ServiceError
+from app.foundation.hash_chain import find_chain_faults
 from app.foundation.idempotency import Command, CommandResult, StoredResponse
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
@@ -25,13 +26,7 @@ from app.market.domain.models import ContractStatus
 from app.operations.domain.event_codec import encode_event
 from app.operations.storage.audit import verify_history
 from app.portfolio.domain.controls import Controls, LockKind
-from app.portfolio.domain.event_log import (
-    WEIGHS,
-    EventType,
-    PortfolioEvent,
-    find_chain_faults,
-    fold_events,
-)
+from app.portfolio.domain.event_log import WEIGHS, EventType, PortfolioEvent, fold_events
 from app.portfolio.domain.models import FULL, Portfolio, faults
 from app.portfolio.domain.proposals import Proposal
 from app.portfolio.domain.rebalance_run import NEXT, RebalanceRun, RunState

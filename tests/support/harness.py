@@ -32,6 +32,13 @@ class OpenAuthenticator:
     def identify(self, token: str, peer: str | None) -> None:
         del token, peer
 
+    def explain(self, token: str, peer: str | None) -> tuple[str, str]:
+        del token, peer
+        return "unknown", "anonymous"
+
+    def identify_session(self, token: str, peer: str | None, *, is_protected: bool) -> None:
+        del token, peer, is_protected
+
     def watch(
         self, principal: Principal, on_end: Callable[[], None]
     ) -> AbstractContextManager[None]:

@@ -20,8 +20,11 @@ def share() -> None:
     """Engines that are made from now on in this process have one memory per driver."""
     made = Engine.__init__
 
-    def remembering(self: Engine, *args: Any, **options: Any) -> None:
-        made(self, *args, **options)
+    # SQLAlchemy finds the options of an engine by the names of these arguments.
+    def remembering(
+        self: Engine, pool: Any, dialect: Any, url: Any, hide_parameters: bool = False
+    ) -> None:
+        made(self, pool, dialect, url, hide_parameters=hide_parameters)
         shared = _SHARED.get(type(self.dialect))
         if shared is not None:
             self._compiled_cache = shared

@@ -20,8 +20,9 @@ from tests.system.test_alert_light import CONTRACTS, Scene
 
 pytestmark = pytest.mark.long
 OPTIONS = SandboxOptions(contracts=80, quota=100_000)
-# Everything is asked for every second, so that nothing of a test waits for a cadence.
-FAST = {"market_s": 1, "scoring_s": 2, "order_books_s": 1}
+# Short intervals, so that no test waits for a cadence. A book counts for two of its intervals, and
+# one rotation over all eligible contracts takes about twenty seconds.
+FAST = {"market_s": 1, "scoring_s": 2, "order_books_s": 30, "order_book_batch_s": 1}
 DAY_MS = 86_400_000
 
 

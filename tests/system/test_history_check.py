@@ -8,16 +8,11 @@ from typing import Any
 
 import pytest
 
+from app.foundation.hash_chain import instant_text
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import encode_event
-from app.portfolio.domain.event_log import (
-    Draft,
-    EventOrigin,
-    EventType,
-    PortfolioEvent,
-    instant_text,
-)
+from app.portfolio.domain.event_log import Draft, EventOrigin, EventType, PortfolioEvent
 from app.portfolio.storage.history import HistoryRepository
 from benchmarks.decisions import decided
 from benchmarks.history_check import BELOW_ONE_LOT, REVERSED, STALE, WITHIN, Checked, check

@@ -32,7 +32,10 @@ PINNED = {
     "0200_initial.py": "4956302882e0f7f7",
     "0200_initial.sqlite.sql": "1290f70e6b5c1e60",
     "0201_api_keys.py": "8b7297f01cda0bbe",
-    "0204_rate_limits.py": "0acc821dfe3c0b80",
+    "0202_security_events.py": "ad420a4e8fa128f9",
+    "0203_people.py": "cc0d64d7f63206db",
+    "0204_rate_limits.py": "c179796fa2358165",
+    "0205_signal_rights.py": "bdf6dafe6ca9e768",
 }
 
 # What PostgreSQL knows of a schema, one line each.
@@ -99,7 +102,13 @@ async def test_migrated_and_modelled_schema_are_the_same_to_the_last_check(
     assert await _look(database_url) == modelled
     wanted = [
         f"{table}_no_{verb}"
-        for table in ("configuration_versions", "portfolio_history", "trades")
+        for table in (
+            "configuration_versions",
+            "portfolio_history",
+            "trades",
+            "security_anchors",
+            "security_events",
+        )
         for verb in ("update", "delete")
     ]
     assert len(wanted) == 2 * len(APPEND_ONLY)

@@ -4,13 +4,16 @@ import asyncio
 import ipaddress
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from email.message import EmailMessage
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import aiohttp
+import aiosmtplib
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from app.foundation.errors import Code, RefusedError, UnavailableError
@@ -20,7 +23,10 @@ HTTPS_PORTS: Final = frozenset({443, 8443})
 _LOCAL_NAMES: Final = ("localhost", ".localhost", ".local", ".internal", ".lan", ".home.arpa")
 # A last label that a resolver reads as a number: 127.1, 0x7f000001, 2130706433.
 _NUMERIC: Final = re.compile(r"(?:^|\.)(?:0x[0-9a-f]*|[0-9]+)$", re.IGNORECASE)
-_NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.IGNORECASE)
+# ASCII: a long s or a Kelvin sign would match letters, and become letters in a look-up.
+_NAME: Final = re.compile(
+    r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.IGNORECASE | re.ASCII
+)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -88,12 +94,24 @@ async def addresses(host: str, port: int) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class MailServer:
+    """Mail server of a channel; `starts_tls` None: if the server offers it."""
+
+    host: str
+    port: int
+    login: tuple[str, str] | None = field(repr=False)
+    has_tls: bool
+    starts_tls: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Egress:
     """Outgoing connections of channels; `allow_private` is for private networks and tests."""
 
     allow_private: bool = False
     resolve: Resolve = addresses
     timeout_s: float = 10.0
+    tls: ssl.SSLContext | None = None  # replaces the certificates of the system
 
     def require_host(self, host: str) -> None:
         """Raises RefusedError (webhook_url_forbidden) for a forbidden host name."""
@@ -165,7 +183,9 @@ class Egress:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         async with self.guarded():
             pinned = _Pinned(await self.addresses_of(str(parts.hostname), port))
-        connector = aiohttp.TCPConnector(resolver=pinned, use_dns_cache=False, limit=1)
+        connector = aiohttp.TCPConnector(
+            resolver=pinned, use_dns_cache=False, limit=1, ssl=self.tls or True
+        )
         session = aiohttp.ClientSession(
             connector=connector,
             auto_decompress=False,
@@ -176,6 +196,40 @@ class Egress:
         async with session:
             yield PinnedHttp(self, session, url)
 
+    async def mail(
+        self, server: MailServer, message: EmailMessage, sender: str, recipients: Sequence[str]
+    ) -> None:
+        """Send one mail over a connection to the current, checked addresses of the server.
+
+        Raises RefusedError (webhook_url_forbidden), UnavailableError.
+        """
+        async with self.guarded():
+            try:
+                await self._mail(server, message, sender, recipients)
+            except aiosmtplib.SMTPResponseException as error:
+                raise undelivered(f"answered {error.code}") from None
+            except aiosmtplib.SMTPRecipientsRefused as error:
+                raise undelivered(f"answered {error.recipients[0].code}") from None
+            except aiosmtplib.SMTPException as error:
+                raise undelivered(type(error).__name__) from None
+
+    async def _mail(
+        self, server: MailServer, message: EmailMessage, sender: str, recipients: Sequence[str]
+    ) -> None:
+        user, password = server.login or (None, None)
+        client = aiosmtplib.SMTP(
+            hostname=server.host,  # only for the certificate check, never resolved
+            sock=await self.connect(server.host, server.port),
+            username=user,
+            password=password,
+            use_tls=server.has_tls,
+            start_tls=server.starts_tls,
+            tls_context=self.tls,
+            timeout=self.timeout_s,
+        )
+        async with client:
+            await client.send_message(message, sender=sender, recipients=list(recipients))
+
 
 @dataclass(frozen=True, slots=True)
 class PinnedHttp:
@@ -183,7 +237,7 @@ class PinnedHttp:
 
     egress: Egress
     session: aiohttp.ClientSession
-    url: str
+    url: str = field(repr=False)
 
     async def post(self, body: bytes, headers: dict[str, str] | None = None) -> None:
         """Raises UnavailableError for anything but success."""

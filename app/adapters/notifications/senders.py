@@ -4,7 +4,6 @@ import hashlib
 import hmac
 import json
 import re
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,16 +13,14 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-import aiosmtplib
-
 from app.adapters.notifications.egress import (
     HTTPS_PORTS,
     Egress,
+    MailServer,
     forbidden,
     malformed,
     query_of,
     split_url,
-    undelivered,
 )
 from app.alerts.domain.notifications import Channel, ChannelKind, Delivery, Notification
 
@@ -81,43 +78,22 @@ class MailChannel:
     bcc: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Mailer:
-    """Sends one mail per connection; `tls` replaces the certificates of the system."""
+async def send_letter(letter: MailChannel, delivery: Delivery, egress: Egress) -> None:
+    """Send one mail over a connection of its own.
 
-    tls: ssl.SSLContext | None = None
-
-    async def send(self, letter: MailChannel, delivery: Delivery, egress: Egress) -> None:
-        """Raises UnavailableError, RefusedError (webhook_url_forbidden)."""
-        async with egress.guarded():
-            try:
-                await self._send(letter, delivery, egress)
-            except aiosmtplib.SMTPResponseException as error:
-                raise undelivered(f"answered {error.code}") from None
-            except aiosmtplib.SMTPRecipientsRefused as error:
-                raise undelivered(f"answered {error.recipients[0].code}") from None
-            except aiosmtplib.SMTPException as error:
-                raise undelivered(type(error).__name__) from None
-
-    async def _send(self, letter: MailChannel, delivery: Delivery, egress: Egress) -> None:
-        user, password = letter.login or (None, None)
-        client = aiosmtplib.SMTP(
-            hostname=letter.host,  # only for the certificate check, never resolved
-            sock=await egress.connect(letter.host, letter.port),
-            username=user,
-            password=password,
-            use_tls=letter.mode is MailEncryption.SSL,
-            start_tls={MailEncryption.STARTTLS: True, MailEncryption.AUTO: None}.get(
-                letter.mode, False
-            ),
-            tls_context=self.tls,
-            timeout=egress.timeout_s,
-        )
-        async with client:
-            recipients = [*letter.to, *letter.cc, *letter.bcc]
-            await client.send_message(
-                message_of(letter, delivery), sender=letter.sender.addr_spec, recipients=recipients
-            )
+    Raises UnavailableError, RefusedError (webhook_url_forbidden).
+    """
+    server = MailServer(
+        host=letter.host,
+        port=letter.port,
+        login=letter.login,
+        has_tls=letter.mode is MailEncryption.SSL,
+        starts_tls={MailEncryption.STARTTLS: True, MailEncryption.AUTO: None}.get(
+            letter.mode, False
+        ),
+    )
+    recipients = [*letter.to, *letter.cc, *letter.bcc]
+    await egress.mail(server, message_of(letter, delivery), letter.sender.addr_spec, recipients)
 
 
 def letter_of(url: str, egress: Egress) -> MailChannel:
@@ -301,7 +277,6 @@ class PeopleNotifier:
     """Sends to the known messenger services; `services` are their base URLs."""
 
     egress: Egress = field(default_factory=lambda: Egress(timeout_s=TIMEOUT_S))
-    mailer: Mailer = field(default_factory=Mailer)
     services: Mapping[str, str] = field(default_factory=lambda: SERVICES)
 
     @property
@@ -335,7 +310,7 @@ class PeopleNotifier:
         self.check(channel)
         if _scheme(channel.url) in MAIL:
             letter = letter_of(channel.url, self.egress)
-            yield lambda delivery: self.mailer.send(letter, delivery, self.egress)
+            yield lambda delivery: send_letter(letter, delivery, self.egress)
             return
         url, documents = self._service(channel.url)
         async with self.egress.http(url) as http:

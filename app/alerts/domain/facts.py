@@ -6,6 +6,7 @@ from datetime import datetime
 
 from app.foundation.data_status import DataSource, DataStatus
 from app.market.domain.models import ExchangeLink
+from app.security.domain.bursts import Burst
 
 Correlations = Mapping[tuple[str, str], float]  # known ones only
 
@@ -81,6 +82,7 @@ class SystemFacts:
     clock_offset_s: float | None = None  # lower bound of the offset to the exchange
     jobs: tuple[JobFacts, ...] = ()
     drifted: tuple[str, ...] | None = None  # other processes with different code or settings
+    bursts: tuple[Burst, ...] = ()  # of failed authentications, some may be over
     recoveries: tuple[tuple[str, str, datetime], ...] = ()  # rule, subject and end of its alert
 
 

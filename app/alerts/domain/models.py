@@ -44,6 +44,7 @@ class AlertRule(StrEnum):
     JOB_LATE = "job_late"
     JOB_FAILING = "job_failing"
     CONFIG_DRIFT = "config_drift"
+    AUTHENTICATION_BURST = "authentication_burst"
     RECOVERED = "recovered"
 
 

@@ -29,6 +29,7 @@ from app.alerts.domain.portfolio_rules import (
     weight_out_of_bounds,
 )
 from app.alerts.domain.system_rules import (
+    authentication_burst,
     clock_offset,
     config_drift,
     data_stale,
@@ -103,6 +104,7 @@ RULES: Final[Mapping[AlertRule, RuleSpec]] = MappingProxyType(
         AlertRule.JOB_LATE: RuleSpec(job_late, ThresholdSide.ABOVE),
         AlertRule.JOB_FAILING: RuleSpec(job_failing, ThresholdSide.ABOVE),
         AlertRule.CONFIG_DRIFT: RuleSpec(config_drift),
+        AlertRule.AUTHENTICATION_BURST: RuleSpec(authentication_burst, ThresholdSide.ABOVE),
         AlertRule.RECOVERED: RuleSpec(recovered),
     }
 )

@@ -10,6 +10,7 @@ from app.configuration.domain.model import Configuration
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
 from app.market.domain.models import LinkState
+from app.security.domain.bursts import EVERY_ADDRESS, HOLD
 
 EXCHANGE: Final = "exchange"
 REPLICAS: Final = "replicas"
@@ -146,6 +147,20 @@ def config_drift(facts: Facts, _: Configuration) -> Sequence[RuleReading] | None
     named = ", ".join(drifted)
     message = f"Other code or other settings than here: {named}."
     return [RuleReading(REPLICAS, message, value=float(len(drifted)), holds=bool(drifted))]
+
+
+def authentication_burst(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
+    """Failed authentications within a minute, per address or in all; a burst is over after HOLD."""
+    return [
+        RuleReading(
+            burst.subject,
+            f"{burst.failures} or more authentications failed within a minute from"
+            f" {'several addresses' if burst.subject == EVERY_ADDRESS else burst.subject}.",
+            value=float(burst.failures),
+        )
+        for burst in facts.system.bursts
+        if facts.at - burst.occurred_at < HOLD
+    ]
 
 
 def _list_symbols(symbols: tuple[str, ...]) -> str:

@@ -43,6 +43,7 @@ from app.portfolio.domain.risk import value_at_risk
 from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.replacements import ReplacementRepository
+from app.security.domain.bursts import Burst
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,11 @@ def collect_facts(
     context: DecisionContext,
     system: SystemFacts,
     ended: Mapping[tuple[AlertRule, str], ResolvedAlert],
+    bursts: tuple[Burst, ...],
 ) -> Facts:
     """Returns all facts at the time of the decision context."""
     as_of = context.market.as_of() or context.at
-    with_recoveries = replace(system, recoveries=_recoveries(ended))
+    with_recoveries = replace(system, recoveries=_recoveries(ended), bursts=bursts)
     return Facts(context.at, as_of, portfolio, with_recoveries)
 
 

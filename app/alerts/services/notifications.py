@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from app.alerts.domain.notifications import (
     Channel,
@@ -19,8 +19,11 @@ from app.foundation.errors import Code, ConflictError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import Clock, NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork
+from app.security.domain.audit import SecurityEventKind
+from app.security.services.sealing import SecretSealer
 
 Send = Callable[[Delivery], Awaitable[None]]
+_CHANGED: Final = SecurityEventKind.CHANNEL_CHANGED
 
 
 class Notifier(Protocol):
@@ -50,21 +53,11 @@ def by_kind(notifiers: Iterable[Notifier]) -> Notifiers:
     return {notifier.kind: notifier for notifier in notifiers}
 
 
-class SecretCipher(Protocol):
-    """Encrypts texts; seal and open raise ConflictError(secrets_key_missing)."""
-
-    def seal(self, text: str) -> str: ...
-
-    def open(self, sealed: str) -> str: ...
-
-    def is_sealed(self, text: str) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True)
 class ChannelSecrets:
     """Encrypts and decrypts the secret fields of channels."""
 
-    secrets: SecretCipher
+    secrets: SecretSealer
 
     def seal(self, channel: Channel) -> Channel:
         secret = None if channel.secret is None else self.secrets.seal(channel.secret)
@@ -111,8 +104,8 @@ class ChannelDraft:
 
     name: str
     kind: ChannelKind
-    url: str | None
-    secret: str | None
+    url: str | None = field(repr=False)
+    secret: str | None = field(repr=False)
     kinds: tuple[NotificationKind, ...]
     enabled: bool
 
@@ -176,7 +169,8 @@ class NotificationService:
             await unit.get(NotificationRepository).save_channel(self.secrets.seal(channel))
             return channel
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(_CHANGED, "created", channel.name, _channel_details)
+        return await self.idempotency.run(audited, change, render)
 
     async def update_channel(
         self, channel_id: str, draft: ChannelDraft, command: Command, render: Render[Channel]
@@ -207,7 +201,8 @@ class NotificationService:
             await unit.get(NotificationRepository).save_channel(self.secrets.seal(channel))
             return channel
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(_CHANGED, "changed", channel_id, _channel_details)
+        return await self.idempotency.run(audited, change, render)
 
     async def remove(
         self, channel_id: str, command: Command, render: Render[Channel]
@@ -221,7 +216,8 @@ class NotificationService:
             await unit.get(NotificationRepository).drop_channel(channel_id)
             return channel
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(_CHANGED, "removed", channel_id, _channel_details)
+        return await self.idempotency.run(audited, change, render)
 
     async def test(
         self, channel_id: str, command: Command, render: Render[Delivery]
@@ -239,7 +235,8 @@ class NotificationService:
             )
             return await unit.get(NotificationRepository).newest(channel.id)
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(_CHANGED, "tested", channel_id)
+        return await self.idempotency.run(audited, change, render)
 
     async def redrive(
         self, delivery_id: int, command: Command, render: Render[Delivery]
@@ -258,7 +255,8 @@ class NotificationService:
             )
             return await unit.get(NotificationRepository).get(delivery_id)
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(_CHANGED, "redriven", str(delivery_id))
+        return await self.idempotency.run(audited, change, render)
 
     async def delete_old(self, max_age: timedelta) -> int:
         """Deletes completed deliveries older than `max_age`; returns their number."""
@@ -266,3 +264,14 @@ class NotificationService:
             return await unit.get(NotificationRepository).delete_old(
                 await self.idempotency.now(unit) - max_age
             )
+
+
+def _channel_details(channel: Channel) -> Mapping[str, Any]:
+    """Entry of the audit log, without address and secret."""
+    return {
+        "channel_id": channel.id,
+        "name": channel.name,
+        "kind": channel.kind.value,
+        "kinds": [kind.value for kind in channel.kinds],
+        "enabled": channel.enabled,
+    }

@@ -38,6 +38,9 @@ from app.portfolio.services.decision_context import DecisionContext, DecisionCon
 from app.portfolio.services.state_cache import PortfolioState
 from app.portfolio.services.tradeability import DataFacts, describe_data
 from app.portfolio.storage.portfolio import PortfolioRepository
+from app.security.domain.audit import SecurityEventKind
+from app.security.domain.bursts import Burst
+from app.security.storage.audit import SecurityEventRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class AlertBook:
     active: tuple[Alert, ...]
     ended: Mapping[Key, ResolvedAlert]
     history: ScoreHistory
+    bursts: tuple[Burst, ...]  # of failed authentications
 
     @classmethod
     async def load(
@@ -61,6 +65,7 @@ class AlertBook:
             await unit.get(AlertRepository).active(),
             await unit.get(AlertRepository).ended(context.at - LOOKBACK),
             await load_score_history(unit, portfolio, context.configuration, before),
+            await unit.get(SecurityEventRepository).bursts(),
         )
 
     def ended_since(self, since: datetime) -> dict[Key, ResolvedAlert]:
@@ -296,7 +301,11 @@ class AlertService:
     ) -> CommandResult[Alert]:
         """Acknowledges an alert. Raises NotFoundError, ConflictError(alert_state)."""
         return await self._transition(
-            alert_id, command, lambda alert, now: alert.acknowledge(now, command.author), render
+            alert_id,
+            command,
+            "acknowledged",
+            lambda alert, now: alert.acknowledge(now, command.author),
+            render,
         )
 
     async def snooze(
@@ -320,7 +329,7 @@ class AlertService:
                 )
             return alert.snooze(end, command.author)
 
-        return await self._transition(alert_id, command, apply_snooze, render)
+        return await self._transition(alert_id, command, "snoozed", apply_snooze, render)
 
     async def resolve(
         self, alert_id: str, command: Command, render: Render[Alert] | None = None
@@ -332,6 +341,7 @@ class AlertService:
         return await self._transition(
             alert_id,
             command,
+            "resolved",
             lambda alert, now: alert.resolve(now, Resolution.OPERATOR, command.author),
             render,
         )
@@ -345,6 +355,7 @@ class AlertService:
         self,
         alert_id: str,
         command: Command,
+        code: str,
         transition: Callable[[Alert, datetime], Alert],
         render: Render[Alert] | None,
     ) -> CommandResult[Alert]:
@@ -359,7 +370,13 @@ class AlertService:
                 unit.publish_after_commit(alert_resolved(changed, changed.resolution, now))
             return changed
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(
+            SecurityEventKind.ALERT_CHANGED,
+            code,
+            alert_id,
+            lambda alert: {"rule": alert.rule.value, "subject": alert.subject},
+        )
+        return await self.idempotency.run(audited, change, render)
 
     async def _evaluate_stored(self, unit: UnitOfWork) -> tuple[Evaluation, DecisionContext]:
         portfolio = await unit.get(PortfolioRepository).load()
@@ -372,7 +389,7 @@ class AlertService:
         self, book: AlertBook, members: PortfolioFacts, context: DecisionContext
     ) -> Evaluation:
         ended = book.ended_since(context.at - LOOKBACK)
-        facts = collect_facts(members, context, self.system.collect(context), ended)
+        facts = collect_facts(members, context, self.system.collect(context), ended, book.bursts)
         return evaluate(book.active, facts, context.configuration, ended, self.new_id)
 
     async def _evaluate_and_save(self, unit: UnitOfWork) -> tuple[Evaluation, DecisionContext]:

@@ -18,6 +18,7 @@ from app.foundation.sql.statements import upsert
 from app.foundation.sql.tables import service_facts
 from app.portfolio.storage.tables import PORTFOLIO_ID, portfolio, replacement_confirmations
 from app.scoring.storage.tables import IS_PROVISIONAL, scoring_runs, symbol_scores
+from app.security.storage.audit import BURSTS
 
 # Longest cooldown of the settings plus the pause after a manual resolution.
 LOOKBACK: Final = timedelta(days=7, seconds=MANUAL_COOLDOWN_S)
@@ -34,6 +35,10 @@ _MARK: Final = (
         .where(service_facts.c.key == _SAVES)
         .scalar_subquery()
         .label("saves"),
+        select(service_facts.c.value)
+        .where(service_facts.c.key == BURSTS)
+        .scalar_subquery()
+        .label("bursts"),
         select(func.max(scoring_runs.c.calculated_at))
         .where(~IS_PROVISIONAL)
         .scalar_subquery()
@@ -48,9 +53,10 @@ _MARK: Final = (
 
 @dataclass(frozen=True, slots=True)
 class AlertMark:
-    """Version mark: equal marks mean no new alert, board or confirmed replacement."""
+    """Version mark: equal marks mean no new alert, board, confirmed replacement or burst."""
 
     saves: int | None
+    bursts: Any  # stored fact of bursts of failed authentications
     scored_at: datetime | None
     candidates: frozenset[tuple[str, str]]  # member and candidate
 
@@ -65,7 +71,7 @@ class AlertRepository:
         """Current version mark; it validates a cached book where other processes may commit."""
         rows = (await self.connection.execute(_MARK)).all()
         rivals = frozenset((row.symbol, row.candidate) for row in rows if row.symbol is not None)
-        return AlertMark(rows[0].saves, rows[0].scored_at, rivals)
+        return AlertMark(rows[0].saves, rows[0].bursts, rows[0].scored_at, rivals)
 
     async def active(self) -> tuple[Alert, ...]:
         """Unresolved alerts, pending ones included."""

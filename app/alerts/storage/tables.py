@@ -18,6 +18,7 @@ from sqlalchemy import (
 from sqlalchemy import text as sql
 
 from app.foundation.sql.schema import HUGE, FiniteFloat, JsonText, UtcInstant, between, metadata
+from app.security.storage.sealed_columns import SealedColumns
 
 _LIVE: Final = "state <> 'resolved'"
 
@@ -119,3 +120,5 @@ notifications = Table(
     CheckConstraint("attempts >= 0", name="attempts_range"),
     Index("ix_notifications_state", "channel_id", "state", "id"),
 )
+
+SEALED_CHANNELS: Final = SealedColumns("channel", notification_channels, ("url", "secret"))

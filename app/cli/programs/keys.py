@@ -46,14 +46,16 @@ def create_key(
     """Creates a key and prints it once."""
     with report_errors(as_json) as output:
         if re.fullmatch(NAME_PATTERN, name) is None:
-            raise _usage(f"{name!r} is no name: use up to 40 of a-z, 0-9, dot, dash, underscore.")
+            raise wrong_usage(
+                f"{name!r} is no name: use up to 40 of a-z, 0-9, dot, dash, underscore."
+            )
         lifetime = _parse_duration(expires)
         if not timedelta(0) < lifetime <= timedelta(days=_MAX_DAYS):
-            raise _usage(f"A key expires within {_MAX_DAYS} days.")
+            raise wrong_usage(f"A key expires within {_MAX_DAYS} days.")
         draft = KeyDraft(
             name,
             None if role is None else Role(role),
-            frozenset(map(_parse_scope, scopes)),
+            frozenset(map(parse_scope, scopes)),
             frozenset(sources),
             _parse_networks(allow),
             lifetime,
@@ -61,12 +63,12 @@ def create_key(
         settings = read_settings()
 
         async def create(keys: ApiKeyService) -> IssuedKey:
-            return _result(await keys.create(draft, _command()))
+            return _result(await keys.create(draft, create_command()))
 
-        issued = _run(settings, create)
+        issued = run_on_keys(settings, create)
         _print_issued(issued, output)
         if issued.has_local_key:
-            place = _run(settings, _local_place)
+            place = run_on_keys(settings, _local_place)
             output.notes.print(
                 f"The command line of this machine uses the admin key in {place}.", markup=False
             )
@@ -75,7 +77,7 @@ def create_key(
 def list_keys(as_json: bool) -> None:
     """Prints all keys without their texts."""
     with report_errors(as_json) as output:
-        keys = _run(read_settings(), lambda service: service.list())
+        keys = run_on_keys(read_settings(), lambda service: service.list())
         if as_json:
             output.print_document({"items": [_document(key) for key in keys]})
             return
@@ -89,9 +91,9 @@ def rotate_key(key: str, grace: str, as_json: bool) -> None:
 
         async def rotate(keys: ApiKeyService) -> IssuedKey:
             found = await _find(keys, key)
-            return _result(await keys.rotate(found[-1].id, duration, _command()))
+            return _result(await keys.rotate(found[-1].id, duration, create_command()))
 
-        _print_issued(_run(read_settings(), rotate), output)
+        _print_issued(run_on_keys(read_settings(), rotate), output)
 
 
 def revoke_key(key: str, as_json: bool) -> None:
@@ -100,9 +102,9 @@ def revoke_key(key: str, as_json: bool) -> None:
 
         async def revoke(keys: ApiKeyService) -> list[ApiKey]:
             found = await _find(keys, key)
-            return [_result(await keys.revoke(one.id, _command())) for one in found]
+            return [_result(await keys.revoke(one.id, create_command())) for one in found]
 
-        revoked = _run(read_settings(), revoke)
+        revoked = run_on_keys(read_settings(), revoke)
         if as_json:
             output.print_document({"items": [_document(one) for one in revoked]})
             return
@@ -121,7 +123,7 @@ async def _local_place(keys: ApiKeyService) -> str:
     return str(keys.local_file)
 
 
-def _run(settings: Settings, work: Callable[[ApiKeyService], Awaitable[T]]) -> T:
+def run_on_keys(settings: Settings, work: Callable[[ApiKeyService], Awaitable[T]]) -> T:
     """Result of `work` on the database of the settings. Raises CommandError."""
 
     async def run() -> T:
@@ -157,7 +159,8 @@ def _result(outcome: CommandResult[T]) -> T:
     return outcome.result
 
 
-def _command() -> Command:
+def create_command() -> Command:
+    """Command of the caller on this machine."""
     return Command(LOCAL.actor, new_id())
 
 
@@ -216,13 +219,14 @@ def _row(key: ApiKey) -> Sequence[object]:
 def _parse_duration(text: str) -> timedelta:
     found = re.fullmatch(r"([0-9]{1,6})([dhms])", text)
     if found is None:
-        raise _usage(f"{text!r} is no duration such as 90d, 12h or 30m.")
+        raise wrong_usage(f"{text!r} is no duration such as 90d, 12h or 30m.")
     return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 
-def _parse_scope(text: str) -> Scope:
+def parse_scope(text: str) -> Scope:
+    """The scope of that name. Raises CommandError."""
     if text not in set(Scope):
-        raise _usage(f"{text!r} is no scope: use {', '.join(Scope)}.")
+        raise wrong_usage(f"{text!r} is no scope: use {', '.join(Scope)}.")
     return Scope(text)
 
 
@@ -230,8 +234,9 @@ def _parse_networks(texts: list[str]) -> tuple[str, ...]:
     try:
         return parse_networks(texts)
     except ValueError as error:
-        raise _usage(f"{error}: name a network such as 10.0.0.0/8.") from None
+        raise wrong_usage(f"{error}: name a network such as 10.0.0.0/8.") from None
 
 
-def _usage(detail: str) -> CommandError:
+def wrong_usage(detail: str) -> CommandError:
+    """Error of an invalid argument."""
     return CommandError(ExitCode.USAGE, "invalid_argument", detail)

@@ -177,6 +177,10 @@ class AlertRules:
     config_drift: StateRule = setting(  # a rolling restart takes its time
         StateRule(duration_s=30), "Processes run with different environment settings."
     )
+    authentication_burst: LimitRule = setting(
+        LimitRule(limit=10.0),
+        "More authentications than the limit failed within a minute, from one address or in all.",
+    )
     recovered: LimitRule = setting(
         LimitRule(severity=Severity.INFO, limit=900.0),
         "The service recovered from a degraded mode; the alert stays open for the limit (seconds).",
@@ -380,6 +384,9 @@ class RetentionSettings:
     )
     rebalance_runs_days: int = setting(
         365, "Retention of rebalance runs with their steps.", 8, 3_650, unit="days"
+    )
+    security_events_days: int = setting(
+        400, "Retention of security events; at most a million are stored.", 30, 3_650, unit="days"
     )
     signals_days: int = setting(
         30, "Retention of rejected, expired and failed signals.", 1, 3_650, unit="days"

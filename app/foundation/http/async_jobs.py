@@ -15,6 +15,7 @@ from app.foundation.job_service import JobService
 from app.foundation.jobs import Document, Job, JobError, JobKind, JobState, JobStep, StepState
 
 _ASYNC: Final = "respond-async"
+JOB_CHANGED: Final = "job_changed"  # kind of the entry in the audit log
 _NOTHING: Final[Document] = MappingProxyType({})
 
 
@@ -140,6 +141,9 @@ async def begun(
         headers = {"Location": f"{PREFIX}/jobs/{job.run_id}", "Preference-Applied": _ASYNC}
         return keep(JobDetailOut.from_job(job), 202, headers)
 
+    audited = command.audited(
+        JOB_CHANGED, "started", kind.value, lambda job: {"job_id": job.run_id, **payload}
+    )
     return sent(
-        await commands.share(command, lambda: jobs.begin(kind, payload, key, scope), render)
+        await commands.share(audited, lambda: jobs.begin(kind, payload, key, scope), render)
     )

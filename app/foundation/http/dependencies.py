@@ -195,7 +195,11 @@ async def get_command(
 ) -> Command:
     """Returns principal and preconditions of a change; `by` adds the person in the body."""
     return Command(
-        actor=actor, request_id=request_id, if_match=if_match, idempotency_key=idempotency
+        actor=actor,
+        request_id=request_id,
+        if_match=if_match,
+        idempotency_key=idempotency,
+        is_unkeyed=idempotency is None,
     )
 
 
@@ -205,7 +209,12 @@ async def get_unversioned_command(
     idempotency: Annotated[Idempotency | None, Depends(get_idempotency)],
 ) -> Command:
     """Principal and idempotency key of a change to something without a version."""
-    return Command(actor=actor, request_id=request_id, idempotency_key=idempotency)
+    return Command(
+        actor=actor,
+        request_id=request_id,
+        idempotency_key=idempotency,
+        is_unkeyed=idempotency is None,
+    )
 
 
 def by(command: Command, claimed: str | None) -> Command:

@@ -49,7 +49,8 @@ Decides which KuCoin futures symbols to hold, with what weight and size, from li
   (`data_status`).
 * Errors are `application/problem+json` (RFC 9457) with a stable `code`.
 * Changes accept `Idempotency-Key` and, where a version is known, `If-Match`.
-* Callers send an API key as `Authorization: Bearer` or `X-API-Key`; `x-required-role` of an
+* Callers send an API key as `Authorization: Bearer` or `X-API-Key`, or the cookie of a log-in at
+  `/sessions`, then with `X-Requested-With` at every change; `x-required-role` of an
   operation names the least role (viewer < trader < operator < admin), `x-required-scope` the scope
   that is enough by itself.
 """
@@ -69,8 +70,17 @@ TAGS: Final = (
     {"name": "configuration", "description": "Weights, thresholds and limits, versioned."},
     {"name": "jobs", "description": "Background work that survives a restart of the process."},
     {"name": "keys", "description": "API keys of callers: roles, scopes, rotation."},
+    {"name": "audit", "description": "Changes and refused requests with their actors."},
+    {"name": "users", "description": "People with a password, and the caller itself."},
+    {"name": "sessions", "description": "Log-in by password or key, and log-out."},
     {"name": "system", "description": "Health, status and sample data."},
     {"name": "probes", "description": "For orchestrators and Prometheus."},
+)
+# Changes by the cookie of a session need a header that only a page of this origin can send.
+_BUNDLE: Final = "SwaggerUIBundle({"
+_INTERCEPTOR: Final = (
+    'requestInterceptor: (request) => { request.headers["X-Requested-With"] = "docs";'
+    " return request; },"
 )
 _OPEN_BANNER: Final = (
     '<p style="background:#fff3cd;padding:12px;margin:0;font-family:sans-serif">Open mode: no API'
@@ -129,7 +139,7 @@ def install_docs(api: FastAPI) -> None:
             "persistAuthorization": False,
         },
     )
-    html = bytes(page.body).decode()
+    html = bytes(page.body).decode().replace(_BUNDLE, _BUNDLE + _INTERCEPTOR, 1)
     hashes = " ".join(f"'{_sha256(script)}'" for script in _INLINE_SCRIPT.findall(html))
     policy = (
         f"default-src 'none'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; "
@@ -218,7 +228,8 @@ def _add_problems(operation: dict[str, Any], *, changes: bool, has_names: bool) 
     table: dict[int, list[str]] = {}
     refusals: tuple[Code, ...] = (Code.FORBIDDEN,) if changes else ()
     if operation.get("security"):
-        refusals = (Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.RATE_LIMITED)
+        forged = (Code.CSRF_REFUSED,) if changes else ()
+        refusals = (Code.UNAUTHENTICATED, Code.FORBIDDEN, *forged, Code.RATE_LIMITED)
     for code in (*refusals, *_general_codes(operation, has_names=has_names)):
         table.setdefault(USUAL_STATUS[code], []).append(code.value)
     for status, names in sorted(table.items()):

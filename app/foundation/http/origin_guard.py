@@ -48,10 +48,10 @@ class OriginGuard:
         hosts = [value for name, value in scope["headers"] if name == b"host"]
         texts = [origin.decode("latin-1") for origin in origins]
         own = hosts[0].decode("latin-1") if hosts else None
-        return any(text not in self.allowed and _place(text) != own for text in texts)
+        return any(text not in self.allowed and place_of_origin(text) != own for text in texts)
 
 
-def _place(origin: str) -> str | None:
+def place_of_origin(origin: str) -> str | None:
     """Returns host and port of an origin; None for `null` and an invalid one."""
     try:
         return urlsplit(origin).netloc or None

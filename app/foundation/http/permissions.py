@@ -10,9 +10,11 @@ from starlette.routing import BaseRoute
 from starlette.types import Scope as AsgiScope
 
 from app.foundation.errors import Code, RateLimitedError
+from app.foundation.http.csrf import require_own_page
 from app.foundation.http.errors import RequestError
 from app.foundation.principals import (
     ANONYMOUS,
+    AUTHENTICATED,
     PUBLIC,
     Access,
     Permission,
@@ -22,14 +24,18 @@ from app.foundation.principals import (
 )
 
 AUTHENTICATOR: Final = "authenticator"  # key of the Authenticator in the state of the lifespan
+AUDIT: Final = "audit"  # key of the AccessAudit in the state of the lifespan
 PRINCIPAL: Final = "principal"  # in the state of a request
 BLOCKED_S: Final = "blocked_s"  # in the state: too many failures, seconds until the next attempt
 WRONG_PRINCIPAL: Final = 4401  # close code of a WebSocket whose credential is no longer valid
 CHECKS_PERMISSION: Final = "checks_permission"  # attribute of routes that do
 _PERMISSION: Final = "__permission__"
 _UNAUTHENTICATED: Final = (
-    "A valid API key is needed: Authorization: Bearer KEY, or the header X-API-Key."
+    "A valid API key or session is needed: Authorization: Bearer KEY, the header X-API-Key, or a"
+    " log-in at /sessions."
 )
+SESSION_COOKIE: Final = "__Host-mysym_session"  # under TLS: of this host, for all of its paths
+PLAIN_SESSION_COOKIE: Final = "mysym_session"  # without TLS, where browsers refuse the other one
 SECURITY_SCHEMES: Final[Mapping[str, Any]] = {
     "bearerKey": {
         "type": "http",
@@ -41,6 +47,13 @@ SECURITY_SCHEMES: Final[Mapping[str, Any]] = {
         "in": "header",
         "name": "X-API-Key",
         "description": "The same API key in a header of its own.",
+    },
+    "sessionCookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": SESSION_COOKIE,
+        "description": f"Session of a log-in, without TLS named `{PLAIN_SESSION_COOKIE}`; changes"
+        " also need the header X-Requested-With.",
     },
 }
 
@@ -63,6 +76,19 @@ class Authenticator(Protocol):
         """The principal of a key that is valid for this peer address; None for any other text."""
         ...
 
+    def explain(self, token: str, peer: str | None) -> tuple[str, str]:
+        """Why `identify` knows no principal: a code, and the actor whom the key was made for."""
+        ...
+
+    def identify_session(
+        self, token: str, peer: str | None, *, is_protected: bool
+    ) -> Principal | None:
+        """The principal of a live session; None for any other text.
+
+        `is_protected` is True under TLS and for a caller on this machine.
+        """
+        ...
+
     def watch(
         self, principal: Principal, on_end: Callable[[], None]
     ) -> AbstractContextManager[None]:
@@ -70,11 +96,24 @@ class Authenticator(Protocol):
         ...
 
 
+class AccessAudit(Protocol):
+    """Counts refused requests and invalid credentials; filled by the security capability."""
+
+    def note_refusal(self, principal: str, address: str | None, code: str | None) -> None: ...
+
+    def note_failure(self, principal: str, address: str | None, code: str) -> None: ...
+
+
 def requires(
     role: Role, *, scope: Scope | None = None, is_live: bool = False
 ) -> Callable[[Endpoint], Endpoint]:
     """Declares the least role of a route, and the scope that grants it alone."""
     return _declare(Permission(role, scope, is_live))
+
+
+def authenticated(endpoint: Endpoint) -> Endpoint:
+    """Declares that a route is open to every caller with a credential, whatever its role."""
+    return _declare(AUTHENTICATED)(endpoint)
 
 
 def public(endpoint: Endpoint) -> Endpoint:
@@ -141,9 +180,12 @@ def check_permission(scope: AsgiScope, permission: Permission | None) -> None:
     """Passes a caller that the permission allows.
 
     Raises RequestError (unauthenticated) for an anonymous caller, RateLimitedError after too many
-    invalid keys from its address, and RequestError (forbidden) for any other caller.
+    invalid keys from its address, RequestError (csrf_refused) for a change by cookie that no page
+    of this origin asks for, and RequestError (forbidden) for any other caller.
     """
     principal = principal_of(scope)
+    if principal.session_id is not None:
+        require_own_page(scope)
     if permission is not None and permission.allows(principal):
         return
     if principal is not ANONYMOUS:
@@ -187,16 +229,12 @@ def permission_guard(endpoint: object) -> Any:
 def openapi_security(endpoint: object) -> dict[str, Any]:
     """Fields of an operation that say how to authenticate and which role it needs."""
     permission: Permission | None = getattr(endpoint, _PERMISSION, None)
-    if permission is None or permission.role is None:
+    if permission is None or permission.is_public:
         return {"security": []}
+    role = {} if permission.role is None else {"x-required-role": permission.role.value}
     scope = {} if permission.scope is None else {"x-required-scope": permission.scope.value}
     live = {"x-requires-live": True} if permission.is_live else {}
-    return {
-        "security": [{name: []} for name in SECURITY_SCHEMES],
-        "x-required-role": permission.role.value,
-        **scope,
-        **live,
-    }
+    return {"security": [{name: []} for name in SECURITY_SCHEMES], **role, **scope, **live}
 
 
 async def get_principal(connection: HTTPConnection) -> Principal:

@@ -24,6 +24,7 @@ STATUS_OF_CODE: Final[Mapping[Code, int]] = {
     Code.BAD_REQUEST: 400,
     Code.UNAUTHENTICATED: 401,
     Code.FORBIDDEN: 403,
+    Code.CSRF_REFUSED: 403,
     Code.NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
     Code.PAYLOAD_TOO_LARGE: 413,
@@ -53,10 +54,13 @@ _CONFLICTS: Final = (
     Code.TRADE_ID_REUSED,
     Code.VERSION_CONFLICT,
     Code.PLAN_CHANGED,
+    Code.FOUR_EYES,
     Code.SIGNAL_CONFLICT,
     Code.CHANNEL_NAME_TAKEN,
     Code.SECRETS_KEY_MISSING,
     Code.KEY_NAME_TAKEN,
+    Code.USER_NAME_TAKEN,
+    Code.LAST_ADMIN,
     Code.SANDBOX_ONLY,
 )
 

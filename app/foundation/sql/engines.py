@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ class DatabaseOptions:
     its turn among writes of this process. PostgreSQL waits `pool_wait_s` for a connection.
     """
 
-    url: str
+    url: str = field(repr=False)  # it may hold a password
     pool_size: int = 10
     pool_recycle_s: int = 1800
     pool_pre_ping: bool = True
@@ -104,6 +104,7 @@ def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
     writer = create_async_engine(
         url,
         connect_args=driver,
+        hide_parameters=True,
         poolclass=AsyncAdaptedQueuePool,
         pool_size=1,
         max_overflow=0,
@@ -112,6 +113,7 @@ def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
     reader = create_async_engine(
         url,
         connect_args=driver,
+        hide_parameters=True,
         poolclass=AsyncAdaptedQueuePool,
         pool_size=options.pool_size,
         max_overflow=0,
@@ -121,6 +123,7 @@ def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
     probe = create_async_engine(
         url,
         connect_args=driver,
+        hide_parameters=True,
         poolclass=AsyncAdaptedQueuePool,
         pool_size=1,
         max_overflow=0,
@@ -191,6 +194,7 @@ def _postgresql(url: URL, options: DatabaseOptions) -> Engines:
     writer = create_async_engine(
         url,
         connect_args=driver,
+        hide_parameters=True,
         isolation_level="READ COMMITTED",
         pool_size=options.pool_size,
         max_overflow=0,
@@ -200,7 +204,7 @@ def _postgresql(url: URL, options: DatabaseOptions) -> Engines:
     )
     # Reads of several tables see one snapshot; they share the pool of the writer.
     reader = writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    probe = create_async_engine(url, connect_args=driver, poolclass=NullPool)
+    probe = create_async_engine(url, connect_args=driver, hide_parameters=True, poolclass=NullPool)
 
     @event.listens_for(writer.sync_engine, "handle_error")
     def on_error(context: ExceptionContext) -> None:

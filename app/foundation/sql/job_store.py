@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ _OPTIONS: Final = {"host": "host", "port": "port", "ssl": "sslmode", "passfile":
 class JobStore:
     """Address in the form of synchronous drivers; `engine` is set for SQLite only."""
 
-    url: str
+    url: str = field(repr=False)  # it may hold a password
     engine: Engine | None
     is_shared: bool  # several processes may use it at once
     errors: tuple[type[Exception], ...] = (SQLAlchemyError,)  # raised while it is unavailable
@@ -73,7 +73,7 @@ def _unix_epoch(modifier: str) -> float | None:
     return time.time() if modifier == "subsec" else None  # noqa: TID251  # replaces SQLite's clock
 
 
-def key_file(url: str, purpose: str = "channels") -> Path | None:
+def key_file(url: str, purpose: str) -> Path | None:
     """Returns the path for a key beside an SQLite file; None for a shared database."""
     parts = parse_database_url(url)
     if parts.get_backend_name() != "sqlite":

@@ -188,7 +188,7 @@ class JsonText(TypeDecorator[Any]):
 
 
 _SQLITE: Final = """\
-CREATE TRIGGER {table}_no_{verb} BEFORE {VERB} ON {table}
+CREATE TRIGGER {table}_no_{verb} BEFORE {VERB} ON {table}{condition}
 BEGIN SELECT RAISE(ABORT, '{table}_append_only'); END"""
 _FUNCTION: Final = """\
 CREATE FUNCTION {table}_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -196,20 +196,41 @@ BEGIN
   RAISE EXCEPTION USING ERRCODE = 'restrict_violation',
     MESSAGE = '{table}_append_only', CONSTRAINT = '{table}_append_only';
 END $$"""
+_PRUNING_FUNCTION: Final = """\
+CREATE FUNCTION {table}_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF TG_OP = 'DELETE' AND EXISTS (SELECT 1 FROM {anchors} WHERE seq >= OLD.seq) THEN
+    RETURN OLD;
+  END IF;
+  RAISE EXCEPTION USING ERRCODE = 'restrict_violation',
+    MESSAGE = '{table}_append_only', CONSTRAINT = '{table}_append_only';
+END $$"""
 _POSTGRESQL: Final = """\
 CREATE TRIGGER {table}_no_{verb} BEFORE {VERB} ON {table}
 FOR EACH {level} EXECUTE FUNCTION {table}_refuse()"""
+_UNLESS_ANCHORED: Final = """
+WHEN NOT EXISTS (SELECT 1 FROM {anchors} WHERE seq >= OLD.seq)"""
 
 
-def append_only_statements(table: str, dialect: str) -> tuple[str, ...]:
-    """Returns the DDL that makes `table` refuse UPDATE, DELETE and (PostgreSQL) TRUNCATE."""
+def append_only_statements(table: str, dialect: str, anchors: str | None = None) -> tuple[str, ...]:
+    """Returns the DDL that makes `table` refuse UPDATE, DELETE and (PostgreSQL) TRUNCATE.
+
+    With `anchors`, a table of numbers, rows up to the newest anchor may be deleted.
+    """
     if dialect == "sqlite":
+        condition = "" if anchors is None else _UNLESS_ANCHORED.format(anchors=anchors)
         return tuple(
-            _SQLITE.format(table=table, verb=verb, VERB=verb.upper())
+            _SQLITE.format(
+                table=table,
+                verb=verb,
+                VERB=verb.upper(),
+                condition=condition if verb == "delete" else "",
+            )
             for verb in ("update", "delete")
         )
+    function = _FUNCTION if anchors is None else _PRUNING_FUNCTION
     return (
-        _FUNCTION.format(table=table),
+        function.format(table=table, anchors=anchors),
         *(
             _POSTGRESQL.format(table=table, verb=verb, VERB=verb.upper(), level=level)
             for verb, level in (("update", "ROW"), ("delete", "ROW"), ("truncate", "STATEMENT"))
@@ -217,11 +238,12 @@ def append_only_statements(table: str, dialect: str) -> tuple[str, ...]:
     )
 
 
-def make_append_only(table: Table) -> None:
+def make_append_only(table: Table, anchors: Table | None = None) -> None:
     """Creates the append-only triggers of `table` together with the table."""
 
     def after_create(target: Any, connection: Any, **_: Any) -> None:
-        for statement in append_only_statements(table.name, connection.dialect.name):
+        name = None if anchors is None else anchors.name
+        for statement in append_only_statements(table.name, connection.dialect.name, name):
             connection.exec_driver_sql(statement)
 
     event.listen(table, "after_create", after_create)

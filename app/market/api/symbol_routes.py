@@ -56,6 +56,7 @@ from app.market.services.symbol_queries import (
     validate,
 )
 from app.market.services.symbol_registry import Registry, SyncSummary
+from app.security.domain.audit import SecurityEventKind
 
 router = api_router("symbols", "/symbols")
 _SYMBOL: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)
@@ -155,7 +156,8 @@ async def sync_symbols(
         return await begun(commands, jobs, command, JobKind.BACKFILL)
     if as_job:
         return await begun(commands, jobs, command, JobKind.CONTRACT_SYNC)
-    return sent(await commands.share(command, market.sync_contracts, render))
+    audited = command.audited(SecurityEventKind.MANUAL_RUN, "contract_sync", "contracts")
+    return sent(await commands.share(audited, market.sync_contracts, render))
 
 
 @router.get("/{symbol}/formats", summary="Names at other venues", responses=problems(*_SYMBOL))

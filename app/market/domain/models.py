@@ -1,10 +1,11 @@
 """Market data: contracts, tickers, books, funding, candles, and the state of the exchange link."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum, StrEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,15 +182,58 @@ class Level(NamedTuple):
     lots: int
 
 
+class PackedLevels(Sequence[Level]):
+    """Levels of one side of a book as exact decimal text, decoded at each access.
+
+    A level takes 15 bytes instead of 220. `prices` and `lots` are separated by spaces.
+    """
+
+    __slots__ = ("lots", "prices")
+
+    def __init__(self, levels: Sequence[Level]) -> None:
+        self.prices = " ".join(str(level.price) for level in levels)
+        self.lots = " ".join(str(level.lots) for level in levels)
+
+    @classmethod
+    def of(cls, levels: Sequence[Level]) -> "PackedLevels":
+        """Returns the levels packed, as they are if they already were."""
+        return levels if isinstance(levels, PackedLevels) else cls(levels)
+
+    def __len__(self) -> int:
+        return len(self.lots.split())
+
+    def __iter__(self) -> Iterator[Level]:
+        return map(Level, map(Decimal, self.prices.split()), map(int, self.lots.split()))
+
+    @overload
+    def __getitem__(self, at: int) -> Level: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Level, ...]: ...
+
+    def __getitem__(self, at: int | slice) -> Level | tuple[Level, ...]:
+        return tuple(self)[at]
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+
 @dataclass(frozen=True, slots=True)
 class Book:
     """Order book, best levels first on both sides; either side may be empty."""
 
     code: str
     sequence: int
-    bids: tuple[Level, ...]
-    asks: tuple[Level, ...]
+    bids: Sequence[Level]
+    asks: Sequence[Level]
     stamped_ms: int
+
+    def packed(self) -> "Book":
+        """Returns an equal book that takes less memory."""
+        return replace(self, bids=PackedLevels.of(self.bids), asks=PackedLevels.of(self.asks))
 
     def top(self, levels: int) -> "Book":
         """Returns the book with at most `levels` levels a side."""

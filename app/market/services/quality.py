@@ -17,6 +17,7 @@ from app.market.services.service import MarketData
 from app.market.services.symbol_quality import find_quarantine_reason
 from app.market.storage.candles import CandleRevisionRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
+from app.security.domain.audit import SecurityEventKind
 
 PastVerdict = StoredVerdict
 
@@ -123,4 +124,10 @@ class QualityService:
             await unit.get(KeyValueRepository).put(RELEASES, releases)
             return release
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(
+            SecurityEventKind.QUARANTINE_RELEASED,
+            "released",
+            text,
+            lambda done: {"symbol": done.symbol, "reason": reason},
+        )
+        return await self.idempotency.run(audited, change, render)

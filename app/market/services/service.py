@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
+from weakref import ref
 
 import structlog
 
@@ -141,7 +142,8 @@ class MarketData:
 
     def quote(self, symbol: str) -> Quote | None:
         """Returns contract and prices of a standard symbol; None for an unknown one."""
-        depends_on = (self.live.market, self.registry.known, self.configuration())
+        # Weak: seldom asked symbols would each keep another former market in memory.
+        depends_on = (ref(self.live.market), ref(self.registry.known), self.configuration())
         return self._memory.get_until(
             symbol, depends_on, self.monotonic(), lambda: quote_until(self.moment(), symbol)
         )

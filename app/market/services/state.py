@@ -146,7 +146,7 @@ class OpenInterestLog:
         return out
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Market:
     """KnownContracts market data at one moment, by contract code; replaced as a whole.
 
@@ -187,7 +187,7 @@ class Market:
         return replace(
             self,
             books=joined(self.books, {code: book.with_value(book.value.top(SHOWN_LEVELS))}),
-            deep_books=joined(self.deep_books, {code: book}),
+            deep_books=joined(self.deep_books, {code: book.with_value(book.value.packed())}),
             former_deep_books=older,
         )
 

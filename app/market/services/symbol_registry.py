@@ -47,7 +47,7 @@ class SyncSummary:
     confirmations: int
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, weakref_slot=True)
 class KnownContracts:
     """Known contracts at one moment; replaced as a whole. A code names its newest listing."""
 

@@ -22,6 +22,7 @@ from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import Job, JobKind, JobState
 from app.foundation.principals import Role
+from app.security.domain.audit import SecurityEventKind
 
 router = api_router("jobs", "/jobs")
 
@@ -76,4 +77,10 @@ async def cancel_job(
     def render(job: Job) -> StoredResponse:
         return keep(JobDetailOut.from_job(job))
 
-    return sent(await commands.share(command, lambda: jobs.cancel(job_id), render))
+    audited = command.audited(
+        SecurityEventKind.JOB_CHANGED,
+        "cancelled",
+        job_id,
+        lambda job: {"kind": job.kind, "state": job.state.value},
+    )
+    return sent(await commands.share(audited, lambda: jobs.cancel(job_id), render))

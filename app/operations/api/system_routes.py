@@ -37,6 +37,7 @@ from app.operations.services.health_checks import (
 )
 from app.operations.services.integrity import Integrity, IntegrityService
 from app.operations.services.sample_data import SampleData, SampleDataResult
+from app.security.domain.audit import SecurityEventKind
 from app.signals.api.schemas import SignalQueueOut
 
 integrity_router = api_router("portfolio", "/portfolio")
@@ -406,4 +407,5 @@ async def initialize_sample_data(
     if as_job:
         sample_data.require_sandbox()
         return await begun(commands, jobs, command, JobKind.SAMPLE_DATA)
-    return sent(await commands.share(command, sample_data.load, render))
+    audited = command.audited(SecurityEventKind.MANUAL_RUN, "sample_data", "universe")
+    return sent(await commands.share(audited, sample_data.load, render))

@@ -6,20 +6,20 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from app.portfolio.domain.event_log import (
-    GENESIS,
+from app.foundation.hash_chain import (
+    ChainBreak,
+    ChainFindings,
     ChainHead,
-    EventType,
-    PortfolioEvent,
-    apply,
-    hash_event,
-    instant,
+    StoredEvent,
+    verify_head,
+    verify_link,
+    with_breaks,
 )
+from app.portfolio.domain.event_log import EventType, PortfolioEvent, apply, instant
 from app.portfolio.domain.membership import write_floats_as_text
 from app.portfolio.domain.models import EMPTY, Portfolio
 from app.portfolio.domain.returns import BookedResult
 
-_MAX_BREAKS: Final = 20  # reported; the first one matters
 UNRECORDED: Final = (
     "the history is older than the record of its head: only the stored state proves that its newest"
     " events are complete; the next change of the portfolio writes the record"
@@ -27,49 +27,16 @@ UNRECORDED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """Stored row of the history.
-
-    `event` is None for an unreadable row. `fault` names a deviation of the stored text: the service
-    never writes another spelling of the same value.
-    """
-
-    seq: int
-    event: PortfolioEvent | None
-    fault: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryBreak:
-    """Position at which the chain is broken, with the reason."""
-
-    seq: int
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryFindings:
+class HistoryFindings(ChainFindings):
     """Result so far; `state` is None once an event could not be applied."""
 
-    events: int = 0
-    due: int = 1  # expected number of the next event
-    last_hash: str | None = GENESIS  # None after an unreadable event
     state: Portfolio | None = EMPTY
-    breaks: tuple[HistoryBreak, ...] = ()
     caveat: str | None = None  # open question of a result without breaks
 
-    @property
-    def ok(self) -> bool:
-        """True if no break was found."""
-        return not self.breaks
 
-    @property
-    def first_break(self) -> int | None:
-        """Smallest sequence number with a break."""
-        return min((one.seq for one in self.breaks), default=None)
-
-
-def verify_events(findings: HistoryFindings, rows: Iterable[StoredEvent]) -> HistoryFindings:
+def verify_events(
+    findings: HistoryFindings, rows: Iterable[StoredEvent[PortfolioEvent]]
+) -> HistoryFindings:
     """Returns the findings after further rows, which must be in order of their numbers."""
     for row in rows:
         findings = _with_row(findings, row)
@@ -90,81 +57,30 @@ def conclude(
     history may predate head records: a missing head is a caveat, not a break.
     """
     newest = findings.due - 1
-    if head is None:
-        if newest and is_older:
-            findings = replace(findings, caveat=UNRECORDED)
-        elif newest:
-            findings = _with_break(findings, newest, "the end of the chain is not on record")
-    elif head.seq > newest:
-        findings = _with_break(findings, findings.due, f"{_span(findings.due, head.seq)} missing")
-    elif head.seq < newest:
-        findings = _with_break(
-            findings, head.seq + 1, f"the record says that {head.seq} was the last"
-        )
-    elif findings.last_hash is not None and findings.last_hash != head.hash:
-        findings = _with_break(
-            findings, head.seq, "the record of the last event names another hash"
-        )
+    if head is None and newest and is_older:
+        findings = replace(findings, caveat=UNRECORDED)
+    else:
+        findings = verify_head(findings, head)
     if findings.ok and present != findings.state:
-        findings = _with_break(
-            findings, newest, "the history gives another state than the stored one"
-        )
+        fault = "the history gives another state than the stored one"
+        findings = with_breaks(findings, [ChainBreak(newest, fault)])
     return findings
 
 
-def with_breaks(findings: HistoryFindings, breaks: Iterable[HistoryBreak]) -> HistoryFindings:
-    """Returns the findings with further breaks."""
-    return replace(findings, breaks=(*findings.breaks, *breaks)[:_MAX_BREAKS])
+def _with_row(findings: HistoryFindings, row: StoredEvent[PortfolioEvent]) -> HistoryFindings:
+    linked = verify_link(findings, row)
+    is_intact = linked.breaks == findings.breaks and row.event is not None
+    if not is_intact or row.event is None or findings.state is None:
+        return replace(linked, state=None)
+    state, breaks = _apply(findings.state, row.event)
+    return replace(with_breaks(linked, breaks), state=state)
 
 
-def _with_row(findings: HistoryFindings, row: StoredEvent) -> HistoryFindings:
-    event, due = row.event, findings.due
-    breaks: list[HistoryBreak] = []
-    if row.seq > due:
-        breaks.append(HistoryBreak(due, f"{_span(due, row.seq - 1)} missing"))
-    elif row.seq < due:
-        breaks.append(HistoryBreak(row.seq, f"event {row.seq} is in the place of event {due}"))
-    if row.fault is not None:
-        breaks.append(HistoryBreak(row.seq, f"event {row.seq}: {row.fault}"))
-    if event is not None:
-        is_linked = findings.last_hash in {None, event.prev_hash}
-        if row.seq == due and not is_linked:
-            breaks.append(HistoryBreak(row.seq, f"event {row.seq} does not name its predecessor"))
-        if event.hash != _digest(event):
-            breaks.append(HistoryBreak(row.seq, f"event {row.seq} was altered"))
-    state = None
-    if not breaks and event is not None and findings.state is not None:
-        state, breaks = _apply(findings.state, event)
-    return replace(
-        findings,
-        events=findings.events + 1,
-        due=max(row.seq + 1, due),
-        last_hash=None if event is None else event.hash,
-        state=state,
-        breaks=(*findings.breaks, *breaks)[:_MAX_BREAKS],
-    )
-
-
-def _digest(event: PortfolioEvent) -> str | None:
-    try:
-        return hash_event(event)
-    except (TypeError, ValueError):
-        return None  # a payload that the service never writes
-
-
-def _apply(state: Portfolio, event: PortfolioEvent) -> tuple[Portfolio | None, list[HistoryBreak]]:
+def _apply(state: Portfolio, event: PortfolioEvent) -> tuple[Portfolio | None, list[ChainBreak]]:
     try:
         return apply(state, event.type, event.payload, event.occurred_at), []
     except (KeyError, TypeError, ValueError):
-        return None, [HistoryBreak(event.seq, f"event {event.seq} cannot be applied")]
-
-
-def _with_break(findings: HistoryFindings, seq: int, detail: str) -> HistoryFindings:
-    return replace(findings, breaks=(*findings.breaks, HistoryBreak(seq, detail)))
-
-
-def _span(first: int, last: int) -> str:
-    return f"event {first} is" if first == last else f"events {first} to {last} are"
+        return None, [ChainBreak(event.seq, f"event {event.seq} cannot be applied")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,15 +123,15 @@ def record_controls(before: RecordedControls, events: Iterable[PortfolioEvent]) 
 
 def result_breaks(
     events: Iterable[PortfolioEvent], stored: Mapping[int, BookedResult]
-) -> tuple[HistoryBreak, ...]:
+) -> tuple[ChainBreak, ...]:
     """Returns differences between booked results and their events; `stored` is keyed by event."""
     due = {event.seq: _result(event) for event in events if event.type is EventType.PERFORMANCE}
     return tuple(
-        HistoryBreak(
+        ChainBreak(
             seq, f"the result of event {seq} is {'different' if seq in stored else 'missing'}"
         )
         if seq in due
-        else HistoryBreak(seq, f"a stored result has no booking in event {seq}")
+        else ChainBreak(seq, f"a stored result has no booking in event {seq}")
         for seq in sorted(due.keys() | stored.keys())
         if due.get(seq) != stored.get(seq)
     )
@@ -223,10 +139,10 @@ def result_breaks(
 
 def settings_breaks(
     events: Iterable[PortfolioEvent], stored: StoredControls
-) -> tuple[HistoryBreak, ...]:
+) -> tuple[ChainBreak, ...]:
     """Returns differences between stored versions of the settings and their events."""
     return tuple(
-        HistoryBreak(
+        ChainBreak(
             event.seq, f"the settings of version {version} are not those of event {event.seq}"
         )
         for event in events
@@ -236,21 +152,21 @@ def settings_breaks(
     )
 
 
-def control_breaks(recorded: RecordedControls, stored: StoredControls) -> tuple[HistoryBreak, ...]:
+def control_breaks(recorded: RecordedControls, stored: StoredControls) -> tuple[ChainBreak, ...]:
     """Returns differences of switch, locks and settings versions from the events."""
     unknown = sorted(stored.settings.keys() - recorded.versions)
     return (
         *(
-            HistoryBreak(recorded.newest, f"no event created version {version} of the settings")
+            ChainBreak(recorded.newest, f"no event created version {version} of the settings")
             for version in unknown
         ),
         *(
-            (HistoryBreak(recorded.newest, "the trading switch differs from its last event"),)
+            (ChainBreak(recorded.newest, "the trading switch differs from its last event"),)
             if stored.is_enabled is not recorded.is_enabled
             else ()
         ),
         *(
-            HistoryBreak(recorded.newest, f"the lock of {symbol} differs from its last event")
+            ChainBreak(recorded.newest, f"the lock of {symbol} differs from its last event")
             for symbol in sorted(recorded.locks.keys() | stored.locks.keys())
             if not _lock_matches(
                 recorded.locks.get(symbol), stored.locks.get(symbol), recorded.locked_at

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from app.foundation.sql.database import Database
+from app.foundation.hash_chain import StoredEvent, find_chain_faults
+from app.foundation.sql.database import Database, UnitOfWork
 from app.performance.domain.equity_checks import equity_faults, total_faults
-from app.portfolio.domain.event_log import PortfolioEvent, find_chain_faults, fold_events
+from app.portfolio.domain.event_log import PortfolioEvent, fold_events
 from app.portfolio.domain.models import FULL, Portfolio, faults
 from app.portfolio.domain.returns import BookedTotal
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
@@ -16,6 +17,13 @@ from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
 from app.scoring.storage.runs import ScoringRepository
+from app.security.domain.chain_audit import (
+    SecurityFindings,
+    begin_security,
+    conclude_security,
+    verify_security,
+)
+from app.security.storage.audit import SecurityEventRepository
 
 _SCORE_TOLERANCE: Final = 0.1
 _SHOWN: Final = 5  # faults shown of one kind
@@ -54,8 +62,11 @@ class IntegrityService:
                 one.symbol for one in portfolio.members
             )
             totals = await unit.get(TradeRepository).totals()
+            security = await _verify_security(unit)
         # Hashing every event takes too long for the event loop.
-        checks = await asyncio.to_thread(invariants, portfolio, events, context, stored, totals)
+        checks = await asyncio.to_thread(
+            invariants, portfolio, events, context, stored, totals, security
+        )
         return Integrity(
             ok=all(check.ok for check in checks),
             version=portfolio.version,
@@ -71,6 +82,7 @@ def invariants(
     context: DecisionContext,
     stored: Mapping[str, float],
     totals: tuple[BookedTotal, ...],
+    security: SecurityFindings,
 ) -> tuple[Invariant, ...]:
     """Returns the invariants with their faults; `stored` has composites of the newest run."""
     settings = context.configuration
@@ -97,6 +109,7 @@ def invariants(
         ("booked_totals", _first(total_faults(events, totals))),
         ("scores_are_current", None if not differences else "; ".join(differences)),
         ("hash_chain", _first(chain)),
+        ("security_chain", _first([one.detail for one in security.breaks])),
         (
             "configuration_version",
             None
@@ -106,6 +119,16 @@ def invariants(
         ),
     )
     return tuple(Invariant(name, detail is None, detail) for name, detail in results)
+
+
+async def _verify_security(unit: UnitOfWork) -> SecurityFindings:
+    """Verifies the chain of security events, batch by batch beside the event loop."""
+    repository = unit.get(SecurityEventRepository)
+    findings = begin_security(await repository.anchor())
+    async for events in repository.batches():
+        rows = [StoredEvent(event.seq, event) for event in events]
+        findings = await asyncio.to_thread(verify_security, findings, rows)
+    return conclude_security(findings, await repository.head())
 
 
 def _first(faults_found: list[str]) -> str | None:

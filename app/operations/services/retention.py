@@ -19,6 +19,7 @@ from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from app.scoring.domain.board_retention import StoredRun
 from app.scoring.services.board_retention import BoardRetention
+from app.security.services.audit import SecurityAudit
 from app.signals.services.service import SignalService
 from app.signals.storage.signals import SignalEffectRepository
 
@@ -36,6 +37,7 @@ class Retention:
     rebalance_runs: RebalanceRuns
     signals: SignalService
     boards: BoardRetention
+    security: SecurityAudit
 
     async def sweep(self, kind: str) -> int:
         """Deletes rows of a kind of SWEEPS by the current settings; returns their number."""
@@ -61,6 +63,9 @@ SWEEPS: Final[Mapping[str, Sweep]] = MappingProxyType(
             _days(rules.rebalance_runs_days)
         ),
         "boards": lambda all_, rules: all_.boards.delete_old(rules),
+        "security_events": lambda all_, rules: all_.security.delete_old(
+            _days(rules.security_events_days)
+        ),
         "signals": lambda all_, rules: all_.signals.delete_old(_days(rules.signals_days)),
     }
 )

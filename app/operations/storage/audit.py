@@ -5,25 +5,16 @@ import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from sqlalchemy import (
     URL,
-    Column,
-    ColumnElement,
-    LargeBinary,
     NullPool,
-    Row,
     Text,
-    case,
-    cast,
     event,
-    func,
     inspect,
-    literal,
     select,
     type_coerce,
 )
@@ -33,37 +24,39 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from app.configuration.storage.configuration import configuration_versions
 from app.foundation.errors import Code, NotFoundError, UnavailableError
 from app.foundation.events import EventTopic
+from app.foundation.hash_chain import ChainBreak, ChainHead, with_breaks
+from app.foundation.sql.chain_rows import ChainRows, has_stored_head, read_instant, read_stored_head
 from app.foundation.sql.engines import parse_database_url
 from app.foundation.sql.errors import CONNECT_ERRORS, translate
 from app.foundation.sql.key_value import KeyValueRepository
-from app.foundation.sql.tables import events, service_facts
+from app.foundation.sql.tables import events
 from app.operations.domain.history_audit import (
-    HistoryBreak,
     HistoryFindings,
     RecordedControls,
     StoredControls,
-    StoredEvent,
     conclude,
     control_breaks,
     record_controls,
     result_breaks,
     settings_breaks,
     verify_events,
-    with_breaks,
 )
-from app.portfolio.domain.event_log import (
-    ChainHead,
-    EventType,
-    PortfolioEvent,
-    instant,
-    instant_text,
-)
+from app.portfolio.domain.event_log import EventType, PortfolioEvent
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.returns import BookedResult
 from app.portfolio.storage.history import HEAD
 from app.portfolio.storage.portfolio import LOCKS, SWITCH, PortfolioRepository
-from app.portfolio.storage.tables import PORTFOLIO_ID, trades
-from app.portfolio.storage.tables import portfolio_history as table
+from app.portfolio.storage.tables import PORTFOLIO_ID, portfolio_history, trades
+from app.security.domain.audit import SecurityEvent
+from app.security.domain.chain_audit import (
+    SecurityFindings,
+    begin_security,
+    conclude_security,
+    verify_security,
+)
+from app.security.storage.audit import HEAD as SECURITY_HEAD
+from app.security.storage.audit import SecurityEventRepository
+from app.security.storage.tables import security_events
 
 # Errors of an unreadable number, time or document.
 _UNREADABLE: Final = (ValueError, TypeError, LookupError, ArithmeticError)
@@ -75,7 +68,7 @@ class RecordComparison:
 
     connection: AsyncConnection
     has_results: bool
-    breaks: list[HistoryBreak] = field(default_factory=list)
+    breaks: list[ChainBreak] = field(default_factory=list)
     _recorded: RecordedControls = field(default_factory=RecordedControls)
     _stored: StoredControls | None = None
 
@@ -87,7 +80,7 @@ class RecordComparison:
         try:
             comparison._stored = await _stored_controls(connection)
         except _UNREADABLE:
-            comparison.breaks.append(HistoryBreak(1, "settings, switch or locks cannot be read"))
+            comparison.breaks.append(ChainBreak(1, "settings, switch or locks cannot be read"))
         return comparison
 
     async def compare(self, events: Sequence[PortfolioEvent]) -> None:
@@ -97,7 +90,7 @@ class RecordComparison:
             self.breaks += settings_breaks(events, self._stored)
         self._recorded = record_controls(self._recorded, events)
 
-    async def conclude(self) -> tuple[HistoryBreak, ...]:
+    async def conclude(self) -> tuple[ChainBreak, ...]:
         """Returns all differences after the last event."""
         await self._results((), None)
         if self._stored is not None:
@@ -111,7 +104,7 @@ class RecordComparison:
             self.breaks += result_breaks(events, stored)
         except _UNREADABLE:
             self.breaks.append(
-                HistoryBreak(self._recorded.newest + 1, "a booked result cannot be read")
+                ChainBreak(self._recorded.newest + 1, "a booked result cannot be read")
             )
 
     async def _booked(self, upto: int | None) -> dict[int, BookedResult]:
@@ -138,10 +131,6 @@ async def _stored_controls(connection: AsyncConnection) -> StoredControls:
     )
 
 
-_BATCH: Final = 1000
-_INTEGERS: Final = frozenset({"seq", "configuration_version"})
-
-
 async def verify_history(url: str) -> HistoryFindings:
     """Verifies the history of the database at `url`, read-only and in one snapshot.
 
@@ -151,13 +140,31 @@ async def verify_history(url: str) -> HistoryFindings:
     """
     async with open_read_only(parse_database_url(url)) as connection:
         findings, comparison = HistoryFindings(), await RecordComparison.start(connection)
-        async for rows in _batches(connection):
+        async for rows in _HISTORY.batches(connection):
             findings = verify_events(findings, rows)
             if findings.ok:
                 await comparison.compare([row.event for row in rows if row.event is not None])
         head, is_older = await _head(connection)
         result = conclude(findings, head, await _state(connection), is_older=is_older)
         return with_breaks(result, await comparison.conclude()) if result.ok else result
+
+
+async def verify_security_events(url: str) -> SecurityFindings:
+    """Verifies the chain of security events at `url`, read-only and in one snapshot.
+
+    Raises as `verify_history`; a database of an earlier version has no security events.
+    """
+    async with open_read_only(parse_database_url(url)) as connection:
+        if not await connection.run_sync(
+            lambda sync: inspect(sync).has_table(security_events.name)
+        ):
+            return SecurityFindings()
+        anchor = await SecurityEventRepository(connection).anchor()
+        findings = begin_security(anchor)
+        async for rows in _SECURITY.batches(connection):
+            findings = verify_security(findings, rows)
+        head = await read_stored_head(connection, SECURITY_HEAD)
+        return conclude_security(findings, head)
 
 
 @asynccontextmanager
@@ -194,100 +201,40 @@ def _read_only(url: URL) -> URL:
     return url.set(database=file_uri, query={"mode": "ro", "uri": "true"})
 
 
-async def _batches(connection: AsyncConnection) -> AsyncIterator[list[StoredEvent]]:
-    is_sqlite = connection.dialect.name == "sqlite"
-    query = select(*_columns(is_sqlite)).order_by(table.c.seq, table.c.aggregate)
-    async with connection.stream(query) as result:
-        async for rows in result.partitions(_BATCH):
-            yield [_stored(row, is_sqlite) for row in rows]
-
-
-def _columns(is_sqlite: bool) -> list[Any]:
-    """Returns the columns of the query, each in its stored text form."""
-    if not is_sqlite:
-        return [
-            type_coerce(column, Text).label(column.name) if column.name == "payload" else column
-            for column in table.columns
-        ]
-    # As bytes, because damaged UTF-8 cannot be read as text; with types, because SQLite allows any
-    # value in any column.
-    kinds: ColumnElement[str] = literal("")
-    for column in table.columns:
-        kinds = kinds + func.typeof(column) + " "
-    plain = [cast(column, LargeBinary).label(column.name) for column in table.columns]
-    # A number stored as text is read with the other texts.
-    number = case((func.typeof(table.c.seq) == "integer", table.c.seq), else_=None)
-    return [number.label("place"), kinds.label("kinds"), *plain]
-
-
-def _stored(row: Row[Any], is_sqlite: bool) -> StoredEvent:
-    seq = row.place if is_sqlite else row.seq
-    try:
-        fields = _texts(row) if is_sqlite else dict(row._mapping)  # noqa: SLF001  # its public name
-        event = _event(fields)
-        return StoredEvent(event.seq, event, _fault(row, fields, event, is_sqlite))
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return StoredEvent(seq if isinstance(seq, int) else 0, None, "cannot be read")
-
-
-def _texts(row: Row[Any]) -> dict[str, Any]:
-    """Decodes a row. Raises ValueError for invalid text or a missing number."""
-    fields: dict[str, Any] = {}
-    for column in table.columns:
-        value = getattr(row, column.name)
-        text = None if value is None else bytes(value).decode()
-        is_number = column.name in _INTEGERS and text is not None
-        fields[column.name] = int(text) if is_number and text is not None else text
-    return fields
-
-
-def _event(fields: Mapping[str, Any]) -> PortfolioEvent:
-    at = fields["occurred_at"]
+def _portfolio_event(fields: Mapping[str, Any]) -> PortfolioEvent:
     return PortfolioEvent(
         **{
             **{name: fields[name] for name in PortfolioEvent.__slots__},
             "type": EventType(fields["type"]),
             "payload": json.loads(fields["payload"]),
-            "occurred_at": at if isinstance(at, datetime) else instant(at),
+            "occurred_at": read_instant(fields["occurred_at"]),
         }
     )
 
 
-def _fault(
-    row: Row[Any], fields: Mapping[str, Any], event: PortfolioEvent, is_sqlite: bool
-) -> str | None:
-    """Returns a fault outside the hash: another spelling of a value, or a foreign row."""
-    if fields["aggregate"] != PORTFOLIO_ID:
-        return "belongs to another history"
-    if json.dumps(event.payload, allow_nan=True, separators=(",", ":")) != fields["payload"]:
-        return "the stored text of the payload differs from the written form"
-    if not is_sqlite:
-        return None
-    if instant_text(event.occurred_at) != fields["occurred_at"]:
-        return "the stored text of the time differs from the written form"
-    if any(str(fields[name]) != bytes(getattr(row, name)).decode() for name in _INTEGERS):
-        return "the stored text of a number differs from the written form"
-    if row.kinds.split() != [_kind(column, fields[column.name]) for column in table.columns]:
-        return "the stored type of a value differs from the written one"
-    return None
+def _foreign(fields: Mapping[str, Any]) -> str | None:
+    return None if fields["aggregate"] == PORTFOLIO_ID else "belongs to another history"
 
 
-def _kind(column: Column[Any], value: object) -> str:
-    if value is None:
-        return "null"
-    return "integer" if column.name in _INTEGERS else "text"
+def _security_event(fields: Mapping[str, Any]) -> SecurityEvent:
+    return SecurityEvent(
+        **{
+            **{name: fields[name] for name in SecurityEvent.__slots__},
+            "payload": json.loads(fields["payload"]),
+            "occurred_at": read_instant(fields["occurred_at"]),
+        }
+    )
+
+
+_HISTORY: Final = ChainRows(portfolio_history, _portfolio_event, _foreign)
+_SECURITY: Final = ChainRows(security_events, _security_event)
 
 
 async def _head(connection: AsyncConnection) -> tuple[ChainHead | None, bool]:
     """Returns the stored head, and whether the history may predate head records."""
-    query = select(type_coerce(service_facts.c.value, Text)).where(service_facts.c.key == HEAD)
-    try:
-        values = (await connection.execute(query)).scalars().all()
-        if not values:
-            return None, not await _has_published_change(connection)
-        return ChainHead.read(json.loads(values[0])), False
-    except (SQLAlchemyError, ValueError, TypeError):
-        return None, False
+    if await has_stored_head(connection, HEAD):
+        return await read_stored_head(connection, HEAD), False
+    return None, not await _has_published_change(connection)
 
 
 async def _has_published_change(connection: AsyncConnection) -> bool:

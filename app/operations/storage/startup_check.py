@@ -8,7 +8,7 @@ from app.foundation.errors import Code, CorruptDatabaseError
 from app.foundation.sql import migrations
 from app.foundation.sql.engines import parse_database_url
 from app.foundation.sql.errors import corrupt_database_error
-from app.operations.storage.audit import open_read_only, verify_history
+from app.operations.storage.audit import open_read_only, verify_history, verify_security_events
 
 
 async def prepare(url: str) -> None:
@@ -33,7 +33,7 @@ async def _require_intact_file(url: str) -> None:
 
 
 async def _require_intact_history(url: str) -> None:
-    """Verifies the history, because SQLite does not detect a flipped bit within a row.
+    """Verifies both hash chains, because SQLite does not detect a flipped bit within a row.
 
     A database server checks its own pages; there the operator runs `my-symbols audit verify`.
     """
@@ -45,6 +45,13 @@ async def _require_intact_history(url: str) -> None:
             Code.HISTORY_TAMPERED,
             f"the history is damaged: {findings.breaks[0].detail}; see `my-symbols audit verify`,"
             " and restore a backup, or move the file away to start with an empty one",
+        )
+    security = await verify_security_events(url)
+    if not security.ok:
+        raise CorruptDatabaseError(
+            Code.HISTORY_TAMPERED,
+            f"the chain of security events is damaged: {security.breaks[0].detail}; see"
+            " `my-symbols audit verify`, and restore a backup",
         )
 
 

@@ -11,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from app.foundation.hash_chain import instant_text
 from app.market.domain.models import Interval
 from app.performance.domain.equity_curve import EquityStep
-from app.portfolio.domain.event_log import PortfolioEvent, instant, instant_text, number_text
+from app.portfolio.domain.event_log import PortfolioEvent, instant, number_text
 
 INDEX: Final = "index"  # key in the payload of a rebalance: the equity behind its weights
 # Maximum age of a gap: bars of an outage are backfilled within hours.

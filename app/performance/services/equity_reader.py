@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from app.configuration.storage.configuration import ConfigurationRepository
+from app.foundation.hash_chain import instant_text
 from app.foundation.sql.database import UnitOfWork
 from app.market.domain.models import Interval
 from app.performance.domain.backfilled_marks import (
@@ -38,7 +39,6 @@ from app.portfolio.domain.event_log import (
     Draft,
     EventOrigin,
     PortfolioEvent,
-    instant_text,
     number_text,
     seal_events,
 )

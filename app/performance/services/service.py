@@ -9,6 +9,7 @@ from decimal import Decimal
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.decimal_math import total
 from app.foundation.errors import Code, ConflictError, RefusedError
+from app.foundation.hash_chain import instant_text
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.schema import plain
@@ -22,7 +23,7 @@ from app.performance.domain.equity_curve import Position, ValuationSnapshot
 from app.performance.services.active_return import compute_active_return
 from app.performance.services.equity_reader import EquityHistory, EquityQuery, load_equity
 from app.performance.storage.snapshots import ValuationSnapshotRepository
-from app.portfolio.domain.event_log import Draft, EventType, instant_text, number_text
+from app.portfolio.domain.event_log import Draft, EventType, number_text
 from app.portfolio.domain.membership import PortfolioChange
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.domain.returns import BookedResult, SinceInclusion, Trade

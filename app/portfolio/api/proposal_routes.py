@@ -153,6 +153,7 @@ class ProposalOut(Out):
     opened_at: UtcTime
     expires_at: UtcTime
     run_id: str | None = Field(description="Of the run that proposed it.")
+    proposed_by: str | None = Field(description="Sender of the signal; null without one.")
     rebalance: ProposedRebalanceOut | None
     replacement: ProposedReplacementOut | None
     signal: ProposedBySignalOut | None
@@ -182,6 +183,7 @@ def proposal_fields(one: Proposal) -> dict[str, Any]:
         "opened_at": one.opened_at,
         "expires_at": one.expires_at,
         "run_id": one.run_id,
+        "proposed_by": one.proposed_by,
         "rebalance": ProposedRebalanceOut.of(action) if is_plan else None,
         "replacement": ProposedReplacementOut.of(action) if is_swap else None,
         "signal": ProposedBySignalOut.of(action) if kind is ProposalKind.SIGNAL else None,
@@ -229,6 +231,7 @@ async def proposals(
         *DECIDES,
         Code.VERSION_CONFLICT,
         Code.PLAN_CHANGED,
+        Code.FOUR_EYES,
         Code.REBALANCE_IN_PROGRESS,
         Code.PORTFOLIO_FULL,
         Code.TRADING_DISABLED,
@@ -255,7 +258,8 @@ async def approve_proposal(
     another version of the portfolio is superseded: 409 `version_conflict`. If weights or targets
     have moved by more than `rebalance_threshold`, or a rule now forbids a part, nothing changes.
     The current plan is then proposed instead: 409 `plan_changed` with its `proposal_id`. If the
-    action is refused or unavailable, the proposal stays open.
+    action is refused or unavailable, the proposal stays open. With four eyes
+    (`MYSYMBOLS_SECURITY__FOUR_EYES`) the caller whose signal it is gets 409 `four_eyes`.
     """
     said = body or ChangeRequest()
     return sent(

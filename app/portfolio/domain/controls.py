@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from app.foundation.errors import Code, ConflictError
-from app.portfolio.domain.event_log import Draft, EventType, instant, instant_text
+from app.foundation.hash_chain import instant_text
+from app.portfolio.domain.event_log import Draft, EventType, instant
 from app.portfolio.domain.membership import PortfolioChange
 from app.portfolio.domain.models import Portfolio
 

@@ -1,17 +1,14 @@
 """The append-only history: typed facts, chained by hashes, from which the state can be folded."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
+from app.foundation.hash_chain import ChainHead, instant_text, seal
 from app.portfolio.domain.models import EMPTY, Member, Portfolio
-
-GENESIS: Final = "0" * 64  # predecessor hash of the first event
 
 
 class EventType(StrEnum):
@@ -72,16 +69,36 @@ class PortfolioEvent:
     prev_hash: str
     hash: str
 
+    def body(self) -> dict[str, Any]:
+        """Everything but the hashes, as it is hashed."""
+        return {
+            "seq": self.seq,
+            "type": self.type.value,
+            "symbol": self.symbol,
+            "other_symbol": self.other_symbol,
+            "payload": self.payload,
+            "reason": self.reason,
+            "actor": self.actor,
+            "request_id": self.request_id,
+            "occurred_at": instant_text(self.occurred_at),
+            "configuration_version": self.configuration_version,
+            "input_hash": self.input_hash,
+            "code_version": self.code_version,
+        }
+
 
 def seal_events(
     drafts: Iterable[Draft], stamp: EventOrigin, last: PortfolioEvent | None
 ) -> tuple[PortfolioEvent, ...]:
     """Number and hash the drafts as the events after `last` (None: the chain begins)."""
-    sealed: list[PortfolioEvent] = []
-    for draft in drafts:
-        before = sealed[-1] if sealed else last
-        unsigned = PortfolioEvent(
-            seq=1 if before is None else before.seq + 1,
+    return seal(unsealed_events(drafts, stamp), None if last is None else ChainHead.of(last))
+
+
+def unsealed_events(drafts: Iterable[Draft], stamp: EventOrigin) -> tuple[PortfolioEvent, ...]:
+    """Events of one change before they have number and hash."""
+    return tuple(
+        PortfolioEvent(
+            seq=0,
             type=draft.type,
             symbol=draft.symbol,
             other_symbol=draft.other_symbol,
@@ -93,72 +110,11 @@ def seal_events(
             configuration_version=stamp.configuration_version,
             input_hash=stamp.input_hash,
             code_version=stamp.code_version,
-            prev_hash=GENESIS if before is None else before.hash,
+            prev_hash="",
             hash="",
         )
-        sealed.append(replace(unsigned, hash=hash_event(unsigned)))
-    return tuple(sealed)
-
-
-def hash_event(event: PortfolioEvent) -> str:
-    """SHA-256 over the predecessor's hash and the canonical event, as hexadecimal text."""
-    body = {
-        "seq": event.seq,
-        "type": event.type.value,
-        "symbol": event.symbol,
-        "other_symbol": event.other_symbol,
-        "payload": event.payload,
-        "reason": event.reason,
-        "actor": event.actor,
-        "request_id": event.request_id,
-        "occurred_at": instant_text(event.occurred_at),
-        "configuration_version": event.configuration_version,
-        "input_hash": event.input_hash,
-        "code_version": event.code_version,
-    }
-    return hashlib.sha256(event.prev_hash.encode() + canonical_json(body)).hexdigest()
-
-
-def canonical_json(value: object) -> bytes:
-    """Canonical JSON: sorted keys, no spaces, UTF-8.
-
-    Raises TypeError for binary floating point and for anything that is not JSON.
-    """
-    _refuse_floats(value)
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode()
-
-
-def _refuse_floats(value: object) -> None:
-    if isinstance(value, float):
-        raise TypeError("the history must not contain binary floating point")
-    if isinstance(value, Mapping):
-        _refuse_floats(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for one in value:
-            _refuse_floats(one)
-
-
-def find_chain_faults(events: Sequence[PortfolioEvent], before: PortfolioEvent | None) -> list[str]:
-    """Describe the faults in a section of the chain that follows `before`."""
-    wrong: list[str] = []
-    previous = before
-    for event in events:
-        seq = 1 if previous is None else previous.seq + 1
-        linked = GENESIS if previous is None else previous.hash
-        if event.seq != seq:
-            wrong.append(f"event {event.seq} stands where {seq} was due")
-        if event.prev_hash != linked:
-            wrong.append(f"event {event.seq} does not name its predecessor")
-        if event.hash != hash_event(event):
-            wrong.append(f"event {event.seq} was altered")
-        previous = event
-    return wrong
-
-
-def instant_text(moment: datetime) -> str:
-    """UTC with microseconds and Z, always of the same length."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        for draft in drafts
+    )
 
 
 def instant(text: str) -> datetime:
@@ -281,26 +237,3 @@ WEIGHS: Final = frozenset({EventType.REBALANCE, EventType.WEIGHTS})
 
 # Events that change members or weights; no other event affects the equity.
 MOVES: Final = WEIGHS | {EventType.ADD, EventType.REMOVE, EventType.REPLACE}
-
-
-@dataclass(frozen=True, slots=True)
-class ChainHead:
-    """Last event at the last commit, stored apart from the events."""
-
-    seq: int
-    hash: str
-
-    @classmethod
-    def of(cls, event: PortfolioEvent) -> "ChainHead":
-        return cls(event.seq, event.hash)
-
-    @classmethod
-    def read(cls, stored: object) -> "ChainHead | None":
-        """Read the stored fact; None if it is malformed."""
-        if not isinstance(stored, Mapping):
-            return None
-        seq, digits = stored.get("seq"), stored.get("hash")
-        return cls(seq, digits) if isinstance(seq, int) and isinstance(digits, str) else None
-
-    def fact(self) -> dict[str, Any]:
-        return {"seq": self.seq, "hash": self.hash}

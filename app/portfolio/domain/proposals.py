@@ -197,6 +197,7 @@ class Proposal:
     opened_at: datetime
     expires_at: datetime
     run_id: str | None = None  # of the run that proposed it
+    proposed_by: str | None = None  # actor whose signal it is; None: the service
     decision: Decision | None = None
 
     def at(self, now: datetime) -> "Proposal":

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from app.foundation.hash_chain import instant_text
 from app.foundation.idempotency import Command
 from app.foundation.sql.database import UnitOfWork
 from app.market.domain.panel import Redenomination
@@ -13,7 +14,6 @@ from app.portfolio.domain.event_log import (
     EventOrigin,
     EventType,
     PortfolioEvent,
-    instant_text,
     number_text,
 )
 from app.portfolio.domain.events import PortfolioChanged
@@ -168,9 +168,8 @@ class ChangeRecorder:
             code_version=self.code_version,
         )
         drafts = await self.index_equity(unit, with_mark_prices(before, change, context), stamp)
-        if who.note is not None:
-            note = {"user": who.note}  # named by the request, not verified
-            drafts = tuple(replace(one, payload={**one.payload, **note}) for one in drafts)
+        if remarks := _remarks(who):
+            drafts = tuple(replace(one, payload={**one.payload, **remarks}) for one in drafts)
         events = await unit.get(HistoryRepository).append(drafts, stamp)
         if entering := sum(draft.type is EventType.ADD for draft in drafts):
             seats = await unit.get(ReplacementRepository).vacancies()
@@ -198,6 +197,16 @@ class ChangeRecorder:
                 )
             )
         return events
+
+
+def _remarks(who: Command) -> Mapping[str, Any]:
+    """Facts of the request that every event of the change carries."""
+    remarks: dict[str, Any] = {}
+    if who.note is not None:
+        remarks["user"] = who.note  # named by the request, not verified
+    if who.is_unkeyed:
+        remarks["has_idempotency_key"] = False  # a captured request could be sent again
+    return remarks
 
 
 def _departures(before: Portfolio, drafts: tuple[Draft, ...]) -> dict[str, Departure]:

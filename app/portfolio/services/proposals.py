@@ -30,6 +30,7 @@ from app.portfolio.services.rebalance_runs import RebalanceRequest, RebalanceRes
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
+from app.security.domain.audit import SecurityEventKind
 
 Ready = Callable[[], Awaitable[None]]
 End = Callable[[UnitOfWork, str | None, int], Awaitable[None]]
@@ -72,6 +73,7 @@ class ProposalService:
     portfolio: PortfolioService
     executors: Mapping[ProposalKind, Executor]  # of the kinds that other capabilities propose
     elapsed: Elapsed = elapsed_by_wall
+    needs_four_eyes: bool = False
 
     async def page(
         self, before: tuple[datetime, str] | None, limit: int, kind: ProposalKind | None = None
@@ -91,7 +93,8 @@ class ProposalService:
         for another version of the portfolio is superseded. So is a plan that is no longer valid,
         and the current plan is proposed instead. If the action is refused or unavailable, the
         proposal stays open. Raises NotFoundError, ConflictError (invalid_state_transition,
-        version_conflict, plan_changed), PreconditionFailedError and what the action raises.
+        version_conflict, plan_changed, four_eyes), PreconditionFailedError and what the action
+        raises.
         """
         found = await self._one(proposal_id)
         decided: list[Proposal] = []
@@ -102,6 +105,7 @@ class ProposalService:
                     Code.PRECONDITION_FAILED, f"The proposal is for version {found.version}."
                 )
             await self._require_open(proposal_id)
+            self._require_second_person(found, command)
 
         async def end(unit: UnitOfWork, run_id: str | None, version: int) -> None:
             decision = Decision(self.clock(), command.actor, reason, run_id, version)
@@ -137,7 +141,13 @@ class ProposalService:
             decision = Decision(self.clock(), command.actor, reason)
             return await self._ended(unit, found, ProposalState.DECLINED, decision)
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(
+            SecurityEventKind.PROPOSAL_DECLINED,
+            found.kind.value,
+            proposal_id,
+            lambda _: {"subject": found.subject, "reason": reason},
+        )
+        return await self.idempotency.run(audited, change, render)
 
     async def _execute(self, approval: Approval) -> CommandResult[Any]:
         own: Mapping[ProposalKind, Executor] = {
@@ -193,6 +203,13 @@ class ProposalService:
         if found is None:
             raise NotFoundError(Code.NOT_FOUND, "There is no such proposal.")
         return found
+
+    def _require_second_person(self, proposal: Proposal, command: Command) -> None:
+        """Raises ConflictError (four_eyes) if the proposer approves and four eyes are needed."""
+        if self.needs_four_eyes and proposal.proposed_by == command.actor:
+            raise ConflictError(
+                Code.FOUR_EYES, "The proposal is your own: another person must approve it."
+            )
 
     async def _require_open(self, proposal_id: str) -> None:
         """Check that a proposal may be approved; store an end that time or version caused."""

@@ -22,10 +22,11 @@ from app.foundation.errors import (
     ServiceError,
     UnavailableError,
 )
+from app.foundation.hash_chain import instant_text
 from app.foundation.idempotency import Command
 from app.foundation.ports import Clock, NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database, UnitOfWork
-from app.portfolio.domain.event_log import Draft, EventType, instant, instant_text, number_text
+from app.portfolio.domain.event_log import Draft, EventType, instant, number_text
 from app.portfolio.domain.events import PlanCreated
 from app.portfolio.domain.membership import PortfolioChange, set_weights
 from app.portfolio.domain.models import Portfolio

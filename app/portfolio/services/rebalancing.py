@@ -50,6 +50,7 @@ from app.portfolio.services.views import (
 )
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
+from app.security.domain.audit import SecurityEventKind
 
 CHECK: Final = "scheduled check"
 
@@ -125,7 +126,13 @@ class Rebalancing:
         )
         if dry_run:
             return await self._dry_run(request, command, render)
-        return await self.run(request, command, render)
+        audited = command.audited(
+            SecurityEventKind.MANUAL_RUN,
+            "rebalance",
+            "portfolio",
+            lambda done: {"run_id": done.run_id, "version": done.version},
+        )
+        return await self.run(request, audited, render)
 
     async def check(self, command: Command, scheduled_at: datetime | None = None) -> None:
         """Run the rebalance of one tick of the schedule; a repeated tick does nothing.

@@ -6,22 +6,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Text, cast, func, or_, select, text
+from sqlalchemy import ColumnElement, Row, Text, cast, func, or_, select, text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.foundation.errors import Code, UnavailableError
-from app.foundation.sql.key_value import KeyValueRepository
-from app.foundation.sql.tables import service_facts
+from app.foundation.sql.hash_chain import ChainTable
 from app.portfolio.domain.event_log import (
     MOVES,
     WEIGHS,
-    ChainHead,
     Draft,
     EventOrigin,
     EventType,
     PortfolioEvent,
-    seal_events,
+    unsealed_events,
 )
 from app.portfolio.storage.tables import MOVED, PORTFOLIO_ID
 from app.portfolio.storage.tables import portfolio_history as table
@@ -35,15 +32,12 @@ _EVENTS: Final = select(*_FIELDS)
 _LAST: Final = (
     _EVENTS.where(table.c.aggregate == PORTFOLIO_ID).order_by(table.c.seq.desc()).limit(1)
 )
-_NEW: Final = table.insert()
 _WEIGHING: Final = (
     _EVENTS.where(table.c.aggregate == PORTFOLIO_ID, _MOVED, table.c.type.in_(_WEIGHINGS))
     .order_by(table.c.seq.desc())
     .limit(1)
 )
 HEAD: Final = "history_head"  # fact of the newest event, stored apart from the events
-_HEAD_VALUE: Final = select(service_facts.c.value).where(service_facts.c.key == HEAD)
-_LAST_AND_HEAD: Final = _LAST.add_columns(_HEAD_VALUE.scalar_subquery().label("head"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +64,7 @@ class HistoryRepository:
         gaps. Raises ConflictError(version_conflict) if another transaction was first.
         Raises UnavailableError(history_tampered) if the newest event differs from the stored head.
         """
-        last, head = await self._last_and_head()
-        events = seal_events(drafts, stamp, last)
-        if events:
-            _require_intact(last, head)
-            await self.connection.execute(_NEW, [_row(event) for event in events])
-            await KeyValueRepository(self.connection).put(HEAD, ChainHead.of(events[-1]).fact())
-        return events
-
-    async def _last_and_head(self) -> tuple[PortfolioEvent | None, ChainHead | None]:
-        row = (await self.connection.execute(_LAST_AND_HEAD)).first()
-        if row is None:  # a head without events is also a fault
-            return None, ChainHead.read(await KeyValueRepository(self.connection).get(HEAD))
-        return _event(row), ChainHead.read(row.head)
+        return await _CHAIN.append(self.connection, unsealed_events(drafts, stamp))
 
     async def last_weighting(self, until: datetime | None = None) -> PortfolioEvent | None:
         """Event that set the recorded weights, now or at `until`; None before the first."""
@@ -119,6 +101,30 @@ class HistoryRepository:
             wanted = wanted.where(or_(table.c.symbol == symbol, table.c.other_symbol == symbol))
         if kind is not None:
             wanted = wanted.where(table.c.type == kind.value)
+        return tuple(_event(row) for row in await self.connection.execute(wanted))
+
+    async def page_by_time(
+        self,
+        before: tuple[datetime, int] | None,
+        limit: int,
+        *,
+        actor: str | None = None,
+        kind: EventType | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> tuple[PortfolioEvent, ...]:
+        """Events before a time and number, newest first; `since` included, `until` not."""
+        wanted = self._all().order_by(table.c.occurred_at.desc(), table.c.seq.desc()).limit(limit)
+        if before is not None:
+            wanted = wanted.where(tuple_(table.c.occurred_at, table.c.seq) < before)
+        if actor is not None:
+            wanted = wanted.where(table.c.actor == actor)
+        if kind is not None:
+            wanted = wanted.where(table.c.type == kind.value)
+        if since is not None:
+            wanted = wanted.where(table.c.occurred_at >= since)
+        if until is not None:
+            wanted = wanted.where(table.c.occurred_at < until)
         return tuple(_event(row) for row in await self.connection.execute(wanted))
 
     async def weightings(self, field: str) -> tuple[tuple[datetime, int, Any], ...]:
@@ -179,15 +185,6 @@ class HistoryRepository:
         return _EVENTS.where(table.c.aggregate == PORTFOLIO_ID)
 
 
-def _require_intact(last: PortfolioEvent | None, head: ChainHead | None) -> None:
-    if head is not None and (last is None or head != ChainHead.of(last)):
-        raise UnavailableError(
-            Code.HISTORY_TAMPERED,
-            f"the history does not end with event {head.seq}, as it did: no change is made"
-            " until `my-symbols audit verify` finds nothing",
-        )
-
-
 def _in_payload(connection: AsyncConnection, field: str) -> ColumnElement[str]:
     """Payload field as JSON text, extracted by the database."""
     if connection.dialect.name == "sqlite":
@@ -217,3 +214,6 @@ def _row(event: PortfolioEvent) -> dict[str, Any]:
 def _event(row: Row[Any]) -> PortfolioEvent:
     seq, kind, *rest = row[: len(_FIELDS)]
     return PortfolioEvent(seq, EventType(kind), *rest)
+
+
+_CHAIN: Final = ChainTable(table, _LAST, HEAD, _row, _event, "history")

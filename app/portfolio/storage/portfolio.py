@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.configuration.storage.configuration import configuration_versions
 from app.foundation.errors import Code, ConflictError
+from app.foundation.hash_chain import instant_text
 from app.foundation.sql.key_value import KeyValueRepository
 from app.portfolio.domain.controls import Controls, Lock, Switch, lock_payload, read_lock
-from app.portfolio.domain.event_log import instant, instant_text
+from app.portfolio.domain.event_log import instant
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.storage.tables import (
     PORTFOLIO_ID,

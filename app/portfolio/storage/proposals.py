@@ -14,6 +14,7 @@ from app.portfolio.storage.tables import proposals as table
 
 _PLAIN: Final = (
     "proposal_id", "subject", "version", "reason", "action", "opened_at", "expires_at", "run_id",
+    "proposed_by",
 )  # fmt: skip
 
 

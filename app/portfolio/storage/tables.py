@@ -114,6 +114,7 @@ portfolio_history = Table(
         sqlite_where=text(MOVED),
         postgresql_where=text(MOVED),
     ),
+    Index("ix_portfolio_history_occurred_at", "occurred_at", "seq"),
 )
 
 trades = Table(
@@ -210,6 +211,7 @@ proposals = Table(
     Column("decision_reason", Text),
     Column("decision_run_id", String(64)),
     Column("decision_version", Integer),
+    Column("proposed_by", String(128)),
     PrimaryKeyConstraint("proposal_id"),
     CheckConstraint("kind IN ('rebalance', 'replacement', 'signal')", name="kind_known"),
     CheckConstraint(

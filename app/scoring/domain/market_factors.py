@@ -1,6 +1,6 @@
 """Factors of quotes, order books, funding and open interest, computed on padded arrays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
@@ -10,7 +10,7 @@ import numpy as np
 from app.market.domain import liquidity
 from app.market.domain.identity_cache import cached_while_alive
 from app.market.domain.liquidity import MAX_SPREAD_BP
-from app.market.domain.models import Book, Floats, Funding, Ints
+from app.market.domain.models import Book, Floats, Funding, Ints, PackedLevels
 from app.market.domain.panel import Bools, ScoringInputs
 
 _BP = 10_000.0
@@ -29,13 +29,11 @@ class BookLevels:
 
     @classmethod
     def of(cls, books: Sequence[Book | None]) -> "BookLevels":
-        sides = [() if book is None else book.bids for book in books]
-        sides += [() if book is None else book.asks for book in books]
+        sides = [PackedLevels.of(() if book is None else book.bids) for book in books]
+        sides += [PackedLevels.of(() if book is None else book.asks) for book in books]
         count = np.array([len(side) for side in sides], np.int64)
-        flat = list(chain.from_iterable(sides))
-        prices, lots_of = zip(*flat, strict=True) if flat else ((), ())
-        price = _padded(np.fromiter(map(float, prices), np.float64, len(flat)), count, np.nan)
-        lots = _padded(np.array(lots_of, np.float64), count, 0.0)
+        price = _padded(_joined(side.prices for side in sides), count, np.nan)
+        lots = _padded(_joined(side.lots for side in sides), count, 0.0)
         shape = (len(price), 2, len(books))
         return cls(price.reshape(shape), lots.reshape(shape), count.reshape(shape[1:]))
 
@@ -107,6 +105,12 @@ class Settlements:
         length = _padded(np.array([one.interval_ms or 0 for one in flat], np.int64), count, 0)
         rate = _padded(np.array([float(one.rate) for one in flat], np.float64), count, 0.0)
         return cls(settled, rate, length, count)
+
+
+def _joined(texts: Iterable[str]) -> Floats:
+    """All numbers of the texts, each rounded to the nearest float."""
+    words = chain.from_iterable(map(str.split, texts))
+    return np.fromiter(map(float, words), np.float64)
 
 
 def _padded(flat: np.ndarray, count: Ints, missing: float) -> np.ndarray:

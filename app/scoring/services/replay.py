@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from app.configuration.domain.sections import Source
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.database import Database, UnitOfWork
-from app.market.domain.models import Book, CandleSeries, Floats, Funding, Interval, Level
+from app.market.domain.models import (
+    Book,
+    CandleSeries,
+    Floats,
+    Funding,
+    Interval,
+    Level,
+    PackedLevels,
+)
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs
 from app.market.storage.candles import CandleRepository, CandleRevision, CandleRevisionRepository
 from app.market.storage.symbols import SymbolRepository
@@ -167,7 +175,14 @@ def pack_inputs(inputs: ScoringInputs) -> bytes:
         "ages_s": {source: _numbers(ages) for source, ages in inputs.ages_s.items()},
         "half_lives_s": dict(inputs.half_lives_s),
     }
-    return zlib.compress(msgspec.json.encode(document), _LEVEL)
+    return zlib.compress(msgspec.json.encode(document, enc_hook=_encode_levels), _LEVEL)
+
+
+def _encode_levels(value: object) -> list[tuple[str, int]]:
+    """Encodes packed levels like plain ones, with prices as text."""
+    if not isinstance(value, PackedLevels):
+        raise NotImplementedError(type(value))
+    return list(zip(value.prices.split(), map(int, value.lots.split()), strict=True))
 
 
 def unpack_inputs(packed: bytes) -> dict[str, Any]:

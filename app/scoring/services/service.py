@@ -38,6 +38,7 @@ from app.scoring.services.replay import RunReplayer, pack_inputs
 from app.scoring.services.score_reliability import ScoreReliabilityCache
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import ScoringRepository
+from app.security.domain.audit import SecurityEventKind
 
 _MAX_CACHED: Final = 1_000  # entries of one board
 
@@ -237,7 +238,13 @@ class Scoring:
 
     async def calculate_once(self, command: Command, render: Render[Board]) -> CommandResult[Board]:
         """Runs `calculate` for a command: the run is shared, the response belongs to the key."""
-        return await self.idempotency.share(command, self.calculate, render)
+        audited = command.audited(
+            SecurityEventKind.MANUAL_RUN,
+            "scoring",
+            "universe",
+            lambda board: {"run_id": board.run_id},
+        )
+        return await self.idempotency.share(audited, self.calculate, render)
 
     async def _prepare(self) -> _UnsavedBoard:
         configuration = self.configuration()

@@ -91,6 +91,12 @@ def peer_of(scope: Scope) -> str | None:
     return None if client is None else str(client[0])
 
 
+def client_of_request(scope: Scope) -> ClientAddress:
+    """Client address that the middleware has found."""
+    client: ClientAddress = scope["state"][CLIENT_ADDRESS]
+    return client
+
+
 def is_forwarding(name: bytes) -> bool:
     """True for a header by which a proxy shows that it has forwarded the request."""
     return name.startswith(_FORWARDED_PREFIX) or name in _FORWARDING

@@ -141,7 +141,7 @@ def _respond(keys: ApiKeyService, outcome: CommandResult[IssuedKey]) -> Response
     return answer(json_bytes(shown), outcome.answer.status)
 
 
-def _require_grant(principal: Principal, scopes: list[Scope]) -> None:
+def require_grant(principal: Principal, scopes: list[Scope]) -> None:
     """Raises RequestError (forbidden) where a caller without a key would allow real money."""
     if Scope.LIVE in scopes and principal.kind is PrincipalKind.LOCAL:
         raise RequestError(Code.FORBIDDEN, "Only a caller with an admin key grants the scope live.")
@@ -172,7 +172,7 @@ async def create_api_key(
 
     The first key ends the open mode: from then on every caller needs a key.
     """
-    _require_grant(principal, body.scopes)
+    require_grant(principal, body.scopes)
 
     def render(issued: IssuedKey) -> StoredResponse:
         return keep(_issued(keys, issued, None), 201)

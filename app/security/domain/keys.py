@@ -4,7 +4,7 @@ import hmac
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -70,7 +70,7 @@ MAX_PEPPERS: Final = 2
 class Pepper:
     """Server secret under which keys are hashed; `id` names it beside each hash."""
 
-    secret: bytes
+    secret: bytes = field(repr=False)
     id: str
 
     @classmethod
@@ -113,7 +113,7 @@ class ApiKey:
     id: str
     name: str
     prefix: str
-    hash: str
+    hash: str = field(repr=False)
     pepper_id: str
     role: Role | None
     scopes: frozenset[Scope]

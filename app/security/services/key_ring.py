@@ -1,10 +1,10 @@
-"""Valid keys in memory: verifies a key without the database and notices changes within a second."""
+"""Valid keys in memory: verifies a key or session without the database, within a second anew."""
 
 import asyncio
 import hmac
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -12,15 +12,17 @@ import structlog
 
 from app.foundation.errors import ServiceError
 from app.foundation.ports import Clock, NewId
-from app.foundation.principals import Principal, PrincipalKind
+from app.foundation.principals import ANONYMOUS, Principal, PrincipalKind
 from app.foundation.sql.database import Database
 from app.security.domain.keys import ApiKey, KeyState, Pepper, prefix_of
+from app.security.domain.people import Session
 from app.security.services.peppers import PepperStore, pepper_missing
+from app.security.services.session_ring import SessionRing
 from app.security.storage.keys import ApiKeyRepository
 
 OPEN_MODE: Final = (
-    "no API key exists: callers on this machine may do everything but live trading; end it with"
-    " `my-symbols keys create NAME --role admin`"
+    "no API key and no user exists: callers on this machine may do everything but live trading;"
+    " end it with `my-symbols keys create NAME --role admin`"
 )
 POLL_S: Final = 0.4  # a change must hold everywhere within a second
 USE_INTERVAL: Final = timedelta(minutes=1)  # between two stored times of use of one key
@@ -57,19 +59,25 @@ class KeyRing:
     clock: Clock
     peppers: PepperStore
     new_id: NewId
+    people: SessionRing
+    # One at a time: a slow load must not put an older state over a newer one.
+    _loading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _entries: dict[str, _KeyEntry] = field(default_factory=dict, init=False)  # by prefix
     _by_id: dict[str, _KeyEntry] = field(default_factory=dict, init=False)
+    _ended: dict[str, _KeyEntry] = field(default_factory=dict, init=False)  # by prefix
     _revision: str | None = field(default=None, init=False)
     _has_keys: bool = field(default=False, init=False)
     _watches: set[_Watch] = field(default_factory=set, init=False)
     _used: dict[str, datetime] = field(default_factory=dict, init=False)  # to be stored, by id
     _stored_use: dict[str, datetime] = field(default_factory=dict, init=False)
-    _tokens: dict[str, str] = field(default_factory=dict, init=False)  # to be hashed anew, by id
+    _tokens: dict[str, str] = field(
+        default_factory=dict, init=False, repr=False
+    )  # to be hashed anew, by id
 
     @property
     def is_open(self) -> bool:
-        """True while no key was ever created."""
-        return not self._has_keys
+        """True while no key and no user was ever created."""
+        return not (self._has_keys or self.people.has_users)
 
     @property
     def active_keys(self) -> int:
@@ -94,6 +102,69 @@ class KeyRing:
         self._note_use(entry, token, now)
         return entry.principal
 
+    def identify_session(
+        self, token: str, peer: str | None, *, is_protected: bool
+    ) -> Principal | None:
+        """The principal of a live session; None for any other text.
+
+        A session without TLS from another machine (not `is_protected`) is none, unless the policy
+        allows it.
+        """
+        if not is_protected and not self.people.policy.allows_plain:
+            return None
+        session = self.people.find(token)
+        if session is None:
+            return None
+        principal = self.session_principal(session)
+        entry = None if session.key_id is None else self._by_id.get(session.key_id)
+        if principal is None or (entry is not None and not entry.key.admits(peer)):
+            return None
+        self.people.note_use(session)
+        return principal
+
+    def session_principal(self, session: Session) -> Principal | None:
+        """The caller that a live session authenticates; None once its user or key has ended."""
+        if session.key_id is not None:
+            entry = self._active_entry(session.key_id)
+            return None if entry is None else replace(entry.principal, session_id=session.id)
+        user = self.people.user(session.user_id or "")
+        return None if user is None else user.principal(session.id)
+
+    def expiry_of(self, principal: Principal) -> datetime | None:
+        """Latest time until which the credential of a caller is valid; None without an end."""
+        ends = []
+        if principal.kind is PrincipalKind.KEY:
+            entry = self._active_entry(principal.credential_id or "")
+            ends.append(None if entry is None else entry.key.expires_at)
+        if principal.session_id is not None:
+            session = self.people.by_id(principal.session_id)
+            ends.append(None if session is None else session.expires_at)
+        return min((end for end in ends if end is not None), default=None)
+
+    def _active_entry(self, key_id: str) -> _KeyEntry | None:
+        entry = self._by_id.get(key_id)
+        is_active = entry is not None and entry.key.state(self.clock()) is KeyState.ACTIVE
+        return entry if is_active else None
+
+    def explain(self, token: str, peer: str | None) -> tuple[str, str]:
+        """Why `identify` knows no principal: a code, and the actor whom the key was made for.
+
+        The code is malformed, unknown, expired, revoked or address. The actor is anonymous unless
+        the text is the whole key.
+        """
+        prefix = prefix_of(token)
+        if prefix is None:
+            return "malformed", ANONYMOUS.actor
+        entry = self._entries.get(prefix) or self._ended.get(prefix)
+        pepper = _NO_PEPPER if entry is None else entry.pepper
+        expected = _NO_HASH if entry is None else entry.key.hash
+        is_same = hmac.compare_digest(pepper.hash(token), expected)
+        if entry is None or not is_same:
+            return "unknown", ANONYMOUS.actor
+        state = entry.key.state(self.clock())
+        code = "address" if state is KeyState.ACTIVE else state.value
+        return code, entry.principal.actor
+
     def _note_use(self, entry: _KeyEntry, token: str, now: datetime) -> None:
         key_id = entry.key.id
         before = self._stored_use.get(key_id) or entry.key.last_used_at
@@ -113,20 +184,20 @@ class KeyRing:
             self._watches.discard(watch)
 
     async def load(self) -> None:
-        """Reads the keys if their revision has changed.
+        """Reads keys, users and sessions if their revision has changed.
 
         Raises PepperMissingError if keys are active and no pepper of any of them is known, and
         UnavailableError.
         """
-        async with self.database.read() as unit:
+        async with self._loading, self.database.read() as unit:
+            await self.people.load(unit)
             repository = unit.get(ApiKeyRepository)
             # Before the keys: a change between the two reads is then read again.
             revision = await repository.revision()
             if revision is None or revision == self._revision:
                 return
-            keys = await repository.all()
-        self._take_over(keys)
-        self._revision = revision
+            self._take_over(await repository.all())
+            self._revision = revision
 
     def _take_over(self, keys: tuple[ApiKey, ...]) -> None:
         peppers = {pepper.id: pepper for pepper in self.peppers.known()}
@@ -140,6 +211,11 @@ class KeyRing:
         }
         if active and not entries:
             raise pepper_missing("The stored keys were hashed under another pepper")
+        self._ended = {
+            key.prefix: _KeyEntry(key, peppers[key.pepper_id], key.principal())
+            for key in keys
+            if key.state(now) is not KeyState.ACTIVE and key.pepper_id in peppers
+        }
         unknown = sorted(key.name for key in active if key.pepper_id not in peppers)
         if unknown:
             _log.warning("keys_without_pepper", keys=unknown)
@@ -154,6 +230,7 @@ class KeyRing:
             finally:
                 self._end_watches()
             await self._store_uses()
+            await self.people.store_uses()
             beat()
             await asyncio.sleep(POLL_S)
 
@@ -165,8 +242,10 @@ class KeyRing:
     def _is_current(self, principal: Principal) -> bool:
         if principal.kind is PrincipalKind.LOCAL:
             return self.is_open
-        entry = self._by_id.get(principal.credential_id or "")
-        return entry is not None and entry.key.state(self.clock()) is KeyState.ACTIVE
+        if principal.session_id is not None:
+            session = self.people.by_id(principal.session_id)
+            return session is not None and self.session_principal(session) == principal
+        return self._active_entry(principal.credential_id or "") is not None
 
     async def _store_uses(self) -> None:
         """Stores times of use and hashes under the newest pepper; a failure is tried again."""

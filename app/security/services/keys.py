@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -10,10 +10,12 @@ from typing import Final
 import structlog
 
 from app.foundation.errors import Code, ConflictError, RefusedError
+from app.foundation.hash_chain import instant_text
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import Clock, NewId
 from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database, UnitOfWork
+from app.security.domain.audit import SecurityDraft, SecurityEventKind
 from app.security.domain.events import ApiKeyChanged, KeyChange
 from app.security.domain.keys import (
     ENTROPY_BYTES,
@@ -27,6 +29,7 @@ from app.security.domain.keys import (
 from app.security.services.key_ring import KeyRing
 from app.security.services.peppers import PepperStore
 from app.security.services.secret_files import replace_secret
+from app.security.storage.audit import SecurityEventRepository
 from app.security.storage.keys import ApiKeyRepository
 
 EXPIRY: Final = timedelta(days=365)  # of a key that names none
@@ -52,7 +55,7 @@ class IssuedKey:
     """New key with its text, which is shown once; `has_local_key`: the file was written too."""
 
     key: ApiKey
-    token: str
+    token: str = field(repr=False)
     has_local_key: bool = False
 
 
@@ -91,23 +94,21 @@ class ApiKeyService:
                 Code.VALIDATION_FAILED, f"{LOCAL_KEY} is the name of the key in the local file."
             )
         wanted = self._issue(draft, command)
-        local = self._issue_local(command)
+        local = self.issue_local(command)
 
         async def change(unit: UnitOfWork) -> IssuedKey:
             repository = unit.get(ApiKeyRepository)
             await repository.lock()
-            needs_local = self.local_file is not None and not await repository.has_any()
+            has_local_key = await self.add_local_if_first(unit, local, command)
             await self._require_free(repository, draft.name)
-            issued = [wanted, local] if needs_local else [wanted]
-            for one in issued:
-                await repository.add(one.key)
-                _publish(unit, one.key, KeyChange.CREATED, command, one.key.created_at)
+            await repository.add(wanted.key)
+            await _record(unit, wanted.key, KeyChange.CREATED, command, wanted.key.created_at)
             await repository.renew_revision(self.new_id())
-            return replace(wanted, has_local_key=needs_local)
+            return replace(wanted, has_local_key=has_local_key)
 
         outcome = await self.idempotency.run(command, change, render)
         if outcome.result is not None and outcome.result.has_local_key:
-            self._write_local(local)
+            self.write_local(local)
         await self.ring.load()
         return outcome
 
@@ -149,12 +150,12 @@ class ApiKeyService:
             await repository.expire([old.id], now + grace)
             await repository.add(issued.key)
             await repository.renew_revision(self.new_id())
-            _publish(unit, issued.key, KeyChange.ROTATED, command, now)
+            await _record(unit, issued.key, KeyChange.ROTATED, command, now)
             return replace(issued, has_local_key=old.name == LOCAL_KEY)
 
         outcome = await self.idempotency.run(command, change, render)
         if outcome.result is not None and outcome.result.has_local_key:
-            self._write_local(outcome.result)
+            self.write_local(outcome.result)
         await self.ring.load()
         return outcome
 
@@ -170,7 +171,7 @@ class ApiKeyService:
             if key.revoked_at is None:
                 await repository.revoke([key_id], now)
                 await repository.renew_revision(self.new_id())
-                _publish(unit, key, KeyChange.REVOKED, command, now)
+                await _record(unit, key, KeyChange.REVOKED, command, now)
             return await repository.get(key_id)
 
         outcome = await self.idempotency.run(command, change, render)
@@ -186,6 +187,21 @@ class ApiKeyService:
             if name_or_id in {key.name, key.prefix, key.id} and key.state(now) is KeyState.ACTIVE
         )
 
+    async def add_local_if_first(
+        self, unit: UnitOfWork, local: IssuedKey, command: Command
+    ) -> bool:
+        """Stores the local key if no key was ever created; True if it did.
+
+        The transaction must hold the lock of the keys; `write_local` follows its commit.
+        """
+        repository = unit.get(ApiKeyRepository)
+        if self.local_file is None or await repository.has_any():
+            return False
+        await repository.add(local.key)
+        await _record(unit, local.key, KeyChange.CREATED, command, local.key.created_at)
+        await repository.renew_revision(self.new_id())
+        return True
+
     async def _require_free(self, repository: ApiKeyRepository, name: str) -> None:
         now = self.clock()
         if any(key.state(now) is KeyState.ACTIVE for key in await repository.named(name)):
@@ -196,7 +212,8 @@ class ApiKeyService:
     def _issue(self, draft: KeyDraft, command: Command) -> IssuedKey:
         return self._create(draft, command, self.clock() + draft.lifetime)
 
-    def _issue_local(self, command: Command) -> IssuedKey:
+    def issue_local(self, command: Command) -> IssuedKey:
+        """A key for the local key file, not stored yet. Raises PepperMissingError."""
         draft = KeyDraft(LOCAL_KEY, Role.ADMIN, allow=_LOOPBACK)
         return self._create(draft, command, None)
 
@@ -225,7 +242,7 @@ class ApiKeyService:
         )
         return IssuedKey(sealed, token)
 
-    def _write_local(self, local: IssuedKey) -> None:
+    def write_local(self, local: IssuedKey) -> None:
         """Writes the local key file; the command line names another key without it."""
         if self.local_file is None:
             return
@@ -235,11 +252,38 @@ class ApiKeyService:
             _log.error("local_key_not_written", cause=error.strerror)
 
 
-def _publish(
+_KINDS: Final = {
+    KeyChange.CREATED: SecurityEventKind.KEY_CREATED,
+    KeyChange.ROTATED: SecurityEventKind.KEY_ROTATED,
+    KeyChange.REVOKED: SecurityEventKind.KEY_REVOKED,
+}
+
+
+async def _record(
     unit: UnitOfWork, key: ApiKey, change: KeyChange, command: Command, at: datetime
 ) -> None:
+    """Publishes the change and adds it to the chain of security events, in its transaction."""
     role = None if key.role is None else key.role.value
     scopes = tuple(order_scopes(key.scopes))
     unit.publish_after_commit(
         ApiKeyChanged(key.id, key.name, key.prefix, change, role, scopes, command.actor, at)
+    )
+    expires_at = None if key.expires_at is None else instant_text(key.expires_at)
+    await unit.get(SecurityEventRepository).append(
+        SecurityDraft(
+            _KINDS[change],
+            command.actor,
+            at,
+            subject=key.name,
+            payload={
+                "key_id": key.id,
+                "prefix": key.prefix,
+                "role": role,
+                "scopes": list(scopes),
+                "sources": sorted(key.sources),
+                "allow": list(key.allow),
+                "expires_at": expires_at,
+            },
+            request_id=command.request_id,
+        )
     )

@@ -39,7 +39,7 @@ class PepperStore:
     Without a setting one pepper is created in `path` at the first key.
     """
 
-    texts: tuple[str, ...] = ()
+    texts: tuple[str, ...] = field(default=(), repr=False)
     path: Path | None = None
     _peppers: tuple[Pepper, ...] = field(default=(), init=False)
 

@@ -23,7 +23,7 @@ from app.foundation.http.route_limits import limited_by
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import NAMES, CursorText, IdPath, Limit, Out, QueryInt, TimeIn
 from app.foundation.idempotency import StoredResponse
-from app.foundation.principals import Role, RouteLimit, Scope
+from app.foundation.principals import Permission, Role, RouteLimit, Scope
 from app.signals.api.schemas import PendingSignalOut, SignalOut, SignalStatisticsOut
 from app.signals.domain.models import Direction, SignalClaim
 from app.signals.services.service import CleanupResult, IntakeResult, RequeueResult, SignalService
@@ -103,6 +103,9 @@ class ClearedOut(Out):
     removed: int = Field(description="Deleted signals: rejected, expired or failed before.")
 
 
+_SENDER: Final = Permission(Role.TRADER)  # may send signals that are applied automatically
+
+
 @router.post(
     "",
     summary="Send a signal",
@@ -134,11 +137,18 @@ async def send_signal(
     agents, but never improve it. A signal below `signals.min_strength` or `min_confidence`, or
     without a symbol, is rejected without evaluation. A repeated `source_signal_id` of a source is
     the same signal: equal content is answered with 200, other content with 409 `signal_conflict`.
-    A key that is bound to sources may send signals of these only.
+    A key that is bound to sources may send signals of these only. A signal of a caller with the
+    scope `signals`, but without the role trader, is at most proposed, never applied automatically.
     """
     if not principal.may_post_for(body.source_name):
         raise RequestError(Code.FORBIDDEN, "This key is bound to other signal sources.")
-    return sent(await signals.submit(body.claim(), command, _submission_response))
+    # The scope signals alone lets a caller propose, whatever the settings automate.
+    is_propose_only = not _SENDER.allows(principal)
+    return sent(
+        await signals.submit(
+            body.claim(), command, _submission_response, is_propose_only=is_propose_only
+        )
+    )
 
 
 @router.get("/pending", summary="Signals that wait for their evaluation")

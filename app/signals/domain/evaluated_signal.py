@@ -60,10 +60,12 @@ def _next_state(verdict: Consensus) -> SignalState:
 def automation_for(signal: Signal, verdict: Consensus, rules: SignalSettings) -> AutomationMode:
     """Returns the automation level of a signal.
 
-    While the skill of every agent is unknown, an operator decides: `auto` becomes `propose`.
+    While the skill of every agent is unknown, and for a sender that may only propose, an operator
+    decides: `auto` becomes `propose`.
     """
     level = rules.automation_by_type.get(signal.claim.type, rules.automation)
-    if level is AutomationMode.AUTO and not verdict.is_skill_weighted:
+    may_act = verdict.is_skill_weighted and not signal.is_propose_only
+    if level is AutomationMode.AUTO and not may_act:
         return AutomationMode.PROPOSE
     return level
 

@@ -109,6 +109,8 @@ class Signal:
     attempts: int = 0  # number of evaluation attempts
     completed_at: datetime | None = None  # time when the signal left the queue
     reason: str | None = None  # readable reason of the state
+    posted_by: str | None = None  # actor that has sent it; None before this was recorded
+    is_propose_only: bool = False  # its sender may cause no change without an approval
 
     @property
     def is_pending(self) -> bool:
@@ -138,7 +140,12 @@ class Signal:
 
 
 def receive_signal(
-    signal_id: str, claim: SignalClaim, now: datetime, rules: SignalSettings
+    signal_id: str,
+    claim: SignalClaim,
+    now: datetime,
+    rules: SignalSettings,
+    *,
+    is_propose_only: bool = False,
 ) -> Signal:
     """Creates a signal: in the queue, or rejected below the thresholds.
 
@@ -155,7 +162,12 @@ def receive_signal(
     if expires_at <= now:
         raise RefusedError(Code.SIGNAL_EXPIRED, "The signal has already expired.")
     received = Signal(
-        signal_id, claim, SignalState.RECEIVED, received_at=now, expires_at=expires_at
+        signal_id,
+        claim,
+        SignalState.RECEIVED,
+        received_at=now,
+        expires_at=expires_at,
+        is_propose_only=is_propose_only,
     )
     for name, value, minimum in (
         ("strength", claim.strength, rules.min_strength),

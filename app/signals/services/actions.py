@@ -197,6 +197,7 @@ def create_proposal(
         action=action,
         opened_at=context.at,
         expires_at=min(context.at + ttl, evaluated.signal.expires_at),
+        proposed_by=evaluated.signal.posted_by,
     )
 
 

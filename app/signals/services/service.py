@@ -13,6 +13,7 @@ from app.foundation.ports import NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, CommitMark, Database, UnitOfWork
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.scoring.domain.board import Board
+from app.security.domain.audit import SecurityEventKind
 from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Signal, SignalClaim, receive_signal
 from app.signals.domain.track_record import ForecastRecord, SignalCounts, SourceKey
@@ -47,6 +48,7 @@ class Submission:
     claim: SignalClaim
     command: Command
     render: Render[IntakeResult] | None
+    is_propose_only: bool = False
 
 
 @dataclass(slots=True)
@@ -86,9 +88,8 @@ class SignalIntake:
     async def _store(self, submission: Submission) -> CommandResult[IntakeResult]:
         async def change(unit: UnitOfWork) -> IntakeResult:
             context = self.contexts(await unit.get(ConfigurationRepository).current())
-            return await self._admit(
-                unit, _with_standard_symbol(submission.claim, context), context
-            )
+            claim = _with_standard_symbol(submission.claim, context)
+            return await self._admit(unit, submission, claim, context)
 
         try:
             return await self.idempotency.run(submission.command, change, submission.render)
@@ -101,14 +102,18 @@ class SignalIntake:
             raise
 
     async def _admit(
-        self, unit: UnitOfWork, claim: SignalClaim, context: DecisionContext
+        self,
+        unit: UnitOfWork,
+        submission: Submission,
+        claim: SignalClaim,
+        context: DecisionContext,
     ) -> IntakeResult:
         signals, name = unit.get(SignalRepository), _name(claim)
         if name is not None and name in (known := await signals.by_source_ids([name])):
             return _existing_signal(claim, known[name])
         skills = await self.evaluator.skills(unit, context.configuration.signals, [claim])
         gate = _Admission(context, self.evaluator, skills, await signals.pending_count())
-        evaluated = gate.admit(self.new_id, claim)
+        evaluated = gate.admit(self.new_id, submission, claim)
         if not await signals.add([evaluated]):
             # A concurrent transaction has stored a signal with this source id.
             return _existing_signal(
@@ -127,7 +132,7 @@ class _Admission:
     skills: ForecastSkills
     waiting: int
 
-    def admit(self, new_id: NewId, claim: SignalClaim) -> EvaluatedSignal:
+    def admit(self, new_id: NewId, submission: Submission, claim: SignalClaim) -> EvaluatedSignal:
         """Returns the stored form of a claim. Raises RateLimitedError or RefusedError."""
         rules = self.context.configuration.signals
         if self.waiting >= rules.max_pending:
@@ -136,7 +141,14 @@ class _Admission:
                 f"{self.waiting} signals are waiting to be evaluated.",
                 retry_after_s=_RETRY_S,
             )
-        signal = receive_signal(new_id(), claim, self.context.at, rules)
+        received = receive_signal(
+            new_id(),
+            claim,
+            self.context.at,
+            rules,
+            is_propose_only=submission.is_propose_only,
+        )
+        signal = replace(received, posted_by=submission.command.actor)
         board = usable_board(self.context)
         may_wait = self.waiting or self.evaluator.needs_external_votes
         if signal.is_pending and board is not None and not may_wait:
@@ -223,15 +235,21 @@ class SignalService:
         object.__setattr__(self, "_intake", intake)
 
     async def submit(
-        self, claim: SignalClaim, command: Command, render: Render[IntakeResult] | None = None
+        self,
+        claim: SignalClaim,
+        command: Command,
+        render: Render[IntakeResult] | None = None,
+        *,
+        is_propose_only: bool = False,
     ) -> CommandResult[IntakeResult]:
         """Stores a signal and evaluates it at once if no earlier one waits.
 
+        One of a sender that may only propose never changes the portfolio without an approval.
         A repeated delivery returns the existing signal. Raises RefusedError
         (validation_failed, signal_expired, symbol_unknown, symbol_ambiguous), ConflictError
         (signal_conflict) and RateLimitedError.
         """
-        return await self._intake.submit(Submission(claim, command, render))
+        return await self._intake.submit(Submission(claim, command, render, is_propose_only))
 
     async def evaluate_pending(self, limit: int | None = None) -> int:
         """Evaluates the oldest waiting signals; returns the number that left the queue.
@@ -336,7 +354,13 @@ class SignalService:
             queued = sum(signal.is_pending for signal in signals)
             return RequeueResult(queued, len(signals) - queued)
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(
+            SecurityEventKind.SIGNALS_CHANGED,
+            "requeued",
+            "signals",
+            lambda done: {"queued": done.queued, "expired": done.expired},
+        )
+        return await self.idempotency.run(audited, change, render)
 
     async def cleanup(
         self, older_than: timedelta, command: Command, render: Render[CleanupResult] | None = None
@@ -349,7 +373,13 @@ class SignalService:
         async def change(unit: UnitOfWork) -> CleanupResult:
             return await self._clean_up(unit, older_than)
 
-        return await self.idempotency.run(command, change, render)
+        audited = command.audited(
+            SecurityEventKind.SIGNALS_CHANGED,
+            "cleaned",
+            "signals",
+            lambda done: {"removed": done.removed, "expired": done.expired},
+        )
+        return await self.idempotency.run(audited, change, render)
 
     async def delete_old(self, older_than: timedelta) -> int:
         """Scheduled cleanup; returns the number of deleted signals."""

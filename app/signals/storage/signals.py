@@ -125,6 +125,8 @@ def signal_to_row(evaluated: EvaluatedSignal) -> dict[str, Any]:
         "attempts": signal.attempts,
         "completed_at": signal.completed_at,
         "reason": signal.reason,
+        "posted_by": signal.posted_by,
+        "is_propose_only": signal.is_propose_only,
     }
     if verdict is None:
         return row
@@ -172,6 +174,8 @@ def signal_from_row(row: Row[Any]) -> Signal:
         attempts=row.attempts,
         completed_at=row.completed_at,
         reason=row.reason,
+        posted_by=row.posted_by,
+        is_propose_only=row.is_propose_only is not False,
     )
 
 

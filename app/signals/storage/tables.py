@@ -51,6 +51,9 @@ signals = Table(
     Column("is_skill_weighted", Boolean),
     Column("board_id", String(36)),
     Column("configuration_version", Integer),
+    Column("posted_by", String(128)),
+    # NULL: stored by a version that did not know it, which counts as true.
+    Column("is_propose_only", Boolean),
     PrimaryKeyConstraint("signal_id"),
     UniqueConstraint("source", "source_id"),
     CheckConstraint(

@@ -23,6 +23,8 @@ from app.portfolio.domain.replacement import ConfirmationCount
 from app.portfolio.services.decision_context import DecisionContext
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.storage.runs import ScoringRepository
+from app.security.domain.bursts import EVERY_ADDRESS, HOLD, Burst
+from app.security.storage.audit import SecurityEventRepository
 from tests.alerts.services.test_alerts import filled, shown
 from tests.support.trading_desk import SYMBOLS, WHO, Desk
 
@@ -132,6 +134,24 @@ async def test_a_board_that_is_stored_is_seen_by_the_next_look(desk: Desk) -> No
         asked.clear()
         await shown(desk)
     assert any("scoring_runs" in sql for sql in asked)
+
+
+async def test_a_burst_that_another_process_stored_is_seen_by_the_next_look_and_ends(
+    desk: Desk,
+) -> None:
+    await filled(desk, 5)
+    for _ in range(2):
+        assert not await shown(desk)
+    async with desk.database.write() as unit:
+        bursts = [Burst("10.0.0.1", 11, desk.now), Burst(EVERY_ADDRESS, 11, desk.now)]
+        await unit.get(SecurityEventRepository).append_bursts(*bursts)
+    one, all_of_them = await shown(desk)
+    assert (one.rule, one.subject, one.value) == (AlertRule.AUTHENTICATION_BURST, "10.0.0.1", 11.0)
+    assert (all_of_them.subject, "several addresses" in all_of_them.message) == ("all", True)
+    desk.later(seconds=HOLD.total_seconds() - 1)
+    assert len(await shown(desk)) == 2
+    desk.later(seconds=1)
+    assert not await shown(desk)
 
 
 async def test_what_another_part_of_the_service_commits_is_seen_by_the_next_look(

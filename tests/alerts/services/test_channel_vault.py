@@ -8,7 +8,6 @@ from cryptography.fernet import Fernet
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from app.adapters.vault import FernetCipher
 from app.alerts.domain.notifications import ChannelKind, DeliveryState, NotificationKind
 from app.alerts.services.notifications import (
     ChannelDraft,
@@ -22,7 +21,8 @@ from app.foundation.idempotency import StoredResponse
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
 from app.foundation.sql.schema import metadata
-from app.settings import NotificationVariables
+from app.security.services.sealing import SecretSealer
+from app.settings import SecurityVariables
 from tests.alerts.services.test_notifications import SECRET, Office, Receiver, change
 from tests.support.trading_desk import WHO
 
@@ -37,7 +37,7 @@ def no_answer(_: object) -> StoredResponse:
 
 def keyed(office: Office, *keys: str, file: Path | None = None) -> Office:
     """The same office, started again with other keys."""
-    vault = ChannelSecrets(FernetCipher(keys, file))
+    vault = ChannelSecrets(SecretSealer(keys, file))
     known = (way for way in office.notifiers.values() if isinstance(way, DecryptingNotifier))
     ways = by_kind(replace(way, secrets=vault) for way in known)
     office.notifications = replace(office.notifications, notifiers=ways, secrets=vault)
@@ -114,7 +114,7 @@ async def test_without_any_key_no_address_is_taken(database: Database) -> None:
     with pytest.raises(ConflictError) as caught:
         await office.channel("desk", "http://127.0.0.1:1/hook")
     assert caught.value.code is Code.SECRETS_KEY_MISSING
-    assert "MYSYMBOLS_NOTIFICATIONS__KEYS" in caught.value.detail
+    assert "MYSYMBOLS_SECURITY__SEALING_KEYS" in caught.value.detail
     assert await office.notifications.channels() == ()
 
 
@@ -128,7 +128,7 @@ async def test_what_was_stored_before_there_were_keys_is_sealed_at_the_start(
     async with database.write() as unit:
         await unit.get(NotificationRepository).save_channel(clear)
     assert "canary" in await _stored(database)
-    file = tmp_path / "channels.key"
+    file = tmp_path / "sealing.key"
     keyed(office, file=file)
     assert [one.id for one in await office.notifications.channels()] == [channel_id]
     assert not file.exists(), "a look draws no key"
@@ -143,15 +143,17 @@ async def test_what_was_stored_before_there_were_keys_is_sealed_at_the_start(
 
 
 def test_the_key_lies_beside_an_sqlite_file_and_nowhere_else() -> None:
-    beside = key_file("sqlite+aiosqlite:///var/my.sqlite3")
-    assert beside == Path("var/my-channels.key")
-    assert key_file("postgresql+asyncpg://u@h/d") is None
+    beside = key_file("sqlite+aiosqlite:///var/my.sqlite3", "sealing")
+    assert beside == Path("var/my-sealing.key")
+    assert key_file("postgresql+asyncpg://u@h/d", "sealing") is None
 
 
 def test_keys_that_are_none_are_refused_at_the_start() -> None:
-    assert NotificationVariables(keys=f"{NEW}, {OLD}").key_list == (NEW, OLD)
-    assert NotificationVariables().key_list == ()
-    for wrong in ("short", "a" * 44, f"{NEW},x"):
+    listed = SecurityVariables(sealing_keys=f"{NEW}, {OLD}")
+    assert listed.sealing_key_list == (NEW, OLD)
+    assert SecurityVariables().sealing_key_list == ()
+    for wrong in ("short", "a" * 44, "a" * 43 + "=", f"{NEW},x"):
         with pytest.raises(ValidationError) as caught:
-            NotificationVariables(keys=wrong)
+            SecurityVariables(sealing_keys=wrong)
+        assert "my-symbols secrets new-key" in str(caught.value)
         assert NEW not in str(caught.value)

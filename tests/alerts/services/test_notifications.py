@@ -16,7 +16,6 @@ from aiohttp.test_utils import TestServer
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.senders import PeopleNotifier, WebhookNotifier
-from app.adapters.vault import FernetCipher
 from app.alerts.domain.events import AlertRaised
 from app.alerts.domain.models import AlertRule
 from app.alerts.domain.notifications import (
@@ -45,6 +44,7 @@ from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
+from app.security.services.sealing import SecretSealer
 from tests.support.trading_desk import NOW, WHO
 
 SECRET = "a secret of the receiver"
@@ -101,7 +101,7 @@ class Office:
     def __init__(self, database: Database) -> None:
         self.database, self.now, self.numbers = database, NOW, iter(range(1, 10_000))
         self.metrics, self.in_force = Metrics(), CurrentSettings()
-        self.vault = ChannelSecrets(FernetCipher((KEY,)))
+        self.vault = ChannelSecrets(SecretSealer((KEY,)))
         ways = (
             WebhookNotifier(
                 lambda: int(self.now.timestamp()), Egress(allow_private=True, timeout_s=0.5)
@@ -189,6 +189,45 @@ async def test_S12_each_event_arrives_once_in_order_and_signed(office: Office) -
     assert told["event"]["data"]["symbol"] == "S1USDT"
     assert (told["event"]["sequence"], told["kind"]) == (2, "trade")
     assert await office.states() == [DeliveryState.DELIVERED] * 5
+
+
+@SQLITE
+async def test_S11_a_failure_is_recorded_and_the_answer_is_not(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An answer that refuses, and a name that leads inside since the channel was created."""
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=418, text="canary-answer", headers={"X-Answer": "canary-answer"})
+
+    async def lead_inside(host: str, port: int) -> list[str]:
+        return ["10.0.0.1"]
+
+    app = web.Application()
+    app.router.add_post("/hook", refuse)
+    async with TestServer(app) as server:
+        channel_id = await office.channel("desk", f"http://127.0.0.1:{server.port}/hook")
+        await office.publish(change(1))
+        await office.work()
+        (failed,) = await office.notifications.log(None, 9)
+        assert (failed.state, failed.attempts) == (DeliveryState.PENDING, 1)
+        assert failed.error == "receiver_unavailable: answered 418"
+        assert "canary-answer" not in repr(failed) + capsys.readouterr().out
+        way = WebhookNotifier(lambda: 0, Egress(resolve=lead_inside))
+        office.notifiers = by_kind([DecryptingNotifier(way, office.vault)])
+        draft = ChannelDraft(
+            "desk", ChannelKind.WEBHOOK, "https://hooks.example.com/", None,
+            tuple(NotificationKind), enabled=True,
+        )  # fmt: skip
+        await office.notifications.update_channel(
+            channel_id, draft, WHO, lambda _: StoredResponse(200, {}, b"")
+        )
+        office.now = failed.next_attempt_at or office.now
+        await office.work(office.another())
+    (refused,) = await office.notifications.log(None, 9)
+    assert refused.attempts == 2
+    assert str(refused.error).startswith("webhook_url_forbidden: ")
+    assert "10.0.0.1" not in str(refused.error)
 
 
 async def test_U08_a_receiver_that_was_away_for_an_hour_gets_everything_in_order(

@@ -10,6 +10,7 @@ from app.foundation.sql.database import Database
 from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
+from app.portfolio.domain.event_log import EventType
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.support.harness import PREFIX, serve
@@ -92,6 +93,25 @@ async def test_I1_a_replay_is_the_first_answer_and_changes_nothing(
     assert again.headers["idempotency-replayed"] == "true"
     assert "idempotency-replayed" not in first.headers
     assert await seen(desk) == after
+
+
+async def test_S20_a_change_without_a_key_is_marked_in_the_history(
+    desk: Desk, client: httpx2.AsyncClient, change: Change
+) -> None:
+    """It is not refused. With a key the same request again has no effect and no mark."""
+    _, before = await seen(desk)
+    assert (await ask(client, change)).status_code in {200, 201}
+    _, after = await seen(desk)
+    marked = [one.payload.get("has_idempotency_key") for one in after[len(before) :]]
+    assert marked
+    assert set(marked) == {False}
+    other = CHANGES["configure"]._replace(body={"max_weight_percentage": 34})
+    for _ in range(2):
+        assert (await ask(client, other, idempotency_key="k")).status_code == 200
+    _, end = await seen(desk)
+    keyed = end[len(after) :]
+    assert sum(one.type is EventType.CONFIG for one in keyed) == 1
+    assert not any("has_idempotency_key" in one.payload for one in keyed)
 
 
 async def test_C03_the_key_with_another_body_is_refused(

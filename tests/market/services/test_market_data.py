@@ -1,11 +1,14 @@
 """Live market data over a real socket: the first fill, refreshes, ages, what survives a restart."""
 
 import asyncio
+import gc
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from uuid import UUID
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -637,6 +640,51 @@ async def test_books_have_a_hundred_levels_for_scoring_and_twenty_to_be_shown(
         assert len(book.bids) == len(book.asks) == 100
         shown = filled.live.market.books[book.code].value
         assert (shown.bids, shown.asks) == (book.bids[:20], book.asks[:20]), symbol
+
+
+@ON_SQLITE
+async def test_books_for_scoring_take_little_memory_after_any_number_of_rotations(
+    filled: MarketData, live: LiveMarket
+) -> None:
+    for _ in range(3):
+        live.clock.pass_(60)
+        await filled.refresh_market()
+        await filled.fetch.books(filled.eligible())
+        inputs = filled.scoring_inputs()
+    market = filled.live.market
+    stored = [*market.deep_books.values(), *market.former_deep_books.values()]
+    books = {id(one): one for one in (*(each.value for each in stored), *inputs.books) if one}
+    assert len(books) == 2 * len(inputs.symbols), "the newest ones and their predecessors"
+    for book in books.values():
+        levels = len(book.bids) + len(book.asks)
+        assert levels == 200
+        assert _reachable_bytes(book) < 30 * levels, "as objects, a level takes over 200 bytes"
+
+
+def _reachable_bytes(root: object) -> int:
+    """Returns the bytes of all objects that only data of `root` leads to, types not counted."""
+    found, pending = {}, [root]
+    while pending:
+        one = pending.pop()
+        if id(one) not in found and not isinstance(one, type):
+            found[id(one)] = sys.getsizeof(one)
+            pending += gc.get_referents(one)
+    return sum(found.values())
+
+
+@ON_SQLITE
+async def test_quotes_of_seldom_asked_symbols_keep_no_former_market_in_memory(
+    filled: MarketData, live: LiveMarket
+) -> None:
+    former = []
+    for entry in filled.eligible():
+        assert filled.quote(entry.symbol) is filled.quote(entry.symbol), "computed once a market"
+        former.append(ref(filled.live.market))
+        live.clock.pass_(5)
+        await filled.refresh_market()
+    gc.collect()
+    assert len(former) == 10
+    assert [one() for one in former] == [None] * 10
 
 
 @ON_SQLITE

@@ -6,23 +6,15 @@ from typing import Any
 
 import pytest
 
+from app.foundation.hash_chain import ChainBreak, ChainHead, StoredEvent, hash_event
 from app.operations.domain.history_audit import (
     UNRECORDED,
-    HistoryBreak,
     HistoryFindings,
-    StoredEvent,
     conclude,
     verify_events,
 )
 from app.portfolio.domain import membership
-from app.portfolio.domain.event_log import (
-    ChainHead,
-    EventOrigin,
-    PortfolioEvent,
-    fold_events,
-    hash_event,
-    seal_events,
-)
+from app.portfolio.domain.event_log import EventOrigin, PortfolioEvent, fold_events, seal_events
 from app.portfolio.domain.models import EMPTY
 from tests.support.portfolios import NAMES, T0, newcomer
 
@@ -76,12 +68,12 @@ def test_stretches_may_be_followed_one_by_one() -> None:
 def test_a_missing_event_is_named(seq: int) -> None:
     found = tried(tuple(event for event in EVENTS if event.seq != seq))
     assert found.first_break == seq
-    assert HistoryBreak(seq, f"event {seq} is missing") in found.breaks
+    assert ChainBreak(seq, f"event {seq} is missing") in found.breaks
 
 
 def test_missing_newest_events_are_named() -> None:
-    assert tried(EVENTS[:-1]).breaks == (HistoryBreak(5, "event 5 is missing"),)
-    assert tried(EVENTS[:2]).breaks == (HistoryBreak(3, "events 3 to 5 are missing"),)
+    assert tried(EVENTS[:-1]).breaks == (ChainBreak(5, "event 5 is missing"),)
+    assert tried(EVENTS[:2]).breaks == (ChainBreak(3, "events 3 to 5 are missing"),)
     assert tried((), HEAD, EMPTY).first_break == 1
 
 
@@ -103,32 +95,32 @@ def test_an_altered_event_is_named(changed: dict[str, Any]) -> None:
 
 def test_an_event_sealed_anew_breaks_the_link_of_the_next() -> None:
     found = tried((EVENTS[0], resealed(EVENTS[1], reason="another"), *EVENTS[2:]))
-    assert found.breaks == (HistoryBreak(3, "event 3 does not name its predecessor"),)
+    assert found.breaks == (ChainBreak(3, "event 3 does not name its predecessor"),)
     last = tried((*EVENTS[:-1], resealed(EVENTS[-1], reason="another")))
-    assert last.breaks == (HistoryBreak(5, "the record of the last event names another hash"),)
+    assert last.breaks == (ChainBreak(5, "the record of the last event names another hash"),)
 
 
 def test_a_number_that_was_there_already_is_named() -> None:
     found = tried((*EVENTS[:3], EVENTS[1], *EVENTS[3:]))
-    assert HistoryBreak(2, "event 2 is in the place of event 4") in found.breaks
+    assert ChainBreak(2, "event 2 is in the place of event 4") in found.breaks
 
 
 def test_an_event_that_cannot_be_read_is_named_and_the_next_is_judged_on_its_own() -> None:
     found = tried((EVENTS[0], None, *EVENTS[2:]))
-    assert found.breaks == (HistoryBreak(2, "event 2: cannot be read"),)
+    assert found.breaks == (ChainBreak(2, "event 2: cannot be read"),)
     assert tried((*EVENTS[:-1], None)).first_break == 5
 
 
 def test_an_event_without_effect_is_named() -> None:
     broken = resealed(EVENTS[-1], payload={"version": 9})
     found = tried((*EVENTS[:-1], broken), ChainHead.of(broken))
-    assert found.breaks == (HistoryBreak(5, "event 5 cannot be applied"),)
+    assert found.breaks == (ChainBreak(5, "event 5 cannot be applied"),)
 
 
 def test_the_record_of_the_end_must_fit() -> None:
-    assert tried(EVENTS, None).breaks == (HistoryBreak(5, "the end of the chain is not on record"),)
+    assert tried(EVENTS, None).breaks == (ChainBreak(5, "the end of the chain is not on record"),)
     early = ChainHead.of(EVENTS[2])
-    assert tried(EVENTS, early).breaks == (HistoryBreak(4, "the record says that 3 was the last"),)
+    assert tried(EVENTS, early).breaks == (ChainBreak(4, "the record says that 3 was the last"),)
 
 
 def test_a_history_older_than_the_record_of_its_end_is_no_break_and_no_full_proof() -> None:
@@ -145,8 +137,8 @@ def test_a_history_older_than_the_record_of_its_end_is_no_break_and_no_full_proo
 
 def test_another_state_than_the_stored_one_is_named() -> None:
     said = "the history gives another state than the stored one"
-    assert tried(EVENTS, HEAD, replace(STATE, cash_u=1)).breaks == (HistoryBreak(5, said),)
-    assert tried(EVENTS, HEAD, None).breaks == (HistoryBreak(5, said),)
+    assert tried(EVENTS, HEAD, replace(STATE, cash_u=1)).breaks == (ChainBreak(5, said),)
+    assert tried(EVENTS, HEAD, None).breaks == (ChainBreak(5, said),)
 
 
 def test_reported_breaks_are_bounded() -> None:

@@ -37,7 +37,15 @@ from app.portfolio.domain.events import (
 )
 from app.scoring.domain.board import Board, Card, CardStatus
 from app.scoring.domain.events import ScoreChanged, ScoresUpdated, score_changes
-from app.security.domain.events import ApiKeyChanged, KeyChange
+from app.security.domain.events import (
+    ApiKeyChanged,
+    AuthenticationBurst,
+    KeyChange,
+    SessionChange,
+    SessionChanged,
+    UserChange,
+    UserChanged,
+)
 from app.signals.domain.events import SignalChanged
 
 T0 = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
@@ -69,6 +77,9 @@ EXAMPLES: tuple[object, ...] = (
     ApiKeyChanged(
         "id", "engine", "mysym_0aB3dE9x", KeyChange.ROTATED, "trader", ("signals",), "key:boss", T0
     ),
+    UserChanged("id", "ana", UserChange.DISABLED, "admin", ("live",), "user:boss", T0),
+    SessionChanged("id", "user:ana", SessionChange.ENDED, "user:boss", T0),
+    AuthenticationBurst("10.0.0.1", 11, T0),
 )
 
 

@@ -20,6 +20,7 @@ from app.operations.services.event_stream import EventStream
 from app.operations.services.retention import SWEEPS, Retention, find_decided_boards
 from app.performance.services.service import ResultSubmission
 from app.scoring.services.board_retention import BoardRetention
+from app.security.services.audit import SecurityAudit
 from app.signals.domain.models import SignalState
 from tests.alerts.services.test_notifications import Office, change
 from tests.conftest import MakeDatabase
@@ -62,6 +63,7 @@ def _service(desk: Desk, office: Office, jobs: Ended) -> Retention:
         desk.rebalancing.runs,
         desk.signals,
         BoardRetention(desk.database, clock, find_decided_boards),
+        SecurityAudit(desk.database, clock),
     )
 
 
@@ -133,6 +135,7 @@ def test_three_months_of_alerts_two_weeks_of_jobs_a_month_of_notifications() -> 
     rules = settings().retention
     assert (rules.alerts_days, rules.jobs_days, rules.notifications_days) == (90, 14, 30)
     assert (rules.rebalance_runs_days, rules.signals_days) == (365, 30)
+    assert rules.security_events_days == 400
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

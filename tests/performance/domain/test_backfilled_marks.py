@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.foundation.hash_chain import instant_text
 from app.performance.domain.backfilled_marks import (
     MAX_GAP_AGE,
     BackfilledMark,
@@ -28,7 +29,6 @@ from app.portfolio.domain.event_log import (
     EventOrigin,
     EventType,
     PortfolioEvent,
-    instant_text,
     seal_events,
 )
 from app.portfolio.domain.models import FULL

@@ -14,10 +14,11 @@ from app.foundation.errors import (
     RefusedError,
     ServiceError,
 )
+from app.foundation.hash_chain import instant_text
 from app.foundation.idempotency import Command
 from app.performance.domain.attribution import AttributionMethod
 from app.performance.services.service import ResultSubmission
-from app.portfolio.domain.event_log import EventType, fold_events, instant_text
+from app.portfolio.domain.event_log import EventType, fold_events
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository

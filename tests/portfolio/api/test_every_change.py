@@ -33,8 +33,13 @@ READS: dict[str, Any] = {
     "POST /portfolio/optimize-weights": {"method": "equal"},
     "POST /scoring/runs/{run_id}/replay": None,
 }
-# The first key ends the open mode of the service: tests/security has them.
-KEYS = ("POST /keys", "POST /keys/{key_id}/rotate", "DELETE /keys/{key_id}")
+# The first key or user ends the open mode of the service: tests/security has them.
+CALLERS = (
+    *("POST /keys", "POST /keys/{key_id}/rotate", "DELETE /keys/{key_id}"),
+    *("POST /users", "PATCH /users/{user_id}", "PUT /users/{user_id}/password"),
+    "PUT /users/me/password",
+    *("POST /sessions", "DELETE /sessions/current", "DELETE /sessions/{session_id}"),
+)
 SWITCH = {"enabled": False, "reason": "a halt"}
 LOCK = {"kind": "ban", "reason": "not this one"}
 TABLES = ("portfolio", "portfolio_members", "portfolio_history", "trades", "proposals")
@@ -389,7 +394,7 @@ def refused(answer: requests.Response, status: int, code: str) -> None:
 
 
 def test_every_operation_that_changes_something_is_here() -> None:
-    assert {*CHANGES, *READS, *KEYS} == set(OPERATIONS)
+    assert {*CHANGES, *READS, *CALLERS} == set(OPERATIONS)
     for name, change in CHANGES.items():
         headers = {one["name"] for one in OPERATIONS[name]["parameters"] if one["in"] == "header"}
         assert "Idempotency-Key" in headers, name

@@ -72,6 +72,7 @@ async def test_a_rebalance_is_proposed_listed_and_approved(
     assert run["state"] == "proposed"
     assert (one["kind"], one["state"], one["is_outdated"]) == ("rebalance", "open", False)
     assert (one["run_id"], one["decision"], one["replacement"]) == (run["run_id"], None, None)
+    assert one["proposed_by"] is None, "the service: anyone may approve, also with four eyes"
     assert one["rebalance"]["turnover"] == run["turnover"] > 0
     assert one["rebalance"]["triggers"] == ["drift"]
     kept = await get(client, f"/portfolio/rebalances/{run['run_id']}")

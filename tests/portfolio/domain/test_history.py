@@ -9,17 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.foundation.hash_chain import canonical_json, find_chain_faults, hash_event, instant_text
 from app.portfolio.domain import membership
 from app.portfolio.domain.event_log import (
     EventOrigin,
     EventType,
     PortfolioEvent,
-    canonical_json,
-    find_chain_faults,
     fold_events,
-    hash_event,
     instant,
-    instant_text,
     number_text,
     seal_events,
 )
@@ -58,6 +55,16 @@ def test_events_follow_each_other_without_a_gap() -> None:
     )
     assert find_chain_faults(more, events[-1]) == []
     assert more[0].seq == 5
+
+
+def test_the_hashed_bytes_never_change() -> None:
+    """Stored histories verify only as long as these hashes stay as they are."""
+    assert [event.hash for event in chain()] == [
+        "29a6d6e11aea0245236196b88fc003e024142c0d2294b3be786e9e007e0c4274",
+        "b1a8401b54dc65a5a90356ed48e3b4a15bce54dd87b4489717e8b1e026c6cc1a",
+        "e61f172e68a6e730f1eed0a039c161c49b5e3d457d2c581d364cd642fc36b7e9",
+        "24794968c29faf02c51a26da30e20ac9bc3e4d95d063750e50b13f4b199c415d",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 from sqlalchemy import text
 
+from app.foundation.hash_chain import ChainHead
 from app.foundation.sql.database import Database
 from app.foundation.sql.key_value import KeyValueRepository
 from app.portfolio.domain.controls import LockKind
-from app.portfolio.domain.event_log import ChainHead
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.weighting import Covariance
 from app.portfolio.services import views as weighing

@@ -8,9 +8,10 @@ import pytest
 
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ServiceError
+from app.foundation.hash_chain import find_chain_faults
 from app.foundation.sql.database import UnitOfWork
 from app.market.domain.models import ContractStatus
-from app.portfolio.domain.event_log import find_chain_faults, fold_events
+from app.portfolio.domain.event_log import fold_events
 from app.portfolio.domain.membership import PortfolioChange
 from app.portfolio.domain.models import faults
 from app.portfolio.services.change_recorder import BrokenInvariantError

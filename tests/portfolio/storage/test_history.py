@@ -8,8 +8,9 @@ from sqlalchemy import text
 
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ConflictError, ServiceError
+from app.foundation.hash_chain import find_chain_faults
 from app.foundation.sql.database import Database, UnitOfWork
-from app.portfolio.domain.event_log import EventType, find_chain_faults
+from app.portfolio.domain.event_log import EventType
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.support.stored_values import LATER, STAMP, draft

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import count
 from typing import Any
 
@@ -20,15 +21,17 @@ from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, NotFoundError, RefusedError, UnavailableError
 from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.sql.database import Database, UnitOfWork
+from app.market.domain.models import Book, Level
 from app.market.domain.panel import COVERING, ScoringInputs, source_coverage
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
 from app.scoring.domain.board import Board
 from app.scoring.domain.board_retention import StoredRun
 from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS
+from app.scoring.domain.input_hash import input_hash
 from app.scoring.domain.ranking import AlgorithmType
 from app.scoring.services.board_retention import BoardRetention
-from app.scoring.services.replay import unpack_inputs
+from app.scoring.services.replay import pack_inputs, unpack_inputs
 from app.scoring.services.score_reliability import ScoreReliabilityCache
 from app.scoring.services.service import Scoring
 from app.scoring.storage.hourly_bars import HourlyBarRepository
@@ -588,6 +591,25 @@ async def test_inputs_are_kept_as_they_were_used(bench: Bench) -> None:
     for symbol, value in zip(INPUTS.symbols, change.tolist(), strict=True):
         reading = next(f for f in readings[symbol] if f.name == "open_interest_change")
         assert reading.raw == pytest.approx(value)
+
+
+def test_packed_books_are_stored_and_scored_as_the_same_numbers() -> None:
+    prices = ("70000", "69999.10", "1.5", "0.00001230", "1E-7", "1E-10")
+    side = tuple(Level(Decimal(price), 3 * 10**at) for at, price in enumerate(prices))
+    plain = replace(INPUTS, books=(None, Book("X", 1, side, (), 5), *INPUTS.books[2:]))
+    books = tuple(book and book.packed() for book in plain.books)
+    packed = replace(plain, books=books)
+    assert books == plain.books
+    assert books[1] is not None
+    assert [(str(price), lots) for price, lots in books[1].bids] == [
+        (str(Decimal(price)), 3 * 10**at) for at, price in enumerate(prices)
+    ]
+    assert (books[1].bids[0], books[1].bids[:2], books[1].asks[:2]) == (side[0], side[:2], ())
+    assert (len(books[1].bids), len(books[1].asks)) == (6, 0)
+    assert hash(books[1]) == hash(plain.books[1])
+    assert books[1].packed().bids is books[1].bids
+    assert pack_inputs(packed) == pack_inputs(plain)
+    assert input_hash(packed) == input_hash(plain)
 
 
 async def test_other_weights_are_another_version_and_versions_stay(bench: Bench) -> None:

@@ -1,10 +1,13 @@
 """Authentication over real sockets: keys, refusals, open mode and cached answers."""
 
 import json
+import statistics
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import aiohttp
@@ -12,7 +15,7 @@ import pytest
 import structlog
 from starlette.responses import Response
 
-from app.foundation.http.permissions import AUTHENTICATOR, ActorDep, public, requires
+from app.foundation.http.permissions import AUDIT, AUTHENTICATOR, ActorDep, public, requires
 from app.foundation.http.response_cache import VERSIONS, cacheable
 from app.foundation.http.responses import answer
 from app.foundation.http.routing import api_router
@@ -21,6 +24,8 @@ from app.foundation.principals import Role
 from app.foundation.sql.database import Database
 from app.foundation.state_version import Input, StateVersion
 from app.security.domain.keys import ENTROPY_BYTES, create_token, prefix_of
+from app.security.services.audit import SecurityAudit
+from app.security.storage.audit import SecurityEventRepository
 from tests.support.api_keys import OTHER_PEPPER, SYSTEM, KeyDesk, bearer
 from tests.support.harness import PREFIX, make_api
 from tests.support.streaming import listening, port_of
@@ -56,6 +61,19 @@ class Site:
     versions: Versions
     session: aiohttp.ClientSession
     api: Any
+    audit: SecurityAudit
+
+    async def recorded(self) -> list[tuple[str, str, str | None, int]]:
+        """Kind, principal, code and count of the refusals, as stored; the minute is cut short."""
+        await self.audit.store_counts()
+        async with self.desk.database.read() as unit:
+            batches = unit.get(SecurityEventRepository).batches()
+            stored = [event async for batch in batches for event in batch]
+        return [
+            (one.kind, one.principal, one.code, one.count)
+            for one in stored
+            if one.kind in {"refused", "authentication_failed"}
+        ]
 
     async def ask(
         self, path: str = "/who", query: str = "", method: str = "GET", **headers: str
@@ -88,9 +106,11 @@ async def opened(desk: KeyDesk) -> AsyncIterator[Site]:
         versions.runs.append("cached")
         return answer(b'{"secret":"of operators"}')
 
-    api = make_api({AUTHENTICATOR: desk.ring, VERSIONS: versions}, routers=[router])
+    audit = SecurityAudit(desk.database, desk.clock)
+    state = {AUTHENTICATOR: desk.ring, AUDIT: audit, VERSIONS: versions}
+    api = make_api(state, routers=[router], cors_origins=["https://desk.example"])
     async with listening(api) as server, aiohttp.ClientSession() as session:
-        yield Site(f"127.0.0.1:{port_of(server)}", desk, versions, session, api)
+        yield Site(f"127.0.0.1:{port_of(server)}", desk, versions, session, api, audit)
 
 
 @pytest.fixture
@@ -147,6 +167,75 @@ async def test_S01_every_unauthenticated_request_gets_the_same_answer(site: Site
     assert (await site.ask(**bearer(valid)))[0] == 200
     status, document, _ = await site.ask("/open", **bearer(UNKNOWN))
     assert (status, document["actor"]) == (200, "anonymous"), "a public route asks for no key"
+    failed = "authentication_failed"
+    assert sorted(await site.recorded()) == [
+        (failed, "anonymous", "malformed", 4),
+        (failed, "anonymous", "several_keys", 1),
+        (failed, "anonymous", "unknown", 2),
+        (failed, "key:far", "address", 1),
+        (failed, "key:gone", "revoked", 1),
+        (failed, "key:old", "expired", 1),
+        ("refused", "anonymous", "unauthenticated", 1),
+    ]
+
+
+@ON_SQLITE
+async def test_S01_no_kind_of_invalid_key_takes_longer_than_another(site: Site) -> None:
+    """Medians of interleaved requests; each comes from an address of its own."""
+    desk = site.desk
+    expired = await desk.issue("old", Role.ADMIN, lifetime=timedelta(hours=1))
+    revoked = await desk.issued("gone", Role.ADMIN)
+    elsewhere = await desk.issue("far", Role.ADMIN, allow=("192.0.2.0/24",))
+    await desk.service.revoke(revoked.key.id, SYSTEM)
+    desk.now += timedelta(hours=1)
+    attempts: dict[str, dict[str, str]] = {
+        "missing": {},
+        "malformed": bearer("mysym_nonsense"),
+        "unknown": bearer(UNKNOWN),
+        "expired": bearer(expired),
+        "revoked": bearer(revoked.token),
+        "another address": bearer(elsewhere),
+    }
+    times: dict[str, list[float]] = {name: [] for name in attempts}
+    address = count(1)
+    for turn in range(160):
+        for name, headers in attempts.items():
+            number = next(address)
+            client = (f"10.{number // 65536}.{number // 256 % 256}.{number % 256}", 1)
+            began = time.perf_counter()
+            assert await _from(site, client, headers) == 401
+            if turn >= 10:  # what is done once is done
+                times[name].append(time.perf_counter() - began)
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    assert max(medians.values()) - min(medians.values()) < 0.001, medians
+
+
+@ON_SQLITE
+async def test_refusals_are_one_event_per_principal_address_and_code(site: Site) -> None:
+    viewer = await site.desk.issue("eye", Role.VIEWER)
+    for _ in range(7):
+        assert (await site.ask("/cached", **bearer(viewer)))[0] == 403
+    assert (await site.ask())[0] == 401
+    assert await _from(site, ("10.1.2.3", 1), bearer(viewer), path="/cached") == 403
+    foreign = {"Origin": "https://evil.example"}
+    assert (await site.ask(method="POST", **foreign))[0] == 403
+    async with site.session.get(f"http://{site.address}{PREFIX}/who") as response:
+        assert response.status == 401
+    assert await site.recorded() == [
+        ("refused", "key:eye", "forbidden", 7),
+        ("refused", "anonymous", "unauthenticated", 2),
+        ("refused", "key:eye", "forbidden", 1),
+        ("refused", "anonymous", "forbidden", 1),
+    ]
+    for number in range(12):
+        expected = 401 if number < 10 else 429
+        assert (await site.ask(**bearer(UNKNOWN)))[0] == expected
+    assert (await site.recorded())[4:] == [
+        ("authentication_failed", "anonymous", "unknown", 12),
+        ("refused", "anonymous", "rate_limited", 2),
+    ]
+    assert (await site.ask(**bearer(viewer)))[0] == 200
+    assert len(await site.recorded()) == 6, "an answer that is none is no event"
 
 
 @ON_SQLITE
@@ -292,7 +381,8 @@ async def _from(
     state: dict[str, Any] | None = None,
 ) -> int:
     """Status of a request whose peer has another address than a test can have."""
-    given = {AUTHENTICATOR: site.desk.ring} if state is None else dict(state)
+    given: dict[str, Any] = {AUTHENTICATOR: site.desk.ring, AUDIT: site.audit}
+    given = given if state is None else dict(state)
     sent: list[Any] = []
     scope = {
         "type": "http", "method": "GET", "http_version": "1.1", "scheme": "http",

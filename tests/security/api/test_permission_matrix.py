@@ -7,6 +7,7 @@ import httpx2
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 from app.container.application import ROUTERS
 from app.foundation.errors import Code, UnavailableError
@@ -18,9 +19,18 @@ from app.foundation.http.permissions import (
     requires,
 )
 from app.foundation.http.routing import api_router
-from app.foundation.principals import LOCAL, Permission, Principal, PrincipalKind, Role, Scope
+from app.foundation.principals import (
+    ANONYMOUS,
+    AUTHENTICATED,
+    LOCAL,
+    Permission,
+    Principal,
+    PrincipalKind,
+    Role,
+    Scope,
+)
 from app.foundation.sql.database import Database
-from tests.support.api_keys import KeyDesk, bearer
+from tests.support.api_keys import OWN_PAGE, KeyDesk, bearer, cookie
 from tests.support.harness import PREFIX, make_api, open_client, openapi_document
 from tests.support.streaming import listening, port_of
 
@@ -28,6 +38,7 @@ pytestmark = pytest.mark.xdist_group("openapi")  # the document takes a second: 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 # The specification. Each line: least role, method, path, and a scope that is enough by itself.
+# `any` stands for every caller with a credential.
 SPECIFICATION: Final = """
 public    GET     /livez
 public    GET     /readyz
@@ -124,10 +135,22 @@ admin     GET     {}/keys
 admin     POST    {}/keys
 admin     POST    {}/keys/{key_id}/rotate
 admin     DELETE  {}/keys/{key_id}
+admin     GET     {}/audit
+public    POST    {}/sessions
+any       GET     {}/sessions
+any       DELETE  {}/sessions/current
+any       DELETE  {}/sessions/{session_id}
+any       GET     {}/users/me
+any       PUT     {}/users/me/password
+admin     GET     {}/users
+admin     POST    {}/users
+admin     PATCH   {}/users/{user_id}
+admin     PUT     {}/users/{user_id}/password
 viewer    GET     {}/health
 viewer    GET     {}/status
 operator  POST    {}/initialize-sample-data
 """
+LOG_IN: Final = ("POST", f"{PREFIX}/sessions")  # refuses wrong credentials
 RANKS: Final = ("viewer", "trader", "operator", "admin")
 SCOPES: Final = ("pairlist", "metrics", "signals", "live")
 WEBSOCKET: Final = "viewer"  # role of {}/stream, which OpenAPI cannot describe
@@ -145,9 +168,12 @@ def specified() -> dict[tuple[str, str], tuple[str, str | None]]:
 def allowed(caller: str, role: str, scope: str | None) -> bool:
     if role == "public":
         return True
+    if role == "any":
+        return caller != "nobody"
     if caller in SCOPES:
         return caller == scope
-    return caller in RANKS and RANKS.index(caller) >= RANKS.index(role)
+    rank = caller.removeprefix("user ")
+    return rank in RANKS and RANKS.index(rank) >= RANKS.index(role)
 
 
 class Nothing:
@@ -164,9 +190,11 @@ async def desk(database: Database) -> KeyDesk:
 
 @pytest.fixture
 async def callers(desk: KeyDesk) -> dict[str, dict[str, str]]:
-    """Headers of a key of each role and of each scope alone, and of nobody."""
+    """Headers of a key of each role and of each scope alone, of sessions, and of nobody."""
     found: dict[str, dict[str, str]] = {"nobody": {}}
     for role in RANKS:
+        await desk.person(role, Role(role))
+        found[f"user {role}"] = {**OWN_PAGE, **cookie(await desk.log_in(role))}
         found[role] = bearer(await desk.issue(role, Role(role)))
     for scope in SCOPES:
         found[scope] = bearer(await desk.issue(scope, None, Scope(scope)))
@@ -193,18 +221,22 @@ def test_the_specification_names_every_operation() -> None:
     assert {(one["type"], one.get("scheme"), one.get("name")) for one in schemes.values()} == {
         ("http", "bearer", None),
         ("apiKey", None, "X-API-Key"),
+        ("apiKey", None, "__Host-mysym_session"),
     }
     for key, (role, scope) in table.items():
         operation = found[key]
         if role == "public":
             assert operation["security"] == []
-            assert {"401", "403"}.isdisjoint(operation["responses"])
+            refusals = {"401", "403"} & operation["responses"].keys()
+            assert refusals == ({"401", "403"} if key == LOG_IN else set()), key
             continue
         assert operation["security"] == [{name: []} for name in schemes], key
-        assert operation["x-required-role"] == role, key
+        assert operation.get("x-required-role") == (None if role == "any" else role), key
         assert operation.get("x-required-scope") == scope, key
         assert "`unauthenticated`" in operation["responses"]["401"]["description"], key
         assert "`forbidden`" in operation["responses"]["403"]["description"], key
+        is_forgeable = "`csrf_refused`" in operation["responses"]["403"]["description"]
+        assert is_forgeable == (key[0] != "GET"), key
         assert "429" in operation["responses"], key
 
 
@@ -236,10 +268,12 @@ async def test_S03_a_websocket_obeys_the_role_before_it_is_accepted(
 ) -> None:
     state = {AUTHENTICATOR: desk.ring, USE_CASES: Nothing()}
     async with listening(make_api(state)) as server:
-        address = f"ws://127.0.0.1:{port_of(server)}{PREFIX}/stream"
+        place = f"127.0.0.1:{port_of(server)}"
+        address = f"ws://{place}{PREFIX}/stream"
         for caller, headers in callers.items():
+            origin = Origin(f"http://{place}") if "Cookie" in headers else None
             with pytest.raises(InvalidStatus) as refused:
-                await connect(address, additional_headers=headers)
+                await connect(address, additional_headers=headers, origin=origin)
             response = refused.value.response
             if allowed(caller, WEBSOCKET, None):
                 assert response.status_code == 503, caller  # there is no stream
@@ -247,6 +281,13 @@ async def test_S03_a_websocket_obeys_the_role_before_it_is_accepted(
                 expected = 401 if caller == "nobody" else 403
                 assert response.status_code == expected, caller
                 assert (response.headers.get("www-authenticate") is None) == (expected == 403)
+
+
+def test_a_caller_of_any_role_is_not_an_anonymous_one() -> None:
+    assert not AUTHENTICATED.is_public
+    assert AUTHENTICATED.describe() == "a credential"
+    scoped = Principal(PrincipalKind.KEY, "bot", None, frozenset({Scope.METRICS}))
+    assert [AUTHENTICATED.allows(one) for one in (scoped, LOCAL, ANONYMOUS)] == [True, True, False]
 
 
 def test_S03_a_route_without_a_permission_stops_the_start() -> None:

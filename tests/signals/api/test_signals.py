@@ -7,9 +7,13 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.foundation.http.permissions import AUTHENTICATOR
+from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database
 from app.operations.api import configuration_routes as configuration
 from app.signals.api import routes as signals
+from tests.support.action_fixtures import by_skill, eight_members, put, version
+from tests.support.api_keys import KeyDesk, bearer
 from tests.support.harness import PREFIX, serve
 from tests.support.problem_assertions import problem
 from tests.support.signal_fixtures import BEST, informed
@@ -323,3 +327,45 @@ async def test_lists_are_paged(desk: Desk, client: httpx2.AsyncClient) -> None:
             cursor = {"cursor": page["next_cursor"]}
         assert sorted(seen) == sorted(SYMBOLS[:5])
     assert seen == [*reversed(SYMBOLS[:5])], "processed: the last first"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_the_scope_signals_alone_proposes_whatever_the_settings_automate(
+    database: Database, waits: bool
+) -> None:
+    """A trader's signal is applied by itself; the same one of a narrow key is only proposed."""
+    desk = await eight_members(database)
+    keys = KeyDesk(database)
+    await put(desk, automation="auto")
+    await by_skill(desk)
+    callers = {
+        "narrow": await keys.issue("tv", None, Scope.SIGNALS),
+        "viewing": await keys.issue("eye", Role.VIEWER, Scope.SIGNALS),
+        "trading": await keys.issue("engine", Role.TRADER),
+    }
+    state = {"my_symbols": desk, AUTHENTICATOR: keys.ring}
+    effects = {}
+    async with serve([signals.router], state) as client:
+        for number, (name, token) in enumerate(callers.items()):
+            board = desk.boards.board
+            if waits:  # for a board: judged later, from the database
+                desk.boards.board = None
+            body = {**SIGNAL, "symbol": SYMBOLS[10 + number]}
+            sent = await client.post(f"{PREFIX}/signals", json=body, headers=bearer(token))
+            assert sent.status_code == (202 if waits else 201), sent.text
+            desk.boards.board = board
+            await desk.signals.process_queue()
+            before = await version(desk)
+            while await desk.signal_actions.apply_approved():
+                pass
+            path = f"{PREFIX}/signals/{sent.json()['signal_id']}"
+            found = (await client.get(path, headers=bearer(callers["viewing"]))).json()
+            assert found["verdict"]["evaluation"] is not None, "it is judged all the same"
+            effect = found["effect"]
+            effects[name] = (found["state"], effect["automation"], await version(desk) - before)
+            assert (effect["proposal_id"] is None) is (name == "trading")
+    assert effects == {
+        "narrow": ("approved", "propose", 0),
+        "viewing": ("approved", "propose", 0),
+        "trading": ("applied", "auto", 1),
+    }

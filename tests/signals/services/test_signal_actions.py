@@ -96,6 +96,46 @@ async def test_by_default_a_purchase_is_proposed_and_carried_out_when_approved(
     assert await desk.signal_actions.apply_approved() == 0
 
 
+async def test_with_four_eyes_another_caller_approves_the_proposal_of_a_signal(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    signal_id = await told(desk, NEW)
+    await desk.signal_actions.apply_approved()
+    proposal_id = (await effect(desk, signal_id)).proposal_id or ""
+    before = await version(desk)
+    desk.proposals = replace(desk.proposals, needs_four_eyes=True)
+    ana, bob = (replace(WHO, actor=actor) for actor in (WHO.actor, "user:bob"))
+
+    def none(_: object) -> Any:
+        return None
+
+    with pytest.raises(ConflictError) as refused:
+        await desk.proposals.approve(proposal_id, "yes", ana, none)
+    assert refused.value.code is Code.FOUR_EYES
+    (waits,) = (await client.get(f"{PREFIX}/portfolio/proposals")).json()["items"]
+    assert (waits["state"], waits["proposed_by"]) == ("open", WHO.actor)
+    assert await version(desk) == before
+    approved = (await desk.proposals.approve(proposal_id, "yes", bob, none)).result
+    assert approved is not None
+    assert approved.decision is not None
+    assert (approved.proposed_by, approved.decision.by) == (WHO.actor, "user:bob")
+    assert await version(desk) == before + 1
+
+
+async def test_with_four_eyes_an_own_proposal_may_be_declined(desk: Desk) -> None:
+    signal_id = await told(desk, NEW)
+    await desk.signal_actions.apply_approved()
+    proposal_id = (await effect(desk, signal_id)).proposal_id or ""
+    desk.proposals = replace(desk.proposals, needs_four_eyes=True)
+
+    def none(_: object) -> Any:
+        return None
+
+    declined = (await desk.proposals.decline(proposal_id, "no", WHO, none)).result
+    assert declined is not None
+    assert (declined.state.value, declined.proposed_by) == ("declined", WHO.actor)
+
+
 async def test_C13_of_approving_and_declining_at_once_one_wins(desk: Desk) -> None:
     signal_id = await told(desk, NEW)
     await desk.signal_actions.apply_approved()
@@ -346,5 +386,6 @@ def test_who_is_not_sure_only_proposes(
 def _signal() -> Any:
     class Named:
         claim = claim()
+        is_propose_only = False
 
     return Named()

@@ -1,6 +1,6 @@
 """Limits of the stream, and the events and actions of its state machines."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from yarl import URL
@@ -46,7 +46,7 @@ class StreamLimits:
     ping_interval_s: float = 18.0  # default without a value in the ticket
     ping_timeout_s: float = 10.0
     tick_s: float = 0.1
-    flush_s: float = 0.05
+    flush_s: float = 0.1  # quotes are published once a second
     rest_s: float = 0.01  # pause between two reads of a socket under load
 
 
@@ -54,7 +54,7 @@ class StreamLimits:
 class StreamTicket:
     """Endpoint, token and ping interval from bullet-public, for one connection."""
 
-    token: str
+    token: str = field(repr=False)
     endpoint: str
     ping_interval_s: float
     ping_timeout_s: float

@@ -1,0 +1,59 @@
+"""Counts every request that is refused with 401, 403 or 429 for the chain of security events."""
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.foundation.http.origin_guard import FOREIGN_PAGE
+from app.foundation.http.permissions import AUDIT, AccessAudit, principal_of
+from app.security.api.authentication import FAILED
+from app.security.api.client_address import CLIENT_ADDRESS
+from app.security.domain.addresses import ClientAddress, site_of
+
+_CODES: Final = {401: "unauthenticated", 403: "forbidden", 429: "rate_limited"}
+_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalAuditMiddleware:
+    """Outside of all guards, so that their refusals count too.
+
+    A 401 for an invalid credential is counted as a failed authentication already.
+    """
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+
+        def watched(message: Message) -> Awaitable[None]:
+            # Not a coroutine itself: it runs for every part of every answer.
+            status = _status(message)
+            if status in _CODES:
+                _note(scope, status)
+            return send(message)
+
+        await self.app(scope, receive, watched)
+
+
+def _status(message: Message) -> int:
+    """Status of an answer; a WebSocket closed before its handshake is a 403; 0 for other parts."""
+    if message["type"] in _STARTS:
+        return int(message["status"])
+    is_foreign = message["type"] == "websocket.close" and message.get("code") == FOREIGN_PAGE
+    return 403 if is_foreign else 0
+
+
+def _note(scope: Scope, status: int) -> None:
+    state = scope.get("state", {})
+    audit: AccessAudit | None = state.get(AUDIT)
+    if audit is None or (status == 401 and state.get(FAILED)):
+        return
+    client: ClientAddress | None = state.get(CLIENT_ADDRESS)
+    code = state.get("problem_code") or _CODES[status]
+    site = site_of(None if client is None else client.counted)
+    audit.note_refusal(principal_of(scope).actor, site or None, code)

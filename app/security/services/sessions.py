@@ -1,0 +1,271 @@
+"""Log-ins by password or API key, sessions and their end, and the change of an own password."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from app.foundation.errors import Code, ConflictError, NotFoundError, RateLimitedError
+from app.foundation.idempotency import Command
+from app.foundation.ports import Monotonic
+from app.foundation.principals import Principal, PrincipalKind, Role
+from app.foundation.sql.database import UnitOfWork
+from app.security.domain.addresses import ClientAddress, site_of
+from app.security.domain.events import SessionChange, SessionChanged
+from app.security.domain.failures import FailureCounter
+from app.security.domain.keys import KeyState
+from app.security.domain.people import Session, SessionPolicy, User
+from app.security.services.key_ring import POLL_S, KeyRing
+from app.security.services.session_ring import hash_session
+from app.security.services.users import UserService
+from app.security.storage.keys import ApiKeyRepository
+from app.security.storage.people import SessionRepository, UserRepository
+
+MAX_SESSIONS: Final = 10  # of one user or key; the one that was used longest ago ends
+MAX_ATTEMPTS: Final = 10  # a minute, by address and by name
+_TOKEN_BYTES: Final = 32
+_SPREAD_S: Final = POLL_S + 0.1  # until every process has read a new session
+_USE_DELAY: Final = timedelta(minutes=5)  # longest delay of a stored time of use, with a reserve
+_log = structlog.get_logger("security")
+
+
+# The caller that a new session authenticates, as it is in the transaction; None: no longer.
+Owner = Callable[[UnitOfWork, str], Awaitable[Principal | None]]
+
+
+def _attempts() -> FailureCounter:
+    return FailureCounter(MAX_ATTEMPTS - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedSession:
+    """New session with its text, which only its cookie has."""
+
+    session: Session
+    principal: Principal
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSession:
+    """Session with the caller that it authenticates and the time of its last use."""
+
+    session: Session
+    principal: Principal
+    last_used_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SessionService:
+    """Use cases of sessions over those of users. Attempts are counted in this process."""
+
+    users: UserService
+    monotonic: Monotonic
+    by_site: FailureCounter = field(default_factory=_attempts)
+    by_name: FailureCounter = field(default_factory=_attempts)
+
+    @property
+    def ring(self) -> KeyRing:
+        return self.users.ring
+
+    @property
+    def policy(self) -> SessionPolicy:
+        return self.ring.people.policy
+
+    async def log_in(
+        self, name: str, password: str, peer: str | None, replaced: str | None
+    ) -> IssuedSession | None:
+        """Starts a session of a user, in place of the session `replaced`.
+
+        None for a wrong name, a wrong password and a disabled user, after the same time. Raises
+        RateLimitedError after too many attempts, PepperMissingError and UnavailableError.
+        """
+        self._admit(peer, name)
+        user = await self._named(name)
+        password_hash = None if user is None else user.password_hash
+        is_right = await self.users.passwords.verify(password_hash, password)
+        if user is None or not is_right or not user.is_active:
+            self._note_refusal(peer)
+            return None
+        renewed = None
+        if self.users.passwords.is_outdated(user.password_hash):
+            renewed = await self.users.passwords.hash(password)
+        account = user
+
+        async def owner(unit: UnitOfWork, session_id: str) -> Principal | None:
+            users = unit.get(UserRepository)
+            stored = await users.get(account.id)
+            has_changed = stored.password_changed_at != account.password_changed_at
+            if not stored.is_active or has_changed:
+                return None
+            if renewed is not None:
+                await users.rehash(account.id, account.password_hash, renewed)
+            return stored.principal(session_id)
+
+        issued = await self._start(user.id, None, owner, replaced)
+        if issued is None:
+            self._note_refusal(peer)
+        return issued
+
+    async def exchange(
+        self, key: str, client: ClientAddress, replaced: str | None
+    ) -> IssuedSession | None:
+        """Starts a session with the rights of an API key, which ends with the key at the latest.
+
+        None for a key that is not valid for this client. Raises as `log_in` does.
+        """
+        self._admit(client.counted, None)
+        principal = self.ring.identify(key, client.proven)
+        if principal is None or principal.credential_id is None:
+            self._note_refusal(client.counted)
+            return None
+        key_id, caller = principal.credential_id, principal
+
+        async def owner(unit: UnitOfWork, session_id: str) -> Principal | None:
+            stored = await unit.get(ApiKeyRepository).get(key_id)
+            is_active = stored.state(self.users.clock()) is KeyState.ACTIVE
+            return replace(caller, session_id=session_id) if is_active else None
+
+        issued = await self._start(None, key_id, owner, replaced)
+        if issued is None:
+            self._note_refusal(client.counted)
+        return issued
+
+    async def list(self, caller: Principal) -> tuple[LiveSession, ...]:
+        """Live sessions of the caller, of all callers for an administrator; the oldest first."""
+        await self.ring.load()
+        people = self.ring.people
+        found = [(one, self.ring.session_principal(one)) for one in people.live_sessions()]
+        return tuple(
+            LiveSession(session, principal, people.last_use(session))
+            for session, principal in found
+            if principal is not None and _may_see(caller, principal)
+        )
+
+    async def end(self, session_id: str, caller: Principal) -> None:
+        """Ends a session within a second in every process; its open streams are closed.
+
+        Raises NotFoundError, also for the session of another caller unless an administrator asks.
+        """
+        known = {one.session.id: one for one in await self.list(caller)}
+        found = known.get(session_id)
+        if found is None:
+            raise NotFoundError(Code.NOT_FOUND, "There is no session with this id.")
+
+        async def change(unit: UnitOfWork) -> None:
+            users = unit.get(UserRepository)
+            await users.lock()
+            await self._delete(unit, [(session_id, found.principal.actor)], caller.actor)
+            await users.renew_revision(self.users.new_id())
+
+        await self.users.database.run(change)
+        await self.ring.load()
+
+    async def change_password(
+        self, caller: Principal, current: str, wanted: str, peer: str | None, command: Command
+    ) -> User | None:
+        """Replaces the password of the calling user, whose sessions all end.
+
+        None for a wrong current password. Raises ConflictError for a caller without a password,
+        and otherwise as `log_in` and `UserService.set_password` do.
+        """
+        if caller.kind is not PrincipalKind.USER or caller.credential_id is None:
+            raise ConflictError(Code.INVALID_STATE_TRANSITION, "Only a user has a password.")
+        self._admit(peer, caller.name)
+        user = await self._named(caller.name)
+        stored = None if user is None else user.password_hash
+        if not await self.users.passwords.verify(stored, current):
+            self._note_refusal(peer)
+            return None
+        return await self.users.set_password(caller.credential_id, wanted, command)
+
+    def _admit(self, peer: str | None, name: str | None) -> None:
+        """Counts an attempt. Raises RateLimitedError instead after too many ones."""
+        now_s = self.monotonic()
+        counted = [(self.by_site, site_of(peer))]
+        if name is not None:
+            counted.append((self.by_name, name))
+        blocked = [counter.blocked_s(key, now_s) for counter, key in counted]
+        waits_s = [wait_s for wait_s in blocked if wait_s is not None]
+        if waits_s:
+            raise RateLimitedError(
+                Code.RATE_LIMITED, "Too many log-ins were tried.", retry_after_s=max(waits_s)
+            )
+        for counter, key in counted:
+            counter.add(key, now_s)
+
+    def _note_refusal(self, peer: str | None) -> None:
+        # Without the name: people type passwords into the wrong field.
+        _log.warning("login_failed", address=site_of(peer))
+
+    async def _named(self, name: str) -> User | None:
+        async with self.users.database.read() as unit:
+            return await unit.get(UserRepository).named(name)
+
+    async def _start(
+        self, user_id: str | None, key_id: str | None, owner: Owner, replaced: str | None
+    ) -> IssuedSession | None:
+        """Stores a session with a new text; None if its owner has lost the right meanwhile."""
+        keys = self.users.keys
+        pepper, now = keys.peppers.newest(), self.users.clock()
+        token = keys.entropy(_TOKEN_BYTES).hex()
+        session = Session(
+            id=self.users.new_id(),
+            hash=hash_session(pepper, token),
+            pepper_id=pepper.id,
+            user_id=user_id,
+            key_id=key_id,
+            created_at=now,
+            last_used_at=now,
+            expires_at=now + self.policy.absolute,
+        )
+
+        async def change(unit: UnitOfWork) -> Principal | None:
+            users, sessions = unit.get(UserRepository), unit.get(SessionRepository)
+            await users.lock()
+            principal = await owner(unit, session.id)
+            if principal is None:
+                return None
+            await sessions.delete_ended(now, now - self.policy.idle - _USE_DELAY)
+            own = [
+                one
+                for one in await sessions.all()
+                if (one.user_id, one.key_id) == (user_id, key_id) and one.id != replaced
+            ]
+            own.sort(key=lambda one: (one.last_used_at, one.created_at, one.id))
+            surplus = [one.id for one in own[: max(0, len(own) + 1 - MAX_SESSIONS)]]
+            ended = surplus if replaced is None else [replaced, *surplus]
+            await self._delete(unit, [(one, principal.actor) for one in ended], principal.actor)
+            await sessions.add(session)
+            self._publish(unit, session.id, principal.actor, SessionChange.STARTED, principal.actor)
+            await users.renew_revision(self.users.new_id())
+            return principal
+
+        principal = await self.users.database.run(change)
+        if principal is None:
+            return None
+        await self.ring.load()
+        if self.users.database.commits is None:  # the next request may reach another process
+            await asyncio.sleep(_SPREAD_S)
+        return IssuedSession(session, principal, token)
+
+    async def _delete(self, unit: UnitOfWork, ended: Sequence[tuple[str, str]], actor: str) -> None:
+        for session_id, owner in ended:
+            if await unit.get(SessionRepository).delete([session_id]):
+                self._publish(unit, session_id, owner, SessionChange.ENDED, actor)
+
+    def _publish(
+        self, unit: UnitOfWork, session_id: str, owner: str, change: SessionChange, actor: str
+    ) -> None:
+        unit.publish_after_commit(
+            SessionChanged(session_id, owner, change, actor, self.users.clock())
+        )
+
+
+def _may_see(caller: Principal, owner: Principal) -> bool:
+    is_admin = caller.role is not None and caller.role.includes(Role.ADMIN)
+    is_own = (caller.kind, caller.credential_id) == (owner.kind, owner.credential_id)
+    return is_admin or is_own
