@@ -273,8 +273,8 @@ class MarketMoment:
         stats, ticker = self.market.stats.get(code), self.market.tickers.get(code)
         if stats is None or ticker is None:
             return False
-        ages_s = (self.mono - stats.mono, self.mono - ticker.mono)
-        return all(age_s <= limit_s for age_s, limit_s in zip(ages_s, limits_s, strict=True))
+        stats_limit_s, ticker_limit_s = limits_s
+        return self.mono - stats.mono <= stats_limit_s and self.mono - ticker.mono <= ticker_limit_s
 
     def book(self, entry: SymbolEntry) -> Book | None:
         """Returns the book of a symbol while it is within its age limit."""
@@ -458,7 +458,7 @@ class MarketMoment:
         return None if received is None else max(0.0, self.mono - received.mono)
 
 
-COUNT_S: Final = 5.0  # cache time of the number of eligible symbols, which is for display only
+COUNT_S: Final = 15.0  # cache time of the number of eligible symbols, which is for display only
 _COUNT: Final = "eligible"
 
 

@@ -46,7 +46,7 @@ class StreamLimits:
     ping_interval_s: float = 18.0  # default without a value in the ticket
     ping_timeout_s: float = 10.0
     tick_s: float = 0.1
-    flush_s: float = 0.05
+    flush_s: float = 0.1  # quotes are published once a second
     rest_s: float = 0.01  # pause between two reads of a socket under load
 
 
