@@ -186,8 +186,8 @@ class KeyRing:
     async def load(self) -> None:
         """Reads keys, users and sessions if their revision has changed.
 
-        Raises PepperMissingError if keys are active and no pepper of any of them is known, and
-        UnavailableError.
+        Raises PepperMissingError if keys are active and no pepper of any of them is known, at the
+        first load only, and UnavailableError.
         """
         async with self._loading, self.database.read() as unit:
             await self.people.load(unit)
@@ -209,7 +209,8 @@ class KeyRing:
             for key in active
             if key.pepper_id in peppers
         }
-        if active and not entries:
+        # Later, an error here would leave revoked keys valid.
+        if active and not entries and self._revision is None:
             raise pepper_missing("The stored keys were hashed under another pepper")
         self._ended = {
             key.prefix: _KeyEntry(key, peppers[key.pepper_id], key.principal())
