@@ -229,9 +229,9 @@ async def test_S10_refusals_within_a_websocket_are_security_events(
         async with opened.client(additional_headers=viewer) as second:
             with pytest.raises(ConnectionClosed):
                 await _hear_to_the_end(second)
+        for _ in range(21):
+            await socket.say(type="ping")
         with pytest.raises(ConnectionClosed):
-            for _ in range(50):
-                await socket.say(type="ping")
             await _hear_to_the_end(socket)
     await audit.store_counts()
     async with database.read() as unit:
