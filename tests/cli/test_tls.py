@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from socket import create_server
+from socket import create_connection, create_server
 from typing import Any
 
 import pytest
@@ -97,6 +97,16 @@ def test_commands_talk_to_a_service_under_tls(
         assert "degraded" in parts["service:certificate"]["detail"]
         assert "certificate_unusable" in parts["service:certificate"]["detail"]
         assert str(tmp_path / "key.pem") in parts["service:certificate"]["detail"]
+
+
+def test_a_handshake_has_a_time_limit(tmp_path: Path, variables: dict[str, str]) -> None:
+    limited = {**variables, "MYSYMBOLS_HTTP__READ_TIMEOUT_S": "0.5"}
+    with running(tmp_path, limited) as (url, _):
+        until_healthy(url, str(tmp_path / "ca.pem"))
+        began = time.monotonic()
+        with create_connection(("127.0.0.1", int(url.rpartition(":")[2])), TIMEOUT_S) as silent:
+            assert silent.recv(1) == b"", "closed by the server"
+        assert 0.4 < time.monotonic() - began < 30.0, "asyncio alone would wait 60 s"
 
 
 def test_a_certificate_that_cannot_be_used_stops_the_start(

@@ -26,6 +26,7 @@ from app.foundation.http.permissions import UndeclaredRouteError
 from app.foundation.http.server import (
     LoopErrorHandler,
     ServerLimits,
+    ServerLoop,
     raise_descriptor_limit,
     server_config,
 )
@@ -185,7 +186,9 @@ def run(
 
     try:
         tune_interpreter()
-        asyncio.run(run_both())
+        timeout_s = settings.http.read_timeout_s
+        with asyncio.Runner(loop_factory=lambda: ServerLoop(timeout_s)) as runner:
+            runner.run(run_both())
     except CommandError as error:
         if server.interrupted:
             raise CommandError(

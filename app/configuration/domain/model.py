@@ -272,7 +272,11 @@ class Configuration:
         0.5, "Strength kappa of the tilt of weights towards higher scores.", 0.0, 5.0
     )
     rebalance_threshold: Decimal = setting(
-        Decimal(1), "Drift of a weight above which the portfolio rebalances.", 0, 100, unit="pp"
+        Decimal(1),
+        "Half-width of the no-trade band: drift of a weight above which the portfolio rebalances.",
+        0,
+        100,
+        unit="pp",
     )
     rebalance_interval_s: int = setting(
         _DAY_S,

@@ -395,6 +395,22 @@ class LoopErrorHandler:
         self._logged_s, self._suppressed = now, 0
 
 
+class ServerLoop(asyncio.SelectorEventLoop):
+    """Event loop that ends a TLS handshake after `handshake_timeout_s`; asyncio waits 60 s.
+
+    uvicorn does not pass the limit on, and a connection counts only after its handshake.
+    """
+
+    def __init__(self, handshake_timeout_s: float) -> None:
+        super().__init__()
+        self._handshake_timeout_s = handshake_timeout_s
+
+    async def create_server(self, *arguments: Any, **named: Any) -> asyncio.Server:
+        if named.get("ssl") is not None:
+            named.setdefault("ssl_handshake_timeout", self._handshake_timeout_s)
+        return await super().create_server(*arguments, **named)
+
+
 def server_config(
     app: ASGIApp,
     *,

@@ -151,6 +151,8 @@ class PerformanceAnalytics:
                 sorted(scores, key=lambda one: (to_millionths(one[1]), one[0]))[:3]
             ),
             figures=history.figures(),
-            updated_at=None if context.board is None else context.board.calculated_at,
+            updated_at=None
+            if context.complete_board is None
+            else context.complete_board.calculated_at,
             facts=view.facts,
         )

@@ -164,7 +164,9 @@ class ChangeRecorder:
             request_id=who.request_id,
             occurred_at=context.at,
             configuration_version=context.configuration.version,
-            input_hash=None if context.board is None else context.board.input_hash,
+            input_hash=None
+            if context.complete_board is None
+            else context.complete_board.input_hash,
             code_version=self.code_version,
         )
         drafts = await self.index_equity(unit, with_mark_prices(before, change, context), stamp)

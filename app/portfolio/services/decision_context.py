@@ -166,7 +166,7 @@ class DecisionContext:
 
     at: datetime
     configuration: Configuration
-    board: Board | None  # the newest complete one; provisional boards are not used
+    complete_board: Board | None  # the newest one; provisional boards are not used
     market: MarketView
     has_complete_board: bool  # a complete board was made after the first fill of this process
     mode: ModeState  # of the service, as reported in responses
@@ -198,7 +198,7 @@ class DecisionContext:
         return self.market.resolve(text)
 
     def card(self, symbol: str) -> Card | None:
-        return None if self.board is None else self.board.card(symbol)
+        return None if self.complete_board is None else self.complete_board.card(symbol)
 
     def score(self, symbol: str) -> float | None:
         card = self.card(symbol)
@@ -211,14 +211,14 @@ class DecisionContext:
     @property
     def is_board_fresh(self) -> bool:
         limit = self.configuration.max_age_intervals * self.configuration.intervals.scoring_s
-        board = self.board
+        board = self.complete_board
         return board is not None and board.is_within(timedelta(seconds=limit), self.at)
 
     @property
     def data_status(self) -> DataStatus:
         """Status of market data, lowered to that of the scores."""
         own = self.market.status()
-        if self.board is None or self.is_board_fresh:
+        if self.complete_board is None or self.is_board_fresh:
             return own
         return worst((own, DataStatus.STALE))
 
@@ -422,7 +422,7 @@ class DecisionContext:
 
     def require_board(self) -> Board:
         """Board within its age limit; raises UnavailableError."""
-        if self.board is None:
+        if self.complete_board is None:
             raise UnavailableError(
                 Code.NO_BOARD_YET,
                 "There is no complete board yet: scores are provisional while data is loaded.",
@@ -434,11 +434,11 @@ class DecisionContext:
             raise _stale("These scores are older than the first fill; new ones are on their way.")
         if (refusal := self.mode.refusal) is not None:
             raise refusal
-        return self.board
+        return self.complete_board
 
     def has_board_in_force(self) -> bool:
         """True if a complete board is within its age limit."""
-        return self.board is not None and self.is_board_fresh and self.has_complete_board
+        return self.complete_board is not None and self.is_board_fresh and self.has_complete_board
 
     def require_fresh(self, symbol: str) -> None:
         """Raises UnavailableError(market_data_stale)."""

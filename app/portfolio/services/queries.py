@@ -103,7 +103,9 @@ class PortfolioQueries:
             average_performance=mean_known([one.figures.performance for one in view.members]),
             average_drawdown=mean_known([one.figures.max_drawdown for one in view.members]),
             average_volatility=mean_known([one.figures.volatility for one in view.members]),
-            updated_at=None if context.board is None else context.board.calculated_at,
+            updated_at=None
+            if context.complete_board is None
+            else context.complete_board.calculated_at,
             facts=view.facts,
         )
 

@@ -83,7 +83,7 @@ def find_replacement_candidates(
     least = to_millionths(context.configuration.entry_score)
     cards = tuple(
         card
-        for card in (() if context.board is None else context.board.cards)
+        for card in (() if context.complete_board is None else context.complete_board.cards)
         if card.status is CardStatus.SCORED
         and card.symbol not in members
         and card.composite is not None

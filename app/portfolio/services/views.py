@@ -34,7 +34,7 @@ def portfolio_key(state: PortfolioState, context: DecisionContext) -> tuple[obje
     market = context.market
     return (
         state.revision,
-        context.board,
+        context.complete_board,
         market.panel(Interval.DAY),
         market.panel(Interval.HOUR),
         context.controls,
@@ -71,7 +71,7 @@ def _portfolio_parts(state: PortfolioState, context: DecisionContext) -> tuple[o
         state.set_at,
         state.configuration,
         context.leaving,
-        context.board,
+        context.complete_board,
         context.market.panel(Interval.DAY),
     )
 
@@ -336,7 +336,7 @@ def _member_view(
 ) -> MemberView:
     order = weakest(portfolio, context)
     verdict = check_tradeability(member.symbol, portfolio, context)
-    known = context.board is not None and context.score(member.symbol) is not None
+    known = context.complete_board is not None and context.score(member.symbol) is not None
     return MemberView(
         member=member,
         marked_u=marked_u[member.symbol],
@@ -348,7 +348,9 @@ def _member_view(
         not_tradeable_reason=None if verdict.trade else verdict.reason,
         figures=context.since_inclusion(member),
         realized=realized.get(member.symbol_id),
-        validated_at=context.board.calculated_at if known and context.board else None,
+        validated_at=context.complete_board.calculated_at
+        if known and context.complete_board
+        else None,
         version=portfolio.version,
         facts=describe_data(context),
     )
