@@ -187,8 +187,8 @@ class KeyRing:
     async def load(self) -> None:
         """Reads keys, users and sessions if their revision has changed.
 
-        Raises PepperMissingError if keys are active and no pepper of any of them is known, and
-        UnavailableError.
+        Raises PepperMissingError if keys are active and no pepper of any of them is known, at the
+        first load only, and UnavailableError.
         """
         async with self._loading:
             # Before the read: a commit meanwhile is then read again.
@@ -219,7 +219,8 @@ class KeyRing:
             for key in active
             if key.pepper_id in peppers
         }
-        if active and not entries:
+        # Later, an error here would leave revoked keys valid.
+        if active and not entries and self._revision is None:
             raise pepper_missing("The stored keys were hashed under another pepper")
         self._ended = {
             key.prefix: _KeyEntry(key, peppers[key.pepper_id], key.principal())

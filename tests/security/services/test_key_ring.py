@@ -213,6 +213,24 @@ async def test_stored_keys_without_their_pepper_are_a_clear_error(database: Data
 
 
 @ON_SQLITE
+async def test_S07_a_key_under_an_unknown_pepper_never_blocks_the_revocation_of_others(
+    database: Database,
+) -> None:
+    await KeyDesk(database).issue("unused", Role.ADMIN)
+    used = await KeyDesk(database, peppers=(OTHER_PEPPER, PEPPER)).issued("used", Role.ADMIN)
+    desk = KeyDesk(database, peppers=(OTHER_PEPPER,))
+    await desk.ring.load()
+    assert desk.ring.identify(used.token, LOOPBACK) is not None
+    await desk.service.revoke(used.key.id, SYSTEM)
+    assert desk.ring.identify(used.token, LOOPBACK) is None
+    assert desk.ring.explain(used.token, LOOPBACK) == ("revoked", "key:used")
+    renewed = await desk.issue("renewed", Role.ADMIN)
+    assert desk.ring.identify(renewed, LOOPBACK) is not None, "later changes are read, too"
+    with pytest.raises(PepperMissingError):
+        await KeyDesk(database, peppers=(PEPPER + OTHER_PEPPER,)).ring.load()
+
+
+@ON_SQLITE
 async def test_the_first_key_writes_pepper_and_local_key_for_their_owner_only(
     database: Database, tmp_path: Path
 ) -> None:
