@@ -212,7 +212,7 @@ def compose(
         notifications=notifications,
         keys=keys,
         users=users,
-        sessions=SessionService(users, runtime.monotonic),
+        sessions=SessionService(users, runtime.monotonic, audit=security_audit),
         security_audit=security_audit,
         audit_log=AuditLog(database),
         jobs=job_service,

@@ -16,7 +16,7 @@ from app.foundation.http.responses import answer, json_bytes
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Out, UtcTime
 from app.foundation.principals import Principal, PrincipalKind
-from app.security.api.authentication import is_local_caller
+from app.security.api.authentication import FAILED, is_local_caller
 from app.security.api.client_address import client_of_request
 from app.security.api.cookies import is_encrypted, remove_session_cookie, set_session_cookie
 from app.security.services.sessions import LiveSession, SessionService
@@ -103,6 +103,7 @@ async def log_in(request: Request, sessions: Provided[SessionService], body: Log
         password = "" if body.password is None else body.password.get_secret_value()
         issued = await sessions.log_in(body.name or "", password, client.counted, replaced)
     if issued is None:
+        request.scope["state"][FAILED] = True  # counted as a failed authentication already
         raise RequestError(Code.UNAUTHENTICATED, "Name, password or key is wrong.")
     session = issued.session
     live = LiveSession(session, issued.principal, session.last_used_at)

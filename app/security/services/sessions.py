@@ -11,16 +11,17 @@ import structlog
 from app.foundation.errors import Code, ConflictError, NotFoundError, RateLimitedError
 from app.foundation.idempotency import Command
 from app.foundation.ports import Monotonic
-from app.foundation.principals import Principal, PrincipalKind, Role
+from app.foundation.principals import ANONYMOUS, Principal, PrincipalKind, Role
 from app.foundation.sql.database import UnitOfWork
 from app.security.domain.addresses import ClientAddress, site_of
 from app.security.domain.events import SessionChange, SessionChanged
 from app.security.domain.failures import FailureCounter
 from app.security.domain.keys import KeyState
 from app.security.domain.people import Session, SessionPolicy, User
+from app.security.services.audit import SecurityAudit
 from app.security.services.key_ring import POLL_S, KeyRing
 from app.security.services.session_ring import hash_session
-from app.security.services.users import UserService
+from app.security.services.users import UserService, record_session
 from app.security.storage.keys import ApiKeyRepository
 from app.security.storage.people import SessionRepository, UserRepository
 
@@ -66,6 +67,7 @@ class SessionService:
     monotonic: Monotonic
     by_site: FailureCounter = field(default_factory=_attempts)
     by_name: FailureCounter = field(default_factory=_attempts)
+    audit: SecurityAudit | None = None
 
     @property
     def ring(self) -> KeyRing:
@@ -87,8 +89,9 @@ class SessionService:
         user = await self._named(name)
         password_hash = None if user is None else user.password_hash
         is_right = await self.users.passwords.verify(password_hash, password)
+        actor = ANONYMOUS.actor if user is None else user.principal("").actor
         if user is None or not is_right or not user.is_active:
-            self._note_refusal(peer)
+            self._note_refusal(peer, actor)
             return None
         renewed = None
         if self.users.passwords.is_outdated(user.password_hash):
@@ -105,9 +108,9 @@ class SessionService:
                 await users.rehash(account.id, account.password_hash, renewed)
             return stored.principal(session_id)
 
-        issued = await self._start(user.id, None, owner, replaced)
+        issued = await self._start(user.id, None, owner, replaced, peer)
         if issued is None:
-            self._note_refusal(peer)
+            self._note_refusal(peer, actor)
         return issued
 
     async def exchange(
@@ -129,7 +132,7 @@ class SessionService:
             is_active = stored.state(self.users.clock()) is KeyState.ACTIVE
             return replace(caller, session_id=session_id) if is_active else None
 
-        issued = await self._start(None, key_id, owner, replaced)
+        issued = await self._start(None, key_id, owner, replaced, client.counted)
         if issued is None:
             self._note_refusal(client.counted)
         return issued
@@ -178,7 +181,7 @@ class SessionService:
         user = await self._named(caller.name)
         stored = None if user is None else user.password_hash
         if not await self.users.passwords.verify(stored, current):
-            self._note_refusal(peer)
+            self._note_refusal(peer, caller.actor)
             return None
         return await self.users.set_password(caller.credential_id, wanted, command)
 
@@ -191,22 +194,33 @@ class SessionService:
         blocked = [counter.blocked_s(key, now_s) for counter, key in counted]
         waits_s = [wait_s for wait_s in blocked if wait_s is not None]
         if waits_s:
+            self._note_failure(peer, ANONYMOUS.actor)
             raise RateLimitedError(
                 Code.RATE_LIMITED, "Too many log-ins were tried.", retry_after_s=max(waits_s)
             )
         for counter, key in counted:
             counter.add(key, now_s)
 
-    def _note_refusal(self, peer: str | None) -> None:
-        # Without the name: people type passwords into the wrong field.
+    def _note_refusal(self, peer: str | None, actor: str = ANONYMOUS.actor) -> None:
+        # Without the name: people type passwords into the wrong field. An actor is a known user.
         _log.warning("login_failed", address=site_of(peer))
+        self._note_failure(peer, actor)
+
+    def _note_failure(self, peer: str | None, actor: str) -> None:
+        if self.audit is not None:
+            self.audit.note_failure(actor, site_of(peer) or None, "log_in")
 
     async def _named(self, name: str) -> User | None:
         async with self.users.database.read() as unit:
             return await unit.get(UserRepository).named(name)
 
     async def _start(
-        self, user_id: str | None, key_id: str | None, owner: Owner, replaced: str | None
+        self,
+        user_id: str | None,
+        key_id: str | None,
+        owner: Owner,
+        replaced: str | None,
+        peer: str | None,
     ) -> IssuedSession | None:
         """Stores a session with a new text; None if its owner has lost the right meanwhile."""
         keys = self.users.keys
@@ -240,8 +254,10 @@ class SessionService:
             ended = surplus if replaced is None else [replaced, *surplus]
             await self._delete(unit, [(one, principal.actor) for one in ended], principal.actor)
             await sessions.add(session)
-            self._publish(unit, session.id, principal.actor, SessionChange.STARTED, principal.actor)
             await users.renew_revision(self.users.new_id())
+            actor = principal.actor
+            started = SessionChanged(session.id, actor, SessionChange.STARTED, actor, now)
+            await record_session(unit, started, site_of(peer) or None)
             return principal
 
         principal = await self.users.database.run(change)
@@ -255,14 +271,9 @@ class SessionService:
     async def _delete(self, unit: UnitOfWork, ended: Sequence[tuple[str, str]], actor: str) -> None:
         for session_id, owner in ended:
             if await unit.get(SessionRepository).delete([session_id]):
-                self._publish(unit, session_id, owner, SessionChange.ENDED, actor)
-
-    def _publish(
-        self, unit: UnitOfWork, session_id: str, owner: str, change: SessionChange, actor: str
-    ) -> None:
-        unit.publish_after_commit(
-            SessionChanged(session_id, owner, change, actor, self.users.clock())
-        )
+                now = self.users.clock()
+                change = SessionChanged(session_id, owner, SessionChange.ENDED, actor, now)
+                await record_session(unit, change, None)
 
 
 def _may_see(caller: Principal, owner: Principal) -> bool:

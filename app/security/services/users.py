@@ -7,12 +7,14 @@ from app.foundation.idempotency import Command, CommandResult, IdempotentExecuto
 from app.foundation.ports import Clock, NewId
 from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database, UnitOfWork
+from app.security.domain.audit import SecurityDraft, SecurityEventKind
 from app.security.domain.events import SessionChange, SessionChanged, UserChange, UserChanged
 from app.security.domain.keys import KeyState, order_scopes
 from app.security.domain.people import User, normalize_password, password_fault
 from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService
 from app.security.services.passwords import PasswordHashing
+from app.security.storage.audit import SecurityEventRepository
 from app.security.storage.keys import ApiKeyRepository
 from app.security.storage.people import SessionRepository, UserRepository
 
@@ -109,7 +111,7 @@ class UserService:
             has_local_key = await self.keys.add_local_if_first(unit, local, command)
             await users.add(user)
             await users.renew_revision(self.new_id())
-            self._publish(unit, user, UserChange.CREATED, command)
+            await self._record(unit, user, UserChange.CREATED, command)
             return AddedUser(user, has_local_key)
 
         added = await self.database.run(change)
@@ -145,7 +147,7 @@ class UserService:
             if not edited.is_active:
                 await self._end_sessions(unit, user, command)
             for one in _changes(user, edited):
-                self._publish(unit, edited, one, command)
+                await self._record(unit, edited, one, command)
             await users.renew_revision(self.new_id())
             return edited
 
@@ -174,7 +176,7 @@ class UserService:
             await users.put(user)
             await self._end_sessions(unit, user, command)
             await users.renew_revision(self.new_id())
-            self._publish(unit, user, UserChange.PASSWORD_CHANGED, command)
+            await self._record(unit, user, UserChange.PASSWORD_CHANGED, command)
             return user
 
         user = await self.database.run(change)
@@ -201,23 +203,48 @@ class UserService:
 
     async def _end_sessions(self, unit: UnitOfWork, user: User, command: Command) -> None:
         for session_id in await unit.get(SessionRepository).delete_of_user(user.id):
-            unit.publish_after_commit(
-                SessionChanged(
-                    session_id,
-                    user.principal(session_id).actor,
-                    SessionChange.ENDED,
-                    command.actor,
-                    self.clock(),
-                )
+            owner = user.principal(session_id).actor
+            ended = SessionChanged(
+                session_id, owner, SessionChange.ENDED, command.actor, self.clock()
             )
+            await record_session(unit, ended, None)
 
-    def _publish(self, unit: UnitOfWork, user: User, change: UserChange, command: Command) -> None:
-        scopes = tuple(order_scopes(user.scopes))
+    async def _record(
+        self, unit: UnitOfWork, user: User, change: UserChange, command: Command
+    ) -> None:
+        """Publishes the change and adds it to the chain of security events, in its transaction."""
+        scopes, now = tuple(order_scopes(user.scopes)), self.clock()
+        role = user.role.value
         unit.publish_after_commit(
-            UserChanged(
-                user.id, user.name, change, user.role.value, scopes, command.actor, self.clock()
+            UserChanged(user.id, user.name, change, role, scopes, command.actor, now)
+        )
+        await unit.get(SecurityEventRepository).append(
+            SecurityDraft(
+                SecurityEventKind.USER_CHANGED,
+                command.actor,
+                now,
+                code=change.value,
+                subject=user.name,
+                payload={"user_id": user.id, "role": role, "scopes": list(scopes)},
+                request_id=command.request_id,
             )
         )
+
+
+async def record_session(unit: UnitOfWork, changed: SessionChanged, address: str | None) -> None:
+    """Publishes the start or end of a session and adds it to the chain of security events."""
+    unit.publish_after_commit(changed)
+    is_start = changed.change is SessionChange.STARTED
+    await unit.get(SecurityEventRepository).append(
+        SecurityDraft(
+            SecurityEventKind.LOGGED_IN if is_start else SecurityEventKind.LOGGED_OUT,
+            changed.actor,
+            changed.occurred_at,
+            address,
+            subject=changed.owner,
+            payload={"session_id": changed.session_id},
+        )
+    )
 
 
 def require_good_password(password: str, name: str) -> None:

@@ -148,6 +148,59 @@ def test_every_change_of_an_operator_is_in_the_audit_log_once(tmp_path: Path) ->
     assert CHANNEL["secret"] not in text
 
 
+def test_people_are_audited_and_guessed_passwords_raise_an_alert(tmp_path: Path) -> None:
+    file, password = tmp_path / FILE, "correct horse battery staple"
+    with serving(tmp_path, contracts=16) as url, requests.Session() as session:
+        service = Caller(url, session)
+        people = f"{PREFIX}/users"
+        ana = {"name": "ana", "role": "admin", "password": password}
+        user = service.done("POST", people, json=ana)
+        body = {"name": "ana", "password": password}
+        started = service.ask("POST", f"{PREFIX}/sessions", json=body)
+        assert started.status_code == 201, started.text
+        own = {"Cookie": "; ".join(f"{one.name}={one.value}" for one in session.cookies)}
+        session.cookies.clear()
+        own |= {"Sec-Fetch-Site": "same-origin", "X-Requested-With": "tests"}
+        bob = {"name": "bob", "role": "viewer", "password": password + "!"}
+        bobs = service.done("POST", people, json=bob, headers=own)
+        edited = {"is_active": False}
+        path = f"{people}/{bobs['id']}"
+        assert service.ask("PATCH", path, json=edited, headers=own).status_code == 200
+        gone = service.ask("DELETE", f"{PREFIX}/sessions/current", headers=own)
+        assert gone.status_code == 204, gone.text
+        began = time.monotonic()
+        names = ["ana"] * 5 + ["nobody"] * 8
+        wrong = [{"name": name, "password": "guessed"} for name in names]
+        sent = [service.ask("POST", f"{PREFIX}/sessions", json=one).status_code for one in wrong]
+        assert sent[:9] == [401] * 9
+        assert sent[-1] == 429
+        query = "SELECT subject FROM alerts WHERE rule = 'authentication_burst'"
+        while not rows(file, query):
+            assert time.monotonic() - began < WITHIN_S
+            time.sleep(0.1)
+    query = "SELECT kind, principal, code, subject, address FROM security_events ORDER BY seq"
+    found = rows(file, query)
+    people_only = [one for one in found if one[0] in {"user_changed", "logged_in", "logged_out"}]
+    assert people_only == [
+        ("user_changed", "local", "created", "ana", None),
+        ("logged_in", "user:ana", None, "user:ana", "127.0.0.1"),
+        ("user_changed", "user:ana", "created", "bob", None),
+        ("user_changed", "user:ana", "disabled", "bob", None),
+        ("logged_out", "user:ana", None, "user:ana", None),
+    ]
+    assert ("key_created", "local", None, "local-cli", None) in found
+    failed = [(one[1], one[2], one[4]) for one in found if one[0] == "authentication_failed"]
+    assert set(failed) == {
+        ("user:ana", "log_in", "127.0.0.1"),
+        ("anonymous", "log_in", "127.0.0.1"),
+    }
+    assert {one[2] for one in found if one[0] == "refused"} == {"rate_limited"}
+    text = repr(rows(file, "SELECT * FROM security_events"))
+    assert password not in text
+    assert "guessed" not in text
+    assert user["id"] in text
+
+
 def test_a_service_does_not_start_on_a_broken_chain_of_security_events(tmp_path: Path) -> None:
     with serving(tmp_path, contracts=16):
         pass

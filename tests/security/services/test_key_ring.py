@@ -82,6 +82,41 @@ async def test_S07_a_change_holds_in_every_process_within_a_second(
 
 
 @ON_SQLITE
+async def test_keys_that_nothing_changes_are_not_read_again(
+    database: Database, database_url: str, make_database: MakeDatabase
+) -> None:
+    statements: list[str] = []
+    observed = make_database(
+        database_url,
+        **PATIENT,
+        slow_statement_s=0.0,
+        on_slow=lambda one: statements.append(one.sql),
+    )
+    await observed.open(is_exclusive=False)
+    try:
+        await _assert_read_only_after_changes(KeyDesk(database), KeyDesk(observed), statements)
+    finally:
+        await observed.close()
+
+
+async def _assert_read_only_after_changes(
+    ours: KeyDesk, theirs: KeyDesk, statements: list[str]
+) -> None:
+    issued = await ours.issued("engine", Role.TRADER)
+    await theirs.ring.load()
+    assert statements
+    statements.clear()
+    for _ in range(10):
+        await theirs.ring.load()
+    assert statements == []
+    assert theirs.ring.identify(issued.token, LOOPBACK) is not None
+    await ours.service.revoke(issued.key.id, SYSTEM)
+    await theirs.ring.load()
+    assert statements
+    assert theirs.ring.identify(issued.token, LOOPBACK) is None
+
+
+@ON_SQLITE
 async def test_S07_a_watch_ends_once_when_its_credential_does(database: Database) -> None:
     desk, ended = KeyDesk(database), list[str]()
     local = desk.ring.watch(_principal(desk, None), lambda: ended.append("local"))
