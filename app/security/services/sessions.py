@@ -226,6 +226,7 @@ class SessionService:
         keys = self.users.keys
         pepper, now = keys.peppers.newest(), self.users.clock()
         token = keys.entropy(_TOKEN_BYTES).hex()
+        former = self._owner_of(replaced)  # may be another caller, in the same browser
         session = Session(
             id=self.users.new_id(),
             hash=hash_session(pepper, token),
@@ -251,8 +252,10 @@ class SessionService:
             ]
             own.sort(key=lambda one: (one.last_used_at, one.created_at, one.id))
             surplus = [one.id for one in own[: max(0, len(own) + 1 - MAX_SESSIONS)]]
-            ended = surplus if replaced is None else [replaced, *surplus]
-            await self._delete(unit, [(one, principal.actor) for one in ended], principal.actor)
+            ended = [(one, principal.actor) for one in surplus]
+            if replaced is not None:
+                ended.append((replaced, former or principal.actor))
+            await self._delete(unit, ended, principal.actor)
             await sessions.add(session)
             await users.renew_revision(self.users.new_id())
             actor = principal.actor
@@ -267,6 +270,12 @@ class SessionService:
         if self.users.database.commits is None:  # the next request may reach another process
             await asyncio.sleep(_SPREAD_S)
         return IssuedSession(session, principal, token)
+
+    def _owner_of(self, session_id: str | None) -> str | None:
+        """Actor of a live session; None for any other one."""
+        session = None if session_id is None else self.ring.people.by_id(session_id)
+        principal = None if session is None else self.ring.session_principal(session)
+        return None if principal is None else principal.actor
 
     async def _delete(self, unit: UnitOfWork, ended: Sequence[tuple[str, str]], actor: str) -> None:
         for session_id, owner in ended:

@@ -19,6 +19,7 @@ from app.security.domain.people import SessionPolicy
 from app.security.services.passwords import PasswordHashing
 from app.security.services.sessions import IssuedSession
 from app.security.services.users import UserEdit
+from app.security.storage.audit import SecurityEventRepository
 from app.security.storage.people import SessionRepository
 from app.settings import SecurityVariables
 from tests.conftest import PATIENT, MakeDatabase
@@ -289,3 +290,22 @@ async def test_log_ins_and_ends_are_events(database: Database) -> None:
     ]
     assert {one.topic.value for one in stored} == {"security"}
     assert issued.token not in repr(stored) + repr(issued)
+
+
+@ON_SQLITE
+async def test_a_log_in_of_another_user_ends_the_session_in_the_name_of_its_owner(
+    database: Database,
+) -> None:
+    desk = KeyDesk(database)
+    await desk.person("ana", Role.ADMIN)
+    await desk.person("bob", Role.VIEWER)
+    first = await desk.log_in("ana")
+    second = await desk.sessions.log_in("bob", PASSWORD, PEER, first.session.id)
+    assert second is not None
+    assert not holds(desk, first)
+    async with database.read() as unit:
+        events = await unit.get(SecurityEventRepository).page(None, 2)
+    assert {(one.kind, one.principal, one.subject) for one in events} == {
+        ("logged_out", "user:bob", "user:ana"),
+        ("logged_in", "user:bob", "user:bob"),
+    }
