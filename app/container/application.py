@@ -159,6 +159,7 @@ def create_api(
     )
     api.state.cursors = Cursors(cursor_secret)
     api.state.expensive = ExpensiveRequests()
+    api.state.checks = ExpensiveRequests(running=8, waiting=0)
     api.state.stream_slots = StreamSlots(streams_per_principal)
     api.state.metrics = metrics
     errors.install(api)

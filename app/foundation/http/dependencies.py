@@ -232,7 +232,18 @@ async def limit_expensive(request: Request) -> AsyncIterator[None]:
         expensive.release()
 
 
+async def limit_checks(request: Request) -> AsyncIterator[None]:
+    """Holds one slot of the application's checks, which share their runs; none waits for one."""
+    checks: ExpensiveRequests = request.app.state.checks
+    await checks.acquire()
+    try:
+        yield
+    finally:
+        checks.release()
+
+
 # "function": the slot is released before the response is sent, so a slow client holds none.
+CHECK: Final = [Depends(limit_checks, scope="function")]
 EXPENSIVE: Final = [Depends(limit_expensive, scope="function")]
 RequestIdDep = Annotated[str, Depends(get_request_id)]
 CursorsDep = Annotated[Cursors, Depends(get_cursors)]

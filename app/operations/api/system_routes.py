@@ -11,7 +11,7 @@ from app.foundation.errors import Code, UnavailableError
 from app.foundation.health import Mode
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
 from app.foundation.http.dependencies import (
-    EXPENSIVE,
+    CHECK,
     USE_CASES,
     Provided,
     UnversionedDep,
@@ -67,10 +67,13 @@ class IntegrityOut(Out):
         )
 
 
-@integrity_router.get("/integrity", summary="Invariants of the portfolio", dependencies=EXPENSIVE)
+@integrity_router.get("/integrity", summary="Invariants of the portfolio", dependencies=CHECK)
 @requires(Role.VIEWER)
 async def integrity(checks: Provided[IntegrityService]) -> IntegrityOut:
-    """Check size, ranks, sums, bounds, scores, the hash chain, and that events give the state."""
+    """Check size, ranks, sums, bounds, scores, the hash chain, and that events give the state.
+
+    Requests during a check share the next one.
+    """
     return IntegrityOut.from_integrity(await checks.check())
 
 

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from app.foundation.concurrency import SingleFlight
 from app.foundation.hash_chain import StoredEvent, find_chain_faults
 from app.foundation.sql.database import Database, UnitOfWork
 from app.performance.domain.equity_checks import equity_faults, total_faults
@@ -51,9 +52,17 @@ class IntegrityService:
 
     database: Database
     contexts: DecisionContextFactory
+    # A check of long chains takes most of a minute: one at a time.
+    _flight: SingleFlight[Integrity] = field(default_factory=SingleFlight, init=False)
 
     async def check(self) -> Integrity:
-        """Checks the invariants, the chain, and that the history folds to the state."""
+        """Checks the invariants, the chain, and that the history folds to the state.
+
+        Callers that arrive during a check share the next one.
+        """
+        return await self._flight(self._check)
+
+    async def _check(self) -> Integrity:
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
             events = await unit.get(HistoryRepository).all()

@@ -92,7 +92,6 @@ async def test_E03_a_caller_that_leaves_gives_its_place_free() -> None:
     [
         "correlation",
         "analytics",
-        "integrity",
         "portfolio_metrics",
         "report",
         "replacement_ledger",

@@ -5,7 +5,7 @@ import json
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
 from app.operations.api import configuration_routes as configuration
 from app.operations.api.system_routes import integrity_router
+from app.operations.services.integrity import IntegrityService
 from app.performance.api import metrics_routes as portfolio_metrics
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import portfolio_routes as portfolio
@@ -67,6 +68,41 @@ async def post(
         json={} if body is None else body,
         headers={name.replace("_", "-"): value for name, value in headers.items()},
     )
+
+
+@dataclass
+class Gated:
+    """Decision contexts that wait for a gate."""
+
+    factory: Any
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    runs: int = 0
+
+    async def of(self, unit: Any) -> Any:
+        self.runs += 1
+        await self.gate.wait()
+        return await self.factory.of(unit)
+
+
+async def test_E03_slow_integrity_checks_are_shared_and_block_no_other_expensive_request(
+    desk: Desk,
+) -> None:
+    await desk.open()
+    gated = Gated(desk.integrity.contexts)
+    desk.integrity = IntegrityService(desk.database, cast("Any", gated))
+    routers = [*(one.router for one in MODULES), integrity_router]
+    async with serve(routers, {"my_symbols": desk}) as client, asyncio.TaskGroup() as group:
+        path = f"{PREFIX}/portfolio/integrity"
+        calls = [group.create_task(client.get(path)) for _ in range(12)]
+        async with asyncio.timeout(30):
+            while sum(one.done() for one in calls) < 4 or not gated.runs:
+                await asyncio.sleep(0.01)
+            await get(client, "/portfolio/analytics")
+        gated.gate.set()
+    answers = [one.result() for one in calls]
+    assert sorted(one.status_code for one in answers) == [200] * 8 + [503] * 4
+    assert {one.json()["code"] for one in answers if one.status_code == 503} == {"overloaded"}
+    assert gated.runs == 2, "the first one, and one for those that came during it"
 
 
 async def test_a_portfolio_from_nothing_to_ten(desk: Desk, client: httpx2.AsyncClient) -> None:
