@@ -12,6 +12,7 @@ from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database
 from app.security.domain.people import SessionPolicy, User
+from app.security.services.audit import SecurityAudit
 from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService, IssuedKey, KeyDraft
 from app.security.services.passwords import PasswordHashing
@@ -51,7 +52,8 @@ class KeyDesk:
             self.local_file,
         )  # fmt: skip
         self.users = UserService(self.service, PasswordHashing(QUICK))
-        self.sessions = SessionService(self.users, lambda: self.seconds)
+        self.audit = SecurityAudit(self.database, self.clock, lambda: self.seconds)
+        self.sessions = SessionService(self.users, lambda: self.seconds, self.audit)
 
     async def person(self, name: str, role: Role, *scopes: Scope, password: str = PASSWORD) -> User:
         """A new user."""

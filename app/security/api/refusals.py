@@ -1,4 +1,4 @@
-"""Counts every request that is refused with 401, 403 or 429 for the chain of security events."""
+"""Counts refused requests for the chain of security events: 401, 403, 429, and four eyes."""
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -6,13 +6,16 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.foundation.errors import Code
 from app.foundation.http.origin_guard import FOREIGN_PAGE
 from app.foundation.http.permissions import AUDIT, AccessAudit, principal_of
 from app.security.api.authentication import FAILED
 from app.security.api.client_address import CLIENT_ADDRESS
 from app.security.domain.addresses import ClientAddress, site_of
 
+_CONFLICT: Final = 409
 _CODES: Final = {401: "unauthenticated", 403: "forbidden", 429: "rate_limited"}
+NOTED: Final = "failure_noted"  # in the state of a request whose use case has counted it
 _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
 
 
@@ -20,7 +23,7 @@ _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.star
 class RefusalAuditMiddleware:
     """Outside of all guards, so that their refusals count too.
 
-    A 401 for an invalid credential is counted as a failed authentication already.
+    An invalid credential and a failed log-in are counted as failed authentications already.
     """
 
     app: ASGIApp
@@ -33,7 +36,7 @@ class RefusalAuditMiddleware:
         def watched(message: Message) -> Awaitable[None]:
             # Not a coroutine itself: it runs for every part of every answer.
             status = _status(message)
-            if status in _CODES:
+            if status in _CODES or (status == _CONFLICT and _needs_four_eyes(scope)):
                 _note(scope, status)
             return send(message)
 
@@ -48,12 +51,16 @@ def _status(message: Message) -> int:
     return 403 if is_foreign else 0
 
 
+def _needs_four_eyes(scope: Scope) -> bool:
+    return bool(scope.get("state", {}).get("problem_code") == Code.FOUR_EYES.value)
+
+
 def _note(scope: Scope, status: int) -> None:
     state = scope.get("state", {})
     audit: AccessAudit | None = state.get(AUDIT)
-    if audit is None or (status == 401 and state.get(FAILED)):
+    if audit is None or state.get(NOTED) or (status == 401 and state.get(FAILED)):
         return
     client: ClientAddress | None = state.get(CLIENT_ADDRESS)
-    code = state.get("problem_code") or _CODES[status]
+    code = state.get("problem_code") or _CODES.get(status)
     site = site_of(None if client is None else client.counted)
     audit.note_refusal(principal_of(scope).actor, site or None, code)

@@ -11,16 +11,19 @@ import structlog
 from app.foundation.errors import Code, ConflictError, NotFoundError, RateLimitedError
 from app.foundation.idempotency import Command
 from app.foundation.ports import Monotonic
-from app.foundation.principals import Principal, PrincipalKind, Role
+from app.foundation.principals import ANONYMOUS, Principal, PrincipalKind, Role
 from app.foundation.sql.database import UnitOfWork
 from app.security.domain.addresses import ClientAddress, site_of
+from app.security.domain.audit import SecurityDraft, SecurityEventKind
 from app.security.domain.events import SessionChange, SessionChanged
 from app.security.domain.failures import FailureCounter
 from app.security.domain.keys import KeyState
 from app.security.domain.people import Session, SessionPolicy, User
+from app.security.services.audit import SecurityAudit
 from app.security.services.key_ring import POLL_S, KeyRing
 from app.security.services.session_ring import hash_session
 from app.security.services.users import UserService
+from app.security.storage.audit import SecurityEventRepository
 from app.security.storage.keys import ApiKeyRepository
 from app.security.storage.people import SessionRepository, UserRepository
 
@@ -34,6 +37,24 @@ _log = structlog.get_logger("security")
 
 # The caller that a new session authenticates, as it is in the transaction; None: no longer.
 Owner = Callable[[UnitOfWork, str], Awaitable[Principal | None]]
+
+
+# Codes of failed log-ins; an invalid key has those of KeyRing.explain.
+_UNKNOWN_USER: Final = "unknown_user"
+_WRONG_PASSWORD: Final = "wrong_password"  # noqa: S105  # a code, not a password
+_DISABLED: Final = "disabled"
+_WITHDRAWN: Final = "withdrawn"  # the user or key has changed during the log-in
+_BLOCKED: Final = "blocked"  # beyond MAX_ATTEMPTS: nothing was verified
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Origin of a log-in: kind of credential, peer, the session of its browser, and request."""
+
+    credential: str
+    peer: str | None
+    replaced: str | None
+    request_id: str | None
 
 
 def _attempts() -> FailureCounter:
@@ -64,6 +85,7 @@ class SessionService:
 
     users: UserService
     monotonic: Monotonic
+    audit: SecurityAudit
     by_site: FailureCounter = field(default_factory=_attempts)
     by_name: FailureCounter = field(default_factory=_attempts)
 
@@ -76,7 +98,12 @@ class SessionService:
         return self.ring.people.policy
 
     async def log_in(
-        self, name: str, password: str, peer: str | None, replaced: str | None
+        self,
+        name: str,
+        password: str,
+        peer: str | None,
+        replaced: str | None,
+        request_id: str | None = None,
     ) -> IssuedSession | None:
         """Starts a session of a user, in place of the session `replaced`.
 
@@ -87,8 +114,12 @@ class SessionService:
         user = await self._named(name)
         password_hash = None if user is None else user.password_hash
         is_right = await self.users.passwords.verify(password_hash, password)
-        if user is None or not is_right or not user.is_active:
-            self._note_refusal(peer)
+        if user is None:
+            self._note_failure(peer, _UNKNOWN_USER, ANONYMOUS.actor)
+            return None
+        actor = user.principal("").actor
+        if not is_right or not user.is_active:
+            self._note_failure(peer, _DISABLED if is_right else _WRONG_PASSWORD, actor)
             return None
         renewed = None
         if self.users.passwords.is_outdated(user.password_hash):
@@ -105,13 +136,18 @@ class SessionService:
                 await users.rehash(account.id, account.password_hash, renewed)
             return stored.principal(session_id)
 
-        issued = await self._start(user.id, None, owner, replaced)
+        origin = _Origin("password", peer, replaced, request_id)
+        issued = await self._start(user.id, None, owner, origin)
         if issued is None:
-            self._note_refusal(peer)
+            self._note_failure(peer, _WITHDRAWN, actor)
         return issued
 
     async def exchange(
-        self, key: str, client: ClientAddress, replaced: str | None
+        self,
+        key: str,
+        client: ClientAddress,
+        replaced: str | None,
+        request_id: str | None = None,
     ) -> IssuedSession | None:
         """Starts a session with the rights of an API key, which ends with the key at the latest.
 
@@ -120,7 +156,7 @@ class SessionService:
         self._admit(client.counted, None)
         principal = self.ring.identify(key, client.proven)
         if principal is None or principal.credential_id is None:
-            self._note_refusal(client.counted)
+            self._note_failure(client.counted, *self.ring.explain(key, client.proven))
             return None
         key_id, caller = principal.credential_id, principal
 
@@ -129,9 +165,10 @@ class SessionService:
             is_active = stored.state(self.users.clock()) is KeyState.ACTIVE
             return replace(caller, session_id=session_id) if is_active else None
 
-        issued = await self._start(None, key_id, owner, replaced)
+        origin = _Origin("key", client.counted, replaced, request_id)
+        issued = await self._start(None, key_id, owner, origin)
         if issued is None:
-            self._note_refusal(client.counted)
+            self._note_failure(client.counted, _WITHDRAWN, caller.actor)
         return issued
 
     async def list(self, caller: Principal) -> tuple[LiveSession, ...]:
@@ -145,7 +182,13 @@ class SessionService:
             if principal is not None and _may_see(caller, principal)
         )
 
-    async def end(self, session_id: str, caller: Principal) -> None:
+    async def end(
+        self,
+        session_id: str,
+        caller: Principal,
+        peer: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
         """Ends a session within a second in every process; its open streams are closed.
 
         Raises NotFoundError, also for the session of another caller unless an administrator asks.
@@ -158,8 +201,22 @@ class SessionService:
         async def change(unit: UnitOfWork) -> None:
             users = unit.get(UserRepository)
             await users.lock()
-            await self._delete(unit, [(session_id, found.principal.actor)], caller.actor)
+            owner = found.principal.actor
+            ended = await self._delete(unit, [(session_id, owner)], caller.actor)
             await users.renew_revision(self.users.new_id())
+            if ended:
+                is_own = session_id == caller.session_id
+                await unit.get(SecurityEventRepository).append(
+                    SecurityDraft(
+                        SecurityEventKind.LOGGED_OUT if is_own else SecurityEventKind.SESSION_ENDED,
+                        caller.actor,
+                        self.users.clock(),
+                        site_of(peer) or None,
+                        subject=owner,
+                        payload={"session_id": session_id},
+                        request_id=request_id,
+                    )
+                )
 
         await self.users.database.run(change)
         await self.ring.load()
@@ -178,7 +235,7 @@ class SessionService:
         user = await self._named(caller.name)
         stored = None if user is None else user.password_hash
         if not await self.users.passwords.verify(stored, current):
-            self._note_refusal(peer)
+            self._note_failure(peer, _WRONG_PASSWORD, caller.actor)
             return None
         return await self.users.set_password(caller.credential_id, wanted, command)
 
@@ -191,27 +248,29 @@ class SessionService:
         blocked = [counter.blocked_s(key, now_s) for counter, key in counted]
         waits_s = [wait_s for wait_s in blocked if wait_s is not None]
         if waits_s:
+            self.audit.note_failure(ANONYMOUS.actor, site_of(peer) or None, _BLOCKED)
             raise RateLimitedError(
                 Code.RATE_LIMITED, "Too many log-ins were tried.", retry_after_s=max(waits_s)
             )
         for counter, key in counted:
             counter.add(key, now_s)
 
-    def _note_refusal(self, peer: str | None) -> None:
-        # Without the name: people type passwords into the wrong field.
+    def _note_failure(self, peer: str | None, code: str, actor: str) -> None:
+        # Without a name that no user has: people type passwords into the wrong field.
         _log.warning("login_failed", address=site_of(peer))
+        self.audit.note_failure(actor, site_of(peer) or None, code)
 
     async def _named(self, name: str) -> User | None:
         async with self.users.database.read() as unit:
             return await unit.get(UserRepository).named(name)
 
     async def _start(
-        self, user_id: str | None, key_id: str | None, owner: Owner, replaced: str | None
+        self, user_id: str | None, key_id: str | None, owner: Owner, origin: _Origin
     ) -> IssuedSession | None:
         """Stores a session with a new text; None if its owner has lost the right meanwhile."""
         keys = self.users.keys
         pepper, now = keys.peppers.newest(), self.users.clock()
-        token = keys.entropy(_TOKEN_BYTES).hex()
+        token, replaced = keys.entropy(_TOKEN_BYTES).hex(), origin.replaced
         session = Session(
             id=self.users.new_id(),
             hash=hash_session(pepper, token),
@@ -238,10 +297,22 @@ class SessionService:
             own.sort(key=lambda one: (one.last_used_at, one.created_at, one.id))
             surplus = [one.id for one in own[: max(0, len(own) + 1 - MAX_SESSIONS)]]
             ended = surplus if replaced is None else [replaced, *surplus]
-            await self._delete(unit, [(one, principal.actor) for one in ended], principal.actor)
+            actor = principal.actor
+            number = await self._delete(unit, [(one, actor) for one in ended], actor)
             await sessions.add(session)
-            self._publish(unit, session.id, principal.actor, SessionChange.STARTED, principal.actor)
+            self._publish(unit, session.id, actor, SessionChange.STARTED, actor)
             await users.renew_revision(self.users.new_id())
+            await unit.get(SecurityEventRepository).append(
+                SecurityDraft(
+                    SecurityEventKind.LOGGED_IN,
+                    actor,
+                    now,
+                    site_of(origin.peer) or None,
+                    origin.credential,
+                    payload={"session_id": session.id, "ended_sessions": number},
+                    request_id=origin.request_id,
+                )
+            )
             return principal
 
         principal = await self.users.database.run(change)
@@ -252,10 +323,14 @@ class SessionService:
             await asyncio.sleep(_SPREAD_S)
         return IssuedSession(session, principal, token)
 
-    async def _delete(self, unit: UnitOfWork, ended: Sequence[tuple[str, str]], actor: str) -> None:
+    async def _delete(self, unit: UnitOfWork, ended: Sequence[tuple[str, str]], actor: str) -> int:
+        """Ends those sessions that exist; returns their number."""
+        number = 0
         for session_id, owner in ended:
             if await unit.get(SessionRepository).delete([session_id]):
                 self._publish(unit, session_id, owner, SessionChange.ENDED, actor)
+                number += 1
+        return number
 
     def _publish(
         self, unit: UnitOfWork, session_id: str, owner: str, change: SessionChange, actor: str

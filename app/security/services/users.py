@@ -7,12 +7,14 @@ from app.foundation.idempotency import Command, CommandResult, IdempotentExecuto
 from app.foundation.ports import Clock, NewId
 from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database, UnitOfWork
+from app.security.domain.audit import SecurityDraft, SecurityEventKind
 from app.security.domain.events import SessionChange, SessionChanged, UserChange, UserChanged
 from app.security.domain.keys import KeyState, order_scopes
 from app.security.domain.people import User, normalize_password, password_fault
 from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService
 from app.security.services.passwords import PasswordHashing
+from app.security.storage.audit import SecurityEventRepository
 from app.security.storage.keys import ApiKeyRepository
 from app.security.storage.people import SessionRepository, UserRepository
 
@@ -109,7 +111,7 @@ class UserService:
             has_local_key = await self.keys.add_local_if_first(unit, local, command)
             await users.add(user)
             await users.renew_revision(self.new_id())
-            self._publish(unit, user, UserChange.CREATED, command)
+            await self._record(unit, user, UserChange.CREATED, command)
             return AddedUser(user, has_local_key)
 
         added = await self.database.run(change)
@@ -142,11 +144,11 @@ class UserService:
             if _is_admin(user) and not _is_admin(edited):
                 await self._require_other_admin(unit, user)
             await users.put(edited)
-            if not edited.is_active:
-                await self._end_sessions(unit, user, command)
-            for one in _changes(user, edited):
-                self._publish(unit, edited, one, command)
+            ended = 0 if edited.is_active else await self._end_sessions(unit, user, command)
             await users.renew_revision(self.new_id())
+            for one in _changes(user, edited):
+                number = ended if one is UserChange.DISABLED else 0
+                await self._record(unit, edited, one, command, number)
             return edited
 
         outcome = await self.idempotency.run(command, change, render)
@@ -172,9 +174,9 @@ class UserService:
                 password_changed_at=self.clock(),
             )
             await users.put(user)
-            await self._end_sessions(unit, user, command)
+            ended = await self._end_sessions(unit, user, command)
             await users.renew_revision(self.new_id())
-            self._publish(unit, user, UserChange.PASSWORD_CHANGED, command)
+            await self._record(unit, user, UserChange.PASSWORD_CHANGED, command, ended)
             return user
 
         user = await self.database.run(change)
@@ -199,8 +201,10 @@ class UserService:
                 "This is the last active administrator, and no admin key exists: add one first.",
             )
 
-    async def _end_sessions(self, unit: UnitOfWork, user: User, command: Command) -> None:
-        for session_id in await unit.get(SessionRepository).delete_of_user(user.id):
+    async def _end_sessions(self, unit: UnitOfWork, user: User, command: Command) -> int:
+        """Ends all sessions of a user; returns their number."""
+        ended = await unit.get(SessionRepository).delete_of_user(user.id)
+        for session_id in ended:
             unit.publish_after_commit(
                 SessionChanged(
                     session_id,
@@ -210,12 +214,35 @@ class UserService:
                     self.clock(),
                 )
             )
+        return len(ended)
 
-    def _publish(self, unit: UnitOfWork, user: User, change: UserChange, command: Command) -> None:
-        scopes = tuple(order_scopes(user.scopes))
+    async def _record(
+        self,
+        unit: UnitOfWork,
+        user: User,
+        change: UserChange,
+        command: Command,
+        ended_sessions: int = 0,
+    ) -> None:
+        """Publishes the change and adds it to the chain of security events, in its transaction."""
+        scopes, now = tuple(order_scopes(user.scopes)), self.clock()
         unit.publish_after_commit(
-            UserChanged(
-                user.id, user.name, change, user.role.value, scopes, command.actor, self.clock()
+            UserChanged(user.id, user.name, change, user.role.value, scopes, command.actor, now)
+        )
+        await unit.get(SecurityEventRepository).append(
+            SecurityDraft(
+                SecurityEventKind.USER_CHANGED,
+                command.actor,
+                now,
+                code=change.value,
+                subject=user.name,
+                payload={
+                    "user_id": user.id,
+                    "role": user.role.value,
+                    "scopes": list(scopes),
+                    "ended_sessions": ended_sessions,
+                },
+                request_id=command.request_id,
             )
         )
 
