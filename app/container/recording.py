@@ -56,7 +56,12 @@ from app.research.domain.recording import (
     Schedule,
     SessionStep,
 )
-from app.research.services.recording import LiveSession, RecordedSession, ReplaySession, Session
+from app.research.services.recording import (
+    LiveRecordingSteps,
+    RecordedSession,
+    RecordingSteps,
+    ReplaySession,
+)
 from app.scoring.domain.board import Board
 from app.settings import DatabaseVariables, KucoinVariables, Settings
 from app.workers.activities import activities
@@ -183,7 +188,7 @@ async def record(
                     recorder.record_configuration(as_document(present), present.version)
                     in_force.present, schedule.intervals = present, present.intervals
 
-            steps = LiveSession(
+            steps = LiveRecordingSteps(
                 schedule,
                 recorder,
                 stream,
@@ -291,7 +296,7 @@ async def _run(
     stream: ReplayedStream,
     clock: RecordingClock,
     in_force: CurrentSettings,
-    steps: Session,
+    steps: RecordingSteps,
     options: _RunOptions,
     runtime: RuntimeValues,
 ) -> None:

@@ -14,6 +14,7 @@ from app.market.domain.events import ModeChanged
 from app.operations.domain.event_codec import encode_event
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
 from app.scoring.domain.events import ScoresUpdated
+from app.security.domain.events import AuthenticationBurst
 from app.workers.reactions import alert_reactions
 
 T0 = datetime(2026, 3, 4, 5, tzinfo=UTC)
@@ -115,6 +116,7 @@ async def test_decisions_and_settings_of_another_process_take_effect() -> None:
         ConfigurationChanged(newer, T0 + timedelta(seconds=2)),
         ScoresUpdated("run", T0, 1, 1, 0.1, T0 + timedelta(seconds=3)),
         PlanCreated("run", 1, 1, T0 + timedelta(seconds=4)),
+        AuthenticationBurst("10.0.0.1", 11, T0 + timedelta(seconds=5)),
     )
     for seq, event in enumerate(events, 1):
         for draft in encode_event(event):
@@ -126,6 +128,6 @@ async def test_decisions_and_settings_of_another_process_take_effect() -> None:
         for _ in range(10):
             await asyncio.sleep(0)
     assert in_force() == newer
-    assert looks == [3], "a plan is no decision"
+    assert looks == [4], "a plan is no decision, a burst needs an alert"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -26,7 +26,7 @@ from app.scoring.services.service import Scoring
 _log = structlog.get_logger("tape")
 
 
-class Session(Protocol):
+class RecordingSteps(Protocol):
     """Source of steps; it receives their results."""
 
     async def next(self) -> SessionStep:
@@ -92,7 +92,7 @@ async def ignore_board(board: Board | None) -> None:
 
 
 @dataclass(slots=True)
-class LiveSession:
+class LiveRecordingSteps:
     """Live session that ends `duration_s` seconds after its first fill.
 
     `wait` returns after the given seconds or earlier. `apply_settings` loads changed business
@@ -172,7 +172,7 @@ class RecordedSession:
     data: MarketData
     scoring: Scoring
     stream: BufferedMarketStream
-    session: Session
+    session: RecordingSteps
     on_board: Callable[[BoardFingerprint], None]
     on_error: Callable[[SessionStep, str], None]  # step and error code
     decide: Callable[[Board | None], Awaitable[None]] = ignore_board

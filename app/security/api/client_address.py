@@ -44,11 +44,11 @@ class ClientAddressMiddleware:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        peer = peer_of(scope)
+        peer, state = peer_of(scope), scope.setdefault("state", {})
         client = ClientAddress(peer, peer)
         if self.trusted_proxies and peer and networks_contain(self.trusted_proxies, peer):
             client = self._read_proxy(scope, peer)
-        scope.setdefault("state", {})[CLIENT_ADDRESS] = client
+        state[CLIENT_ADDRESS] = client
         if self.allowed and not self._admits(scope, client):
             _log.warning("address_refused", address=client.counted)
             await _refuse(scope, receive, send)

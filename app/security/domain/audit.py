@@ -128,7 +128,7 @@ class SecurityAnchor:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What equal refusals have in common."""
+    """Refusals are equal, and counted together, if these values are."""
 
     kind: SecurityEventKind
     principal: str

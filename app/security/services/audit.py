@@ -84,7 +84,7 @@ class SecurityAudit:
         self._count(SecurityEventKind.REFUSED, principal, address, code)
 
     def note_failure(self, principal: str, address: str | None, code: str) -> None:
-        """Counts an invalid credential; `principal` is anonymous where it names nobody."""
+        """Counts an invalid credential; `principal` is anonymous if it names no known caller."""
         self._count(SecurityEventKind.AUTHENTICATION_FAILED, principal, address, code)
         found = self.detector.add(address or UNKNOWN_ADDRESS, self.monotonic(), self.burst_limit())
         if found is not None:

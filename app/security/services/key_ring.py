@@ -13,7 +13,7 @@ import structlog
 from app.foundation.errors import ServiceError
 from app.foundation.ports import Clock, NewId
 from app.foundation.principals import ANONYMOUS, Principal, PrincipalKind
-from app.foundation.sql.database import Database
+from app.foundation.sql.database import Database, UnitOfWork
 from app.security.domain.keys import ApiKey, KeyState, Pepper, prefix_of
 from app.security.domain.people import Session
 from app.security.services.peppers import PepperStore, pepper_missing
@@ -66,6 +66,7 @@ class KeyRing:
     _by_id: dict[str, _KeyEntry] = field(default_factory=dict, init=False)
     _ended: dict[str, _KeyEntry] = field(default_factory=dict, init=False)  # by prefix
     _revision: str | None = field(default=None, init=False)
+    _mark: object = field(default=None, init=False)  # of the database as it was read last
     _has_keys: bool = field(default=False, init=False)
     _watches: set[_Watch] = field(default_factory=set, init=False)
     _used: dict[str, datetime] = field(default_factory=dict, init=False)  # to be stored, by id
@@ -186,18 +187,27 @@ class KeyRing:
     async def load(self) -> None:
         """Reads keys, users and sessions if their revision has changed.
 
-        Raises PepperMissingError if keys are active and no pepper of any of them is known, and
-        UnavailableError.
+        Raises PepperMissingError if keys are active and no pepper of any of them is known, at the
+        first load only, and UnavailableError.
         """
-        async with self._loading, self.database.read() as unit:
-            await self.people.load(unit)
-            repository = unit.get(ApiKeyRepository)
-            # Before the keys: a change between the two reads is then read again.
-            revision = await repository.revision()
-            if revision is None or revision == self._revision:
-                return
-            self._take_over(await repository.all())
-            self._revision = revision
+        async with self._loading:
+            # Before the read: a commit meanwhile is then read again.
+            mark = await self.database.change_mark()
+            if mark is not None and mark == self._mark:
+                return  # where it is known, no other process serves sessions and stores their use
+            async with self.database.read() as unit:
+                await self._read(unit)
+            self._mark = mark
+
+    async def _read(self, unit: UnitOfWork) -> None:
+        await self.people.load(unit)
+        repository = unit.get(ApiKeyRepository)
+        # Before the keys: a change between the two reads is then read again.
+        revision = await repository.revision()
+        if revision is None or revision == self._revision:
+            return
+        self._take_over(await repository.all())
+        self._revision = revision
 
     def _take_over(self, keys: tuple[ApiKey, ...]) -> None:
         peppers = {pepper.id: pepper for pepper in self.peppers.known()}
@@ -209,7 +219,8 @@ class KeyRing:
             for key in active
             if key.pepper_id in peppers
         }
-        if active and not entries:
+        # Later, an error here would leave revoked keys valid.
+        if active and not entries and self._revision is None:
             raise pepper_missing("The stored keys were hashed under another pepper")
         self._ended = {
             key.prefix: _KeyEntry(key, peppers[key.pepper_id], key.principal())

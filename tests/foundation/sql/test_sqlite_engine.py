@@ -10,6 +10,7 @@ from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.engines import DatabaseOptions
 from app.foundation.sql.key_value import KeyValueRepository
 from app.operations.domain.event_codec import encode_event
+from tests.conftest import PATIENT, MakeDatabase
 
 ROWS = 1_000
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -61,6 +62,60 @@ async def test_a_reading_transaction_refuses_to_write(database: Database) -> Non
     with pytest.raises(UnavailableError, match="read-only"):
         async with database.read() as unit:
             await unit.get(KeyValueRepository).put("a", 1)
+
+
+async def test_the_change_mark_tells_commits_of_any_process_alone(
+    database: Database, database_url: str, make_database: MakeDatabase
+) -> None:
+    other = make_database(database_url, **PATIENT)  # as the command line opens it
+    await other.open(is_exclusive=False)
+
+    async def put(into: Database, value: int) -> None:
+        async with into.write() as unit:
+            await unit.get(KeyValueRepository).put("a", value)
+
+    async def put_and_fail(unit: UnitOfWork) -> None:
+        await unit.get(KeyValueRepository).put("a", -1)
+        raise ZeroDivisionError
+
+    mark = await database.change_mark()
+    if database.dialect != "sqlite":
+        assert mark is None, "unknown: the poller reads"
+        await other.close()
+        return
+    for value, writer in enumerate((database, other, database, other)):
+        assert mark is not None
+        async with database.read() as unit:
+            await unit.get(KeyValueRepository).get("a")
+        await database.ping()
+        with pytest.raises(ZeroDivisionError):
+            await database.run(put_and_fail)
+        assert await database.change_mark() == mark, "reads and rollbacks change nothing"
+        await put(writer, value)
+        await database.ping()  # on the same connection: it hides no change
+        changed = await database.change_mark()
+        assert changed != mark
+        mark = changed
+    await other.close()
+    with pytest.raises(UnavailableError):
+        await other.change_mark()
+
+
+@ON_SQLITE
+async def test_the_change_mark_of_another_connection_or_file_is_another_one(
+    database: Database, database_url: str
+) -> None:
+    before = await database.change_mark()
+    _put_back_a_copy(Path(database_url.partition(":///")[2]))
+    after = await database.change_mark()
+    assert None not in {before, after}
+    assert after != before
+
+
+def _put_back_a_copy(path: Path) -> None:
+    copy = path.with_name("copy.sqlite3")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
 
 
 async def test_a_file_that_is_no_database_is_reported_each_time(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from app.research.domain.recording import (
     Schedule,
     SessionStep,
 )
-from app.research.services.recording import LiveSession
+from app.research.services.recording import LiveRecordingSteps
 from tests.support.recording_fixtures import Act, StreamStudio, Studio, alone, replayed
 
 pytestmark = pytest.mark.xdist_group("tape")  # one recording for all of them
@@ -281,7 +281,7 @@ class Notes:
 
 async def test_before_it_waits_all_is_safe_and_what_was_told_comes_before_each_step() -> None:
     notes = Notes()
-    steps = LiveSession(
+    steps = LiveRecordingSteps(
         Schedule(IntervalSettings()), notes, notes, notes.monotonic, notes.wait, duration_s=20.0
     )  # fmt: skip
     assert await steps.next() is SessionStep.FILL

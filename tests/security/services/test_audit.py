@@ -27,7 +27,7 @@ from tests.alerts.services.test_channel_vault import keyed
 from tests.alerts.services.test_notifications import Office
 from tests.support.action_fixtures import eight_members, told
 from tests.support.api_keys import SYSTEM, KeyDesk
-from tests.support.trading_desk import NOW, SYMBOLS
+from tests.support.trading_desk import NOW, SYMBOLS, Desk
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
@@ -378,3 +378,19 @@ async def test_a_declined_proposal_and_a_delivery_sent_again_are_events(
         ("channel_changed", "tested", channel),
         ("channel_changed", "redriven", str(dead.id)),
     ]
+
+
+@ON_SQLITE
+async def test_the_check_of_the_running_service_finds_a_broken_chain(
+    audit: SecurityAudit, database: Database
+) -> None:
+    desk = await Desk(database).filled(2)
+    await audit.record(SecurityEventKind.LOGGED_IN, "user:ana")
+    checks = {one.name: one.detail for one in (await desk.integrity.check()).invariants}
+    assert checks["security_chain"] is None
+    await execute(database, "DROP TRIGGER security_events_no_update")
+    await execute(database, "UPDATE security_events SET principal = 'user:bob'")
+    found = await desk.integrity.check()
+    checks = {one.name: one.detail for one in found.invariants}
+    assert (found.ok, checks["security_chain"]) == (False, "event 1 was altered")
+    assert checks["hash_chain"] is None

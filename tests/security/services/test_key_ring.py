@@ -80,6 +80,41 @@ async def test_S07_a_change_holds_in_every_process_within_a_second(
 
 
 @ON_SQLITE
+async def test_keys_that_nothing_changes_are_not_read_again(
+    database: Database, database_url: str, make_database: MakeDatabase
+) -> None:
+    statements: list[str] = []
+    observed = make_database(
+        database_url,
+        **PATIENT,
+        slow_statement_s=0.0,
+        on_slow=lambda one: statements.append(one.sql),
+    )
+    await observed.open(is_exclusive=False)
+    try:
+        await _assert_read_only_after_changes(KeyDesk(database), KeyDesk(observed), statements)
+    finally:
+        await observed.close()
+
+
+async def _assert_read_only_after_changes(
+    ours: KeyDesk, theirs: KeyDesk, statements: list[str]
+) -> None:
+    issued = await ours.issued("engine", Role.TRADER)
+    await theirs.ring.load()
+    assert statements
+    statements.clear()
+    for _ in range(10):
+        await theirs.ring.load()
+    assert statements == []
+    assert theirs.ring.identify(issued.token, LOOPBACK) is not None
+    await ours.service.revoke(issued.key.id, SYSTEM)
+    await theirs.ring.load()
+    assert statements
+    assert theirs.ring.identify(issued.token, LOOPBACK) is None
+
+
+@ON_SQLITE
 async def test_S07_a_watch_ends_once_when_its_credential_does(database: Database) -> None:
     desk, ended = KeyDesk(database), list[str]()
     local = desk.ring.watch(_principal(desk, None), lambda: ended.append("local"))
@@ -175,6 +210,24 @@ async def test_stored_keys_without_their_pepper_are_a_clear_error(database: Data
         assert not desk.ring.is_open, "an unknown pepper never opens the service"
     with pytest.raises(PepperMissingError):
         await KeyDesk(database, peppers=()).issue("other", Role.ADMIN)
+
+
+@ON_SQLITE
+async def test_S07_a_key_under_an_unknown_pepper_never_blocks_the_revocation_of_others(
+    database: Database,
+) -> None:
+    await KeyDesk(database).issue("unused", Role.ADMIN)
+    used = await KeyDesk(database, peppers=(OTHER_PEPPER, PEPPER)).issued("used", Role.ADMIN)
+    desk = KeyDesk(database, peppers=(OTHER_PEPPER,))
+    await desk.ring.load()
+    assert desk.ring.identify(used.token, LOOPBACK) is not None
+    await desk.service.revoke(used.key.id, SYSTEM)
+    assert desk.ring.identify(used.token, LOOPBACK) is None
+    assert desk.ring.explain(used.token, LOOPBACK) == ("revoked", "key:used")
+    renewed = await desk.issue("renewed", Role.ADMIN)
+    assert desk.ring.identify(renewed, LOOPBACK) is not None, "later changes are read, too"
+    with pytest.raises(PepperMissingError):
+        await KeyDesk(database, peppers=(PEPPER + OTHER_PEPPER,)).ring.load()
 
 
 @ON_SQLITE

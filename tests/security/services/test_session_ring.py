@@ -134,10 +134,14 @@ async def test_a_use_that_could_not_be_stored_is_tried_again(
     def away(*_: Any, **__: Any) -> Any:
         raise UnavailableError(Code.DATABASE_UNAVAILABLE, "away")
 
+    async def unknown(_: Database) -> None:
+        """Change mark of a database that is away."""
+
     with monkeypatch.context() as patched:
         patched.setattr(Database, "write", away)
         await desk.ring.people.store_uses()
         patched.setattr(Database, "read", away)
+        patched.setattr(Database, "change_mark", unknown)
         with pytest.raises(UnavailableError):
             await desk.ring.load()
         assert holds(desk, issued), "sessions stay as they were read last"
