@@ -49,9 +49,9 @@ _BLOCKED: Final = "blocked"  # beyond MAX_ATTEMPTS: nothing was verified
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Origin of a log-in: kind of credential, peer, the session of its browser, and request."""
+    """Origin of a log-in: its method, peer, the session of its browser, and request."""
 
-    credential: str
+    method: str  # password or key
     peer: str | None
     replaced: str | None
     request_id: str | None
@@ -308,7 +308,7 @@ class SessionService:
                     actor,
                     now,
                     site_of(origin.peer) or None,
-                    origin.credential,
+                    origin.method,
                     payload={"session_id": session.id, "ended_sessions": number},
                     request_id=origin.request_id,
                 )
