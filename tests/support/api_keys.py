@@ -20,6 +20,7 @@ from app.security.services.peppers import PepperStore
 from app.security.services.session_ring import SessionRing
 from app.security.services.sessions import IssuedSession, SessionService
 from app.security.services.users import UserDraft, UserService
+from app.security.storage.audit import SecurityEventRepository
 from tests.support.trading_desk import NOW
 
 PEPPER = "a pepper of the tests, 0123456789abcdef"
@@ -66,6 +67,14 @@ class KeyDesk:
         issued = await self.sessions.log_in(name, password, "127.0.0.1", None)
         assert issued is not None
         return issued
+
+    async def failures(self) -> list[tuple[str, str | None, int]]:
+        """Principal, code and count of failed authentications, in the order of these."""
+        await self.audit.store_counts()
+        async with self.database.read() as unit:
+            events = unit.get(SecurityEventRepository)
+            found = await events.page(None, 100, kind="authentication_failed")
+        return sorted((one.principal, one.code, one.count) for one in found)
 
     def clock(self) -> datetime:
         return self.now

@@ -226,6 +226,8 @@ async def test_a_log_in_that_a_change_overtakes_is_refused(
         with monkeypatch.context() as patched:
             patched.setattr(PasswordHashing, "verify", overtaken)
             assert await desk.sessions.log_in("ana", password, PEER, None) is None
+    found = await desk.failures()
+    assert [(one[0], one[1]) for one in found] == [("user:ana", "withdrawn")]
     assert await desk.sessions.list((await desk.log_in("boss")).principal) != ()
 
 
