@@ -386,11 +386,12 @@ async def record_start(settings: Settings, service: MySymbolsServiceV2) -> None:
 
 
 async def open_keys(settings: Settings, ring: KeyRing) -> None:
-    """Reads the keys. Raises UnsafeStartError for an unsafe address.
+    """Reads the keys. Raises UnsafeStartError for an unsafe address or a weak pepper.
 
     Without a key and a user only callers on this machine are let in: no other address may be bound.
     """
     await ring.load()
+    ring.peppers.known()
     if ring.is_open and not is_loopback(settings.http.host):
         raise UnsafeStartError(
             Code.UNAUTHENTICATED,

@@ -19,6 +19,7 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.operations.api import stream_routes as routes
 from app.operations.services.event_stream import EventStream
+from app.security.services.audit import SecurityAudit
 from app.security.services.keys import ApiKeyService
 from tests.support.harness import PREFIX, make_api
 from tests.support.trading_desk import NOW, Desk
@@ -56,6 +57,7 @@ class StreamDesk(Desk):
 
     metrics_registry: Metrics = field(default_factory=Metrics)
     keys: ApiKeyService | None = None
+    security_audit: SecurityAudit | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -178,7 +180,11 @@ class SseClient:
 
 @asynccontextmanager
 async def served(
-    database: Database, *, keys: ApiKeyService | None = None, **options: Any
+    database: Database,
+    *,
+    keys: ApiKeyService | None = None,
+    audit: SecurityAudit | None = None,
+    **options: Any,
 ) -> AsyncIterator[Served]:
     """The stream of a filled desk on a real socket, following the database.
 
@@ -186,6 +192,7 @@ async def served(
     """
     desk = StreamDesk(database)
     desk.keys = keys
+    desk.security_audit = audit
     await desk.open()
     await desk.stream.open()
     api = make_api({"my_symbols": desk}, routers=[routes.router], **options.pop("api", {}))

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -34,6 +34,7 @@ _REPLAYED: Final = REPLAYED.lower().encode()
 _HAS_LENGTH, _HAS_CHUNKS = 1, 2
 _REMEMBERED_PATHS: Final = 256
 UNMATCHED: Final = "unmatched"
+_DENIAL: Final = "websocket.http.response"  # extension of servers that can refuse with a response
 
 _log = structlog.get_logger(component="api")
 
@@ -66,12 +67,16 @@ class RequestMiddleware:
         self.metrics.http_requests_in_flight.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         head = _Head.of(scope["headers"])
         request_id = head.request_id or self.new_id()
         state = scope.setdefault("state", {})
+        if scope["type"] == "websocket":
+            state["request_id"] = request_id
+            await self.app(scope, receive, _Handshake(send, scope))
+            return
         state["request_id"] = request_id
         is_head = scope["method"] == "HEAD"
         if scope.get("scheme") == "https":
@@ -195,6 +200,39 @@ class _Answer:
             return {"type": "http.disconnect"} if self._is_over else await receive()
 
         return gone_when_over
+
+
+class _Handshake:
+    """Sends a WebSocket's messages; the refusal of its handshake gets the common headers."""
+
+    def __init__(self, send: Send, scope: Scope) -> None:
+        self._send = send
+        self._state: Mapping[str, Any] = scope["state"]
+        self._is_encrypted = scope.get("scheme") == "wss"
+        self._can_respond = _DENIAL in scope.get("extensions", {})
+        self._is_open = False  # or refused with a response
+
+    async def __call__(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "websocket.http.response.start":
+            self._is_open = True
+            message = {**message, "headers": self._complete(message.get("headers", ()))}
+        elif kind == "websocket.accept":
+            self._is_open = True
+        elif kind == "websocket.close" and not self._is_open and self._can_respond:
+            # As the server answers it, which adds no header.
+            headers = self._complete([(b"content-length", b"0")])
+            start = {"type": "websocket.http.response.start", "status": 403, "headers": headers}
+            await self._send(start)
+            message = {"type": "websocket.http.response.body", "body": b""}
+        await self._send(message)
+
+    def _complete(self, given: Iterable[Header]) -> list[Header]:
+        more = tuple(self._state.get(MORE_HEADERS, ()))
+        if self._is_encrypted and TRANSPORT_SECURITY not in more:
+            more = (*more, TRANSPORT_SECURITY)
+        request_id = (b"x-request-id", self._state["request_id"].encode("ascii", "replace"))
+        return [*CompleteHeaders.of(given, None), request_id, *more]
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ from app.foundation.principals import (
 AUTHENTICATOR: Final = "authenticator"  # key of the Authenticator in the state of the lifespan
 AUDIT: Final = "audit"  # key of the AccessAudit in the state of the lifespan
 PRINCIPAL: Final = "principal"  # in the state of a request
+NOTE_REFUSAL: Final = "note_refusal"  # in the state of a WebSocket: function of a code
 BLOCKED_S: Final = "blocked_s"  # in the state: too many failures, seconds until the next attempt
 WRONG_PRINCIPAL: Final = 4401  # close code of a WebSocket whose credential is no longer valid
 CHECKS_PERMISSION: Final = "checks_permission"  # attribute of routes that do
@@ -199,6 +200,13 @@ def check_permission(scope: AsgiScope, permission: Permission | None) -> None:
             retry_after_s=blocked_s,
         )
     raise RequestError(Code.UNAUTHENTICATED, _UNAUTHENTICATED)
+
+
+def note_refusal(scope: AsgiScope, code: Code) -> None:
+    """Counts a command that was refused within an open WebSocket, as a refused request."""
+    note: Callable[[str], None] | None = scope["state"].get(NOTE_REFUSAL)
+    if note is not None:
+        note(code.value)
 
 
 def watch_principal(scope: AsgiScope, on_end: Callable[[], None]) -> AbstractContextManager[None]:

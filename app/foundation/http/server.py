@@ -270,6 +270,15 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self._read_timer = self._write_timer = None
 
 
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """WebSocket whose refusal with a response is a complete handshake, not an error in the log."""
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True
+
+
 def _send_without_delay(transport: asyncio.BaseTransport) -> None:
     # asyncio sets it only for sockets that name their protocol. Without it a response in two writes
     # waits up to 40 ms for the client's acknowledgement of the first.
@@ -439,7 +448,7 @@ def server_config(
         host=host,
         port=port,
         http=type("BoundHttpProtocol", (StrictHttpProtocol,), bound),
-        ws=WebSocketsSansIOProtocol,
+        ws=WebSocketProtocol,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         lifespan="on",

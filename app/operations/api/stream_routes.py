@@ -23,6 +23,7 @@ from app.foundation.http.errors import RequestError, invalid, problems
 from app.foundation.http.permissions import (
     WRONG_PRINCIPAL,
     PrincipalDep,
+    note_refusal,
     requires,
     watch_principal,
 )
@@ -235,6 +236,8 @@ class SocketSession:
         return notice("subscribed", reader.position, topics=topic_names(reader))
 
     def _refuse(self, error: ServiceError, **more: Any) -> None:
+        if error.code is Code.FORBIDDEN:
+            note_refusal(self.socket.scope, error.code)
         self.reader.note(notice("error", code=error.code.value, detail=error.detail, **more))
 
     def _is_flood(self) -> bool:

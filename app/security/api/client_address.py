@@ -22,7 +22,14 @@ CLIENT_ADDRESS: Final = "client_address"  # in the state of a request: its Clien
 _FORWARDED_FOR: Final = b"x-forwarded-for"
 _FORWARDED_PROTO: Final = b"x-forwarded-proto"
 _FORWARDED_PREFIX: Final = b"x-forwarded"
-_FORWARDING: Final = frozenset({b"forwarded", b"x-real-ip", b"via", b"x-client-ip"})
+_FORWARDING: Final = frozenset(
+    {
+        *(b"forwarded", b"x-real-ip", b"via", b"x-client-ip", b"true-client-ip", b"x-forward-for"),
+        *(b"cf-connecting-ip", b"cf-ray", b"fastly-client-ip", b"fly-client-ip", b"cdn-loop"),
+        *(b"x-cluster-client-ip", b"x-original-forwarded-for", b"x-envoy-external-address"),
+        *(b"x-azure-clientip", b"x-appengine-user-ip", b"x-amzn-trace-id", b"x-original-host"),
+    }
+)
 _SECURE: Final = {"http": "https", "ws": "wss"}
 _log = structlog.get_logger("security")
 

@@ -8,14 +8,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.foundation.errors import Code
 from app.foundation.http.origin_guard import FOREIGN_PAGE
-from app.foundation.http.permissions import AUDIT, AccessAudit, principal_of
+from app.foundation.http.permissions import AUDIT, NOTE_REFUSAL, AccessAudit, principal_of
 from app.security.api.authentication import FAILED
 from app.security.api.client_address import CLIENT_ADDRESS
+from app.security.api.rate_limiting import TOO_MANY
 from app.security.domain.addresses import ClientAddress, site_of
 
 _CONFLICT: Final = 409
 _CODES: Final = {401: "unauthenticated", 403: "forbidden", 429: "rate_limited"}
 NOTED: Final = "failure_noted"  # in the state of a request whose use case has counted it
+_CLOSES: Final = {FOREIGN_PAGE: 403, TOO_MANY: 429}
 _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
 
 
@@ -40,15 +42,16 @@ class RefusalAuditMiddleware:
                 _note(scope, status)
             return send(message)
 
+        if scope["type"] == "websocket":
+            scope.setdefault("state", {})[NOTE_REFUSAL] = lambda code: _count(scope, code)
         await self.app(scope, receive, watched)
 
 
 def _status(message: Message) -> int:
-    """Status of an answer; a WebSocket closed before its handshake is a 403; 0 for other parts."""
+    """Status of an answer, and what the close of a WebSocket stands for; 0 for other parts."""
     if message["type"] in _STARTS:
         return int(message["status"])
-    is_foreign = message["type"] == "websocket.close" and message.get("code") == FOREIGN_PAGE
-    return 403 if is_foreign else 0
+    return _CLOSES.get(message.get("code"), 0) if message["type"] == "websocket.close" else 0
 
 
 def _needs_four_eyes(scope: Scope) -> bool:
@@ -57,10 +60,15 @@ def _needs_four_eyes(scope: Scope) -> bool:
 
 def _note(scope: Scope, status: int) -> None:
     state = scope.get("state", {})
+    if not (state.get(NOTED) or (status == 401 and state.get(FAILED))):
+        _count(scope, state.get("problem_code") or _CODES.get(status))
+
+
+def _count(scope: Scope, code: str | None) -> None:
+    state = scope.get("state", {})
     audit: AccessAudit | None = state.get(AUDIT)
-    if audit is None or state.get(NOTED) or (status == 401 and state.get(FAILED)):
+    if audit is None:
         return
     client: ClientAddress | None = state.get(CLIENT_ADDRESS)
-    code = state.get("problem_code") or _CODES.get(status)
     site = site_of(None if client is None else client.counted)
     audit.note_refusal(principal_of(scope).actor, site or None, code)

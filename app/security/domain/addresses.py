@@ -77,7 +77,8 @@ def client_of(
 
     `forwarded_for` has the values of X-Forwarded-For in their order. It is read from the right:
     addresses of trusted proxies are skipped, and the next one is the client. If all of them are
-    trusted, it is the leftmost. An entry that is not an address leaves the client unknown.
+    trusted, it is the leftmost. An entry that is not an address leaves the client unknown, and so
+    does a loopback address that a proxy on another machine names: it is not of this machine.
     """
     client: str | None = None
     for text in reversed([part.strip() for value in forwarded_for for part in value.split(",")]):
@@ -86,7 +87,11 @@ def client_of(
             return ClientAddress(peer, None)
         if not networks_contain(trusted, client):
             break
-    return ClientAddress(peer, peer) if client is None else ClientAddress(client, client)
+    if client is None:
+        return ClientAddress(peer, peer)
+    if is_loopback(client) and not is_loopback(peer):
+        return ClientAddress(peer, None)
+    return ClientAddress(client, client)
 
 
 def _parse_hop(text: str) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from app.foundation.errors import Code, OperatorActionError
-from app.security.domain.keys import Pepper
+from app.security.domain.keys import Pepper, pepper_fault
 from app.security.services.secret_files import create_secret, read_secret
 
 _BYTES: Final = 32
@@ -47,9 +47,12 @@ class PepperStore:
         self._peppers = tuple(map(Pepper.from_text, self.texts))
 
     def known(self) -> tuple[Pepper, ...]:
-        """Peppers that exist; none is created."""
+        """Peppers that exist; none is created. Raises PepperMissingError for a weak file."""
         if not self._peppers and self.path is not None:
             text = read_secret(self.path)
+            fault = None if text is None else pepper_fault(text)
+            if fault is not None:
+                raise pepper_missing(f"The pepper file {self.path.name} is unusable ({fault})")
             self._peppers = () if text is None else (Pepper.from_text(text),)
         return self._peppers
 

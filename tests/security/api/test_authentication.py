@@ -317,7 +317,11 @@ async def test_a_cached_answer_is_for_those_who_may_read_it(site: Site) -> None:
 async def test_open_mode_lets_callers_of_this_machine_in_until_there_is_a_key(site: Site) -> None:
     assert site.desk.ring.is_open
     assert await _status(site) == (200, "local")
-    for header in ("X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "X-Real-IP", "Via"):
+    for header in (
+        "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Anything", "Forwarded", "X-Real-IP",
+        "Via", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP", "CDN-Loop",
+        "X-Original-Forwarded-For", "X-Envoy-External-Address", "X-Amzn-Trace-Id",
+    ):  # fmt: skip
         status, document, _ = await site.ask(**{header: "127.0.0.1"})
         assert (status, document["code"]) == (401, "unauthenticated"), header
     assert (await site.ask(**bearer(UNKNOWN)))[0] == 401, "a wrong key is not passed over"

@@ -80,6 +80,7 @@ async def desk(database: Database) -> KeyDesk:
             (PROXY, [value], None)
             for value in (
                 "", "unknown", "192.0.2.7,", "192.0.2.7, rubbish", "rubbish, 10.9.3.4",
+                "127.0.0.1", "::1", "::ffff:127.0.0.1, 10.9.3.4",
                 "192.0.2", "192.0.2.7:x", "fe80::1%eth0", "192.0.2.7%1", "_hidden", "1" * 5_000,
             )
         ),
@@ -182,7 +183,8 @@ async def test_the_allow_list_of_the_service_is_checked_first(desk: KeyDesk, kin
         assert (await site.ask(peer, token=key)).status == 200, peer
     assert (await site.ask(PROXY, forwarded, token=key)).status == 200
     assert (await site.ask(PROXY, ("X-Forwarded-For", "203.0.113.5"), token=key)).status == 403
-    assert (await site.ask(PROXY, ("X-Forwarded-For", "rubbish"), token=key)).status == 403
+    for unknown in ("rubbish", "127.0.0.1", "::1"):
+        assert (await site.ask(PROXY, ("X-Forwarded-For", unknown), token=key)).status == 403
     with structlog.testing.capture_logs() as lines:
         # A proxy on this machine that is not trusted: its client is unknown.
         assert (await site.ask("127.0.0.1", forwarded, token=key)).status == 403

@@ -12,6 +12,8 @@ from websockets.exceptions import ConnectionClosed
 from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database
 from app.security.api import key_routes
+from app.security.services.audit import SecurityAudit
+from app.security.storage.audit import SecurityEventRepository
 from app.signals.api import routes as signal_routes
 from tests.support.api_keys import SYSTEM, KeyDesk, bearer
 from tests.support.harness import PREFIX, serve
@@ -206,6 +208,38 @@ async def test_S10_the_topic_of_keys_is_for_admins(streams: Served, desk: KeyDes
     async with streams.sse("topics=security", **bearer(viewer)) as refused_sse:
         assert refused_sse.answer.status == 403
         assert (await refused_sse.answer.json())["code"] == "forbidden"
+
+
+@ON_SQLITE
+async def test_S10_refusals_within_a_websocket_are_security_events(
+    database: Database, desk: KeyDesk
+) -> None:
+    viewer, audit = (
+        bearer(await desk.issue("eye", Role.VIEWER)),
+        SecurityAudit(database, desk.clock),
+    )
+    options = {"streams_per_principal": 1}
+    async with (
+        served(database, keys=desk.service, audit=audit, api=options) as opened,
+        opened.client(additional_headers=viewer) as socket,
+    ):
+        for _ in range(2):
+            assert (await socket.subscribe("security"))["code"] == "forbidden"
+        assert (await socket.subscribe("nothing"))["code"] == "validation_failed"
+        async with opened.client(additional_headers=viewer) as second:
+            with pytest.raises(ConnectionClosed):
+                await _hear_to_the_end(second)
+        for _ in range(21):
+            await socket.say(type="ping")
+        with pytest.raises(ConnectionClosed):
+            await _hear_to_the_end(socket)
+    await audit.store_counts()
+    async with database.read() as unit:
+        events = await unit.get(SecurityEventRepository).page(None, 10, kind="refused")
+    assert sorted((one.principal, one.address, one.code, one.count) for one in events) == [
+        ("key:eye", "127.0.0.1", "forbidden", 2),
+        ("key:eye", "127.0.0.1", "rate_limited", 2),
+    ]
 
 
 async def _hear_to_the_end(client: Client) -> None:

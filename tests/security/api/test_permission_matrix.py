@@ -18,6 +18,7 @@ from app.foundation.http.permissions import (
     public,
     requires,
 )
+from app.foundation.http.responses import SECURITY_HEADERS
 from app.foundation.http.routing import api_router
 from app.foundation.principals import (
     ANONYMOUS,
@@ -281,6 +282,32 @@ async def test_S03_a_websocket_obeys_the_role_before_it_is_accepted(
                 expected = 401 if caller == "nobody" else 403
                 assert response.status_code == expected, caller
                 assert (response.headers.get("www-authenticate") is None) == (expected == 403)
+
+
+@ON_SQLITE
+async def test_S10_a_refused_websocket_has_the_headers_of_every_answer(
+    desk: KeyDesk, caplog: pytest.LogCaptureFixture
+) -> None:
+    await desk.issue("engine", Role.VIEWER)  # ends the open mode
+    state = {AUTHENTICATOR: desk.ring, USE_CASES: Nothing()}
+    async with listening(make_api(state)) as server:
+        address = f"ws://127.0.0.1:{port_of(server)}{PREFIX}"
+        given = {"X-Request-ID": "caller-chosen-1"}
+        for path, headers, status in (
+            ("/stream", {}, 401),
+            ("/stream", {"Origin": "https://evil.example"}, 403),
+            ("/nothing", {}, 403),
+        ):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(address + path, additional_headers={**headers, **given})
+            response = refused.value.response
+            assert response.status_code == status, path
+            for name, value in SECURITY_HEADERS:
+                assert response.headers.get_all(name.decode()) == [value.decode()], (path, name)
+            assert response.headers.get_all("x-request-id") == ["caller-chosen-1"]
+            assert "strict-transport-security" not in response.headers
+            assert (response.body or b"").count(b"caller-chosen-1") == (status == 401)
+    assert [one for one in caplog.records if one.levelname == "ERROR"] == []
 
 
 def test_a_caller_of_any_role_is_not_an_anonymous_one() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from app.container.assembly import open_keys
 from app.foundation.errors import Code, ConflictError, NotFoundError, RefusedError
 from app.foundation.principals import LOCAL, Principal, Role, Scope
 from app.foundation.sql.database import Database
@@ -18,6 +19,7 @@ from app.security.services.key_ring import USE_INTERVAL
 from app.security.services.keys import KeyDraft
 from app.security.services.peppers import PepperMissingError
 from app.security.storage.keys import ApiKeyRepository
+from app.settings import Settings
 from tests.conftest import PATIENT, MakeDatabase
 from tests.support.api_keys import OTHER_PEPPER, PEPPER, SYSTEM, KeyDesk
 
@@ -210,6 +212,23 @@ async def test_stored_keys_without_their_pepper_are_a_clear_error(database: Data
         assert not desk.ring.is_open, "an unknown pepper never opens the service"
     with pytest.raises(PepperMissingError):
         await KeyDesk(database, peppers=()).issue("other", Role.ADMIN)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("text", ["", "\n", "short", "a" * 64])
+async def test_a_weak_pepper_in_a_file_stops_start_and_first_key(
+    database: Database, tmp_path: Path, text: str
+) -> None:
+    pepper = tmp_path / "pepper.key"
+    pepper.write_text(text)
+    desk = KeyDesk(database, (), pepper)
+    with pytest.raises(PepperMissingError) as raised:
+        await open_keys(Settings(), desk.ring)
+    assert "pepper.key is unusable" in raised.value.detail
+    with pytest.raises(PepperMissingError):
+        await desk.issue("engine", Role.ADMIN)
+    assert await desk.service.list() == ()
+    assert pepper.read_text() == text
 
 
 @ON_SQLITE
