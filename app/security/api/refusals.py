@@ -51,7 +51,8 @@ def _status(message: Message) -> int:
     """Status of an answer, and what the close of a WebSocket stands for; 0 for other parts."""
     if message["type"] in _STARTS:
         return int(message["status"])
-    return _CLOSES.get(message.get("code"), 0) if message["type"] == "websocket.close" else 0
+    is_close = message["type"] == "websocket.close"
+    return _CLOSES.get(message.get("code", 0), 0) if is_close else 0
 
 
 def _needs_four_eyes(scope: Scope) -> bool:
