@@ -212,7 +212,7 @@ def compose(
         notifications=notifications,
         keys=keys,
         users=users,
-        sessions=SessionService(users, runtime.monotonic, audit=security_audit),
+        sessions=SessionService(users, runtime.monotonic, security_audit),
         security_audit=security_audit,
         audit_log=AuditLog(database),
         jobs=job_service,
@@ -264,7 +264,7 @@ def secret_sealer(settings: Settings) -> SecretSealer:
 
 def sealed_store(settings: Settings, database: Database) -> SealedStore:
     """All sealed secrets of an open database; nothing is read yet."""
-    return SealedStore(database, secret_sealer(settings), SEALED)
+    return SealedStore(database, secret_sealer(settings), SEALED, RuntimeValues().now)
 
 
 def user_service(keys: ApiKeyService) -> UserService:

@@ -26,6 +26,7 @@ CHANNELS = 5
 _KILLED = """
 import asyncio, os, signal
 from app.cli.programs import secrets
+from app.cli.programs.keys import create_command
 from app.cli.programs.settings import read_settings
 batches = []
 
@@ -34,7 +35,7 @@ async def end(_):
     if len(batches) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-secrets._run(read_settings(), lambda store: store.rotate(1, end))
+secrets._run(read_settings(), lambda store: store.rotate(create_command(), 1, end))
 """
 
 

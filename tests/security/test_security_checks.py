@@ -18,7 +18,6 @@ SECTIONS = {
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 PROOF = re.compile(
     r"`tests/[\w/]+\.py::test_\w+`|documented in \[\w+\]\(\w+\.md#[\w-]+\)|documented below"
-    r"|TODO-(?:people|limits|audit)"
 )
 REASON = re.compile(r"not (?:applicable|claimed), because [^;|]{10,}(?:; [^|]+)?")
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.foundation.idempotency import Command
 from app.foundation.sql.database import Database
 from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Direction, SignalState
@@ -27,11 +28,12 @@ async def told(
     symbol: str,
     direction: Direction = Direction.BUY,
     scores: Mapping[str, float | None] | None = None,
+    who: Command = WHO,
 ) -> str:
     """An approved signal; its id."""
     good = {"volatility": 0.5, "impact": 0.5}
     informed(desk, symbol, scores, **(BAD if direction is Direction.SELL else good))
-    done = await desk.signals.submit(claim(symbol, direction=direction), WHO)
+    done = await desk.signals.submit(claim(symbol, direction=direction), who)
     assert done.result is not None
     signal = done.result.evaluated.signal
     assert signal.state is SignalState.APPROVED, signal.reason

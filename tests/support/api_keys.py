@@ -12,6 +12,7 @@ from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database
 from app.security.domain.people import SessionPolicy, User
+from app.security.services.audit import SecurityAudit
 from app.security.services.key_ring import KeyRing
 from app.security.services.keys import ApiKeyService, IssuedKey, KeyDraft
 from app.security.services.passwords import PasswordHashing
@@ -19,6 +20,7 @@ from app.security.services.peppers import PepperStore
 from app.security.services.session_ring import SessionRing
 from app.security.services.sessions import IssuedSession, SessionService
 from app.security.services.users import UserDraft, UserService
+from app.security.storage.audit import SecurityEventRepository
 from tests.support.trading_desk import NOW
 
 PEPPER = "a pepper of the tests, 0123456789abcdef"
@@ -51,7 +53,8 @@ class KeyDesk:
             self.local_file,
         )  # fmt: skip
         self.users = UserService(self.service, PasswordHashing(QUICK))
-        self.sessions = SessionService(self.users, lambda: self.seconds)
+        self.audit = SecurityAudit(self.database, self.clock, lambda: self.seconds)
+        self.sessions = SessionService(self.users, lambda: self.seconds, self.audit)
 
     async def person(self, name: str, role: Role, *scopes: Scope, password: str = PASSWORD) -> User:
         """A new user."""
@@ -64,6 +67,14 @@ class KeyDesk:
         issued = await self.sessions.log_in(name, password, "127.0.0.1", None)
         assert issued is not None
         return issued
+
+    async def failures(self) -> list[tuple[str, str | None, int]]:
+        """Principal, code and count of failed authentications, in the order of these."""
+        await self.audit.store_counts()
+        async with self.database.read() as unit:
+            events = unit.get(SecurityEventRepository)
+            found = await events.page(None, 100, kind="authentication_failed")
+        return sorted((one.principal, one.code, one.count) for one in found)
 
     def clock(self) -> datetime:
         return self.now

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import app.container.tables  # noqa: F401 - declares every table
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
 from app.cli.output import create_table, report_errors
+from app.cli.programs.keys import create_command
 from app.cli.programs.settings import read_settings
 from app.container.composition import sealed_store
 from app.foundation.errors import ConflictError, ServiceError
@@ -50,7 +51,7 @@ def list_secrets(as_json: bool) -> None:
 def rotate_secrets(as_json: bool) -> None:
     """Seals every secret under the newest key and prints the number of changed ones."""
     with report_errors(as_json) as output:
-        changed = _run(read_settings(), lambda store: store.rotate())
+        changed = _run(read_settings(), lambda store: store.rotate(create_command()))
         if as_json:
             output.print_document({"sealed_anew": changed})
             return
@@ -62,7 +63,7 @@ def discard_secrets(yes: bool, as_json: bool) -> None:
     with report_errors(as_json) as output:
         if not yes:
             raise CommandError(ExitCode.USAGE, "not_confirmed", "Nothing was discarded.")
-        changed = _run(read_settings(), lambda store: store.discard_unreadable())
+        changed = _run(read_settings(), lambda store: store.discard_unreadable(create_command()))
         if as_json:
             output.print_document({"discarded": changed})
             return

@@ -42,7 +42,9 @@ class AuditEntryOut(Out):
     occurred_at: UtcTime = Field(description="Of repeated refusals the first one.")
     actor: str = Field(examples=["key:engine"])
     action: str = Field(examples=["refused"])
-    subject: str | None = Field(description="Object of a change: a symbol, or the name of a key.")
+    subject: str | None = Field(
+        description="Object of a change: a symbol, or the name of a key or user."
+    )
     address: str | None = Field(description="Of the peer; an IPv6 one as its /64 network.")
     code: str | None = Field(examples=["forbidden"])
     count: int = Field(description="Above 1 for refusals that repeat within a minute.")

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from app.foundation.errors import Code
 from app.foundation.http.csrf import is_own_page
-from app.foundation.http.dependencies import Provided
+from app.foundation.http.dependencies import Provided, RequestIdDep
 from app.foundation.http.errors import RequestError, problems
 from app.foundation.http.permissions import PrincipalDep, authenticated, principal_of, public
 from app.foundation.http.request_body import Body
@@ -16,9 +16,10 @@ from app.foundation.http.responses import answer, json_bytes
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Out, UtcTime
 from app.foundation.principals import Principal, PrincipalKind
-from app.security.api.authentication import FAILED, is_local_caller
+from app.security.api.authentication import is_local_caller
 from app.security.api.client_address import client_of_request
 from app.security.api.cookies import is_encrypted, remove_session_cookie, set_session_cookie
+from app.security.api.refusals import NOTED
 from app.security.services.sessions import LiveSession, SessionService
 
 router = api_router("sessions", "/sessions")
@@ -79,7 +80,9 @@ def _session(live: LiveSession, current_id: str | None) -> SessionOut:
     ),
 )
 @public
-async def log_in(request: Request, sessions: Provided[SessionService], body: LogInIn) -> Response:
+async def log_in(
+    request: Request, sessions: Provided[SessionService], request_id: RequestIdDep, body: LogInIn
+) -> Response:
     """Start a session by name and password, or by an API key, whose rights it then has.
 
     The answer sets the cookie of the session, always a new one; a session of the same browser
@@ -98,12 +101,15 @@ async def log_in(request: Request, sessions: Provided[SessionService], body: Log
         )
     client, replaced = client_of_request(request.scope), principal_of(request.scope).session_id
     if body.key is not None:
-        issued = await sessions.exchange(body.key.get_secret_value(), client, replaced)
+        key = body.key.get_secret_value()
+        issued = await sessions.exchange(key, client, replaced, request_id)
     else:
         password = "" if body.password is None else body.password.get_secret_value()
-        issued = await sessions.log_in(body.name or "", password, client.counted, replaced)
+        issued = await sessions.log_in(
+            body.name or "", password, client.counted, replaced, request_id
+        )
     if issued is None:
-        request.scope["state"][FAILED] = True  # counted as a failed authentication already
+        request.scope["state"][NOTED] = True
         raise RequestError(Code.UNAUTHENTICATED, "Name, password or key is wrong.")
     session = issued.session
     live = LiveSession(session, issued.principal, session.last_used_at)
@@ -123,12 +129,16 @@ async def live_sessions(sessions: Provided[SessionService], principal: Principal
 @router.delete("/current", summary="Log out", status_code=204, responses=problems(Code.NOT_FOUND))
 @authenticated
 async def log_out(
-    request: Request, sessions: Provided[SessionService], principal: PrincipalDep
+    request: Request,
+    sessions: Provided[SessionService],
+    principal: PrincipalDep,
+    request_id: RequestIdDep,
 ) -> Response:
     """End the session of this request and let the browser forget its data of this origin."""
     if principal.session_id is None:
         raise RequestError(Code.NOT_FOUND, "This request has no session.")
-    await sessions.end(principal.session_id, principal)
+    peer = client_of_request(request.scope).counted
+    await sessions.end(principal.session_id, principal, peer, request_id)
     return _ended(request, principal, principal.session_id)
 
 
@@ -138,13 +148,14 @@ async def end_session(
     request: Request,
     sessions: Provided[SessionService],
     principal: PrincipalDep,
+    request_id: RequestIdDep,
     session_id: SessionId,
 ) -> Response:
     """End a session within a second in every process; its open streams are closed.
 
     An administrator may end each session, every other caller the own ones.
     """
-    await sessions.end(session_id, principal)
+    await sessions.end(session_id, principal, client_of_request(request.scope).counted, request_id)
     return _ended(request, principal, session_id)
 
 

@@ -19,6 +19,7 @@ from app.foundation.principals import Principal, PrincipalKind, Role, Scope
 from app.security.api.client_address import client_of_request
 from app.security.api.cookies import remove_session_cookie
 from app.security.api.key_routes import ScopeText, require_grant
+from app.security.api.refusals import NOTED
 from app.security.domain.keys import NAME_PATTERN, order_scopes
 from app.security.domain.people import User
 from app.security.services.sessions import SessionService
@@ -169,6 +170,7 @@ async def change_own_password(
         Command(principal.actor, request_id),
     )
     if changed is None:
+        request.scope["state"][NOTED] = True
         raise RequestError(Code.FORBIDDEN, "The current password is wrong.")
     response = Response(status_code=204)
     remove_session_cookie(response, request.scope)

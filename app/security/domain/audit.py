@@ -24,10 +24,12 @@ class SecurityEventKind(StrEnum):
     KEY_REVOKED = "key_revoked"
     AUTHENTICATION_FAILED = "authentication_failed"  # `code` says why the credential is invalid
     AUTHENTICATION_BURST = "authentication_burst"
-    REFUSED = "refused"  # 401, 403 or 429; `code` is that of the problem
-    LOGGED_IN = "logged_in"
+    REFUSED = "refused"  # 401, 403, 429 or four eyes; `code` is that of the problem
+    LOGGED_IN = "logged_in"  # `code`: password, key
     LOGGED_OUT = "logged_out"
-    USER_CHANGED = "user_changed"
+    SESSION_ENDED = "session_ended"  # a session other than that of the request
+    USER_CHANGED = "user_changed"  # `code`: as UserChange
+    SECRETS_CHANGED = "secrets_changed"  # `code`: rotated, discarded
     CHANNEL_CHANGED = "channel_changed"  # `code`: created, changed, removed, tested, redriven
     ALERT_CHANGED = "alert_changed"  # `code`: acknowledged, snoozed, resolved
     JOB_CHANGED = "job_changed"  # `code`: started, cancelled

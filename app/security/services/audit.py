@@ -80,7 +80,7 @@ class SecurityAudit:
         await self.database.run(append)
 
     def note_refusal(self, principal: str, address: str | None, code: str | None) -> None:
-        """Counts a request that was refused with 401, 403 or 429."""
+        """Counts a request that was refused with 401, 403 or 429, or for want of four eyes."""
         self._count(SecurityEventKind.REFUSED, principal, address, code)
 
     def note_failure(self, principal: str, address: str | None, code: str) -> None:

@@ -5,8 +5,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from app.foundation.idempotency import Command
+from app.foundation.ports import Clock
 from app.foundation.sql.database import Database, UnitOfWork
+from app.security.domain.audit import SecurityDraft, SecurityEventKind
 from app.security.services.sealing import SecretSealer, sealing_key_missing
+from app.security.storage.audit import SecurityEventRepository
 from app.security.storage.sealed_columns import (
     BATCH,
     SealedColumnRepository,
@@ -38,6 +42,7 @@ class SealedStore:
     database: Database
     sealer: SecretSealer
     columns: tuple[SealedColumns, ...]
+    clock: Clock
 
     async def list(self) -> tuple[SealedCount, ...]:
         """Counts by kind and key, in the order of both. Raises SealingKeyError."""
@@ -58,23 +63,28 @@ class SealedStore:
             )
 
     async def rotate(
-        self, batch: int = BATCH, after_batch: Callable[[int], Awaitable[None]] = _continue
+        self,
+        command: Command,
+        batch: int = BATCH,
+        after_batch: Callable[[int], Awaitable[None]] = _continue,
     ) -> int:
         """Seals every secret under the newest key; returns the number of changed rows.
 
-        Each batch is one transaction; an interrupted rotation goes on where it ended. Raises
-        SealingKeyError, before any change, unless all secrets can be opened, and ConflictError
-        (secrets_key_missing) without a key.
+        Each batch is one transaction with a security event; an interrupted rotation goes on where
+        it ended. Raises SealingKeyError, before any change, unless all secrets can be opened, and
+        ConflictError (secrets_key_missing) without a key.
         """
         await self.require_keys()
-        return await self._change(self._seal_anew, batch, after_batch)
+        return await self._change(command, "rotated", self._seal_anew, batch, after_batch)
 
-    async def discard_unreadable(self) -> int:
+    async def discard_unreadable(self, command: Command) -> int:
         """Empties every secret that no known key opens; returns the number of changed rows."""
-        return await self._change(self._empty_unreadable, BATCH, _continue)
+        return await self._change(command, "discarded", self._empty_unreadable, BATCH, _continue)
 
     async def _change(
         self,
+        command: Command,
+        code: str,
         renew: Callable[[SealedRow], Mapping[str, str]],
         batch: int,
         after_batch: Callable[[int], Awaitable[None]],
@@ -84,13 +94,15 @@ class SealedStore:
         for sealed in self.columns:
             after: str | None = ""
             while after is not None:
-                number, after = await self._change_batch(sealed, after, batch, renew)
+                number, after = await self._change_batch(command, code, sealed, after, batch, renew)
                 changed += number
                 await after_batch(number)
         return changed
 
     async def _change_batch(
         self,
+        command: Command,
+        code: str,
         sealed: SealedColumns,
         after: str,
         batch: int,
@@ -104,6 +116,19 @@ class SealedStore:
             renewed = {row.id: texts for row in rows if (texts := renew(row))}
             for row_id, texts in renewed.items():
                 await repository.replace(sealed, row_id, texts)
+            if renewed:
+                number = sum(len(texts) for texts in renewed.values())
+                await unit.get(SecurityEventRepository).append(
+                    SecurityDraft(
+                        SecurityEventKind.SECRETS_CHANGED,
+                        command.actor,
+                        self.clock(),
+                        code=code,
+                        subject=sealed.kind,
+                        payload={"secrets": number, "rows": len(renewed)},
+                        request_id=command.request_id,
+                    )
+                )
             return len(renewed), rows[-1].id if len(rows) == batch else None
 
         return await self.database.run(change)

@@ -14,6 +14,7 @@ from app.foundation.ports import Monotonic
 from app.foundation.principals import ANONYMOUS, Principal, PrincipalKind, Role
 from app.foundation.sql.database import UnitOfWork
 from app.security.domain.addresses import ClientAddress, site_of
+from app.security.domain.audit import SecurityDraft, SecurityEventKind
 from app.security.domain.events import SessionChange, SessionChanged
 from app.security.domain.failures import FailureCounter
 from app.security.domain.keys import KeyState
@@ -21,7 +22,8 @@ from app.security.domain.people import Session, SessionPolicy, User
 from app.security.services.audit import SecurityAudit
 from app.security.services.key_ring import POLL_S, KeyRing
 from app.security.services.session_ring import hash_session
-from app.security.services.users import UserService, record_session
+from app.security.services.users import UserService
+from app.security.storage.audit import SecurityEventRepository
 from app.security.storage.keys import ApiKeyRepository
 from app.security.storage.people import SessionRepository, UserRepository
 
@@ -35,6 +37,24 @@ _log = structlog.get_logger("security")
 
 # The caller that a new session authenticates, as it is in the transaction; None: no longer.
 Owner = Callable[[UnitOfWork, str], Awaitable[Principal | None]]
+
+
+# Codes of failed log-ins; an invalid key has those of KeyRing.explain.
+_UNKNOWN_USER: Final = "unknown_user"
+_WRONG_PASSWORD: Final = "wrong_password"  # noqa: S105  # a code, not a password
+_DISABLED: Final = "disabled"
+_WITHDRAWN: Final = "withdrawn"  # the user or key has changed during the log-in
+_BLOCKED: Final = "blocked"  # beyond MAX_ATTEMPTS: nothing was verified
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Origin of a log-in: its method, peer, the session of its browser, and request."""
+
+    method: str  # password or key
+    peer: str | None
+    replaced: str | None
+    request_id: str | None
 
 
 def _attempts() -> FailureCounter:
@@ -65,9 +85,9 @@ class SessionService:
 
     users: UserService
     monotonic: Monotonic
+    audit: SecurityAudit
     by_site: FailureCounter = field(default_factory=_attempts)
     by_name: FailureCounter = field(default_factory=_attempts)
-    audit: SecurityAudit | None = None
 
     @property
     def ring(self) -> KeyRing:
@@ -78,7 +98,12 @@ class SessionService:
         return self.ring.people.policy
 
     async def log_in(
-        self, name: str, password: str, peer: str | None, replaced: str | None
+        self,
+        name: str,
+        password: str,
+        peer: str | None,
+        replaced: str | None,
+        request_id: str | None = None,
     ) -> IssuedSession | None:
         """Starts a session of a user, in place of the session `replaced`.
 
@@ -89,9 +114,12 @@ class SessionService:
         user = await self._named(name)
         password_hash = None if user is None else user.password_hash
         is_right = await self.users.passwords.verify(password_hash, password)
-        actor = ANONYMOUS.actor if user is None else user.principal("").actor
-        if user is None or not is_right or not user.is_active:
-            self._note_refusal(peer, actor)
+        if user is None:
+            self._note_failure(peer, _UNKNOWN_USER, ANONYMOUS.actor)
+            return None
+        actor = user.principal("").actor
+        if not is_right or not user.is_active:
+            self._note_failure(peer, _DISABLED if is_right else _WRONG_PASSWORD, actor)
             return None
         renewed = None
         if self.users.passwords.is_outdated(user.password_hash):
@@ -108,13 +136,18 @@ class SessionService:
                 await users.rehash(account.id, account.password_hash, renewed)
             return stored.principal(session_id)
 
-        issued = await self._start(user.id, None, owner, replaced, peer)
+        origin = _Origin("password", peer, replaced, request_id)
+        issued = await self._start(user.id, None, owner, origin)
         if issued is None:
-            self._note_refusal(peer, actor)
+            self._note_failure(peer, _WITHDRAWN, actor)
         return issued
 
     async def exchange(
-        self, key: str, client: ClientAddress, replaced: str | None
+        self,
+        key: str,
+        client: ClientAddress,
+        replaced: str | None,
+        request_id: str | None = None,
     ) -> IssuedSession | None:
         """Starts a session with the rights of an API key, which ends with the key at the latest.
 
@@ -123,7 +156,7 @@ class SessionService:
         self._admit(client.counted, None)
         principal = self.ring.identify(key, client.proven)
         if principal is None or principal.credential_id is None:
-            self._note_refusal(client.counted)
+            self._note_failure(client.counted, *self.ring.explain(key, client.proven))
             return None
         key_id, caller = principal.credential_id, principal
 
@@ -132,9 +165,10 @@ class SessionService:
             is_active = stored.state(self.users.clock()) is KeyState.ACTIVE
             return replace(caller, session_id=session_id) if is_active else None
 
-        issued = await self._start(None, key_id, owner, replaced, client.counted)
+        origin = _Origin("key", client.counted, replaced, request_id)
+        issued = await self._start(None, key_id, owner, origin)
         if issued is None:
-            self._note_refusal(client.counted)
+            self._note_failure(client.counted, _WITHDRAWN, caller.actor)
         return issued
 
     async def list(self, caller: Principal) -> tuple[LiveSession, ...]:
@@ -148,7 +182,13 @@ class SessionService:
             if principal is not None and _may_see(caller, principal)
         )
 
-    async def end(self, session_id: str, caller: Principal) -> None:
+    async def end(
+        self,
+        session_id: str,
+        caller: Principal,
+        peer: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
         """Ends a session within a second in every process; its open streams are closed.
 
         Raises NotFoundError, also for the session of another caller unless an administrator asks.
@@ -161,8 +201,22 @@ class SessionService:
         async def change(unit: UnitOfWork) -> None:
             users = unit.get(UserRepository)
             await users.lock()
-            await self._delete(unit, [(session_id, found.principal.actor)], caller.actor)
+            owner = found.principal.actor
+            ended = await self._delete(unit, [(session_id, owner)], caller.actor)
             await users.renew_revision(self.users.new_id())
+            if ended:
+                is_own = session_id == caller.session_id
+                await unit.get(SecurityEventRepository).append(
+                    SecurityDraft(
+                        SecurityEventKind.LOGGED_OUT if is_own else SecurityEventKind.SESSION_ENDED,
+                        caller.actor,
+                        self.users.clock(),
+                        site_of(peer) or None,
+                        subject=owner,
+                        payload={"session_id": session_id},
+                        request_id=request_id,
+                    )
+                )
 
         await self.users.database.run(change)
         await self.ring.load()
@@ -181,7 +235,7 @@ class SessionService:
         user = await self._named(caller.name)
         stored = None if user is None else user.password_hash
         if not await self.users.passwords.verify(stored, current):
-            self._note_refusal(peer, caller.actor)
+            self._note_failure(peer, _WRONG_PASSWORD, caller.actor)
             return None
         return await self.users.set_password(caller.credential_id, wanted, command)
 
@@ -194,38 +248,29 @@ class SessionService:
         blocked = [counter.blocked_s(key, now_s) for counter, key in counted]
         waits_s = [wait_s for wait_s in blocked if wait_s is not None]
         if waits_s:
-            self._note_failure(peer, ANONYMOUS.actor)
+            self.audit.note_failure(ANONYMOUS.actor, site_of(peer) or None, _BLOCKED)
             raise RateLimitedError(
                 Code.RATE_LIMITED, "Too many log-ins were tried.", retry_after_s=max(waits_s)
             )
         for counter, key in counted:
             counter.add(key, now_s)
 
-    def _note_refusal(self, peer: str | None, actor: str = ANONYMOUS.actor) -> None:
-        # Without the name: people type passwords into the wrong field. An actor is a known user.
+    def _note_failure(self, peer: str | None, code: str, actor: str) -> None:
+        # Without a name that no user has: people type passwords into the wrong field.
         _log.warning("login_failed", address=site_of(peer))
-        self._note_failure(peer, actor)
-
-    def _note_failure(self, peer: str | None, actor: str) -> None:
-        if self.audit is not None:
-            self.audit.note_failure(actor, site_of(peer) or None, "log_in")
+        self.audit.note_failure(actor, site_of(peer) or None, code)
 
     async def _named(self, name: str) -> User | None:
         async with self.users.database.read() as unit:
             return await unit.get(UserRepository).named(name)
 
     async def _start(
-        self,
-        user_id: str | None,
-        key_id: str | None,
-        owner: Owner,
-        replaced: str | None,
-        peer: str | None,
+        self, user_id: str | None, key_id: str | None, owner: Owner, origin: _Origin
     ) -> IssuedSession | None:
         """Stores a session with a new text; None if its owner has lost the right meanwhile."""
         keys = self.users.keys
         pepper, now = keys.peppers.newest(), self.users.clock()
-        token = keys.entropy(_TOKEN_BYTES).hex()
+        token, replaced = keys.entropy(_TOKEN_BYTES).hex(), origin.replaced
         former = self._owner_of(replaced)  # may be another caller, in the same browser
         session = Session(
             id=self.users.new_id(),
@@ -252,15 +297,25 @@ class SessionService:
             ]
             own.sort(key=lambda one: (one.last_used_at, one.created_at, one.id))
             surplus = [one.id for one in own[: max(0, len(own) + 1 - MAX_SESSIONS)]]
-            ended = [(one, principal.actor) for one in surplus]
-            if replaced is not None:
-                ended.append((replaced, former or principal.actor))
-            await self._delete(unit, ended, principal.actor)
-            await sessions.add(session)
-            await users.renew_revision(self.users.new_id())
             actor = principal.actor
-            started = SessionChanged(session.id, actor, SessionChange.STARTED, actor, now)
-            await record_session(unit, started, site_of(peer) or None)
+            ended = [(one, actor) for one in surplus]
+            if replaced is not None:
+                ended.append((replaced, former or actor))
+            number = await self._delete(unit, ended, actor)
+            await sessions.add(session)
+            self._publish(unit, session.id, actor, SessionChange.STARTED, actor)
+            await users.renew_revision(self.users.new_id())
+            await unit.get(SecurityEventRepository).append(
+                SecurityDraft(
+                    SecurityEventKind.LOGGED_IN,
+                    actor,
+                    now,
+                    site_of(origin.peer) or None,
+                    origin.method,
+                    payload={"session_id": session.id, "ended_sessions": number},
+                    request_id=origin.request_id,
+                )
+            )
             return principal
 
         principal = await self.users.database.run(change)
@@ -277,12 +332,21 @@ class SessionService:
         principal = None if session is None else self.ring.session_principal(session)
         return None if principal is None else principal.actor
 
-    async def _delete(self, unit: UnitOfWork, ended: Sequence[tuple[str, str]], actor: str) -> None:
+    async def _delete(self, unit: UnitOfWork, ended: Sequence[tuple[str, str]], actor: str) -> int:
+        """Ends those sessions that exist; returns their number."""
+        number = 0
         for session_id, owner in ended:
             if await unit.get(SessionRepository).delete([session_id]):
-                now = self.users.clock()
-                change = SessionChanged(session_id, owner, SessionChange.ENDED, actor, now)
-                await record_session(unit, change, None)
+                self._publish(unit, session_id, owner, SessionChange.ENDED, actor)
+                number += 1
+        return number
+
+    def _publish(
+        self, unit: UnitOfWork, session_id: str, owner: str, change: SessionChange, actor: str
+    ) -> None:
+        unit.publish_after_commit(
+            SessionChanged(session_id, owner, change, actor, self.users.clock())
+        )
 
 
 def _may_see(caller: Principal, owner: Principal) -> bool:

@@ -144,11 +144,11 @@ class UserService:
             if _is_admin(user) and not _is_admin(edited):
                 await self._require_other_admin(unit, user)
             await users.put(edited)
-            if not edited.is_active:
-                await self._end_sessions(unit, user, command)
-            for one in _changes(user, edited):
-                await self._record(unit, edited, one, command)
+            ended = 0 if edited.is_active else await self._end_sessions(unit, user, command)
             await users.renew_revision(self.new_id())
+            for one in _changes(user, edited):
+                number = ended if one is UserChange.DISABLED else 0
+                await self._record(unit, edited, one, command, number)
             return edited
 
         outcome = await self.idempotency.run(command, change, render)
@@ -174,9 +174,9 @@ class UserService:
                 password_changed_at=self.clock(),
             )
             await users.put(user)
-            await self._end_sessions(unit, user, command)
+            ended = await self._end_sessions(unit, user, command)
             await users.renew_revision(self.new_id())
-            await self._record(unit, user, UserChange.PASSWORD_CHANGED, command)
+            await self._record(unit, user, UserChange.PASSWORD_CHANGED, command, ended)
             return user
 
         user = await self.database.run(change)
@@ -201,22 +201,33 @@ class UserService:
                 "This is the last active administrator, and no admin key exists: add one first.",
             )
 
-    async def _end_sessions(self, unit: UnitOfWork, user: User, command: Command) -> None:
-        for session_id in await unit.get(SessionRepository).delete_of_user(user.id):
-            owner = user.principal(session_id).actor
-            ended = SessionChanged(
-                session_id, owner, SessionChange.ENDED, command.actor, self.clock()
+    async def _end_sessions(self, unit: UnitOfWork, user: User, command: Command) -> int:
+        """Ends all sessions of a user; returns their number."""
+        ended = await unit.get(SessionRepository).delete_of_user(user.id)
+        for session_id in ended:
+            unit.publish_after_commit(
+                SessionChanged(
+                    session_id,
+                    user.principal(session_id).actor,
+                    SessionChange.ENDED,
+                    command.actor,
+                    self.clock(),
+                )
             )
-            await record_session(unit, ended, None)
+        return len(ended)
 
     async def _record(
-        self, unit: UnitOfWork, user: User, change: UserChange, command: Command
+        self,
+        unit: UnitOfWork,
+        user: User,
+        change: UserChange,
+        command: Command,
+        ended_sessions: int = 0,
     ) -> None:
         """Publishes the change and adds it to the chain of security events, in its transaction."""
         scopes, now = tuple(order_scopes(user.scopes)), self.clock()
-        role = user.role.value
         unit.publish_after_commit(
-            UserChanged(user.id, user.name, change, role, scopes, command.actor, now)
+            UserChanged(user.id, user.name, change, user.role.value, scopes, command.actor, now)
         )
         await unit.get(SecurityEventRepository).append(
             SecurityDraft(
@@ -225,26 +236,15 @@ class UserService:
                 now,
                 code=change.value,
                 subject=user.name,
-                payload={"user_id": user.id, "role": role, "scopes": list(scopes)},
+                payload={
+                    "user_id": user.id,
+                    "role": user.role.value,
+                    "scopes": list(scopes),
+                    "ended_sessions": ended_sessions,
+                },
                 request_id=command.request_id,
             )
         )
-
-
-async def record_session(unit: UnitOfWork, changed: SessionChanged, address: str | None) -> None:
-    """Publishes the start or end of a session and adds it to the chain of security events."""
-    unit.publish_after_commit(changed)
-    is_start = changed.change is SessionChange.STARTED
-    await unit.get(SecurityEventRepository).append(
-        SecurityDraft(
-            SecurityEventKind.LOGGED_IN if is_start else SecurityEventKind.LOGGED_OUT,
-            changed.actor,
-            changed.occurred_at,
-            address,
-            subject=changed.owner,
-            payload={"session_id": changed.session_id},
-        )
-    )
 
 
 def require_good_password(password: str, name: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 import time
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import requests
 from app.cli.exit_codes import ExitCode
 from app.operations.storage.audit import verify_security_events
 from tests.cli.command import here
-from tests.support.api_keys import bearer
+from tests.support.api_keys import OWN_PAGE, PASSWORD, bearer
 from tests.support.harness import PREFIX
 from tests.support.service_over_socket import FILE, Caller, serving
 
 pytestmark = pytest.mark.xdist_group("audit_light")
 WRONG = bearer("mysym_nonsense")
+EVE = {"name": "eve", "password": PASSWORD}
 WITHIN_S = 10.0
 COUNTED = "SELECT kind, principal, address, code, count FROM security_events ORDER BY seq"
 
@@ -29,7 +31,10 @@ def rows(file: Path, query: str) -> list[tuple[Any, ...]]:
         return reader.execute(query).fetchall()
 
 
-def test_eleven_failed_authentications_raise_an_alert_within_ten_seconds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("credential", ["key", "password"])
+def test_eleven_failed_authentications_raise_an_alert_within_ten_seconds(
+    tmp_path: Path, credential: str
+) -> None:
     file = tmp_path / FILE
     alerts = (
         "SELECT subject, severity, state, value FROM alerts WHERE rule = 'authentication_burst'"
@@ -37,12 +42,18 @@ def test_eleven_failed_authentications_raise_an_alert_within_ten_seconds(tmp_pat
     with serving(tmp_path, contracts=16) as url, requests.Session() as session:
         service = Caller(url, session)
         assert service.get(f"{PREFIX}/health")["access"] == "open"
+
+        def fail() -> int:
+            if credential == "password":
+                return service.ask("POST", f"{PREFIX}/sessions", json=EVE).status_code
+            return service.ask("GET", f"{PREFIX}/health", headers=WRONG).status_code
+
         for _ in range(10):
-            assert service.ask("GET", f"{PREFIX}/health", headers=WRONG).status_code == 401
+            assert fail() == 401
         time.sleep(2.0)
         assert rows(file, alerts) == [], "ten are allowed"
         began = time.monotonic()
-        assert service.ask("GET", f"{PREFIX}/health", headers=WRONG).status_code == 429
+        assert fail() == 429
         while not (found := rows(file, alerts)):
             assert time.monotonic() - began < WITHIN_S
             time.sleep(0.1)
@@ -68,10 +79,13 @@ def test_eleven_failed_authentications_raise_an_alert_within_ten_seconds(tmp_pat
 
     failed = [row for row in rows(file, COUNTED) if row[0] in {"authentication_failed", "refused"}]
     assert sum(row[4] for row in failed if row[0] == "authentication_failed") == 11
-    assert ("refused", "anonymous", "127.0.0.1", "rate_limited", 1) in failed, "stored at the stop"
+    caller = "anonymous" if credential == "key" else "local"
+    assert ("refused", caller, "127.0.0.1", "rate_limited", 1) in failed, "stored at the stop"
+    assert "eve" not in repr(rows(file, "SELECT * FROM security_events"))
     assert asyncio.run(verify_security_events(f"sqlite+aiosqlite:///{file}")).ok
 
 
+PEOPLE = {"logged_in", "logged_out", "session_ended", "user_changed", "secrets_changed"}
 HOOK = "https://hooks.example.com/a-secret-path"
 CHANNEL = {"name": "desk", "kind": "webhook", "url": HOOK, "secret": "0123456789abcdef-secret"}
 
@@ -148,57 +162,115 @@ def test_every_change_of_an_operator_is_in_the_audit_log_once(tmp_path: Path) ->
     assert CHANNEL["secret"] not in text
 
 
-def test_people_are_audited_and_guessed_passwords_raise_an_alert(tmp_path: Path) -> None:
-    file, password = tmp_path / FILE, "correct horse battery staple"
+def test_every_log_in_and_change_of_a_person_is_in_the_audit_log_once(tmp_path: Path) -> None:
+    """Over HTTP, and by the command line beside the service."""
+    wanted, other = {"name": "ana", "password": PASSWORD}, "another violet harbor"
+    room = {"MYSYMBOLS_DATABASE__URL": f"sqlite+aiosqlite:///{tmp_path / FILE}"}
     with serving(tmp_path, contracts=16) as url, requests.Session() as session:
         service = Caller(url, session)
-        people = f"{PREFIX}/users"
-        ana = {"name": "ana", "role": "admin", "password": password}
-        user = service.done("POST", people, json=ana)
-        body = {"name": "ana", "password": password}
-        started = service.ask("POST", f"{PREFIX}/sessions", json=body)
-        assert started.status_code == 201, started.text
-        own = {"Cookie": "; ".join(f"{one.name}={one.value}" for one in session.cookies)}
-        session.cookies.clear()
-        own |= {"Sec-Fetch-Site": "same-origin", "X-Requested-With": "tests"}
-        bob = {"name": "bob", "role": "viewer", "password": password + "!"}
-        bobs = service.done("POST", people, json=bob, headers=own)
-        edited = {"is_active": False}
-        path = f"{people}/{bobs['id']}"
-        assert service.ask("PATCH", path, json=edited, headers=own).status_code == 200
-        gone = service.ask("DELETE", f"{PREFIX}/sessions/current", headers=own)
-        assert gone.status_code == 204, gone.text
-        began = time.monotonic()
-        names = ["ana"] * 5 + ["nobody"] * 8
-        wrong = [{"name": name, "password": "guessed"} for name in names]
-        sent = [service.ask("POST", f"{PREFIX}/sessions", json=one).status_code for one in wrong]
-        assert sent[:9] == [401] * 9
-        assert sent[-1] == 429
-        query = "SELECT subject FROM alerts WHERE rule = 'authentication_burst'"
-        while not rows(file, query):
-            assert time.monotonic() - began < WITHIN_S
-            time.sleep(0.1)
-    query = "SELECT kind, principal, code, subject, address FROM security_events ORDER BY seq"
-    found = rows(file, query)
-    people_only = [one for one in found if one[0] in {"user_changed", "logged_in", "logged_out"}]
-    assert people_only == [
-        ("user_changed", "local", "created", "ana", None),
-        ("logged_in", "user:ana", None, "user:ana", "127.0.0.1"),
-        ("user_changed", "user:ana", "created", "bob", None),
-        ("user_changed", "user:ana", "disabled", "bob", None),
-        ("logged_out", "user:ana", None, "user:ana", None),
+        users, sessions = f"{PREFIX}/users", f"{PREFIX}/sessions"
+        channel = {"name": "desk", "kind": "webhook", "url": HOOK, "secret": CHANNEL["secret"]}
+        service.done("POST", f"{PREFIX}/notifications/channels", json=channel)
+        service.done("POST", users, json={**wanted, "role": "admin"})
+
+        def log_in(status: int, **body: str) -> requests.Session:
+            browser = requests.Session()
+            browser.headers.update(OWN_PAGE)
+            answer = browser.post(f"{url}{sessions}", json=body, timeout=60.0)
+            assert answer.status_code == status, answer.text
+            return browser
+
+        log_in(401, name="eve", password=PASSWORD)
+        for _ in range(2):
+            log_in(401, name="ana", password=other)
+        log_in(401, key="mysym_nonsense")
+        browser = log_in(201, **wanted)
+        ana = Caller(url, browser)
+        bob = ana.done("POST", users, json={"name": "bob", "role": "operator", "password": other})
+        path = f"{users}/{bob['id']}"
+        theirs = log_in(201, name="bob", password=other)
+        ana.done("PATCH", path, json={"role": "trader", "is_active": False})
+        log_in(401, name="bob", password=other)
+        for _ in range(2):
+            keyed = {"Idempotency-Key": "one"}
+            ana.done("PATCH", path, json={"is_active": True}, headers=keyed)
+        ana.done("PUT", f"{path}/password", json={"password": PASSWORD})
+        theirs = log_in(201, name="bob", password=PASSWORD)
+        ended = theirs.get(f"{url}{sessions}", timeout=60.0).json()["items"][0]["id"]
+        assert ana.ask("DELETE", f"{sessions}/{ended}").status_code == 204
+        key = ana.done("POST", f"{PREFIX}/keys", json={"name": "boss", "role": "admin"})["secret"]
+        log_in(201, key=key)
+        own = {"current_password": other, "password": other}
+        assert ana.ask("PUT", f"{users}/me/password", json=own).status_code == 403
+        assert ana.ask("DELETE", f"{sessions}/current").status_code == 204
+        log_in(429, **wanted)
+        for arguments in (
+            ("users", "add", "eva", "--role", "viewer"), ("users", "disable", "eva"),
+            ("users", "enable", "eva"), ("users", "password", "eva"),
+        ):  # fmt: skip
+            done = here(*arguments, given=PASSWORD, **room)
+            assert done.code == ExitCode.OK, done.err
+        sealing = tmp_path / "served-sealing.key"
+        sealing.write_text(f"{here('secrets', 'new-key').out.strip()}\n{sealing.read_text()}")
+        for _ in range(2):
+            assert here("secrets", "rotate", **room).code == ExitCode.OK
+        sealing.write_text(here("secrets", "new-key").out)
+        assert here("secrets", "discard", "--yes", **room).code == ExitCode.OK
+        listed = here(
+            "audit", "list", "--json", "--limit", "200", MYSYMBOLS_URL=url, MYSYMBOLS_KEY=key
+        )
+        assert listed.code == ExitCode.OK, listed.err
+        entries = Caller(url, session).done("GET", f"{PREFIX}/audit?limit=200", headers=bearer(key))
+        assert listed.document["items"] == entries["items"]
+    changes = [
+        (one["actor"], one["action"], one["code"], one["subject"], one["address"])
+        for one in reversed(entries["items"])
+        if one["action"] in PEOPLE
     ]
-    assert ("key_created", "local", None, "local-cli", None) in found
-    failed = [(one[1], one[2], one[4]) for one in found if one[0] == "authentication_failed"]
-    assert set(failed) == {
-        ("user:ana", "log_in", "127.0.0.1"),
-        ("anonymous", "log_in", "127.0.0.1"),
+    here_, admin = "127.0.0.1", "user:ana"
+    assert changes == [
+        ("local", "user_changed", "created", "ana", None),
+        (admin, "logged_in", "password", None, here_),
+        (admin, "user_changed", "created", "bob", None),
+        ("user:bob", "logged_in", "password", None, here_),
+        (admin, "user_changed", "changed", "bob", None),
+        (admin, "user_changed", "disabled", "bob", None),
+        (admin, "user_changed", "enabled", "bob", None),
+        (admin, "user_changed", "password_changed", "bob", None),
+        ("user:bob", "logged_in", "password", None, here_),
+        (admin, "session_ended", None, "user:bob", here_),
+        ("key:boss", "logged_in", "key", None, here_),
+        (admin, "logged_out", None, admin, here_),
+        *(("local", "user_changed", code, "eva", None)
+          for code in ("created", "disabled", "enabled", "password_changed")),
+        ("local", "secrets_changed", "rotated", "channel", None),
+        ("local", "secrets_changed", "discarded", "channel", None),
+    ]  # fmt: skip
+    details = {(one["subject"], one["code"]): one["details"] for one in entries["items"]}
+    assert details["channel", "rotated"] == details["channel", "discarded"]
+    assert details["channel", "rotated"] == {"secrets": 2, "rows": 1}
+    disabled = details["bob", "disabled"]
+    assert (disabled["role"], disabled["scopes"], disabled["ended_sessions"]) == ("trader", [], 1)
+    assert details["bob", "changed"]["ended_sessions"] == 0
+    (by_admin,) = [one for one in entries["items"] if one["action"] == "session_ended"]
+    assert (by_admin["details"], by_admin["request_id"] is None) == ({"session_id": ended}, False)
+    file = tmp_path / FILE
+    failed = [row[1:] for row in rows(file, COUNTED) if row[0] == "authentication_failed"]
+    totals = Counter[tuple[Any, ...]]()  # the minute may have ended between
+    for *what, number in failed:
+        totals[tuple(what)] += number
+    assert totals == {
+        ("anonymous", here_, "unknown_user"): 1,
+        (admin, here_, "wrong_password"): 3,
+        ("anonymous", here_, "malformed"): 1,
+        ("user:bob", here_, "disabled"): 1,
+        ("anonymous", here_, "blocked"): 1,
     }
-    assert {one[2] for one in found if one[0] == "refused"} == {"rate_limited"}
+    refused = {row[1:4] for row in rows(file, COUNTED) if row[0] == "refused"}
+    assert refused == {("anonymous", here_, "rate_limited")}, "a failed log-in is one event"
     text = repr(rows(file, "SELECT * FROM security_events"))
-    assert password not in text
-    assert "guessed" not in text
-    assert user["id"] in text
+    assert not [hidden for hidden in (PASSWORD, other, key, "eve", HOOK) if hidden in text]
+    assert asyncio.run(verify_security_events(f"sqlite+aiosqlite:///{file}")).ok
 
 
 def test_a_service_does_not_start_on_a_broken_chain_of_security_events(tmp_path: Path) -> None:

@@ -179,6 +179,14 @@ async def test_a_wrong_name_and_a_wrong_password_get_the_same_answer(site: Site)
     assert text.count("login_failed") == len(attempts)
     for secret in (PASSWORD, UNKNOWN, key.token, "Ana Example"):
         assert secret not in text
+    assert await site.desk.failures() == [
+        ("anonymous", "malformed", 1),
+        ("anonymous", "unknown", 1),
+        ("anonymous", "unknown_user", 2),
+        ("key:engine", "revoked", 1),
+        ("user:ana", "wrong_password", 1),
+        ("user:bob", "disabled", 1),
+    ]
 
 
 @ON_SQLITE

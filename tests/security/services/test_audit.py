@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
+from app.container.composition import SEALED
 from app.foundation.errors import Code, ConflictError, ServiceError, UnavailableError
 from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.principals import Role, Scope
@@ -17,7 +18,12 @@ from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
 from app.security.domain.audit import OTHERS, SecurityEvent, SecurityEventKind
 from app.security.services.audit import SecurityAudit, create_audit_recorder
+from app.security.services.sealed_store import SealedStore
+from app.security.services.sealing import SecretSealer, new_sealing_key
+from app.security.services.users import UserEdit
 from app.security.storage.audit import HEAD, SecurityEventRepository
+from app.security.storage.people import SessionRepository, UserRepository
+from tests.alerts.services.test_channel_vault import keyed
 from tests.alerts.services.test_notifications import Office
 from tests.support.action_fixtures import eight_members, told
 from tests.support.api_keys import SYSTEM, KeyDesk
@@ -308,6 +314,44 @@ async def test_an_event_that_cannot_be_recorded_undoes_its_change(
     assert raised.value.code is Code.HISTORY_TAMPERED
     async with database.read() as unit:
         assert await unit.get(KeyValueRepository).get("changed") is None
+
+
+async def test_changes_of_people_sessions_and_secrets_are_undone_without_their_event(
+    database: Database,
+) -> None:
+    desk, old, new = KeyDesk(database), new_sealing_key(), new_sealing_key()
+    ana, bob = await desk.person("ana", Role.ADMIN), await desk.person("bob", Role.VIEWER)
+    issued = await desk.log_in("bob")
+    office = keyed(Office(database), old)
+    await office.channel("desk", "http://127.0.0.1:1/hook")
+    sealed = SealedStore(database, SecretSealer((new, old)), SEALED, desk.clock)
+    losing = SealedStore(database, SecretSealer((new,)), SEALED, desk.clock)
+
+    async def state() -> tuple[object, ...]:
+        counts = [(one.key, one.secrets) for one in await sealed.list()]
+        async with database.read() as unit:
+            live = [one.id for one in await unit.get(SessionRepository).all()]
+            return await unit.get(UserRepository).all(), live, counts
+
+    before, stored = await state(), await events(database)
+    async with database.write() as unit:
+        await unit.get(KeyValueRepository).put(HEAD, {"seq": 99, "hash": "0" * 64})
+    for change in (
+        lambda: desk.person("eva", Role.VIEWER),
+        lambda: desk.users.edit(bob.id, UserEdit(Role.TRADER), SYSTEM),
+        lambda: desk.users.edit(bob.id, UserEdit(is_active=False), SYSTEM),
+        lambda: desk.users.set_password(bob.id, "another violet harbor", SYSTEM),
+        lambda: desk.log_in("ana"),
+        lambda: desk.sessions.end(issued.session.id, issued.principal),
+        lambda: desk.sessions.end(issued.session.id, ana.principal("")),
+        lambda: sealed.rotate(SYSTEM),
+        lambda: losing.discard_unreadable(SYSTEM),
+    ):
+        with pytest.raises(UnavailableError) as raised:
+            await change()
+        assert raised.value.code is Code.HISTORY_TAMPERED
+    assert await state() == before
+    assert await events(database) == stored
 
 
 async def test_a_declined_proposal_and_a_delivery_sent_again_are_events(

@@ -21,6 +21,8 @@ from app.security.services.sealing import SealingKeyError, SecretSealer, new_sea
 from app.security.storage.sealed_columns import SealedColumnRepository
 from tests.alerts.services.test_channel_vault import keyed
 from tests.alerts.services.test_notifications import SECRET, Office
+from tests.support.api_keys import SYSTEM
+from tests.support.trading_desk import NOW
 
 OLD, NEW = new_sealing_key(), new_sealing_key()
 OLD_ID, NEW_ID = SealingKey(OLD).id, SealingKey(NEW).id
@@ -32,7 +34,7 @@ class EndedEarlyError(Exception):
 
 
 def store(database: Database, *keys: str, file: Path | None = None) -> SealedStore:
-    return SealedStore(database, SecretSealer(keys, file), SEALED)
+    return SealedStore(database, SecretSealer(keys, file), SEALED, lambda: NOW)
 
 
 async def rows(database: Database) -> list[tuple[object, ...]]:
@@ -65,10 +67,10 @@ async def test_a_rotation_seals_every_secret_under_the_newest_key(database: Data
     office = await fill(database, 5, OLD)
     before = await opened(office, OLD)
     assert await counts(store(database, NEW, OLD)) == [("channel", OLD_ID, 9)]
-    assert await store(database, NEW, OLD).rotate(batch=2) == 5
+    assert await store(database, NEW, OLD).rotate(SYSTEM, batch=2) == 5
     assert await counts(store(database, NEW)) == [("channel", NEW_ID, 9)]
     assert await opened(office, NEW) == before
-    assert await store(database, NEW, OLD).rotate() == 0, "nothing is left to do"
+    assert await store(database, NEW, OLD).rotate(SYSTEM) == 0, "nothing is left to do"
     with pytest.raises(SealingKeyError):
         await store(database, OLD).require_keys()
 
@@ -84,11 +86,11 @@ async def test_an_interrupted_rotation_goes_on_where_it_ended(database: Database
             raise EndedEarlyError
 
     with pytest.raises(EndedEarlyError):
-        await sealed.rotate(2, end_after_the_second)
+        await sealed.rotate(SYSTEM, 2, end_after_the_second)
     assert {key for _, key, _ in await counts(sealed)} == {OLD_ID, NEW_ID}
     assert await opened(office, NEW, OLD) == before, "usable at every moment"
     done = await rows(database)
-    assert await sealed.rotate(batch=2) == 2
+    assert await sealed.rotate(SYSTEM, batch=2) == 2
     after = await rows(database)
     assert [old == new for old, new in zip(done, after, strict=True)] == [True] * 4 + [False] * 2
     assert await opened(office, NEW) == before
@@ -101,7 +103,7 @@ async def test_without_their_key_nothing_is_changed_and_the_setting_is_named(
     await fill(database, 3, OLD)
     before = await rows(database)
     sealed = store(database, *keys)
-    for work in (sealed.require_keys, sealed.rotate):
+    for work in (sealed.require_keys, lambda: sealed.rotate(SYSTEM)):
         with pytest.raises(SealingKeyError) as caught:
             await work()
         assert isinstance(caught.value, UnsafeStartError)
@@ -122,11 +124,11 @@ async def test_one_secret_under_a_lost_key_stops_the_start_and_every_change(
     await office.channel("another", "http://127.0.0.1:1/another")
     before = await rows(database)
     sealed = store(database, NEW)
-    for work in (sealed.require_keys, sealed.rotate):
+    for work in (sealed.require_keys, lambda: sealed.rotate(SYSTEM)):
         with pytest.raises(SealingKeyError, match="3 of kind channel"):
             await work()
     assert await rows(database) == before
-    assert await sealed.discard_unreadable() == 2
+    assert await sealed.discard_unreadable(SYSTEM) == 2
     await sealed.require_keys()
     shown = {one.name: (one.url, one.secret) for one in await office.notifications.channels()}
     assert shown == {
@@ -145,7 +147,7 @@ async def test_a_rotation_seals_what_was_stored_before_a_key_existed(database: D
         ("channel", OLD_ID, 1),
         ("channel", NOT_SEALED, 2),
     ]
-    assert await store(database, OLD).rotate() == 2
+    assert await store(database, OLD).rotate(SYSTEM) == 2
     assert await counts(store(database, OLD)) == [("channel", OLD_ID, 3)]
     assert [url for url, _ in await opened(office, OLD)] == ["in-clear"] * 2
 
@@ -156,7 +158,7 @@ async def test_a_rotation_needs_a_key(database: Database) -> None:
     async with database.write() as unit:
         await unit.connection.execute(notification_channels.update().values(url="in-clear"))
     with pytest.raises(ConflictError) as caught:
-        await store(database).rotate()
+        await store(database).rotate(SYSTEM)
     assert caught.value.code is Code.SECRETS_KEY_MISSING
     assert [row[3] for row in await rows(database)] == ["in-clear"]
 
@@ -176,7 +178,7 @@ async def test_a_change_beside_a_rotation_is_not_lost(database: Database) -> Non
                 .values(url=secrets.secrets.seal("json://127.0.0.1/moved"))
             )
 
-    await store(database, NEW, OLD).rotate(3, change)
+    await store(database, NEW, OLD).rotate(SYSTEM, 3, change)
     assert await counts(store(database, NEW)) == [("channel", NEW_ID, 7)]
     assert ("json://127.0.0.1/moved", None) in await opened(office, NEW)
 
@@ -192,7 +194,7 @@ async def test_a_changed_key_file_needs_no_restart(database: Database, tmp_path:
     assert await counts(store(database, NEW, OLD)) == sorted(
         [("channel", OLD_ID, 2), ("channel", NEW_ID, 2)]
     )
-    assert await store(database, file=file).rotate() == 1
+    assert await store(database, file=file).rotate(SYSTEM) == 1
     file.write_text(NEW)
     assert [one.url[-5:] for one in await office.notifications.channels()] == ["1/old", "young"]
 

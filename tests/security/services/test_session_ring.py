@@ -19,7 +19,6 @@ from app.security.domain.people import SessionPolicy
 from app.security.services.passwords import PasswordHashing
 from app.security.services.sessions import IssuedSession
 from app.security.services.users import UserEdit
-from app.security.storage.audit import SecurityEventRepository
 from app.security.storage.people import SessionRepository
 from app.settings import SecurityVariables
 from tests.conftest import PATIENT, MakeDatabase
@@ -227,6 +226,8 @@ async def test_a_log_in_that_a_change_overtakes_is_refused(
         with monkeypatch.context() as patched:
             patched.setattr(PasswordHashing, "verify", overtaken)
             assert await desk.sessions.log_in("ana", password, PEER, None) is None
+    found = await desk.failures()
+    assert [(one[0], one[1]) for one in found] == [("user:ana", "withdrawn")]
     assert await desk.sessions.list((await desk.log_in("boss")).principal) != ()
 
 
@@ -304,8 +305,8 @@ async def test_a_log_in_of_another_user_ends_the_session_in_the_name_of_its_owne
     assert second is not None
     assert not holds(desk, first)
     async with database.read() as unit:
-        events = await unit.get(SecurityEventRepository).page(None, 2)
-    assert {(one.kind, one.principal, one.subject) for one in events} == {
-        ("logged_out", "user:bob", "user:ana"),
-        ("logged_in", "user:bob", "user:bob"),
-    }
+        events = (await unit.get(EventRepository).after(0, 20))[-2:]
+    assert [(one.data["change"], one.data["owner"], one.data["actor"]) for one in events] == [
+        ("ended", "user:ana", "user:bob"),
+        ("started", "user:bob", "user:bob"),
+    ]

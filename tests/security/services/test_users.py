@@ -12,6 +12,7 @@ from app.foundation.errors import Code, ConflictError, NotFoundError, RefusedErr
 from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database
 from app.security.domain.keys import LOCAL_KEY
+from app.security.domain.people import MAX_PASSWORD_CHARS, password_fault
 from app.security.services.passwords import RUNNING, PasswordHashing
 from app.security.services.peppers import PepperMissingError
 from app.security.services.users import UserDraft, UserEdit
@@ -178,6 +179,21 @@ async def test_an_unknown_user_takes_as_long_as_a_known_one(
     assert len(parameters) == 3, "each verifies exactly one hash"
     assert len(set(parameters)) == 1, "of the same cost"
     assert not await passwords.verify("$argon2id$broken", PASSWORD)
+
+
+async def test_a_password_is_verified_whole_and_as_it_was_typed() -> None:
+    passwords = PasswordHashing(QUICK)
+    typed = "Violet harbor 71 " + "kites " * 39 + "Zwolf"
+    assert (len(typed), password_fault(typed, "ana")) == (MAX_PASSWORD_CHARS, None)
+    stored = await passwords.hash(typed)
+    for other in (
+        typed.lower(), typed.upper(), typed[:-1], typed[:72], typed[:64], typed + " ", " " + typed,
+        typed.replace(" ", ""), typed.replace("harbor 71", "harbor  71"),
+    ):  # fmt: skip
+        assert not await passwords.verify(stored, other), other
+    assert await passwords.verify(stored, typed)
+    ends = " violet harbor 71 "
+    assert not await passwords.verify(await passwords.hash(ends), ends.strip())
 
 
 def test_a_hash_of_other_parameters_is_outdated() -> None:

@@ -21,6 +21,8 @@ from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.proposals import MembershipMove
+from app.security.services.audit import SecurityAudit
+from app.security.storage.audit import SecurityEventRepository
 from app.signals.api import routes as signals
 from app.signals.domain.agents import Agent, AgentVote
 from app.signals.domain.consensus import Consensus, SignalEvaluation
@@ -37,7 +39,7 @@ from tests.support.action_fixtures import by_skill, eight_members, judged, put, 
 from tests.support.harness import PREFIX, serve
 from tests.support.problem_assertions import problem
 from tests.support.signal_fixtures import claim, informed
-from tests.support.trading_desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 NEW = SYMBOLS[20]
 
@@ -120,6 +122,26 @@ async def test_with_four_eyes_another_caller_approves_the_proposal_of_a_signal(
     assert approved.decision is not None
     assert (approved.proposed_by, approved.decision.by) == (WHO.actor, "user:bob")
     assert await version(desk) == before + 1
+
+
+async def test_an_approval_for_want_of_four_eyes_is_a_refusal_of_the_audit_log(desk: Desk) -> None:
+    signal_id = await told(desk, NEW, who=replace(WHO, actor="local"))
+    await desk.signal_actions.apply_approved()
+    proposal_id = (await effect(desk, signal_id)).proposal_id or ""
+    desk.proposals = replace(desk.proposals, needs_four_eyes=True)
+    owner: Any = desk
+    owner.security_audit = audit = SecurityAudit(desk.database, lambda: NOW)
+    path = f"{PREFIX}/portfolio/proposals/{proposal_id}"
+    async with serve([portfolio_proposals.router], {"my_symbols": owner}) as client:
+        for _ in range(2):
+            problem(await client.post(f"{path}/approve", json={}), 409, "four_eyes")
+        assert (await client.post(f"{path}/decline", json={})).status_code == 200
+        again = await client.post(f"{path}/decline", json={})
+        assert again.status_code == 409, "no other conflict is a refusal"
+    await audit.store_counts()
+    async with desk.database.read() as unit:
+        refused = await unit.get(SecurityEventRepository).page(None, 9, kind="refused")
+    assert [(one.principal, one.code, one.count) for one in refused] == [("local", "four_eyes", 2)]
 
 
 async def test_with_four_eyes_an_own_proposal_may_be_declined(desk: Desk) -> None:
