@@ -49,6 +49,15 @@ HostName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.\-]*[A-Za-z0-9_])?$", to_lower=True)
 ]
 
+# Neither `*` nor `null`: each would let pages of strangers in.
+OriginText = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[Hh][Tt][Tt][Pp][Ss]?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(:[0-9]{1,5})?$",
+        to_lower=True,
+    ),
+]
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -188,7 +197,7 @@ class HttpVariables(_Part):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0: any free port.")
-    cors_origins: tuple[str, ...] = Field(
+    cors_origins: tuple[OriginText, ...] = Field(
         (), description="Browser origins that may call the API, as a JSON list."
     )
     allowed_hosts: tuple[HostName, ...] = Field(

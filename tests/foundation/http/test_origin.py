@@ -122,6 +122,17 @@ def test_S16_names_come_from_the_settings() -> None:
             HttpVariables(allowed_hosts=(wrong,))
 
 
+def test_S16_allowed_origins_are_named_one_by_one() -> None:
+    given = HttpVariables(cors_origins=("https://Desk.Example", "http://[::1]:3000"))
+    assert given.cors_origins == ("https://desk.example", "http://[::1]:3000")
+    for wrong in (
+        "*", "null", "", "desk.example", "https://*.example", "https://desk.example/",
+        "https://user@desk.example", "file://desk", "https://desk.example,https://other.example",
+    ):  # fmt: skip
+        with pytest.raises(ValidationError):
+            HttpVariables(cors_origins=(wrong,))
+
+
 @pytest.mark.parametrize("host", ["evil.example", "localhost:8000"])
 async def test_S16_a_socket_by_a_name_that_is_not_ours_is_closed(host: str) -> None:
     reached, said = [], []
