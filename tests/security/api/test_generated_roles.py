@@ -5,7 +5,11 @@ Every operation takes part by itself, a new one too. MYTESTS_GENERATED_EXAMPLES 
 """
 
 import asyncio
+import json
+import os
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -14,11 +18,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote, urlsplit
 
 import pytest
 import requests
+from fastapi import FastAPI, HTTPException, Security
+from fastapi.security import APIKeyHeader
+from pydantic import BaseModel
 
 from app.foundation.errors import Code
 from app.foundation.http.permissions import AUTHENTICATOR, public, requires
@@ -291,11 +298,14 @@ def send(
 def other_answers(
     world: World, operation: "Operation", headers: Mapping[str, str], status: int, code: Code
 ) -> list[str]:
-    """Answers to the inputs of an operation that are no refusal with this status and code."""
+    """Answers to the inputs of an operation that are no refusal with this status and code.
+
+    Each request comes from another address, whose invalid keys are below their limit.
+    """
     found = []
     with requests.Session() as session:
         for given_input in inputs(operation, world):
-            answer = send(session, given_input, headers)
+            answer = send(session, given_input, {**headers, **world.elsewhere()})
             if is_before_routing(answer):
                 continue
             problem = well_formed(answer) if answer.status_code >= 400 else {}
@@ -355,9 +365,7 @@ def test_no_input_gets_an_answer_without_a_credential(
         answer
         for operation in operations()
         if not is_public(operation)
-        for answer in other_answers(
-            world, operation, {**credential, **world.elsewhere()}, 401, Code.UNAUTHENTICATED
-        )
+        for answer in other_answers(world, operation, credential, 401, Code.UNAUTHENTICATED)
     ]
     assert wrong == []
     assert world.tables() == before
@@ -486,3 +494,86 @@ def test_the_session_of_another_is_unknown_below_an_administrator(world: World, 
     assert described(known) == described(unknown)
     assert known.status_code == 404
     assert world.known["/sessions"] in {one["id"] for one in world.get(path)["items"]}
+
+
+@pytest.mark.long
+def test_schemathesis_finds_no_object_of_one_role_that_another_must_not_see(
+    world: World, tmp_path: Path
+) -> None:
+    keys = {role: world.tokens[role] for role in ("trader", "viewer")}
+    run = check_objects(world.url, world.get("/openapi.json"), keys, tmp_path)
+    assert run.returncode == 0, run.stdout
+    assert f"{len(operations()) - 1} passed" in run.stdout, "all but the endless one"
+
+
+NOTES: Final[dict[str, str]] = {}  # owners by id
+LEAKING: Final = FastAPI()
+NoteKey = Annotated[str, Security(APIKeyHeader(name="X-API-Key"))]
+
+
+class Note(BaseModel):
+    note_id: str
+    owner: str
+
+
+@LEAKING.post("/notes", status_code=201)
+async def add_note(key: NoteKey) -> Note:
+    """The owner gets the id."""
+    if key not in {"ana", "bob"}:
+        raise HTTPException(401)
+    note = Note(note_id=f"note-{len(NOTES)}", owner=key)
+    NOTES[note.note_id] = key
+    return note
+
+
+@LEAKING.get("/notes/{note_id}", responses={404: {}})
+async def read_note(note_id: str, key: NoteKey) -> Note:
+    """Everybody with a key gets the note of anybody."""
+    if key not in {"ana", "bob"}:
+        raise HTTPException(401)
+    if note_id not in NOTES:
+        raise HTTPException(404)
+    return Note(note_id=note_id, owner=NOTES[note_id])
+
+
+@pytest.mark.long
+async def test_schemathesis_sees_the_object_of_another(tmp_path: Path) -> None:
+    keys = {"ana": "ana", "bob": "bob"}
+    async with listening(LEAKING) as server:
+        url = f"http://127.0.0.1:{port_of(server)}"
+        run = await asyncio.to_thread(check_objects, url, LEAKING.openapi(), keys, tmp_path)
+    assert run.returncode == 1, run.stdout
+    assert "received the `Note` that `ana` owns" in run.stdout
+
+
+def check_objects(
+    url: str, document: Mapping[str, Any], keys: Mapping[str, str], room: Path
+) -> "subprocess.CompletedProcess[str]":
+    """A run of the command line of schemathesis with two keys, whose objects are compared."""
+    callers = [
+        {"name": name, "fixedHeaders": [{"name": "X-API-Key", "value": key}]}
+        for name, key in keys.items()
+    ]
+    (room / "callers.json").write_text(json.dumps({"auth": callers}), encoding="utf-8")
+    (room / "openapi.json").write_text(json.dumps(document), encoding="utf-8")
+    (room / "options.toml").write_text(
+        f"""
+        seed = 7
+        [auth.wfc]
+        path = "callers.json"
+        peers = {json.dumps(list(keys))}
+        [generation]
+        max-examples = {max(2, int(os.environ.get("MYTESTS_GENERATED_EXAMPLES", "2")))}
+        deterministic = true
+        database = "none"
+        with-security-parameters = false
+        """,
+        encoding="utf-8",
+    )
+    checks = "not_a_server_error,object_level_authorization"
+    return subprocess.run(
+        [sys.executable, "-m", "schemathesis.cli", "--config-file", "options.toml", "run",
+         "openapi.json", "--url", url, "--checks", checks, "--phases", "fuzzing,stateful",
+         "--exclude-path", ENDLESS.partition(" ")[2], "--no-color"],
+        cwd=room, capture_output=True, text=True, encoding="utf-8", check=False,
+    )  # fmt: skip
