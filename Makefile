@@ -86,7 +86,8 @@ sandbox: service ## the local exchange alone
 
 fuzz: setup ## millions of hostile request bodies, and many requests generated from the OpenAPI document
 	MYTESTS_HOSTILE_BODIES=$(FUZZ_BODIES) $(RUN) $(ENDLESS) tests/foundation/http/test_hostile_bodies.py
-	MYTESTS_GENERATED_EXAMPLES=$(FUZZ_EXAMPLES) $(RUN) $(ENDLESS) tests/foundation/http/test_generated_requests.py
+	MYTESTS_GENERATED_EXAMPLES=$(FUZZ_EXAMPLES) $(RUN) $(ENDLESS) \
+		tests/foundation/http/test_generated_requests.py tests/security/api/test_generated_roles.py
 
 long: setup ## the slow tests: all changes, jobs, stream, engine, alert scenes
 	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m long -o faulthandler_timeout=1200

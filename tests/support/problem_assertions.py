@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx2
+import requests
 
 from app.foundation.errors import Code
 
@@ -21,7 +22,7 @@ def problem(
 
 
 def well_formed(
-    response: httpx2.Response, *, extra: frozenset[str] = frozenset()
+    response: httpx2.Response | requests.Response, *, extra: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
     assert response.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = response.json()

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from app.foundation.http.server import server_config
 from app.main import create_app
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
+from app.settings import HttpVariables
 from tests.support.service_in_process import settings_for
 
 PATIENCE_S = 120.0
@@ -45,16 +46,17 @@ class Caller:
 
 
 @contextmanager
-def serving(room: Path, *, contracts: int = 80) -> Iterator[str]:
+def serving(room: Path, *, contracts: int = 80, **http: Any) -> Iterator[str]:
     """The address of a service over its own local exchange, as `my-symbols serve` runs it.
 
-    Its SQLite file is FILE in `room`. Raises TimeoutError when it does not come up.
+    Its SQLite file is FILE in `room`; `http` are values of HttpVariables. Raises TimeoutError
+    when it does not come up.
     """
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         port = listening.getsockname()[1]
         started, ending = threading.Event(), threading.Event()
         thread = threading.Thread(
-            target=lambda: asyncio.run(_serve(room, contracts, listening, started, ending))
+            target=lambda: asyncio.run(_serve(room, contracts, http, listening, started, ending))
         )
         thread.start()
         try:
@@ -69,6 +71,7 @@ def serving(room: Path, *, contracts: int = 80) -> Iterator[str]:
 async def _serve(
     room: Path,
     contracts: int,
+    http_values: Mapping[str, Any],
     listening: socket.socket,
     started: threading.Event,
     ending: threading.Event,
@@ -76,7 +79,8 @@ async def _serve(
     options = SandboxOptions(contracts=contracts, quota=100_000)
     async with serve_exchange(options, time.time) as exchange:
         settings = settings_for(exchange, f"sqlite+aiosqlite:///{room / FILE}")
-        app = create_app(settings)
+        http = HttpVariables(**http_values)
+        app = create_app(settings.model_copy(update={"http": http}))
         config = server_config(app, host="127.0.0.1", port=0, new_id=new_id)
         server = uvicorn.Server(config)
         running = asyncio.ensure_future(server.serve([listening]))
