@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, StrEnum
 from importlib.util import find_spec
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import unquote, urlsplit
@@ -240,6 +241,16 @@ class HttpVariables(_Part):
         description="Addresses and networks of clients, as a JSON list; every other one is refused,"
         " except this machine. An empty list allows all.",
     )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _trusts_no_whole_internet(
+        cls, networks: tuple[IPv4Network | IPv6Network, ...]
+    ) -> tuple[IPv4Network | IPv6Network, ...]:
+        # Every client could then name itself, past allow lists, limits and the security log.
+        if any(network.prefixlen == 0 for network in networks):
+            raise ValueError("trusted_proxies must name proxies, not every address")
+        return networks
 
     @model_validator(mode="after")
     def _has_certificate_and_key(self) -> Self:

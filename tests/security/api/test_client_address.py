@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import structlog
+from pydantic import ValidationError
 
 from app.foundation.http.permissions import AUTHENTICATOR, ActorDep, public, requires
 from app.foundation.http.routing import api_router
@@ -14,6 +15,7 @@ from app.foundation.principals import Role
 from app.foundation.sql.database import Database
 from app.security.domain.addresses import ClientAddress, client_of
 from app.security.domain.keys import ENTROPY_BYTES, create_token
+from app.settings import HttpVariables
 from tests.support.api_keys import KeyDesk
 from tests.support.harness import PREFIX, make_api
 from tests.support.peers import PeerAnswer, ask_from
@@ -190,6 +192,14 @@ async def test_the_allow_list_of_the_service_is_checked_first(desk: KeyDesk, kin
         assert (await site.ask("127.0.0.1", forwarded, token=key)).status == 403
     refused = [line for line in lines if line["event"] == "address_refused"]
     assert refused == [{"address": "127.0.0.1", "event": "address_refused", "log_level": "warning"}]
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+def test_S08_not_every_address_is_a_trusted_proxy(network: str) -> None:
+    with pytest.raises(ValidationError):
+        HttpVariables.model_validate({"trusted_proxies": ["10.9.0.0/16", network]})
+    given = HttpVariables.model_validate({"trusted_proxies": ["10.9.0.0/16", "::1"]})
+    assert [str(one) for one in given.trusted_proxies] == ["10.9.0.0/16", "::1/128"]
 
 
 @ON_SQLITE
