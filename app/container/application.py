@@ -59,6 +59,7 @@ from app.security.api import session_routes as sessions
 from app.security.api import user_routes as users
 from app.security.api.authentication import AuthenticationMiddleware
 from app.security.api.client_address import ClientAddressMiddleware
+from app.security.api.log_in_page import log_in_page
 from app.security.api.rate_limiting import RateLimitMiddleware
 from app.security.api.refusals import RefusalAuditMiddleware
 from app.security.domain.rate_limits import RateLimits
@@ -168,7 +169,7 @@ def create_api(
     for router in routers:
         api.include_router(router, prefix=PREFIX)
     if docs:
-        install_docs(api)
+        install_docs(api, log_in_page(f"{PREFIX}{sessions.router.prefix}"))
     install_openapi(api)
     own = (route for route in api.routes if isinstance(route, Route | WebSocketRoute | Mount))
     require_declarations(

@@ -128,27 +128,41 @@ async def execute(page: Page, name: str, status: int) -> None:
     await shown.first.wait_for(timeout=WAIT_MS)
 
 
-async def test_authorize_of_the_docs_page_works_with_a_key_and_beside_a_session(
+async def log_in(page: Page, form: str, **values: str) -> None:
+    """Fills a form of the log-in page and sends it."""
+    for name, value in values.items():
+        await page.locator(f"#{form} [name={name}]").fill(value)
+    await page.locator(f"#{form} button").click()
+
+
+async def test_the_docs_page_asks_for_a_log_in_and_authorizes_with_another_key(
     database: Database,
 ) -> None:
     desk = KeyDesk(database)
-    token = await desk.issue("boss", Role.ADMIN)
+    await desk.person("ana", Role.ADMIN)
+    viewer, boss = await desk.issue("reader", Role.VIEWER), await desk.issue("boss", Role.ADMIN)
     async with opened(desk) as home, chromium() as browser:
         page = await browser.new_page()
         page.set_default_timeout(WAIT_MS)
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
         await page.goto(f"{home}/docs")
-        await execute(page, "keys-api_keys", 401)
+        await log_in(page, "password", name="ana", password="not the password")
+        await page.locator("output", has_text="is wrong").wait_for()
+        assert await page.context.cookies() == []
+        await log_in(page, "key", key=viewer)
+        await execute(page, "keys-api_keys", 403)
         await page.locator(".auth-wrapper .authorize").first.click()
         container = page.locator(".auth-container", has_text="bearerKey")
-        await container.locator("input").fill(token)
+        await container.locator("input").fill(boss)
         await container.get_by_role("button", name="Apply credentials").click()
         await page.get_by_role("button", name="Close").first.click()
         await execute(page, "users-caller", 200)
 
         await page.reload()
-        await page.locator("#operations-users-caller").wait_for()
-        as_json = {"Content_Type": "application/json"}
-        status, _ = await ask(page, "POST", f"{home}{PREFIX}/sessions", {"key": token}, **as_json)
-        assert status == 201
         await execute(page, "sessions-log_out", 204)
         assert await page.context.cookies() == []
+        await page.reload()
+        await log_in(page, "password", name="ana", password=ANA["password"])
+        await execute(page, "keys-api_keys", 200)
+        assert complaints == []

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,11 +25,12 @@ from app.foundation.http.permissions import (
     SECURITY_SCHEMES,
     access_of,
     check_permission,
+    principal_of,
     public,
     requires,
 )
 from app.foundation.http.protocol import PROBLEM_JSON, USUAL_STATUS
-from app.foundation.principals import Access, Permission, Role
+from app.foundation.principals import ANONYMOUS, Access, Permission, Role
 
 TITLE: Final = "My Symbols"
 DOCS_PATH: Final = "/docs"
@@ -122,10 +123,11 @@ _PROBES: Final = "probes"
 _READERS: Final = Permission(Role.VIEWER)
 
 
-def install_docs(api: FastAPI) -> None:
+def install_docs(api: FastAPI, log_in: Callable[[], Response] | None = None) -> None:
     """Serves /docs and the document to viewers; a hash in the policy admits the inline script.
 
-    The assets are public files of the docs UI.
+    A browser without a session gets the page of `log_in` instead. The assets are public files of
+    the docs UI.
     """
     page = get_swagger_ui_html(
         openapi_url=OPENAPI_PATH,
@@ -150,6 +152,9 @@ def install_docs(api: FastAPI) -> None:
     with_banner = html.replace("<body>", f"<body>{_OPEN_BANNER}", 1)
 
     async def show(request: Request) -> Response:
+        is_browser = "text/html" in request.headers.get("accept", "")
+        if log_in is not None and is_browser and principal_of(request.scope) is ANONYMOUS:
+            return log_in()
         check_permission(request.scope, _READERS)
         is_open = access_of(request.scope) is Access.OPEN
         page = with_banner if is_open else html

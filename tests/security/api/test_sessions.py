@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import re
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import httpx2
@@ -515,3 +518,26 @@ async def test_S10_an_ended_session_loses_its_streams_within_a_second(
                 assert await events.answer.content.read() == b""
             assert loop.time() - began < 1.0
             assert not stays.answer.content.at_eof()
+
+
+@ON_SQLITE
+async def test_a_browser_logs_in_where_it_asks_for_the_docs(site: Site) -> None:
+    await site.desk.person("ana", Role.VIEWER)
+    browser = site.browser(Accept="text/html,*/*;q=0.8")
+    page = await browser.get("/docs")
+    assert page.status_code == 401
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
+    for kind in ("script", "style"):
+        (text,) = re.findall(rf"<{kind}>(.*?)</{kind}>", page.text, re.DOTALL)
+        digest = b64encode(sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}';" in policy
+    assert "default-src 'none'" in policy
+    assert "connect-src 'self'" in policy
+    assert f'fetch("{SESSIONS}"' in page.text
+    assert "swagger" not in page.text
+    problem(await site.browser(Accept="*/*").get("/docs"), 401, "unauthenticated")
+    problem(await browser.get("/openapi.json"), 401, "unauthenticated")
+    assert (await browser.post(SESSIONS, json=ANA)).status_code == 201
+    shown = await browser.get("/docs")
+    assert (shown.status_code, "swagger" in shown.text) == (200, True)
