@@ -131,9 +131,15 @@ def decode_message(payload: bytes) -> SharedMarketMessage:
     Raises ValueError for a message of another version.
     """
     try:
-        return msgspec.msgpack.decode(zlib.decompress(payload), type=SharedMarketMessage)
+        message = msgspec.msgpack.decode(zlib.decompress(payload), type=SharedMarketMessage)
     except (zlib.error, msgspec.MsgspecError) as error:
         raise ValueError("not a shared market of this version") from error
+    # A sequence is decoded as a list; the levels of a book are as immutable as the book.
+    books = {
+        code: (at_ms, age_ms, replace(book, bids=tuple(book.bids), asks=tuple(book.asks)))
+        for code, (at_ms, age_ms, book) in message.books.items()
+    }
+    return replace(message, books=books)
 
 
 def with_local_times(aged: Mapping[str, Aged[T]], mono: float) -> dict[str, Received[T]]:
