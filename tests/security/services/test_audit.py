@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from app.container.composition import SEALED
 from app.foundation.errors import Code, ConflictError, ServiceError, UnavailableError
+from app.foundation.hash_chain import instant_text
 from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database, UnitOfWork
@@ -32,6 +33,7 @@ from tests.support.trading_desk import NOW, SYMBOLS, Desk
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 MINUTE = timedelta(minutes=1)
+REPLACED = ("replaced_key_id", "replaced_key_expires_at")
 
 
 class Moved:
@@ -65,7 +67,8 @@ async def test_each_change_of_a_key_is_an_event_in_its_transaction(
 ) -> None:
     desk = KeyDesk(database)
     issued = await desk.issued("engine", Role.TRADER, Scope.SIGNALS, allow=("10.0.0.0/8",))
-    rotated = (await desk.service.rotate(issued.key.id, timedelta(0), SYSTEM)).result
+    grace = timedelta(hours=24)
+    rotated = (await desk.service.rotate(issued.key.id, grace, SYSTEM)).result
     assert rotated is not None
     await desk.service.revoke(rotated.key.id, SYSTEM)
     await desk.service.revoke(rotated.key.id, SYSTEM)
@@ -82,6 +85,11 @@ async def test_each_change_of_a_key_is_an_event_in_its_transaction(
         "trader", ["signals"], ["10.0.0.0/8"],
     )  # fmt: skip
     assert (payload["prefix"], payload["key_id"]) == (issued.key.prefix, issued.key.id)
+    replaced = [{name: one.payload.get(name) for name in REPLACED} for one in found]
+    ends = instant_text(NOW + grace)
+    assert replaced[1] == dict(zip(REPLACED, (issued.key.id, ends), strict=True))
+    assert found[1].payload["key_id"] == rotated.key.id
+    assert replaced[0] == replaced[2] == dict.fromkeys(REPLACED)
     assert found[0].request_id == SYSTEM.request_id
     assert issued.token not in repr(found)
     assert issued.key.hash not in repr(found)
