@@ -3,8 +3,10 @@
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import text
 
 from app.container.composition import SEALED
@@ -14,6 +16,8 @@ from app.foundation.idempotency import Command, IdempotentExecutor, StoredRespon
 from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.key_value import KeyValueRepository
+from app.operations.services.health import StatusSources
+from app.operations.services.health_checks import ComponentState, security_events
 from app.operations.storage.audit import verify_security_events
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
@@ -226,6 +230,42 @@ async def test_old_events_go_and_the_rest_is_verified_from_the_anchor(
     await audit.record(SecurityEventKind.LOGGED_IN, "user:ana")
     verdict = await verify_security_events(database_url)
     assert (verdict.ok, verdict.events, verdict.anchor and verdict.anchor.seq) == (True, 2, 7)
+
+
+async def test_events_that_go_for_their_number_before_their_age_are_a_warning(
+    audit: SecurityAudit, database: Database, database_url: str, clock: Moved
+) -> None:
+    sources = StatusSources(database, *[Any] * 3)  # type: ignore[arg-type]  # of other figures
+    for number in range(4):
+        await audit.record(SecurityEventKind.LOGGED_IN, f"user:u{number}")
+        clock.now += timedelta(days=1)
+    with structlog.testing.capture_logs() as lines:
+        assert await audit.delete_old(timedelta(days=4)) == 0
+        clock.now += timedelta(seconds=1)
+        assert await audit.delete_old(timedelta(days=4)) == 1
+    assert (lines, await sources.trimmed_at()) == ([], None)
+    audit.max_events = 2
+    with structlog.testing.capture_logs() as lines:
+        assert await audit.delete_old(timedelta(days=4)) == 3
+        trimmed = clock.now
+        clock.now += timedelta(seconds=1)
+        assert await audit.delete_old(timedelta(days=4)) == 0, "the same again deletes nothing"
+    assert [(one["event"], one["log_level"], one["deleted"]) for one in lines] == [
+        ("security_events_trimmed", "warning", 3)
+    ]
+    found = await events(database)
+    assert [(one.kind, one.code, one.count) for one in found] == [
+        ("events_deleted", "age", 1),
+        ("events_deleted", "number", 3),
+    ]
+    assert (await verify_security_events(database_url)).ok
+    assert await sources.trimmed_at() == trimmed
+    shown = security_events(trimmed, trimmed + timedelta(days=6))
+    assert (shown.name, shown.state, shown.cause) == (
+        "security_events", ComponentState.DEGRADED, "security_events_trimmed",
+    )  # fmt: skip
+    assert security_events(trimmed, trimmed + timedelta(days=7)).state is ComponentState.UP
+    assert security_events(None, trimmed).state is ComponentState.UP
 
 
 async def test_deleting_behind_a_forged_anchor_is_found(
