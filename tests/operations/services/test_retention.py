@@ -24,7 +24,7 @@ from app.security.services.audit import SecurityAudit
 from app.signals.domain.models import SignalState
 from tests.alerts.services.test_notifications import Office, change
 from tests.conftest import MakeDatabase
-from tests.support.signal_fixtures import claim, informed
+from tests.support.signal_fixtures import BEST, claim, informed
 from tests.support.trading_desk import SYMBOLS, WHO, Desk, settings
 
 KEPT = {
@@ -165,9 +165,9 @@ async def test_beyond_a_number_the_oldest_rejected_signals_go_and_nothing_that_i
 ) -> None:
     desk = await Desk(database).open()
 
-    async def sent(**changed: object) -> str:
+    async def sent(**changed: float) -> str:
         desk.later(minutes=1)
-        done = (await desk.signals.submit(claim(**changed), WHO)).result
+        done = (await desk.signals.submit(claim(BEST, **changed), WHO)).result
         assert done is not None
         return done.evaluated.signal.signal_id
 

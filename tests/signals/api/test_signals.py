@@ -142,7 +142,7 @@ async def test_the_horizon_is_the_timeframe_and_what_nothing_uses_is_named(
 
 async def test_the_data_of_a_signal_is_bounded(client: httpx2.AsyncClient) -> None:
     empty = len('{"note":""}')
-    weak = {"signal_strength": 0.0, "confidence_level": 0.0}
+    weak: dict[str, Any] = {"signal_strength": 0.0, "confidence_level": 0.0}
     fits = {"note": "x" * (8_192 - empty)}
     assert (await send(client, signal_data=fits, **weak)).json()["signal_data"] == fits
     for note in ("x" * (8_193 - empty), "é" * 1_400):  # a letter beyond ASCII is stored in six
