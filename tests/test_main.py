@@ -140,6 +140,9 @@ async def test_it_starts_and_stays_up_without_an_exchange(tmp_path: Path) -> Non
         assert (await client.get("/readyz")).json()["state"] == "up"
         health = (await client.get(f"{PREFIX}/health")).json()
         assert (health["data_source"], health["data_status"]) == ("sandbox", "unavailable")
+        assert {one["name"]: one["state"] for one in health["components"]}[
+            "security_events"
+        ] == "up"
         assert health["mode"] == "FROZEN"
         status = (await client.get(f"{PREFIX}/status")).json()
         assert status["scoring"] is None

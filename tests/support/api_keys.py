@@ -76,6 +76,13 @@ class KeyDesk:
             found = await events.page(None, 100, kind="authentication_failed")
         return sorted((one.principal, one.code, one.count) for one in found)
 
+    async def log_ins(self) -> list[tuple[int, list[str]]]:
+        """Number and owners of the sessions that each log-in ended, the newest first."""
+        async with self.database.read() as unit:
+            found = await unit.get(SecurityEventRepository).page(None, 100, kind="logged_in")
+        names = ("ended_sessions", "owners_of_ended_sessions")
+        return [(one.payload[names[0]], one.payload[names[1]]) for one in found]
+
     def clock(self) -> datetime:
         return self.now
 

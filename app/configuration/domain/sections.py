@@ -389,7 +389,11 @@ class RetentionSettings:
         400, "Retention of security events; at most a million are stored.", 30, 3_650, unit="days"
     )
     signals_days: int = setting(
-        30, "Retention of rejected, expired and failed signals.", 1, 3_650, unit="days"
+        30,
+        "Retention of rejected, expired and failed signals; at most 100,000 of them are stored.",
+        1,
+        3_650,
+        unit="days",
     )
 
 

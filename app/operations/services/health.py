@@ -1,6 +1,7 @@
 """Liveness, readiness, health and status of the service."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -31,6 +32,7 @@ from app.operations.services.health_checks import (
     market_data,
     reference,
     scoring,
+    security_events,
     stream,
     worst,
 )
@@ -41,6 +43,7 @@ from app.operations.services.process_metrics import (
 )
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.service import Scoring
+from app.security.storage.audit import SecurityEventRepository
 from app.signals.domain.track_record import SignalQueue
 from app.signals.storage.statistics import SignalCountRepository
 
@@ -73,6 +76,7 @@ class StatusService:
     signal_queue: Callable[[], Awaitable[SignalQueue]] | None = None
     refusal: Callable[[], ServiceError | None] = lambda: None  # reason for refusing changes
     certificate_fault: Callable[[], str | None] | None = None  # None: no TLS
+    trimmed_at: Callable[[], Awaitable[datetime | None]] | None = None  # of security events
     pulse: AlertingHeartbeat | None = None
     levels: ServiceLevels = field(default_factory=ServiceLevels)
     process: ProcessMetricsCollector = field(default_factory=ProcessMetricsCollector)
@@ -119,6 +123,9 @@ class StatusService:
         ]
         if self.certificate_fault is not None:
             components.append(certificate(self.certificate_fault()))
+        if self.trimmed_at is not None and components[0].state is not ComponentState.DOWN:
+            with suppress(ServiceError):  # the next look at the database names its failure
+                components.append(security_events(await self.trimmed_at(), self.clock()))
         if self.pulse is not None:
             components.append(alerting(self.pulse, self.started_at))
         dated = tuple(map(self._with_start, components))
@@ -220,6 +227,7 @@ class StatusSources:
             task_facts=task_facts,
             processes=processes,
             refusal=lambda: self.database.refusal,
+            trimmed_at=self.trimmed_at,
             pulse=AlertingHeartbeat(
                 self.database,
                 clock,
@@ -249,6 +257,11 @@ class StatusSources:
         """Returns figures of waiting signals. Raises UnavailableError."""
         async with self.database.read() as unit:
             return await unit.get(SignalCountRepository).queue()
+
+    async def trimmed_at(self) -> datetime | None:
+        """Time when security events were last deleted by number. Raises UnavailableError."""
+        async with self.database.read() as unit:
+            return await unit.get(SecurityEventRepository).trimmed_at()
 
     def scoring_facts(self) -> ScoringFacts | None:
         """Returns figures of the newest board; None before the first."""

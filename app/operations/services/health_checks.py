@@ -1,7 +1,7 @@
 """Derives the health of each component from its facts."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -96,6 +96,8 @@ _MIN_ACTIVE_SHARE: Final = 0.9  # of the topics of a healthy stream
 TASK_SILENT: Final = "task_silent"
 TASK_FAILED: Final = "task_failed"
 CERTIFICATE_UNUSABLE: Final = "certificate_unusable"
+EVENTS_TRIMMED: Final = "security_events_trimmed"
+TRIM_SHOWN: Final = timedelta(days=7)
 ALERTING_SILENT: Final = "alerting_silent"
 
 
@@ -206,6 +208,22 @@ def certificate(fault: str | None) -> ComponentHealth:
         fault,
         None,
         "serves the former certificate; write a usable pair of files" if is_broken else None,
+    )
+
+
+def security_events(trimmed_at: datetime | None, now: datetime) -> ComponentHealth:
+    """Health of the security events: degraded for TRIM_SHOWN after a deletion by number."""
+    if trimmed_at is None or now - trimmed_at >= TRIM_SHOWN:
+        return ComponentHealth("security_events", ComponentState.UP, *[None] * 5)
+    return ComponentHealth(
+        "security_events",
+        ComponentState.DEGRADED,
+        None,
+        EVENTS_TRIMMED,
+        f"events younger than their retention were deleted for their number at {trimmed_at:%F %T}"
+        " UTC",
+        None,
+        "find the cause with `my-symbols audit list`; a shorter retention, if meant, ends it",
     )
 
 

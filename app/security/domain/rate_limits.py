@@ -52,12 +52,13 @@ def limits_of(
     """Limits that a request counts against, each with the identity that is counted.
 
     All keys of one name share their limits, so that a rotation gives no second quota. `site` is the
-    address of the client. In open mode one limit holds for all callers together.
+    address of the client. Its callers without a valid credential have a count of their own, so that
+    they use up no request of a valid key. In open mode one limit holds for all callers together.
     """
     if principal.kind is PrincipalKind.LOCAL:
         return ((LimitName.OPEN_MODE, ""),)
     if principal.kind is PrincipalKind.ANONYMOUS:
-        return ((LimitName.ADDRESS, site),)
+        return ((LimitName.ADDRESS, f"{principal.actor} {site}"),)
     identity = principal.actor
     if route is RouteLimit.SIGNALS and Scope.SIGNALS in principal.scopes:
         general = LimitName.SIGNALS

@@ -45,6 +45,7 @@ class SecurityAudit:
     burst_limit: Callable[[], float] = lambda: MAX_FAILURES
     counter: RefusalCounter = field(default_factory=RefusalCounter)
     detector: BurstDetector = field(default_factory=BurstDetector)
+    max_events: int = MAX_EVENTS
     _bursts: list[Burst] = field(default_factory=list, init=False)  # to be stored
     _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
@@ -153,15 +154,23 @@ class SecurityAudit:
         await shield(store())  # a stopping process must not count them twice
 
     async def delete_old(self, max_age: timedelta) -> int:
-        """Deletes events older than `max_age` and beyond MAX_EVENTS; returns their number."""
+        """Deletes events older than `max_age` and beyond `max_events`; returns their number.
+
+        The log warns of events that are deleted for their number before their age.
+        """
         now, number = self.clock(), 0
+        async with self.database.read() as unit:
+            trimmed_at = await unit.get(SecurityEventRepository).trimmed_at()
         for _ in range(_DELETIONS):  # each of its own, since others wait for the chain meanwhile
             async with self.database.write(BULK_STATEMENT_S) as unit:
                 repository = unit.get(SecurityEventRepository)
-                deleted = await repository.delete_old(now - max_age, MAX_EVENTS, now)
+                deleted = await repository.delete_old(now - max_age, self.max_events, now)
             number += deleted
             if deleted < DELETED_AT_ONCE:
                 break
+        async with self.database.read() as unit:
+            if await unit.get(SecurityEventRepository).trimmed_at() != trimmed_at:
+                _log.warning("security_events_trimmed", deleted=number, most=self.max_events)
         return number
 
 

@@ -150,7 +150,8 @@ class ApiKeyService:
             await repository.expire([old.id], now + grace)
             await repository.add(issued.key)
             await repository.renew_revision(self.new_id())
-            await _record(unit, issued.key, KeyChange.ROTATED, command, now)
+            expiring = await repository.get(old.id)
+            await _record(unit, issued.key, KeyChange.ROTATED, command, now, expiring)
             return replace(issued, has_local_key=old.name == LOCAL_KEY)
 
         outcome = await self.idempotency.run(command, change, render)
@@ -260,15 +261,28 @@ _KINDS: Final = {
 
 
 async def _record(
-    unit: UnitOfWork, key: ApiKey, change: KeyChange, command: Command, at: datetime
+    unit: UnitOfWork,
+    key: ApiKey,
+    change: KeyChange,
+    command: Command,
+    at: datetime,
+    replaced: ApiKey | None = None,
 ) -> None:
-    """Publishes the change and adds it to the chain of security events, in its transaction."""
+    """Publishes the change and adds it to the chain of security events, in its transaction.
+
+    `replaced` is the former key after a rotation, with the end of its grace.
+    """
     role = None if key.role is None else key.role.value
     scopes = tuple(order_scopes(key.scopes))
     unit.publish_after_commit(
         ApiKeyChanged(key.id, key.name, key.prefix, change, role, scopes, command.actor, at)
     )
-    expires_at = None if key.expires_at is None else instant_text(key.expires_at)
+    former = {}
+    if replaced is not None:
+        former = {
+            "replaced_key_id": replaced.id,
+            "replaced_key_expires_at": _instant(replaced.expires_at),
+        }
     await unit.get(SecurityEventRepository).append(
         SecurityDraft(
             _KINDS[change],
@@ -282,8 +296,13 @@ async def _record(
                 "scopes": list(scopes),
                 "sources": sorted(key.sources),
                 "allow": list(key.allow),
-                "expires_at": expires_at,
+                "expires_at": _instant(key.expires_at),
+                **former,
             },
             request_id=command.request_id,
         )
     )
+
+
+def _instant(at: datetime | None) -> str | None:
+    return None if at is None else instant_text(at)

@@ -28,7 +28,8 @@ from app.security.storage.keys import ApiKeyRepository
 from app.security.storage.people import SessionRepository, UserRepository
 
 MAX_SESSIONS: Final = 10  # of one user or key; the one that was used longest ago ends
-MAX_ATTEMPTS: Final = 10  # a minute, by address and by name
+MAX_ATTEMPTS: Final = 10  # a minute, by address
+MAX_ATTEMPTS_ON_NAME: Final = 100  # a minute, by name: one address alone can block none
 _TOKEN_BYTES: Final = 32
 _SPREAD_S: Final = POLL_S + 0.1  # until every process has read a new session
 _USE_DELAY: Final = timedelta(minutes=5)  # longest delay of a stored time of use, with a reserve
@@ -44,7 +45,7 @@ _UNKNOWN_USER: Final = "unknown_user"
 _WRONG_PASSWORD: Final = "wrong_password"  # noqa: S105  # a code, not a password
 _DISABLED: Final = "disabled"
 _WITHDRAWN: Final = "withdrawn"  # the user or key has changed during the log-in
-_BLOCKED: Final = "blocked"  # beyond MAX_ATTEMPTS: nothing was verified
+_BLOCKED: Final = "blocked"  # beyond the limits: nothing was verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ class _Origin:
     request_id: str | None
 
 
-def _attempts() -> FailureCounter:
-    return FailureCounter(MAX_ATTEMPTS - 1)
+def _attempts(most: int) -> FailureCounter:
+    return FailureCounter(most - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,8 @@ class SessionService:
     users: UserService
     monotonic: Monotonic
     audit: SecurityAudit
-    by_site: FailureCounter = field(default_factory=_attempts)
-    by_name: FailureCounter = field(default_factory=_attempts)
+    by_site: FailureCounter = field(default_factory=lambda: _attempts(MAX_ATTEMPTS))
+    by_name: FailureCounter = field(default_factory=lambda: _attempts(MAX_ATTEMPTS_ON_NAME))
 
     @property
     def ring(self) -> KeyRing:
@@ -202,9 +203,9 @@ class SessionService:
             users = unit.get(UserRepository)
             await users.lock()
             owner = found.principal.actor
-            ended = await self._delete(unit, [(session_id, owner)], caller.actor)
+            owners = await self._delete(unit, [(session_id, owner)], caller.actor)
             await users.renew_revision(self.users.new_id())
-            if ended:
+            if owners:
                 is_own = session_id == caller.session_id
                 await unit.get(SecurityEventRepository).append(
                     SecurityDraft(
@@ -301,7 +302,7 @@ class SessionService:
             ended = [(one, actor) for one in surplus]
             if replaced is not None:
                 ended.append((replaced, former or actor))
-            number = await self._delete(unit, ended, actor)
+            owners = await self._delete(unit, ended, actor)
             await sessions.add(session)
             self._publish(unit, session.id, actor, SessionChange.STARTED, actor)
             await users.renew_revision(self.users.new_id())
@@ -312,7 +313,11 @@ class SessionService:
                     now,
                     site_of(origin.peer) or None,
                     origin.method,
-                    payload={"session_id": session.id, "ended_sessions": number},
+                    payload={
+                        "session_id": session.id,
+                        "ended_sessions": len(owners),
+                        "owners_of_ended_sessions": sorted(set(owners)),
+                    },
                     request_id=origin.request_id,
                 )
             )
@@ -332,14 +337,16 @@ class SessionService:
         principal = None if session is None else self.ring.session_principal(session)
         return None if principal is None else principal.actor
 
-    async def _delete(self, unit: UnitOfWork, ended: Sequence[tuple[str, str]], actor: str) -> int:
-        """Ends those sessions that exist; returns their number."""
-        number = 0
+    async def _delete(
+        self, unit: UnitOfWork, ended: Sequence[tuple[str, str]], actor: str
+    ) -> Sequence[str]:
+        """Ends those sessions that exist; returns the owner of each."""
+        owners = []
         for session_id, owner in ended:
             if await unit.get(SessionRepository).delete([session_id]):
                 self._publish(unit, session_id, owner, SessionChange.ENDED, actor)
-                number += 1
-        return number
+                owners.append(owner)
+        return owners
 
     def _publish(
         self, unit: UnitOfWork, session_id: str, owner: str, change: SessionChange, actor: str

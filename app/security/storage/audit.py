@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Row, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.foundation.hash_chain import ChainHead
+from app.foundation.hash_chain import ChainHead, instant_text
 from app.foundation.sql.hash_chain import ChainTable
 from app.foundation.sql.key_value import KeyValueRepository
 from app.security.domain.audit import (
@@ -25,6 +25,7 @@ from app.security.storage.tables import security_events as table
 
 HEAD: Final = "security_head"  # fact of the newest event, stored apart from the events
 BURSTS: Final = "authentication_bursts"  # fact of the bursts that are not over
+TRIMMED: Final = "security_events_trimmed"  # fact of the last deletion by number
 DELETED_AT_ONCE: Final = 5_000
 _BATCH: Final = 1_000
 _FIELDS: Final = tuple(table.c[name] for name in SecurityEvent.__slots__)
@@ -126,8 +127,9 @@ class SecurityEventRepository:
     async def delete_old(self, before: datetime, most: int, now: datetime) -> int:
         """Deletes the oldest events: those before a time, and all but the newest `most`.
 
-        The last deleted event becomes the anchor, and an event of the chain names it. Deletes at
-        most DELETED_AT_ONCE events; returns their number.
+        The last deleted event becomes the anchor, and an event of the chain names it. A deletion
+        of younger events, by number, is also a fact. Deletes at most DELETED_AT_ONCE events;
+        returns their number.
         """
         await _CHAIN.lock(self.connection)
         anchor = await self.anchor()
@@ -137,12 +139,14 @@ class SecurityEventRepository:
         oldest = (await self.connection.execute(recent)).scalar()
         if newest is None:
             return 0
-        bound = max(newest if oldest is None else oldest - 1, newest - most)
-        bound = min(bound, start + DELETED_AT_ONCE)
+        by_age = newest if oldest is None else oldest - 1
+        # One less than `most`, for the event of the deletion; the next sweep then finds nothing.
+        by_number = newest + 1 - most if newest - start > most else start
+        bound = min(max(by_age, by_number), start + DELETED_AT_ONCE)
         last = (await self.connection.execute(_EVENTS.where(table.c.seq == bound))).first()
         if bound <= start or last is None:
             return 0
-        reached = SecurityAnchor(bound, _event(last).hash)
+        reached, is_by_number = SecurityAnchor(bound, _event(last).hash), bound > by_age
         await self.connection.execute(
             anchors.insert(), {"seq": reached.seq, "hash": reached.hash, "anchored_at": now}
         )
@@ -151,12 +155,20 @@ class SecurityEventRepository:
                 SecurityEventKind.EVENTS_DELETED,
                 SYSTEM,
                 now,
+                code="number" if is_by_number else "age",
                 count=bound - start,
                 payload=reached.payload(),
             )
         )
+        if is_by_number:
+            await KeyValueRepository(self.connection).put(TRIMMED, instant_text(now))
         deleted = await self.connection.execute(table.delete().where(table.c.seq <= bound))
         return deleted.rowcount
+
+    async def trimmed_at(self) -> datetime | None:
+        """Time of the last deletion by number; None if there was none."""
+        stored = await KeyValueRepository(self.connection).get(TRIMMED)
+        return None if stored is None else datetime.fromisoformat(stored)
 
 
 def _burst_draft(burst: Burst) -> SecurityDraft:

@@ -1,10 +1,12 @@
 """HTTP routes of signals: submission, lists, statistics, retry and clean-up."""
 
+import json
 from datetime import timedelta
 from typing import Annotated, Any, Final, Self
 
 from fastapi import Query
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from app.foundation.errors import Code
@@ -31,6 +33,7 @@ from app.signals.services.service import CleanupResult, IntakeResult, RequeueRes
 router = api_router("signals", "/signals")
 _KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
 _DEFAULT_RETENTION_DAYS: Final = 30
+MAX_DATA_BYTES: Final = 8_192  # of `signal_data` as compact JSON in ASCII, as it is stored
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 SourceText = Annotated[str, Field(min_length=1, max_length=64, examples=["my-desk"])]
 
@@ -49,7 +52,8 @@ class SignalIn(Body):
         None,
         description="Free-form data. `timeframe` (15m, 4h, 1d, 2w; up to 90 days) is the horizon "
         "of the outcome, at least one hour. `unused_fields` of the response names all other "
-        "fields, and an unreadable `timeframe`.",
+        "fields, and an unreadable `timeframe`. "
+        f"At most {MAX_DATA_BYTES:,} bytes as compact JSON in ASCII.",
         examples=[{"timeframe": "4h"}],
     )
     source_signal_id: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
@@ -61,6 +65,13 @@ class SignalIn(Body):
     expiry_timestamp: TimeIn | None = Field(
         None, description="By default `signals.ttl_s` after the claim (one day)."
     )
+
+    @field_validator("signal_data")
+    @classmethod
+    def _bounded(cls, data: dict[str, Any] | None) -> dict[str, Any] | None:
+        if len(json.dumps(data, separators=(",", ":"))) > MAX_DATA_BYTES:
+            raise PydanticCustomError("too_long", f"more than {MAX_DATA_BYTES:,} bytes of JSON")
+        return data
 
     @model_validator(mode="after")
     def _one_symbol(self) -> Self:

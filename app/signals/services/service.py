@@ -30,6 +30,8 @@ from app.signals.storage.statistics import SignalCountRepository, SignalRecordRe
 
 CONCURRENCY: Final = 4  # transactions at a time; signals that wait hold no connection
 MAX_WAITING: Final = 500  # requests waiting for their answer
+MAX_ENDED: Final = 100_000  # stored; a flood of rejected signals must not fill the disk
+DELETED_AT_ONCE: Final = 1_000
 _RETRY_S: Final = 5.0
 
 
@@ -221,6 +223,8 @@ class SignalService:
     evaluator: SignalEvaluator = field(default_factory=SignalEvaluator)
     batch: int = BATCH  # evaluations per transaction
     max_waiting: int = MAX_WAITING  # submissions that wait for their transaction
+    max_ended: int = MAX_ENDED  # rejected, expired and failed signals after a sweep
+    deleted_at_once: int = DELETED_AT_ONCE  # of these, per transaction
     _intake: SignalIntake = field(init=False)
     _mark: CommitMark = field(default_factory=CommitMark, init=False)
 
@@ -382,9 +386,19 @@ class SignalService:
         return await self.idempotency.run(audited, change, render)
 
     async def delete_old(self, older_than: timedelta) -> int:
-        """Scheduled cleanup; returns the number of deleted signals."""
+        """Scheduled cleanup by age, then beyond `max_ended`; returns the number of deletions."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return (await self._clean_up(unit, older_than)).removed
+            number = (await self._clean_up(unit, older_than)).removed
+            surplus = await unit.get(SignalRepository).ended_count() - self.max_ended
+        while surplus > 0:  # each batch of its own, so that submissions do not wait for all
+            async with self.database.write(BULK_STATEMENT_S) as unit:
+                limit = min(surplus, self.deleted_at_once)
+                deleted = await unit.get(SignalRepository).delete_oldest(limit)
+            if deleted == 0:  # effects or outcomes rest on all others
+                break
+            number += deleted
+            surplus -= deleted
+        return number
 
     async def _clean_up(self, unit: UnitOfWork, older_than: timedelta) -> CleanupResult:
         now = self.contexts.clock()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, delete, func, select, tuple_
+from sqlalchemy import Row, Select, bindparam, delete, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.configuration.domain.sections import AutomationMode
@@ -373,11 +373,45 @@ class SignalRepository:
         old = (signals.c.completed_at < before) & signals.c.state.in_(_DELETABLE)
         old &= signals.c.signal_id.not_in(undecided)
         signal_ids = select(signals.c.signal_id).where(old)
+        await self._delete_dependents(signal_ids)
+        return (await self.connection.execute(delete(signals).where(old))).rowcount
+
+    async def ended_count(self) -> int:
+        """Number of rejected, expired and failed signals."""
+        wanted = select(func.count()).select_from(signals).where(signals.c.state.in_(_DELETABLE))
+        return int((await self.connection.execute(wanted)).scalar_one())
+
+    async def delete_oldest(self, limit: int) -> int:
+        """Deletes up to `limit` ended signals; returns their number.
+
+        The oldest rejected ones go first, then the oldest expired or failed ones. Signals with an
+        effect, an open outcome or a counted one stay.
+        """
+        outcome = signal_outcomes.c
+        counted = or_(
+            outcome.booked_at.is_(None), outcome.counts_for_agents, outcome.counts_for_source
+        )
+        signal_ids: list[str] = []
+        for states in ([SignalState.REJECTED.value], _DELETABLE):
+            wanted = (
+                select(signals.c.signal_id)
+                .where(signals.c.state.in_(states), signals.c.signal_id.not_in(signal_ids))
+                .where(signals.c.signal_id.not_in(select(outcome.signal_id).where(counted)))
+                .where(signals.c.signal_id.not_in(select(table.c.signal_id)))
+                .order_by(signals.c.completed_at, signals.c.signal_id)
+                .limit(limit - len(signal_ids))
+                .with_for_update(skip_locked=True)
+            )
+            signal_ids += await self.connection.scalars(wanted)
+        await self._delete_dependents(signal_ids)
+        chosen = signals.c.signal_id.in_(signal_ids)
+        return (await self.connection.execute(delete(signals).where(chosen))).rowcount
+
+    async def _delete_dependents(self, signal_ids: Select[tuple[str]] | Sequence[str]) -> None:
         for dependent in (signal_votes, signal_outcomes):
             await self.connection.execute(
                 delete(dependent).where(dependent.c.signal_id.in_(signal_ids))
             )
-        return (await self.connection.execute(delete(signals).where(old))).rowcount
 
     async def _load(self, condition: Any, limit: int = 1) -> tuple[EvaluatedSignal, ...]:
         order = (signals.c.completed_at.desc(), signals.c.signal_id.desc())

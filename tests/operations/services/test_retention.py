@@ -1,6 +1,6 @@
 """Retention deletes ended records by the settings, and nothing that a decision used."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
@@ -24,7 +24,7 @@ from app.security.services.audit import SecurityAudit
 from app.signals.domain.models import SignalState
 from tests.alerts.services.test_notifications import Office, change
 from tests.conftest import MakeDatabase
-from tests.support.signal_fixtures import claim, informed
+from tests.support.signal_fixtures import BEST, claim, informed
 from tests.support.trading_desk import SYMBOLS, WHO, Desk, settings
 
 KEPT = {
@@ -158,6 +158,47 @@ async def test_signals_go_a_month_after_they_were_refused_and_approved_ones_stay
         await desk.signals.get(weak.result.evaluated.signal.signal_id)
     kept = await desk.signals.get(good.result.evaluated.signal.signal_id)
     assert kept.signal.state is SignalState.APPROVED
+
+
+async def test_beyond_a_number_the_oldest_rejected_signals_go_and_nothing_that_is_needed(
+    database: Database,
+) -> None:
+    desk = await Desk(database).open()
+
+    async def sent(**changed: float) -> str:
+        desk.later(minutes=1)
+        done = (await desk.signals.submit(claim(BEST, **changed), WHO)).result
+        assert done is not None
+        return done.evaluated.signal.signal_id
+
+    async def left(signal_ids: list[str]) -> list[str]:
+        async with database.read() as unit:
+            found = await unit.connection.execute(text("SELECT signal_id FROM signals"))
+            stored = {row[0] for row in found}
+        return [one for one in signal_ids if one in stored]
+
+    expired = await sent()  # no board evaluates it
+    desk.later(days=2)
+    assert await desk.signals.delete_old(timedelta(days=30)) == 0
+    informed(desk, drawdown=-0.9)
+    judged = await sent()
+    informed(desk)
+    approved = await sent()
+    weak = [await sent(strength=0.0, confidence=0.0) for _ in range(4)]
+    everything = [expired, judged, approved, *weak]
+    states = [(await desk.signals.get(one)).signal.state.value for one in everything]
+    assert states == ["expired", "rejected", "approved", *["rejected"] * 4]
+    assert desk.signals.max_ended == 100_000
+    assert await _service(desk, Office(database), Ended()).sweep("signals") == 0
+    for most, number, stay in (
+        (3, 3, [expired, judged, approved, weak[3]]),  # one with an open outcome stays
+        (1, 2, [judged, approved]),
+        (0, 0, [judged, approved]),
+    ):
+        desk.signals = replace(desk.signals, max_ended=most, deleted_at_once=2)
+        service = _service(desk, Office(database), Ended())
+        assert await service.sweep("signals") == number
+        assert await left(everything) == stay
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

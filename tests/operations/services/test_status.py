@@ -92,6 +92,25 @@ async def test_all_well_is_up_and_normal() -> None:
     assert [c.name for c in health.components] == ["database", "exchange", "market_data", "scoring"]
 
 
+async def test_security_events_that_were_deleted_for_their_number_degrade_the_health() -> None:
+    world = World()
+    trimmed = NOW - timedelta(hours=1)
+
+    async def trimmed_at() -> datetime | None:
+        return trimmed
+
+    status = replace(world.status(), trimmed_at=trimmed_at)
+    health = await status.health()
+    part = health.components[-1]
+    assert (health.status, part.name, part.state) == (
+        ComponentState.DEGRADED, "security_events", ComponentState.DEGRADED,
+    )  # fmt: skip
+    assert part.detail is not None
+    assert trimmed.strftime("%F %T") in part.detail
+    world.now = NOW + timedelta(days=7)
+    assert (await status.health()).status is ComponentState.UP
+
+
 async def test_B01_a_database_that_is_away_is_named_and_its_since_stays() -> None:
     world = World()
     world.database_error = UnavailableError(Code.DATABASE_UNAVAILABLE, "no connection")

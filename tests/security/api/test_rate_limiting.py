@@ -228,11 +228,22 @@ async def test_an_address_has_a_quota_over_all_its_keys(gate: Gate) -> None:
     assert statuses == [200] * 12 + [429] * 4
     found = await gate.ask(token=keys[0])
     assert found.document["limit"] == "address"
-    assert (await gate.ask("/open")).status == 429, "also without a key"
+    assert await gate.statuses(13, "/open") == [200] * 12 + [429], "also without a key, on its own"
     assert (await gate.ask(token=keys[1], peer="192.0.2.2")).status == 200
     same = [await gate.statuses(1, "/open", peer=f"2001:db8:0:1::{n}") for n in range(1, 14)]
     assert same == [[200]] * 12 + [[429]], "a /64 network counts as one address"
     assert await gate.statuses(1, "/open", peer="2001:db8:0:2::1") == [200]
+
+
+@ON_SQLITE
+async def test_a_flood_without_a_valid_key_uses_up_nothing_of_a_key_behind_its_address(
+    gate: Gate,
+) -> None:
+    key = await gate.desk.issue("engine", Role.VIEWER)
+    flood = [await gate.ask("/open", token=(None, UNKNOWN)[n % 2]) for n in range(20)]
+    assert [one.status for one in flood] == [200] * 12 + [429] * 8
+    assert flood[-1].document["limit"] == "address"
+    assert await gate.statuses(5, token=key) == [200] * 5
 
 
 @ON_SQLITE
@@ -304,10 +315,10 @@ async def test_S18_rotated_and_many_keys_do_not_add_up(gate: Gate) -> None:
         {"path": "/who", "token": key}, {"path": "/WHO", "token": key},
         {"path": "/who/", "token": key}, {"path": "/who", "method": "HEAD", "token": key},
         {"path": "/who", "method": "DELETE", "token": key}, {"path": "/who"},
-        *({"path": "/open", "token": UNKNOWN} for _ in range(6)),
+        *({"path": "/open", "token": (None, UNKNOWN)[n % 2]} for n in range(11)),
     ]  # fmt: skip
     first = [(await gate.ask(**one)).status for one in attempts]
-    assert first == [200, 404, 404, 200, 405, 401] + [200] * 6
+    assert first == [200, 404, 404, 200, 405, 401] + [200] * 11
     spoofed = ("X-Forwarded-For", "198.51.100.7")
     for one in attempts:
         path = one.pop("path")

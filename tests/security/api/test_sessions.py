@@ -22,7 +22,7 @@ from app.security.api import key_routes, session_routes
 from app.security.domain.addresses import ClientAddress
 from app.security.domain.keys import ENTROPY_BYTES, create_token
 from app.security.domain.people import SessionPolicy
-from app.security.services.sessions import MAX_ATTEMPTS, MAX_SESSIONS
+from app.security.services.sessions import MAX_ATTEMPTS, MAX_ATTEMPTS_ON_NAME, MAX_SESSIONS
 from app.security.services.users import UserEdit
 from tests.support.api_keys import OWN_PAGE, PASSWORD, SYSTEM, KeyDesk, bearer, cookie
 from tests.support.harness import PREFIX, make_api, with_state
@@ -196,8 +196,16 @@ async def test_a_wrong_name_and_a_wrong_password_get_the_same_answer(site: Site)
 async def test_attempts_are_limited_by_name_and_by_address(site: Site) -> None:
     await site.desk.person("ana", Role.ADMIN)
     wrong = {"name": "ana", "password": "crimson harbor 71 kites"}
-    for number in range(MAX_ATTEMPTS):
-        answered = await site.browser("https", f"203.0.113.{number}").post(SESSIONS, json=wrong)
+    assert (MAX_ATTEMPTS, MAX_ATTEMPTS_ON_NAME) == (10, 100)
+    attacker = site.browser("https", "203.0.113.0")
+    for _ in range(MAX_ATTEMPTS):
+        assert (await attacker.post(SESSIONS, json=wrong)).status_code == 401
+    problem(await attacker.post(SESSIONS, json=ANA), 429, "rate_limited")
+    owner = site.browser("https", "198.51.100.9")
+    assert (await owner.post(SESSIONS, json=ANA)).status_code == 201, "one address blocks no name"
+    for number in range(MAX_ATTEMPTS + 1, MAX_ATTEMPTS_ON_NAME):
+        peer = f"203.0.113.{number // MAX_ATTEMPTS}"
+        answered = await site.browser("https", peer).post(SESSIONS, json=wrong)
         assert answered.status_code == 401
     blocked = problem(
         await site.browser("https", "198.51.100.1").post(SESSIONS, json=ANA), 429, "rate_limited"
@@ -277,6 +285,17 @@ async def test_the_session_that_was_used_longest_ago_makes_room(site: Site) -> N
     ]
     assert alive == [True, False, *[True] * (MAX_SESSIONS - 1)]
     assert (await site.browser().get(SESSIONS, headers=cookie(other))).status_code == 200
+    assert (await desk.log_ins())[0] == (1, ["user:ana"])
+
+
+@ON_SQLITE
+async def test_a_log_in_names_the_owner_of_the_session_that_it_ended(site: Site) -> None:
+    await site.desk.person("ana", Role.ADMIN)
+    await site.desk.person("bob", Role.VIEWER)
+    browser = site.browser()
+    for body in ({"name": "bob", "password": PASSWORD}, ANA, ANA):
+        assert (await browser.post(SESSIONS, json=body)).status_code == 201
+    assert await site.desk.log_ins() == [(1, ["user:ana"]), (1, ["user:bob"]), (0, [])]
 
 
 @ON_SQLITE

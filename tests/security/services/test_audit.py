@@ -3,16 +3,21 @@
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import text
 
 from app.container.composition import SEALED
 from app.foundation.errors import Code, ConflictError, ServiceError, UnavailableError
+from app.foundation.hash_chain import instant_text
 from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.principals import Role, Scope
 from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.key_value import KeyValueRepository
+from app.operations.services.health import StatusSources
+from app.operations.services.health_checks import ComponentState, security_events
 from app.operations.storage.audit import verify_security_events
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
@@ -32,6 +37,7 @@ from tests.support.trading_desk import NOW, SYMBOLS, Desk
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 MINUTE = timedelta(minutes=1)
+REPLACED = ("replaced_key_id", "replaced_key_expires_at")
 
 
 class Moved:
@@ -65,7 +71,8 @@ async def test_each_change_of_a_key_is_an_event_in_its_transaction(
 ) -> None:
     desk = KeyDesk(database)
     issued = await desk.issued("engine", Role.TRADER, Scope.SIGNALS, allow=("10.0.0.0/8",))
-    rotated = (await desk.service.rotate(issued.key.id, timedelta(0), SYSTEM)).result
+    grace = timedelta(hours=24)
+    rotated = (await desk.service.rotate(issued.key.id, grace, SYSTEM)).result
     assert rotated is not None
     await desk.service.revoke(rotated.key.id, SYSTEM)
     await desk.service.revoke(rotated.key.id, SYSTEM)
@@ -82,6 +89,11 @@ async def test_each_change_of_a_key_is_an_event_in_its_transaction(
         "trader", ["signals"], ["10.0.0.0/8"],
     )  # fmt: skip
     assert (payload["prefix"], payload["key_id"]) == (issued.key.prefix, issued.key.id)
+    replaced = [{name: one.payload.get(name) for name in REPLACED} for one in found]
+    ends = instant_text(NOW + grace)
+    assert replaced[1] == dict(zip(REPLACED, (issued.key.id, ends), strict=True))
+    assert found[1].payload["key_id"] == rotated.key.id
+    assert replaced[0] == replaced[2] == dict.fromkeys(REPLACED)
     assert found[0].request_id == SYSTEM.request_id
     assert issued.token not in repr(found)
     assert issued.key.hash not in repr(found)
@@ -218,6 +230,42 @@ async def test_old_events_go_and_the_rest_is_verified_from_the_anchor(
     await audit.record(SecurityEventKind.LOGGED_IN, "user:ana")
     verdict = await verify_security_events(database_url)
     assert (verdict.ok, verdict.events, verdict.anchor and verdict.anchor.seq) == (True, 2, 7)
+
+
+async def test_events_that_go_for_their_number_before_their_age_are_a_warning(
+    audit: SecurityAudit, database: Database, database_url: str, clock: Moved
+) -> None:
+    sources = StatusSources(database, *[Any] * 3)  # type: ignore[arg-type]  # of other figures
+    for number in range(4):
+        await audit.record(SecurityEventKind.LOGGED_IN, f"user:u{number}")
+        clock.now += timedelta(days=1)
+    with structlog.testing.capture_logs() as lines:
+        assert await audit.delete_old(timedelta(days=4)) == 0
+        clock.now += timedelta(seconds=1)
+        assert await audit.delete_old(timedelta(days=4)) == 1
+    assert (lines, await sources.trimmed_at()) == ([], None)
+    audit.max_events = 2
+    with structlog.testing.capture_logs() as lines:
+        assert await audit.delete_old(timedelta(days=4)) == 3
+        trimmed = clock.now
+        clock.now += timedelta(seconds=1)
+        assert await audit.delete_old(timedelta(days=4)) == 0, "the same again deletes nothing"
+    assert [(one["event"], one["log_level"], one["deleted"]) for one in lines] == [
+        ("security_events_trimmed", "warning", 3)
+    ]
+    found = await events(database)
+    assert [(one.kind, one.code, one.count) for one in found] == [
+        ("events_deleted", "age", 1),
+        ("events_deleted", "number", 3),
+    ]
+    assert (await verify_security_events(database_url)).ok
+    assert await sources.trimmed_at() == trimmed
+    shown = security_events(trimmed, trimmed + timedelta(days=6))
+    assert (shown.name, shown.state, shown.cause) == (
+        "security_events", ComponentState.DEGRADED, "security_events_trimmed",
+    )  # fmt: skip
+    assert security_events(trimmed, trimmed + timedelta(days=7)).state is ComponentState.UP
+    assert security_events(None, trimmed).state is ComponentState.UP
 
 
 async def test_deleting_behind_a_forged_anchor_is_found(

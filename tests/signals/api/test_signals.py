@@ -140,6 +140,18 @@ async def test_the_horizon_is_the_timeframe_and_what_nothing_uses_is_named(
         )
 
 
+async def test_the_data_of_a_signal_is_bounded(client: httpx2.AsyncClient) -> None:
+    empty = len('{"note":""}')
+    weak: dict[str, Any] = {"signal_strength": 0.0, "confidence_level": 0.0}
+    fits = {"note": "x" * (8_192 - empty)}
+    assert (await send(client, signal_data=fits, **weak)).json()["signal_data"] == fits
+    for note in ("x" * (8_193 - empty), "é" * 1_400):  # a letter beyond ASCII is stored in six
+        refused = await send(client, signal_data={"note": note}, **weak)
+        found = problem(refused, 422, "validation_failed", extra=frozenset({"errors"}))
+        assert found["errors"] == [{"loc": ["body", "signal_data"], "type": "too_long"}]
+    assert len((await get(client, "/processed"))["items"]) == 1
+
+
 async def test_C12_the_same_signal_twice_is_one(desk: Desk, client: httpx2.AsyncClient) -> None:
     first = await send(client, source_signal_id="one")
     desk.later(days=2)  # it would be expired by now, were it new
