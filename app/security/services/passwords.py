@@ -30,7 +30,7 @@ class PasswordHashing:
     # A pool of its own: a cancelled caller leaves its thread running, which still counts.
     _pool: ThreadPoolExecutor = field(init=False)
     _pending: int = field(default=0, init=False)
-    _dummy: str | None = field(default=None, init=False)
+    _decoy: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(RUNNING, thread_name_prefix="password")
@@ -44,11 +44,11 @@ class PasswordHashing:
 
         Without a stored hash the time is the same and the answer False.
         """
-        dummy = self._dummy
-        if dummy is None:  # of both kinds of calls, so that neither takes longer
-            dummy = self._dummy = await self.hash("no user has this password")
+        decoy = self._decoy
+        if decoy is None:  # of both kinds of calls, so that neither takes longer
+            decoy = self._decoy = await self.hash("no user has this password")
         is_right = await self._run(
-            lambda: self._matches(dummy if stored is None else stored, password)
+            lambda: self._matches(decoy if stored is None else stored, password)
         )
         return is_right and stored is not None
 
