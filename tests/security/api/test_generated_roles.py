@@ -484,7 +484,9 @@ def test_what_a_role_may_read_is_the_same_for_each_and_an_unknown_name_is_404(
 
 
 @pytest.mark.parametrize("role", RANKS[:-1])
-def test_the_session_of_another_is_unknown_below_an_administrator(world: World, role: str) -> None:
+def test_S04_the_session_of_another_is_unknown_below_an_administrator(
+    world: World, role: str
+) -> None:
     path = f"{PREFIX}/sessions"
     assert world.ask_as(role, "GET", path).json() == {"items": []}
     known, unknown = (
