@@ -39,6 +39,7 @@ from app.portfolio.storage.tables import (
     trades,
     vacancies,
 )
+from app.research.storage.trials import trials
 from app.scoring.storage.tables import (
     scoring_algorithms,
     scoring_moments,
@@ -65,7 +66,7 @@ from app.signals.storage.tables import (
 )
 
 APPEND_ONLY: Final = (
-    portfolio_history, configuration_versions, trades, security_anchors, security_events,
+    portfolio_history, configuration_versions, trades, security_anchors, security_events, trials,
 )  # fmt: skip
 for _table in APPEND_ONLY:
     make_append_only(_table, security_anchors if _table is security_events else None)
@@ -121,6 +122,7 @@ __all__ = [
     "symbol_scores",
     "sync_requests",
     "trades",
+    "trials",
     "users",
     "vacancies",
 ]

@@ -99,6 +99,12 @@ class BoardSeries:
     def history(self) -> MarketHistory:
         return self.listed.history
 
+    @property
+    def first_row(self) -> int | None:
+        """First row with enough eligible listings for a board; None without one."""
+        able = np.flatnonzero(self.eligible.sum(axis=1) >= MIN_UNIVERSE)
+        return int(able[0]) if len(able) else None
+
     def scores(self, last_row: int) -> Floats:
         """Returns (T, N) composite z known at each close up to `last_row`; NaN without a score."""
         for row in range(self._done, last_row + 1):
