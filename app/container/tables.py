@@ -54,6 +54,7 @@ from app.security.storage.tables import (
     security_anchors,
     security_events,
     sessions,
+    stream_tickets,
     users,
 )
 from app.signals.storage.tables import (
@@ -118,6 +119,7 @@ __all__ = [
     "signal_records",
     "signal_votes",
     "signals",
+    "stream_tickets",
     "symbol_scores",
     "sync_requests",
     "trades",
