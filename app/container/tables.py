@@ -55,6 +55,7 @@ from app.security.storage.tables import (
     security_anchors,
     security_events,
     sessions,
+    stream_tickets,
     users,
 )
 from app.signals.storage.tables import (
@@ -119,6 +120,7 @@ __all__ = [
     "signal_records",
     "signal_votes",
     "signals",
+    "stream_tickets",
     "symbol_scores",
     "sync_requests",
     "trades",
