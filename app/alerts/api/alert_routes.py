@@ -143,7 +143,7 @@ def _alert_response(alert: Alert) -> StoredResponse:
 
 @router.get("", summary="Alerts, the open ones by default", responses=problems(*NAMES))
 @requires(Role.VIEWER)
-async def alerts(
+async def list_alerts(
     alerts: Provided[AlertService],
     cursors: CursorsDep,
     state: Annotated[AlertState, Query(description="One state.")] = AlertState.OPEN,
@@ -188,7 +188,7 @@ def _resolved_position(alert: Alert) -> tuple[str, str]:
 
 @router.get("/{alert_id}", summary="One alert", responses=problems(Code.NOT_FOUND))
 @requires(Role.VIEWER)
-async def alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
+async def get_alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
     """Returns one alert in any state."""
     return AlertOut.of(await alerts.get(alert_id))
 
@@ -200,7 +200,7 @@ async def alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
     responses=problems(*_TRANSITION_ERRORS),
 )
 @requires(Role.OPERATOR)
-async def acknowledge(
+async def acknowledge_alert(
     alerts: Provided[AlertService],
     command: UnversionedDep,
     alert_id: IdPath,
@@ -218,7 +218,7 @@ async def acknowledge(
     responses=problems(*_TRANSITION_ERRORS),
 )
 @requires(Role.OPERATOR)
-async def snooze(
+async def snooze_alert(
     alerts: Provided[AlertService], command: UnversionedDep, alert_id: IdPath, body: SnoozeIn
 ) -> Response:
     """Snoozes an alert for at most 30 days; it then reopens while its cause lasts."""
@@ -233,7 +233,7 @@ async def snooze(
     responses=problems(*_TRANSITION_ERRORS),
 )
 @requires(Role.OPERATOR)
-async def resolve(
+async def resolve_alert(
     alerts: Provided[AlertService],
     command: UnversionedDep,
     alert_id: IdPath,
@@ -297,7 +297,7 @@ _SIDES = {ThresholdSide.STATE: "state", ThresholdSide.ABOVE: "above", ThresholdS
 
 @rule_router.get("", summary="Alert rules")
 @requires(Role.VIEWER)
-async def alert_rules(alert_rules: Provided[AlertRuleService]) -> AlertRulesOut:
+async def list_alert_rules(alert_rules: Provided[AlertRuleService]) -> AlertRulesOut:
     """Returns all rules, including disabled ones, with the version of the configuration."""
     rules, version = await alert_rules.all()
     return AlertRulesOut(version=version, rules=[AlertRuleOut.of(rule) for rule in rules])
@@ -310,7 +310,7 @@ async def alert_rules(alert_rules: Provided[AlertRuleService]) -> AlertRulesOut:
     responses=problems(*CHANGES),
 )
 @requires(Role.ADMIN)
-async def put_alert_rule(
+async def update_alert_rule(
     request: Request,
     alert_rules: Provided[AlertRuleService],
     command: CommandDep,

@@ -183,7 +183,7 @@ def _delivery_response(delivery: Delivery) -> StoredResponse:
 
 @router.get("", summary="Delivery log", responses=problems())
 @requires(Role.VIEWER)
-async def log(
+async def list_notifications(
     notifications: Provided[NotificationService],
     cursors: CursorsDep,
     channel_id: Annotated[str | None, Query(max_length=36, description="One channel.")] = None,
@@ -205,7 +205,7 @@ async def log(
 
 @router.get("/channels", summary="Channels", responses=problems())
 @requires(Role.VIEWER)
-async def channels(notifications: Provided[NotificationService]) -> ChannelsOut:
+async def list_notification_channels(notifications: Provided[NotificationService]) -> ChannelsOut:
     """Lists channels by name, without addresses and secrets."""
     stored = await notifications.channels()
     return ChannelsOut(items=[ChannelOut.of(channel) for channel in stored])
@@ -219,7 +219,7 @@ async def channels(notifications: Provided[NotificationService]) -> ChannelsOut:
     responses=problems(*_CHANNEL),
 )
 @requires(Role.ADMIN)
-async def create(
+async def create_notification_channel(
     notifications: Provided[NotificationService], command: UnversionedDep, body: ChannelIn
 ) -> Response:
     """Adds a channel, which receives events from now on.
@@ -240,7 +240,7 @@ async def create(
     responses=problems(*_CHANNEL),
 )
 @requires(Role.ADMIN)
-async def alter(
+async def update_notification_channel(
     notifications: Provided[NotificationService],
     command: UnversionedDep,
     channel_id: ChannelId,
@@ -260,7 +260,7 @@ async def alter(
     responses=problems(*_KEYS),
 )
 @requires(Role.ADMIN)
-async def remove(
+async def delete_notification_channel(
     notifications: Provided[NotificationService], command: UnversionedDep, channel_id: ChannelId
 ) -> Response:
     """Removes a channel with its log and its pending deliveries."""
@@ -274,7 +274,7 @@ async def remove(
     responses=problems(Code.NOT_FOUND, *_KEYS),
 )
 @requires(Role.ADMIN)
-async def test(
+async def test_notification_channel(
     notifications: Provided[NotificationService], command: UnversionedDep, body: TestIn
 ) -> Response:
     """Sends a test notification; the delivery log shows its result."""
@@ -288,7 +288,7 @@ async def test(
     responses=problems(Code.INVALID_STATE_TRANSITION, *_KEYS),
 )
 @requires(Role.OPERATOR)
-async def redrive(
+async def redrive_notification(
     notifications: Provided[NotificationService],
     command: UnversionedDep,
     notification_id: NotificationId,

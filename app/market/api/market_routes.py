@@ -159,7 +159,7 @@ class CandlePage(Freshness):
 @router.get("/{symbol}", summary="Quote of one symbol", responses=problems(*_SYMBOL))
 @cacheable(depends_on=Input.MARKET)
 @requires(Role.VIEWER)
-async def quote(
+async def get_market_quote(
     registry: Provided[Registry],
     quality: Provided[QualityService],
     market: Provided[MarketData],
@@ -173,7 +173,7 @@ async def quote(
 
 @router.get("/{symbol}/candles", summary="Closed candles", responses=problems(*_SYMBOL))
 @requires(Role.VIEWER)
-async def candles(
+async def list_candles(
     registry: Provided[Registry],
     market: Provided[MarketData],
     cursors: CursorsDep,

@@ -147,7 +147,7 @@ def _release_response(release: Release) -> StoredResponse:
 
 @router.get("/{symbol}/quality", summary="Quality of one symbol's data", responses=problems(*NAMES))
 @requires(Role.VIEWER)
-async def quality(
+async def get_data_quality(
     quality: Provided[QualityService],
     market: Provided[MarketData],
     cursors: CursorsDep,
@@ -178,7 +178,7 @@ async def quality(
     responses=problems(*NAMES, Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED),
 )
 @requires(Role.OPERATOR)
-async def release(
+async def release_quarantine(
     quality: Provided[QualityService],
     command: UnversionedDep,
     symbol: SymbolPath,

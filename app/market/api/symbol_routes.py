@@ -51,7 +51,7 @@ from app.market.services.snapshot import MarketMoment
 from app.market.services.symbol_queries import (
     SymbolFilter,
     UniverseView,
-    list_symbols,
+    select_symbols,
     universe_view,
     validate,
 )
@@ -80,7 +80,7 @@ class ValidateIn(Body):
 
 @router.get("", summary="All symbols", response_model=SymbolPage)
 @requires(Role.VIEWER)
-async def symbols(
+async def list_symbols(
     members: Provided[PortfolioMembers],
     market: Provided[MarketData],
     cursors: CursorsDep,
@@ -108,7 +108,7 @@ async def symbols(
     moment, in_use = market.moment(), await members.symbols()
 
     def build() -> SymbolPage:
-        rows = list_symbols(moment, in_use, chosen)
+        rows = select_symbols(moment, in_use, chosen)
         page, last = after(rows, limit, lambda row: (row.entry.symbol,), start)
         return SymbolPage(
             items=[SymbolOut.of(row) for row in page],
@@ -162,7 +162,7 @@ async def sync_symbols(
 
 @router.get("/{symbol}/formats", summary="Names at other venues", responses=problems(*_SYMBOL))
 @requires(Role.VIEWER)
-async def symbol_formats(registry: Provided[Registry], symbol: SymbolPath) -> FormatsOut:
+async def get_symbol_formats(registry: Provided[Registry], symbol: SymbolPath) -> FormatsOut:
     """Standard, KuCoin futures and spot, ccxt, Binance."""
     entry = registry.resolve(symbol)
     return FormatsOut.of(entry.symbol_id, entry.formats)
@@ -172,7 +172,7 @@ async def symbol_formats(registry: Provided[Registry], symbol: SymbolPath) -> Fo
     "/{symbol}/eligibility", summary="Eligibility of one symbol", responses=problems(*_SYMBOL)
 )
 @requires(Role.VIEWER)
-async def symbol_eligibility(
+async def get_symbol_eligibility(
     registry: Provided[Registry], market: Provided[MarketData], symbol: SymbolPath
 ) -> EligibilityOut:
     """Each rule of the funnel with value, limit and result."""
@@ -242,7 +242,7 @@ class FunnelOut(Freshness):
     "/funnel", summary="From all contracts to the eligible ones", response_model=FunnelOut
 )
 @requires(Role.VIEWER)
-async def funnel(market: Provided[MarketData]) -> Response:
+async def get_universe_funnel(market: Provided[MarketData]) -> Response:
     """Number of symbols that enter and fail each rule, and the rule that excludes each symbol."""
     moment = market.moment()
     return answer(

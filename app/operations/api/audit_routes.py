@@ -81,7 +81,7 @@ def _position(start: Key | None) -> Position | None:
 
 @router.get("", summary="Audit log")
 @requires(Role.ADMIN)
-async def audit_log(
+async def list_audit_records(
     log: Provided[AuditLog],
     cursors: CursorsDep,
     actor: Annotated[

@@ -333,7 +333,7 @@ class _EventResponse(StreamingResponse):
     },
 )
 @requires(Role.VIEWER)
-async def events(
+async def stream_events(
     request: Request,
     registry: Provided[Registry],
     stream: Provided[EventStream],

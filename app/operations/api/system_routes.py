@@ -69,7 +69,7 @@ class IntegrityOut(Out):
 
 @integrity_router.get("/integrity", summary="Invariants of the portfolio", dependencies=CHECK)
 @requires(Role.VIEWER)
-async def integrity(checks: Provided[IntegrityService]) -> IntegrityOut:
+async def check_portfolio_integrity(checks: Provided[IntegrityService]) -> IntegrityOut:
     """Check size, ranks, sums, bounds, scores, the hash chain, and that events give the state.
 
     Requests during a check share the next one.
@@ -326,14 +326,14 @@ async def get_metrics(request: Request) -> Metrics:
 
 @probes.get("/livez", summary="Liveness of the process")
 @public
-async def livez() -> AliveOut:
+async def check_liveness() -> AliveOut:
     """Liveness: answers while the event loop runs."""
     return AliveOut(status="alive")
 
 
 @probes.get("/readyz", summary="Readiness for reads", responses=problems(Code.DATABASE_UNAVAILABLE))
 @public
-async def readyz(status: Provided[StatusService], principal: PrincipalDep) -> ComponentOut:
+async def check_readiness(status: Provided[StatusService], principal: PrincipalDep) -> ComponentOut:
     """Readiness: 200 while the database answers, else 503; times are shown to viewers only."""
     database: ComponentHealth = await status.ready()
     if database.state is ComponentState.DOWN:
@@ -349,7 +349,7 @@ async def readyz(status: Provided[StatusService], principal: PrincipalDep) -> Co
 
 @probes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 @requires(Role.VIEWER, scope=Scope.METRICS)
-async def metrics_text(
+async def scrape_metrics(
     request: Request, metrics: Annotated[Metrics, Depends(get_metrics)]
 ) -> Response:
     """Metrics in Prometheus text format; gauges are read at the scrape."""

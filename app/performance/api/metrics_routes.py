@@ -232,7 +232,7 @@ class AnalyticsOut(Freshness):
     "/metrics", summary="Scores, sectors, performance, risk and correlation", dependencies=EXPENSIVE
 )
 @requires(Role.VIEWER)
-async def portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
+async def get_portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
     """Scores, sectors, performance, risk and correlation of the portfolio.
 
     Value at risk: filtered historical simulation, one day, today's weights. `hypothetical` applies
@@ -243,6 +243,6 @@ async def portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
 
 @router.get("/analytics", summary="Performance and risk", dependencies=EXPENSIVE)
 @requires(Role.VIEWER)
-async def analytics(summaries: Provided[PerformanceAnalytics]) -> AnalyticsOut:
+async def get_portfolio_analytics(summaries: Provided[PerformanceAnalytics]) -> AnalyticsOut:
     """Best and worst members and risk-adjusted figures; undefined ones are null."""
     return AnalyticsOut.of(await summaries.summary())

@@ -182,7 +182,7 @@ class ReplacementLedgerOut(Freshness):
 
 @router.get("/replacements/ledger", summary="Replacement ledger", dependencies=EXPENSIVE)
 @requires(Role.VIEWER)
-async def replacement_ledger(reporting: Provided[ReportService]) -> ReplacementLedgerOut:
+async def get_replacement_ledger(reporting: Provided[ReportService]) -> ReplacementLedgerOut:
     """Gain of each replacement net of fees, spread and funding, and the total.
 
     A replacement with unknown costs has no net figure and is not in the total.
@@ -199,7 +199,7 @@ async def replacement_ledger(reporting: Provided[ReportService]) -> ReplacementL
 )
 @requires(Role.VIEWER)
 @limited_by(RouteLimit.HEAVY)
-async def report(
+async def get_portfolio_report(
     reporting: Provided[ReportService],
     commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],

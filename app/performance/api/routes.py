@@ -103,7 +103,7 @@ class AttributionOut(Freshness):
     responses=problems(Code.SYMBOL_NOT_IN_PORTFOLIO, Code.TRADE_ID_REUSED, *NAMES, *CHANGES),
 )
 @requires(Role.TRADER)
-async def book(
+async def book_trade(
     performance: Provided[Performance], command: CommandDep, symbol: SymbolPath, body: ResultIn
 ) -> Response:
     """Book a result once per trade id; a repetition gives the same response, other content 409.
@@ -128,7 +128,7 @@ async def book(
 
 @router.get("/positions", summary="Positions")
 @requires(Role.VIEWER)
-async def positions(
+async def list_positions(
     performance: Provided[Performance], since: From = None, to: To = None
 ) -> PositionsOut:
     """Notional positions at current mark prices with the results booked in the period."""
@@ -143,7 +143,7 @@ async def positions(
 
 @router.get("/equity", summary="Equity curve and daily P&L", dependencies=EXPENSIVE)
 @requires(Role.VIEWER)
-async def equity(
+async def get_equity_curve(
     performance: Provided[Performance],
     cursors: CursorsDep,
     since: From = None,
@@ -169,7 +169,7 @@ async def equity(
 @router.get("/trades", summary="Booked results", responses=problems(*NAMES))
 @cacheable(depends_on=Input.PORTFOLIO | Input.SYMBOLS)
 @requires(Role.VIEWER)
-async def trades(
+async def list_trades(
     performance: Provided[Performance],
     cursors: CursorsDep,
     since: From = None,
@@ -195,7 +195,7 @@ async def trades(
 
 @router.get("/performance-attribution", summary="Performance attribution", dependencies=EXPENSIVE)
 @requires(Role.VIEWER)
-async def performance_attribution(
+async def get_performance_attribution(
     performance: Provided[Performance],
     days: Annotated[QueryInt, Query(ge=1, le=3650, description="Length of the period.")] = 30,
 ) -> AttributionOut:
@@ -237,7 +237,7 @@ class ValuationSnapshotOut(Out):
 
 @router.get("/marks", summary="Hourly valuations of the portfolio")
 @requires(Role.VIEWER)
-async def marks(
+async def list_portfolio_marks(
     performance_marks: Provided[ValuationSnapshots],
     cursors: CursorsDep,
     since: From = None,

@@ -151,7 +151,7 @@ def _switch(done: Switch) -> StoredResponse:
 
 @router.get("/trading-switch", summary="Is trading on")
 @requires(Role.VIEWER)
-async def trading_switch(controls: Provided[ControlService]) -> SwitchOut:
+async def get_trading_switch(controls: Provided[ControlService]) -> SwitchOut:
     """State of the trading switch, with author, time and reason of the last change."""
     return SwitchOut.of((await controls.controls()).switch)
 
@@ -163,7 +163,7 @@ async def trading_switch(controls: Provided[ControlService]) -> SwitchOut:
     responses=problems(*CHANGES),
 )
 @requires(Role.OPERATOR)
-async def put_trading_switch(
+async def set_trading_switch(
     controls: Provided[ControlService], command: CommandDep, body: SwitchIn
 ) -> Response:
     """Switches trading for all processes and across restarts; one history event."""
@@ -173,7 +173,7 @@ async def put_trading_switch(
 
 @router.get("/locks", summary="Pinned, banned and watched symbols")
 @requires(Role.VIEWER)
-async def locks(controls: Provided[ControlService]) -> LocksOut:
+async def list_locks(controls: Provided[ControlService]) -> LocksOut:
     """Active locks, by symbol."""
     held = (await controls.controls()).locks
     return LocksOut(locks=[LockOut.of(held[symbol]) for symbol in sorted(held)])
@@ -181,7 +181,7 @@ async def locks(controls: Provided[ControlService]) -> LocksOut:
 
 @router.get("/watch-list", summary="Watched symbols and their distance to entry")
 @requires(Role.VIEWER)
-async def watch_list(controls: Provided[ControlService]) -> WatchListOut:
+async def get_watch_list(controls: Provided[ControlService]) -> WatchListOut:
     """Watched symbols with score, rank and distance to entry.
 
     `PUT /portfolio/locks/{symbol}` adds a symbol.
@@ -197,7 +197,7 @@ async def watch_list(controls: Provided[ControlService]) -> WatchListOut:
     responses=problems(Code.NOT_FOUND, *NAMES),
 )
 @requires(Role.VIEWER)
-async def lock(controls: Provided[ControlService], symbol: SymbolPath) -> LockOut:
+async def get_lock(controls: Provided[ControlService], symbol: SymbolPath) -> LockOut:
     """404 if the symbol is neither pinned nor banned nor watched."""
     return LockOut.of(await controls.lock_of(symbol))
 
@@ -209,7 +209,7 @@ async def lock(controls: Provided[ControlService], symbol: SymbolPath) -> LockOu
     responses=problems(*NAMES, *CHANGES),
 )
 @requires(Role.OPERATOR)
-async def put_lock(
+async def set_lock(
     controls: Provided[ControlService], command: CommandDep, symbol: SymbolPath, body: LockIn
 ) -> Response:
     """Replaces an existing lock of the symbol; it expires at `expires_at`."""

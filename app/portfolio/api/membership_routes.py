@@ -182,7 +182,7 @@ def _tag(version: int) -> dict[str, str]:
     responses=problems(Code.PORTFOLIO_NOT_EMPTY, Code.TRADING_DISABLED, *DECIDES, *MEMBER_CHANGES),
 )
 @requires(Role.OPERATOR)
-async def initialize(
+async def initialize_portfolio(
     portfolio: Provided[PortfolioService], command: CommandDep, body: InitializeIn | None = None
 ) -> Response:
     """Best of the board first, within the correlation limit; each refusal has a reason.
@@ -371,7 +371,7 @@ class ReplacementsOut(Freshness):
 
 @router.get("/replacements", summary="Recommended replacements")
 @requires(Role.VIEWER)
-async def replacements(replacement: Provided[ReplacementService]) -> ReplacementsOut:
+async def list_replacements(replacement: Provided[ReplacementService]) -> ReplacementsOut:
     """The weakest members, each with its best replacement of the whole universe.
 
     A candidate must be eligible, within the correlation and sector limits, and confident enough.

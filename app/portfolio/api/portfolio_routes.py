@@ -212,7 +212,7 @@ class CandidatesOut(Freshness):
 @router.get("", summary="The portfolio", response_model=PortfolioOut)
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
-async def portfolio(portfolio: Provided[PortfolioService]) -> Response:
+async def get_portfolio(portfolio: Provided[PortfolioService]) -> Response:
     """Members with current scores and figures. The ETag is the portfolio's version.
 
     Use the ETag for `If-Match` of a change. Scores change without it, so there is no 304 here.
@@ -225,7 +225,7 @@ async def portfolio(portfolio: Provided[PortfolioService]) -> Response:
 @router.get("/statistics", summary="Averages and distribution")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
-async def statistics(queries: Provided[PortfolioQueries]) -> StatisticsOut:
+async def get_portfolio_statistics(queries: Provided[PortfolioQueries]) -> StatisticsOut:
     """Size, scores, sectors and average figures since inclusion."""
     return StatisticsOut.of(await queries.statistics())
 
@@ -233,14 +233,14 @@ async def statistics(queries: Provided[PortfolioQueries]) -> StatisticsOut:
 @router.get("/weights", summary="Weights, targets and drift", response_model=WeightsOut)
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
-async def weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:
+async def get_portfolio_weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:
     """Weight of each member, its current target and the bound that limits it."""
     return WeightsOut.of(await rebalancing.weights())
 
 
 @router.get("/correlation", summary="Correlation of the members", dependencies=EXPENSIVE)
 @requires(Role.VIEWER)
-async def correlation(
+async def get_portfolio_correlation(
     queries: Provided[PortfolioQueries],
     days: Annotated[QueryInt, Query(ge=2, le=365, description="Number of daily returns.")] = 30,
 ) -> CorrelationOut:
@@ -251,7 +251,7 @@ async def correlation(
 @router.get("/replacement-candidates", summary="The weakest members")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
-async def replacement_candidates(queries: Provided[PortfolioQueries]) -> CandidatesOut:
+async def list_replacement_candidates(queries: Provided[PortfolioQueries]) -> CandidatesOut:
     """Lowest score first, priority 1 to n. Listed members are still traded."""
     found, facts = await queries.replacement_candidates()
     return CandidatesOut(candidates=[MemberOut.of(member) for member in found], **freshness(facts))
@@ -308,7 +308,7 @@ class EventOut(Out):
 )
 @cacheable(depends_on=Input.PORTFOLIO | Input.SYMBOLS)
 @requires(Role.VIEWER)
-async def history(
+async def list_portfolio_history(
     queries: Provided[PortfolioQueries],
     cursors: CursorsDep,
     limit: Limit = 50,

@@ -193,7 +193,7 @@ def proposal_fields(one: Proposal) -> dict[str, Any]:
 
 @router.get("", summary="Proposals of the schedule")
 @requires(Role.VIEWER)
-async def proposals(
+async def list_proposals(
     proposals: Provided[ProposalService],
     cursors: CursorsDep,
     limit: Limit = 50,

@@ -209,7 +209,7 @@ class PlanOut(Freshness):
     responses=problems(Code.REBALANCE_IN_PROGRESS, Code.TRADING_DISABLED, *DECIDES, *CHANGES),
 )
 @requires(Role.TRADER)
-async def rebalance(
+async def rebalance_portfolio(
     rebalancing: Provided[Rebalancing], command: CommandDep, body: RebalanceIn | None = None
 ) -> Response:
     """Triggers are drift beyond the threshold, a broken bound, changed members or the interval.
@@ -404,7 +404,7 @@ def run_fields(run: RebalanceRun) -> dict[str, Any]:
 
 @router.get("/rebalances", summary="Rebalance runs")
 @requires(Role.VIEWER)
-async def rebalances(
+async def list_rebalances(
     rebalancing: Provided[Rebalancing],
     cursors: CursorsDep,
     limit: Limit = 50,
@@ -429,7 +429,7 @@ async def rebalances(
 
 @router.get("/rebalances/{run_id}", summary="One rebalance run", responses=problems(Code.NOT_FOUND))
 @requires(Role.VIEWER)
-async def rebalance_run(
+async def get_rebalance(
     rebalancing: Provided[Rebalancing], run_id: IdPath
 ) -> RebalanceRunDetailOut:
     """One run with its changes and its steps load, plan, commit and announce."""

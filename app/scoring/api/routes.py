@@ -108,7 +108,7 @@ class CalculateIn(Body):
 )
 @requires(Role.TRADER)
 @limited_by(RouteLimit.HEAVY)
-async def calculate(
+async def calculate_scores(
     registry: Provided[Registry],
     scoring: Provided[Scoring],
     commands: Provided[IdempotentExecutor],
@@ -145,7 +145,7 @@ async def calculate(
 )
 @cacheable(depends_on=Input.SCORES, compress=True)
 @requires(Role.VIEWER)
-async def rankings(
+async def list_rankings(
     scoring: Provided[Scoring],
     held: IfNoneMatchDep,
     algorithm_type: Annotated[
@@ -183,7 +183,7 @@ async def rankings(
     responses=problems(*_SYMBOL, *_NO_BOARD),
 )
 @requires(Role.VIEWER)
-async def symbol_scores(
+async def list_symbol_scores(
     scoring: Provided[Scoring],
     registry: Provided[Registry],
     cursors: CursorsDep,
@@ -212,7 +212,7 @@ async def symbol_scores(
 )
 @cacheable(depends_on=Input.SCORES | Input.SYMBOLS, compress=True)
 @requires(Role.VIEWER)
-async def explain(
+async def explain_score(
     scoring: Provided[Scoring],
     symbol: SymbolPath,
     top: Annotated[
@@ -231,7 +231,7 @@ async def explain(
 
 @router.get("/algorithms", summary="Scoring algorithms")
 @requires(Role.VIEWER)
-async def algorithms(scoring: Provided[Scoring]) -> Page[AlgorithmOut]:
+async def list_scoring_algorithms(scoring: Provided[Scoring]) -> Page[AlgorithmOut]:
     """Returns the active algorithm with its version, family weights and factor table."""
     known = await scoring.algorithms()
     return Page(items=[AlgorithmOut.of(one) for one in known], next_cursor=None)
@@ -244,7 +244,7 @@ async def algorithms(scoring: Provided[Scoring]) -> Page[AlgorithmOut]:
     responses=problems(Code.CONSTRAINTS_INFEASIBLE, *CHANGES),
 )
 @requires(Role.ADMIN)
-async def put_algorithm(
+async def update_scoring_algorithm(
     request: Request,
     scoring: Provided[Scoring],
     configuration: Provided[ConfigurationChanges],
@@ -280,7 +280,7 @@ def _body_location(loc: str) -> list[str]:
 
 @router.get("/runs/{run_id}", summary="One scoring run", responses=problems(Code.NOT_FOUND))
 @requires(Role.VIEWER)
-async def run(scoring: Provided[Scoring], run_id: IdPath) -> RunOut:
+async def get_scoring_run(scoring: Provided[Scoring], run_id: IdPath) -> RunOut:
     """Returns metadata, coverage per factor, score distribution and reasons for missing scores."""
     board = await scoring.run(run_id)
     return RunOut.of(board, scoring.status_of(board))
@@ -294,7 +294,7 @@ async def run(scoring: Provided[Scoring], run_id: IdPath) -> RunOut:
 )
 @requires(Role.TRADER)
 @limited_by(RouteLimit.HEAVY)
-async def replay(scoring: Provided[Scoring], run_id: IdPath) -> ReplayOut:
+async def replay_scoring_run(scoring: Provided[Scoring], run_id: IdPath) -> ReplayOut:
     """Recomputes a run from its inputs and its algorithm version; nothing is written.
 
     Inputs are stored for `retention.board_inputs_days`. Candles revised since the run are
@@ -352,7 +352,7 @@ class SymbolDetailOut(Freshness):
 
 @symbol_router.get("/{symbol}", summary="One symbol", responses=problems(*_CONTRACT))
 @requires(Role.VIEWER)
-async def symbol_detail(
+async def get_symbol(
     members: Provided[PortfolioMembers],
     registry: Provided[Registry],
     market: Provided[MarketData],

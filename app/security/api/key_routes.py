@@ -149,7 +149,7 @@ def require_grant(principal: Principal, scopes: list[Scope]) -> None:
 
 @router.get("", summary="API keys", responses=problems())
 @requires(Role.ADMIN)
-async def api_keys(keys: Provided[ApiKeyService]) -> KeysOut:
+async def list_api_keys(keys: Provided[ApiKeyService]) -> KeysOut:
     """All keys by name, also expired and revoked ones, without their texts."""
     return KeysOut(items=[_key(keys, key) for key in await keys.list()])
 

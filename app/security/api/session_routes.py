@@ -120,7 +120,7 @@ async def log_in(
 
 @router.get("", summary="Live sessions", responses=problems())
 @authenticated
-async def live_sessions(sessions: Provided[SessionService], principal: PrincipalDep) -> SessionsOut:
+async def list_sessions(sessions: Provided[SessionService], principal: PrincipalDep) -> SessionsOut:
     """Live sessions of the caller; an administrator sees those of all callers."""
     found = await sessions.list(principal)
     return SessionsOut(items=[_session(one, principal.session_id) for one in found])

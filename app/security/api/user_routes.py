@@ -129,7 +129,7 @@ class CallerOut(Out):
 
 @router.get("/me", summary="The caller", responses=problems())
 @authenticated
-async def caller(users: Provided[UserService], principal: PrincipalDep) -> CallerOut:
+async def get_caller(users: Provided[UserService], principal: PrincipalDep) -> CallerOut:
     """Name, rights and expiry of the caller: user, key, or `local` in the open mode."""
     return CallerOut(
         actor=principal.actor,
@@ -211,7 +211,7 @@ async def add_user(
     responses=problems(*_CHANGES, Code.LAST_ADMIN),
 )
 @requires(Role.ADMIN)
-async def edit_user(
+async def update_user(
     users: Provided[UserService],
     principal: PrincipalDep,
     command: UnversionedDep,
@@ -232,7 +232,7 @@ async def edit_user(
 
 @router.put("/{user_id}/password", summary="Set the password of a user", responses=problems())
 @requires(Role.ADMIN)
-async def set_password(
+async def set_user_password(
     users: Provided[UserService],
     principal: PrincipalDep,
     request_id: RequestIdDep,

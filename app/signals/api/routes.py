@@ -164,7 +164,7 @@ async def send_signal(
 
 @router.get("/pending", summary="Signals that wait for their evaluation")
 @requires(Role.VIEWER)
-async def pending_signals(
+async def list_pending_signals(
     signals: Provided[SignalService],
     cursors: CursorsDep,
     limit: Limit = 50,
@@ -182,7 +182,7 @@ async def pending_signals(
 
 @router.get("/processed", summary="Signals that have left the queue")
 @requires(Role.VIEWER)
-async def processed_signals(
+async def list_processed_signals(
     signals: Provided[SignalService],
     cursors: CursorsDep,
     hours: Annotated[QueryInt, Query(ge=1, le=8_760, description="Length of the period.")] = 24,
@@ -209,7 +209,7 @@ async def processed_signals(
 
 @router.get("/statistics", summary="Counts of signals and votes, and forecast records")
 @requires(Role.VIEWER)
-async def signal_statistics(
+async def get_signal_statistics(
     signals: Provided[SignalService],
     days: Annotated[QueryInt, Query(ge=1, le=365, description="Length of the period.")] = 30,
 ) -> SignalStatisticsOut:
@@ -230,7 +230,7 @@ async def signal_statistics(
     responses=problems(*_KEYS),
 )
 @requires(Role.OPERATOR)
-async def clear_signals(
+async def clean_up_signals(
     signals: Provided[SignalService], command: UnversionedDep, body: ClearIn | None = None
 ) -> Response:
     """Expires overdue signals and deletes older rejected, expired and failed ones.
@@ -258,7 +258,7 @@ async def reprocess_failed_signals(
 
 @router.get("/{signal_id}", summary="One signal", responses=problems(Code.NOT_FOUND))
 @requires(Role.VIEWER)
-async def signal(signals: Provided[SignalService], signal_id: IdPath) -> SignalOut:
+async def get_signal(signals: Provided[SignalService], signal_id: IdPath) -> SignalOut:
     """Returns a signal in any state, with its verdict and every vote."""
     return SignalOut.from_evaluated(await signals.get(signal_id))
 

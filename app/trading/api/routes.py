@@ -239,7 +239,7 @@ Specification = Annotated[
 @router.get("/tradeable", summary="Symbols that may be traded now")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER, scope=Scope.PAIRLIST)
-async def tradeable(trading: Provided[Trading]) -> TradeableListOut:
+async def list_tradeable_symbols(trading: Provided[Trading]) -> TradeableListOut:
     """Returns the members that pass every check of should-trade, with their weights."""
     members, facts = await trading.tradeable()
     symbols = [TradeableOut.of(member) for member in members]
@@ -253,7 +253,7 @@ async def tradeable(trading: Provided[Trading]) -> TradeableListOut:
 )
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.TRADER)
-async def should_trade(
+async def get_trading_decision(
     trading: Provided[Trading], symbol: SymbolPath, specification: Specification = None
 ) -> ShouldTradeOut:
     """Checks membership, contract, exchange, data freshness and score.
@@ -274,7 +274,7 @@ async def should_trade(
 )
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.TRADER)
-async def position_size(
+async def calculate_position_size(
     trading: Provided[Trading],
     symbol: SymbolPath,
     account_balance: Balance,
@@ -309,7 +309,7 @@ async def position_size(
 @router.get("/sizes", summary="Position sizes of all members")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.TRADER)
-async def sizes(
+async def calculate_position_sizes(
     trading: Provided[Trading], account_balance: Balance, leverage: Leverage = Decimal(1)
 ) -> PositionSizesOut:
     """Computes the position sizes of all members, equal to `position-size` of each.
@@ -364,6 +364,6 @@ class SafetyOut(Freshness):
 @router.get("/safety", summary="Safety check of the portfolio")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
-async def safety(safety: Provided[Safety]) -> SafetyOut:
+async def check_portfolio_safety(safety: Provided[Safety]) -> SafetyOut:
     """Checks consistency, freshness, ending contracts, bounds and concentration."""
     return SafetyOut.of(await safety.validate())

@@ -94,8 +94,26 @@ def test_every_request_body_is_closed(document: Operation) -> None:
             assert all(schemas[name]["additionalProperties"] is False for name in refs), path
 
 
-def test_operation_ids_are_unique(operations: list[tuple[str, Operation]]) -> None:
-    ids = [operation["operationId"] for _, operation in operations]
+# First word of an operationId by method. POST has any verb: its commands differ most.
+READING_VERBS = {"get", "list", "check", "calculate", "explain", "stream", "scrape"}
+VERBS = {
+    "get": READING_VERBS,
+    "put": {"set", "update", "replace", "change"},
+    "patch": {"update"},
+    "delete": {"delete", "revoke", "end", "log"},
+}
+
+
+def test_operation_ids_are_a_verb_and_its_object(document: Operation) -> None:
+    ids = []
+    for methods in document["paths"].values():
+        for method, operation in methods.items():
+            name = operation["operationId"]
+            assert re.fullmatch(r"[a-z]+(_[a-z]+)+", name), name
+            verb = name.partition("_")[0]
+            assert verb not in READING_VERBS - {"check", "calculate"} or method == "get", name
+            assert verb in VERBS.get(method, {verb}), name
+            ids.append(name)
     assert len(ids) == len(set(ids))
 
 

@@ -18,7 +18,7 @@ from app.foundation.idempotency import Command
 from app.market.domain.models import CandleSeries, Interval
 from app.market.services.backfill import first_fill
 from app.market.services.exchange_clock import instant
-from app.market.services.symbol_queries import SymbolFilter, list_symbols
+from app.market.services.symbol_queries import SymbolFilter, select_symbols
 from app.market.storage.candles import CandleRepository
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
@@ -135,7 +135,7 @@ async def test_I14_searching_costs_the_same_whatever_the_text_says(front: Front)
         former = sys.getprofile()
         sys.setprofile(note)
         try:
-            assert list_symbols(moment, frozenset(), SymbolFilter(search=text)) == ()
+            assert select_symbols(moment, frozenset(), SymbolFilter(search=text)) == ()
         finally:
             sys.setprofile(former)
         return names
