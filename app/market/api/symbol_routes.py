@@ -24,9 +24,9 @@ from app.foundation.http.schemas import (
     CursorText,
     Freshness,
     Limit,
-    MoneyString,
     Out,
     QueryFlag,
+    RawString,
     SearchText,
     SymbolPath,
 )
@@ -75,7 +75,9 @@ Spelling = Annotated[str, Field(max_length=256, examples=["BTC/USDT:USDT"])]
 class ValidateIn(Body):
     """Spellings to look up."""
 
-    symbols: Annotated[list[Spelling], Field(min_length=1, max_length=100)]
+    symbols: Annotated[list[Spelling], Field(min_length=1, max_length=100)] = Field(
+        description="Spellings to resolve, 1 to 100."
+    )
 
 
 @router.get("", summary="All symbols", response_model=SymbolPage)
@@ -188,12 +190,14 @@ universe_router = api_router("universe", "/universe")
 class StageOut(Out):
     """Rule applied to the symbols that passed the rules before it."""
 
-    name: str = Field(examples=["status"])
-    title: str
-    limit: MoneyString | str | int | float | bool | None
-    entered: int
-    failed: int
-    passed: int
+    name: str = Field(examples=["status"], description="Stable name of the rule.")
+    title: str = Field(description="Rule, in words.")
+    limit: RawString | str | int | float | bool | None = Field(
+        description="Limit of the rule, in the unit of its title; null without one."
+    )
+    entered: int = Field(description="Number of symbols that the rule was applied to.")
+    failed: int = Field(description="Number of symbols that the rule excluded.")
+    passed: int = Field(description="Number of symbols left.")
 
     @classmethod
     def of(cls, stage: Stage) -> Self:
@@ -215,9 +219,9 @@ class ExclusionOut(Out):
 class FunnelOut(Freshness):
     """Counts add up: universe = eligible + the failed of all stages."""
 
-    universe: int
-    eligible: int
-    stages: list[StageOut]
+    universe: int = Field(description="Number of contracts that the exchange lists.")
+    eligible: int = Field(description="Number of eligible symbols.")
+    stages: list[StageOut] = Field(description="Rules in order of application.")
     excluded: list[ExclusionOut] = Field(description="By symbol.")
     sectors: dict[str, int] = Field(description="Symbols of the universe per sector.")
     unclassified: int = Field(description="Symbols of no known sector.")

@@ -37,14 +37,14 @@ router = api_router("configuration", "/configuration")
 class ConfigurationChangeResult(Out):
     """Settings after a change, with warnings about unusual combinations."""
 
-    configuration: ConfigurationView
+    configuration: ConfigurationView = Field(description="Settings after the change.")
     warnings: list[str] = Field(examples=[["cash_remainder_at_least: 60.000000"]])
 
 
 class ConfigurationVersion(Out):
     """One version of the settings with its author, time and reason."""
 
-    version: int
+    version: int = Field(description="Version number, from 1.")
     created_at: UtcTime
     created_by: str
     reason: str

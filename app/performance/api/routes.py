@@ -33,9 +33,10 @@ from app.foundation.http.schemas import (
     ChangeRequest,
     CursorText,
     Freshness,
+    IndexUnits,
     Limit,
-    MoneyString,
     Out,
+    Price,
     QueryInt,
     SymbolPath,
     TimeIn,
@@ -66,23 +67,31 @@ Amount = Annotated[DecimalIn, Field(ge=-(10**15), le=10**15, decimal_places=18)]
 class ResultIn(ChangeRequest):
     """Realised result; amounts are in the settlement currency of the contract."""
 
-    trade_id: str = Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["fill-20260301-17"])
+    trade_id: str = Field(
+        pattern=r"^[\x21-\x7e]{1,128}$",
+        examples=["fill-20260301-17"],
+        description="Identifier of the trade, visible ASCII; it is booked once.",
+    )
     pnl: Amount = Field(description="Price P&L before fees and funding.")
-    currency: str = Field(pattern=r"^[A-Za-z0-9]{1,16}$", examples=["USDT"])
+    currency: str = Field(
+        pattern=r"^[A-Za-z0-9]{1,16}$",
+        examples=["USDT"],
+        description="Settlement currency of the contract.",
+    )
     fees: Amount = Field(Decimal(0), description="Fees paid; a rebate is negative.")
     funding: Amount = Field(Decimal(0), description="Received; paid funding is negative.")
-    occurred_at: TimeIn
+    occurred_at: TimeIn = Field(description="Time of the trade, with a time zone.")
 
 
 class PositionsOut(Freshness):
-    version: int
-    positions: list[PositionOut]
+    version: int = Field(description="Portfolio version.")
+    positions: list[PositionOut] = Field(description="Positions by rank.")
 
 
 class EquityOut(Freshness):
     """Equity of the notional index, which starts at 1 with the first member."""
 
-    items: list[DayOut]
+    items: list[DayOut] = Field(description="Points of the curve, oldest first.")
     next_cursor: str | None = Field(description="Pass as `cursor` to get the next page.")
     late_marks: list[LateMarkOut] = Field(description=LATE_MARKS)
 
@@ -90,8 +99,10 @@ class EquityOut(Freshness):
 class AttributionOut(Freshness):
     """Ledgers of the notional index and of each currency with booked results."""
 
-    days: int
-    ledgers: list[LedgerOut]
+    days: int = Field(description="Length of the period, in days.")
+    ledgers: list[LedgerOut] = Field(
+        description="Ledgers: the index, then each currency with booked results."
+    )
     active: ActiveOut = Field(description="Active return against the equal-weighted universe.")
 
 
@@ -221,14 +232,14 @@ def _next(cursors: Cursors, listing: str, chosen: Any, last: Any) -> str | None:
 class ValuationSnapshotOut(Out):
     """Valuation at one scheduled time; later revisions of prices do not change it."""
 
-    slot: UtcTime
+    slot: UtcTime = Field(description="Scheduled UTC time of the valuation.")
     at: UtcTime = Field(description="Time of the valuation.")
     version: int = Field(description="Of the portfolio then.")
-    equity: MoneyString | None = Field(
+    equity: IndexUnits | None = Field(
         description="Equity of the notional index, which starts at 1."
     )
     reason: str | None = Field(description="Reason for an unknown equity.")
-    prices: dict[str, MoneyString] = Field(description="Mark prices of the members that had one.")
+    prices: dict[str, Price] = Field(description="Mark prices of the members that had one.")
 
     @classmethod
     def of(cls, mark: ValuationSnapshot) -> Self:

@@ -16,6 +16,7 @@ from app.foundation.http.schemas import (
     CHANGES,
     DEFAULT_REASON,
     NAMES,
+    Difference,
     Freshness,
     Out,
     Score,
@@ -37,10 +38,14 @@ router = api_router("portfolio", "/portfolio")
 class SwitchOut(Out):
     """While it is off there is no trade, rebalance or new member; removals are still allowed."""
 
-    enabled: bool
+    enabled: bool = Field(description="False: no trade, no rebalance, no new member.")
     reason: str
-    changed_at: UtcTime | None
-    changed_by: str | None
+    changed_at: UtcTime | None = Field(
+        description="UTC time of the last change; null before the first."
+    )
+    changed_by: str | None = Field(
+        description="Principal of the last change; null before the first."
+    )
 
     @classmethod
     def of(cls, switch: Switch) -> Self:
@@ -53,9 +58,9 @@ class SwitchOut(Out):
 
 
 class SwitchIn(Body):
-    enabled: bool
-    reason: ReasonText
-    user: NameText | None = None
+    enabled: bool = Field(description="False switches trading off.")
+    reason: ReasonText = Field(description="Reason that the history records.")
+    user: NameText | None = Field(None, description="Recorded as the claimed actor.")
 
 
 class LockOut(Out):
@@ -65,7 +70,7 @@ class LockOut(Out):
     """
 
     symbol: str
-    kind: LockKind
+    kind: LockKind = Field(description="`pin`, `ban` or `watch`.")
     reason: str
     expires_at: UtcTime | None = Field(description="Null: no expiry.")
     set_at: UtcTime
@@ -84,14 +89,18 @@ class LockOut(Out):
 
 
 class LocksOut(Out):
-    locks: list[LockOut]
+    locks: list[LockOut] = Field(description="Locks by symbol.")
 
 
 class LockIn(Body):
-    kind: Literal["pin", "ban", "watch"]
-    reason: ReasonText
-    expires_at: TimeIn | None = None
-    user: NameText | None = None
+    kind: Literal["pin", "ban", "watch"] = Field(
+        description="`pin` keeps a member, `ban` bars a symbol, `watch` observes it."
+    )
+    reason: ReasonText = Field(description="Reason that the history records.")
+    expires_at: TimeIn | None = Field(
+        None, description="Time at which the lock ends, with a time zone; null: never."
+    )
+    user: NameText | None = Field(None, description="Recorded as the claimed actor.")
 
 
 class WatchedOut(Out):
@@ -108,8 +117,8 @@ class WatchedOut(Out):
     entry_score: Score = Field(
         description="Needed to enter: the threshold, or that of the weakest member when full."
     )
-    distance_to_entry: float | None = Field(description="Missing score; 0 or less means none.")
-    is_member: bool
+    distance_to_entry: Difference | None = Field(description="Missing score; 0 or less means none.")
+    is_member: bool = Field(description="True for a member.")
     refused_because: CandidateRefusal | None = Field(
         description="Refusal that it would meet beside the members."
     )
@@ -138,7 +147,7 @@ class WatchedOut(Out):
 
 
 class WatchListOut(Freshness):
-    symbols: list[WatchedOut]
+    symbols: list[WatchedOut] = Field(description="Watched symbols with their figures.")
 
 
 def _lock(done: Lock) -> StoredResponse:
