@@ -87,18 +87,24 @@ TOO_MANY: Final = 4429  # messages, or streams of one principal
 class Subscribe(Body):
     """Command to subscribe; `resume_from` is the newest sequence that the client has."""
 
-    type: Literal["subscribe"]
-    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)]
-    resume_from: Annotated[int, Field(ge=0)] | None = None
+    type: Literal["subscribe"] = Field(description="Kind of the command.")
+    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)] = Field(
+        description="Topics to add."
+    )
+    resume_from: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Newest sequence number that the client has; later events are sent again."
+    )
 
 
 class Unsubscribe(Body):
-    type: Literal["unsubscribe"]
-    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)]
+    type: Literal["unsubscribe"] = Field(description="Kind of the command.")
+    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)] = Field(
+        description="Topics to remove."
+    )
 
 
 class Ping(Body):
-    type: Literal["ping"]
+    type: Literal["ping"] = Field(description="Kind of the command.")
 
 
 _MESSAGES: Final[TypeAdapter[Subscribe | Unsubscribe | Ping]] = TypeAdapter(
@@ -371,7 +377,7 @@ class _EventResponse(StreamingResponse):
 )
 @takes_ticket
 @requires(Role.VIEWER)
-async def events(
+async def stream_events(
     request: Request,
     registry: Provided[Registry],
     stream: Provided[EventStream],
