@@ -14,6 +14,7 @@ from app.portfolio.domain.events import PortfolioChanged
 from app.scoring.domain.events import ScoreChanged
 
 TICKER: Final = "ticker"
+GAP: Final = "gap"  # kind of the notice about events that cannot be sent
 _PIECE: Final = 64 * 1024
 Details = dict[str, Any]
 

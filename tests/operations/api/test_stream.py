@@ -430,6 +430,37 @@ async def test_server_sent_events_are_the_same_and_resume_by_their_id(open_strea
         assert (await client.hear())["data"]["reason"] == "unknown_sequence"
 
 
+@pytest.mark.parametrize("has_gap", [False, True], ids=["replay", "gap"])
+async def test_a_break_after_any_frame_of_a_resumption_loses_nothing(
+    open_stream: Served, *, has_gap: bool
+) -> None:
+    """A browser's reader: after each break it sends the last id that a frame carried, if any."""
+    desk = open_stream.desk
+    age = KEEP + timedelta(hours=1) if has_gap else timedelta()
+    await announce(desk, *(replace(PLAN, run_id=str(n), occurred_at=NOW - age) for n in range(3)))
+    await announce(desk, replace(PLAN, run_id="3"), replace(PLAN, run_id="4"))
+    if has_gap:
+        assert await desk.stream.forget_old() == 3
+    last_id, frames = "1", []
+    for broken_after in (1, 2, 2, 3, 3):
+        async with open_stream.sse("topics=rebalance", **{"Last-Event-ID": last_id}) as client:
+            for _ in range(broken_after):
+                frames.append(await client.hear())
+                last_id = frames[-1].get("id", last_id)
+        if broken_after == 2:  # the connection ended right after `resumed` or `gap`
+            await announce(desk, replace(PLAN, run_id=f"after {frames[-1]['event']}"))
+    kinds = [one["event"] for one in frames]
+    received = [one["data"]["data"]["run_id"] for one in frames if one["event"] == "rebalance"]
+    if has_gap:  # the reader knows that it reads the state anew; the stream goes on behind the gap
+        assert kinds[:5] == ["hello", "hello", "gap", "hello", "resumed"]
+        assert received == ["after gap", "after resumed"]
+    else:
+        assert kinds[:5] == ["hello", "hello", "resumed", "hello", "resumed"]
+        assert received == ["1", "2"]
+    carrying = {"rebalance", "gap"}
+    assert all(("id" in one) == (one["event"] in carrying) for one in frames)
+
+
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("query", "headers"),
