@@ -59,23 +59,69 @@ async def test_a_change_arrives_as_the_contract_says(open_stream: Served) -> Non
         assert confirmed["topics"] == ["portfolio_change", "rebalance"]
         await desk.portfolio.initialize(2, "start", WHO)
         await desk.portfolio.remove(SYMBOLS[0], "enough of it", WHO)
-        heard = await client.events(4)
-    assert [one["sequence"] for one in heard] == [1, 2, 3, 4]
-    assert [one["data"]["type"] for one in heard] == ["ADD", "ADD", "WEIGHTS", "REMOVE"]
+        await desk.portfolio.replace(SYMBOLS[1], SYMBOLS[2], "better", WHO)
+        heard = await client.events(3)
+        portfolio = (await desk.portfolio.view()).portfolio
+    assert [one["sequence"] for one in heard] == [1, 2, 3]  # one event per version
     assert {one["topic"] for one in heard} == {"portfolio_change"}
-    last = heard[-1]
+    first, last, swap = heard
+    assert [one["data"]["details"]["version"] for one in heard] == [1, 2, 3]
+    assert (first["data"]["type"], first["data"]["symbol"]) == ("ADD", None)  # two have entered
+    details = first["data"]["details"]
+    assert [(one["type"], one["symbol"]) for one in details["history"]] == [
+        ("ADD", SYMBOLS[0]),
+        ("ADD", SYMBOLS[1]),
+        ("WEIGHTS", None),
+    ]
+    entered = {one["symbol"]: one for one in details["members"]}
+    assert [one["old_weight_percentage"] for one in entered.values()] == [None, None]
+    weights = [one["new_weight_percentage"] for one in entered.values()]
+    assert min(weights) > 0
+    assert sum(weights) + details["new_cash_percentage"] == pytest.approx(100)
+    assert details["old_cash_percentage"] == 100
     assert last["data"] == {
         "type": "REMOVE",
         "symbol": SYMBOLS[0],
         "details": {
             "version": 2,
-            "history_seq": last["data"]["details"]["history_seq"],
             "other_symbol": None,
             "reason": "enough of it",
             "actor": WHO.actor,
+            "run_id": None,
+            "proposal_id": None,
+            "old_cash_percentage": details["new_cash_percentage"],
+            "new_cash_percentage": last["data"]["details"]["new_cash_percentage"],
+            "members": [
+                {
+                    **entered[SYMBOLS[1]],
+                    "position_rank": 1,
+                    "old_weight_percentage": entered[SYMBOLS[1]]["new_weight_percentage"],
+                    "new_weight_percentage": last["data"]["details"]["members"][0][
+                        "new_weight_percentage"
+                    ],
+                    "reason": None,
+                },
+                {
+                    **entered[SYMBOLS[0]],
+                    "position_rank": None,
+                    "old_weight_percentage": entered[SYMBOLS[0]]["new_weight_percentage"],
+                    "new_weight_percentage": None,
+                    "reason": "enough of it",
+                },
+            ],
+            "history": last["data"]["details"]["history"],
         },
         "timestamp": last["timestamp"],
     }
+    entries = [one for each in heard for one in each["data"]["details"]["history"]]
+    assert [one["seq"] for one in entries] == list(range(1, len(entries) + 1))
+    assert (swap["data"]["type"], swap["data"]["symbol"]) == ("REPLACE", SYMBOLS[2])
+    assert swap["data"]["details"]["other_symbol"] == SYMBOLS[1]
+    assert {
+        one["symbol"]: one["new_weight_percentage"]
+        for one in swap["data"]["details"]["members"]
+        if one["new_weight_percentage"] is not None
+    } == {one.symbol: one.weight_u / 1_000_000 for one in portfolio.members}
     assert last["timestamp"].endswith("Z")
 
 
