@@ -13,6 +13,8 @@ from app.configuration.domain.sections import (
     AutomationSettings,
     Family,
     FeedSettings,
+    NotificationCategory,
+    NotificationPriority,
     NotificationSettings,
     QualitySettings,
     RetentionSettings,
@@ -20,6 +22,7 @@ from app.configuration.domain.sections import (
     SignalSettings,
     SizingSettings,
     Source,
+    default_priorities,
     empty_map,
 )
 
@@ -318,6 +321,9 @@ class Configuration:
     sizing: SizingSettings = setting(SizingSettings(), "Position sizing.")
     notifications: NotificationSettings = setting(
         NotificationSettings(), "Limits of notifications."
+    )
+    notification_priorities: Mapping[NotificationCategory, NotificationPriority] = setting(
+        default_priorities, "Priority of a notification by its category."
     )
     retention: RetentionSettings = setting(RetentionSettings(), "Retention of records.")
     quality: QualitySettings = setting(QualitySettings(), "Plausibility of market data.")
