@@ -34,7 +34,7 @@ from app.foundation.http.stream_slots import StreamSlots
 from app.foundation.principals import Permission, Principal, Role
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.symbol_registry import Registry
-from app.operations.services.event_messages import TICKER, Frame, notice, pieces
+from app.operations.services.event_messages import GAP, TICKER, Frame, notice, pieces
 from app.operations.services.event_stream import EventReader, EventStream, ReaderEndedError
 
 TopicText = Annotated[str, Field(min_length=1, max_length=80, examples=["portfolio_change"])]
@@ -264,8 +264,9 @@ def _parse_command(text: str) -> Subscribe | Unsubscribe | Ping:
 router = api_router("stream")
 _RETRY_MS: Final = 2_000
 _DIGITS: Final = 18
-# The number of these frames is the position of the stream, not an event id.
-_POSITIONED: Final = frozenset({"hello", "heartbeat"})
+# A reconnect resumes after the last id, so only a frame that settles all numbers up to its own has
+# one: a stored event, and a gap, which reports everything before it as missing.
+_RESUMABLE: Final = frozenset({*EventTopic, GAP})
 _log = structlog.get_logger(component="stream")
 
 
@@ -423,10 +424,9 @@ async def _frames(stream: EventStream, reader: EventReader, hello: Frame) -> Asy
 
 
 def _encode(frame: Frame) -> bytes:
-    is_stored = frame.sequence is not None and frame.kind not in _POSITIONED
     return format_sse_event(
         data_str=frame.text,
         event=frame.kind.partition(":")[0],
-        id=str(frame.sequence) if is_stored else None,
+        id=str(frame.sequence) if frame.kind in _RESUMABLE else None,
         retry=_RETRY_MS if frame.kind == "hello" else None,
     )
