@@ -1,6 +1,6 @@
 """Texts of events: category, title and body of the notification about each event type."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -113,18 +113,97 @@ def _alert_key(data: Mapping[str, Any]) -> str:
 def _portfolio_changed(record: EventRecord, api_url: str | None) -> EventText | None:
     del api_url
     data = record.data
-    category = CHANGE_CATEGORIES.get(data["type"])
-    if category is None:
+    entries = data.get("entries") or [data]
+    categories = {CHANGE_CATEGORIES.get(one["type"]) for one in entries} - {None}
+    if not categories:
         return None
-    change = " ".join(str(part) for part in (data["type"], data["symbol"]) if part)
-    return EventText(category, change, f"Portfolio: {change}", str(data["reason"] or ""))
+    is_trade = NotificationCategory.TRADE in categories
+    changes = _summarize(entries)
+    lines = [
+        *_labelled("Reason", data["reason"]),
+        *_labelled("Actor", data["actor"]),
+        *_member_lines(data.get("members") or ()),
+    ]
+    if data.get("cash_u") is not None and data["old_cash_u"] != data["cash_u"]:
+        lines.append(f"Cash: {_percent(data['old_cash_u'])} to {_percent(data['cash_u'])}.")
+    lines.append(f"Portfolio version: {data['version']}.")
+    lines += _labelled("Rebalance run", data.get("run_id"))
+    lines += _labelled("Approved proposal", data.get("proposal_id"))
+    return EventText(
+        NotificationCategory.TRADE if is_trade else NotificationCategory.STATUS_UPDATE,
+        changes,
+        f"Portfolio: {changes}",
+        "\n".join(lines),
+    )
+
+
+_SAID: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        EventType.ADD: "added",
+        EventType.REMOVE: "removed",
+        EventType.REPLACE: "replaced",
+        EventType.REBALANCE: "rebalanced",
+        EventType.WEIGHTS: "weights set",
+        EventType.PERFORMANCE: "result booked for",
+        EventType.LOCK: "lock changed for",
+        EventType.SWITCH: "trading switch changed",
+        EventType.CONFIG: "settings changed",
+    }
+)
+_MAX_NAMED: Final = 5  # symbols of one kind of change in a title
+
+
+def _summarize(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Changes in words, such as `added A and B; removed C`; weights only if alone."""
+    by_type: dict[str, list[str]] = {}
+    for one in entries:
+        names = by_type.setdefault(one["type"], [])
+        if one["type"] == EventType.REPLACE:
+            names.append(f"{one['other_symbol']} by {one['symbol']}")
+        elif one["symbol"] is not None:
+            names.append(one["symbol"])
+    if len(by_type) > 1:
+        by_type.pop(EventType.WEIGHTS, None)
+    return "; ".join(
+        f"{_SAID.get(kind, kind)} {_enumerate(names)}".rstrip() for kind, names in by_type.items()
+    )
+
+
+def _enumerate(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more
+
+
+def _member_lines(members: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Line per member that entered, left or changed its weight, then the number of all."""
+    if not members:
+        return []
+    lines = []
+    for one in members:
+        old, new = one["old_u"], one["new_u"]
+        if old is None:
+            lines.append(f"{one['symbol']}: enters with {_percent(new)}.")
+        elif new is None:
+            lines.append(f"{one['symbol']}: leaves, was {_percent(old)}.")
+        elif old != new:
+            lines.append(f"{one['symbol']}: {_percent(old)} to {_percent(new)}.")
+    before = sum(one["old_u"] is not None for one in members)
+    after = sum(one["new_u"] is not None for one in members)
+    return [*lines, f"Members: {before} before, {after} after."]
 
 
 def _proposal_opened(record: EventRecord, api_url: str | None) -> EventText:
     data = record.data
-    proposal_id = data["proposal_id"]
+    proposal_id, leaving, entering = data["proposal_id"], data.get("leaving"), data.get("entering")
     subject = f"{data['kind']} of {data['subject']}"
-    lines = [
+    lines = _labelled("Reason", data.get("reason"))
+    lines += [] if leaving is None else [f"{leaving}: would leave."]
+    lines += [] if entering is None else [f"{entering}: would enter."]
+    lines += [
+        f"{one['symbol']}: {_percent(one['old_u'])} to {_percent(one['new_u'])}."
+        for one in data.get("weights") or ()
+    ]
+    lines += [
         f"Proposal: {proposal_id}, for version {data['portfolio_version']} of the portfolio.",
         f"Waits for a decision until {_shown(data['expires_at'])}.",
         f"Approve: my-symbols portfolio approve {proposal_id}",
@@ -152,6 +231,15 @@ def _since(since: str | None, at: datetime, verb: str) -> list[str]:
         return []
     seconds = max(0.0, (at - datetime.fromisoformat(since)).total_seconds())
     return [f"Since: {_shown(since)}, {verb} {_duration(seconds)}."]
+
+
+def _labelled(label: str, value: object) -> list[str]:
+    """Line with a labelled value; none without a value."""
+    return [] if value in {None, ""} else [f"{label}: {_sentence(value)}"]
+
+
+def _percent(micro_percent: int) -> str:
+    return f"{micro_percent / 1_000_000:.2f} %"
 
 
 def _duration(seconds: float) -> str:

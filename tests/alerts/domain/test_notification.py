@@ -37,7 +37,13 @@ from app.configuration.domain.sections import (
 from app.foundation.events import EventRecord
 from app.operations.domain.event_codec import CODEC, encode_event
 from app.portfolio.domain.event_log import EventType
-from app.portfolio.domain.events import PortfolioChanged, ProposalOpened
+from app.portfolio.domain.events import (
+    ChangeEntry,
+    MemberWeights,
+    PortfolioChanged,
+    ProposalOpened,
+    ProposedWeight,
+)
 from tests.operations.domain.test_event_codec import EXAMPLES
 
 T0 = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -206,10 +212,75 @@ def test_an_alert_says_symbol_value_limit_and_age() -> None:
     assert "limit" not in notify(alert(limit=None)).title
 
 
+def test_a_change_says_members_and_weights_before_and_after() -> None:
+    event = PortfolioChanged(
+        8, 13, "REPLACE", None, T0, reason="a better symbol, confirmed", actor="user:ana",
+        run_id="run-5", proposal_id="p-7", old_cash_u=60_000_000, cash_u=55_500_000,
+        members=(
+            MemberWeights("BTCUSDT", "XBTUSDTM", 1, None, 10_000_000),
+            MemberWeights("SOLUSDT", "SOLUSDTM", 2, 20_000_000, 14_500_000),
+            MemberWeights("XRPUSDT", "XRPUSDTM", 3, 20_000_000, 20_000_000),
+            MemberWeights("ETHUSDT", "ETHUSDTM", None, 0, None),
+        ),
+        entries=(
+            ChangeEntry(13, "REPLACE", "BTCUSDT", "ETHUSDT", "a better symbol, confirmed"),
+            ChangeEntry(14, "WEIGHTS", None, None, "a better symbol, confirmed"),
+        ),
+    )  # fmt: skip
+    notification = notify(event)
+    assert notification.title == "Portfolio: replaced ETHUSDT by BTCUSDT"
+    assert notification.body.splitlines() == [
+        "Reason: a better symbol, confirmed.",
+        "Actor: user:ana.",
+        "BTCUSDT: enters with 10.00 %.",
+        "SOLUSDT: 20.00 % to 14.50 %.",
+        "ETHUSDT: leaves, was 0.00 %.",
+        "Members: 3 before, 3 after.",
+        "Cash: 60.00 % to 55.50 %.",
+        "Portfolio version: 8.",
+        "Rebalance run: run-5.",
+        "Approved proposal: p-7.",
+    ]
+    plain = notify(PortfolioChanged(8, 13, "WEIGHTS", None, T0))
+    assert (plain.title, plain.body) == ("Portfolio: weights set", "Portfolio version: 8.")
+
+
+def test_a_change_of_many_members_names_five_of_a_kind() -> None:
+    entries = [ChangeEntry(n, "ADD", f"S{n}USDT", None, None) for n in range(7)]
+    entries += [ChangeEntry(7, "REMOVE", "BTCUSDT", None, None)]
+    event = PortfolioChanged(8, 0, "ADD", None, T0, entries=tuple(entries))
+    assert notify(event).title == (
+        "Portfolio: added S0USDT, S1USDT, S2USDT, S3USDT, S4USDT and 2 more; removed BTCUSDT"
+    )
+
+
+@pytest.mark.parametrize(
+    ("types", "kind"),
+    [
+        (("CONFIG",), None),
+        (("CONFIG", "REMOVE", "WEIGHTS"), NotificationKind.TRADE),
+        (("LOCK", "REMOVE"), NotificationKind.TRADE),
+        (("LOCK", "CONFIG"), NotificationKind.STATUS),
+    ],
+)
+def test_a_version_with_several_changes_is_a_trade_if_one_of_them_is(
+    types: tuple[str, ...], kind: NotificationKind | None
+) -> None:
+    entries = tuple(ChangeEntry(at, one, "BTCUSDT", None, None) for at, one in enumerate(types))
+    event = PortfolioChanged(1, 2, types[0], "BTCUSDT", T0, entries=entries)
+    notification = notification_from_event(record(event), PRIORITIES)
+    assert (None if notification is None else notification.kind) is kind
+
+
 def test_a_proposal_names_its_id_and_how_to_approve_it() -> None:
-    event = ProposalOpened("p-7", "rebalance", "portfolio", 3, T0 + timedelta(days=1), T0)
+    event = ProposalOpened(
+        "p-7", "rebalance", "portfolio", 3, T0 + timedelta(days=1), T0, reason="drift",
+        weights=(ProposedWeight("BTCUSDT", 20_000_000, 18_250_000),),
+    )  # fmt: skip
     plain = notify(event).body
     assert plain.splitlines() == [
+        "Reason: drift.",
+        "BTCUSDT: 20.00 % to 18.25 %.",
         "Proposal: p-7, for version 3 of the portfolio.",
         "Waits for a decision until 2026-03-05 05:06:07 UTC.",
         "Approve: my-symbols portfolio approve p-7",
@@ -220,6 +291,8 @@ def test_a_proposal_names_its_id_and_how_to_approve_it() -> None:
         f"{plain}\nApprove by POST:"
         " https://desk.example/api/symbol-mgmt/portfolio/proposals/p-7/approve"
     )
+    swap = replace(event, leaving="ETHUSDT", entering="BTCUSDT", weights=(), reason=None)
+    assert notify(swap).body.splitlines()[:2] == ["ETHUSDT: would leave.", "BTCUSDT: would enter."]
 
 
 def test_priorities_are_the_customers_and_a_setting() -> None:
