@@ -118,14 +118,14 @@ def _portfolio_changed(record: EventRecord, api_url: str | None) -> EventText | 
     if not categories:
         return None
     is_trade = NotificationCategory.TRADE in categories
-    changes = _summarize(entries)
+    changes = summarize_changes(entries)
     lines = [
         *_labelled("Reason", data["reason"]),
         *_labelled("Actor", data["actor"]),
         *_member_lines(data.get("members") or ()),
     ]
     if data.get("cash_u") is not None and data["old_cash_u"] != data["cash_u"]:
-        lines.append(f"Cash: {_percent(data['old_cash_u'])} to {_percent(data['cash_u'])}.")
+        lines.append(f"Cash: {percent_text(data['old_cash_u'])} to {percent_text(data['cash_u'])}.")
     lines.append(f"Portfolio version: {data['version']}.")
     lines += _labelled("Rebalance run", data.get("run_id"))
     lines += _labelled("Approved proposal", data.get("proposal_id"))
@@ -137,7 +137,7 @@ def _portfolio_changed(record: EventRecord, api_url: str | None) -> EventText | 
     )
 
 
-_SAID: Final[Mapping[str, str]] = MappingProxyType(
+_CHANGE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         EventType.ADD: "added",
         EventType.REMOVE: "removed",
@@ -153,7 +153,7 @@ _SAID: Final[Mapping[str, str]] = MappingProxyType(
 _MAX_NAMED: Final = 5  # symbols of one kind of change in a title
 
 
-def _summarize(entries: Sequence[Mapping[str, Any]]) -> str:
+def summarize_changes(entries: Sequence[Mapping[str, Any]]) -> str:
     """Changes in words, such as `added A and B; removed C`; weights only if alone."""
     by_type: dict[str, list[str]] = {}
     for one in entries:
@@ -165,11 +165,12 @@ def _summarize(entries: Sequence[Mapping[str, Any]]) -> str:
     if len(by_type) > 1:
         by_type.pop(EventType.WEIGHTS, None)
     return "; ".join(
-        f"{_SAID.get(kind, kind)} {_enumerate(names)}".rstrip() for kind, names in by_type.items()
+        f"{_CHANGE_WORDS.get(kind, kind)} {enumerate_names(names)}".rstrip()
+        for kind, names in by_type.items()
     )
 
 
-def _enumerate(names: Sequence[str]) -> str:
+def enumerate_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
     return ", ".join(names[:_MAX_NAMED]) + more
 
@@ -182,11 +183,11 @@ def _member_lines(members: Sequence[Mapping[str, Any]]) -> list[str]:
     for one in members:
         old, new = one["old_u"], one["new_u"]
         if old is None:
-            lines.append(f"{one['symbol']}: enters with {_percent(new)}.")
+            lines.append(f"{one['symbol']}: enters with {percent_text(new)}.")
         elif new is None:
-            lines.append(f"{one['symbol']}: leaves, was {_percent(old)}.")
+            lines.append(f"{one['symbol']}: leaves, was {percent_text(old)}.")
         elif old != new:
-            lines.append(f"{one['symbol']}: {_percent(old)} to {_percent(new)}.")
+            lines.append(f"{one['symbol']}: {percent_text(old)} to {percent_text(new)}.")
     before = sum(one["old_u"] is not None for one in members)
     after = sum(one["new_u"] is not None for one in members)
     return [*lines, f"Members: {before} before, {after} after."]
@@ -200,7 +201,7 @@ def _proposal_opened(record: EventRecord, api_url: str | None) -> EventText:
     lines += [] if leaving is None else [f"{leaving}: would leave."]
     lines += [] if entering is None else [f"{entering}: would enter."]
     lines += [
-        f"{one['symbol']}: {_percent(one['old_u'])} to {_percent(one['new_u'])}."
+        f"{one['symbol']}: {percent_text(one['old_u'])} to {percent_text(one['new_u'])}."
         for one in data.get("weights") or ()
     ]
     lines += [
@@ -238,7 +239,7 @@ def _labelled(label: str, value: object) -> list[str]:
     return [] if value in {None, ""} else [f"{label}: {_sentence(value)}"]
 
 
-def _percent(micro_percent: int) -> str:
+def percent_text(micro_percent: int) -> str:
     return f"{micro_percent / 1_000_000:.2f} %"
 
 

@@ -306,8 +306,16 @@ def default_priorities() -> Mapping[NotificationCategory, NotificationPriority]:
 
 
 @dataclass(frozen=True, slots=True)
+class DailyDigestSettings:
+    """Daily digest: portfolio, changes, best and worst member, alerts and data quality."""
+
+    enabled: bool = setting(default=True, description="Send one message a day.")
+    hour: int = setting(7, "Hour of the day (UTC) from which it is sent.", 0, 23)
+
+
+@dataclass(frozen=True, slots=True)
 class NotificationSettings:
-    """Limits of channels to people; webhooks receive every event."""
+    """Limits of channels to people, and the daily digest; webhooks receive every event."""
 
     error: NotificationLimit = setting(NotificationLimit(10, 300), "Limit of errors.")
     trade: NotificationLimit = setting(NotificationLimit(50, 60), "Limit of trades.")
@@ -319,6 +327,7 @@ class NotificationSettings:
         1,
         1_000,
     )
+    daily_digest: DailyDigestSettings = setting(DailyDigestSettings(), "Daily digest.")
 
     @property
     def ordinary_per_minute(self) -> int:
