@@ -283,7 +283,7 @@ async def test_a_digest_waits_for_scores_and_not_for_ever(monkeypatch: pytest.Mo
     await waiting
     desk.board.clear()
     monkeypatch.setattr("app.workers.schedule.DIGEST_WAIT_S", 0.0)
-    await digest.gate()  # without scores it reports them as missing
+    await asyncio.wait_for(digest.gate(), 5)  # without scores it reports them as missing
 
 
 SLOTTED = (
