@@ -170,7 +170,7 @@ async def put_configuration(
     "/rollback",
     summary="Return to the settings of an older version",
     response_model=ConfigurationChangeResult,
-    responses=problems(*_CHANGE),
+    responses=problems(Code.NOT_FOUND, *_CHANGE),
 )
 @requires(Role.ADMIN)
 async def roll_back_configuration(
@@ -212,7 +212,11 @@ async def configuration_history(
     )
 
 
-@router.get("/diff", summary="Changes between two versions of the settings")
+@router.get(
+    "/diff",
+    summary="Changes between two versions of the settings",
+    responses=problems(Code.NOT_FOUND),
+)
 @requires(Role.VIEWER)
 async def configuration_difference(
     configuration: Provided[ConfigurationService],
