@@ -1,4 +1,4 @@
-"""Programs of `my-symbols configuration`: list the settings, and generate their document."""
+"""Programs of `my-symbols config`: list the settings, and generate their document."""
 
 import json
 from collections.abc import Iterable, Mapping
