@@ -23,7 +23,7 @@ COMMANDS: Final = {
     "portfolio": "app.cli.commands.portfolio",
     "alerts": "app.cli.commands.alerts",
     "jobs": "app.cli.commands.jobs",
-    "configuration": "app.cli.commands.configuration",
+    "config": "app.cli.commands.configuration",
     "audit": "app.cli.commands.audit",
     "keys": "app.cli.commands.keys",
     "secrets": "app.cli.commands.secrets",
@@ -32,14 +32,15 @@ COMMANDS: Final = {
     "backtest": "app.cli.commands.backtest",
     "trials": "app.cli.commands.trials",
 }
+ALIASES: Final = {"configuration": "config"}  # former names, absent from the help
 # Programs that load the service, its database or the sandbox: command -> module and function.
 PROGRAMS: Final = {
     "serve": ("app.cli.programs.service", "serve"),
     "demo": ("app.cli.programs.demo", "run_demo"),
     "sandbox": ("app.cli.programs.sandbox", "run_sandbox"),
     "doctor": ("app.cli.programs.doctor", "run_checks"),
-    "configuration list": ("app.cli.programs.configuration_reference", "list_settings"),
-    "configuration document": ("app.cli.programs.configuration_reference", "print_document"),
+    "config list": ("app.cli.programs.configuration_reference", "list_settings"),
+    "config document": ("app.cli.programs.configuration_reference", "print_document"),
     "audit verify": ("app.cli.programs.audit", "verify_history"),
     "keys create": ("app.cli.programs.keys", "create_key"),
     "keys list": ("app.cli.programs.keys", "list_keys"),
@@ -71,6 +72,7 @@ class LazyGroup(typer.core.TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Returns the command; None for an unknown name, so that Typer proposes a similar one."""
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             for name in COMMANDS:
                 self.get_command(ctx, name)

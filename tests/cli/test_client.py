@@ -46,6 +46,11 @@ COMMANDS = (
     ("jobs", "list"),
     ("jobs", "show", "scoring:1"),
     ("jobs", "cancel", "scoring:1"),
+    ("config", "get"),
+    ("config", "set", "score_tilt=0.7"),
+    ("config", "diff", "1", "2"),
+    ("config", "history"),
+    ("config", "rollback", "1"),
 )
 
 
