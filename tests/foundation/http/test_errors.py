@@ -36,7 +36,7 @@ async def test_each_class_of_error_has_its_status(
     facts = frozenset(ERRORS[name].facts)
     body = problem(response, status, ERRORS[name].code, extra=facts)
     assert body["detail"] == ERRORS[name].detail
-    assert body["instance"] == f"{SAMPLES}/errors/{{name}}"
+    assert body["instance"] == f"{SAMPLES}/errors/{name}"
     assert body.get("retry_after_s") == retry
     assert response.headers.get("retry-after") == (None if retry is None else str(retry))
     for fact, value in ERRORS[name].facts.items():
