@@ -7,7 +7,9 @@ import typer
 from app.cli.lazy import load_program
 from app.cli.output import AsJson
 
-command = typer.Typer(no_args_is_help=True, help="Business settings and environment variables.")
+command = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Business settings and environment variables."
+)
 
 
 @command.command("list")

@@ -8,6 +8,7 @@ from app.cli.lazy import load_program
 from app.cli.output import AsJson
 
 command = typer.Typer(
+    add_completion=False,
     no_args_is_help=True,
     help="Sealed secrets and their keys; works on the database of the settings, also beside a"
     " running service.",

@@ -8,6 +8,7 @@ from app.cli.lazy import load_program
 from app.cli.output import AsJson
 
 command = typer.Typer(
+    add_completion=False,
     no_args_is_help=True,
     help="People with a password; works on the database of the settings, also while the service is"
     " closed. A password is asked for, or read from the first line of standard input.",
