@@ -92,6 +92,14 @@ def test_the_address_can_come_from_the_environment(nobody: str) -> None:
     assert nobody in here("portfolio", "show", MYSYMBOLS_URL=nobody).err
 
 
+def test_a_misspelled_variable_of_the_command_line_is_noted(nobody: str) -> None:
+    said = here("portfolio", "show", "--url", nobody, MYSYMBOLS_URI="x", MYSYMBOLS_KEYS="y")
+    assert "note: MYSYMBOLS_URI has no effect; did you mean MYSYMBOLS_URL?" in said.err
+    assert "note: MYSYMBOLS_KEYS has no effect; did you mean MYSYMBOLS_KEY?" in said.err
+    well = here("portfolio", "show", "--url", nobody, MYSYMBOLS_ROLE="api", MYSYMBOLS_KEY="k")
+    assert "note" not in well.err
+
+
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1", "http://"])
 def test_an_address_that_is_none_is_wrong_usage(url: str) -> None:
     said = here("portfolio", "show", "--url", url, "--json")

@@ -82,6 +82,17 @@ def test_version_and_every_help_load_no_heavy_library() -> None:
     assert ended.stdout.splitlines()[-1] == "heavy: []"
 
 
+def test_misspelled_options_and_commands_of_a_group_name_similar_ones() -> None:
+    for command, meant in (
+        (("locks", "lst"), "Did you mean 'list'"),
+        (("alerts", "list", "--sevrity", "info"), "--severity"),
+        (("scoring", "rankings", "--limt", "3"), "--limit"),
+    ):
+        refused = here(*command)
+        assert refused.code == 2
+        assert meant in " ".join(refused.err.split())
+
+
 def test_a_misspelled_command_names_a_similar_one() -> None:
     ended = here("portfolo")
     assert ended.code == 2
