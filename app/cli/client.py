@@ -29,11 +29,15 @@ _ADVICE: Final = {401: _NO_KEY, 403: _NO_ROLE}
 
 @dataclass(frozen=True, slots=True)
 class CliResponse:
-    """Answer of the service: its text unchanged, and the document with exact numbers."""
+    """Answer of the service: its text unchanged, and the document with exact numbers.
+
+    `date` is the HTTP date of the service's clock, to the second.
+    """
 
     status: int
     text: str
     document: Any
+    date: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def parse_response(
     has_page = is_page and status == 200 and response.content_type == _PAGE
     document = {} if has_page or status == 204 else parse_document(text)
     if 200 <= status < 300 and document is not None and MODE.decode() in response.headers:
-        return CliResponse(status, text or "{}", document)
+        return CliResponse(status, text or "{}", document, response.headers.get("Date"))
     code = None if document is None else document.get("code")
     if response.content_type == _PROBLEM and isinstance(code, str):
         problem = json.loads(text)
