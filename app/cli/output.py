@@ -76,6 +76,14 @@ class Output:
         """Prints rows as CSV with a header; nested objects become columns such as `error.code`."""
         typer.echo(format_csv(rows), nl=False)
 
+    def print_if_listed(self, rows: Sequence[Mapping[str, Any]], *, as_csv: bool) -> bool:
+        """Prints rows as JSON or CSV where asked for; returns True if nothing is left to print."""
+        if self.as_json:
+            self.print_document({"items": list(rows)})
+        elif as_csv:
+            self.print_csv(rows)
+        return self.as_json or as_csv
+
     def print_error(self, error: CommandError) -> None:
         if self.as_json:
             self.print_document(dict(error.problem))

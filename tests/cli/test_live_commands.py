@@ -15,6 +15,8 @@ import pytest
 
 from tests.cli.command import PATIENCE_S, Ended, ended, here, started
 from tests.cli.service_commands import READS
+from tests.cli.test_client import answering
+from tests.support import child_processes
 
 # One service serves all tests of this file: with xdist, keep them together (--dist loadgroup).
 pytestmark = pytest.mark.xdist_group("live_commands")
@@ -247,3 +249,39 @@ def test_operators_see_status_health_and_who_they_are(service: Service) -> None:
     released = service.document("market", "release", service.member, "--reason", "checked")
     assert released["was_quarantined"] is False
     assert f"{service.member}: eligible" in service.text("universe", "eligibility", service.member)
+
+
+def until_lines(child: child_processes.Command, count: int) -> list[str]:
+    """The next lines of a running command."""
+    lines = [child.stdout.readline() for _ in range(count)]
+    assert all(lines), child.stderr.read()
+    return lines
+
+
+def test_a_watched_listing_is_repeated_until_ctrl_c(service: Service, tmp_path: Path) -> None:
+    child = started("trading", "show", "--watch", "--json", "--url", service.url, cwd=tmp_path)
+    (first,) = until_lines(child, 1)
+    assert json.loads(first)["enabled"] is True
+    service.text("trading", "off", "--reason", "seen while watching")
+    until = time.monotonic() + PATIENCE_S
+    while json.loads(until_lines(child, 1)[0])["reason"] != "seen while watching":
+        assert time.monotonic() < until
+    service.text("trading", "on", "--reason", "over")
+    child.send_signal(signal.SIGINT)
+    over = ended(child)
+    assert (over.code, over.err) == (130, "")
+
+
+def test_watching_outlives_an_unreachable_service_but_begins_with_a_reachable_one(
+    tmp_path: Path,
+) -> None:
+    with answering(200, b'{"enabled": true}') as (url, _):
+        child = started("trading", "show", "--watch", "--csv", "--url", url, cwd=tmp_path)
+        assert until_lines(child, 2) == ["enabled\n", "true\n"]
+    until = time.monotonic() + PATIENCE_S
+    while "service_unreachable" not in child.stderr.readline():
+        assert time.monotonic() < until
+    child.send_signal(signal.SIGINT)
+    assert ended(child).code == 130
+    refused = here("trading", "show", "--watch", "--url", url)
+    assert (refused.code, refused.out) == (69, "")
