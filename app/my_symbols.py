@@ -9,6 +9,7 @@ from app.alerts.services.service import AlertFilter, AlertRuleService, AlertServ
 from app.configuration.domain.model import WeightingMethod
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor
 from app.foundation.job_service import JobService
+from app.market.services.history import MarketHistory
 from app.market.services.quality import QualityService
 from app.market.services.service import MarketData
 from app.market.services.symbol_registry import Registry
@@ -70,6 +71,7 @@ class MySymbolsServiceV2:
 
     registry: Registry
     market: MarketData
+    history: MarketHistory
     quality: QualityService
     scoring: Scoring
     portfolio: PortfolioService

@@ -18,7 +18,7 @@ from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
 from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.sql.database import Database, UnitOfWork
-from app.market.domain.models import Book, ContractStatus, Interval, Level
+from app.market.domain.models import STORED, Book, ContractStatus, Interval, Level
 from app.market.domain.panel import Panel
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
@@ -269,7 +269,7 @@ class Desk:
                 is_fresh=True,
                 book=book(one.code),
             )
-        for interval in Interval:
+        for interval in STORED:
             self.market.panels[interval] = panel(interval, self.now)
         self.score({})
         return self

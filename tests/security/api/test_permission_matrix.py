@@ -53,6 +53,10 @@ viewer    GET     {}/symbols/{symbol}/eligibility
 viewer    GET     {}/universe/funnel
 viewer    GET     {}/market/{symbol}
 viewer    GET     {}/market/{symbol}/candles
+viewer    GET     {}/market/{symbol}/funding
+viewer    GET     {}/market/{symbol}/open-interest
+viewer    GET     {}/market/{symbol}/book
+viewer    GET     {}/market/{symbol}/impact
 viewer    GET     {}/market/{symbol}/quality
 operator  POST    {}/market/{symbol}/quality/release
 trader    POST    {}/scoring/calculate
