@@ -170,6 +170,13 @@ def test_an_explanation_adds_up(demo: Demo) -> None:
     assert sum(shares) == pytest.approx(said["z"], abs=1e-9)
     shown = demo.ask("scoring", "explain", symbol)
     assert "volatility" in shown.out
+    first = next(one for one in said["factors"] if one["contribution"])
+    for name in ("z", "weight_in_family", "weight_of_family", "confidence", "contribution"):
+        assert f"{first[name]:.6f}" in shown.out, name
+    for family in said["families"]:
+        assert f"{family['weighted_sum']:.6f}" in shown.out
+    for name in ("formula", "why_percentiles_differ"):
+        assert said[name].split()[0] in shown.out
 
 
 def test_the_portfolio_is_shown_and_changed(demo: Demo) -> None:

@@ -172,6 +172,30 @@ async def test_fetched_candles_are_cached_and_asked_for_once_at_a_time(scene: Sc
     assert await scene.requests(KLINE) > once, "another symbol"
 
 
+async def test_cached_candles_are_fetched_anew_once_another_one_has_closed(scene: Scene) -> None:
+    market = scene.service.services.my_symbols.market
+    now_ms = scene.now_ms // 60_000 * 60_000 + 30_000  # no candle closes meanwhile
+    for advanced_ms in (0, 180_000):
+        async with scene.web.post(
+            f"{scene.url}/_control/clock", json={"now_ms": now_ms + advanced_ms}
+        ) as done:
+            assert done.status == 200
+        await market.refresh_market()
+        newest = await scene.service.get(CANDLES, interval="1m", limit=5)
+        last_ms = now_ms + advanced_ms - 90_000
+        assert _ms(newest["items"][-1]["opened_at"]) == last_ms
+        assert _ms(newest["as_of"]) == last_ms + 60_000
+        before = await scene.requests(KLINE)
+        assert (await scene.service.get(CANDLES, interval="1m", limit=5)) == {
+            **newest, "age_s": pytest.approx(newest["age_s"], abs=30.0),
+        }  # fmt: skip
+        assert await scene.requests(KLINE) == before
+    later = market.monotonic
+    market.monotonic = lambda: later() + 3_700.0
+    await scene.service.get(CANDLES, interval="1m", limit=5)
+    assert await scene.requests(KLINE) > before, "the exchange may correct a closed candle"
+
+
 async def test_without_the_exchange_cached_candles_are_stale_and_others_an_error(
     scene: Scene,
 ) -> None:
