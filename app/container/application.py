@@ -37,6 +37,7 @@ from app.foundation.metrics import Metrics
 from app.market.api import book_routes as market_books
 from app.market.api import market_routes as market
 from app.market.api import quality_routes as market_quality
+from app.market.api import sector_routes as sectors
 from app.market.api import symbol_routes as symbols
 from app.market.services.ports import PortfolioMembers
 from app.my_symbols import MySymbolsServiceV2
@@ -75,6 +76,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     market.router,
     market_books.router,
     market_quality.router,
+    sectors.router,
     scoring.router,
     portfolio.router,
     portfolio_changes.router,

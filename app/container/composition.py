@@ -31,6 +31,7 @@ from app.market.services.health_facts import EndpointErrors
 from app.market.services.history import BUDGET_SHARE, MarketHistory, RequestBudget
 from app.market.services.ports import Exchange
 from app.market.services.quality import QualityService
+from app.market.services.sectors import SectorService
 from app.market.services.service import BOOKS_PER_S, WHOLE_QUOTA, MarketData
 from app.market.services.service_mode import create_current_mode
 from app.market.services.shared_market import FeedOwnership
@@ -173,6 +174,7 @@ def compose(
             market,
             RequestBudget(int(BUDGET_SHARE * settings.kucoin.quota_per_window), runtime.monotonic),
         ),
+        sectors=SectorService(market.registry, database, idempotency, market.registry.sectors),
         quality=QualityService(market, database, idempotency),
         scoring=scoring,
         portfolio=portfolio,

@@ -27,6 +27,10 @@ COMMANDS = (
     ("scoring", "calculate", "BTCUSDT"),
     ("scoring", "explain", "BTCUSDT"),
     ("symbols", "convert", "XBTUSDTM"),
+    ("symbols", "sectors", "list"),
+    ("symbols", "sectors", "set", "BTC", "layer1"),
+    ("symbols", "sectors", "reset", "BTC"),
+    ("symbols", "sectors", "export"),
     ("portfolio", "show"),
     ("portfolio", "initialize"),
     ("portfolio", "add", "BTCUSDT"),
@@ -82,6 +86,12 @@ def answering(
             self.wfile.write(body)
 
         def do_POST(self) -> None:
+            self.do_GET()
+
+        def do_PUT(self) -> None:
+            self.do_GET()
+
+        def do_DELETE(self) -> None:
             self.do_GET()
 
         def log_message(self, *_: object) -> None:
@@ -247,6 +257,14 @@ Sent = Callable[[Any], bool]
         ),
         (["scoring", "explain", "BTCUSDT"], "GET", "/scoring/symbol/BTCUSDT/explain", None),
         (["symbols", "convert", "BTC/USDT:USDT"], "GET", "/symbols/BTC%2FUSDT:USDT/formats", None),
+        (
+            ["symbols", "sectors", "set", "BTC", "ai", "--cap-category", "mid", "--reason", "why"],
+            "PUT",
+            "/sectors/BTC",
+            {"sector": "ai", "cap_category": "mid", "reason": "why"},
+        ),
+        (["symbols", "sectors", "reset", "BTC"], "DELETE", "/sectors/BTC", None),
+        (["symbols", "sectors", "export"], "GET", "/sectors/export", None),
         (["portfolio", "initialize", "--size", "3"], "POST", "/portfolio/initialize", {"size": 3}),
         (
             ["portfolio", "add", "BTCUSDT", "--reason", "why"],

@@ -179,6 +179,32 @@ def test_an_explanation_adds_up(demo: Demo) -> None:
         assert said[name].split()[0] in shown.out
 
 
+def test_sectors_are_edited_exported_and_imported(demo: Demo, tmp_path: Path) -> None:
+    changed = demo.ask("symbols", "sectors", "set", "BTC", "store_of_value", "--reason", "a test")
+    assert "layer1 -> store_of_value" in changed.out
+    shown = demo.ask("symbols", "sectors", "list", "--sector", "store_of_value")
+    assert "BTCUSDT" in shown.out
+    whole = demo.told("symbols", "sectors", "list")
+    assert (len(whole["items"]) > 500, whole["next_cursor"]) == (True, None), "all pages"
+    assert [one["base"] for one in whole["items"] if one["is_edited"]] == ["BTC"]
+
+    table = tmp_path / "sectors.csv"
+    demo.ask("symbols", "sectors", "export", str(table))
+    text = table.read_text()
+    assert "BTC,coin,store_of_value,large" in text
+    assert demo.ask("symbols", "sectors", "export").out == text
+    table.write_text(text.replace("ETH,coin,layer1,large", "ETH,coin,platform,large"))
+    done = demo.ask("symbols", "sectors", "import", str(table))
+    assert "layer1 -> platform" in done.out
+    table.write_text("base,sector")
+    wrong = demo.ask("symbols", "sectors", "import", str(table))
+    assert (wrong.code, "must begin with" in wrong.err) == (ExitCode.REFUSED, True)
+    for base in ("BTC", "ETH"):
+        assert "-> default" in demo.ask("symbols", "sectors", "reset", base).out
+    absent = demo.ask("symbols", "sectors", "import", str(tmp_path / "absent.csv"))
+    assert absent.code == ExitCode.USAGE
+
+
 def test_the_portfolio_is_shown_and_changed(demo: Demo) -> None:
     before = demo.told("portfolio", "show")
     assert "= 100 %" in demo.ask("portfolio", "show").out

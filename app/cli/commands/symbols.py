@@ -6,10 +6,12 @@ from typing import Annotated
 import typer
 
 from app.cli.client import DEFAULT_URL, Client, quote_segment
+from app.cli.commands import sectors
 from app.cli.commands.jobs import run_job
 from app.cli.output import AsJson, Symbol, Url, create_fact_table, report_errors
 
 command = typer.Typer(no_args_is_help=True, help="Contracts of the exchange and their spellings.")
+command.add_typer(sectors.command, name="sectors")
 
 
 @command.command()

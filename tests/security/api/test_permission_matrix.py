@@ -59,6 +59,11 @@ viewer    GET     {}/market/{symbol}/book
 viewer    GET     {}/market/{symbol}/impact
 viewer    GET     {}/market/{symbol}/quality
 operator  POST    {}/market/{symbol}/quality/release
+viewer    GET     {}/sectors
+viewer    GET     {}/sectors/export
+operator  POST    {}/sectors/import
+operator  PUT     {}/sectors/{base}
+operator  DELETE  {}/sectors/{base}
 trader    POST    {}/scoring/calculate
 viewer    GET     {}/scoring/rankings
 viewer    GET     {}/scoring/symbol/{symbol}/scores
