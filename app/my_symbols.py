@@ -10,7 +10,9 @@ from app.alerts.services.service import AlertFilter, AlertRuleService, AlertServ
 from app.configuration.domain.model import WeightingMethod
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor
 from app.foundation.job_service import JobService
+from app.market.services.history import MarketHistory
 from app.market.services.quality import QualityService
+from app.market.services.sectors import SectorService
 from app.market.services.service import MarketData
 from app.market.services.symbol_registry import Registry
 from app.operations.services.audit_log import AuditLog
@@ -72,6 +74,8 @@ class MySymbolsServiceV2:
 
     registry: Registry
     market: MarketData
+    history: MarketHistory
+    sectors: SectorService
     quality: QualityService
     scoring: Scoring
     portfolio: PortfolioService

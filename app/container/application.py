@@ -39,8 +39,10 @@ from app.foundation.http.routing import FiniteJSONResponse
 from app.foundation.http.startup_guard import StartupGuard
 from app.foundation.http.stream_slots import STREAMS_PER_PRINCIPAL, StreamSlots
 from app.foundation.metrics import Metrics
+from app.market.api import book_routes as market_books
 from app.market.api import market_routes as market
 from app.market.api import quality_routes as market_quality
+from app.market.api import sector_routes as sectors
 from app.market.api import symbol_routes as symbols
 from app.market.services.ports import PortfolioMembers
 from app.my_symbols import MySymbolsServiceV2
@@ -77,7 +79,9 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     scoring.symbol_router,
     symbols.universe_router,
     market.router,
+    market_books.router,
     market_quality.router,
+    sectors.router,
     scoring.router,
     portfolio.router,
     portfolio_changes.router,

@@ -29,8 +29,10 @@ from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
 from app.market.services.health_facts import EndpointErrors
+from app.market.services.history import BUDGET_SHARE, MarketHistory, RequestBudget
 from app.market.services.ports import Exchange
 from app.market.services.quality import QualityService
+from app.market.services.sectors import SectorService
 from app.market.services.service import BOOKS_PER_S, WHOLE_QUOTA, MarketData
 from app.market.services.service_mode import create_current_mode
 from app.market.services.shared_market import FeedOwnership
@@ -170,6 +172,11 @@ def compose(
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,
+        history=MarketHistory(
+            market,
+            RequestBudget(int(BUDGET_SHARE * settings.kucoin.quota_per_window), runtime.monotonic),
+        ),
+        sectors=SectorService(market.registry, database, idempotency, market.registry.sectors),
         quality=QualityService(market, database, idempotency),
         scoring=scoring,
         portfolio=portfolio,
