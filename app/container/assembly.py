@@ -229,12 +229,13 @@ async def assemble(
 
     async with AsyncExitStack() as stack:
         database = Database(
-            settings.database.options,
+            settings.database_options,
             time.monotonic,
             dice.random,
             encode_event,
             publish,
             observers.slow_statement(metrics),
+            observers.log_statement,
         )
         stream = EventStream(
             database,

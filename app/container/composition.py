@@ -23,7 +23,7 @@ from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
 from app.foundation.clock import shared_clock
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.job_service import JobEventPublisher, JobService
-from app.foundation.metrics import Metrics
+from app.foundation.metrics import Metrics, total
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
@@ -37,6 +37,7 @@ from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.audit_log import AuditLog
 from app.operations.services.configuration import ConfigurationService
+from app.operations.services.debug_report import DebugReporter
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
 from app.operations.services.integrity import IntegrityService
@@ -205,6 +206,13 @@ def compose(
             market.count,
             mode,
             feed.processes,
+        ),
+        debugging=DebugReporter(
+            settings.debug,
+            database,
+            market.registry,
+            portfolio,
+            lambda: int(total(metrics.database_slow_statements)),
         ),
         sample_data=SampleData(market, scoring),
         idempotency=idempotency,
