@@ -154,6 +154,8 @@ def test_debugging_logs_more_and_is_refused_where_others_reach_the_service(
     monkeypatch.setenv("MYSYMBOLS_HTTP__HOST", "192.0.2.7")
     with pytest.raises(CommandError, match=r"MYSYMBOLS_DEBUG is refused at 192\.0\.2\.7"):
         read_settings()
+    with pytest.raises(ValidationError, match="MYSYMBOLS_DEBUG is refused"):
+        Settings()
     monkeypatch.setenv("MYSYMBOLS_DEBUG", "0")
     assert read_settings().log_level == "info"
 

@@ -159,6 +159,7 @@ def compose(
     )
     keys = key_service(settings, database, idempotency, runtime)
     users = user_service(keys)
+    custom_analytics = plugins.analytics()
     job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
     security_audit = SecurityAudit(
         database,
@@ -186,13 +187,13 @@ def compose(
         ),
         performance=performance,
         performance_marks=ValuationSnapshots(performance),
-        reporting=ReportService(performance),
+        reporting=ReportService(performance, custom_analytics),
         metrics=MetricsService(database, context),
         safety=Safety(database, context),
         trading=Trading(database, context),
         controls=ControlService(database, context, idempotency, recorder),
         queries=PortfolioQueries(database, context),
-        analytics=PerformanceAnalytics(database, context),
+        analytics=PerformanceAnalytics(database, context, custom_analytics),
         integrity=IntegrityService(database, context),
         alerts=alerts,
         alert_rules=AlertRuleService(configuration),

@@ -58,7 +58,7 @@ class ProcessFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionPool:
+class PoolFacts:
     """Connection pool as it is used; None where a figure does not apply to the database."""
 
     database: str  # sqlite or postgresql

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from app.sandbox.options import SandboxOptions
@@ -14,8 +15,10 @@ from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX
 from tests.support.problem_assertions import problem
 from tests.support.service_in_process import Running, running, settings_for
+from tests.system.test_plugins import installed
 
 CONTRACTS = 16
+__all__ = ["installed"]  # a fixture of packages that extend the service
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,36 @@ async def test_full_workflow(tmp_path: Path) -> None:
         # Debugging is off by default.
         refused = problem(await service.client.get(f"{PREFIX}/debug/portfolio"), 404, "not_found")
         assert "MYSYMBOLS_DEBUG=1" in refused["detail"]
+
+
+@pytest.mark.usefixtures("installed")
+async def test_figures_of_a_package_are_in_analytics_report_and_metrics(tmp_path: Path) -> None:
+    async with served(tmp_path) as service:
+        client = CustomerClient(service)
+        await client.initialize_sample_data()
+        unknown = dict.fromkeys(("desk.undefined", "desk.absent", "failing.one"))
+        empty = {"desk.largest": None, "desk.members": 0.0, "desk.days": 0.0, **unknown}
+        analytics = await service.get("/portfolio/analytics")
+        assert analytics["custom_figures"] == empty
+        (top,) = await client.get_symbol_rankings("COMPOSITE", 1)
+        added = await client.add_symbol_to_portfolio(top, "figures")
+        share = added.weight_percentage / 100
+        known = {**empty, "desk.largest": share, "desk.members": 1.0, "desk.days": 2.0}
+        assert (await service.get("/portfolio/analytics"))["custom_figures"] == known
+        report = await service.get("/portfolio/report")
+        assert report["custom_figures"] == {**known, "desk.days": len(report["equity"])}
+        html = await service.client.get(
+            f"{PREFIX}/portfolio/report", headers={"Accept": "text/html"}
+        )
+        assert "<h2>Custom figures</h2>" in html.text
+        assert f"<tr><td>desk.largest</td><td>{share:.6g}</td></tr>" in html.text
+        assert "<tr><td>failing.one</td><td>unknown</td></tr>" in html.text
+        lines = (await service.client.get("/metrics")).text.splitlines()
+        scraped = {line for line in lines if line.startswith("mysymbols_custom_figure{")}
+        assert scraped == {
+            f'mysymbols_custom_figure{{figure="{name}"}} {"NaN" if one is None else one}'
+            for name, one in known.items()
+        }
 
 
 async def test_debugging_shows_the_inside_to_callers_on_this_machine(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.foundation.data_status import DataSource
 from app.foundation.errors import Code, OperatorActionError, ServiceError, UnavailableError
 from app.foundation.events import EventDraft
-from app.foundation.health import ConnectionPool
+from app.foundation.health import PoolFacts
 from app.foundation.sql.engines import (
     DatabaseOptions,
     Engines,
@@ -301,11 +301,11 @@ class Database:
         return self._require_open().checked_out()
 
     @property
-    def pool(self) -> ConnectionPool:
+    def pool(self) -> PoolFacts:
         """Connection pool of writes and reads. Raises UnavailableError if it is closed."""
         engines, options = self._require_open(), self.options
         is_pooled = not engines.single_writer
-        return ConnectionPool(
+        return PoolFacts(
             self.dialect,
             engines.pool_size(),
             engines.checked_out(),

@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.health import ConnectionPool, Mode
+from app.foundation.health import Mode, PoolFacts
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
 from app.foundation.http.dependencies import (
     CHECK,
@@ -265,7 +265,7 @@ class ConnectionPoolOut(Out):
     )
 
     @classmethod
-    def from_pool(cls, pool: ConnectionPool) -> Self:
+    def from_pool(cls, pool: PoolFacts) -> Self:
         return cls(
             database=pool.database,
             size=pool.size,

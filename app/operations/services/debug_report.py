@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.foundation.errors import Code, NotFoundError
-from app.foundation.health import ConnectionPool
+from app.foundation.health import PoolFacts
 from app.foundation.sql.database import Database
 from app.market.services.symbol_registry import Registry
 from app.operations.services.process_metrics import resident_bytes
@@ -20,7 +20,7 @@ class DebugReport:
     total_symbols: int
     memory_bytes: int | None
     database_bytes: int
-    pool: ConnectionPool
+    pool: PoolFacts
     slow_statements: int
 
 

@@ -10,7 +10,7 @@ from app.configuration.domain.model import Configuration
 from app.foundation.concurrency import SingleFlight
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import ServiceError
-from app.foundation.health import ConnectionPool, Mode, ProcessFacts, TaskFacts
+from app.foundation.health import Mode, PoolFacts, ProcessFacts, TaskFacts
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock
 from app.foundation.sql import migrations
@@ -77,7 +77,7 @@ class StatusService:
     refusal: Callable[[], ServiceError | None] = lambda: None  # reason for refusing changes
     certificate_fault: Callable[[], str | None] | None = None  # None: no TLS
     trimmed_at: Callable[[], Awaitable[datetime | None]] | None = None  # of security events
-    pool: Callable[[], ConnectionPool] | None = None
+    pool: Callable[[], PoolFacts] | None = None
     pulse: AlertingHeartbeat | None = None
     levels: ServiceLevels = field(default_factory=ServiceLevels)
     process: ProcessMetricsCollector = field(default_factory=ProcessMetricsCollector)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, text
 
 from app.foundation.errors import Code, ServiceError, UnavailableError
-from app.foundation.health import ConnectionPool
+from app.foundation.health import PoolFacts
 from app.foundation.sql.database import ATTEMPTS, Database, UnitOfWork
 from app.foundation.sql.engines import DatabaseOptions, SlowStatement, parse_database_url
 from app.foundation.sql.key_value import KeyValueRepository
@@ -135,7 +135,7 @@ async def test_the_pool_says_how_it_is_used(database_url: str, make_database: Ma
     name, size = ("sqlite", 11) if is_file else ("postgresql", 12)
     recycle_s, is_pre_pinged = (None, None) if is_file else (77, False)
     async with database.read(), database.write():
-        assert database.pool == ConnectionPool(name, size, 2, recycle_s, is_pre_pinged)
+        assert database.pool == PoolFacts(name, size, 2, recycle_s, is_pre_pinged)
     assert database.pool.in_use == 0
     assert await database.size_bytes() > 100_000
     await database.close()
