@@ -380,19 +380,26 @@ class Configuration:
 
 def _streamed_interval_s(rules: FeedSettings, source: Source) -> int | None:
     """Returns the streamed interval; None for data that is polled in either mode."""
-    return {
-        Source.CONTRACTS: rules.contracts_s,
-        Source.TICKERS: rules.tickers_s,
-        Source.BOOKS: rules.order_books_s,
-    }.get(source)
+    match source:  # hashing members of an enum takes several times as long
+        case Source.CONTRACTS:
+            return rules.contracts_s
+        case Source.TICKERS:
+            return rules.tickers_s
+        case Source.BOOKS:
+            return rules.order_books_s
+        case _:
+            return None
 
 
 def _polling_interval_s(intervals: IntervalSettings, source: Source) -> int:
-    return {
-        Source.CONTRACTS: intervals.market_s,
-        Source.TICKERS: intervals.market_s,
-        Source.BOOKS: intervals.order_books_s,
-        Source.FUNDING: intervals.funding_s,
-        Source.DAILY_CANDLES: intervals.daily_candles_s,
-        Source.HOURLY_CANDLES: intervals.hourly_candles_s,
-    }[source]
+    match source:
+        case Source.CONTRACTS | Source.TICKERS:
+            return intervals.market_s
+        case Source.BOOKS:
+            return intervals.order_books_s
+        case Source.FUNDING:
+            return intervals.funding_s
+        case Source.DAILY_CANDLES:
+            return intervals.daily_candles_s
+        case Source.HOURLY_CANDLES:
+            return intervals.hourly_candles_s
