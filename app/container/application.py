@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, get_type_hints
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -223,12 +223,6 @@ def _cors(origins: Sequence[str]) -> dict[str, Any]:
 
 
 MY_SYMBOLS = "my_symbols"
-
-
-async def get_my_symbols_service(request: Request) -> MySymbolsServiceV2:
-    """FastAPI dependency for embedding code: returns the service facade of this application."""
-    service: MySymbolsServiceV2 = getattr(request.state, MY_SYMBOLS)
-    return service
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ class Background:
         supervisor.start("gauges", gauges.run, lambda: SILENT_S)
         service, server_clock = self.service, self.service.market.server_clock
         status.read_gauges = GaugeReader(
-            metrics, status, service.alerts, server_clock, gauges.set_levels
+            metrics, status, service.alerts, server_clock, gauges.set_levels, service.analytics
         ).read
         supervisor.start_watchdog(lambda: self.database.is_unavailable)
         leader_task = self._feed_tasks(work).start()
@@ -234,12 +234,13 @@ async def assemble(
 
     async with AsyncExitStack() as stack:
         database = Database(
-            settings.database.options,
+            settings.database_options,
             time.monotonic,
             dice.random,
             encode_event,
             publish,
             observers.slow_statement(metrics),
+            observers.log_statement,
         )
         stream = EventStream(
             database,

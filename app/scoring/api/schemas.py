@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
 from enum import StrEnum
@@ -29,7 +30,7 @@ from app.foundation.http.schemas import (
     example,
 )
 from app.market.domain.symbols import SymbolEntry
-from app.scoring.domain.algorithm import CROSS_SECTIONAL
+from app.scoring.domain.algorithm import CROSS_SECTIONAL, IMPACT
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.counterfactual import Counterfactual
@@ -495,23 +496,37 @@ class CalculationOut(Freshness):
 
 
 class AlgorithmOut(Out):
-    """An active algorithm: rankings that it offers, weights and factor table."""
+    """The composite or one family: weights and factor table."""
 
-    name: str = Field(description="Name of the algorithm.")
+    name: AlgorithmType = Field(description="Name of its ranking.")
+    algorithm: str = Field(
+        description="Name in boards, one for the composite and its families.",
+        examples=[CROSS_SECTIONAL],
+    )
     version: int = Field(description="Version of the algorithm.")
-    algorithm_types: list[AlgorithmType] = Field(description="Rankings that it offers.")
-    parameters: Json = Field(description="Weights and parameters by name.")
+    parameters: Json = Field(description="Of a family only its own factors and weight.")
     created_at: UtcTime | None = Field(description="Null until its first run.")
 
     @classmethod
-    def of(cls, facts: AlgorithmVersion) -> Self:
+    def of(cls, facts: AlgorithmVersion, kind: AlgorithmType) -> Self:
         return cls(
-            name=facts.name,
+            name=kind,
+            algorithm=facts.name,
             version=facts.version,
-            algorithm_types=list(AlgorithmType),
-            parameters=facts.body,
+            parameters=_parameters_of(kind.family, facts.body),
             created_at=facts.created_at,
         )
+
+
+def _parameters_of(family: Family | None, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of the composite, or those of one family."""
+    if family is None:
+        return dict(body)
+    factors = [one for one in body["factors"] if one["family"] == family.value]
+    weights = {name: one for name, one in body["family_weights"].items() if name == family.value}
+    has_impact = any(one["name"] == IMPACT for one in factors)
+    parameters = body["parameters"] if has_impact else {}
+    return {**body, "family_weights": weights, "parameters": parameters, "factors": factors}
 
 
 def _spread(scores: list[float]) -> SpreadOut:
@@ -551,9 +566,19 @@ def _supporting_data(board: Board, card: Card) -> dict[str, object]:
 
 
 class AlgorithmName(StrEnum):
-    """Algorithms that can be changed."""
+    """Algorithms that can be changed; the name in boards is another one of the composite."""
 
+    COMPOSITE = "COMPOSITE"
+    TECHNICAL = "TECHNICAL"
+    FUNDAMENTAL = "FUNDAMENTAL"
+    MARKET_STRUCTURE = "MARKET_STRUCTURE"
+    RISK = "RISK"
     CROSS_SECTIONAL = CROSS_SECTIONAL
+
+    @property
+    def family(self) -> Family | None:
+        """Family of the algorithm; None for the composite."""
+        return None if self is self.CROSS_SECTIONAL else AlgorithmType(self.value).family
 
 
 class AlgorithmIn(ChangeRequest):
@@ -562,7 +587,9 @@ class AlgorithmIn(ChangeRequest):
     model_config = example({"impact_notional": 20000, "reason": "larger orders"})
 
     family_weights: dict[str, Share] | None = Field(
-        None, description="Shares of the composite by family; they add up to 1.", max_length=16
+        None,
+        description="Shares of the composite by family; they add up to 1. For the composite only.",
+        max_length=16,
     )
     factor_weights: dict[str, Share] | None = Field(
         None,
@@ -586,7 +613,11 @@ class AlgorithmChangedOut(Out):
 
     @classmethod
     def of(cls, name: AlgorithmName, spec: AlgorithmSpec, settings: Configuration) -> Self:
-        return cls(name=name, configuration_version=settings.version, parameters=spec_to_json(spec))
+        return cls(
+            name=name,
+            configuration_version=settings.version,
+            parameters=_parameters_of(name.family, spec_to_json(spec)),
+        )
 
 
 class ReplayOut(Out):

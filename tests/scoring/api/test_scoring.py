@@ -354,8 +354,8 @@ async def test_history_pages_back(client: httpx2.AsyncClient, bench: Bench) -> N
 
 async def test_algorithms_and_runs(client: httpx2.AsyncClient, bench: Bench) -> None:
     board = await bench.scoring.calculate()
-    (algorithm,) = (await client.get(f"{SCORING}/algorithms")).json()["items"]
-    assert (algorithm["name"], algorithm["version"]) == (board.algorithm, 1)
+    algorithm, *_ = (await client.get(f"{SCORING}/algorithms")).json()["items"]
+    assert (algorithm["algorithm"], algorithm["version"]) == (board.algorithm, 1)
     assert algorithm["parameters"]["family_weights"]["risk"] == 0.4
     body = (await client.get(f"{SCORING}/runs/{board.run_id}")).json()
     assert (body["symbols_processed"], body["scores_calculated"]) == (17, 16)

@@ -150,6 +150,7 @@ admin     POST    {}/keys
 admin     POST    {}/keys/{key_id}/rotate
 admin     DELETE  {}/keys/{key_id}
 admin     GET     {}/audit
+admin     GET     {}/debug/portfolio
 public    POST    {}/sessions
 any       GET     {}/sessions
 any       DELETE  {}/sessions/current
