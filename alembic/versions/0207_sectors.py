@@ -1,7 +1,7 @@
 """Table of edited classifications of base coins.
 
 Revision ID: 0207
-Revises: 0205
+Revises: 0206
 """
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ from alembic import op
 from app.foundation.sql.schema import UtcInstant
 
 revision = "0207"
-down_revision = "0205"
+down_revision = "0206"
 branch_labels = None
 depends_on = None
 

@@ -13,7 +13,8 @@ from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.output import AsJson, Output, Reason, Url, create_table, drop_missing, report_errors
 
 command = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Sectors of coins; each sector has a limit.")
+    add_completion=False, no_args_is_help=True, help="Sectors of coins; each sector has a limit."
+)
 Base = Annotated[str, typer.Argument(help="Base coin, such as BTC.")]
 _COLUMNS: Final = ("coin", "class", "sector", "capitalisation", "edited", "contracts")
 _CHANGES: Final = ("coin", "class", "sector", "capitalisation")

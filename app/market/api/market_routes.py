@@ -254,7 +254,7 @@ class FundingOut(Out):
     """Settled funding rate."""
 
     settled_at: UtcTime
-    rate: MoneyString = Field(description="Fraction of the notional; longs pay if > 0.")
+    rate: ShareString = Field(description="Fraction of the notional; longs pay if > 0.")
     interval_ms: int | None = Field(
         description="Milliseconds since the settlement before; null where that is not known."
     )
@@ -317,9 +317,9 @@ class OpenInterestOut(Out):
     """Hourly snapshot; null is unknown."""
 
     taken_at: UtcTime
-    open_interest: MoneyString | None = Field(description="Base coins.")
-    mark_price: MoneyString | None
-    turnover_24h: MoneyString | None = Field(description="Quote currency.")
+    open_interest: Quantity | None = Field(description="Base coins.")
+    mark_price: Price | None = Field(description="Mark price then; null if unknown.")
+    turnover_24h: QuoteAmount | None = Field(description="Quote currency.")
 
 
 class OpenInterestPage(Freshness):

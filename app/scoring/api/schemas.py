@@ -1,8 +1,7 @@
 """Response models of scores, explanations, runs and algorithms."""
 
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import date
 from enum import StrEnum
@@ -71,9 +70,7 @@ class FactorOut(Out):
     ranking: ZScore | None = Field(
         description="Effect of ranking the sums of factors and of families."
     )
-    contribution: ZScore | None = Field(
-        description="Part of the composite z: direct + ranking."
-    )
+    contribution: ZScore | None = Field(description="Part of the composite z: direct + ranking.")
     reason: str | None = Field(description="Reason for a missing value.")
     supporting: RoundedJson | None = Field(None, description="Supporting data of a plug-in.")
 
