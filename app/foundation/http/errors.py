@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import Any, Final, Literal
-from urllib.parse import quote
 
 import structlog
 from fastapi import FastAPI
@@ -190,8 +189,10 @@ _CODE_OF_STATUS: Final[Mapping[int, Code]] = {
     422: Code.VALIDATION_FAILED,
     431: Code.HEADERS_TOO_LARGE,
 }
-# Paths that are repeated in `instance`: URL text of usual length, percent-encoded where it must.
-_SAFE_PATH: Final = re.compile(r"/[A-Za-z0-9/_.:~%@,+\-]{0,511}", re.ASCII)
+# Numbers, ids, symbols and names of rules; no key, token or password of this service.
+_IDENTIFIER: Final = re.compile(
+    r"[0-9]{1,18}|[0-9a-f\-]{32,36}|[A-Z0-9]{2,24}|[a-z]{1,24}(?:_[a-z]{1,24}){0,4}", re.ASCII
+)
 
 
 def status_of(error: ServiceError) -> int:
@@ -219,7 +220,7 @@ def problem_response(
         "status": status,
         "code": code.value,
         "detail": detail,
-        "instance": _instance(request.scope),
+        "instance": _instance(request.scope, status, errors),
         "request_id": str(request.scope.get("state", {}).get("request_id", "")),
     }
     sent = dict(headers or {})
@@ -334,11 +335,21 @@ def _places(
             yield from _places(part, text, (*loc, at))
 
 
-def _instance(scope: Scope) -> str:
-    """Returns the path as it was asked for; its template if the path is no usual URL text."""
-    raw = scope.get("raw_path") or quote(scope["path"]).encode()
-    path = bytes(raw).partition(b"?")[0].decode("latin-1")
-    return path if _SAFE_PATH.fullmatch(path) else template_of(scope) or "about:blank"
+def _instance(scope: Scope, status: int, faults: Sequence[FieldFault]) -> str:
+    """Returns the path that was asked for.
+
+    A parameter that names nothing known, or that no identifier looks like, stays its placeholder:
+    it may be a secret at the wrong place.
+    """
+    template = template_of(scope)
+    if template is None:
+        return "about:blank"
+    if status == HTTPStatus.NOT_FOUND or any(fault.loc[:1] == ("path",) for fault in faults):
+        return template
+    for name, value in scope.get("path_params", {}).items():
+        if _IDENTIFIER.fullmatch(str(value)):
+            template = template.replace(f"{{{name}}}", str(value))
+    return template
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

@@ -151,6 +151,7 @@ _UNIT_OF_NAME: Final = tuple(
         (r"(?:.*_)?(?:version|sequence|rank|priority|position|id|epoch|status)", "ordinal"),
         (r"version_(?:before|after)", "ordinal"),
         (r"leverage", "ratio"),
+        (r"notional", "quote currency"),
         (r"pnl|fees|funding|account_balance", "settlement currency"),
     )
 )
@@ -314,7 +315,7 @@ def _scalar_or_list(shape: Mapping[str, Any], schemas: Schemas, name: str, depth
         values = shape.get("additionalProperties")
         if not isinstance(values, dict):
             return {}
-        keys = shape.get("propertyNames", {"const": "BTCUSDT"})
+        keys = {"type": "string", **shape.get("propertyNames", {})}
         key = example_of(keys, schemas, "symbol", depth + 1)
         return {key: example_of(values, schemas, name, depth + 1)}
     if kind == "string":

@@ -224,6 +224,7 @@ Quantity = Annotated[Decimal, _PLAIN, decimal_unit("base coins")]
 ShareString = Annotated[Decimal, _PLAIN, decimal_unit("fraction")]
 IndexUnits = Annotated[Decimal, _INDEX, decimal_unit("index units")]
 LedgerUnits = Annotated[Decimal, _PLAIN, decimal_unit("unit of the ledger")]
+BasisPointString = Annotated[Decimal, _PLAIN, decimal_unit("basis points")]
 RatioString = Annotated[Decimal, _PLAIN, decimal_unit("ratio")]
 RawString = Annotated[Decimal, _PLAIN, decimal_unit("as stated")]
 # Free-form parts with numbers for people; a part of a hash chain stays exact (Json).

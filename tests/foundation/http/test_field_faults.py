@@ -141,11 +141,19 @@ async def test_a_secret_has_no_example(product: httpx2.AsyncClient) -> None:
     assert "example" not in fault
 
 
-async def test_unusual_text_of_an_address_is_not_repeated(product: httpx2.AsyncClient) -> None:
-    for text in ("a;b", "x" * 600):
-        body = (await product.get(f"{PREFIX}/portfolio/locks/{text}?x=1")).json()
-        assert body["instance"] == f"{PREFIX}/portfolio/locks/{{symbol}}"
-    assert (await product.get("/nowhere")).json()["instance"] == "/nowhere"
+async def test_the_instance_has_only_parameters_that_look_like_identifiers(
+    product: httpx2.AsyncClient,
+) -> None:
+    wrong = {"json": {"kind": "none", "reason": "r"}}
+    uuid = "2825b398-414e-46a6-920b-2d8d81fa7f5d"
+    for text in ("BTCUSDT", "17", uuid, "BTC%2FUSDT:USDT", VALUE):
+        body = problem(
+            await product.put(f"{PREFIX}/portfolio/locks/{text}", **wrong), 422, "validation_failed"
+        )
+        shown = text if text in {"BTCUSDT", "17", uuid} else "{symbol}"
+        assert body["instance"] == f"{PREFIX}/portfolio/locks/{shown}"
+    missing = await product.get(f"{PREFIX}/nowhere/BTCUSDT")
+    assert problem(missing, 404, "not_found")["instance"] == "about:blank"
 
 
 class Pair(Body):
