@@ -277,7 +277,7 @@ class FundingPage(Freshness):
     responses=problems(*_SYMBOL, *_ON_DEMAND),
 )
 @requires(Role.VIEWER)
-async def list_funding(
+async def list_funding_rates(
     registry: Provided[Registry],
     history: Provided[MarketHistory],
     market: Provided[MarketData],
