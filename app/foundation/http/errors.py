@@ -78,8 +78,15 @@ _FAULT_EXAMPLE: Final[dict[str, Any]] = {
 class RequestError(ServiceError):
     """Request refused before any use case; the code decides the status."""
 
-    def __init__(self, code: Code, detail: str, *, errors: Sequence[FieldFault] = ()) -> None:
-        super().__init__(code, detail)
+    def __init__(
+        self,
+        code: Code,
+        detail: str,
+        *,
+        errors: Sequence[FieldFault] = (),
+        facts: Mapping[str, Fact] | None = None,
+    ) -> None:
+        super().__init__(code, detail, facts=facts)
         self.errors = tuple(errors)
 
 
