@@ -36,7 +36,7 @@ from app.foundation.http.stream_slots import StreamSlots
 from app.foundation.principals import Permission, Principal, Role
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.symbol_registry import Registry
-from app.operations.services.event_messages import TICKER, Frame, notice, pieces
+from app.operations.services.event_messages import GAP, TICKER, Frame, notice, pieces
 from app.operations.services.event_stream import EventReader, EventStream, ReaderEndedError
 from app.security.api.client_address import client_of_request
 from app.security.services.tickets import TicketService
@@ -87,18 +87,24 @@ TOO_MANY: Final = 4429  # messages, or streams of one principal
 class Subscribe(Body):
     """Command to subscribe; `resume_from` is the newest sequence that the client has."""
 
-    type: Literal["subscribe"]
-    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)]
-    resume_from: Annotated[int, Field(ge=0)] | None = None
+    type: Literal["subscribe"] = Field(description="Kind of the command.")
+    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)] = Field(
+        description="Topics to add."
+    )
+    resume_from: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Newest sequence number that the client has; later events are sent again."
+    )
 
 
 class Unsubscribe(Body):
-    type: Literal["unsubscribe"]
-    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)]
+    type: Literal["unsubscribe"] = Field(description="Kind of the command.")
+    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)] = Field(
+        description="Topics to remove."
+    )
 
 
 class Ping(Body):
-    type: Literal["ping"]
+    type: Literal["ping"] = Field(description="Kind of the command.")
 
 
 _MESSAGES: Final[TypeAdapter[Subscribe | Unsubscribe | Ping]] = TypeAdapter(
@@ -268,8 +274,9 @@ def _parse_command(text: str) -> Subscribe | Unsubscribe | Ping:
 router = api_router("stream")
 _RETRY_MS: Final = 2_000
 _DIGITS: Final = 18
-# The number of these frames is the position of the stream, not an event id.
-_POSITIONED: Final = frozenset({"hello", "heartbeat"})
+# A reconnect resumes after the last id, so only a frame that settles all numbers up to its own has
+# one: a stored event, and a gap, which reports everything before it as missing.
+_RESUMABLE: Final = frozenset({*EventTopic, GAP})
 _log = structlog.get_logger(component="stream")
 
 
@@ -371,7 +378,7 @@ class _EventResponse(StreamingResponse):
 )
 @takes_ticket
 @requires(Role.VIEWER)
-async def events(
+async def stream_events(
     request: Request,
     registry: Provided[Registry],
     stream: Provided[EventStream],
@@ -463,10 +470,9 @@ async def _frames(stream: EventStream, reader: EventReader, hello: Frame) -> Asy
 
 
 def _encode(frame: Frame) -> bytes:
-    is_stored = frame.sequence is not None and frame.kind not in _POSITIONED
     return format_sse_event(
         data_str=frame.text,
         event=frame.kind.partition(":")[0],
-        id=str(frame.sequence) if is_stored else None,
+        id=str(frame.sequence) if frame.kind in _RESUMABLE else None,
         retry=_RETRY_MS if frame.kind == "hello" else None,
     )
