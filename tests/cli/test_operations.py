@@ -38,7 +38,6 @@ EXCEPTIONS: Final = {
     "POST /stream/tickets": "for clients without headers; the command line sends its key",
     "POST /sessions": "a browser logs in; the command line sends a key",
     "DELETE /sessions/current": "a browser logs out; the command line has no session",
-    "POST /stream/tickets": "a browser opens a stream; `watch` sends its key in a header",
     "PUT /users/me/password": "needs the session of a browser; `users password` is for operators",
 }
 # Choices of the command line -> the enumeration in the document.
