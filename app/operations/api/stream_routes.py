@@ -283,7 +283,10 @@ _log = structlog.get_logger(component="stream")
 class TicketOut(Out):
     """One-time ticket for an event stream."""
 
-    ticket: str = Field(description="Value of the parameter `ticket`, shown this once.")
+    ticket: str = Field(
+        description="Value of the parameter `ticket`, shown this once.",
+        examples=["0123456789abcdef" * 6],
+    )
     expires_at: UtcTime = Field(description="30 seconds after its issue.")
 
 
