@@ -14,6 +14,7 @@ from app.market.services.service import MarketData
 from app.market.services.symbol_registry import Registry
 from app.operations.services.audit_log import AuditLog
 from app.operations.services.configuration import ConfigurationService
+from app.operations.services.dashboard import DashboardService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusService
 from app.operations.services.integrity import Integrity, IntegrityService
@@ -93,6 +94,7 @@ class MySymbolsServiceV2:
     sample_data: SampleData
     idempotency: IdempotentExecutor
     stream: EventStream
+    dashboard: DashboardService
     notifications: NotificationService
     keys: ApiKeyService
     users: UserService

@@ -41,6 +41,7 @@ from app.market.services.ports import PortfolioMembers
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.api import audit_routes as audit
 from app.operations.api import configuration_routes as configuration
+from app.operations.api import dashboard_routes as dashboard
 from app.operations.api import job_routes as jobs
 from app.operations.api import stream_routes as stream
 from app.operations.api import system_routes as system
@@ -96,6 +97,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     sessions.router,
     users.router,
     system.router,
+    dashboard.router,
 )
 # Response headers that a page of an allowed origin may read.
 _EXPOSED: Final = (

@@ -149,6 +149,7 @@ admin     PATCH   {}/users/{user_id}
 admin     PUT     {}/users/{user_id}/password
 viewer    GET     {}/health
 viewer    GET     {}/status
+viewer    GET     {}/dashboard
 operator  POST    {}/initialize-sample-data
 """
 LOG_IN: Final = ("POST", f"{PREFIX}/sessions")  # refuses wrong credentials
