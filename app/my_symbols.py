@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from app.alerts.domain.models import Alert
+from app.alerts.services.daily_digest import DailyDigest
 from app.alerts.services.notifications import NotificationService
 from app.alerts.services.service import AlertFilter, AlertRuleService, AlertService
 from app.configuration.domain.model import WeightingMethod
@@ -53,6 +54,7 @@ from app.scoring.services.service import Scoring
 from app.security.services.audit import SecurityAudit
 from app.security.services.keys import ApiKeyService
 from app.security.services.sessions import SessionService
+from app.security.services.tickets import TicketService
 from app.security.services.users import UserService
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
@@ -96,11 +98,13 @@ class MySymbolsServiceV2:
     stream: EventStream
     dashboard: DashboardService
     notifications: NotificationService
+    daily_digest: DailyDigest
     keys: ApiKeyService
     users: UserService
     security_audit: SecurityAudit
     audit_log: AuditLog
     sessions: SessionService
+    tickets: TicketService
     jobs: JobService
     retention: Retention
     signals: SignalService

@@ -7,6 +7,7 @@ from typing import Final
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.senders import TIMEOUT_S, PeopleNotifier, WebhookNotifier
+from app.alerts.services.daily_digest import DailyDigest
 from app.alerts.services.facts import SystemView
 from app.alerts.services.notifications import (
     ChannelSecrets,
@@ -71,6 +72,7 @@ from app.security.services.sealed_store import SealedStore
 from app.security.services.sealing import SecretSealer
 from app.security.services.session_ring import SessionRing
 from app.security.services.sessions import SessionService
+from app.security.services.tickets import TicketService
 from app.security.services.users import UserService
 from app.settings import Settings
 from app.signals.services.actions import SignalActions, SignalProposalExecutor
@@ -220,9 +222,13 @@ def compose(
             lambda most: signals.processed(PREDICTION_HOURS, most),
         ),
         notifications=notifications,
+        daily_digest=DailyDigest(
+            database, utc_now, in_force, performance, alerts, market.facts, idempotency.shared
+        ),
         keys=keys,
         users=users,
         sessions=SessionService(users, runtime.monotonic, security_audit),
+        tickets=TicketService(keys),
         security_audit=security_audit,
         audit_log=AuditLog(database),
         jobs=job_service,
