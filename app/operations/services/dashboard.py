@@ -103,6 +103,7 @@ def _trade(trade: Trade) -> Details:
         "net": exact_text(booked.net),
         "occurred_at": instant_text(booked.occurred_at),
         "booked_at": instant_text(trade.booked_at),
+        "event_sequence": trade.event_seq,
     }
 
 
