@@ -7,7 +7,7 @@ from typing import Final
 
 from app.foundation.ports import Clock
 from app.foundation.sql.database import CommitMark, Database
-from app.operations.services.event_messages import Details, exact_text, instant_text
+from app.operations.services.event_messages import Details, exact_text, instant_text, rounded
 from app.operations.services.health_checks import Health
 from app.portfolio.domain.returns import Trade
 from app.portfolio.services.state_cache import PortfolioState
@@ -119,7 +119,7 @@ def _prediction(evaluated: EvaluatedSignal) -> Details:
         "signal_direction": signal.claim.direction.value,
         "state": signal.state.value,
         "evaluation": None if evaluation is None else evaluation.value,
-        "consensus_score": None if verdict is None else verdict.score,
+        "consensus_score": None if verdict is None else rounded(verdict.score),
         "reason": signal.reason if verdict is None else verdict.reason,
         "completed_at": None if completed_at is None else instant_text(completed_at),
     }

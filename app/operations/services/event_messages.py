@@ -21,6 +21,7 @@ from app.scoring.domain.events import ScoreChanged
 TICKER: Final = "ticker"
 GAP: Final = "gap"  # kind of the notice about events that cannot be sent
 _PIECE: Final = 64 * 1024
+_SIGNIFICANT_DIGITS: Final = 12  # as in responses
 Details = dict[str, Any]
 
 
@@ -105,7 +106,8 @@ def envelope(topic: str, sequence: int | None, timestamp: str | None, data: Deta
 
 def event_envelope(record: EventRecord) -> Details:
     """Returns the envelope of a stored event."""
-    return envelope(record.topic.value, record.seq, instant_text(record.occurred_at), _data(record))
+    data = rounded(_data(record))
+    return envelope(record.topic.value, record.seq, instant_text(record.occurred_at), data)
 
 
 def event_frame(record: EventRecord, since: float | None = None, *, merged: bool = False) -> Frame:
@@ -119,7 +121,18 @@ def event_frame(record: EventRecord, since: float | None = None, *, merged: bool
         new = data["new_score"]
         known = since is not None and new is not None
         data |= {"old_score": since, "change": new - since if known else None}
-    return _event(record.topic.value, record.seq, instant_text(record.occurred_at), data)
+    return _event(record.topic.value, record.seq, instant_text(record.occurred_at), rounded(data))
+
+
+def rounded(value: Any) -> Any:
+    """Returns a JSON value whose floats have the 12 significant digits of every response."""
+    if isinstance(value, float):
+        return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {name: rounded(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(part) for part in value]
+    return value
 
 
 def ticker_details(view: QuoteView, source: str) -> Details:
@@ -267,5 +280,9 @@ def _percent(micro_percent: int | None) -> float | None:
 
 
 def exact_text(value: Decimal | None) -> str | None:
-    """Returns an exact number as plain decimal text; None stays None."""
-    return None if value is None else format(value, "f")
+    """Returns an exact number as plain decimal text without zeros at its end; None stays None."""
+    if value is None:
+        return None
+    text = format(value, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
