@@ -47,6 +47,7 @@ from app.market.api import symbol_routes as symbols
 from app.market.services.ports import PortfolioMembers
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.api import audit_routes as audit
+from app.operations.api import change_routes as changes
 from app.operations.api import configuration_routes as configuration
 from app.operations.api import dashboard_routes as dashboard
 from app.operations.api import job_routes as jobs
@@ -98,6 +99,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     alerts.router,
     signals.router,
     stream.router,
+    changes.router,
     notifications.router,
     configuration.router,
     jobs.router,

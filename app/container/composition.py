@@ -39,6 +39,7 @@ from app.market.services.shared_market import FeedOwnership
 from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.audit_log import AuditLog
+from app.operations.services.changes import ChangeReader
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.dashboard import PREDICTION_HOURS, DashboardService
 from app.operations.services.debug_report import DebugReporter
@@ -229,6 +230,7 @@ def compose(
         sample_data=SampleData(market, scoring),
         idempotency=idempotency,
         stream=stream,
+        changes=ChangeReader(database),
         dashboard=DashboardService(
             database,
             utc_now,

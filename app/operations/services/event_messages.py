@@ -15,8 +15,9 @@ from app.market.domain.models import ContractStats, Ticker
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.snapshot import QuoteView
 from app.operations.domain.event_codec import decode_event
-from app.portfolio.domain.events import PortfolioChanged
+from app.portfolio.domain.events import MemberWeights, PortfolioChanged
 from app.scoring.domain.events import ScoreChanged
+from app.signals.domain.events import SignalChanged
 
 TICKER: Final = "ticker"
 GAP: Final = "gap"  # kind of the notice about events that cannot be sent
@@ -227,17 +228,7 @@ def _portfolio(event: PortfolioChanged) -> Details:
             "proposal_id": event.proposal_id,
             "old_cash_percentage": _percent(event.old_cash_u),
             "new_cash_percentage": _percent(event.cash_u),
-            "members": [
-                {
-                    "symbol": one.symbol,
-                    "contract": one.contract,
-                    "position_rank": one.rank,
-                    "old_weight_percentage": _percent(one.old_u),
-                    "new_weight_percentage": _percent(one.new_u),
-                    "reason": one.reason,
-                }
-                for one in event.members
-            ],
+            "members": [member_details(one) for one in event.members],
             "history": [
                 {
                     "seq": one.seq,
@@ -253,6 +244,18 @@ def _portfolio(event: PortfolioChanged) -> Details:
     }
 
 
+def member_details(one: MemberWeights) -> Details:
+    """Returns the old and the new weight of a symbol; null outside of the portfolio."""
+    return {
+        "symbol": one.symbol,
+        "contract": one.contract,
+        "position_rank": one.rank,
+        "old_weight_percentage": _percent(one.old_u),
+        "new_weight_percentage": _percent(one.new_u),
+        "reason": one.reason,
+    }
+
+
 def _score(event: ScoreChanged) -> Details:
     return {
         "symbol": event.symbol,
@@ -264,8 +267,24 @@ def _score(event: ScoreChanged) -> Details:
     }
 
 
+def _signal(event: SignalChanged) -> Details:
+    return {
+        "type": "signal_changed",
+        "signal_id": event.signal_id,
+        "source": event.source,
+        "signal_type": event.type,
+        "symbol": event.symbol,
+        "direction": event.direction,
+        "state": event.state,
+        "evaluation": event.evaluation,
+        "score": event.score,
+        "reason": event.reason,
+        "occurred_at": instant_text(event.occurred_at),
+    }
+
+
 _VIEWS: Final[Mapping[str, Callable[[Any], Details]]] = MappingProxyType(
-    {"portfolio_changed": _portfolio, "score_changed": _score}
+    {"portfolio_changed": _portfolio, "score_changed": _score, "signal_changed": _signal}
 )
 
 

@@ -128,6 +128,7 @@ operator  POST    {}/signals/cleanup
 operator  POST    {}/signals/reprocess-failed
 viewer    GET     {}/signals/{signal_id}
 viewer    GET     {}/events
+viewer    GET     {}/changes
 viewer    POST    {}/stream/tickets
 viewer    GET     {}/notifications
 viewer    GET     {}/notifications/channels
