@@ -20,7 +20,9 @@ from app.market.services.sectors import SectorService
 from app.market.services.service import MarketData
 from app.market.services.symbol_registry import Registry
 from app.operations.services.audit_log import AuditLog
+from app.operations.services.changes import ChangeReader
 from app.operations.services.configuration import ConfigurationService
+from app.operations.services.dashboard import DashboardService
 from app.operations.services.debug_report import DebugReporter
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusService
@@ -132,6 +134,8 @@ class MySymbolsServiceV2:
     sample_data: SampleData
     idempotency: IdempotentExecutor
     stream: EventStream
+    changes: ChangeReader
+    dashboard: DashboardService
     notifications: NotificationService
     daily_digest: DailyDigest
     keys: ApiKeyService

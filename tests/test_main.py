@@ -89,7 +89,7 @@ async def test_S17_the_open_mode_is_named_until_the_first_key_ends_it(tmp_path: 
         wanted = {"name": "eye", "role": "viewer"}
         created = await client.post(f"{PREFIX}/keys", json=wanted)
         key = {"X-API-Key": created.json()["secret"]}
-        guarded = ("/metrics", "/docs", "/openapi.json")
+        guarded = ("/metrics", "/docs", "/openapi.json", "/asyncapi.json")
         for path in (f"{PREFIX}/health", f"{PREFIX}/portfolio", *guarded):
             problem(await client.get(path), 401, "unauthenticated")
             assert (await client.get(path, headers=key)).status_code == 200

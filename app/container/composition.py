@@ -39,7 +39,9 @@ from app.market.services.shared_market import FeedOwnership
 from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.audit_log import AuditLog
+from app.operations.services.changes import ChangeReader
 from app.operations.services.configuration import ConfigurationService
+from app.operations.services.dashboard import PREDICTION_HOURS, DashboardService
 from app.operations.services.debug_report import DebugReporter
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
@@ -157,6 +159,16 @@ def compose(
     )
 
     sources = StatusSources(database, scoring, in_force, metrics)
+    status = sources.status(
+        utc_now,
+        code_version(),
+        feed.link,
+        market.facts,
+        supervisor.facts,
+        market.count,
+        mode,
+        feed.processes,
+    )
     alerts = AlertService(database, context, idempotency, new_id, system)
     notifications = NotificationService(
         database, utc_now, new_id, idempotency, _notifiers(settings, secrets, runtime), secrets
@@ -207,16 +219,7 @@ def compose(
         alerts=alerts,
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,
-        status=sources.status(
-            utc_now,
-            code_version(),
-            feed.link,
-            market.facts,
-            supervisor.facts,
-            market.count,
-            mode,
-            feed.processes,
-        ),
+        status=status,
         debugging=DebugReporter(
             settings.debug,
             database,
@@ -227,6 +230,15 @@ def compose(
         sample_data=SampleData(market, scoring),
         idempotency=idempotency,
         stream=stream,
+        changes=ChangeReader(database),
+        dashboard=DashboardService(
+            database,
+            utc_now,
+            status.health,
+            lambda: context.memory.newest(database),
+            lambda most: performance.trades(None, most),
+            lambda most: signals.processed(PREDICTION_HOURS, most),
+        ),
         notifications=notifications,
         daily_digest=DailyDigest(
             database, utc_now, in_force, performance, alerts, market.facts, idempotency.shared

@@ -13,6 +13,7 @@ from app.alerts.api import notification_routes as routes
 from app.alerts.services.notifications import NotificationService
 from app.foundation.sql.database import Database
 from tests.alerts.services.test_notifications import Office, change
+from tests.support.event_contract import check_message
 from tests.support.harness import PREFIX, serve
 from tests.support.problem_assertions import problem
 
@@ -43,6 +44,7 @@ async def test_a_channel_from_its_first_day_to_its_last(
 
     async def take(request: web.Request) -> web.Response:
         got.append(request.headers["X-Event-Id"])
+        check_message(await request.json(), "webhook")
         return web.Response()
 
     app = web.Application()

@@ -128,6 +128,7 @@ operator  POST    {}/signals/cleanup
 operator  POST    {}/signals/reprocess-failed
 viewer    GET     {}/signals/{signal_id}
 viewer    GET     {}/events
+viewer    GET     {}/changes
 viewer    POST    {}/stream/tickets
 viewer    GET     {}/notifications
 viewer    GET     {}/notifications/channels
@@ -163,6 +164,7 @@ admin     PATCH   {}/users/{user_id}
 admin     PUT     {}/users/{user_id}/password
 viewer    GET     {}/health
 viewer    GET     {}/status
+viewer    GET     {}/dashboard
 operator  POST    {}/initialize-sample-data
 """
 LOG_IN: Final = ("POST", f"{PREFIX}/sessions")  # refuses wrong credentials
