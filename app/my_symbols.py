@@ -17,6 +17,7 @@ from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusService
 from app.operations.services.integrity import Integrity, IntegrityService
+from app.operations.services.preview import ChangePreview
 from app.operations.services.retention import Retention
 from app.operations.services.sample_data import SampleData
 from app.performance.services.analytics import (
@@ -89,6 +90,7 @@ class MySymbolsServiceV2:
     alerts: AlertService
     alert_rules: AlertRuleService
     configuration: ConfigurationService
+    change_preview: ChangePreview
     status: StatusService
     sample_data: SampleData
     idempotency: IdempotentExecutor

@@ -42,6 +42,7 @@ from app.my_symbols import MySymbolsServiceV2
 from app.operations.api import audit_routes as audit
 from app.operations.api import configuration_routes as configuration
 from app.operations.api import job_routes as jobs
+from app.operations.api import preview_routes as preview
 from app.operations.api import stream_routes as stream
 from app.operations.api import system_routes as system
 from app.performance.api import metrics_routes as portfolio_metrics
@@ -90,6 +91,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     stream.router,
     notifications.router,
     configuration.router,
+    preview.router,
     jobs.router,
     keys.router,
     audit.router,

@@ -40,6 +40,7 @@ from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
 from app.operations.services.integrity import IntegrityService
+from app.operations.services.preview import ChangePreview
 from app.operations.services.retention import Retention, find_decided_boards
 from app.operations.services.sample_data import SampleData
 from app.performance.services.analytics import MetricsService, PerformanceAnalytics
@@ -196,6 +197,9 @@ def compose(
         alerts=alerts,
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,
+        change_preview=ChangePreview(
+            database, context, idempotency, scoring.preview, market.under, scoring.factors
+        ),
         status=sources.status(
             utc_now,
             code_version(),

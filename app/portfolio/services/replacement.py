@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from app.configuration.domain.sections import AutomationMode
 from app.foundation.data_status import DataStatus
@@ -259,32 +259,52 @@ class ReplacementService:
     async def _proposals(
         self, unit: UnitOfWork, portfolio: Portfolio, context: DecisionContext, *, count: bool
     ) -> tuple[ReplacementProposal, ...]:
-        rules = context.configuration.replacement
-        tallies = await unit.get(ReplacementRepository).confirmation_counts()
-        last = await unit.get(ReplacementRepository).last_swap()
-        field = find_replacement_candidates(portfolio, context)
-        pending = (one.candidate for one in tallies.values())
-        noise = known_noises((*(one.side.symbol for one in field.outgoing), *pending), context)
-        pairs = field.pairs(tallies, noise)
-        chosen = (other.symbol for _, other in pairs if other is not None)
-        noise |= known_noises(chosen, context)
-        obstacle = _blocking_reason(portfolio, context)
-        counting = count and obstacle is None
-        if counting:
-            tallies = _count(pairs, tallies, noise, context)
-        since = None if last is None else context.since(last)
-        proposals = limit_per_cycle(
-            (
-                propose_replacement(one, other, noise, tallies.get(one.side.symbol), since, rules)
-                for one, other in pairs
-            ),
-            rules,
+        repository = unit.get(ReplacementRepository)
+        past = PastReplacements(
+            await repository.confirmation_counts(), await repository.last_swap()
         )
-        if counting:
-            await unit.get(ReplacementRepository).keep(_counts_to_store(proposals, tallies))
-        if obstacle is None:
-            return proposals
-        return tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
+        proposals, counts = evaluate_replacements(portfolio, context, past, count=count)
+        if counts is not None:
+            await repository.keep(counts)
+        return proposals
+
+
+@dataclass(frozen=True, slots=True)
+class PastReplacements:
+    """Confirmations of former evaluations by outgoing member, and the time of the last swap."""
+
+    tallies: Mapping[str, ConfirmationCount]
+    last_swap: datetime | None
+
+
+def evaluate_replacements(
+    portfolio: Portfolio, context: DecisionContext, past: PastReplacements, *, count: bool
+) -> tuple[tuple[ReplacementProposal, ...], tuple[ConfirmationCount, ...] | None]:
+    """Proposed replacements, and the confirmations to store; None if nothing is counted."""
+    rules, tallies = context.configuration.replacement, past.tallies
+    field = find_replacement_candidates(portfolio, context)
+    pending = (one.candidate for one in tallies.values())
+    noise = known_noises((*(one.side.symbol for one in field.outgoing), *pending), context)
+    pairs = field.pairs(tallies, noise)
+    chosen = (other.symbol for _, other in pairs if other is not None)
+    noise |= known_noises(chosen, context)
+    obstacle = _blocking_reason(portfolio, context)
+    counting = count and obstacle is None
+    if counting:
+        tallies = _count(pairs, tallies, noise, context)
+    since = None if past.last_swap is None else context.since(past.last_swap)
+    proposals = limit_per_cycle(
+        (
+            propose_replacement(one, other, noise, tallies.get(one.side.symbol), since, rules)
+            for one, other in pairs
+        ),
+        rules,
+    )
+    counts = tuple(_counts_to_store(proposals, tallies)) if counting else None
+    if obstacle is None:
+        return proposals, counts
+    blocked = tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
+    return blocked, counts
 
 
 def _may_force(context: DecisionContext) -> bool:
