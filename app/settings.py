@@ -1,12 +1,14 @@
 """Environment variables of a process: typed, nested, frozen; read once at start."""
 
 import hashlib
+import hmac
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from difflib import get_close_matches
 from enum import Enum, StrEnum
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network
@@ -26,13 +28,19 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from app.adapters.kucoin.limiter import KucoinLimits
 from app.foundation.data_status import DataSource
 from app.foundation.http.certificate import CertificateFiles
 from app.foundation.http.stream_slots import STREAMS_PER_PRINCIPAL
 from app.foundation.sql.engines import DatabaseOptions
+from app.security.domain.addresses import is_loopback
 from app.security.domain.keys import MAX_PEPPERS, pepper_fault, split_peppers
 from app.security.domain.people import SessionPolicy
 from app.security.domain.rate_limits import RateLimits
@@ -41,6 +49,19 @@ from app.security.services.peppers import NEW_PEPPER
 from app.security.services.sealing import NEW_KEY
 
 PREFIX = "MYSYMBOLS_"
+DATABASE_URL = "DATABASE_URL"
+SECRET_KEY = "SECRET_KEY"  # noqa: S105  # the name of a variable
+_DATABASE_VARIABLE = f"{PREFIX}DATABASE__URL"
+_CURSOR_VARIABLE = f"{PREFIX}HTTP__CURSOR_SECRET"
+_PEPPER_VARIABLE = f"{PREFIX}SECURITY__PEPPER"
+_PEPPER_VARIABLES = frozenset({_PEPPER_VARIABLE, f"{PREFIX}SECURITY__PEPPER_FILE"})
+_PEPPER_LABEL = b"my-symbols pepper of API keys"
+# Names of other frameworks, and what to set instead.
+_UNUSED_VARIABLES = {
+    "DEBUG": f"{PREFIX}LOG__LEVEL=debug logs more",
+    "FLASK_ENV": f"{PREFIX}ROLE and {PREFIX}LOG__LEVEL choose how a process runs",
+}
+_SPELLING_CUTOFF = 0.6
 _MAX_RATE = 1_000_000
 # Read by the command line only.
 CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL", "MYSYMBOLS_KEY", "MYSYMBOLS_CA_FILE"})
@@ -85,6 +106,15 @@ class KucoinVariables(_Part):
         2000, ge=100, le=100_000, description="Request weight in each window of 30 seconds."
     )
     concurrency: int = Field(12, ge=1, le=64, description="Largest number of requests at once.")
+    breaker_failures: int = Field(
+        5, ge=1, le=1_000, description="Failures in a row that open the circuit breaker."
+    )
+    breaker_probe_s: float = Field(
+        15.0,
+        gt=0,
+        le=600,
+        description="Interval between two probes while the circuit breaker is open.",
+    )
 
     @model_validator(mode="after")
     def _known_scheme(self) -> Self:
@@ -108,20 +138,27 @@ class KucoinVariables(_Part):
             read_timeout_s=self.read_timeout_s,
             total_timeout_s=self.total_timeout_s,
             quota=self.quota_per_window,
+            breaker_consecutive=self.breaker_failures,
+            breaker_probe_s=self.breaker_probe_s,
         )
 
 
 class DatabaseVariables(_Part):
-    """Database: SQLite file or PostgreSQL; pool settings apply to PostgreSQL."""
+    """Database: SQLite file or PostgreSQL; age and test of connections apply to PostgreSQL."""
 
     url: str = Field(
         "sqlite+aiosqlite:///var/my-symbols.sqlite3",
         repr=False,  # it may hold a password
         description="Address of the database, such as postgresql+asyncpg://user:password@host/name.",
     )
-    pool_size: int = Field(10, ge=1, le=200, description="Number of pooled connections.")
+    pool_size: int = Field(
+        20,
+        ge=1,
+        le=200,
+        description="Number of pooled connections of each process; SQLite reads with at most 10.",
+    )
     pool_recycle_s: int = Field(
-        1800, ge=30, le=86_400, description="Age at which a connection is replaced."
+        3600, ge=30, le=86_400, description="Age at which a connection is replaced."
     )
     pool_pre_ping: bool = Field(True, description="Test a pooled connection before its use.")
     pool_wait_s: float = Field(
@@ -129,6 +166,9 @@ class DatabaseVariables(_Part):
     )
     slow_statement_s: float = Field(
         0.1, gt=0, le=60, description="Duration from which a statement is logged as slow."
+    )
+    log_statements: bool = Field(
+        False, description="Log every SQL statement with its duration, without its parameters."
     )
 
     @property
@@ -140,6 +180,7 @@ class DatabaseVariables(_Part):
             pool_pre_ping=self.pool_pre_ping,
             pool_wait_s=self.pool_wait_s,
             slow_statement_s=self.slow_statement_s,
+            log_statements=self.log_statements,
         )
 
 
@@ -206,6 +247,11 @@ class HttpVariables(_Part):
         description="Host names of the service, as a JSON list; numeric addresses and localhost are"
         " always allowed.",
     )
+    public_url: str | None = Field(
+        None,
+        description="Public address of the service, such as https://symbols.example: for links in"
+        " notifications, which have none without it.",
+    )
     docs: bool = Field(
         True, description="Serve `/docs` and `/openapi.json`; with keys, to viewers only."
     )
@@ -241,6 +287,19 @@ class HttpVariables(_Part):
         description="Addresses and networks of clients, as a JSON list; every other one is refused,"
         " except this machine. An empty list allows all.",
     )
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_plain_address(cls, public_url: str | None) -> str | None:
+        if public_url is None:
+            return None
+        parts = urlsplit(public_url)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        if not is_address or "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError(
+                "public_url must be an http or https address without user, query and fragment"
+            )
+        return public_url.rstrip("/")
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -446,6 +505,27 @@ class LogVariables(_Part):
     )
 
 
+class _PlainVariables(EnvSettingsSource):
+    """DATABASE_URL and SECRET_KEY, which other services read too, below the MYSYMBOLS_ variables.
+
+    SECRET_KEY is the cursor secret and, where no pepper file can exist, the pepper of API keys. It
+    never seals secrets: a changed key would lose them.
+    """
+
+    def __call__(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for one in plain_variables(os.environ):
+            if one.target == _DATABASE_VARIABLE:
+                values["database"] = {"url": os.environ[DATABASE_URL]}
+            elif one.target == _CURSOR_VARIABLE:
+                values["http"] = {"cursor_secret": os.environ[SECRET_KEY]}
+            elif one.target == _PEPPER_VARIABLE:
+                key = os.environ[SECRET_KEY].encode()
+                pepper = hmac.new(key, _PEPPER_LABEL, hashlib.sha256).hexdigest()
+                values["security"] = {"pepper": pepper}
+        return values
+
+
 class Settings(BaseSettings):
     """Settings; the variable MYSYMBOLS_KUCOIN__BASE_URL becomes settings.kucoin.base_url."""
 
@@ -467,6 +547,11 @@ class Settings(BaseSettings):
     security: SecurityVariables = SecurityVariables()
     limits: LimitVariables = LimitVariables()
     log: LogVariables = LogVariables()
+    debug: bool = Field(
+        False,
+        description="For development on this machine: log SQL statements and debug lines, serve"
+        " `/debug/portfolio`. Refused where the service listens beyond loopback.",
+    )
     run_background_tasks: bool = Field(
         True, description="Run feed, scoring and checks in this process."
     )
@@ -474,6 +559,33 @@ class Settings(BaseSettings):
         ProcessRole.ALL,
         description="`all`, `api` (serves requests, never calls the exchange) or `worker`.",
     )
+
+    @property
+    def log_level(self) -> Literal["debug", "info", "warning", "error"]:
+        """Lowest level of the log."""
+        return "debug" if self.debug else self.log.level
+
+    @property
+    def database_options(self) -> DatabaseOptions:
+        """Options of the database; debugging logs every statement."""
+        options = self.database.options
+        return replace(options, log_statements=True) if self.debug else options
+
+    @property
+    def debug_fault(self) -> str | None:
+        """Reason against debugging at the address to listen on; None if there is none."""
+        if not self.debug or is_loopback(self.http.host):
+            return None
+        return (
+            f"MYSYMBOLS_DEBUG is refused at {self.http.host}, which other machines reach: it shows"
+            " internal data; listen on 127.0.0.1"
+        )
+
+    @model_validator(mode="after")
+    def _debugs_on_loopback_only(self) -> Self:
+        if (fault := self.debug_fault) is not None:
+            raise ValueError(fault)
+        return self
 
     @property
     def digest(self) -> str:
@@ -493,12 +605,25 @@ class Settings(BaseSettings):
         )
         return hashlib.sha256(repr(shared_settings).encode()).hexdigest()[:12]
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Adds the plain variables as the last source."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, _PlainVariables(settings_cls)
+
     @model_validator(mode="before")
     @classmethod
     def _no_unknown_variables(cls, values: object) -> object:
         unknown = unknown_variables(os.environ)
         if unknown:
-            raise ValueError("unknown variables: " + ", ".join(unknown))
+            raise ValueError("unknown variables: " + ", ".join(map(_with_proposal, unknown)))
         return values
 
 
@@ -596,3 +721,51 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
         for name in environment
         if name.upper().startswith(PREFIX) and name.upper() not in known
     )
+
+
+def _with_proposal(name: str) -> str:
+    """Returns an unknown name, with the known one that it resembles most."""
+    known = {one.removeprefix(PREFIX): one for one in (*known_variables(), *CLIENT_VARIABLES)}
+    text = name.upper().removeprefix(PREFIX)
+    similar = get_close_matches(text, known, n=1, cutoff=_SPELLING_CUTOFF)
+    return f"{name} (did you mean {known[similar[0]]}?)" if similar else name
+
+
+@dataclass(frozen=True, slots=True)
+class PlainVariable:
+    """Variable without the prefix: `target` is the setting that it gives, None if it gives none."""
+
+    name: str
+    target: str | None
+    note: str
+
+
+def plain_variables(environment: Mapping[str, str]) -> tuple[PlainVariable, ...]:
+    """Returns the variables of other services that are set, each with a note for people."""
+    names = {name.upper() for name in environment}
+    found = []
+    if environment.get(DATABASE_URL):
+        found.append(_plain(DATABASE_URL, _DATABASE_VARIABLE, names))
+    if environment.get(SECRET_KEY):
+        found.append(_plain(SECRET_KEY, _CURSOR_VARIABLE, names))
+        url = environment.get(_DATABASE_VARIABLE) or environment.get(DATABASE_URL) or "sqlite:"
+        if not url.startswith("sqlite") and not names & _PEPPER_VARIABLES:
+            found.append(_plain_pepper(environment[SECRET_KEY]))
+    for name, advice in _UNUSED_VARIABLES.items():
+        if environment.get(name):
+            found.append(PlainVariable(name, None, f"{name} has no effect here: {advice}."))
+    return tuple(found)
+
+
+def _plain(name: str, target: str, names: set[str]) -> PlainVariable:
+    if target in names:
+        return PlainVariable(name, None, f"{name} is not used: {target} is set.")
+    return PlainVariable(name, target, f"{name} is used as {target}.")
+
+
+def _plain_pepper(key: str) -> PlainVariable:
+    fault = pepper_fault(key)
+    if fault is not None:
+        return PlainVariable(SECRET_KEY, None, f"{SECRET_KEY} is no pepper of API keys: {fault}.")
+    note = f"{SECRET_KEY} gives the pepper of API keys: a new one ends all of them."
+    return PlainVariable(SECRET_KEY, _PEPPER_VARIABLE, note)

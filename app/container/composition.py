@@ -7,6 +7,7 @@ from typing import Final
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.senders import TIMEOUT_S, PeopleNotifier, WebhookNotifier
+from app.alerts.services.daily_digest import DailyDigest
 from app.alerts.services.facts import SystemView
 from app.alerts.services.notifications import (
     ChannelSecrets,
@@ -23,13 +24,15 @@ from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
 from app.foundation.clock import shared_clock
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.job_service import JobEventPublisher, JobService
-from app.foundation.metrics import Metrics
+from app.foundation.metrics import Metrics, total
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
 from app.market.services.health_facts import EndpointErrors
+from app.market.services.history import BUDGET_SHARE, MarketHistory, RequestBudget
 from app.market.services.ports import Exchange
 from app.market.services.quality import QualityService
+from app.market.services.sectors import SectorService
 from app.market.services.service import BOOKS_PER_S, WHOLE_QUOTA, MarketData
 from app.market.services.service_mode import create_current_mode
 from app.market.services.shared_market import FeedOwnership
@@ -37,6 +40,7 @@ from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.audit_log import AuditLog
 from app.operations.services.configuration import ConfigurationService
+from app.operations.services.debug_report import DebugReporter
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
 from app.operations.services.integrity import IntegrityService
@@ -71,6 +75,7 @@ from app.security.services.sealed_store import SealedStore
 from app.security.services.sealing import SecretSealer
 from app.security.services.session_ring import SessionRing
 from app.security.services.sessions import SessionService
+from app.security.services.tickets import TicketService
 from app.security.services.users import UserService
 from app.settings import Settings
 from app.signals.services.actions import SignalActions, SignalProposalExecutor
@@ -159,6 +164,7 @@ def compose(
     )
     keys = key_service(settings, database, idempotency, runtime)
     users = user_service(keys)
+    custom_analytics = plugins.analytics()
     job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
     security_audit = SecurityAudit(
         database,
@@ -169,6 +175,11 @@ def compose(
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,
+        history=MarketHistory(
+            market,
+            RequestBudget(int(BUDGET_SHARE * settings.kucoin.quota_per_window), runtime.monotonic),
+        ),
+        sectors=SectorService(market.registry, database, idempotency, market.registry.sectors),
         quality=QualityService(market, database, idempotency),
         scoring=scoring,
         portfolio=portfolio,
@@ -186,13 +197,13 @@ def compose(
         ),
         performance=performance,
         performance_marks=ValuationSnapshots(performance),
-        reporting=ReportService(performance),
+        reporting=ReportService(performance, custom_analytics),
         metrics=MetricsService(database, context),
         safety=Safety(database, context),
         trading=Trading(database, context),
         controls=ControlService(database, context, idempotency, recorder),
         queries=PortfolioQueries(database, context),
-        analytics=PerformanceAnalytics(database, context),
+        analytics=PerformanceAnalytics(database, context, custom_analytics),
         integrity=IntegrityService(database, context),
         alerts=alerts,
         alert_rules=AlertRuleService(configuration),
@@ -210,13 +221,24 @@ def compose(
             mode,
             feed.processes,
         ),
+        debugging=DebugReporter(
+            settings.debug,
+            database,
+            market.registry,
+            portfolio,
+            lambda: int(total(metrics.database_slow_statements)),
+        ),
         sample_data=SampleData(market, scoring),
         idempotency=idempotency,
         stream=stream,
         notifications=notifications,
+        daily_digest=DailyDigest(
+            database, utc_now, in_force, performance, alerts, market.facts, idempotency.shared
+        ),
         keys=keys,
         users=users,
         sessions=SessionService(users, runtime.monotonic, security_audit),
+        tickets=TicketService(keys),
         security_audit=security_audit,
         audit_log=AuditLog(database),
         jobs=job_service,

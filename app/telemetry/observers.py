@@ -27,7 +27,8 @@ class Meter:
                 self.metrics.scoring_runs.inc()
                 self.metrics.scoring_seconds.observe(event.duration_s)
             case PortfolioChanged():
-                self.metrics.portfolio_changes.labels(event.type).inc()
+                for entry in event.history:
+                    self.metrics.portfolio_changes.labels(entry.type).inc()
             case SignalChanged():
                 self.metrics.signals.labels(event.state).inc()
             case SignalOutcomesBooked():
@@ -56,6 +57,11 @@ def slow_statement(metrics: Metrics) -> Callable[[SlowSql], None]:
         _log.warning("slow_statement", sql=slow.sql, seconds=round(slow.seconds, 3))
 
     return observe
+
+
+def log_statement(sql: str, seconds: float) -> None:
+    """Logs one SQL statement, without its parameters."""
+    _log.info("statement", sql=sql, seconds=round(seconds, 6))
 
 
 def job_ended(metrics: Metrics) -> Callable[[str, str], None]:

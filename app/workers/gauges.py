@@ -16,7 +16,7 @@ from app.foundation.ports import Monotonic
 from app.market.domain.models import ExchangeLink, LinkState
 from app.workers.supervisor import Heartbeat, Supervisor
 
-CHECK_S: Final = 0.5
+CHECK_S: Final = 1.0  # each check starts a thread
 LIMIT_S: Final = 2.0
 _STDERR: Final = 2
 

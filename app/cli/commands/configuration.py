@@ -28,7 +28,9 @@ from app.configuration.domain.document import differences
 from app.configuration.domain.fields import SettingEntry, entries
 from app.configuration.domain.model import Configuration
 
-command = typer.Typer(no_args_is_help=True, help="Business settings and environment variables.")
+command = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Business settings and environment variables."
+)
 _PATH: Final = "/configuration"
 _CHANGE_COLUMNS: Final = ("setting", "old", "new")
 _MAX_NAMED: Final = 12  # settings that an error lists

@@ -13,6 +13,8 @@ from app.configuration.domain.sections import (
     AutomationSettings,
     Family,
     FeedSettings,
+    NotificationCategory,
+    NotificationPriority,
     NotificationSettings,
     QualitySettings,
     RetentionSettings,
@@ -20,6 +22,7 @@ from app.configuration.domain.sections import (
     SignalSettings,
     SizingSettings,
     Source,
+    default_priorities,
     empty_map,
 )
 
@@ -219,6 +222,7 @@ class IntervalSettings:
     signals_s: int = _interval(2, "Evaluation of signals that could not be evaluated on arrival.")
     signal_sources_s: int = _interval(15, "Check of built-in sources for a new board.")
     signal_outcomes_s: int = _interval(600, "Measurement of signal outcomes from hourly prices.")
+    daily_digest_s: int = _interval(3_600, "Check whether the daily digest is due.", 60)
 
     @property
     def candle_check_s(self) -> int:
@@ -319,6 +323,9 @@ class Configuration:
     notifications: NotificationSettings = setting(
         NotificationSettings(), "Limits of notifications."
     )
+    notification_priorities: Mapping[NotificationCategory, NotificationPriority] = setting(
+        default_priorities, "Priority of a notification by its category."
+    )
     retention: RetentionSettings = setting(RetentionSettings(), "Retention of records.")
     quality: QualitySettings = setting(QualitySettings(), "Plausibility of market data.")
     signals: SignalSettings = setting(SignalSettings, "Signals.")
@@ -380,19 +387,26 @@ class Configuration:
 
 def _streamed_interval_s(rules: FeedSettings, source: Source) -> int | None:
     """Returns the streamed interval; None for data that is polled in either mode."""
-    return {
-        Source.CONTRACTS: rules.contracts_s,
-        Source.TICKERS: rules.tickers_s,
-        Source.BOOKS: rules.order_books_s,
-    }.get(source)
+    match source:  # hashing members of an enum takes several times as long
+        case Source.CONTRACTS:
+            return rules.contracts_s
+        case Source.TICKERS:
+            return rules.tickers_s
+        case Source.BOOKS:
+            return rules.order_books_s
+        case _:
+            return None
 
 
 def _polling_interval_s(intervals: IntervalSettings, source: Source) -> int:
-    return {
-        Source.CONTRACTS: intervals.market_s,
-        Source.TICKERS: intervals.market_s,
-        Source.BOOKS: intervals.order_books_s,
-        Source.FUNDING: intervals.funding_s,
-        Source.DAILY_CANDLES: intervals.daily_candles_s,
-        Source.HOURLY_CANDLES: intervals.hourly_candles_s,
-    }[source]
+    match source:
+        case Source.CONTRACTS | Source.TICKERS:
+            return intervals.market_s
+        case Source.BOOKS:
+            return intervals.order_books_s
+        case Source.FUNDING:
+            return intervals.funding_s
+        case Source.DAILY_CANDLES:
+            return intervals.daily_candles_s
+        case Source.HOURLY_CANDLES:
+            return intervals.hourly_candles_s

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, TypeVar, cast
 
-from sqlalchemy import text
+from sqlalchemy import ARRAY, String, bindparam, func, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.foundation.data_status import DataSource
 from app.foundation.errors import Code, OperatorActionError, ServiceError, UnavailableError
 from app.foundation.events import EventDraft
+from app.foundation.health import PoolFacts
 from app.foundation.sql.engines import (
     DatabaseOptions,
     Engines,
@@ -100,6 +101,9 @@ class UnitOfWork:
 
 ATTEMPTS: Final = 5
 BULK_STATEMENT_S: Final = 60.0  # limit of a bulk statement, which no request waits for
+_NOTIFY: Final = select(
+    func.pg_notify(bindparam("channel"), func.unnest(bindparam("messages", type_=ARRAY(String))))
+)
 # Probe written after a refused write: larger than the free rest of a page could take.
 _WRITE_PROBE: Final = "write_probe"
 _PROBE_LINES: Final = 1_024  # of 64 characters
@@ -119,7 +123,7 @@ class Database:
 
     `monotonic` returns seconds, `jitter` numbers in 0..1. `encode_event` gives the stored form of
     an event. `publish` receives each event after its commit, `on_slow` each statement slower than
-    the limit.
+    the limit, `on_statement` text and seconds of each statement if the options say so.
     """
 
     options: DatabaseOptions
@@ -128,12 +132,14 @@ class Database:
     encode_event: EncodeEvent
     publish: Callable[[object], None] = _ignore
     on_slow: Callable[[SlowStatement], None] = _ignore
+    on_statement: Callable[[str, float], None] | None = None
     _engines: Engines | None = field(default=None, init=False)
     _lock: FileLock | None = field(default=None, init=False)
     _commits: int = field(default_factory=int, init=False)  # also in a class without slots
     _refusal: WritesRefusedError | None = field(default=None, init=False)
     _is_unreachable: bool = field(default=False, init=False)
     _is_schema_wrong: bool = field(default=False, init=False)
+    _channels: dict[str, Callable[[str], None]] = field(default_factory=dict, init=False)
 
     async def open(self, *, is_exclusive: bool = True) -> None:
         """Takes the lock of an SQLite file and creates the pools; does not connect yet.
@@ -145,7 +151,8 @@ class Database:
         url = parse_database_url(self.options.url)
         if url.get_backend_name() == "sqlite" and is_exclusive:
             self._lock = FileLock.acquire(str(url.database))
-        self._engines = create_engines(self.options, self.monotonic, self.on_slow)
+        on_statement = self.on_statement if self.options.log_statements else None
+        self._engines = create_engines(self.options, self.monotonic, self.on_slow, on_statement)
 
     async def close(self) -> None:
         """Closes every connection and releases the file lock; may be called twice."""
@@ -247,7 +254,22 @@ class Database:
         """
         engines = self._require_open()
         if not engines.single_writer:
-            await listen(engines.probe, hint, beat)
+            await listen(engines.probe, hint, beat, self._channels)
+
+    def subscribe(self, channel: str, on_message: Callable[[str], None]) -> None:
+        """Passes the messages of all processes to `on_message` while `listen` runs.
+
+        Call it before `listen`. A lost connection loses messages. PostgreSQL only.
+        """
+        self._channels[channel] = on_message
+
+    async def notify(self, channel: str, messages: Sequence[str]) -> None:
+        """Sends messages of up to 8,000 bytes to the subscribers in all processes.
+
+        Raises UnavailableError. PostgreSQL only.
+        """
+        async with self.write() as unit:
+            await unit.connection.execute(_NOTIFY, {"channel": channel, "messages": list(messages)})
 
     async def bind_source(self, source: DataSource) -> None:
         """Binds the database to `source` for ever.
@@ -296,6 +318,29 @@ class Database:
     def checked_out(self) -> int:
         """Number of pool connections in use."""
         return self._require_open().checked_out()
+
+    @property
+    def pool(self) -> PoolFacts:
+        """Connection pool of writes and reads. Raises UnavailableError if it is closed."""
+        engines, options = self._require_open(), self.options
+        is_pooled = not engines.single_writer
+        return PoolFacts(
+            self.dialect,
+            engines.pool_size(),
+            engines.checked_out(),
+            options.pool_recycle_s if is_pooled else None,
+            options.pool_pre_ping if is_pooled else None,
+        )
+
+    async def size_bytes(self) -> int:
+        """Returns the size, for SQLite with the pages in its log. Raises UnavailableError."""
+        query = (
+            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+            if self._require_open().single_writer
+            else "SELECT pg_database_size(current_database())"
+        )
+        async with self.read() as unit:
+            return int((await unit.connection.execute(text(query))).scalar_one())
 
     def _require_open(self) -> Engines:
         if self._engines is None:

@@ -6,6 +6,7 @@ A pure state per contract is updated with each reading; times are exchange time 
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 from app.configuration.domain.sections import QualitySettings
 from app.foundation.decimal_math import is_above, to_millionths
@@ -131,24 +132,23 @@ def apply_reading(
         reason = reason or find_volume_contradiction(
             reading.price_deviation, reading.volume_jump, rules
         )
-        return _with_trade(
-            first if reason is None else _in_quarantine(first, reason, reading),
-            reading,
-        )
+        first = replace(first, **_first_sight_of_trade(first, reading))
+        return first if reason is None else _in_quarantine(first, reason, reading)
     if reading.stamp == state.stamp and reading.multiplier == state.multiplier:
         return state
     reason = _find_reason(state, reading, rules)
-    after = replace(_with_trade(state, reading), stamp=reading.stamp, multiplier=reading.multiplier)
+    changes: dict[str, Any] = {"stamp": reading.stamp, "multiplier": reading.multiplier}
+    changes |= _first_sight_of_trade(state, reading)
     if reading.mark is not None and (
         state.mark is None or reading.at_ms - state.read_ms >= rules.price_jump_window_s * 1000 // 2
     ):
-        after = replace(after, mark=reading.mark, read_ms=reading.at_ms)
+        changes |= {"mark": reading.mark, "read_ms": reading.at_ms}
     if (
         reason is QuarantineReason.LOT_CHANGED
         and state.quarantine_reason is not QuarantineReason.LOT_CHANGED
     ):
-        before = None if state.mark is None else state.mark * state.multiplier
-        after = replace(after, lot_value=before)
+        changes["lot_value"] = None if state.mark is None else state.mark * state.multiplier
+    after = replace(state, **changes)
     if reason is not None:
         return _in_quarantine(after, reason, reading)
     return after if state.quarantine_reason is None else _confirm(after, reading, rules)
@@ -245,10 +245,10 @@ def _confirm(state: PriceState, reading: PriceReading, rules: QualitySettings) -
     return replace(state, confirmed=state.confirmed + 1, confirmed_ms=reading.at_ms)
 
 
-def _with_trade(state: PriceState, reading: PriceReading) -> PriceState:
-    """Returns the state with the index at the first sight of the present last trade."""
+def _first_sight_of_trade(state: PriceState, reading: PriceReading) -> dict[str, Any]:
+    """Returns the changes by a new last trade: its time, and the index at its first sight."""
     if reading.traded_ms is None or (
         reading.traded_ms == state.traded_ms and state.index_at_trade is not None
     ):
-        return state
-    return replace(state, traded_ms=reading.traded_ms, index_at_trade=reading.index)
+        return {}
+    return {"traded_ms": reading.traded_ms, "index_at_trade": reading.index}

@@ -193,7 +193,7 @@ def _last_close(code: str, moment: MarketMoment) -> Decimal | None:
 RELEASES: Final = "quality_releases"  # key: symbol id -> exchange time, reason, actor
 _PRUNE_MS: Final = 3_600_000
 _DAY_MS: Final = 86_400_000
-_JUDGE_S: Final = 30.0
+_JUDGE_S: Final = 60.0
 PORTION: Final = 25  # contracts judged in one turn of the event loop
 _REPORTS: Final = 15  # reports between two breaks
 _BREAK_S: Final = 0.05

@@ -53,6 +53,15 @@ class Aged:
 
 
 @dataclass(frozen=True, slots=True)
+class AgedBook:
+    """Order book with the exchange time at which it was last true, its age and freshness."""
+
+    book: Book
+    at: datetime
+    aged: Aged
+
+
+@dataclass(frozen=True, slots=True)
 class QuoteView:
     """Market values of one symbol; None is unknown."""
 
@@ -297,6 +306,22 @@ class MarketMoment:
             else None
         )
 
+    def books(self, entry: SymbolEntry) -> tuple[AgedBook, ...]:
+        """Returns the known books of a symbol: the displayed one, then a polled deeper one."""
+        shown = self.market.books.get(entry.contract.code)
+        deep = self.market.deep_books.get(entry.contract.code)
+        found = []
+        for received, limit_s in (
+            (shown, self.age_limit_s(Source.BOOKS)),
+            (deep, self._scoring_limit_s(Source.BOOKS)),
+        ):
+            if received is not None:
+                age = self._age(received)
+                found.append(
+                    AgedBook(received.value, received.at, Aged(age, freshness(age, limit_s)))
+                )
+        return tuple(found)
+
     def _is_fresh_value(self, source: Source, received: Received[object] | None) -> bool:
         return freshness(self._age(received), self.age_limit_s(source)) is DataStatus.FRESH
 
@@ -306,10 +331,15 @@ class MarketMoment:
 
     def stale_symbols_until(self) -> tuple[int, float]:
         """Returns their number, and the last monotonic second at which it holds unchanged."""
-        limits_s = self._live_limits_s()
+        limits_s, market = self._live_limits_s(), self.market
+        # Counted each second: whole sets take a tenth of a look at each symbol.
+        fresh_stats, fresh_tickers = (
+            {code for code, one in received.items() if self.mono - one.mono <= most_s}
+            for received, most_s in zip((market.stats, market.tickers), limits_s, strict=True)
+        )
+        fresh = (fresh_stats & fresh_tickers) - market.diverged
         stale = sum(
-            entry.contract.status is ContractStatus.OPEN
-            and not self._is_fresh(entry.contract.code, limits_s)
+            entry.contract.status is ContractStatus.OPEN and entry.contract.code not in fresh
             for entry in self.known.index.entries
         )
         both = zip((self.market.stats, self.market.tickers), limits_s, strict=True)

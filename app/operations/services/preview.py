@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
@@ -27,7 +28,7 @@ from app.operations.services.configuration import (
 )
 from app.portfolio.domain.controls import Controls, Lock, LockKind
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.domain.replacement import ReplacementProposal
+from app.portfolio.domain.replacement import ConfirmationCount, ReplacementProposal
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.rebalance_runs import (
     RebalanceDecision,
@@ -37,7 +38,7 @@ from app.portfolio.services.rebalance_runs import (
     prepare_input,
     require_no_active_run,
 )
-from app.portfolio.services.replacement import PastReplacements, evaluate_replacements
+from app.portfolio.services.replacement import evaluate_replacements
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.domain.board import Board
@@ -54,6 +55,10 @@ UNSCORED: Final = frozenset(
         "sizing", "notifications", "retention", "signals",
     }
 )  # fmt: skip
+
+
+# Confirmation counts by member, and the time of the last replacement.
+_PastReplacements = tuple[Mapping[str, ConfirmationCount], datetime | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +181,7 @@ class ChangePreview:
             controls = _with_locks(request.locks, context)
             before = await prepare_input(unit, portfolio, context, asked)
             repository = unit.get(ReplacementRepository)
-            past = PastReplacements(
-                await repository.confirmation_counts(), await repository.last_swap()
-            )
+            past = await repository.confirmation_counts(), await repository.last_swap()
             try:
                 locked = replace(context, controls=controls)
                 changed = await self._apply(unit, portfolio, locked, wanted, request)
@@ -285,10 +288,10 @@ def _with_locks(wanted: Mapping[str, PreviewedLock], context: DecisionContext) -
 
 
 def _decide(
-    loaded: RebalanceInput, past: PastReplacements, request: RebalanceRequest
+    loaded: RebalanceInput, past: _PastReplacements, request: RebalanceRequest
 ) -> PreviewedState:
-    replacements, _ = evaluate_replacements(loaded.portfolio, loaded.context, past, count=False)
-    return PreviewedState(loaded, decide_rebalance(loaded, request), replacements)
+    found = evaluate_replacements(loaded.portfolio, loaded.context, *past, count=False)
+    return PreviewedState(loaded, decide_rebalance(loaded, request), found.proposals)
 
 
 def _refusal(step: PreviewStep, error: ServiceError) -> PreviewRefusal:

@@ -9,7 +9,7 @@ from app.foundation.data_status import DataStatus
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import Database, UnitOfWork
-from app.market.domain.sectors import UNCLASSIFIED
+from app.market.domain.sectors import NO_SECTOR
 from app.portfolio.domain.event_log import number_text
 from app.portfolio.domain.membership import (
     add_members,
@@ -195,7 +195,7 @@ class ReplacementService:
             found = find_replacement_candidates(portfolio, context)
             others = tuple(describe_symbol(one.symbol, context) for one in portfolio.members)
             # The member has left, so a new one of its sector adds to that sector.
-            left = replace(describe_symbol(vacancy.symbol, context), sector=UNCLASSIFIED)
+            left = replace(describe_symbol(vacancy.symbol, context), sector=NO_SECTOR)
             gone = OutgoingMember(left, timedelta(0), vacancy.reason, False)
             free = filter_admissible(
                 found.incoming, gone, others, found.correlation, context.configuration
@@ -259,52 +259,62 @@ class ReplacementService:
     async def _proposals(
         self, unit: UnitOfWork, portfolio: Portfolio, context: DecisionContext, *, count: bool
     ) -> tuple[ReplacementProposal, ...]:
-        repository = unit.get(ReplacementRepository)
-        past = PastReplacements(
-            await repository.confirmation_counts(), await repository.last_swap()
+        stored = unit.get(ReplacementRepository)
+        found = evaluate_replacements(
+            portfolio,
+            context,
+            await stored.confirmation_counts(),
+            await stored.last_swap(),
+            count=count,
         )
-        proposals, counts = evaluate_replacements(portfolio, context, past, count=count)
-        if counts is not None:
-            await repository.keep(counts)
-        return proposals
+        if found.counts is not None:
+            await stored.keep(found.counts)
+        return found.proposals
 
 
 @dataclass(frozen=True, slots=True)
-class PastReplacements:
-    """Confirmations of former evaluations by outgoing member, and the time of the last swap."""
+class ReplacementEvaluation:
+    """Proposed replacements, and the confirmation counts after them; None if nothing counted."""
 
-    tallies: Mapping[str, ConfirmationCount]
-    last_swap: datetime | None
+    proposals: tuple[ReplacementProposal, ...]
+    counts: tuple[ConfirmationCount, ...] | None
 
 
 def evaluate_replacements(
-    portfolio: Portfolio, context: DecisionContext, past: PastReplacements, *, count: bool
-) -> tuple[tuple[ReplacementProposal, ...], tuple[ConfirmationCount, ...] | None]:
-    """Proposed replacements, and the confirmations to store; None if nothing is counted."""
-    rules, tallies = context.configuration.replacement, past.tallies
+    portfolio: Portfolio,
+    context: DecisionContext,
+    counts: Mapping[str, ConfirmationCount],
+    last_swap: datetime | None,
+    *,
+    count: bool,
+) -> ReplacementEvaluation:
+    """Evaluates the weakest members against the best candidates; stores nothing.
+
+    `counts` are the confirmations so far by member. With `count` this evaluation adds to them,
+    unless an obstacle blocks every replacement.
+    """
+    rules = context.configuration.replacement
     field = find_replacement_candidates(portfolio, context)
-    pending = (one.candidate for one in tallies.values())
+    pending = (one.candidate for one in counts.values())
     noise = known_noises((*(one.side.symbol for one in field.outgoing), *pending), context)
-    pairs = field.pairs(tallies, noise)
-    chosen = (other.symbol for _, other in pairs if other is not None)
-    noise |= known_noises(chosen, context)
+    pairs = field.pairs(counts, noise)
+    noise |= known_noises((other.symbol for _, other in pairs if other is not None), context)
     obstacle = _blocking_reason(portfolio, context)
     counting = count and obstacle is None
     if counting:
-        tallies = _count(pairs, tallies, noise, context)
-    since = None if past.last_swap is None else context.since(past.last_swap)
+        counts = _count(pairs, counts, noise, context)
+    since = None if last_swap is None else context.since(last_swap)
     proposals = limit_per_cycle(
         (
-            propose_replacement(one, other, noise, tallies.get(one.side.symbol), since, rules)
+            propose_replacement(one, other, noise, counts.get(one.side.symbol), since, rules)
             for one, other in pairs
         ),
         rules,
     )
-    counts = tuple(_counts_to_store(proposals, tallies)) if counting else None
-    if obstacle is None:
-        return proposals, counts
-    blocked = tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
-    return blocked, counts
+    counted = tuple(_counts_to_store(proposals, counts)) if counting else None
+    if obstacle is not None:
+        proposals = tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
+    return ReplacementEvaluation(proposals, counted)
 
 
 def _may_force(context: DecisionContext) -> bool:

@@ -23,6 +23,8 @@ from app.market.domain.symbols import (
     readable,
     round_to_tick,
     specification_of,
+    to_kucoin,
+    to_standard,
 )
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared"
@@ -175,7 +177,7 @@ def test_D17_D23_unknown_spellings_are_refused_and_not_echoed(spelling: str) -> 
     with pytest.raises(RefusedError) as refused:
         MARKET.resolve(spelling)
     assert refused.value.code is Code.SYMBOL_UNKNOWN
-    near = [name for name in refused.value.facts["near_matches"].split(", ") if name]
+    near = list(refused.value.facts["near_matches"])
     assert all(MARKET.find(name) for name in near)
     hint = f"; perhaps one of: {', '.join(near)}." if near else "."
     assert refused.value.detail == "No contract has this spelling" + hint
@@ -184,24 +186,26 @@ def test_D17_D23_unknown_spellings_are_refused_and_not_echoed(spelling: str) -> 
 def test_look_alikes_are_refused_with_what_was_meant() -> None:
     with pytest.raises(RefusedError) as refused:
         MARKET.resolve("ВТСUSDT")  # all three Cyrillic
-    assert refused.value.facts["near_matches"].split(", ")[0] == "BTCUSDT"
+    assert refused.value.facts["near_matches"][0] == "BTCUSDT"
 
 
 def test_a_coin_alone_is_ambiguous_or_unknown_but_never_guessed() -> None:
     with pytest.raises(RefusedError) as several:
         MARKET.resolve("btc")
     assert several.value.code is Code.SYMBOL_AMBIGUOUS
-    assert several.value.facts["near_matches"] == "BTCUSD, BTCUSD-260327, BTCUSDC, BTCUSDT"
+    assert several.value.facts["near_matches"] == (
+        *("BTCUSD", "BTCUSD-260327", "BTCUSDC", "BTCUSDT"),
+    )
     with pytest.raises(RefusedError) as one:
         MARKET.resolve("ATOM")
     assert one.value.code is Code.SYMBOL_UNKNOWN
-    assert one.value.facts["near_matches"] == "ATOMUSDT"
+    assert one.value.facts["near_matches"] == ("ATOMUSDT",)
 
 
 def test_nothing_near_says_nothing() -> None:
     with pytest.raises(RefusedError) as refused:
         MARKET.resolve("QQQQQQQQQQ")
-    assert refused.value.facts["near_matches"] == ""
+    assert refused.value.facts["near_matches"] == ()
 
 
 def test_resolves_by_registry_id_in_any_case() -> None:
@@ -278,7 +282,7 @@ def test_a_spelling_of_two_contracts_is_ambiguous() -> None:
     with pytest.raises(RefusedError) as refused:
         index.resolve("BTCMH26")
     assert refused.value.code is Code.SYMBOL_AMBIGUOUS
-    assert refused.value.facts["near_matches"] == "BTCUSD-260320, BTCUSD-260327"
+    assert refused.value.facts["near_matches"] == ("BTCUSD-260320", "BTCUSD-260327")
 
 
 @pytest.mark.parametrize(
@@ -307,6 +311,22 @@ def test_no_text_crashes_the_registry(text: str) -> None:
         return
     assert readable(text)
     assert entry in MARKET.entries
+
+
+def test_names_of_perpetual_contracts_are_converted_by_convention() -> None:
+    perpetual = [one for one in MARKET.entries if one.contract.kind is ContractKind.PERPETUAL]
+    assert len(perpetual) == len(MARKET.entries) - 1
+    for entry in perpetual:
+        assert to_kucoin(entry.symbol) == entry.contract.code
+        assert to_standard(entry.contract.code) == entry.symbol
+        for text in filter(None, (entry.formats.ccxt, entry.formats.binance)):
+            assert (to_kucoin(text), to_standard(text)) == (entry.contract.code, entry.symbol)
+    for text in ("xbt-usdt", "BTCUSDT.P", "BTC-USDT-SWAP", "btc_usdt"):
+        assert (to_kucoin(text), to_standard(text)) == ("XBTUSDTM", "BTCUSDT")
+    for text in ("", "USDT", "BTC", "BTCEUR", "BTCUSD-260327", "XBTMH26", "BTC USDT", "B" * 70):
+        with pytest.raises(RefusedError) as caught:
+            to_kucoin(text)
+        assert caught.value.code is Code.SYMBOL_UNKNOWN
 
 
 @pytest.mark.skipif(not REAL_LIST.exists(), reason="the list of real symbols is not here")

@@ -47,7 +47,7 @@ class StreamLimits:
     ping_timeout_s: float = 10.0
     tick_s: float = 0.1
     flush_s: float = 0.1  # quotes are published once a second
-    rest_s: float = 0.01  # pause between two reads of a socket under load
+    rest_s: float = 0.05  # pause between two reads of a socket under load; each read costs a wake
 
 
 @dataclass(frozen=True, slots=True)
