@@ -76,9 +76,9 @@ class ConfigurationVersion(Out):
 class ConfigurationDifference(Out):
     """Changes between two versions of the settings."""
 
-    from_version: int
-    to_version: int
-    changes: list[SettingChangeView]
+    from_version: int = Field(description="Version that is compared.")
+    to_version: int = Field(description="Version that it is compared with.")
+    changes: list[SettingChangeView] = Field(description="Settings that differ, by their path.")
 
 
 @router.get("", summary="Current settings", response_model=ConfigurationView)
@@ -108,7 +108,7 @@ _CHANGE: Final = (
     responses=problems(*_CHANGE),
 )
 @requires(Role.ADMIN)
-async def patch_configuration(
+async def update_configuration(
     request: Request,
     configuration: Provided[ConfigurationService],
     command: CommandDep,
@@ -138,7 +138,7 @@ async def patch_configuration(
     responses=problems(Code.PRECONDITION_REQUIRED, *_CHANGE),
 )
 @requires(Role.ADMIN)
-async def put_configuration(
+async def replace_configuration(
     request: Request,
     configuration: Provided[ConfigurationService],
     command: CommandDep,
@@ -218,7 +218,7 @@ async def list_configuration_versions(
     responses=problems(Code.NOT_FOUND),
 )
 @requires(Role.VIEWER)
-async def configuration_difference(
+async def get_configuration_difference(
     configuration: Provided[ConfigurationService],
     from_version: Annotated[QueryInt, Query(alias="from", ge=1, description="Older version.")],
     to_version: Annotated[QueryInt, Query(alias="to", ge=1, description="Newer version.")],

@@ -22,6 +22,7 @@ from app.foundation.http.schemas import (
     Freshness,
     Out,
     Percent,
+    PercentPoints,
     Score,
     Share,
     UtcTime,
@@ -95,9 +96,11 @@ class PreviewIn(Body):
 class PreviewRefusalOut(Out):
     """Step of the service that would be refused, with its problem."""
 
-    step: PreviewStep
-    code: str = Field(examples=["portfolio_exceeds_limit"])
-    detail: str
+    step: PreviewStep = Field(description="Step that would be refused.")
+    code: str = Field(
+        description="Problem code of the refusal.", examples=["portfolio_exceeds_limit"]
+    )
+    detail: str = Field(description="Sentence for people.")
 
 
 class PreviewPlanOut(Out):
@@ -106,15 +109,15 @@ class PreviewPlanOut(Out):
     scores_as_of: UtcTime | None = Field(description="Of the board; null before the first one.")
     members: list[str] = Field(description="By rank.")
     triggers: list[str] = Field(examples=[["drift"]])
-    changes: list[ChangeOut]
+    changes: list[ChangeOut] = Field(description="Weights that change.")
     total_changes: int
-    turnover: float = Field(description="Sum of the absolute changes, percentage points.")
+    turnover: PercentPoints = Field(description="Sum of the absolute changes, percentage points.")
     estimated_cost: Share | None = Field(
         description="Of equity; null where a price is missing or a book is too thin."
     )
-    cost_includes_impact: bool
+    cost_includes_impact: bool = Field(description="True if the cost includes the price impact.")
     lots: LotsOut | None = Field(description="Null without a balance.")
-    lot_rule: LotRuleOut
+    lot_rule: LotRuleOut = Field(description="Smallest changes that are traded.")
     waits_until: UtcTime | None = Field(description="End of the drift wait.")
     cash_percentage: Percent
     flags: list[str]
@@ -178,8 +181,8 @@ class PreviewMemberOut(Out):
 class PreviewScoreOut(Out):
     """Score and rank on the board; null where the symbol has none."""
 
-    score: Score | None
-    rank: int | None
+    score: Score | None = Field(description="Composite score, 0..1; high is good.")
+    rank: int | None = Field(description="Rank on the board, 1 is the best.")
     reason: str | None = Field(description="Reason that it has no score.")
 
     @classmethod
@@ -214,7 +217,7 @@ class PreviewOut(Freshness):
         " on the present board."
     )
     refusals: list[PreviewRefusalOut] = Field(description="Steps that would be refused, and why.")
-    before: PreviewPlanOut
+    before: PreviewPlanOut = Field(description="With the settings and locks in force.")
     after: PreviewPlanOut | None = Field(description="Null if the change itself would be refused.")
     weights: list[PreviewMemberOut] = Field(description="Members of either state, by name.")
     scores: list[PreviewSymbolOut] = Field(

@@ -331,8 +331,9 @@ async def prepare(service: Running) -> None:
     await service.post("/scoring/calculate")
     await service.post("/portfolio/initialize")
     market = service.services.my_symbols.market
-    stopped = market.monotonic()
-    market.monotonic = market.server_clock.monotonic = lambda: stopped
+    clock, stopped, now = market.server_clock, market.monotonic(), market.clock()
+    market.monotonic = clock.monotonic = lambda: stopped
+    clock.clock = lambda: now
     await service.post("/scoring/calculate")
 
 
