@@ -27,6 +27,7 @@ from app.operations.services.debug_report import DebugReporter
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusService
 from app.operations.services.integrity import Integrity, IntegrityService
+from app.operations.services.preview import ChangePreview
 from app.operations.services.retention import Retention
 from app.operations.services.sample_data import SampleData, SampleDataResult
 from app.performance.domain.attribution import ActiveReturn, Attribution
@@ -129,6 +130,7 @@ class MySymbolsServiceV2:
     alerts: AlertService
     alert_rules: AlertRuleService
     configuration: ConfigurationService
+    change_preview: ChangePreview
     status: StatusService
     debugging: DebugReporter
     sample_data: SampleData

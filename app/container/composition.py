@@ -46,6 +46,7 @@ from app.operations.services.debug_report import DebugReporter
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
 from app.operations.services.integrity import IntegrityService
+from app.operations.services.preview import ChangePreview
 from app.operations.services.retention import Retention, find_decided_boards
 from app.operations.services.sample_data import SampleData
 from app.performance.services.analytics import MetricsService, PerformanceAnalytics
@@ -219,6 +220,9 @@ def compose(
         alerts=alerts,
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,
+        change_preview=ChangePreview(
+            database, context, idempotency, scoring.preview, market.under, scoring.factors
+        ),
         status=status,
         debugging=DebugReporter(
             settings.debug,

@@ -138,6 +138,7 @@ admin     DELETE  {}/notifications/channels/{channel_id}
 admin     POST    {}/notifications/test
 operator  POST    {}/notifications/{notification_id}/redrive
 viewer    GET     {}/configuration
+viewer    POST    {}/portfolio/preview
 admin     PATCH   {}/configuration
 admin     PUT     {}/configuration
 admin     POST    {}/configuration/rollback
