@@ -52,6 +52,7 @@ from app.scoring.services.service import Scoring
 from app.security.services.audit import SecurityAudit
 from app.security.services.keys import ApiKeyService
 from app.security.services.sessions import SessionService
+from app.security.services.tickets import TicketService
 from app.security.services.users import UserService
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
@@ -99,6 +100,7 @@ class MySymbolsServiceV2:
     security_audit: SecurityAudit
     audit_log: AuditLog
     sessions: SessionService
+    tickets: TicketService
     jobs: JobService
     retention: Retention
     signals: SignalService

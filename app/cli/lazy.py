@@ -46,6 +46,8 @@ COMMANDS: Final = {
     "whoami": "app.cli.commands.operations:whoami",
     "secrets": "app.cli.commands.secrets",
     "tape": "app.cli.commands.tape",
+    "backtest": "app.cli.commands.backtest",
+    "trials": "app.cli.commands.trials",
 }
 # Programs that load the service, its database or the sandbox: command -> module and function.
 PROGRAMS: Final = {
@@ -69,6 +71,9 @@ PROGRAMS: Final = {
     "users disable": ("app.cli.programs.users", "disable_user"),
     "users enable": ("app.cli.programs.users", "enable_user"),
     "users password": ("app.cli.programs.users", "set_password"),
+    "backtest": ("app.cli.programs.backtest", "run"),
+    "trials list": ("app.cli.programs.trials", "list_trials"),
+    "trials show": ("app.cli.programs.trials", "show_trials"),
     "tape record": ("app.cli.programs.recording", "record_tape"),
     "tape replay": ("app.cli.programs.recording", "replay_tape"),
 }

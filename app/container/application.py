@@ -26,7 +26,12 @@ from app.foundation.http.openapi import (
 )
 from app.foundation.http.origin_guard import OriginGuard
 from app.foundation.http.pagination import Cursors
-from app.foundation.http.permissions import AUDIT, AUTHENTICATOR, require_declarations
+from app.foundation.http.permissions import (
+    AUDIT,
+    AUTHENTICATOR,
+    require_declarations,
+    ticket_paths,
+)
 from app.foundation.http.protocol import PREFIX
 from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.route_limits import RouteLimits
@@ -57,7 +62,7 @@ from app.scoring.api import routes as scoring
 from app.security.api import key_routes as keys
 from app.security.api import session_routes as sessions
 from app.security.api import user_routes as users
-from app.security.api.authentication import AuthenticationMiddleware
+from app.security.api.authentication import TICKETS, AuthenticationMiddleware
 from app.security.api.client_address import ClientAddressMiddleware
 from app.security.api.log_in_page import log_in_page
 from app.security.api.rate_limiting import RateLimitMiddleware
@@ -186,7 +191,7 @@ def create_api(
             RouteLimits.of(routers, PREFIX),
             metrics.rate_limited_requests,
         )
-    authenticated = AuthenticationMiddleware(inner, monotonic)
+    authenticated = AuthenticationMiddleware(inner, monotonic, ticket_paths(routers, PREFIX))
     guarded = OriginGuard(StartupGuard(authenticated), allowed=tuple(cors_origins))
     named = HostGuard(guarded, frozenset(allowed_hosts))
     watched = RefusalAuditMiddleware(
@@ -245,4 +250,5 @@ def request_state(service: MySymbolsServiceV2) -> dict[str, Any]:
         USE_CASES: use_cases,
         AUTHENTICATOR: service.keys.ring,
         AUDIT: service.security_audit,
+        TICKETS: service.tickets,
     }

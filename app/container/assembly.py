@@ -56,6 +56,7 @@ from app.operations.storage import startup_check
 from app.performance.api.report_routes import report_document
 from app.security.domain.addresses import is_loopback
 from app.security.domain.audit import SYSTEM, SecurityEventKind
+from app.security.services.count_exchange import CountExchange
 from app.security.services.key_ring import OPEN_MODE, KeyRing
 from app.security.services.peppers import UnsafeStartError
 from app.security.services.rate_limiter import SharedWindowStorage
@@ -207,6 +208,7 @@ class Services:
     versions: StateVersionSource
     cursor_secret: bytes = field(repr=False)
     shared_windows: SharedWindowStorage | None  # None: no other process uses the database
+    count_exchange: CountExchange | None  # likewise
 
 
 @asynccontextmanager
@@ -296,8 +298,8 @@ async def assemble(
         stack.push_async_callback(supervisor.stop)
         # Not before the engine is open: it migrates its store on this loop, and would wait for ever
         # for a transaction that a task has open.
-        supervisor.start("keys", service.keys.ring.follow, lambda: SILENT_S)
-        supervisor.start("security_audit", service.security_audit.follow, lambda: SILENT_S)
+        process = executor_id if store.is_shared else None
+        shared_limits = _start_security(service, supervisor, database, process)
         background = Background(
             settings=settings,
             metrics=metrics,
@@ -320,8 +322,26 @@ async def assemble(
             status.mode,
             _versions(service, database),
             await cursor_secret(settings, database),
-            SharedWindowStorage(database, utc_now) if store.is_shared else None,
+            *shared_limits,
         )
+
+
+def _start_security(
+    service: MySymbolsServiceV2, supervisor: Supervisor, database: Database, process: str | None
+) -> tuple[SharedWindowStorage, CountExchange] | tuple[None, None]:
+    """Starts the tasks of security; returns the limits that processes share.
+
+    `process` is the id of this one, None if no other process uses the database. Call it before
+    `Database.listen`, which connects with all subscriptions.
+    """
+    supervisor.start("keys", service.keys.ring.follow, lambda: SILENT_S)
+    supervisor.start("security_audit", service.security_audit.follow, lambda: SILENT_S)
+    if process is None:
+        return None, None
+    exchange = CountExchange(database, process)
+    exchange.open()
+    supervisor.start("rate_limits", exchange.follow, lambda: SILENT_S)
+    return SharedWindowStorage(database, utc_now), exchange
 
 
 async def _open_database(

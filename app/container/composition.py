@@ -70,6 +70,7 @@ from app.security.services.sealed_store import SealedStore
 from app.security.services.sealing import SecretSealer
 from app.security.services.session_ring import SessionRing
 from app.security.services.sessions import SessionService
+from app.security.services.tickets import TicketService
 from app.security.services.users import UserService
 from app.settings import Settings
 from app.signals.services.actions import SignalActions, SignalProposalExecutor
@@ -213,6 +214,7 @@ def compose(
         keys=keys,
         users=users,
         sessions=SessionService(users, runtime.monotonic, security_audit),
+        tickets=TicketService(keys),
         security_audit=security_audit,
         audit_log=AuditLog(database),
         jobs=job_service,

@@ -39,6 +39,7 @@ from app.portfolio.storage.tables import (
     trades,
     vacancies,
 )
+from app.research.storage.trials import trials
 from app.scoring.storage.tables import (
     scoring_algorithms,
     scoring_moments,
@@ -54,6 +55,7 @@ from app.security.storage.tables import (
     security_anchors,
     security_events,
     sessions,
+    stream_tickets,
     users,
 )
 from app.signals.storage.tables import (
@@ -65,7 +67,7 @@ from app.signals.storage.tables import (
 )
 
 APPEND_ONLY: Final = (
-    portfolio_history, configuration_versions, trades, security_anchors, security_events,
+    portfolio_history, configuration_versions, trades, security_anchors, security_events, trials,
 )  # fmt: skip
 for _table in APPEND_ONLY:
     make_append_only(_table, security_anchors if _table is security_events else None)
@@ -118,9 +120,11 @@ __all__ = [
     "signal_records",
     "signal_votes",
     "signals",
+    "stream_tickets",
     "symbol_scores",
     "sync_requests",
     "trades",
+    "trials",
     "users",
     "vacancies",
 ]

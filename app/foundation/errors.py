@@ -84,6 +84,9 @@ class Code(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+Fact = str | tuple[str, ...]  # a list is a list in the problem too
+
+
 class ServiceError(Exception):
     """Domain error with a stable code and a sentence for people."""
 
@@ -93,13 +96,13 @@ class ServiceError(Exception):
         detail: str,
         *,
         retry_after_s: float | None = None,
-        facts: Mapping[str, str] | None = None,
+        facts: Mapping[str, Fact] | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.retry_after_s = retry_after_s
-        self.facts: Mapping[str, str] = MappingProxyType(dict(facts or {}))
+        self.facts: Mapping[str, Fact] = MappingProxyType(dict(facts or {}))
 
 
 class NotFoundError(ServiceError):

@@ -36,6 +36,7 @@ EXCEPTIONS: Final = {
     "GET /configuration": "has no command yet",
     "PUT /configuration": "has no command yet",
     "GET /configuration/history": "has no command yet",
+    "POST /stream/tickets": "for a browser, which cannot send a key; `watch` sends it",
     "POST /sessions": "a browser logs in; the command line sends a key",
     "DELETE /sessions/current": "a browser logs out; the command line has no session",
     "PUT /users/me/password": "needs the session of a browser; `users password` is for operators",

@@ -282,7 +282,7 @@ class KucoinExchange:
             try:
                 return read(data)
             except BadResponseError as error:
-                name = error.facts.get("field", "data")
+                name = str(error.facts.get("field", "data"))
                 unreadable.append(Rejection(symbol or "?", name, "the answer is invalid"))
                 raise
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from enum import StrEnum
@@ -23,6 +24,8 @@ from app.adapters.notifications.egress import (
     split_url,
 )
 from app.alerts.domain.notifications import Channel, ChannelKind, Delivery, Notification
+from app.foundation.events import EventRecord, EventTopic
+from app.operations.services.event_messages import event_envelope
 
 PORTS: Final = frozenset({25, 465, 587})
 _KEYS: Final = ("bcc", "cc", "from", "mode", "name", "pass", "smtp", "to", "user")
@@ -231,18 +234,49 @@ def event_id(delivery: Delivery) -> str:
 
 
 def content(delivery: Delivery) -> bytes:
-    """Request body, with the same bytes at every attempt."""
-    notice = delivery.notification
-    document: dict[str, Any] = {
-        "id": event_id(delivery),
-        "kind": notice.kind.value,
-        "critical": notice.is_critical,
-        "title": notice.title,
-        "body": notice.body,
-        "created_at": delivery.created_at.isoformat().replace("+00:00", "Z"),
-        "event": dict(notice.event),
+    """Request body, with the same bytes at every attempt.
+
+    It is the envelope of the event as in the stream, with the notification beside it.
+    """
+    notice, created_at = delivery.notification, _instant_text(delivery.created_at)
+    document = {
+        **_envelope(notice, created_at),
+        "notification": {
+            "id": event_id(delivery),
+            "kind": notice.kind.value,
+            "critical": notice.is_critical,
+            "title": notice.title,
+            "body": notice.body,
+            "created_at": created_at,
+        },
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _envelope(notice: Notification, created_at: str) -> dict[str, Any]:
+    """Envelope of the stored event; a notification without one, such as a test, has no topic."""
+    stored = notice.event
+    if notice.event_seq is None or "topic" not in stored:
+        return {
+            "type": "notification",
+            "topic": None,
+            "sequence": None,
+            "timestamp": created_at,
+            "data": dict(stored),
+        }
+    record = EventRecord(
+        EventTopic(stored["topic"]),
+        stored["type"],
+        None,
+        stored["data"],
+        datetime.fromisoformat(stored["occurred_at"]),
+        notice.event_seq,
+    )
+    return event_envelope(record)
+
+
+def _instant_text(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
 
 
 def signature(secret: str, stamp: int, body: bytes) -> str:

@@ -18,7 +18,7 @@ from app.configuration.domain.fields import (
 )
 from app.configuration.domain.model import Configuration
 from app.foundation.http.request_body import Body, DecimalIn
-from app.foundation.http.schemas import ChangeRequest, MoneyString, Out
+from app.foundation.http.schemas import UNIT, ChangeRequest, MoneyString, Out, example
 
 _MAX_KEYS: Final = 256
 _UNITS: Final = {
@@ -26,8 +26,8 @@ _UNITS: Final = {
     "%": "per cent",
     "pp": "percentage points",
     "bp": "basis points",
-    "z": "units of z",
-    "fraction": "as a fraction",
+    "z": "standard deviations",
+    "fraction": "fraction",
 }
 
 
@@ -35,7 +35,9 @@ def describe(info: SettingInfo) -> str:
     """Returns the description of a setting with its unit."""
     if not info.unit:
         return info.description
-    return f"{info.description} In {_UNITS.get(info.unit, info.unit)}.".replace("In as", "As")
+    if info.unit == "fraction":
+        return f"{info.description} As a fraction."
+    return f"{info.description} In {_UNITS.get(info.unit, info.unit)}."
 
 
 @cache
@@ -72,7 +74,15 @@ def _update_fields(section: type) -> dict[str, Any]:
 
 def _field(kind: Any, info: SettingInfo) -> Any:
     bounds = _schema_bounds(info) if _is_plain_number(kind, info) else {}
-    return Field(description=describe(info), json_schema_extra=bounds or None)
+    extra = {**bounds, **_schema_unit(info)}
+    return Field(description=describe(info), json_schema_extra=extra or None)
+
+
+def _schema_unit(info: SettingInfo) -> dict[str, Any]:
+    """Returns the unit of a number for the document; a number without one is a plain number."""
+    if info.minimum is None:
+        return {}
+    return {UNIT: _UNITS.get(info.unit, info.unit) or "number"}
 
 
 def _is_plain_number(kind: Any, info: SettingInfo) -> bool:
@@ -93,6 +103,7 @@ def _plain(number: float | Decimal) -> float:
 def _optional(info: SettingInfo) -> Any:
     def without_default(schema: dict[str, Any]) -> None:
         schema.pop("default", None)
+        schema.update(_schema_unit(info))
 
     return Field(None, description=describe(info), json_schema_extra=without_default)
 
@@ -117,7 +128,7 @@ def _update_type(name: str, kind: Any, info: SettingInfo) -> Any:
         key, value = get_args(kind)
         inner = _update_type(name, value, info)
         if issubclass(key, StrEnum):
-            return _enumerated(name, tuple(key), inner)
+            return _enumerated(name, tuple(key), inner, info)
         name_text = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
         return Annotated[_map_type(name_text, inner), Field(max_length=_MAX_KEYS)]
     if get_origin(kind) is tuple:
@@ -136,15 +147,19 @@ def _map_type(key: Any, value: Any) -> Any:
     return dict.__class_getitem__((key, value))
 
 
-def _enumerated(name: str, keys: tuple[StrEnum, ...], inner: Any) -> type[BaseModel]:
+def _enumerated(
+    name: str, keys: tuple[StrEnum, ...], inner: Any, info: SettingInfo
+) -> type[BaseModel]:
     """Returns a model for a map with known keys, so that an unknown key is reported by its path."""
     title = "".join(part.capitalize() for part in name.split("_"))
-    shape: dict[str, Any] = {key.value: (inner, _optional(SettingInfo(""))) for key in keys}
+    shape: dict[str, Any] = {key.value: (inner, _optional(info)) for key in keys}
     return create_model(f"{title}Update", __base__=Body, **shape)
 
 
 class ConfigurationRequest(ChangeRequest):
     """Changed settings in the shape of GET; omitted ones keep their value, null is refused."""
+
+    model_config = example({"entry_score": 0.62, "exit_score": 0.55, "reason": "fewer trades"})
 
     version: int | None = Field(None, description="If given, it must be the current version.")
     evict_lowest: bool = Field(
@@ -169,7 +184,7 @@ ConfigurationView: Final = create_model(
     "Configuration",
     __base__=Out,
     __doc__=Configuration.__doc__,
-    version=int,
+    version=(int, Field(description="Version number, from 1; each change adds one.")),
     **_view_fields(Configuration),
 )
 

@@ -16,13 +16,20 @@ from app.foundation.http.permissions import requires
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
+    BasisPoints,
     CursorText,
     Freshness,
     Limit,
-    MoneyString,
+    Lots,
     Out,
+    Price,
+    Quantity,
     QueryTime,
+    QuoteAmount,
+    RawString,
+    Seconds,
     Share,
+    ShareString,
     SymbolPath,
     UtcTime,
 )
@@ -41,7 +48,7 @@ class ReferenceOut(Out):
     """Price at another exchange: it confirms KuCoin's prices, and is never scored or traded."""
 
     source: str = Field(description="Exchange and currency.", examples=["binance USDT"])
-    price: MoneyString
+    price: Price = Field(description="Price at the other exchange.")
     at: UtcTime = Field(description="Time at the other exchange.")
     is_fresh: bool = Field(description="Fresh enough to confirm a price.")
 
@@ -68,8 +75,8 @@ _INTERVALS: Final = {CandleInterval.HOUR: Interval.HOUR, CandleInterval.DAY: Int
 class AgeOut(Out):
     """Age of one input, with its freshness."""
 
-    age_s: float | None = Field(description="Seconds since it was last known to be true.")
-    status: DataStatus
+    age_s: Seconds | None = Field(description="Seconds since it was last known to be true.")
+    status: DataStatus = Field(description="Freshness of the input by its age.")
 
     @classmethod
     def of(cls, aged: Aged) -> Self:
@@ -81,23 +88,27 @@ class QuoteOut(Freshness):
 
     symbol: str = Field(examples=["BTCUSDT"])
     contract: str = Field(examples=["XBTUSDTM"])
-    last_price: MoneyString | None
-    bid: MoneyString | None
-    ask: MoneyString | None
-    mark_price: MoneyString | None
-    index_price: MoneyString | None
-    change_24h: Share | None
-    turnover_24h: MoneyString | None = Field(description="Quote currency.")
-    volume_24h: MoneyString | None = Field(description="Base coins; USD for inverse contracts.")
-    funding_rate: MoneyString | None = Field(description="Fraction per interval; longs pay if > 0.")
-    predicted_funding_rate: MoneyString | None
+    last_price: Price | None = Field(description="Price of the last trade.")
+    bid: Price | None = Field(description="Best bid.")
+    ask: Price | None = Field(description="Best ask.")
+    mark_price: Price | None = Field(description="Mark price of the contract at KuCoin.")
+    index_price: Price | None = Field(description="Index price at KuCoin.")
+    change_24h: Share | None = Field(description="Return of the last price over 24 hours.")
+    turnover_24h: Price | None = Field(description="Quote currency.")
+    volume_24h: RawString | None = Field(description="Base coins; USD for inverse contracts.")
+    funding_rate: ShareString | None = Field(description="Fraction per interval; longs pay if > 0.")
+    predicted_funding_rate: ShareString | None = Field(
+        description="Predicted rate of the next settlement, per interval."
+    )
     funding_interval_ms: int | None
-    next_funding_at: UtcTime | None
-    open_interest_lots: int | None
-    open_interest: MoneyString | None = Field(description="Base coins.")
-    spread_bp: float | None = Field(description="(ask - bid) / mid in basis points.")
-    depth_50bp: float | None = Field(description="Quote currency near mid, thinner side.")
-    ages: dict[Source, AgeOut]
+    next_funding_at: UtcTime | None = Field(
+        description="UTC time of the next settlement of funding; null without funding."
+    )
+    open_interest_lots: Lots | None = Field(description="Open interest.")
+    open_interest: Quantity | None = Field(description="Base coins.")
+    spread_bp: BasisPoints | None = Field(description="(ask - bid) / mid in basis points.")
+    depth_50bp: QuoteAmount | None = Field(description="Quote currency near mid, thinner side.")
+    ages: dict[Source, AgeOut] = Field(description="Age of each part by source.")
     reference: ReferenceOut | None = Field(
         description="Price at another exchange, also while KuCoin is unavailable."
     )
@@ -135,13 +146,13 @@ class QuoteOut(Freshness):
 class CandleOut(Out):
     """Closed candle."""
 
-    opened_at: UtcTime
-    open: MoneyString
-    high: MoneyString
-    low: MoneyString
-    close: MoneyString
-    volume: MoneyString = Field(description="Base coins; USD for inverse contracts.")
-    turnover: MoneyString = Field(description="Quote currency.")
+    opened_at: UtcTime = Field(description="UTC time at which the candle opens.")
+    open: Price = Field(description="First price.")
+    high: Price = Field(description="Highest price.")
+    low: Price = Field(description="Lowest price.")
+    close: Price = Field(description="Last price.")
+    volume: RawString = Field(description="Base coins; USD for inverse contracts.")
+    turnover: Price = Field(description="Quote currency.")
 
 
 class CandlePage(Freshness):
@@ -151,7 +162,7 @@ class CandlePage(Freshness):
     """
 
     symbol: str
-    interval: CandleInterval
+    interval: CandleInterval = Field(description="Length of a candle.")
     items: list[CandleOut]
     next_cursor: str | None = Field(description="Pass as `cursor` to get the next page.")
 
@@ -159,7 +170,7 @@ class CandlePage(Freshness):
 @router.get("/{symbol}", summary="Quote of one symbol", responses=problems(*_SYMBOL))
 @cacheable(depends_on=Input.MARKET)
 @requires(Role.VIEWER)
-async def quote(
+async def get_market_quote(
     registry: Provided[Registry],
     quality: Provided[QualityService],
     market: Provided[MarketData],
@@ -173,7 +184,7 @@ async def quote(
 
 @router.get("/{symbol}/candles", summary="Closed candles", responses=problems(*_SYMBOL))
 @requires(Role.VIEWER)
-async def candles(
+async def list_candles(
     registry: Provided[Registry],
     market: Provided[MarketData],
     cursors: CursorsDep,

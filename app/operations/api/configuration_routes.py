@@ -37,14 +37,14 @@ router = api_router("configuration", "/configuration")
 class ConfigurationChangeResult(Out):
     """Settings after a change, with warnings about unusual combinations."""
 
-    configuration: ConfigurationView
+    configuration: ConfigurationView = Field(description="Settings after the change.")
     warnings: list[str] = Field(examples=[["cash_remainder_at_least: 60.000000"]])
 
 
 class ConfigurationVersion(Out):
     """One version of the settings with its author, time and reason."""
 
-    version: int
+    version: int = Field(description="Version number, from 1.")
     created_at: UtcTime
     created_by: str
     reason: str
@@ -65,7 +65,7 @@ class ConfigurationVersion(Out):
 
 @router.get("", summary="Current settings", response_model=ConfigurationView)
 @requires(Role.VIEWER)
-async def configuration(configuration: Provided[ConfigurationService]) -> Response:
+async def get_configuration(configuration: Provided[ConfigurationService]) -> Response:
     """Weights, thresholds, limits and intervals. The ETag is the version."""
     settings = await configuration.current()
     return answer(json_bytes(to_view(settings)), headers={"ETag": etag(settings.version)})
@@ -87,7 +87,7 @@ async def configuration(configuration: Provided[ConfigurationService]) -> Respon
     ),
 )
 @requires(Role.ADMIN)
-async def put_configuration(
+async def replace_configuration(
     request: Request,
     configuration: Provided[ConfigurationService],
     command: CommandDep,
@@ -122,7 +122,7 @@ async def put_configuration(
 
 @router.get("/history", summary="Versions of the settings")
 @requires(Role.VIEWER)
-async def configuration_history(
+async def list_configuration_versions(
     configuration: Provided[ConfigurationService],
     cursors: CursorsDep,
     limit: Limit = 50,

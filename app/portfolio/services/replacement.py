@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from app.configuration.domain.sections import AutomationMode
 from app.foundation.data_status import DataStatus
@@ -259,32 +259,62 @@ class ReplacementService:
     async def _proposals(
         self, unit: UnitOfWork, portfolio: Portfolio, context: DecisionContext, *, count: bool
     ) -> tuple[ReplacementProposal, ...]:
-        rules = context.configuration.replacement
-        tallies = await unit.get(ReplacementRepository).confirmation_counts()
-        last = await unit.get(ReplacementRepository).last_swap()
-        field = find_replacement_candidates(portfolio, context)
-        pending = (one.candidate for one in tallies.values())
-        noise = known_noises((*(one.side.symbol for one in field.outgoing), *pending), context)
-        pairs = field.pairs(tallies, noise)
-        chosen = (other.symbol for _, other in pairs if other is not None)
-        noise |= known_noises(chosen, context)
-        obstacle = _blocking_reason(portfolio, context)
-        counting = count and obstacle is None
-        if counting:
-            tallies = _count(pairs, tallies, noise, context)
-        since = None if last is None else context.since(last)
-        proposals = limit_per_cycle(
-            (
-                propose_replacement(one, other, noise, tallies.get(one.side.symbol), since, rules)
-                for one, other in pairs
-            ),
-            rules,
+        stored = unit.get(ReplacementRepository)
+        found = evaluate_replacements(
+            portfolio,
+            context,
+            await stored.confirmation_counts(),
+            await stored.last_swap(),
+            count=count,
         )
-        if counting:
-            await unit.get(ReplacementRepository).keep(_counts_to_store(proposals, tallies))
-        if obstacle is None:
-            return proposals
-        return tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
+        if found.counts is not None:
+            await stored.keep(found.counts)
+        return found.proposals
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacementEvaluation:
+    """Proposed replacements, and the confirmation counts after them; None if nothing counted."""
+
+    proposals: tuple[ReplacementProposal, ...]
+    counts: tuple[ConfirmationCount, ...] | None
+
+
+def evaluate_replacements(
+    portfolio: Portfolio,
+    context: DecisionContext,
+    counts: Mapping[str, ConfirmationCount],
+    last_swap: datetime | None,
+    *,
+    count: bool,
+) -> ReplacementEvaluation:
+    """Evaluates the weakest members against the best candidates; stores nothing.
+
+    `counts` are the confirmations so far by member. With `count` this evaluation adds to them,
+    unless an obstacle blocks every replacement.
+    """
+    rules = context.configuration.replacement
+    field = find_replacement_candidates(portfolio, context)
+    pending = (one.candidate for one in counts.values())
+    noise = known_noises((*(one.side.symbol for one in field.outgoing), *pending), context)
+    pairs = field.pairs(counts, noise)
+    noise |= known_noises((other.symbol for _, other in pairs if other is not None), context)
+    obstacle = _blocking_reason(portfolio, context)
+    counting = count and obstacle is None
+    if counting:
+        counts = _count(pairs, counts, noise, context)
+    since = None if last_swap is None else context.since(last_swap)
+    proposals = limit_per_cycle(
+        (
+            propose_replacement(one, other, noise, counts.get(one.side.symbol), since, rules)
+            for one, other in pairs
+        ),
+        rules,
+    )
+    counted = tuple(_counts_to_store(proposals, counts)) if counting else None
+    if obstacle is not None:
+        proposals = tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
+    return ReplacementEvaluation(proposals, counted)
 
 
 def _may_force(context: DecisionContext) -> bool:

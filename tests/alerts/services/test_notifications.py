@@ -43,6 +43,8 @@ from app.foundation.errors import Code, ConflictError, NotFoundError, RefusedErr
 from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database, UnitOfWork
+from app.foundation.sql.events import EventRepository
+from app.operations.services.event_messages import event_frame
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
 from app.security.services.sealing import SecretSealer
 from tests.support.trading_desk import NOW, WHO
@@ -186,8 +188,12 @@ async def test_S12_each_event_arrives_once_in_order_and_signed(office: Office) -
         assert mac == hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
         assert stamp == f"t={int(NOW.timestamp())}"
     told = json.loads(receiver.got[0][1])
-    assert told["event"]["data"]["symbol"] == "S1USDT"
-    assert (told["event"]["sequence"], told["kind"]) == (2, "trade")
+    notification = told.pop("notification")
+    assert (notification["id"], notification["kind"]) == ("event-2", "trade")
+    async with office.database.read() as unit:
+        (stored,) = await unit.get(EventRepository).after(1, 1)
+    assert told == json.loads(event_frame(stored).text)  # the same envelope as the stream's
+    assert told["data"]["symbol"] == "S1USDT"
     assert await office.states() == [DeliveryState.DELIVERED] * 5
 
 

@@ -9,10 +9,13 @@ import pytest
 from sqlalchemy import text
 
 from app.foundation.errors import Code, ConflictError, NotFoundError, ServiceError
+from app.foundation.events import EventTopic
 from app.foundation.idempotency import Command, StoredResponse
 from app.foundation.sql.database import Database
+from app.foundation.sql.events import EventRepository
 from app.market.domain.models import ContractStatus
-from app.portfolio.domain.events import ProposalDecided, ProposalOpened
+from app.operations.domain.event_codec import decode_event
+from app.portfolio.domain.events import PortfolioChanged, ProposalDecided, ProposalOpened
 from app.portfolio.domain.proposals import Proposal, ProposalKind, ProposalState
 from app.portfolio.domain.rebalance_run import RunState
 from app.portfolio.services.proposals import ProposalView
@@ -69,6 +72,15 @@ async def last_run_state(desk: Desk) -> RunState:
 
 async def version(desk: Desk) -> int:
     return (await desk.portfolio.view()).portfolio.version
+
+
+async def last_change(desk: Desk) -> PortfolioChanged:
+    """The event of the newest version, as it is stored."""
+    async with desk.database.read() as unit:
+        records = await unit.get(EventRepository).after(0, 500, [EventTopic.PORTFOLIO_CHANGE])
+    event = decode_event(records[-1])
+    assert isinstance(event, PortfolioChanged)
+    return event
 
 
 async def checked(desk: Desk) -> None:
@@ -130,6 +142,15 @@ async def test_an_approval_carries_it_out_and_says_what_came_of_it(careful: Desk
     assert done.decision.version == waiting.version + 1 == await version(careful)
     run, _ = await careful.rebalancing.runs.one(str(done.decision.run_id))
     assert (run.state, run.actor, run.reason) == (RunState.DONE, "kim", "looks right")
+    event = await last_change(careful)
+    assert (event.version, event.type, event.symbol) == (waiting.version + 1, "REBALANCE", None)
+    assert (event.proposal_id, event.run_id) == (waiting.proposal_id, run.run_id)
+    weights_u = {
+        one.symbol: one.weight_u for one in (await careful.portfolio.view()).portfolio.members
+    }
+    assert {one.symbol: one.new_u for one in event.members} == weights_u
+    reasons = {one["symbol"]: one["reason"] for one in waiting.action["changes"]}
+    assert {one.symbol: one.reason for one in event.members if one.reason} == reasons
     (shown,) = await listed(careful)
     assert (shown.proposal, shown.is_outdated) == (done, False)
     for decide in (careful.proposals.approve, careful.proposals.decline):
@@ -360,6 +381,9 @@ async def test_a_replacement_is_proposed_approved_and_made(desk: Desk) -> None:
     done = await approve(desk, waiting)
     assert done.decision is not None
     assert (done.decision.run_id, done.decision.version) == (None, await version(desk))
+    event = await last_change(desk)
+    assert (event.type, event.symbol, event.other_symbol) == ("REPLACE", newcomer, SYMBOLS[9])
+    assert (event.proposal_id, event.run_id) == (waiting.proposal_id, None)
     members = await desk.members()
     assert (newcomer in members, SYMBOLS[9] in members) == (True, False)
 

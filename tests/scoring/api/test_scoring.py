@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from app.configuration.domain.sections import Source
+from app.foundation.http.schemas import significant
 from app.foundation.sql.database import Database
 from app.market.domain.panel import COVERING
 from app.scoring.api import routes
@@ -148,11 +149,16 @@ async def test_rankings_are_best_first(client: httpx2.AsyncClient, bench: Bench)
     assert (body["universe_size"], body["total"], len(body["items"])) == (16, 17, 17)
     first, last = body["items"][0], body["items"][-1]
     assert set(first) == {
-        "symbol", "technical_score", "fundamental_score", "market_structure_score", "risk_score",
-        "composite_score", "confidence_level", "rank", "calculation_timestamp",
+        "symbol", "symbol_id", "technical_score", "fundamental_score", "market_structure_score",
+        "risk_score", "composite_score", "rank_percentile", "confidence_level", "rank",
+        "calculation_timestamp",
         "supporting_data", "data_source", "status", "reason",
     }  # fmt: skip
     assert (first["rank"], first["status"], first["reason"]) == (1, "scored", None)
+    for line in body["items"]:
+        assert line["symbol_id"] == bench.market.resolve(line["symbol"]).symbol_id
+    percentiles = [line["rank_percentile"] for line in body["items"]]
+    assert percentiles == [*((16 - place) / 16 for place in range(16)), None]
     assert first["calculation_timestamp"] == "2026-03-01T12:00:00Z"
     supporting = first["supporting_data"]
     assert sum(supporting["contributions"].values()) == pytest.approx(supporting["z"], abs=1e-9)
@@ -212,7 +218,9 @@ async def test_explain_adds_up(client: httpx2.AsyncClient, bench: Bench) -> None
     total = sum(factor["contribution"] or 0.0 for factor in body["factors"])
     assert total == pytest.approx(body["z"], abs=1e-9)
     assert body["sum_of_contributions"] == pytest.approx(body["z"], abs=1e-9)
-    assert body["score"]["composite_score"] == board.cards[body["score"]["rank"] - 1].composite
+    card = board.cards[body["score"]["rank"] - 1]
+    assert body["score"]["composite_score"] == significant(card.composite or 0)
+    assert body["score"]["rank_percentile"] == significant((17 - body["score"]["rank"]) / 16)
     assert body["confidence"]["level"] == body["score"]["confidence_level"]
     assert (body["input_hash"], body["universe_size"]) == (board.input_hash, 16)
     assert {factor["family"] for factor in body["factors"]} == {

@@ -119,6 +119,7 @@ operator  POST    {}/signals/cleanup
 operator  POST    {}/signals/reprocess-failed
 viewer    GET     {}/signals/{signal_id}
 viewer    GET     {}/events
+viewer    POST    {}/stream/tickets
 viewer    GET     {}/notifications
 viewer    GET     {}/notifications/channels
 admin     POST    {}/notifications/channels
