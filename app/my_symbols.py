@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from app.alerts.domain.models import Alert
+from app.alerts.services.daily_digest import DailyDigest
 from app.alerts.services.notifications import NotificationService
 from app.alerts.services.service import AlertFilter, AlertRuleService, AlertService
 from app.configuration.domain.model import WeightingMethod
@@ -95,6 +96,7 @@ class MySymbolsServiceV2:
     idempotency: IdempotentExecutor
     stream: EventStream
     notifications: NotificationService
+    daily_digest: DailyDigest
     keys: ApiKeyService
     users: UserService
     security_audit: SecurityAudit

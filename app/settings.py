@@ -226,6 +226,11 @@ class HttpVariables(_Part):
         description="Host names of the service, as a JSON list; numeric addresses and localhost are"
         " always allowed.",
     )
+    public_url: str | None = Field(
+        None,
+        description="Public address of the service, such as https://symbols.example: for links in"
+        " notifications, which have none without it.",
+    )
     docs: bool = Field(
         True, description="Serve `/docs` and `/openapi.json`; with keys, to viewers only."
     )
@@ -261,6 +266,19 @@ class HttpVariables(_Part):
         description="Addresses and networks of clients, as a JSON list; every other one is refused,"
         " except this machine. An empty list allows all.",
     )
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_plain_address(cls, public_url: str | None) -> str | None:
+        if public_url is None:
+            return None
+        parts = urlsplit(public_url)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        if not is_address or "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError(
+                "public_url must be an http or https address without user, query and fragment"
+            )
+        return public_url.rstrip("/")
 
     @field_validator("trusted_proxies")
     @classmethod

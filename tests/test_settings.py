@@ -71,6 +71,11 @@ def test_G05_a_misspelt_variable_refuses_to_start_and_is_named(
         ("MYSYMBOLS_REFERENCE__BASE_URL", "https://user:password@x"),
         ("MYSYMBOLS_KUCOIN__READ_TIMEOUT_S", "0"),
         ("MYSYMBOLS_HTTP__PORT", "70000"),
+        ("MYSYMBOLS_HTTP__PUBLIC_URL", "symbols.example"),
+        ("MYSYMBOLS_HTTP__PUBLIC_URL", "ftp://symbols.example"),
+        ("MYSYMBOLS_HTTP__PUBLIC_URL", "https://user:password@symbols.example"),
+        ("MYSYMBOLS_HTTP__PUBLIC_URL", "https://symbols.example/?a=b"),
+        ("MYSYMBOLS_HTTP__PUBLIC_URL", "https://symbols.example/#a"),
         ("MYSYMBOLS_LOG__LEVEL", "loud"),
     ],
 )
@@ -81,6 +86,13 @@ def test_a_senseless_value_is_refused(
 
     with pytest.raises(ValidationError):
         Settings()
+
+
+def test_the_public_address_ends_without_a_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().http.public_url is None
+    monkeypatch.setenv("MYSYMBOLS_HTTP__PUBLIC_URL", "https://symbols.example/desk/")
+
+    assert Settings().http.public_url == "https://symbols.example/desk"
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,15 @@ The enumerations of the service load numpy, which a command must not wait for;
 tests/cli/test_operations.py compares these with the OpenAPI document.
 """
 
+from enum import StrEnum
 from typing import Literal
 
 AlertRuleName = Literal[
     "not_tradeable", "low_score", "high_correlation", "high_raw_correlation", "poor_performance",
     "contract_delisted", "quarantined", "delisting_announced", "score_dropped", "drawdown",
     "weight_out_of_bounds", "portfolio_below_size", "sector_concentration", "var_above_limit",
-    "funding_extreme", "price_anomaly", "replacement_recommended", "rebalance_done",
+    "funding_extreme", "price_anomaly", "replacement_recommended", "large_loss",
+    "profitable_exit", "rebalance_done",
     "exchange_banned", "exchange_disconnected", "redirect_refused", "universe_anomaly",
     "schema_drift", "unknown_contract_status", "data_stale", "clock_offset", "job_late",
     "job_failing", "config_drift", "authentication_burst", "recovered",
@@ -43,3 +45,11 @@ RunStateName = Literal[
     "aborted_killed", "aborted_expired",
 ]  # fmt: skip
 WeightMethod = Literal["score_tilted", "inverse_volatility", "risk_parity", "hrp", "equal", "fixed"]
+
+
+class NotificationSubject(StrEnum):
+    """Subject of a notification; an enumeration, because Typer repeats no option of literals."""
+
+    ERROR = "error"
+    TRADE = "trade"
+    STATUS = "status"

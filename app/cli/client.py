@@ -79,6 +79,7 @@ class Client:
         body: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         prefer: str | None = None,
+        if_match: int | None = None,
         is_page: bool = False,
     ) -> CliResponse:
         """Sends a request and returns its 2xx answer. Raises CommandError for any other.
@@ -86,7 +87,8 @@ class Client:
         A service that does not know the local key of this machine, such as a demo beside the
         service of the settings, is asked once more without a key.
         """
-        optional = {"Idempotency-Key": idempotency_key, "Prefer": prefer}
+        tag = None if if_match is None else f'"{if_match}"'
+        optional = {"Idempotency-Key": idempotency_key, "Prefer": prefer, "If-Match": tag}
         headers = {name: value for name, value in optional.items() if value}
         credential = None if self.is_anonymous else find_credential(self.url)
         keyed = headers if credential is None else {**headers, **credential.headers}

@@ -16,7 +16,7 @@ COMMANDS: Final = {
     "serve": "app.cli.commands.serve",
     "demo": "app.cli.commands.demo",
     "sandbox": "app.cli.commands.sandbox",
-    "doctor": "app.cli.commands.doctor",
+    "doctor": "app.cli.commands.operations:doctor",
     "status": "app.cli.commands.operations:status",
     "health": "app.cli.commands.operations:health",
     "watch": "app.cli.commands.watch",
@@ -38,7 +38,7 @@ COMMANDS: Final = {
     "notifications": "app.cli.commands.delivery:notifications",
     "jobs": "app.cli.commands.jobs",
     "sample-data": "app.cli.commands.operations:sample_data",
-    "configuration": "app.cli.commands.configuration",
+    "config": "app.cli.commands.configuration",
     "audit": "app.cli.commands.audit",
     "keys": "app.cli.commands.keys",
     "users": "app.cli.commands.users",
@@ -49,14 +49,15 @@ COMMANDS: Final = {
     "backtest": "app.cli.commands.backtest",
     "trials": "app.cli.commands.trials",
 }
+ALIASES: Final = {"configuration": "config"}  # former names, absent from the help
 # Programs that load the service, its database or the sandbox: command -> module and function.
 PROGRAMS: Final = {
     "serve": ("app.cli.programs.service", "serve"),
     "demo": ("app.cli.programs.demo", "run_demo"),
     "sandbox": ("app.cli.programs.sandbox", "run_sandbox"),
     "doctor": ("app.cli.programs.doctor", "run_checks"),
-    "configuration list": ("app.cli.programs.configuration_reference", "list_settings"),
-    "configuration document": ("app.cli.programs.configuration_reference", "print_document"),
+    "config list": ("app.cli.programs.configuration_reference", "list_settings"),
+    "config document": ("app.cli.programs.configuration_reference", "print_document"),
     "audit verify": ("app.cli.programs.audit", "verify_history"),
     "keys create": ("app.cli.programs.keys", "create_key"),
     "keys list": ("app.cli.programs.keys", "list_keys"),
@@ -88,6 +89,7 @@ class LazyGroup(typer.core.TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Returns the command; None for an unknown name, so that Typer proposes a similar one."""
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             for name in COMMANDS:
                 self.get_command(ctx, name)

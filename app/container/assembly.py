@@ -35,6 +35,7 @@ from app.foundation.backoff import full_jitter
 from app.foundation.errors import Code, ConflictError
 from app.foundation.event_bus import Bus
 from app.foundation.http.certificate import ServerCertificate
+from app.foundation.http.protocol import PREFIX
 from app.foundation.metrics import Metrics
 from app.foundation.principals import Access
 from app.foundation.processes import ProcessRegistry
@@ -144,15 +145,17 @@ class Background:
         return create_streamed_market(self.service, self.exchange.stream(), self.in_force)
 
     def _dispatcher(self) -> NotificationDispatcher:
+        public_url = self.settings.http.public_url
         return NotificationDispatcher(
             self.database,
             utc_now,
             self.dice.random,
             self.service.notifications.notifiers,
             self.metrics,
-            lambda: self.in_force().notifications,
+            self.in_force,
             self.service.status.notifications_delivered,
             shared=self.service.portfolio.idempotency.shared,
+            api_url=None if public_url is None else public_url + PREFIX,
         )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.senders import TIMEOUT_S, PeopleNotifier, WebhookNotifier
+from app.alerts.services.daily_digest import DailyDigest
 from app.alerts.services.facts import SystemView
 from app.alerts.services.notifications import (
     ChannelSecrets,
@@ -211,6 +212,9 @@ def compose(
         idempotency=idempotency,
         stream=stream,
         notifications=notifications,
+        daily_digest=DailyDigest(
+            database, utc_now, in_force, performance, alerts, market.facts, idempotency.shared
+        ),
         keys=keys,
         users=users,
         sessions=SessionService(users, runtime.monotonic, security_audit),

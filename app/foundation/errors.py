@@ -31,6 +31,7 @@ class Code(StrEnum):
     IDEMPOTENCY_IN_PROGRESS = "idempotency_in_progress"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     PRECONDITION_FAILED = "precondition_failed"
+    PRECONDITION_REQUIRED = "precondition_required"
     REBALANCE_IN_PROGRESS = "rebalance_in_progress"
     PORTFOLIO_FULL = "portfolio_full"
     PORTFOLIO_NOT_EMPTY = "portfolio_not_empty"

@@ -72,6 +72,9 @@ READS: Final = tuple(
     alerts rules
     channels list
     notifications list --channel {ID} --state dead
+    config get
+    config diff 1 2
+    config history
     jobs list --kind scoring --state done
     jobs show scoring:{ID}
     audit list --actor key:engine --action refused --from {TIME} --to {TIME}
@@ -111,6 +114,8 @@ CHANGES: Final = tuple(
     channels test {ID}
     channels delete {ID}
     notifications redrive 7
+    config set score_tilt=0.7
+    config rollback 1
     jobs cancel scoring:{ID}
     sessions end {ID}
     sample-data

@@ -33,9 +33,7 @@ EXCEPTIONS: Final = {
     "GET /livez": "a probe for the supervisor of the process",
     "GET /readyz": "a probe for the load balancer",
     "GET /metrics": "text for Prometheus; `status` and `health` show the figures to people",
-    "GET /configuration": "has no command yet",
-    "PUT /configuration": "has no command yet",
-    "GET /configuration/history": "has no command yet",
+    "PUT /configuration": "replaces the whole document; `config set` changes the keys it names",
     "POST /stream/tickets": "for a browser, which cannot send a key; `watch` sends it",
     "POST /sessions": "a browser logs in; the command line sends a key",
     "DELETE /sessions/current": "a browser logs out; the command line has no session",
@@ -66,6 +64,7 @@ ANSWER: Final = {
     "result": {},
     "error": None,
     "run_id": ID,
+    "version": 1,
     "items": [{"id": ID, "name": "a", "kind": "webhook", "kinds": ["error"], "enabled": True}],
 }
 EVENT: Final = b'data: {"type": "event", "sequence": 1, "topic": "mode", "data": {}}\n\n'
@@ -181,6 +180,7 @@ def test_choices_are_those_of_the_document(document: Operation) -> None:
     audit = document["paths"][f"{PREFIX}/audit"]["get"]["parameters"]
     (actions,) = [one["schema"]["enum"] for one in audit if one["name"] == "action"]
     assert list(get_args(choices.AuditAction)) == actions
+    assert list(choices.NotificationSubject) == schemas["NotificationKind"]["enum"]
 
 
 @pytest.mark.parametrize(

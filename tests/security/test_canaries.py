@@ -374,10 +374,11 @@ async def use_tickets(visitor: Visitor) -> None:
 def commands(url: str, key: str) -> dict[str, str]:
     """Outputs of the command line, for people and for programs."""
     calls = (
-        ("doctor", "--url", url), ("configuration", "list"), ("configuration", "document"),
-        ("configuration", "show", "--url", url), ("keys", "list"), ("secrets", "list"),
-        ("secrets", "rotate"), ("audit", "verify"), ("alerts", "list", "--url", url),
-        ("portfolio", "show", "--url", url), ("jobs", "list", "--url", url),
+        ("doctor", "--url", url), ("config", "list"), ("config", "document"),
+        ("config", "get", "--url", url), ("config", "history", "--url", url),
+        ("keys", "list"), ("secrets", "list"), ("secrets", "rotate"), ("audit", "verify"),
+        ("alerts", "list", "--url", url), ("portfolio", "show", "--url", url),
+        ("jobs", "list", "--url", url),
     )  # fmt: skip
     outputs: dict[str, str] = {}
     for words in calls:

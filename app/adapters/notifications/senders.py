@@ -15,10 +15,12 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from app.adapters.notifications.egress import (
+    ALLOW_PRIVATE,
     HTTPS_PORTS,
     Egress,
     MailServer,
     forbidden,
+    forbidden_unless_private,
     malformed,
     query_of,
     split_url,
@@ -121,7 +123,7 @@ def letter_of(url: str, egress: Egress) -> MailChannel:
     mode = _mode(parts.scheme, query.get("mode"), port or usual, has_password=bool(password))
     host, port = query.get("smtp") or host, port or usual or _PORT_OF[mode]
     if port not in PORTS and not egress.allow_private:
-        raise forbidden("mail goes to port 25, 465 or 587")
+        raise forbidden_unless_private("mail goes to port 25, 465 or 587")
     egress.require_host(host)
     sender = query.get("from") or (user if "@" in user else f"{user or 'my-symbols'}@{domain}")
     path = unquote(parts.path).replace("/", ",")
@@ -199,7 +201,7 @@ class WebhookNotifier:
         if not self.egress.allow_private and (
             parts.scheme != "https" or (parts.port or 443) not in HTTPS_PORTS
         ):
-            raise forbidden("it must be https, on port 443 or 8443")
+            raise forbidden_unless_private("it must be https, on port 443 or 8443")
         self.egress.require_host(str(parts.hostname))
 
     async def send(self, channel: Channel, delivery: Delivery) -> None:
@@ -323,7 +325,8 @@ class PeopleNotifier:
         known = MAIL | self.services.keys() | (LOCAL if self.egress.allow_private else set())
         if scheme not in known:
             names = ", ".join(f"{one}://" for one in sorted(MAIL | self.services.keys()))
-            raise malformed(f"A channel to people begins with one of {names}.")
+            local = f" {scheme}:// needs {ALLOW_PRIVATE}=true." if scheme in LOCAL else ""
+            raise malformed(f"A channel to people begins with one of {names}.{local}")
         if scheme in MAIL:
             letter_of(channel.url, self.egress)
         else:

@@ -13,6 +13,7 @@ from app.alerts.domain.notifications import (
     NotificationKind,
 )
 from app.alerts.services.notifications import ChannelDraft, NotificationService
+from app.configuration.domain.sections import NotificationPriority
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
     CursorsDep,
@@ -145,8 +146,11 @@ class NotificationOut(Out):
         description="Sequence number in the event stream; null for tests and digests."
     )
     kind: NotificationKind = Field(description="Kind of the notification.")
+    priority: NotificationPriority = Field(
+        description="Priority of its category: immediate, high, normal or low."
+    )
     critical: bool = Field(
-        description="True for a critical notification, which no limit holds back."
+        description="True if the priority is immediate, so that no limit holds it back."
     )
     title: str = Field(description="Title as sent.")
     body: str = Field(description="Text as sent.")
@@ -167,6 +171,7 @@ class NotificationOut(Out):
             channel_id=delivery.channel_id,
             event_sequence=notification.event_seq,
             kind=notification.kind,
+            priority=notification.priority,
             critical=notification.is_critical,
             title=notification.title,
             body=notification.body,
@@ -242,7 +247,8 @@ async def create_notification_channel(
     A webhook gets each event once per `X-Event-Id`, in order, signed with
     `X-Signature: t=<Unix seconds>,v1=<HMAC-SHA256 of "t.body">`; receivers should refuse times
     older than five minutes. For people the settings `notifications` limit each kind per hour and
-    all per minute; others are combined into a digest. Critical notifications are sent first.
+    all per minute; others are combined into a digest. `notification_priorities` decides the order;
+    immediate ones are exempt from the limits per hour.
     """
     actor = by(command, body.user)
     return sent(await notifications.create(body.draft(), actor, _created_response))

@@ -8,6 +8,7 @@ from typing import Final
 from app.foundation.events import EventKind, EventTopic
 from app.portfolio.domain.event_log import PortfolioEvent
 from app.portfolio.domain.models import Portfolio
+from app.portfolio.domain.proposals import MembershipMove, Proposal, ProposalKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +136,21 @@ class PlanCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class ProposedWeight:
+    """Weight of one member now and after a proposed rebalance, in micro-percent."""
+
+    symbol: str
+    old_u: int
+    new_u: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProposalOpened:
-    """An action waits for an operator."""
+    """An action waits for an operator.
+
+    `leaving` and `entering` are the symbols of a proposed change of members. `weights` are the
+    weights that a proposed rebalance changes.
+    """
 
     proposal_id: str
     kind: str
@@ -144,6 +158,31 @@ class ProposalOpened:
     portfolio_version: int
     expires_at: datetime
     occurred_at: datetime
+    reason: str | None = None
+    leaving: str | None = None
+    entering: str | None = None
+    weights: tuple[ProposedWeight, ...] = ()
+
+
+def proposal_opened(proposal: Proposal, at: datetime) -> ProposalOpened:
+    """Returns the event of a proposal that was opened at `at`."""
+    action, kind = proposal.action, proposal.kind
+    leaving = action.get("old_symbol")
+    if kind is ProposalKind.SIGNAL and action["move"] == MembershipMove.REMOVE:
+        leaving = action["symbol"]
+    changes = action["changes"] if kind is ProposalKind.REBALANCE else ()
+    return ProposalOpened(
+        proposal_id=proposal.proposal_id,
+        kind=kind.value,
+        subject=proposal.subject,
+        portfolio_version=proposal.version,
+        expires_at=proposal.expires_at,
+        occurred_at=at,
+        reason=proposal.reason,
+        leaving=leaving,
+        entering=action.get("new_symbol"),
+        weights=tuple(ProposedWeight(one["symbol"], one["old_u"], one["new_u"]) for one in changes),
+    )
 
 
 @dataclass(frozen=True, slots=True)

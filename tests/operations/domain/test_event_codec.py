@@ -37,6 +37,7 @@ from app.portfolio.domain.events import (
     PortfolioChanged,
     ProposalDecided,
     ProposalOpened,
+    ProposedWeight,
 )
 from app.scoring.domain.board import Board, Card, CardStatus
 from app.scoring.domain.events import ScoreChanged, ScoresUpdated, score_changes
@@ -77,6 +78,18 @@ EXAMPLES: tuple[object, ...] = (
     ),
     PlanCreated("run", 7, 3, T0),
     ProposalOpened("p", "replacement", "BTCUSDT", 7, T0 + timedelta(days=1), T0),
+    ProposalOpened(
+        "p",
+        "rebalance",
+        "portfolio",
+        7,
+        T0 + timedelta(days=1),
+        T0,
+        reason="drift",
+        leaving="ETHUSDT",
+        entering="BTCUSDT",
+        weights=(ProposedWeight("BTCUSDT", 1, 2),),
+    ),
     ProposalDecided("p", "rebalance", "portfolio", "declined", "operator", T0),
     SignalChanged(
         "s", "desk", "momentum", "BTCUSDT", "BUY", "approved", "APPROVE", 0.7, "likely", T0
@@ -113,7 +126,7 @@ def _events() -> set[type]:
         for module in declared
         for one in vars(module).values()
         if isinstance(one, type) and is_dataclass(one) and one.__module__ == module.__name__
-    } - {EventDraft, EventRecord, EventKind, ValueCodec, MemberWeights, ChangeEntry}
+    } - {EventDraft, EventRecord, EventKind, ValueCodec, MemberWeights, ChangeEntry, ProposedWeight}
 
 
 def test_every_event_has_a_place_in_the_table_and_an_example() -> None:

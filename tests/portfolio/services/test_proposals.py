@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,13 +16,19 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
 from app.market.domain.models import ContractStatus
 from app.operations.domain.event_codec import decode_event
-from app.portfolio.domain.events import PortfolioChanged, ProposalDecided, ProposalOpened
+from app.portfolio.domain.events import (
+    PortfolioChanged,
+    ProposalDecided,
+    ProposalOpened,
+    ProposedWeight,
+    proposal_opened,
+)
 from app.portfolio.domain.proposals import Proposal, ProposalKind, ProposalState
 from app.portfolio.domain.rebalance_run import RunState
 from app.portfolio.services.proposals import ProposalView
 from app.portfolio.services.rebalance_runs import RebalanceRequest
 from tests.conftest import MakeDatabase
-from tests.support.trading_desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 OPERATOR = Command("kim", "request-2")
 
@@ -436,6 +443,50 @@ async def test_proposals_and_decisions_are_announced(
     told = [one for one in heard if isinstance(one, ProposalOpened | ProposalDecided)]
     assert [type(one) for one in told] == [ProposalOpened, ProposalDecided]
     assert {one.proposal_id for one in told} == {waiting.proposal_id}
+    opened = told[0]
+    assert isinstance(opened, ProposalOpened)
+    assert (opened.reason, opened.leaving, opened.entering) == (waiting.reason, None, None)
+    assert opened.weights == tuple(
+        ProposedWeight(one["symbol"], one["old_u"], one["new_u"])
+        for one in waiting.action["changes"]
+    )
+    assert opened.weights
+
+
+@pytest.mark.parametrize(
+    ("kind", "action", "leaving", "entering"),
+    [
+        (ProposalKind.REPLACEMENT, {"old_symbol": "A", "new_symbol": "B"}, "A", "B"),
+        (
+            ProposalKind.SIGNAL,
+            {"move": "replace", "symbol": "B", "old_symbol": "A", "new_symbol": "B"},
+            "A",
+            "B",
+        ),
+        (
+            ProposalKind.SIGNAL,
+            {"move": "add", "symbol": "B", "old_symbol": None, "new_symbol": "B"},
+            None,
+            "B",
+        ),
+        (
+            ProposalKind.SIGNAL,
+            {"move": "remove", "symbol": "A", "old_symbol": None, "new_symbol": None},
+            "A",
+            None,
+        ),
+    ],
+)
+def test_an_announced_proposal_names_the_symbols_that_would_enter_and_leave(
+    kind: ProposalKind, action: dict[str, Any], leaving: str | None, entering: str | None
+) -> None:
+    proposal = Proposal(
+        proposal_id="p", kind=kind, subject="A", state=ProposalState.OPEN, version=3,
+        reason="why", action=action, opened_at=NOW, expires_at=NOW + timedelta(days=1),
+    )  # fmt: skip
+    assert proposal_opened(proposal, NOW) == ProposalOpened(
+        "p", kind.value, "A", 3, NOW + timedelta(days=1), NOW, "why", leaving, entering
+    )
 
 
 async def test_C08_members_stay_as_they_are_while_a_run_is_active(desk: Desk) -> None:

@@ -123,7 +123,7 @@ def test_every_change_of_an_operator_is_in_the_audit_log_once(tmp_path: Path) ->
         job = service.ask("POST", f"{PREFIX}/symbols/sync", headers=asked)
         assert job.status_code == 202
         post(f"/jobs/{job.json()['id']}/cancel")
-        service.done("PUT", f"{PREFIX}/configuration", json={"max_portfolio_symbols": 9})
+        service.done("PATCH", f"{PREFIX}/configuration", json={"max_portfolio_symbols": 9})
         post("/market/BTCUSDT/quality/release", {"reason": "seen"})
         post("/signals/cleanup")
         post("/signals/reprocess-failed")

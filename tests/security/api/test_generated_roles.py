@@ -135,7 +135,7 @@ class World(Caller):
         while self.get(f"{PREFIX}/status")["feed"]["stage"] != "complete":
             time.sleep(0.1)
         observe = {"automation": {"rebalance": "observe", "replacement": "observe"}}
-        self.done("PUT", f"{PREFIX}/configuration", json=observe)
+        self.done("PATCH", f"{PREFIX}/configuration", json=observe)
         self.post("/portfolio/initialize", {"size": 6})
         symbol = self.get(f"{PREFIX}/portfolio")["members"][0]["symbol"]
         self.done(

@@ -128,8 +128,11 @@ admin     DELETE  {}/notifications/channels/{channel_id}
 admin     POST    {}/notifications/test
 operator  POST    {}/notifications/{notification_id}/redrive
 viewer    GET     {}/configuration
+admin     PATCH   {}/configuration
 admin     PUT     {}/configuration
+admin     POST    {}/configuration/rollback
 viewer    GET     {}/configuration/history
+viewer    GET     {}/configuration/diff
 viewer    GET     {}/jobs
 viewer    GET     {}/jobs/{job_id}
 operator  POST    {}/jobs/{job_id}/cancel
