@@ -36,7 +36,7 @@ _log = structlog.get_logger("service")
 def create_app(settings: Settings) -> FastAPI:
     """Returns the whole service; opens nothing before the server starts its lifespan."""
     configure_logging(
-        level=settings.log.level, form=settings.log.format, secrets=secret_values(settings)
+        level=settings.log_level, form=settings.log.format, secrets=secret_values(settings)
     )
     metrics = Metrics()
 
@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=code_version(),
         docs=settings.http.docs,
         cors_origins=settings.http.cors_origins,
-        logs_requests=settings.log.level in {"debug", "info"},
+        logs_requests=settings.log_level in {"debug", "info"},
         allowed_hosts=(*settings.http.allowed_hosts, settings.http.host.lower()),
         trusted_proxies=tuple(map(str, settings.http.trusted_proxies)),
         allowed_addresses=tuple(map(str, settings.http.allowed_addresses)),

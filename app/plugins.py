@@ -2,7 +2,8 @@
 
 Entry point groups: `my_symbols.factors` for a `Factor`, `my_symbols.algorithms` for a
 `ScoringAlgorithm`, `my_symbols.signal_agents` for an `Agent`, `my_symbols.signal_sources` for a
-`SignalSource`. Import nothing else of `app`: other modules may move.
+`SignalSource`, `my_symbols.analytics` for `CustomAnalytics`. Import nothing else of `app`: other
+modules may move.
 """
 
 from app.configuration.domain.sections import AutomationMode, Family, SignalSettings, Source
@@ -16,6 +17,13 @@ from app.market.domain.models import (
     Level,
 )
 from app.market.domain.panel import ContiguousPanel, Panel, ScoringInputs, contiguous
+from app.performance.domain.equity_curve import Day
+from app.performance.services.custom_figures import (
+    AnalyticsInput,
+    AnalyticsMember,
+    CustomAnalytics,
+)
+from app.portfolio.domain.returns import Figures
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.factors import Factor
 from app.scoring.domain.historical_moments import HistoricMoments
@@ -30,6 +38,8 @@ __all__ = [
     "Agent",
     "AgentVote",
     "AlgorithmScores",
+    "AnalyticsInput",
+    "AnalyticsMember",
     "AutomationMode",
     "Board",
     "Book",
@@ -38,11 +48,14 @@ __all__ = [
     "CardStatus",
     "Confidence",
     "ContiguousPanel",
+    "CustomAnalytics",
     "DataSource",
+    "Day",
     "Direction",
     "Factor",
     "FactorReading",
     "Family",
+    "Figures",
     "Floats",
     "Funding",
     "GeneratedSignal",

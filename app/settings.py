@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from difflib import get_close_matches
 from enum import Enum, StrEnum
@@ -40,6 +40,7 @@ from app.foundation.data_status import DataSource
 from app.foundation.http.certificate import CertificateFiles
 from app.foundation.http.stream_slots import STREAMS_PER_PRINCIPAL
 from app.foundation.sql.engines import DatabaseOptions
+from app.security.domain.addresses import is_loopback
 from app.security.domain.keys import MAX_PEPPERS, pepper_fault, split_peppers
 from app.security.domain.people import SessionPolicy
 from app.security.domain.rate_limits import RateLimits
@@ -105,6 +106,15 @@ class KucoinVariables(_Part):
         2000, ge=100, le=100_000, description="Request weight in each window of 30 seconds."
     )
     concurrency: int = Field(12, ge=1, le=64, description="Largest number of requests at once.")
+    breaker_failures: int = Field(
+        5, ge=1, le=1_000, description="Failures in a row that open the circuit breaker."
+    )
+    breaker_probe_s: float = Field(
+        15.0,
+        gt=0,
+        le=600,
+        description="Interval between two probes while the circuit breaker is open.",
+    )
 
     @model_validator(mode="after")
     def _known_scheme(self) -> Self:
@@ -128,20 +138,27 @@ class KucoinVariables(_Part):
             read_timeout_s=self.read_timeout_s,
             total_timeout_s=self.total_timeout_s,
             quota=self.quota_per_window,
+            breaker_consecutive=self.breaker_failures,
+            breaker_probe_s=self.breaker_probe_s,
         )
 
 
 class DatabaseVariables(_Part):
-    """Database: SQLite file or PostgreSQL; pool settings apply to PostgreSQL."""
+    """Database: SQLite file or PostgreSQL; age and test of connections apply to PostgreSQL."""
 
     url: str = Field(
         "sqlite+aiosqlite:///var/my-symbols.sqlite3",
         repr=False,  # it may hold a password
         description="Address of the database, such as postgresql+asyncpg://user:password@host/name.",
     )
-    pool_size: int = Field(10, ge=1, le=200, description="Number of pooled connections.")
+    pool_size: int = Field(
+        20,
+        ge=1,
+        le=200,
+        description="Number of pooled connections of each process; SQLite reads with at most 10.",
+    )
     pool_recycle_s: int = Field(
-        1800, ge=30, le=86_400, description="Age at which a connection is replaced."
+        3600, ge=30, le=86_400, description="Age at which a connection is replaced."
     )
     pool_pre_ping: bool = Field(True, description="Test a pooled connection before its use.")
     pool_wait_s: float = Field(
@@ -149,6 +166,9 @@ class DatabaseVariables(_Part):
     )
     slow_statement_s: float = Field(
         0.1, gt=0, le=60, description="Duration from which a statement is logged as slow."
+    )
+    log_statements: bool = Field(
+        False, description="Log every SQL statement with its duration, without its parameters."
     )
 
     @property
@@ -160,6 +180,7 @@ class DatabaseVariables(_Part):
             pool_pre_ping=self.pool_pre_ping,
             pool_wait_s=self.pool_wait_s,
             slow_statement_s=self.slow_statement_s,
+            log_statements=self.log_statements,
         )
 
 
@@ -519,6 +540,11 @@ class Settings(BaseSettings):
     security: SecurityVariables = SecurityVariables()
     limits: LimitVariables = LimitVariables()
     log: LogVariables = LogVariables()
+    debug: bool = Field(
+        False,
+        description="For development on this machine: log SQL statements and debug lines, serve"
+        " `/debug/portfolio`. Refused where the service listens beyond loopback.",
+    )
     run_background_tasks: bool = Field(
         True, description="Run feed, scoring and checks in this process."
     )
@@ -526,6 +552,33 @@ class Settings(BaseSettings):
         ProcessRole.ALL,
         description="`all`, `api` (serves requests, never calls the exchange) or `worker`.",
     )
+
+    @property
+    def log_level(self) -> Literal["debug", "info", "warning", "error"]:
+        """Lowest level of the log."""
+        return "debug" if self.debug else self.log.level
+
+    @property
+    def database_options(self) -> DatabaseOptions:
+        """Options of the database; debugging logs every statement."""
+        options = self.database.options
+        return replace(options, log_statements=True) if self.debug else options
+
+    @property
+    def debug_fault(self) -> str | None:
+        """Reason against debugging at the address to listen on; None if there is none."""
+        if not self.debug or is_loopback(self.http.host):
+            return None
+        return (
+            f"MYSYMBOLS_DEBUG is refused at {self.http.host}, which other machines reach: it shows"
+            " internal data; listen on 127.0.0.1"
+        )
+
+    @model_validator(mode="after")
+    def _debugs_on_loopback_only(self) -> Self:
+        if (fault := self.debug_fault) is not None:
+            raise ValueError(fault)
+        return self
 
     @property
     def digest(self) -> str:

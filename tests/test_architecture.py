@@ -259,7 +259,8 @@ CAPABILITIES = (
 def small_tree(tmp_path: Path) -> Path:
     for name in (
         *(f"{capability}/domain/models.py" for capability in CAPABILITIES),
-        "cli.py", "main.py", "container/tables.py", "settings.py", "my_symbols.py", "plugins.py",
+        "cli.py", "main.py", "embedding.py", "container/tables.py", "settings.py", "my_symbols.py",
+        "plugins.py",
         "foundation/errors.py", "foundation/http/errors.py", "foundation/sql/database.py",
         "market/api/routes.py", "market/services/registry.py", "market/services/clock.py",
         "market/storage/symbols.py", "scoring/domain/engine.py", "scoring/services/service.py",

@@ -4,9 +4,11 @@ import json
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 import tomllib
+from contextlib import closing
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,14 @@ import pytest
 import typer
 import yaml
 
+from app import embedding
 from app.cli.application import application
 from app.cli.commands import sandbox as sandbox_command
 from app.cli.exit_codes import ExitCode
 from app.cli.programs.settings import read_settings
+from app.configuration.domain.fields import entries
+from app.configuration.domain.model import Configuration
+from app.container import plugins
 from app.container.assembly import open_keys
 from app.container.composition import key_service
 from app.container.runtime_values import utc_now
@@ -28,6 +34,8 @@ from app.foundation.http.protocol import PREFIX
 from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.principals import Role
 from app.foundation.sql.database import Database
+from app.my_symbols import MySymbolsServiceV2
+from app.operations.storage.views import VIEWS
 from app.security.services.keys import KeyDraft
 from app.security.services.peppers import PepperMissingError, UnsafeStartError
 from app.settings import CLIENT_VARIABLES, Settings, known_variables
@@ -553,3 +561,45 @@ def test_tests_that_belong_together_run_in_one_process(request: pytest.FixtureRe
     """Else each process of the session would start a demo of its own."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         assert request.node.nodeid.endswith("@alone")
+
+
+# --- names of the customer's documents
+
+CUSTOMER_NAMES = PAGES["customer-names.md"]
+
+
+def _customer_rows() -> list[list[str]]:
+    lines = [line for line in CUSTOMER_NAMES.splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [row for row in rows if row[0] != "customer"]
+
+
+def test_each_name_of_the_customer_is_kept_renamed_or_dropped_with_a_reason() -> None:
+    rows = _customer_rows()
+    assert len(rows) > 80
+    assert {len(row) for row in rows} == {4}
+    assert {row[1] for row in rows} == {"kept", "renamed", "dropped"}
+    assert [row[0] for row in rows if row[1] == "renamed" and not row[2]] == []
+    assert [row[0] for row in rows if row[1] == "dropped" and not row[3]] == []
+
+
+def test_names_beside_those_of_the_customer_exist(sqlite_template: Path) -> None:
+    methods = {"GET", "POST", "PUT", "PATCH", "DELETE"}
+    known = {f"{one}()" for one in dir(MySymbolsServiceV2)} | known_variables().keys()
+    known |= {one.path for one in entries(Configuration())}
+    known |= {
+        f"{method.upper()} {path.removeprefix(PREFIX)}"
+        for path, operations in openapi_document()["paths"].items()
+        for method in operations
+        if method.upper() in methods
+    }
+    known |= {f"app.embedding.{one}" for one in embedding.__all__}
+    known |= {group for name, group in vars(plugins).items() if name.endswith("_GROUP")}
+    known |= {"README.md", *(f"docs/{name}" for name in PAGES)}
+    with closing(sqlite3.connect(sqlite_template)) as connection:
+        for view in VIEWS:
+            columns = connection.execute(f"PRAGMA table_info({view})")
+            known |= {f"view:{view}.{column[1]}" for column in columns}
+    named = [name for row in _customer_rows() for name in re.findall(r"`([^`]+)`", row[2])]
+    assert len(named) > 120
+    assert [name for name in named if name not in known] == []

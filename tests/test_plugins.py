@@ -11,7 +11,13 @@ from app import plugins
 from tests.system.test_plugins import CODE
 
 ROOT = Path(__file__).resolve().parents[1]
-ENTRIES = (plugins.Factor, plugins.ScoringAlgorithm, plugins.Agent, plugins.SignalSource)
+ENTRIES = (
+    plugins.Factor,
+    plugins.ScoringAlgorithm,
+    plugins.Agent,
+    plugins.SignalSource,
+    plugins.CustomAnalytics,
+)
 
 
 def _imports(source: str) -> Iterator[str]:

@@ -235,6 +235,38 @@ def test_G09_the_digest_covers_shared_settings_and_reveals_no_secret() -> None:
     assert not any("hush" in digest or len(digest) != 12 for digest in digests)
 
 
+def test_breaker_and_pool_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Settings().kucoin.limits
+    assert (limits.breaker_consecutive, limits.breaker_probe_s) == (5, 15.0)
+    options = Settings().database_options
+    assert (options.pool_size, options.pool_recycle_s, options.pool_pre_ping) == (20, 3600, True)
+    monkeypatch.setenv("MYSYMBOLS_KUCOIN__BREAKER_FAILURES", "2")
+    monkeypatch.setenv("MYSYMBOLS_KUCOIN__BREAKER_PROBE_S", "300")
+    monkeypatch.setenv("MYSYMBOLS_DATABASE__POOL_RECYCLE_S", "60")
+    limits = Settings().kucoin.limits
+    assert (limits.breaker_consecutive, limits.breaker_probe_s) == (2, 300.0)
+    assert Settings().database_options.pool_recycle_s == 60
+
+
+def test_debugging_logs_more_and_is_refused_where_others_reach_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert (Settings().log_level, Settings().database_options.log_statements) == ("info", False)
+    monkeypatch.setenv("MYSYMBOLS_DEBUG", "1")
+    settings = read_settings()
+    assert (settings.log_level, settings.database_options.log_statements) == ("debug", True)
+    assert read_settings({"http": {"host": "::1"}}).debug
+    with pytest.raises(CommandError, match=r"MYSYMBOLS_DEBUG is refused at 0\.0\.0\.0"):
+        read_settings({"http": {"host": "0.0.0.0"}})  # noqa: S104  # refused
+    monkeypatch.setenv("MYSYMBOLS_HTTP__HOST", "192.0.2.7")
+    with pytest.raises(CommandError, match=r"MYSYMBOLS_DEBUG is refused at 192\.0\.2\.7"):
+        read_settings()
+    with pytest.raises(ValidationError, match="MYSYMBOLS_DEBUG is refused"):
+        Settings()
+    monkeypatch.setenv("MYSYMBOLS_DEBUG", "0")
+    assert read_settings().log_level == "info"
+
+
 @pytest.mark.parametrize("weak", ["", "replicas"])
 def test_G07_a_weak_secret_refuses_to_start(weak: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYSYMBOLS_HTTP__CURSOR_SECRET", weak)

@@ -1,7 +1,7 @@
 """Log of trials, to which rows are only added.
 
 Revision ID: 0208
-Revises: 0205
+Revises: 0207
 """
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 from alembic import op
 
 revision = "0208"
-down_revision = "0205"
+down_revision = "0207"
 branch_labels = None
 depends_on = None
 

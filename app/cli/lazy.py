@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "health": "app.cli.commands.operations:health",
     "watch": "app.cli.commands.watch",
     "symbols": "app.cli.commands.symbols",
+    "sectors": "app.cli.commands.sectors",
     "universe": "app.cli.commands.market:universe",
     "market": "app.cli.commands.market",
     "scoring": "app.cli.commands.scoring",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, get_type_hints
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -39,8 +39,10 @@ from app.foundation.http.routing import FiniteJSONResponse
 from app.foundation.http.startup_guard import StartupGuard
 from app.foundation.http.stream_slots import STREAMS_PER_PRINCIPAL, StreamSlots
 from app.foundation.metrics import Metrics
+from app.market.api import book_routes as market_books
 from app.market.api import market_routes as market
 from app.market.api import quality_routes as market_quality
+from app.market.api import sector_routes as sectors
 from app.market.api import symbol_routes as symbols
 from app.market.services.ports import PortfolioMembers
 from app.my_symbols import MySymbolsServiceV2
@@ -77,7 +79,9 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     scoring.symbol_router,
     symbols.universe_router,
     market.router,
+    market_books.router,
     market_quality.router,
+    sectors.router,
     scoring.router,
     portfolio.router,
     portfolio_changes.router,
@@ -219,12 +223,6 @@ def _cors(origins: Sequence[str]) -> dict[str, Any]:
 
 
 MY_SYMBOLS = "my_symbols"
-
-
-async def get_my_symbols_service(request: Request) -> MySymbolsServiceV2:
-    """FastAPI dependency for embedding code: returns the service facade of this application."""
-    service: MySymbolsServiceV2 = getattr(request.state, MY_SYMBOLS)
-    return service
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from app.configuration.services.current import CurrentSettings
 from app.container.composition import compose, sealed_store
 from app.container.feed import (
     FeedTasks,
-    create_event_handler,
+    connect_stream,
     create_process_registry,
     create_streamed_market,
     join_feed,
@@ -109,7 +109,7 @@ class Background:
         supervisor.start("gauges", gauges.run, lambda: SILENT_S)
         service, server_clock = self.service, self.service.market.server_clock
         status.read_gauges = GaugeReader(
-            metrics, status, service.alerts, server_clock, gauges.set_levels
+            metrics, status, service.alerts, server_clock, gauges.set_levels, service.analytics
         ).read
         supervisor.start_watchdog(lambda: self.database.is_unavailable)
         leader_task = self._feed_tasks(work).start()
@@ -234,19 +234,18 @@ async def assemble(
 
     async with AsyncExitStack() as stack:
         database = Database(
-            settings.database.options,
+            settings.database_options,
             time.monotonic,
             dice.random,
             encode_event,
             publish,
             observers.slow_statement(metrics),
+            observers.log_statement,
         )
         stream = EventStream(
             database,
             utc_now,
             metrics,
-            create_event_handler(in_force, bus),
-            reread=lambda: in_force.reread(database),
             max_readers=settings.limits.streams,
         )
         await _open_database(database, settings, in_force, stack)
@@ -274,6 +273,7 @@ async def assemble(
             feed, is_streamed=settings.run_background_tasks and settings.feed.mode == "stream",
         )  # fmt: skip
         service.market.quota_share = lambda: quota().own
+        connect_stream(stream, in_force, bus, service.sectors)
         if settings.run_background_tasks:
             join_feed(feed, database, service, executor_id, is_shared=store.is_shared)
         await _load_state(service)
@@ -432,6 +432,7 @@ async def _load_state(service: MySymbolsServiceV2) -> None:
     # Without a key, stored secrets stay unencrypted and no new ones are accepted.
     with suppress(ConflictError):
         await service.notifications.seal_stored()
+    await service.sectors.load()
     await service.registry.load()
     await service.scoring.load()
     await service.stream.open()

@@ -24,13 +24,15 @@ from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
 from app.foundation.clock import shared_clock
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.job_service import JobEventPublisher, JobService
-from app.foundation.metrics import Metrics
+from app.foundation.metrics import Metrics, total
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
 from app.market.services.health_facts import EndpointErrors
+from app.market.services.history import BUDGET_SHARE, MarketHistory, RequestBudget
 from app.market.services.ports import Exchange
 from app.market.services.quality import QualityService
+from app.market.services.sectors import SectorService
 from app.market.services.service import BOOKS_PER_S, WHOLE_QUOTA, MarketData
 from app.market.services.service_mode import create_current_mode
 from app.market.services.shared_market import FeedOwnership
@@ -38,6 +40,7 @@ from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.audit_log import AuditLog
 from app.operations.services.configuration import ConfigurationService
+from app.operations.services.debug_report import DebugReporter
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
 from app.operations.services.integrity import IntegrityService
@@ -160,6 +163,7 @@ def compose(
     )
     keys = key_service(settings, database, idempotency, runtime)
     users = user_service(keys)
+    custom_analytics = plugins.analytics()
     job_service = JobService(jobs, utc_now, new_id, JobEventPublisher(database))
     security_audit = SecurityAudit(
         database,
@@ -170,6 +174,11 @@ def compose(
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,
+        history=MarketHistory(
+            market,
+            RequestBudget(int(BUDGET_SHARE * settings.kucoin.quota_per_window), runtime.monotonic),
+        ),
+        sectors=SectorService(market.registry, database, idempotency, market.registry.sectors),
         quality=QualityService(market, database, idempotency),
         scoring=scoring,
         portfolio=portfolio,
@@ -187,13 +196,13 @@ def compose(
         ),
         performance=performance,
         performance_marks=ValuationSnapshots(performance),
-        reporting=ReportService(performance),
+        reporting=ReportService(performance, custom_analytics),
         metrics=MetricsService(database, context),
         safety=Safety(database, context),
         trading=Trading(database, context),
         controls=ControlService(database, context, idempotency, recorder),
         queries=PortfolioQueries(database, context),
-        analytics=PerformanceAnalytics(database, context),
+        analytics=PerformanceAnalytics(database, context, custom_analytics),
         integrity=IntegrityService(database, context),
         alerts=alerts,
         alert_rules=AlertRuleService(configuration),
@@ -207,6 +216,13 @@ def compose(
             market.count,
             mode,
             feed.processes,
+        ),
+        debugging=DebugReporter(
+            settings.debug,
+            database,
+            market.registry,
+            portfolio,
+            lambda: int(total(metrics.database_slow_statements)),
         ),
         sample_data=SampleData(market, scoring),
         idempotency=idempotency,

@@ -1,5 +1,6 @@
-"""Plug-ins from entry points: agents, signal sources, factors, algorithms; isolates faults."""
+"""Plug-ins from entry points: agents, sources, factors, algorithms, analytics; isolates faults."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
@@ -11,6 +12,7 @@ import structlog
 from app.configuration.domain.sections import Family, Source
 from app.market.domain.models import Floats
 from app.market.domain.panel import ScoringInputs
+from app.performance.services.custom_figures import CustomAnalytics
 from app.scoring.domain.factors import FACTORS, Factor
 from app.scoring.domain.plugins import to_factor
 from app.signals.domain.agents import AGENTS, Agent
@@ -72,6 +74,10 @@ SOURCE_GROUP: Final = "my_symbols.signal_sources"  # entry points to a `SignalSo
 FACTOR_GROUP: Final = "my_symbols.factors"  # entry points to a `Factor`
 ALGORITHM_GROUP: Final = "my_symbols.algorithms"  # entry points to a `ScoringAlgorithm`
 
+ANALYTICS_GROUP: Final = "my_symbols.analytics"  # entry points to a `CustomAnalytics`
+_FIGURE: Final = re.compile(r"[a-z][a-z0-9_]*")
+_MAX_FIGURES: Final = 32  # of one plug-in; each is a time series of the metrics
+
 
 def agents() -> tuple[Agent, ...]:
     """Returns the built-in agents and valid plug-ins; an invalid plug-in is logged and skipped.
@@ -124,6 +130,33 @@ def factors() -> tuple[Factor, ...]:
             else:
                 _log_rejection(point, "it is no factor or algorithm with a unique name")
     return (*FACTORS, *plugins)
+
+
+def analytics() -> tuple[CustomAnalytics, ...]:
+    """Returns the valid plug-ins of analytics; an invalid one is logged and skipped."""
+    plugins: list[CustomAnalytics] = []
+    for point, loaded in _load_entry_points(ANALYTICS_GROUP):
+        taken = {one.name for one in plugins}
+        if isinstance(loaded, CustomAnalytics) and _are_valid_figures(loaded, taken):
+            plugins.append(loaded)
+        else:
+            _log_rejection(point, "it is no CustomAnalytics with a unique name and named figures")
+    return tuple(plugins)
+
+
+def _are_valid_figures(loaded: Any, taken: set[str]) -> bool:
+    figures = loaded.figures
+    return (
+        callable(loaded.compute)
+        and isinstance(figures, list | tuple)
+        and 0 < len(figures) <= _MAX_FIGURES
+        and len(set(figures)) == len(figures)
+        and loaded.name not in taken
+        and all(
+            isinstance(one, str) and len(one) <= MAX_NAME_LENGTH and _FIGURE.fullmatch(one)
+            for one in (loaded.name, *figures)
+        )
+    )
 
 
 def _load_entry_points(group: str) -> Iterable[tuple[EntryPoint, Any]]:

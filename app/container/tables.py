@@ -24,6 +24,7 @@ from app.market.storage.tables import (
     contracts,
     funding_rates,
     market_snapshots,
+    sectors,
 )
 from app.performance.storage.snapshots import performance_marks
 from app.portfolio.storage.tables import (
@@ -110,6 +111,7 @@ __all__ = [
     "scoring_run_details",
     "scoring_run_moments",
     "scoring_runs",
+    "sectors",
     "security_anchors",
     "security_events",
     "service_facts",

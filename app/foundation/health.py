@@ -55,3 +55,14 @@ class ProcessFacts:
     is_self: bool
     leader_epoch: int | None  # of the feed lease, if this process leads
     configuration_matches: bool  # same code and settings as the answering process
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFacts:
+    """Connection pool as it is used; None where a figure does not apply to the database."""
+
+    database: str  # sqlite or postgresql
+    size: int
+    in_use: int
+    recycle_s: int | None
+    is_pre_pinged: bool | None

@@ -58,6 +58,7 @@ class Metrics:
     signal_outcomes_open: Gauge = field(init=False)
     signal_outcomes: Counter = field(init=False)
     alerts_open: Gauge = field(init=False)
+    custom_figure: Gauge = field(init=False)
     decisions_refused: Counter = field(init=False)
 
     rate_limited_requests: Counter = field(init=False)
@@ -174,6 +175,7 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ),
     ("signal_outcomes_open", Gauge, "Verdicts without an outcome.", (), _NONE),
     ("alerts_open", Gauge, "Open alerts.", ("severity",), _NONE),
+    ("custom_figure", Gauge, "Figures of custom analytics.", ("figure",), _NONE),
     ("decisions_refused", Counter, "Decisions that were refused.", ("code",), _NONE),
     ("rate_limited_requests", Counter, "Requests beyond a rate limit.", ("limit",), _NONE),
     ("stream_clients", Gauge, "Clients of the event stream.", ("transport",), _NONE),

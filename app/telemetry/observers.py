@@ -59,6 +59,11 @@ def slow_statement(metrics: Metrics) -> Callable[[SlowSql], None]:
     return observe
 
 
+def log_statement(sql: str, seconds: float) -> None:
+    """Logs one SQL statement, without its parameters."""
+    _log.info("statement", sql=sql, seconds=round(seconds, 6))
+
+
 def job_ended(metrics: Metrics) -> Callable[[str, str], None]:
     """Returns an observer of kind and outcome ("done" or an error code)."""
 

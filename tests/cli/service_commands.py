@@ -23,6 +23,8 @@ READS: Final = tuple(
     symbols show BTCUSDT
     symbols convert XBTUSDTM
     symbols validate BTCUSDT NOSUCH
+    sectors list
+    sectors export
     universe funnel
     universe eligibility BTCUSDT
     market quote BTCUSDT
@@ -86,6 +88,8 @@ CHANGES: Final = tuple(
     tuple(shlex.split(line))
     for line in f"""
     symbols sync
+    sectors set BTC layer1
+    sectors reset BTC
     market release BTCUSDT --reason checked
     scoring calculate BTCUSDT
     scoring set-algorithm --factor-weight volatility=0.5 --impact-notional 10000 --reason test

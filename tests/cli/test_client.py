@@ -233,6 +233,14 @@ Sent = Callable[[Any], bool]
         ),
         (["scoring", "explain", "BTCUSDT"], "GET", "/scoring/symbol/BTCUSDT/explain", None),
         (["symbols", "convert", "BTC/USDT:USDT"], "GET", "/symbols/BTC%2FUSDT:USDT/formats", None),
+        (
+            ["sectors", "set", "BTC", "ai", "--cap-category", "mid", "--reason", "why"],
+            "PUT",
+            "/sectors/BTC",
+            {"sector": "ai", "cap_category": "mid", "reason": "why"},
+        ),
+        (["sectors", "reset", "BTC"], "DELETE", "/sectors/BTC", None),
+        (["sectors", "export"], "GET", "/sectors/export", None),
         (["portfolio", "initialize", "--size", "3"], "POST", "/portfolio/initialize", {"size": 3}),
         (
             ["portfolio", "add", "BTCUSDT", "--reason", "why"],

@@ -149,7 +149,7 @@ async def test_a_restart_goes_on_from_what_is_stored(tmp_path: Path) -> None:
             anew = await face.calculate_symbol_scores()
             assert anew.run_id != run_id
             shown, card = face.explain_score(before["members"][0]["symbol"].lower())
-            assert shown is face.get_symbol_scores(), "of one moment"
+            assert shown is face.scoring.board(), "of one moment"
             assert sum(one.contribution or 0.0 for one in card.factors) != 0.0
         again = (await counters(url))["by_path"]["/api/v1/kline/query"]
 

@@ -34,7 +34,8 @@ OWN = {
 # itself compares them.
 BESIDE = {
     "feed_connections", "feed_topics", "stream_clients", "task_last_success_timestamp_seconds",
-    "alerting_silence_seconds", "database_connections_in_use", "exchange_clock_offset_seconds",
+    "alerting_silence_seconds", "custom_figure", "database_connections_in_use",
+    "exchange_clock_offset_seconds",
     "feed_last_message_age_seconds", "event_loop_tasks",
 }  # fmt: skip
 

@@ -11,7 +11,30 @@ from app.signals.domain.agents import AGENTS
 from app.signals.services.sources import BUILT_IN
 
 CODE = """
-from app.plugins import Agent, AgentVote
+from app.plugins import Agent, AgentVote, CustomAnalytics
+
+
+def concentration(given):
+    weights = [one.weight for one in given.members]
+    return {
+        "largest": max(weights) if weights else None,
+        "members": len(weights),
+        "days": len(given.days),
+        "undeclared": 1.0,
+        "undefined": float("nan"),
+    }
+
+
+def failing(given):
+    raise RuntimeError("a fault of theirs")
+
+
+DESK = CustomAnalytics("desk", ("largest", "members", "days", "undefined", "absent"), concentration)
+AGAIN = CustomAnalytics("desk", ("other",), concentration)
+FAILING = CustomAnalytics("failing", ("one",), failing)
+UNNAMED = CustomAnalytics("unnamed", ("Not a name",), concentration)
+EMPTY = CustomAnalytics("empty", (), concentration)
+TWICE = CustomAnalytics("twice", ("one", "one"), concentration)
 
 ONE = 1
 AGENT = Agent("news", (), lambda seen, rules: AgentVote(0.7, 0.9, {}), may_veto=True)
@@ -39,6 +62,15 @@ same = extra_signals:SAME
 number = extra_signals:ONE
 absent = extra_signals:NOBODY
 
+[my_symbols.analytics]
+desk = extra_signals:DESK
+desk_again = extra_signals:AGAIN
+empty = extra_signals:EMPTY
+failing = extra_signals:FAILING
+number = extra_signals:ONE
+twice = extra_signals:TWICE
+unnamed = extra_signals:UNNAMED
+
 [my_symbols.signal_sources]
 chain = extra_signals:SOURCE
 impostor = extra_signals:IMPOSTOR
@@ -63,6 +95,12 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 def test_without_other_packages_there_are_our_own() -> None:
     assert plugins.agents() == AGENTS
     assert plugins.sources() == BUILT_IN
+    assert plugins.analytics() == ()
+
+
+@pytest.mark.usefixtures("installed")
+def test_analytics_need_unique_names_and_declared_figures() -> None:
+    assert [one.name for one in plugins.analytics()] == ["desk", "failing"]
 
 
 @pytest.mark.usefixtures("installed")

@@ -64,7 +64,7 @@ async def test_its_contributions_appear_in_explanation_and_rankings(
         symbol = board.cards[3].symbol
         body = (await client.get(f"{PREFIX}/scoring/symbol/{symbol}/explain")).json()
         rankings = (await client.get(f"{PREFIX}/scoring/rankings")).json()["items"]
-        (told,) = (await client.get(f"{PREFIX}/scoring/algorithms")).json()["items"]
+        told, *_ = (await client.get(f"{PREFIX}/scoring/algorithms")).json()["items"]
     lines = {one["name"]: one for one in body["factors"]}
     column = INPUTS.symbols.index(symbol)
     close = INPUTS.daily.close[:, column]

@@ -35,7 +35,6 @@ from app.market.domain.models import (
     Interval,
 )
 from app.market.domain.panel import contiguous, find_crossed_change, log_returns, newest_close
-from app.market.domain.sectors import UNCLASSIFIED
 from app.market.services.exchange_clock import ServerClock
 from app.market.services.health_facts import EndpointErrors
 from app.market.services.symbol_registry import KnownContracts, Registry
@@ -392,11 +391,10 @@ def _jump(symbol: str, context: DecisionContext) -> float | None:
 
 
 def _sectors(portfolio: Portfolio, context: DecisionContext) -> dict[str, float]:
-    """Share of each sector in the invested weight; unclassified symbols have none."""
+    """Share of each sector in the invested weight; unclassified symbols are one of their own."""
     by_sector: dict[str, int] = {}
     for member in portfolio.members:
         sector = context.sector(member.symbol)
         by_sector[sector] = by_sector.get(sector, 0) + member.weight_u
     invested = sum(by_sector.values())
-    by_sector.pop(UNCLASSIFIED, None)
     return {sector: weight / invested for sector, weight in by_sector.items()} if invested else {}

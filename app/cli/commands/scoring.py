@@ -30,7 +30,11 @@ BOARD_COLUMNS: Final = (
     "rank>", "symbol", "score>", "confidence>", "technical>", "fundamental>", "structure>", "risk>",
 )  # fmt: skip
 _FACTOR_COLUMNS: Final = (
-    "family", "factor", "raw>", "unit", "z>", "weight>", "contribution>", "missing",
+    "factor", "raw>", "unit", "z>", "in family>", "of family>", "confidence>", "direct>",
+    "ranking>", "contribution>", "missing",
+)  # fmt: skip
+_FAMILY_COLUMNS: Final = (
+    "family", "weighted sum>", "z>", "score>", "weight>", "contribution>",
 )  # fmt: skip
 RunId = Annotated[
     str | None, typer.Argument(help="Id of a run; by default that of the current board.")
@@ -84,25 +88,53 @@ def explain(symbol: Symbol, as_json: AsJson = False, url: Url = DEFAULT_URL) -> 
         if output.print_if_json(response):
             return
         explanation = response.document
-        rows = [
-            (
-                factor["family"],
-                factor["name"],
-                format_number(factor["raw"], 6),
-                factor["unit"],
-                format_number(factor["z"]),
-                format_number(factor["weight"], 4),
-                format_number(factor["contribution"], 5),
-                factor["reason"] or "",
-            )
-            for factor in explanation["factors"]
-        ]
-        score = [board_row(explanation["score"])]
-        output.console.print(create_table("score", BOARD_COLUMNS, score))
-        composite = format_number(explanation["z"], 9)
-        total = format_number(explanation["sum_of_contributions"], 9)
-        output.console.print(f"composite z {composite}, sum of the contributions {total}")
-        output.console.print(create_table("factors", _FACTOR_COLUMNS, rows))
+        console = output.console
+        console.print(create_table("score", BOARD_COLUMNS, [board_row(explanation["score"])]))
+        factors = [_factor_row(factor) for factor in explanation["factors"]]
+        console.print(create_table("factors", _FACTOR_COLUMNS, factors))
+        families = [_family_row(family) for family in explanation["families"]]
+        console.print(create_table("families", _FAMILY_COLUMNS, families))
+        composite = explanation["composite"]
+        console.print(
+            f"weighted sum of the families {format_number(composite['weighted_sum'], 6)},"
+            f" ranked: composite z {format_number(composite['composite_z'], 6)}"
+        )
+        console.print(
+            f"times confidence {format_number(composite['confidence'], 6)}:"
+            f" z {format_number(explanation['z'], 9)},"
+            f" sum of the contributions {format_number(explanation['sum_of_contributions'], 9)}"
+        )
+        console.print(explanation["formula"], markup=False)
+        console.print(explanation["why_percentiles_differ"], markup=False)
+
+
+def _factor_row(factor: Mapping[str, Any]) -> tuple[object, ...]:
+    """Returns one line in the order of _FACTOR_COLUMNS."""
+    return (
+        factor["name"],
+        format_number(factor["raw"], 6),
+        factor["unit"],
+        format_number(factor["z"], 6),
+        format_number(factor["weight_in_family"], 6),
+        format_number(factor["weight_of_family"], 6),
+        format_number(factor["confidence"], 6),
+        format_number(factor["direct"], 6),
+        format_number(factor["ranking"], 6),
+        format_number(factor["contribution"], 6),
+        factor["reason"] or "",
+    )
+
+
+def _family_row(family: Mapping[str, Any]) -> tuple[object, ...]:
+    """Returns one line in the order of _FAMILY_COLUMNS."""
+    return (
+        family["family"],
+        format_number(family["weighted_sum"], 6),
+        format_number(family["z"], 6),
+        format_number(family["score"], 4),
+        format_number(family["weight"], 6),
+        format_number(family["contribution"], 6),
+    )
 
 
 @reads(command, "rankings")

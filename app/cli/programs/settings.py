@@ -62,7 +62,10 @@ def read_settings(
         part: getattr(settings, part).model_copy(update=_without_none(values))
         for part, values in (options or {}).items()
     }
-    return settings.model_copy(update={**parts, **_without_none({"role": role})})
+    settings = settings.model_copy(update={**parts, **_without_none({"role": role})})
+    if (fault := settings.debug_fault) is not None:  # an option may name another address
+        raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", fault)
+    return settings
 
 
 def _sentence(place: tuple[int | str, ...], message: str) -> str:

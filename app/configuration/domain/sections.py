@@ -584,6 +584,12 @@ class SizingSettings:
     kelly_prior: float = setting(
         10.0, "Number of wins, and of losses, assumed before the track record.", 1.0, 10_000.0
     )
+    confidence_exponent: float = setting(
+        1.0,
+        "Exponent of the confidence that scales a position or its Kelly stake; 2 squares it.",
+        0.1,
+        10.0,
+    )
     reference_balance: Decimal = setting(
         Decimal(0),
         "Equity by which a rebalance judges its smallest change where the request names no"

@@ -68,6 +68,7 @@ TAGS: Final = (
     {"name": "symbols", "description": "The registry of contracts and its spellings."},
     {"name": "universe", "description": "Eligible contracts, and reasons against the others."},
     {"name": "market", "description": "Market data of one symbol."},
+    {"name": "sectors", "description": "Classification of coins into sectors."},
     {"name": "scoring", "description": "Scores, rankings and their explanation."},
     {
         "name": "signals",

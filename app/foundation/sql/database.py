@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.foundation.data_status import DataSource
 from app.foundation.errors import Code, OperatorActionError, ServiceError, UnavailableError
 from app.foundation.events import EventDraft
+from app.foundation.health import PoolFacts
 from app.foundation.sql.engines import (
     DatabaseOptions,
     Engines,
@@ -122,7 +123,7 @@ class Database:
 
     `monotonic` returns seconds, `jitter` numbers in 0..1. `encode_event` gives the stored form of
     an event. `publish` receives each event after its commit, `on_slow` each statement slower than
-    the limit.
+    the limit, `on_statement` text and seconds of each statement if the options say so.
     """
 
     options: DatabaseOptions
@@ -131,6 +132,7 @@ class Database:
     encode_event: EncodeEvent
     publish: Callable[[object], None] = _ignore
     on_slow: Callable[[SlowStatement], None] = _ignore
+    on_statement: Callable[[str, float], None] | None = None
     _engines: Engines | None = field(default=None, init=False)
     _lock: FileLock | None = field(default=None, init=False)
     _commits: int = field(default_factory=int, init=False)  # also in a class without slots
@@ -149,7 +151,8 @@ class Database:
         url = parse_database_url(self.options.url)
         if url.get_backend_name() == "sqlite" and is_exclusive:
             self._lock = FileLock.acquire(str(url.database))
-        self._engines = create_engines(self.options, self.monotonic, self.on_slow)
+        on_statement = self.on_statement if self.options.log_statements else None
+        self._engines = create_engines(self.options, self.monotonic, self.on_slow, on_statement)
 
     async def close(self) -> None:
         """Closes every connection and releases the file lock; may be called twice."""
@@ -315,6 +318,29 @@ class Database:
     def checked_out(self) -> int:
         """Number of pool connections in use."""
         return self._require_open().checked_out()
+
+    @property
+    def pool(self) -> PoolFacts:
+        """Connection pool of writes and reads. Raises UnavailableError if it is closed."""
+        engines, options = self._require_open(), self.options
+        is_pooled = not engines.single_writer
+        return PoolFacts(
+            self.dialect,
+            engines.pool_size(),
+            engines.checked_out(),
+            options.pool_recycle_s if is_pooled else None,
+            options.pool_pre_ping if is_pooled else None,
+        )
+
+    async def size_bytes(self) -> int:
+        """Returns the size, for SQLite with the pages in its log. Raises UnavailableError."""
+        query = (
+            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+            if self._require_open().single_writer
+            else "SELECT pg_database_size(current_database())"
+        )
+        async with self.read() as unit:
+            return int((await unit.connection.execute(text(query))).scalar_one())
 
     def _require_open(self) -> Engines:
         if self._engines is None:

@@ -25,14 +25,15 @@ _DRIVERS: Final = {
 class DatabaseOptions:
     """Address and time limits of the database, in seconds.
 
-    Pool sizes count per engine: one engine writes and one reads. SQLite has one writer. It waits
-    `busy_timeout_s` for other processes, and the longer of `busy_timeout_s` and `pool_wait_s` for
+    PostgreSQL has one pool of `pool_size`. SQLite has one writer and at most `SQLITE_READERS`
+    readers; ages and tests of connections do not apply to it. It waits `busy_timeout_s` for other
+    processes, and the longer of `busy_timeout_s` and `pool_wait_s` for
     its turn among writes of this process. PostgreSQL waits `pool_wait_s` for a connection.
     """
 
     url: str = field(repr=False)  # it may hold a password
-    pool_size: int = 10
-    pool_recycle_s: int = 1800
+    pool_size: int = 20
+    pool_recycle_s: int = 3600
     pool_pre_ping: bool = True
     pool_wait_s: float = 2.0
     connect_timeout_s: float = 5.0
@@ -41,6 +42,11 @@ class DatabaseOptions:
     statement_timeout_s: float = 5.0
     idle_in_transaction_s: float = 15.0
     slow_statement_s: float = 0.1
+    log_statements: bool = False
+
+
+# Each SQLite connection has a thread and a page cache of 2 MiB of its own.
+SQLITE_READERS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +70,15 @@ class Engines:
         return (self.writer, self.reader, self.probe)
 
     def checked_out(self) -> int:
+        return sum(pool.checkedout() for pool in self._pools())
+
+    def pool_size(self) -> int:
+        return sum(pool.size() for pool in self._pools())
+
+    def _pools(self) -> list[AsyncAdaptedQueuePool]:
+        """Pools of writes and reads, which may be one."""
         pools = {id(engine.pool): engine.pool for engine in (self.writer, self.reader)}
-        return sum(
-            pool.checkedout() for pool in pools.values() if isinstance(pool, AsyncAdaptedQueuePool)
-        )
+        return [pool for pool in pools.values() if isinstance(pool, AsyncAdaptedQueuePool)]
 
 
 def parse_database_url(address: str) -> URL:
@@ -85,15 +96,19 @@ def create_engines(
     options: DatabaseOptions,
     monotonic: Callable[[], float],
     on_slow: Callable[[SlowStatement], None],
+    on_statement: Callable[[str, float], None] | None = None,
 ) -> Engines:
-    """Returns the engines for `options`; connects to nothing yet."""
+    """Returns the engines for `options`; connects to nothing yet.
+
+    `on_statement` receives the text, without parameters, and the seconds of every statement.
+    """
     url = parse_database_url(options.url)
     make = _sqlite if url.get_backend_name() == "sqlite" else _postgresql
     engines = make(url, options)
     for engine in (engines.writer, engines.reader, engines.probe):
         if engine.pool is engines.writer.pool and engine is not engines.writer:
             continue  # a view of the writer, which forwards its events
-        _watch(engine, options.slow_statement_s, monotonic, on_slow)
+        _watch(engine, options.slow_statement_s, monotonic, on_slow, on_statement)
     return engines
 
 
@@ -115,7 +130,7 @@ def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
         connect_args=driver,
         hide_parameters=True,
         poolclass=AsyncAdaptedQueuePool,
-        pool_size=options.pool_size,
+        pool_size=min(options.pool_size, SQLITE_READERS),
         max_overflow=0,
         # Each connection fills a page cache of 2 MiB of its own: few of them take most reads.
         pool_use_lifo=True,
@@ -222,6 +237,7 @@ def _watch(
     limit_s: float,
     monotonic: Callable[[], float],
     on_slow: Callable[[SlowStatement], None],
+    on_statement: Callable[[str, float], None] | None,
 ) -> None:
     @event.listens_for(engine.sync_engine, "before_cursor_execute")
     def before(_c: object, _cursor: object, _sql: str, _p: object, context: Any, _m: bool) -> None:
@@ -234,5 +250,11 @@ def _watch(
         if started is None:
             return
         seconds = monotonic() - started
+        if on_statement is not None:
+            on_statement(_shorten(sql), seconds)
         if seconds > limit_s:
-            on_slow(SlowStatement(sql=" ".join(sql.split())[:500], seconds=seconds))
+            on_slow(SlowStatement(_shorten(sql), seconds))
+
+
+def _shorten(sql: str) -> str:
+    return " ".join(sql.split())[:500]

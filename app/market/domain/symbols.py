@@ -179,6 +179,37 @@ class SymbolIndex:
         return RefusedError(code, message + hint, facts={"near_matches": near})
 
 
+# Perpetual contracts in the spellings of KuCoin, ccxt, Binance, OKX and charts.
+_PERPETUAL: Final = re.compile(
+    r"(?P<base>[A-Z0-9]{1,24}?)[-_/]?(?P<quote>USDT|USDC|USD)"
+    r"(?:M|\.P|_PERP|-SWAP|:(?:[A-Z0-9]{1,24}))?"
+)
+_KUCOIN_BASES: Final[Mapping[str, str]] = MappingProxyType({"BTC": "XBT"})
+
+
+def to_kucoin(text: str) -> str:
+    """Returns KuCoin's code of a perpetual contract by its naming convention: BTCUSDT, XBTUSDTM.
+
+    It knows no listing; `SymbolIndex.to_kucoin` does. Raises RefusedError(symbol_unknown).
+    """
+    base, quote = _perpetual_coins(text)
+    return f"{_KUCOIN_BASES.get(base, base)}{quote}M"
+
+
+def to_standard(text: str) -> str:
+    """Returns the standard symbol of a perpetual contract by naming convention, as `to_kucoin`."""
+    base, quote = _perpetual_coins(text)
+    return f"{base}{quote}"
+
+
+def _perpetual_coins(text: str) -> tuple[str, str]:
+    match = _PERPETUAL.fullmatch(text.upper()) if readable(text) else None
+    if match is None:
+        raise RefusedError(Code.SYMBOL_UNKNOWN, "No perpetual contract has this spelling.")
+    names = {alias: base for base, alias in _KUCOIN_BASES.items()}
+    return names.get(match["base"], match["base"]), match["quote"]
+
+
 def readable(text: str) -> bool:
     """True if `text` can be a spelling: short ASCII of letters, digits and / : _ . -"""
     return len(text) <= MAX_SPELLING and _SPELLING.fullmatch(text) is not None

@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.health import Mode
+from app.foundation.health import Mode, PoolFacts
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
 from app.foundation.http.dependencies import (
     CHECK,
@@ -17,7 +17,7 @@ from app.foundation.http.dependencies import (
     UnversionedDep,
     UseCases,
 )
-from app.foundation.http.errors import problems
+from app.foundation.http.errors import RequestError, problems
 from app.foundation.http.permissions import PrincipalDep, access_of, public, requires
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
@@ -38,6 +38,7 @@ from app.foundation.jobs import JobKind
 from app.foundation.metrics import CONTENT_TYPE, Metrics
 from app.foundation.principals import Access, Permission, Role, Scope
 from app.market.services.health_facts import MarketFacts, StreamReport
+from app.operations.services.debug_report import DebugReport, DebugReporter
 from app.operations.services.health import StatusService
 from app.operations.services.health_checks import (
     ComponentHealth,
@@ -47,6 +48,8 @@ from app.operations.services.health_checks import (
 )
 from app.operations.services.integrity import Integrity, IntegrityService
 from app.operations.services.sample_data import SampleData, SampleDataResult
+from app.portfolio.api.portfolio_routes import PortfolioOut
+from app.security.api.authentication import is_local_caller
 from app.security.domain.audit import SecurityEventKind
 from app.signals.api.schemas import SignalQueueOut
 
@@ -262,6 +265,30 @@ class ProcessOut(Out):
     )
 
 
+class ConnectionPoolOut(Out):
+    """Connection pool of the answering process, as it is used."""
+
+    database: str = Field(description="`sqlite` or `postgresql`.")
+    size: int = Field(description="Most connections; of SQLite one writes, the others read.")
+    in_use: int
+    recycle_s: int | None = Field(
+        description="Age at which a connection is replaced; null on SQLite, which needs none."
+    )
+    pre_ping: bool | None = Field(
+        description="Whether a connection is tested before its use; null on SQLite."
+    )
+
+    @classmethod
+    def from_pool(cls, pool: PoolFacts) -> Self:
+        return cls(
+            database=pool.database,
+            size=pool.size,
+            in_use=pool.in_use,
+            recycle_s=pool.recycle_s,
+            pre_ping=pool.is_pre_pinged,
+        )
+
+
 class StatusOut(Out):
     """Current figures of the service."""
 
@@ -276,6 +303,7 @@ class StatusOut(Out):
     portfolio: PortfolioStatusOut = Field(description="State of the portfolio.")
     signals: SignalQueueOut | None = Field(description="Null while the service starts.")
     tasks: list[TaskOut] = Field(description="Tasks of the process that answers.")
+    connection_pool: ConnectionPoolOut | None = Field(description="Null while the service starts.")
     processes: list[ProcessOut] = Field(
         description="Processes on this database; empty where it cannot be shared."
     )
@@ -309,6 +337,9 @@ class StatusOut(Out):
             ),
             signals=None if queue is None else SignalQueueOut.model_validate(queue),
             tasks=[TaskOut.model_validate(task) for task in status.tasks],
+            connection_pool=(
+                None if status.pool is None else ConnectionPoolOut.from_pool(status.pool)
+            ),
             processes=[ProcessOut.model_validate(process) for process in status.processes],
         )
 
@@ -329,6 +360,44 @@ class SampleDataOut(Freshness):
             as_of=market.as_of,
             data_source=market.data_source,
             data_status=market.data_status,
+        )
+
+
+class DatabaseStatisticsOut(Out):
+    """Size and connections of the database."""
+
+    size_bytes: int = Field(description="Of the database; for SQLite with the pages in its log.")
+    connection_pool: ConnectionPoolOut
+    slow_statements: int = Field(description="Since the start of this process.")
+
+
+class DebugInfoOut(Out):
+    total_symbols: int = Field(description="Known contracts.")
+    memory_usage: int | None = Field(
+        description="Resident bytes of the process; null where the system does not report them."
+    )
+    database_stats: DatabaseStatisticsOut
+
+
+class DebugOut(Out):
+    """Portfolio and figures of the process."""
+
+    portfolio: PortfolioOut
+    debug_info: DebugInfoOut
+
+    @classmethod
+    def from_report(cls, report: DebugReport) -> Self:
+        return cls(
+            portfolio=PortfolioOut.of(report.portfolio),
+            debug_info=DebugInfoOut(
+                total_symbols=report.total_symbols,
+                memory_usage=report.memory_bytes,
+                database_stats=DatabaseStatisticsOut(
+                    size_bytes=report.database_bytes,
+                    connection_pool=ConnectionPoolOut.from_pool(report.pool),
+                    slow_statements=report.slow_statements,
+                ),
+            ),
         )
 
 
@@ -385,6 +454,19 @@ async def get_health(status: Provided[StatusService], request: Request) -> Healt
 async def get_status(status: Provided[StatusService]) -> StatusOut:
     """Portfolio, scoring, feed and background tasks in figures."""
     return StatusOut.from_status(await status.status())
+
+
+@router.get(
+    "/debug/portfolio",
+    summary="Portfolio and figures of the process for debugging",
+    responses=problems(Code.NOT_FOUND, Code.DATABASE_UNAVAILABLE),
+)
+@requires(Role.ADMIN)
+async def debug_portfolio(debugging: Provided[DebugReporter], request: Request) -> DebugOut:
+    """Portfolio, memory and database, with `MYSYMBOLS_DEBUG=1` only, and for this machine only."""
+    if not is_local_caller(request.scope):
+        raise RequestError(Code.FORBIDDEN, "Debugging answers callers on this machine only.")
+    return DebugOut.from_report(await debugging.report())
 
 
 @router.post(

@@ -14,6 +14,7 @@ from app.foundation.metrics import Metrics
 from app.market.services.exchange_clock import ServerClock
 from app.market.services.stream_consumer import set_stream_gauges
 from app.operations.services.health import StatusService
+from app.performance.services.analytics import PerformanceAnalytics
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class GaugeReader:
     alerts: AlertService
     server_clock: ServerClock
     levels: Callable[[], None]
+    analytics: PerformanceAnalytics
 
     async def read(self) -> None:
         """Sets all gauges."""
@@ -48,6 +50,13 @@ class GaugeReader:
         await _or_unknown(self._signals, waiting, undecided)
         severities = [metrics.alerts_open.labels(one.value) for one in Severity]
         await _or_unknown(self._alerts, *severities)
+        names = (name for plugin in self.analytics.plugins for name in plugin.names)
+        await _or_unknown(self._custom, *map(metrics.custom_figure.labels, names))
+
+    async def _custom(self) -> None:
+        for name, value in (await self.analytics.custom_figures()).items():
+            known = math.nan if value is None else value
+            self.metrics.custom_figure.labels(name).set(known)
 
     async def _market(self) -> None:
         await self.status.count_market()

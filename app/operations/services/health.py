@@ -10,7 +10,7 @@ from app.configuration.domain.model import Configuration
 from app.foundation.concurrency import SingleFlight
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import ServiceError
-from app.foundation.health import Mode, ProcessFacts, TaskFacts
+from app.foundation.health import Mode, PoolFacts, ProcessFacts, TaskFacts
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock
 from app.foundation.sql import migrations
@@ -77,6 +77,7 @@ class StatusService:
     refusal: Callable[[], ServiceError | None] = lambda: None  # reason for refusing changes
     certificate_fault: Callable[[], str | None] | None = None  # None: no TLS
     trimmed_at: Callable[[], Awaitable[datetime | None]] | None = None  # of security events
+    pool: Callable[[], PoolFacts] | None = None
     pulse: AlertingHeartbeat | None = None
     levels: ServiceLevels = field(default_factory=ServiceLevels)
     process: ProcessMetricsCollector = field(default_factory=ProcessMetricsCollector)
@@ -153,6 +154,7 @@ class StatusService:
             signals=None if self.signal_queue is None else await self.signal_queue(),
             tasks=self.task_facts(),
             processes=self.processes(),
+            pool=None if self.pool is None else self.pool(),
         )
 
     async def _database(self) -> ComponentHealth:
@@ -228,6 +230,7 @@ class StatusSources:
             processes=processes,
             refusal=lambda: self.database.refusal,
             trimmed_at=self.trimmed_at,
+            pool=lambda: self.database.pool,
             pulse=AlertingHeartbeat(
                 self.database,
                 clock,

@@ -8,7 +8,7 @@ from typing import Final
 from app.alerts.services.monitor import AlertingHeartbeat
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
-from app.foundation.health import Mode, ProcessFacts, TaskFacts
+from app.foundation.health import Mode, PoolFacts, ProcessFacts, TaskFacts
 from app.market.domain.models import ExchangeLink, LinkState
 from app.market.services.health_facts import MarketFacts, ReferenceReport, StreamReport
 from app.operations.services.process_metrics import ProcessMetrics, ServiceLevel
@@ -87,6 +87,7 @@ class ServiceStatus:
     signals: SignalQueue | None  # None while the service starts
     tasks: tuple[TaskFacts, ...]
     processes: tuple[ProcessFacts, ...]
+    pool: PoolFacts | None = None  # None while the service starts
 
 
 _NO_SYMBOL_SCORED: Final = "no_symbol_scored"

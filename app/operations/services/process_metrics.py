@@ -111,7 +111,7 @@ def buffer_usage(bus: Bus, database: Database) -> Callable[[], tuple[BufferUsage
     """Returns a reader of the buffers that can fill up."""
     return lambda: (
         BufferUsage("bus", bus.longest_queue(), bus.capacity, bus.dropped),
-        BufferUsage("database_connections", database.checked_out, database.options.pool_size, None),
+        BufferUsage("database_connections", database.pool.in_use, database.pool.size, None),
     )
 
 

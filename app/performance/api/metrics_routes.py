@@ -21,7 +21,12 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.foundation.principals import Role
-from app.performance.api.schemas import HypotheticalOut, PerformanceFiguresOut, figures_fields
+from app.performance.api.schemas import (
+    CUSTOM_FIGURES,
+    HypotheticalOut,
+    PerformanceFiguresOut,
+    figures_fields,
+)
 from app.performance.services.analytics import (
     Analytics,
     MetricsService,
@@ -222,6 +227,7 @@ class AnalyticsOut(Freshness):
     observations: int = Field(description="Daily returns behind the ratios.")
     is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
     ratios_reason: str | None = Field(description="Reason for null ratios.")
+    custom_figures: dict[str, float | None] = Field(description=CUSTOM_FIGURES)
     last_updated: UtcTime | None = Field(
         description="UTC time of the newest change of the portfolio; null before the first."
     )
@@ -251,6 +257,7 @@ class AnalyticsOut(Freshness):
             observations=figures.observations,
             is_sufficient=figures.is_sufficient,
             ratios_reason=figures.reason,
+            custom_figures=dict(shown.custom),
             last_updated=shown.updated_at,
             **freshness(shown.facts),
         )

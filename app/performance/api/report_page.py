@@ -184,6 +184,7 @@ def report_page(report: Report) -> ReportPage:
         _replacements(report),
         _correlation(report.correlation),
         _hypothetical(report.hypothetical),
+        *_custom(report),
     )
     replacements = (plot for outcome in report.replacements for plot in _replacement_plots(outcome))
     return ReportPage(
@@ -363,6 +364,19 @@ def _hypothetical(figures: Figures) -> Table:
         "Today's members at today's weights over the past. The members were chosen with"
         " knowledge of that past and were not held then: this is no performance.",
     )
+
+
+def _custom(report: Report) -> Iterable[Table]:
+    if report.custom:
+        yield Table(
+            "Custom figures",
+            ("Figure", "Value"),
+            tuple(
+                (name, UNKNOWN if value is None else f"{value:.6g}")
+                for name, value in report.custom.items()
+            ),
+            "Of installed packages, over the period of the report.",
+        )
 
 
 def _replacement_plots(outcome: ReplacementOutcome) -> Iterable[Plot]:

@@ -21,6 +21,7 @@ from app.foundation.jobs import Document, JobKind
 from app.foundation.principals import Role, RouteLimit
 from app.performance.api.report_page import render, report_page
 from app.performance.api.schemas import (
+    CUSTOM_FIGURES,
     LATE_MARKS,
     ActiveOut,
     DayOut,
@@ -121,6 +122,7 @@ class ReportOut(Freshness):
     replacements: list[ReplacementOutcomeOut] = Field(description="Replacements of the period.")
     trades: list[TradeOut] = Field(description="Last 50 trades of the period.")
     late_marks: list[LateMarkOut] = Field(description=LATE_MARKS)
+    custom_figures: dict[str, float | None] = Field(description=CUSTOM_FIGURES)
 
     @classmethod
     def of(cls, made: Report) -> Self:
@@ -137,6 +139,7 @@ class ReportOut(Freshness):
             replacements=[ReplacementOutcomeOut.of(one) for one in made.replacements],
             trades=[TradeOut.of(one) for one in made.trades],
             late_marks=[LateMarkOut.of(one) for one in made.late_marks],
+            custom_figures=dict(made.custom),
             **freshness(made.facts),
         )
 

@@ -27,6 +27,10 @@ from app.performance.services.service import PositionPerformance
 from app.portfolio.domain.returns import Figures, Trade
 from app.portfolio.services.queries import CorrelationReport
 
+CUSTOM_FIGURES: Final = (
+    "Figures of installed packages (entry point `my_symbols.analytics`) as `NAME.FIGURE`; null"
+    " where one is unknown."
+)
 LATE_MARKS: Final = (
     "Of changes in the period: prices that stand for marks which were not known then."
 )

@@ -1,6 +1,7 @@
 """Portfolio metrics and analytics: scores, sectors, performance, risk and correlation."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import fmean, stdev
@@ -9,7 +10,12 @@ from typing import Final
 from app.foundation.decimal_math import to_millionths
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
-from app.performance.services.equity_reader import EquityQuery, load_equity
+from app.performance.services.custom_figures import (
+    CustomAnalytics,
+    analytics_input,
+    compute_custom_figures,
+)
+from app.performance.services.equity_reader import EquityHistory, EquityQuery, load_equity
 from app.portfolio.domain.models import FULL, Portfolio
 from app.portfolio.domain.returns import Figures
 from app.portfolio.domain.risk import Risk, compute_risk
@@ -116,6 +122,7 @@ class Analytics:
     figures: Figures
     updated_at: datetime | None
     facts: DataFacts
+    custom: Mapping[str, float | None]  # figures of plug-ins
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +131,13 @@ class PerformanceAnalytics:
 
     database: Database
     contexts: DecisionContextFactory
+    plugins: Sequence[CustomAnalytics] = ()
 
     async def summary(self) -> Analytics:
         async with self.database.read() as unit:
             history = await load_equity(unit, self.contexts, EquityQuery(has_figures=True))
             context = await self.contexts.of(unit)
+        custom = await self._compute_custom(history)
         view = portfolio_view(history.portfolio, context)
         scores = [(one.member.symbol, one.score) for one in view.members if one.score is not None]
         moves = [
@@ -155,4 +164,19 @@ class PerformanceAnalytics:
             if context.complete_board is None
             else context.complete_board.calculated_at,
             facts=view.facts,
+            custom=custom,
         )
+
+    async def custom_figures(self) -> Mapping[str, float | None]:
+        """Returns the figures of all plug-ins, computed now. Raises UnavailableError."""
+        if not self.plugins:
+            return {}
+        async with self.database.read() as unit:
+            history = await load_equity(unit, self.contexts, EquityQuery(has_figures=True))
+        return await self._compute_custom(history)
+
+    async def _compute_custom(self, history: EquityHistory) -> Mapping[str, float | None]:
+        if not self.plugins:
+            return {}
+        given = analytics_input(history)
+        return await asyncio.to_thread(compute_custom_figures, self.plugins, given)

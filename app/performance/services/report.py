@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from app.foundation.sql.database import UnitOfWork
@@ -19,6 +19,11 @@ from app.performance.domain.replacement_outcomes import (
 )
 from app.performance.services.active_return import compute_active_return
 from app.performance.services.analytics import present_weights
+from app.performance.services.custom_figures import (
+    CustomAnalytics,
+    analytics_input,
+    compute_custom_figures,
+)
 from app.performance.services.equity_reader import EquityHistory, EquityQuery, load_equity
 from app.performance.services.service import (
     Performance,
@@ -60,6 +65,7 @@ class Report:
     replacements: tuple[ReplacementOutcome, ...]
     facts: DataFacts
     late_marks: tuple[BackfilledMark, ...] = ()  # backfilled marks of changes in the period
+    custom: Mapping[str, float | None] = field(default_factory=dict)  # figures of plug-ins
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class ReportService:
     """Read-only use cases of the report."""
 
     performance: Performance
+    plugins: Sequence[CustomAnalytics] = ()
 
     async def replacements(self) -> ReplacementReport:
         """Returns the ledger of all replacements, net of fees, spread and funding."""
@@ -114,6 +121,10 @@ class ReportService:
         weights = present_weights(portfolio, history.context)
         risk = await asyncio.to_thread(compute_risk, daily, weights)
         pairs = await asyncio.to_thread(correlation_report, history.portfolio, history.context)
+        custom: Mapping[str, float | None] = {}
+        if self.plugins:
+            given = analytics_input(history, since, until)
+            custom = await asyncio.to_thread(compute_custom_figures, self.plugins, given)
         days = history.within(since, until)
         outcomes_since = _outcomes(replacing_steps, history, rates)
         return Report(
@@ -136,6 +147,7 @@ class ReportService:
             correlation=pairs,
             late_marks=history.late_within(since, until),
             facts=history.facts,
+            custom=custom,
         )
 
 

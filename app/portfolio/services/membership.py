@@ -209,6 +209,26 @@ class PortfolioService:
 
         return await self.idempotency.run(command, change, render, hooks=hooks)
 
+    async def clear(
+        self,
+        reason: str,
+        command: Command,
+        render: Render[tuple[Member, ...]] | None = None,
+    ) -> CommandResult[tuple[Member, ...]]:
+        """Removes every member in one transaction, last rank first; their weights go to cash."""
+
+        async def change(unit: UnitOfWork) -> tuple[Member, ...]:
+            portfolio, context = await self._locked(unit, command)
+            members = portfolio.members[::-1]
+            for member in members:
+                facts = last_facts(member, context)
+                done = remove_member(portfolio, member.symbol, facts, context.at, reason)
+                await self.recorder.commit(unit, portfolio, done, context, command)
+                portfolio = done.portfolio
+            return members
+
+        return await self.idempotency.run(command, change, render)
+
     async def replace(
         self,
         old_text: str,

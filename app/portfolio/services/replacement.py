@@ -9,7 +9,7 @@ from app.foundation.data_status import DataStatus
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import Database, UnitOfWork
-from app.market.domain.sectors import UNCLASSIFIED
+from app.market.domain.sectors import NO_SECTOR
 from app.portfolio.domain.event_log import number_text
 from app.portfolio.domain.membership import (
     add_members,
@@ -195,7 +195,7 @@ class ReplacementService:
             found = find_replacement_candidates(portfolio, context)
             others = tuple(describe_symbol(one.symbol, context) for one in portfolio.members)
             # The member has left, so a new one of its sector adds to that sector.
-            left = replace(describe_symbol(vacancy.symbol, context), sector=UNCLASSIFIED)
+            left = replace(describe_symbol(vacancy.symbol, context), sector=NO_SECTOR)
             gone = OutgoingMember(left, timedelta(0), vacancy.reason, False)
             free = filter_admissible(
                 found.incoming, gone, others, found.correlation, context.configuration

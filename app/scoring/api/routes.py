@@ -241,9 +241,10 @@ async def explain_score(
 @router.get("/algorithms", summary="Scoring algorithms")
 @requires(Role.VIEWER)
 async def list_scoring_algorithms(scoring: Provided[Scoring]) -> Page[AlgorithmOut]:
-    """Returns the active algorithm with its version, family weights and factor table."""
+    """Returns composite and families with version, family weights and factor table."""
     known = await scoring.algorithms()
-    return Page(items=[AlgorithmOut.of(one) for one in known], next_cursor=None)
+    items = [AlgorithmOut.of(one, kind) for one in known for kind in AlgorithmType]
+    return Page(items=items, next_cursor=None)
 
 
 @router.put(
@@ -263,6 +264,8 @@ async def update_scoring_algorithm(
 ) -> Response:
     """Changes parameters and weights, which creates a new version of the configuration.
 
+    A family takes the weights of its own factors; the composite takes all parameters.
+
     The first run with it gives the algorithm its next version, which every board names. Omitted
     fields keep their values; `If-Match` is the version of the configuration.
     """
@@ -274,7 +277,7 @@ async def update_scoring_algorithm(
     author, reason = by(command, body.user), body.reason or DEFAULT_REASON
     try:
         present = await configuration.current()
-        changes = scoring.settings_changes(body.changes(), present)
+        changes = scoring.settings_changes(body.changes(), present, name.family)
         result = await configuration.put(changes, reason, author, render)
     except ConfigurationRefusedError as refused:
         places = [(("body", *_body_location(one.loc)), one.type) for one in refused.complaints]

@@ -1,7 +1,7 @@
 """Response models of scores, explanations, runs and algorithms."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import date
 from enum import StrEnum
@@ -29,10 +29,16 @@ from app.foundation.http.schemas import (
     example,
 )
 from app.market.domain.symbols import SymbolEntry
-from app.scoring.domain.algorithm import CROSS_SECTIONAL
-from app.scoring.domain.board import Board, Card, CardStatus, Confidence
+from app.scoring.domain.algorithm import CROSS_SECTIONAL, IMPACT
+from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.counterfactual import Counterfactual
+from app.scoring.domain.explanation import (
+    FORMULA,
+    WHY_PERCENTILES_DIFFER,
+    FactorBreakdown,
+    explain_card,
+)
 from app.scoring.domain.ranking import AlgorithmType, RankedCard
 from app.scoring.services.algorithm_versions import AlgorithmVersion, spec_to_json
 from app.scoring.services.replay import RunReplayResult
@@ -50,9 +56,57 @@ class FactorOut(Out):
         "high is good."
     )
     weight: Share = Field(description="Weight in the composite.")
-    contribution: ZScore | None = Field(description="Part of the composite z.")
+    weight_in_family: Share = Field(
+        description="Weight of z in the weighted sum of the family; 0 without a value. The squares"
+        " of those that count add up to 1."
+    )
+    weight_of_family: Share = Field(
+        description="Weight of the family in the composite, likewise; 0 for an unavailable family."
+    )
+    confidence: Share | None = Field(description="Confidence of the score, 0..1.")
+    direct: ZScore | None = Field(
+        description="confidence * weight_of_family * weight_in_family * z."
+    )
+    ranking: ZScore | None = Field(
+        description="Effect of ranking the sums of factors and of families."
+    )
+    contribution: ZScore | None = Field(description="Part of the composite z: direct + ranking.")
     reason: str | None = Field(description="Reason for a missing value.")
     supporting: RoundedJson | None = Field(None, description="Supporting data of a plug-in.")
+
+    @classmethod
+    def of(cls, reading: FactorReading, steps: FactorBreakdown, level: float | None) -> Self:
+        return cls(
+            **reading._asdict(),
+            weight_in_family=steps.weight_in_family,
+            weight_of_family=steps.weight_of_family,
+            confidence=level,
+            direct=steps.direct,
+            ranking=steps.ranking,
+        )
+
+
+class FamilyOut(Out):
+    """Family of factors: from the weighted sum of its z to its score; null is unavailable."""
+
+    family: Family = Field(description="Name of the family.")
+    nominal_weight: Share = Field(
+        description="Weight in the algorithm; those of all families add up to 1."
+    )
+    weight: Share = Field(description="`weight_of_family` of its factors.")
+    weighted_sum: ZScore | None = Field(description="Sum of weight_in_family * z of its factors.")
+    z: ZScore | None = Field(description="Normal score of the weighted sum among all symbols.")
+    score: Score | None = Field(description="Phi(z), as in `score`.")
+    contribution: ZScore | None = Field(description="Sum of the contributions of its factors.")
+
+
+class CompositeOut(Out):
+    """Composite: from the weighted sum of the families to z; null is unavailable."""
+
+    weighted_sum: ZScore | None = Field(description="Sum of weight * z of the families.")
+    composite_z: ZScore | None = Field(description="Normal score of the sum among all symbols.")
+    confidence: Share | None = Field(description="`level` of `confidence`.")
+    z: ZScore | None = Field(description="confidence * composite_z; the score is Phi(z).")
 
 
 class FixedMomentsOut(Out):
@@ -259,10 +313,14 @@ class ExplanationOut(Freshness):
     input_hash: str
     score: ScoreOut = Field(description="Scores of the symbol.")
     z: ZScore | None = Field(
-        description="Composite z before the confidence shrinks it; null if unavailable."
+        description="Composite z after its confidence shrinks it; null if unavailable."
     )
     sum_of_contributions: ZScore | None = Field(
         description="Sum of the contributions, equal to `z` within 1e-9."
+    )
+    formula: str = Field(description="Formula of contributions and scores in the names below.")
+    why_percentiles_differ: str = Field(
+        description="Why the composite is no mean of the family scores."
     )
     confidence: ConfidenceOut | None = Field(
         description="Confidence by its parts; null if unavailable."
@@ -274,6 +332,8 @@ class ExplanationOut(Freshness):
     is_provisional: IsProvisional
     source_coverage: SourceCoverage
     factors: list[FactorOut] = Field(description="Factors in the order of the algorithm.")
+    families: list[FamilyOut] = Field(description="Families in the order of the algorithm.")
+    composite: CompositeOut = Field(description="Steps from the families to the composite z.")
     fixed_moments: list[FixedMomentsOut] = Field(
         description="Moments of earlier boards, used where fewer than ten symbols have a value."
     )
@@ -290,7 +350,8 @@ class ExplanationOut(Freshness):
         counterfactual: Counterfactual | None,
         symbol_id: str | None,
     ) -> Self:
-        shares = [one.contribution for one in card.factors if one.contribution is not None]
+        steps = explain_card(card)
+        level = None if card.confidence is None else card.confidence.level
         return cls(
             as_of=board.as_of,
             data_source=board.data_source,
@@ -302,13 +363,25 @@ class ExplanationOut(Freshness):
             input_hash=board.input_hash,
             score=ScoreOut.of(board, card, card.rank, symbol_id),
             z=card.z,
-            sum_of_contributions=None if card.z is None else sum(shares),
+            sum_of_contributions=steps.sum_of_contributions,
+            formula=FORMULA,
+            why_percentiles_differ=WHY_PERCENTILES_DIFFER,
             confidence=None if card.confidence is None else ConfidenceOut.of(card.confidence),
             detail=card.detail,
             universe_size=board.universe_size,
             is_provisional=board.is_provisional,
             source_coverage=dict(board.source_coverage),
-            factors=[FactorOut.model_validate(one) for one in card.factors],
+            factors=[
+                FactorOut.of(reading, one, level)
+                for reading, one in zip(card.factors, steps.factors, strict=True)
+            ],
+            families=[FamilyOut.model_validate(one) for one in steps.families],
+            composite=CompositeOut(
+                weighted_sum=steps.weighted_sum,
+                composite_z=steps.composite_z,
+                confidence=level,
+                z=card.z,
+            ),
             fixed_moments=FixedMomentsOut.of_board(board),
             counterfactual=None if counterfactual is None else CounterfactualOut.of(counterfactual),
         )
@@ -420,23 +493,37 @@ class CalculationOut(Freshness):
 
 
 class AlgorithmOut(Out):
-    """An active algorithm: rankings that it offers, weights and factor table."""
+    """The composite or one family: weights and factor table."""
 
-    name: str = Field(description="Name of the algorithm.")
+    name: AlgorithmType = Field(description="Name of its ranking.")
+    algorithm: str = Field(
+        description="Name in boards, one for the composite and its families.",
+        examples=[CROSS_SECTIONAL],
+    )
     version: int = Field(description="Version of the algorithm.")
-    algorithm_types: list[AlgorithmType] = Field(description="Rankings that it offers.")
-    parameters: Json = Field(description="Weights and parameters by name.")
+    parameters: Json = Field(description="Of a family only its own factors and weight.")
     created_at: UtcTime | None = Field(description="Null until its first run.")
 
     @classmethod
-    def of(cls, facts: AlgorithmVersion) -> Self:
+    def of(cls, facts: AlgorithmVersion, kind: AlgorithmType) -> Self:
         return cls(
-            name=facts.name,
+            name=kind,
+            algorithm=facts.name,
             version=facts.version,
-            algorithm_types=list(AlgorithmType),
-            parameters=facts.body,
+            parameters=_parameters_of(kind.family, facts.body),
             created_at=facts.created_at,
         )
+
+
+def _parameters_of(family: Family | None, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of the composite, or those of one family."""
+    if family is None:
+        return dict(body)
+    factors = [one for one in body["factors"] if one["family"] == family.value]
+    weights = {name: one for name, one in body["family_weights"].items() if name == family.value}
+    has_impact = any(one["name"] == IMPACT for one in factors)
+    parameters = body["parameters"] if has_impact else {}
+    return {**body, "family_weights": weights, "parameters": parameters, "factors": factors}
 
 
 def _spread(scores: list[float]) -> SpreadOut:
@@ -476,9 +563,19 @@ def _supporting_data(board: Board, card: Card) -> dict[str, object]:
 
 
 class AlgorithmName(StrEnum):
-    """Algorithms that can be changed."""
+    """Algorithms that can be changed; the name in boards is another one of the composite."""
 
+    COMPOSITE = "COMPOSITE"
+    TECHNICAL = "TECHNICAL"
+    FUNDAMENTAL = "FUNDAMENTAL"
+    MARKET_STRUCTURE = "MARKET_STRUCTURE"
+    RISK = "RISK"
     CROSS_SECTIONAL = CROSS_SECTIONAL
+
+    @property
+    def family(self) -> Family | None:
+        """Family of the algorithm; None for the composite."""
+        return None if self is self.CROSS_SECTIONAL else AlgorithmType(self.value).family
 
 
 class AlgorithmIn(ChangeRequest):
@@ -487,7 +584,9 @@ class AlgorithmIn(ChangeRequest):
     model_config = example({"impact_notional": 20000, "reason": "larger orders"})
 
     family_weights: dict[str, Share] | None = Field(
-        None, description="Shares of the composite by family; they add up to 1.", max_length=16
+        None,
+        description="Shares of the composite by family; they add up to 1. For the composite only.",
+        max_length=16,
     )
     factor_weights: dict[str, Share] | None = Field(
         None,
@@ -511,7 +610,11 @@ class AlgorithmChangedOut(Out):
 
     @classmethod
     def of(cls, name: AlgorithmName, spec: AlgorithmSpec, settings: Configuration) -> Self:
-        return cls(name=name, configuration_version=settings.version, parameters=spec_to_json(spec))
+        return cls(
+            name=name,
+            configuration_version=settings.version,
+            parameters=_parameters_of(name.family, spec_to_json(spec)),
+        )
 
 
 class ReplayOut(Out):

@@ -20,7 +20,7 @@ from app.scoring.domain.factors import FACTORS, Factor
 
 CROSS_SECTIONAL: Final = "cross_sectional"
 _NOTIONAL: Final = "impact_notional"
-_IMPACT: Final = "impact"
+IMPACT: Final = "impact"
 _WEIGHTS: Final = "scoring.factor_weights"
 
 
@@ -46,21 +46,27 @@ def with_parameters(
     impact = partial(factors_market.impact, notional=parameters[_NOTIONAL])
     support = partial(factors_market.impact_support, notional=parameters[_NOTIONAL])
     configured = tuple(
-        replace(factor, measure=impact, support=support) if factor.name == _IMPACT else factor
+        replace(factor, measure=impact, support=support) if factor.name == IMPACT else factor
         for factor in factors
     )
     return AlgorithmSpec(name, weights, configured, parameters=parameters)
 
 
 def settings_changes(
-    wanted: Mapping[str, object], present: Configuration, table: tuple[Factor, ...] = FACTORS
+    wanted: Mapping[str, object],
+    present: Configuration,
+    table: tuple[Factor, ...] = FACTORS,
+    family: Family | None = None,
 ) -> dict[str, Any]:
     """Translates a change of the algorithm into a change of the settings.
 
     `wanted` may contain family_weights, factor_weights (omitted factors keep their weights) and
-    impact_notional. Raises ConfigurationRefusedError for an unknown factor, or for a weighted
-    family whose factors all have weight 0.
+    impact_notional; with `family` only parameters of that family. Raises ConfigurationRefusedError
+    for an unknown factor, for a parameter of another family, or for a weighted family whose
+    factors all have weight 0.
     """
+    if family is not None:
+        _require_family(wanted, table, family)
     weights = wanted.get("factor_weights", {})
     named = {**present.scoring.factor_weights, **(weights if isinstance(weights, Mapping) else {})}
     changes: dict[str, Any] = {"scoring": {"factor_weights": named}}
@@ -70,6 +76,31 @@ def settings_changes(
         changes["family_weights"] = wanted["family_weights"]
     validate_factor_weights(validate(changes, present), table)
     return changes
+
+
+def _require_family(
+    wanted: Mapping[str, object], table: tuple[Factor, ...], family: Family
+) -> None:
+    """Raises ConfigurationRefusedError that names every parameter of another family."""
+    own = {factor.name for factor in table if factor.family is family}
+    weights = wanted.get("factor_weights", {})
+    foreign = [
+        f"{_WEIGHTS}.{echoed_key(name)}"
+        for name in (weights if isinstance(weights, Mapping) else {})
+        if name not in own
+    ]
+    if "family_weights" in wanted:
+        foreign.append("family_weights")
+    if _NOTIONAL in wanted and IMPACT not in own:
+        foreign.append(f"scoring.{_NOTIONAL}")
+    if foreign:
+        raise ConfigurationRefusedError(
+            Code.VALIDATION_FAILED,
+            tuple(
+                Complaint(loc, "unknown_key", f"{loc} is no parameter of {family.value}")
+                for loc in foreign
+            ),
+        )
 
 
 def validate_factor_weights(settings: Configuration, table: tuple[Factor, ...] = FACTORS) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import structlog
 
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Family
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
@@ -366,10 +367,10 @@ class Scoring:
         return build_algorithm(settings, self.factors)
 
     def settings_changes(
-        self, wanted: Mapping[str, object], present: Configuration
+        self, wanted: Mapping[str, object], present: Configuration, family: Family | None = None
     ) -> dict[str, Any]:
         """Translates a change of the algorithm; raises ConfigurationRefusedError."""
-        return settings_changes(wanted, present, self.factors)
+        return settings_changes(wanted, present, self.factors, family)
 
     async def algorithms(self) -> tuple[AlgorithmVersion, ...]:
         """Returns the active algorithms; version 1 is not stored before the first run."""

@@ -259,15 +259,20 @@ def kelly_stake(probability: float, payoff: float) -> float:
     return max(0.0, (probability * (payoff + 1.0) - 1.0) / payoff)
 
 
+def confidence_scale(confidence: float, rules: SizingSettings) -> float:
+    """Share of a position at a confidence in 0..1: its power by the configured exponent."""
+    return float(confidence**rules.confidence_exponent)
+
+
 def record_stake(record: TrackRecord, confidence: float | None, rules: SizingSettings) -> float:
-    """Fractional Kelly stake of a record, times the confidence.
+    """Fractional Kelly stake of a record, scaled by the confidence.
 
     The share of wins is shrunk towards one half with a prior of `kelly_prior` wins and as many
     losses.
     """
     count = record.wins + record.losses + 2.0 * rules.kelly_prior
     win_share = (record.wins + rules.kelly_prior) / count
-    scale = 1.0 if confidence is None else confidence
+    scale = 1.0 if confidence is None else confidence_scale(confidence, rules)
     return rules.kelly_fraction * scale * kelly_stake(win_share, record.payoff)
 
 
@@ -343,7 +348,8 @@ def _amount_limits(
     rules = limits.rules
     amounts: list[tuple[CapName, Decimal, str]] = []
     if request.confidence is not None:
-        amounts.append((CapName.CONFIDENCE, wanted * _exact(request.confidence), "request"))
+        share = confidence_scale(request.confidence, rules)
+        amounts.append((CapName.CONFIDENCE, wanted * _exact(share), "request"))
     if request.record is not None:
         share = record_stake(request.record, request.confidence, rules)
         amounts.append((CapName.KELLY, request.balance * _exact(share), "request"))

@@ -2,6 +2,7 @@
 
 from app.adapters.kucoin.limiter import KucoinLimits
 from app.adapters.kucoin.rest import CircuitBreaker
+from app.settings import KucoinVariables
 from tests.adapters.kucoin.harness import VirtualTime
 
 
@@ -24,6 +25,20 @@ def test_R09_five_in_a_row_open_it() -> None:
     assert breaker.wait() == 0
     ask(breaker, well=False)
     assert breaker.wait() == 15
+
+
+def test_R09_threshold_and_probe_time_are_settings() -> None:
+    time = VirtualTime()
+    limits = KucoinVariables(breaker_failures=2, breaker_probe_s=300).limits
+    breaker = CircuitBreaker(limits, monotonic=time.monotonic)
+    ask(breaker, well=False)
+    assert breaker.wait() == 0
+    ask(breaker, well=False)
+    assert breaker.wait() == 300
+    time.advance(300)
+    assert breaker.wait() == 0
+    ask(breaker, well=False)
+    assert breaker.wait() == 300, "a failed probe"
 
 
 def test_R09_a_success_ends_the_row() -> None:

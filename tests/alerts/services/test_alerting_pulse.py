@@ -205,7 +205,7 @@ async def test_health_says_how_full_the_buffers_are(database: Database) -> None:
         found = (await status.health()).process.buffers
         return {one.name: (one.used, one.capacity, one.dropped) for one in found}
 
-    most = database.options.pool_size
+    most = database.pool.size
     assert await filled() == {"bus": (0, 3, 0), "database_connections": (0, most, None)}
     with bus.subscribe() as slow, bus.subscribe() as quick:
         for number in range(5):

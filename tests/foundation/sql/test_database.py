@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import event, text
 
 from app.foundation.errors import Code, ServiceError, UnavailableError
+from app.foundation.health import PoolFacts
 from app.foundation.sql.database import ATTEMPTS, Database, UnitOfWork
 from app.foundation.sql.engines import DatabaseOptions, SlowStatement, parse_database_url
 from app.foundation.sql.key_value import KeyValueRepository
@@ -106,6 +107,38 @@ async def test_slow_statements_are_reported_without_their_values(
     assert all(one.seconds > 0 for one in slow)
     assert not any("secret" in one for one in texts)
     assert DatabaseOptions(url="").slow_statement_s == 0.1
+
+
+async def test_every_statement_is_reported_if_the_options_say_so(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    seen: list[tuple[str, float]] = []
+    for is_logged in (True, False):
+        seen.clear()
+        database = make_database(database_url, log_statements=is_logged)
+        database.on_statement = lambda sql, seconds: seen.append((sql, seconds))
+        await database.open()
+        async with database.write() as unit:
+            await unit.get(KeyValueRepository).put("a", "secret")
+        await database.close()
+        texts = [sql for sql, _ in seen]
+        assert any("INSERT INTO service_facts" in one for one in texts) is is_logged
+        assert all(seconds >= 0 for _, seconds in seen)
+        assert not any("secret" in one for one in texts)
+
+
+async def test_the_pool_says_how_it_is_used(database_url: str, make_database: MakeDatabase) -> None:
+    database = make_database(database_url, pool_size=12, pool_recycle_s=77, pool_pre_ping=False)
+    await database.open()
+    is_file = database.dialect == "sqlite"
+    # SQLite: one connection writes, and at most ten read.
+    name, size = ("sqlite", 11) if is_file else ("postgresql", 12)
+    recycle_s, is_pre_pinged = (None, None) if is_file else (77, False)
+    async with database.read(), database.write():
+        assert database.pool == PoolFacts(name, size, 2, recycle_s, is_pre_pinged)
+    assert database.pool.in_use == 0
+    assert await database.size_bytes() > 100_000
+    await database.close()
 
 
 async def test_ordinary_statements_are_not_reported(

@@ -23,6 +23,8 @@ from app.market.domain.symbols import (
     readable,
     round_to_tick,
     specification_of,
+    to_kucoin,
+    to_standard,
 )
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared"
@@ -309,6 +311,22 @@ def test_no_text_crashes_the_registry(text: str) -> None:
         return
     assert readable(text)
     assert entry in MARKET.entries
+
+
+def test_names_of_perpetual_contracts_are_converted_by_convention() -> None:
+    perpetual = [one for one in MARKET.entries if one.contract.kind is ContractKind.PERPETUAL]
+    assert len(perpetual) == len(MARKET.entries) - 1
+    for entry in perpetual:
+        assert to_kucoin(entry.symbol) == entry.contract.code
+        assert to_standard(entry.contract.code) == entry.symbol
+        for text in filter(None, (entry.formats.ccxt, entry.formats.binance)):
+            assert (to_kucoin(text), to_standard(text)) == (entry.contract.code, entry.symbol)
+    for text in ("xbt-usdt", "BTCUSDT.P", "BTC-USDT-SWAP", "btc_usdt"):
+        assert (to_kucoin(text), to_standard(text)) == ("XBTUSDTM", "BTCUSDT")
+    for text in ("", "USDT", "BTC", "BTCEUR", "BTCUSD-260327", "XBTMH26", "BTC USDT", "B" * 70):
+        with pytest.raises(RefusedError) as caught:
+            to_kucoin(text)
+        assert caught.value.code is Code.SYMBOL_UNKNOWN
 
 
 @pytest.mark.skipif(not REAL_LIST.exists(), reason="the list of real symbols is not here")

@@ -27,7 +27,8 @@ from app.foundation.events import (
     ValueCodec,
 )
 from app.foundation.jobs import JobState
-from app.market.domain.events import ModeChanged
+from app.market.domain.events import ModeChanged, SectorsChanged
+from app.market.domain.sectors import AssetClass, CapCategory, Classification, SectorChange
 from app.operations.domain.event_codec import CODEC, NOT_STORED, decode_event, encode_event
 from app.operations.services.event_messages import event_envelope
 from app.portfolio.domain.events import (
@@ -104,6 +105,20 @@ EXAMPLES: tuple[object, ...] = (
         "scoring:1", "scoring", JobChange.ENDED, JobState.FAILED, "board", 0.5, "internal_error", T0
     ),
     ModeChanged("NORMAL", "FROZEN", "market_stale", 3, T0),
+    SectorsChanged(
+        2,
+        (
+            SectorChange("BTC", Classification(AssetClass.COIN, "layer1", CapCategory.LARGE), None),
+            SectorChange(
+                "XYZ",
+                Classification(AssetClass.COIN, "unclassified", CapCategory.UNCLASSIFIED),
+                Classification(AssetClass.STABLE, "stablecoin", CapCategory.MICRO),
+            ),
+        ),
+        "why",
+        "key:desk",
+        T0,
+    ),
     ConfigurationChanged(replace(Configuration(), version=4, max_portfolio_symbols=7), T0),
     ApiKeyChanged(
         "id", "engine", "mysym_0aB3dE9x", KeyChange.ROTATED, "trader", ("signals",), "key:boss", T0

@@ -54,8 +54,24 @@ async def in_force(bench: Bench, client: httpx2.AsyncClient) -> dict[str, Any]:
     async with bench.database.read() as unit:
         bench.settings = await unit.get(ConfigurationRepository).current()
     board = await bench.scoring.calculate()
-    (told,) = (await client.get(PATH)).json()["items"]
-    assert (board.algorithm, board.algorithm_version) == (told["name"], told["version"])
+    told, *families = (await client.get(PATH)).json()["items"]
+    assert told["name"] == "COMPOSITE"
+    assert (board.algorithm, board.algorithm_version) == (told["algorithm"], told["version"])
+    assert [one["name"].lower() for one in families] == list(told["parameters"]["family_weights"])
+    factors = [factor for one in families for factor in one["parameters"]["factors"]]
+    assert {one["name"] for one in factors} == {
+        one["name"] for one in told["parameters"]["factors"]
+    }
+    for one in families:
+        family = one["name"].lower()
+        assert {factor["family"] for factor in one["parameters"]["factors"]} == {family}
+        assert one["parameters"]["family_weights"] == {
+            family: told["parameters"]["family_weights"][family]
+        }
+        has_impact = family == "market_structure"
+        assert one["parameters"]["parameters"] == (
+            told["parameters"]["parameters"] if has_impact else {}
+        )
     weights = {one["name"]: one["weight"] for one in told["parameters"]["factors"]}
     return {**told, "weights": weights}
 
@@ -95,6 +111,38 @@ async def test_a_change_is_a_version_and_scores_follow_it(
     assert only.json()["configuration_version"] == 3
     third = await in_force(bench, client)
     assert (third["weights"]["rsi_14"], third["weights"]["volume_trend"]) == (0.1, 0.25)
+
+
+async def test_weights_are_changed_by_family(bench: Bench, client: httpx2.AsyncClient) -> None:
+    first = await in_force(bench, client)
+    changed = await client.put(f"{PATH}/TECHNICAL", json={"factor_weights": {"rsi_14": 0.5}})
+    assert changed.json()["name"] == "TECHNICAL"
+    assert {one["family"] for one in changed.json()["parameters"]["factors"]} == {"technical"}
+    body = {"factor_weights": {"spread": 0.5}, "impact_notional": 7}
+    assert (await client.put(f"{PATH}/MARKET_STRUCTURE", json=body)).status_code == 200
+    body = {"family_weights": dict.fromkeys(first["parameters"]["family_weights"], 0.25)}
+    assert (await client.put(f"{PATH}/COMPOSITE", json=body)).status_code == 200
+    last = await in_force(bench, client)
+    assert last["weights"] == {**first["weights"], "rsi_14": 0.5, "spread": 0.5}
+    assert last["parameters"]["parameters"] == {"impact_notional": 7}
+    assert set(last["parameters"]["family_weights"].values()) == {0.25}
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({"factor_weights": {"rsi_14": 0.5, "spread": 0.5}}, ["factor_weights", "rsi_14"]),
+        ({"family_weights": {"risk": 1.0}}, ["family_weights"]),
+    ],
+)
+async def test_a_family_takes_no_parameter_of_another(
+    client: httpx2.AsyncClient, body: dict[str, Any], place: list[str]
+) -> None:
+    response = await client.put(f"{PATH}/MARKET_STRUCTURE", json=body)
+    problem(response, 422, "validation_failed", extra=frozenset({"errors"}))
+    assert [one["loc"][1:] for one in response.json()["errors"]] == [place]
+    response = await client.put(f"{PATH}/RISK", json={"impact_notional": 10})
+    problem(response, 422, "validation_failed", extra=frozenset({"errors"}))
 
 
 async def test_family_weights_are_those_of_the_configuration(

@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from math import fsum
 
 import httpx2
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from app.configuration.domain.sections import Source
 from app.foundation.http.schemas import significant
@@ -242,6 +244,72 @@ async def test_explain_adds_up(client: httpx2.AsyncClient, bench: Bench) -> None
     assert measured["composite"]["age_days"] == 0
 
 
+async def test_explain_shows_every_step_in_numbers_that_a_reader_can_add(
+    client: httpx2.AsyncClient, bench: Bench
+) -> None:
+    board = await bench.scoring.calculate()
+    mapped = 0
+    for card in board.cards[: board.universe_size]:
+        body = (await client.get(f"{SCORING}/symbol/{card.symbol}/explain")).json()
+        level = body["confidence"]["level"]
+        families = {one["family"]: one for one in body["families"]}
+        for factor in body["factors"]:
+            family = families[factor["family"]]
+            assert factor["weight_of_family"] == family["weight"]
+            assert factor["confidence"] == level
+            if factor["z"] is None:
+                assert factor["weight_in_family"] == 0.0
+                assert (factor["direct"], factor["ranking"], factor["contribution"]) == (None,) * 3
+                continue
+            assert factor["direct"] == pytest.approx(
+                level * family["weight"] * factor["weight_in_family"] * factor["z"], abs=1e-15
+            )
+            assert factor["direct"] + factor["ranking"] == pytest.approx(
+                factor["contribution"], abs=1e-15
+            )
+            mapped += abs(factor["ranking"]) > 1e-6
+        for name, family in families.items():
+            own = [one for one in body["factors"] if one["family"] == name]
+            counted = [one for one in own if one["z"] is not None]
+            products = [one["weight_in_family"] * one["z"] for one in counted]
+            assert family["weighted_sum"] == fsum(products), "as it stands, to the last bit"
+            assert fsum(one["weight_in_family"] ** 2 for one in own) == pytest.approx(1.0)
+            assert family["contribution"] == fsum(one["contribution"] for one in counted)
+            assert family["score"] == body["score"][f"{name}_score"]
+            assert family["score"] == pytest.approx(ndtr(family["z"]), abs=1e-12)
+        composite = body["composite"]
+        assert composite["weighted_sum"] == fsum(
+            one["weight"] * one["z"] for one in families.values()
+        )
+        assert fsum(one["weight"] ** 2 for one in families.values()) == pytest.approx(1.0)
+        assert fsum(one["nominal_weight"] for one in families.values()) == pytest.approx(1.0)
+        assert level * composite["composite_z"] == pytest.approx(composite["z"], abs=1e-15)
+        assert composite["z"] == body["z"]
+        total = fsum(one["contribution"] for one in families.values())
+        assert total == pytest.approx(body["z"], abs=1e-12)
+        assert body["sum_of_contributions"] == pytest.approx(total, abs=1e-15)
+        assert body["score"]["composite_score"] == pytest.approx(ndtr(body["z"]), abs=1e-12)
+        for name in ("confidence", "weight_of_family", "weight_in_family", "ranking"):
+            assert name in body["formula"]
+        assert "percentile" in body["why_percentiles_differ"]
+    assert mapped > 0, "ranking moves what plain products would give"
+
+    # Sums are those that were ranked: the order of the symbols by them is the order of the scores.
+    shown = [
+        (await client.get(f"{SCORING}/symbol/{card.symbol}/explain")).json()
+        for card in board.cards[: board.universe_size]
+    ]
+    for place in range(4):
+        pairs = [(one["families"][place]["weighted_sum"], one["families"][place]["score"])
+                 for one in shown]  # fmt: skip
+        assert [score for _, score in sorted(pairs)] == sorted(score for _, score in pairs)
+    pairs = [(one["composite"]["weighted_sum"], one["composite"]["composite_z"]) for one in shown]
+    assert [z for _, z in sorted(pairs)] == pytest.approx(sorted(z for _, z in pairs))
+    absent = (await client.get(f"{SCORING}/symbol/ZUSDT/explain")).json()
+    assert absent["composite"] == dict.fromkeys(("weighted_sum", "composite_z", "confidence", "z"))
+    assert {one["weighted_sum"] for one in absent["families"]} == {None}
+
+
 async def test_explain_says_what_it_takes_to_enter_the_first_places(
     client: httpx2.AsyncClient, bench: Bench
 ) -> None:
@@ -286,8 +354,8 @@ async def test_history_pages_back(client: httpx2.AsyncClient, bench: Bench) -> N
 
 async def test_algorithms_and_runs(client: httpx2.AsyncClient, bench: Bench) -> None:
     board = await bench.scoring.calculate()
-    (algorithm,) = (await client.get(f"{SCORING}/algorithms")).json()["items"]
-    assert (algorithm["name"], algorithm["version"]) == (board.algorithm, 1)
+    algorithm, *_ = (await client.get(f"{SCORING}/algorithms")).json()["items"]
+    assert (algorithm["algorithm"], algorithm["version"]) == (board.algorithm, 1)
     assert algorithm["parameters"]["family_weights"]["risk"] == 0.4
     body = (await client.get(f"{SCORING}/runs/{board.run_id}")).json()
     assert (body["symbols_processed"], body["scores_calculated"]) == (17, 16)

@@ -53,8 +53,17 @@ viewer    GET     {}/symbols/{symbol}/eligibility
 viewer    GET     {}/universe/funnel
 viewer    GET     {}/market/{symbol}
 viewer    GET     {}/market/{symbol}/candles
+viewer    GET     {}/market/{symbol}/funding
+viewer    GET     {}/market/{symbol}/open-interest
+viewer    GET     {}/market/{symbol}/book
+viewer    GET     {}/market/{symbol}/impact
 viewer    GET     {}/market/{symbol}/quality
 operator  POST    {}/market/{symbol}/quality/release
+viewer    GET     {}/sectors
+viewer    GET     {}/sectors/export
+operator  POST    {}/sectors/import
+operator  PUT     {}/sectors/{base}
+operator  DELETE  {}/sectors/{base}
 trader    POST    {}/scoring/calculate
 viewer    GET     {}/scoring/rankings
 viewer    GET     {}/scoring/symbol/{symbol}/scores
@@ -141,6 +150,7 @@ admin     POST    {}/keys
 admin     POST    {}/keys/{key_id}/rotate
 admin     DELETE  {}/keys/{key_id}
 admin     GET     {}/audit
+admin     GET     {}/debug/portfolio
 public    POST    {}/sessions
 any       GET     {}/sessions
 any       DELETE  {}/sessions/current

@@ -87,6 +87,7 @@ def test_inverse_lots_are_dollars() -> None:
         ({}, {}, {"volatility_target": 0.4}, "volatility_target", "0.5", "0.4", 800),
         ({"leverage": Decimal(3)}, {}, {}, "portfolio_var", "0.12", "0.1", 2_500),
         ({"confidence": 0.5}, {}, {}, "confidence", "1000", "500", 500),
+        ({"confidence": 0.5}, {}, {"confidence_exponent": 2.0}, "confidence", "1000", "250", 250),
         ({}, {"turnover_24h": Decimal(70_000)}, {}, "turnover", "1000", "700", 700),
         ({}, {"depth": Decimal(6_000)}, {}, "depth", "1000", "600", 600),
     ],
@@ -248,6 +249,9 @@ def test_a_record_is_shrunk_and_only_a_quarter_of_it_is_staked() -> None:
     record = TrackRecord(55, 45, 1.2)
     assert record_stake(record, None, RULES) == pytest.approx(expected)
     assert record_stake(record, 0.5, RULES) == pytest.approx(expected / 2.0)
+    squared = replace(RULES, confidence_exponent=2.0)
+    assert record_stake(record, 0.5, squared) == pytest.approx(expected / 4.0)
+    assert record_stake(record, None, squared) == pytest.approx(expected)
     assert record_stake(TrackRecord(0, 0, 1.0), None, RULES) == 0.0  # nothing seen, no edge
     order = replace(ORDER, record=record)
     made = size_position(contract(), order, KNOWN, LIMITS)

@@ -1,15 +1,15 @@
 """Column of notifications with their priority.
 
-Revision ID: 0220
-Revises: 0205
+Revision ID: 0209
+Revises: 0208
 """
 
 import sqlalchemy as sa
 
 from alembic import op
 
-revision = "0220"
-down_revision = "0205"
+revision = "0209"
+down_revision = "0208"
 branch_labels = None
 depends_on = None
 
