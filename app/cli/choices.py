@@ -7,6 +7,15 @@ tests/cli/test_operations.py compares these with the OpenAPI document.
 from enum import StrEnum
 from typing import Literal
 
+
+class NotificationSubject(StrEnum):
+    """Kind of notifications that a channel receives; an option that repeats needs a class."""
+
+    ERROR = "error"
+    TRADE = "trade"
+    STATUS = "status"
+
+
 AlertRuleName = Literal[
     "not_tradeable", "low_score", "high_correlation", "high_raw_correlation", "poor_performance",
     "contract_delisted", "quarantined", "delisting_announced", "score_dropped", "drawdown",
@@ -24,10 +33,11 @@ AuditAction = Literal[
     "service_started", "key_created", "key_rotated", "key_revoked", "authentication_failed",
     "authentication_burst", "refused", "logged_in", "logged_out", "session_ended", "user_changed",
     "secrets_changed", "channel_changed", "alert_changed", "job_changed", "manual_run",
-    "signals_changed", "proposal_declined", "quarantine_released", "events_deleted",
+    "signals_changed", "proposal_declined", "quarantine_released", "sectors_changed",
+    "events_deleted",
 ]  # fmt: skip
 ScoreKind = Literal["COMPOSITE", "TECHNICAL", "FUNDAMENTAL", "MARKET_STRUCTURE", "RISK"]
-IntervalName = Literal["1h", "1d"]
+IntervalName = Literal["1m", "5m", "15m", "30m", "1h", "2h", "4h", "8h", "12h", "1d", "1w"]
 ChannelKindName = Literal["apprise", "webhook"]
 ContractState = Literal[
     "Init", "Open", "BeingSettled", "Settled", "Paused", "Closed", "CancelOnly", "Vanished",
@@ -38,6 +48,7 @@ SignalDirection = Literal["BUY", "SELL", "NEUTRAL"]
 EventKind = Literal[
     "ADD", "REMOVE", "REPLACE", "REBALANCE", "WEIGHTS", "CONFIG", "PERFORMANCE", "LOCK", "SWITCH"
 ]
+OrderSideName = Literal["buy", "sell"]
 LockKindName = Literal["pin", "ban", "watch"]
 ProposalKindName = Literal["rebalance", "replacement", "signal"]
 RunStateName = Literal[
