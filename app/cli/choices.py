@@ -56,11 +56,3 @@ RunStateName = Literal[
     "aborted_killed", "aborted_expired",
 ]  # fmt: skip
 WeightMethod = Literal["score_tilted", "inverse_volatility", "risk_parity", "hrp", "equal", "fixed"]
-
-
-class NotificationSubject(StrEnum):
-    """Subject of a notification; an enumeration, because Typer repeats no option of literals."""
-
-    ERROR = "error"
-    TRADE = "trade"
-    STATUS = "status"
