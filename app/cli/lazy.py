@@ -16,7 +16,7 @@ COMMANDS: Final = {
     "serve": "app.cli.commands.serve",
     "demo": "app.cli.commands.demo",
     "sandbox": "app.cli.commands.sandbox",
-    "doctor": "app.cli.commands.doctor",
+    "doctor": "app.cli.commands.operations:doctor",
     "status": "app.cli.commands.operations:status",
     "health": "app.cli.commands.operations:health",
     "watch": "app.cli.commands.watch",
