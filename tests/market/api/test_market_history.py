@@ -292,7 +292,7 @@ async def test_open_interest_history_is_what_this_service_recorded(scene: Scene)
     assert len(items) == 201
     assert [_ms(one["taken_at"]) for one in items[:200]] == [one.taken_ms for one in rows]
     assert items[0] == {
-        "taken_at": items[0]["taken_at"], "open_interest": "200.0", "mark_price": "2.5",
+        "taken_at": items[0]["taken_at"], "open_interest": "200", "mark_price": "2.5",
         "turnover_24h": None,
     }  # fmt: skip
     assert len(await scene.all_pages(path, limit=500)) == 167 + 1, "seven days by default"
@@ -344,7 +344,7 @@ async def test_impact_sweeps_the_known_levels_and_marks_what_they_cannot_fill(sc
             slippage = sign * (average / mid - 1.0) * 10_000.0
             assert float(got["slippage_bp"]) == pytest.approx(slippage, abs=1e-4)
             assert slippage > 0.0
-            assert (got["is_complete"], got["filled_share"]) == (True, "1.000000")
+            assert (got["is_complete"], got["filled_share"]) == (True, "1")
             assert (got["levels_used"], got["levels_known"]) == (used, 20 if used <= 20 else 100)
             assert float(got["best_price"]) == rows[0][0]
             assert float(got["worst_price"]) == rows[used - 1][0]
