@@ -150,8 +150,13 @@ async def test_every_gauge_says_at_the_first_scrape_what_the_api_says(tmp_path: 
             assert found["market_symbols", "eligible"] > 5.0
             assert not math.isnan(found["exchange_clock_offset_seconds", ""])
             await compare(service)
+            leaver = (await service.get("/portfolio"))["members"][0]["symbol"]
+            assert ("portfolio_weight_ratio", leaver) in found
+            await service.post("/portfolio/remove-symbol", {"symbol": leaver})
+            found = await scraped(service)
+            assert not [labels for name, labels in found if name in OF_MEMBERS and labels == leaver]
         async with running(settings) as service:
-            assert (await scraped(service))["portfolio_members", ""] == 5.0
+            assert (await scraped(service))["portfolio_members", ""] == 4.0
             await compare(service)
 
 

@@ -82,11 +82,16 @@ async def test_figures_follow_prices_members_and_boards(desk: Desk) -> None:
     risen = (await reader.read()).equity
     assert risen.index == 1 + Decimal(weight) / 100_000_000
     assert risen.as_of - start.equity.as_of == timedelta(minutes=5)
+    await desk.portfolio.remove(SYMBOLS[4], "enough", WHO)  # sets the weights at the peak
+    at_peak = await reader.read()
+    assert [one.symbol for one in at_peak.members] == list(SYMBOLS[:4])
+    desk.later(minutes=1)
     desk.quote(SYMBOLS[0], mark=Decimal(10))
-    await desk.portfolio.remove(SYMBOLS[4], "enough", WHO)
     seconds *= 2
-    fallen = await reader.read()
-    assert [one.symbol for one in fallen.members] == list(SYMBOLS[:4])
+    fallen = (await reader.read()).equity
+    expected = at_peak.members[0].weight_u / 100_000_000 / 2
+    assert fallen.drawdown == pytest.approx(expected)
+    assert fallen.max_drawdown == pytest.approx(expected)
     desk.quote(SYMBOLS[0], mark=None)
     seconds *= 2
     unknown = (await reader.read()).equity
