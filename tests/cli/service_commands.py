@@ -90,6 +90,7 @@ CHANGES: Final = tuple(
     symbols sync
     sectors set BTC layer1
     sectors reset BTC
+    sectors import -
     market release BTCUSDT --reason checked
     scoring calculate BTCUSDT
     scoring set-algorithm --factor-weight volatility=0.5 --impact-notional 10000 --reason test
