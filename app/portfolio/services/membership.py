@@ -115,7 +115,11 @@ class PortfolioService:
             "portfolio",
             portfolio_key(state, context),
             lambda: portfolio_view(
-                state.portfolio, context, state.realized, get_target_weights(state, context, views)
+                state.portfolio,
+                context,
+                state.realized,
+                get_target_weights(state, context, views),
+                state.booked.totals,
             ),
         )
 
