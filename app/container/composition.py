@@ -2,6 +2,7 @@
 
 import os
 from datetime import datetime, timedelta
+from pathlib import Path
 from socket import gethostname
 from typing import Final
 
@@ -141,7 +142,7 @@ def compose(
         market,
         utc_now,
         mode=mode.state,
-        refusals=Refusals(observers.refused_decision(metrics)),
+        refusals=Refusals(observers.refused_decision(metrics), observers.decision(metrics)),
         elapsed=elapsed,
     )
     secrets = ChannelSecrets(secret_sealer(settings))
@@ -159,7 +160,7 @@ def compose(
         database, context, idempotency, new_id, SignalEvaluator(plugins.agents())
     )
 
-    sources = StatusSources(database, scoring, in_force, metrics)
+    sources = StatusSources(database, scoring, in_force, metrics, context, _disk(settings))
     status = sources.status(
         utc_now,
         code_version(),
@@ -356,6 +357,12 @@ def _market(
         fence=feed.fence,
         open_replacements=open_swaps,
     )
+
+
+def _disk(settings: Settings) -> Path:
+    """Returns a path on the disk of the SQLite file, else of the working directory."""
+    file = key_file(settings.database.url, "disk")
+    return Path() if file is None else file.parent
 
 
 def _notifiers(settings: Settings, secrets: ChannelSecrets, runtime: RuntimeValues) -> Notifiers:

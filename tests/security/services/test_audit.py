@@ -265,7 +265,7 @@ async def test_old_events_go_and_the_rest_is_verified_from_the_anchor(
 async def test_events_that_go_for_their_number_before_their_age_are_a_warning(
     audit: SecurityAudit, database: Database, database_url: str, clock: Moved
 ) -> None:
-    sources = StatusSources(database, *[Any] * 3)  # type: ignore[arg-type]  # of other figures
+    sources = StatusSources(database, *[Any] * 4)  # type: ignore[arg-type]  # of other figures
     for number in range(4):
         await audit.record(SecurityEventKind.LOGGED_IN, f"user:u{number}")
         clock.now += timedelta(days=1)
