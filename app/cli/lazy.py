@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "scoring": "app.cli.commands.scoring",
     "portfolio": "app.cli.commands.portfolio",
     "alerts": "app.cli.commands.alerts",
+    "replay": "app.cli.commands.replay",
     "jobs": "app.cli.commands.jobs",
     "configuration": "app.cli.commands.configuration",
     "audit": "app.cli.commands.audit",

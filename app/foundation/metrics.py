@@ -73,6 +73,7 @@ class Metrics:
 
     database_slow_statements: Counter = field(init=False)
     database_connections_in_use: Gauge = field(init=False)
+    decision_input_bytes_per_day: Gauge = field(init=False)
 
     jobs_ended: Counter = field(init=False)
     job_executor_takeovers: Counter = field(init=False)
@@ -192,6 +193,13 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ),
     ("database_slow_statements", Counter, "Statements over the time limit.", (), _NONE),
     ("database_connections_in_use", Gauge, "Connections of the pools in use.", (), _NONE),
+    (
+        "decision_input_bytes_per_day",
+        Gauge,
+        "Stored inputs of the decisions of the last 24 hours.",
+        ("kind",),
+        _NONE,
+    ),
     ("jobs_ended", Counter, "Durable runs that ended in this process.", ("kind", "outcome"), _NONE),
     (
         "job_executor_takeovers",
