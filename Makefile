@@ -129,7 +129,7 @@ audit: setup ## bill of materials of the runtime lock (var/sbom.cdx.json), and i
 	$(RUN) tests.supply_chain
 
 docs: service ## generate docs/configuration.md and docs/cli.md
-	@$(BIN)/my-symbols configuration document > docs/configuration.md
+	@$(BIN)/my-symbols config document > docs/configuration.md
 	@$(BIN)/typer app.cli.application utils docs --name my-symbols --title "Command line" --output docs/cli.md
 
 format: setup ## format and sort imports with ruff

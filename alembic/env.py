@@ -31,7 +31,8 @@ def migrate(connection: Connection) -> None:
 
 async def migrate_on_new_connection() -> None:
     configured_url = context.config.get_main_option("sqlalchemy.url")
-    url = os.environ.get("MYSYMBOLS_DATABASE__URL") or configured_url
+    plain = os.environ.get("DATABASE_URL")
+    url = os.environ.get("MYSYMBOLS_DATABASE__URL") or plain or configured_url
     if url is None:
         raise SystemExit("set MYSYMBOLS_DATABASE__URL to the database to migrate")
     async with connect(url) as connection:

@@ -8,6 +8,7 @@ from typing import Any, Final, TypedDict, TypeVar
 
 from app.alerts.domain.models import Alert
 from app.alerts.services.alert_replay import AlertReplayer
+from app.alerts.services.daily_digest import DailyDigest
 from app.alerts.services.notifications import NotificationService
 from app.alerts.services.service import AlertFilter, AlertRuleService, AlertService
 from app.configuration.domain.model import WeightingMethod
@@ -15,7 +16,9 @@ from app.foundation.decision_log import DecisionInputs
 from app.foundation.errors import Code, ConflictError, RefusedError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor
 from app.foundation.job_service import JobService
+from app.market.services.history import MarketHistory
 from app.market.services.quality import QualityService
+from app.market.services.sectors import SectorService
 from app.market.services.service import MarketData
 from app.market.services.symbol_registry import Registry
 from app.operations.services.audit_log import AuditLog
@@ -63,6 +66,7 @@ from app.scoring.services.service import Scoring
 from app.security.services.audit import SecurityAudit
 from app.security.services.keys import ApiKeyService
 from app.security.services.sessions import SessionService
+from app.security.services.tickets import TicketService
 from app.security.services.users import UserService
 from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Direction, Signal, SignalClaim
@@ -106,6 +110,8 @@ class MySymbolsServiceV2:
 
     registry: Registry
     market: MarketData
+    history: MarketHistory
+    sectors: SectorService
     quality: QualityService
     scoring: Scoring
     portfolio: PortfolioService
@@ -131,11 +137,13 @@ class MySymbolsServiceV2:
     idempotency: IdempotentExecutor
     stream: EventStream
     notifications: NotificationService
+    daily_digest: DailyDigest
     keys: ApiKeyService
     users: UserService
     security_audit: SecurityAudit
     audit_log: AuditLog
     sessions: SessionService
+    tickets: TicketService
     jobs: JobService
     retention: Retention
     signals: SignalService

@@ -1,12 +1,14 @@
 """Environment variables of a process: typed, nested, frozen; read once at start."""
 
 import hashlib
+import hmac
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from difflib import get_close_matches
 from enum import Enum, StrEnum
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network
@@ -26,7 +28,12 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from app.adapters.kucoin.limiter import KucoinLimits
 from app.foundation.data_status import DataSource
@@ -42,6 +49,19 @@ from app.security.services.peppers import NEW_PEPPER
 from app.security.services.sealing import NEW_KEY
 
 PREFIX = "MYSYMBOLS_"
+DATABASE_URL = "DATABASE_URL"
+SECRET_KEY = "SECRET_KEY"  # noqa: S105  # the name of a variable
+_DATABASE_VARIABLE = f"{PREFIX}DATABASE__URL"
+_CURSOR_VARIABLE = f"{PREFIX}HTTP__CURSOR_SECRET"
+_PEPPER_VARIABLE = f"{PREFIX}SECURITY__PEPPER"
+_PEPPER_VARIABLES = frozenset({_PEPPER_VARIABLE, f"{PREFIX}SECURITY__PEPPER_FILE"})
+_PEPPER_LABEL = b"my-symbols pepper of API keys"
+# Names of other frameworks, and what to set instead.
+_UNUSED_VARIABLES = {
+    "DEBUG": f"{PREFIX}LOG__LEVEL=debug logs more",
+    "FLASK_ENV": f"{PREFIX}ROLE and {PREFIX}LOG__LEVEL choose how a process runs",
+}
+_SPELLING_CUTOFF = 0.6
 _MAX_RATE = 1_000_000
 # Read by the command line only.
 CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL", "MYSYMBOLS_KEY", "MYSYMBOLS_CA_FILE"})
@@ -227,6 +247,11 @@ class HttpVariables(_Part):
         description="Host names of the service, as a JSON list; numeric addresses and localhost are"
         " always allowed.",
     )
+    public_url: str | None = Field(
+        None,
+        description="Public address of the service, such as https://symbols.example: for links in"
+        " notifications, which have none without it.",
+    )
     docs: bool = Field(
         True, description="Serve `/docs` and `/openapi.json`; with keys, to viewers only."
     )
@@ -262,6 +287,19 @@ class HttpVariables(_Part):
         description="Addresses and networks of clients, as a JSON list; every other one is refused,"
         " except this machine. An empty list allows all.",
     )
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_plain_address(cls, public_url: str | None) -> str | None:
+        if public_url is None:
+            return None
+        parts = urlsplit(public_url)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        if not is_address or "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError(
+                "public_url must be an http or https address without user, query and fragment"
+            )
+        return public_url.rstrip("/")
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -460,6 +498,27 @@ class LogVariables(_Part):
     )
 
 
+class _PlainVariables(EnvSettingsSource):
+    """DATABASE_URL and SECRET_KEY, which other services read too, below the MYSYMBOLS_ variables.
+
+    SECRET_KEY is the cursor secret and, where no pepper file can exist, the pepper of API keys. It
+    never seals secrets: a changed key would lose them.
+    """
+
+    def __call__(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for one in plain_variables(os.environ):
+            if one.target == _DATABASE_VARIABLE:
+                values["database"] = {"url": os.environ[DATABASE_URL]}
+            elif one.target == _CURSOR_VARIABLE:
+                values["http"] = {"cursor_secret": os.environ[SECRET_KEY]}
+            elif one.target == _PEPPER_VARIABLE:
+                key = os.environ[SECRET_KEY].encode()
+                pepper = hmac.new(key, _PEPPER_LABEL, hashlib.sha256).hexdigest()
+                values["security"] = {"pepper": pepper}
+        return values
+
+
 class Settings(BaseSettings):
     """Settings; the variable MYSYMBOLS_KUCOIN__BASE_URL becomes settings.kucoin.base_url."""
 
@@ -539,12 +598,25 @@ class Settings(BaseSettings):
         )
         return hashlib.sha256(repr(shared_settings).encode()).hexdigest()[:12]
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Adds the plain variables as the last source."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, _PlainVariables(settings_cls)
+
     @model_validator(mode="before")
     @classmethod
     def _no_unknown_variables(cls, values: object) -> object:
         unknown = unknown_variables(os.environ)
         if unknown:
-            raise ValueError("unknown variables: " + ", ".join(unknown))
+            raise ValueError("unknown variables: " + ", ".join(map(_with_proposal, unknown)))
         return values
 
 
@@ -642,3 +714,51 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
         for name in environment
         if name.upper().startswith(PREFIX) and name.upper() not in known
     )
+
+
+def _with_proposal(name: str) -> str:
+    """Returns an unknown name, with the known one that it resembles most."""
+    known = {one.removeprefix(PREFIX): one for one in (*known_variables(), *CLIENT_VARIABLES)}
+    text = name.upper().removeprefix(PREFIX)
+    similar = get_close_matches(text, known, n=1, cutoff=_SPELLING_CUTOFF)
+    return f"{name} (did you mean {known[similar[0]]}?)" if similar else name
+
+
+@dataclass(frozen=True, slots=True)
+class PlainVariable:
+    """Variable without the prefix: `target` is the setting that it gives, None if it gives none."""
+
+    name: str
+    target: str | None
+    note: str
+
+
+def plain_variables(environment: Mapping[str, str]) -> tuple[PlainVariable, ...]:
+    """Returns the variables of other services that are set, each with a note for people."""
+    names = {name.upper() for name in environment}
+    found = []
+    if environment.get(DATABASE_URL):
+        found.append(_plain(DATABASE_URL, _DATABASE_VARIABLE, names))
+    if environment.get(SECRET_KEY):
+        found.append(_plain(SECRET_KEY, _CURSOR_VARIABLE, names))
+        url = environment.get(_DATABASE_VARIABLE) or environment.get(DATABASE_URL) or "sqlite:"
+        if not url.startswith("sqlite") and not names & _PEPPER_VARIABLES:
+            found.append(_plain_pepper(environment[SECRET_KEY]))
+    for name, advice in _UNUSED_VARIABLES.items():
+        if environment.get(name):
+            found.append(PlainVariable(name, None, f"{name} has no effect here: {advice}."))
+    return tuple(found)
+
+
+def _plain(name: str, target: str, names: set[str]) -> PlainVariable:
+    if target in names:
+        return PlainVariable(name, None, f"{name} is not used: {target} is set.")
+    return PlainVariable(name, target, f"{name} is used as {target}.")
+
+
+def _plain_pepper(key: str) -> PlainVariable:
+    fault = pepper_fault(key)
+    if fault is not None:
+        return PlainVariable(SECRET_KEY, None, f"{SECRET_KEY} is no pepper of API keys: {fault}.")
+    note = f"{SECRET_KEY} gives the pepper of API keys: a new one ends all of them."
+    return PlainVariable(SECRET_KEY, _PEPPER_VARIABLE, note)

@@ -150,7 +150,7 @@ def served(scoring: Scoring) -> bytes:
     """Encoded answer of GET /scoring/rankings."""
     board, lines = scoring.rankings(AlgorithmType.COMPOSITE)
     status = scoring.status_of(board)
-    answer = RankingsOut.of(board, status, AlgorithmType.COMPOSITE, lines, SYMBOLS)
+    answer = RankingsOut.of(board, status, AlgorithmType.COMPOSITE, lines, SYMBOLS, str)
     return answer.model_dump_json().encode()
 
 

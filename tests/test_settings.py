@@ -1,5 +1,7 @@
 """Settings come from the environment, whole and checked."""
 
+import os
+
 import pytest
 from pydantic import SecretStr, ValidationError
 
@@ -15,6 +17,8 @@ from app.settings import (
     SecurityVariables,
     Settings,
     known_variables,
+    plain_variables,
+    secret_values,
     unknown_variables,
 )
 
@@ -67,6 +71,11 @@ def test_G05_a_misspelt_variable_refuses_to_start_and_is_named(
         ("MYSYMBOLS_REFERENCE__BASE_URL", "https://user:password@x"),
         ("MYSYMBOLS_KUCOIN__READ_TIMEOUT_S", "0"),
         ("MYSYMBOLS_HTTP__PORT", "70000"),
+        ("MYSYMBOLS_HTTP__PUBLIC_URL", "symbols.example"),
+        ("MYSYMBOLS_HTTP__PUBLIC_URL", "ftp://symbols.example"),
+        ("MYSYMBOLS_HTTP__PUBLIC_URL", "https://user:password@symbols.example"),
+        ("MYSYMBOLS_HTTP__PUBLIC_URL", "https://symbols.example/?a=b"),
+        ("MYSYMBOLS_HTTP__PUBLIC_URL", "https://symbols.example/#a"),
         ("MYSYMBOLS_LOG__LEVEL", "loud"),
     ],
 )
@@ -77,6 +86,13 @@ def test_a_senseless_value_is_refused(
 
     with pytest.raises(ValidationError):
         Settings()
+
+
+def test_the_public_address_ends_without_a_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().http.public_url is None
+    monkeypatch.setenv("MYSYMBOLS_HTTP__PUBLIC_URL", "https://symbols.example/desk/")
+
+    assert Settings().http.public_url == "https://symbols.example/desk"
 
 
 @pytest.mark.parametrize(
@@ -94,6 +110,97 @@ def test_only_the_official_host_counts_as_live(
     monkeypatch.setenv("MYSYMBOLS_KUCOIN__BASE_URL", url)
 
     assert Settings().kucoin.data_source is source
+
+
+def test_a_misspelt_variable_is_answered_with_the_one_that_was_meant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("DATABASE_URL", "LOG__LEVL", "KYE", "QQQQQQQQQQ"):
+        monkeypatch.setenv(f"MYSYMBOLS_{name}", "x")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    (error,) = caught.value.errors()
+    for name, meant in (
+        ("DATABASE_URL", "DATABASE__URL"),
+        ("LOG__LEVL", "LOG__LEVEL"),
+        ("KYE", "KEY"),
+    ):
+        assert f"MYSYMBOLS_{name} (did you mean MYSYMBOLS_{meant}?)" in error["msg"]
+    assert error["msg"].endswith("MYSYMBOLS_QQQQQQQQQQ")
+
+
+POSTGRESQL = "postgresql://ana:sesame@db.example/symbols"
+KEY = "0123456789abcdef-0123456789abcdef"
+
+
+def test_DATABASE_URL_and_SECRET_KEY_are_used_where_no_variable_of_ours_is_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", POSTGRESQL)
+    monkeypatch.setenv("SECRET_KEY", KEY)
+    monkeypatch.setenv("MYSYMBOLS_DATABASE__POOL_SIZE", "7")
+    settings = read_settings()
+    assert (settings.database.url, settings.database.pool_size) == (POSTGRESQL, 7)
+    assert settings.http.cursor_secret == SecretStr(KEY)
+    (pepper,) = settings.security.pepper_list
+    assert (len(pepper), pepper) == (64, Settings().security.pepper_list[0])
+    assert KEY not in pepper
+    assert settings.security.sealing_key_list == (), "a changed key must not lose secrets"
+    assert {KEY, pepper, "sesame"} <= set(secret_values(settings))
+    notes = capsys.readouterr().err.splitlines()
+    assert notes == [
+        "note: DATABASE_URL is used as MYSYMBOLS_DATABASE__URL.",
+        "note: SECRET_KEY is used as MYSYMBOLS_HTTP__CURSOR_SECRET.",
+        "note: SECRET_KEY gives the pepper of API keys: a new one ends all of them.",
+    ]
+
+
+def test_variables_of_ours_precede_the_plain_ones_with_a_note(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", POSTGRESQL)
+    monkeypatch.setenv("SECRET_KEY", KEY)
+    monkeypatch.setenv("FLASK_ENV", "development")
+    monkeypatch.setenv("MYSYMBOLS_DATABASE__URL", "postgresql://h/other")
+    monkeypatch.setenv("MYSYMBOLS_HTTP__CURSOR_SECRET", "another secret")
+    monkeypatch.setenv("MYSYMBOLS_SECURITY__PEPPER", "fedcba9876543210-fedcba9876543210")
+    settings = read_settings()
+    assert settings.database.url == "postgresql://h/other"
+    assert settings.http.cursor_secret == SecretStr("another secret")
+    assert settings.security.pepper_list == ("fedcba9876543210-fedcba9876543210",)
+    notes = capsys.readouterr().err
+    assert "DATABASE_URL is not used: MYSYMBOLS_DATABASE__URL is set." in notes
+    assert "SECRET_KEY is not used: MYSYMBOLS_HTTP__CURSOR_SECRET is set." in notes
+    assert "FLASK_ENV has no effect here" in notes
+    read_settings({"database": {"url": "sqlite+aiosqlite:///own.sqlite3"}})
+    assert "DATABASE_URL is not used: this command names a database." in capsys.readouterr().err
+
+
+def test_a_weak_SECRET_KEY_is_no_pepper_and_a_file_precedes_it_on_sqlite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SECRET_KEY", "twelve chars")
+    (used,) = plain_variables(os.environ)
+    assert used.note == "SECRET_KEY is used as MYSYMBOLS_HTTP__CURSOR_SECRET."
+    monkeypatch.setenv("DATABASE_URL", POSTGRESQL)
+    assert plain_variables(os.environ)[-1].note.startswith("SECRET_KEY is no pepper of API keys: ")
+    assert Settings().security.pepper_list == ()
+    monkeypatch.setenv("SECRET_KEY", KEY)
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///var/x.sqlite3")
+    assert Settings().security.pepper_list == (), "its pepper file stays valid"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("DATABASE_URL", "mysql://u:sesame@h/d"), ("SECRET_KEY", "sesame")]
+)
+def test_an_invalid_plain_variable_is_named_without_its_value(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(CommandError) as caught:
+        read_settings()
+    assert caught.value.detail.startswith(f"{name}: ")
+    assert "sesame" not in caught.value.detail
 
 
 def test_known_variables_cover_every_nested_setting() -> None:

@@ -1,12 +1,13 @@
 """The command line `my-symbols`: one lazy group of commands with documented exit codes."""
 
+import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.cli.credentials import CA_FILE, KEY_FILE
+from app.cli.credentials import CA_FILE, KEY_FILE, misspelled_variables
 from app.cli.exit_codes import ExitCode
 from app.cli.lazy import LazyGroup
 
@@ -22,7 +23,7 @@ application = typer.Typer(
     cls=LazyGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode="rich",
     epilog=_EPILOG,
     help="Decides which KuCoin futures symbols to hold, with what weight and size.",
@@ -64,6 +65,8 @@ def _options(
     ] = None,
 ) -> None:
     del print_version
+    for name, meant in misspelled_variables(os.environ).items():
+        typer.echo(f"note: {name} has no effect; did you mean {meant}?", err=True)
     KEY_FILE.set(key_file)
     CA_FILE.set(ca_file)
 

@@ -18,6 +18,7 @@ from app.foundation.http.protocol import MODE, PREFIX
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 CONNECT_TIMEOUT_S: Final = 5.0
 _PROBLEM: Final = "application/problem+json"
+_PAGE: Final = "text/html"
 _NO_KEY: Final = (
     "Set MYSYMBOLS_KEY or --key-file; on the machine of the service `my-symbols keys create NAME"
     " --role ROLE` makes a key."
@@ -28,11 +29,15 @@ _ADVICE: Final = {401: _NO_KEY, 403: _NO_ROLE}
 
 @dataclass(frozen=True, slots=True)
 class CliResponse:
-    """Answer of the service: its text unchanged, and the document with exact numbers."""
+    """Answer of the service: its text unchanged, and the document with exact numbers.
+
+    `date` is the HTTP date of the service's clock, to the second.
+    """
 
     status: int
     text: str
     document: Any
+    date: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,11 @@ class Client:
 
     async def get(self, path: str, **query: str | int) -> CliResponse:
         return await self.call("GET", path, query=query)
+
+    async def fetch_page(self, path: str, **query: str) -> str:
+        """Returns an HTML page, which has no document."""
+        asked = {**query, "format": "html"}
+        return (await self.call("GET", path, query=asked, is_page=True)).text
 
     async def post(
         self,
@@ -69,23 +79,26 @@ class Client:
         body: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         prefer: str | None = None,
+        if_match: int | None = None,
+        is_page: bool = False,
     ) -> CliResponse:
         """Sends a request and returns its 2xx answer. Raises CommandError for any other.
 
         A service that does not know the local key of this machine, such as a demo beside the
         service of the settings, is asked once more without a key.
         """
-        optional = {"Idempotency-Key": idempotency_key, "Prefer": prefer}
+        tag = None if if_match is None else f'"{if_match}"'
+        optional = {"Idempotency-Key": idempotency_key, "Prefer": prefer, "If-Match": tag}
         headers = {name: value for name, value in optional.items() if value}
         credential = None if self.is_anonymous else find_credential(self.url)
         keyed = headers if credential is None else {**headers, **credential.headers}
         try:
-            return await self._send(method, path, query, body, keyed)
+            return await self._send(method, path, query, body, keyed, is_page)
         except CommandError as error:
             is_unknown = error.code == Code.UNAUTHENTICATED.value
             if credential is None or not credential.is_automatic or not is_unknown:
                 raise
-        return await self._send(method, path, query, body, headers)
+        return await self._send(method, path, query, body, headers, is_page)
 
     async def _send(
         self,
@@ -94,6 +107,7 @@ class Client:
         query: Mapping[str, str | int] | None,
         body: Mapping[str, Any] | None,
         headers: Mapping[str, str],
+        is_page: bool,
     ) -> CliResponse:
         limits = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
@@ -110,7 +124,7 @@ class Client:
                 ) as response,
             ):
                 text = await response.text()
-                return parse_response(response, text, self.url)
+                return parse_response(response, text, self.url, is_page=is_page)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise CommandError(
                 ExitCode.USAGE,
@@ -153,16 +167,19 @@ def unreachable(url: str, error: Exception) -> CommandError:
     )
 
 
-def parse_response(response: aiohttp.ClientResponse, text: str, url: str) -> CliResponse:
+def parse_response(
+    response: aiohttp.ClientResponse, text: str, url: str, *, is_page: bool = False
+) -> CliResponse:
     """Returns a 2xx answer of this service. Raises CommandError for any other answer.
 
     Other services, exchanges among them, also answer JSON with a `code`; the mode header identifies
     this service.
     """
     status = response.status
-    document = parse_document(text)
+    has_page = is_page and status == 200 and response.content_type == _PAGE
+    document = {} if has_page or status == 204 else parse_document(text)
     if 200 <= status < 300 and document is not None and MODE.decode() in response.headers:
-        return CliResponse(status, text, document)
+        return CliResponse(status, text or "{}", document, response.headers.get("Date"))
     code = None if document is None else document.get("code")
     if response.content_type == _PROBLEM and isinstance(code, str):
         problem = json.loads(text)

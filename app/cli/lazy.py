@@ -10,35 +10,56 @@ import typer.main
 
 from app.cli.exit_codes import ExitCode
 
-# Each module holds a Typer application named `command`. Import contracts cannot see these
-# strings: tests/cli/test_lazy.py resolves every entry.
+# Each entry names a Typer application: `command` of its module, or the one after the colon. Import
+# contracts cannot see these strings: tests/cli/test_lazy.py resolves every entry.
 COMMANDS: Final = {
     "serve": "app.cli.commands.serve",
     "demo": "app.cli.commands.demo",
     "sandbox": "app.cli.commands.sandbox",
     "doctor": "app.cli.commands.doctor",
+    "status": "app.cli.commands.operations:status",
+    "health": "app.cli.commands.operations:health",
     "watch": "app.cli.commands.watch",
     "symbols": "app.cli.commands.symbols",
+    "sectors": "app.cli.commands.sectors",
+    "universe": "app.cli.commands.market:universe",
+    "market": "app.cli.commands.market",
     "scoring": "app.cli.commands.scoring",
     "portfolio": "app.cli.commands.portfolio",
+    "history": "app.cli.commands.portfolio_reads:history",
+    "locks": "app.cli.commands.controls:locks",
+    "watchlist": "app.cli.commands.controls:watchlist",
+    "trading": "app.cli.commands.controls:trading",
+    "positions": "app.cli.commands.performance:positions",
+    "performance": "app.cli.commands.performance",
+    "report": "app.cli.commands.performance:report",
+    "signals": "app.cli.commands.signals",
     "alerts": "app.cli.commands.alerts",
     "replay": "app.cli.commands.replay",
+    "channels": "app.cli.commands.delivery:channels",
+    "notifications": "app.cli.commands.delivery:notifications",
     "jobs": "app.cli.commands.jobs",
-    "configuration": "app.cli.commands.configuration",
+    "sample-data": "app.cli.commands.operations:sample_data",
+    "config": "app.cli.commands.configuration",
     "audit": "app.cli.commands.audit",
     "keys": "app.cli.commands.keys",
-    "secrets": "app.cli.commands.secrets",
     "users": "app.cli.commands.users",
+    "sessions": "app.cli.commands.operations:sessions",
+    "whoami": "app.cli.commands.operations:whoami",
+    "secrets": "app.cli.commands.secrets",
     "tape": "app.cli.commands.tape",
+    "backtest": "app.cli.commands.backtest",
+    "trials": "app.cli.commands.trials",
 }
+ALIASES: Final = {"configuration": "config"}  # former names, absent from the help
 # Programs that load the service, its database or the sandbox: command -> module and function.
 PROGRAMS: Final = {
     "serve": ("app.cli.programs.service", "serve"),
     "demo": ("app.cli.programs.demo", "run_demo"),
     "sandbox": ("app.cli.programs.sandbox", "run_sandbox"),
     "doctor": ("app.cli.programs.doctor", "run_checks"),
-    "configuration list": ("app.cli.programs.configuration_reference", "list_settings"),
-    "configuration document": ("app.cli.programs.configuration_reference", "print_document"),
+    "config list": ("app.cli.programs.configuration_reference", "list_settings"),
+    "config document": ("app.cli.programs.configuration_reference", "print_document"),
     "audit verify": ("app.cli.programs.audit", "verify_history"),
     "keys create": ("app.cli.programs.keys", "create_key"),
     "keys list": ("app.cli.programs.keys", "list_keys"),
@@ -53,6 +74,9 @@ PROGRAMS: Final = {
     "users disable": ("app.cli.programs.users", "disable_user"),
     "users enable": ("app.cli.programs.users", "enable_user"),
     "users password": ("app.cli.programs.users", "set_password"),
+    "backtest": ("app.cli.programs.backtest", "run"),
+    "trials list": ("app.cli.programs.trials", "list_trials"),
+    "trials show": ("app.cli.programs.trials", "show_trials"),
     "tape record": ("app.cli.programs.recording", "record_tape"),
     "tape replay": ("app.cli.programs.recording", "replay_tape"),
 }
@@ -67,16 +91,23 @@ class LazyGroup(typer.core.TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Returns the command; None for an unknown name, so that Typer proposes a similar one."""
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             for name in COMMANDS:
                 self.get_command(ctx, name)
             return None
         if cmd_name not in self.commands:
-            module = import_module(COMMANDS[cmd_name])
-            command = typer.main.get_command(module.command)
+            command = typer.main.get_command(load_application(COMMANDS[cmd_name]))
             command.name = cmd_name
             self.add_command(command, cmd_name)
         return self.commands[cmd_name]
+
+
+def load_application(entry: str) -> typer.Typer:
+    """Returns the Typer application of an entry of COMMANDS."""
+    module, _, name = entry.partition(":")
+    application: typer.Typer = getattr(import_module(module), name or "command")
+    return application
 
 
 def load_program(command: str) -> Callable[..., None]:

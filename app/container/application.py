@@ -26,7 +26,12 @@ from app.foundation.http.openapi import (
 )
 from app.foundation.http.origin_guard import OriginGuard
 from app.foundation.http.pagination import Cursors
-from app.foundation.http.permissions import AUDIT, AUTHENTICATOR, require_declarations
+from app.foundation.http.permissions import (
+    AUDIT,
+    AUTHENTICATOR,
+    require_declarations,
+    ticket_paths,
+)
 from app.foundation.http.protocol import PREFIX
 from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.route_limits import RouteLimits
@@ -34,8 +39,10 @@ from app.foundation.http.routing import FiniteJSONResponse
 from app.foundation.http.startup_guard import StartupGuard
 from app.foundation.http.stream_slots import STREAMS_PER_PRINCIPAL, StreamSlots
 from app.foundation.metrics import Metrics
+from app.market.api import book_routes as market_books
 from app.market.api import market_routes as market
 from app.market.api import quality_routes as market_quality
+from app.market.api import sector_routes as sectors
 from app.market.api import symbol_routes as symbols
 from app.market.services.ports import PortfolioMembers
 from app.my_symbols import MySymbolsServiceV2
@@ -57,7 +64,7 @@ from app.scoring.api import routes as scoring
 from app.security.api import key_routes as keys
 from app.security.api import session_routes as sessions
 from app.security.api import user_routes as users
-from app.security.api.authentication import AuthenticationMiddleware
+from app.security.api.authentication import TICKETS, AuthenticationMiddleware
 from app.security.api.client_address import ClientAddressMiddleware
 from app.security.api.log_in_page import log_in_page
 from app.security.api.rate_limiting import RateLimitMiddleware
@@ -72,7 +79,9 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     scoring.symbol_router,
     symbols.universe_router,
     market.router,
+    market_books.router,
     market_quality.router,
+    sectors.router,
     scoring.router,
     portfolio.router,
     portfolio_changes.router,
@@ -186,7 +195,7 @@ def create_api(
             RouteLimits.of(routers, PREFIX),
             metrics.rate_limited_requests,
         )
-    authenticated = AuthenticationMiddleware(inner, monotonic)
+    authenticated = AuthenticationMiddleware(inner, monotonic, ticket_paths(routers, PREFIX))
     guarded = OriginGuard(StartupGuard(authenticated), allowed=tuple(cors_origins))
     named = HostGuard(guarded, frozenset(allowed_hosts))
     watched = RefusalAuditMiddleware(
@@ -239,4 +248,5 @@ def request_state(service: MySymbolsServiceV2) -> dict[str, Any]:
         USE_CASES: use_cases,
         AUTHENTICATOR: service.keys.ring,
         AUDIT: service.security_audit,
+        TICKETS: service.tickets,
     }

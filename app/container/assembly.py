@@ -22,7 +22,7 @@ from app.configuration.services.current import CurrentSettings
 from app.container.composition import compose, sealed_store
 from app.container.feed import (
     FeedTasks,
-    create_event_handler,
+    connect_stream,
     create_process_registry,
     create_streamed_market,
     join_feed,
@@ -35,6 +35,7 @@ from app.foundation.backoff import full_jitter
 from app.foundation.errors import Code, ConflictError
 from app.foundation.event_bus import Bus
 from app.foundation.http.certificate import ServerCertificate
+from app.foundation.http.protocol import PREFIX
 from app.foundation.metrics import Metrics
 from app.foundation.principals import Access
 from app.foundation.processes import ProcessRegistry
@@ -56,6 +57,7 @@ from app.operations.storage import startup_check
 from app.performance.api.report_routes import report_document
 from app.security.domain.addresses import is_loopback
 from app.security.domain.audit import SYSTEM, SecurityEventKind
+from app.security.services.count_exchange import CountExchange
 from app.security.services.key_ring import OPEN_MODE, KeyRing
 from app.security.services.peppers import UnsafeStartError
 from app.security.services.rate_limiter import SharedWindowStorage
@@ -149,15 +151,17 @@ class Background:
         return create_streamed_market(self.service, self.exchange.stream(), self.in_force)
 
     def _dispatcher(self) -> NotificationDispatcher:
+        public_url = self.settings.http.public_url
         return NotificationDispatcher(
             self.database,
             utc_now,
             self.dice.random,
             self.service.notifications.notifiers,
             self.metrics,
-            lambda: self.in_force().notifications,
+            self.in_force,
             self.service.status.notifications_delivered,
             shared=self.service.portfolio.idempotency.shared,
+            api_url=None if public_url is None else public_url + PREFIX,
         )
 
 
@@ -213,6 +217,7 @@ class Services:
     versions: StateVersionSource
     cursor_secret: bytes = field(repr=False)
     shared_windows: SharedWindowStorage | None  # None: no other process uses the database
+    count_exchange: CountExchange | None  # likewise
 
 
 @asynccontextmanager
@@ -247,8 +252,6 @@ async def assemble(
             database,
             utc_now,
             metrics,
-            create_event_handler(in_force, bus),
-            reread=lambda: in_force.reread(database),
             max_readers=settings.limits.streams,
         )
         await _open_database(database, settings, in_force, stack)
@@ -276,6 +279,7 @@ async def assemble(
             feed, is_streamed=settings.run_background_tasks and settings.feed.mode == "stream",
         )  # fmt: skip
         service.market.quota_share = lambda: quota().own
+        connect_stream(stream, in_force, bus, service.sectors)
         if settings.run_background_tasks:
             join_feed(feed, database, service, executor_id, is_shared=store.is_shared)
         await _load_state(service)
@@ -303,8 +307,8 @@ async def assemble(
         stack.push_async_callback(supervisor.stop)
         # Not before the engine is open: it migrates its store on this loop, and would wait for ever
         # for a transaction that a task has open.
-        supervisor.start("keys", service.keys.ring.follow, lambda: SILENT_S)
-        supervisor.start("security_audit", service.security_audit.follow, lambda: SILENT_S)
+        process = executor_id if store.is_shared else None
+        shared_limits = _start_security(service, supervisor, database, process)
         background = Background(
             settings=settings,
             metrics=metrics,
@@ -327,8 +331,26 @@ async def assemble(
             status.mode,
             _versions(service, database),
             await cursor_secret(settings, database),
-            SharedWindowStorage(database, utc_now) if store.is_shared else None,
+            *shared_limits,
         )
+
+
+def _start_security(
+    service: MySymbolsServiceV2, supervisor: Supervisor, database: Database, process: str | None
+) -> tuple[SharedWindowStorage, CountExchange] | tuple[None, None]:
+    """Starts the tasks of security; returns the limits that processes share.
+
+    `process` is the id of this one, None if no other process uses the database. Call it before
+    `Database.listen`, which connects with all subscriptions.
+    """
+    supervisor.start("keys", service.keys.ring.follow, lambda: SILENT_S)
+    supervisor.start("security_audit", service.security_audit.follow, lambda: SILENT_S)
+    if process is None:
+        return None, None
+    exchange = CountExchange(database, process)
+    exchange.open()
+    supervisor.start("rate_limits", exchange.follow, lambda: SILENT_S)
+    return SharedWindowStorage(database, utc_now), exchange
 
 
 async def _open_database(
@@ -416,6 +438,7 @@ async def _load_state(service: MySymbolsServiceV2) -> None:
     # Without a key, stored secrets stay unencrypted and no new ones are accepted.
     with suppress(ConflictError):
         await service.notifications.seal_stored()
+    await service.sectors.load()
     await service.registry.load()
     await service.scoring.load()
     await service.stream.open()

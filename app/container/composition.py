@@ -8,6 +8,7 @@ from typing import Final
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.senders import TIMEOUT_S, PeopleNotifier, WebhookNotifier
 from app.alerts.services.alert_replay import AlertReplayer
+from app.alerts.services.daily_digest import DailyDigest
 from app.alerts.services.facts import SystemView
 from app.alerts.services.notifications import (
     ChannelSecrets,
@@ -30,8 +31,10 @@ from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
 from app.market.services.health_facts import EndpointErrors
+from app.market.services.history import BUDGET_SHARE, MarketHistory, RequestBudget
 from app.market.services.ports import Exchange
 from app.market.services.quality import QualityService
+from app.market.services.sectors import SectorService
 from app.market.services.service import BOOKS_PER_S, WHOLE_QUOTA, MarketData
 from app.market.services.service_mode import create_current_mode
 from app.market.services.shared_market import FeedOwnership
@@ -74,6 +77,7 @@ from app.security.services.sealed_store import SealedStore
 from app.security.services.sealing import SecretSealer
 from app.security.services.session_ring import SessionRing
 from app.security.services.sessions import SessionService
+from app.security.services.tickets import TicketService
 from app.security.services.users import UserService
 from app.settings import Settings
 from app.signals.services.actions import SignalActions, SignalProposalExecutor
@@ -176,6 +180,11 @@ def compose(
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,
+        history=MarketHistory(
+            market,
+            RequestBudget(int(BUDGET_SHARE * settings.kucoin.quota_per_window), runtime.monotonic),
+        ),
+        sectors=SectorService(market.registry, database, idempotency, market.registry.sectors),
         quality=QualityService(market, database, idempotency),
         scoring=scoring,
         portfolio=portfolio,
@@ -225,9 +234,13 @@ def compose(
         idempotency=idempotency,
         stream=stream,
         notifications=notifications,
+        daily_digest=DailyDigest(
+            database, utc_now, in_force, performance, alerts, market.facts, idempotency.shared
+        ),
         keys=keys,
         users=users,
         sessions=SessionService(users, runtime.monotonic, security_audit),
+        tickets=TicketService(keys),
         security_audit=security_audit,
         audit_log=AuditLog(database),
         jobs=job_service,

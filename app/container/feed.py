@@ -21,11 +21,13 @@ from app.market.services.contract_sync import SyncRequests
 from app.market.services.feed_leader import LeaderLease, LeaseTimes
 from app.market.services.ports import MarketStream
 from app.market.services.reference_prices import ReferencePriceFeed
+from app.market.services.sectors import SectorService
 from app.market.services.service_mode import ModePublisher
 from app.market.services.shared_market import FeedOwnership, MarketFollower, MarketPublisher
 from app.market.services.stream_consumer import StreamConsumer
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import try_decode_event
+from app.operations.services.event_stream import EventStream
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.rescoring import Rescoring
 from app.settings import ProcessRole, Settings
@@ -268,6 +270,26 @@ def leave_registry(registry: ProcessRegistry | None) -> Callable[[], Awaitable[N
             await registry.leave()
 
     return leave
+
+
+def connect_stream(
+    stream: EventStream, in_force: CurrentSettings, bus: Bus, sectors: SectorService
+) -> None:
+    """Makes the event stream apply settings and sectors of all processes in this one.
+
+    Both are read again where events may have been lost.
+    """
+    handle = create_event_handler(in_force, bus)
+
+    def on_record(record: EventRecord) -> None:
+        sectors.on_record(record)
+        handle(record)
+
+    async def reread() -> None:
+        await in_force.reread(stream.database)
+        await sectors.load()
+
+    stream.on_record, stream.reread = on_record, reread
 
 
 def create_event_handler(in_force: CurrentSettings, bus: Bus) -> Callable[[EventRecord], None]:

@@ -27,7 +27,7 @@ from app.market.services.health_facts import MarketFacts
 from app.market.services.service_mode import CurrentMode, MarketLevel
 from app.market.services.state import NOT_STARTED
 from app.operations.services.health import StatusService
-from app.security.api.rate_limiting import SHARED_WINDOWS
+from app.security.api.rate_limiting import COUNT_EXCHANGE, SHARED_WINDOWS
 from app.security.services.peppers import UnsafeStartError
 from app.settings import Settings
 from app.workers.supervisor import Heartbeat, Supervisor
@@ -128,6 +128,7 @@ def _state(services: Services) -> Mapping[str, Any]:
         VERSIONS: services.versions,
         CURSORS: Cursors(services.cursor_secret),
         SHARED_WINDOWS: services.shared_windows,
+        COUNT_EXCHANGE: services.count_exchange,
     }
 
 

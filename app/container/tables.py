@@ -25,6 +25,7 @@ from app.market.storage.tables import (
     contracts,
     funding_rates,
     market_snapshots,
+    sectors,
 )
 from app.performance.storage.snapshots import performance_marks
 from app.portfolio.storage.tables import (
@@ -40,6 +41,7 @@ from app.portfolio.storage.tables import (
     trades,
     vacancies,
 )
+from app.research.storage.trials import trials
 from app.scoring.storage.tables import (
     scoring_algorithms,
     scoring_moments,
@@ -55,6 +57,7 @@ from app.security.storage.tables import (
     security_anchors,
     security_events,
     sessions,
+    stream_tickets,
     users,
 )
 from app.signals.storage.tables import (
@@ -66,7 +69,7 @@ from app.signals.storage.tables import (
 )
 
 APPEND_ONLY: Final = (
-    portfolio_history, configuration_versions, trades, security_anchors, security_events,
+    portfolio_history, configuration_versions, trades, security_anchors, security_events, trials,
 )  # fmt: skip
 for _table in APPEND_ONLY:
     make_append_only(_table, security_anchors if _table is security_events else None)
@@ -110,6 +113,7 @@ __all__ = [
     "scoring_run_details",
     "scoring_run_moments",
     "scoring_runs",
+    "sectors",
     "security_anchors",
     "security_events",
     "service_facts",
@@ -120,9 +124,11 @@ __all__ = [
     "signal_records",
     "signal_votes",
     "signals",
+    "stream_tickets",
     "symbol_scores",
     "sync_requests",
     "trades",
+    "trials",
     "users",
     "vacancies",
 ]

@@ -31,6 +31,7 @@ class Code(StrEnum):
     IDEMPOTENCY_IN_PROGRESS = "idempotency_in_progress"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     PRECONDITION_FAILED = "precondition_failed"
+    PRECONDITION_REQUIRED = "precondition_required"
     REBALANCE_IN_PROGRESS = "rebalance_in_progress"
     PORTFOLIO_FULL = "portfolio_full"
     PORTFOLIO_NOT_EMPTY = "portfolio_not_empty"
@@ -85,6 +86,9 @@ class Code(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+Fact = str | tuple[str, ...]  # a list is a list in the problem too
+
+
 class ServiceError(Exception):
     """Domain error with a stable code and a sentence for people."""
 
@@ -94,13 +98,13 @@ class ServiceError(Exception):
         detail: str,
         *,
         retry_after_s: float | None = None,
-        facts: Mapping[str, str] | None = None,
+        facts: Mapping[str, Fact] | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.retry_after_s = retry_after_s
-        self.facts: Mapping[str, str] = MappingProxyType(dict(facts or {}))
+        self.facts: Mapping[str, Fact] = MappingProxyType(dict(facts or {}))
 
 
 class NotFoundError(ServiceError):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum, StrEnum
@@ -114,7 +114,10 @@ class EventCodec:
         return tuple(self._draft(part) for part in parts)
 
     def decode(self, record: EventDraft) -> object:
-        """Returns the stored event. Raises LookupError for an unknown type name."""
+        """Returns the stored event. Raises LookupError for an unknown type name.
+
+        A field that an older version did not store has its default.
+        """
         kind = self._by_type.get(record.type)
         if kind is None:
             raise LookupError(f"no event is stored as {record.type}")
@@ -169,7 +172,11 @@ class EventCodec:
             return hint(raw)
         if is_dataclass(hint):
             hints = get_type_hints(hint)
-            named = {one.name: self._read(hints[one.name], raw[one.name]) for one in fields(hint)}
+            named = {
+                one.name: self._read(hints[one.name], raw[one.name])
+                for one in fields(hint)
+                if one.name in raw or one.default is MISSING
+            }
             return hint(**named)  # type: ignore[operator]  # a class, not an instance of one
         return raw
 

@@ -65,7 +65,8 @@ class Command:
 
     `actor` is the authenticated principal; idempotency keys belong to it. `note` is the person that
     the request names, which nothing verifies. `is_unkeyed` marks a request without an idempotency
-    key: the same request again is another change.
+    key: the same request again is another change. `proposal_id` is the approved proposal that the
+    command executes.
     """
 
     actor: str
@@ -75,6 +76,7 @@ class Command:
     note: str | None = None
     is_unkeyed: bool = False
     audit: AuditNote | None = None  # recorded in the transaction of the change
+    proposal_id: str | None = None
 
     @property
     def author(self) -> str:

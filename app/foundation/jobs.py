@@ -22,6 +22,7 @@ class JobKind(StrEnum):
     PERFORMANCE_MARKS = "performance_marks"
     REPORT = "report"
     SIGNAL_OUTCOMES = "signal_outcomes"
+    DAILY_DIGEST = "daily_digest"
 
 
 class JobState(StrEnum):

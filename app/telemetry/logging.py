@@ -74,6 +74,8 @@ def configure_logging(
     root.setLevel(number)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    # At debug the server logs the query and every header of a WebSocket, cookies included.
+    logging.getLogger("uvicorn.error").setLevel(max(number, logging.INFO))
 
 
 @dataclass(slots=True)

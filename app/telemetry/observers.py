@@ -27,7 +27,8 @@ class Meter:
                 self.metrics.scoring_runs.inc()
                 self.metrics.scoring_seconds.observe(event.duration_s)
             case PortfolioChanged():
-                self.metrics.portfolio_changes.labels(event.type).inc()
+                for entry in event.history:
+                    self.metrics.portfolio_changes.labels(entry.type).inc()
             case SignalChanged():
                 self.metrics.signals.labels(event.state).inc()
             case SignalOutcomesBooked():

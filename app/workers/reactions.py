@@ -10,7 +10,7 @@ from app.configuration.domain.events import ConfigurationChanged
 from app.foundation.event_bus import Bus
 from app.foundation.jobs import JobKind
 from app.foundation.ports import Clock, Jobs
-from app.market.domain.events import ModeChanged
+from app.market.domain.events import ModeChanged, SectorsChanged
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.event_stream import QuoteFeed
 from app.portfolio.domain.event_log import EventType
@@ -80,7 +80,13 @@ def _time(event: object) -> datetime | None:
             return event.calculated_at
         case PortfolioChanged() if event.type in _IGNORED:
             return None
-        case PortfolioChanged() | ConfigurationChanged() | ModeChanged() | AuthenticationBurst():
+        case (
+            PortfolioChanged()
+            | ConfigurationChanged()
+            | SectorsChanged()
+            | ModeChanged()
+            | AuthenticationBurst()
+        ):
             return event.occurred_at
         case _:
             return None

@@ -127,6 +127,7 @@ def create_runs(
         DurableRun(JobKind.PERFORMANCE_MARKS.value, ("mark",), does.performance_mark, work.scored),
         DurableRun(JobKind.SIGNAL_OUTCOMES.value, ("book",), does.signal_outcomes, work.scored),
         DurableRun(JobKind.RETENTION.value, tuple(SWEEPS), does.retention),
+        DurableRun(JobKind.DAILY_DIGEST.value, ("send",), does.daily_digest),
     )
     return tuple(report_progress(run, service.jobs.events, service.jobs.clock) for run in every)
 
@@ -223,6 +224,15 @@ class _RunWork:
             return {"decided": booked.decided, "unknown": booked.unknown}
 
         return await journal.step("book", book)
+
+    async def daily_digest(self, journal: StepJournal, payload: Document) -> Document:
+        """Returns the number of channels; null if the digest is not due or was sent before."""
+        del payload
+
+        async def send() -> Document:
+            return {"channels": await self.service.daily_digest.send()}
+
+        return await journal.step("send", send)
 
     async def retention(self, journal: StepJournal, payload: Document) -> Document:
         """Returns the number of deleted rows of each kind."""

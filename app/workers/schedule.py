@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -110,6 +111,7 @@ MAX_RUN_S: Final = 600.0
 # Silence limit of tasks that call the exchange: a ban may last half a minute.
 EXCHANGE_SILENT_S: Final = 300.0
 PROVISIONAL_S: Final = 30.0  # interval after a provisional board of a filled market
+DIGEST_WAIT_S: Final = 600.0  # after which a digest reports missing scores
 FIRST_FILL: Final = "first_fill"
 
 
@@ -175,6 +177,11 @@ def create_schedule(
             kind.value, interval_s, slotted.run, gate, slotted.due_in_s, is_shared=True
         )
 
+    async def scored_or_late() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DIGEST_WAIT_S):
+                await work.scored()
+
     def scoring_s() -> float:
         interval_s = intervals().scoring_s
         return min(interval_s, PROVISIONAL_S) if work.is_provisional() else interval_s
@@ -195,6 +202,7 @@ def create_schedule(
         once(JobKind.PERFORMANCE_MARKS, lambda: intervals().valuation_snapshots_s, work.scored),
         once(JobKind.SIGNAL_OUTCOMES, lambda: intervals().signal_outcomes_s, work.scored),
         once(JobKind.RETENTION, lambda: intervals().retention_s, work.scored),
+        once(JobKind.DAILY_DIGEST, lambda: intervals().daily_digest_s, scored_or_late),
         # The signals table is a queue with row locks, so every process may evaluate.
         ScheduledTask("signals", lambda: intervals().signals_s, work.signals, work.scored,
                       is_shared=True),

@@ -14,7 +14,7 @@ from aiohttp import web
 from hypothesis import given, settings, strategies
 from yarl import URL
 
-from app.adapters.notifications.egress import Egress, is_public, split_url
+from app.adapters.notifications.egress import ALLOW_PRIVATE, Egress, is_public, split_url
 from app.adapters.notifications.senders import SERVICES, PeopleNotifier, WebhookNotifier
 from app.alerts.domain.notifications import ChannelKind
 from app.alerts.services.notifications import Notifier
@@ -395,6 +395,7 @@ async def test_S11_mail_to_a_private_server_or_another_port_is_refused(url: str)
             with pytest.raises(RefusedError):
                 await PeopleNotifier().send(asked, DELIVERY)
     assert caught.value.code is Code.WEBHOOK_URL_FORBIDDEN
+    assert f"{ALLOW_PRIVATE}=true" in caught.value.detail
     assert "password" not in caught.value.detail
     assert tried == []
 

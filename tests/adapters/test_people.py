@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from structlog.testing import capture_logs
 
-from app.adapters.notifications.egress import Egress
+from app.adapters.notifications.egress import ALLOW_PRIVATE, Egress
 from app.adapters.notifications.senders import SERVICES, PeopleNotifier
 from app.alerts.domain.notifications import ChannelKind
 from app.foundation.errors import Code, RefusedError, UnavailableError
@@ -281,6 +281,7 @@ def test_S11_people_are_reached_by_a_few_services_only(url: str) -> None:
         PeopleNotifier().check(channel(url, ChannelKind.APPRISE))
     assert caught.value.code is Code.VALIDATION_FAILED
     assert "password" not in caught.value.detail.replace("A password is", "")
+    assert (ALLOW_PRIVATE in caught.value.detail) is url.startswith("json:")
 
 
 def test_services_for_people_are_understood() -> None:

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from app.adapters.notifications.egress import Egress, addresses
+from app.adapters.notifications.egress import ALLOW_PRIVATE, Egress, addresses
 from app.adapters.notifications.senders import WebhookNotifier
 from app.alerts.domain.notifications import (
     Channel,
@@ -18,13 +18,16 @@ from app.alerts.domain.notifications import (
     Notification,
     NotificationKind,
 )
+from app.configuration.domain.sections import NotificationPriority
 from app.foundation.errors import Code, RefusedError, UnavailableError
 
 T0 = datetime(2026, 3, 4, tzinfo=UTC)
 DELIVERY = Delivery(
     id=1,
     channel_id="c",
-    notification=Notification(NotificationKind.STATUS, False, "k", "Title", "Body", {}, 7),
+    notification=Notification(
+        NotificationKind.STATUS, NotificationPriority.LOW, "k", "Title", "Body", {}, 7
+    ),
     state=DeliveryState.PENDING,
     attempts=0,
     created_at=T0,
@@ -101,6 +104,13 @@ def test_S11_what_is_not_a_public_https_address_is_refused(url: str) -> None:
         WebhookNotifier(lambda: 0).check(channel(url))
     assert caught.value.code is Code.WEBHOOK_URL_FORBIDDEN
     assert not url or url not in caught.value.detail
+    try:
+        WebhookNotifier(lambda: 0, Egress(allow_private=True)).check(channel(url))
+    except RefusedError:
+        is_permissible = False
+    else:
+        is_permissible = True
+    assert (ALLOW_PRIVATE in caught.value.detail) is is_permissible, "the setting that allows it"
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 import json
 from typing import Any
 
+from app.alerts.domain.event_texts import describe_event
 from app.cli.exit_codes import ExitCode
+from tests.alerts.domain.test_notification import record
 from tests.cli.command import here
 from tests.cli.test_client import answering
+from tests.operations.domain.test_event_codec import EXAMPLES
 
 ALERT: dict[str, Any] = {
     "id": "00000000-0000-4000-8000-000000000001",
@@ -53,3 +56,16 @@ def test_a_changed_alert_is_shown() -> None:
         said = here("alerts", "acknowledge", ALERT["id"], "--url", url)
     assert "alert: acknowledged" in said.out
     assert ALERT["id"] in said.out
+
+
+def test_the_commands_that_notifications_name_exist() -> None:
+    texts = [describe_event(record(event)) for event in EXAMPLES]
+    lines = [line for text in texts if text is not None for line in text.body.splitlines()]
+    commands = [line.partition("my-symbols ")[2].split() for line in lines if "my-symbols " in line]
+    assert sorted({tuple(command[:2]) for command in commands}) == [
+        ("alerts", "acknowledge"),
+        ("portfolio", "approve"),
+        ("portfolio", "decline"),
+    ]
+    for command in commands:
+        assert here(*command, "--help").code == ExitCode.OK

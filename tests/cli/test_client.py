@@ -13,40 +13,9 @@ import pytest
 from app.cli.client import quote_segment
 from app.cli.exit_codes import ExitCode
 from tests.cli.command import here
+from tests.cli.service_commands import CHANGES, ID, READS, SECRETS, STREAMS
 
-COMMANDS = (
-    (
-        "symbols",
-        "sync",
-    ),
-    (
-        "scoring",
-        "calculate",
-    ),
-    ("watch",),
-    ("scoring", "calculate", "BTCUSDT"),
-    ("scoring", "explain", "BTCUSDT"),
-    ("symbols", "convert", "XBTUSDTM"),
-    ("portfolio", "show"),
-    ("portfolio", "initialize"),
-    ("portfolio", "add", "BTCUSDT"),
-    ("portfolio", "remove", "BTCUSDT"),
-    ("portfolio", "replace", "BTCUSDT", "ETHUSDT"),
-    ("portfolio", "rebalance", "--dry-run"),
-    ("alerts", "list"),
-    ("alerts", "acknowledge", "an-id"),
-    ("alerts", "snooze", "an-id"),
-    ("alerts", "resolve", "an-id"),
-    ("portfolio", "rebalances"),
-    ("portfolio", "report"),
-    ("portfolio", "position-size", "BTCUSDT", "--balance", "1000"),
-    ("portfolio", "proposals"),
-    ("portfolio", "approve", "p"),
-    ("portfolio", "decline", "p"),
-    ("jobs", "list"),
-    ("jobs", "show", "scoring:1"),
-    ("jobs", "cancel", "scoring:1"),
-)
+COMMANDS = (*READS, *CHANGES, *STREAMS)
 
 
 @pytest.fixture
@@ -84,6 +53,12 @@ def answering(
         def do_POST(self) -> None:
             self.do_GET()
 
+        def do_PUT(self) -> None:
+            self.do_GET()
+
+        def do_DELETE(self) -> None:
+            self.do_GET()
+
         def log_message(self, *_: object) -> None:
             """Silence."""
 
@@ -101,20 +76,28 @@ def answering(
 def test_without_a_service_every_command_says_so_and_ends_with_69(
     command: tuple[str, ...], nobody: str
 ) -> None:
-    spoken = here(*command, "--url", nobody)
+    spoken = here(*command, "--url", nobody, given=SECRETS)
     assert spoken.code == ExitCode.UNAVAILABLE
     assert spoken.out == ""
     assert "service_unreachable" in spoken.err
     assert nobody in spoken.err
     assert "my-symbols serve" in spoken.err
 
-    machine = here(*command, "--json", "--url", nobody)
+    machine = here(*command, "--json", "--url", nobody, given=SECRETS)
     assert machine.code == ExitCode.UNAVAILABLE
     assert machine.document["code"] == "service_unreachable"
 
 
 def test_the_address_can_come_from_the_environment(nobody: str) -> None:
     assert nobody in here("portfolio", "show", MYSYMBOLS_URL=nobody).err
+
+
+def test_a_misspelled_variable_of_the_command_line_is_noted(nobody: str) -> None:
+    said = here("portfolio", "show", "--url", nobody, MYSYMBOLS_URI="x", MYSYMBOLS_KEYS="y")
+    assert "note: MYSYMBOLS_URI has no effect; did you mean MYSYMBOLS_URL?" in said.err
+    assert "note: MYSYMBOLS_KEYS has no effect; did you mean MYSYMBOLS_KEY?" in said.err
+    well = here("portfolio", "show", "--url", nobody, MYSYMBOLS_ROLE="api", MYSYMBOLS_KEY="k")
+    assert "note" not in well.err
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1", "http://"])
@@ -163,7 +146,7 @@ def stranger() -> Iterator[str]:
 def test_another_service_is_reported_in_one_line_by_every_command(
     command: tuple[str, ...], stranger: str
 ) -> None:
-    said = here(*command, "--url", stranger)
+    said = here(*command, "--url", stranger, given=SECRETS)
     assert (said.code, said.out) == (ExitCode.INTERNAL, "")
     (line,) = said.err.splitlines()
     assert line.startswith(f"not_our_service: {stranger} answered 200 with a response")
@@ -236,8 +219,8 @@ Sent = Callable[[Any], bool]
     ("command", "method", "path", "body"),
     [
         (["jobs", "list", "--kind", "scoring"], "GET", "/jobs?limit=20&kind=scoring", None),
-        (["jobs", "show", "scoring:1"], "GET", "/jobs/scoring:1", None),
-        (["jobs", "cancel", "scoring:1"], "POST", "/jobs/scoring:1/cancel", {}),
+        (["jobs", "show", f"scoring:{ID}"], "GET", f"/jobs/scoring:{ID}", None),
+        (["jobs", "cancel", f"scoring:{ID}"], "POST", f"/jobs/scoring:{ID}/cancel", {}),
         (["scoring", "calculate"], "POST", "/scoring/calculate", {}),
         (
             ["scoring", "calculate", "BTC/USDT:USDT"],
@@ -247,6 +230,14 @@ Sent = Callable[[Any], bool]
         ),
         (["scoring", "explain", "BTCUSDT"], "GET", "/scoring/symbol/BTCUSDT/explain", None),
         (["symbols", "convert", "BTC/USDT:USDT"], "GET", "/symbols/BTC%2FUSDT:USDT/formats", None),
+        (
+            ["sectors", "set", "BTC", "ai", "--cap-category", "mid", "--reason", "why"],
+            "PUT",
+            "/sectors/BTC",
+            {"sector": "ai", "cap_category": "mid", "reason": "why"},
+        ),
+        (["sectors", "reset", "BTC"], "DELETE", "/sectors/BTC", None),
+        (["sectors", "export"], "GET", "/sectors/export", None),
         (["portfolio", "initialize", "--size", "3"], "POST", "/portfolio/initialize", {"size": 3}),
         (
             ["portfolio", "add", "BTCUSDT", "--reason", "why"],
@@ -276,15 +267,20 @@ Sent = Callable[[Any], bool]
             None,
         ),
         (
-            ["alerts", "acknowledge", "i/d", "--user", "me"],
+            ["alerts", "acknowledge", ID, "--user", "me"],
             "POST",
-            "/alerts/i%2Fd/acknowledge",
+            f"/alerts/{ID}/acknowledge",
             {"user": "me"},
         ),
-        (["alerts", "snooze", "i", "--minutes", "2"], "POST", "/alerts/i/snooze", {"seconds": 120}),
-        (["alerts", "resolve", "i"], "POST", "/alerts/i/resolve", {}),
+        (
+            ["alerts", "snooze", ID, "--minutes", "2"],
+            "POST",
+            f"/alerts/{ID}/snooze",
+            {"seconds": 120},
+        ),
+        (["alerts", "resolve", ID], "POST", f"/alerts/{ID}/resolve", {}),
         (["portfolio", "rebalances"], "GET", "/portfolio/rebalances?limit=20", None),
-        (["portfolio", "rebalances", "a/b"], "GET", "/portfolio/rebalances/a%2Fb", None),
+        (["portfolio", "rebalances", ID], "GET", f"/portfolio/rebalances/{ID}", None),
         (["portfolio", "proposals"], "GET", "/portfolio/proposals?limit=20", None),
         (
             ["portfolio", "position-size", "BTC/USDT:USDT", "--balance", "1000.10"],
@@ -304,8 +300,8 @@ Sent = Callable[[Any], bool]
             "/portfolio/sizes?account_balance=1000.10",
             None,
         ),
-        (["portfolio", "approve", "p"], "POST", "/portfolio/proposals/p/approve", {}),
-        (["portfolio", "decline", "p"], "POST", "/portfolio/proposals/p/decline", {}),
+        (["portfolio", "approve", ID], "POST", f"/portfolio/proposals/{ID}/approve", {}),
+        (["portfolio", "decline", ID], "POST", f"/portfolio/proposals/{ID}/decline", {}),
     ],
 )
 def test_requests_of_the_commands(
@@ -419,8 +415,8 @@ def test_a_report_is_made_by_a_job_and_shown_as_tables() -> None:
     }
     with answering(200, json.dumps({**JOB, "result": made}).encode()) as (url, asked):
         period = ("--from", "2026-03-01T00:00:00+00:00")
-        ended = here("portfolio", "report", *period, "--url", url)
-        exact = here("portfolio", "report", "--json", "--url", url)
+        ended = here("report", *period, "--url", url)
+        exact = here("report", "--json", "--url", url)
     assert ended.code == exact.code == 0, ended.err
     assert asked[0][:2] == (
         "GET",
@@ -430,6 +426,7 @@ def test_a_report_is_made_by_a_job_and_shown_as_tables() -> None:
     for shown in ("1.25", "1.01", "BTCUSDT", "version 7", f"no ratios: {why}", "not earned"):
         assert shown in ended.out
     assert exact.document["result"] == made
+    assert asked[1][1].endswith("/portfolio/report?format=json")
 
 
 SIZED: dict[str, Any] = {
@@ -538,7 +535,7 @@ def test_jobs_are_shown_as_tables() -> None:
     failed = {**JOB, "state": "failed", "error": {"code": "overloaded", "detail": "[too] many"}}
     with answering(200, json.dumps(failed).encode()) as (url, _):
         shown, stopped = (
-            here("jobs", verb, JOB["id"], "--url", url) for verb in ("show", "cancel")
+            here("jobs", verb, f"scoring:{ID}", "--url", url) for verb in ("show", "cancel")
         )
     assert "contract_sync:1" in listed.out
     assert "100" in listed.out

@@ -170,6 +170,39 @@ def test_an_explanation_adds_up(demo: Demo) -> None:
     assert sum(shares) == pytest.approx(said["z"], abs=1e-9)
     shown = demo.ask("scoring", "explain", symbol)
     assert "volatility" in shown.out
+    first = next(one for one in said["factors"] if one["contribution"])
+    for name in ("z", "weight_in_family", "weight_of_family", "confidence", "contribution"):
+        assert f"{first[name]:.6f}" in shown.out, name
+    for family in said["families"]:
+        assert f"{family['weighted_sum']:.6f}" in shown.out
+    for name in ("formula", "why_percentiles_differ"):
+        assert said[name].split()[0] in shown.out
+
+
+def test_sectors_are_edited_exported_and_imported(demo: Demo, tmp_path: Path) -> None:
+    changed = demo.ask("sectors", "set", "BTC", "store_of_value", "--reason", "a test")
+    assert "layer1 -> store_of_value" in changed.out
+    shown = demo.ask("sectors", "list", "--sector", "store_of_value")
+    assert "BTCUSDT" in shown.out
+    whole = demo.told("sectors", "list")
+    assert (len(whole["items"]) > 500, whole["next_cursor"]) == (True, None), "all pages"
+    assert [one["base"] for one in whole["items"] if one["is_edited"]] == ["BTC"]
+
+    table = tmp_path / "sectors.csv"
+    demo.ask("sectors", "export", str(table))
+    text = table.read_text()
+    assert "BTC,coin,store_of_value,large" in text
+    assert demo.ask("sectors", "export").out == text
+    table.write_text(text.replace("ETH,coin,layer1,large", "ETH,coin,platform,large"))
+    done = demo.ask("sectors", "import", str(table))
+    assert "layer1 -> platform" in done.out
+    table.write_text("base,sector")
+    wrong = demo.ask("sectors", "import", str(table))
+    assert (wrong.code, "must begin with" in wrong.err) == (ExitCode.REFUSED, True)
+    for base in ("BTC", "ETH"):
+        assert "-> default" in demo.ask("sectors", "reset", base).out
+    absent = demo.ask("sectors", "import", str(tmp_path / "absent.csv"))
+    assert absent.code == ExitCode.USAGE
 
 
 def test_the_portfolio_is_shown_and_changed(demo: Demo) -> None:

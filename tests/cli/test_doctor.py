@@ -4,21 +4,30 @@ import asyncio
 import json
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.cli.exit_codes import ExitCode
-from app.cli.programs.doctor import CheckResult, _check_clock
+from app.cli.programs.doctor import (
+    CheckResult,
+    _check_clock,
+    _check_remote_clock,
+    _check_transport,
+)
+from app.container.runtime_values import code_version, utc_now
 from app.foundation.data_status import DataSource
 from app.foundation.sql import migrations
 from app.sandbox.options import SandboxOptions
 from tests.cli.command import ended, here, started
 from tests.cli.test_client import answering
+from tests.support.service_over_socket import serving
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
@@ -172,6 +181,80 @@ def test_sandbox_options_that_cannot_be() -> None:
         busy = here("sandbox", "--port", port, "--contracts", "5", "--json")
     assert (busy.code, busy.document["code"]) == (ExitCode.CONFIGURATION, "sandbox_not_started")
     assert SandboxOptions().host == "127.0.0.1"
+
+
+def _examined(url: str) -> tuple[int, dict[str, Any]]:
+    ended = here("doctor", "--url", url, "--json", MYSYMBOLS_HTTP__PORT="sesame")
+    checks = {check["name"]: check for check in ended.document["checks"]}
+    names = {"connection", "transport", "clock", "key", "version", "market data", "service"}
+    assert set(checks) >= names, "and nothing of this machine's set-up"
+    assert not {"configuration", "database", "exchange"} & set(checks)
+    return ended.code, checks
+
+
+def test_a_named_service_is_examined_from_outside(tmp_path: Path) -> None:
+    with serving(tmp_path, contracts=16) as url:
+        code, checks = _examined(url)
+        for _ in range(100):
+            if checks["market data"]["verdict"] == "ok":
+                break
+            time.sleep(0.2)
+            code, checks = _examined(url)
+        shown = here("doctor", "--url", url)
+    assert code == 0
+    for name in ("connection", "transport", "clock", "key", "version", "market data"):
+        assert checks[name]["verdict"] == "ok", checks[name]
+    assert "role admin" in checks["key"]["detail"]
+    assert checks["version"]["detail"] == code_version()
+    assert "what to do" in shown.out
+
+
+def test_an_address_without_a_service_fails_the_connection() -> None:
+    code, checks = _examined(NOBODY)
+    assert code == ExitCode.UNAVAILABLE
+    assert checks["connection"]["verdict"] == CheckResult.FAILED
+    assert "service_unreachable" in checks["connection"]["detail"]
+    others = {name: check["verdict"] for name, check in checks.items() if name != "connection"}
+    assert set(others.values()) == {"skipped"}
+    with answering(200, b"<html>", "text/html") as (url, _):
+        code, checks = _examined(url)
+    assert (code, checks["connection"]["verdict"]) == (ExitCode.INTERNAL, "failed")
+
+
+def test_a_refused_key_is_told_from_a_refused_connection() -> None:
+    problem = json.dumps({"code": "unauthenticated", "detail": "No valid key."}).encode()
+    with answering(401, problem, "application/problem+json") as (url, _):
+        code, checks = _examined(url)
+    assert code == ExitCode.NOT_PERMITTED
+    assert (checks["connection"]["verdict"], checks["key"]["verdict"]) == ("ok", "failed")
+    assert "MYSYMBOLS_KEY" in checks["key"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "verdict"), [(0, "ok"), (1, "ok"), (4, "warning"), (-4, "warning"), (60, "failed")]
+)
+def test_the_clock_of_a_service_is_compared_with_this_one(ahead_s: int, verdict: str) -> None:
+    date = format_datetime(utc_now() + timedelta(seconds=ahead_s), usegmt=True)
+    check = _check_remote_clock(date, timedelta(milliseconds=20))
+    assert check.verdict.value == verdict, check
+    assert _check_remote_clock(None, timedelta(0)).verdict is CheckResult.SKIPPED
+
+
+def test_plain_http_to_another_machine_is_a_warning() -> None:
+    assert _check_transport("http://10.0.0.7:8000").verdict is CheckResult.WARNING
+    assert _check_transport("https://desk.example").verdict is CheckResult.OK
+    assert _check_transport("http://localhost:8000").verdict is CheckResult.OK
+
+
+def test_another_version_of_the_service_is_a_warning() -> None:
+    answer = {"version": "0.0.1", "actor": "key:ana", "scopes": [], "role": "viewer"}
+    health = {"data_status": "stale", "as_of": None, "status": "up", "mode": "FROZEN"}
+    document = {**answer, **health, "expires_at": None, "components": [], "service_levels": []}
+    with answering(200, json.dumps(document).encode()) as (url, _):
+        code, checks = _examined(url)
+    assert code == 0
+    assert checks["version"]["verdict"] == checks["market data"]["verdict"] == "warning"
+    assert "0.0.1" in checks["version"]["detail"]
 
 
 def test_an_unhealthy_component_is_listed_with_start_and_next_step() -> None:

@@ -20,13 +20,13 @@ def test_every_setting_is_listed_with_its_sentence() -> None:
     text = create_markdown()
     assert [one for one in paths if f"| `{one}` |" not in text] == []
     assert [one for one in known_variables() if f"| `{one}` |" not in text] == []
-    listed = here("configuration", "list", "--json").document
+    listed = here("config", "list", "--json").document
     assert {one["path"] for one in listed["settings"]} == paths
     assert all(one["description"] for one in (*listed["settings"], *listed["environment"]))
     assert {one["name"] for one in listed["environment"]} == set(known_variables())
 
 
 def test_a_listing_can_be_narrowed() -> None:
-    shown = here("configuration", "list", "sizing").out
+    shown = here("config", "list", "sizing").out
     assert "sizing.max_gross_leverage = 3.0  (0.01 to 100.0)" in shown
     assert "quality." not in shown

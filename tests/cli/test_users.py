@@ -37,9 +37,13 @@ def test_a_user_from_the_first_one_to_the_last_administrator(room: Path) -> None
     assert "argon2" not in listed.out
     assert PASSWORD not in json.dumps(people)
     assert "operator" in here("users", "list").out
+    rows = here("users", "list", "--csv").out.splitlines()
+    assert rows[0].startswith("id,name,role,scopes,state,")
+    assert rows[2].startswith(f"{bob.document['id']},bob,operator,[],active,")
     disabled = here("users", "disable", "bob", "--json").document
     assert (disabled["state"], disabled["disabled_at"] is not None) == ("disabled", True)
-    assert here("users", "enable", bob.document["id"], "--json").document["state"] == "active"
+    assert here("users", "enable", bob.document["id"][:10], "--json").document["state"] == "active"
+    assert here("users", "enable", "").code == ExitCode.REFUSED
     assert here("keys", "revoke", "local-cli").code == 0
     last = here("users", "disable", "ana")
     assert (last.code, "last_admin" in last.err) == (ExitCode.REFUSED, True)

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from app.cli.exit_codes import ExitCode
 from app.foundation.sql.database import Database
@@ -13,7 +15,7 @@ from tests.cli.command import Ended, alone
 from tests.support.streaming import Served, served
 from tests.support.trading_desk import NOW
 
-pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 
 async def announce(opened: Served, *runs: str) -> None:
@@ -27,6 +29,7 @@ async def watched(opened: Served, *arguments: str) -> Ended:
     return await asyncio.to_thread(alone, "watch", *arguments, "--url", url, cwd=Path.cwd())
 
 
+@ON_SQLITE
 async def test_events_are_printed_one_per_line_from_the_requested_sequence(
     database: Database,
 ) -> None:
@@ -42,6 +45,7 @@ async def test_events_are_printed_one_per_line_from_the_requested_sequence(
     assert '"run_id": "one"' in people.out
 
 
+@ON_SQLITE
 async def test_a_break_of_the_connection_is_no_end(database: Database) -> None:
     async with served(database) as opened:
         watching = asyncio.ensure_future(
@@ -59,6 +63,38 @@ async def test_a_break_of_the_connection_is_no_end(database: Database) -> None:
     ]
 
 
+async def test_a_break_before_the_replayed_events_loses_none_of_them() -> None:
+    asked: list[str | None] = []
+    frames = (
+        '{"type":"resumed","sequence":9,"resume_from":1}',
+        '{"type":"event","topic":"rebalance","sequence":2,"timestamp":null,"data":{}}',
+    )
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(f"data: {frames[len(asked)]}\n\n".encode())
+        asked.append(request.headers.get("Last-Event-ID"))
+        return response  # the connection ends after one frame
+
+    app = web.Application()
+    app.router.add_get("/api/symbol-mgmt/events", answer)
+    async with TestServer(app) as server:
+        options = (
+            "--resume-from",
+            "1",
+            "--count",
+            "1",
+            "--json",
+            "--url",
+            str(server.make_url("")),
+        )
+        ended = await asyncio.to_thread(alone, "watch", "rebalance", *options, cwd=Path.cwd())
+    assert asked == ["1", "1"]
+    assert json.loads(ended.out.splitlines()[0])["sequence"] == 2
+
+
+@ON_SQLITE
 async def test_a_topic_that_is_none_is_refused(database: Database) -> None:
     async with served(database) as opened:
         ended = await watched(opened, "gossip", "--json")

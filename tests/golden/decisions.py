@@ -183,9 +183,10 @@ class _Desk:
     def note_event(self, event: object) -> None:
         match event:
             case PortfolioChanged():
-                self.note("change", event.symbol, verdict=event.type)
-                if event.other_symbol is not None:
-                    self.note("change_of", event.other_symbol, verdict=event.type)
+                for entry in event.history:
+                    self.note("change", entry.symbol, verdict=entry.type)
+                    if entry.other_symbol is not None:
+                        self.note("change_of", entry.other_symbol, verdict=entry.type)
             case ProposalOpened():
                 self.note("proposal", event.subject, verdict="open", reason=event.kind)
             case ProposalDecided():

@@ -32,6 +32,7 @@ async def ask_from(
     method: str = "GET",
     kind: str = "http",
     extensions: Any = None,
+    query: str = "",
 ) -> PeerAnswer:
     """Calls the application as the server does, with `peer` as the address of the client."""
     sent: list[Any] = []
@@ -39,7 +40,7 @@ async def ask_from(
     scope = {
         "type": kind, "method": method, "http_version": "1.1",
         "scheme": "http" if kind == "http" else "ws",
-        "path": path, "raw_path": path.encode(), "query_string": b"",
+        "path": path, "raw_path": path.encode(), "query_string": query.encode(),
         "headers": [(name.lower().encode(), value.encode()) for name, value in named],
         "server": ("127.0.0.1", 80), "client": (peer, 1), "root_path": "",
         "state": dict(state), "extensions": extensions or {},

@@ -645,7 +645,8 @@ def recompute(
             (coins[symbol], coins[member]) for member in chosen if MARKET not in {symbol, member}
         ]
         known = [residual_correlation(*pair, market, days) for pair in pairs]
-        alike = [name for name in chosen if sectors.get(name) == sectors.get(symbol) is not None]
+        own = sectors.get(symbol, "unclassified")
+        alike = [name for name in chosen if sectors.get(name, "unclassified") == own]
         if len(alike) < crowd and all(rho is not None and rho <= limit for rho in known):
             chosen.append(symbol)
     names = sorted(chosen)

@@ -21,6 +21,7 @@ from app.operations.api import stream_routes as routes
 from app.operations.services.event_stream import EventStream
 from app.security.services.audit import SecurityAudit
 from app.security.services.keys import ApiKeyService
+from app.security.services.tickets import TicketService
 from tests.support.harness import PREFIX, make_api
 from tests.support.trading_desk import NOW, Desk
 
@@ -58,6 +59,7 @@ class StreamDesk(Desk):
     metrics_registry: Metrics = field(default_factory=Metrics)
     keys: ApiKeyService | None = None
     security_audit: SecurityAudit | None = None
+    tickets: TicketService | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,8 +123,8 @@ class Served:
         return f"127.0.0.1:{port_of(self.server)}{PREFIX}"
 
     @asynccontextmanager
-    async def client(self, **options: Any) -> AsyncIterator[Client]:
-        async with connect(f"ws://{self.address}/stream", **options) as connection:
+    async def client(self, query: str = "", **options: Any) -> AsyncIterator[Client]:
+        async with connect(f"ws://{self.address}/stream{query}", **options) as connection:
             yield Client(connection)
 
     @asynccontextmanager
@@ -193,6 +195,7 @@ async def served(
     desk = StreamDesk(database)
     desk.keys = keys
     desk.security_audit = audit
+    desk.tickets = None if keys is None else TicketService(keys)
     await desk.open()
     await desk.stream.open()
     api = make_api({"my_symbols": desk}, routers=[routes.router], **options.pop("api", {}))

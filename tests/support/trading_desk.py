@@ -20,9 +20,8 @@ from app.foundation.decision_log import DecisionInputs
 from app.foundation.errors import Code
 from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.sql.database import Database, UnitOfWork
-from app.market.domain.models import Book, ContractStatus, Interval, Level
+from app.market.domain.models import STORED, Book, ContractStatus, Interval, Level
 from app.market.domain.panel import Panel
-from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
 from app.market.services.service_mode import CurrentMode, MarketLevel, ModeState
 from app.market.services.view import Quote
@@ -269,7 +268,7 @@ class Desk:
         for symbol, one in zip(SYMBOLS, listed, strict=True):
             self.market.quotes[symbol] = Quote(
                 contract=one,
-                sector=UNCLASSIFIED,
+                sector=f"sector of {symbol}",
                 mark=Decimal("10.0"),
                 bid=Decimal("9.99"),
                 ask=Decimal("10.01"),
@@ -277,7 +276,7 @@ class Desk:
                 is_fresh=True,
                 book=book(one.code),
             )
-        for interval in Interval:
+        for interval in STORED:
             self.market.panels[interval] = panel(interval, self.now)
         self.score({})
         return self

@@ -78,7 +78,7 @@ class Scene:
                 await asyncio.sleep(0.1)
 
     async def settle(self, **settings: Any) -> None:
-        put = await self.service.client.put(f"{PREFIX}/configuration", json=settings)
+        put = await self.service.client.patch(f"{PREFIX}/configuration", json=settings)
         assert put.status_code == 200, put.text
 
 

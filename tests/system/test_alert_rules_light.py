@@ -212,7 +212,7 @@ async def test_a_portfolio_that_leans_to_one_side(tmp_path: Path) -> None:
         await here.gone("high_correlation")
         await here.rule("sector_concentration", limit=0.0)
         metrics = await here.service.get("/portfolio/metrics")
-        named = set(metrics["sector_analysis"]["weights"]) - {"unclassified"}
+        named = set(metrics["sector_analysis"]["weights"])
         assert {one["subject"] for one in await here.raised("sector_concentration")} == named
         await here.rule("sector_concentration", limit=1.0)
         await here.gone("sector_concentration")

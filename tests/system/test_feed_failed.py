@@ -56,7 +56,7 @@ async def test_W15_who_fails_while_he_is_told_is_called_failed_and_the_market_is
             assert answer.headers["X-Service-Mode"] in {"NORMAL", "DEGRADED"}
             member = answer.json()["members"][0]["symbol"]
 
-            put = await service.client.put(f"{PREFIX}/configuration", json=QUICK)
+            put = await service.client.patch(f"{PREFIX}/configuration", json=QUICK)
             assert put.status_code == 200, put.text
             # Who asks is at fault now, too: what is known grows old, and nothing is decided.
             monkeypatch.setattr(MarketData, "refresh_tickers", fails)

@@ -36,6 +36,10 @@ PINNED = {
     "0203_people.py": "cc0d64d7f63206db",
     "0204_rate_limits.py": "c179796fa2358165",
     "0205_signal_rights.py": "bdf6dafe6ca9e768",
+    "0206_stream_tickets.py": "af40a8afa1502634",
+    "0207_sectors.py": "ceeab9c90204822d",
+    "0208_trials.py": "7c0d38c72ed58db2",
+    "0209_notification_priorities.py": "30cd3d54e57fbdf7",
 }
 
 # What PostgreSQL knows of a schema, one line each.

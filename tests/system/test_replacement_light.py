@@ -31,7 +31,7 @@ async def test_a_delisted_member_is_replaced(tmp_path: Path) -> None:
             before = await service.get("/portfolio")
             gone = before["members"][1]
             faster = {"intervals": {"market_s": 1, "scoring_s": 2}, "max_age_intervals": 100}
-            answer = await service.client.put("/api/symbol-mgmt/configuration", json=faster)
+            answer = await service.client.patch("/api/symbol-mgmt/configuration", json=faster)
             assert answer.status_code == 200, answer.text
             await arm(url, kind="contract_status", symbol=gone["contract"], status="Closed")
             after = await service.until(

@@ -149,7 +149,9 @@ async def test_a_backfill_of_a_dead_process_is_scored_once_this_one_has_a_market
 ) -> None:
     now = service(live)
     work = activities(now, AlertScheduler(now.alerts, Metrics()), lambda: "request-1")
-    (run,) = (one for one in create_runs(now, work, lambda _: {}) if one.kind == JobKind.BACKFILL)
+    runs = {one.kind: one for one in create_runs(now, work, lambda _: {})}
+    assert runs.keys() == set(JobKind)
+    run = runs[JobKind.BACKFILL]
     journal = Recorded("backfill:1", {"contracts": {"listed": 14}, "fill": {"eligible": 14}})
     going_on = asyncio.ensure_future(run.work(journal, {}))
     await asyncio.sleep(0.01)

@@ -119,7 +119,7 @@ class Durable:
         self, kind: str, payload: Document, *, run_id: str, key: str | None = None
     ) -> Enqueued:
         # Runs that are no activity of the schedule.
-        if kind in {"retention", "performance_marks", "signal_outcomes"}:
+        if kind in {"retention", "performance_marks", "signal_outcomes", "daily_digest"}:
             self.done.append(kind)
         else:
             await getattr(self.work, kind)(*([noon()] if kind == "rebalance_check" else []))
@@ -188,6 +188,7 @@ def test_the_table_follows_the_configuration() -> None:
         "performance_marks": 3600,
         "retention": 3600,
         "signal_outcomes": 600,
+        "daily_digest": 3600,
         "signals": 2,
         "signal_sources": 15,
     }
@@ -244,10 +245,11 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "performance_marks",
         "retention",
         "signal_outcomes",
+        "daily_digest",
         "signals",
         "signal_sources",
     }
-    assert len(desk.done) == 15
+    assert len(desk.done) == 16
     names = {fact.name for fact in supervisor.facts()}
     assert names == {
         "market",
@@ -262,10 +264,26 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "performance_marks",
         "retention",
         "signal_outcomes",
+        "daily_digest",
         "signals",
         "signal_sources",
     }
     await supervisor.stop()
+
+
+async def test_a_digest_waits_for_scores_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    ticks = create_schedule(IntervalSettings, desk.work, durable(desk), noon, lambda: 0.0)
+    (digest,) = (tick for tick in ticks if tick.name == "daily_digest")
+    assert digest.gate is not None
+    waiting = asyncio.ensure_future(digest.gate())
+    await settled()
+    assert not waiting.done()
+    desk.board.set()
+    await waiting
+    desk.board.clear()
+    monkeypatch.setattr("app.workers.schedule.DIGEST_WAIT_S", 0.0)
+    await asyncio.wait_for(digest.gate(), 5)  # without scores it reports them as missing
 
 
 SLOTTED = (
@@ -274,6 +292,7 @@ SLOTTED = (
     JobKind.PERFORMANCE_MARKS,
     JobKind.SIGNAL_OUTCOMES,
     JobKind.RETENTION,
+    JobKind.DAILY_DIGEST,
 )
 
 

@@ -42,11 +42,18 @@ _DAY_MS: Final = 86_400_000
 _LONGEST_INTERVAL_MS: Final = 8 * 3_600_000
 
 
-def candle_pages(start_ms: int, end_ms: int, step_ms: int, size: int) -> Iterator[tuple[int, int]]:
-    """Opening times (first, last) of pages of at most `size` candles in [start, end)."""
-    first = -(-start_ms // step_ms) * step_ms
+def candle_pages(
+    start_ms: int, end_ms: int, step_ms: int, size: int, grid_ms: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """Opening times (first, last) of pages of at most `size` candles in [start, end).
+
+    Opening times are multiples of `grid_ms`, by default of `step_ms`. On a finer grid a page
+    covers the times from its first to one step after its last.
+    """
+    grid = grid_ms or step_ms
+    first = -(-start_ms // grid) * grid
     while first < end_ms:
-        last = min(first + (size - 1) * step_ms, (end_ms - 1) // step_ms * step_ms)
+        last = first + min(size - 1, (end_ms - 1 - first) // step_ms) * step_ms
         yield first, last
         first = last + step_ms
 
@@ -221,17 +228,20 @@ class KucoinExchange:
         requested once more; candles missing then are absent from the series, because the
         exchange publishes no candle for a time without trades.
         """
-        step = interval.ms
+        step, grid = interval.ms, interval.grid_ms
         found: list[parse.CandleRows] = []
-        begin = max(start_ms, contract.listed_ms // step * step if contract.listed_ms else 0)
-        for first, last in candle_pages(begin, end_ms, step, self._limits.candles_per_page):
+        listed_ms = contract.listed_ms or 0  # in a candle that opened up to one step before
+        begin = max(start_ms, (listed_ms - step + grid) // grid * grid)
+        for first, last in candle_pages(begin, end_ms, step, self._limits.candles_per_page, grid):
             rows = await self._candle_page(contract.code, interval, first, last)
             until, is_age_known = min(last, self._now_ms() - step), contract.listed_ms is not None
-            missing = find_gap(rows, first, until, step, is_age_known=is_age_known)
+            # On a finer grid only the candles themselves show when the exchange opens one.
+            is_regular = grid == step and is_age_known
+            missing = find_gap(rows, first, until, step, is_age_known=is_regular)
             found.append(rows)
             if missing is not None:
                 found.append(await self._candle_page(contract.code, interval, *missing))
-        return parse.candle_series(parse.join_rows(found), contract, step, start_ms, end_ms)
+        return parse.candle_series(parse.join_rows(found), contract, grid, start_ms, end_ms)
 
     async def _candle_page(
         self, code: str, interval: Interval, first_ms: int, last_ms: int
@@ -282,7 +292,7 @@ class KucoinExchange:
             try:
                 return read(data)
             except BadResponseError as error:
-                name = error.facts.get("field", "data")
+                name = str(error.facts.get("field", "data"))
                 unreadable.append(Rejection(symbol or "?", name, "the answer is invalid"))
                 raise
 

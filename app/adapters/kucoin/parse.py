@@ -385,18 +385,18 @@ def _cell(item: Sequence[object], column: int, name: str, read: Reader[T]) -> T:
 
 
 def candle_series(
-    found: CandleRows, contract: Contract, step_ms: int, start_ms: int, end_ms: int
+    found: CandleRows, contract: Contract, grid_ms: int, start_ms: int, end_ms: int
 ) -> CandleSeries:
     """Candles opened in [start_ms, end_ms), oldest first, one per opening time; arrays (T,).
 
-    A repeated opening time keeps the later row, which is newer. Rows off the grid of `step_ms`
+    A repeated opening time keeps the later row, which is newer. Rows off the grid of `grid_ms`
     or outside the range are dropped. Volume becomes base coins for linear and USD for inverse
     contracts. Turnover is in quote currency as sent. Where it is absent (six columns) or in
     base coins (inverse), it is volume times close for linear and the volume itself for inverse
     contracts.
     """
     moments = found.opened_ms
-    wanted = (moments >= start_ms) & (moments < end_ms) & (moments % step_ms == 0)
+    wanted = (moments >= start_ms) & (moments < end_ms) & (moments % grid_ms == 0)
     # Latest first: np.unique keeps the first of equal times.
     backwards = np.flatnonzero(wanted)[::-1]
     opened, chosen = np.unique(moments[backwards], return_index=True)

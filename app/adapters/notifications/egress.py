@@ -18,6 +18,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from app.foundation.errors import Code, RefusedError, UnavailableError
 
+# Setting that allows private addresses and plain HTTP; refused addresses name it.
+ALLOW_PRIVATE: Final = "MYSYMBOLS_NOTIFICATIONS__ALLOW_PRIVATE_ADDRESSES"
 MAX_ANSWER_BYTES: Final = 64 * 1024
 HTTPS_PORTS: Final = frozenset({443, 8443})
 _LOCAL_NAMES: Final = ("localhost", ".localhost", ".local", ".internal", ".lan", ".home.arpa")
@@ -118,16 +120,16 @@ class Egress:
         host = host.rstrip(".").lower()
         if is_literal(host):
             if not (self.allow_private or is_public(ipaddress.ip_address(host))):
-                raise forbidden("it must be a public address")
+                raise forbidden_unless_private("it must be a public address")
             return
         if not _NAME.fullmatch(host):
             raise forbidden("it is not an address")
         if self.allow_private:
             return
         if _NUMERIC.search(host):
-            raise forbidden("an address must be written in full")
+            raise forbidden_unless_private("an address must be written in full")
         if "." not in host or host.endswith(_LOCAL_NAMES):
-            raise forbidden("it must be a public name")
+            raise forbidden_unless_private("it must be a public name")
 
     async def addresses_of(self, host: str, port: int) -> list[str]:
         """Addresses to connect to; a single address that is not public refuses the host.
@@ -139,7 +141,7 @@ class Egress:
         if not self.allow_private and not all(
             is_public(ipaddress.ip_address(one)) for one in found
         ):
-            raise forbidden("its name resolves to an address that is not public")
+            raise forbidden_unless_private("its name resolves to an address that is not public")
         return found
 
     async def connect(self, host: str, port: int) -> socket.socket:
@@ -322,6 +324,11 @@ def is_literal(host: str) -> bool:
 
 def forbidden(why: str) -> RefusedError:
     return RefusedError(Code.WEBHOOK_URL_FORBIDDEN, f"The address of a channel is refused: {why}.")
+
+
+def forbidden_unless_private(why: str) -> RefusedError:
+    """Returns the error of an address that ALLOW_PRIVATE would permit."""
+    return forbidden(f"{why}, unless {ALLOW_PRIVATE}=true")
 
 
 def malformed(why: str) -> RefusedError:

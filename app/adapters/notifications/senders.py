@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from enum import StrEnum
@@ -14,15 +15,19 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from app.adapters.notifications.egress import (
+    ALLOW_PRIVATE,
     HTTPS_PORTS,
     Egress,
     MailServer,
     forbidden,
+    forbidden_unless_private,
     malformed,
     query_of,
     split_url,
 )
 from app.alerts.domain.notifications import Channel, ChannelKind, Delivery, Notification
+from app.foundation.events import EventRecord, EventTopic
+from app.operations.services.event_messages import event_envelope
 
 PORTS: Final = frozenset({25, 465, 587})
 _KEYS: Final = ("bcc", "cc", "from", "mode", "name", "pass", "smtp", "to", "user")
@@ -118,7 +123,7 @@ def letter_of(url: str, egress: Egress) -> MailChannel:
     mode = _mode(parts.scheme, query.get("mode"), port or usual, has_password=bool(password))
     host, port = query.get("smtp") or host, port or usual or _PORT_OF[mode]
     if port not in PORTS and not egress.allow_private:
-        raise forbidden("mail goes to port 25, 465 or 587")
+        raise forbidden_unless_private("mail goes to port 25, 465 or 587")
     egress.require_host(host)
     sender = query.get("from") or (user if "@" in user else f"{user or 'my-symbols'}@{domain}")
     path = unquote(parts.path).replace("/", ",")
@@ -196,7 +201,7 @@ class WebhookNotifier:
         if not self.egress.allow_private and (
             parts.scheme != "https" or (parts.port or 443) not in HTTPS_PORTS
         ):
-            raise forbidden("it must be https, on port 443 or 8443")
+            raise forbidden_unless_private("it must be https, on port 443 or 8443")
         self.egress.require_host(str(parts.hostname))
 
     async def send(self, channel: Channel, delivery: Delivery) -> None:
@@ -231,18 +236,49 @@ def event_id(delivery: Delivery) -> str:
 
 
 def content(delivery: Delivery) -> bytes:
-    """Request body, with the same bytes at every attempt."""
-    notice = delivery.notification
-    document: dict[str, Any] = {
-        "id": event_id(delivery),
-        "kind": notice.kind.value,
-        "critical": notice.is_critical,
-        "title": notice.title,
-        "body": notice.body,
-        "created_at": delivery.created_at.isoformat().replace("+00:00", "Z"),
-        "event": dict(notice.event),
+    """Request body, with the same bytes at every attempt.
+
+    It is the envelope of the event as in the stream, with the notification beside it.
+    """
+    notice, created_at = delivery.notification, _instant_text(delivery.created_at)
+    document = {
+        **_envelope(notice, created_at),
+        "notification": {
+            "id": event_id(delivery),
+            "kind": notice.kind.value,
+            "critical": notice.is_critical,
+            "title": notice.title,
+            "body": notice.body,
+            "created_at": created_at,
+        },
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _envelope(notice: Notification, created_at: str) -> dict[str, Any]:
+    """Envelope of the stored event; a notification without one, such as a test, has no topic."""
+    stored = notice.event
+    if notice.event_seq is None or "topic" not in stored:
+        return {
+            "type": "notification",
+            "topic": None,
+            "sequence": None,
+            "timestamp": created_at,
+            "data": dict(stored),
+        }
+    record = EventRecord(
+        EventTopic(stored["topic"]),
+        stored["type"],
+        None,
+        stored["data"],
+        datetime.fromisoformat(stored["occurred_at"]),
+        notice.event_seq,
+    )
+    return event_envelope(record)
+
+
+def _instant_text(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
 
 
 def signature(secret: str, stamp: int, body: bytes) -> str:
@@ -289,7 +325,8 @@ class PeopleNotifier:
         known = MAIL | self.services.keys() | (LOCAL if self.egress.allow_private else set())
         if scheme not in known:
             names = ", ".join(f"{one}://" for one in sorted(MAIL | self.services.keys()))
-            raise malformed(f"A channel to people begins with one of {names}.")
+            local = f" {scheme}:// needs {ALLOW_PRIVATE}=true." if scheme in LOCAL else ""
+            raise malformed(f"A channel to people begins with one of {names}.{local}")
         if scheme in MAIL:
             letter_of(channel.url, self.egress)
         else:

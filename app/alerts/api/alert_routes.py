@@ -49,8 +49,10 @@ from app.foundation.http.schemas import (
     IdPath,
     Limit,
     Out,
+    Raw,
     TimeIn,
     UtcTime,
+    example,
     finite,
 )
 from app.foundation.idempotency import StoredResponse
@@ -69,28 +71,38 @@ _TRANSITION_ERRORS = (
 class AlertOut(Out):
     """Alert of one rule for one subject, with its history."""
 
-    id: str
-    rule: AlertRule
+    id: str = Field(description="Identifier of the alert.")
+    rule: AlertRule = Field(description="Rule that opened the alert.")
     subject: str = Field(
         description="Subject of the alert: a symbol, a pair A-B, an endpoint or a task.",
         examples=["BTCUSDT"],
     )
-    symbols: list[str]
-    severity: Severity
-    state: AlertState
-    value: float | None = Field(description="Value at the last evaluation; null for a state.")
-    limit: float | None
-    message: str
+    symbols: list[str] = Field(
+        description="Symbols that the alert is about; empty if it is about the service."
+    )
+    severity: Severity = Field(description="Severity of the rule when the alert opened.")
+    state: AlertState = Field(description="State in the life cycle; `resolved` is final.")
+    value: Raw | None = Field(description="Value at the last evaluation; null for a state.")
+    limit: Raw | None = Field(
+        description="Limit of the rule, in the unit of `value`; null for a state."
+    )
+    message: str = Field(description="Finding with value, limit and unit.")
     since: UtcTime = Field(description="Start of the condition.")
-    last_seen_at: UtcTime
+    last_seen_at: UtcTime = Field(description="UTC time at which the condition last held.")
     opened_at: UtcTime | None = Field(description="Null for a pending alert.")
-    acknowledged_at: UtcTime | None
-    acknowledged_by: str | None
-    snoozed_until: UtcTime | None
-    snoozed_by: str | None
-    resolved_at: UtcTime | None
+    acknowledged_at: UtcTime | None = Field(
+        description="UTC time of the acknowledgement; null before it."
+    )
+    acknowledged_by: str | None = Field(description="Principal that acknowledged the alert.")
+    snoozed_until: UtcTime | None = Field(
+        description="UTC time at which the snooze ends; null without one."
+    )
+    snoozed_by: str | None = Field(description="Principal that snoozed the alert.")
+    resolved_at: UtcTime | None = Field(
+        description="UTC time at which the alert ended; null before it."
+    )
     resolution: Resolution | None = Field(description="Reason for the end.")
-    resolved_by: str | None
+    resolved_by: str | None = Field(description="Principal or condition that ended the alert.")
 
     @classmethod
     def of(cls, alert: Alert) -> Self:
@@ -129,8 +141,14 @@ class TransitionIn(Body):
 class SnoozeIn(TransitionIn):
     """Length of a snooze: either `until` or `seconds`."""
 
-    until: TimeIn | None = None
-    seconds: int | None = Field(None, ge=1, le=30 * 86_400)
+    model_config = example({"seconds": 3600})
+
+    until: TimeIn | None = Field(
+        None, description="UTC time at which the snooze ends, at most 30 days from now."
+    )
+    seconds: int | None = Field(
+        None, ge=1, le=30 * 86_400, description="Length of the snooze, at most 30 days."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -148,7 +166,7 @@ def _alert_response(alert: Alert) -> StoredResponse:
 
 @router.get("", summary="Alerts, the open ones by default", responses=problems(*NAMES))
 @requires(Role.VIEWER)
-async def alerts(
+async def list_alerts(
     alerts: Provided[AlertService],
     cursors: CursorsDep,
     state: Annotated[AlertState, Query(description="One state.")] = AlertState.OPEN,
@@ -193,7 +211,7 @@ def _resolved_position(alert: Alert) -> tuple[str, str]:
 
 @router.get("/{alert_id}", summary="One alert", responses=problems(Code.NOT_FOUND))
 @requires(Role.VIEWER)
-async def alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
+async def get_alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
     """Returns one alert in any state."""
     return AlertOut.of(await alerts.get(alert_id))
 
@@ -222,7 +240,7 @@ async def replay_alert(replayer: Provided[AlertReplayer], alert_id: IdPath) -> D
     responses=problems(*_TRANSITION_ERRORS),
 )
 @requires(Role.OPERATOR)
-async def acknowledge(
+async def acknowledge_alert(
     alerts: Provided[AlertService],
     command: UnversionedDep,
     alert_id: IdPath,
@@ -240,7 +258,7 @@ async def acknowledge(
     responses=problems(*_TRANSITION_ERRORS),
 )
 @requires(Role.OPERATOR)
-async def snooze(
+async def snooze_alert(
     alerts: Provided[AlertService], command: UnversionedDep, alert_id: IdPath, body: SnoozeIn
 ) -> Response:
     """Snoozes an alert for at most 30 days; it then reopens while its cause lasts."""
@@ -255,7 +273,7 @@ async def snooze(
     responses=problems(*_TRANSITION_ERRORS),
 )
 @requires(Role.OPERATOR)
-async def resolve(
+async def resolve_alert(
     alerts: Provided[AlertService],
     command: UnversionedDep,
     alert_id: IdPath,
@@ -272,12 +290,12 @@ rule_router = api_router("alerts", "/alerts/rules")
 class AlertRuleOut(Out):
     """Active alert rule."""
 
-    name: AlertRule
+    name: AlertRule = Field(description="Name of the rule.")
     comparison: str = Field(description="`state`, or `above` or `below` the limit.")
-    enabled: bool
-    severity: Severity
-    limit: float | None = Field(description="Null for a state.")
-    clear_limit: float | None = Field(description="Value beyond which an alert ends.")
+    enabled: bool = Field(description="False: the rule opens no alert.")
+    severity: Severity = Field(description="Severity of the alerts of this rule.")
+    limit: Raw | None = Field(description="Null for a state.")
+    clear_limit: Raw | None = Field(description="Value beyond which an alert ends.")
     duration_s: int = Field(description="Time that the condition must hold before an alert opens.")
     cooldown_s: int = Field(description="Time after an end in which it does not reopen.")
 
@@ -297,18 +315,32 @@ class AlertRuleOut(Out):
 
 class AlertRulesOut(Out):
     version: int = Field(description="Version of the configuration.")
-    rules: list[AlertRuleOut]
+    rules: list[AlertRuleOut] = Field(description="Rules in their fixed order.")
 
 
 class AlertRuleIn(ChangeRequest):
     """Change of an alert rule; omitted fields keep their value."""
 
-    enabled: bool | None = None
-    severity: Literal["info", "warning", "critical"] | None = None
-    limit: float | None = None
-    clear_limit: float | None = None
-    duration_s: int | None = None
-    cooldown_s: int | None = None
+    model_config = example({"cooldown_s": 3600, "reason": "fewer repeats"})
+
+    enabled: bool | None = Field(
+        None, description="False: the rule opens no alert, and its open ones end."
+    )
+    severity: Literal["info", "warning", "critical"] | None = Field(
+        None, description="Severity of the alerts of this rule."
+    )
+    limit: Raw | None = Field(
+        None, description="Value beyond which the condition holds, in the unit of the rule."
+    )
+    clear_limit: Raw | None = Field(
+        None, description="Value at which an open alert ends, in the unit of the rule."
+    )
+    duration_s: int | None = Field(
+        None, description="Time that the condition must hold before an alert opens."
+    )
+    cooldown_s: int | None = Field(
+        None, description="Time after the end of an alert in which it does not reopen."
+    )
 
     def changes(self) -> dict[str, Any]:
         return self.model_dump(exclude_unset=True, exclude={"reason", "user"})
@@ -319,7 +351,7 @@ _SIDES = {ThresholdSide.STATE: "state", ThresholdSide.ABOVE: "above", ThresholdS
 
 @rule_router.get("", summary="Alert rules")
 @requires(Role.VIEWER)
-async def alert_rules(alert_rules: Provided[AlertRuleService]) -> AlertRulesOut:
+async def list_alert_rules(alert_rules: Provided[AlertRuleService]) -> AlertRulesOut:
     """Returns all rules, including disabled ones, with the version of the configuration."""
     rules, version = await alert_rules.all()
     return AlertRulesOut(version=version, rules=[AlertRuleOut.of(rule) for rule in rules])
@@ -332,7 +364,7 @@ async def alert_rules(alert_rules: Provided[AlertRuleService]) -> AlertRulesOut:
     responses=problems(*CHANGES),
 )
 @requires(Role.ADMIN)
-async def put_alert_rule(
+async def update_alert_rule(
     request: Request,
     alert_rules: Provided[AlertRuleService],
     command: CommandDep,

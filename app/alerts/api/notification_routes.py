@@ -13,6 +13,7 @@ from app.alerts.domain.notifications import (
     NotificationKind,
 )
 from app.alerts.services.notifications import ChannelDraft, NotificationService
+from app.configuration.domain.sections import NotificationPriority
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
     CursorsDep,
@@ -26,7 +27,7 @@ from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, NameText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import CursorText, Limit, Out, UtcTime
+from app.foundation.http.schemas import CursorText, Limit, Out, UtcTime, example
 from app.foundation.idempotency import StoredResponse
 from app.foundation.principals import Role
 
@@ -49,8 +50,14 @@ NotificationId = Annotated[
 class ChannelIn(Body):
     """Channel to create or change; null keeps the stored URL or secret, which are never shown."""
 
-    name: NameText
-    kind: ChannelKind = Field(strict=False, examples=["webhook"])
+    model_config = example(
+        {"name": "desk", "kind": "webhook", "url": "https://desk.example/hooks/my-symbols"}
+    )
+
+    name: NameText = Field(description="Name of the channel; each channel has its own.")
+    kind: ChannelKind = Field(
+        strict=False, examples=["webhook"], description="Kind of the channel."
+    )
     url: SecretStr | None = Field(
         None,
         min_length=1,
@@ -66,8 +73,9 @@ class ChannelIn(Body):
         default_factory=lambda: list(NotificationKind),
         min_length=1,
         max_length=len(NotificationKind),
+        description="Kinds of notifications that the channel receives; all by default.",
     )
-    enabled: bool = True
+    enabled: bool = Field(True, description="False: nothing is sent over the channel.")
     user: NameText | None = Field(None, description="Recorded as the actor.")
 
     def draft(self) -> ChannelDraft:
@@ -84,26 +92,30 @@ class ChannelIn(Body):
 class TestIn(Body):
     """Channel to test."""
 
-    channel_id: Annotated[str, Field(min_length=1, max_length=36)]
+    channel_id: Annotated[str, Field(min_length=1, max_length=36)] = Field(
+        description="Identifier of the channel to test."
+    )
 
 
 class ChannelOut(Out):
     """Channel without its address."""
 
-    id: str
-    name: str
-    kind: ChannelKind
+    id: str = Field(description="Identifier of the channel.")
+    name: str = Field(description="Name of the channel.")
+    kind: ChannelKind = Field(description="Kind of the channel.")
     service: str | None = Field(
         description="Scheme of its URL; null without the encryption key.",
         examples=["https"],
     )
-    has_secret: bool
+    has_secret: bool = Field(description="True if a secret is stored; its text is never shown.")
     secret_fingerprint: str | None = Field(
         description="Identifies the secret; null without a secret or its encryption key.",
         examples=["9f86d081884c"],
     )
-    kinds: list[NotificationKind]
-    enabled: bool
+    kinds: list[NotificationKind] = Field(
+        description="Kinds of notifications that the channel receives."
+    )
+    enabled: bool = Field(description="False: nothing is sent over the channel.")
     created_at: UtcTime
 
     @classmethod
@@ -128,20 +140,27 @@ class ChannelsOut(Out):
 class NotificationOut(Out):
     """Delivery of one notification over one channel."""
 
-    id: int
-    channel_id: str
+    id: int = Field(description="Identifier of the delivery.")
+    channel_id: str = Field(description="Identifier of the channel.")
     event_sequence: int | None = Field(
         description="Sequence number in the event stream; null for tests and digests."
     )
-    kind: NotificationKind
-    critical: bool
-    title: str
-    body: str
-    state: DeliveryState
-    attempts: int
+    kind: NotificationKind = Field(description="Kind of the notification.")
+    priority: NotificationPriority = Field(
+        description="Priority of its category: immediate, high, normal or low."
+    )
+    critical: bool = Field(
+        description="True if the priority is immediate, so that no limit holds it back."
+    )
+    title: str = Field(description="Title as sent.")
+    body: str = Field(description="Text as sent.")
+    state: DeliveryState = Field(description="State of the delivery.")
+    attempts: int = Field(description="Number of attempts so far.")
     created_at: UtcTime
-    next_attempt_at: UtcTime | None
-    delivered_at: UtcTime | None
+    next_attempt_at: UtcTime | None = Field(
+        description="UTC time of the next attempt; null after the last one."
+    )
+    delivered_at: UtcTime | None = Field(description="UTC time of the delivery; null before it.")
     error: str | None = Field(description="Reason of the last failure.")
 
     @classmethod
@@ -152,6 +171,7 @@ class NotificationOut(Out):
             channel_id=delivery.channel_id,
             event_sequence=notification.event_seq,
             kind=notification.kind,
+            priority=notification.priority,
             critical=notification.is_critical,
             title=notification.title,
             body=notification.body,
@@ -183,7 +203,7 @@ def _delivery_response(delivery: Delivery) -> StoredResponse:
 
 @router.get("", summary="Delivery log", responses=problems())
 @requires(Role.VIEWER)
-async def log(
+async def list_notifications(
     notifications: Provided[NotificationService],
     cursors: CursorsDep,
     channel_id: Annotated[str | None, Query(max_length=36, description="One channel.")] = None,
@@ -205,7 +225,7 @@ async def log(
 
 @router.get("/channels", summary="Channels", responses=problems())
 @requires(Role.VIEWER)
-async def channels(notifications: Provided[NotificationService]) -> ChannelsOut:
+async def list_notification_channels(notifications: Provided[NotificationService]) -> ChannelsOut:
     """Lists channels by name, without addresses and secrets."""
     stored = await notifications.channels()
     return ChannelsOut(items=[ChannelOut.of(channel) for channel in stored])
@@ -219,7 +239,7 @@ async def channels(notifications: Provided[NotificationService]) -> ChannelsOut:
     responses=problems(*_CHANNEL),
 )
 @requires(Role.ADMIN)
-async def create(
+async def create_notification_channel(
     notifications: Provided[NotificationService], command: UnversionedDep, body: ChannelIn
 ) -> Response:
     """Adds a channel, which receives events from now on.
@@ -227,7 +247,8 @@ async def create(
     A webhook gets each event once per `X-Event-Id`, in order, signed with
     `X-Signature: t=<Unix seconds>,v1=<HMAC-SHA256 of "t.body">`; receivers should refuse times
     older than five minutes. For people the settings `notifications` limit each kind per hour and
-    all per minute; others are combined into a digest. Critical notifications are sent first.
+    all per minute; others are combined into a digest. `notification_priorities` decides the order;
+    immediate ones are exempt from the limits per hour.
     """
     actor = by(command, body.user)
     return sent(await notifications.create(body.draft(), actor, _created_response))
@@ -240,7 +261,7 @@ async def create(
     responses=problems(*_CHANNEL),
 )
 @requires(Role.ADMIN)
-async def alter(
+async def update_notification_channel(
     notifications: Provided[NotificationService],
     command: UnversionedDep,
     channel_id: ChannelId,
@@ -260,7 +281,7 @@ async def alter(
     responses=problems(*_KEYS),
 )
 @requires(Role.ADMIN)
-async def remove(
+async def delete_notification_channel(
     notifications: Provided[NotificationService], command: UnversionedDep, channel_id: ChannelId
 ) -> Response:
     """Removes a channel with its log and its pending deliveries."""
@@ -274,7 +295,7 @@ async def remove(
     responses=problems(Code.NOT_FOUND, *_KEYS),
 )
 @requires(Role.ADMIN)
-async def test(
+async def test_notification_channel(
     notifications: Provided[NotificationService], command: UnversionedDep, body: TestIn
 ) -> Response:
     """Sends a test notification; the delivery log shows its result."""
@@ -288,7 +309,7 @@ async def test(
     responses=problems(Code.INVALID_STATE_TRANSITION, *_KEYS),
 )
 @requires(Role.OPERATOR)
-async def redrive(
+async def redrive_notification(
     notifications: Provided[NotificationService],
     command: UnversionedDep,
     notification_id: NotificationId,

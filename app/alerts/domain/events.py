@@ -22,6 +22,7 @@ class AlertRaised:
     limit: float | None
     message: str
     occurred_at: datetime
+    since: datetime | None = None  # start of the condition
 
     @property
     def symbol(self) -> str | None:
@@ -42,6 +43,7 @@ class AlertResolved:
     resolved_by: str | None
     message: str
     occurred_at: datetime
+    since: datetime | None = None  # start of the condition
 
     @property
     def symbol(self) -> str | None:
@@ -61,6 +63,7 @@ def alert_raised(alert: Alert, at: datetime) -> AlertRaised:
         alert.limit,
         alert.message,
         at,
+        alert.since,
     )
 
 
@@ -76,6 +79,7 @@ def alert_resolved(alert: Alert, resolution: Resolution, at: datetime) -> AlertR
         alert.resolved_by,
         alert.message,
         at,
+        alert.since,
     )
 
 

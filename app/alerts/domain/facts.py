@@ -34,6 +34,16 @@ class MemberFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ExitFacts:
+    """Removal or replacement of a member; `event` is its number in the history."""
+
+    event: int
+    symbol: str
+    performance: float | None  # fraction from the inclusion to the exit, by price
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class PortfolioFacts:
     """Inputs about the portfolio as a whole."""
 
@@ -44,6 +54,7 @@ class PortfolioFacts:
     sectors: Mapping[str, float] = field(default_factory=dict)  # shares of the invested weight
     value_at_risk: float | None = None  # 95 %, one day, as a fraction of equity
     rebalanced: tuple[int, datetime] | None = None  # event and time of the last one
+    exits: tuple[ExitFacts, ...] = ()  # recent ones, some may be over
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class AlertRule(StrEnum):
     FUNDING_EXTREME = "funding_extreme"
     PRICE_ANOMALY = "price_anomaly"
     REPLACEMENT_RECOMMENDED = "replacement_recommended"
+    LARGE_LOSS = "large_loss"
+    PROFITABLE_EXIT = "profitable_exit"
     REBALANCE_DONE = "rebalance_done"
     EXCHANGE_BANNED = "exchange_banned"
     EXCHANGE_DISCONNECTED = "exchange_disconnected"

@@ -5,9 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final
 
-from app.configuration.domain.sections import NotificationLimit, NotificationSettings
+from app.alerts.domain.event_texts import describe_event
+from app.configuration.domain.sections import (
+    NotificationCategory,
+    NotificationLimit,
+    NotificationPriority,
+    NotificationSettings,
+)
 from app.foundation.events import EventRecord
 
 
@@ -24,6 +31,18 @@ class NotificationKind(StrEnum):
     ERROR = "error"
     TRADE = "trade"
     STATUS = "status"
+
+
+_KINDS: Final[Mapping[NotificationCategory, NotificationKind]] = MappingProxyType(
+    {
+        NotificationCategory.CRITICAL_ERROR: NotificationKind.ERROR,
+        NotificationCategory.ERROR: NotificationKind.ERROR,
+        NotificationCategory.LARGE_LOSS: NotificationKind.TRADE,
+        NotificationCategory.TRADE: NotificationKind.TRADE,
+        NotificationCategory.PROFITABLE_EXIT: NotificationKind.TRADE,
+        NotificationCategory.STATUS_UPDATE: NotificationKind.STATUS,
+    }
+)
 
 
 class DeliveryState(StrEnum):
@@ -72,12 +91,17 @@ class Notification:
     """Content of one notification; equal keys mark a repetition."""
 
     kind: NotificationKind
-    is_critical: bool
+    priority: NotificationPriority
     key: str
     title: str
     body: str
     event: Mapping[str, Any] = field(default_factory=dict)  # for programs
     event_seq: int | None = None
+
+    @property
+    def is_critical(self) -> bool:
+        """True for an immediate one, which the limits per hour do not hold back."""
+        return self.priority is NotificationPriority.IMMEDIATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,50 +128,42 @@ class RecentNotification:
     at: datetime
 
 
-def notification_from_event(record: EventRecord) -> Notification | None:
-    """Returns the notification about an event; None for event types without one."""
-    data = record.data
+def notification_from_event(
+    record: EventRecord,
+    priorities: Mapping[NotificationCategory, NotificationPriority],
+    api_url: str | None = None,
+) -> Notification | None:
+    """Returns the notification about an event; None for an event without one.
+
+    `api_url` is the public address of the API; without it the text has no link.
+    """
+    text = describe_event(record, api_url)
+    if text is None:
+        return None
     event = {
         "type": record.type,
         "topic": record.topic.value,
         "sequence": record.seq,
         "occurred_at": record.occurred_at.isoformat().replace("+00:00", "Z"),
-        "data": dict(data),
+        "data": dict(record.data),
     }
+    return Notification(
+        _KINDS[text.category],
+        priorities[text.category],
+        text.key,
+        text.title,
+        text.body,
+        event,
+        record.seq,
+    )
 
-    def notification(
-        kind: NotificationKind, key: str, title: str, body: str, *, critical: bool = False
-    ) -> Notification:
-        return Notification(kind, critical, key, title, body, event, record.seq)
 
-    match record.type:
-        case "alert_raised":
-            return notification(
-                NotificationKind.ERROR,
-                f"{data['rule']}:{data['subject']}",
-                f"{str(data['severity']).upper()}: {data['rule']} ({data['subject']})",
-                str(data["message"]),
-                critical=data["severity"] == "critical",
-            )
-        case "alert_resolved":
-            key = f"{data['rule']}:{data['subject']}"
-            title = f"Resolved: {data['rule']} ({data['subject']})"
-            return notification(NotificationKind.STATUS, key, title, str(data["message"]))
-        case "portfolio_changed":
-            change = " ".join(str(part) for part in (data["type"], data["symbol"]) if part)
-            title = f"Portfolio: {change}"
-            return notification(NotificationKind.TRADE, change, title, str(data["reason"] or ""))
-        case "proposal_opened":
-            proposal = f"{data['kind']} of {data['subject']}"
-            body = f"Waits for a decision until {data['expires_at']}."
-            return notification(
-                NotificationKind.STATUS, f"proposal:{proposal}", f"Proposed: {proposal}", body
-            )
-        case "configuration_changed":
-            title = f"Settings: version {data['settings']['version']} is active"
-            return notification(NotificationKind.STATUS, "configuration", title, "")
-        case _:
-            return None
+_BY_PRIORITY: Final = tuple(NotificationPriority)
+
+
+def priority_rank(priority: NotificationPriority) -> int:
+    """Rank of a priority; 0 is immediate."""
+    return _BY_PRIORITY.index(priority)
 
 
 def rate_limit(kind: NotificationKind, rules: NotificationSettings) -> NotificationLimit:
@@ -165,7 +181,7 @@ def is_admitted(
 ) -> bool:
     """True if a notification is sent on its own; `recent` covers the last hour.
 
-    With a minute's quota already waiting, critical ones go into a digest too; otherwise a storm
+    With a minute's quota already waiting, immediate ones go into a digest too; otherwise a storm
     of alerts would be delivered for hours.
     """
     if waiting >= rules.per_minute:
@@ -192,23 +208,23 @@ def is_digest_due(
 def suppressed_count(kind: NotificationKind, number: int) -> Notification:
     """Returns the notification that stands for `number` others above the limit of held ones."""
     title = f"{number} more without titles"
-    return Notification(kind, False, _SUPPRESSED, title, "", {_SUPPRESSED: number})
+    return Notification(
+        kind, NotificationPriority.LOW, _SUPPRESSED, title, "", {_SUPPRESSED: number}
+    )
 
 
 def digest(held: Sequence[Notification]) -> Notification:
-    """Returns the digest of held notifications, critical ones first."""
+    """Returns the digest of held notifications, by priority; it has the highest of them."""
     kind = held[0].kind
     count = sum(int(one.event.get(_SUPPRESSED, 1)) for one in held)
-    named = sorted(held, key=lambda one: not one.is_critical)[:DIGEST_LINES]
+    named = sorted(held, key=lambda one: priority_rank(one.priority))[:DIGEST_LINES]
     lines = [one.title for one in named]
     if (unnamed := count - sum(int(one.event.get(_SUPPRESSED, 1)) for one in named)) > 0:
         lines.append(f"and {unnamed} more")
     title = f"{count} more of kind {kind.value}"
     sequences = [one.event_seq for one in held if one.event_seq is not None]
-    is_critical = any(one.is_critical for one in held)
-    return Notification(
-        kind, is_critical, "digest", title, "\n".join(lines), {"sequences": sequences}
-    )
+    priority = min((one.priority for one in held), key=priority_rank)
+    return Notification(kind, priority, "digest", title, "\n".join(lines), {"sequences": sequences})
 
 
 def remaining_quota(delivered: int, rules: NotificationSettings) -> tuple[int, int]:

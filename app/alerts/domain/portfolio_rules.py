@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from itertools import combinations
 from typing import Final
 
-from app.alerts.domain.facts import Correlations, Facts, MemberFacts
+from app.alerts.domain.facts import Correlations, ExitFacts, Facts, MemberFacts
 from app.alerts.domain.models import RuleReading
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import LimitRule
@@ -231,6 +231,46 @@ def var_above_limit(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
     risk = facts.portfolio.value_at_risk
     share = "unknown" if risk is None else f"{risk:.1%}"
     return [RuleReading(PORTFOLIO, f"The one-day value at risk is {share} of equity.", value=risk)]
+
+
+# Time that an alert about an exit stays open.
+EXIT_SHOWN: Final = timedelta(hours=1)
+
+
+def large_loss(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
+    """Reads the loss since inclusion of each member that left within EXIT_SHOWN; 0 for a gain."""
+    return _exit_readings(
+        facts,
+        lambda performance: max(0.0, round(-performance, 9)),
+        lambda one, loss: f"{one.symbol} left with a loss of {loss:.1%} since its inclusion",
+    )
+
+
+def profitable_exit(facts: Facts, _: Configuration) -> Sequence[RuleReading]:
+    """Reads the gain since inclusion of each member that left within EXIT_SHOWN; 0 for a loss."""
+    return _exit_readings(
+        facts,
+        lambda performance: max(0.0, round(performance, 9)),
+        lambda one, gain: f"{one.symbol} left with a gain of {gain:.1%} since its inclusion",
+    )
+
+
+def _exit_readings(
+    facts: Facts,
+    measure: Callable[[float], float],
+    describe: Callable[[ExitFacts, float], str],
+) -> list[RuleReading]:
+    readings = []
+    for one in facts.portfolio.exits:
+        if facts.at - one.at >= EXIT_SHOWN:
+            continue
+        value = None if one.performance is None else measure(one.performance)
+        message = f"The result of {one.symbol} at its exit is unknown"
+        if value is not None:
+            message = describe(one, value)
+        subject = f"{one.symbol}:event {one.event}"
+        readings.append(RuleReading(subject, message, (one.symbol,), value))
+    return readings
 
 
 def rebalance_done(facts: Facts, configuration: Configuration) -> Sequence[RuleReading]:

@@ -32,6 +32,7 @@ from app.alerts.domain.notifications import (
 from app.alerts.services.monitor import do_nothing
 from app.alerts.services.notifications import Notifiers
 from app.alerts.storage.notifications import NotificationRepository
+from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import NotificationSettings
 from app.foundation.clock import SharedClock, current_time
 from app.foundation.errors import ServiceError
@@ -50,8 +51,9 @@ class Outbox:
     database: Database
     clock: Clock
     metrics: Metrics
-    rules: Callable[[], NotificationSettings] = NotificationSettings
+    in_force: Callable[[], Configuration] = Configuration
     shared: SharedClock | None = None  # None: this process is the only one
+    api_url: str | None = None  # public address for links
 
     async def collect(self) -> tuple[Channel, ...]:
         """Turns committed events into notifications and returns all channels."""
@@ -74,11 +76,9 @@ class Outbox:
             return True
         position = await unit.get(NotificationRepository).position()
         records = await unit.get(EventRepository).after(position, _PAGE)
-        notices = [
-            notification
-            for record in records
-            if (notification := notification_from_event(record)) is not None
-        ]
+        priorities = self.in_force().notification_priorities
+        described = (notification_from_event(one, priorities, self.api_url) for one in records)
+        notices = [notification for notification in described if notification is not None]
         at = await current_time(unit, self.shared, self.clock)
         for channel in channels:
             wanted = [one for one in notices if channel.enabled and one.kind in channel.kinds]
@@ -105,7 +105,11 @@ class _PeopleChannel:
     at: datetime
 
     async def add(self, notices: list[Notification]) -> None:
-        rules, at, log = self.outbox.rules(), self.at, self.unit.get(NotificationRepository)
+        rules, at, log = (
+            self.outbox.in_force().notifications,
+            self.at,
+            self.unit.get(NotificationRepository),
+        )
         held = list(await log.list_held(self.channel.id))
         if not notices and not held:
             return
@@ -168,10 +172,11 @@ class NotificationDispatcher:
     random: Callable[[], float]
     notifiers: Notifiers
     metrics: Metrics
-    rules: Callable[[], NotificationSettings] = NotificationSettings
+    in_force: Callable[[], Configuration] = Configuration
     after_round: Callable[[], Awaitable[None]] = do_nothing
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     shared: SharedClock | None = None  # None: this process is the only one
+    api_url: str | None = None  # public address for links
     _busy: set[str] = field(default_factory=set)
     _channels: tuple[Channel, ...] = field(default=(), init=False)  # as last read
     _mark: CommitMark = field(default_factory=CommitMark, init=False)
@@ -194,7 +199,9 @@ class NotificationDispatcher:
         has_digests = any(one.kind is ChannelKind.APPRISE for one in self._channels)
         if has_digests or not self._mark.is_newest(self.database):
             commits = self.database.commits
-            outbox = Outbox(self.database, self.clock, self.metrics, self.rules, self.shared)
+            outbox = Outbox(
+                self.database, self.clock, self.metrics, self.in_force, self.shared, self.api_url
+            )
             self._channels = await outbox.collect()
             self._mark.move(commits)
         return self._channels
@@ -214,7 +221,7 @@ class NotificationDispatcher:
             self._busy.discard(channel.id)
 
     async def _claim(self, unit: UnitOfWork, channel: Channel) -> tuple[Delivery, ...]:
-        """Claims deliveries: all in order for webhooks, critical ones first for people."""
+        """Claims deliveries: all in order for webhooks, by priority for people."""
         at, log = (
             await current_time(unit, self.shared, self.clock),
             unit.get(NotificationRepository),
@@ -222,10 +229,10 @@ class NotificationDispatcher:
         if channel.kind is ChannelKind.WEBHOOK:
             return await log.claim(channel.id, at, _BATCH)
         remaining, ordinary = remaining_quota(
-            await log.delivered_since(channel.id, at - MINUTE), self.rules()
+            await log.delivered_since(channel.id, at - MINUTE), self.in_force().notifications
         )
-        critical = await log.claim(channel.id, at, critical=True) if remaining else ()
-        return critical or (await log.claim(channel.id, at, critical=False) if ordinary else ())
+        immediate = await log.claim(channel.id, at, critical=True) if remaining else ()
+        return immediate or (await log.claim(channel.id, at, critical=False) if ordinary else ())
 
     async def _deliver_batch(self, channel: Channel, claimed: tuple[Delivery, ...]) -> bool:
         """Delivers a batch; True if every delivery succeeded."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from app.alerts.domain.facts import (
     Correlations,
+    ExitFacts,
     Facts,
     JobFacts,
     MemberFacts,
@@ -20,6 +21,7 @@ from app.alerts.domain.facts import (
 )
 from app.alerts.domain.lifecycle import ResolvedAlert
 from app.alerts.domain.models import AlertRule, Resolution
+from app.alerts.domain.portfolio_rules import EXIT_SHOWN
 from app.alerts.storage.alerts import AlertRepository
 from app.configuration.domain.model import Configuration, CorrelationBasis
 from app.foundation.health import TaskFacts
@@ -33,11 +35,10 @@ from app.market.domain.models import (
     Interval,
 )
 from app.market.domain.panel import contiguous, find_crossed_change, log_returns, newest_close
-from app.market.domain.sectors import UNCLASSIFIED
 from app.market.services.exchange_clock import ServerClock
 from app.market.services.health_facts import EndpointErrors
 from app.market.services.symbol_registry import KnownContracts, Registry
-from app.portfolio.domain.event_log import EventType
+from app.portfolio.domain.event_log import EventType, PortfolioEvent
 from app.portfolio.domain.models import FULL, Member, Portfolio
 from app.portfolio.domain.risk import value_at_risk
 from app.portfolio.services.decision_context import DecisionContext
@@ -204,26 +205,29 @@ _FUNDING_HOURS: Final = 8
 _DAYS: Final = 30  # returns that estimate the daily volatility
 _MIN_DAYS: Final = 20
 _LEVEL: Final = 0.95
+_MAX_EXITS: Final = 100  # of each kind; a portfolio has at most that many members
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreHistory:
-    """Former scores, confirmed replacements and the last rebalance (event and time)."""
+    """Former scores, confirmed replacements, the last rebalance (event and time) and exits."""
 
     scores: Mapping[str, float]
     candidates: Mapping[str, str]
     rebalanced: tuple[int, datetime] | None
     was_formed: bool
     run_id: str | None  # board of the scores
+    exits: tuple[ExitFacts, ...] = ()  # of the last EXIT_SHOWN before the portfolio changed last
 
 
 async def load_score_history(
     unit: UnitOfWork,
     portfolio: Portfolio,
     configuration: Configuration,
+    at: datetime,
     before: ScoreHistory | None = None,
 ) -> ScoreHistory:
-    """Loads the score history of the members.
+    """Loads the score history of the members, and the exits up to `at`.
 
     `before` is an earlier result for the same portfolio; only changed parts are read again.
     """
@@ -243,6 +247,31 @@ async def load_score_history(
         (last[0].seq, last[0].occurred_at) if last else None,
         bool(await unit.get(HistoryRepository).page(None, 1, kind=EventType.ADD)),
         run_id,
+        await _load_exits(unit, at),
+    )
+
+
+async def _load_exits(unit: UnitOfWork, at: datetime) -> tuple[ExitFacts, ...]:
+    """Loads the members that left in the last EXIT_SHOWN, oldest first."""
+    events = [
+        event
+        for kind in (EventType.REMOVE, EventType.REPLACE)
+        for event in await unit.get(HistoryRepository).page_by_time(
+            None, _MAX_EXITS, kind=kind, since=at - EXIT_SHOWN
+        )
+    ]
+    return tuple(_exit(event) for event in sorted(events, key=lambda event: event.seq))
+
+
+def _exit(event: PortfolioEvent) -> ExitFacts:
+    is_replacement = event.type is EventType.REPLACE
+    facts = event.payload.get("old_facts", {}) if is_replacement else event.payload
+    performance = facts.get("performance")
+    return ExitFacts(
+        event.seq,
+        str(event.other_symbol if is_replacement else event.symbol),
+        None if performance is None else float(performance),
+        event.occurred_at,
     )
 
 
@@ -284,6 +313,7 @@ def portfolio_facts(
         # Without weights there is no risk to report.
         value_at_risk=value_at_risk(daily, weights, _LEVEL) if any(weights.values()) else None,
         rebalanced=past.rebalanced,
+        exits=past.exits,
     )
 
 
@@ -361,11 +391,10 @@ def _jump(symbol: str, context: DecisionContext) -> float | None:
 
 
 def _sectors(portfolio: Portfolio, context: DecisionContext) -> dict[str, float]:
-    """Share of each sector in the invested weight; unclassified symbols have none."""
+    """Share of each sector in the invested weight; unclassified symbols are one of their own."""
     by_sector: dict[str, int] = {}
     for member in portfolio.members:
         sector = context.sector(member.symbol)
         by_sector[sector] = by_sector.get(sector, 0) + member.weight_u
     invested = sum(by_sector.values())
-    by_sector.pop(UNCLASSIFIED, None)
     return {sector: weight / invested for sector, weight in by_sector.items()} if invested else {}

@@ -15,6 +15,7 @@ from app.alerts.domain.notifications import (
     NotificationKind,
 )
 from app.alerts.storage.notifications import NotificationRepository
+from app.configuration.domain.sections import NotificationPriority
 from app.foundation.errors import Code, ConflictError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import Clock, NewId
@@ -224,7 +225,11 @@ class NotificationService:
     ) -> CommandResult[Delivery]:
         """Queues a test notification, without rate limits. Raises NotFoundError."""
         notification = Notification(
-            NotificationKind.STATUS, False, "test", "My Symbols: a test", "This channel works."
+            NotificationKind.STATUS,
+            NotificationPriority.NORMAL,
+            "test",
+            "My Symbols: a test",
+            "This channel works.",
         )
 
         async def change(unit: UnitOfWork) -> Delivery:

@@ -66,7 +66,7 @@ class AlertBook:
         return cls(
             await unit.get(AlertRepository).active(),
             await unit.get(AlertRepository).ended(context.at - LOOKBACK),
-            await load_score_history(unit, portfolio, context.configuration, before),
+            await load_score_history(unit, portfolio, context.configuration, context.at, before),
             await unit.get(SecurityEventRepository).bursts(),
         )
 

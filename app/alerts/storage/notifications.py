@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, bindparam, func, select
+from sqlalchemy import ColumnElement, Row, bindparam, case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.alerts.domain.notifications import (
@@ -17,9 +17,11 @@ from app.alerts.domain.notifications import (
     Notification,
     NotificationKind,
     RecentNotification,
+    priority_rank,
 )
 from app.alerts.storage.tables import NOTIFIED, notification_channels
 from app.alerts.storage.tables import notifications as table
+from app.configuration.domain.sections import NotificationPriority
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.statements import insert, upsert
 from app.foundation.sql.tables import STREAM_ID, event_head
@@ -94,6 +96,8 @@ class NotificationRepository:
             "channel_id": channel_id,
             **{name: getattr(notification, name) for name in _SHARED},
             "kind": notification.kind.value,
+            "is_critical": notification.is_critical,
+            "priority": notification.priority.value,
             "key": notification.key[:255],
             "event": dict(notification.event),
             "state": state.value,
@@ -140,10 +144,12 @@ class NotificationRepository:
     ) -> tuple[Delivery, ...]:
         """Claims the oldest pending deliveries that are due and unclaimed.
 
-        Claims start at the oldest, to preserve the order. `critical` selects critical or other
-        deliveries; each of the two has its own order.
+        Claims start at the oldest, to preserve the order. `critical` selects immediate or other
+        deliveries, these by priority first; each of the two has its own order.
         """
         wanted = select(table).where(self._pending(channel_id, critical))
+        if critical is False:
+            wanted = wanted.order_by(_BY_PRIORITY)
         rows = (await self.connection.execute(wanted.order_by(table.c.id).limit(most))).all()
         ready = list(takewhile(lambda row: row.next_attempt_at <= at, rows))
         # Every process begins at the oldest, so that its claim covers the later ones.
@@ -266,7 +272,12 @@ class NotificationRepository:
             )
 
 
-_SHARED: Final = ("is_critical", "title", "body", "event_seq")
+_SHARED: Final = ("title", "body", "event_seq")
+_BY_PRIORITY: Final = case(
+    {one.value: priority_rank(one) for one in NotificationPriority},
+    value=table.c.priority,
+    else_=priority_rank(NotificationPriority.NORMAL),
+)
 _HELD_BACK: Final = (DeliveryState.HELD, DeliveryState.DIGESTED)
 
 
@@ -283,13 +294,23 @@ def _channel(row: Row[Any]) -> Channel:
     )
 
 
+def _priority(row: Row[Any]) -> NotificationPriority:
+    if row.priority is not None:
+        return NotificationPriority(row.priority)
+    return NotificationPriority.IMMEDIATE if row.is_critical else NotificationPriority.NORMAL
+
+
 def _delivery(row: Row[Any]) -> Delivery:
     shared = {name: getattr(row, name) for name in _SHARED}
     return Delivery(
         id=row.id,
         channel_id=row.channel_id,
         notification=Notification(
-            kind=NotificationKind(row.kind), key=row.key, event=row.event, **shared
+            kind=NotificationKind(row.kind),
+            priority=_priority(row),
+            key=row.key,
+            event=row.event,
+            **shared,
         ),
         state=DeliveryState(row.state),
         attempts=row.attempts,

@@ -105,6 +105,7 @@ notifications = Table(
     Column("claimed_until", UtcInstant),
     Column("delivered_at", UtcInstant),
     Column("error", String(255)),
+    Column("priority", String(16)),  # NULL: written by a version without priorities
     PrimaryKeyConstraint("id"),
     UniqueConstraint("channel_id", "event_seq"),
     CheckConstraint("kind IN ('error', 'trade', 'status')", name="kind_known"),

@@ -1,121 +1,135 @@
-"""`my-symbols alerts`: lists, acknowledges, snoozes and resolves alerts."""
+"""`my-symbols alerts`: lists and changes alerts, and changes their rules."""
 
-import asyncio
-from collections.abc import Mapping
-from enum import StrEnum
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, get_args
 
 import typer
 from rich.table import Table
 
-from app.cli.client import DEFAULT_URL, Client, quote_segment
-from app.cli.output import (
-    AsJson,
-    IdempotencyKey,
-    Url,
-    create_table,
-    drop_missing,
-    format_number,
-    report_errors,
+from app.cli.calls import Call, IdKind, changes, reads
+from app.cli.choices import AlertRuleName, AlertSeverity, AlertStateName
+from app.cli.output import Output, Reason, User, create_table, format_number
+
+command = typer.Typer(
+    add_completion=False,
+    help="Alerts: list, show, acknowledge, snooze, resolve; their rules.",
+    no_args_is_help=True,
 )
+ALERT: Final = IdKind(
+    "alert", "id", tuple(f"/alerts?state={state}" for state in get_args(AlertStateName))
+)
+AlertId = Annotated[str, typer.Argument(help="Id of an alert, or the beginning of it.")]
+_RULE_COLUMNS: Final = {
+    "rule": "name",
+    "enabled": "enabled",
+    "severity": "severity",
+    "alerts": "comparison",
+    "limit>": "limit",
+    "clears at>": "clear_limit",
+    "duration s>": "duration_s",
+    "cooldown s>": "cooldown_s",
+}
+_COLUMNS = ("severity", "rule", "subject", "value>", "limit>", "since", "message", "id#")
 
-command = typer.Typer(help="Alerts: list, acknowledge, snooze, resolve.", no_args_is_help=True)
-AlertId = Annotated[str, typer.Argument(help="Id of an alert, as in `alerts list`.")]
-User = Annotated[str | None, typer.Option(help="Name that is recorded with the alert.")]
-_COLUMNS = ("severity", "rule", "subject", "value>", "limit>", "since", "message", "id")
 
-
-class ListedState(StrEnum):
-    """State of the listed alerts."""
-
-    OPEN = "open"
-    ACKNOWLEDGED = "acknowledged"
-    SNOOZED = "snoozed"
-    PENDING = "pending"
-    RESOLVED = "resolved"
-
-
-@command.command(name="list")
+@reads(command, "list")
 def list_alerts(
-    state: Annotated[ListedState, typer.Option(help="State of the alerts.")] = ListedState.OPEN,
-    severity: Annotated[str | None, typer.Option(help="info, warning or critical.")] = None,
-    rule: Annotated[str | None, typer.Option(help="One rule.")] = None,
+    state: Annotated[AlertStateName, typer.Option(help="State of the alerts.")] = "open",
+    severity: Annotated[AlertSeverity | None, typer.Option(help="One severity.")] = None,
+    rule: Annotated[AlertRuleName | None, typer.Option(help="One rule.")] = None,
     symbol: Annotated[str | None, typer.Option(help="In any spelling.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="Maximum number of alerts.")] = 100,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
+) -> Call:
     """List the open alerts, critical first, or those of another state."""
-    with report_errors(as_json) as output:
-        query = drop_missing({"severity": severity, "rule": rule, "symbol": symbol})
-        response = asyncio.run(Client(url).get("/alerts", state=state.value, limit=limit, **query))
-        if output.print_if_json(response):
-            return
-        alerts = response.document["items"]
-        if not alerts:
-            output.console.print(f"no alert is {state.value}")
-            return
-        output.console.print(_create_alerts_table(f"alerts: {state.value}", alerts))
-        if response.document["next_cursor"] is not None:
-            output.notes.print(f"there are more than {limit}")
+    query = {"state": state, "limit": limit, "severity": severity, "rule": rule, "symbol": symbol}
+
+    def show(output: Output, page: Mapping[str, Any]) -> None:
+        alerts = page["items"]
+        text = f"no alert is {state}"
+        output.console.print(_create_alerts_table(f"alerts: {state}", alerts) if alerts else text)
+
+    return Call("/alerts", "alerts", query=query, items="items", show=show)
 
 
-@command.command()
-def acknowledge(
-    alert_id: AlertId,
-    user: User = None,
-    key: IdempotencyKey = None,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
+@reads(command, "show")
+def show_alert(alert: AlertId) -> Call:
+    """Show an alert with its times and the people who changed it."""
+    return Call("/alerts/{}", "alert", reference=(ALERT, alert))
+
+
+@changes(command, "acknowledge")
+def acknowledge(alert: AlertId, user: User = None) -> Call:
     """Acknowledge an alert."""
-    _change_state(alert_id, "acknowledge", {"user": user}, key, as_json, url)
+    return _change_state(alert, "acknowledge", {"user": user})
 
 
-@command.command()
+@changes(command, "snooze")
 def snooze(
-    alert_id: AlertId,
+    alert: AlertId,
     minutes: Annotated[float, typer.Option(min=1 / 60, help="Duration in minutes.")] = 60.0,
     user: User = None,
-    key: IdempotencyKey = None,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
+) -> Call:
     """Silence an alert for a while."""
-    body = {"seconds": round(minutes * 60), "user": user}
-    _change_state(alert_id, "snooze", body, key, as_json, url)
+    return _change_state(alert, "snooze", {"seconds": round(minutes * 60), "user": user})
 
 
-@command.command()
-def resolve(
-    alert_id: AlertId,
-    user: User = None,
-    key: IdempotencyKey = None,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
+@changes(command, "resolve")
+def resolve(alert: AlertId, user: User = None) -> Call:
     """Resolve an alert; it opens again later while its cause persists."""
-    _change_state(alert_id, "resolve", {"user": user}, key, as_json, url)
+    return _change_state(alert, "resolve", {"user": user})
 
 
-def _change_state(
-    alert_id: str,
-    step: str,
-    body: Mapping[str, object],
-    key: str | None,
-    as_json: bool,
-    url: str,
-) -> None:
-    with report_errors(as_json) as output:
-        path = f"/alerts/{quote_segment(alert_id)}/{step}"
-        response = asyncio.run(Client(url).post(path, drop_missing(body), key))
-        if not output.print_if_json(response):
-            output.console.print(
-                _create_alerts_table(f"alert: {response.document['state']}", [response.document])
-            )
+@reads(command, "rules")
+def list_rules() -> Call:
+    """List the alert rules with limits, durations and cooldowns."""
+    return Call("/alerts/rules", "alert rules", items="rules", columns=_RULE_COLUMNS)
 
 
-def _create_alerts_table(title: str, alerts: list[dict[str, Any]]) -> Table:
+@changes(command, "set-rule")
+def set_rule(
+    rule: Annotated[AlertRuleName, typer.Argument(help="Name of the rule.")],
+    enabled: Annotated[
+        bool | None, typer.Option("--enabled/--disabled", help="Watch it, or not.")
+    ] = None,
+    severity: Annotated[AlertSeverity | None, typer.Option(help="Severity.")] = None,
+    limit: Annotated[float | None, typer.Option(help="Limit beyond which it alerts.")] = None,
+    clear_limit: Annotated[
+        float | None, typer.Option(help="Limit within which it is over.")
+    ] = None,
+    duration_s: Annotated[
+        int | None, typer.Option(min=0, help="Seconds for which the cause must last.")
+    ] = None,
+    cooldown_s: Annotated[
+        int | None, typer.Option(min=0, help="Seconds before it alerts again.")
+    ] = None,
+    reason: Reason = None,
+    user: User = None,
+) -> Call:
+    """Change an alert rule; what no option names stays as it is."""
+    body = {
+        "enabled": enabled,
+        "severity": severity,
+        "limit": limit,
+        "clear_limit": clear_limit,
+        "duration_s": duration_s,
+        "cooldown_s": cooldown_s,
+        "reason": reason,
+        "user": user,
+    }
+    return Call(f"/alerts/rules/{rule}", "alert rule", "PUT", body=body)
+
+
+def _change_state(alert: str, step: str, body: Mapping[str, object]) -> Call:
+    path = f"/alerts/{{}}/{step}"
+    reference = (ALERT, alert)
+    return Call(path, "alert", "POST", body=body, reference=reference, show=_print_changed)
+
+
+def _print_changed(output: Output, alert: Mapping[str, Any]) -> None:
+    output.console.print(_create_alerts_table(f"alert: {alert['state']}", [alert]))
+
+
+def _create_alerts_table(title: str, alerts: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         (
             alert["severity"],

@@ -1,13 +1,155 @@
-"""`my-symbols configuration`: lists the settings."""
+"""`my-symbols config`: reads, changes, compares and restores the business settings."""
 
-from typing import Annotated
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import typer
 
+from app.cli.client import DEFAULT_URL, Client, CliResponse
 from app.cli.lazy import load_program
-from app.cli.output import AsJson
+from app.cli.output import (
+    AsJson,
+    IdempotencyKey,
+    Limit,
+    Output,
+    Reason,
+    Url,
+    create_table,
+    drop_missing,
+    format_value,
+    report_errors,
+)
+from app.configuration.domain.document import differences
+from app.configuration.domain.fields import SettingEntry, entries
+from app.configuration.domain.model import Configuration
 
-command = typer.Typer(no_args_is_help=True, help="Business settings and environment variables.")
+command = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Business settings and environment variables."
+)
+_PATH: Final = "/configuration"
+_CHANGE_COLUMNS: Final = ("setting", "old", "new")
+_MAX_NAMED: Final = 12  # settings that an error lists
+
+Version = Annotated[int, typer.Argument(min=1, help="Version, as in `config history`.")]
+EvictLowest = Annotated[
+    bool,
+    typer.Option(
+        "--evict-lowest",
+        help="If fewer members are allowed than exist: remove those with the lowest scores.",
+    ),
+]
+
+
+@command.command("get")
+def get_settings(
+    key: Annotated[
+        str, typer.Argument(help="Setting or group, such as sizing.var_limit; all by default.")
+    ] = "",
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show the settings in force beside their defaults; of one setting the value alone."""
+    known = _select(key)
+    with report_errors(as_json) as output:
+        response = asyncio.run(Client(url).get(_PATH))
+        if not key and output.print_if_json(response):
+            return
+        values = {one.path: _lookup(response.document, one.path) for one in known}
+        version = response.document["version"]
+        if as_json:
+            output.print_document({"version": version, "settings": values})
+        elif list(values) == [key]:
+            output.console.print(_text(values[key]), markup=False)
+        else:
+            defaults = {one.path: _json_value(one.default) for one in known}
+            rows = [(path, _text(value), _text(defaults[path])) for path, value in values.items()]
+            title = f"settings of version {version}"
+            output.console.print(create_table(title, ("setting", "value", "default"), rows))
+
+
+@command.command("set")
+def set_settings(
+    assignments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY=VALUE...",
+            help="Such as score_tilt=0.7 or family_weights.risk=0.3; lists by comma, maps as JSON."
+            " `config list` has every key with its choices and bounds.",
+        ),
+    ],
+    reason: Reason = None,
+    evict_lowest: EvictLowest = False,
+    key: IdempotencyKey = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Change settings together; they take effect at once as the next version."""
+    values = parse_assignments(assignments)
+    with report_errors(as_json) as output:
+        client = Client(url)
+        before = asyncio.run(client.get(_PATH))
+        body = {
+            **nest_settings(values, before.document),
+            **drop_missing({"reason": reason, "evict_lowest": evict_lowest or None}),
+        }
+        _change(output, client, before, "PATCH", _PATH, body, key)
+
+
+@command.command("diff")
+def diff_versions(
+    old: Version, new: Version, as_json: AsJson = False, url: Url = DEFAULT_URL
+) -> None:
+    """Show the settings that differ between two versions."""
+    with report_errors(as_json) as output:
+        query = {"from": old, "to": new}
+        response = asyncio.run(Client(url).get(f"{_PATH}/diff", **query))
+        if not output.print_if_json(response):
+            _print_changes(output, f"versions {old} and {new}", response.document["changes"])
+
+
+@command.command("history")
+def list_versions(limit: Limit = 20, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """List the versions of the settings with author, reason and changes."""
+    with report_errors(as_json) as output:
+        response = asyncio.run(Client(url).get(f"{_PATH}/history", limit=limit))
+        if output.print_if_json(response):
+            return
+        rows = [
+            (
+                one["version"],
+                one["created_at"],
+                one["created_by"],
+                one["reason"],
+                "\n".join(_change_text(change) for change in one["changes"]),
+            )
+            for one in response.document["items"]
+        ]
+        columns = ("version>", "created", "by", "reason", "changes")
+        output.console.print(create_table("versions of the settings", columns, rows))
+        if response.document["next_cursor"] is not None:
+            output.notes.print(f"there are more than {limit}")
+
+
+@command.command("rollback")
+def roll_back(
+    version: Version,
+    reason: Reason = None,
+    evict_lowest: EvictLowest = False,
+    key: IdempotencyKey = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Make a new version with the settings of an older one."""
+    with report_errors(as_json) as output:
+        client = Client(url)
+        before = asyncio.run(client.get(_PATH))
+        body = {"version": version, "reason": reason, "evict_lowest": evict_lowest or None}
+        _change(output, client, before, "POST", f"{_PATH}/rollback", drop_missing(body), key)
 
 
 @command.command("list")
@@ -16,10 +158,184 @@ def list_settings(
     as_json: AsJson = False,
 ) -> None:
     """List every setting and environment variable with default, bounds and meaning."""
-    load_program("configuration list")(section=section, as_json=as_json)
+    load_program("config list")(section=section, as_json=as_json)
 
 
 @command.command()
 def document() -> None:
     """Print the settings as Markdown, the content of docs/configuration.md."""
-    load_program("configuration document")()
+    load_program("config document")()
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Returns the values of KEY=VALUE by dotted path, as JSON values.
+
+    Raises BadParameter for another form, an unknown key, a repeated key, or a value that is none
+    of the choices.
+    """
+    values: dict[str, Any] = {}
+    for text in assignments:
+        key, is_assigned, value = text.partition("=")
+        if not is_assigned:
+            raise typer.BadParameter(f"{text!r} is not of the form KEY=VALUE.")
+        if key in values:
+            raise typer.BadParameter(f"{key} is given twice.")
+        values[key] = _parse_value(key, value)
+    return values
+
+
+def nest_settings(values: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values by dotted path as a JSON object of changes to the settings `present`.
+
+    A service replaces a map with free keys as a whole, so its other keys are added here; null
+    removes a key.
+    """
+    body: dict[str, Any] = {}
+    for key, value in values.items():
+        entry, name = _find(key)
+        *groups, last = entry.path.split(".")
+        section = body
+        for group in groups:
+            section = section.setdefault(group, {})
+        if not name:
+            section[last] = value
+            continue
+        is_free = not issubclass(get_args(entry.type)[0], StrEnum)
+        first = {**_lookup(present, entry.path)} if is_free else {}
+        found = section.setdefault(last, {key: _json_value(one) for key, one in first.items()})
+        if value is None:
+            found.pop(name, None)
+        else:
+            found[name] = value
+    return body
+
+
+def _parse_value(key: str, text: str) -> Any:
+    entry, name = _find(key)
+    kind = get_args(entry.type)[1] if name else entry.type
+    if name and text == "null":
+        return None
+    if get_origin(kind) is tuple and not text.startswith("["):
+        return [one.strip() for one in text.split(",")]
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        choices = [one.value for one in kind]
+        if text not in choices:
+            raise typer.BadParameter(f"{key} must be one of {', '.join(choices)}, not {text!r}.")
+        return text
+    if kind is bool and text not in {"true", "false"}:
+        raise typer.BadParameter(f"{key} must be true or false, not {text!r}.")
+    if kind is Decimal:
+        return text  # exact; the service reads the number
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise typer.BadParameter(f"{key} must be {_form(kind)}, not {text!r}.") from None
+
+
+def _form(kind: Any) -> str:
+    return "a number" if kind in {int, float} else "a JSON value"
+
+
+def _find(key: str) -> tuple[SettingEntry, str]:
+    """Returns the setting of a dotted key, and the key inside a map. Raises BadParameter."""
+    for one in entries(Configuration()):
+        if one.path == key:
+            return one, ""
+        name = key.removeprefix(f"{one.path}.")
+        if get_origin(one.type) is Mapping and name not in {key, ""}:
+            names = get_args(one.type)[0]
+            if issubclass(names, StrEnum) and name not in set(names):
+                raise typer.BadParameter(f"{key}: the keys of {one.path} are {', '.join(names)}.")
+            return one, name
+    raise _unknown(key)
+
+
+def _select(key: str) -> list[SettingEntry]:
+    """Returns the settings of a key or group; all for an empty one. Raises BadParameter."""
+    known = list(entries(Configuration()))
+    found = [one for one in known if key in {"", one.path} or one.path.startswith(f"{key}.")]
+    if not found:
+        raise _unknown(key)
+    return found
+
+
+def _unknown(key: str) -> typer.BadParameter:
+    paths = [one.path for one in entries(Configuration())]
+    inner = [path for path in paths if path.startswith(f"{key}.")]
+    if inner:
+        more = ", ..." if len(inner) > _MAX_NAMED else ""
+        named = ", ".join(inner[:_MAX_NAMED])
+        return typer.BadParameter(f"{key} is a group; its settings are {named}{more}.")
+    similar = get_close_matches(key, paths, n=3, cutoff=0.6) or [
+        path for path in paths if path.rpartition(".")[2] == key
+    ]
+    hint = f" Did you mean {' or '.join(similar)}?" if similar else " See `config list`."
+    return typer.BadParameter(f"{key!r} is not a setting.{hint}")
+
+
+def _change(
+    output: Output,
+    client: Client,
+    before: CliResponse,
+    method: str,
+    path: str,
+    body: Mapping[str, Any],
+    key: str | None,
+) -> None:
+    """Sends a change that was decided on the settings `before`, and prints its effect."""
+    version = before.document["version"]
+    response = asyncio.run(
+        client.call(method, path, body=body, idempotency_key=key, if_match=version)
+    )
+    if output.print_if_json(response):
+        return
+    after = response.document["configuration"]
+    if after["version"] == version:
+        output.console.print(f"nothing changes: version {version}")
+        return
+    changes = [
+        {"key": one.key, "old": one.old, "new": one.new}
+        for one in differences(_settings(before.document), _settings(after))
+    ]
+    _print_changes(output, f"version {after['version']}", changes)
+    for warning in response.document["warnings"]:
+        output.notes.print(f"warning: {warning}", markup=False)
+
+
+def _settings(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name != "version"}
+
+
+def _print_changes(output: Output, title: str, changes: Sequence[Mapping[str, Any]]) -> None:
+    if not changes:
+        output.console.print(f"{title}: no setting differs")
+        return
+    rows = [(one["key"], _text(one["old"]), _text(one["new"])) for one in changes]
+    output.console.print(create_table(title, _CHANGE_COLUMNS, rows))
+
+
+def _change_text(change: Mapping[str, Any]) -> str:
+    return f"{change['key']}: {_text(change['old'])} -> {_text(change['new'])}"
+
+
+def _lookup(document: Mapping[str, Any], path: str) -> Any:
+    value: Any = document
+    for part in path.split("."):
+        value = value[part]
+    return value
+
+
+def _text(value: Any) -> str:
+    """Returns a value as people read it: lists and maps as JSON."""
+    if isinstance(value, list | dict):
+        return json.dumps(value, default=_json_value)
+    return "true" if value is True else "false" if value is False else format_value(value)
+
+
+def _json_value(value: Any) -> Any:
+    """Returns a declared or received value as a JSON value."""
+    if isinstance(value, Mapping):
+        return {str(key): _json_value(inner) for key, inner in value.items()}
+    if isinstance(value, Decimal):
+        return int(value) if value == int(value) else float(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""`my-symbols doctor`: checks the set-up and gives advice."""
+"""`my-symbols doctor`: checks the set-up, or a service elsewhere, and gives advice."""
 
 import typer
 
@@ -10,6 +10,12 @@ command = typer.Typer(add_completion=False)
 
 
 @command.command()
-def doctor(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """Check configuration, database, schema, exchange, clock and the running service."""
-    load_program("doctor")(as_json=as_json, url=url)
+def doctor(context: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Check configuration, database, schema, exchange, clock and the running service.
+
+    With --url only the service at that address is examined, from here: connection, certificate,
+    key, version, clock, market data and components.
+    """
+    source = context.get_parameter_source("url")
+    is_elsewhere = source is not None and source.name == "COMMANDLINE"
+    load_program("doctor")(as_json=as_json, url=url, is_elsewhere=is_elsewhere)

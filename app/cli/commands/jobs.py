@@ -7,64 +7,58 @@ from typing import Annotated, Any, Final
 import typer
 from rich.table import Table
 
-from app.cli.client import DEFAULT_URL, Client, CliResponse, quote_segment
+from app.cli.calls import Call, IdKind, changes, reads
+from app.cli.client import Client, CliResponse, quote_segment
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_status
-from app.cli.output import (
-    AsJson,
-    Limit,
-    Output,
-    Url,
-    create_table,
-    drop_missing,
-    format_number,
-    report_errors,
-)
+from app.cli.output import Limit, Output, create_table, format_number
 from app.foundation.errors import Code
 from app.foundation.http.protocol import USUAL_STATUS
 from app.foundation.jobs import FINAL, JobKind, JobState
 
-command = typer.Typer(help="Background jobs: list, show and cancel them.", no_args_is_help=True)
-JobId = Annotated[str, typer.Argument(help="Id of a job, as in `jobs list`.")]
+command = typer.Typer(
+    add_completion=False, help="Background jobs: list, show and cancel them.", no_args_is_help=True
+)
+JobId = Annotated[str, typer.Argument(help="Id of a job, or the beginning of it.")]
+JOB: Final = IdKind("job", "id", ("/jobs",))
 _POLL_INTERVAL_S: Final = 0.3
-_COLUMNS = ("created", "job", "state", "done %>", "finished", "error")
+_COLUMNS = ("created", "job#", "state", "done %>", "finished", "error")
 
 
-@command.command(name="list")
+@reads(command, "list")
 def list_jobs(
     kind: Annotated[JobKind | None, typer.Option(help="Only of this kind.")] = None,
     state: Annotated[JobState | None, typer.Option(help="Only in this state.")] = None,
     limit: Limit = 20,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
+) -> Call:
     """List the newest jobs."""
-    with report_errors(as_json) as output:
-        query = drop_missing({"kind": kind and kind.value, "state": state and state.value})
-        response = asyncio.run(Client(url).get("/jobs", limit=limit, **query))
-        if not output.print_if_json(response):
-            output.console.print(_create_jobs_table(response.document["items"]))
+    return Call(
+        "/jobs",
+        "jobs",
+        query={"limit": limit, "kind": kind and kind.value, "state": state and state.value},
+        items="items",
+        show=_print_jobs,
+    )
 
 
-@command.command()
-def show(job: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+@reads(command, "show")
+def show(job: JobId) -> Call:
     """Show one job with its steps."""
-    with report_errors(as_json) as output:
-        response = asyncio.run(Client(url).get(f"/jobs/{quote_segment(job)}"))
-        if not output.print_if_json(response):
-            _print_job(output, response.document)
+    return Call("/jobs/{}", "job", reference=(JOB, job), show=_print_job)
 
 
-@command.command()
-def cancel(job: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+@changes(command, "cancel")
+def cancel(job: JobId) -> Call:
     """Cancel a job; its finished steps are not undone."""
-    with report_errors(as_json) as output:
-        response = asyncio.run(Client(url).post(f"/jobs/{quote_segment(job)}/cancel"))
-        if not output.print_if_json(response):
-            _print_job(output, response.document)
+    return Call("/jobs/{}/cancel", "job", "POST", body={}, reference=(JOB, job), show=_print_job)
 
 
 def run_job(
-    output: Output, client: Client, title: str, path: str, method: str = "POST"
+    output: Output,
+    client: Client,
+    title: str,
+    path: str,
+    method: str = "POST",
+    query: Mapping[str, str] | None = None,
 ) -> CliResponse:
     """Starts the job of `path`, follows it with a progress bar and returns its final state.
 
@@ -73,7 +67,7 @@ def run_job(
 
     async def follow() -> CliResponse:
         body: dict[str, object] | None = {} if method == "POST" else None
-        response = await client.call(method, path, body=body, prefer="respond-async")
+        response = await client.call(method, path, query=query, body=body, prefer="respond-async")
         with output.create_progress() as progress:
             bar = progress.add_task(title, total=100)
             while response.document["state"] not in FINAL:
@@ -93,6 +87,10 @@ def run_job(
         status = USUAL_STATUS[Code(code)] if code in set(Code) else 500
         raise CommandError(exit_code_of_status(status), code, job["error"]["detail"], dict(job))
     return response
+
+
+def _print_jobs(output: Output, page: Mapping[str, Any]) -> None:
+    output.console.print(_create_jobs_table(page["items"]))
 
 
 def _create_jobs_table(jobs: Sequence[Mapping[str, Any]]) -> Table:

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 import typer
 
 from app.cli.lazy import load_program
-from app.cli.output import AsJson
+from app.cli.output import AsCsv, AsJson
 
 command = typer.Typer(
+    add_completion=False,
     no_args_is_help=True,
     help="API keys; works on the database of the settings, also while the service is closed.",
 )
@@ -49,9 +50,9 @@ def create(
 
 
 @command.command("list")
-def list_keys(as_json: AsJson = False) -> None:
+def list_keys(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List all keys, also expired and revoked ones, without their texts."""
-    load_program("keys list")(as_json=as_json)
+    load_program("keys list")(as_json=as_json, as_csv=as_csv)
 
 
 @command.command()

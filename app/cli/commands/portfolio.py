@@ -1,16 +1,17 @@
-"""`my-symbols portfolio`: members, changes, rebalances, proposals, sizes and the report."""
+"""`my-symbols portfolio`: members, changes, rebalances, proposals and sizes."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final
-from urllib.parse import urlencode
 
 import typer
 from rich.table import Table
 
+from app.cli.calls import Call, IdKind, changes, reads
+from app.cli.choices import ProposalKindName, RunStateName, WeightMethod
 from app.cli.client import DEFAULT_URL, Client, quote_segment
-from app.cli.commands.jobs import run_job
+from app.cli.commands import portfolio_reads
 from app.cli.output import (
     AsJson,
     IdempotencyKey,
@@ -19,6 +20,8 @@ from app.cli.output import (
     Reason,
     Symbol,
     Url,
+    User,
+    create_rows_table,
     create_table,
     drop_missing,
     format_number,
@@ -26,7 +29,10 @@ from app.cli.output import (
     report_errors,
 )
 
-command = typer.Typer(help="The portfolio: show it and change it.", no_args_is_help=True)
+command = typer.Typer(
+    add_completion=False, help="The portfolio: show it and change it.", no_args_is_help=True
+)
+command.add_typer(portfolio_reads.command)
 _MEMBER_COLUMNS: Final = (
     "rank>", "symbol", "contract", "weight %>", "now %>", "target %>", "score>", "confidence>",
     "tradeable", "reason",
@@ -48,26 +54,6 @@ _SIZE_FIELDS: Final = ("symbol", "weight_percentage", "lots", "notional", "bindi
 _SIZE_COLUMNS: Final = ("symbol", "weight %>", "lots>", "notional>", "cap", "reason")
 _CAP_FIELDS: Final = ("name", "value", "limit", "unit", "source")
 _CAP_COLUMNS: Final = ("cap", "value>", "limit>", "unit", "source")
-_REPORT_FIGURES: Final = (
-    "growth", "max_drawdown", "sharpe", "sharpe_standard_error", "sortino", "calmar", "win_rate",
-    "profit_factor",
-)  # fmt: skip
-_HYPOTHETICAL_FIGURES: Final = ("growth", "max_drawdown", "sharpe", "sortino", "calmar")
-# table -> column -> field of the report
-_REPORT_TABLES: Final = {
-    "equity": {"at": "at", "equity>": "equity", "P&L of the day>": "daily_pnl"},
-    "positions": {
-        "symbol": "symbol",
-        "weight %>": "weight_percentage",
-        "P&L since inclusion>": "pnl_since_inclusion",
-    },
-    "replacements": {
-        "at": "at",
-        "old": "old_symbol",
-        "new": "new_symbol",
-        "difference>": "difference",
-    },
-}
 
 
 def _parse_decimal(text: str) -> Decimal:
@@ -87,9 +73,20 @@ def _exact_option(help_text: str, *names: str) -> Any:
 
 Balance = Annotated[Decimal, _exact_option("Equity in the quote currency.", "--balance")]
 Leverage = Annotated[Decimal | None, _exact_option("1 by default.", "--leverage")]
-ProposalId = Annotated[str, typer.Argument(help="Id of a proposal.")]
-Since = Annotated[str | None, typer.Option("--from", help="ISO 8601 time with its zone.")]
-Until = Annotated[str | None, typer.Option("--to", help="ISO 8601 time with its zone.")]
+ProposalId = Annotated[str, typer.Argument(help="Id of a proposal, or the beginning of it.")]
+PROPOSAL: Final = IdKind("proposal", "proposal_id", ("/portfolio/proposals",))
+RUN: Final = IdKind("run", "run_id", ("/portfolio/rebalances",))
+_RUN_COLUMNS: Final = {
+    "requested": "requested_at",
+    "run#": "run_id",
+    "state": "state",
+    "triggers": "triggers",
+    "changes>": "total_changes",
+    "turnover>": "turnover",
+    "version>": "version_after",
+    "actor": "actor",
+    "error": "error.code",
+}
 
 
 @command.command()
@@ -161,7 +158,7 @@ def rebalance(
         Decimal | None, _exact_option("Equity in the quote currency; adds lots.", "--balance")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="Weighting method; the configured one by default.")
+        WeightMethod | None, typer.Option(help="Weighting method; the configured one by default.")
     ] = None,
     reason: Reason = None,
     key: IdempotencyKey = None,
@@ -178,58 +175,65 @@ def rebalance(
             _print_plan(output, response.document)
 
 
-@command.command()
+@reads(command, "rebalances")
 def rebalances(
-    run: Annotated[str | None, typer.Argument(help="Id of one run, shown with its steps.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="Id of one run, or its beginning; shown with its steps.")
+    ] = None,
+    state: Annotated[RunStateName | None, typer.Option(help="Only in this state.")] = None,
     limit: Limit = 20,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
+) -> Call:
     """List the rebalance runs, or show one with its changes."""
-    path = f"?limit={limit}" if run is None else f"/{quote_segment(run)}"
-    with report_errors(as_json) as output:
-        response = asyncio.run(Client(url).get(f"/portfolio/rebalances{path}"))
-        if output.print_if_json(response):
-            return
-        if run is None:
-            output.console.print(_create_runs_table(response.document["items"]))
-        else:
-            _print_run(output, response.document)
+    if run is not None:
+        if state is not None:
+            raise typer.BadParameter("--state narrows the list; a single run needs none.")
+        return Call("/portfolio/rebalances/{}", "run", reference=(RUN, run), show=_print_run)
+    return Call(
+        "/portfolio/rebalances",
+        "rebalances",
+        query={"limit": limit, "state": state},
+        items="items",
+        columns=_RUN_COLUMNS,
+        empty="no rebalance yet",
+    )
 
 
-@command.command()
-def proposals(limit: Limit = 20, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+@reads(command, "proposals")
+def proposals(
+    kind: Annotated[ProposalKindName | None, typer.Option(help="Only of this kind.")] = None,
+    limit: Limit = 20,
+) -> Call:
     """List the proposals of the schedule and their decisions."""
-    with report_errors(as_json) as output:
-        response = asyncio.run(Client(url).get(f"/portfolio/proposals?limit={limit}"))
-        if not output.print_if_json(response):
-            output.console.print(_create_proposals_table(response.document["items"]))
+    return Call(
+        "/portfolio/proposals",
+        "proposals",
+        query={"limit": limit, "kind": kind},
+        items="items",
+        show=_print_proposals,
+    )
 
 
-@command.command()
-def approve(
-    proposal: ProposalId,
-    reason: Reason = None,
-    key: IdempotencyKey = None,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
+@changes(command, "approve")
+def approve(proposal: ProposalId, reason: Reason = None, user: User = None) -> Call:
     """Execute a proposal."""
-    path = f"/portfolio/proposals/{quote_segment(proposal)}/approve"
-    _change(path, {"reason": reason}, key, as_json, url)
+    return _decide(proposal, "approve", reason, user)
 
 
-@command.command()
-def decline(
-    proposal: ProposalId,
-    reason: Reason = None,
-    key: IdempotencyKey = None,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
+@changes(command, "decline")
+def decline(proposal: ProposalId, reason: Reason = None, user: User = None) -> Call:
     """Close a proposal without executing it."""
-    path = f"/portfolio/proposals/{quote_segment(proposal)}/decline"
-    _change(path, {"reason": reason}, key, as_json, url)
+    return _decide(proposal, "decline", reason, user)
+
+
+def _decide(proposal: str, step: str, reason: str | None, user: str | None) -> Call:
+    return Call(
+        f"/portfolio/proposals/{{}}/{step}",
+        "proposal",
+        "POST",
+        body={"reason": reason, "user": user},
+        reference=(PROPOSAL, proposal),
+        show=_print_decision,
+    )
 
 
 @command.command("position-size")
@@ -291,19 +295,6 @@ def position_sizes(
             rows = [tuple(size[name] for name in _SIZE_FIELDS) for size in sizes["sizes"]]
             title = f"lots for {sizes['account_balance']}"
             output.console.print(create_table(title, _SIZE_COLUMNS, rows))
-
-
-@command.command()
-def report(
-    since: Since = None, until: Until = None, as_json: AsJson = False, url: Url = DEFAULT_URL
-) -> None:
-    """Show equity, figures and positions of a period."""
-    with report_errors(as_json) as output:
-        query = urlencode(drop_missing({"from": since, "to": until}))
-        path = "/portfolio/report" + (f"?{query}" if query else "")
-        response = run_job(output, Client(url), "report", path, "GET")
-        if not output.print_if_json(response):
-            _print_report(output, response.document["result"])
 
 
 def create_members_table(portfolio: Mapping[str, Any]) -> Table:
@@ -390,35 +381,25 @@ def _create_changes_table(title: str, changes: Sequence[Mapping[str, Any]]) -> T
     return create_table(title, ("symbol", "old %>", "new %>", "change>", "action", "reason"), rows)
 
 
-def _create_runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [
-        (
-            run["requested_at"],
-            run["run_id"],
-            run["state"],
-            ", ".join(run["triggers"] or ()),
-            run["total_changes"],
-            format_number(run["turnover"], 6),
-            run["version_after"],
-            run["actor"],
-            (run["error"] or {}).get("code"),
-        )
-        for run in runs
-    ]
-    columns = (
-        "requested", "run", "state", "triggers", "changes>", "turnover>", "version>", "actor",
-        "error",
-    )  # fmt: skip
-    return create_table("rebalances", columns, rows)
-
-
 def _print_run(output: Output, run: Mapping[str, Any]) -> None:
-    output.console.print(_create_runs_table([run]))
+    output.console.print(create_rows_table("run", [run], _RUN_COLUMNS))
     output.console.print(_create_changes_table("changes", run["changes"] or ()))
     steps = [(step["name"], step["state"], step["finished_at"]) for step in run["steps"]]
     output.console.print(create_table("steps", ("step", "state", "finished"), steps))
     if run["error"] is not None:
         output.console.print(run["error"]["detail"], markup=False)
+
+
+def _print_proposals(output: Output, page: Mapping[str, Any]) -> None:
+    if page["items"]:
+        output.console.print(_create_proposals_table(page["items"]))
+    else:
+        output.console.print("no proposal yet")
+
+
+def _print_decision(output: Output, proposal: Mapping[str, Any]) -> None:
+    decided = {"is_outdated": False, **proposal}
+    output.console.print(_create_proposals_table([decided]))
 
 
 def _create_proposals_table(proposals: Sequence[Mapping[str, Any]]) -> Table:
@@ -434,7 +415,7 @@ def _create_proposals_table(proposals: Sequence[Mapping[str, Any]]) -> Table:
         )
         for proposal in proposals
     ]
-    columns = ("proposal", "kind", "state", "change", "reason", "expires", "decided by")
+    columns = ("proposal#", "kind", "state", "change", "reason", "expires", "decided by")
     return create_table("proposals", columns, rows)
 
 
@@ -459,25 +440,3 @@ def _print_size(output: Output, size: Mapping[str, Any]) -> None:
     if size["reason"] is not None:
         text = size["reason"] if size["lots"] else f"no lots: {size['reason']}"
         output.console.print(text, markup=False)
-
-
-def _print_report(output: Output, report: Mapping[str, Any]) -> None:
-    figures = report["figures"]
-    rows = [(name, format_number(figures[name], 4)) for name in _REPORT_FIGURES]
-    output.console.print(create_table("figures", ("", ""), rows))
-    if figures["ratios_reason"] is not None:
-        output.console.print(f"no ratios: {figures['ratios_reason']}")
-    hypothetical = report["hypothetical"]
-    rows = [
-        (name, format_number(hypothetical[f"hypothetical_{name}"], 4))
-        for name in _HYPOTHETICAL_FIGURES
-    ]
-    title = "hypothetical: today's weights over the past, not earned"
-    output.console.print(create_table(title, ("", ""), rows))
-    for name, columns in _REPORT_TABLES.items():
-        lines = [tuple(line[field] for field in columns.values()) for line in report[name]]
-        output.console.print(create_table(name, tuple(columns), lines))
-    output.console.print(
-        f"version {report['version']}, created at {report['created_at']}; "
-        "as a page: GET /portfolio/report"
-    )

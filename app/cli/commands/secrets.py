@@ -5,9 +5,10 @@ from typing import Annotated
 import typer
 
 from app.cli.lazy import load_program
-from app.cli.output import AsJson
+from app.cli.output import AsCsv, AsJson
 
 command = typer.Typer(
+    add_completion=False,
     no_args_is_help=True,
     help="Sealed secrets and their keys; works on the database of the settings, also beside a"
     " running service.",
@@ -21,9 +22,9 @@ def new_key() -> None:
 
 
 @command.command("list")
-def list_secrets(as_json: AsJson = False) -> None:
+def list_secrets(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the number of secrets by kind and key; no secret and no key is shown."""
-    load_program("secrets list")(as_json=as_json)
+    load_program("secrets list")(as_json=as_json, as_csv=as_csv)
 
 
 @command.command()

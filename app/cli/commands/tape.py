@@ -9,6 +9,7 @@ from app.cli.lazy import load_program
 from app.cli.output import AsJson
 
 command = typer.Typer(
+    add_completion=False,
     no_args_is_help=True,
     help="Record the exchange's messages, and replay them without a network.",
 )

@@ -5,14 +5,15 @@ from typing import Annotated, Literal
 import typer
 
 from app.cli.lazy import load_program
-from app.cli.output import AsJson
+from app.cli.output import AsCsv, AsJson
 
 command = typer.Typer(
+    add_completion=False,
     no_args_is_help=True,
     help="People with a password; works on the database of the settings, also while the service is"
     " closed. A password is asked for, or read from the first line of standard input.",
 )
-User = Annotated[str, typer.Argument(help="Name or id of a user.")]
+User = Annotated[str, typer.Argument(help="Name or id of a user, or the beginning of the id.")]
 
 
 @command.command()
@@ -33,9 +34,9 @@ def add(
 
 
 @command.command("list")
-def list_users(as_json: AsJson = False) -> None:
+def list_users(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List all users, also disabled ones."""
-    load_program("users list")(as_json=as_json)
+    load_program("users list")(as_json=as_json, as_csv=as_csv)
 
 
 @command.command()

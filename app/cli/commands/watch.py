@@ -30,6 +30,7 @@ READ_TIMEOUT_S: Final = 45.0  # three heartbeats
 _RECONNECT_PAUSE_S: Final = 2.0
 _EVENT_STREAM: Final = "text/event-stream"
 _CONTROL_MESSAGES: Final = frozenset({"hello", "heartbeat", "resumed"})
+_SETTLED: Final = frozenset({"event", "gap"})  # nothing up to their number is still to come
 
 
 @dataclass(slots=True)
@@ -72,7 +73,8 @@ class _EventReader:
                     message = parse_document(line.removeprefix(b"data: "))
                     if message is None:
                         raise not_our_service(response.status, self.url)
-                    if message.get("sequence") is not None:
+                    is_settled = message["type"] in _SETTLED
+                    if is_settled and message.get("sequence") is not None:
                         self.last_sequence = message["sequence"]
                     yield message
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from pathlib import Path
 from secrets import SystemRandom
@@ -17,11 +18,12 @@ import typer
 from app.adapters.kucoin.exchange import open_exchange
 from app.adapters.kucoin.limiter import KucoinLimits
 from app.cli.client import Client
+from app.cli.credentials import is_this_machine
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
 from app.cli.output import Output, create_table, report_errors
 from app.cli.programs.settings import read_settings
-from app.container.runtime_values import utc_now
-from app.foundation.data_status import DataSource
+from app.container.runtime_values import code_version, utc_now
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import ServiceError
 from app.foundation.sql import migrations
 from app.market.domain.models import ExchangeStatus
@@ -32,6 +34,7 @@ CLOCK_WARNING: Final = timedelta(seconds=1)
 CLOCK_FAILURE: Final = timedelta(seconds=5)
 _HEALTH_TIMEOUT_S: Final = 5.0
 _SERVICE: Final = "service"
+_HTTP_DATE_RESOLUTION: Final = timedelta(seconds=1)
 # A component that is down is a warning: the service runs and recovers by itself.
 _HEALTHY_STATES: Final = frozenset({"up", "starting"})
 _LIMITS: Final = KucoinLimits(
@@ -57,10 +60,16 @@ class DoctorCheck:
     exit_code: ExitCode = ExitCode.OK
 
 
-def run_checks(as_json: bool, url: str) -> None:
-    """Prints all checks; exits with the code of the worst failed one."""
+def run_checks(as_json: bool, url: str, is_elsewhere: bool) -> None:
+    """Prints all checks; exits with the code of the worst failed one.
+
+    A service elsewhere is examined without the set-up of this machine.
+    """
     with report_errors(as_json) as output:
-        checks = [*asyncio.run(_check_setup()), *asyncio.run(check_service(url))]
+        if is_elsewhere:
+            checks = asyncio.run(examine_service(url))
+        else:
+            checks = [*asyncio.run(_check_setup()), *asyncio.run(check_service(url))]
         _print_checks(checks, output)
     failed = [check.exit_code for check in checks if check.verdict is CheckResult.FAILED]
     raise typer.Exit(int(max(failed, default=ExitCode.OK)))
@@ -222,6 +231,108 @@ def _without_secrets(url: str) -> str:
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
+async def examine_service(url: str) -> list[DoctorCheck]:
+    """Returns the checks of a service from outside; those that need an answer are skipped without.
+
+    The clock of the service is known to the second, so smaller differences are not reported.
+    """
+    client = replace(Client(url), timeout_s=_HEALTH_TIMEOUT_S)
+    asked_at = time.monotonic()
+    try:
+        health = await client.get("/health")
+    except CommandError as error:
+        return _refused(url, error)
+    seconds = time.monotonic() - asked_at
+    answered = f"{url} answered within {seconds * 1000:.0f} ms"
+    checks = [DoctorCheck("connection", CheckResult.OK, answered), _check_transport(url)]
+    checks.append(_check_remote_clock(health.date, timedelta(seconds=seconds)))
+    checks.append(await _check_key(client))
+    checks.append(await _check_version(client))
+    status = health.document["data_status"]
+    is_fresh = status == DataStatus.FRESH.value
+    checks.append(
+        DoctorCheck(
+            "market data",
+            CheckResult.OK if is_fresh else CheckResult.WARNING,
+            f"{status}, as of {health.document['as_of'] or 'never'}",
+            "" if is_fresh else "no decision is made on it; `my-symbols health` shows the cause",
+        )
+    )
+    return [*checks, *_check_health(url, health.document)]
+
+
+def _refused(url: str, error: CommandError) -> list[DoctorCheck]:
+    dependent = ("transport", "clock", "key", "version", "market data", _SERVICE)
+    advice = "check the address, the network and the log of the service"
+    if error.exit_code is ExitCode.NOT_PERMITTED:
+        name, advice = "key", "name a valid key with MYSYMBOLS_KEY or --key-file"
+        reached = [DoctorCheck("connection", CheckResult.OK, f"{url} answered")]
+    else:
+        name, reached = "connection", []
+    failed = DoctorCheck(
+        name, CheckResult.FAILED, f"{error.code}: {error.detail}", advice, error.exit_code
+    )
+    skipped = [
+        DoctorCheck(one, CheckResult.SKIPPED, "needs an answer") for one in dependent if one != name
+    ]
+    return [*reached, failed, *skipped]
+
+
+def _check_transport(url: str) -> DoctorCheck:
+    if url.lower().startswith("https:"):
+        return DoctorCheck("transport", CheckResult.OK, "TLS, with a trusted certificate")
+    if is_this_machine(url):
+        return DoctorCheck("transport", CheckResult.OK, "this machine, without TLS")
+    advice = "serve with MYSYMBOLS_HTTP__TLS_CERTIFICATE, or behind a proxy that speaks TLS"
+    return DoctorCheck(
+        "transport", CheckResult.WARNING, "keys and answers cross the network unencrypted", advice
+    )
+
+
+def _check_remote_clock(date: str | None, took: timedelta) -> DoctorCheck:
+    """Compares this clock with the HTTP date of an answer that took so long."""
+    try:
+        stamp = parsedate_to_datetime(date or "")
+    except ValueError:
+        return DoctorCheck("clock", CheckResult.SKIPPED, "the answer has no date")
+    offset = _since_epoch() - timedelta(seconds=stamp.timestamp())
+    # The date was cut to a second, at any moment of the request.
+    excess = max(offset - _HTTP_DATE_RESOLUTION - took, -offset, timedelta(0))
+    seconds = offset.total_seconds()
+    side = "behind" if seconds > 0 else "ahead of"
+    if excess <= CLOCK_WARNING:
+        return DoctorCheck("clock", CheckResult.OK, "equal to this one within two seconds")
+    detail = f"the service is about {abs(seconds):.0f} s {side} this machine"
+    advice = "synchronise both clocks (NTP)"
+    if excess <= CLOCK_FAILURE:
+        return DoctorCheck("clock", CheckResult.WARNING, detail, advice)
+    return DoctorCheck("clock", CheckResult.FAILED, detail, advice, ExitCode.CONFIGURATION)
+
+
+async def _check_key(client: Client) -> DoctorCheck:
+    try:
+        caller = (await client.get("/users/me")).document
+    except CommandError as error:
+        advice = "name a valid key with MYSYMBOLS_KEY or --key-file"
+        detail = f"{error.code}: {error.detail}"
+        return DoctorCheck("key", CheckResult.FAILED, detail, advice, error.exit_code)
+    ends = "" if caller["expires_at"] is None else f", until {caller['expires_at']}"
+    permitted = ", ".join(caller["scopes"]) or f"role {caller['role']}"
+    detail = f"known as {caller['actor']}, {permitted}{ends}"
+    return DoctorCheck("key", CheckResult.OK, detail)
+
+
+async def _check_version(client: Client) -> DoctorCheck:
+    try:
+        version = (await client.get("/status")).document["version"]
+    except CommandError as error:
+        return DoctorCheck("version", CheckResult.SKIPPED, f"{error.code}: {error.detail}")
+    if version == code_version():
+        return DoctorCheck("version", CheckResult.OK, str(version))
+    detail = f"the service is {version}, this command {code_version()}"
+    return DoctorCheck("version", CheckResult.WARNING, detail, "use the command of that version")
+
+
 async def check_service(url: str) -> list[DoctorCheck]:
     """Returns a check of the service, and one for each of its unhealthy components."""
     try:
@@ -232,7 +343,10 @@ async def check_service(url: str) -> list[DoctorCheck]:
         return [
             DoctorCheck(_SERVICE, CheckResult.WARNING, error.detail, "name the service with --url")
         ]
-    health = response.document
+    return _check_health(url, response.document)
+
+
+def _check_health(url: str, health: Mapping[str, Any]) -> list[DoctorCheck]:
     unhealthy = [part for part in health["components"] if part["state"] not in _HEALTHY_STATES]
     detail = f"{health['status']} at {url}, mode {health['mode']}; {_format_levels(health)}"
     verdict = CheckResult.WARNING if unhealthy else CheckResult.OK

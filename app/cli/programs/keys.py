@@ -74,12 +74,11 @@ def create_key(
             )
 
 
-def list_keys(as_json: bool) -> None:
+def list_keys(as_json: bool, as_csv: bool) -> None:
     """Prints all keys without their texts."""
     with report_errors(as_json) as output:
         keys = run_on_keys(read_settings(), lambda service: service.list())
-        if as_json:
-            output.print_document({"items": [_document(key) for key in keys]})
+        if output.print_if_listed([_document(key) for key in keys], as_csv=as_csv):
             return
         output.console.print(create_table("API keys", _COLUMNS, [_row(key) for key in keys]))
 

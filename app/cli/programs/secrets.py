@@ -32,7 +32,7 @@ def print_new_key() -> None:
         output.print_document(new_sealing_key())
 
 
-def list_secrets(as_json: bool) -> None:
+def list_secrets(as_json: bool, as_csv: bool) -> None:
     """Prints the number of secrets by kind and key."""
     with report_errors(as_json) as output:
 
@@ -41,8 +41,7 @@ def list_secrets(as_json: bool) -> None:
             return [_document(one, keys) for one in await store.list()]
 
         items = _run(read_settings(), read)
-        if as_json:
-            output.print_document({"items": items})
+        if output.print_if_listed(items, as_csv=as_csv):
             return
         rows = [tuple(item.values()) for item in items]
         output.console.print(create_table("Sealed secrets", _COLUMNS, rows))

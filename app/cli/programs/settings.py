@@ -6,12 +6,21 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from app.cli.exit_codes import CommandError, ExitCode
 from app.foundation.sql.engines import parse_database_url
-from app.settings import PREFIX, ProcessRole, Settings, known_variables, variables
+from app.settings import (
+    DATABASE_URL,
+    PREFIX,
+    ProcessRole,
+    Settings,
+    known_variables,
+    plain_variables,
+    variables,
+)
 
 _DATABASES: Final = frozenset({"sqlite", "postgresql", "postgres"})
 
@@ -21,7 +30,8 @@ def read_settings(
 ) -> Settings:
     """Returns the settings of the environment, overridden by `options` (part -> name -> value).
 
-    Raises CommandError (78) that names each invalid variable, never its value.
+    Notes on stderr say what becomes of variables without the prefix, such as DATABASE_URL. Raises
+    CommandError (78) that names each invalid variable, never its value.
     """
     try:
         settings = Settings()
@@ -34,13 +44,20 @@ def read_settings(
             ExitCode.CONFIGURATION, "settings_invalid", invalid or str(error)
         ) from None
     if not _is_database_url(settings.database.url):
-        detail = f"{PREFIX}DATABASE__URL: must be an sqlite or postgresql address"
+        detail = f"{_name_in_use('DATABASE__URL')}: must be an sqlite or postgresql address"
         raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", detail)
     try:
         parse_database_url(settings.database.url)
     except ValueError as error:  # such as one in memory
-        detail = f"{PREFIX}DATABASE__URL: {error}"
+        detail = f"{_name_in_use('DATABASE__URL')}: {error}"
         raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", detail) from None
+    has_own_database = "url" in (options or {}).get("database", {})
+    for one in plain_variables(os.environ):
+        is_overridden = one.name == DATABASE_URL and has_own_database
+        note = (
+            f"{one.name} is not used: this command names a database." if is_overridden else one.note
+        )
+        typer.echo(f"note: {note}", err=True)
     parts = {
         part: getattr(settings, part).model_copy(update=_without_none(values))
         for part, values in (options or {}).items()
@@ -56,9 +73,17 @@ def _sentence(place: tuple[int | str, ...], message: str) -> str:
     text = message.removeprefix("Value error, ")
     if not place:
         return text
-    name = f"{PREFIX}{'__'.join(map(str, place))}".upper()
-    allowed = next((one.allowed for one in variables() if one.name == name), None)
+    path = "__".join(map(str, place)).upper()
+    allowed = next((one.allowed for one in variables() if one.name == f"{PREFIX}{path}"), None)
+    name = _name_in_use(path)
     return f"{name}: {text}" if allowed is None else f"{name}: {text} (allowed: {allowed})"
+
+
+def _name_in_use(path: str) -> str:
+    """Returns the variable that gives a setting, such as DATABASE_URL for DATABASE__URL."""
+    name = f"{PREFIX}{path}"
+    plain = (one.name for one in plain_variables(os.environ) if one.target == name)
+    return next(plain, name)
 
 
 def _invalid_lists() -> list[str]:

@@ -20,7 +20,7 @@ from app.security.services.users import UserDraft, UserEdit, UserService
 from app.settings import Settings
 
 T = TypeVar("T")
-_COLUMNS: Final = ("name", "role", "scopes", "state", "created", "password changed", "id")
+_COLUMNS: Final = ("name", "role", "scopes", "state", "created", "password changed", "id#")
 _MAX_LINE_CHARS: Final = 4 * MAX_PASSWORD_CHARS
 
 
@@ -47,12 +47,11 @@ def add_user(name: str, role: str, scopes: list[str], as_json: bool) -> None:
             )
 
 
-def list_users(as_json: bool) -> None:
+def list_users(as_json: bool, as_csv: bool) -> None:
     """Prints all users."""
     with report_errors(as_json) as output:
         users = _run(read_settings(), lambda service: service.list())
-        if as_json:
-            output.print_document({"items": [_document(user) for user in users]})
+        if output.print_if_listed([_document(user) for user in users], as_csv=as_csv):
             return
         output.console.print(create_table("Users", _COLUMNS, [_row(user) for user in users]))
 
@@ -93,6 +92,14 @@ def _edit(name: str, edit: UserEdit, outcome: str, as_json: bool) -> None:
 
 async def _find(users: UserService, name: str) -> User:
     found = await users.find(name)
+    if found is None and name:
+        begun = [one for one in await users.list() if one.id.startswith(name.lower())]
+        if len(begun) > 1:
+            named = ", ".join(one.id for one in begun)
+            raise CommandError(
+                ExitCode.USAGE, "ambiguous_id", f"{name!r} begins several ids: {named}."
+            )
+        found = next(iter(begun), None)
     if found is None:
         raise CommandError(ExitCode.REFUSED, "not_found", f"No user is called {name}.")
     return found

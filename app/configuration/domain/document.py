@@ -1,7 +1,7 @@
 """JSON document of the settings: applies changes by declared types and validates them together."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -9,7 +9,13 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, get_args, get_origin
 
-from app.configuration.domain.fields import SettingInfo, setting_fields, setting_info
+from app.configuration.domain.fields import (
+    MONEY,
+    SettingInfo,
+    is_section,
+    setting_fields,
+    setting_info,
+)
 from app.configuration.domain.model import FULL_PERCENT, Configuration
 from app.foundation.errors import Code, RefusedError
 
@@ -34,14 +40,26 @@ class ConfigurationRefusedError(RefusedError):
         self.complaints = complaints
 
 
-def validate(changes: Mapping[str, object], present: Configuration) -> Configuration:
+@dataclass(frozen=True, slots=True)
+class SettingChange:
+    """Value of one key before and after a change; None if that version lacks the key."""
+
+    key: str
+    old: Any
+    new: Any
+
+
+def validate(
+    changes: Mapping[str, object], present: Configuration, *, is_whole: bool = False
+) -> Configuration:
     """Returns `present` with `changes` applied, one version higher.
 
-    `changes` is a JSON object in the shape of `as_document`; omitted keys keep their value. Raises
-    ConfigurationRefusedError with every error: validation_failed for keys, types and bounds,
-    constraints_infeasible for valid values that contradict each other.
+    `changes` is a JSON object in the shape of `as_document`; omitted keys keep their value, but
+    with `is_whole` every omitted key is an error. Raises ConfigurationRefusedError with every
+    error: validation_failed for keys, types and bounds, constraints_infeasible for valid values
+    that contradict each other.
     """
-    complaints: list[Complaint] = []
+    complaints = _missing(changes, present, "") if is_whole else []
     proposed: Configuration = _apply(changes, present, "", complaints)
     if complaints:
         raise ConfigurationRefusedError(Code.VALIDATION_FAILED, tuple(complaints))
@@ -63,6 +81,27 @@ class _InvalidValueError(ValueError):
         super().__init__(message)
         self.type = kind
         self.message = message
+
+
+def _missing(document: Mapping[str, object], present: Any, path: str) -> list[Complaint]:
+    """Returns a complaint for each setting that the document lacks, at every depth.
+
+    A map whose keys the operator chooses has no required keys.
+    """
+    out: list[Complaint] = []
+    section: type = type(present)
+    for name, (kind, _) in _fields_by_name(section).items():
+        loc, value, current = path + name, document.get(name), getattr(present, name)
+        if name not in document:
+            out.append(Complaint(loc, "missing", f"{loc} is missing"))
+        elif not isinstance(value, Mapping):
+            continue  # `_apply` judges the value
+        elif is_dataclass(current):
+            out += _missing(value, current, f"{loc}.")
+        elif issubclass(get_args(kind)[0], StrEnum):
+            names = (f"{loc}.{key}" for key in get_args(kind)[0] if key not in value)
+            out += (Complaint(one, "missing", f"{one} is missing") for one in names)
+    return out
 
 
 def _apply(changes: Mapping[str, object], present: Any, path: str, out: list[Complaint]) -> Any:
@@ -271,6 +310,49 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return format(value, "f")
     return str(value) if isinstance(value, StrEnum) else value
+
+
+def as_typed_document(document: Mapping[str, object]) -> dict[str, Any]:
+    """Returns a stored document with exact numbers as JSON numbers; amounts of money stay text.
+
+    It reads the documents of every version of the service: an unknown key passes unchanged.
+    """
+    return _typed_section(document, Configuration)
+
+
+def _typed_section(document: Mapping[str, object], section: type) -> dict[str, Any]:
+    known = _fields_by_name(section)
+    return {
+        key: _typed(value, *known[key]) if key in known else value
+        for key, value in document.items()
+    }
+
+
+def _typed(value: object, kind: Any, info: SettingInfo) -> Any:
+    if is_section(kind):
+        return _typed_section(value, kind) if isinstance(value, Mapping) else value
+    if get_origin(kind) is Mapping and isinstance(value, Mapping):
+        return {key: _typed(inner, get_args(kind)[1], info) for key, inner in value.items()}
+    is_number = kind is Decimal and info.unit != MONEY and isinstance(value, str)
+    return float(value) if is_number else value  # type: ignore[arg-type]  # text of a Decimal
+
+
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[SettingChange, ...]:
+    """Returns the keys whose values differ between two documents, in order of their dotted path."""
+    before, after = dict(_leaves(old, "")), dict(_leaves(new, ""))
+    return tuple(
+        SettingChange(key, before.get(key), after.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    )
+
+
+def _leaves(document: Mapping[str, object], path: str) -> Iterator[tuple[str, object]]:
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield path + key, value
 
 
 def from_document(document: Mapping[str, object], version: int) -> Configuration:

@@ -13,6 +13,8 @@ from app.configuration.domain.sections import (
     AutomationSettings,
     Family,
     FeedSettings,
+    NotificationCategory,
+    NotificationPriority,
     NotificationSettings,
     QualitySettings,
     RetentionSettings,
@@ -20,6 +22,7 @@ from app.configuration.domain.sections import (
     SignalSettings,
     SizingSettings,
     Source,
+    default_priorities,
     empty_map,
 )
 
@@ -219,6 +222,7 @@ class IntervalSettings:
     signals_s: int = _interval(2, "Evaluation of signals that could not be evaluated on arrival.")
     signal_sources_s: int = _interval(15, "Check of built-in sources for a new board.")
     signal_outcomes_s: int = _interval(600, "Measurement of signal outcomes from hourly prices.")
+    daily_digest_s: int = _interval(3_600, "Check whether the daily digest is due.", 60)
 
     @property
     def candle_check_s(self) -> int:
@@ -318,6 +322,9 @@ class Configuration:
     sizing: SizingSettings = setting(SizingSettings(), "Position sizing.")
     notifications: NotificationSettings = setting(
         NotificationSettings(), "Limits of notifications."
+    )
+    notification_priorities: Mapping[NotificationCategory, NotificationPriority] = setting(
+        default_priorities, "Priority of a notification by its category."
     )
     retention: RetentionSettings = setting(RetentionSettings(), "Retention of records.")
     quality: QualitySettings = setting(QualitySettings(), "Plausibility of market data.")

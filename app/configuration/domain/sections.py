@@ -150,6 +150,14 @@ class AlertRules:
     replacement_recommended: StateRule = setting(
         StateRule(severity=Severity.INFO), "A replacement is recommended."
     )
+    large_loss: LimitRule = setting(
+        LimitRule(limit=0.1),
+        "A member left with a loss since its inclusion above the limit (a fraction).",
+    )
+    profitable_exit: LimitRule = setting(
+        LimitRule(severity=Severity.INFO, limit=0.05),
+        "A member left with a gain since its inclusion above the limit (a fraction).",
+    )
     rebalance_done: LimitRule = setting(
         LimitRule(severity=Severity.INFO, limit=900.0),
         "A rebalance was executed; the alert stays open for the limit (seconds).",
@@ -263,9 +271,51 @@ class NotificationLimit:
     )
 
 
+class NotificationCategory(StrEnum):
+    """Subject of a notification, which decides its kind and its priority."""
+
+    CRITICAL_ERROR = "critical_error"
+    ERROR = "error"
+    LARGE_LOSS = "large_loss"
+    TRADE = "trade"
+    PROFITABLE_EXIT = "profitable_exit"
+    STATUS_UPDATE = "status_update"
+
+
+class NotificationPriority(StrEnum):
+    """Priority of a notification to people, the first one first."""
+
+    IMMEDIATE = "immediate"  # exempt from the limits per hour and the cooldown
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+def default_priorities() -> Mapping[NotificationCategory, NotificationPriority]:
+    """Returns the default priority of each category."""
+    return MappingProxyType(
+        {
+            NotificationCategory.CRITICAL_ERROR: NotificationPriority.IMMEDIATE,
+            NotificationCategory.ERROR: NotificationPriority.HIGH,
+            NotificationCategory.LARGE_LOSS: NotificationPriority.HIGH,
+            NotificationCategory.TRADE: NotificationPriority.NORMAL,
+            NotificationCategory.PROFITABLE_EXIT: NotificationPriority.NORMAL,
+            NotificationCategory.STATUS_UPDATE: NotificationPriority.LOW,
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DailyDigestSettings:
+    """Daily digest: portfolio, changes, best and worst member, alerts and data quality."""
+
+    enabled: bool = setting(default=True, description="Send one message a day.")
+    hour: int = setting(7, "Hour of the day (UTC) from which it is sent.", 0, 23)
+
+
 @dataclass(frozen=True, slots=True)
 class NotificationSettings:
-    """Limits of channels to people; webhooks receive every event."""
+    """Limits of channels to people, and the daily digest; webhooks receive every event."""
 
     error: NotificationLimit = setting(NotificationLimit(10, 300), "Limit of errors.")
     trade: NotificationLimit = setting(NotificationLimit(50, 60), "Limit of trades.")
@@ -273,14 +323,15 @@ class NotificationSettings:
     per_minute: int = setting(
         30,
         "Notifications a minute over one channel, digests included; a third is reserved for"
-        " critical ones.",
+        " immediate ones.",
         1,
         1_000,
     )
+    daily_digest: DailyDigestSettings = setting(DailyDigestSettings(), "Daily digest.")
 
     @property
     def ordinary_per_minute(self) -> int:
-        """Part of `per_minute` that is not reserved for critical notifications."""
+        """Part of `per_minute` that is not reserved for immediate notifications."""
         return max(1, self.per_minute - self.per_minute // 3)
 
 

@@ -11,7 +11,7 @@ from app.configuration.domain.events import EVENTS, FORMS, ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import UnavailableError
-from app.foundation.events import EventCodec, EventRecord, EventTopic
+from app.foundation.events import EventCodec, EventRecord
 from app.foundation.idempotency import Command, CommandResult, Render
 from app.foundation.sql.database import Database
 
@@ -80,7 +80,7 @@ class CurrentSettings:
 
         A decision names the stored version; with an unreadable one it is refused.
         """
-        if record.topic is not EventTopic.CONFIGURATION:
+        if record.type != EVENTS[0].type:
             return
         event = _CODEC.try_decode(record)
         if event is None:

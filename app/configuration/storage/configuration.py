@@ -1,10 +1,11 @@
 """Versions of the business configuration; a version never changes."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     CheckConstraint,
@@ -44,7 +45,23 @@ configuration_versions = Table(
 _TEXTS: Final = select(
     configuration_versions.c.version, type_coerce(configuration_versions.c.body, Text).label("body")
 )
+_ROWS: Final = select(
+    configuration_versions.c.version,
+    configuration_versions.c.body,
+    configuration_versions.c.created_at,
+    configuration_versions.c.created_by,
+)
 _CURRENT: Final = _TEXTS.order_by(configuration_versions.c.version.desc()).limit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredConfiguration:
+    """Stored document of one version with time and author; any version of the service wrote it."""
+
+    version: int
+    document: Mapping[str, object]
+    created_at: datetime
+    created_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +82,22 @@ class ConfigurationRepository:
         """Returns one version. Raises NotFoundError."""
         row = await self._first(_TEXTS.where(configuration_versions.c.version == version))
         if row is None:
-            raise NotFoundError(Code.NOT_FOUND, f"there is no configuration version {version}")
+            raise _unknown(version)
         return _configuration(row)
+
+    async def stored(self, version: int) -> StoredConfiguration:
+        """Returns the document of one version as it was written. Raises NotFoundError."""
+        row = await self._first(_ROWS.where(configuration_versions.c.version == version))
+        if row is None:
+            raise _unknown(version)
+        return _stored(row)
+
+    async def page(self, before: int | None, limit: int) -> tuple[StoredConfiguration, ...]:
+        """Returns at most `limit` documents of versions below `before`, newest first."""
+        wanted = _ROWS.order_by(configuration_versions.c.version.desc()).limit(limit)
+        if before is not None:
+            wanted = wanted.where(configuration_versions.c.version < before)
+        return tuple(_stored(row) for row in await self.connection.execute(wanted))
 
     async def get_or_create(self, now: datetime, by: str) -> Configuration:
         """Stores the defaults as version 1 in an empty database; returns the current version."""
@@ -106,6 +137,14 @@ async def load_configuration(unit: UnitOfWork, version: int) -> Configuration:
         if version != Configuration().version:
             raise
         return Configuration()
+
+
+def _unknown(version: int) -> NotFoundError:
+    return NotFoundError(Code.NOT_FOUND, f"there is no configuration version {version}")
+
+
+def _stored(row: Row[*tuple[Any, ...]]) -> StoredConfiguration:
+    return StoredConfiguration(row.version, row.body, row.created_at, row.created_by)
 
 
 def _configuration(row: Row[*tuple[object, ...]]) -> Configuration:

@@ -21,7 +21,7 @@ _NOTHING: Final[Document] = MappingProxyType({})
 
 class JobErrorOut(Out):
     code: str = Field(description="A stable error code.", examples=["exchange_unavailable"])
-    detail: str
+    detail: str = Field(description="Cause, in words.")
 
     @classmethod
     def of(cls, error: JobError) -> Self:
@@ -31,9 +31,12 @@ class JobErrorOut(Out):
 class JobOut(Out):
     """One job; times are null until the event has happened."""
 
-    id: str = Field(examples=["contract_sync:8d0ae8a3-2d0b-4c1c-9c39-0a53a4b56a55"])
-    kind: str = Field(examples=[JobKind.CONTRACT_SYNC.value])
-    state: JobState
+    id: str = Field(
+        examples=["contract_sync:8d0ae8a3-2d0b-4c1c-9c39-0a53a4b56a55"],
+        description="Identifier of the job.",
+    )
+    kind: str = Field(examples=[JobKind.CONTRACT_SYNC.value], description="Kind of the job.")
+    state: JobState = Field(description="State of the job.")
     progress: Share = Field(description="Completed part; 1 exactly in state done.")
     created_at: UtcTime
     started_at: UtcTime | None
@@ -49,11 +52,11 @@ class JobOut(Out):
 class JobStepOut(Out):
     """One step; a finished step never runs again, even if the process dies."""
 
-    name: str = Field(examples=["contracts"])
-    state: StepState
+    name: str = Field(examples=["contracts"], description="Name of the step.")
+    state: StepState = Field(description="State of the step.")
     started_at: UtcTime | None
     finished_at: UtcTime | None
-    error: JobErrorOut | None
+    error: JobErrorOut | None = Field(description="Cause of a failure; null without one.")
 
     @classmethod
     def of(cls, step: JobStep) -> Self:
@@ -69,7 +72,7 @@ class JobStepOut(Out):
 class JobDetailOut(JobOut):
     """One job with its steps."""
 
-    steps: list[JobStepOut]
+    steps: list[JobStepOut] = Field(description="Steps in their order.")
 
     @classmethod
     def from_job(cls, job: Job) -> Self:

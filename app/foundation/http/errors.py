@@ -21,6 +21,7 @@ from app.foundation.errors import (
     Code,
     ConflictError,
     ExchangeTimeoutError,
+    Fact,
     NotFoundError,
     PreconditionFailedError,
     RateLimitedError,
@@ -65,8 +66,11 @@ def invalid(place: str, name: str, kind: str, detail: str) -> RequestError:
 class FieldError(BaseModel):
     """Location and kind of one fault in the request, without the value."""
 
-    loc: list[str | int] = Field(examples=[["body", "symbol"]])
-    type: str = Field(examples=["missing"])
+    loc: list[str | int] = Field(
+        examples=[["body", "symbol"]],
+        description="Path to the field: part of the request, then names and positions (from 0).",
+    )
+    type: str = Field(examples=["missing"], description="Stable kind of the fault.")
 
 
 class Problem(BaseModel):
@@ -74,17 +78,33 @@ class Problem(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(examples=["urn:my-symbols:problem:portfolio_full"])
-    title: str = Field(examples=["Conflict"])
-    status: int = Field(examples=[409])
-    code: Literal[tuple(Code)] = Field(  # type: ignore[valid-type]  # made from the registry
-        examples=["portfolio_full"]
+    type: str = Field(
+        examples=["urn:my-symbols:problem:portfolio_full"], description="URN of the code."
     )
-    detail: str = Field(examples=["The portfolio holds its maximum of 10 symbols."])
-    instance: str = Field(examples=["/api/symbol-mgmt/portfolio/add-symbol"])
-    request_id: str = Field(examples=["6f0b6c1e6d8e4a559f4b6f8f0b4f2a10"])
-    retry_after_s: int | None = Field(None, examples=[None])
-    errors: list[FieldError] | None = Field(None, examples=[None])
+    title: str = Field(examples=["Conflict"], description="Phrase of the status.")
+    status: int = Field(examples=[409], description="HTTP status.")
+    code: Literal[tuple(Code)] = Field(  # type: ignore[valid-type]  # made from the registry
+        examples=["portfolio_full"], description="Stable code."
+    )
+    detail: str = Field(
+        examples=["The portfolio holds its maximum of 10 symbols."],
+        description="Cause and remedy in words; may change.",
+    )
+    instance: str = Field(
+        examples=["/api/symbol-mgmt/portfolio/add-symbol"], description="Path of the request."
+    )
+    request_id: str = Field(
+        examples=["6f0b6c1e6d8e4a559f4b6f8f0b4f2a10"],
+        description="Identifier of the request, as in its `X-Request-ID` and in the log.",
+    )
+    retry_after_s: int | None = Field(
+        None,
+        examples=[None],
+        description="Time to wait before a retry; null if a retry alone does not help.",
+    )
+    errors: list[FieldError] | None = Field(
+        None, examples=[None], description="Faults by field; only with status 422."
+    )
 
 
 def problems(*codes: Code, also: Iterable[int] = ()) -> dict[int | str, dict[str, Any]]:
@@ -144,7 +164,7 @@ def problem_response(
     *,
     retry_after_s: float | None = None,
     errors: Sequence[tuple[Location, str]] = (),
-    facts: Mapping[str, str] | None = None,
+    facts: Mapping[str, Fact] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Renders one problem; 429 and 503 always have Retry-After."""

@@ -19,6 +19,12 @@ from starlette.staticfiles import StaticFiles
 
 from app.foundation.errors import Code
 from app.foundation.http.errors import Problem, describe
+from app.foundation.http.openapi_fields import (
+    Schemas,
+    complete_field,
+    describe_fields,
+    example_of,
+)
 from app.foundation.http.origin_guard import SAFE
 from app.foundation.http.permissions import (
     CHECKS_PERMISSION,
@@ -29,7 +35,8 @@ from app.foundation.http.permissions import (
     public,
     requires,
 )
-from app.foundation.http.protocol import PROBLEM_JSON, USUAL_STATUS
+from app.foundation.http.protocol import PREFIX, PROBLEM_JSON, USUAL_STATUS, phrase
+from app.foundation.http.schemas import UNIT
 from app.foundation.principals import ANONYMOUS, Access, Permission, Role
 
 TITLE: Final = "My Symbols"
@@ -55,11 +62,13 @@ Decides which KuCoin futures symbols to hold, with what weight and size, from li
   operation names the least role (viewer < trader < operator < admin), `x-required-scope` the scope
   that is enough by itself.
 """
+SERVERS: Final = ({"url": "/", "description": "The service that sends this document."},)
 TAGS: Final = (
     {"name": "portfolio", "description": "Members, weights, plans and their history."},
     {"name": "symbols", "description": "The registry of contracts and its spellings."},
     {"name": "universe", "description": "Eligible contracts, and reasons against the others."},
     {"name": "market", "description": "Market data of one symbol."},
+    {"name": "sectors", "description": "Classification of coins into sectors."},
     {"name": "scoring", "description": "Scores, rankings and their explanation."},
     {
         "name": "signals",
@@ -208,14 +217,61 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     parts.update(problem.pop("$defs", {}))
     parts["Problem"] = problem
+    for unused in ("HTTPValidationError", "ValidationError"):
+        parts.pop(unused, None)
+    describe_fields(parts)
+    schema["servers"] = list(SERVERS)
+    schema["components"]["examples"] = _problem_examples()
     for path, methods in schema.get("paths", {}).items():
         for method, operation in methods.items():
             for parameter in operation.get("parameters", ()):
                 _never_null(parameter["schema"])
+                _complete_parameter(parameter, parts)
             _add_problems(operation, changes=method.upper() not in SAFE, has_names="{" in path)
-    for unused in ("HTTPValidationError", "ValidationError"):
-        parts.pop(unused, None)
+            _add_examples(operation, parts)
     return schema
+
+
+def _complete_parameter(parameter: dict[str, Any], schemas: Schemas) -> None:
+    """Adds unit and example of a parameter; its own example stays."""
+    shape, name = parameter["schema"], parameter["name"]
+    field = {"description": parameter.get("description", ""), **shape}
+    complete_field(name, field)
+    parameter["description"] = field.get("description", "")
+    if UNIT in field:
+        shape[UNIT] = field[UNIT]
+    if parameter.get("required") and "example" not in parameter:
+        parameter["example"] = example_of(shape, schemas, name)
+
+
+def _add_examples(operation: dict[str, Any], schemas: Schemas) -> None:
+    """Adds an example to the request body and to every successful JSON response."""
+    successes = [
+        response for status, response in operation["responses"].items() if int(status) < 300
+    ]
+    for part in (operation.get("requestBody", {}), *successes):
+        content = part.get("content", {}).get("application/json")
+        if content is not None and not content.keys() & {"example", "examples"}:
+            content["example"] = example_of(content.get("schema", {}), schemas)
+
+
+def _problem_examples() -> dict[str, Any]:
+    """Returns one example per error code; every error response refers to them."""
+    return {
+        code.value: {
+            "summary": phrase(status),
+            "value": {
+                "type": f"urn:my-symbols:problem:{code.value}",
+                "title": phrase(status),
+                "status": status,
+                "code": code.value,
+                "detail": f"{phrase(status)}: {code.value.replace('_', ' ')}.",
+                "instance": f"{PREFIX}/portfolio",
+                "request_id": "6f0b6c1e6d8e4a559f4b6f8f0b4f2a10",
+            },
+        }
+        for code, status in USUAL_STATUS.items()
+    }
 
 
 def _never_null(shape: dict[str, Any]) -> None:
@@ -244,8 +300,12 @@ def _add_problems(operation: dict[str, Any], *, changes: bool, has_names: bool) 
         responses[str(status)] = {"description": describe(status, merged)}
     for status_text, response in responses.items():
         if int(status_text) >= 400:
+            codes = re.findall(r"`([a-z0-9_]+)`", response["description"])
             response["content"] = {
-                PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}
+                PROBLEM_JSON: {
+                    "schema": {"$ref": "#/components/schemas/Problem"},
+                    "examples": {code: {"$ref": f"#/components/examples/{code}"} for code in codes},
+                }
             }
         if status_text in {"429", "503"}:
             response["headers"] = _RETRY_AFTER

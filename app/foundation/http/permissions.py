@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
-from fastapi import Depends
+from fastapi import APIRouter, Depends
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 from starlette.types import Scope as AsgiScope
 
-from app.foundation.errors import Code, RateLimitedError
+from app.foundation.errors import Code, RateLimitedError, ServiceError
 from app.foundation.http.csrf import require_own_page
 from app.foundation.http.errors import RequestError
 from app.foundation.principals import (
@@ -29,8 +29,10 @@ PRINCIPAL: Final = "principal"  # in the state of a request
 NOTE_REFUSAL: Final = "note_refusal"  # in the state of a WebSocket: function of a code
 BLOCKED_S: Final = "blocked_s"  # in the state: too many failures, seconds until the next attempt
 WRONG_PRINCIPAL: Final = 4401  # close code of a WebSocket whose credential is no longer valid
+CREDENTIAL_ERROR: Final = "credential_error"  # in the state: why a credential cannot be verified
 CHECKS_PERMISSION: Final = "checks_permission"  # attribute of routes that do
 _PERMISSION: Final = "__permission__"
+_TAKES_TICKET: Final = "__takes_ticket__"
 _UNAUTHENTICATED: Final = (
     "A valid API key or session is needed: Authorization: Bearer KEY, the header X-API-Key, or a"
     " log-in at /sessions."
@@ -122,6 +124,22 @@ def public(endpoint: Endpoint) -> Endpoint:
     return _declare(PUBLIC)(endpoint)
 
 
+def takes_ticket(endpoint: Endpoint) -> Endpoint:
+    """Declares that a one-time ticket in the query may authenticate a GET route or a WebSocket."""
+    setattr(endpoint, _TAKES_TICKET, True)
+    return endpoint
+
+
+def ticket_paths(routers: Iterable[APIRouter], prefix: str) -> frozenset[str]:
+    """Paths of the routes that take tickets, all of them without parameters."""
+    return frozenset(
+        prefix + getattr(route, "path", "")
+        for router in routers
+        for route in router.routes
+        if getattr(getattr(route, "endpoint", None), _TAKES_TICKET, False)
+    )
+
+
 def _declare(permission: Permission) -> Callable[[Endpoint], Endpoint]:
     def mark(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _PERMISSION, permission)
@@ -181,8 +199,9 @@ def check_permission(scope: AsgiScope, permission: Permission | None) -> None:
     """Passes a caller that the permission allows.
 
     Raises RequestError (unauthenticated) for an anonymous caller, RateLimitedError after too many
-    invalid keys from its address, RequestError (csrf_refused) for a change by cookie that no page
-    of this origin asks for, and RequestError (forbidden) for any other caller.
+    invalid keys from its address, UnavailableError while its credential cannot be verified,
+    RequestError (csrf_refused) for a change by cookie that no page of this origin asks for, and
+    RequestError (forbidden) for any other caller.
     """
     principal = principal_of(scope)
     if principal.session_id is not None:
@@ -192,6 +211,9 @@ def check_permission(scope: AsgiScope, permission: Permission | None) -> None:
     if principal is not ANONYMOUS:
         needed = "another permission" if permission is None else permission.describe()
         raise RequestError(Code.FORBIDDEN, f"This operation needs {needed}.")
+    error: ServiceError | None = scope["state"].get(CREDENTIAL_ERROR)
+    if error is not None:
+        raise error
     blocked_s: float | None = scope["state"].get(BLOCKED_S)
     if blocked_s is not None:
         raise RateLimitedError(

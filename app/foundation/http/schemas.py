@@ -36,7 +36,15 @@ def one_of(*names: str | None) -> str:
     return given[0]
 
 
+def example(body: dict[str, Any]) -> ConfigDict:
+    """Returns the configuration of a request body whose document shows this example."""
+    return ConfigDict(json_schema_extra={"examples": [body]})
+
+
 PERCENT_DIGITS: Final = 6
+SIGNIFICANT_DIGITS: Final = 12  # 30 rounded contributions still add up to their sum within 1e-10
+INDEX_DIGITS: Final = 12  # decimals of an amount of the index in a response
+UNIT: Final = "x-unit"  # member of a property in the OpenAPI document
 ENCODED_SLASH: Final = "\x1f"  # stands for a %2F inside a path segment
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,18})?", re.ASCII)
@@ -81,7 +89,33 @@ def _utc(value: datetime) -> datetime:
 def _plain(value: Decimal) -> str:
     if not value.is_finite():
         raise ValueError("an infinite amount must not leave the service")
-    return format(value, "f")
+    text = format(value, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
+def _plain_index(value: Decimal) -> str:
+    return _plain(round(value, INDEX_DIGITS) if value.is_finite() else value)
+
+
+_PLAIN: Final = PlainSerializer(_plain, return_type=str)
+_INDEX: Final = PlainSerializer(_plain_index, return_type=str)
+
+
+def decimal_unit(name: str) -> WithJsonSchema:
+    """Returns the schema of a decimal string with its unit, for a number type."""
+    shape = {"type": "string", "examples": ["1234.5"], UNIT: name}
+    return WithJsonSchema(shape, mode="serialization")
+
+
+def significant(value: float) -> float:
+    """Rounds a number to the digits that a response shows; NaN and infinity stay as they are."""
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+
+
+def unit(name: str) -> Any:
+    """Returns the annotation of a number type that puts its unit into the OpenAPI document."""
+    return Field(json_schema_extra={UNIT: name})
 
 
 def _integer(value: object) -> object:
@@ -168,17 +202,48 @@ def _finite_tree(value: Any) -> Any:
     return value
 
 
+def _rounded_tree(value: Any) -> Any:
+    if isinstance(value, float):
+        return significant(value)
+    if isinstance(value, Mapping):
+        return {name: _rounded_tree(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded_tree(part) for part in value]
+    return value
+
+
 # --- out
 Json = Annotated[Any, AfterValidator(_finite_tree)]  # free-form parts, such as supporting_data
 UtcTime = Annotated[datetime, AfterValidator(_utc)]
-MoneyString = Annotated[
-    Decimal,
-    PlainSerializer(_plain, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["1234.5"]}, mode="serialization"),
-]
-Percent = Annotated[float, Field(ge=-100, le=100, description="Per cent, up to 6 decimals.")]
-Share = Annotated[float, Field(description="A fraction: 0.05 is five per cent.")]
-Score = Annotated[float, Field(ge=0, le=1)]
+# Each number has one of these types: its unit is in the document, its form is the same everywhere.
+# A float has at most 12 significant digits, a decimal string no zeros at its end.
+MoneyString = Annotated[Decimal, _PLAIN, decimal_unit("settlement currency")]
+Money = MoneyString
+Price = Annotated[Decimal, _PLAIN, decimal_unit("quote currency")]
+Quantity = Annotated[Decimal, _PLAIN, decimal_unit("base coins")]
+ShareString = Annotated[Decimal, _PLAIN, decimal_unit("fraction")]
+IndexUnits = Annotated[Decimal, _INDEX, decimal_unit("index units")]
+LedgerUnits = Annotated[Decimal, _PLAIN, decimal_unit("unit of the ledger")]
+RatioString = Annotated[Decimal, _PLAIN, decimal_unit("ratio")]
+RawString = Annotated[Decimal, _PLAIN, decimal_unit("as stated")]
+# Free-form parts with numbers for people; a part of a hash chain stays exact (Json).
+RoundedJson = Annotated[Any, AfterValidator(_finite_tree), PlainSerializer(_rounded_tree)]
+# The constraints of a float stay in its schema: its serializer declares no return type.
+_ROUNDED: Final = PlainSerializer(significant, when_used="json-unless-none")
+Percent = Annotated[float, Field(ge=-100, le=100), unit("per cent")]
+PercentPoints = Annotated[float, _ROUNDED, unit("percentage points")]
+Share = Annotated[float, _ROUNDED, unit("fraction")]
+Score = Annotated[float, _ROUNDED, Field(ge=0, le=1), unit("score")]
+Difference = Annotated[float, _ROUNDED, unit("score")]
+Correlation = Annotated[float, _ROUNDED, unit("correlation")]
+Ratio = Annotated[float, _ROUNDED, unit("ratio")]
+ZScore = Annotated[float, _ROUNDED, unit("standard deviations")]
+BasisPoints = Annotated[float, _ROUNDED, unit("basis points")]
+Seconds = Annotated[float, _ROUNDED, unit("seconds")]
+Milliseconds = Annotated[float, _ROUNDED, unit("milliseconds")]
+QuoteAmount = Annotated[float, _ROUNDED, unit("quote currency")]
+Raw = Annotated[float, _ROUNDED, unit("as stated")]
+Lots = Annotated[int, unit("lots")]
 
 
 class Freshness(Out):
@@ -266,14 +331,18 @@ DECIDES = (Code.NO_BOARD_YET, Code.MARKET_DATA_STALE, Code.CLOCK_UNSAFE)
 class ChangeRequest(Body):
     """Optional reason and user of a change."""
 
-    reason: ReasonText | None = None
+    reason: ReasonText | None = Field(
+        None, description="Reason that the history records; `requested` if omitted."
+    )
     user: NameText | None = Field(None, description="Recorded as the claimed actor.")
 
 
 class SymbolIn(ChangeRequest):
     """One symbol, in any spelling or by its UUID."""
 
-    symbol: SymbolText | None = None
+    model_config = example({"symbol": "BTCUSDT", "reason": "weekly check"})
+
+    symbol: SymbolText | None = Field(None, description="In any spelling, or the UUID.")
     symbol_id: SymbolText | None = Field(None, description="Accepted in place of `symbol`.")
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, TypeVar, cast
 
-from sqlalchemy import text
+from sqlalchemy import ARRAY, String, bindparam, func, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -101,6 +101,9 @@ class UnitOfWork:
 
 ATTEMPTS: Final = 5
 BULK_STATEMENT_S: Final = 60.0  # limit of a bulk statement, which no request waits for
+_NOTIFY: Final = select(
+    func.pg_notify(bindparam("channel"), func.unnest(bindparam("messages", type_=ARRAY(String))))
+)
 # Probe written after a refused write: larger than the free rest of a page could take.
 _WRITE_PROBE: Final = "write_probe"
 _PROBE_LINES: Final = 1_024  # of 64 characters
@@ -136,6 +139,7 @@ class Database:
     _refusal: WritesRefusedError | None = field(default=None, init=False)
     _is_unreachable: bool = field(default=False, init=False)
     _is_schema_wrong: bool = field(default=False, init=False)
+    _channels: dict[str, Callable[[str], None]] = field(default_factory=dict, init=False)
 
     async def open(self, *, is_exclusive: bool = True) -> None:
         """Takes the lock of an SQLite file and creates the pools; does not connect yet.
@@ -250,7 +254,22 @@ class Database:
         """
         engines = self._require_open()
         if not engines.single_writer:
-            await listen(engines.probe, hint, beat)
+            await listen(engines.probe, hint, beat, self._channels)
+
+    def subscribe(self, channel: str, on_message: Callable[[str], None]) -> None:
+        """Passes the messages of all processes to `on_message` while `listen` runs.
+
+        Call it before `listen`. A lost connection loses messages. PostgreSQL only.
+        """
+        self._channels[channel] = on_message
+
+    async def notify(self, channel: str, messages: Sequence[str]) -> None:
+        """Sends messages of up to 8,000 bytes to the subscribers in all processes.
+
+        Raises UnavailableError. PostgreSQL only.
+        """
+        async with self.write() as unit:
+            await unit.connection.execute(_NOTIFY, {"channel": channel, "messages": list(messages)})
 
     async def bind_source(self, source: DataSource) -> None:
         """Binds the database to `source` for ever.

@@ -1,9 +1,10 @@
 """Event log: committed events in commit order, until retention deletes them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import Row, bindparam, func, select
@@ -115,12 +116,22 @@ def _record(row: Row[Any]) -> EventRecord:
 CHECK_S: Final = 10.0  # a silent connection is tested this often
 
 
-async def listen(engine: AsyncEngine, hint: Callable[[], None], beat: Callable[[], None]) -> None:
+async def listen(
+    engine: AsyncEngine,
+    hint: Callable[[], None],
+    beat: Callable[[], None],
+    channels: Mapping[str, Callable[[str], None]] = MappingProxyType({}),
+) -> None:
     """Calls `hint` at each commit of events by any process, on a connection of its own.
 
-    Never returns; raises UnavailableError when the connection is lost. The first call of `hint`
-    comes at once, for events before the connection.
+    Messages of other `channels` go to their functions. Never returns; raises UnavailableError when
+    the connection is lost. The first call of `hint` comes at once, for events before the
+    connection.
     """
+
+    def pass_on(_driver: object, _process: int, channel: str, message: str) -> None:
+        channels[channel](message)
+
     lost = asyncio.Event()
     try:
         async with engine.connect() as connection:
@@ -128,6 +139,8 @@ async def listen(engine: AsyncEngine, hint: Callable[[], None], beat: Callable[[
             driver: Any = raw.driver_connection
             driver.add_termination_listener(lambda _: lost.set())
             await driver.add_listener(CHANNEL, lambda *_: hint())
+            for channel in channels:
+                await driver.add_listener(channel, pass_on)
             hint()
             while not lost.is_set():
                 beat()

@@ -41,8 +41,8 @@ router = api_router("market", "/market")
 class PartOut(Out):
     """Part of the score: 0 is worthless, 1 faultless."""
 
-    name: str = Field(examples=["prices"])
-    score: Score
+    name: str = Field(examples=["prices"], description="Name of the part.")
+    score: Score = Field(description="Score of the part: 0 is worthless, 1 faultless.")
     weight: Score = Field(description="Of this part in the score.")
     flag: str | None = Field(description="Stable code of a fault; null without one.")
     reason: str
@@ -57,9 +57,9 @@ class PartOut(Out):
 class PastVerdictOut(Out):
     """Verdict valid from `at` until the next one."""
 
-    at: UtcTime
-    verdict: QualityVerdict
-    score: Score
+    at: UtcTime = Field(description="UTC time from which the verdict is valid.")
+    verdict: QualityVerdict = Field(description="Verdict on the data.")
+    score: Score = Field(description="Quality score: 0 is worthless, 1 faultless.")
     flags: list[str]
 
     @classmethod
@@ -75,13 +75,15 @@ class QualityOut(Freshness):
     """
 
     symbol: str
-    verdict: QualityVerdict
+    verdict: QualityVerdict = Field(description="Verdict on the data.")
     quality_score: Score = Field(
         description="Mean of the parts by weight; 0 in quarantine or without data."
     )
     flags: list[str]
-    parts: list[PartOut]
-    quarantined_since: UtcTime | None
+    parts: list[PartOut] = Field(description="Parts of the score.")
+    quarantined_since: UtcTime | None = Field(
+        description="UTC time at which the quarantine began; null without one."
+    )
     revised_candles: int = Field(
         description="Number of changes of candles after their close; former values are stored."
     )
@@ -117,17 +119,17 @@ class QualityOut(Freshness):
 
 
 class ReleaseIn(Body):
-    reason: ReasonText
-    user: NameText | None = None
+    reason: ReasonText = Field(description="Reason that the audit log records.")
+    user: NameText | None = Field(None, description="Recorded as the claimed actor.")
 
 
 class ReleaseOut(Out):
     """Release, which the process that reads the exchange applies with its next refresh."""
 
     symbol: str
-    released_at: UtcTime
+    released_at: UtcTime = Field(description="UTC time of the release.")
     reason: str
-    released_by: str
+    released_by: str = Field(description="Principal that released the symbol.")
     was_quarantined: bool = Field(description="False without a quarantine to release.")
 
     @classmethod
@@ -147,7 +149,7 @@ def _release_response(release: Release) -> StoredResponse:
 
 @router.get("/{symbol}/quality", summary="Quality of one symbol's data", responses=problems(*NAMES))
 @requires(Role.VIEWER)
-async def quality(
+async def get_data_quality(
     quality: Provided[QualityService],
     market: Provided[MarketData],
     cursors: CursorsDep,
@@ -178,7 +180,7 @@ async def quality(
     responses=problems(*NAMES, Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED),
 )
 @requires(Role.OPERATOR)
-async def release(
+async def release_quarantine(
     quality: Provided[QualityService],
     command: UnversionedDep,
     symbol: SymbolPath,

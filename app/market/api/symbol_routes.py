@@ -24,9 +24,9 @@ from app.foundation.http.schemas import (
     CursorText,
     Freshness,
     Limit,
-    MoneyString,
     Out,
     QueryFlag,
+    RawString,
     SearchText,
     SymbolPath,
 )
@@ -51,7 +51,7 @@ from app.market.services.snapshot import MarketMoment
 from app.market.services.symbol_queries import (
     SymbolFilter,
     UniverseView,
-    list_symbols,
+    select_symbols,
     universe_view,
     validate,
 )
@@ -75,12 +75,14 @@ Spelling = Annotated[str, Field(max_length=256, examples=["BTC/USDT:USDT"])]
 class ValidateIn(Body):
     """Spellings to look up."""
 
-    symbols: Annotated[list[Spelling], Field(min_length=1, max_length=100)]
+    symbols: Annotated[list[Spelling], Field(min_length=1, max_length=100)] = Field(
+        description="Spellings to resolve, 1 to 100."
+    )
 
 
 @router.get("", summary="All symbols", response_model=SymbolPage)
 @requires(Role.VIEWER)
-async def symbols(
+async def list_symbols(
     members: Provided[PortfolioMembers],
     market: Provided[MarketData],
     cursors: CursorsDep,
@@ -108,7 +110,7 @@ async def symbols(
     moment, in_use = market.moment(), await members.symbols()
 
     def build() -> SymbolPage:
-        rows = list_symbols(moment, in_use, chosen)
+        rows = select_symbols(moment, in_use, chosen)
         page, last = after(rows, limit, lambda row: (row.entry.symbol,), start)
         return SymbolPage(
             items=[SymbolOut.of(row) for row in page],
@@ -162,7 +164,7 @@ async def sync_symbols(
 
 @router.get("/{symbol}/formats", summary="Names at other venues", responses=problems(*_SYMBOL))
 @requires(Role.VIEWER)
-async def symbol_formats(registry: Provided[Registry], symbol: SymbolPath) -> FormatsOut:
+async def get_symbol_formats(registry: Provided[Registry], symbol: SymbolPath) -> FormatsOut:
     """Standard, KuCoin futures and spot, ccxt, Binance."""
     entry = registry.resolve(symbol)
     return FormatsOut.of(entry.symbol_id, entry.formats)
@@ -172,7 +174,7 @@ async def symbol_formats(registry: Provided[Registry], symbol: SymbolPath) -> Fo
     "/{symbol}/eligibility", summary="Eligibility of one symbol", responses=problems(*_SYMBOL)
 )
 @requires(Role.VIEWER)
-async def symbol_eligibility(
+async def get_symbol_eligibility(
     registry: Provided[Registry], market: Provided[MarketData], symbol: SymbolPath
 ) -> EligibilityOut:
     """Each rule of the funnel with value, limit and result."""
@@ -188,12 +190,14 @@ universe_router = api_router("universe", "/universe")
 class StageOut(Out):
     """Rule applied to the symbols that passed the rules before it."""
 
-    name: str = Field(examples=["status"])
-    title: str
-    limit: MoneyString | str | int | float | bool | None
-    entered: int
-    failed: int
-    passed: int
+    name: str = Field(examples=["status"], description="Stable name of the rule.")
+    title: str = Field(description="Rule, in words.")
+    limit: RawString | str | int | float | bool | None = Field(
+        description="Limit of the rule, in the unit of its title; null without one."
+    )
+    entered: int = Field(description="Number of symbols that the rule was applied to.")
+    failed: int = Field(description="Number of symbols that the rule excluded.")
+    passed: int = Field(description="Number of symbols left.")
 
     @classmethod
     def of(cls, stage: Stage) -> Self:
@@ -215,9 +219,9 @@ class ExclusionOut(Out):
 class FunnelOut(Freshness):
     """Counts add up: universe = eligible + the failed of all stages."""
 
-    universe: int
-    eligible: int
-    stages: list[StageOut]
+    universe: int = Field(description="Number of contracts that the exchange lists.")
+    eligible: int = Field(description="Number of eligible symbols.")
+    stages: list[StageOut] = Field(description="Rules in order of application.")
     excluded: list[ExclusionOut] = Field(description="By symbol.")
     sectors: dict[str, int] = Field(description="Symbols of the universe per sector.")
     unclassified: int = Field(description="Symbols of no known sector.")
@@ -242,7 +246,7 @@ class FunnelOut(Freshness):
     "/funnel", summary="From all contracts to the eligible ones", response_model=FunnelOut
 )
 @requires(Role.VIEWER)
-async def funnel(market: Provided[MarketData]) -> Response:
+async def get_universe_funnel(market: Provided[MarketData]) -> Response:
     """Number of symbols that enter and fail each rule, and the rule that excludes each symbol."""
     moment = market.moment()
     return answer(

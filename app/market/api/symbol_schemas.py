@@ -7,7 +7,15 @@ from pydantic import Field
 
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
-from app.foundation.http.schemas import Freshness, MoneyString, Out, UtcTime
+from app.foundation.http.schemas import (
+    Freshness,
+    Lots,
+    Out,
+    Price,
+    RawString,
+    ShareString,
+    UtcTime,
+)
 from app.market.domain.eligibility import Measured, RuleCheck
 from app.market.domain.models import ContractStatus
 from app.market.domain.symbols import SymbolFormats, specification_of
@@ -34,14 +42,16 @@ class SymbolOut(Out):
     symbol_id: str = Field(examples=["2825b398-414e-46a6-920b-2d8d81fa7f5d"])
     symbol: str = Field(examples=["BTCUSDT"])
     contract: str = Field(examples=["XBTUSDTM"])
-    base: str = Field(examples=["BTC"])
-    quote: str = Field(examples=["USDT"])
-    status: ContractStatus
+    base: str = Field(examples=["BTC"], description="Base currency.")
+    quote: str = Field(examples=["USDT"], description="Quote currency.")
+    status: ContractStatus = Field(description="Status of the contract at KuCoin.")
     sector: str = Field(examples=["layer1"])
-    market_cap_category: str = Field(examples=["large"])
+    market_cap_category: str = Field(
+        examples=["large"], description="Category by market capitalisation."
+    )
     eligible: bool
     excluded_by: str | None = Field(description="First failed rule.", examples=[None])
-    in_portfolio: bool
+    in_portfolio: bool = Field(description="True for a member.")
 
     @classmethod
     def of(cls, row: SymbolRow) -> Self:
@@ -71,19 +81,23 @@ class SymbolPage(Freshness):
 class SpecificationOut(Out):
     """Specification of a contract and its validity; the current one has no end."""
 
-    valid_from: UtcTime
-    valid_to: UtcTime | None
+    valid_from: UtcTime = Field(description="UTC time from which it is valid.")
+    valid_to: UtcTime | None = Field(
+        description="UTC time at which it ended; null for the current one."
+    )
     specification: str = Field(description="Hash of lots, ticks and multiplier.")
-    is_inverse: bool
-    multiplier: MoneyString = Field(description="Base coins per lot; USD per lot if inverse.")
-    lot_size: int = Field(description="Smallest order step, in lots.")
-    tick_size: MoneyString
-    max_order_lots: int | None
-    max_leverage: int | None
-    initial_margin: MoneyString | None = Field(description="Fraction of notional.")
-    maintenance_margin: MoneyString | None
-    maker_fee: MoneyString | None
-    taker_fee: MoneyString | None
+    is_inverse: bool = Field(description="True if the contract settles in its base currency.")
+    multiplier: RawString = Field(description="Base coins per lot; USD per lot if inverse.")
+    lot_size: Lots = Field(description="Smallest order step, in lots.")
+    tick_size: Price = Field(description="Smallest step of a price.")
+    max_order_lots: Lots | None = Field(description="Largest order; null for none.")
+    max_leverage: int | None = Field(description="Largest leverage; null if unknown.")
+    initial_margin: ShareString | None = Field(description="Fraction of notional.")
+    maintenance_margin: ShareString | None = Field(
+        description="Maintenance margin, a fraction of notional."
+    )
+    maker_fee: ShareString | None = Field(description="Maker fee, a fraction of turnover.")
+    taker_fee: ShareString | None = Field(description="Taker fee, a fraction of turnover.")
     funding_interval_ms: int | None
 
     @classmethod
@@ -111,10 +125,16 @@ class FormatsOut(Out):
     """Names of the contract at other venues; null where no name for the same thing exists."""
 
     symbol_id: str
-    standard: str = Field(examples=["BTCUSDT"])
-    kucoin_futures: str = Field(examples=["XBTUSDTM"])
-    kucoin_spot: str | None = Field(examples=["BTC-USDT"])
-    ccxt: str | None = Field(examples=["BTC/USDT:USDT"])
+    standard: str = Field(examples=["BTCUSDT"], description="Standard spelling.")
+    kucoin_futures: str = Field(
+        examples=["XBTUSDTM"], description="Name of the contract at KuCoin Futures."
+    )
+    kucoin_spot: str | None = Field(
+        examples=["BTC-USDT"], description="Name of the pair at KuCoin Spot; null without one."
+    )
+    ccxt: str | None = Field(
+        examples=["BTC/USDT:USDT"], description="Unified symbol of CCXT; null without one."
+    )
     binance: str | None = Field(
         description="By its naming convention; a listing is not implied.", examples=["BTCUSDT"]
     )
@@ -134,11 +154,13 @@ class FormatsOut(Out):
 class RuleOut(Out):
     """Rule of the funnel applied to one symbol; amounts are decimal strings."""
 
-    name: str = Field(examples=["turnover_24h"])
-    title: str
-    value: MoneyString | str | int | float | bool | None = Field(description="null: unknown.")
-    limit: MoneyString | str | int | float | bool | None
-    passed: bool
+    name: str = Field(examples=["turnover_24h"], description="Stable name of the rule.")
+    title: str = Field(description="Rule, in words.")
+    value: RawString | str | int | float | bool | None = Field(description="null: unknown.")
+    limit: RawString | str | int | float | bool | None = Field(
+        description="Limit of the rule, in the unit of its title; null without one."
+    )
+    passed: bool = Field(description="True if the symbol passes the rule.")
 
     @classmethod
     def of(cls, check: RuleCheck) -> Self:
@@ -156,8 +178,10 @@ class EligibilityOut(Freshness):
 
     symbol: str
     eligible: bool
-    first_failure: str | None
-    rules: list[RuleOut]
+    first_failure: str | None = Field(
+        description="Name of the first rule that failed; null without one."
+    )
+    rules: list[RuleOut] = Field(description="Rules in order of application.")
 
     @classmethod
     def of(
@@ -182,16 +206,18 @@ class ValidOut(Out):
 
 class InvalidOut(Out):
     position: int = Field(description="Position in the request's list, from 0.")
-    code: Code
+    code: Code = Field(description="Stable code of the refusal.")
     reason: str
-    near_matches: list[str]
+    near_matches: list[str] = Field(
+        description="Similar symbols of the registry, nearest first; empty without one."
+    )
 
 
 class ValidatedOut(Out):
     """Result for each spelling; the texts themselves are not repeated."""
 
-    valid: list[ValidOut]
-    invalid: list[InvalidOut]
+    valid: list[ValidOut] = Field(description="Resolved spellings, in the order of the request.")
+    invalid: list[InvalidOut] = Field(description="Refused spellings, in the order of the request.")
 
     @classmethod
     def of(cls, results: tuple[SpellingResult, ...]) -> Self:
@@ -214,7 +240,7 @@ class ValidatedOut(Out):
                         position=position,
                         code=one.refusal.code,
                         reason=one.refusal.detail,
-                        near_matches=near.split(", ") if near else [],
+                        near_matches=list(near),
                     )
                 )
         return cls(valid=valid, invalid=invalid)
@@ -222,21 +248,23 @@ class ValidatedOut(Out):
 
 class RejectionOut(Out):
     contract: str = Field(description="`?` for an invalid name.")
-    field: str
+    field: str = Field(description="Field of the exchange's entry that could not be read.")
     reason: str
 
 
 class SyncOut(Freshness):
     """Changes by the exchange's list; `quarantined` is the reason if it was not accepted."""
 
-    synced_at: UtcTime
-    listed: int
-    added: list[str]
-    specification_changed: list[str]
-    updated: list[str]
-    delisted: list[str]
-    rejected: list[RejectionOut]
-    quarantined: str | None
+    synced_at: UtcTime = Field(description="UTC time of the comparison.")
+    listed: int = Field(description="Number of contracts in the exchange's list.")
+    added: list[str] = Field(description="Symbols that are new.")
+    specification_changed: list[str] = Field(description="Symbols with a new specification.")
+    updated: list[str] = Field(description="Symbols with other changed facts.")
+    delisted: list[str] = Field(description="Symbols that the exchange lists no longer.")
+    rejected: list[RejectionOut] = Field(description="Entries of the list that could not be read.")
+    quarantined: str | None = Field(
+        description="Reason for which the list was not accepted; null if it was."
+    )
     confirmations: int = Field(description="Times the implausible list arrived; 3 confirm it.")
 
     @classmethod

@@ -72,7 +72,7 @@ def valid_candles(series: CandleSeries, interval: Interval) -> CandleSeries:
     prices = np.stack([series.open, series.high, series.low, series.close])
     flows = np.stack([series.volume, series.turnover])
     sound = (
-        (series.opened_ms % interval.ms == 0)
+        (series.opened_ms % interval.grid_ms == 0)
         & np.isfinite(prices).all(axis=0)
         & np.isfinite(flows).all(axis=0)
         & (series.low > 0)
@@ -90,6 +90,11 @@ def merged(old: CandleSeries, new: CandleSeries, bars: int) -> CandleSeries:
     return CandleSeries(
         *(np.concatenate([getattr(new, name), getattr(old, name)])[rows] for name in _FIELDS)
     )
+
+
+def sliced(series: CandleSeries, first: int, last: int) -> CandleSeries:
+    """Returns the rows [first, last)."""
+    return CandleSeries(*(getattr(series, name)[first:last] for name in _FIELDS))
 
 
 def changed_candles(answer: CandleSeries, stored: CandleSeries) -> CandleSeries:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from app.foundation.events import EventKind, EventTopic
+from app.market.domain.sectors import SectorChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,4 +19,18 @@ class ModeChanged:
     occurred_at: datetime
 
 
-EVENTS: Final = (EventKind(ModeChanged, "mode_changed", EventTopic.MODE),)
+@dataclass(frozen=True, slots=True)
+class SectorsChanged:
+    """The sector table has another version; versions follow each other without a gap."""
+
+    version: int
+    changes: tuple[SectorChange, ...]
+    reason: str
+    actor: str
+    occurred_at: datetime
+
+
+EVENTS: Final = (
+    EventKind(ModeChanged, "mode_changed", EventTopic.MODE),
+    EventKind(SectorsChanged, "sectors_changed", EventTopic.CONFIGURATION),
+)

@@ -1,10 +1,15 @@
 """Trading costs: spread, depth and impact of live books, and illiquidity of past bars."""
 
 from collections.abc import Sequence
-from decimal import Decimal
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from enum import StrEnum
+from fractions import Fraction
+from typing import Final
 
 import numpy as np
 
+from app.foundation.decimal_math import total
 from app.market.domain.models import Book, Contract, Floats, Level
 from app.market.domain.symbols import notional
 
@@ -74,6 +79,93 @@ def impact_bp(book: Book, multiplier: float, notional: float) -> float:
     buy = _sweep(book.asks, multiplier, notional)
     sell = _sweep(book.bids, multiplier, notional)
     return float(np.maximum(buy / mid - 1.0, 1.0 - sell / mid) * _BP)
+
+
+class OrderSide(StrEnum):
+    """Side of an order that takes liquidity: a buy sweeps the asks, a sell the bids."""
+
+    BUY = "buy"
+    SELL = "sell"
+
+
+PRICE_DIGITS: Final = 12  # significant digits of an average price
+SLIPPAGE_DIGITS: Final = 4  # decimals of a slippage in basis points
+
+
+@dataclass(frozen=True, slots=True)
+class MarketImpact:
+    """Cost of sweeping one side of a book; amounts are in quote currency, USD for inverse.
+
+    `average_price` and `slippage_bp` are None unless the known levels fill the whole order.
+    """
+
+    requested: Decimal
+    known: Decimal  # value of all known levels of the side
+    levels_known: int
+    levels_used: int
+    filled_share: Decimal  # of the request, 0..1, rounded down to 6 decimals
+    mid_price: Decimal | None  # None for a side without levels, or a crossed or locked book
+    best_price: Decimal | None
+    worst_price: Decimal | None  # of the last level used
+    average_price: Decimal | None
+    slippage_bp: Decimal | None  # against mid, positive is a cost
+
+    @property
+    def is_complete(self) -> bool:
+        """True if the known levels fill the whole order."""
+        return self.average_price is not None
+
+
+def market_impact(
+    book: Book, contract: Contract, side: OrderSide, requested: Decimal
+) -> MarketImpact:
+    """Sweeps `requested` of quote currency, counting parts of a lot; exact until it is rounded.
+
+    Nothing is extrapolated: a book that is too thin has no average price, and a crossed or locked
+    one no slippage. Raises ValueError for a request that is not positive.
+    """
+    if requested <= 0:
+        raise ValueError("the value to sweep must be positive")
+    levels = book.asks if side is OrderSide.BUY else book.bids
+    left, coins, used, worst = Fraction(requested), Fraction(0), 0, None
+    for level in levels:
+        if left == 0:
+            break
+        value = min(left, Fraction(notional(contract, level.lots, level.price)))
+        coins += value / Fraction(level.price)
+        left -= value
+        used, worst = used + 1, level.price
+    mid = _exact_mid(book)
+    average = Fraction(requested) / coins if left == 0 else None
+    slippage = None
+    if average is not None and mid is not None:
+        cost = average / mid - 1 if side is OrderSide.BUY else 1 - average / mid
+        slippage = round(cost * 10_000, SLIPPAGE_DIGITS)
+    share = (Fraction(requested) - left) / Fraction(requested)
+    return MarketImpact(
+        requested=requested,
+        known=total(notional(contract, one.lots, one.price) for one in levels),
+        levels_known=len(levels),
+        levels_used=used,
+        filled_share=Decimal(share.numerator * 10**6 // share.denominator).scaleb(-6),
+        mid_price=None if mid is None else _to_decimal(mid),
+        best_price=levels[0].price if levels else None,
+        worst_price=worst,
+        average_price=None if average is None else _to_decimal(average),
+        slippage_bp=None if slippage is None else _to_decimal(slippage),
+    )
+
+
+def _exact_mid(book: Book) -> Fraction | None:
+    if not book.bids or not book.asks or not 0 < book.bids[0].price < book.asks[0].price:
+        return None
+    return Fraction(book.bids[0].price + book.asks[0].price) / 2
+
+
+def _to_decimal(value: Fraction) -> Decimal:
+    """Returns the value rounded half to even to `PRICE_DIGITS` significant digits."""
+    with localcontext(prec=PRICE_DIGITS, rounding=ROUND_HALF_EVEN):
+        return Decimal(value.numerator) / Decimal(value.denominator)
 
 
 def net_impact_bp(book: Book, multiplier: float, notional: float) -> float:

@@ -16,14 +16,31 @@ DAYS_A_YEAR: Final = 365.0  # the market never closes; for annualising
 
 
 class Interval(Enum):
-    """Bar lengths that the product uses, in minutes."""
+    """Bar lengths that the exchange offers, in minutes; only those of `STORED` are stored."""
 
+    MINUTE = 1
+    MINUTES_5 = 5
+    MINUTES_15 = 15
+    MINUTES_30 = 30
     HOUR = 60
+    HOURS_2 = 120
+    HOURS_4 = 240
+    HOURS_8 = 480
+    HOURS_12 = 720
     DAY = 1440
+    WEEK = 10080
 
     @property
     def ms(self) -> int:
         return self.value * 60_000
+
+    @property
+    def grid_ms(self) -> int:
+        """Divisor of every opening time; the exchange does not say on which day a week begins."""
+        return min(self.value, Interval.DAY.value) * 60_000
+
+
+STORED: Final = (Interval.HOUR, Interval.DAY)  # scored and decided upon
 
 
 class ContractKind(StrEnum):

@@ -147,6 +147,11 @@ class SymbolIndex:
         """Returns the entry of a standard symbol, contract code or id, else None."""
         return self._exact.get(symbol.upper())
 
+    def id_of(self, symbol: str) -> str | None:
+        """Returns the id of a standard symbol; None if it is not known."""
+        entry = self._exact.get(symbol)
+        return None if entry is None else entry.symbol_id
+
     def to_kucoin(self, text: str) -> str:
         """Returns KuCoin's contract code for any spelling; raises as `resolve`."""
         return self.resolve(text).contract.code
@@ -171,7 +176,7 @@ class SymbolIndex:
             Code.SYMBOL_UNKNOWN: "No contract has this spelling",
         }[code]
         hint = f"; perhaps one of: {', '.join(near)}." if near else "."
-        return RefusedError(code, message + hint, facts={"near_matches": ", ".join(near)})
+        return RefusedError(code, message + hint, facts={"near_matches": near})
 
 
 # Perpetual contracts in the spellings of KuCoin, ccxt, Binance, OKX and charts.

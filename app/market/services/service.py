@@ -143,7 +143,10 @@ class MarketData:
     def quote(self, symbol: str) -> Quote | None:
         """Returns contract and prices of a standard symbol; None for an unknown one."""
         # Weak: seldom asked symbols would each keep another former market in memory.
-        depends_on = (ref(self.live.market), ref(self.registry.known), self.configuration())
+        depends_on = (
+            ref(self.live.market), ref(self.registry.known), self.configuration(),
+            self.registry.sectors,
+        )  # fmt: skip
         return self._memory.get_until(
             symbol, depends_on, self.monotonic(), lambda: quote_until(self.moment(), symbol)
         )

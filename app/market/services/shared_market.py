@@ -20,6 +20,7 @@ from app.foundation.sql.database import Database, UnitOfWork
 from app.foundation.sql.processes import ProcessProfile
 from app.market.domain.data_quality import EMPTY, merged
 from app.market.domain.models import (
+    STORED,
     Book,
     ContractStats,
     ExchangeLink,
@@ -98,7 +99,7 @@ def create_message(market: Market, leader: LeaderState, mono: float) -> SharedMa
             for code, one in market.series(interval).items()
             if len(one.value)
         }
-        for interval in Interval
+        for interval in STORED
     }
     funding = {
         code: (*_age(one, mono), len(one.value), one.value[-1].settled_ms if one.value else 0)

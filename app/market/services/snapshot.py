@@ -53,6 +53,15 @@ class Aged:
 
 
 @dataclass(frozen=True, slots=True)
+class AgedBook:
+    """Order book with the exchange time at which it was last true, its age and freshness."""
+
+    book: Book
+    at: datetime
+    aged: Aged
+
+
+@dataclass(frozen=True, slots=True)
 class QuoteView:
     """Market values of one symbol; None is unknown."""
 
@@ -284,6 +293,22 @@ class MarketMoment:
             if current is not None and self._is_fresh_value(Source.BOOKS, current)
             else None
         )
+
+    def books(self, entry: SymbolEntry) -> tuple[AgedBook, ...]:
+        """Returns the known books of a symbol: the displayed one, then a polled deeper one."""
+        shown = self.market.books.get(entry.contract.code)
+        deep = self.market.deep_books.get(entry.contract.code)
+        found = []
+        for received, limit_s in (
+            (shown, self.age_limit_s(Source.BOOKS)),
+            (deep, self._scoring_limit_s(Source.BOOKS)),
+        ):
+            if received is not None:
+                age = self._age(received)
+                found.append(
+                    AgedBook(received.value, received.at, Aged(age, freshness(age, limit_s)))
+                )
+        return tuple(found)
 
     def _is_fresh_value(self, source: Source, received: Received[object] | None) -> bool:
         return freshness(self._age(received), self.age_limit_s(source)) is DataStatus.FRESH

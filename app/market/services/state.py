@@ -197,7 +197,8 @@ class Market:
         return next((one for one in stored if one and one.value.stamped_ms <= until_ms), None)
 
     def series(self, interval: Interval) -> Mapping[str, Received[CandleSeries]]:
-        return self.daily if interval is Interval.DAY else self.hourly
+        """Returns the series of a stored interval. Raises KeyError for any other."""
+        return {Interval.DAY: self.daily, Interval.HOUR: self.hourly}[interval]
 
     def without(self, gone: Collection[str]) -> "Market":
         """Removes all data of these codes."""

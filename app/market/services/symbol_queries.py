@@ -21,7 +21,7 @@ __all__ = [
     "SymbolFilter",
     "SymbolRow",
     "UniverseView",
-    "list_symbols",
+    "select_symbols",
     "specifications",
     "symbol_row",
     "universe_view",
@@ -76,7 +76,7 @@ _TESTS: Final[tuple[tuple[str, Callable[[SymbolRow], object]], ...]] = (
 )
 
 
-def list_symbols(
+def select_symbols(
     moment: MarketMoment, members: Collection[str], chosen: SymbolFilter
 ) -> tuple[SymbolRow, ...]:
     """Returns every known symbol that matches `chosen`, by name."""

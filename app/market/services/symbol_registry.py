@@ -121,6 +121,10 @@ class Registry:
         self.require_known()
         return self.known.index.resolve(text)
 
+    def id_of(self, symbol: str) -> str | None:
+        """Returns the id of a standard symbol; None if it is not known."""
+        return self.known.index.id_of(symbol)
+
     def require_known(self) -> None:
         """Raises UnavailableError while no contract is known, because nothing can be resolved."""
         if not self.known.by_code:

@@ -70,6 +70,28 @@ class MarketRepository:
                 out[row_of[taken], column_of[symbol_id]] = value
         return out
 
+    async def snapshots_of(
+        self, symbol_id: str, start_ms: int, end_ms: int, limit: int
+    ) -> tuple[MarketSnapshot, ...]:
+        """Returns the first `limit` snapshots of a symbol taken in [start_ms, end_ms)."""
+        table = market_snapshots
+        statement = (
+            select(table)
+            .where(
+                table.c.symbol_id == symbol_id,
+                table.c.taken_ms >= start_ms,
+                table.c.taken_ms < end_ms,
+            )
+            .order_by(table.c.taken_ms)
+            .limit(limit)
+        )
+        return tuple(
+            MarketSnapshot(
+                symbol_id, row.taken_ms, row.open_interest, row.mark_price, row.turnover_24h
+            )
+            for row in await self.connection.execute(statement)
+        )
+
     async def prune_snapshots(self, before_ms: int) -> int:
         """Deletes snapshots taken before `before_ms`; returns the number of rows."""
         table = market_snapshots

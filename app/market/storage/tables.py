@@ -102,6 +102,19 @@ Index(
     postgresql_where=text("valid_to IS NULL"),
 )
 
+# Edited classifications; a base without a row has that of the shipped table.
+sectors = Table(
+    "sectors",
+    metadata,
+    Column("base", String(64), nullable=False),
+    Column("asset_class", String(16), nullable=False),
+    Column("sector", String(64), nullable=False),
+    Column("cap_category", String(32), nullable=False),
+    Column("changed_at", UtcInstant, nullable=False),
+    Column("changed_by", String(128), nullable=False),
+    PrimaryKeyConstraint("base"),
+)
+
 # Market data has no foreign key: inserts are large, and symbols are never deleted.
 candles = Table(
     "candles",

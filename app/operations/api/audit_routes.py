@@ -37,16 +37,18 @@ ActionText = Literal[ACTIONS]  # type: ignore[valid-type]  # made from the kinds
 class AuditEntryOut(Out):
     """One event of either chain."""
 
-    chain: AuditChain
+    chain: AuditChain = Field(description="Chain of the entry.")
     sequence: int = Field(description="Number within its chain.")
     occurred_at: UtcTime = Field(description="Of repeated refusals the first one.")
     actor: str = Field(examples=["key:engine"])
-    action: str = Field(examples=["refused"])
+    action: str = Field(examples=["refused"], description="Recorded action.")
     subject: str | None = Field(
         description="Object of a change: a symbol, or the name of a key or user."
     )
     address: str | None = Field(description="Of the peer; an IPv6 one as its /64 network.")
-    code: str | None = Field(examples=["forbidden"])
+    code: str | None = Field(
+        examples=["forbidden"], description="Code of a refusal; null without one."
+    )
     count: int = Field(description="Above 1 for refusals that repeat within a minute.")
     reason: str | None
     request_id: str | None
@@ -81,7 +83,7 @@ def _position(start: Key | None) -> Position | None:
 
 @router.get("", summary="Audit log")
 @requires(Role.ADMIN)
-async def audit_log(
+async def list_audit_records(
     log: Provided[AuditLog],
     cursors: CursorsDep,
     actor: Annotated[

@@ -29,7 +29,7 @@ router = api_router("jobs", "/jobs")
 
 @router.get("", summary="Jobs")
 @requires(Role.VIEWER)
-async def jobs(
+async def list_jobs(
     jobs: Provided[JobService],
     cursors: CursorsDep,
     kind: Annotated[JobKind | None, Query(description="Only of this kind.")] = None,
@@ -54,7 +54,7 @@ async def jobs(
 
 @router.get("/{job_id}", summary="One job", responses=problems(Code.NOT_FOUND))
 @requires(Role.VIEWER)
-async def job_detail(jobs: Provided[JobService], job_id: IdPath) -> JobDetailOut:
+async def get_job(jobs: Provided[JobService], job_id: IdPath) -> JobDetailOut:
     """One job with its steps, progress and result."""
     return JobDetailOut.from_job(await jobs.job(job_id))
 

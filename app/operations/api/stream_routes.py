@@ -25,17 +25,21 @@ from app.foundation.http.permissions import (
     PrincipalDep,
     note_refusal,
     requires,
+    takes_ticket,
     watch_principal,
 )
 from app.foundation.http.request_body import Body, parse
 from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import Out, UtcTime
 from app.foundation.http.server import CLIENT, ENDLESS, TRY_AGAIN_LATER, ClientConnection
 from app.foundation.http.stream_slots import StreamSlots
 from app.foundation.principals import Permission, Principal, Role
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.symbol_registry import Registry
-from app.operations.services.event_messages import TICKER, Frame, notice, pieces
+from app.operations.services.event_messages import GAP, TICKER, Frame, notice, pieces
 from app.operations.services.event_stream import EventReader, EventStream, ReaderEndedError
+from app.security.api.client_address import client_of_request
+from app.security.services.tickets import TicketService
 
 TopicText = Annotated[str, Field(min_length=1, max_length=80, examples=["portfolio_change"])]
 _PREFIX: Final = f"{TICKER}:"
@@ -83,18 +87,24 @@ TOO_MANY: Final = 4429  # messages, or streams of one principal
 class Subscribe(Body):
     """Command to subscribe; `resume_from` is the newest sequence that the client has."""
 
-    type: Literal["subscribe"]
-    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)]
-    resume_from: Annotated[int, Field(ge=0)] | None = None
+    type: Literal["subscribe"] = Field(description="Kind of the command.")
+    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)] = Field(
+        description="Topics to add."
+    )
+    resume_from: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Newest sequence number that the client has; later events are sent again."
+    )
 
 
 class Unsubscribe(Body):
-    type: Literal["unsubscribe"]
-    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)]
+    type: Literal["unsubscribe"] = Field(description="Kind of the command.")
+    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)] = Field(
+        description="Topics to remove."
+    )
 
 
 class Ping(Body):
-    type: Literal["ping"]
+    type: Literal["ping"] = Field(description="Kind of the command.")
 
 
 _MESSAGES: Final[TypeAdapter[Subscribe | Unsubscribe | Ping]] = TypeAdapter(
@@ -264,12 +274,46 @@ def _parse_command(text: str) -> Subscribe | Unsubscribe | Ping:
 router = api_router("stream")
 _RETRY_MS: Final = 2_000
 _DIGITS: Final = 18
-# The number of these frames is the position of the stream, not an event id.
-_POSITIONED: Final = frozenset({"hello", "heartbeat"})
+# A reconnect resumes after the last id, so only a frame that settles all numbers up to its own has
+# one: a stored event, and a gap, which reports everything before it as missing.
+_RESUMABLE: Final = frozenset({*EventTopic, GAP})
 _log = structlog.get_logger(component="stream")
 
 
+class TicketOut(Out):
+    """One-time ticket for an event stream."""
+
+    ticket: str = Field(description="Value of the parameter `ticket`, shown this once.")
+    expires_at: UtcTime = Field(description="30 seconds after its issue.")
+
+
+TicketText = Annotated[
+    str | None,
+    Query(max_length=200, description="One-time ticket in place of a key; from /stream/tickets."),
+]
+
+
+@router.post(
+    "/stream/tickets",
+    summary="Ticket for a stream",
+    status_code=201,
+    responses=problems(Code.SECRETS_KEY_MISSING),
+)
+@requires(Role.VIEWER)
+async def issue_ticket(
+    request: Request, tickets: Provided[TicketService], principal: PrincipalDep
+) -> TicketOut:
+    """Issue a ticket that opens one stream of this caller, for clients that cannot send a header.
+
+    Pass it within 30 seconds as `ticket` to `/stream` or `/events`, from the same address. It is
+    used up by the first attempt. `Idempotency-Key` is not used.
+    """
+    issued = await tickets.issue(principal, client_of_request(request.scope))
+    return TicketOut(ticket=issued.ticket, expires_at=issued.expires_at)
+
+
 @router.websocket("/stream")
+@takes_ticket
 @requires(Role.VIEWER)
 async def stream(
     websocket: WebSocket,
@@ -332,8 +376,9 @@ class _EventResponse(StreamingResponse):
         },
     },
 )
+@takes_ticket
 @requires(Role.VIEWER)
-async def events(
+async def stream_events(
     request: Request,
     registry: Provided[Registry],
     stream: Provided[EventStream],
@@ -361,6 +406,7 @@ async def events(
             json_schema_extra={"pattern": f"^[0-9]{{1,{_DIGITS}}}$"},
         ),
     ] = None,
+    ticket: TicketText = None,
 ) -> StreamingResponse:
     """Events of the WebSocket `stream` for clients that only listen.
 
@@ -371,6 +417,7 @@ async def events(
     (`sequence_went_back`): read the state anew. A slow client gets only the newest score and
     quote of each symbol; a client that reads nothing for five seconds is disconnected.
     """
+    del ticket  # the authentication has used it up
     names = topics.split(",")
     if len(names) > MAX_TOPICS:
         raise invalid("query", "topics", "too_long", f"At most {MAX_TOPICS} topics.")
@@ -423,10 +470,9 @@ async def _frames(stream: EventStream, reader: EventReader, hello: Frame) -> Asy
 
 
 def _encode(frame: Frame) -> bytes:
-    is_stored = frame.sequence is not None and frame.kind not in _POSITIONED
     return format_sse_event(
         data_str=frame.text,
         event=frame.kind.partition(":")[0],
-        id=str(frame.sequence) if is_stored else None,
+        id=str(frame.sequence) if frame.kind in _RESUMABLE else None,
         retry=_RETRY_MS if frame.kind == "hello" else None,
     )

@@ -21,7 +21,17 @@ from app.foundation.http.errors import RequestError, problems
 from app.foundation.http.permissions import PrincipalDep, access_of, public, requires
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import Freshness, Out, Percent, Share, UtcTime, finite, percent
+from app.foundation.http.schemas import (
+    Freshness,
+    Out,
+    Percent,
+    Ratio,
+    Seconds,
+    Share,
+    UtcTime,
+    finite,
+    percent,
+)
 from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
@@ -47,17 +57,17 @@ integrity_router = api_router("portfolio", "/portfolio")
 
 
 class InvariantOut(Out):
-    name: str = Field(examples=["sum_of_weights"])
-    ok: bool
+    name: str = Field(examples=["sum_of_weights"], description="Name of the invariant.")
+    ok: bool = Field(description="True if the invariant holds.")
     detail: str | None = Field(description="Description of the violation.")
 
 
 class IntegrityOut(Out):
-    ok: bool
-    version: int
-    events: int
-    checked_at: UtcTime
-    invariants: list[InvariantOut]
+    ok: bool = Field(description="True if every invariant holds.")
+    version: int = Field(description="Portfolio version that was checked.")
+    events: int = Field(description="Number of history events that were checked.")
+    checked_at: UtcTime = Field(description="UTC time of the check.")
+    invariants: list[InvariantOut] = Field(description="Invariants with their result.")
 
     @classmethod
     def from_integrity(cls, checked: Integrity) -> Self:
@@ -72,7 +82,7 @@ class IntegrityOut(Out):
 
 @integrity_router.get("/integrity", summary="Invariants of the portfolio", dependencies=CHECK)
 @requires(Role.VIEWER)
-async def integrity(checks: Provided[IntegrityService]) -> IntegrityOut:
+async def check_portfolio_integrity(checks: Provided[IntegrityService]) -> IntegrityOut:
     """Check size, ranks, sums, bounds, scores, the hash chain, and that events give the state.
 
     Requests during a check share the next one.
@@ -88,22 +98,22 @@ class FeedMode(StrEnum):
 class ConnectionOut(Out):
     """One connection to the exchange."""
 
-    phase: str = Field(examples=["live"])
-    since_s: float = Field(description="Seconds in this phase.")
+    phase: str = Field(examples=["live"], description="Phase of the connection.")
+    since_s: Seconds = Field(description="Seconds in this phase.")
     topics: int = Field(description="Requested topics.")
     active_topics: int = Field(description="Acknowledged and without a gap.")
-    seconds_since_last_message: float | None = Field(description="Null while it is not open.")
+    seconds_since_last_message: Seconds | None = Field(description="Null while it is not open.")
 
 
 class StreamOut(Out):
     """Market stream; connections and counts are those of the answering process."""
 
     mode: FeedMode = Field(description="`poll` also while the stream is down.")
-    connections: list[ConnectionOut]
+    connections: list[ConnectionOut] = Field(description="Connections to the exchange.")
     topics: int = Field(description="Requested.")
-    active_topics: int
-    seconds_since_last_message: float | None = Field(description="Null before the first.")
-    messages: int
+    active_topics: int = Field(description="Number of acknowledged topics without a gap.")
+    seconds_since_last_message: Seconds | None = Field(description="Null before the first.")
+    messages: int = Field(description="Number of messages since the start of the process.")
     dropped: dict[str, int] = Field(description="Discarded messages by reason.")
     failures: dict[str, int] = Field(description="Lost connections by reason.")
     reconnects_planned: int = Field(description="Connections replaced before their expiry.")
@@ -133,62 +143,66 @@ router = api_router("system")
 
 
 class AliveOut(Out):
-    status: str = Field(examples=["alive"])
+    status: str = Field(examples=["alive"], description="`alive` or `ready`.")
 
 
 class ComponentOut(Out):
     """Component with its state, the cause and the next step."""
 
-    name: str = Field(examples=["exchange"])
-    state: ComponentState
+    name: str = Field(examples=["exchange"], description="Name of the component.")
+    state: ComponentState = Field(description="State of the component.")
     since: UtcTime | None = Field(description="Start of the state, as far as this process knows.")
     cause: str | None = Field(description="A stable error code.", examples=["exchange_timeout"])
-    detail: str | None
+    detail: str | None = Field(description="Cause; null without one.")
     last_success_at: UtcTime | None
-    next_step: str | None
+    next_step: str | None = Field(description="Next step for the operator; null if there is none.")
 
 
 class LevelOut(Out):
     """Share of the samples in a window in which the service level held."""
 
-    name: str = Field(examples=["feed_uptime", "decision_freshness"])
-    window_s: int
+    name: str = Field(
+        examples=["feed_uptime", "decision_freshness"], description="Name of the service level."
+    )
+    window_s: int = Field(description="Length of the window.")
     share: Share | None = Field(description="Null before the first sample.")
-    samples: int
+    samples: int = Field(description="Number of samples in the window.")
 
 
 class BufferOut(Out):
-    name: str
-    used: int
-    capacity: int
+    name: str = Field(description="Name of the buffer.")
+    used: int = Field(description="Number of entries in the buffer.")
+    capacity: int = Field(description="Largest number of entries.")
     dropped: int | None = Field(description="Null for a buffer that never drops.")
 
 
 class ThroughputOut(Out):
-    name: str = Field(examples=["requests"])
-    per_minute: float | None = Field(description="Over the last minute; null before it is known.")
+    name: str = Field(examples=["requests"], description="Name of the counted events.")
+    per_minute: Ratio | None = Field(description="Over the last minute; null before it is known.")
 
 
 class ProcessMetricsOut(Out):
     """Memory, buffers and throughput of the process that answers."""
 
     memory_bytes: int | None = Field(description="Null where the system does not report it.")
-    buffers: list[BufferOut]
-    throughput: list[ThroughputOut]
+    buffers: list[BufferOut] = Field(description="Buffers of the process.")
+    throughput: list[ThroughputOut] = Field(description="Counted events of the process.")
 
 
 class HealthOut(Freshness):
     """Health of the service and whether it may decide."""
 
-    status: ComponentState
-    mode: Mode
+    status: ComponentState = Field(
+        description="The worst state of the components that the service needs."
+    )
+    mode: Mode = Field(description="Service mode; `normal` decides.")
     access: Access = Field(
         description="`open`: no key exists, and callers on this machine may do everything but live"
         " trading; `keys`: every caller needs a key."
     )
-    components: list[ComponentOut]
+    components: list[ComponentOut] = Field(description="Components with their state.")
     service_levels: list[LevelOut] = Field(description="Since the start of this process.")
-    process: ProcessMetricsOut
+    process: ProcessMetricsOut = Field(description="Figures of the process that answers.")
 
     @classmethod
     def from_health(cls, health: Health, access: Access) -> Self:
@@ -206,42 +220,42 @@ class HealthOut(Freshness):
 
 
 class MarketOut(Freshness):
-    contracts: int
-    eligible: int
-    stale_symbols: int
+    contracts: int = Field(description="Number of contracts in memory.")
+    eligible: int = Field(description="Number of eligible symbols.")
+    stale_symbols: int = Field(description="Number of symbols with stale data.")
     stage: str = Field(description="Step of the first fill, or `complete`.")
-    done: int
-    total: int
+    done: int = Field(description="Number of symbols whose history is loaded.")
+    total: int = Field(description="Number of symbols whose history is needed.")
     ages_s: dict[str, float | None] = Field(description="Age of the oldest value per source.")
 
 
 class ScoringOut(Out):
     run_id: str
-    as_of: UtcTime
+    as_of: UtcTime = Field(description="Exchange time of the inputs.")
     calculated_at: UtcTime
-    scored: int
-    unavailable: int
+    scored: int = Field(description="Number of symbols with a composite score.")
+    unavailable: int = Field(description="Number of symbols without one.")
 
 
 class PortfolioStatusOut(Out):
-    version: int
+    version: int = Field(description="Portfolio version.")
     size: int
     max_size: int
     cash_percentage: Percent
 
 
 class TaskOut(Out):
-    name: str
-    running: bool
+    name: str = Field(description="Name of the task.")
+    running: bool = Field(description="True while the task runs.")
     last_success_at: UtcTime | None
-    last_error: str | None
-    failures: int
+    last_error: str | None = Field(description="Cause of the last failure; null without one.")
+    failures: int = Field(description="Number of failures since the last success.")
 
 
 class ProcessOut(Out):
     """Process that shares the database."""
 
-    name: str
+    name: str = Field(description="Name of the process.")
     role: str | None = Field(description="all, api or worker.", examples=["worker"])
     version: str | None = Field(description="Version of its code with a digest.")
     is_self: bool = Field(description="Whether it is the answering process.")
@@ -279,16 +293,16 @@ class StatusOut(Out):
     """Current figures of the service."""
 
     started_at: UtcTime
-    version: str
-    mode: Mode
-    feed: MarketOut
+    version: str = Field(description="Version of the software.")
+    mode: Mode = Field(description="Service mode; `normal` decides.")
+    feed: MarketOut = Field(description="State of the market data.")
     stream: StreamOut | None = Field(
         description="Market stream; null where the market is only polled."
     )
     scoring: ScoringOut | None = Field(description="The newest board; null before the first.")
-    portfolio: PortfolioStatusOut
+    portfolio: PortfolioStatusOut = Field(description="State of the portfolio.")
     signals: SignalQueueOut | None = Field(description="Null while the service starts.")
-    tasks: list[TaskOut]
+    tasks: list[TaskOut] = Field(description="Tasks of the process that answers.")
     connection_pool: ConnectionPoolOut | None = Field(description="Null while the service starts.")
     processes: list[ProcessOut] = Field(
         description="Processes on this database; empty where it cannot be shared."
@@ -334,7 +348,7 @@ class SampleDataOut(Freshness):
     """Loaded sample data."""
 
     symbols: list[str] = Field(description="Eligible symbols, all with candles.")
-    daily_candles: int
+    daily_candles: int = Field(description="Number of daily candles.")
     run_id: str = Field(description="The newest board.")
 
     @classmethod
@@ -395,14 +409,14 @@ async def get_metrics(request: Request) -> Metrics:
 
 @probes.get("/livez", summary="Liveness of the process")
 @public
-async def livez() -> AliveOut:
+async def check_liveness() -> AliveOut:
     """Liveness: answers while the event loop runs."""
     return AliveOut(status="alive")
 
 
 @probes.get("/readyz", summary="Readiness for reads", responses=problems(Code.DATABASE_UNAVAILABLE))
 @public
-async def readyz(status: Provided[StatusService], principal: PrincipalDep) -> ComponentOut:
+async def check_readiness(status: Provided[StatusService], principal: PrincipalDep) -> ComponentOut:
     """Readiness: 200 while the database answers, else 503; times are shown to viewers only."""
     database: ComponentHealth = await status.ready()
     if database.state is ComponentState.DOWN:
@@ -418,7 +432,7 @@ async def readyz(status: Provided[StatusService], principal: PrincipalDep) -> Co
 
 @probes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 @requires(Role.VIEWER, scope=Scope.METRICS)
-async def metrics_text(
+async def scrape_metrics(
     request: Request, metrics: Annotated[Metrics, Depends(get_metrics)]
 ) -> Response:
     """Metrics in Prometheus text format; gauges are read at the scrape."""

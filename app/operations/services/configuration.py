@@ -1,9 +1,17 @@
 """Reads and changes the business configuration; every version is stored."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
 
-from app.configuration.domain.document import as_document, validate
+from app.configuration.domain.document import (
+    SettingChange,
+    as_document,
+    as_typed_document,
+    differences,
+    validate,
+)
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
@@ -12,7 +20,6 @@ from app.foundation.idempotency import Command, CommandResult, IdempotentExecuto
 from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.symbols import MAX_SPELLING
 from app.market.services.view import MarketView
-from app.portfolio.domain.event_log import EventType, PortfolioEvent
 from app.portfolio.domain.membership import (
     PortfolioChange,
     apply_configuration,
@@ -29,6 +36,22 @@ from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.domain.algorithm import validate_factor_weights
 from app.scoring.domain.factors import FACTORS, Factor
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationRevision:
+    """One version of the settings with author, reason and its changes to the version before.
+
+    `reason` and `request_id` are None for the defaults that the first start stored.
+    """
+
+    version: int
+    created_at: datetime
+    created_by: str
+    reason: str | None
+    request_id: str | None
+    settings: Mapping[str, Any]  # typed document
+    changes: tuple[SettingChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +77,7 @@ class ConfigurationService:
         *,
         evict_lowest: bool = False,
     ) -> CommandResult[Configuration]:
-        """Applies `changes` to the current settings as the next version.
+        """Applies `changes` to the current settings as the next version; omitted keys stay.
 
         A change without effect creates no version. If the new limit is below the number of members,
         `evict_lowest` removes those with the lowest scores in the same version. Fixed weights may
@@ -64,13 +87,67 @@ class ConfigurationService:
         rebalance_in_progress), UnavailableError if the scores are too old to rank the members.
         """
 
+        def apply(present: Configuration) -> Configuration:
+            return validate(with_standard_names(changes, present, self.contexts.market), present)
+
+        return await self._change(_given(apply), reason, command, render, evict_lowest)
+
+    async def replace(
+        self,
+        document: Mapping[str, object],
+        reason: str,
+        command: Command,
+        render: Render[Configuration] | None = None,
+        *,
+        evict_lowest: bool = False,
+    ) -> CommandResult[Configuration]:
+        """Stores the whole `document` as the next version; a missing key is an error.
+
+        Raises the errors of `put`.
+        """
+
+        def apply(present: Configuration) -> Configuration:
+            named = with_standard_names(document, present, self.contexts.market)
+            return validate(named, present, is_whole=True)
+
+        return await self._change(_given(apply), reason, command, render, evict_lowest)
+
+    async def roll_back(
+        self,
+        version: int,
+        reason: str,
+        command: Command,
+        render: Render[Configuration] | None = None,
+        *,
+        evict_lowest: bool = False,
+    ) -> CommandResult[Configuration]:
+        """Stores the settings of an older version as the next version.
+
+        Today's rules apply to them; a setting that the older version lacks takes its default, as
+        it did then. Raises NotFoundError and the errors of `put`.
+        """
+
+        async def apply(unit: UnitOfWork, present: Configuration) -> Configuration:
+            stored = await unit.get(ConfigurationRepository).stored(version)
+            return replace(validate(stored.document, Configuration()), version=present.version + 1)
+
+        return await self._change(apply, reason, command, render, evict_lowest)
+
+    async def _change(
+        self,
+        apply: "_Apply",
+        reason: str,
+        command: Command,
+        render: Render[Configuration] | None,
+        evict_lowest: bool,
+    ) -> CommandResult[Configuration]:
         async def change(unit: UnitOfWork) -> Configuration:
             portfolio = await unit.get(PortfolioRepository).load(for_update=True)
             present = await unit.get(ConfigurationRepository).current()
             command.require_version(present.version)
-            renamed = _with_standard_names(changes, present, self.contexts.market)
-            wanted = validate(renamed, present)
-            if "scoring" in changes:
+            wanted = await apply(unit, present)
+            weights = (wanted.scoring.factor_weights, wanted.family_weights)
+            if weights != (present.scoring.factor_weights, present.family_weights):
                 validate_factor_weights(wanted, self.factors)
             if replace(wanted, version=present.version) == present:
                 return present
@@ -95,13 +172,51 @@ class ConfigurationService:
 
         return await self.idempotency.run(command, change, render)
 
-    async def history(self, before_seq: int | None, limit: int) -> tuple[PortfolioEvent, ...]:
-        """Returns the events of new versions, newest first; their payload holds the settings."""
+    async def history(
+        self, before_version: int | None, limit: int
+    ) -> tuple[ConfigurationRevision, ...]:
+        """Returns the versions below `before_version` with their changes, newest first."""
         async with self.database.read() as unit:
-            return await unit.get(HistoryRepository).page(before_seq, limit, kind=EventType.CONFIG)
+            found = await unit.get(ConfigurationRepository).page(before_version, limit + 1)
+            times = (one.created_at for one in found)
+            events = await unit.get(HistoryRepository).configuration_changes(times)
+        documents = [as_typed_document(one.document) for one in found]
+        return tuple(
+            ConfigurationRevision(
+                version=one.version,
+                created_at=one.created_at,
+                created_by=one.created_by,
+                reason=events[one.version].reason if one.version in events else None,
+                request_id=events[one.version].request_id if one.version in events else None,
+                settings=documents[at],
+                changes=differences(documents[at + 1], documents[at])
+                if at + 1 < len(found)
+                else (),
+            )
+            for at, one in enumerate(found[:limit])
+        )
+
+    async def compare(self, old: int, new: int) -> tuple[SettingChange, ...]:
+        """Returns the changes from version `old` to version `new`. Raises NotFoundError."""
+        async with self.database.read() as unit:
+            versions = unit.get(ConfigurationRepository)
+            before, after = await versions.stored(old), await versions.stored(new)
+        return differences(as_typed_document(before.document), as_typed_document(after.document))
 
 
-def _with_standard_names(
+_Apply = Callable[[UnitOfWork, Configuration], Awaitable[Configuration]]
+
+
+def _given(apply: Callable[[Configuration], Configuration]) -> _Apply:
+    """Returns a change that needs nothing from the database."""
+
+    async def applied(_unit: UnitOfWork, present: Configuration) -> Configuration:
+        return apply(present)
+
+    return applied
+
+
+def with_standard_names(
     changes: Mapping[str, object], present: Configuration, market: MarketView
 ) -> Mapping[str, object]:
     """Returns the changes with the symbols of fixed weights in standard spelling.

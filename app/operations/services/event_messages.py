@@ -14,6 +14,7 @@ from app.portfolio.domain.events import PortfolioChanged
 from app.scoring.domain.events import ScoreChanged
 
 TICKER: Final = "ticker"
+GAP: Final = "gap"  # kind of the notice about events that cannot be sent
 _PIECE: Final = 64 * 1024
 Details = dict[str, Any]
 
@@ -55,6 +56,22 @@ def pieces(frames: Iterable[bytes]) -> Iterator[bytes]:
 def to_json_text(document: Mapping[str, Any]) -> str:
     """Returns compact JSON. Raises ValueError for NaN and Infinity."""
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def envelope(topic: str, sequence: int | None, timestamp: str | None, data: Details) -> Details:
+    """Returns the envelope of an event, the same for WebSocket, SSE and webhook."""
+    return {
+        "type": "event",
+        "topic": topic,
+        "sequence": sequence,
+        "timestamp": timestamp,
+        "data": data,
+    }
+
+
+def event_envelope(record: EventRecord) -> Details:
+    """Returns the envelope of a stored event."""
+    return envelope(record.topic.value, record.seq, _time(record.occurred_at), _data(record))
 
 
 def event_frame(record: EventRecord, since: float | None = None, *, merged: bool = False) -> Frame:
@@ -102,14 +119,7 @@ def notice(kind: str, sequence: int | None = None, **facts: Any) -> Frame:
 
 
 def _event(topic: str, sequence: int | None, timestamp: str | None, data: Details) -> Frame:
-    document = {
-        "type": "event",
-        "topic": topic,
-        "sequence": sequence,
-        "timestamp": timestamp,
-        "data": data,
-    }
-    return Frame(topic, sequence, to_json_text(document))
+    return Frame(topic, sequence, to_json_text(envelope(topic, sequence, timestamp, data)))
 
 
 def _data(record: EventRecord) -> Details:
@@ -123,10 +133,34 @@ def _portfolio(event: PortfolioChanged) -> Details:
         "symbol": event.symbol,
         "details": {
             "version": event.version,
-            "history_seq": event.seq,
             "other_symbol": event.other_symbol,
             "reason": event.reason,
             "actor": event.actor,
+            "run_id": event.run_id,
+            "proposal_id": event.proposal_id,
+            "old_cash_percentage": _percent(event.old_cash_u),
+            "new_cash_percentage": _percent(event.cash_u),
+            "members": [
+                {
+                    "symbol": one.symbol,
+                    "contract": one.contract,
+                    "position_rank": one.rank,
+                    "old_weight_percentage": _percent(one.old_u),
+                    "new_weight_percentage": _percent(one.new_u),
+                    "reason": one.reason,
+                }
+                for one in event.members
+            ],
+            "history": [
+                {
+                    "seq": one.seq,
+                    "type": one.type,
+                    "symbol": one.symbol,
+                    "other_symbol": one.other_symbol,
+                    "reason": one.reason,
+                }
+                for one in event.history
+            ],
         },
         "timestamp": _time(event.occurred_at),
     }
@@ -150,6 +184,11 @@ _VIEWS: Final[Mapping[str, Callable[[Any], Details]]] = MappingProxyType(
 
 def _time(at: datetime) -> str:
     return at.isoformat().replace("+00:00", "Z")
+
+
+def _percent(micro_percent: int | None) -> float | None:
+    """Converts micro-percent to per cent; the shortest spelling has the exact 6 decimals."""
+    return None if micro_percent is None else micro_percent / 1_000_000
 
 
 def _exact(value: object) -> str | None:

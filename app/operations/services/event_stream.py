@@ -20,6 +20,7 @@ from app.foundation.sql.events import EventRepository
 from app.market.services.service import MarketData
 from app.market.services.snapshot import MarketMoment, QuoteView
 from app.operations.services.event_messages import (
+    GAP,
     Details,
     Frame,
     event_frame,
@@ -149,13 +150,14 @@ class EventReader:
             self.note(notice("resumed", page.head, resume_from=after))
         else:
             self.position = page.head
-            self.note(_gap(after, page, TOO_OLD if after < page.floor else UNKNOWN))
+            reason = TOO_OLD if after < page.floor else UNKNOWN
+            self.note(_gap(after, page.head, page, reason))
 
     def restart(self, page: StoredEvents) -> None:
         """Queues a gap after lost events and continues from `page`."""
         self._subscription += 1
         since, self.position, self._exact_upto = self.position, page.head, 0
-        self.note(_gap(since, page, WENT_BACK))
+        self.note(_gap(since, page.head, page, WENT_BACK))
 
     async def next(self) -> list[Frame]:
         """Waits for frames and returns at most one window of them.
@@ -227,7 +229,7 @@ class EventReader:
             return []  # subscriptions changed during the read
         self.position = page.upto
         frames = [entry.frame for entry in page.entries]
-        return frames if since >= page.floor else [_gap(since, page, TOO_OLD), *frames]
+        return frames if since >= page.floor else [_gap(since, page.floor, page, TOO_OLD), *frames]
 
     def _conflated(self, waiting: list[StreamEntry]) -> list[Frame]:
         """Conflates scores: the newest of each symbol, with the change since the last one sent."""
@@ -246,8 +248,9 @@ class EventReader:
         return frames
 
 
-def _gap(since: int, page: StoredEvents, reason: str) -> Frame:
-    return notice("gap", page.head, resume_from=since, reason=reason, oldest=page.floor + 1)
+def _gap(since: int, upto: int, page: StoredEvents, reason: str) -> Frame:
+    """Returns the notice that events after `since` are missing; the stream goes on after `upto`."""
+    return notice(GAP, upto, resume_from=since, reason=reason, oldest=page.floor + 1)
 
 
 def _is_score(entry: StreamEntry) -> bool:

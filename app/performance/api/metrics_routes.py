@@ -9,9 +9,11 @@ from app.foundation.http.dependencies import EXPENSIVE, Provided
 from app.foundation.http.permissions import requires
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
+    Correlation,
     Freshness,
     Out,
     Percent,
+    Ratio,
     Score,
     Share,
     UtcTime,
@@ -38,16 +40,18 @@ router = api_router("portfolio", "/portfolio")
 
 
 class ScoreMetrics(Out):
-    average: Score | None
-    lowest: Score | None
-    highest: Score | None
-    standard_deviation: float | None
+    average: Score | None = Field(description="Mean composite score of the members.")
+    lowest: Score | None = Field(description="Lowest composite score of a member.")
+    highest: Score | None = Field(description="Highest composite score of a member.")
+    standard_deviation: Ratio | None = Field(
+        description="Standard deviation of the composite scores."
+    )
 
 
 class SectorAnalysis(Out):
     weights: dict[str, Percent] = Field(description="Per cent of equity by sector.")
-    hhi: float | None = Field(description="Sum of the squared shares of the invested weight.")
-    diversification: float | None = Field(description="1 - hhi.")
+    hhi: Ratio | None = Field(description="Sum of the squared shares of the invested weight.")
+    diversification: Ratio | None = Field(description="1 - hhi.")
 
 
 class PerformanceAnalysis(PerformanceFiguresOut):
@@ -65,14 +69,16 @@ class BacktestOut(Out):
     window: int = Field(description="Days that each VaR is estimated from.")
     days: int = Field(description="Tested days.")
     exceptions: int = Field(description="Days with a loss beyond the VaR.")
-    expected: float = Field(description="Expected exceptions of a correct VaR.")
-    likelihood_ratio: float | None
-    p_value: Share | None
+    expected: Ratio = Field(description="Expected exceptions of a correct VaR.")
+    likelihood_ratio: Ratio | None = Field(
+        description="Likelihood ratio of Kupiec's test, chi-squared with one degree of freedom."
+    )
+    p_value: Share | None = Field(description="Probability of such a ratio under a correct VaR.")
     is_rejected: bool | None = Field(description="Whether `p_value` is below 0.05.")
 
 
 class TailOut(Out):
-    level: float = Field(examples=[0.95])
+    level: Share = Field(examples=[0.95], description="Confidence level, a fraction.")
     var: Share | None = Field(description="One-day loss, positive.")
     cvar: Share | None = Field(description="Mean loss beyond it.")
     backtest: BacktestOut | None = Field(description="Null where no day could be tested.")
@@ -81,11 +87,13 @@ class TailOut(Out):
 class RiskAnalysis(Out):
     """Risk at today's weights over the days on which all members have a return."""
 
-    common_days: int
+    common_days: int = Field(description="Number of days on which all members have a return.")
     volatility: Share | None = Field(description="Annualised, 365 days.")
     method: str = Field(examples=["filtered_historical"])
-    tails: list[TailOut]
-    beta_to_btc: float | None
+    tails: list[TailOut] = Field(description="Value at risk by confidence level.")
+    beta_to_btc: Ratio | None = Field(
+        description="Beta of the portfolio's daily returns to those of BTC."
+    )
     risk_contributions: dict[str, Share] = Field(description="Shares of the variance, sum 1.")
     proxied_days: dict[str, int] = Field(
         description="Days before a young member's first that the tails put together from the "
@@ -108,24 +116,28 @@ class RiskAnalysis(Out):
 
 
 class CorrelationAnalysis(Out):
-    days: int
+    days: int = Field(description="Length of the window, in days.")
     basis: str
-    average_correlation: float | None
-    max_correlation: float | None
-    average_raw_correlation: float | None
-    max_raw_correlation: float | None
+    average_correlation: Correlation | None
+    max_correlation: Correlation | None
+    average_raw_correlation: Correlation | None
+    max_raw_correlation: Correlation | None
     warnings: list[str]
-    pairs_without_history: int
-    pairs_not_applicable: int
+    pairs_without_history: int = Field(description="Number of pairs with too few common returns.")
+    pairs_not_applicable: int = Field(
+        description="Number of pairs that have no correlation on this basis."
+    )
 
 
 class MetricsOut(Freshness):
-    score_metrics: ScoreMetrics
-    sector_analysis: SectorAnalysis
-    performance_analysis: PerformanceAnalysis
-    hypothetical: HypotheticalOut
-    risk_analysis: RiskAnalysis
-    correlation_analysis: CorrelationAnalysis
+    score_metrics: ScoreMetrics = Field(description="Distribution of the members' scores.")
+    sector_analysis: SectorAnalysis = Field(description="Weights by sector.")
+    performance_analysis: PerformanceAnalysis = Field(
+        description="Performance of the positions held."
+    )
+    hypothetical: HypotheticalOut = Field(description="Today's weights over the past.")
+    risk_analysis: RiskAnalysis = Field(description="Risk at today's weights.")
+    correlation_analysis: CorrelationAnalysis = Field(description="Correlations of the members.")
 
     @classmethod
     def of(cls, made: PortfolioMetrics) -> Self:
@@ -166,12 +178,12 @@ class MetricsOut(Freshness):
 
 class Performer(Out):
     symbol: str
-    performance: Share
+    performance: Share = Field(description="Return since inclusion.")
 
 
 class Scorer(Out):
     symbol: str
-    score: Score
+    score: Score = Field(description="Composite score.")
 
 
 class AnalyticsOut(Freshness):
@@ -182,27 +194,43 @@ class AnalyticsOut(Freshness):
     gap are one observation each. Null where a figure is not defined.
     """
 
-    portfolio_size: int
-    average_score: Score | None
-    total_score: float | None
-    average_performance: Share | None
-    growth: float | None = Field(description="Of the equity since it began, as a fraction.")
+    portfolio_size: int = Field(description="Number of members.")
+    average_score: Score | None = Field(
+        description="Mean composite score of the members; null for none."
+    )
+    total_score: Ratio | None = Field(
+        description="Sum of the composite scores of the members; null for none."
+    )
+    average_performance: Share | None = Field(
+        description="Mean return of the members since their inclusion."
+    )
+    growth: Share | None = Field(description="Of the equity since it began, as a fraction.")
     max_drawdown: Share | None
-    average_volatility: Share | None
-    replacement_candidates: list[str]
-    top_performers: list[Performer]
-    lowest_scorers: list[Scorer]
-    sharpe: float | None
-    sharpe_standard_error: float | None = Field(description="Standard error of `sharpe`.")
-    sortino: float | None
-    calmar: float | None
+    average_volatility: Share | None = Field(
+        description="Mean annualised volatility of the members."
+    )
+    replacement_candidates: list[str] = Field(
+        description="Symbols of the weakest members, weakest first."
+    )
+    top_performers: list[Performer] = Field(
+        description="The three members with the largest return since inclusion."
+    )
+    lowest_scorers: list[Scorer] = Field(
+        description="The three members with the lowest composite score."
+    )
+    sharpe: Ratio | None
+    sharpe_standard_error: Ratio | None = Field(description="Standard error of `sharpe`.")
+    sortino: Ratio | None
+    calmar: Ratio | None
     win_rate: Share | None = Field(description="Share of the observations with a gain.")
-    profit_factor: float | None
+    profit_factor: Ratio | None
     observations: int = Field(description="Daily returns behind the ratios.")
     is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
     ratios_reason: str | None = Field(description="Reason for null ratios.")
     custom_figures: dict[str, float | None] = Field(description=CUSTOM_FIGURES)
-    last_updated: UtcTime | None
+    last_updated: UtcTime | None = Field(
+        description="UTC time of the newest change of the portfolio; null before the first."
+    )
 
     @classmethod
     def of(cls, shown: Analytics) -> Self:
@@ -239,7 +267,7 @@ class AnalyticsOut(Freshness):
     "/metrics", summary="Scores, sectors, performance, risk and correlation", dependencies=EXPENSIVE
 )
 @requires(Role.VIEWER)
-async def portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
+async def get_portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
     """Scores, sectors, performance, risk and correlation of the portfolio.
 
     Value at risk: filtered historical simulation, one day, today's weights. `hypothetical` applies
@@ -250,6 +278,6 @@ async def portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
 
 @router.get("/analytics", summary="Performance and risk", dependencies=EXPENSIVE)
 @requires(Role.VIEWER)
-async def analytics(summaries: Provided[PerformanceAnalytics]) -> AnalyticsOut:
+async def get_portfolio_analytics(summaries: Provided[PerformanceAnalytics]) -> AnalyticsOut:
     """Best and worst members and risk-adjusted figures; undefined ones are null."""
     return AnalyticsOut.of(await summaries.summary())

@@ -48,7 +48,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'
 
 
 class ReturnPairOut(Out):
-    at: UtcTime
+    at: UtcTime = Field(description="UTC time of the returns.")
     old_return: Share | None
     new_return: Share | None
 
@@ -60,7 +60,7 @@ class ReturnPairOut(Out):
 class ReplacementOutcomeOut(Out):
     """Replacement with the returns since then, before and after costs."""
 
-    at: UtcTime
+    at: UtcTime = Field(description="UTC time of the replacement.")
     old_symbol: str
     new_symbol: str
     old_return: Share | None
@@ -81,7 +81,7 @@ class ReplacementOutcomeOut(Out):
         description="Delisted ones of the two: their last known price is used from then on."
     )
     reason: str | None = Field(description="Reason for unknown returns.")
-    path: list[ReturnPairOut]
+    path: list[ReturnPairOut] = Field(description="Returns over the time since then.")
 
     @classmethod
     def of(cls, one: ReplacementOutcome) -> Self:
@@ -109,15 +109,15 @@ class ReplacementOutcomeOut(Out):
 
 class ReportOut(Freshness):
     created_at: UtcTime
-    version: int
-    equity: list[DayOut]
+    version: int = Field(description="Portfolio version of the report.")
+    equity: list[DayOut] = Field(description="Equity by day.")
     figures: PerformanceFiguresOut = Field(
         description="Figures of the positions held in the period."
     )
-    hypothetical: HypotheticalOut
-    correlation: PairsOut
-    positions: list[PositionOut]
-    attribution: list[LedgerOut]
+    hypothetical: HypotheticalOut = Field(description="Today's weights over the past.")
+    correlation: PairsOut = Field(description="Correlations of the members.")
+    positions: list[PositionOut] = Field(description="Positions by rank.")
+    attribution: list[LedgerOut] = Field(description="Attribution of the change by ledger.")
     active: ActiveOut = Field(description="Active return against the equal-weighted universe.")
     replacements: list[ReplacementOutcomeOut] = Field(description="Replacements of the period.")
     trades: list[TradeOut] = Field(description="Last 50 trades of the period.")
@@ -147,12 +147,12 @@ class ReportOut(Freshness):
 class LedgerTotalOut(Out):
     """Sum of the known net figures as fractions of a slot; replacements count as independent."""
 
-    net: float | None = Field(description="Null where no net figure is known.")
-    low: float | None = Field(
+    net: Share | None = Field(description="Null where no net figure is known.")
+    low: Share | None = Field(
         description="Lower bound of the 95 % interval; null below two figures."
     )
-    high: float | None
-    counted: int
+    high: Share | None = Field(description="Upper end of the 95 % interval of the sum.")
+    counted: int = Field(description="Number of replacements with a net figure.")
     unknown: int = Field(description="Replacements without a net figure.")
     reason: str | None = Field(description="Replacements missing from the total.")
 
@@ -170,7 +170,7 @@ class LedgerTotalOut(Out):
 
 class ReplacementLedgerOut(Freshness):
     version: int = Field(description="Of the portfolio.")
-    total: LedgerTotalOut
+    total: LedgerTotalOut = Field(description="Sum over the known replacements.")
     replacements: list[ReplacementOutcomeOut] = Field(description="All replacements, oldest first.")
 
     @classmethod
@@ -185,7 +185,7 @@ class ReplacementLedgerOut(Freshness):
 
 @router.get("/replacements/ledger", summary="Replacement ledger", dependencies=EXPENSIVE)
 @requires(Role.VIEWER)
-async def replacement_ledger(reporting: Provided[ReportService]) -> ReplacementLedgerOut:
+async def get_replacement_ledger(reporting: Provided[ReportService]) -> ReplacementLedgerOut:
     """Gain of each replacement net of fees, spread and funding, and the total.
 
     A replacement with unknown costs has no net figure and is not in the total.
@@ -202,7 +202,7 @@ async def replacement_ledger(reporting: Provided[ReportService]) -> ReplacementL
 )
 @requires(Role.VIEWER)
 @limited_by(RouteLimit.HEAVY)
-async def report(
+async def get_portfolio_report(
     reporting: Provided[ReportService],
     commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],

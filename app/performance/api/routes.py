@@ -33,9 +33,10 @@ from app.foundation.http.schemas import (
     ChangeRequest,
     CursorText,
     Freshness,
+    IndexUnits,
     Limit,
-    MoneyString,
     Out,
+    Price,
     QueryInt,
     SymbolPath,
     TimeIn,
@@ -66,23 +67,31 @@ Amount = Annotated[DecimalIn, Field(ge=-(10**15), le=10**15, decimal_places=18)]
 class ResultIn(ChangeRequest):
     """Realised result; amounts are in the settlement currency of the contract."""
 
-    trade_id: str = Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["fill-20260301-17"])
+    trade_id: str = Field(
+        pattern=r"^[\x21-\x7e]{1,128}$",
+        examples=["fill-20260301-17"],
+        description="Identifier of the trade, visible ASCII; it is booked once.",
+    )
     pnl: Amount = Field(description="Price P&L before fees and funding.")
-    currency: str = Field(pattern=r"^[A-Za-z0-9]{1,16}$", examples=["USDT"])
+    currency: str = Field(
+        pattern=r"^[A-Za-z0-9]{1,16}$",
+        examples=["USDT"],
+        description="Settlement currency of the contract.",
+    )
     fees: Amount = Field(Decimal(0), description="Fees paid; a rebate is negative.")
     funding: Amount = Field(Decimal(0), description="Received; paid funding is negative.")
-    occurred_at: TimeIn
+    occurred_at: TimeIn = Field(description="Time of the trade, with a time zone.")
 
 
 class PositionsOut(Freshness):
-    version: int
-    positions: list[PositionOut]
+    version: int = Field(description="Portfolio version.")
+    positions: list[PositionOut] = Field(description="Positions by rank.")
 
 
 class EquityOut(Freshness):
     """Equity of the notional index, which starts at 1 with the first member."""
 
-    items: list[DayOut]
+    items: list[DayOut] = Field(description="Points of the curve, oldest first.")
     next_cursor: str | None = Field(description="Pass as `cursor` to get the next page.")
     late_marks: list[LateMarkOut] = Field(description=LATE_MARKS)
 
@@ -90,8 +99,10 @@ class EquityOut(Freshness):
 class AttributionOut(Freshness):
     """Ledgers of the notional index and of each currency with booked results."""
 
-    days: int
-    ledgers: list[LedgerOut]
+    days: int = Field(description="Length of the period, in days.")
+    ledgers: list[LedgerOut] = Field(
+        description="Ledgers: the index, then each currency with booked results."
+    )
     active: ActiveOut = Field(description="Active return against the equal-weighted universe.")
 
 
@@ -103,7 +114,7 @@ class AttributionOut(Freshness):
     responses=problems(Code.SYMBOL_NOT_IN_PORTFOLIO, Code.TRADE_ID_REUSED, *NAMES, *CHANGES),
 )
 @requires(Role.TRADER)
-async def book(
+async def book_trade(
     performance: Provided[Performance], command: CommandDep, symbol: SymbolPath, body: ResultIn
 ) -> Response:
     """Book a result once per trade id; a repetition gives the same response, other content 409.
@@ -128,7 +139,7 @@ async def book(
 
 @router.get("/positions", summary="Positions")
 @requires(Role.VIEWER)
-async def positions(
+async def list_positions(
     performance: Provided[Performance], since: From = None, to: To = None
 ) -> PositionsOut:
     """Notional positions at current mark prices with the results booked in the period."""
@@ -143,7 +154,7 @@ async def positions(
 
 @router.get("/equity", summary="Equity curve and daily P&L", dependencies=EXPENSIVE)
 @requires(Role.VIEWER)
-async def equity(
+async def get_equity_curve(
     performance: Provided[Performance],
     cursors: CursorsDep,
     since: From = None,
@@ -169,7 +180,7 @@ async def equity(
 @router.get("/trades", summary="Booked results", responses=problems(*NAMES))
 @cacheable(depends_on=Input.PORTFOLIO | Input.SYMBOLS)
 @requires(Role.VIEWER)
-async def trades(
+async def list_trades(
     performance: Provided[Performance],
     cursors: CursorsDep,
     since: From = None,
@@ -195,7 +206,7 @@ async def trades(
 
 @router.get("/performance-attribution", summary="Performance attribution", dependencies=EXPENSIVE)
 @requires(Role.VIEWER)
-async def performance_attribution(
+async def get_performance_attribution(
     performance: Provided[Performance],
     days: Annotated[QueryInt, Query(ge=1, le=3650, description="Length of the period.")] = 30,
 ) -> AttributionOut:
@@ -221,14 +232,14 @@ def _next(cursors: Cursors, listing: str, chosen: Any, last: Any) -> str | None:
 class ValuationSnapshotOut(Out):
     """Valuation at one scheduled time; later revisions of prices do not change it."""
 
-    slot: UtcTime
+    slot: UtcTime = Field(description="Scheduled UTC time of the valuation.")
     at: UtcTime = Field(description="Time of the valuation.")
     version: int = Field(description="Of the portfolio then.")
-    equity: MoneyString | None = Field(
+    equity: IndexUnits | None = Field(
         description="Equity of the notional index, which starts at 1."
     )
     reason: str | None = Field(description="Reason for an unknown equity.")
-    prices: dict[str, MoneyString] = Field(description="Mark prices of the members that had one.")
+    prices: dict[str, Price] = Field(description="Mark prices of the members that had one.")
 
     @classmethod
     def of(cls, mark: ValuationSnapshot) -> Self:
@@ -237,7 +248,7 @@ class ValuationSnapshotOut(Out):
 
 @router.get("/marks", summary="Hourly valuations of the portfolio")
 @requires(Role.VIEWER)
-async def marks(
+async def list_portfolio_marks(
     performance_marks: Provided[ValuationSnapshots],
     cursors: CursorsDep,
     since: From = None,

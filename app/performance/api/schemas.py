@@ -4,7 +4,22 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field
 
-from app.foundation.http.schemas import MoneyString, Out, Percent, Share, UtcTime, finite, percent
+from app.foundation.http.schemas import (
+    Correlation,
+    IndexUnits,
+    LedgerUnits,
+    Money,
+    MoneyString,
+    Out,
+    Percent,
+    Price,
+    Ratio,
+    Share,
+    ShareString,
+    UtcTime,
+    finite,
+    percent,
+)
 from app.performance.domain.attribution import ActiveReturn, Attribution, AttributionLine
 from app.performance.domain.backfilled_marks import BackfilledMark
 from app.performance.domain.equity_curve import Day
@@ -26,12 +41,12 @@ class TradeOut(Out):
     symbol: str
     contract: str
     currency: str
-    pnl: MoneyString
-    fees: MoneyString
-    funding: MoneyString
+    pnl: Money = Field(description="Price P&L before fees and funding.")
+    fees: Money = Field(description="Fees paid.")
+    funding: Money = Field(description="Funding received; negative if paid.")
     net: MoneyString = Field(description="pnl + funding - fees.")
     occurred_at: UtcTime
-    booked_at: UtcTime
+    booked_at: UtcTime = Field(description="UTC time of the booking.")
     event_sequence: int = Field(description="Event of the history that booked it.")
 
     @classmethod
@@ -59,11 +74,11 @@ class PositionOut(Out):
     contract: str
     weight_percentage: Percent
     opened_at: UtcTime | None = Field(description="Time at which weights were last set.")
-    entry_mark_price: MoneyString | None
-    mark_price: MoneyString | None
-    notional: MoneyString | None = Field(description="At the entry mark, as a share of 1.")
-    unrealized: MoneyString | None = Field(description="Since the entry, units of the index.")
-    pnl_since_inclusion: MoneyString | None = Field(description="Units of the index.")
+    entry_mark_price: Price | None = Field(description="Mark price at the entry.")
+    mark_price: Price | None = Field(description="Mark price of the contract at KuCoin.")
+    notional: IndexUnits | None = Field(description="At the entry mark, as a share of 1.")
+    unrealized: IndexUnits | None = Field(description="Since the entry, units of the index.")
+    pnl_since_inclusion: IndexUnits | None = Field(description="Units of the index.")
     performance_since_inclusion: Share | None
     max_drawdown_since_inclusion: Share | None
     volatility_since_inclusion: Share | None
@@ -101,14 +116,22 @@ class HypotheticalOut(Out):
     """
 
     hypothetical_days: int = Field(description="Days on which all present members have a return.")
-    hypothetical_growth: float | None
-    hypothetical_max_drawdown: Share | None
-    hypothetical_sharpe: float | None
-    hypothetical_sharpe_standard_error: float | None
-    hypothetical_sortino: float | None
-    hypothetical_calmar: float | None
+    hypothetical_growth: Share | None = Field(description="Growth of the equity over these days.")
+    hypothetical_max_drawdown: Share | None = Field(
+        description="Largest loss from a peak, positive."
+    )
+    hypothetical_sharpe: Ratio | None = Field(description="Sharpe ratio of these days, annualised.")
+    hypothetical_sharpe_standard_error: Ratio | None = Field(
+        description="Standard error of the Sharpe ratio."
+    )
+    hypothetical_sortino: Ratio | None = Field(
+        description="Sortino ratio of these days, annualised."
+    )
+    hypothetical_calmar: Ratio | None = Field(description="Calmar ratio of these days.")
     hypothetical_gain_days: Share | None = Field(description="Share of these days with a gain.")
-    hypothetical_profit_factor: float | None
+    hypothetical_profit_factor: Ratio | None = Field(
+        description="Sum of the gains over the sum of the losses."
+    )
     hypothetical_reason: str | None = Field(description="Reason for null ratios.")
 
     @classmethod
@@ -130,9 +153,11 @@ class HypotheticalOut(Out):
 class PairOut(Out):
     """Correlation of two members; null with the reason where there is none."""
 
-    pair: str = Field(examples=["BTCUSDT-ETHUSDT"])
-    correlation: float | None = Field(description="On the basis of the settings.")
-    raw_correlation: float | None = Field(
+    pair: str = Field(
+        examples=["BTCUSDT-ETHUSDT"], description="The two symbols, joined by a hyphen."
+    )
+    correlation: Correlation | None = Field(description="On the basis of the settings.")
+    raw_correlation: Correlation | None = Field(
         description="Of returns as they are, the market's part included."
     )
     reason: str | None = Field(
@@ -144,11 +169,11 @@ class PairOut(Out):
 class PairsOut(Out):
     """Correlations of all pairs of members, beside the raw ones."""
 
-    days: int
+    days: int = Field(description="Length of the window, in days.")
     basis: str
-    average_correlation: float | None
-    average_raw_correlation: float | None
-    pairs: list[PairOut]
+    average_correlation: Correlation | None
+    average_raw_correlation: Correlation | None
+    pairs: list[PairOut] = Field(description="Pairs of members by rank.")
 
     @classmethod
     def of(cls, made: CorrelationReport) -> Self:
@@ -173,14 +198,14 @@ class PerformanceFiguresOut(Out):
     )
     is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
     ratios_reason: str | None = Field(description="Reason for null ratios.")
-    growth: float | None = Field(description="As a fraction.")
+    growth: Share | None = Field(description="As a fraction.")
     max_drawdown: Share | None
-    sharpe: float | None
-    sharpe_standard_error: float | None = Field(description="Standard error of `sharpe`.")
-    sortino: float | None
-    calmar: float | None
+    sharpe: Ratio | None
+    sharpe_standard_error: Ratio | None = Field(description="Standard error of `sharpe`.")
+    sortino: Ratio | None
+    calmar: Ratio | None
     win_rate: Share | None = Field(description="Share of the observations with a gain.")
-    profit_factor: float | None
+    profit_factor: Ratio | None
 
 
 def figures_fields(made: Figures) -> dict[str, Any]:
@@ -192,11 +217,11 @@ def figures_fields(made: Figures) -> dict[str, Any]:
 class DayOut(Out):
     """Equity at the end of a day or now; null with the reason where a price is missing."""
 
-    at: UtcTime
-    equity: MoneyString | None
-    daily_pnl: MoneyString | None = Field(description="Since the point before.")
-    daily_return: Share | None
-    reason: str | None
+    at: UtcTime = Field(description="UTC time of the point.")
+    equity: IndexUnits | None = Field(description="Equity; null where a price is missing.")
+    daily_pnl: IndexUnits | None = Field(description="Since the point before.")
+    daily_return: Share | None = Field(description="Return since the point before.")
+    reason: str | None = Field(description="Cause of a missing figure; null without one.")
 
     @classmethod
     def of(cls, day: Day) -> Self:
@@ -215,11 +240,13 @@ class LateMarkOut(Out):
     at: UtcTime = Field(description="Time of the change.")
     version: int = Field(description="Version that the change made.")
     symbol: str
-    price: MoneyString
+    price: Price = Field(description="Price of the substitute.")
     source: Literal["hourly_bar"] = Field(
         description="Close of the stored hourly bar that contains the moment or ends at it."
     )
-    bar_opened_at: UtcTime
+    bar_opened_at: UtcTime = Field(
+        description="UTC time at which the candle of the substitute opens."
+    )
 
     @classmethod
     def of(cls, mark: BackfilledMark) -> Self:
@@ -237,10 +264,12 @@ class LedgerLineOut(Out):
     name: str = Field(description="Symbol or sector.")
     sector: str
     weight_percentage: Percent | None
-    price_pnl: MoneyString
-    funding: MoneyString | None = Field(description="Null where the ledger does not include it.")
-    fees: MoneyString | None
-    contribution: MoneyString = Field(description="price_pnl + funding - fees.")
+    price_pnl: LedgerUnits = Field(description="Price P&L in the unit of the ledger.")
+    funding: LedgerUnits | None = Field(description="Null where the ledger does not include it.")
+    fees: LedgerUnits | None = Field(
+        description="Fees in the unit of the ledger; null where the ledger does not include them."
+    )
+    contribution: LedgerUnits = Field(description="price_pnl + funding - fees.")
 
     @classmethod
     def of(cls, line: AttributionLine) -> Self:
@@ -258,15 +287,24 @@ class LedgerLineOut(Out):
 class LedgerOut(Out):
     """Contributions of the symbols, and of the sectors, add up exactly to the change."""
 
-    basis: str = Field(examples=["index", "booked"])
-    unit: str = Field(examples=["index", "USDT"])
-    start_at: UtcTime | None
-    end_at: UtcTime | None
-    start_equity: MoneyString | None
-    end_equity: MoneyString | None
-    change: MoneyString | None
-    symbols: list[LedgerLineOut]
-    sectors: list[LedgerLineOut]
+    basis: str = Field(
+        examples=["index", "booked"],
+        description="`index`: the notional index; `booked`: booked results.",
+    )
+    unit: str = Field(
+        examples=["index", "USDT"], description="Unit of the amounts: `index` or a currency."
+    )
+    start_at: UtcTime | None = Field(description="UTC time of the start; null without equity.")
+    end_at: UtcTime | None = Field(description="UTC time of the end; null without equity.")
+    start_equity: LedgerUnits | None = Field(
+        description="Equity at the start in the unit of the ledger."
+    )
+    end_equity: LedgerUnits | None = Field(
+        description="Equity at the end in the unit of the ledger."
+    )
+    change: LedgerUnits | None = Field(description="End minus start in the unit of the ledger.")
+    symbols: list[LedgerLineOut] = Field(description="Contributions by symbol.")
+    sectors: list[LedgerLineOut] = Field(description="Contributions by sector.")
     reason: str | None = Field(description="Reason for an unknown change, wholly or up to now.")
 
     @classmethod
@@ -289,23 +327,25 @@ class SectorEffectsOut(Out):
     """Fractions of the return; the weights are means over the days."""
 
     sector: str = Field(description="`cash` is the part that is not invested.")
-    weight: MoneyString
-    universe_weight: MoneyString
-    allocation: MoneyString = Field(description="Effect of the weight of the sector.")
-    selection: MoneyString = Field(description="Effect of the choice within the sector.")
-    interaction: MoneyString = Field(description="Combined effect of both.")
+    weight: ShareString = Field(description="Mean weight in the portfolio.")
+    universe_weight: ShareString = Field(description="Mean weight in the universe.")
+    allocation: ShareString = Field(description="Effect of the weight of the sector.")
+    selection: ShareString = Field(description="Effect of the choice within the sector.")
+    interaction: ShareString = Field(description="Combined effect of both.")
 
 
 class ActiveOut(Out):
     """Active return by sector; null with the reason where a day of the period is unknown."""
 
-    start_at: UtcTime | None
-    end_at: UtcTime | None
+    start_at: UtcTime | None = Field(description="UTC time of the start; null without a period.")
+    end_at: UtcTime | None = Field(description="UTC time of the end; null without a period.")
     days: int = Field(description="Whole days.")
-    portfolio_return: MoneyString | None
-    universe_return: MoneyString | None
-    active_return: MoneyString | None = Field(description="Portfolio minus universe.")
-    sectors: list[SectorEffectsOut]
+    portfolio_return: ShareString | None = Field(description="Return of the portfolio.")
+    universe_return: ShareString | None = Field(
+        description="Return of the equally weighted universe."
+    )
+    active_return: ShareString | None = Field(description="Portfolio minus universe.")
+    sectors: list[SectorEffectsOut] = Field(description="Effects by sector.")
     reason: str | None
 
     @classmethod

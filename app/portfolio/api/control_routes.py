@@ -16,6 +16,7 @@ from app.foundation.http.schemas import (
     CHANGES,
     DEFAULT_REASON,
     NAMES,
+    Difference,
     Freshness,
     Out,
     Score,
@@ -37,10 +38,14 @@ router = api_router("portfolio", "/portfolio")
 class SwitchOut(Out):
     """While it is off there is no trade, rebalance or new member; removals are still allowed."""
 
-    enabled: bool
+    enabled: bool = Field(description="False: no trade, no rebalance, no new member.")
     reason: str
-    changed_at: UtcTime | None
-    changed_by: str | None
+    changed_at: UtcTime | None = Field(
+        description="UTC time of the last change; null before the first."
+    )
+    changed_by: str | None = Field(
+        description="Principal of the last change; null before the first."
+    )
 
     @classmethod
     def of(cls, switch: Switch) -> Self:
@@ -53,9 +58,9 @@ class SwitchOut(Out):
 
 
 class SwitchIn(Body):
-    enabled: bool
-    reason: ReasonText
-    user: NameText | None = None
+    enabled: bool = Field(description="False switches trading off.")
+    reason: ReasonText = Field(description="Reason that the history records.")
+    user: NameText | None = Field(None, description="Recorded as the claimed actor.")
 
 
 class LockOut(Out):
@@ -65,7 +70,7 @@ class LockOut(Out):
     """
 
     symbol: str
-    kind: LockKind
+    kind: LockKind = Field(description="`pin`, `ban` or `watch`.")
     reason: str
     expires_at: UtcTime | None = Field(description="Null: no expiry.")
     set_at: UtcTime
@@ -84,14 +89,18 @@ class LockOut(Out):
 
 
 class LocksOut(Out):
-    locks: list[LockOut]
+    locks: list[LockOut] = Field(description="Locks by symbol.")
 
 
 class LockIn(Body):
-    kind: Literal["pin", "ban", "watch"]
-    reason: ReasonText
-    expires_at: TimeIn | None = None
-    user: NameText | None = None
+    kind: Literal["pin", "ban", "watch"] = Field(
+        description="`pin` keeps a member, `ban` bars a symbol, `watch` observes it."
+    )
+    reason: ReasonText = Field(description="Reason that the history records.")
+    expires_at: TimeIn | None = Field(
+        None, description="Time at which the lock ends, with a time zone; null: never."
+    )
+    user: NameText | None = Field(None, description="Recorded as the claimed actor.")
 
 
 class WatchedOut(Out):
@@ -108,8 +117,8 @@ class WatchedOut(Out):
     entry_score: Score = Field(
         description="Needed to enter: the threshold, or that of the weakest member when full."
     )
-    distance_to_entry: float | None = Field(description="Missing score; 0 or less means none.")
-    is_member: bool
+    distance_to_entry: Difference | None = Field(description="Missing score; 0 or less means none.")
+    is_member: bool = Field(description="True for a member.")
     refused_because: CandidateRefusal | None = Field(
         description="Refusal that it would meet beside the members."
     )
@@ -138,7 +147,7 @@ class WatchedOut(Out):
 
 
 class WatchListOut(Freshness):
-    symbols: list[WatchedOut]
+    symbols: list[WatchedOut] = Field(description="Watched symbols with their figures.")
 
 
 def _lock(done: Lock) -> StoredResponse:
@@ -151,7 +160,7 @@ def _switch(done: Switch) -> StoredResponse:
 
 @router.get("/trading-switch", summary="Is trading on")
 @requires(Role.VIEWER)
-async def trading_switch(controls: Provided[ControlService]) -> SwitchOut:
+async def get_trading_switch(controls: Provided[ControlService]) -> SwitchOut:
     """State of the trading switch, with author, time and reason of the last change."""
     return SwitchOut.of((await controls.controls()).switch)
 
@@ -163,7 +172,7 @@ async def trading_switch(controls: Provided[ControlService]) -> SwitchOut:
     responses=problems(*CHANGES),
 )
 @requires(Role.OPERATOR)
-async def put_trading_switch(
+async def set_trading_switch(
     controls: Provided[ControlService], command: CommandDep, body: SwitchIn
 ) -> Response:
     """Switches trading for all processes and across restarts; one history event."""
@@ -173,7 +182,7 @@ async def put_trading_switch(
 
 @router.get("/locks", summary="Pinned, banned and watched symbols")
 @requires(Role.VIEWER)
-async def locks(controls: Provided[ControlService]) -> LocksOut:
+async def list_locks(controls: Provided[ControlService]) -> LocksOut:
     """Active locks, by symbol."""
     held = (await controls.controls()).locks
     return LocksOut(locks=[LockOut.of(held[symbol]) for symbol in sorted(held)])
@@ -181,7 +190,7 @@ async def locks(controls: Provided[ControlService]) -> LocksOut:
 
 @router.get("/watch-list", summary="Watched symbols and their distance to entry")
 @requires(Role.VIEWER)
-async def watch_list(controls: Provided[ControlService]) -> WatchListOut:
+async def get_watch_list(controls: Provided[ControlService]) -> WatchListOut:
     """Watched symbols with score, rank and distance to entry.
 
     `PUT /portfolio/locks/{symbol}` adds a symbol.
@@ -197,7 +206,7 @@ async def watch_list(controls: Provided[ControlService]) -> WatchListOut:
     responses=problems(Code.NOT_FOUND, *NAMES),
 )
 @requires(Role.VIEWER)
-async def lock(controls: Provided[ControlService], symbol: SymbolPath) -> LockOut:
+async def get_lock(controls: Provided[ControlService], symbol: SymbolPath) -> LockOut:
     """404 if the symbol is neither pinned nor banned nor watched."""
     return LockOut.of(await controls.lock_of(symbol))
 
@@ -209,7 +218,7 @@ async def lock(controls: Provided[ControlService], symbol: SymbolPath) -> LockOu
     responses=problems(*NAMES, *CHANGES),
 )
 @requires(Role.OPERATOR)
-async def put_lock(
+async def set_lock(
     controls: Provided[ControlService], command: CommandDep, symbol: SymbolPath, body: LockIn
 ) -> Response:
     """Replaces an existing lock of the symbol; it expires at `expires_at`."""

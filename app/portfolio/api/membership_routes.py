@@ -18,12 +18,16 @@ from app.foundation.http.schemas import (
     DEFAULT_REASON,
     NAMES,
     ChangeRequest,
+    Correlation,
+    Difference,
     Freshness,
     Out,
     Percent,
     Score,
     SymbolIn,
     UtcTime,
+    ZScore,
+    example,
     finite,
     one_of,
     percent,
@@ -60,16 +64,24 @@ _ENTERS = (
 
 
 class InitializeIn(ChangeRequest):
+    model_config = example({"size": 10, "reason": "first portfolio"})
+
     size: int | None = Field(None, ge=1, le=100, description="At most max_portfolio_symbols.")
 
 
 class ReplaceIn(ChangeRequest):
     """Two symbols, each in any spelling or by its UUID."""
 
-    old_symbol: SymbolText | None = None
-    old_symbol_id: SymbolText | None = None
-    new_symbol: SymbolText | None = None
-    new_symbol_id: SymbolText | None = None
+    model_config = example({"old_symbol": "BTCUSDT", "new_symbol": "ETHUSDT"})
+
+    old_symbol: SymbolText | None = Field(
+        None, description="Member to remove, in any spelling or by its UUID."
+    )
+    old_symbol_id: SymbolText | None = Field(None, description="Accepted in place of `old_symbol`.")
+    new_symbol: SymbolText | None = Field(
+        None, description="Symbol to add, in any spelling or by its UUID."
+    )
+    new_symbol_id: SymbolText | None = Field(None, description="Accepted in place of `new_symbol`.")
 
     @model_validator(mode="after")
     def _two_names(self) -> Self:
@@ -82,12 +94,14 @@ class RefusedOut(Out):
     """Refused candidate with its reason."""
 
     symbol: str
-    score: Score | None
-    reason: str = Field(examples=["correlation_limit"])
+    score: Score | None = Field(description="Composite score of the candidate.")
+    reason: str = Field(examples=["correlation_limit"], description="Code of the refusal.")
     conflicting_symbol: str | None = Field(
         description="Member that it correlates with too closely."
     )
-    correlation: float | None
+    correlation: Correlation | None = Field(
+        description="Largest correlation with a member; null if it is not the reason."
+    )
 
     @classmethod
     def of(cls, one: RefusedCandidate) -> Self:
@@ -101,12 +115,14 @@ class RefusedOut(Out):
 
 
 class InitializedOut(Freshness):
-    version: int
+    version: int = Field(description="Portfolio version after the change.")
     size: int
     max_size: int
     cash_percentage: Percent
     members: list[MemberOut]
-    refused: list[RefusedOut]
+    refused: list[RefusedOut] = Field(
+        description="Better candidates that were refused, with their reason."
+    )
 
     @classmethod
     def of(cls, done: InitializeResult) -> Self:
@@ -127,7 +143,7 @@ class FormerMember(Out):
     contract: str
     position_rank: int
     weight_percentage: Percent
-    status: Literal["Removed", "Replaced"]
+    status: Literal["Removed", "Replaced"] = Field(description="`Removed` or `Replaced`.")
 
     @classmethod
     def of(cls, member: Member, status: Literal["Removed", "Replaced"]) -> Self:
@@ -141,9 +157,9 @@ class FormerMember(Out):
 
 
 class RemovedOut(Out):
-    version: int
+    version: int = Field(description="Portfolio version after the change.")
     cash_percentage: Percent
-    removed: FormerMember
+    removed: FormerMember = Field(description="Member that left.")
 
     @classmethod
     def of(cls, done: RemoveResult) -> Self:
@@ -155,10 +171,10 @@ class RemovedOut(Out):
 
 
 class ReplacedOut(Freshness):
-    version: int
-    old_symbol: FormerMember
-    new_symbol: MemberOut
-    score_difference: float | None = Field(description="New minus old; null where unknown.")
+    version: int = Field(description="Portfolio version after the change.")
+    old_symbol: FormerMember = Field(description="Member that left.")
+    new_symbol: MemberOut = Field(description="Member that entered.")
+    score_difference: Difference | None = Field(description="New minus old; null where unknown.")
 
     @classmethod
     def of(cls, done: ReplaceResult) -> Self:
@@ -182,7 +198,7 @@ def _tag(version: int) -> dict[str, str]:
     responses=problems(Code.PORTFOLIO_NOT_EMPTY, Code.TRADING_DISABLED, *DECIDES, *MEMBER_CHANGES),
 )
 @requires(Role.OPERATOR)
-async def initialize(
+async def initialize_portfolio(
     portfolio: Provided[PortfolioService], command: CommandDep, body: InitializeIn | None = None
 ) -> Response:
     """Best of the board first, within the correlation limit; each refusal has a reason.
@@ -289,14 +305,16 @@ class ReplacementOut(Out):
     replace_score: Score | None = Field(description="Null for a member that is not scored.")
     candidate_symbol: str | None = Field(description="Null without an admissible candidate.")
     candidate_score: Score | None
-    score_improvement: float | None
-    improvement_z: float | None = Field(description="The same in composite z, which decides.")
-    threshold_z: float | None = Field(
+    score_improvement: Difference | None = Field(
+        description="Composite score of the candidate minus that of the member."
+    )
+    improvement_z: ZScore | None = Field(description="The same in composite z, which decides.")
+    threshold_z: ZScore | None = Field(
         description="D of this pair: `noise_multiple` times the noise, and the cost; null if "
         "either is unknown."
     )
-    noise_z: float | None = Field(description="Of the difference of both composite z over a week.")
-    cost_z: float | None = Field(
+    noise_z: ZScore | None = Field(description="Of the difference of both composite z over a week.")
+    cost_z: ZScore | None = Field(
         description="Fees, spread, impact and the difference of funding over the horizon, in z."
     )
     recommendation_strength: Score | None = Field(
@@ -305,7 +323,9 @@ class ReplacementOut(Out):
     confirmations: int = Field(description="Consecutive evaluations above the threshold.")
     forced: bool = Field(description="True: the member cannot stay and is replaced at once.")
     reason: str | None = Field(description="Reason that it is forced.")
-    blocked_by: list[ReplacementBlock]
+    blocked_by: list[ReplacementBlock] = Field(
+        description="Reasons for which the replacement is not due; empty if it is due."
+    )
 
     @classmethod
     def of(cls, one: ReplacementProposal) -> Self:
@@ -333,7 +353,7 @@ class VacancyOut(Out):
 
     symbol: str = Field(description="The member that left for cash.")
     reason: str = Field(description="Reason of the forced exit.")
-    vacated_at: UtcTime
+    vacated_at: UtcTime = Field(description="UTC time at which the member left.")
     state: Literal["waiting", "given_up"] = Field(
         description="waiting: the next complete board fills it. given_up: it has waited longer "
         "than `replacement.vacancy_max_age_s` and stays empty until a symbol is added."
@@ -354,8 +374,12 @@ class ReplacementsOut(Freshness):
     """Forced ones first, then the weakest members, weakest first."""
 
     version: int = Field(description="Of the portfolio.")
-    required_confirmations: int
-    replacements: list[ReplacementOut]
+    required_confirmations: int = Field(
+        description="Number of consecutive evaluations that confirm a replacement."
+    )
+    replacements: list[ReplacementOut] = Field(
+        description="Replacements: forced ones, then the weakest members."
+    )
     vacancies: list[VacancyOut] = Field(description="Empty seats, the longest vacant first.")
 
     @classmethod
@@ -371,7 +395,7 @@ class ReplacementsOut(Freshness):
 
 @router.get("/replacements", summary="Recommended replacements")
 @requires(Role.VIEWER)
-async def replacements(replacement: Provided[ReplacementService]) -> ReplacementsOut:
+async def list_replacements(replacement: Provided[ReplacementService]) -> ReplacementsOut:
     """The weakest members, each with its best replacement of the whole universe.
 
     A candidate must be eligible, within the correlation and sector limits, and confident enough.

@@ -16,12 +16,14 @@ from app.foundation.http.responses import answer, etag, json_bytes
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     NAMES,
+    Correlation,
     CursorText,
     Freshness,
     Json,
     Limit,
     Out,
     Percent,
+    PercentPoints,
     QueryInt,
     Score,
     Share,
@@ -47,7 +49,7 @@ router = api_router("portfolio", "/portfolio")
 class PortfolioOut(Freshness):
     """All members in rank order; weights and cash are 100 per cent together."""
 
-    version: int
+    version: int = Field(description="Portfolio version, as in the `ETag`.")
     size: int
     max_size: int
     cash_percentage: Percent
@@ -66,27 +68,39 @@ class PortfolioOut(Freshness):
 
 
 class ScoreRange(Out):
-    min: Score
-    max: Score
+    min: Score = Field(description="Lowest composite score of a member.")
+    max: Score = Field(description="Highest composite score of a member.")
 
 
 class PerformanceMetrics(Out):
     """Averages over the members with a known figure."""
 
-    avg_performance_since_inclusion: Share | None
-    avg_max_drawdown: Share | None
-    avg_volatility: Share | None
+    avg_performance_since_inclusion: Share | None = Field(
+        description="Mean return since inclusion."
+    )
+    avg_max_drawdown: Share | None = Field(
+        description="Mean largest loss from a peak since inclusion, positive."
+    )
+    avg_volatility: Share | None = Field(description="Mean annualised volatility since inclusion.")
 
 
 class StatisticsOut(Freshness):
-    total_symbols: int
-    max_portfolio_size: int
-    replacement_candidates: int
-    average_score: Score | None
-    score_range: ScoreRange | None
-    sector_distribution: dict[str, int]
-    performance_metrics: PerformanceMetrics
-    last_updated: UtcTime | None
+    total_symbols: int = Field(description="Number of members.")
+    max_portfolio_size: int = Field(description="Largest number of members.")
+    replacement_candidates: int = Field(
+        description="Number of members that are replacement candidates."
+    )
+    average_score: Score | None = Field(
+        description="Mean composite score of the members; null for none."
+    )
+    score_range: ScoreRange | None = Field(
+        description="Lowest and highest composite score; null without members."
+    )
+    sector_distribution: dict[str, int] = Field(description="Number of members by sector.")
+    performance_metrics: PerformanceMetrics = Field(description="Averages over the members.")
+    last_updated: UtcTime | None = Field(
+        description="UTC time of the newest change of the portfolio; null before the first."
+    )
 
     @classmethod
     def of(cls, shown: Statistics) -> Self:
@@ -113,10 +127,10 @@ class WeightOut(Out):
     weight_percentage: Percent = Field(description="As last set.")
     current_weight_percentage: Percent = Field(description="After price drift.")
     target_weight_percentage: Percent = Field(description=TARGET)
-    drift: float = Field(description="Current minus target, percentage points.")
+    drift: PercentPoints = Field(description="Current minus target, percentage points.")
     binding_bound: str | None = Field(description="minimum, maximum or null.")
     role: str | None = Field(description="funded, locked or excluded; null while data is stale.")
-    reason: str
+    reason: str = Field(description="Bound or rule that set the target.")
 
     @classmethod
     def of(cls, line: WeightLine) -> Self:
@@ -135,12 +149,14 @@ class WeightOut(Out):
 class WeightsOut(Freshness):
     """Recorded weights beside those that a rebalance would set now."""
 
-    version: int
-    weights: list[WeightOut]
-    min_weight_percentage: Percent
-    max_weight_percentage: Percent
+    version: int = Field(description="Portfolio version.")
+    weights: list[WeightOut] = Field(description="Weights of the members by rank.")
+    min_weight_percentage: Percent = Field(description="Smallest weight of a member.")
+    max_weight_percentage: Percent = Field(description="Largest weight of a member.")
     cash_percentage: Percent
-    target_cash_percentage: Percent
+    target_cash_percentage: Percent = Field(
+        description="Share that a rebalance would leave in cash."
+    )
     flags: list[str] = Field(description="cap_bound_cash, floor_relaxed and the like.")
 
     @classmethod
@@ -160,29 +176,36 @@ class WeightsOut(Freshness):
 class CorrelationOut(Freshness):
     """Correlations of all pairs of members; a pair without enough history is listed, not zero."""
 
-    days: int
+    days: int = Field(description="Length of the window, in days.")
     basis: str
-    correlations: dict[str, float | None] = Field(
+    correlations: dict[str, Correlation | None] = Field(
         description="On the basis; null for a pair that cannot have one, with the reason.",
         examples=[{"BTCUSDT-ETHUSDT": None, "ETHUSDT-SOLUSDT": 0.12}],
     )
-    not_applicable: dict[str, str] = Field(examples=[{"BTCUSDT-ETHUSDT": "is_the_market"}])
-    raw_correlations: dict[str, float] = Field(
+    not_applicable: dict[str, str] = Field(
+        examples=[{"BTCUSDT-ETHUSDT": "is_the_market"}],
+        description="Reason by pair that has no correlation on this basis.",
+    )
+    raw_correlations: dict[str, Correlation] = Field(
         description="Of raw returns, including the market factor.",
         examples=[{"BTCUSDT-ETHUSDT": 0.81, "ETHUSDT-SOLUSDT": 0.74}],
     )
     warnings: list[str]
-    average_correlation: float | None
-    max_correlation: float | None
-    average_raw_correlation: float | None
-    max_raw_correlation: float | None
-    pairs_without_history: list[str]
+    average_correlation: Correlation | None
+    max_correlation: Correlation | None
+    average_raw_correlation: Correlation | None
+    max_raw_correlation: Correlation | None
+    pairs_without_history: list[str] = Field(description="Pairs with too few common returns.")
     symbols: list[str] = Field(description="Members in rank order: rows and columns.")
-    matrix: list[list[float | None]] = Field(
+    matrix: list[list[Correlation | None]] = Field(
         description="For a heat map; null for a pair without enough history or correlation.",
         examples=[[[1.0, 0.12], [0.12, 1.0]]],
     )
-    raw_matrix: list[list[float | None]] = Field(examples=[[[1.0, 0.74], [0.74, 1.0]]])
+    raw_matrix: list[list[Correlation | None]] = Field(
+        examples=[[[1.0, 0.74], [0.74, 1.0]]],
+        description="Correlations of returns as they are, in the order of `symbols`; null: "
+        "unknown.",
+    )
 
     @classmethod
     def of(cls, shown: CorrelationReport) -> Self:
@@ -206,13 +229,13 @@ class CorrelationOut(Freshness):
 
 
 class CandidatesOut(Freshness):
-    candidates: list[MemberOut]
+    candidates: list[MemberOut] = Field(description="The weakest members, weakest first.")
 
 
 @router.get("", summary="The portfolio", response_model=PortfolioOut)
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
-async def portfolio(portfolio: Provided[PortfolioService]) -> Response:
+async def get_portfolio(portfolio: Provided[PortfolioService]) -> Response:
     """Members with current scores and figures. The ETag is the portfolio's version.
 
     Use the ETag for `If-Match` of a change. Scores change without it, so there is no 304 here.
@@ -225,7 +248,7 @@ async def portfolio(portfolio: Provided[PortfolioService]) -> Response:
 @router.get("/statistics", summary="Averages and distribution")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
-async def statistics(queries: Provided[PortfolioQueries]) -> StatisticsOut:
+async def get_portfolio_statistics(queries: Provided[PortfolioQueries]) -> StatisticsOut:
     """Size, scores, sectors and average figures since inclusion."""
     return StatisticsOut.of(await queries.statistics())
 
@@ -233,14 +256,14 @@ async def statistics(queries: Provided[PortfolioQueries]) -> StatisticsOut:
 @router.get("/weights", summary="Weights, targets and drift", response_model=WeightsOut)
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
-async def weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:
+async def get_portfolio_weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:
     """Weight of each member, its current target and the bound that limits it."""
     return WeightsOut.of(await rebalancing.weights())
 
 
 @router.get("/correlation", summary="Correlation of the members", dependencies=EXPENSIVE)
 @requires(Role.VIEWER)
-async def correlation(
+async def get_portfolio_correlation(
     queries: Provided[PortfolioQueries],
     days: Annotated[QueryInt, Query(ge=2, le=365, description="Number of daily returns.")] = 30,
 ) -> CorrelationOut:
@@ -251,7 +274,7 @@ async def correlation(
 @router.get("/replacement-candidates", summary="The weakest members")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
-async def replacement_candidates(queries: Provided[PortfolioQueries]) -> CandidatesOut:
+async def list_replacement_candidates(queries: Provided[PortfolioQueries]) -> CandidatesOut:
     """Lowest score first, priority 1 to n. Listed members are still traded."""
     found, facts = await queries.replacement_candidates()
     return CandidatesOut(candidates=[MemberOut.of(member) for member in found], **freshness(facts))
@@ -260,22 +283,22 @@ async def replacement_candidates(queries: Provided[PortfolioQueries]) -> Candida
 class EventOut(Out):
     """One event of the chain; `details` holds weights as integer micro-percent."""
 
-    sequence: int
-    action: EventType
+    sequence: int = Field(description="Number within the history, from 1.")
+    action: EventType = Field(description="Kind of the event.")
     symbol: str | None
     other_symbol: str | None = Field(description="The replaced symbol.")
     reason: str
-    score: Score | None
+    score: Score | None = Field(description="Composite score at the event; null without a symbol.")
     confidence: Score | None
     actor: str
     request_id: str
     occurred_at: UtcTime
-    portfolio_version: int
+    portfolio_version: int = Field(description="Portfolio version after the event.")
     configuration_version: int
     input_hash: str | None
-    code_version: str
+    code_version: str = Field(description="Version of the software.")
     details: Json
-    prev_hash: str
+    prev_hash: str = Field(description="SHA-256 of the entry before, in hexadecimal.")
     hash: str
 
     @classmethod
@@ -308,7 +331,7 @@ class EventOut(Out):
 )
 @cacheable(depends_on=Input.PORTFOLIO | Input.SYMBOLS)
 @requires(Role.VIEWER)
-async def history(
+async def list_portfolio_history(
     queries: Provided[PortfolioQueries],
     cursors: CursorsDep,
     limit: Limit = 50,

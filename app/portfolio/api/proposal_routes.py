@@ -23,9 +23,11 @@ from app.foundation.http.schemas import (
     Limit,
     Out,
     Percent,
+    PercentPoints,
     Score,
     Share,
     UtcTime,
+    ZScore,
     percent,
 )
 from app.foundation.idempotency import StoredResponse
@@ -47,7 +49,7 @@ class ProposedChangeOut(Out):
     symbol: str
     old: Percent
     new: Percent
-    change: float = Field(description="Percentage points.")
+    change: PercentPoints = Field(description="Percentage points.")
     action: str = Field(examples=["enter", "exit", "increase", "decrease"])
     reason: str
 
@@ -55,9 +57,9 @@ class ProposedChangeOut(Out):
 class ProposedRebalanceOut(Out):
     """Plan that an approval executes while it is valid."""
 
-    changes: list[ProposedChangeOut]
+    changes: list[ProposedChangeOut] = Field(description="Weights that would change.")
     triggers: list[str] = Field(examples=[["drift"]])
-    turnover: float = Field(description="Sum of the absolute changes, percentage points.")
+    turnover: PercentPoints = Field(description="Sum of the absolute changes, percentage points.")
     estimated_cost: Share | None = Field(description="Of equity; null if unknown.")
 
     @classmethod
@@ -85,8 +87,12 @@ class ProposedReplacementOut(Out):
     candidate_symbol: str
     replace_score: Score | None
     candidate_score: Score | None
-    improvement_z: float | None
-    threshold_z: float | None
+    improvement_z: ZScore | None = Field(
+        description="Composite z of the candidate minus that of the member."
+    )
+    threshold_z: ZScore | None = Field(
+        description="Improvement that the costs and the noise require."
+    )
     recommendation_strength: Score | None
     confirmations: int
     forced_reason: str | None = Field(description="Reason that the member cannot stay.")
@@ -110,11 +116,11 @@ class ProposedBySignalOut(Out):
     """Change of the membership that an approved signal requests."""
 
     signal_id: str
-    move: MembershipMove
+    move: MembershipMove = Field(description="Change of the membership.")
     symbol: str
     old_symbol: str | None = Field(description="Member that is replaced.")
-    evaluation: str | None = Field(examples=["APPROVE"])
-    consensus_score: Score | None
+    evaluation: str | None = Field(examples=["APPROVE"], description="Verdict on the signal.")
+    consensus_score: Score | None = Field(description="Pooled probability of success.")
 
     @classmethod
     def of(cls, action: Any) -> Self:
@@ -131,8 +137,8 @@ class ProposedBySignalOut(Out):
 class DecisionOut(Out):
     """End of a proposal; `by` is "schedule" if no operator decided."""
 
-    at: UtcTime
-    by: str
+    at: UtcTime = Field(description="UTC time of the decision.")
+    by: str = Field(description="Principal of the decision; `schedule` if no operator decided.")
     reason: str
     run_id: str | None = Field(description="Of the rebalance that carried it out.")
     version: int | None = Field(description="Of the portfolio afterwards.")
@@ -146,17 +152,23 @@ class ProposalOut(Out):
     """One proposal, with its action in `rebalance`, `replacement` or `signal`."""
 
     proposal_id: str
-    kind: ProposalKind
-    state: ProposalState
+    kind: ProposalKind = Field(description="Kind of the proposal.")
+    state: ProposalState = Field(description="State of the proposal.")
     version: int = Field(description="The portfolio version that it was made for.")
     reason: str
-    opened_at: UtcTime
+    opened_at: UtcTime = Field(description="UTC time at which it was proposed.")
     expires_at: UtcTime
     run_id: str | None = Field(description="Of the run that proposed it.")
     proposed_by: str | None = Field(description="Sender of the signal; null without one.")
-    rebalance: ProposedRebalanceOut | None
-    replacement: ProposedReplacementOut | None
-    signal: ProposedBySignalOut | None
+    rebalance: ProposedRebalanceOut | None = Field(
+        description="Proposed rebalance; null for another kind."
+    )
+    replacement: ProposedReplacementOut | None = Field(
+        description="Proposed replacement; null for another kind."
+    )
+    signal: ProposedBySignalOut | None = Field(
+        description="Action that a signal proposes; null for another kind."
+    )
     decision: DecisionOut | None = Field(description="Null while it is open.")
 
     @classmethod
@@ -193,7 +205,7 @@ def proposal_fields(one: Proposal) -> dict[str, Any]:
 
 @router.get("", summary="Proposals of the schedule")
 @requires(Role.VIEWER)
-async def proposals(
+async def list_proposals(
     proposals: Provided[ProposalService],
     cursors: CursorsDep,
     limit: Limit = 50,

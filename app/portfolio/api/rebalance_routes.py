@@ -36,12 +36,15 @@ from app.foundation.http.schemas import (
     IdPath,
     Json,
     Limit,
-    MoneyString,
+    Lots,
+    Money,
     Out,
     Percent,
+    PercentPoints,
     Share,
     TimeIn,
     UtcTime,
+    example,
     finite,
     percent,
 )
@@ -69,7 +72,9 @@ MethodName = Literal["score_tilted", "inverse_volatility", "risk_parity", "hrp",
 
 
 class RebalanceIn(ChangeRequest):
-    dry_run: bool = False
+    model_config = example({"dry_run": True, "account_balance": "10000"})
+
+    dry_run: bool = Field(False, description="True: the plan is computed and nothing changes.")
     method: MethodName | None = Field(None, description="In place of the configured one.")
     account_balance: Annotated[DecimalIn, Field(gt=0, le=10**12)] | None = Field(
         None, description="Equity in the quote currency; adds lots to the plan."
@@ -83,10 +88,10 @@ class ChangeOut(Out):
     symbol: str
     old: Percent
     new: Percent
-    change: float = Field(description="Percentage points.")
+    change: PercentPoints = Field(description="Percentage points.")
     action: str = Field(examples=["enter", "exit", "increase", "decrease"])
     reason: str
-    lots: int | None = Field(description="Of the new weight; null without a balance.")
+    lots: Lots | None = Field(description="Of the new weight; null without a balance.")
 
     @classmethod
     def of(cls, change: WeightChange, lots: int | None) -> Self:
@@ -104,9 +109,9 @@ class ChangeOut(Out):
 class LotsOut(Out):
     """Whole lots of all weights together; an error is realised minus target."""
 
-    lots: dict[str, int | None] = Field(description="Null without a price.")
-    rounding_errors: dict[str, float] = Field(description="Fractions of equity.")
-    minimum_capital: MoneyString = Field(
+    lots: dict[str, Lots | None] = Field(description="Null without a price.")
+    rounding_errors: dict[str, Share] = Field(description="Fractions of equity.")
+    minimum_capital: Money = Field(
         description="Equity from which rounding misses no target by over one percentage point."
     )
     unreachable_targets: list[str] = Field(description="Missed by over one percentage point.")
@@ -129,9 +134,13 @@ class LotsOut(Out):
 class LotRuleOut(Out):
     """With known equity, changes below one lot or `sizing.min_notional` are not traded."""
 
-    status: Literal["applied", "not_applicable"]
-    balance: MoneyString | None = Field(description="Equity that the rule uses.")
-    source: Literal["account_balance", "sizing.reference_balance"] | None
+    status: Literal["applied", "not_applicable"] = Field(
+        description="`applied`, or `not_applicable` without a known equity."
+    )
+    balance: Money | None = Field(description="Equity that the rule uses.")
+    source: Literal["account_balance", "sizing.reference_balance"] | None = Field(
+        description="Origin of the equity; null if it is unknown."
+    )
     reason: str | None = Field(description="Reason that the rule is not applicable.")
     held_back: list[str] = Field(description="Members whose due change is too small to trade.")
 
@@ -156,17 +165,17 @@ class PlanOut(Freshness):
 
     run_id: str = Field(description="Of `GET /portfolio/rebalances/{run_id}`.")
     state: RunState | None = Field(description="Final state of the run; null for a dry run.")
-    dry_run: bool
+    dry_run: bool = Field(description="True: nothing was changed.")
     version: int = Field(description="The version created, or the current one.")
     triggers: list[str] = Field(examples=[["drift"]])
-    changes: list[ChangeOut]
+    changes: list[ChangeOut] = Field(description="Weights that change.")
     total_changes: int
-    turnover: float = Field(description="Sum of the absolute changes, percentage points.")
+    turnover: PercentPoints = Field(description="Sum of the absolute changes, percentage points.")
     estimated_cost: Share | None = Field(
         description="Of equity: taker fee, half the spread and, where stated, the impact; null "
         "where a price is missing or a book is too thin."
     )
-    cost_includes_impact: bool
+    cost_includes_impact: bool = Field(description="True if the cost includes the price impact.")
     lots: LotsOut | None = Field(description="Of all members; null without a balance.")
     lot_rule: LotRuleOut | None = Field(description="Null for runs older than the rule.")
     waits_until: UtcTime | None = Field(
@@ -219,7 +228,7 @@ class PlanOut(Freshness):
     responses=problems(Code.REBALANCE_IN_PROGRESS, Code.TRADING_DISABLED, *DECIDES, *CHANGES),
 )
 @requires(Role.TRADER)
-async def rebalance(
+async def rebalance_portfolio(
     rebalancing: Provided[Rebalancing], command: CommandDep, body: RebalanceIn | None = None
 ) -> Response:
     """Triggers are drift beyond the threshold, a broken bound, changed members or the interval.
@@ -248,25 +257,25 @@ async def rebalance(
 
 
 class OptimizeIn(Body):
-    method: MethodName
+    method: MethodName = Field(description="Weighting method.")
 
 
 class ProposedOut(Out):
     symbol: str
     weight_percentage: Percent = Field(description="Current weight, after price drift.")
-    proposed_percentage: Percent
-    reason: str
+    proposed_percentage: Percent = Field(description="Weight by the method.")
+    reason: str = Field(description="Bound or rule that set the weight.")
 
 
 class OptimizedOut(Freshness):
     """Weights by a method. Risk is annualised volatility, null where history is too short."""
 
     method: WeightingMethod
-    version: int
-    weights: list[ProposedOut]
+    version: int = Field(description="Portfolio version.")
+    weights: list[ProposedOut] = Field(description="Weights of the members by rank.")
     cash_percentage: Percent
-    risk_before: Share | None
-    risk_after: Share | None
+    risk_before: Share | None = Field(description="Annualised volatility at the current weights.")
+    risk_after: Share | None = Field(description="Annualised volatility at the proposed weights.")
     flags: list[str]
 
     @classmethod
@@ -306,7 +315,7 @@ class RebalanceRunOut(Out):
     """One run; figures are null while it is active and if it failed."""
 
     run_id: str
-    state: RunState
+    state: RunState = Field(description="State of the run.")
     reason: str
     method: str | None = Field(description="Null means the configured one.")
     scheduled_at: UtcTime | None = Field(description="Its tick of the schedule.")
@@ -320,7 +329,9 @@ class RebalanceRunOut(Out):
     version_after: int | None
     triggers: list[str] | None = Field(examples=[["drift"]])
     total_changes: int | None
-    turnover: float | None = Field(description="Sum of the absolute changes, percentage points.")
+    turnover: PercentPoints | None = Field(
+        description="Sum of the absolute changes, percentage points."
+    )
     estimated_cost: Share | None = Field(description="Of equity; null if unknown.")
     error: RebalanceErrorOut | None = Field(description="Reason that it failed.")
 
@@ -333,7 +344,7 @@ class RebalanceChangeOut(Out):
     symbol: str
     old: Percent
     new: Percent
-    change: float = Field(description="Percentage points.")
+    change: PercentPoints = Field(description="Percentage points.")
     action: str = Field(examples=["enter", "exit", "increase", "decrease"])
     reason: str
 
@@ -352,11 +363,11 @@ class RebalanceChangeOut(Out):
 class RebalanceStepOut(Out):
     """One step; a run whose process ended early has none."""
 
-    name: RebalanceStepName
-    state: RebalanceStepState
+    name: RebalanceStepName = Field(description="Name of the step.")
+    state: RebalanceStepState = Field(description="State of the step.")
     started_at: UtcTime
     finished_at: UtcTime
-    detail: Json
+    detail: Json = Field(description="Facts of the step by name.")
 
     @classmethod
     def of(cls, step: RebalanceStep) -> Self:
@@ -372,8 +383,10 @@ class RebalanceStepOut(Out):
 class RebalanceRunDetailOut(RebalanceRunOut):
     """One run with its changes and steps."""
 
-    changes: list[RebalanceChangeOut] | None
-    steps: list[RebalanceStepOut]
+    changes: list[RebalanceChangeOut] | None = Field(
+        description="Weights that changed; null while the run is active and if it failed."
+    )
+    steps: list[RebalanceStepOut] = Field(description="Steps in their order.")
 
     @classmethod
     def from_run(cls, run: RebalanceRun, steps: Sequence[RebalanceStep]) -> Self:
@@ -414,7 +427,7 @@ def run_fields(run: RebalanceRun) -> dict[str, Any]:
 
 @router.get("/rebalances", summary="Rebalance runs")
 @requires(Role.VIEWER)
-async def rebalances(
+async def list_rebalances(
     rebalancing: Provided[Rebalancing],
     cursors: CursorsDep,
     limit: Limit = 50,
@@ -439,7 +452,7 @@ async def rebalances(
 
 @router.get("/rebalances/{run_id}", summary="One rebalance run", responses=problems(Code.NOT_FOUND))
 @requires(Role.VIEWER)
-async def rebalance_run(
+async def get_rebalance(
     rebalancing: Provided[Rebalancing], run_id: IdPath
 ) -> RebalanceRunDetailOut:
     """One run with its changes and its steps load, plan, commit and announce."""

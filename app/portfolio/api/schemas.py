@@ -9,6 +9,7 @@ from app.foundation.http.schemas import (
     MoneyString,
     Out,
     Percent,
+    Price,
     Score,
     Share,
     UtcTime,
@@ -31,13 +32,13 @@ class MemberOut(Out):
     position_rank: int
     inclusion_date: UtcTime
     inclusion_reason: str
-    inclusion_price: MoneyString | None = Field(description="Mark price at inclusion.")
+    inclusion_price: Price | None = Field(description="Mark price at inclusion.")
     current_score: Score | None
     confidence: Score | None
     weight_percentage: Percent = Field(description="As last set.")
     current_weight_percentage: Percent = Field(description="After price drift.")
     target_weight_percentage: Percent = Field(description=TARGET)
-    status: str = Field(examples=["Active"])
+    status: str = Field(examples=["Active"], description="`Active`.")
     is_replacement_candidate: bool
     replacement_priority: int | None = Field(description="1 is the weakest member.")
     is_tradeable: bool
@@ -56,7 +57,7 @@ class MemberOut(Out):
 class MemberChanged(MemberOut, Freshness):
     """A new member and the portfolio version that added it."""
 
-    version: int
+    version: int = Field(description="Portfolio version after the change.")
 
     @classmethod
     def of(cls, view: MemberView) -> Self:
@@ -106,7 +107,7 @@ class RebalanceErrorOut(Out):
         description='Problem code that the caller received, or "interrupted".',
         examples=["market_data_stale"],
     )
-    detail: str
+    detail: str = Field(description="Cause, in words.")
 
     @classmethod
     def of(cls, failure: RunFailure) -> Self:

@@ -106,10 +106,10 @@ def find_refusal(
 def exceeds_sector_limit(sector: str, sectors: Iterable[str], configuration: Configuration) -> bool:
     """True if one more of `sector` beside `sectors` exceeds the sector limit.
 
-    Unclassified symbols count toward no sector.
+    Unclassified symbols are a sector of their own, so that none escapes the limit.
     """
     present = sum(other == sector for other in sectors)
-    return sector != UNCLASSIFIED and present >= configuration.replacement.max_per_sector
+    return present >= configuration.replacement.max_per_sector
 
 
 def find_conflicting_member(

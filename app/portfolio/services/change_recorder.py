@@ -16,7 +16,7 @@ from app.portfolio.domain.event_log import (
     PortfolioEvent,
     number_text,
 )
-from app.portfolio.domain.events import PortfolioChanged
+from app.portfolio.domain.events import portfolio_changed
 from app.portfolio.domain.membership import PortfolioChange, set_weights
 from app.portfolio.domain.models import Portfolio, faults
 from app.portfolio.domain.rebalance_plan import constrain_members, keep_within_no_trade_bands
@@ -185,19 +185,8 @@ class ChangeRecorder:
             one.symbol for one in after.members
         }:
             await unit.get(ReplacementRepository).forget(symbol)
-        for event in events:
-            unit.publish_after_commit(
-                PortfolioChanged(
-                    version=after.version,
-                    seq=event.seq,
-                    type=event.type.value,
-                    symbol=event.symbol,
-                    occurred_at=event.occurred_at,
-                    other_symbol=event.other_symbol,
-                    reason=event.reason,
-                    actor=event.actor,
-                )
-            )
+        if events:
+            unit.publish_after_commit(portfolio_changed(before, after, events, who.proposal_id))
         return events
 
 

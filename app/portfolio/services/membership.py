@@ -139,7 +139,7 @@ class PortfolioService:
                 raise RefusedError(
                     Code.VALIDATION_FAILED, f"The portfolio may have up to {most} symbols."
                 )
-            selection = _selected(context, most if size is None else size)
+            selection = select_members(context, most if size is None else size)
             new_members = [context.new_member(context.resolve(name)) for name in selection.chosen]
             if new_members:
                 done = add_members(portfolio, new_members, most, context.at, reason)
@@ -297,7 +297,8 @@ class PortfolioService:
         return weighed.portfolio
 
 
-def _selected(context: DecisionContext, size: int) -> Selection:
+def select_members(context: DecisionContext, size: int) -> Selection:
+    """Selects up to `size` members of the board, best scores first, within all limits."""
     cards = [card for card in context.require_board().cards if card.status is CardStatus.SCORED]
     settings = context.configuration
     least = to_millionths(settings.entry_score)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from app.foundation.sql.database import UnitOfWork
-from app.portfolio.domain.events import ProposalDecided, ProposalOpened
+from app.portfolio.domain.events import ProposalDecided, proposal_opened
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.proposals import WHOLE, Decision, Proposal, ProposalKind, ProposalState
 from app.portfolio.domain.replacement import ReplacementProposal
@@ -41,11 +41,7 @@ async def sync_open_proposals(
     fresh = [new for new in wanted if not any(new.is_same(old) for old in kept)]
     for new in fresh:
         await unit.get(ProposalRepository).open(new)
-        unit.publish_after_commit(
-            ProposalOpened(
-                new.proposal_id, new.kind.value, new.subject, new.version, new.expires_at, at
-            )
-        )
+        unit.publish_after_commit(proposal_opened(new, at))
     return (*kept, *fresh)
 
 

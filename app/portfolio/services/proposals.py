@@ -114,7 +114,7 @@ class ProposalService:
         def rendered(_: object) -> StoredResponse:
             return render(decided[-1])
 
-        who = replace(command, if_match=found.version)
+        who = replace(command, if_match=found.version, proposal_id=proposal_id)
         try:
             answer = await self._execute(Approval(found, reason, who, ready, end, rendered))
         except PreconditionFailedError:

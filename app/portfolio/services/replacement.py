@@ -10,7 +10,7 @@ from app.foundation.decision_log import DecisionKind, DecisionLog
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import Database, UnitOfWork
-from app.market.domain.sectors import UNCLASSIFIED
+from app.market.domain.sectors import NO_SECTOR
 from app.portfolio.domain.event_log import EventType, number_text
 from app.portfolio.domain.membership import (
     add_members,
@@ -206,7 +206,7 @@ class ReplacementService:
             found = find_replacement_candidates(portfolio, context)
             others = tuple(describe_symbol(one.symbol, context) for one in portfolio.members)
             # The member has left, so a new one of its sector adds to that sector.
-            left = replace(describe_symbol(vacancy.symbol, context), sector=UNCLASSIFIED)
+            left = replace(describe_symbol(vacancy.symbol, context), sector=NO_SECTOR)
             gone = OutgoingMember(left, timedelta(0), vacancy.reason, False)
             free = filter_admissible(
                 found.incoming, gone, others, found.correlation, context.configuration
@@ -284,30 +284,61 @@ class ReplacementService:
     async def _proposals(
         self, unit: UnitOfWork, portfolio: Portfolio, context: DecisionContext, *, count: bool
     ) -> tuple[tuple[ReplacementProposal, ...], ReplacementSnapshot]:
-        tallies = await unit.get(ReplacementRepository).confirmation_counts()
-        last = await unit.get(ReplacementRepository).last_swap()
-        field = find_replacement_candidates(portfolio, context)
-        pending = (one.candidate for one in tallies.values())
-        noise = known_noises((*(one.side.symbol for one in field.outgoing), *pending), context)
-        pairs = field.pairs(tallies, noise)
-        chosen = (other.symbol for _, other in pairs if other is not None)
-        noise |= known_noises(chosen, context)
-        obstacle = _blocking_reason(portfolio, context)
-        counting = count and obstacle is None
-        if counting:
-            tallies = _count(pairs, tallies, noise, context)
-        snapshot = ReplacementSnapshot(
-            configuration_version=context.configuration.version,
-            pairs=tuple(pairs),
-            noise=noise,
-            tallies=tallies,
-            since_swap=None if last is None else context.since(last),
-            obstacle=obstacle,
+        stored = unit.get(ReplacementRepository)
+        found = evaluate_replacements(
+            portfolio,
+            context,
+            await stored.confirmation_counts(),
+            await stored.last_swap(),
+            count=count,
         )
-        proposals = propose_from_snapshot(snapshot, context.configuration)
-        if counting:
-            await unit.get(ReplacementRepository).keep(_counts_to_store(proposals, tallies))
-        return proposals, snapshot
+        if found.counts is not None:
+            await stored.keep(found.counts)
+        return found.proposals, found.snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacementEvaluation:
+    """Proposed replacements, and the confirmation counts after them; None if nothing counted."""
+
+    proposals: tuple[ReplacementProposal, ...]
+    counts: tuple[ConfirmationCount, ...] | None
+    snapshot: ReplacementSnapshot  # inputs of the proposals
+
+
+def evaluate_replacements(
+    portfolio: Portfolio,
+    context: DecisionContext,
+    counts: Mapping[str, ConfirmationCount],
+    last_swap: datetime | None,
+    *,
+    count: bool,
+) -> ReplacementEvaluation:
+    """Evaluates the weakest members against the best candidates; stores nothing.
+
+    `counts` are the confirmations so far by member. With `count` this evaluation adds to them,
+    unless an obstacle blocks every replacement.
+    """
+    field = find_replacement_candidates(portfolio, context)
+    pending = (one.candidate for one in counts.values())
+    noise = known_noises((*(one.side.symbol for one in field.outgoing), *pending), context)
+    pairs = field.pairs(counts, noise)
+    noise |= known_noises((other.symbol for _, other in pairs if other is not None), context)
+    obstacle = _blocking_reason(portfolio, context)
+    counting = count and obstacle is None
+    if counting:
+        counts = _count(pairs, counts, noise, context)
+    snapshot = ReplacementSnapshot(
+        configuration_version=context.configuration.version,
+        pairs=tuple(pairs),
+        noise=noise,
+        tallies=counts,
+        since_swap=None if last_swap is None else context.since(last_swap),
+        obstacle=obstacle,
+    )
+    proposals = propose_from_snapshot(snapshot, context.configuration)
+    counted = tuple(_counts_to_store(proposals, counts)) if counting else None
+    return ReplacementEvaluation(proposals, counted, snapshot)
 
 
 def _may_force(context: DecisionContext) -> bool:

@@ -1,7 +1,7 @@
 """Append-only portfolio history, written in the transaction of each change."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -126,6 +126,16 @@ class HistoryRepository:
         if until is not None:
             wanted = wanted.where(table.c.occurred_at < until)
         return tuple(_event(row) for row in await self.connection.execute(wanted))
+
+    async def configuration_changes(
+        self, times: Iterable[datetime]
+    ) -> Mapping[int, PortfolioEvent]:
+        """Events of new settings at these times, by the version of the settings."""
+        wanted = self._all().where(
+            table.c.occurred_at.in_(tuple(times)), table.c.type == EventType.CONFIG.value
+        )
+        found = (_event(row) for row in await self.connection.execute(wanted))
+        return {event.configuration_version: event for event in found}
 
     async def weightings(self, field: str) -> tuple[tuple[datetime, int, Any], ...]:
         """Time, version and one payload field of every weighing, oldest first."""

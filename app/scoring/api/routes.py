@@ -41,6 +41,7 @@ from app.foundation.http.schemas import (
     QueryInt,
     SymbolPath,
     UtcTime,
+    example,
 )
 from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
@@ -84,8 +85,12 @@ router = api_router("scoring", "/scoring")
 class CalculateIn(Body):
     """Symbol to return; the run always scores the whole universe, because scores are relative."""
 
-    symbol: SymbolText | None = None
-    symbol_id: SymbolText | None = None
+    model_config = example({"symbol": "BTCUSDT"})
+
+    symbol: SymbolText | None = Field(
+        None, description="In any spelling, or the UUID; omitted: the whole universe."
+    )
+    symbol_id: SymbolText | None = Field(None, description="Accepted in place of `symbol`.")
 
 
 @router.post(
@@ -108,7 +113,7 @@ class CalculateIn(Body):
 )
 @requires(Role.TRADER)
 @limited_by(RouteLimit.HEAVY)
-async def calculate(
+async def calculate_scores(
     registry: Provided[Registry],
     scoring: Provided[Scoring],
     commands: Provided[IdempotentExecutor],
@@ -123,7 +128,7 @@ async def calculate(
     with 503 `market_data_stale`; no board is saved.
     """
     text = None if body is None else body.symbol or body.symbol_id
-    symbol = None if text is None else registry.resolve(text).symbol
+    symbol = None if text is None else registry.resolve(text)
 
     def render(board: Board) -> StoredResponse:
         status = scoring.status_of(board)
@@ -143,10 +148,11 @@ async def calculate(
         **problems(Code.NO_BOARD_YET),
     },
 )
-@cacheable(depends_on=Input.SCORES, compress=True)
+@cacheable(depends_on=Input.SCORES | Input.SYMBOLS, compress=True)
 @requires(Role.VIEWER)
-async def rankings(
+async def list_rankings(
     scoring: Provided[Scoring],
+    registry: Provided[Registry],
     held: IfNoneMatchDep,
     algorithm_type: Annotated[
         AlgorithmType, Query(description="Score to rank by: the composite or one family.")
@@ -172,7 +178,7 @@ async def rankings(
 
     _, lines = scoring.rankings(algorithm_type, eligible_only=eligible_only)
     body = await large_json_bytes(
-        lambda: RankingsOut.of(board, status, algorithm_type, lines, limit)
+        lambda: RankingsOut.of(board, status, algorithm_type, lines, limit, registry.id_of)
     )
     return answer(body, headers={"ETag": tag})
 
@@ -183,7 +189,7 @@ async def rankings(
     responses=problems(*_SYMBOL, *_NO_BOARD),
 )
 @requires(Role.VIEWER)
-async def symbol_scores(
+async def list_symbol_scores(
     scoring: Provided[Scoring],
     registry: Provided[Registry],
     cursors: CursorsDep,
@@ -193,14 +199,15 @@ async def symbol_scores(
 ) -> Page[ScoreOut]:
     """Scores on stored complete boards, newest first."""
     scoring.board()  # raises no_board_yet before the first run
-    name = registry.resolve(symbol).symbol
+    entry = registry.resolve(symbol)
+    name = entry.symbol
     chosen = {"symbol": name}
     start = cursors.decode("symbol_scores", chosen, cursor)
     before = moment_and_id(start)
     boards = await scoring.history(name, before, limit + 1)
     page, last = cut(boards, limit, lambda one: (one.calculated_at.isoformat(), one.run_id))
     return Page(
-        items=[ScoreOut.of(one, one.cards[0], one.cards[0].rank) for one in page],
+        items=[ScoreOut.of(one, one.cards[0], one.cards[0].rank, entry.symbol_id) for one in page],
         next_cursor=None if last is None else cursors.encode("symbol_scores", chosen, last),
     )
 
@@ -212,8 +219,9 @@ async def symbol_scores(
 )
 @cacheable(depends_on=Input.SCORES | Input.SYMBOLS, compress=True)
 @requires(Role.VIEWER)
-async def explain(
+async def explain_score(
     scoring: Provided[Scoring],
+    registry: Provided[Registry],
     symbol: SymbolPath,
     top: Annotated[
         QueryInt, Query(ge=1, le=MAX_RANKINGS, description="Rank that `counterfactual` aims at.")
@@ -226,12 +234,13 @@ async def explain(
     """
     board, card = scoring.explain(symbol)
     counterfactual = await scoring.counterfactuals.get(board, card.symbol, top)
-    return ExplanationOut.of(board, card, scoring.status_of(board), counterfactual)
+    symbol_id = registry.id_of(card.symbol)
+    return ExplanationOut.of(board, card, scoring.status_of(board), counterfactual, symbol_id)
 
 
 @router.get("/algorithms", summary="Scoring algorithms")
 @requires(Role.VIEWER)
-async def algorithms(scoring: Provided[Scoring]) -> Page[AlgorithmOut]:
+async def list_scoring_algorithms(scoring: Provided[Scoring]) -> Page[AlgorithmOut]:
     """Returns composite and families with version, family weights and factor table."""
     known = await scoring.algorithms()
     items = [AlgorithmOut.of(one, kind) for one in known for kind in AlgorithmType]
@@ -245,7 +254,7 @@ async def algorithms(scoring: Provided[Scoring]) -> Page[AlgorithmOut]:
     responses=problems(Code.CONSTRAINTS_INFEASIBLE, *CHANGES),
 )
 @requires(Role.ADMIN)
-async def put_algorithm(
+async def update_scoring_algorithm(
     request: Request,
     scoring: Provided[Scoring],
     configuration: Provided[ConfigurationChanges],
@@ -283,7 +292,7 @@ def _body_location(loc: str) -> list[str]:
 
 @router.get("/runs/{run_id}", summary="One scoring run", responses=problems(Code.NOT_FOUND))
 @requires(Role.VIEWER)
-async def run(scoring: Provided[Scoring], run_id: IdPath) -> RunOut:
+async def get_scoring_run(scoring: Provided[Scoring], run_id: IdPath) -> RunOut:
     """Returns metadata, coverage per factor, score distribution and reasons for missing scores."""
     board = await scoring.run(run_id)
     return RunOut.of(board, scoring.status_of(board))
@@ -297,7 +306,7 @@ async def run(scoring: Provided[Scoring], run_id: IdPath) -> RunOut:
 )
 @requires(Role.TRADER)
 @limited_by(RouteLimit.HEAVY)
-async def replay(scoring: Provided[Scoring], run_id: IdPath) -> ReplayOut:
+async def replay_scoring_run(scoring: Provided[Scoring], run_id: IdPath) -> ReplayOut:
     """Recomputes a run from its inputs and its algorithm version; nothing is written.
 
     Inputs are stored for `retention.board_inputs_days`. Candles revised since the run are
@@ -313,16 +322,18 @@ _CONTRACT: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UN
 class SymbolDetailOut(Freshness):
     """A symbol with its contract, the history of its specification and its newest score."""
 
-    symbol: SymbolOut
-    kind: ContractKind
-    settle: str
-    listed_at: UtcTime | None
+    symbol: SymbolOut = Field(description="Line of the symbol, as in the list.")
+    kind: ContractKind = Field(description="Kind of the contract.")
+    settle: str = Field(description="Settlement currency.")
+    listed_at: UtcTime | None = Field(description="UTC time of the listing; null if unknown.")
     expires_at: UtcTime | None = Field(
         description="Set on a perpetual whose delisting is announced."
     )
-    market_stage: str | None
-    market_type: str | None
-    specification: SpecificationOut
+    market_stage: str | None = Field(
+        description="Stage of the market at KuCoin; null if not stated."
+    )
+    market_type: str | None = Field(description="Type of the market at KuCoin; null if not stated.")
+    specification: SpecificationOut = Field(description="Current specification of the contract.")
     specification_history: list[SpecificationOut] = Field(description="Oldest first.")
     score: ScoreOut | None = Field(description="Score on the newest board; null without a board.")
 
@@ -348,14 +359,16 @@ class SymbolDetailOut(Freshness):
             market_type=contract.market_type,
             specification=history[-1],
             specification_history=history,
-            score=None if board is None or card is None else ScoreOut.of(board, card, card.rank),
+            score=None
+            if board is None or card is None
+            else ScoreOut.of(board, card, card.rank, row.entry.symbol_id),
             **fresh(moment, source),
         )
 
 
 @symbol_router.get("/{symbol}", summary="One symbol", responses=problems(*_CONTRACT))
 @requires(Role.VIEWER)
-async def symbol_detail(
+async def get_symbol(
     members: Provided[PortfolioMembers],
     registry: Provided[Registry],
     market: Provided[MarketData],

@@ -1,7 +1,7 @@
 """Response models of scores, explanations, runs and algorithms."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import date
 from enum import StrEnum
@@ -13,11 +13,32 @@ from pydantic import Field
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Family
 from app.foundation.data_status import DataSource, DataStatus
-from app.foundation.http.schemas import ChangeRequest, Freshness, Json, Out, Score, UtcTime
+from app.foundation.http.schemas import (
+    ChangeRequest,
+    Freshness,
+    Json,
+    Milliseconds,
+    Out,
+    QuoteAmount,
+    Raw,
+    RoundedJson,
+    Score,
+    Share,
+    UtcTime,
+    ZScore,
+    example,
+)
+from app.market.domain.symbols import SymbolEntry
 from app.scoring.domain.algorithm import CROSS_SECTIONAL, IMPACT
-from app.scoring.domain.board import Board, Card, CardStatus, Confidence
+from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.counterfactual import Counterfactual
+from app.scoring.domain.explanation import (
+    FORMULA,
+    WHY_PERCENTILES_DIFFER,
+    FactorBreakdown,
+    explain_card,
+)
 from app.scoring.domain.ranking import AlgorithmType, RankedCard
 from app.scoring.services.algorithm_versions import AlgorithmVersion, spec_to_json
 from app.scoring.services.replay import RunReplayResult
@@ -26,23 +47,74 @@ from app.scoring.services.replay import RunReplayResult
 class FactorOut(Out):
     """One factor; contributions of all factors add up to the composite z."""
 
-    name: str
-    family: Family
-    raw: float | None
-    unit: str
-    z: float | None
-    weight: float
-    contribution: float | None
+    name: str = Field(description="Name of the factor.")
+    family: Family = Field(description="Family of the factor.")
+    raw: Raw | None = Field(description="Measured value in `unit`; null if unknown.")
+    unit: str = Field(description="Unit of the measured value.")
+    z: ZScore | None = Field(
+        description="Normal score of the measured value within the universe, oriented so that "
+        "high is good."
+    )
+    weight: Share = Field(description="Weight in the composite.")
+    weight_in_family: Share = Field(
+        description="Weight of z in the weighted sum of the family; 0 without a value. The squares"
+        " of those that count add up to 1."
+    )
+    weight_of_family: Share = Field(
+        description="Weight of the family in the composite, likewise; 0 for an unavailable family."
+    )
+    confidence: Share | None = Field(description="Confidence of the score, 0..1.")
+    direct: ZScore | None = Field(
+        description="confidence * weight_of_family * weight_in_family * z."
+    )
+    ranking: ZScore | None = Field(
+        description="Effect of ranking the sums of factors and of families."
+    )
+    contribution: ZScore | None = Field(description="Part of the composite z: direct + ranking.")
     reason: str | None = Field(description="Reason for a missing value.")
-    supporting: Json | None = Field(None, description="Supporting data of a plug-in.")
+    supporting: RoundedJson | None = Field(None, description="Supporting data of a plug-in.")
+
+    @classmethod
+    def of(cls, reading: FactorReading, steps: FactorBreakdown, level: float | None) -> Self:
+        return cls(
+            **reading._asdict(),
+            weight_in_family=steps.weight_in_family,
+            weight_of_family=steps.weight_of_family,
+            confidence=level,
+            direct=steps.direct,
+            ranking=steps.ranking,
+        )
+
+
+class FamilyOut(Out):
+    """Family of factors: from the weighted sum of its z to its score; null is unavailable."""
+
+    family: Family = Field(description="Name of the family.")
+    nominal_weight: Share = Field(
+        description="Weight in the algorithm; those of all families add up to 1."
+    )
+    weight: Share = Field(description="`weight_of_family` of its factors.")
+    weighted_sum: ZScore | None = Field(description="Sum of weight_in_family * z of its factors.")
+    z: ZScore | None = Field(description="Normal score of the weighted sum among all symbols.")
+    score: Score | None = Field(description="Phi(z), as in `score`.")
+    contribution: ZScore | None = Field(description="Sum of the contributions of its factors.")
+
+
+class CompositeOut(Out):
+    """Composite: from the weighted sum of the families to z; null is unavailable."""
+
+    weighted_sum: ZScore | None = Field(description="Sum of weight * z of the families.")
+    composite_z: ZScore | None = Field(description="Normal score of the sum among all symbols.")
+    confidence: Share | None = Field(description="`level` of `confidence`.")
+    z: ZScore | None = Field(description="confidence * composite_z; the score is Phi(z).")
 
 
 class FixedMomentsOut(Out):
     """Moments of earlier boards that replace a rank where too few symbols have a value."""
 
     name: str = Field(description="A factor, a family (the mean of its factors), or `composite`.")
-    mean: float
-    sd: float = Field(description="z is (value - mean) / sd within +-3, oriented.")
+    mean: Raw = Field(description="Mean of the earlier values, in the unit of the factor.")
+    sd: Raw = Field(description="z is (value - mean) / sd within +-3, oriented.")
     symbols: int = Field(description="Number of values on the earlier boards, one board a day.")
     days: int = Field(description="Days with enough symbols to rank.")
     first: date = Field(description="UTC day of the oldest of these boards.")
@@ -62,10 +134,10 @@ class FixedMomentsOut(Out):
 class FactorChangeOut(Out):
     """A factor with its raw value and the raw value that it would need."""
 
-    factor: str
+    factor: str = Field(description="Name of the factor.")
     unit: str
-    raw: float
-    needed: float
+    raw: Raw = Field(description="Measured value in `unit`.")
+    needed: Raw = Field(description="Value that it would need, in `unit`.")
 
 
 class CounterfactualOut(Out):
@@ -74,8 +146,8 @@ class CounterfactualOut(Out):
     All changes together and in full are enough; half of each is not.
     """
 
-    top: int
-    rank: int
+    top: int = Field(description="Number of ranks to come among.")
+    rank: int = Field(description="Present rank, from 1.")
     is_reachable: bool = Field(
         description="False where even the best value of every factor is not enough, because the "
         "confidence is too low."
@@ -102,7 +174,7 @@ IsProvisional = Annotated[
     ),
 ]
 SourceCoverage = Annotated[
-    dict[str, float],
+    dict[str, Share],
     Field(description="Share of the eligible symbols that each exchange source covers."),
 ]
 
@@ -110,7 +182,7 @@ SourceCoverage = Annotated[
 class ConfidenceOut(Out):
     """Confidence that shrinks a score towards neutral; `level` is the product of known parts."""
 
-    level: Score
+    level: Score = Field(description="Product of the known parts.")
     completeness: Score = Field(
         description="Share of the applicable factor weight that had a value."
     )
@@ -133,27 +205,49 @@ class ScoreOut(Out):
     """Scores of one symbol: 0..1, 0.5 is neutral; null is unavailable, never zero."""
 
     symbol: str = Field(examples=["BTCUSDT"])
-    technical_score: Score | None
-    fundamental_score: Score | None
-    market_structure_score: Score | None
-    risk_score: Score | None
-    composite_score: Score | None
-    confidence_level: Score | None
+    symbol_id: str | None = Field(
+        description="UUID that the symbol has now; null if it is no longer known."
+    )
+    technical_score: Score | None = Field(
+        description="Percentile of the technical family in the universe; high is good."
+    )
+    fundamental_score: Score | None = Field(
+        description="Percentile of the fundamental family in the universe; high is good."
+    )
+    market_structure_score: Score | None = Field(
+        description="Percentile of the market structure family in the universe; high is good."
+    )
+    risk_score: Score | None = Field(
+        description="Percentile of the risk family in the universe: high is good, a low risk."
+    )
+    composite_score: Score | None = Field(
+        description="Phi of the composite z, shrunk by the confidence; high is good. It is not a"
+        " percentile: see `rank_percentile`."
+    )
+    rank_percentile: Share | None = Field(
+        description="Share of the ranked symbols that this one equals or beats by its composite:"
+        " 1 is the best. Null if unranked."
+    )
+    confidence_level: Score | None = Field(
+        description="Confidence of the scores, from 0 (none) to 1."
+    )
     rank: int | None = Field(description="Rank by the requested score.")
-    calculation_timestamp: UtcTime
-    supporting_data: Json = Field(
+    calculation_timestamp: UtcTime = Field(description="UTC time of the calculation.")
+    supporting_data: RoundedJson = Field(
         description="z, volatility, confidence parts, contribution per factor, missing factors."
     )
     data_source: DataSource
-    status: CardStatus
+    status: CardStatus = Field(description="`scored`, or `unavailable` with the reason.")
     reason: str | None = Field(description="Reason for a missing score.", examples=["not_eligible"])
 
     @classmethod
-    def of(cls, board: Board, card: Card, rank: int | None) -> Self:
+    def of(cls, board: Board, card: Card, rank: int | None, symbol_id: str | None) -> Self:
         family = card.families.get
         confidence = card.confidence
         return cls(
             symbol=card.symbol,
+            symbol_id=symbol_id,
+            rank_percentile=_rank_percentile(board, card),
             technical_score=family(Family.TECHNICAL),
             fundamental_score=family(Family.FUNDAMENTAL),
             market_structure_score=family(Family.MARKET_STRUCTURE),
@@ -173,7 +267,7 @@ class RankingsOut(Freshness):
     """Symbols with the requested score, best first, then all others by symbol."""
 
     run_id: str
-    algorithm_type: AlgorithmType
+    algorithm_type: AlgorithmType = Field(description="Score by which the list is ordered.")
     calculated_at: UtcTime
     universe_size: int = Field(description="Symbols that were ranked.")
     is_provisional: IsProvisional
@@ -189,6 +283,7 @@ class RankingsOut(Freshness):
         algorithm: AlgorithmType,
         lines: tuple[RankedCard, ...],
         limit: int,
+        id_of: Callable[[str], str | None],
     ) -> Self:
         return cls(
             as_of=board.as_of,
@@ -201,7 +296,10 @@ class RankingsOut(Freshness):
             is_provisional=board.is_provisional,
             source_coverage=dict(board.source_coverage),
             total=len(lines),
-            items=[ScoreOut.of(board, line.card, line.rank) for line in lines[:limit]],
+            items=[
+                ScoreOut.of(board, line.card, line.rank, id_of(line.card.symbol))
+                for line in lines[:limit]
+            ],
         )
 
 
@@ -213,17 +311,29 @@ class ExplanationOut(Freshness):
     algorithm_version: int
     configuration_version: int
     input_hash: str
-    score: ScoreOut
-    z: float | None
-    sum_of_contributions: float | None
-    confidence: ConfidenceOut | None
+    score: ScoreOut = Field(description="Scores of the symbol.")
+    z: ZScore | None = Field(
+        description="Composite z after its confidence shrinks it; null if unavailable."
+    )
+    sum_of_contributions: ZScore | None = Field(
+        description="Sum of the contributions, equal to `z` within 1e-9."
+    )
+    formula: str = Field(description="Formula of contributions and scores in the names below.")
+    why_percentiles_differ: str = Field(
+        description="Why the composite is no mean of the family scores."
+    )
+    confidence: ConfidenceOut | None = Field(
+        description="Confidence by its parts; null if unavailable."
+    )
     detail: str | None = Field(
         description="Failed eligibility rule, or the heaviest missing input."
     )
-    universe_size: int
+    universe_size: int = Field(description="Number of scored symbols.")
     is_provisional: IsProvisional
     source_coverage: SourceCoverage
-    factors: list[FactorOut]
+    factors: list[FactorOut] = Field(description="Factors in the order of the algorithm.")
+    families: list[FamilyOut] = Field(description="Families in the order of the algorithm.")
+    composite: CompositeOut = Field(description="Steps from the families to the composite z.")
     fixed_moments: list[FixedMomentsOut] = Field(
         description="Moments of earlier boards, used where fewer than ten symbols have a value."
     )
@@ -238,8 +348,10 @@ class ExplanationOut(Freshness):
         card: Card,
         status: DataStatus,
         counterfactual: Counterfactual | None,
+        symbol_id: str | None,
     ) -> Self:
-        shares = [one.contribution for one in card.factors if one.contribution is not None]
+        steps = explain_card(card)
+        level = None if card.confidence is None else card.confidence.level
         return cls(
             as_of=board.as_of,
             data_source=board.data_source,
@@ -249,15 +361,27 @@ class ExplanationOut(Freshness):
             algorithm_version=board.algorithm_version,
             configuration_version=board.configuration_version,
             input_hash=board.input_hash,
-            score=ScoreOut.of(board, card, card.rank),
+            score=ScoreOut.of(board, card, card.rank, symbol_id),
             z=card.z,
-            sum_of_contributions=None if card.z is None else sum(shares),
+            sum_of_contributions=steps.sum_of_contributions,
+            formula=FORMULA,
+            why_percentiles_differ=WHY_PERCENTILES_DIFFER,
             confidence=None if card.confidence is None else ConfidenceOut.of(card.confidence),
             detail=card.detail,
             universe_size=board.universe_size,
             is_provisional=board.is_provisional,
             source_coverage=dict(board.source_coverage),
-            factors=[FactorOut.model_validate(one) for one in card.factors],
+            factors=[
+                FactorOut.of(reading, one, level)
+                for reading, one in zip(card.factors, steps.factors, strict=True)
+            ],
+            families=[FamilyOut.model_validate(one) for one in steps.families],
+            composite=CompositeOut(
+                weighted_sum=steps.weighted_sum,
+                composite_z=steps.composite_z,
+                confidence=level,
+                z=card.z,
+            ),
             fixed_moments=FixedMomentsOut.of_board(board),
             counterfactual=None if counterfactual is None else CounterfactualOut.of(counterfactual),
         )
@@ -266,17 +390,17 @@ class ExplanationOut(Freshness):
 class UnavailableOut(Out):
     symbol: str
     reason: str | None
-    detail: str | None
+    detail: str | None = Field(description="Cause with its facts; null without one.")
 
 
 class SpreadOut(Out):
     """Distribution of the scores of a run."""
 
-    lowest: Score
-    lower_quartile: Score
-    median: Score
-    upper_quartile: Score
-    highest: Score
+    lowest: Score = Field(description="Lowest composite score.")
+    lower_quartile: Score = Field(description="Lower quartile of the composite scores.")
+    median: Score = Field(description="Median of the composite scores.")
+    upper_quartile: Score = Field(description="Upper quartile of the composite scores.")
+    highest: Score = Field(description="Highest composite score.")
 
 
 class RunOut(Freshness):
@@ -287,16 +411,20 @@ class RunOut(Freshness):
     algorithm_version: int
     configuration_version: int
     calculated_at: UtcTime
-    duration_ms: float
+    duration_ms: Milliseconds
     input_hash: str
     symbols_processed: int
     scores_calculated: int
-    coverage: dict[str, float] = Field(description="Share of eligible symbols with each factor.")
+    coverage: dict[str, Share] = Field(description="Share of eligible symbols with each factor.")
     is_provisional: IsProvisional
     source_coverage: SourceCoverage
-    median_confidence: Score | None
-    score_spread: SpreadOut | None
-    unavailable_by_reason: dict[str, int]
+    median_confidence: Score | None = Field(description="Median confidence of the scored symbols.")
+    score_spread: SpreadOut | None = Field(
+        description="Distribution of the composite scores; null without a score."
+    )
+    unavailable_by_reason: dict[str, int] = Field(
+        description="Number of symbols without a score by reason."
+    )
 
     @classmethod
     def of(cls, board: Board, status: DataStatus) -> Self:
@@ -331,15 +459,18 @@ class CalculationOut(Freshness):
     run_id: str
     symbols_processed: int
     scores_calculated: int
-    unavailable: list[UnavailableOut]
+    unavailable: list[UnavailableOut] = Field(
+        description="Symbols without a score, with the reason."
+    )
     is_provisional: IsProvisional
     source_coverage: SourceCoverage
-    duration_ms: float
+    duration_ms: Milliseconds
     score: ScoreOut | None = Field(description="The score of the requested symbol.")
 
     @classmethod
-    def of(cls, board: Board, status: DataStatus, symbol: str | None) -> Self:
-        cards = [card for card in board.cards if symbol in (None, card.symbol)]
+    def of(cls, board: Board, status: DataStatus, symbol: SymbolEntry | None) -> Self:
+        name = None if symbol is None else symbol.symbol
+        cards = [card for card in board.cards if name in (None, card.symbol)]
         return cls(
             as_of=board.as_of,
             data_source=board.data_source,
@@ -355,7 +486,9 @@ class CalculationOut(Freshness):
             is_provisional=board.is_provisional,
             source_coverage=dict(board.source_coverage),
             duration_ms=board.duration_ms,
-            score=ScoreOut.of(board, cards[0], cards[0].rank) if symbol and cards else None,
+            score=ScoreOut.of(board, cards[0], cards[0].rank, symbol.symbol_id)
+            if symbol is not None and cards
+            else None,
         )
 
 
@@ -367,7 +500,7 @@ class AlgorithmOut(Out):
         description="Name in boards, one for the composite and its families.",
         examples=[CROSS_SECTIONAL],
     )
-    version: int
+    version: int = Field(description="Version of the algorithm.")
     parameters: Json = Field(description="Of a family only its own factors and weight.")
     created_at: UtcTime | None = Field(description="Null until its first run.")
 
@@ -398,6 +531,13 @@ def _spread(scores: list[float]) -> SpreadOut:
     return SpreadOut(
         lowest=lowest, lower_quartile=lower, median=median, upper_quartile=upper, highest=highest
     )
+
+
+def _rank_percentile(board: Board, card: Card) -> float | None:
+    """Returns the share of ranked symbols with the same or a worse rank; None if unranked."""
+    if card.rank is None or not board.universe_size:
+        return None
+    return (board.universe_size - card.rank + 1) / board.universe_size
 
 
 def _supporting_data(board: Board, card: Card) -> dict[str, object]:
@@ -441,17 +581,19 @@ class AlgorithmName(StrEnum):
 class AlgorithmIn(ChangeRequest):
     """Changes of an algorithm; omitted fields keep their values, null is refused."""
 
-    family_weights: dict[str, float] | None = Field(
+    model_config = example({"impact_notional": 20000, "reason": "larger orders"})
+
+    family_weights: dict[str, Share] | None = Field(
         None,
         description="Shares of the composite by family; they add up to 1. For the composite only.",
         max_length=16,
     )
-    factor_weights: dict[str, float] | None = Field(
+    factor_weights: dict[str, Share] | None = Field(
         None,
         description="Share of the family, 0..1, by factor; 0 shows the factor without counting it.",
         max_length=256,
     )
-    impact_notional: float | None = Field(
+    impact_notional: QuoteAmount | None = Field(
         None, description="Notional of the factor `impact`, in quote currency."
     )
 
@@ -462,7 +604,7 @@ class AlgorithmIn(ChangeRequest):
 class AlgorithmChangedOut(Out):
     """Algorithm of the next run."""
 
-    name: AlgorithmName
+    name: AlgorithmName = Field(description="Name of the algorithm.")
     configuration_version: int
     parameters: Json = Field(description="As returned by `GET /scoring/algorithms`.")
 
@@ -482,11 +624,17 @@ class ReplayOut(Out):
     algorithm: str
     algorithm_version: int
     calculated_at: UtcTime
-    is_identical: bool
+    is_identical: bool = Field(
+        description="True if the replay gives the stored board, hash for hash."
+    )
     input_hash: str
-    replayed_input_hash: str
+    replayed_input_hash: str = Field(
+        description="SHA-256 of the inputs of the replay, in hexadecimal."
+    )
     board_hash: str = Field(description="Hash of all values of the board, to the last bit.")
-    replayed_board_hash: str
+    replayed_board_hash: str = Field(
+        description="SHA-256 of the board of the replay, in hexadecimal."
+    )
     differing: list[str] = Field(description="Symbols whose scores differ.")
 
     @classmethod

@@ -38,13 +38,13 @@ def back_scores(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
     needs the bar after the gap. NaN where a symbol had no score, and on days before the last
     break of its history.
     """
-    candles = _daily_candle_part(spec)
+    candles = daily_candle_part(spec)
     scores = np.full((days + 1, len(daily.symbols)), np.nan)
     if candles is None or len(daily.symbols) < MIN_UNIVERSE:
         return scores
     whole = contiguous(daily)
     for back in range(min(days, len(daily.opened_ms) - 2) + 1):  # a return needs two bars
-        past = _candle_inputs(forward_fill(truncate(whole, len(whole.opened_ms) - back))[0])
+        past = candle_inputs(forward_fill(truncate(whole, len(whole.opened_ms) - back))[0])
         measured = [measure(factor, past) for factor in candles.factors]
         raw = np.array([one.values for one in measured])
         applies = np.array([one.applies for one in measured])
@@ -84,8 +84,8 @@ def _variance_of_changes(scores: Floats, days: int) -> Floats:
     return np.asarray(np.nansum((changes - mean) ** 2, axis=0) / (enough - 1.0), np.float64)
 
 
-def _daily_candle_part(spec: AlgorithmSpec) -> AlgorithmSpec | None:
-    """Part of an algorithm that uses daily candles alone; None if it has no weight."""
+def daily_candle_part(spec: AlgorithmSpec) -> AlgorithmSpec | None:
+    """Returns the part of an algorithm that uses daily candles alone; None if it has no weight."""
     factors = tuple(one for one in spec.factors if one.sources == (Source.DAILY_CANDLES,))
     weighted = {one.family for one in factors if one.weight > 0.0}
     total = sum(weight for family, weight in spec.weights.items() if family in weighted)
@@ -98,8 +98,8 @@ def _daily_candle_part(spec: AlgorithmSpec) -> AlgorithmSpec | None:
     return replace(spec, factors=factors, weights=weights, moments={})
 
 
-def _candle_inputs(daily: Panel) -> ScoringInputs:
-    """Scoring inputs with daily candles alone."""
+def candle_inputs(daily: Panel) -> ScoringInputs:
+    """Returns scoring inputs with daily candles alone, as known at the close of the last bar."""
     count = len(daily.symbols)
     unknown = np.full(count, np.nan)
     return ScoringInputs(

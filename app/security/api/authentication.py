@@ -1,18 +1,20 @@
-"""Authenticates every request before anything answers it: key, session, local or anonymous."""
+"""Authenticates every request before anything answers it: key, session, ticket, local or none."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.foundation.errors import ServiceError
 from app.foundation.http.permissions import (
     AUDIT,
     AUTHENTICATOR,
     BLOCKED_S,
+    CREDENTIAL_ERROR,
     PRINCIPAL,
     AccessAudit,
     Authenticator,
@@ -23,6 +25,7 @@ from app.security.api.cookies import is_encrypted, read_session_cookie
 from app.security.domain.addresses import ClientAddress, is_loopback, site_of
 from app.security.domain.failures import FailureCounter
 from app.security.domain.keys import BRAND
+from app.security.services.tickets import TicketService
 
 _BEARER: Final = b"bearer"
 # Keys in a URL end up in logs and histories: such a request is never authenticated.
@@ -32,6 +35,9 @@ _KEY_IN_QUERY: Final = re.compile(
     re.IGNORECASE,
 )
 _UNREADABLE: Final = ""  # stands for a credential of another scheme; no key is empty
+TICKETS: Final = "tickets"  # key of the TicketService in the state of the lifespan
+_TICKET: Final = "ticket"  # name of the query parameter
+_MAX_QUERY_FIELDS: Final = 64
 FAILED: Final = "authentication_failed"  # in the state of a request with an invalid credential
 _log = structlog.get_logger("security")
 
@@ -42,17 +48,66 @@ class AuthenticationMiddleware:
 
     Outside of the response cache, inside of the guards for host, origin and start-up. A request
     with an invalid key continues as an anonymous one, so that public routes answer it, and every
-    other route gives the same answer as without a key.
+    other route gives the same answer as without a key. A ticket in the query authenticates on the
+    paths `ticket_paths` only, in place of a cookie.
     """
 
     app: ASGIApp
     monotonic: Callable[[], float]
+    ticket_paths: frozenset[str] = frozenset()
     failures: FailureCounter = field(default_factory=FailureCounter)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in {"http", "websocket"}:
-            scope.setdefault("state", {})[PRINCIPAL] = self._authenticate(scope)
+            tickets = self._read_tickets(scope) if scope["query_string"] else ()
+            principal = (
+                await self._exchange(scope, tickets) if tickets else self._authenticate(scope)
+            )
+            scope.setdefault("state", {})[PRINCIPAL] = principal
         await self.app(scope, receive, send)
+
+    def _read_tickets(self, scope: Scope) -> Sequence[str]:
+        """Values of the parameter `ticket` where a ticket authenticates; most requests have none.
+
+        The preflight of a page uses up no ticket.
+        """
+        if scope["path"] not in self.ticket_paths:
+            return ()
+        if scope["type"] == "http" and scope["method"] != "GET":
+            return ()
+        try:
+            pairs = parse_qsl(
+                scope["query_string"].decode("latin-1"),
+                keep_blank_values=True,
+                max_num_fields=_MAX_QUERY_FIELDS,
+            )
+        except ValueError:  # too many parameters
+            return ()
+        return [value for name, value in pairs if name == _TICKET]
+
+    async def _exchange(self, scope: Scope, texts: Sequence[str]) -> Principal:
+        """Principal of the one ticket; it excludes every other credential but a cookie."""
+        state = scope["state"]
+        tickets: TicketService | None = state.get(TICKETS)
+        if tickets is None:  # the service does not know its keys yet
+            return ANONYMOUS
+        client = client_of_request(scope)
+        tokens, is_forwarded, _ = _read_headers(scope)
+        if tokens or len(texts) > 1 or is_key_in_query(scope["query_string"]):
+            self._note_failure(scope, client, "several_keys", ANONYMOUS.actor)
+            return self._refuse(scope, client)
+        is_local = is_loopback(client.proven) and not is_forwarded
+        try:
+            result = await tickets.exchange(
+                texts[0], client, is_local=is_local, is_protected=is_local or is_encrypted(scope)
+            )
+        except ServiceError as error:
+            state[CREDENTIAL_ERROR] = error
+            return ANONYMOUS
+        if result.principal is not None:
+            return result.principal
+        self._note_failure(scope, client, result.code, result.actor)
+        return self._refuse(scope, client)
 
     def _authenticate(self, scope: Scope) -> Principal:
         authenticator: Authenticator | None = scope["state"].get(AUTHENTICATOR)
@@ -83,6 +138,10 @@ class AuthenticationMiddleware:
         else:
             code = "key_in_query" if has_key_in_query else "several_keys"
             self._note_failure(scope, client, code, ANONYMOUS.actor)
+        return self._refuse(scope, client)
+
+    def _refuse(self, scope: Scope, client: ClientAddress) -> Principal:
+        """Anonymous caller; the state says whether its address has failed too often."""
         if self.failures:
             blocked_s = self.failures.blocked_s(site_of(client.counted), self.monotonic())
             if blocked_s is not None:

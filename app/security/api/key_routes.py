@@ -14,7 +14,7 @@ from app.foundation.http.permissions import PrincipalDep, requires
 from app.foundation.http.request_body import Body
 from app.foundation.http.responses import answer, json_bytes, keep, sent
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import Out, UtcTime
+from app.foundation.http.schemas import Out, UtcTime, example
 from app.foundation.idempotency import CommandResult, StoredResponse
 from app.foundation.principals import Principal, PrincipalKind, Role, Scope
 from app.security.domain.addresses import parse_network
@@ -37,9 +37,19 @@ NetworkText = Annotated[
 class KeyIn(Body):
     """Key to create: a role, scopes, or both."""
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN, examples=["engine"])]
-    role: Annotated[Role, Field(strict=False)] | None = Field(None, examples=["trader"])
-    scopes: list[ScopeText] = Field(default_factory=list, max_length=len(Scope))
+    model_config = example({"name": "engine", "role": "trader"})
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN, examples=["engine"])] = Field(
+        description="Name of the key; each key has its own."
+    )
+    role: Annotated[Role, Field(strict=False)] | None = Field(
+        None, examples=["trader"], description="Role of the key; null: scopes alone."
+    )
+    scopes: list[ScopeText] = Field(
+        default_factory=list,
+        max_length=len(Scope),
+        description="Scopes of the key beside its role.",
+    )
     sources: list[SourceText] = Field(
         default_factory=list,
         max_length=32,
@@ -50,7 +60,9 @@ class KeyIn(Body):
         max_length=32,
         description="Networks that may use the key, in CIDR notation; every address without.",
     )
-    expires_days: int = Field(EXPIRY.days, ge=1, le=MAX_DAYS)
+    expires_days: int = Field(
+        EXPIRY.days, ge=1, le=MAX_DAYS, description="Time until the key expires."
+    )
 
     @model_validator(mode="after")
     def _has_permission(self) -> Self:
@@ -74,20 +86,25 @@ class KeyIn(Body):
 class RotationIn(Body):
     """How long the replaced key stays valid."""
 
-    grace_s: int = Field(int(GRACE.total_seconds()), ge=0, le=30 * 86_400)
+    grace_s: int = Field(
+        int(GRACE.total_seconds()),
+        ge=0,
+        le=30 * 86_400,
+        description="Time that the replaced key stays valid.",
+    )
 
 
 class KeyOut(Out):
     """API key without its text."""
 
-    id: str
-    name: str
+    id: str = Field(description="Identifier of the key.")
+    name: str = Field(description="Name of the key.")
     prefix: str = Field(description="Public start of the key.", examples=["mysym_0aB3dE9x"])
     role: Role | None = Field(description="Null for a key of scopes alone.")
     scopes: list[Scope]
     sources: list[str] = Field(description="Empty: every signal source.")
     allow: list[str] = Field(description="Networks that may use it; empty: every address.")
-    state: KeyState
+    state: KeyState = Field(description="State of the key.")
     created_by: str
     created_at: UtcTime
     expires_at: UtcTime | None = Field(description="Null only for the local key.")
@@ -149,7 +166,7 @@ def require_grant(principal: Principal, scopes: list[Scope]) -> None:
 
 @router.get("", summary="API keys", responses=problems())
 @requires(Role.ADMIN)
-async def api_keys(keys: Provided[ApiKeyService]) -> KeysOut:
+async def list_api_keys(keys: Provided[ApiKeyService]) -> KeysOut:
     """All keys by name, also expired and revoked ones, without their texts."""
     return KeysOut(items=[_key(keys, key) for key in await keys.list()])
 

@@ -18,10 +18,12 @@ from app.foundation.principals import Principal
 from app.security.api.client_address import CLIENT_ADDRESS
 from app.security.domain.addresses import ClientAddress, site_of
 from app.security.domain.rate_limits import limits_of
+from app.security.services.count_exchange import CountExchange
 from app.security.services.rate_limiter import Admission, RateLimiter
 
 # In the state of the lifespan: SharedWindowStorage where several processes use one database.
 SHARED_WINDOWS: Final = "shared_windows"
+COUNT_EXCHANGE: Final = "count_exchange"  # likewise: CountExchange
 TOO_MANY: Final = 4429  # close code of a WebSocket
 UNLIMITED: Final = frozenset({"/livez", "/readyz"})  # orchestrators must always get an answer
 _DENIAL: Final = "websocket.http.response"  # extension of servers that can refuse with a response
@@ -48,6 +50,9 @@ class RateLimitMiddleware:
         state = scope["state"]
         principal: Principal = state[PRINCIPAL]
         client: ClientAddress = state[CLIENT_ADDRESS]
+        exchange: CountExchange | None = state.get(COUNT_EXCHANGE)
+        if exchange is not None:
+            exchange.attach(self.limiter)
         method = "GET" if kind == "websocket" else scope["method"]
         admission = await self.limiter.admit(
             limits_of(

@@ -14,7 +14,7 @@ from app.foundation.http.permissions import PrincipalDep, authenticated, princip
 from app.foundation.http.request_body import Body
 from app.foundation.http.responses import answer, json_bytes
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import Out, UtcTime
+from app.foundation.http.schemas import Out, UtcTime, example
 from app.foundation.principals import Principal, PrincipalKind
 from app.security.api.authentication import is_local_caller
 from app.security.api.client_address import client_of_request
@@ -30,9 +30,13 @@ SecretText = Annotated[SecretStr, Field(min_length=1, max_length=1_024)]
 class LogInIn(Body):
     """Name and password, or an API key."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100, examples=["ana"])] | None = None
-    password: SecretText | None = None
-    key: SecretText | None = None
+    model_config = example({"name": "ana", "password": "correct horse battery staple"})
+
+    name: Annotated[str, Field(min_length=1, max_length=100, examples=["ana"])] | None = Field(
+        None, description="Name of the user."
+    )
+    password: SecretText | None = Field(None, description="Password of the user.")
+    key: SecretText | None = Field(None, description="API key, in place of name and password.")
 
     @model_validator(mode="after")
     def _is_one_credential(self) -> Self:
@@ -45,9 +49,9 @@ class LogInIn(Body):
 class SessionOut(Out):
     """Live session; its text is in the cookie only."""
 
-    id: str
+    id: str = Field(description="Identifier of the session.")
     actor: str = Field(description="Caller in history and audit.", examples=["user:ana"])
-    kind: PrincipalKind
+    kind: PrincipalKind = Field(description="Kind of the principal.")
     is_current: bool = Field(description="True for the session of this request.")
     created_at: UtcTime
     last_used_at: UtcTime = Field(description="To the minute.")
@@ -120,7 +124,7 @@ async def log_in(
 
 @router.get("", summary="Live sessions", responses=problems())
 @authenticated
-async def live_sessions(sessions: Provided[SessionService], principal: PrincipalDep) -> SessionsOut:
+async def list_sessions(sessions: Provided[SessionService], principal: PrincipalDep) -> SessionsOut:
     """Live sessions of the caller; an administrator sees those of all callers."""
     found = await sessions.list(principal)
     return SessionsOut(items=[_session(one, principal.session_id) for one in found])

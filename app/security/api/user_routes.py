@@ -13,7 +13,7 @@ from app.foundation.http.permissions import PrincipalDep, authenticated, require
 from app.foundation.http.request_body import Body
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import Out, UtcTime
+from app.foundation.http.schemas import Out, UtcTime, example
 from app.foundation.idempotency import Command, StoredResponse
 from app.foundation.principals import Principal, PrincipalKind, Role, Scope
 from app.security.api.client_address import client_of_request
@@ -41,17 +41,27 @@ RoleText = Annotated[Role, Field(strict=False)]
 class UserIn(Body):
     """User to add."""
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN, examples=["ana"])]
-    role: RoleText = Field(examples=["operator"])
-    scopes: list[ScopeText] = Field(default_factory=list, max_length=len(Scope))
-    password: PasswordText
+    name: Annotated[str, Field(pattern=NAME_PATTERN, examples=["ana"])] = Field(
+        description="Name of the user; each user has an own one."
+    )
+    role: RoleText = Field(examples=["operator"], description="Role of the user.")
+    scopes: list[ScopeText] = Field(
+        default_factory=list,
+        max_length=len(Scope),
+        description="Scopes of the user beside the role.",
+    )
+    password: PasswordText = Field(description="Password, at least 12 characters.")
 
 
 class UserEditIn(Body):
     """Values to change; one that is absent or null stays as it is."""
 
-    role: RoleText | None = None
-    scopes: list[ScopeText] | None = Field(None, max_length=len(Scope))
+    model_config = example({"role": "operator"})
+
+    role: RoleText | None = Field(None, description="New role.")
+    scopes: list[ScopeText] | None = Field(
+        None, max_length=len(Scope), description="New scopes beside the role."
+    )
     is_active: bool | None = Field(None, description="False disables the user.")
 
     @model_validator(mode="after")
@@ -68,28 +78,30 @@ class UserEditIn(Body):
 class PasswordIn(Body):
     """Password of another user."""
 
-    password: PasswordText
+    password: PasswordText = Field(description="New password.")
 
 
 class OwnPasswordIn(Body):
     """Password of the caller, who knows the current one."""
 
-    current_password: PasswordText
-    password: PasswordText
+    current_password: PasswordText = Field(description="Current password.")
+    password: PasswordText = Field(description="New password.")
 
 
 class UserOut(Out):
     """User without the password."""
 
-    id: str
-    name: str
+    id: str = Field(description="Identifier of the user.")
+    name: str = Field(description="Name of the user.")
     role: Role
     scopes: list[Scope]
-    state: Literal["active", "disabled"]
+    state: Literal["active", "disabled"] = Field(description="`active` or `disabled`.")
     created_by: str
     created_at: UtcTime
-    password_changed_at: UtcTime
-    disabled_at: UtcTime | None
+    password_changed_at: UtcTime = Field(description="UTC time of the last change of the password.")
+    disabled_at: UtcTime | None = Field(
+        description="UTC time at which the user was disabled; null if active."
+    )
 
     @classmethod
     def of(cls, user: User) -> Self:
@@ -116,8 +128,8 @@ class CallerOut(Out):
     """Caller of the request, as the service knows it."""
 
     actor: str = Field(description="Name in history and audit.", examples=["user:ana"])
-    kind: PrincipalKind
-    name: str
+    kind: PrincipalKind = Field(description="Kind of the principal.")
+    name: str = Field(description="Name of the principal.")
     role: Role | None = Field(description="Null for a key of scopes alone.")
     scopes: list[Scope]
     sources: list[str] = Field(description="Signal sources of a key; empty: every source.")
@@ -129,7 +141,7 @@ class CallerOut(Out):
 
 @router.get("/me", summary="The caller", responses=problems())
 @authenticated
-async def caller(users: Provided[UserService], principal: PrincipalDep) -> CallerOut:
+async def get_caller(users: Provided[UserService], principal: PrincipalDep) -> CallerOut:
     """Name, rights and expiry of the caller: user, key, or `local` in the open mode."""
     return CallerOut(
         actor=principal.actor,
@@ -211,7 +223,7 @@ async def add_user(
     responses=problems(*_CHANGES, Code.LAST_ADMIN),
 )
 @requires(Role.ADMIN)
-async def edit_user(
+async def update_user(
     users: Provided[UserService],
     principal: PrincipalDep,
     command: UnversionedDep,
@@ -232,7 +244,7 @@ async def edit_user(
 
 @router.put("/{user_id}/password", summary="Set the password of a user", responses=problems())
 @requires(Role.ADMIN)
-async def set_password(
+async def set_user_password(
     users: Provided[UserService],
     principal: PrincipalDep,
     request_id: RequestIdDep,

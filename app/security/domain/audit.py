@@ -37,6 +37,7 @@ class SecurityEventKind(StrEnum):
     SIGNALS_CHANGED = "signals_changed"  # `code`: cleaned, requeued
     PROPOSAL_DECLINED = "proposal_declined"  # an approved one is in the portfolio's history
     QUARANTINE_RELEASED = "quarantine_released"
+    SECTORS_CHANGED = "sectors_changed"  # `code`: set, reset, imported
     EVENTS_DELETED = "events_deleted"  # by retention; names the anchor
 
 

@@ -111,10 +111,16 @@ class KeyRing:
         A session without TLS from another machine (not `is_protected`) is none, unless the policy
         allows it.
         """
-        if not is_protected and not self.people.policy.allows_plain:
-            return None
         session = self.people.find(token)
         if session is None:
+            return None
+        return self.admit_session(session, peer, is_protected=is_protected)
+
+    def admit_session(
+        self, session: Session, peer: str | None, *, is_protected: bool
+    ) -> Principal | None:
+        """The principal of a live session for a request from `peer`, which counts as its use."""
+        if not is_protected and not self.people.policy.allows_plain:
             return None
         principal = self.session_principal(session)
         entry = None if session.key_id is None else self._by_id.get(session.key_id)
@@ -122,6 +128,11 @@ class KeyRing:
             return None
         self.people.note_use(session)
         return principal
+
+    def key_principal(self, key_id: str, peer: str | None) -> Principal | None:
+        """The caller that an active key authenticates from `peer`; None for any other key."""
+        entry = self._active_entry(key_id)
+        return entry.principal if entry is not None and entry.key.admits(peer) else None
 
     def session_principal(self, session: Session) -> Principal | None:
         """The caller that a live session authenticates; None once its user or key has ended."""

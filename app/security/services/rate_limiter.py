@@ -18,20 +18,28 @@ from app.foundation.sql.database import Database
 from app.security.domain.rate_limits import LimitName, RateLimits, WindowCount
 from app.security.storage.rate_limits import RateLimitRepository
 
-# The others hold for each process: a look into the database would double the time of a read.
+# Counted in the database. The others are counted in memory and announced to the other processes:
+# a look into the database would double the time of a read.
 SHARED: Final = frozenset({LimitName.CHANGES, LimitName.SIGNALS, LimitName.HEAVY})
 MAX_COUNTERS: Final = 10_000  # in memory; the one that was used longest ago is dropped
+ANNOUNCED: Final = frozenset(LimitName) - SHARED
+ANNOUNCED_SHARE: Final = 20  # a counter is announced from a 20th of its quota on
+MAX_ANNOUNCED: Final = 1_000  # counters of one storage at a time
 _ITEMS: Final = {1: RateLimitItemPerSecond, 60: RateLimitItemPerMinute}
 
 
 @dataclass(slots=True)
 class _Window:
-    """Counts of one key; `number` of the current window since the start of the clock."""
+    """Counts of one key; `number` of the current window since the start of the clock.
+
+    `unannounced` are those of this process that other processes do not know.
+    """
 
     expiry: int
     number: int
     current: int = 0
     previous: int = 0
+    unannounced: int = 0
 
 
 class WindowStorage(Storage, SlidingWindowCounterSupport):
@@ -48,6 +56,8 @@ class WindowStorage(Storage, SlidingWindowCounterSupport):
         self._monotonic = monotonic
         self._max_counters = max_counters
         self._windows: OrderedDict[str, _Window] = OrderedDict()
+        self._to_announce: dict[str, _Window] = {}
+        self.is_announced = False
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -63,7 +73,25 @@ class WindowStorage(Storage, SlidingWindowCounterSupport):
         if self._count(window).used + amount > limit:
             return False
         window.current += amount
+        if self.is_announced:
+            window.unannounced += amount
+            is_busy = window.current * ANNOUNCED_SHARE >= limit
+            if is_busy and len(self._to_announce) < MAX_ANNOUNCED:
+                self._to_announce[key] = window
         return True
+
+    def take_announcements(self) -> list[tuple[str, int]]:
+        """Keys with the requests that are to be announced, each once, the most requests first.
+
+        Requests from before the previous window are left out: they count nowhere any more.
+        """
+        now_s, found = self._monotonic(), []
+        for key, window in self._to_announce.items():
+            if window.number >= int(now_s // window.expiry) - 1:
+                found.append((key, window.unannounced))
+            window.unannounced = 0
+        self._to_announce.clear()
+        return sorted(found, key=lambda one: (-one[1], one[0]))
 
     async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         count = self._count(self._window(key, expiry))
@@ -74,6 +102,10 @@ class WindowStorage(Storage, SlidingWindowCounterSupport):
         await self.clear(key)
 
     async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        return self.add(key, expiry, amount)
+
+    def add(self, key: str, expiry: int, amount: int) -> int:
+        """Counts requests without a limit and without announcing them."""
         window = self._window(key, expiry)
         window.current += amount
         return window.current
@@ -109,6 +141,7 @@ class WindowStorage(Storage, SlidingWindowCounterSupport):
         self._windows.move_to_end(key)
         if number != window.number:
             window.previous = window.current if number == window.number + 1 else 0
+            window.unannounced = min(window.unannounced, window.previous)
             window.number, window.current = number, 0
         return window
 
@@ -209,7 +242,7 @@ class Admission:
     retry_after_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RateLimiter:
     """Counts requests by sliding windows of the library `limits`.
 
@@ -219,14 +252,34 @@ class RateLimiter:
     quotas: RateLimits
     monotonic: Callable[[], float]
     _counters: dict[LimitName, "_Counter"] = field(default_factory=dict, init=False)
+    _announced: tuple[WindowStorage, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
-        principals, addresses = WindowStorage(self.monotonic), WindowStorage(self.monotonic)
+        shared, principals, addresses = (WindowStorage(self.monotonic) for _ in range(3))
+        self._announced = (principals, addresses)
         for limit in LimitName:
             quota, window_s = self.quotas.quota(limit)
             storage = addresses if limit is LimitName.ADDRESS else principals
+            storage = shared if limit in SHARED else storage
             item = _ITEMS[window_s](quota, namespace=limit.value)
             self._counters[limit] = _Counter(item, storage)
+
+    def announce(self) -> None:
+        """Notes from now on which requests are to be announced to other processes."""
+        for storage in self._announced:
+            storage.is_announced = True
+
+    def take_announcements(self) -> list[tuple[str, int]]:
+        """Counters outside of SHARED with the requests that no other process knows."""
+        return [one for storage in self._announced for one in storage.take_announcements()]
+
+    def count_elsewhere(self, key: str, amount: int) -> None:
+        """Counts requests that another process has announced; unknown limits are left out."""
+        name = key.partition("/")[0]
+        if name in ANNOUNCED:
+            counter = self._counters[LimitName(name)]
+            if isinstance(counter.storage, WindowStorage):
+                counter.storage.add(key, counter.item.get_expiry(), amount)
 
     async def admit(
         self,

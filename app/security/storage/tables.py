@@ -1,4 +1,4 @@
-"""Tables of security: keys, users and sessions as hashes, its events, and shared rate limits."""
+"""Tables of security: keys, users, sessions and tickets as hashes, events, shared limits."""
 
 from sqlalchemy import (
     BigInteger,
@@ -71,6 +71,19 @@ sessions = Table(
     ForeignKeyConstraint(["user_id"], ["users.id"]),
     ForeignKeyConstraint(["key_id"], ["api_keys.id"]),
     CheckConstraint("(user_id IS NULL) <> (key_id IS NULL)", name="has_one_owner"),
+)
+
+# Unlogged on PostgreSQL: a ticket lives for 30 seconds.
+stream_tickets = Table(
+    "stream_tickets",
+    metadata,
+    Column("hash", String(64), nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("key_id", String(36)),
+    Column("session_id", String(36)),
+    Column("address", String(64), nullable=False),
+    Column("expires_at", UtcInstant, nullable=False),
+    PrimaryKeyConstraint("hash"),
 )
 
 security_anchors = Table(

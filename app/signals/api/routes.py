@@ -34,6 +34,8 @@ from app.foundation.http.schemas import (
     Out,
     QueryInt,
     TimeIn,
+    example,
+    unit,
 )
 from app.foundation.idempotency import StoredResponse
 from app.foundation.principals import Permission, Role, RouteLimit, Scope
@@ -46,20 +48,35 @@ router = api_router("signals", "/signals")
 _KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
 _DEFAULT_RETENTION_DAYS: Final = 30
 MAX_DATA_BYTES: Final = 8_192  # of `signal_data` as compact JSON in ASCII, as it is stored
-UnitInterval = Annotated[float, Field(ge=0, le=1)]
+UnitInterval = Annotated[float, Field(ge=0, le=1), unit("score")]
 SourceText = Annotated[str, Field(min_length=1, max_length=64, examples=["my-desk"])]
 
 
 class SignalIn(Body):
     """Claim of a source about a symbol, named by `symbol` or `symbol_id`."""
 
+    model_config = example(
+        {
+            "source_name": "my-desk",
+            "signal_type": "momentum",
+            "signal_strength": 0.7,
+            "confidence_level": 0.8,
+            "symbol": "BTCUSDT",
+            "signal_direction": "BUY",
+        }
+    )
+
     source_name: SourceText
     signal_type: Annotated[str, Field(min_length=1, max_length=64, examples=["momentum"])]
-    signal_strength: UnitInterval
-    confidence_level: UnitInterval
+    signal_strength: UnitInterval = Field(description="Strength of the claim.")
+    confidence_level: UnitInterval = Field(description="Confidence of the source in its claim.")
     symbol: SymbolText | None = Field(None, description="In any spelling, or the UUID.")
     symbol_id: SymbolText | None = Field(None, description="The same as `symbol`.")
-    signal_direction: Direction = Field(Direction.NEUTRAL, strict=False)
+    signal_direction: Direction = Field(
+        Direction.NEUTRAL,
+        strict=False,
+        description="Direction of the claim: `BUY`, `SELL` or `NEUTRAL`.",
+    )
     signal_data: dict[str, Any] | None = Field(
         None,
         description="Free-form data. `timeframe` (15m, 4h, 1d, 2w; up to 90 days) is the horizon "
@@ -112,12 +129,17 @@ class RetryIn(Body):
 
 
 class ClearIn(Body):
-    older_than_days: int = Field(_DEFAULT_RETENTION_DAYS, ge=1, le=3_650)
+    older_than_days: int = Field(
+        _DEFAULT_RETENTION_DAYS,
+        ge=1,
+        le=3_650,
+        description="Age from which ended signals are deleted, in days.",
+    )
     user: NameText | None = Field(None, description="Recorded as the claimed actor.")
 
 
 class RequeuedOut(Out):
-    queued: int
+    queued: int = Field(description="Number of signals that were queued again.")
     expired: int = Field(description="Signals past their expiry.")
 
 
@@ -176,7 +198,7 @@ async def send_signal(
 
 @router.get("/pending", summary="Signals that wait for their evaluation")
 @requires(Role.VIEWER)
-async def pending_signals(
+async def list_pending_signals(
     signals: Provided[SignalService],
     cursors: CursorsDep,
     limit: Limit = 50,
@@ -194,7 +216,7 @@ async def pending_signals(
 
 @router.get("/processed", summary="Signals that have left the queue")
 @requires(Role.VIEWER)
-async def processed_signals(
+async def list_processed_signals(
     signals: Provided[SignalService],
     cursors: CursorsDep,
     hours: Annotated[QueryInt, Query(ge=1, le=8_760, description="Length of the period.")] = 24,
@@ -221,7 +243,7 @@ async def processed_signals(
 
 @router.get("/statistics", summary="Counts of signals and votes, and forecast records")
 @requires(Role.VIEWER)
-async def signal_statistics(
+async def get_signal_statistics(
     signals: Provided[SignalService],
     days: Annotated[QueryInt, Query(ge=1, le=365, description="Length of the period.")] = 30,
 ) -> SignalStatisticsOut:
@@ -242,7 +264,7 @@ async def signal_statistics(
     responses=problems(*_KEYS),
 )
 @requires(Role.OPERATOR)
-async def clear_signals(
+async def clean_up_signals(
     signals: Provided[SignalService], command: UnversionedDep, body: ClearIn | None = None
 ) -> Response:
     """Expires overdue signals and deletes older rejected, expired and failed ones.
@@ -270,7 +292,7 @@ async def reprocess_failed_signals(
 
 @router.get("/{signal_id}", summary="One signal", responses=problems(Code.NOT_FOUND))
 @requires(Role.VIEWER)
-async def signal(signals: Provided[SignalService], signal_id: IdPath) -> SignalOut:
+async def get_signal(signals: Provided[SignalService], signal_id: IdPath) -> SignalOut:
     """Returns a signal in any state, with its verdict and every vote."""
     return SignalOut.from_evaluated(await signals.get(signal_id))
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from app.configuration.domain.sections import AutomationMode
-from app.foundation.http.schemas import Json, Out, Score, Share, UtcTime
+from app.foundation.http.schemas import Json, Out, Ratio, Raw, Score, Share, UtcTime
 from app.portfolio.domain.proposals import MembershipMove
 from app.signals.domain.consensus import Consensus, Recommendation, SignalEvaluation, Vote
 from app.signals.domain.evaluated_signal import EvaluatedSignal
@@ -28,11 +28,13 @@ class VoteOut(Out):
     probability: Score | None = Field(
         description="Probability that the symbol outperforms the median over the horizon."
     )
-    recommendation: Recommendation | None
-    confidence: Score | None
-    figures: dict[str, float] = Field(description="Figures that the vote used.")
+    recommendation: Recommendation | None = Field(
+        description="Recommendation; null for an abstention."
+    )
+    confidence: Score | None = Field(description="Confidence of the agent; null for an abstention.")
+    figures: dict[str, Raw] = Field(description="Figures that the vote used.")
     reason: str | None = Field(description="Reason of an abstention or a veto.")
-    is_veto: bool
+    is_veto: bool = Field(description="True for a veto, which forbids the action.")
     is_dissent: bool = Field(description="True for a recommendation against the verdict.")
 
     @classmethod
@@ -54,7 +56,7 @@ class VerdictOut(Out):
     is_skill_weighted: bool = Field(description="False while all agents have equal weights.")
     board_id: str | None = Field(description="Scoring run that the agents used.")
     configuration_version: int | None
-    votes: list[VoteOut]
+    votes: list[VoteOut] = Field(description="Votes of the agents.")
 
     @classmethod
     def of(cls, verdict: Consensus, evaluated: EvaluatedSignal) -> Self:
@@ -79,7 +81,7 @@ class EffectOut(Out):
     symbol: str | None
     old_symbol: str | None = Field(description="Member to be replaced.")
     note: str | None = Field(description="Reason of a missing effect.")
-    at: UtcTime
+    at: UtcTime = Field(description="UTC time of the effect.")
     proposal_id: str | None
     version: int | None = Field(description="Resulting version of the portfolio.")
 
@@ -102,11 +104,11 @@ class OutcomeOut(Out):
     """Return of the symbol over the horizon after the verdict."""
 
     starts_at: UtcTime = Field(description="The first full hour after the verdict.")
-    ends_at: UtcTime
+    ends_at: UtcTime = Field(description="UTC time at which the horizon ends.")
     booked_at: UtcTime | None = Field(description="Null while the outcome is open.")
     outperformed_median: bool | None = Field(description="Null while unknown.")
-    gain: float | None = Field(description="Return of the symbol, as a fraction.")
-    median: float | None = Field(description="Median return of the universe, as a fraction.")
+    gain: Share | None = Field(description="Return of the symbol, as a fraction.")
+    median: Share | None = Field(description="Median return of the universe, as a fraction.")
     universe_size: int | None = Field(description="Number of symbols in the median.")
     reason: str | None = Field(description="Reason of an unknown outcome.")
 
@@ -142,7 +144,7 @@ class PendingSignalOut(Out):
     signal_timestamp: UtcTime | None
     received_at: UtcTime
     expires_at: UtcTime
-    state: SignalState
+    state: SignalState = Field(description="State of the signal.")
     reason: str | None = Field(description="Reason of the state.")
     attempts: int = Field(description="Number of evaluation attempts.")
     completed_at: UtcTime | None = Field(description="Time when the signal left the queue.")
@@ -207,10 +209,10 @@ class SignalQueueOut(Out):
 class CalibrationBinOut(Out):
     """Forecasts of similar probability and their outcomes."""
 
-    from_probability: float = Field(examples=[0.7])
-    outcomes: int
-    mean_forecast: Score
-    observed_frequency: Score
+    from_probability: Share = Field(examples=[0.7], description="Lower end of the bin.")
+    outcomes: int = Field(description="Number of outcomes in the bin.")
+    mean_forecast: Score = Field(description="Mean forecast probability.")
+    observed_frequency: Score = Field(description="Share of successes.")
 
     @classmethod
     def of(cls, calibration_bin: CalibrationBin) -> Self:
@@ -228,13 +230,15 @@ class RecordOut(Out):
 
     outcomes: int = Field(description="Overlapping windows of one symbol count once.")
     brier_score: Score | None = Field(description="A constant forecast of one half has 0.25.")
-    skill: float | None = Field(
+    skill: Ratio | None = Field(
         description="1 - BS / 0.25, with 50 outcomes of chance before the first: 0 is chance."
     )
     calibration_error: Score | None = Field(
         description="Mean distance of forecast and observed frequency, over bins of a tenth."
     )
-    calibration: list[CalibrationBinOut]
+    calibration: list[CalibrationBinOut] = Field(
+        description="Forecast and observed frequency by bins of a tenth."
+    )
 
     @classmethod
     def of(cls, record: ForecastRecord) -> Self:
@@ -261,8 +265,8 @@ class SourceRecordOut(Out):
 
 
 class SourceStatisticsOut(Out):
-    source: str
-    states: dict[str, int]
+    source: str = Field(description="Name of the source.")
+    states: dict[str, int] = Field(description="Number of signals by state.")
     records: list[SourceRecordOut] = Field(
         description="By type of signal; without an outcome the trust is 0.2."
     )
@@ -271,17 +275,17 @@ class SourceStatisticsOut(Out):
 class AgentStatisticsOut(Out):
     """Votes of one agent and their outcomes."""
 
-    agent: str
-    votes: int
-    abstentions: int
-    approvals: int
-    rejections: int
-    conditionals: int
-    vetoes: int
-    dissents: int
-    mean_probability: Score | None
+    agent: str = Field(description="Name of the agent.")
+    votes: int = Field(description="Number of votes.")
+    abstentions: int = Field(description="Number of abstentions.")
+    approvals: int = Field(description="Number of votes to approve.")
+    rejections: int = Field(description="Number of votes to reject.")
+    conditionals: int = Field(description="Number of conditional votes.")
+    vetoes: int = Field(description="Number of vetoes.")
+    dissents: int = Field(description="Number of votes against the verdict.")
+    mean_probability: Score | None = Field(description="Mean forecast probability of success.")
     weight: Score | None = Field(description="Weight by skill; null while all weights are equal.")
-    record: RecordOut
+    record: RecordOut = Field(description="Track record of the agent.")
 
     @classmethod
     def of(
@@ -295,22 +299,26 @@ class AgentStatisticsOut(Out):
 class OutcomeCountsOut(Out):
     """Numbers of verdicts with known, unknown and open outcome."""
 
-    open: int
-    decided: int
+    open: int = Field(description="Number of verdicts whose horizon has not ended.")
+    decided: int = Field(description="Number of verdicts with a known outcome.")
     unknown: int = Field(description="Outcomes without a price or a median.")
 
 
 class SignalStatisticsOut(Out):
     """Counts of the signals received within the last `days`; records are of all time."""
 
-    days: int
-    total: int
-    states: dict[str, int] = Field(examples=[{"approved": 3, "rejected": 5}])
-    evaluations: dict[str, int] = Field(examples=[{"APPROVE": 3, "REJECT": 5}])
-    outcomes: OutcomeCountsOut
+    days: int = Field(description="Length of the period, in days.")
+    total: int = Field(description="Number of signals received.")
+    states: dict[str, int] = Field(
+        examples=[{"approved": 3, "rejected": 5}], description="Number of signals by state."
+    )
+    evaluations: dict[str, int] = Field(
+        examples=[{"APPROVE": 3, "REJECT": 5}], description="Number of verdicts by kind."
+    )
+    outcomes: OutcomeCountsOut = Field(description="Number of verdicts by their outcome.")
     is_skill_weighted: bool = Field(description="False while all agents have equal weights.")
-    sources: list[SourceStatisticsOut]
-    agents: list[AgentStatisticsOut]
+    sources: list[SourceStatisticsOut] = Field(description="Counts by source.")
+    agents: list[AgentStatisticsOut] = Field(description="Votes by agent.")
 
     @classmethod
     def of(cls, statistics: SignalStatistics, days: int) -> Self:

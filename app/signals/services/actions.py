@@ -11,7 +11,7 @@ from app.foundation.idempotency import Command, CommandResult, Render, Transacti
 from app.foundation.ports import Clock, NewId
 from app.foundation.sql.database import CommitMark, Database, UnitOfWork
 from app.portfolio.domain.candidate_selection import find_refusal
-from app.portfolio.domain.events import ProposalOpened
+from app.portfolio.domain.events import proposal_opened
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.proposals import (
     Decision,
@@ -323,12 +323,7 @@ class SignalActions:
         ttl = timedelta(seconds=context.configuration.automation.proposal_ttl_s)
         proposal = create_proposal(self.new_id(), evaluated, step, version, context, ttl)
         await unit.get(ProposalRepository).open(proposal)
-        unit.publish_after_commit(
-            ProposalOpened(
-                proposal.proposal_id, proposal.kind.value, proposal.subject, version,
-                proposal.expires_at, context.at,
-            )
-        )  # fmt: skip
+        unit.publish_after_commit(proposal_opened(proposal, context.at))
         return proposal
 
     async def _execute(self, automatic: AutomaticStep) -> None:

@@ -16,12 +16,19 @@ from app.foundation.http.response_cache import cacheable
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     NAMES,
+    UNIT,
     Freshness,
-    MoneyString,
+    Lots,
+    Money,
     Out,
     Percent,
+    Price,
+    Quantity,
     QueryDecimal,
     QueryInt,
+    RatioString,
+    Raw,
+    RawString,
     Score,
     SymbolPath,
     UtcTime,
@@ -43,7 +50,7 @@ class TradeableOut(Out):
     symbol: str
     contract: str
     weight_percentage: Percent
-    score: Score
+    score: Score = Field(description="Composite score.")
 
     @classmethod
     def of(cls, member: Tradeable) -> Self:
@@ -58,15 +65,17 @@ class TradeableOut(Out):
 class TradeableListOut(Freshness):
     """Members that may be traded now, by rank."""
 
-    symbols: list[TradeableOut]
+    symbols: list[TradeableOut] = Field(description="Members that may be traded now, by rank.")
 
 
 class CheckOut(Out):
-    name: str = Field(examples=["score"])
-    passed: bool
-    value: float | None
-    limit: float | None
-    detail: str
+    name: str = Field(examples=["score"], description="Name of the check.")
+    passed: bool = Field(description="True if the check passed.")
+    value: Raw | None = Field(
+        description="Measured value, in the unit of `detail`; null if unknown."
+    )
+    limit: Raw | None = Field(description="Limit, in the unit of `detail`; null without one.")
+    detail: str = Field(description="Value, limit and unit in words.")
 
     @classmethod
     def of(cls, check: Check) -> Self:
@@ -83,9 +92,9 @@ class ShouldTradeOut(Freshness):
     """Decision with all checks; `reason` is that of the first failed check."""
 
     symbol: str
-    trade: bool
-    reason: str
-    checks: list[CheckOut]
+    trade: bool = Field(description="True if the symbol may be traded now.")
+    reason: str = Field(description="Cause of the first failed check, or that all passed.")
+    checks: list[CheckOut] = Field(description="Checks in their order.")
 
     @classmethod
     def of(cls, verdict: Tradeability, facts: DataFacts) -> Self:
@@ -105,9 +114,9 @@ class CapOut(Out):
     where it is a minimum.
     """
 
-    name: CapName
-    value: MoneyString
-    limit: MoneyString
+    name: CapName = Field(description="Name of the cap.")
+    value: RawString = Field(description="Value that the cap limits, in its unit.")
+    limit: RawString = Field(description="Limit of that value, in its unit.")
     unit: str = Field(
         description="percent; times (equity); fraction; quote (currency).", examples=["times"]
     )
@@ -115,7 +124,7 @@ class CapOut(Out):
         description="configuration, contract, portfolio, daily_candles, request, ticker, book.",
         examples=["portfolio"],
     )
-    applied: bool
+    applied: bool = Field(description="True if the cap reduced the position.")
 
     @classmethod
     def of(cls, cap: Cap) -> Self:
@@ -134,22 +143,22 @@ class MemberSizeOut(Out):
 
     symbol: str
     contract: str
-    price: MoneyString | None = Field(description="The requested price, else the mark price.")
+    price: Price | None = Field(description="The requested price, else the mark price.")
     weight_percentage: Percent
-    wanted_notional: MoneyString = Field(description="Notional after caps, before rounding.")
-    notional: MoneyString
-    lots: int
+    wanted_notional: Money = Field(description="Notional after caps, before rounding.")
+    notional: Money = Field(description="Value of the lots.")
+    lots: Lots = Field(description="Whole lots to hold; 0 with the reason if none.")
     specification: str = Field(
         description="Id of the contract specification of the lots; they are void once "
         "`GET /symbols/{symbol}` shows another one."
     )
-    quantity: MoneyString = Field(description="Base coins.")
-    margin: MoneyString
-    leverage: MoneyString = Field(description="Leverage after caps.")
-    rounding_error: MoneyString = Field(
+    quantity: Quantity = Field(description="Base coins.")
+    margin: Money = Field(description="Initial margin of the lots.")
+    leverage: RatioString = Field(description="Leverage after caps.")
+    rounding_error: Money = Field(
         description="Wanted minus realised notional; negative where lots are rounded up."
     )
-    liquidation_price: MoneyString | None = Field(
+    liquidation_price: Price | None = Field(
         description="For a long with this margin alone; 0: never liquidated. Null without lots."
     )
     caps: list[str] = Field(
@@ -192,10 +201,10 @@ class PositionSizeOut(MemberSizeOut, Freshness):
 class PositionSizesOut(Freshness):
     """Whole lots of all members by rank, allocated together."""
 
-    account_balance: MoneyString
-    sizes: list[MemberSizeOut]
-    total_notional: MoneyString
-    total_margin: MoneyString
+    account_balance: Money = Field(description="Equity that the sizes are computed from.")
+    sizes: list[MemberSizeOut] = Field(description="Sizes of the members by rank.")
+    total_notional: Money = Field(description="Value of all lots.")
+    total_margin: Money = Field(description="Initial margin of all lots.")
 
     @classmethod
     def of(cls, balance: Decimal, positions: Sequence[SizedPosition], facts: DataFacts) -> Self:
@@ -212,11 +221,19 @@ Balance = Annotated[
     QueryDecimal, Query(gt=0, le=10**12, description="Equity in the quote currency.")
 ]
 Leverage = Annotated[QueryDecimal, Query(gt=0, le=1000, description="Capped by the contract.")]
-Price = Annotated[
+AssumedPrice = Annotated[
     QueryDecimal | None,
-    Query(ge=Decimal("1e-12"), le=10**12, description="Replaces the mark price."),
+    Query(
+        ge=Decimal("1e-12"),
+        le=10**12,
+        description="Replaces the mark price.",
+        json_schema_extra={UNIT: "quote currency"},
+    ),
 ]
-Confidence = Annotated[QueryDecimal | None, Query(ge=0, le=1, description="Scales the position.")]
+Confidence = Annotated[
+    QueryDecimal | None,
+    Query(ge=0, le=1, description="Scales the position.", json_schema_extra={UNIT: "score"}),
+]
 Count = Annotated[
     QueryInt | None,
     Query(ge=0, le=10**6, description="Number of past positions; requires all three."),
@@ -224,7 +241,10 @@ Count = Annotated[
 Payoff = Annotated[
     QueryDecimal | None,
     Query(
-        ge=Decimal("0.001"), le=1000, description="Mean gain over mean loss; requires all three."
+        ge=Decimal("0.001"),
+        le=1000,
+        description="Mean gain over mean loss; requires all three.",
+        json_schema_extra={UNIT: "ratio"},
     ),
 ]
 Specification = Annotated[
@@ -239,7 +259,7 @@ Specification = Annotated[
 @router.get("/tradeable", summary="Symbols that may be traded now")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER, scope=Scope.PAIRLIST)
-async def tradeable(trading: Provided[Trading]) -> TradeableListOut:
+async def list_tradeable_symbols(trading: Provided[Trading]) -> TradeableListOut:
     """Returns the members that pass every check of should-trade, with their weights."""
     members, facts = await trading.tradeable()
     symbols = [TradeableOut.of(member) for member in members]
@@ -253,7 +273,7 @@ async def tradeable(trading: Provided[Trading]) -> TradeableListOut:
 )
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.TRADER)
-async def should_trade(
+async def get_trading_decision(
     trading: Provided[Trading], symbol: SymbolPath, specification: Specification = None
 ) -> ShouldTradeOut:
     """Checks membership, contract, exchange, data freshness and score.
@@ -274,12 +294,12 @@ async def should_trade(
 )
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.TRADER)
-async def position_size(
+async def calculate_position_size(
     trading: Provided[Trading],
     symbol: SymbolPath,
     account_balance: Balance,
     leverage: Leverage = Decimal(1),
-    price: Price = None,
+    price: AssumedPrice = None,
     confidence: Confidence = None,
     wins: Count = None,
     losses: Count = None,
@@ -309,7 +329,7 @@ async def position_size(
 @router.get("/sizes", summary="Position sizes of all members")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.TRADER)
-async def sizes(
+async def calculate_position_sizes(
     trading: Provided[Trading], account_balance: Balance, leverage: Leverage = Decimal(1)
 ) -> PositionSizesOut:
     """Computes the position sizes of all members, equal to `position-size` of each.
@@ -333,19 +353,19 @@ def _record(wins: int | None, losses: int | None, payoff: Decimal | None) -> Tra
 
 
 class FindingOut(Out):
-    code: str = Field(examples=["market_data_stale"])
+    code: str = Field(examples=["market_data_stale"], description="Stable code of the finding.")
     symbol: str | None = Field(description="Member concerned; null for the portfolio.")
-    detail: str
+    detail: str = Field(description="Cause with its facts.")
 
 
 class SafetyOut(Freshness):
     """Issues forbid trading the portfolio as a whole; warnings do not."""
 
     is_safe: bool = Field(description="True without issues.")
-    version: int
-    checked_at: UtcTime
-    issues: list[FindingOut]
-    warnings: list[FindingOut]
+    version: int = Field(description="Portfolio version that was checked.")
+    checked_at: UtcTime = Field(description="UTC time of the check.")
+    issues: list[FindingOut] = Field(description="Findings that forbid trading the portfolio.")
+    warnings: list[FindingOut] = Field(description="Findings that do not forbid it.")
     tradeable_symbols: list[str] = Field(description="Members that pass every check.")
 
     @classmethod
@@ -364,6 +384,6 @@ class SafetyOut(Freshness):
 @router.get("/safety", summary="Safety check of the portfolio")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
-async def safety(safety: Provided[Safety]) -> SafetyOut:
+async def check_portfolio_safety(safety: Provided[Safety]) -> SafetyOut:
     """Checks consistency, freshness, ending contracts, bounds and concentration."""
     return SafetyOut.of(await safety.validate())

@@ -9,7 +9,6 @@ from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
-from app.market.domain.sectors import UNCLASSIFIED
 from app.portfolio.domain.models import Portfolio, faults
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.replacement_candidates import describe_symbol
@@ -130,7 +129,7 @@ def _concentration(
     members = portfolio.members
     sectors = Counter(describe_symbol(member.symbol, context).sector for member in members)
     for sector, count in sorted(sectors.items()):
-        if count > limit and sector != UNCLASSIFIED:
+        if count > limit:
             detail = f"{count} members are in sector {sector}; replacements allow {limit}."
             yield Finding("sector_crowded", None, detail)
     rules = settings.correlation

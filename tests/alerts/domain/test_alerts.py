@@ -7,6 +7,7 @@ from itertools import count
 import pytest
 
 from app.alerts.domain.facts import (
+    ExitFacts,
     Facts,
     JobFacts,
     MemberFacts,
@@ -16,9 +17,10 @@ from app.alerts.domain.facts import (
 )
 from app.alerts.domain.lifecycle import evaluate
 from app.alerts.domain.models import Alert, AlertRule, RuleReading, ThresholdSide, sort_key
+from app.alerts.domain.portfolio_rules import EXIT_SHOWN
 from app.alerts.domain.rules import RULES, activate_rule
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.sections import AlertRules, Severity, StateRule
+from app.configuration.domain.sections import AlertRules, LimitRule, Severity, StateRule
 from app.foundation.data_status import DataSource, DataStatus
 from app.market.domain.models import ExchangeLink, LinkState
 from tests.support.portfolios import T0
@@ -288,6 +290,43 @@ def test_news_are_shown_for_a_while_only() -> None:
             if shown
             else []
         )
+
+
+def test_an_exit_is_a_large_loss_or_profitable_beyond_its_limit_and_for_an_hour() -> None:
+    exits = tuple(
+        ExitFacts(number, f"{name}USDT", performance, T0)
+        for number, (name, performance) in enumerate(
+            [("AA", -0.1), ("BB", -0.100001), ("CC", 0.05), ("DD", 0.050001), ("EE", None)], start=1
+        )
+    )
+    for later, is_shown in ((timedelta(0), True), (EXIT_SHOWN - timedelta(seconds=1), True),
+                            (EXIT_SHOWN, False)):  # fmt: skip
+        facts = Facts(T0 + later, T0, PortfolioFacts(exits=exits))
+        alerts = judge(facts, SETTINGS)
+        assert [
+            (one.rule, one.subject, one.symbols, one.value, one.limit, one.message)
+            for one in alerts
+        ] == (
+            [
+                (
+                    AlertRule.LARGE_LOSS, "BBUSDT:event 2", ("BBUSDT",), 0.100001, 0.1,
+                    "BBUSDT left with a loss of 10.0% since its inclusion",
+                ),
+                (
+                    AlertRule.PROFITABLE_EXIT, "DDUSDT:event 4", ("DDUSDT",), 0.050001, 0.05,
+                    "DDUSDT left with a gain of 5.0% since its inclusion",
+                ),
+            ]
+            if is_shown
+            else []
+        )  # fmt: skip
+    wider = replace(
+        SETTINGS.alerts.rules,
+        large_loss=LimitRule(limit=0.2),
+        profitable_exit=LimitRule(limit=0.2),
+    )
+    settings = replace(SETTINGS, alerts=replace(SETTINGS.alerts, rules=wider))
+    assert judge(Facts(T0, T0, PortfolioFacts(exits=exits)), settings) == ()
 
 
 def test_a_number_ends_its_alert_only_beyond_the_margin() -> None:

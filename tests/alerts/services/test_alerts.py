@@ -72,6 +72,29 @@ async def test_a_member_that_halves_minutes_after_it_came_in_raises_the_drawdown
     assert [one.figures.max_drawdown for one in view.members] == [0.0, 0.0, 0.5, 0.0, 0.0]
 
 
+async def test_a_member_that_leaves_raises_the_alert_of_its_result_once(desk: Desk) -> None:
+    await filled(desk, 5)
+    desk.later(minutes=2)
+    loser, winner, unknown = SYMBOLS[1], SYMBOLS[2], SYMBOLS[3]
+    desk.quote(loser, mark=Decimal(8))
+    desk.quote(winner, mark=Decimal(11))
+    desk.quote(unknown, mark=None)
+    desk.score({})
+    await desk.portfolio.replace(loser, SYMBOLS[7], "weak", WHO)
+    await desk.portfolio.remove(winner, "enough", ME)
+    await desk.portfolio.remove(unknown, "enough", Command("me", "request-10"))
+    results = (AlertRule.LARGE_LOSS, AlertRule.PROFITABLE_EXIT)
+    for _ in range(2):
+        left = [one for one in await shown(desk) if one.rule in results]
+        assert [(one.rule, one.symbols, one.value) for one in left] == [
+            (AlertRule.LARGE_LOSS, (loser,), 0.2),
+            (AlertRule.PROFITABLE_EXIT, (winner,), 0.1),
+        ]
+    desk.later(hours=1)
+    assert not [one for one in await shown(desk) if one.rule in results]
+    assert {one.rule for one in await past(desk)} >= set(results)
+
+
 async def test_members_that_move_with_the_market_raise_the_raw_alert_alone(desk: Desk) -> None:
     """Their residuals are unrelated, and yet they fall together."""
     await filled(desk, 5)

@@ -34,15 +34,18 @@ from app.alerts.services.notifications import (
     by_kind,
 )
 from app.alerts.storage.notifications import NotificationRepository
+from app.alerts.storage.tables import notifications
 from app.configuration.domain.document import validate
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.sections import Severity
+from app.configuration.domain.sections import NotificationPriority, Severity
 from app.configuration.services.current import CurrentSettings
 from app.foundation.errors import Code, ConflictError, NotFoundError, RefusedError
 from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database, UnitOfWork
+from app.foundation.sql.events import EventRepository
+from app.operations.services.event_messages import event_frame
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
 from app.security.services.sealing import SecretSealer
 from tests.support.trading_desk import NOW, WHO
@@ -126,7 +129,7 @@ class Office:
             lambda: 0.5,
             self.notifiers,
             self.metrics,
-            lambda: self.in_force().notifications,
+            self.in_force,
         )
 
     async def channel(self, name: str, url: str, kind: ChannelKind = ChannelKind.WEBHOOK) -> str:
@@ -186,8 +189,12 @@ async def test_S12_each_event_arrives_once_in_order_and_signed(office: Office) -
         assert mac == hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
         assert stamp == f"t={int(NOW.timestamp())}"
     told = json.loads(receiver.got[0][1])
-    assert told["event"]["data"]["symbol"] == "S1USDT"
-    assert (told["event"]["sequence"], told["kind"]) == (2, "trade")
+    notification = told.pop("notification")
+    assert (notification["id"], notification["kind"]) == ("event-2", "trade")
+    async with office.database.read() as unit:
+        (stored,) = await unit.get(EventRepository).after(1, 1)
+    assert told == json.loads(event_frame(stored).text)  # the same envelope as the stream's
+    assert told["data"]["symbol"] == "S1USDT"
     assert await office.states() == [DeliveryState.DELIVERED] * 5
 
 
@@ -338,7 +345,7 @@ async def test_people_get_so_many_of_a_kind_and_the_rest_in_one_piece(office: Of
         await office.work()
         titles = [json.loads(body)["title"] for _, body in receiver.got]
         assert len(titles) == 11  # ten an hour, and what is critical at once
-        assert titles[0] == "CRITICAL: low_score (S99USDT)"  # and first
+        assert titles[0] == "CRITICAL: low_score (S99USDT): 0.1, limit 0.2"  # and first
         held = await office.notifications.log(None, 50, state=DeliveryState.HELD)
         assert len(held) == 5
         office.now += timedelta(seconds=299)
@@ -351,6 +358,61 @@ async def test_people_get_so_many_of_a_kind_and_the_rest_in_one_piece(office: Of
         assert last["title"] == "5 more of kind error"
         assert last["message"].count("low_score") == 5
     assert DeliveryState.HELD not in await office.states()
+
+
+async def test_people_get_what_is_urgent_first(office: Office) -> None:
+    receiver = Receiver()
+    loss = replace(alert(2), rule=AlertRule.LARGE_LOSS)
+    async with receiver.listening() as url:
+        await office.channel("people", url.replace("http", "json", 1), ChannelKind.APPRISE)
+        changed = {"notification_priorities": {"large_loss": "low", "status_update": "high"}}
+        await office.publish(
+            ConfigurationChanged(Configuration(), NOW),
+            change(1),
+            loss,
+            alert(3),
+            alert(4, Severity.CRITICAL),
+        )
+        await office.work()
+        office.in_force.on_event(ConfigurationChanged(validate(changed, Configuration()), NOW))
+        office.now += timedelta(hours=1)
+        await office.publish(loss, change(2), ConfigurationChanged(Configuration(), NOW))
+        await office.work()
+    assert [json.loads(body)["title"].split(":")[0] for _, body in receiver.got] == [
+        "CRITICAL",  # immediate
+        "WARNING",  # high: the loss, then the error
+        "WARNING",
+        "Portfolio",  # normal
+        "Settings",  # low
+        "Settings",  # high by now
+        "Portfolio",
+        "WARNING",  # the loss, low by now
+    ]
+    stored = await office.notifications.log(None, 3)
+    assert sorted(one.notification.priority.value for one in stored) == ["high", "low", "normal"]
+
+
+@SQLITE
+async def test_a_delivery_from_before_priorities_is_immediate_if_it_was_critical(
+    office: Office,
+) -> None:
+    receiver = Receiver()
+    async with receiver.listening() as url:
+        await office.channel("people", url.replace("http", "json", 1), ChannelKind.APPRISE)
+        await office.publish(alert(1), alert(2, Severity.CRITICAL))
+        await office.dispatcher.collect()
+        async with office.database.write() as unit:
+            await unit.get(NotificationRepository).connection.execute(
+                notifications.update().values(priority=None)
+            )
+        stored = reversed(await office.notifications.log(None, 2))
+        assert [one.notification.priority for one in stored] == [
+            NotificationPriority.NORMAL,
+            NotificationPriority.IMMEDIATE,
+        ]
+        await office.work()
+    titles = [json.loads(body)["title"].split(":")[0] for _, body in receiver.got]
+    assert titles == ["CRITICAL", "WARNING"]
 
 
 @SQLITE
@@ -389,7 +451,9 @@ async def test_E06_a_storm_of_alerts_is_thirty_messages_a_minute_and_the_rest_is
     for start in range(len(minutes) - 5):
         assert sum(minutes[start : start + 6]) <= 30
     titles = [json.loads(body)["title"] for _, body in receiver.got]
-    assert titles[:30] == [f"CRITICAL: low_score (S{number}USDT)" for number in range(30)]
+    assert titles[:30] == [
+        f"CRITICAL: low_score (S{number}USDT): 0.1, limit 0.2" for number in range(30)
+    ]
     # Nothing of the storm is lost from sight: it is told by itself or counted in a digest.
     told = sum(title.startswith("CRITICAL") for title in titles)
     counted = sum(int(title.split()[0]) for title in titles if title.endswith("kind error"))

@@ -5,7 +5,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.configuration.api.schemas import ConfigurationUpdate, ConfigurationView
+from app.configuration.api.schemas import (
+    ConfigurationDocument,
+    ConfigurationUpdate,
+    ConfigurationView,
+)
 from app.configuration.domain.document import ConfigurationRefusedError, validate
 from app.configuration.domain.fields import SettingEntry, entries
 from app.configuration.domain.model import Configuration
@@ -49,3 +53,13 @@ def test_the_models_say_bounds_and_sentences() -> None:
     assert update["properties"]["depth_band_bp"]["maximum"] == 1_000.0
     assert all(one["description"] for one in update["properties"].values())
     assert "required" not in update
+
+
+def test_a_whole_document_requires_every_setting_and_every_key_of_an_enumeration() -> None:
+    schema = ConfigurationDocument.model_json_schema()
+    own_fields = {"version", "reason", "user", "evict_lowest"}
+    assert set(schema["required"]) == set(schema["properties"]) - own_fields
+    parts = {name: one for name, one in schema["$defs"].items() if name.endswith("Document")}
+    assert {"SizingSettingsDocument", "FamilyWeightsDocument"} <= set(parts)
+    for name, part in parts.items():
+        assert set(part["required"]) == set(part["properties"]), name

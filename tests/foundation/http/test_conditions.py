@@ -39,7 +39,7 @@ CHANGES = {
         {"old_symbol": SYMBOLS[1], "new_symbol": SYMBOLS[9]},
     ),
     "rebalance": Change("POST", "/portfolio/rebalance", {"reason": "by hand"}),
-    "configure": Change("PUT", "/configuration", {"max_weight_percentage": 33}),
+    "configure": Change("PATCH", "/configuration", {"max_weight_percentage": 33}),
 }
 
 

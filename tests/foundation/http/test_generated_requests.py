@@ -105,7 +105,7 @@ class World(Caller):
         self.done("PUT", f"{portfolio}/trading-switch", json=switch)
         for lock in self.get(f"{portfolio}/locks")["locks"]:
             self.done("DELETE", f"{portfolio}/locks/{lock['symbol']}")
-        self.done("PUT", f"{PREFIX}/configuration", json=self.settings)
+        self.done("PATCH", f"{PREFIX}/configuration", json=self.settings)
         if not self.get(portfolio)["members"]:
             self.done("POST", f"{portfolio}/initialize", json={"size": MEMBERS})
         members = [one["symbol"] for one in self.get(portfolio)["members"]]

@@ -2,17 +2,21 @@
 
 import asyncio
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import jsonschema_rs
 import pytest
 
 import app
 from app.container.application import ROUTERS, create_api
 from app.foundation.errors import Code
 from app.foundation.http.openapi import TAGS
+from app.foundation.http.openapi_fields import UNITS, says_unit
 from app.foundation.http.protocol import USUAL_STATUS
+from app.foundation.http.schemas import UNIT
 from tests.support.harness import make_api, open_client, openapi_document
 from tests.support.problem_assertions import problem
 
@@ -94,9 +98,112 @@ def test_every_request_body_is_closed(document: Operation) -> None:
             assert all(schemas[name]["additionalProperties"] is False for name in refs), path
 
 
-def test_operation_ids_are_unique(operations: list[tuple[str, Operation]]) -> None:
-    ids = [operation["operationId"] for _, operation in operations]
+# First word of an operationId by method. POST has any verb: its commands differ most.
+READING_VERBS = {"get", "list", "check", "calculate", "explain", "stream", "scrape"}
+VERBS = {
+    "get": READING_VERBS,
+    "put": {"set", "update", "replace", "change"},
+    "patch": {"update"},
+    "delete": {"delete", "revoke", "end", "log"},
+}
+
+
+def test_operation_ids_are_a_verb_and_its_object(document: Operation) -> None:
+    ids = []
+    for methods in document["paths"].values():
+        for method, operation in methods.items():
+            name = operation["operationId"]
+            assert re.fullmatch(r"[a-z]+(_[a-z]+)+", name), name
+            verb = name.partition("_")[0]
+            assert verb not in READING_VERBS - {"check", "calculate"} or method == "get", name
+            assert verb in VERBS.get(method, {verb}), name
+            ids.append(name)
     assert len(ids) == len(set(ids))
+
+
+def fields_of(document: Operation) -> Iterator[tuple[str, Operation]]:
+    """Name and shape of every field of every schema, and of every parameter."""
+    for name, schema in document["components"]["schemas"].items():
+        for field, shape in schema.get("properties", {}).items():
+            yield f"{name}.{field}", shape
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            for parameter in operation.get("parameters", ()):
+                described = {**parameter["schema"], "description": parameter["description"]}
+                yield f"{path} {parameter['name']}", described
+
+
+def numbers_in(shape: Operation) -> bool:
+    """Whether a field is a number, a decimal string, or a list or map of them."""
+    parts = [*shape.get("anyOf", ()), shape.get("items"), shape.get("additionalProperties")]
+    if any(numbers_in(part) for part in parts if isinstance(part, dict)):
+        return True
+    is_decimal = shape.get("pattern", "").startswith("^-?(0|[1-9]") or UNIT in shape
+    return shape.get("type") in {"integer", "number"} or is_decimal
+
+
+def test_every_field_is_described(document: Operation) -> None:
+    missing = [name for name, shape in fields_of(document) if not shape.get("description")]
+    assert missing == []
+
+
+def test_every_number_names_its_unit(document: Operation) -> None:
+    """The unit is a member for programs and a part of the description for people."""
+    numbers = [(name, shape) for name, shape in fields_of(document) if numbers_in(shape)]
+    assert len(numbers) > 500
+    assert [name for name, shape in numbers if shape.get(UNIT) not in UNITS] == []
+    mute = [name for name, shape in numbers if not says_unit(shape["description"], shape[UNIT])]
+    assert [name for name in mute if UNITS[dict(numbers)[name][UNIT]]] == []
+
+
+def examples_of(operation: Operation) -> Iterator[tuple[str, Operation, object]]:
+    """Place, schema and example of all parts of an operation that must have one."""
+    for parameter in operation.get("parameters", ()):
+        if parameter.get("required"):
+            yield parameter["name"], parameter["schema"], parameter["example"]
+    parts = {"body": operation.get("requestBody", {}), **operation["responses"]}
+    for place, part in parts.items():
+        for kind, content in part.get("content", {}).items():
+            if kind == "application/problem+json":
+                assert content["examples"], place
+            elif kind == "application/json":
+                yield place, content["schema"], content["example"]
+
+
+def test_every_operation_has_valid_examples(document: Operation) -> None:
+    problem_schema = {"$ref": "#/components/schemas/Problem"}
+    schemas, examples = {}, {}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            for place, schema, example in examples_of(operation):
+                name = f"{method} {path} {place}"
+                schemas[name], examples[name] = schema, example
+    for code, one in document["components"]["examples"].items():
+        schemas[code], examples[code] = problem_schema, one["value"]
+    assert document["components"]["examples"].keys() == set(Code)
+    assert len(examples) > 250
+    whole = {"properties": schemas, "components": document["components"]}
+    errors = jsonschema_rs.validator_for(whole, validate_formats=True).iter_errors(examples)
+    assert [(one.instance_path, one.message) for one in errors] == []
+
+
+def test_the_document_names_its_server_and_explains_its_tags(document: Operation) -> None:
+    assert [server["url"] for server in document["servers"]] == ["/"]
+    assert all(server["description"] for server in document["servers"])
+    assert all(len(tag["description"]) > 10 for tag in document["tags"])
+    used = {
+        tag
+        for methods in document["paths"].values()
+        for one in methods.values()
+        for tag in one["tags"]
+    }
+    assert used == {tag["name"] for tag in document["tags"]}
+
+
+def test_the_risk_score_is_documented_as_one_where_high_is_good(document: Operation) -> None:
+    places = [shape for name, shape in fields_of(document) if name.endswith(".risk_score")]
+    assert places
+    assert all("high is good" in shape["description"].lower() for shape in places)
 
 
 def test_the_problem_lists_every_code_once(document: Operation) -> None:

@@ -23,6 +23,7 @@ from app.foundation.http.responses import (
 )
 from app.foundation.http.schemas import (
     Freshness,
+    IndexUnits,
     Json,
     MoneyString,
     Out,
@@ -31,7 +32,9 @@ from app.foundation.http.schemas import (
     QueryFlag,
     QueryInt,
     QueryTime,
+    RoundedJson,
     Score,
+    Share,
     SymbolPath,
     UtcTime,
     finite,
@@ -71,6 +74,37 @@ def test_money_keeps_every_digit_and_no_exponent(amount: Decimal) -> None:
     text = json.loads(json_bytes(sample(price=amount)))["price"]
     assert Decimal(text) == amount
     assert "E" not in text.upper()
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [("0.100", "0.1"), ("86999.0", "86999"), ("1E+3", "1000"), ("-0.00", "0"), ("120", "120")],
+)
+def test_a_decimal_string_has_no_zeros_at_its_end(amount: str, text: str) -> None:
+    assert json.loads(json_bytes(sample(price=Decimal(amount))))["price"] == text
+
+
+class Numbers(Out):
+    score: Score | None
+    share: Share
+    index: IndexUnits
+    free: RoundedJson
+
+
+def test_numbers_have_twelve_digits() -> None:
+    third = 1 / 3
+    made = Numbers(
+        score=third, share=-1234567.8901234567, index=Decimal(1) / 3, free={"a": [third, {"b": 2}]}
+    )
+    assert json.loads(json_bytes(made)) == {
+        "score": 0.333333333333,
+        "share": -1234567.89012,
+        "index": "0.333333333333",
+        "free": {"a": [0.333333333333, {"b": 2}]},
+    }
+    assert '"score":null' in made.model_copy(update={"score": None}).model_dump_json()
+    with pytest.raises(ValidationError):
+        Numbers(score=1.1, share=1, index=Decimal(1), free=None)
 
 
 def test_an_answer_in_bytes() -> None:

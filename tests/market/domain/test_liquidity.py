@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from app.market.domain.liquidity import (
+    OrderSide,
     depth,
     depth_density,
     depth_shown,
     illiquidity,
     impact_bp,
     is_thinner,
+    market_impact,
     net_impact_bp,
     spread_bp,
 )
@@ -31,6 +33,45 @@ def book(bids: list[tuple[str, int]], asks: list[tuple[str, int]]) -> Book:
 
 
 GOOD = book([("99.9", 10), ("99.5", 20), ("99", 500)], [("100.1", 4), ("100.5", 30), ("102", 9)])
+
+
+def test_market_impact_is_exact_and_never_extrapolates() -> None:
+    linear = contract(multiplier=Decimal("0.5"))
+    # 4 lots at 100.1 are 200.2, then 30 lots at 100.5
+    got = market_impact(GOOD, linear, OrderSide.BUY, Decimal("200.2") + Decimal(1005))
+    assert got.is_complete
+    assert (got.levels_used, got.levels_known, got.filled_share) == (2, 3, Decimal(1))
+    assert got.average_price == Decimal("100.433333333")  # 1205.2 for 12 coins
+    assert got.slippage_bp == Decimal("43.3333")
+    assert (got.mid_price, got.best_price, got.worst_price) == (
+        Decimal(100), Decimal("100.1"), Decimal("100.5"),
+    )  # fmt: skip
+    assert got.known == Decimal("200.2") + Decimal("1507.5") + Decimal(459)
+    sold = market_impact(GOOD, linear, OrderSide.SELL, Decimal("99.9"))
+    assert (sold.average_price, sold.slippage_bp, sold.levels_used) == (
+        Decimal("99.9"), Decimal(10), 1,
+    )  # fmt: skip
+
+    more = market_impact(GOOD, linear, OrderSide.BUY, got.known + 1)
+    assert (more.is_complete, more.average_price, more.slippage_bp) == (False, None, None)
+    assert (more.levels_used, more.worst_price) == (3, Decimal(102))
+    assert Decimal("0.9995") < more.filled_share < 1
+    all_of_it = market_impact(GOOD, linear, OrderSide.BUY, got.known)
+    assert (all_of_it.is_complete, all_of_it.filled_share) == (True, Decimal(1))
+
+    # A lot of an inverse contract is one USD, so that coins per lot depend on the price.
+    inverse = contract(is_inverse=True, multiplier=Decimal(1))
+    usd = market_impact(book([("99", 1)], [("100", 100), ("200", 100)]), inverse, OrderSide.BUY,
+                        Decimal(200))  # fmt: skip
+    assert usd.average_price == Decimal("133.333333333")  # 200 USD for 1.5 coins
+    crossed = book([("101", 10)], [("100", 10)])
+    wrong = market_impact(crossed, linear, OrderSide.BUY, Decimal(1))
+    assert (wrong.mid_price, wrong.slippage_bp, wrong.average_price) == (None, None, Decimal(100))
+    empty = market_impact(book([], []), linear, OrderSide.SELL, Decimal(1))
+    assert (empty.filled_share, empty.best_price, empty.levels_known) == (Decimal(0), None, 0)
+    for value in (0, -1):
+        with pytest.raises(ValueError, match="positive"):
+            market_impact(GOOD, linear, OrderSide.BUY, Decimal(value))
 
 
 def test_spread() -> None:

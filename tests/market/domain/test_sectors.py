@@ -1,10 +1,14 @@
 """The editable table of coins: what it says, and how it refuses a slip of the pen."""
 
+import time
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from app.market.domain.sectors import UNCLASSIFIED, AssetClass, CapCategory, parse_sectors
+from app.sandbox.options import SandboxOptions
+from app.sandbox.server import serve_exchange
 
 SHIPPED = Path(__file__).resolve().parents[3] / "app/market/domain/sectors.csv"
 HEADER = "base,asset_class,sector,cap_category\n"
@@ -42,9 +46,24 @@ def test_an_unlisted_coin_is_an_unclassified_coin() -> None:
         (HEADER + "BTC,coin,,large\n", "line 2 .* needs 4 cells"),
         (HEADER + "# note\nBTC,coin,layer1,huge\n", "line 3 .*'huge'"),
         (HEADER + "BTC,rock,layer1,large\n", "line 2 .*'rock'"),
+        (HEADER + "BTC,coin,Layer 1,large\n", "line 2 .*lower-case"),
+        (HEADER + "B-T,coin,layer1,large\n", "line 2 .*letters and digits"),
         (HEADER + "BTC,coin,a,large\nBTC,coin,b,large\n", "line 3 .* second time"),
     ],
 )
 def test_a_wrong_line_is_named(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse_sectors(text)
+
+
+async def test_few_coins_of_the_whole_list_of_the_exchange_are_unclassified() -> None:
+    table = parse_sectors(SHIPPED.read_text())
+    async with (
+        serve_exchange(SandboxOptions(), time.time) as url,
+        aiohttp.ClientSession() as web,
+        web.get(f"{url}/api/v1/contracts/active") as answer,
+    ):
+        contracts = (await answer.json())["data"]
+    bases = {one["baseCurrency"] for one in contracts} - {"XBT"}
+    assert len(bases) > 500
+    assert len([base for base in bases if base not in table.rows]) <= 2

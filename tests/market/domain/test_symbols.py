@@ -177,7 +177,7 @@ def test_D17_D23_unknown_spellings_are_refused_and_not_echoed(spelling: str) -> 
     with pytest.raises(RefusedError) as refused:
         MARKET.resolve(spelling)
     assert refused.value.code is Code.SYMBOL_UNKNOWN
-    near = [name for name in refused.value.facts["near_matches"].split(", ") if name]
+    near = list(refused.value.facts["near_matches"])
     assert all(MARKET.find(name) for name in near)
     hint = f"; perhaps one of: {', '.join(near)}." if near else "."
     assert refused.value.detail == "No contract has this spelling" + hint
@@ -186,24 +186,26 @@ def test_D17_D23_unknown_spellings_are_refused_and_not_echoed(spelling: str) -> 
 def test_look_alikes_are_refused_with_what_was_meant() -> None:
     with pytest.raises(RefusedError) as refused:
         MARKET.resolve("ВТСUSDT")  # all three Cyrillic
-    assert refused.value.facts["near_matches"].split(", ")[0] == "BTCUSDT"
+    assert refused.value.facts["near_matches"][0] == "BTCUSDT"
 
 
 def test_a_coin_alone_is_ambiguous_or_unknown_but_never_guessed() -> None:
     with pytest.raises(RefusedError) as several:
         MARKET.resolve("btc")
     assert several.value.code is Code.SYMBOL_AMBIGUOUS
-    assert several.value.facts["near_matches"] == "BTCUSD, BTCUSD-260327, BTCUSDC, BTCUSDT"
+    assert several.value.facts["near_matches"] == (
+        *("BTCUSD", "BTCUSD-260327", "BTCUSDC", "BTCUSDT"),
+    )
     with pytest.raises(RefusedError) as one:
         MARKET.resolve("ATOM")
     assert one.value.code is Code.SYMBOL_UNKNOWN
-    assert one.value.facts["near_matches"] == "ATOMUSDT"
+    assert one.value.facts["near_matches"] == ("ATOMUSDT",)
 
 
 def test_nothing_near_says_nothing() -> None:
     with pytest.raises(RefusedError) as refused:
         MARKET.resolve("QQQQQQQQQQ")
-    assert refused.value.facts["near_matches"] == ""
+    assert refused.value.facts["near_matches"] == ()
 
 
 def test_resolves_by_registry_id_in_any_case() -> None:
@@ -280,7 +282,7 @@ def test_a_spelling_of_two_contracts_is_ambiguous() -> None:
     with pytest.raises(RefusedError) as refused:
         index.resolve("BTCMH26")
     assert refused.value.code is Code.SYMBOL_AMBIGUOUS
-    assert refused.value.facts["near_matches"] == "BTCUSD-260320, BTCUSD-260327"
+    assert refused.value.facts["near_matches"] == ("BTCUSD-260320", "BTCUSD-260327")
 
 
 @pytest.mark.parametrize(

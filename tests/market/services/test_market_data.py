@@ -20,7 +20,7 @@ from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database
 from app.market.domain.data_quality import EMPTY, forward_filled_bars
-from app.market.domain.models import CandleSeries, Contract, ContractStatus, Interval
+from app.market.domain.models import STORED, CandleSeries, Contract, ContractStatus, Interval
 from app.market.domain.panel import has_data, has_fresh_data
 from app.market.services.backfill import FIRST_BOOKS, STAGES, first_fill
 from app.market.services.service import MarketData
@@ -170,7 +170,7 @@ async def test_a_restart_asks_only_for_what_is_missing(
     assert (await live.requests())[KLINE] == before
     old, new = filled.live.market, again.live.market
     assert new.daily.keys() == old.daily.keys()
-    for interval in Interval:
+    for interval in STORED:
         for code, held in old.series(interval).items():
             np.testing.assert_array_equal(
                 new.series(interval)[code].value.opened_ms, held.value.opened_ms
@@ -878,7 +878,7 @@ async def test_an_exchange_set_back_in_time_brings_nothing_from_its_future(
     await again.registry.load()
     await first_fill(again)
     now_ms = again.server_clock.now_ms()
-    for interval in Interval:
+    for interval in STORED:
         for one in again.live.market.series(interval).values():
             assert int(one.value.opened_ms[-1]) + interval.ms <= now_ms - 2_000
     assert all(one.value[-1].settled_ms <= now_ms for one in again.live.market.funding.values())

@@ -13,7 +13,7 @@ from app.alerts.domain.models import AlertRule
 from app.alerts.services.service import AlertFilter
 from app.configuration.domain.model import Configuration
 from app.foundation.sql.database import Database
-from app.market.domain.models import Interval
+from app.market.domain.models import STORED, Interval
 from app.market.domain.panel import FIELDS, Panel
 from app.market.domain.price_quarantine import QuarantineReason
 from app.market.services.backfill import first_fill
@@ -34,7 +34,7 @@ RATIOS = pytest.mark.parametrize("ratio", [Decimal("0.001"), Decimal(1000)])
 
 def _flat(desk: Desk, ratio: Decimal, *, at_hours_ago: int | None) -> None:
     """Closes of 10 up to now; those of one symbol since then in a unit that is `ratio` as dear."""
-    for interval in Interval:
+    for interval in STORED:
         whole = panel(interval, desk.now)
         close = np.full_like(whole.close, 10.0)
         if at_hours_ago is not None:
@@ -115,7 +115,7 @@ async def test_weighing_after_a_redenomination_keeps_why_the_equity_is_unknown(
     assert (await desk.integrity.check()).ok
 
     desk.later(days=10)
-    for interval in Interval:
+    for interval in STORED:
         whole = panel(interval, desk.now)
         close = np.full_like(whole.close, 10.0)
         close[:, whole.symbols.index(CHANGED)] *= float(ratio)
@@ -362,7 +362,7 @@ async def test_price_anomaly_needs_a_close_in_the_unit_of_the_mark(
     """Hourly bars show the exchange; the daily bar that contains it has not closed."""
     await desk.filled(5)
     desk.score({})
-    for interval in Interval:  # the newest close of both is 10
+    for interval in STORED:  # the newest close of both is 10
         whole = panel(interval, desk.now)
         close = whole.close / whole.close[-1:] * 10.0
         opened = np.vstack([close[:1], close[:-1]])

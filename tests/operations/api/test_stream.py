@@ -59,23 +59,69 @@ async def test_a_change_arrives_as_the_contract_says(open_stream: Served) -> Non
         assert confirmed["topics"] == ["portfolio_change", "rebalance"]
         await desk.portfolio.initialize(2, "start", WHO)
         await desk.portfolio.remove(SYMBOLS[0], "enough of it", WHO)
-        heard = await client.events(4)
-    assert [one["sequence"] for one in heard] == [1, 2, 3, 4]
-    assert [one["data"]["type"] for one in heard] == ["ADD", "ADD", "WEIGHTS", "REMOVE"]
+        await desk.portfolio.replace(SYMBOLS[1], SYMBOLS[2], "better", WHO)
+        heard = await client.events(3)
+        portfolio = (await desk.portfolio.view()).portfolio
+    assert [one["sequence"] for one in heard] == [1, 2, 3]  # one event per version
     assert {one["topic"] for one in heard} == {"portfolio_change"}
-    last = heard[-1]
+    first, last, swap = heard
+    assert [one["data"]["details"]["version"] for one in heard] == [1, 2, 3]
+    assert (first["data"]["type"], first["data"]["symbol"]) == ("ADD", None)  # two have entered
+    details = first["data"]["details"]
+    assert [(one["type"], one["symbol"]) for one in details["history"]] == [
+        ("ADD", SYMBOLS[0]),
+        ("ADD", SYMBOLS[1]),
+        ("WEIGHTS", None),
+    ]
+    entered = {one["symbol"]: one for one in details["members"]}
+    assert [one["old_weight_percentage"] for one in entered.values()] == [None, None]
+    weights = [one["new_weight_percentage"] for one in entered.values()]
+    assert min(weights) > 0
+    assert sum(weights) + details["new_cash_percentage"] == pytest.approx(100)
+    assert details["old_cash_percentage"] == 100
     assert last["data"] == {
         "type": "REMOVE",
         "symbol": SYMBOLS[0],
         "details": {
             "version": 2,
-            "history_seq": last["data"]["details"]["history_seq"],
             "other_symbol": None,
             "reason": "enough of it",
             "actor": WHO.actor,
+            "run_id": None,
+            "proposal_id": None,
+            "old_cash_percentage": details["new_cash_percentage"],
+            "new_cash_percentage": last["data"]["details"]["new_cash_percentage"],
+            "members": [
+                {
+                    **entered[SYMBOLS[1]],
+                    "position_rank": 1,
+                    "old_weight_percentage": entered[SYMBOLS[1]]["new_weight_percentage"],
+                    "new_weight_percentage": last["data"]["details"]["members"][0][
+                        "new_weight_percentage"
+                    ],
+                    "reason": None,
+                },
+                {
+                    **entered[SYMBOLS[0]],
+                    "position_rank": None,
+                    "old_weight_percentage": entered[SYMBOLS[0]]["new_weight_percentage"],
+                    "new_weight_percentage": None,
+                    "reason": "enough of it",
+                },
+            ],
+            "history": last["data"]["details"]["history"],
         },
         "timestamp": last["timestamp"],
     }
+    entries = [one for each in heard for one in each["data"]["details"]["history"]]
+    assert [one["seq"] for one in entries] == list(range(1, len(entries) + 1))
+    assert (swap["data"]["type"], swap["data"]["symbol"]) == ("REPLACE", SYMBOLS[2])
+    assert swap["data"]["details"]["other_symbol"] == SYMBOLS[1]
+    assert {
+        one["symbol"]: one["new_weight_percentage"]
+        for one in swap["data"]["details"]["members"]
+        if one["new_weight_percentage"] is not None
+    } == {one.symbol: one.weight_u / 1_000_000 for one in portfolio.members}
     assert last["timestamp"].endswith("Z")
 
 
@@ -428,6 +474,37 @@ async def test_server_sent_events_are_the_same_and_resume_by_their_id(open_strea
     async with open_stream.sse("topics=rebalance&resume_from=99") as client:
         assert (await client.hear())["event"] == "hello"
         assert (await client.hear())["data"]["reason"] == "unknown_sequence"
+
+
+@pytest.mark.parametrize("has_gap", [False, True], ids=["replay", "gap"])
+async def test_a_break_after_any_frame_of_a_resumption_loses_nothing(
+    open_stream: Served, *, has_gap: bool
+) -> None:
+    """A browser's reader: after each break it sends the last id that a frame carried, if any."""
+    desk = open_stream.desk
+    age = KEEP + timedelta(hours=1) if has_gap else timedelta()
+    await announce(desk, *(replace(PLAN, run_id=str(n), occurred_at=NOW - age) for n in range(3)))
+    await announce(desk, replace(PLAN, run_id="3"), replace(PLAN, run_id="4"))
+    if has_gap:
+        assert await desk.stream.forget_old() == 3
+    last_id, frames = "1", []
+    for broken_after in (1, 2, 2, 3, 3):
+        async with open_stream.sse("topics=rebalance", **{"Last-Event-ID": last_id}) as client:
+            for _ in range(broken_after):
+                frames.append(await client.hear())
+                last_id = frames[-1].get("id", last_id)
+        if broken_after == 2:  # the connection ended right after `resumed` or `gap`
+            await announce(desk, replace(PLAN, run_id=f"after {frames[-1]['event']}"))
+    kinds = [one["event"] for one in frames]
+    received = [one["data"]["data"]["run_id"] for one in frames if one["event"] == "rebalance"]
+    if has_gap:  # the reader knows that it reads the state anew; the stream goes on behind the gap
+        assert kinds[:5] == ["hello", "hello", "gap", "hello", "resumed"]
+        assert received == ["after gap", "after resumed"]
+    else:
+        assert kinds[:5] == ["hello", "hello", "resumed", "hello", "resumed"]
+        assert received == ["1", "2"]
+    carrying = {"rebalance", "gap"}
+    assert all(("id" in one) == (one["event"] in carrying) for one in frames)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

@@ -1,7 +1,7 @@
 """Events survive being stored, and none is forgotten."""
 
 import json
-from dataclasses import is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from importlib import import_module
@@ -27,13 +27,18 @@ from app.foundation.events import (
     ValueCodec,
 )
 from app.foundation.jobs import JobState
-from app.market.domain.events import ModeChanged
+from app.market.domain.events import ModeChanged, SectorsChanged
+from app.market.domain.sectors import AssetClass, CapCategory, Classification, SectorChange
 from app.operations.domain.event_codec import CODEC, NOT_STORED, decode_event, encode_event
+from app.operations.services.event_messages import event_envelope
 from app.portfolio.domain.events import (
+    ChangeEntry,
+    MemberWeights,
     PlanCreated,
     PortfolioChanged,
     ProposalDecided,
     ProposalOpened,
+    ProposedWeight,
 )
 from app.scoring.domain.board import Board, Card, CardStatus
 from app.scoring.domain.events import ScoreChanged, ScoresUpdated, score_changes
@@ -56,9 +61,36 @@ EXAMPLES: tuple[object, ...] = (
     SCORE,
     ScoresUpdated("run", T0, 250, 306, 0.1, T0),
     PortfolioChanged(7, 12, "REPLACE", "BTCUSDT", T0, "ETHUSDT", "because", "operator"),
-    PortfolioChanged(8, 13, "REBALANCE", None, T0),
+    PortfolioChanged(
+        8,
+        13,
+        "REBALANCE",
+        None,
+        T0,
+        run_id="run",
+        proposal_id="p",
+        old_cash_u=100_000_000,
+        cash_u=1,
+        members=(
+            MemberWeights("BTCUSDT", "XBTUSDTM", 1, None, 99_999_999, "new"),
+            MemberWeights("ETHUSDT", "ETHUSDTM", None, 5_000_000, None),
+        ),
+        entries=(ChangeEntry(13, "REBALANCE", None, None, "drift"),),
+    ),
     PlanCreated("run", 7, 3, T0),
     ProposalOpened("p", "replacement", "BTCUSDT", 7, T0 + timedelta(days=1), T0),
+    ProposalOpened(
+        "p",
+        "rebalance",
+        "portfolio",
+        7,
+        T0 + timedelta(days=1),
+        T0,
+        reason="drift",
+        leaving="ETHUSDT",
+        entering="BTCUSDT",
+        weights=(ProposedWeight("BTCUSDT", 1, 2),),
+    ),
     ProposalDecided("p", "rebalance", "portfolio", "declined", "operator", T0),
     SignalChanged(
         "s", "desk", "momentum", "BTCUSDT", "BUY", "approved", "APPROVE", 0.7, "likely", T0
@@ -73,6 +105,20 @@ EXAMPLES: tuple[object, ...] = (
         "scoring:1", "scoring", JobChange.ENDED, JobState.FAILED, "board", 0.5, "internal_error", T0
     ),
     ModeChanged("NORMAL", "FROZEN", "market_stale", 3, T0),
+    SectorsChanged(
+        2,
+        (
+            SectorChange("BTC", Classification(AssetClass.COIN, "layer1", CapCategory.LARGE), None),
+            SectorChange(
+                "XYZ",
+                Classification(AssetClass.COIN, "unclassified", CapCategory.UNCLASSIFIED),
+                Classification(AssetClass.STABLE, "stablecoin", CapCategory.MICRO),
+            ),
+        ),
+        "why",
+        "key:desk",
+        T0,
+    ),
     ConfigurationChanged(replace(Configuration(), version=4, max_portfolio_symbols=7), T0),
     ApiKeyChanged(
         "id", "engine", "mysym_0aB3dE9x", KeyChange.ROTATED, "trader", ("signals",), "key:boss", T0
@@ -88,14 +134,14 @@ PUBLISHERS = sorted(path.parents[1].name for path in APP.glob("*/domain/events.p
 
 
 def _events() -> set[type]:
-    """Event classes of all capabilities; drafts, records and kinds are the form of storage."""
+    """Event classes of all capabilities, without their parts and the forms of storage."""
     declared = [events, *(import_module(f"app.{name}.domain.events") for name in PUBLISHERS)]
     return {
         one
         for module in declared
         for one in vars(module).values()
         if isinstance(one, type) and is_dataclass(one) and one.__module__ == module.__name__
-    } - {EventDraft, EventRecord, EventKind, ValueCodec}
+    } - {EventDraft, EventRecord, EventKind, ValueCodec, MemberWeights, ChangeEntry, ProposedWeight}
 
 
 def test_every_event_has_a_place_in_the_table_and_an_example() -> None:
@@ -124,6 +170,29 @@ def test_a_run_is_stored_symbol_by_symbol_and_then_as_a_whole() -> None:
         (EventTopic.SCORING_RUN, None),
     ]
     assert [decode_event(one) for one in drafts] == [SCORE, other, replace(run, changes=())]
+
+
+def test_an_event_of_an_older_version_has_defaults_for_the_fields_that_it_lacks() -> None:
+    stored = {
+        "version": 7,
+        "seq": 12,
+        "type": "REPLACE",
+        "symbol": "BTCUSDT",
+        "occurred_at": "2026-03-04T05:06:07.000089Z",
+        "other_symbol": "ETHUSDT",
+        "reason": "because",
+        "actor": "operator",
+    }
+    draft = EventDraft(EventTopic.PORTFOLIO_CHANGE, "portfolio_changed", "BTCUSDT", stored, T0)
+    event = decode_event(draft)
+    assert event == PortfolioChanged(
+        7, 12, "REPLACE", "BTCUSDT", T0, "ETHUSDT", "because", "operator"
+    )
+    assert event.history == (ChangeEntry(12, "REPLACE", "BTCUSDT", "ETHUSDT", "because"),)
+    message = event_envelope(EventRecord(**asdict(draft), seq=3))
+    assert (message["data"]["details"]["members"], message["sequence"]) == ([], 3)
+    with pytest.raises(KeyError):  # a field without a default is missing
+        decode_event(replace(draft, data={"symbol": "BTCUSDT"}))
 
 
 def test_unknown_events_are_not_stored() -> None:

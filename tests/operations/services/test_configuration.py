@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 
 from app.configuration.domain.document import ConfigurationRefusedError, as_document
+from app.configuration.domain.model import Configuration
 from app.foundation.errors import (
     Code,
     ConflictError,
@@ -106,9 +107,28 @@ async def test_if_match_is_the_version_of_the_settings(desk: Desk) -> None:
     await desk.configuration.put({"score_tilt": 0.7}, "tune", Command("a", "r", if_match=1))
     with pytest.raises(PreconditionFailedError):
         await desk.configuration.put({"score_tilt": 0.8}, "tune", Command("b", "r", if_match=1))
-    events = await desk.configuration.history(None, 10)
-    assert [event.payload["settings"]["score_tilt"] for event in events] == ["0.7"]
-    assert (events[0].actor, events[0].configuration_version) == ("a", 2)
+    versions = await desk.configuration.history(None, 10)
+    assert [one.settings["score_tilt"] for one in versions] == [0.7, 0.5]
+    assert (versions[0].created_by, versions[0].version) == ("a", 2)
+    assert await desk.configuration.history(None, 1) == versions[:1], "with its changes"
+    assert [one.key for one in versions[0].changes] == ["score_tilt"]
+
+
+async def test_a_whole_document_lacks_nothing(desk: Desk) -> None:
+    await desk.open()
+    document = as_document(Configuration()) | {"score_tilt": 0.9}
+    done = await desk.configuration.replace(document, "tune", WHO)
+    assert done.result is not None
+    assert (done.result.version, done.result.score_tilt) == (2, 0.9)
+    del document["exit_score"], document["family_weights"]["risk"], document["sizing"]["var_limit"]
+    with pytest.raises(ConfigurationRefusedError) as caught:
+        await desk.configuration.replace(document, "tune", WHO)
+    assert {(one.loc, one.type) for one in caught.value.complaints} == {
+        ("exit_score", "missing"),
+        ("family_weights.risk", "missing"),
+        ("sizing.var_limit", "missing"),
+    }
+    assert (await desk.configuration.current()).version == 2
 
 
 async def test_fixed_weights_are_named_in_any_spelling_and_never_of_a_symbol_that_is_not(

@@ -147,10 +147,10 @@ async def test_events_dropped_before_they_were_read_leave_no_hole_in_memory(
         reader.subscribe({EventTopic.REBALANCE}, frozenset())
         await stream.catch_up()
         frames = await reader.next()
-        while frames[-1].sequence != 6 or frames[-1].kind == "gap":
+        while frames[-1].sequence != 6:
             frames += await reader.next()
     assert [(one.kind, one.sequence) for one in frames] == [
-        ("gap", 6),
+        ("gap", 4),  # the two replayed events are not missing
         ("rebalance", 5),
         ("rebalance", 6),
     ]

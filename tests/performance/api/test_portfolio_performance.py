@@ -140,8 +140,8 @@ async def test_positions_equity_and_attribution(desk: Desk, client: httpx2.Async
     desk.quote(SYMBOLS[1], mark=None)
     shown = await get(client, "/positions")
     known, unknown, _ = shown["positions"]
-    assert known["notional"] == "0.200000000000000000"
-    assert known["unrealized"] == "0.020000000000000000"
+    assert known["notional"] == "0.2"
+    assert known["unrealized"] == "0.02"
     assert (known["realized_pnl"], unknown["realized_pnl"]) == ("11", None)
     assert (unknown["mark_price"], unknown["unrealized"]) == (None, None)
     assert unknown["reason"] == "its mark price is unknown"

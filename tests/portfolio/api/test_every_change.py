@@ -68,7 +68,7 @@ class Book(Caller):
         self.done("PUT", f"{PREFIX}/portfolio/trading-switch", json=on)
         for lock in self.get(f"{PREFIX}/portfolio/locks")["locks"]:
             self.done("DELETE", f"{PREFIX}/portfolio/locks/{lock['symbol']}")
-        self.done("PUT", f"{PREFIX}/configuration", json=self.settings)
+        self.done("PATCH", f"{PREFIX}/configuration", json=self.settings)
         held = self.held()
         if len(held) == size:
             return
@@ -156,6 +156,11 @@ def members(size: int) -> Callable[[Book], dict[str, str]]:
     return ready
 
 
+def written(book: Book) -> dict[str, str]:
+    """The settings as a whole document."""
+    return {**members(4)(book), "document": json.dumps(book.settings)}
+
+
 def unequal(book: Book) -> dict[str, str]:
     """Eight members, two of which lie outside the band of equal weights at any price."""
     names = members(8)(book)
@@ -163,7 +168,7 @@ def unequal(book: Book) -> dict[str, str]:
     weights = dict(zip(symbols, (20, 5, *[12.5] * 6), strict=True))
     rebalancing = book.settings["rebalancing"] | {"fixed_weights": weights}
     settings = book.settings | {"rebalancing": rebalancing, "rebalance_min_spacing_s": 0}
-    book.done("PUT", f"{PREFIX}/configuration", json=settings)
+    book.done("PATCH", f"{PREFIX}/configuration", json=settings)
     book.done("POST", f"{PREFIX}/portfolio/rebalance", json={"method": "fixed"})
     return names
 
@@ -183,7 +188,7 @@ def alarmed(book: Book) -> dict[str, str]:
     """Every member scores too low: each has an open alert."""
     names = members(8)(book)
     rule = {"rules": {"low_score": {"cooldown_s": 0}}, "low_score": 1.0}
-    book.done("PUT", f"{PREFIX}/configuration", json={"alerts": rule})
+    book.done("PATCH", f"{PREFIX}/configuration", json={"alerts": rule})
     found = book.get(f"{PREFIX}/alerts?rule=low_score")["items"]
     return {**names, "alert_id": found[0]["id"]}
 
@@ -332,13 +337,23 @@ CHANGES = {
     "POST /signals/reprocess-failed": Change(
         members(4), lambda _: {"max_retries": 1}, lambda _: {"max_retries": 2}, None
     ),
-    "PUT /configuration": Change(
+    "PATCH /configuration": Change(
         members(4),
         lambda _: {"max_weight_percentage": "40"},
         lambda _: {"max_weight_percentage": "41"},
         "/configuration",
     ),
+    "PUT /configuration": Change(
+        written,
+        lambda n: json.loads(n["document"]) | {"max_weight_percentage": "40"},
+        lambda n: json.loads(n["document"]) | {"max_weight_percentage": "41"},
+        "/configuration",
+    ),
+    "POST /configuration/rollback": Change(
+        members(4), lambda _: {"version": 1}, lambda _: {"version": 2}, "/configuration"
+    ),
 }
+CONDITIONAL = ("PUT /configuration",)  # refused without If-Match
 VERSIONED = [name for name, change in CHANGES.items() if change.version is not None]
 
 
@@ -353,7 +368,7 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Book]:
         del opened.settings["version"]
         # Nobody but the test changes anything.
         opened.settings["intervals"] |= {"rebalance_check_s": 86_400, "replacement_check_s": 86_400}
-        opened.done("PUT", f"{PREFIX}/configuration", json=opened.settings)
+        opened.done("PATCH", f"{PREFIX}/configuration", json=opened.settings)
         until = time.monotonic() + PATIENCE_S
         while not all(opened.has_checked(kind) for kind in ("rebalance", "replacement")):
             assert time.monotonic() < until, "the checks of the start do not end"
@@ -377,6 +392,8 @@ class Asked:
         method, path = self.name.split()
         place = path.format(**{**self.names, **({"symbol": symbol} if symbol else {})})
         given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.name in CONDITIONAL and "If-Match" not in given:
+            given["If-Match"] = self.book.ask("GET", PREFIX + place).headers["etag"]
         return self.book.ask(method, PREFIX + place, json=body, headers=given)
 
     def first(self, **headers: str) -> requests.Response:

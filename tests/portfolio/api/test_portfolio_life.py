@@ -195,7 +195,7 @@ async def test_safety_names_everything_at_once(desk: Desk, client: httpx2.AsyncC
     desk.score({SYMBOLS[4]: 0.4})
     desk.market.halted = True
     for symbol in SYMBOLS[:5]:
-        desk.quote(symbol, sector="memes")
+        desk.quote(symbol, sector="unclassified")  # a sector of its own
     await desk.configuration.put({"max_weight_percentage": 10.5}, "lower", WHO)
     shown = await get(client, "/safety")
     issues = {(one["code"], one["symbol"]) for one in shown["issues"]}

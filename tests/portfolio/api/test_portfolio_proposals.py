@@ -56,7 +56,7 @@ async def post_to(client: httpx2.AsyncClient, path: str, **body: Any) -> Any:
 
 
 async def careful(client: httpx2.AsyncClient, **policy: Any) -> None:
-    changed = await client.put(f"{PREFIX}/configuration", json={"automation": policy})
+    changed = await client.patch(f"{PREFIX}/configuration", json={"automation": policy})
     assert changed.status_code == 200, changed.text
     assert changed.json()["configuration"]["automation"].items() >= policy.items()
 

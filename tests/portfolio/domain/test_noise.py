@@ -146,7 +146,7 @@ def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
         return float(rho[place[one], place[other]])
 
     selection = select_candidates(
-        (ScoredCandidate(one.symbol, True, True, one.composite) for one in board.cards),
+        (ScoredCandidate(one.symbol, True, True, one.composite, one.symbol) for one in board.cards),
         correlation,
         10,
         SETTINGS,

@@ -144,7 +144,8 @@ def test_a_sector_may_hold_so_many_and_like_for_like_is_no_worse() -> None:
     assert not adds_to_full_sector("defi", "defi", others, settings)
     assert not adds_to_full_sector("memes", "defi", others, settings)
     unknown = [side("A", sector=UNCLASSIFIED), side("B", sector=UNCLASSIFIED)]
-    assert not adds_to_full_sector(UNCLASSIFIED, "defi", unknown, settings)
+    assert adds_to_full_sector(UNCLASSIFIED, "defi", unknown, settings), "no way past a limit"
+    assert not adds_to_full_sector(UNCLASSIFIED, "defi", unknown[:1], settings)
 
 
 def test_only_those_that_may_come_in_are_offered() -> None:

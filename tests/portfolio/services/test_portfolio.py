@@ -18,6 +18,7 @@ from app.foundation.errors import (
 )
 from app.foundation.idempotency import Command
 from app.market.domain.models import ContractStatus, Interval
+from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolIndex
 from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.portfolio.domain.candidate_selection import CandidateRefusal
@@ -166,10 +167,11 @@ async def test_a_run_that_has_just_begun_does_not_keep_a_first_portfolio_waiting
     assert refused is Code.REBALANCE_IN_PROGRESS
 
 
-async def test_a_sector_that_is_full_lets_nobody_in(desk: Desk) -> None:
+@pytest.mark.parametrize("sector", ["meme", UNCLASSIFIED])
+async def test_a_sector_that_is_full_lets_nobody_in(desk: Desk, sector: str) -> None:
     await desk.open()
     for symbol in (*SYMBOLS[:6], SYMBOLS[20]):
-        desk.quote(symbol, sector="meme")
+        desk.quote(symbol, sector=sector)
     made = (await desk.portfolio.initialize(10, "start", WHO)).result
     assert made is not None
     members = await desk.members()

@@ -50,13 +50,15 @@ async def test_an_empty_portfolio_has_no_invented_figures(desk: Desk) -> None:
 
 async def test_statistics_and_analytics(desk: Desk) -> None:
     await desk.filled()
+    for place, symbol in enumerate(SYMBOLS[:10]):
+        desk.quote(symbol, sector=("defi", "unclassified")[place % 2])
     desk.quote(SYMBOLS[0], mark=Decimal(11))
     desk.quote(SYMBOLS[1], mark=None)
     shown = await desk.queries.statistics()
     assert shown.average_score == pytest.approx(0.99 - 0.015 * 4.5)
     assert shown.score_range == (0.99 - 0.015 * 9, 0.99)
     assert shown.replacement_candidates == 2
-    assert shown.sector_distribution == {"unclassified": 10}
+    assert shown.sector_distribution == {"defi": 5, "unclassified": 5}
     assert shown.average_performance == pytest.approx(0.1 / 9)
     assert shown.average_volatility is None
     figures = await desk.analytics.summary()

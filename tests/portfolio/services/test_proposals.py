@@ -3,22 +3,32 @@
 import asyncio
 import json
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from app.foundation.errors import Code, ConflictError, NotFoundError, ServiceError
+from app.foundation.events import EventTopic
 from app.foundation.idempotency import Command, StoredResponse
 from app.foundation.sql.database import Database
+from app.foundation.sql.events import EventRepository
 from app.market.domain.models import ContractStatus
-from app.portfolio.domain.events import ProposalDecided, ProposalOpened
+from app.operations.domain.event_codec import decode_event
+from app.portfolio.domain.events import (
+    PortfolioChanged,
+    ProposalDecided,
+    ProposalOpened,
+    ProposedWeight,
+    proposal_opened,
+)
 from app.portfolio.domain.proposals import Proposal, ProposalKind, ProposalState
 from app.portfolio.domain.rebalance_run import RunState
 from app.portfolio.services.proposals import ProposalView
 from app.portfolio.services.rebalance_runs import RebalanceRequest
 from tests.conftest import MakeDatabase
-from tests.support.trading_desk import SYMBOLS, WHO, Desk
+from tests.support.trading_desk import NOW, SYMBOLS, WHO, Desk
 
 OPERATOR = Command("kim", "request-2")
 
@@ -69,6 +79,15 @@ async def last_run_state(desk: Desk) -> RunState:
 
 async def version(desk: Desk) -> int:
     return (await desk.portfolio.view()).portfolio.version
+
+
+async def last_change(desk: Desk) -> PortfolioChanged:
+    """The event of the newest version, as it is stored."""
+    async with desk.database.read() as unit:
+        records = await unit.get(EventRepository).after(0, 500, [EventTopic.PORTFOLIO_CHANGE])
+    event = decode_event(records[-1])
+    assert isinstance(event, PortfolioChanged)
+    return event
 
 
 async def checked(desk: Desk) -> None:
@@ -130,6 +149,15 @@ async def test_an_approval_carries_it_out_and_says_what_came_of_it(careful: Desk
     assert done.decision.version == waiting.version + 1 == await version(careful)
     run, _ = await careful.rebalancing.runs.one(str(done.decision.run_id))
     assert (run.state, run.actor, run.reason) == (RunState.DONE, "kim", "looks right")
+    event = await last_change(careful)
+    assert (event.version, event.type, event.symbol) == (waiting.version + 1, "REBALANCE", None)
+    assert (event.proposal_id, event.run_id) == (waiting.proposal_id, run.run_id)
+    weights_u = {
+        one.symbol: one.weight_u for one in (await careful.portfolio.view()).portfolio.members
+    }
+    assert {one.symbol: one.new_u for one in event.members} == weights_u
+    reasons = {one["symbol"]: one["reason"] for one in waiting.action["changes"]}
+    assert {one.symbol: one.reason for one in event.members if one.reason} == reasons
     (shown,) = await listed(careful)
     assert (shown.proposal, shown.is_outdated) == (done, False)
     for decide in (careful.proposals.approve, careful.proposals.decline):
@@ -360,6 +388,9 @@ async def test_a_replacement_is_proposed_approved_and_made(desk: Desk) -> None:
     done = await approve(desk, waiting)
     assert done.decision is not None
     assert (done.decision.run_id, done.decision.version) == (None, await version(desk))
+    event = await last_change(desk)
+    assert (event.type, event.symbol, event.other_symbol) == ("REPLACE", newcomer, SYMBOLS[9])
+    assert (event.proposal_id, event.run_id) == (waiting.proposal_id, None)
     members = await desk.members()
     assert (newcomer in members, SYMBOLS[9] in members) == (True, False)
 
@@ -412,6 +443,50 @@ async def test_proposals_and_decisions_are_announced(
     told = [one for one in heard if isinstance(one, ProposalOpened | ProposalDecided)]
     assert [type(one) for one in told] == [ProposalOpened, ProposalDecided]
     assert {one.proposal_id for one in told} == {waiting.proposal_id}
+    opened = told[0]
+    assert isinstance(opened, ProposalOpened)
+    assert (opened.reason, opened.leaving, opened.entering) == (waiting.reason, None, None)
+    assert opened.weights == tuple(
+        ProposedWeight(one["symbol"], one["old_u"], one["new_u"])
+        for one in waiting.action["changes"]
+    )
+    assert opened.weights
+
+
+@pytest.mark.parametrize(
+    ("kind", "action", "leaving", "entering"),
+    [
+        (ProposalKind.REPLACEMENT, {"old_symbol": "A", "new_symbol": "B"}, "A", "B"),
+        (
+            ProposalKind.SIGNAL,
+            {"move": "replace", "symbol": "B", "old_symbol": "A", "new_symbol": "B"},
+            "A",
+            "B",
+        ),
+        (
+            ProposalKind.SIGNAL,
+            {"move": "add", "symbol": "B", "old_symbol": None, "new_symbol": "B"},
+            None,
+            "B",
+        ),
+        (
+            ProposalKind.SIGNAL,
+            {"move": "remove", "symbol": "A", "old_symbol": None, "new_symbol": None},
+            "A",
+            None,
+        ),
+    ],
+)
+def test_an_announced_proposal_names_the_symbols_that_would_enter_and_leave(
+    kind: ProposalKind, action: dict[str, Any], leaving: str | None, entering: str | None
+) -> None:
+    proposal = Proposal(
+        proposal_id="p", kind=kind, subject="A", state=ProposalState.OPEN, version=3,
+        reason="why", action=action, opened_at=NOW, expires_at=NOW + timedelta(days=1),
+    )  # fmt: skip
+    assert proposal_opened(proposal, NOW) == ProposalOpened(
+        "p", kind.value, "A", 3, NOW + timedelta(days=1), NOW, "why", leaving, entering
+    )
 
 
 async def test_C08_members_stay_as_they_are_while_a_run_is_active(desk: Desk) -> None:

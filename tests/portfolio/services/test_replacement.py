@@ -15,6 +15,7 @@ from app.configuration.domain.model import ReplacementSettings
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, ConflictError, UnavailableError
 from app.market.domain.models import PAUSED, ContractStatus, Interval, Level
+from app.market.domain.sectors import UNCLASSIFIED
 from app.portfolio.domain.controls import Lock, LockKind, Switch
 from app.portfolio.domain.event_log import EventType, fold_events
 from app.portfolio.domain.models import faults
@@ -576,12 +577,15 @@ async def test_a_seat_is_given_up_after_its_age_limit(desk: Desk) -> None:
     assert (await desk.replacement.evaluate()).seats == ()
 
 
-async def test_a_newcomer_on_a_vacant_seat_keeps_to_the_limit_of_its_sector(desk: Desk) -> None:
+@pytest.mark.parametrize("sector", ["layer1", UNCLASSIFIED])
+async def test_a_newcomer_on_a_vacant_seat_keeps_to_the_limit_of_its_sector(
+    desk: Desk, sector: str
+) -> None:
     await desk.filled(10)
     await desk.configuration.put({"replacement": {"max_per_sector": 1}}, "test", WHO)
     gone, same = SYMBOLS[2], SYMBOLS[10]
     for symbol in (gone, SYMBOLS[3], same):
-        desk.quote(symbol, sector="layer1")
+        desk.quote(symbol, sector=sector)
     desk.status(gone, ContractStatus.CLOSED)
     provisional(desk)
     assert (await run_forced(desk)).exits == (gone,)

@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from math import fsum
 
 import httpx2
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from app.configuration.domain.sections import Source
+from app.foundation.http.schemas import significant
 from app.foundation.sql.database import Database
 from app.market.domain.panel import COVERING
 from app.scoring.api import routes
@@ -148,11 +151,16 @@ async def test_rankings_are_best_first(client: httpx2.AsyncClient, bench: Bench)
     assert (body["universe_size"], body["total"], len(body["items"])) == (16, 17, 17)
     first, last = body["items"][0], body["items"][-1]
     assert set(first) == {
-        "symbol", "technical_score", "fundamental_score", "market_structure_score", "risk_score",
-        "composite_score", "confidence_level", "rank", "calculation_timestamp",
+        "symbol", "symbol_id", "technical_score", "fundamental_score", "market_structure_score",
+        "risk_score", "composite_score", "rank_percentile", "confidence_level", "rank",
+        "calculation_timestamp",
         "supporting_data", "data_source", "status", "reason",
     }  # fmt: skip
     assert (first["rank"], first["status"], first["reason"]) == (1, "scored", None)
+    for line in body["items"]:
+        assert line["symbol_id"] == bench.market.resolve(line["symbol"]).symbol_id
+    percentiles = [line["rank_percentile"] for line in body["items"]]
+    assert percentiles == [*((16 - place) / 16 for place in range(16)), None]
     assert first["calculation_timestamp"] == "2026-03-01T12:00:00Z"
     supporting = first["supporting_data"]
     assert sum(supporting["contributions"].values()) == pytest.approx(supporting["z"], abs=1e-9)
@@ -212,7 +220,9 @@ async def test_explain_adds_up(client: httpx2.AsyncClient, bench: Bench) -> None
     total = sum(factor["contribution"] or 0.0 for factor in body["factors"])
     assert total == pytest.approx(body["z"], abs=1e-9)
     assert body["sum_of_contributions"] == pytest.approx(body["z"], abs=1e-9)
-    assert body["score"]["composite_score"] == board.cards[body["score"]["rank"] - 1].composite
+    card = board.cards[body["score"]["rank"] - 1]
+    assert body["score"]["composite_score"] == significant(card.composite or 0)
+    assert body["score"]["rank_percentile"] == significant((17 - body["score"]["rank"]) / 16)
     assert body["confidence"]["level"] == body["score"]["confidence_level"]
     assert (body["input_hash"], body["universe_size"]) == (board.input_hash, 16)
     assert {factor["family"] for factor in body["factors"]} == {
@@ -232,6 +242,72 @@ async def test_explain_adds_up(client: httpx2.AsyncClient, bench: Bench) -> None
     told = {name: measured["composite"][name] for name in ("symbols", "days", "first", "last")}
     assert told == {"symbols": 16, "days": 1, "first": day, "last": day}
     assert measured["composite"]["age_days"] == 0
+
+
+async def test_explain_shows_every_step_in_numbers_that_a_reader_can_add(
+    client: httpx2.AsyncClient, bench: Bench
+) -> None:
+    board = await bench.scoring.calculate()
+    mapped = 0
+    for card in board.cards[: board.universe_size]:
+        body = (await client.get(f"{SCORING}/symbol/{card.symbol}/explain")).json()
+        level = body["confidence"]["level"]
+        families = {one["family"]: one for one in body["families"]}
+        for factor in body["factors"]:
+            family = families[factor["family"]]
+            assert factor["weight_of_family"] == family["weight"]
+            assert factor["confidence"] == level
+            if factor["z"] is None:
+                assert factor["weight_in_family"] == 0.0
+                assert (factor["direct"], factor["ranking"], factor["contribution"]) == (None,) * 3
+                continue
+            assert factor["direct"] == pytest.approx(
+                level * family["weight"] * factor["weight_in_family"] * factor["z"], abs=1e-15
+            )
+            assert factor["direct"] + factor["ranking"] == pytest.approx(
+                factor["contribution"], abs=1e-15
+            )
+            mapped += abs(factor["ranking"]) > 1e-6
+        for name, family in families.items():
+            own = [one for one in body["factors"] if one["family"] == name]
+            counted = [one for one in own if one["z"] is not None]
+            products = [one["weight_in_family"] * one["z"] for one in counted]
+            assert family["weighted_sum"] == fsum(products), "as it stands, to the last bit"
+            assert fsum(one["weight_in_family"] ** 2 for one in own) == pytest.approx(1.0)
+            assert family["contribution"] == fsum(one["contribution"] for one in counted)
+            assert family["score"] == body["score"][f"{name}_score"]
+            assert family["score"] == pytest.approx(ndtr(family["z"]), abs=1e-12)
+        composite = body["composite"]
+        assert composite["weighted_sum"] == fsum(
+            one["weight"] * one["z"] for one in families.values()
+        )
+        assert fsum(one["weight"] ** 2 for one in families.values()) == pytest.approx(1.0)
+        assert fsum(one["nominal_weight"] for one in families.values()) == pytest.approx(1.0)
+        assert level * composite["composite_z"] == pytest.approx(composite["z"], abs=1e-15)
+        assert composite["z"] == body["z"]
+        total = fsum(one["contribution"] for one in families.values())
+        assert total == pytest.approx(body["z"], abs=1e-12)
+        assert body["sum_of_contributions"] == pytest.approx(total, abs=1e-15)
+        assert body["score"]["composite_score"] == pytest.approx(ndtr(body["z"]), abs=1e-12)
+        for name in ("confidence", "weight_of_family", "weight_in_family", "ranking"):
+            assert name in body["formula"]
+        assert "percentile" in body["why_percentiles_differ"]
+    assert mapped > 0, "ranking moves what plain products would give"
+
+    # Sums are those that were ranked: the order of the symbols by them is the order of the scores.
+    shown = [
+        (await client.get(f"{SCORING}/symbol/{card.symbol}/explain")).json()
+        for card in board.cards[: board.universe_size]
+    ]
+    for place in range(4):
+        pairs = [(one["families"][place]["weighted_sum"], one["families"][place]["score"])
+                 for one in shown]  # fmt: skip
+        assert [score for _, score in sorted(pairs)] == sorted(score for _, score in pairs)
+    pairs = [(one["composite"]["weighted_sum"], one["composite"]["composite_z"]) for one in shown]
+    assert [z for _, z in sorted(pairs)] == pytest.approx(sorted(z for _, z in pairs))
+    absent = (await client.get(f"{SCORING}/symbol/ZUSDT/explain")).json()
+    assert absent["composite"] == dict.fromkeys(("weighted_sum", "composite_z", "confidence", "z"))
+    assert {one["weighted_sum"] for one in absent["families"]} == {None}
 
 
 async def test_explain_says_what_it_takes_to_enter_the_first_places(

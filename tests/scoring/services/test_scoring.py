@@ -87,6 +87,9 @@ class Market:
     def resolve(self, text: str) -> SymbolEntry:
         return self.known.resolve(text)
 
+    def id_of(self, symbol: str) -> str | None:
+        return self.known.id_of(symbol)
+
 
 STEADY = (
     ScoreReliabilityCache()

@@ -56,14 +56,14 @@ pytestmark = [
 RANKS: Final = ("viewer", "trader", "operator", "admin")
 ENDLESS: Final = f"GET {PREFIX}/events"  # test_stream.py listens to it
 HUGE: Final = b'{"reason": "' + b"x" * 100_000 + b'"}'  # more than any body may have
-# Tables that background work and the log of refusals write while nobody changes anything.
+# Tables of background work, the log of refusals and the tickets that each viewer may get.
 MOVING: Final = frozenset({
     "alerts", "candle_revisions", "candles", "event_head", "events", "funding_rates",
     "job_executors", "leases", "market_snapshots", "notifications", "performance_marks",
     "quality_verdicts", "rate_limit_windows", "rebalance_run_steps", "rebalance_runs",
     "scoring_moments", "scoring_run_coverage", "scoring_run_details", "scoring_run_moments",
     "scoring_runs", "security_anchors", "security_events", "service_facts", "shared_markets",
-    "signal_effects", "signal_outcomes", "symbol_scores",
+    "signal_effects", "signal_outcomes", "stream_tickets", "symbol_scores",
 })  # fmt: skip
 UNKNOWN: Final = "6f0b6c1e-0000-4a55-9f4b-6f8f0b4f2a10"
 PROPOSAL: Final = "6f0b6c1e-6d8e-4a55-9f4b-6f8f0b4f2a10"
@@ -135,7 +135,7 @@ class World(Caller):
         while self.get(f"{PREFIX}/status")["feed"]["stage"] != "complete":
             time.sleep(0.1)
         observe = {"automation": {"rebalance": "observe", "replacement": "observe"}}
-        self.done("PUT", f"{PREFIX}/configuration", json=observe)
+        self.done("PATCH", f"{PREFIX}/configuration", json=observe)
         self.post("/portfolio/initialize", {"size": 6})
         symbol = self.get(f"{PREFIX}/portfolio")["members"][0]["symbol"]
         self.done(

@@ -53,8 +53,17 @@ viewer    GET     {}/symbols/{symbol}/eligibility
 viewer    GET     {}/universe/funnel
 viewer    GET     {}/market/{symbol}
 viewer    GET     {}/market/{symbol}/candles
+viewer    GET     {}/market/{symbol}/funding
+viewer    GET     {}/market/{symbol}/open-interest
+viewer    GET     {}/market/{symbol}/book
+viewer    GET     {}/market/{symbol}/impact
 viewer    GET     {}/market/{symbol}/quality
 operator  POST    {}/market/{symbol}/quality/release
+viewer    GET     {}/sectors
+viewer    GET     {}/sectors/export
+operator  POST    {}/sectors/import
+operator  PUT     {}/sectors/{base}
+operator  DELETE  {}/sectors/{base}
 trader    POST    {}/scoring/calculate
 viewer    GET     {}/scoring/rankings
 viewer    GET     {}/scoring/symbol/{symbol}/scores
@@ -123,6 +132,7 @@ operator  POST    {}/signals/reprocess-failed
 viewer    GET     {}/signals/{signal_id}
 trader    POST    {}/signals/{signal_id}/replay
 viewer    GET     {}/events
+viewer    POST    {}/stream/tickets
 viewer    GET     {}/notifications
 viewer    GET     {}/notifications/channels
 admin     POST    {}/notifications/channels
@@ -131,8 +141,11 @@ admin     DELETE  {}/notifications/channels/{channel_id}
 admin     POST    {}/notifications/test
 operator  POST    {}/notifications/{notification_id}/redrive
 viewer    GET     {}/configuration
+admin     PATCH   {}/configuration
 admin     PUT     {}/configuration
+admin     POST    {}/configuration/rollback
 viewer    GET     {}/configuration/history
+viewer    GET     {}/configuration/diff
 viewer    GET     {}/jobs
 viewer    GET     {}/jobs/{job_id}
 operator  POST    {}/jobs/{job_id}/cancel

@@ -25,9 +25,10 @@ from app.foundation.sql.database import Database
 from app.foundation.state_version import Input, StateVersion
 from app.operations.services.health import StatusService
 from app.operations.services.health_checks import ComponentHealth, ComponentState
-from app.security.api.rate_limiting import SHARED_WINDOWS
+from app.security.api.rate_limiting import COUNT_EXCHANGE, SHARED_WINDOWS
 from app.security.domain.keys import ENTROPY_BYTES, create_token
 from app.security.domain.rate_limits import RateLimits
+from app.security.services.count_exchange import CountExchange
 from app.security.services.rate_limiter import SharedWindowStorage
 from tests.support.api_keys import SYSTEM, KeyDesk, bearer
 from tests.support.harness import PREFIX, make_api
@@ -411,3 +412,33 @@ async def test_processes_of_one_database_share_the_quota_of_changes(database: Da
     assert 4 <= statuses.count(200) <= 5, "a minute that ends meanwhile adds one"
     found = await gates[0].ask("/score", token=key, method="POST")
     assert (found.status, found.document["limit"]) == (429, "heavy")
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_processes_of_one_database_share_the_quota_of_reads(database: Database) -> None:
+    desk = KeyDesk(database)
+    gates = [Gate(desk), Gate(desk)]
+    key = await desk.issue("engine", Role.VIEWER)
+    exchange = CountExchange(database, "first")
+    gates[0].state[COUNT_EXCHANGE] = exchange
+    received = CountExchange(database, "second")
+    gates[1].state[COUNT_EXCHANGE] = received
+    received.open()
+    connected = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(database.listen(connected.set, lambda: None))
+        assert await gates[1].statuses(1, token=key) == [200]
+        assert await gates[0].statuses(3, token=key) == [200] * 3
+        async with asyncio.timeout(60):
+            await connected.wait()
+            while True:  # until the listener has subscribed
+                await exchange.announce()
+                found = await gates[1].ask(token=key)
+                if found.status == 429:
+                    break
+                gates[0].now_s += 10
+                gates[1].now_s += 10
+                assert await gates[0].statuses(5, token=key) == [200] * 5
+                await asyncio.sleep(0.05)
+        listening.cancel()
+    assert found.document["limit"] == "requests"

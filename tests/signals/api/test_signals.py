@@ -221,7 +221,7 @@ async def test_without_a_board_a_signal_waits_and_is_judged_later(
 async def test_a_full_queue_answers_429_and_says_when_to_come_back(
     desk: Desk, client: httpx2.AsyncClient
 ) -> None:
-    changed = await client.put(f"{PREFIX}/configuration", json={"signals": {"max_pending": 2}})
+    changed = await client.patch(f"{PREFIX}/configuration", json={"signals": {"max_pending": 2}})
     assert changed.json()["configuration"]["signals"]["max_pending"] == 2
     board, desk.boards.board = desk.boards.board, None
     for name in ("one", "two"):

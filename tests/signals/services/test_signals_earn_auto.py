@@ -104,7 +104,7 @@ async def test_auto_proposes_until_booked_outcomes_have_earned_weights_and_then_
         await unit.get(CandleRepository).save(series, Interval.HOUR)
     async with serve(ROUTERS, {"my_symbols": desk}) as client:
         chosen = {"automation": "auto", "automation_by_type": {"learning": "observe"}}
-        put = await client.put(f"{PREFIX}/configuration", json={"signals": chosen})
+        put = await client.patch(f"{PREFIX}/configuration", json={"signals": chosen})
         assert put.status_code == 200, put.text
     others = SYMBOLS[8:24]
     for day in range(3):

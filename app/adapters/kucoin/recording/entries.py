@@ -87,9 +87,8 @@ class RecordedError(msgspec.Struct, frozen=True, array_like=True):
     @classmethod
     def from_error(cls, error: ServiceError) -> "RecordedError":
         kind = next((one for one in _KINDS if isinstance(error, one)), UnavailableError)
-        return cls(
-            kind.__name__, error.code.value, error.detail, error.retry_after_s, dict(error.facts)
-        )
+        facts = {name: fact for name, fact in error.facts.items() if isinstance(fact, str)}
+        return cls(kind.__name__, error.code.value, error.detail, error.retry_after_s, facts)
 
     def error(self) -> ServiceError:
         """Rebuild the error; raises ValueError for a code unknown to this version."""

@@ -1,7 +1,7 @@
 """Table of the inputs of decisions, for their replay.
 
-Revision ID: 0208
-Revises: 0205
+Revision ID: 0210
+Revises: 0209
 """
 
 import sqlalchemy as sa
@@ -9,8 +9,8 @@ from sqlalchemy.dialects import postgresql
 
 from alembic import op
 
-revision = "0208"
-down_revision = "0205"
+revision = "0210"
+down_revision = "0209"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,59 @@
+"""`my-symbols backtest`: runs the portfolio over real candles, beside fair baselines."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.lazy import load_program
+from app.cli.output import AsJson
+
+command = typer.Typer(add_completion=False)
+
+
+@command.command()
+def backtest(  # noqa: PLR0917  # options, all by name
+    ctx: typer.Context,
+    file: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help="Daily candles: .parquet, .csv, .csv.gz."),
+    ],
+    venue: Annotated[str | None, typer.Option(help="Venue, if the file has several.")] = None,
+    begin: Annotated[
+        str | None, typer.Option("--from", help="First day, as 2024-01-31; the earliest possible.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", help="Last day, as 2024-12-31; the last of the file.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, max=90, help="Days between two decisions.")] = 7,
+    offset: Annotated[int, typer.Option(min=0, max=89, help="Days before the first one.")] = 0,
+    all_offsets: Annotated[
+        bool, typer.Option("--all-offsets", help="Run every offset and show their spread.")
+    ] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Setting, as replacement.confirmations=2; repeat it."
+        ),
+    ] = None,
+    configuration: Annotated[
+        Path | None,
+        typer.Option("--configuration", exists=True, dir_okay=False, help="Settings as JSON."),
+    ] = None,
+    fee_bp: Annotated[float, typer.Option(min=0.0, max=1000.0, help="Fee of a trade in bp.")] = 6.0,
+    spread_bp: Annotated[
+        float, typer.Option(min=0.0, max=1000.0, help="Half the spread and the impact in bp.")
+    ] = 4.0,
+    draws: Annotated[int, typer.Option(min=200, max=10_000, help="Random portfolios.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random portfolios.")] = 1,
+    steps: Annotated[
+        Path | None, typer.Option("--steps", help="Write value and changes of each day as CSV.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the portfolio over FILE with the functions of the live service, after costs.
+
+    Each run is logged as a trial in the database of the settings; the number of trials deflates
+    the next result. Settings are those of the database, with the changes given here.
+    """
+    load_program("backtest")(ctx.params | {"changes": changes or []})

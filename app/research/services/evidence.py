@@ -1,0 +1,159 @@
+"""Runs a backtest with its baselines, offsets and the evidence of its scores."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+
+from app.market.domain.models import DAYS_A_YEAR, Floats
+from app.research.domain.baselines import (
+    PortfolioFigures,
+    hold_best,
+    hold_market,
+    hold_random,
+    hold_universe,
+    low_volatility_key,
+    portfolio_figures,
+    simulate,
+    turnover_key,
+)
+from app.research.domain.history import MarketHistory, died
+from app.research.domain.luck import ReturnMoments, deflated_sharpe
+from app.research.domain.report import BacktestReport, RandomBand
+from app.research.domain.validation import evaluate_scores
+from app.research.services.backtest import BacktestOptions, BacktestRun, BoardSeries, run_backtest
+
+HORIZON: Final = 7  # bars of the returns that scores are to foretell
+DRAWS: Final = 200
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceOptions:
+    """Parameters of a report: the run, the random portfolios and their seed."""
+
+    run: BacktestOptions
+    all_offsets: bool = False
+    draws: int = DRAWS
+    seed: int = 1
+    horizon: int = HORIZON
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """Report and the run of the first offset."""
+
+    report: BacktestReport
+    run: BacktestRun
+
+
+def gather_evidence(
+    boards: BoardSeries,
+    options: EvidenceOptions,
+    trial_sharpes: Sequence[float] = (),
+    progress: Progress = lambda _: None,
+) -> Evidence:
+    """Runs everything; `trial_sharpes` are the daily Sharpe ratios of the former trials.
+
+    Raises ValueError for rows outside the history or without the market coin.
+    """
+    history, run = boards.history, options.run
+    rows = range(run.first_row, run.last_row + 1)
+    progress("scoring every bar")
+    scores = boards.scores(run.last_row)
+    offsets = range(run.every) if options.all_offsets else (run.offset,)
+    runs = []
+    for offset in offsets:
+        progress(f"running offset {offset}")
+        chosen = BacktestOptions(run.first_row, run.last_row, run.every, offset)
+        runs.append(run_backtest(boards, chosen))
+    performances = tuple(
+        portfolio_figures(f"offset {offset}", one.returns, one.traded)
+        for offset, one in zip(offsets, runs, strict=True)
+    )
+    progress("running the baselines")
+
+    def due(row: int) -> bool:
+        return (row - run.first_row - run.offset) % run.every == 0
+
+    cost, eligible = boards.listed.costs.fraction, boards.eligible
+
+    def one(name: str, choose: Callable[[int, Floats], Floats]) -> PortfolioFigures:
+        returns, traded = simulate(history, rows, due, choose, cost)
+        return portfolio_figures(name, returns[0], float(traded[0]))
+
+    calm = low_volatility_key(history)
+    (held, *_), traded = simulate(history, rows, due, hold_market(history), cost)
+    market = portfolio_figures("BTC held", held, float(traded[0]))
+    baselines = (
+        one("universe, equal weights", hold_universe(eligible)),
+        one("ten largest by turnover", hold_best(turnover_key(history), eligible)),
+        one("ten lowest volatilities", hold_best(calm, eligible)),
+    )
+    generator = np.random.default_rng(options.seed)
+    drawn, _ = simulate(history, rows, due, hold_random(eligible, generator), cost, options.draws)
+    progress("validating the scores")
+    window = slice(run.first_row, run.last_row + 1)
+    opened, close = history.panel.open[window], history.panel.close[window]
+    universe = eligible[window]
+    evidence = evaluate_scores(scores[window], opened, close, options.horizon, universe)
+    factors = {
+        name: evaluate_scores(values[window], opened, close, options.horizon, universe)
+        for name, values in boards.factor_values(run.last_row).items()
+    }
+    simple = np.where(universe, calm[window], np.nan)
+    moments = ReturnMoments.of(runs[0].returns)
+    all_trials = [*trial_sharpes, *([] if moments is None else [moments.sharpe])]
+    known, unknown = (
+        sum(each.known_funding for each in runs),
+        sum(each.unknown_funding for each in runs),
+    )
+    has_traded = (history.first <= run.last_row) & (history.last >= run.first_row)
+    report = BacktestReport(
+        name=history.name,
+        first_day=history.closed_at(run.first_row).date(),
+        last_day=history.closed_at(run.last_row).date(),
+        listings=int(has_traded.sum()),
+        died=len(died(history, run.first_row, run.last_row)),
+        trials=len(all_trials),
+        every=run.every,
+        product=performances[0],
+        offsets=performances,
+        swaps=runs[0].swaps,
+        market=market,
+        baselines=baselines,
+        random=_band(drawn),
+        evidence=evidence,
+        factors=factors,
+        low_volatility=evaluate_scores(simple, opened, close, options.horizon, universe),
+        deflated_sharpe=None if moments is None else deflated_sharpe(moments, all_trials),
+        funding_coverage=known / (known + unknown) if known + unknown else None,
+        monthly=_monthly(history, run.first_row, runs[0].returns),
+        market_monthly=_monthly(history, run.first_row, held),
+    )
+    return Evidence(report, runs[0])
+
+
+def _band(returns: Floats) -> RandomBand | None:
+    """Returns the band of annual Sharpe ratios of (D, T) daily returns; None without two draws."""
+    deviation = returns.std(axis=1, ddof=1)
+    usable = deviation > 0.0
+    if usable.sum() < 2:
+        return None
+    sharpes = returns[usable].mean(axis=1) / deviation[usable] * np.sqrt(DAYS_A_YEAR)
+    low, high = np.quantile(sharpes, (0.05, 0.95))
+    return RandomBand(len(sharpes), float(sharpes.mean()), float(low), float(high))
+
+
+def _monthly(
+    history: MarketHistory, first_row: int, returns: Floats
+) -> dict[tuple[int, int], float]:
+    """Returns the return of each calendar month; `returns` (T - 1,) follow the first row."""
+    growth: dict[tuple[int, int], float] = {}
+    for place, one in enumerate(returns.tolist(), first_row + 1):
+        opened = datetime.fromtimestamp(int(history.panel.opened_ms[place]) / 1000, UTC)
+        month = opened.year, opened.month
+        growth[month] = growth.get(month, 1.0) * (1.0 + one)
+    return {month: value - 1.0 for month, value in growth.items()}

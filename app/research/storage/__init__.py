@@ -1,0 +1,1 @@
+"""SQL of research: the log of trials."""

@@ -1,0 +1,242 @@
+"""Backtest: no look-ahead, exact accounts, and the same result each time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from app.configuration.domain.model import Configuration
+from app.market.domain.panel import FIELDS
+from app.market.services.symbol_registry import shipped_sectors
+from app.research.domain.account import Accounts
+from app.research.domain.baselines import hold_market, hold_universe, simulate
+from app.research.domain.history import MarketHistory, coin_columns, eligibility
+from app.research.services.backtest import (
+    BacktestOptions,
+    BacktestRun,
+    BoardSeries,
+    run_backtest,
+)
+from app.research.services.evidence import EvidenceOptions, gather_evidence
+from app.research.services.historical_market import TradingCosts
+from tests.research.histories import random_history
+
+FIRST, LAST = 110, 200
+
+
+def _boards(history: MarketHistory, costs: TradingCosts | None = None) -> BoardSeries:
+    return BoardSeries.of(history, Configuration(), shipped_sectors(), costs or TradingCosts())
+
+
+def _run(history: MarketHistory, last: int = LAST, every: int = 3) -> BacktestRun:
+    return run_backtest(_boards(history), BacktestOptions(FIRST, last, every))
+
+
+@pytest.fixture(scope="module")
+def history() -> MarketHistory:
+    return random_history(ends={5: 150, 9: 171})
+
+
+@pytest.fixture(scope="module")
+def whole(history: MarketHistory) -> BacktestRun:
+    return _run(history)
+
+
+@pytest.mark.parametrize("cut", [131, 149, 150, 151, 172, 188])
+def test_later_bars_change_no_earlier_step(
+    history: MarketHistory, whole: BacktestRun, cut: int
+) -> None:
+    known = history.until(cut)
+    assert known.rows == cut + 1
+    short = _run(known, cut)
+    # The last step of the shorter run decides nothing: it has no next open to trade at.
+    assert short.steps[:-1] == whole.steps[: cut - FIRST]
+    last, same = short.steps[-1], whole.steps[cut - FIRST]
+    assert (last.portfolio_value, last.daily_return) == (same.portfolio_value, same.daily_return)
+
+
+def test_coin_that_vanishes_later_changes_no_earlier_step(
+    history: MarketHistory, whole: BacktestRun
+) -> None:
+    owned = next(iter(whole.steps[0].portfolio_changes))
+    column = history.symbols.index(owned)
+    fields = {name: getattr(history.panel, name).copy() for name in FIELDS}
+    for values in fields.values():
+        values[161:, column] = np.nan
+    dropped = MarketHistory.of("dropped", replace(history.panel, **fields))
+    assert _run(dropped).steps[: 161 - FIRST] == whole.steps[: 161 - FIRST]
+    assert dropped.data_hash != history.data_hash
+
+
+def test_same_input_gives_the_same_result(history: MarketHistory, whole: BacktestRun) -> None:
+    again = _run(history)
+    assert again.steps == whole.steps
+    assert (again.swaps, again.traded, again.costs) == (whole.swaps, whole.traded, whole.costs)
+
+
+def test_weights_obey_the_rules_of_the_live_portfolio(whole: BacktestRun) -> None:
+    first = whole.steps[0].portfolio_changes
+    assert 5 <= len(first) <= 10
+    assert all(old == 0.0 and 5.0 <= new <= 20.0 for old, new in first.values())
+    assert sum(new for _, new in first.values()) == pytest.approx(100.0)
+    assert whole.steps[0].daily_return is None
+    assert whole.steps[0].portfolio_value == 100_000.0
+    decided = [place for place, one in enumerate(whole.steps) if one.portfolio_changes]
+    assert len(decided) > 3
+    assert all(place % 3 == 0 for place in decided)
+
+
+def test_first_trade_is_at_the_next_open(history: MarketHistory, whole: BacktestRun) -> None:
+    """The value after the first bar follows from opens, closes and the stated cost alone."""
+    row = FIRST + 1
+    gross = 0.0
+    for symbol, (_, new) in whole.steps[0].portfolio_changes.items():
+        column = history.symbols.index(symbol)
+        move = history.panel.close[row, column] / history.panel.open[row, column]
+        gross += new / 100.0 * move
+    cost = TradingCosts().fraction
+    assert whole.steps[1].portfolio_value == pytest.approx(100_000.0 * (1.0 - cost) * gross)
+
+
+def _members_of_the_first_days(run: BacktestRun, days: int) -> set[str]:
+    """Returns the members of the first decision that no later one of these days sells."""
+    kept = set(run.steps[0].portfolio_changes)
+    for one in run.steps[1:days]:
+        kept -= {name for name, (_, new) in one.portfolio_changes.items() if new == 0.0}
+    return kept
+
+
+def test_dead_coin_realises_its_last_price_and_leaves() -> None:
+    history = random_history(seed=4)
+    lasting = _members_of_the_first_days(_run(history), 21)
+    owned = min(lasting)
+    column, last = history.symbols.index(owned), FIRST + 20
+    dead = random_history(seed=4, ends={column: last})
+    account = Accounts(dead, 1.0, 0.001)
+    targets = np.full((1, len(dead.symbols)), np.nan)
+    targets[0, column] = 1.0
+    account.trade(last, targets)
+    units = account.units[0, column]
+    account.trade(last + 1, np.full_like(targets, np.nan))
+    assert account.units[0, column] == 0.0
+    assert account.cash[0] == pytest.approx(units * dead.panel.close[last, column])
+    run = _run(dead)
+    place = next(
+        place for place, one in enumerate(run.steps)
+        if one.portfolio_changes.get(owned, (0.0, 1.0))[1] == 0.0
+    )  # fmt: skip
+    assert FIRST + place > last  # nobody knew before
+    assert place <= 20 + 3 + 1
+    assert all(np.isfinite(one.portfolio_value) for one in run.steps)
+
+
+def test_costs_are_those_of_the_traded_value() -> None:
+    history = random_history(seed=2)
+    free = run_backtest(
+        _boards(history, TradingCosts(0.0, 0.0)), BacktestOptions(FIRST, LAST, every=3)
+    )
+    paid = run_backtest(
+        _boards(history, TradingCosts(6.0, 4.0)), BacktestOptions(FIRST, LAST, every=3)
+    )
+    assert free.costs == 0.0
+    assert paid.costs == pytest.approx(paid.traded * 0.001 * 100_000.0, rel=0.3)
+    assert paid.steps[1].portfolio_value < free.steps[1].portfolio_value
+
+
+def test_known_funding_is_paid_and_unknown_funding_is_counted() -> None:
+    base = random_history(seed=3)
+    rates = np.full(base.panel.close.shape, np.nan)
+    rates[:, 0] = 0.001
+    history = MarketHistory.of("funded", base.panel, rates)
+    rows = range(FIRST, FIRST + 6)
+    returns, _ = simulate(history, rows, lambda row: row == FIRST, hold_market(history), 0.0)
+    move = history.panel.close[FIRST + 2, 0] / history.panel.close[FIRST + 1, 0]
+    # The funding of both days is owed in cash.
+    assert returns[0, 1] == pytest.approx(move - 1.0 - 0.001 / (1.0 - 0.001))
+    run = run_backtest(_boards(history), BacktestOptions(FIRST, FIRST + 6))
+    assert run.unknown_funding > 0
+
+
+def test_market_baseline_equals_its_price() -> None:
+    history = random_history(seed=6)
+    rows = range(FIRST, LAST + 1)
+    returns, traded = simulate(history, rows, lambda row: row == FIRST, hold_market(history), 0.0)
+    grown = float(np.prod(1.0 + returns))
+    assert grown == pytest.approx(history.panel.close[LAST, 0] / history.panel.open[FIRST + 1, 0])
+    assert traded[0] == pytest.approx(1.0)
+
+
+def test_universe_is_that_of_the_moment() -> None:
+    history = random_history(seed=7, ends={3: 140})
+    floors = Configuration().eligibility
+    found = eligibility(history, floors, coin_columns(shipped_sectors(), history.symbols))
+    assert not found[: floors.min_daily_bars - 1].any()
+    assert found[floors.min_daily_bars - 1].all()
+    assert found[140, 3]
+    assert not found[141:, 3].any()
+    thin = replace(floors, min_turnover=type(floors.min_turnover)("1e12"))
+    coins = coin_columns(shipped_sectors(), history.symbols)
+    assert not eligibility(history, thin, coins).any()
+    choose = hold_universe(found)
+    weights = choose(141, np.zeros((1, len(history.symbols))))
+    assert np.isnan(weights[0, 3])
+    assert np.nansum(weights) == pytest.approx(1.0)
+
+
+def test_random_prices_show_no_skill_and_no_recommendation() -> None:
+    boards = _boards(random_history(rows=420, names=40, seed=21))
+    options = EvidenceOptions(BacktestOptions(110, 410, every=7), draws=60)
+    report = gather_evidence(boards, options).report
+    assert report.evidence.ic.t is not None
+    assert abs(report.evidence.ic.t) < 2.0
+    assert report.random is not None
+    assert report.random.draws == 60
+    assert report.random.low < report.random.mean < report.random.high
+    assert "beat 95 %" not in report.judgement()
+    assert "95 % of random portfolios after costs." not in report.judgement()
+    assert not report.suspicions()
+    assert report.trials == 1
+    assert report.headline()[0].startswith(
+        "2022-04-22 to 2023-02-16: 40 listings, 0 died; 1 trials"
+    )
+
+
+def test_leak_is_called_suspicious() -> None:
+    """Momentum that lasts for ever is nothing that a market offers."""
+    rows, names = 420, 40
+    drift = np.tile(np.linspace(-0.03, 0.03, names), (rows, 1))
+    history = random_history(rows=rows, names=names, seed=22, drift=drift)
+    configuration = replace(
+        Configuration(),
+        scoring=replace(
+            Configuration().scoring,
+            factor_weights={"nearness_to_high": 1.0, "volatility": 0.0, "drawdown": 1.0},
+        ),
+    )
+    boards = BoardSeries.of(history, configuration, shipped_sectors(), TradingCosts())
+    options = EvidenceOptions(BacktestOptions(110, 410, every=7), draws=20)
+    report = gather_evidence(boards, options).report
+    assert report.evidence.ic.mean is not None
+    assert report.evidence.ic.mean > 0.25
+    assert report.headline()[0].startswith("SUSPICIOUS: ")
+    assert "an IC above 0.25" in report.headline()[0]
+
+
+def test_scores_shifted_by_one_bar_keep_most_of_their_evidence(history: MarketHistory) -> None:
+    """A score that used the bar being traded would lose its evidence."""
+    boards = _boards(history)
+    scores = boards.scores(LAST)
+    for row in (130, 180):
+        cut = _boards(history.until(row)).scores(row)
+        names = [history.symbols.index(name) for name in history.until(row).symbols]
+        assert np.array_equal(cut[row], scores[row, names], equal_nan=True)
+
+
+def test_rows_outside_the_history_are_refused(history: MarketHistory) -> None:
+    boards = _boards(history)
+    for options in (
+        BacktestOptions(-1, 5), BacktestOptions(5, 5), BacktestOptions(5, 999),
+        BacktestOptions(5, 9, every=0),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="rows of a backtest"):
+            run_backtest(boards, options)
