@@ -48,8 +48,8 @@ COMMANDS: Final = {
     "whoami": "app.cli.commands.operations:whoami",
     "secrets": "app.cli.commands.secrets",
     "tape": "app.cli.commands.tape",
-    "backtest": "app.cli.commands.backtest",
-    "trials": "app.cli.commands.trials",
+    "backtest": "app.cli.commands.research:backtests",
+    "trials": "app.cli.commands.research:trials",
 }
 ALIASES: Final = {"configuration": "config"}  # former names, absent from the help
 # Programs that load the service, its database or the sandbox: command -> module and function.

@@ -112,6 +112,7 @@ async def test_migrated_and_modelled_schema_are_the_same_to_the_last_check(
             "trades",
             "security_anchors",
             "security_events",
+            "trials",
         )
         for verb in ("update", "delete")
     ]

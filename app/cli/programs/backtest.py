@@ -21,7 +21,7 @@ from app.container.runtime_values import code_version, new_id, utc_now
 from app.foundation.sql.database import Database
 from app.market.services.symbol_registry import shipped_sectors
 from app.research.domain.baselines import PortfolioFigures
-from app.research.domain.history import MarketHistory
+from app.research.domain.history import CandleHistory
 from app.research.domain.luck import ReturnMoments
 from app.research.domain.report import BacktestReport
 from app.research.domain.trials import Trial
@@ -145,7 +145,7 @@ def _day(text: str) -> datetime:
 
 
 def _create_trial(
-    history: MarketHistory,
+    history: CandleHistory,
     used: Configuration,
     costs: TradingCosts,
     options: EvidenceOptions,

@@ -188,7 +188,7 @@ class ConfigurationRequest(EvictionRequest):
         return self.model_dump(exclude_unset=True, exclude=set(own_fields))
 
 
-class ConfigurationChanges(ConfigurationRequest):
+class PartialConfiguration(ConfigurationRequest):
     """Some settings in the shape of GET."""
 
     model_config = example({"entry_score": 0.62, "exit_score": 0.55, "reason": "fewer trades"})
@@ -208,7 +208,7 @@ class RollbackRequest(EvictionRequest):
 
 ConfigurationUpdate: Final = create_model(
     "ConfigurationUpdate",
-    __base__=ConfigurationChanges,
+    __base__=PartialConfiguration,
     __doc__="Changed settings in the shape of GET; omitted ones keep their value.",
     **_update_fields(Configuration, is_whole=False),
 )

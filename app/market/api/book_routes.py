@@ -65,7 +65,7 @@ class BookOut(Freshness):
 
 @router.get("/{symbol}/book", summary="Order book", responses=problems(*_ERRORS))
 @requires(Role.VIEWER)
-async def order_book(
+async def get_order_book(
     registry: Provided[Registry],
     market: Provided[MarketData],
     symbol: SymbolPath,
@@ -177,7 +177,7 @@ class ImpactOut(Freshness):
 
 @router.get("/{symbol}/impact", summary="Price impact of an order", responses=problems(*_ERRORS))
 @requires(Role.VIEWER)
-async def price_impact(
+async def get_price_impact(
     registry: Provided[Registry],
     market: Provided[MarketData],
     symbol: SymbolPath,

@@ -277,7 +277,7 @@ class FundingPage(Freshness):
     responses=problems(*_SYMBOL, *_ON_DEMAND),
 )
 @requires(Role.VIEWER)
-async def funding_history(
+async def list_funding_rates(
     registry: Provided[Registry],
     history: Provided[MarketHistory],
     market: Provided[MarketData],
@@ -337,7 +337,7 @@ class OpenInterestPage(Freshness):
     "/{symbol}/open-interest", summary="Recorded open interest", responses=problems(*_SYMBOL)
 )
 @requires(Role.VIEWER)
-async def open_interest_history(
+async def list_open_interest(
     registry: Provided[Registry],
     history: Provided[MarketHistory],
     market: Provided[MarketData],

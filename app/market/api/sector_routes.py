@@ -206,7 +206,7 @@ async def import_sectors(
     responses=problems(Code.VALIDATION_FAILED, *_CHANGES),
 )
 @requires(Role.OPERATOR)
-async def put_sector(
+async def set_sector(
     sectors: Provided[SectorService], command: UnversionedDep, base: BasePath, body: SectorIn
 ) -> Response:
     """Changes the classification, which the next decision reads; the audit log has both."""

@@ -300,7 +300,7 @@ TicketText = Annotated[
     responses=problems(Code.SECRETS_KEY_MISSING),
 )
 @requires(Role.VIEWER)
-async def issue_ticket(
+async def issue_stream_ticket(
     request: Request, tickets: Provided[TicketService], principal: PrincipalDep
 ) -> TicketOut:
     """Issue a ticket that opens one stream of this caller, for clients that cannot send a header.

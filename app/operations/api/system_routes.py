@@ -462,7 +462,7 @@ async def get_status(status: Provided[StatusService]) -> StatusOut:
     responses=problems(Code.NOT_FOUND, Code.DATABASE_UNAVAILABLE),
 )
 @requires(Role.ADMIN)
-async def debug_portfolio(debugging: Provided[DebugReporter], request: Request) -> DebugOut:
+async def get_portfolio_debug(debugging: Provided[DebugReporter], request: Request) -> DebugOut:
     """Portfolio, memory and database, with `MYSYMBOLS_DEBUG=1` only, and for this machine only."""
     if not is_local_caller(request.scope):
         raise RequestError(Code.FORBIDDEN, "Debugging answers callers on this machine only.")

@@ -19,7 +19,7 @@ from app.research.domain.baselines import (
     simulate,
     turnover_key,
 )
-from app.research.domain.history import MarketHistory, died
+from app.research.domain.history import CandleHistory, died
 from app.research.domain.luck import ReturnMoments, deflated_sharpe
 from app.research.domain.report import BacktestReport, RandomBand
 from app.research.domain.validation import evaluate_scores
@@ -148,7 +148,7 @@ def _band(returns: Floats) -> RandomBand | None:
 
 
 def _monthly(
-    history: MarketHistory, first_row: int, returns: Floats
+    history: CandleHistory, first_row: int, returns: Floats
 ) -> dict[tuple[int, int], float]:
     """Returns the return of each calendar month; `returns` (T - 1,) follow the first row."""
     growth: dict[tuple[int, int], float] = {}

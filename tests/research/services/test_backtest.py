@@ -10,7 +10,7 @@ from app.market.domain.panel import FIELDS
 from app.market.services.symbol_registry import shipped_sectors
 from app.research.domain.account import Accounts
 from app.research.domain.baselines import hold_market, hold_universe, simulate
-from app.research.domain.history import MarketHistory, coin_columns, eligibility
+from app.research.domain.history import CandleHistory, coin_columns, eligibility
 from app.research.services.backtest import (
     BacktestOptions,
     BacktestRun,
@@ -24,27 +24,27 @@ from tests.research.histories import random_history
 FIRST, LAST = 110, 200
 
 
-def _boards(history: MarketHistory, costs: TradingCosts | None = None) -> BoardSeries:
+def _boards(history: CandleHistory, costs: TradingCosts | None = None) -> BoardSeries:
     return BoardSeries.of(history, Configuration(), shipped_sectors(), costs or TradingCosts())
 
 
-def _run(history: MarketHistory, last: int = LAST, every: int = 3) -> BacktestRun:
+def _run(history: CandleHistory, last: int = LAST, every: int = 3) -> BacktestRun:
     return run_backtest(_boards(history), BacktestOptions(FIRST, last, every))
 
 
 @pytest.fixture(scope="module")
-def history() -> MarketHistory:
+def history() -> CandleHistory:
     return random_history(ends={5: 150, 9: 171})
 
 
 @pytest.fixture(scope="module")
-def whole(history: MarketHistory) -> BacktestRun:
+def whole(history: CandleHistory) -> BacktestRun:
     return _run(history)
 
 
 @pytest.mark.parametrize("cut", [131, 149, 150, 151, 172, 188])
 def test_later_bars_change_no_earlier_step(
-    history: MarketHistory, whole: BacktestRun, cut: int
+    history: CandleHistory, whole: BacktestRun, cut: int
 ) -> None:
     known = history.until(cut)
     assert known.rows == cut + 1
@@ -56,19 +56,19 @@ def test_later_bars_change_no_earlier_step(
 
 
 def test_coin_that_vanishes_later_changes_no_earlier_step(
-    history: MarketHistory, whole: BacktestRun
+    history: CandleHistory, whole: BacktestRun
 ) -> None:
     owned = next(iter(whole.steps[0].portfolio_changes))
     column = history.symbols.index(owned)
     fields = {name: getattr(history.panel, name).copy() for name in FIELDS}
     for values in fields.values():
         values[161:, column] = np.nan
-    dropped = MarketHistory.of("dropped", replace(history.panel, **fields))
+    dropped = CandleHistory.of("dropped", replace(history.panel, **fields))
     assert _run(dropped).steps[: 161 - FIRST] == whole.steps[: 161 - FIRST]
     assert dropped.data_hash != history.data_hash
 
 
-def test_same_input_gives_the_same_result(history: MarketHistory, whole: BacktestRun) -> None:
+def test_same_input_gives_the_same_result(history: CandleHistory, whole: BacktestRun) -> None:
     again = _run(history)
     assert again.steps == whole.steps
     assert (again.swaps, again.traded, again.costs) == (whole.swaps, whole.traded, whole.costs)
@@ -86,7 +86,7 @@ def test_weights_obey_the_rules_of_the_live_portfolio(whole: BacktestRun) -> Non
     assert all(place % 3 == 0 for place in decided)
 
 
-def test_first_trade_is_at_the_next_open(history: MarketHistory, whole: BacktestRun) -> None:
+def test_first_trade_is_at_the_next_open(history: CandleHistory, whole: BacktestRun) -> None:
     """The value after the first bar follows from opens, closes and the stated cost alone."""
     row = FIRST + 1
     gross = 0.0
@@ -147,7 +147,7 @@ def test_known_funding_is_paid_and_unknown_funding_is_counted() -> None:
     base = random_history(seed=3)
     rates = np.full(base.panel.close.shape, np.nan)
     rates[:, 0] = 0.001
-    history = MarketHistory.of("funded", base.panel, rates)
+    history = CandleHistory.of("funded", base.panel, rates)
     rows = range(FIRST, FIRST + 6)
     returns, _ = simulate(history, rows, lambda row: row == FIRST, hold_market(history), 0.0)
     move = history.panel.close[FIRST + 2, 0] / history.panel.close[FIRST + 1, 0]
@@ -222,7 +222,7 @@ def test_leak_is_called_suspicious() -> None:
     assert "an IC above 0.25" in report.headline()[0]
 
 
-def test_scores_shifted_by_one_bar_keep_most_of_their_evidence(history: MarketHistory) -> None:
+def test_scores_shifted_by_one_bar_keep_most_of_their_evidence(history: CandleHistory) -> None:
     """A score that used the bar being traded would lose its evidence."""
     boards = _boards(history)
     scores = boards.scores(LAST)
@@ -232,7 +232,7 @@ def test_scores_shifted_by_one_bar_keep_most_of_their_evidence(history: MarketHi
         assert np.array_equal(cut[row], scores[row, names], equal_nan=True)
 
 
-def test_rows_outside_the_history_are_refused(history: MarketHistory) -> None:
+def test_rows_outside_the_history_are_refused(history: CandleHistory) -> None:
     boards = _boards(history)
     for options in (
         BacktestOptions(-1, 5), BacktestOptions(5, 5), BacktestOptions(5, 999),

@@ -1,4 +1,4 @@
-"""`my-symbols backtest`: runs the portfolio over real candles, beside fair baselines."""
+"""`my-symbols backtest` and `trials`: runs over real candles, and the log of them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,10 +8,10 @@ import typer
 from app.cli.lazy import load_program
 from app.cli.output import AsJson
 
-command = typer.Typer(add_completion=False)
+backtests = typer.Typer(add_completion=False)
 
 
-@command.command()
+@backtests.command()
 def backtest(  # noqa: PLR0917  # options, all by name
     ctx: typer.Context,
     file: Annotated[
@@ -57,3 +57,27 @@ def backtest(  # noqa: PLR0917  # options, all by name
     the next result. Settings are those of the database, with the changes given here.
     """
     load_program("backtest")(ctx.params | {"changes": changes or []})
+
+
+trials = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="The log of trials: list and show; nothing deletes from it.",
+)
+
+
+@trials.command(name="list")
+def list_trials(as_json: AsJson = False) -> None:
+    """List all trials, the newest first."""
+    load_program("trials list")(as_json=as_json)
+
+
+@trials.command()
+def show(
+    ids: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Ids of trials, or their beginnings.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show trials side by side: parameters and results."""
+    load_program("trials show")(trials=ids, as_json=as_json)
