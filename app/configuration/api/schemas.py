@@ -213,6 +213,12 @@ ConfigurationUpdate: Final = create_model(
     __doc__="Changed settings in the shape of GET; omitted ones keep their value.",
     **_update_fields(Configuration, is_whole=False),
 )
+SettingsUpdate: Final = create_model(
+    "SettingsUpdate",
+    __base__=Body,
+    __doc__="Changed settings in the shape of GET; omitted ones keep their value.",
+    **_update_fields(Configuration, is_whole=False),
+)
 ConfigurationDocument: Final = create_model(
     "ConfigurationDocument",
     __base__=WholeConfiguration,

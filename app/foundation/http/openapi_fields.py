@@ -153,6 +153,7 @@ _UNIT_OF_NAME: Final = tuple(
         (r"leverage", "ratio"),
         (r"notional", "quote currency"),
         (r"pnl|fees|funding|account_balance", "settlement currency"),
+        (r"notional", "quote currency"),
     )
 )
 # Examples by name, where the schema itself gives none.

@@ -22,6 +22,7 @@ from app.foundation.http.schemas import (
     QueryDecimal,
     QueryInt,
     RawString,
+    Seconds,
     ShareString,
     SymbolPath,
 )
@@ -61,7 +62,7 @@ class BookOut(Freshness):
     symbol: str
     contract: str
     sequence: int | None = Field(description="Number of the exchange; it rises with each change.")
-    age_s: float | None = Field(description="Seconds since the book was last known to be true.")
+    age_s: Seconds | None = Field(description="Seconds since the book was last known to be true.")
     levels_known: int | None = Field(description="Known levels of the thinner side.")
     bids: list[BookLevelOut] | None = Field(description="Bids, best first.")
     asks: list[BookLevelOut] | None = Field(description="Asks, best first.")
@@ -143,7 +144,7 @@ class ImpactOut(Freshness):
     slippage_bp: BasisPointString | None = Field(
         description="Average price against mid in basis points; positive is a cost."
     )
-    age_s: float | None = Field(description="Seconds since the book was last known to be true.")
+    age_s: Seconds | None = Field(description="Seconds since the book was last known to be true.")
     reason: str | None = Field(description="Why a value is null; null if none is.")
 
     @classmethod
@@ -169,7 +170,7 @@ class ImpactOut(Freshness):
             best_price=impact.best_price,
             worst_price=impact.worst_price,
             average_price=impact.average_price,
-            slippage_bp=impact.slippage_bp,
+            slippage_bp=None if impact.slippage_bp is None else float(impact.slippage_bp),
             age_s=_age(aged),
             reason=_reason(impact),
             as_of=aged.at,

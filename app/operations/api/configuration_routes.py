@@ -76,9 +76,9 @@ class ConfigurationVersion(Out):
 class ConfigurationDifference(Out):
     """Changes between two versions of the settings."""
 
-    from_version: int = Field(description="Older version.")
-    to_version: int = Field(description="Newer version.")
-    changes: list[SettingChangeView] = Field(description="Changes in order of their path.")
+    from_version: int = Field(description="Version that is compared.")
+    to_version: int = Field(description="Version that it is compared with.")
+    changes: list[SettingChangeView] = Field(description="Settings that differ, by their path.")
 
 
 @router.get("", summary="Current settings", response_model=ConfigurationView)

@@ -45,7 +45,14 @@ from app.foundation.http.stream_slots import StreamSlots
 from app.foundation.principals import Permission, Principal, Role
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.symbol_registry import Registry
-from app.operations.services.event_messages import GAP, TICKER, Frame, notice, pieces
+from app.operations.services.event_messages import (
+    GAP,
+    TICKER,
+    Frame,
+    LiveTopic,
+    notice,
+    pieces,
+)
 from app.operations.services.event_stream import EventReader, EventStream, ReaderEndedError
 from app.security.api.client_address import client_of_request
 from app.security.services.tickets import TicketService
@@ -53,39 +60,47 @@ from app.security.services.tickets import TicketService
 TopicText = Annotated[str, Field(min_length=1, max_length=80, examples=["portfolio_change"])]
 _PREFIX: Final = f"{TICKER}:"
 _SECURITY_TOPIC: Final = Permission(Role.ADMIN)
-NAMES: Final = ", ".join(f"`{topic.value}`" for topic in EventTopic) + f", `{_PREFIX}SYMBOL`"
+NAMES: Final = ", ".join(f"`{name}`" for name in (*EventTopic, *LiveTopic, f"{_PREFIX}SYMBOL"))
+Topics = tuple[frozenset[EventTopic], frozenset[str], frozenset[LiveTopic]]
 
 
 def parse_topics(
     names: Iterable[str], resolve: Callable[[str], SymbolEntry], principal: Principal
-) -> tuple[frozenset[EventTopic], frozenset[str]]:
-    """Returns topics and the symbols of `ticker:SYMBOL`, which may have any spelling.
+) -> Topics:
+    """Returns stored topics, the symbols of `ticker:SYMBOL` in any spelling, and live topics.
 
     Raises RequestError for an unknown topic (validation_failed) and for one that the principal
     may not read (forbidden), RefusedError for an unknown symbol.
     """
     topics: set[EventTopic] = set()
     symbols: set[str] = set()
+    live: set[LiveTopic] = set()
     for at, name in enumerate(names):
         if name.startswith(_PREFIX):
             symbols.add(resolve(name.removeprefix(_PREFIX)).symbol)
         elif name in set(EventTopic):
             topics.add(EventTopic(name))
+        elif name in set(LiveTopic):
+            live.add(LiveTopic(name))
         else:
             detail = f"The topics are {NAMES}."
-            allowed = (*(topic.value for topic in EventTopic), f"{_PREFIX}SYMBOL")
+            allowed = (
+                *(topic.value for topic in (*EventTopic, *LiveTopic)),
+                f"{_PREFIX}SYMBOL",
+            )
             fault = FieldFault(("body", "topics", at), "enum", detail, "string", allowed)
             raise RequestError(Code.VALIDATION_FAILED, detail, errors=[fault])
     if EventTopic.SECURITY in topics and not _SECURITY_TOPIC.allows(principal):
         raise RequestError(
             Code.FORBIDDEN, f"The topic security needs {_SECURITY_TOPIC.describe()}."
         )
-    return frozenset(topics), frozenset(symbols)
+    return frozenset(topics), frozenset(symbols), frozenset(live)
 
 
 def topic_names(reader: EventReader) -> list[str]:
     """Subscriptions of a reader in standard spelling."""
-    return sorted([*reader.topics, *(_PREFIX + symbol for symbol in reader.symbols)])
+    quotes = (_PREFIX + symbol for symbol in reader.symbols)
+    return sorted([*reader.topics, *quotes, *reader.live])
 
 
 HEARTBEAT_S: Final = 15.0
@@ -245,18 +260,19 @@ class SocketSession:
         reader = self.reader
         if isinstance(message, Ping):
             return notice("pong", self.stream.head)
-        topics, symbols = parse_topics(message.topics, self.resolve, self.principal)
+        topics, symbols, live = parse_topics(message.topics, self.resolve, self.principal)
         if isinstance(message, Unsubscribe):
-            reader.subscribe(reader.topics - topics, reader.symbols - symbols)
+            reader.subscribe(reader.topics - topics, reader.symbols - symbols, reader.live - live)
             return notice("unsubscribed", topics=topic_names(reader))
-        if len(reader.topics | topics) + len(reader.symbols | symbols) > MAX_TOPICS:
+        wanted = (reader.topics | topics, reader.symbols | symbols, reader.live | live)
+        if sum(map(len, wanted)) > MAX_TOPICS:
             detail = f"At most {MAX_TOPICS} topics at a time."
             fault = FieldFault(("body", "topics"), "too_long", detail, "array")
             raise RequestError(Code.VALIDATION_FAILED, detail, errors=[fault])
         if message.resume_from is not None:
             await reader.resume(message.resume_from)
         # The resume position is settled before a new topic delivers its first event.
-        reader.subscribe(reader.topics | topics, reader.symbols | symbols)
+        reader.subscribe(*wanted)
         return notice("subscribed", reader.position, topics=topic_names(reader))
 
     def _refuse(self, error: ServiceError, **more: Any) -> None:
@@ -321,7 +337,10 @@ _log = structlog.get_logger(component="stream")
 class TicketOut(Out):
     """One-time ticket for an event stream."""
 
-    ticket: str = Field(description="Value of the parameter `ticket`, shown this once.")
+    ticket: str = Field(
+        description="Value of the parameter `ticket`, shown this once.",
+        examples=["0123456789abcdef" * 6],
+    )
     expires_at: UtcTime = Field(description="30 seconds after its issue.")
 
 

@@ -31,7 +31,11 @@ from app.portfolio.domain.membership import (
 )
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.services.change_recorder import ChangeRecorder, with_new_weights
-from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
+from app.portfolio.services.decision_context import (
+    DecisionContext,
+    DecisionContextFactory,
+    DecisionKind,
+)
 from app.portfolio.services.rebalance_runs import require_no_active_run
 from app.portfolio.services.replacement_candidates import correlation_of
 from app.portfolio.services.views import (
@@ -111,7 +115,11 @@ class PortfolioService:
             "portfolio",
             portfolio_key(state, context),
             lambda: portfolio_view(
-                state.portfolio, context, state.realized, get_target_weights(state, context, views)
+                state.portfolio,
+                context,
+                state.realized,
+                get_target_weights(state, context, views),
+                state.booked.totals,
             ),
         )
 
@@ -150,7 +158,7 @@ class PortfolioService:
             shown = portfolio_view(portfolio, context.with_weights_just_set(), realized)
             return InitializeResult(shown, selection.refused)
 
-        with self.contexts.refusals.counted():
+        with self.contexts.refusals.counted(DecisionKind.INITIALIZE):
             return await self.idempotency.run(command, change, render)
 
     async def add(
@@ -185,7 +193,7 @@ class PortfolioService:
                 realized,
             )
 
-        with self.contexts.refusals.counted():
+        with self.contexts.refusals.counted(DecisionKind.ADD):
             return await self.idempotency.run(command, change, render, hooks=hooks)
 
     async def remove(
@@ -273,7 +281,7 @@ class PortfolioService:
             difference = None if ours is None or theirs is None else ours - theirs
             return ReplaceResult(old, new, after.version, difference)
 
-        with self.contexts.refusals.counted():
+        with self.contexts.refusals.counted(DecisionKind.REPLACE):
             return await self.idempotency.run(command, change, render, hooks=hooks)
 
     async def _locked(
