@@ -253,7 +253,7 @@ async def list_candles(
 class FundingOut(Out):
     """Settled funding rate."""
 
-    settled_at: UtcTime
+    settled_at: UtcTime = Field(description="UTC time of the settlement.")
     rate: ShareString = Field(description="Fraction of the notional; longs pay if > 0.")
     interval_ms: int | None = Field(
         description="Milliseconds since the settlement before; null where that is not known."
@@ -316,7 +316,7 @@ async def list_funding_rates(
 class OpenInterestOut(Out):
     """Hourly snapshot; null is unknown."""
 
-    taken_at: UtcTime
+    taken_at: UtcTime = Field(description="UTC time of the reading.")
     open_interest: Quantity | None = Field(description="Base coins.")
     mark_price: Price | None = Field(description="Mark price then; null if unknown.")
     turnover_24h: QuoteAmount | None = Field(description="Quote currency.")

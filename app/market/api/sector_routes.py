@@ -35,7 +35,7 @@ BasePath = Annotated[str, Path(description="Base coin in standard spelling.", ex
 class ClassificationOut(Out):
     """Classification of a base coin."""
 
-    asset_class: AssetClass
+    asset_class: AssetClass = Field(description="Class of the asset.")
     sector: str = Field(
         description="`unclassified` is a sector of its own in every limit.", examples=["layer1"]
     )
@@ -51,7 +51,7 @@ class ClassificationOut(Out):
 class SectorOut(ClassificationOut):
     """Base coin with its classification."""
 
-    base: str = Field(examples=["BTC"])
+    base: str = Field(examples=["BTC"], description="Base currency.")
     is_edited: bool = Field(description="True if it differs from the shipped table by an edit.")
     symbols: list[str] = Field(description="Known contracts of the coin.", examples=[["BTCUSDT"]])
 
@@ -120,15 +120,19 @@ class SectorIn(ChangeRequest):
         pattern="^[a-z][a-z0-9_]{0,63}$",
     )
     asset_class: AssetClass | None = Field(None, description="Only coins are scored.", strict=False)
-    cap_category: CapCategory | None = Field(None, strict=False)
+    cap_category: CapCategory | None = Field(
+        None, strict=False, description="Category by market capitalisation."
+    )
 
 
 class SectorChangeOut(Out):
     """Change of one coin; `after` is null for a return to the default."""
 
-    base: str
-    before: ClassificationOut
-    after: ClassificationOut | None
+    base: str = Field(description="Base currency.")
+    before: ClassificationOut = Field(description="Classification before; null for a new one.")
+    after: ClassificationOut | None = Field(
+        description="Classification after; null for a removed one."
+    )
 
     @classmethod
     def of(cls, change: SectorChange) -> Self:
@@ -154,7 +158,7 @@ def _render(done: SectorUpdate) -> StoredResponse:
 class SectorTableOut(Out):
     """Sector table as CSV."""
 
-    version: int
+    version: int = Field(description="Version of the table.")
     csv: str = Field(description="Header base,asset_class,sector,cap_category; one coin a line.")
 
 

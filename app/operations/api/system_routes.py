@@ -270,7 +270,7 @@ class ConnectionPoolOut(Out):
 
     database: str = Field(description="`sqlite` or `postgresql`.")
     size: int = Field(description="Most connections; of SQLite one writes, the others read.")
-    in_use: int
+    in_use: int = Field(description="Number of connections in use.")
     recycle_s: int | None = Field(
         description="Age at which a connection is replaced; null on SQLite, which needs none."
     )
@@ -367,7 +367,9 @@ class DatabaseStatisticsOut(Out):
     """Size and connections of the database."""
 
     size_bytes: int = Field(description="Of the database; for SQLite with the pages in its log.")
-    connection_pool: ConnectionPoolOut
+    connection_pool: ConnectionPoolOut = Field(
+        description="Settings and use of the connection pool."
+    )
     slow_statements: int = Field(description="Since the start of this process.")
 
 
@@ -376,14 +378,14 @@ class DebugInfoOut(Out):
     memory_usage: int | None = Field(
         description="Resident bytes of the process; null where the system does not report them."
     )
-    database_stats: DatabaseStatisticsOut
+    database_stats: DatabaseStatisticsOut = Field(description="Figures of the database.")
 
 
 class DebugOut(Out):
     """Portfolio and figures of the process."""
 
-    portfolio: PortfolioOut
-    debug_info: DebugInfoOut
+    portfolio: PortfolioOut = Field(description="The portfolio, as of `GET /portfolio`.")
+    debug_info: DebugInfoOut = Field(description="Figures of process and database.")
 
     @classmethod
     def from_report(cls, report: DebugReport) -> Self:
