@@ -51,6 +51,7 @@ from app.operations.api import change_routes as changes
 from app.operations.api import configuration_routes as configuration
 from app.operations.api import dashboard_routes as dashboard
 from app.operations.api import job_routes as jobs
+from app.operations.api import preview_routes as preview
 from app.operations.api import stream_routes as stream
 from app.operations.api import system_routes as system
 from app.operations.api.event_schemas import ASYNCAPI_PATH, asyncapi_document
@@ -103,6 +104,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     changes.router,
     notifications.router,
     configuration.router,
+    preview.router,
     jobs.router,
     keys.router,
     audit.router,

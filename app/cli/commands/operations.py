@@ -1,4 +1,4 @@
-"""`my-symbols status`, `health`, `dashboard`, `changes`, `sessions`, `whoami`, `sample-data`."""
+"""Commands about the running service: `doctor`, `status`, `health`, `dashboard`, `changes` ..."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -8,6 +8,7 @@ import typer
 from app.cli.calls import Call, IdKind, changes, reads
 from app.cli.client import DEFAULT_URL, Client
 from app.cli.commands.jobs import run_job
+from app.cli.lazy import load_program
 from app.cli.output import (
     AsJson,
     Output,
@@ -18,6 +19,7 @@ from app.cli.output import (
     report_errors,
 )
 
+doctor = typer.Typer(add_completion=False)
 status = typer.Typer(add_completion=False)
 health = typer.Typer(add_completion=False)
 dashboard = typer.Typer(add_completion=False)
@@ -51,6 +53,18 @@ _SESSION_COLUMNS: Final = {
     "expires": "expires_at",
     "session#": "id",
 }
+
+
+@doctor.command()
+def check_set_up(context: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Check configuration, database, schema, exchange, clock and the running service.
+
+    With --url only the service at that address is examined, from here: connection, certificate,
+    key, version, clock, market data and components.
+    """
+    source = context.get_parameter_source("url")
+    is_elsewhere = source is not None and source.name == "COMMANDLINE"
+    load_program("doctor")(as_json=as_json, url=url, is_elsewhere=is_elsewhere)
 
 
 @reads(status)

@@ -37,7 +37,6 @@ from app.foundation.http.permissions import (
     requires,
 )
 from app.foundation.http.protocol import PREFIX, PROBLEM_JSON, USUAL_STATUS, phrase
-from app.foundation.http.schemas import UNIT
 from app.foundation.principals import ANONYMOUS, Access, Permission, Role
 
 TITLE: Final = "My Symbols"
@@ -251,11 +250,11 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
 def _complete_parameter(parameter: dict[str, Any], schemas: Schemas) -> None:
     """Adds unit and example of a parameter; its own example stays."""
     shape, name = parameter["schema"], parameter["name"]
-    field = {"description": parameter.get("description", ""), **shape}
+    field = {**shape, "description": parameter.get("description") or shape.get("description", "")}
     complete_field(name, field)
-    parameter["description"] = field.get("description", "")
-    if UNIT in field:
-        shape[UNIT] = field[UNIT]
+    parameter["description"] = field.pop("description", "")
+    shape.clear()
+    shape.update(field)
     if parameter.get("required") and "example" not in parameter:
         parameter["example"] = example_of(shape, schemas, name)
 
