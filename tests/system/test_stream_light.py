@@ -81,8 +81,9 @@ async def check_every_topic(address: str) -> None:
                 return await answer.json()
 
         await change("POST", "scoring/calculate", {}, Prefer="respond-async")  # a job
-        await change("PATCH", "configuration", {"max_portfolio_symbols": 9})
-        await change("POST", "portfolio/rebalance", {"method": "equal"})
+        await change("PATCH", "configuration", {"max_weight_percentage": "12"})
+        done = await change("POST", "portfolio/rebalance", {})
+        assert done["changes"]
         made = await change("POST", "keys", {"name": "boss", "role": "admin"})
         headers = {"X-API-Key": made["secret"]}
     url = f"ws://{address}/stream"
