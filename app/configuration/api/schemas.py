@@ -17,8 +17,9 @@ from app.configuration.domain.fields import (
     setting_info,
 )
 from app.configuration.domain.model import Configuration
+from app.foundation.http.openapi_fields import UNIT
 from app.foundation.http.request_body import Body, DecimalIn
-from app.foundation.http.schemas import UNIT, ChangeRequest, MoneyString, Out, example
+from app.foundation.http.schemas import ChangeRequest, MoneyString, Out, example
 
 _MAX_KEYS: Final = 256
 _UNITS: Final = {

@@ -16,7 +16,7 @@ from app.configuration.api.schemas import (
 )
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
-from app.foundation.errors import Code, PreconditionFailedError
+from app.foundation.errors import Code, FieldFault, PreconditionFailedError
 from app.foundation.http.dependencies import CommandDep, CursorsDep, Provided, by
 from app.foundation.http.errors import RequestError, problem_response, problems
 from app.foundation.http.pagination import Page, cut
@@ -153,7 +153,7 @@ async def replace_configuration(
         raise RequestError(
             Code.PRECONDITION_REQUIRED,
             'If-Match is required: the ETag of GET /configuration, such as "12".',
-            errors=[(("header", "If-Match"), "missing")],
+            errors=[FieldFault(("header", "If-Match"), "missing", received="nothing")],
         )
     _require_one_version(command, body.version)
     change = configuration.replace(
@@ -251,6 +251,9 @@ async def _sent(request: Request, change: Awaitable[CommandResult[Configuration]
     try:
         done = await change
     except ConfigurationRefusedError as refused:
-        errors = [(("body", *one.loc.split(".")), one.type) for one in refused.complaints]
+        errors = [
+            FieldFault(("body", *one.loc.split(".")), one.type, one.message)
+            for one in refused.complaints
+        ]
         return problem_response(request, 422, refused.code, refused.detail, errors=errors)
     return sent(done)

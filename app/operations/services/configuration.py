@@ -253,7 +253,9 @@ def with_standard_names(
         symbol = text if is_set else _standard_name(text, market)
         if symbol in named:
             raise RefusedError(
-                Code.VALIDATION_FAILED, f"rebalancing.fixed_weights names {symbol} twice."
+                Code.VALIDATION_FAILED,
+                f"rebalancing.fixed_weights names {symbol} twice.",
+                field="rebalancing.fixed_weights",
             )
         named[symbol] = weight
     return {**changes, "rebalancing": {**rules, "fixed_weights": named}}
