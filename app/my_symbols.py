@@ -20,11 +20,14 @@ from app.market.services.sectors import SectorService
 from app.market.services.service import MarketData
 from app.market.services.symbol_registry import Registry
 from app.operations.services.audit_log import AuditLog
+from app.operations.services.changes import ChangeReader
 from app.operations.services.configuration import ConfigurationService
+from app.operations.services.dashboard import DashboardService
 from app.operations.services.debug_report import DebugReporter
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusService
 from app.operations.services.integrity import Integrity, IntegrityService
+from app.operations.services.preview import ChangePreview
 from app.operations.services.retention import Retention
 from app.operations.services.sample_data import SampleData, SampleDataResult
 from app.performance.domain.attribution import ActiveReturn, Attribution
@@ -127,11 +130,14 @@ class MySymbolsServiceV2:
     alerts: AlertService
     alert_rules: AlertRuleService
     configuration: ConfigurationService
+    change_preview: ChangePreview
     status: StatusService
     debugging: DebugReporter
     sample_data: SampleData
     idempotency: IdempotentExecutor
     stream: EventStream
+    changes: ChangeReader
+    dashboard: DashboardService
     notifications: NotificationService
     daily_digest: DailyDigest
     keys: ApiKeyService

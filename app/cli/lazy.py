@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "secrets": "app.cli.commands.secrets",
     "tape": "app.cli.commands.tape",
     "backtest": "app.cli.commands.research:backtests",
+    "validate": "app.cli.commands.research:validation",
     "trials": "app.cli.commands.research:trials",
 }
 ALIASES: Final = {"configuration": "config"}  # former names, absent from the help
@@ -74,6 +75,7 @@ PROGRAMS: Final = {
     "users enable": ("app.cli.programs.users", "enable_user"),
     "users password": ("app.cli.programs.users", "set_password"),
     "backtest": ("app.cli.programs.backtest", "run"),
+    "validate": ("app.cli.programs.backtest", "validate_scores"),
     "trials list": ("app.cli.programs.trials", "list_trials"),
     "trials show": ("app.cli.programs.trials", "show_trials"),
     "tape record": ("app.cli.programs.recording", "record_tape"),

@@ -2,6 +2,7 @@
 
 import os
 from datetime import datetime, timedelta
+from pathlib import Path
 from socket import gethostname
 from typing import Final
 
@@ -39,11 +40,14 @@ from app.market.services.shared_market import FeedOwnership
 from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.audit_log import AuditLog
+from app.operations.services.changes import ChangeReader
 from app.operations.services.configuration import ConfigurationService
+from app.operations.services.dashboard import PREDICTION_HOURS, DashboardService
 from app.operations.services.debug_report import DebugReporter
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
 from app.operations.services.integrity import IntegrityService
+from app.operations.services.preview import ChangePreview
 from app.operations.services.retention import Retention, find_decided_boards
 from app.operations.services.sample_data import SampleData
 from app.performance.services.analytics import MetricsService, PerformanceAnalytics
@@ -138,7 +142,7 @@ def compose(
         market,
         utc_now,
         mode=mode.state,
-        refusals=Refusals(observers.refused_decision(metrics)),
+        refusals=Refusals(observers.refused_decision(metrics), observers.decision(metrics)),
         elapsed=elapsed,
     )
     secrets = ChannelSecrets(secret_sealer(settings))
@@ -156,7 +160,17 @@ def compose(
         database, context, idempotency, new_id, SignalEvaluator(plugins.agents())
     )
 
-    sources = StatusSources(database, scoring, in_force, metrics)
+    sources = StatusSources(database, scoring, in_force, metrics, context, _disk(settings))
+    status = sources.status(
+        utc_now,
+        code_version(),
+        feed.link,
+        market.facts,
+        supervisor.facts,
+        market.count,
+        mode,
+        feed.processes,
+    )
     alerts = AlertService(database, context, idempotency, new_id, system)
     notifications = NotificationService(
         database, utc_now, new_id, idempotency, _notifiers(settings, secrets, runtime), secrets
@@ -207,16 +221,10 @@ def compose(
         alerts=alerts,
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,
-        status=sources.status(
-            utc_now,
-            code_version(),
-            feed.link,
-            market.facts,
-            supervisor.facts,
-            market.count,
-            mode,
-            feed.processes,
+        change_preview=ChangePreview(
+            database, context, idempotency, scoring.preview, market.under, scoring.factors
         ),
+        status=status,
         debugging=DebugReporter(
             settings.debug,
             database,
@@ -227,6 +235,15 @@ def compose(
         sample_data=SampleData(market, scoring),
         idempotency=idempotency,
         stream=stream,
+        changes=ChangeReader(database),
+        dashboard=DashboardService(
+            database,
+            utc_now,
+            status.health,
+            lambda: context.memory.newest(database),
+            lambda most: performance.trades(None, most),
+            lambda most: signals.processed(PREDICTION_HOURS, most),
+        ),
         notifications=notifications,
         daily_digest=DailyDigest(
             database, utc_now, in_force, performance, alerts, market.facts, idempotency.shared
@@ -340,6 +357,12 @@ def _market(
         fence=feed.fence,
         open_replacements=open_swaps,
     )
+
+
+def _disk(settings: Settings) -> Path:
+    """Returns a path on the disk of the SQLite file, else of the working directory."""
+    file = key_file(settings.database.url, "disk")
+    return Path() if file is None else file.parent
 
 
 def _notifiers(settings: Settings, secrets: ChannelSecrets, runtime: RuntimeValues) -> Notifiers:

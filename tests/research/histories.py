@@ -4,8 +4,16 @@ import numpy as np
 
 from app.market.domain.models import Interval
 from app.market.domain.panel import Panel
+from app.market.domain.sectors import AssetClass, CapCategory, Classification, SectorTable
 from app.research.domain.history import CandleHistory
 
+# Every synthetic coin has a sector of its own, so that the sector limit binds nowhere.
+SECTORS = SectorTable(
+    {
+        f"C{number:02d}": Classification(AssetClass.COIN, f"s{number}", CapCategory.SMALL)
+        for number in range(100)
+    }
+)
 FIRST_DAY = 18_993  # 2022-01-01
 
 

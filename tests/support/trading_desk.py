@@ -26,6 +26,7 @@ from app.market.services.view import Quote
 from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.integrity import IntegrityService
+from app.operations.services.preview import ChangePreview
 from app.performance.services.analytics import MetricsService, PerformanceAnalytics
 from app.performance.services.equity_reader import with_equity_index
 from app.performance.services.report import ReportService
@@ -154,6 +155,10 @@ def card(symbol: str, score: float | None, rank: int) -> Card:
     )
 
 
+async def _no_scoring(_: Configuration) -> Board:
+    raise AssertionError("this desk scores nothing")
+
+
 @dataclass
 class Desk:
     """Services over one database, and levers on everything that they look at."""
@@ -187,6 +192,9 @@ class Desk:
         )
         self.rebalancing = Rebalancing(self.database, context, idempotency, recorder, runs)
         self.configuration = ConfigurationService(self.database, context, idempotency, recorder)
+        self.change_preview = ChangePreview(
+            self.database, context, idempotency, _no_scoring, lambda _: self.market
+        )
         self.alerts = AlertService(
             self.database, context, idempotency, lambda: str(UUID(int=next(alert_ids)))
         )

@@ -20,7 +20,7 @@ from app.alerts.services.service import AlertFilter, AlertRuleService, AlertServ
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
-from app.foundation.errors import Code
+from app.foundation.errors import Code, FieldFault
 from app.foundation.http.dependencies import (
     CommandDep,
     CursorsDep,
@@ -359,6 +359,9 @@ async def update_alert_rule(
     try:
         result = await alert_rules.change(name, body.changes(), reason, actor, render)
     except ConfigurationRefusedError as refused:
-        places = [(("body", one.loc.rsplit(".", 1)[-1]), one.type) for one in refused.complaints]
+        places = [
+            FieldFault(("body", one.loc.rsplit(".", 1)[-1]), one.type, one.message)
+            for one in refused.complaints
+        ]
         return problem_response(request, 422, refused.code, refused.detail, errors=places)
     return sent(result)

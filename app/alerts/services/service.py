@@ -325,7 +325,9 @@ class AlertService:
             end = now + until if isinstance(until, timedelta) else until
             if not now < end <= now + MAX_SNOOZE:
                 raise RefusedError(
-                    Code.VALIDATION_FAILED, "A snooze must end in the future, within 30 days."
+                    Code.VALIDATION_FAILED,
+                    "A snooze must end in the future, within 30 days.",
+                    field="until",
                 )
             return alert.snooze(end, command.author)
 

@@ -7,6 +7,7 @@ from typing import Final
 from app.foundation.errors import Code
 
 PREFIX: Final = "/api/symbol-mgmt"
+ENCODED_SLASH: Final = "\x1f"  # stands for a %2F inside a path segment
 
 
 PROBLEM_JSON: Final = "application/problem+json"

@@ -22,16 +22,19 @@ from pydantic_core import PydanticCustomError
 
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, NotFoundError
+from app.foundation.http.openapi_fields import UNIT
+from app.foundation.http.protocol import ENCODED_SLASH
 from app.foundation.http.request_body import Body, NameText, ReasonText, SymbolText
 
 MAX_LIMIT: Final = 500
 
 
-def one_of(*names: str | None) -> str:
-    """Returns the one name that was given; raises PydanticCustomError for none or several."""
-    given = [name for name in names if name is not None]
+def one_of(**names: str | None) -> str:
+    """Returns the one value that was given; raises PydanticCustomError for none or several."""
+    given = [value for value in names.values() if value is not None]
     if len(given) != 1:
-        raise PydanticCustomError("one_of", "give exactly one of the names")
+        fields = " and ".join(names)
+        raise PydanticCustomError("one_of", "give exactly one of {fields}", {"fields": fields})
     return given[0]
 
 
@@ -43,8 +46,6 @@ def example(body: dict[str, Any]) -> ConfigDict:
 PERCENT_DIGITS: Final = 6
 SIGNIFICANT_DIGITS: Final = 12  # 30 rounded contributions still add up to their sum within 1e-10
 INDEX_DIGITS: Final = 12  # decimals of an amount of the index in a response
-UNIT: Final = "x-unit"  # member of a property in the OpenAPI document
-ENCODED_SLASH: Final = "\x1f"  # stands for a %2F inside a path segment
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,18})?", re.ASCII)
 _DECIMAL_TEXT: Final = r"^-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?$"  # the same, for documents
@@ -223,6 +224,7 @@ Quantity = Annotated[Decimal, _PLAIN, decimal_unit("base coins")]
 ShareString = Annotated[Decimal, _PLAIN, decimal_unit("fraction")]
 IndexUnits = Annotated[Decimal, _INDEX, decimal_unit("index units")]
 LedgerUnits = Annotated[Decimal, _PLAIN, decimal_unit("unit of the ledger")]
+BasisPointString = Annotated[Decimal, _PLAIN, decimal_unit("basis points")]
 RatioString = Annotated[Decimal, _PLAIN, decimal_unit("ratio")]
 RawString = Annotated[Decimal, _PLAIN, decimal_unit("as stated")]
 # Free-form parts with numbers for people; a part of a hash chain stays exact (Json).
@@ -313,9 +315,9 @@ class SymbolIn(ChangeRequest):
 
     @model_validator(mode="after")
     def _one_name(self) -> Self:
-        one_of(self.symbol, self.symbol_id)
+        one_of(symbol=self.symbol, symbol_id=self.symbol_id)
         return self
 
     @property
     def named(self) -> str:
-        return one_of(self.symbol, self.symbol_id)
+        return one_of(symbol=self.symbol, symbol_id=self.symbol_id)

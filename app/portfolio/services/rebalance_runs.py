@@ -105,7 +105,17 @@ async def load_input(
     """
     portfolio = await unit.get(PortfolioRepository).load(for_update=True)
     command.require_version(portfolio.version)
-    context, refusal = await contexts.of(unit), None
+    return await prepare_input(unit, portfolio, await contexts.of(unit), request)
+
+
+async def prepare_input(
+    unit: UnitOfWork, portfolio: Portfolio, context: DecisionContext, request: RebalanceRequest
+) -> RebalanceInput:
+    """Check that the data allows a decision, and read the times of the last rebalance and check.
+
+    Raises UnavailableError and ConflictError as `load_input`; a dry run states them instead.
+    """
+    refusal = None
     try:
         context.require_fresh_members(portfolio)
         context.controls.require((Draft(EventType.REBALANCE, None, None, {}, request.reason),))

@@ -22,7 +22,11 @@ from app.portfolio.domain.rebalance_plan import Trigger
 from app.portfolio.domain.rebalance_run import RebalanceRun, RebalanceStepName, RunState, slot
 from app.portfolio.services import views as weighing
 from app.portfolio.services.change_recorder import ChangeRecorder
-from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
+from app.portfolio.services.decision_context import (
+    DecisionContext,
+    DecisionContextFactory,
+    DecisionKind,
+)
 from app.portfolio.services.proposal_book import proposal_from_plan, sync_open_proposals
 from app.portfolio.services.rebalance_runs import (
     RebalanceDecision,
@@ -194,7 +198,7 @@ class Rebalancing:
             return await self.execute(unit, run, request, command, recorder)
 
         try:
-            with self.contexts.refusals.counted():
+            with self.contexts.refusals.counted(DecisionKind.REBALANCE):
                 outcome = await self.idempotency.run(command, change, render, claim, hooks)
         except BaseException as error:
             ours = [run for run in claimed if run.is_active]

@@ -34,7 +34,11 @@ from app.portfolio.domain.replacement import (
     propose_replacement,
 )
 from app.portfolio.services.change_recorder import ChangeRecorder, with_new_weights
-from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
+from app.portfolio.services.decision_context import (
+    DecisionContext,
+    DecisionContextFactory,
+    DecisionKind,
+)
 from app.portfolio.services.membership import ReplaceResult, last_facts, swap_costs
 from app.portfolio.services.proposal_book import proposal_from_replacement, sync_open_proposals
 from app.portfolio.services.replacement_candidates import (
@@ -158,7 +162,7 @@ class ReplacementService:
                 await self._offer(unit, waiting, portfolio, context)
             return ReplacementResult(portfolio.version, tuple(swaps), proposals, entries=entries)
 
-        with self.contexts.refusals.counted():
+        with self.contexts.refusals.counted(DecisionKind.REPLACEMENT):
             return await self.idempotency.run(command, change, render)
 
     async def _exit(

@@ -14,9 +14,8 @@ import app
 from app.container.application import ROUTERS, create_api
 from app.foundation.errors import Code
 from app.foundation.http.openapi import TAGS
-from app.foundation.http.openapi_fields import UNITS, says_unit
+from app.foundation.http.openapi_fields import UNIT, UNITS, says_unit
 from app.foundation.http.protocol import USUAL_STATUS
-from app.foundation.http.schemas import UNIT
 from tests.support.harness import make_api, open_client, openapi_document
 from tests.support.problem_assertions import problem
 

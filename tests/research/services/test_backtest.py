@@ -7,9 +7,9 @@ import pytest
 
 from app.configuration.domain.model import Configuration
 from app.market.domain.panel import FIELDS
-from app.market.services.symbol_registry import shipped_sectors
 from app.research.domain.account import Accounts
 from app.research.domain.baselines import hold_market, hold_universe, simulate
+from app.research.domain.factor_cards import EvidenceLabel
 from app.research.domain.history import CandleHistory, coin_columns, eligibility
 from app.research.services.backtest import (
     BacktestOptions,
@@ -17,15 +17,20 @@ from app.research.services.backtest import (
     BoardSeries,
     run_backtest,
 )
-from app.research.services.evidence import EvidenceOptions, gather_evidence
+from app.research.services.evidence import (
+    EvidenceOptions,
+    audit_disaster,
+    gather_evidence,
+    validate_factors,
+)
 from app.research.services.historical_market import TradingCosts
-from tests.research.histories import random_history
+from tests.research.histories import SECTORS, random_history
 
 FIRST, LAST = 110, 200
 
 
 def _boards(history: CandleHistory, costs: TradingCosts | None = None) -> BoardSeries:
-    return BoardSeries.of(history, Configuration(), shipped_sectors(), costs or TradingCosts())
+    return BoardSeries.of(history, Configuration(), SECTORS, costs or TradingCosts())
 
 
 def _run(history: CandleHistory, last: int = LAST, every: int = 3) -> BacktestRun:
@@ -169,13 +174,13 @@ def test_market_baseline_equals_its_price() -> None:
 def test_universe_is_that_of_the_moment() -> None:
     history = random_history(seed=7, ends={3: 140})
     floors = Configuration().eligibility
-    found = eligibility(history, floors, coin_columns(shipped_sectors(), history.symbols))
+    found = eligibility(history, floors, coin_columns(SECTORS, history.symbols))
     assert not found[: floors.min_daily_bars - 1].any()
     assert found[floors.min_daily_bars - 1].all()
     assert found[140, 3]
     assert not found[141:, 3].any()
     thin = replace(floors, min_turnover=type(floors.min_turnover)("1e12"))
-    coins = coin_columns(shipped_sectors(), history.symbols)
+    coins = coin_columns(SECTORS, history.symbols)
     assert not eligibility(history, thin, coins).any()
     choose = hold_universe(found)
     weights = choose(141, np.zeros((1, len(history.symbols))))
@@ -213,7 +218,7 @@ def test_leak_is_called_suspicious() -> None:
             factor_weights={"nearness_to_high": 1.0, "volatility": 0.0, "drawdown": 1.0},
         ),
     )
-    boards = BoardSeries.of(history, configuration, shipped_sectors(), TradingCosts())
+    boards = BoardSeries.of(history, configuration, SECTORS, TradingCosts())
     options = EvidenceOptions(BacktestOptions(110, 410, every=7), draws=20)
     report = gather_evidence(boards, options).report
     assert report.evidence.ic.mean is not None
@@ -240,3 +245,42 @@ def test_rows_outside_the_history_are_refused(history: CandleHistory) -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match="rows of a backtest"):
             run_backtest(boards, options)
+
+
+def test_cards_cover_composite_low_volatility_and_every_factor() -> None:
+    boards = _boards(random_history(rows=420, names=30, seed=5))
+    cards = {one.name: one for one in validate_factors(boards, 110, 410, 3, trials=4)}
+    assert set(cards) == {
+        "composite", "low volatility alone", *(one.name for one in boards.spec.factors)
+    }  # fmt: skip
+    assert all((len(one.periods), one.trials) == (3, 4) for one in cards.values())
+    assert cards["composite"].label is EvidenceLabel.UNPROVEN  # random prices
+    with pytest.raises(ValueError, match="too few for 6 periods"):
+        validate_factors(boards, 110, 410, 6, trials=0)
+
+
+def test_disaster_shows_rank_weight_fall_and_cost() -> None:
+    history = random_history(seed=4)
+    owned = min(_members_of_the_first_days(_run(history), 31))
+    column, row = history.symbols.index(owned), FIRST + 31
+    fields = {name: getattr(history.panel, name).copy() for name in FIELDS}
+    for name in ("open", "high", "low", "close"):
+        fields[name][row:, column] *= 0.05
+    fallen = CandleHistory.of("fallen", replace(history.panel, **fields))
+    boards = _boards(fallen)
+    run = run_backtest(boards, BacktestOptions(FIRST, LAST, every=3))
+    day = fallen.closed_at(row - 1).date()  # the bar of `row` opens when the one before closes
+    found = audit_disaster(boards, run, owned, day)
+    assert [rank is not None for rank in found.ranks.values()] == [True, True, True]
+    rank, count = found.ranks[1] or (0, 0)
+    assert 1 <= rank <= count == len(history.symbols)
+    assert found.held_weight is not None
+    assert found.held_weight > 0.0
+    assert found.fall is not None
+    assert -0.97 < found.fall < -0.90
+    assert found.cost == pytest.approx(found.held_weight / 100.0 * found.fall)
+    never = audit_disaster(boards, run, "C01USDT", fallen.closed_at(40).date())
+    assert never.held_weight is None  # before the run
+    assert never.ranks[30] is None
+    with pytest.raises(ValueError, match="no listing XUSDT"):
+        audit_disaster(boards, run, "XUSDT", day)

@@ -128,6 +128,7 @@ operator  POST    {}/signals/cleanup
 operator  POST    {}/signals/reprocess-failed
 viewer    GET     {}/signals/{signal_id}
 viewer    GET     {}/events
+viewer    GET     {}/changes
 viewer    POST    {}/stream/tickets
 viewer    GET     {}/notifications
 viewer    GET     {}/notifications/channels
@@ -137,6 +138,7 @@ admin     DELETE  {}/notifications/channels/{channel_id}
 admin     POST    {}/notifications/test
 operator  POST    {}/notifications/{notification_id}/redrive
 viewer    GET     {}/configuration
+viewer    POST    {}/portfolio/preview
 admin     PATCH   {}/configuration
 admin     PUT     {}/configuration
 admin     POST    {}/configuration/rollback
@@ -163,6 +165,7 @@ admin     PATCH   {}/users/{user_id}
 admin     PUT     {}/users/{user_id}/password
 viewer    GET     {}/health
 viewer    GET     {}/status
+viewer    GET     {}/dashboard
 operator  POST    {}/initialize-sample-data
 """
 LOG_IN: Final = ("POST", f"{PREFIX}/sessions")  # refuses wrong credentials
