@@ -25,6 +25,7 @@ class Meter:
         match event:
             case ScoresUpdated():
                 self.metrics.scoring_runs.inc()
+                self.metrics.scoring_scores.inc(event.scored)
                 self.metrics.scoring_seconds.observe(event.duration_s)
             case PortfolioChanged():
                 for entry in event.history:
@@ -79,6 +80,20 @@ def exchange_request(metrics: Metrics) -> Callable[[str, str, float], None]:
     def observe(path: str, outcome: str, seconds: float) -> None:
         metrics.exchange_requests.labels(path, outcome).inc()
         metrics.exchange_request_seconds.labels(path).observe(seconds)
+
+    return observe
+
+
+def decision(metrics: Metrics) -> Callable[[str, str], None]:
+    """Returns an observer of the kind of a decision and its outcome, `decided` or an error code."""
+    # Looking up a labelled metric takes longer than counting.
+    counters: dict[tuple[str, str], Callable[[], None]] = {}
+
+    def observe(kind: str, outcome: str) -> None:
+        count = counters.get((kind, outcome))
+        if count is None:
+            count = counters[kind, outcome] = metrics.decisions.labels(kind, outcome).inc
+        count()
 
     return observe
 

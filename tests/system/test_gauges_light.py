@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import shutil
 import time
 from collections import Counter
 from dataclasses import fields
@@ -35,9 +36,12 @@ OWN = {
 BESIDE = {
     "feed_connections", "feed_topics", "stream_clients", "task_last_success_timestamp_seconds",
     "alerting_silence_seconds", "custom_figure", "database_connections_in_use",
-    "exchange_clock_offset_seconds",
-    "feed_last_message_age_seconds", "event_loop_tasks",
+    "decision_input_bytes_per_day", "exchange_clock_offset_seconds",
+    "feed_last_message_age_seconds", "event_loop_tasks", "http_response_seconds",
+    "buffer_fill_ratio", "disk_free_bytes",
 }  # fmt: skip
+
+OF_MEMBERS = {"portfolio_weight_ratio", "portfolio_drift_ratio", "portfolio_score"}
 
 
 async def scraped(service: Running) -> Samples:
@@ -55,6 +59,9 @@ async def told(service: Running) -> dict[tuple[str, str], float | None]:
     status, health = await service.get("/status"), await service.get("/health")
     feed, board = status["feed"], status["scoring"]
     link = next(one for one in health["components"] if one["name"] == "exchange")
+    figures = health["figures"]
+    portfolio = figures["portfolio"]
+    index = portfolio["equity_index"]
     alerts: Counter[str] = Counter()
     for one in (await service.get("/alerts", limit=500))["items"]:
         alerts[one["severity"]] += one["state"] == "open"
@@ -74,6 +81,20 @@ async def told(service: Running) -> dict[tuple[str, str], float | None]:
             ("service_mode", mode): mode == health["mode"]
             for mode in ("NORMAL", "DEGRADED", "FROZEN", "HALTED")
         },
+        ("scoring_board_age_seconds", ""): figures["board_age_s"],
+        ("database_size_bytes", ""): figures["database_bytes"],
+        ("portfolio_equity_index", ""): None if index is None else float(index),
+        ("portfolio_drawdown_ratio", ""): portfolio["drawdown"],
+        ("portfolio_max_drawdown_ratio", ""): portfolio["max_drawdown"],
+        **{
+            (f"portfolio_{name}", one["symbol"]): value
+            for one in portfolio["members"]
+            for name, value in (
+                ("weight_ratio", one["weight_percentage"] / 100),
+                ("drift_ratio", one["drift"] / 100),
+                ("score", one["score"]),
+            )
+        },
         ("exchange_link_up", ""): link["state"] == "up",
         ("feed_streaming", ""): status["stream"]["mode"] == "stream",
         ("service_info", f"sandbox,{status['version']}"): 1.0,
@@ -86,14 +107,25 @@ async def compare(service: Running) -> None:
     for name, value in wanted.items():
         if value is None:
             assert math.isnan(found.get(name, math.nan)), name
-        elif name[0] == "market_data_age_seconds":
+        elif name[0] in {"market_data_age_seconds", "scoring_board_age_seconds"}:
             assert found[name] <= value, name
+        elif name[0].startswith("portfolio_"):
+            assert found[name] == pytest.approx(value), name
         else:
             assert found[name] == value, (name, found)
     for plain, value in OWN.items():
         assert found[plain, ""] == pytest.approx(value, nan_ok=True), plain
     names = {one.name for one in fields(Metrics) if isinstance(getattr(Metrics(), one.name), Gauge)}
-    assert names == {name for name, _ in wanted} | OWN.keys() | BESIDE
+    assert names == {name for name, _ in wanted} | OWN.keys() | BESIDE | OF_MEMBERS
+    of_members = {name for name, _ in found if name in OF_MEMBERS}
+    assert of_members == (OF_MEMBERS if found["portfolio_members", ""] else set())
+    health = await service.get("/health")
+    decisions = {
+        f"{one['kind']},{one['outcome']}": one["count"] for one in health["figures"]["decisions"]
+    }
+    assert decisions == {
+        labels: count for (name, labels), count in found.items() if name == "decisions_total"
+    }
 
 
 async def test_every_gauge_says_at_the_first_scrape_what_the_api_says(tmp_path: Path) -> None:
@@ -105,13 +137,26 @@ async def test_every_gauge_says_at_the_first_scrape_what_the_api_says(tmp_path: 
             await service.post("/initialize-sample-data")
             await service.post("/portfolio/initialize", {"size": 5})
             await signalled(service)
+            unknown = await service.client.post(
+                f"{PREFIX}/portfolio/add-symbol", json={"symbol": "NONSENSE"}
+            )
+            assert unknown.json()["code"] == "symbol_unknown"
             found = await scraped(service)
+            assert found["decisions_total", "initialize,decided"] == 1.0
+            assert found["decisions_total", "add,symbol_unknown"] == 1.0
+            assert found["process_cpu_seconds_total", ""] > 0.0
+            assert found["process_resident_memory_bytes", ""] > 0.0
             assert found["portfolio_members", ""] == 5.0
             assert found["market_symbols", "eligible"] > 5.0
             assert not math.isnan(found["exchange_clock_offset_seconds", ""])
             await compare(service)
+            leaver = (await service.get("/portfolio"))["members"][0]["symbol"]
+            assert ("portfolio_weight_ratio", leaver) in found
+            await service.post("/portfolio/remove-symbol", {"symbol": leaver})
+            found = await scraped(service)
+            assert not [labels for name, labels in found if name in OF_MEMBERS and labels == leaver]
         async with running(settings) as service:
-            assert (await scraped(service))["portfolio_members", ""] == 5.0
+            assert (await scraped(service))["portfolio_members", ""] == 4.0
             await compare(service)
 
 
@@ -158,6 +203,15 @@ async def test_gauges_of_the_process_count_what_it_has(tmp_path: Path) -> None:
                 for number in range(bus.capacity + 3):
                     bus.publish(number)
                 found = await scraped(service)
+            assert found["buffer_fill_ratio", "bus"] == 1.0
+            assert found["buffer_fill_ratio", "database_connections"] >= 0.0
+            assert before["buffer_fill_ratio", "bus"] == 0.0
+            shown = (await service.get("/health"))["process"]
+            assert shown["response_time"]["responses"] >= 2
+            assert 0.0 < found["http_response_seconds", "0.5"] <= PATIENCE_S
+            assert found["http_response_seconds", "0.5"] <= found["http_response_seconds", "0.99"]
+            assert 0 < shown["disk_free_bytes"] <= shutil.disk_usage(tmp_path).total
+            assert found["disk_free_bytes", ""] > 0.0
             for one in waiting:
                 one.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)

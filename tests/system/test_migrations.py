@@ -40,6 +40,7 @@ PINNED = {
     "0207_sectors.py": "ceeab9c90204822d",
     "0208_trials.py": "7c0d38c72ed58db2",
     "0209_notification_priorities.py": "30cd3d54e57fbdf7",
+    "0210_decision_inputs.py": "a49a2caf3c3a44a5",
 }
 
 # What PostgreSQL knows of a schema, one line each.
@@ -112,6 +113,7 @@ async def test_migrated_and_modelled_schema_are_the_same_to_the_last_check(
             "trades",
             "security_anchors",
             "security_events",
+            "trials",
         )
         for verb in ("update", "delete")
     ]

@@ -5,9 +5,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from app.alerts.domain.notifications import NotificationKind
 from app.cli.calls import Call, IdKind, Plan, changes, find_id, reads
-from app.cli.choices import ChannelKindName, DeliveryStateName
+from app.cli.choices import ChannelKindName, DeliveryStateName, NotificationSubject
 from app.cli.client import Client, quote_segment
 from app.cli.output import Limit, User, drop_missing
 
@@ -26,7 +25,7 @@ CHANNEL: Final = IdKind("channel", "id", ("/notifications/channels",), is_paged=
 ChannelId = Annotated[str, typer.Argument(help="Id of a channel, or the beginning of it.")]
 Kind = Annotated[ChannelKindName, typer.Option("--kind", help="Protocol of the receiver.")]
 Subjects = Annotated[
-    list[NotificationKind] | None,
+    list[NotificationSubject] | None,
     typer.Option("--subject", help="Only these; may be repeated; all by default."),
 ]
 Enabled = Annotated[bool, typer.Option("--enabled/--disabled", help="Deliver to it, or not.")]

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.foundation.errors import Code
 from app.foundation.health import Mode
 from app.foundation.http.errors import CLIENT_CLOSED, problem_response, template_of
+from app.foundation.http.protocol import ENCODED_SLASH
 from app.foundation.http.request_body import UNSAFE_TEXT
 from app.foundation.http.responses import (
     MORE_HEADERS,
@@ -23,7 +24,6 @@ from app.foundation.http.responses import (
     CompleteHeaders,
     Header,
 )
-from app.foundation.http.schemas import ENCODED_SLASH
 from app.foundation.metrics import Metrics
 
 MAX_HEADER_BYTES: Final = 32 * 1024
@@ -81,8 +81,8 @@ class RequestMiddleware:
         is_head = scope["method"] == "HEAD"
         if scope.get("scheme") == "https":
             state[MORE_HEADERS] = (TRANSPORT_SECURITY,)
-        answer = _Answer(send, request_id, state, is_head=is_head)
         started = self.monotonic()
+        answer = _Answer(send, request_id, state, self.monotonic, is_head=is_head)
         self._in_flight += 1
         try:
             if is_head:
@@ -98,9 +98,9 @@ class RequestMiddleware:
                 await _refuse(scope, receive, answer, *refusal)
         finally:
             self._in_flight -= 1
-            self._report(scope, answer, self.monotonic() - started)
+            self._report(scope, answer, started, self.monotonic() - started)
 
-    def _report(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
+    def _report(self, scope: Scope, answer: "_Answer", received_at: float, seconds: float) -> None:
         route = template_of(scope) or UNMATCHED
         asked = "HEAD" if answer.is_head else scope["method"]
         method = asked if asked in _METHODS else "OTHER"
@@ -112,6 +112,9 @@ class RequestMiddleware:
             metrics = self._by_route[key] = _RouteMetrics(count.inc, times.observe)
         metrics.count()
         metrics.observe(seconds)
+        if answer.started_at is not None:
+            # Until the response starts, so that an open event stream does not count as slow.
+            self.metrics.response_times.add(answer.started_at - received_at)
         if answer.is_replay:
             self.metrics.idempotent_replays.labels(route).inc()
         if not self.has_log_line:
@@ -159,6 +162,7 @@ class _Answer:
         send: Send,
         request_id: str,
         state: Mapping[str, Any],
+        monotonic: Callable[[], float],
         *,
         is_head: bool,
     ) -> None:
@@ -168,6 +172,8 @@ class _Answer:
         # None before the service is open
         self._mode: Callable[[], Mode] | None = state.get("mode")
         self._is_over = False
+        self._monotonic = monotonic
+        self.started_at: float | None = None  # monotonic; None before the response
         self.is_head = is_head
         self.status = CLIENT_CLOSED  # until the response starts
         self.is_replay = False
@@ -176,6 +182,7 @@ class _Answer:
         # Not a coroutine itself: a cached response passes here twice, and each one takes time.
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.started_at = self._monotonic()
             headers = message["headers"]
             if not isinstance(headers, CompleteHeaders):
                 self.is_replay = any(name.lower() == _REPLAYED for name, _ in headers)

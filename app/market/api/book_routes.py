@@ -13,7 +13,7 @@ from app.foundation.http.errors import invalid, problems
 from app.foundation.http.permissions import requires
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
-    BasisPoints,
+    BasisPointString,
     Freshness,
     Lots,
     Out,
@@ -21,6 +21,7 @@ from app.foundation.http.schemas import (
     Quantity,
     QueryDecimal,
     QueryInt,
+    RawString,
     Seconds,
     ShareString,
     SymbolPath,
@@ -43,7 +44,7 @@ class BookLevelOut(Out):
     """Price level of an order book."""
 
     price: Price = Field(description="Price of the level.")
-    lots: Lots = Field(description="Lots offered at that price.")
+    lots: Lots = Field(description="Lots on offer at this price.")
     quantity: Quantity = Field(description="Base coins.")
 
     @classmethod
@@ -63,8 +64,8 @@ class BookOut(Freshness):
     sequence: int | None = Field(description="Number of the exchange; it rises with each change.")
     age_s: Seconds | None = Field(description="Seconds since the book was last known to be true.")
     levels_known: int | None = Field(description="Known levels of the thinner side.")
-    bids: list[BookLevelOut] | None = Field(description="Best bid first.")
-    asks: list[BookLevelOut] | None = Field(description="Best ask first.")
+    bids: list[BookLevelOut] | None = Field(description="Bids, best first.")
+    asks: list[BookLevelOut] | None = Field(description="Asks, best first.")
     reason: str | None = Field(description="Why no book is known; null with one.")
 
 
@@ -127,20 +128,20 @@ class ImpactOut(Freshness):
 
     symbol: str
     contract: str
-    side: OrderSide = Field(description="A buy sweeps the asks, a sell the bids.")
-    notional: Price = Field(description="Value of the order: quote currency, USD for inverse.")
+    side: OrderSide = Field(description="Side of the order.")
+    notional: RawString = Field(description="Value of the order: quote currency, USD for inverse.")
     is_complete: bool = Field(description="True if the known levels fill the whole order.")
     filled_share: ShareString | None = Field(
         description="Fraction of the order that the known levels fill, rounded down to 6 decimals."
     )
-    levels_used: int | None = Field(description="Levels that the order takes from.")
+    levels_used: int | None = Field(description="Number of levels that the order would use.")
     levels_known: int | None = Field(description="Known levels of the swept side.")
-    notional_known: Price | None = Field(description="Value of these levels, in quote currency.")
-    mid_price: Price | None = Field(description="Mean of the best bid and the best ask.")
-    best_price: Price | None = Field(description="Best price of the swept side.")
+    notional_known: RawString | None = Field(description="Value of these levels.")
+    mid_price: Price | None = Field(description="Mean of best bid and best ask.")
+    best_price: Price | None = Field(description="Best price on the other side of the book.")
     worst_price: Price | None = Field(description="Price of the last level used.")
     average_price: Price | None = Field(description="Null unless the order is complete.")
-    slippage_bp: BasisPoints | None = Field(
+    slippage_bp: BasisPointString | None = Field(
         description="Average price against mid in basis points; positive is a cost."
     )
     age_s: Seconds | None = Field(description="Seconds since the book was last known to be true.")

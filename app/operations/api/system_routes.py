@@ -23,9 +23,12 @@ from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     Freshness,
+    IndexUnits,
     Out,
     Percent,
+    PercentPoints,
     Ratio,
+    Score,
     Seconds,
     Share,
     UtcTime,
@@ -48,6 +51,7 @@ from app.operations.services.health_checks import (
 )
 from app.operations.services.integrity import Integrity, IntegrityService
 from app.operations.services.sample_data import SampleData, SampleDataResult
+from app.operations.services.service_figures import ServiceFigures
 from app.portfolio.api.portfolio_routes import PortfolioOut
 from app.security.api.authentication import is_local_caller
 from app.security.domain.audit import SecurityEventKind
@@ -181,12 +185,95 @@ class ThroughputOut(Out):
     per_minute: Ratio | None = Field(description="Over the last minute; null before it is known.")
 
 
+class ResponseTimeOut(Out):
+    """Time from a request to the start of its response, over a bounded window."""
+
+    window_s: Seconds = Field(description="Length of the window.")
+    responses: int = Field(description="Number of responses in the window, at most 4,096.")
+    p50_s: Seconds | None = Field(description="Median; null without a response.")
+    p99_s: Seconds | None = Field(description="99th percentile; null without a response.")
+
+
 class ProcessMetricsOut(Out):
-    """Memory, buffers and throughput of the process that answers."""
+    """Memory, CPU, disk, buffers, throughput and response times of the process that answers."""
 
     memory_bytes: int | None = Field(description="Null where the system does not report it.")
+    cpu_share: Share | None = Field(
+        description="Share of one core over the last minute; null before it is known."
+    )
+    disk_free_bytes: int | None = Field(
+        description="Free space of the disk of the service; null where the system hides it."
+    )
+    response_time: ResponseTimeOut = Field(description="Response times of the process.")
     buffers: list[BufferOut] = Field(description="Buffers of the process.")
     throughput: list[ThroughputOut] = Field(description="Counted events of the process.")
+
+
+class MemberFiguresOut(Out):
+    """Weight and score of a member now."""
+
+    symbol: str
+    weight_percentage: Percent = Field(description="After price drift.")
+    drift: PercentPoints = Field(description="Weight minus the target that was set last.")
+    score: Score | None = Field(description="Composite score; null if unavailable.")
+
+
+class PortfolioFiguresOut(Out):
+    """Figures of the portfolio, as in `/metrics`; equity and drawdowns are at most a minute old."""
+
+    equity_index: IndexUnits | None = Field(description="1 at the first member; null if unknown.")
+    drawdown: Share | None = Field(description="Fall of the index from its highest value.")
+    max_drawdown: Share | None = Field(description="Largest such fall so far.")
+    equity_as_of: UtcTime = Field(description="Time of the equity.")
+    equity_reason: str | None = Field(description="Reason for an unknown index.")
+    members: list[MemberFiguresOut] = Field(description="Members by rank.")
+
+
+class DecisionCountOut(Out):
+    """Decisions of one kind and outcome since the start of this process."""
+
+    kind: str = Field(description="Kind of the decision.", examples=["rebalance"])
+    outcome: str = Field(description="`decided`, or the code of its refusal.")
+    count: int = Field(description="Number of decisions.")
+
+
+class FiguresOut(Out):
+    """Portfolio, board, decisions and storage in figures."""
+
+    portfolio: PortfolioFiguresOut = Field(description="Figures of the portfolio.")
+    board_age_s: Seconds | None = Field(
+        description="Age of the newest complete board; null before the first."
+    )
+    decisions: list[DecisionCountOut] = Field(description="Decisions by kind and outcome.")
+    database_bytes: int = Field(description="Size of the database, at most a minute old.")
+
+    @classmethod
+    def from_figures(cls, figures: ServiceFigures | None) -> Self | None:
+        """Response model; None while the database does not answer."""
+        if figures is None:
+            return None
+        equity = figures.equity
+        return cls(
+            portfolio=PortfolioFiguresOut(
+                equity_index=equity.index,
+                drawdown=finite(equity.drawdown),
+                max_drawdown=finite(equity.max_drawdown),
+                equity_as_of=equity.as_of,
+                equity_reason=equity.reason,
+                members=[
+                    MemberFiguresOut(
+                        symbol=one.symbol,
+                        weight_percentage=percent(one.weight_u),
+                        drift=percent(one.drift_u),
+                        score=finite(one.score),
+                    )
+                    for one in figures.members
+                ],
+            ),
+            board_age_s=figures.board_age_s,
+            decisions=[DecisionCountOut.model_validate(one) for one in figures.decisions],
+            database_bytes=figures.database_bytes,
+        )
 
 
 class HealthOut(Freshness):
@@ -203,9 +290,10 @@ class HealthOut(Freshness):
     components: list[ComponentOut] = Field(description="Components with their state.")
     service_levels: list[LevelOut] = Field(description="Since the start of this process.")
     process: ProcessMetricsOut = Field(description="Figures of the process that answers.")
+    figures: FiguresOut | None = Field(description="Null while the database does not answer.")
 
     @classmethod
-    def from_health(cls, health: Health, access: Access) -> Self:
+    def from_health(cls, health: Health, figures: ServiceFigures | None, access: Access) -> Self:
         return cls(
             status=health.status,
             mode=health.mode,
@@ -213,6 +301,7 @@ class HealthOut(Freshness):
             components=[ComponentOut.model_validate(part) for part in health.components],
             service_levels=[LevelOut.model_validate(level) for level in health.levels],
             process=ProcessMetricsOut.model_validate(health.process),
+            figures=FiguresOut.from_figures(figures),
             as_of=health.as_of,
             data_source=health.data_source,
             data_status=health.data_status,
@@ -270,7 +359,7 @@ class ConnectionPoolOut(Out):
 
     database: str = Field(description="`sqlite` or `postgresql`.")
     size: int = Field(description="Most connections; of SQLite one writes, the others read.")
-    in_use: int
+    in_use: int = Field(description="Number of connections in use.")
     recycle_s: int | None = Field(
         description="Age at which a connection is replaced; null on SQLite, which needs none."
     )
@@ -367,7 +456,9 @@ class DatabaseStatisticsOut(Out):
     """Size and connections of the database."""
 
     size_bytes: int = Field(description="Of the database; for SQLite with the pages in its log.")
-    connection_pool: ConnectionPoolOut
+    connection_pool: ConnectionPoolOut = Field(
+        description="Settings and use of the connection pool."
+    )
     slow_statements: int = Field(description="Since the start of this process.")
 
 
@@ -376,14 +467,14 @@ class DebugInfoOut(Out):
     memory_usage: int | None = Field(
         description="Resident bytes of the process; null where the system does not report them."
     )
-    database_stats: DatabaseStatisticsOut
+    database_stats: DatabaseStatisticsOut = Field(description="Figures of the database.")
 
 
 class DebugOut(Out):
     """Portfolio and figures of the process."""
 
-    portfolio: PortfolioOut
-    debug_info: DebugInfoOut
+    portfolio: PortfolioOut = Field(description="The portfolio, as of `GET /portfolio`.")
+    debug_info: DebugInfoOut = Field(description="Figures of process and database.")
 
     @classmethod
     def from_report(cls, report: DebugReport) -> Self:
@@ -446,7 +537,8 @@ async def scrape_metrics(
 @requires(Role.VIEWER)
 async def get_health(status: Provided[StatusService], request: Request) -> HealthOut:
     """State of every component with its cause; always 200 while the process can answer."""
-    return HealthOut.from_health(await status.health(), access_of(request.scope))
+    figures = await status.figures()
+    return HealthOut.from_health(await status.health(), figures, access_of(request.scope))
 
 
 @router.get("/status", summary="Current figures of the service")
@@ -462,7 +554,7 @@ async def get_status(status: Provided[StatusService]) -> StatusOut:
     responses=problems(Code.NOT_FOUND, Code.DATABASE_UNAVAILABLE),
 )
 @requires(Role.ADMIN)
-async def debug_portfolio(debugging: Provided[DebugReporter], request: Request) -> DebugOut:
+async def get_portfolio_debug(debugging: Provided[DebugReporter], request: Request) -> DebugOut:
     """Portfolio, memory and database, with `MYSYMBOLS_DEBUG=1` only, and for this machine only."""
     if not is_local_caller(request.scope):
         raise RequestError(Code.FORBIDDEN, "Debugging answers callers on this machine only.")

@@ -4,17 +4,20 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from decimal import Decimal
 
 from prometheus_client import Gauge
 
 from app.alerts.services.service import AlertFilter, AlertService
 from app.configuration.domain.sections import Severity
+from app.foundation.decision_log import DecisionInputs, DecisionKind
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
 from app.market.services.exchange_clock import ServerClock
 from app.market.services.stream_consumer import set_stream_gauges
 from app.operations.services.health import StatusService
 from app.performance.services.analytics import PerformanceAnalytics
+from app.portfolio.domain.models import FULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class GaugeReader:
     server_clock: ServerClock
     levels: Callable[[], None]
     analytics: PerformanceAnalytics
+    decisions: DecisionInputs
 
     async def read(self) -> None:
         """Sets all gauges."""
@@ -48,15 +52,55 @@ class GaugeReader:
         await _or_unknown(self._portfolio, members, version)
         waiting, undecided = metrics.signals_waiting, metrics.signal_outcomes_open
         await _or_unknown(self._signals, waiting, undecided)
+        await self._figures()
         severities = [metrics.alerts_open.labels(one.value) for one in Severity]
         await _or_unknown(self._alerts, *severities)
         names = (name for plugin in self.analytics.plugins for name in plugin.names)
         await _or_unknown(self._custom, *map(metrics.custom_figure.labels, names))
+        kinds = (metrics.decision_input_bytes_per_day.labels(one.value) for one in DecisionKind)
+        await _or_unknown(self._decisions, *kinds)
+
+    async def _decisions(self) -> None:
+        for kind, size in (await self.decisions.bytes_per_day()).items():
+            self.metrics.decision_input_bytes_per_day.labels(kind).set(size)
 
     async def _custom(self) -> None:
         for name, value in (await self.analytics.custom_figures()).items():
             known = math.nan if value is None else value
             self.metrics.custom_figure.labels(name).set(known)
+
+    async def _figures(self) -> None:
+        metrics, process = self.metrics, self.status.process.read()
+        for quantile, seconds in (
+            ("0.5", process.response_time.p50_s),
+            ("0.99", process.response_time.p99_s),
+        ):
+            metrics.http_response_seconds.labels(quantile).set(_known(seconds))
+        for buffer in process.buffers:
+            metrics.buffer_fill_ratio.labels(buffer.name).set(buffer.fill)
+        metrics.disk_free_bytes.set(_known(process.disk_free_bytes))
+        figures = await self.status.figures()
+        size, board_age_s = (
+            (None, None) if figures is None else (figures.database_bytes, figures.board_age_s)
+        )
+        equity = None if figures is None else figures.equity
+        metrics.database_size_bytes.set(_known(size))
+        metrics.scoring_board_age_seconds.set(_known(board_age_s))
+        index, drawdown, largest = (
+            (None, None, None)
+            if equity is None
+            else (equity.index, equity.drawdown, equity.max_drawdown)
+        )
+        metrics.portfolio_equity_index.set(_known(index))
+        metrics.portfolio_drawdown_ratio.set(_known(drawdown))
+        metrics.portfolio_max_drawdown_ratio.set(_known(largest))
+        by_member = metrics.portfolio_weight_ratio, metrics.portfolio_drift_ratio
+        for gauge in (*by_member, metrics.portfolio_score):
+            gauge.clear()  # no series of former members: labels stay as many as members
+        for member in () if figures is None else figures.members:
+            metrics.portfolio_weight_ratio.labels(member.symbol).set(member.weight_u / FULL)
+            metrics.portfolio_drift_ratio.labels(member.symbol).set(member.drift_u / FULL)
+            metrics.portfolio_score.labels(member.symbol).set(_known(member.score))
 
     async def _market(self) -> None:
         await self.status.count_market()
@@ -88,6 +132,11 @@ class GaugeReader:
         counts = Counter(alert.severity for alert in alerts)
         for severity in Severity:
             self.metrics.alerts_open.labels(severity.value).set(counts[severity])
+
+
+def _known(value: float | Decimal | None) -> float:
+    """The value as a number; NaN for an unknown one."""
+    return math.nan if value is None else float(value)
 
 
 async def _or_unknown(read: Callable[[], Awaitable[None]], *gauges: Gauge) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 
 from app.alerts.services.monitor import AlertingHeartbeat
 from app.configuration.domain.model import Configuration
@@ -39,8 +40,11 @@ from app.operations.services.health_checks import (
 from app.operations.services.process_metrics import (
     ProcessMetricsCollector,
     ServiceLevels,
+    free_disk_bytes,
     work_counters,
 )
+from app.operations.services.service_figures import ServiceFigures, ServiceFiguresReader
+from app.portfolio.services.decision_context import DecisionContextFactory
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.service import Scoring
 from app.security.storage.audit import SecurityEventRepository
@@ -78,6 +82,7 @@ class StatusService:
     certificate_fault: Callable[[], str | None] | None = None  # None: no TLS
     trimmed_at: Callable[[], Awaitable[datetime | None]] | None = None  # of security events
     pool: Callable[[], PoolFacts] | None = None
+    read_figures: Callable[[], Awaitable[ServiceFigures]] | None = None
     pulse: AlertingHeartbeat | None = None
     levels: ServiceLevels = field(default_factory=ServiceLevels)
     process: ProcessMetricsCollector = field(default_factory=ProcessMetricsCollector)
@@ -141,6 +146,15 @@ class StatusService:
             as_of=market.as_of,
         )
 
+    async def figures(self) -> ServiceFigures | None:
+        """Returns portfolio, decisions and storage; None while the database does not answer."""
+        if self.read_figures is None:
+            return None
+        try:
+            return await self.read_figures()
+        except ServiceError:
+            return None
+
     async def status(self) -> ServiceStatus:
         health = await self.health()
         return ServiceStatus(
@@ -200,6 +214,8 @@ class StatusSources:
     scoring: Scoring
     in_force: Callable[[], Configuration]
     metrics: Metrics
+    contexts: DecisionContextFactory
+    disk: Path = Path()  # on the disk whose free space is reported
 
     def status(
         self,
@@ -238,7 +254,12 @@ class StatusSources:
                 lambda: self.in_force().intervals.alerts_s,
                 clock(),
             ),
-            process=ProcessMetricsCollector(work_counters(self.metrics)),
+            read_figures=ServiceFiguresReader(self.database, self.contexts, self.metrics).read,
+            process=ProcessMetricsCollector(
+                work_counters(self.metrics),
+                disk_free=lambda: free_disk_bytes(self.disk),
+                response_times=self.metrics.response_times,
+            ),
         )
 
     async def ping(self) -> None:

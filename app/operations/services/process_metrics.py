@@ -1,6 +1,7 @@
 """Measures the process itself: memory, buffers, throughput, service levels."""
 
 import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -9,11 +10,19 @@ from pathlib import Path
 from typing import Final
 
 from app.foundation.event_bus import Bus
-from app.foundation.metrics import Metrics, total
+from app.foundation.metrics import Metrics, ResponseQuantiles, ResponseTimes, total
 from app.foundation.ports import Monotonic
 from app.foundation.sql.database import Database
 
 _STATM: Final = Path("/proc/self/statm")
+
+
+def free_disk_bytes(path: Path) -> int | None:
+    """Returns the free space of the disk that holds `path`; None where the system hides it."""
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None
 
 
 def resident_bytes() -> int | None:
@@ -27,6 +36,7 @@ def resident_bytes() -> int | None:
 
 _WINDOW_S: Final = 60.0
 _FRESH_S: Final = 1.0  # summing all counters costs as much as the rest of a health check
+_CPU: Final = "cpu_seconds"
 _MIN_PERIOD_S: Final = 4.0  # shortest period of a meaningful rate
 
 
@@ -39,6 +49,11 @@ class BufferUsage:
     capacity: int
     dropped: int | None
 
+    @property
+    def fill(self) -> float:
+        """Used part; a pool may lend more connections than its size, so it may exceed 1."""
+        return self.used / self.capacity if self.capacity else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
@@ -50,11 +65,14 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class ProcessMetrics:
-    """Memory, buffers and throughput of this process."""
+    """Memory, CPU, disk, buffers, throughput and response times of this process."""
 
     memory_bytes: int | None  # None where the system does not report it
     buffers: tuple[BufferUsage, ...]
     throughput: tuple[Throughput, ...]
+    cpu_share: float | None  # of one core over the last minute; None before it is known
+    disk_free_bytes: int | None
+    response_time: ResponseQuantiles
 
 
 @dataclass(slots=True)
@@ -65,13 +83,18 @@ class ProcessMetricsCollector:
     buffers: Callable[[], tuple[BufferUsage, ...]] = tuple
     memory: Callable[[], int | None] = resident_bytes
     monotonic: Monotonic = time.monotonic
+    cpu_s: Callable[[], float] = time.process_time
+    disk_free: Callable[[], int | None] = lambda: None
+    response_times: ResponseTimes = field(default_factory=ResponseTimes)
     _samples: deque[tuple[float, Mapping[str, float]]] = field(default_factory=deque)
-    _throughput: tuple[float, tuple[Throughput, ...]] | None = field(default=None, init=False)
+    _throughput: tuple[float, tuple[Throughput, ...], float | None] | None = field(
+        default=None, init=False
+    )
 
     def sample(self) -> None:
         """Takes a sample of the counters."""
         now = self.monotonic()
-        self._samples.append((now, self.read_counters()))
+        self._samples.append((now, {**self.read_counters(), _CPU: self.cpu_s()}))
         while len(self._samples) > 1 and now - self._samples[1][0] >= _WINDOW_S:
             self._samples.popleft()
 
@@ -80,20 +103,29 @@ class ProcessMetricsCollector:
         now = self.monotonic()
         if self._throughput is None or not 0.0 <= now - self._throughput[0] < _FRESH_S:
             counts = self.read_counters().items()
+            cpu_s_per_minute = self._rate(_CPU, self.cpu_s(), places=3)
             self._throughput = (
                 now,
                 tuple(Throughput(name, self._rate(name, count)) for name, count in counts),
+                None if cpu_s_per_minute is None else round(cpu_s_per_minute / 60.0, 4),
             )
-        return ProcessMetrics(self.memory(), self.buffers(), self._throughput[1])
+        return ProcessMetrics(
+            self.memory(),
+            self.buffers(),
+            self._throughput[1],
+            self._throughput[2],
+            self.disk_free(),
+            self.response_times.quantiles(),
+        )
 
-    def _rate(self, name: str, count: float) -> float | None:
+    def _rate(self, name: str, count: float, places: int = 1) -> float | None:
         if not self._samples:
             return None
         started_at, before = self._samples[0]
         period_s = self.monotonic() - started_at
         if period_s < _MIN_PERIOD_S:
             return None
-        return round((count - before[name]) / period_s * 60.0, 1)
+        return round((count - before[name]) / period_s * 60.0, places)
 
 
 def work_counters(metrics: Metrics) -> Callable[[], Mapping[str, float]]:
@@ -101,6 +133,7 @@ def work_counters(metrics: Metrics) -> Callable[[], Mapping[str, float]]:
     return lambda: {
         "requests": total(metrics.http_requests),
         "exchange_requests": total(metrics.exchange_requests),
+        "scores": total(metrics.scoring_scores),
         "candles": total(metrics.market_candles_stored),
         "stream_frames": total(metrics.stream_frames),
         "notifications": total(metrics.notifications),

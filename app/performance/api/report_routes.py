@@ -14,7 +14,7 @@ from app.foundation.http.permissions import ActorDep, requires
 from app.foundation.http.responses import answer, json_bytes
 from app.foundation.http.route_limits import limited_by
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import Freshness, Out, Share, UtcTime, finite
+from app.foundation.http.schemas import Freshness, Out, Raw, Share, UtcTime, finite
 from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.job_service import JobService
 from app.foundation.jobs import Document, JobKind
@@ -122,7 +122,7 @@ class ReportOut(Freshness):
     replacements: list[ReplacementOutcomeOut] = Field(description="Replacements of the period.")
     trades: list[TradeOut] = Field(description="Last 50 trades of the period.")
     late_marks: list[LateMarkOut] = Field(description=LATE_MARKS)
-    custom_figures: dict[str, float | None] = Field(description=CUSTOM_FIGURES)
+    custom_figures: dict[str, Raw | None] = Field(description=CUSTOM_FIGURES)
 
     @classmethod
     def of(cls, made: Report) -> Self:

@@ -24,6 +24,7 @@ from app.performance.domain.attribution import ActiveReturn, Attribution, Attrib
 from app.performance.domain.backfilled_marks import BackfilledMark
 from app.performance.domain.equity_curve import Day
 from app.performance.services.service import PositionPerformance
+from app.portfolio.api.schemas import BookedTotalOut
 from app.portfolio.domain.returns import Figures, Trade
 from app.portfolio.services.queries import CorrelationReport
 
@@ -82,7 +83,12 @@ class PositionOut(Out):
     performance_since_inclusion: Share | None
     max_drawdown_since_inclusion: Share | None
     volatility_since_inclusion: Share | None
-    realized_pnl: MoneyString | None = Field(description="Booked, after fees and funding.")
+    booked_since_inclusion: BookedTotalOut | None = Field(
+        description="Booked results since the inclusion; null until one is booked."
+    )
+    realized_pnl: MoneyString | None = Field(
+        description="Booked in the period, after fees and funding."
+    )
     currency: str
     reason: str | None = Field(description="Reason for an unknown figure.")
 
@@ -102,6 +108,7 @@ class PositionOut(Out):
             performance_since_inclusion=finite(figures.performance),
             max_drawdown_since_inclusion=finite(figures.max_drawdown),
             volatility_since_inclusion=finite(figures.volatility),
+            booked_since_inclusion=None if held.booked is None else BookedTotalOut.of(held.booked),
             realized_pnl=held.realized,
             currency=held.currency,
             reason=held.reason,

@@ -346,6 +346,20 @@ def compute_track_figures(
     return compute_equity_figures(worth, returns, (known[-1][0] - known[0][0]) / _DAY)
 
 
+def find_drawdown(curve: Curve, earlier: Sequence[KnownEquity] = ()) -> float | None:
+    """Returns the fall of the last point from the highest known one, as a positive fraction.
+
+    None if the last point is unknown, there is none, or no point is above zero.
+    """
+    last = curve.points[-1].equity if curve.points else None
+    if last is None:
+        return None
+    known = [one.equity for one in earlier]
+    known += [point.equity for point in curve.points if point.equity is not None]
+    peak = max(known)
+    return float(1 - last / peak) if peak > 0 else None
+
+
 def _opening(opening: EquityOpening, first: EquityStep) -> tuple[_State, list[Point]]:
     begun_at, equity = opening.begun_at, opening.equity
     start = () if begun_at is None else (Point(begun_at, ONE, {}, None, is_step=True),)

@@ -114,6 +114,7 @@ class ReportService:
             begin, end = _attribution_period(since, until, history.context.at)
             ledgers = await attribution_ledgers(unit, history, begin, end)
             realized = await load_realized(unit, portfolio, since, until)
+            booked = await unit.get(TradeRepository).since_inclusion(history.portfolio.members)
             trades = await unit.get(TradeRepository).page(None, _TRADES, since=since, until=until)
             rates = await _funding_since(unit, replacing_steps)
         active = await asyncio.to_thread(compute_active_return, history, begin, end)
@@ -135,7 +136,8 @@ class ReportService:
             days=days,
             figures=history.figures(since, until),
             positions=tuple(
-                position_performance(one, history, realized) for one in history.portfolio.members
+                position_performance(one, history, realized, booked.totals)
+                for one in history.portfolio.members
             ),
             ledgers=ledgers,
             active=active,

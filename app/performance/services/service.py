@@ -26,7 +26,7 @@ from app.performance.storage.snapshots import ValuationSnapshotRepository
 from app.portfolio.domain.event_log import Draft, EventType, number_text
 from app.portfolio.domain.membership import PortfolioChange
 from app.portfolio.domain.models import Member, Portfolio
-from app.portfolio.domain.returns import BookedResult, SinceInclusion, Trade
+from app.portfolio.domain.returns import BookedResult, BookedTotal, SinceInclusion, Trade
 from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
 from app.portfolio.services.tradeability import DataFacts
@@ -60,6 +60,7 @@ class PositionPerformance:
     since_inclusion: Decimal | None
     figures: SinceInclusion
     realized: Decimal | None  # None without booked results
+    booked: BookedTotal | None  # since inclusion; None without booked results
     currency: str
     reason: str | None  # reason for an unknown figure
 
@@ -151,8 +152,10 @@ class Performance:
                 unit, self.contexts, EquityQuery(gains_since=begun, has_days=False)
             )
             realized = await load_realized(unit, portfolio, since, until)
+            booked = await unit.get(TradeRepository).since_inclusion(history.portfolio.members)
         return tuple(
-            position_performance(one, history, realized) for one in history.portfolio.members
+            position_performance(one, history, realized, booked.totals)
+            for one in history.portfolio.members
         ), history
 
     async def attribution(
@@ -207,7 +210,9 @@ def _result(text: str, claim: ResultSubmission, context: DecisionContext) -> Boo
     entry = context.resolve(text)
     if claim.currency != entry.contract.settle:
         raise RefusedError(
-            Code.VALIDATION_FAILED, f"{entry.symbol} settles in {entry.contract.settle}."
+            Code.VALIDATION_FAILED,
+            f"`currency` must be {entry.contract.settle}: {entry.symbol} settles in it.",
+            field="currency",
         )
     if claim.occurred_at > context.at + _MAX_CLOCK_SKEW:
         now = f"{context.at:%Y-%m-%dT%H:%M:%SZ}"
@@ -215,6 +220,7 @@ def _result(text: str, claim: ResultSubmission, context: DecisionContext) -> Boo
             Code.VALIDATION_FAILED,
             f"`occurred_at` is more than five minutes after the current time {now}.",
             facts={"field": "occurred_at"},
+            field="occurred_at",
         )
     return BookedResult(
         trade_id=claim.trade_id,
@@ -253,6 +259,7 @@ def _require_member(result: BookedResult, included_at: datetime | None) -> None:
             Code.VALIDATION_FAILED,
             f"`occurred_at` is before the inclusion of {result.symbol} at {text}.",
             facts={"field": "occurred_at", "included_at": text},
+            field="occurred_at",
         )
 
 
@@ -273,9 +280,15 @@ def _payload(result: BookedResult) -> dict[str, object]:
 
 
 def position_performance(
-    member: Member, history: EquityHistory, realized: Mapping[str, Decimal]
+    member: Member,
+    history: EquityHistory,
+    realized: Mapping[str, Decimal],
+    booked: Mapping[str, BookedTotal],
 ) -> PositionPerformance:
-    """Returns a member's position now, with its realised result from `realized` by symbol id."""
+    """Returns a member's position now.
+
+    `realized` holds realised results of a period, `booked` those since inclusion, by symbol id.
+    """
     curve, mark = history.curve, history.context.mark(member.symbol)
     position = None if curve.broken else curve.positions.get(member.symbol)
     entry = history.context.market.resolve(member.symbol)
@@ -306,6 +319,7 @@ def position_performance(
         since_inclusion=None if unknown else gains,
         figures=history.context.since_inclusion(member),
         realized=realized.get(member.symbol_id),
+        booked=booked.get(member.symbol_id),
         currency=entry.contract.settle,
         reason=next((reason for applies, reason in reasons if applies), None),
     )

@@ -17,10 +17,33 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.portfolio.domain.rebalance_run import RunFailure
+from app.portfolio.domain.returns import BookedTotal
 from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.services.views import MemberView
 
 TARGET = "Weight that a rebalance would set now; with stale data that of the last change."
+
+
+class BookedTotalOut(Out):
+    """Sum of booked results in the settlement currency of the contract."""
+
+    results: int = Field(description="Number of booked results.")
+    pnl: MoneyString = Field(description="Of prices alone.")
+    fees: MoneyString = Field(description="Paid; a rebate is negative.")
+    funding: MoneyString = Field(description="Received; paid funding is negative.")
+    net: MoneyString = Field(description="After fees and funding.")
+    currency: str = Field(examples=["USDT"], description="Settlement currency.")
+
+    @classmethod
+    def of(cls, total: BookedTotal) -> Self:
+        return cls(
+            results=total.results,
+            pnl=total.pnl,
+            fees=total.fees,
+            funding=total.funding,
+            net=total.net,
+            currency=total.currency,
+        )
 
 
 class MemberOut(Out):
@@ -46,7 +69,13 @@ class MemberOut(Out):
     performance_since_inclusion: Share | None
     max_drawdown_since_inclusion: Share | None
     volatility_since_inclusion: Share | None = Field(description="Annualised fraction.")
-    realized_pnl: MoneyString | None = Field(description="Null until a result is booked.")
+    booked_since_inclusion: BookedTotalOut | None = Field(
+        description="Booked results since the inclusion, beside the performance by price; null"
+        " until one is booked."
+    )
+    realized_pnl: MoneyString | None = Field(
+        description="Of all memberships; null until a result is booked."
+    )
     last_validation: UtcTime | None = Field(description="Time of the last score.")
 
     @classmethod
@@ -88,6 +117,7 @@ def fields_of(view: MemberView) -> dict[str, Any]:
         "performance_since_inclusion": finite(figures.performance),
         "max_drawdown_since_inclusion": finite(figures.max_drawdown),
         "volatility_since_inclusion": finite(figures.volatility),
+        "booked_since_inclusion": None if view.booked is None else BookedTotalOut.of(view.booked),
         "realized_pnl": view.realized,
         "last_validation": view.validated_at,
     }

@@ -1,6 +1,7 @@
 """Figures since inclusion, of one member and of all together; None means unknown."""
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -114,6 +115,31 @@ class Trade:
     result: BookedResult
     event_seq: int
     booked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BookedSinceInclusion:
+    """Booked results of the members from their inclusion on, by symbol id.
+
+    `included_at` holds the memberships that the totals are about, `seq` the newest booking in them.
+    """
+
+    totals: Mapping[str, BookedTotal]
+    included_at: Mapping[str, datetime]
+    seq: int = 0
+
+    def plus(self, trades: Iterable[Trade]) -> "BookedSinceInclusion":
+        """Returns the totals with further bookings; those before an inclusion do not count."""
+        totals, seq = dict(self.totals), self.seq
+        for trade in trades:
+            result, seq = trade.result, max(seq, trade.event_seq)
+            included_at = self.included_at.get(result.symbol_id)
+            if included_at is None or result.occurred_at < included_at:
+                continue
+            known = totals.get(result.symbol_id)
+            added = BookedTotal.of(result) if known is None else known.plus(result)
+            totals[result.symbol_id] = added
+        return replace(self, totals=totals, seq=seq)
 
 
 def since_inclusion(

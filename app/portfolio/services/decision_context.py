@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from typing import Final, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from app.configuration.domain.model import Configuration, CorrelationBasis, Corr
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
-from app.foundation.errors import Code, RefusedError, UnavailableError
+from app.foundation.errors import Code, RefusedError, ServiceError, UnavailableError
 from app.foundation.memoize import ViewCache
 from app.foundation.ports import Clock, Monotonic
 from app.foundation.sql.database import Database, UnitOfWork
@@ -57,20 +58,46 @@ def _ignore(_: Code) -> None:
     """Default for compositions without a counter."""
 
 
+class CountedDecision(StrEnum):
+    """Kinds of decisions that are counted."""
+
+    INITIALIZE = "initialize"
+    ADD = "add"
+    REPLACE = "replace"
+    REBALANCE = "rebalance"
+    REPLACEMENT = "replacement"  # evaluation of the weakest members
+    SIGNAL = "signal"
+    TRADE = "trade"  # may a symbol be traded, and in which size
+
+
+DECIDED: Final = "decided"
+
+
+def _ignore_decision(_: str, __: str) -> None:
+    """Default for compositions without a counter."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """Passes the code of each refusal to `note`; a negative decision is no refusal."""
+    """Passes the code of each refusal to `note`; a negative decision is no refusal.
+
+    `count` receives every decision with its outcome: `decided`, or the code of its error.
+    """
 
     note: Callable[[Code], None] = _ignore
+    count: Callable[[str, str], None] = _ignore_decision
 
     @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Count refusals of one decision, including its retries."""
+    def counted(self, kind: CountedDecision) -> Iterator[None]:
+        """Count one decision and its refusal, including its retries."""
         try:
             yield
-        except UnavailableError as refused:
-            self.note(refused.code)
+        except ServiceError as refused:
+            self.count(kind, refused.code.value)
+            if isinstance(refused, UnavailableError):
+                self.note(refused.code)
             raise
+        self.count(kind, DECIDED)
 
 
 # Timestamp and moment of the decision -> proven time between them.

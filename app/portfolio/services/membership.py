@@ -31,7 +31,11 @@ from app.portfolio.domain.membership import (
 )
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.services.change_recorder import ChangeRecorder, with_new_weights
-from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
+from app.portfolio.services.decision_context import (
+    CountedDecision,
+    DecisionContext,
+    DecisionContextFactory,
+)
 from app.portfolio.services.rebalance_runs import require_no_active_run
 from app.portfolio.services.replacement_candidates import correlation_of
 from app.portfolio.services.views import (
@@ -111,7 +115,11 @@ class PortfolioService:
             "portfolio",
             portfolio_key(state, context),
             lambda: portfolio_view(
-                state.portfolio, context, state.realized, get_target_weights(state, context, views)
+                state.portfolio,
+                context,
+                state.realized,
+                get_target_weights(state, context, views),
+                state.booked.totals,
             ),
         )
 
@@ -137,7 +145,9 @@ class PortfolioService:
             most = context.configuration.max_portfolio_symbols
             if size is not None and size > most:
                 raise RefusedError(
-                    Code.VALIDATION_FAILED, f"The portfolio may have up to {most} symbols."
+                    Code.VALIDATION_FAILED,
+                    f"`size` must be at most {most}, the setting `max_portfolio_symbols`.",
+                    field="size",
                 )
             selection = select_members(context, most if size is None else size)
             new_members = [context.new_member(context.resolve(name)) for name in selection.chosen]
@@ -148,7 +158,7 @@ class PortfolioService:
             shown = portfolio_view(portfolio, context.with_weights_just_set(), realized)
             return InitializeResult(shown, selection.refused)
 
-        with self.contexts.refusals.counted():
+        with self.contexts.refusals.counted(CountedDecision.INITIALIZE):
             return await self.idempotency.run(command, change, render)
 
     async def add(
@@ -183,7 +193,7 @@ class PortfolioService:
                 realized,
             )
 
-        with self.contexts.refusals.counted():
+        with self.contexts.refusals.counted(CountedDecision.ADD):
             return await self.idempotency.run(command, change, render, hooks=hooks)
 
     async def remove(
@@ -271,7 +281,7 @@ class PortfolioService:
             difference = None if ours is None or theirs is None else ours - theirs
             return ReplaceResult(old, new, after.version, difference)
 
-        with self.contexts.refusals.counted():
+        with self.contexts.refusals.counted(CountedDecision.REPLACE):
             return await self.idempotency.run(command, change, render, hooks=hooks)
 
     async def _locked(
@@ -343,7 +353,9 @@ def _require_admissible(
 
 def _require_another(old: str, new: str) -> None:
     if old == new:
-        raise RefusedError(Code.VALIDATION_FAILED, f"{old} cannot replace itself.")
+        raise RefusedError(
+            Code.VALIDATION_FAILED, f"{old} cannot replace itself.", field="new_symbol"
+        )
 
 
 def _require_room(

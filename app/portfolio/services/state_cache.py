@@ -12,6 +12,7 @@ from app.foundation.concurrency import SingleFlight
 from app.foundation.sql.database import Database, UnitOfWork
 from app.portfolio.domain.controls import Controls
 from app.portfolio.domain.models import Portfolio
+from app.portfolio.domain.returns import BookedSinceInclusion
 from app.portfolio.domain.target_weights import read_mark_prices
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import (
@@ -35,18 +36,25 @@ class PortfolioState:
     set_at: Mapping[str, Decimal]
     rebalanced_at: datetime | None  # when a rebalance last set them
     realized: Mapping[str, Decimal]  # booked results by symbol id, in their own currencies
+    booked: BookedSinceInclusion  # of the members
 
     @classmethod
-    async def load(cls, unit: UnitOfWork, revision: Revision) -> "PortfolioState":
+    async def load(
+        cls, unit: UnitOfWork, revision: Revision, before: "PortfolioState | None" = None
+    ) -> "PortfolioState":
+        """Loads the state; of an earlier state `before` the booked results are continued."""
+        portfolio = await unit.get(PortfolioRepository).load()
+        known = None if before is None else before.booked
         weighed = await unit.get(HistoryRepository).last_weighting()
         return cls(
             revision=revision,
-            portfolio=await unit.get(PortfolioRepository).load(),
+            portfolio=portfolio,
             configuration=await unit.get(ConfigurationRepository).current(),
             controls=await unit.get(ControlRepository).load(),
             set_at={} if weighed is None else read_mark_prices(weighed.payload),
             rebalanced_at=await unit.get(HistoryRepository).last_rebalance(),
             realized=await unit.get(TradeRepository).realized(),
+            booked=await unit.get(TradeRepository).since_inclusion(portfolio.members, known),
         )
 
 
@@ -84,6 +92,6 @@ class PortfolioStateCache:
             revision = await unit.get(RevisionRepository).now()
             state = self._cached[2] if self._cached and self._cached[0] is database else None
             if state is None or state.revision != revision:
-                state = await PortfolioState.load(unit, revision)
+                state = await PortfolioState.load(unit, revision, state)
         self._cached = (database, commits, state)
         return state

@@ -17,7 +17,7 @@ from app.foundation.memoize import ViewCache
 from app.market.domain.models import Interval
 from app.portfolio.domain.models import FULL, Member, Portfolio
 from app.portfolio.domain.rebalance_plan import constrain_members
-from app.portfolio.domain.returns import SinceInclusion
+from app.portfolio.domain.returns import BookedTotal, SinceInclusion
 from app.portfolio.domain.target_weights import (
     MemberConstraint,
     compute_targets,
@@ -120,7 +120,7 @@ class WeightsReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ProposedWeight:
+class WeightProposal:
     """Weight of one member after price drift and by the method."""
 
     symbol: str
@@ -135,7 +135,7 @@ class OptimizationResult:
 
     method: WeightingMethod
     version: int
-    lines: tuple[ProposedWeight, ...]
+    lines: tuple[WeightProposal, ...]
     cash_u: int
     risk_before: float | None
     risk_after: float | None
@@ -157,7 +157,7 @@ def optimize_weights(
         method=method,
         version=portfolio.version,
         lines=tuple(
-            ProposedWeight(
+            WeightProposal(
                 symbol, weight_u, allocation.weights_u[symbol], constraints[symbol].reason
             )
             for symbol, weight_u in held.items()
@@ -269,6 +269,8 @@ def _covariance(
 
 Realized = Mapping[str, Decimal]
 NONE_BOOKED: Final[Realized] = MappingProxyType({})
+Booked = Mapping[str, BookedTotal]
+NONE_SINCE_INCLUSION: Final[Booked] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +287,7 @@ class MemberView:
     not_tradeable_reason: str | None
     figures: SinceInclusion
     realized: Decimal | None  # booked, after fees and funding; None without any
+    booked: BookedTotal | None  # since inclusion; None without any
     validated_at: datetime | None  # when it was last scored
     version: int  # of the portfolio
     facts: DataFacts
@@ -319,7 +322,9 @@ def member_view(
     """Member views; `realized` holds the booked results by symbol id."""
     targets_u = compute_target_weights(portfolio, context).allocation.weights_u
     marked_u = _marked(portfolio, context)
-    return _member_view(member, portfolio, context, realized, targets_u, marked_u)
+    # A symbol that enters has no booked result since its inclusion.
+    booked = NONE_SINCE_INCLUSION
+    return _member_view(member, portfolio, context, (realized, booked), targets_u, marked_u)
 
 
 def _marked(portfolio: Portfolio, context: DecisionContext) -> Mapping[str, int]:
@@ -330,10 +335,11 @@ def _member_view(
     member: Member,
     portfolio: Portfolio,
     context: DecisionContext,
-    realized: Realized,
+    results: tuple[Realized, Booked],
     targets_u: Mapping[str, int],
     marked_u: Mapping[str, int],
 ) -> MemberView:
+    realized, booked = results
     order = weakest(portfolio, context)
     verdict = check_tradeability(member.symbol, portfolio, context)
     known = context.complete_board is not None and context.score(member.symbol) is not None
@@ -348,6 +354,7 @@ def _member_view(
         not_tradeable_reason=None if verdict.trade else verdict.reason,
         figures=context.since_inclusion(member),
         realized=realized.get(member.symbol_id),
+        booked=booked.get(member.symbol_id),
         validated_at=context.complete_board.calculated_at
         if known and context.complete_board
         else None,
@@ -361,12 +368,13 @@ def portfolio_view(
     context: DecisionContext,
     realized: Realized = NONE_BOOKED,
     kept: TargetWeights | None = None,
+    booked: Booked = NONE_SINCE_INCLUSION,
 ) -> PortfolioView:
     """Weight lines; `target` is the result of `compute_target_weights` if known already."""
     targets_u = (kept or compute_target_weights(portfolio, context)).allocation.weights_u
     marked_u = _marked(portfolio, context)
     members = tuple(
-        _member_view(member, portfolio, context, realized, targets_u, marked_u)
+        _member_view(member, portfolio, context, (realized, booked), targets_u, marked_u)
         for member in portfolio.members
     )
     most = context.configuration.max_portfolio_symbols

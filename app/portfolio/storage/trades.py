@@ -11,7 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.decimal_math import EXACT
 from app.foundation.sql.statements import upsert
-from app.portfolio.domain.returns import BookedResult, BookedTotal, Trade
+from app.portfolio.domain.models import Member
+from app.portfolio.domain.returns import (
+    BookedResult,
+    BookedSinceInclusion,
+    BookedTotal,
+    Trade,
+)
 from app.portfolio.storage.tables import booked_totals
 from app.portfolio.storage.tables import trades as table
 
@@ -81,6 +87,28 @@ class TradeRepository:
         """Trades that occurred at or after `since` and before `until`, in the order of booking."""
         rows = await self.connection.execute(_between(since, until).order_by(table.c.event_seq))
         return tuple(_trade(row) for row in rows)
+
+    async def since_inclusion(
+        self, members: Sequence[Member], before: BookedSinceInclusion | None = None
+    ) -> BookedSinceInclusion:
+        """Booked results of each member from its inclusion on.
+
+        `before` is an earlier result: of its memberships only newer bookings are read.
+        """
+        included_at = {one.symbol_id: one.included_at for one in members}
+        known = BookedSinceInclusion({}, {}) if before is None else before
+        same = {key for key, at in included_at.items() if known.included_at.get(key) == at}
+        booked = BookedSinceInclusion(
+            {key: one for key, one in known.totals.items() if key in same}, included_at, known.seq
+        )
+        newer = _TRADES.where(table.c.symbol_id.in_(same), table.c.event_seq > known.seq)
+        others = included_at.keys() - same
+        entered = _between(min((included_at[key] for key in others), default=None), None)
+        of_others = entered.where(table.c.symbol_id.in_(others))
+        for wanted in (*([newer] if same else ()), *([of_others] if others else ())):
+            rows = await self.connection.execute(wanted.order_by(table.c.event_seq))
+            booked = booked.plus(map(_trade, rows))
+        return booked
 
     async def realized(self) -> dict[str, Decimal]:
         """Realised results after fees and funding, by symbol id, in its settlement currency."""

@@ -21,7 +21,11 @@ from app.portfolio.domain.proposals import (
     ProposalState,
 )
 from app.portfolio.domain.replacement import OutgoingMember, ReplacementBlock, propose_replacement
-from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
+from app.portfolio.services.decision_context import (
+    CountedDecision,
+    DecisionContext,
+    DecisionContextFactory,
+)
 from app.portfolio.services.membership import PortfolioService, RemoveResult, ReplaceResult
 from app.portfolio.services.proposal_book import close_proposal
 from app.portfolio.services.proposals import Approval
@@ -268,7 +272,7 @@ class SignalActions:
         if not waiting:
             self._mark.move(commits)
         for signal_id in waiting:
-            with self.contexts.refusals.counted():
+            with self.contexts.refusals.counted(CountedDecision.SIGNAL):
                 automatic = await self.database.run(self._decision(signal_id))
             if automatic is not None:
                 await self._execute(automatic)

@@ -12,7 +12,12 @@ from app.market.services.view import Quote
 from app.portfolio.domain.models import FULL, Portfolio
 from app.portfolio.domain.risk import value_at_risk
 from app.portfolio.domain.target_weights import compute_volatility
-from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
+from app.portfolio.services.decision_context import (
+    DECIDED,
+    CountedDecision,
+    DecisionContext,
+    DecisionContextFactory,
+)
 from app.portfolio.services.lot_plan import plan_lots
 from app.portfolio.services.state_cache import PortfolioState
 from app.portfolio.services.tradeability import (
@@ -87,7 +92,7 @@ class Trading:
         portfolio, context = await self._load()
         symbol = context.resolve(text).symbol
         verdict = check_tradeability(symbol, portfolio, context, specification)
-        self._count_refusal(verdict, context)
+        self._count_decision(verdict, context)
         return verdict, describe_data(context)
 
     async def position_size(
@@ -134,7 +139,7 @@ class Trading:
         quote = context.market.quote(symbol)
         request = replace(request, weight_u=0 if member is None else member.weight_u)
         verdict = check_tradeability(symbol, portfolio, context)
-        self._count_refusal(verdict, context)
+        self._count_decision(verdict, context)
         if not verdict.trade:
             size = no_position(request.leverage, verdict.reason)
         elif quote is None or not request.price:
@@ -174,10 +179,11 @@ class Trading:
         )
         return plan.lots[symbol]
 
-    def _count_refusal(self, verdict: Tradeability, context: DecisionContext) -> None:
-        code = find_refusal_code(verdict, context)
+    def _count_decision(self, verdict: Tradeability, context: DecisionContext) -> None:
+        code, refusals = find_refusal_code(verdict, context), self.contexts.refusals
         if code is not None:
-            self.contexts.refusals.note(code)
+            refusals.note(code)
+        refusals.count(CountedDecision.TRADE, DECIDED if code is None else code.value)
 
     def _load_risk(self, state: PortfolioState, context: DecisionContext) -> "_PortfolioRisk":
         """Portfolio risk, cached by members, settings and daily bars, its only inputs."""

@@ -90,14 +90,14 @@ async def test_E03_a_caller_that_leaves_gives_its_place_free() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "correlation",
-        "analytics",
-        "portfolio_metrics",
-        "report",
-        "replacement_ledger",
-        "performance_attribution",
-        "equity",
-        "replay",
+        "get_portfolio_correlation",
+        "get_portfolio_analytics",
+        "get_portfolio_metrics",
+        "get_portfolio_report",
+        "get_replacement_ledger",
+        "get_performance_attribution",
+        "get_equity_curve",
+        "replay_scoring_run",
     ],
 )
 def test_E03_operations_that_compute_for_long_are_bounded(name: str) -> None:

@@ -11,14 +11,15 @@ import pytest
 import structlog
 from fastapi import APIRouter, FastAPI
 from starlette.responses import StreamingResponse
-from starlette.types import Message, Scope
+from starlette.types import Message, Receive, Scope, Send
 
 from app.foundation.health import Mode
+from app.foundation.http.middleware import RequestMiddleware
 from app.foundation.http.permissions import AUTHENTICATOR, public
 from app.foundation.metrics import Metrics
 from app.telemetry.logging import configure_logging
 from tests.support.harness import OPEN, make_api, open_client, serve
-from tests.support.problem_assertions import problem
+from tests.support.problem_assertions import located, problem
 from tests.support.sample_routes import sample_router
 
 SAMPLES = "/api/symbol-mgmt/samples"
@@ -128,7 +129,8 @@ async def test_one_canonical_line_per_request() -> None:
     ]
     assert {line["event"] for line in lines} == {"request"}
     assert {line["method"] for line in lines} == {"GET"}
-    assert all(line["ms"] == 1.0 and line["request_id"] for line in lines)
+    # The clock is read at the request, the start of the response and its end.
+    assert all(line["ms"] == 2.0 and line["request_id"] for line in lines)
     assert "secret-in" not in stream.getvalue()
 
 
@@ -166,6 +168,36 @@ async def test_metrics_count_by_route_template() -> None:
     ):
         assert line in text
     assert "/symbols/A" not in text
+
+
+async def test_a_response_time_ends_where_the_response_starts() -> None:
+    """An event stream stays open for hours and is no slow response."""
+    now, metrics = 0.0, Metrics()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal now
+        now += 0.25
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        now += 3_600.0
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        del message
+
+    middleware = RequestMiddleware(app, metrics, lambda: "id", lambda: now)
+    await middleware(
+        {
+            "type": "http", "method": "GET", "path": "/a", "raw_path": b"/a", "query_string": b"",
+            "headers": [], "http_version": "1.1", "scheme": "http",
+        },
+        receive,
+        send,
+    )  # fmt: skip
+    assert metrics.response_times.quantiles().p99_s == 0.25
+    assert 'seconds_sum{method="GET",route="unmatched"} 3600.25' in metrics.render().decode()
 
 
 async def test_a_caller_that_leaves_is_logged_as_gone() -> None:
@@ -230,7 +262,7 @@ async def test_conditions_and_idempotency_keys() -> None:
         problem(await version(If_Match='W/"12"'), 412, "precondition_failed")
         for text in ("12", '"1", "2"', "", '"', '"1'):
             body = problem(await version(If_Match=text), 422, "validation_failed")
-            assert body["errors"] == [{"loc": ["header", "If-Match"], "type": "etag"}]
+            assert located(body) == [{"loc": ["header", "If-Match"], "type": "etag"}]
         fresh = await client.get(path)
         assert (fresh.status_code, fresh.headers["etag"]) == (200, '"12"')
         for tags in ('"12"', '"1", W/"12"', "*"):
@@ -258,7 +290,7 @@ async def test_idempotency_keys_are_visible_ascii_and_stand_for_one_request() ->
         assert first != await seen('{"symbol":"A","lots":3}')
         for key in ("", "k" * 256, "with space", "tab\tbed", "ключ", b"\xff"):
             body = problem(await mark('{"symbol":"A"}', key), 422, "validation_failed")
-            assert body["errors"] == [
+            assert located(body) == [
                 {"loc": ["header", "Idempotency-Key"], "type": "idempotency_key"}
             ]
         twice = [("Idempotency-Key", "first"), ("Idempotency-Key", "second")]

@@ -89,6 +89,12 @@ async def test_the_same_trade_gives_the_same_answer(client: httpx2.AsyncClient) 
     assert rest["next_cursor"] is None
     members = (await get(client, ""))["members"]
     assert [one["realized_pnl"] for one in members] == ["22", None, None]
+    booked = {
+        "results": 2, "pnl": "25", "fees": "1", "funding": "-2", "net": "22", "currency": "USDT",
+    }  # fmt: skip
+    positions = (await get(client, "/positions"))["positions"]
+    for listed in (members, positions):
+        assert [one["booked_since_inclusion"] for one in listed] == [booked, None, None]
     events = (await get(client, "/history", action="PERFORMANCE"))["items"]
     assert [one["details"]["trade"]["trade_id"] for one in events] == ["fill-2", "fill-1"]
 

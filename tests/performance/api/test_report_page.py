@@ -90,7 +90,7 @@ def made(
         correlation=CORRELATION,
         positions=(
             PositionPerformance(
-                member, None, None, None, None, SinceInclusion(0.1, None, 0.8), ONE, name, why
+                member, None, None, None, None, SinceInclusion(0.1, None, 0.8), ONE, None, name, why
             ),
         ),
         ledgers=(

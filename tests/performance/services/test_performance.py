@@ -1,10 +1,13 @@
 """Results booked once and the curve from the history, on both databases."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any, cast
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.decimal_math import total
 from app.foundation.errors import (
@@ -19,6 +22,8 @@ from app.foundation.idempotency import Command
 from app.performance.domain.attribution import AttributionMethod
 from app.performance.services.service import ResultSubmission
 from app.portfolio.domain.event_log import EventType, fold_events
+from app.portfolio.domain.returns import BookedTotal
+from app.portfolio.services.state_cache import PortfolioStateCache
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
@@ -61,6 +66,75 @@ async def test_a_result_is_booked_once(desk: Desk) -> None:
     assert (await desk.integrity.check()).ok
     shown = {one.member.symbol: one.realized for one in (await desk.portfolio.view()).members}
     assert shown == {SYMBOLS[0]: 11, SYMBOLS[1]: None, SYMBOLS[2]: None}
+
+
+async def test_results_since_inclusion_begin_with_the_membership(desk: Desk) -> None:
+    """Those of a former membership stay in the realised total and are no result of this one."""
+    await desk.filled(3)
+    member = SYMBOLS[0]
+
+    async def booked() -> dict[str, BookedTotal | None]:
+        view, (positions, _) = await desk.portfolio.view(), await desk.performance.positions()
+        found = {one.member.symbol: one.booked for one in view.members}
+        assert found == {one.member.symbol: one.booked for one in positions}
+        return found
+
+    assert await booked() == dict.fromkeys(SYMBOLS[:3])
+    desk.later(minutes=1)
+    await desk.performance.book(member, claim("first"), "fill", WHO)
+    await desk.performance.book(member, claim("second", pnl="-2.5", fees=Decimal(0)), "fill", WHO)
+    total = (await booked())[member]
+    assert total is not None
+    assert (total.results, total.pnl, total.fees, total.funding, total.net, total.currency) == (
+        2, Decimal(10), Decimal("0.5"), Decimal(-2), Decimal("7.5"), "USDT",
+    )  # fmt: skip
+    await desk.portfolio.remove(member, "enough", WHO)
+    desk.later(minutes=1)
+    await desk.portfolio.add(member, "again", Command("tester", "request-2"))
+    assert (await booked())[member] is None
+    await desk.performance.book(member, claim("late of the first"), "fill", WHO)
+    assert (await booked())[member] is None
+    await desk.performance.book(member, claim("third", occurred_at=desk.now), "fill", WHO)
+    await desk.performance.book(
+        SYMBOLS[1], claim("other", pnl="1", occurred_at=desk.now), "fill", WHO
+    )
+    now = await booked()
+    assert [one and one.net for one in (now[member], now[SYMBOLS[1]], now[SYMBOLS[2]])] == [
+        Decimal(11), Decimal("-0.5"), None,
+    ]  # fmt: skip
+    fresh = PortfolioStateCache()
+    assert (await fresh.newest(desk.database)).booked.totals == {
+        one.member.symbol_id: one.booked
+        for one in (await desk.portfolio.view()).members
+        if one.booked is not None
+    }
+    shown = {one.member.symbol: one.realized for one in (await desk.portfolio.view()).members}
+    assert shown[member] == Decimal("7.5") + 22
+
+
+async def test_of_a_known_membership_newer_bookings_alone_are_read(desk: Desk) -> None:
+    """Each booking is a new state: reading all of them again would take quadratic time."""
+    await desk.filled(2)
+    for number in range(3):
+        await desk.performance.book(SYMBOLS[0], claim(f"t{number}"), "fill", WHO)
+    state, _ = await desk.performance.contexts.present(desk.database)
+    async with desk.database.read() as unit:
+        connection, statements = unit.connection, list[int]()
+
+        class Counting:
+            async def execute(self, statement: Any, *arguments: Any) -> Any:
+                result = (await connection.execute(statement, *arguments)).all()
+                statements.append(len(result))
+                return result
+
+        trades = TradeRepository(cast("AsyncConnection", Counting()))
+        members = state.portfolio.members
+        assert await trades.since_inclusion(members, state.booked) == state.booked
+        assert await trades.since_inclusion(members) == state.booked
+        assert await trades.since_inclusion(members[:1], state.booked) == replace(
+            state.booked, included_at={members[0].symbol_id: members[0].included_at}
+        )
+    assert statements == [0, 3, 0]
 
 
 async def test_fifty_at_once_book_one(desk: Desk) -> None:

@@ -129,7 +129,8 @@ async def test_what_waits_is_counted(desk: Desk) -> None:
     first = desk.now
     desk.later(seconds=5)
     await desk.signals.submit(claim(SYMBOLS[1]), WHO)
-    sources = StatusSources(desk.database, cast("Scoring", desk.boards), Configuration, Metrics())
+    scoring, contexts = cast("Scoring", desk.boards), desk.performance.contexts
+    sources = StatusSources(desk.database, scoring, Configuration, Metrics(), contexts)
     assert await sources.signal_queue() == SignalQueue(2, first, 0, 0)
     desk.boards.board = board
     desk.stale(SYMBOLS[1])
