@@ -7,10 +7,12 @@ from decimal import Decimal
 from typing import Any, Final, TypedDict, TypeVar
 
 from app.alerts.domain.models import Alert
+from app.alerts.services.alert_replay import AlertReplayer
 from app.alerts.services.daily_digest import DailyDigest
 from app.alerts.services.notifications import NotificationService
 from app.alerts.services.service import AlertFilter, AlertRuleService, AlertService
 from app.configuration.domain.model import WeightingMethod
+from app.foundation.decision_log import DecisionInputs
 from app.foundation.errors import Code, ConflictError, RefusedError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor
 from app.foundation.job_service import JobService
@@ -20,11 +22,14 @@ from app.market.services.sectors import SectorService
 from app.market.services.service import MarketData
 from app.market.services.symbol_registry import Registry
 from app.operations.services.audit_log import AuditLog
+from app.operations.services.changes import ChangeReader
 from app.operations.services.configuration import ConfigurationService
+from app.operations.services.dashboard import DashboardService
 from app.operations.services.debug_report import DebugReporter
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusService
 from app.operations.services.integrity import Integrity, IntegrityService
+from app.operations.services.preview import ChangePreview
 from app.operations.services.retention import Retention
 from app.operations.services.sample_data import SampleData, SampleDataResult
 from app.performance.domain.attribution import ActiveReturn, Attribution
@@ -41,6 +46,7 @@ from app.portfolio.domain.models import FULL, Member
 from app.portfolio.domain.rebalance_plan import WeightChange
 from app.portfolio.domain.returns import Trade
 from app.portfolio.services.controls import ControlService
+from app.portfolio.services.decision_replay import DecisionReplayer
 from app.portfolio.services.membership import PortfolioService, RemoveResult, ReplaceResult
 from app.portfolio.services.proposals import ProposalService
 from app.portfolio.services.queries import CorrelationReport, PortfolioQueries
@@ -71,6 +77,7 @@ from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import SignalService, SignalStatistics
 from app.signals.services.sources import SignalSources
+from app.signals.services.verdict_replay import VerdictReplayer
 from app.trading.services.position_sizing import SizedPosition, Tradeable, Trading
 from app.trading.services.safety import Safety, SafetyReport
 
@@ -127,11 +134,14 @@ class MySymbolsServiceV2:
     alerts: AlertService
     alert_rules: AlertRuleService
     configuration: ConfigurationService
+    change_preview: ChangePreview
     status: StatusService
     debugging: DebugReporter
     sample_data: SampleData
     idempotency: IdempotentExecutor
     stream: EventStream
+    changes: ChangeReader
+    dashboard: DashboardService
     notifications: NotificationService
     daily_digest: DailyDigest
     keys: ApiKeyService
@@ -146,6 +156,10 @@ class MySymbolsServiceV2:
     signal_actions: SignalActions
     signal_outcomes: SignalOutcomes
     signal_sources: SignalSources
+    decision_replay: DecisionReplayer
+    verdict_replay: VerdictReplayer
+    alert_replay: AlertReplayer
+    decision_inputs: DecisionInputs
 
     async def get_portfolio(self) -> PortfolioView:
         return await self.portfolio.view()

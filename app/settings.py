@@ -450,6 +450,12 @@ class LimitVariables(_Part):
         le=_MAX_RATE,
         description="Scoring runs, replays of them and reports of one principal, each minute.",
     )
+    previews_per_min: int = Field(
+        120,
+        ge=1,
+        le=_MAX_RATE,
+        description="Previews of changed settings of one principal, each minute.",
+    )
     address_per_s: int = Field(
         100, ge=1, le=_MAX_RATE, description="Requests of one IPv4 address or /64 network of IPv6."
     )
@@ -474,6 +480,7 @@ class LimitVariables(_Part):
             changes_per_s=self.changes_per_s,
             signals_per_s=self.signals_per_s,
             heavy_per_min=self.heavy_per_min,
+            previews_per_min=self.previews_per_min,
             address_per_s=self.address_per_s,
             open_mode_per_s=self.open_mode_per_s,
         )

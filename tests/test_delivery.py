@@ -35,6 +35,7 @@ from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.principals import Role
 from app.foundation.sql.database import Database
 from app.my_symbols import MySymbolsServiceV2
+from app.operations.services.event_messages import LiveTopic
 from app.operations.storage.views import VIEWS
 from app.security.services.keys import KeyDraft
 from app.security.services.peppers import PepperMissingError, UnsafeStartError
@@ -514,8 +515,11 @@ def test_the_endpoints_of_the_documentation_are_those_of_the_service() -> None:
 
 def test_the_topics_of_the_documentation_are_those_of_the_stream() -> None:
     section = PAGES["streaming.md"].partition("## Topics")[2].partition("##")[0]
-    listed = set(re.findall(r"`([a-z_]+)`", section))
-    assert listed == {topic.value for topic in EventTopic}
+    stored, _, live = section.partition("Two live topics")
+    assert set(re.findall(r"`([a-z_]+)`", stored)) == {topic.value for topic in EventTopic}
+    assert re.findall(r"^- `([a-z_]+)`: ", live, re.MULTILINE) == [
+        topic.value for topic in LiveTopic
+    ]
 
 
 def test_the_exit_codes_of_the_documentation_are_those_of_the_program() -> None:

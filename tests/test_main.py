@@ -14,9 +14,10 @@ import structlog
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from app.cli.programs.settings import read_settings
 from app.container.startup import open_service
 from app.foundation.data_status import DataSource
-from app.foundation.errors import UnavailableError
+from app.foundation.errors import Code, UnavailableError
 from app.foundation.health import Mode
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
@@ -88,7 +89,7 @@ async def test_S17_the_open_mode_is_named_until_the_first_key_ends_it(tmp_path: 
         wanted = {"name": "eye", "role": "viewer"}
         created = await client.post(f"{PREFIX}/keys", json=wanted)
         key = {"X-API-Key": created.json()["secret"]}
-        guarded = ("/metrics", "/docs", "/openapi.json")
+        guarded = ("/metrics", "/docs", "/openapi.json", "/asyncapi.json")
         for path in (f"{PREFIX}/health", f"{PREFIX}/portfolio", *guarded):
             problem(await client.get(path), 401, "unauthenticated")
             assert (await client.get(path, headers=key)).status_code == 200
@@ -132,6 +133,23 @@ async def test_limits_proxies_and_allowed_addresses_come_from_the_settings(
             answer = await client.get(f"{PREFIX}/health", headers=named)
             assert answer.status_code == status
             assert "strict-transport-security" in answer.headers
+
+
+async def test_the_bound_of_all_streams_comes_from_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MYSYMBOLS_LIMITS__STREAMS", "2")
+    given = settings(tmp_path).model_copy(update={"limits": read_settings().limits})
+    failures: list[Exception] = []
+    async with open_service(given, Metrics(), failures.append) as state:
+        stream = state["my_symbols"].stream
+        with stream.reader("sse"), stream.reader("websocket"):
+            with pytest.raises(UnavailableError) as refused, stream.reader("sse"):
+                pass
+            assert refused.value.code is Code.OVERLOADED
+        with stream.reader("sse"):
+            pass
+    assert failures == []
 
 
 async def test_it_starts_and_stays_up_without_an_exchange(tmp_path: Path) -> None:

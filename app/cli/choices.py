@@ -48,6 +48,7 @@ SignalDirection = Literal["BUY", "SELL", "NEUTRAL"]
 EventKind = Literal[
     "ADD", "REMOVE", "REPLACE", "REBALANCE", "WEIGHTS", "CONFIG", "PERFORMANCE", "LOCK", "SWITCH"
 ]
+OrderSideName = Literal["buy", "sell"]
 LockKindName = Literal["pin", "ban", "watch"]
 ProposalKindName = Literal["rebalance", "replacement", "signal"]
 RunStateName = Literal[

@@ -16,7 +16,7 @@ COMMANDS: Final = {
     "serve": "app.cli.commands.serve",
     "demo": "app.cli.commands.demo",
     "sandbox": "app.cli.commands.sandbox",
-    "doctor": "app.cli.commands.doctor",
+    "doctor": "app.cli.commands.operations:doctor",
     "status": "app.cli.commands.operations:status",
     "health": "app.cli.commands.operations:health",
     "watch": "app.cli.commands.watch",
@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "report": "app.cli.commands.performance:report",
     "signals": "app.cli.commands.signals",
     "alerts": "app.cli.commands.alerts",
+    "replay": "app.cli.commands.audit:replay",
     "channels": "app.cli.commands.delivery:channels",
     "notifications": "app.cli.commands.delivery:notifications",
     "jobs": "app.cli.commands.jobs",
@@ -48,6 +49,7 @@ COMMANDS: Final = {
     "secrets": "app.cli.commands.secrets",
     "tape": "app.cli.commands.tape",
     "backtest": "app.cli.commands.research:backtests",
+    "validate": "app.cli.commands.research:validation",
     "trials": "app.cli.commands.research:trials",
 }
 ALIASES: Final = {"configuration": "config"}  # former names, absent from the help
@@ -74,6 +76,7 @@ PROGRAMS: Final = {
     "users enable": ("app.cli.programs.users", "enable_user"),
     "users password": ("app.cli.programs.users", "set_password"),
     "backtest": ("app.cli.programs.backtest", "run"),
+    "validate": ("app.cli.programs.backtest", "validate_scores"),
     "trials list": ("app.cli.programs.trials", "list_trials"),
     "trials show": ("app.cli.programs.trials", "show_trials"),
     "tape record": ("app.cli.programs.recording", "record_tape"),

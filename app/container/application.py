@@ -47,10 +47,14 @@ from app.market.api import symbol_routes as symbols
 from app.market.services.ports import PortfolioMembers
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.api import audit_routes as audit
+from app.operations.api import change_routes as changes
 from app.operations.api import configuration_routes as configuration
+from app.operations.api import dashboard_routes as dashboard
 from app.operations.api import job_routes as jobs
+from app.operations.api import preview_routes as preview
 from app.operations.api import stream_routes as stream
 from app.operations.api import system_routes as system
+from app.operations.api.event_schemas import ASYNCAPI_PATH, asyncapi_document
 from app.performance.api import metrics_routes as portfolio_metrics
 from app.performance.api import report_routes as portfolio_report
 from app.performance.api import routes as portfolio_performance
@@ -97,14 +101,17 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     alerts.router,
     signals.router,
     stream.router,
+    changes.router,
     notifications.router,
     configuration.router,
+    preview.router,
     jobs.router,
     keys.router,
     audit.router,
     sessions.router,
     users.router,
     system.router,
+    dashboard.router,
 )
 # Response headers that a page of an allowed origin may read.
 _EXPOSED: Final = (
@@ -178,7 +185,11 @@ def create_api(
     for router in routers:
         api.include_router(router, prefix=PREFIX)
     if docs:
-        install_docs(api, log_in_page(f"{PREFIX}{sessions.router.prefix}"))
+        install_docs(
+            api,
+            log_in_page(f"{PREFIX}{sessions.router.prefix}"),
+            {ASYNCAPI_PATH: lambda: asyncapi_document(api.version)},
+        )
     install_openapi(api)
     own = (route for route in api.routes if isinstance(route, Route | WebSocketRoute | Mount))
     require_declarations(

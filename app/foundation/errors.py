@@ -1,6 +1,7 @@
 """Domain errors, each with a stable code; independent of HTTP."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -52,6 +53,7 @@ class Code(StrEnum):
     CONSTRAINTS_INFEASIBLE = "constraints_infeasible"
     VERSION_CONFLICT = "version_conflict"
     PLAN_CHANGED = "plan_changed"
+    ALGORITHM_VERSION = "algorithm_version"
     FOUR_EYES = "four_eyes"
     SIGNAL_CONFLICT = "signal_conflict"
     SIGNAL_EXPIRED = "signal_expired"
@@ -85,11 +87,32 @@ class Code(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+@dataclass(frozen=True, slots=True)
+class FieldFault:
+    """One fault of a request: path to the field, stable kind, and a sentence, without the value.
+
+    The first part of `loc` is the part of the request; without one, the field is looked up by name.
+    `received` is the kind of value that came, such as "string"; `bounds` are those of the field
+    where its schema does not have them.
+    """
+
+    loc: tuple[str | int, ...]
+    type: str
+    message: str = ""
+    received: str | None = None
+    allowed: tuple[str, ...] = ()
+    bounds: Mapping[str, float] = field(default_factory=dict)  # as in JSON Schema
+
+
 Fact = str | tuple[str, ...]  # a list is a list in the problem too
 
 
 class ServiceError(Exception):
-    """Domain error with a stable code and a sentence for people."""
+    """Domain error with a stable code and a sentence for people.
+
+    `field` names the field of the command that is at fault. `subject` is the refused text itself,
+    by which the field is found; it is never shown.
+    """
 
     def __init__(
         self,
@@ -98,12 +121,16 @@ class ServiceError(Exception):
         *,
         retry_after_s: float | None = None,
         facts: Mapping[str, Fact] | None = None,
+        field: str | None = None,
+        subject: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.retry_after_s = retry_after_s
         self.facts: Mapping[str, Fact] = MappingProxyType(dict(facts or {}))
+        self.field = field
+        self.subject = subject
 
 
 class NotFoundError(ServiceError):

@@ -38,6 +38,7 @@ class RouteLimit(StrEnum):
 
     SIGNALS = "signals"  # replaces the limit of changes for callers with the scope `signals`
     HEAVY = "heavy"  # long computations: scoring and reports
+    PREVIEW = "preview"  # computations of up to a second that a page repeats
 
 
 class Access(StrEnum):

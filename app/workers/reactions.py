@@ -13,6 +13,7 @@ from app.foundation.ports import Clock, Jobs
 from app.market.domain.events import ModeChanged, SectorsChanged
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.event_stream import QuoteFeed
+from app.operations.services.live_feeds import DashboardFeed, TickerFeed
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.events import PortfolioChanged
 from app.scoring.domain.events import ScoresUpdated
@@ -130,7 +131,10 @@ def stream_events(
     dispatcher: NotificationDispatcher,
     listen: Listen,
 ) -> None:
-    """Starts stream, quotes and delivery; `listen` calls its first argument at each commit."""
+    """Starts stream, quotes, live topics and delivery.
+
+    `listen` calls its first argument at each commit.
+    """
 
     async def hints(beat: Heartbeat) -> None:
         await listen(service.stream.wake, beat)
@@ -138,4 +142,7 @@ def stream_events(
     supervisor.start("events", service.stream.follow, lambda: SILENT_S)
     supervisor.start("event_hints", hints, lambda: SILENT_S)
     supervisor.start("quotes", QuoteFeed(service.market, service.stream).run, lambda: SILENT_S)
+    supervisor.start("tickers", TickerFeed(service.market, service.stream).run, lambda: SILENT_S)
+    dashboards = DashboardFeed(service.dashboard.read, service.stream)
+    supervisor.start("dashboard", dashboards.run, lambda: SILENT_S)
     supervisor.start("notifications", dispatcher.run, lambda: BACKLOG_S)

@@ -29,6 +29,10 @@ READS: Final = tuple(
     universe eligibility BTCUSDT
     market quote BTCUSDT
     market candles BTCUSDT --interval 1h --from {TIME} --to {TIME} --limit 30
+    market book BTCUSDT --levels 5
+    market impact BTCUSDT 10000 --side sell
+    market funding BTCUSDT --from {TIME} --limit 5
+    market open-interest BTCUSDT --to {TIME} --limit 5
     market quality BTCUSDT --limit 3
     scoring rankings --by RISK --limit 5 --eligible-only
     scoring history BTCUSDT --limit 5
@@ -95,6 +99,10 @@ CHANGES: Final = tuple(
     scoring calculate BTCUSDT
     scoring set-algorithm --factor-weight volatility=0.5 --impact-notional 10000 --reason test
     scoring replay {ID}
+    replay rebalance {ID}
+    replay replacement 12
+    replay signal {ID}
+    replay alert {ID}
     portfolio initialize --size 3
     portfolio add BTCUSDT --reason test
     portfolio remove BTCUSDT

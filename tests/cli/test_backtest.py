@@ -136,3 +136,22 @@ def test_file_with_a_fault_names_it(room: Path) -> None:
     (room / "notes.txt").write_text("", encoding="utf-8")
     other = here("backtest", "notes.txt")
     assert (other.code, ".parquet, .csv or .csv.gz" in other.err) == (ExitCode.USAGE, True)
+
+
+def test_cards_and_disasters_of_a_file(room: Path) -> None:
+    file = str(_write(room / "candles.csv.gz"))
+    options = ("--from", "2022-04-20", "--to", "2022-08-15")
+    shown = here("validate", file, *options, "--periods", "1")
+    assert shown.code == 0, shown.err
+    assert "low volatility alone" in shown.out
+    items = here("validate", file, *options, "--periods", "1", "--json").document["items"]
+    assert items[0]["name"] == "composite"
+    assert {one["label"] for one in items} <= {"proven", "weak", "unproven", "harmful"}
+    short = here("validate", file, *options)
+    assert (short.code, "too few for 3 periods" in short.err) == (ExitCode.USAGE, True)
+    audited = here("backtest", file, *OPTIONS, "--disaster", "C03USDT=2022-06-15").document
+    (disaster,) = audited["disasters"]
+    assert (disaster["listing"], disaster["day"]) == ("C03USDT", "2022-06-15")
+    assert set(disaster["ranks"]) == {"30", "7", "1"}
+    wrong = here("backtest", file, *OPTIONS, "--disaster", "C99USDT=2022-06-15")
+    assert (wrong.code, "of a listing of the file" in wrong.err) == (ExitCode.USAGE, True)

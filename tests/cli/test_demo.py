@@ -20,7 +20,13 @@ import pytest
 
 from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.output import Output
-from app.cli.programs.demo import DEMO_QUOTA, DemoResult, delete_database, print_result
+from app.cli.programs.demo import (
+    DEMO_QUOTA,
+    DemoResult,
+    delete_database,
+    describe_decision,
+    print_result,
+)
 from app.foundation.sql.file_lock import FileLock
 from app.settings import KucoinVariables
 from tests.cli.command import PATIENCE_S, Ended, alone, ended, here, started
@@ -37,6 +43,7 @@ class Demo:
     document: dict[str, Any]
     child: child_processes.Command
     cwd: Path
+    first_line_s: float
 
     def ask(self, *command: str) -> Ended:
         """The ending of a command; the schedule may rebalance just then, which says: once more."""
@@ -57,11 +64,14 @@ class Demo:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     cwd = tmp_path_factory.mktemp("demo")
     child = started("demo", "--port", "0", "--contracts", CONTRACTS, "--json", cwd=cwd)
+    began = time.monotonic()
+    assert child.stderr.readline() == "demo: loading the service\n"
+    first_line_s = time.monotonic() - began
     line = child.stdout.readline()
     if not line:
         raise AssertionError(child.stderr.read())
     document = json.loads(line, parse_float=Decimal)
-    yield Demo(document["url"], document, child, cwd)
+    yield Demo(document["url"], document, child, cwd, first_line_s)
     if child.poll() is None:
         child.send_signal(signal.SIGINT)
         ended(child)
@@ -76,6 +86,101 @@ def test_a_demo_ends_with_a_portfolio_that_adds_up(demo: Demo) -> None:
     assert Decimal(demo.document["weights_and_cash"]) == 100
     assert all(5 <= weight <= 20 for weight in weights)
     assert [member["position_rank"] for member in members] == list(range(1, 11))
+
+
+def lines_until(child: child_processes.Command, text: str) -> list[str]:
+    """Lines of standard error up to the one with the text."""
+    lines: list[str] = []
+    until = time.monotonic() + PATIENCE_S
+    while not lines or text not in lines[-1]:
+        assert time.monotonic() < until, lines
+        lines.append(child.stderr.readline())
+    return lines
+
+
+def test_a_demo_shows_its_progress_from_the_first_second(demo: Demo) -> None:
+    assert demo.first_line_s < 1.0
+    lines = lines_until(demo.child, "Ctrl-C ends the demo")
+    expected = (
+        "starting the local exchange", "local exchange at", "service at", "first fill: ",
+        "scoring the market", "choosing the members", f"serving {demo.url}",
+    )  # fmt: skip
+    places = [next(i for i, line in enumerate(lines) if text in line) for text in expected]
+    assert places == sorted(places)
+    seconds = [float(line[1:].partition(" s]")[0]) for line in lines]
+    assert seconds == sorted(seconds)
+
+
+def test_a_demo_prints_a_line_for_each_decision(demo: Demo) -> None:
+    for state in ("off", "on"):
+        demo.told("trading", state, "--reason", f"[switched] {state}")
+        line = lines_until(demo.child, f"[switched] {state}")[-1]
+        assert ": SWITCH; [switched]" in line
+
+
+CHANGE: dict[str, Any] = {
+    "version": 7,
+    "reason": "worth the cost",
+    "history": [{"type": "REPLACE", "symbol": "SOLUSDT", "other_symbol": "ADAUSDT"}],
+    "members": [
+        {"symbol": "SOLUSDT", "old_weight_percentage": None, "new_weight_percentage": 8.5},
+        {"symbol": "BTCUSDT", "old_weight_percentage": 20.0, "new_weight_percentage": 20.0},
+        {"symbol": "ADAUSDT", "old_weight_percentage": 8.5, "new_weight_percentage": None},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("topic", "data", "line"),
+    [
+        (
+            "portfolio_change",
+            {"type": "REPLACE", "details": CHANGE},
+            "version 7: REPLACE SOLUSDT for ADAUSDT; 2 weights changed; worth the cost",
+        ),
+        (
+            "rebalance",
+            {
+                "type": "proposal_opened",
+                "proposal_id": "0a1b2c3d-0000",
+                "kind": "replacement",
+                "subject": "ADAUSDT",
+                "reason": "better",
+            },
+            (
+                "proposal: replacement of ADAUSDT; better; decide with `my-symbols portfolio"
+                " approve 0a1b2c3d` or `decline`"
+            ),
+        ),
+        (
+            "rebalance",
+            {
+                "type": "proposal_decided",
+                "state": "approved",
+                "decided_by": "ana",
+                "kind": "rebalance",
+                "subject": "portfolio",
+            },
+            "proposal approved by ana: rebalance of portfolio",
+        ),
+        ("rebalance", {"type": "plan_created"}, None),
+        (
+            "signal",
+            {
+                "type": "momentum",
+                "source": "desk",
+                "symbol": None,
+                "evaluation": "REJECT",
+                "reason": "no quorum",
+            },
+            "signal REJECT: momentum of desk for the market; no quorum",
+        ),
+        ("signal", {"type": "momentum", "evaluation": None}, None),
+    ],
+)
+def test_a_decision_is_one_line(topic: str, data: dict[str, Any], line: str | None) -> None:
+    assert describe_decision({"type": "event", "topic": topic, "data": data}) == line
+    assert describe_decision({"type": "gap"}) is None
 
 
 def test_a_demo_reports_the_coverage_of_its_board(demo: Demo) -> None:
@@ -335,10 +440,17 @@ def test_ctrl_c_ends_it_cleanly_and_takes_the_exchange_along(demo: Demo) -> None
     children = _children(demo.child.pid)
     assert len(children) == 1
     demo.child.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _until(lambda: demo.child.poll() is not None, within_s=10)
+    assert time.monotonic() - began < 2
     said = ended(demo.child)
     assert said.code == ExitCode.OK
     assert said.out == ""
     assert "Traceback" not in said.err
+    last_line = said.err.splitlines()[-1]
+    assert last_line.endswith("; its database is var/demo.sqlite3")
+    assert "demo ended after " in last_line
+    _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), within_s=10)
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
     with closing(sqlite3.connect(demo.cwd / "var/demo.sqlite3")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)

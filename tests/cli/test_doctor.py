@@ -176,6 +176,9 @@ def test_sandbox_options_that_cannot_be() -> None:
     assert (missing.code, missing.document["code"]) == (ExitCode.CONFIGURATION, "no_such_file")
     day = here("sandbox", "--replay-from", "yesterday", "--json")
     assert (day.code, day.document["code"]) == (ExitCode.USAGE, "not_a_day")
+    for command in ("sandbox", "demo"):
+        alone = here(command, "--replay-from", "2025-01-31", "--json")
+        assert (alone.code, alone.document["code"]) == (ExitCode.USAGE, "option_without_partner")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         busy = here("sandbox", "--port", port, "--contracts", "5", "--json")

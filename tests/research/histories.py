@@ -4,8 +4,16 @@ import numpy as np
 
 from app.market.domain.models import Interval
 from app.market.domain.panel import Panel
-from app.research.domain.history import MarketHistory
+from app.market.domain.sectors import AssetClass, CapCategory, Classification, SectorTable
+from app.research.domain.history import CandleHistory
 
+# Every synthetic coin has a sector of its own, so that the sector limit binds nowhere.
+SECTORS = SectorTable(
+    {
+        f"C{number:02d}": Classification(AssetClass.COIN, f"s{number}", CapCategory.SMALL)
+        for number in range(100)
+    }
+)
 FIRST_DAY = 18_993  # 2022-01-01
 
 
@@ -15,7 +23,7 @@ def random_history(
     seed: int = 1,
     drift: np.ndarray | None = None,
     ends: dict[int, int] | None = None,
-) -> MarketHistory:
+) -> CandleHistory:
     """Creates random prices with one market factor; `ends` maps a column to its last row.
 
     `drift` (T, N) is added to the log returns. Column 0 is BTC.
@@ -39,4 +47,4 @@ def random_history(
     step = Interval.DAY.ms
     days = (np.arange(rows, dtype=np.int64) + FIRST_DAY) * step
     symbols = ("BTCUSDT", *(f"C{number:02d}USDT" for number in range(1, names)))
-    return MarketHistory.of("random", Panel(Interval.DAY, symbols, days, **fields))
+    return CandleHistory.of("random", Panel(Interval.DAY, symbols, days, **fields))

@@ -9,6 +9,8 @@ from app.foundation.errors import Code
 
 REQUIRED = {"type", "title", "status", "code", "detail", "instance", "request_id"}
 OPTIONAL = {"retry_after_s", "errors"}
+FAULT = {"loc", "type", "message", "remedy"}
+FAULT_OPTIONAL = {"received", "expected", "allowed", "constraints", "example"}
 
 
 def problem(
@@ -33,7 +35,13 @@ def well_formed(
     assert body["type"] == f"urn:my-symbols:problem:{body['code']}"
     assert body["request_id"] == response.headers["x-request-id"]
     for error in body.get("errors", ()):
-        assert error.keys() == {"loc", "type"}
+        assert FAULT <= error.keys() <= FAULT | FAULT_OPTIONAL
+        assert error["remedy"] in {"add", "replace", "remove"}
     if response.status_code in {429, 503}:
         assert int(response.headers["retry-after"]) == body["retry_after_s"] >= 1
     return body
+
+
+def located(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Location and kind of each fault of a problem, without their explanation."""
+    return [{"loc": one["loc"], "type": one["type"]} for one in body["errors"]]

@@ -28,6 +28,7 @@ UNLIMITED = LimitVariables(  # tests ask faster than people and machines may
     changes_per_s=_MANY,
     signals_per_s=_MANY,
     heavy_per_min=_MANY,
+    previews_per_min=_MANY,
     address_per_s=_MANY,
     open_mode_per_s=_MANY,
 )

@@ -22,6 +22,7 @@ from app.operations.services.event_stream import EventStream
 from app.security.services.audit import SecurityAudit
 from app.security.services.keys import ApiKeyService
 from app.security.services.tickets import TicketService
+from tests.support.event_contract import check_message
 from tests.support.harness import PREFIX, make_api
 from tests.support.trading_desk import NOW, Desk
 
@@ -90,6 +91,7 @@ class Client:
     async def hear(self) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE_S):
             heard: dict[str, Any] = json.loads(await self.connection.recv())
+        check_message(heard, "stream")
         return heard
 
     async def events(self, number: int) -> list[dict[str, Any]]:
@@ -177,6 +179,7 @@ class SseClient:
                 fields[name] = value
         if "data" in fields:
             fields["data"] = json.loads(fields["data"])
+            check_message(fields["data"], "events")
         return fields
 
 

@@ -2,12 +2,14 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from fastapi import FastAPI
 from websockets.asyncio.client import connect
 
@@ -37,8 +39,8 @@ async def test_a_market_is_scored_changed_and_quoted_over_one_connection(tmp_pat
         async with listening(make_api_with(lifespan, metrics=metrics)) as server:
             service = started[0].my_symbols
             await service.market.scorable.wait()
-            url = f"ws://127.0.0.1:{port_of(server)}{PREFIX}/stream"
-            async with connect(url) as connection:
+            address = f"127.0.0.1:{port_of(server)}{PREFIX}"
+            async with connect(f"ws://{address}/stream") as connection:
                 client = Client(connection)
                 confirmed = await client.subscribe(*ALL, resume_from=0)
                 assert "ticker:BTCUSDT" in confirmed["topics"]  # the standard spelling
@@ -46,6 +48,7 @@ async def test_a_market_is_scored_changed_and_quoted_over_one_connection(tmp_pat
                 while not (complete(heard) and "ticker:BTCUSDT" in heard):
                     for event in await client.events(1):
                         heard.setdefault(event["topic"], []).append(event)
+            await check_live_topics(address)
     board = complete(heard)[0]
     scored = board["data"]
     earlier = [one for one in heard["scoring_run"] if one["sequence"] < board["sequence"]]
@@ -62,6 +65,82 @@ async def test_a_market_is_scored_changed_and_quoted_over_one_connection(tmp_pat
     assert quote["data"]["data_source"] == "sandbox"
     assert Decimal(quote["data"]["bid"]) < Decimal(quote["data"]["ask"])
     assert json.loads(json.dumps(quote)) == quote
+
+
+def predictions(dashboard: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {one["signal_id"]: one for one in dashboard["recent_predictions"]}
+
+
+async def check_live_topics(address: str) -> None:
+    """The dashboard is that of GET and follows trades and signals; tickers come once a second."""
+    async with (
+        connect(f"ws://{address}/stream") as connection,
+        aiohttp.ClientSession(f"http://{address}/") as http,
+    ):
+        client = Client(connection)
+        await client.subscribe("dashboard", "tickers")
+
+        async def post(path: str, body: Mapping[str, Any]) -> Any:
+            async with http.post(path, json=body) as answer:
+                assert answer.status in {200, 201, 202}, await answer.text()
+                return await answer.json()
+
+        async def follow(holds: Callable[[Any], bool]) -> dict[str, Any]:
+            while True:
+                (event,) = await client.events(1)
+                if event["topic"] == "tickers":
+                    arrivals.append(event)
+                elif holds(event["data"]):
+                    assert event["sequence"] is None
+                    return dict(event["data"])
+
+        arrivals: list[dict[str, Any]] = []
+        began = time.monotonic()
+        shown = await follow(lambda data: True)
+        assert (shown["portfolio_value"], shown["daily_pnl"]) == (None, None)
+        assert shown["portfolio_value_reason"] == shown["daily_pnl_reason"]
+        assert shown["portfolio_value_reason"] == "no account is connected"
+        made = await post("portfolio/initialize", {"size": 3})
+        traded = [one for one in made["members"] if one["weight_percentage"] > 0]
+        symbol = traded[0]["symbol"]
+        shown = await follow(lambda data: data["active_positions"] == len(traded) > 0)
+        for number in range(11):
+            body = {"pnl": f"{number}.50", "currency": "USDT", "trade_id": f"t{number}"}
+            body["occurred_at"] = datetime.now(UTC).isoformat()
+            await post(f"portfolio/symbols/{symbol}/performance", body)
+        claim = {"source_name": "desk", "signal_type": "momentum", "symbol": symbol}
+        claim |= {"signal_strength": 0.9, "confidence_level": 0.9, "signal_direction": "SELL"}
+        sent = await post("signals", claim)
+        shown = await follow(
+            lambda data: (
+                len(data["recent_trades"]) == 10
+                and data["recent_trades"][0]["trade_id"] == "t10"
+                and sent["signal_id"] in predictions(data)
+            )
+        )
+        assert [one["trade_id"] for one in shown["recent_trades"]] == [
+            f"t{number}" for number in range(10, 0, -1)
+        ]
+        assert shown["recent_trades"][0]["net"] == "10.5"
+        assert predictions(shown)[sent["signal_id"]]["symbol"] == symbol
+        async with http.get("dashboard") as answer:
+            document = await answer.json()
+        async with http.get("health") as answer:
+            health = await answer.json()
+        assert document.keys() == shown.keys()
+        for name in ("recent_trades", "active_positions"):
+            assert document[name] == shown[name]
+        known = predictions(document)  # the service's own sources may have sent others since
+        assert known[sent["signal_id"]] == predictions(shown)[sent["signal_id"]]
+        names = [one["name"] for one in document["system_health"]["components"]]
+        assert names == [one["name"] for one in health["components"]]
+        while len(arrivals) < 3:
+            arrivals += [one for one in await client.events(1) if one["topic"] == "tickers"]
+        assert len(arrivals) <= time.monotonic() - began + 2  # at most one a second
+    first, *later = (one["data"] for one in arrivals)
+    assert (first["is_complete"], len(first["tickers"])) == (True, 60)
+    assert all(len(one["tickers"]) <= 60 for one in later)
+    assert {one["data"]["data_source"] for one in arrivals} == {"sandbox"}
 
 
 def complete(heard: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

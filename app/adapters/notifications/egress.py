@@ -332,7 +332,9 @@ def forbidden_unless_private(why: str) -> RefusedError:
 
 
 def malformed(why: str) -> RefusedError:
-    return RefusedError(Code.VALIDATION_FAILED, f"The URL of a channel is refused. {why}")
+    return RefusedError(
+        Code.VALIDATION_FAILED, f"The URL of a channel is refused. {why}", field="url"
+    )
 
 
 def undelivered(why: str) -> UnavailableError:

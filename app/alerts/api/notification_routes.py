@@ -1,5 +1,6 @@
 """Routes of notification channels, the delivery log and retries."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Self
 
 from fastapi import Path, Query, Response
@@ -12,7 +13,7 @@ from app.alerts.domain.notifications import (
     DeliveryState,
     NotificationKind,
 )
-from app.alerts.services.notifications import ChannelDraft, NotificationService
+from app.alerts.services.notifications import ChannelDraft, ChannelSecrets, NotificationService
 from app.configuration.domain.sections import NotificationPriority
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
@@ -109,7 +110,7 @@ class ChannelOut(Out):
     )
     has_secret: bool = Field(description="True if a secret is stored; its text is never shown.")
     secret_fingerprint: str | None = Field(
-        description="Identifies the secret; null without a secret or its encryption key.",
+        description="Keyed hash of the secret under the newest sealing key; null without either.",
         examples=["9f86d081884c"],
     )
     kinds: list[NotificationKind] = Field(
@@ -119,14 +120,14 @@ class ChannelOut(Out):
     created_at: UtcTime
 
     @classmethod
-    def of(cls, channel: Channel) -> Self:
+    def of(cls, channel: Channel, secrets: ChannelSecrets) -> Self:
         return cls(
             id=channel.id,
             name=channel.name,
             kind=channel.kind,
             service=channel.url.partition("://")[0].lower() or None,
             has_secret=channel.secret is not None,
-            secret_fingerprint=channel.secret_fingerprint,
+            secret_fingerprint=secrets.fingerprint(channel),
             kinds=list(channel.kinds),
             enabled=channel.enabled,
             created_at=channel.created_at,
@@ -189,12 +190,10 @@ class NotificationsOut(Out):
     next_cursor: str | None
 
 
-def _created_response(channel: Channel) -> StoredResponse:
-    return keep(ChannelOut.of(channel), 201)
-
-
-def _channel_response(channel: Channel) -> StoredResponse:
-    return keep(ChannelOut.of(channel))
+def _channel_response(
+    notifications: NotificationService, status: int = 200
+) -> Callable[[Channel], StoredResponse]:
+    return lambda channel: keep(ChannelOut.of(channel, notifications.secrets), status)
 
 
 def _delivery_response(delivery: Delivery) -> StoredResponse:
@@ -228,7 +227,7 @@ async def list_notifications(
 async def list_notification_channels(notifications: Provided[NotificationService]) -> ChannelsOut:
     """Lists channels by name, without addresses and secrets."""
     stored = await notifications.channels()
-    return ChannelsOut(items=[ChannelOut.of(channel) for channel in stored])
+    return ChannelsOut(items=[ChannelOut.of(channel, notifications.secrets) for channel in stored])
 
 
 @router.post(
@@ -251,7 +250,8 @@ async def create_notification_channel(
     immediate ones are exempt from the limits per hour.
     """
     actor = by(command, body.user)
-    return sent(await notifications.create(body.draft(), actor, _created_response))
+    render = _channel_response(notifications, 201)
+    return sent(await notifications.create(body.draft(), actor, render))
 
 
 @router.put(
@@ -269,9 +269,8 @@ async def update_notification_channel(
 ) -> Response:
     """Changes a channel; pending deliveries go to the new address."""
     actor = by(command, body.user)
-    return sent(
-        await notifications.update_channel(channel_id, body.draft(), actor, _channel_response)
-    )
+    render = _channel_response(notifications)
+    return sent(await notifications.update_channel(channel_id, body.draft(), actor, render))
 
 
 @router.delete(
@@ -285,7 +284,8 @@ async def delete_notification_channel(
     notifications: Provided[NotificationService], command: UnversionedDep, channel_id: ChannelId
 ) -> Response:
     """Removes a channel with its log and its pending deliveries."""
-    return sent(await notifications.remove(channel_id, command, _channel_response))
+    render = _channel_response(notifications)
+    return sent(await notifications.remove(channel_id, command, render))
 
 
 @router.post(

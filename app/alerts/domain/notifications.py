@@ -1,6 +1,5 @@
 """Notifications: content, rate limits, digests and retry delays."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -77,13 +76,6 @@ class Channel:
     kinds: tuple[NotificationKind, ...]
     enabled: bool
     created_at: datetime
-
-    @property
-    def secret_fingerprint(self) -> str | None:
-        """Twelve hex digits of a hash; None without a secret or without its key."""
-        if self.secret is None or not self.url:
-            return None
-        return hashlib.sha256(b"channel secret:" + self.secret.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,12 @@ class ChannelSecrets:
         except ConflictError:
             return replace(channel, url="")
 
+    def fingerprint(self, channel: Channel) -> str | None:
+        """Returns twelve digits for a decrypted secret; None without it or without its key."""
+        if channel.secret is None or not channel.url:
+            return None
+        return self.secrets.fingerprint(channel.secret)
+
     def is_sealed(self, channel: Channel) -> bool:
         return self.secrets.is_sealed(channel.url)
 

@@ -1,11 +1,13 @@
 """`my-symbols demo`: runs local exchange and service together, up to a portfolio of ten."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from app.cli.commands.sandbox import DEFAULTS, Contracts, Replay, ReplayFrom, Seed
+from app.cli.exit_codes import ExitCode
 from app.cli.lazy import load_program
 from app.cli.output import AsJson
 
@@ -27,13 +29,21 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Start a local exchange and the service, form a portfolio, print it, and keep serving."""
-    load_program("demo")(
-        seed=seed,
-        port=port,
-        replay=replay,
-        replay_from=replay_from,
-        contracts=contracts,
-        database=database,
-        once=once,
-        as_json=as_json,
-    )
+    started = time.monotonic()
+    # Loading the service takes seconds.
+    typer.echo("demo: loading the service", err=True)
+    try:
+        load_program("demo")(
+            seed=seed,
+            port=port,
+            replay=replay,
+            replay_from=replay_from,
+            contracts=contracts,
+            database=database,
+            once=once,
+            as_json=as_json,
+            started=started,
+        )
+    except KeyboardInterrupt:
+        typer.echo("demo: ended before the service ran", err=True)
+        raise typer.Exit(int(ExitCode.INTERRUPTED)) from None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.calls import Call, changes, reads
-from app.cli.choices import IntervalName
+from app.cli.choices import IntervalName, OrderSideName
 from app.cli.client import quote_segment
 from app.cli.output import (
     Limit,
@@ -24,7 +24,7 @@ from app.cli.output import (
 command = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
-    help="Market data of a symbol: quote, candles, quality.",
+    help="Market data of a symbol: quote, candles, book, impact, funding, quality.",
 )
 universe = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Eligible contracts: funnel, eligibility."
@@ -81,6 +81,64 @@ def list_candles(
         columns=_CANDLE_COLUMNS,
         empty="no candle in this period",
         show=_print_plot if plot else None,
+    )
+
+
+@reads(command, "book")
+def show_book(
+    symbol: Symbol,
+    levels: Annotated[int, typer.Option(min=1, max=100, help="Levels of each side.")] = 10,
+) -> Call:
+    """Show the order book of a symbol, best levels first, and its age."""
+    return Call(f"/market/{quote_segment(symbol)}/book", "order book", query={"levels": levels})
+
+
+@reads(command, "impact")
+def show_impact(
+    symbol: Symbol,
+    notional: Annotated[str, typer.Argument(help="Value of the order, such as 10000.")],
+    side: Annotated[OrderSideName, typer.Option(help="buy takes from the asks.")] = "buy",
+) -> Call:
+    """Show average price and slippage of an order against the known book."""
+    return Call(
+        f"/market/{quote_segment(symbol)}/impact",
+        "price impact",
+        query={"notional": notional, "side": side},
+    )
+
+
+@reads(command, "funding")
+def list_funding(
+    symbol: Symbol, since: Since = None, until: Until = None, limit: Limit = 100
+) -> Call:
+    """List the settled funding rates of a symbol, oldest first."""
+    return Call(
+        f"/market/{quote_segment(symbol)}/funding",
+        f"funding of {symbol}",
+        query={"limit": limit, "from": since, "to": until},
+        items="items",
+        columns={"settled": "settled_at", "rate>": "rate"},
+        empty="no settlement in this period",
+    )
+
+
+@reads(command, "open-interest")
+def list_open_interest(
+    symbol: Symbol, since: Since = None, until: Until = None, limit: Limit = 100
+) -> Call:
+    """List the recorded open interest of a symbol, oldest first."""
+    return Call(
+        f"/market/{quote_segment(symbol)}/open-interest",
+        f"open interest of {symbol}",
+        query={"limit": limit, "from": since, "to": until},
+        items="items",
+        columns={
+            "taken": "taken_at",
+            "open interest>": "open_interest",
+            "mark>": "mark_price",
+            "turnover 24h>": "turnover_24h",
+        },
+        empty="no snapshot in this period",
     )
 
 

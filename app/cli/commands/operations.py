@@ -1,4 +1,4 @@
-"""`my-symbols status`, `health`, `sessions`, `whoami` and `sample-data`: the running service."""
+"""`my-symbols doctor`, `status`, `health`, `sessions`, `whoami`, `sample-data`: the service."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -8,6 +8,7 @@ import typer
 from app.cli.calls import Call, IdKind, changes, reads
 from app.cli.client import DEFAULT_URL, Client
 from app.cli.commands.jobs import run_job
+from app.cli.lazy import load_program
 from app.cli.output import (
     AsJson,
     Output,
@@ -18,6 +19,7 @@ from app.cli.output import (
     report_errors,
 )
 
+doctor = typer.Typer(add_completion=False)
 status = typer.Typer(add_completion=False)
 health = typer.Typer(add_completion=False)
 whoami = typer.Typer(add_completion=False)
@@ -42,6 +44,18 @@ _SESSION_COLUMNS: Final = {
     "expires": "expires_at",
     "session#": "id",
 }
+
+
+@doctor.command()
+def check_set_up(context: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Check configuration, database, schema, exchange, clock and the running service.
+
+    With --url only the service at that address is examined, from here: connection, certificate,
+    key, version, clock, market data and components.
+    """
+    source = context.get_parameter_source("url")
+    is_elsewhere = source is not None and source.name == "COMMANDLINE"
+    load_program("doctor")(as_json=as_json, url=url, is_elsewhere=is_elsewhere)
 
 
 @reads(status)

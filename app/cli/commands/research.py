@@ -9,43 +9,58 @@ from app.cli.lazy import load_program
 from app.cli.output import AsJson
 
 backtests = typer.Typer(add_completion=False)
+validation = typer.Typer(add_completion=False)
+File = Annotated[
+    Path,
+    typer.Argument(exists=True, dir_okay=False, help="Daily candles: .parquet, .csv, .csv.gz."),
+]
+Venue = Annotated[str | None, typer.Option(help="Venue, if the file has several.")]
+Begin = Annotated[
+    str | None, typer.Option("--from", help="First day, as 2024-01-31; the earliest possible.")
+]
+End = Annotated[
+    str | None, typer.Option("--to", help="Last day, as 2024-12-31; the last of the file.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Setting, as replacement.confirmations=2; repeat it."
+    ),
+]
+Document = Annotated[
+    Path | None,
+    typer.Option("--configuration", exists=True, dir_okay=False, help="Settings as JSON."),
+]
 
 
 @backtests.command()
 def backtest(  # noqa: PLR0917  # options, all by name
     ctx: typer.Context,
-    file: Annotated[
-        Path,
-        typer.Argument(exists=True, dir_okay=False, help="Daily candles: .parquet, .csv, .csv.gz."),
-    ],
-    venue: Annotated[str | None, typer.Option(help="Venue, if the file has several.")] = None,
-    begin: Annotated[
-        str | None, typer.Option("--from", help="First day, as 2024-01-31; the earliest possible.")
-    ] = None,
-    end: Annotated[
-        str | None, typer.Option("--to", help="Last day, as 2024-12-31; the last of the file.")
-    ] = None,
+    file: File,
+    venue: Venue = None,
+    begin: Begin = None,
+    end: End = None,
     every: Annotated[int, typer.Option(min=1, max=90, help="Days between two decisions.")] = 7,
     offset: Annotated[int, typer.Option(min=0, max=89, help="Days before the first one.")] = 0,
     all_offsets: Annotated[
         bool, typer.Option("--all-offsets", help="Run every offset and show their spread.")
     ] = False,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Setting, as replacement.confirmations=2; repeat it."
-        ),
-    ] = None,
-    configuration: Annotated[
-        Path | None,
-        typer.Option("--configuration", exists=True, dir_okay=False, help="Settings as JSON."),
-    ] = None,
+    changes: Changes = None,
+    configuration: Document = None,
     fee_bp: Annotated[float, typer.Option(min=0.0, max=1000.0, help="Fee of a trade in bp.")] = 6.0,
     spread_bp: Annotated[
         float, typer.Option(min=0.0, max=1000.0, help="Half the spread and the impact in bp.")
     ] = 4.0,
     draws: Annotated[int, typer.Option(min=200, max=10_000, help="Random portfolios.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random portfolios.")] = 1,
+    disasters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--disaster",
+            metavar="LISTING=DAY",
+            help="Rank before a disaster and its cost, as LUNAUSDT=2022-05-09; repeat it.",
+        ),
+    ] = None,
     steps: Annotated[
         Path | None, typer.Option("--steps", help="Write value and changes of each day as CSV.")
     ] = None,
@@ -56,7 +71,27 @@ def backtest(  # noqa: PLR0917  # options, all by name
     Each run is logged as a trial in the database of the settings; the number of trials deflates
     the next result. Settings are those of the database, with the changes given here.
     """
-    load_program("backtest")(ctx.params | {"changes": changes or []})
+    load_program("backtest")(ctx.params | {"changes": changes or [], "disasters": disasters or []})
+
+
+@validation.command()
+def validate(  # options, all by name
+    ctx: typer.Context,
+    file: File,
+    venue: Venue = None,
+    begin: Begin = None,
+    end: End = None,
+    periods: Annotated[int, typer.Option(min=1, max=12, help="Equal parts of the time.")] = 3,
+    horizon: Annotated[int, typer.Option(min=1, max=60, help="Days of the returns.")] = 7,
+    changes: Changes = None,
+    configuration: Document = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the card of every factor: proven, weak, unproven or harmful, with its evidence.
+
+    A factor is proven with a t of 3 in two of three periods, weak with 2, and harmful with -2.
+    """
+    load_program("validate")(ctx.params | {"changes": changes or []})
 
 
 trials = typer.Typer(

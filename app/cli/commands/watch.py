@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -34,7 +34,7 @@ _SETTLED: Final = frozenset({"event", "gap"})  # nothing up to their number is s
 
 
 @dataclass(slots=True)
-class _EventReader:
+class EventReader:
     """Reads server-sent events and resumes after the last one on reconnect."""
 
     url: str
@@ -96,27 +96,41 @@ def watch(
 ) -> None:
     """Show events as they happen, with reconnects, until Ctrl-C."""
     with report_errors(as_json) as output:
-        reader = _EventReader(url, ",".join(topics or TOPICS), resume_from)
+        reader = EventReader(url, ",".join(topics or TOPICS), resume_from)
         asyncio.run(_print_events(reader, output, count))
 
 
-async def _print_events(reader: _EventReader, output: Output, count: int | None) -> None:
+async def _print_events(reader: EventReader, output: Output, count: int | None) -> None:
     printed = 0
+
+    def note_break() -> None:
+        output.notes.print("The connection ended; reconnecting.")
+
+    async for message in follow_events(reader, note_break):
+        _print_message(message, output)
+        printed += message["type"] == "event"
+        if printed == count:
+            return
+
+
+async def follow_events(
+    reader: EventReader, on_break: Callable[[], None]
+) -> AsyncIterator[dict[str, Any]]:
+    """Yields events and gaps without end; reconnects after each break of the connection.
+
+    Raises CommandError for a service that refuses, or that never answered.
+    """
     while True:
         try:
             async for message in reader.messages():
-                if message["type"] in _CONTROL_MESSAGES:
-                    continue
-                _print_message(message, output)
-                printed += message["type"] == "event"
-                if printed == count:
-                    return
+                if message["type"] not in _CONTROL_MESSAGES:
+                    yield message
         except (aiohttp.ClientError, TimeoutError) as error:
             if not reader.has_connected:
                 raise unreachable(reader.url, error) from None
         if not reader.has_connected:
             continue  # once more, without a key
-        output.notes.print("The connection ended; reconnecting.")
+        on_break()
         await asyncio.sleep(_RECONNECT_PAUSE_S)
 
 

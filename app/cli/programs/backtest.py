@@ -21,13 +21,21 @@ from app.container.runtime_values import code_version, new_id, utc_now
 from app.foundation.sql.database import Database
 from app.market.services.symbol_registry import shipped_sectors
 from app.research.domain.baselines import PortfolioFigures
-from app.research.domain.history import MarketHistory
+from app.research.domain.factor_cards import FactorCard
+from app.research.domain.history import CandleHistory
 from app.research.domain.luck import ReturnMoments
 from app.research.domain.report import BacktestReport
 from app.research.domain.trials import Trial
 from app.research.domain.validation import ScoreEvidence
 from app.research.services.backtest import BacktestOptions, BacktestRun, BoardSeries
-from app.research.services.evidence import Evidence, EvidenceOptions, gather_evidence
+from app.research.services.evidence import (
+    DisasterAudit,
+    Evidence,
+    EvidenceOptions,
+    audit_disaster,
+    gather_evidence,
+    validate_factors,
+)
 from app.research.services.historical_market import TradingCosts
 from app.research.services.history_files import read_history
 from app.research.storage.trials import TrialRepository
@@ -50,6 +58,7 @@ def run(options: Mapping[str, Any]) -> None:
             costs = TradingCosts(options["fee_bp"], options["spread_bp"])
             boards = BoardSeries.of(history, used, shipped_sectors(), costs)
             rows = _rows(boards, options["begin"], options["end"], every, offset)
+            disasters = [_disaster(one, history) for one in options["disasters"]]
             wanted = EvidenceOptions(
                 rows, options["all_offsets"], options["draws"], options["seed"]
             )
@@ -61,15 +70,78 @@ def run(options: Mapping[str, Any]) -> None:
             )
         except ValueError as error:
             raise _usage(f"{error}.") from None
+        audits = [audit_disaster(boards, evidence.run, *one) for one in disasters]
         trial = _create_trial(history, used, costs, wanted, evidence)
         run_on_database(settings, lambda database: _log(database, trial))
         if options["steps"] is not None:
             write_steps(options["steps"], evidence.run)
         if output.as_json:
-            output.print_document({"trial_id": trial.id, **trial.result})
+            found = [_audit_document(one) for one in audits]
+            output.print_document({"trial_id": trial.id, **trial.result, "disasters": found})
             return
         print_report(evidence.report, output)
+        if audits:
+            shown = [_audit_row(one) for one in audits]
+            output.console.print(create_table("disasters", _AUDIT_COLUMNS, shown))
         output.notes.print(f"logged as trial {trial.id}", markup=False)
+
+
+def validate_scores(options: Mapping[str, Any]) -> None:
+    """Prints the cards of composite and factors."""
+    with report_errors(options["as_json"]) as output:
+        stored, sharpes = run_on_database(read_settings(), _read)
+        used = _configured(stored, options["configuration"], options["changes"])
+        try:
+            history = read_history(options["file"], options["venue"])
+            boards = BoardSeries.of(history, used, shipped_sectors(), TradingCosts())
+            rows = _rows(boards, options["begin"], options["end"], 1, 0)
+            cards = validate_factors(
+                boards,
+                rows.first_row,
+                rows.last_row,
+                options["periods"],
+                len(sharpes),
+                options["horizon"],
+            )
+        except ValueError as error:
+            raise _usage(f"{error}.") from None
+        if output.as_json:
+            output.print_document({"history": history.name, "items": [*map(_card_document, cards)]})
+            return
+        first, last = (history.closed_at(row) for row in (rows.first_row, rows.last_row))
+        columns = ("score", "label", "IC>", *(f"t {n}>" for n in range(1, options["periods"] + 1)),
+                   "spread bp a day>", "turnover>")  # fmt: skip
+        title = f"{first:%Y-%m-%d} to {last:%Y-%m-%d}, {len(sharpes)} trials so far"
+        output.console.print(create_table(title, columns, [_card_row(one) for one in cards]))
+
+
+def _card_document(card: FactorCard) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "label": card.label.value,
+        "ic": card.mean_ic,
+        "trials": card.trials,
+        "periods": [evidence_document(one) for one in card.periods],
+    }
+
+
+def _card_row(card: FactorCard) -> tuple[object, ...]:
+    spreads = [one.spread.mean for one in card.periods]
+    turnovers = [one.turnover for one in card.periods]
+    spread, turnover = _mean(spreads), _mean(turnovers)
+    return (
+        card.name,
+        card.label.value,
+        format_number(card.mean_ic),
+        *(format_number(one.ic.t, 1) for one in card.periods),
+        format_number(None if spread is None else spread * 10_000.0, 1),
+        _percent(turnover),
+    )
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [one for one in values if one is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 async def _read(database: Database) -> tuple[Configuration, list[float]]:
@@ -144,8 +216,42 @@ def _day(text: str) -> datetime:
         raise ValueError(f"{text!r} is no day such as 2024-01-31") from None
 
 
+_AUDIT_COLUMNS = (
+    "listing", "day", "rank 30 days before>", "7>", "1>", "weight>", "fall in 7 days>",
+    "cost of equity>",
+)  # fmt: skip
+
+
+def _disaster(text: str, history: CandleHistory) -> tuple[str, date]:
+    listing, equals, day = text.partition("=")
+    if not equals or listing not in history.symbols:
+        raise ValueError(f"--disaster takes LISTING=DAY of a listing of the file: {text!r}")
+    return listing, _day(day).date()
+
+
+def _audit_document(one: DisasterAudit) -> dict[str, Any]:
+    ranks = {
+        str(days): None if rank is None else {"rank": rank[0], "of": rank[1]}
+        for days, rank in one.ranks.items()
+    }
+    return {
+        "listing": one.listing,
+        "day": str(one.day),
+        "ranks": ranks,
+        "held_weight": one.held_weight,
+        "fall": one.fall,
+        "cost": one.cost,
+    }
+
+
+def _audit_row(one: DisasterAudit) -> tuple[object, ...]:
+    ranks = [None if rank is None else f"{rank[0]} of {rank[1]}" for rank in one.ranks.values()]
+    weight = None if one.held_weight is None else f"{one.held_weight:.1f} %"
+    return (one.listing, str(one.day), *ranks, weight, _percent(one.fall), _percent(one.cost))
+
+
 def _create_trial(
-    history: MarketHistory,
+    history: CandleHistory,
     used: Configuration,
     costs: TradingCosts,
     options: EvidenceOptions,

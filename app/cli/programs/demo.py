@@ -2,21 +2,29 @@
 
 import asyncio
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from app.cli.client import Client
 from app.cli.commands.portfolio import exact_decimal, format_sum, sum_weights
+from app.cli.commands.watch import EventReader, follow_events
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
-from app.cli.output import Output, create_table, format_number, report_errors
-from app.cli.programs.sandbox import ExchangeOptions, parse_day, require_file, run_exchange
+from app.cli.output import MIN_ID_CHARS, Output, create_table, format_number, report_errors
+from app.cli.programs.sandbox import (
+    ExchangeOptions,
+    parse_day,
+    require_file,
+    require_replay,
+    run_exchange,
+)
 from app.cli.programs.service import Server, listening, run
 from app.cli.programs.settings import read_settings
 from app.foundation.data_status import DataSource
@@ -32,6 +40,7 @@ _MEMBER_COLUMNS: Final = (
 _FUNNEL_COLUMNS: Final = ("rule", "", "limit", "entered>", "failed>")
 _REFUSAL_COLUMNS: Final = ("symbol", "score>", "reason", "against", "correlation>")
 _MAX_REFUSALS: Final = 15
+_MAX_CHANGES: Final = 5  # that one line names
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +171,40 @@ _FILL_TIMEOUT_S: Final = 600.0
 _MAX_SCORINGS: Final = 20  # until a board is complete
 _SCORING_PAUSE_S: Final = 3.0
 _COMPLETE: Final = "complete"
+_NOTE_INTERVAL_S: Final = 2.0  # between two lines about one stage
+_END_TIMEOUT_S: Final = 1.2  # after Ctrl-C; an unfinished transaction is undone by the database
+_TOPICS: Final = "portfolio_change,rebalance,signal"
+
+
+@dataclass(slots=True)
+class DemoLog:
+    """Lines on stderr with the seconds since the start, and the count of decisions."""
+
+    output: Output
+    started: float
+    database: Path
+    decisions: int = 0
+    is_serving: bool = False
+    _stage: str = ""
+    _noted_s: float = 0.0
+
+    def note(self, text: str) -> None:
+        seconds = time.monotonic() - self.started
+        self.output.notes.print(f"[{seconds:5.1f} s] {text}", markup=False, soft_wrap=True)
+
+    def follow(self, stage: str, done: int, total: int) -> None:
+        """Notes a new stage at once, and its progress every two seconds."""
+        now = time.monotonic()
+        if stage == self._stage and now - self._noted_s < _NOTE_INTERVAL_S:
+            return
+        self._stage, self._noted_s = stage, now
+        count = f", {done} of {total}" if total else ""
+        self.note(f"first fill: {stage.replace('_', ' ')}{count}")
+
+    def close(self) -> None:
+        """Prints the closing line."""
+        word = "decision" if self.decisions == 1 else "decisions"
+        self.note(f"demo ended after {self.decisions} {word}; its database is {self.database}")
 
 
 def run_demo(
@@ -174,28 +217,107 @@ def run_demo(
     database: Path,
     once: bool,
     as_json: bool,
+    started: float,
 ) -> None:
-    """Starts exchange and service, forms a portfolio, prints it, and serves until Ctrl-C."""
+    """Starts exchange and service, forms a portfolio, prints it, and serves until Ctrl-C.
+
+    Lines on stderr show the progress since `started`, a monotonic time, and each decision.
+    """
     with report_errors(as_json) as output:
-        started = time.monotonic()
+        log = DemoLog(output, started, database)
         day = parse_day(replay_from)
+        require_replay(replay, day)
         exchange = ExchangeOptions(seed, DEMO_QUOTA, require_file(replay), day, contracts)
-        with listening(HOST, port) as listener, run_exchange(exchange) as base_url:
+        log.note("starting the local exchange")
+
+        def on_wait() -> None:
+            log.note("the local exchange is preparing its market")
+
+        with listening(HOST, port) as listener, run_exchange(exchange, on_wait) as base_url:
             settings = _create_settings(base_url, database, port)
             # After port and exchange are ready: a demo that cannot start keeps the earlier data.
             delete_database(database)
+            log.note(f"local exchange at {base_url}; starting the service")
+            try:
+                run(settings, listener, lambda server: _form_and_serve(server, log, once))
+            finally:
+                log.close()
 
-            async def form_and_print(server: Server) -> None:
-                client = Client(server.url, is_anonymous=True)
-                result = await _form_portfolio(client, server, output, started)
-                print_result(result, output, time.monotonic() - started)
-                if not once:
-                    output.notes.print(
-                        f"serving {server.url} (docs at {server.url}/docs); Ctrl-C ends the demo"
-                    )
-                    await server.ending.wait()
 
-            run(settings, listener, form_and_print)
+async def _form_and_serve(server: Server, log: DemoLog, once: bool) -> None:
+    server.on_interrupt = lambda: _end_in_time(server, log)
+    result = await _form_portfolio(Client(server.url, is_anonymous=True), server, log)
+    print_result(result, log.output, time.monotonic() - log.started)
+    if once:
+        return
+    log.is_serving = True
+    log.note(f"serving {server.url} (docs at {server.url}/docs); Ctrl-C ends the demo")
+    async with asyncio.TaskGroup() as group:
+        decisions = group.create_task(_follow_decisions(server, log))
+        await server.ending.wait()
+        decisions.cancel()
+
+
+def _end_in_time(server: Server, log: DemoLog) -> None:
+    """Ends the process soon after Ctrl-C, even if a task takes long to end."""
+
+    def end() -> None:
+        log.close()
+        server.exit_process(ExitCode.OK if log.is_serving else ExitCode.INTERRUPTED)
+
+    timer = threading.Timer(_END_TIMEOUT_S, end)
+    timer.daemon = True
+    timer.start()
+
+
+async def _follow_decisions(server: Server, log: DemoLog) -> None:
+    """Prints a line for each decision of the service."""
+    reader = EventReader(server.url, _TOPICS, None, uses_key=False)
+    with suppress(CommandError):  # a stream that is refused does not end the demo
+        async for message in follow_events(reader, lambda: None):
+            line = describe_decision(message)
+            if line is not None:
+                log.decisions += 1
+                log.note(line)
+
+
+def describe_decision(message: Mapping[str, Any]) -> str | None:
+    """Returns one line about an event of the stream; None if it is no decision."""
+    if message["type"] != "event":
+        return None
+    data = message["data"]
+    if message["topic"] == "portfolio_change":
+        return _describe_change(data["type"], data["details"])
+    if data["type"] == "proposal_opened":
+        identity = data["proposal_id"][:MIN_ID_CHARS]
+        advice = f"decide with `my-symbols portfolio approve {identity}` or `decline`"
+        return f"proposal: {data['kind']} of {data['subject']}; {data['reason']}; {advice}"
+    if data["type"] == "proposal_decided":
+        return (
+            f"proposal {data['state']} by {data['decided_by']}: {data['kind']} of {data['subject']}"
+        )
+    if message["topic"] == "signal" and data["evaluation"] is not None:
+        subject = f"{data['type']} of {data['source']} for {data['symbol'] or 'the market'}"
+        return f"signal {data['evaluation']}: {subject}; {data['reason']}"
+    return None
+
+
+def _describe_change(kind: str, details: Mapping[str, Any]) -> str:
+    changes = [
+        " ".join(text for text in (one["type"], one["symbol"], _replaced(one)) if text)
+        for one in details["history"]
+    ]
+    moved = sum(
+        one["old_weight_percentage"] != one["new_weight_percentage"] for one in details["members"]
+    )
+    weights = f"; {moved} weights changed" if moved else ""
+    named = ", ".join(changes[:_MAX_CHANGES]) or kind
+    more = f" and {len(changes) - _MAX_CHANGES} more" if len(changes) > _MAX_CHANGES else ""
+    return f"version {details['version']}: {named}{more}{weights}; {details['reason']}"
+
+
+def _replaced(entry: Mapping[str, Any]) -> str:
+    return "" if entry["other_symbol"] is None else f"for {entry['other_symbol']}"
 
 
 def _create_settings(base_url: str, database: Path, port: int) -> Settings:
@@ -244,13 +366,12 @@ def delete_database(database: Path) -> None:
         lock.release()
 
 
-async def _form_portfolio(
-    client: Client, server: Server, output: Output, started: float
-) -> DemoResult:
-    with output.create_progress() as progress:
-        await _wait_for_fill(client, server, progress)
-        progress.add_task("scoring", total=None)
-        run_id, usable_s = await _score_until_complete(client, started)
+async def _form_portfolio(client: Client, server: Server, log: DemoLog) -> DemoResult:
+    log.note(f"service at {server.url}")
+    await _wait_for_fill(client, server, log)
+    log.note("scoring the market")
+    run_id, usable_s = await _score_until_complete(client, log.started)
+    log.note("choosing the members")
     portfolio = await client.get("/portfolio")
     choice: Any = None
     if not portfolio.document["members"]:
@@ -285,22 +406,15 @@ async def _score_until_complete(client: Client, started: float) -> tuple[str, fl
     return board["run_id"], usable_s
 
 
-async def _wait_for_fill(client: Client, server: Server, progress: Progress) -> None:
+async def _wait_for_fill(client: Client, server: Server, log: DemoLog) -> None:
     """Follows the first fill by stages. Raises CommandError on timeout or shutdown."""
-    tasks: dict[str, TaskID] = {}
     try:
         async with asyncio.timeout(_FILL_TIMEOUT_S):
             while not server.should_exit:
                 feed = (await client.get("/status")).document["feed"]
-                stage, done, total = feed["stage"], feed["done"], feed["total"]
-                for earlier, task in tasks.items():
-                    if earlier != stage:
-                        progress.update(task, completed=progress.tasks[task].total)
-                if stage == _COMPLETE:
+                if feed["stage"] == _COMPLETE:
                     return
-                if stage not in tasks:
-                    tasks[stage] = progress.add_task(stage.replace("_", " "), total=None)
-                progress.update(tasks[stage], completed=done, total=total or None)
+                log.follow(feed["stage"], feed["done"], feed["total"])
                 await asyncio.sleep(_POLL_INTERVAL_S)
     except TimeoutError:
         raise CommandError(

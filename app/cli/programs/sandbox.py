@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -19,7 +19,8 @@ from app.cli.output import Output, report_errors
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 
-_START_TIMEOUT_S = 60.0
+_WAIT_S = 2.0
+_START_WAITS = 30
 _STOP_TIMEOUT_S = 5.0
 
 
@@ -45,9 +46,10 @@ class ExchangeOptions:
 
 
 @contextmanager
-def run_exchange(options: ExchangeOptions) -> Iterator[str]:
+def run_exchange(options: ExchangeOptions, on_wait: Callable[[], None]) -> Iterator[str]:
     """Runs the exchange on a free port and yields its address; stops it at the end.
 
+    `on_wait` is called every two seconds until it answers.
     The standard input of the exchange is a pipe: when this process dies, the exchange reads its end
     and stops. It has a session of its own, so Ctrl-C at the terminal does not stop it first.
     """
@@ -57,17 +59,21 @@ def run_exchange(options: ExchangeOptions) -> Iterator[str]:
     )
     with child:
         try:
-            yield _read_address(child)
+            yield _read_address(child, on_wait)
         finally:
             _stop(child)
 
 
-def _read_address(child: Popen[bytes]) -> str:
+def _read_address(child: Popen[bytes], on_wait: Callable[[], None]) -> str:
     stream = child.stdout
-    if stream is None or not select([stream], [], [], _START_TIMEOUT_S)[0]:
-        raise _failed(f"did not start within {_START_TIMEOUT_S:.0f} s")
+    for _ in range(_START_WAITS):
+        if stream is None or select([stream], [], [], _WAIT_S)[0]:
+            break
+        on_wait()
+    else:
+        raise _failed(f"did not start within {_START_WAITS * _WAIT_S:.0f} s")
     try:
-        return str(json.loads(stream.readline())["url"])
+        return str(json.loads(b"" if stream is None else stream.readline())["url"])
     except (ValueError, KeyError):
         raise _failed("did not start; its error is printed above") from None
 
@@ -105,6 +111,8 @@ def run_sandbox(
 ) -> None:
     """Serves the exchange until a signal or, with `until_eof`, the end of standard input."""
     with report_errors(as_json) as output:
+        day = parse_day(replay_from)
+        require_replay(replay, day)
         options = SandboxOptions(
             seed=seed,
             host=host,
@@ -112,7 +120,7 @@ def run_sandbox(
             speed=speed,
             quota=quota,
             replay=require_file(replay),
-            replay_from=parse_day(replay_from),
+            replay_from=day,
             contracts=contracts,
             ready_days=READY_DAYS,
         )
@@ -126,6 +134,14 @@ def run_sandbox(
 
 def _not_started(reason: str) -> CommandError:
     return CommandError(ExitCode.CONFIGURATION, "sandbox_not_started", reason)
+
+
+def require_replay(replay: Path | None, replay_from: str | None) -> None:
+    """Raises CommandError for a first day without a file to which it belongs."""
+    if replay_from is not None and replay is None:
+        raise CommandError(
+            ExitCode.USAGE, "option_without_partner", "--replay-from needs --replay FILE."
+        )
 
 
 def require_file(replay: Path | None) -> Path | None:

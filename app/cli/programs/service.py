@@ -54,6 +54,7 @@ class Server(uvicorn.Server):
         self.url = url
         self.exit_process = exit_process
         self.interrupted = False
+        self.on_interrupt: Callable[[], None] | None = None  # of the first stop signal
         self._first_signal_s: float | None = None
         self.failure: Exception | None = None  # error of a failed start
         self.settled = asyncio.Event()  # requests are answered, or the start has failed
@@ -95,6 +96,8 @@ class Server(uvicorn.Server):
         if self._first_signal_s is None:
             self._first_signal_s = now_s
             self.interrupted = True
+            if self.on_interrupt is not None:
+                self.on_interrupt()
             self.stop()
         elif now_s - self._first_signal_s > SAME_REQUEST_S:
             sys.stderr.write("interrupted: ended at once by the second request\n")

@@ -17,8 +17,9 @@ from app.configuration.domain.fields import (
     setting_info,
 )
 from app.configuration.domain.model import Configuration
+from app.foundation.http.openapi_fields import UNIT
 from app.foundation.http.request_body import Body, DecimalIn
-from app.foundation.http.schemas import UNIT, ChangeRequest, MoneyString, Out, example
+from app.foundation.http.schemas import ChangeRequest, MoneyString, Out, example
 
 _MAX_KEYS: Final = 256
 _UNITS: Final = {
@@ -188,7 +189,7 @@ class ConfigurationRequest(EvictionRequest):
         return self.model_dump(exclude_unset=True, exclude=set(own_fields))
 
 
-class ConfigurationChanges(ConfigurationRequest):
+class PartialConfiguration(ConfigurationRequest):
     """Some settings in the shape of GET."""
 
     model_config = example({"entry_score": 0.62, "exit_score": 0.55, "reason": "fewer trades"})
@@ -208,7 +209,13 @@ class RollbackRequest(EvictionRequest):
 
 ConfigurationUpdate: Final = create_model(
     "ConfigurationUpdate",
-    __base__=ConfigurationChanges,
+    __base__=PartialConfiguration,
+    __doc__="Changed settings in the shape of GET; omitted ones keep their value.",
+    **_update_fields(Configuration, is_whole=False),
+)
+SettingsUpdate: Final = create_model(
+    "SettingsUpdate",
+    __base__=Body,
     __doc__="Changed settings in the shape of GET; omitted ones keep their value.",
     **_update_fields(Configuration, is_whole=False),
 )

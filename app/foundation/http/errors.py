@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, Final, Literal
 
 import structlog
@@ -22,6 +23,7 @@ from app.foundation.errors import (
     ConflictError,
     ExchangeTimeoutError,
     Fact,
+    FieldFault,
     NotFoundError,
     PreconditionFailedError,
     RateLimitedError,
@@ -29,7 +31,22 @@ from app.foundation.errors import (
     ServiceError,
     UnavailableError,
 )
-from app.foundation.http.protocol import PREFIX, PROBLEM_JSON, STATUS_OF_CODE, USUAL_STATUS, phrase
+from app.foundation.http.field_faults import (
+    MAX_FAULTS,
+    NO_SHAPE,
+    RequestShape,
+    bounds_of,
+    kind_of,
+    sentence,
+)
+from app.foundation.http.protocol import (
+    ENCODED_SLASH,
+    PREFIX,
+    PROBLEM_JSON,
+    STATUS_OF_CODE,
+    USUAL_STATUS,
+    phrase,
+)
 
 # Subclasses come before their parents: the first match decides.
 STATUS_OF_CLASS: Final[tuple[tuple[type[ServiceError], int], ...]] = (
@@ -45,32 +62,58 @@ STATUS_OF_CLASS: Final[tuple[tuple[type[ServiceError], int], ...]] = (
 
 
 _BELOW_PREFIX: Final = PREFIX + "/"
-Location = tuple[str | int, ...]
+_FAULT_EXAMPLE: Final[dict[str, Any]] = {
+    "loc": ["body", "method"],
+    "type": "enum",
+    "message": "must be one of equal, hrp; received string",
+    "received": "string",
+    "expected": "one of equal, hrp",
+    "allowed": ["equal", "hrp"],
+    "constraints": {"type": "string"},
+    "example": "equal",
+    "remedy": "replace",
+}
 
 
 class RequestError(ServiceError):
     """Request refused before any use case; the code decides the status."""
 
-    def __init__(
-        self, code: Code, detail: str, *, errors: Sequence[tuple[Location, str]] = ()
-    ) -> None:
+    def __init__(self, code: Code, detail: str, *, errors: Sequence[FieldFault] = ()) -> None:
         super().__init__(code, detail)
         self.errors = tuple(errors)
 
 
 def invalid(place: str, name: str, kind: str, detail: str) -> RequestError:
     """Returns a 422 about one named part of the request; `kind` is stable, such as 'repeated'."""
-    return RequestError(Code.VALIDATION_FAILED, detail, errors=[((place, name), kind)])
+    fault = FieldFault((place, name), kind, detail, "string")
+    return RequestError(Code.VALIDATION_FAILED, detail, errors=[fault])
 
 
 class FieldError(BaseModel):
-    """Location and kind of one fault in the request, without the value."""
+    """One fault of the request with its remedy; the value itself is never shown."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_FAULT_EXAMPLE]})
 
     loc: list[str | int] = Field(
         examples=[["body", "symbol"]],
         description="Path to the field: part of the request, then names and positions (from 0).",
     )
     type: str = Field(examples=["missing"], description="Stable kind of the fault.")
+    message: str = Field(description="Fault and remedy in words; may change.")
+    received: str | None = Field(
+        None, description="Kind of the value that came, such as `string`; the value is not shown."
+    )
+    expected: str | None = Field(None, description="Values that the field accepts, in words.")
+    allowed: list[str] | None = Field(
+        None, description="All accepted values, or with `extra_forbidden` the known names."
+    )
+    constraints: dict[str, Any] | None = Field(
+        None, description="Bounds, length, pattern and format of the field, as in JSON Schema."
+    )
+    example: Any = Field(None, description="A value that the field accepts; none for a secret.")
+    remedy: Literal["add", "replace", "remove"] = Field(
+        description="`add` the field, `replace` its value, or `remove` the field."
+    )
 
 
 class Problem(BaseModel):
@@ -146,7 +189,10 @@ _CODE_OF_STATUS: Final[Mapping[int, Code]] = {
     422: Code.VALIDATION_FAILED,
     431: Code.HEADERS_TOO_LARGE,
 }
-_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
+# Numbers, ids, symbols and names of rules; no key, token or password of this service.
+_IDENTIFIER: Final = re.compile(
+    r"[0-9]{1,18}|[0-9a-f\-]{32,36}|[A-Z0-9]{2,24}|[a-z]{1,24}(?:_[a-z]{1,24}){0,4}", re.ASCII
+)
 
 
 def status_of(error: ServiceError) -> int:
@@ -163,7 +209,7 @@ def problem_response(
     detail: str,
     *,
     retry_after_s: float | None = None,
-    errors: Sequence[tuple[Location, str]] = (),
+    errors: Sequence[FieldFault] = (),
     facts: Mapping[str, Fact] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
@@ -174,8 +220,7 @@ def problem_response(
         "status": status,
         "code": code.value,
         "detail": detail,
-        # The template, not the path: text of the caller is never echoed.
-        "instance": template_of(request.scope) or "about:blank",
+        "instance": _instance(request.scope, status, errors),
         "request_id": str(request.scope.get("state", {}).get("request_id", "")),
     }
     sent = dict(headers or {})
@@ -184,7 +229,7 @@ def problem_response(
         body["retry_after_s"] = wait
         sent["Retry-After"] = str(wait)
     if errors:
-        body["errors"] = [{"loc": list(map(_safe, loc)), "type": kind} for loc, kind in errors]
+        body["errors"] = explain(request.scope, errors)
     # Facts are extension members: they may add to a problem, never replace a part of it.
     body |= {name: fact for name, fact in (facts or {}).items() if name not in body}
     request.scope.setdefault("state", {})["problem_code"] = code.value
@@ -195,13 +240,15 @@ async def on_service_error(request: Request, error: Exception) -> Response:
     """Handles domain errors and request errors."""
     if not isinstance(error, ServiceError):
         raise error
+    faults = _faults(request, error)
+    names_fields = isinstance(error, RequestError) and error.code is Code.VALIDATION_FAILED
     return problem_response(
         request,
         status_of(error),
         error.code,
-        error.detail,
+        sentence(explain(request.scope, faults)) if names_fields and faults else error.detail,
         retry_after_s=error.retry_after_s,
-        errors=error.errors if isinstance(error, RequestError) else (),
+        errors=faults,
         facts=error.facts,
         headers=_headers(error),
     )
@@ -221,13 +268,88 @@ async def on_invalid_request(request: Request, error: Exception) -> Response:
     """Handles pydantic errors: 422 with locations and kinds; an impossible path is a 404."""
     if not isinstance(error, RequestValidationError):
         raise error
-    found = [(tuple(item["loc"]), str(item["type"])) for item in error.errors()]
-    if any(loc[:1] == ("path",) for loc, _ in found):
+    found = faults_of(error.errors())
+    if any(fault.loc[:1] == ("path",) for fault in found):
         return problem_response(request, 404, Code.NOT_FOUND, "There is nothing at this address.")
-    naive = any(kind == Code.TIMEZONE_REQUIRED.value for _, kind in found)
+    naive = any(fault.type == Code.TIMEZONE_REQUIRED.value for fault in found)
     code = Code.TIMEZONE_REQUIRED if naive else Code.VALIDATION_FAILED
-    detail = _sentence([(tuple(item["loc"]), str(item["msg"])) for item in error.errors()])
-    return problem_response(request, 422, code, detail, errors=_bounded(found))
+    detail = sentence(explain(request.scope, found))
+    return problem_response(request, 422, code, detail, errors=found)
+
+
+def faults_of(items: Iterable[Any]) -> tuple[FieldFault, ...]:
+    """Converts pydantic's errors; of each value only its kind is taken."""
+    faults = (
+        FieldFault(
+            tuple(item["loc"]),
+            str(item["type"]),
+            str(item["msg"]),
+            "nothing" if item["type"] == "missing" else kind_of(item.get("input")),
+            bounds=bounds_of(item.get("ctx", {})),
+        )
+        for item in items
+    )
+    return tuple(islice(faults, MAX_FAULTS))
+
+
+def explain(scope: Scope, faults: Sequence[FieldFault]) -> list[dict[str, Any]]:
+    """Returns the entries of `errors` by the schemas of the matched route."""
+    shape: RequestShape = getattr(scope.get("route"), "request_shape", NO_SHAPE)
+    return [shape.explain(fault) for fault in faults[:MAX_FAULTS]]
+
+
+def _faults(request: Request, error: ServiceError) -> Sequence[FieldFault]:
+    """Returns the faults of a refusal: its own, the field that it names, or that of its text."""
+    if isinstance(error, RequestError):
+        return error.errors
+    if status_of(error) != HTTPStatus.UNPROCESSABLE_ENTITY:
+        return ()
+    if error.field is not None:
+        return (FieldFault((error.field,), error.code.value, error.detail),)
+    loc = None if error.subject is None else _place_of(request, error.subject)
+    if loc is None:
+        return ()
+    return (FieldFault(loc, error.code.value, error.detail, "string"),)
+
+
+def _place_of(request: Request, text: str) -> tuple[str | int, ...] | None:
+    """Returns the location of the first parameter or field with this text."""
+    parts = {
+        "path": {name: str(value) for name, value in request.path_params.items()},
+        "query": dict(request.query_params),
+        "body": request.scope.get("state", {}).get("document"),
+    }
+    return next(_places(parts, text, ()), None)
+
+
+def _places(
+    value: object, text: str, loc: tuple[str | int, ...]
+) -> Iterator[tuple[str | int, ...]]:
+    if isinstance(value, str) and value.replace(ENCODED_SLASH, "/") == text:
+        yield loc
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _places(part, text, (*loc, name))
+    elif isinstance(value, list):
+        for at, part in enumerate(value):
+            yield from _places(part, text, (*loc, at))
+
+
+def _instance(scope: Scope, status: int, faults: Sequence[FieldFault]) -> str:
+    """Returns the path that was asked for.
+
+    A parameter that names nothing known, or that no identifier looks like, stays its placeholder:
+    it may be a secret at the wrong place.
+    """
+    template = template_of(scope)
+    if template is None:
+        return "about:blank"
+    if status == HTTPStatus.NOT_FOUND or any(fault.loc[:1] == ("path",) for fault in faults):
+        return template
+    for name, value in scope.get("path_params", {}).items():
+        if _IDENTIFIER.fullmatch(str(value)):
+            template = template.replace(f"{{{name}}}", str(value))
+    return template
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -298,20 +420,3 @@ def _whole_seconds(seconds: float | None, *, required: bool) -> int | None:
     if seconds is None or not math.isfinite(seconds):
         return DEFAULT_RETRY_S if required else None
     return max(1, math.ceil(seconds))
-
-
-def _safe(part: str | int) -> str | int:
-    if isinstance(part, int):
-        return part
-    return part if _SAFE_NAME.fullmatch(part) else "?"
-
-
-def _bounded(found: Sequence[tuple[Location, str]]) -> Sequence[tuple[Location, str]]:
-    return found[:32]
-
-
-def _sentence(found: Sequence[tuple[Location, str]]) -> str:
-    """Returns the first invalid locations with pydantic's messages, which never hold the input."""
-    places = {".".join(str(_safe(part)) for part in loc): message for loc, message in found}
-    shown = sorted(places.items())[:8]
-    return "Invalid request: " + "; ".join(f"{place}: {message}" for place, message in shown) + "."

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.foundation.errors import Code
 from app.foundation.health import Mode
 from app.foundation.http.errors import CLIENT_CLOSED, problem_response, template_of
+from app.foundation.http.protocol import ENCODED_SLASH
 from app.foundation.http.request_body import UNSAFE_TEXT
 from app.foundation.http.responses import (
     MORE_HEADERS,
@@ -23,7 +24,6 @@ from app.foundation.http.responses import (
     CompleteHeaders,
     Header,
 )
-from app.foundation.http.schemas import ENCODED_SLASH
 from app.foundation.metrics import Metrics
 
 MAX_HEADER_BYTES: Final = 32 * 1024

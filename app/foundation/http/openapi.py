@@ -4,8 +4,9 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import fastapi_offline
@@ -36,7 +37,6 @@ from app.foundation.http.permissions import (
     requires,
 )
 from app.foundation.http.protocol import PREFIX, PROBLEM_JSON, USUAL_STATUS, phrase
-from app.foundation.http.schemas import UNIT
 from app.foundation.principals import ANONYMOUS, Access, Permission, Role
 
 TITLE: Final = "My Symbols"
@@ -132,11 +132,15 @@ _PROBES: Final = "probes"
 _READERS: Final = Permission(Role.VIEWER)
 
 
-def install_docs(api: FastAPI, log_in: Callable[[], Response] | None = None) -> None:
+def install_docs(
+    api: FastAPI,
+    log_in: Callable[[], Response] | None = None,
+    documents: Mapping[str, Callable[[], dict[str, Any]]] = MappingProxyType({}),
+) -> None:
     """Serves /docs and the document to viewers; a hash in the policy admits the inline script.
 
-    A browser without a session gets the page of `log_in` instead. The assets are public files of
-    the docs UI.
+    `documents` are further documents by path, each built at its first use. A browser without a
+    session gets the page of `log_in` instead. The assets are public files of the docs UI.
     """
     page = get_swagger_ui_html(
         openapi_url=OPENAPI_PATH,
@@ -169,22 +173,30 @@ def install_docs(api: FastAPI, log_in: Callable[[], Response] | None = None) -> 
         page = with_banner if is_open else html
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
+    endpoints = {OPENAPI_PATH: _document_endpoint(api.openapi), DOCS_PATH: show}
+    endpoints |= {path: _document_endpoint(make) for path, make in documents.items()}
+    for path, endpoint in endpoints.items():
+        route = Route(path, requires(Role.VIEWER)(endpoint), include_in_schema=False)
+        setattr(route, CHECKS_PERMISSION, True)
+        api.router.routes.append(route)
+    api.mount(_ASSETS_PATH, public(StaticFiles(directory=_ASSETS)), name="docs-assets")
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _document_endpoint(make: Callable[[], dict[str, Any]]) -> Endpoint:
+    """Returns the endpoint of a JSON document for viewers, which is built once."""
     lock, encoded = asyncio.Lock(), list[bytes]()
 
     async def show_document(request: Request) -> Response:
         check_permission(request.scope, _READERS)
         async with lock:
             if not encoded:  # takes a second of computing: runs in a thread
-                encoded.append(
-                    await asyncio.to_thread(lambda: bytes(JSONResponse(api.openapi()).body))
-                )
+                encoded.append(await asyncio.to_thread(lambda: bytes(JSONResponse(make()).body)))
         return Response(encoded[0], media_type="application/json")
 
-    for path, endpoint in ((OPENAPI_PATH, show_document), (DOCS_PATH, show)):
-        route = Route(path, requires(Role.VIEWER)(endpoint), include_in_schema=False)
-        setattr(route, CHECKS_PERMISSION, True)
-        api.router.routes.append(route)
-    api.mount(_ASSETS_PATH, public(StaticFiles(directory=_ASSETS)), name="docs-assets")
+    return show_document
 
 
 def install_openapi(api: FastAPI) -> None:
@@ -235,11 +247,11 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
 def _complete_parameter(parameter: dict[str, Any], schemas: Schemas) -> None:
     """Adds unit and example of a parameter; its own example stays."""
     shape, name = parameter["schema"], parameter["name"]
-    field = {"description": parameter.get("description", ""), **shape}
+    field = {**shape, "description": parameter.get("description") or shape.get("description", "")}
     complete_field(name, field)
-    parameter["description"] = field.get("description", "")
-    if UNIT in field:
-        shape[UNIT] = field[UNIT]
+    parameter["description"] = field.pop("description", "")
+    shape.clear()
+    shape.update(field)
     if parameter.get("required") and "example" not in parameter:
         parameter["example"] = example_of(shape, schemas, name)
 

@@ -4,10 +4,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from app.foundation.http.schemas import UNIT
-
 Schemas = Mapping[str, dict[str, Any]]
-_REF: Final = "#/components/schemas/"
+UNIT: Final = "x-unit"  # member of a property in the OpenAPI document
+REF: Final = "#/components/schemas/"
 _DECIMAL_PATTERN: Final = re.compile(r"\^-\?\(0\|\[1-9\]")  # start of the pattern of a decimal
 # Descriptions of names that mean the same in every schema; a field's own description goes first.
 _GLOSSARY: Final[Mapping[str, str]] = {
@@ -152,7 +151,9 @@ _UNIT_OF_NAME: Final = tuple(
         (r"(?:.*_)?(?:version|sequence|rank|priority|position|id|epoch|status)", "ordinal"),
         (r"version_(?:before|after)", "ordinal"),
         (r"leverage", "ratio"),
+        (r"notional", "quote currency"),
         (r"pnl|fees|funding|account_balance", "settlement currency"),
+        (r"notional", "quote currency"),
     )
 )
 # Examples by name, where the schema itself gives none.
@@ -184,12 +185,19 @@ _EXAMPLE_OF_NAME: Final = (
     (re.compile(r"(?:.*_)?hash"), "9f86d081884c7d659a2feaa0c55ad015" * 2),
     (re.compile(r"(?:.*_)?symbols?"), "BTCUSDT"),
 )
+BOUND_NAMES: Final = {
+    "ge": "minimum",
+    "gt": "exclusiveMinimum",
+    "le": "maximum",
+    "lt": "exclusiveMaximum",
+}
 _BY_FORMAT: Final = {
     "date-time": "2026-03-01T12:00:00Z",
     "date": "2026-03-01",
     "uuid": "2825b398-414e-46a6-920b-2d8d81fa7f5d",
 }
 _NUMBER_OF_UNIT: Final = {"score": 0.61, "fraction": 0.05, "correlation": 0.42, "per cent": 12.5}
+_EXAMPLE_BALANCE: Final = 10_000
 _DEEPEST: Final = 24  # of an example: no schema refers to itself
 
 
@@ -204,7 +212,8 @@ def describe_fields(schemas: Schemas) -> None:
 
 
 def complete_field(name: str, field: dict[str, Any]) -> None:
-    """Adds description and unit to one field or parameter; changes it."""
+    """Adds description and unit to one field or parameter, and names its bounds; changes it."""
+    _name_bounds(field)
     text = field.get("description") or _GLOSSARY.get(name)
     unit = unit_of(name, field)
     if unit is not None:
@@ -214,6 +223,16 @@ def complete_field(name: str, field: dict[str, Any]) -> None:
             text = f"{text.rstrip('.')}. {sentence}"
     if text:
         field["description"] = text
+
+
+def _name_bounds(shape: dict[str, Any]) -> None:
+    """Renames bounds that pydantic leaves under its own names beside a validator."""
+    for old, new in BOUND_NAMES.items():
+        if old in shape:
+            shape[new] = shape.pop(old)
+    for part in (*shape.get("anyOf", ()), shape.get("items"), shape.get("additionalProperties")):
+        if isinstance(part, dict):
+            _name_bounds(part)
 
 
 def says_unit(text: str, unit: str) -> bool:
@@ -264,7 +283,7 @@ def example_of(shape: Mapping[str, Any], schemas: Schemas, name: str = "", depth
     if given:
         return given[0]
     if "$ref" in shape:
-        return example_of(schemas[shape["$ref"].removeprefix(_REF)], schemas, name, depth + 1)
+        return example_of(schemas[shape["$ref"].removeprefix(REF)], schemas, name, depth + 1)
     fixed = [shape.get("const"), shape.get("default"), *shape.get("enum", ())]
     chosen = next((value for value in fixed if value is not None), None)
     if chosen is not None:
@@ -297,15 +316,19 @@ def _scalar_or_list(shape: Mapping[str, Any], schemas: Schemas, name: str, depth
         values = shape.get("additionalProperties")
         if not isinstance(values, dict):
             return {}
-        keys = shape.get("propertyNames", {"const": "BTCUSDT"})
+        keys = {"type": "string", **shape.get("propertyNames", {})}
         key = example_of(keys, schemas, "symbol", depth + 1)
         return {key: example_of(values, schemas, name, depth + 1)}
     if kind == "string":
         if _is_number(shape):
-            return "10000"
+            return str(_within(_EXAMPLE_BALANCE if name.endswith("balance") else 1, shape))
         named = (text for pattern, text in _EXAMPLE_OF_NAME if pattern.fullmatch(name))
         return _BY_FORMAT.get(str(shape.get("format"))) or next(named, "text")
     if kind == "boolean":
         return True
     number = 1 if kind == "integer" else _NUMBER_OF_UNIT.get(shape.get(UNIT, ""), 1)
+    return _within(number, shape)
+
+
+def _within(number: float, shape: Mapping[str, Any]) -> Any:
     return min(max(number, shape.get("minimum", number)), shape.get("maximum", number))

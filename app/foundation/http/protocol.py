@@ -7,6 +7,7 @@ from typing import Final
 from app.foundation.errors import Code
 
 PREFIX: Final = "/api/symbol-mgmt"
+ENCODED_SLASH: Final = "\x1f"  # stands for a %2F inside a path segment
 
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -55,6 +56,7 @@ _CONFLICTS: Final = (
     Code.TRADE_ID_REUSED,
     Code.VERSION_CONFLICT,
     Code.PLAN_CHANGED,
+    Code.ALGORITHM_VERSION,
     Code.FOUR_EYES,
     Code.SIGNAL_CONFLICT,
     Code.CHANNEL_NAME_TAKEN,

@@ -11,8 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 
-from app.foundation.errors import Code
+from app.foundation.errors import Code, FieldFault
 from app.foundation.http.errors import RequestError
+from app.foundation.http.field_faults import kind_of
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_DEPTH: Final = 32
@@ -75,7 +76,9 @@ async def read_json(request: Request, *, required: bool = True) -> Any:
     if not raw:
         if required:
             raise RequestError(
-                Code.VALIDATION_FAILED, "A JSON object is needed.", errors=[(("body",), "missing")]
+                Code.VALIDATION_FAILED,
+                "A JSON object is needed.",
+                errors=[FieldFault(("body",), "missing", received="nothing")],
             )
         return None
     if not declared:
@@ -83,7 +86,9 @@ async def read_json(request: Request, *, required: bool = True) -> Any:
     document = parse(raw)
     if not isinstance(document, dict):
         raise RequestError(
-            Code.VALIDATION_FAILED, "The body must be an object.", errors=[(("body",), "object")]
+            Code.VALIDATION_FAILED,
+            "The body must be an object.",
+            errors=[FieldFault(("body",), "object", received=kind_of(document))],
         )
     return document
 

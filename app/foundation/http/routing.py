@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable, Coroutine, Sequence
+from functools import cached_property
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter
 from fastapi.dependencies.utils import get_flat_params
+from fastapi.openapi.utils import get_openapi
 from fastapi.params import Depends, Query
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -16,6 +18,8 @@ from starlette.types import Scope
 
 from app.foundation.errors import Code
 from app.foundation.http.errors import RequestError, invalid
+from app.foundation.http.field_faults import RequestShape
+from app.foundation.http.openapi_fields import describe_fields
 from app.foundation.http.permissions import (
     CHECKS_PERMISSION,
     check_permission,
@@ -54,6 +58,15 @@ class StrictRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         extra = {**openapi_security(endpoint), **(options.pop("openapi_extra", None) or {})}
         super().__init__(path, endpoint, openapi_extra=extra, **options)
+
+    @cached_property
+    def request_shape(self) -> RequestShape:
+        """Schemas of the request as in the document; made at the first refusal."""
+        document = get_openapi(title="", version="", routes=[self])
+        schemas = document.get("components", {}).get("schemas", {})
+        describe_fields(schemas)
+        methods: dict[str, Any] = next(iter(document["paths"].values()), {})
+        return RequestShape.from_operation(next(iter(methods.values()), {}), schemas)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()

@@ -21,17 +21,21 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.foundation.data_status import DataSource, DataStatus
+from app.foundation.decision_log import DecisionReplay
 from app.foundation.errors import Code, NotFoundError
+from app.foundation.http.openapi_fields import UNIT
+from app.foundation.http.protocol import ENCODED_SLASH
 from app.foundation.http.request_body import Body, NameText, ReasonText, SymbolText
 
 MAX_LIMIT: Final = 500
 
 
-def one_of(*names: str | None) -> str:
-    """Returns the one name that was given; raises PydanticCustomError for none or several."""
-    given = [name for name in names if name is not None]
+def one_of(**names: str | None) -> str:
+    """Returns the one value that was given; raises PydanticCustomError for none or several."""
+    given = [value for value in names.values() if value is not None]
     if len(given) != 1:
-        raise PydanticCustomError("one_of", "give exactly one of the names")
+        fields = " and ".join(names)
+        raise PydanticCustomError("one_of", "give exactly one of {fields}", {"fields": fields})
     return given[0]
 
 
@@ -43,8 +47,6 @@ def example(body: dict[str, Any]) -> ConfigDict:
 PERCENT_DIGITS: Final = 6
 SIGNIFICANT_DIGITS: Final = 12  # 30 rounded contributions still add up to their sum within 1e-10
 INDEX_DIGITS: Final = 12  # decimals of an amount of the index in a response
-UNIT: Final = "x-unit"  # member of a property in the OpenAPI document
-ENCODED_SLASH: Final = "\x1f"  # stands for a %2F inside a path segment
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,18})?", re.ASCII)
 _DECIMAL_TEXT: Final = r"^-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?$"  # the same, for documents
@@ -223,6 +225,7 @@ Quantity = Annotated[Decimal, _PLAIN, decimal_unit("base coins")]
 ShareString = Annotated[Decimal, _PLAIN, decimal_unit("fraction")]
 IndexUnits = Annotated[Decimal, _INDEX, decimal_unit("index units")]
 LedgerUnits = Annotated[Decimal, _PLAIN, decimal_unit("unit of the ledger")]
+BasisPointString = Annotated[Decimal, _PLAIN, decimal_unit("basis points")]
 RatioString = Annotated[Decimal, _PLAIN, decimal_unit("ratio")]
 RawString = Annotated[Decimal, _PLAIN, decimal_unit("as stated")]
 # Free-form parts with numbers for people; a part of a hash chain stays exact (Json).
@@ -282,6 +285,39 @@ SymbolPath = Annotated[
 IdPath = Annotated[str, BeforeValidator(_segment), Path(description="Identifier.")]
 
 
+REPLAYS = (Code.NOT_FOUND, Code.ALGORITHM_VERSION)  # errors of a replay
+
+
+class DecisionReplayOut(Out):
+    """A stored decision compared with its replay; equal hashes mean equal bytes."""
+
+    kind: str = Field(examples=["rebalance"])
+    id: str
+    algorithm_version: int
+    code_version: str = Field(description="Of the service that made the decision.")
+    decided_at: UtcTime
+    is_identical: bool
+    input_hash: str
+    output_hash: str
+    replayed_output_hash: str
+    differing: list[str] = Field(description="Fields of the output that differ.")
+
+    @classmethod
+    def from_replay(cls, replay: DecisionReplay) -> Self:
+        return cls(
+            kind=replay.kind.value,
+            id=replay.decision_id,
+            algorithm_version=replay.algorithm,
+            code_version=replay.code_version,
+            decided_at=replay.decided_at,
+            is_identical=replay.is_identical,
+            input_hash=replay.input_hash,
+            output_hash=replay.output_hash,
+            replayed_output_hash=replay.replayed_output_hash,
+            differing=list(replay.differing),
+        )
+
+
 DEFAULT_REASON = "requested"  # reason if the caller gives none
 
 
@@ -313,9 +349,9 @@ class SymbolIn(ChangeRequest):
 
     @model_validator(mode="after")
     def _one_name(self) -> Self:
-        one_of(self.symbol, self.symbol_id)
+        one_of(symbol=self.symbol, symbol_id=self.symbol_id)
         return self
 
     @property
     def named(self) -> str:
-        return one_of(self.symbol, self.symbol_id)
+        return one_of(symbol=self.symbol, symbol_id=self.symbol_id)

@@ -83,6 +83,27 @@ class EventRepository:
             for row in await self.connection.execute(query, {"seen": seq, "most": limit})
         )
 
+    async def number_before(self, at: datetime) -> int:
+        """Returns the number after which every stored event later than `at` comes.
+
+        Numbers follow commits, not times: some events after it may be older.
+        """
+        later = select(func.min(table.c.seq)).where(table.c.occurred_at > at)
+        first = (await self.connection.execute(later)).scalar()
+        return await self.head() if first is None else int(first) - 1
+
+    async def oldest_time(self) -> datetime | None:
+        """Returns the time of the oldest stored event; None without one."""
+        oldest = select(table.c.occurred_at).order_by(table.c.seq).limit(1)
+        at: datetime | None = (await self.connection.execute(oldest)).scalar()
+        return at
+
+    async def newest(self, topic: EventTopic, upto: int) -> EventRecord | None:
+        """Returns the newest stored event of a topic up to number `upto`."""
+        wanted = select(table).where(table.c.topic == topic.value, table.c.seq <= upto)
+        row = (await self.connection.execute(wanted.order_by(table.c.seq.desc()).limit(1))).first()
+        return None if row is None else _record(row)
+
     async def forget(self, before: datetime, most: int) -> int:
         """Deletes events older than `before` and all but the newest `most`; returns the number.
 

@@ -1,7 +1,7 @@
 """Key-value store for single values of the service, such as its data source."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -49,3 +49,23 @@ class KeyValueRepository:
         statement = add_if_new(self.connection, service_facts)
         await self.connection.execute(statement, {"key": key, "value": value})
         return await self.get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class RevisedRepository:
+    """Repository whose changes renew a revision, by which other processes notice them."""
+
+    REVISION: ClassVar[str]  # key of the stored revision
+    connection: AsyncConnection
+
+    async def revision(self) -> str | None:
+        """Text that changes with every noticed change; None before the first one."""
+        stored = await KeyValueRepository(self.connection).get(self.REVISION)
+        return None if stored is None else str(stored)
+
+    async def renew_revision(self, revision: str) -> None:
+        await KeyValueRepository(self.connection).put(self.REVISION, revision)
+
+    async def lock(self) -> None:
+        """Makes other changes wait until the end of the transaction."""
+        await KeyValueRepository(self.connection).get_locked(self.REVISION, "")

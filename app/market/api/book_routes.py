@@ -13,11 +13,17 @@ from app.foundation.http.errors import invalid, problems
 from app.foundation.http.permissions import requires
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
+    BasisPointString,
     Freshness,
-    MoneyString,
+    Lots,
     Out,
+    Price,
+    Quantity,
     QueryDecimal,
     QueryInt,
+    RawString,
+    Seconds,
+    ShareString,
     SymbolPath,
 )
 from app.foundation.principals import Role
@@ -37,9 +43,9 @@ _MAX_LEVELS: Final = 100  # of a polled book
 class BookLevelOut(Out):
     """Price level of an order book."""
 
-    price: MoneyString
-    lots: int
-    quantity: MoneyString = Field(description="Base coins.")
+    price: Price = Field(description="Price of the level.")
+    lots: Lots = Field(description="Lots on offer at this price.")
+    quantity: Quantity = Field(description="Base coins.")
 
     @classmethod
     def of(cls, level: Level, contract: Contract) -> Self:
@@ -56,16 +62,16 @@ class BookOut(Freshness):
     symbol: str
     contract: str
     sequence: int | None = Field(description="Number of the exchange; it rises with each change.")
-    age_s: float | None = Field(description="Seconds since the book was last known to be true.")
+    age_s: Seconds | None = Field(description="Seconds since the book was last known to be true.")
     levels_known: int | None = Field(description="Known levels of the thinner side.")
-    bids: list[BookLevelOut] | None
-    asks: list[BookLevelOut] | None
+    bids: list[BookLevelOut] | None = Field(description="Bids, best first.")
+    asks: list[BookLevelOut] | None = Field(description="Asks, best first.")
     reason: str | None = Field(description="Why no book is known; null with one.")
 
 
 @router.get("/{symbol}/book", summary="Order book", responses=problems(*_ERRORS))
 @requires(Role.VIEWER)
-async def order_book(
+async def get_order_book(
     registry: Provided[Registry],
     market: Provided[MarketData],
     symbol: SymbolPath,
@@ -122,25 +128,23 @@ class ImpactOut(Freshness):
 
     symbol: str
     contract: str
-    side: OrderSide
-    notional: MoneyString = Field(
-        description="Value of the order: quote currency, USD for inverse."
-    )
+    side: OrderSide = Field(description="Side of the order.")
+    notional: RawString = Field(description="Value of the order: quote currency, USD for inverse.")
     is_complete: bool = Field(description="True if the known levels fill the whole order.")
-    filled_share: MoneyString | None = Field(
+    filled_share: ShareString | None = Field(
         description="Fraction of the order that the known levels fill, rounded down to 6 decimals."
     )
-    levels_used: int | None
+    levels_used: int | None = Field(description="Number of levels that the order would use.")
     levels_known: int | None = Field(description="Known levels of the swept side.")
-    notional_known: MoneyString | None = Field(description="Value of these levels.")
-    mid_price: MoneyString | None
-    best_price: MoneyString | None
-    worst_price: MoneyString | None = Field(description="Price of the last level used.")
-    average_price: MoneyString | None = Field(description="Null unless the order is complete.")
-    slippage_bp: MoneyString | None = Field(
+    notional_known: RawString | None = Field(description="Value of these levels.")
+    mid_price: Price | None = Field(description="Mean of best bid and best ask.")
+    best_price: Price | None = Field(description="Best price on the other side of the book.")
+    worst_price: Price | None = Field(description="Price of the last level used.")
+    average_price: Price | None = Field(description="Null unless the order is complete.")
+    slippage_bp: BasisPointString | None = Field(
         description="Average price against mid in basis points; positive is a cost."
     )
-    age_s: float | None = Field(description="Seconds since the book was last known to be true.")
+    age_s: Seconds | None = Field(description="Seconds since the book was last known to be true.")
     reason: str | None = Field(description="Why a value is null; null if none is.")
 
     @classmethod
@@ -166,7 +170,7 @@ class ImpactOut(Freshness):
             best_price=impact.best_price,
             worst_price=impact.worst_price,
             average_price=impact.average_price,
-            slippage_bp=impact.slippage_bp,
+            slippage_bp=None if impact.slippage_bp is None else float(impact.slippage_bp),
             age_s=_age(aged),
             reason=_reason(impact),
             as_of=aged.at,
@@ -177,7 +181,7 @@ class ImpactOut(Freshness):
 
 @router.get("/{symbol}/impact", summary="Price impact of an order", responses=problems(*_ERRORS))
 @requires(Role.VIEWER)
-async def price_impact(
+async def get_price_impact(
     registry: Provided[Registry],
     market: Provided[MarketData],
     symbol: SymbolPath,

@@ -185,7 +185,7 @@ class CandlePage(Freshness):
     symbol: str
     interval: CandleInterval = Field(description="Length of a candle.")
     items: list[CandleOut]
-    age_s: float | None = Field(
+    age_s: Seconds | None = Field(
         description="Seconds since the exchange sent the oldest part of the page, which is cached"
         " for at most an hour. Null for stored candles."
     )
@@ -253,7 +253,7 @@ async def list_candles(
 class FundingOut(Out):
     """Settled funding rate."""
 
-    settled_at: UtcTime
+    settled_at: UtcTime = Field(description="UTC time of the settlement.")
     rate: ShareString = Field(description="Fraction of the notional; longs pay if > 0.")
     interval_ms: int | None = Field(
         description="Milliseconds since the settlement before; null where that is not known."
@@ -265,7 +265,7 @@ class FundingPage(Freshness):
 
     symbol: str
     items: list[FundingOut]
-    age_s: float | None = Field(
+    age_s: Seconds | None = Field(
         description="Seconds since the exchange sent the oldest part of the page; null without any."
     )
     next_cursor: str | None = Field(description="Pass as `cursor` to get the next page.")
@@ -277,7 +277,7 @@ class FundingPage(Freshness):
     responses=problems(*_SYMBOL, *_ON_DEMAND),
 )
 @requires(Role.VIEWER)
-async def funding_history(
+async def list_funding_rates(
     registry: Provided[Registry],
     history: Provided[MarketHistory],
     market: Provided[MarketData],
@@ -316,10 +316,10 @@ async def funding_history(
 class OpenInterestOut(Out):
     """Hourly snapshot; null is unknown."""
 
-    taken_at: UtcTime
+    taken_at: UtcTime = Field(description="UTC time of the snapshot.")
     open_interest: Quantity | None = Field(description="Base coins.")
-    mark_price: Price | None = Field(description="Mark price then; null if unknown.")
-    turnover_24h: QuoteAmount | None = Field(description="Quote currency.")
+    mark_price: Price | None = Field(description="Mark price of the contract at KuCoin.")
+    turnover_24h: Price | None = Field(description="Quote currency.")
 
 
 class OpenInterestPage(Freshness):
@@ -337,7 +337,7 @@ class OpenInterestPage(Freshness):
     "/{symbol}/open-interest", summary="Recorded open interest", responses=problems(*_SYMBOL)
 )
 @requires(Role.VIEWER)
-async def open_interest_history(
+async def list_open_interest(
     registry: Provided[Registry],
     history: Provided[MarketHistory],
     market: Provided[MarketData],

@@ -21,6 +21,7 @@ from app.foundation.http.schemas import (
     Out,
     QueryFlag,
     SearchText,
+    example,
 )
 from app.foundation.idempotency import StoredResponse
 from app.foundation.principals import Role
@@ -35,7 +36,7 @@ BasePath = Annotated[str, Path(description="Base coin in standard spelling.", ex
 class ClassificationOut(Out):
     """Classification of a base coin."""
 
-    asset_class: AssetClass
+    asset_class: AssetClass = Field(description="Kind of asset; only coins are scored.")
     sector: str = Field(
         description="`unclassified` is a sector of its own in every limit.", examples=["layer1"]
     )
@@ -51,7 +52,7 @@ class ClassificationOut(Out):
 class SectorOut(ClassificationOut):
     """Base coin with its classification."""
 
-    base: str = Field(examples=["BTC"])
+    base: str = Field(description="Base coin.", examples=["BTC"])
     is_edited: bool = Field(description="True if it differs from the shipped table by an edit.")
     symbols: list[str] = Field(description="Known contracts of the coin.", examples=[["BTCUSDT"]])
 
@@ -114,21 +115,27 @@ async def list_sectors(
 class SectorIn(ChangeRequest):
     """Classification of a coin; omitted parts keep their values."""
 
+    model_config = example({"sector": "layer1", "cap_category": "mid", "reason": "new listing"})
+
     sector: str = Field(
         description="Lower-case letters, digits and underscores.",
         examples=["layer1"],
         pattern="^[a-z][a-z0-9_]{0,63}$",
     )
     asset_class: AssetClass | None = Field(None, description="Only coins are scored.", strict=False)
-    cap_category: CapCategory | None = Field(None, strict=False)
+    cap_category: CapCategory | None = Field(
+        None, description="Order of magnitude of the market capitalisation.", strict=False
+    )
 
 
 class SectorChangeOut(Out):
     """Change of one coin; `after` is null for a return to the default."""
 
-    base: str
-    before: ClassificationOut
-    after: ClassificationOut | None
+    base: str = Field(description="Base coin.")
+    before: ClassificationOut = Field(description="Classification before the change.")
+    after: ClassificationOut | None = Field(
+        description="Classification after it; null for the default."
+    )
 
     @classmethod
     def of(cls, change: SectorChange) -> Self:
@@ -154,12 +161,14 @@ def _render(done: SectorUpdate) -> StoredResponse:
 class SectorTableOut(Out):
     """Sector table as CSV."""
 
-    version: int
+    version: int = Field(description="Number of changes of the table.")
     csv: str = Field(description="Header base,asset_class,sector,cap_category; one coin a line.")
 
 
 class SectorImportIn(ChangeRequest):
     """Sector table as CSV."""
+
+    model_config = example({"csv": "base,asset_class,sector,cap_category\nBTC,coin,layer1,large\n"})
 
     csv: str = Field(
         description="As exported: a header, then one coin a line; # begins a comment line.",
@@ -173,7 +182,7 @@ class SectorImportIn(ChangeRequest):
 
 @router.get("/export", summary="Sector table as CSV")
 @requires(Role.VIEWER)
-async def export_sectors(sectors: Provided[SectorService]) -> SectorTableOut:
+async def get_sector_table(sectors: Provided[SectorService]) -> SectorTableOut:
     """The table in force, with the columns of the import."""
     return SectorTableOut(version=sectors.version, csv=sectors.export())
 
@@ -206,7 +215,7 @@ async def import_sectors(
     responses=problems(Code.VALIDATION_FAILED, *_CHANGES),
 )
 @requires(Role.OPERATOR)
-async def put_sector(
+async def set_sector(
     sectors: Provided[SectorService], command: UnversionedDep, base: BasePath, body: SectorIn
 ) -> Response:
     """Changes the classification, which the next decision reads; the audit log has both."""

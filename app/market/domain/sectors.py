@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 UNCLASSIFIED: Final = "unclassified"  # a sector of its own in every limit
-NO_SECTOR: Final = ""  # of a seat that nobody has; equal to no sector of a coin
+NO_SECTOR: Final = ""  # of an empty seat; equal to no sector of a coin
 COLUMNS: Final = ("base", "asset_class", "sector", "cap_category")
 _BASE: Final = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
 _SECTOR: Final = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)

@@ -176,7 +176,8 @@ class SymbolIndex:
             Code.SYMBOL_UNKNOWN: "No contract has this spelling",
         }[code]
         hint = f"; perhaps one of: {', '.join(near)}." if near else "."
-        return RefusedError(code, message + hint, facts={"near_matches": near})
+        facts = {"near_matches": near}
+        return RefusedError(code, message + hint, facts=facts, subject=text)
 
 
 # Perpetual contracts in the spellings of KuCoin, ccxt, Binance, OKX and charts.

@@ -41,7 +41,13 @@ from app.market.services.snapshot import (
 )
 from app.market.services.state import NOT_STARTED, FillProgress, FillQueue, LiveMarket, joined
 from app.market.services.symbol_registry import Registry, SyncSummary
-from app.market.services.view import Quote, quote_until
+from app.market.services.view import (
+    MarketView,
+    MomentView,
+    Quote,
+    QuoteSnapshot,
+    quote_until,
+)
 from app.market.storage.candles import CandleRepository
 
 _log = structlog.get_logger("market_data")
@@ -135,6 +141,10 @@ class MarketData:
             self.server_clock.uncertainty_s,
             self.is_streamed,
         )
+
+    def under(self, configuration: Configuration) -> MarketView:
+        """Returns the present market as other settings judge it."""
+        return QuoteSnapshot(MomentView(self, self.moment().under(configuration)))
 
     def resolve(self, text: str) -> SymbolEntry:
         """Raises RefusedError (symbol_unknown, symbol_ambiguous)."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -109,6 +109,12 @@ class PanelCache:
         default_factory=dict, init=False
     )
 
+    def fork(self) -> "PanelCache":
+        """Returns a cache with the same panels, for a scoring beside the running one."""
+        other = PanelCache()
+        other._known = dict(self._known)
+        return other
+
     def get(
         self,
         series: Mapping[str, CandleSeries],
@@ -189,6 +195,12 @@ class MarketMoment:
     panels: PanelCache = field(default_factory=PanelCache)  # shared likewise
     clock_uncertainty_s: float = 0.0  # largest error of `server_ms`
     is_streamed: bool = False  # configured feed mode, which age limits follow; not the present one
+
+    def under(self, configuration: Configuration) -> "MarketMoment":
+        """Returns the same market as other settings judge it, with caches of its own."""
+        return replace(
+            self, configuration=configuration, memory=ViewCache(), panels=self.panels.fork()
+        )
 
     @property
     def limits(self) -> EligibilityLimits:

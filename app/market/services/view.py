@@ -108,6 +108,42 @@ class QuoteSnapshot:
         return self.market.status()
 
 
+@dataclass(frozen=True, slots=True)
+class MomentView:
+    """Market at one moment under the settings of that moment; what settings leave is `market`'s."""
+
+    market: MarketView
+    moment: MarketMoment
+
+    @property
+    def source(self) -> DataSource:
+        return self.market.source
+
+    def resolve(self, text: str) -> SymbolEntry:
+        return self.market.resolve(text)
+
+    def quote(self, symbol: str) -> Quote | None:
+        return quote_until(self.moment, symbol)[0]
+
+    def is_halted(self) -> bool:
+        return self.market.is_halted()
+
+    def is_clock_safe(self) -> bool:
+        return self.market.is_clock_safe()
+
+    def is_filled(self) -> bool:
+        return self.market.is_filled()
+
+    def panel(self, interval: Interval) -> Panel | None:
+        return self.market.panel(interval)
+
+    def as_of(self) -> datetime | None:
+        return self.moment.as_of()
+
+    def status(self) -> DataStatus:
+        return self.moment.status()
+
+
 def quote_until(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]:
     """Returns contract and prices of a standard symbol, None for an unknown one, and an expiry.
 

@@ -16,7 +16,7 @@ from app.configuration.api.schemas import (
 )
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
-from app.foundation.errors import Code, PreconditionFailedError
+from app.foundation.errors import Code, FieldFault, PreconditionFailedError
 from app.foundation.http.dependencies import CommandDep, CursorsDep, Provided, by
 from app.foundation.http.errors import RequestError, problem_response, problems
 from app.foundation.http.pagination import Page, cut
@@ -76,9 +76,9 @@ class ConfigurationVersion(Out):
 class ConfigurationDifference(Out):
     """Changes between two versions of the settings."""
 
-    from_version: int
-    to_version: int
-    changes: list[SettingChangeView]
+    from_version: int = Field(description="Version that is compared.")
+    to_version: int = Field(description="Version that it is compared with.")
+    changes: list[SettingChangeView] = Field(description="Settings that differ, by their path.")
 
 
 @router.get("", summary="Current settings", response_model=ConfigurationView)
@@ -108,7 +108,7 @@ _CHANGE: Final = (
     responses=problems(*_CHANGE),
 )
 @requires(Role.ADMIN)
-async def patch_configuration(
+async def update_configuration(
     request: Request,
     configuration: Provided[ConfigurationService],
     command: CommandDep,
@@ -138,7 +138,7 @@ async def patch_configuration(
     responses=problems(Code.PRECONDITION_REQUIRED, *_CHANGE),
 )
 @requires(Role.ADMIN)
-async def put_configuration(
+async def replace_configuration(
     request: Request,
     configuration: Provided[ConfigurationService],
     command: CommandDep,
@@ -153,7 +153,7 @@ async def put_configuration(
         raise RequestError(
             Code.PRECONDITION_REQUIRED,
             'If-Match is required: the ETag of GET /configuration, such as "12".',
-            errors=[(("header", "If-Match"), "missing")],
+            errors=[FieldFault(("header", "If-Match"), "missing", received="nothing")],
         )
     _require_one_version(command, body.version)
     change = configuration.replace(
@@ -218,7 +218,7 @@ async def list_configuration_versions(
     responses=problems(Code.NOT_FOUND),
 )
 @requires(Role.VIEWER)
-async def configuration_difference(
+async def get_configuration_difference(
     configuration: Provided[ConfigurationService],
     from_version: Annotated[QueryInt, Query(alias="from", ge=1, description="Older version.")],
     to_version: Annotated[QueryInt, Query(alias="to", ge=1, description="Newer version.")],
@@ -251,6 +251,9 @@ async def _sent(request: Request, change: Awaitable[CommandResult[Configuration]
     try:
         done = await change
     except ConfigurationRefusedError as refused:
-        errors = [(("body", *one.loc.split(".")), one.type) for one in refused.complaints]
+        errors = [
+            FieldFault(("body", *one.loc.split(".")), one.type, one.message)
+            for one in refused.complaints
+        ]
         return problem_response(request, 422, refused.code, refused.detail, errors=errors)
     return sent(done)

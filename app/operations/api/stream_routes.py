@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 
 import structlog
@@ -16,10 +17,18 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.foundation.errors import Code, RateLimitedError, ServiceError, UnavailableError
+from app.foundation.errors import (
+    Code,
+    FieldFault,
+    RateLimitedError,
+    ServiceError,
+    UnavailableError,
+)
 from app.foundation.events import EventTopic
 from app.foundation.http.dependencies import Provided
-from app.foundation.http.errors import RequestError, invalid, problems
+from app.foundation.http.errors import RequestError, faults_of, invalid, problems
+from app.foundation.http.field_faults import RequestShape, kind_of, sentence
+from app.foundation.http.openapi_fields import REF
 from app.foundation.http.permissions import (
     WRONG_PRINCIPAL,
     PrincipalDep,
@@ -36,7 +45,14 @@ from app.foundation.http.stream_slots import StreamSlots
 from app.foundation.principals import Permission, Principal, Role
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.symbol_registry import Registry
-from app.operations.services.event_messages import GAP, TICKER, Frame, notice, pieces
+from app.operations.services.event_messages import (
+    GAP,
+    TICKER,
+    Frame,
+    LiveTopic,
+    notice,
+    pieces,
+)
 from app.operations.services.event_stream import EventReader, EventStream, ReaderEndedError
 from app.security.api.client_address import client_of_request
 from app.security.services.tickets import TicketService
@@ -44,37 +60,47 @@ from app.security.services.tickets import TicketService
 TopicText = Annotated[str, Field(min_length=1, max_length=80, examples=["portfolio_change"])]
 _PREFIX: Final = f"{TICKER}:"
 _SECURITY_TOPIC: Final = Permission(Role.ADMIN)
-NAMES: Final = ", ".join(f"`{topic.value}`" for topic in EventTopic) + f", `{_PREFIX}SYMBOL`"
+NAMES: Final = ", ".join(f"`{name}`" for name in (*EventTopic, *LiveTopic, f"{_PREFIX}SYMBOL"))
+Topics = tuple[frozenset[EventTopic], frozenset[str], frozenset[LiveTopic]]
 
 
 def parse_topics(
     names: Iterable[str], resolve: Callable[[str], SymbolEntry], principal: Principal
-) -> tuple[frozenset[EventTopic], frozenset[str]]:
-    """Returns topics and the symbols of `ticker:SYMBOL`, which may have any spelling.
+) -> Topics:
+    """Returns stored topics, the symbols of `ticker:SYMBOL` in any spelling, and live topics.
 
     Raises RequestError for an unknown topic (validation_failed) and for one that the principal
     may not read (forbidden), RefusedError for an unknown symbol.
     """
     topics: set[EventTopic] = set()
     symbols: set[str] = set()
+    live: set[LiveTopic] = set()
     for at, name in enumerate(names):
         if name.startswith(_PREFIX):
             symbols.add(resolve(name.removeprefix(_PREFIX)).symbol)
         elif name in set(EventTopic):
             topics.add(EventTopic(name))
+        elif name in set(LiveTopic):
+            live.add(LiveTopic(name))
         else:
-            errors = [(("topics", at), "enum")]
-            raise RequestError(Code.VALIDATION_FAILED, f"The topics are {NAMES}.", errors=errors)
+            detail = f"The topics are {NAMES}."
+            allowed = (
+                *(topic.value for topic in (*EventTopic, *LiveTopic)),
+                f"{_PREFIX}SYMBOL",
+            )
+            fault = FieldFault(("body", "topics", at), "enum", detail, "string", allowed)
+            raise RequestError(Code.VALIDATION_FAILED, detail, errors=[fault])
     if EventTopic.SECURITY in topics and not _SECURITY_TOPIC.allows(principal):
         raise RequestError(
             Code.FORBIDDEN, f"The topic security needs {_SECURITY_TOPIC.describe()}."
         )
-    return frozenset(topics), frozenset(symbols)
+    return frozenset(topics), frozenset(symbols), frozenset(live)
 
 
 def topic_names(reader: EventReader) -> list[str]:
     """Subscriptions of a reader in standard spelling."""
-    return sorted([*reader.topics, *(_PREFIX + symbol for symbol in reader.symbols)])
+    quotes = (_PREFIX + symbol for symbol in reader.symbols)
+    return sorted([*reader.topics, *quotes, *reader.live])
 
 
 HEARTBEAT_S: Final = 15.0
@@ -110,6 +136,7 @@ class Ping(Body):
 _MESSAGES: Final[TypeAdapter[Subscribe | Unsubscribe | Ping]] = TypeAdapter(
     Annotated[Subscribe | Unsubscribe | Ping, Field(discriminator="type")]
 )
+_COMMANDS: Final = ("subscribe", "unsubscribe", "ping")
 
 
 class _CloseError(Exception):
@@ -218,31 +245,34 @@ class SocketSession:
             await self._answer(text)
 
     async def _answer(self, text: str) -> None:
+        command = None
         try:
-            self.reader.note(await self._execute(_parse_command(text)))
-        except RequestError as error:
-            errors = [{"loc": list(loc), "type": kind} for loc, kind in error.errors]
-            self._refuse(error, errors=errors)
+            command = _parse_command(text)
+            self.reader.note(await self._execute(command))
         except ServiceError as error:
-            self._refuse(error)
+            faults = error.errors if isinstance(error, RequestError) else _topic(error, command)
+            errors = [_command_shape().explain(fault) for fault in faults]
+            for entry in errors:
+                entry["loc"] = entry["loc"][1:]  # a message has no other part than its body
+            self._refuse(error, errors=errors)
 
     async def _execute(self, message: Subscribe | Unsubscribe | Ping) -> Frame:
         reader = self.reader
         if isinstance(message, Ping):
             return notice("pong", self.stream.head)
-        topics, symbols = parse_topics(message.topics, self.resolve, self.principal)
+        topics, symbols, live = parse_topics(message.topics, self.resolve, self.principal)
         if isinstance(message, Unsubscribe):
-            reader.subscribe(reader.topics - topics, reader.symbols - symbols)
+            reader.subscribe(reader.topics - topics, reader.symbols - symbols, reader.live - live)
             return notice("unsubscribed", topics=topic_names(reader))
-        if len(reader.topics | topics) + len(reader.symbols | symbols) > MAX_TOPICS:
-            errors = [(("topics",), "too_long")]
-            raise RequestError(
-                Code.VALIDATION_FAILED, f"At most {MAX_TOPICS} topics at a time.", errors=errors
-            )
+        wanted = (reader.topics | topics, reader.symbols | symbols, reader.live | live)
+        if sum(map(len, wanted)) > MAX_TOPICS:
+            detail = f"At most {MAX_TOPICS} topics at a time."
+            fault = FieldFault(("body", "topics"), "too_long", detail, "array")
+            raise RequestError(Code.VALIDATION_FAILED, detail, errors=[fault])
         if message.resume_from is not None:
             await reader.resume(message.resume_from)
         # The resume position is settled before a new topic delivers its first event.
-        reader.subscribe(reader.topics | topics, reader.symbols | symbols)
+        reader.subscribe(*wanted)
         return notice("subscribed", reader.position, topics=topic_names(reader))
 
     def _refuse(self, error: ServiceError, **more: Any) -> None:
@@ -267,8 +297,32 @@ def _parse_command(text: str) -> Subscribe | Unsubscribe | Ping:
     try:
         return _MESSAGES.validate_python(document)
     except ValidationError as error:
-        errors = [(tuple(one["loc"]), one["type"]) for one in error.errors(include_input=False)]
-    raise RequestError(Code.VALIDATION_FAILED, "The message has invalid fields.", errors=errors)
+        items = error.errors()
+    named = document.get("type") if isinstance(document, dict) else None
+    if named in _COMMANDS:
+        # The first part of a location is the type of the command, by which its schema was chosen.
+        faults = faults_of({**one, "loc": ("body", *one["loc"][1:])} for one in items)
+    else:
+        faults = (FieldFault(("body", "type"), "enum", "", kind_of(named), _COMMANDS),)
+    entries = [_command_shape().explain(fault) for fault in faults]
+    raise RequestError(Code.VALIDATION_FAILED, sentence(entries), errors=faults)
+
+
+def _topic(error: ServiceError, command: Subscribe | Unsubscribe | Ping | None) -> list[FieldFault]:
+    """Returns the fault of the topic whose symbol was refused; none for any other refusal."""
+    topics = command.topics if isinstance(command, Subscribe | Unsubscribe) else []
+    name = f"{_PREFIX}{error.subject}"
+    if name not in topics:
+        return []
+    loc = ("body", "topics", topics.index(name))
+    return [FieldFault(loc, error.code.value, error.detail, "string")]
+
+
+@cache
+def _command_shape() -> RequestShape:
+    """Returns the schemas of all commands, as of the body of a request."""
+    document = _MESSAGES.json_schema(ref_template=REF + "{model}")
+    return RequestShape({}, document, document.get("$defs", {}))
 
 
 router = api_router("stream")
@@ -283,7 +337,10 @@ _log = structlog.get_logger(component="stream")
 class TicketOut(Out):
     """One-time ticket for an event stream."""
 
-    ticket: str = Field(description="Value of the parameter `ticket`, shown this once.")
+    ticket: str = Field(
+        description="Value of the parameter `ticket`, shown this once.",
+        examples=["0123456789abcdef" * 6],
+    )
     expires_at: UtcTime = Field(description="30 seconds after its issue.")
 
 
@@ -300,7 +357,7 @@ TicketText = Annotated[
     responses=problems(Code.SECRETS_KEY_MISSING),
 )
 @requires(Role.VIEWER)
-async def issue_ticket(
+async def issue_stream_ticket(
     request: Request, tickets: Provided[TicketService], principal: PrincipalDep
 ) -> TicketOut:
     """Issue a ticket that opens one stream of this caller, for clients that cannot send a header.

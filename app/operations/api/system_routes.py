@@ -359,7 +359,7 @@ class ConnectionPoolOut(Out):
 
     database: str = Field(description="`sqlite` or `postgresql`.")
     size: int = Field(description="Most connections; of SQLite one writes, the others read.")
-    in_use: int
+    in_use: int = Field(description="Number of connections in use.")
     recycle_s: int | None = Field(
         description="Age at which a connection is replaced; null on SQLite, which needs none."
     )
@@ -456,7 +456,9 @@ class DatabaseStatisticsOut(Out):
     """Size and connections of the database."""
 
     size_bytes: int = Field(description="Of the database; for SQLite with the pages in its log.")
-    connection_pool: ConnectionPoolOut
+    connection_pool: ConnectionPoolOut = Field(
+        description="Settings and use of the connection pool."
+    )
     slow_statements: int = Field(description="Since the start of this process.")
 
 
@@ -465,14 +467,14 @@ class DebugInfoOut(Out):
     memory_usage: int | None = Field(
         description="Resident bytes of the process; null where the system does not report them."
     )
-    database_stats: DatabaseStatisticsOut
+    database_stats: DatabaseStatisticsOut = Field(description="Figures of the database.")
 
 
 class DebugOut(Out):
     """Portfolio and figures of the process."""
 
-    portfolio: PortfolioOut
-    debug_info: DebugInfoOut
+    portfolio: PortfolioOut = Field(description="The portfolio, as of `GET /portfolio`.")
+    debug_info: DebugInfoOut = Field(description="Figures of process and database.")
 
     @classmethod
     def from_report(cls, report: DebugReport) -> Self:
@@ -552,7 +554,7 @@ async def get_status(status: Provided[StatusService]) -> StatusOut:
     responses=problems(Code.NOT_FOUND, Code.DATABASE_UNAVAILABLE),
 )
 @requires(Role.ADMIN)
-async def debug_portfolio(debugging: Provided[DebugReporter], request: Request) -> DebugOut:
+async def get_portfolio_debug(debugging: Provided[DebugReporter], request: Request) -> DebugOut:
     """Portfolio, memory and database, with `MYSYMBOLS_DEBUG=1` only, and for this machine only."""
     if not is_local_caller(request.scope):
         raise RequestError(Code.FORBIDDEN, "Debugging answers callers on this machine only.")

@@ -146,26 +146,14 @@ class ConfigurationService:
             present = await unit.get(ConfigurationRepository).current()
             command.require_version(present.version)
             wanted = await apply(unit, present)
-            weights = (wanted.scoring.factor_weights, wanted.family_weights)
-            if weights != (present.scoring.factor_weights, present.family_weights):
-                validate_factor_weights(wanted, self.factors)
+            validate_new_weights(wanted, present, self.factors)
             if replace(wanted, version=present.version) == present:
                 return present
-            size, most = len(portfolio.members), wanted.max_portfolio_symbols
-            if most < size and not evict_lowest:
-                raise ConflictError(
-                    Code.PORTFOLIO_EXCEEDS_LIMIT,
-                    f"The portfolio has {size} members: remove some before a limit of {most}, "
-                    "or remove the lowest-scored ones with the change (evict_lowest).",
-                )
             context = replace(await self.contexts.of(unit), configuration=wanted)
-            await unit.get(ConfigurationRepository).add(wanted, context.at, command.actor)
-            done = apply_configuration(
-                portfolio, wanted.version, as_document(wanted), context.at, reason
-            )
-            if most < size:
+            if evict_lowest and wanted.max_portfolio_symbols < len(portfolio.members):
                 await require_no_active_run(unit, await self.idempotency.now(unit))
-                done = _without_lowest(done, portfolio, context, reason)
+            done = apply_settings(portfolio, context, reason, evict_lowest=evict_lowest)
+            await unit.get(ConfigurationRepository).add(wanted, context.at, command.actor)
             await self.recorder.commit(unit, portfolio, done, context, command)
             unit.publish_after_commit(ConfigurationChanged(wanted, context.at))
             return wanted
@@ -204,6 +192,37 @@ class ConfigurationService:
         return differences(as_typed_document(before.document), as_typed_document(after.document))
 
 
+def validate_new_weights(
+    wanted: Configuration, present: Configuration, factors: tuple[Factor, ...]
+) -> None:
+    """Raises ConfigurationRefusedError if changed weights of factors or families do not fit."""
+    weights = (wanted.scoring.factor_weights, wanted.family_weights)
+    if weights != (present.scoring.factor_weights, present.family_weights):
+        validate_factor_weights(wanted, factors)
+
+
+def apply_settings(
+    portfolio: Portfolio, context: DecisionContext, reason: str, *, evict_lowest: bool
+) -> PortfolioChange:
+    """Returns the portfolio after the settings of `context` have come into force.
+
+    Raises ConflictError (portfolio_exceeds_limit), and UnavailableError if the scores are too old
+    to rank the members.
+    """
+    settings, size = context.configuration, len(portfolio.members)
+    most = settings.max_portfolio_symbols
+    if most < size and not evict_lowest:
+        raise ConflictError(
+            Code.PORTFOLIO_EXCEEDS_LIMIT,
+            f"The portfolio has {size} members: remove some before a limit of {most}, "
+            "or remove the lowest-scored ones with the change (evict_lowest).",
+        )
+    done = apply_configuration(
+        portfolio, settings.version, as_document(settings), context.at, reason
+    )
+    return _without_lowest(done, portfolio, context, reason) if most < size else done
+
+
 _Apply = Callable[[UnitOfWork, Configuration], Awaitable[Configuration]]
 
 
@@ -234,7 +253,9 @@ def with_standard_names(
         symbol = text if is_set else _standard_name(text, market)
         if symbol in named:
             raise RefusedError(
-                Code.VALIDATION_FAILED, f"rebalancing.fixed_weights names {symbol} twice."
+                Code.VALIDATION_FAILED,
+                f"rebalancing.fixed_weights names {symbol} twice.",
+                field="rebalancing.fixed_weights",
             )
         named[symbol] = weight
     return {**changes, "rebalancing": {**rules, "fixed_weights": named}}

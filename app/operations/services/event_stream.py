@@ -1,6 +1,7 @@
 """Event stream: committed events of all processes; subscriptions with replay and conflation."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from app.operations.services.event_messages import (
     GAP,
     Details,
     Frame,
+    LiveState,
+    LiveTopic,
     event_frame,
     notice,
     ticker_details,
@@ -112,24 +115,37 @@ class EventReader:
     stored: Callable[[int, frozenset[EventTopic]], Awaitable[StoredEvents]]
     quotes: Mapping[str, Frame]
     conflated: Callable[[float], None]
+    live_states: Mapping[LiveTopic, LiveState] = field(default_factory=dict)
     topics: frozenset[EventTopic] = frozenset()
     symbols: frozenset[str] = frozenset()
+    live: frozenset[LiveTopic] = frozenset()
     position: int = field(init=False)
     _exact_upto: int = 0  # end of a replay without conflation
     _subscription: int = 0  # version of the subscriptions
     _notes: list[Frame] = field(default_factory=list)  # notices before the next event
     _pending: dict[str, None] = field(default_factory=dict)  # symbols with an unsent quote
+    _live_seen: dict[LiveTopic, int | None] = field(default_factory=dict)  # last version sent
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _is_ended: bool = False
 
     def __post_init__(self) -> None:
         self.position = self.recent.head
 
-    def subscribe(self, topics: AbstractSet[EventTopic], symbols: AbstractSet[str]) -> None:
-        """Replaces the subscriptions; new symbols get their current quote at once."""
+    def subscribe(
+        self,
+        topics: AbstractSet[EventTopic],
+        symbols: AbstractSet[str],
+        live: AbstractSet[LiveTopic] = frozenset(),
+    ) -> None:
+        """Replaces the subscriptions; new symbols and live topics get their state at once."""
         self._pending |= dict.fromkeys(sorted((symbols - self.symbols) & self.quotes.keys()))
         self._pending = {name: None for name in self._pending if name in symbols}
-        self.topics, self.symbols = frozenset(topics), frozenset(symbols)
+        self.topics, self.symbols, self.live = (
+            frozenset(topics),
+            frozenset(symbols),
+            frozenset(live),
+        )
+        self._live_seen = {name: self._live_seen.get(name) for name in sorted(live)}
         self._subscription += 1
         self.wake()
 
@@ -171,7 +187,7 @@ class EventReader:
             notes, self._notes = self._notes, []
             if notes:
                 return notes
-            frames = [*await self._events(), *self._new_quotes()]
+            frames = [*await self._events(), *self._new_quotes(), *self._new_live()]
             if frames:
                 return frames
             await self._woken.wait()
@@ -203,6 +219,19 @@ class EventReader:
     def _new_quotes(self) -> list[Frame]:
         waiting, self._pending = self._pending, {}
         return [self.quotes[name] for name in waiting]
+
+    def notify_live(self, topic: LiveTopic) -> None:
+        if topic in self.live:
+            self.wake()
+
+    def _new_live(self) -> list[Frame]:
+        frames: list[Frame] = []
+        for topic, seen in self._live_seen.items():
+            state = self.live_states.get(topic)
+            if state is not None and state.version != seen:
+                frames.append(state.frame(seen))
+                self._live_seen[topic] = state.version
+        return frames
 
     async def _events(self) -> list[Frame]:
         frames: list[Frame] = []
@@ -293,6 +322,8 @@ class EventStream:
     _recent: RecentEvents = field(default_factory=lambda: RecentEvents(RECENT))
     _readers: set[EventReader] = field(default_factory=set)
     _quotes: dict[str, Frame] = field(default_factory=dict)
+    _live: dict[LiveTopic, LiveState] = field(default_factory=dict)
+    _live_versions: Counter[LiveTopic] = field(default_factory=Counter)
     _hint: asyncio.Event = field(default_factory=asyncio.Event)
     _mark: CommitMark = field(default_factory=CommitMark, init=False)
 
@@ -395,7 +426,11 @@ class EventStream:
                 retry_after_s=_RETRY_S,
             )
         reader = EventReader(
-            self._recent, self.stored, self._quotes, self.metrics.stream_conflated_events.inc
+            self._recent,
+            self.stored,
+            self._quotes,
+            self.metrics.stream_conflated_events.inc,
+            self._live,
         )
         self._readers.add(reader)
         clients = self.metrics.stream_clients.labels(transport)
@@ -415,6 +450,23 @@ class EventStream:
         self._quotes.update(frames)
         for reader in self._readers:
             reader.notify_quotes(frames.keys())
+
+    def has_live_reader(self, topic: LiveTopic) -> bool:
+        """True while a reader is subscribed to a live topic."""
+        return any(topic in reader.live for reader in self._readers)
+
+    def publish_live(
+        self, topic: LiveTopic, change: Frame, make_complete: Callable[[], Frame]
+    ) -> None:
+        """Publishes the next state of a live topic; see LiveState."""
+        self._live_versions[topic] += 1
+        self._live[topic] = LiveState(self._live_versions[topic], change, make_complete)
+        for reader in self._readers:
+            reader.notify_live(topic)
+
+    def drop_live(self, topic: LiveTopic) -> None:
+        """Drops the state of a live topic that has no readers, since it ages."""
+        self._live.pop(topic, None)
 
     async def forget_old(self) -> int:
         """Deletes events past the replay period; returns their number."""
@@ -449,6 +501,8 @@ class QuoteFeed:
     def publish_changes(self) -> None:
         """Publishes quotes that changed or became stale since the last call."""
         wanted = self.stream.wanted_symbols()
+        if not (wanted or self._published):
+            return
         self._published = {
             name: details for name, details in self._published.items() if name in wanted
         }

@@ -14,6 +14,7 @@ from app.foundation.http.schemas import (
     Out,
     Percent,
     Ratio,
+    Raw,
     Score,
     Share,
     UtcTime,
@@ -227,7 +228,7 @@ class AnalyticsOut(Freshness):
     observations: int = Field(description="Daily returns behind the ratios.")
     is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
     ratios_reason: str | None = Field(description="Reason for null ratios.")
-    custom_figures: dict[str, float | None] = Field(description=CUSTOM_FIGURES)
+    custom_figures: dict[str, Raw | None] = Field(description=CUSTOM_FIGURES)
     last_updated: UtcTime | None = Field(
         description="UTC time of the newest change of the portfolio; null before the first."
     )

@@ -14,7 +14,7 @@ from app.foundation.http.permissions import ActorDep, requires
 from app.foundation.http.responses import answer, json_bytes
 from app.foundation.http.route_limits import limited_by
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import Freshness, Out, Share, UtcTime, finite
+from app.foundation.http.schemas import Freshness, Out, Raw, Share, UtcTime, finite
 from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.job_service import JobService
 from app.foundation.jobs import Document, JobKind
@@ -149,7 +149,7 @@ class ReportOut(Freshness):
         description="Returns of calendar months (UTC); the first and the last may be partial."
     )
     late_marks: list[LateMarkOut] = Field(description=LATE_MARKS)
-    custom_figures: dict[str, float | None] = Field(description=CUSTOM_FIGURES)
+    custom_figures: dict[str, Raw | None] = Field(description=CUSTOM_FIGURES)
 
     @classmethod
     def of(cls, made: Report) -> Self:

@@ -210,7 +210,9 @@ def _result(text: str, claim: ResultSubmission, context: DecisionContext) -> Boo
     entry = context.resolve(text)
     if claim.currency != entry.contract.settle:
         raise RefusedError(
-            Code.VALIDATION_FAILED, f"{entry.symbol} settles in {entry.contract.settle}."
+            Code.VALIDATION_FAILED,
+            f"`currency` must be {entry.contract.settle}: {entry.symbol} settles in it.",
+            field="currency",
         )
     if claim.occurred_at > context.at + _MAX_CLOCK_SKEW:
         now = f"{context.at:%Y-%m-%dT%H:%M:%SZ}"
@@ -218,6 +220,7 @@ def _result(text: str, claim: ResultSubmission, context: DecisionContext) -> Boo
             Code.VALIDATION_FAILED,
             f"`occurred_at` is more than five minutes after the current time {now}.",
             facts={"field": "occurred_at"},
+            field="occurred_at",
         )
     return BookedResult(
         trade_id=claim.trade_id,
@@ -256,6 +259,7 @@ def _require_member(result: BookedResult, included_at: datetime | None) -> None:
             Code.VALIDATION_FAILED,
             f"`occurred_at` is before the inclusion of {result.symbol} at {text}.",
             facts={"field": "occurred_at", "included_at": text},
+            field="occurred_at",
         )
 
 

@@ -85,8 +85,8 @@ class ReplaceIn(ChangeRequest):
 
     @model_validator(mode="after")
     def _two_names(self) -> Self:
-        one_of(self.old_symbol, self.old_symbol_id)
-        one_of(self.new_symbol, self.new_symbol_id)
+        one_of(old_symbol=self.old_symbol, old_symbol_id=self.old_symbol_id)
+        one_of(new_symbol=self.new_symbol, new_symbol_id=self.new_symbol_id)
         return self
 
 
@@ -289,8 +289,8 @@ async def replace_symbol(
 
     return sent(
         await portfolio.replace(
-            one_of(body.old_symbol, body.old_symbol_id),
-            one_of(body.new_symbol, body.new_symbol_id),
+            one_of(old_symbol=body.old_symbol, old_symbol_id=body.old_symbol_id),
+            one_of(new_symbol=body.new_symbol, new_symbol_id=body.new_symbol_id),
             body.reason or DEFAULT_REASON,
             by(command, body.user),
             render,

@@ -170,7 +170,11 @@ class ControlService:
             portfolio, context = await self._locked(unit, command)
             symbol = context.resolve(text).symbol
             if expires_at is not None and expires_at <= context.at:
-                raise RefusedError(Code.VALIDATION_FAILED, "expires_at has passed already.")
+                raise RefusedError(
+                    Code.VALIDATION_FAILED,
+                    "`expires_at` must be in the future.",
+                    field="expires_at",
+                )
             locks = context.controls.locks
             present = locks.get(symbol)
             same = (kind, reason, expires_at)

@@ -145,7 +145,9 @@ class PortfolioService:
             most = context.configuration.max_portfolio_symbols
             if size is not None and size > most:
                 raise RefusedError(
-                    Code.VALIDATION_FAILED, f"The portfolio may have up to {most} symbols."
+                    Code.VALIDATION_FAILED,
+                    f"`size` must be at most {most}, the setting `max_portfolio_symbols`.",
+                    field="size",
                 )
             selection = select_members(context, most if size is None else size)
             new_members = [context.new_member(context.resolve(name)) for name in selection.chosen]
@@ -351,7 +353,9 @@ def _require_admissible(
 
 def _require_another(old: str, new: str) -> None:
     if old == new:
-        raise RefusedError(Code.VALIDATION_FAILED, f"{old} cannot replace itself.")
+        raise RefusedError(
+            Code.VALIDATION_FAILED, f"{old} cannot replace itself.", field="new_symbol"
+        )
 
 
 def _require_room(

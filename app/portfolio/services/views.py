@@ -120,7 +120,7 @@ class WeightsReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ProposedWeight:
+class WeightProposal:
     """Weight of one member after price drift and by the method."""
 
     symbol: str
@@ -135,7 +135,7 @@ class OptimizationResult:
 
     method: WeightingMethod
     version: int
-    lines: tuple[ProposedWeight, ...]
+    lines: tuple[WeightProposal, ...]
     cash_u: int
     risk_before: float | None
     risk_after: float | None
@@ -157,7 +157,7 @@ def optimize_weights(
         method=method,
         version=portfolio.version,
         lines=tuple(
-            ProposedWeight(
+            WeightProposal(
                 symbol, weight_u, allocation.weights_u[symbol], constraints[symbol].reason
             )
             for symbol, weight_u in held.items()

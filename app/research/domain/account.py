@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.market.domain.models import Floats
-from app.research.domain.history import MarketHistory
+from app.research.domain.history import CandleHistory
 
 
 @dataclass(slots=True, eq=False)
@@ -19,7 +19,7 @@ class Accounts:
     funding is paid on the value at the close; `unknown_funding` counts positions without a rate.
     """
 
-    history: MarketHistory
+    history: CandleHistory
     start: float
     cost: float
     count: int = 1

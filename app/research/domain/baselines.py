@@ -10,7 +10,7 @@ from app.market.domain.models import DAYS_A_YEAR, Floats
 from app.market.domain.panel import Bools
 from app.portfolio.domain.returns import Figures, compute_figures
 from app.research.domain.account import Accounts
-from app.research.domain.history import MarketHistory, base_of
+from app.research.domain.history import CandleHistory, base_of
 
 MARKET_BASE: Final = "BTC"
 SIZE: Final = 10
@@ -39,7 +39,7 @@ def portfolio_figures(name: str, returns: Floats, traded: float) -> PortfolioFig
 
 
 def simulate(
-    history: MarketHistory,
+    history: CandleHistory,
     rows: Sequence[int],
     due: Callable[[int], bool],
     choose: Choose,
@@ -63,7 +63,7 @@ def simulate(
     return values[:, 1:] / values[:, :-1] - 1.0, accounts.traded
 
 
-def hold_market(history: MarketHistory) -> Choose:
+def hold_market(history: CandleHistory) -> Choose:
     """Returns the choice of the market coin alone, bought once. Raises ValueError without it."""
     column = next(
         (place for place, name in enumerate(history.symbols) if base_of(name) == MARKET_BASE), None
@@ -128,12 +128,12 @@ def _equal(chosen: Bools, weights: Floats) -> Floats:
     return np.where(~chosen & (weights != 0.0), 0.0, targets)
 
 
-def turnover_key(history: MarketHistory) -> Floats:
+def turnover_key(history: CandleHistory) -> Floats:
     """Returns (T, N) median turnover of the last 30 bars; NaN with a missing one."""
     return _rolling(history.panel.turnover, np.median)
 
 
-def low_volatility_key(history: MarketHistory) -> Floats:
+def low_volatility_key(history: CandleHistory) -> Floats:
     """Returns (T, N) minus the standard deviation of the last 30 daily log returns."""
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = np.diff(np.log(history.panel.close), axis=0, prepend=np.nan)

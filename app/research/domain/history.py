@@ -27,7 +27,7 @@ def base_of(column: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MarketHistory:
+class CandleHistory:
     """Daily bars of T days and N listings; each listing is a column of its own.
 
     A symbol listed again, in another price unit or at another venue, is another column, so that no
@@ -44,7 +44,7 @@ class MarketHistory:
     data_hash: str
 
     @staticmethod
-    def of(name: str, panel: Panel, funding: Floats | None = None) -> "MarketHistory":
+    def of(name: str, panel: Panel, funding: Floats | None = None) -> "CandleHistory":
         """Creates the history of a panel. Raises ValueError for a column without bars."""
         known = np.isfinite(panel.close)
         if not known.size or not known.any(axis=0).all():
@@ -57,7 +57,7 @@ class MarketHistory:
         rows = np.arange(len(known))[:, None]
         newest = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
         carried = np.take_along_axis(panel.close, np.maximum(newest, 0), axis=0)
-        return MarketHistory(
+        return CandleHistory(
             name,
             panel,
             rates,
@@ -92,7 +92,7 @@ class MarketHistory:
         fields = {name: getattr(self.panel, name)[chosen] for name in FIELDS}
         return replace(self.panel, opened_ms=self.panel.opened_ms[chosen], **fields)
 
-    def until(self, row: int) -> "MarketHistory":
+    def until(self, row: int) -> "CandleHistory":
         """Returns the history as it was known at the close of `row`."""
         known = np.flatnonzero(self.first <= row)
         fields = {name: getattr(self.panel, name)[: row + 1, known] for name in FIELDS}
@@ -100,7 +100,7 @@ class MarketHistory:
         panel = replace(
             self.panel, symbols=symbols, opened_ms=self.panel.opened_ms[: row + 1], **fields
         )
-        return MarketHistory.of(self.name, panel, self.funding[: row + 1, known])
+        return CandleHistory.of(self.name, panel, self.funding[: row + 1, known])
 
     def has_ended(self, row: int) -> Bools:
         """Returns (N,) listings whose last bar lies before `row`."""
@@ -114,7 +114,7 @@ def coin_columns(table: SectorTable, symbols: tuple[str, ...]) -> Bools:
     )
 
 
-def eligibility(history: MarketHistory, floors: EligibilitySettings, coins: Bools) -> Bools:
+def eligibility(history: CandleHistory, floors: EligibilitySettings, coins: Bools) -> Bools:
     """Returns (T, N) eligible listings at the close of each bar, by the floors of the funnel.
 
     Bars, the turnover of the day and its median over the last 30 days count up to that bar. The
@@ -134,7 +134,7 @@ def eligibility(history: MarketHistory, floors: EligibilitySettings, coins: Bool
     return np.asarray(known & coins & enough & (turnover >= least) & (median >= least), np.bool_)
 
 
-def died(history: MarketHistory, first_row: int, last_row: int) -> tuple[str, ...]:
+def died(history: CandleHistory, first_row: int, last_row: int) -> tuple[str, ...]:
     """Returns listings whose last bar lies within the rows, before the last row of the data."""
     return tuple(
         name
@@ -149,7 +149,7 @@ def history_from_rows(
     opened_ms: Ints,
     fields: Mapping[str, Floats],
     funding: Floats | None = None,
-) -> MarketHistory:
+) -> CandleHistory:
     """Creates a history from bars in any order; (R,) arrays, one row per bar and listing.
 
     Raises ValueError for a bar off the daily grid or given twice, and without any bar.
@@ -177,4 +177,4 @@ def history_from_rows(
         rates[row, column] = funding
     opened = (np.arange(shape[0], dtype=np.int64) + first) * step
     panel = Panel(Interval.DAY, tuple(names.tolist()), opened, **grids)
-    return MarketHistory.of(name, panel, rates)
+    return CandleHistory.of(name, panel, rates)

@@ -35,7 +35,7 @@ from app.portfolio.services.rebalance_runs import (
 )
 from app.portfolio.services.replacement import evaluate_replacements
 from app.research.domain.account import Accounts
-from app.research.domain.history import MarketHistory, coin_columns, eligibility
+from app.research.domain.history import CandleHistory, coin_columns, eligibility
 from app.research.services.historical_market import (
     ListedHistory,
     TradingCosts,
@@ -80,7 +80,7 @@ class BoardSeries:
 
     @staticmethod
     def of(
-        history: MarketHistory,
+        history: CandleHistory,
         configuration: Configuration,
         sectors: SectorTable,
         costs: TradingCosts,
@@ -96,7 +96,7 @@ class BoardSeries:
         return BoardSeries(ListedHistory(history, sectors, costs), settings, spec, eligible)
 
     @property
-    def history(self) -> MarketHistory:
+    def history(self) -> CandleHistory:
         return self.listed.history
 
     @property

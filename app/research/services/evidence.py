@@ -1,8 +1,9 @@
 """Runs a backtest with its baselines, offsets and the evidence of its scores."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
 import numpy as np
@@ -19,7 +20,8 @@ from app.research.domain.baselines import (
     simulate,
     turnover_key,
 )
-from app.research.domain.history import MarketHistory, died
+from app.research.domain.factor_cards import FactorCard, create_card
+from app.research.domain.history import CandleHistory, died
 from app.research.domain.luck import ReturnMoments, deflated_sharpe
 from app.research.domain.report import BacktestReport, RandomBand
 from app.research.domain.validation import evaluate_scores
@@ -27,6 +29,10 @@ from app.research.services.backtest import BacktestOptions, BacktestRun, BoardSe
 
 HORIZON: Final = 7  # bars of the returns that scores are to foretell
 DRAWS: Final = 200
+MIN_PERIOD_ROWS: Final = 60
+COMPOSITE: Final = "composite"
+LOW_VOLATILITY: Final = "low volatility alone"
+DISASTER_DAYS: Final = (30, 7, 1)
 Progress = Callable[[str], None]
 
 
@@ -148,7 +154,7 @@ def _band(returns: Floats) -> RandomBand | None:
 
 
 def _monthly(
-    history: MarketHistory, first_row: int, returns: Floats
+    history: CandleHistory, first_row: int, returns: Floats
 ) -> dict[tuple[int, int], float]:
     """Returns the return of each calendar month; `returns` (T - 1,) follow the first row."""
     growth: dict[tuple[int, int], float] = {}
@@ -157,3 +163,92 @@ def _monthly(
         month = opened.year, opened.month
         growth[month] = growth.get(month, 1.0) * (1.0 + one)
     return {month: value - 1.0 for month, value in growth.items()}
+
+
+def validate_factors(
+    boards: BoardSeries,
+    first_row: int,
+    last_row: int,
+    periods: int,
+    trials: int,
+    horizon: int = HORIZON,
+) -> tuple[FactorCard, ...]:
+    """Returns the cards of composite, low volatility alone and every factor over equal periods.
+
+    Raises ValueError for fewer rows than a period needs.
+    """
+    rows = last_row + 1 - first_row
+    if rows < periods * (horizon + MIN_PERIOD_ROWS):
+        raise ValueError(f"{rows} days are too few for {periods} periods")
+    history = boards.history
+    calm = np.where(boards.eligible, low_volatility_key(history), np.nan)
+    scores = {
+        COMPOSITE: boards.scores(last_row),
+        LOW_VOLATILITY: calm,
+        **boards.factor_values(last_row),
+    }
+    edges = np.linspace(first_row, last_row + 1, periods + 1).astype(np.int64).tolist()
+    cards = []
+    for name, values in scores.items():
+        found = [
+            evaluate_scores(
+                values[window],
+                history.panel.open[window],
+                history.panel.close[window],
+                horizon,
+                boards.eligible[window],
+            )
+            for window in itertools.starmap(slice, itertools.pairwise(edges))
+        ]
+        cards.append(create_card(name, found, trials))
+    return tuple(cards)
+
+
+@dataclass(frozen=True, slots=True)
+class DisasterAudit:
+    """Rank of a coin before its disaster, and the cost of having held it; None is unknown.
+
+    `ranks` are by days before the event, each with the number of ranked listings.
+    """
+
+    listing: str
+    day: date
+    ranks: Mapping[int, tuple[int, int] | None]
+    held_weight: float | None  # percent at the close before
+    fall: float | None  # return from the close before to the lowest close of the next 7 days
+    cost: float | None  # of equity
+
+
+def audit_disaster(boards: BoardSeries, run: BacktestRun, listing: str, day: date) -> DisasterAudit:
+    """Looks a disaster up: ranks 30, 7 and 1 days before it, weight then, fall and cost.
+
+    Raises ValueError for a listing that the history lacks.
+    """
+    history = boards.history
+    if listing not in history.symbols:
+        raise ValueError(f"the history has no listing {listing}")
+    column = history.symbols.index(listing)
+    row = history.row_from(datetime(day.year, day.month, day.day, tzinfo=UTC))
+    ranks: dict[int, tuple[int, int] | None] = {}
+    for days in DISASTER_DAYS:
+        board = boards.board(row - days) if row - days >= 0 else None
+        card = None if board is None else board.card(listing)
+        rank = None if card is None else card.rank
+        ranks[days] = None if board is None or rank is None else (rank, board.universe_size)
+    before = history.carried[row - 1, column] if 0 < row <= history.rows else np.nan
+    after = history.carried[row : row + DISASTER_DAYS[1], column]
+    fall = float(np.min(after) / before - 1.0) if len(after) and np.isfinite(before) else None
+    weight = _weight_at(run, history.closed_at(row - 1), listing) if row > 0 else None
+    cost = None if weight is None or fall is None else weight / 100.0 * fall
+    return DisasterAudit(listing, day, ranks, weight, fall, cost)
+
+
+def _weight_at(run: BacktestRun, at: datetime, listing: str) -> float | None:
+    """Returns the weight in percent that was last decided before `at`; None outside the run."""
+    weight: float | None = None
+    for step in run.steps:
+        if step.date > at:
+            break
+        old_and_new = step.portfolio_changes.get(listing)
+        weight = (weight or 0.0) if old_and_new is None else old_and_new[1]
+    return weight

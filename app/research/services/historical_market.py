@@ -23,7 +23,7 @@ from app.market.services.service_mode import MarketLevel, ModeState
 from app.market.services.snapshot import BARS
 from app.market.services.view import Quote
 from app.portfolio.services.decision_context import DecisionContext
-from app.research.domain.history import MarketHistory, base_of
+from app.research.domain.history import CandleHistory, base_of
 from app.scoring.domain.board import Board
 
 _BP: Final = Decimal(10_000)
@@ -47,7 +47,7 @@ class TradingCosts:
 class ListedHistory:
     """Listings of a history as contracts of the exchange."""
 
-    history: MarketHistory
+    history: CandleHistory
     sectors: SectorTable
     costs: TradingCosts
     entries: dict[str, SymbolEntry] = field(init=False)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.research.domain.history import MarketHistory, history_from_rows
+from app.research.domain.history import CandleHistory, history_from_rows
 
 REQUIRED: Final = ("symbol", "ts", "open", "high", "low", "close", "volume", "quote_volume")
 OPTIONAL: Final = ("venue", "segment", "funding_rate")
@@ -19,7 +19,7 @@ _DAY_MS: Final = 86_400_000
 _SETTLEMENTS: Final = 3  # funding_rate is a fraction per 8 hours
 
 
-def read_history(path: Path, venue: str | None = None) -> MarketHistory:
+def read_history(path: Path, venue: str | None = None) -> CandleHistory:
     """Reads daily candles; `venue` chooses among several.
 
     A listing is a symbol within a venue and a segment. Raises ValueError naming the file's fault.

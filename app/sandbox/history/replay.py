@@ -7,8 +7,9 @@ and open interest are generated around them: they fit each day's candle and prov
 import csv
 import gzip
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ from app.sandbox.history.universe import DAY_MS, KNOWN, ListedContract, multipli
 
 REQUIRED = ("symbol", "ts", "open", "high", "low", "close", "volume", "quote_volume")
 OPTIONAL = ("venue", "segment")
+_MIN_EPOCH_MS = 1e11  # 1973 in milliseconds, the year 5138 in seconds
+_MAX_EPOCH_MS = 1e14
+_TIME_FORM = (
+    "a time: epoch seconds, epoch milliseconds, or ISO 8601 such as 2025-01-31, one form in the"
+    " whole column"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +59,24 @@ class CandleTable:
 
 
 def table_from_columns(columns: Mapping[str, NDArray[Any]]) -> CandleTable:
-    """Create a table from arrays by column name; ValueError names missing columns.
+    """Create a table from arrays by column name; numbers may be text.
 
-    Rows without a finite price are left out.
+    Rows without a finite price are left out. ValueError names missing columns, and row, column and
+    expected form of a value that cannot be read.
     """
-    missing = [name for name in REQUIRED if name not in columns]
-    if missing:
-        raise ValueError(f"the replay file lacks the columns {', '.join(missing)}")
+    require_columns(columns)
     symbol = columns["symbol"]
-    time = columns["ts"].astype(np.int64)
+    time = to_milliseconds("ts", columns["ts"])
+    segment = to_floats("segment", columns.get("segment", np.zeros(symbol.size)))
     empty = np.full(symbol.size, "", dtype="<U1")
     table = CandleTable(
         symbol=symbol,
         venue=columns.get("venue", empty),
-        segment=columns.get("segment", np.zeros(symbol.size)).astype(np.int64),
+        segment=segment.astype(np.int64),
         day=time // DAY_MS,
-        ohlc=np.stack([columns[name].astype(float) for name in REQUIRED[2:6]], axis=1),
-        volume=columns["volume"].astype(float),
-        value=columns["quote_volume"].astype(float),
+        ohlc=np.stack([to_floats(name, columns[name]) for name in REQUIRED[2:6]], axis=1),
+        volume=to_floats("volume", columns["volume"]),
+        value=to_floats("quote_volume", columns["quote_volume"]),
     )
     codes = np.unique(symbol, return_inverse=True)[1]
     order: Ints = np.lexsort((time, codes))
@@ -77,19 +84,97 @@ def table_from_columns(columns: Mapping[str, NDArray[Any]]) -> CandleTable:
     return table.where(order[sound[order]])
 
 
+def require_columns(names: Collection[str]) -> None:
+    """ValueError for a file that lacks a required column."""
+    missing = [name for name in REQUIRED if name not in names]
+    if missing:
+        raise ValueError(f"the replay file lacks the columns {', '.join(missing)}")
+
+
+def to_floats(name: str, values: NDArray[Any]) -> Floats:
+    """Numbers of a column; empty text is zero. ValueError names the row of another text."""
+    if values.dtype.kind not in "OU":
+        return values.astype(float)
+    texts = np.where(values == "", "0", values)
+    try:
+        return texts.astype(float)
+    except (TypeError, ValueError):
+        row = next(row for row, text in enumerate(texts) if not _is_number(text))
+        raise _unreadable(row, name, values[row], "a number such as 0.0123") from None
+
+
+def to_milliseconds(name: str, values: NDArray[Any]) -> Ints:
+    """Times of a column in epoch milliseconds: of dates, ISO 8601 text, epoch s or epoch ms.
+
+    All numbers of a column have one unit, seconds below 10^11. A time without a zone is UTC.
+    ValueError names the row of another value.
+    """
+    if values.dtype.kind == "M":
+        return values.astype("datetime64[ms]").astype(np.int64)
+    if values.dtype.kind in "OU" and values.size and not _is_number(values[0]):
+        return np.array([_iso_milliseconds(name, row, one) for row, one in enumerate(values)])
+    numbers = to_floats(name, values) if values.dtype.kind != "U" else _epochs(name, values)
+    is_known = np.isfinite(numbers) & (numbers >= 0) & (numbers < _MAX_EPOCH_MS)
+    is_ms = numbers >= _MIN_EPOCH_MS
+    odd = ~is_known | (is_ms != is_ms[:1])
+    if odd.any():
+        row = int(np.flatnonzero(odd)[0])
+        raise _unreadable(row, name, values[row], _TIME_FORM)
+    scale = 1 if is_ms.any() else 1000
+    return np.rint(numbers * scale).astype(np.int64)
+
+
+def _epochs(name: str, texts: NDArray[np.str_]) -> Floats:
+    try:
+        return texts.astype(float)
+    except ValueError:
+        row = next(row for row, text in enumerate(texts) if not _is_number(text))
+        raise _unreadable(
+            row, name, texts[row], f"{_TIME_FORM}, one form in the whole column"
+        ) from None
+
+
+def _iso_milliseconds(name: str, row: int, value: object) -> int:
+    try:
+        moment = datetime.fromisoformat(str(value).strip())
+    except ValueError:
+        raise _unreadable(row, name, value, _TIME_FORM) from None
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1000)
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+def _unreadable(row: int, column: str, value: object, form: str) -> ValueError:
+    return ValueError(
+        f"row {row + 1} after the header, column {column}: {value!s:.40} is not {form}"
+    )
+
+
 def read_csv(path: Path) -> CandleTable:
     """Candle columns of a CSV file, gzipped or not; an empty volume is zero."""
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", newline="", encoding="utf-8") as lines:
+    with opener(path, "rt", newline="", encoding="utf-8-sig") as lines:
         rows = csv.reader(lines)
-        header = next(rows, [])
-        body = list(rows)
-    columns: dict[str, NDArray[Any]] = {}
-    for index, name in enumerate(header):
-        if name in ("symbol", "venue"):
-            columns[name] = np.array([row[index] for row in body], dtype=str)
-        elif name in REQUIRED or name in OPTIONAL:
-            columns[name] = np.array([float(row[index] or 0.0) for row in body])
+        header = [name.strip() for name in next(rows, [])]
+        body = [row for row in rows if row]
+    require_columns(header)
+    for row, cells in enumerate(body):
+        if len(cells) != len(header):
+            raise ValueError(
+                f"row {row + 1} after the header has {len(cells)} values, not {len(header)}"
+            )
+    columns = {
+        name: np.array([row[index] for row in body], dtype=str)
+        for index, name in enumerate(header)
+        if name in {*REQUIRED, *OPTIONAL}
+    }
     return table_from_columns(columns)
 
 

@@ -10,7 +10,7 @@ from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import ConfigurationChanges
 from app.foundation.data_status import DataSource, DataStatus
-from app.foundation.errors import Code
+from app.foundation.errors import Code, FieldFault
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
 from app.foundation.http.dependencies import (
     EXPENSIVE,
@@ -280,7 +280,10 @@ async def update_scoring_algorithm(
         changes = scoring.settings_changes(body.changes(), present, name.family)
         result = await configuration.put(changes, reason, author, render)
     except ConfigurationRefusedError as refused:
-        places = [(("body", *_body_location(one.loc)), one.type) for one in refused.complaints]
+        places = [
+            FieldFault(("body", *_body_location(one.loc)), one.type, one.message)
+            for one in refused.complaints
+        ]
         return problem_response(request, 422, refused.code, refused.detail, errors=places)
     return sent(result)
 

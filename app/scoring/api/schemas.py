@@ -20,6 +20,7 @@ from app.foundation.http.schemas import (
     Milliseconds,
     Out,
     QuoteAmount,
+    Ratio,
     Raw,
     RoundedJson,
     Score,
@@ -56,14 +57,14 @@ class FactorOut(Out):
         "high is good."
     )
     weight: Share = Field(description="Weight in the composite.")
-    weight_in_family: Share = Field(
+    weight_in_family: Ratio = Field(
         description="Weight of z in the weighted sum of the family; 0 without a value. The squares"
         " of those that count add up to 1."
     )
-    weight_of_family: Share = Field(
+    weight_of_family: Ratio = Field(
         description="Weight of the family in the composite, likewise; 0 for an unavailable family."
     )
-    confidence: Share | None = Field(description="Confidence of the score, 0..1.")
+    confidence: Score | None = Field(description="Confidence of the score.")
     direct: ZScore | None = Field(
         description="confidence * weight_of_family * weight_in_family * z."
     )
@@ -93,7 +94,7 @@ class FamilyOut(Out):
     nominal_weight: Share = Field(
         description="Weight in the algorithm; those of all families add up to 1."
     )
-    weight: Share = Field(description="`weight_of_family` of its factors.")
+    weight: Ratio = Field(description="`weight_of_family` of its factors.")
     weighted_sum: ZScore | None = Field(description="Sum of weight_in_family * z of its factors.")
     z: ZScore | None = Field(description="Normal score of the weighted sum among all symbols.")
     score: Score | None = Field(description="Phi(z), as in `score`.")
@@ -105,7 +106,7 @@ class CompositeOut(Out):
 
     weighted_sum: ZScore | None = Field(description="Sum of weight * z of the families.")
     composite_z: ZScore | None = Field(description="Normal score of the sum among all symbols.")
-    confidence: Share | None = Field(description="`level` of `confidence`.")
+    confidence: Score | None = Field(description="`level` of `confidence`.")
     z: ZScore | None = Field(description="confidence * composite_z; the score is Phi(z).")
 
 
@@ -313,7 +314,7 @@ class ExplanationOut(Freshness):
     input_hash: str
     score: ScoreOut = Field(description="Scores of the symbol.")
     z: ZScore | None = Field(
-        description="Composite z after its confidence shrinks it; null if unavailable."
+        description="Composite z after the confidence has shrunk it; null if unavailable."
     )
     sum_of_contributions: ZScore | None = Field(
         description="Sum of the contributions, equal to `z` within 1e-9."

@@ -72,6 +72,12 @@ class FeatureCache:
         default_factory=dict, init=False
     )
 
+    def fork(self) -> "FeatureCache":
+        """Returns a cache with the same values, for a scoring beside the running one."""
+        other = FeatureCache()
+        other._known = dict(self._known)
+        return other
+
     def measure(self, factor: Factor, inputs: ScoringInputs) -> Floats:
         """(N,) raw values of one factor; the array is shared and must not be modified."""
         if not factor.sources or not set(factor.sources) <= _CANDLES.keys():

@@ -21,6 +21,9 @@ WHY_PERCENTILES_DIFFER: Final = (
 )
 
 
+DIGITS: Final = 12  # significant digits of a float in a response
+
+
 @dataclass(frozen=True, slots=True)
 class FactorBreakdown:
     """Steps of one factor; `direct` + `ranking` = its contribution.
@@ -63,13 +66,16 @@ class ScoreBreakdown:
 def explain_card(card: Card) -> ScoreBreakdown:
     """Returns the steps from the factors of a card to its score.
 
-    Every sum is over the returned numbers, so that a reader who adds them gets the returned sum.
+    Sums and products are of numbers rounded to the digits of a response: a reader who repeats them
+    gets the shown results.
     """
     families = [_Family(family, card) for family in Family]
     root = sqrt(fsum(one.nominal**2 for one in families if one.z is not None)) or 1.0
-    weights = {one.family: one.nominal / root if one.z is not None else 0.0 for one in families}
+    weights = {
+        one.family: _rounded(one.nominal / root) if one.z is not None else 0.0 for one in families
+    }
     by_family = {one.family: one for one in families}
-    level = None if card.confidence is None else card.confidence.level
+    level = None if card.confidence is None else _rounded(card.confidence.level)
     factors = [
         _factor(one, by_family[one.family].weight_of(one), weights[one.family], level)
         for one in card.factors
@@ -92,16 +98,18 @@ class _Family:
         self.family = family
         self.readings = [one for one in card.factors if one.family is family]
         self.score = card.families[family]
-        self.z = None if self.score is None else float(ndtri(self.score))
+        self.z = None if self.score is None else _rounded(float(ndtri(self.score)))
         self.nominal = fsum(one.weight for one in self.readings)
         self.is_scored = card.z is not None
         self._root = sqrt(fsum(one.weight**2 for one in self.readings if one.z is not None)) or 1.0
 
     def weight_of(self, reading: FactorReading) -> float:
-        return 0.0 if reading.z is None else reading.weight / self._root
+        return 0.0 if reading.z is None else _rounded(reading.weight / self._root)
 
     def breakdown(self, weight: float) -> FamilyBreakdown:
-        parts = [self.weight_of(one) * one.z for one in self.readings if one.z is not None]
+        parts = [
+            self.weight_of(one) * _rounded(one.z) for one in self.readings if one.z is not None
+        ]
         return FamilyBreakdown(
             family=self.family,
             nominal_weight=self.nominal,
@@ -118,9 +126,13 @@ def _factor(
 ) -> FactorBreakdown:
     if reading.contribution is None or reading.z is None or level is None:
         return FactorBreakdown(inside, across, None, None)
-    direct = level * across * inside * reading.z
-    return FactorBreakdown(inside, across, direct, reading.contribution - direct)
+    direct = _rounded(level * across * inside * _rounded(reading.z))
+    return FactorBreakdown(inside, across, direct, _rounded(reading.contribution) - direct)
 
 
 def _total(readings: Sequence[FactorReading]) -> float:
-    return fsum(one.contribution for one in readings if one.contribution is not None)
+    return fsum(_rounded(one.contribution) for one in readings if one.contribution is not None)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

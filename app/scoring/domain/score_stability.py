@@ -5,6 +5,7 @@ its daily changes over the last 30 days; s2_between is the variance between symb
 day. Quotes, books and funding of past days are not stored, so their factors are left out.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -14,6 +15,7 @@ from app.configuration.domain.sections import Family, FeedSettings, Source
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import CandleSeries, Floats, Interval
 from app.market.domain.panel import (
+    Bools,
     Panel,
     ScoringInputs,
     contiguous,
@@ -23,7 +25,7 @@ from app.market.domain.panel import (
     truncate,
 )
 from app.scoring.domain.composite import AlgorithmSpec, composite_scores
-from app.scoring.domain.factors import measure
+from app.scoring.domain.factors import Factor, measure
 from app.scoring.domain.historical_moments import MIN_UNIVERSE
 
 DAYS: Final = 30
@@ -31,23 +33,47 @@ NOISE_DAYS: Final = 7
 _MIN_CHANGES: Final = 10  # minimum number of changes to estimate a variance
 
 
-def back_scores(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
-    """(days + 1, N) composite z at the close of each of the last days, oldest first.
+# (raw values, whether a factor applies), each (F, N), of one past day.
+DayMeasurements = tuple[Floats, Bools]
+
+
+def back_measurements(
+    daily: Panel, factors: Sequence[Factor], days: int = DAYS
+) -> tuple[DayMeasurements, ...]:
+    """Measures of factors of daily candles at the close of each of the last days, newest first.
 
     Each day uses its own past only: later bars are cut off before gaps are filled, because filling
-    needs the bar after the gap. NaN where a symbol had no score, and on days before the last
-    break of its history.
+    needs the bar after the gap.
+    """
+    whole = contiguous(daily)
+    found: list[DayMeasurements] = []
+    for back in range(min(days, len(daily.opened_ms) - 2) + 1):  # a return needs two bars
+        past = candle_inputs(forward_fill(truncate(whole, len(whole.opened_ms) - back))[0])
+        measured = [measure(factor, past) for factor in factors]
+        raw = np.array([one.values for one in measured])
+        found.append((raw, np.array([one.applies for one in measured])))
+    return tuple(found)
+
+
+# As `back_measurements`, which it may cache: most changes of an algorithm change weights alone.
+Measure = Callable[[Panel, Sequence[Factor], int], tuple[DayMeasurements, ...]]
+
+
+def back_scores(
+    daily: Panel,
+    spec: AlgorithmSpec,
+    days: int = DAYS,
+    measurements: Measure = back_measurements,
+) -> Floats:
+    """(days + 1, N) composite z at the close of each of the last days, oldest first.
+
+    NaN where a symbol had no score, and on days before the last break of its history.
     """
     candles = daily_candle_part(spec)
     scores = np.full((days + 1, len(daily.symbols)), np.nan)
     if candles is None or len(daily.symbols) < MIN_UNIVERSE:
         return scores
-    whole = contiguous(daily)
-    for back in range(min(days, len(daily.opened_ms) - 2) + 1):  # a return needs two bars
-        past = candle_inputs(forward_fill(truncate(whole, len(whole.opened_ms) - back))[0])
-        measured = [measure(factor, past) for factor in candles.factors]
-        raw = np.array([one.values for one in measured])
-        applies = np.array([one.applies for one in measured])
+    for back, (raw, applies) in enumerate(measurements(daily, candles.factors, days)):
         scores[days - back] = composite_scores(raw, candles, applies=applies).z
     return scores
 

@@ -5,6 +5,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, UnavailableError
@@ -33,6 +34,10 @@ class ScoringMoment(Protocol):
 
     def unknown(self) -> tuple[Source, ...]:
         """Sources without any answer, or beyond their age limits as a whole."""
+        ...
+
+    def under(self, configuration: Configuration) -> "ScoringMoment":
+        """The same market as other settings judge it."""
         ...
 
     def scoring_inputs(self) -> ScoringInputs:

@@ -97,6 +97,7 @@ class _UnsavedBoard:
     packed: bytes
     configuration: Configuration
     duration_ms: float
+    moment: ScoringMoment
 
 
 @dataclass(slots=True)
@@ -125,6 +126,9 @@ class Scoring:
     counterfactuals: CounterfactualCache = field(init=False)
     _latest: Board | None = field(default=None, init=False)
     _complete: Board | None = field(default=None, init=False)
+    # The complete board that this process computed last, and the market data behind it.
+    _scored: tuple[Board, ScoringMoment] | None = field(default=None, init=False, repr=False)
+    _previewing: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
     _running: asyncio.Future[Board] | None = field(default=None, init=False)
     _is_run_filled: bool = field(default=False, init=False)  # the run began with filled market data
     # Board and settings that own_status_of judged last, and the times between which it is fresh.
@@ -229,8 +233,10 @@ class Scoring:
             raise
         else:
             self._publish_board(board)
-            if is_filled and self._complete is board:
-                self.complete_board_ready.set()
+            if self._complete is board:
+                self._scored = board, prepared.moment
+                if is_filled:
+                    self.complete_board_ready.set()
             running.set_result(board)
             return board
         finally:
@@ -247,13 +253,53 @@ class Scoring:
         )
         return await self.idempotency.share(audited, self.calculate, render)
 
+    async def preview(self, settings: Configuration) -> Board:
+        """Returns the board that `settings` would give; stores and publishes nothing.
+
+        It scores the market data of the newest complete board, which this process computed itself;
+        else the present data. One preview runs at a time, in a thread. Raises UnavailableError if
+        the market data is stale.
+        """
+        scored, spec = self._scored, self.algorithm_for(settings)
+        if scored is not None and scored[0] is self._complete:
+            at, moment = scored[0].calculated_at, scored[1]
+        else:
+            at, moment = self.clock(), self.market.moment()
+        async with self.database.read() as unit:
+            version = await current_version(unit, spec)
+            days = await unit.get(MomentRepository).days(version.name, version.version)
+
+        def work() -> BoardDraft:
+            return _score_inputs(
+                _load_inputs(moment.under(settings)),
+                spec,
+                self.score_reliability.fork(),
+                pool_by_name(days),
+                self.features.fork(),
+            )
+
+        async with self._previewing:
+            started = self.monotonic()
+            draft = await asyncio.to_thread(work)
+        return draft.to_board(
+            run_id=self.new_id(),
+            algorithm=version.name,
+            algorithm_version=version.version,
+            configuration_version=settings.version,
+            calculated_at=at,
+            duration_ms=(self.monotonic() - started) * 1e3,
+            data_source=self.market.source,
+            is_provisional=draft.is_provisional(settings.scoring.min_coverage),
+        )
+
     async def _prepare(self) -> _UnsavedBoard:
         configuration = self.configuration()
         started = self.monotonic()
         spec = self.algorithm_for(configuration)
         moments = await load_historic_moments(self.database, spec)
         before = self.features.computed, self.features.reused
-        inputs = await asyncio.to_thread(_load_inputs, self.market.moment())
+        moment = self.market.moment()
+        inputs = await asyncio.to_thread(_load_inputs, moment)
         draft, packed = await asyncio.gather(
             asyncio.to_thread(
                 _score_inputs, inputs, spec, self.score_reliability, moments, self.features
@@ -261,7 +307,8 @@ class Scoring:
             asyncio.to_thread(_pack_inputs, inputs),
         )
         self._count_features(before)
-        return _UnsavedBoard(draft, packed, configuration, (self.monotonic() - started) * 1e3)
+        duration_ms = (self.monotonic() - started) * 1e3
+        return _UnsavedBoard(draft, packed, configuration, duration_ms, moment)
 
     def _count_features(self, before: tuple[int, int]) -> None:
         computed, reused = before

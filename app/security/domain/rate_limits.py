@@ -14,18 +14,20 @@ class LimitName(StrEnum):
     CHANGES = "changes"
     SIGNALS = "signals"
     HEAVY = "heavy"
+    PREVIEWS = "previews"
     ADDRESS = "address"
     OPEN_MODE = "open_mode"
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """Quotas: requests per second, and of heavy routes per minute."""
+    """Quotas: requests per second, and of heavy routes and previews per minute."""
 
     requests_per_s: int = 50
     changes_per_s: int = 20
     signals_per_s: int = 60
     heavy_per_min: int = 6
+    previews_per_min: int = 120
     address_per_s: int = 100
     open_mode_per_s: int = 500
 
@@ -40,6 +42,8 @@ class RateLimits:
                 return self.signals_per_s, 1
             case LimitName.HEAVY:
                 return self.heavy_per_min, 60
+            case LimitName.PREVIEWS:
+                return self.previews_per_min, 60
             case LimitName.ADDRESS:
                 return self.address_per_s, 1
             case LimitName.OPEN_MODE:
@@ -68,6 +72,8 @@ def limits_of(
         general = LimitName.REQUESTS
     if route is RouteLimit.HEAVY:
         return (general, identity), (LimitName.ADDRESS, site), (LimitName.HEAVY, identity)
+    if route is RouteLimit.PREVIEW:
+        return (general, identity), (LimitName.ADDRESS, site), (LimitName.PREVIEWS, identity)
     return (general, identity), (LimitName.ADDRESS, site)
 
 

@@ -1,5 +1,6 @@
 """Keys that seal stored secrets: their text form, strength and public id."""
 
+import hmac
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ SEALED_MARK: Final = "sealed:"  # starts every sealed text
 _KEY_BYTES: Final = 32
 _MIN_DIFFERENT_BYTES: Final = 12  # a random key has fewer once in 10**24 draws
 _ID_DIGITS: Final = 8
+_FINGERPRINT_DIGITS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,11 @@ class SealingKey:
     def id(self) -> str:
         """Eight hexadecimal digits that reveal nothing of the key."""
         return sha256(b"my-symbols sealing key " + self.text.encode()).hexdigest()[:_ID_DIGITS]
+
+    def fingerprint(self, secret: str) -> str:
+        """Twelve hexadecimal digits that equal secrets share; guessing a secret needs the key."""
+        key = hmac.digest(self.text.encode(), b"my-symbols fingerprint", "sha256")
+        return hmac.digest(key, secret.encode(), "sha256").hex()[:_FINGERPRINT_DIGITS]
 
 
 def sealing_key_fault(text: str) -> str | None:

@@ -86,12 +86,18 @@ class ApiKeyService:
         if an active key has the name, and PepperMissingError.
         """
         if draft.role is None and not draft.scopes:
-            raise RefusedError(Code.VALIDATION_FAILED, "A key needs a role or a scope.")
+            raise RefusedError(
+                Code.VALIDATION_FAILED, "A key needs a role or a scope.", field="role"
+            )
         if draft.sources and Scope.SIGNALS not in draft.scopes:
-            raise RefusedError(Code.VALIDATION_FAILED, "Sources need the scope signals.")
+            raise RefusedError(
+                Code.VALIDATION_FAILED, "Sources need the scope signals.", field="sources"
+            )
         if draft.name == LOCAL_KEY:
             raise RefusedError(
-                Code.VALIDATION_FAILED, f"{LOCAL_KEY} is the name of the key in the local file."
+                Code.VALIDATION_FAILED,
+                f"{LOCAL_KEY} is the name of the key in the local file.",
+                field="name",
             )
         wanted = self._issue(draft, command)
         local = self.issue_local(command)

@@ -85,6 +85,11 @@ class SecretSealer:
             " again.",
         ) from None
 
+    def fingerprint(self, secret: str) -> str | None:
+        """Fingerprint under the newest key, None without a key. Raises SealingKeyError."""
+        keys = self.known()
+        return keys[0].fingerprint(secret) if keys else None
+
     def is_sealed(self, text: str) -> bool:
         return text.startswith(SEALED_MARK)
 

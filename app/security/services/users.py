@@ -251,7 +251,7 @@ def require_good_password(password: str, name: str) -> None:
     """Raises RefusedError with the broken rule."""
     fault = password_fault(normalize_password(password), name)
     if fault is not None:
-        raise RefusedError(Code.VALIDATION_FAILED, fault)
+        raise RefusedError(Code.VALIDATION_FAILED, fault, field="password")
 
 
 def _is_admin(user: User) -> bool:

@@ -3,39 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import Row, exists, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.principals import Role, Scope
-from app.foundation.sql.key_value import KeyValueRepository
+from app.foundation.sql.key_value import RevisedRepository
 from app.security.domain.keys import ApiKey, order_scopes
 from app.security.storage.tables import api_keys as table
 
-_REVISION: Final = "api_keys_revision"
 _ALL: Final = select(table).order_by(table.c.name, table.c.created_at, table.c.id)
 _ANY: Final = select(exists().where(table.c.id.is_not(None)))
 
 
 @dataclass(frozen=True, slots=True)
-class ApiKeyRepository:
+class ApiKeyRepository(RevisedRepository):
     """API keys. Every change but the time of the last use gets a new revision."""
 
-    connection: AsyncConnection
-
-    async def revision(self) -> str | None:
-        """Text that changes with every change of a key; None before the first one."""
-        stored = await KeyValueRepository(self.connection).get(_REVISION)
-        return None if stored is None else str(stored)
-
-    async def renew_revision(self, revision: str) -> None:
-        await KeyValueRepository(self.connection).put(_REVISION, revision)
-
-    async def lock(self) -> None:
-        """Makes other changes of keys wait until the end of the transaction."""
-        await KeyValueRepository(self.connection).get_locked(_REVISION, "")
+    REVISION: ClassVar[str] = "api_keys_revision"
 
     async def has_any(self) -> bool:
         """True once a key was created, whatever became of it."""

@@ -3,40 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import ColumnElement, Row, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.principals import Role, Scope
-from app.foundation.sql.key_value import KeyValueRepository
+from app.foundation.sql.key_value import RevisedRepository
 from app.security.domain.keys import order_scopes
 from app.security.domain.people import Session, User
 from app.security.storage.tables import sessions, users
 
-_REVISION: Final = "people_revision"
 _USERS: Final = select(users).order_by(users.c.name)
 _SESSIONS: Final = select(sessions).order_by(sessions.c.created_at, sessions.c.id)
 
 
 @dataclass(frozen=True, slots=True)
-class UserRepository:
+class UserRepository(RevisedRepository):
     """Users; the revision covers sessions, too, apart from the times of their last use."""
 
-    connection: AsyncConnection
-
-    async def revision(self) -> str | None:
-        """Text that changes with every user and session; None before the first user."""
-        stored = await KeyValueRepository(self.connection).get(_REVISION)
-        return None if stored is None else str(stored)
-
-    async def renew_revision(self, revision: str) -> None:
-        await KeyValueRepository(self.connection).put(_REVISION, revision)
-
-    async def lock(self) -> None:
-        """Makes other changes of users and sessions wait until the end of the transaction."""
-        await KeyValueRepository(self.connection).get_locked(_REVISION, "")
+    REVISION: ClassVar[str] = "people_revision"
 
     async def all(self) -> tuple[User, ...]:
         """All users by name, also disabled ones."""

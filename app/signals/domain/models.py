@@ -153,14 +153,24 @@ def receive_signal(
     future, or with an expiry before its own time.
     """
     if claim.claimed_at is not None and claim.claimed_at > now + MAX_CLOCK_SKEW:
-        raise RefusedError(Code.VALIDATION_FAILED, "The signal's time is in the future.")
+        raise RefusedError(
+            Code.VALIDATION_FAILED,
+            "`signal_timestamp` must not be in the future.",
+            field="signal_timestamp",
+        )
     starts_at = now if claim.claimed_at is None else claim.claimed_at
     default = starts_at + timedelta(seconds=rules.ttl_s)
     expires_at = default if claim.expires_at is None else claim.expires_at
     if claim.claimed_at is not None and expires_at <= claim.claimed_at:
-        raise RefusedError(Code.VALIDATION_FAILED, "The signal expires before its own time.")
+        raise RefusedError(
+            Code.VALIDATION_FAILED,
+            "`expiry_timestamp` must be after the time of the signal.",
+            field="expiry_timestamp",
+        )
     if expires_at <= now:
-        raise RefusedError(Code.SIGNAL_EXPIRED, "The signal has already expired.")
+        raise RefusedError(
+            Code.SIGNAL_EXPIRED, "The signal has already expired.", field="expiry_timestamp"
+        )
     received = Signal(
         signal_id,
         claim,

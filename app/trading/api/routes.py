@@ -11,12 +11,12 @@ from app.foundation.decimal_math import total
 from app.foundation.errors import Code, RefusedError
 from app.foundation.http.dependencies import Provided
 from app.foundation.http.errors import problems
+from app.foundation.http.openapi_fields import UNIT
 from app.foundation.http.permissions import requires
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     NAMES,
-    UNIT,
     Freshness,
     Lots,
     Money,
@@ -347,7 +347,13 @@ def _record(wins: int | None, losses: int | None, payoff: Decimal | None) -> Tra
         return None
     if wins is None or losses is None or payoff is None:
         raise RefusedError(
-            Code.VALIDATION_FAILED, "wins, losses and payoff_ratio must be given together."
+            Code.VALIDATION_FAILED,
+            "wins, losses and payoff_ratio must be given together.",
+            field=next(
+                name
+                for name, value in (("wins", wins), ("losses", losses), ("payoff_ratio", payoff))
+                if value is None
+            ),
         )
     return TrackRecord(wins, losses, float(payoff))
 

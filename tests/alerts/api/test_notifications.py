@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from hashlib import sha256
 
 import httpx2
 import pytest
@@ -12,6 +13,7 @@ from app.alerts.api import notification_routes as routes
 from app.alerts.services.notifications import NotificationService
 from app.foundation.sql.database import Database
 from tests.alerts.services.test_notifications import Office, change
+from tests.support.event_contract import check_message
 from tests.support.harness import PREFIX, serve
 from tests.support.problem_assertions import problem
 
@@ -42,6 +44,7 @@ async def test_a_channel_from_its_first_day_to_its_last(
 
     async def take(request: web.Request) -> web.Response:
         got.append(request.headers["X-Event-Id"])
+        check_message(await request.json(), "webhook")
         return web.Response()
 
     app = web.Application()
@@ -87,6 +90,10 @@ async def test_G08_a_secret_is_never_read_back_and_can_be_told_from_another(
     without = (await client.post(f"{PATH}/channels", json=plain)).json()
     first, second, third = (one.json()["secret_fingerprint"] for one in (made, kept, other))
     assert len(first) == 12
+    hashes = (
+        sha256(text + (CANARY * 2).encode()).hexdigest() for text in (b"", b"channel secret:")
+    )
+    assert all(not one.startswith(first) for one in hashes), "guessing a secret needs the key"
     assert (second == first, third == first) == (True, False)
     assert (without["has_secret"], without["secret_fingerprint"]) == (False, None)
     assert all(CANARY not in one.text for one in (made, kept, other))

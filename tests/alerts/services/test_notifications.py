@@ -48,6 +48,7 @@ from app.foundation.sql.events import EventRepository
 from app.operations.services.event_messages import event_frame
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
 from app.security.services.sealing import SecretSealer
+from tests.support.event_contract import check_message
 from tests.support.trading_desk import NOW, WHO
 
 SECRET = "a secret of the receiver"
@@ -188,6 +189,7 @@ async def test_S12_each_event_arrives_once_in_order_and_signed(office: Office) -
         signed = f"{stamp.removeprefix('t=')}.".encode() + body
         assert mac == hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
         assert stamp == f"t={int(NOW.timestamp())}"
+        check_message(json.loads(body), "webhook", "portfolio_changed_delivery")
     told = json.loads(receiver.got[0][1])
     notification = told.pop("notification")
     assert (notification["id"], notification["kind"]) == ("event-2", "trade")

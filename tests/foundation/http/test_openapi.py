@@ -14,9 +14,8 @@ import app
 from app.container.application import ROUTERS, create_api
 from app.foundation.errors import Code
 from app.foundation.http.openapi import TAGS
-from app.foundation.http.openapi_fields import UNITS, says_unit
+from app.foundation.http.openapi_fields import UNIT, UNITS, says_unit
 from app.foundation.http.protocol import USUAL_STATUS
-from app.foundation.http.schemas import UNIT
 from tests.support.harness import make_api, open_client, openapi_document
 from tests.support.problem_assertions import problem
 
@@ -99,7 +98,7 @@ def test_every_request_body_is_closed(document: Operation) -> None:
 
 
 # First word of an operationId by method. POST has any verb: its commands differ most.
-READING_VERBS = {"get", "list", "check", "calculate", "explain", "stream", "scrape"}
+READING_VERBS = {"get", "list", "export", "check", "calculate", "explain", "stream", "scrape"}
 VERBS = {
     "get": READING_VERBS,
     "put": {"set", "update", "replace", "change"},

@@ -31,6 +31,7 @@ PORTFOLIO = "/portfolio"
 READS: dict[str, Any] = {
     "POST /symbols/validate": {"symbols": ["BTCUSDT"]},
     "POST /portfolio/optimize-weights": {"method": "equal"},
+    "POST /portfolio/preview": {"settings": {"score_tilt": 1.0}},
     "POST /scoring/runs/{run_id}/replay": None,
 }
 # The first key or user ends the open mode of the service: tests/security has them.

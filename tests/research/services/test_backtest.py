@@ -7,44 +7,49 @@ import pytest
 
 from app.configuration.domain.model import Configuration
 from app.market.domain.panel import FIELDS
-from app.market.services.symbol_registry import shipped_sectors
 from app.research.domain.account import Accounts
 from app.research.domain.baselines import hold_market, hold_universe, simulate
-from app.research.domain.history import MarketHistory, coin_columns, eligibility
+from app.research.domain.factor_cards import EvidenceLabel
+from app.research.domain.history import CandleHistory, coin_columns, eligibility
 from app.research.services.backtest import (
     BacktestOptions,
     BacktestRun,
     BoardSeries,
     run_backtest,
 )
-from app.research.services.evidence import EvidenceOptions, gather_evidence
+from app.research.services.evidence import (
+    EvidenceOptions,
+    audit_disaster,
+    gather_evidence,
+    validate_factors,
+)
 from app.research.services.historical_market import TradingCosts
-from tests.research.histories import random_history
+from tests.research.histories import SECTORS, random_history
 
 FIRST, LAST = 110, 200
 
 
-def _boards(history: MarketHistory, costs: TradingCosts | None = None) -> BoardSeries:
-    return BoardSeries.of(history, Configuration(), shipped_sectors(), costs or TradingCosts())
+def _boards(history: CandleHistory, costs: TradingCosts | None = None) -> BoardSeries:
+    return BoardSeries.of(history, Configuration(), SECTORS, costs or TradingCosts())
 
 
-def _run(history: MarketHistory, last: int = LAST, every: int = 3) -> BacktestRun:
+def _run(history: CandleHistory, last: int = LAST, every: int = 3) -> BacktestRun:
     return run_backtest(_boards(history), BacktestOptions(FIRST, last, every))
 
 
 @pytest.fixture(scope="module")
-def history() -> MarketHistory:
+def history() -> CandleHistory:
     return random_history(ends={5: 150, 9: 171})
 
 
 @pytest.fixture(scope="module")
-def whole(history: MarketHistory) -> BacktestRun:
+def whole(history: CandleHistory) -> BacktestRun:
     return _run(history)
 
 
 @pytest.mark.parametrize("cut", [131, 149, 150, 151, 172, 188])
 def test_later_bars_change_no_earlier_step(
-    history: MarketHistory, whole: BacktestRun, cut: int
+    history: CandleHistory, whole: BacktestRun, cut: int
 ) -> None:
     known = history.until(cut)
     assert known.rows == cut + 1
@@ -56,19 +61,19 @@ def test_later_bars_change_no_earlier_step(
 
 
 def test_coin_that_vanishes_later_changes_no_earlier_step(
-    history: MarketHistory, whole: BacktestRun
+    history: CandleHistory, whole: BacktestRun
 ) -> None:
     owned = next(iter(whole.steps[0].portfolio_changes))
     column = history.symbols.index(owned)
     fields = {name: getattr(history.panel, name).copy() for name in FIELDS}
     for values in fields.values():
         values[161:, column] = np.nan
-    dropped = MarketHistory.of("dropped", replace(history.panel, **fields))
+    dropped = CandleHistory.of("dropped", replace(history.panel, **fields))
     assert _run(dropped).steps[: 161 - FIRST] == whole.steps[: 161 - FIRST]
     assert dropped.data_hash != history.data_hash
 
 
-def test_same_input_gives_the_same_result(history: MarketHistory, whole: BacktestRun) -> None:
+def test_same_input_gives_the_same_result(history: CandleHistory, whole: BacktestRun) -> None:
     again = _run(history)
     assert again.steps == whole.steps
     assert (again.swaps, again.traded, again.costs) == (whole.swaps, whole.traded, whole.costs)
@@ -86,7 +91,7 @@ def test_weights_obey_the_rules_of_the_live_portfolio(whole: BacktestRun) -> Non
     assert all(place % 3 == 0 for place in decided)
 
 
-def test_first_trade_is_at_the_next_open(history: MarketHistory, whole: BacktestRun) -> None:
+def test_first_trade_is_at_the_next_open(history: CandleHistory, whole: BacktestRun) -> None:
     """The value after the first bar follows from opens, closes and the stated cost alone."""
     row = FIRST + 1
     gross = 0.0
@@ -147,7 +152,7 @@ def test_known_funding_is_paid_and_unknown_funding_is_counted() -> None:
     base = random_history(seed=3)
     rates = np.full(base.panel.close.shape, np.nan)
     rates[:, 0] = 0.001
-    history = MarketHistory.of("funded", base.panel, rates)
+    history = CandleHistory.of("funded", base.panel, rates)
     rows = range(FIRST, FIRST + 6)
     returns, _ = simulate(history, rows, lambda row: row == FIRST, hold_market(history), 0.0)
     move = history.panel.close[FIRST + 2, 0] / history.panel.close[FIRST + 1, 0]
@@ -169,13 +174,13 @@ def test_market_baseline_equals_its_price() -> None:
 def test_universe_is_that_of_the_moment() -> None:
     history = random_history(seed=7, ends={3: 140})
     floors = Configuration().eligibility
-    found = eligibility(history, floors, coin_columns(shipped_sectors(), history.symbols))
+    found = eligibility(history, floors, coin_columns(SECTORS, history.symbols))
     assert not found[: floors.min_daily_bars - 1].any()
     assert found[floors.min_daily_bars - 1].all()
     assert found[140, 3]
     assert not found[141:, 3].any()
     thin = replace(floors, min_turnover=type(floors.min_turnover)("1e12"))
-    coins = coin_columns(shipped_sectors(), history.symbols)
+    coins = coin_columns(SECTORS, history.symbols)
     assert not eligibility(history, thin, coins).any()
     choose = hold_universe(found)
     weights = choose(141, np.zeros((1, len(history.symbols))))
@@ -213,7 +218,7 @@ def test_leak_is_called_suspicious() -> None:
             factor_weights={"nearness_to_high": 1.0, "volatility": 0.0, "drawdown": 1.0},
         ),
     )
-    boards = BoardSeries.of(history, configuration, shipped_sectors(), TradingCosts())
+    boards = BoardSeries.of(history, configuration, SECTORS, TradingCosts())
     options = EvidenceOptions(BacktestOptions(110, 410, every=7), draws=20)
     report = gather_evidence(boards, options).report
     assert report.evidence.ic.mean is not None
@@ -222,7 +227,7 @@ def test_leak_is_called_suspicious() -> None:
     assert "an IC above 0.25" in report.headline()[0]
 
 
-def test_scores_shifted_by_one_bar_keep_most_of_their_evidence(history: MarketHistory) -> None:
+def test_scores_shifted_by_one_bar_keep_most_of_their_evidence(history: CandleHistory) -> None:
     """A score that used the bar being traded would lose its evidence."""
     boards = _boards(history)
     scores = boards.scores(LAST)
@@ -232,7 +237,7 @@ def test_scores_shifted_by_one_bar_keep_most_of_their_evidence(history: MarketHi
         assert np.array_equal(cut[row], scores[row, names], equal_nan=True)
 
 
-def test_rows_outside_the_history_are_refused(history: MarketHistory) -> None:
+def test_rows_outside_the_history_are_refused(history: CandleHistory) -> None:
     boards = _boards(history)
     for options in (
         BacktestOptions(-1, 5), BacktestOptions(5, 5), BacktestOptions(5, 999),
@@ -240,3 +245,42 @@ def test_rows_outside_the_history_are_refused(history: MarketHistory) -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match="rows of a backtest"):
             run_backtest(boards, options)
+
+
+def test_cards_cover_composite_low_volatility_and_every_factor() -> None:
+    boards = _boards(random_history(rows=420, names=30, seed=5))
+    cards = {one.name: one for one in validate_factors(boards, 110, 410, 3, trials=4)}
+    assert set(cards) == {
+        "composite", "low volatility alone", *(one.name for one in boards.spec.factors)
+    }  # fmt: skip
+    assert all((len(one.periods), one.trials) == (3, 4) for one in cards.values())
+    assert cards["composite"].label is EvidenceLabel.UNPROVEN  # random prices
+    with pytest.raises(ValueError, match="too few for 6 periods"):
+        validate_factors(boards, 110, 410, 6, trials=0)
+
+
+def test_disaster_shows_rank_weight_fall_and_cost() -> None:
+    history = random_history(seed=4)
+    owned = min(_members_of_the_first_days(_run(history), 31))
+    column, row = history.symbols.index(owned), FIRST + 31
+    fields = {name: getattr(history.panel, name).copy() for name in FIELDS}
+    for name in ("open", "high", "low", "close"):
+        fields[name][row:, column] *= 0.05
+    fallen = CandleHistory.of("fallen", replace(history.panel, **fields))
+    boards = _boards(fallen)
+    run = run_backtest(boards, BacktestOptions(FIRST, LAST, every=3))
+    day = fallen.closed_at(row - 1).date()  # the bar of `row` opens when the one before closes
+    found = audit_disaster(boards, run, owned, day)
+    assert [rank is not None for rank in found.ranks.values()] == [True, True, True]
+    rank, count = found.ranks[1] or (0, 0)
+    assert 1 <= rank <= count == len(history.symbols)
+    assert found.held_weight is not None
+    assert found.held_weight > 0.0
+    assert found.fall is not None
+    assert -0.97 < found.fall < -0.90
+    assert found.cost == pytest.approx(found.held_weight / 100.0 * found.fall)
+    never = audit_disaster(boards, run, "C01USDT", fallen.closed_at(40).date())
+    assert never.held_weight is None  # before the run
+    assert never.ranks[30] is None
+    with pytest.raises(ValueError, match="no listing XUSDT"):
+        audit_disaster(boards, run, "XUSDT", day)

@@ -2,7 +2,8 @@
 
 import gzip
 import importlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,81 @@ def test_files_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> N
         exchange_of(path)
     with pytest.raises(ValueError, match=r"\.parquet, \.csv"):
         exchange_of(tmp_path / "bad.xlsx")
+
+
+def stamped(form: Callable[[int], object]) -> list[dict[str, Any]]:
+    """The candles with another form of their times."""
+    return [row | {"ts": form(row["ts"])} for row in candles()]
+
+
+def moment(ts: int) -> datetime:
+    return datetime.fromtimestamp(ts / 1000, UTC)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda ts: ts // 1000,
+        lambda ts: f"{ts}.0",
+        lambda ts: f"{moment(ts):%Y-%m-%d}",
+        lambda ts: f"{moment(ts):%Y-%m-%dT%H:%M:%SZ}",
+        lambda ts: f"{moment(ts):%Y-%m-%d %H:%M:%S}",
+        lambda ts: moment(ts).astimezone(timezone(timedelta(hours=-3))).isoformat(),
+    ],
+    ids=["epoch_s", "epoch_ms_float", "date", "zulu", "no_zone", "other_zone"],
+)
+def test_times_may_be_epochs_or_iso_dates(tmp_path: Path, form: Callable[[int], object]) -> None:
+    expected = exchange_of(write_csv(tmp_path / "ms.csv", candles())).market.history
+    found = exchange_of(write_csv(tmp_path / "other.csv", stamped(form))).market.history
+    assert (found.listings, found.first_day) == (expected.listings, expected.first_day)
+    np.testing.assert_array_equal(found.daily.ticks, expected.daily.ticks)
+
+
+def test_times_of_a_parquet_file_may_be_dates(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = importlib.import_module("pyarrow.parquet")
+    expected = exchange_of(write_csv(tmp_path / "ms.csv", candles())).market.history
+    for name, form in (
+        ("date", lambda ts: moment(ts).date()),
+        ("time", moment),
+        ("text", lambda ts: moment(ts).isoformat()),
+    ):
+        path = tmp_path / f"{name}.parquet"
+        parquet.write_table(arrow.Table.from_pylist(stamped(form)), path)
+        found = exchange_of(path).market.history
+        assert found.first_day == expected.first_day, name
+        np.testing.assert_array_equal(found.daily.ticks, expected.daily.ticks)
+
+
+HEADER = "symbol,ts,open,high,low,close,volume,quote_volume"
+GOOD = f"A,{FIRST},1,1,1,1,1,1"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("A,yesterday,1,1,1,1,1,1", "row 2 after the header, column ts: yesterday is not a time"),
+        (f"A,{FIRST}000000,1,1,1,1,1,1", "row 2 after the header, column ts: .* epoch seconds"),
+        (f"A,{FIRST // 1000},1,1,1,1,1,1", "row 2 .* column ts: .* one form in the whole column"),
+        (f"A,{FIRST},1,1;5,1,1,1,1", "row 2 after the header, column high: 1;5 is not a number"),
+        (f"A,{FIRST},1,1,1,1,x,1", "row 2 after the header, column volume: x is not a number"),
+        (f"A,{FIRST},1,1", "row 2 after the header has 4 values, not 8"),
+    ],
+)
+def test_an_unreadable_value_is_named_by_row_column_and_form(
+    tmp_path: Path, row: str, message: str
+) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(f"{HEADER}\n{GOOD}\n{row}\n")
+    with pytest.raises(ValueError, match=message):
+        exchange_of(path)
+
+
+def test_an_unreadable_date_is_named_too(tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(f"{HEADER}\nA,2025-01-01,1,1,1,1,1,1\nA,2025-13-01,1,1,1,1,1,1\n")
+    with pytest.raises(ValueError, match=r"row 2 .* column ts: 2025-13-01 is not a time"):
+        exchange_of(path)
 
 
 def test_a_day_outside_the_file_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
+from types import MappingProxyType
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -79,6 +81,10 @@ class Market:
     def unknown(self) -> tuple[Source, ...]:
         return self.silent
 
+    def under(self, configuration: Configuration) -> "Market":
+        del configuration
+        return self
+
     def scoring_inputs(self) -> ScoringInputs:
         self.asked += 1
         self.enter()
@@ -94,6 +100,16 @@ class Market:
 STEADY = (
     ScoreReliabilityCache()
 )  # of the one market of these tests: a month of boards, worked out once
+
+
+RISKY = MappingProxyType(
+    {
+        Family.TECHNICAL: 0.4,
+        Family.FUNDAMENTAL: 0.1,
+        Family.MARKET_STRUCTURE: 0.1,
+        Family.RISK: 0.4,
+    }
+)
 
 
 @dataclass
@@ -806,3 +822,46 @@ async def test_of_an_old_day_the_newest_complete_board_is_kept(bench: Bench) -> 
     assert await bench.scoring.run(complete.run_id) == complete
     with pytest.raises(NotFoundError):
         await bench.scoring.run(provisional.run_id)
+
+
+@dataclass
+class SnapshotMarket(Market):
+    """Moments that later changes of the market leave as they were."""
+
+    def moment(self) -> Market:
+        return replace(self)
+
+
+async def test_a_preview_scores_the_market_behind_the_present_board_and_publishes_nothing(
+    database: Database,
+) -> None:
+    bench = Bench(database, SnapshotMarket())
+    other = replace(Configuration(), version=2, family_weights=RISKY)
+    board = await bench.scoring.calculate()
+    stored = list(bench.events)
+    bench.market.inputs = make_inputs(16, seed=3)
+    shown = await bench.scoring.preview(other)
+    assert (bench.scoring.latest(), bench.events) == (board, stored)
+    assert await bench.scoring.preview(bench.settings) == replace(
+        board, run_id=ANY, duration_ms=ANY
+    )
+    again = bench.service()
+    await again.load()
+    present = await again.preview(other)  # this process has no market of the stored board
+    assert present.cards != shown.cards
+    bench.market.inputs, bench.settings = INPUTS, other
+    wanted = await bench.scoring.calculate()
+    assert shown.cards == wanted.cards != board.cards
+    assert (shown.algorithm_version, shown.configuration_version) == (2, 2)
+    bench.market.inputs = make_inputs(16, seed=3)
+    assert present.cards == (await bench.scoring.calculate()).cards
+
+
+async def test_a_preview_is_refused_and_provisional_as_a_run_is(bench: Bench) -> None:
+    bench.market.silent = (Source.TICKERS,)
+    with pytest.raises(UnavailableError, match="tickers is not fresh"):
+        await bench.scoring.preview(bench.settings)
+    bench.market.silent = ()
+    strict = replace(bench.settings, scoring=replace(bench.settings.scoring, min_coverage=1.0))
+    bench.market.inputs = replace(INPUTS, unread=1)
+    assert (await bench.scoring.preview(strict)).is_provisional

@@ -97,6 +97,8 @@ trader    POST    {}/portfolio/rebalance
 trader    POST    {}/portfolio/optimize-weights
 viewer    GET     {}/portfolio/rebalances
 viewer    GET     {}/portfolio/rebalances/{run_id}
+trader    POST    {}/portfolio/rebalances/{run_id}/replay
+trader    POST    {}/portfolio/replacements/{decision_id}/replay
 viewer    GET     {}/portfolio/tradeable                           pairlist
 trader    GET     {}/portfolio/symbols/{symbol}/should-trade
 trader    GET     {}/portfolio/symbols/{symbol}/position-size
@@ -117,6 +119,7 @@ viewer    GET     {}/alerts/rules
 admin     PUT     {}/alerts/rules/{name}
 viewer    GET     {}/alerts
 viewer    GET     {}/alerts/{alert_id}
+trader    POST    {}/alerts/{alert_id}/replay
 operator  POST    {}/alerts/{alert_id}/acknowledge
 operator  POST    {}/alerts/{alert_id}/snooze
 operator  POST    {}/alerts/{alert_id}/resolve
@@ -127,7 +130,9 @@ viewer    GET     {}/signals/statistics
 operator  POST    {}/signals/cleanup
 operator  POST    {}/signals/reprocess-failed
 viewer    GET     {}/signals/{signal_id}
+trader    POST    {}/signals/{signal_id}/replay
 viewer    GET     {}/events
+viewer    GET     {}/changes
 viewer    POST    {}/stream/tickets
 viewer    GET     {}/notifications
 viewer    GET     {}/notifications/channels
@@ -137,6 +142,7 @@ admin     DELETE  {}/notifications/channels/{channel_id}
 admin     POST    {}/notifications/test
 operator  POST    {}/notifications/{notification_id}/redrive
 viewer    GET     {}/configuration
+viewer    POST    {}/portfolio/preview
 admin     PATCH   {}/configuration
 admin     PUT     {}/configuration
 admin     POST    {}/configuration/rollback
@@ -163,6 +169,7 @@ admin     PATCH   {}/users/{user_id}
 admin     PUT     {}/users/{user_id}/password
 viewer    GET     {}/health
 viewer    GET     {}/status
+viewer    GET     {}/dashboard
 operator  POST    {}/initialize-sample-data
 """
 LOG_IN: Final = ("POST", f"{PREFIX}/sessions")  # refuses wrong credentials

@@ -100,6 +100,36 @@ async def test_each_change_of_a_key_is_an_event_in_its_transaction(
     assert (await verify_security_events(database_url)).ok
 
 
+async def test_a_grace_never_prolongs_a_key_and_its_event_says_when_it_really_ends(
+    database: Database,
+) -> None:
+    desk = KeyDesk(database)
+    issued = await desk.issued("engine", Role.VIEWER, lifetime=timedelta(hours=1))
+    desk.now += timedelta(minutes=20)
+    rotated = (await desk.service.rotate(issued.key.id, timedelta(hours=24), SYSTEM)).result
+    assert rotated is not None
+    at_once = (await desk.service.rotate(rotated.key.id, timedelta(0), SYSTEM)).result
+    assert at_once is not None
+    ends = (NOW + timedelta(hours=1), NOW + timedelta(minutes=20))
+    found = [one for one in await events(database) if one.kind == "key_rotated"]
+    assert [[one.payload[name] for name in REPLACED] for one in found] == [
+        [issued.key.id, instant_text(ends[0])],
+        [rotated.key.id, instant_text(ends[1])],
+    ]
+    # The new key lives as long as the replaced one was meant to.
+    assert found[0].payload["expires_at"] == instant_text(desk.now + timedelta(hours=1))
+
+    def valid() -> list[bool]:
+        keys = (issued, rotated, at_once)
+        return [desk.ring.identify(one.token, "127.0.0.1") is not None for one in keys]
+
+    assert valid() == [True, False, True]
+    desk.now = ends[0] - timedelta(seconds=1)
+    assert valid() == [True, False, True]
+    desk.now = ends[0]
+    assert valid() == [False, False, True]
+
+
 async def test_refusals_are_stored_when_their_minute_is_over(
     audit: SecurityAudit, database: Database, clock: Moved
 ) -> None:

@@ -260,3 +260,13 @@ def test_a_named_key_file_is_never_created(tmp_path: Path) -> None:
     with pytest.raises(ConflictError):
         SecretSealer(file=file, may_create=False).seal("text")
     assert not file.exists()
+
+
+def test_a_fingerprint_tells_secrets_apart_for_holders_of_the_key_only() -> None:
+    old, both = SecretSealer((OLD,)), SecretSealer((NEW, OLD))
+    first = old.fingerprint("a secret")
+    assert first is not None
+    assert len(first) == 12
+    assert first == old.fingerprint("a secret") == SecretSealer((OLD, NEW)).fingerprint("a secret")
+    assert len({first, old.fingerprint("another"), both.fingerprint("a secret")}) == 3
+    assert SecretSealer().fingerprint("a secret") is None
