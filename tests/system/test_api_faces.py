@@ -279,14 +279,23 @@ def corrected(call: Call, faults: Sequence[dict[str, Any]]) -> Call:
 
 
 def is_invalid(answer: requests.Response) -> bool:
-    """Whether the call itself is refused: not the state, and no rule of a use case."""
+    """Whether the call itself is refused: not the state, and no rule of a use case.
+
+    A rule between several values, such as two scores in their order, has its own sentence.
+    """
     if answer.status_code != 422:
         return False
     body = well_formed(answer, extra=frozenset(answer.json()))
     faults = body.get("errors", [])
-    return body["code"] in {"validation_failed", "timezone_required"} and any(
-        fault["type"] != body["code"] for fault in faults
-    )
+    rules = [
+        fault
+        for fault in faults
+        if fault["message"].startswith("is refused:")
+        and fault["loc"] != ["body"]
+        and fault["remedy"] != "remove"
+    ]
+    is_of_the_call = body["code"] in {"validation_failed", "timezone_required"}
+    return is_of_the_call and len(rules) < len(faults)
 
 
 def send(caller: Caller, method: str, path: str, call: Call) -> requests.Response:

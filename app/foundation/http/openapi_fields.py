@@ -339,4 +339,5 @@ def _scalar_or_list(shape: Mapping[str, Any], schemas: Schemas, name: str, depth
 
 
 def _within(number: float, shape: Mapping[str, Any]) -> Any:
-    return min(max(number, shape.get("minimum", number)), shape.get("maximum", number))
+    inside = min(max(number, shape.get("minimum", number)), shape.get("maximum", number))
+    return int(inside) if isinstance(inside, float) and inside.is_integer() else inside
