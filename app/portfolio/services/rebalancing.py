@@ -24,9 +24,9 @@ from app.portfolio.domain.rebalance_run import RebalanceRun, RebalanceStepName, 
 from app.portfolio.services import views as weighing
 from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.decision_context import (
+    CountedDecision,
     DecisionContext,
     DecisionContextFactory,
-    DecisionKind,
 )
 from app.portfolio.services.decision_replay import PlannedRebalance
 from app.portfolio.services.proposal_book import proposal_from_plan, sync_open_proposals
@@ -201,7 +201,7 @@ class Rebalancing:
             return await self.execute(unit, run, request, command, recorder)
 
         try:
-            with self.contexts.refusals.counted(DecisionKind.REBALANCE):
+            with self.contexts.refusals.counted(CountedDecision.REBALANCE):
                 outcome = await self.idempotency.run(command, change, render, claim, hooks)
         except BaseException as error:
             ours = [run for run in claimed if run.is_active]

@@ -34,9 +34,9 @@ from app.portfolio.domain.replacement import (
 )
 from app.portfolio.services.change_recorder import ChangeRecorder, with_new_weights
 from app.portfolio.services.decision_context import (
+    CountedDecision,
     DecisionContext,
     DecisionContextFactory,
-    DecisionKind,
 )
 from app.portfolio.services.decision_replay import ReplacementSnapshot, propose_from_snapshot
 from app.portfolio.services.membership import ReplaceResult, last_facts, swap_costs
@@ -173,7 +173,7 @@ class ReplacementService:
                 await self._offer(unit, waiting, portfolio, context, decision)
             return ReplacementResult(portfolio.version, tuple(swaps), proposals, entries=entries)
 
-        with self.contexts.refusals.counted(DecisionKind.REPLACEMENT):
+        with self.contexts.refusals.counted(CountedDecision.REPLACEMENT):
             return await self.idempotency.run(command, change, render)
 
     async def _exit(
