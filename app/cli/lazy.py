@@ -19,6 +19,8 @@ COMMANDS: Final = {
     "doctor": "app.cli.commands.operations:doctor",
     "status": "app.cli.commands.operations:status",
     "health": "app.cli.commands.operations:health",
+    "dashboard": "app.cli.commands.operations:dashboard",
+    "changes": "app.cli.commands.operations:recent_changes",
     "watch": "app.cli.commands.watch",
     "symbols": "app.cli.commands.symbols",
     "sectors": "app.cli.commands.sectors",

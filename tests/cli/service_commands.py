@@ -18,6 +18,8 @@ READS: Final = tuple(
     for line in f"""
     status
     health
+    dashboard
+    changes 1 --limit 5
     whoami
     symbols list --search BTC --eligible --status Open --sector defi --others --limit 5
     symbols show BTCUSDT

@@ -239,6 +239,17 @@ def test_candles_are_drawn_to_the_width_of_the_terminal(service: Service) -> Non
     assert lines[-1].startswith("BTCUSDT 1h, ")
 
 
+def test_changes_after_an_absence_are_listed(service: Service) -> None:
+    service.text("trading", "off", "--reason", "absent")
+    service.text("trading", "on", "--reason", "returned")
+    found = service.document("changes", "1", "--limit", "500")
+    reasons = [one["data"].get("details", {}).get("reason") for one in found["items"]]
+    assert reasons[-2:] == ["absent", "returned"]
+    assert "returned" in service.text("changes", "1", "--limit", "500")
+    last = found["sequence"]
+    assert f"nothing has changed since event {last}" in service.text("changes", str(last))
+
+
 def test_operators_see_status_health_and_who_they_are(service: Service) -> None:
     assert service.document("whoami")["role"] == "admin"
     assert "NORMAL" in service.text("health") or "DEGRADED" in service.text("health")

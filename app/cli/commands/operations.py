@@ -1,4 +1,4 @@
-"""`my-symbols doctor`, `status`, `health`, `sessions`, `whoami`, `sample-data`: the service."""
+"""`my-symbols doctor`, `status`, `health`, `dashboard`, `changes` and more: the service."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -11,6 +11,7 @@ from app.cli.commands.jobs import run_job
 from app.cli.lazy import load_program
 from app.cli.output import (
     AsJson,
+    Limit,
     Output,
     Url,
     create_fact_table,
@@ -23,6 +24,8 @@ doctor = typer.Typer(add_completion=False)
 status = typer.Typer(add_completion=False)
 health = typer.Typer(add_completion=False)
 whoami = typer.Typer(add_completion=False)
+dashboard = typer.Typer(add_completion=False)
+recent_changes = typer.Typer(add_completion=False)
 sample_data = typer.Typer(add_completion=False)
 sessions = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Sessions of people: list them, end one."
@@ -35,6 +38,16 @@ _COMPONENT_COLUMNS: Final = {
     "cause": "cause",
     "detail": "detail",
     "next step": "next_step",
+}
+_EVENT_COLUMNS: Final = {
+    "sequence>": "sequence",
+    "at": "timestamp",
+    "topic": "topic",
+    "type": "data.type",
+    "symbol": "data.symbol",
+    "reason": "data.reason",
+    "reason of the change": "data.details.reason",
+    "alert": "data.message",
 }
 _SESSION_COLUMNS: Final = {
     "actor": "actor",
@@ -70,6 +83,24 @@ def show_health() -> Call:
     return Call("/health", "health", items="components", show=_print_health)
 
 
+@reads(dashboard)
+def show_dashboard() -> Call:
+    """Show health, positions, recent trades and recent verdicts on signals in one page."""
+    return Call("/dashboard", "dashboard")
+
+
+@reads(recent_changes)
+def list_changes(
+    since: Annotated[
+        str, typer.Argument(help="Number of the last event that was seen, or a time with its zone.")
+    ],
+    limit: Limit = 100,
+) -> Call:
+    """List what changed after an absence: members, weights, decisions, alerts, settings."""
+    query = {"since": since, "limit": limit}
+    return Call("/changes", "changes", query=query, items="items", show=_print_changes)
+
+
 @reads(whoami)
 def show_caller() -> Call:
     """Show how the service knows you: key or open mode, role and scopes."""
@@ -103,6 +134,18 @@ def load_sample_data(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
         response = run_job(output, Client(url), "loading", "/initialize-sample-data")
         if not output.print_if_json(response):
             output.console.print(create_fact_table("sample data", response.document["result"]))
+
+
+def _print_changes(output: Output, page: Mapping[str, Any]) -> None:
+    if page["missing"] is not None:
+        output.notes.print("Older events are no longer stored; `history` has all changes.")
+    if not page["items"]:
+        output.console.print(f"nothing has changed since event {page['since']}")
+        return
+    output.console.print(create_rows_table("changes", page["items"], _EVENT_COLUMNS))
+    if page["portfolio"] is not None:
+        print_sections(output, "net change of the portfolio", page["portfolio"])
+    output.console.print(f"`watch --resume-from {page['sequence']}` goes on from here")
 
 
 def _print_health(output: Output, found: Mapping[str, Any]) -> None:
