@@ -7,10 +7,12 @@ from decimal import Decimal
 from typing import Any, Final, TypedDict, TypeVar
 
 from app.alerts.domain.models import Alert
+from app.alerts.services.alert_replay import AlertReplayer
 from app.alerts.services.daily_digest import DailyDigest
 from app.alerts.services.notifications import NotificationService
 from app.alerts.services.service import AlertFilter, AlertRuleService, AlertService
 from app.configuration.domain.model import WeightingMethod
+from app.foundation.decision_log import DecisionInputs
 from app.foundation.errors import Code, ConflictError, RefusedError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor
 from app.foundation.job_service import JobService
@@ -44,6 +46,7 @@ from app.portfolio.domain.models import FULL, Member
 from app.portfolio.domain.rebalance_plan import WeightChange
 from app.portfolio.domain.returns import Trade
 from app.portfolio.services.controls import ControlService
+from app.portfolio.services.decision_replay import DecisionReplayer
 from app.portfolio.services.membership import PortfolioService, RemoveResult, ReplaceResult
 from app.portfolio.services.proposals import ProposalService
 from app.portfolio.services.queries import CorrelationReport, PortfolioQueries
@@ -74,6 +77,7 @@ from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import SignalService, SignalStatistics
 from app.signals.services.sources import SignalSources
+from app.signals.services.verdict_replay import VerdictReplayer
 from app.trading.services.position_sizing import SizedPosition, Tradeable, Trading
 from app.trading.services.safety import Safety, SafetyReport
 
@@ -152,6 +156,10 @@ class MySymbolsServiceV2:
     signal_actions: SignalActions
     signal_outcomes: SignalOutcomes
     signal_sources: SignalSources
+    decision_replay: DecisionReplayer
+    verdict_replay: VerdictReplayer
+    alert_replay: AlertReplayer
+    decision_inputs: DecisionInputs
 
     async def get_portfolio(self) -> PortfolioView:
         return await self.portfolio.view()

@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "report": "app.cli.commands.performance:report",
     "signals": "app.cli.commands.signals",
     "alerts": "app.cli.commands.alerts",
+    "replay": "app.cli.commands.audit:replay",
     "channels": "app.cli.commands.delivery:channels",
     "notifications": "app.cli.commands.delivery:notifications",
     "jobs": "app.cli.commands.jobs",

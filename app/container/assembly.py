@@ -109,7 +109,13 @@ class Background:
         supervisor.start("gauges", gauges.run, lambda: SILENT_S)
         service, server_clock = self.service, self.service.market.server_clock
         status.read_gauges = GaugeReader(
-            metrics, status, service.alerts, server_clock, gauges.set_levels, service.analytics
+            metrics,
+            status,
+            service.alerts,
+            server_clock,
+            gauges.set_levels,
+            service.analytics,
+            service.decision_inputs,
         ).read
         supervisor.start_watchdog(lambda: self.database.is_unavailable)
         leader_task = self._feed_tasks(work).start()

@@ -8,6 +8,7 @@ from typing import Final
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.senders import TIMEOUT_S, PeopleNotifier, WebhookNotifier
+from app.alerts.services.alert_replay import AlertReplayer
 from app.alerts.services.daily_digest import DailyDigest
 from app.alerts.services.facts import SystemView
 from app.alerts.services.notifications import (
@@ -21,8 +22,9 @@ from app.alerts.services.service import AlertRuleService, AlertService
 from app.alerts.storage.tables import SEALED_CHANNELS
 from app.configuration.services.current import CurrentSettings
 from app.container import plugins
-from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
+from app.container.runtime_values import RuntimeValues, code_version, elapsed_s, full_version
 from app.foundation.clock import shared_clock
+from app.foundation.decision_log import DecisionInputs, DecisionLog
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.job_service import JobEventPublisher, JobService
 from app.foundation.metrics import Metrics, total
@@ -58,6 +60,7 @@ from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.controls import ControlService
 from app.portfolio.services.decision_context import DecisionContextFactory, ElapsedTime, Refusals
+from app.portfolio.services.decision_replay import DecisionReplayer
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.proposals import ProposalService
 from app.portfolio.services.queries import PortfolioQueries
@@ -86,6 +89,7 @@ from app.signals.services.evaluation import SignalEvaluator
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import SignalService
 from app.signals.services.sources import SignalSources
+from app.signals.services.verdict_replay import VerdictReplayer
 from app.telemetry import observers
 from app.trading.services.position_sizing import Trading
 from app.trading.services.safety import Safety
@@ -155,9 +159,10 @@ def compose(
     portfolio = PortfolioService(database, context, idempotency, recorder)
     executors = {ProposalKind.SIGNAL: SignalProposalExecutor(portfolio, utc_now)}
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
-    rebalancing = Rebalancing(database, context, idempotency, recorder, runs)
+    log, agents = DecisionLog(full_version()), plugins.agents()
+    rebalancing = Rebalancing(database, context, idempotency, recorder, runs, log)
     signals = SignalService(
-        database, context, idempotency, new_id, SignalEvaluator(plugins.agents())
+        database, context, idempotency, new_id, SignalEvaluator(agents), decisions=log
     )
 
     sources = StatusSources(database, scoring, in_force, metrics, context, _disk(settings))
@@ -171,7 +176,8 @@ def compose(
         mode,
         feed.processes,
     )
-    alerts = AlertService(database, context, idempotency, new_id, system)
+    alerts = AlertService(database, context, idempotency, new_id, system, log)
+    decision_inputs = DecisionInputs(database, utc_now)
     notifications = NotificationService(
         database, utc_now, new_id, idempotency, _notifiers(settings, secrets, runtime), secrets
     )
@@ -197,7 +203,7 @@ def compose(
         scoring=scoring,
         portfolio=portfolio,
         rebalancing=rebalancing,
-        replacement=ReplacementService(database, context, idempotency, recorder, new_id),
+        replacement=ReplacementService(database, context, idempotency, recorder, new_id, log),
         proposals=ProposalService(
             database,
             utc_now,
@@ -266,11 +272,16 @@ def compose(
             signals,
             BoardRetention(database, utc_now, find_decided_boards),
             security_audit,
+            decision_inputs,
         ),
         signals=signals,
         signal_actions=SignalActions(database, context, portfolio, new_id),
         signal_outcomes=SignalOutcomes(database, context),
         signal_sources=SignalSources(signals, plugins.sources()),
+        decision_replay=DecisionReplayer(database),
+        verdict_replay=VerdictReplayer(database, agents),
+        alert_replay=AlertReplayer(database),
+        decision_inputs=decision_inputs,
     )
 
 

@@ -7,6 +7,7 @@ from app.configuration.storage.configuration import configuration_versions
 from app.foundation.sql.schema import make_append_only, metadata
 from app.foundation.sql.tables import (
     STREAM_ID,
+    decision_inputs,
     event_head,
     events,
     idempotency_keys,
@@ -85,6 +86,7 @@ __all__ = [
     "configuration_versions",
     "contract_specs",
     "contracts",
+    "decision_inputs",
     "event_head",
     "events",
     "funding_rates",

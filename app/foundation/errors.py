@@ -53,6 +53,7 @@ class Code(StrEnum):
     CONSTRAINTS_INFEASIBLE = "constraints_infeasible"
     VERSION_CONFLICT = "version_conflict"
     PLAN_CHANGED = "plan_changed"
+    ALGORITHM_VERSION = "algorithm_version"
     FOUR_EYES = "four_eyes"
     SIGNAL_CONFLICT = "signal_conflict"
     SIGNAL_EXPIRED = "signal_expired"

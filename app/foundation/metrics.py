@@ -134,6 +134,7 @@ class Metrics:
     database_size_bytes: Gauge = field(init=False)
     disk_free_bytes: Gauge = field(init=False)
     buffer_fill_ratio: Gauge = field(init=False)
+    decision_input_bytes_per_day: Gauge = field(init=False)
 
     jobs_ended: Counter = field(init=False)
     job_executor_takeovers: Counter = field(init=False)
@@ -285,6 +286,13 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("database_size_bytes", Gauge, "Size of the database, at most a minute old.", (), _NONE),
     ("disk_free_bytes", Gauge, "Free space of the disk of the service.", (), _NONE),
     ("buffer_fill_ratio", Gauge, "Used part of a buffer.", ("buffer",), _NONE),
+    (
+        "decision_input_bytes_per_day",
+        Gauge,
+        "Stored inputs of the decisions of the last 24 hours.",
+        ("kind",),
+        _NONE,
+    ),
     ("jobs_ended", Counter, "Durable runs that ended in this process.", ("kind", "outcome"), _NONE),
     (
         "job_executor_takeovers",

@@ -101,6 +101,10 @@ CHANGES: Final = tuple(
     scoring calculate BTCUSDT
     scoring set-algorithm --factor-weight volatility=0.5 --impact-notional 10000 --reason test
     scoring replay {ID}
+    replay rebalance {ID}
+    replay replacement 12
+    replay signal {ID}
+    replay alert {ID}
     portfolio initialize --size 3
     portfolio add BTCUSDT --reason test
     portfolio remove BTCUSDT

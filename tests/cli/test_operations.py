@@ -41,7 +41,7 @@ EXCEPTIONS: Final = {
     "PUT /users/me/password": "needs the session of a browser; `users password` is for operators",
 }
 # Choices of the command line -> the enumeration in the document.
-ENUMERATIONS: Final = {
+ENUMERATIONS: Final[dict[Any, str]] = {
     choices.AlertRuleName: "AlertRule",
     choices.AlertSeverity: "Severity",
     choices.AlertStateName: "AlertState",

@@ -7,11 +7,15 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from sqlalchemy import select
+
 from app.alerts.domain.events import AlertRaised, AlertResolved
 from app.configuration.domain.model import WeightingMethod
 from app.container.recording import RecordedService
+from app.foundation.decision_log import DecisionKind
 from app.foundation.errors import ServiceError
 from app.foundation.idempotency import Command, StoredResponse
+from app.foundation.sql.tables import decision_inputs
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.events import PortfolioChanged, ProposalDecided, ProposalOpened
 from app.portfolio.domain.models import Portfolio
@@ -38,6 +42,7 @@ class Decisions:
 
     names: Names
     rows: list[Row] = field(default_factory=list)
+    replays: dict[tuple[str, str], bool] = field(default_factory=dict)  # by kind and id
     _round: int = 0
     _version: int = -1
     _runs: set[str] = field(default_factory=set)
@@ -53,6 +58,24 @@ class Decisions:
         if board is not None:
             desk.note_board()
         await desk.make_decisions()
+        await self._replay_new(taped)
+
+    async def _replay_new(self, taped: RecordedService) -> None:
+        """Replays each stored decision once from its inputs."""
+        service = taped.service
+        replayers = {
+            DecisionKind.REBALANCE.value: service.decision_replay.replay_rebalance,
+            DecisionKind.REPLACEMENT.value: service.decision_replay.replay_replacement,
+            DecisionKind.SIGNAL.value: service.verdict_replay.replay,
+            DecisionKind.ALERT.value: service.alert_replay.replay,
+        }
+        async with taped.database.read() as unit:
+            keys = select(decision_inputs.c.kind, decision_inputs.c.decision_id)
+            stored = [tuple(row) for row in await unit.connection.execute(keys)]
+        for kind, decision_id in stored:
+            if kind in replayers and (kind, decision_id) not in self.replays:
+                replay = await replayers[kind](decision_id)
+                self.replays[kind, decision_id] = replay.is_identical
 
     def command(self) -> Command:
         self._requests += 1

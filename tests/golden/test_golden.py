@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,11 @@ async def test_every_decision_on_the_recording_is_made_again() -> None:
     assert difference is None, difference
     known = FIXTURE.expected_hashes()
     assert hashes_of(decisions.rows).items() <= known.items()
+    # Each stored decision gives the same bytes again from its stored inputs.
+    assert [key for key, is_identical in decisions.replays.items() if not is_identical] == []
+    replays = Counter(kind for kind, _ in decisions.replays)
+    assert replays.keys() == {"rebalance", "replacement", "signal", "alert"}, replays
+    assert min(replays.values()) > 3, replays
 
 
 def test_the_fixture_belongs_together() -> None:

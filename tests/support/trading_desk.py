@@ -10,11 +10,13 @@ from uuid import UUID
 
 import numpy as np
 
+from app.alerts.services.alert_replay import AlertReplayer
 from app.alerts.services.service import AlertRuleService, AlertService
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Family
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.data_status import DataSource, DataStatus
+from app.foundation.decision_log import DecisionInputs
 from app.foundation.errors import Code
 from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.sql.database import Database, UnitOfWork
@@ -36,6 +38,7 @@ from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.services.change_recorder import ChangeRecorder, IndexEquity
 from app.portfolio.services.controls import ControlService
 from app.portfolio.services.decision_context import DecisionContextFactory, ElapsedTime, Refusals
+from app.portfolio.services.decision_replay import DecisionReplayer
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.proposals import ProposalService
 from app.portfolio.services.queries import PortfolioQueries
@@ -47,6 +50,7 @@ from app.signals.services.actions import SignalActions, SignalProposalExecutor
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import SignalService
 from app.signals.services.sources import SignalSources
+from app.signals.services.verdict_replay import VerdictReplayer
 from app.trading.services.position_sizing import Trading
 from app.trading.services.safety import Safety
 from tests.support.portfolios import contract
@@ -221,6 +225,10 @@ class Desk:
         self.safety = Safety(self.database, context)
         self.controls = ControlService(self.database, context, idempotency, recorder)
         self.trading = Trading(self.database, context)
+        self.decision_replay = DecisionReplayer(self.database)
+        self.verdict_replay = VerdictReplayer(self.database)
+        self.alert_replay = AlertReplayer(self.database)
+        self.decision_inputs = DecisionInputs(self.database, lambda: self.now)
         signal_ids = count(1)
         self.signals = SignalService(
             self.database, context, idempotency, lambda: str(UUID(int=next(signal_ids)))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from app.container.runtime_values import full_version
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX
@@ -82,6 +83,14 @@ async def test_full_workflow(tmp_path: Path) -> None:
         added = await client.add_symbol_to_portfolio(top[0], "test_full_workflow")
         assert await client.get_current_portfolio() == [added]
         assert (added.symbol, added.position_rank, added.status) == (top[0], 1, "Active")
+        # Each decision can be made again from its stored inputs, whose size is a metric.
+        run = (await service.post("/portfolio/rebalance"))["run_id"]
+        replay = await service.post(f"/portfolio/rebalances/{run}/replay")
+        assert (replay["is_identical"], replay["code_version"]) == (True, full_version())
+        metric = 'mysymbols_decision_input_bytes_per_day{kind="rebalance"} '
+        lines = (await service.client.get("/metrics")).text.splitlines()
+        (size,) = (float(one.split()[-1]) for one in lines if one.startswith(metric))
+        assert 100 < size < 4_000
         # Debugging is off by default.
         refused = problem(await service.client.get(f"{PREFIX}/debug/portfolio"), 404, "not_found")
         assert "MYSYMBOLS_DEBUG=1" in refused["detail"]

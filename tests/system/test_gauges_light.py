@@ -36,7 +36,7 @@ OWN = {
 BESIDE = {
     "feed_connections", "feed_topics", "stream_clients", "task_last_success_timestamp_seconds",
     "alerting_silence_seconds", "custom_figure", "database_connections_in_use",
-    "exchange_clock_offset_seconds",
+    "decision_input_bytes_per_day", "exchange_clock_offset_seconds",
     "feed_last_message_age_seconds", "event_loop_tasks", "http_response_seconds",
     "buffer_fill_ratio", "disk_free_bytes",
 }  # fmt: skip

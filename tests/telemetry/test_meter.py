@@ -7,7 +7,7 @@ import pytest
 from app.foundation.errors import Code, ConflictError, UnavailableError
 from app.foundation.metrics import Metrics
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
-from app.portfolio.services.decision_context import DecisionKind, Refusals
+from app.portfolio.services.decision_context import CountedDecision, Refusals
 from app.scoring.domain.events import ScoresUpdated
 from app.signals.domain.events import SignalChanged, SignalOutcomesBooked
 from app.telemetry.observers import Meter, decision
@@ -74,13 +74,13 @@ def test_decisions_are_counted_by_kind_and_outcome() -> None:
     metrics, codes = Metrics(), list[Code]()
     refusals = Refusals(codes.append, decision(metrics))
     for _ in range(2):
-        with refusals.counted(DecisionKind.REBALANCE):
+        with refusals.counted(CountedDecision.REBALANCE):
             pass
     for error in (
         UnavailableError(Code.MARKET_DATA_STALE, "old"),
         ConflictError(Code.PORTFOLIO_FULL, "full"),
     ):
-        with pytest.raises(type(error)), refusals.counted(DecisionKind.ADD):
+        with pytest.raises(type(error)), refusals.counted(CountedDecision.ADD):
             raise error
     assert {line for line in own_lines(metrics) if "decisions_total" in line} == {
         'mysymbols_decisions_total{kind="rebalance",outcome="decided"} 2.0',

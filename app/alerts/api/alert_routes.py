@@ -16,12 +16,14 @@ from app.alerts.domain.models import (
     sort_key,
 )
 from app.alerts.domain.rules import ActiveRule, activate_rule
+from app.alerts.services.alert_replay import AlertReplayer
 from app.alerts.services.service import AlertFilter, AlertRuleService, AlertService
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
 from app.foundation.errors import Code, FieldFault
 from app.foundation.http.dependencies import (
+    EXPENSIVE,
     CommandDep,
     CursorsDep,
     Provided,
@@ -33,13 +35,16 @@ from app.foundation.http.pagination import after, cut, moment_and_id
 from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, NameText
 from app.foundation.http.responses import etag, keep, sent
+from app.foundation.http.route_limits import limited_by
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
     DEFAULT_REASON,
     NAMES,
+    REPLAYS,
     ChangeRequest,
     CursorText,
+    DecisionReplayOut,
     Freshness,
     IdPath,
     Limit,
@@ -51,7 +56,7 @@ from app.foundation.http.schemas import (
     finite,
 )
 from app.foundation.idempotency import StoredResponse
-from app.foundation.principals import Role
+from app.foundation.principals import Role, RouteLimit
 from app.portfolio.api.schemas import freshness
 
 router = api_router("alerts", "/alerts")
@@ -209,6 +214,23 @@ def _resolved_position(alert: Alert) -> tuple[str, str]:
 async def get_alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
     """Returns one alert in any state."""
     return AlertOut.of(await alerts.get(alert_id))
+
+
+@router.post(
+    "/{alert_id}/replay",
+    summary="Replay the opening of an alert from its stored inputs",
+    dependencies=EXPENSIVE,
+    responses=problems(*REPLAYS),
+)
+@requires(Role.TRADER)
+@limited_by(RouteLimit.HEAVY)
+async def replay_alert(replayer: Provided[AlertReplayer], alert_id: IdPath) -> DecisionReplayOut:
+    """Evaluates the rules again on the facts at the opening; nothing is written.
+
+    Inputs are stored for `retention.decision_inputs_days`. Another version of the algorithm answers
+    409 `algorithm_version` with the version of the service that can replay the alert.
+    """
+    return DecisionReplayOut.from_replay(await replayer.replay(alert_id))
 
 
 @router.post(

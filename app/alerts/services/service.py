@@ -12,6 +12,7 @@ from app.alerts.domain.facts import PortfolioFacts, SystemFacts
 from app.alerts.domain.lifecycle import Evaluation, Key, ResolvedAlert, evaluate
 from app.alerts.domain.models import Alert, AlertRule, AlertState, Resolution, ThresholdSide
 from app.alerts.domain.rules import RULES, ActiveRule, activate_rule
+from app.alerts.services.alert_replay import EvaluationInputs, record_alerts
 from app.alerts.services.facts import (
     PairCorrelations,
     ScoreHistory,
@@ -27,6 +28,7 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
 from app.configuration.services.current import ConfigurationChanges
 from app.foundation.concurrency import SingleFlight
+from app.foundation.decision_log import DecisionLog
 from app.foundation.errors import Code, ConflictError, RefusedError, UnavailableError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.memoize import ViewCache
@@ -226,6 +228,7 @@ class AlertService:
     idempotency: IdempotentExecutor
     new_id: NewId
     system: SystemFactSource = field(default_factory=UnknownSystem)
+    decisions: DecisionLog = DecisionLog()  # noqa: RUF009  # the default is frozen
     _books: AlertBookCache = field(default_factory=AlertBookCache)
     _single_flight: SingleFlight[tuple[tuple[Alert, ...], DecisionContext]] = field(
         default_factory=SingleFlight
@@ -244,7 +247,7 @@ class AlertService:
         book = await self._books.load(self.database, state, context)
         pairs = self._books.pairs(state, context)
         members = portfolio_facts(state.portfolio, context, book.history, pairs)
-        evaluation = self._evaluate_facts(book, members, context)
+        evaluation, _ = self._evaluate_facts(book, members, context)
         if not evaluation.has_changes:
             return evaluation.active, context
         try:
@@ -380,25 +383,30 @@ class AlertService:
         )
         return await self.idempotency.run(audited, change, render)
 
-    async def _evaluate_stored(self, unit: UnitOfWork) -> tuple[Evaluation, DecisionContext]:
+    async def _evaluate_stored(
+        self, unit: UnitOfWork
+    ) -> tuple[Evaluation, EvaluationInputs, DecisionContext]:
         portfolio = await unit.get(PortfolioRepository).load()
         context = await self.contexts.of(unit)
         book = await AlertBook.load(unit, portfolio, context)
         members = portfolio_facts(portfolio, context, book.history)
-        return self._evaluate_facts(book, members, context), context
+        return *self._evaluate_facts(book, members, context), context
 
     def _evaluate_facts(
         self, book: AlertBook, members: PortfolioFacts, context: DecisionContext
-    ) -> Evaluation:
+    ) -> tuple[Evaluation, EvaluationInputs]:
         ended = book.ended_since(context.at - LOOKBACK)
         facts = collect_facts(members, context, self.system.collect(context), ended, book.bursts)
-        return evaluate(book.active, facts, context.configuration, ended, self.new_id)
+        settings = context.configuration
+        evaluation = evaluate(book.active, facts, settings, ended, self.new_id)
+        return evaluation, EvaluationInputs(book.active, facts, ended, settings.version)
 
     async def _evaluate_and_save(self, unit: UnitOfWork) -> tuple[Evaluation, DecisionContext]:
         await unit.get(PortfolioRepository).load(for_update=True)
-        evaluation, context = await self._evaluate_stored(unit)
+        evaluation, inputs, context = await self._evaluate_stored(unit)
         await unit.get(AlertRepository).drop(evaluation.dropped)
         await unit.get(AlertRepository).save(evaluation.saved)
+        await record_alerts(unit, self.decisions, evaluation, inputs)
         for alert in evaluation.raised:
             unit.publish_after_commit(alert_raised(alert, context.at))
         for alert in evaluation.ended:

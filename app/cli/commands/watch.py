@@ -34,7 +34,7 @@ _SETTLED: Final = frozenset({"event", "gap"})  # nothing up to their number is s
 
 
 @dataclass(slots=True)
-class EventReader:
+class ServerEventReader:
     """Reads server-sent events and resumes after the last one on reconnect."""
 
     url: str
@@ -96,11 +96,11 @@ def watch(
 ) -> None:
     """Show events as they happen, with reconnects, until Ctrl-C."""
     with report_errors(as_json) as output:
-        reader = EventReader(url, ",".join(topics or TOPICS), resume_from)
+        reader = ServerEventReader(url, ",".join(topics or TOPICS), resume_from)
         asyncio.run(_print_events(reader, output, count))
 
 
-async def _print_events(reader: EventReader, output: Output, count: int | None) -> None:
+async def _print_events(reader: ServerEventReader, output: Output, count: int | None) -> None:
     printed = 0
 
     def note_break() -> None:
@@ -114,7 +114,7 @@ async def _print_events(reader: EventReader, output: Output, count: int | None) 
 
 
 async def follow_events(
-    reader: EventReader, on_break: Callable[[], None]
+    reader: ServerEventReader, on_break: Callable[[], None]
 ) -> AsyncIterator[dict[str, Any]]:
     """Yields events and gaps without end; reconnects after each break of the connection.
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from app.cli.client import Client
 from app.cli.commands.portfolio import exact_decimal, format_sum, sum_weights
-from app.cli.commands.watch import EventReader, follow_events
+from app.cli.commands.watch import ServerEventReader, follow_events
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
 from app.cli.output import MIN_ID_CHARS, Output, create_table, format_number, report_errors
 from app.cli.programs.sandbox import (
@@ -272,7 +272,7 @@ def _end_in_time(server: Server, log: DemoLog) -> None:
 
 async def _follow_decisions(server: Server, log: DemoLog) -> None:
     """Prints a line for each decision of the service."""
-    reader = EventReader(server.url, _TOPICS, None, uses_key=False)
+    reader = ServerEventReader(server.url, _TOPICS, None, uses_key=False)
     with suppress(CommandError):  # a stream that is refused does not end the demo
         async for message in follow_events(reader, lambda: None):
             line = describe_decision(message)

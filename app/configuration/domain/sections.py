@@ -429,6 +429,13 @@ class RetentionSettings:
     board_inputs_days: int = setting(
         1, "Retention of the inputs of boards that no decision used.", 1, 90, unit="days"
     )
+    decision_inputs_days: int = setting(
+        365,
+        "Retention of the inputs of rebalances, replacements, verdicts and alerts for replays.",
+        1,
+        3_650,
+        unit="days",
+    )
     jobs_days: int = setting(14, "Retention of ended jobs.", 1, 365, unit="days")
     notifications_days: int = setting(
         30, "Retention of delivered notifications; dead ones stay.", 1, 365, unit="days"

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.configuration.domain.document import ConfigurationRefusedError, as_document, from_document
 from app.configuration.domain.model import Configuration
 from app.foundation.errors import Code, NotFoundError, UnavailableError
+from app.foundation.sql.database import UnitOfWork
 from app.foundation.sql.schema import JsonText, UtcInstant, metadata
 from app.foundation.sql.statements import insert
 
@@ -123,6 +124,19 @@ class ConfigurationRepository:
         self, statement: Select[*tuple[object, ...]]
     ) -> Row[*tuple[object, ...]] | None:
         return (await self.connection.execute(statement)).first()
+
+
+async def load_configuration(unit: UnitOfWork, version: int) -> Configuration:
+    """Returns a version of the settings; version 1 are the defaults if none is stored.
+
+    Raises NotFoundError.
+    """
+    try:
+        return await unit.get(ConfigurationRepository).get(version)
+    except NotFoundError:
+        if version != Configuration().version:
+            raise
+        return Configuration()
 
 
 def _unknown(version: int) -> NotFoundError:

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.foundation.data_status import DataSource, DataStatus
+from app.foundation.decision_log import DecisionReplay
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.http.openapi_fields import UNIT
 from app.foundation.http.protocol import ENCODED_SLASH
@@ -282,6 +283,39 @@ SymbolPath = Annotated[
     ),
 ]
 IdPath = Annotated[str, BeforeValidator(_segment), Path(description="Identifier.")]
+
+
+REPLAYS = (Code.NOT_FOUND, Code.ALGORITHM_VERSION)  # errors of a replay
+
+
+class DecisionReplayOut(Out):
+    """A stored decision compared with its replay; equal hashes mean equal bytes."""
+
+    kind: str = Field(examples=["rebalance"])
+    id: str
+    algorithm_version: int
+    code_version: str = Field(description="Of the service that made the decision.")
+    decided_at: UtcTime
+    is_identical: bool
+    input_hash: str
+    output_hash: str
+    replayed_output_hash: str
+    differing: list[str] = Field(description="Fields of the output that differ.")
+
+    @classmethod
+    def from_replay(cls, replay: DecisionReplay) -> Self:
+        return cls(
+            kind=replay.kind.value,
+            id=replay.decision_id,
+            algorithm_version=replay.algorithm,
+            code_version=replay.code_version,
+            decided_at=replay.decided_at,
+            is_identical=replay.is_identical,
+            input_hash=replay.input_hash,
+            output_hash=replay.output_hash,
+            replayed_output_hash=replay.replayed_output_hash,
+            differing=list(replay.differing),
+        )
 
 
 DEFAULT_REASON = "requested"  # reason if the caller gives none

@@ -114,6 +114,21 @@ idempotency_keys = Table(
 )
 
 
+# Packed inputs and output of each decision, for its replay.
+decision_inputs = Table(
+    "decision_inputs",
+    metadata,
+    Column("kind", String(16), nullable=False),
+    Column("decision_id", String(64), nullable=False),
+    Column("algorithm", Integer, nullable=False),
+    Column("code_version", String(64), nullable=False),
+    Column("decided_at", UtcInstant, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("kind", "decision_id"),
+    Index("ix_decision_inputs_decided_at", "decided_at"),
+)
+
+
 service_facts = Table(
     "service_facts",
     metadata,

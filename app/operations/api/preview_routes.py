@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from app.configuration.api.schemas import SettingsUpdate
 from app.configuration.domain.document import ConfigurationRefusedError
-from app.foundation.errors import Code
+from app.foundation.errors import Code, FieldFault
 from app.foundation.http.dependencies import EXPENSIVE, Provided
 from app.foundation.http.errors import problem_response, problems
 from app.foundation.http.permissions import requires
@@ -289,12 +289,12 @@ async def preview_changes(
         done = await preview.preview(asked.request())
     except ConfigurationRefusedError as refused:
         errors = [
-            (("body", "settings", *one.loc.split(".")), one.type) for one in refused.complaints
+            FieldFault(("body", "settings", *one.loc.split(".")), one.type, one.message)
+            for one in refused.complaints
         ]
         return problem_response(request, 422, refused.code, refused.detail, errors=errors)
     except LockRefusedError as refused:
         place = ("body", "locks", refused.symbol)
-        return problem_response(
-            request, 422, refused.code, refused.detail, errors=[(place, refused.code.value)]
-        )
+        fault = FieldFault(place, refused.code.value, refused.detail)
+        return problem_response(request, 422, refused.code, refused.detail, errors=[fault])
     return answer(await large_json_bytes(lambda: PreviewOut.of(done, asked.top)))

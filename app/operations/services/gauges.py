@@ -10,6 +10,7 @@ from prometheus_client import Gauge
 
 from app.alerts.services.service import AlertFilter, AlertService
 from app.configuration.domain.sections import Severity
+from app.foundation.decision_log import DecisionInputs, DecisionKind
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
 from app.market.services.exchange_clock import ServerClock
@@ -32,6 +33,7 @@ class GaugeReader:
     server_clock: ServerClock
     levels: Callable[[], None]
     analytics: PerformanceAnalytics
+    decisions: DecisionInputs
 
     async def read(self) -> None:
         """Sets all gauges."""
@@ -55,6 +57,12 @@ class GaugeReader:
         await _or_unknown(self._alerts, *severities)
         names = (name for plugin in self.analytics.plugins for name in plugin.names)
         await _or_unknown(self._custom, *map(metrics.custom_figure.labels, names))
+        kinds = (metrics.decision_input_bytes_per_day.labels(one.value) for one in DecisionKind)
+        await _or_unknown(self._decisions, *kinds)
+
+    async def _decisions(self) -> None:
+        for kind, size in (await self.decisions.bytes_per_day()).items():
+            self.metrics.decision_input_bytes_per_day.labels(kind).set(size)
 
     async def _custom(self) -> None:
         for name, value in (await self.analytics.custom_figures()).items():

@@ -10,6 +10,7 @@ from app.alerts.services.notifications import NotificationService
 from app.alerts.services.service import AlertService
 from app.configuration.domain.sections import RetentionSettings
 from app.configuration.services.current import ConfigurationChanges
+from app.foundation.decision_log import DecisionInputs
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.job_service import JobService
 from app.foundation.sql.database import UnitOfWork
@@ -38,6 +39,7 @@ class Retention:
     signals: SignalService
     boards: BoardRetention
     security: SecurityAudit
+    decisions: DecisionInputs
 
     async def sweep(self, kind: str) -> int:
         """Deletes rows of a kind of SWEEPS by the current settings; returns their number."""
@@ -65,6 +67,9 @@ SWEEPS: Final[Mapping[str, Sweep]] = MappingProxyType(
         "boards": lambda all_, rules: all_.boards.delete_old(rules),
         "security_events": lambda all_, rules: all_.security.delete_old(
             _days(rules.security_events_days)
+        ),
+        "decision_inputs": lambda all_, rules: all_.decisions.delete_old(
+            _days(rules.decision_inputs_days)
         ),
         "signals": lambda all_, rules: all_.signals.delete_old(_days(rules.signals_days)),
     }

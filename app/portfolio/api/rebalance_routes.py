@@ -10,19 +10,28 @@ from starlette.responses import Response
 
 from app.configuration.domain.model import WeightingMethod
 from app.foundation.errors import Code
-from app.foundation.http.dependencies import CommandDep, CursorsDep, Provided, by
+from app.foundation.http.dependencies import (
+    EXPENSIVE,
+    CommandDep,
+    CursorsDep,
+    Provided,
+    by,
+)
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
 from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, DecimalIn
 from app.foundation.http.responses import etag, keep, sent
+from app.foundation.http.route_limits import limited_by
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
     DECIDES,
     DEFAULT_REASON,
+    REPLAYS,
     ChangeRequest,
     CursorText,
+    DecisionReplayOut,
     Freshness,
     IdPath,
     Json,
@@ -40,7 +49,7 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.foundation.idempotency import StoredResponse
-from app.foundation.principals import Role
+from app.foundation.principals import Role, RouteLimit
 from app.portfolio.api.schemas import RebalanceErrorOut, freshness
 from app.portfolio.domain.rebalance_plan import WeightChange
 from app.portfolio.domain.rebalance_run import (
@@ -50,6 +59,7 @@ from app.portfolio.domain.rebalance_run import (
     RebalanceStepState,
     RunState,
 )
+from app.portfolio.services.decision_replay import DecisionReplayer
 from app.portfolio.services.lot_plan import LotPlan, LotRule
 from app.portfolio.services.rebalance_runs import RebalanceResult
 from app.portfolio.services.rebalancing import Rebalancing
@@ -447,3 +457,42 @@ async def get_rebalance(
 ) -> RebalanceRunDetailOut:
     """One run with its changes and its steps load, plan, commit and announce."""
     return RebalanceRunDetailOut.from_run(*await rebalancing.runs.one(run_id))
+
+
+@router.post(
+    "/rebalances/{run_id}/replay",
+    summary="Replay a rebalance from its stored inputs",
+    dependencies=EXPENSIVE,
+    responses=problems(*REPLAYS),
+)
+@requires(Role.TRADER)
+@limited_by(RouteLimit.HEAVY)
+async def replay_rebalance(
+    replayer: Provided[DecisionReplayer], run_id: IdPath
+) -> DecisionReplayOut:
+    """Plans a run again and compares plan and lots, byte for byte; nothing is written.
+
+    `run_id` is also the id of a proposal that took the place of an outdated one. Inputs are stored
+    for `retention.decision_inputs_days`. Another version of the algorithm answers 409
+    `algorithm_version` with the version of the service that can replay the run.
+    """
+    return DecisionReplayOut.from_replay(await replayer.replay_rebalance(run_id))
+
+
+@router.post(
+    "/replacements/{decision_id}/replay",
+    summary="Replay a replacement from its stored inputs",
+    dependencies=EXPENSIVE,
+    responses=problems(*REPLAYS),
+)
+@requires(Role.TRADER)
+@limited_by(RouteLimit.HEAVY)
+async def replay_replacement(
+    replayer: Provided[DecisionReplayer], decision_id: IdPath
+) -> DecisionReplayOut:
+    """Evaluates the replacements again and compares all proposals; nothing is written.
+
+    `decision_id` is the `seq` of the event REPLACE in `GET /portfolio/history`, or the id of a
+    proposal. A replacement that an operator asked for has no inputs. Otherwise as for a rebalance.
+    """
+    return DecisionReplayOut.from_replay(await replayer.replay_replacement(decision_id))

@@ -58,7 +58,7 @@ def _ignore(_: Code) -> None:
     """Default for compositions without a counter."""
 
 
-class DecisionKind(StrEnum):
+class CountedDecision(StrEnum):
     """Kinds of decisions that are counted."""
 
     INITIALIZE = "initialize"
@@ -88,7 +88,7 @@ class Refusals:
     count: Callable[[str, str], None] = _ignore_decision
 
     @contextmanager
-    def counted(self, kind: DecisionKind) -> Iterator[None]:
+    def counted(self, kind: CountedDecision) -> Iterator[None]:
         """Count one decision and its refusal, including its retries."""
         try:
             yield

@@ -28,6 +28,15 @@ class LotPlan:
     specifications: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class LotStep:
+    """Smallest step of a position: its value, its lots and the specification of the contract."""
+
+    value: Decimal
+    lots: int
+    specification: str
+
+
 def plan_lots(
     weights_u: Mapping[str, int],
     balance: Decimal,
@@ -36,33 +45,49 @@ def plan_lots(
 ) -> LotPlan:
     """Allocate lots for all weights together at mark prices, which `prices` may override.
 
-    The rebalance plan and all position sizes use this function, so that their lots agree.
+    The rebalance plan and all position sizes use the same allocation, so that their lots agree.
     """
-    steps: dict[str, tuple[Decimal, int]] = {}  # value and lots of one step
-    pinned: dict[str, str] = {}
-    for symbol in weights_u:
+    steps = collect_lot_steps(weights_u, context, prices)
+    return allocate_planned_lots(weights_u, balance, steps, context.configuration.min_weight_u)
+
+
+def collect_lot_steps(
+    symbols: Iterable[str],
+    context: DecisionContext,
+    prices: Mapping[str, Decimal] = MappingProxyType({}),
+) -> dict[str, LotStep]:
+    """Steps of the symbols with a known price."""
+    steps: dict[str, LotStep] = {}
+    for symbol in symbols:
         quote = context.market.quote(symbol)
         price = prices.get(symbol, context.mark(symbol))
         if quote is not None and price is not None:
             size = quote.contract.lot_size
-            steps[symbol] = notional(quote.contract, size, price), size
-            pinned[symbol] = specification_of(quote.contract)
+            value = notional(quote.contract, size, price)
+            steps[symbol] = LotStep(value, size, specification_of(quote.contract))
+    return steps
+
+
+def allocate_planned_lots(
+    weights_u: Mapping[str, int], balance: Decimal, steps: Mapping[str, LotStep], min_weight_u: int
+) -> LotPlan:
+    """Allocate lots for all weights together; a function of its arguments alone."""
     symbols = tuple(sorted(symbol for symbol in steps if weights_u[symbol]))
     chosen = allocate_lots(
         [Fraction(weights_u[symbol], FULL) for symbol in symbols],
-        [Fraction(steps[symbol][0]) / Fraction(balance) for symbol in symbols],
-        Fraction(context.configuration.min_weight_u, FULL),
+        [Fraction(steps[symbol].value) / Fraction(balance) for symbol in symbols],
+        Fraction(min_weight_u, FULL),
     )
     lots: dict[str, int | None] = {symbol: 0 if symbol in steps else None for symbol in weights_u}
     for symbol, count in zip(symbols, chosen.steps, strict=True):
-        lots[symbol] = count * steps[symbol][1]
+        lots[symbol] = count * steps[symbol].lots
     errors = dict(zip(symbols, chosen.errors, strict=True))
     return LotPlan(
         lots=lots,
         rounding_errors={symbol: float(error) for symbol, error in errors.items()},
-        minimum_capital=minimum_capital([float(steps[symbol][0]) for symbol in symbols]),
+        minimum_capital=minimum_capital([float(steps[symbol].value) for symbol in symbols]),
         missed=tuple(symbol for symbol, error in errors.items() if abs(error) > ACCURACY),
-        specifications=pinned,
+        specifications={symbol: step.specification for symbol, step in steps.items()},
     )
 
 

@@ -32,9 +32,9 @@ from app.portfolio.domain.membership import (
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.services.change_recorder import ChangeRecorder, with_new_weights
 from app.portfolio.services.decision_context import (
+    CountedDecision,
     DecisionContext,
     DecisionContextFactory,
-    DecisionKind,
 )
 from app.portfolio.services.rebalance_runs import require_no_active_run
 from app.portfolio.services.replacement_candidates import correlation_of
@@ -158,7 +158,7 @@ class PortfolioService:
             shown = portfolio_view(portfolio, context.with_weights_just_set(), realized)
             return InitializeResult(shown, selection.refused)
 
-        with self.contexts.refusals.counted(DecisionKind.INITIALIZE):
+        with self.contexts.refusals.counted(CountedDecision.INITIALIZE):
             return await self.idempotency.run(command, change, render)
 
     async def add(
@@ -193,7 +193,7 @@ class PortfolioService:
                 realized,
             )
 
-        with self.contexts.refusals.counted(DecisionKind.ADD):
+        with self.contexts.refusals.counted(CountedDecision.ADD):
             return await self.idempotency.run(command, change, render, hooks=hooks)
 
     async def remove(
@@ -281,7 +281,7 @@ class PortfolioService:
             difference = None if ours is None or theirs is None else ours - theirs
             return ReplaceResult(old, new, after.version, difference)
 
-        with self.contexts.refusals.counted(DecisionKind.REPLACE):
+        with self.contexts.refusals.counted(CountedDecision.REPLACE):
             return await self.idempotency.run(command, change, render, hooks=hooks)
 
     async def _locked(

@@ -30,8 +30,8 @@ from app.portfolio.domain.event_log import Draft, EventType, instant, number_tex
 from app.portfolio.domain.events import PlanCreated
 from app.portfolio.domain.membership import PortfolioChange, set_weights
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.domain.proposals import ApprovedPlan, plan_approved
-from app.portfolio.domain.rebalance_plan import Plan, interval_slot, plan_rebalance
+from app.portfolio.domain.proposals import ApprovedPlan
+from app.portfolio.domain.rebalance_plan import Plan, interval_slot
 from app.portfolio.domain.rebalance_run import (
     INTERRUPTED,
     LEASE,
@@ -46,12 +46,17 @@ from app.portfolio.domain.rebalance_run import (
 from app.portfolio.domain.weighting import Allocation, Flag
 from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.decision_context import DecisionContext, DecisionContextFactory
+from app.portfolio.services.decision_replay import (
+    CovarianceRows,
+    RebalanceSnapshot,
+    plan_from_snapshot,
+)
 from app.portfolio.services.lot_plan import (
     LotPlan,
     LotRule,
+    collect_lot_steps,
     derive_lot_rule,
     estimate_trading_costs,
-    plan_lots,
 )
 from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.storage.history import HistoryRepository
@@ -93,6 +98,7 @@ class RebalanceDecision:
     has_impact: bool  # the cost includes the price impact of the order
     lots: LotPlan | None
     lot_rule: LotRule
+    snapshot: RebalanceSnapshot  # inputs of plan and lots
 
 
 async def load_input(
@@ -150,26 +156,26 @@ def decide_rebalance(loaded: RebalanceInput, request: RebalanceRequest) -> Rebal
     held, rebalanced_at = _with_proven_age(held, context), loaded.rebalanced_at
     balance = request.account_balance
     smallest = derive_lot_rule(statuses, balance, context)
-    made = plan_rebalance(
-        held,
-        statuses,
-        context.configuration,
-        context.at,
-        context.covariance(portfolio),
-        request.method,
+    recorded_u = {member.symbol: member.weight_u for member in portfolio.members}
+    known = context.covariance(portfolio)
+    snapshot = RebalanceSnapshot(
+        configuration_version=context.configuration.version,
+        portfolio=held,
+        recorded_u=recorded_u,
+        statuses=statuses,
+        at=context.at,
+        covariance=CovarianceRows.from_covariance(known),
+        method=request.method,
         rebalanced_at=None if rebalanced_at is None else context.proven(rebalanced_at),
         is_interval_done=loaded.is_interval_done,
         least_u=smallest.least_u,
+        approved=request.approved,
+        balance=balance,
+        lot_steps=None if balance is None else collect_lot_steps(recorded_u, context),
     )
-    if request.approved is not None:
-        low_u = context.configuration.min_weight_u
-        made = plan_approved(request.approved, held, made, statuses, smallest.least_u, low_u)
-    cost, has_impact = estimate_trading_costs(made.changes, balance, context)
-    # Without a trigger the current weights and lots stay.
-    kept = {member.symbol: member.weight_u for member in portfolio.members}
-    weights_u = made.allocation.weights_u if made.triggers else kept
-    lots = None if balance is None else plan_lots(weights_u, balance, context)
-    return RebalanceDecision(made, cost, has_impact, lots, smallest)
+    planned = plan_from_snapshot(snapshot, context.configuration, known)
+    cost, has_impact = estimate_trading_costs(planned.plan.changes, balance, context)
+    return RebalanceDecision(planned.plan, cost, has_impact, planned.lots, smallest, snapshot)
 
 
 async def commit_plan(

@@ -8,6 +8,7 @@ from typing import Final
 from app.configuration.domain.model import WeightingMethod
 from app.configuration.domain.sections import AutomationMode
 from app.configuration.storage.configuration import ConfigurationRepository
+from app.foundation.decision_log import DecisionKind, DecisionLog
 from app.foundation.errors import ServiceError
 from app.foundation.idempotency import (
     Command,
@@ -23,10 +24,11 @@ from app.portfolio.domain.rebalance_run import RebalanceRun, RebalanceStepName, 
 from app.portfolio.services import views as weighing
 from app.portfolio.services.change_recorder import ChangeRecorder
 from app.portfolio.services.decision_context import (
+    CountedDecision,
     DecisionContext,
     DecisionContextFactory,
-    DecisionKind,
 )
+from app.portfolio.services.decision_replay import PlannedRebalance
 from app.portfolio.services.proposal_book import proposal_from_plan, sync_open_proposals
 from app.portfolio.services.rebalance_runs import (
     RebalanceDecision,
@@ -68,6 +70,7 @@ class Rebalancing:
     idempotency: IdempotentExecutor
     recorder: ChangeRecorder
     runs: RebalanceRuns
+    decisions: DecisionLog = DecisionLog()  # noqa: RUF009  # the default is frozen
 
     async def weights(self) -> WeightsReport:
         """Recorded weights beside the targets; with stale data the targets of the last change."""
@@ -198,7 +201,7 @@ class Rebalancing:
             return await self.execute(unit, run, request, command, recorder)
 
         try:
-            with self.contexts.refusals.counted(DecisionKind.REBALANCE):
+            with self.contexts.refusals.counted(CountedDecision.REBALANCE):
                 outcome = await self.idempotency.run(command, change, render, claim, hooks)
         except BaseException as error:
             ours = [run for run in claimed if run.is_active]
@@ -239,6 +242,7 @@ class Rebalancing:
             planned = decide_rebalance(loaded, request)
             made = planned.plan
             detail |= {"changes": len(made.changes), "turnover_u": made.turnover_u}
+            await self._record(unit, run.run_id, planned)
         after, state = before, self._state(planned, request, context)
         if state is RunState.DONE:
             with recorder.step(RebalanceStepName.COMMIT) as detail:
@@ -287,11 +291,19 @@ class Rebalancing:
                 proposal_id, None, planned, loaded.portfolio, loaded.context
             )
             proposed = (wanted,) if planned.plan.changes else ()
+            if proposed:
+                await self._record(unit, proposal_id, planned)
             kinds = (ProposalKind.REBALANCE,)
             now_open = await sync_open_proposals(unit, kinds, proposed, loaded.context)
             return next((one.proposal_id for one in now_open), None)
 
         return await self.database.run(change)
+
+    async def _record(self, unit: UnitOfWork, decision_id: str, planned: RebalanceDecision) -> None:
+        """Stores the inputs of a plan for its replay."""
+        given, kind = planned.snapshot, DecisionKind.REBALANCE
+        output = PlannedRebalance(planned.plan, planned.lots)
+        await self.decisions.record(unit, kind, decision_id, given.at, given, output)
 
     @staticmethod
     def _state(

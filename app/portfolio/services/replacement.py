@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 
 from app.configuration.domain.sections import AutomationMode
 from app.foundation.data_status import DataStatus
+from app.foundation.decision_log import DecisionKind, DecisionLog
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.sectors import NO_SECTOR
-from app.portfolio.domain.event_log import number_text
+from app.portfolio.domain.event_log import EventType, number_text
 from app.portfolio.domain.membership import (
     add_members,
     remove_member,
@@ -29,16 +30,15 @@ from app.portfolio.domain.replacement import (
     compare_symbols,
     count_confirmation,
     filter_admissible,
-    limit_per_cycle,
     noise_or_default,
-    propose_replacement,
 )
 from app.portfolio.services.change_recorder import ChangeRecorder, with_new_weights
 from app.portfolio.services.decision_context import (
+    CountedDecision,
     DecisionContext,
     DecisionContextFactory,
-    DecisionKind,
 )
+from app.portfolio.services.decision_replay import ReplacementSnapshot, propose_from_snapshot
 from app.portfolio.services.membership import ReplaceResult, last_facts, swap_costs
 from app.portfolio.services.proposal_book import proposal_from_replacement, sync_open_proposals
 from app.portfolio.services.replacement_candidates import (
@@ -85,6 +85,15 @@ class ReplacementResult:
 
 
 @dataclass(frozen=True, slots=True)
+class _ReplacementDecision:
+    """Inputs and proposals of one evaluation."""
+
+    snapshot: ReplacementSnapshot
+    proposals: tuple[ReplacementProposal, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ReplacementService:
     """Proposes replacements, counts their confirmations and executes them."""
 
@@ -93,13 +102,14 @@ class ReplacementService:
     idempotency: IdempotentExecutor
     recorder: ChangeRecorder
     new_id: NewId
+    decisions: DecisionLog = DecisionLog()  # noqa: RUF009  # the default is frozen
 
     async def evaluate(self) -> ReplacementOverview:
         """Evaluate replacements and their blocks; counts and writes nothing."""
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
             context = await self.contexts.of(unit)
-            proposals = await self._proposals(unit, portfolio, context, count=False)
+            proposals, _ = await self._proposals(unit, portfolio, context, count=False)
             vacancies = await unit.get(ReplacementRepository).vacancies()
         seats = tuple(VacantSeat(one, context.is_seat_given_up(one)) for one in vacancies)
         required = context.configuration.replacement.confirmations
@@ -142,7 +152,8 @@ class ReplacementService:
                     return ReplacementResult(portfolio.version, (), (), exits)
             context.require_fresh_members(portfolio)
             count = not forced_only
-            proposals = await self._proposals(unit, portfolio, context, count=count)
+            proposals, snapshot = await self._proposals(unit, portfolio, context, count=count)
+            decision = _ReplacementDecision(snapshot, proposals, context.at)
             swaps: list[ReplaceResult] = []
             waiting: list[ReplacementProposal] = []
             for one in proposals:
@@ -152,17 +163,17 @@ class ReplacementService:
                     waiting.append(one)
                     continue
                 done, portfolio = await self._swap(
-                    unit, portfolio, one, one.candidate, context, command
+                    unit, portfolio, one, one.candidate, context, command, decision
                 )
                 swaps.append(done)
             entries: tuple[str, ...] = ()
             if may_force and _blocking_reason(portfolio, context) is None:
                 entries, portfolio = await self._fill(unit, portfolio, vacancies, context, command)
             if unattended and count:
-                await self._offer(unit, waiting, portfolio, context)
+                await self._offer(unit, waiting, portfolio, context, decision)
             return ReplacementResult(portfolio.version, tuple(swaps), proposals, entries=entries)
 
-        with self.contexts.refusals.counted(DecisionKind.REPLACEMENT):
+        with self.contexts.refusals.counted(CountedDecision.REPLACEMENT):
             return await self.idempotency.run(command, change, render)
 
     async def _exit(
@@ -222,6 +233,7 @@ class ReplacementService:
         due: Iterable[ReplacementProposal],
         portfolio: Portfolio,
         context: DecisionContext,
+        decision: "_ReplacementDecision",
     ) -> None:
         """Propose waiting replacements if automation is `propose`; supersede other proposals."""
         is_proposed = context.configuration.automation.replacement is AutomationMode.PROPOSE
@@ -231,6 +243,15 @@ class ReplacementService:
             if is_proposed
         ]
         await sync_open_proposals(unit, (ProposalKind.REPLACEMENT,), wanted, context)
+        for one in wanted:
+            await self._record(unit, one.proposal_id, decision)
+
+    async def _record(
+        self, unit: UnitOfWork, decision_id: str, decision: "_ReplacementDecision"
+    ) -> None:
+        """Stores the inputs of an evaluation for the replay of one of its decisions."""
+        kind, given = DecisionKind.REPLACEMENT, decision.snapshot
+        await self.decisions.record(unit, kind, decision_id, decision.at, given, decision.proposals)
 
     async def _swap(
         self,
@@ -240,6 +261,7 @@ class ReplacementService:
         candidate: ReplacementSide,
         context: DecisionContext,
         who: Command,
+        decision: "_ReplacementDecision",
     ) -> tuple[ReplaceResult, Portfolio]:
         old = require_member(portfolio, proposal.outgoing.side.symbol)
         facts = {
@@ -253,7 +275,10 @@ class ReplacementService:
         new_member = context.new_member(context.resolve(candidate.symbol))
         swapped = replace_member(portfolio, old.symbol, new_member, facts, context.at, reason)
         weighed = with_new_weights(swapped, context, {}, reason)
-        await self.recorder.commit(unit, portfolio, weighed, context, who)
+        events = await self.recorder.commit(unit, portfolio, weighed, context, who)
+        for event in events:
+            if event.type is EventType.REPLACE:
+                await self._record(unit, str(event.seq), decision)
         after = weighed.portfolio
         new = member_view(
             require_member(after, candidate.symbol), after, context.with_weights_just_set()
@@ -262,7 +287,7 @@ class ReplacementService:
 
     async def _proposals(
         self, unit: UnitOfWork, portfolio: Portfolio, context: DecisionContext, *, count: bool
-    ) -> tuple[ReplacementProposal, ...]:
+    ) -> tuple[tuple[ReplacementProposal, ...], ReplacementSnapshot]:
         stored = unit.get(ReplacementRepository)
         found = evaluate_replacements(
             portfolio,
@@ -273,7 +298,7 @@ class ReplacementService:
         )
         if found.counts is not None:
             await stored.keep(found.counts)
-        return found.proposals
+        return found.proposals, found.snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +307,7 @@ class ReplacementEvaluation:
 
     proposals: tuple[ReplacementProposal, ...]
     counts: tuple[ConfirmationCount, ...] | None
+    snapshot: ReplacementSnapshot  # inputs of the proposals
 
 
 def evaluate_replacements(
@@ -297,7 +323,6 @@ def evaluate_replacements(
     `counts` are the confirmations so far by member. With `count` this evaluation adds to them,
     unless an obstacle blocks every replacement.
     """
-    rules = context.configuration.replacement
     field = find_replacement_candidates(portfolio, context)
     pending = (one.candidate for one in counts.values())
     noise = known_noises((*(one.side.symbol for one in field.outgoing), *pending), context)
@@ -307,18 +332,17 @@ def evaluate_replacements(
     counting = count and obstacle is None
     if counting:
         counts = _count(pairs, counts, noise, context)
-    since = None if last_swap is None else context.since(last_swap)
-    proposals = limit_per_cycle(
-        (
-            propose_replacement(one, other, noise, counts.get(one.side.symbol), since, rules)
-            for one, other in pairs
-        ),
-        rules,
+    snapshot = ReplacementSnapshot(
+        configuration_version=context.configuration.version,
+        pairs=tuple(pairs),
+        noise=noise,
+        tallies=counts,
+        since_swap=None if last_swap is None else context.since(last_swap),
+        obstacle=obstacle,
     )
+    proposals = propose_from_snapshot(snapshot, context.configuration)
     counted = tuple(_counts_to_store(proposals, counts)) if counting else None
-    if obstacle is not None:
-        proposals = tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
-    return ReplacementEvaluation(proposals, counted)
+    return ReplacementEvaluation(proposals, counted, snapshot)
 
 
 def _may_force(context: DecisionContext) -> bool:

@@ -30,6 +30,7 @@ from app.market.domain.panel import FIELDS, Panel, ScoringInputs
 from app.market.storage.candles import CandleRepository, CandleRevision, CandleRevisionRepository
 from app.market.storage.symbols import SymbolRepository
 from app.scoring.domain.board import Board
+from app.scoring.domain.composite import FORMULA_VERSION
 from app.scoring.domain.engine import score
 from app.scoring.domain.factors import FACTORS, Factor
 from app.scoring.domain.input_hash import board_hash
@@ -273,7 +274,13 @@ class RunReplayer:
             candles = await _candles(unit, document, board.calculated_at)
         spec = None if stored is None else spec_from_json(stored.name, stored.body, self.factors)
         if spec is None:
-            raise NotFoundError(Code.NOT_FOUND, "The algorithm of this run is no longer available.")
+            formula = None if stored is None else stored.body.get("formula")
+            raise NotFoundError(
+                Code.NOT_FOUND,
+                f"The algorithm of this run is no longer available: {board.algorithm} version"
+                f" {board.algorithm_version} needs formula {formula} and its factors; this service"
+                f" has formula {FORMULA_VERSION}.",
+            )
 
         def work() -> RunReplayResult:
             inputs = rebuild_inputs(document, *candles)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
+    EXPENSIVE,
     CursorsDep,
     Provided,
     UnversionedDep,
@@ -25,7 +26,9 @@ from app.foundation.http.route_limits import limited_by
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     NAMES,
+    REPLAYS,
     CursorText,
+    DecisionReplayOut,
     IdPath,
     Limit,
     Out,
@@ -39,6 +42,7 @@ from app.foundation.principals import Permission, Role, RouteLimit, Scope
 from app.signals.api.schemas import PendingSignalOut, SignalOut, SignalStatisticsOut
 from app.signals.domain.models import Direction, SignalClaim
 from app.signals.services.service import CleanupResult, IntakeResult, RequeueResult, SignalService
+from app.signals.services.verdict_replay import VerdictReplayer
 
 router = api_router("signals", "/signals")
 _KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
@@ -291,6 +295,25 @@ async def reprocess_failed_signals(
 async def get_signal(signals: Provided[SignalService], signal_id: IdPath) -> SignalOut:
     """Returns a signal in any state, with its verdict and every vote."""
     return SignalOut.from_evaluated(await signals.get(signal_id))
+
+
+@router.post(
+    "/{signal_id}/replay",
+    summary="Replay the verdict on a signal from its stored inputs",
+    dependencies=EXPENSIVE,
+    responses=problems(*REPLAYS),
+)
+@requires(Role.TRADER)
+@limited_by(RouteLimit.HEAVY)
+async def replay_verdict(
+    replayer: Provided[VerdictReplayer], signal_id: IdPath
+) -> DecisionReplayOut:
+    """Reaches the consensus again and compares it, byte for byte; nothing is written.
+
+    Inputs are stored for `retention.decision_inputs_days`. Another version of the algorithm answers
+    409 `algorithm_version` with the version of the service that can replay the verdict.
+    """
+    return DecisionReplayOut.from_replay(await replayer.replay(signal_id))
 
 
 def _submission_response(result: IntakeResult) -> StoredResponse:

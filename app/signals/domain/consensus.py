@@ -8,7 +8,14 @@ from typing import Final
 
 from app.configuration.domain.sections import SignalSettings
 from app.foundation.decimal_math import to_millionths
-from app.signals.domain.agents import AGENTS, Abstention, Agent, AgentVote, SignalFeatures
+from app.signals.domain.agents import (
+    AGENTS,
+    Abstention,
+    Agent,
+    AgentVote,
+    SignalFeatures,
+    UniverseContext,
+)
 from app.signals.domain.models import Direction
 from app.signals.domain.opinion_pool import clip_probability, pool_probabilities
 from app.signals.domain.track_record import ForecastRecord, claimed_probability, is_proven, trust
@@ -79,6 +86,46 @@ class Consensus:
     votes: tuple[Vote, ...]
     reason: str
     is_skill_weighted: bool  # False: equal weights, and the signal may only be proposed
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictSnapshot:
+    """Every input of a consensus; the settings are those of `configuration_version`.
+
+    `universe` is None where it is stored beside, once for all signals of a board. `votes` and
+    `abstentions` are the answers of external agents.
+    """
+
+    configuration_version: int
+    board_id: str
+    symbol: str
+    direction: Direction
+    figures: Mapping[str, float]
+    confidence: float | None
+    blocking_reason: str | None
+    universe: UniverseContext | None
+    source: SourceClaim
+    weights: Mapping[str, float] | None
+    votes: Mapping[str, AgentVote]
+    abstentions: Mapping[str, Abstention]
+
+    def features(self) -> SignalFeatures:
+        """Figures available to the agents. Raises ValueError without a universe."""
+        if self.universe is None:
+            raise ValueError("the universe of the board is missing")
+        return SignalFeatures(
+            self.symbol, self.figures, self.confidence, self.universe, self.blocking_reason
+        )
+
+
+def consensus_from_snapshot(
+    given: VerdictSnapshot, rules: SignalSettings, agents: Sequence[Agent] = AGENTS
+) -> Consensus:
+    """Computes a consensus; a function of its arguments alone."""
+    answers: dict[str, AgentVote | Abstention] = {**given.votes, **given.abstentions}
+    return reach_consensus(
+        given.direction, given.features(), rules, given.weights, agents, answers, given.source
+    )
 
 
 def reach_consensus(

@@ -1,10 +1,10 @@
 """Signal with its consensus, effect and outcome; the automation level once it is approved."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from app.configuration.domain.sections import AutomationMode, SignalSettings
-from app.signals.domain.consensus import Consensus, SignalEvaluation
+from app.signals.domain.consensus import Consensus, SignalEvaluation, VerdictSnapshot
 from app.signals.domain.models import Signal, SignalEffect, SignalState
 from app.signals.domain.outcomes import OutcomeWindow, SignalOutcome
 
@@ -19,6 +19,8 @@ class EvaluatedSignal:
     configuration_version: int | None = None
     effect: SignalEffect | None = None  # effect on the portfolio, once decided
     outcome: SignalOutcome | None = None  # outcome; None without a consensus to compare
+    # Inputs of a consensus that was reached just now.
+    snapshot: VerdictSnapshot | None = field(default=None, compare=False, repr=False)
 
 
 def with_consensus(

@@ -22,9 +22,9 @@ from app.portfolio.domain.proposals import (
 )
 from app.portfolio.domain.replacement import OutgoingMember, ReplacementBlock, propose_replacement
 from app.portfolio.services.decision_context import (
+    CountedDecision,
     DecisionContext,
     DecisionContextFactory,
-    DecisionKind,
 )
 from app.portfolio.services.membership import PortfolioService, RemoveResult, ReplaceResult
 from app.portfolio.services.proposal_book import close_proposal
@@ -272,7 +272,7 @@ class SignalActions:
         if not waiting:
             self._mark.move(commits)
         for signal_id in waiting:
-            with self.contexts.refusals.counted(DecisionKind.SIGNAL):
+            with self.contexts.refusals.counted(CountedDecision.SIGNAL):
                 automatic = await self.database.run(self._decision(signal_id))
             if automatic is not None:
                 await self._execute(automatic)

@@ -23,7 +23,11 @@ from app.signals.domain.agents import (
     SignalFeatures,
     UniverseContext,
 )
-from app.signals.domain.consensus import SourceClaim, reach_consensus
+from app.signals.domain.consensus import (
+    SourceClaim,
+    VerdictSnapshot,
+    consensus_from_snapshot,
+)
 from app.signals.domain.evaluated_signal import EvaluatedSignal, with_consensus, without_consensus
 from app.signals.domain.events import SignalChanged
 from app.signals.domain.models import Signal, SignalClaim
@@ -201,13 +205,26 @@ class SignalEvaluator:
         answers = external.answers.get(symbol, {})
         record = skills.sources.get((claim.source, claim.type), _NO_RECORD)
         source = SourceClaim(claim.strength, claim.confidence, record)
-        verdict = reach_consensus(
-            claim.direction, features, rules, skills.weights, self.agents, answers, source
-        )
         version = context.configuration.version
+        snapshot = VerdictSnapshot(
+            configuration_version=version,
+            board_id=board.run_id,
+            symbol=symbol,
+            direction=claim.direction,
+            figures=features.figures,
+            confidence=features.confidence,
+            blocking_reason=features.blocking_reason,
+            universe=features.universe,
+            source=source,
+            weights=skills.weights,
+            votes={name: one for name, one in answers.items() if isinstance(one, AgentVote)},
+            abstentions={name: one for name, one in answers.items() if isinstance(one, Abstention)},
+        )
+        verdict = consensus_from_snapshot(snapshot, rules, self.agents)
         horizon = claim.timeframe or timedelta(days=rules.horizon_days)
         window = OutcomeWindow.after(context.market.as_of() or context.at, horizon)
-        return with_consensus(signal, verdict, board.run_id, version, window, context.at)
+        evaluated = with_consensus(signal, verdict, board.run_id, version, window, context.at)
+        return replace(evaluated, snapshot=snapshot)
 
     async def skills(
         self, unit: UnitOfWork, rules: SignalSettings, claims: Iterable[SignalClaim] | None

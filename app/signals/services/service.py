@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app.configuration.storage.configuration import ConfigurationRepository
+from app.foundation.decision_log import DecisionLog
 from app.foundation.errors import Code, ConflictError, RateLimitedError, UnavailableError
 from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import NewId
@@ -24,6 +25,7 @@ from app.signals.services.evaluation import (
     publish_signals,
     usable_board,
 )
+from app.signals.services.verdict_replay import record_verdicts
 from app.signals.storage.outcomes import OutcomeCounts, SignalOutcomeRepository
 from app.signals.storage.signals import Name, SignalRepository
 from app.signals.storage.statistics import SignalCountRepository, SignalRecordRepository
@@ -61,6 +63,7 @@ class SignalIntake:
     idempotency: IdempotentExecutor
     new_id: NewId
     evaluator: SignalEvaluator
+    decisions: DecisionLog
     concurrency: int = CONCURRENCY
     max_waiting: int = MAX_WAITING
     _waiting: int = field(default=0, init=False)
@@ -121,6 +124,7 @@ class SignalIntake:
             return _existing_signal(
                 claim, await signals.by_source_id(claim.source, claim.source_id or "")
             )
+        await record_verdicts(unit, self.decisions, [evaluated], context.at)
         publish_signals(unit, [evaluated], context.at)
         return IntakeResult(evaluated, is_new=True)
 
@@ -225,6 +229,7 @@ class SignalService:
     max_waiting: int = MAX_WAITING  # submissions that wait for their transaction
     max_ended: int = MAX_ENDED  # rejected, expired and failed signals after a sweep
     deleted_at_once: int = DELETED_AT_ONCE  # of these, per transaction
+    decisions: DecisionLog = DecisionLog()  # noqa: RUF009  # the default is frozen
     _intake: SignalIntake = field(init=False)
     _mark: CommitMark = field(default_factory=CommitMark, init=False)
 
@@ -234,6 +239,7 @@ class SignalService:
             self.idempotency,
             self.new_id,
             self.evaluator,
+            self.decisions,
             max_waiting=self.max_waiting,
         )
         object.__setattr__(self, "_intake", intake)
@@ -274,6 +280,7 @@ class SignalService:
                 self._evaluate_all(pending, context, usable_board(context), skills, external)
             )
             await unit.get(SignalRepository).save(done)
+            await record_verdicts(unit, self.decisions, done, context.at)
             publish_signals(unit, done, context.at)
             return len(done)
 

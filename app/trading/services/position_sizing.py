@@ -14,9 +14,9 @@ from app.portfolio.domain.risk import value_at_risk
 from app.portfolio.domain.target_weights import compute_volatility
 from app.portfolio.services.decision_context import (
     DECIDED,
+    CountedDecision,
     DecisionContext,
     DecisionContextFactory,
-    DecisionKind,
 )
 from app.portfolio.services.lot_plan import plan_lots
 from app.portfolio.services.state_cache import PortfolioState
@@ -183,7 +183,7 @@ class Trading:
         code, refusals = find_refusal_code(verdict, context), self.contexts.refusals
         if code is not None:
             refusals.note(code)
-        refusals.count(DecisionKind.TRADE, DECIDED if code is None else code.value)
+        refusals.count(CountedDecision.TRADE, DECIDED if code is None else code.value)
 
     def _load_risk(self, state: PortfolioState, context: DecisionContext) -> "_PortfolioRisk":
         """Portfolio risk, cached by members, settings and daily bars, its only inputs."""

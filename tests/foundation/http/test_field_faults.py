@@ -144,11 +144,13 @@ async def test_a_secret_has_no_example(product: httpx2.AsyncClient) -> None:
 async def test_the_instance_has_only_parameters_that_look_like_identifiers(
     product: httpx2.AsyncClient,
 ) -> None:
-    wrong = {"json": {"kind": "none", "reason": "r"}}
+    wrong = {"kind": "none", "reason": "r"}
     uuid = "2825b398-414e-46a6-920b-2d8d81fa7f5d"
     for text in ("BTCUSDT", "17", uuid, "BTC%2FUSDT:USDT", VALUE):
         body = problem(
-            await product.put(f"{PREFIX}/portfolio/locks/{text}", **wrong), 422, "validation_failed"
+            await product.put(f"{PREFIX}/portfolio/locks/{text}", json=wrong),
+            422,
+            "validation_failed",
         )
         shown = text if text in {"BTCUSDT", "17", uuid} else "{symbol}"
         assert body["instance"] == f"{PREFIX}/portfolio/locks/{shown}"

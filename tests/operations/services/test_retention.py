@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select, text
 
 from app.alerts.storage.notifications import NotificationRepository
+from app.foundation.decision_log import DecisionInputs
 from app.foundation.errors import NotFoundError
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.job_service import JobEventPublisher, JobService
@@ -64,6 +65,7 @@ def _service(desk: Desk, office: Office, jobs: Ended) -> Retention:
         desk.signals,
         BoardRetention(desk.database, clock, find_decided_boards),
         SecurityAudit(desk.database, clock),
+        DecisionInputs(desk.database, clock),
     )
 
 

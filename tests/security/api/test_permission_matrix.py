@@ -97,6 +97,8 @@ trader    POST    {}/portfolio/rebalance
 trader    POST    {}/portfolio/optimize-weights
 viewer    GET     {}/portfolio/rebalances
 viewer    GET     {}/portfolio/rebalances/{run_id}
+trader    POST    {}/portfolio/rebalances/{run_id}/replay
+trader    POST    {}/portfolio/replacements/{decision_id}/replay
 viewer    GET     {}/portfolio/tradeable                           pairlist
 trader    GET     {}/portfolio/symbols/{symbol}/should-trade
 trader    GET     {}/portfolio/symbols/{symbol}/position-size
@@ -117,6 +119,7 @@ viewer    GET     {}/alerts/rules
 admin     PUT     {}/alerts/rules/{name}
 viewer    GET     {}/alerts
 viewer    GET     {}/alerts/{alert_id}
+trader    POST    {}/alerts/{alert_id}/replay
 operator  POST    {}/alerts/{alert_id}/acknowledge
 operator  POST    {}/alerts/{alert_id}/snooze
 operator  POST    {}/alerts/{alert_id}/resolve
@@ -127,6 +130,7 @@ viewer    GET     {}/signals/statistics
 operator  POST    {}/signals/cleanup
 operator  POST    {}/signals/reprocess-failed
 viewer    GET     {}/signals/{signal_id}
+trader    POST    {}/signals/{signal_id}/replay
 viewer    GET     {}/events
 viewer    GET     {}/changes
 viewer    POST    {}/stream/tickets

@@ -204,7 +204,7 @@ class Door:
     def _router(self) -> Any:
         router = api_router("stream")
         router.add_api_route(
-            "/stream/tickets", stream_routes.issue_ticket, methods=["POST"], status_code=201
+            "/stream/tickets", stream_routes.issue_stream_ticket, methods=["POST"], status_code=201
         )
 
         @router.websocket("/stream")
