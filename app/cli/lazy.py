@@ -62,6 +62,7 @@ PROGRAMS: Final = {
     "sandbox": ("app.cli.programs.sandbox", "run_sandbox"),
     "doctor": ("app.cli.programs.doctor", "run_checks"),
     "config list": ("app.cli.programs.configuration_reference", "list_settings"),
+    "config schema": ("app.cli.programs.configuration_reference", "write_schema"),
     "config document": ("app.cli.programs.configuration_reference", "print_document"),
     "audit verify": ("app.cli.programs.audit", "verify_history"),
     "keys create": ("app.cli.programs.keys", "create_key"),

@@ -72,11 +72,13 @@ def read_commands(service: Service) -> list[tuple[str, ...]]:
 
 def test_every_listing_is_shown_as_a_table_as_json_and_as_csv(service: Service) -> None:
     service.text("locks", "set", service.member, "pin", "--reason", "a test")
+    service.text("config", "set", "score_tilt=0.7")  # a second version to compare
     commands = read_commands(service)
     assert len(commands) > 45
     own_forms = {"report", "portfolio show", "symbols convert", "scoring explain"} | {
         f"portfolio position-size{ending}" for ending in ("", "s")
     }
+    own_forms |= {"config get", "config export", "sectors export", "portfolio preview"}
     for command in commands:
         shown = service.text(*command)
         assert shown.strip(), command
