@@ -153,7 +153,7 @@ def test_versions_are_compared_listed_and_restored(url: str) -> None:
     assert "exit_score: 0.4 -> 0.5" in listed
     assert "calmer" in listed
     more = done(url, "history", "--limit", "1")
-    assert "there are more than 1" in more.err
+    assert "There are more than 1;" in more.err
     restored = done(url, "rollback", str(first)).out
     assert f"version {first + 3}" in restored
     assert "exit_score" in restored
