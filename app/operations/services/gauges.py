@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from prometheus_client import Gauge
@@ -16,15 +16,16 @@ from app.foundation.metrics import Metrics
 from app.market.services.exchange_clock import ServerClock
 from app.market.services.stream_consumer import set_stream_gauges
 from app.operations.services.health import StatusService
+from app.operations.services.service_figures import CachedFigure
 from app.performance.services.analytics import PerformanceAnalytics
 from app.portfolio.domain.models import FULL
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GaugeReader:
     """Sets the gauges from the same sources as the API; an unavailable source gives NaN.
 
-    `levels` sets the gauges of the process itself.
+    `levels` sets the gauges of the process itself. Figures that read many rows are cached.
     """
 
     metrics: Metrics
@@ -34,6 +35,12 @@ class GaugeReader:
     levels: Callable[[], None]
     analytics: PerformanceAnalytics
     decisions: DecisionInputs
+    _custom_figures: CachedFigure[Mapping[str, float | None]] = field(init=False)
+    _input_bytes: CachedFigure[dict[str, int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._custom_figures = CachedFigure(self.analytics.custom_figures)
+        self._input_bytes = CachedFigure(self.decisions.bytes_per_day)
 
     async def read(self) -> None:
         """Sets all gauges."""
@@ -61,11 +68,11 @@ class GaugeReader:
         await _or_unknown(self._decisions, *kinds)
 
     async def _decisions(self) -> None:
-        for kind, size in (await self.decisions.bytes_per_day()).items():
+        for kind, size in (await self._input_bytes.get()).items():
             self.metrics.decision_input_bytes_per_day.labels(kind).set(size)
 
     async def _custom(self) -> None:
-        for name, value in (await self.analytics.custom_figures()).items():
+        for name, value in (await self._custom_figures.get()).items():
             known = math.nan if value is None else value
             self.metrics.custom_figure.labels(name).set(known)
 
