@@ -17,7 +17,7 @@ from app.container.runtime_values import code_version, new_id
 from app.container.startup import open_service
 from app.foundation.metrics import Metrics
 from app.settings import Settings, secret_values
-from app.telemetry.logging import configure_logging
+from app.telemetry.logging import RotatedLog, configure_logging
 
 _SECRET_BYTES = 32
 # A computing thread yields the interpreter after 0.5 ms: with the default of 5 ms, each response
@@ -34,9 +34,16 @@ _log = structlog.get_logger("service")
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Returns the whole service; opens nothing before the server starts its lifespan."""
+    """Returns the whole service; opens only its log before the server starts its lifespan.
+
+    Raises OSError for a log file that cannot be written.
+    """
+    log = settings.log
     configure_logging(
-        level=settings.log_level, form=settings.log.format, secrets=secret_values(settings)
+        level=settings.log_level,
+        form=log.format,
+        secrets=secret_values(settings),
+        stream=None if log.file is None else RotatedLog(log.file, log.file_bytes, log.file_count),
     )
     metrics = Metrics()
 

@@ -503,6 +503,19 @@ class LogVariables(_Part):
     format: Literal["json", "console"] = Field(
         "json", description="`json` (one object a line) or `console` (for a terminal)."
     )
+    file: Path | None = Field(
+        None,
+        description="File of the log in place of standard error; each process needs its own.",
+    )
+    file_bytes: int = Field(
+        50_000_000,
+        ge=1_000,
+        le=10_000_000_000,
+        description="Size at which the file is renamed and a new one begun.",
+    )
+    file_count: int = Field(
+        5, ge=1, le=1_000, description="Number of earlier files that stay: `.1` is the newest."
+    )
 
 
 class _PlainVariables(EnvSettingsSource):

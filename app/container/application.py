@@ -115,7 +115,8 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
 )
 # Response headers that a page of an allowed origin may read.
 _EXPOSED: Final = (
-    *("ETag", "Location", "Retry-After", "X-Request-ID", "X-Service-Mode"),
+    *("ETag", "Link", "Location", "Retry-After", "X-Request-ID", "X-Service-Mode"),
+    *("X-As-Of", "X-Data-Source", "X-Data-Status"),
     *("Idempotency-Replayed", "Preference-Applied", "WWW-Authenticate"),
     *("RateLimit", "RateLimit-Policy"),
 )

@@ -22,6 +22,7 @@ class Code(StrEnum):
     CSRF_REFUSED = "csrf_refused"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
+    NOT_ACCEPTABLE = "not_acceptable"
     HOST_NOT_ALLOWED = "host_not_allowed"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     URI_TOO_LONG = "uri_too_long"

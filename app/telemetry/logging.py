@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TextIO
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -31,18 +33,48 @@ _SUPPRESSED_KEYS: Final = 1_000
 _QUIET: Final = ("aiohttp", "aiosqlite", "asyncio", "httpx", "httpx2", "sqlalchemy", "websockets")
 
 
+class LogStream(Protocol):
+    """Receiver of whole log lines."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> None: ...
+
+
+class RotatedLog:
+    """Log file that is renamed to `.1` before it grows beyond a size; `.1` becomes `.2`, and so on.
+
+    Raises OSError for a file that cannot be written.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, count: int) -> None:
+        self._handler = RotatingFileHandler(
+            path, maxBytes=max_bytes, backupCount=count, encoding="utf-8"
+        )
+
+    def write(self, text: str, /) -> None:
+        """Appends one line."""
+        self._handler.handle(logging.makeLogRecord({"msg": text.rstrip("\n")}))
+
+    def flush(self) -> None:
+        """Does nothing: each line is written at once."""
+
+    def close(self) -> None:
+        self._handler.close()
+
+
 def configure_logging(
     *,
     level: Literal["debug", "info", "warning", "error"],
     form: Literal["json", "console"],
     secrets: Sequence[str] = (),
-    stream: TextIO | None = None,
+    stream: LogStream | None = None,
 ) -> None:
     """Sends structlog and standard-library logs through one pipeline to `stream` (stderr).
 
     Every value in `secrets` is masked in all fields, tracebacks included.
     """
-    out = stream if stream is not None else sys.stderr
+    out: Any = stream if stream is not None else sys.stderr
     number = logging.getLevelNamesMapping()[level.upper()]
     sampler = LogSampler()
     before: list[Processor] = [

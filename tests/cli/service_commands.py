@@ -4,11 +4,13 @@ A new command belongs here; tests/cli/test_operations.py says which operations h
 """
 
 import shlex
+from pathlib import Path
 from typing import Final
 
 from app.cli.lazy import COMMANDS, load_application
 
 ID: Final = "00000000-0000-4000-8000-00000000000a"
+SETTINGS: Final = Path(__file__).parents[1] / "examples" / "settings.json"
 TIME: Final = "2026-03-01T00:00:00Z"
 # Lines for the commands that ask for a secret.
 SECRETS: Final = "https://desk.example/hook\n0123456789abcdef0123\n"
@@ -18,6 +20,8 @@ READS: Final = tuple(
     for line in f"""
     status
     health
+    dashboard
+    changes 0 --limit 5
     whoami
     symbols list --search BTC --eligible --status Open --sector defi --others --limit 5
     symbols show BTCUSDT
@@ -81,6 +85,8 @@ READS: Final = tuple(
     config get
     config diff 1 2
     config history
+    config export
+    portfolio preview --set score_tilt=0.7 --lock BTCUSDT=ban --balance 1000 --top 5
     jobs list --kind scoring --state done
     jobs show scoring:{ID}
     audit list --actor key:engine --action refused --from {TIME} --to {TIME}
@@ -129,6 +135,7 @@ CHANGES: Final = tuple(
     notifications redrive 7
     config set score_tilt=0.7
     config rollback 1
+    config apply {SETTINGS} --yes
     jobs cancel scoring:{ID}
     sessions end {ID}
     sample-data

@@ -3,7 +3,9 @@
 import json
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
+import jsonschema_rs
 import pytest
 
 from app.cli.exit_codes import ExitCode
@@ -172,6 +174,131 @@ def test_a_change_is_decided_on_the_version_that_was_read() -> None:
     ]
     assert (asked[1][2]["If-Match"], asked[1][2]["Idempotency-Key"]) == ('"3"', "k")
     assert json.loads(asked[1][3]) == {"version": 1}
+
+
+def test_an_exported_file_is_applied_after_the_question(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    first = version(url)
+    assert f"settings of version {first}" in done(url, "export", str(file)).err
+    assert done(url, "export").out == file.read_text(encoding="utf-8")
+    assert done(url, "apply", str(file)).out == f"nothing changes: version {first}\n"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    assert settings.pop("$schema") == "./configuration.schema.json"
+    assert settings == {
+        name: value
+        for name, value in done(url, "get", "--json").document.items()
+        if name != "version"
+    }
+    settings["score_tilt"], settings["rebalancing"]["fixed_weights"] = 1.25, {"BTCUSDT": 3}
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    declined = config(url, "apply", str(file), given="n\n")
+    assert declined.code == 1
+    assert f"beside version {first}" in declined.out
+    assert "score_tilt" in declined.out
+    assert "rebalancing.fixed_weights.BTCUSDT" in declined.out
+    assert version(url) == first
+    silent = config(url, "apply", str(file), given="")
+    assert (silent.code, version(url)) == (1, first)
+    applied = config(url, "apply", str(file), "--reason", "from a file", given="y\n")
+    assert applied.code == ExitCode.OK
+    assert f"version {first + 1}" in applied.out
+    newest = done(url, "history", "--json", "--limit", "1").document["items"][0]
+    assert newest["reason"] == "from a file"
+    assert [one["key"] for one in newest["changes"]] == [
+        "rebalancing.fixed_weights.BTCUSDT",
+        "score_tilt",
+    ]
+    part = tmp_path / "part.json"
+    part.write_text('{"rebalancing": {"fixed_weights": {}}, "score_tilt": 0.5}', encoding="utf-8")
+    told = done(url, "apply", str(part), "--yes").out
+    assert told.count("rebalancing.fixed_weights.BTCUSDT") == 2, "before and after the change"
+    again = done(url, "apply", str(part), "--yes", "--json").document["configuration"]
+    assert (again["rebalancing"]["fixed_weights"], again["score_tilt"]) == ({}, 0.5)
+    assert again["exit_score"] == settings["exit_score"], "a setting that the file lacks stays"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is not JSON: line 1, column 2"),
+        ("[]", "is no JSON object of settings"),
+        ('{"score_tilt": 1, "score_tilt": 2}', "names score_tilt twice"),
+        ("\udcff", "cannot be read (UnicodeDecodeError)"),
+    ],
+)
+def test_an_unusable_file_is_named_with_its_cause(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    refused = here("config", "apply", str(file))
+    assert refused.code == ExitCode.CONFIGURATION
+    assert said in words_of(refused.err)
+    unasked = here("config", "apply", str(file), "--json")
+    assert (unasked.code, "--yes" in unasked.err) == (ExitCode.USAGE, True)
+
+
+def test_a_refused_file_changes_nothing_and_names_each_setting(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text('{"score_tilt": 9, "speed": 1}', encoding="utf-8")
+    before = version(url)
+    refused = config(url, "apply", str(file), "--yes")
+    assert refused.code == ExitCode.REFUSED
+    assert "score_tilt" in refused.err
+    assert "speed" in refused.err
+    assert version(url) == before
+
+
+def test_the_schema_checks_an_exported_file(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "configuration.schema.json"
+    assert here("config", "schema", str(file)).code == ExitCode.OK
+    assert here("config", "schema").out == file.read_text(encoding="utf-8")
+    schema = json.loads(file.read_text(encoding="utf-8"))
+    jsonschema_rs.meta.validate(schema)
+    check = jsonschema_rs.Draft202012Validator(schema)
+    exported = json.loads(done(url, "export").out)
+    assert list(check.iter_errors(exported)) == []
+    assert check.is_valid({"sizing": {"var_limit": 0.1}}), "a part of it"
+    for wrong in (
+        {"score_tilt": 9},
+        {"speed": 1},
+        {"version": 1},
+        {"rebalancing": {"method": "best"}},
+        {"family_weights": {"luck": 1}},
+    ):
+        assert not check.is_valid(wrong), wrong
+    methods = schema["$defs"]["WeightingMethod"]["enum"]
+    assert "score_tilted" in methods, "editors propose the choices"
+
+
+def test_a_preview_shows_both_states_and_writes_nothing(url: str) -> None:
+    before = version(url)
+    words = ("--set", "max_weight_percentage=12", "--set", "rebalancing.method=hrp")
+    shown = here("portfolio", "preview", *words, MYSYMBOLS_URL=url)
+    assert shown.code == ExitCode.OK, shown.err
+    for said in ("settings", "max_weight_percentage", "plan", "turnover", "members", "scores"):
+        assert said in shown.out
+    machine = here("portfolio", "preview", *words, "--json", MYSYMBOLS_URL=url).document
+    assert [one["key"] for one in machine["changes"]] == [
+        "max_weight_percentage",
+        "rebalancing.method",
+    ]
+    assert version(url) == before
+    member = machine["weights"][0]["symbol"]
+    lock = ("--lock", f"{member}=ban", "--top", "0", "--balance", "10000")
+    banned = here("portfolio", "preview", *lock, "--json", MYSYMBOLS_URL=url).document
+    assert banned["weights"][0]["after"]["reason"] == "it is banned: preview"
+    assert banned["before"]["lots"] is not None
+    assert len(banned["scores"]) == len(banned["weights"])
+    table = here("portfolio", "preview", *words, "--csv", MYSYMBOLS_URL=url).out
+    assert table.splitlines()[0].startswith("symbol,before.current,before.planned,before.reason,")
+    small = ("--set", "max_portfolio_symbols=3")
+    refused = here("portfolio", "preview", *small, MYSYMBOLS_URL=url)
+    assert "configuration would be refused: portfolio_exceeds_limit" in words_of(refused.out)
+    evicted = here("portfolio", "preview", *small, "--evict-lowest", "--json", MYSYMBOLS_URL=url)
+    assert len(evicted.document["after"]["members"]) == 3
+    for wrong in ("BTCUSDT", "BTCUSDT=sell", "=ban"):
+        usage = here("portfolio", "preview", "--lock", wrong)
+        assert usage.code == ExitCode.USAGE
+        assert "pin, ban, watch, none" in words_of(usage.err.replace("│", " "))
 
 
 def test_the_former_name_of_the_group_still_works(url: str) -> None:

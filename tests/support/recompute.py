@@ -68,6 +68,8 @@ class Coin:
             source: ages[position] for source, ages in stored["ages_s"].items()
         }
         self.half_lives: Mapping[str, float] = stored["half_lives_s"]
+        flow = stored.get("flow")
+        self.flow: list[Number] = [None] * 4 if flow is None else [one[position] for one in flow]
 
     def before(self, days: int) -> "Coin":
         """The same coin so many days ago, of which only the daily bars are known."""
@@ -394,6 +396,18 @@ def drawdown(coin: Coin) -> Number:
     return worst
 
 
+def signed_volume(coin: Coin) -> Number:
+    bought, sold, _, _ = coin.flow
+    if bought is None or sold is None or not bought + sold:
+        return None
+    return float(Fraction(bought - sold) / Fraction(bought + sold))
+
+
+def trade_intensity(coin: Coin) -> Number:
+    *_, hour, recent = coin.flow
+    return math.log(6.0 * recent / hour) if hour and recent else None
+
+
 def liquidity_risk(coin: Coin) -> Number:
     ratios = [
         abs(move) / bar[6]
@@ -415,6 +429,8 @@ TABLE = (
     ("macd", "technical", -1, 0.06, HOURLY, lambda c, _: macd_histogram(c)),
     ("bollinger", "technical", -1, 0.08, HOURLY, lambda c, _: bollinger_position(c)),
     ("volume_trend", "technical", -1, 0.0, DAILY, lambda c, _: volume_trend(c)),
+    ("signed_volume", "technical", 1, 0.0, ("tickers",), lambda c, _: signed_volume(c)),
+    ("trade_intensity", "technical", 1, 0.0, ("tickers",), lambda c, _: trade_intensity(c)),
     ("volume_growth", "fundamental", -1, 0.50, DAILY, lambda c, _: volume_growth(c)),
     ("funding_rate", "fundamental", -1, 0.40, ("funding",), lambda c, _: funding_rate(c)),
     ("funding_stability", "fundamental", 1, 0.10, ("funding",), lambda c, _: funding_stability(c)),

@@ -8,6 +8,7 @@ import numpy as np
 from app.configuration.domain.sections import Source
 from app.market.domain.models import Book, CandleSeries, Floats, Funding, Interval, Level
 from app.market.domain.panel import Panel, ScoringInputs
+from app.market.domain.trade_flow import TradeFlow
 
 DAY_MS = Interval.DAY.ms
 HOUR_MS = Interval.HOUR.ms
@@ -95,6 +96,8 @@ def make_inputs(
     half_spread = mids * rng.uniform(0.2e-4, 5e-4, count)
     times = np.arange(AS_OF_MS - 8 * DAY_MS, AS_OF_MS, 6 * HOUR_MS, dtype=np.int64)
     interest = 1e6 * np.exp(np.cumsum(rng.normal(0.0, 0.05, (len(times), count)), axis=0))
+    # Of a generator of its own: the other values stay as they are.
+    flow = np.random.default_rng(seed).integers(1, 1_000, (4, count)).astype(np.float64)
     return ScoringInputs(
         symbols=symbols,
         as_of_ms=AS_OF_MS,
@@ -113,4 +116,5 @@ def make_inputs(
         ages_s={source: rng.uniform(0.0, HALF_LIVES_S[source] / 3, count) for source in Source},
         half_lives_s=HALF_LIVES_S,
         excluded=dict(excluded or {}),
+        flow=TradeFlow(*flow),
     )

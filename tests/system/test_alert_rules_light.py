@@ -210,9 +210,16 @@ async def test_a_portfolio_that_leans_to_one_side(tmp_path: Path) -> None:
         assert "-" in (await here.raised("high_correlation"))[0]["subject"]
         await here.rule("high_correlation", limit=1.0)
         await here.gone("high_correlation")
+        coins = (await here.service.get("/sectors", listed="true", limit=500))["items"]
+        base = next(one["base"] for one in coins if first["symbol"] in one["symbols"])
+        edited = await here.service.client.put(
+            f"{PREFIX}/sectors/{base}", json={"sector": "unclassified"}
+        )
+        assert edited.status_code == 200
         await here.rule("sector_concentration", limit=0.0)
         metrics = await here.service.get("/portfolio/metrics")
         named = set(metrics["sector_analysis"]["weights"])
+        assert "unclassified" in named, "a sector like any other"
         assert {one["subject"] for one in await here.raised("sector_concentration")} == named
         await here.rule("sector_concentration", limit=1.0)
         await here.gone("sector_concentration")

@@ -15,12 +15,14 @@ from websockets.asyncio.client import connect
 
 from app.container.application import request_state
 from app.container.assembly import Services, assemble
+from app.foundation.events import EventTopic
 from app.foundation.metrics import Metrics
+from app.operations.services.event_messages import LiveTopic
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX, make_api_with
 from tests.support.service_in_process import settings_for
-from tests.support.streaming import Client, listening, port_of
+from tests.support.streaming import Client, SseClient, listening, port_of
 
 ALL = ("portfolio_change", "score_update", "scoring_run", "ticker:XBTUSDTM")
 
@@ -49,6 +51,7 @@ async def test_a_market_is_scored_changed_and_quoted_over_one_connection(tmp_pat
                     for event in await client.events(1):
                         heard.setdefault(event["topic"], []).append(event)
             await check_live_topics(address)
+            await check_every_topic(address)
     board = complete(heard)[0]
     scored = board["data"]
     earlier = [one for one in heard["scoring_run"] if one["sequence"] < board["sequence"]]
@@ -65,6 +68,38 @@ async def test_a_market_is_scored_changed_and_quoted_over_one_connection(tmp_pat
     assert quote["data"]["data_source"] == "sandbox"
     assert Decimal(quote["data"]["bid"]) < Decimal(quote["data"]["ask"])
     assert json.loads(json.dumps(quote)) == quote
+
+
+async def check_every_topic(address: str) -> None:
+    """Each topic speaks over both transports; the clients check each message by its schema."""
+    names = [*(topic.value for topic in EventTopic), *LiveTopic, "ticker:BTCUSDT"]
+    async with aiohttp.ClientSession(f"http://{address}/") as http:
+
+        async def change(method: str, path: str, body: Mapping[str, Any], **headers: str) -> Any:
+            async with http.request(method, path, json=body, headers=headers) as answer:
+                assert answer.status < 300, await answer.text()
+                return await answer.json()
+
+        await change("POST", "scoring/calculate", {}, Prefer="respond-async")  # a job
+        await change("PATCH", "configuration", {"max_weight_percentage": "12"})
+        done = await change("POST", "portfolio/rebalance", {})
+        assert done["changes"]
+        made = await change("POST", "keys", {"name": "boss", "role": "admin"})
+        headers = {"X-API-Key": made["secret"]}
+    url = f"ws://{address}/stream"
+    async with connect(url, additional_headers=headers) as connection:
+        client, heard = Client(connection), set[str]()
+        await client.subscribe(*names, resume_from=0)
+        while heard != {*names}:
+            heard |= {event["topic"] for event in await client.events(1)}
+    query = {"topics": ",".join(names), "resume_from": "0"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as http,
+        http.get(f"http://{address}/events", params=query) as answer,
+    ):
+        source, heard = SseClient(answer), set()
+        while heard != {*names}:
+            heard |= {(await source.hear())["data"].get("topic")} - {None}
 
 
 def predictions(dashboard: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

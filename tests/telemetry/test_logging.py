@@ -4,12 +4,13 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from app.telemetry.logging import MASK, configure_logging, create_mask
+from app.telemetry.logging import MASK, RotatedLog, configure_logging, create_mask
 
 CANARY = "canary-5e7d!x"
 
@@ -142,3 +143,20 @@ def test_tracebacks_keep_their_lines_on_the_console() -> None:
     except RuntimeError:
         structlog.get_logger().exception("failed")
     assert "RuntimeError: broken" in stream.getvalue().splitlines()[-1]
+
+
+def test_a_log_file_is_rotated_by_size_and_keeps_the_given_number(tmp_path: Path) -> None:
+    path = tmp_path / "service.log"
+    log = RotatedLog(path, 1_000, 2)
+    configure_logging(level="info", form="json", secrets=["sesame-sesame"], stream=log)
+    for number in range(40):
+        structlog.get_logger().info("step", number=number, detail="sesame-sesame")
+        logging.getLogger("library").warning("step %s", number)
+    log.close()
+    files = [path, *(tmp_path / f"service.log.{index}" for index in (1, 2))]
+    assert sorted(tmp_path.iterdir()) == sorted(files), "older ones are gone"
+    assert all(0 < file.stat().st_size <= 1_000 for file in files)
+    lines = [json.loads(line) for file in reversed(files) for line in file.read_text().splitlines()]
+    own = [one["number"] for one in lines if one["event"] == "step"]
+    assert own == list(range(own[0], 40)), "no line is lost or out of order"
+    assert "sesame" not in path.read_text()

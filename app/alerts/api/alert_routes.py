@@ -30,7 +30,7 @@ from app.foundation.http.dependencies import (
     UnversionedDep,
     by,
 )
-from app.foundation.http.errors import problem_response, problems
+from app.foundation.http.errors import load_request_shape, problem_response, problems
 from app.foundation.http.pagination import after, cut, moment_and_id
 from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, NameText
@@ -385,5 +385,6 @@ async def update_alert_rule(
             FieldFault(("body", one.loc.rsplit(".", 1)[-1]), one.type, one.message)
             for one in refused.complaints
         ]
+        await load_request_shape(request)
         return problem_response(request, 422, refused.code, refused.detail, errors=places)
     return sent(result)

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Final, get_args, get_origin
 
 import typer
 
 from app.cli.client import DEFAULT_URL, Client, CliResponse
+from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.lazy import load_program
 from app.cli.output import (
     AsJson,
@@ -32,8 +34,14 @@ command = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Business settings and environment variables."
 )
 _PATH: Final = "/configuration"
+SCHEMA_FILE: Final = "configuration.schema.json"  # named by an exported file
 _CHANGE_COLUMNS: Final = ("setting", "old", "new")
 _MAX_NAMED: Final = 12  # settings that an error lists
+_FREE_MAPS: Final = frozenset(
+    one.path
+    for one in entries(Configuration())
+    if get_origin(one.type) is Mapping and not issubclass(get_args(one.type)[0], StrEnum)
+)
 
 Version = Annotated[int, typer.Argument(min=1, help="Version, as in `config history`.")]
 EvictLowest = Annotated[
@@ -152,6 +160,85 @@ def roll_back(
         _change(output, client, before, "POST", f"{_PATH}/rollback", drop_missing(body), key)
 
 
+@command.command("export")
+def export_settings(
+    file: Annotated[
+        Path | None, typer.Argument(dir_okay=False, help="File to write; stdout by default.")
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Write the settings in force as JSON, the form that `config apply` reads."""
+    with report_errors(as_json) as output:
+        response = asyncio.run(Client(url).get(_PATH))
+        document = {"$schema": f"./{SCHEMA_FILE}", **_settings(json.loads(response.text))}
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        if file is None:
+            typer.echo(text, nl=False)
+            return
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise _unusable(file, f"cannot be written ({type(error).__name__})") from None
+        version = response.document["version"]
+        if as_json:
+            output.print_document({"file": str(file), "version": version})
+        else:
+            output.notes.print(f"{file}: settings of version {version}", markup=False)
+
+
+@command.command("apply")
+def apply_file(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help="JSON as of `config export`, or a part of it: settings that it lacks stay.",
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Apply without asking.")] = False,
+    reason: Reason = None,
+    evict_lowest: EvictLowest = False,
+    key: IdempotencyKey = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show how the settings of a file differ from those in force, ask, and apply them."""
+    if as_json and not yes:
+        raise typer.BadParameter("--json needs --yes: nobody could be asked.")
+    with report_errors(as_json) as output:
+        changes, client = read_settings_file(file), Client(url)
+        before = asyncio.run(client.get(_PATH))
+        present = _settings(json.loads(before.text))
+        if not as_json:
+            found = differences(present, _overlay(present, changes))
+            version = before.document["version"]
+            if not found:
+                output.console.print(f"nothing changes: version {version}")
+                return
+            rows = [{"key": one.key, "old": one.old, "new": one.new} for one in found]
+            _print_changes(output, f"{file} beside version {version}", rows)
+            if not yes:
+                typer.confirm("Apply these changes?", abort=True, err=True)
+        body = {
+            **changes,
+            **drop_missing({"reason": reason, "evict_lowest": evict_lowest or None}),
+        }
+        _change(output, client, before, "PATCH", _PATH, body, key)
+
+
+@command.command("schema")
+def write_schema(
+    file: Annotated[
+        Path | None,
+        typer.Argument(dir_okay=False, help=f"Such as {SCHEMA_FILE}; stdout by default."),
+    ] = None,
+) -> None:
+    """Write the JSON schema of the settings file, with which editors complete and check it."""
+    load_program("config schema")(file=file)
+
+
 @command.command("list")
 def list_settings(
     section: Annotated[str, typer.Argument(help="Prefix of the names; all by default.")] = "",
@@ -200,14 +287,53 @@ def nest_settings(values: Mapping[str, Any], present: Mapping[str, Any]) -> dict
         if not name:
             section[last] = value
             continue
-        is_free = not issubclass(get_args(entry.type)[0], StrEnum)
-        first = {**_lookup(present, entry.path)} if is_free else {}
+        first = {**_lookup(present, entry.path)} if entry.path in _FREE_MAPS else {}
         found = section.setdefault(last, {key: _json_value(one) for key, one in first.items()})
         if value is None:
             found.pop(name, None)
         else:
             found[name] = value
     return body
+
+
+def read_settings_file(file: Path) -> dict[str, Any]:
+    """Returns the settings of a JSON file without its `$schema`. Raises CommandError."""
+
+    def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        repeated = {key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1}
+        if repeated:
+            raise _unusable(file, f"names {', '.join(sorted(repeated))} twice")
+        return dict(pairs)
+
+    try:
+        document = json.loads(
+            file.read_text(encoding="utf-8"), object_pairs_hook=without_repetition
+        )
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise _unusable(file, f"is not JSON: {place}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unusable(file, f"cannot be read ({type(error).__name__})") from None
+    if not isinstance(document, dict):
+        raise _unusable(file, "is no JSON object of settings")
+    return {name: value for name, value in document.items() if name != "$schema"}
+
+
+def _unusable(file: Path, cause: str) -> CommandError:
+    return CommandError(ExitCode.CONFIGURATION, "settings_file_unusable", f"{file} {cause}.")
+
+
+def _overlay(present: Mapping[str, Any], changes: Mapping[str, Any], path: str = "") -> Any:
+    """Returns the settings after the changes; a map with free keys is replaced as a whole."""
+    after = dict(present)
+    for name, value in changes.items():
+        old = present.get(name)
+        is_merged = isinstance(value, Mapping) and path + name not in _FREE_MAPS
+        if is_merged and isinstance(old, Mapping):
+            after[name] = _overlay(old, value, f"{path}{name}.")
+        else:
+            after[name] = value
+    return after
 
 
 def _parse_value(key: str, text: str) -> Any:

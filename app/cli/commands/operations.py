@@ -1,4 +1,4 @@
-"""`my-symbols doctor`, `status`, `health`, `sessions`, `whoami`, `sample-data`: the service."""
+"""Commands about the running service: `doctor`, `status`, `health`, `dashboard`, `changes` ..."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -22,6 +22,8 @@ from app.cli.output import (
 doctor = typer.Typer(add_completion=False)
 status = typer.Typer(add_completion=False)
 health = typer.Typer(add_completion=False)
+dashboard = typer.Typer(add_completion=False)
+changes_since = typer.Typer(add_completion=False)
 whoami = typer.Typer(add_completion=False)
 sample_data = typer.Typer(add_completion=False)
 sessions = typer.Typer(
@@ -35,6 +37,13 @@ _COMPONENT_COLUMNS: Final = {
     "cause": "cause",
     "detail": "detail",
     "next step": "next_step",
+}
+_CHANGE_COLUMNS: Final = {
+    "sequence": "sequence",
+    "time": "timestamp",
+    "topic": "topic",
+    "type": "data.type",
+    "symbol": "data.symbol",
 }
 _SESSION_COLUMNS: Final = {
     "actor": "actor",
@@ -68,6 +77,27 @@ def show_status() -> Call:
 def show_health() -> Call:
     """Show the mode of the service and the state of each component."""
     return Call("/health", "health", items="components", show=_print_health)
+
+
+@reads(dashboard)
+def show_dashboard() -> Call:
+    """Show health, members, recent trades and recent verdicts; --watch repeats it."""
+    return Call("/dashboard", "dashboard")
+
+
+@reads(changes_since)
+def list_changes(
+    since: Annotated[str, typer.Argument(help="Sequence of an event, or an ISO time with zone.")],
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Events of the answer.")] = 100,
+) -> Call:
+    """List decisions, alerts and settings that changed after an absence, oldest first."""
+    return Call(
+        "/changes",
+        "changes",
+        query={"since": since, "limit": limit},
+        items="items",
+        columns=_CHANGE_COLUMNS,
+    )
 
 
 @reads(whoami)

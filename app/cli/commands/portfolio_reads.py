@@ -1,13 +1,22 @@
 """Commands of `my-symbols portfolio` that only read, and `my-symbols history`."""
 
-from typing import Annotated, Final
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, get_args
 
 import typer
 
-from app.cli.calls import Call, reads
-from app.cli.choices import EventKind, WeightMethod
-from app.cli.client import quote_segment
-from app.cli.output import Limit, Symbol
+from app.cli.calls import Call, Plan, reads
+from app.cli.choices import EventKind, LockKindName, WeightMethod
+from app.cli.client import Client, quote_segment
+from app.cli.commands.configuration import nest_settings, parse_assignments
+from app.cli.output import (
+    Limit,
+    Output,
+    Symbol,
+    create_rows_table,
+    create_table,
+    format_number,
+)
 
 command = typer.Typer(add_completion=False)
 history = typer.Typer(add_completion=False)
@@ -53,6 +62,12 @@ _PROPOSED_COLUMNS: Final = {
     "proposed %>": "proposed_percentage",
     "reason": "reason",
 }
+NO_LOCK: Final = "none"
+LOCK_KINDS: Final = (*get_args(LockKindName), NO_LOCK)
+_PLAN_FIGURES: Final = (
+    "triggers", "total_changes", "turnover", "estimated_cost", "cash_percentage", "waits_until",
+    "scores_as_of",
+)  # fmt: skip
 _CHECK_COLUMNS: Final = {
     "check": "name",
     "passed": "passed",
@@ -97,6 +112,118 @@ def show_correlation(
 ) -> Call:
     """Show the correlations of the members."""
     return Call("/portfolio/correlation", "correlation", query={"days": days})
+
+
+@reads(command, "preview")
+def preview_changes(
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Changed setting as for `config set`, such as score_tilt=0.7; repeatable.",
+        ),
+    ] = None,
+    locks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lock",
+            metavar="SYMBOL=KIND",
+            help=f"Changed lock: {', '.join(LOCK_KINDS)} (no lock); repeatable.",
+        ),
+    ] = None,
+    evict_lowest: Annotated[
+        bool,
+        typer.Option("--evict-lowest", help="Let the lowest-scored members leave if too many."),
+    ] = False,
+    balance: Annotated[
+        str | None, typer.Option(help="Equity in the quote currency; adds lots.")
+    ] = None,
+    top: Annotated[
+        int, typer.Option(min=0, max=1000, help="Number of best symbols whose scores are shown.")
+    ] = 20,
+) -> Plan:
+    """Show scores, members, turnover and cost before and after a change; writes nothing."""
+    values, wanted = parse_assignments(assignments or ()), _parse_locks(locks or ())
+
+    async def plan(client: Client) -> Call:
+        present = (await client.get("/configuration")).document if values else {}
+        return Call(
+            "/portfolio/preview",
+            "preview",
+            "POST",
+            body={
+                "settings": nest_settings(values, present),
+                "locks": wanted,
+                "evict_lowest": evict_lowest,
+                "account_balance": balance,
+                "top": top,
+            },
+            items="weights",
+            show=_print_preview,
+        )
+
+    return plan
+
+
+def _parse_locks(texts: Sequence[str]) -> dict[str, Mapping[str, str | None]]:
+    locks: dict[str, Mapping[str, str | None]] = {}
+    for text in texts:
+        symbol, _, kind = text.partition("=")
+        if not symbol or kind not in LOCK_KINDS:
+            raise typer.BadParameter(
+                f"{text!r} is not of the form SYMBOL=KIND, with a kind of {', '.join(LOCK_KINDS)}."
+            )
+        locks[symbol] = {"kind": None if kind == NO_LOCK else kind}
+    return locks
+
+
+def _print_preview(output: Output, document: Mapping[str, Any]) -> None:
+    if document["changes"]:
+        output.console.print(create_rows_table("settings", document["changes"]))
+    before, after = document["before"], document["after"] or {}
+    rows = [
+        (name.replace("_", " "), _plain(before[name]), _plain(after.get(name)))
+        for name in _PLAN_FIGURES
+    ]
+    output.console.print(create_table("plan", ("", "before>", "after>"), rows))
+    weights = [_weight_row(one) for one in document["weights"]]
+    columns = ("symbol", "now %>", "before %>", "after %>", "reason after")
+    output.console.print(create_table("members", columns, weights))
+    scores = [_score_row(one) for one in document["scores"]]
+    columns = ("symbol", "rank before>", "rank after>", "score before>", "score after>")
+    output.console.print(create_table("scores", columns, scores))
+    for warning in document["warnings"]:
+        output.notes.print(f"warning: {warning}", markup=False)
+    for one in document["refusals"]:
+        said = f"{one['step']} would be refused: {one['code']}: {one['detail']}"
+        output.console.print(said, markup=False)
+
+
+def _plain(value: Any) -> Any:
+    return ", ".join(value) or None if isinstance(value, list) else value
+
+
+def _weight_row(one: Mapping[str, Any]) -> tuple[object, ...]:
+    before, after = one["before"] or {}, one["after"] or {}
+    return (
+        one["symbol"],
+        format_number(before.get("current"), 6),
+        format_number(before.get("planned"), 6),
+        format_number(after.get("planned"), 6),
+        after.get("reason"),
+    )
+
+
+def _score_row(one: Mapping[str, Any]) -> tuple[object, ...]:
+    before, after = one["before"] or {}, one["after"] or {}
+    return (
+        one["symbol"],
+        before.get("rank"),
+        after.get("rank"),
+        format_number(before.get("score"), 4),
+        format_number(after.get("score"), 4),
+    )
 
 
 @reads(command, "candidates")

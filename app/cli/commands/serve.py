@@ -24,6 +24,19 @@ def serve(
         Path | None,
         typer.Option(dir_okay=False, help="Also record the exchange's messages to a new file."),
     ] = None,
+    logfile: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="File of the log, rotated by size; overrides MYSYMBOLS_LOG__FILE.",
+        ),
+    ] = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="For development: restart when the code changes.")
+    ] = False,
 ) -> None:
     """Run the service until Ctrl-C; settings come from MYSYMBOLS_* variables."""
-    load_program("serve")(host=host, port=port, role=role, tape=tape)
+    if reload and tape is not None:
+        raise typer.BadParameter("--reload and --tape exclude each other.")
+    program = load_program("serve")
+    program(host=host, port=port, role=role, tape=tape, logfile=logfile, reload=reload)

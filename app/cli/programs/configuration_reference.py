@@ -5,10 +5,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final, get_args, get_origin
 
 import typer
 
+from app.cli.exit_codes import CommandError, ExitCode
+from app.cli.output import report_errors
+from app.configuration.api.schemas import ConfigurationView
 from app.configuration.domain.fields import (
     SettingEntry,
     entries,
@@ -48,6 +52,30 @@ def list_settings(section: str, as_json: bool) -> None:
 def print_document() -> None:
     """Prints the content of docs/configuration.md."""
     typer.echo(create_markdown(), nl=False)
+
+
+def write_schema(file: Path | None) -> None:
+    """Writes the JSON schema of the settings file to `file`, else to stdout."""
+    text = json.dumps(create_schema(), indent=2) + "\n"
+    if file is None:
+        typer.echo(text, nl=False)
+        return
+    with report_errors(as_json=False):
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            detail = f"{file} cannot be written ({type(error).__name__})."
+            raise CommandError(ExitCode.CONFIGURATION, "settings_file_unusable", detail) from None
+
+
+def create_schema() -> dict[str, Any]:
+    """Returns the JSON schema of a settings file; every setting may be left out."""
+    schema: dict[str, Any] = ConfigurationView.model_json_schema(mode="serialization")
+    del schema["properties"]["version"]
+    for part in (schema, *schema["$defs"].values()):
+        part.pop("required", None)
+    schema["properties"]["$schema"] = {"type": "string", "description": "Path of this schema."}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def create_markdown() -> str:

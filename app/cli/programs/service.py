@@ -7,16 +7,20 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
+import typer
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.supervisors import ChangeReload
 
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
-from app.cli.output import report_errors
+from app.cli.output import Output, report_errors
 from app.cli.programs.recording import halve_quota, record_beside, refuse_existing
 from app.cli.programs.settings import read_settings
 from app.container.runtime_values import new_id
@@ -35,6 +39,7 @@ from app.settings import ProcessRole, Settings
 from app.workers.gauges import dump_stack_when_blocked
 
 _log = structlog.get_logger("service")
+_CODE = Path(__file__).parents[2]  # the package `app`
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # The parent (make, timeout, a terminal) may deliver one request twice.
 SAME_REQUEST_S = 1.0
@@ -105,29 +110,81 @@ class Server(uvicorn.Server):
             self.exit_process(ExitCode.INTERRUPTED)
 
 
-def serve(host: str | None, port: int | None, role: str | None, tape: Path | None) -> None:
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Options of `serve` that override the settings."""
+
+    host: str | None
+    port: int | None
+    role: str | None
+    logfile: Path | None
+
+    def read(self) -> Settings:
+        """Returns the settings with these options. Raises CommandError for an invalid one."""
+        address: dict[str, Any] = {"host": self.host, "port": self.port}
+        parts = {"http": address, "log": {"file": self.logfile}}
+        return read_settings(parts, None if self.role is None else ProcessRole(self.role))
+
+
+def serve(
+    *,
+    host: str | None,
+    port: int | None,
+    role: str | None,
+    tape: Path | None,
+    logfile: Path | None,
+    reload: bool,
+) -> None:
     """Runs the service until a signal; options override the settings."""
+    options = ServeOptions(host, port, role, logfile)
     with report_errors(as_json=False) as output:
-        settings = read_settings(
-            {"http": {"host": host, "port": port}}, None if role is None else ProcessRole(role)
-        )
+        settings = options.read()
         if tape is not None:
             refuse_existing(tape)
             settings = halve_quota(settings)
-
-        async def print_address(server: Server) -> None:
-            if output.notes.is_terminal:
-                output.notes.print(
-                    f"My Symbols at {server.url}, docs at {server.url}/docs; "
-                    f"exchange {settings.kucoin.base_url}; Ctrl-C stops it"
-                )
-            if tape is None:
-                await server.ending.wait()
-            else:
-                await record_beside(tape, settings, server.ending)
-
         with listening(settings.http.host, settings.http.port) as listener:
-            run(settings, listener, print_address)
+            if reload:
+                output.notes.print(f"restarts when a file below {_CODE} changes", markup=False)
+                _restart_on_changes(options, listener)
+            else:
+                run(
+                    settings, listener, lambda server: _wait_for_end(server, settings, tape, output)
+                )
+
+
+async def _wait_for_end(
+    server: Server, settings: Settings, tape: Path | None, output: Output
+) -> None:
+    if output.notes.is_terminal:
+        output.notes.print(
+            f"My Symbols at {server.url}, docs at {server.url}/docs; "
+            f"exchange {settings.kucoin.base_url}; Ctrl-C stops it"
+        )
+    if tape is None:
+        await server.ending.wait()
+    else:
+        await record_beside(tape, settings, server.ending)
+
+
+def _restart_on_changes(options: ServeOptions, listener: socket.socket) -> None:
+    """Runs the service in a child process until a signal; a change of the code starts another.
+
+    A child that ends by itself, such as by a syntax error, is replaced at the next change. The
+    address stays bound meanwhile, so requests wait.
+    """
+    config = uvicorn.Config("none:none", reload=True, reload_dirs=[str(_CODE)], log_config=None)
+    ChangeReload(config, target=partial(_serve_child, options), sockets=[listener]).run()
+
+
+def _serve_child(options: ServeOptions, sockets: list[socket.socket] | None) -> None:
+    """Runs the service on the socket of the parent process."""
+    try:
+        with report_errors(as_json=False) as output:
+            settings = options.read()
+            listener = (sockets or [])[0]
+            run(settings, listener, lambda server: _wait_for_end(server, settings, None, output))
+    except typer.Exit as end:
+        raise SystemExit(end.exit_code) from None
 
 
 def run(
@@ -210,9 +267,15 @@ def _load_certificate(settings: Settings) -> ServerCertificate | None:
 
 
 def _create_app(settings: Settings) -> Starlette:
-    """Returns the application. Raises CommandError for a route without a permission."""
+    """Returns the application.
+
+    Raises CommandError for an unusable log file, or a route without a permission.
+    """
     try:
         return create_app(settings)
+    except OSError as error:
+        detail = f"{settings.log.file} cannot be written ({error.strerror})."
+        raise CommandError(ExitCode.CONFIGURATION, "logfile_unusable", detail) from None
     except UndeclaredRouteError as error:
         raise CommandError(ExitCode.INTERNAL, "route_undeclared", str(error)) from None
 

@@ -209,6 +209,13 @@ class AlertSettings:
     rules: AlertRules = setting(AlertRules(), "Alert rules by name.")
 
 
+class ExecutionScope(StrEnum):
+    """Contracts whose executed trades are streamed."""
+
+    CLOSEST = "closest"  # those of members, watched symbols and best candidates
+    ALL = "all"  # every open contract
+
+
 @dataclass(frozen=True, slots=True)
 class FeedSettings:
     """Streaming feed.
@@ -235,6 +242,12 @@ class FeedSettings:
     )
     candidates: int = setting(
         30, "Number of best candidates whose order books and marks are streamed.", 0, 200
+    )
+    executions: ExecutionScope = setting(
+        ExecutionScope.CLOSEST,
+        "Contracts whose executed trades are streamed for the factors of trade flow: `closest`"
+        " are members, watched symbols and the candidates above; `all` costs a topic and the"
+        " reading of each trade for every contract.",
     )
     rescore_move_volatilities: float = setting(
         2.0,

@@ -119,7 +119,10 @@ class RequestShape:
         entry: dict[str, Any] = {"loc": [_safe(part) for part in loc], "type": fault.type}
         shape = self.field(loc)
         if fault.bounds:
-            shape = {**next(self._alternatives(shape), _NO_SCHEMA), **fault.bounds}
+            first = next(self._alternatives(shape), _NO_SCHEMA)
+            # An example of the type may be outside of the bounds of this field.
+            shape = {name: part for name, part in first.items() if name != "examples"}
+            shape |= fault.bounds
         allowed = list(fault.allowed)
         if fault.type == "extra_forbidden":
             allowed = list(self.names(loc))

@@ -103,6 +103,7 @@ _ALWAYS: Final = (
     Code.INVALID_UTF8,
     Code.INVALID_STRING,
     Code.METHOD_NOT_ALLOWED,
+    Code.NOT_ACCEPTABLE,
     Code.URI_TOO_LONG,
     Code.HOST_NOT_ALLOWED,
     Code.HEADERS_TOO_LARGE,
@@ -173,7 +174,10 @@ def install_docs(
         page = with_banner if is_open else html
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
-    endpoints = {OPENAPI_PATH: _document_endpoint(api.openapi), DOCS_PATH: show}
+    def openapi() -> dict[str, Any]:
+        return api.openapi()  # `install_openapi` replaces the method
+
+    endpoints = {OPENAPI_PATH: _document_endpoint(openapi), DOCS_PATH: show}
     endpoints |= {path: _document_endpoint(make) for path, make in documents.items()}
     for path, endpoint in endpoints.items():
         route = Route(path, requires(Role.VIEWER)(endpoint), include_in_schema=False)

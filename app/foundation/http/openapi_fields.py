@@ -229,7 +229,8 @@ def _name_bounds(shape: dict[str, Any]) -> None:
     """Renames bounds that pydantic leaves under its own names beside a validator."""
     for old, new in BOUND_NAMES.items():
         if old in shape:
-            shape[new] = shape.pop(old)
+            bound = shape.pop(old)
+            shape[new] = float(bound) if isinstance(bound, str) else bound  # of a decimal
     for part in (*shape.get("anyOf", ()), shape.get("items"), shape.get("additionalProperties")):
         if isinstance(part, dict):
             _name_bounds(part)

@@ -28,6 +28,7 @@ STATUS_OF_CODE: Final[Mapping[Code, int]] = {
     Code.CSRF_REFUSED: 403,
     Code.NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
+    Code.NOT_ACCEPTABLE: 406,
     Code.PAYLOAD_TOO_LARGE: 413,
     Code.URI_TOO_LONG: 414,
     Code.UNSUPPORTED_MEDIA_TYPE: 415,

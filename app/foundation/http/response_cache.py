@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.foundation.errors import ServiceError
 from app.foundation.health import Mode
 from app.foundation.http.permissions import may_use
+from app.foundation.http.representations import CSV_TYPE, JSON_TYPE, negotiate
 from app.foundation.http.responses import CompleteHeaders, Header, answer, json_bytes
 from app.foundation.state_version import Input, StateVersion, VersionSource
 
@@ -31,10 +32,12 @@ _CACHED_STATUSES: Final = frozenset({200, 304})
 _BYPASS_HEADERS: Final = frozenset(
     {b"origin", b"content-length", b"transfer-encoding", b"prefer", b"cookie"}
 )
+_KINDS: Final = (JSON_TYPE, CSV_TYPE)
 _CODING: Final = re.compile(r"([!#$%&'*+.^_`|~0-9a-z\-]+)(?:\s*;\s*q=([01](?:\.[0-9]{0,3})?))?")
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-Key: TypeAlias = tuple[str, bytes, bytes, bool]  # path, query, If-None-Match, accepts gzip
+# Path, query, If-None-Match, accepts gzip, wants CSV.
+Key: TypeAlias = tuple[str, bytes, bytes, bool, bool]
 
 
 @dataclass(slots=True)
@@ -142,7 +145,7 @@ class LruCache:
 
 
 def _size(key: Key, response: CachedResponse) -> int:
-    path, query, tags, _ = key
+    path, query, tags, _, _ = key
     return len(response.body) + len(path) + len(query) + len(tags) + _ENTRY_BYTES
 
 
@@ -290,7 +293,7 @@ def key_of(scope: Scope) -> Key | None:
     """Returns the key of a GET request; None for a request that must reach its endpoint."""
     if scope["type"] != "http" or scope["method"] != "GET":
         return None
-    tags = accepted = b""
+    tags = accepted = kinds = b""
     for name, value in scope["headers"]:
         if name in _BYPASS_HEADERS:
             return None
@@ -298,10 +301,15 @@ def key_of(scope: Scope) -> Key | None:
             tags += b"," + value
         elif name == b"accept-encoding":
             accepted += b"," + value
+        elif name == b"accept" and value != b"*/*":
+            kinds += b"," + value
+    kind = negotiate(kinds.decode("latin-1"), _KINDS) if kinds else JSON_TYPE
+    if kind is None:
+        return None  # the route refuses it, or has another type
     path, query = scope["path"], scope["query_string"]
     if len(path) + len(query) + len(tags) > _MAX_KEY_BYTES:
         return None
-    return path, query, tags, bool(accepted) and accepts_gzip(accepted)
+    return path, query, tags, bool(accepted) and accepts_gzip(accepted), kind == CSV_TYPE
 
 
 def accepts_gzip(accepted: bytes) -> bool:

@@ -1,7 +1,7 @@
 """Route class of every endpoint: strict query, strict body, finite JSON."""
 
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -28,9 +28,18 @@ from app.foundation.http.permissions import (
     permission_of,
 )
 from app.foundation.http.protocol import PREFIX
+from app.foundation.http.representations import (
+    CSV_TYPE,
+    JSON_TYPE,
+    CsvRows,
+    accept_of,
+    negotiate,
+    strip_tags,
+)
 from app.foundation.http.request_body import UNSAFE_TEXT, read_json
 
 MAX_QUERY_FIELDS: Final = 64
+_UNNEGOTIATED: Final = "probes"  # tag: orchestrators send any Accept
 _NAME: Final = re.compile(r"\?P<[^>]+>")  # group names repeat across paths
 
 
@@ -58,6 +67,20 @@ class StrictRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         extra = {**openapi_security(endpoint), **(options.pop("openapi_extra", None) or {})}
         super().__init__(path, endpoint, openapi_extra=extra, **options)
+        is_read = (self.methods or set()) <= {"GET", "HEAD"}
+        self.csv_rows = CsvRows.of(endpoint, self.response_model) if is_read else None
+        if self.csv_rows is not None:
+            self.responses = {**self.responses, 200: _with_csv(self.responses, self.csv_rows)}
+
+    @cached_property
+    def offers(self) -> tuple[str, ...]:
+        """Media types of the successful answer, the default first; empty: not negotiated."""
+        if _UNNEGOTIATED in self.tags:
+            return ()
+        own = getattr(self.response_class, "media_type", None)
+        declared = self.responses.get(200, {}).get("content", {})
+        first = own if isinstance(own, str) else JSON_TYPE
+        return tuple(dict.fromkeys((first, *declared)))
 
     @cached_property
     def request_shape(self) -> RequestShape:
@@ -79,7 +102,16 @@ class StrictRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             check_permission(request.scope, permission)
+            kind = self._representation(request.scope)
             check_query(request.scope["query_string"], known)
+            if self.csv_rows is not None:
+                if kind != CSV_TYPE:
+                    response = await handler(request)
+                else:
+                    plain = Request(strip_tags(request.scope), request.receive)
+                    response = await self.csv_rows.convert(await handler(plain), request.scope)
+                response.headers.append("Vary", "Accept")
+                return response
             if field is None:
                 return await handler(request)
             read = _ReadRequest(request.scope, request.receive)
@@ -89,6 +121,34 @@ class StrictRoute(APIRoute):
             return await handler(read)
 
         return strict
+
+    def _representation(self, scope: Scope) -> str:
+        """Returns the media type of the answer. Raises RequestError for an Accept without one."""
+        if not self.offers:
+            return JSON_TYPE
+        kind = negotiate(accept_of(scope), self.offers)
+        if kind is None:
+            names = ", ".join(self.offers)
+            raise RequestError(
+                Code.NOT_ACCEPTABLE,
+                f"This address answers {names}; Accept names none of them.",
+                facts={"allowed": self.offers},
+            )
+        return kind
+
+
+def _with_csv(responses: Mapping[int | str, Any], rows: CsvRows) -> dict[str, Any]:
+    """Returns the documentation of a successful answer with its CSV and its Link header."""
+    own = dict(responses.get(200, {}))
+    content = {
+        CSV_TYPE: {
+            "schema": {"type": "string", "description": f"One line per entry of `{rows.member}`."},
+            "example": ",".join(rows.columns) + "\r\n",
+        }
+    }
+    link = {"description": "Next page of a CSV answer.", "schema": {"type": "string"}}
+    headers = {"Link": link, **own.get("headers", {})}
+    return {**own, "content": {**own.get("content", {}), **content}, "headers": headers}
 
 
 def check_query(raw: bytes, known: frozenset[str]) -> None:

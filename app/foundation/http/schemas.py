@@ -291,15 +291,17 @@ REPLAYS = (Code.NOT_FOUND, Code.ALGORITHM_VERSION)  # errors of a replay
 class DecisionReplayOut(Out):
     """A stored decision compared with its replay; equal hashes mean equal bytes."""
 
-    kind: str = Field(examples=["rebalance"])
-    id: str
+    kind: str = Field(examples=["rebalance"], description="Kind of the decision.")
+    id: str = Field(description="Identifier of the decision.")
     algorithm_version: int
     code_version: str = Field(description="Of the service that made the decision.")
-    decided_at: UtcTime
-    is_identical: bool
+    decided_at: UtcTime = Field(description="UTC time of the decision.")
+    is_identical: bool = Field(description="True if the replay gives the stored bytes.")
     input_hash: str
-    output_hash: str
-    replayed_output_hash: str
+    output_hash: str = Field(description="SHA-256 of the stored output, in hexadecimal.")
+    replayed_output_hash: str = Field(
+        description="SHA-256 of the output of the replay, in hexadecimal."
+    )
     differing: list[str] = Field(description="Fields of the output that differ.")
 
     @classmethod

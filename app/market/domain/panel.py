@@ -22,6 +22,7 @@ from app.market.domain.models import (
     Ints,
     LotChange,
 )
+from app.market.domain.trade_flow import TradeFlow
 
 Bools = NDArray[np.bool_]
 
@@ -132,6 +133,7 @@ class ScoringInputs:
     half_lives_s: Mapping[Source, float]
     excluded: Mapping[str, str]
     unread: int = 0
+    flow: TradeFlow | None = None  # None if the trades of no symbol are streamed
 
     def __post_init__(self) -> None:
         for panel in (self.daily, self.hourly):

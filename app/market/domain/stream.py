@@ -70,13 +70,28 @@ class DayUpdate:
     volume: Decimal
 
 
+class TradeCounts(NamedTuple):
+    """Lots bought and sold by takers, and the number of trades."""
+
+    bought_lots: int
+    sold_lots: int
+    trades: int
+
+    def plus(self, other: "TradeCounts") -> "TradeCounts":
+        return TradeCounts(*(one + more for one, more in zip(self, other, strict=True)))
+
+
 @dataclass(frozen=True, slots=True)
 class TradeUpdate:
-    """Last trade: price, lots and time in ms."""
+    """Last trade: price, lots and time in ms, and a count of all trades since the last update.
+
+    The counts are lots by the side of the taker, and trades; None where a side is unknown.
+    """
 
     price: Decimal
     lots: int
     traded_ms: int
+    flow: TradeCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from app.market.domain.models import (
 from app.market.domain.panel import Panel, ScoringInputs
 from app.market.domain.sectors import SectorTable
 from app.market.domain.symbols import SymbolEntry, base_quantity
+from app.market.domain.trade_flow import MINUTE_MS, TradeFlow, TradeWindow
 from app.market.services.eligibility import FunnelInputs, fresh_until
 from app.market.services.exchange_clock import instant
 from app.market.services.state import CANDLE_SOURCE, LIVE, Market, Received
@@ -453,7 +454,16 @@ class MarketMoment:
             half_lives_s={source: self._scoring_limit_s(source) for source in Source},
             excluded=passed.excluded,
             unread=sum(map(self._is_unread, passed.excluded.items())),
+            flow=TradeFlow.of([self._trades(one, as_of_ms) for one in entries], as_of_ms),
         )
+
+    def _trades(self, entry: SymbolEntry, as_of_ms: int) -> TradeWindow | None:
+        """Returns the streamed trades of a symbol; None across a change of the lot size."""
+        window = self.market.flows.get(entry.contract.code)
+        changes = self.known.record(entry).lot_changes
+        hour_ms = as_of_ms - Interval.HOUR.ms - MINUTE_MS
+        is_split = bool(changes) and changes[-1].until.timestamp() * 1000 > hour_ms
+        return None if is_split else window
 
     def _scoring_limit_s(self, source: Source) -> float:
         """Returns `age_limit_s`; for books the limit of the polled ones, which alone are scored."""

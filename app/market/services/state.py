@@ -27,6 +27,7 @@ from app.market.domain.models import (
     Ticker,
 )
 from app.market.domain.price_quarantine import PriceState
+from app.market.domain.trade_flow import TradeWindow
 from app.market.services.exchange_clock import ServerClock, instant
 
 T = TypeVar("T")
@@ -170,6 +171,7 @@ class Market:
     answers: Mapping[Source, Received[None]] = field(default_factory=_empty_mapping)
     quality: Mapping[str, PriceState] = field(default_factory=_empty_mapping)
     diverged: frozenset[str] = frozenset()  # streamed and polled quotes contradict each other
+    flows: Mapping[str, TradeWindow] = field(default_factory=_empty_mapping)  # streamed trades
     is_streaming: bool = False  # quotes are streamed, not polled, with other age limits
 
     def known_until_ms(self) -> int | None:
@@ -220,6 +222,7 @@ class Market:
             open_interest=self.open_interest.without(gone),
             quality=others(self.quality),
             diverged=self.diverged.difference(gone),
+            flows=others(self.flows),
         )
 
     def with_candles(

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from app.configuration.domain.sections import Source
+from app.configuration.domain.sections import ExecutionScope, Source
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
 from app.market.domain.data_quality import CLOSE_MARGIN_MS
@@ -29,6 +29,7 @@ from app.market.domain.stream import (
     TopicKind,
     TradeUpdate,
 )
+from app.market.domain.trade_flow import TradeWindow
 from app.market.services.health_facts import StreamReport
 from app.market.services.ports import Exchange, MarketStream
 from app.market.services.service import MarketData
@@ -195,6 +196,8 @@ class StreamConsumer:
     _has_restarted: bool = field(default=False, init=False)
     _bar_ms: int = field(default=0, init=False)  # opening time of the newest streamed bar
     _bar_closed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    # When the trades of each contract were last without a gap, as far as its window goes back.
+    _flow_since: dict[str, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.silence = StaleTopicDetector(self.data.exchange, self.data.live)
@@ -207,6 +210,7 @@ class StreamConsumer:
         tickers: dict[str, Received[Ticker]] = {}
         stats: dict[str, Received[ContractStats]] = {}
         books: dict[str, Received[Book]] = {}
+        trades: list[tuple[StreamTopic, TradeUpdate]] = []
         stamped, is_quoted = self.data.live.stamps(), False
         for one in updates:
             code, update = one.topic.code, one.update
@@ -224,6 +228,7 @@ class StreamConsumer:
                     current = tickers.get(code) or market.tickers.get(code)
                     if traded := current and self.data.quotes.apply_trade(current, update):
                         tickers[code] = traded
+                    trades.append((one.topic, update))
                 case BarUpdate():
                     self._on_bar(update.opened_ms)
                 case MarkUpdate() | FundingUpdate() | DayUpdate():
@@ -231,8 +236,49 @@ class StreamConsumer:
                     if known is not None:
                         # Its age stays that of the poll: only a part was updated.
                         stats[code] = known.with_value(self._with_update(known.value, update))
+        market = self._with_trades(market, trades)
         sources = ((Source.TICKERS, is_quoted), (Source.BOOKS, bool(books)))
         self._publish(market, tickers, stats, books, [one for one, is_new in sources if is_new])
+
+    def _with_trades(
+        self, market: Market, trades: Sequence[tuple[StreamTopic, TradeUpdate]]
+    ) -> Market:
+        """Adds trades to their windows; a gap begins a window anew.
+
+        The trades of the first update after a gap may be older than its end, so they do not count.
+        """
+        flows: dict[str, TradeWindow] = {}
+        for topic, update in trades:
+            code, flow = topic.code, update.flow
+            window = flows.get(code) or market.flows.get(code)
+            since = self.stream.live().get(topic)
+            if window is None or flow is None or since != self._flow_since.get(code, since):
+                window = TradeWindow(self.exchange_ms())
+            else:
+                window = window.with_trades(update.traded_ms, *flow)
+            flows[code] = window
+            if since is not None:
+                self._flow_since[code] = since
+        if flows:
+            market = replace(market, flows=joined(market.flows, flows))
+            self.data.live.publish(market)
+        return market
+
+    def _restart_flows(self) -> None:
+        """Begins the windows of topics with a gap anew, and drops those that are not streamed."""
+        live = {
+            topic.code: since
+            for topic, since in self.stream.live().items()
+            if topic.kind is TopicKind.TRADE
+        }
+        market, begun = self.data.live.market, TradeWindow(self.exchange_ms())
+        kept = {
+            code: market.flows.get(code, begun) if self._flow_since.get(code) == since else begun
+            for code, since in live.items()
+        }
+        self._flow_since = live
+        if kept != market.flows:
+            self.data.live.market = replace(market, flows=MappingProxyType(kept))
 
     def _publish(
         self,
@@ -334,6 +380,8 @@ class StreamConsumer:
         finally:
             self.stream.want(())
             self._set_streaming(False)
+            self._flow_since = {}
+            self.data.live.market = replace(self.data.live.market, flows=MappingProxyType({}))
             self._was_streaming, self._too_few_since, self._topics_set_at = False, None, _NEVER
 
     async def _wait_for_fill(self) -> None:
@@ -368,6 +416,7 @@ class StreamConsumer:
             self._topics_set_at = now
             self.stream.want(await self.topics())
         self._update_mode(now)
+        self._restart_flows()
         self._count()
         stalled = [StreamTopic(TopicKind.QUOTE, code) for code in self.data.quotes.take_stalled()]
         stalled += await self.silence.find_stalled(self.stream.live())
@@ -400,6 +449,9 @@ class StreamConsumer:
             self._closest = tuple(await self.closest())
         close = [traded[name] for name in self._closest if name in traded]
         topics = [StreamTopic(TopicKind.QUOTE, code) for code in traded.values()]
+        if self.data.configuration().feed.executions is ExecutionScope.ALL:
+            others = (code for code in traded.values() if code not in close)
+            topics += [StreamTopic(TopicKind.TRADE, code) for code in others]
         return [
             *topics,
             *(StreamTopic(kind, code) for code in dict.fromkeys(close) for kind in _CLOSE_KINDS),

@@ -18,7 +18,7 @@ from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
 from app.foundation.errors import Code, FieldFault, PreconditionFailedError
 from app.foundation.http.dependencies import CommandDep, CursorsDep, Provided, by
-from app.foundation.http.errors import RequestError, problem_response, problems
+from app.foundation.http.errors import RequestError, load_request_shape, problem_response, problems
 from app.foundation.http.pagination import Page, cut
 from app.foundation.http.permissions import requires
 from app.foundation.http.responses import answer, etag, json_bytes, keep, sent
@@ -255,5 +255,6 @@ async def _sent(request: Request, change: Awaitable[CommandResult[Configuration]
             FieldFault(("body", *one.loc.split(".")), one.type, one.message)
             for one in refused.complaints
         ]
+        await load_request_shape(request)
         return problem_response(request, 422, refused.code, refused.detail, errors=errors)
     return sent(done)

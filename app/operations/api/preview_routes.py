@@ -11,7 +11,7 @@ from app.configuration.api.schemas import SettingsUpdate
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.foundation.errors import Code, FieldFault
 from app.foundation.http.dependencies import EXPENSIVE, Provided
-from app.foundation.http.errors import problem_response, problems
+from app.foundation.http.errors import load_request_shape, problem_response, problems
 from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, DecimalIn, ReasonText, SymbolText
 from app.foundation.http.responses import answer, large_json_bytes
@@ -292,9 +292,11 @@ async def preview_changes(
             FieldFault(("body", "settings", *one.loc.split(".")), one.type, one.message)
             for one in refused.complaints
         ]
+        await load_request_shape(request)
         return problem_response(request, 422, refused.code, refused.detail, errors=errors)
     except LockRefusedError as refused:
         place = ("body", "locks", refused.symbol)
-        fault = FieldFault(place, refused.code.value, refused.detail)
+        fault = FieldFault(place, refused.code.value, refused.detail, "string")
+        await load_request_shape(request)
         return problem_response(request, 422, refused.code, refused.detail, errors=[fault])
     return answer(await large_json_bytes(lambda: PreviewOut.of(done, asked.top)))

@@ -11,9 +11,18 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from app.performance.domain.attribution import ActiveReturn, Attribution
+from app.performance.domain.attribution import (
+    ActiveReturn,
+    Attribution,
+    AttributionLine,
+    AttributionMethod,
+)
+from app.performance.domain.equity_curve import Day
 from app.performance.domain.replacement_outcomes import ReplacementOutcome
+from app.performance.domain.tear_sheet import MonthReturn, year_return
 from app.performance.services.report import Report
+from app.performance.services.service import PositionPerformance
+from app.portfolio.domain.models import FULL
 from app.portfolio.domain.returns import Figures
 from app.portfolio.services.queries import CorrelationReport
 
@@ -42,12 +51,13 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Table of text cells with an optional note above it."""
+    """Table of text cells with an optional note above it; `empty` replaces it without rows."""
 
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str
+    empty: str = "None in the period."
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,29 +155,23 @@ def _is_finite(value: float | None) -> bool:
 
 
 def report_page(report: Report) -> ReportPage:
-    """Content of the page; an unknown figure reads `unknown`, with its reason if there is one."""
+    """Content of the page; an unknown figure reads `unknown` or `undefined`, with its reason."""
     last = report.days[-1] if report.days else None
-    why = "" if last is None or last.reason is None else f" ({last.reason})"
     measured = report.figures
-    sharpe = None if measured.sharpe is None else f"{measured.sharpe:.2f}"
-    if sharpe is not None and measured.sharpe_standard_error is not None:
-        sharpe = f"{sharpe} (standard error {measured.sharpe_standard_error:.2f})"
-    ratio = UNKNOWN if measured.reason is None else f"{UNKNOWN} ({measured.reason})"
-    figures = (
-        ("Sortino", measured.sortino),
-        ("Calmar", measured.calmar),
-        ("Profit factor", measured.profit_factor),
-    )
     facts = (
         ("Created at", _time(report.created_at)),
         ("Portfolio version", str(report.version)),
         ("Data", f"{report.facts.data_source.value}, {report.facts.data_status.value}"),
-        ("Equity (index, 1 at the start)", f"{_money(last.equity if last else None)}{why}"),
-        ("Growth", _share(measured.growth)),
-        ("Maximum drawdown", _share(measured.max_drawdown)),
-        ("Sharpe", sharpe or ratio),
-        *((name, ratio if value is None else f"{value:.2f}") for name, value in figures),
-        ("Days with a gain", ratio if measured.win_rate is None else _share(measured.win_rate)),
+        ("Period", _period(report)),
+        (
+            "Equity (index, 1 at the start)",
+            _money(last.equity) if last and last.equity is not None else _unknown(_no_equity(last)),
+        ),
+        ("Cumulative return", _percent(measured.growth, _NO_CURVE)),
+        ("Maximum drawdown", _max_drawdown(report)),
+        *_ratios(measured),
+        ("Best day", _extreme_day(report.days, largest=True)),
+        ("Worst day", _extreme_day(report.days, largest=False)),
         ("Daily returns behind these", str(measured.observations)),
         *(
             (
@@ -178,8 +182,10 @@ def report_page(report: Report) -> ReportPage:
         ),
     )
     tables = (
+        _monthly(report.months),
+        _drawdowns(report),
         _positions(report),
-        *map(_attribution, report.ledgers),
+        *(table for ledger in report.ledgers for table in _attribution(ledger)),
         _active_return(report.active),
         _replacements(report),
         _correlation(report.correlation),
@@ -192,6 +198,114 @@ def report_page(report: Report) -> ReportPage:
         facts,
         (*_curves(report), *tables, *replacements, _trades(report)),
     )
+
+
+_NO_CURVE: Final = "fewer than two known values of the equity"
+_NO_DAYS: Final = "fewer than two days on which all members have a return"
+_MONTHS: Final = (
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+)  # fmt: skip
+_MAX_DRAWDOWNS: Final = 5
+
+
+def _period(report: Report) -> str:
+    if not report.days:
+        return _unknown("there has been no member")
+    return f"{_time(report.days[0].at)} to {_time(report.days[-1].at)}"
+
+
+def _no_equity(last: Day | None) -> str | None:
+    return "there has been no member" if last is None else last.reason
+
+
+def _max_drawdown(report: Report) -> str:
+    """Largest drawdown with the dates of its peak, valley and recovery."""
+    text = _percent(report.figures.max_drawdown, _NO_CURVE)
+    if not report.drawdowns:
+        return text
+    worst = report.drawdowns[0]
+    recovery = "not recovered" if worst.recovered_at is None else f"to {_day(worst.recovered_at)}"
+    return f"{text} ({_day(worst.peak_at)}, valley {_day(worst.valley_at)}, {recovery})"
+
+
+def _ratios(figures: Figures) -> tuple[tuple[str, str], ...]:
+    """Ratios of daily returns; with enough of them an undefined one has no divisor."""
+    sharpe = _ratio(figures, figures.sharpe, "returns do not vary")
+    if figures.sharpe is not None and figures.sharpe_standard_error is not None:
+        sharpe = f"{sharpe} (standard error {figures.sharpe_standard_error:.2f})"
+    return (
+        ("Sharpe", sharpe),
+        ("Sortino", _ratio(figures, figures.sortino, "no return below zero")),
+        ("Calmar", _ratio(figures, figures.calmar, "no drawdown")),
+        ("Profit factor", _ratio(figures, figures.profit_factor, "no return below zero")),
+        ("Days with a gain", _percent(figures.win_rate, figures.reason)),
+    )
+
+
+def _ratio(figures: Figures, value: float | None, undefined: str) -> str:
+    if value is not None:
+        return f"{value:.2f}"
+    return f"undefined ({undefined})" if figures.reason is None else _unknown(figures.reason)
+
+
+def _extreme_day(days: Sequence[Day], *, largest: bool) -> str:
+    """Largest or smallest return between two valuations, and its end; ties: the earliest."""
+    known = [(day.change, day.at) for day in days if day.change is not None]
+    if not known:
+        return _unknown(_NO_CURVE)
+    change, at = min(known, key=lambda one: (-one[0] if largest else one[0], one[1]))
+    return f"{_percent(change)} (to {_time(at)})"
+
+
+def _monthly(months: Sequence[MonthReturn]) -> Table:
+    by_month = {(one.year, one.month): one for one in months}
+    years = sorted({one.year for one in months})
+
+    def cell(year: int, month: int) -> str:
+        known = by_month.get((year, month))
+        return "" if known is None else _percent(known.value)
+
+    return Table(
+        "Monthly returns",
+        ("Year", *_MONTHS, "Year to date"),
+        tuple(
+            (
+                str(year),
+                *(cell(year, month) for month in range(1, 13)),
+                _percent(year_return(months, year)),
+            )
+            for year in years
+        ),
+        "Calendar months in UTC; the first and the last one may be partial. A month without a known"
+        " value is unknown, and the next one holds its return, too.",
+        f"Unknown: {_NO_CURVE}.",
+    )
+
+
+def _drawdowns(report: Report) -> Table:
+    end = report.days[-1].at if report.days else None
+    return Table(
+        "Largest drawdowns",
+        ("Depth", "Peak", "Valley", "Recovery", "Days"),
+        tuple(
+            (
+                _percent(one.depth),
+                _day(one.peak_at),
+                _day(one.valley_at),
+                "not yet" if one.recovered_at is None else _day(one.recovered_at),
+                _days(one.peak_at, one.recovered_at or end),
+            )
+            for one in report.drawdowns[:_MAX_DRAWDOWNS]
+        ),
+        "From the peak to the time at which it was reached again, or to the end of the period.",
+        "None: the equity never fell below a former value."
+        if report.figures.max_drawdown is not None
+        else f"Unknown: {_NO_CURVE}.",
+    )
+
+
+def _days(since: datetime, until: datetime | None) -> str:
+    return UNKNOWN if until is None else f"{(until - since).total_seconds() / 86_400:.1f}"
 
 
 def _curves(report: Report) -> tuple[Plot, ...]:
@@ -208,50 +322,82 @@ def _curves(report: Report) -> tuple[Plot, ...]:
 def _positions(report: Report) -> Table:
     return Table(
         "Positions",
-        ("Symbol", "Weight", "Since inclusion", "Maximum drawdown", "Volatility", "Booked", "Note"),
+        ("Symbol", "Weight", "By price", "Booked", "Maximum drawdown", "Volatility", "Note"),
         tuple(
             (
                 position.member.symbol,
-                f"{position.member.weight_u / 1_000_000:.2f} %",
-                _share(position.figures.performance),
-                _share(position.figures.max_drawdown),
-                _share(position.figures.volatility),
+                _percent(position.member.weight_u / FULL),
+                _percent(position.figures.performance),
                 "none"
-                if position.realized is None
-                else f"{position.realized:f} {position.currency}",
-                position.reason or "",
+                if position.booked is None
+                else f"{position.booked.net:f} {position.booked.currency}",
+                _percent(position.figures.max_drawdown),
+                _percent(position.figures.volatility),
+                "; ".join(_position_notes(position)),
             )
             for position in report.positions
         ),
-        "Recorded weights; price figures since the inclusion of each member.",
+        "Recorded weights; price figures and booked results since the inclusion of each member.",
+        "The portfolio has no member.",
     )
 
 
-def _attribution(ledger: Attribution) -> Table:
-    lines = (*ledger.symbols, *ledger.sectors)
-    rows = tuple(
-        (
-            line.name,
-            line.sector,
-            _money(line.price_pnl),
-            "not in it" if line.funding is None else _money(line.funding),
-            "not in it" if line.fees is None else _money(line.fees),
-            _money(line.contribution),
-        )
-        for line in lines
-    )
+def _position_notes(position: PositionPerformance) -> Iterable[str]:
+    """Reasons for unknown figures of a position."""
+    figures, member = position.figures, position.member
+    if position.reason is not None:
+        yield position.reason
+    if figures.performance is None:
+        no_start = member.inclusion_price is None
+        yield "its price at inclusion is unknown" if no_start else "its price is not comparable"
+    if figures.max_drawdown is None or figures.volatility is None:
+        yield "too few closes since inclusion"
+
+
+def _attribution(ledger: Attribution) -> tuple[Table, Table]:
+    """One table by symbol and one by sector; both add up to the change of the equity."""
     period = (
         f"{_time(ledger.start_at)} to {_time(ledger.end_at)}; "
         if ledger.start_at and ledger.end_at
         else ""
     )
     why = f" Note: {ledger.reason}." if ledger.reason else ""
-    return Table(
-        f"Attribution: {ledger.basis.value}, {ledger.unit}",
-        ("Symbol or sector", "Sector", "Price P&L", "Funding", "Fees", "Contribution"),
-        rows,
-        f"{period}change of equity {_money(ledger.change)}, to which the symbols, and again the"
-        f" sectors, add up.{why}",
+    note = (
+        f"{period}change of equity {_money(ledger.change, ledger.reason)}, to which the lines add"
+        f" up.{why}"
+    )
+    empty = "No line" + ("." if ledger.reason is None else f": {ledger.reason}.")
+    head = ("Weight", "Price P&L", "Funding", "Fees", "Contribution", "Of equity")
+    kind = f"{ledger.basis.value}, {ledger.unit}"
+    return (
+        Table(
+            f"Attribution by symbol: {kind}",
+            ("Symbol", "Sector", *head),
+            tuple((one.name, one.sector, *_line(one, ledger)) for one in ledger.symbols),
+            note,
+            empty,
+        ),
+        Table(
+            f"Attribution by sector: {kind}",
+            ("Sector", *head),
+            tuple((one.name, *_line(one, ledger)) for one in ledger.sectors),
+            note,
+            empty,
+        ),
+    )
+
+
+def _line(line: AttributionLine, ledger: Attribution) -> tuple[str, ...]:
+    """Cells of one line; booked amounts are no part of the equity, so they have no share of it."""
+    start = ledger.start
+    is_share = ledger.basis is AttributionMethod.INDEX and start is not None and start > 0
+    return (
+        "left" if line.weight_u is None else _percent(line.weight_u / FULL),
+        _money(line.price_pnl),
+        "not in it" if line.funding is None else _money(line.funding),
+        "not in it" if line.fees is None else _money(line.fees),
+        _money(line.contribution),
+        _percent(line.contribution / start) if is_share and start else "not in it",
     )
 
 
@@ -262,8 +408,8 @@ def _active_return(active: ActiveReturn) -> Table:
         else ""
     )
     returns = (
-        f"portfolio {_exact(active.portfolio)}, universe {_exact(active.universe)}, difference"
-        f" {_exact(active.active)}, to which all effects add up."
+        f"portfolio {_percent(active.portfolio)}, universe {_percent(active.universe)}, difference"
+        f" {_percent(active.active)}, to which all effects add up before rounding."
         if active.reason is None
         else f"Unknown: {active.reason}."
     )
@@ -273,15 +419,16 @@ def _active_return(active: ActiveReturn) -> Table:
         tuple(
             (
                 row.sector,
-                _exact(row.weight),
-                _exact(row.universe_weight),
-                _exact(row.allocation),
-                _exact(row.selection),
-                _exact(row.interaction),
+                _percent(row.weight),
+                _percent(row.universe_weight),
+                _percent(row.allocation),
+                _percent(row.selection),
+                _percent(row.interaction),
             )
             for row in active.sectors
         ),
         f"{period}{returns} The universe is all symbols, weighing the same.",
+        "No sector.",
     )
 
 
@@ -304,21 +451,27 @@ def _replacements(report: Report) -> Table:
             (
                 f"{outcome.old} to {outcome.new}",
                 _time(outcome.at),
-                UNKNOWN if outcome.threshold_z is None else f"{outcome.threshold_z:.2f}",
-                _share(outcome.old_return),
-                _share(outcome.new_return),
-                _share(outcome.difference),
-                _share(outcome.net),
+                "not compared" if outcome.threshold_z is None else f"{outcome.threshold_z:.2f}",
+                _percent(outcome.old_return),
+                _percent(outcome.new_return),
+                _percent(outcome.difference),
+                _percent(outcome.net),
                 paid[outcome.outperformed],
-                outcome.net_reason or "; ".join(_notes(outcome)),
+                "; ".join(dict.fromkeys(_notes(outcome))),
             )
             for outcome in report.replacements
         ),
-        "Prices since the replacement; net of fees, spread and funding.",
+        "Prices since the replacement; net of fees, spread and funding. A requested replacement was"
+        " not compared with a threshold D.",
+        "No replacement in the period.",
     )
 
 
 def _notes(outcome: ReplacementOutcome) -> Iterable[str]:
+    if outcome.reason is not None:
+        yield outcome.reason
+    if outcome.net_reason is not None:
+        yield outcome.net_reason
     if outcome.ended_at is not None:
         yield f"left {_time(outcome.ended_at)}"
     for name in outcome.delisted:
@@ -326,7 +479,8 @@ def _notes(outcome: ReplacementOutcome) -> Iterable[str]:
 
 
 def _correlation(known: CorrelationReport) -> Table:
-    average = ("Average", _rho(known.average), _rho(known.raw_average), "")
+    no_average = "no pair with enough history" if known.average is None else ""
+    average = ("Average", _rho(known.average), _rho(known.raw_average), no_average)
     pairs = tuple(
         (
             one.pair,
@@ -341,25 +495,19 @@ def _correlation(known: CorrelationReport) -> Table:
         ("Pair", known.basis.capitalize(), "Raw", "Note"),
         (*pairs, average) if pairs else (),
         f"Daily returns of {known.days} days; raw returns include the market's part.",
+        "Unknown: there are fewer than two members.",
     )
 
 
 def _hypothetical(figures: Figures) -> Table:
-    unknown = UNKNOWN if figures.reason is None else f"{UNKNOWN} ({figures.reason})"
-
-    def ratio(value: float | None) -> str:
-        return unknown if value is None else f"{value:.2f}"
-
     return Table(
         "Hypothetical: not earned",
         ("Figure", "Value"),
         (
             ("Days", str(figures.observations)),
-            ("Growth", _share(figures.growth)),
-            ("Maximum drawdown", _share(figures.max_drawdown)),
-            ("Sharpe", ratio(figures.sharpe)),
-            ("Sortino", ratio(figures.sortino)),
-            ("Calmar", ratio(figures.calmar)),
+            ("Cumulative return", _percent(figures.growth, _NO_DAYS)),
+            ("Maximum drawdown", _percent(figures.max_drawdown, _NO_DAYS)),
+            *_ratios(figures)[:3],
         ),
         "Today's members at today's weights over the past. The members were chosen with"
         " knowledge of that past and were not held then: this is no performance.",
@@ -409,6 +557,7 @@ def _trades(report: Report) -> Table:
             for trade in report.trades
         ),
         "Last booked first.",
+        "No result was booked in the period.",
     )
 
 
@@ -416,17 +565,22 @@ def _time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _money(amount: Decimal | None) -> str:
-    return UNKNOWN if amount is None else f"{amount:.6f}"
+def _day(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d")
 
 
-def _exact(share: Decimal | None) -> str:
-    return UNKNOWN if share is None else f"{share:.4%}"
+def _money(amount: Decimal | None, reason: str | None = None) -> str:
+    return _unknown(reason) if amount is None else f"{amount:.6f}"
 
 
 def _rho(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.2f}"
 
 
-def _share(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.2%}"
+def _percent(share: float | Decimal | None, reason: str | None = None) -> str:
+    """A fraction as per cent with two decimals, the one style of the page."""
+    return _unknown(reason) if share is None else f"{share:.2%}"
+
+
+def _unknown(reason: str | None) -> str:
+    return UNKNOWN if reason is None else f"{UNKNOWN} ({reason})"

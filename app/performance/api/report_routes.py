@@ -39,6 +39,7 @@ from app.performance.domain.replacement_outcomes import (
     ReplacementOutcome,
     ReturnPair,
 )
+from app.performance.domain.tear_sheet import MonthReturn
 from app.performance.services.report import ReplacementReport, Report, ReportService
 from app.portfolio.api.schemas import freshness
 
@@ -107,6 +108,26 @@ class ReplacementOutcomeOut(Out):
         )
 
 
+class DrawdownOut(Out):
+    """Fall of the equity from a peak until the peak is reached again."""
+
+    peak_at: UtcTime = Field(description="Time of the peak.")
+    valley_at: UtcTime = Field(description="Time of the lowest value.")
+    recovered_at: UtcTime | None = Field(description="Null until the peak is reached again.")
+    depth: Share = Field(description="From peak to valley, positive.")
+
+
+class MonthReturnOut(Out):
+    """Return of one calendar month; all known ones compound to the whole growth."""
+
+    month: str = Field(examples=["2026-03"], description="Year and month.")
+    value: Share | None = Field(description="Simple return; null without a known value.")
+
+    @classmethod
+    def of(cls, one: MonthReturn) -> Self:
+        return cls(month=f"{one.year:04}-{one.month:02}", value=finite(one.value))
+
+
 class ReportOut(Freshness):
     created_at: UtcTime
     version: int = Field(description="Portfolio version of the report.")
@@ -121,6 +142,12 @@ class ReportOut(Freshness):
     active: ActiveOut = Field(description="Active return against the equal-weighted universe.")
     replacements: list[ReplacementOutcomeOut] = Field(description="Replacements of the period.")
     trades: list[TradeOut] = Field(description="Last 50 trades of the period.")
+    drawdowns: list[DrawdownOut] = Field(
+        description="Falls from a peak until it is reached again, the deepest first."
+    )
+    monthly_returns: list[MonthReturnOut] = Field(
+        description="Returns of calendar months (UTC); the first and the last may be partial."
+    )
     late_marks: list[LateMarkOut] = Field(description=LATE_MARKS)
     custom_figures: dict[str, Raw | None] = Field(description=CUSTOM_FIGURES)
 
@@ -138,6 +165,8 @@ class ReportOut(Freshness):
             active=ActiveOut.of(made.active),
             replacements=[ReplacementOutcomeOut.of(one) for one in made.replacements],
             trades=[TradeOut.of(one) for one in made.trades],
+            drawdowns=[DrawdownOut.model_validate(one) for one in made.drawdowns],
+            monthly_returns=[MonthReturnOut.of(one) for one in made.months],
             late_marks=[LateMarkOut.of(one) for one in made.late_marks],
             custom_figures=dict(made.custom),
             **freshness(made.facts),

@@ -22,6 +22,7 @@ from app.foundation.http.pagination import (
     require_order,
 )
 from app.foundation.http.permissions import requires
+from app.foundation.http.representations import rows_in
 from app.foundation.http.request_body import DecimalIn
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.responses import keep, sent
@@ -138,6 +139,7 @@ async def book_trade(
 
 
 @router.get("/positions", summary="Positions")
+@rows_in("positions")
 @requires(Role.VIEWER)
 async def list_positions(
     performance: Provided[Performance], since: From = None, to: To = None

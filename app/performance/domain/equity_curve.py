@@ -322,17 +322,7 @@ def compute_track_figures(
     first and to the last point. A partial day and a gap count as one observation each, so that no
     gain or loss is left out. A change of weights divides a gap.
     """
-    known = [(one.at, one.equity, True) for one in earlier]
-    known += [
-        (point.at, point.equity, point.is_step)
-        for point in curve.points
-        if point.equity is not None
-    ]
-    known.sort(key=lambda one: one[0])  # stable: a step stays before a valuation of the same moment
-    known = [one for one in known if until is None or one[0] < until]
-    if since is not None:
-        first = max((at for at, one in enumerate(known) if one[0] <= since), default=0)
-        known = known[first:]
+    known = _known_points(curve, earlier, since, until)
     if not known:
         return compute_figures(np.empty(0))
     observed = known[:1]
@@ -344,6 +334,37 @@ def compute_track_figures(
     above = ends[:-1] > 0.0  # no return from zero equity
     returns = ends[1:][above] / ends[:-1][above] - 1.0
     return compute_equity_figures(worth, returns, (known[-1][0] - known[0][0]) / _DAY)
+
+
+def known_equity(
+    curve: Curve,
+    earlier: Sequence[KnownEquity] = (),
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> tuple[KnownEquity, ...]:
+    """Returns the points behind growth and drawdown of `compute_track_figures`, in time order."""
+    points = _known_points(curve, earlier, since, until)
+    return tuple(KnownEquity(at, equity) for at, equity, _ in points)
+
+
+def _known_points(
+    curve: Curve,
+    earlier: Sequence[KnownEquity],
+    since: datetime | None,
+    until: datetime | None,
+) -> list[tuple[datetime, Decimal, bool]]:
+    """Time, equity and whether it is a step, from the last point at or before `since` on."""
+    known = [(one.at, one.equity, True) for one in earlier]
+    known += [
+        (point.at, point.equity, point.is_step)
+        for point in curve.points
+        if point.equity is not None
+    ]
+    known.sort(key=lambda one: one[0])  # stable: a step stays before a valuation of the same moment
+    known = [one for one in known if until is None or one[0] < until]
+    if since is None:
+        return known
+    return known[max((at for at, one in enumerate(known) if one[0] <= since), default=0) :]
 
 
 def find_drawdown(curve: Curve, earlier: Sequence[KnownEquity] = ()) -> float | None:

@@ -33,6 +33,7 @@ from app.performance.domain.equity_curve import (
     compute_track_figures,
     daily_equity,
     equity_steps,
+    known_equity,
 )
 from app.portfolio.domain.event_log import (
     WEIGHS,
@@ -192,6 +193,12 @@ class EquityHistory:
     def figures(self, since: datetime | None = None, until: datetime | None = None) -> Figures:
         """Returns the figures at or after `since` and before `until`."""
         return compute_track_figures(self.curve, self.earlier, since, until)
+
+    def known(
+        self, since: datetime | None = None, until: datetime | None = None
+    ) -> tuple[KnownEquity, ...]:
+        """Returns the points behind growth and drawdown of `figures`."""
+        return known_equity(self.curve, self.earlier, since, until)
 
     def within(self, since: datetime | None, until: datetime | None) -> tuple[Day, ...]:
         """Returns the days at or after `since` and before `until`."""

@@ -17,6 +17,12 @@ from app.performance.domain.replacement_outcomes import (
     compute_outcomes,
     create_ledger,
 )
+from app.performance.domain.tear_sheet import (
+    DrawdownPeriod,
+    MonthReturn,
+    find_drawdown_periods,
+    monthly_returns,
+)
 from app.performance.services.active_return import compute_active_return
 from app.performance.services.analytics import present_weights
 from app.performance.services.custom_figures import (
@@ -64,6 +70,8 @@ class Report:
     trades: tuple[Trade, ...]  # newest first
     replacements: tuple[ReplacementOutcome, ...]
     facts: DataFacts
+    drawdowns: tuple[DrawdownPeriod, ...] = ()  # the deepest first
+    months: tuple[MonthReturn, ...] = ()
     late_marks: tuple[BackfilledMark, ...] = ()  # backfilled marks of changes in the period
     custom: Mapping[str, float | None] = field(default_factory=dict)  # figures of plug-ins
 
@@ -135,6 +143,8 @@ class ReportService:
             until=until,
             days=days,
             figures=history.figures(since, until),
+            drawdowns=find_drawdown_periods(history.known(since, until)),
+            months=monthly_returns(history.known(since, until)),
             positions=tuple(
                 position_performance(one, history, realized, booked.totals)
                 for one in history.portfolio.members

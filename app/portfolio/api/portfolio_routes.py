@@ -11,6 +11,7 @@ from app.foundation.http.dependencies import EXPENSIVE, CursorsDep, Provided
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut
 from app.foundation.http.permissions import requires
+from app.foundation.http.representations import rows_in
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.responses import answer, etag, json_bytes
 from app.foundation.http.routing import api_router
@@ -233,6 +234,7 @@ class CandidatesOut(Freshness):
 
 
 @router.get("", summary="The portfolio", response_model=PortfolioOut)
+@rows_in("members")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
 async def get_portfolio(portfolio: Provided[PortfolioService]) -> Response:
@@ -254,6 +256,7 @@ async def get_portfolio_statistics(queries: Provided[PortfolioQueries]) -> Stati
 
 
 @router.get("/weights", summary="Weights, targets and drift", response_model=WeightsOut)
+@rows_in("weights")
 @cacheable(depends_on=Input.DECISION)
 @requires(Role.VIEWER)
 async def get_portfolio_weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:

@@ -22,7 +22,7 @@ from app.foundation.http.dependencies import (
     by,
     holds,
 )
-from app.foundation.http.errors import problem_response, problems
+from app.foundation.http.errors import load_request_shape, problem_response, problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
 from app.foundation.http.permissions import requires
 from app.foundation.http.request_body import Body, SymbolText
@@ -284,6 +284,7 @@ async def update_scoring_algorithm(
             FieldFault(("body", *_body_location(one.loc)), one.type, one.message)
             for one in refused.complaints
         ]
+        await load_request_shape(request)
         return problem_response(request, 422, refused.code, refused.detail, errors=places)
     return sent(result)
 

@@ -120,6 +120,16 @@ FACTORS: Final = (
         "volume_trend", Family.TECHNICAL, -1, 0.0, "log", _DAILY,
         factors_price.volume_trend, "too_few_bars", "ln(mean turnover 5 d / mean turnover 30 d)",
     ),
+    Factor(  # 0: streamed for few coins so far, and no evidence yet
+        "signed_volume", Family.TECHNICAL, +1, 0.0, "-1..1", (Source.TICKERS,),
+        factors_market.signed_volume, "no_trade_flow",
+        "(bought - sold) / both, lots of takers in the last hour of the stream",
+    ),
+    Factor(  # 0: likewise
+        "trade_intensity", Family.TECHNICAL, +1, 0.0, "log", (Source.TICKERS,),
+        factors_market.trade_intensity, "no_trade_flow",
+        "ln(trades a minute in the last 10 minutes / in the last hour), streamed",
+    ),
     Factor(
         "volume_growth", Family.FUNDAMENTAL, -1, 0.50, "log", _DAILY,
         factors_price.volume_growth, "too_few_bars",

@@ -64,6 +64,8 @@ def _parts(inputs: ScoringInputs, levels: BookLevels, paid: Settlements) -> Iter
         yield _array(floats)
     for integers in (levels.count, paid.count, paid.settled_ms, paid.length_ms):
         yield _array(integers)
+    if inputs.flow is not None:
+        yield from map(_array, inputs.flow.columns)
     for source in sorted(inputs.ages_s):
         yield _text([source, inputs.half_lives_s[source]])
         yield _array(inputs.ages_s[source])

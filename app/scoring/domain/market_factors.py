@@ -12,6 +12,7 @@ from app.market.domain.identity_cache import cached_while_alive
 from app.market.domain.liquidity import MAX_SPREAD_BP
 from app.market.domain.models import Book, Floats, Funding, Ints, PackedLevels
 from app.market.domain.panel import Bools, ScoringInputs
+from app.market.domain.trade_flow import RECENT_MINUTES, WINDOW_MINUTES
 
 _BP = 10_000.0
 
@@ -172,6 +173,25 @@ def with_end_snapshots(inputs: ScoringInputs) -> ScoringInputs:
         open_interest_ms=np.array(at, dtype=np.int64),
         open_interest=np.vstack([snapshot(inputs, end) for end in at]),
     )
+
+
+def signed_volume(inputs: ScoringInputs) -> Floats:
+    """(bought - sold) / (bought + sold) lots of takers in the last hour, -1..1; NaN without any."""
+    flow = inputs.flow
+    if flow is None:
+        return np.full(len(inputs.symbols), np.nan)
+    both = flow.bought_lots + flow.sold_lots
+    return (flow.bought_lots - flow.sold_lots) / np.where(both > 0.0, both, np.nan)
+
+
+def trade_intensity(inputs: ScoringInputs) -> Floats:
+    """ln(trades a minute in the last ten minutes / in the last hour); NaN without trades."""
+    flow = inputs.flow
+    if flow is None:
+        return np.full(len(inputs.symbols), np.nan)
+    recent, hour = flow.recent_trades / RECENT_MINUTES, flow.trades / WINDOW_MINUTES
+    is_known = (recent > 0.0) & (hour > 0.0)
+    return np.log(np.where(is_known, recent, np.nan) / np.where(is_known, hour, 1.0))
 
 
 def spread(inputs: ScoringInputs) -> Floats:

@@ -547,5 +547,5 @@ def test_replaced_and_dropped_responses_give_their_bytes_back() -> None:
         return CachedResponse(200, (), b"x" * size, None, source, Input.SCORES, ())
 
     for size in (10_000, 1_000, 19_000, 30_000):
-        cache.put(("/a", b"", b"", False), response(size))
+        cache.put(("/a", b"", b"", False, False), response(size))
     assert (cache.size, len(cache)) == (0, 0)

@@ -70,6 +70,10 @@ async def test_the_table_is_listed_filtered_and_paged(service: Running) -> None:
 
 async def test_an_edit_is_in_force_at_once_wherever_sectors_are_read(service: Running) -> None:
     before = await service.get("/universe/funnel")
+    market = service.services.my_symbols.market
+    known = market.quote("ETHUSDT")
+    assert known is not None
+    assert known.sector == "layer1"
     done = await _put(service, "ETH", sector="test_sector", reason="an experiment")
     assert done == {
         "version": 1,
@@ -88,7 +92,6 @@ async def test_an_edit_is_in_force_at_once_wherever_sectors_are_read(service: Ru
     funnel = await service.get("/universe/funnel")
     assert funnel["sectors"]["test_sector"] > 0
     assert funnel["eligible"] == before["eligible"]
-    market = service.services.my_symbols.market
     quote = market.quote("ETHUSDT")
     assert quote is not None
     assert quote.sector == "test_sector", "the next decision reads it"
@@ -206,7 +209,10 @@ async def test_edits_outlive_a_restart_and_reach_other_processes_by_their_events
     stream = mine.stream
     heard = stream.on_record
 
+    records = []
+
     def both(record: Any) -> None:
+        records.append(record)
         heard(record)
         other.on_record(record)
 
@@ -218,6 +224,8 @@ async def test_edits_outlive_a_restart_and_reach_other_processes_by_their_events
     assert other.registry.sectors.classify("ETH").sector == "platform"
     assert (other.version, mine.sectors.version) == (2, 2), "each is applied once"
     assert (await _row(service, "BTC"))["sector"] == "store_of_value", "own events change nothing"
+    other.on_record(next(one for one in records if one.type == "sectors_changed"))
+    assert other.version == 2, "an earlier change that comes again is no change"
     await asyncio.gather(*(_put(service, f"C{at}", sector="ai") for at in range(10)))
     await stream.catch_up()
     assert (other.version, mine.sectors.version) == (12, 12)

@@ -211,6 +211,13 @@ async def test_the_active_return_adds_up_as_it_is_sent(
     days = {"from": (desk.now - timedelta(days=3)).isoformat()}
     report = await get(client, "/report", **days)
     assert report["active"] == active
+    whole = await get(client, "/report")
+    months = [one["value"] for one in whole["monthly_returns"]]
+    assert [one["month"] for one in whole["monthly_returns"]] == ["2026-03"]
+    assert months == [pytest.approx(whole["figures"]["growth"])]
+    deepest = whole["drawdowns"][0]
+    assert deepest["depth"] == pytest.approx(whole["figures"]["max_drawdown"]) != 0
+    assert deepest["peak_at"] < deepest["valley_at"]
     returns = [Decimal(active[name]) for name in ("portfolio_return", "universe_return")]
     assert returns[0] - returns[1] == Decimal(active["active_return"])
 
@@ -374,7 +381,7 @@ async def test_the_report_of_nothing_is_a_page_too(database: Database) -> None:
     desk = await Desk(database).open()
     async with serve([one.router for one in MODULES], {"my_symbols": desk}) as client:
         response = await client.get(f"{PREFIX}/portfolio/report", params={"format": "html"})
-        assert "Nothing is known yet." in response.text
+        assert "No value is known." in response.text
         assert (await get(client, "/report"))["replacements"] == []
 
 

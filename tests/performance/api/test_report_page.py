@@ -1,5 +1,6 @@
 """The words of the report's page, and hostile names in every place that takes a name."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,11 +25,18 @@ from app.performance.domain.attribution import (
 from app.performance.domain.backfilled_marks import BackfilledMark
 from app.performance.domain.equity_curve import Day
 from app.performance.domain.replacement_outcomes import ReplacementOutcome, ReturnPair
+from app.performance.domain.tear_sheet import DrawdownPeriod, MonthReturn
 from app.performance.services.report import Report
 from app.performance.services.service import PositionPerformance
 from app.portfolio.domain.membership import add_members
 from app.portfolio.domain.models import EMPTY
-from app.portfolio.domain.returns import BookedResult, Figures, SinceInclusion, Trade
+from app.portfolio.domain.returns import (
+    BookedResult,
+    BookedTotal,
+    Figures,
+    SinceInclusion,
+    Trade,
+)
 from app.portfolio.services.queries import CorrelationReport
 from app.portfolio.services.tradeability import DataFacts
 from tests.support.portfolios import HOUR, T0, newcomer
@@ -142,7 +150,7 @@ def table_of(title: str, report: Report) -> Table:
     [
         ({}, "1.25 (standard error 0.40)"),
         ({"sharpe_standard_error": None}, "1.25"),
-        ({"sharpe": None, "sharpe_standard_error": None}, "unknown"),
+        ({"sharpe": None, "sharpe_standard_error": None}, "undefined (returns do not vary)"),
         ({"sharpe": -0.5, "sharpe_standard_error": 12.0}, "-0.50 (standard error 12.00)"),
     ],
 )
@@ -166,13 +174,16 @@ def test_correlations_stand_beside_the_raw_ones_and_say_why_there_is_none() -> N
 def test_the_other_figures_in_words() -> None:
     told = facts(made(why="no price of AAAUSDT is known"))
     assert told["Equity (index, 1 at the start)"] == "unknown (no price of AAAUSDT is known)"
-    assert (told["Sortino"], told["Calmar"], told["Profit factor"]) == ("2.00", "unknown", "1.50")
+    assert (told["Sortino"], told["Profit factor"]) == ("2.00", "1.50")
+    assert told["Calmar"] == "undefined (no drawdown)"
+    assert told["Period"] == "2026-01-01 00:00 UTC to 2026-01-03 00:00 UTC"
+    assert told["Best day"] == told["Worst day"] == "50.00% (to 2026-01-02 00:00 UTC)"
     assert (told["Maximum drawdown"], told["Days with a gain"]) == ("12.50%", "50.00%")
     assert told["Daily returns behind these"] == "42"
     few = facts(made(figures=Figures(29, None, None, None, 0.125, None, None, growth=-0.1)))
     why = "unknown (29 observations, 30 are needed)"
     assert {few[name] for name in ("Sharpe", "Sortino", "Calmar", "Days with a gain")} == {why}
-    assert (few["Growth"], few["Maximum drawdown"]) == ("-10.00%", "12.50%")
+    assert (few["Cumulative return"], few["Maximum drawdown"]) == ("-10.00%", "12.50%")
     assert told["Created at"] == "2026-01-03 00:00 UTC"
     assert told["Data"] == "sandbox, fresh"
     late = (BackfilledMark(2, T0, "AAAUSDT", Decimal("12.5"), T0 - HOUR),)
@@ -180,7 +191,120 @@ def test_the_other_figures_in_words() -> None:
         "unknown then; 12.5 is the close of the hour 2025-12-31 23:00 UTC"
     )
     nothing = facts(made(days=(), figures=Figures(0, None, None, None, None, None, None)))
-    assert nothing["Equity (index, 1 at the start)"] == nothing["Maximum drawdown"] == "unknown"
+    curve = "unknown (fewer than two known values of the equity)"
+    assert nothing["Equity (index, 1 at the start)"] == "unknown (there has been no member)"
+    assert nothing["Period"] == "unknown (there has been no member)"
+    for name in ("Cumulative return", "Maximum drawdown", "Best day", "Worst day"):
+        assert nothing[name] == curve
+
+
+def test_the_maximum_drawdown_has_its_dates() -> None:
+    deep = DrawdownPeriod(T0, T0 + 48 * HOUR, T0 + 96 * HOUR, 0.125)
+    last = DrawdownPeriod(T0 + 24 * HOUR, T0 + 36 * HOUR, None, 0.04)
+    report = made(drawdowns=(deep, last))
+    assert facts(report)["Maximum drawdown"] == (
+        "12.50% (2026-01-01, valley 2026-01-03, to 2026-01-05)"
+    )
+    table = table_of("Largest drawdowns", report)
+    assert table.rows == (
+        ("12.50%", "2026-01-01", "2026-01-03", "2026-01-05", "4.0"),
+        ("4.00%", "2026-01-02", "2026-01-02", "not yet", "1.0"),
+    )
+    assert facts(made(drawdowns=(last,)))["Maximum drawdown"].endswith("not recovered)")
+    many = tuple(replace(deep, depth=0.1 / at) for at in range(1, 9))
+    assert len(table_of("Largest drawdowns", made(drawdowns=many)).rows) == 5
+    assert table_of("Largest drawdowns", made()).empty.startswith("None: ")
+    few = Figures(0, None, None, None, None, None, None)
+    assert table_of("Largest drawdowns", made(figures=few)).empty.startswith("Unknown: ")
+
+
+def test_monthly_returns_are_a_table_of_years() -> None:
+    months = (
+        MonthReturn(2025, 12, 0.1),
+        MonthReturn(2026, 1, None),
+        MonthReturn(2026, 2, -0.05),
+    )
+    table = table_of("Monthly returns", made(months=months))
+    assert table.head[0:3] == ("Year", "Jan", "Feb")
+    assert table.head[-1] == "Year to date"
+    assert table.rows == (
+        ("2025", *[""] * 11, "10.00%", "10.00%"),
+        ("2026", "unknown", "-5.00%", *[""] * 10, "-5.00%"),
+    )
+    assert table_of("Monthly returns", made()).empty == (
+        "Unknown: fewer than two known values of the equity."
+    )
+
+
+def test_attribution_by_symbol_and_by_sector_stand_apart() -> None:
+    report = made("AAAUSDT")
+    (ledger,) = report.ledgers
+    sector = replace(ledger.symbols[0], name="layer-1", sector="layer-1", weight_u=None)
+    half = replace(ledger.symbols[0], contribution=ONE / 2, funding=ONE, fees=ONE)
+    ledger = replace(ledger, unit="index", symbols=(half,), sectors=(sector,))
+    report = replace(report, ledgers=(ledger,))
+    by_symbol = table_of("Attribution by symbol: index, index", report)
+    by_sector = table_of("Attribution by sector: index, index", report)
+    assert by_symbol.rows == (
+        ("AAAUSDT", "AAAUSDT", "20.00%", "1.000000", "1.000000", "1.000000", "0.500000", "50.00%"),
+    )
+    assert by_sector.rows == (
+        ("layer-1", "left", "1.000000", "not in it", "not in it", "1.000000", "100.00%"),
+    )
+    assert by_symbol.note == by_sector.note
+    booked = replace(ledger, basis=AttributionMethod.BOOKED, unit="USDT")
+    rows = table_of("Attribution by symbol: booked, USDT", replace(report, ledgers=(booked,))).rows
+    assert rows[0][-1] == "not in it", "an amount is no share of the index"
+    gap = replace(ledger, change=None, symbols=(), sectors=(), reason="a gap")
+    empty = table_of("Attribution by symbol: index, index", replace(report, ledgers=(gap,)))
+    assert empty.empty == "No line: a gap."
+    assert "change of equity unknown (a gap)" in empty.note
+
+
+def test_an_unknown_figure_of_a_position_has_its_reason() -> None:
+    report = made()
+    (position,) = report.positions
+    unknown = replace(
+        position,
+        figures=SinceInclusion(None, None, None),
+        booked=BookedTotal("id", "USDT", 2, ONE, ONE / 2, ONE / 4),
+        reason="its mark price is unknown",
+    )
+    (row,) = table_of("Positions", replace(report, positions=(unknown,))).rows
+    assert row[2:] == (
+        "unknown",
+        "0.75 USDT",
+        "unknown",
+        "unknown",
+        "its mark price is unknown; its price is not comparable; too few closes since inclusion",
+    )
+    (known,) = table_of("Positions", report).rows
+    assert known[1:4] == ("0.00%", "10.00%", "none")
+    without_start = replace(unknown.member, inclusion_price=None)
+    (row,) = table_of(
+        "Positions", replace(report, positions=(replace(unknown, member=without_start),))
+    ).rows
+    assert "its price at inclusion is unknown" in row[-1]
+    assert table_of("Positions", replace(report, positions=())).empty == (
+        "The portfolio has no member."
+    )
+
+
+def test_the_page_has_one_style_of_per_cent() -> None:
+    months = (MonthReturn(2026, 1, 0.123456),)
+    drawdown = DrawdownPeriod(T0, T0, None, 0.123456)
+    page = report_page(made(months=months, drawdowns=(drawdown,)))
+    cells = [
+        cell
+        for part in page.parts
+        if isinstance(part, Table)
+        for text in (*(one for row in part.rows for one in row), part.note)
+        for cell in text.split()
+    ]
+    cells += [word for _, value in page.facts for word in value.split()]
+    shown = [cell.strip("(),;.") for cell in cells if "%" in cell]
+    assert len(shown) > 15
+    assert [one for one in shown if not re.fullmatch(r"-?\d+\.\d\d%", one)] == []
 
 
 def test_a_swap_that_a_delisting_forced_says_so() -> None:
@@ -193,17 +317,19 @@ def test_a_swap_that_a_delisting_forced_says_so() -> None:
 
     assert note() == ""
     assert note(delisted=("AAAUSDT",)) == "AAAUSDT is delisted; its last price is used"
-    assert note(delisted=("AAAUSDT",), why="gap") == "gap"
+    assert note(delisted=("AAAUSDT",), why="gap") == (
+        "gap; AAAUSDT is delisted; its last price is used"
+    )
 
 
 def test_the_difference_to_the_market_in_words() -> None:
     table = table_of("Active return by sector", made())
     assert table.note == (
-        "2026-01-01 00:00 UTC to 2026-01-02 00:00 UTC; portfolio 50.0000%, universe 10.0000%,"
-        " difference 40.0000%, to which all effects add up."
+        "2026-01-01 00:00 UTC to 2026-01-02 00:00 UTC; portfolio 50.00%, universe 10.00%,"
+        " difference 40.00%, to which all effects add up before rounding."
         " The universe is all symbols, weighing the same."
     )
-    assert table.rows == (("AAAUSDT", "100.0000%", "100.0000%", "12.5000%", "25.0000%", "2.5000%"),)
+    assert table.rows == (("AAAUSDT", "100.00%", "100.00%", "12.50%", "25.00%", "2.50%"),)
     (unknown,) = (
         one for one in report_page(made(why="gap")).parts if one.title.startswith("Active")
     )

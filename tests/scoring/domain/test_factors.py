@@ -11,6 +11,7 @@ import pytest
 from app.configuration.domain.sections import Family, ScoringSettings, Source
 from app.market.domain.models import Funding, Level
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs, without_future
+from app.market.domain.trade_flow import TradeFlow
 from app.scoring.domain.factors import FACTORS, Factor, measure, rounded_significant
 from app.scoring.domain.market_factors import impact
 from tests.support.scoring_inputs import AS_OF_MS, DAY_MS, HOUR_MS, make_inputs
@@ -67,6 +68,8 @@ def test_weights_follow_the_evidence() -> None:
         "volume_trend",
         "open_interest_change",
         "efficiency",
+        "signed_volume",
+        "trade_intensity",
     }
     assert min(weight.values()) == 0.0
 
@@ -174,9 +177,11 @@ def permuted(inputs: ScoringInputs, order: np.ndarray) -> ScoringInputs:
         return replace(panel, symbols=symbols, **fields)
 
     symbols = tuple(inputs.symbols[i] for i in order)
+    assert inputs.flow is not None
     return replace(
         inputs,
         symbols=symbols,
+        flow=TradeFlow(*(one[order] for one in inputs.flow.columns)),
         daily=bars(inputs.daily),
         hourly=bars(inputs.hourly),
         bid=inputs.bid[order],
@@ -363,3 +368,23 @@ def test_impact_is_of_the_notional_asked_for() -> None:
     assert np.nansum(cheap) < np.nansum(values("impact"))
     assert (dear == 500.0).all()  # no book holds that much
     assert impact(INPUTS, 20_000.0)[1] == pytest.approx(values("impact")[1])
+
+
+def test_trade_flow_by_hand_and_missing_without_a_stream() -> None:
+    count = len(INPUTS.symbols)
+    table = np.full((4, count), NAN)
+    table[:, 0] = (30.0, 10.0, 120.0, 40.0)
+    table[:, 1] = (0.0, 5.0, 60.0, 10.0)
+    table[:, 2] = (0.0, 0.0, 0.0, 0.0)
+    inputs = replace(INPUTS, flow=TradeFlow(*table))
+    for name, first, second in (
+        ("signed_volume", 0.5, -1.0),
+        ("trade_intensity", np.log(4.0 / 2.0), 0.0),
+    ):
+        found = measure(TABLE[name], inputs)
+        assert found.values[0] == pytest.approx(first)
+        assert found.values[1] == pytest.approx(second, abs=1e-15)
+        assert np.isnan(found.values[2:]).all(), "nobody traded, or no stream"
+        assert set(found.reasons[2:]) == {"no_trade_flow"}
+        without = measure(TABLE[name], replace(INPUTS, flow=None))
+        assert set(without.reasons) == {"no_trade_flow"}

@@ -34,6 +34,11 @@ def other_age(inputs: ScoringInputs) -> ScoringInputs:
     return replace(inputs, ages_s={**inputs.ages_s, Source.BOOKS: np.full(4, 1.0)})
 
 
+def other_flow(inputs: ScoringInputs) -> ScoringInputs:
+    assert inputs.flow is not None
+    return replace(inputs, flow=replace(inputs.flow, sold_lots=inputs.flow.sold_lots + 1.0))
+
+
 CHANGES: dict[str, Callable[[ScoringInputs], ScoringInputs]] = {
     "as_of": lambda i: replace(i, as_of_ms=i.as_of_ms + 1),
     "excluded": lambda i: replace(i, excluded={"A": "b"}),
@@ -44,6 +49,8 @@ CHANGES: dict[str, Callable[[ScoringInputs], ScoringInputs]] = {
     "age": other_age,
     "half_life": lambda i: replace(i, half_lives_s={**i.half_lives_s, Source.BOOKS: 901.0}),
     "funding": lambda i: replace(i, funding=(i.funding[0][1:], *i.funding[1:])),
+    "flow": other_flow,
+    "no_flow": lambda i: replace(i, flow=None),
     "interest": lambda i: replace(i, open_interest=i.open_interest + 1.0),
 }
 

@@ -23,6 +23,7 @@ from app.market.domain.stream import (
     QuoteUpdate,
     StreamTopic,
     TopicKind,
+    TradeCounts,
     TradeUpdate,
     Update,
 )
@@ -222,6 +223,7 @@ class _Match(msgspec.Struct, gc=False):
     price: Decimal
     size: int
     ts: int
+    side: str = ""  # of the taker
 
 
 class _Candle(msgspec.Struct, gc=False):
@@ -256,7 +258,29 @@ def parse_update(topic: StreamTopic, subject: str, text: bytes) -> Update:
             return _bar(decode_message(_CANDLE, text).data)
         case TopicKind.TRADE:
             match = decode_message(_MATCH, text).data
-            return TradeUpdate(_price(match.price), _count(match.size), parse_ms(match.ts))
+            lots = _count(match.size)
+            flow = _flow(match.side, lots)
+            return TradeUpdate(_price(match.price), lots, parse_ms(match.ts), flow)
+
+
+class _Taken(msgspec.Struct, gc=False):
+    size: int
+    side: str = ""
+
+
+_TAKEN: Final = msgspec.json.Decoder(_Payload[_Taken])
+
+
+def parse_trade_counts(text: bytes) -> TradeCounts | None:
+    """Counts of one trade; None without a known side. Reads no price: all trades are counted."""
+    found = decode_message(_TAKEN, text).data
+    return _flow(found.side, _count(found.size))
+
+
+def _flow(side: str, lots: int) -> TradeCounts | None:
+    if side == "buy":
+        return TradeCounts(lots, 0, 1)
+    return TradeCounts(0, lots, 1) if side == "sell" else None
 
 
 def parse_quote(text: bytes) -> tuple[QuoteUpdate, int, int | None]:

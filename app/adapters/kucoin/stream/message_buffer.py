@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from app.adapters.kucoin.fields import UnreadableError
@@ -12,6 +12,7 @@ from app.adapters.kucoin.stream.frames import (
     conflation_key,
     message_stamp,
     parse_quote,
+    parse_trade_counts,
     parse_update,
     topic_name,
 )
@@ -22,6 +23,8 @@ from app.market.domain.stream import (
     MarketUpdate,
     StreamTopic,
     TopicKind,
+    TradeCounts,
+    TradeUpdate,
     Update,
     UpdateOrder,
 )
@@ -31,6 +34,8 @@ TAIL: Final = 26  # bytes of the time stamp in ns at the end of a quote
 _NONE: Final = b"~"  # greater than any tail: no message is newer
 _NEWER: Final = UpdateOrder.NEWER
 _QUOTE: Final = TopicKind.QUOTE
+_TRADE: Final = TopicKind.TRADE
+_NO_TRADES: Final = TradeCounts(0, 0, 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +54,7 @@ class _ConflatedMessage:
     matched_at: int = 0  # and their number of changes then
     is_live: bool = False
     live_by: Mapping[StreamTopic, float] | None = None  # the mapping behind `is_live`
+    replaced: TradeCounts | None = _NO_TRADES  # trades of replaced messages
 
 
 @dataclass(slots=True)
@@ -132,6 +138,8 @@ class MessageBuffer:
             self._waiting.append(kind)
         else:
             self.dropped["replaced"] += 1
+            if topic.kind is _TRADE:
+                kind.replaced = self._with_replaced(kind)
         kind.waiting, kind.stamped_ms, kind.mono = text, stamped_ms, now
         if topic.kind is _QUOTE:
             self._learn_layout(kind, text, frame)
@@ -175,10 +183,27 @@ class MessageBuffer:
         if not kind.is_compared:
             return self._compare(kind, exchange_ms)
         try:
-            return parse_update(kind.topic, kind.subject, kind.waiting or b"")
+            update = parse_update(kind.topic, kind.subject, kind.waiting or b"")
         except UnreadableError:
             self.dropped["unreadable"] += 1
+            kind.replaced = None
             return None
+        if not isinstance(update, TradeUpdate):
+            return update
+        before, kind.replaced = kind.replaced, _NO_TRADES
+        if before is None or update.flow is None:
+            return replace(update, flow=None)
+        return replace(update, flow=before.plus(update.flow))
+
+    def _with_replaced(self, kind: _ConflatedMessage) -> TradeCounts | None:
+        """Trades of replaced messages and of the waiting one, which is replaced now."""
+        if kind.replaced is None:
+            return None
+        try:
+            counts = parse_trade_counts(kind.waiting or b"")
+        except UnreadableError:
+            return None
+        return None if counts is None else kind.replaced.plus(counts)
 
     def _compare(self, kind: _ConflatedMessage, exchange_ms: int) -> Update | None:
         """Compare a message accepted unread with the newest one that was read."""

@@ -28,6 +28,7 @@ from app.market.domain.stream import (
     QuoteUpdate,
     StreamTopic,
     TopicKind,
+    TradeCounts,
     TradeUpdate,
 )
 
@@ -125,7 +126,9 @@ def test_of_a_bar_only_its_opening_is_believed() -> None:
 def test_a_trade_is_the_price_that_was_matched_and_when() -> None:
     said_of_it = said(price="67523", size=1, side="sell", ts=1729842192785164840)
     found = parse_update(TRADE, "match", said_of_it)
-    assert found == TradeUpdate(Decimal(67523), 1, 1729842192785)
+    assert found == TradeUpdate(Decimal(67523), 1, 1729842192785, TradeCounts(0, 1, 1))
+    unknown = parse_update(TRADE, "match", said(price="67523", size=1, ts=1729842192785164840))
+    assert unknown == TradeUpdate(Decimal(67523), 1, 1729842192785, None), "no side, no flow"
     assert topic_name(TRADE) == f"/contractMarket/execution:{TRADE.code}"
 
 

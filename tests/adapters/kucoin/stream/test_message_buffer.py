@@ -12,7 +12,14 @@ from app.adapters.kucoin.stream.frames import parse_frame
 from app.adapters.kucoin.stream.market_stream import PORTION, KucoinStream
 from app.adapters.kucoin.stream.message_buffer import MessageBuffer
 from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
-from app.market.domain.stream import MarketUpdate, QuoteUpdate, StreamTopic, TopicKind
+from app.market.domain.stream import (
+    MarketUpdate,
+    QuoteUpdate,
+    StreamTopic,
+    TopicKind,
+    TradeCounts,
+    TradeUpdate,
+)
 
 TOPIC = StreamTopic(TopicKind.QUOTE, "XBTUSDTM")
 NOW_MS = 1_729_843_266_123
@@ -225,3 +232,37 @@ async def test_nothing_is_told_of_a_connection_that_ended_while_its_messages_wer
     await asyncio.gather(stream._flush(), ends())
     assert [[one.topic for one in news] for news in hearer.news] == [topics[1:]]
     assert stream._buffer.waiting == 0
+
+
+def trade(lots: int, side: str, at_ms: int, *, size: str | None = None) -> bytes:
+    """An execution as the exchange sends it; its sequence goes with the time."""
+    return (
+        '{"topic":"/contractMarket/execution:XBTUSDTM","type":"message","subject":"match",'
+        f'"sn":{at_ms},"data":{{"symbol":"XBTUSDTM","sequence":{at_ms},"side":"{side}",'
+        f'"size":{size or lots},"price":"1.5","tradeId":"t","ts":{at_ms}000000}}}}'
+    ).encode()
+
+
+def test_replaced_trades_are_counted_once_by_their_side() -> None:
+    topic = StreamTopic(TopicKind.TRADE, "XBTUSDTM")
+    inbox = MessageBuffer()
+
+    def told(*texts: bytes) -> list[TradeCounts | None]:
+        for text in texts:
+            inbox.put(topic, parse_frame(text), text, 7.0, NOW_MS)
+        found = [one.update for one in inbox.take({topic: 0.0}, NOW_MS)]
+        assert all(isinstance(one, TradeUpdate) for one in found)
+        return [one.flow for one in found if isinstance(one, TradeUpdate)]
+
+    buy, sell = trade(3, "buy", NOW_MS), trade(5, "sell", NOW_MS + 1)
+    assert told(buy, sell, trade(2, "buy", NOW_MS + 2)) == [TradeCounts(5, 5, 3)]
+    assert told() == []
+    again = trade(2, "buy", NOW_MS + 2)
+    assert told(again, sell, trade(1, "sell", NOW_MS + 3)) == [TradeCounts(0, 1, 1)]
+    assert inbox.dropped["repeated"] == 1
+    assert inbox.dropped["late"] == 1
+    # A trade of an unknown side or size leaves the whole update unknown, and the next one known.
+    for wrong in (trade(1, "?", NOW_MS + 4), trade(1, "buy", NOW_MS + 4, size='"a"')):
+        inbox = MessageBuffer()
+        assert told(wrong, trade(1, "buy", NOW_MS + 5)) == [None]
+        assert told(trade(4, "buy", NOW_MS + 6)) == [TradeCounts(4, 0, 1)]
