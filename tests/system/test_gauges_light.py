@@ -20,6 +20,7 @@ from app.alerts.services.monitor import SILENT_S
 from app.foundation.metrics import Metrics
 from app.operations.api import stream_routes
 from app.operations.services.gauges import GaugeReader
+from app.operations.services.service_figures import CachedFigure
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX, make_api
@@ -228,26 +229,24 @@ async def test_gauges_of_the_process_count_what_it_has(tmp_path: Path) -> None:
 async def test_scrapes_within_a_minute_read_the_slow_figures_once(tmp_path: Path) -> None:
     loads: list[str] = []
 
-    class Slow:
-        """Stands for figures that read the whole history, or a day of decisions."""
+    async def custom_figures() -> dict[str, float | None]:
+        loads.append("custom")
+        return {}
 
-        plugins = ()
-
-        async def custom_figures(self) -> dict[str, float]:
-            loads.append("custom")
-            return {}
-
-        async def bytes_per_day(self) -> dict[str, int]:
-            loads.append("decisions")
-            return {}
+    async def bytes_per_day() -> dict[str, int]:
+        loads.append("decisions")
+        return {}
 
     async with serve_exchange(SandboxOptions(contracts=12, quota=100_000), time.time) as exchange:
         url = f"sqlite+aiosqlite:///{tmp_path}/slow.sqlite3"
         async with running(settings_for(exchange, url, background=False)) as service:
             status = service.services.my_symbols.status
             reader = cast("GaugeReader", cast("MethodType", status.read_gauges).__self__)
-            slow = cast("Any", Slow())
-            status.read_gauges = replace(reader, analytics=slow, decisions=slow).read
+            status.read_gauges = replace(
+                reader,
+                custom_figures=CachedFigure(custom_figures),
+                decision_bytes=CachedFigure(bytes_per_day),
+            ).read
             for _ in range(3):
                 await scraped(service)
     assert sorted(loads) == ["custom", "decisions"]
