@@ -22,6 +22,7 @@ from app.cli.output import (
     drop_missing,
     format_value,
     print_sections,
+    refuse_two_forms,
     report_errors,
 )
 
@@ -86,8 +87,7 @@ def reads(group: typer.Typer, name: str | None = None) -> Callable[[Command], Co
             url: Url = DEFAULT_URL,
             **own: Any,
         ) -> None:
-            if as_json and as_csv:
-                raise typer.BadParameter("--json and --csv exclude each other.")
+            refuse_two_forms(as_json, as_csv)
             with report_errors(as_json) as output:
                 asyncio.run(_read(output, Client(url), function(**own), as_csv, watch))
 

@@ -20,7 +20,7 @@ COMMANDS: Final = {
     "status": "app.cli.commands.operations:status",
     "health": "app.cli.commands.operations:health",
     "dashboard": "app.cli.commands.operations:dashboard",
-    "changes": "app.cli.commands.operations:changes_since",
+    "changes": "app.cli.commands.operations:recent_changes",
     "watch": "app.cli.commands.watch",
     "symbols": "app.cli.commands.symbols",
     "sectors": "app.cli.commands.sectors",

@@ -218,6 +218,12 @@ def create_fact_table(title: str, document: Mapping[str, Any]) -> Table:
     return create_table(title, ("", ""), facts)
 
 
+def refuse_two_forms(as_json: bool, as_csv: bool) -> None:
+    """Raises BadParameter where a command is asked for JSON and CSV."""
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv exclude each other.")
+
+
 def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns the plain values of a document; a nested object becomes names such as `error.code`.
 

@@ -72,11 +72,13 @@ def read_commands(service: Service) -> list[tuple[str, ...]]:
 
 def test_every_listing_is_shown_as_a_table_as_json_and_as_csv(service: Service) -> None:
     service.text("locks", "set", service.member, "pin", "--reason", "a test")
+    service.text("config", "set", "score_tilt=0.7")  # a second version to compare
     commands = read_commands(service)
     assert len(commands) > 45
     own_forms = {"report", "portfolio show", "symbols convert", "scoring explain"} | {
         f"portfolio position-size{ending}" for ending in ("", "s")
     }
+    own_forms |= {"config get", "config export", "sectors export", "portfolio preview"}
     for command in commands:
         shown = service.text(*command)
         assert shown.strip(), command
@@ -237,6 +239,17 @@ def test_candles_are_drawn_to_the_width_of_the_terminal(service: Service) -> Non
     assert max(map(len, lines)) <= 60
     assert any("█" in line for line in lines)
     assert lines[-1].startswith("BTCUSDT 1h, ")
+
+
+def test_changes_after_an_absence_are_listed(service: Service) -> None:
+    service.text("trading", "off", "--reason", "absent")
+    service.text("trading", "on", "--reason", "returned")
+    found = service.document("changes", "1", "--limit", "500")
+    reasons = [one["data"].get("details", {}).get("reason") for one in found["items"]]
+    assert reasons[-2:] == ["absent", "returned"]
+    assert "returned" in service.text("changes", "1", "--limit", "500")
+    last = found["sequence"]
+    assert f"nothing has changed since event {last}" in service.text("changes", str(last))
 
 
 def test_operators_see_status_health_and_who_they_are(service: Service) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 
 import typer
 
+from app.cli.calls import Call, reads
 from app.cli.client import DEFAULT_URL, Client, CliResponse
 from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.lazy import load_program
@@ -108,39 +109,23 @@ def set_settings(
         _change(output, client, before, "PATCH", _PATH, body, key)
 
 
-@command.command("diff")
-def diff_versions(
-    old: Version, new: Version, as_json: AsJson = False, url: Url = DEFAULT_URL
-) -> None:
+@reads(command, "diff")
+def diff_versions(old: Version, new: Version) -> Call:
     """Show the settings that differ between two versions."""
-    with report_errors(as_json) as output:
-        query = {"from": old, "to": new}
-        response = asyncio.run(Client(url).get(f"{_PATH}/diff", **query))
-        if not output.print_if_json(response):
-            _print_changes(output, f"versions {old} and {new}", response.document["changes"])
+
+    def show(output: Output, found: Mapping[str, Any]) -> None:
+        _print_changes(output, f"versions {old} and {new}", found["changes"])
+
+    query = {"from": old, "to": new}
+    return Call(f"{_PATH}/diff", "changes", query=query, items="changes", show=show)
 
 
-@command.command("history")
-def list_versions(limit: Limit = 20, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+@reads(command, "history")
+def list_versions(limit: Limit = 20) -> Call:
     """List the versions of the settings with author, reason and changes."""
-    with report_errors(as_json) as output:
-        response = asyncio.run(Client(url).get(f"{_PATH}/history", limit=limit))
-        if output.print_if_json(response):
-            return
-        rows = [
-            (
-                one["version"],
-                one["created_at"],
-                one["created_by"],
-                one["reason"],
-                "\n".join(_change_text(change) for change in one["changes"]),
-            )
-            for one in response.document["items"]
-        ]
-        columns = ("version>", "created", "by", "reason", "changes")
-        output.console.print(create_table("versions of the settings", columns, rows))
-        if response.document["next_cursor"] is not None:
-            output.notes.print(f"there are more than {limit}")
+    return Call(
+        f"{_PATH}/history", "versions", query={"limit": limit}, items="items", show=_print_versions
+    )
 
 
 @command.command("rollback")
@@ -206,7 +191,7 @@ def apply_file(
 ) -> None:
     """Show how the settings of a file differ from those in force, ask, and apply them."""
     if as_json and not yes:
-        raise typer.BadParameter("--json needs --yes: nobody could be asked.")
+        raise typer.BadParameter("--json needs --yes: a pipe answers no question.")
     with report_errors(as_json) as output:
         changes, client = read_settings_file(file), Client(url)
         before = asyncio.run(client.get(_PATH))
@@ -438,6 +423,21 @@ def _print_changes(output: Output, title: str, changes: Sequence[Mapping[str, An
         return
     rows = [(one["key"], _text(one["old"]), _text(one["new"])) for one in changes]
     output.console.print(create_table(title, _CHANGE_COLUMNS, rows))
+
+
+def _print_versions(output: Output, page: Mapping[str, Any]) -> None:
+    rows = [
+        (
+            one["version"],
+            one["created_at"],
+            one["created_by"],
+            one["reason"],
+            "\n".join(_change_text(change) for change in one["changes"]),
+        )
+        for one in page["items"]
+    ]
+    columns = ("version>", "created", "by", "reason", "changes")
+    output.console.print(create_table("versions of the settings", columns, rows))
 
 
 def _change_text(change: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from app.cli.lazy import load_program
-from app.cli.output import AsCsv, AsJson
+from app.cli.output import AsCsv, AsJson, refuse_two_forms
 
 command = typer.Typer(
     add_completion=False,
@@ -52,6 +52,7 @@ def create(
 @command.command("list")
 def list_keys(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List all keys, also expired and revoked ones, without their texts."""
+    refuse_two_forms(as_json, as_csv)
     load_program("keys list")(as_json=as_json, as_csv=as_csv)
 
 

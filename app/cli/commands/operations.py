@@ -1,4 +1,4 @@
-"""Commands about the running service: `doctor`, `status`, `health`, `dashboard`, `changes` ..."""
+"""`my-symbols doctor`, `status`, `health`, `dashboard`, `changes` and more: the service."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -11,6 +11,7 @@ from app.cli.commands.jobs import run_job
 from app.cli.lazy import load_program
 from app.cli.output import (
     AsJson,
+    Limit,
     Output,
     Url,
     create_fact_table,
@@ -22,9 +23,9 @@ from app.cli.output import (
 doctor = typer.Typer(add_completion=False)
 status = typer.Typer(add_completion=False)
 health = typer.Typer(add_completion=False)
-dashboard = typer.Typer(add_completion=False)
-changes_since = typer.Typer(add_completion=False)
 whoami = typer.Typer(add_completion=False)
+dashboard = typer.Typer(add_completion=False)
+recent_changes = typer.Typer(add_completion=False)
 sample_data = typer.Typer(add_completion=False)
 sessions = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Sessions of people: list them, end one."
@@ -38,12 +39,15 @@ _COMPONENT_COLUMNS: Final = {
     "detail": "detail",
     "next step": "next_step",
 }
-_CHANGE_COLUMNS: Final = {
-    "sequence": "sequence",
-    "time": "timestamp",
+_EVENT_COLUMNS: Final = {
+    "sequence>": "sequence",
+    "at": "timestamp",
     "topic": "topic",
     "type": "data.type",
     "symbol": "data.symbol",
+    "reason": "data.reason",
+    "reason of the change": "data.details.reason",
+    "alert": "data.message",
 }
 _SESSION_COLUMNS: Final = {
     "actor": "actor",
@@ -81,23 +85,20 @@ def show_health() -> Call:
 
 @reads(dashboard)
 def show_dashboard() -> Call:
-    """Show health, members, recent trades and recent verdicts; --watch repeats it."""
+    """Show health, positions, recent trades and recent verdicts on signals in one page."""
     return Call("/dashboard", "dashboard")
 
 
-@reads(changes_since)
+@reads(recent_changes)
 def list_changes(
-    since: Annotated[str, typer.Argument(help="Sequence of an event, or an ISO time with zone.")],
-    limit: Annotated[int, typer.Option(min=1, max=500, help="Events of the answer.")] = 100,
+    since: Annotated[
+        str, typer.Argument(help="Number of the last event that was seen, or a time with its zone.")
+    ],
+    limit: Limit = 100,
 ) -> Call:
-    """List decisions, alerts and settings that changed after an absence, oldest first."""
-    return Call(
-        "/changes",
-        "changes",
-        query={"since": since, "limit": limit},
-        items="items",
-        columns=_CHANGE_COLUMNS,
-    )
+    """List what changed after an absence: members, weights, decisions, alerts, settings."""
+    query = {"since": since, "limit": limit}
+    return Call("/changes", "changes", query=query, items="items", show=_print_changes)
 
 
 @reads(whoami)
@@ -133,6 +134,18 @@ def load_sample_data(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
         response = run_job(output, Client(url), "loading", "/initialize-sample-data")
         if not output.print_if_json(response):
             output.console.print(create_fact_table("sample data", response.document["result"]))
+
+
+def _print_changes(output: Output, page: Mapping[str, Any]) -> None:
+    if page["missing"] is not None:
+        output.notes.print("Older events are no longer stored; `history` has all changes.")
+    if not page["items"]:
+        output.console.print(f"nothing has changed since event {page['since']}")
+        return
+    output.console.print(create_rows_table("changes", page["items"], _EVENT_COLUMNS))
+    if page["portfolio"] is not None:
+        print_sections(output, "net change of the portfolio", page["portfolio"])
+    output.console.print(f"`watch --resume-from {page['sequence']}` goes on from here")
 
 
 def _print_health(output: Output, found: Mapping[str, Any]) -> None:

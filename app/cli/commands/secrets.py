@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from app.cli.lazy import load_program
-from app.cli.output import AsCsv, AsJson
+from app.cli.output import AsCsv, AsJson, refuse_two_forms
 
 command = typer.Typer(
     add_completion=False,
@@ -24,6 +24,7 @@ def new_key() -> None:
 @command.command("list")
 def list_secrets(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the number of secrets by kind and key; no secret and no key is shown."""
+    refuse_two_forms(as_json, as_csv)
     load_program("secrets list")(as_json=as_json, as_csv=as_csv)
 
 

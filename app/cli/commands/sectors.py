@@ -10,7 +10,17 @@ import typer
 
 from app.cli.client import DEFAULT_URL, Client, CliResponse, quote_segment
 from app.cli.exit_codes import CommandError, ExitCode
-from app.cli.output import AsJson, Output, Reason, Url, create_table, drop_missing, report_errors
+from app.cli.output import (
+    AsCsv,
+    AsJson,
+    Output,
+    Reason,
+    Url,
+    create_table,
+    drop_missing,
+    refuse_two_forms,
+    report_errors,
+)
 
 command = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Sectors of coins; each sector has a limit."
@@ -28,9 +38,11 @@ def list_sectors(
     search: Annotated[str | None, typer.Option(help="Part of the name of the coin.")] = None,
     edited: Annotated[bool, typer.Option("--edited", help="Only edited coins.")] = False,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """List all coins with their sectors, unclassified ones of known contracts among them."""
+    refuse_two_forms(as_json, as_csv)
     with report_errors(as_json) as output:
         chosen = drop_missing({"sector": sector, "search": search})
         if edited:
@@ -38,6 +50,9 @@ def list_sectors(
         document = asyncio.run(_read_all(Client(url), chosen))
         if output.as_json:
             output.print_document(document)
+            return
+        if as_csv:
+            output.print_csv(document["items"])
             return
         rows = [
             (

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from app.cli.lazy import load_program
-from app.cli.output import AsCsv, AsJson
+from app.cli.output import AsCsv, AsJson, refuse_two_forms
 
 command = typer.Typer(
     add_completion=False,
@@ -36,6 +36,7 @@ def add(
 @command.command("list")
 def list_users(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List all users, also disabled ones."""
+    refuse_two_forms(as_json, as_csv)
     load_program("users list")(as_json=as_json, as_csv=as_csv)
 
 
