@@ -177,6 +177,7 @@ _EXAMPLES: Final[Mapping[str, Any]] = {
     "password": "correct horse battery staple",
     "current_password": "an older horse battery staple",
     "detail": "within the limit",
+    "since": "2026-03-01T12:00:00Z",
 }
 # The same by the end of a name.
 _EXAMPLE_OF_NAME: Final = (
