@@ -177,6 +177,7 @@ _EXAMPLES: Final[Mapping[str, Any]] = {
     "password": "correct horse battery staple",
     "current_password": "an older horse battery staple",
     "detail": "within the limit",
+    "since": "2026-03-01T12:00:00Z",
 }
 # The same by the end of a name.
 _EXAMPLE_OF_NAME: Final = (
@@ -339,4 +340,5 @@ def _scalar_or_list(shape: Mapping[str, Any], schemas: Schemas, name: str, depth
 
 
 def _within(number: float, shape: Mapping[str, Any]) -> Any:
-    return min(max(number, shape.get("minimum", number)), shape.get("maximum", number))
+    inside = min(max(number, shape.get("minimum", number)), shape.get("maximum", number))
+    return int(inside) if isinstance(inside, float) and inside.is_integer() else inside
