@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 import requests
@@ -58,6 +58,7 @@ ENDLESS: Final = f"GET {PREFIX}/events"  # test_stream.py listens to it
 HUGE: Final = b'{"reason": "' + b"x" * 100_000 + b'"}'  # more than any body may have
 # Tables of background work, the log of refusals and the tickets that each viewer may get.
 MOVING: Final = frozenset({
+    "decision_inputs",
     "alerts", "candle_revisions", "candles", "event_head", "events", "funding_rates",
     "job_executors", "leases", "market_snapshots", "notifications", "performance_marks",
     "quality_verdicts", "rate_limit_windows", "rebalance_run_steps", "rebalance_runs",
@@ -463,9 +464,12 @@ def test_below_the_role_an_existing_name_is_answered_like_an_unknown_one(
 
 
 def described(answer: requests.Response) -> tuple[int, Any, set[str]]:
-    """Status, problem and names of headers; not the identity of the request."""
+    """Status, problem and names of headers; not the identity of the request, nor its own path."""
     problem = well_formed(answer)
     del problem["request_id"]
+    shown, asked = problem.pop("instance").split("/"), urlsplit(answer.url).path.split("/")
+    assert all(ours in {theirs, unquote(theirs)} or ours.startswith("{")
+               for ours, theirs in zip(shown, asked, strict=True))  # fmt: skip
     return answer.status_code, problem, set(map(str.lower, answer.headers))
 
 
