@@ -128,10 +128,11 @@ lock: setup ## resolve pyproject.toml into both lock files
 audit: setup ## bill of materials of the runtime lock (var/sbom.cdx.json), and its known vulnerabilities if a database answers
 	$(RUN) tests.supply_chain
 
-docs: service ## generate docs/configuration.md, docs/cli.md and docs/asyncapi.json
+docs: service ## generate docs/configuration.md, docs/cli.md, docs/asyncapi.json and docs/openapi.json
 	@$(BIN)/my-symbols config document > docs/configuration.md
 	@$(BIN)/typer app.cli.application utils docs --name my-symbols --title "Command line" --output docs/cli.md
 	@$(BIN)/python -m app.operations.api.event_schemas > docs/asyncapi.json
+	@$(BIN)/python -m app.container.api_document > docs/openapi.json
 
 format: setup ## format and sort imports with ruff
 	$(RUN) ruff format .

@@ -185,13 +185,13 @@ def create_api(
         api.include_router(router)
     for router in routers:
         api.include_router(router, prefix=PREFIX)
+    install_openapi(api)  # first: the docs serve this document
     if docs:
         install_docs(
             api,
             log_in_page(f"{PREFIX}{sessions.router.prefix}"),
             {ASYNCAPI_PATH: lambda: asyncapi_document(api.version)},
         )
-    install_openapi(api)
     own = (route for route in api.routes if isinstance(route, Route | WebSocketRoute | Mount))
     require_declarations(
         [*own, *(route for router in (*root_routers, *routers) for route in router.routes)]

@@ -52,6 +52,7 @@ from app.operations.domain.event_codec import encode_event
 from app.operations.services.event_stream import EventStream
 from app.operations.services.gauges import GaugeReader
 from app.operations.services.process_metrics import buffer_usage
+from app.operations.services.service_figures import CachedFigure
 from app.operations.services.state_version_source import LiveMarketParts, StateVersionSource
 from app.operations.storage import startup_check
 from app.performance.api.report_routes import report_document
@@ -114,8 +115,9 @@ class Background:
             service.alerts,
             server_clock,
             gauges.set_levels,
-            service.analytics,
-            service.decision_inputs,
+            CachedFigure(service.analytics.custom_figures),
+            tuple(name for plugin in service.analytics.plugins for name in plugin.names),
+            CachedFigure(service.decision_inputs.bytes_per_day),
         ).read
         supervisor.start_watchdog(lambda: self.database.is_unavailable)
         leader_task = self._feed_tasks(work).start()

@@ -6,6 +6,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum, StrEnum
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
@@ -171,7 +172,7 @@ class EventCodec:
         if hint is Decimal or (isinstance(hint, type) and issubclass(hint, Enum)):
             return hint(raw)
         if is_dataclass(hint):
-            hints = get_type_hints(hint)
+            hints = _hints_of(hint)  # type: ignore[arg-type]  # a class, not an instance of one
             named = {
                 one.name: self._read(hints[one.name], raw[one.name])
                 for one in fields(hint)
@@ -179,6 +180,12 @@ class EventCodec:
             }
             return hint(**named)  # type: ignore[operator]  # a class, not an instance of one
         return raw
+
+
+# Reading the hints anew takes longer than decoding the event.
+@cache
+def _hints_of(cls: type) -> Mapping[str, Any]:
+    return get_type_hints(cls)
 
 
 def _finite(value: float) -> float:

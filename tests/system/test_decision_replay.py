@@ -203,9 +203,12 @@ async def test_an_alert_opens_again_on_the_same_facts(
     assert low.id in documents
     for alert_id in documents:
         assert (await replayed(client, f"/alerts/{alert_id}"))["is_identical"]
-    # Without its pending time the same facts open nothing yet.
-    await overwrite(desk, low.id, document=changed_inputs(documents[low.id], former=None))
-    assert not (await replayed(client, f"/alerts/{low.id}"))["is_identical"]
+    # Without its pending time, or within the cooldown, the same facts open nothing yet.
+    ended = {"at": low.opened_at, "resolution": "operator"}
+    for change in ({"former": None}, {"ended": ended}):
+        document = changed_inputs(documents[low.id], **change)
+        await overwrite(desk, low.id, document=document)
+        assert not (await replayed(client, f"/alerts/{low.id}"))["is_identical"]
 
 
 async def test_inputs_have_a_size_per_day_and_a_retention(desk: Desk) -> None:

@@ -5,10 +5,11 @@ import math
 import shutil
 import time
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from types import MethodType
+from typing import Any, cast
 
 import pytest
 from prometheus_client import Gauge
@@ -18,6 +19,8 @@ from websockets.asyncio.client import connect
 from app.alerts.services.monitor import SILENT_S
 from app.foundation.metrics import Metrics
 from app.operations.api import stream_routes
+from app.operations.services.gauges import GaugeReader
+from app.operations.services.service_figures import CachedFigure
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX, make_api
@@ -221,6 +224,32 @@ async def test_gauges_of_the_process_count_what_it_has(tmp_path: Path) -> None:
             tasks = ("event_loop_tasks", "")
             # The scrapes themselves run as tasks, too.
             assert found[tasks] - before[tasks] == pytest.approx(100, abs=10)
+
+
+async def test_scrapes_within_a_minute_read_the_slow_figures_once(tmp_path: Path) -> None:
+    loads: list[str] = []
+
+    async def custom_figures() -> dict[str, float | None]:
+        loads.append("custom")
+        return {}
+
+    async def bytes_per_day() -> dict[str, int]:
+        loads.append("decisions")
+        return {}
+
+    async with serve_exchange(SandboxOptions(contracts=12, quota=100_000), time.time) as exchange:
+        url = f"sqlite+aiosqlite:///{tmp_path}/slow.sqlite3"
+        async with running(settings_for(exchange, url, background=False)) as service:
+            status = service.services.my_symbols.status
+            reader = cast("GaugeReader", cast("MethodType", status.read_gauges).__self__)
+            status.read_gauges = replace(
+                reader,
+                custom_figures=CachedFigure(custom_figures),
+                decision_bytes=CachedFigure(bytes_per_day),
+            ).read
+            for _ in range(3):
+                await scraped(service)
+    assert sorted(loads) == ["custom", "decisions"]
 
 
 @pytest.mark.parametrize("backend", ["postgres"], indirect=True)

@@ -146,7 +146,12 @@ def test_both_choose_and_weigh_the_same_ten(seed: int) -> None:
         rho = float(matrix[place[one], place[other]])
         return None if np.isnan(rho) else rho
 
-    candidates = [ScoredCandidate(card.symbol, True, True, card.composite) for card in draft.cards]
+    # Two coins share each sector, so that its limit refuses none of them.
+    sectors = {symbol: f"sector_{at // 2}" for at, symbol in enumerate(inputs.symbols)}
+    candidates = [
+        ScoredCandidate(card.symbol, True, True, card.composite, sectors[card.symbol])
+        for card in draft.cards
+    ]
     chosen = select_candidates(candidates, correlation, 10, SETTINGS).chosen
     claims = []
     for symbol in chosen:
@@ -157,7 +162,7 @@ def test_both_choose_and_weigh_the_same_ten(seed: int) -> None:
             WeightRequest(symbol, WeightRole.FUNDED, raw_share(z, sigma, SETTINGS.score_tilt), 0)
         )
     allocation = allocate_weights(claims, SETTINGS.min_weight_u, SETTINGS.max_weight_u)
-    table = recompute(stored_of(inputs))
+    table = recompute({**stored_of(inputs), "sectors": sectors})
     assert [symbol for symbol, _, _ in table] == list(chosen)
     assert len(table) == 10
     for symbol, value, weight in table:

@@ -1,6 +1,8 @@
 """The stream of a whole service on the sandbox: scores, changes and quotes over a real socket."""
 
+import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import uvicorn
 from fastapi import FastAPI
 from websockets.asyncio.client import connect
 
@@ -22,7 +25,7 @@ from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX, make_api_with
 from tests.support.service_in_process import settings_for
-from tests.support.streaming import Client, SseClient, listening, port_of
+from tests.support.streaming import PATIENCE_S, Client, SseClient, listening, port_of
 
 ALL = ("portfolio_change", "score_update", "scoring_run", "ticker:XBTUSDTM")
 
@@ -51,6 +54,7 @@ async def test_a_market_is_scored_changed_and_quoted_over_one_connection(tmp_pat
                     for event in await client.events(1):
                         heard.setdefault(event["topic"], []).append(event)
             await check_live_topics(address)
+            await check_example(address, server)
             await check_every_topic(address)
     board = complete(heard)[0]
     scored = board["data"]
@@ -68,6 +72,60 @@ async def test_a_market_is_scored_changed_and_quoted_over_one_connection(tmp_pat
     assert quote["data"]["data_source"] == "sandbox"
     assert Decimal(quote["data"]["bid"]) < Decimal(quote["data"]["ask"])
     assert json.loads(json.dumps(quote)) == quote
+
+
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/follow_portfolio.py"
+
+
+async def check_example(address: str, server: uvicorn.Server) -> None:
+    """The script of the documentation keeps weights and sizes, over a lost connection too."""
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 40
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(EXAMPLE), f"http://{address.partition('/')[0]}", "10000"),
+        stdout=asyncio.subprocess.PIPE,
+        limit=1_000_000,
+    )
+    assert process.stdout is not None
+
+    async def follow() -> None:
+        """Reads lines until weights, version and sizes are those of the service."""
+        assert process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                shown = json.loads(await process.stdout.readline())
+                async with http.get("portfolio") as answer:
+                    book = await answer.json()
+                weights = {one["symbol"]: one["weight_percentage"] for one in book["members"]}
+                if shown["version"] != book["version"]:
+                    continue
+                known = {name: one for name, one in shown["weights"].items() if one}
+                assert known == {name: one for name, one in weights.items() if one}
+                marks = {}
+                for symbol in weights:
+                    async with http.get(f"market/{symbol}") as answer:
+                        marks[symbol] = (await answer.json())["mark_price"]
+                expected = {
+                    symbol: Decimal(10_000) / 100 * Decimal(str(weight)) / Decimal(marks[symbol])
+                    for symbol, weight in weights.items()
+                }
+                found = {name: Decimal(one) for name, one in shown["sizes"].items()}
+                if {name: found.get(name) for name in expected} == expected:
+                    return
+
+    try:
+        async with aiohttp.ClientSession(f"http://{address}/") as http:
+            await follow()
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
+            async with http.get("portfolio") as answer:
+                book = await answer.json()
+            gone = {"symbol": book["members"][0]["symbol"], "reason": "while away"}
+            async with http.post("portfolio/remove-symbol", json=gone) as answer:
+                assert answer.status == 200, await answer.text()
+            await follow()
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def check_every_topic(address: str) -> None:

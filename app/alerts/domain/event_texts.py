@@ -151,6 +151,7 @@ _CHANGE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 _MAX_NAMED: Final = 5  # symbols of one kind of change in a title
+_MAX_CHANGES: Final = 10  # settings or sectors that a text names
 
 
 def summarize_changes(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -222,8 +223,31 @@ def _proposal_opened(record: EventRecord, api_url: str | None) -> EventText:
 
 def _configuration_changed(record: EventRecord, api_url: str | None) -> EventText:
     del api_url
-    title = f"Settings: version {record.data['settings']['version']} is active"
-    return EventText(NotificationCategory.STATUS_UPDATE, "configuration", title)
+    data = record.data
+    lines = [f"{change}." for change in _first_changes(data.get("changes") or ())]
+    lines += _labelled("Reason", data.get("reason"))
+    lines += _labelled("Actor", data.get("actor"))
+    title = f"Settings: version {data['settings']['version']} is active"
+    return EventText(NotificationCategory.STATUS_UPDATE, "configuration", title, "\n".join(lines))
+
+
+def _sectors_changed(record: EventRecord, api_url: str | None) -> EventText:
+    del api_url
+    data = record.data
+    changes = [
+        f"{one['base']}: {one['before']['sector']} to"
+        f" {'its default' if one['after'] is None else one['after']['sector']}"
+        for one in data["changes"]
+    ]
+    lines = [f"{change}." for change in _first_changes(changes)]
+    lines += [*_labelled("Reason", data["reason"]), *_labelled("Actor", data["actor"])]
+    title = f"Sectors: version {data['version']} is active"
+    return EventText(NotificationCategory.STATUS_UPDATE, "sectors", title, "\n".join(lines))
+
+
+def _first_changes(changes: Sequence[str]) -> list[str]:
+    more = len(changes) - _MAX_CHANGES
+    return [*changes[:_MAX_CHANGES], *([f"and {more} more"] if more > 0 else ())]
 
 
 def _since(since: str | None, at: datetime, verb: str) -> list[str]:
@@ -266,6 +290,7 @@ EVENT_TEXTS: Final[Mapping[str, Describe | None]] = MappingProxyType(
         "portfolio_changed": _portfolio_changed,
         "proposal_opened": _proposal_opened,
         "configuration_changed": _configuration_changed,
+        "sectors_changed": _sectors_changed,
         "proposal_decided": None,  # an approval is a change of the portfolio
         "plan_created": None,  # the change of the portfolio reports it
         "mode_changed": None,  # alert rules report its causes and `recovered`

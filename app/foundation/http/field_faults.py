@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -173,11 +172,17 @@ def _completed(parameter: Mapping[str, Any]) -> Mapping[str, Any]:
 def bounds_of(context: Mapping[str, Any]) -> Mapping[str, float]:
     """Returns the bounds in the context of a pydantic error; the context never has the value."""
     found = {name: context[key] for key, name in BOUND_NAMES.items() if key in context}
-    return {name: float(bound) for name, bound in found.items() if _is_finite(bound)}
+    numbers = {name: _number_of(bound) for name, bound in found.items()}
+    return {name: bound for name, bound in numbers.items() if bound is not None}
 
 
-def _is_finite(bound: object) -> bool:
-    return isinstance(bound, int | float | Decimal) and math.isfinite(bound)
+def _number_of(bound: object) -> float | None:
+    """Returns a bound as a number; that of a decimal comes as the text of its constructor."""
+    try:
+        number = float(str(bound).removeprefix("Decimal('").removesuffix("')"))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 NO_SHAPE: Final = RequestShape({}, _NO_SCHEMA, {})

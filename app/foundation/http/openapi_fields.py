@@ -177,6 +177,7 @@ _EXAMPLES: Final[Mapping[str, Any]] = {
     "password": "correct horse battery staple",
     "current_password": "an older horse battery staple",
     "detail": "within the limit",
+    "since": "2026-03-01T12:00:00Z",
 }
 # The same by the end of a name.
 _EXAMPLE_OF_NAME: Final = (
@@ -190,6 +191,11 @@ BOUND_NAMES: Final = {
     "gt": "exclusiveMinimum",
     "le": "maximum",
     "lt": "exclusiveMaximum",
+}
+_BY_PATTERN: Final = {
+    "^[0-9a-f]{1,64}$": "9f86d081884c7d65",
+    "^[0-9a-f\\-]{1,36}$": "2825b398-414e-46a6-920b-2d8d81fa7f5d",
+    "^[0-9]{1,18}$": "17",
 }
 _BY_FORMAT: Final = {
     "date-time": "2026-03-01T12:00:00Z",
@@ -323,6 +329,8 @@ def _scalar_or_list(shape: Mapping[str, Any], schemas: Schemas, name: str, depth
     if kind == "string":
         if _is_number(shape):
             return str(_within(_EXAMPLE_BALANCE if name.endswith("balance") else 1, shape))
+        if shape.get("pattern") in _BY_PATTERN:
+            return _BY_PATTERN[shape["pattern"]]
         named = (text for pattern, text in _EXAMPLE_OF_NAME if pattern.fullmatch(name))
         return _BY_FORMAT.get(str(shape.get("format"))) or next(named, "text")
     if kind == "boolean":
@@ -332,4 +340,5 @@ def _scalar_or_list(shape: Mapping[str, Any], schemas: Schemas, name: str, depth
 
 
 def _within(number: float, shape: Mapping[str, Any]) -> Any:
-    return min(max(number, shape.get("minimum", number)), shape.get("maximum", number))
+    inside = min(max(number, shape.get("minimum", number)), shape.get("maximum", number))
+    return int(inside) if isinstance(inside, float) and inside.is_integer() else inside

@@ -123,6 +123,11 @@ class ConfigurationChangedData(Out):
     type: Literal["configuration_changed"] = Field(description="Kind of the event.")
     settings: SettingsVersionData = Field(description="Settings in force.")
     occurred_at: UtcTime
+    changes: list[str] = Field(
+        description="Changed settings in words, such as `entry_score: 0.6 to 0.7`."
+    )
+    reason: str | None = Field(description="Reason of the change; null if unknown.")
+    actor: str | None = Field(description="Caller that made it; null if unknown.")
 
 
 class TickerRowData(Out):

@@ -12,7 +12,7 @@ from app.configuration.domain.document import (
     differences,
     validate,
 )
-from app.configuration.domain.events import ConfigurationChanged
+from app.configuration.domain.events import configuration_changed
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ConflictError, RefusedError
@@ -155,7 +155,9 @@ class ConfigurationService:
             done = apply_settings(portfolio, context, reason, evict_lowest=evict_lowest)
             await unit.get(ConfigurationRepository).add(wanted, context.at, command.actor)
             await self.recorder.commit(unit, portfolio, done, context, command)
-            unit.publish_after_commit(ConfigurationChanged(wanted, context.at))
+            unit.publish_after_commit(
+                configuration_changed(present, wanted, context.at, reason, command.actor)
+            )
             return wanted
 
         return await self.idempotency.run(command, change, render)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -10,13 +10,13 @@ from prometheus_client import Gauge
 
 from app.alerts.services.service import AlertFilter, AlertService
 from app.configuration.domain.sections import Severity
-from app.foundation.decision_log import DecisionInputs, DecisionKind
+from app.foundation.decision_log import DecisionKind
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
 from app.market.services.exchange_clock import ServerClock
 from app.market.services.stream_consumer import set_stream_gauges
 from app.operations.services.health import StatusService
-from app.performance.services.analytics import PerformanceAnalytics
+from app.operations.services.service_figures import CachedFigure
 from app.portfolio.domain.models import FULL
 
 
@@ -24,7 +24,8 @@ from app.portfolio.domain.models import FULL
 class GaugeReader:
     """Sets the gauges from the same sources as the API; an unavailable source gives NaN.
 
-    `levels` sets the gauges of the process itself.
+    `levels` sets the gauges of the process itself. `custom_figures` are those of plug-ins,
+    `decision_bytes` the stored inputs of decisions of a day by kind; both are cached.
     """
 
     metrics: Metrics
@@ -32,8 +33,9 @@ class GaugeReader:
     alerts: AlertService
     server_clock: ServerClock
     levels: Callable[[], None]
-    analytics: PerformanceAnalytics
-    decisions: DecisionInputs
+    custom_figures: CachedFigure[Mapping[str, float | None]]
+    custom_names: tuple[str, ...]
+    decision_bytes: CachedFigure[dict[str, int]]
 
     async def read(self) -> None:
         """Sets all gauges."""
@@ -55,19 +57,17 @@ class GaugeReader:
         await self._figures()
         severities = [metrics.alerts_open.labels(one.value) for one in Severity]
         await _or_unknown(self._alerts, *severities)
-        names = (name for plugin in self.analytics.plugins for name in plugin.names)
-        await _or_unknown(self._custom, *map(metrics.custom_figure.labels, names))
+        await _or_unknown(self._custom, *map(metrics.custom_figure.labels, self.custom_names))
         kinds = (metrics.decision_input_bytes_per_day.labels(one.value) for one in DecisionKind)
         await _or_unknown(self._decisions, *kinds)
 
     async def _decisions(self) -> None:
-        for kind, size in (await self.decisions.bytes_per_day()).items():
+        for kind, size in (await self.decision_bytes.get()).items():
             self.metrics.decision_input_bytes_per_day.labels(kind).set(size)
 
     async def _custom(self) -> None:
-        for name, value in (await self.analytics.custom_figures()).items():
-            known = math.nan if value is None else value
-            self.metrics.custom_figure.labels(name).set(known)
+        for name, value in (await self.custom_figures.get()).items():
+            self.metrics.custom_figure.labels(name).set(_known(value))
 
     async def _figures(self) -> None:
         metrics, process = self.metrics, self.status.process.read()

@@ -578,8 +578,8 @@ def _rho(value: float | None) -> str:
 
 
 def _percent(share: float | Decimal | None, reason: str | None = None) -> str:
-    """A fraction as per cent with two decimals, the one style of the page."""
-    return _unknown(reason) if share is None else f"{share:.2%}"
+    """A fraction as per cent with two decimals, the one style of the page; no negative zero."""
+    return _unknown(reason) if share is None else f"{share:z.2%}"
 
 
 def _unknown(reason: str | None) -> str:

@@ -107,8 +107,10 @@ class ReportService:
 
     async def report(self, since: datetime | None, until: datetime | None) -> Report:
         """Builds the report of a period; by default the whole curve and 30 days of attribution."""
+        contexts = self.performance.contexts
+        known = await contexts.memory.newest(self.performance.database)
         async with self.performance.database.read() as unit:
-            earliest, _ = _attribution_period(since, until, self.performance.contexts.clock())
+            earliest, _ = _attribution_period(since, until, contexts.clock())
             portfolio = await unit.get(PortfolioRepository).load()
             included = [member.included_at for member in portfolio.members]
             # A rebalance changes no member and does not affect replacements.
@@ -117,12 +119,14 @@ class ReportService:
             )
             gains_since = min((earliest, *included))
             query = EquityQuery(days_since=since, gains_since=gains_since, has_figures=True)
-            history = await load_equity(unit, self.performance.contexts, query, replacing_steps)
+            history = await load_equity(unit, contexts, query, replacing_steps)
             # The period ends at the last valuation, so that it is included.
             begin, end = _attribution_period(since, until, history.context.at)
             ledgers = await attribution_ledgers(unit, history, begin, end)
             realized = await load_realized(unit, portfolio, since, until)
-            booked = await unit.get(TradeRepository).since_inclusion(history.portfolio.members)
+            booked = await unit.get(TradeRepository).since_inclusion(
+                history.portfolio.members, known.booked
+            )
             trades = await unit.get(TradeRepository).page(None, _TRADES, since=since, until=until)
             rates = await _funding_since(unit, replacing_steps)
         active = await asyncio.to_thread(compute_active_return, history, begin, end)

@@ -145,6 +145,7 @@ class Performance:
         self, since: datetime | None = None, until: datetime | None = None
     ) -> tuple[tuple[PositionPerformance, ...], EquityHistory]:
         """Returns positions of the current members with the results booked in the period."""
+        known = await self.contexts.memory.newest(self.database)
         async with self.database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
             begun = min((one.included_at for one in portfolio.members), default=None)
@@ -152,7 +153,9 @@ class Performance:
                 unit, self.contexts, EquityQuery(gains_since=begun, has_days=False)
             )
             realized = await load_realized(unit, portfolio, since, until)
-            booked = await unit.get(TradeRepository).since_inclusion(history.portfolio.members)
+            booked = await unit.get(TradeRepository).since_inclusion(
+                history.portfolio.members, known.booked
+            )
         return tuple(
             position_performance(one, history, realized, booked.totals)
             for one in history.portfolio.members

@@ -27,6 +27,7 @@ from app.alerts.domain.notifications import (
     suppressed_count,
 )
 from app.configuration.domain.document import ConfigurationRefusedError, validate
+from app.configuration.domain.events import ConfigurationChanged, configuration_changed
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import (
     NotificationLimit,
@@ -35,6 +36,8 @@ from app.configuration.domain.sections import (
     Severity,
 )
 from app.foundation.events import EventRecord
+from app.market.domain.events import SectorsChanged
+from app.market.domain.sectors import AssetClass, CapCategory, Classification, SectorChange
 from app.operations.domain.event_codec import CODEC, encode_event
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.events import (
@@ -94,6 +97,7 @@ KINDS: dict[str, NotificationKind | None] = {
     "portfolio_changed": NotificationKind.TRADE,
     "proposal_opened": NotificationKind.STATUS,
     "configuration_changed": NotificationKind.STATUS,
+    "sectors_changed": NotificationKind.STATUS,
     "proposal_decided": None,
     "plan_created": None,
     "mode_changed": None,
@@ -293,6 +297,40 @@ def test_a_proposal_names_its_id_and_how_to_approve_it() -> None:
     )
     swap = replace(event, leaving="ETHUSDT", entering="BTCUSDT", weights=(), reason=None)
     assert notify(swap).body.splitlines()[:2] == ["ETHUSDT: would leave.", "BTCUSDT: would enter."]
+
+
+def test_changed_settings_are_said_with_their_values() -> None:
+    present = Configuration()
+    wanted = validate({"entry_score": 0.7, "exit_score": 0.6}, present)
+    event = configuration_changed(present, wanted, T0, "stricter", "user:ana")
+    assert event.changes == ("entry_score: 0.6 to 0.7", "exit_score: 0.55 to 0.6")
+    notification = notify(event)
+    assert notification.title == "Settings: version 2 is active"
+    assert notification.body.splitlines() == [
+        "entry_score: 0.6 to 0.7.",
+        "exit_score: 0.55 to 0.6.",
+        "Reason: stricter.",
+        "Actor: user:ana.",
+    ]
+    many = replace(event, changes=tuple(f"key{number}: 1 to 2" for number in range(13)))
+    assert notify(many).body.splitlines()[9:11] == ["key9: 1 to 2.", "and 3 more."]
+    assert notify(ConfigurationChanged(present, T0)).body == ""
+
+
+def test_changed_sectors_are_said_before_and_after() -> None:
+    coin = Classification(AssetClass.COIN, "layer1", CapCategory.LARGE)
+    changes = (
+        SectorChange("BTC", coin, replace(coin, sector="store")),
+        SectorChange("ETH", coin, None),
+    )
+    notification = notify(SectorsChanged(3, changes, "new research", "user:ana", T0))
+    assert notification.title == "Sectors: version 3 is active"
+    assert notification.body.splitlines() == [
+        "BTC: layer1 to store.",
+        "ETH: layer1 to its default.",
+        "Reason: new research.",
+        "Actor: user:ana.",
+    ]
 
 
 def test_priorities_are_the_customers_and_a_setting() -> None:

@@ -197,7 +197,8 @@ def test_kinds_of_values() -> None:
     values = (None, True, 1, 1.5, "a", [1], {"a": 1}, object())
     kinds = ("null", "boolean", "integer", "number", "string", "array", "object", "other")
     assert tuple(map(kind_of, values)) == kinds
-    assert bounds_of({"ge": 1, "le": float("inf"), "lt": "x"}) == {"minimum": 1.0}
+    context = {"ge": 1, "le": float("inf"), "lt": "x", "gt": "Decimal('0.5')"}
+    assert bounds_of(context) == {"minimum": 1.0, "exclusiveMinimum": 0.5}
 
 
 def test_a_fault_without_a_schema_has_its_own_sentence() -> None:

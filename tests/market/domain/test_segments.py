@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.configuration.domain.model import Configuration, CorrelationBasis
-from app.market.domain.models import CandleSeries, Interval
+from app.market.domain.models import STORED, CandleSeries, Interval
 from app.market.domain.panel import (
     FIELDS,
     Panel,
@@ -109,7 +109,7 @@ def test_a_great_move_is_none(factor: float) -> None:
 
 
 @pytest.mark.parametrize("factor", [0.001, 0.01, 0.1, 10.0, 100.0, 1000.0])
-@pytest.mark.parametrize("interval", Interval)
+@pytest.mark.parametrize("interval", STORED)
 def test_a_bar_that_holds_two_units_belongs_to_no_segment(
     factor: float, interval: Interval
 ) -> None:

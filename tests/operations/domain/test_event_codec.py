@@ -120,6 +120,7 @@ EXAMPLES: tuple[object, ...] = (
         T0,
     ),
     ConfigurationChanged(replace(Configuration(), version=4, max_portfolio_symbols=7), T0),
+    ConfigurationChanged(Configuration(), T0, ("entry_score: 0.6 to 0.7",), "why", "user:ana"),
     ApiKeyChanged(
         "id", "engine", "mysym_0aB3dE9x", KeyChange.ROTATED, "trader", ("signals",), "key:boss", T0
     ),

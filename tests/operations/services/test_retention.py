@@ -125,6 +125,10 @@ async def test_B18_only_old_ended_records_are_deleted(database: Database) -> Non
     left = {name: await service.sweep(name) for name in SWEEPS}
     changed = 2  # events of the settings that were changed here
     assert left == dict.fromkeys(SWEEPS, 0) | {"events": len(before["events"]) + changed}
+    decided = len(before["decision_inputs"])
+    assert decided > 1, "the inputs of the rebalance and of the alerts"
+    await desk.configuration.put({"retention": {"decision_inputs_days": 34}}, "less", WHO)
+    assert await service.sweep("decision_inputs") == decided
     after = await _everything(database)
     assert [row[5] for row in after["alerts"]] == [one for one in states if one != "resolved"]
     assert {row[9] for row in after["notifications"]} == {"pending"}

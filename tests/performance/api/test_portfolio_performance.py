@@ -368,7 +368,7 @@ async def test_the_report_as_a_page(desk: Desk, client: httpx2.AsyncClient) -> N
         assert "Replacement outcomes" in response.text
         assert f"no price of {SYMBOLS[0]} is known" in response.text
         assert "<svg" in response.text
-    for accept in ("*/*", "application/json, text/html", "image/png"):
+    for accept in ("*/*", "application/json, text/html"):
         response = await client.get(f"{PREFIX}/portfolio/report", headers={"Accept": accept})
         assert response.headers["content-type"] == "application/json"
     forced = await client.get(
@@ -387,6 +387,8 @@ async def test_the_report_of_nothing_is_a_page_too(database: Database) -> None:
 
 async def test_metrics_of_the_whole(desk: Desk, client: httpx2.AsyncClient) -> None:
     desk.quote(SYMBOLS[0], mark=Decimal(11), sector="meme")
+    for symbol in SYMBOLS[1:3]:
+        desk.quote(symbol, sector="unclassified")
     made = await get(client, "/metrics")
     assert made["score_metrics"]["highest"] == pytest.approx(0.99)
     assert made["sector_analysis"]["weights"] == {"meme": 20, "unclassified": 40}

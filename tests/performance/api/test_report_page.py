@@ -291,7 +291,7 @@ def test_an_unknown_figure_of_a_position_has_its_reason() -> None:
 
 
 def test_the_page_has_one_style_of_per_cent() -> None:
-    months = (MonthReturn(2026, 1, 0.123456),)
+    months = (MonthReturn(2026, 1, 0.123456), MonthReturn(2026, 2, -0.00001))
     drawdown = DrawdownPeriod(T0, T0, None, 0.123456)
     page = report_page(made(months=months, drawdowns=(drawdown,)))
     cells = [
@@ -304,6 +304,7 @@ def test_the_page_has_one_style_of_per_cent() -> None:
     cells += [word for _, value in page.facts for word in value.split()]
     shown = [cell.strip("(),;.") for cell in cells if "%" in cell]
     assert len(shown) > 15
+    assert "-0.00%" not in shown
     assert [one for one in shown if not re.fullmatch(r"-?\d+\.\d\d%", one)] == []
 
 

@@ -75,7 +75,7 @@ async def test_marks_are_read_page_by_page_and_by_period(database: Database) -> 
         assert slots == sorted(set(slots))
         assert (len(slots), rest["next_cursor"]) == (5, None)
         assert first["items"][0]["equity"] == "1"
-        assert first["items"][0]["prices"]["C00USDT"] == "10.0"
+        assert first["items"][0]["prices"]["C00USDT"] == "10"
         period = {"from": slots[1], "to": slots[3]}
         inside = (await client.get(path, params=period)).json()["items"]
         assert [one["slot"] for one in inside] == slots[1:3]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.foundation.sql.database import Database
-from app.market.domain.models import CandleSeries, Contract, Interval
+from app.market.domain.models import STORED, CandleSeries, Contract, Interval
 from app.market.storage.candles import CandleRepository
 from app.scoring.domain.input_hash import panel_hash
 from tests.support.live_market import LiveMarket, open_market
@@ -23,7 +23,7 @@ async def live(database: Database) -> AsyncIterator[LiveMarket]:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("interval", list(Interval))
+@pytest.mark.parametrize("interval", STORED)
 async def test_D04_whatever_the_exchange_answers_of_a_running_bar_reaches_no_scoring(
     live: LiveMarket, monkeypatch: pytest.MonkeyPatch, interval: Interval
 ) -> None:
