@@ -187,7 +187,7 @@ def test_a_demo_reports_the_coverage_of_its_board(demo: Demo) -> None:
     run, funnel = demo.document["run"], demo.document["funnel"]
     assert run["median_confidence"] >= Decimal("0.7")
     thin = {factor: covered for factor, covered in run["coverage"].items() if covered < 0.95}
-    assert thin.keys() <= {"open_interest_change"}, thin
+    assert thin.keys() <= {"open_interest_change", "signed_volume", "trade_intensity"}, thin
     entered = funnel["universe"]
     for stage in funnel["stages"]:
         assert stage["entered"] == entered

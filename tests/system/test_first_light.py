@@ -109,7 +109,8 @@ async def test_the_portfolio_can_be_recomputed_from_the_database_alone(tmp_path:
     assert integrity["ok"], integrity
 
     coverage = run["coverage"]
-    assert coverage.pop("open_interest_change") < 0.95, "there is no history of it yet"
+    for name in ("open_interest_change", "signed_volume", "trade_intensity"):
+        assert coverage.pop(name) < 0.95, "there is no history of it yet"
     assert min(coverage.values()) >= 0.95, coverage
     scored = [card for card in rankings["items"] if card["status"] == "scored"]
     assert statistics.median(card["confidence_level"] for card in scored) >= 0.7

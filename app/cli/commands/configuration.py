@@ -191,7 +191,7 @@ def apply_file(
 ) -> None:
     """Show how the settings of a file differ from those in force, ask, and apply them."""
     if as_json and not yes:
-        raise typer.BadParameter("--json needs --yes: a pipe answers no question.")
+        raise typer.BadParameter("--json needs --yes: it asks no question.")
     with report_errors(as_json) as output:
         changes, client = read_settings_file(file), Client(url)
         before = asyncio.run(client.get(_PATH))

@@ -165,6 +165,8 @@ class World(Caller):
             "/scoring/runs": sample["run_id"],
             "/portfolio/rebalances": self.post("/portfolio/rebalance", {})["run_id"],
             "/portfolio/proposals": PROPOSAL,
+            "/portfolio/replacements": PROPOSAL,
+            "/sectors": "BTC",
             "/alerts/rules": self.get(f"{PREFIX}/alerts/rules")["rules"][0]["name"],
             "/alerts": alerts[0]["id"],
             "/signals": signal["signal_id"],

@@ -232,7 +232,8 @@ async def test_idle_counters_and_those_of_the_database_are_not_announced(
         ]
         await one.exchange.announce()
         assert len(sent) == 1
-    assert {LimitName.REQUESTS, LimitName.ADDRESS, LimitName.OPEN_MODE} == ANNOUNCED
+    own = {LimitName.REQUESTS, LimitName.ADDRESS, LimitName.OPEN_MODE, LimitName.PREVIEWS}
+    assert own == ANNOUNCED
 
 
 async def test_memory_and_messages_are_bounded_whatever_is_counted() -> None:
