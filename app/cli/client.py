@@ -5,15 +5,19 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
-
-import aiohttp
 
 from app.cli.credentials import find_credential, find_trust
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_status
+from app.cli.lazy import lazy_module
 from app.foundation.errors import Code
 from app.foundation.http.protocol import MODE, PREFIX
+
+if TYPE_CHECKING:
+    import aiohttp
+else:  # loading it takes longer than printing the help
+    aiohttp = lazy_module("aiohttp")
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -168,7 +172,7 @@ def unreachable(url: str, error: Exception) -> CommandError:
 
 
 def parse_response(
-    response: aiohttp.ClientResponse, text: str, url: str, *, is_page: bool = False
+    response: "aiohttp.ClientResponse", text: str, url: str, *, is_page: bool = False
 ) -> CliResponse:
     """Returns a 2xx answer of this service. Raises CommandError for any other answer.
 

@@ -1,7 +1,10 @@
 """Lazy loading: imports the module of a command, and the program behind it, at its first use."""
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import LazyLoader, find_spec, module_from_spec
+from types import ModuleType
 from typing import Any, Final
 
 import typer
@@ -106,6 +109,20 @@ class LazyGroup(typer.core.TyperGroup):
             command.name = cmd_name
             self.add_command(command, cmd_name)
         return self.commands[cmd_name]
+
+
+def lazy_module(name: str) -> ModuleType:
+    """Returns a module that is loaded at the first use of one of its names."""
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = find_spec(name)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(name)
+    loader = LazyLoader(spec.loader)
+    spec.loader = loader
+    module = sys.modules[name] = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
 
 def load_application(entry: str) -> typer.Typer:

@@ -13,7 +13,7 @@ from app.cli.lazy import COMMANDS, PROGRAMS, LazyGroup, load_application
 from tests.cli.command import here
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("numpy", "scipy", "sqlalchemy", "fastapi")
+HEAVY = ("numpy", "scipy", "sqlalchemy", "fastapi", "aiohttp.client")
 _RUN_AND_LIST_IMPORTS = f"""
 import json, sys
 from app.cli import main

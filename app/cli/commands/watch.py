@@ -4,9 +4,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import aiohttp
 import typer
 
 from app.cli.client import (
@@ -20,7 +19,13 @@ from app.cli.client import (
     unreachable,
 )
 from app.cli.credentials import find_credential
+from app.cli.lazy import lazy_module
 from app.cli.output import Output, Url, report_errors
+
+if TYPE_CHECKING:
+    import aiohttp
+else:
+    aiohttp = lazy_module("aiohttp")
 
 command = typer.Typer(add_completion=False)
 TOPICS: Final = (
