@@ -17,6 +17,7 @@ from app.market.domain.models import (
     Level,
 )
 from app.market.domain.panel import ContiguousPanel, Panel, ScoringInputs, contiguous
+from app.market.domain.trade_flow import MinuteFlow, TradeFlow, TradeWindow
 from app.performance.domain.equity_curve import Day
 from app.performance.services.custom_figures import (
     AnalyticsInput,
@@ -62,6 +63,7 @@ __all__ = [
     "HistoricMoments",
     "Interval",
     "Level",
+    "MinuteFlow",
     "Panel",
     "ScoringAlgorithm",
     "ScoringInputs",
@@ -71,6 +73,8 @@ __all__ = [
     "SignalSource",
     "Source",
     "SourceInput",
+    "TradeFlow",
+    "TradeWindow",
     "UniverseContext",
     "contiguous",
 ]

@@ -252,8 +252,8 @@ async def test_U10_an_alert_of_a_process_that_died_is_neither_lost_nor_doubled(
                 ]
     assert len(found) == 4
     assert len(set(found)) == 1, "one alert, seen by every look"
-    told = [json.loads(body)["event"] for _, body in receiver.got[begun:]]
-    raised = [one["data"] for one in told if one["type"] == "alert_raised"]
+    told = [json.loads(body)["data"] for _, body in receiver.got[begun:]]
+    raised = [one for one in told if one["type"] == "alert_raised"]
     assert [one["alert_id"] for one in raised if [one["rule"], one["subject"]] == low] == found[:1]
     assert [one.id for one in stored] == found[:1]
 

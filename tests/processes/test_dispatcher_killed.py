@@ -82,5 +82,5 @@ async def test_K11_a_dispatcher_killed_before_it_noted_tells_it_again_under_the_
     bodies: dict[str, set[bytes]] = {}
     for name, body in killer.got:
         bodies.setdefault(name, set()).add(body)
-        assert json.loads(body)["id"] == name
+        assert json.loads(body)["notification"]["id"] == name
     assert all(len(one) == 1 for one in bodies.values())

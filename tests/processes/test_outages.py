@@ -53,7 +53,7 @@ async def test_K10_what_a_killed_process_committed_is_told_later_and_once_to_eac
         await asyncio.gather(*(office.work(each) for each in dispatchers))
         await office.work()
     for receiver in (first, second):
-        bodies = [json.loads(body)["event"] for _, body in receiver.got[told:]]
+        bodies = [json.loads(body) for _, body in receiver.got[told:]]
         assert [one["sequence"] for one in bodies] == [number for number, _ in missed]
         assert len(set(receiver.ids)) == len(receiver.ids)
     await database.close()
