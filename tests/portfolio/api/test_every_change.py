@@ -40,7 +40,16 @@ CALLERS = (
     *("POST /users", "PATCH /users/{user_id}", "PUT /users/{user_id}/password"),
     "PUT /users/me/password",
     *("POST /sessions", "DELETE /sessions/current", "DELETE /sessions/{session_id}"),
+    "POST /stream/tickets",
 )
+# They read the stored inputs of a decision: tests/system/test_decision_replay.py makes one each.
+REPLAYS = (
+    "POST /alerts/{alert_id}/replay",
+    "POST /portfolio/rebalances/{run_id}/replay",
+    "POST /portfolio/replacements/{decision_id}/replay",
+    "POST /signals/{signal_id}/replay",
+)
+COLUMNS = "base,asset_class,sector,cap_category"
 SWITCH = {"enabled": False, "reason": "a halt"}
 LOCK = {"kind": "ban", "reason": "not this one"}
 TABLES = ("portfolio", "portfolio_members", "portfolio_history", "trades", "proposals")
@@ -185,6 +194,13 @@ def proposed(book: Book) -> dict[str, str]:
     return {**names, "proposal_id": book.propose(names["symbol"], names["other"])}
 
 
+def classified(book: Book) -> dict[str, str]:
+    """A coin with an edited sector."""
+    names = {**members(4)(book), "base": "BTC"}
+    book.done("PUT", f"{PREFIX}/sectors/BTC", json={"sector": book.key().replace("-", "_")})
+    return names
+
+
 def alarmed(book: Book) -> dict[str, str]:
     """Every member scores too low: each has an open alert."""
     names = members(8)(book)
@@ -280,6 +296,16 @@ CHANGES = {
     ),
     "POST /market/{symbol}/quality/release": Change(
         members(4), lambda _: {"reason": "seen"}, lambda _: {"reason": "seen twice"}, None
+    ),
+    "PUT /sectors/{base}": Change(
+        classified, lambda _: {"sector": "layer1"}, lambda _: {"sector": "defi"}, None
+    ),
+    "DELETE /sectors/{base}": Change(classified, lambda _: None, lambda _: None, None),
+    "POST /sectors/import": Change(
+        classified,
+        lambda n: {"csv": f"{COLUMNS}\n{n['base']},coin,layer1,large\n"},
+        lambda n: {"csv": f"{COLUMNS}\n{n['base']},coin,defi,large\n"},
+        None,
     ),
     "POST /alerts/{alert_id}/acknowledge": Change(
         alarmed, lambda _: {"user": "one"}, lambda _: {"user": "other"}, None
@@ -412,7 +438,7 @@ def refused(answer: requests.Response, status: int, code: str) -> None:
 
 
 def test_every_operation_that_changes_something_is_here() -> None:
-    assert {*CHANGES, *READS, *CALLERS} == set(OPERATIONS)
+    assert {*CHANGES, *READS, *CALLERS, *REPLAYS} == set(OPERATIONS)
     for name, change in CHANGES.items():
         headers = {one["name"] for one in OPERATIONS[name]["parameters"] if one["in"] == "header"}
         assert "Idempotency-Key" in headers, name
