@@ -151,18 +151,18 @@ async def test_the_docs_page_asks_for_a_log_in_and_authorizes_with_another_key(
         await page.locator("output", has_text="is wrong").wait_for()
         assert await page.context.cookies() == []
         await log_in(page, "key", key=viewer)
-        await execute(page, "keys-api_keys", 403)
+        await execute(page, "keys-list_api_keys", 403)
         await page.locator(".auth-wrapper .authorize").first.click()
         container = page.locator(".auth-container", has_text="bearerKey")
         await container.locator("input").fill(boss)
         await container.get_by_role("button", name="Apply credentials").click()
         await page.get_by_role("button", name="Close").first.click()
-        await execute(page, "users-caller", 200)
+        await execute(page, "users-get_caller", 200)
 
         await page.reload()
         await execute(page, "sessions-log_out", 204)
         assert await page.context.cookies() == []
         await page.reload()
         await log_in(page, "password", name="ana", password=ANA["password"])
-        await execute(page, "keys-api_keys", 200)
+        await execute(page, "keys-list_api_keys", 200)
         assert complaints == []

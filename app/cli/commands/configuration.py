@@ -203,7 +203,7 @@ def apply_file(
                 output.console.print(f"nothing changes: version {version}")
                 return
             rows = [{"key": one.key, "old": one.old, "new": one.new} for one in found]
-            _print_changes(output, f"{file} beside version {version}", rows)
+            _print_changes(output, f"{file.name} beside version {version}", rows)
             if not yes:
                 typer.confirm("Apply these changes?", abort=True, err=True)
         body = {
