@@ -46,7 +46,9 @@ class ExchangeOptions:
 
 
 @contextmanager
-def run_exchange(options: ExchangeOptions, on_wait: Callable[[], None]) -> Iterator[str]:
+def run_exchange(
+    options: ExchangeOptions, on_wait: Callable[[], None] = lambda: None
+) -> Iterator[str]:
     """Runs the exchange on a free port and yields its address; stops it at the end.
 
     `on_wait` is called every two seconds until it answers.
