@@ -72,7 +72,7 @@ def list_candles(
     limit: Limit = 100,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the candles.")] = False,
 ) -> Call:
-    """List the candles of a symbol, newest first, or draw them."""
+    """List the newest candles of a symbol, oldest first, or draw them."""
     return Call(
         f"/market/{quote_segment(symbol)}/candles",
         f"{symbol} {interval}",
