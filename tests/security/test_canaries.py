@@ -262,6 +262,8 @@ async def served(
     own = {
         "MYSYMBOLS_LOG__LEVEL": level, "MYSYMBOLS_LOG__FORMAT": form,
         "MYSYMBOLS_NOTIFICATIONS__ALLOW_PRIVATE_ADDRESSES": "true", "PYTHONPATH": str(ROOT),
+        # The visitor reads every address at once, which is more than a caller may do in a second.
+        "MYSYMBOLS_LIMITS__REQUESTS_PER_S": "10000", "MYSYMBOLS_LIMITS__ADDRESS_PER_S": "10000",
     }  # fmt: skip
     words = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--tape", str(tape)]
     with (room / "out").open("wb") as out, (room / "err").open("wb") as err:
