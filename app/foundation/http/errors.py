@@ -356,7 +356,7 @@ def _places(
 def _instance(scope: Scope, status: int, faults: Sequence[FieldFault]) -> str:
     """Returns the path that was asked for.
 
-    A parameter that names nothing known, or that no identifier looks like, stays its placeholder:
+    A parameter stays its placeholder if it is unknown or does not look like an identifier, because
     it may be a secret at the wrong place.
     """
     template = template_of(scope)
