@@ -3,8 +3,7 @@
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +13,24 @@ from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.output import Output, create_table, format_number, report_errors
 from app.cli.programs.settings import read_settings
 from app.cli.programs.trials import run_on_database
-from app.configuration.domain.document import ConfigurationRefusedError, as_document, validate
+from app.configuration.domain.document import ConfigurationRefusedError, validate
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.container.runtime_values import code_version, new_id, utc_now
 from app.foundation.sql.database import Database
 from app.market.services.symbol_registry import shipped_sectors
-from app.research.domain.baselines import PortfolioFigures
 from app.research.domain.factor_cards import FactorCard
-from app.research.domain.history import CandleHistory
-from app.research.domain.luck import ReturnMoments
-from app.research.domain.report import BacktestReport
+from app.research.domain.report import BacktestReport, DisasterAudit
+from app.research.domain.report_document import card_document
 from app.research.domain.trials import Trial
 from app.research.domain.validation import ScoreEvidence
-from app.research.services.backtest import BacktestOptions, BacktestRun, BoardSeries
+from app.research.services.backtest import BacktestRun, BoardSeries
 from app.research.services.evidence import (
-    DisasterAudit,
-    Evidence,
-    EvidenceOptions,
-    audit_disaster,
-    gather_evidence,
     validate_factors,
 )
 from app.research.services.historical_market import TradingCosts
 from app.research.services.history_files import read_history
+from app.research.services.trials import TrialRequest, run_trial, select_rows
 from app.research.storage.trials import TrialRepository
 
 
@@ -46,44 +39,62 @@ def run(options: Mapping[str, Any]) -> None:
 
     `options` are those of the command by name.
     """
-    every, offset = options["every"], options["offset"]
     with report_errors(options["as_json"]) as output:
-        if offset >= every:
-            raise _usage(f"--offset must be below --every, which is {every}.")
         settings = read_settings()
         stored, sharpes = run_on_database(settings, _read)
         used = _configured(stored, options["configuration"], options["changes"])
         try:
+            request = _read_request(options)
             history = read_history(options["file"], options["venue"])
-            costs = TradingCosts(options["fee_bp"], options["spread_bp"])
-            boards = BoardSeries.of(history, used, shipped_sectors(), costs)
-            rows = _rows(boards, options["begin"], options["end"], every, offset)
-            disasters = [_disaster(one, history) for one in options["disasters"]]
-            wanted = EvidenceOptions(
-                rows, options["all_offsets"], options["draws"], options["seed"]
-            )
-            evidence = gather_evidence(
+            boards = BoardSeries.of(history, used, shipped_sectors(), request.costs)
+            found = run_trial(
                 boards,
-                wanted,
+                used,
+                request,
+                new_id(),
+                utc_now,
+                code_version(),
                 sharpes,
                 lambda step: output.notes.print(f"{step} ...", markup=False),
             )
         except ValueError as error:
             raise _usage(f"{error}.") from None
-        audits = [audit_disaster(boards, evidence.run, *one) for one in disasters]
-        trial = _create_trial(history, used, costs, wanted, evidence)
-        run_on_database(settings, lambda database: _log(database, trial))
+        run_on_database(settings, lambda database: _log(database, found.trial))
         if options["steps"] is not None:
-            write_steps(options["steps"], evidence.run)
+            write_steps(options["steps"], found.evidence.run)
         if output.as_json:
-            found = [_audit_document(one) for one in audits]
-            output.print_document({"trial_id": trial.id, **trial.result, "disasters": found})
+            output.print_document({"trial_id": found.trial.id, **found.trial.result})
             return
-        print_report(evidence.report, output)
-        if audits:
-            shown = [_audit_row(one) for one in audits]
+        print_report(found.evidence.report, output)
+        if found.disasters:
+            shown = [_disaster_row(one) for one in found.disasters]
             output.console.print(create_table("disasters", _AUDIT_COLUMNS, shown))
-        output.notes.print(f"logged as trial {trial.id}", markup=False)
+        output.notes.print(f"logged as trial {found.trial.id}", markup=False)
+
+
+def _read_request(options: Mapping[str, Any]) -> TrialRequest:
+    if options["offset"] >= options["every"]:
+        raise ValueError(f"--offset must be below --every, which is {options['every']}")
+    return TrialRequest(
+        first_day=_day(options["begin"]),
+        last_day=_day(options["end"]),
+        every=options["every"],
+        offset=options["offset"],
+        all_offsets=options["all_offsets"],
+        draws=options["draws"],
+        seed=options["seed"],
+        costs=TradingCosts(options["fee_bp"], options["spread_bp"]),
+        disasters=tuple(_disaster(one) for one in options["disasters"]),
+    )
+
+
+def _day(text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no day such as 2024-01-31") from None
 
 
 def validate_scores(options: Mapping[str, Any]) -> None:
@@ -94,7 +105,7 @@ def validate_scores(options: Mapping[str, Any]) -> None:
         try:
             history = read_history(options["file"], options["venue"])
             boards = BoardSeries.of(history, used, shipped_sectors(), TradingCosts())
-            rows = _rows(boards, options["begin"], options["end"], 1, 0)
+            rows = select_rows(boards, _day(options["begin"]), _day(options["end"]), 1, 0)
             cards = validate_factors(
                 boards,
                 rows.first_row,
@@ -106,23 +117,13 @@ def validate_scores(options: Mapping[str, Any]) -> None:
         except ValueError as error:
             raise _usage(f"{error}.") from None
         if output.as_json:
-            output.print_document({"history": history.name, "items": [*map(_card_document, cards)]})
+            output.print_document({"history": history.name, "items": [*map(card_document, cards)]})
             return
         first, last = (history.closed_at(row) for row in (rows.first_row, rows.last_row))
         columns = ("score", "label", "IC>", *(f"t {n}>" for n in range(1, options["periods"] + 1)),
                    "spread bp a day>", "turnover>")  # fmt: skip
         title = f"{first:%Y-%m-%d} to {last:%Y-%m-%d}, {len(sharpes)} trials so far"
         output.console.print(create_table(title, columns, [_card_row(one) for one in cards]))
-
-
-def _card_document(card: FactorCard) -> dict[str, Any]:
-    return {
-        "name": card.name,
-        "label": card.label.value,
-        "ic": card.mean_ic,
-        "trials": card.trials,
-        "periods": [evidence_document(one) for one in card.periods],
-    }
 
 
 def _card_row(card: FactorCard) -> tuple[object, ...]:
@@ -194,154 +195,24 @@ def _parse(text: str) -> object:
         return text
 
 
-def _rows(
-    boards: BoardSeries, begin: str | None, end: str | None, every: int, offset: int
-) -> BacktestOptions:
-    """Rows of the days; by default from the first day with ten eligible listings."""
-    history = boards.history
-    able = boards.first_row
-    if able is None:
-        raise ValueError("no day of this history has ten eligible listings")
-    first = able if begin is None else history.row_from(_day(begin))
-    last = history.rows - 1 if end is None else history.row_from(_day(end) + timedelta(days=1)) - 1
-    if first >= last:
-        raise ValueError("the period is empty: --from must lie before --to, within the history")
-    return BacktestOptions(max(first, able), last, every, offset)
-
-
-def _day(text: str) -> datetime:
-    try:
-        return datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
-    except ValueError:
-        raise ValueError(f"{text!r} is no day such as 2024-01-31") from None
-
-
 _AUDIT_COLUMNS = (
     "listing", "day", "rank 30 days before>", "7>", "1>", "weight>", "fall in 7 days>",
     "cost of equity>",
 )  # fmt: skip
 
 
-def _disaster(text: str, history: CandleHistory) -> tuple[str, date]:
+def _disaster(text: str) -> tuple[str, date]:
     listing, equals, day = text.partition("=")
-    if not equals or listing not in history.symbols:
+    fallen = _day(day) if equals else None
+    if fallen is None:
         raise ValueError(f"--disaster takes LISTING=DAY of a listing of the file: {text!r}")
-    return listing, _day(day).date()
+    return listing, fallen
 
 
-def _audit_document(one: DisasterAudit) -> dict[str, Any]:
-    ranks = {
-        str(days): None if rank is None else {"rank": rank[0], "of": rank[1]}
-        for days, rank in one.ranks.items()
-    }
-    return {
-        "listing": one.listing,
-        "day": str(one.day),
-        "ranks": ranks,
-        "held_weight": one.held_weight,
-        "fall": one.fall,
-        "cost": one.cost,
-    }
-
-
-def _audit_row(one: DisasterAudit) -> tuple[object, ...]:
+def _disaster_row(one: DisasterAudit) -> tuple[object, ...]:
     ranks = [None if rank is None else f"{rank[0]} of {rank[1]}" for rank in one.ranks.values()]
     weight = None if one.held_weight is None else f"{one.held_weight:.1f} %"
     return (one.listing, str(one.day), *ranks, weight, _percent(one.fall), _percent(one.cost))
-
-
-def _create_trial(
-    history: CandleHistory,
-    used: Configuration,
-    costs: TradingCosts,
-    options: EvidenceOptions,
-    evidence: Evidence,
-) -> Trial:
-    moments = ReturnMoments.of(evidence.run.returns)
-    document = as_document(used)
-    return Trial(
-        id=new_id(),
-        ran_at=utc_now(),
-        kind="backtest",
-        history=history.name,
-        data_hash=history.data_hash,
-        code_version=code_version(),
-        parameters={
-            "first_day": str(evidence.report.first_day),
-            "last_day": str(evidence.report.last_day),
-            "every": options.run.every,
-            "offset": options.run.offset,
-            "all_offsets": options.all_offsets,
-            "draws": options.draws,
-            "seed": options.seed,
-            "horizon": options.horizon,
-            "costs": asdict(costs),
-            "configuration": document,
-        },
-        sharpe=None if moments is None else moments.sharpe,
-        result=report_document(evidence.report),
-    )
-
-
-def report_document(report: BacktestReport) -> dict[str, Any]:
-    """JSON form of a report."""
-    band = report.random
-    return {
-        "headline": list(report.headline()),
-        "judgement": report.judgement(),
-        "suspicions": list(report.suspicions()),
-        "first_day": str(report.first_day),
-        "last_day": str(report.last_day),
-        "listings": report.listings,
-        "died": report.died,
-        "trials": report.trials,
-        "sharpe": report.sharpe,
-        "deflated_sharpe": report.deflated_sharpe,
-        "swaps": report.swaps,
-        "funding_coverage": report.funding_coverage,
-        "product": _figures_document(report.product),
-        "offsets": [_figures_document(one) for one in report.offsets],
-        "market": _figures_document(report.market),
-        "baselines": [_figures_document(one) for one in report.baselines],
-        "random": None if band is None else asdict(band),
-        "composite": evidence_document(report.evidence),
-        "low_volatility": evidence_document(report.low_volatility),
-        "factors": {name: evidence_document(one) for name, one in report.factors.items()},
-        "monthly": {f"{y}-{m:02d}": value for (y, m), value in sorted(report.monthly.items())},
-    }
-
-
-def _figures_document(one: PortfolioFigures) -> dict[str, Any]:
-    figures = one.figures
-    return {
-        "name": one.name,
-        "sharpe": figures.sharpe,
-        "growth_a_year": one.growth_a_year,
-        "growth": figures.growth,
-        "max_drawdown": figures.max_drawdown,
-        "turnover": one.turnover,
-    }
-
-
-def evidence_document(one: ScoreEvidence) -> dict[str, Any]:
-    """JSON form of the evidence of a score."""
-    return {
-        "ic": one.ic.mean,
-        "ic_t": one.ic.t,
-        "days": one.ic.count,
-        "icir": one.icir,
-        "hit_rate": one.hit_rate,
-        "spread": one.spread.mean,
-        "spread_t": one.spread.t,
-        "top_excess": one.top_excess.mean,
-        "top_excess_t": one.top_excess.t,
-        "monotonicity": one.monotonicity,
-        "quantile_means": list(one.quantile_means),
-        "decay": {str(start): value for start, value in one.decay},
-        "autocorrelation": {str(lag): value for lag, value in one.autocorrelation},
-        "turnover": one.turnover,
-        "coverage": one.coverage,
-    }
 
 
 def print_report(report: BacktestReport, output: Output) -> None:

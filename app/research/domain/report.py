@@ -134,3 +134,18 @@ class BacktestReport:
 
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class DisasterAudit:
+    """Rank of a coin before its disaster, and the cost of having held it; None is unknown.
+
+    `ranks` are by days before the event, each with the number of ranked listings.
+    """
+
+    listing: str
+    day: date
+    ranks: Mapping[int, tuple[int, int] | None]
+    held_weight: float | None  # percent at the close before
+    fall: float | None  # return from the close before to the lowest close of the next 7 days
+    cost: float | None  # of equity

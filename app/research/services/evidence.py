@@ -1,7 +1,7 @@
 """Runs a backtest with its baselines, offsets and the evidence of its scores."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
@@ -23,7 +23,7 @@ from app.research.domain.baselines import (
 from app.research.domain.factor_cards import FactorCard, create_card
 from app.research.domain.history import CandleHistory, died
 from app.research.domain.luck import ReturnMoments, deflated_sharpe
-from app.research.domain.report import BacktestReport, RandomBand
+from app.research.domain.report import BacktestReport, DisasterAudit, RandomBand
 from app.research.domain.validation import evaluate_scores
 from app.research.services.backtest import BacktestOptions, BacktestRun, BoardSeries, run_backtest
 
@@ -202,21 +202,6 @@ def validate_factors(
         ]
         cards.append(create_card(name, found, trials))
     return tuple(cards)
-
-
-@dataclass(frozen=True, slots=True)
-class DisasterAudit:
-    """Rank of a coin before its disaster, and the cost of having held it; None is unknown.
-
-    `ranks` are by days before the event, each with the number of ranked listings.
-    """
-
-    listing: str
-    day: date
-    ranks: Mapping[int, tuple[int, int] | None]
-    held_weight: float | None  # percent at the close before
-    fall: float | None  # return from the close before to the lowest close of the next 7 days
-    cost: float | None  # of equity
 
 
 def audit_disaster(boards: BoardSeries, run: BacktestRun, listing: str, day: date) -> DisasterAudit:
