@@ -154,4 +154,4 @@ def test_cards_and_disasters_of_a_file(room: Path) -> None:
     assert (disaster["listing"], disaster["day"]) == ("C03USDT", "2022-06-15")
     assert set(disaster["ranks"]) == {"30", "7", "1"}
     wrong = here("backtest", file, *OPTIONS, "--disaster", "C99USDT=2022-06-15")
-    assert (wrong.code, "of a listing of the file" in wrong.err) == (ExitCode.USAGE, True)
+    assert (wrong.code, "has no listing C99USDT" in wrong.err) == (ExitCode.USAGE, True)
