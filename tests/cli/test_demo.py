@@ -1,5 +1,6 @@
 """The demo as a process, the commands against the service that it runs, and how it all ends."""
 
+import csv
 import json
 import os
 import shutil
@@ -336,6 +337,12 @@ def test_the_portfolio_is_shown_and_changed(demo: Demo) -> None:
         assert said.document["code"] in {"correlation_limit", "sector_limit"}
     assert said.code == ExitCode.OK
     assert len(demo.told("portfolio", "show")["members"]) == 10
+    rows = list(csv.DictReader(demo.ask("portfolio", "show", "--csv").out.splitlines()))
+    assert [row["symbol"] for row in rows] == [
+        one["symbol"] for one in demo.told("portfolio", "show")["members"]
+    ]
+    factors = demo.ask("scoring", "explain", rows[0]["symbol"], "--csv").out
+    assert {"volatility", "spread"} < {row["name"] for row in csv.DictReader(factors.splitlines())}
 
 
 def test_a_rebalance_is_shown_before_it_is_done(demo: Demo) -> None:

@@ -89,13 +89,10 @@ _RUN_COLUMNS: Final = {
 }
 
 
-@command.command()
-def show(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+@reads(command)
+def show() -> Call:
     """Show the members with rank, weight and score, and the cash."""
-    with report_errors(as_json) as output:
-        response = asyncio.run(Client(url).get("/portfolio"))
-        if not output.print_if_json(response):
-            _print_portfolio(output, response.document)
+    return Call("/portfolio", "portfolio", items="members", show=_print_portfolio)
 
 
 @command.command()

@@ -79,33 +79,32 @@ def calculate(
             output.console.print(create_table("board", BOARD_COLUMNS, rows))
 
 
-@command.command()
-def explain(symbol: Symbol, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+@reads(command)
+def explain(symbol: Symbol) -> Call:
     """Show the contribution of each factor to a symbol's score."""
-    with report_errors(as_json) as output:
-        path = f"/scoring/symbol/{quote_segment(symbol)}/explain"
-        response = asyncio.run(Client(url).get(path))
-        if output.print_if_json(response):
-            return
-        explanation = response.document
-        console = output.console
-        console.print(create_table("score", BOARD_COLUMNS, [board_row(explanation["score"])]))
-        factors = [_factor_row(factor) for factor in explanation["factors"]]
-        console.print(create_table("factors", _FACTOR_COLUMNS, factors))
-        families = [_family_row(family) for family in explanation["families"]]
-        console.print(create_table("families", _FAMILY_COLUMNS, families))
-        composite = explanation["composite"]
-        console.print(
-            f"weighted sum of the families {format_number(composite['weighted_sum'], 6)},"
-            f" ranked: composite z {format_number(composite['composite_z'], 6)}"
-        )
-        console.print(
-            f"times confidence {format_number(composite['confidence'], 6)}:"
-            f" z {format_number(explanation['z'], 9)},"
-            f" sum of the contributions {format_number(explanation['sum_of_contributions'], 9)}"
-        )
-        console.print(explanation["formula"], markup=False)
-        console.print(explanation["why_percentiles_differ"], markup=False)
+    path = f"/scoring/symbol/{quote_segment(symbol)}/explain"
+    return Call(path, "factors", items="factors", show=_print_explanation)
+
+
+def _print_explanation(output: Output, explanation: Mapping[str, Any]) -> None:
+    console = output.console
+    console.print(create_table("score", BOARD_COLUMNS, [board_row(explanation["score"])]))
+    factors = [_factor_row(factor) for factor in explanation["factors"]]
+    console.print(create_table("factors", _FACTOR_COLUMNS, factors))
+    families = [_family_row(family) for family in explanation["families"]]
+    console.print(create_table("families", _FAMILY_COLUMNS, families))
+    composite = explanation["composite"]
+    console.print(
+        f"weighted sum of the families {format_number(composite['weighted_sum'], 6)},"
+        f" ranked: composite z {format_number(composite['composite_z'], 6)}"
+    )
+    console.print(
+        f"times confidence {format_number(composite['confidence'], 6)}:"
+        f" z {format_number(explanation['z'], 9)},"
+        f" sum of the contributions {format_number(explanation['sum_of_contributions'], 9)}"
+    )
+    console.print(explanation["formula"], markup=False)
+    console.print(explanation["why_percentiles_differ"], markup=False)
 
 
 def _factor_row(factor: Mapping[str, Any]) -> tuple[object, ...]:

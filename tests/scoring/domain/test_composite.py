@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Family
@@ -225,3 +226,11 @@ def test_the_parts_of_a_sum_are_stretched_to_what_it_became() -> None:
         z, half, np.array([0, 0]), linear, ranked, np.ones((1, 3)), ranked[0], ranked[0], np.ones(3)
     )
     np.testing.assert_allclose(found, z, atol=1e-15)
+
+
+@pytest.mark.parametrize("market", [-5.0, 0.0, 5.0])
+def test_two_of_five_symbols_score_above_the_entry_score_in_every_market(market: float) -> None:
+    """The score is a rank: a fall of the whole market moves no symbol below the entry score."""
+    z = composite_scores(raw_values(count=500, missing=0.0) + market, SPEC).z
+    above = ndtr(z) > Configuration().entry_score
+    assert abs(above.mean() - 0.4) <= 1 / 500
