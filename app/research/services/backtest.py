@@ -150,7 +150,14 @@ class BoardSeries:
             return None
         month = self.scores(row)[max(0, row - DAYS) : row + 1][:, names]
         inputs = candle_inputs(self._panel(row, names))
-        draft = score(inputs, self.spec, reliability_from_scores(month), noise=weekly_noise(month))
+        draft = score(
+            inputs,
+            self.spec,
+            reliability_from_scores(month),
+            noise=weekly_noise(month),
+            compute=lambda factor, _: self._raw[factor.name][row, names],
+            with_readings=False,
+        )
         return draft.to_board(
             run_id=f"{row}",
             algorithm=self.spec.name,

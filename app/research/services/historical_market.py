@@ -90,10 +90,15 @@ class HistoricalMarket:
     listed: ListedHistory
     row: int
     daily: Panel
+    closed_at: datetime
+    _quotes: dict[str, Quote | None] = field(default_factory=dict, init=False, compare=False)
 
     @staticmethod
     def at(listed: ListedHistory, row: int) -> "HistoricalMarket":
-        return HistoricalMarket(listed, row, listed.history.window(row, BARS[Interval.DAY]))
+        history = listed.history
+        return HistoricalMarket(
+            listed, row, history.window(row, BARS[Interval.DAY]), history.closed_at(row)
+        )
 
     @property
     def source(self) -> DataSource:
@@ -107,6 +112,11 @@ class HistoricalMarket:
         return entry
 
     def quote(self, symbol: str) -> Quote | None:
+        if symbol not in self._quotes:
+            self._quotes[symbol] = self._create_quote(symbol)
+        return self._quotes[symbol]
+
+    def _create_quote(self, symbol: str) -> Quote | None:
         column = self.listed.places.get(symbol)
         history = self.listed.history
         if column is None or history.first[column] > self.row:
@@ -142,7 +152,7 @@ class HistoricalMarket:
         return self.daily if interval is Interval.DAY else None
 
     def as_of(self) -> datetime | None:
-        return self.listed.history.closed_at(self.row)
+        return self.closed_at
 
     def status(self) -> DataStatus:
         return DataStatus.FRESH
@@ -155,7 +165,7 @@ def historical_context(
     market = HistoricalMarket.at(listed, row)
     mode = ModeState.from_level(MarketLevel(DataStatus.FRESH, 0, True))
     return DecisionContext(
-        at=listed.history.closed_at(row),
+        at=market.closed_at,
         configuration=configuration,
         complete_board=board,
         market=market,

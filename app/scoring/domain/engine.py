@@ -28,6 +28,7 @@ from app.configuration.domain.sections import Family, Source
 from app.foundation.decimal_math import all_to_millionths, to_millionths
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import (
+    Bools,
     ContiguousPanel,
     Panel,
     ScoringInputs,
@@ -46,7 +47,7 @@ from app.scoring.domain.composite import (
     CompositeResult,
     composite_scores,
 )
-from app.scoring.domain.factors import Factor, Measurement, measure
+from app.scoring.domain.factors import Compute, Factor, Measurement, measure
 from app.scoring.domain.historical_moments import HistoricMoments
 from app.scoring.domain.input_hash import input_hash
 from app.scoring.domain.market_factors import book_levels, settlements, with_end_snapshots
@@ -145,13 +146,18 @@ def score(
     reliability: Floats | None = None,
     earlier: Mapping[str, HistoricMoments] = MappingProxyType({}),
     noise: Floats | None = None,
-    features: FeatureCache | None = None,
+    compute: Compute | None = None,
+    *,
+    with_readings: bool = True,
 ) -> BoardDraft:
     """Scores all eligible symbols against each other, using no data after `inputs.as_of_ms`.
 
     `reliability` and `noise` (N,) come from `score_stability`; None leaves them unknown. `earlier`
     are moments of former boards of the same algorithm: values too few to rank are standardized by
-    them, and are unavailable without them. `features` reuses values of unchanged candles.
+    them, and are unavailable without them. `compute` replaces the measure of a factor, as that
+    of a `FeatureCache` does.
+    Without `with_readings` the cards of scored symbols have no factor readings, the explanation
+    that a board of the past does not need.
 
     Scored cards come by rank (ties by symbol), then unavailable ones by symbol. Composite and
     families are 0..1; the contributions of a scored card add up to its z.
@@ -163,7 +169,6 @@ def score(
     }
     daily, hourly = prepare_panel(inputs.daily), prepare_panel(inputs.hourly)
     whole = replace(inputs, daily=daily, hourly=hourly)
-    compute = None if features is None else features.measure
     measured = tuple(measure(factor, whole, coverage, compute) for factor in spec.factors)
     raw, spec = np.array([one.values for one in measured]), replace(spec, moments=earlier)
     result = composite_scores(raw, spec, applies=np.array([one.applies for one in measured]))
@@ -183,7 +188,13 @@ def score(
         np.flatnonzero(np.isfinite(z)).tolist(),
         key=lambda column: (-exact[column], inputs.symbols[column]),
     )
-    readings = _readings(whole, measured, result, result.contributions(trust.level))
+    readings = _readings(
+        whole,
+        measured,
+        result,
+        result.contributions(trust.level),
+        np.ones(len(z), np.bool_) if with_readings else ~np.isfinite(z),
+    )
     families = ndtr(result.family_z)
     volatility = ewma_volatility(log_returns(daily))
     rank = {column: place for place, column in enumerate(scored, start=1)}
@@ -255,14 +266,17 @@ def _readings(
     measured: Sequence[Measurement],
     result: CompositeResult,
     contributions: Floats,
+    wanted: Bools,
 ) -> list[tuple[FactorReading, ...]]:
-    """One tuple per symbol, in the order of the factor table."""
+    """One tuple per symbol, in the order of the factor table; empty where not `wanted` (N,)."""
     columns = []
+    places = np.flatnonzero(wanted).tolist()
     for index, one in enumerate(measured):
         factor, weight = one.factor, float(result.factor_weight[index])
         figures = (one.values, result.factor_z[index], contributions[index])
         no_support = [None] * len(inputs.symbols)
         supporting = no_support if factor.support is None else factor.support(inputs)
+        known = [_all_known(values[wanted]) for values in figures]
         columns.append(
             [
                 FactorReading(
@@ -276,12 +290,14 @@ def _readings(
                     reason or (UNIVERSE_TOO_SMALL if z is None else None),
                     support,
                 )
-                for raw, z, share, reason, support in zip(
-                    *map(_all_known, figures), one.reasons, supporting, strict=True
-                )
+                for raw, z, share, place in zip(*known, places, strict=True)
+                for reason, support in ((one.reasons[place], supporting[place]),)
             ]
         )
-    return list(zip(*columns, strict=True))
+    readings: list[tuple[FactorReading, ...]] = [()] * len(inputs.symbols)
+    for place, own in zip(places, zip(*columns, strict=True), strict=True):
+        readings[place] = own
+    return readings
 
 
 def _card(

@@ -450,4 +450,4 @@ def _score_inputs(
     features: FeatureCache,
 ) -> BoardDraft:
     reliability, noise = past.reliability(inputs, spec), past.noise(inputs, spec)
-    return score(inputs, spec, reliability, moments, noise, features)
+    return score(inputs, spec, reliability, moments, noise, features.measure)

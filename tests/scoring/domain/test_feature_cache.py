@@ -25,7 +25,7 @@ ALL = len(SPEC.factors)
 def counted(features: FeatureCache, inputs: ScoringInputs) -> tuple[int, int]:
     """Computed and reused factors of one run, whose board is that of a run without reuse."""
     before = features.computed, features.reused
-    found = score(inputs, SPEC, features=features)
+    found = score(inputs, SPEC, compute=features.measure)
     alone = score(inputs, SPEC)
     facts: dict[str, Any] = {
         "run_id": "", "algorithm": "", "algorithm_version": 1, "configuration_version": 1,
@@ -84,3 +84,14 @@ def test_a_panel_is_one_object_until_a_candle_a_symbol_or_the_end_changes() -> N
     again = panel()
     series[names(4)[1]] = replace(series[names(4)[1]], close=series[names(4)[1]].close * 2.0)
     assert panel() is not again
+
+
+def test_a_board_without_readings_has_the_same_scores() -> None:
+    inputs = make_inputs(SYMBOLS)
+    whole, brief = score(inputs, SPEC), score(inputs, SPEC, with_readings=False)
+    scored = [card for card in whole.cards if card.rank is not None]
+    assert scored
+    assert all(card.factors for card in scored)
+    assert brief.input_hash == whole.input_hash
+    expected = [replace(one, factors=()) if one.rank is not None else one for one in whole.cards]
+    assert list(brief.cards) == expected
