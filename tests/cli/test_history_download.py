@@ -8,20 +8,29 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
+from uuid import UUID
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 
+from app.adapters.kucoin import parse_contracts
 from app.cli.exit_codes import ExitCode
 from app.cli.output import Output
 from app.cli.programs.history import _Notes
-from app.market.domain.models import Funding
+from app.cli.programs.settings import read_settings
+from app.cli.programs.trials import run_on_database
+from app.foundation.sql.database import Database
+from app.market.domain.models import CandleSeries, Funding, Interval
+from app.market.domain.symbols import standard_symbol
+from app.market.storage.candles import CandleRepository
+from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.research.services.history_download import daily_funding
 from app.research.services.history_files import read_history
 from app.research.services.history_parts import lock_directory
@@ -44,11 +53,13 @@ class Exchange:
 
     url: str
 
-    def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
+    def ask(
+        self, path: str, body: Any = None, method: str | None = None, numbers: Any = float
+    ) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = Request(self.url + path, data, method=method)  # noqa: S310  # a loopback address
         with urlopen(request) as answer:  # noqa: S310  # a loopback address
-            return json.loads(answer.read())
+            return json.loads(answer.read(), parse_float=numbers)
 
     def fault(self, kind: str, **params: Any) -> None:
         self.ask("/_control/faults", {"kind": kind, "path": KLINE, **params})
@@ -164,16 +175,16 @@ def test_a_second_start_requests_only_missing_bars(exchange: Exchange) -> None:
     assert (daily("h"), exchange.count(KLINE), exchange.count(FUNDING)) == before
     exchange.ask("/_control/clock", {"advance_ms": 2 * DAY_MS})
     known = len(exchange.klines())
-    later = exchange.download("--output", "h", "--symbols", "BTCUSDT", begin="2025-02-20")
+    later = exchange.download("--output", "h", "--symbols", "BTCUSDT", begin="2024-08-01")
     assert later.code == 0
     asked = [(int(one["from"]), int(one["to"])) for one in exchange.klines()[known:]]
     assert asked == [
-        (1_740_009_600_000, 1_740_787_199_999),  # 2025-02-20 to the former first day
+        (1_739_750_400_000, 1_740_787_199_999),  # 2025-02-17 to the former first day
+        (1_722_470_400_000, 1_739_750_399_999),  # 2024-08-01 and 200 days
         (LAST_OPEN_MS + DAY_MS, LAST_OPEN_MS + 3 * DAY_MS - 1),
     ]
-    assert (
-        exchange.download("--output", "new", "--symbols", "BTCUSDT", begin="2025-02-20").code == 0
-    )
+    fresh = exchange.download("--output", "new", "--symbols", "BTCUSDT", begin="2024-08-01")
+    assert fresh.code == 0
     grown, whole = (
         pyarrow.parquet.read_table(f"{name}/candles-1d.parquet").filter(
             pyarrow.compute.field("symbol") == "BTCUSDT"
@@ -189,6 +200,53 @@ def test_a_second_start_requests_only_missing_bars(exchange: Exchange) -> None:
         grown["funding_rate"].to_numpy(), whole["funding_rate"].to_numpy(), equal_nan=True
     )
     assert set(whole["venue"].to_pylist()) == {"sandbox"}
+
+
+def test_older_bars_enter_the_database_beside_those_of_the_service(
+    exchange: Exchange, room: Path
+) -> None:
+    options = ("--symbols", "BTCUSDT,ETHUSDT", "--output", "h", "--database", "--json")
+    empty = exchange.download(*options, begin="2025-10-01").document["files"][0]
+    assert (empty["bars"], empty["stored_in_database"]) == (16, 0)  # no contract is known yet
+    contracts = exchange.ask("/api/v1/contracts/active", numbers=Decimal)["data"]
+    listing = parse_contracts.contracts(contracts, NOW_MS).contracts
+    known = [one for one in listing if one.code in {"XBTUSDTM", "ETHUSDTM"}]
+    at = datetime.fromtimestamp(NOW_MS / 1000, UTC)
+    records = [
+        SymbolRecord(
+            str(UUID(int=number)), standard_symbol(one), one, "other", "large", at, at, None
+        )
+        for number, one in enumerate(known)
+    ]
+    bitcoin, ether = (
+        next(one.id for one in records if one.symbol == name) for name in ("BTCUSDT", "ETHUSDT")
+    )
+    service_bar = CandleSeries(np.array([LAST_OPEN_MS - 2 * DAY_MS]), *np.full((6, 1), 9.0))
+
+    async def prepare(database: Database) -> None:
+        async with database.write() as unit:
+            await unit.get(SymbolRepository).save(records, at)
+            await unit.get(CandleRepository).save({bitcoin: service_bar}, Interval.DAY)
+
+    async def read(database: Database) -> dict[str, CandleSeries]:
+        async with database.read() as unit:
+            return await unit.get(CandleRepository).load([bitcoin, ether], Interval.DAY)
+
+    settings = read_settings()
+    run_on_database(settings, prepare)
+    done = exchange.download(*options, begin="2025-10-01")
+    assert (done.code, done.document["files"][0]["stored_in_database"]) == (0, 5)
+    again = exchange.download(*options[:-1], begin="2025-10-01")
+    assert "database: 0 new bars of 1d" in again.out
+    stored = run_on_database(settings, read)
+    assert set(stored) == {bitcoin}  # a contract without a bar of the service gets none
+    series, last = stored[bitcoin], LAST_OPEN_MS - 2 * DAY_MS
+    assert series.opened_ms.tolist() == [*range(last - 5 * DAY_MS, last + 1, DAY_MS)]
+    assert series.close[-1] == 9.0  # the bar of the service stays
+    part = read_history(Path("h/candles-1d.parquet")).panel
+    column = part.symbols.index("BTCUSDT")
+    assert np.array_equal(series.volume[:5], part.volume[:5, column])
+    assert np.array_equal(series.turnover[:5], part.turnover[:5, column])
 
 
 def test_a_killed_download_resumes_to_the_same_bytes(exchange: Exchange, room: Path) -> None:

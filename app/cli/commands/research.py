@@ -110,6 +110,10 @@ def download(  # options, all by name
         str | None,
         typer.Option(help="Any spellings with commas; all linear perpetual contracts without it."),
     ] = None,
+    database: Annotated[
+        bool,
+        typer.Option("--database", help="Also store bars older than those of the database."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Download closed candles and funding of the exchange into files that `backtest` reads.

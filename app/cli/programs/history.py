@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from secrets import SystemRandom
 from typing import Any, Final
@@ -16,6 +17,7 @@ from app.adapters.kucoin.limiter import KLINE
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
 from app.cli.output import Output, create_table, report_errors
 from app.cli.programs.settings import read_settings
+from app.cli.programs.trials import run_on_database
 from app.container.runtime_values import utc_now
 from app.foundation.errors import ServiceError
 from app.market.domain.models import Interval, Rejection
@@ -25,6 +27,7 @@ from app.research.services.history_download import (
     RefusedRows,
     SymbolCoverage,
     choose_contracts,
+    store_older_bars,
     time_left_s,
 )
 from app.research.services.history_files import load_parquet
@@ -65,6 +68,7 @@ def download_history(options: Mapping[str, Any]) -> None:
         try:
             with lock_directory(request.directory):
                 files = asyncio.run(_download(settings, request, output))
+                stored = _store(settings, files) if options["database"] else {}
         except ServiceError as error:
             detail = f"{error.detail}; the same command continues the download"
             raise CommandError(exit_code_of_error(error), error.code.value, detail) from None
@@ -73,7 +77,7 @@ def download_history(options: Mapping[str, Any]) -> None:
             raise CommandError(ExitCode.CONFIGURATION, "output_unusable", detail) from None
         except ValueError as error:
             raise _usage(f"{error}.") from None
-        _print_files(files, output)
+        _print_files(files, stored, output)
         failed = sum(len(one.failures) for one in files.values())
         if failed:
             note = f"{failed} downloads failed; the same command continues them"
@@ -142,6 +146,14 @@ async def _download(
         }
 
 
+def _store(settings: Settings, files: Mapping[str, DownloadedFile]) -> dict[str, int]:
+    """Stores older bars in the database; returns the number of new bars by interval."""
+    return {
+        name: run_on_database(settings, partial(store_older_bars, folder=one.folder))
+        for name, one in files.items()
+    }
+
+
 @dataclass(slots=True)
 class _Notes:
     """Progress of one file as lines on stderr: the first, the last, and one every few seconds."""
@@ -165,9 +177,11 @@ class _Notes:
         self.output.notes.print(f"{self.name}: {line}", markup=False)
 
 
-def _print_files(files: Mapping[str, DownloadedFile], output: Output) -> None:
+def _print_files(
+    files: Mapping[str, DownloadedFile], stored: Mapping[str, int], output: Output
+) -> None:
     if output.as_json:
-        items = [_document(name, one) for name, one in files.items()]
+        items = [_document(name, one, stored.get(name)) for name, one in files.items()]
         output.print_document({"files": items})
         return
     for name, one in files.items():
@@ -185,6 +199,8 @@ def _print_files(files: Mapping[str, DownloadedFile], output: Output) -> None:
             markup=False,
             soft_wrap=True,
         )
+        if name in stored:
+            output.console.print(f"database: {stored[name]} new bars of {name}", markup=False)
 
 
 def _totals(one: DownloadedFile) -> dict[str, int]:
@@ -205,11 +221,12 @@ def _row(one: SymbolCoverage) -> tuple[object, ...]:
     return (one.symbol, one.bars, first, last, one.missing, one.refused, gaps)
 
 
-def _document(name: str, one: DownloadedFile) -> dict[str, Any]:
+def _document(name: str, one: DownloadedFile, stored: int | None) -> dict[str, Any]:
     return {
         "interval": name,
         "path": str(one.folder.output),
         **_totals(one),
+        "stored_in_database": stored,
         "failed": [
             {"code": code, "error": error.code.value, "detail": error.detail}
             for code, error in one.failures.items()

@@ -9,10 +9,11 @@ import numpy as np
 
 from app.foundation.concurrency import gather_bounded
 from app.foundation.errors import RefusedError, ServiceError
+from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.market.domain.data_quality import (
-    closed_candles,
     last_closed_open_ms,
     merged,
+    sliced,
     valid_candles,
 )
 from app.market.domain.models import (
@@ -26,6 +27,8 @@ from app.market.domain.models import (
 )
 from app.market.domain.symbols import SymbolIndex, nameable, standard_symbol
 from app.market.services.ports import Exchange
+from app.market.storage.candles import CandleRepository
+from app.market.storage.symbols import SymbolRepository
 from app.research.services.history_parts import HistoryPart, PartFolder
 
 BARS_PER_WINDOW: Final = 200  # one request of the exchange
@@ -33,6 +36,7 @@ WORKERS: Final = 8
 _DAY_MS: Final = Interval.DAY.ms
 _SETTLEMENTS: Final = 3  # funding_rate of a history is a fraction per 8 hours
 _ALL: Final = 1 << 40
+_END_MS: Final = 1 << 52
 
 Progress = Callable[[int, int], None]  # windows done, windows in total
 
@@ -172,9 +176,8 @@ class HistoryDownload:
     ) -> HistoryPart:
         self.refused.take(contract.code)
         sent = await self.exchange.candles(contract, folder.interval, first_ms, until_ms)
-        closed = closed_candles(sent, folder.interval, self.now_ms)
-        series = valid_candles(closed, folder.interval)
-        broken = self.refused.take(contract.code) + len(closed) - len(series)
+        series = valid_candles(sent, folder.interval)
+        broken = self.refused.take(contract.code) + len(sent) - len(series)
         whole = merged(part.series, series, _ALL)
         funding = part.funding
         if folder.has_funding:
@@ -199,6 +202,31 @@ class HistoryDownload:
             return np.full(len(series), np.nan)
         settled = await self.exchange.funding_history(contract.code, begin_ms, until_ms - 1)
         return daily_funding(settled, series.opened_ms)
+
+
+async def store_older_bars(database: Database, folder: PartFolder) -> int:
+    """Stores the bars of all parts that open before the first stored bar of their contract.
+
+    The live service itself stores later bars, and continues after its last one: a contract without
+    a stored bar gets none here. Returns the number of new bars. Raises UnavailableError.
+    """
+    async with database.read() as unit:
+        records = await unit.get(SymbolRepository).all()
+    stored = 0
+    for record in records:
+        part = None
+        if record.vanished_at is None:
+            part = await asyncio.to_thread(folder.read, record.contract.code)
+        if part is None:
+            continue
+        async with database.write(BULK_STATEMENT_S) as unit:
+            candles = unit.get(CandleRepository)
+            first = await candles.page(record.id, folder.interval, 0, _END_MS, 1)
+            if len(first):
+                rows = int(part.series.opened_ms.searchsorted(first.opened_ms[0]))
+                older = {record.id: sliced(part.series, 0, rows)}
+                stored += (await candles.save(older, folder.interval)).written
+    return stored
 
 
 def _split(begin_ms: int, end_ms: int, step: int) -> Iterator[tuple[int, int]]:
