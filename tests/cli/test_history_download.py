@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from app.market.storage.candles import CandleRepository
 from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.research.services.history_download import daily_funding
 from app.research.services.history_files import read_history
-from app.research.services.history_parts import lock_directory
+from app.research.services.history_parts import HistoryPart, PartFolder, lock_directory
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.cli.command import PATIENCE_S, Ended, ended, here, started
@@ -275,6 +275,34 @@ def test_a_killed_download_resumes_to_the_same_bytes(exchange: Exchange, room: P
     assert exchange.count(KLINE) - before < requests
     left, right = (Path(name, "candles-1h.parquet").read_bytes() for name in ("cut", "whole"))
     assert left == right
+
+
+def test_an_interrupted_join_leaves_the_former_file(exchange: Exchange) -> None:
+    assert exchange.download("--symbols", "BTCUSDT,ETHUSDT", "--output", "h").code == 0
+    before, seen = daily("h"), list[str]()
+
+    def interrupt(part: HistoryPart) -> None:
+        seen.append(part.code)
+        if len(seen) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        PartFolder(Path("h"), Interval.DAY).join(interrupt)
+    assert seen == ["ETHUSDTM", "XBTUSDTM"]
+    assert daily("h") == before
+
+
+def test_a_contract_listed_after_the_period_is_reported_without_data(exchange: Exchange) -> None:
+    contracts = exchange.ask("/api/v1/contracts/active")["data"]
+    listed = next(one["firstOpenDate"] for one in contracts if one["symbol"] == "XBTUSDTM")
+    first = datetime.fromtimestamp(listed / 1000, UTC).date()
+    end = str(first - timedelta(days=1))
+    options = ("--symbols", "BTCUSDT", "--output", "h", "--to", end, "--json")
+    done = exchange.download(*options, begin="1970-01-01")
+    (file,) = done.document["files"]
+    assert (done.code, file["symbols"], file["without_data"]) == (0, 1, 1)
+    assert file["items"][0]["symbol"] == "BTCUSDT"
+    assert exchange.count(KLINE) == 0
 
 
 def test_gaps_and_refused_bars_are_reported(exchange: Exchange) -> None:

@@ -132,14 +132,15 @@ class HistoryDownload:
             raise ValueError("the period has no closed bar")
         venue = self.exchange.source.value
         parts = {one.code: self._part(folder, one, venue) for one in contracts}
-        total = sum(len(self._windows(part, end_ms, step)) for part in parts.values())
+        windows = {one.code: self._windows(one, parts[one.code], end_ms, step) for one in contracts}
+        total = sum(map(len, windows.values()))
         done = 0
         progress(done, total)
 
         async def fetch(contract: Contract) -> None:
             nonlocal done
             part = parts[contract.code]
-            for first_ms, until_ms in self._windows(part, end_ms, step):
+            for first_ms, until_ms in self._windows(contract, part, end_ms, step):
                 part = await self._extended(folder, contract, part, first_ms, until_ms)
                 await asyncio.to_thread(folder.write, part)
                 parts[contract.code] = part
@@ -150,20 +151,29 @@ class HistoryDownload:
         coverage: list[SymbolCoverage] = []
         await asyncio.to_thread(folder.join, lambda part: coverage.append(coverage_of(part, step)))
         failed = {one.code: error for one, error in failures}
+        joined = {one.code for one in coverage} | failed.keys()
+        coverage += [coverage_of(parts[code], step) for code in parts if code not in joined]
         return DownloadedFile(folder, tuple(coverage), failed)
 
     def _part(self, folder: PartFolder, contract: Contract, venue: str) -> HistoryPart:
         part = folder.read(contract.code)
         if part is None:
             name = standard_symbol(contract)
-            return HistoryPart(contract.code, name, venue, self.begin_ms, self.begin_ms)
+            begin_ms = self._begin_ms(contract, folder.interval.ms)
+            return HistoryPart(contract.code, name, venue, begin_ms, begin_ms)
         if part.venue != venue:
             raise ValueError(f"{folder.directory} has bars of {part.venue}, not of {venue}")
         return part
 
-    def _windows(self, part: HistoryPart, end_ms: int, step: int) -> list[tuple[int, int]]:
+    def _begin_ms(self, contract: Contract, step: int) -> int:
+        """Opening time of the first bar that can exist."""
+        return max(self.begin_ms, (contract.listed_ms or 0) // step * step)
+
+    def _windows(
+        self, contract: Contract, part: HistoryPart, end_ms: int, step: int
+    ) -> list[tuple[int, int]]:
         """Opening times [first, until) of each request, so that a part never has a hole."""
-        earlier = [*_split(self.begin_ms, part.begin_ms, step)]
+        earlier = [*_split(self._begin_ms(contract, step), part.begin_ms, step)]
         return [*reversed(earlier), *_split(part.end_ms, end_ms, step)]
 
     async def _extended(
