@@ -75,23 +75,31 @@ Plan = Call | Callable[[Client], Awaitable[Call]]
 Command = Callable[..., Plan]
 
 
-def reads(group: typer.Typer, name: str | None = None) -> Callable[[Command], Command]:
-    """Registers a command that reads; adds --json, --csv, --watch and --url to its options."""
+def reads(
+    group: typer.Typer, name: str | None = None, *, begins_group: bool = False
+) -> Callable[[Command], Command]:
+    """Registers a command that reads; adds --json, --csv, --watch and --url to its options.
+
+    With `begins_group` it is what the group does without a subcommand.
+    """
 
     def register(function: Command) -> Command:
         def run(
             *,
+            ctx: typer.Context,
             as_json: AsJson = False,
             as_csv: AsCsv = False,
             watch: Watch = False,
             url: Url = DEFAULT_URL,
             **own: Any,
         ) -> None:
+            if ctx.invoked_subcommand is not None:
+                return
             refuse_two_forms(as_json, as_csv)
             with report_errors(as_json) as output:
                 asyncio.run(_read(output, Client(url), function(**own), as_csv, watch))
 
-        _register(group, name, function, run)
+        _register(group, name, function, run, begins_group=begins_group)
         return function
 
     return register
@@ -118,7 +126,12 @@ def changes(group: typer.Typer, name: str | None = None) -> Callable[[Command], 
 
 
 def _register(
-    group: typer.Typer, name: str | None, function: Command, run: Callable[..., None]
+    group: typer.Typer,
+    name: str | None,
+    function: Command,
+    run: Callable[..., None],
+    *,
+    begins_group: bool = False,
 ) -> None:
     """Adds a command with the parameters of `function` and the shared ones of `run`."""
     shared = inspect.signature(run).parameters.values()
@@ -128,7 +141,7 @@ def _register(
     run.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]  # read by inspect
     run.__annotations__ = {one.name: one.annotation for one in named}
     run.__name__, run.__doc__ = function.__name__, function.__doc__
-    group.command(name)(run)
+    (group.callback(invoke_without_command=True) if begins_group else group.command(name))(run)
 
 
 async def _read(output: Output, client: Client, plan: Plan, as_csv: bool, watch: bool) -> None:

@@ -77,7 +77,7 @@ _CHECK_COLUMNS: Final = {
 }
 
 
-@reads(history)
+@reads(history, begins_group=True)
 def list_events(
     symbol: Annotated[str | None, typer.Option(help="Only of this symbol.")] = None,
     action: Annotated[EventKind | None, typer.Option(help="Only of this kind.")] = None,

@@ -1,10 +1,11 @@
-"""`my-symbols backtest` and `trials`: runs over real candles, and the log of them."""
+"""`my-symbols backtest`, `trials` and `history download`: runs over candles, log, and candles."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from app.cli.commands.portfolio_reads import history
 from app.cli.lazy import load_program
 from app.cli.output import AsJson
 
@@ -92,6 +93,34 @@ def validate(  # options, all by name
     A factor is proven with a t of 3 in two of three periods, weak with 2, and harmful with -2.
     """
     load_program("validate")(ctx.params | {"changes": changes or []})
+
+
+@history.command()
+def download(  # options, all by name
+    ctx: typer.Context,
+    output: Annotated[
+        Path, typer.Option("--output", file_okay=False, metavar="DIR", help="Folder of the files.")
+    ],
+    begin: Annotated[str, typer.Option("--from", help="First day, as 2024-01-31.")],
+    end: Annotated[
+        str | None, typer.Option("--to", help="Last day, as 2024-12-31; the last closed bar.")
+    ] = None,
+    interval: Annotated[str, typer.Option(help="1d, 1h, or both with a comma.")] = "1d",
+    symbols: Annotated[
+        str | None,
+        typer.Option(help="Any spellings with commas; all linear perpetual contracts without it."),
+    ] = None,
+    database: Annotated[
+        bool,
+        typer.Option("--database", help="Also store bars older than those of the database."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Download closed candles and funding of the exchange into files that `backtest` reads.
+
+    A second start asks only for missing bars; a report names gaps, refused and missing symbols.
+    """
+    load_program("history download")(ctx.params)
 
 
 trials = typer.Typer(

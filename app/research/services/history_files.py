@@ -88,10 +88,7 @@ def _number(cell: str, name: str, line: int) -> float:
 
 
 def _read_parquet(path: Path) -> Mapping[str, NDArray[Any]]:
-    try:
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ValueError("parquet needs pyarrow: pip install 'my-symbols[replay]'") from error
+    parquet = load_parquet()
     present = set(parquet.read_schema(path).names)
     columns: dict[str, NDArray[Any]] = {}
     for name in (*REQUIRED, *OPTIONAL):
@@ -100,3 +97,20 @@ def _read_parquet(path: Path) -> Mapping[str, NDArray[Any]]:
             values = column.to_numpy(zero_copy_only=False)
             columns[name] = values.astype(str) if name in _TEXTS else values
     return columns
+
+
+def load_parquet() -> Any:
+    """Returns the parquet module of pyarrow. Raises ValueError without it."""
+    return _load("pyarrow.parquet")
+
+
+def load_pyarrow() -> Any:
+    """Returns the module pyarrow. Raises ValueError without it."""
+    return _load("pyarrow")
+
+
+def _load(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError("parquet needs pyarrow: pip install 'my-symbols[replay]'") from error
