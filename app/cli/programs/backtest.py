@@ -195,6 +195,7 @@ def _parse(text: str) -> object:
         return text
 
 
+_TARGET_COLUMNS = ("claim", "target>", "measured>", "also reached by")
 _AUDIT_COLUMNS = (
     "listing", "day", "rank 30 days before>", "7>", "1>", "weight>", "fall in 7 days>",
     "cost of equity>",
@@ -233,6 +234,14 @@ def print_report(report: BacktestReport, output: Output) -> None:
             [_evidence_row(name, one) for name, one in scores.items()],
         )
     )
+    output.console.print(_targets(report))
+    for limit in report.var_limits:
+        unknown = f", unknown for {limit.unknown}" if limit.unknown else ""
+        output.console.print(
+            f"value at risk a day above {limit.limit:.0%}: {limit.exceeded} of {limit.decisions} "
+            f"decisions{unknown}.",
+            markup=False,
+        )
     known = report.funding_coverage
     funding = "unknown" if known is None else f"known for {known:.0%} of the position days"
     output.console.print(
@@ -259,6 +268,19 @@ def _portfolios(report: BacktestReport) -> Table:
         rows.append((f"random tens, {band.draws} draws: mean [5 %, 95 %]", text, "", "", ""))
     columns = ("portfolio", "Sharpe>", "growth a year>", "drawdown>", "turnover a year>")
     return create_table("after costs", columns, rows)
+
+
+def _targets(report: BacktestReport) -> Table:
+    rows = [
+        (
+            one.name,
+            format_number(one.target, 2),
+            format_number(one.measured, 2),
+            ", ".join(one.reached_by) or "no baseline",
+        )
+        for one in report.targets()
+    ]
+    return create_table("targets of the customer", _TARGET_COLUMNS, rows)
 
 
 def _evidence_row(name: str, one: ScoreEvidence) -> tuple[object, ...]:

@@ -63,13 +63,17 @@ def simulate(
     return values[:, 1:] / values[:, :-1] - 1.0, accounts.traded
 
 
+def market_column(history: CandleHistory) -> int:
+    """Returns the column of the market coin. Raises ValueError without it."""
+    for place, name in enumerate(history.symbols):
+        if base_of(name) == MARKET_BASE:
+            return place
+    raise ValueError(f"the history has no {MARKET_BASE} to compare with")
+
+
 def hold_market(history: CandleHistory) -> Choose:
     """Returns the choice of the market coin alone, bought once. Raises ValueError without it."""
-    column = next(
-        (place for place, name in enumerate(history.symbols) if base_of(name) == MARKET_BASE), None
-    )
-    if column is None:
-        raise ValueError(f"the history has no {MARKET_BASE} to compare with")
+    column = market_column(history)
 
     def choose(_row: int, weights: Floats) -> Floats:
         targets = np.full(weights.shape, np.nan)

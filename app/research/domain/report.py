@@ -1,6 +1,6 @@
 """Report of a backtest: figures beside baselines, evidence of the scores, and one judgement."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -15,6 +15,10 @@ SUSPICIOUS_IC: Final = 0.25
 SUSPICIOUS_SHARPE: Final = 2.0
 SUSPICIOUS_T: Final = 6.0
 SUSPICIOUS_YEARS: Final = 2.0
+TARGET_SHARPE: Final = 1.8
+TARGET_DRAWDOWN: Final = 0.30  # smaller than that of BTC held, as a share of it
+TARGET_WIN_RATE: Final = 0.10  # above that of BTC held
+VAR_LIMITS: Final = (0.02, 0.10)  # of equity a day; the first one is the customer's
 _CRASHES: Final = ((2022, 5), (2022, 11))  # LUNA and FTX
 _CRASH: Final = -0.10  # of BTC within the month
 
@@ -27,6 +31,29 @@ class RandomBand:
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class VarLimit:
+    """Daily limit of the value at risk, and how many decisions exceeded it."""
+
+    limit: float
+    exceeded: int
+    decisions: int  # with a known value at risk
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Claim of the customer's documents beside its measured figure; None is unknown.
+
+    `reached_by` names the baselines that reach it.
+    """
+
+    name: str
+    target: float
+    measured: float | None
+    reached_by: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +80,7 @@ class BacktestReport:
     funding_coverage: float | None  # share of position days with a known rate
     monthly: Mapping[tuple[int, int], float]  # return by year and month
     market_monthly: Mapping[tuple[int, int], float]
+    var_limits: tuple[VarLimit, ...] = ()
 
     @property
     def sharpe(self) -> float | None:
@@ -103,6 +131,39 @@ class BacktestReport:
                 "The selection did better than the mean random portfolio, within their usual range."
             )
         return "The selection did no better than random portfolios with the same rules and costs."
+
+    def targets(self) -> tuple[Target, ...]:
+        """Returns the customer's targets beside the figures of the first offset.
+
+        The documents name improvements without a reference: BTC held is taken for it.
+        """
+        market = self.market.figures
+
+        def sharpe(one: PortfolioFigures) -> float | None:
+            return one.figures.sharpe
+
+        def drawdown(one: PortfolioFigures) -> float | None:
+            own, reference = one.figures.max_drawdown, market.max_drawdown
+            return None if own is None or not reference else 1.0 - own / reference
+
+        def win_rate(one: PortfolioFigures) -> float | None:
+            own, reference = one.figures.win_rate, market.win_rate
+            return None if own is None or reference is None else own - reference
+
+        claims: tuple[tuple[str, float, Callable[[PortfolioFigures], float | None]], ...] = (
+            ("Sharpe ratio", TARGET_SHARPE, sharpe),
+            ("drawdown below that of BTC", TARGET_DRAWDOWN, drawdown),
+            ("win rate of days above that of BTC", TARGET_WIN_RATE, win_rate),
+        )
+        found = []
+        for name, target, figure in claims:
+            reached = [
+                one.name
+                for one in (self.market, *self.baselines)
+                if (value := figure(one)) is not None and value >= target
+            ]
+            found.append(Target(name, target, figure(self.product), tuple(reached)))
+        return tuple(found)
 
     def headline(self) -> tuple[str, ...]:
         """Returns the first lines: period, listings, trials, result and judgement."""

@@ -29,6 +29,8 @@ def report_document(report: BacktestReport) -> dict[str, Any]:
         "offsets": [_figures_document(one) for one in report.offsets],
         "market": _figures_document(report.market),
         "baselines": [_figures_document(one) for one in report.baselines],
+        "targets": [asdict(one) for one in report.targets()],
+        "var_limits": [asdict(one) for one in report.var_limits],
         "random": None if band is None else asdict(band),
         "composite": evidence_document(report.evidence),
         "low_volatility": evidence_document(report.low_volatility),
@@ -45,6 +47,7 @@ def _figures_document(one: PortfolioFigures) -> dict[str, Any]:
         "growth_a_year": one.growth_a_year,
         "growth": figures.growth,
         "max_drawdown": figures.max_drawdown,
+        "win_rate": figures.win_rate,
         "turnover": one.turnover,
     }
 

@@ -121,7 +121,7 @@ class BoardSeries:
         names = np.flatnonzero(self.eligible[row])
         if len(names) < MIN_UNIVERSE:
             return
-        past = candle_inputs(forward_fill(contiguous(self._panel(row, names)))[0])
+        past = candle_inputs(forward_fill(contiguous(self.panel(row, names)))[0])
         measured = [measure(factor, past) for factor in self.spec.factors]
         raw = np.array([one.values for one in measured])
         applies = np.array([one.applies for one in measured])
@@ -129,7 +129,8 @@ class BoardSeries:
         for one, values in zip(self.spec.factors, raw, strict=True):
             self._raw[one.name][row, names] = values
 
-    def _panel(self, row: int, names: np.ndarray) -> Panel:
+    def panel(self, row: int, names: np.ndarray) -> Panel:
+        """Returns the bars of the listings `names`, columns of the history, known at `row`."""
         window = self.history.window(row, BARS[Interval.DAY])
         fields = {
             name: getattr(window, name)[:, names]
@@ -149,7 +150,7 @@ class BoardSeries:
         if len(names) < MIN_UNIVERSE:
             return None
         month = self.scores(row)[max(0, row - DAYS) : row + 1][:, names]
-        inputs = candle_inputs(self._panel(row, names))
+        inputs = candle_inputs(self.panel(row, names))
         draft = score(
             inputs,
             self.spec,

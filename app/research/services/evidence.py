@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from app.market.domain.models import DAYS_A_YEAR, Floats
+from app.portfolio.domain.risk import value_at_risk
 from app.research.domain.baselines import (
     PortfolioFigures,
     hold_best,
@@ -16,6 +17,7 @@ from app.research.domain.baselines import (
     hold_random,
     hold_universe,
     low_volatility_key,
+    market_column,
     portfolio_figures,
     simulate,
     turnover_key,
@@ -23,12 +25,19 @@ from app.research.domain.baselines import (
 from app.research.domain.factor_cards import FactorCard, create_card
 from app.research.domain.history import CandleHistory, died
 from app.research.domain.luck import ReturnMoments, deflated_sharpe
-from app.research.domain.report import BacktestReport, DisasterAudit, RandomBand
+from app.research.domain.report import (
+    VAR_LIMITS,
+    BacktestReport,
+    DisasterAudit,
+    RandomBand,
+    VarLimit,
+)
 from app.research.domain.validation import evaluate_scores
 from app.research.services.backtest import BacktestOptions, BacktestRun, BoardSeries, run_backtest
 
 HORIZON: Final = 7  # bars of the returns that scores are to foretell
 DRAWS: Final = 200
+VAR_LEVEL: Final = 0.95
 MIN_PERIOD_ROWS: Final = 60
 COMPOSITE: Final = "composite"
 LOW_VOLATILITY: Final = "low volatility alone"
@@ -138,6 +147,7 @@ def gather_evidence(
         funding_coverage=known / (known + unknown) if known + unknown else None,
         monthly=_monthly(history, run.first_row, runs[0].returns),
         market_monthly=_monthly(history, run.first_row, held),
+        var_limits=_count_var_limits(boards, run, runs[0]),
     )
     return Evidence(report, runs[0])
 
@@ -163,6 +173,27 @@ def _monthly(
         month = opened.year, opened.month
         growth[month] = growth.get(month, 1.0) * (1.0 + one)
     return {month: value - 1.0 for month, value in growth.items()}
+
+
+def _count_var_limits(
+    boards: BoardSeries, options: BacktestOptions, run: BacktestRun
+) -> tuple[VarLimit, ...]:
+    """Counts the decisions whose weights had a value at risk, at 95 %, above each limit."""
+    places, market = boards.listed.places, market_column(boards.history)
+    weights: dict[str, float] = {}
+    losses: list[float | None] = []
+    for row, step in enumerate(run.steps, options.first_row):
+        if not step.portfolio_changes:
+            continue
+        weights |= {name: new / 100.0 for name, (_, new) in step.portfolio_changes.items()}
+        held = {places[name] for name, weight in weights.items() if weight > 0.0}
+        columns = np.array(sorted(held | {market}))
+        losses.append(value_at_risk(boards.panel(row, columns), weights, VAR_LEVEL))
+    known = [one for one in losses if one is not None]
+    return tuple(
+        VarLimit(limit, sum(one > limit for one in known), len(known), len(losses) - len(known))
+        for limit in VAR_LIMITS
+    )
 
 
 def validate_factors(

@@ -7,6 +7,7 @@ import pytest
 
 from app.configuration.domain.model import Configuration
 from app.market.domain.panel import FIELDS
+from app.portfolio.domain.risk import value_at_risk
 from app.research.domain.account import Accounts
 from app.research.domain.baselines import hold_market, hold_universe, simulate
 from app.research.domain.factor_cards import EvidenceLabel
@@ -204,6 +205,39 @@ def test_random_prices_show_no_skill_and_no_recommendation() -> None:
     assert report.headline()[0].startswith(
         "2022-04-22 to 2023-02-16: 40 listings, 0 died; 1 trials"
     )
+
+
+def test_targets_and_limits_stand_beside_measured_figures() -> None:
+    boards = _boards(random_history(rows=300, names=30, seed=21))
+    found = gather_evidence(boards, EvidenceOptions(BacktestOptions(110, 290, every=7), draws=20))
+    report = found.report
+    own, market = report.product.figures, report.market.figures
+    assert own.max_drawdown is not None
+    assert market.max_drawdown is not None
+    assert own.win_rate is not None
+    assert market.win_rate is not None
+    sharpe, drawdown, win_rate = report.targets()
+    assert (sharpe.target, sharpe.measured) == (1.8, own.sharpe)
+    assert (drawdown.target, drawdown.measured) == (0.3, 1 - own.max_drawdown / market.max_drawdown)
+    assert (win_rate.target, win_rate.measured) == (0.1, own.win_rate - market.win_rate)
+    others = (report.market, *report.baselines)
+    assert sharpe.reached_by == tuple(
+        one.name for one in others if one.figures.sharpe is not None and one.figures.sharpe >= 1.8
+    )
+
+    weights: dict[str, float] = {}
+    losses = []
+    for row, step in enumerate(found.run.steps, 110):
+        if step.portfolio_changes:
+            weights |= {name: new / 100 for name, (_, new) in step.portfolio_changes.items()}
+            losses.append(value_at_risk(boards.history.window(row, 500), weights, 0.95))
+    known = [one for one in losses if one is not None]
+    assert len(known) > 10
+    assert [(one.limit, one.exceeded, one.decisions, one.unknown) for one in report.var_limits] == [
+        (limit, sum(one > limit for one in known), len(known), len(losses) - len(known))
+        for limit in (0.02, 0.10)
+    ]
+    assert report.var_limits[0].exceeded > 0
 
 
 def test_leak_is_called_suspicious() -> None:
