@@ -1,6 +1,8 @@
 """Backtests over HTTP: a whole run in its process, refusals, and one trial for each job."""
 
 import asyncio
+import multiprocessing
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -84,8 +86,7 @@ async def test_a_run_gives_the_report_of_the_trial_on_the_same_history(service: 
     assert len(history.symbols) >= 12
 
     # A job that is resumed after its trial was logged ends with that trial.
-    job = await desk.jobs.job(found["id"])
-    again = await desk.run(found["id"], job.payload, lambda *_: None)
+    again = await desk.run(found["id"], {}, lambda *_: None)  # without reading its parameters
     assert again == {"trial_id": found["trial_id"]}
     assert await trials(service) == [found["trial_id"]]
 
@@ -129,3 +130,52 @@ async def test_a_period_that_gives_no_trial_fails_the_job_with_its_cause(service
     assert found["error"]["code"] == "validation_failed"
     assert "period is empty" in found["error"]["detail"]
     assert await trials(service) == []
+
+
+LONG = {"every": 60, "all_offsets": True, "draws": 1_000}
+
+
+async def working(service: Running, location: str) -> Any:
+    """Returns the process of the only run as soon as it has finished a stage."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            found = (await service.client.get(location)).json()
+            assert found["state"] in {"queued", "running"}, found
+            if found["progress"] > 0.0:
+                (process,) = multiprocessing.active_children()
+                return process
+            await asyncio.sleep(0.02)
+
+
+async def test_a_cancelled_run_loses_its_process_and_logs_nothing(service: Running) -> None:
+    await service.post("/initialize-sample-data")
+    answer = await begun(service, LONG)
+    location, job_id = answer.headers["location"], answer.json()["id"]
+    assert (await begun(service, LONG)).json()["id"] == job_id, "the running job"
+    process = await working(service, location)
+    await service.post(f"/jobs/{job_id}/cancel")
+    await asyncio.to_thread(process.join, PATIENCE_S)
+    assert process.exitcode == -signal.SIGKILL
+    found = await ended(service, location)
+    assert (found["state"], found["trial_id"], found["report"]) == ("cancelled", None, None)
+    assert await trials(service) == []
+
+
+async def test_a_killed_process_fails_the_job_and_two_runs_of_it_log_one_trial(
+    service: Running,
+) -> None:
+    await service.post("/initialize-sample-data")
+    answer = await begun(service, LONG)
+    process = await working(service, answer.headers["location"])
+    process.kill()
+    found = await ended(service, answer.headers["location"])
+    assert (found["state"], found["error"]["code"]) == ("failed", "internal_error")
+    assert await trials(service) == []
+
+    # Two processes of the service may resume one job at the same time.
+    desk = backtests(service)
+    payload = {**(await desk.jobs.job(found["id"])).payload, **SMALL, "all_offsets": False}
+    runs = [desk.run(found["id"], payload, lambda *_: None) for _ in range(2)]
+    first, second = await asyncio.gather(*runs)
+    assert first == second
+    assert await trials(service) == [first["trial_id"]]
