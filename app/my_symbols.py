@@ -63,6 +63,7 @@ from app.portfolio.services.views import (
     PortfolioView,
     WeightsReport,
 )
+from app.research.services.backtest_jobs import Backtests
 from app.scoring.domain.board import Board, Card
 from app.scoring.domain.ranking import AlgorithmType, RankedCard, rank_cards
 from app.scoring.services.service import Scoring
@@ -151,6 +152,7 @@ class MySymbolsServiceV2:
     sessions: SessionService
     tickets: TicketService
     jobs: JobService
+    backtests: Backtests
     retention: Retention
     signals: SignalService
     signal_actions: SignalActions

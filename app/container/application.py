@@ -64,6 +64,7 @@ from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.services.membership import PortfolioService
+from app.research.api import routes as research
 from app.scoring.api import routes as scoring
 from app.security.api import key_routes as keys
 from app.security.api import session_routes as sessions
@@ -87,6 +88,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     market_quality.router,
     sectors.router,
     scoring.router,
+    research.router,
     portfolio.router,
     portfolio_changes.router,
     portfolio_controls.router,

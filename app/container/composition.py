@@ -69,6 +69,7 @@ from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.replacement import ReplacementService
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
+from app.research.services.backtest_jobs import Backtests
 from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.service import Scoring
 from app.security.domain.keys import LOCAL_KEY_FILE
@@ -261,6 +262,9 @@ def compose(
         security_audit=security_audit,
         audit_log=AuditLog(database),
         jobs=job_service,
+        backtests=Backtests(
+            database, job_service, lambda: market.registry.sectors, utc_now, code_version()
+        ),
         retention=Retention(
             configuration,
             idempotency,

@@ -128,6 +128,7 @@ def create_runs(
         DurableRun(JobKind.SIGNAL_OUTCOMES.value, ("book",), does.signal_outcomes, work.scored),
         DurableRun(JobKind.RETENTION.value, tuple(SWEEPS), does.retention),
         DurableRun(JobKind.DAILY_DIGEST.value, ("send",), does.daily_digest),
+        DurableRun(JobKind.BACKTEST.value, ("trial",), does.backtest),
     )
     return tuple(report_progress(run, service.jobs.events, service.jobs.clock) for run in every)
 
@@ -233,6 +234,14 @@ class _RunWork:
             return {"channels": await self.service.daily_digest.send()}
 
         return await journal.step("send", send)
+
+    async def backtest(self, journal: StepJournal, payload: Document) -> Document:
+        """Logs the trial of this job; a resumed run does not log another one."""
+
+        async def trial() -> Document:
+            return await self.service.backtests.run(journal.run_id, payload, journal.share)
+
+        return await journal.step("trial", trial)
 
     async def retention(self, journal: StepJournal, payload: Document) -> Document:
         """Returns the number of deleted rows of each kind."""

@@ -35,6 +35,8 @@ EXCEPTIONS: Final = {
     "GET /metrics": "text for Prometheus; `status` and `health` show the figures to people",
     "PUT /configuration": "`config set` changes some settings with PATCH",
     "GET /debug/portfolio": "for development: MYSYMBOLS_DEBUG=1 and curl",
+    "POST /research/backtests": "`backtest` runs the same trial locally",
+    "GET /research/backtests/{job_id}": "`trials show` reads the logged trial",
     "POST /stream/tickets": "for clients without headers; the command line sends its key",
     "POST /sessions": "a browser logs in; the command line sends a key",
     "DELETE /sessions/current": "a browser logs out; the command line has no session",

@@ -70,6 +70,7 @@ TAGS: Final = (
     {"name": "market", "description": "Market data of one symbol."},
     {"name": "sectors", "description": "Classification of coins into sectors."},
     {"name": "scoring", "description": "Scores, rankings and their explanation."},
+    {"name": "research", "description": "Backtests over the stored history."},
     {
         "name": "signals",
         "description": "Signals of sources: votes, consensus and outcome.",

@@ -84,6 +84,15 @@ class CandleRepository:
         statement = self._of(symbol_ids, interval).where(candles.c.opened_ms >= since_ms)
         return await self._series(statement.order_by(candles.c.symbol_id, candles.c.opened_ms))
 
+    async def span(self, interval: Interval) -> tuple[int, int] | None:
+        """Returns the oldest and the newest opening time (ms) of all symbols; None without any."""
+        opened = candles.c.opened_ms
+        statement = select(func.min(opened), func.max(opened)).where(
+            candles.c.interval_min == interval.value
+        )
+        oldest, newest = (await self.connection.execute(statement)).one()
+        return None if oldest is None else (int(oldest), int(newest))
+
     async def page(
         self, symbol_id: str, interval: Interval, start_ms: int, end_ms: int, limit: int
     ) -> CandleSeries:

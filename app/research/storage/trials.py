@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.schema import FiniteFloat, JsonText, UtcInstant, metadata
+from app.foundation.sql.statements import insert
 from app.research.domain.trials import Trial
 
 trials = Table(
@@ -48,6 +49,18 @@ class TrialRepository:
         await self.connection.execute(
             trials.insert(), {column.name: getattr(trial, column.name) for column in trials.columns}
         )
+
+    async def add_once(self, trial: Trial) -> None:
+        """Adds the trial unless one with its id exists."""
+        values = {column.name: getattr(trial, column.name) for column in trials.columns}
+        statement = insert(self.connection, trials).on_conflict_do_nothing()
+        await self.connection.execute(statement, values)
+
+    async def find(self, trial_id: str) -> Trial | None:
+        """Returns the trial with exactly this id; None without one."""
+        found = await self.connection.execute(select(trials).where(trials.c.id == trial_id))
+        row = found.first()
+        return None if row is None else _trial(row)
 
     async def all(self) -> tuple[Trial, ...]:
         """Returns all trials, the oldest first."""

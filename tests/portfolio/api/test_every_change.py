@@ -258,6 +258,9 @@ CHANGES = {
     "POST /symbols/sync": Change(members(4), lambda _: None, lambda _: None, None),
     "POST /initialize-sample-data": Change(members(4), lambda _: None, lambda _: None, None),
     "POST /jobs/{job_id}/cancel": Change(job, lambda _: None, lambda _: None, None),
+    "POST /research/backtests": Change(
+        members(4), lambda _: {"draws": 1}, lambda _: {"draws": 2}, None
+    ),
     "POST /scoring/calculate": Change(
         members(4), lambda n: {"symbol": n["symbol"]}, lambda n: {"symbol": n["other"]}, None
     ),

@@ -64,7 +64,7 @@ MOVING: Final = frozenset({
     "quality_verdicts", "rate_limit_windows", "rebalance_run_steps", "rebalance_runs",
     "scoring_moments", "scoring_run_coverage", "scoring_run_details", "scoring_run_moments",
     "scoring_runs", "security_anchors", "security_events", "service_facts", "shared_markets",
-    "signal_effects", "signal_outcomes", "stream_tickets", "symbol_scores",
+    "signal_effects", "signal_outcomes", "stream_tickets", "symbol_scores", "trials",
 })  # fmt: skip
 UNKNOWN: Final = "6f0b6c1e-0000-4a55-9f4b-6f8f0b4f2a10"
 PROPOSAL: Final = "6f0b6c1e-6d8e-4a55-9f4b-6f8f0b4f2a10"
@@ -146,6 +146,7 @@ class World(Caller):
         channel = self.post("/notifications/channels", CHANNEL)["id"]
         self.post("/notifications/test", {"channel_id": channel})
         job = self.ask("POST", f"{PREFIX}/symbols/sync", headers={"Prefer": "respond-async"})
+        backtest = self.post("/research/backtests", {"draws": 1})
         asyncio.run(store_proposal(self.file, symbol))
         spare = self.post("/keys", {"name": "spare", "role": "viewer"})
         person = self.post("/users", {"name": "ana", "role": "viewer", "password": PASSWORD})
@@ -174,6 +175,7 @@ class World(Caller):
             "/notifications/channels": channel,
             "/notifications": self.get(f"{PREFIX}/notifications")["items"][0]["id"],
             "/jobs": job.json()["id"],
+            "/research/backtests": backtest["id"],
             "/keys": spare["id"],
             "/users": person["id"],
             "/sessions": logged_in.json()["id"],

@@ -65,6 +65,8 @@ operator  POST    {}/sectors/import
 operator  PUT     {}/sectors/{base}
 operator  DELETE  {}/sectors/{base}
 trader    POST    {}/scoring/calculate
+trader    POST    {}/research/backtests
+viewer    GET     {}/research/backtests/{job_id}
 viewer    GET     {}/scoring/rankings
 viewer    GET     {}/scoring/symbol/{symbol}/scores
 viewer    GET     {}/scoring/symbol/{symbol}/explain
