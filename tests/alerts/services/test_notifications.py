@@ -108,7 +108,7 @@ class Office:
         self.vault = ChannelSecrets(SecretSealer((KEY,)))
         ways = (
             WebhookNotifier(
-                lambda: int(self.now.timestamp()), Egress(allow_private=True, timeout_s=0.5)
+                lambda: int(self.now.timestamp()), Egress(allow_private=True, timeout_s=3.0)
             ),
             PeopleNotifier(Egress(allow_private=True)),
         )
