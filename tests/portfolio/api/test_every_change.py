@@ -462,7 +462,7 @@ def test_I1_the_same_key_gives_the_same_answer_and_no_second_effect(asked: Asked
     key = asked.book.key()
     before = asked.book.seen()
     first = asked.first(Idempotency_Key=key)
-    assert first.status_code in {200, 201}, first.text
+    assert first.status_code in {200, 201, 202}, first.text
     after = asked.book.seen()
     assert (after != before) is (asked.change.version is not None)
     again = asked.first(Idempotency_Key=key)
@@ -477,7 +477,7 @@ def test_I1_the_same_key_gives_the_same_answer_and_no_second_effect(asked: Asked
 @pytest.mark.parametrize("asked", CHANGES, indirect=True)
 def test_C03_the_key_is_not_good_for_another_request(asked: Asked) -> None:
     key = asked.book.key()
-    assert asked.first(Idempotency_Key=key).status_code in {200, 201}
+    assert asked.first(Idempotency_Key=key).status_code in {200, 201, 202}
     after = asked.book.seen()
     other = asked.change.other(asked.names)
     if other is None:  # nothing to say in a body: the key is tried on another operation
@@ -493,7 +493,7 @@ def test_C03_the_key_is_not_good_for_another_request(asked: Asked) -> None:
 @pytest.mark.parametrize("asked", CHANGES, indirect=True)
 def test_C02_while_the_first_is_being_carried_out_the_second_is_told_so(asked: Asked) -> None:
     key = asked.book.key()
-    assert asked.first(Idempotency_Key=key).status_code in {200, 201}
+    assert asked.first(Idempotency_Key=key).status_code in {200, 201, 202}
     after = asked.book.seen()
     asked.book.begin_again(key)
     answer = asked.first(Idempotency_Key=key)
@@ -508,5 +508,5 @@ def test_C14_a_change_decided_on_another_version_is_refused(asked: Asked) -> Non
     assert asked.book.seen() == before
     present = asked.book.ask("GET", f"{PREFIX}{asked.change.version}").headers["etag"]
     done = asked.first(If_Match=present)
-    assert done.status_code in {200, 201}, done.text
+    assert done.status_code in {200, 201, 202}, done.text
     assert asked.book.seen() != before

@@ -146,7 +146,7 @@ class World(Caller):
         channel = self.post("/notifications/channels", CHANNEL)["id"]
         self.post("/notifications/test", {"channel_id": channel})
         job = self.ask("POST", f"{PREFIX}/symbols/sync", headers={"Prefer": "respond-async"})
-        backtest = self.post("/research/backtests", {"draws": 1})
+        backtest = self.ask("POST", f"{PREFIX}/research/backtests", json={"draws": 1})
         asyncio.run(store_proposal(self.file, symbol))
         spare = self.post("/keys", {"name": "spare", "role": "viewer"})
         person = self.post("/users", {"name": "ana", "role": "viewer", "password": PASSWORD})
@@ -175,7 +175,7 @@ class World(Caller):
             "/notifications/channels": channel,
             "/notifications": self.get(f"{PREFIX}/notifications")["items"][0]["id"],
             "/jobs": job.json()["id"],
-            "/research/backtests": backtest["id"],
+            "/research/backtests": backtest.json()["id"],
             "/keys": spare["id"],
             "/users": person["id"],
             "/sessions": logged_in.json()["id"],
