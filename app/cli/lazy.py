@@ -54,6 +54,7 @@ COMMANDS: Final = {
     "secrets": "app.cli.commands.secrets",
     "tape": "app.cli.commands.tape",
     "backtest": "app.cli.commands.research:backtests",
+    "sweep": "app.cli.commands.research:sweeps",
     "validate": "app.cli.commands.research:validation",
     "trials": "app.cli.commands.research:trials",
 }
@@ -82,6 +83,7 @@ PROGRAMS: Final = {
     "users enable": ("app.cli.programs.users", "enable_user"),
     "users password": ("app.cli.programs.users", "set_password"),
     "backtest": ("app.cli.programs.backtest", "run"),
+    "sweep": ("app.cli.programs.sweep", "run"),
     "validate": ("app.cli.programs.backtest", "validate_scores"),
     "history download": ("app.cli.programs.history", "download_history"),
     "trials list": ("app.cli.programs.trials", "list_trials"),

@@ -1,15 +1,23 @@
-"""`my-symbols backtest` and `trials` on a file and a database of their own."""
+"""`my-symbols backtest`, `sweep` and `trials` on a file and a database of their own."""
 
 import csv
 import gzip
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from app.cli.exit_codes import ExitCode
+from app.configuration.domain.model import Configuration
+from app.container.runtime_values import utc_now
+from app.research.domain.sweep import SweepPlan
 from app.research.services.history_files import read_history
+from app.research.services.sweeps import SweepOutcome, plan_tasks, run_tasks
 from tests.cli.command import here
 from tests.research.histories import random_history
 
@@ -155,3 +163,161 @@ def test_cards_and_disasters_of_a_file(room: Path) -> None:
     assert set(disaster["ranks"]) == {"30", "7", "1"}
     wrong = here("backtest", file, *OPTIONS, "--disaster", "C99USDT=2022-06-15")
     assert (wrong.code, "has no listing C99USDT" in wrong.err) == (ExitCode.USAGE, True)
+
+
+SWEEP = """
+history = "candles.csv.gz"
+venue = "spot"
+from = 2022-04-20
+to = 2022-07-31
+every = [7]
+offsets = [0, 3]
+
+[grid]
+"replacement.confirmations" = [1, 2]
+"""
+
+
+def _sweep_file(path: Path, text: str = SWEEP) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def _trials() -> list[Any]:
+    items: list[Any] = here("trials", "list", "--json").document["items"]
+    return items
+
+
+def _without_counts(result: dict[str, Any]) -> dict[str, Any]:
+    """The result but for the number of former trials, which differs."""
+    counted = {"trials", "headline", "deflated_sharpe", "trial_id"}
+    return {name: value for name, value in result.items() if name not in counted}
+
+
+def test_any_number_of_workers_gives_the_results_of_single_backtests(room: Path) -> None:
+    file = _write(room / "candles.csv.gz")
+    sweep = _sweep_file(room / "sweep.toml")
+    first = here("sweep", sweep, "--workers", "1", "--output", "one", "--json")
+    assert first.code == 0, first.err
+    one = {trial["parameters"]["run_hash"]: trial for trial in _trials()}
+    assert len(one) == first.document["ran"] == first.document["trials"] == 4
+    assert "4 of 4: " in first.err
+    assert "about 0 s left" in first.err
+    rows = first.document["rows"]
+    sharpes = [row["sharpe"] for row in rows]
+    assert sharpes == sorted(sharpes, reverse=True)
+    assert {row["run_hash"] for row in rows} == one.keys()
+    assert {row["label"] for row in rows} == {
+        f"replacement.confirmations={count} every=7 offset={offset} seed=1"
+        for count in (1, 2)
+        for offset in (0, 3)
+    }
+    assert all(0.0 < row["deflated_sharpe"] < 1.0 for row in rows)
+    assert 0.0 <= first.document["overfitting"] <= 1.0
+    assert first.document["compared"] == 4
+
+    second = here("sweep", sweep, "--workers", "2", "--output", "two", "--json",
+                  MYSYMBOLS_DATABASE__URL="sqlite+aiosqlite:///second.sqlite3")  # fmt: skip
+    assert second.code == 0, second.err
+
+    # the second database has the same runs in it: only their ids differ
+    def comparable(document: Any) -> list[Any]:
+        return [{**row, "trial_id": ""} for row in document["rows"]]
+
+    assert comparable(second.document) == comparable(first.document)
+    assert second.document["overfitting"] == first.document["overfitting"]
+    for name in one:
+        runs = [pq.read_table(room / folder / f"{name}.parquet") for folder in ("one", "two")]
+        assert runs[0].equals(runs[1])
+        assert runs[0].column_names == [
+            "date", "portfolio_value", "daily_return", "portfolio_changes",
+        ]  # fmt: skip
+
+    alone = here("backtest", str(file), *OPTIONS, "--offset", "3", "--steps", "steps.csv",
+                 "--set", "replacement.confirmations=1")  # fmt: skip
+    (same,) = [
+        (name, trial)
+        for name, trial in one.items()
+        if trial["parameters"]["offset"] == 3
+        and trial["parameters"]["configuration"]["replacement"]["confirmations"] == 1
+    ]
+    assert _without_counts(same[1]["result"]) == {
+        **_without_counts(alone.document),
+    }
+    logged = _trials()[0]
+    assert logged["parameters"] | {"run_hash": same[0]} == same[1]["parameters"]
+    with (room / "steps.csv").open(encoding="utf-8") as lines:
+        values = [row["portfolio_value"] for row in csv.DictReader(lines)]
+    table = pq.read_table(room / "one" / f"{same[0]}.parquet")
+    assert [f"{value:.6f}" for value in table["portfolio_value"].to_pylist()] == values
+
+
+def test_a_second_sweep_runs_only_the_missing_trials(room: Path) -> None:
+    _write(room / "candles.csv.gz")
+    small = SWEEP.replace("[0, 3]", "[3]").replace("[1, 2]", "[2]")
+    sweep = _sweep_file(room / "sweep.toml", small)
+    first = here("sweep", sweep, "--workers", "1", "--json")
+    assert first.code == 0, first.err
+    assert [one.suffix for one in (room / "sweep").iterdir()] == [".parquet"]
+    (done,) = _trials()
+
+    _sweep_file(room / "sweep.toml", small.replace("[2]", "[2, 3]"))
+    second = here("sweep", sweep, "--workers", "1", "--json")
+    assert second.code == 0, second.err
+    assert "2 trials, 1 of them logged before" in second.err
+    assert (second.document["ran"], second.document["trials"]) == (1, 2)
+    assert done["id"] in {row["trial_id"] for row in second.document["rows"]}
+    assert len(_trials()) == 2
+
+    (room / "sweep" / f"{done['parameters']['run_hash']}.parquet").unlink()
+    third = here("sweep", sweep, "--workers", "1")
+    assert third.code == 0, third.err
+    assert "2 trials, 2 of them logged before" in third.err
+    assert "1 logged runs have no file" in third.err
+    assert "by falling Sharpe ratio; deflated by 2 trials so far" in third.out
+    assert "over 1 runs: unknown" in third.out
+    assert len(_trials()) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("every = [7]", "every = 7", "every must be a list"),
+        ("every = [7]", "every = [0]", "every takes whole numbers from 1 to 90, not 0"),
+        ("offsets = [0, 3]", "offsets = [7]", "offsets takes whole numbers from 0 to 6, not 7"),
+        ("offsets = [0, 3]", "offsets = [3, 3]", "offsets has 3 twice"),
+        ("offsets", "offset", "offset is no key of a sweep"),
+        ("from = 2022-04-20", 'from = "2022-04-20"', "from must be a day"),
+        ("[grid]", "[costs]\nfee_bp = -1\n[grid]", "costs.fee_bp takes 0 to 1000"),
+        ("[grid]", "[costs]\nfee = 1\n[grid]", "costs.fee is no key"),
+        ("[1, 2]", "[1, 0]", "replacement.confirmations"),
+        ("[1, 2]", "1", "grid.replacement.confirmations must be a list"),
+        ("confirmations", "nothing", "replacement.nothing"),
+        ("to = 2022-07-31", "to = 2022-04-01", "the period is empty"),
+        ("candles.csv.gz", "absent.csv", "there is no file absent.csv"),
+        ('history = "candles.csv.gz"', "", "history must be the path"),
+        ('"spot"', '"perp"', "has no venue perp"),
+        ("[grid]", "[grid", "sweep.toml is not a TOML document"),
+    ],
+)
+def test_a_wrong_sweep_names_its_key_and_logs_nothing(
+    room: Path, old: str, new: str, message: str
+) -> None:
+    _write(room / "candles.csv.gz")
+    text = SWEEP.replace(old, new, 1)
+    assert text != SWEEP
+    refused = here("sweep", _sweep_file(room / "sweep.toml", text), "--workers", "1")
+    assert (refused.code, message in refused.err) == (ExitCode.USAGE, True), refused.err
+    assert _trials() == []
+    assert not (room / "sweep").exists()
+
+
+def test_a_worker_refuses_another_data_hash(room: Path) -> None:
+    history = read_history(_write(room / "candles.csv.gz"))
+    plan = SweepPlan.of({"history": "candles.csv.gz"})
+    (task,) = plan_tasks(plan, room / "candles.csv.gz", history, lambda _: Configuration(), "1")
+    other = replace(task, data_hash="0" * 64)
+    outcomes: list[SweepOutcome] = []
+    with ThreadPoolExecutor(1) as threads, pytest.raises(ValueError, match="has the data hash"):
+        run_tasks(threads, [other], (), lambda: "one", utc_now, outcomes.append)
+    assert outcomes == []

@@ -1,4 +1,4 @@
-"""`my-symbols backtest`, `trials` and `history download`: runs over candles, log, and candles."""
+"""`my-symbols backtest`, `sweep`, `validate`, `trials` and `history download`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +10,7 @@ from app.cli.lazy import load_program
 from app.cli.output import AsJson
 
 backtests = typer.Typer(add_completion=False)
+sweeps = typer.Typer(add_completion=False)
 validation = typer.Typer(add_completion=False)
 File = Annotated[
     Path,
@@ -73,6 +74,31 @@ def backtest(  # noqa: PLR0917  # options, all by name
     the next result. Settings are those of the database, with the changes given here.
     """
     load_program("backtest")(ctx.params | {"changes": changes or [], "disasters": disasters or []})
+
+
+@sweeps.command()
+def sweep(
+    ctx: typer.Context,
+    file: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help="History, days and values as TOML."),
+    ],
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes; by default one a core.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", file_okay=False, help="Folder of the runs; FILE without its suffix."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a trial for every combination of the values in FILE.
+
+    Each trial is logged as soon as it ends; a second start runs only those that are missing.
+    """
+    load_program("sweep")(ctx.params)
 
 
 @validation.command()
