@@ -2,7 +2,12 @@
 
 import csv
 import gzip
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +23,7 @@ from app.container.runtime_values import utc_now
 from app.research.domain.sweep import SweepPlan
 from app.research.services.history_files import read_history
 from app.research.services.sweeps import SweepOutcome, plan_tasks, run_tasks
-from tests.cli.command import here
+from tests.cli.command import environment, here
 from tests.research.histories import random_history
 
 COLUMNS = ("symbol", "venue", "ts", "open", "high", "low", "close", "volume", "quote_volume")
@@ -321,3 +326,34 @@ def test_a_worker_refuses_another_data_hash(room: Path) -> None:
     with ThreadPoolExecutor(1) as threads, pytest.raises(ValueError, match="has the data hash"):
         run_tasks(threads, [other], (), lambda: "one", utc_now, outcomes.append)
     assert outcomes == []
+
+
+def test_ctrl_c_ends_a_sweep_and_a_second_start_goes_on(room: Path) -> None:
+    _write(room / "candles.csv.gz")
+    sweep = _sweep_file(room / "sweep.toml", SWEEP.replace("[0, 3]", '"all"'))
+    # Not a child of the fork server: its daemons may have no workers.
+    child = subprocess.Popen(
+        [Path(sys.executable).with_name("my-symbols"), "sweep", sweep, "--workers", "1"],
+        cwd=room,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120.0
+        while not list(room.glob("sweep/*.parquet")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        _, stderr = child.communicate(timeout=60.0)
+    finally:
+        child.kill()
+    assert child.returncode == ExitCode.INTERRUPTED, stderr
+    assert "the same command goes on" in stderr
+    assert "Traceback" not in stderr
+    before = len(_trials())
+    assert before < 14
+    rest = here("sweep", sweep, "--workers", "1", "--json")
+    assert rest.code == 0, rest.err
+    assert f"14 trials, {before} of them logged before" in rest.err
+    assert (rest.document["ran"], rest.document["trials"]) == (14 - before, 14)
