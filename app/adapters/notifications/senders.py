@@ -246,6 +246,7 @@ def content(delivery: Delivery) -> bytes:
         "notification": {
             "id": event_id(delivery),
             "kind": notice.kind.value,
+            "priority": notice.priority.value,
             "critical": notice.is_critical,
             "title": notice.title,
             "body": notice.body,

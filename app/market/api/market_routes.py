@@ -37,7 +37,7 @@ from app.foundation.http.schemas import (
 )
 from app.foundation.principals import Role
 from app.foundation.state_version import Input
-from app.market.domain.models import CandleSeries, Interval
+from app.market.domain.models import CandleSeries, Contract, Interval
 from app.market.services.exchange_clock import instant
 from app.market.services.history import HistoryPage, MarketHistory
 from app.market.services.quality import QualityService, ReferencePriceView
@@ -244,7 +244,7 @@ async def list_candles(
     return CandlePage(
         symbol=entry.symbol,
         interval=interval,
-        items=_rows(page.value),
+        items=_rows(page.value, entry.contract),
         age_s=_rounded(page.age_s),
         **_page(page, cursors, "candles", scope, market.source),
     )
@@ -413,7 +413,7 @@ def _page(
     }
 
 
-def _rows(series: CandleSeries) -> list[CandleOut]:
+def _rows(series: CandleSeries, contract: Contract) -> list[CandleOut]:
     return [
         CandleOut(
             opened_at=instant(int(stamp)),
@@ -421,7 +421,7 @@ def _rows(series: CandleSeries) -> list[CandleOut]:
             high=_exact(series.high[row]),
             low=_exact(series.low[row]),
             close=_exact(series.close[row]),
-            volume=_exact(series.volume[row]),
+            volume=contract.exact_volume(float(series.volume[row])),
             turnover=_exact(series.turnover[row]),
         )
         for row, stamp in enumerate(series.opened_ms)

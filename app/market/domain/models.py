@@ -1,5 +1,6 @@
 """Market data: contracts, tickers, books, funding, candles, and the state of the exchange link."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+_FLOAT_NOISE: Final = 1e-12  # relative error that sums and products of floats may have
 DAYS_A_YEAR: Final = 365.0  # the market never closes; for annualising
 
 
@@ -136,6 +138,17 @@ class Contract:
     expires_ms: int | None  # on a perpetual: announced delisting
     market_stage: str | None  # NORMAL, PRE_MARKET
     market_type: str | None  # CRYPTO, NASDAQ
+
+    def exact_volume(self, volume: float) -> Decimal:
+        """Returns the volume of whole lots that a finite float stands for.
+
+        A float that no number of lots is near, such as one from before a change of the
+        multiplier, keeps its value. Base coins; USD for inverse contracts.
+        """
+        lots = Decimal(round(volume / float(self.multiplier)))
+        exact = lots * self.multiplier
+        is_near = math.isclose(float(exact), volume, rel_tol=_FLOAT_NOISE)
+        return exact if is_near else Decimal(repr(volume))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from app.alerts.domain.notifications import NotificationKind
 from app.configuration.domain.events import ConfigurationChanged
+from app.configuration.domain.sections import NotificationPriority
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.events import EventKind
 from app.foundation.http.openapi_fields import describe_fields
@@ -165,6 +166,9 @@ class NotificationData(Out):
 
     id: str = Field(description="Equal for every attempt; also in the header `X-Event-Id`.")
     kind: NotificationKind = Field(description="Kind that the channel subscribes to.")
+    priority: NotificationPriority = Field(
+        description="Priority of its category: immediate, high, normal or low."
+    )
     critical: bool = Field(description="True if no limit per hour applies.")
     title: str = Field(description="One line.")
     body: str = Field(description="Further lines; may be empty.")

@@ -193,6 +193,7 @@ async def test_S12_each_event_arrives_once_in_order_and_signed(office: Office) -
     told = json.loads(receiver.got[0][1])
     notification = told.pop("notification")
     assert (notification["id"], notification["kind"]) == ("event-2", "trade")
+    assert (notification["priority"], notification["critical"]) == ("normal", False)
     async with office.database.read() as unit:
         (stored,) = await unit.get(EventRepository).after(1, 1)
     assert told == json.loads(event_frame(stored).text)  # the same envelope as the stream's

@@ -418,3 +418,12 @@ def test_lots_never_exceed_the_value_and_miss_it_by_less_than_a_step(
     lots = lots_for(one, value, price)
     assert lots % step == 0
     assert notional(one, lots, price) <= value < notional(one, lots + step, price)
+
+
+def test_a_volume_has_the_decimals_of_whole_lots() -> None:
+    linear = contract("XBTUSDTM", "BTC", multiplier=Decimal("0.001"))
+    assert linear.exact_volume(11810.443000000001) == Decimal("11810.443")
+    assert linear.exact_volume(0.0) == 0
+    assert linear.exact_volume(0.0005) == Decimal("0.0005"), "half a lot is no float noise"
+    inverse = contract("XBTUSDM", "BTC", multiplier=Decimal(1), is_inverse=True)
+    assert inverse.exact_volume(11810443.0) == 11810443
