@@ -64,6 +64,7 @@ from app.portfolio.services.views import (
     WeightsReport,
 )
 from app.research.services.backtest_jobs import Backtests
+from app.research.services.live_validation import ScoreValidation
 from app.scoring.domain.board import Board, Card
 from app.scoring.domain.ranking import AlgorithmType, RankedCard, rank_cards
 from app.scoring.services.service import Scoring
@@ -118,6 +119,7 @@ class MySymbolsServiceV2:
     sectors: SectorService
     quality: QualityService
     scoring: Scoring
+    score_validation: ScoreValidation
     portfolio: PortfolioService
     rebalancing: Rebalancing
     replacement: ReplacementService

@@ -65,6 +65,7 @@ from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.services.membership import PortfolioService
 from app.research.api import routes as research
+from app.research.api import validation_routes as score_validation
 from app.scoring.api import routes as scoring
 from app.security.api import key_routes as keys
 from app.security.api import session_routes as sessions
@@ -88,6 +89,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     market_quality.router,
     sectors.router,
     scoring.router,
+    score_validation.router,
     research.router,
     portfolio.router,
     portfolio_changes.router,

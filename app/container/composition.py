@@ -70,6 +70,7 @@ from app.portfolio.services.replacement import ReplacementService
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.research.services.backtest_jobs import Backtests
+from app.research.services.live_validation import ScoreValidation
 from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.service import Scoring
 from app.security.domain.keys import LOCAL_KEY_FILE
@@ -202,6 +203,7 @@ def compose(
         sectors=SectorService(market.registry, database, idempotency, market.registry.sectors),
         quality=QualityService(market, database, idempotency),
         scoring=scoring,
+        score_validation=ScoreValidation(database, utc_now, market.source),
         portfolio=portfolio,
         rebalancing=rebalancing,
         replacement=ReplacementService(database, context, idempotency, recorder, new_id, log),

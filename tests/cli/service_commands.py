@@ -42,6 +42,7 @@ READS: Final = tuple(
     scoring history BTCUSDT --limit 5
     scoring explain BTCUSDT
     scoring algorithms
+    scoring validation --horizon 14 --days 90
     scoring run {ID}
     portfolio show
     portfolio statistics

@@ -51,6 +51,18 @@ _SCORE_COLUMNS: Final = {
     "risk>": "risk_score",
     "status": "status",
 }
+_EVIDENCE_COLUMNS: Final = {
+    "level": "level",
+    "name": "name",
+    "days>": "days",
+    "IC>": "ic",
+    "t>": "ic_t",
+    "coverage>": "coverage",
+    "spread>": "quantile_spread",
+    "turnover>": "turnover",
+    "label": "label",
+    "missing": "reason",
+}
 _FAMILIES: Final = ("technical_score", "fundamental_score", "market_structure_score", "risk_score")
 
 
@@ -168,6 +180,24 @@ def list_scores(symbol: Symbol, limit: Limit = 50) -> Call:
 def list_algorithms() -> Call:
     """List the algorithms with their parameters."""
     return Call("/scoring/algorithms", "algorithms", items="items")
+
+
+@reads(command, "validation")
+def show_validation(
+    horizon: Annotated[int, typer.Option(min=1, max=60, help="Days of a return.")] = 7,
+    days: Annotated[
+        int, typer.Option(min=1, max=400, help="Complete UTC days to look back.")
+    ] = 365,
+) -> Call:
+    """Show how the live scores foretold returns: composite, families and factors."""
+    return Call(
+        "/scoring/validation",
+        "evidence of the live scores",
+        query={"horizon": horizon, "days": days},
+        items="items",
+        columns=_EVIDENCE_COLUMNS,
+        empty="no complete board of a past day is stored",
+    )
 
 
 @changes(command, "set-algorithm")

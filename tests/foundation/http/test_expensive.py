@@ -98,6 +98,7 @@ async def test_E03_a_caller_that_leaves_gives_its_place_free() -> None:
         "get_performance_attribution",
         "get_equity_curve",
         "replay_scoring_run",
+        "get_score_validation",
     ],
 )
 def test_E03_operations_that_compute_for_long_are_bounded(name: str) -> None:

@@ -71,6 +71,7 @@ viewer    GET     {}/scoring/rankings
 viewer    GET     {}/scoring/symbol/{symbol}/scores
 viewer    GET     {}/scoring/symbol/{symbol}/explain
 viewer    GET     {}/scoring/algorithms
+viewer    GET     {}/scoring/validation
 admin     PUT     {}/scoring/algorithms/{name}
 viewer    GET     {}/scoring/runs/{run_id}
 trader    POST    {}/scoring/runs/{run_id}/replay

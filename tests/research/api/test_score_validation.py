@@ -1,0 +1,333 @@
+"""Evidence of the live scores over HTTP, from boards and candles in a real database."""
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from app.configuration.domain.sections import Family
+from app.foundation.data_status import DataSource
+from app.foundation.http.schemas import significant
+from app.foundation.sql.database import Database
+from app.market.domain.models import CandleSeries, Interval
+from app.market.storage.candles import CandleRepository
+from app.market.storage.symbols import SymbolRepository
+from app.market.storage.tables import candles
+from app.research.api import validation_routes
+from app.research.domain.factor_cards import create_card
+from app.research.domain.validation import ScoreEvidence, evaluate_scores
+from app.research.services.live_validation import ScoreValidation, days_needed
+from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
+from app.scoring.storage.runs import ScoringRepository
+from tests.support.harness import PREFIX, serve
+from tests.support.problem_assertions import problem
+from tests.support.stored_values import record, symbol_id
+
+pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+PATH = f"{PREFIX}/scoring/validation"
+DAY0 = datetime(2026, 3, 1, tzinfo=UTC)
+ROWS, NAMES, HORIZON = 215, 20, 7
+BASES = [f"C{number:02d}" for number in range(NAMES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """Prices and scores of T days and N contracts; the scores foretell returns a little."""
+
+    opened: np.ndarray
+    close: np.ndarray
+    composite: np.ndarray
+    volatility: np.ndarray  # z of a factor; NaN where missing
+
+
+def market() -> Market:
+    generator = np.random.default_rng(5)
+    returns = generator.normal(0.0, 0.03, (ROWS, NAMES))
+    close = 100.0 * np.exp(np.cumsum(returns, axis=0))
+    opened = np.vstack([np.full((1, NAMES), 100.0), close[:-1]])
+    ahead = np.zeros((ROWS, NAMES))
+    ahead[:-8] = opened[8:] / opened[1:-7] - 1.0
+    noisy = ahead + generator.normal(0.0, 0.15, ahead.shape)
+    composite = (noisy.argsort(axis=1).argsort(axis=1) + 0.5) / NAMES
+    volatility = generator.normal(size=(ROWS, NAMES))
+    volatility[::3, :2] = np.nan
+    return Market(opened, close, composite, volatility)
+
+
+M = market()
+
+
+def known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def card(column: int, composite: float, volatility: float) -> Card:
+    z = known(volatility)
+    reading = FactorReading(
+        "volatility", Family.RISK, z, "fraction", z, 1.0, z, "no_bars" if z is None else None
+    )
+    return Card(
+        symbol=f"{BASES[column]}USDT",
+        status=CardStatus.SCORED,
+        reason=None,
+        families={Family.RISK: 1.0 - float(composite)},
+        composite=float(composite),
+        z=0.0,
+        confidence=Confidence(1.0, 1.0, 1.0, None),
+        rank=column + 1,
+        volatility=0.5,
+        factors=(reading,),
+    )
+
+
+def board(row: int, hour: int = 20, composite: np.ndarray | None = None) -> Board:
+    at = DAY0 + timedelta(days=row, hours=hour)
+    values = M.composite[row] if composite is None else composite
+    return Board(
+        run_id=f"run-{row}-{hour}",
+        algorithm="cross_sectional",
+        algorithm_version=3,
+        configuration_version=1,
+        as_of=at,
+        calculated_at=at,
+        duration_ms=1.0,
+        data_source=DataSource.SANDBOX,
+        input_hash="abc",
+        universe_size=NAMES,
+        coverage={},
+        cards=tuple(card(n, values[n], M.volatility[row, n]) for n in range(NAMES)),
+    )
+
+
+@dataclass(slots=True)
+class Desk:
+    """The database, the time of the service, and its route."""
+
+    database: Database
+    client: httpx2.AsyncClient
+    now: datetime
+
+    async def store(self, boards: Iterable[Board]) -> None:
+        async with self.database.write() as unit:
+            for one in boards:
+                await unit.get(ScoringRepository).save(one, None)
+
+    async def list_all(self, **changes: Any) -> None:
+        at = DAY0 - timedelta(days=1)
+        records = [replace(record(base), first_seen=at, last_seen=at, **changes) for base in BASES]
+        async with self.database.write() as unit:
+            await unit.get(SymbolRepository).save(records, at)
+
+    async def trade(self, rows: int, columns: Iterable[int] = range(NAMES)) -> None:
+        """Stores the candles of the first `rows` days."""
+        opened_ms = (int(DAY0.timestamp()) * 1000 + np.arange(rows) * Interval.DAY.ms).astype(
+            np.int64
+        )
+        series = {}
+        for column in columns:
+            begin, end = M.opened[:rows, column], M.close[:rows, column]
+            series[symbol_id(BASES[column])] = CandleSeries(
+                opened_ms, begin, np.maximum(begin, end), np.minimum(begin, end), end,
+                np.ones(rows), np.ones(rows),
+            )  # fmt: skip
+        async with self.database.write() as unit:
+            await unit.get(CandleRepository).save(series, Interval.DAY)
+
+    async def fill(self, rows: int) -> None:
+        """Boards and candles of `rows` complete days; the next day has begun."""
+        await self.list_all()
+        await self.trade(rows)
+        await self.store(board(row) for row in range(rows))
+        self.now = DAY0 + timedelta(days=rows, hours=1)
+
+    async def get(self, **query: int) -> Any:
+        answer = await self.client.get(PATH, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+@pytest.fixture
+async def desk(database: Database) -> AsyncIterator[Desk]:
+    @dataclass(frozen=True, slots=True)
+    class Face:
+        score_validation: ScoreValidation
+
+    made: list[Desk] = []
+    face = Face(ScoreValidation(database, lambda: made[0].now, DataSource.SANDBOX))
+    async with serve([validation_routes.router], {"my_symbols": face}) as client:
+        made.append(Desk(database, client, DAY0))
+        yield made[0]
+
+
+def item(found: Any, name: str = "composite") -> Any:
+    (one,) = [one for one in found["items"] if one["name"] == name]
+    return one
+
+
+def evidence(values: np.ndarray, rows: slice) -> ScoreEvidence:
+    return evaluate_scores(values[rows], M.opened[rows], M.close[rows], HORIZON)
+
+
+def shown(value: float | None) -> float | None:
+    return None if value is None else significant(value)
+
+
+async def test_the_answer_equals_the_evidence_of_research_on_the_same_matrix(desk: Desk) -> None:
+    await desk.fill(ROWS)
+    found = await desk.get()
+    assert {name: found[name] for name in found if name != "items"} == {
+        "from": "2026-03-01T00:00:00Z",
+        "to": "2026-10-02T00:00:00Z",
+        "as_of": "2026-10-02T00:00:00Z",
+        "data_source": "sandbox",
+        "horizon": 7,
+        "board_days": ROWS,
+        "days_needed": 60,
+        "days_for_label": 204,
+        "algorithm_versions": [3],
+    }
+    assert [(one["level"], one["name"]) for one in found["items"]] == [
+        ("composite", "composite"),
+        *(("family", family.value) for family in Family),
+        ("factor", "volatility"),
+    ]
+    edges = np.linspace(0, ROWS, 4).astype(int).tolist()
+    parts = [slice(*edges[at : at + 2]) for at in range(3)]
+    for name, values in (
+        ("composite", M.composite), ("risk", 1.0 - M.composite), ("volatility", M.volatility),
+    ):  # fmt: skip
+        whole = evidence(values, slice(None))
+        label = create_card(name, [evidence(values, part) for part in parts], 0).label
+        assert item(found, name) == {
+            "level": item(found, name)["level"],
+            "name": name,
+            "days": ROWS - HORIZON - 1,
+            "ic": shown(whole.ic.mean),
+            "ic_t": shown(whole.ic.t),
+            "coverage": shown(whole.coverage),
+            "quantile_spread": shown(whole.spread.mean),
+            "quantile_spread_t": shown(whole.spread.t),
+            "turnover": shown(whole.turnover),
+            "label": label.value,
+            "reason": None,
+        }
+    assert item(found)["label"] == "proven"
+    assert item(found, "risk")["label"] == "harmful"
+    assert item(found, "volatility")["label"] == "unproven"
+    assert 0.9 < item(found, "volatility")["coverage"] < 1.0
+    technical = item(found, "technical")  # no stored value
+    assert (technical["days"], technical["ic"], technical["label"]) == (0, None, None)
+
+
+async def test_one_day_by_hand(desk: Desk) -> None:
+    """The mean IC of the shortest sample is the mean of scipy's correlations of its days."""
+    rows = days_needed(HORIZON) + HORIZON + 1
+    await desk.fill(rows)
+    found = item(await desk.get())
+    by_hand = [
+        spearmanr(M.composite[row], M.opened[row + 8] / M.opened[row + 1] - 1.0)[0]
+        for row in range(rows - 8)
+    ]
+    assert found["days"] == len(by_hand) == 60
+    assert found["ic"] == pytest.approx(np.mean(by_hand), rel=1e-9)
+    assert found["label"] is None
+    assert found["reason"] == (
+        "no label: the shortest of 3 periods has 14 days with complete returns, 60 are needed"
+    )
+
+
+async def test_a_young_service_says_that_its_evidence_is_missing(desk: Desk) -> None:
+    empty = await desk.get()
+    assert (empty["board_days"], empty["items"], empty["as_of"]) == (0, [], None)
+    await desk.fill(20)
+    found = await desk.get(days=400)
+    assert (found["board_days"], found["days_needed"], found["days_for_label"]) == (20, 60, 204)
+    for one in found["items"]:
+        missing = ("ic", "ic_t", "coverage", "quantile_spread", "quantile_spread_t", "turnover")
+        assert [one[name] for name in (*missing, "label")] == [None] * 7
+    assert item(found)["days"] == 12
+    reason = "12 days with complete returns of enough symbols, 60 are needed"
+    assert item(found)["reason"] == reason
+    longest = await desk.get(horizon=60)
+    assert (longest["days_needed"], longest["days_for_label"]) == (62, 369)
+    assert longest["days_for_label"] <= validation_routes.MAX_DAYS
+
+
+async def test_an_incomplete_return_is_not_used(desk: Desk) -> None:
+    """Later candles and boards change nothing of the days before."""
+    rows = 70
+    await desk.fill(rows)
+    before = item(await desk.get())
+    assert before["days"] == rows - HORIZON - 1
+    # The running day has a candle already, and a board: neither is complete.
+    await desk.trade(rows + 1)
+    await desk.store([board(rows, hour=0)])
+    assert item(await desk.get()) == before
+    desk.now += timedelta(days=1)
+    assert item(await desk.get())["days"] == before["days"] + 1
+    # Without the newest candle of six coins 14 are left, too few for that day.
+    last = int(DAY0.timestamp()) * 1000 + rows * Interval.DAY.ms
+    async with desk.database.write() as unit:
+        await unit.connection.execute(
+            candles.delete().where(
+                candles.c.opened_ms == last,
+                candles.c.symbol_id.in_([symbol_id(base) for base in BASES[:6]]),
+            )
+        )
+    later = item(await desk.get())
+    assert later | {"turnover": None} == before | {"turnover": None}  # of boards alone
+    # Contracts that have ended realise their last close.
+    await desk.list_all(vanished_at=desk.now)
+    assert item(await desk.get())["days"] > before["days"]
+
+
+async def test_boards_stored_after_the_fact_or_provisional_are_not_used(desk: Desk) -> None:
+    rows = 70
+    await desk.fill(rows)
+    before = await desk.get()
+    wrong = 1.0 - M.composite[30]
+    # Stored last, with the time of a day that was over.
+    await desk.store([board(30, hour=22, composite=wrong)])
+    assert await desk.get() == before
+    # Of data from the next day.
+    await desk.store(
+        [replace(board(rows - 1, 23, M.composite[0]), as_of=DAY0 + timedelta(days=rows, hours=0))]
+    )
+    assert await desk.get() == before
+    provisional = replace(board(rows - 1, 22, M.composite[0]), is_provisional=True)
+    await desk.store([provisional])
+    assert await desk.get() == before
+
+
+async def test_the_last_board_of_a_day_counts(desk: Desk) -> None:
+    rows = 70
+    await desk.list_all()
+    await desk.trade(rows)
+    for row in range(rows):
+        await desk.store([board(row, 3, 1.0 - M.composite[row]), board(row, 20)])
+    desk.now = DAY0 + timedelta(days=rows)
+    whole = evaluate_scores(M.composite[:rows], M.opened[:rows], M.close[:rows], HORIZON)
+    found = await desk.get()
+    assert (found["board_days"], item(found)["ic"]) == (rows, shown(whole.ic.mean))
+    # The window begins later.
+    assert (await desk.get(days=65))["from"] == "2026-03-06T00:00:00Z"
+
+
+async def test_a_symbol_of_a_later_listing_has_no_return_of_the_former_one(desk: Desk) -> None:
+    await desk.fill(70)
+    assert item(await desk.get())["days"] == 62
+    at = DAY0 + timedelta(days=40)
+    async with desk.database.write() as unit:
+        records = [replace(record(base), first_seen=at, last_seen=at) for base in BASES[:6]]
+        await unit.get(SymbolRepository).save(records, at)
+    assert item(await desk.get())["days"] == 22
+
+
+@pytest.mark.parametrize("query", ["horizon=0", "horizon=61", "days=0", "days=401", "other=1"])
+async def test_a_refused_query(desk: Desk, query: str) -> None:
+    problem(await desk.client.get(f"{PATH}?{query}"), 422, "validation_failed")
