@@ -541,6 +541,137 @@ def test_the_commands_of_the_documentation_exist() -> None:
         assert "Usage: my-symbols " + " ".join(words) in shown.out, words
 
 
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """Language (may be empty) and content of each fenced block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def _command_lines(text: str) -> set[str]:
+    """Commands of blocks, and those in a sentence that name an argument or an option."""
+    lines = [line for _, block in _blocks(text) for line in block.splitlines()]
+    plain = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`(my-symbols [^`\n]+)`", plain)
+    written = [line.removeprefix("$ ") for line in lines]
+    ours = [line for line in written if line.startswith("my-symbols ")]
+    # A container has the program as its entry point.
+    ours += [
+        f"my-symbols {one[1]}"
+        for line in written
+        if (one := re.fullmatch(r"docker compose .* run --rm [\w-]+ (.+)", line))
+    ]
+    return {*ours, *(one for one in inline if re.search(r" (?:--|[A-Z])", one))}
+
+
+def _assert_parsed(line: str) -> None:
+    """Every command, option and argument of a line exists; nothing is run."""
+    words = shlex.split(line)[1:]
+    command = typer.main.get_command(application)
+    context = command.make_context("my-symbols", list(words), resilient_parsing=True)
+    words = [*context._protected_args, *context.args]  # as a group passes them on
+    while (find := getattr(command, "get_command", None)) is not None and words:
+        found = find(context, words[0])
+        assert found is not None, line
+        name, command, words = words[0], found, words[1:]
+        is_group = hasattr(command, "get_command")
+        context = command.make_context(name, words, context, allow_extra_args=is_group)
+        words = [*context._protected_args, *context.args]
+
+
+EXAMPLES = sorted(
+    {
+        (name, line)
+        for name, text in TEXTS.items()
+        if name not in GENERATED
+        for line in _command_lines(text)
+    }
+)
+
+
+@pytest.mark.parametrize(("page", "line"), EXAMPLES)
+def test_command_lines_of_the_documentation_can_be_parsed(
+    page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # with the files that a line reads
+    for word in line.split():
+        if re.fullmatch(r"FILE|[\w-]+\.(?:parquet|csv\.gz)", word):
+            (tmp_path / word).touch()
+    _assert_parsed(line.replace("KIND", "alert"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "my-symbols keys creat engine",
+        "my-symbols keys create engine --rule trader",
+        "my-symbols keys create engine --role king",
+        "my-symbols history more",
+        "my-symbols keys rotate",
+    ],
+)
+def test_a_wrong_command_line_is_found(line: str) -> None:
+    with pytest.raises((AssertionError, typer._click.exceptions.UsageError)):
+        _assert_parsed(line)
+
+
+def test_requests_of_the_documentation_name_operations() -> None:
+    """Each `curl` line and each request line of a block: method and path."""
+    real, asked = _operations(), set[str]()
+    for text in TEXTS.values():
+        for line in (line for _, block in _blocks(text) for line in block.splitlines()):
+            if one := re.match(r"(GET|POST|PUT|PATCH|DELETE) (/\S*)", line):
+                asked.add(f"{one[1]} {one[2].partition('?')[0]}")
+            elif line.removeprefix("$ ").startswith("curl "):
+                words = shlex.split(line.removeprefix("$ "))
+                method = words[words.index("-X") + 1] if "-X" in words else "GET"
+                (url,) = (urlsplit(word) for word in words if word.startswith("http"))
+                asked.add(f"{method} {url.path}")
+    assert len(asked) >= 4
+    forms = [re.sub(r"\{\w+\}", "[^/ ]+", one) for one in real]
+    assert [one for one in asked if not any(re.fullmatch(form, one) for form in forms)] == []
+
+
+def _documents(block: str) -> list[str]:
+    """JSON documents of a block, each from its first line to the next line that begins one."""
+    texts: list[str] = []
+    for line in block.splitlines():
+        if one := re.match(r"(?:[<>] |\d{3} )?(\{.*)", line):
+            texts.append(one[1])
+        elif texts and line.startswith(" "):
+            texts[-1] += line
+    return texts
+
+
+def test_json_of_the_documentation_can_be_read() -> None:
+    """An ellipsis stands for left-out parts: of text, of members of an object, of items."""
+    found = 0
+    for name, text in TEXTS.items():
+        for language, block in _blocks(text):
+            if language not in ("", "json"):
+                continue
+            for document in _documents(block):
+                whole = re.sub(r"(?<=[{\[])\.\.\.,|,\s*\.\.\.(?=[,}\]])", "", document)
+                try:
+                    json.loads(whole)
+                except ValueError as error:
+                    pytest.fail(f"{name}: {error}: {whole}")
+                found += 1
+    assert found >= 8
+
+
+def test_python_of_the_documentation_is_run_elsewhere() -> None:
+    """All of it compiles; blocks and scripts other than these need a test that runs them."""
+    blocks = {
+        name: [block for language, block in _blocks(text) if language == "python"]
+        for name, text in TEXTS.items()
+    }
+    scripts = {path.name: path.read_text("utf-8") for path in (ROOT / "docs/examples").iterdir()}
+    for name, source in [*scripts.items(), *((k, one) for k, v in blocks.items() for one in v)]:
+        compile(source, name, "exec")
+    # tests/system: test_embedding, test_stream_light and test_engine_day run them.
+    assert {name: len(found) for name, found in blocks.items() if found} == {"embedding.md": 1}
+    assert scripts.keys() == {"follow_portfolio.py", "engine_day.py"}
+
+
 def test_the_command_reference_is_generated_from_the_commands(tmp_path: Path) -> None:
     generated = tmp_path / "cli.md"
     subprocess.run(
