@@ -593,7 +593,8 @@ def test_command_lines_of_the_documentation_can_be_parsed(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # with the files that a line reads
     for word in line.split():
-        if re.fullmatch(r"FILE|[\w-]+\.(?:parquet|csv\.gz)", word):
+        if re.fullmatch(r"FILE|(?:[\w-]+/)?[\w-]+\.(?:parquet|csv\.gz|toml)", word):
+            (tmp_path / word).parent.mkdir(exist_ok=True)
             (tmp_path / word).touch()
     _assert_parsed(line.replace("KIND", "alert"))
 
