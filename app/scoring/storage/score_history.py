@@ -81,9 +81,10 @@ class ScoreHistoryRepository:
 def _values(rows: Sequence[Row[Any]], packed: bytes | None) -> ScoreValues:
     found: dict[str, dict[str, float]] = {name: {} for name in (COMPOSITE, *Family)}
     for row in rows:
-        for name, value in zip(found, row[1:], strict=True):
-            if value is not None:
-                found[name][row[0]] = value
+        scores: tuple[float | None, ...] = tuple(row)[1:]
+        for name, score in zip(found, scores, strict=True):
+            if score is not None:
+                found[name][row[0]] = score
     factors: dict[str, dict[str, float]] = {}
     if packed is not None:
         documents = msgspec.json.decode(zlib.decompress(packed), type=dict[str, _Details])
