@@ -175,7 +175,7 @@ class ScoreValidation:
         for day, run in chosen.items():
             async with self.database.read() as unit:
                 values[day] = await unit.get(ScoreHistoryRepository).values(run.run_id)
-        listed = _listed(chosen, values, records)
+        listed = await asyncio.to_thread(_listed, chosen, values, records)
         ids = sorted({symbol_id for of_day in listed.values() for symbol_id in of_day.values()})
         async with self.database.read() as unit:
             series = await unit.get(CandleRepository).load(ids, Interval.DAY, _ms(begin))
@@ -277,10 +277,6 @@ def _ms(at: datetime) -> int:
 
 
 def _newest_close(series: Iterable[CandleSeries], until_ms: int) -> datetime | None:
-    closes = [
-        closed
-        for one in series
-        for closed in (one.opened_ms + Interval.DAY.ms).tolist()
-        if closed <= until_ms
-    ]
-    return datetime.fromtimestamp(max(closes) / 1000, UTC) if closes else None
+    closed = [one.opened_ms[one.opened_ms < until_ms] for one in series]
+    newest = max((int(one[-1]) for one in closed if len(one)), default=None)
+    return None if newest is None else datetime.fromtimestamp(newest / 1000, UTC) + _DAY

@@ -123,20 +123,23 @@ class Desk:
         async with self.database.write() as unit:
             await unit.get(SymbolRepository).save(records, at)
 
-    async def trade(self, rows: int, columns: Iterable[int] = range(NAMES)) -> None:
-        """Stores the candles of the first `rows` days."""
+    async def trade(
+        self, rows: int, columns: Iterable[int] = range(NAMES), unit_from: int = ROWS
+    ) -> None:
+        """Stores the candles of the first `rows` days, a thousandfold from row `unit_from` on."""
+        unit = np.where(np.arange(rows) < unit_from, 1.0, 1_000.0)
         opened_ms = (int(DAY0.timestamp()) * 1000 + np.arange(rows) * Interval.DAY.ms).astype(
             np.int64
         )
         series = {}
         for column in columns:
-            begin, end = M.opened[:rows, column], M.close[:rows, column]
+            begin, end = M.opened[:rows, column] * unit, M.close[:rows, column] * unit
             series[symbol_id(BASES[column])] = CandleSeries(
                 opened_ms, begin, np.maximum(begin, end), np.minimum(begin, end), end,
                 np.ones(rows), np.ones(rows),
             )  # fmt: skip
-        async with self.database.write() as unit:
-            await unit.get(CandleRepository).save(series, Interval.DAY)
+        async with self.database.write() as own:
+            await own.get(CandleRepository).save(series, Interval.DAY)
 
     async def fill(self, rows: int) -> None:
         """Boards and candles of `rows` complete days; the next day has begun."""
@@ -286,22 +289,24 @@ async def test_an_incomplete_return_is_not_used(desk: Desk) -> None:
     assert item(await desk.get())["days"] > before["days"]
 
 
-async def test_boards_stored_after_the_fact_or_provisional_are_not_used(desk: Desk) -> None:
+async def test_boards_stored_after_the_fact_of_later_data_or_provisional_are_not_used(
+    desk: Desk,
+) -> None:
     rows = 70
-    await desk.fill(rows)
-    before = await desk.get()
+    await desk.list_all()
+    await desk.trade(rows)
     wrong = 1.0 - M.composite[30]
+    of_later_data = replace(board(30, 23, wrong), as_of=DAY0 + timedelta(days=31))
+    provisional = replace(board(30, 22, wrong), is_provisional=True)
+    boards = [board(row) for row in range(rows)]
+    await desk.store([*boards[:31], provisional, of_later_data, *boards[31:]])
+    desk.now = DAY0 + timedelta(days=rows, hours=1)
+    found = await desk.get()
+    whole = evaluate_scores(M.composite[:rows], M.opened[:rows], M.close[:rows], HORIZON)
+    assert (item(found)["days"], item(found)["ic"]) == (62, shown(whole.ic.mean))
     # Stored last, with the time of a day that was over.
-    await desk.store([board(30, hour=22, composite=wrong)])
-    assert await desk.get() == before
-    # Of data from the next day.
-    await desk.store(
-        [replace(board(rows - 1, 23, M.composite[0]), as_of=DAY0 + timedelta(days=rows, hours=0))]
-    )
-    assert await desk.get() == before
-    provisional = replace(board(rows - 1, 22, M.composite[0]), is_provisional=True)
-    await desk.store([provisional])
-    assert await desk.get() == before
+    await desk.store([board(30, 21, wrong)])
+    assert await desk.get() == found
 
 
 async def test_the_last_board_of_a_day_counts(desk: Desk) -> None:
@@ -318,14 +323,22 @@ async def test_the_last_board_of_a_day_counts(desk: Desk) -> None:
     assert (await desk.get(days=65))["from"] == "2026-03-06T00:00:00Z"
 
 
-async def test_a_symbol_of_a_later_listing_has_no_return_of_the_former_one(desk: Desk) -> None:
+@pytest.mark.parametrize(("name", "days"), [("first_seen", 22), ("vanished_at", 40)])
+async def test_a_board_counts_for_the_listing_of_its_time(desk: Desk, name: str, days: int) -> None:
     await desk.fill(70)
     assert item(await desk.get())["days"] == 62
     at = DAY0 + timedelta(days=40)
+    seen = {"first_seen": DAY0 - timedelta(days=1), "last_seen": at}
+    records = [replace(record(base), **{**seen, name: at}) for base in BASES[:6]]
     async with desk.database.write() as unit:
-        records = [replace(record(base), first_seen=at, last_seen=at) for base in BASES[:6]]
         await unit.get(SymbolRepository).save(records, at)
-    assert item(await desk.get())["days"] == 22
+    assert item(await desk.get())["days"] == days  # 14 names are too few for a day
+
+
+async def test_no_return_crosses_a_change_of_the_price_unit(desk: Desk) -> None:
+    await desk.fill(70)
+    await desk.trade(70, range(6), unit_from=40)
+    assert item(await desk.get())["days"] == 62 - 39
 
 
 @pytest.mark.parametrize("query", ["horizon=0", "horizon=61", "days=0", "days=401", "other=1"])
