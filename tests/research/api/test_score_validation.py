@@ -328,7 +328,7 @@ async def test_a_board_counts_for_the_listing_of_its_time(desk: Desk, name: str,
     await desk.fill(70)
     assert item(await desk.get())["days"] == 62
     at = DAY0 + timedelta(days=40)
-    seen = {"first_seen": DAY0 - timedelta(days=1), "last_seen": at}
+    seen: dict[str, Any] = {"first_seen": DAY0 - timedelta(days=1), "last_seen": at}
     records = [replace(record(base), **{**seen, name: at}) for base in BASES[:6]]
     async with desk.database.write() as unit:
         await unit.get(SymbolRepository).save(records, at)
