@@ -171,10 +171,13 @@ class ScoreValidation:
         chosen = daily_runs(runs, end.date())
         if chosen:
             begin = datetime.combine(min(chosen), datetime.min.time(), UTC)
-        values: dict[date, ScoreValues] = {}
-        for day, run in chosen.items():
-            async with self.database.read() as unit:
-                values[day] = await unit.get(ScoreHistoryRepository).values(run.run_id)
+        async with self.database.read() as unit:
+            found = await unit.get(ScoreHistoryRepository).values(
+                [run.run_id for run in chosen.values()]
+            )
+        # Retention may have deleted a run since.
+        values = {day: found[run.run_id] for day, run in chosen.items() if run.run_id in found}
+        chosen = {day: chosen[day] for day in values}
         listed = await asyncio.to_thread(_listed, chosen, values, records)
         ids = sorted({symbol_id for of_day in listed.values() for symbol_id in of_day.values()})
         async with self.database.read() as unit:

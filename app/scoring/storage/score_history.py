@@ -1,8 +1,9 @@
 """Reads the stored scores of whole boards over time, without the boards' other data."""
 
 import asyncio
+import itertools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -20,6 +21,7 @@ from app.scoring.storage.tables import (
 )
 
 COMPOSITE: Final = "composite"
+_RUNS_A_QUERY: Final = 30  # bounds the memory of packed data
 _Z: Final = 4  # place of z in a stored reading: name, family, raw, unit, z
 
 
@@ -65,23 +67,40 @@ class ScoreHistoryRepository:
         )
         return tuple(ScoredRun(*row) for row in rows)
 
-    async def values(self, run_id: str) -> ScoreValues:
-        """Returns the values of a run; nothing for an unknown one."""
+    async def values(self, run_ids: Sequence[str]) -> dict[str, ScoreValues]:
+        """Returns the values of runs by id; nothing for an unknown one."""
+        found: dict[str, ScoreValues] = {}
+        for first in range(0, len(run_ids), _RUNS_A_QUERY):
+            found |= await self._values(run_ids[first : first + _RUNS_A_QUERY])
+        return found
+
+    async def _values(self, run_ids: Sequence[str]) -> dict[str, ScoreValues]:
         details, scores = scoring_run_details.c, symbol_scores.c
-        packed = await self.connection.scalar(
-            select(details.packed).where(details.run_id == run_id)
+        supporting = await self.connection.execute(
+            select(details.run_id, details.packed).where(details.run_id.in_(run_ids))
         )
-        columns = (scores[name] for name in ("symbol", COMPOSITE, *Family))
+        packed: dict[str, bytes] = {row[0]: row[1] for row in supporting}
+        columns = (scores[name] for name in ("run_id", "symbol", COMPOSITE, *Family))
         rows = await self.connection.execute(
-            select(*columns).where(scores.run_id == run_id).order_by(scores.symbol)
+            select(*columns)
+            .where(scores.run_id.in_(run_ids))
+            .order_by(scores.run_id, scores.symbol)
         )
-        return await asyncio.to_thread(_values, rows.all(), packed)
+        return await asyncio.to_thread(_values_by_run, rows.all(), packed)
 
 
-def _values(rows: Sequence[Row[Any]], packed: bytes | None) -> ScoreValues:
+def _values_by_run(rows: Sequence[Row[Any]], packed: Mapping[str, bytes]) -> dict[str, ScoreValues]:
+    """Returns the values of each run; `rows` are ordered by run."""
+    return {
+        run_id: _values([tuple(row)[1:] for row in own], packed.get(run_id))
+        for run_id, own in itertools.groupby(rows, lambda row: row[0])
+    }
+
+
+def _values(rows: Sequence[tuple[Any, ...]], packed: bytes | None) -> ScoreValues:
     found: dict[str, dict[str, float]] = {name: {} for name in (COMPOSITE, *Family)}
     for row in rows:
-        scores: tuple[float | None, ...] = tuple(row)[1:]
+        scores: tuple[float | None, ...] = row[1:]
         for name, score in zip(found, scores, strict=True):
             if score is not None:
                 found[name][row[0]] = score
