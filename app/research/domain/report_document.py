@@ -29,7 +29,9 @@ def report_document(report: BacktestReport) -> dict[str, Any]:
         "offsets": [_figures_document(one) for one in report.offsets],
         "market": _figures_document(report.market),
         "baselines": [_figures_document(one) for one in report.baselines],
-        "targets": [asdict(one) for one in report.targets()],
+        "targets": [
+            {**asdict(one), "reached_by": list(one.reached_by)} for one in report.targets()
+        ],
         "var_limits": [asdict(one) for one in report.var_limits],
         "random": None if band is None else asdict(band),
         "composite": evidence_document(report.evidence),

@@ -81,7 +81,7 @@ async def run_in_process(inputs: TrialInputs, progress: Callable[[str], None]) -
     finally:
         if process.pid is not None:
             process.kill()
-            process.join(_GRACE_S)
+            await asyncio.to_thread(process.join, _GRACE_S)
 
 
 def _receive(connection: Connection) -> object:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -98,12 +98,7 @@ def plan_tasks(
         parameters = {
             "first_day": str(plan.first_day),
             "last_day": str(plan.last_day),
-            "every": one.every,
-            "offset": one.offset,
-            "draws": plan.draws,
-            "seed": one.seed,
-            "horizon": request.horizon,
-            "costs": asdict(costs),
+            **request.parameters(),
             "configuration": documents[key],
         }
         tasks.append(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Configuration
@@ -41,6 +42,18 @@ class TrialRequest:
     def __post_init__(self) -> None:
         if not 0 <= self.offset < self.every:
             raise ValueError(f"the offset must lie from 0 to {self.every - 1}")
+
+    def parameters(self) -> dict[str, Any]:
+        """Returns rhythm, draws and costs as logged; a record has the days that were run."""
+        return {
+            "every": self.every,
+            "offset": self.offset,
+            "all_offsets": self.all_offsets,
+            "draws": self.draws,
+            "seed": self.seed,
+            "horizon": self.horizon,
+            "costs": asdict(self.costs),
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,13 +118,7 @@ def _record(
         parameters={
             "first_day": str(report.first_day),
             "last_day": str(report.last_day),
-            "every": request.every,
-            "offset": request.offset,
-            "all_offsets": request.all_offsets,
-            "draws": request.draws,
-            "seed": request.seed,
-            "horizon": request.horizon,
-            "costs": asdict(request.costs),
+            **request.parameters(),
             "configuration": as_document(configuration),
         },
         sharpe=None if moments is None else moments.sharpe,
@@ -137,7 +144,9 @@ def select_rows(
     end = None if last_day is None else _midnight(last_day) + timedelta(days=1)
     last = (history.rows if end is None else history.row_from(end)) - 1
     if first >= last:
-        raise ValueError("the period is empty: --from must lie before --to, within the history")
+        raise ValueError(
+            "the period is empty: its first day must lie before its last one, within the history"
+        )
     return BacktestOptions(max(first, able), last, every, offset)
 
 
