@@ -356,8 +356,8 @@ def _places(
 def _instance(scope: Scope, status: int, faults: Sequence[FieldFault]) -> str:
     """Returns the path that was asked for.
 
-    A parameter stays its placeholder if it is unknown or does not look like an identifier, because
-    it may be a secret at the wrong place.
+    A path parameter that is unknown or does not look like an identifier is shown by its name in
+    braces, because its value may be a secret at the wrong place.
     """
     template = template_of(scope)
     if template is None:
