@@ -136,16 +136,13 @@ def run_tasks(
     """Runs tasks on any executor and hands over each outcome as soon as it is there.
 
     `trial_sharpes` are those before the sweep, so that a record depends on no other task.
-    `clock` travels to the workers. The first error cancels the tasks that wait and is raised.
+    `clock` travels to the workers. The first error is raised; the owner of the executor
+    ends it with the tasks that wait.
     """
     sharpes = tuple(trial_sharpes)
     waiting = [executor.submit(run_task, one, sharpes, new_id(), clock) for one in tasks]
-    try:
-        for one in as_completed(waiting):
-            finished(one.result())
-    finally:
-        for one in waiting:
-            one.cancel()
+    for one in as_completed(waiting):
+        finished(one.result())
 
 
 def run_task(
