@@ -203,7 +203,7 @@ def compose(
         sectors=SectorService(market.registry, database, idempotency, market.registry.sectors),
         quality=QualityService(market, database, idempotency),
         scoring=scoring,
-        score_validation=ScoreValidation(database, utc_now, market.source),
+        score_validation=ScoreValidation(database, utc_now, market.source, market.status),
         portfolio=portfolio,
         rebalancing=rebalancing,
         replacement=ReplacementService(database, context, idempotency, recorder, new_id, log),

@@ -5,13 +5,12 @@ from typing import Annotated, Final, Self
 from fastapi import Query
 from pydantic import Field
 
-from app.foundation.data_status import DataSource
 from app.foundation.http.dependencies import EXPENSIVE, Provided
 from app.foundation.http.openapi_fields import UNIT
 from app.foundation.http.permissions import requires
 from app.foundation.http.route_limits import limited_by
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import Correlation, Out, QueryInt, Ratio, Share, UtcTime
+from app.foundation.http.schemas import Correlation, Freshness, Out, QueryInt, Ratio, Share, UtcTime
 from app.foundation.principals import Role, RouteLimit
 from app.research.domain.factor_cards import EvidenceLabel
 from app.research.services.evidence import HORIZON
@@ -78,7 +77,7 @@ class ScoreEvidenceOut(Out):
         )
 
 
-class ScoreValidationOut(Out):
+class ScoreValidationOut(Freshness):
     """Evidence of the live scores in a period."""
 
     begin: UtcTime = Field(
@@ -86,7 +85,6 @@ class ScoreValidationOut(Out):
     )
     end: UtcTime = Field(alias="to", description="End of the last complete UTC day, exclusive.")
     as_of: UtcTime | None = Field(description="Close of the newest daily candle; null for none.")
-    data_source: DataSource
     horizon: int = Field(description="Length of a return.", json_schema_extra={UNIT: "days"})
     board_days: int = Field(description="Days with a complete board.")
     days_needed: int = Field(description="Days with an IC that the figures need.")
@@ -107,6 +105,7 @@ class ScoreValidationOut(Out):
                 "to": made.end,
                 "as_of": made.as_of,
                 "data_source": made.source,
+                "data_status": made.status,
                 "horizon": made.horizon,
                 "board_days": made.board_days,
                 "days_needed": made.days_needed,

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -10,9 +10,10 @@ from typing import Final
 
 import numpy as np
 
-from app.foundation.data_status import DataSource
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
+from app.market.domain.data_quality import worst
 from app.market.domain.models import TRADING_ENDED, CandleSeries, Floats, Interval
 from app.market.domain.panel import Bools, Panel, history_breaks
 from app.market.storage.candles import CandleRepository
@@ -62,6 +63,7 @@ class LiveValidation:
     end: datetime  # exclusive
     as_of: datetime | None  # close of the newest candle in use
     source: DataSource
+    status: DataStatus  # never better than that of the market
     horizon: int  # days
     board_days: int
     days_needed: int  # with an IC, for the figures
@@ -156,6 +158,7 @@ class ScoreValidation:
     database: Database
     clock: Clock
     source: DataSource
+    market_status: Callable[[], DataStatus]
 
     async def validate(self, horizon: int, days: int) -> LiveValidation:
         """Returns the evidence of boards of the last `days` complete UTC days.
@@ -195,11 +198,13 @@ class ScoreValidation:
             live = _arrange(panel, begin.date(), values, listed, ended, horizon)
             return validate_live(live, horizon)
 
+        as_of = _newest_close(series.values(), _ms(end))
         return LiveValidation(
             begin=begin,
             end=end,
-            as_of=_newest_close(series.values(), _ms(end)),
+            as_of=as_of,
             source=self.source,
+            status=worst((self.market_status(), _candle_status(as_of, end))),
             horizon=horizon,
             board_days=len(chosen),
             days_needed=days_needed(horizon),
@@ -277,6 +282,13 @@ def _level(name: str) -> ScoreLevel:
 
 def _ms(at: datetime) -> int:
     return int(at.timestamp()) * 1000
+
+
+def _candle_status(as_of: datetime | None, end: datetime) -> DataStatus:
+    """Returns fresh if the last complete day has candles."""
+    if as_of is None:
+        return DataStatus.UNAVAILABLE
+    return DataStatus.FRESH if as_of >= end else DataStatus.STALE
 
 
 def _newest_close(series: Iterable[CandleSeries], until_ms: int) -> datetime | None:

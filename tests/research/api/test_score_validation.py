@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from app.configuration.domain.sections import Family
-from app.foundation.data_status import DataSource
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.http.schemas import significant
 from app.foundation.sql.database import Database
 from app.market.domain.models import CandleSeries, Interval
@@ -111,6 +111,7 @@ class Desk:
     database: Database
     client: httpx2.AsyncClient
     now: datetime
+    market_status: DataStatus = DataStatus.FRESH
 
     async def store(self, boards: Iterable[Board]) -> None:
         async with self.database.write() as unit:
@@ -161,7 +162,10 @@ async def desk(database: Database) -> AsyncIterator[Desk]:
         score_validation: ScoreValidation
 
     made: list[Desk] = []
-    face = Face(ScoreValidation(database, lambda: made[0].now, DataSource.SANDBOX))
+    validation = ScoreValidation(
+        database, lambda: made[0].now, DataSource.SANDBOX, lambda: made[0].market_status
+    )
+    face = Face(validation)
     async with serve([validation_routes.router], {"my_symbols": face}) as client:
         made.append(Desk(database, client, DAY0))
         yield made[0]
@@ -188,6 +192,7 @@ async def test_the_answer_equals_the_evidence_of_research_on_the_same_matrix(des
         "to": "2026-10-02T00:00:00Z",
         "as_of": "2026-10-02T00:00:00Z",
         "data_source": "sandbox",
+        "data_status": "fresh",
         "horizon": 7,
         "board_days": ROWS,
         "days_needed": 60,
@@ -227,6 +232,16 @@ async def test_the_answer_equals_the_evidence_of_research_on_the_same_matrix(des
     assert (technical["days"], technical["ic"], technical["label"]) == (0, None, None)
 
 
+async def test_the_status_is_the_worst_of_market_and_candles(desk: Desk) -> None:
+    await desk.fill(20)
+    assert (await desk.get())["data_status"] == "fresh"
+    desk.market_status = DataStatus.STALE
+    assert (await desk.get())["data_status"] == "stale"
+    desk.market_status = DataStatus.FRESH
+    desk.now += timedelta(days=1)  # a day without candles
+    assert (await desk.get())["data_status"] == "stale"
+
+
 async def test_one_day_by_hand(desk: Desk) -> None:
     """The mean IC of the shortest sample is the mean of scipy's correlations of its days."""
     rows = days_needed(HORIZON) + HORIZON + 1
@@ -247,6 +262,7 @@ async def test_one_day_by_hand(desk: Desk) -> None:
 async def test_a_young_service_says_that_its_evidence_is_missing(desk: Desk) -> None:
     empty = await desk.get()
     assert (empty["board_days"], empty["items"], empty["as_of"]) == (0, [], None)
+    assert empty["data_status"] == "unavailable"
     await desk.fill(20)
     found = await desk.get(days=400)
     assert (found["board_days"], found["days_needed"], found["days_for_label"]) == (20, 60, 204)
