@@ -285,10 +285,8 @@ def _ms(at: datetime) -> int:
 
 
 def _candle_status(as_of: datetime | None, end: datetime) -> DataStatus:
-    """Returns fresh if the last complete day has candles."""
-    if as_of is None:
-        return DataStatus.UNAVAILABLE
-    return DataStatus.FRESH if as_of >= end else DataStatus.STALE
+    """Returns stale if the last complete day lacks candles; without a board none are in use."""
+    return DataStatus.FRESH if as_of is None or as_of >= end else DataStatus.STALE
 
 
 def _newest_close(series: Iterable[CandleSeries], until_ms: int) -> datetime | None:

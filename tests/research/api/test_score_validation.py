@@ -262,7 +262,7 @@ async def test_one_day_by_hand(desk: Desk) -> None:
 async def test_a_young_service_says_that_its_evidence_is_missing(desk: Desk) -> None:
     empty = await desk.get()
     assert (empty["board_days"], empty["items"], empty["as_of"]) == (0, [], None)
-    assert empty["data_status"] == "unavailable"
+    assert empty["data_status"] == "fresh", "no candle is in use"
     await desk.fill(20)
     found = await desk.get(days=400)
     assert (found["board_days"], found["days_needed"], found["days_for_label"]) == (20, 60, 204)
