@@ -5,9 +5,10 @@ import os
 import signal
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,9 @@ class _Recorder:
 
     def __call__(self, outcome: SweepOutcome) -> None:
         # The file comes first: a logged trial always has had its file.
-        write_run(self.folder, outcome.task.run_hash, outcome.steps)
-        run_on_database(self.settings, lambda database: _log(database, outcome.trial))
+        with _postponed_interrupt():
+            write_run(self.folder, outcome.task.run_hash, outcome.steps)
+            run_on_database(self.settings, lambda database: _log(database, outcome.trial))
         self.done += 1
         left = (time.monotonic() - self.began) / self.done * (self.count - self.done)
         sharpe = format_number(outcome.trial.result["sharpe"], 2)
@@ -104,6 +106,19 @@ class _Recorder:
             f"about {_duration(left)} left",
             markup=False,
         )
+
+
+@contextmanager
+def _postponed_interrupt() -> Iterator[None]:
+    """Lets the record of a trial be completed; Ctrl-C counts afterwards."""
+    received: list[int] = []
+    former = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+    if received:
+        raise KeyboardInterrupt
 
 
 def _plan(file: Path, stored: Configuration) -> tuple[SweepTask, ...]:
