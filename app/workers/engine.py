@@ -186,7 +186,9 @@ class Engine:
         Engine._instance = self
         self._runs = {run.kind: run for run in runs}
         # With a handler present, DBOS adds none, and its records reach the root logger.
-        logging.getLogger("dbos").handlers[:] = [logging.NullHandler()]
+        logger = logging.getLogger("dbos")
+        logger.handlers[:] = [logging.NullHandler()]
+        logger.addFilter(_is_unexpected)
         try:
             DBOS(config=self._config())
             for run in runs:
@@ -392,6 +394,11 @@ class Engine:
             raise _store_unavailable() from None
         except self.options.store.errors as error:
             raise _store_unavailable() from error
+
+
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Drops the traceback that DBOS logs for a refused run: `job_failed` names its cause."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ServiceError))
 
 
 def _unfinished(*states: str) -> list[Any]:

@@ -133,13 +133,16 @@ async def test_debugging_shows_the_inside_to_callers_on_this_machine(tmp_path: P
             shown = await service.get("/debug/portfolio")
             assert shown["portfolio"] == await service.get("/portfolio")
             info, pool = shown["debug_info"], (await service.get("/status"))["connection_pool"]
+            # Background tasks may hold a connection at either moment.
+            in_use = pool.pop("in_use"), info["database_stats"]["connection_pool"].pop("in_use")
+            assert all(0 <= one <= pool["size"] for one in in_use)
             assert info["total_symbols"] == CONTRACTS
             assert info["memory_usage"] is None or info["memory_usage"] > 10_000_000
             statistics = info["database_stats"]
             assert statistics["size_bytes"] >= (tmp_path / "one.sqlite3").stat().st_size
             assert statistics["connection_pool"] == pool
             assert statistics["slow_statements"] >= 0
-            assert (pool["database"], pool["size"], pool["in_use"]) == ("sqlite", 11, 0)
+            assert (pool["database"], pool["size"]) == ("sqlite", 11)
             assert (pool["recycle_s"], pool["pre_ping"]) == (None, None)
             admin = await service.post("/keys", {"name": "admin", "role": "admin"}, status=201)
             admin_key = {"X-API-Key": admin["secret"]}

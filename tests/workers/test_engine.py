@@ -402,3 +402,22 @@ async def test_it_speaks_through_our_logs_only(
     said = capfd.readouterr()
     assert "DBOS" not in said.out + said.err
     assert "onductor" not in said.out + said.err
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("failure", "tracebacks"),
+    [(UnavailableError(Code.MARKET_DATA_STALE, "The market is two hours old."), 0),
+     (ValueError("unforeseen"), 1)],
+    ids=["refused", "unforeseen"],
+)  # fmt: skip
+async def test_a_refused_run_logs_no_traceback_of_the_engine(
+    database_url: str, caplog: pytest.LogCaptureFixture, failure: Exception, tracebacks: int
+) -> None:
+    notes = Notes()
+    notes.failure = failure
+    async with engine_at(database_url, [notes.run()]) as engine:
+        await engine.enqueue("noted", {}, run_id="r-1")
+        await ended(engine, "r-1")
+    records = [one for one in caplog.records if one.name == "dbos" and one.exc_info]
+    assert len(records) == tracebacks
