@@ -233,6 +233,8 @@ def _expectation(shape: Mapping[str, Any]) -> str:
 def _text_expectation(shape: Mapping[str, Any]) -> str:
     if shape.get("format") == "date-time":
         return "an ISO 8601 time with a time zone, such as 2026-03-01T12:00:00Z"
+    if shape.get("format") == "date":
+        return "a day in ISO 8601 form, such as 2026-03-01"
     pattern = shape.get("pattern", "")
     if pattern.startswith(_DECIMAL_START):
         return f'a decimal number as text, such as "1234.5"{_bounds(shape)}'

@@ -79,6 +79,11 @@ CASES: list[Case] = [
          "example": "2026-03-01T12:00:00Z"},
     ),
     (
+        "POST", "/research/backtests", {"json": {"first_day": VALUE}},
+        {"loc": ["body", "first_day"], "received": "string", "remedy": "replace",
+         "expected": "a day in ISO 8601 form, such as 2026-03-01"},
+    ),
+    (
         "PATCH", "/configuration", {"json": {"alerts": {"rules": {"drawdown": {"limit": VALUE}}}}},
         {"loc": ["body", "alerts", "rules", "drawdown", "limit"], "received": "string",
          "expected": "a number from -1000000 to 1000000"},
