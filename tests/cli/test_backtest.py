@@ -75,6 +75,8 @@ def test_trials_are_counted_shown_and_never_deleted(room: Path) -> None:
     assert document["random"]["draws"] == 200
     assert {"composite", "low_volatility", "market", "baselines"} <= document.keys()
     assert document["funding_coverage"] == 0.0
+    assert document["permutation"]["permutations"] == 1000
+    assert 0.0 < document["permutation"]["p_value"] <= 1.0
     with (room / "steps.csv").open(encoding="utf-8") as lines:
         steps = list(csv.DictReader(lines))
     assert list(steps[0]) == ["date", "portfolio_value", "daily_return", "portfolio_changes"]
@@ -111,7 +113,13 @@ def test_tables_for_people_begin_with_the_headline(room: Path) -> None:
     assert lines[1].startswith("Sharpe ")
     assert "BTC" in lines[1]
     assert lines[2].endswith(".")
-    for name in ("BTC held", "ten lowest volatilities", "random tens", "composite"):
+    for name in (
+        "BTC held",
+        "ten lowest volatilities",
+        "random tens",
+        "composite",
+        "permutation test: ",
+    ):
         assert name in shown.out
     assert "logged as trial" in shown.err
 

@@ -23,7 +23,7 @@ from app.research.domain.factor_cards import FactorCard
 from app.research.domain.report import BacktestReport, DisasterAudit
 from app.research.domain.report_document import card_document
 from app.research.domain.trials import Trial
-from app.research.domain.validation import ScoreEvidence
+from app.research.domain.validation import MIN_NAMES, ScoreEvidence
 from app.research.services.backtest import BacktestRun, BoardSeries
 from app.research.services.evidence import (
     validate_factors,
@@ -234,6 +234,7 @@ def print_report(report: BacktestReport, output: Output) -> None:
             [_evidence_row(name, one) for name, one in scores.items()],
         )
     )
+    output.console.print(_describe_permutation(report), markup=False)
     output.console.print(_targets(report))
     for limit in report.var_limits:
         unknown = f", unknown for {limit.unknown}" if limit.unknown else ""
@@ -248,6 +249,17 @@ def print_report(report: BacktestReport, output: Output) -> None:
         f"{report.swaps} swaps; deflated Sharpe {format_number(report.deflated_sharpe, 2)}; "
         f"funding {funding}.",
         markup=False,
+    )
+
+
+def _describe_permutation(report: BacktestReport) -> str:
+    found, horizon = report.permutation, report.evidence.horizon
+    if found is None:
+        return f"permutation test: unknown, no day has {MIN_NAMES} scores with a later return."
+    return (
+        f"permutation test: mean IC {found.mean_ic:.3f} of {found.days} days, {horizon} apart; "
+        f"p {found.p_value:.4f} by {found.permutations} permutations of the scores "
+        f"(95 % of them below {found.high:.3f})."
     )
 
 

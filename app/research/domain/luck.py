@@ -1,4 +1,4 @@
-"""Defences against luck: probabilistic and deflated Sharpe ratio, overfitting, purged folds."""
+"""Defences against luck: deflated Sharpe ratio, overfitting, permutations and purged folds."""
 
 import itertools
 import math
@@ -9,10 +9,14 @@ from typing import Final
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from app.foundation.decimal_math import all_to_millionths
 from app.market.domain.models import Floats, Ints
+from app.research.domain.validation import MIN_NAMES
+from app.scoring.domain.factors import average_ranks
 
 _EULER: Final = 0.5772156649015329
 BLOCKS: Final = 16  # of the combinatorially symmetric cross-validation
+PERMUTATIONS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,61 @@ def _sharpes(sums: Floats) -> Floats:
     mean = total / count
     deviation = np.sqrt(np.maximum(square / count - mean * mean, 0.0))
     return np.where(deviation > 0.0, mean / np.where(deviation > 0.0, deviation, 1.0), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PermutationTest:
+    """Mean rank IC beside that of permuted scores.
+
+    `p_value` is one-sided: the share of permutations, the observed one included, whose mean IC is
+    at least the observed one. `high` is the 95 % quantile of the permuted means.
+    """
+
+    mean_ic: float
+    p_value: float
+    high: float
+    permutations: int
+    days: int
+
+
+def permute_scores(
+    scores: Floats,
+    returns: Floats,
+    generator: np.random.Generator,
+    permutations: int = PERMUTATIONS,
+    least: int = MIN_NAMES,
+) -> PermutationTest | None:
+    """Tests the mean rank IC of (D, N) scores of D days against scores permuted within each day.
+
+    The windows of the returns must not overlap, else the days depend on each other. A pair with a
+    NaN is left out, and so is a day with fewer than `least` pairs or without a difference in
+    scores or returns. None without such a day. Ranks do not change by a permutation, so that
+    shuffling them equals shuffling the scores; ties take their mean rank. Means are compared in
+    millionths.
+    """
+    both = np.isfinite(scores) & np.isfinite(returns)
+    observed, permuted, days = 0.0, np.zeros(permutations), 0
+    for day in np.flatnonzero(both.sum(axis=1) >= least):
+        names = both[day]
+        ranks = [average_ranks(values[day, names]) for values in (scores, returns)]
+        left, right = (one - one.mean() for one in ranks)
+        scale = math.sqrt(float((left * left).sum() * (right * right).sum()))
+        if scale == 0.0:
+            continue
+        shuffled = generator.permuted(np.tile(left, (permutations, 1)), axis=1)
+        observed += float(left @ right) / scale
+        permuted += shuffled @ right / scale
+        days += 1
+    if not days:
+        return None
+    reached = all_to_millionths(permuted / days) >= all_to_millionths(np.array(observed / days))
+    return PermutationTest(
+        observed / days,
+        (1 + int(reached.sum())) / (1 + permutations),
+        float(np.quantile(permuted / days, 0.95)),
+        permutations,
+        days,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

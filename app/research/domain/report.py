@@ -6,6 +6,7 @@ from datetime import date
 from typing import Final
 
 from app.research.domain.baselines import PortfolioFigures
+from app.research.domain.luck import PermutationTest
 from app.research.domain.validation import ScoreEvidence
 
 GOOD_IC: Final = 0.10
@@ -81,6 +82,7 @@ class BacktestReport:
     monthly: Mapping[tuple[int, int], float]  # return by year and month
     market_monthly: Mapping[tuple[int, int], float]
     var_limits: tuple[VarLimit, ...] = ()
+    permutation: PermutationTest | None = None  # of the composite
 
     @property
     def sharpe(self) -> float | None:

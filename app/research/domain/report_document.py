@@ -34,6 +34,7 @@ def report_document(report: BacktestReport) -> dict[str, Any]:
         ],
         "var_limits": [asdict(one) for one in report.var_limits],
         "random": None if band is None else asdict(band),
+        "permutation": None if report.permutation is None else asdict(report.permutation),
         "composite": evidence_document(report.evidence),
         "low_volatility": evidence_document(report.low_volatility),
         "factors": {name: evidence_document(one) for name, one in report.factors.items()},

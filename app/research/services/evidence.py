@@ -24,7 +24,7 @@ from app.research.domain.baselines import (
 )
 from app.research.domain.factor_cards import FactorCard, create_card
 from app.research.domain.history import CandleHistory, died
-from app.research.domain.luck import ReturnMoments, deflated_sharpe
+from app.research.domain.luck import ReturnMoments, deflated_sharpe, permute_scores
 from app.research.domain.report import (
     VAR_LIMITS,
     BacktestReport,
@@ -32,7 +32,7 @@ from app.research.domain.report import (
     RandomBand,
     VarLimit,
 )
-from app.research.domain.validation import evaluate_scores
+from app.research.domain.validation import evaluate_scores, forward_returns
 from app.research.services.backtest import BacktestOptions, BacktestRun, BoardSeries, run_backtest
 
 HORIZON: Final = 7  # bars of the returns that scores are to foretell
@@ -42,6 +42,7 @@ MIN_PERIOD_ROWS: Final = 60
 COMPOSITE: Final = "composite"
 LOW_VOLATILITY: Final = "low volatility alone"
 DISASTER_DAYS: Final = (30, 7, 1)
+_PERMUTATION_STREAM: Final = 1  # of the seed; the random portfolios use the seed alone
 Progress = Callable[[str], None]
 
 
@@ -118,6 +119,12 @@ def gather_evidence(
         name: evaluate_scores(values[window], opened, close, options.horizon, universe)
         for name, values in boards.factor_values(run.last_row).items()
     }
+    apart = slice(None, None, options.horizon)  # days whose returns do not overlap
+    permutation = permute_scores(
+        np.where(universe, scores[window], np.nan)[apart],
+        forward_returns(opened, close, options.horizon)[apart],
+        np.random.default_rng((options.seed, _PERMUTATION_STREAM)),
+    )
     simple = np.where(universe, calm[window], np.nan)
     moments = ReturnMoments.of(runs[0].returns)
     all_trials = [*trial_sharpes, *([] if moments is None else [moments.sharpe])]
@@ -148,6 +155,7 @@ def gather_evidence(
         monthly=_monthly(history, run.first_row, runs[0].returns),
         market_monthly=_monthly(history, run.first_row, held),
         var_limits=_count_var_limits(boards, run, runs[0]),
+        permutation=permutation,
     )
     return Evidence(report, runs[0])
 

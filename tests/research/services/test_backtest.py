@@ -195,6 +195,9 @@ def test_random_prices_show_no_skill_and_no_recommendation() -> None:
     report = gather_evidence(boards, options).report
     assert report.evidence.ic.t is not None
     assert abs(report.evidence.ic.t) < 2.0
+    assert report.permutation is not None
+    assert report.permutation.days == len(range(110, 411, 7)) - 1  # the last has no return
+    assert report.permutation.p_value > 0.05
     assert report.random is not None
     assert report.random.draws == 60
     assert report.random.low < report.random.mean < report.random.high
@@ -259,6 +262,8 @@ def test_leak_is_called_suspicious() -> None:
     assert report.evidence.ic.mean > 0.25
     assert report.headline()[0].startswith("SUSPICIOUS: ")
     assert "an IC above 0.25" in report.headline()[0]
+    assert report.permutation is not None
+    assert report.permutation.p_value == 1 / (1 + report.permutation.permutations)
 
 
 def test_scores_shifted_by_one_bar_keep_most_of_their_evidence(history: CandleHistory) -> None:
