@@ -42,6 +42,7 @@ from app.portfolio.storage.tables import (
     vacancies,
 )
 from app.research.storage.trials import trials
+from app.scoring.storage.factor_evidence import factor_evidence
 from app.scoring.storage.tables import (
     scoring_algorithms,
     scoring_moments,
@@ -89,6 +90,7 @@ __all__ = [
     "decision_inputs",
     "event_head",
     "events",
+    "factor_evidence",
     "funding_rates",
     "idempotency_keys",
     "job_executors",

@@ -23,6 +23,7 @@ class JobKind(StrEnum):
     REPORT = "report"
     SIGNAL_OUTCOMES = "signal_outcomes"
     DAILY_DIGEST = "daily_digest"
+    SCORE_VALIDATION = "score_validation"
     BACKTEST = "backtest"
 
 

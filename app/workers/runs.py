@@ -128,6 +128,7 @@ def create_runs(
         DurableRun(JobKind.SIGNAL_OUTCOMES.value, ("book",), does.signal_outcomes, work.scored),
         DurableRun(JobKind.RETENTION.value, tuple(SWEEPS), does.retention),
         DurableRun(JobKind.DAILY_DIGEST.value, ("send",), does.daily_digest),
+        DurableRun(JobKind.SCORE_VALIDATION.value, ("measure",), does.score_validation),
         DurableRun(JobKind.BACKTEST.value, ("trial",), does.backtest),
     )
     return tuple(report_progress(run, service.jobs.events, service.jobs.clock) for run in every)
@@ -234,6 +235,20 @@ class _RunWork:
             return {"channels": await self.service.daily_digest.send()}
 
         return await journal.step("send", send)
+
+    async def score_validation(self, journal: StepJournal, payload: Document) -> Document:
+        """Measures the live scores once a day; returns the time and days of the evidence."""
+        del payload
+
+        async def measure() -> Document:
+            found = await self.service.score_validation.validate()
+            return {
+                "measured_at": found.measured_at.isoformat(),
+                "board_days": found.board_days,
+                "scores": len(found.scores),
+            }
+
+        return await journal.step("measure", measure)
 
     async def backtest(self, journal: StepJournal, payload: Document) -> Document:
         """Logs the trial of this job; a resumed run does not log another one."""

@@ -203,6 +203,7 @@ def create_schedule(
         once(JobKind.SIGNAL_OUTCOMES, lambda: intervals().signal_outcomes_s, work.scored),
         once(JobKind.RETENTION, lambda: intervals().retention_s, work.scored),
         once(JobKind.DAILY_DIGEST, lambda: intervals().daily_digest_s, scored_or_late),
+        once(JobKind.SCORE_VALIDATION, lambda: intervals().score_validation_s, work.scored),
         # The signals table is a queue with row locks, so every process may evaluate.
         ScheduledTask("signals", lambda: intervals().signals_s, work.signals, work.scored,
                       is_shared=True),

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import os
 import signal
 import sqlite3
@@ -176,6 +177,39 @@ def test_cards_and_disasters_of_a_file(room: Path) -> None:
     assert set(disaster["ranks"]) == {"30", "7", "1"}
     wrong = here("backtest", file, *OPTIONS, "--disaster", "C99USDT=2022-06-15")
     assert (wrong.code, "has no listing C99USDT" in wrong.err) == (ExitCode.USAGE, True)
+
+
+def test_cards_become_the_evidence_of_the_version_in_force(room: Path) -> None:
+    file = str(_write(room / "candles.csv.gz"))
+    options = ("--from", "2022-04-20", "--to", "2022-08-15", "--periods", "1", "--json")
+    other = here("validate", file, *options, "--store", "--set", "scoring.impact_notional=5000")
+    assert (other.code, "leave out --store" in other.err) == (ExitCode.USAGE, True)
+    assert here("validate", file, *options).document["stored"] == 0
+    for _ in range(2):  # the second measurement replaces the first one
+        stored = here("validate", file, *options, "--store")
+        assert stored.code == 0, stored.err
+        assert "stored as the evidence of version 1 of cross_sectional" in stored.err
+    items = {one["name"]: one for one in stored.document["items"]}
+    with sqlite3.connect(next((room / "var").glob("*.sqlite3"))) as database:
+        database.row_factory = sqlite3.Row
+        rows = {one["name"]: one for one in database.execute("SELECT * FROM factor_evidence")}
+    assert rows.keys() == items.keys() - {"low volatility alone"}
+    assert {one["level"] for one in rows.values()} == {"composite", "family", "factor"}
+    assert stored.document["stored"] == len(rows)
+    for name, row in rows.items():
+        (period,) = items[name]["periods"]  # one period is the whole
+        assert (row["source"], row["horizon"], row["trials"]) == ("backtest", 7, 0)
+        assert (row["first_day"], row["last_day"]) == ("2022-04-20", "2022-08-15")
+        assert (row["label"], row["ic"], row["ic_t"], row["days"]) == (
+            items[name]["label"], period["ic"], period["ic_t"], period["days"],
+        )  # fmt: skip
+        assert (row["turnover"], row["coverage"]) == (period["turnover"], period["coverage"])
+        assert dict(json.loads(row["decay"])) == {
+            int(start): value for start, value in period["decay"].items()
+        }
+    assert rows["composite"]["ic_t"] == pytest.approx(
+        rows["composite"]["ic"] / rows["composite"]["ic_error"]
+    )
 
 
 SWEEP = """

@@ -41,6 +41,7 @@ PINNED = {
     "0208_trials.py": "7c0d38c72ed58db2",
     "0209_notification_priorities.py": "30cd3d54e57fbdf7",
     "0210_decision_inputs.py": "a49a2caf3c3a44a5",
+    "0211_factor_evidence.py": "59aa97088f832ffe",
 }
 
 # What PostgreSQL knows of a schema, one line each.

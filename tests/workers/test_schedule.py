@@ -119,7 +119,13 @@ class Durable:
         self, kind: str, payload: Document, *, run_id: str, key: str | None = None
     ) -> Enqueued:
         # Runs that are no activity of the schedule.
-        if kind in {"retention", "performance_marks", "signal_outcomes", "daily_digest"}:
+        if kind in {
+            "retention",
+            "performance_marks",
+            "signal_outcomes",
+            "daily_digest",
+            "score_validation",
+        }:
             self.done.append(kind)
         else:
             await getattr(self.work, kind)(*([noon()] if kind == "rebalance_check" else []))
@@ -189,6 +195,7 @@ def test_the_table_follows_the_configuration() -> None:
         "retention": 3600,
         "signal_outcomes": 600,
         "daily_digest": 3600,
+        "score_validation": 3600,
         "signals": 2,
         "signal_sources": 15,
     }
@@ -246,10 +253,11 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "retention",
         "signal_outcomes",
         "daily_digest",
+        "score_validation",
         "signals",
         "signal_sources",
     }
-    assert len(desk.done) == 16
+    assert len(desk.done) == 17
     names = {fact.name for fact in supervisor.facts()}
     assert names == {
         "market",
@@ -265,6 +273,7 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "retention",
         "signal_outcomes",
         "daily_digest",
+        "score_validation",
         "signals",
         "signal_sources",
     }
@@ -293,6 +302,7 @@ SLOTTED = (
     JobKind.SIGNAL_OUTCOMES,
     JobKind.RETENTION,
     JobKind.DAILY_DIGEST,
+    JobKind.SCORE_VALIDATION,
 )
 
 

@@ -102,7 +102,7 @@ def sweep(
 
 
 @validation.command()
-def validate(  # options, all by name
+def validate(  # noqa: PLR0917  # options, all by name
     ctx: typer.Context,
     file: File,
     venue: Venue = None,
@@ -112,11 +112,16 @@ def validate(  # options, all by name
     horizon: Annotated[int, typer.Option(min=1, max=60, help="Days of the returns.")] = 7,
     changes: Changes = None,
     configuration: Document = None,
+    is_stored: Annotated[
+        bool,
+        typer.Option("--store", help="Store the cards as the evidence of the algorithm version."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the card of every factor: proven, weak, unproven or harmful, with its evidence.
 
     A factor is proven with a t of 3 in two of three periods, weak with 2, and harmful with -2.
+    Stored cards are the labels that the service shows, and the range of the live evidence.
     """
     load_program("validate")(ctx.params | {"changes": changes or []})
 

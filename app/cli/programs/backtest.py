@@ -16,6 +16,7 @@ from app.cli.programs.trials import run_on_database
 from app.configuration.domain.document import ConfigurationRefusedError, validate
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
+from app.container import plugins
 from app.container.runtime_values import code_version, new_id, utc_now
 from app.foundation.sql.database import Database
 from app.market.services.symbol_registry import shipped_sectors
@@ -28,10 +29,14 @@ from app.research.services.backtest import BacktestRun, BoardSeries
 from app.research.services.evidence import (
     validate_factors,
 )
+from app.research.services.factor_evidence import require_version, store_cards
 from app.research.services.historical_market import TradingCosts
 from app.research.services.history_files import read_history
 from app.research.services.trials import TrialRequest, run_trial, select_rows
 from app.research.storage.trials import TrialRepository
+from app.scoring.domain.algorithm import build_algorithm
+from app.scoring.domain.composite import AlgorithmSpec
+from app.scoring.domain.factor_evidence import FactorEvidence
 
 
 def run(options: Mapping[str, Any]) -> None:
@@ -98,11 +103,15 @@ def _day(text: str | None) -> date | None:
 
 
 def validate_scores(options: Mapping[str, Any]) -> None:
-    """Prints the cards of composite and factors."""
+    """Prints the cards of composite, families and factors, and stores them on request."""
     with report_errors(options["as_json"]) as output:
-        stored, sharpes = run_on_database(read_settings(), _read)
+        settings = read_settings()
+        stored, sharpes = run_on_database(settings, _read)
         used = _configured(stored, options["configuration"], options["changes"])
+        spec, in_force = (build_algorithm(one, plugins.factors()) for one in (used, stored))
         try:
+            if options["is_stored"]:
+                run_on_database(settings, lambda one: _require_version(one, spec, in_force))
             history = read_history(options["file"], options["venue"])
             boards = BoardSeries.of(history, used, shipped_sectors(), TradingCosts())
             rows = select_rows(boards, _day(options["begin"]), _day(options["end"]), 1, 0)
@@ -116,8 +125,23 @@ def validate_scores(options: Mapping[str, Any]) -> None:
             )
         except ValueError as error:
             raise _usage(f"{error}.") from None
+        evidence: tuple[FactorEvidence, ...] = ()
+        if options["is_stored"]:
+            period = range(rows.first_row, rows.last_row + 1)
+
+            async def store(database: Database) -> tuple[FactorEvidence, ...]:
+                async with database.write() as unit:
+                    return await store_cards(unit, spec, cards, history, period, utc_now())
+
+            evidence = run_on_database(settings, store)
+            version = evidence[0].measurement.algorithm_version
+            output.notes.print(
+                f"stored as the evidence of version {version} of {spec.name}", markup=False
+            )
         if output.as_json:
-            output.print_document({"history": history.name, "items": [*map(card_document, cards)]})
+            items = [*map(card_document, cards)]
+            document = {"history": history.name, "stored": len(evidence), "items": items}
+            output.print_document(document)
             return
         first, last = (history.closed_at(row) for row in (rows.first_row, rows.last_row))
         columns = ("score", "label", "IC>", *(f"t {n}>" for n in range(1, options["periods"] + 1)),
@@ -150,6 +174,13 @@ async def _read(database: Database) -> tuple[Configuration, list[float]]:
         trials = await unit.get(TrialRepository).all()
         stored = await unit.get(ConfigurationRepository).current()
     return stored, [one.sharpe for one in trials if one.sharpe is not None]
+
+
+async def _require_version(
+    database: Database, spec: AlgorithmSpec, in_force: AlgorithmSpec
+) -> None:
+    async with database.read() as unit:
+        await require_version(unit, spec, in_force)
 
 
 async def _log(database: Database, trial: Trial) -> None:

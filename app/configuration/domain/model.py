@@ -223,6 +223,9 @@ class IntervalSettings:
     signal_sources_s: int = _interval(15, "Check of built-in sources for a new board.")
     signal_outcomes_s: int = _interval(600, "Measurement of signal outcomes from hourly prices.")
     daily_digest_s: int = _interval(3_600, "Check whether the daily digest is due.", 60)
+    score_validation_s: int = _interval(
+        3_600, "Check whether the daily evidence of the live scores is due.", 60
+    )
 
     @property
     def candle_check_s(self) -> int:

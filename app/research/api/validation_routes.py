@@ -12,14 +12,9 @@ from app.foundation.http.route_limits import limited_by
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Correlation, Freshness, Out, QueryInt, Ratio, Share, UtcTime
 from app.foundation.principals import Role, RouteLimit
-from app.research.domain.factor_cards import EvidenceLabel
 from app.research.services.evidence import HORIZON
-from app.research.services.live_validation import (
-    LiveEvidence,
-    LiveValidation,
-    ScoreLevel,
-    ScoreValidation,
-)
+from app.research.services.live_validation import DAYS, LiveValidation, ScoreValidation
+from app.scoring.domain.factor_evidence import EvidenceLabel, FactorEvidence, ScoreLevel
 
 MAX_HORIZON: Final = 60
 MAX_DAYS: Final = 400  # a label at the longest horizon needs 369
@@ -60,18 +55,17 @@ class ScoreEvidenceOut(Out):
     )
 
     @classmethod
-    def of(cls, one: LiveEvidence) -> Self:
-        found = one.evidence
+    def of(cls, one: FactorEvidence) -> Self:
         return cls(
             level=one.level,
             name=one.name,
             days=one.days,
-            ic=None if found is None else found.ic.mean,
-            ic_t=None if found is None else found.ic.t,
-            coverage=None if found is None else found.coverage,
-            quantile_spread=None if found is None else found.spread.mean,
-            quantile_spread_t=None if found is None else found.spread.t,
-            turnover=None if found is None else found.turnover,
+            ic=one.ic,
+            ic_t=one.ic_t,
+            coverage=one.coverage,
+            quantile_spread=one.spread,
+            quantile_spread_t=one.spread_t,
+            turnover=one.turnover,
             label=one.label,
             reason=one.reason,
         )
@@ -85,6 +79,9 @@ class ScoreValidationOut(Freshness):
     )
     end: UtcTime = Field(alias="to", description="End of the last complete UTC day, exclusive.")
     as_of: UtcTime | None = Field(description="Close of the newest daily candle; null for none.")
+    measured_at: UtcTime = Field(
+        description="Time of the measurement; past days change no more, so it is made once a day."
+    )
     horizon: int = Field(description="Length of a return.", json_schema_extra={UNIT: "days"})
     board_days: int = Field(description="Days with a complete board.")
     days_needed: int = Field(description="Days with an IC that the figures need.")
@@ -104,6 +101,7 @@ class ScoreValidationOut(Freshness):
                 "from": made.begin,
                 "to": made.end,
                 "as_of": made.as_of,
+                "measured_at": made.measured_at,
                 "data_source": made.source,
                 "data_status": made.status,
                 "horizon": made.horizon,
@@ -126,7 +124,7 @@ async def get_score_validation(
     ] = HORIZON,
     days: Annotated[
         QueryInt, Query(ge=1, le=MAX_DAYS, description="Complete UTC days to look back.")
-    ] = 365,
+    ] = DAYS,
 ) -> ScoreValidationOut:
     """Last complete board of each UTC day against the returns that followed.
 

@@ -1,34 +1,32 @@
 """Cards of factors: a label from the evidence of several periods, never from one figure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from typing import Final
 
 from app.foundation.decimal_math import to_millionths
 from app.research.domain.validation import ScoreEvidence
+from app.scoring.domain.factor_evidence import (
+    EvidenceLabel,
+    EvidenceMeasurement,
+    FactorEvidence,
+    ScoreLevel,
+)
 
 PROVEN_T: Final = 3.0
 WEAK_T: Final = 2.0
 
 
-class EvidenceLabel(StrEnum):
-    """Judgement of a factor by its rank correlations with later returns."""
-
-    PROVEN = "proven"  # t of 3 in most periods, and nowhere significantly wrong
-    WEAK = "weak"  # t of 2 in most periods
-    UNPROVEN = "unproven"
-    HARMFUL = "harmful"  # t of -2 or less in most periods
-
-
 @dataclass(frozen=True, slots=True)
 class FactorCard:
-    """Evidence of one factor, family or composite by period; `trials` were made before."""
+    """Evidence of one score by period; `trials` were made before."""
 
     name: str
     label: EvidenceLabel
     periods: tuple[ScoreEvidence, ...]
     trials: int
+    level: ScoreLevel | None = None  # None for a rule that the product does not have
+    whole: ScoreEvidence | None = None  # all periods as one
 
     @property
     def mean_ic(self) -> float | None:
@@ -60,3 +58,37 @@ def label_evidence(periods: Sequence[ScoreEvidence]) -> EvidenceLabel:
 def create_card(name: str, periods: Sequence[ScoreEvidence], trials: int) -> FactorCard:
     """Returns the card of a score from its evidence by period."""
     return FactorCard(name, label_evidence(periods), tuple(periods), trials)
+
+
+def create_evidence(
+    measurement: EvidenceMeasurement,
+    level: ScoreLevel,
+    name: str,
+    found: ScoreEvidence,
+    label: EvidenceLabel | None,
+    reason: str | None = None,
+    *,
+    has_figures: bool = True,
+) -> FactorEvidence:
+    """Returns the record of one score from its evidence over the whole period.
+
+    Without `has_figures` only the number of days is known.
+    """
+    blank = None if has_figures else replace(found.ic, mean=None, t=None, error=None)
+    ic, spread = blank or found.ic, blank or found.spread
+    return FactorEvidence(
+        measurement=measurement,
+        level=level,
+        name=name,
+        days=found.ic.count,
+        ic=ic.mean,
+        ic_error=ic.error,
+        ic_t=ic.t,
+        spread=spread.mean,
+        spread_t=spread.t,
+        turnover=found.turnover if has_figures else None,
+        coverage=found.coverage if has_figures else None,
+        decay=found.decay if has_figures else (),
+        label=label,
+        reason=reason,
+    )

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
 import numpy as np
@@ -74,6 +74,10 @@ class CandleHistory:
     @property
     def rows(self) -> int:
         return len(self.panel.opened_ms)
+
+    def day_of(self, row: int) -> date:
+        """Returns the UTC day of the bar of `row`."""
+        return datetime.fromtimestamp(int(self.panel.opened_ms[row]) / 1000, UTC).date()
 
     def closed_at(self, row: int) -> datetime:
         """Returns the time at which the bar of `row` closed."""

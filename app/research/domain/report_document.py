@@ -80,6 +80,7 @@ def card_document(card: FactorCard) -> dict[str, Any]:
     """JSON form of a card."""
     return {
         "name": card.name,
+        "level": None if card.level is None else card.level.value,
         "label": card.label.value,
         "ic": card.mean_ic,
         "trials": card.trials,

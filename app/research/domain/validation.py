@@ -29,6 +29,7 @@ class MeanEstimate:
     mean: float | None
     t: float | None
     count: int
+    error: float | None = None  # standard error of the mean by Newey and West
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +117,9 @@ def newey_west(values: Floats, lag: int) -> MeanEstimate:
         covariance = float((away[step:] * away[:-step]).sum()) / count
         variance += 2.0 * (1.0 - step / (lag + 1)) * covariance
     error = math.sqrt(variance / count) if variance > 0.0 else 0.0
-    return MeanEstimate(mean, mean / error if error > 0.0 else None, count)
+    if error == 0.0:
+        return MeanEstimate(mean, None, count)
+    return MeanEstimate(mean, mean / error, count, error)
 
 
 def quantile_of(scores: Floats, quantiles: int = QUANTILES, least: int = MIN_NAMES) -> Ints:

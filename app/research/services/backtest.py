@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Family
 from app.foundation.data_status import DataSource
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import Bools, Panel, contiguous, forward_fill
@@ -70,6 +71,7 @@ class BoardSeries:
     eligible: Bools  # (T, N)
     _scores: Floats = field(init=False)  # (T, N) composite z before shrinking
     _raw: dict[str, Floats] = field(default_factory=dict, init=False)
+    _families: dict[str, Floats] = field(default_factory=dict, init=False)
     _done: int = field(default=0, init=False)  # rows with computed scores
     _boards: dict[int, Board | None] = field(default_factory=dict, init=False)
 
@@ -77,6 +79,7 @@ class BoardSeries:
         shape = self.eligible.shape
         self._scores = np.full(shape, np.nan)
         self._raw = {one.name: np.full(shape, np.nan) for one in self.spec.factors}
+        self._families = {one.value: np.full(shape, np.nan) for one in Family}
 
     @staticmethod
     def of(
@@ -117,6 +120,11 @@ class BoardSeries:
         self.scores(last_row)
         return {one.name: one.orientation * self._raw[one.name] for one in self.spec.factors}
 
+    def family_values(self, last_row: int) -> Mapping[str, Floats]:
+        """Returns (T, N) z by family up to `last_row`; NaN where the family is unavailable."""
+        self.scores(last_row)
+        return self._families
+
     def _score_row(self, row: int) -> None:
         names = np.flatnonzero(self.eligible[row])
         if len(names) < MIN_UNIVERSE:
@@ -125,7 +133,10 @@ class BoardSeries:
         measured = [measure(factor, past) for factor in self.spec.factors]
         raw = np.array([one.values for one in measured])
         applies = np.array([one.applies for one in measured])
-        self._scores[row, names] = composite_scores(raw, self.spec, applies=applies).z
+        found = composite_scores(raw, self.spec, applies=applies)
+        self._scores[row, names] = found.z
+        for family, of_family in zip(Family, found.family_z, strict=True):
+            self._families[family.value][row, names] = of_family
         for one, values in zip(self.spec.factors, raw, strict=True):
             self._raw[one.name][row, names] = values
 

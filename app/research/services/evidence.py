@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -32,8 +32,9 @@ from app.research.domain.report import (
     RandomBand,
     VarLimit,
 )
-from app.research.domain.validation import evaluate_scores, forward_returns
+from app.research.domain.validation import ScoreEvidence, evaluate_scores, forward_returns
 from app.research.services.backtest import BacktestOptions, BacktestRun, BoardSeries, run_backtest
+from app.scoring.domain.factor_evidence import ScoreLevel
 
 HORIZON: Final = 7  # bars of the returns that scores are to foretell
 DRAWS: Final = 200
@@ -212,7 +213,7 @@ def validate_factors(
     trials: int,
     horizon: int = HORIZON,
 ) -> tuple[FactorCard, ...]:
-    """Returns the cards of composite, low volatility alone and every factor over equal periods.
+    """Returns the cards of composite, low volatility alone, families and factors by equal periods.
 
     Raises ValueError for fewer rows than a period needs.
     """
@@ -221,26 +222,34 @@ def validate_factors(
         raise ValueError(f"{rows} days are too few for {periods} periods")
     history = boards.history
     calm = np.where(boards.eligible, low_volatility_key(history), np.nan)
-    scores = {
-        COMPOSITE: boards.scores(last_row),
-        LOW_VOLATILITY: calm,
-        **boards.factor_values(last_row),
-    }
+    factors, families = boards.factor_values(last_row), boards.family_values(last_row)
+    scores: list[tuple[ScoreLevel | None, str, Floats]] = [
+        (ScoreLevel.COMPOSITE, COMPOSITE, boards.scores(last_row)),
+        (None, LOW_VOLATILITY, calm),
+        *((ScoreLevel.FAMILY, name, values) for name, values in families.items()),
+        *((ScoreLevel.FACTOR, name, values) for name, values in factors.items()),
+    ]
     edges = np.linspace(first_row, last_row + 1, periods + 1).astype(np.int64).tolist()
-    cards = []
-    for name, values in scores.items():
-        found = [
-            evaluate_scores(
-                values[window],
-                history.panel.open[window],
-                history.panel.close[window],
-                horizon,
-                boards.eligible[window],
-            )
-            for window in itertools.starmap(slice, itertools.pairwise(edges))
-        ]
-        cards.append(create_card(name, found, trials))
-    return tuple(cards)
+    windows = [*itertools.starmap(slice, itertools.pairwise(edges))]
+    whole = slice(first_row, last_row + 1)
+
+    def evaluate(values: Floats, window: slice) -> ScoreEvidence:
+        return evaluate_scores(
+            values[window],
+            history.panel.open[window],
+            history.panel.close[window],
+            horizon,
+            boards.eligible[window],
+        )
+
+    return tuple(
+        replace(
+            create_card(name, [evaluate(values, one) for one in windows], trials),
+            level=level,
+            whole=evaluate(values, whole),
+        )
+        for level, name, values in scores
+    )
 
 
 def audit_disaster(boards: BoardSeries, run: BacktestRun, listing: str, day: date) -> DisasterAudit:

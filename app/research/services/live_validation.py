@@ -3,14 +3,16 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from enum import StrEnum
+from hashlib import sha256
 from typing import Final
 
 import numpy as np
+import structlog
 
 from app.foundation.data_status import DataSource, DataStatus
+from app.foundation.errors import ServiceError
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
 from app.market.domain.data_quality import worst
@@ -18,9 +20,19 @@ from app.market.domain.models import TRADING_ENDED, CandleSeries, Floats, Interv
 from app.market.domain.panel import Bools, Panel, history_breaks
 from app.market.storage.candles import CandleRepository
 from app.market.storage.symbols import SymbolRecord, SymbolRepository
-from app.research.domain.factor_cards import EvidenceLabel, create_card
+from app.research.domain.factor_cards import create_card, create_evidence
 from app.research.domain.validation import LEAST_LAG, ScoreEvidence, evaluate_scores
-from app.research.services.evidence import MIN_PERIOD_ROWS
+from app.research.services.evidence import HORIZON, MIN_PERIOD_ROWS
+from app.scoring.domain.algorithm import CROSS_SECTIONAL
+from app.scoring.domain.factor_evidence import (
+    EvidenceLabel,
+    EvidenceMeasurement,
+    EvidenceSource,
+    FactorEvidence,
+    ScoreLevel,
+    order_evidence,
+)
+from app.scoring.storage.factor_evidence import FactorEvidenceRepository
 from app.scoring.storage.score_history import (
     COMPOSITE,
     ScoredRun,
@@ -29,30 +41,16 @@ from app.scoring.storage.score_history import (
 )
 
 PERIODS: Final = 3  # equal periods that a label needs, as for the cards of a history
+DAYS: Final = 365  # complete UTC days that a daily measurement looks back
+DAILY: Final = (HORIZON, DAYS)
+# A measurement without the candles of its last day is repeated once they may have arrived.
+RETRY: Final = timedelta(hours=1)
+_MAX_KEPT: Final = 32  # measurements in memory, each of some 30 lines
 _DAY: Final = timedelta(days=1)
-
-
-class ScoreLevel(StrEnum):
-    """Level of a score: the composite, a family or a factor."""
-
-    COMPOSITE = "composite"
-    FAMILY = "family"
-    FACTOR = "factor"
+_log = structlog.get_logger("score_validation")
 
 
 ScoreKey = tuple[ScoreLevel, str]
-
-
-@dataclass(frozen=True, slots=True)
-class LiveEvidence:
-    """Evidence of one live score; `evidence` and `label` are None with too few days."""
-
-    level: ScoreLevel
-    name: str
-    days: int  # with an IC
-    evidence: ScoreEvidence | None
-    label: EvidenceLabel | None
-    reason: str | None  # set where a figure is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +60,7 @@ class LiveValidation:
     begin: datetime  # first day with a board
     end: datetime  # exclusive
     as_of: datetime | None  # close of the newest candle in use
+    measured_at: datetime
     source: DataSource
     status: DataStatus  # never better than that of the market
     horizon: int  # days
@@ -69,7 +68,7 @@ class LiveValidation:
     days_needed: int  # with an IC, for the figures
     days_for_label: int  # with boards, for a label
     algorithm_versions: tuple[int, ...]
-    scores: tuple[LiveEvidence, ...]
+    scores: tuple[FactorEvidence, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,31 +112,40 @@ def known_at(run: ScoredRun) -> datetime:
     return max(run.calculated_at, run.as_of)
 
 
-def validate_live(live: LiveScores, horizon: int) -> tuple[LiveEvidence, ...]:
+@dataclass(frozen=True, slots=True, eq=False)
+class JudgedScore:
+    """Evidence of one live score with its label; `reason` says why figures or label are missing."""
+
+    evidence: ScoreEvidence
+    has_figures: bool
+    label: EvidenceLabel | None
+    reason: str | None
+
+
+def validate_live(live: LiveScores, horizon: int) -> dict[ScoreKey, JudgedScore]:
     """Returns the evidence of each score from the functions of research."""
     rows = len(live.opened)
     edges = np.linspace(0, rows, PERIODS + 1).astype(np.int64).tolist()
     periods = [*itertools.starmap(slice, itertools.pairwise(edges))]
-    return tuple(
-        _validate(key, values, live, horizon, periods) for key, values in live.scores.items()
-    )
+    return {
+        key: _validate(key, values, live, horizon, periods) for key, values in live.scores.items()
+    }
 
 
 def _validate(
     key: ScoreKey, values: Floats, live: LiveScores, horizon: int, periods: Sequence[slice]
-) -> LiveEvidence:
+) -> JudgedScore:
     def evidence_of(rows: slice) -> ScoreEvidence:
         return evaluate_scores(
             values[rows], live.opened[rows], live.close[rows], horizon, live.universe[rows],
             decay=(),
         )  # fmt: skip
 
-    level, name = key
     whole, needed = evidence_of(slice(None)), days_needed(horizon)
     days = whole.ic.count
     if days < needed:
         reason = f"{days} days with complete returns of enough symbols, {needed} are needed"
-        return LiveEvidence(level, name, days, None, None, reason)
+        return JudgedScore(whole, has_figures=False, label=None, reason=reason)
     parts = [evidence_of(rows) for rows in periods]
     least = min(one.ic.count for one in parts)
     if least < needed:
@@ -145,28 +153,117 @@ def _validate(
             f"no label: the shortest of {PERIODS} periods has {least} days with complete returns,"
             f" {needed} are needed"
         )
-        return LiveEvidence(level, name, days, whole, None, reason)
+        return JudgedScore(whole, has_figures=True, label=None, reason=reason)
     # No trial chose the live scores by these days.
-    card = create_card(name, parts, trials=0)
-    return LiveEvidence(level, name, days, whole, card.label, None)
+    card = create_card(key[1], parts, trials=0)
+    return JudgedScore(whole, has_figures=True, label=card.label, reason=None)
 
 
-@dataclass(frozen=True, slots=True)
+def hash_scores(live: LiveScores) -> str:
+    """Returns the SHA-256 of everything that the evidence is made of."""
+    digest = sha256()
+    for values in (live.opened, live.close, live.universe):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    for (level, name), values in sorted(live.scores.items()):
+        digest.update(f"{level.value}:{name}".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(slots=True)
 class ScoreValidation:
-    """Validates the stored live scores; computes in a thread and writes nothing."""
+    """Measures the stored live scores against later returns, once a day and window.
+
+    Past days do not change, so a measurement is kept until the next UTC day. The daily one, of the
+    default horizon and window, is stored as factor evidence and shared by all processes. Only one
+    measurement runs at a time, in a thread.
+    """
 
     database: Database
     clock: Clock
     source: DataSource
     market_status: Callable[[], DataStatus]
+    _kept: dict[tuple[int, int], LiveValidation] = field(default_factory=dict, init=False)
+    _measuring: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
 
-    async def validate(self, horizon: int, days: int) -> LiveValidation:
+    async def validate(self, horizon: int = HORIZON, days: int = DAYS) -> LiveValidation:
         """Returns the evidence of boards of the last `days` complete UTC days.
 
-        `horizon` is the number of days of a return.
+        `horizon` is the number of days of a return. `measured_at` is the age of the evidence; its
+        status is the one of now.
         """
+        key = horizon, days
+        found = self._find(key)
+        if found is None:
+            async with self._measuring:
+                found = self._find(key) or await self._load(key)
+                if found is None:
+                    found = await self._measure(horizon, days)
+                    await self._store(key, found)
+                self._keep(key, found)
+        status = worst((self.market_status(), _candle_status(found.as_of, found.end)))
+        return replace(found, status=status)
+
+    def _find(self, key: tuple[int, int]) -> LiveValidation | None:
+        found = self._kept.get(key)
+        return found if found is not None and self._is_current(found) else None
+
+    def _is_current(self, found: LiveValidation) -> bool:
+        """True if no later measurement could know more; without boards it is always worth one."""
         now = self.clock()
-        end = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        if found.end != _midnight(now) or not found.scores:
+            return False
+        has_last_day = _candle_status(found.as_of, found.end) is DataStatus.FRESH
+        return has_last_day or timedelta(0) <= now - found.measured_at < RETRY
+
+    def _keep(self, key: tuple[int, int], found: LiveValidation) -> None:
+        current = {other: one for other, one in self._kept.items() if self._is_current(one)}
+        current.pop(key, None)
+        while len(current) >= _MAX_KEPT:
+            del current[next(iter(current))]
+        self._kept = {**current, key: found}
+
+    async def _load(self, key: tuple[int, int]) -> LiveValidation | None:
+        """Returns the stored daily measurement of the last complete day; None without one."""
+        if key != DAILY:
+            return None
+        end = _midnight(self.clock())
+        async with self.database.read() as unit:
+            scores = await unit.get(FactorEvidenceRepository).newest(
+                EvidenceSource.LIVE, HORIZON, (end - _DAY).date()
+            )
+        if not scores or scores[0].measurement.data_source != self.source.value:
+            return None
+        first = scores[0].measurement
+        found = LiveValidation(
+            begin=datetime.combine(first.first_day, datetime.min.time(), UTC),
+            end=end,
+            as_of=first.as_of,
+            measured_at=first.measured_at,
+            source=self.source,
+            status=self.market_status(),
+            horizon=first.horizon,
+            board_days=first.board_days,
+            days_needed=days_needed(first.horizon),
+            days_for_label=days_for_label(first.horizon),
+            algorithm_versions=first.versions,
+            scores=scores,
+        )
+        return found if self._is_current(found) else None
+
+    async def _store(self, key: tuple[int, int], found: LiveValidation) -> None:
+        """Stores the daily measurement; a database that refuses writes leaves it in memory."""
+        if key != DAILY or not found.scores:
+            return
+        try:
+            async with self.database.write() as unit:
+                await unit.get(FactorEvidenceRepository).save(found.scores)
+        except ServiceError as error:
+            _log.warning("factor_evidence_not_stored", cause=str(error.code))
+
+    async def _measure(self, horizon: int, days: int) -> LiveValidation:
+        now = self.clock()
+        end = _midnight(now)
         begin = end - days * _DAY
         async with self.database.read() as unit:
             runs = await unit.get(ScoreHistoryRepository).runs(begin, end)
@@ -191,27 +288,58 @@ class ScoreValidation:
             if one.vanished_at is not None or one.contract.status in TRADING_ENDED
         )
 
-        def work() -> tuple[LiveEvidence, ...]:
+        def work() -> tuple[dict[ScoreKey, JudgedScore], str]:
             panel = Panel.from_series(
                 series, tuple(ids), Interval.DAY, _ms(end), (end - begin) // _DAY
             )
             live = _arrange(panel, begin.date(), values, listed, ended, horizon)
-            return validate_live(live, horizon)
+            return validate_live(live, horizon), hash_scores(live)
 
+        judged, data_hash = await asyncio.to_thread(work)
         as_of = _newest_close(series.values(), _ms(end))
+        versions = tuple(sorted({one.algorithm_version for one in chosen.values()}))
+        scores: tuple[FactorEvidence, ...] = ()
+        if chosen:
+            measurement = EvidenceMeasurement(
+                source=EvidenceSource.LIVE,
+                algorithm=CROSS_SECTIONAL,
+                algorithm_version=chosen[max(chosen)].algorithm_version,
+                horizon=horizon,
+                first_day=begin.date(),
+                last_day=(end - _DAY).date(),
+                measured_at=now,
+                as_of=as_of,
+                data_source=self.source.value,
+                data_hash=data_hash,
+                trials=0,
+                board_days=len(chosen),
+                versions=versions,
+            )
+            scores = order_evidence(
+                create_evidence(
+                    measurement, *key, one.evidence, one.label, one.reason,
+                    has_figures=one.has_figures,
+                )
+                for key, one in judged.items()
+            )  # fmt: skip
         return LiveValidation(
             begin=begin,
             end=end,
             as_of=as_of,
+            measured_at=now,
             source=self.source,
-            status=worst((self.market_status(), _candle_status(as_of, end))),
+            status=_candle_status(as_of, end),
             horizon=horizon,
             board_days=len(chosen),
             days_needed=days_needed(horizon),
             days_for_label=days_for_label(horizon),
-            algorithm_versions=tuple(sorted({one.algorithm_version for one in chosen.values()})),
-            scores=await asyncio.to_thread(work),
+            algorithm_versions=versions,
+            scores=scores,
         )
+
+
+def _midnight(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _listed(

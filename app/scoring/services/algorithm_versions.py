@@ -35,6 +35,13 @@ async def current_version(unit: UnitOfWork, spec: AlgorithmSpec) -> AlgorithmVer
     return AlgorithmVersion(spec.name, newest.version + 1 if newest else 1, body, None)
 
 
+async def find_version(unit: UnitOfWork, spec: AlgorithmSpec) -> int | None:
+    """Returns the newest stored version that equals `spec`; None without one."""
+    body = spec_to_json(spec)
+    stored = await unit.get(ScoringRepository).versions(spec.name)
+    return max((one.version for one in stored if one.body == body), default=None)
+
+
 async def get_or_create_version(
     unit: UnitOfWork, spec: AlgorithmSpec, at: datetime
 ) -> AlgorithmVersion:

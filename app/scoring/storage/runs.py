@@ -358,6 +358,12 @@ class ScoringRepository:
         newest = {row.name: row for row in rows}
         return tuple(_algorithm(row) for row in newest.values())
 
+    async def versions(self, name: str) -> tuple[StoredAlgorithm, ...]:
+        """Returns all versions of an algorithm, the oldest first."""
+        table = scoring_algorithms
+        wanted = select(table).where(table.c.name == name).order_by(table.c.version)
+        return tuple(_algorithm(row) for row in await self.connection.execute(wanted))
+
     async def algorithm(self, name: str, version: int) -> StoredAlgorithm | None:
         """One version of an algorithm; None if unknown."""
         table = scoring_algorithms

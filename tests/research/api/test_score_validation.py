@@ -1,5 +1,6 @@
 """Evidence of the live scores over HTTP, from boards and candles in a real database."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from scipy.stats import spearmanr
 
 from app.configuration.domain.sections import Family
 from app.foundation.data_status import DataSource, DataStatus
+from app.foundation.errors import Code, UnavailableError
 from app.foundation.http.schemas import significant
 from app.foundation.sql.database import Database
 from app.market.domain.models import CandleSeries, Interval
@@ -21,8 +23,16 @@ from app.market.storage.tables import candles
 from app.research.api import validation_routes
 from app.research.domain.factor_cards import create_card
 from app.research.domain.validation import ScoreEvidence, evaluate_scores
-from app.research.services.live_validation import ScoreValidation, days_needed
+from app.research.services.live_validation import (
+    DAYS,
+    RETRY,
+    LiveValidation,
+    ScoreValidation,
+    days_needed,
+)
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
+from app.scoring.domain.factor_evidence import EvidenceSource
+from app.scoring.storage.factor_evidence import FactorEvidenceRepository
 from app.scoring.storage.runs import ScoringRepository
 from tests.support.harness import PREFIX, serve
 from tests.support.problem_assertions import problem
@@ -32,6 +42,7 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 PATH = f"{PREFIX}/scoring/validation"
 DAY0 = datetime(2026, 3, 1, tzinfo=UTC)
 ROWS, NAMES, HORIZON = 215, 20, 7
+UNSTORED = DAYS - 1
 BASES = [f"C{number:02d}" for number in range(NAMES)]
 
 
@@ -111,7 +122,14 @@ class Desk:
     database: Database
     client: httpx2.AsyncClient
     now: datetime
+    validation: ScoreValidation
     market_status: DataStatus = DataStatus.FRESH
+
+    def create(self) -> ScoreValidation:
+        """Returns the validation of a process that has just started."""
+        return ScoreValidation(
+            self.database, lambda: self.now, DataSource.SANDBOX, lambda: self.market_status
+        )
 
     async def store(self, boards: Iterable[Board]) -> None:
         async with self.database.write() as unit:
@@ -150,6 +168,11 @@ class Desk:
         self.now = DAY0 + timedelta(days=rows, hours=1)
 
     async def get(self, **query: int) -> Any:
+        """Measures anew, over a window that is not stored."""
+        self.validation._kept.clear()
+        return await self.get_kept(**{"days": UNSTORED, **query})
+
+    async def get_kept(self, **query: int) -> Any:
         answer = await self.client.get(PATH, params=query)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -167,7 +190,7 @@ async def desk(database: Database) -> AsyncIterator[Desk]:
     )
     face = Face(validation)
     async with serve([validation_routes.router], {"my_symbols": face}) as client:
-        made.append(Desk(database, client, DAY0))
+        made.append(Desk(database, client, DAY0, validation))
         yield made[0]
 
 
@@ -191,6 +214,7 @@ async def test_the_answer_equals_the_evidence_of_research_on_the_same_matrix(des
         "from": "2026-03-01T00:00:00Z",
         "to": "2026-10-02T00:00:00Z",
         "as_of": "2026-10-02T00:00:00Z",
+        "measured_at": "2026-10-02T01:00:00Z",
         "data_source": "sandbox",
         "data_status": "fresh",
         "horizon": 7,
@@ -360,3 +384,111 @@ async def test_no_return_crosses_a_change_of_the_price_unit(desk: Desk) -> None:
 @pytest.mark.parametrize("query", ["horizon=0", "horizon=61", "days=0", "days=401", "other=1"])
 async def test_a_refused_query(desk: Desk, query: str) -> None:
     problem(await desk.client.get(f"{PATH}?{query}"), 422, "validation_failed")
+
+
+def count_measurements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Returns a list that grows by the horizon of each measurement."""
+    made: list[int] = []
+    measure = ScoreValidation._measure
+
+    async def counted(self: ScoreValidation, horizon: int, days: int) -> LiveValidation:
+        made.append(horizon)
+        return await measure(self, horizon, days)
+
+    monkeypatch.setattr(ScoreValidation, "_measure", counted)
+    return made
+
+
+async def test_the_daily_evidence_is_measured_once_and_shared_by_all_processes(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = count_measurements(monkeypatch)
+    await desk.fill(ROWS)
+    first = await desk.get_kept()
+    assert first["measured_at"] == "2026-10-02T01:00:00Z"
+    desk.now += timedelta(hours=20)
+    assert await desk.get_kept() == first
+    # Another process reads what is stored: every figure comes back from the table.
+    own = await desk.validation.validate()
+    assert await desk.create().validate() == own
+    assert measured == [HORIZON]
+    async with desk.database.read() as unit:
+        stored = await unit.get(FactorEvidenceRepository).newest(EvidenceSource.LIVE, HORIZON)
+    assert stored == own.scores
+    composite = stored[0]
+    assert composite.measurement.first_day == DAY0.date()
+    assert composite.measurement.last_day == (DAY0 + timedelta(days=ROWS - 1)).date()
+    assert (composite.measurement.algorithm_version, composite.measurement.trials) == (3, 0)
+    assert composite.ic is not None
+    assert composite.ic_error is not None
+    assert composite.ic_t == pytest.approx(composite.ic / composite.ic_error)
+    assert len(composite.measurement.data_hash) == 64
+    # The next day has its own measurement; the former one remains.
+    desk.now += timedelta(hours=4)
+    later = await desk.get_kept()
+    assert (measured, later["to"]) == ([HORIZON] * 2, "2026-10-03T00:00:00Z")
+    async with desk.database.read() as unit:
+        repository = unit.get(FactorEvidenceRepository)
+        last = composite.measurement.last_day
+        assert await repository.newest(EvidenceSource.LIVE, HORIZON, last) == stored
+        assert await repository.newest(EvidenceSource.LIVE, HORIZON) != stored
+
+
+async def test_each_window_is_kept_until_the_next_day(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = count_measurements(monkeypatch)
+    await desk.fill(100)
+    answers = [await desk.get_kept(horizon=h, days=d) for h in (3, 5) for d in (90, 95)]
+    assert [await desk.get_kept(horizon=h, days=d) for h in (3, 5) for d in (90, 95)] == answers
+    assert measured == [3, 3, 5, 5]
+    desk.now += timedelta(days=1)
+    await desk.get_kept(horizon=3, days=90)
+    assert measured[4:] == [3]
+
+
+async def test_simultaneous_requests_share_one_measurement(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = count_measurements(monkeypatch)
+    await desk.fill(70)
+    answers = await asyncio.gather(*(desk.get_kept() for _ in range(4)))
+    assert measured == [HORIZON]
+    assert answers == [answers[0]] * 4
+
+
+async def test_a_measurement_without_the_last_candles_is_repeated_once_they_may_be_there(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = count_measurements(monkeypatch)
+    await desk.fill(80)
+    desk.now += timedelta(days=1)  # neither board nor candles of the last day
+    early = await desk.get_kept()
+    assert (early["data_status"], len(measured)) == ("stale", 1)
+    await desk.trade(81)
+    desk.now += RETRY - timedelta(seconds=1)
+    assert await desk.get_kept() == early
+    assert len(measured) == 1
+    desk.now += timedelta(seconds=1)
+    whole = await desk.get_kept()
+    assert (whole["data_status"], len(measured)) == ("fresh", 2)
+    assert item(whole)["days"] == item(early)["days"] + 1
+
+
+async def test_a_service_without_boards_keeps_nothing(desk: Desk) -> None:
+    desk.now = DAY0 + timedelta(hours=1)
+    assert (await desk.get_kept())["items"] == []
+    await desk.fill(20)
+    assert (await desk.get_kept())["board_days"] == 20
+
+
+async def test_evidence_that_cannot_be_stored_is_shown(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.fill(70)
+
+    async def refuse(*_: object) -> None:
+        raise UnavailableError(Code.DATABASE_UNAVAILABLE, "read-only")
+
+    monkeypatch.setattr(FactorEvidenceRepository, "save", refuse)
+    assert item(await desk.get_kept())["days"] == 62

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.research.domain.factor_cards import EvidenceLabel, create_card, label_evidence
+from app.research.domain.factor_cards import create_card, label_evidence
 from app.research.domain.validation import MeanEstimate, ScoreEvidence, evaluate_scores
+from app.scoring.domain.factor_evidence import EvidenceLabel
 
 
 def _periods(*ts: float | None) -> list[ScoreEvidence]:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Family
 from app.market.domain.panel import FIELDS
 from app.portfolio.domain.risk import value_at_risk
 from app.research.domain.account import Accounts
 from app.research.domain.baselines import hold_market, hold_universe, simulate
-from app.research.domain.factor_cards import EvidenceLabel
 from app.research.domain.history import CandleHistory, coin_columns, eligibility
 from app.research.services.backtest import (
     BacktestOptions,
@@ -25,6 +25,7 @@ from app.research.services.evidence import (
     validate_factors,
 )
 from app.research.services.historical_market import TradingCosts
+from app.scoring.domain.factor_evidence import EvidenceLabel
 from tests.research.histories import SECTORS, random_history
 
 FIRST, LAST = 110, 200
@@ -286,14 +287,17 @@ def test_rows_outside_the_history_are_refused(history: CandleHistory) -> None:
             run_backtest(boards, options)
 
 
-def test_cards_cover_composite_low_volatility_and_every_factor() -> None:
+def test_cards_cover_composite_low_volatility_families_and_every_factor() -> None:
     boards = _boards(random_history(rows=420, names=30, seed=5))
     cards = {one.name: one for one in validate_factors(boards, 110, 410, 3, trials=4)}
     assert set(cards) == {
-        "composite", "low volatility alone", *(one.name for one in boards.spec.factors)
+        "composite", "low volatility alone", *Family, *(one.name for one in boards.spec.factors)
     }  # fmt: skip
     assert all((len(one.periods), one.trials) == (3, 4) for one in cards.values())
     assert cards["composite"].label is EvidenceLabel.UNPROVEN  # random prices
+    whole = cards["composite"].whole
+    assert whole is not None
+    assert whole.ic.count == sum(one.ic.count for one in cards["composite"].periods) + 16
     with pytest.raises(ValueError, match="too few for 6 periods"):
         validate_factors(boards, 110, 410, 6, trials=0)
 
